@@ -1,0 +1,107 @@
+//! Who is meant: where a node listens, which of its lives, and which seed it is.
+
+use std::fmt;
+use std::net::{AddrParseError, IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a node listens; the name under which the fleet knows it.
+///
+/// Ordered by address, then port, so that every collection of nodes iterates alike everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Endpoint(SocketAddr);
+
+impl Endpoint {
+    /// The endpoint at `ip` and `port`.
+    pub const fn new(ip: IpAddr, port: u16) -> Self {
+        Self(SocketAddr::new(ip, port))
+    }
+
+    /// The address without its port, as the two fixed texts print it.
+    pub const fn ip(&self) -> IpAddr {
+        self.0.ip()
+    }
+
+    /// The TCP port.
+    pub const fn port(&self) -> u16 {
+        self.0.port()
+    }
+
+    /// The address for a socket call.
+    pub const fn socket_addr(&self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(addr: SocketAddr) -> Self {
+        Self(addr)
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Which life of an endpoint is meant: its start in milliseconds since the Unix epoch, raised
+/// where needed so that each registration of one endpoint has a higher one than the last.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Incarnation(pub u64);
+
+impl Incarnation {
+    /// The incarnation for a registration at `wall_ms` that follows this one.
+    #[must_use]
+    pub const fn next(self, wall_ms: u64) -> Self {
+        if wall_ms > self.0 { Self(wall_ms) } else { Self(self.0.saturating_add(1)) }
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A seed's number: its position in `config.txt`, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SeedId(pub u16);
+
+impl fmt::Display for SeedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incarnation_rises_even_when_the_clock_goes_back() {
+        assert_eq!(Incarnation(100).next(250), Incarnation(250));
+        assert_eq!(Incarnation(100).next(40), Incarnation(101));
+        assert_eq!(Incarnation(100).next(100), Incarnation(101));
+    }
+}

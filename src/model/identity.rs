@@ -1,0 +1,166 @@
+//! Keys and signatures: who says so, and can it be proved.
+//!
+//! Ed25519 (RFC 8032). Signing is deterministic and verification is strict, so the same statement
+//! by the same key has one signature and every node judges it alike.
+
+use std::fmt;
+
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+
+use super::{Rng, SigningBytes};
+
+/// A node's public key; 64 hexadecimal digits on the wire and in files.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PublicKey(#[serde(with = "hex::serde")] [u8; 32]);
+
+impl PublicKey {
+    /// The key's 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The key written as 64 hexadecimal digits, or `None` when `text` is not that.
+    ///
+    /// Whether the bytes are a point of the curve is found out at the first verification.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    /// Whether `signature` over `statement` was made with this key.
+    #[must_use]
+    pub fn verifies(&self, statement: &SigningBytes, signature: &Signature) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        VerifyingKey::from_bytes(&self.0)
+            .is_ok_and(|key| key.verify_strict(statement.as_bytes(), &signature).is_ok())
+    }
+
+    /// The first eight hexadecimal digits, for people.
+    #[must_use]
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..4])
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.short())
+    }
+}
+
+/// A signature over a [`SigningBytes`]; 128 hexadecimal digits on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Signature(#[serde(with = "hex::serde")] [u8; 64]);
+
+impl Signature {
+    /// A signature of these bytes, valid or not.
+    pub const fn from_bytes(bytes: [u8; 64]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sig:{}", hex::encode(&self.0[..4]))
+    }
+}
+
+/// A challenge that the other side has to sign; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nonce(#[serde(with = "hex::serde")] [u8; 16]);
+
+impl Nonce {
+    /// A fresh challenge.
+    pub fn random(rng: &mut Rng) -> Self {
+        let mut bytes = [0; 16];
+        rng.fill_bytes(&mut bytes);
+        Self(bytes)
+    }
+
+    /// The challenge's 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// A node's secret key with its public half. Never printed, never serialized as a whole.
+#[derive(Clone)]
+pub struct KeyPair {
+    secret: SigningKey,
+    public: PublicKey,
+}
+
+impl KeyPair {
+    /// A new key from `rng`; the driver passes one seeded by the operating system.
+    pub fn generate(rng: &mut Rng) -> Self {
+        let mut secret = [0; 32];
+        rng.fill_bytes(&mut secret);
+        Self::from_secret(secret)
+    }
+
+    /// The key whose 32 secret bytes were stored earlier.
+    pub fn from_secret(secret: [u8; 32]) -> Self {
+        let secret = SigningKey::from_bytes(&secret);
+        let public = PublicKey(secret.verifying_key().to_bytes());
+        Self { secret, public }
+    }
+
+    /// The 32 secret bytes, for the key file (mode 0600) and nothing else.
+    pub fn secret_bytes(&self) -> [u8; 32] {
+        self.secret.to_bytes()
+    }
+
+    /// The public half.
+    pub const fn public(&self) -> PublicKey {
+        self.public
+    }
+
+    /// Signs `statement`.
+    #[must_use]
+    pub fn sign(&self, statement: &SigningBytes) -> Signature {
+        Signature(self.secret.sign(statement.as_bytes()).to_bytes())
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyPair({})", self.public.short())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn a_signature_holds_for_its_statement_and_key_only() {
+        let mut rng = Rng::seed_from_u64(1);
+        let (mine, other) = (KeyPair::generate(&mut rng), KeyPair::generate(&mut rng));
+        let statement = SigningBytes::new("test").number(1);
+        let signature = mine.sign(&statement);
+        assert!(mine.public().verifies(&statement, &signature));
+        assert!(!mine.public().verifies(&SigningBytes::new("test").number(2), &signature));
+        assert!(!other.public().verifies(&statement, &signature));
+    }
+
+    #[test]
+    fn a_key_survives_its_text() {
+        let key = KeyPair::generate(&mut Rng::seed_from_u64(2)).public();
+        assert_eq!(PublicKey::parse(&key.to_string()), Some(key));
+        assert_eq!(PublicKey::parse("12"), None);
+    }
+}

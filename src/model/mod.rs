@@ -1,0 +1,19 @@
+//! Names and quantities: the words every other module speaks.
+//!
+//! Nothing here decides anything, and nothing here does I/O. Types are small, ordered and
+//! serializable; what has a unit carries it in its type.
+
+mod bytes;
+mod endpoint;
+mod identity;
+mod time;
+
+pub use bytes::SigningBytes;
+pub use endpoint::{Endpoint, Incarnation, SeedId};
+pub use identity::{KeyPair, Nonce, PublicKey, Signature};
+pub use time::{Now, Time, WallTime};
+
+/// The one random number generator of the machines: portable, seedable, replayable.
+///
+/// The driver seeds it from the operating system; the simulator seeds it from the run's seed.
+pub type Rng = rand::rngs::ChaCha8Rng;

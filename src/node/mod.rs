@@ -1,0 +1,162 @@
+//! Which machines live together in a seed and in a peer, and what one's events mean to another.
+//!
+//! Services do not know each other; a node receives what one reports and tells the others. No
+//! protocol decision is made here, and nothing is touched: nodes are pure machines too.
+
+mod peer;
+mod refusals;
+mod seed;
+mod status;
+
+use crate::protocol::{Effect, Effects, Input, Kind, Machine};
+
+pub use peer::{PeerConfig, PeerNode};
+pub use refusals::Refusal;
+pub use seed::{SeedConfig, SeedNode};
+pub use status::{LinkStatus, PeerStatus, SeedStatus};
+
+/// The vocabulary of a seed.
+pub mod seed_kind {
+    pub use super::seed::{Command, Event, Timer};
+}
+
+/// The vocabulary of a peer.
+pub mod peer_kind {
+    pub use super::peer::{Command, Event, Timer};
+}
+
+/// Either of the two, so that one world can hold a whole fleet.
+#[derive(Debug)]
+pub enum Node {
+    /// A membership authority.
+    Seed(Box<SeedNode>),
+    /// A member of the fleet.
+    Peer(Box<PeerNode>),
+}
+
+/// A deadline of either.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A seed's.
+    Seed(seed::Timer),
+    /// A peer's.
+    Peer(peer::Timer),
+}
+
+/// A durable record of either.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// A seed's.
+    Seed(<SeedNode as Kind>::Record),
+    /// A peer's.
+    Peer(<PeerNode as Kind>::Record),
+}
+
+/// A report of either.
+#[derive(Debug)]
+pub enum Event {
+    /// A seed's.
+    Seed(seed::Event),
+    /// A peer's.
+    Peer(peer::Event),
+}
+
+/// A request to either.
+#[derive(Debug)]
+pub enum Command {
+    /// To a seed.
+    Seed(seed::Command),
+    /// To a peer.
+    Peer(peer::Command),
+}
+
+impl Kind for Node {
+    type Timer = Timer;
+    type Record = Record;
+    type Event = Event;
+}
+
+impl Machine for Node {
+    type Command = Command;
+
+    fn handle(&mut self, now: crate::model::Now, input: Input<Self>, fx: &mut Effects<Self>) {
+        match self {
+            Self::Seed(node) => {
+                let timer = |timer| match timer {
+                    Timer::Seed(timer) => Some(timer),
+                    Timer::Peer(_) => None,
+                };
+                let command = |command| match command {
+                    Command::Seed(command) => Some(command),
+                    Command::Peer(_) => None,
+                };
+                let Some(input) = translate(input, timer, command) else { return };
+                let mut part = Effects::<SeedNode>::default();
+                node.handle(now, input, &mut part);
+                lift(part, fx, Timer::Seed, Record::Seed, Event::Seed);
+            }
+            Self::Peer(node) => {
+                let timer = |timer| match timer {
+                    Timer::Peer(timer) => Some(timer),
+                    Timer::Seed(_) => None,
+                };
+                let command = |command| match command {
+                    Command::Peer(command) => Some(command),
+                    Command::Seed(_) => None,
+                };
+                let Some(input) = translate(input, timer, command) else { return };
+                let mut part = Effects::<PeerNode>::default();
+                node.handle(now, input, &mut part);
+                lift(part, fx, Timer::Peer, Record::Peer, Event::Peer);
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Vec<Record> {
+        match self {
+            Self::Seed(node) => node.snapshot().into_iter().map(Record::Seed).collect(),
+            Self::Peer(node) => node.snapshot().into_iter().map(Record::Peer).collect(),
+        }
+    }
+}
+
+/// The same input for another machine; `None` when it is meant for a node of the other role.
+fn translate<A: Machine, B: Machine>(
+    input: Input<A>,
+    timer: impl FnOnce(A::Timer) -> Option<B::Timer>,
+    command: impl FnOnce(A::Command) -> Option<B::Command>,
+) -> Option<Input<B>> {
+    Some(match input {
+        Input::Start => Input::Start,
+        Input::Accepted { link, from } => Input::Accepted { link, from },
+        Input::Dialed { ticket, link } => Input::Dialed { ticket, link },
+        Input::DialFailed { ticket, reason } => Input::DialFailed { ticket, reason },
+        Input::Received { link, msg } => Input::Received { link, msg },
+        Input::Garbled { link, reason } => Input::Garbled { link, reason },
+        Input::Closed { link, reason } => Input::Closed { link, reason },
+        Input::Expired(name) => Input::Expired(timer(name)?),
+        Input::HostPinged { host, answer } => Input::HostPinged { host, answer },
+        Input::Command(it) => Input::Command(command(it)?),
+    })
+}
+
+fn lift<A: Kind, B: Kind>(
+    mut part: Effects<A>,
+    fx: &mut Effects<B>,
+    timer: impl Fn(A::Timer) -> B::Timer,
+    record: impl Fn(A::Record) -> B::Record,
+    event: impl Fn(A::Event) -> B::Event,
+) {
+    for effect in part.drain() {
+        match effect {
+            Effect::Send { link, msg } => fx.send(link, msg),
+            Effect::Dial { ticket, to, timeout } => fx.dial(ticket, to, timeout),
+            Effect::Hangup { link } => fx.hangup(link),
+            Effect::PingHost { host } => fx.ping_host(host),
+            Effect::SetTimer { timer: name, after } => fx.set_timer(timer(name), after),
+            Effect::StopTimer(name) => fx.stop_timer(timer(name)),
+            Effect::Persist(it) => fx.persist(record(it)),
+            Effect::Emit(it) => fx.emit(event(it)),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What was refused, counted by cause; reported at the first of each kind and then ever rarer.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::protocol::session::Cause;
+
+/// A refusal worth telling the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was wrong.
+    pub cause: Cause,
+    /// Where it came from.
+    pub from: IpAddr,
+    /// Details of this one.
+    pub detail: String,
+    /// How many of this cause there were so far.
+    pub count: u64,
+}
+
+/// The counts of one node.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    counts: BTreeMap<Cause, u64>,
+}
+
+impl Refusals {
+    /// Counts one. Returns it at the 1st, 10th, 100th, … of its cause, so that a flood of bad
+    /// input cannot become a flood of log lines.
+    pub(super) fn count(&mut self, cause: Cause, from: IpAddr, detail: String) -> Option<Refusal> {
+        let count = self.counts.entry(cause).or_default();
+        *count += 1;
+        let mut power = *count;
+        while power % 10 == 0 {
+            power /= 10;
+        }
+        (power == 1).then_some(Refusal { cause, from, detail, count: *count })
+    }
+
+    /// The counts by cause.
+    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.counts.iter().map(|(cause, count)| (cause.as_str(), *count)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_reported_at_powers_of_ten_only() {
+        let mut refusals = Refusals::default();
+        let from = IpAddr::from([127, 0, 0, 1]);
+        let reported: Vec<_> = (0..1_000)
+            .filter_map(|_| refusals.count(Cause::Garbled, from, String::new()))
+            .map(|refusal| refusal.count)
+            .collect();
+        assert_eq!(reported, [1, 10, 100, 1_000]);
+        assert!(refusals.count(Cause::Forged, from, String::new()).is_some(), "each cause alone");
+    }
+}

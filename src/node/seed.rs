@@ -1,0 +1,477 @@
+//! A seed: handshakes, probes and the membership authority. No gossip (M11).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::refusals::{Refusal, Refusals};
+use super::status::{LinkStatus, SeedStatus};
+use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId};
+use crate::protocol::membership::authority::{self, Authority};
+use crate::protocol::membership::seedbook::SeedBook;
+use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
+use crate::protocol::probe::{self, Prober};
+use crate::protocol::session::{self, Card, Cause, Intent, SeedKey, Session};
+use crate::protocol::{Effects, Input, Kind, LinkId, Machine, liveness};
+
+/// How long after a failed or lost link the other seed is called again.
+const REDIAL: Duration = Duration::from_millis(500);
+
+/// How long a call to another seed may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Everything that can be set at a seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SeedConfig {
+    /// Handshake limits.
+    pub session: session::Config,
+    /// Probe limits.
+    pub probe: probe::Config,
+    /// Voting limits.
+    pub authority: authority::Config,
+}
+
+/// Deadlines of a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A handshake's.
+    Session(session::Timer),
+    /// A probe's.
+    Probe(probe::Timer),
+    /// The authority's.
+    Authority(authority::Timer),
+    /// Time to call another seed again.
+    Redial(SeedId),
+}
+
+/// What a seed reports.
+#[derive(Debug)]
+pub enum Event {
+    /// It listens.
+    Started {
+        /// Its number.
+        seed: SeedId,
+        /// Its key.
+        key: crate::model::PublicKey,
+        /// Members known from disk.
+        members: usize,
+        /// Seeds configured.
+        seeds: usize,
+        /// Yes votes needed.
+        needed: usize,
+    },
+    /// The authority's reports.
+    Authority(authority::Event),
+    /// Somebody connected and proved a key.
+    Connected {
+        /// Who.
+        endpoint: Endpoint,
+        /// How it is trusted.
+        standing: Standing,
+    },
+    /// Something was refused.
+    Refused(Refusal),
+}
+
+/// What a local program may ask of a seed: nothing that changes anything.
+#[derive(Debug)]
+pub enum Command {}
+
+/// A whole seed.
+#[derive(Debug)]
+pub struct SeedNode {
+    id: SeedId,
+    session: Session,
+    prober: Prober,
+    authority: Authority,
+    refusals: Refusals,
+    rng: Rng,
+}
+
+impl Kind for SeedNode {
+    type Timer = Timer;
+    type Record = authority::Record;
+    type Event = Event;
+}
+
+impl From<session::Timer> for Timer {
+    fn from(timer: session::Timer) -> Self {
+        Self::Session(timer)
+    }
+}
+
+impl From<probe::Timer> for Timer {
+    fn from(timer: probe::Timer) -> Self {
+        Self::Probe(timer)
+    }
+}
+
+impl From<authority::Timer> for Timer {
+    fn from(timer: authority::Timer) -> Self {
+        Self::Authority(timer)
+    }
+}
+
+impl From<crate::protocol::Never> for authority::Record {
+    fn from(never: crate::protocol::Never) -> Self {
+        match never {}
+    }
+}
+
+type Fx = Effects<SeedNode>;
+
+impl SeedNode {
+    /// Seed `id` of `book`, holder of `keys`, with what its journal remembers.
+    pub fn new(
+        config: SeedConfig,
+        (id, endpoint, keys): (SeedId, Endpoint, KeyPair),
+        book: SeedBook,
+        records: Vec<authority::Record>,
+        mut rng: Rng,
+    ) -> Self {
+        let card = Card {
+            seed: Some(id),
+            endpoint,
+            incarnation: Incarnation(0),
+            key: keys.public(),
+            degree: 0,
+            neighbors: Vec::new(),
+            certificate: None,
+            seed_keys: Vec::new(),
+        };
+        let session = Session::new(config.session, keys.clone(), card, Rng::from_rng(&mut rng));
+        let authority =
+            Authority::new(config.authority, (id, keys), book, records, Rng::from_rng(&mut rng));
+        let prober = Prober::new(config.probe);
+        Self { id, session, prober, authority, refusals: Refusals::default(), rng }
+    }
+
+    /// The membership state, to look at.
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// What an operator wants to know of this seed.
+    pub fn status(&self) -> SeedStatus {
+        let book = self.authority.book();
+        let (admissions, removals) = self.authority.open_cases();
+        SeedStatus {
+            seed: self.id,
+            endpoint: self.session.card().endpoint,
+            key: self.session.card().key,
+            ready: self.authority.is_ready(),
+            seeds_connected: self.authority.connected(),
+            seeds_configured: book.len(),
+            quorum: book.quorum(),
+            members: self.authority.registry().alive_count(),
+            members_linked: self.authority.linked_members(),
+            admissions_open: admissions,
+            removals_open: removals,
+            health: self.authority.health_score(),
+            refused: self.refusals.counts(),
+            links: self.session.open().map(LinkStatus::from).collect(),
+        }
+    }
+
+    fn on_start(&mut self, now: Now, fx: &mut Fx) {
+        self.refresh_card();
+        let book = self.authority.book();
+        fx.emit(Event::Started {
+            seed: self.id,
+            key: self.session.card().key,
+            members: self.authority.registry().alive_count(),
+            seeds: book.len(),
+            needed: book.quorum(),
+        });
+        let others: Vec<_> = book.seeds().filter(|(id, _)| *id != self.id).collect();
+        self.with_authority(now, fx, |authority, part| authority.on_start(now, part));
+        for (id, _) in others {
+            self.call_seed(now, id, fx);
+        }
+    }
+
+    fn refresh_card(&mut self) {
+        self.session.card_mut().seed_keys = self.authority.book().known_keys();
+    }
+
+    fn call_seed(&mut self, now: Now, seed: SeedId, fx: &mut Fx) {
+        if self.authority.linked_seeds().any(|linked| linked == seed) {
+            return;
+        }
+        if let Some(to) = self.authority.book().endpoint(seed) {
+            self.with_session(now, fx, |session, part| {
+                session.call(to, Intent::Link, CALL_TIMEOUT, part);
+            });
+        }
+    }
+
+    fn redial_later(&mut self, seed: SeedId, fx: &mut Fx) {
+        fx.set_timer(Timer::Redial(seed), REDIAL.mul_f64(self.rng.random_range(0.75..1.25)));
+    }
+
+    /// Lets the session work, and carries on with what it reports.
+    fn with_session(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Session, &mut Effects<Session>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.session, &mut part);
+        for event in fx.absorb(part) {
+            self.on_session_event(now, event, fx);
+        }
+    }
+
+    fn with_prober(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Prober, &mut Effects<Prober>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.prober, &mut part);
+        for event in fx.absorb(part) {
+            match event {
+                probe::Event::Call { to, timeout } => {
+                    self.with_session(now, fx, |session, part| {
+                        session.call(to, Intent::Probe, timeout, part);
+                    })
+                }
+                probe::Event::Done { to, outcome } => self.with_authority(now, fx, |it, part| {
+                    it.on_probed(now, to, &outcome, part);
+                }),
+            }
+        }
+    }
+
+    fn with_authority(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Authority, &mut Effects<Authority>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.authority, &mut part);
+        for event in fx.absorb(part) {
+            self.on_authority_event(now, event, fx);
+        }
+    }
+
+    fn on_session_event(&mut self, now: Now, event: session::Event, fx: &mut Fx) {
+        match event {
+            session::Event::Opened { link, card, dialed, intent: _ } => match card.seed {
+                Some(seed) => self.on_seed_opened(now, link, seed, &card, dialed, fx),
+                None => self.on_peer_opened(now, link, &card, fx),
+            },
+            session::Event::Answered { to, card } => {
+                self.with_prober(now, fx, |prober, part| prober.on_answered(to, card, part));
+            }
+            session::Event::Failed { to, intent: Intent::Probe, error } => {
+                self.with_prober(now, fx, |prober, part| prober.on_failed(to, &error, part));
+            }
+            session::Event::Failed { to, intent: Intent::Link | Intent::Errand, error: _ } => {
+                if let Some(seed) = self.authority.book().seed_at(to) {
+                    self.redial_later(seed, fx);
+                }
+            }
+            session::Event::Message { link, msg } => self.on_message(now, link, *msg, fx),
+            session::Event::Refused { from, cause, detail } => {
+                if let Some(refusal) = self.refusals.count(cause, from, detail) {
+                    fx.emit(Event::Refused(refusal));
+                }
+            }
+            session::Event::Closed { link, card, is_agreed: _, reason: _ } => {
+                self.with_authority(now, fx, |it, part| it.on_link_down(now, link, &card, part));
+                if let Some(seed) = card.seed {
+                    self.redial_later(seed, fx);
+                }
+            }
+        }
+    }
+
+    /// A seed's name is believed by its key alone; a key is learnt only where it was called at
+    /// the configured address, never from somebody who calls.
+    fn on_seed_opened(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        seed: SeedId,
+        card: &Card,
+        dialed: bool,
+        fx: &mut Fx,
+    ) {
+        let is_configured = self.authority.book().endpoint(seed) == Some(card.endpoint);
+        let mut is_trusted = false;
+        if is_configured && seed != self.id {
+            let shown = SeedKey { seed, key: card.key };
+            self.with_authority(now, fx, |authority, part| {
+                is_trusted = authority.on_seed_key(shown, dialed, part);
+            });
+        }
+        if !is_trusted {
+            let reason = format!("this is not the key known for seed {seed}, or not its address");
+            let error = ErrorReply::new(ErrorCode::Handshake, reason);
+            self.with_session(now, fx, |session, part| {
+                session.refuse(link, Cause::BadHandshake, error, part);
+                session.hangup(link, "seed key not trusted", part);
+            });
+            if is_configured && !dialed {
+                self.call_seed(now, seed, fx);
+            }
+            return;
+        }
+        self.refresh_card();
+        let is_linked = self.authority.linked_seeds().any(|linked| linked == seed);
+        if is_linked && dialed != (self.id < seed) {
+            self.with_session(now, fx, |it, part| it.hangup(link, "already linked", part));
+            return;
+        }
+        let older = self
+            .session
+            .open()
+            .find(|(id, other, _)| *id != link && other.seed == Some(seed))
+            .map(|(id, _, _)| id);
+        self.session.admit(link, Standing::Seed);
+        self.with_authority(now, fx, |it, part| it.on_seed_link(seed, link, card, part));
+        if let Some(older) = older {
+            self.with_session(now, fx, |it, part| it.hangup(older, "already linked", part));
+        }
+        self.refresh_card();
+    }
+
+    fn on_peer_opened(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
+        let mut is_member = false;
+        self.session.admit(link, Standing::Applicant);
+        self.with_authority(now, fx, |authority, part| {
+            is_member = authority.on_member_link(now, link, card, part);
+        });
+        let standing = if is_member { Standing::Member } else { Standing::Applicant };
+        self.session.admit(link, standing);
+        fx.emit(Event::Connected { endpoint: card.endpoint, standing });
+    }
+
+    fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
+        let card = self.session.peer(link).cloned();
+        let name = msg.name();
+        self.with_authority(now, fx, |it, part| match (msg, card) {
+            (Message::PeerListReq(request), _) => it.on_peer_list_req(link, &request, part),
+            (Message::TopologyReq(request), _) => it.on_topology_req(link, &request, part),
+            (Message::ExplainReq(request), _) => it.on_explain_req(link, request, part),
+            (Message::Ping(ping), _) => part.send(link, liveness::Pong { nonce: ping.nonce }),
+            (Message::RegisterReq(request), Some(card)) => {
+                it.on_register_req(now, (link, &card), request, part);
+            }
+            (Message::DeadReport(report), Some(card)) => {
+                it.on_dead_report(now, (link, &card), report, part);
+            }
+            (Message::Neighbors(list), Some(card)) => it.on_neighbors(link, &card, list, part),
+            (Message::RegisterVote(vote), _) => it.on_register_vote(now, link, vote, part),
+            (Message::RegisterCommit(proof), _) => it.on_register_commit(now, link, &proof, part),
+            (Message::SuspectAck(found), _) => it.on_suspect_ack(now, link, found, part),
+            (Message::SeedDeadVote(vote), _) => it.on_seed_dead_vote(now, link, vote, part),
+            (Message::SeedDeadCommit(proof), _) => it.on_seed_dead_commit(now, link, proof, part),
+            (Message::Leave(leave), _) => it.on_leave(now, link, leave, part),
+            (Message::SeedDigest(digest), _) => it.on_seed_digest(link, &digest, part),
+            (Message::SeedSyncReq(request), _) => it.on_seed_sync_req(link, &request, part),
+            (Message::SeedSyncResp(resp), _) => it.on_seed_sync_resp(now, link, resp, part),
+            (Message::Pong(_) | Message::Error(_) | Message::Bye(_), _) => {}
+            (
+                Message::GossipMsg(_)
+                | Message::GossipDigest(_)
+                | Message::SuspectReq(_)
+                | Message::LinkHint(_)
+                | Message::PeerListResp(_)
+                | Message::ExplainResp(_)
+                | Message::TopologyResp(_)
+                | Message::Hello(_)
+                | Message::HelloAck(_)
+                | Message::HelloProof(_)
+                | Message::RegisterReq(_)
+                | Message::DeadReport(_)
+                | Message::Neighbors(_),
+                _,
+            ) => {
+                let reason = format!("a seed takes no part in {name}");
+                let error = ErrorReply::new(ErrorCode::WrongRole, reason);
+                part.emit(authority::Event::Refuse { link, cause: Cause::WrongRole, error });
+            }
+        });
+    }
+
+    fn on_authority_event(&mut self, now: Now, event: authority::Event, fx: &mut Fx) {
+        match event {
+            authority::Event::Probe { endpoint, timeout } => {
+                self.with_prober(now, fx, |prober, part| prober.probe(endpoint, timeout, part));
+            }
+            authority::Event::Standing { link, member } => {
+                let standing = if member { Standing::Member } else { Standing::Applicant };
+                self.session.admit(link, standing);
+            }
+            authority::Event::Refuse { link, cause, error } => {
+                self.with_session(now, fx, |it, part| it.refuse(link, cause, error, part));
+            }
+            event @ (authority::Event::Proposed { .. }
+            | authority::Event::Voted { .. }
+            | authority::Event::Aborted { .. }
+            | authority::Event::Admitted(_)
+            | authority::Event::Removed(_)
+            | authority::Event::Left(_)
+            | authority::Event::Reported { .. }
+            | authority::Event::SeedKeyLearnt(_)
+            | authority::Event::SeedKeyContradicted { .. }
+            | authority::Event::SeedLink { .. }
+            | authority::Event::Quorum { .. }
+            | authority::Event::Ready { .. }
+            | authority::Event::Synced { .. }) => fx.emit(Event::Authority(event)),
+        }
+    }
+}
+
+impl Machine for SeedNode {
+    type Command = Command;
+
+    fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Fx) {
+        match input {
+            Input::Start => self.on_start(now, fx),
+            Input::Accepted { link, from } => {
+                self.with_session(now, fx, |it, part| it.on_accepted(link, from, part));
+            }
+            Input::Dialed { ticket, link } => {
+                self.with_session(now, fx, |it, part| it.on_dialed(ticket, link, part));
+            }
+            Input::DialFailed { ticket, reason } => {
+                self.with_session(now, fx, |it, part| it.on_dial_failed(ticket, reason, part));
+            }
+            Input::Received { link, msg } => {
+                self.with_session(now, fx, |it, part| it.on_received(link, msg, part));
+            }
+            Input::Garbled { link, reason } => {
+                self.with_session(now, fx, |it, part| it.on_garbled(link, &reason, part));
+            }
+            Input::Closed { link, reason } => {
+                self.with_session(now, fx, |it, part| it.on_closed(link, &reason, part));
+            }
+            Input::Expired(Timer::Session(timer)) => {
+                self.with_session(now, fx, |it, part| it.on_timer(timer, part));
+            }
+            Input::Expired(Timer::Probe(timer)) => {
+                self.with_prober(now, fx, |it, part| it.on_timer(timer, part));
+            }
+            Input::Expired(Timer::Authority(timer)) => {
+                self.with_authority(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Input::Expired(Timer::Redial(seed)) => self.call_seed(now, seed, fx),
+            Input::HostPinged { .. } => {}
+            Input::Command(command) => match command {},
+        }
+    }
+
+    fn snapshot(&self) -> Vec<authority::Record> {
+        self.authority.snapshot()
+    }
+}
+
+/// The counts by cause, for status.
+pub(super) type Counts = BTreeMap<&'static str, u64>;

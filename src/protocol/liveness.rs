@@ -1,0 +1,780 @@
+//! Who is dead? Watch the neighbors, doubt oneself first, ask others, and only then report.
+//!
+//! A link that breaks without a goodbye, or three pings in a row without an answer, start a burst
+//! of fresh probes. If those fail too, the suspect's own neighbors are asked; each answers from a
+//! fresh probe of its own, signed. Only a majority makes a report, which carries the signatures to
+//! the seeds, who probe for themselves (O3, O4, O5).
+//!
+//! Invariants:
+//! - No single failed ping or probe accuses anybody.
+//! - A node that is late itself accuses nobody and testifies against nobody until it has caught up.
+//! - Nothing here removes anybody: that takes a certificate (O6).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::health::{LocalHealth, RoundTrip};
+use super::membership::certificate::{Confirmation, Finding, Subject};
+use super::probe::Outcome;
+use super::quorum::witnesses_needed;
+use super::{Effects, HostAnswer, Kind, LinkId, Never};
+use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Time, WallTime};
+
+/// Suspects that others may have asked about at once, and askers of each: both far above what a
+/// hub's death causes, so that a flood of requests cannot fill the memory.
+const REQUESTS_MAX: usize = 512;
+
+/// How many more witnesses are asked than are needed, at first.
+const SPARE_WITNESSES: usize = 2;
+
+/// How often a suspicion that nobody confirms is taken up again before it is dropped.
+const ROUNDS_MAX: u32 = 5;
+
+/// Periods and limits of the watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How often each neighbor is looked at; it is pinged if it was silent since the last look.
+    pub ping_interval: Duration,
+    /// Unanswered pings in a row that make a suspect (O3).
+    pub misses_max: u32,
+    /// How long a fresh probe waits, before stretching.
+    pub probe_timeout: Duration,
+    /// The step by which neighbors of one suspect take their turns in asking, so that the death
+    /// of a hub does not make each of its neighbors ask all the others.
+    pub turn: Duration,
+    /// How long to wait for witnesses before asking more of them.
+    pub ask_interval: Duration,
+    /// How often the system `ping` is asked about a neighbor's host.
+    pub host_ping_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_millis(500),
+            misses_max: 3,
+            probe_timeout: Duration::from_millis(600),
+            turn: Duration::from_millis(60),
+            ask_interval: Duration::from_millis(900),
+            host_ping_interval: Duration::from_secs(13),
+        }
+    }
+}
+
+/// Are you there?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// Comes back in the answer.
+    pub nonce: u64,
+}
+
+/// I am.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The nonce of the ping.
+    pub nonce: u64,
+}
+
+/// A request to probe a suspect and to testify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspectReq {
+    /// Where the suspect listens.
+    pub endpoint: Endpoint,
+    /// Which of its lives is meant.
+    pub incarnation: Incarnation,
+    /// The key by which it would be recognized.
+    pub key: PublicKey,
+}
+
+impl SuspectReq {
+    const fn subject(&self) -> Subject {
+        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    }
+}
+
+/// A majority of the suspect's neighbors found it dead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadReport {
+    /// The fixed text, `Dead Node:<IP>:<Port>:<timestamp>:<reporter IP>`.
+    pub text: String,
+    /// Who is dead.
+    pub endpoint: Endpoint,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+    /// Who reports.
+    pub reporter: Endpoint,
+    /// When, by the reporter's clock.
+    pub at: WallTime,
+    /// The witnesses' signed findings, the reporter's own among them.
+    pub confirmations: Vec<Confirmation>,
+}
+
+impl DeadReport {
+    /// Whether the text is the one its fields make.
+    pub fn is_well_formed(&self) -> bool {
+        self.text == fixed_text(self.endpoint, self.at, self.reporter)
+    }
+}
+
+/// The fixed text of a death report, the timestamp in seconds since the Unix epoch with
+/// milliseconds.
+pub fn fixed_text(dead: Endpoint, at: WallTime, reporter: Endpoint) -> String {
+    let (ip, port, by) = (dead.ip(), dead.port(), reporter.ip());
+    format!("Dead Node:{ip}:{port}:{}.{:03}:{by}", at.0 / 1_000, at.0 % 1_000)
+}
+
+/// Deadlines of the watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// Look at all neighbors.
+    Look,
+    /// Ask the system `ping` about a host.
+    Host,
+    /// This node's turn to ask about a suspect, or to ask again.
+    Ask(Endpoint),
+}
+
+/// What the watch tells its node, or asks it to do.
+#[derive(Debug)]
+pub enum Event {
+    /// Probe this endpoint afresh; the answer comes by [`Liveness::on_probed`].
+    Probe {
+        /// Whom.
+        endpoint: Endpoint,
+        /// For how long.
+        timeout: Duration,
+    },
+    /// Put this request to this member, by whatever link.
+    Ask {
+        /// Whom.
+        witness: Endpoint,
+        /// What.
+        request: SuspectReq,
+    },
+    /// Send this to every linked seed.
+    Report(DeadReport),
+    /// A neighbor is suspected.
+    Suspected {
+        /// Who.
+        subject: Subject,
+        /// Why.
+        reason: String,
+        /// What the system `ping` says of its host.
+        host: Option<HostAnswer>,
+    },
+    /// A witness confirmed, this node included.
+    Confirmed {
+        /// Whose death.
+        subject: Subject,
+        /// Who confirms.
+        witness: Endpoint,
+        /// What it found.
+        finding: Finding,
+        /// Confirmations so far.
+        count: usize,
+        /// Confirmations needed.
+        needed: usize,
+    },
+    /// A suspicion came to nothing.
+    Cleared {
+        /// Who was suspected.
+        subject: Subject,
+        /// Why no more.
+        reason: String,
+    },
+    /// This node was late, and doubts itself for a while (O4).
+    Doubtful {
+        /// How late it was.
+        late_by: Duration,
+    },
+    /// This machine has no usable system `ping`; the port probes go on without it.
+    NoHostPing,
+    /// The system `ping` of a host changed its answer.
+    Host {
+        /// Which host.
+        host: IpAddr,
+        /// Whether it answers now.
+        answers: bool,
+    },
+    /// A finding whose signature or author is wrong came by this link.
+    Forged {
+        /// Which link.
+        link: LinkId,
+    },
+}
+
+#[derive(Debug)]
+struct Watch {
+    subject: Subject,
+    link: LinkId,
+    /// Its own neighbors, as it last named them: its witnesses.
+    neighbors: BTreeSet<Endpoint>,
+    heard: Time,
+    pinged: Option<(u64, Time)>,
+    misses: u32,
+    round_trip: RoundTrip,
+}
+
+#[derive(Debug)]
+struct Suspicion {
+    subject: Subject,
+    neighbors: BTreeSet<Endpoint>,
+    stage: Stage,
+    confirmations: BTreeMap<Endpoint, Confirmation>,
+    asked: BTreeSet<Endpoint>,
+    unreachable: BTreeSet<Endpoint>,
+    rounds: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Known, but this node doubts itself: look again later.
+    Held,
+    /// This node's own burst of probes is under way.
+    Probing,
+    /// Its own probes failed; witnesses are asked, or will be at this node's turn.
+    Asking,
+    /// The seeds have been told.
+    Reported,
+}
+
+/// The watch of one peer over its neighbors.
+#[derive(Debug)]
+pub struct Liveness {
+    config: Config,
+    me: Endpoint,
+    keys: KeyPair,
+    watched: BTreeMap<Endpoint, Watch>,
+    suspects: BTreeMap<Endpoint, Suspicion>,
+    /// Who has asked about whom, until the probe is over.
+    requests: BTreeMap<Subject, BTreeSet<LinkId>>,
+    health: LocalHealth,
+    look_due: Time,
+    nonce: u64,
+    others: usize,
+    hosts: BTreeMap<IpAddr, HostAnswer>,
+    has_host_ping: bool,
+}
+
+impl Kind for Liveness {
+    type Timer = Timer;
+    type Record = Never;
+    type Event = Event;
+}
+
+type Fx = Effects<Liveness>;
+
+impl Liveness {
+    /// The watch of the peer at `me`.
+    pub fn new(config: Config, me: Endpoint, keys: KeyPair) -> Self {
+        Self {
+            config,
+            me,
+            keys,
+            watched: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            health: LocalHealth::default(),
+            look_due: Time::ZERO,
+            nonce: 0,
+            others: 0,
+            hosts: BTreeMap::new(),
+            has_host_ping: true,
+        }
+    }
+
+    /// Begins to look.
+    pub fn on_start(&mut self, now: Now, fx: &mut Fx) {
+        self.look_due = now.mono.after(self.config.ping_interval);
+        fx.set_timer(Timer::Look, self.config.ping_interval);
+        fx.set_timer(Timer::Host, self.config.host_ping_interval);
+    }
+
+    /// How many members there are beside this one, as far as is known.
+    pub const fn set_others(&mut self, others: usize) {
+        self.others = others;
+    }
+
+    /// This node's distrust of itself, 0 to 7.
+    pub const fn health_score(&self) -> u32 {
+        self.health.score()
+    }
+
+    /// The measured round trip to a neighbor.
+    pub fn round_trip(&self, neighbor: Endpoint) -> Option<Duration> {
+        self.watched.get(&neighbor)?.round_trip.mean()
+    }
+
+    /// Who is suspected now.
+    pub fn suspects(&self) -> impl Iterator<Item = &Subject> {
+        self.suspects.values().map(|suspicion| &suspicion.subject)
+    }
+
+    /// A neighbor's link came up: whatever was suspected of it is settled.
+    pub fn on_link_up(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        subject: Subject,
+        neighbors: &[Endpoint],
+        fx: &mut Fx,
+    ) {
+        self.clear(subject.endpoint, "it is linked again", fx);
+        let watch = Watch {
+            subject,
+            link,
+            neighbors: neighbors.iter().copied().collect(),
+            heard: now.mono,
+            pinged: None,
+            misses: 0,
+            round_trip: RoundTrip::default(),
+        };
+        self.watched.insert(subject.endpoint, watch);
+    }
+
+    /// A neighbor's link ended. Unless that was agreed, the neighbor is suspected.
+    pub fn on_link_down(&mut self, link: LinkId, neighbor: Endpoint, is_agreed: bool, fx: &mut Fx) {
+        for askers in self.requests.values_mut() {
+            askers.remove(&link);
+        }
+        if self.watched.get(&neighbor).is_none_or(|watch| watch.link != link) {
+            return;
+        }
+        let Some(watch) = self.watched.remove(&neighbor) else { return };
+        if !is_agreed {
+            self.suspect(watch.subject, watch.neighbors, "its link broke without a goodbye", fx);
+        }
+    }
+
+    /// Something came from a neighbor: it is alive.
+    pub fn on_heard(&mut self, now: Now, neighbor: Endpoint) {
+        if let Some(watch) = self.watched.get_mut(&neighbor) {
+            watch.heard = now.mono;
+            watch.misses = 0;
+        }
+    }
+
+    /// A neighbor names its neighbors.
+    pub fn on_neighbors(&mut self, neighbor: Endpoint, theirs: &[Endpoint]) {
+        if let Some(watch) = self.watched.get_mut(&neighbor) {
+            watch.neighbors = theirs.iter().copied().collect();
+        }
+    }
+
+    /// A ping's answer came.
+    pub fn on_pong(&mut self, now: Now, neighbor: Endpoint, pong: Pong) {
+        if let Some(watch) = self.watched.get_mut(&neighbor)
+            && let Some((nonce, sent)) = watch.pinged
+            && nonce == pong.nonce
+        {
+            watch.pinged = None;
+            watch.round_trip.measured(now.mono.since(sent));
+        }
+    }
+
+    /// A life ended by certificate or goodbye: nothing is left to find out (O6).
+    pub fn on_gone(&mut self, endpoint: Endpoint, incarnation: Incarnation, fx: &mut Fx) {
+        let is_over = |subject: &Subject| subject.incarnation <= incarnation;
+        if self.suspects.get(&endpoint).is_some_and(|it| is_over(&it.subject)) {
+            self.suspects.remove(&endpoint);
+            fx.stop_timer(Timer::Ask(endpoint));
+        }
+        if self.watched.get(&endpoint).is_some_and(|it| is_over(&it.subject)) {
+            self.watched.remove(&endpoint);
+        }
+    }
+
+    /// Forgets everything: this peer begins a new life.
+    pub fn reset(&mut self, fx: &mut Fx) {
+        self.watched.clear();
+        self.requests.clear();
+        for endpoint in std::mem::take(&mut self.suspects).into_keys() {
+            fx.stop_timer(Timer::Ask(endpoint));
+        }
+    }
+
+    /// Somebody asks this node to probe a suspect and to testify.
+    pub fn on_suspect_req(&mut self, link: LinkId, request: SuspectReq, fx: &mut Fx) {
+        let subject = request.subject();
+        if subject.endpoint == self.me || self.health.is_doubtful() {
+            return; // A late node's word is worth nothing (O4); others will be asked.
+        }
+        if self.requests.len() >= REQUESTS_MAX && !self.requests.contains_key(&subject) {
+            return;
+        }
+        let askers = self.requests.entry(subject).or_default();
+        if askers.len() < REQUESTS_MAX {
+            askers.insert(link);
+        }
+        // Somebody else is about it already: this node's own turn can wait.
+        if self.suspects.get(&subject.endpoint).is_some_and(|it| it.stage == Stage::Asking) {
+            fx.set_timer(Timer::Ask(subject.endpoint), self.config.ask_interval);
+        }
+        fx.emit(Event::Probe { endpoint: subject.endpoint, timeout: self.probe_timeout() });
+    }
+
+    /// A probe of an endpoint is over, whoever wanted it.
+    pub fn on_probed(&mut self, now: Now, endpoint: Endpoint, outcome: &Outcome, fx: &mut Fx) {
+        self.answer_askers(now, endpoint, outcome, fx);
+        let Some(suspicion) = self.suspects.get_mut(&endpoint) else { return };
+        if suspicion.stage != Stage::Probing {
+            return;
+        }
+        let Some(finding) = outcome.finding(&suspicion.subject) else {
+            suspicion.stage = Stage::Held;
+            return;
+        };
+        if !finding.is_dead() {
+            return self.clear(endpoint, "it answered a fresh probe", fx);
+        }
+        if self.health.is_doubtful() {
+            suspicion.stage = Stage::Held;
+            return;
+        }
+        let Subject { endpoint, incarnation, .. } = suspicion.subject;
+        let own =
+            Confirmation::sign((endpoint, incarnation), finding, (self.me, &self.keys), now.wall);
+        suspicion.stage = Stage::Asking;
+        suspicion.confirmations.insert(self.me, own);
+        let turn = suspicion.neighbors.iter().filter(|it| **it < self.me).count().min(10);
+        let wait = self.config.turn * u32::try_from(turn).unwrap_or(0);
+        self.confirmed(endpoint, &own, fx);
+        if self.suspects.get(&endpoint).is_some_and(|it| it.stage == Stage::Asking) {
+            fx.set_timer(Timer::Ask(endpoint), wait);
+        }
+        self.weigh(now, endpoint, fx);
+    }
+
+    /// A witness's finding came by `link`, whose other end proved `from`.
+    pub fn on_suspect_ack(
+        &mut self,
+        now: Now,
+        (link, from): (LinkId, &Subject),
+        found: Confirmation,
+        fx: &mut Fx,
+    ) {
+        if found.witness != from.endpoint || !found.is_valid(&from.key) {
+            return fx.emit(Event::Forged { link });
+        }
+        let Some(suspicion) = self.suspects.get_mut(&found.endpoint) else { return };
+        let is_asked = suspicion.asked.contains(&found.witness);
+        if suspicion.subject.incarnation != found.incarnation || !is_asked {
+            return;
+        }
+        if !found.finding.is_dead() {
+            // One who reaches it outweighs nobody, but this node should look again.
+            if suspicion.stage == Stage::Asking {
+                suspicion.stage = Stage::Held;
+            }
+            return;
+        }
+        if suspicion.confirmations.insert(found.witness, found).is_none() {
+            self.confirmed(found.endpoint, &found, fx);
+        }
+        self.weigh(now, found.endpoint, fx);
+    }
+
+    /// A member that was to be asked cannot be reached: it cannot testify.
+    pub fn on_witness_unreachable(&mut self, now: Now, witness: Endpoint, fx: &mut Fx) {
+        let mut concerned = Vec::new();
+        for (endpoint, suspicion) in &mut self.suspects {
+            if suspicion.asked.contains(&witness)
+                && !suspicion.confirmations.contains_key(&witness)
+                && suspicion.unreachable.insert(witness)
+            {
+                concerned.push(*endpoint);
+            }
+        }
+        for endpoint in concerned {
+            self.weigh(now, endpoint, fx);
+            self.ask(endpoint, fx);
+        }
+    }
+
+    /// The system `ping` came back.
+    pub fn on_host_pinged(&mut self, host: IpAddr, answer: HostAnswer, fx: &mut Fx) {
+        if answer == HostAnswer::NoPing {
+            if std::mem::take(&mut self.has_host_ping) {
+                fx.emit(Event::NoHostPing);
+            }
+            return;
+        }
+        if self.hosts.insert(host, answer).is_some_and(|before| before != answer) {
+            fx.emit(Event::Host { host, answers: answer == HostAnswer::Answered });
+        }
+    }
+
+    /// A deadline passed.
+    pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
+        match timer {
+            Timer::Look => self.on_look(now, fx),
+            Timer::Host => self.on_host_timer(fx),
+            Timer::Ask(endpoint) => self.on_ask_timer(endpoint, fx),
+        }
+    }
+
+    fn on_look(&mut self, now: Now, fx: &mut Fx) {
+        let late_by = now.mono.since(self.look_due);
+        self.look_due = now.mono.after(self.config.ping_interval);
+        fx.set_timer(Timer::Look, self.config.ping_interval);
+        if self.health.timer_fired(late_by) {
+            fx.emit(Event::Doubtful { late_by });
+            // Nobody was listened to meanwhile: what was waited for, is waited for anew.
+            for watch in self.watched.values_mut() {
+                watch.heard = now.mono;
+                watch.pinged = None;
+                watch.misses = 0;
+            }
+            return;
+        }
+        let newly_silent = self.ping_the_silent(now, fx);
+        if self.watched.len() >= 3 && newly_silent * 2 > self.watched.len() {
+            self.health.many_failed_at_once();
+        } else {
+            self.health.quiet_round();
+        }
+        self.suspect_the_silent(fx);
+        self.take_up_held(fx);
+    }
+
+    /// Pings those who said nothing since the last look. Returns how many have just missed their
+    /// last but one chance.
+    fn ping_the_silent(&mut self, now: Now, fx: &mut Fx) -> usize {
+        let interval = self.config.ping_interval;
+        let mut newly_silent = 0;
+        for watch in self.watched.values_mut() {
+            if now.mono.since(watch.heard) < interval {
+                watch.pinged = None;
+                continue;
+            }
+            if let Some((_, sent)) = watch.pinged {
+                let patience =
+                    self.health.stretch(watch.round_trip.timeout(interval, interval * 8));
+                // A look may come a little before the interval is full.
+                if now.mono.since(sent) + interval / 10 >= patience {
+                    watch.misses += 1;
+                    newly_silent += usize::from(watch.misses + 1 == self.config.misses_max);
+                }
+            }
+            self.nonce += 1;
+            let sent = watch.pinged.map_or(now.mono, |(_, sent)| sent);
+            watch.pinged = Some((self.nonce, sent));
+            fx.send(watch.link, Ping { nonce: self.nonce });
+        }
+        newly_silent
+    }
+
+    fn suspect_the_silent(&mut self, fx: &mut Fx) {
+        let silent: Vec<_> = self
+            .watched
+            .values()
+            .filter(|watch| {
+                watch.misses >= self.config.misses_max
+                    && !self.suspects.contains_key(&watch.subject.endpoint)
+            })
+            .map(|watch| (watch.subject, watch.neighbors.clone()))
+            .collect();
+        for (subject, neighbors) in silent {
+            let reason = format!("{} pings in a row without an answer", self.config.misses_max);
+            self.suspect(subject, neighbors, &reason, fx);
+        }
+    }
+
+    fn suspect(
+        &mut self,
+        subject: Subject,
+        neighbors: BTreeSet<Endpoint>,
+        reason: &str,
+        fx: &mut Fx,
+    ) {
+        if self.suspects.contains_key(&subject.endpoint) {
+            return;
+        }
+        let suspicion = Suspicion {
+            subject,
+            neighbors,
+            stage: Stage::Held,
+            confirmations: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            unreachable: BTreeSet::new(),
+            rounds: 0,
+        };
+        self.suspects.insert(subject.endpoint, suspicion);
+        let host = self.hosts.get(&subject.endpoint.ip()).copied();
+        fx.emit(Event::Suspected { subject, reason: reason.to_owned(), host });
+        if self.has_host_ping {
+            fx.ping_host(subject.endpoint.ip());
+        }
+        self.probe(subject.endpoint, fx);
+    }
+
+    /// Takes up what was held back, once this node trusts itself again.
+    fn take_up_held(&mut self, fx: &mut Fx) {
+        let held: Vec<_> = self
+            .suspects
+            .iter()
+            .filter(|(_, suspicion)| suspicion.stage == Stage::Held)
+            .map(|(endpoint, _)| *endpoint)
+            .collect();
+        for endpoint in held {
+            self.probe(endpoint, fx);
+        }
+    }
+
+    /// Starts a round of own probes, unless this node doubts itself or has tried long enough.
+    fn probe(&mut self, endpoint: Endpoint, fx: &mut Fx) {
+        let timeout = self.probe_timeout();
+        let Some(suspicion) = self.suspects.get_mut(&endpoint) else { return };
+        if self.health.is_doubtful() {
+            return;
+        }
+        suspicion.rounds += 1;
+        if suspicion.rounds > ROUNDS_MAX {
+            return self.clear(endpoint, "nobody confirmed it", fx);
+        }
+        suspicion.stage = Stage::Probing;
+        suspicion.confirmations.clear();
+        suspicion.asked.clear();
+        suspicion.unreachable.clear();
+        fx.emit(Event::Probe { endpoint, timeout });
+    }
+
+    fn on_ask_timer(&mut self, endpoint: Endpoint, fx: &mut Fx) {
+        let Some(suspicion) = self.suspects.get_mut(&endpoint) else { return };
+        match suspicion.stage {
+            Stage::Held | Stage::Probing => {}
+            // The seeds have not decided: begin again, with fresh evidence.
+            Stage::Reported => self.probe(endpoint, fx),
+            Stage::Asking if suspicion.asked.len() >= suspicion.neighbors.len().max(3) => {
+                self.probe(endpoint, fx);
+            }
+            Stage::Asking => self.ask(endpoint, fx),
+        }
+    }
+
+    /// Asks as many witnesses as are missing, and two more; the rest when those do not answer.
+    fn ask(&mut self, endpoint: Endpoint, fx: &mut Fx) {
+        let Some(suspicion) = self.suspects.get(&endpoint) else { return };
+        if suspicion.stage != Stage::Asking {
+            return;
+        }
+        let (count, needed) = self.count(suspicion);
+        let is_free =
+            |it: &&Endpoint| **it != self.me && **it != endpoint && !suspicion.asked.contains(it);
+        let named = suspicion.neighbors.iter().filter(is_free);
+        // Where the suspect named too few, this node's own neighbors can look as well.
+        let electorate = self.electorate(suspicion).len();
+        let others = self.watched.keys().filter(|_| electorate < 2).filter(is_free);
+        let missing = needed.saturating_sub(count) + SPARE_WITNESSES;
+        let chosen: Vec<_> = named.chain(others).copied().take(missing).collect();
+        let Subject { endpoint, incarnation, key } = suspicion.subject;
+        let request = SuspectReq { endpoint, incarnation, key };
+        fx.set_timer(Timer::Ask(endpoint), self.config.ask_interval);
+        if let Some(suspicion) = self.suspects.get_mut(&endpoint) {
+            if chosen.is_empty() {
+                suspicion.stage = Stage::Held;
+            }
+            suspicion.asked.extend(&chosen);
+        }
+        for witness in chosen {
+            fx.emit(Event::Ask { witness, request });
+        }
+    }
+
+    fn electorate(&self, suspicion: &Suspicion) -> BTreeSet<Endpoint> {
+        let can_testify = |it: &&Endpoint| {
+            !suspicion.unreachable.contains(it) && **it != suspicion.subject.endpoint
+        };
+        suspicion.neighbors.iter().filter(can_testify).copied().collect()
+    }
+
+    /// How many findings count, and how many it takes (O5).
+    fn count(&self, suspicion: &Suspicion) -> (usize, usize) {
+        let electorate = self.electorate(suspicion);
+        let others = self.others.saturating_sub(1 + suspicion.unreachable.len()) + 1;
+        let needed = witnesses_needed(electorate.len(), others);
+        let counts = |it: &&Endpoint| electorate.len() < 2 || electorate.contains(it);
+        (suspicion.confirmations.keys().filter(counts).count(), needed.max(1))
+    }
+
+    fn confirmed(&self, endpoint: Endpoint, found: &Confirmation, fx: &mut Fx) {
+        let Some(suspicion) = self.suspects.get(&endpoint) else { return };
+        let (count, needed) = self.count(suspicion);
+        let (subject, Confirmation { witness, finding, .. }) = (suspicion.subject, *found);
+        fx.emit(Event::Confirmed { subject, witness, finding, count, needed });
+    }
+
+    /// Reports when enough have confirmed, this node among them.
+    fn weigh(&mut self, now: Now, endpoint: Endpoint, fx: &mut Fx) {
+        let Some(suspicion) = self.suspects.get(&endpoint) else { return };
+        let (count, needed) = self.count(suspicion);
+        if suspicion.stage != Stage::Asking || count < needed {
+            return;
+        }
+        let Subject { endpoint, incarnation, .. } = suspicion.subject;
+        let report = DeadReport {
+            text: fixed_text(endpoint, now.wall, self.me),
+            endpoint,
+            incarnation,
+            reporter: self.me,
+            at: now.wall,
+            confirmations: suspicion.confirmations.values().copied().collect(),
+        };
+        if let Some(suspicion) = self.suspects.get_mut(&endpoint) {
+            suspicion.stage = Stage::Reported;
+        }
+        fx.set_timer(Timer::Ask(endpoint), self.config.ask_interval * 3);
+        fx.emit(Event::Report(report));
+    }
+
+    fn answer_askers(&mut self, now: Now, endpoint: Endpoint, outcome: &Outcome, fx: &mut Fx) {
+        let subjects: Vec<_> =
+            self.requests.keys().filter(|it| it.endpoint == endpoint).copied().collect();
+        for subject in subjects {
+            let askers = self.requests.remove(&subject).unwrap_or_default();
+            let Some(finding) = outcome.finding(&subject) else { continue };
+            if finding.is_dead() && self.health.is_doubtful() {
+                continue;
+            }
+            let about = (subject.endpoint, subject.incarnation);
+            let found = Confirmation::sign(about, finding, (self.me, &self.keys), now.wall);
+            for asker in askers {
+                fx.send(asker, found);
+            }
+        }
+    }
+
+    fn clear(&mut self, endpoint: Endpoint, reason: &str, fx: &mut Fx) {
+        if let Some(suspicion) = self.suspects.remove(&endpoint) {
+            fx.stop_timer(Timer::Ask(endpoint));
+            let (subject, reason) = (suspicion.subject, reason.to_owned());
+            fx.emit(Event::Cleared { subject, reason });
+        }
+        if let Some(watch) = self.watched.get_mut(&endpoint) {
+            watch.misses = 0;
+            watch.pinged = None;
+        }
+    }
+
+    fn on_host_timer(&mut self, fx: &mut Fx) {
+        if !self.has_host_ping {
+            return;
+        }
+        fx.set_timer(Timer::Host, self.config.host_ping_interval);
+        let hosts: BTreeSet<_> = self.watched.keys().map(Endpoint::ip).collect();
+        // One host a round, each in its turn: a fleet on one machine must not ping it to death.
+        self.hosts.retain(|host, _| hosts.contains(host));
+        self.nonce += 1;
+        let turn = usize::try_from(self.nonce).unwrap_or(0) % hosts.len().max(1);
+        if let Some(host) = hosts.iter().nth(turn) {
+            fx.ping_host(*host);
+        }
+    }
+
+    fn probe_timeout(&self) -> Duration {
+        self.health.stretch(self.config.probe_timeout)
+    }
+}

@@ -1,0 +1,567 @@
+//! A peer's part of the membership: it asks to be let in, and stays in touch with the seeds.
+//!
+//! Invariants:
+//! - Active only with a verified certificate for exactly this life (O1).
+//! - A request goes out only when at least a quorum of seeds, chosen at random, is linked.
+//! - Each attempt has a higher incarnation than any before it, also across restarts.
+//! - Whoever learns that its own life was ended registers again under a new one (M8).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rand::seq::IteratorRandom as _;
+use serde::{Deserialize, Serialize};
+
+use super::authority::{MemberLine, PeerListReq, PeerListResp, RegisterVote};
+use super::certificate::{Admission, Leave, RegisterReq, Removal, Subject};
+use super::seedbook::{Learned, SeedBook};
+use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng, SeedId};
+use crate::protocol::message::{ErrorCode, ErrorReply};
+use crate::protocol::session::{Card, SeedKey};
+use crate::protocol::{Effects, Kind, LinkId};
+
+/// Members in a list before it is taken as hostile; twice what a seed admits.
+const LIST_MAX: usize = 40_000;
+
+/// Periods of an applicant.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How long to wait for the seeds' decision; above their own limit, so that their reason
+    /// arrives first.
+    pub decision_timeout: Duration,
+    /// The first pause after a failed attempt; doubles each time.
+    pub backoff_min: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+    /// How long to wait before seeds that went away are called again.
+    pub reconnect: Duration,
+    /// How often the member lists are fetched anew.
+    pub refresh: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            decision_timeout: Duration::from_secs(8),
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(15),
+            reconnect: Duration::from_secs(1),
+            refresh: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Deadlines of an applicant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// The seeds have not decided.
+    Decision,
+    /// Time for the next attempt.
+    Retry,
+    /// Time to call seeds that are missing.
+    Reconnect,
+    /// Time to fetch the member lists again.
+    Refresh,
+}
+
+/// What a peer must not forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// The highest incarnation it has asked for.
+    Incarnation {
+        /// That incarnation.
+        incarnation: Incarnation,
+    },
+    /// A seed's key, proved at its configured address or named by a quorum.
+    SeedKey(SeedKey),
+}
+
+/// What an applicant tells its surroundings, or asks its node to do.
+#[derive(Debug)]
+pub enum Event {
+    /// The node must call this seed.
+    Call {
+        /// Where it listens.
+        to: Endpoint,
+    },
+    /// The node must hang up, for a new life or a needless link.
+    Hangup {
+        /// Which link.
+        link: LinkId,
+    },
+    /// A new attempt begins under this incarnation; all links speak for it from now on.
+    Attempt {
+        /// The life that will ask.
+        incarnation: Incarnation,
+        /// The attempt's number since the last success, from 1.
+        number: u32,
+    },
+    /// The request is out.
+    Asked {
+        /// The seeds that were asked.
+        seeds: Vec<SeedId>,
+        /// How many yes votes it takes.
+        needed: usize,
+    },
+    /// A seed's answer became known.
+    Voted {
+        /// Which seed.
+        seed: SeedId,
+        /// How it voted.
+        yes: bool,
+        /// Why.
+        reason: String,
+        /// Yes votes so far.
+        count: usize,
+        /// Yes votes needed.
+        needed: usize,
+    },
+    /// This peer is a member.
+    Admitted(Box<Admission>),
+    /// An attempt failed.
+    Refused {
+        /// Why, with what can be done.
+        reason: String,
+        /// When the next attempt follows.
+        retry_in: Duration,
+    },
+    /// This peer's own life was ended while it lives (M8).
+    Evicted(Box<Removal>),
+    /// A whole member list came from a seed.
+    Members {
+        /// From which.
+        seed: SeedId,
+        /// The members in it.
+        members: Vec<MemberLine>,
+    },
+    /// A seed's key became known.
+    SeedKeyLearnt(SeedKey),
+    /// A seed shows another key than the known one.
+    SeedKeyContradicted {
+        /// Which seed it claims to be.
+        seed: SeedId,
+        /// The known key.
+        known: PublicKey,
+        /// The shown key.
+        shown: PublicKey,
+    },
+    /// A seed's link came up or went down.
+    SeedLink {
+        /// Which.
+        seed: SeedId,
+        /// Whether it is up.
+        up: bool,
+        /// Seeds linked now.
+        connected: usize,
+    },
+}
+
+#[derive(Debug)]
+enum State {
+    /// Calling seeds.
+    Connecting,
+    /// Asked, waiting for the decision.
+    Asking { yes: BTreeSet<SeedId> },
+    /// Waiting for the next attempt.
+    Pausing,
+    /// In.
+    Member(Box<Admission>),
+    /// Said goodbye.
+    Gone,
+}
+
+/// The membership state of one peer.
+#[derive(Debug)]
+pub struct Applicant {
+    config: Config,
+    endpoint: Endpoint,
+    keys: KeyPair,
+    rng: Rng,
+    book: SeedBook,
+    incarnation: Incarnation,
+    state: State,
+    attempts: u32,
+    links: BTreeMap<SeedId, LinkId>,
+    calling: BTreeSet<SeedId>,
+    /// Why calls failed since the last pause.
+    failed: BTreeMap<SeedId, String>,
+    /// A certificate that cannot be judged before more keys are known.
+    undecided: Option<Box<Admission>>,
+    lists: BTreeMap<SeedId, Vec<MemberLine>>,
+}
+
+impl Kind for Applicant {
+    type Timer = Timer;
+    type Record = Record;
+    type Event = Event;
+}
+
+type Fx = Effects<Applicant>;
+
+impl Applicant {
+    /// A peer that listens at `endpoint`, with what its journal remembers.
+    pub fn new(
+        config: Config,
+        (endpoint, keys): (Endpoint, KeyPair),
+        book: SeedBook,
+        records: &[Record],
+        rng: Rng,
+    ) -> Self {
+        let mut this = Self {
+            config,
+            endpoint,
+            keys,
+            rng,
+            book,
+            incarnation: Incarnation::default(),
+            state: State::Pausing,
+            attempts: 0,
+            links: BTreeMap::new(),
+            calling: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            undecided: None,
+            lists: BTreeMap::new(),
+        };
+        for record in records {
+            match record {
+                Record::Incarnation { incarnation } => this.incarnation = *incarnation,
+                Record::SeedKey(SeedKey { seed, key }) => _ = this.book.learn(*seed, *key),
+            }
+        }
+        this
+    }
+
+    /// The configured seeds and their keys.
+    pub const fn book(&self) -> &SeedBook {
+        &self.book
+    }
+
+    /// This peer's present life.
+    pub fn subject(&self) -> Subject {
+        let Self { endpoint, incarnation, keys, .. } = self;
+        Subject { endpoint: *endpoint, incarnation: *incarnation, key: keys.public() }
+    }
+
+    /// The proof of membership, while this peer is in.
+    pub fn admission(&self) -> Option<&Admission> {
+        match &self.state {
+            State::Member(admission) => Some(admission),
+            State::Connecting | State::Asking { .. } | State::Pausing | State::Gone => None,
+        }
+    }
+
+    /// Where this peer stands, in a word.
+    pub const fn state(&self) -> &'static str {
+        match self.state {
+            State::Connecting => "connecting",
+            State::Asking { .. } => "asking",
+            State::Pausing => "pausing",
+            State::Member(_) => "member",
+            State::Gone => "gone",
+        }
+    }
+
+    /// The links to seeds.
+    pub fn seed_links(&self) -> impl Iterator<Item = (SeedId, LinkId)> {
+        self.links.iter().map(|(seed, link)| (*seed, *link))
+    }
+
+    /// The records that rebuild this state.
+    pub fn snapshot(&self) -> Vec<Record> {
+        let keys = self.book.known_keys().into_iter().map(Record::SeedKey);
+        keys.chain([Record::Incarnation { incarnation: self.incarnation }]).collect()
+    }
+
+    /// Begins the first attempt.
+    pub fn on_start(&mut self, now: Now, fx: &mut Fx) {
+        self.attempt(now, fx);
+    }
+
+    /// A key was proved at a seed's configured address. Returns whether it is the known one.
+    pub fn on_seed_key(&mut self, shown: SeedKey, fx: &mut Fx) -> bool {
+        match self.book.learn(shown.seed, shown.key) {
+            Learned::New => {
+                fx.persist(Record::SeedKey(shown));
+                fx.emit(Event::SeedKeyLearnt(shown));
+                true
+            }
+            Learned::Known => true,
+            Learned::Contradicts { known } => {
+                self.calling.remove(&shown.seed);
+                let SeedKey { seed, key: shown } = shown;
+                self.failed.insert(seed, "its key changed".to_owned());
+                fx.emit(Event::SeedKeyContradicted { seed, known, shown });
+                false
+            }
+            Learned::NoSuchSeed => false,
+        }
+    }
+
+    /// A seed's link came up, its key proved.
+    pub fn on_seed_link(&mut self, seed: SeedId, link: LinkId, card: &Card, fx: &mut Fx) {
+        self.calling.remove(&seed);
+        self.links.insert(seed, link);
+        for key in self.book.hint(seed, &card.seed_keys) {
+            fx.persist(Record::SeedKey(key));
+            fx.emit(Event::SeedKeyLearnt(key));
+        }
+        fx.emit(Event::SeedLink { seed, up: true, connected: self.links.len() });
+        if let Some(undecided) = self.undecided.take() {
+            self.on_commit(*undecided, fx);
+        }
+        match self.state {
+            State::Connecting if self.links.len() >= self.book.quorum() => self.ask(fx),
+            State::Member(_) => fx.send(link, PeerListReq::default()),
+            State::Connecting | State::Asking { .. } | State::Pausing | State::Gone => {}
+        }
+    }
+
+    /// A call to a seed failed.
+    pub fn on_call_failed(&mut self, to: Endpoint, reason: &str, fx: &mut Fx) {
+        let Some(seed) = self.book.seed_at(to) else { return };
+        self.calling.remove(&seed);
+        self.failed.insert(seed, reason.to_owned());
+        self.connect(fx);
+    }
+
+    /// A seed's link ended.
+    pub fn on_link_down(&mut self, link: LinkId, fx: &mut Fx) {
+        let Some(seed) = self.links.iter().find(|(_, it)| **it == link).map(|(seed, _)| *seed)
+        else {
+            return;
+        };
+        self.links.remove(&seed);
+        self.lists.remove(&seed);
+        fx.emit(Event::SeedLink { seed, up: false, connected: self.links.len() });
+        match self.state {
+            State::Connecting => {
+                self.failed.insert(seed, "it hung up".to_owned());
+                self.connect(fx);
+            }
+            State::Asking { .. } if self.links.is_empty() => {
+                self.fail("all seeds hung up", fx);
+            }
+            State::Member(_) => fx.set_timer(Timer::Reconnect, self.jitter(self.config.reconnect)),
+            State::Asking { .. } | State::Pausing | State::Gone => {}
+        }
+    }
+
+    /// A seed's answer came, from itself or relayed by another.
+    pub fn on_vote(&mut self, vote: &RegisterVote, fx: &mut Fx) {
+        let subject = self.subject();
+        if (vote.endpoint, vote.incarnation) != (subject.endpoint, subject.incarnation) {
+            return;
+        }
+        let needed = self.book.quorum();
+        let State::Asking { yes } = &mut self.state else { return };
+        let is_news = !vote.yes || yes.insert(vote.seed);
+        if is_news {
+            let (seed, reason, count) = (vote.seed, vote.reason.clone(), yes.len());
+            fx.emit(Event::Voted { seed, yes: vote.yes, reason, count, needed });
+        }
+    }
+
+    /// The proof of this peer's own admission came.
+    pub fn on_commit(&mut self, admission: Admission, fx: &mut Fx) {
+        if admission.subject() != self.subject() || !matches!(self.state, State::Asking { .. }) {
+            return;
+        }
+        match self.book.verify(&admission.proposal(), &admission.votes) {
+            Ok(()) => {
+                fx.stop_timer(Timer::Decision);
+                self.attempts = 0;
+                self.failed.clear();
+                self.state = State::Member(Box::new(admission.clone()));
+                fx.emit(Event::Admitted(Box::new(admission)));
+                self.refresh(fx);
+            }
+            Err(error) if error.unknown > 0 => {
+                self.want_keys(admission.votes.iter().map(|vote| vote.seed), fx);
+                self.undecided = Some(Box::new(admission));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// A seed refused something.
+    pub fn on_error(&mut self, link: LinkId, error: &ErrorReply, fx: &mut Fx) {
+        if !self.links.values().any(|it| *it == link) || !matches!(self.state, State::Asking { .. })
+        {
+            return;
+        }
+        match error.code {
+            ErrorCode::EndpointTaken
+            | ErrorCode::Rejected
+            | ErrorCode::Busy
+            | ErrorCode::Removed
+            | ErrorCode::Invalid
+            | ErrorCode::NotAllowed => self.fail(&error.reason, fx),
+            ErrorCode::Malformed | ErrorCode::Handshake | ErrorCode::WrongRole => {}
+        }
+    }
+
+    /// Somebody's removal came with a valid certificate. If it is this peer's own, M8 applies.
+    pub fn on_removal(&mut self, now: Now, removal: &Removal, fx: &mut Fx) -> bool {
+        if removal.subject() != self.subject() || !matches!(self.state, State::Member(_)) {
+            return false;
+        }
+        fx.emit(Event::Evicted(Box::new(removal.clone())));
+        self.attempt(now, fx);
+        true
+    }
+
+    /// A page of a member list came.
+    pub fn on_peer_list(&mut self, link: LinkId, page: PeerListResp, fx: &mut Fx) {
+        let Some(seed) = self.links.iter().find(|(_, it)| **it == link).map(|(seed, _)| *seed)
+        else {
+            return;
+        };
+        let list = self.lists.entry(seed).or_default();
+        let after = page.members.last().map(|member| member.endpoint);
+        list.extend(page.members);
+        match after {
+            Some(after) if page.more && list.len() < LIST_MAX => {
+                fx.send(link, PeerListReq { after: Some(after), ended: false });
+            }
+            _ => {
+                let members = self.lists.remove(&seed).unwrap_or_default();
+                fx.emit(Event::Members { seed, members });
+            }
+        }
+    }
+
+    /// Fetches the member lists of all linked seeds.
+    pub fn refresh(&mut self, fx: &mut Fx) {
+        fx.set_timer(Timer::Refresh, self.jitter(self.config.refresh));
+        for link in self.links.values() {
+            fx.send(*link, PeerListReq::default());
+        }
+    }
+
+    /// A certificate could not be judged: the keys of its voters are needed.
+    pub fn want_keys(&mut self, seeds: impl IntoIterator<Item = SeedId>, fx: &mut Fx) {
+        for seed in seeds {
+            if self.book.key(seed).is_none() && !self.links.contains_key(&seed) {
+                self.call(seed, fx);
+            }
+        }
+    }
+
+    /// Says goodbye to the seeds (M7). Nothing is asked for any more.
+    pub fn leave(&mut self, now: Now, fx: &mut Fx) -> Option<Leave> {
+        let was_member = matches!(self.state, State::Member(_));
+        for timer in [Timer::Decision, Timer::Retry, Timer::Reconnect, Timer::Refresh] {
+            fx.stop_timer(timer);
+        }
+        self.state = State::Gone;
+        was_member.then(|| Leave::sign(self.subject(), now.wall, &self.keys))
+    }
+
+    /// A deadline passed.
+    pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
+        match timer {
+            Timer::Decision => self.fail("the seeds did not decide in time", fx),
+            Timer::Retry => self.attempt(now, fx),
+            Timer::Reconnect => {
+                self.failed.clear();
+                self.connect(fx);
+            }
+            Timer::Refresh => self.refresh(fx),
+        }
+    }
+
+    fn attempt(&mut self, now: Now, fx: &mut Fx) {
+        self.incarnation = self.incarnation.next(now.wall.0);
+        self.attempts += 1;
+        self.state = State::Connecting;
+        self.undecided = None;
+        self.failed.clear();
+        self.calling.clear();
+        fx.stop_timer(Timer::Decision);
+        fx.persist(Record::Incarnation { incarnation: self.incarnation });
+        for link in std::mem::take(&mut self.links).into_values() {
+            fx.emit(Event::Hangup { link });
+        }
+        fx.emit(Event::Attempt { incarnation: self.incarnation, number: self.attempts });
+        self.connect(fx);
+    }
+
+    /// Calls as many seeds as are missing to a quorum, at random among those not tried yet.
+    fn connect(&mut self, fx: &mut Fx) {
+        if matches!(self.state, State::Pausing | State::Gone) {
+            return;
+        }
+        let quorum = self.book.quorum();
+        let missing = quorum.saturating_sub(self.links.len() + self.calling.len());
+        let is_free = |seed: &SeedId| {
+            !self.links.contains_key(seed)
+                && !self.calling.contains(seed)
+                && !self.failed.contains_key(seed)
+        };
+        let candidates = self.book.seeds().map(|(id, _)| id).filter(is_free);
+        let chosen = candidates.sample(&mut self.rng, missing);
+        let is_stuck = chosen.len() < missing && self.calling.is_empty();
+        for seed in chosen {
+            self.call(seed, fx);
+        }
+        if is_stuck && self.calling.is_empty() {
+            match self.state {
+                State::Connecting => {
+                    let reason = self.unreachable();
+                    self.fail(&reason, fx);
+                }
+                State::Member(_) => {
+                    let pause = self.jitter(self.config.reconnect * 2);
+                    fx.set_timer(Timer::Reconnect, pause);
+                }
+                State::Asking { .. } | State::Pausing | State::Gone => {}
+            }
+        }
+    }
+
+    fn call(&mut self, seed: SeedId, fx: &mut Fx) {
+        if let Some(to) = self.book.endpoint(seed)
+            && self.calling.insert(seed)
+        {
+            fx.emit(Event::Call { to });
+        }
+    }
+
+    fn unreachable(&self) -> String {
+        let quorum = self.book.quorum();
+        let reasons: Vec<_> =
+            self.failed.iter().map(|(seed, why)| format!("seed {seed}: {why}")).collect();
+        format!(
+            "no quorum: {} of {quorum} needed seeds in reach ({})",
+            self.links.len(),
+            reasons.join("; "),
+        )
+    }
+
+    fn ask(&mut self, fx: &mut Fx) {
+        self.state = State::Asking { yes: BTreeSet::new() };
+        let request = RegisterReq::sign(self.subject(), &self.keys);
+        for link in self.links.values() {
+            fx.send(*link, request);
+        }
+        let seeds = self.links.keys().copied().collect();
+        fx.emit(Event::Asked { seeds, needed: self.book.quorum() });
+        fx.set_timer(Timer::Decision, self.config.decision_timeout);
+    }
+
+    fn fail(&mut self, reason: &str, fx: &mut Fx) {
+        self.state = State::Pausing;
+        fx.stop_timer(Timer::Decision);
+        let doubled = self.config.backoff_min * 2_u32.saturating_pow(self.attempts.min(16) - 1);
+        let pause = self.jitter(doubled.min(self.config.backoff_max));
+        fx.set_timer(Timer::Retry, pause);
+        fx.emit(Event::Refused { reason: reason.to_owned(), retry_in: pause });
+    }
+
+    /// Between three and five quarters of `span`, so that a fleet does not retry in step.
+    fn jitter(&mut self, span: Duration) -> Duration {
+        span.mul_f64(self.rng.random_range(0.75..1.25))
+    }
+}

@@ -1,0 +1,645 @@
+//! A seed's part of the membership: it votes, and with the other seeds' votes it decides.
+//!
+//! Invariants:
+//! - One yes per (endpoint, incarnation, kind), on disk before it is sent (M2).
+//! - The registry changes only by a verified certificate or the leaver's own signature (M3, M7).
+//! - A yes to an admission rests on this seed's own dial-back (M5); a yes to a removal on this
+//!   seed's own failed probe *and* the signed findings of the suspect's neighbors (M6).
+//!
+//! It does not gossip (M11) and knows no sockets; [`admission`], [`removal`], [`sync`] and
+//! [`watch`] hold the handlers of one concern each, [`queries`] what anybody may ask.
+
+mod admission;
+mod queries;
+mod removal;
+mod sync;
+mod watch;
+
+pub use admission::RegisterVote;
+pub use queries::{
+    ExplainReq, ExplainResp, MemberLine, NodeLine, PeerListReq, PeerListResp, TopologyReq,
+    TopologyResp,
+};
+pub use removal::SeedDeadVote;
+pub use sync::{SeedDigest, SeedSyncReq, SeedSyncResp};
+pub use watch::LinkHint;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::certificate::{
+    Admission, Leave, NeighborList, Proposal, ProposalKind, Removal, Subject, Vote,
+};
+use super::registry::{Entry, Merged, Registry};
+use super::seedbook::{Learned, SeedBook};
+use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng, SeedId, Time};
+use crate::protocol::health::LocalHealth;
+use crate::protocol::message::{ErrorReply, Message};
+use crate::protocol::probe::Outcome;
+use crate::protocol::session::{Card, Cause, SeedKey};
+use crate::protocol::{Effects, Kind, LinkId};
+
+/// Limits and periods of a seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How long an admission may take before it is refused. Longer than a dial-back and a vote
+    /// on a loaded machine; an applicant waits this long for a clear no.
+    pub admission_timeout: Duration,
+    /// How long a removal stays open without new evidence.
+    pub removal_timeout: Duration,
+    /// How often an open removal is looked at again.
+    pub removal_tick: Duration,
+    /// How long a signed finding counts after this seed first saw it.
+    pub evidence_ttl: Duration,
+    /// How far a finding's own time may be from this seed's clock. Generous: clocks are skewed,
+    /// and freshness rests on this seed's own probe; it only bars evidence from long ago.
+    pub evidence_skew: Duration,
+    /// How long to wait for a probe's answer, before stretching by the local health.
+    pub probe_timeout: Duration,
+    /// How often registries are compared with the other seeds'.
+    pub digest_interval: Duration,
+    /// How often members without a link here are looked for.
+    pub audit_interval: Duration,
+    /// How long a member without a link here is left alone.
+    pub audit_after: Duration,
+    /// How many members are audited in one round.
+    pub audit_batch: usize,
+    /// How long ended members are remembered (M4).
+    pub tombstone_ttl: Duration,
+    /// Requests to register that one source address may make at once, and per second.
+    pub requests_burst: u32,
+    /// Requests to register per second and source address.
+    pub requests_per_second: u32,
+    /// Admissions under way at once.
+    pub admissions_max: usize,
+    /// Members at most; beyond, applicants are refused.
+    pub members_max: usize,
+    /// Neighbors that one member may name.
+    pub neighbors_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            admission_timeout: Duration::from_secs(6),
+            removal_timeout: Duration::from_secs(15),
+            removal_tick: Duration::from_millis(400),
+            evidence_ttl: Duration::from_secs(30),
+            evidence_skew: Duration::from_secs(2 * 3600),
+            probe_timeout: Duration::from_millis(600),
+            digest_interval: Duration::from_secs(5),
+            audit_interval: Duration::from_secs(2),
+            audit_after: Duration::from_secs(10),
+            audit_batch: 16,
+            tombstone_ttl: Duration::from_secs(24 * 3600),
+            requests_burst: 2_000,
+            requests_per_second: 1_000,
+            admissions_max: 4_096,
+            members_max: 20_000,
+            neighbors_max: 1_024,
+        }
+    }
+}
+
+/// Deadlines of a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// An admission has taken too long.
+    Admission(Subject),
+    /// An open removal is due for another look.
+    Removal(Subject),
+    /// Compare registries with the other seeds.
+    Digest,
+    /// Look for members that nobody here is linked with.
+    Audit,
+    /// A member's link broke a moment ago; is it back?
+    Orphan(Endpoint),
+}
+
+/// What a seed must not forget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// This seed's yes to a proposal (M2).
+    Voted {
+        /// What it voted for.
+        proposal: Proposal,
+        /// The vote as it left the node.
+        vote: Vote,
+    },
+    /// A verified change of the registry.
+    Entry {
+        /// What became known.
+        entry: Box<Entry>,
+    },
+    /// A seed's key, proved at its configured address.
+    SeedKey(SeedKey),
+}
+
+/// What a seed tells its surroundings, or asks its node to do.
+#[derive(Debug)]
+pub enum Event {
+    /// Probe this endpoint afresh; the answer comes by [`Authority::on_probed`].
+    Probe {
+        /// Whom.
+        endpoint: Endpoint,
+        /// For how long.
+        timeout: Duration,
+    },
+    /// A link's other end became a member or ceased to be one.
+    Standing {
+        /// The link.
+        link: LinkId,
+        /// Whether it is a member now.
+        member: bool,
+    },
+    /// A message was refused: answer the sender and count it.
+    Refuse {
+        /// The sender's link.
+        link: LinkId,
+        /// What was wrong.
+        cause: Cause,
+        /// What to tell it.
+        error: ErrorReply,
+    },
+    /// Somebody asks to be admitted.
+    Proposed {
+        /// What is proposed.
+        proposal: Proposal,
+        /// How many yes votes it takes.
+        needed: usize,
+        /// What it rests on, for people.
+        because: String,
+    },
+    /// A vote was counted.
+    Voted {
+        /// On what.
+        proposal: Proposal,
+        /// Who voted.
+        seed: SeedId,
+        /// How.
+        yes: bool,
+        /// Why, for people.
+        reason: String,
+        /// Yes votes so far.
+        count: usize,
+        /// Yes votes needed.
+        needed: usize,
+    },
+    /// A proposal came to nothing.
+    Aborted {
+        /// Which.
+        proposal: Proposal,
+        /// Why.
+        reason: String,
+    },
+    /// A member was admitted.
+    Admitted(Box<Admission>),
+    /// A member was removed.
+    Removed(Box<Removal>),
+    /// A member left.
+    Left(Leave),
+    /// A death was reported.
+    Reported {
+        /// Whose.
+        subject: Subject,
+        /// By whom.
+        reporter: Endpoint,
+        /// The fixed text of the report.
+        text: String,
+        /// How many findings it carries.
+        confirmations: usize,
+    },
+    /// A seed's key was proved for the first time.
+    SeedKeyLearnt(SeedKey),
+    /// A seed showed another key than the known one.
+    SeedKeyContradicted {
+        /// Which seed it claims to be.
+        seed: SeedId,
+        /// The known key.
+        known: PublicKey,
+        /// The shown key.
+        shown: PublicKey,
+    },
+    /// Another seed's link came up or went down; `connected` counts this seed too.
+    SeedLink {
+        /// Which.
+        seed: SeedId,
+        /// Whether it is up.
+        up: bool,
+        /// Seeds in reach, this one included.
+        connected: usize,
+    },
+    /// A quorum is out of reach, or in reach again (M10).
+    Quorum {
+        /// Whether decisions are possible.
+        reached: bool,
+        /// Seeds in reach, this one included.
+        connected: usize,
+        /// Seeds needed.
+        needed: usize,
+    },
+    /// This seed has compared registries with enough others and votes from now on.
+    Ready {
+        /// Members known.
+        members: usize,
+    },
+    /// Members were learnt from another seed.
+    Synced {
+        /// From which.
+        seed: SeedId,
+        /// How many entries were new.
+        entries: usize,
+    },
+}
+
+/// How many more requests one source address may make.
+#[derive(Debug)]
+struct Bucket {
+    tokens: u32,
+    refilled: Time,
+}
+
+/// The membership state of one seed.
+#[derive(Debug)]
+pub struct Authority {
+    config: Config,
+    me: SeedId,
+    keys: KeyPair,
+    rng: Rng,
+    book: SeedBook,
+    registry: Registry,
+    /// This seed's yes votes, by what M2 allows one of.
+    given: BTreeMap<(Endpoint, Incarnation, ProposalKind), (Proposal, Vote)>,
+    admissions: BTreeMap<Subject, admission::Case>,
+    removals: BTreeMap<Subject, removal::Case>,
+    /// Findings that were used up, so that they cannot be replayed (M6).
+    spent: BTreeMap<(Subject, Endpoint), crate::model::WallTime>,
+    lists: BTreeMap<Endpoint, NeighborList>,
+    seed_links: BTreeMap<SeedId, LinkId>,
+    member_links: BTreeMap<Endpoint, LinkId>,
+    /// Members without a link here, and since when or since which audit.
+    unlinked: BTreeMap<Endpoint, Time>,
+    /// Members that are being probed because nobody here is linked with them.
+    audits: BTreeSet<Endpoint>,
+    compared: BTreeSet<SeedId>,
+    ready: bool,
+    quorum_reached: Option<bool>,
+    overlay_changed: bool,
+    rates: BTreeMap<IpAddr, Bucket>,
+    health: LocalHealth,
+    audit_due: Time,
+}
+
+impl Kind for Authority {
+    type Timer = Timer;
+    type Record = Record;
+    type Event = Event;
+}
+
+type Fx = Effects<Authority>;
+
+impl Authority {
+    /// Seed `me`, with what its journal remembers.
+    ///
+    /// With nothing remembered, the seed does not vote before it has compared its registry with
+    /// enough others to form a quorum: it may be one that lost its disk.
+    pub fn new(
+        config: Config,
+        (me, keys): (SeedId, KeyPair),
+        book: SeedBook,
+        records: Vec<Record>,
+        rng: Rng,
+    ) -> Self {
+        let mut this = Self {
+            config,
+            me,
+            keys,
+            rng,
+            book,
+            registry: Registry::default(),
+            given: BTreeMap::new(),
+            admissions: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            spent: BTreeMap::new(),
+            lists: BTreeMap::new(),
+            seed_links: BTreeMap::new(),
+            member_links: BTreeMap::new(),
+            unlinked: BTreeMap::new(),
+            audits: BTreeSet::new(),
+            compared: BTreeSet::new(),
+            ready: !records.is_empty(),
+            quorum_reached: None,
+            overlay_changed: false,
+            rates: BTreeMap::new(),
+            health: LocalHealth::default(),
+            audit_due: Time::ZERO,
+        };
+        for record in records {
+            match record {
+                Record::Voted { proposal, vote } => this.remember_vote(proposal, vote),
+                Record::Entry { entry } => _ = this.registry.merge(*entry),
+                Record::SeedKey(SeedKey { seed, key }) => _ = this.book.learn(seed, key),
+            }
+        }
+        let own = this.keys.public();
+        this.book.learn(me, own);
+        this.unlinked =
+            this.registry.alive().map(|entry| (entry.subject.endpoint, Time::ZERO)).collect();
+        this
+    }
+
+    /// The configured seeds and their keys.
+    pub const fn book(&self) -> &SeedBook {
+        &self.book
+    }
+
+    /// The members.
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Whether this seed votes.
+    pub const fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Seeds in reach, this one included.
+    pub fn connected(&self) -> usize {
+        self.seed_links.len() + 1
+    }
+
+    /// Which seeds are linked.
+    pub fn linked_seeds(&self) -> impl Iterator<Item = SeedId> {
+        self.seed_links.keys().copied()
+    }
+
+    /// How many members are linked here.
+    pub fn linked_members(&self) -> usize {
+        self.member_links.len()
+    }
+
+    /// Admissions and removals under way.
+    pub fn open_cases(&self) -> (usize, usize) {
+        (self.admissions.len(), self.removals.len())
+    }
+
+    /// This seed's distrust of itself, 0 to 7 (O4).
+    pub const fn health_score(&self) -> u32 {
+        self.health.score()
+    }
+
+    /// The records that rebuild this state.
+    pub fn snapshot(&self) -> Vec<Record> {
+        let keys = self.book.known_keys().into_iter().map(Record::SeedKey);
+        let votes = self
+            .given
+            .values()
+            .map(|(proposal, vote)| Record::Voted { proposal: *proposal, vote: *vote });
+        let entries = self.registry.entries().flat_map(|entry| {
+            let past = self.registry.past(entry.subject.endpoint).iter();
+            past.chain([entry]).map(|entry| Record::Entry { entry: Box::new(entry.clone()) })
+        });
+        keys.chain(votes).chain(entries).collect()
+    }
+
+    /// The node starts.
+    pub fn on_start(&mut self, now: Now, fx: &mut Fx) {
+        if self.book.quorum() == 1 && !self.ready {
+            self.ready = true;
+            fx.emit(Event::Ready { members: self.registry.alive_count() });
+        }
+        self.audit_due = now.mono.after(self.config.audit_interval);
+        fx.set_timer(Timer::Audit, self.config.audit_interval);
+        fx.set_timer(Timer::Digest, self.config.digest_interval);
+        self.check_quorum(fx);
+    }
+
+    /// A proved node's link came up. Returns whether it is a member.
+    pub fn on_member_link(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) -> bool {
+        if let Some(admission) = &card.certificate {
+            // A member may bring the proof of an admission that this seed has missed.
+            if admission.subject() == card.subject() {
+                self.take_admission(now, admission, fx);
+            }
+        }
+        let subject = card.subject();
+        let is_member = self.registry.is_alive(&subject);
+        if is_member {
+            self.member_links.insert(subject.endpoint, link);
+            self.unlinked.remove(&subject.endpoint);
+        } else if let Some(held) = self.registry.get(subject.endpoint)
+            && held.subject == subject
+        {
+            // It was removed while it lives: with the proof it can begin a new life (M8).
+            if let Some(removal) = &held.removal {
+                fx.send(link, removal.clone());
+            }
+        }
+        is_member
+    }
+
+    /// Another seed's link came up, its key proved and known.
+    pub fn on_seed_link(&mut self, seed: SeedId, link: LinkId, card: &Card, fx: &mut Fx) {
+        self.seed_links.insert(seed, link);
+        for key in self.book.hint(seed, &card.seed_keys) {
+            fx.persist(Record::SeedKey(key));
+            fx.emit(Event::SeedKeyLearnt(key));
+        }
+        fx.emit(Event::SeedLink { seed, up: true, connected: self.connected() });
+        self.check_quorum(fx);
+        self.send_digest(link, fx);
+        self.share_lists(link, fx);
+        self.repeat_open_cases(link, fx);
+    }
+
+    /// A link ended.
+    pub fn on_link_down(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
+        if let Some(seed) = card.seed
+            && self.seed_links.get(&seed) == Some(&link)
+        {
+            self.seed_links.remove(&seed);
+            fx.emit(Event::SeedLink { seed, up: false, connected: self.connected() });
+            self.check_quorum(fx);
+        }
+        if self.member_links.get(&card.endpoint) == Some(&link) {
+            self.member_links.remove(&card.endpoint);
+            self.lost_member(now, card.endpoint, fx);
+        }
+        for case in self.admissions.values_mut() {
+            case.applicants.remove(&link);
+        }
+    }
+
+    /// A key was proved at a seed's configured address, or shown by somebody who called.
+    /// Returns whether it is that seed's known key.
+    pub fn on_seed_key(&mut self, shown: SeedKey, at_address: bool, fx: &mut Fx) -> bool {
+        if !at_address {
+            let known = self.book.key(shown.seed);
+            if let Some(known) = known.filter(|known| *known != shown.key) {
+                let SeedKey { seed, key: shown } = shown;
+                fx.emit(Event::SeedKeyContradicted { seed, known, shown });
+            }
+            return known == Some(shown.key);
+        }
+        match self.book.learn(shown.seed, shown.key) {
+            Learned::New => {
+                fx.persist(Record::SeedKey(shown));
+                fx.emit(Event::SeedKeyLearnt(shown));
+                true
+            }
+            Learned::Known => true,
+            Learned::Contradicts { known } => {
+                let SeedKey { seed, key: shown } = shown;
+                fx.emit(Event::SeedKeyContradicted { seed, known, shown });
+                false
+            }
+            Learned::NoSuchSeed => false,
+        }
+    }
+
+    /// A probe that was asked for is over.
+    pub fn on_probed(&mut self, now: Now, endpoint: Endpoint, outcome: &Outcome, fx: &mut Fx) {
+        self.probed_applicant(now, endpoint, outcome, fx);
+        self.probed_suspect(now, endpoint, outcome, fx);
+        self.probed_witness(now, endpoint, outcome, fx);
+        self.probed_orphan(now, endpoint, outcome, fx);
+    }
+
+    /// A deadline passed.
+    pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
+        match timer {
+            Timer::Admission(subject) => self.admission_expired(&subject, fx),
+            Timer::Removal(subject) => self.removal_tick(now, &subject, fx),
+            Timer::Digest => self.on_digest_timer(now, fx),
+            Timer::Audit => self.on_audit_timer(now, fx),
+            Timer::Orphan(endpoint) => self.on_orphan_timer(endpoint, fx),
+        }
+    }
+
+    /// A goodbye came, from its author or relayed: it proves itself (M7).
+    pub fn on_leave(&mut self, now: Now, link: LinkId, leave: Leave, fx: &mut Fx) {
+        let subject = leave.subject();
+        let known = self.registry.get(subject.endpoint).map(|entry| entry.subject);
+        if known != Some(subject) {
+            return self.refuse(link, Cause::Stale, "this member is not known here", fx);
+        }
+        if !leave.is_valid() {
+            return self.refuse(link, Cause::Forged, "the goodbye's signature does not hold", fx);
+        }
+        self.apply(now, Entry::left(leave), Some(link), fx);
+    }
+
+    /// Merges verified knowledge, persists it, and tells everybody whom it concerns.
+    fn apply(&mut self, now: Now, entry: Entry, from: Option<LinkId>, fx: &mut Fx) -> Merged {
+        let merged = self.registry.merge(entry.clone());
+        if merged == Merged::Nothing {
+            return merged;
+        }
+        let subject = entry.subject;
+        fx.persist(Record::Entry { entry: Box::new(entry.clone()) });
+        match merged {
+            Merged::Nothing | Merged::Detail => {}
+            Merged::Alive => self.member_came(now, &subject, fx),
+            Merged::Ended => self.member_went(&subject, fx),
+        }
+        let Entry { admission, removal, leave, .. } = entry;
+        if let (Some(admission), Merged::Alive) = (&admission, merged) {
+            fx.emit(Event::Admitted(Box::new(admission.clone())));
+        }
+        if let (Some(removal), Merged::Ended) = (&removal, merged) {
+            self.tell(removal.clone().into(), from, fx);
+            fx.emit(Event::Removed(Box::new(removal.clone())));
+        }
+        if let (Some(leave), Merged::Ended) = (leave, merged) {
+            self.tell(leave.into(), from, fx);
+            fx.emit(Event::Left(leave));
+        }
+        merged
+    }
+
+    fn member_came(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
+        // Whatever was open about an earlier life of this endpoint is settled.
+        let settled: Vec<_> = self
+            .removals
+            .keys()
+            .filter(|other| other.endpoint == subject.endpoint && *other != subject)
+            .copied()
+            .collect();
+        for other in settled {
+            self.close_removal(&other, fx);
+        }
+        self.lists.remove(&subject.endpoint);
+        self.member_links.remove(&subject.endpoint);
+        self.unlinked.insert(subject.endpoint, now.mono);
+    }
+
+    fn member_went(&mut self, subject: &Subject, fx: &mut Fx) {
+        self.close_removal(subject, fx);
+        self.lists.remove(&subject.endpoint);
+        self.unlinked.remove(&subject.endpoint);
+        self.spent.retain(|(other, _), _| other != subject);
+        if let Some(link) = self.member_links.remove(&subject.endpoint) {
+            fx.emit(Event::Standing { link, member: false });
+        }
+        self.overlay_changed = true;
+    }
+
+    /// Sends a proof to all linked seeds and members but the one it came from.
+    fn tell(&self, msg: Message, from: Option<LinkId>, fx: &mut Fx) {
+        for link in self.seed_links.values().chain(self.member_links.values()) {
+            if Some(*link) != from {
+                fx.send(*link, msg.clone());
+            }
+        }
+    }
+
+    fn tell_seeds(&self, msg: &Message, from: Option<LinkId>, fx: &mut Fx) {
+        for link in self.seed_links.values() {
+            if Some(*link) != from {
+                fx.send(*link, msg.clone());
+            }
+        }
+    }
+
+    /// Gives this seed's yes, or repeats it; `None` when another key has it already (M2).
+    fn vote(&mut self, now: Now, proposal: Proposal, fx: &mut Fx) -> Option<Vote> {
+        let Subject { endpoint, incarnation, .. } = proposal.subject;
+        if let Some((earlier, vote)) = self.given.get(&(endpoint, incarnation, proposal.kind)) {
+            return (*earlier == proposal).then_some(*vote);
+        }
+        let vote = Vote::sign(&proposal, self.me, now.wall, &self.keys);
+        self.remember_vote(proposal, vote);
+        fx.persist(Record::Voted { proposal, vote });
+        Some(vote)
+    }
+
+    fn remember_vote(&mut self, proposal: Proposal, vote: Vote) {
+        let Subject { endpoint, incarnation, .. } = proposal.subject;
+        self.given.insert((endpoint, incarnation, proposal.kind), (proposal, vote));
+    }
+
+    fn check_quorum(&mut self, fx: &mut Fx) {
+        let (connected, needed) = (self.connected(), self.book.quorum());
+        let reached = connected >= needed;
+        if self.quorum_reached != Some(reached) {
+            self.quorum_reached = Some(reached);
+            fx.emit(Event::Quorum { reached, connected, needed });
+        }
+    }
+
+    #[allow(clippy::unused_self, reason = "reads as what it does at each call")]
+    fn refuse(&self, link: LinkId, cause: Cause, reason: impl Into<String>, fx: &mut Fx) {
+        use crate::protocol::message::ErrorCode;
+        let error = ErrorReply::new(ErrorCode::Invalid, reason);
+        fx.emit(Event::Refuse { link, cause, error });
+    }
+
+    /// The seed at the other end of a link, by its proved card.
+    fn seed_of(&self, link: LinkId) -> Option<SeedId> {
+        self.seed_links.iter().find(|(_, other)| **other == link).map(|(id, _)| *id)
+    }
+}

@@ -1,0 +1,154 @@
+//! What anybody may ask a seed: who is in, who is linked with whom, and why.
+//!
+//! Answers are pages of bounded size; a page says whether there is more, and the next question
+//! names where to go on. Nothing here changes state.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Authority, Fx};
+use crate::model::{Endpoint, Incarnation, SeedId, WallTime};
+use crate::protocol::LinkId;
+use crate::protocol::membership::registry::{Entry, Status};
+
+/// Members in one page; below a quarter of a line's limit.
+const MEMBERS_PER_PAGE: usize = 400;
+
+/// Neighbor lists in one page: with hubs of hundreds of neighbors still within a line.
+const NODES_PER_PAGE: usize = 32;
+
+/// Who is in?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerListReq {
+    /// Go on after this endpoint; the first page without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Endpoint>,
+    /// Whether those who left or were removed lately are wanted too.
+    #[serde(default)]
+    pub ended: bool,
+}
+
+/// One member in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberLine {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+    /// Whether it is in.
+    pub status: Status,
+    /// Since when.
+    pub since: WallTime,
+    /// How many neighbors it named last.
+    pub degree: u32,
+}
+
+/// A page of members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerListResp {
+    /// Who answers.
+    pub seed: SeedId,
+    /// Members, ascending by endpoint.
+    pub members: Vec<MemberLine>,
+    /// Whether there are more after the last one.
+    pub more: bool,
+}
+
+/// Why is this endpoint in or out?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainReq {
+    /// Which endpoint.
+    pub endpoint: Endpoint,
+}
+
+/// The proofs about an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainResp {
+    /// Who answers.
+    pub seed: SeedId,
+    /// Which endpoint.
+    pub endpoint: Endpoint,
+    /// Its lives, the latest last, at most five.
+    pub lives: Vec<Entry>,
+    /// What is being decided about it right now, in words.
+    pub open: Vec<String>,
+}
+
+/// Who is linked with whom?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopologyReq {
+    /// Go on after this endpoint; the first page without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Endpoint>,
+}
+
+/// A page of neighbor lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopologyResp {
+    /// Who answers.
+    pub seed: SeedId,
+    /// Members and their neighbors, ascending by endpoint.
+    pub nodes: Vec<NodeLine>,
+    /// Whether there are more after the last one.
+    pub more: bool,
+}
+
+/// One member's neighbors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLine {
+    /// The member.
+    pub endpoint: Endpoint,
+    /// Whom it says it is linked with.
+    pub neighbors: Vec<Endpoint>,
+}
+
+impl Authority {
+    /// Answers with a page of members.
+    pub fn on_peer_list_req(&self, link: LinkId, request: &PeerListReq, fx: &mut Fx) {
+        let is_wanted = |entry: &&Entry| request.ended || entry.status() == Status::Alive;
+        let line = |entry: &Entry| {
+            let Entry { subject, .. } = entry;
+            let degree = self.neighbors_of(subject.endpoint).len();
+            MemberLine {
+                endpoint: subject.endpoint,
+                incarnation: subject.incarnation,
+                status: entry.status(),
+                since: entry.since(),
+                degree: u32::try_from(degree).unwrap_or(u32::MAX),
+            }
+        };
+        let mut rest = self.registry.entries_after(request.after).filter(is_wanted).map(line);
+        let members: Vec<_> = rest.by_ref().take(MEMBERS_PER_PAGE).collect();
+        let more = rest.next().is_some();
+        fx.send(link, PeerListResp { seed: self.me, members, more });
+    }
+
+    /// Answers with a page of neighbor lists.
+    pub fn on_topology_req(&self, link: LinkId, request: &TopologyReq, fx: &mut Fx) {
+        let line = |entry: &Entry| NodeLine {
+            endpoint: entry.subject.endpoint,
+            neighbors: self.neighbors_of(entry.subject.endpoint).to_vec(),
+        };
+        let alive = |entry: &&Entry| entry.status() == Status::Alive;
+        let mut rest = self.registry.entries_after(request.after).filter(alive).map(line);
+        let nodes: Vec<_> = rest.by_ref().take(NODES_PER_PAGE).collect();
+        let more = rest.next().is_some();
+        fx.send(link, TopologyResp { seed: self.me, nodes, more });
+    }
+
+    /// Answers with everything that is proved about an endpoint.
+    pub fn on_explain_req(&self, link: LinkId, request: ExplainReq, fx: &mut Fx) {
+        let ExplainReq { endpoint } = request;
+        let past = self.registry.past(endpoint).iter();
+        let lives = past.chain(self.registry.get(endpoint)).cloned().collect();
+        let admissions = self.admissions.keys().filter(|it| it.endpoint == endpoint);
+        let removals = self.removals.keys().filter(|it| it.endpoint == endpoint);
+        let open =
+            admissions
+                .map(|it| format!("admission of incarnation {} is being voted on", it.incarnation))
+                .chain(removals.map(|it| {
+                    format!("removal of incarnation {} is being voted on", it.incarnation)
+                }))
+                .collect();
+        fx.send(link, ExplainResp { seed: self.me, endpoint, lives, open });
+    }
+}

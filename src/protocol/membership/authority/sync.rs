@@ -1,0 +1,188 @@
+//! Anti-entropy between seeds: what one has missed, it gets from the others (M4).
+//!
+//! Registries are compared by one number a bucket; buckets that differ are exchanged whole. Every
+//! entry is verified as if it had come as a commit, so a lying seed can add nothing.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Authority, Event, Fx, Timer};
+use crate::model::{Now, SeedId};
+use crate::protocol::LinkId;
+use crate::protocol::membership::registry::{BUCKETS, Entry, Merged};
+use crate::protocol::session::Cause;
+
+/// Entries in one message: with certificates of seven votes and their evidence well below the
+/// limit of a line.
+const ENTRIES_MAX: usize = 32;
+
+/// Evidence that travels with a removal between registries; the votes alone decide.
+const EVIDENCE_MAX: usize = 8;
+
+/// The state of a registry, in hashes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedDigest {
+    /// How many entries there are, for people.
+    pub entries: u64,
+    /// One number a bucket, as 16 hexadecimal digits each.
+    pub buckets: Vec<String>,
+    /// Whether the other side should answer with its own.
+    pub answer: bool,
+}
+
+/// A request for some buckets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedSyncReq {
+    /// Which buckets, by number.
+    pub buckets: BTreeSet<u8>,
+}
+
+/// Some entries of the asked-for buckets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedSyncResp {
+    /// The entries with their proofs.
+    pub entries: Vec<Entry>,
+    /// Whether these are the last ones of the answer.
+    pub last: bool,
+}
+
+impl Authority {
+    pub(super) fn send_digest(&self, link: LinkId, fx: &mut Fx) {
+        fx.send(link, self.digest(true));
+    }
+
+    pub(super) fn on_digest_timer(&mut self, now: Now, fx: &mut Fx) {
+        fx.set_timer(Timer::Digest, self.config.digest_interval);
+        self.registry.purge(now.wall, self.config.tombstone_ttl);
+        self.forget_old_votes(now);
+        self.tell_seeds(&self.digest(false).into(), None, fx);
+        self.hint_links(fx);
+    }
+
+    /// Another seed's registry in hashes.
+    pub fn on_seed_digest(&mut self, link: LinkId, digest: &SeedDigest, fx: &mut Fx) {
+        let Some(seed) = self.seed_of(link) else { return };
+        if digest.answer {
+            fx.send(link, self.digest(false));
+        }
+        let own = self.registry.buckets().iter().map(|it| format!("{it:016x}"));
+        let different: BTreeSet<u8> = own
+            .zip(&digest.buckets)
+            .enumerate()
+            .filter(|(_, (own, other))| own != *other)
+            .filter_map(|(number, _)| u8::try_from(number).ok())
+            .collect();
+        if digest.buckets.len() != BUCKETS {
+            let reason = format!("a digest has {BUCKETS} buckets");
+            return self.refuse(link, Cause::Forged, reason, fx);
+        }
+        if different.is_empty() {
+            self.compared_with(seed, fx);
+        } else {
+            fx.send(link, SeedSyncReq { buckets: different });
+        }
+    }
+
+    /// Another seed wants some of this registry.
+    pub fn on_seed_sync_req(&self, link: LinkId, request: &SeedSyncReq, fx: &mut Fx) {
+        let trimmed = |entry: &Entry| {
+            let mut entry = entry.clone();
+            if let Some(removal) = &mut entry.removal {
+                removal.confirmations.truncate(EVIDENCE_MAX);
+            }
+            entry
+        };
+        let entries: Vec<_> = self.registry.in_buckets(&request.buckets).map(trimmed).collect();
+        let mut parts = entries.chunks(ENTRIES_MAX).peekable();
+        if parts.peek().is_none() {
+            fx.send(link, SeedSyncResp { entries: Vec::new(), last: true });
+        }
+        while let Some(part) = parts.next() {
+            let last = parts.peek().is_none();
+            fx.send(link, SeedSyncResp { entries: part.to_vec(), last });
+        }
+    }
+
+    /// Entries came; each has to prove itself.
+    pub fn on_seed_sync_resp(&mut self, now: Now, link: LinkId, resp: SeedSyncResp, fx: &mut Fx) {
+        let Some(seed) = self.seed_of(link) else { return };
+        if resp.entries.len() > ENTRIES_MAX {
+            let reason = format!("more than {ENTRIES_MAX} entries in one message");
+            return self.refuse(link, Cause::TooMany, reason, fx);
+        }
+        let mut news = 0;
+        for entry in resp.entries {
+            match self.verified(entry) {
+                Some(entry) => {
+                    news += usize::from(self.apply(now, entry, Some(link), fx) != Merged::Nothing);
+                }
+                None => self.refuse(link, Cause::Forged, "an entry without proof", fx),
+            }
+        }
+        if news > 0 {
+            fx.emit(Event::Synced { seed, entries: news });
+        }
+        if resp.last {
+            self.compared_with(seed, fx);
+        }
+    }
+
+    /// The parts of an entry that are proved; `None` if nothing is, or they contradict.
+    fn verified(&self, entry: Entry) -> Option<Entry> {
+        let subject = entry.subject;
+        let known = self.registry.get(subject.endpoint).filter(|held| held.subject == subject);
+        let has = |part: fn(&Entry) -> bool| known.is_some_and(part);
+        let admission = entry.admission.filter(|proof| {
+            proof.subject() == subject
+                && (has(|held| held.admission.is_some())
+                    || self.book.verify(&proof.proposal(), &proof.votes).is_ok())
+        });
+        let removal = entry.removal.filter(|proof| {
+            proof.subject() == subject
+                && (has(|held| held.removal.is_some())
+                    || self.book.verify(&proof.proposal(), &proof.votes).is_ok())
+        });
+        // A goodbye proves only that this key says so; that the key is the member's, the
+        // admission beside it proves, or what is known here already.
+        let is_member = admission.is_some() || known.is_some();
+        let leave =
+            entry.leave.filter(|proof| proof.subject() == subject && is_member && proof.is_valid());
+        let any = admission.is_some() || removal.is_some() || leave.is_some();
+        any.then_some(Entry { subject, admission, removal, leave })
+    }
+
+    fn digest(&self, answer: bool) -> SeedDigest {
+        SeedDigest {
+            entries: self.registry.entries().count() as u64,
+            buckets: self.registry.buckets().iter().map(|it| format!("{it:016x}")).collect(),
+            answer,
+        }
+    }
+
+    fn compared_with(&mut self, seed: SeedId, fx: &mut Fx) {
+        self.compared.insert(seed);
+        if !self.ready && self.compared.len() + 1 >= self.book.quorum() {
+            self.ready = true;
+            fx.emit(Event::Ready { members: self.registry.alive_count() });
+        }
+    }
+
+    pub(super) fn repeat_open_cases(&self, link: LinkId, fx: &mut Fx) {
+        self.repeat_admissions(link, fx);
+        self.repeat_removals(link, fx);
+    }
+
+    /// Votes about lives that have ended for good need no memory: whoever asked for one again
+    /// would be refused as stale.
+    fn forget_old_votes(&mut self, now: Now) {
+        let keep = self.config.tombstone_ttl;
+        self.given.retain(|(endpoint, incarnation, _), (_, vote)| {
+            let is_current = self
+                .registry
+                .get(*endpoint)
+                .is_some_and(|held| held.subject.incarnation <= *incarnation);
+            is_current || vote.at.distance(now.wall) < keep
+        });
+    }
+}

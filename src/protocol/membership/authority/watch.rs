@@ -1,0 +1,178 @@
+//! A seed's eye on the overlay: who is whose neighbor, who is watched by nobody, who is cut off.
+//!
+//! Neighbor lists are the peers' own signed statements and are soft state: they are not on disk,
+//! and decide nothing but whose findings count as a witness's (M6). A member that no seed is
+//! linked with and that all its neighbors lost at once would be missed by everybody; the audit
+//! here finds it, and the witnesses are asked from here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rand::seq::IteratorRandom as _;
+use serde::{Deserialize, Serialize};
+
+use super::{Authority, Event, Fx, Timer};
+use crate::model::{Endpoint, Now};
+use crate::protocol::LinkId;
+use crate::protocol::membership::certificate::NeighborList;
+use crate::protocol::probe::Outcome;
+use crate::protocol::session::{Card, Cause};
+
+/// How long a member whose link broke has to come back before it is probed. Its neighbors will
+/// have noticed a crash long before; this is for those that have none.
+const ORPHAN_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// A seed's advice to a peer in a part of the overlay that is cut off from the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkHint {
+    /// A member of the largest part.
+    pub endpoint: Endpoint,
+}
+
+impl Authority {
+    /// A member states its neighbors, itself or relayed by a seed.
+    pub fn on_neighbors(&mut self, link: LinkId, from: &Card, list: NeighborList, fx: &mut Fx) {
+        let is_relayed = from.seed.is_some();
+        if !is_relayed && list.endpoint != from.endpoint {
+            return self.refuse(link, Cause::Forged, "a list in another member's name", fx);
+        }
+        if list.neighbors.len() > self.config.neighbors_max {
+            let reason = format!("more than {} neighbors", self.config.neighbors_max);
+            return self.refuse(link, Cause::TooMany, reason, fx);
+        }
+        let Some(member) = self.registry.alive_at(list.endpoint) else { return };
+        let known = self.lists.get(&list.endpoint);
+        let is_news = known.is_none_or(|known| {
+            (known.incarnation, known.version) < (list.incarnation, list.version)
+        });
+        if member.subject.incarnation != list.incarnation || !is_news {
+            return;
+        }
+        if !list.is_valid(&member.subject.key) {
+            return self.refuse(link, Cause::Forged, "the list's signature does not hold", fx);
+        }
+        if !is_relayed {
+            self.tell_seeds(&list.clone().into(), None, fx);
+        }
+        self.overlay_changed = true;
+        self.lists.insert(list.endpoint, list);
+    }
+
+    /// The neighbors that a member named last.
+    pub fn neighbors_of(&self, endpoint: Endpoint) -> &[Endpoint] {
+        self.lists.get(&endpoint).map_or(&[], |list| &list.neighbors)
+    }
+
+    /// Tells a seed that has just come what is known of the overlay.
+    pub(super) fn share_lists(&self, link: LinkId, fx: &mut Fx) {
+        for list in self.lists.values() {
+            fx.send(link, list.clone());
+        }
+    }
+
+    pub(super) fn lost_member(&mut self, now: Now, endpoint: Endpoint, fx: &mut Fx) {
+        if self.registry.alive_at(endpoint).is_some() {
+            self.unlinked.insert(endpoint, now.mono);
+            fx.set_timer(Timer::Orphan(endpoint), ORPHAN_PATIENCE);
+        }
+    }
+
+    pub(super) fn on_orphan_timer(&mut self, endpoint: Endpoint, fx: &mut Fx) {
+        if self.unlinked.contains_key(&endpoint) {
+            self.audit(endpoint, fx);
+        }
+    }
+
+    pub(super) fn on_audit_timer(&mut self, now: Now, fx: &mut Fx) {
+        if !self.health.timer_fired(now.mono.since(self.audit_due)) {
+            self.health.quiet_round();
+        }
+        self.audit_due = now.mono.after(self.config.audit_interval);
+        fx.set_timer(Timer::Audit, self.config.audit_interval);
+        let patience = self.config.audit_after;
+        let due: Vec<_> = self
+            .unlinked
+            .iter()
+            .filter(|(_, since)| now.mono.since(**since) >= patience)
+            .map(|(endpoint, _)| *endpoint)
+            .sample(&mut self.rng, self.config.audit_batch);
+        for endpoint in due {
+            self.unlinked.insert(endpoint, now.mono);
+            self.audit(endpoint, fx);
+        }
+    }
+
+    fn audit(&mut self, endpoint: Endpoint, fx: &mut Fx) {
+        self.audits.insert(endpoint);
+        let timeout = self.health.stretch(self.config.probe_timeout);
+        fx.emit(Event::Probe { endpoint, timeout });
+    }
+
+    /// An audited member did not answer: its neighbors are asked, and the other seeds.
+    pub(super) fn probed_orphan(
+        &mut self,
+        now: Now,
+        endpoint: Endpoint,
+        outcome: &Outcome,
+        fx: &mut Fx,
+    ) {
+        if !self.audits.remove(&endpoint) {
+            return;
+        }
+        let Some(subject) = self.registry.alive_at(endpoint).map(|entry| entry.subject) else {
+            return;
+        };
+        let is_dead = outcome.finding(&subject).is_some_and(|finding| finding.is_dead());
+        if is_dead && self.unlinked.contains_key(&endpoint) {
+            self.open_removal(now, &subject, fx);
+            self.probe_suspect(&subject, fx);
+        }
+    }
+
+    /// Advises the parts of the overlay that are cut off from the largest one (O2).
+    pub(super) fn hint_links(&mut self, fx: &mut Fx) {
+        if !std::mem::take(&mut self.overlay_changed) {
+            return;
+        }
+        let mut parts = self.parts();
+        parts.sort_by_key(BTreeSet::len);
+        let Some(largest) = parts.pop() else { return };
+        for part in parts {
+            // Looked at again next time, in case the advice is lost.
+            self.overlay_changed = true;
+            let link = part.iter().find_map(|member| self.member_links.get(member));
+            let target = largest.iter().choose(&mut self.rng);
+            if let (Some(link), Some(target)) = (link, target) {
+                fx.send(*link, LinkHint { endpoint: *target });
+            }
+        }
+    }
+
+    /// The connected parts of the overlay, among the members that have named neighbors.
+    fn parts(&self) -> Vec<BTreeSet<Endpoint>> {
+        let mut links: BTreeMap<Endpoint, BTreeSet<Endpoint>> = BTreeMap::new();
+        for (endpoint, list) in &self.lists {
+            links.entry(*endpoint).or_default();
+            for neighbor in list.neighbors.iter().filter(|it| self.lists.contains_key(it)) {
+                links.entry(*endpoint).or_default().insert(*neighbor);
+                links.entry(*neighbor).or_default().insert(*endpoint);
+            }
+        }
+        let mut parts = Vec::new();
+        let mut left: BTreeSet<_> = links.keys().copied().collect();
+        while let Some(first) = left.pop_first() {
+            let mut part = BTreeSet::from([first]);
+            let mut open = vec![first];
+            while let Some(next) = open.pop() {
+                for neighbor in links.get(&next).into_iter().flatten() {
+                    if left.remove(neighbor) {
+                        part.insert(*neighbor);
+                        open.push(*neighbor);
+                    }
+                }
+            }
+            parts.push(part);
+        }
+        parts
+    }
+}

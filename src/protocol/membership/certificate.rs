@@ -1,0 +1,361 @@
+//! Statements that can be checked by anybody: proposals, votes, certificates, confirmations.
+//!
+//! A proposal is identified by its content (M1), so proposals for the same thing made by several
+//! seeds are one. A certificate is that content with the signed yes votes of a quorum (M3).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Endpoint, Incarnation, KeyPair, PublicKey, SeedId, Signature, SigningBytes, WallTime,
+};
+
+/// What a proposal would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProposalKind {
+    /// Add a member.
+    Admit,
+    /// Remove a member as dead.
+    Remove,
+}
+
+/// Whom a statement is about: one life of one endpoint under one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Subject {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+    /// The key it proved.
+    pub key: PublicKey,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (incarnation {})", self.endpoint, self.incarnation)
+    }
+}
+
+impl Subject {
+    fn signing_bytes(&self, domain: &str) -> SigningBytes {
+        SigningBytes::new(domain)
+            .endpoint(self.endpoint)
+            .incarnation(self.incarnation)
+            .key(&self.key)
+    }
+}
+
+/// A change to the registry that seeds vote on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Proposal {
+    /// What it would do.
+    pub kind: ProposalKind,
+    /// To whom.
+    pub subject: Subject,
+}
+
+impl Proposal {
+    /// The statement that seed `seed` signs at `at` when it votes yes.
+    fn vote_bytes(&self, seed: SeedId, at: WallTime) -> SigningBytes {
+        let domain = match self.kind {
+            ProposalKind::Admit => "folkmoot/vote/admit/1",
+            ProposalKind::Remove => "folkmoot/vote/remove/1",
+        };
+        self.subject.signing_bytes(domain).seed(seed).wall(at)
+    }
+}
+
+/// One seed's signed yes. A no is never signed: it decides nothing and may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Vote {
+    /// Who voted.
+    pub seed: SeedId,
+    /// When, by the voter's clock.
+    pub at: WallTime,
+    /// The voter's signature over proposal, voter and time.
+    pub signature: Signature,
+}
+
+impl Vote {
+    /// The yes of seed `seed` to `proposal`. Journal it before it leaves the node (M2).
+    pub fn sign(proposal: &Proposal, seed: SeedId, at: WallTime, keys: &KeyPair) -> Self {
+        Self { seed, at, signature: keys.sign(&proposal.vote_bytes(seed, at)) }
+    }
+
+    /// Whether this is `key`'s yes to `proposal`.
+    pub fn is_valid(&self, proposal: &Proposal, key: &PublicKey) -> bool {
+        key.verifies(&proposal.vote_bytes(self.seed, self.at), &self.signature)
+    }
+}
+
+/// The proof that a member was admitted; the payload of `REGISTER_COMMIT`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Where the member listens.
+    pub endpoint: Endpoint,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+    /// The key it proved to each voter.
+    pub key: PublicKey,
+    /// Yes votes of a quorum of distinct seeds, ascending by seed.
+    pub votes: Vec<Vote>,
+}
+
+impl Admission {
+    /// The admitted one.
+    pub const fn subject(&self) -> Subject {
+        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    }
+
+    /// The proposal that the votes are for.
+    pub const fn proposal(&self) -> Proposal {
+        Proposal { kind: ProposalKind::Admit, subject: self.subject() }
+    }
+
+    /// When the last of the votes was given.
+    pub fn at(&self) -> WallTime {
+        last_vote(&self.votes)
+    }
+}
+
+/// The proof that a member was removed, with the evidence; the payload of `SEED_DEAD_COMMIT`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// Where the removed one listened.
+    pub endpoint: Endpoint,
+    /// Which of its lives ended.
+    pub incarnation: Incarnation,
+    /// Its key.
+    pub key: PublicKey,
+    /// Yes votes of a quorum of distinct seeds, ascending by seed.
+    pub votes: Vec<Vote>,
+    /// Who confirmed, for people; the votes alone decide.
+    pub confirmations: Vec<Confirmation>,
+}
+
+impl Removal {
+    /// The removed one.
+    pub const fn subject(&self) -> Subject {
+        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    }
+
+    /// The proposal that the votes are for.
+    pub const fn proposal(&self) -> Proposal {
+        Proposal { kind: ProposalKind::Remove, subject: self.subject() }
+    }
+
+    /// When the last of the votes was given.
+    pub fn at(&self) -> WallTime {
+        last_vote(&self.votes)
+    }
+}
+
+fn last_vote(votes: &[Vote]) -> WallTime {
+    votes.iter().map(|vote| vote.at).max().unwrap_or_default()
+}
+
+/// What a witness found when it probed a suspect afresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// Nobody listens at the endpoint.
+    Refused,
+    /// Nothing answered in time.
+    Silent,
+    /// Somebody answered, but not this life of the suspect: it was restarted or replaced.
+    Replaced,
+    /// The suspect answered.
+    Alive,
+}
+
+impl Finding {
+    /// Whether the suspect's life is over by this finding.
+    pub const fn is_dead(self) -> bool {
+        match self {
+            Self::Refused | Self::Silent | Self::Replaced => true,
+            Self::Alive => false,
+        }
+    }
+
+    /// The finding in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "nobody listens there",
+            Self::Silent => "no answer",
+            Self::Replaced => "another process answers there",
+            Self::Alive => "it answered",
+        }
+    }
+}
+
+/// A witness's signed finding; the payload of `SUSPECT_ACK` and the evidence in reports (O5, M6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// The suspect's endpoint.
+    pub endpoint: Endpoint,
+    /// Which of its lives; evidence about one life says nothing of another.
+    pub incarnation: Incarnation,
+    /// What the witness found.
+    pub finding: Finding,
+    /// The witness's endpoint.
+    pub witness: Endpoint,
+    /// When, by the witness's clock; evidence expires.
+    pub at: WallTime,
+    /// The witness's signature over all of this.
+    pub signature: Signature,
+}
+
+impl Confirmation {
+    /// The finding of `witness` about one life of `endpoint`, signed.
+    pub fn sign(
+        (endpoint, incarnation): (Endpoint, Incarnation),
+        finding: Finding,
+        (witness, keys): (Endpoint, &KeyPair),
+        at: WallTime,
+    ) -> Self {
+        let mut this = Self {
+            endpoint,
+            incarnation,
+            finding,
+            witness,
+            at,
+            signature: Signature::from_bytes([0; 64]),
+        };
+        this.signature = keys.sign(&this.signing_bytes());
+        this
+    }
+
+    /// Whether the holder of `key` signed this.
+    pub fn is_valid(&self, key: &PublicKey) -> bool {
+        key.verifies(&self.signing_bytes(), &self.signature)
+    }
+
+    fn signing_bytes(&self) -> SigningBytes {
+        SigningBytes::new("folkmoot/confirmation/1")
+            .endpoint(self.endpoint)
+            .incarnation(self.incarnation)
+            .number(self.finding as u64)
+            .endpoint(self.witness)
+            .wall(self.at)
+    }
+}
+
+/// A member's own goodbye; the payload of `LEAVE`. It ends exactly one incarnation (M7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leave {
+    /// Who leaves.
+    pub endpoint: Endpoint,
+    /// Which of its lives ends.
+    pub incarnation: Incarnation,
+    /// Its key.
+    pub key: PublicKey,
+    /// When, by its own clock.
+    pub at: WallTime,
+    /// Its signature.
+    pub signature: Signature,
+}
+
+impl Leave {
+    /// The goodbye of `subject` at `at`.
+    pub fn sign(subject: Subject, at: WallTime, keys: &KeyPair) -> Self {
+        let signature = keys.sign(&Self::signing_bytes(&subject, at));
+        let Subject { endpoint, incarnation, key } = subject;
+        Self { endpoint, incarnation, key, at, signature }
+    }
+
+    /// Who leaves.
+    pub const fn subject(&self) -> Subject {
+        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    }
+
+    /// Whether the leaver itself signed this. Its key must still be compared with the registry's.
+    pub fn is_valid(&self) -> bool {
+        self.key.verifies(&Self::signing_bytes(&self.subject(), self.at), &self.signature)
+    }
+
+    fn signing_bytes(subject: &Subject, at: WallTime) -> SigningBytes {
+        subject.signing_bytes("folkmoot/leave/1").wall(at)
+    }
+}
+
+/// A request to be admitted; the payload of `REGISTER_REQ`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterReq {
+    /// Where the applicant listens.
+    pub endpoint: Endpoint,
+    /// The life that asks.
+    pub incarnation: Incarnation,
+    /// Its key.
+    pub key: PublicKey,
+    /// Its signature, which other seeds check before they spend a dial-back on it.
+    pub signature: Signature,
+}
+
+impl RegisterReq {
+    /// The request of `subject`.
+    pub fn sign(subject: Subject, keys: &KeyPair) -> Self {
+        let signature = keys.sign(&subject.signing_bytes("folkmoot/register/1"));
+        let Subject { endpoint, incarnation, key } = subject;
+        Self { endpoint, incarnation, key, signature }
+    }
+
+    /// Who asks.
+    pub const fn subject(&self) -> Subject {
+        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    }
+
+    /// Whether the applicant itself signed this.
+    pub fn is_valid(&self) -> bool {
+        self.key.verifies(&self.subject().signing_bytes("folkmoot/register/1"), &self.signature)
+    }
+}
+
+/// A peer's own statement of whom it is linked with; the payload of `NEIGHBORS`.
+///
+/// It is what makes somebody a witness: only those whom the suspect itself named count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighborList {
+    /// Who states it.
+    pub endpoint: Endpoint,
+    /// In which life.
+    pub incarnation: Incarnation,
+    /// Rises with each statement of one life; a lower one is ignored.
+    pub version: u64,
+    /// Whom it is linked with, ascending.
+    pub neighbors: Vec<Endpoint>,
+    /// Its signature.
+    pub signature: Signature,
+}
+
+impl NeighborList {
+    /// The statement number `version` of `subject`.
+    pub fn sign(subject: &Subject, version: u64, neighbors: Vec<Endpoint>, keys: &KeyPair) -> Self {
+        let mut this = Self {
+            endpoint: subject.endpoint,
+            incarnation: subject.incarnation,
+            version,
+            neighbors,
+            signature: Signature::from_bytes([0; 64]),
+        };
+        this.signature = keys.sign(&this.signing_bytes());
+        this
+    }
+
+    /// Whether the holder of `key` signed this.
+    pub fn is_valid(&self, key: &PublicKey) -> bool {
+        key.verifies(&self.signing_bytes(), &self.signature)
+    }
+
+    fn signing_bytes(&self) -> SigningBytes {
+        let mut bytes = SigningBytes::new("folkmoot/neighbors/1")
+            .endpoint(self.endpoint)
+            .incarnation(self.incarnation)
+            .number(self.version);
+        for neighbor in &self.neighbors {
+            bytes = bytes.endpoint(*neighbor);
+        }
+        bytes
+    }
+}

@@ -1,0 +1,15 @@
+//! Who is in, and by whose decision.
+//!
+//! Invariants:
+//! - Only a [`certificate`] — signed yes votes of a quorum of distinct configured seeds — admits or
+//!   removes (M3); the one exception is a LEAVE signed by the leaver itself (M7).
+//! - The [`registry`] is a join-semilattice: merging is idempotent and order-free, and nothing that
+//!   ended ever comes back under the same incarnation (M4).
+//!
+//! `authority` decides at seeds, `applicant` asks at peers; the rest is what both agree on.
+
+pub mod applicant;
+pub mod authority;
+pub mod certificate;
+pub mod registry;
+pub mod seedbook;

@@ -1,0 +1,373 @@
+//! The members: a join-semilattice (M4).
+//!
+//! Invariants:
+//! - Of each endpoint the highest incarnation is kept; within one, an end wins over alive.
+//! - Merging is idempotent, commutative and associative, so seeds that exchange what they have, in
+//!   any order and any number of times, end with the same members.
+//! - Nothing here is believed without proof: the caller verifies certificates *before* merging.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::certificate::{Admission, Leave, Removal, Subject};
+use crate::model::{Endpoint, SigningBytes, WallTime};
+
+/// Into how many parts the registry is divided for comparison between seeds.
+pub const BUCKETS: usize = 64;
+
+/// How many earlier lives of an endpoint are kept for `explain`.
+const PAST_MAX: usize = 4;
+
+/// What is known of one life of one endpoint, with the proofs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Whom this is about.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// The proof that it was admitted; absent where only the end became known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
+    /// The proof that it was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<Removal>,
+    /// Its own goodbye.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leave: Option<Leave>,
+}
+
+/// Whether a member is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It is in.
+    Alive,
+    /// It was removed as dead.
+    Removed,
+    /// It said goodbye.
+    Left,
+}
+
+impl Status {
+    /// The status as people see it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Removed => "removed",
+            Self::Left => "left",
+        }
+    }
+}
+
+impl Entry {
+    /// An entry that says only that `admission` admits.
+    pub const fn admitted(admission: Admission) -> Self {
+        let subject = admission.subject();
+        Self { subject, admission: Some(admission), removal: None, leave: None }
+    }
+
+    /// An entry that says only that `removal` removes.
+    pub const fn removed(removal: Removal) -> Self {
+        let subject = removal.subject();
+        Self { subject, admission: None, removal: Some(removal), leave: None }
+    }
+
+    /// An entry that says only that `leave` leaves.
+    pub const fn left(leave: Leave) -> Self {
+        let subject = leave.subject();
+        Self { subject, admission: None, removal: None, leave: Some(leave) }
+    }
+
+    /// Where it stands.
+    pub const fn status(&self) -> Status {
+        if self.leave.is_some() {
+            Status::Left
+        } else if self.removal.is_some() {
+            Status::Removed
+        } else {
+            Status::Alive
+        }
+    }
+
+    /// Since when it stands there, by the clocks of those who decided.
+    pub fn since(&self) -> WallTime {
+        let admitted = self.admission.as_ref().map(Admission::at);
+        let removed = self.removal.as_ref().map(Removal::at);
+        let left = self.leave.as_ref().map(|leave| leave.at);
+        left.or(removed).or(admitted).unwrap_or_default()
+    }
+
+    /// A number that differs when what seeds must agree on differs. Which votes a certificate
+    /// happens to hold is not part of it: several quorums may prove the same thing.
+    fn fingerprint(&self) -> u64 {
+        let hash = SigningBytes::new("folkmoot/entry/1")
+            .endpoint(self.subject.endpoint)
+            .incarnation(self.subject.incarnation)
+            .key(&self.subject.key)
+            .number(u64::from(self.admission.is_some()))
+            .number(u64::from(self.removal.is_some()))
+            .number(u64::from(self.leave.is_some()))
+            .sha256();
+        u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]])
+    }
+
+    /// Adds what `other` knows about the same life. Returns whether that was anything new.
+    fn join(&mut self, other: Self) -> bool {
+        let mut news = false;
+        if self.admission.is_none() && other.admission.is_some() {
+            self.admission = other.admission;
+            news = true;
+        }
+        if self.removal.is_none() && other.removal.is_some() {
+            self.removal = other.removal;
+            news = true;
+        }
+        if self.leave.is_none() && other.leave.is_some() {
+            self.leave = other.leave;
+            news = true;
+        }
+        news
+    }
+}
+
+/// What a merge changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// Nothing new.
+    Nothing,
+    /// A proof more of what was known; nobody came or went.
+    Detail,
+    /// The endpoint is now in, in this life.
+    Alive,
+    /// The endpoint is now out.
+    Ended,
+}
+
+/// Everybody who is in, and those who went lately.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    entries: BTreeMap<Endpoint, Entry>,
+    past: BTreeMap<Endpoint, Vec<Entry>>,
+    buckets: [u64; BUCKETS],
+    alive: usize,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), past: BTreeMap::new(), buckets: [0; BUCKETS], alive: 0 }
+    }
+}
+
+impl Registry {
+    /// Joins verified knowledge into the registry.
+    pub fn merge(&mut self, entry: Entry) -> Merged {
+        let endpoint = entry.subject.endpoint;
+        // Two keys for one life cannot both be certified while fewer than a quorum of seeds lie;
+        // if they are, the lower key wins everywhere, so that registries still agree.
+        let rank = |subject: &Subject| (subject.incarnation, std::cmp::Reverse(subject.key));
+        let Some(held) = self.entries.get(&endpoint) else { return self.insert(entry) };
+        match rank(&entry.subject).cmp(&rank(&held.subject)) {
+            std::cmp::Ordering::Less => Merged::Nothing,
+            std::cmp::Ordering::Greater => {
+                if let Some(old) = self.take(endpoint) {
+                    let past = self.past.entry(endpoint).or_default();
+                    past.push(old);
+                    if past.len() > PAST_MAX {
+                        past.remove(0);
+                    }
+                }
+                self.insert(entry)
+            }
+            std::cmp::Ordering::Equal => {
+                let Some(mut held) = self.take(endpoint) else { return Merged::Nothing };
+                let before = held.status();
+                let news = held.join(entry);
+                let after = held.status();
+                self.insert(held);
+                match (news, before == after) {
+                    (false, _) => Merged::Nothing,
+                    (true, true) => Merged::Detail,
+                    (true, false) if before == Status::Alive => Merged::Ended,
+                    (true, false) => Merged::Detail,
+                }
+            }
+        }
+    }
+
+    /// What is known of an endpoint's latest life.
+    pub fn get(&self, endpoint: Endpoint) -> Option<&Entry> {
+        self.entries.get(&endpoint)
+    }
+
+    /// Whether exactly this life is in.
+    pub fn is_alive(&self, subject: &Subject) -> bool {
+        self.alive_at(subject.endpoint).is_some_and(|entry| entry.subject == *subject)
+    }
+
+    /// The entry of an endpoint that is in.
+    pub fn alive_at(&self, endpoint: Endpoint) -> Option<&Entry> {
+        self.get(endpoint).filter(|entry| entry.status() == Status::Alive)
+    }
+
+    /// How many members are in.
+    pub const fn alive_count(&self) -> usize {
+        self.alive
+    }
+
+    /// Whether nothing at all is known.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All entries, ascending by endpoint.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// The entries of those who are in.
+    pub fn alive(&self) -> impl Iterator<Item = &Entry> {
+        self.entries().filter(|entry| entry.status() == Status::Alive)
+    }
+
+    /// The entries that follow `after`, ascending by endpoint.
+    pub fn entries_after(&self, after: Option<Endpoint>) -> impl Iterator<Item = &Entry> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.entries.range((from, Unbounded)).map(|(_, entry)| entry)
+    }
+
+    /// Earlier lives of an endpoint, oldest first, at most four.
+    pub fn past(&self, endpoint: Endpoint) -> &[Entry] {
+        self.past.get(&endpoint).map_or(&[], Vec::as_slice)
+    }
+
+    /// One number for each bucket; equal registries have equal numbers.
+    pub const fn buckets(&self) -> &[u64; BUCKETS] {
+        &self.buckets
+    }
+
+    /// The entries of these buckets.
+    pub fn in_buckets(&self, wanted: &BTreeSet<u8>) -> impl Iterator<Item = &Entry> {
+        self.entries().filter(|entry| {
+            u8::try_from(bucket_of(entry.subject.endpoint)).is_ok_and(|it| wanted.contains(&it))
+        })
+    }
+
+    /// Forgets those who ended longer than `keep` ago. Returns how many.
+    pub fn purge(&mut self, now: WallTime, keep: Duration) -> usize {
+        let is_old = |entry: &Entry| {
+            entry.status() != Status::Alive
+                && entry.since() < now
+                && entry.since().distance(now) > keep
+        };
+        let old: Vec<_> =
+            self.entries().filter(|entry| is_old(entry)).map(|e| e.subject.endpoint).collect();
+        for endpoint in &old {
+            self.take(*endpoint);
+            self.past.remove(endpoint);
+        }
+        old.len()
+    }
+
+    fn insert(&mut self, entry: Entry) -> Merged {
+        let endpoint = entry.subject.endpoint;
+        let status = entry.status();
+        self.alive += usize::from(status == Status::Alive);
+        self.buckets[bucket_of(endpoint)] ^= entry.fingerprint();
+        self.entries.insert(endpoint, entry);
+        if status == Status::Alive { Merged::Alive } else { Merged::Ended }
+    }
+
+    fn take(&mut self, endpoint: Endpoint) -> Option<Entry> {
+        let entry = self.entries.remove(&endpoint)?;
+        self.alive -= usize::from(entry.status() == Status::Alive);
+        self.buckets[bucket_of(endpoint)] ^= entry.fingerprint();
+        Some(entry)
+    }
+}
+
+fn bucket_of(endpoint: Endpoint) -> usize {
+    let hash = SigningBytes::new("folkmoot/bucket/1").endpoint(endpoint).sha256();
+    usize::from(hash[0]) % BUCKETS
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng as _;
+
+    use super::*;
+    use crate::model::{Incarnation, KeyPair, Rng};
+
+    /// One of a few lives of a few endpoints, in one of its three guises.
+    fn entry(port: u16, incarnation: u64, guise: u8) -> Entry {
+        let keys = KeyPair::generate(&mut Rng::seed_from_u64(u64::from(port)));
+        let subject = Subject {
+            endpoint: Endpoint::new([127, 0, 0, 1].into(), port),
+            incarnation: Incarnation(incarnation),
+            key: keys.public(),
+        };
+        let Subject { endpoint, incarnation, key } = subject;
+        match guise {
+            0 => Entry::admitted(Admission { endpoint, incarnation, key, votes: Vec::new() }),
+            1 => Entry::removed(Removal {
+                endpoint,
+                incarnation,
+                key,
+                votes: Vec::new(),
+                confirmations: Vec::new(),
+            }),
+            _ => Entry::left(Leave::sign(subject, WallTime(9), &keys)),
+        }
+    }
+
+    fn merged(entries: &[Entry]) -> Registry {
+        let mut registry = Registry::default();
+        for entry in entries {
+            registry.merge(entry.clone());
+        }
+        registry
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_free_of_order_and_repetition(
+            picks in prop::collection::vec((6000_u16..6004, 1_u64..4, 0_u8..3), 0..20),
+            rotate in 0_usize..20,
+        ) {
+            let entries: Vec<_> = picks.iter().map(|&(p, i, g)| entry(p, i, g)).collect();
+            let mut shuffled = entries.clone();
+            shuffled.rotate_left(rotate % entries.len().max(1));
+            shuffled.extend(entries.iter().rev().cloned());
+            let (one, other) = (merged(&entries), merged(&shuffled));
+            prop_assert_eq!(one.buckets(), other.buckets());
+            prop_assert!(one.entries().eq(other.entries()));
+            prop_assert_eq!(one.alive_count(), one.alive().count());
+        }
+    }
+
+    #[test]
+    fn the_dead_never_come_back_in_the_same_life() {
+        let mut registry = Registry::default();
+        assert_eq!(registry.merge(entry(6001, 5, 0)), Merged::Alive);
+        assert_eq!(registry.merge(entry(6001, 5, 1)), Merged::Ended);
+        assert_eq!(registry.merge(entry(6001, 5, 0)), Merged::Nothing);
+        assert_eq!(registry.merge(entry(6001, 4, 0)), Merged::Nothing);
+        assert_eq!(registry.alive_count(), 0);
+        assert_eq!(registry.merge(entry(6001, 6, 0)), Merged::Alive);
+        assert_eq!(registry.past(entry(6001, 5, 0).subject.endpoint).len(), 1);
+    }
+
+    #[test]
+    fn tombstones_are_forgotten_after_their_time_and_the_living_never() {
+        let mut registry = Registry::default();
+        registry.merge(entry(6001, 1, 2));
+        registry.merge(entry(6002, 1, 0));
+        let day = Duration::from_secs(86_400);
+        assert_eq!(registry.purge(WallTime(86_400_000), day), 0);
+        assert_eq!(registry.purge(WallTime(86_400_010), day), 1);
+        assert_eq!(registry.entries().count(), 1);
+        assert_eq!(registry.buckets(), merged(&[entry(6002, 1, 0)]).buckets());
+    }
+}

@@ -1,0 +1,265 @@
+//! Which seeds there are, and by which keys their votes are known.
+//!
+//! A key is known because `config.txt` pins it, because an earlier run remembered it, because this
+//! node proved it at the configured address (trust on first use), or because a quorum of seeds
+//! whose keys are known all name the same one.
+//!
+//! Invariant: a known key never changes; whoever shows another one is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::certificate::{Proposal, Vote};
+use crate::model::{Endpoint, PublicKey, SeedId};
+use crate::protocol::quorum::QuorumRule;
+use crate::protocol::session::SeedKey;
+
+/// A seed as `config.txt` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeedAddress {
+    /// Its number: its position in the file, from 1.
+    pub id: SeedId,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Its key, if the file pins it.
+    pub key: Option<PublicKey>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    endpoint: Endpoint,
+    key: Option<PublicKey>,
+    hints: BTreeMap<SeedId, PublicKey>,
+}
+
+/// What became of a key that somebody showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// It was not known before, and is now. Remember it on disk.
+    New,
+    /// It was known.
+    Known,
+    /// Another one is known; the shown one is refused.
+    Contradicts {
+        /// The one that is known.
+        known: PublicKey,
+    },
+    /// There is no such seed.
+    NoSuchSeed,
+}
+
+/// Why a certificate proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoQuorum {
+    /// Valid votes of distinct configured seeds whose keys are known.
+    pub valid: usize,
+    /// Votes needed.
+    pub needed: usize,
+    /// Votes that may be valid, of seeds whose keys are not known yet.
+    pub unknown: usize,
+}
+
+impl fmt::Display for NoQuorum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { valid, needed, unknown } = self;
+        write!(f, "{valid} valid votes of {needed} needed ({unknown} of unknown seeds)")
+    }
+}
+
+/// The configured seeds and their keys.
+#[derive(Clone, Debug)]
+pub struct SeedBook {
+    rule: QuorumRule,
+    seeds: BTreeMap<SeedId, Entry>,
+}
+
+impl SeedBook {
+    /// The book of these seeds.
+    pub fn new(rule: QuorumRule, seeds: &[SeedAddress]) -> Self {
+        let entry = |seed: &SeedAddress| Entry {
+            endpoint: seed.endpoint,
+            key: seed.key,
+            hints: BTreeMap::new(),
+        };
+        Self { rule, seeds: seeds.iter().map(|seed| (seed.id, entry(seed))).collect() }
+    }
+
+    /// How many yes votes decide.
+    pub fn quorum(&self) -> usize {
+        self.rule.needed(self.seeds.len())
+    }
+
+    /// How a quorum is counted.
+    pub const fn rule(&self) -> QuorumRule {
+        self.rule
+    }
+
+    /// The configured seeds, ascending.
+    pub fn seeds(&self) -> impl Iterator<Item = (SeedId, Endpoint)> {
+        self.seeds.iter().map(|(id, entry)| (*id, entry.endpoint))
+    }
+
+    /// How many seeds are configured.
+    pub fn len(&self) -> usize {
+        self.seeds.len()
+    }
+
+    /// Whether no seed is configured.
+    pub fn is_empty(&self) -> bool {
+        self.seeds.is_empty()
+    }
+
+    /// Where a seed listens.
+    pub fn endpoint(&self, seed: SeedId) -> Option<Endpoint> {
+        self.seeds.get(&seed).map(|entry| entry.endpoint)
+    }
+
+    /// Which seed listens at `endpoint`.
+    pub fn seed_at(&self, endpoint: Endpoint) -> Option<SeedId> {
+        self.seeds().find(|(_, other)| *other == endpoint).map(|(id, _)| id)
+    }
+
+    /// A seed's key, once known.
+    pub fn key(&self, seed: SeedId) -> Option<PublicKey> {
+        self.seeds.get(&seed)?.key
+    }
+
+    /// All known keys, ascending by seed.
+    pub fn known_keys(&self) -> Vec<SeedKey> {
+        let known =
+            |(id, entry): (&SeedId, &Entry)| entry.key.map(|key| SeedKey { seed: *id, key });
+        self.seeds.iter().filter_map(known).collect()
+    }
+
+    /// Takes a key that was *proved at the seed's configured address* or read from disk.
+    pub fn learn(&mut self, seed: SeedId, key: PublicKey) -> Learned {
+        let Some(entry) = self.seeds.get_mut(&seed) else { return Learned::NoSuchSeed };
+        match entry.key {
+            None => {
+                entry.key = Some(key);
+                Learned::New
+            }
+            Some(known) if known == key => Learned::Known,
+            Some(known) => Learned::Contradicts { known },
+        }
+    }
+
+    /// Takes what the proved seed `by` says of other seeds' keys. Returns the keys that became
+    /// known by it: those named alike by a quorum of known seeds.
+    pub fn hint(&mut self, by: SeedId, keys: &[SeedKey]) -> Vec<SeedKey> {
+        let quorum = self.quorum();
+        let mut learnt = Vec::new();
+        if self.key(by).is_none() {
+            return learnt;
+        }
+        for hinted in keys {
+            let Some(entry) = self.seeds.get_mut(&hinted.seed) else { continue };
+            entry.hints.insert(by, hinted.key);
+            let agreeing = entry.hints.values().filter(|&&key| key == hinted.key).count();
+            if entry.key.is_none() && agreeing >= quorum {
+                entry.key = Some(hinted.key);
+                learnt.push(*hinted);
+            }
+        }
+        learnt
+    }
+
+    /// Checks a certificate: yes votes of a quorum of distinct configured seeds (M3).
+    ///
+    /// # Errors
+    /// [`NoQuorum`] when there are fewer; votes that are forged, doubled or of strangers do not
+    /// count and do no harm.
+    pub fn verify(&self, proposal: &Proposal, votes: &[Vote]) -> Result<(), NoQuorum> {
+        let mut valid = BTreeSet::new();
+        let mut unknown = BTreeSet::new();
+        // A longer list can hold nothing but repeats; it must not buy verification time.
+        for vote in votes.iter().take(self.seeds.len()) {
+            match self.key(vote.seed) {
+                _ if valid.contains(&vote.seed) => {}
+                Some(key) if vote.is_valid(proposal, &key) => _ = valid.insert(vote.seed),
+                Some(_) => {}
+                None if self.seeds.contains_key(&vote.seed) => _ = unknown.insert(vote.seed),
+                None => {}
+            }
+        }
+        let (valid, needed) = (valid.len(), self.quorum());
+        if valid >= needed {
+            Ok(())
+        } else {
+            Err(NoQuorum { valid, needed, unknown: unknown.len() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::super::certificate::{ProposalKind, Subject};
+    use super::*;
+    use crate::model::{Incarnation, KeyPair, Rng, WallTime};
+
+    fn fleet(n: u16) -> (SeedBook, Vec<KeyPair>, Proposal) {
+        let mut rng = Rng::seed_from_u64(7);
+        let keys: Vec<_> = (0..n).map(|_| KeyPair::generate(&mut rng)).collect();
+        let seeds: Vec<_> = (1..=n)
+            .map(|id| SeedAddress {
+                id: SeedId(id),
+                endpoint: Endpoint::new([127, 0, 0, 1].into(), 5000 + id),
+                key: Some(keys[usize::from(id) - 1].public()),
+            })
+            .collect();
+        let subject = Subject {
+            endpoint: Endpoint::new([127, 0, 0, 1].into(), 6001),
+            incarnation: Incarnation(1),
+            key: KeyPair::generate(&mut rng).public(),
+        };
+        let proposal = Proposal { kind: ProposalKind::Admit, subject };
+        (SeedBook::new(QuorumRule::Majority, &seeds), keys, proposal)
+    }
+
+    #[test]
+    fn a_quorum_of_distinct_valid_votes_proves_and_nothing_less() {
+        let (book, keys, proposal) = fleet(3);
+        let vote =
+            |seed: u16, by: usize| Vote::sign(&proposal, SeedId(seed), WallTime(5), &keys[by]);
+        let is_ok = |votes: &[Vote]| book.verify(&proposal, votes).is_ok();
+        assert!(is_ok(&[vote(1, 0), vote(3, 2)]));
+        assert!(!is_ok(&[vote(1, 0)]), "one seed alone");
+        assert!(!is_ok(&[vote(1, 0), vote(1, 0)]), "one seed twice");
+        assert!(!is_ok(&[vote(1, 0), vote(2, 0)]), "one seed in another's name");
+        assert!(!is_ok(&[vote(1, 0), vote(4, 2)]), "a seed that is not configured");
+        assert!(!is_ok(&[]), "nobody");
+        let other = Proposal { kind: ProposalKind::Remove, ..proposal };
+        assert!(
+            book.verify(&other, &[vote(1, 0), vote(2, 1)]).is_err(),
+            "votes for something else"
+        );
+    }
+
+    #[test]
+    fn a_known_key_never_changes() {
+        let (mut book, keys, _) = fleet(3);
+        let known = keys[0].public();
+        assert_eq!(book.learn(SeedId(1), known), Learned::Known);
+        assert_eq!(book.learn(SeedId(1), keys[1].public()), Learned::Contradicts { known });
+        assert_eq!(book.learn(SeedId(9), known), Learned::NoSuchSeed);
+    }
+
+    #[test]
+    fn a_key_is_believed_from_others_only_when_a_quorum_agrees() {
+        let (full, keys, _) = fleet(3);
+        let addresses: Vec<_> =
+            full.seeds().map(|(id, endpoint)| SeedAddress { id, endpoint, key: None }).collect();
+        let mut book = SeedBook::new(QuorumRule::Majority, &addresses);
+        let third = [SeedKey { seed: SeedId(3), key: keys[2].public() }];
+        assert_eq!(book.hint(SeedId(1), &third), [], "an unproved seed's word is nothing");
+        assert_eq!(book.learn(SeedId(1), keys[0].public()), Learned::New);
+        assert_eq!(book.learn(SeedId(2), keys[1].public()), Learned::New);
+        let lie = [SeedKey { seed: SeedId(3), key: keys[0].public() }];
+        assert_eq!(book.hint(SeedId(1), &third), []);
+        assert_eq!(book.hint(SeedId(2), &lie), []);
+        assert_eq!(book.hint(SeedId(2), &third), third);
+        assert_eq!(book.key(SeedId(3)), Some(keys[2].public()));
+    }
+}

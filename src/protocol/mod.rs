@@ -1,0 +1,328 @@
+//! The state machines: everything the fleet decides, and nothing it touches.
+//!
+//! No sockets, no files, no threads, no clock, no global randomness: a machine is a function from
+//! (state, input) to (state, effects). Two drivers run the same machines: [`crate::runtime`] with
+//! real sockets and disks, and [`crate::sim`] with virtual time and any weather.
+//!
+//! **The contract of a driver:** hand over one [`Input`]; then carry out every [`Effect`], in
+//! order, before the next input. What follows a [`Effect::Persist`], in this or any later input,
+//! may leave the node only when that record is on disk.
+
+pub mod gossip;
+pub mod health;
+pub mod liveness;
+pub mod membership;
+pub mod message;
+pub mod overlay;
+pub mod probe;
+pub mod quorum;
+pub mod session;
+pub mod timer;
+
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::model::{Endpoint, Now};
+use message::Message;
+
+/// One connection of this node, numbered by the driver; a number is never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// One attempt to connect, numbered by the machine that asked; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// The four vocabularies of a service or node beside its messages.
+pub trait Kind {
+    /// Names of deadlines. Setting a name again moves its deadline.
+    type Timer: Ord + Clone + Debug;
+    /// What must survive a crash.
+    type Record: Clone + Debug;
+    /// What the surroundings are told.
+    type Event: Debug;
+}
+
+/// A whole node, as a driver sees it.
+pub trait Machine: Kind + Sized {
+    /// What the local process may ask of the node.
+    type Command: Debug;
+
+    /// Takes one input. Never fails and never blocks: bad input is answered or reported.
+    fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Effects<Self>);
+
+    /// The records that rebuild this node's durable state; replaces the journal's history.
+    fn snapshot(&self) -> Vec<Self::Record>;
+}
+
+/// What can happen to a node.
+#[derive(Debug)]
+pub enum Input<M: Machine> {
+    /// The first input, once, after the journal was replayed and the port was bound.
+    Start,
+    /// Somebody connected; nothing is known of them but the address.
+    Accepted {
+        /// The new connection.
+        link: LinkId,
+        /// Where it comes from.
+        from: IpAddr,
+    },
+    /// An attempt to connect succeeded.
+    Dialed {
+        /// The attempt.
+        ticket: Ticket,
+        /// The new connection.
+        link: LinkId,
+    },
+    /// An attempt to connect failed.
+    DialFailed {
+        /// The attempt.
+        ticket: Ticket,
+        /// Why.
+        reason: DialError,
+    },
+    /// A message came.
+    Received {
+        /// The connection it came by.
+        link: LinkId,
+        /// The message, well-formed but not yet believed.
+        msg: Message,
+    },
+    /// A line came that is no message; the connection is still usable.
+    Garbled {
+        /// The connection it came by.
+        link: LinkId,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// A connection ended, for whatever reason. Comes exactly once for each link.
+    Closed {
+        /// The connection.
+        link: LinkId,
+        /// What ended it, for people.
+        reason: String,
+    },
+    /// A deadline passed.
+    Expired(M::Timer),
+    /// The system `ping` came back for a host.
+    HostPinged {
+        /// The host that was asked for.
+        host: IpAddr,
+        /// What was learnt.
+        answer: HostAnswer,
+    },
+    /// The local process asks for something.
+    Command(M::Command),
+}
+
+/// Why a connection could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DialError {
+    /// The host answered that nobody listens there: the process is gone.
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// No route, or another failure of the network.
+    Unreachable,
+    /// This node has no room for another attempt (its own limit, nobody else's fault).
+    Busy,
+}
+
+impl DialError {
+    /// The reason in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "connection refused",
+            Self::TimedOut => "no answer in time",
+            Self::Unreachable => "unreachable",
+            Self::Busy => "too many attempts under way here",
+        }
+    }
+}
+
+/// What the system `ping` says of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostAnswer {
+    /// The host answered.
+    Answered,
+    /// It did not.
+    Silent,
+    /// This machine has no usable `ping`; nothing was learnt.
+    NoPing,
+}
+
+/// What a driver must do.
+#[derive(Debug)]
+pub enum Effect<K: Kind> {
+    /// Queue a message on a link. A link that is gone or full is a [`Input::Closed`] to come.
+    Send {
+        /// The connection to use.
+        link: LinkId,
+        /// The message.
+        msg: Message,
+    },
+    /// Try to connect; answered by [`Input::Dialed`] or [`Input::DialFailed`], exactly once.
+    Dial {
+        /// The attempt's number.
+        ticket: Ticket,
+        /// Whom to call.
+        to: Endpoint,
+        /// How long to try.
+        timeout: Duration,
+    },
+    /// Close a link after what is queued on it has left; [`Input::Closed`] follows.
+    Hangup {
+        /// The connection to close.
+        link: LinkId,
+    },
+    /// Ask the system `ping` once; answered by [`Input::HostPinged`].
+    PingHost {
+        /// The host to ask for.
+        host: IpAddr,
+    },
+    /// Set or move a deadline.
+    SetTimer {
+        /// Its name.
+        timer: K::Timer,
+        /// How far in the future.
+        after: Duration,
+    },
+    /// Remove a deadline; harmless when there is none of that name.
+    StopTimer(K::Timer),
+    /// Write a record to the journal; later effects wait for the disk.
+    Persist(K::Record),
+    /// Tell the surroundings.
+    Emit(K::Event),
+}
+
+impl<K: Kind> PartialEq for Effect<K>
+where
+    K::Record: PartialEq,
+    K::Event: PartialEq,
+{
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Send { link: a, msg: x }, Self::Send { link: b, msg: y }) => (a, x) == (b, y),
+            (
+                Self::Dial { ticket: a, to: x, timeout: i },
+                Self::Dial { ticket: b, to: y, timeout: j },
+            ) => (a, x, i) == (b, y, j),
+            (Self::Hangup { link: a }, Self::Hangup { link: b }) => a == b,
+            (Self::PingHost { host: a }, Self::PingHost { host: b }) => a == b,
+            (Self::SetTimer { timer: a, after: x }, Self::SetTimer { timer: b, after: y }) => {
+                (a, x) == (b, y)
+            }
+            (Self::StopTimer(a), Self::StopTimer(b)) => a == b,
+            (Self::Persist(a), Self::Persist(b)) => a == b,
+            (Self::Emit(a), Self::Emit(b)) => a == b,
+            (
+                Self::Send { .. }
+                | Self::Dial { .. }
+                | Self::Hangup { .. }
+                | Self::PingHost { .. }
+                | Self::SetTimer { .. }
+                | Self::StopTimer(_)
+                | Self::Persist(_)
+                | Self::Emit(_),
+                _,
+            ) => false,
+        }
+    }
+}
+
+/// The effects of one input, in order.
+#[derive(Debug)]
+pub struct Effects<K: Kind> {
+    list: Vec<Effect<K>>,
+}
+
+impl<K: Kind> Default for Effects<K> {
+    fn default() -> Self {
+        Self { list: Vec::new() }
+    }
+}
+
+impl<K: Kind> Effects<K> {
+    /// Queues `msg` on `link`.
+    pub fn send(&mut self, link: LinkId, msg: impl Into<Message>) {
+        self.list.push(Effect::Send { link, msg: msg.into() });
+    }
+
+    /// Tries to connect to `to`.
+    pub fn dial(&mut self, ticket: Ticket, to: Endpoint, timeout: Duration) {
+        self.list.push(Effect::Dial { ticket, to, timeout });
+    }
+
+    /// Closes `link` once its queue has drained.
+    pub fn hangup(&mut self, link: LinkId) {
+        self.list.push(Effect::Hangup { link });
+    }
+
+    /// Asks the system `ping` about `host`.
+    pub fn ping_host(&mut self, host: IpAddr) {
+        self.list.push(Effect::PingHost { host });
+    }
+
+    /// Sets or moves the deadline `timer` to `after` from now.
+    pub fn set_timer(&mut self, timer: impl Into<K::Timer>, after: Duration) {
+        self.list.push(Effect::SetTimer { timer: timer.into(), after });
+    }
+
+    /// Removes the deadline `timer`.
+    pub fn stop_timer(&mut self, timer: impl Into<K::Timer>) {
+        self.list.push(Effect::StopTimer(timer.into()));
+    }
+
+    /// Writes `record` to the journal before anything that follows leaves the node.
+    pub fn persist(&mut self, record: impl Into<K::Record>) {
+        self.list.push(Effect::Persist(record.into()));
+    }
+
+    /// Tells the surroundings.
+    pub fn emit(&mut self, event: impl Into<K::Event>) {
+        self.list.push(Effect::Emit(event.into()));
+    }
+
+    /// Takes all effects, in order.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Effect<K>> {
+        self.list.drain(..)
+    }
+
+    /// Whether there is nothing to do.
+    pub const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Takes over a part's effects as one's own, and returns what the part reports, in order.
+    pub fn absorb<P: Kind>(&mut self, part: Effects<P>) -> Vec<P::Event>
+    where
+        K::Timer: From<P::Timer>,
+        K::Record: From<P::Record>,
+    {
+        let mut events = Vec::new();
+        for effect in part.list {
+            let own = match effect {
+                Effect::Send { link, msg } => Effect::Send { link, msg },
+                Effect::Dial { ticket, to, timeout } => Effect::Dial { ticket, to, timeout },
+                Effect::Hangup { link } => Effect::Hangup { link },
+                Effect::PingHost { host } => Effect::PingHost { host },
+                Effect::SetTimer { timer, after } => {
+                    Effect::SetTimer { timer: timer.into(), after }
+                }
+                Effect::StopTimer(timer) => Effect::StopTimer(timer.into()),
+                Effect::Persist(record) => Effect::Persist(record.into()),
+                Effect::Emit(event) => {
+                    events.push(event);
+                    continue;
+                }
+            };
+            self.list.push(own);
+        }
+        events
+    }
+}
+
+/// The record type of parts that keep nothing on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Never {}

@@ -1,0 +1,373 @@
+//! Whom to be linked with: preferential attachment, one random edge, and repair (O2).
+//!
+//! A joiner links to members in proportion to how far their degree exceeds the least degree, and
+//! to one more uniformly at random. The shift makes up for the random edge: with two of three
+//! links preferential and weight k - 2, the degree tail has the exponent 1 + (6 - 2)/2 = 3 of
+//! Barabási and Albert (Dorogovtsev, Mendes and Samukhin, Phys. Rev. Lett. 85, 4633).
+//!
+//! Invariants:
+//! - At most one link per neighbor; of two, the one dialed by the lower endpoint stays.
+//! - A neighbor is somebody who proved a certificate of membership; links are symmetric because
+//!   both ends hold the same connection.
+//! - Below the wanted number of neighbors, new ones are sought until there are enough or nobody
+//!   is left to ask.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rand::seq::IteratorRandom as _;
+
+use super::membership::authority::MemberLine;
+use super::membership::registry::Status;
+use super::{Effects, Kind, LinkId, Never};
+use crate::model::{Endpoint, Incarnation, Now, Rng, Time};
+
+/// The least degree in the weight of preferential attachment.
+const LEAST_DEGREE: u32 = 2;
+
+/// Limits and periods of the overlay.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Links a joiner makes, and below which a member repairs. One of them is random. Fewer make
+    /// the overlay fragile, more make gossip and liveness dearer.
+    pub links: usize,
+    /// Links at most; a hub refuses more.
+    pub links_max: usize,
+    /// How long to leave a member alone that could not be reached.
+    pub cooldown: Duration,
+    /// How long to collect changes before they are announced.
+    pub announce_after: Duration,
+    /// How often to look whether links are missing.
+    pub check_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            links: 3,
+            links_max: 256,
+            cooldown: Duration::from_secs(5),
+            announce_after: Duration::from_millis(100),
+            check_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Deadlines of the overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// Look whether links are missing.
+    Check,
+    /// Tell the neighbors and seeds who the neighbors are.
+    Announce,
+}
+
+/// What the overlay tells its node, or asks it to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The node must call this member.
+    Call {
+        /// Whom.
+        to: Endpoint,
+    },
+    /// The node must hang up this link.
+    Hangup {
+        /// Which.
+        link: LinkId,
+        /// Why, for people.
+        reason: &'static str,
+    },
+    /// A neighbor was won.
+    Linked {
+        /// Who.
+        neighbor: Endpoint,
+        /// The link.
+        link: LinkId,
+        /// Whether this node dialed.
+        dialed: bool,
+        /// Neighbors now.
+        degree: usize,
+    },
+    /// A neighbor was lost.
+    Unlinked {
+        /// Who.
+        neighbor: Endpoint,
+        /// The link it was.
+        link: LinkId,
+        /// Neighbors now.
+        degree: usize,
+    },
+    /// The neighbors have changed; the node must announce them, signed.
+    Announce {
+        /// Who they are now, ascending.
+        neighbors: Vec<Endpoint>,
+    },
+    /// Too few members are known to find neighbors among.
+    WantMembers,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    incarnation: Incarnation,
+    degree: u32,
+}
+
+/// The overlay as one peer sees it.
+#[derive(Debug)]
+pub struct Overlay {
+    config: Config,
+    me: Endpoint,
+    rng: Rng,
+    running: bool,
+    members: BTreeMap<Endpoint, Known>,
+    /// The local view of the topology: each neighbor's own neighbors, as it last named them.
+    topology: BTreeMap<Endpoint, BTreeSet<Endpoint>>,
+    neighbors: BTreeMap<Endpoint, LinkId>,
+    calling: BTreeSet<Endpoint>,
+    failed: BTreeMap<Endpoint, Time>,
+    has_random_edge: bool,
+}
+
+impl Kind for Overlay {
+    type Timer = Timer;
+    type Record = Never;
+    type Event = Event;
+}
+
+type Fx = Effects<Overlay>;
+
+impl Overlay {
+    /// The overlay of the peer at `me`, passive until [`Overlay::begin`].
+    pub const fn new(config: Config, me: Endpoint, rng: Rng) -> Self {
+        Self {
+            config,
+            me,
+            rng,
+            running: false,
+            members: BTreeMap::new(),
+            topology: BTreeMap::new(),
+            neighbors: BTreeMap::new(),
+            calling: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            has_random_edge: false,
+        }
+    }
+
+    /// The peer is a member: links may be made.
+    pub fn begin(&mut self, fx: &mut Fx) {
+        self.running = true;
+        fx.set_timer(Timer::Check, self.config.check_interval);
+    }
+
+    /// The peer is not a member any more: all links go.
+    pub fn pause(&mut self, fx: &mut Fx) {
+        self.running = false;
+        self.calling.clear();
+        fx.stop_timer(Timer::Check);
+        fx.stop_timer(Timer::Announce);
+        for link in self.neighbors.values() {
+            fx.emit(Event::Hangup { link: *link, reason: "my membership ended" });
+        }
+    }
+
+    /// The neighbors and their links, ascending.
+    pub const fn neighbors(&self) -> &BTreeMap<Endpoint, LinkId> {
+        &self.neighbors
+    }
+
+    /// The local view of the topology.
+    pub const fn topology(&self) -> &BTreeMap<Endpoint, BTreeSet<Endpoint>> {
+        &self.topology
+    }
+
+    /// How many members are known beside this one.
+    pub fn known_members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The incarnation under which a member is known.
+    pub fn incarnation_of(&self, endpoint: Endpoint) -> Option<Incarnation> {
+        self.members.get(&endpoint).map(|known| known.incarnation)
+    }
+
+    /// A seed's list came; lists of several seeds add up (their union, O1).
+    pub fn on_members(&mut self, list: &[MemberLine], fx: &mut Fx) {
+        for line in list {
+            if line.endpoint == self.me || line.status != Status::Alive {
+                continue;
+            }
+            let fresh = Known { incarnation: line.incarnation, degree: line.degree };
+            let known = self.members.entry(line.endpoint).or_insert(fresh);
+            if line.incarnation >= known.incarnation {
+                *known = fresh;
+            }
+        }
+        self.fill(fx);
+    }
+
+    /// A certified member is at the other end of a link. Both ends judge alike which of two
+    /// links to the same member stays.
+    pub fn on_link_up(
+        &mut self,
+        link: LinkId,
+        (neighbor, incarnation): (Endpoint, Incarnation),
+        their_neighbors: &[Endpoint],
+        dialed: bool,
+        fx: &mut Fx,
+    ) {
+        self.calling.remove(&neighbor);
+        self.failed.remove(&neighbor);
+        let reason = if !self.running {
+            Some("not a member yet")
+        } else if self.neighbors.len() >= self.config.links_max {
+            Some("no room for another neighbor")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return fx.emit(Event::Hangup { link, reason });
+        }
+        if let Some(other) = self.neighbors.get(&neighbor).copied() {
+            let keep_new = dialed == (self.me < neighbor);
+            let needless = if keep_new { other } else { link };
+            fx.emit(Event::Hangup { link: needless, reason: "already linked" });
+            if !keep_new {
+                return;
+            }
+        }
+        let degree = u32::try_from(their_neighbors.len()).unwrap_or(u32::MAX);
+        self.members.insert(neighbor, Known { incarnation, degree });
+        self.topology.insert(neighbor, their_neighbors.iter().copied().collect());
+        self.neighbors.insert(neighbor, link);
+        fx.emit(Event::Linked { neighbor, link, dialed, degree: self.neighbors.len() });
+        self.changed(fx);
+    }
+
+    /// A link ended, from whichever side.
+    pub fn on_link_down(&mut self, now: Now, link: LinkId, neighbor: Endpoint, fx: &mut Fx) {
+        if self.neighbors.get(&neighbor) != Some(&link) {
+            return;
+        }
+        self.neighbors.remove(&neighbor);
+        self.topology.remove(&neighbor);
+        self.failed.insert(neighbor, now.mono);
+        fx.emit(Event::Unlinked { neighbor, link, degree: self.neighbors.len() });
+        self.changed(fx);
+        self.fill(fx);
+    }
+
+    /// A call came to nothing.
+    pub fn on_call_failed(&mut self, now: Now, to: Endpoint, fx: &mut Fx) {
+        if self.calling.remove(&to) {
+            self.failed.insert(to, now.mono);
+            self.fill(fx);
+        }
+    }
+
+    /// A neighbor names its neighbors.
+    pub fn on_neighbors(&mut self, neighbor: Endpoint, theirs: &[Endpoint]) {
+        if let Some(known) = self.members.get_mut(&neighbor) {
+            known.degree = u32::try_from(theirs.len()).unwrap_or(u32::MAX);
+        }
+        if self.neighbors.contains_key(&neighbor) {
+            self.topology.insert(neighbor, theirs.iter().copied().collect());
+        }
+    }
+
+    /// A member's life ended, by certificate or goodbye (O6). A later life is left alone.
+    pub fn on_gone(&mut self, endpoint: Endpoint, incarnation: Incarnation, fx: &mut Fx) {
+        if self.members.get(&endpoint).is_none_or(|known| known.incarnation > incarnation) {
+            return;
+        }
+        self.members.remove(&endpoint);
+        self.failed.remove(&endpoint);
+        if let Some(link) = self.neighbors.get(&endpoint) {
+            fx.emit(Event::Hangup { link: *link, reason: "its membership ended" });
+        }
+    }
+
+    /// A seed advises to link to a member of another part of the overlay.
+    pub fn on_hint(&mut self, endpoint: Endpoint, fx: &mut Fx) {
+        let is_useful = self.running
+            && endpoint != self.me
+            && !self.neighbors.contains_key(&endpoint)
+            && self.neighbors.len() < self.config.links_max;
+        if is_useful && self.calling.insert(endpoint) {
+            fx.emit(Event::Call { to: endpoint });
+        }
+    }
+
+    /// A deadline passed.
+    pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
+        match timer {
+            Timer::Check => {
+                fx.set_timer(Timer::Check, self.config.check_interval);
+                self.failed.retain(|_, at| now.mono.since(*at) < self.config.cooldown);
+                self.fill(fx);
+                if self.running && self.neighbors.len() + self.calling.len() < self.config.links {
+                    fx.emit(Event::WantMembers);
+                }
+            }
+            Timer::Announce => {
+                fx.emit(Event::Announce { neighbors: self.neighbors.keys().copied().collect() });
+            }
+        }
+    }
+
+    /// Calls members until enough links are up or on their way.
+    fn fill(&mut self, fx: &mut Fx) {
+        if !self.running {
+            return;
+        }
+        while self.neighbors.len() + self.calling.len() < self.config.links {
+            let at_random = !self.has_random_edge || self.rng.random_ratio(1, 3);
+            let chosen = if at_random { self.uniform() } else { self.preferential() };
+            let Some(to) = chosen else { return };
+            self.has_random_edge = true;
+            self.calling.insert(to);
+            fx.emit(Event::Call { to });
+        }
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = (Endpoint, u32)> {
+        self.members
+            .iter()
+            .filter(|(endpoint, _)| {
+                !self.neighbors.contains_key(endpoint)
+                    && !self.calling.contains(endpoint)
+                    && !self.failed.contains_key(endpoint)
+            })
+            .map(|(endpoint, known)| (*endpoint, known.degree))
+    }
+
+    fn uniform(&mut self) -> Option<Endpoint> {
+        let candidates: Vec<_> = self.candidates().map(|(endpoint, _)| endpoint).collect();
+        candidates.into_iter().choose(&mut self.rng)
+    }
+
+    fn preferential(&mut self) -> Option<Endpoint> {
+        let total: u64 = self.candidates().map(|(_, degree)| weight(degree)).sum();
+        if total == 0 {
+            return None;
+        }
+        let mut point = self.rng.random_range(0..total);
+        for (endpoint, degree) in self.candidates() {
+            match point.checked_sub(weight(degree)) {
+                None => return Some(endpoint),
+                Some(rest) => point = rest,
+            }
+        }
+        None
+    }
+
+    fn changed(&self, fx: &mut Fx) {
+        fx.set_timer(Timer::Announce, self.config.announce_after);
+    }
+}
+
+/// The weight of a member in preferential attachment: in quarters, so that one of the least
+/// degree can still be chosen.
+fn weight(degree: u32) -> u64 {
+    1 + 4 * u64::from(degree.saturating_sub(LEAST_DEGREE))
+}

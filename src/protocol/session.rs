@@ -1,0 +1,688 @@
+//! Who is at the other end of a link: the handshake, and what each standing may send.
+//!
+//! HELLO, HELLO_ACK, HELLO_PROOF: each side signs the other's challenge, so a name and a key
+//! cannot be claimed, replayed or relayed. The same handshake, cut short after the ACK, is the
+//! *probe* by which liveness and dial-back ask "does this key answer there, and in which life".
+//!
+//! Invariants:
+//! - A message reaches the node only if its link's standing allows it ([`Message::needs`]).
+//! - A link that has not completed its handshake in time is closed; of the unproven ones only
+//!   the youngest `unproven_max` are kept, so silence cannot lock anybody out.
+//! - Nothing is sent on a link after it was hung up.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::membership::certificate::{Admission, Subject};
+use super::message::{ErrorCode, ErrorReply, Message, Standing};
+use super::{DialError, Effects, Kind, LinkId, Never, Ticket};
+use crate::model::{
+    Endpoint, Incarnation, KeyPair, Nonce, PublicKey, Rng, SeedId, Signature, SigningBytes,
+};
+
+/// The version of the native dialect; both ends must name the same.
+pub const VERSION: u16 = 1;
+
+/// How many offenses (garbled lines, messages above one's standing) end a link.
+const OFFENSES_MAX: u32 = 16;
+
+/// How long an errand may take: a witness's fresh probe at its most patient, and room to spare.
+const ERRAND_MAX: Duration = Duration::from_secs(10);
+
+/// Limits of the handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How long a connection may take to prove itself. Shorter refuses slow hosts; longer lets
+    /// silent connections pile up.
+    pub handshake_timeout: Duration,
+    /// How many unproven connections are kept; beyond, the oldest is closed.
+    pub unproven_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { handshake_timeout: Duration::from_secs(10), unproven_max: 512 }
+    }
+}
+
+/// What a node says of itself when it shakes hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// Its number, if it is a seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<SeedId>,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+    /// Its key.
+    pub key: PublicKey,
+    /// How many neighbors it has: the weight for preferential attachment (O2).
+    pub degree: u32,
+    /// Who they are.
+    #[serde(default)]
+    pub neighbors: Vec<Endpoint>,
+    /// The proof of its membership, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Admission>,
+    /// The seed keys it knows, if it is a seed: hints, never trusted from one alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seed_keys: Vec<SeedKey>,
+}
+
+/// A seed's key as somebody knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedKey {
+    /// Which seed.
+    pub seed: SeedId,
+    /// Its key.
+    pub key: PublicKey,
+}
+
+impl Card {
+    /// The life this card speaks for.
+    pub const fn subject(&self) -> Subject {
+        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    }
+
+    /// The statement by which the card's owner answers `nonce`, put by the holder of
+    /// `challenger`. The caller and the called sign different domains, so that an answer cannot
+    /// be reflected.
+    fn proof_bytes(&self, domain: &str, nonce: &Nonce, challenger: &PublicKey) -> SigningBytes {
+        SigningBytes::new(domain)
+            .number(u64::from(VERSION))
+            .number(self.seed.map_or(0, |seed| u64::from(seed.0)))
+            .endpoint(self.endpoint)
+            .incarnation(self.incarnation)
+            .key(&self.key)
+            .nonce(nonce)
+            .key(challenger)
+    }
+}
+
+const CALLED: &str = "folkmoot/hello-ack/1";
+const CALLER: &str = "folkmoot/hello-proof/1";
+
+/// What a caller wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// A lasting link.
+    Link,
+    /// A link for one question and its answer, closed by the caller, or after a short while.
+    Errand,
+    /// Only the proof that the called one is there.
+    Probe,
+}
+
+/// The first line of a caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The dialect's version, [`VERSION`].
+    pub version: u16,
+    /// What the caller wants.
+    pub intent: Intent,
+    /// The challenge for the called one.
+    pub nonce: Nonce,
+    /// Who calls.
+    #[serde(flatten)]
+    pub card: Card,
+}
+
+/// The called one's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloAck {
+    /// The dialect's version, [`VERSION`].
+    pub version: u16,
+    /// The challenge for the caller.
+    pub nonce: Nonce,
+    /// The signed answer to the caller's challenge.
+    pub proof: Signature,
+    /// Who answers.
+    #[serde(flatten)]
+    pub card: Card,
+}
+
+/// The caller's answer; after it the link is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloProof {
+    /// The signed answer to the called one's challenge.
+    pub proof: Signature,
+}
+
+/// The last message on an open link that its sender closes on purpose. Whoever gets it has no
+/// reason to suspect the sender.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bye {
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// A handshake's deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timer(pub LinkId);
+
+/// What the handshake tells its node.
+#[derive(Debug)]
+pub enum Event {
+    /// The other end proved its key. The node must now call [`Session::admit`] or hang up.
+    Opened {
+        /// The link.
+        link: LinkId,
+        /// Who is there.
+        card: Box<Card>,
+        /// Whether this node dialed; else it was called.
+        dialed: bool,
+        /// What the caller wants.
+        intent: Intent,
+    },
+    /// A probe was answered; the card is proved, but may be another life or key than expected.
+    Answered {
+        /// Whom this node asked for.
+        to: Endpoint,
+        /// Who answered.
+        card: Box<Card>,
+    },
+    /// A dialed handshake came to nothing.
+    Failed {
+        /// Whom this node called.
+        to: Endpoint,
+        /// What for.
+        intent: Intent,
+        /// Why not.
+        error: CallError,
+    },
+    /// A message that the link's standing allows.
+    Message {
+        /// The link.
+        link: LinkId,
+        /// The message.
+        msg: Box<Message>,
+    },
+    /// Something was refused; the sender was told where that is possible.
+    Refused {
+        /// The sender's address.
+        from: IpAddr,
+        /// What was wrong.
+        cause: Cause,
+        /// Details for people.
+        detail: String,
+    },
+    /// An open link ended.
+    Closed {
+        /// The link.
+        link: LinkId,
+        /// Who was there.
+        card: Box<Card>,
+        /// Whether one of the two ends wanted it so.
+        is_agreed: bool,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// Why a call came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// No connection.
+    Dial(DialError),
+    /// A connection, but no valid answer in time.
+    Silent,
+    /// The other side hung up or refused.
+    Rejected(String),
+    /// The answer did not prove what it claimed.
+    BadProof,
+}
+
+impl CallError {
+    /// The reason in words.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Dial(error) => error.as_str().to_owned(),
+            Self::Silent => "connected, but no answer in time".to_owned(),
+            Self::Rejected(reason) => format!("refused: {reason}"),
+            Self::BadProof => "the answer did not prove its key".to_owned(),
+        }
+    }
+}
+
+/// What was wrong with something refused. Counted for each cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// A line that is no message.
+    Garbled,
+    /// A message above the sender's standing.
+    NotAllowed,
+    /// A handshake that proved nothing.
+    BadHandshake,
+    /// No handshake in time.
+    HandshakeTimeout,
+    /// Too many unproven connections.
+    TooManyUnproven,
+    /// A certificate, vote or evidence that does not hold.
+    Forged,
+    /// Evidence that was valid once.
+    Stale,
+    /// A source that asks too often.
+    TooMany,
+    /// A message for another role.
+    WrongRole,
+}
+
+impl Cause {
+    /// The cause's name in logs, counters and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Garbled => "garbled line",
+            Self::NotAllowed => "message not allowed",
+            Self::BadHandshake => "bad handshake",
+            Self::HandshakeTimeout => "handshake time-out",
+            Self::TooManyUnproven => "too many unproven connections",
+            Self::Forged => "forged",
+            Self::Stale => "stale",
+            Self::TooMany => "too many requests",
+            Self::WrongRole => "wrong role",
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Called by somebody who said nothing yet.
+    Fresh,
+    /// Called by somebody who was sent a challenge.
+    Challenged { card: Box<Card>, nonce: Nonce, intent: Intent },
+    /// Called by somebody who only wanted to know whether this node is there.
+    Probed,
+    /// Calling somebody.
+    Calling { to: Endpoint, intent: Intent, nonce: Nonce },
+    /// Proved, and given a standing (a stranger's until [`Session::admit`]).
+    Open { card: Box<Card>, standing: Standing },
+}
+
+#[derive(Debug)]
+struct Link {
+    from: IpAddr,
+    stage: Stage,
+    offenses: u32,
+    /// The other end said why it will hang up.
+    bye: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    to: Endpoint,
+    intent: Intent,
+    timeout: Duration,
+}
+
+/// The handshakes and link standings of one node.
+#[derive(Debug)]
+pub struct Session {
+    config: Config,
+    keys: KeyPair,
+    card: Card,
+    rng: Rng,
+    links: BTreeMap<LinkId, Link>,
+    calls: BTreeMap<Ticket, Call>,
+    tickets: u64,
+}
+
+impl Kind for Session {
+    type Timer = Timer;
+    type Record = Never;
+    type Event = Event;
+}
+
+type Fx = Effects<Session>;
+
+impl Session {
+    /// A session for the holder of `keys`, who introduces itself with `card`.
+    pub const fn new(config: Config, keys: KeyPair, card: Card, rng: Rng) -> Self {
+        Self { config, keys, card, rng, links: BTreeMap::new(), calls: BTreeMap::new(), tickets: 0 }
+    }
+
+    /// What this node says of itself from now on.
+    pub const fn card_mut(&mut self) -> &mut Card {
+        &mut self.card
+    }
+
+    /// What this node says of itself.
+    pub const fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// Who is at the other end of an open link.
+    pub fn peer(&self, link: LinkId) -> Option<&Card> {
+        match &self.links.get(&link)?.stage {
+            Stage::Open { card, .. } => Some(card),
+            Stage::Fresh | Stage::Challenged { .. } | Stage::Probed | Stage::Calling { .. } => None,
+        }
+    }
+
+    /// How much the other end of a link is trusted.
+    pub fn standing(&self, link: LinkId) -> Standing {
+        match self.links.get(&link).map(|link| &link.stage) {
+            Some(Stage::Open { standing, .. }) => *standing,
+            _ => Standing::Stranger,
+        }
+    }
+
+    /// Whether the link exists and was not hung up.
+    pub fn is_live(&self, link: LinkId) -> bool {
+        self.links.contains_key(&link)
+    }
+
+    /// The address at the other end of a link.
+    pub fn address(&self, link: LinkId) -> Option<IpAddr> {
+        self.links.get(&link).map(|link| link.from)
+    }
+
+    /// The open links, with who is there.
+    pub fn open(&self) -> impl Iterator<Item = (LinkId, &Card, Standing)> {
+        self.links.iter().filter_map(|(id, link)| match &link.stage {
+            Stage::Open { card, standing } => Some((*id, &**card, *standing)),
+            Stage::Fresh | Stage::Challenged { .. } | Stage::Probed | Stage::Calling { .. } => None,
+        })
+    }
+
+    /// Calls `to`; ends in exactly one of `Opened`, `Answered` or `Failed`. A call for the same
+    /// purpose that is still under way serves for both.
+    pub fn call(&mut self, to: Endpoint, intent: Intent, timeout: Duration, fx: &mut Fx) {
+        let dialing = self.calls.values().any(|call| (call.to, call.intent) == (to, intent));
+        let calling = self.links.values().any(|link| match &link.stage {
+            Stage::Calling { to: other, intent: what, .. } => (*other, *what) == (to, intent),
+            Stage::Fresh | Stage::Challenged { .. } | Stage::Probed | Stage::Open { .. } => false,
+        });
+        if dialing || calling {
+            return;
+        }
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.calls.insert(ticket, Call { to, intent, timeout });
+        fx.dial(ticket, to, timeout);
+    }
+
+    /// Gives an opened link its standing; also used later, when a standing changes.
+    pub fn admit(&mut self, link: LinkId, as_standing: Standing) {
+        if let Some(Link { stage: Stage::Open { standing, .. }, .. }) = self.links.get_mut(&link) {
+            *standing = as_standing;
+        }
+    }
+
+    /// Replaces what the other end said of its neighborhood.
+    pub fn update_neighbors(&mut self, link: LinkId, neighbors: &[Endpoint]) {
+        if let Some(Link { stage: Stage::Open { card, .. }, .. }) = self.links.get_mut(&link) {
+            card.neighbors = neighbors.to_vec();
+            card.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Closes a link from this side, with a BYE if it is open. Its `Closed` event follows at
+    /// once; nothing may be sent on it afterwards.
+    pub fn hangup(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
+        let Some(entry) = self.links.get(&link) else { return };
+        if matches!(entry.stage, Stage::Open { .. }) {
+            fx.send(link, Bye { reason: reason.to_owned() });
+        }
+        fx.hangup(link);
+        self.forget(link, reason, true, fx);
+    }
+
+    /// Tells the other end what was wrong, and counts it.
+    pub fn refuse(&mut self, link: LinkId, cause: Cause, error: ErrorReply, fx: &mut Fx) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        entry.offenses += 1;
+        let (from, offenses) = (entry.from, entry.offenses);
+        fx.emit(Event::Refused { from, cause, detail: error.reason.clone() });
+        fx.send(link, error);
+        if offenses >= OFFENSES_MAX {
+            self.hangup(link, "too many offenses", fx);
+        }
+    }
+
+    /// Somebody connected.
+    pub fn on_accepted(&mut self, link: LinkId, from: IpAddr, fx: &mut Fx) {
+        let mut unproven = self.links.iter().filter(|(_, link)| {
+            matches!(link.stage, Stage::Fresh | Stage::Challenged { .. } | Stage::Probed)
+        });
+        let oldest = unproven.next().map(|(id, entry)| (*id, entry.from));
+        let count = usize::from(oldest.is_some()) + unproven.count();
+        if let (Some((oldest, from)), true) = (oldest, count >= self.config.unproven_max) {
+            let detail = format!("limit {}; the oldest was closed", self.config.unproven_max);
+            fx.emit(Event::Refused { from, cause: Cause::TooManyUnproven, detail });
+            self.hangup(oldest, "too many unproven connections", fx);
+        }
+        self.links.insert(link, Link { from, stage: Stage::Fresh, offenses: 0, bye: None });
+        fx.set_timer(Timer(link), self.config.handshake_timeout);
+    }
+
+    /// A call was connected: say HELLO.
+    pub fn on_dialed(&mut self, ticket: Ticket, link: LinkId, fx: &mut Fx) {
+        let Some(Call { to, intent, timeout }) = self.calls.remove(&ticket) else {
+            fx.hangup(link);
+            return;
+        };
+        let nonce = Nonce::random(&mut self.rng);
+        let stage = Stage::Calling { to, intent, nonce };
+        self.links.insert(link, Link { from: to.ip(), stage, offenses: 0, bye: None });
+        let card = match intent {
+            Intent::Link | Intent::Errand => self.card.clone(),
+            // A probe needs a name and a key for the answer to be bound to, and nothing more.
+            Intent::Probe => Card {
+                neighbors: Vec::new(),
+                certificate: None,
+                seed_keys: Vec::new(),
+                ..self.card.clone()
+            },
+        };
+        fx.send(link, Hello { version: VERSION, intent, nonce, card });
+        fx.set_timer(Timer(link), timeout);
+    }
+
+    /// A call could not be connected.
+    pub fn on_dial_failed(&mut self, ticket: Ticket, reason: DialError, fx: &mut Fx) {
+        if let Some(Call { to, intent, .. }) = self.calls.remove(&ticket) {
+            fx.emit(Event::Failed { to, intent, error: CallError::Dial(reason) });
+        }
+    }
+
+    /// A message came; it is the handshake's, or is passed on if the standing allows it.
+    pub fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
+        if !self.is_live(link) {
+            return;
+        }
+        match msg {
+            Message::Hello(hello) => self.on_hello(link, hello, fx),
+            Message::HelloAck(ack) => self.on_hello_ack(link, ack, fx),
+            Message::HelloProof(proof) => self.on_hello_proof(link, proof, fx),
+            Message::Error(error) => self.on_error(link, error, fx),
+            Message::Bye(Bye { reason }) => {
+                if let Some(entry) = self.links.get_mut(&link) {
+                    entry.bye = Some(reason);
+                }
+            }
+            msg if msg.needs() <= self.standing(link) => {
+                fx.emit(Event::Message { link, msg: Box::new(msg) });
+            }
+            msg => {
+                let (name, needs) = (msg.name(), msg.needs());
+                let reason = match needs {
+                    Standing::Stranger | Standing::Applicant => {
+                        format!("{name} needs a handshake first: say HELLO")
+                    }
+                    Standing::Member => format!("{name} is taken from certified members only"),
+                    Standing::Seed => format!("{name} is taken from configured seeds only"),
+                };
+                let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
+                self.refuse(link, Cause::NotAllowed, error, fx);
+            }
+        }
+    }
+
+    /// A line came that is no message.
+    pub fn on_garbled(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
+        if self.is_live(link) {
+            let error = ErrorReply::new(ErrorCode::Malformed, reason);
+            self.refuse(link, Cause::Garbled, error, fx);
+        }
+    }
+
+    /// A link ended.
+    pub fn on_closed(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
+        if let Some(entry) = self.links.get(&link) {
+            let bye = entry.bye.clone();
+            self.forget(link, bye.as_deref().unwrap_or(reason), bye.is_some(), fx);
+        }
+    }
+
+    /// A handshake took too long.
+    pub fn on_timer(&mut self, Timer(link): Timer, fx: &mut Fx) {
+        let Some(entry) = self.links.get(&link) else { return };
+        match entry.stage {
+            Stage::Open { .. } => self.hangup(link, "the errand is over", fx),
+            Stage::Probed => self.hangup(link, "probe answered", fx),
+            Stage::Calling { .. } => self.hangup(link, "no answer in time", fx),
+            Stage::Fresh | Stage::Challenged { .. } => {
+                let from = entry.from;
+                let limit = self.config.handshake_timeout.as_secs_f32();
+                let detail = format!("no handshake within {limit} s");
+                let error = ErrorReply::new(ErrorCode::Handshake, detail.clone());
+                fx.emit(Event::Refused { from, cause: Cause::HandshakeTimeout, detail });
+                fx.send(link, error);
+                self.hangup(link, "no handshake in time", fx);
+            }
+        }
+    }
+
+    fn on_hello(&mut self, link: LinkId, hello: Hello, fx: &mut Fx) {
+        let Some(Link { stage: Stage::Fresh, .. }) = self.links.get(&link) else {
+            return self.reject(link, "HELLO must be a caller's first message, once", fx);
+        };
+        if hello.version != VERSION {
+            let reason = format!("version {} is not spoken here, {VERSION} is", hello.version);
+            return self.reject(link, &reason, fx);
+        }
+        if hello.card.key == self.card.key {
+            return self.reject(link, "this is my own key: you called yourself", fx);
+        }
+        let proof_bytes = self.card.proof_bytes(CALLED, &hello.nonce, &hello.card.key);
+        let proof = self.keys.sign(&proof_bytes);
+        let nonce = Nonce::random(&mut self.rng);
+        let (stage, card) = match hello.intent {
+            intent @ (Intent::Link | Intent::Errand) => {
+                let card = Box::new(hello.card);
+                (Stage::Challenged { card, nonce, intent }, self.card.clone())
+            }
+            Intent::Probe => (Stage::Probed, Card { neighbors: Vec::new(), ..self.card.clone() }),
+        };
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.stage = stage;
+        }
+        fx.send(link, HelloAck { version: VERSION, nonce, proof, card });
+    }
+
+    fn on_hello_ack(&mut self, link: LinkId, ack: HelloAck, fx: &mut Fx) {
+        let Some(Link { stage: Stage::Calling { to, intent, nonce }, .. }) = self.links.get(&link)
+        else {
+            return self.reject(link, "HELLO_ACK answers a HELLO, which was not sent", fx);
+        };
+        let (to, intent, nonce) = (*to, *intent, *nonce);
+        let statement = ack.card.proof_bytes(CALLED, &nonce, &self.card.key);
+        let proved = ack.version == VERSION && ack.card.key.verifies(&statement, &ack.proof);
+        match intent {
+            _ if !proved => {
+                self.links.remove(&link);
+                fx.stop_timer(Timer(link));
+                fx.hangup(link);
+                fx.emit(Event::Failed { to, intent, error: CallError::BadProof });
+            }
+            Intent::Probe => {
+                self.links.remove(&link);
+                fx.stop_timer(Timer(link));
+                fx.hangup(link);
+                fx.emit(Event::Answered { to, card: Box::new(ack.card) });
+            }
+            Intent::Link | Intent::Errand if ack.card.endpoint != to => {
+                self.links.remove(&link);
+                fx.stop_timer(Timer(link));
+                fx.hangup(link);
+                let reason = format!("{} answers there", ack.card.endpoint);
+                fx.emit(Event::Failed { to, intent, error: CallError::Rejected(reason) });
+            }
+            Intent::Link | Intent::Errand => {
+                let answer = self.card.proof_bytes(CALLER, &ack.nonce, &ack.card.key);
+                fx.send(link, HelloProof { proof: self.keys.sign(&answer) });
+                self.open_link(link, Box::new(ack.card), (true, intent), fx);
+            }
+        }
+    }
+
+    fn on_hello_proof(&mut self, link: LinkId, HelloProof { proof }: HelloProof, fx: &mut Fx) {
+        let Some(Link { stage: Stage::Challenged { card, nonce, intent }, .. }) =
+            self.links.get(&link)
+        else {
+            return self.reject(link, "HELLO_PROOF answers a HELLO_ACK, which was not sent", fx);
+        };
+        let statement = card.proof_bytes(CALLER, nonce, &self.card.key);
+        if !card.key.verifies(&statement, &proof) {
+            return self.reject(link, "the proof does not match the key in HELLO", fx);
+        }
+        let (card, intent) = (card.clone(), *intent);
+        self.open_link(link, card, (false, intent), fx);
+    }
+
+    fn open_link(
+        &mut self,
+        link: LinkId,
+        card: Box<Card>,
+        (dialed, intent): (bool, Intent),
+        fx: &mut Fx,
+    ) {
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.stage = Stage::Open { card: card.clone(), standing: Standing::Stranger };
+        }
+        match intent {
+            Intent::Link | Intent::Probe => fx.stop_timer(Timer(link)),
+            Intent::Errand => fx.set_timer(Timer(link), ERRAND_MAX),
+        }
+        fx.emit(Event::Opened { link, card, dialed, intent });
+    }
+
+    /// An ERROR during a call is its failure; later it is the node's business.
+    fn on_error(&mut self, link: LinkId, error: ErrorReply, fx: &mut Fx) {
+        let Some(Link { stage: Stage::Calling { to, intent, .. }, .. }) = self.links.get(&link)
+        else {
+            fx.emit(Event::Message { link, msg: Box::new(Message::Error(error)) });
+            return;
+        };
+        let (to, intent) = (*to, *intent);
+        self.links.remove(&link);
+        fx.stop_timer(Timer(link));
+        fx.hangup(link);
+        fx.emit(Event::Failed { to, intent, error: CallError::Rejected(error.reason) });
+    }
+
+    fn reject(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
+        let error = ErrorReply::new(ErrorCode::Handshake, reason);
+        self.refuse(link, Cause::BadHandshake, error, fx);
+        self.hangup(link, reason, fx);
+    }
+
+    fn forget(&mut self, link: LinkId, reason: &str, is_agreed: bool, fx: &mut Fx) {
+        let Some(entry) = self.links.remove(&link) else { return };
+        fx.stop_timer(Timer(link));
+        match entry.stage {
+            Stage::Fresh | Stage::Challenged { .. } | Stage::Probed => {}
+            Stage::Calling { to, intent, .. } => {
+                fx.emit(Event::Failed { to, intent, error: CallError::Silent });
+            }
+            Stage::Open { card, .. } => {
+                fx.emit(Event::Closed { link, card, is_agreed, reason: reason.to_owned() });
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Local commands: a Unix socket in the data directory, one line in, one line out.
+//!
+//! Only the owner of the data directory can reach it: the socket's mode is 0600 before it appears
+//! under its name. What the lines mean is the handler's business. A request costs one thread for a
+//! bounded time, and there is a bound to their number; the node's port knows nothing of all this.
+
+use std::fs::Permissions;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use socket2::SockRef;
+
+use super::files::{DataDir, sync_dir};
+use super::thread;
+use crate::protocol::Never;
+
+/// The longest request in bytes, its newline included.
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// The longest answer in bytes, its newline included: a registry of ten thousand fits.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Requests that are served at a time; more than a person and their scripts need.
+const REQUESTS_MAX: usize = 16;
+
+/// How long a client may take to send its request, and to take each part of its answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause after a failure to accept that would at once repeat itself.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// What answers a request: one line in, one line out, both without their newline.
+pub type Handler = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+/// A server of local commands; stops, and removes its socket, when dropped.
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+    listener: Arc<UnixListener>,
+    /// Taken when dropped, which is the acceptor's sign to stop.
+    open: Option<Sender<Never>>,
+    acceptor: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Serves local commands at [`DataDir::control_path`] of `dir`.
+///
+/// A socket that a crash left there is replaced: whoever made it is gone, since the directory's
+/// lock is ours. `dir` must outlive the server.
+///
+/// # Errors
+///
+/// When the socket cannot be made; a path of more than about 100 bytes is too long for one.
+pub fn serve(dir: &DataDir, handler: Handler) -> io::Result<Control> {
+    let path = dir.control_path();
+    let listener =
+        Arc::new(listen(&path).map_err(|err| at(&path, "serve local commands at", &err))?);
+    let (open, stopping) = bounded(0);
+    let accepting = Arc::clone(&listener);
+    let acceptor = thread::spawn("control", move || {
+        accept_loop(&accepting, &stopping, &handler);
+    })?;
+    Ok(Control {
+        path,
+        listener,
+        open: Some(open),
+        acceptor: Some(acceptor),
+    })
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.open = None;
+        // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
+        if SockRef::from(&*self.listener)
+            .shutdown(Shutdown::Both)
+            .is_err()
+        {
+            let _ = UnixStream::connect(&self.path);
+        }
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Sends `request` to the node that serves `path` and returns its answer, both without newline.
+///
+/// # Errors
+///
+/// When no node serves `path`, or no answer comes within `timeout`.
+pub fn ask(path: &Path, request: &str, timeout: Duration) -> io::Result<String> {
+    exchange(path, request, timeout).map_err(|err| at(path, "ask the node at", &err))
+}
+
+fn exchange(path: &Path, request: &str, timeout: Duration) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    stream.write_all(format!("{request}\n").as_bytes())?;
+    read_line(&stream, ANSWER_BYTES_MAX)
+}
+
+/// The error `err` with what was tried and where.
+fn at(path: &Path, action: &str, err: &io::Error) -> io::Error {
+    let kind = err.kind();
+    let text = if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+        "no node is running there".into()
+    } else if matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+        "no answer in time".into()
+    } else {
+        err.to_string()
+    };
+    io::Error::new(kind, format!("cannot {action} {}: {text}", path.display()))
+}
+
+/// Makes the socket under a draft name, restricts it, and only then gives it its name.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let draft = path.with_extension("new");
+    match std::fs::remove_file(&draft) {
+        Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&draft)?;
+    std::fs::set_permissions(&draft, Permissions::from_mode(0o600))?;
+    std::fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), sync_dir)?;
+    Ok(listener)
+}
+
+fn accept_loop(listener: &UnixListener, stopping: &Receiver<Never>, handler: &Handler) {
+    let serving = Arc::new(AtomicUsize::new(0));
+    loop {
+        let accepted = listener.accept();
+        if stopping.try_recv() == Err(TryRecvError::Disconnected) {
+            return;
+        }
+        match accepted {
+            Ok((stream, _)) => start_answer(stream, &serving, handler),
+            Err(err) if err.kind() == ErrorKind::Interrupted => {}
+            Err(err) => {
+                log::warn!("cannot accept local commands: {err}");
+                if stopping.recv_timeout(BACKOFF) == Err(RecvTimeoutError::Disconnected) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Answers a client on a thread of its own; closes the connection where there is no room for one.
+fn start_answer(stream: UnixStream, serving: &Arc<AtomicUsize>, handler: &Handler) {
+    let place = Place::take(serving);
+    if serving.load(Ordering::Relaxed) > REQUESTS_MAX {
+        log::warn!("refused a local command: {REQUESTS_MAX} are being served");
+        return;
+    }
+    let handler = Arc::clone(handler);
+    let spawned = thread::spawn("command", move || {
+        if let Err(err) = answer(&stream, &handler) {
+            log::debug!("a local command went unanswered: {err}");
+        }
+        drop(place);
+    });
+    if let Err(err) = spawned {
+        log::warn!("refused a local command: {err}");
+    }
+}
+
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(serving: &Arc<AtomicUsize>) -> Self {
+        serving.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(serving))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn answer(mut stream: &UnixStream, handler: &Handler) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+    let request = read_line(stream, REQUEST_BYTES_MAX)?;
+    let mut line = handler(&request);
+    debug_assert!(!line.contains('\n'), "an answer is one line");
+    line.push('\n');
+    stream.write_all(line.as_bytes())
+}
+
+/// Reads one line of at most `max` bytes, and returns it without its newline.
+fn read_line(stream: &UnixStream, max: usize) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(stream.take(max as u64)).read_line(&mut line)?;
+    if line.pop() == Some('\n') {
+        return Ok(line);
+    }
+    let reason = if line.len() + 1 >= max {
+        "the line is too long"
+    } else {
+        "the line is cut short"
+    };
+    Err(io::Error::new(ErrorKind::InvalidData, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn data_dir() -> (tempfile::TempDir, DataDir) {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), "peer", 1).unwrap();
+        (root, dir)
+    }
+
+    fn shout() -> Handler {
+        Arc::new(|request| request.to_uppercase())
+    }
+
+    #[test]
+    fn a_request_is_answered_and_the_socket_is_private() {
+        let (_root, dir) = data_dir();
+        let control = serve(&dir, shout()).unwrap();
+        let path = dir.control_path();
+        assert_eq!(
+            ask(&path, r#"{"ask":"x"}"#, PATIENCE).unwrap(),
+            r#"{"ASK":"X"}"#
+        );
+        let long = "y".repeat(300_000);
+        assert_eq!(ask(&path, &long, PATIENCE).unwrap(), long.to_uppercase());
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        drop(control);
+        assert!(!path.exists());
+        let text = ask(&path, "{}", PATIENCE).unwrap_err().to_string();
+        assert!(
+            text.contains("control.sock") && text.contains("no node is running"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_socket_left_by_a_crash_is_replaced() {
+        let (_root, dir) = data_dir();
+        drop(UnixListener::bind(dir.control_path()).unwrap());
+        assert!(dir.control_path().exists());
+        let _control = serve(&dir, shout()).unwrap();
+        assert_eq!(
+            ask(&dir.control_path(), "again", PATIENCE).unwrap(),
+            "AGAIN"
+        );
+    }
+
+    #[test]
+    fn a_request_that_is_too_long_costs_only_its_connection() {
+        let (_root, dir) = data_dir();
+        let _control = serve(&dir, shout()).unwrap();
+        assert!(
+            ask(
+                &dir.control_path(),
+                &"x".repeat(REQUEST_BYTES_MAX),
+                PATIENCE
+            )
+            .is_err()
+        );
+        assert_eq!(ask(&dir.control_path(), "next", PATIENCE).unwrap(), "NEXT");
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_is_given_up() {
+        let (_root, dir) = data_dir();
+        let (release, gate) = bounded::<()>(0);
+        let stuck = move |_: &str| {
+            let _ = gate.recv();
+            String::new()
+        };
+        let _control = serve(&dir, Arc::new(stuck)).unwrap();
+        let err = ask(&dir.control_path(), "{}", Duration::from_millis(20)).unwrap_err();
+        assert!(err.to_string().contains("no answer in time"), "{err}");
+        drop(release);
+    }
+}

@@ -1,0 +1,189 @@
+//! The acceptor, and what happens to a connection until its dialect is known.
+//!
+//! Invariants:
+//! - The machine never hears of a connection that has not opened in the native dialect: silent
+//!   ones cost a thread for a bounded time, and there is a bound to their number.
+//! - No failure of one connection, and no lack of descriptors or threads, ends the acceptor.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+
+use super::lobby::close;
+use super::options::Connection;
+use super::{Drivable, Driver};
+use crate::model::Time;
+use crate::protocol::{Input, Never};
+use crate::wire::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+
+/// The pause after a failure that would at once repeat itself, for want of descriptors or memory.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// After so long without a failure to accept, the next one is news again and is logged.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(60);
+
+/// How a connection showed what it speaks.
+enum Opening {
+    /// It did, with these bytes, which are part of the conversation.
+    Heard(Dialect, Vec<u8>),
+    /// The other end closed first.
+    Left,
+    /// The deadline passed, or the connection failed.
+    Silent,
+}
+
+impl<M: Drivable> Driver<M> {
+    /// Accepts connections until `stopping` is disconnected.
+    pub(super) fn accept_loop(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        stopping: &Receiver<Never>,
+    ) {
+        let mut last_trouble: Option<Time> = None;
+        loop {
+            let accepted = listener.accept();
+            if stopping.try_recv() == Err(TryRecvError::Disconnected) {
+                return;
+            }
+            match accepted {
+                Ok((stream, from)) => self.receive(stream, from),
+                Err(err) if is_of_one_connection(&err) => {}
+                Err(err) => {
+                    self.counters.accept_errors.add(1);
+                    let now = self.clock.now().mono;
+                    if last_trouble.is_none_or(|last| now.since(last) > TROUBLE_PAUSE) {
+                        log::error!("cannot accept connections: {err}; will keep trying");
+                    }
+                    last_trouble = Some(now);
+                    if self.lobby.evict_oldest() {
+                        self.counters.refused_crowded.add(1);
+                    }
+                    if stopping.recv_timeout(BACKOFF) == Err(RecvTimeoutError::Disconnected) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a new connection a thread, or closes it where there is no room.
+    fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
+        let Some(seat) = self.connections.enter(self.limits.links_max) else {
+            self.counters.refused_full.add(1);
+            return;
+        };
+        let stream = Arc::new(stream);
+        let Some((number, oldest)) = self.lobby.admit(&stream, self.limits.silent_max) else {
+            return;
+        };
+        if let Some(oldest) = oldest {
+            self.counters.refused_crowded.add(1);
+            close(&oldest);
+        }
+        let driver = Arc::clone(self);
+        let spawned = self.crew.spawn(format!("read:{}", from.port()), move || {
+            driver.greet(number, stream, from);
+            drop(seat);
+        });
+        if let Err(err) = spawned {
+            log::debug!("no thread for a connection from {from}: {err}");
+            self.lobby.leave(number);
+            self.counters.refused_full.add(1);
+        }
+    }
+
+    /// Finds out what a connection speaks and serves it to its end.
+    fn greet(self: &Arc<Self>, number: u64, stream: Arc<TcpStream>, from: SocketAddr) {
+        let opening = self.hear_opening(&stream);
+        let is_ours = self.lobby.has_spoken(number);
+        match opening {
+            // It was closed to make room, and counted then.
+            Opening::Heard(..) | Opening::Left | Opening::Silent if !is_ours => {}
+            Opening::Heard(Dialect::Native, bytes) => {
+                self.serve_native(number, stream, bytes, from);
+            }
+            Opening::Heard(dialect, bytes) => {
+                self.serve_other(dialect, Connection::new(stream, bytes, from));
+            }
+            Opening::Left => self.counters.left_silent.add(1),
+            Opening::Silent => self.counters.refused_silent.add(1),
+        }
+        self.lobby.leave(number);
+    }
+
+    fn hear_opening(&self, mut stream: &TcpStream) -> Opening {
+        let deadline = self.clock.now().mono.after(self.limits.handshake_timeout);
+        let mut bytes = vec![0; OPENING_BYTES_MAX];
+        let mut heard = 0;
+        loop {
+            let left = deadline.since(self.clock.now().mono);
+            if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+                return Opening::Silent;
+            }
+            match stream.read(&mut bytes[heard..]) {
+                Ok(0) => return Opening::Left,
+                Ok(len) => heard += len,
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Opening::Silent,
+            }
+            if let Detection::Is(dialect) = detect(&bytes[..heard]) {
+                bytes.truncate(heard);
+                return Opening::Heard(dialect, bytes);
+            }
+        }
+    }
+
+    fn serve_native(
+        self: &Arc<Self>,
+        number: u64,
+        stream: Arc<TcpStream>,
+        opening: Vec<u8>,
+        from: SocketAddr,
+    ) {
+        // Without it, small messages would wait for the acknowledgment of earlier ones.
+        let _ = stream.set_nodelay(true);
+        let hello = |link| Input::Accepted {
+            link,
+            from: from.ip(),
+        };
+        match self.open_link(Arc::clone(&stream), hello) {
+            Ok(opened) => {
+                self.lobby.leave(number);
+                self.counters.links_accepted.add(1);
+                self.read_link(&opened, Connection::new(stream, opening, from));
+            }
+            Err(err) => {
+                log::debug!("no link for a connection from {from}: {err}");
+                self.counters.refused_full.add(1);
+            }
+        }
+    }
+
+    fn serve_other(&self, dialect: Dialect, connection: Connection) {
+        if let Some(server) = self.dialects.get(&dialect) {
+            let _ = connection.stream().set_read_timeout(None);
+            server.serve(connection);
+        } else {
+            let from = connection.from();
+            log::debug!(
+                "closed a connection from {from}: {} is not served",
+                dialect.name()
+            );
+            self.counters.refused_dialect.add(1);
+        }
+    }
+}
+
+/// Whether an accept failed because of the connection that was to be accepted.
+fn is_of_one_connection(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        ErrorKind::Interrupted
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::TimedOut
+    )
+}

@@ -1,0 +1,135 @@
+//! What a driver has done so far, counted at the one place where each thing happens.
+//!
+//! Counters only rise. They are read at any time from any thread and are not a consistent
+//! snapshot: two of them may be an instant apart.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// A number of things that happened.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `amount` more.
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// The number so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// All counters of one driver.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name, in the order of declaration.
+            pub fn each(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get()),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Accepted connections that spoke the native dialect and became links.
+    links_accepted,
+    /// Dialed connections that became links.
+    links_dialed,
+    /// Links that ended.
+    links_closed,
+    /// Attempts to connect that failed.
+    dials_failed,
+    /// Well-formed messages received.
+    lines_in,
+    /// Messages written.
+    lines_out,
+    /// Bytes received on links.
+    bytes_in,
+    /// Bytes written to links.
+    bytes_out,
+    /// Lines that were no message, on connections that stayed usable.
+    garbled,
+    /// Links closed because a line was too long.
+    refused_too_long,
+    /// Links closed because the stream ended within a line.
+    refused_truncated,
+    /// Links closed because their queue was full: the other end does not read.
+    refused_slow,
+    /// Connections closed because they said nothing intelligible before the deadline.
+    refused_silent,
+    /// Silent connections closed to make room for newer ones.
+    refused_crowded,
+    /// Connections closed because no dialect is served for their first bytes.
+    refused_dialect,
+    /// Connections closed because this node had no room: its limit of links, or no thread.
+    refused_full,
+    /// Connections whose other end closed before it said anything, as port probes do.
+    left_silent,
+    /// Failures of the listening socket, for example too many open files.
+    accept_errors,
+    /// Messages of this node that were dropped because they exceed the length of a line.
+    oversized,
+    /// Events dropped because nobody fetched them in time.
+    events_dropped,
+    /// Records written to the journal.
+    journal_records,
+    /// Waits for the disk; each serves all records that had piled up.
+    journal_syncs,
+    /// Rewrites of the journal from a snapshot.
+    journal_rewrites,
+}
+
+/// How many of something exist at present, with a limit.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gauge(Arc<AtomicUsize>);
+
+/// One of them; gone when dropped.
+#[derive(Debug)]
+pub(super) struct Seat(Arc<AtomicUsize>);
+
+impl Gauge {
+    /// Takes a seat unless `max` are taken.
+    pub(super) fn enter(&self, max: usize) -> Option<Seat> {
+        let one_more = |taken| (taken < max).then_some(taken + 1);
+        let entered = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        entered.is_ok().then(|| Seat(Arc::clone(&self.0)))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_has_as_many_seats_as_allowed() {
+        let gauge = Gauge::default();
+        let (one, two) = (gauge.enter(2), gauge.enter(2));
+        assert!(one.is_some() && two.is_some() && gauge.enter(2).is_none());
+        drop(one);
+        assert!(gauge.enter(2).is_some());
+    }
+
+    #[test]
+    fn every_counter_is_listed_under_its_name() {
+        let counters = Counters::default();
+        counters.links_closed.add(3);
+        assert!(counters.each().contains(&("links_closed", 3)));
+    }
+}

@@ -1,0 +1,140 @@
+//! Connecting to others: a thread for each attempt, which then reads the link it made.
+//!
+//! Invariant: each attempt is answered exactly once, and its seat is free before the machine hears
+//! the answer.
+
+use std::io::{self, ErrorKind};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::counters::Seat;
+use super::options::Connection;
+use super::{Drivable, Driver};
+use crate::model::Endpoint;
+use crate::protocol::{DialError, Input, Ticket};
+
+/// An attempt that has what it needs.
+struct Attempt {
+    ticket: Ticket,
+    to: Endpoint,
+    timeout: Duration,
+    /// Held until the attempt is over.
+    dialing: Seat,
+    /// Held until the connection is over.
+    connected: Seat,
+}
+
+impl<M: Drivable> Driver<M> {
+    /// Starts an attempt, or returns the answer if there is no room for one.
+    pub(super) fn start_dial(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        to: Endpoint,
+        timeout: Duration,
+    ) -> Option<Input<M>> {
+        let busy = Input::DialFailed {
+            ticket,
+            reason: DialError::Busy,
+        };
+        let dialing = self.dials.enter(self.limits.dials_max);
+        let connected = self.connections.enter(self.limits.links_max);
+        let (Some(dialing), Some(connected)) = (dialing, connected) else {
+            self.counters.dials_failed.add(1);
+            return Some(busy);
+        };
+        let attempt = Attempt {
+            ticket,
+            to,
+            timeout,
+            dialing,
+            connected,
+        };
+        let driver = Arc::clone(self);
+        let spawned = self
+            .crew
+            .spawn(format!("dial:{}", to.port()), move || driver.dial(attempt));
+        spawned.is_err().then(|| {
+            self.counters.dials_failed.add(1);
+            busy
+        })
+    }
+
+    fn dial(self: &Arc<Self>, attempt: Attempt) {
+        let Attempt {
+            ticket,
+            to,
+            timeout,
+            dialing,
+            connected,
+        } = attempt;
+        let stream = self.connect(to, timeout);
+        drop(dialing);
+        let outcome = stream.and_then(|stream| {
+            let hello = |link| Input::Dialed { ticket, link };
+            Ok((self.open_link(Arc::clone(&stream), hello)?, stream))
+        });
+        match outcome {
+            Ok((opened, stream)) => {
+                self.counters.links_dialed.add(1);
+                let connection = Connection::new(stream, Vec::new(), to.socket_addr());
+                self.read_link(&opened, connection);
+            }
+            Err(err) => {
+                log::debug!("cannot connect to {to}: {err}");
+                self.counters.dials_failed.add(1);
+                self.submit(Input::DialFailed {
+                    ticket,
+                    reason: reason(&err),
+                });
+            }
+        }
+        drop(connected);
+    }
+
+    /// Connects, in such a way that stopping the node ends the attempt.
+    fn connect(&self, to: Endpoint, timeout: Duration) -> io::Result<Arc<TcpStream>> {
+        let addr = to.socket_addr();
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        let stream = Arc::new(TcpStream::from(socket));
+        let Some(number) = self.lobby.admit_dial(&stream) else {
+            return Err(io::Error::other("this node is stopping"));
+        };
+        let outcome = SockRef::from(&*stream).connect_timeout(&addr.into(), timeout);
+        self.lobby.leave(number);
+        outcome?;
+        // Where nobody listens on a port that the system also hands out to callers, it may hand
+        // out that very port: the socket is then connected with itself.
+        if stream.local_addr()? == stream.peer_addr()? {
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+}
+
+fn reason(err: &io::Error) -> DialError {
+    let kind = err.kind();
+    if kind == ErrorKind::ConnectionRefused {
+        DialError::Refused
+    } else if matches!(kind, ErrorKind::TimedOut | ErrorKind::WouldBlock) {
+        DialError::TimedOut
+    } else if is_own_shortage(err) {
+        DialError::Busy
+    } else {
+        DialError::Unreachable
+    }
+}
+
+/// Whether this node has run out of local ports, memory or open files.
+fn is_own_shortage(err: &io::Error) -> bool {
+    // The process's and the system's limit of open files, for which there is no `ErrorKind`.
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    matches!(
+        err.kind(),
+        ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory
+    ) || matches!(err.raw_os_error(), Some(EMFILE | ENFILE))
+}

@@ -1,0 +1,302 @@
+//! One link: a connection of the native dialect, with a thread that reads and one that writes.
+//!
+//! Invariants:
+//! - The machine hears of the link before anything from it, and of its end exactly once: both are
+//!   told by the reading thread alone.
+//! - A thread blocks on this link's socket or queue only, so a stuck link holds up no other.
+//! - A closed link drains first: the writer empties the queue and ends its direction, then gives
+//!   the other end a moment to read, and only then lets go. (Closing a socket with unread input
+//!   resets the connection, and the last words would be lost.)
+
+use std::borrow::Cow;
+use std::io::{self, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::counters::Counters;
+use super::lobby::close;
+use super::options::Connection;
+use super::{Drivable, Driver};
+use crate::model::Time;
+use crate::protocol::message::{ErrorCode, ErrorReply};
+use crate::protocol::{Input, LinkId, Never};
+use crate::wire::line::{LineReader, ReadError};
+
+/// One encoded message, shared by all links it goes to. One pointer wide: a queue reserves its
+/// memory in advance.
+pub(super) type Frame = Arc<Vec<u8>>;
+
+/// Messages that may wait on one link.
+///
+/// Room for a burst (a registry in pages, a flood after a healed partition) at 16 KiB of memory; a
+/// link that is further behind is closed, because its other end does not read.
+pub(super) const QUEUE_FRAMES_MAX: usize = 1024;
+
+/// Bytes that may wait on one link: a queue of long messages must not eat the machine.
+const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A batch is written once it has this many bytes, even if more is queued.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// The buffer of each reader. Most messages fit several times; longer ones pass through it.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
+
+/// How long the other end may take to read our last words and close.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What is read and thrown away meanwhile, at most.
+const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What both threads and the state know of a link.
+pub(super) struct Link {
+    stream: Arc<TcpStream>,
+    /// Bytes enqueued and not yet written.
+    queued: AtomicUsize,
+    /// Why the link ended or is to end; the first reason stands.
+    end: OnceLock<String>,
+}
+
+/// What became of a frame.
+pub(super) enum Enqueued {
+    /// It is queued.
+    Yes,
+    /// The queue has no room.
+    Full,
+    /// Nobody writes any more.
+    WriterGone,
+}
+
+impl Link {
+    /// Queues `frame` without blocking. Called under the lock only, which makes the order.
+    pub(super) fn enqueue(&self, frames: &Sender<Frame>, frame: Frame) -> Enqueued {
+        let len = frame.len();
+        if self.queued.load(Ordering::Relaxed) + len > QUEUE_BYTES_MAX {
+            return Enqueued::Full;
+        }
+        self.queued.fetch_add(len, Ordering::Relaxed);
+        match frames.try_send(frame) {
+            Ok(()) => Enqueued::Yes,
+            Err(TrySendError::Full(_)) => Enqueued::Full,
+            Err(TrySendError::Disconnected(_)) => Enqueued::WriterGone,
+        }
+    }
+
+    /// States why the link ends, unless that is already known.
+    pub(super) fn set_end(&self, reason: String) {
+        let _ = self.end.set(reason);
+    }
+
+    /// Ends the connection at once, which wakes both threads.
+    pub(super) fn cut(&self) {
+        close(&self.stream);
+    }
+}
+
+/// The reading end of a link, held by the thread that will read it.
+pub(super) struct Opened {
+    id: LinkId,
+    link: Arc<Link>,
+    /// Dropped when the reader has ended.
+    _reading: Sender<Never>,
+}
+
+impl<M: Drivable> Driver<M> {
+    /// Makes a connection a link, starts its writer, and hands the machine what `hello` says.
+    ///
+    /// # Errors
+    ///
+    /// When there is no thread to be had, or the node is stopping; the connection is then closed
+    /// and the machine has not heard of it.
+    pub(super) fn open_link(
+        self: &Arc<Self>,
+        stream: Arc<TcpStream>,
+        hello: impl FnOnce(LinkId) -> Input<M>,
+    ) -> io::Result<Opened> {
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(Some(self.limits.write_timeout))?;
+        let port = stream.peer_addr()?.port();
+        let link = Arc::new(Link {
+            stream,
+            queued: AtomicUsize::new(0),
+            end: OnceLock::new(),
+        });
+        let (frames, queue) = bounded(QUEUE_FRAMES_MAX);
+        let (reading, reader_done) = bounded(0);
+        let (driver, writing) = (Arc::clone(self), Arc::clone(&link));
+        self.crew.spawn(format!("write:{port}"), move || {
+            driver.write_link(&writing, &queue, &reader_done);
+        })?;
+        let state = self.lock();
+        if !state.is_running() {
+            return Err(io::Error::other("this node is stopping"));
+        }
+        let id = self.with(state, |state, now| {
+            let id = state.add_link(Arc::clone(&link), frames);
+            state.step(now, hello(id));
+            id
+        });
+        Ok(Opened {
+            id,
+            link,
+            _reading: reading,
+        })
+    }
+
+    /// Reads a link to its end, on the calling thread.
+    pub(super) fn read_link(self: &Arc<Self>, opened: &Opened, connection: Connection) {
+        let id = opened.id;
+        let input = Counting {
+            connection,
+            counters: &self.counters,
+        };
+        let mut reader = LineReader::new(BufReader::with_capacity(READ_BUFFER_BYTES, input));
+        let end = self.read_lines(id, &mut reader);
+        let _ = opened.link.end.set(end);
+        if !self.lock().is_open(id) {
+            // Our last words may be on their way: see the invariant on closing.
+            let rest = reader.into_inner().into_inner().connection;
+            let _ = io::copy(&mut rest.take(DISCARD_BYTES_MAX), &mut io::sink());
+        }
+        self.counters.links_closed.add(1);
+        let reason = opened.link.end.get().cloned().unwrap_or_default();
+        self.with(self.lock(), |state, now| {
+            state.remove_link(id);
+            state.step(now, Input::Closed { link: id, reason });
+        });
+    }
+
+    /// Hands over message after message; returns why no more will come.
+    fn read_lines<R: Read>(
+        self: &Arc<Self>,
+        id: LinkId,
+        reader: &mut LineReader<BufReader<R>>,
+    ) -> String {
+        loop {
+            let input = match reader.read() {
+                Ok(Some(msg)) => {
+                    self.counters.lines_in.add(1);
+                    Input::Received { link: id, msg }
+                }
+                Ok(None) => return "closed by the other end".into(),
+                Err(ReadError::Malformed { reason }) => {
+                    self.counters.garbled.add(1);
+                    Input::Garbled { link: id, reason }
+                }
+                Err(err @ (ReadError::Io(_) | ReadError::TooLong | ReadError::Truncated)) => {
+                    self.refuse(id, &err);
+                    return err.to_string();
+                }
+            };
+            if !self.deliver(id, input) {
+                return "closed by this node".into();
+            }
+        }
+    }
+
+    /// Submits what came by a link; false when the machine no longer wants to hear from it.
+    ///
+    /// Pauses while the outbox is full: if the disk cannot keep up, the network must not.
+    fn deliver(self: &Arc<Self>, id: LinkId, input: Input<M>) -> bool {
+        let mut state = self.lock();
+        while state.outbox.is_full() && state.is_running() {
+            state.readers_paused += 1;
+            state = self.outbox_moved.wait(state).expect("a handler panicked");
+            state.readers_paused -= 1;
+        }
+        if !state.is_open(id) {
+            return false;
+        }
+        self.with(state, |state, now| state.step(now, input));
+        true
+    }
+
+    /// Says why a link cannot go on, where that can still be said, and closes it.
+    fn refuse(self: &Arc<Self>, id: LinkId, err: &ReadError) {
+        match err {
+            ReadError::TooLong => self.counters.refused_too_long.add(1),
+            ReadError::Truncated => self.counters.refused_truncated.add(1),
+            ReadError::Io(_) | ReadError::Malformed { .. } => return,
+        }
+        let reason = err.to_string();
+        self.with(self.lock(), |state, _| {
+            if state.is_open(id) {
+                let reply = ErrorReply::new(ErrorCode::Malformed, reason.as_str());
+                state.send_unjournaled(id, reply.into());
+                state.hang_up(id, &reason);
+            }
+        });
+    }
+
+    /// Writes a link's queue until it is closed, then lets go of the connection.
+    fn write_link(&self, link: &Link, queue: &Receiver<Frame>, reader_done: &Receiver<Never>) {
+        match self.write_frames(link, queue) {
+            Ok(()) => {
+                let _ = link.stream.shutdown(Shutdown::Write);
+                // Nothing is ever sent here: it ends when the reader does, or in time.
+                let _ = reader_done.recv_timeout(LINGER);
+            }
+            Err(err) => link.set_end(format!("cannot write: {err}")),
+        }
+        link.cut();
+    }
+
+    fn write_frames(&self, link: &Link, queue: &Receiver<Frame>) -> io::Result<()> {
+        let mut drained_by = None;
+        while let Ok(first) = queue.recv() {
+            let mut batch = Cow::Borrowed(first.as_slice());
+            let mut lines = 1;
+            while batch.len() < BATCH_BYTES
+                && let Ok(frame) = queue.try_recv()
+            {
+                batch.to_mut().extend_from_slice(&frame);
+                lines += 1;
+            }
+            let limit = self.clock.now().mono.after(self.limits.write_timeout);
+            let deadline = if link.end.get().is_some() {
+                *drained_by.get_or_insert(limit)
+            } else {
+                limit
+            };
+            self.write_by(&link.stream, &batch, deadline)?;
+            link.queued.fetch_sub(batch.len(), Ordering::Relaxed);
+            self.counters.lines_out.add(lines);
+            self.counters.bytes_out.add(batch.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Writes all of `bytes`. An other end that takes a byte now and then gains no time by it.
+    fn write_by(&self, mut stream: &TcpStream, bytes: &[u8], deadline: Time) -> io::Result<()> {
+        let mut left = bytes;
+        while !left.is_empty() {
+            match stream.write(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => left = &left[len..],
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+            if !left.is_empty() && self.clock.now().mono >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A connection whose incoming bytes are counted.
+struct Counting<'a> {
+    connection: Connection,
+    counters: &'a Counters,
+}
+
+impl Read for Counting<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.connection.read(buf)?;
+        self.counters.bytes_in.add(len as u64);
+        Ok(len)
+    }
+}

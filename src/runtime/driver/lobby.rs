@@ -1,0 +1,128 @@
+//! Connections that are not links: silent ones, guests of other dialects, and dials under way.
+//!
+//! They are kept here only so that they can be closed: the oldest silent one when there are too
+//! many, all of them when the node stops. Reading and writing is the business of their threads.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// All sockets of a node that are not links.
+#[derive(Debug, Default)]
+pub(super) struct Lobby(Mutex<Sockets>);
+
+#[derive(Debug, Default)]
+struct Sockets {
+    next: u64,
+    /// In the order of their coming.
+    silent: BTreeMap<u64, Arc<TcpStream>>,
+    dials: BTreeMap<u64, Arc<TcpStream>>,
+    guests: BTreeMap<u64, Arc<TcpStream>>,
+    is_closed: bool,
+}
+
+impl Lobby {
+    /// Takes in an accepted connection that has said nothing yet, under a new number.
+    ///
+    /// `None` when the node is stopping. When more than `max` are silent, the oldest is returned
+    /// for the caller to close.
+    pub(super) fn admit(
+        &self,
+        stream: &Arc<TcpStream>,
+        max: usize,
+    ) -> Option<(u64, Option<Arc<TcpStream>>)> {
+        let mut sockets = self.lock();
+        let number = sockets.number()?;
+        sockets.silent.insert(number, Arc::clone(stream));
+        let crowded = sockets.silent.len() > max;
+        let oldest = if crowded {
+            sockets.silent.pop_first()
+        } else {
+            None
+        };
+        Some((number, oldest.map(|(_, stream)| stream)))
+    }
+
+    /// Takes in a socket that is about to connect; `None` when the node is stopping.
+    pub(super) fn admit_dial(&self, stream: &Arc<TcpStream>) -> Option<u64> {
+        let mut sockets = self.lock();
+        let number = sockets.number()?;
+        sockets.dials.insert(number, Arc::clone(stream));
+        Some(number)
+    }
+
+    /// A silent connection has spoken; false when it was closed in the meantime.
+    pub(super) fn has_spoken(&self, number: u64) -> bool {
+        let mut sockets = self.lock();
+        match sockets.silent.remove(&number) {
+            Some(stream) => sockets.guests.insert(number, stream).is_none(),
+            None => false,
+        }
+    }
+
+    /// Forgets a connection; false when the node has closed it.
+    pub(super) fn leave(&self, number: u64) -> bool {
+        let mut sockets = self.lock();
+        let Sockets {
+            silent,
+            dials,
+            guests,
+            ..
+        } = &mut *sockets;
+        [silent, dials, guests]
+            .into_iter()
+            .any(|kind| kind.remove(&number).is_some())
+    }
+
+    /// Closes the connection that has been silent for longest; false when none is silent.
+    pub(super) fn evict_oldest(&self) -> bool {
+        let oldest = self.lock().silent.pop_first();
+        oldest.is_some_and(|(_, stream)| {
+            close(&stream);
+            true
+        })
+    }
+
+    /// Admits nobody from now on, and closes what is silent or not yet connected.
+    pub(super) fn shut(&self) {
+        let mut sockets = self.lock();
+        sockets.is_closed = true;
+        let (silent, dials) = (
+            mem::take(&mut sockets.silent),
+            mem::take(&mut sockets.dials),
+        );
+        drop(sockets);
+        silent
+            .values()
+            .chain(dials.values())
+            .for_each(|stream| close(stream));
+    }
+
+    /// Closes everything that is left; comes after [`Self::shut`].
+    pub(super) fn clear(&self) {
+        let guests = mem::take(&mut self.lock().guests);
+        guests.values().for_each(|stream| close(stream));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sockets> {
+        self.0.lock().expect("nothing under this lock can panic")
+    }
+}
+
+impl Sockets {
+    /// A new number, unless the lobby is closed.
+    const fn number(&mut self) -> Option<u64> {
+        if self.is_closed {
+            return None;
+        }
+        self.next += 1;
+        Some(self.next)
+    }
+}
+
+/// Ends both directions, which wakes whoever is blocked on the socket.
+pub(super) fn close(stream: &TcpStream) {
+    // It fails when the other end has already reset the connection: the goal is reached.
+    let _ = stream.shutdown(Shutdown::Both);
+}

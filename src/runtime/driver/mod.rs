@@ -1,0 +1,370 @@
+//! The driver: one node on real sockets, real disks and real threads.
+//!
+//! Threads: `accept`; per link a reader (`read:PORT`, or `dial:PORT` where this node called) and a
+//! writer (`write:PORT`); `timers`; `journal`; short-lived `ping`. All of them block; none polls.
+//!
+//! Invariants, beside those of the contract in [`crate::protocol`]:
+//! - One lock guards machine, deadlines, links and outbox; nothing blocks while it is held.
+//! - A stopped deadline cannot fire: deadlines and machine share the lock.
+//! - What a machine decides after a record leaves the node after the record is on disk.
+//! - After [`Driver::stop`] no thread of the driver is left, and its port is free.
+
+mod accept;
+pub mod counters;
+mod dial;
+mod disk;
+mod link;
+mod lobby;
+pub mod options;
+mod outbox;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::counters::{Counters, Gauge};
+use self::lobby::Lobby;
+use self::options::{Dialects, Limits, Options};
+use self::state::{Armed, Chore, Phase, State};
+use super::clock::Clock;
+use super::journal::{Journal, JournalError};
+use super::ping::{self, PINGS_MAX};
+use super::thread::Crew;
+use crate::model::Now;
+use crate::protocol::{HostAnswer, Input, Machine, Never};
+
+/// How long threads may take to end once their sockets are shut: only a disk or a `ping` that
+/// hangs can need it.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// What a machine needs to be so that threads can share it and a journal can hold its records.
+pub trait Drivable:
+    Machine<Timer: Send, Record: Send + Serialize + DeserializeOwned, Event: Send, Command: Send>
+    + Send
+    + 'static
+{
+}
+
+impl<M> Drivable for M where
+    M: Machine<
+            Timer: Send,
+            Record: Send + Serialize + DeserializeOwned,
+            Event: Send,
+            Command: Send,
+        > + Send
+        + 'static
+{
+}
+
+/// One node at work.
+pub struct Driver<M: Drivable> {
+    state: Mutex<State<M>>,
+    /// The earliest deadline came closer, or the node stops.
+    deadline_moved: Condvar,
+    /// There are records to write, or the node stops.
+    disk_wanted: Condvar,
+    /// The outbox has room again, or the journal thread has ended.
+    outbox_moved: Condvar,
+    clock: Clock,
+    counters: Arc<Counters>,
+    limits: Limits,
+    dialects: Dialects,
+    crew: Crew,
+    lobby: Lobby,
+    connections: Gauge,
+    dials: Gauge,
+    pings: Gauge,
+    /// `None` once the door is closed.
+    door: Mutex<Option<Door>>,
+    failure: Sender<JournalError>,
+    failed: Receiver<JournalError>,
+}
+
+/// The listening socket, and the acceptor's sign to stop: this sender's end.
+struct Door {
+    listener: Arc<TcpListener>,
+    open: Sender<Never>,
+}
+
+impl<M: Drivable> Driver<M> {
+    /// Starts a node: hands it [`Input::Start`], and only then accepts connections.
+    ///
+    /// The caller has replayed `journal` into `machine`.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no room for the first threads; whatever had started is stopped again.
+    pub fn start(
+        machine: M,
+        listener: TcpListener,
+        journal: Journal<M::Record>,
+        options: Options<M::Event>,
+    ) -> io::Result<Arc<Self>> {
+        let counters = Arc::new(Counters::default());
+        let (open, stopping) = bounded(0);
+        let (failure, failed) = bounded(1);
+        let listener = Arc::new(listener);
+        let driver = Arc::new(Self {
+            state: Mutex::new(State::new(machine, options.events, Arc::clone(&counters))),
+            deadline_moved: Condvar::new(),
+            disk_wanted: Condvar::new(),
+            outbox_moved: Condvar::new(),
+            clock: Clock::start(),
+            counters,
+            limits: options.limits,
+            dialects: options.dialects,
+            crew: Crew::default(),
+            lobby: Lobby::default(),
+            connections: Gauge::default(),
+            dials: Gauge::default(),
+            pings: Gauge::default(),
+            door: Mutex::new(Some(Door {
+                listener: Arc::clone(&listener),
+                open,
+            })),
+            failure,
+            failed,
+        });
+        let started = driver.start_threads(listener, stopping, journal);
+        if let Err(err) = started {
+            driver.stop(Duration::ZERO);
+            return Err(err);
+        }
+        Ok(driver)
+    }
+
+    fn start_threads(
+        self: &Arc<Self>,
+        listener: Arc<TcpListener>,
+        stopping: Receiver<Never>,
+        journal: Journal<M::Record>,
+    ) -> io::Result<()> {
+        let driver = Arc::clone(self);
+        self.crew
+            .spawn("journal", move || driver.journal_loop(journal))?;
+        self.submit(Input::Start);
+        let driver = Arc::clone(self);
+        self.crew.spawn("timers", move || driver.timer_loop())?;
+        let driver = Arc::clone(self);
+        self.crew
+            .spawn("accept", move || driver.accept_loop(&listener, &stopping))
+    }
+
+    /// Hands the machine one input and carries out its effects. Callable from any thread; returns
+    /// when every effect is carried out or waits for the disk. Without effect once stopping.
+    pub fn submit(self: &Arc<Self>, input: Input<M>) {
+        self.with(self.lock(), |state, now| state.step(now, input));
+    }
+
+    /// Looks at the machine, between two inputs. The node stands still meanwhile: be brief.
+    pub fn inspect<R>(&self, look: impl FnOnce(&M, Now) -> R) -> R {
+        let state = self.lock();
+        look(&state.machine, self.clock.now())
+    }
+
+    /// What the driver has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Where the one message comes that the disk has failed. The node has then stopped deciding,
+    /// and its links are cut; what remains is to [`Self::stop`] it and to exit with a failure.
+    pub const fn failed(&self) -> &Receiver<JournalError> {
+        &self.failed
+    }
+
+    /// Stops the node: accepts and decides no more, syncs the journal, gives writers up to `grace`
+    /// to drain, ends all threads. Must not be called from one of them.
+    ///
+    /// What the machine should still say (a goodbye) is submitted before. A second call waits for
+    /// the same end.
+    pub fn stop(self: &Arc<Self>, grace: Duration) {
+        let deadline = self.clock.now().mono.after(grace);
+        self.with(self.lock(), |state, _| {
+            if state.is_running() {
+                state.phase = Phase::Stopping;
+            }
+        });
+        self.close_door();
+        self.lobby.shut();
+        let mut state = self.lock();
+        while !state.disk_is_done {
+            let left = deadline.since(self.clock.now().mono);
+            if left.is_zero() {
+                break;
+            }
+            state = self
+                .outbox_moved
+                .wait_timeout(state, left)
+                .expect("a handler panicked")
+                .0;
+        }
+        self.with(state, |state, _| state.hang_up_all("this node is stopping"));
+        if self.crew.wait(&self.clock, deadline) == 0 {
+            return;
+        }
+        self.with(self.lock(), |state, _| state.cut_all());
+        self.lobby.clear();
+        let deadline = self.clock.now().mono.after(CUT_GRACE);
+        let left = self.crew.wait(&self.clock, deadline);
+        if left > 0 {
+            log::warn!("{left} threads have not ended {CUT_GRACE:?} after their sockets were shut");
+        }
+    }
+
+    /// Stops accepting, and wakes every thread so that it sees what has changed.
+    fn close_door(&self) {
+        let door = self
+            .door
+            .lock()
+            .expect("nothing under this lock can panic")
+            .take();
+        if let Some(door) = door {
+            let listener = door.listener;
+            drop(door.open);
+            // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
+            if socket2::SockRef::from(&*listener)
+                .shutdown(Shutdown::Both)
+                .is_err()
+            {
+                let _ = listener.local_addr().map(knock);
+            }
+        }
+        self.deadline_moved.notify_all();
+        self.disk_wanted.notify_all();
+        self.outbox_moved.notify_all();
+    }
+
+    /// Fires deadlines as they come, until the node stops.
+    fn timer_loop(self: &Arc<Self>) {
+        loop {
+            let state = self.lock();
+            if !state.is_running() {
+                return;
+            }
+            self.with(state, |state, now| {
+                while let Some(timer) = state.timers.pop_due(now.mono) {
+                    state.step(self.clock.now(), Input::Expired(timer));
+                }
+            });
+            self.await_deadline();
+        }
+    }
+
+    fn await_deadline(&self) {
+        let mut state = self.lock();
+        if !state.is_running() {
+            return;
+        }
+        state = match state.timers.next() {
+            None => {
+                state.armed = Armed::Forever;
+                self.deadline_moved.wait(state).expect("a handler panicked")
+            }
+            Some(deadline) => {
+                state.armed = Armed::Until(deadline);
+                let left = deadline.since(self.clock.now().mono);
+                self.deadline_moved
+                    .wait_timeout(state, left)
+                    .expect("a handler panicked")
+                    .0
+            }
+        };
+        state.armed = Armed::Busy;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<M>> {
+        self.state.lock().expect("a handler panicked")
+    }
+
+    /// Does `work` under the lock, then what it left to be done without.
+    fn with<R>(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State<M>>,
+        work: impl FnOnce(&mut State<M>, Now) -> R,
+    ) -> R {
+        let result = work(&mut state, self.clock.now());
+        let mut chores = VecDeque::from(self.release(state));
+        while let Some(chore) = chores.pop_front() {
+            if let Some(answer) = self.do_chore(chore) {
+                let mut state = self.lock();
+                state.step(self.clock.now(), answer);
+                chores.extend(self.release(state));
+            }
+        }
+        result
+    }
+
+    /// Releases the lock, wakes the threads that have something to do now, and returns the rest.
+    fn release(&self, mut state: MutexGuard<'_, State<M>>) -> Vec<Chore> {
+        let timers = state.needs_timer_thread();
+        let disk = state.disk_is_idle && state.outbox.has_lines();
+        if disk {
+            // One wake-up is enough, and each costs a system call.
+            state.disk_is_idle = false;
+        }
+        let chores = state.take_chores();
+        drop(state);
+        if timers {
+            self.deadline_moved.notify_one();
+        }
+        if disk {
+            self.disk_wanted.notify_one();
+        }
+        chores
+    }
+
+    /// Does what must not be done under the lock; returns what the machine must hear at once.
+    fn do_chore(self: &Arc<Self>, chore: Chore) -> Option<Input<M>> {
+        match chore {
+            Chore::Cut(link) => {
+                link.cut();
+                None
+            }
+            Chore::Dial {
+                ticket,
+                to,
+                timeout,
+            } => self.start_dial(ticket, to, timeout),
+            Chore::PingHost(host) => self.start_ping(host),
+        }
+    }
+
+    fn start_ping(self: &Arc<Self>, host: IpAddr) -> Option<Input<M>> {
+        let no_ping = Input::HostPinged {
+            host,
+            answer: HostAnswer::NoPing,
+        };
+        let Some(seat) = self.pings.enter(PINGS_MAX) else {
+            return Some(no_ping);
+        };
+        let driver = Arc::clone(self);
+        let spawned = self.crew.spawn("ping", move || {
+            let answer = ping::ask(host, &driver.clock);
+            drop(seat);
+            driver.submit(Input::HostPinged { host, answer });
+        });
+        spawned.is_err().then_some(no_ping)
+    }
+}
+
+/// Connects to a listener of this process once, and hangs up.
+fn knock(addr: SocketAddr) {
+    let mut addr = addr;
+    if addr.ip().is_unspecified() {
+        addr.set_ip(match addr {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let _ = TcpStream::connect_timeout(&addr, Duration::from_secs(1));
+}

@@ -1,0 +1,112 @@
+//! What a driver is told at its start: its limits, and who serves which dialect.
+
+use std::collections::BTreeMap;
+use std::io::{self, Cursor, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use crate::model::Now;
+use crate::wire::dialect::Dialect;
+
+/// The bounds of one node. Every one protects the process from the other ends of its sockets.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long an accepted connection may take until its dialect is clear.
+    pub handshake_timeout: Duration,
+    /// How long one batch of messages may take to be written, and a closed link to drain.
+    /// Shorter loses links to a busy other end; longer holds memory for a dead one.
+    pub write_timeout: Duration,
+    /// Accepted connections that have said nothing yet; above this the oldest is closed.
+    pub silent_max: usize,
+    /// Connections of all kinds; above this new ones are closed at once.
+    pub links_max: usize,
+    /// Attempts to connect at a time; each holds a thread.
+    pub dials_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(10),
+            silent_max: 512,
+            links_max: 8192,
+            dials_max: 256,
+        }
+    }
+}
+
+/// What a driver is told at its start. `E` is the machine's event.
+pub struct Options<E> {
+    /// Where events go, with the moment at which they were decided. When it is full, events are
+    /// dropped and counted: a slow reader of reports must not stop the node.
+    pub events: Sender<(Now, E)>,
+    /// The bounds.
+    pub limits: Limits,
+    /// Who serves accepted connections that do not speak the native dialect.
+    pub dialects: Dialects,
+}
+
+impl<E> Options<E> {
+    /// Default limits, and no dialect but the native one.
+    pub fn new(events: Sender<(Now, E)>) -> Self {
+        Self {
+            events,
+            limits: Limits::default(),
+            dialects: Dialects::new(),
+        }
+    }
+}
+
+/// The server of each dialect; connections of a dialect without one are closed and counted.
+///
+/// [`Dialect::Native`] needs none: its connections become links.
+pub type Dialects = BTreeMap<Dialect, Arc<dyn Serve>>;
+
+/// Serves connections of one dialect.
+pub trait Serve: Send + Sync {
+    /// Serves one connection to its end, on a thread of its own with a small stack.
+    ///
+    /// When the node stops, the socket is shut down under the server's hands; it must then return.
+    fn serve(&self, connection: Connection);
+}
+
+/// An accepted connection whose dialect is known. Reading starts at its very first byte.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Arc<TcpStream>,
+    opening: Cursor<Vec<u8>>,
+    from: SocketAddr,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Arc<TcpStream>, opening: Vec<u8>, from: SocketAddr) -> Self {
+        Self {
+            stream,
+            opening: Cursor::new(opening),
+            from,
+        }
+    }
+
+    /// Where it comes from.
+    pub const fn from(&self) -> SocketAddr {
+        self.from
+    }
+
+    /// The socket, for writing and for time-outs; to read, use the connection itself.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.opening.read(buf)? {
+            0 => (&*self.stream).read(buf),
+            some => Ok(some),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What may not leave the node yet, because the journal does not have what it rests on.
+//!
+//! Invariants:
+//! - An effect leaves only when every record that was persisted before it is on disk.
+//! - Effects leave in the order in which they were decided.
+//!
+//! Pure bookkeeping: the journal thread tells what the disk has, the state carries the effects out.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
+use crate::model::Now;
+use crate::protocol::{Effect, Kind};
+use crate::runtime::journal::Lines;
+
+/// Waiting effects from which on readers pause until the disk has caught up.
+///
+/// At a few hundred bytes each this is some megabytes, and seconds of traffic.
+const EFFECTS_MAX: usize = 16 * 1024;
+
+/// The effects that wait for the disk, and the records they wait for.
+pub(super) struct Outbox<K: Kind> {
+    lines: Lines,
+    /// Records persisted so far.
+    appended: u64,
+    /// Records on disk so far.
+    synced: u64,
+    waiting: VecDeque<Waiting<K>>,
+}
+
+struct Waiting<K: Kind> {
+    /// The records that must be on disk first.
+    records: u64,
+    now: Now,
+    effect: Effect<K>,
+}
+
+impl<K: Kind> Default for Outbox<K> {
+    fn default() -> Self {
+        Self {
+            lines: Lines::default(),
+            appended: 0,
+            synced: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
+impl<K: Kind<Record: Serialize>> Outbox<K> {
+    /// Takes a record for the journal; whatever is admitted from now on waits for it.
+    pub(super) fn persist(&mut self, record: &K::Record) {
+        self.lines.push(record);
+        self.appended += 1;
+    }
+
+    /// Gives `effect` back if it may leave at once, or keeps it.
+    pub(super) fn admit(&mut self, now: Now, effect: Effect<K>) -> Option<Effect<K>> {
+        if self.synced == self.appended && self.waiting.is_empty() {
+            return Some(effect);
+        }
+        self.waiting.push_back(Waiting {
+            records: self.appended,
+            now,
+            effect,
+        });
+        None
+    }
+
+    /// Whether the journal thread has something to write.
+    pub(super) const fn has_lines(&self) -> bool {
+        !self.lines.is_empty()
+    }
+
+    /// Moves the records not yet written into the empty `lines`; returns how many records there
+    /// will be on disk once these are.
+    pub(super) fn take_lines(&mut self, lines: &mut Lines) -> u64 {
+        debug_assert!(
+            lines.is_empty(),
+            "records are written before more are taken"
+        );
+        std::mem::swap(&mut self.lines, lines);
+        self.appended
+    }
+
+    /// Forgets the records not yet written because a snapshot holds them; returns as
+    /// [`Self::take_lines`] does.
+    pub(super) fn skip_lines(&mut self) -> u64 {
+        self.lines.clear();
+        self.appended
+    }
+
+    /// The disk has the first `records` records; returns how many of them are new there.
+    pub(super) fn set_synced(&mut self, records: u64) -> u64 {
+        debug_assert!(self.synced <= records && records <= self.appended);
+        let fresh = records - self.synced;
+        self.synced = records;
+        fresh
+    }
+
+    /// Takes the next effect that may leave now, with the moment at which it was decided.
+    pub(super) fn pop_ready(&mut self) -> Option<(Now, Effect<K>)> {
+        let ready = self.waiting.front()?.records <= self.synced;
+        let first = if ready {
+            self.waiting.pop_front()?
+        } else {
+            return None;
+        };
+        if self.waiting.is_empty() {
+            // A burst must not hold its memory forever.
+            self.waiting.shrink_to(64);
+        }
+        Some((first.now, first.effect))
+    }
+
+    /// Whether readers should pause.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= EFFECTS_MAX
+    }
+
+    /// Drops everything: the disk has failed, and nothing that rests on it may ever leave.
+    pub(super) fn abandon(&mut self) {
+        self.lines.clear();
+        self.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Toy;
+    impl Kind for Toy {
+        type Timer = ();
+        type Record = u32;
+        type Event = u32;
+    }
+
+    /// Admits the event `number`; whether it went straight out.
+    fn emit(outbox: &mut Outbox<Toy>, number: u32) -> bool {
+        outbox.admit(Now::default(), Effect::Emit(number)).is_some()
+    }
+
+    fn ready(outbox: &mut Outbox<Toy>) -> Vec<u32> {
+        let mut events = Vec::new();
+        while let Some((_, Effect::Emit(number))) = outbox.pop_ready() {
+            events.push(number);
+        }
+        events
+    }
+
+    #[test]
+    fn without_unsynced_records_effects_go_straight_out() {
+        let mut outbox = Outbox::<Toy>::default();
+        assert!(emit(&mut outbox, 1));
+        outbox.persist(&7);
+        let mut lines = Lines::default();
+        let records = outbox.take_lines(&mut lines);
+        assert_eq!(outbox.set_synced(records), 1);
+        assert!(emit(&mut outbox, 2));
+    }
+
+    #[test]
+    fn an_effect_waits_for_the_records_before_it_and_for_no_others() {
+        let mut outbox = Outbox::<Toy>::default();
+        let mut lines = Lines::default();
+        outbox.persist(&1);
+        assert!(!emit(&mut outbox, 1));
+        let first = outbox.take_lines(&mut lines);
+        assert!(!emit(&mut outbox, 2), "taken is not synced");
+        outbox.persist(&2);
+        assert!(!emit(&mut outbox, 3));
+        assert!(ready(&mut outbox).is_empty());
+        lines.clear();
+        outbox.set_synced(first);
+        assert_eq!(ready(&mut outbox), [1, 2]);
+        let second = outbox.take_lines(&mut lines);
+        outbox.set_synced(second);
+        assert_eq!(ready(&mut outbox), [3]);
+        assert!(emit(&mut outbox, 4));
+    }
+
+    #[test]
+    fn what_is_ready_but_has_not_left_is_not_overtaken() {
+        let mut outbox = Outbox::<Toy>::default();
+        outbox.persist(&1);
+        assert!(!emit(&mut outbox, 1));
+        let records = outbox.skip_lines();
+        outbox.set_synced(records);
+        assert!(
+            !emit(&mut outbox, 2),
+            "the first is still waiting to be carried out"
+        );
+        assert_eq!(ready(&mut outbox), [1, 2]);
+    }
+
+    #[test]
+    fn many_records_share_one_sync() {
+        let mut outbox = Outbox::<Toy>::default();
+        for number in 0..100 {
+            outbox.persist(&number);
+            assert!(!emit(&mut outbox, number));
+        }
+        let records = outbox.take_lines(&mut Lines::default());
+        assert!(!outbox.has_lines());
+        assert_eq!(outbox.set_synced(records), 100);
+        assert_eq!(ready(&mut outbox).len(), 100);
+    }
+
+    #[test]
+    fn after_a_failure_nothing_leaves() {
+        let mut outbox = Outbox::<Toy>::default();
+        outbox.persist(&1);
+        assert!(!emit(&mut outbox, 1));
+        outbox.abandon();
+        assert!(ready(&mut outbox).is_empty());
+        assert!(!outbox.has_lines());
+    }
+}

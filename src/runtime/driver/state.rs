@@ -1,0 +1,300 @@
+//! What is behind the driver's one lock: the machine, its deadlines, its links, its outbox.
+//!
+//! Invariants:
+//! - Nothing here blocks: no socket, disk, thread or full queue is waited for. What would block
+//!   becomes a [`Chore`], done by the caller after it has released the lock.
+//! - A message enters its link's queue in the order in which it was decided.
+//! - A link is in the table from just before the machine hears of it until just before the machine
+//!   hears of its end.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use super::Drivable;
+use super::counters::Counters;
+use super::link::{Enqueued, Frame, Link, QUEUE_FRAMES_MAX};
+use super::outbox::Outbox;
+use crate::model::{Endpoint, Now, Time};
+use crate::protocol::message::Message;
+use crate::protocol::timer::TimerQueue;
+use crate::protocol::{Effect, Effects, Input, LinkId, Ticket};
+use crate::wire::line::{self, LINE_BYTES_MAX};
+
+/// The state of a node and of its surroundings.
+pub(super) struct State<M: Drivable> {
+    pub(super) machine: M,
+    pub(super) phase: Phase,
+    pub(super) timers: TimerQueue<M::Timer>,
+    /// What the timer thread waits for; see [`Self::needs_timer_thread`].
+    pub(super) armed: Armed,
+    pub(super) outbox: Outbox<M>,
+    /// Whether the journal thread waits for work.
+    pub(super) disk_is_idle: bool,
+    /// Whether the journal thread has ended.
+    pub(super) disk_is_done: bool,
+    /// Readers that wait for room in the outbox.
+    pub(super) readers_paused: usize,
+    links: BTreeMap<LinkId, Entry>,
+    links_ever: u64,
+    /// Empty between inputs; kept for its memory.
+    fx: Effects<M>,
+    chores: Vec<Chore>,
+    events: Sender<(Now, M::Event)>,
+    counters: Arc<Counters>,
+}
+
+/// Whether the machine still takes inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It does.
+    Running,
+    /// The node is stopping: what was decided still leaves, nothing more is decided.
+    Stopping,
+    /// The disk has failed: nothing leaves and nothing is decided.
+    Failed,
+}
+
+/// What the timer thread is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Armed {
+    /// It will look at the deadlines again by itself.
+    Busy,
+    /// It waits until then.
+    Until(Time),
+    /// It waits to be told.
+    Forever,
+}
+
+struct Entry {
+    /// `None` once the link is to be closed: the writer drains what is queued and ends.
+    frames: Option<Sender<Frame>>,
+    link: Arc<Link>,
+}
+
+/// What has to be done without the lock.
+pub(super) enum Chore {
+    /// End a link's connection at once.
+    Cut(Arc<Link>),
+    /// Try to connect.
+    Dial {
+        ticket: Ticket,
+        to: Endpoint,
+        timeout: Duration,
+    },
+    /// Ask the system `ping`.
+    PingHost(IpAddr),
+}
+
+impl<M: Drivable> State<M> {
+    pub(super) fn new(
+        machine: M,
+        events: Sender<(Now, M::Event)>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            machine,
+            phase: Phase::Running,
+            timers: TimerQueue::default(),
+            armed: Armed::Busy,
+            outbox: Outbox::default(),
+            disk_is_idle: false,
+            disk_is_done: false,
+            readers_paused: 0,
+            links: BTreeMap::new(),
+            links_ever: 0,
+            fx: Effects::default(),
+            chores: Vec::new(),
+            events,
+            counters,
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Hands the machine one input and carries out its effects. Does nothing unless running.
+    pub(super) fn step(&mut self, now: Now, input: Input<M>) {
+        if !self.is_running() {
+            return;
+        }
+        let mut fx = mem::take(&mut self.fx);
+        self.machine.handle(now, input, &mut fx);
+        let mut cache = FrameCache::default();
+        for effect in fx.drain() {
+            match effect {
+                Effect::SetTimer { timer, after } => self.timers.set(timer, now.mono.after(after)),
+                Effect::StopTimer(timer) => self.timers.stop(&timer),
+                Effect::Persist(record) => self.outbox.persist(&record),
+                outward @ (Effect::Send { .. }
+                | Effect::Dial { .. }
+                | Effect::Hangup { .. }
+                | Effect::PingHost { .. }
+                | Effect::Emit(_)) => {
+                    if let Some(effect) = self.outbox.admit(now, outward) {
+                        self.let_out(now, effect, &mut cache);
+                    }
+                }
+            }
+        }
+        self.fx = fx;
+    }
+
+    /// Carries out the effects whose records are on disk.
+    pub(super) fn let_out_ready(&mut self) {
+        let mut cache = FrameCache::default();
+        while let Some((now, effect)) = self.outbox.pop_ready() {
+            self.let_out(now, effect, &mut cache);
+        }
+    }
+
+    fn let_out(&mut self, now: Now, effect: Effect<M>, cache: &mut FrameCache) {
+        match effect {
+            Effect::Send { link, msg } => self.send(link, msg, cache),
+            Effect::Hangup { link } => self.hang_up(link, "closed by this node"),
+            Effect::Dial {
+                ticket,
+                to,
+                timeout,
+            } => {
+                self.chores.push(Chore::Dial {
+                    ticket,
+                    to,
+                    timeout,
+                });
+            }
+            Effect::PingHost { host } => self.chores.push(Chore::PingHost(host)),
+            Effect::Emit(event) => {
+                if self.events.try_send((now, event)).is_err() {
+                    self.counters.events_dropped.add(1);
+                }
+            }
+            Effect::SetTimer { .. } | Effect::StopTimer(_) | Effect::Persist(_) => {
+                unreachable!("these are carried out at once and never wait in the outbox")
+            }
+        }
+    }
+
+    /// Takes what has to be done without the lock.
+    pub(super) fn take_chores(&mut self) -> Vec<Chore> {
+        mem::take(&mut self.chores)
+    }
+
+    /// Whether the timer thread would miss the earliest deadline if it were not woken.
+    ///
+    /// A deadline that moved away wakes nobody: the thread finds out when the old one comes.
+    pub(super) fn needs_timer_thread(&self) -> bool {
+        match (self.armed, self.timers.next()) {
+            (Armed::Busy, _) | (_, None) => false,
+            (Armed::Until(armed), Some(next)) => next < armed,
+            (Armed::Forever, Some(_)) => true,
+        }
+    }
+
+    /// Puts a link into the table, under a new number, before the machine hears of it.
+    pub(super) fn add_link(&mut self, link: Arc<Link>, frames: Sender<Frame>) -> LinkId {
+        self.links_ever += 1;
+        let id = LinkId(self.links_ever);
+        self.links.insert(
+            id,
+            Entry {
+                frames: Some(frames),
+                link,
+            },
+        );
+        id
+    }
+
+    /// Removes a link that has ended. What is queued on it may still leave.
+    pub(super) fn remove_link(&mut self, id: LinkId) {
+        self.links.remove(&id);
+    }
+
+    /// Whether the machine still wants to hear from a link.
+    pub(super) fn is_open(&self, id: LinkId) -> bool {
+        self.links
+            .get(&id)
+            .is_some_and(|entry| entry.frames.is_some())
+    }
+
+    /// Queues a message that rests on nothing in the journal.
+    pub(super) fn send_unjournaled(&mut self, id: LinkId, msg: Message) {
+        self.send(id, msg, &mut FrameCache::default());
+    }
+
+    fn send(&mut self, id: LinkId, msg: Message, cache: &mut FrameCache) {
+        let Some(entry) = self.links.get_mut(&id) else {
+            return;
+        };
+        let Some(frames) = &entry.frames else { return };
+        let frame = cache.frame(msg);
+        if frame.len() > LINE_BYTES_MAX {
+            log::error!(
+                "a message of {} bytes for {id:?} exceeds a line: dropped",
+                frame.len()
+            );
+            self.counters.oversized.add(1);
+            return;
+        }
+        match entry.link.enqueue(frames, frame) {
+            Enqueued::Yes => {}
+            Enqueued::Full => {
+                let reason = format!("it does not read: {QUEUE_FRAMES_MAX} messages are queued");
+                entry.link.set_end(reason);
+                entry.frames = None;
+                self.counters.refused_slow.add(1);
+                self.chores.push(Chore::Cut(Arc::clone(&entry.link)));
+            }
+            // The writer has failed and said why; the reader is about to report the end.
+            Enqueued::WriterGone => entry.frames = None,
+        }
+    }
+
+    /// Closes a link once its queue has drained.
+    pub(super) fn hang_up(&mut self, id: LinkId, reason: &str) {
+        if let Some(entry) = self.links.get_mut(&id)
+            && entry.frames.take().is_some()
+        {
+            entry.link.set_end(reason.to_owned());
+        }
+    }
+
+    /// Closes all links once their queues have drained.
+    pub(super) fn hang_up_all(&mut self, reason: &str) {
+        for entry in self.links.values_mut() {
+            entry.frames = None;
+            entry.link.set_end(reason.to_owned());
+        }
+    }
+
+    /// Ends all links at once.
+    pub(super) fn cut_all(&mut self) {
+        let links = self
+            .links
+            .values()
+            .map(|entry| Chore::Cut(Arc::clone(&entry.link)));
+        self.chores.extend(links);
+    }
+}
+
+/// The last message encoded. A flood sends one message to many links; it is encoded once.
+#[derive(Default)]
+struct FrameCache(Option<(Message, Frame)>);
+
+impl FrameCache {
+    fn frame(&mut self, msg: Message) -> Frame {
+        if let Some((known, frame)) = &self.0
+            && *known == msg
+        {
+            return Arc::clone(frame);
+        }
+        let frame: Frame = Arc::new(line::encode(&msg));
+        self.0 = Some((msg, Arc::clone(&frame)));
+        frame
+    }
+}

@@ -1,0 +1,741 @@
+//! The driver over real loopback sockets, with a toy machine that does what it is told.
+
+use std::fmt;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use super::*;
+use crate::model::Endpoint;
+use crate::protocol::message::{ErrorCode, ErrorReply, Message};
+use crate::protocol::{DialError, Effects, Kind, LinkId, Ticket};
+use crate::runtime::listen::bind;
+use crate::runtime::thread;
+use crate::wire::dialect::Dialect;
+use crate::wire::line::{LINE_BYTES_MAX, encode};
+
+use super::options::{Connection, Serve};
+
+/// Nothing takes this long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Reports all it hears, echoes what begins with `echo`, and does what it is told.
+struct Toy;
+
+#[derive(Debug, PartialEq)]
+enum Event {
+    Started,
+    Accepted(LinkId),
+    Dialed(Ticket, LinkId),
+    DialFailed(Ticket, DialError),
+    Received(LinkId, String),
+    Garbled(LinkId),
+    Closed(LinkId, String),
+    Fired(u32),
+    HostPinged(HostAnswer),
+    Said(u32),
+}
+
+type Told = dyn FnOnce(&mut Effects<Toy>) + Send;
+
+/// Effects to be carried out.
+struct Do(Box<Told>);
+
+impl fmt::Debug for Do {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Do")
+    }
+}
+
+impl Kind for Toy {
+    type Timer = u32;
+    type Record = (u32, String);
+    type Event = Event;
+}
+
+impl Machine for Toy {
+    type Command = Do;
+
+    fn handle(&mut self, _: Now, input: Input<Self>, fx: &mut Effects<Self>) {
+        let event = match input {
+            Input::Start => Event::Started,
+            Input::Accepted { link, .. } => Event::Accepted(link),
+            Input::Dialed { ticket, link } => Event::Dialed(ticket, link),
+            Input::DialFailed { ticket, reason } => Event::DialFailed(ticket, reason),
+            Input::Received { link, msg } => {
+                let text = text_of(&msg);
+                if text.starts_with("echo") {
+                    fx.send(link, msg);
+                }
+                Event::Received(link, text)
+            }
+            Input::Garbled { link, .. } => Event::Garbled(link),
+            Input::Closed { link, reason } => Event::Closed(link, reason),
+            Input::Expired(timer) => Event::Fired(timer),
+            Input::HostPinged { answer, .. } => Event::HostPinged(answer),
+            Input::Command(Do(what)) => return what(fx),
+        };
+        fx.emit(event);
+    }
+
+    fn snapshot(&self) -> Vec<Self::Record> {
+        vec![(0, "snapshot".into())]
+    }
+}
+
+/// The one message that every version of the protocol has.
+fn message(text: &str) -> Message {
+    Message::from(ErrorReply::new(ErrorCode::Busy, text))
+}
+
+fn text_of(msg: &Message) -> String {
+    serde_json::to_value(msg).unwrap()["reason"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+struct Node {
+    driver: Arc<Driver<Toy>>,
+    events: Receiver<(Now, Event)>,
+    addr: SocketAddr,
+    journal: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    fn start_with(adjust: impl FnOnce(&mut Options<Event>)) -> Self {
+        Self::start_on(|path| Journal::open(path).unwrap().0, adjust)
+    }
+
+    fn start_on(
+        open: impl FnOnce(&std::path::Path) -> Journal<(u32, String)>,
+        adjust: impl FnOnce(&mut Options<Event>),
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("journal.log");
+        let listener = bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (sender, events) = bounded(10_000);
+        let mut options = Options::new(sender);
+        adjust(&mut options);
+        let driver = Driver::start(Toy, listener, open(&journal), options).unwrap();
+        let node = Self {
+            driver,
+            events,
+            addr,
+            journal,
+            _dir: dir,
+        };
+        assert_eq!(node.next(), Event::Started, "it comes first");
+        node
+    }
+
+    fn next(&self) -> Event {
+        self.events
+            .recv_timeout(PATIENCE)
+            .expect("an event was due")
+            .1
+    }
+
+    /// Everything reported so far that has not been fetched.
+    fn rest(&self) -> Vec<Event> {
+        self.events.try_iter().map(|(_, event)| event).collect()
+    }
+
+    fn tell(&self, what: impl FnOnce(&mut Effects<Toy>) + Send + 'static) {
+        self.driver.submit(Input::Command(Do(Box::new(what))));
+    }
+
+    /// A client that has introduced itself, and the link it has become.
+    fn client(&self) -> (Client, LinkId) {
+        let mut client = Client::connect(self.addr);
+        client.say("hello");
+        let Event::Accepted(link) = self.next() else {
+            panic!("the link is reported first")
+        };
+        assert_eq!(self.next(), Event::Received(link, "hello".into()));
+        (client, link)
+    }
+
+    fn records(&self) -> Vec<(u32, String)> {
+        Journal::open(&self.journal).unwrap().1
+    }
+
+    fn dial(&self, ticket: u64, to: SocketAddr) {
+        let to = Endpoint::from(to);
+        self.tell(move |fx| fx.dial(Ticket(ticket), to, PATIENCE));
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.driver.stop(Duration::ZERO);
+            assert_eq!(self.driver.crew.at_work(), 0, "all threads have ended");
+        }
+    }
+}
+
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).unwrap();
+    }
+
+    fn say(&mut self, text: &str) {
+        self.write(&encode(&message(text)));
+    }
+
+    /// The text of the next message; `None` when the node has closed the connection.
+    fn hear(&mut self) -> Option<String> {
+        let mut line = String::new();
+        match self.0.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(text_of(&serde_json::from_str(&line).unwrap())),
+            Err(err) if err.kind() == io::ErrorKind::ConnectionReset => None,
+            Err(err) => panic!("{err}"),
+        }
+    }
+}
+
+#[test]
+fn lines_are_answered_in_order_however_they_are_split_and_joined() {
+    let node = Node::start();
+    let (mut client, link) = node.client();
+    let joined: Vec<u8> = (0..50)
+        .flat_map(|n| encode(&message(&format!("echo {n}"))))
+        .collect();
+    client.write(&joined);
+    for n in 0..50 {
+        assert_eq!(client.hear().unwrap(), format!("echo {n}"));
+        assert_eq!(node.next(), Event::Received(link, format!("echo {n}")));
+    }
+    for byte in encode(&message("echo split")) {
+        client.write(&[byte]);
+    }
+    assert_eq!(client.hear().unwrap(), "echo split");
+    drop(client);
+    node.next();
+    assert_eq!(
+        node.next(),
+        Event::Closed(link, "closed by the other end".into())
+    );
+    assert_eq!(node.driver.counters().lines_out.get(), 51);
+    assert_eq!(node.driver.counters().lines_in.get(), 52);
+}
+
+#[test]
+fn many_links_at_once_are_kept_apart() {
+    let node = Node::start();
+    let clients: Vec<_> = (0..8)
+        .map(|number| {
+            let mut client = Client::connect(node.addr);
+            thread::spawn(format!("client:{number}"), move || {
+                for round in 0..200 {
+                    let text = format!("echo {number} {round}");
+                    client.say(&text);
+                    assert_eq!(client.hear().unwrap(), text);
+                }
+            })
+            .unwrap()
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+}
+
+#[test]
+fn a_silent_connection_is_closed_and_the_machine_never_hears_of_it() {
+    let node = Node::start_with(|options| {
+        options.limits.handshake_timeout = Duration::from_millis(30);
+    });
+    let mut silent = Client::connect(node.addr);
+    let mut blank = Client::connect(node.addr);
+    blank.write(b" \n");
+    assert_eq!((silent.hear(), blank.hear()), (None, None));
+    node.driver.stop(PATIENCE);
+    assert_eq!(node.rest(), []);
+    assert_eq!(node.driver.counters().refused_silent.get(), 2);
+}
+
+#[test]
+fn the_oldest_of_too_many_silent_connections_makes_room() {
+    let node = Node::start_with(|options| options.limits.silent_max = 2);
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(node.addr)).collect();
+    assert_eq!(clients[0].hear(), None);
+    for client in &mut clients[1..] {
+        client.say("echo");
+        assert_eq!(client.hear().unwrap(), "echo");
+    }
+    assert_eq!(node.driver.counters().refused_crowded.get(), 1);
+}
+
+#[test]
+fn above_the_limit_connections_are_closed_at_once() {
+    let node = Node::start_with(|options| options.limits.links_max = 1);
+    let (mut first, _) = node.client();
+    assert_eq!(Client::connect(node.addr).hear(), None);
+    node.dial(1, node.addr);
+    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::Busy));
+    first.say("echo");
+    assert_eq!(first.hear().unwrap(), "echo");
+    assert_eq!(node.driver.counters().refused_full.get(), 1);
+}
+
+#[test]
+fn other_dialects_are_closed_and_counted() {
+    let node = Node::start();
+    let openings: [&[u8]; 4] = [
+        b"\0\0\0\x02{}",
+        b"P2PFILESHARINGPROJ",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01garbage",
+    ];
+    for opening in openings {
+        let mut client = Client::connect(node.addr);
+        client.write(opening);
+        assert_eq!(client.hear(), None);
+    }
+    node.driver.stop(PATIENCE);
+    assert_eq!(node.rest(), []);
+    assert_eq!(node.driver.counters().refused_dialect.get(), 4);
+}
+
+#[test]
+fn a_dialect_with_a_server_gets_its_connections_from_the_first_byte() {
+    struct Mirror;
+    impl Serve for Mirror {
+        fn serve(&self, mut connection: Connection) {
+            let mut bytes = [0; 9];
+            connection.read_exact(&mut bytes).unwrap();
+            connection.stream().write_all(&bytes).unwrap();
+        }
+    }
+    let node = Node::start_with(|options| {
+        options.dialects.insert(Dialect::Http, Arc::new(Mirror));
+    });
+    let mut client = Client::connect(node.addr);
+    for part in [&b"GE"[..], b"T /a", b"bc and more"] {
+        client.write(part);
+    }
+    let mut answer = [0; 9];
+    client.0.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"GET /abc ");
+}
+
+#[test]
+fn a_guest_is_shut_down_under_its_servers_hands_when_the_node_stops() {
+    struct Patient(Sender<()>);
+    impl Serve for Patient {
+        fn serve(&self, mut connection: Connection) {
+            self.0.send(()).unwrap();
+            let _ = connection.read_to_end(&mut Vec::new());
+        }
+    }
+    let (serving, served) = bounded(1);
+    let node = Node::start_with(|options| {
+        options
+            .dialects
+            .insert(Dialect::Http, Arc::new(Patient(serving)));
+    });
+    let mut client = Client::connect(node.addr);
+    client.write(b"GET /");
+    served.recv_timeout(PATIENCE).unwrap();
+    node.driver.stop(Duration::ZERO);
+    assert_eq!(node.driver.crew.at_work(), 0);
+}
+
+#[test]
+fn a_line_that_is_too_long_is_answered_and_costs_only_its_own_link() {
+    let node = Node::start();
+    let (mut good, _) = node.client();
+    let (mut bad, link) = node.client();
+    bad.write(b"{");
+    bad.write(&vec![b'x'; 10_000_000]);
+    let answer = bad.hear().unwrap();
+    assert!(answer.contains(&LINE_BYTES_MAX.to_string()), "{answer}");
+    assert_eq!(bad.hear(), None);
+    let Event::Closed(closed, reason) = node.next() else {
+        panic!("the link has ended")
+    };
+    assert_eq!(closed, link);
+    assert!(reason.contains("longer than the limit"), "{reason}");
+    good.say("echo");
+    assert_eq!(good.hear().unwrap(), "echo");
+    assert_eq!(node.driver.counters().refused_too_long.get(), 1);
+}
+
+#[test]
+fn a_line_cut_short_is_answered_with_an_error() {
+    let node = Node::start();
+    let (mut client, link) = node.client();
+    client.write(b"{\"type\":");
+    client.0.get_ref().shutdown(Shutdown::Write).unwrap();
+    assert!(client.hear().unwrap().contains("newline"));
+    assert_eq!(client.hear(), None);
+    assert!(matches!(node.next(), Event::Closed(closed, _) if closed == link));
+    assert_eq!(node.rest(), []);
+}
+
+#[test]
+fn a_garbled_line_is_reported_and_the_link_goes_on() {
+    let node = Node::start();
+    let (mut client, link) = node.client();
+    client.write(b"{\"type\":\"NONSENSE\"}\nnot json\n");
+    client.say("echo");
+    assert_eq!(node.next(), Event::Garbled(link));
+    assert_eq!(node.next(), Event::Garbled(link));
+    assert_eq!(client.hear().unwrap(), "echo");
+}
+
+#[test]
+fn a_client_that_has_finished_speaking_still_hears_the_answer() {
+    let node = Node::start();
+    let mut client = Client::connect(node.addr);
+    client.say("echo");
+    client.0.get_ref().shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.hear().unwrap(), "echo");
+    assert_eq!(client.hear(), None);
+}
+
+#[test]
+fn a_hangup_drains_first_and_is_reported_once() {
+    let node = Node::start();
+    let (mut client, link) = node.client();
+    node.tell(move |fx| {
+        for n in 0..500 {
+            fx.send(link, message(&format!("{n}")));
+        }
+        fx.hangup(link);
+        fx.hangup(link);
+        fx.send(link, message("too late"));
+    });
+    for n in 0..500 {
+        assert_eq!(client.hear().unwrap(), n.to_string());
+    }
+    client.say("not listened to any more");
+    assert_eq!(client.hear(), None);
+    drop(client);
+    assert_eq!(
+        node.next(),
+        Event::Closed(link, "closed by this node".into())
+    );
+    node.tell(move |fx| fx.send(link, message("to a link that is gone")));
+    node.driver.stop(PATIENCE);
+    assert_eq!(node.rest(), []);
+    assert_eq!(node.driver.counters().links_closed.get(), 1);
+}
+
+#[test]
+fn a_link_whose_other_end_does_not_read_is_closed() {
+    let node = Node::start();
+    let (_client, link) = node.client();
+    node.tell(move |fx| {
+        let long = message(&"x".repeat(200_000));
+        for _ in 0..100 {
+            fx.send(link, long.clone());
+        }
+    });
+    let Event::Closed(closed, reason) = node.next() else {
+        panic!("the link has ended")
+    };
+    assert!(
+        closed == link && reason.contains("does not read"),
+        "{reason}"
+    );
+    assert_eq!(node.driver.counters().refused_slow.get(), 1);
+}
+
+#[test]
+fn a_message_longer_than_a_line_is_not_sent() {
+    let node = Node::start();
+    let (mut client, link) = node.client();
+    node.tell(move |fx| {
+        fx.send(link, message(&"x".repeat(LINE_BYTES_MAX)));
+        fx.send(link, message("short"));
+    });
+    assert_eq!(client.hear().unwrap(), "short");
+    assert_eq!(node.driver.counters().oversized.get(), 1);
+}
+
+#[test]
+fn a_dialed_link_works_both_ways_and_ends_once_at_each_end() {
+    let (here, there) = (Node::start(), Node::start());
+    here.dial(7, there.addr);
+    let Event::Dialed(Ticket(7), link) = here.next() else {
+        panic!("the dial succeeded")
+    };
+    here.tell(move |fx| fx.send(link, message("echo")));
+    let Event::Accepted(other) = there.next() else {
+        panic!("the link is reported first")
+    };
+    assert_eq!(there.next(), Event::Received(other, "echo".into()));
+    assert_eq!(here.next(), Event::Received(link, "echo".into()));
+    // Both ends echo it, so it comes and goes until one of them has had enough.
+    here.tell(move |fx| fx.hangup(link));
+    here.driver.stop(PATIENCE);
+    there.driver.stop(PATIENCE);
+    for node in [&here, &there] {
+        let ends = node
+            .rest()
+            .iter()
+            .filter(|e| matches!(e, Event::Closed(..)))
+            .count();
+        assert!(ends <= 1);
+        assert_eq!(node.driver.counters().links_closed.get(), 1);
+    }
+}
+
+#[test]
+fn a_refused_dial_is_answered_once() {
+    let node = Node::start();
+    let free = bind(Ipv4Addr::LOCALHOST.into(), 0)
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    node.dial(1, free);
+    assert_eq!(
+        node.next(),
+        Event::DialFailed(Ticket(1), DialError::Refused)
+    );
+    node.driver.stop(PATIENCE);
+    assert_eq!(node.rest(), []);
+}
+
+/// A listener that takes no more calls: its queue is full, so the system drops what comes.
+fn deaf() -> (socket2::Socket, Vec<TcpStream>, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .unwrap();
+    socket.listen(0).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut callers = Vec::new();
+    while let Ok(caller) = TcpStream::connect_timeout(&addr, Duration::from_millis(50)) {
+        callers.push(caller);
+    }
+    (socket, callers, addr)
+}
+
+#[test]
+fn a_dial_without_an_answer_times_out() {
+    let (_socket, _callers, addr) = deaf();
+    let node = Node::start();
+    let to = Endpoint::from(addr);
+    node.tell(move |fx| fx.dial(Ticket(1), to, Duration::from_millis(30)));
+    assert_eq!(
+        node.next(),
+        Event::DialFailed(Ticket(1), DialError::TimedOut)
+    );
+}
+
+#[test]
+fn stopping_ends_a_dial_under_way() {
+    let (_socket, _callers, addr) = deaf();
+    let node = Node::start();
+    node.dial(1, addr);
+    let clock = Clock::start();
+    node.driver.stop(PATIENCE);
+    assert!(
+        clock.now().mono.as_micros() < 10_000_000,
+        "it did not wait for the time-out"
+    );
+    assert_eq!(node.rest(), []);
+}
+
+#[test]
+fn dials_beyond_the_limit_are_answered_busy() {
+    let node = Node::start_with(|options| options.limits.dials_max = 0);
+    node.dial(1, node.addr);
+    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::Busy));
+    assert_eq!(node.driver.counters().dials_failed.get(), 1);
+}
+
+#[test]
+fn deadlines_come_in_order_and_stopped_ones_not_at_all() {
+    let node = Node::start();
+    let millis = Duration::from_millis;
+    node.tell(move |fx| {
+        fx.set_timer(9u32, Duration::from_secs(3600));
+        fx.set_timer(1u32, millis(30));
+        fx.set_timer(2u32, millis(5));
+        fx.set_timer(3u32, millis(1));
+        fx.set_timer(3u32, millis(60));
+        fx.stop_timer(2u32);
+    });
+    assert_eq!(node.next(), Event::Fired(1));
+    assert_eq!(node.next(), Event::Fired(3));
+    // The timer thread now waits for an hour, and must be woken for what is nearer.
+    node.tell(move |fx| fx.set_timer(4u32, millis(5)));
+    assert_eq!(node.next(), Event::Fired(4));
+    node.driver.stop(PATIENCE);
+    assert_eq!(node.rest(), []);
+}
+
+#[test]
+fn what_follows_a_record_leaves_after_it_is_on_disk() {
+    let node = Node::start();
+    node.tell(|fx| {
+        fx.emit(Event::Said(0));
+        for n in 1..=100 {
+            fx.persist((n, "promise".to_owned()));
+            fx.emit(Event::Said(n));
+        }
+    });
+    for n in 0..=100 {
+        assert_eq!(node.next(), Event::Said(n));
+        assert!(n == 0 || node.records().len() == 100);
+    }
+    let counters = node.driver.counters();
+    assert_eq!(
+        (counters.journal_records.get(), counters.journal_syncs.get()),
+        (100, 1)
+    );
+}
+
+#[test]
+fn records_and_messages_of_many_threads_keep_their_order() {
+    let node = Node::start();
+    let (mut client, link) = node.client();
+    for n in 0..300u32 {
+        node.tell(move |fx| {
+            if n % 3 == 0 {
+                fx.persist((n, String::new()));
+            }
+            fx.send(link, message(&n.to_string()));
+        });
+    }
+    for n in 0..300 {
+        assert_eq!(client.hear().unwrap(), n.to_string());
+    }
+    let records: Vec<u32> = node.records().into_iter().map(|(n, _)| n).collect();
+    assert_eq!(records, (0..300).step_by(3).collect::<Vec<_>>());
+    assert!(node.driver.counters().journal_syncs.get() <= 100);
+}
+
+#[test]
+fn a_link_pauses_while_the_outbox_is_full_and_goes_on_afterwards() {
+    let node = Node::start();
+    let (mut client, _) = node.client();
+    for _ in 0..5 {
+        node.tell(|fx| {
+            fx.persist((1, "promise".to_owned()));
+            (0..20_000).for_each(|n| fx.emit(Event::Said(n)));
+        });
+        client.say("echo");
+        assert_eq!(client.hear().unwrap(), "echo");
+    }
+}
+
+#[test]
+fn a_node_whose_disk_fails_stops_and_says_nothing_that_rests_on_it() {
+    let node = Node::start_on(Journal::open_broken, |_| {});
+    let (mut client, link) = node.client();
+    node.tell(move |fx| {
+        fx.persist((1, "promise".to_owned()));
+        fx.send(link, message("I promised"));
+        fx.emit(Event::Said(1));
+    });
+    let err = node.driver.failed().recv_timeout(PATIENCE).unwrap();
+    assert!(err.to_string().contains("journal.log"), "{err}");
+    assert_eq!(client.hear(), None);
+    node.driver.stop(PATIENCE);
+    assert_eq!(node.rest(), []);
+    assert!(TcpStream::connect(node.addr).is_err());
+}
+
+#[test]
+fn a_grown_journal_is_rewritten_from_the_snapshot() {
+    let node = Node::start();
+    for n in 0..6 {
+        node.tell(move |fx| {
+            fx.persist((n, "x".repeat(1024 * 1024)));
+            fx.emit(Event::Said(n));
+        });
+        assert_eq!(node.next(), Event::Said(n));
+    }
+    node.driver.stop(PATIENCE);
+    assert_eq!(node.driver.counters().journal_rewrites.get(), 1);
+    let records = node.records();
+    assert_eq!(records[0], (0, "snapshot".into()));
+    assert!(records.len() <= 3 && records[1..].iter().all(|(n, _)| *n >= 4));
+}
+
+#[test]
+fn unfetched_events_are_dropped_and_counted_and_stop_nobody() {
+    let node = Node::start();
+    node.tell(|fx| (0..10_500).for_each(|n| fx.emit(Event::Said(n))));
+    assert_eq!(node.driver.counters().events_dropped.get(), 500);
+    assert_eq!(node.rest().len(), 10_000);
+    let (mut client, _) = node.client();
+    client.say("echo");
+    assert_eq!(client.hear().unwrap(), "echo");
+}
+
+#[test]
+fn stopping_drains_syncs_and_frees_the_port() {
+    let node = Node::start();
+    let (mut client, link) = node.client();
+    let _silent = Client::connect(node.addr);
+    node.tell(move |fx| {
+        fx.persist((1, "last".to_owned()));
+        (0..100).for_each(|n| fx.send(link, message(&n.to_string())));
+    });
+    let reading = thread::spawn("client", move || {
+        for n in 0..100 {
+            assert_eq!(client.hear().unwrap(), n.to_string());
+        }
+        assert_eq!(client.hear(), None);
+    })
+    .unwrap();
+    node.driver.stop(PATIENCE);
+    reading.join().unwrap();
+    assert_eq!(node.driver.crew.at_work(), 0);
+    assert_eq!(node.records(), [(1, "last".to_owned())]);
+    bind(node.addr.ip(), node.addr.port()).unwrap();
+    node.driver.stop(PATIENCE);
+    node.tell(|fx| fx.emit(Event::Said(1)));
+    assert_eq!(node.rest(), []);
+}
+
+#[test]
+fn stopping_does_not_wait_for_an_end_that_does_not_read() {
+    let node = Node::start();
+    let (_client, link) = node.client();
+    node.tell(move |fx| {
+        let long = message(&"x".repeat(200_000));
+        (0..20).for_each(|_| fx.send(link, long.clone()));
+    });
+    node.driver.stop(Duration::from_millis(20));
+    assert_eq!(node.driver.crew.at_work(), 0);
+}
+
+#[test]
+fn every_ping_is_answered_also_beyond_the_limit() {
+    let node = Node::start();
+    node.tell(|fx| (0..2 * PINGS_MAX).for_each(|_| fx.ping_host(Ipv4Addr::LOCALHOST.into())));
+    for _ in 0..2 * PINGS_MAX {
+        assert!(matches!(node.next(), Event::HostPinged(_)));
+    }
+}
+
+#[test]
+fn the_machine_can_be_looked_at_between_inputs() {
+    let node = Node::start();
+    let (records, now) = node.driver.inspect(|toy, now| (toy.snapshot().len(), now));
+    assert_eq!(records, 1);
+    assert!(now.mono <= node.driver.inspect(|_, now| now).mono);
+}

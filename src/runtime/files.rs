@@ -1,0 +1,348 @@
+//! The data directory of one node: `<root>/<role>-<port>/`, and the identity in it.
+//!
+//! Invariants:
+//! - While a [`DataDir`] lives, no other process uses its directory.
+//! - A secret key is on disk under mode 0600 only, and whole or not at all.
+//! - An identity is never replaced silently: a key file that cannot be used stops the node.
+
+use std::error::Error;
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rand::SeedableRng as _;
+use rand::rngs::SysRng;
+
+use crate::model::{KeyPair, Rng};
+
+/// The key file's whole text: 64 hexadecimal digits and a newline, with some room for more.
+const KEY_FILE_BYTES_MAX: u64 = 256;
+
+/// Why the data directory cannot be used.
+#[derive(Debug)]
+pub enum FilesError {
+    /// The disk refused.
+    Io {
+        /// What was tried, as an infinitive.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another process uses the directory.
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Others than the owner may touch the secret key.
+    KeyExposed {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The key file does not hold a key.
+    KeyMalformed {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The operating system gives no randomness.
+    NoEntropy {
+        /// What it says instead.
+        reason: String,
+    },
+}
+
+impl fmt::Display for FilesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io {
+                action,
+                path,
+                source,
+            } => {
+                write!(f, "cannot {action} {}: {source}", path.display())
+            }
+            Self::Locked { dir } => write!(
+                f,
+                "another process uses {}; stop it, or choose another port or data directory",
+                dir.display()
+            ),
+            Self::KeyExposed { path, mode } => write!(
+                f,
+                "others may read or change the secret key {path} (its mode is {mode:04o}); if it \
+                 may have been copied, delete it to start as a new node, else run: chmod 600 {path}",
+                path = path.display()
+            ),
+            Self::KeyMalformed { path } => write!(
+                f,
+                "{} does not hold a secret key (64 hexadecimal digits); restore it from a copy, or \
+                 delete it to start as a new node",
+                path.display()
+            ),
+            Self::NoEntropy { reason } => {
+                write!(f, "the operating system gives no randomness: {reason}")
+            }
+        }
+    }
+}
+
+impl Error for FilesError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Locked { .. }
+            | Self::KeyExposed { .. }
+            | Self::KeyMalformed { .. }
+            | Self::NoEntropy { .. } => None,
+        }
+    }
+}
+
+/// The data directory of one node, locked for this process until dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// Held open for its lock, which the system releases even after a crash.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens `<root>/<role>-<port>`, creates it with mode 0700 where it is missing, and locks it.
+    ///
+    /// # Errors
+    ///
+    /// [`FilesError::Locked`] when another process holds it; otherwise what the disk refuses.
+    pub fn open(root: &Path, role: &str, port: u16) -> Result<Self, FilesError> {
+        let path = root.join(format!("{role}-{port}"));
+        let io = |action| {
+            let path = path.clone();
+            move |source| FilesError::Io {
+                action,
+                path,
+                source,
+            }
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(io("create"))?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(io("open the lock file in"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(FilesError::Locked { dir: path }),
+            Err(TryLockError::Error(source)) => Err(io("lock")(source)),
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the journal is kept.
+    pub fn journal_path(&self) -> PathBuf {
+        self.path.join("journal.log")
+    }
+
+    /// Where local commands are taken.
+    pub fn control_path(&self) -> PathBuf {
+        control_path(&self.path)
+    }
+
+    /// The node's identity; a new one is made at the first start.
+    ///
+    /// # Errors
+    ///
+    /// When the key file is malformed or others than the owner may touch it, and when the disk or
+    /// the operating system's randomness fails.
+    pub fn identity(&self) -> Result<KeyPair, FilesError> {
+        let path = self.path.join("identity.key");
+        match File::open(&path) {
+            Ok(file) => read_key(&path, &file),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                let key = KeyPair::generate(&mut os_rng()?);
+                let text = format!("{}\n", hex::encode(key.secret_bytes()));
+                replace_file(&path, text.as_bytes()).map_err(|source| FilesError::Io {
+                    action: "write",
+                    path,
+                    source,
+                })?;
+                Ok(key)
+            }
+            Err(source) => Err(FilesError::Io {
+                action: "open",
+                path,
+                source,
+            }),
+        }
+    }
+}
+
+/// Where the node whose data directory is `dir` takes local commands.
+pub fn control_path(dir: &Path) -> PathBuf {
+    dir.join("control.sock")
+}
+
+/// A generator seeded by the operating system.
+///
+/// # Errors
+///
+/// When the operating system gives no randomness.
+pub fn os_rng() -> Result<Rng, FilesError> {
+    Rng::try_from_rng(&mut SysRng).map_err(|err| FilesError::NoEntropy {
+        reason: err.to_string(),
+    })
+}
+
+/// Waits until the entries of the directory `dir` are on disk.
+///
+/// # Errors
+///
+/// When the disk refuses.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn read_key(path: &Path, file: &File) -> Result<KeyPair, FilesError> {
+    let io = |action| {
+        move |source| FilesError::Io {
+            action,
+            path: path.into(),
+            source,
+        }
+    };
+    let mode = file.metadata().map_err(io("examine"))?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(FilesError::KeyExposed {
+            path: path.into(),
+            mode,
+        });
+    }
+    let mut text = Vec::new();
+    file.take(KEY_FILE_BYTES_MAX)
+        .read_to_end(&mut text)
+        .map_err(io("read"))?;
+    let mut secret = [0; 32];
+    hex::decode_to_slice(text.trim_ascii(), &mut secret)
+        .map_err(|_| FilesError::KeyMalformed { path: path.into() })?;
+    Ok(KeyPair::from_secret(secret))
+}
+
+/// Writes `path` with mode 0600 so that a crash leaves the old file, the new one, or none.
+fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    match std::fs::remove_file(&draft) {
+        Ok(()) => {}
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+        Err(err) => return Err(err),
+    }
+    // A new file, so that no earlier one's permissions are inherited.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn an_identity_is_made_once_and_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), "peer", 6001).unwrap();
+        assert_eq!(dir.path(), root.path().join("peer-6001"));
+        let made = dir.identity().unwrap();
+        assert_eq!(dir.identity().unwrap().public(), made.public());
+        assert_eq!(mode(dir.path()), 0o700);
+        assert_eq!(mode(&dir.path().join("identity.key")), 0o600);
+        drop(dir);
+        let again = DataDir::open(root.path(), "peer", 6001).unwrap();
+        assert_eq!(again.identity().unwrap().public(), made.public());
+        let other = DataDir::open(root.path(), "peer", 6002).unwrap();
+        assert_ne!(other.identity().unwrap().public(), made.public());
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let _held = DataDir::open(root.path(), "seed", 5001).unwrap();
+        let text = DataDir::open(root.path(), "seed", 5001)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("seed-5001") && text.contains("another process"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_exposed_key_is_refused_with_a_remedy() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), "peer", 1).unwrap();
+        dir.identity().unwrap();
+        let path = dir.path().join("identity.key");
+        for exposed in [0o604, 0o640, 0o666] {
+            fs::set_permissions(&path, Permissions::from_mode(exposed)).unwrap();
+            let text = dir.identity().unwrap_err().to_string();
+            assert!(text.contains(&format!("{exposed:04o}")), "{text}");
+            assert!(text.contains("chmod 600"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_key_is_refused_and_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), "peer", 1).unwrap();
+        dir.identity().unwrap();
+        let path = dir.path().join("identity.key");
+        let good = fs::read_to_string(&path).unwrap();
+        for bad in [
+            "",
+            "12",
+            &good[..62],
+            &format!("{}{good}", good.trim()),
+            &"zz".repeat(32),
+        ] {
+            fs::write(&path, bad).unwrap();
+            let text = dir.identity().unwrap_err().to_string();
+            assert!(
+                text.contains("identity.key") && text.contains("64 hex"),
+                "{text}"
+            );
+            assert_eq!(fs::read_to_string(&path).unwrap(), bad);
+        }
+    }
+
+    #[test]
+    fn a_crash_while_the_key_was_written_is_survived() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), "peer", 1).unwrap();
+        fs::write(dir.path().join("identity.new"), "half a k").unwrap();
+        let made = dir.identity().unwrap();
+        assert_eq!(dir.identity().unwrap().public(), made.public());
+    }
+}

@@ -1,0 +1,542 @@
+//! The append-only journal: what a node must still know after a crash.
+//!
+//! One record a line: the CRC-32 of its JSON as eight hexadecimal digits, a space, the JSON.
+//!
+//! Invariants:
+//! - After [`Journal::sync`] has returned without an error, every record appended before is read
+//!   back by the next [`Journal::open`], in order.
+//! - A journal is either read back whole, but for a last line that a crash tore, or refused.
+//! - A rewrite replaces all records at once or not at all, whenever the process dies.
+//!
+//! One process at a time: the caller holds the lock of the data directory. After an error from
+//! the disk the journal must be thrown away: what is on the disk is then unknown.
+
+use std::error::Error;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::marker::PhantomData;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::files::sync_dir;
+
+/// A journal below this size in bytes is never worth a rewrite.
+pub const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// Eight hexadecimal digits and a space.
+const PREFIX_BYTES: usize = 9;
+
+/// Records in their form on disk, collected where no disk may be touched.
+#[derive(Debug, Default)]
+pub struct Lines {
+    bytes: Vec<u8>,
+}
+
+impl Lines {
+    /// Appends `record`.
+    pub fn push<R: Serialize>(&mut self, record: &R) {
+        let json = serde_json::to_vec(record)
+            .expect("records are plain data with text keys, which always have a JSON form");
+        let checksum = crc32fast::hash(&json);
+        self.bytes
+            .extend_from_slice(format!("{checksum:08x} ").as_bytes());
+        self.bytes.extend_from_slice(&json);
+        self.bytes.push(b'\n');
+    }
+
+    /// Whether there are no records.
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Forgets all records.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+}
+
+/// The end of a journal that a crash cut short; the record was never confirmed to anybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The number of the line that was removed, counted from 1.
+    pub line: usize,
+    /// How many bytes were removed.
+    pub bytes: u64,
+}
+
+impl fmt::Display for TornTail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "line {} was torn by a crash; its {} bytes were cut off",
+            self.line, self.bytes
+        )
+    }
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug)]
+pub enum JournalError {
+    /// The disk refused.
+    Io {
+        /// What was tried, as an infinitive.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A line other than a torn last one is not what was written.
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io {
+                action,
+                path,
+                source,
+            } => {
+                write!(f, "cannot {action} {}: {source}", path.display())
+            }
+            Self::Corrupt { path, line, reason } => write!(
+                f,
+                "{} is corrupt at line {line}: {reason}; restore it from a copy, or move it away \
+                 to start as a new node",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl Error for JournalError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Corrupt { .. } => None,
+        }
+    }
+}
+
+/// What [`Journal::open`] found.
+pub type Opened<R> = (Journal<R>, Vec<R>, Option<TornTail>);
+
+/// An open journal of records `R`.
+#[derive(Debug)]
+pub struct Journal<R> {
+    path: PathBuf,
+    file: File,
+    lines: Lines,
+    bytes: u64,
+    bytes_at_rewrite: u64,
+    records: PhantomData<fn() -> R>,
+}
+
+impl<R: Serialize + DeserializeOwned> Journal<R> {
+    /// Opens the journal at `path`, or creates an empty one, and reads all its records.
+    ///
+    /// # Errors
+    ///
+    /// When the disk refuses, or a line other than a torn last one is corrupt: a node that would
+    /// silently forget must not start.
+    pub fn open(path: &Path) -> Result<Opened<R>, JournalError> {
+        let io = |action| {
+            move |source| JournalError::Io {
+                action,
+                path: path.into(),
+                source,
+            }
+        };
+        let is_new = !path.exists();
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(io("open"))?;
+        if is_new {
+            sync_dir(parent(path)).map_err(io("create"))?;
+        }
+        let found = replay(path, &file)?;
+        if found.torn.is_some() {
+            file.set_len(found.bytes)
+                .map_err(io("cut the torn end of"))?;
+            file.sync_all().map_err(io("sync"))?;
+        }
+        let journal = Self {
+            path: path.into(),
+            file,
+            lines: Lines::default(),
+            bytes: found.bytes,
+            bytes_at_rewrite: 0,
+            records: PhantomData,
+        };
+        Ok((journal, found.records, found.torn))
+    }
+
+    /// Opens the journal at `path` in such a way that every write to it fails.
+    #[cfg(test)]
+    pub(super) fn open_broken(path: &Path) -> Self {
+        let (mut journal, ..) = Self::open(path).unwrap();
+        journal.file = File::open(path).unwrap();
+        journal
+    }
+
+    /// Appends `record`; it is safe only after [`Self::sync`].
+    pub fn append(&mut self, record: &R) {
+        self.lines.push(record);
+    }
+
+    /// Appends records collected elsewhere and leaves `lines` empty, with its memory.
+    pub fn append_lines(&mut self, lines: &mut Lines) {
+        self.lines.bytes.append(&mut lines.bytes);
+    }
+
+    /// Writes everything appended and waits until the disk has it.
+    ///
+    /// # Errors
+    ///
+    /// When the disk refuses. The journal must not be used again.
+    pub fn sync(&mut self) -> Result<(), JournalError> {
+        self.file
+            .write_all(&self.lines.bytes)
+            .map_err(|err| self.io("write", err))?;
+        self.file.sync_data().map_err(|err| self.io("sync", err))?;
+        self.bytes += self.lines.bytes.len() as u64;
+        self.lines.clear();
+        Ok(())
+    }
+
+    /// Whether a rewrite would pay: past [`REWRITE_BYTES_MIN`] and twice the last rewrite's size.
+    pub fn wants_rewrite(&self) -> bool {
+        self.bytes > REWRITE_BYTES_MIN && self.bytes / 2 > self.bytes_at_rewrite
+    }
+
+    /// Replaces the whole history by `records`, including what was appended and not yet synced.
+    ///
+    /// # Errors
+    ///
+    /// When the disk refuses. The journal must not be used again.
+    pub fn rewrite(&mut self, records: &[R]) -> Result<(), JournalError> {
+        let mut lines = Lines::default();
+        for record in records {
+            lines.push(record);
+        }
+        let draft = self.path.with_extension("new");
+        self.file = self
+            .write_draft(&draft, &lines)
+            .map_err(|err| self.io("rewrite", err))?;
+        self.bytes = lines.bytes.len() as u64;
+        self.bytes_at_rewrite = self.bytes;
+        self.lines.clear();
+        Ok(())
+    }
+
+    fn write_draft(&self, draft: &Path, lines: &Lines) -> io::Result<File> {
+        // A draft left by a crash is worth nothing; `append` and `truncate` exclude each other.
+        if draft.exists() {
+            std::fs::remove_file(draft)?;
+        }
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(draft)?;
+        file.write_all(&lines.bytes)?;
+        file.sync_all()?;
+        std::fs::rename(draft, &self.path)?;
+        sync_dir(parent(&self.path))?;
+        Ok(file)
+    }
+
+    fn io(&self, action: &'static str, source: io::Error) -> JournalError {
+        JournalError::Io {
+            action,
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+struct Replayed<R> {
+    records: Vec<R>,
+    /// The length of the intact part.
+    bytes: u64,
+    torn: Option<TornTail>,
+}
+
+fn replay<R: DeserializeOwned>(path: &Path, file: &File) -> Result<Replayed<R>, JournalError> {
+    let corrupt = |line, reason| JournalError::Corrupt {
+        path: path.into(),
+        line,
+        reason,
+    };
+    let read_error = |source| JournalError::Io {
+        action: "read",
+        path: path.into(),
+        source,
+    };
+    let mut reader = BufReader::new(file);
+    let mut found = Replayed {
+        records: Vec::new(),
+        bytes: 0,
+        torn: None,
+    };
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let bytes = reader.read_until(b'\n', &mut line).map_err(read_error)? as u64;
+        if bytes == 0 {
+            break;
+        }
+        match checked_json(&line) {
+            Ok(json) => {
+                // The bytes are those once written, so a crash is no excuse: even on the last
+                // line this is a record of another program or version.
+                let record = serde_json::from_slice(json)
+                    .map_err(|err| corrupt(number, format!("not a record of this node: {err}")))?;
+                found.records.push(record);
+                found.bytes += bytes;
+            }
+            Err(reason) if !reader.fill_buf().map_err(read_error)?.is_empty() => {
+                return Err(corrupt(number, reason.into()));
+            }
+            Err(_) => {
+                found.torn = Some(TornTail {
+                    line: number,
+                    bytes,
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The JSON of a line whose checksum holds.
+fn checked_json(line: &[u8]) -> Result<&[u8], &'static str> {
+    let text = line.strip_suffix(b"\n").ok_or("it has no newline")?;
+    let (prefix, json) = text
+        .split_at_checked(PREFIX_BYTES)
+        .ok_or("it has no checksum")?;
+    let expected = std::str::from_utf8(prefix)
+        .ok()
+        .and_then(|prefix| prefix.strip_suffix(' '))
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .ok_or("it has no checksum")?;
+    if crc32fast::hash(json) == expected {
+        Ok(json)
+    } else {
+        Err("its checksum is wrong")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    type Record = (u32, String);
+
+    fn record(number: u32) -> Record {
+        (number, format!("record {number}"))
+    }
+
+    fn records(count: u32) -> Vec<Record> {
+        (0..count).map(record).collect()
+    }
+
+    /// A directory, and in it a journal of `count` records.
+    fn journal_of(count: u32) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.log");
+        let (mut journal, found, torn) = Journal::<Record>::open(&path).unwrap();
+        assert_eq!((found.len(), torn), (0, None));
+        for record in records(count) {
+            journal.append(&record);
+        }
+        journal.sync().unwrap();
+        (dir, path)
+    }
+
+    fn reopen(path: &Path) -> (Vec<Record>, Option<TornTail>) {
+        let (_, found, torn) = Journal::open(path).unwrap();
+        (found, torn)
+    }
+
+    #[test]
+    fn what_was_synced_is_read_back_in_order() {
+        let (_dir, path) = journal_of(3);
+        assert_eq!(reopen(&path), (records(3), None));
+        let first = fs::read_to_string(&path)
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap()
+            .to_owned();
+        let (checksum, json) = first.split_once(' ').unwrap();
+        assert_eq!(json, r#"[0,"record 0"]"#);
+        assert_eq!(
+            checksum,
+            format!("{:08x}", crc32fast::hash(json.as_bytes()))
+        );
+    }
+
+    #[test]
+    fn what_was_not_synced_is_not_on_disk() {
+        let (_dir, path) = journal_of(1);
+        let (mut journal, ..) = Journal::open(&path).unwrap();
+        journal.append(&record(1));
+        drop(journal);
+        assert_eq!(reopen(&path), (records(1), None));
+    }
+
+    #[test]
+    fn a_last_line_torn_anywhere_is_cut_and_reported_once() {
+        let (_dir, path) = journal_of(3);
+        let whole = fs::read(&path).unwrap();
+        let start = whole[..whole.len() - 1]
+            .iter()
+            .rposition(|&b| b == b'\n')
+            .unwrap()
+            + 1;
+        for end in start + 1..whole.len() {
+            fs::write(&path, &whole[..end]).unwrap();
+            let torn = TornTail {
+                line: 3,
+                bytes: (end - start) as u64,
+            };
+            assert_eq!(reopen(&path), (records(2), Some(torn)));
+            assert_eq!(reopen(&path), (records(2), None));
+        }
+    }
+
+    #[test]
+    fn a_last_line_with_a_wrong_checksum_is_cut() {
+        let (_dir, path) = journal_of(3);
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 4;
+        bytes[last] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let (found, torn) = reopen(&path);
+        assert_eq!((found, torn.unwrap().line), (records(2), 3));
+    }
+
+    #[test]
+    fn after_a_cut_the_journal_goes_on() {
+        let (_dir, path) = journal_of(2);
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"0123")
+            .unwrap();
+        let (mut journal, _, torn) = Journal::open(&path).unwrap();
+        assert!(torn.is_some());
+        journal.append(&record(2));
+        journal.sync().unwrap();
+        assert_eq!(reopen(&path), (records(3), None));
+    }
+
+    #[test]
+    fn a_corrupt_line_in_the_middle_is_refused_by_file_and_number() {
+        let (_dir, path) = journal_of(3);
+        let whole = fs::read(&path).unwrap();
+        let second = whole.iter().position(|&b| b == b'\n').unwrap() + 1;
+        for at in second..second + 12 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            let text = Journal::<Record>::open(&path).unwrap_err().to_string();
+            assert!(
+                text.contains("journal.log") && text.contains("line 2"),
+                "{text}"
+            );
+            assert_eq!(
+                fs::read(&path).unwrap(),
+                bytes,
+                "a refused journal is left untouched"
+            );
+        }
+    }
+
+    #[test]
+    fn an_intact_line_of_another_shape_is_refused_even_at_the_end() {
+        let (_dir, path) = journal_of(1);
+        let mut lines = Lines::default();
+        lines.push(&"another program's record");
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(&lines.bytes)
+            .unwrap();
+        let text = Journal::<Record>::open(&path).unwrap_err().to_string();
+        assert!(text.contains("line 2: not a record"), "{text}");
+    }
+
+    #[test]
+    fn a_rewrite_replaces_the_history_and_the_journal_goes_on() {
+        let (_dir, path) = journal_of(9);
+        fs::write(path.with_extension("new"), "left by a crash").unwrap();
+        let (mut journal, ..) = Journal::open(&path).unwrap();
+        journal.append(&record(77));
+        journal.rewrite(&records(2)).unwrap();
+        journal.append(&record(2));
+        journal.sync().unwrap();
+        assert_eq!(reopen(&path), (records(3), None));
+        assert!(!path.with_extension("new").exists());
+    }
+
+    #[test]
+    fn a_rewrite_is_wanted_past_the_minimum_and_twice_the_last_size() {
+        let (_dir, path) = journal_of(0);
+        let (mut journal, ..) = Journal::<Record>::open(&path).unwrap();
+        let big = (0, "x".repeat(1024 * 1024));
+        for _ in 0..4 {
+            assert!(!journal.wants_rewrite());
+            journal.append(&big);
+            journal.sync().unwrap();
+        }
+        assert!(journal.wants_rewrite());
+        journal
+            .rewrite(&[big.clone(), big.clone(), big.clone()])
+            .unwrap();
+        for _ in 0..3 {
+            assert!(!journal.wants_rewrite());
+            journal.append(&big);
+            journal.sync().unwrap();
+        }
+        journal.append(&big);
+        journal.sync().unwrap();
+        assert!(journal.wants_rewrite());
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("absent").join("journal.log");
+        let text = Journal::<Record>::open(&path).unwrap_err().to_string();
+        assert!(text.contains("absent"), "{text}");
+    }
+}

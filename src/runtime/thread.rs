@@ -1,0 +1,151 @@
+//! Threads: named, with a sized stack, and counted so that one can wait for their end.
+//!
+//! Invariant: a thread leaves its [`Crew`] only after everything it owned has been dropped, so
+//! that a port or file it held is free once [`Crew::wait`] has returned.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{Builder, JoinHandle};
+
+use super::clock::Clock;
+use crate::model::Time;
+
+/// The stack of every thread, in bytes.
+///
+/// Two threads serve each connection and a thousand nodes may share a machine, so the usual 2 MiB
+/// are out of the question. The deepest users are the JSON parser at its nesting limit (measured:
+/// passes with this size in an unoptimized build) and signature checks.
+pub const STACK_BYTES: usize = 256 * 1024;
+
+/// The length at which Linux cuts a thread's name.
+pub const NAME_BYTES_MAX: usize = 15;
+
+/// Starts a thread. What tells `name` apart must lie within its first [`NAME_BYTES_MAX`] bytes.
+///
+/// # Errors
+///
+/// When the system has no room for another thread.
+pub fn spawn<T: Send + 'static>(
+    name: impl Into<String>,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    Builder::new()
+        .name(name.into())
+        .stack_size(STACK_BYTES)
+        .spawn(f)
+}
+
+/// A group of threads that can be waited for.
+#[derive(Clone, Debug, Default)]
+pub struct Crew {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    at_work: Mutex<usize>,
+    left: Condvar,
+}
+
+impl Crew {
+    /// Starts a thread that belongs to this group; see [`spawn`].
+    ///
+    /// # Errors
+    ///
+    /// When the system has no room for another thread; `f` is then dropped.
+    pub fn spawn(
+        &self,
+        name: impl Into<String>,
+        f: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let place = Place::take(&self.shared);
+        // `f` is consumed by its call, so what it owns is gone before its place is.
+        spawn(name, move || {
+            f();
+            drop(place);
+        })?;
+        Ok(())
+    }
+
+    /// How many threads have not ended.
+    pub fn at_work(&self) -> usize {
+        *self
+            .shared
+            .at_work
+            .lock()
+            .expect("nothing under this lock can panic")
+    }
+
+    /// Waits until no thread is left or `deadline` has come; returns how many are left.
+    pub fn wait(&self, clock: &Clock, deadline: Time) -> usize {
+        let mut at_work = self
+            .shared
+            .at_work
+            .lock()
+            .expect("nothing under this lock can panic");
+        loop {
+            let span = deadline.since(clock.now().mono);
+            if *at_work == 0 || span.is_zero() {
+                return *at_work;
+            }
+            let waited = self.shared.left.wait_timeout(at_work, span);
+            at_work = waited.expect("nothing under this lock can panic").0;
+        }
+    }
+}
+
+/// One thread's membership in a crew; ends when dropped, even by a panic.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Self {
+        *shared
+            .at_work
+            .lock()
+            .expect("nothing under this lock can panic") += 1;
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *self
+            .0
+            .at_work
+            .lock()
+            .expect("nothing under this lock can panic") -= 1;
+        self.0.left.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_bears_its_name() {
+        let name = || std::thread::current().name().map(str::to_owned);
+        assert_eq!(
+            spawn("read:6001", name).unwrap().join().unwrap().as_deref(),
+            Some("read:6001")
+        );
+    }
+
+    #[test]
+    fn a_crew_is_waited_for_until_the_last_has_left() {
+        let (clock, crew) = (Clock::start(), Crew::default());
+        let (release, gate) = bounded::<()>(0);
+        crew.spawn("idle", move || assert!(gate.recv().is_err()))
+            .unwrap();
+        let soon = clock.now().mono.after(Duration::from_millis(5));
+        assert_eq!(crew.wait(&clock, soon), 1, "it is still at its gate");
+        drop(release);
+        let late = clock.now().mono.after(Duration::from_secs(30));
+        assert_eq!(crew.wait(&clock, late), 0);
+        assert_eq!(crew.at_work(), 0);
+    }
+}

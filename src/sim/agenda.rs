@@ -1,0 +1,127 @@
+//! What happens next: a queue of things due, ordered by time and then by when they were planned.
+//!
+//! Invariant: two things due at the same moment come out in the order they were put in, so a run
+//! depends on nothing but its seed. Entries are small and own nothing; messages wait in their link.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::net::IpAddr;
+
+use crate::model::Time;
+use crate::protocol::{HostAnswer, LinkId};
+
+use super::network::{LaneId, Owner};
+use super::reach::HostId;
+use super::storm::Amends;
+
+/// One thing that will happen.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    /// A host starts for the first time, or again.
+    Boot(HostId),
+    /// A host may have a timer due or be done with its slow handling.
+    Wake(HostId),
+    /// An attempt to connect takes its next step.
+    Dial(u64),
+    /// The head of a lane may have arrived.
+    Arrival(LaneId),
+    /// An end that is closing is told so.
+    LocalClose(LinkId),
+    /// The sender gives a lane up that has been stuck since then.
+    GiveUp {
+        /// The lane.
+        lane: LaneId,
+        /// When it got stuck; a lane that has moved meanwhile is left alone.
+        since: Time,
+    },
+    /// A disk finished its sync.
+    Synced {
+        /// Whose disk.
+        host: HostId,
+        /// In which life it was started.
+        life: u32,
+    },
+    /// The system `ping` comes back.
+    Pinged {
+        /// Who asked.
+        owner: Owner,
+        /// For whom.
+        host: IpAddr,
+        /// What is reported.
+        answer: HostAnswer,
+    },
+    /// The storm of this number strikes again.
+    Gust(u32),
+    /// A fault of the storm of this number ends.
+    Amends(u32, Amends),
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Time,
+    number: u64,
+    due: Due,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// Reversed, because the standard heap gives out its greatest entry.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+/// The queue and the virtual clock.
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    now: Time,
+    next_number: u64,
+    heap: BinaryHeap<Entry>,
+}
+
+impl Agenda {
+    /// The present moment, counted from the world's start.
+    pub(super) const fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Plans `due` for the moment `at`, or for now if that has passed.
+    pub(super) fn plan(&mut self, at: Time, due: Due) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.heap.push(Entry { at: at.max(self.now), number, due });
+    }
+
+    /// When the next thing is due.
+    pub(super) fn next(&self) -> Option<Time> {
+        self.heap.peek().map(|entry| entry.at)
+    }
+
+    /// Takes the next thing due up to `until` and moves the clock there.
+    pub(super) fn pop(&mut self, until: Time) -> Option<Due> {
+        if self.next()? > until {
+            return None;
+        }
+        let entry = self.heap.pop()?;
+        self.now = entry.at;
+        Some(entry.due)
+    }
+
+    /// Moves the clock forward to `at`, where nothing earlier is due.
+    pub(super) fn advance(&mut self, at: Time) {
+        self.now = self.now.max(at);
+    }
+}

@@ -1,0 +1,191 @@
+//! How links end: by a hang-up, a reset, a crash, a silence, or for want of room.
+//!
+//! Invariant: an end moves from open to closing to gone and never back; whoever moves it from
+//! open sees to it that its owner, if it still lives, is told once.
+
+use std::mem;
+
+use rand::RngExt as _;
+
+use crate::model::Time;
+use crate::protocol::LinkId;
+
+use super::agenda::{Agenda, Due};
+use super::network::{Delivery, EndState, LaneId, Network, Owner, Parcel};
+use super::reach::{HostId, Who};
+use super::tally::Trouble;
+
+impl Network {
+    /// Ends a link after what was sent before; both ends are told.
+    pub(super) fn hang_up(&mut self, agenda: &mut Agenda, link: LinkId) {
+        let lane = LaneId::of(link);
+        if self.begin_closing(agenda, lane, "hung up") {
+            self.post(agenda, lane, Parcel::Fin);
+        }
+    }
+
+    /// The end of this side, if it is open, will soon be told that its link is closed.
+    pub(super) fn begin_closing(
+        &mut self,
+        agenda: &mut Agenda,
+        lane: LaneId,
+        reason: &'static str,
+    ) -> bool {
+        let Some(conn) = self.conns.get_mut(&lane.conn) else {
+            return false;
+        };
+        let end = &mut conn.ends[lane.side()];
+        if end.state != EndState::Open {
+            return false;
+        }
+        end.state = EndState::Closing(reason);
+        let base = conn.base;
+        let told = agenda.now().after(self.travel(base));
+        agenda.plan(told, Due::LocalClose(lane.link()));
+        true
+    }
+
+    /// An end that is closing is told so, unless that is over already.
+    pub(super) fn close_locally(&mut self, link: LinkId) -> Option<(Owner, Delivery)> {
+        let lane = LaneId::of(link);
+        let end = &mut self.conns.get_mut(&lane.conn)?.ends[lane.side()];
+        let EndState::Closing(reason) = end.state else {
+            return None;
+        };
+        end.state = EndState::Gone;
+        let owner = end.owner;
+        self.forget_if_over(lane.conn);
+        Some((owner, Delivery::Closed { link, reason }))
+    }
+
+    /// The sender of a lane that is stuck since `since` loses patience.
+    pub(super) fn give_up(&mut self, lane: LaneId, since: Time) -> Option<(Owner, Delivery)> {
+        let conn = self.conns.get_mut(&lane.conn)?;
+        if conn.lanes[lane.side()].stuck != Some(since) {
+            return None;
+        }
+        let end = &mut conn.ends[lane.side()];
+        let was_open = end.state == EndState::Open;
+        if was_open {
+            end.state = EndState::Gone;
+        }
+        let owner = end.owner;
+        self.tally.add(Trouble::LinkTimedOut, 1);
+        self.clear(lane);
+        self.forget_if_over(lane.conn);
+        let closed = Delivery::Closed { link: lane.link(), reason: "no acknowledgment in time" };
+        was_open.then_some((owner, closed))
+    }
+
+    /// Loses what is on a lane.
+    pub(super) fn clear(&mut self, lane: LaneId) {
+        let Some(conn) = self.conns.get_mut(&lane.conn) else {
+            return;
+        };
+        let queue = &mut conn.lanes[lane.side()];
+        let lost = mem::take(&mut queue.queue);
+        queue.stuck = None;
+        self.stuck.remove(&lane);
+        let messages = lost.iter().filter(|(_, what)| matches!(what, Parcel::Message(_))).count();
+        self.tally.add(Trouble::LostInFlight, messages);
+        // Whoever waits for the lost handshake will never know that there was a link.
+        let far = &mut conn.ends[1 - lane.side()];
+        if far.state == EndState::Pending {
+            far.state = EndState::Gone;
+        }
+    }
+
+    /// The process of a host ended. In a crash its kernel tells the others; where the host itself
+    /// is gone (`silent`) nobody is told.
+    pub(super) fn end_process(&mut self, agenda: &mut Agenda, host: HostId, silent: bool) {
+        for number in self.of_host[host.index()].clone() {
+            for lane in [LaneId::new(number, 0), LaneId::new(number, 1)] {
+                self.end_of_owner(agenda, host, lane, silent);
+            }
+            self.forget_if_over(number);
+        }
+    }
+
+    fn end_of_owner(&mut self, agenda: &mut Agenda, host: HostId, lane: LaneId, silent: bool) {
+        let Some(conn) = self.conns.get_mut(&lane.conn) else {
+            return;
+        };
+        let end = &mut conn.ends[lane.side()];
+        if end.owner.who != Who::Host(host) || end.state == EndState::Gone {
+            return;
+        }
+        let state = mem::replace(&mut end.state, EndState::Gone);
+        if silent {
+            // What is under way to the host stays with its sender, who will try again.
+            self.clear(lane);
+            return;
+        }
+        self.clear(lane.reverse());
+        if matches!(state, EndState::Closing(_)) {
+            return;
+        }
+        // A kernel may still deliver what the dead process wrote, or not.
+        if self.rng.random_bool(0.5) {
+            self.post(agenda, lane, Parcel::Fin);
+        } else {
+            self.clear(lane);
+            self.post(agenda, lane, Parcel::Reset);
+        }
+    }
+
+    /// Breaks every link between two hosts; both are told. Returns how many broke.
+    pub(super) fn reset(&mut self, agenda: &mut Agenda, a: HostId, b: HostId) -> usize {
+        let mut broken = 0;
+        for number in self.between(a, b) {
+            let lanes = [LaneId::new(number, 0), LaneId::new(number, 1)];
+            lanes.iter().for_each(|lane| self.clear(*lane));
+            let told = lanes.map(|lane| self.begin_closing(agenda, lane, "connection reset"));
+            broken += usize::from(told != [false, false]);
+            self.forget_if_over(number);
+        }
+        broken
+    }
+
+    /// Some path opened: what is stuck and can move, moves.
+    pub(super) fn unstick(&mut self, agenda: &mut Agenda) {
+        for lane in self.stuck.iter().copied().collect::<Vec<_>>() {
+            let conn = &self.conns[&lane.conn];
+            let (from, to) = (&conn.ends[lane.side()].owner, &conn.ends[1 - lane.side()].owner);
+            if !self.reach.carries(from.who, to.who) {
+                continue;
+            }
+            let base = conn.base;
+            let arrival = agenda.now().after(self.travel(base));
+            self.stuck.remove(&lane);
+            let conn = self.conns.get_mut(&lane.conn).expect("it was there a line ago");
+            let queue = &mut conn.lanes[lane.side()];
+            queue.stuck = None;
+            queue.last = queue.last.max(arrival);
+            for (at, _) in &mut queue.queue {
+                *at = arrival.max(*at);
+            }
+            if let Some((next, _)) = queue.queue.front() {
+                agenda.plan(*next, Due::Arrival(lane));
+            }
+        }
+    }
+
+    pub(super) fn forget_if_over(&mut self, number: u64) {
+        let Some(conn) = self.conns.get(&number) else {
+            return;
+        };
+        if conn.ends.iter().any(|end| end.state != EndState::Gone) {
+            return;
+        }
+        let ends = conn.ends.each_ref().map(|end| end.owner.who);
+        for side in [0, 1] {
+            self.clear(LaneId::new(number, side));
+        }
+        self.conns.remove(&number);
+        for who in ends {
+            if let Who::Host(host) = who {
+                self.of_host[host.index()].remove(&number);
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A simulated disk: what was written, what is safe, and the group commit in between.
+//!
+//! Invariants: one sync is under way at most, and the next takes all that piled up meanwhile;
+//! a record is safe when the sync that took it came back; a crash keeps all that is safe.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use rand::RngExt as _;
+
+use crate::model::Rng;
+
+/// One write.
+#[derive(Debug)]
+enum Write<R> {
+    Record(R),
+    /// Replaces everything before it.
+    Snapshot(Vec<R>),
+}
+
+/// The disk of one host; outlives its processes.
+#[derive(Debug)]
+pub(super) struct Disk<R> {
+    safe: Vec<R>,
+    tail: VecDeque<Write<R>>,
+    /// How many of the tail's writes the sync under way has taken.
+    syncing: usize,
+    written: u64,
+    synced: u64,
+}
+
+impl<R> Default for Disk<R> {
+    fn default() -> Self {
+        Self { safe: Vec::new(), tail: VecDeque::new(), syncing: 0, written: 0, synced: 0 }
+    }
+}
+
+impl<R> Disk<R> {
+    /// The records that survive a crash.
+    pub(super) fn safe(&self) -> &[R] {
+        &self.safe
+    }
+
+    /// How many writes this life has made; an effect that follows them waits for this mark.
+    pub(super) const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// How many of this life's writes are safe.
+    pub(super) const fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Writes one record.
+    pub(super) fn append(&mut self, record: R) {
+        self.tail.push_back(Write::Record(record));
+        self.written += 1;
+    }
+
+    /// Writes a snapshot, to replace every record written so far.
+    pub(super) fn compact(&mut self, snapshot: Vec<R>) {
+        self.tail.push_back(Write::Snapshot(snapshot));
+        self.written += 1;
+    }
+
+    /// Starts a sync if there is something to sync and none under way; whether it did.
+    pub(super) fn start_sync(&mut self) -> bool {
+        let starts = self.syncing == 0 && !self.tail.is_empty();
+        if starts {
+            self.syncing = self.tail.len();
+        }
+        starts
+    }
+
+    /// The sync under way came back; whether it brought a record (and not just a snapshot).
+    pub(super) fn finish_sync(&mut self) -> bool {
+        let taken = mem::take(&mut self.syncing);
+        let mut records = false;
+        for _ in 0..taken {
+            records |= self.settle_first();
+        }
+        self.synced += taken as u64;
+        records
+    }
+
+    /// The process or the power is gone. Of the writes that are not safe, `torn` keeps as many of
+    /// the first as it draws. Returns how many were kept and how many were lost.
+    pub(super) fn crash(&mut self, torn: Option<&mut Rng>) -> (usize, usize) {
+        let kept = torn.map_or(0, |rng| rng.random_range(0..=self.tail.len()));
+        for _ in 0..kept {
+            self.settle_first();
+        }
+        let lost = self.tail.len();
+        self.tail.clear();
+        (self.syncing, self.written, self.synced) = (0, 0, 0);
+        (kept, lost)
+    }
+
+    /// Forgets everything; only while no process runs.
+    pub(super) fn wipe(&mut self) {
+        *self = Self::default();
+    }
+
+    fn settle_first(&mut self) -> bool {
+        match self.tail.pop_front() {
+            Some(Write::Record(record)) => {
+                self.safe.push(record);
+                true
+            }
+            Some(Write::Snapshot(records)) => {
+                self.safe = records;
+                false
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn one_sync_takes_what_is_there_and_the_next_what_piled_up() {
+        let mut disk = Disk::default();
+        disk.append(1);
+        assert!(disk.start_sync());
+        disk.append(2);
+        disk.append(3);
+        assert!(!disk.start_sync(), "one at a time");
+        assert!(disk.finish_sync());
+        assert_eq!((disk.safe(), disk.synced()), (&[1][..], 1));
+        assert!(disk.start_sync());
+        disk.finish_sync();
+        assert_eq!((disk.safe(), disk.synced()), (&[1, 2, 3][..], 3));
+    }
+
+    #[test]
+    fn a_crash_keeps_what_is_safe_and_at_most_a_prefix_of_the_rest() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..50 {
+            let mut disk = Disk::default();
+            disk.append(1);
+            disk.start_sync();
+            disk.finish_sync();
+            disk.append(2);
+            disk.append(3);
+            let (kept, lost) = disk.crash(Some(&mut Rng::seed_from_u64(seed)));
+            assert_eq!(kept + lost, 2);
+            assert_eq!(disk.safe(), &[1, 2, 3][..=kept]);
+            seen.insert(kept);
+        }
+        assert_eq!(seen.len(), 3, "no, some and all of the tail");
+    }
+
+    #[test]
+    fn a_snapshot_replaces_what_was_written_before_it_and_nothing_after() {
+        let mut disk = Disk::default();
+        disk.append(1);
+        disk.append(2);
+        disk.compact(vec![12]);
+        disk.append(3);
+        disk.start_sync();
+        disk.finish_sync();
+        assert_eq!(disk.safe(), &[12, 3]);
+    }
+}

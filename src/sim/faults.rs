@@ -1,0 +1,232 @@
+//! Harm on purpose: what a test, or the storm, does to hosts and paths.
+//!
+//! Each call takes effect at once and is counted only if it changed something. None of them
+//! breaks the driver's contract: machines see nothing here that a real network could not show.
+
+use std::time::Duration;
+
+use crate::model::Endpoint;
+use crate::protocol::Machine;
+
+use super::host::Tamper;
+use super::reach::{HostId, Presence};
+use super::tally::Trouble;
+use super::weather::{Fault, Weather};
+use super::world::World;
+
+impl<M: Machine> World<M> {
+    /// Kills a process. Its disk keeps what was synced, its host resets its links, so that the
+    /// others soon know.
+    pub fn crash(&mut self, endpoint: Endpoint) {
+        let host = self.find(endpoint);
+        if self.end_process(host, Presence::Down) {
+            self.count(host, Fault::Crash);
+        }
+    }
+
+    /// Takes a host off the network, its process with it, without a word to anybody.
+    pub fn vanish(&mut self, endpoint: Endpoint) {
+        let host = self.find(endpoint);
+        let was_there = self.network.reach.presence(host) != Presence::Vanished;
+        self.end_process(host, Presence::Vanished);
+        self.network.reach.set_presence(host, Presence::Vanished);
+        if was_there {
+            self.count(host, Fault::Vanish);
+        }
+    }
+
+    /// Starts a process from its disk; one that runs is killed first. A vanished host is back.
+    pub fn restart(&mut self, endpoint: Endpoint) {
+        let host = self.find(endpoint);
+        self.end_process(host, Presence::Down);
+        self.start(host);
+        if self.hosts[host.index()].process.is_some() {
+            self.count(host, Fault::Restart);
+        }
+    }
+
+    /// Starts a process with an empty disk; one that runs is killed first.
+    pub fn wipe(&mut self, endpoint: Endpoint) {
+        let host = self.find(endpoint);
+        self.end_process(host, Presence::Down);
+        self.hosts[host.index()].disk.wipe();
+        self.start(host);
+        if self.hosts[host.index()].process.is_some() {
+            self.count(host, Fault::Wipe);
+        }
+    }
+
+    /// Declares that a host stays dead: it is crashed if it lives, and nothing starts it again.
+    /// Call [`World::vanish`] first for a death without a word.
+    pub fn bury(&mut self, endpoint: Endpoint) {
+        self.crash(endpoint);
+        let host = self.find(endpoint);
+        self.hosts[host.index()].buried = true;
+    }
+
+    /// Stops a process in its tracks: its kernel still takes calls and bytes, its clock runs on,
+    /// and nothing is handled.
+    pub fn pause(&mut self, endpoint: Endpoint) {
+        let host = self.find(endpoint);
+        if let Some(process) = self.process(host).filter(|process| !process.paused) {
+            process.paused = true;
+            self.count(host, Fault::Pause);
+        }
+    }
+
+    /// Lets a paused process go on; what came meanwhile is handled now, in order.
+    ///
+    /// # Panics
+    /// Like [`World::run_until`].
+    pub fn resume(&mut self, endpoint: Endpoint) {
+        let host = self.find(endpoint);
+        if let Some(process) = self.process(host).filter(|process| process.paused) {
+            process.paused = false;
+            self.tell(host, || "goes on".to_owned());
+            self.open_gate(host);
+            self.pump(host);
+        }
+    }
+
+    /// Cuts the path between two hosts, without a word to either.
+    pub fn cut(&mut self, a: Endpoint, b: Endpoint) {
+        let (a, b) = (self.find(a), self.find(b));
+        let forth = self.network.reach.cut(a, b);
+        if self.network.reach.cut(b, a) || forth {
+            self.count(a, Fault::Cut);
+        }
+    }
+
+    /// Cuts the path in one direction only.
+    pub fn cut_one_way(&mut self, from: Endpoint, to: Endpoint) {
+        let (from, to) = (self.find(from), self.find(to));
+        if self.network.reach.cut(from, to) {
+            self.count(from, Fault::CutOneWay);
+        }
+    }
+
+    /// Mends the path between two hosts, in both directions; what was held on it moves on.
+    pub fn mend(&mut self, a: Endpoint, b: Endpoint) {
+        let (a, b) = (self.find(a), self.find(b));
+        self.network.reach.mend(a, b);
+        self.network.reach.mend(b, a);
+        self.network.unstick(&mut self.agenda);
+    }
+
+    /// Divides hosts into groups that cannot reach each other; replaces an earlier division.
+    /// Hosts of no group reach all.
+    pub fn partition(&mut self, groups: &[&[Endpoint]]) {
+        self.network.reach.reunite();
+        for (island, group) in groups.iter().enumerate() {
+            for endpoint in *group {
+                let host = self.find(*endpoint);
+                self.network.reach.maroon(host, u32::try_from(island).ok());
+            }
+        }
+        self.network.unstick(&mut self.agenda);
+        self.islands += 1;
+        if groups.iter().filter(|group| !group.is_empty()).count() > 1 {
+            self.tally.count(Fault::Partition);
+        }
+    }
+
+    /// Ends a partition and leaves single cuts as they are.
+    pub fn reunite(&mut self) {
+        self.network.reach.reunite();
+        self.network.unstick(&mut self.agenda);
+    }
+
+    /// Ends a partition and mends every path.
+    pub fn heal(&mut self) {
+        self.network.reach.heal();
+        self.network.unstick(&mut self.agenda);
+    }
+
+    /// Breaks every link between two hosts; what was under way is lost, both ends are told.
+    pub fn reset_link(&mut self, a: Endpoint, b: Endpoint) {
+        let (a, b) = (self.find(a), self.find(b));
+        if self.network.reset(&mut self.agenda, a, b) > 0 {
+            self.count(a, Fault::Reset);
+        }
+    }
+
+    /// Makes a host take this much longer over each input; zero makes it quick again.
+    ///
+    /// # Panics
+    /// Like [`World::run_until`].
+    pub fn slow_down(&mut self, endpoint: Endpoint, by: Duration) {
+        let host = self.find(endpoint);
+        self.hosts[host.index()].slow = by;
+        if !by.is_zero() {
+            self.count(host, Fault::Slow);
+        }
+        self.pump(host);
+    }
+
+    /// Sets how far a host's wall clock is off, in milliseconds.
+    pub fn set_skew(&mut self, endpoint: Endpoint, skew_ms: i64) {
+        let host = self.find(endpoint);
+        if std::mem::replace(&mut self.hosts[host.index()].skew_ms, skew_ms) != skew_ms {
+            self.count(host, Fault::Skew);
+        }
+    }
+
+    /// From now on each message that leaves this host is replaced by what `tamper` makes of it.
+    pub fn set_tamper(&mut self, endpoint: Endpoint, tamper: Tamper) {
+        let host = self.find(endpoint);
+        self.hosts[host.index()].tamper = Some(tamper);
+    }
+
+    /// Changes the weather; links that exist keep their base latency.
+    pub fn set_weather(&mut self, weather: Weather) {
+        self.network.weather = weather.clone();
+        self.weather = weather;
+    }
+
+    /// Ends every fault: storms, cuts, pauses, slowness and skew go, the weather is calm, and
+    /// every host that ever ran and is not buried runs again. Tampering hosts go on tampering.
+    ///
+    /// # Panics
+    /// Like [`World::run_until`].
+    pub fn calm_down(&mut self) {
+        self.storm = None;
+        self.storms += 1;
+        let calm = Weather::calm();
+        self.network.quicken(calm.latency.max);
+        self.set_weather(calm);
+        self.heal();
+        for index in 0..self.hosts.len() {
+            let host = &mut self.hosts[index];
+            host.skew_ms = 0;
+            let (endpoint, slow) = (host.endpoint, !host.slow.is_zero());
+            let is_due_back = host.process.is_none() && host.boots > 0 && !host.buried;
+            if slow {
+                self.slow_down(endpoint, Duration::ZERO);
+            }
+            self.resume(endpoint);
+            if is_due_back {
+                self.restart(endpoint);
+            }
+        }
+    }
+
+    fn end_process(&mut self, id: HostId, presence: Presence) -> bool {
+        let host = &mut self.hosts[id.index()];
+        if host.process.take().is_none() {
+            return false;
+        }
+        let torn = self.weather.torn_tails.then_some(&mut host.rng);
+        let (kept, lost) = host.disk.crash(torn);
+        self.tally.add(Trouble::KeptUnsynced, kept);
+        self.tally.add(Trouble::LostRecord, lost);
+        self.network.reach.set_presence(id, presence);
+        let silent = presence == Presence::Vanished;
+        self.network.end_process(&mut self.agenda, id, silent);
+        true
+    }
+
+    fn count(&mut self, host: HostId, fault: Fault) {
+        self.tally.count(fault);
+        self.tell(host, || format!("suffers {fault:?}"));
+    }
+}

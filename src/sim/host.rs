@@ -1,0 +1,176 @@
+//! One simulated host: its disk, how its process is made, and the process while there is one.
+//!
+//! Invariants:
+//! - What comes to a process is handled in the order in which it came, timers among the rest; a
+//!   paused or slow process handles it later, never in another order.
+//! - `links` holds what the machine has been told, not what the network knows: a machine is held
+//!   to its own knowledge.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::model::{Endpoint, Now, Rng, Time, WallTime};
+use crate::protocol::message::Message;
+use crate::protocol::timer::TimerQueue;
+use crate::protocol::{Input, Kind, LinkId, Machine, Ticket};
+
+use super::disk::Disk;
+
+/// What a process is made from.
+#[derive(Debug)]
+pub struct Boot<'a, R> {
+    /// Where it will listen.
+    pub endpoint: Endpoint,
+    /// What its disk holds, oldest first; empty at the first start and after a wipe.
+    pub records: &'a [R],
+    /// How often the host has started, this time included.
+    pub boots: u32,
+    /// The host's wall clock now.
+    pub wall: WallTime,
+    /// For the machine's own randomness; another one at each start.
+    pub seed: u64,
+}
+
+// By hand, because a derive would ask for records that can be copied.
+impl<R> Clone for Boot<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Boot<'_, R> {}
+
+/// A message that is about to leave a tampering host.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// When, counted from the world's start.
+    pub at: Time,
+    /// Who sends it.
+    pub from: Endpoint,
+    /// Whom it is for; `None` for a stranger, and where the link is already gone.
+    pub to: Option<Endpoint>,
+    /// The link, by the sender's number.
+    pub link: LinkId,
+    /// The message itself; it leaves only if it is among what the tamperer returns.
+    pub msg: &'a Message,
+}
+
+/// Makes the process of a host each time it starts.
+pub type Factory<M> = Box<dyn FnMut(Boot<'_, <M as Kind>::Record>) -> M + Send>;
+
+/// What a lying host makes of each message that leaves it: any messages, in any number.
+pub type Tamper = Box<dyn FnMut(&mut Rng, &Outgoing<'_>) -> Vec<Message> + Send>;
+
+/// The effects that leave a node, and so wait for its disk.
+#[derive(Debug)]
+pub(super) enum Outward<E> {
+    Send { link: LinkId, msg: Message },
+    Dial { ticket: Ticket, to: Endpoint, timeout: Duration },
+    Hangup { link: LinkId },
+    PingHost { host: std::net::IpAddr },
+    Emit(E),
+}
+
+/// A running process.
+pub(super) struct Process<M: Machine> {
+    pub(super) machine: M,
+    pub(super) started: Time,
+    /// Deadlines, in the world's time.
+    pub(super) timers: TimerQueue<M::Timer>,
+    pub(super) inbox: VecDeque<(Time, Input<M>)>,
+    /// The links the machine has been told of, and whether it has hung them up.
+    pub(super) links: BTreeMap<LinkId, bool>,
+    pub(super) dials: BTreeSet<Ticket>,
+    /// Effects that wait for this many of the disk's writes.
+    pub(super) gate: VecDeque<(u64, Outward<M::Event>)>,
+    pub(super) paused: bool,
+    /// When the handling of what is first in line ends, on a slow host.
+    pub(super) busy: Option<Time>,
+    /// The earliest wake-up in the agenda.
+    pub(super) wake: Option<Time>,
+}
+
+impl<M: Machine> Process<M> {
+    pub(super) fn new(machine: M, started: Time) -> Self {
+        Self {
+            machine,
+            started,
+            timers: TimerQueue::default(),
+            inbox: VecDeque::new(),
+            links: BTreeMap::new(),
+            dials: BTreeSet::new(),
+            gate: VecDeque::new(),
+            paused: false,
+            busy: None,
+            wake: None,
+        }
+    }
+
+    /// Takes what is to be handled now, with the time at which it came. On a host that is `slow`
+    /// the first call only begins the handling, and [`Process::wake_at`] says when to come back.
+    pub(super) fn take_ready(&mut self, now: Time, slow: Duration) -> Option<(Time, Input<M>)> {
+        if self.paused {
+            return None;
+        }
+        let due = self.timers.next().filter(|due| *due <= now);
+        let came = self.inbox.front().map(|(came, _)| *came);
+        let timer_first = match (due, came) {
+            (None, None) => return None,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some(due), Some(came)) => due <= came,
+        };
+        match self.busy {
+            None if !slow.is_zero() => {
+                self.busy = Some(now.after(slow));
+                return None;
+            }
+            Some(until) if until > now => return None,
+            None | Some(_) => self.busy = None,
+        }
+        if timer_first {
+            let timer = self.timers.pop_due(now)?;
+            Some((due?, Input::Expired(timer)))
+        } else {
+            self.inbox.pop_front()
+        }
+    }
+
+    /// When this process has to be looked at again if nothing comes to it before.
+    pub(super) fn wake_at(&self) -> Option<Time> {
+        if self.paused { None } else { self.busy.or_else(|| self.timers.next()) }
+    }
+}
+
+/// A host, running or not.
+pub(super) struct Host<M: Machine> {
+    pub(super) endpoint: Endpoint,
+    pub(super) factory: Factory<M>,
+    pub(super) tamper: Option<Tamper>,
+    /// Draws for this host's disk, starts and tamperer.
+    pub(super) rng: Rng,
+    pub(super) disk: Disk<M::Record>,
+    pub(super) boots: u32,
+    pub(super) process: Option<Process<M>>,
+    /// The test said that it stays dead.
+    pub(super) buried: bool,
+    /// What is added to the handling of each input.
+    pub(super) slow: Duration,
+    /// How far the wall clock is off, in milliseconds.
+    pub(super) skew_ms: i64,
+}
+
+impl<M: Machine> Host<M> {
+    /// The wall clock of this host when the world's is at `epoch` plus `now`.
+    pub(super) fn wall(&self, epoch: WallTime, now: Time) -> WallTime {
+        let world_ms = epoch.0.saturating_add(now.as_micros() / 1_000);
+        WallTime(world_ms.saturating_add_signed(self.skew_ms))
+    }
+
+    /// Both clocks of this host; the monotonic one starts with its process.
+    pub(super) fn clocks(&self, epoch: WallTime, now: Time) -> Now {
+        let started = self.process.as_ref().map_or(now, |process| process.started);
+        let mono = Time::ZERO.after(now.since(started));
+        Now { mono, wall: self.wall(epoch, now) }
+    }
+}

@@ -1,0 +1,123 @@
+//! Strangers: raw links that a test scripts by hand, to say anything to any host.
+//!
+//! Invariant: an intruder is bound by TCP and by nothing else. It has an address, no endpoint,
+//! and no machine; paths between it and the hosts are never cut.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::model::{Endpoint, Time};
+use crate::protocol::message::Message;
+use crate::protocol::{DialError, LinkId, Machine, Ticket};
+
+use super::network::{Delivery, Owner, Parcel};
+use super::reach::Who;
+use super::world::World;
+
+/// How long a stranger tries to connect.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One stranger with one link; made by [`World::intruder_dial`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Intruder(u32);
+
+/// How far a stranger has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntruderState {
+    /// It is connecting.
+    Dialing,
+    /// It did not get in.
+    Failed(DialError),
+    /// Its link is open.
+    Open,
+    /// Its link is over.
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct Stranger {
+    state: IntruderState,
+    link: Option<LinkId>,
+    inbox: Vec<(Time, Message)>,
+    /// What it wants to say once it is in.
+    outbox: VecDeque<Parcel>,
+}
+
+impl Stranger {
+    pub(super) fn take(&mut self, now: Time, delivery: Delivery) {
+        match delivery {
+            Delivery::Dialed { link, .. } => {
+                self.link = Some(link);
+                self.state = IntruderState::Open;
+            }
+            Delivery::DialFailed { reason, .. } => self.state = IntruderState::Failed(reason),
+            Delivery::Received { msg, .. } => self.inbox.push((now, msg)),
+            Delivery::Closed { .. } => self.state = IntruderState::Closed,
+            Delivery::Accepted { .. } | Delivery::Garbled { .. } => {
+                unreachable!("nobody calls a stranger, and hosts send no garbage")
+            }
+        }
+    }
+}
+
+impl<M: Machine> World<M> {
+    /// Lets a stranger at `from` call a host; it is connected, or not, some round trip later.
+    pub fn intruder_dial(&mut self, from: IpAddr, to: Endpoint) -> Intruder {
+        let number = self.network.reach.admit_stranger(from);
+        self.strangers.push(Stranger {
+            state: IntruderState::Dialing,
+            link: None,
+            inbox: Vec::new(),
+            outbox: VecDeque::new(),
+        });
+        let owner = Owner { who: Who::Intruder(number), life: 0 };
+        self.network.dial(&mut self.agenda, owner, Ticket(0), to, TIMEOUT);
+        Intruder(number)
+    }
+
+    /// Says something; before the link is open it is kept, after its end it is lost.
+    pub fn intruder_send(&mut self, intruder: Intruder, msg: impl Into<Message>) {
+        self.say(intruder, Parcel::Message(msg.into()));
+    }
+
+    /// Sends a line that is no message; the host is told `reason`.
+    pub fn intruder_garble(&mut self, intruder: Intruder, reason: &str) {
+        self.say(intruder, Parcel::Garbage(reason.to_owned()));
+    }
+
+    /// Ends the link after what was said before.
+    pub fn intruder_hangup(&mut self, intruder: Intruder) {
+        self.say(intruder, Parcel::Fin);
+    }
+
+    /// How far the stranger has come.
+    pub fn intruder_state(&self, intruder: Intruder) -> IntruderState {
+        self.strangers[intruder.0 as usize].state
+    }
+
+    /// All that the stranger was told, with the world's time.
+    pub fn intruder_inbox(&self, intruder: Intruder) -> &[(Time, Message)] {
+        &self.strangers[intruder.0 as usize].inbox
+    }
+
+    fn say(&mut self, intruder: Intruder, parcel: Parcel) {
+        self.strangers[intruder.0 as usize].outbox.push_back(parcel);
+        self.speak_up(intruder.0);
+    }
+
+    /// Sends what a stranger has to say, if its link is open.
+    pub(super) fn speak_up(&mut self, number: u32) {
+        let stranger = &mut self.strangers[number as usize];
+        let Some(link) = stranger.link.filter(|_| stranger.state == IntruderState::Open) else {
+            return;
+        };
+        for parcel in stranger.outbox.drain(..) {
+            if matches!(parcel, Parcel::Fin) {
+                self.network.hang_up(&mut self.agenda, link);
+            } else {
+                self.network.send(&mut self.agenda, link, parcel);
+            }
+        }
+    }
+}

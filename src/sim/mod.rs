@@ -1,0 +1,40 @@
+//! The simulator: the second driver of the same machines, with virtual time and any weather.
+//!
+//! One number, the seed, fixes a whole run: latencies, faults, and every node's own randomness.
+//! The world keeps the driver's contract to the letter and is stricter than reality where that
+//! helps: a machine that uses a link it was told is closed is stopped with a panic, while the
+//! threaded driver would shrug. It knows machines only by [`crate::protocol::Machine`]; what they
+//! decide, and whether it is right, is for the tests to judge.
+//!
+//! `World` is the entry. The files: `agenda` what happens next · `reach` who can reach whom ·
+//! `network` links · `breaks` how they end · `dial` attempts to connect · `disk` what survives ·
+//! `host` one process · `world` and `drive` the loop · `faults`, `storm` and `weather` what goes
+//! wrong · `intruder` strangers · `tally` what went wrong · `seeds` many runs · `trace` the story
+//! of one run.
+
+mod agenda;
+mod breaks;
+mod dial;
+mod disk;
+mod drive;
+mod faults;
+mod host;
+mod intruder;
+mod network;
+mod reach;
+mod seeds;
+mod storm;
+mod tally;
+mod trace;
+mod weather;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+pub use host::{Boot, Factory, Outgoing, Tamper};
+pub use intruder::{Intruder, IntruderState};
+pub use seeds::{for_each_seed, single_seed};
+pub use tally::{Tally, Trouble};
+pub use weather::{Fault, Span, Weather};
+pub use world::{Options, World};

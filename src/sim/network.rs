@@ -1,0 +1,383 @@
+//! Links like those of TCP: each direction keeps order and loses nothing until the link breaks.
+//!
+//! Invariants:
+//! - A lane (one direction) has at most one entry in the agenda that matters: its head's arrival.
+//! - An end that was told of its link is told of its closing exactly once, unless its process
+//!   went first. An end that was never told of its link hears nothing.
+//! - On a cut path a lane is stuck and keeps what it carries, as retransmission would; nobody is
+//!   told until the path heals or the sender gives up.
+//! - What arrives where no end is anymore is answered by a reset, as a kernel does.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use crate::model::{Endpoint, Rng, Time};
+use crate::protocol::message::Message;
+use crate::protocol::{DialError, LinkId, Ticket};
+
+use super::agenda::{Agenda, Due};
+use super::dial::Attempt;
+use super::reach::{HostId, Presence, Reach, Who};
+use super::tally::{Tally, Trouble};
+use super::weather::Weather;
+use super::world::Options;
+
+/// One life of somebody; links die with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// Who.
+    pub(super) who: Who,
+    /// In which life; always 0 for strangers.
+    pub(super) life: u32,
+}
+
+/// One direction of a connection: the one from the end of this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LaneId {
+    pub(super) conn: u64,
+    /// 0 at the end that dialed, 1 at the end that was called.
+    side: u8,
+}
+
+impl LaneId {
+    pub(super) const fn of(link: LinkId) -> Self {
+        Self { conn: link.0 / 2, side: (link.0 % 2) as u8 }
+    }
+
+    pub(super) const fn new(conn: u64, side: u8) -> Self {
+        Self { conn, side }
+    }
+
+    /// The number by which the end of this side knows the link.
+    pub(super) const fn link(self) -> LinkId {
+        LinkId(self.conn * 2 + self.side as u64)
+    }
+
+    pub(super) const fn reverse(self) -> Self {
+        Self { conn: self.conn, side: 1 - self.side }
+    }
+
+    pub(super) const fn side(self) -> usize {
+        self.side as usize
+    }
+}
+
+/// What travels on a lane.
+#[derive(Debug)]
+pub(super) enum Parcel {
+    /// The last step of the handshake; first on the dialer's lane.
+    Accept,
+    /// A message.
+    Message(Message),
+    /// A line that is no message.
+    Garbage(String),
+    /// The sender is done: the link ends when this arrives.
+    Fin,
+    /// The sender is gone: the link ends when this arrives.
+    Reset,
+}
+
+/// What the network hands to somebody.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    Accepted { link: LinkId, from: IpAddr },
+    Dialed { ticket: Ticket, link: LinkId },
+    DialFailed { ticket: Ticket, reason: DialError },
+    Received { link: LinkId, msg: Message },
+    Garbled { link: LinkId, reason: String },
+    Closed { link: LinkId, reason: &'static str },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndState {
+    /// The listener's end before it is told.
+    Pending,
+    Open,
+    /// Hung up or reset; it will be told of the closing, for this reason.
+    Closing(&'static str),
+    /// Told, or its process is no more.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) owner: Owner,
+    pub(super) state: EndState,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub(super) queue: VecDeque<(Time, Parcel)>,
+    /// The latest arrival given out; no later parcel arrives earlier.
+    pub(super) last: Time,
+    pub(super) stuck: Option<Time>,
+}
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) ends: [End; 2],
+    pub(super) lanes: [Lane; 2],
+    pub(super) base: Duration,
+}
+
+/// All links, and the attempts to make them.
+#[derive(Debug)]
+pub(super) struct Network {
+    /// Who can reach whom. After a path opened, call [`Network::unstick`].
+    pub(super) reach: Reach,
+    pub(super) rng: Rng,
+    pub(super) tally: Tally,
+    pub(super) dials: BTreeMap<u64, Attempt>,
+    pub(super) next_dial: u64,
+    pub(super) weather: Weather,
+    pub(super) conns: BTreeMap<u64, Conn>,
+    next_conn: u64,
+    pub(super) of_host: Vec<BTreeSet<u64>>,
+    pub(super) stuck: BTreeSet<LaneId>,
+    patience: Duration,
+    queue_max: usize,
+}
+
+impl Network {
+    /// An empty network.
+    pub(super) fn new(rng: Rng, options: &Options) -> Self {
+        Self {
+            reach: Reach::default(),
+            rng,
+            tally: Tally::default(),
+            dials: BTreeMap::new(),
+            next_dial: 0,
+            weather: options.weather.clone(),
+            conns: BTreeMap::new(),
+            next_conn: 0,
+            of_host: Vec::new(),
+            stuck: BTreeSet::new(),
+            patience: options.patience,
+            queue_max: options.queue_max,
+        }
+    }
+
+    /// Puts a host on the map; `None` when the endpoint is taken.
+    pub(super) fn add_host(&mut self, endpoint: Endpoint) -> Option<HostId> {
+        let host = self.reach.add(endpoint)?;
+        self.of_host.push(BTreeSet::new());
+        Some(host)
+    }
+
+    /// The time one packet takes on a path of this base.
+    pub(super) fn travel(&mut self, base: Duration) -> Duration {
+        let jitter = self.weather.jitter.as_micros() as u64;
+        let extra = if jitter == 0 { 0 } else { self.rng.random_range(0..=jitter) };
+        base + Duration::from_micros(extra.max(1))
+    }
+
+    /// Draws the base latency of a new path.
+    pub(super) fn draw_base(&mut self) -> Duration {
+        self.weather.latency.draw(&mut self.rng)
+    }
+
+    /// From now on no link is slower than `base`.
+    pub(super) fn quicken(&mut self, base: Duration) {
+        for conn in self.conns.values_mut() {
+            conn.base = conn.base.min(base);
+        }
+    }
+
+    /// Makes the connection of a finished handshake; returns the dialer's link.
+    ///
+    /// The listener is told when the last step of the handshake reaches it. If its process died
+    /// meanwhile, the dialer has a link all the same, and soon learns better.
+    pub(super) fn connect(
+        &mut self,
+        agenda: &mut Agenda,
+        dialer: Owner,
+        listener: Owner,
+        base: Duration,
+    ) -> LinkId {
+        let lane = LaneId::new(self.next_conn, 0);
+        self.next_conn += 1;
+        let lives = self.is_alive(listener);
+        let state = if lives { EndState::Pending } else { EndState::Gone };
+        let ends = [End { owner: dialer, state: EndState::Open }, End { owner: listener, state }];
+        self.conns.insert(lane.conn, Conn { ends, lanes: Default::default(), base });
+        for owner in [dialer, listener] {
+            if let Who::Host(host) = owner.who {
+                self.of_host[host.index()].insert(lane.conn);
+            }
+        }
+        if lives {
+            self.post(agenda, lane, Parcel::Accept);
+        } else {
+            self.post(agenda, lane.reverse(), Parcel::Reset);
+        }
+        lane.link()
+    }
+
+    /// Whether this life of somebody is not over.
+    pub(super) fn is_alive(&self, owner: Owner) -> bool {
+        match owner.who {
+            Who::Host(host) => self.reach.presence(host) == Presence::Listening(owner.life),
+            Who::Intruder(_) => true,
+        }
+    }
+
+    /// Whether a link of this number was ever made.
+    pub(super) const fn was_made(&self, link: LinkId) -> bool {
+        LaneId::of(link).conn < self.next_conn
+    }
+
+    /// Who holds the other end of `link`, while the network knows the link.
+    pub(super) fn other_end(&self, link: LinkId) -> Option<Who> {
+        let lane = LaneId::of(link).reverse();
+        self.conns.get(&lane.conn).map(|conn| conn.ends[lane.side()].owner.who)
+    }
+
+    /// The hosts that hold the other ends of a host's links.
+    pub(super) fn linked_with(&self, host: HostId) -> BTreeSet<HostId> {
+        let own = self.of_host[host.index()].iter().filter_map(|conn| self.conns.get(conn));
+        own.flat_map(|conn| &conn.ends)
+            .filter_map(|end| match end.owner.who {
+                Who::Host(other) if other != host => Some(other),
+                Who::Host(_) | Who::Intruder(_) => None,
+            })
+            .collect()
+    }
+
+    /// How many links between two hosts are open at both ends.
+    pub(super) fn open_between(&self, a: HostId, b: HostId) -> usize {
+        let all_open =
+            |conn: &&u64| self.conns[conn].ends.iter().all(|end| end.state == EndState::Open);
+        self.between(a, b).iter().filter(all_open).count()
+    }
+
+    pub(super) fn between(&self, a: HostId, b: HostId) -> Vec<u64> {
+        let joins = |conn: &&u64| {
+            let [dialer, listener] = &self.conns[conn].ends;
+            let pair = (dialer.owner.who, listener.owner.who);
+            pair == (Who::Host(a), Who::Host(b)) || pair == (Who::Host(b), Who::Host(a))
+        };
+        self.of_host[a.index()].iter().filter(joins).copied().collect()
+    }
+
+    /// Sends from the end that knows the link as `link`; on a broken link it vanishes.
+    pub(super) fn send(&mut self, agenda: &mut Agenda, link: LinkId, parcel: Parcel) {
+        let lane = LaneId::of(link);
+        let conn = self.conns.get(&lane.conn);
+        let conn = conn.filter(|conn| conn.ends[lane.side()].state == EndState::Open);
+        let Some(conn) = conn else {
+            self.tally.add(Trouble::SentInVain, 1);
+            return;
+        };
+        if conn.lanes[lane.side()].queue.len() < self.queue_max {
+            self.post(agenda, lane, parcel);
+        } else {
+            self.tally.add(Trouble::QueueFull, 1);
+            self.clear(lane);
+            self.post(agenda, lane, Parcel::Reset);
+            self.begin_closing(agenda, lane, "too much is queued");
+        }
+    }
+
+    pub(super) fn post(&mut self, agenda: &mut Agenda, lane: LaneId, parcel: Parcel) {
+        let Some(base) = self.conns.get(&lane.conn).map(|conn| conn.base) else {
+            return;
+        };
+        let arrival = agenda.now().after(self.travel(base));
+        let conn = self.conns.get_mut(&lane.conn).expect("it was there a line ago");
+        let queue = &mut conn.lanes[lane.side()];
+        queue.last = queue.last.max(arrival);
+        queue.queue.push_back((queue.last, parcel));
+        if queue.queue.len() == 1 && queue.stuck.is_none() {
+            agenda.plan(queue.last, Due::Arrival(lane));
+        }
+    }
+
+    /// The head of a lane may have arrived; returns what somebody gets by it.
+    pub(super) fn arrive(
+        &mut self,
+        agenda: &mut Agenda,
+        lane: LaneId,
+    ) -> Option<(Owner, Delivery)> {
+        let conn = self.conns.get_mut(&lane.conn)?;
+        let (from, to) = (conn.ends[lane.side()].owner.who, conn.ends[1 - lane.side()].owner.who);
+        let queue = &mut conn.lanes[lane.side()];
+        if queue.stuck.is_some() || queue.queue.front()?.0 > agenda.now() {
+            return None;
+        }
+        if !self.reach.carries(from, to) {
+            let since = agenda.now();
+            queue.stuck = Some(since);
+            self.stuck.insert(lane);
+            self.tally.add(Trouble::Held, 1);
+            agenda.plan(since.after(self.patience), Due::GiveUp { lane, since });
+            return None;
+        }
+        let (_, parcel) = queue.queue.pop_front()?;
+        if let Some((next, _)) = queue.queue.front() {
+            agenda.plan(*next, Due::Arrival(lane));
+        }
+        let delivery = self.receive(agenda, lane, parcel);
+        self.forget_if_over(lane.conn);
+        delivery
+    }
+
+    /// A parcel reached the far end of its lane.
+    fn receive(
+        &mut self,
+        agenda: &mut Agenda,
+        lane: LaneId,
+        parcel: Parcel,
+    ) -> Option<(Owner, Delivery)> {
+        let back = lane.reverse();
+        let link = back.link();
+        let conn = self.conns.get_mut(&lane.conn)?;
+        let from = conn.ends[lane.side()].owner.who;
+        let end = &mut conn.ends[back.side()];
+        let (owner, state) = (end.owner, end.state);
+        let delivery = match (parcel, state) {
+            (Parcel::Fin | Parcel::Reset, EndState::Gone | EndState::Closing(_)) => return None,
+            (Parcel::Message(_), EndState::Gone) => {
+                self.tally.add(Trouble::LostInFlight, 1);
+                self.post(agenda, back, Parcel::Reset);
+                return None;
+            }
+            (Parcel::Accept | Parcel::Garbage(_), EndState::Gone) => {
+                self.post(agenda, back, Parcel::Reset);
+                return None;
+            }
+            (Parcel::Accept, EndState::Pending) => {
+                end.state = EndState::Open;
+                Delivery::Accepted { link, from: self.ip_of(from) }
+            }
+            (Parcel::Message(msg), EndState::Open | EndState::Closing(_)) => {
+                Delivery::Received { link, msg }
+            }
+            (Parcel::Garbage(reason), EndState::Open | EndState::Closing(_)) => {
+                Delivery::Garbled { link, reason }
+            }
+            (parcel @ (Parcel::Fin | Parcel::Reset), EndState::Open) => {
+                end.state = EndState::Gone;
+                self.clear(back);
+                let reset = matches!(parcel, Parcel::Reset);
+                let reason = if reset { "connection reset" } else { "closed by the other end" };
+                Delivery::Closed { link, reason }
+            }
+            (parcel @ Parcel::Accept, EndState::Open | EndState::Closing(_))
+            | (
+                parcel @ (Parcel::Message(_) | Parcel::Garbage(_) | Parcel::Fin | Parcel::Reset),
+                EndState::Pending,
+            ) => unreachable!("{parcel:?} at an end that is {state:?}: the lane lost its order"),
+        };
+        Some((owner, delivery))
+    }
+
+    fn ip_of(&self, who: Who) -> IpAddr {
+        match who {
+            Who::Host(host) => self.reach.endpoint(host).ip(),
+            Who::Intruder(number) => self.reach.stranger(number),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Who can reach whom: where hosts are, whether they answer, and which paths are cut.
+//!
+//! Invariant: this is the only place that decides whether a packet gets through. A path has a
+//! direction; a vanished host neither hears nor speaks; strangers are cut from nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::model::Endpoint;
+
+/// A host's position in the world's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HostId(pub(super) u32);
+
+impl HostId {
+    /// The position as an index.
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Anybody who can hold an end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// A host of the world.
+    Host(HostId),
+    /// A scripted stranger, by number.
+    Intruder(u32),
+}
+
+/// What the network sees of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// The host answers; no process listens.
+    Down,
+    /// The host is gone without a word.
+    Vanished,
+    /// The process of this life listens. A paused process still does: its kernel answers.
+    Listening(u32),
+}
+
+#[derive(Debug)]
+struct Place {
+    endpoint: Endpoint,
+    presence: Presence,
+    island: Option<u32>,
+}
+
+/// The map of the world.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    places: Vec<Place>,
+    by_endpoint: BTreeMap<Endpoint, HostId>,
+    by_ip: BTreeMap<IpAddr, Vec<HostId>>,
+    cuts: BTreeSet<(HostId, HostId)>,
+    strangers: Vec<IpAddr>,
+}
+
+impl Reach {
+    /// Puts a host on the map, down; `None` when the endpoint is taken.
+    pub(super) fn add(&mut self, endpoint: Endpoint) -> Option<HostId> {
+        if self.by_endpoint.contains_key(&endpoint) {
+            return None;
+        }
+        let host = HostId(u32::try_from(self.places.len()).expect("fewer than 2^32 hosts"));
+        self.places.push(Place { endpoint, presence: Presence::Down, island: None });
+        self.by_endpoint.insert(endpoint, host);
+        self.by_ip.entry(endpoint.ip()).or_default().push(host);
+        Some(host)
+    }
+
+    /// The host that is meant to listen at `endpoint`.
+    pub(super) fn find(&self, endpoint: Endpoint) -> Option<HostId> {
+        self.by_endpoint.get(&endpoint).copied()
+    }
+
+    /// Lets a stranger in from `ip`; returns its number.
+    pub(super) fn admit_stranger(&mut self, ip: IpAddr) -> u32 {
+        self.strangers.push(ip);
+        u32::try_from(self.strangers.len() - 1).expect("fewer than 2^32 strangers")
+    }
+
+    /// Where a stranger calls from.
+    pub(super) fn stranger(&self, number: u32) -> IpAddr {
+        self.strangers[number as usize]
+    }
+
+    /// Where a host listens.
+    pub(super) fn endpoint(&self, host: HostId) -> Endpoint {
+        self.places[host.index()].endpoint
+    }
+
+    /// Every endpoint, in order.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        self.by_endpoint.keys().copied()
+    }
+
+    /// What the network sees of `host`.
+    pub(super) fn presence(&self, host: HostId) -> Presence {
+        self.places[host.index()].presence
+    }
+
+    /// Changes what the network sees of `host`.
+    pub(super) fn set_presence(&mut self, host: HostId, presence: Presence) {
+        self.places[host.index()].presence = presence;
+    }
+
+    /// Which host's kernel answers a call to `to`: the one that belongs there, else another of
+    /// the same address.
+    pub(super) fn answering(&self, to: Endpoint) -> Option<HostId> {
+        self.find(to).or_else(|| {
+            let hosts = self.by_ip.get(&to.ip())?;
+            hosts.iter().copied().find(|host| self.presence(*host) != Presence::Vanished)
+        })
+    }
+
+    /// Whether a packet from `from` gets to `to` now.
+    pub(super) fn carries(&self, from: Who, to: Who) -> bool {
+        match (from, to) {
+            (Who::Host(from), Who::Host(to)) => self.carries_between(from, to),
+            (Who::Host(host), Who::Intruder(_)) | (Who::Intruder(_), Who::Host(host)) => {
+                self.presence(host) != Presence::Vanished
+            }
+            (Who::Intruder(_), Who::Intruder(_)) => true,
+        }
+    }
+
+    fn carries_between(&self, from: HostId, to: HostId) -> bool {
+        let (a, b) = (&self.places[from.index()], &self.places[to.index()]);
+        let apart = matches!((a.island, b.island), (Some(a), Some(b)) if a != b);
+        a.presence != Presence::Vanished
+            && b.presence != Presence::Vanished
+            && !apart
+            && (self.cuts.is_empty() || !self.cuts.contains(&(from, to)))
+    }
+
+    /// Whether some host at `ip` hears `from` and is heard by it.
+    pub(super) fn pings(&self, from: Who, ip: IpAddr) -> bool {
+        self.by_ip.get(&ip).is_some_and(|hosts| {
+            hosts
+                .iter()
+                .map(|host| Who::Host(*host))
+                .any(|host| self.carries(from, host) && self.carries(host, from))
+        })
+    }
+
+    /// Cuts the path in one direction; whether that is news.
+    pub(super) fn cut(&mut self, from: HostId, to: HostId) -> bool {
+        self.cuts.insert((from, to))
+    }
+
+    /// Opens the path in one direction again.
+    pub(super) fn mend(&mut self, from: HostId, to: HostId) {
+        self.cuts.remove(&(from, to));
+    }
+
+    /// Puts a host on an island: it reaches hosts of the same island and hosts of none.
+    pub(super) fn maroon(&mut self, host: HostId, island: Option<u32>) {
+        self.places[host.index()].island = island;
+    }
+
+    /// Joins all islands.
+    pub(super) fn reunite(&mut self) {
+        for place in &mut self.places {
+            place.island = None;
+        }
+    }
+
+    /// Joins all islands and opens every path.
+    pub(super) fn heal(&mut self) {
+        self.reunite();
+        self.cuts.clear();
+    }
+}

@@ -1,0 +1,163 @@
+//! Processes, their disks and their clocks.
+
+use super::toy::{Order, Told};
+use super::*;
+use crate::model::WallTime;
+
+#[test]
+fn a_crash_keeps_what_was_synced_and_what_was_told() {
+    let mut options = Options::default();
+    options.weather.fsync = Span::millis(100, 100);
+    let mut world = linked_world(options);
+    world.command(at(1), Order::Note(7));
+    world.run_for(millis(50));
+    world.command(at(1), Order::Note(8));
+    world.run_for(millis(40));
+    assert_eq!(world.records(at(1)), &[] as &[u64]);
+    assert_eq!(world.events(), &[], "nothing leaves before its record is safe");
+    world.run_for(millis(60));
+    assert_eq!(told(&world, 1), [Told::Noted(7)]);
+    assert_eq!(told(&world, 2), [heard("note 7")]);
+    world.crash(at(1));
+    assert_eq!(world.records(at(1)), &[7]);
+    assert!(!world.is_up(at(1)));
+    world.restart(at(1));
+    assert_eq!(world.machine(at(1)).unwrap().notes(), &[7]);
+    world.run_for(SECOND);
+    assert!(!told(&world, 2).contains(&heard("note 8")));
+    assert_eq!(world.tally().troubles(Trouble::LostRecord), 1);
+}
+
+#[test]
+fn a_wiped_host_forgets_everything() {
+    let mut world = linked_world(Options::default());
+    world.command(at(1), Order::Note(7));
+    world.run_for(SECOND);
+    assert_eq!(world.records(at(1)), &[7]);
+    world.wipe(at(1));
+    assert_eq!(world.records(at(1)), &[] as &[u64]);
+    assert!(world.machine(at(1)).unwrap().notes().is_empty());
+    assert_eq!(world.tally().faults(Fault::Wipe), 1);
+}
+
+#[test]
+fn a_snapshot_may_stand_for_the_log_at_any_sync() {
+    let mut options = Options::default();
+    options.weather.snapshot_percent = 100;
+    let mut world = idle_world(1, options);
+    for number in 0..10 {
+        world.command(at(1), Order::Note(number));
+        world.run_for(millis(number));
+    }
+    world.run_for(SECOND);
+    world.restart(at(1));
+    assert_eq!(world.machine(at(1)).unwrap().notes(), &(0..10).collect::<Vec<_>>());
+    assert!(world.tally().troubles(Trouble::Snapshot) > 0);
+}
+
+#[test]
+fn a_crash_is_told_to_the_others_and_a_vanishing_is_not() {
+    let mut world = linked_world(Options::default());
+    world.crash(at(2));
+    world.run_for(millis(100));
+    assert!(matches!(told(&world, 1)[..], [Told::Down(_)]));
+
+    let mut world = linked_world(Options::default());
+    world.vanish(at(2));
+    world.command(at(1), Order::Say("are you there"));
+    world.run_for(60 * SECOND);
+    assert_eq!(told(&world, 1), []);
+    world.restart(at(2));
+    world.run_for(SECOND);
+    assert!(matches!(told(&world, 1)[..], [Told::Down(_)]), "its kernel knows of no such link");
+    assert_eq!(told(&world, 2), []);
+}
+
+#[test]
+fn a_paused_process_is_dialed_and_spoken_to_and_answers_for_all_of_it_later() {
+    let mut world = linked_world(Options::default());
+    world.command(at(2), Order::TickAfter(2 * SECOND));
+    world.pause(at(2));
+    world.run_for(SECOND);
+    world.command(at(1), Order::Say("one"));
+    world.run_for(2 * SECOND);
+    world.command(at(1), Order::Say("two"));
+    dial(&mut world, 1, 2);
+    world.run_for(7 * SECOND);
+    assert!(matches!(told(&world, 1)[..], [Told::Up(_)]), "the kernel takes the call");
+    assert_eq!(told(&world, 2), []);
+    world.resume(at(2));
+    let late = told(&world, 2);
+    assert_eq!(late.len(), 4, "{late:?}");
+    assert_eq!(late[0], heard("one"));
+    assert!(matches!(late[1], Told::Ticked(now) if now.mono == world.now()));
+    assert_eq!(late[2], heard("two"));
+    assert!(matches!(late[3], Told::Up(_)));
+    assert!(world.tally().troubles(Trouble::HandledLate) >= 4);
+}
+
+#[test]
+fn a_sync_that_ends_during_a_pause_lets_nothing_out_before_its_end() {
+    let mut world = linked_world(Options::default());
+    world.command(at(1), Order::Note(7));
+    world.pause(at(1));
+    world.run_for(SECOND);
+    assert_eq!((world.records(at(1)), world.events()), (&[7][..], &[][..]));
+    world.resume(at(1));
+    world.run_for(SECOND);
+    assert_eq!(told(&world, 1), [Told::Noted(7)]);
+    assert_eq!(told(&world, 2), [heard("note 7")]);
+}
+
+#[test]
+fn an_endless_loop_ends_at_the_limit_of_steps() {
+    let mut world = idle_world(1, Options { steps_max: 1_000, ..Options::default() });
+    let said = failure(|| {
+        world.command(at(1), Order::Spin);
+        world.run_for(SECOND);
+    });
+    assert!(said.contains("SEED=5") && said.contains("1000 steps"), "{said}");
+}
+
+#[test]
+fn a_slow_host_handles_everything_late_and_in_order() {
+    let mut world = linked_world(Options::default());
+    world.slow_down(at(2), millis(300));
+    world.command(at(1), Order::Say("one"));
+    world.command(at(1), Order::Say("two"));
+    world.run_for(millis(250));
+    assert_eq!(told(&world, 2), []);
+    world.run_for(millis(250));
+    assert_eq!(told(&world, 2), [heard("one")]);
+    world.run_for(millis(250));
+    assert_eq!(told(&world, 2), [heard("one"), heard("two")]);
+}
+
+#[test]
+fn clocks_start_with_the_process_and_may_be_wrong() {
+    let options = Options { epoch: WallTime(1_000_000), ..Options::default() };
+    let mut world = idle_world(1, options);
+    world.run_for(10 * SECOND);
+    world.restart(at(1));
+    world.set_skew(at(1), -4_000);
+    world.command(at(1), Order::TickAfter(SECOND));
+    world.run_for(2 * SECOND);
+    let Told::Ticked(now) = told(&world, 1)[0] else { panic!("{:?}", world.events()) };
+    assert_eq!(now.mono, Time::ZERO.after(SECOND));
+    assert_eq!(now.wall, WallTime(1_007_000));
+    assert_eq!(world.tally().faults(Fault::Skew), 1);
+}
+
+#[test]
+fn calm_brings_back_everybody_but_the_buried() {
+    let mut world = idle_world(4, Options::default());
+    world.crash(at(1));
+    world.vanish(at(2));
+    world.bury(at(3));
+    world.pause(at(4));
+    world.calm_down();
+    assert_eq!([1, 2, 3, 4].map(|number| world.is_up(at(number))), [true, true, false, true]);
+    dial(&mut world, 4, 2);
+    assert!(world.run_while(|world| world.open_links(at(4), at(2)) == 0, SECOND));
+    assert!(!world.run_while(|world| !world.is_up(at(3)), SECOND));
+}

@@ -1,0 +1,263 @@
+//! The world: hosts, a network between them, and the order in which things happen.
+//!
+//! What a test builds, runs and asks is here; `drive` carries out effects, `faults` and `storm`
+//! do harm, `intruder` lets strangers in. A world is a pure function of its seed and of the calls
+//! made on it; two worlds with the same of both live the same life to the last event.
+
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+
+use crate::model::{Endpoint, Rng, Time, WallTime};
+use crate::protocol::{Effects, Machine};
+
+use super::agenda::{Agenda, Due};
+use super::disk::Disk;
+use super::host::{Factory, Host, Process};
+use super::intruder::Stranger;
+use super::network::Network;
+use super::reach::HostId;
+use super::storm::Storm;
+use super::tally::Tally;
+use super::weather::{Branch, Weather, branch};
+
+/// What is fixed for a whole run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The weather at the start. Its faults strike only in a storm.
+    pub weather: Weather,
+    /// How many inputs may be handled before the run fails; catches endless storms of messages.
+    pub steps_max: u64,
+    /// The wall clock at the world's start.
+    pub epoch: WallTime,
+    /// How long a sender tries to get through on a silent path before its link is closed.
+    pub patience: Duration,
+    /// How many messages may be under way in one direction of a link; with more it is closed.
+    pub queue_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            weather: Weather::calm(),
+            steps_max: 20_000_000,
+            epoch: WallTime(1_772_010_000_000),
+            patience: Duration::from_secs(120),
+            queue_max: 10_000,
+        }
+    }
+}
+
+/// A simulated world of machines of one type.
+pub struct World<M: Machine> {
+    pub(super) seed: u64,
+    pub(super) options: Options,
+    pub(super) weather: Weather,
+    pub(super) agenda: Agenda,
+    pub(super) network: Network,
+    pub(super) hosts: Vec<Host<M>>,
+    pub(super) strangers: Vec<Stranger>,
+    pub(super) events: Vec<(Time, Endpoint, M::Event)>,
+    pub(super) fx: Effects<M>,
+    pub(super) tally: Tally,
+    /// Draws what the storm does.
+    pub(super) rng: Rng,
+    pub(super) storm: Option<Storm>,
+    pub(super) storms: u32,
+    pub(super) islands: u32,
+    pub(super) steps: u64,
+    pub(super) traced: bool,
+    /// Lets effects pass the disk, to prove that the tests would notice.
+    #[cfg(test)]
+    pub(super) leaky: bool,
+}
+
+impl<M: Machine> World<M> {
+    /// An empty world. With `TRACE` in the environment it tells every step on stderr.
+    pub fn new(seed: u64, options: Options) -> Self {
+        let network_rng = Rng::seed_from_u64(branch(seed, Branch::Network, 0));
+        let weather = options.weather.clone();
+        Self {
+            seed,
+            network: Network::new(network_rng, &options),
+            weather,
+            options,
+            agenda: Agenda::default(),
+            hosts: Vec::new(),
+            strangers: Vec::new(),
+            events: Vec::new(),
+            fx: Effects::default(),
+            tally: Tally::default(),
+            rng: Rng::seed_from_u64(branch(seed, Branch::Storm, 0)),
+            storm: None,
+            storms: 0,
+            islands: 0,
+            steps: 0,
+            traced: std::env::var_os("TRACE").is_some(),
+            #[cfg(test)]
+            leaky: false,
+        }
+    }
+
+    /// Adds a host that is switched on but runs nothing; `factory` makes its process each time it
+    /// starts.
+    ///
+    /// # Panics
+    /// When the endpoint is taken.
+    pub fn add_host(&mut self, endpoint: Endpoint, factory: Factory<M>) {
+        let Some(host) = self.network.add_host(endpoint) else {
+            panic!("SEED={}: there is already a host at {endpoint}", self.seed)
+        };
+        let seed = branch(self.seed, Branch::Host, u64::from(host.0));
+        let mut rng = Rng::seed_from_u64(seed);
+        let skew_ms = draw_skew(self.weather.skew, &mut rng);
+        self.hosts.push(Host {
+            endpoint,
+            factory,
+            tamper: None,
+            rng,
+            disk: Disk::default(),
+            boots: 0,
+            process: None,
+            buried: false,
+            slow: Duration::ZERO,
+            skew_ms,
+        });
+    }
+
+    /// Starts the process of a host now; without effect while it runs.
+    pub fn boot(&mut self, endpoint: Endpoint) {
+        let host = self.find(endpoint);
+        self.start(host);
+    }
+
+    /// Starts the process of a host at the moment `at`, if it does not run then.
+    pub fn boot_at(&mut self, endpoint: Endpoint, at: Time) {
+        let host = self.find(endpoint);
+        self.agenda.plan(at, Due::Boot(host));
+    }
+
+    /// Runs everything due up to the moment `until`, and moves the clock there.
+    ///
+    /// # Panics
+    /// When a machine breaks the driver's contract, or the limit of steps is reached.
+    pub fn run_until(&mut self, until: Time) {
+        while let Some(due) = self.agenda.pop(until) {
+            self.happen(due);
+        }
+        self.agenda.advance(until);
+    }
+
+    /// Runs for this long.
+    ///
+    /// # Panics
+    /// Like [`World::run_until`].
+    pub fn run_for(&mut self, span: Duration) {
+        self.run_until(self.now().after(span));
+    }
+
+    /// Runs while `waiting` holds, at most for `limit`; whether it ceased to hold. Looks once a
+    /// millisecond at the most, because `waiting` may be costly.
+    ///
+    /// # Panics
+    /// Like [`World::run_until`].
+    pub fn run_while(&mut self, mut waiting: impl FnMut(&Self) -> bool, limit: Duration) -> bool {
+        let end = self.now().after(limit);
+        while waiting(self) {
+            if self.now() >= end {
+                return false;
+            }
+            let tick = self.now().after(Duration::from_millis(1));
+            let next = self.agenda.next().unwrap_or(end);
+            self.run_until(next.max(tick).min(end));
+        }
+        true
+    }
+
+    /// The present moment, counted from the world's start.
+    pub const fn now(&self) -> Time {
+        self.agenda.now()
+    }
+
+    /// The seed of this run.
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The weather at present.
+    pub const fn weather(&self) -> &Weather {
+        &self.weather
+    }
+
+    /// How many inputs have been handled.
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The machine of a host while its process lives, paused or not.
+    pub fn machine(&self, endpoint: Endpoint) -> Option<&M> {
+        self.host(endpoint).process.as_ref().map(|process| &process.machine)
+    }
+
+    /// What a host's disk would give back after a crash now.
+    pub fn records(&self, endpoint: Endpoint) -> &[M::Record] {
+        self.host(endpoint).disk.safe()
+    }
+
+    /// All that machines told their surroundings, in order, with the world's time.
+    pub fn events(&self) -> &[(Time, Endpoint, M::Event)] {
+        &self.events
+    }
+
+    /// Takes the events told so far, for tests that watch long runs piece by piece.
+    pub fn take_events(&mut self) -> Vec<(Time, Endpoint, M::Event)> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Every host's endpoint, in order.
+    pub fn hosts(&self) -> impl Iterator<Item = Endpoint> {
+        self.network.reach.endpoints()
+    }
+
+    /// Whether a process lives there, paused or not.
+    pub fn is_up(&self, endpoint: Endpoint) -> bool {
+        self.machine(endpoint).is_some()
+    }
+
+    /// How many links between two hosts are open at both ends.
+    pub fn open_links(&self, a: Endpoint, b: Endpoint) -> usize {
+        self.network.open_between(self.find(a), self.find(b))
+    }
+
+    /// The wall clock of a host.
+    pub fn wall(&self, endpoint: Endpoint) -> WallTime {
+        self.host(endpoint).wall(self.options.epoch, self.now())
+    }
+
+    /// What has gone wrong so far.
+    pub fn tally(&self) -> Tally {
+        let mut tally = self.tally.clone();
+        tally += &self.network.tally;
+        tally
+    }
+
+    pub(super) fn find(&self, endpoint: Endpoint) -> HostId {
+        let host = self.network.reach.find(endpoint);
+        host.unwrap_or_else(|| panic!("SEED={}: there is no host at {endpoint}", self.seed))
+    }
+
+    fn host(&self, endpoint: Endpoint) -> &Host<M> {
+        &self.hosts[self.find(endpoint).index()]
+    }
+
+    pub(super) fn process(&mut self, host: HostId) -> Option<&mut Process<M>> {
+        self.hosts[host.index()].process.as_mut()
+    }
+}
+
+/// A wall clock's error, up to `most` either way, in milliseconds.
+pub(super) fn draw_skew(most: Duration, rng: &mut Rng) -> i64 {
+    use rand::RngExt as _;
+    let most = i64::try_from(most.as_millis()).unwrap_or(i64::MAX);
+    if most == 0 { 0 } else { rng.random_range(-most..=most) }
+}

@@ -1,0 +1,161 @@
+//! What a connection speaks, told from its first bytes.
+//!
+//! Invariants: a verdict never changes when more bytes come, and it is given at the first byte
+//! that allows one. Pure: the caller owns the socket, the deadline and the bytes, which are part
+//! of the conversation and must be handed on to whoever carries it.
+
+/// A language that a connection may speak on the one port of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dialect {
+    /// Newline-delimited JSON: the messages of the fleet.
+    Native,
+    /// The same messages, each after a 4-byte big-endian length.
+    Framed,
+    /// The binary protocol of the swarm.
+    Swarm,
+    /// HTTP/1.x: status, metrics, data plane.
+    Http,
+    /// None of these.
+    Unknown,
+}
+
+impl Dialect {
+    /// The dialect's name in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Framed => "framed",
+            Self::Swarm => "swarm",
+            Self::Http => "http",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The verdict on the bytes seen so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detection {
+    /// The bytes open this dialect, whatever follows.
+    Is(Dialect),
+    /// The bytes are a proper prefix of more than one opening, or of nothing else yet.
+    NeedMore,
+}
+
+/// After this many bytes without a verdict (blanks, in practice) a connection speaks nothing.
+pub const OPENING_BYTES_MAX: usize = 64;
+
+/// The fixed openings. No entry is a prefix of another.
+const OPENINGS: &[(&[u8], Dialect)] = &[
+    (b"\0", Dialect::Framed),
+    (b"P2PFILESHARINGPROJ", Dialect::Swarm),
+    (b"GET ", Dialect::Http),
+    (b"HEAD ", Dialect::Http),
+    (b"POST ", Dialect::Http),
+    (b"PUT ", Dialect::Http),
+    (b"DELETE ", Dialect::Http),
+    (b"OPTIONS ", Dialect::Http),
+    (b"PATCH ", Dialect::Http),
+];
+
+/// Tells the dialect from everything received so far on a connection.
+#[must_use]
+pub fn detect(bytes: &[u8]) -> Detection {
+    let blanks = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_whitespace())
+        .count();
+    match bytes.get(blanks) {
+        Some(b'{') => Detection::Is(Dialect::Native),
+        Some(_) if blanks == 0 => detect_fixed(bytes),
+        None if blanks < OPENING_BYTES_MAX => Detection::NeedMore,
+        Some(_) | None => Detection::Is(Dialect::Unknown),
+    }
+}
+
+fn detect_fixed(bytes: &[u8]) -> Detection {
+    for &(opening, dialect) in OPENINGS {
+        if bytes.starts_with(opening) {
+            return Detection::Is(dialect);
+        }
+    }
+    if OPENINGS
+        .iter()
+        .any(|(opening, _)| opening.starts_with(bytes))
+    {
+        Detection::NeedMore
+    } else {
+        Detection::Is(Dialect::Unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every proper prefix of `opening` is undecided, and the whole of it is decided for good.
+    fn check(opening: &[u8], dialect: Dialect) {
+        for len in 0..opening.len() {
+            let seen = &opening[..len];
+            assert_eq!(
+                detect(seen),
+                Detection::NeedMore,
+                "{:?}",
+                seen.escape_ascii().to_string()
+            );
+        }
+        for tail in [&b""[..], b"x", b"{", b"\0\0", b"\xff GET "] {
+            let all = [opening, tail].concat();
+            assert_eq!(
+                detect(&all),
+                Detection::Is(dialect),
+                "{:?}",
+                all.escape_ascii().to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn every_opening_is_told_at_its_last_byte_and_not_before() {
+        check(b"{", Dialect::Native);
+        check(b" {", Dialect::Native);
+        check(b"\r\n\t {", Dialect::Native);
+        for &(opening, dialect) in OPENINGS {
+            check(opening, dialect);
+        }
+    }
+
+    #[test]
+    fn whatever_fits_no_opening_is_unknown_at_once() {
+        let cases: [&[u8]; 11] = [
+            b"[",
+            b"x",
+            b"get ",
+            b"GETS",
+            b"GET\t",
+            b" GET ",
+            b"\n\0",
+            b"P2PFILESHARINGPROX",
+            b"PX",
+            b"\x16\x03\x01",
+            b"\xff",
+        ];
+        for case in cases {
+            let shown = case.escape_ascii().to_string();
+            assert_eq!(detect(case), Detection::Is(Dialect::Unknown), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_is_reached_within_the_limit() {
+        assert_eq!(detect(&[b' '; OPENING_BYTES_MAX - 1]), Detection::NeedMore);
+        assert_eq!(
+            detect(&[b' '; OPENING_BYTES_MAX]),
+            Detection::Is(Dialect::Unknown)
+        );
+        assert!(
+            OPENINGS
+                .iter()
+                .all(|(opening, _)| opening.len() < OPENING_BYTES_MAX)
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! Bytes: how messages look on a connection, and how to tell what a connection speaks.
+//!
+//! Nothing here opens, waits or decides. Every form of input has a length limit that is checked
+//! before memory is spent on it.
+
+pub mod dialect;
+pub mod line;
