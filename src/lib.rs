@@ -11,4 +11,8 @@ pub mod protocol;
 
 pub mod node;
 
+pub mod wire;
+
+pub mod runtime;
+
 pub mod sim;

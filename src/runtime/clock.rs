@@ -13,26 +13,16 @@ pub struct Clock {
 impl Clock {
     /// A clock whose monotonic time is now zero.
     #[must_use]
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the place where time enters"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "this is the place where time enters")]
     pub fn start() -> Self {
-        Self {
-            started: Instant::now(),
-        }
+        Self { started: Instant::now() }
     }
 
     /// The present moment. The monotonic part never goes back; the wall clock may.
     #[must_use]
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the place where time enters"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "this is the place where time enters")]
     pub fn now(&self) -> Now {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Now {
             mono: Time::ZERO.after(self.started.elapsed()),
             wall: WallTime(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
@@ -49,13 +39,7 @@ mod tests {
         let clock = Clock::start();
         let (one, two) = (clock.now(), clock.now());
         assert!(one.mono <= two.mono);
-        assert!(
-            one.mono.as_micros() < 60_000_000,
-            "it counts from the start of the clock"
-        );
-        assert!(
-            one.wall > WallTime(1_700_000_000_000),
-            "the wall clock is of this century"
-        );
+        assert!(one.mono.as_micros() < 60_000_000, "it counts from the start of the clock");
+        assert!(one.wall > WallTime(1_700_000_000_000), "the wall clock is of this century");
     }
 }

@@ -66,22 +66,14 @@ pub fn serve(dir: &DataDir, handler: Handler) -> io::Result<Control> {
     let acceptor = thread::spawn("control", move || {
         accept_loop(&accepting, &stopping, &handler);
     })?;
-    Ok(Control {
-        path,
-        listener,
-        open: Some(open),
-        acceptor: Some(acceptor),
-    })
+    Ok(Control { path, listener, open: Some(open), acceptor: Some(acceptor) })
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
         self.open = None;
         // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
-        if SockRef::from(&*self.listener)
-            .shutdown(Shutdown::Both)
-            .is_err()
-        {
+        if SockRef::from(&*self.listener).shutdown(Shutdown::Both).is_err() {
             let _ = UnixStream::connect(&self.path);
         }
         if let Some(acceptor) = self.acceptor.take() {
@@ -206,11 +198,8 @@ fn read_line(stream: &UnixStream, max: usize) -> io::Result<String> {
     if line.pop() == Some('\n') {
         return Ok(line);
     }
-    let reason = if line.len() + 1 >= max {
-        "the line is too long"
-    } else {
-        "the line is cut short"
-    };
+    let reason =
+        if line.len() + 1 >= max { "the line is too long" } else { "the line is cut short" };
     Err(io::Error::new(ErrorKind::InvalidData, reason))
 }
 
@@ -235,23 +224,14 @@ mod tests {
         let (_root, dir) = data_dir();
         let control = serve(&dir, shout()).unwrap();
         let path = dir.control_path();
-        assert_eq!(
-            ask(&path, r#"{"ask":"x"}"#, PATIENCE).unwrap(),
-            r#"{"ASK":"X"}"#
-        );
+        assert_eq!(ask(&path, r#"{"ask":"x"}"#, PATIENCE).unwrap(), r#"{"ASK":"X"}"#);
         let long = "y".repeat(300_000);
         assert_eq!(ask(&path, &long, PATIENCE).unwrap(), long.to_uppercase());
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(control);
         assert!(!path.exists());
         let text = ask(&path, "{}", PATIENCE).unwrap_err().to_string();
-        assert!(
-            text.contains("control.sock") && text.contains("no node is running"),
-            "{text}"
-        );
+        assert!(text.contains("control.sock") && text.contains("no node is running"), "{text}");
     }
 
     #[test]
@@ -260,24 +240,14 @@ mod tests {
         drop(UnixListener::bind(dir.control_path()).unwrap());
         assert!(dir.control_path().exists());
         let _control = serve(&dir, shout()).unwrap();
-        assert_eq!(
-            ask(&dir.control_path(), "again", PATIENCE).unwrap(),
-            "AGAIN"
-        );
+        assert_eq!(ask(&dir.control_path(), "again", PATIENCE).unwrap(), "AGAIN");
     }
 
     #[test]
     fn a_request_that_is_too_long_costs_only_its_connection() {
         let (_root, dir) = data_dir();
         let _control = serve(&dir, shout()).unwrap();
-        assert!(
-            ask(
-                &dir.control_path(),
-                &"x".repeat(REQUEST_BYTES_MAX),
-                PATIENCE
-            )
-            .is_err()
-        );
+        assert!(ask(&dir.control_path(), &"x".repeat(REQUEST_BYTES_MAX), PATIENCE).is_err());
         assert_eq!(ask(&dir.control_path(), "next", PATIENCE).unwrap(), "NEXT");
     }
 

@@ -59,11 +59,7 @@ pub enum FilesError {
 impl fmt::Display for FilesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io {
-                action,
-                path,
-                source,
-            } => {
+            Self::Io { action, path, source } => {
                 write!(f, "cannot {action} {}: {source}", path.display())
             }
             Self::Locked { dir } => write!(
@@ -120,17 +116,9 @@ impl DataDir {
         let path = root.join(format!("{role}-{port}"));
         let io = |action| {
             let path = path.clone();
-            move |source| FilesError::Io {
-                action,
-                path,
-                source,
-            }
+            move |source| FilesError::Io { action, path, source }
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(io("create"))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io("create"))?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
@@ -180,11 +168,7 @@ impl DataDir {
                 })?;
                 Ok(key)
             }
-            Err(source) => Err(FilesError::Io {
-                action: "open",
-                path,
-                source,
-            }),
+            Err(source) => Err(FilesError::Io { action: "open", path, source }),
         }
     }
 }
@@ -200,9 +184,7 @@ pub fn control_path(dir: &Path) -> PathBuf {
 ///
 /// When the operating system gives no randomness.
 pub fn os_rng() -> Result<Rng, FilesError> {
-    Rng::try_from_rng(&mut SysRng).map_err(|err| FilesError::NoEntropy {
-        reason: err.to_string(),
-    })
+    Rng::try_from_rng(&mut SysRng).map_err(|err| FilesError::NoEntropy { reason: err.to_string() })
 }
 
 /// Waits until the entries of the directory `dir` are on disk.
@@ -215,24 +197,13 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn read_key(path: &Path, file: &File) -> Result<KeyPair, FilesError> {
-    let io = |action| {
-        move |source| FilesError::Io {
-            action,
-            path: path.into(),
-            source,
-        }
-    };
+    let io = |action| move |source| FilesError::Io { action, path: path.into(), source };
     let mode = file.metadata().map_err(io("examine"))?.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(FilesError::KeyExposed {
-            path: path.into(),
-            mode,
-        });
+        return Err(FilesError::KeyExposed { path: path.into(), mode });
     }
     let mut text = Vec::new();
-    file.take(KEY_FILE_BYTES_MAX)
-        .read_to_end(&mut text)
-        .map_err(io("read"))?;
+    file.take(KEY_FILE_BYTES_MAX).read_to_end(&mut text).map_err(io("read"))?;
     let mut secret = [0; 32];
     hex::decode_to_slice(text.trim_ascii(), &mut secret)
         .map_err(|_| FilesError::KeyMalformed { path: path.into() })?;
@@ -248,11 +219,7 @@ fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(err) => return Err(err),
     }
     // A new file, so that no earlier one's permissions are inherited.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&draft, path)?;
@@ -290,13 +257,8 @@ mod tests {
     fn a_directory_in_use_is_refused_by_name() {
         let root = tempfile::tempdir().unwrap();
         let _held = DataDir::open(root.path(), "seed", 5001).unwrap();
-        let text = DataDir::open(root.path(), "seed", 5001)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("seed-5001") && text.contains("another process"),
-            "{text}"
-        );
+        let text = DataDir::open(root.path(), "seed", 5001).unwrap_err().to_string();
+        assert!(text.contains("seed-5001") && text.contains("another process"), "{text}");
     }
 
     #[test]
@@ -320,19 +282,10 @@ mod tests {
         dir.identity().unwrap();
         let path = dir.path().join("identity.key");
         let good = fs::read_to_string(&path).unwrap();
-        for bad in [
-            "",
-            "12",
-            &good[..62],
-            &format!("{}{good}", good.trim()),
-            &"zz".repeat(32),
-        ] {
+        for bad in ["", "12", &good[..62], &format!("{}{good}", good.trim()), &"zz".repeat(32)] {
             fs::write(&path, bad).unwrap();
             let text = dir.identity().unwrap_err().to_string();
-            assert!(
-                text.contains("identity.key") && text.contains("64 hex"),
-                "{text}"
-            );
+            assert!(text.contains("identity.key") && text.contains("64 hex"), "{text}");
             assert_eq!(fs::read_to_string(&path).unwrap(), bad);
         }
     }

@@ -42,8 +42,7 @@ impl Lines {
         let json = serde_json::to_vec(record)
             .expect("records are plain data with text keys, which always have a JSON form");
         let checksum = crc32fast::hash(&json);
-        self.bytes
-            .extend_from_slice(format!("{checksum:08x} ").as_bytes());
+        self.bytes.extend_from_slice(format!("{checksum:08x} ").as_bytes());
         self.bytes.extend_from_slice(&json);
         self.bytes.push(b'\n');
     }
@@ -70,11 +69,7 @@ pub struct TornTail {
 
 impl fmt::Display for TornTail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "line {} was torn by a crash; its {} bytes were cut off",
-            self.line, self.bytes
-        )
+        write!(f, "line {} was torn by a crash; its {} bytes were cut off", self.line, self.bytes)
     }
 }
 
@@ -104,11 +99,7 @@ pub enum JournalError {
 impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io {
-                action,
-                path,
-                source,
-            } => {
+            Self::Io { action, path, source } => {
                 write!(f, "cannot {action} {}: {source}", path.display())
             }
             Self::Corrupt { path, line, reason } => write!(
@@ -152,13 +143,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     /// When the disk refuses, or a line other than a torn last one is corrupt: a node that would
     /// silently forget must not start.
     pub fn open(path: &Path) -> Result<Opened<R>, JournalError> {
-        let io = |action| {
-            move |source| JournalError::Io {
-                action,
-                path: path.into(),
-                source,
-            }
-        };
+        let io = |action| move |source| JournalError::Io { action, path: path.into(), source };
         let is_new = !path.exists();
         let file = OpenOptions::new()
             .read(true)
@@ -172,8 +157,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         }
         let found = replay(path, &file)?;
         if found.torn.is_some() {
-            file.set_len(found.bytes)
-                .map_err(io("cut the torn end of"))?;
+            file.set_len(found.bytes).map_err(io("cut the torn end of"))?;
             file.sync_all().map_err(io("sync"))?;
         }
         let journal = Self {
@@ -211,9 +195,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     ///
     /// When the disk refuses. The journal must not be used again.
     pub fn sync(&mut self) -> Result<(), JournalError> {
-        self.file
-            .write_all(&self.lines.bytes)
-            .map_err(|err| self.io("write", err))?;
+        self.file.write_all(&self.lines.bytes).map_err(|err| self.io("write", err))?;
         self.file.sync_data().map_err(|err| self.io("sync", err))?;
         self.bytes += self.lines.bytes.len() as u64;
         self.lines.clear();
@@ -236,9 +218,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             lines.push(record);
         }
         let draft = self.path.with_extension("new");
-        self.file = self
-            .write_draft(&draft, &lines)
-            .map_err(|err| self.io("rewrite", err))?;
+        self.file = self.write_draft(&draft, &lines).map_err(|err| self.io("rewrite", err))?;
         self.bytes = lines.bytes.len() as u64;
         self.bytes_at_rewrite = self.bytes;
         self.lines.clear();
@@ -250,11 +230,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         if draft.exists() {
             std::fs::remove_file(draft)?;
         }
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(draft)?;
+        let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(draft)?;
         file.write_all(&lines.bytes)?;
         file.sync_all()?;
         std::fs::rename(draft, &self.path)?;
@@ -263,11 +239,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     }
 
     fn io(&self, action: &'static str, source: io::Error) -> JournalError {
-        JournalError::Io {
-            action,
-            path: self.path.clone(),
-            source,
-        }
+        JournalError::Io { action, path: self.path.clone(), source }
     }
 }
 
@@ -286,22 +258,10 @@ struct Replayed<R> {
 }
 
 fn replay<R: DeserializeOwned>(path: &Path, file: &File) -> Result<Replayed<R>, JournalError> {
-    let corrupt = |line, reason| JournalError::Corrupt {
-        path: path.into(),
-        line,
-        reason,
-    };
-    let read_error = |source| JournalError::Io {
-        action: "read",
-        path: path.into(),
-        source,
-    };
+    let corrupt = |line, reason| JournalError::Corrupt { path: path.into(), line, reason };
+    let read_error = |source| JournalError::Io { action: "read", path: path.into(), source };
     let mut reader = BufReader::new(file);
-    let mut found = Replayed {
-        records: Vec::new(),
-        bytes: 0,
-        torn: None,
-    };
+    let mut found = Replayed { records: Vec::new(), bytes: 0, torn: None };
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
@@ -322,10 +282,7 @@ fn replay<R: DeserializeOwned>(path: &Path, file: &File) -> Result<Replayed<R>, 
                 return Err(corrupt(number, reason.into()));
             }
             Err(_) => {
-                found.torn = Some(TornTail {
-                    line: number,
-                    bytes,
-                });
+                found.torn = Some(TornTail { line: number, bytes });
             }
         }
     }
@@ -335,19 +292,13 @@ fn replay<R: DeserializeOwned>(path: &Path, file: &File) -> Result<Replayed<R>, 
 /// The JSON of a line whose checksum holds.
 fn checked_json(line: &[u8]) -> Result<&[u8], &'static str> {
     let text = line.strip_suffix(b"\n").ok_or("it has no newline")?;
-    let (prefix, json) = text
-        .split_at_checked(PREFIX_BYTES)
-        .ok_or("it has no checksum")?;
+    let (prefix, json) = text.split_at_checked(PREFIX_BYTES).ok_or("it has no checksum")?;
     let expected = std::str::from_utf8(prefix)
         .ok()
         .and_then(|prefix| prefix.strip_suffix(' '))
         .and_then(|digits| u32::from_str_radix(digits, 16).ok())
         .ok_or("it has no checksum")?;
-    if crc32fast::hash(json) == expected {
-        Ok(json)
-    } else {
-        Err("its checksum is wrong")
-    }
+    if crc32fast::hash(json) == expected { Ok(json) } else { Err("its checksum is wrong") }
 }
 
 #[cfg(test)]
@@ -388,18 +339,10 @@ mod tests {
     fn what_was_synced_is_read_back_in_order() {
         let (_dir, path) = journal_of(3);
         assert_eq!(reopen(&path), (records(3), None));
-        let first = fs::read_to_string(&path)
-            .unwrap()
-            .lines()
-            .next()
-            .unwrap()
-            .to_owned();
+        let first = fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
         let (checksum, json) = first.split_once(' ').unwrap();
         assert_eq!(json, r#"[0,"record 0"]"#);
-        assert_eq!(
-            checksum,
-            format!("{:08x}", crc32fast::hash(json.as_bytes()))
-        );
+        assert_eq!(checksum, format!("{:08x}", crc32fast::hash(json.as_bytes())));
     }
 
     #[test]
@@ -415,17 +358,10 @@ mod tests {
     fn a_last_line_torn_anywhere_is_cut_and_reported_once() {
         let (_dir, path) = journal_of(3);
         let whole = fs::read(&path).unwrap();
-        let start = whole[..whole.len() - 1]
-            .iter()
-            .rposition(|&b| b == b'\n')
-            .unwrap()
-            + 1;
+        let start = whole[..whole.len() - 1].iter().rposition(|&b| b == b'\n').unwrap() + 1;
         for end in start + 1..whole.len() {
             fs::write(&path, &whole[..end]).unwrap();
-            let torn = TornTail {
-                line: 3,
-                bytes: (end - start) as u64,
-            };
+            let torn = TornTail { line: 3, bytes: (end - start) as u64 };
             assert_eq!(reopen(&path), (records(2), Some(torn)));
             assert_eq!(reopen(&path), (records(2), None));
         }
@@ -445,12 +381,7 @@ mod tests {
     #[test]
     fn after_a_cut_the_journal_goes_on() {
         let (_dir, path) = journal_of(2);
-        fs::OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .write_all(b"0123")
-            .unwrap();
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"0123").unwrap();
         let (mut journal, _, torn) = Journal::open(&path).unwrap();
         assert!(torn.is_some());
         journal.append(&record(2));
@@ -468,15 +399,8 @@ mod tests {
             bytes[at] ^= 1;
             fs::write(&path, &bytes).unwrap();
             let text = Journal::<Record>::open(&path).unwrap_err().to_string();
-            assert!(
-                text.contains("journal.log") && text.contains("line 2"),
-                "{text}"
-            );
-            assert_eq!(
-                fs::read(&path).unwrap(),
-                bytes,
-                "a refused journal is left untouched"
-            );
+            assert!(text.contains("journal.log") && text.contains("line 2"), "{text}");
+            assert_eq!(fs::read(&path).unwrap(), bytes, "a refused journal is left untouched");
         }
     }
 
@@ -485,12 +409,7 @@ mod tests {
         let (_dir, path) = journal_of(1);
         let mut lines = Lines::default();
         lines.push(&"another program's record");
-        fs::OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .write_all(&lines.bytes)
-            .unwrap();
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&lines.bytes).unwrap();
         let text = Journal::<Record>::open(&path).unwrap_err().to_string();
         assert!(text.contains("line 2: not a record"), "{text}");
     }
@@ -519,9 +438,7 @@ mod tests {
             journal.sync().unwrap();
         }
         assert!(journal.wants_rewrite());
-        journal
-            .rewrite(&[big.clone(), big.clone(), big.clone()])
-            .unwrap();
+        journal.rewrite(&[big.clone(), big.clone(), big.clone()]).unwrap();
         for _ in 0..3 {
             assert!(!journal.wants_rewrite());
             journal.append(&big);

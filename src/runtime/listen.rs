@@ -45,23 +45,11 @@ impl Error for StartError {
 
 fn remedy(kind: io::ErrorKind) -> &'static str {
     let remedies = [
-        (
-            io::ErrorKind::AddrInUse,
-            "; stop the process that listens there or choose another port",
-        ),
-        (
-            io::ErrorKind::AddrNotAvailable,
-            "; choose an address that this machine has",
-        ),
-        (
-            io::ErrorKind::PermissionDenied,
-            "; choose a port of 1024 or above",
-        ),
+        (io::ErrorKind::AddrInUse, "; stop the process that listens there or choose another port"),
+        (io::ErrorKind::AddrNotAvailable, "; choose an address that this machine has"),
+        (io::ErrorKind::PermissionDenied, "; choose a port of 1024 or above"),
     ];
-    remedies
-        .iter()
-        .find(|(known, _)| *known == kind)
-        .map_or("", |(_, remedy)| remedy)
+    remedies.iter().find(|(known, _)| *known == kind).map_or("", |(_, remedy)| remedy)
 }
 
 /// Listens on `ip` and `port`; port 0 lets the system choose.
@@ -103,12 +91,7 @@ mod tests {
     #[test]
     fn a_foreign_address_is_named_with_a_remedy() {
         // TEST-NET-1: never an address of this machine.
-        let text = bind(IpAddr::from([192, 0, 2, 1]), 0)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("192.0.2.1") && text.contains("this machine has"),
-            "{text}"
-        );
+        let text = bind(IpAddr::from([192, 0, 2, 1]), 0).unwrap_err().to_string();
+        assert!(text.contains("192.0.2.1") && text.contains("this machine has"), "{text}");
     }
 }

@@ -41,10 +41,7 @@ fn run(mut command: Command, patience: Duration, clock: &Clock) -> io::Result<Op
     // The standard library cannot wait for a process with a time-out, but for the end of its
     // output it can: the child holds the only other end of this pair.
     let (ours, theirs) = UnixStream::pair()?;
-    command
-        .stdin(Stdio::null())
-        .stdout(OwnedFd::from(theirs))
-        .stderr(Stdio::null());
+    command.stdin(Stdio::null()).stdout(OwnedFd::from(theirs)).stderr(Stdio::null());
     let mut child = command.spawn()?;
     drop(command);
     match await_end_of_output(ours, clock.now().mono.after(patience), clock) {
@@ -95,28 +92,15 @@ mod tests {
         let clock = Clock::start();
         let noisy =
             shell("i=0; while [ $i -lt 2000 ]; do echo 0123456789; i=$((i+1)); done; exit 1");
-        assert_eq!(
-            run(noisy, PATIENCE, &clock).unwrap().unwrap().code(),
-            Some(1)
-        );
-        assert_eq!(
-            run(shell("exit 0"), PATIENCE, &clock)
-                .unwrap()
-                .unwrap()
-                .code(),
-            Some(0)
-        );
+        assert_eq!(run(noisy, PATIENCE, &clock).unwrap().unwrap().code(), Some(1));
+        assert_eq!(run(shell("exit 0"), PATIENCE, &clock).unwrap().unwrap().code(), Some(0));
     }
 
     #[test]
     fn a_command_that_hangs_is_killed() {
         let clock = Clock::start();
         let stuck = shell("exec tail -f /dev/null");
-        assert!(
-            run(stuck, Duration::from_millis(20), &clock)
-                .unwrap()
-                .is_none()
-        );
+        assert!(run(stuck, Duration::from_millis(20), &clock).unwrap().is_none());
     }
 
     #[test]

@@ -29,10 +29,7 @@ pub fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     f: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    Builder::new()
-        .name(name.into())
-        .stack_size(STACK_BYTES)
-        .spawn(f)
+    Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(f)
 }
 
 /// A group of threads that can be waited for.
@@ -69,20 +66,12 @@ impl Crew {
 
     /// How many threads have not ended.
     pub fn at_work(&self) -> usize {
-        *self
-            .shared
-            .at_work
-            .lock()
-            .expect("nothing under this lock can panic")
+        *self.shared.at_work.lock().expect("nothing under this lock can panic")
     }
 
     /// Waits until no thread is left or `deadline` has come; returns how many are left.
     pub fn wait(&self, clock: &Clock, deadline: Time) -> usize {
-        let mut at_work = self
-            .shared
-            .at_work
-            .lock()
-            .expect("nothing under this lock can panic");
+        let mut at_work = self.shared.at_work.lock().expect("nothing under this lock can panic");
         loop {
             let span = deadline.since(clock.now().mono);
             if *at_work == 0 || span.is_zero() {
@@ -99,21 +88,14 @@ struct Place(Arc<Shared>);
 
 impl Place {
     fn take(shared: &Arc<Shared>) -> Self {
-        *shared
-            .at_work
-            .lock()
-            .expect("nothing under this lock can panic") += 1;
+        *shared.at_work.lock().expect("nothing under this lock can panic") += 1;
         Self(Arc::clone(shared))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        *self
-            .0
-            .at_work
-            .lock()
-            .expect("nothing under this lock can panic") -= 1;
+        *self.0.at_work.lock().expect("nothing under this lock can panic") -= 1;
         self.0.left.notify_all();
     }
 }
@@ -129,18 +111,14 @@ mod tests {
     #[test]
     fn a_thread_bears_its_name() {
         let name = || std::thread::current().name().map(str::to_owned);
-        assert_eq!(
-            spawn("read:6001", name).unwrap().join().unwrap().as_deref(),
-            Some("read:6001")
-        );
+        assert_eq!(spawn("read:6001", name).unwrap().join().unwrap().as_deref(), Some("read:6001"));
     }
 
     #[test]
     fn a_crew_is_waited_for_until_the_last_has_left() {
         let (clock, crew) = (Clock::start(), Crew::default());
         let (release, gate) = bounded::<()>(0);
-        crew.spawn("idle", move || assert!(gate.recv().is_err()))
-            .unwrap();
+        crew.spawn("idle", move || assert!(gate.recv().is_err())).unwrap();
         let soon = clock.now().mono.after(Duration::from_millis(5));
         assert_eq!(crew.wait(&clock, soon), 1, "it is still at its gate");
         drop(release);

@@ -60,10 +60,7 @@ const OPENINGS: &[(&[u8], Dialect)] = &[
 /// Tells the dialect from everything received so far on a connection.
 #[must_use]
 pub fn detect(bytes: &[u8]) -> Detection {
-    let blanks = bytes
-        .iter()
-        .take_while(|byte| byte.is_ascii_whitespace())
-        .count();
+    let blanks = bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
     match bytes.get(blanks) {
         Some(b'{') => Detection::Is(Dialect::Native),
         Some(_) if blanks == 0 => detect_fixed(bytes),
@@ -78,10 +75,7 @@ fn detect_fixed(bytes: &[u8]) -> Detection {
             return Detection::Is(dialect);
         }
     }
-    if OPENINGS
-        .iter()
-        .any(|(opening, _)| opening.starts_with(bytes))
-    {
+    if OPENINGS.iter().any(|(opening, _)| opening.starts_with(bytes)) {
         Detection::NeedMore
     } else {
         Detection::Is(Dialect::Unknown)
@@ -96,12 +90,7 @@ mod tests {
     fn check(opening: &[u8], dialect: Dialect) {
         for len in 0..opening.len() {
             let seen = &opening[..len];
-            assert_eq!(
-                detect(seen),
-                Detection::NeedMore,
-                "{:?}",
-                seen.escape_ascii().to_string()
-            );
+            assert_eq!(detect(seen), Detection::NeedMore, "{:?}", seen.escape_ascii().to_string());
         }
         for tail in [&b""[..], b"x", b"{", b"\0\0", b"\xff GET "] {
             let all = [opening, tail].concat();
@@ -148,14 +137,7 @@ mod tests {
     #[test]
     fn a_verdict_is_reached_within_the_limit() {
         assert_eq!(detect(&[b' '; OPENING_BYTES_MAX - 1]), Detection::NeedMore);
-        assert_eq!(
-            detect(&[b' '; OPENING_BYTES_MAX]),
-            Detection::Is(Dialect::Unknown)
-        );
-        assert!(
-            OPENINGS
-                .iter()
-                .all(|(opening, _)| opening.len() < OPENING_BYTES_MAX)
-        );
+        assert_eq!(detect(&[b' '; OPENING_BYTES_MAX]), Detection::Is(Dialect::Unknown));
+        assert!(OPENINGS.iter().all(|(opening, _)| opening.len() < OPENING_BYTES_MAX));
     }
 }

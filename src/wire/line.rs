@@ -67,10 +67,7 @@ impl fmt::Display for ReadError {
         match self {
             Self::Io(err) => write!(f, "cannot read: {err}"),
             Self::TooLong => {
-                write!(
-                    f,
-                    "the line is longer than the limit of {LINE_BYTES_MAX} bytes"
-                )
+                write!(f, "the line is longer than the limit of {LINE_BYTES_MAX} bytes")
             }
             Self::Truncated => f.write_str("the stream ended before the newline of its last line"),
             Self::Malformed { reason } => write!(f, "the line is no message: {reason}"),
@@ -97,10 +94,7 @@ pub struct LineReader<R> {
 impl<R: BufRead> LineReader<R> {
     /// A reader of the lines of `input`.
     pub const fn new(input: R) -> Self {
-        Self {
-            input,
-            line: Vec::new(),
-        }
+        Self { input, line: Vec::new() }
     }
 
     /// The next message; `None` when the stream ended after a whole line.
@@ -135,11 +129,7 @@ impl<R: BufRead> LineReader<R> {
                 Err(err) => return Err(ReadError::Io(err)),
             };
             if chunk.is_empty() {
-                return if self.line.is_empty() {
-                    Ok(false)
-                } else {
-                    Err(ReadError::Truncated)
-                };
+                return if self.line.is_empty() { Ok(false) } else { Err(ReadError::Truncated) };
             }
             let newline = chunk.iter().position(|&byte| byte == b'\n');
             let taken = newline.map_or(chunk.len(), |at| at + 1);
@@ -214,11 +204,7 @@ mod tests {
             let input = Dripping(Cursor::new(bytes.clone()), step);
             let mut reader = LineReader::new(BufReader::with_capacity(16, input));
             for msg in &sent {
-                assert_eq!(
-                    reader.read().unwrap().as_ref(),
-                    Some(msg),
-                    "in steps of {step}"
-                );
+                assert_eq!(reader.read().unwrap().as_ref(), Some(msg), "in steps of {step}");
             }
             assert!(reader.read().unwrap().is_none());
         }
@@ -294,10 +280,7 @@ mod tests {
     fn a_stream_that_ends_within_a_line_is_truncated() {
         let line = encode(&message("a"));
         for len in 1..line.len() {
-            assert!(matches!(
-                read_all(&line[..len])[..],
-                [Err(ReadError::Truncated)]
-            ));
+            assert!(matches!(read_all(&line[..len])[..], [Err(ReadError::Truncated)]));
         }
     }
 
@@ -328,10 +311,7 @@ mod tests {
             for bomb in bombs {
                 let bytes = [bomb.as_bytes(), b"\n", &encode(&message("after"))].concat();
                 let found = read_all(&bytes);
-                assert!(matches!(
-                    found[..],
-                    [Err(ReadError::Malformed { .. }), Ok(_)]
-                ));
+                assert!(matches!(found[..], [Err(ReadError::Malformed { .. }), Ok(_)]));
             }
         };
         small.spawn(check).unwrap().join().unwrap();

@@ -145,10 +145,7 @@ impl<M: Drivable> Driver<M> {
     ) {
         // Without it, small messages would wait for the acknowledgment of earlier ones.
         let _ = stream.set_nodelay(true);
-        let hello = |link| Input::Accepted {
-            link,
-            from: from.ip(),
-        };
+        let hello = |link| Input::Accepted { link, from: from.ip() };
         match self.open_link(Arc::clone(&stream), hello) {
             Ok(opened) => {
                 self.lobby.leave(number);
@@ -168,10 +165,7 @@ impl<M: Drivable> Driver<M> {
             server.serve(connection);
         } else {
             let from = connection.from();
-            log::debug!(
-                "closed a connection from {from}: {} is not served",
-                dialect.name()
-            );
+            log::debug!("closed a connection from {from}: {} is not served", dialect.name());
             self.counters.refused_dialect.add(1);
         }
     }

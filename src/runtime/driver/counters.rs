@@ -100,9 +100,7 @@ impl Gauge {
     /// Takes a seat unless `max` are taken.
     pub(super) fn enter(&self, max: usize) -> Option<Seat> {
         let one_more = |taken| (taken < max).then_some(taken + 1);
-        let entered = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        let entered = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         entered.is_ok().then(|| Seat(Arc::clone(&self.0)))
     }
 }

@@ -35,27 +35,16 @@ impl<M: Drivable> Driver<M> {
         to: Endpoint,
         timeout: Duration,
     ) -> Option<Input<M>> {
-        let busy = Input::DialFailed {
-            ticket,
-            reason: DialError::Busy,
-        };
+        let busy = Input::DialFailed { ticket, reason: DialError::Busy };
         let dialing = self.dials.enter(self.limits.dials_max);
         let connected = self.connections.enter(self.limits.links_max);
         let (Some(dialing), Some(connected)) = (dialing, connected) else {
             self.counters.dials_failed.add(1);
             return Some(busy);
         };
-        let attempt = Attempt {
-            ticket,
-            to,
-            timeout,
-            dialing,
-            connected,
-        };
+        let attempt = Attempt { ticket, to, timeout, dialing, connected };
         let driver = Arc::clone(self);
-        let spawned = self
-            .crew
-            .spawn(format!("dial:{}", to.port()), move || driver.dial(attempt));
+        let spawned = self.crew.spawn(format!("dial:{}", to.port()), move || driver.dial(attempt));
         spawned.is_err().then(|| {
             self.counters.dials_failed.add(1);
             busy
@@ -63,13 +52,7 @@ impl<M: Drivable> Driver<M> {
     }
 
     fn dial(self: &Arc<Self>, attempt: Attempt) {
-        let Attempt {
-            ticket,
-            to,
-            timeout,
-            dialing,
-            connected,
-        } = attempt;
+        let Attempt { ticket, to, timeout, dialing, connected } = attempt;
         let stream = self.connect(to, timeout);
         drop(dialing);
         let outcome = stream.and_then(|stream| {
@@ -85,10 +68,7 @@ impl<M: Drivable> Driver<M> {
             Err(err) => {
                 log::debug!("cannot connect to {to}: {err}");
                 self.counters.dials_failed.add(1);
-                self.submit(Input::DialFailed {
-                    ticket,
-                    reason: reason(&err),
-                });
+                self.submit(Input::DialFailed { ticket, reason: reason(&err) });
             }
         }
         drop(connected);
@@ -133,8 +113,6 @@ fn is_own_shortage(err: &io::Error) -> bool {
     // The process's and the system's limit of open files, for which there is no `ErrorKind`.
     const EMFILE: i32 = 24;
     const ENFILE: i32 = 23;
-    matches!(
-        err.kind(),
-        ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory
-    ) || matches!(err.raw_os_error(), Some(EMFILE | ENFILE))
+    matches!(err.kind(), ErrorKind::AddrNotAvailable | ErrorKind::OutOfMemory)
+        || matches!(err.raw_os_error(), Some(EMFILE | ENFILE))
 }

@@ -48,15 +48,10 @@ impl<M: Drivable> Driver<M> {
                 // Every record taken so far is in the machine's state, whether it was written or
                 // not: state and records change under the same lock.
                 let snapshot = state.machine.snapshot();
-                return Some(Work::Rewrite {
-                    snapshot,
-                    records: state.outbox.skip_lines(),
-                });
+                return Some(Work::Rewrite { snapshot, records: state.outbox.skip_lines() });
             }
             if state.outbox.has_lines() {
-                return Some(Work::Append {
-                    records: state.outbox.take_lines(lines),
-                });
+                return Some(Work::Append { records: state.outbox.take_lines(lines) });
             }
             if !state.is_running() {
                 return None;

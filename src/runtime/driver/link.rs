@@ -119,11 +119,7 @@ impl<M: Drivable> Driver<M> {
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(self.limits.write_timeout))?;
         let port = stream.peer_addr()?.port();
-        let link = Arc::new(Link {
-            stream,
-            queued: AtomicUsize::new(0),
-            end: OnceLock::new(),
-        });
+        let link = Arc::new(Link { stream, queued: AtomicUsize::new(0), end: OnceLock::new() });
         let (frames, queue) = bounded(QUEUE_FRAMES_MAX);
         let (reading, reader_done) = bounded(0);
         let (driver, writing) = (Arc::clone(self), Arc::clone(&link));
@@ -139,20 +135,13 @@ impl<M: Drivable> Driver<M> {
             state.step(now, hello(id));
             id
         });
-        Ok(Opened {
-            id,
-            link,
-            _reading: reading,
-        })
+        Ok(Opened { id, link, _reading: reading })
     }
 
     /// Reads a link to its end, on the calling thread.
     pub(super) fn read_link(self: &Arc<Self>, opened: &Opened, connection: Connection) {
         let id = opened.id;
-        let input = Counting {
-            connection,
-            counters: &self.counters,
-        };
+        let input = Counting { connection, counters: &self.counters };
         let mut reader = LineReader::new(BufReader::with_capacity(READ_BUFFER_BYTES, input));
         let end = self.read_lines(id, &mut reader);
         let _ = opened.link.end.set(end);
@@ -256,11 +245,8 @@ impl<M: Drivable> Driver<M> {
                 lines += 1;
             }
             let limit = self.clock.now().mono.after(self.limits.write_timeout);
-            let deadline = if link.end.get().is_some() {
-                *drained_by.get_or_insert(limit)
-            } else {
-                limit
-            };
+            let deadline =
+                if link.end.get().is_some() { *drained_by.get_or_insert(limit) } else { limit };
             self.write_by(&link.stream, &batch, deadline)?;
             link.queued.fetch_sub(batch.len(), Ordering::Relaxed);
             self.counters.lines_out.add(lines);

@@ -36,11 +36,7 @@ impl Lobby {
         let number = sockets.number()?;
         sockets.silent.insert(number, Arc::clone(stream));
         let crowded = sockets.silent.len() > max;
-        let oldest = if crowded {
-            sockets.silent.pop_first()
-        } else {
-            None
-        };
+        let oldest = if crowded { sockets.silent.pop_first() } else { None };
         Some((number, oldest.map(|(_, stream)| stream)))
     }
 
@@ -64,15 +60,8 @@ impl Lobby {
     /// Forgets a connection; false when the node has closed it.
     pub(super) fn leave(&self, number: u64) -> bool {
         let mut sockets = self.lock();
-        let Sockets {
-            silent,
-            dials,
-            guests,
-            ..
-        } = &mut *sockets;
-        [silent, dials, guests]
-            .into_iter()
-            .any(|kind| kind.remove(&number).is_some())
+        let Sockets { silent, dials, guests, .. } = &mut *sockets;
+        [silent, dials, guests].into_iter().any(|kind| kind.remove(&number).is_some())
     }
 
     /// Closes the connection that has been silent for longest; false when none is silent.
@@ -88,15 +77,9 @@ impl Lobby {
     pub(super) fn shut(&self) {
         let mut sockets = self.lock();
         sockets.is_closed = true;
-        let (silent, dials) = (
-            mem::take(&mut sockets.silent),
-            mem::take(&mut sockets.dials),
-        );
+        let (silent, dials) = (mem::take(&mut sockets.silent), mem::take(&mut sockets.dials));
         drop(sockets);
-        silent
-            .values()
-            .chain(dials.values())
-            .for_each(|stream| close(stream));
+        silent.values().chain(dials.values()).for_each(|stream| close(stream));
     }
 
     /// Closes everything that is left; comes after [`Self::shut`].

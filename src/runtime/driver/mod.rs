@@ -127,10 +127,7 @@ impl<M: Drivable> Driver<M> {
             connections: Gauge::default(),
             dials: Gauge::default(),
             pings: Gauge::default(),
-            door: Mutex::new(Some(Door {
-                listener: Arc::clone(&listener),
-                open,
-            })),
+            door: Mutex::new(Some(Door { listener: Arc::clone(&listener), open })),
             failure,
             failed,
         });
@@ -149,14 +146,12 @@ impl<M: Drivable> Driver<M> {
         journal: Journal<M::Record>,
     ) -> io::Result<()> {
         let driver = Arc::clone(self);
-        self.crew
-            .spawn("journal", move || driver.journal_loop(journal))?;
+        self.crew.spawn("journal", move || driver.journal_loop(journal))?;
         self.submit(Input::Start);
         let driver = Arc::clone(self);
         self.crew.spawn("timers", move || driver.timer_loop())?;
         let driver = Arc::clone(self);
-        self.crew
-            .spawn("accept", move || driver.accept_loop(&listener, &stopping))
+        self.crew.spawn("accept", move || driver.accept_loop(&listener, &stopping))
     }
 
     /// Hands the machine one input and carries out its effects. Callable from any thread; returns
@@ -202,11 +197,7 @@ impl<M: Drivable> Driver<M> {
             if left.is_zero() {
                 break;
             }
-            state = self
-                .outbox_moved
-                .wait_timeout(state, left)
-                .expect("a handler panicked")
-                .0;
+            state = self.outbox_moved.wait_timeout(state, left).expect("a handler panicked").0;
         }
         self.with(state, |state, _| state.hang_up_all("this node is stopping"));
         if self.crew.wait(&self.clock, deadline) == 0 {
@@ -223,19 +214,12 @@ impl<M: Drivable> Driver<M> {
 
     /// Stops accepting, and wakes every thread so that it sees what has changed.
     fn close_door(&self) {
-        let door = self
-            .door
-            .lock()
-            .expect("nothing under this lock can panic")
-            .take();
+        let door = self.door.lock().expect("nothing under this lock can panic").take();
         if let Some(door) = door {
             let listener = door.listener;
             drop(door.open);
             // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
-            if socket2::SockRef::from(&*listener)
-                .shutdown(Shutdown::Both)
-                .is_err()
-            {
+            if socket2::SockRef::from(&*listener).shutdown(Shutdown::Both).is_err() {
                 let _ = listener.local_addr().map(knock);
             }
         }
@@ -273,10 +257,7 @@ impl<M: Drivable> Driver<M> {
             Some(deadline) => {
                 state.armed = Armed::Until(deadline);
                 let left = deadline.since(self.clock.now().mono);
-                self.deadline_moved
-                    .wait_timeout(state, left)
-                    .expect("a handler panicked")
-                    .0
+                self.deadline_moved.wait_timeout(state, left).expect("a handler panicked").0
             }
         };
         state.armed = Armed::Busy;
@@ -330,20 +311,13 @@ impl<M: Drivable> Driver<M> {
                 link.cut();
                 None
             }
-            Chore::Dial {
-                ticket,
-                to,
-                timeout,
-            } => self.start_dial(ticket, to, timeout),
+            Chore::Dial { ticket, to, timeout } => self.start_dial(ticket, to, timeout),
             Chore::PingHost(host) => self.start_ping(host),
         }
     }
 
     fn start_ping(self: &Arc<Self>, host: IpAddr) -> Option<Input<M>> {
-        let no_ping = Input::HostPinged {
-            host,
-            answer: HostAnswer::NoPing,
-        };
+        let no_ping = Input::HostPinged { host, answer: HostAnswer::NoPing };
         let Some(seat) = self.pings.enter(PINGS_MAX) else {
             return Some(no_ping);
         };

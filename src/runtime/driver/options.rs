@@ -53,11 +53,7 @@ pub struct Options<E> {
 impl<E> Options<E> {
     /// Default limits, and no dialect but the native one.
     pub fn new(events: Sender<(Now, E)>) -> Self {
-        Self {
-            events,
-            limits: Limits::default(),
-            dialects: Dialects::new(),
-        }
+        Self { events, limits: Limits::default(), dialects: Dialects::new() }
     }
 }
 
@@ -84,11 +80,7 @@ pub struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: Arc<TcpStream>, opening: Vec<u8>, from: SocketAddr) -> Self {
-        Self {
-            stream,
-            opening: Cursor::new(opening),
-            from,
-        }
+        Self { stream, opening: Cursor::new(opening), from }
     }
 
     /// Where it comes from.

@@ -38,12 +38,7 @@ struct Waiting<K: Kind> {
 
 impl<K: Kind> Default for Outbox<K> {
     fn default() -> Self {
-        Self {
-            lines: Lines::default(),
-            appended: 0,
-            synced: 0,
-            waiting: VecDeque::new(),
-        }
+        Self { lines: Lines::default(), appended: 0, synced: 0, waiting: VecDeque::new() }
     }
 }
 
@@ -59,11 +54,7 @@ impl<K: Kind<Record: Serialize>> Outbox<K> {
         if self.synced == self.appended && self.waiting.is_empty() {
             return Some(effect);
         }
-        self.waiting.push_back(Waiting {
-            records: self.appended,
-            now,
-            effect,
-        });
+        self.waiting.push_back(Waiting { records: self.appended, now, effect });
         None
     }
 
@@ -75,10 +66,7 @@ impl<K: Kind<Record: Serialize>> Outbox<K> {
     /// Moves the records not yet written into the empty `lines`; returns how many records there
     /// will be on disk once these are.
     pub(super) fn take_lines(&mut self, lines: &mut Lines) -> u64 {
-        debug_assert!(
-            lines.is_empty(),
-            "records are written before more are taken"
-        );
+        debug_assert!(lines.is_empty(), "records are written before more are taken");
         std::mem::swap(&mut self.lines, lines);
         self.appended
     }
@@ -187,10 +175,7 @@ mod tests {
         assert!(!emit(&mut outbox, 1));
         let records = outbox.skip_lines();
         outbox.set_synced(records);
-        assert!(
-            !emit(&mut outbox, 2),
-            "the first is still waiting to be carried out"
-        );
+        assert!(!emit(&mut outbox, 2), "the first is still waiting to be carried out");
         assert_eq!(ready(&mut outbox), [1, 2]);
     }
 

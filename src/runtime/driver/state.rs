@@ -81,11 +81,7 @@ pub(super) enum Chore {
     /// End a link's connection at once.
     Cut(Arc<Link>),
     /// Try to connect.
-    Dial {
-        ticket: Ticket,
-        to: Endpoint,
-        timeout: Duration,
-    },
+    Dial { ticket: Ticket, to: Endpoint, timeout: Duration },
     /// Ask the system `ping`.
     PingHost(IpAddr),
 }
@@ -157,16 +153,8 @@ impl<M: Drivable> State<M> {
         match effect {
             Effect::Send { link, msg } => self.send(link, msg, cache),
             Effect::Hangup { link } => self.hang_up(link, "closed by this node"),
-            Effect::Dial {
-                ticket,
-                to,
-                timeout,
-            } => {
-                self.chores.push(Chore::Dial {
-                    ticket,
-                    to,
-                    timeout,
-                });
+            Effect::Dial { ticket, to, timeout } => {
+                self.chores.push(Chore::Dial { ticket, to, timeout });
             }
             Effect::PingHost { host } => self.chores.push(Chore::PingHost(host)),
             Effect::Emit(event) => {
@@ -200,13 +188,7 @@ impl<M: Drivable> State<M> {
     pub(super) fn add_link(&mut self, link: Arc<Link>, frames: Sender<Frame>) -> LinkId {
         self.links_ever += 1;
         let id = LinkId(self.links_ever);
-        self.links.insert(
-            id,
-            Entry {
-                frames: Some(frames),
-                link,
-            },
-        );
+        self.links.insert(id, Entry { frames: Some(frames), link });
         id
     }
 
@@ -217,9 +199,7 @@ impl<M: Drivable> State<M> {
 
     /// Whether the machine still wants to hear from a link.
     pub(super) fn is_open(&self, id: LinkId) -> bool {
-        self.links
-            .get(&id)
-            .is_some_and(|entry| entry.frames.is_some())
+        self.links.get(&id).is_some_and(|entry| entry.frames.is_some())
     }
 
     /// Queues a message that rests on nothing in the journal.
@@ -234,10 +214,7 @@ impl<M: Drivable> State<M> {
         let Some(frames) = &entry.frames else { return };
         let frame = cache.frame(msg);
         if frame.len() > LINE_BYTES_MAX {
-            log::error!(
-                "a message of {} bytes for {id:?} exceeds a line: dropped",
-                frame.len()
-            );
+            log::error!("a message of {} bytes for {id:?} exceeds a line: dropped", frame.len());
             self.counters.oversized.add(1);
             return;
         }
@@ -274,10 +251,7 @@ impl<M: Drivable> State<M> {
 
     /// Ends all links at once.
     pub(super) fn cut_all(&mut self) {
-        let links = self
-            .links
-            .values()
-            .map(|entry| Chore::Cut(Arc::clone(&entry.link)));
+        let links = self.links.values().map(|entry| Chore::Cut(Arc::clone(&entry.link)));
         self.chores.extend(links);
     }
 }

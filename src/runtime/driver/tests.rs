@@ -89,10 +89,7 @@ fn message(text: &str) -> Message {
 }
 
 fn text_of(msg: &Message) -> String {
-    serde_json::to_value(msg).unwrap()["reason"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    serde_json::to_value(msg).unwrap()["reason"].as_str().unwrap().to_owned()
 }
 
 struct Node {
@@ -124,22 +121,13 @@ impl Node {
         let mut options = Options::new(sender);
         adjust(&mut options);
         let driver = Driver::start(Toy, listener, open(&journal), options).unwrap();
-        let node = Self {
-            driver,
-            events,
-            addr,
-            journal,
-            _dir: dir,
-        };
+        let node = Self { driver, events, addr, journal, _dir: dir };
         assert_eq!(node.next(), Event::Started, "it comes first");
         node
     }
 
     fn next(&self) -> Event {
-        self.events
-            .recv_timeout(PATIENCE)
-            .expect("an event was due")
-            .1
+        self.events.recv_timeout(PATIENCE).expect("an event was due").1
     }
 
     /// Everything reported so far that has not been fetched.
@@ -155,9 +143,7 @@ impl Node {
     fn client(&self) -> (Client, LinkId) {
         let mut client = Client::connect(self.addr);
         client.say("hello");
-        let Event::Accepted(link) = self.next() else {
-            panic!("the link is reported first")
-        };
+        let Event::Accepted(link) = self.next() else { panic!("the link is reported first") };
         assert_eq!(self.next(), Event::Received(link, "hello".into()));
         (client, link)
     }
@@ -214,9 +200,7 @@ impl Client {
 fn lines_are_answered_in_order_however_they_are_split_and_joined() {
     let node = Node::start();
     let (mut client, link) = node.client();
-    let joined: Vec<u8> = (0..50)
-        .flat_map(|n| encode(&message(&format!("echo {n}"))))
-        .collect();
+    let joined: Vec<u8> = (0..50).flat_map(|n| encode(&message(&format!("echo {n}")))).collect();
     client.write(&joined);
     for n in 0..50 {
         assert_eq!(client.hear().unwrap(), format!("echo {n}"));
@@ -228,10 +212,7 @@ fn lines_are_answered_in_order_however_they_are_split_and_joined() {
     assert_eq!(client.hear().unwrap(), "echo split");
     drop(client);
     node.next();
-    assert_eq!(
-        node.next(),
-        Event::Closed(link, "closed by the other end".into())
-    );
+    assert_eq!(node.next(), Event::Closed(link, "closed by the other end".into()));
     assert_eq!(node.driver.counters().lines_out.get(), 51);
     assert_eq!(node.driver.counters().lines_in.get(), 52);
 }
@@ -298,12 +279,8 @@ fn above_the_limit_connections_are_closed_at_once() {
 #[test]
 fn other_dialects_are_closed_and_counted() {
     let node = Node::start();
-    let openings: [&[u8]; 4] = [
-        b"\0\0\0\x02{}",
-        b"P2PFILESHARINGPROJ",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"\x16\x03\x01garbage",
-    ];
+    let openings: [&[u8]; 4] =
+        [b"\0\0\0\x02{}", b"P2PFILESHARINGPROJ", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01garbage"];
     for opening in openings {
         let mut client = Client::connect(node.addr);
         client.write(opening);
@@ -347,9 +324,7 @@ fn a_guest_is_shut_down_under_its_servers_hands_when_the_node_stops() {
     }
     let (serving, served) = bounded(1);
     let node = Node::start_with(|options| {
-        options
-            .dialects
-            .insert(Dialect::Http, Arc::new(Patient(serving)));
+        options.dialects.insert(Dialect::Http, Arc::new(Patient(serving)));
     });
     let mut client = Client::connect(node.addr);
     client.write(b"GET /");
@@ -368,9 +343,7 @@ fn a_line_that_is_too_long_is_answered_and_costs_only_its_own_link() {
     let answer = bad.hear().unwrap();
     assert!(answer.contains(&LINE_BYTES_MAX.to_string()), "{answer}");
     assert_eq!(bad.hear(), None);
-    let Event::Closed(closed, reason) = node.next() else {
-        panic!("the link has ended")
-    };
+    let Event::Closed(closed, reason) = node.next() else { panic!("the link has ended") };
     assert_eq!(closed, link);
     assert!(reason.contains("longer than the limit"), "{reason}");
     good.say("echo");
@@ -429,10 +402,7 @@ fn a_hangup_drains_first_and_is_reported_once() {
     client.say("not listened to any more");
     assert_eq!(client.hear(), None);
     drop(client);
-    assert_eq!(
-        node.next(),
-        Event::Closed(link, "closed by this node".into())
-    );
+    assert_eq!(node.next(), Event::Closed(link, "closed by this node".into()));
     node.tell(move |fx| fx.send(link, message("to a link that is gone")));
     node.driver.stop(PATIENCE);
     assert_eq!(node.rest(), []);
@@ -449,13 +419,8 @@ fn a_link_whose_other_end_does_not_read_is_closed() {
             fx.send(link, long.clone());
         }
     });
-    let Event::Closed(closed, reason) = node.next() else {
-        panic!("the link has ended")
-    };
-    assert!(
-        closed == link && reason.contains("does not read"),
-        "{reason}"
-    );
+    let Event::Closed(closed, reason) = node.next() else { panic!("the link has ended") };
+    assert!(closed == link && reason.contains("does not read"), "{reason}");
     assert_eq!(node.driver.counters().refused_slow.get(), 1);
 }
 
@@ -475,13 +440,9 @@ fn a_message_longer_than_a_line_is_not_sent() {
 fn a_dialed_link_works_both_ways_and_ends_once_at_each_end() {
     let (here, there) = (Node::start(), Node::start());
     here.dial(7, there.addr);
-    let Event::Dialed(Ticket(7), link) = here.next() else {
-        panic!("the dial succeeded")
-    };
+    let Event::Dialed(Ticket(7), link) = here.next() else { panic!("the dial succeeded") };
     here.tell(move |fx| fx.send(link, message("echo")));
-    let Event::Accepted(other) = there.next() else {
-        panic!("the link is reported first")
-    };
+    let Event::Accepted(other) = there.next() else { panic!("the link is reported first") };
     assert_eq!(there.next(), Event::Received(other, "echo".into()));
     assert_eq!(here.next(), Event::Received(link, "echo".into()));
     // Both ends echo it, so it comes and goes until one of them has had enough.
@@ -489,11 +450,7 @@ fn a_dialed_link_works_both_ways_and_ends_once_at_each_end() {
     here.driver.stop(PATIENCE);
     there.driver.stop(PATIENCE);
     for node in [&here, &there] {
-        let ends = node
-            .rest()
-            .iter()
-            .filter(|e| matches!(e, Event::Closed(..)))
-            .count();
+        let ends = node.rest().iter().filter(|e| matches!(e, Event::Closed(..))).count();
         assert!(ends <= 1);
         assert_eq!(node.driver.counters().links_closed.get(), 1);
     }
@@ -502,15 +459,9 @@ fn a_dialed_link_works_both_ways_and_ends_once_at_each_end() {
 #[test]
 fn a_refused_dial_is_answered_once() {
     let node = Node::start();
-    let free = bind(Ipv4Addr::LOCALHOST.into(), 0)
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap().local_addr().unwrap();
     node.dial(1, free);
-    assert_eq!(
-        node.next(),
-        Event::DialFailed(Ticket(1), DialError::Refused)
-    );
+    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::Refused));
     node.driver.stop(PATIENCE);
     assert_eq!(node.rest(), []);
 }
@@ -518,9 +469,7 @@ fn a_refused_dial_is_answered_once() {
 /// A listener that takes no more calls: its queue is full, so the system drops what comes.
 fn deaf() -> (socket2::Socket, Vec<TcpStream>, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket
-        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-        .unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     socket.listen(0).unwrap();
     let addr = socket.local_addr().unwrap().as_socket().unwrap();
     let mut callers = Vec::new();
@@ -536,10 +485,7 @@ fn a_dial_without_an_answer_times_out() {
     let node = Node::start();
     let to = Endpoint::from(addr);
     node.tell(move |fx| fx.dial(Ticket(1), to, Duration::from_millis(30)));
-    assert_eq!(
-        node.next(),
-        Event::DialFailed(Ticket(1), DialError::TimedOut)
-    );
+    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::TimedOut));
 }
 
 #[test]
@@ -549,10 +495,7 @@ fn stopping_ends_a_dial_under_way() {
     node.dial(1, addr);
     let clock = Clock::start();
     node.driver.stop(PATIENCE);
-    assert!(
-        clock.now().mono.as_micros() < 10_000_000,
-        "it did not wait for the time-out"
-    );
+    assert!(clock.now().mono.as_micros() < 10_000_000, "it did not wait for the time-out");
     assert_eq!(node.rest(), []);
 }
 
@@ -600,10 +543,7 @@ fn what_follows_a_record_leaves_after_it_is_on_disk() {
         assert!(n == 0 || node.records().len() == 100);
     }
     let counters = node.driver.counters();
-    assert_eq!(
-        (counters.journal_records.get(), counters.journal_syncs.get()),
-        (100, 1)
-    );
+    assert_eq!((counters.journal_records.get(), counters.journal_syncs.get()), (100, 1));
 }
 
 #[test]
