@@ -398,6 +398,7 @@ impl PeerNode {
     }
 
     fn on_closed(&mut self, now: Now, link: LinkId, card: &Card, is_agreed: bool, fx: &mut Fx) {
+        self.liveness.on_asker_gone(link);
         if card.seed.is_some() {
             self.with_applicant(now, fx, |it, part| it.on_link_down(link, part));
             return;

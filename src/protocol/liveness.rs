@@ -335,11 +335,15 @@ impl Liveness {
         self.watched.insert(subject.endpoint, watch);
     }
 
-    /// A neighbor's link ended. Unless that was agreed, the neighbor is suspected.
-    pub fn on_link_down(&mut self, link: LinkId, neighbor: Endpoint, is_agreed: bool, fx: &mut Fx) {
+    /// A link of any kind ended: whoever asked by it cannot be answered.
+    pub fn on_asker_gone(&mut self, link: LinkId) {
         for askers in self.requests.values_mut() {
             askers.remove(&link);
         }
+    }
+
+    /// A neighbor's link ended. Unless that was agreed, the neighbor is suspected.
+    pub fn on_link_down(&mut self, link: LinkId, neighbor: Endpoint, is_agreed: bool, fx: &mut Fx) {
         if self.watched.get(&neighbor).is_none_or(|watch| watch.link != link) {
             return;
         }

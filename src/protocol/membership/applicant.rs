@@ -313,8 +313,10 @@ impl Applicant {
         }
         match self.state {
             State::Connecting if self.links.len() >= self.book.quorum() => self.ask(fx),
+            // This may have been the last call under way, and not enough.
+            State::Connecting => self.connect(fx),
             State::Member(_) => fx.send(link, PeerListReq::default()),
-            State::Connecting | State::Asking { .. } | State::Pausing | State::Gone => {}
+            State::Asking { .. } | State::Pausing | State::Gone => {}
         }
     }
 
@@ -387,8 +389,15 @@ impl Applicant {
 
     /// A seed refused something.
     pub fn on_error(&mut self, link: LinkId, error: &ErrorReply, fx: &mut Fx) {
-        if !self.links.values().any(|it| *it == link) || !matches!(self.state, State::Asking { .. })
-        {
+        if !self.links.values().any(|it| *it == link) {
+            return;
+        }
+        if matches!((&self.state, error.code), (State::Member(_), ErrorCode::NotAllowed)) {
+            // To this seed the link is no member's. Shaking hands anew settles it: either the
+            // certificate is believed, or the proof that it has ended comes back (M8).
+            return fx.emit(Event::Hangup { link });
+        }
+        if !matches!(self.state, State::Asking { .. }) {
             return;
         }
         match error.code {

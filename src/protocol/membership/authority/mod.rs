@@ -543,20 +543,30 @@ impl Authority {
         fx.persist(Record::Entry { entry: Box::new(entry.clone()) });
         match merged {
             Merged::Nothing | Merged::Detail => {}
-            Merged::Alive => self.member_came(now, &subject, fx),
-            Merged::Ended => self.member_went(&subject, fx),
-        }
-        let Entry { admission, removal, leave, .. } = entry;
-        if let (Some(admission), Merged::Alive) = (&admission, merged) {
-            fx.emit(Event::Admitted(Box::new(admission.clone())));
-        }
-        if let (Some(removal), Merged::Ended) = (&removal, merged) {
-            self.tell(removal.clone().into(), from, fx);
-            fx.emit(Event::Removed(Box::new(removal.clone())));
-        }
-        if let (Some(leave), Merged::Ended) = (leave, merged) {
-            self.tell(leave.into(), from, fx);
-            fx.emit(Event::Left(leave));
+            Merged::Alive => {
+                self.member_came(now, &subject, fx);
+                if let Some(admission) = entry.admission {
+                    fx.emit(Event::Admitted(Box::new(admission)));
+                }
+            }
+            Merged::Ended => {
+                // Told while the member's own link still counts as one: it must learn of its own
+                // removal, to begin a new life (M8).
+                let proof: Option<Message> = match (&entry.removal, entry.leave) {
+                    (Some(removal), _) => Some(removal.clone().into()),
+                    (None, Some(leave)) => Some(leave.into()),
+                    (None, None) => None,
+                };
+                if let Some(proof) = proof {
+                    self.tell(&proof, from, fx);
+                }
+                self.member_went(&subject, fx);
+                match (entry.removal, entry.leave) {
+                    (Some(removal), _) => fx.emit(Event::Removed(Box::new(removal))),
+                    (None, Some(leave)) => fx.emit(Event::Left(leave)),
+                    (None, None) => {}
+                }
+            }
         }
         merged
     }
@@ -589,7 +599,7 @@ impl Authority {
     }
 
     /// Sends a proof to all linked seeds and members but the one it came from.
-    fn tell(&self, msg: Message, from: Option<LinkId>, fx: &mut Fx) {
+    fn tell(&self, msg: &Message, from: Option<LinkId>, fx: &mut Fx) {
         for link in self.seed_links.values().chain(self.member_links.values()) {
             if Some(*link) != from {
                 fx.send(*link, msg.clone());

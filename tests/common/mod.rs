@@ -1,0 +1,247 @@
+//! A simulated fleet of seeds and peers, shared by the simulation tests.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+pub mod checkers;
+
+use std::time::Duration;
+
+use folkmoot::model::{Endpoint, KeyPair, Rng, SeedId};
+use folkmoot::node::{Node, PeerConfig, PeerNode, Record, SeedConfig, SeedNode};
+use folkmoot::protocol::membership::seedbook::{SeedAddress, SeedBook};
+use folkmoot::protocol::quorum::QuorumRule;
+use folkmoot::sim::{Boot, Options, World};
+use rand::SeedableRng as _;
+
+/// How a fleet is made.
+#[derive(Clone)]
+pub struct Plan {
+    pub seeds: u16,
+    pub peers: u16,
+    pub rule: QuorumRule,
+    pub pinned: bool,
+    pub seed_config: SeedConfig,
+    pub peer_config: PeerConfig,
+    pub options: Options,
+    /// The time between two peers' starts.
+    pub stagger: Duration,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            seeds: 3,
+            peers: 8,
+            rule: QuorumRule::Majority,
+            pinned: false,
+            seed_config: SeedConfig::default(),
+            peer_config: PeerConfig::default(),
+            options: Options::default(),
+            stagger: Duration::from_millis(200),
+        }
+    }
+}
+
+/// A simulated fleet.
+pub struct Fleet {
+    pub world: World<Node>,
+    pub seeds: Vec<Endpoint>,
+    pub peers: Vec<Endpoint>,
+    /// The seeds' true keys.
+    pub book: SeedBook,
+}
+
+pub fn seed_endpoint(number: u16) -> Endpoint {
+    let [high, low] = number.to_be_bytes();
+    Endpoint::new([10, 1, high, low].into(), 5001)
+}
+
+pub fn peer_endpoint(number: u16) -> Endpoint {
+    let [high, low] = number.to_be_bytes();
+    Endpoint::new([10, 2, high, low].into(), 6001)
+}
+
+/// The key of the host at `endpoint`, the same in every run.
+pub fn keys_of(endpoint: Endpoint) -> KeyPair {
+    let ip = match endpoint.ip() {
+        std::net::IpAddr::V4(ip) => u64::from(u32::from(ip)),
+        std::net::IpAddr::V6(_) => 0,
+    };
+    KeyPair::generate(&mut Rng::seed_from_u64(ip << 16 | u64::from(endpoint.port())))
+}
+
+impl Fleet {
+    /// A fleet that has not been started.
+    pub fn new(seed: u64, plan: &Plan) -> Self {
+        let seeds: Vec<_> = (1..=plan.seeds).map(seed_endpoint).collect();
+        let peers: Vec<_> = (1..=plan.peers).map(peer_endpoint).collect();
+        let addresses = |pinned: bool| -> Vec<SeedAddress> {
+            (1..=plan.seeds)
+                .map(|id| {
+                    let endpoint = seed_endpoint(id);
+                    let key = pinned.then(|| keys_of(endpoint).public());
+                    SeedAddress { id: SeedId(id), endpoint, key }
+                })
+                .collect()
+        };
+        let mut world = World::new(seed, plan.options.clone());
+        for (id, endpoint) in (1..).zip(&seeds) {
+            let (config, endpoint) = (plan.seed_config, *endpoint);
+            let book = SeedBook::new(plan.rule, &addresses(plan.pinned));
+            world.add_host(
+                endpoint,
+                Box::new(move |boot: Boot<'_, Record>| {
+                    let me = (SeedId(id), endpoint, keys_of(endpoint));
+                    let rng = Rng::seed_from_u64(boot.seed);
+                    let records = boot.records.iter().filter_map(seed_record).collect();
+                    Node::Seed(Box::new(SeedNode::new(config, me, book.clone(), records, rng)))
+                }),
+            );
+        }
+        for endpoint in &peers {
+            let (config, endpoint) = (plan.peer_config, *endpoint);
+            let book = SeedBook::new(plan.rule, &addresses(plan.pinned));
+            world.add_host(
+                endpoint,
+                Box::new(move |boot: Boot<'_, Record>| {
+                    let me = (endpoint, keys_of(endpoint));
+                    let rng = Rng::seed_from_u64(boot.seed);
+                    let records: Vec<_> = boot.records.iter().filter_map(peer_record).collect();
+                    Node::Peer(Box::new(PeerNode::new(config, me, book.clone(), &records, rng)))
+                }),
+            );
+        }
+        let book = SeedBook::new(plan.rule, &addresses(true));
+        Self { world, seeds, peers, book }
+    }
+
+    /// A fleet whose seeds start at once and whose peers follow one by one.
+    pub fn started(seed: u64, plan: &Plan) -> Self {
+        let mut fleet = Self::new(seed, plan);
+        for endpoint in fleet.seeds.clone() {
+            fleet.world.boot(endpoint);
+        }
+        let mut at = fleet.world.now().after(plan.stagger);
+        for endpoint in fleet.peers.clone() {
+            fleet.world.boot_at(endpoint, at);
+            at = at.after(plan.stagger);
+        }
+        fleet
+    }
+
+    pub fn seed(&self, endpoint: Endpoint) -> Option<&SeedNode> {
+        match self.world.machine(endpoint)? {
+            Node::Seed(node) => Some(node),
+            Node::Peer(_) => None,
+        }
+    }
+
+    pub fn peer(&self, endpoint: Endpoint) -> Option<&PeerNode> {
+        match self.world.machine(endpoint)? {
+            Node::Peer(node) => Some(node),
+            Node::Seed(_) => None,
+        }
+    }
+
+    /// The members by a seed's registry, ascending.
+    pub fn members_at(&self, seed: Endpoint) -> Vec<Endpoint> {
+        let node = self.seed(seed).expect("the seed is up");
+        node.authority().registry().alive().map(|entry| entry.subject.endpoint).collect()
+    }
+
+    /// Whether every seed lists exactly `members`, ascending.
+    pub fn all_seeds_list(&self, members: &[Endpoint]) -> bool {
+        let up = self.seeds.iter().filter(|seed| self.world.is_up(**seed));
+        up.clone().count() > 0 && up.into_iter().all(|seed| self.members_at(*seed) == members)
+    }
+
+    /// Whether each of these peers is a member in its present life and each seed knows it.
+    pub fn all_active(&self, peers: &[Endpoint]) -> bool {
+        peers.iter().all(|peer| {
+            let Some(node) = self.peer(*peer) else { return false };
+            let subject = node.applicant().subject();
+            let is_listed = |seed: &Endpoint| {
+                self.seed(*seed).is_some_and(|it| it.authority().registry().is_alive(&subject))
+            };
+            node.applicant().admission().is_some() && self.seeds.iter().all(is_listed)
+        })
+    }
+
+    /// Runs until `reached`, at most for `limit`; fails with `what` otherwise.
+    #[track_caller]
+    pub fn run_until(&mut self, limit: Duration, what: &str, reached: impl Fn(&Self) -> bool) {
+        let end = self.world.now().after(limit);
+        while !reached(self) {
+            if self.world.now() >= end {
+                panic!("not within {limit:?}: {what}\n{}", describe(self));
+            }
+            self.world.run_for(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs until everybody is a member and the seeds agree on it.
+    #[track_caller]
+    pub fn settle(&mut self, limit: Duration) {
+        let peers = self.peers.clone();
+        self.run_until(limit, "everybody is a member", |fleet| {
+            fleet.all_active(&peers) && fleet.all_seeds_list(&peers)
+        });
+    }
+}
+
+fn seed_record(record: &Record) -> Option<<SeedNode as folkmoot::protocol::Kind>::Record> {
+    match record {
+        Record::Seed(record) => Some(record.clone()),
+        Record::Peer(_) => None,
+    }
+}
+
+fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::protocol::Kind>::Record> {
+    match record {
+        Record::Peer(record) => Some(*record),
+        Record::Seed(_) => None,
+    }
+}
+
+/// Where everybody stands, for a failure's message.
+pub fn describe(fleet: &Fleet) -> String {
+    let mut lines = Vec::new();
+    for seed in &fleet.seeds {
+        let Some(node) = fleet.seed(*seed) else {
+            lines.push(format!("{seed} is down"));
+            continue;
+        };
+        let status = node.status();
+        lines.push(format!(
+            "{seed} ready={} connected={} members={} linked={} open={}/{} health={}",
+            status.ready,
+            status.seeds_connected,
+            status.members,
+            status.members_linked,
+            status.admissions_open,
+            status.removals_open,
+            status.health,
+        ));
+    }
+    for peer in &fleet.peers {
+        let Some(node) = fleet.peer(*peer) else {
+            lines.push(format!("{peer} is down"));
+            continue;
+        };
+        let status = node.status();
+        let listed = fleet.seeds.iter().filter(|seed| {
+            let subject = node.applicant().subject();
+            fleet.seed(**seed).is_some_and(|it| it.authority().registry().is_alive(&subject))
+        });
+        lines.push(format!(
+            "{peer} {} {} listed at {} seeds, linked with seeds {:?}, neighbors {:?}, suspects {:?}",
+            status.state,
+            status.incarnation,
+            listed.count(),
+            status.seeds,
+            node.overlay().neighbors().keys().map(|it| it.ip()).collect::<Vec<_>>(),
+            status.suspects,
+        ));
+    }
+    lines.join("\n")
+}
