@@ -23,6 +23,9 @@ use crate::protocol::{Effects, Input, Kind, LinkId, Machine};
 /// How long a call to a member or seed may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a call to a witness may take: no longer than its answer is of use.
+const ERRAND_TIMEOUT: Duration = Duration::from_millis(1_200);
+
 /// Ended lives that are remembered, so that old proofs are not passed on again.
 const GONE_MAX: usize = 10_000;
 
@@ -233,6 +236,7 @@ impl PeerNode {
     }
 
     fn on_start(&mut self, now: Now, fx: &mut Fx) {
+        self.with_session(now, fx, |it, part| it.on_start(part));
         let book = self.applicant.book();
         let (seeds, needed) = (book.len(), book.quorum());
         fx.emit(Event::Started { key: self.keys.public(), seeds, needed });
@@ -761,7 +765,7 @@ impl PeerNode {
         }
         self.errands.entry(witness).or_default().push(request);
         self.with_session(now, fx, |it, part| {
-            it.call(witness, Intent::Errand, CALL_TIMEOUT, part);
+            it.call(witness, Intent::Errand, ERRAND_TIMEOUT, part);
         });
     }
 }

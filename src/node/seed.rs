@@ -175,6 +175,7 @@ impl SeedNode {
     }
 
     fn on_start(&mut self, now: Now, fx: &mut Fx) {
+        self.with_session(now, fx, |it, part| it.on_start(part));
         self.refresh_card();
         let book = self.authority.book();
         fx.emit(Event::Started {
@@ -369,6 +370,7 @@ impl SeedNode {
             (Message::Neighbors(list), Some(card)) => it.on_neighbors(link, &card, list, part),
             (Message::RegisterVote(vote), _) => it.on_register_vote(now, link, vote, part),
             (Message::RegisterCommit(proof), _) => it.on_register_commit(now, link, &proof, part),
+            (Message::SuspectReq(request), _) => it.on_suspect_req(now, link, request, part),
             (Message::SuspectAck(found), _) => it.on_suspect_ack(now, link, found, part),
             (Message::SeedDeadVote(vote), _) => it.on_seed_dead_vote(now, link, vote, part),
             (Message::SeedDeadCommit(proof), _) => it.on_seed_dead_commit(now, link, proof, part),
@@ -380,7 +382,6 @@ impl SeedNode {
             (
                 Message::GossipMsg(_)
                 | Message::GossipDigest(_)
-                | Message::SuspectReq(_)
                 | Message::LinkHint(_)
                 | Message::PeerListResp(_)
                 | Message::ExplainResp(_)

@@ -90,7 +90,8 @@ pub struct SuspectReq {
 }
 
 impl SuspectReq {
-    const fn subject(&self) -> Subject {
+    /// Who is meant.
+    pub const fn subject(&self) -> Subject {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 }
@@ -389,6 +390,13 @@ impl Liveness {
         if self.watched.get(&endpoint).is_some_and(|it| is_over(&it.subject)) {
             self.watched.remove(&endpoint);
         }
+        // The dead are no witnesses.
+        for watch in self.watched.values_mut() {
+            watch.neighbors.remove(&endpoint);
+        }
+        for suspicion in self.suspects.values_mut() {
+            suspicion.neighbors.remove(&endpoint);
+        }
     }
 
     /// Forgets everything: this peer begins a new life.
@@ -464,6 +472,7 @@ impl Liveness {
             return fx.emit(Event::Forged { link });
         }
         let Some(suspicion) = self.suspects.get_mut(&found.endpoint) else { return };
+        suspicion.unreachable.remove(&found.witness);
         let is_asked = suspicion.asked.contains(&found.witness);
         if suspicion.subject.incarnation != found.incarnation || !is_asked {
             return;
@@ -642,7 +651,6 @@ impl Liveness {
         suspicion.stage = Stage::Probing;
         suspicion.confirmations.clear();
         suspicion.asked.clear();
-        suspicion.unreachable.clear();
         fx.emit(Event::Probe { endpoint, timeout });
     }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::liveness::Ping;
 use super::membership::certificate::{Admission, Subject};
 use super::message::{ErrorCode, ErrorReply, Message, Standing};
 use super::{DialError, Effects, Kind, LinkId, Never, Ticket};
@@ -29,6 +30,9 @@ pub const VERSION: u16 = 1;
 /// How many offenses (garbled lines, messages above one's standing) end a link.
 const OFFENSES_MAX: u32 = 16;
 
+/// Rounds without a sign of life after which a link is closed; in all but the first it is pinged.
+const QUIET_ROUNDS_MAX: u32 = 4;
+
 /// How long an errand may take: a witness's fresh probe at its most patient, and room to spare.
 const ERRAND_MAX: Duration = Duration::from_secs(10);
 
@@ -40,11 +44,18 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// How many unproven connections are kept; beyond, the oldest is closed.
     pub unproven_max: usize,
+    /// The length of a keep-alive round. A link that is silent for four is closed; neighbors
+    /// watch each other more closely than that, seeds and their links need no more.
+    pub keep_alive: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { handshake_timeout: Duration::from_secs(10), unproven_max: 512 }
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            unproven_max: 512,
+            keep_alive: Duration::from_secs(3),
+        }
     }
 }
 
@@ -161,9 +172,14 @@ pub struct Bye {
     pub reason: String,
 }
 
-/// A handshake's deadline.
+/// Deadlines of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timer(pub LinkId);
+pub enum Timer {
+    /// A handshake, or an errand, has taken long enough.
+    Handshake(LinkId),
+    /// Look which links have gone quiet.
+    KeepAlive,
+}
 
 /// What the handshake tells its node.
 #[derive(Debug)]
@@ -308,6 +324,8 @@ struct Link {
     from: IpAddr,
     stage: Stage,
     offenses: u32,
+    /// Rounds of the keep-alive since something came.
+    quiet_rounds: u32,
     /// The other end said why it will hang up.
     bye: Option<String>,
 }
@@ -456,8 +474,11 @@ impl Session {
             fx.emit(Event::Refused { from, cause: Cause::TooManyUnproven, detail });
             self.hangup(oldest, "too many unproven connections", fx);
         }
-        self.links.insert(link, Link { from, stage: Stage::Fresh, offenses: 0, bye: None });
-        fx.set_timer(Timer(link), self.config.handshake_timeout);
+        self.links.insert(
+            link,
+            Link { from, stage: Stage::Fresh, offenses: 0, quiet_rounds: 0, bye: None },
+        );
+        fx.set_timer(Timer::Handshake(link), self.config.handshake_timeout);
     }
 
     /// A call was connected: say HELLO.
@@ -468,7 +489,8 @@ impl Session {
         };
         let nonce = Nonce::random(&mut self.rng);
         let stage = Stage::Calling { to, intent, nonce };
-        self.links.insert(link, Link { from: to.ip(), stage, offenses: 0, bye: None });
+        self.links
+            .insert(link, Link { from: to.ip(), stage, offenses: 0, quiet_rounds: 0, bye: None });
         let card = match intent {
             Intent::Link | Intent::Errand => self.card.clone(),
             // A probe needs a name and a key for the answer to be bound to, and nothing more.
@@ -480,7 +502,7 @@ impl Session {
             },
         };
         fx.send(link, Hello { version: VERSION, intent, nonce, card });
-        fx.set_timer(Timer(link), timeout);
+        fx.set_timer(Timer::Handshake(link), timeout);
     }
 
     /// A call could not be connected.
@@ -492,9 +514,8 @@ impl Session {
 
     /// A message came; it is the handshake's, or is passed on if the standing allows it.
     pub fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
-        if !self.is_live(link) {
-            return;
-        }
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        entry.quiet_rounds = 0;
         match msg {
             Message::Hello(hello) => self.on_hello(link, hello, fx),
             Message::HelloAck(ack) => self.on_hello_ack(link, ack, fx),
@@ -539,8 +560,42 @@ impl Session {
         }
     }
 
+    /// The node starts.
+    pub fn on_start(&mut self, fx: &mut Fx) {
+        fx.set_timer(Timer::KeepAlive, self.config.keep_alive);
+    }
+
+    /// A deadline passed.
+    pub fn on_timer(&mut self, timer: Timer, fx: &mut Fx) {
+        match timer {
+            Timer::Handshake(link) => self.on_handshake_timer(link, fx),
+            Timer::KeepAlive => self.on_keep_alive(fx),
+        }
+    }
+
+    /// Pings the links that were quiet for a whole round, and closes those that stay so. Rounds
+    /// are counted, not time: a node that slept through some finds nobody guilty of it.
+    fn on_keep_alive(&mut self, fx: &mut Fx) {
+        fx.set_timer(Timer::KeepAlive, self.config.keep_alive);
+        let mut silent = Vec::new();
+        for (link, entry) in &mut self.links {
+            if matches!(entry.stage, Stage::Open { .. }) {
+                entry.quiet_rounds += 1;
+                if entry.quiet_rounds > QUIET_ROUNDS_MAX {
+                    silent.push(*link);
+                } else if entry.quiet_rounds > 1 {
+                    fx.send(*link, Ping { nonce: 0 });
+                }
+            }
+        }
+        for link in silent {
+            fx.hangup(link);
+            self.forget(link, "silent for too long", false, fx);
+        }
+    }
+
     /// A handshake took too long.
-    pub fn on_timer(&mut self, Timer(link): Timer, fx: &mut Fx) {
+    fn on_handshake_timer(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(entry) = self.links.get(&link) else { return };
         match entry.stage {
             Stage::Open { .. } => self.hangup(link, "the errand is over", fx),
@@ -596,19 +651,19 @@ impl Session {
         match intent {
             _ if !proved => {
                 self.links.remove(&link);
-                fx.stop_timer(Timer(link));
+                fx.stop_timer(Timer::Handshake(link));
                 fx.hangup(link);
                 fx.emit(Event::Failed { to, intent, error: CallError::BadProof });
             }
             Intent::Probe => {
                 self.links.remove(&link);
-                fx.stop_timer(Timer(link));
+                fx.stop_timer(Timer::Handshake(link));
                 fx.hangup(link);
                 fx.emit(Event::Answered { to, card: Box::new(ack.card) });
             }
             Intent::Link | Intent::Errand if ack.card.endpoint != to => {
                 self.links.remove(&link);
-                fx.stop_timer(Timer(link));
+                fx.stop_timer(Timer::Handshake(link));
                 fx.hangup(link);
                 let reason = format!("{} answers there", ack.card.endpoint);
                 fx.emit(Event::Failed { to, intent, error: CallError::Rejected(reason) });
@@ -646,8 +701,8 @@ impl Session {
             entry.stage = Stage::Open { card: card.clone(), standing: Standing::Stranger };
         }
         match intent {
-            Intent::Link | Intent::Probe => fx.stop_timer(Timer(link)),
-            Intent::Errand => fx.set_timer(Timer(link), ERRAND_MAX),
+            Intent::Link | Intent::Probe => fx.stop_timer(Timer::Handshake(link)),
+            Intent::Errand => fx.set_timer(Timer::Handshake(link), ERRAND_MAX),
         }
         fx.emit(Event::Opened { link, card, dialed, intent });
     }
@@ -661,7 +716,7 @@ impl Session {
         };
         let (to, intent) = (*to, *intent);
         self.links.remove(&link);
-        fx.stop_timer(Timer(link));
+        fx.stop_timer(Timer::Handshake(link));
         fx.hangup(link);
         fx.emit(Event::Failed { to, intent, error: CallError::Rejected(error.reason) });
     }
@@ -674,7 +729,7 @@ impl Session {
 
     fn forget(&mut self, link: LinkId, reason: &str, is_agreed: bool, fx: &mut Fx) {
         let Some(entry) = self.links.remove(&link) else { return };
-        fx.stop_timer(Timer(link));
+        fx.stop_timer(Timer::Handshake(link));
         match entry.stage {
             Stage::Fresh | Stage::Challenged { .. } | Stage::Probed => {}
             Stage::Calling { to, intent, .. } => {

@@ -42,6 +42,9 @@ use crate::protocol::probe::Outcome;
 use crate::protocol::session::{Card, Cause, SeedKey};
 use crate::protocol::{Effects, Kind, LinkId};
 
+/// How long a quorum must be out of reach before that is said (M10).
+const QUORUM_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Limits and periods of a seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -117,6 +120,8 @@ pub enum Timer {
     Audit,
     /// A member's link broke a moment ago; is it back?
     Orphan(Endpoint),
+    /// A quorum is out of reach for a while now.
+    Quorum,
 }
 
 /// What a seed must not forget.
@@ -517,6 +522,7 @@ impl Authority {
             Timer::Digest => self.on_digest_timer(now, fx),
             Timer::Audit => self.on_audit_timer(now, fx),
             Timer::Orphan(endpoint) => self.on_orphan_timer(endpoint, fx),
+            Timer::Quorum => self.on_quorum_timer(fx),
         }
     }
 
@@ -632,12 +638,28 @@ impl Authority {
         self.given.insert((endpoint, incarnation, proposal.kind), (proposal, vote));
     }
 
+    /// Says when a quorum is in reach again; says that it is lost only when that lasts, because
+    /// links are exchanged when two seeds call each other at once.
     fn check_quorum(&mut self, fx: &mut Fx) {
         let (connected, needed) = (self.connected(), self.book.quorum());
-        let reached = connected >= needed;
-        if self.quorum_reached != Some(reached) {
-            self.quorum_reached = Some(reached);
-            fx.emit(Event::Quorum { reached, connected, needed });
+        if connected < needed {
+            if self.quorum_reached != Some(false) {
+                fx.set_timer(Timer::Quorum, QUORUM_PATIENCE);
+            }
+            return;
+        }
+        fx.stop_timer(Timer::Quorum);
+        if self.quorum_reached != Some(true) {
+            self.quorum_reached = Some(true);
+            fx.emit(Event::Quorum { reached: true, connected, needed });
+        }
+    }
+
+    fn on_quorum_timer(&mut self, fx: &mut Fx) {
+        let (connected, needed) = (self.connected(), self.book.quorum());
+        if connected < needed {
+            self.quorum_reached = Some(false);
+            fx.emit(Event::Quorum { reached: false, connected, needed });
         }
     }
 

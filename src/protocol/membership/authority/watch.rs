@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::{Authority, Event, Fx, Timer};
 use crate::model::{Endpoint, Now};
 use crate::protocol::LinkId;
-use crate::protocol::membership::certificate::NeighborList;
+use crate::protocol::liveness::SuspectReq;
+use crate::protocol::membership::certificate::{NeighborList, Subject};
 use crate::protocol::probe::Outcome;
 use crate::protocol::session::{Card, Cause};
 
@@ -124,6 +125,22 @@ impl Authority {
         };
         let is_dead = outcome.finding(&subject).is_some_and(|finding| finding.is_dead());
         if is_dead && self.unlinked.contains_key(&endpoint) {
+            self.open_removal(now, &subject, fx);
+            self.probe_suspect(&subject, fx);
+            // The other seeds are linked with other witnesses.
+            let Subject { endpoint, incarnation, key } = subject;
+            self.tell_seeds(&SuspectReq { endpoint, incarnation, key }.into(), None, fx);
+        }
+    }
+
+    /// Another seed does not reach a member: look for oneself, and ask whom this seed can ask.
+    pub fn on_suspect_req(&mut self, now: Now, link: LinkId, request: SuspectReq, fx: &mut Fx) {
+        let subject = request.subject();
+        if self.seed_of(link).is_none() {
+            let reason = "a seed testifies in votes only";
+            return self.refuse(link, Cause::WrongRole, reason, fx);
+        }
+        if self.registry.is_alive(&subject) {
             self.open_removal(now, &subject, fx);
             self.probe_suspect(&subject, fx);
         }
