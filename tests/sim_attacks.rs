@@ -1,0 +1,389 @@
+//! Liars, strangers and replayers: everything they try must leave the membership as it is.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use common::checkers::{check_safety, removals};
+use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
+use folkmoot::model::{Endpoint, Incarnation, SeedId, WallTime};
+use folkmoot::node::{Event, seed_kind};
+use folkmoot::protocol::liveness::{self, DeadReport};
+use folkmoot::protocol::membership::authority::{
+    PeerListReq, RegisterVote, SeedDeadVote, SeedSyncResp,
+};
+use folkmoot::protocol::membership::certificate::{
+    Admission, Confirmation, Finding, Leave, NeighborList, Proposal, ProposalKind, RegisterReq,
+    Removal, Subject, Vote,
+};
+use folkmoot::protocol::membership::registry::Entry;
+use folkmoot::protocol::message::{ErrorCode, Message};
+use folkmoot::sim::{IntruderState, Outgoing, for_each_seed};
+
+const RUNS: u64 = 10;
+const STRANGER: [u8; 4] = [10, 9, 9, 9];
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn settled(seed: u64) -> Fleet {
+    let mut fleet = Fleet::started(seed, &Plan { pinned: true, ..Plan::default() });
+    fleet.settle(secs(15));
+    fleet.world.run_for(secs(3));
+    fleet
+}
+
+fn subject_of(fleet: &Fleet, peer: Endpoint) -> Subject {
+    fleet.peer(peer).expect("it is up").applicant().subject()
+}
+
+fn ghost() -> Subject {
+    let endpoint = Endpoint::new([10, 9, 9, 9].into(), 1);
+    Subject { endpoint, incarnation: Incarnation(1), key: keys_of(endpoint).public() }
+}
+
+fn vote(kind: ProposalKind, subject: Subject, seed: u16, signer: Endpoint) -> Vote {
+    let proposal = Proposal { kind, subject };
+    Vote::sign(&proposal, SeedId(seed), WallTime(1_772_010_005_000), &keys_of(signer))
+}
+
+fn admission(subject: Subject, votes: Vec<Vote>) -> Admission {
+    let Subject { endpoint, incarnation, key } = subject;
+    Admission { endpoint, incarnation, key, votes }
+}
+
+fn removal(subject: Subject, votes: Vec<Vote>) -> Removal {
+    let Subject { endpoint, incarnation, key } = subject;
+    Removal { endpoint, incarnation, key, votes, confirmations: Vec::new() }
+}
+
+fn finding(about: Subject, witness: Endpoint, signer: Endpoint, at: WallTime) -> Confirmation {
+    let about = (about.endpoint, about.incarnation);
+    Confirmation::sign(about, Finding::Silent, (witness, &keys_of(signer)), at)
+}
+
+fn report(about: Subject, reporter: Endpoint, at: WallTime, found: Vec<Confirmation>) -> DeadReport {
+    DeadReport {
+        text: liveness::fixed_text(about.endpoint, at, reporter),
+        endpoint: about.endpoint,
+        incarnation: about.incarnation,
+        reporter,
+        at,
+        confirmations: found,
+    }
+}
+
+/// Certificates that prove nothing: one seed's votes, doubled, mislabeled, by strangers, for
+/// something else, or none.
+fn worthless_votes(kind: ProposalKind, subject: Subject) -> Vec<Vec<Vote>> {
+    let liar = seed_endpoint(1);
+    let other = match kind {
+        ProposalKind::Admit => ProposalKind::Remove,
+        ProposalKind::Remove => ProposalKind::Admit,
+    };
+    let mine = vote(kind, subject, 1, liar);
+    vec![
+        vec![],
+        vec![mine],
+        vec![mine, mine],
+        vec![mine, vote(kind, subject, 2, liar)],
+        vec![mine, vote(kind, subject, 4, seed_endpoint(4))],
+        vec![mine, vote(other, subject, 2, seed_endpoint(2))],
+        vec![vote(kind, subject, 2, peer_endpoint(2)), vote(kind, subject, 3, peer_endpoint(3))],
+    ]
+}
+
+/// Lets `liar` send each of `lies`, once, right after an honest message to whom it is for.
+fn lie(
+    fleet: &mut Fleet,
+    liar: Endpoint,
+    to: impl Fn(Endpoint) -> bool + Send + 'static,
+    lies: Vec<Message>,
+) {
+    let mut told: BTreeSet<Endpoint> = BTreeSet::new();
+    fleet.world.set_tamper(
+        liar,
+        Box::new(move |_, outgoing: &Outgoing<'_>| {
+            let mut all = vec![outgoing.msg.clone()];
+            // Only on links that are open for sure: behind a ping, its answer or a digest.
+            let is_open = matches!(
+                outgoing.msg,
+                Message::Ping(_) | Message::Pong(_) | Message::SeedDigest(_)
+            );
+            if let Some(target) = outgoing.to.filter(|target| is_open && to(*target))
+                && told.insert(target)
+            {
+                all.extend(lies.iter().cloned());
+            }
+            all
+        }),
+    );
+}
+
+fn is_seed(endpoint: Endpoint) -> bool {
+    endpoint.port() == 5001
+}
+
+fn refusals(fleet: &Fleet) -> usize {
+    let is_refusal = |event: &Event| matches!(event, Event::Seed(seed_kind::Event::Refused(_)));
+    fleet.world.events().iter().filter(|(_, _, event)| is_refusal(event)).count()
+}
+
+/// The fleet is as it was: the same members in the same lives, nobody removed.
+fn assert_untouched(fleet: &Fleet) {
+    assert!(fleet.all_seeds_list(&fleet.peers), "the members are the same");
+    assert!(fleet.all_active(&fleet.peers), "in the same lives");
+    assert_eq!(removals(fleet), BTreeSet::new());
+    check_safety(fleet);
+}
+
+#[test]
+fn a_stranger_gets_one_answer_to_each_message_and_changes_nothing() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed);
+        let victim = subject_of(&fleet, fleet.peers[0]);
+        let at = fleet.world.wall(fleet.seeds[0]);
+        let liar = Endpoint::new(STRANGER.into(), 6666);
+        let request = RegisterReq::sign(ghost(), &keys_of(ghost().endpoint));
+        let attempts: Vec<Message> = vec![
+            request.into(),
+            admission(ghost(), vec![vote(ProposalKind::Admit, ghost(), 1, liar)]).into(),
+            removal(victim, vec![vote(ProposalKind::Remove, victim, 1, liar)]).into(),
+            report(victim, liar, at, vec![finding(victim, liar, liar, at)]).into(),
+            finding(victim, liar, liar, at).into(),
+            Leave::sign(victim, at, &keys_of(liar)).into(),
+            NeighborList::sign(&victim, 99, vec![liar], &keys_of(liar)).into(),
+        ];
+        for target in fleet.seeds.clone().into_iter().chain([fleet.peers[0]]) {
+            for attempt in &attempts {
+                let intruder = fleet.world.intruder_dial(IpAddr::from(STRANGER), target);
+                fleet.world.intruder_send(intruder, attempt.clone());
+                fleet.world.run_for(secs(1));
+                let inbox = fleet.world.intruder_inbox(intruder);
+                let [(_, Message::Error(error))] = inbox else {
+                    panic!("{} was answered with {inbox:?}", attempt.name());
+                };
+                assert_eq!(error.code, ErrorCode::NotAllowed, "{}", attempt.name());
+            }
+        }
+        let intruder = fleet.world.intruder_dial(IpAddr::from(STRANGER), fleet.seeds[0]);
+        fleet.world.intruder_send(intruder, PeerListReq::default());
+        fleet.world.run_for(secs(1));
+        let [(_, Message::PeerListResp(page))] = fleet.world.intruder_inbox(intruder) else {
+            panic!("a public question gets its answer");
+        };
+        assert_eq!(page.members.len(), fleet.peers.len());
+        assert_untouched(&fleet);
+    });
+}
+
+#[test]
+fn a_silent_or_babbling_stranger_is_hung_up_on() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed);
+        let target = fleet.seeds[1];
+        let silent = fleet.world.intruder_dial(IpAddr::from(STRANGER), target);
+        let babbling = fleet.world.intruder_dial(IpAddr::from(STRANGER), target);
+        fleet.world.run_for(secs(1));
+        for _ in 0..20 {
+            fleet.world.intruder_garble(babbling, "expected value at line 1 column 1");
+        }
+        fleet.world.run_for(secs(1));
+        assert_eq!(fleet.world.intruder_state(babbling), IntruderState::Closed);
+        assert_eq!(fleet.world.intruder_state(silent), IntruderState::Open, "it has ten seconds");
+        fleet.world.run_for(secs(11));
+        assert_eq!(fleet.world.intruder_state(silent), IntruderState::Closed);
+        assert_untouched(&fleet);
+    });
+}
+
+#[test]
+fn a_thousand_silent_strangers_lock_nobody_out() {
+    for_each_seed(3, |seed| {
+        let mut fleet = Fleet::new(seed, &Plan::default());
+        for endpoint in fleet.seeds.clone() {
+            fleet.world.boot(endpoint);
+        }
+        fleet.world.run_for(secs(2));
+        for target in fleet.seeds.clone() {
+            for _ in 0..1_000 {
+                fleet.world.intruder_dial(IpAddr::from(STRANGER), target);
+            }
+        }
+        for endpoint in fleet.peers.clone() {
+            fleet.world.boot(endpoint);
+        }
+        fleet.settle(secs(20));
+    });
+}
+
+#[test]
+fn a_lying_member_removes_and_admits_nobody() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed);
+        let (liar, victim) = (fleet.peers[0], subject_of(&fleet, fleet.peers[5]));
+        let others = [fleet.peers[1], fleet.peers[2], fleet.peers[3]];
+        let at = fleet.world.wall(liar);
+        let mine = finding(victim, liar, liar, at);
+        let forged = others.map(|witness| finding(victim, witness, liar, at));
+        let mut lies: Vec<Message> = vec![
+            report(victim, liar, at, vec![mine]).into(),
+            report(victim, liar, at, vec![mine, mine, mine]).into(),
+            report(victim, liar, at, [vec![mine], forged.to_vec()].concat()).into(),
+            report(victim, others[0], at, vec![mine]).into(),
+            DeadReport { text: "Dead Node:x".into(), ..report(victim, liar, at, vec![mine]) }.into(),
+            mine.into(),
+            forged[0].into(),
+            Leave::sign(victim, at, &keys_of(liar)).into(),
+            NeighborList::sign(&victim, 1_000, vec![liar], &keys_of(liar)).into(),
+            RegisterReq::sign(ghost(), &keys_of(ghost().endpoint)).into(),
+        ];
+        let admit = worthless_votes(ProposalKind::Admit, ghost());
+        lies.extend(admit.into_iter().map(|votes| admission(ghost(), votes).into()));
+        let remove = worthless_votes(ProposalKind::Remove, victim);
+        lies.extend(remove.into_iter().map(|votes| removal(victim, votes).into()));
+        // In small doses: a member that offends too often is hung up on.
+        for dose in lies.chunks(4) {
+            lie(&mut fleet, liar, |_| true, dose.to_vec());
+            fleet.world.run_for(secs(12));
+        }
+        assert!(refusals(&fleet) > 0, "the lies arrived");
+        assert!(fleet.all_seeds_list(&fleet.peers), "the members are the same");
+        assert_eq!(subject_of(&fleet, victim.endpoint), victim, "in the same life");
+        check_safety(&fleet);
+    });
+}
+
+#[test]
+fn neighbors_that_collude_remove_nobody_while_the_seeds_are_honest() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed);
+        let victim = subject_of(&fleet, fleet.peers[5]);
+        let node = fleet.peer(victim.endpoint).expect("it is up");
+        let colluders: Vec<_> = node.overlay().neighbors().keys().copied().collect();
+        for count in 1..=colluders.len() {
+            let at = fleet.world.wall(fleet.seeds[0]);
+            let gang = &colluders[..count];
+            let found: Vec<_> = gang.iter().map(|it| finding(victim, *it, *it, at)).collect();
+            for liar in gang {
+                let lies = vec![report(victim, *liar, at, found.clone()).into()];
+                lie(&mut fleet, *liar, is_seed, lies);
+            }
+            fleet.world.run_for(secs(10));
+        }
+        let reports = fleet.world.events().iter().filter(|(_, _, event)| {
+            use folkmoot::protocol::membership::authority::Event::Reported;
+            matches!(event, Event::Seed(seed_kind::Event::Authority(Reported { .. })))
+        });
+        assert!(reports.count() > 0, "the seeds took the reports seriously");
+        assert_untouched(&fleet);
+    });
+}
+
+#[test]
+fn one_lying_seed_removes_and_admits_nobody() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed);
+        let (liar, victim) = (fleet.seeds[0], subject_of(&fleet, fleet.peers[5]));
+        let at = fleet.world.wall(liar);
+        let ghost_request = RegisterReq::sign(ghost(), &keys_of(ghost().endpoint));
+        let yes = |seed: u16, signer| SeedDeadVote {
+            endpoint: victim.endpoint,
+            incarnation: victim.incarnation,
+            key: victim.key,
+            seed: SeedId(seed),
+            yes: true,
+            at: WallTime(1_772_010_005_000),
+            signature: Some(vote(ProposalKind::Remove, victim, seed, signer).signature),
+            reason: "a lie".to_owned(),
+            confirmations: vec![finding(victim, fleet.peers[0], liar, at)],
+        };
+        let welcome = RegisterVote {
+            endpoint: ghost().endpoint,
+            incarnation: ghost().incarnation,
+            key: ghost().key,
+            request: ghost_request.signature,
+            seed: SeedId(1),
+            yes: true,
+            at: WallTime(1_772_010_005_000),
+            signature: Some(vote(ProposalKind::Admit, ghost(), 1, liar).signature),
+            reason: "a lie".to_owned(),
+        };
+        let mut lies: Vec<Message> = vec![
+            yes(1, liar).into(),
+            yes(1, liar).into(),
+            yes(2, liar).into(),
+            yes(3, liar).into(),
+            ghost_request.into(),
+            welcome.clone().into(),
+            RegisterVote { seed: SeedId(2), ..welcome }.into(),
+        ];
+        let admit = worthless_votes(ProposalKind::Admit, ghost());
+        let remove = worthless_votes(ProposalKind::Remove, victim);
+        for votes in admit {
+            let proof = admission(ghost(), votes);
+            let entries = vec![Entry::admitted(proof.clone())];
+            lies.extend([proof.into(), SeedSyncResp { entries, last: true }.into()]);
+        }
+        for votes in remove {
+            let proof = removal(victim, votes);
+            let entries = vec![Entry::removed(proof.clone())];
+            lies.extend([proof.into(), SeedSyncResp { entries, last: true }.into()]);
+        }
+        for dose in lies.chunks(6) {
+            lie(&mut fleet, liar, |_| true, dose.to_vec());
+            fleet.world.run_for(secs(12));
+        }
+        assert!(refusals(&fleet) > 0, "the lies arrived");
+        assert_untouched(&fleet);
+    });
+}
+
+#[test]
+fn a_report_replayed_after_the_rejoin_does_nothing() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed);
+        let victim = fleet.peers[5];
+        fleet.world.crash(victim);
+        let rest: Vec<_> = fleet.peers.iter().copied().filter(|it| *it != victim).collect();
+        fleet.run_until(secs(20), "removed", |fleet| fleet.all_seeds_list(&rest));
+        let recorded = fleet.world.events().iter().rev().find_map(|(_, host, event)| match event {
+            Event::Peer(folkmoot::node::peer_kind::Event::Liveness(
+                liveness::Event::Report(report),
+            )) => Some((*host, report.clone())),
+            _ => None,
+        });
+        let (reporter, report) = recorded.expect("somebody reported");
+        fleet.world.restart(victim);
+        fleet.settle(secs(20));
+        fleet.world.run_for(secs(2));
+        let before = removals(&fleet).len();
+        lie(&mut fleet, reporter, is_seed, vec![report.into()]);
+        fleet.world.run_for(secs(20));
+        assert_eq!(removals(&fleet).len(), before);
+        assert!(fleet.all_seeds_list(&fleet.peers));
+        check_safety(&fleet);
+    });
+}
+
+#[test]
+fn an_endpoint_that_is_alive_cannot_be_registered_under_another_key() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed);
+        let squatter = Endpoint::new([10, 2, 0, 99].into(), 6001);
+        let target = fleet.peers[0];
+        let subject = Subject {
+            endpoint: target,
+            incarnation: Incarnation(u64::MAX / 2),
+            key: keys_of(squatter).public(),
+        };
+        let request = RegisterReq::sign(subject, &keys_of(squatter));
+        // Even a lying seed that forwards it gets no second vote.
+        lie(&mut fleet, seed_endpoint(1), is_seed, vec![request.into()]);
+        fleet.world.run_for(secs(20));
+        assert_untouched(&fleet);
+    });
+}

@@ -1,0 +1,60 @@
+//! The shape of the overlay at 220 peers, and gossip across it (O2, G2).
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::checkers::{overlay_fault, undelivered};
+use common::{Fleet, Plan};
+use folkmoot::model::Time;
+use folkmoot::node::PeerConfig;
+use folkmoot::protocol::gossip;
+use folkmoot::sim::for_each_seed;
+
+/// The exponent of a power-law tail by maximum likelihood, in the discrete approximation of
+/// Clauset, Shalizi and Newman (SIAM Review 51, 661, equation 3.7), for degrees from `least` on.
+fn exponent(degrees: &[usize], least: usize) -> f64 {
+    let tail: Vec<_> = degrees.iter().copied().filter(|degree| *degree >= least).collect();
+    let shift = least as f64 - 0.5;
+    1.0 + tail.len() as f64 / tail.iter().map(|k| (*k as f64 / shift).ln()).sum::<f64>()
+}
+
+#[test]
+fn the_degrees_of_220_peers_have_a_power_law_tail() {
+    let exponents = for_each_seed(2, |seed| {
+        let gossip = gossip::Config { messages_max: 2, ..gossip::Config::default() };
+        let plan = Plan {
+            peer_config: PeerConfig { gossip, ..PeerConfig::default() },
+            peers: 220,
+            pinned: true,
+            stagger: Duration::from_millis(100),
+            ..Plan::default()
+        };
+        let mut fleet = Fleet::started(seed, &plan);
+        fleet.world.run_for(Duration::from_secs(30));
+        fleet.settle(Duration::from_secs(30));
+        let peers = fleet.peers.clone();
+        fleet.run_until(Duration::from_secs(30), "the overlay is whole", |fleet| {
+            overlay_fault(fleet, &peers).is_none()
+        });
+        let degrees: Vec<_> = peers
+            .iter()
+            .map(|peer| fleet.peer(*peer).expect("it is up").overlay().neighbors().len())
+            .collect();
+        let mean = degrees.iter().sum::<usize>() as f64 / degrees.len() as f64;
+        let hub = degrees.iter().max().copied().unwrap_or_default();
+        let found = exponent(&degrees, 4);
+        let mut histogram: BTreeMap<usize, usize> = BTreeMap::new();
+        for degree in &degrees {
+            *histogram.entry(*degree).or_default() += 1;
+        }
+        assert!((2.0..=3.5).contains(&found), "exponent {found:.2}: {histogram:?}");
+        assert!(hub as f64 >= 4.0 * mean, "a hub of {hub} at a mean of {mean:.1}: {histogram:?}");
+        assert!(degrees.iter().all(|degree| *degree >= 2), "{histogram:?}");
+        fleet.world.run_for(Duration::from_secs(15));
+        assert_eq!(undelivered(&fleet, &peers, Time::ZERO), []);
+        found
+    });
+    println!("exponents by maximum likelihood: {exponents:.2?}");
+}
