@@ -16,3 +16,5 @@ pub mod wire;
 pub mod runtime;
 
 pub mod sim;
+
+pub mod cli;

@@ -65,7 +65,12 @@ fn finding(about: Subject, witness: Endpoint, signer: Endpoint, at: WallTime) ->
     Confirmation::sign(about, Finding::Silent, (witness, &keys_of(signer)), at)
 }
 
-fn report(about: Subject, reporter: Endpoint, at: WallTime, found: Vec<Confirmation>) -> DeadReport {
+fn report(
+    about: Subject,
+    reporter: Endpoint,
+    at: WallTime,
+    found: Vec<Confirmation>,
+) -> DeadReport {
     DeadReport {
         text: liveness::fixed_text(about.endpoint, at, reporter),
         endpoint: about.endpoint,
@@ -234,7 +239,8 @@ fn a_lying_member_removes_and_admits_nobody() {
             report(victim, liar, at, vec![mine, mine, mine]).into(),
             report(victim, liar, at, [vec![mine], forged.to_vec()].concat()).into(),
             report(victim, others[0], at, vec![mine]).into(),
-            DeadReport { text: "Dead Node:x".into(), ..report(victim, liar, at, vec![mine]) }.into(),
+            DeadReport { text: "Dead Node:x".into(), ..report(victim, liar, at, vec![mine]) }
+                .into(),
             mine.into(),
             forged[0].into(),
             Leave::sign(victim, at, &keys_of(liar)).into(),
@@ -351,9 +357,9 @@ fn a_report_replayed_after_the_rejoin_does_nothing() {
         let rest: Vec<_> = fleet.peers.iter().copied().filter(|it| *it != victim).collect();
         fleet.run_until(secs(20), "removed", |fleet| fleet.all_seeds_list(&rest));
         let recorded = fleet.world.events().iter().rev().find_map(|(_, host, event)| match event {
-            Event::Peer(folkmoot::node::peer_kind::Event::Liveness(
-                liveness::Event::Report(report),
-            )) => Some((*host, report.clone())),
+            Event::Peer(folkmoot::node::peer_kind::Event::Liveness(liveness::Event::Report(
+                report,
+            ))) => Some((*host, report.clone())),
             _ => None,
         });
         let (reporter, report) = recorded.expect("somebody reported");

@@ -1,0 +1,504 @@
+//! What may be typed: the flags of `seed` and `peer`, and the questions `peer` can ask.
+//!
+//! `Args` types hold what was typed and nothing else; [`super::settings`] checks it against
+//! `config.txt` and makes of it what the rest of the program sees. Every default is the default of
+//! the machine or driver it belongs to, so `--help` cannot tell another story than the code.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::bench::BenchArgs;
+use super::demo::DemoArgs;
+use super::span::Span;
+use crate::model::Endpoint;
+use crate::protocol::membership::{applicant, authority};
+use crate::protocol::quorum::QuorumRule;
+use crate::protocol::{gossip, liveness, overlay, session};
+use crate::runtime::driver::options::Limits;
+
+const SEED_EXAMPLES: &str = "\
+Examples:
+  seed --id 1 --port 5001        seed 1 of config.txt, whose first line is 127.0.0.1:5001
+  seed --id 2                    seed 2, at the address that config.txt has for it
+  seed --id 1 --log-format json  one JSON object a line, for programs
+
+Ctrl-C stops a seed; it keeps its votes and members in data/seed-PORT and goes on from there.";
+
+const PEER_EXAMPLES: &str = "\
+Examples:
+  peer --port 6001                    run a peer that asks the seeds of config.txt to be let in
+  peer --port 6001 --gossip-max 0     the same, without gossip of its own
+  peer members                        who is in, as the first seed that answers sees it
+  peer topology --dot | dot -Tsvg     a picture of who is linked with whom
+  peer status --port 6001             what a node of this machine is doing
+  peer explain 127.0.0.1:6003         why a peer is in or out: who accused, who voted, when
+  peer leave --port 6001              say goodbye and stop; Ctrl-C does the same
+
+Every peer and every seed reads the same config.txt.";
+
+/// A seed: one of the few nodes that decide together who is a member.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "seed", version, after_help = SEED_EXAMPLES)]
+pub struct SeedArgs {
+    /// Which seed this is: its place among the seeds in config.txt, counted from 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub id: u16,
+    /// The TCP port to listen on, which must be the one in config.txt [default: that one]
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The address to listen on, which must be the one in config.txt [default: that one]
+    #[arg(long)]
+    pub ip: Option<IpAddr>,
+    /// What all nodes have in common.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// The limits of a seed.
+    #[command(flatten)]
+    pub limits: SeedLimitArgs,
+}
+
+/// A peer of a fleet that decides together, with no central server; and questions to that fleet.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "peer",
+    version,
+    after_help = PEER_EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct PeerArgs {
+    /// A question or an order, instead of running a peer.
+    #[command(subcommand)]
+    pub command: Option<PeerCommand>,
+    /// The TCP port to listen on; 0 lets the system choose
+    // Always there when no subcommand is: clap refuses its absence.
+    #[arg(long, value_name = "P", required = true)]
+    pub port: Option<u16>,
+    /// The address to listen on, at which seeds and other peers reach this one
+    #[arg(long, default_value = "127.0.0.1")]
+    pub ip: IpAddr,
+    /// What all nodes have in common.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// The periods and limits of a peer.
+    #[command(flatten)]
+    pub limits: PeerLimitArgs,
+}
+
+/// What `peer` does instead of running a peer.
+#[derive(Clone, Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, for the life of the program")]
+pub enum PeerCommand {
+    /// List the members, as a seed sees them
+    Members(MembersArgs),
+    /// Show who is linked with whom, as a seed was told
+    Topology(TopologyArgs),
+    /// Show what a node of this machine is doing
+    Status(StatusArgs),
+    /// Say why an endpoint is in or out: who accused, who confirmed, how each seed voted, when
+    Explain(ExplainArgs),
+    /// Let a peer of this machine say goodbye and stop
+    Leave(LeaveArgs),
+    /// Show a whole fleet on this machine: joining, gossip, a death, a removal
+    Demo(DemoArgs),
+    /// Measure, and print JSON lines
+    Bench(BenchArgs),
+    /// Run a seed, so that one executable can be either
+    #[command(hide = true)]
+    Seed(SeedArgs),
+}
+
+/// What all nodes have in common.
+#[derive(Clone, Debug, Args)]
+pub struct NodeArgs {
+    /// The file that lists the seeds, one IP:PORT a line, the same for every node
+    #[arg(long, value_name = "FILE", default_value = "config.txt")]
+    pub config: PathBuf,
+    /// Where nodes keep their keys and journals, each in a directory of its own
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+    /// The file to append the log to, beside the console; several nodes may share it
+    #[arg(long, value_name = "FILE", default_value = "outputfile.txt")]
+    pub output: PathBuf,
+    /// End when standard input does: for programs that start nodes and must not leave any behind
+    #[arg(long, hide = true)]
+    pub until_stdin_closes: bool,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// The least important log lines to show; the variable RUST_LOG goes before this
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
+    pub log_level: LogLevel,
+    /// How many yes votes decide: floor(n/2)+1, or enough to bear lying seeds
+    #[arg(long, value_name = "RULE", value_enum, default_value_t)]
+    pub quorum: QuorumArg,
+    /// The limits of connections.
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
+}
+
+/// The limits of connections.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Limits of connections")]
+pub struct ConnectionArgs {
+    /// How long a connection may take until it is clear what it speaks
+    #[arg(long, value_name = "TIME", default_value_t = Span(Limits::default().handshake_timeout))]
+    pub opening_timeout: Span,
+    /// How long a connection may take to prove who it is
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(session::Config::default().handshake_timeout))]
+    pub handshake_timeout: Span,
+    /// How long writing to a connection may take before it is closed
+    #[arg(long, value_name = "TIME", default_value_t = Span(Limits::default().write_timeout))]
+    pub write_timeout: Span,
+    /// Connections that have said nothing yet, at most; beyond, the oldest is closed
+    #[arg(long, value_name = "N", default_value_t = Limits::default().silent_max)]
+    pub silent_max: usize,
+    /// Connections that have proved nothing yet, at most; beyond, the oldest is closed
+    #[arg(long, value_name = "N", default_value_t = session::Config::default().unproven_max)]
+    pub unproven_max: usize,
+    /// Connections of all kinds, at most; beyond, new ones are closed
+    #[arg(long, value_name = "N", default_value_t = Limits::default().links_max)]
+    pub connections_max: usize,
+    /// Attempts to connect at a time, at most
+    #[arg(long, value_name = "N", default_value_t = Limits::default().dials_max)]
+    pub dials_max: usize,
+}
+
+/// The limits of a seed.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Limits of a seed")]
+pub struct SeedLimitArgs {
+    /// How long an admission may take before it is refused
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(authority::Config::default().admission_timeout))]
+    pub admission_timeout: Span,
+    /// How long a removal stays open without new evidence
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(authority::Config::default().removal_timeout))]
+    pub removal_timeout: Span,
+    /// How long a probe waits for an answer
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(authority::Config::default().probe_timeout))]
+    pub probe_timeout: Span,
+    /// How long a signed finding counts after it was first seen
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(authority::Config::default().evidence_ttl))]
+    pub evidence_ttl: Span,
+    /// How far the clocks of witnesses may differ from this one
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(authority::Config::default().evidence_skew))]
+    pub evidence_skew: Span,
+    /// How often the members are compared with the other seeds'
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(authority::Config::default().digest_interval))]
+    pub digest_interval: Span,
+    /// How often members without a link to this seed are looked for
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(authority::Config::default().audit_interval))]
+    pub audit_interval: Span,
+    /// How long a member without a link to this seed is left alone
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(authority::Config::default().audit_after))]
+    pub audit_after: Span,
+    /// How long those who went are remembered
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(authority::Config::default().tombstone_ttl))]
+    pub tombstone_ttl: Span,
+    /// Requests to register that one address may make at once
+    #[arg(long, value_name = "N", default_value_t = authority::Config::default().requests_burst)]
+    pub requests_burst: u32,
+    /// Requests to register that one address may make each second
+    #[arg(long, value_name = "N",
+        default_value_t = authority::Config::default().requests_per_second)]
+    pub requests_per_second: u32,
+    /// Admissions under way, at most
+    #[arg(long, value_name = "N", default_value_t = authority::Config::default().admissions_max)]
+    pub admissions_max: usize,
+    /// Members, at most
+    #[arg(long, value_name = "N", default_value_t = authority::Config::default().members_max)]
+    pub members_max: usize,
+    /// Neighbors that one member may name, at most
+    #[arg(long, value_name = "N", default_value_t = authority::Config::default().neighbors_max)]
+    pub neighbors_max: usize,
+}
+
+/// The periods and limits of a peer.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Periods and limits of a peer")]
+pub struct PeerLimitArgs {
+    /// Neighbors to seek when joining, and below which new ones are sought
+    #[arg(long, value_name = "N", default_value_t = overlay::Config::default().links)]
+    pub links: usize,
+    /// Neighbors, at most
+    #[arg(long, value_name = "N", default_value_t = overlay::Config::default().links_max)]
+    pub links_max: usize,
+    /// How long a member that could not be reached is left alone
+    #[arg(long, value_name = "TIME", default_value_t = Span(overlay::Config::default().cooldown))]
+    pub cooldown: Span,
+    /// The pause between two gossip messages of this peer
+    #[arg(long, value_name = "TIME", default_value_t = Span(gossip::Config::default().interval))]
+    pub gossip_interval: Span,
+    /// Gossip messages that this peer makes, at most
+    #[arg(long, value_name = "N", default_value_t = gossip::Config::default().messages_max)]
+    pub gossip_max: u32,
+    /// How long a gossip message is offered to neighbors that lack it
+    #[arg(long, value_name = "TIME", default_value_t = Span(gossip::Config::default().hold))]
+    pub gossip_hold: Span,
+    /// How long a gossip message is remembered, so that it is not taken for new
+    #[arg(long, value_name = "TIME", default_value_t = Span(gossip::Config::default().remember))]
+    pub gossip_remember: Span,
+    /// Gossip messages remembered, at most
+    #[arg(long, value_name = "N", default_value_t = gossip::Config::default().seen_max)]
+    pub gossip_seen_max: usize,
+    /// How often each neighbor is looked at, and pinged if it was silent
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(liveness::Config::default().ping_interval))]
+    pub ping_interval: Span,
+    /// Unanswered pings in a row that make a suspect
+    #[arg(long, value_name = "N", default_value_t = liveness::Config::default().misses_max,
+        value_parser = clap::value_parser!(u32).range(2..=100))]
+    pub misses_max: u32,
+    /// How long a probe of a suspect waits for an answer
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(liveness::Config::default().probe_timeout))]
+    pub probe_timeout: Span,
+    /// How long to wait for witnesses before more of them are asked
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(liveness::Config::default().ask_interval))]
+    pub ask_interval: Span,
+    /// How often the system's ping is asked about a neighbor's host
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(liveness::Config::default().host_ping_interval))]
+    pub host_ping_interval: Span,
+    /// How long to wait for the seeds' decision
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(applicant::Config::default().decision_timeout))]
+    pub decision_timeout: Span,
+    /// The first pause after an attempt to register has failed; it doubles each time
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(applicant::Config::default().backoff_min))]
+    pub backoff_min: Span,
+    /// The longest pause between attempts to register
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(applicant::Config::default().backoff_max))]
+    pub backoff_max: Span,
+    /// How often the peer lists are fetched anew
+    #[arg(long, value_name = "TIME", default_value_t = Span(applicant::Config::default().refresh))]
+    pub refresh: Span,
+}
+
+/// Whom to ask about the fleet.
+#[derive(Clone, Debug, Args)]
+pub struct AskArgs {
+    /// The seed to ask: its number in config.txt or its IP:PORT [default: the first that answers]
+    #[arg(long, value_name = "SEED")]
+    pub at: Option<String>,
+    /// The file that lists the seeds
+    #[arg(long, value_name = "FILE", default_value = "config.txt")]
+    pub config: PathBuf,
+    /// How long a seed may take to connect, and to answer
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    pub timeout: Span,
+}
+
+/// `peer members`.
+#[derive(Clone, Debug, Args)]
+pub struct MembersArgs {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// Those who left or were removed lately, too
+    #[arg(long)]
+    pub all: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `peer topology`.
+#[derive(Clone, Debug, Args)]
+pub struct TopologyArgs {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// A graph for Graphviz
+    #[arg(long, conflicts_with = "json")]
+    pub dot: bool,
+}
+
+/// `peer explain`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainArgs {
+    /// The IP:PORT to explain
+    pub endpoint: Endpoint,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `peer status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// The node's port [default: the one node that runs here]
+    #[arg(long, value_name = "P")]
+    pub port: Option<u16>,
+    /// Where nodes keep their data
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `peer leave`.
+#[derive(Clone, Debug, Args)]
+pub struct LeaveArgs {
+    /// The peer's port
+    #[arg(long, value_name = "P")]
+    pub port: u16,
+    /// Where nodes keep their data
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people: time, level, node, message
+    #[default]
+    Text,
+    /// For programs: one JSON object a line
+    Json,
+}
+
+/// The least important lines to show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Nothing
+    Off,
+    /// What an operator must act on
+    Error,
+    /// Misbehavior of others, and what went wrong
+    Warn,
+    /// Memberships, neighbors, gossip, suspicions
+    #[default]
+    Info,
+    /// Details
+    Debug,
+    /// Everything
+    Trace,
+}
+
+impl From<LogLevel> for ::log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Off => Self::Off,
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Trace => Self::Trace,
+        }
+    }
+}
+
+/// How many yes votes decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum QuorumArg {
+    /// floor(n/2)+1: bears seeds that crash
+    #[default]
+    Majority,
+    /// ceil((n+f+1)/2) with f = floor((n-1)/3): bears seeds that lie
+    Byzantine,
+}
+
+impl From<QuorumArg> for QuorumRule {
+    fn from(rule: QuorumArg) -> Self {
+        match rule {
+            QuorumArg::Majority => Self::Majority,
+            QuorumArg::Byzantine => Self::Byzantine,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn peer(line: &str) -> Result<PeerArgs, clap::Error> {
+        PeerArgs::try_parse_from(line.split_whitespace())
+    }
+
+    fn refused(line: &str) -> ErrorKind {
+        peer(line).map(|args| panic!("{line}: {args:?}")).unwrap_err().kind()
+    }
+
+    #[test]
+    fn the_flags_are_well_formed() {
+        SeedArgs::command().debug_assert();
+        PeerArgs::command().debug_assert();
+    }
+
+    #[test]
+    fn a_port_alone_runs_a_peer_with_the_documented_defaults() {
+        let args = peer("peer --port 6001").unwrap();
+        assert!(args.command.is_none());
+        assert_eq!((args.port, args.ip.to_string()), (Some(6001), "127.0.0.1".to_owned()));
+        assert_eq!(args.node.config.to_str(), Some("config.txt"));
+        assert_eq!(args.node.data.to_str(), Some("data"));
+        assert_eq!(args.node.output.to_str(), Some("outputfile.txt"));
+        assert_eq!(args.limits.gossip_interval.to_string(), "5s");
+        assert_eq!(args.limits.gossip_max, 10);
+    }
+
+    #[test]
+    fn a_seed_is_known_by_its_number() {
+        let parse = |line: &str| SeedArgs::try_parse_from(line.split_whitespace());
+        let args = parse("seed --id 1 --port 5001").unwrap();
+        assert_eq!((args.id, args.port), (1, Some(5001)));
+        assert_eq!(parse("seed --id 2").unwrap().port, None);
+        assert_eq!(parse("seed").unwrap_err().kind(), ErrorKind::MissingRequiredArgument);
+        assert_eq!(parse("seed --id 0").unwrap_err().kind(), ErrorKind::ValueValidation);
+        assert!(matches!(
+            peer("peer seed --id 1 --port 5001").unwrap().command,
+            Some(PeerCommand::Seed(SeedArgs { id: 1, .. }))
+        ));
+    }
+
+    #[test]
+    fn questions_need_no_port_and_mix_with_no_flag_of_a_running_peer() {
+        assert!(matches!(peer("peer members").unwrap().command, Some(PeerCommand::Members(_))));
+        assert_eq!(refused("peer"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("peer --ip 127.0.0.1"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("peer --port 6001 members"), ErrorKind::ArgumentConflict);
+        assert_eq!(refused("peer topology --json --dot"), ErrorKind::ArgumentConflict);
+        assert_eq!(refused("peer leave"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("peer explain 127.0.0.1"), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for line in [
+            "peer --port 65536",
+            "peer --port 6001 --gossip-interval 5",
+            "peer --port 6001 --misses-max 1",
+            "peer --port 6001 --ip localhost",
+        ] {
+            assert_eq!(refused(line), ErrorKind::ValueValidation, "{line}");
+        }
+        assert_eq!(refused("peer --port 6001 --log-format xml"), ErrorKind::InvalidValue);
+        assert_eq!(refused("peer --port 6001 --quorum all"), ErrorKind::InvalidValue);
+    }
+}

@@ -1,0 +1,28 @@
+//! What the kernel says of a process: processor time and memory.
+
+use std::fs;
+
+/// Seconds of processor time that a process has used, user and system.
+///
+/// `None` when the process is gone. The kernel counts in hundredths of a second (`USER_HZ` is
+/// 100 on every architecture that Linux runs on here).
+pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold blanks; the fields are counted from behind it.
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)?) / 100.0)
+}
+
+/// Resident and proportional memory in MiB, and the number of threads.
+pub(super) fn memory(pid: u32) -> Option<(f64, f64, f64)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let kib = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    let resident = kib(&status, "VmRSS:")? / 1024.0;
+    let proportional = kib(&rollup, "Pss:").unwrap_or(0.0) / 1024.0;
+    Some((resident, proportional, kib(&status, "Threads:")?))
+}

@@ -1,0 +1,140 @@
+//! Everything that can end a program, as one sentence and one exit code.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::config::ConfigError;
+use super::query::QueryError;
+use crate::runtime::files::FilesError;
+use crate::runtime::journal::JournalError;
+use crate::runtime::listen::StartError;
+
+/// Why a program ends without success.
+#[derive(Debug)]
+pub enum CliError {
+    /// The flags contradict each other, the configuration or the facts. The user's to mend.
+    Usage(String),
+    /// `config.txt` cannot be used. The user's to mend.
+    Config(ConfigError),
+    /// The port cannot be listened on.
+    Listen(StartError),
+    /// The data directory cannot be used.
+    Files(FilesError),
+    /// The journal cannot be read, or failed while the node ran.
+    Journal(JournalError),
+    /// The output file cannot be written.
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A question was not answered.
+    Query(QueryError),
+    /// The system refused something else.
+    System {
+        /// What was tried, as an infinitive.
+        action: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Something else did not go as it should; the text says what, and what to do.
+    Failed(String),
+}
+
+impl CliError {
+    /// 2 when the user's input is wrong, 1 when the surroundings are.
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Config(_) => 2,
+            Self::Query(error) => error.code(),
+            Self::Listen(_)
+            | Self::Files(_)
+            | Self::Journal(_)
+            | Self::Output { .. }
+            | Self::System { .. }
+            | Self::Failed(_) => 1,
+        }
+    }
+
+    /// Whether the reader of the output has gone, as in `peer members | head -1`; no fault.
+    fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::System { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Says on standard error what went wrong, and chooses the exit code.
+pub fn conclude(result: Result<(), CliError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where even standard error is closed, the exit code alone must do.
+            let _ = writeln!(io::stderr().lock(), "error: {error}");
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Failed(text) => f.write_str(text),
+            Self::Config(error) => error.fmt(f),
+            Self::Listen(error) => error.fmt(f),
+            Self::Files(error) => error.fmt(f),
+            Self::Journal(error) => error.fmt(f),
+            Self::Output { path, source } => write!(
+                f,
+                "cannot append to the output file {}: {source}; name another one with --output",
+                path.display()
+            ),
+            Self::Query(error) => error.fmt(f),
+            Self::System { action, source } => write!(f, "cannot {action}: {source}"),
+        }
+    }
+}
+
+impl Error for CliError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Usage(_) | Self::Failed(_) => None,
+            Self::Config(error) => Some(error),
+            Self::Listen(error) => Some(error),
+            Self::Files(error) => Some(error),
+            Self::Journal(error) => Some(error),
+            Self::Output { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Query(error) => Some(error),
+        }
+    }
+}
+
+macro_rules! error_from {
+    ($($variant:ident($error:ty)),* $(,)?) => {
+        $(impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })*
+    };
+}
+
+error_from! {
+    Config(ConfigError), Listen(StartError), Files(FilesError), Journal(JournalError),
+    Query(QueryError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_user_must_mend_is_2_and_the_rest_is_1() {
+        assert_eq!(CliError::Usage(String::new()).code(), 2);
+        let source = io::Error::other("no");
+        assert_eq!(CliError::Output { path: "x".into(), source }.code(), 1);
+    }
+}

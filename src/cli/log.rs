@@ -1,0 +1,295 @@
+//! Log lines: one event, one line, one write to the console and one to the output file.
+//!
+//! Invariants:
+//! - A line is written whole: many processes may share the console and the output file, and no
+//!   line is ever torn or mixed with another.
+//! - Whatever came from outside is escaped, so that it cannot end a line or steer a terminal.
+//!
+//! Text is `2026-02-25T09:00:00.123Z INFO  peer 127.0.0.1:6001 <message>`; JSON has the same and
+//! the event's fields. What the events are is [`super::report`]'s business.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use ::log::kv::Key;
+use ::log::{Level, Record};
+use serde_json::{Map, Value};
+
+use super::CliError;
+use super::args::LogFormat;
+use super::settings::LogSettings;
+use crate::model::{Endpoint, WallTime};
+use crate::runtime::clock::Clock;
+
+/// The event of lines that no event of a node made: warnings of the runtime.
+const PLAIN_EVENT: &str = "log";
+
+/// One event as a log line. The message is for people, the fields say the same for programs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// How important it is.
+    pub level: Level,
+    /// The event's name.
+    pub event: &'static str,
+    /// One sentence, or one of the fixed texts.
+    pub message: String,
+    /// The event's details.
+    pub fields: Map<String, Value>,
+}
+
+impl Line {
+    /// A line whose fields are the JSON object `fields`.
+    pub fn new(
+        level: Level,
+        event: &'static str,
+        message: impl Into<String>,
+        fields: Value,
+    ) -> Self {
+        let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
+        Self { level, event, message: message.into(), fields }
+    }
+
+    /// Writes this line to wherever the process logs, as decided at `at`.
+    pub fn log(&self, at: WallTime) {
+        let Self { level, event, message, fields } = self;
+        if *level > ::log::max_level() {
+            return;
+        }
+        let fields = serde_json::to_string(fields).unwrap_or_default();
+        ::log::log!(target: "folkmoot", *level, at = at.0, event = *event, fields = fields.as_str();
+            "{message}");
+    }
+}
+
+/// Whose lines these are.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// `seed` or `peer`.
+    pub role: &'static str,
+    /// Where it listens.
+    pub node: Endpoint,
+}
+
+/// Makes the `log` crate write lines of `origin` to the console and the output file from now on.
+///
+/// # Errors
+/// When the output file cannot be appended to.
+pub fn install(settings: &LogSettings, origin: Origin) -> Result<(), CliError> {
+    let output = open_output(&settings.output)
+        .map_err(|source| CliError::Output { path: settings.output.clone(), source })?;
+    let console = io::stdout().as_fd().try_clone_to_owned().ok().map(File::from);
+    let path = settings.output.display().to_string();
+    let tee = Tee { console, output: Some(output), path };
+    let clock = Clock::start();
+    let format = settings.format;
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(settings.level.into());
+    if let Ok(filters) = std::env::var("RUST_LOG") {
+        builder.parse_filters(&filters);
+    }
+    builder
+        .format(move |out, record| {
+            out.write_all(line_of(record, format, origin, &clock).as_bytes())
+        })
+        .target(env_logger::Target::Pipe(Box::new(tee)))
+        .try_init()
+        .map_err(|_| CliError::Failed("this process logs for another node already".to_owned()))
+}
+
+fn open_output(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// Writes each line once to the console and once to the output file, and goes on without either.
+struct Tee {
+    console: Option<File>,
+    output: Option<File>,
+    path: String,
+}
+
+impl Write for Tee {
+    /// Called once a line, with the whole line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.console.as_mut().is_some_and(|console| write_line(console, line).is_err()) {
+            self.console = None; // Its reader has gone, and will not come back.
+        }
+        if let Some(Err(error)) = self.output.as_mut().map(|output| write_line(output, line)) {
+            // The disk may be full for a while only, so the next line is tried again.
+            let text = format!("error: cannot append to {}: {error}\n", self.path);
+            let _ = io::stderr().lock().write_all(text.as_bytes());
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One write where the system takes the line whole, as it does for a file and for a pipe with
+/// room; the rest follows where it does not.
+fn write_line(out: &mut File, line: &[u8]) -> io::Result<()> {
+    out.write_all(line)
+}
+
+fn line_of(record: &Record<'_>, format: LogFormat, origin: Origin, clock: &Clock) -> String {
+    let values = record.key_values();
+    let at = values.get(Key::from("at")).and_then(|at| at.to_u64()).map(WallTime);
+    let at = at.unwrap_or_else(|| clock.now().wall);
+    let message = record.args().to_string();
+    match format {
+        LogFormat::Text => text_line(at, record.level(), origin, &message),
+        LogFormat::Json => {
+            let event = values.get(Key::from("event")).map(|event| event.to_string());
+            let fields = values.get(Key::from("fields")).map(|fields| fields.to_string());
+            let event = event.as_deref().unwrap_or(PLAIN_EVENT);
+            let fields = fields.as_deref().unwrap_or_default();
+            json_line(at, record.level(), origin, (event, &message, fields))
+        }
+    }
+}
+
+fn text_line(at: WallTime, level: Level, origin: Origin, message: &str) -> String {
+    let Origin { role, node } = origin;
+    format!("{at} {level:<5} {role} {node} {}\n", escape(message))
+}
+
+/// The head's names are this file's, the rest is the JSON object `fields`, as its event wrote it.
+fn json_line(
+    at: WallTime,
+    level: Level,
+    Origin { role, node }: Origin,
+    (event, message, fields): (&str, &str, &str),
+) -> String {
+    let ts_ms = at.0;
+    let level = level.as_str().to_ascii_lowercase();
+    let (event, message) = (Value::from(event), Value::from(message));
+    let rest = fields.strip_prefix('{').unwrap_or("}");
+    let comma = if rest == "}" { "" } else { "," };
+    let line = format!(
+        r#"{{"ts":"{at}","ts_ms":{ts_ms},"level":"{level}","role":"{role}","node":"{node}","event":{event},"message":{message}{comma}{rest}"#
+    );
+    escape_json(&line) + "\n"
+}
+
+/// Whether a character could end a line, move the cursor or turn the reading direction.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// `text` with everything that could end a line or steer a terminal written out.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The same for a JSON text, in which the writer has escaped what JSON demands and no more.
+fn escape_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const AT: WallTime = WallTime(1_772_010_000_123);
+
+    fn origin() -> Origin {
+        Origin { role: "peer", node: Endpoint::new([127, 0, 0, 1].into(), 6001) }
+    }
+
+    fn record_to_line(format: LogFormat, message: &str, fields: Option<&str>) -> String {
+        let args = format_args!("{message}").to_string();
+        let pairs = [("at", AT.0.to_string()), ("event", "heard".to_owned())];
+        let mut values: Vec<(&str, ::log::kv::Value<'_>)> = vec![("at", AT.0.into())];
+        if let Some(fields) = fields {
+            values.push(("event", pairs[1].1.as_str().into()));
+            values.push(("fields", fields.into()));
+        }
+        let source: &[(&str, ::log::kv::Value<'_>)] = &values;
+        line_of(
+            &Record::builder()
+                .level(Level::Info)
+                .key_values(&source)
+                .args(format_args!("{args}"))
+                .build(),
+            format,
+            origin(),
+            &Clock::start(),
+        )
+    }
+
+    #[test]
+    fn a_text_line_is_time_level_node_message() {
+        assert_eq!(
+            record_to_line(LogFormat::Text, "1734567890.123:127.0.0.1:5", None),
+            "2026-02-25T09:00:00.123Z INFO  peer 127.0.0.1:6001 1734567890.123:127.0.0.1:5\n"
+        );
+    }
+
+    #[test]
+    fn a_json_line_has_the_same_and_the_fields() {
+        let line = record_to_line(LogFormat::Json, "hello", Some(r#"{"hops":2}"#));
+        let value: Value = serde_json::from_str(&line).unwrap();
+        let expected = json!({
+            "ts": "2026-02-25T09:00:00.123Z", "ts_ms": 1_772_010_000_123_u64, "level": "info",
+            "role": "peer", "node": "127.0.0.1:6001", "event": "heard", "message": "hello",
+            "hops": 2,
+        });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_line_of_the_runtime_needs_no_fields() {
+        let line = record_to_line(LogFormat::Json, "cannot accept", None);
+        assert!(line.contains(r#""event":"log""#), "{line}");
+    }
+
+    #[test]
+    fn foreign_characters_cannot_end_a_line_or_steer_a_terminal() {
+        let foreign = "a\nb\r\x1b[2J\u{7f}\u{85}\u{2028}\u{202e}é";
+        let text = record_to_line(LogFormat::Text, foreign, None);
+        assert!(text.ends_with("a\\nb\\r\\u{1b}[2J\\u{7f}\\u{85}\\u{2028}\\u{202e}é\n"), "{text}");
+        let json = record_to_line(LogFormat::Json, foreign, None);
+        assert_eq!(json.matches(char::is_control).count(), 1, "{json:?}");
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["message"], foreign);
+    }
+
+    #[test]
+    fn several_handles_on_one_file_append_whole_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("outputfile.txt");
+        let mut handles: Vec<_> = (0..4).map(|_| open_output(&path).unwrap()).collect();
+        for round in 0..50 {
+            for (number, handle) in handles.iter_mut().enumerate() {
+                write_line(handle, format!("{round} {number}\n").as_bytes()).unwrap();
+            }
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 200);
+        assert!(text.lines().all(|line| line.split(' ').count() == 2));
+    }
+}

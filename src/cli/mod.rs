@@ -1,0 +1,53 @@
+//! What people type and see: flags, `config.txt`, log lines, questions and their answers.
+//!
+//! Invariants:
+//! - Whatever a user does wrong ends in one clear sentence with its remedy, and exit code 2.
+//! - What the machine or network refuses ends in one sentence too, and exit code 1.
+//! - Only [`report`] knows the required lines; only `src/bin` ends the process.
+//!
+//! No protocol decision is made here: a node's settings go in, its events come out.
+
+pub mod args;
+pub mod bench;
+pub mod config;
+pub mod demo;
+mod error;
+pub mod fleet;
+pub mod log;
+pub mod query;
+pub mod report;
+pub mod run;
+pub mod settings;
+pub mod span;
+
+pub use error::{CliError, conclude};
+
+use self::args::{PeerArgs, PeerCommand, SeedArgs};
+use self::settings::{PeerSettings, SeedSettings};
+
+/// The program `seed`.
+///
+/// # Errors
+/// Whatever keeps it from starting, or stops it before it is told to stop.
+pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
+    run::seed(&SeedSettings::from_args(args)?)
+}
+
+/// The program `peer`.
+///
+/// # Errors
+/// Whatever keeps it from starting, stops it before it is told to stop, or leaves a question
+/// without an answer.
+pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
+    match &args.command {
+        None => run::peer(&PeerSettings::from_args(args)?),
+        Some(PeerCommand::Members(args)) => query::members(args),
+        Some(PeerCommand::Topology(args)) => query::topology(args),
+        Some(PeerCommand::Explain(args)) => query::explain(args),
+        Some(PeerCommand::Status(args)) => query::status(args),
+        Some(PeerCommand::Leave(args)) => query::leave(args),
+        Some(PeerCommand::Demo(args)) => demo::run(args),
+        Some(PeerCommand::Bench(args)) => bench::run(args),
+        Some(PeerCommand::Seed(args)) => seed(args),
+    }
+}

@@ -1,0 +1,191 @@
+//! A client of the native dialect for public questions: no handshake, one question at a time.
+
+use std::io::{self, BufReader, ErrorKind, Write};
+use std::net::TcpStream;
+
+use crate::cli::span::Span;
+use crate::model::Endpoint;
+use crate::protocol::message::Message;
+use crate::wire::line::{LineReader, ReadError, encode};
+
+/// Pages in one answer at most; more than any registry has.
+const PAGES_MAX: usize = 20_000;
+
+/// A connection to a node.
+pub(super) struct Client {
+    to: Endpoint,
+    timeout: Span,
+    stream: TcpStream,
+    reader: LineReader<BufReader<TcpStream>>,
+}
+
+/// One page of a long answer.
+pub(super) struct Page<T> {
+    /// What is on it.
+    pub(super) items: Vec<T>,
+    /// Where to go on, if there is more.
+    pub(super) next: Option<Endpoint>,
+}
+
+impl Client {
+    /// Connects to the node at `to`.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub(super) fn connect(to: Endpoint, timeout: Span) -> Result<Self, String> {
+        let open = || -> io::Result<(TcpStream, TcpStream)> {
+            let stream = TcpStream::connect_timeout(&to.socket_addr(), timeout.0)?;
+            stream.set_read_timeout(Some(timeout.0))?;
+            stream.set_write_timeout(Some(timeout.0))?;
+            let _ = stream.set_nodelay(true);
+            let reading = stream.try_clone()?;
+            Ok((stream, reading))
+        };
+        let (stream, reading) = open().map_err(|error| io_text(&error, timeout))?;
+        Ok(Self { to, timeout, stream, reader: LineReader::new(BufReader::new(reading)) })
+    }
+
+    /// Puts one question; `pick` takes the answer out of the message that comes.
+    ///
+    /// # Errors
+    /// Why there is no answer, for people.
+    pub(super) fn ask<R>(
+        &mut self,
+        question: impl Into<Message>,
+        pick: impl FnOnce(Message) -> Result<R, Message>,
+    ) -> Result<R, String> {
+        let line = encode(&question.into());
+        self.stream.write_all(&line).map_err(|error| io_text(&error, self.timeout))?;
+        match self.reader.read() {
+            Ok(Some(Message::Error(error))) => Err(format!("it refused: {}", error.reason)),
+            Ok(Some(answer)) => pick(answer)
+                .map_err(|other| format!("it answered with {}; is it a seed?", other.name())),
+            Ok(None) => Err("it closed the connection without an answer".to_owned()),
+            Err(ReadError::Io(error)) => Err(io_text(&error, self.timeout)),
+            Err(
+                error @ (ReadError::TooLong | ReadError::Truncated | ReadError::Malformed { .. }),
+            ) => Err(format!("its answer cannot be understood: {error}")),
+        }
+    }
+
+    /// Fetches page after page. Where the connection ends between two pages, because the seed
+    /// grants strangers little time, a new one goes on.
+    ///
+    /// # Errors
+    /// Why the answer is not complete, for people.
+    pub(super) fn fetch_all<T>(
+        &mut self,
+        mut page: impl FnMut(&mut Self, Option<Endpoint>) -> Result<Page<T>, String>,
+    ) -> Result<Vec<T>, String> {
+        let mut all = Vec::new();
+        let mut after = None;
+        for _ in 0..PAGES_MAX {
+            let fetched = match page(self, after) {
+                Err(_) if after.is_some() => {
+                    *self = Self::connect(self.to, self.timeout)?;
+                    page(self, after)?
+                }
+                fetched => fetched?,
+            };
+            all.extend(fetched.items);
+            match fetched.next {
+                None => return Ok(all),
+                Some(next) if Some(next) <= after => {
+                    return Err("it sends the same page again and again".to_owned());
+                }
+                Some(next) => after = Some(next),
+            }
+        }
+        Err(format!("its answer has more than {PAGES_MAX} pages"))
+    }
+}
+
+fn io_text(error: &io::Error, timeout: Span) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("no answer within {timeout}"),
+        ErrorKind::ConnectionRefused => "connection refused; nobody listens there".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::SeedId;
+    use crate::protocol::membership::authority::{PeerListReq, PeerListResp};
+    use crate::protocol::message::{ErrorCode, ErrorReply};
+    use crate::runtime::thread;
+
+    /// A seed that has one answer for each connection, in order.
+    fn seed(answers: Vec<Option<Message>>) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::from(listener.local_addr().unwrap());
+        thread::spawn("seed", move || {
+            for answer in answers {
+                let (stream, _) = listener.accept().unwrap();
+                let mut reader = LineReader::new(BufReader::new(stream.try_clone().unwrap()));
+                while let Ok(Some(_)) = reader.read() {
+                    match &answer {
+                        Some(answer) => (&stream).write_all(&encode(answer)).unwrap(),
+                        None => break,
+                    }
+                }
+            }
+        })
+        .unwrap();
+        endpoint
+    }
+
+    fn ask(endpoint: Endpoint) -> Result<PeerListResp, String> {
+        let mut client = Client::connect(endpoint, Span(Duration::from_secs(20)))?;
+        client.ask(PeerListReq::default(), |answer| match answer {
+            Message::PeerListResp(list) => Ok(list),
+            other => Err(other),
+        })
+    }
+
+    #[test]
+    fn the_answer_or_the_reason_comes_back() {
+        let list = PeerListResp { seed: SeedId(1), members: Vec::new(), more: false };
+        assert_eq!(ask(seed(vec![Some(list.clone().into())])), Ok(list));
+        let refusal = ErrorReply::new(ErrorCode::WrongRole, "ask a seed");
+        let text = ask(seed(vec![Some(refusal.into())])).unwrap_err();
+        assert_eq!(text, "it refused: ask a seed");
+        let text = ask(seed(vec![Some(PeerListReq::default().into())])).unwrap_err();
+        assert!(text.contains("PEER_LIST_REQ"), "{text}");
+        assert!(ask(seed(vec![None])).is_err());
+    }
+
+    #[test]
+    fn nobody_there_is_told_plainly() {
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let text = ask(Endpoint::from(gone)).unwrap_err();
+        assert!(text.starts_with("connection refused"), "{text}");
+    }
+
+    #[test]
+    fn pages_are_fetched_to_the_end_even_over_several_connections() {
+        let endpoint = seed(vec![None, None]);
+        let at = |port| Endpoint::new([127, 0, 0, 1].into(), port);
+        let mut client = Client::connect(endpoint, Span(Duration::from_secs(20))).unwrap();
+        let mut calls = 0;
+        let all = client.fetch_all(|_, after| {
+            calls += 1;
+            match (calls, after) {
+                (1, None) => Ok(Page { items: vec![1, 2], next: Some(at(2)) }),
+                (2, _) => Err("it closed the connection".to_owned()),
+                (_, after) => {
+                    assert_eq!(after, Some(at(2)), "it goes on where it was");
+                    Ok(Page { items: vec![3], next: None })
+                }
+            }
+        });
+        assert_eq!(all, Ok(vec![1, 2, 3]));
+        let mut stuck = Client::connect(endpoint, Span(Duration::from_secs(20))).unwrap();
+        let same = |_: &mut Client, _| Ok(Page { items: vec![1], next: Some(at(2)) });
+        assert!(stuck.fetch_all(same).unwrap_err().contains("same page"));
+    }
+}

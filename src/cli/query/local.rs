@@ -1,0 +1,260 @@
+//! `peer status` and `peer leave`: nodes of this machine, found by their data directories.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossbeam_channel::{after, tick};
+use serde_json::{Map, Value};
+
+use super::{QueryError, print, table, table_text};
+use crate::cli::CliError;
+use crate::cli::args::{LeaveArgs, StatusArgs};
+use crate::cli::log::escape;
+use crate::cli::span::Span;
+use crate::runtime::control;
+use crate::runtime::files::control_path;
+
+/// How long a node may take to answer a local program; a busy machine answers late.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a peer may take to stop after its goodbye.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often to look whether it has stopped.
+const STOP_LOOK: Duration = Duration::from_millis(20);
+
+/// Shows what a node of this machine is doing.
+///
+/// # Errors
+/// When no node answers, or it is not clear which is meant.
+pub fn status(args: &StatusArgs) -> Result<(), CliError> {
+    let answer = match args.port {
+        Some(port) => ask_at(&args.data, port, "status")?.1,
+        None => ask_only(&args.data)?,
+    };
+    if args.json {
+        print(&(Value::Object(answer).to_string() + "\n"))
+    } else {
+        print(&status_text(&answer, std::io::stdout().is_terminal()))
+    }
+}
+
+/// Lets a peer say goodbye, and waits until it has stopped.
+///
+/// # Errors
+/// When no peer answers, or it does not stop.
+pub fn leave(args: &LeaveArgs) -> Result<(), CliError> {
+    let (dir, _) = ask_at(&args.data, args.port, "leave")?;
+    let socket = control_path(&dir);
+    let (late, look) = (after(STOP_TIMEOUT), tick(STOP_LOOK));
+    // The node removes its socket when all is done and its port is free.
+    while socket.exists() {
+        if late.try_recv().is_ok() {
+            return Err(local(format!(
+                "the peer on port {} said goodbye but has not stopped within {}; look at its log",
+                args.port,
+                Span(STOP_TIMEOUT)
+            )));
+        }
+        let _ = look.recv();
+    }
+    print(&format!("the peer on port {} has said goodbye and stopped\n", args.port))
+}
+
+fn local(text: String) -> CliError {
+    QueryError::Local(text).into()
+}
+
+/// Asks the node on `port`, whichever it is, and returns its directory and its answer.
+fn ask_at(data: &Path, port: u16, ask: &str) -> Result<(PathBuf, Map<String, Value>), CliError> {
+    let mut reasons = Vec::new();
+    for role in ["peer", "seed"] {
+        let dir = data.join(format!("{role}-{port}"));
+        if !dir.exists() {
+            continue;
+        }
+        match ask_in(&dir, ask) {
+            Ok(answer) => return Ok((dir, answer)),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    let data = data.display();
+    Err(local(match reasons.first() {
+        Some(reason) => escape(reason),
+        None => format!(
+            "no node with port {port} has its data in {data}; name the right --port and --data"
+        ),
+    }))
+}
+
+fn ask_in(dir: &Path, ask: &str) -> Result<Map<String, Value>, String> {
+    let request = format!(r#"{{"ask":"{ask}"}}"#);
+    let answer = control::ask(&control_path(dir), &request, ANSWER_TIMEOUT)
+        .map_err(|error| error.to_string())?;
+    match serde_json::from_str(&answer) {
+        Ok(Value::Object(mut answer)) => match answer.remove("error") {
+            None => Ok(answer),
+            Some(Value::String(error)) => Err(error),
+            Some(other) => Err(other.to_string()),
+        },
+        Ok(_) | Err(_) => Err(format!("the node in {} gave no proper answer", dir.display())),
+    }
+}
+
+/// Asks the one node that runs with its data in `data`.
+fn ask_only(data: &Path) -> Result<Map<String, Value>, CliError> {
+    let entries = std::fs::read_dir(data).map_err(|error| {
+        let data = data.display();
+        local(format!("no node has its data in {data} ({error}); name the right --data"))
+    })?;
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|dir| control_path(dir).exists())
+        .collect();
+    found.sort();
+    let mut answers: Vec<_> =
+        found.iter().filter_map(|dir| Some((dir, ask_in(dir, "status").ok()?))).collect();
+    match (answers.pop(), answers.len()) {
+        (Some((_, answer)), 0) => Ok(answer),
+        (Some((last, _)), _) => {
+            let names = answers.iter().map(|(dir, _)| *dir).chain([last]);
+            let names: Vec<_> = names.filter_map(|dir| dir.file_name()?.to_str()).collect();
+            let names = names.join(", ");
+            Err(local(format!("several nodes run here: {names}; choose one with --port")))
+        }
+        (None, _) => {
+            let data = data.display();
+            Err(local(format!("no running node has its data in {data}; start one, or name --data")))
+        }
+    }
+}
+
+/// A line a field, in the order of interest; what is not known here comes last.
+fn status_text(status: &Map<String, Value>, is_terminal: bool) -> String {
+    const FIRST: [&str; 24] = [
+        "role",
+        "seed",
+        "endpoint",
+        "state",
+        "ready",
+        "incarnation",
+        "key",
+        "member_since",
+        "seeds",
+        "seeds_connected",
+        "seeds_configured",
+        "quorum",
+        "members",
+        "members_known",
+        "members_linked",
+        "neighbors",
+        "suspects",
+        "admissions_open",
+        "removals_open",
+        "gossip_made",
+        "gossip_held",
+        "gossip_duplicates",
+        "health",
+        "uptime_ms",
+    ];
+    /// Too long for a table; `--json` has them.
+    const LEFT_OUT: [&str; 2] = ["topology", "counters"];
+    let known = FIRST.iter().filter_map(|name| Some((*name, status.get(*name)?)));
+    let others = status.iter().map(|(name, value)| (name.as_str(), value));
+    let others = others.filter(|(name, _)| !FIRST.contains(name) && !LEFT_OUT.contains(name));
+    let mut table = table(["FIELD", "VALUE"], is_terminal);
+    for (name, value) in known.chain(others) {
+        let shown = if is_terminal { "\n" } else { " " };
+        table.add_row([name.replace('_', " "), escape_lines(&value_text(name, value, shown))]);
+    }
+    table_text(&table)
+}
+
+/// Escapes all but the line breaks that were put in here.
+fn escape_lines(text: &str) -> String {
+    text.split('\n').map(escape).collect::<Vec<_>>().join("\n")
+}
+
+fn value_text(name: &str, value: &Value, separator: &str) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+        Value::String(text) => text.replace('\n', " "),
+        Value::Number(number) => match (name, number.as_u64()) {
+            ("member_since", Some(ms)) => crate::model::WallTime(ms).to_string(),
+            ("uptime_ms", Some(ms)) => Span(Duration::from_secs(ms / 1_000)).to_string(),
+            ("health", Some(0)) => "0 (trusts itself)".to_owned(),
+            ("health", Some(score)) => format!("{score} of 7 (distrusts itself)"),
+            (_, Some(_) | None) => number.to_string(),
+        },
+        Value::Array(items) if items.is_empty() => "none".to_owned(),
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(|item| value_text("", item, " ")).collect();
+            items.join(separator)
+        }
+        Value::Object(fields) if fields.is_empty() => "none".to_owned(),
+        Value::Object(fields) => {
+            let mut parts = Vec::new();
+            for (key, value) in fields {
+                let mut part = key.clone();
+                match (name, value.as_u64()) {
+                    ("neighbors", Some(micros)) => _ = write!(part, " ({micros} µs)"),
+                    ("neighbors", None) => {}
+                    ("", _) => _ = write!(part, "={}", value_text("", value, " ")),
+                    (_, _) => _ = write!(part, ": {}", value_text("", value, " ")),
+                }
+                parts.push(part);
+            }
+            parts.join(separator)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        let Value::Object(fields) = value else { panic!("{value} is no object") };
+        fields
+    }
+
+    #[test]
+    fn a_status_is_one_plain_line_a_field_for_programs() {
+        let status = object(json!({
+            "neighbors": { "127.0.0.1:6002": 250, "127.0.0.1:6003": null },
+            "role": "peer", "member_since": null, "suspects": [], "uptime_ms": 90_400,
+            "refused": { "forged": 3 }, "counters": { "lines_in": 1 }, "pid": 7,
+        }));
+        let text = status_text(&status, false);
+        let lines: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let expected: [&[&str]; 8] = [
+            &["FIELD", "VALUE"],
+            &["role", "peer"],
+            &["member", "since", "-"],
+            &["neighbors", "127.0.0.1:6002", "(250", "µs)", "127.0.0.1:6003"],
+            &["suspects", "none"],
+            &["uptime", "ms", "90s"],
+            &["pid", "7"],
+            &["refused", "forged:", "3"],
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn nobody_here_is_told_with_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = ask_only(dir.path()).unwrap_err().to_string();
+        assert!(text.contains("no running node") && text.contains("--data"), "{text}");
+        let text = ask_at(dir.path(), 6001, "status").unwrap_err().to_string();
+        assert!(text.contains("6001"), "{text}");
+        let text = ask_only(&dir.path().join("none")).unwrap_err().to_string();
+        assert!(text.contains("no node has its data"), "{text}");
+    }
+}

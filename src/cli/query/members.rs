@@ -1,0 +1,98 @@
+//! `peer members`: who is in.
+
+use std::io::IsTerminal as _;
+
+use super::client::{Client, Page};
+use super::{ask_first, print, table, table_text};
+use crate::cli::CliError;
+use crate::cli::args::MembersArgs;
+use crate::cli::report::counted;
+use crate::model::Endpoint;
+use crate::protocol::membership::authority::{MemberLine, PeerListReq};
+use crate::protocol::message::Message;
+
+/// Lists the members, as a seed sees them.
+///
+/// # Errors
+/// When no seed answers.
+pub fn members(args: &MembersArgs) -> Result<(), CliError> {
+    let (seed, members) = ask_first(&args.ask, |client| fetch(client, args.all))?;
+    if args.json {
+        print(&json_lines(&members)?)
+    } else {
+        print(&text(seed, &members, std::io::stdout().is_terminal()))
+    }
+}
+
+pub(super) fn fetch(client: &mut Client, ended: bool) -> Result<Vec<MemberLine>, String> {
+    client.fetch_all(|client, after| {
+        let list = client.ask(PeerListReq { after, ended }, |answer| match answer {
+            Message::PeerListResp(list) => Ok(list),
+            other => Err(other),
+        })?;
+        let next = list.members.last().filter(|_| list.more).map(|last| last.endpoint);
+        Ok(Page { items: list.members, next })
+    })
+}
+
+fn json_lines(members: &[MemberLine]) -> Result<String, CliError> {
+    let mut text = String::new();
+    for member in members {
+        let line = serde_json::to_string(member)
+            .map_err(|error| CliError::Failed(format!("cannot write a member: {error}")))?;
+        text.push_str(&line);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn text(seed: Endpoint, members: &[MemberLine], is_terminal: bool) -> String {
+    let mut table = table(["ENDPOINT", "INCARNATION", "STATUS", "SINCE", "NEIGHBORS"], is_terminal);
+    for MemberLine { endpoint, incarnation, status, since, degree } in members {
+        table.add_row([
+            endpoint.to_string(),
+            incarnation.to_string(),
+            status.as_str().to_owned(),
+            since.to_string(),
+            degree.to_string(),
+        ]);
+    }
+    let mut text = table_text(&table);
+    if is_terminal {
+        text.push_str(&format!("{}, as {seed} knows them\n", counted(members.len(), "peer")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Incarnation, WallTime};
+    use crate::protocol::membership::registry::Status;
+
+    fn member() -> MemberLine {
+        MemberLine {
+            endpoint: Endpoint::new([127, 0, 0, 1].into(), 6001),
+            incarnation: Incarnation(7),
+            status: Status::Alive,
+            since: WallTime(0),
+            degree: 3,
+        }
+    }
+
+    #[test]
+    fn programs_get_one_plain_line_a_member() {
+        let text = text(member().endpoint, &[member(), member()], false);
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        assert_eq!(lines.len(), 3);
+        let words: Vec<_> = lines[1].split_whitespace().collect();
+        assert_eq!(words, ["127.0.0.1:6001", "7", "alive", "1970-01-01T00:00:00.000Z", "3"]);
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let text = json_lines(&[member(), member()]).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.starts_with(r#"{"endpoint":"127.0.0.1:6001","incarnation":7,"#), "{text}");
+    }
+}

@@ -1,0 +1,207 @@
+//! Questions: to seeds over their public port, as a stranger; to nodes of this machine through
+//! their Unix socket.
+//!
+//! A question never changes anything, but for `leave`. Every wait has a limit, and an error names
+//! whom was tried and what came of it.
+
+mod client;
+mod explain;
+mod graph;
+mod local;
+mod members;
+mod topology;
+
+pub use explain::explain;
+pub use local::{leave, status};
+pub use members::members;
+pub use topology::topology;
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use self::client::Client;
+use super::CliError;
+use super::args::AskArgs;
+use super::config;
+use super::log::escape;
+use super::span::Span;
+use crate::model::{Endpoint, SeedId};
+use crate::protocol::membership::authority::{MemberLine, NodeLine};
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryError {
+    /// `--at` names no seed.
+    At {
+        /// What was typed.
+        typed: String,
+        /// How many seeds there are to name.
+        seeds: usize,
+    },
+    /// Nobody answered.
+    NoAnswer {
+        /// Who was asked, and what came of it.
+        tried: Vec<(String, String)>,
+    },
+    /// No node of this machine was found, or too many.
+    Local(String),
+}
+
+impl QueryError {
+    /// The exit code: 2 for a slip of the user, 1 for the surroundings.
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::At { .. } => 2,
+            Self::NoAnswer { .. } | Self::Local(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for QueryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At { typed, seeds } => write!(
+                f,
+                "--at {typed} names no seed; write a number from 1 to {seeds}, or an IP:PORT"
+            ),
+            Self::NoAnswer { tried } => {
+                let tried: Vec<_> =
+                    tried.iter().map(|(who, why)| format!("{who}: {why}")).collect();
+                write!(
+                    f,
+                    "no seed answered ({}); start the seeds, or name another one with --at",
+                    escape(&tried.join("; "))
+                )
+            }
+            Self::Local(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Error for QueryError {}
+
+/// Whom to ask, in this order: the one that was named, or all that `config.txt` lists.
+fn candidates(args: &AskArgs) -> Result<Vec<(String, Endpoint)>, CliError> {
+    let label = |id: SeedId, endpoint| (format!("seed {id} at {endpoint}"), endpoint);
+    if let Some(endpoint) = args.at.as_deref().and_then(|at| at.parse::<Endpoint>().ok()) {
+        return Ok(vec![(endpoint.to_string(), endpoint)]);
+    }
+    let seeds = config::read(&args.config)?;
+    let Some(at) = &args.at else {
+        return Ok(seeds.iter().map(|seed| label(seed.id, seed.endpoint)).collect());
+    };
+    let named = seeds.iter().find(|seed| at.parse() == Ok(seed.id.0));
+    match named {
+        Some(seed) => Ok(vec![label(seed.id, seed.endpoint)]),
+        None => Err(QueryError::At { typed: escape(at), seeds: seeds.len() }.into()),
+    }
+}
+
+/// All members, as the seed at `endpoint` lists them.
+///
+/// # Errors
+/// Why there is no answer, in words.
+pub fn fetch_members(endpoint: Endpoint, timeout: Duration) -> Result<Vec<MemberLine>, QueryError> {
+    let fetched =
+        Client::connect(endpoint, Span(timeout)).and_then(|mut it| members::fetch(&mut it, false));
+    fetched.map_err(|why| QueryError::NoAnswer { tried: vec![(endpoint.to_string(), why)] })
+}
+
+/// The neighbors of all members, as the seed at `endpoint` knows them.
+///
+/// # Errors
+/// Why there is no answer, in words.
+pub fn fetch_topology(endpoint: Endpoint, timeout: Duration) -> Result<Vec<NodeLine>, QueryError> {
+    let fetched =
+        Client::connect(endpoint, Span(timeout)).and_then(|mut it| topology::fetch(&mut it));
+    fetched.map_err(|why| QueryError::NoAnswer { tried: vec![(endpoint.to_string(), why)] })
+}
+
+/// Puts a question to the first seed that answers it.
+fn ask_first<R>(
+    args: &AskArgs,
+    mut question: impl FnMut(&mut Client) -> Result<R, String>,
+) -> Result<(Endpoint, R), CliError> {
+    let mut tried = Vec::new();
+    for (who, endpoint) in candidates(args)? {
+        let answer =
+            Client::connect(endpoint, args.timeout).and_then(|mut client| question(&mut client));
+        match answer {
+            Ok(answer) => return Ok((endpoint, answer)),
+            Err(why) => tried.push((who, why)),
+        }
+    }
+    Err(QueryError::NoAnswer { tried }.into())
+}
+
+/// Writes an answer to standard output.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|source| CliError::System { action: "write the answer", source })
+}
+
+/// A table that fits a terminal, or, for programs, plain lines that are never broken.
+fn table<const N: usize>(header: [&str; N], is_terminal: bool) -> Table {
+    let mut table = Table::new();
+    if is_terminal {
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    } else {
+        table.load_style(presets::NOTHING);
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    table.set_header(header);
+    table
+}
+
+/// The table's text, without blanks at the ends of lines.
+fn table_text(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(at: Option<&str>, config: &str) -> AskArgs {
+        AskArgs {
+            at: at.map(str::to_owned),
+            config: config.into(),
+            timeout: Span(std::time::Duration::from_secs(1)),
+        }
+    }
+
+    #[test]
+    fn a_seed_is_named_by_number_or_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.txt");
+        std::fs::write(&path, "127.0.0.1:5001\n127.0.0.1:5002\n").unwrap();
+        let config = path.to_str().unwrap();
+        let found = |at| candidates(&args(at, config)).unwrap();
+        assert_eq!(found(None).len(), 2);
+        assert_eq!(found(Some("2"))[0].0, "seed 2 at 127.0.0.1:5002");
+        assert_eq!(found(Some("127.0.0.1:9"))[0].0, "127.0.0.1:9");
+        let error = candidates(&args(Some("3"), config)).unwrap_err();
+        assert_eq!(error.code(), 2);
+        assert!(error.to_string().contains("--at 3") && error.to_string().contains("1 to 2"));
+    }
+
+    #[test]
+    fn an_address_needs_no_config_file() {
+        assert!(candidates(&args(Some("127.0.0.1:5001"), "no/such/file")).is_ok());
+        assert!(candidates(&args(Some("1"), "no/such/file")).is_err());
+    }
+
+    #[test]
+    fn nobody_in_reach_is_told_with_everybody_who_was_tried() {
+        let tried = vec![("seed 1 at 127.0.0.1:5001".to_owned(), "connection refused".to_owned())];
+        let text = QueryError::NoAnswer { tried }.to_string();
+        assert!(text.contains("seed 1 at 127.0.0.1:5001: connection refused"), "{text}");
+        assert!(text.contains("--at"), "{text}");
+    }
+}

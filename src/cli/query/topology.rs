@@ -1,0 +1,47 @@
+//! `peer topology`: who is linked with whom.
+
+use serde_json::json;
+
+use super::client::{Client, Page};
+use super::graph::Graph;
+use super::{ask_first, print};
+use crate::cli::CliError;
+use crate::cli::args::TopologyArgs;
+use crate::protocol::membership::authority::{NodeLine, TopologyReq};
+use crate::protocol::message::Message;
+
+/// Shows who is linked with whom, as a seed was told.
+///
+/// # Errors
+/// When no seed answers.
+pub fn topology(args: &TopologyArgs) -> Result<(), CliError> {
+    let (seed, nodes) = ask_first(&args.ask, fetch)?;
+    if args.json {
+        print(&json_lines(&nodes))
+    } else if args.dot {
+        print(&Graph::new(&nodes).dot())
+    } else {
+        print(&Graph::new(&nodes).text(seed))
+    }
+}
+
+pub(super) fn fetch(client: &mut Client) -> Result<Vec<NodeLine>, String> {
+    client.fetch_all(|client, after| {
+        let page = client.ask(TopologyReq { after }, |answer| match answer {
+            Message::TopologyResp(page) => Ok(page),
+            other => Err(other),
+        })?;
+        let next = page.nodes.last().filter(|_| page.more).map(|last| last.endpoint);
+        Ok(Page { items: page.nodes, next })
+    })
+}
+
+fn json_lines(nodes: &[NodeLine]) -> String {
+    let line = |NodeLine { endpoint, neighbors }: &NodeLine| {
+        let line = json!({
+            "endpoint": endpoint, "degree": neighbors.len(), "neighbors": neighbors,
+        });
+        line.to_string() + "\n"
+    };
+    nodes.iter().map(line).collect()
+}

@@ -1,0 +1,182 @@
+//! What happened, in the words of the log: the only place that knows the required lines.
+//!
+//! Two texts are fixed to the letter, and each is the whole message of its line: gossip,
+//! `<timestamp>:<IP>:<Msg#>`, and the death report,
+//! `Dead Node:<IP>:<Port>:<timestamp>:<reporter IP>`. Both are made by the protocol and printed
+//! here untouched; a companion line tells the story around each. Pings and duplicate gossip make
+//! no line at all.
+//!
+//! `docs/LOG.md` lists every event; names and fields here are a promise to programs.
+
+mod peer;
+mod seed;
+
+pub use peer::PeerReport;
+pub use seed::seed_lines;
+
+use std::fmt::Write as _;
+
+use ::log::Level;
+use serde_json::json;
+
+use super::log::Line;
+use crate::model::{Endpoint, PublicKey, SeedId};
+use crate::node::Refusal;
+use crate::protocol::HostAnswer;
+use crate::protocol::membership::certificate::{Confirmation, Leave, Removal, Vote};
+use crate::protocol::session::SeedKey;
+
+/// Endpoints that one line names at most; the rest is a number. `peer members` lists all.
+const NAMED_MAX: usize = 50;
+
+/// The most of a foreign text that goes into a line, in characters.
+const FOREIGN_MAX: usize = 400;
+
+/// A bounded copy of what somebody else wrote.
+fn foreign(text: &str) -> String {
+    match text.char_indices().nth(FOREIGN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// `1 member`, `2 members`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+/// `a, b, c`, or `none`, or the first of many and the number of the rest.
+pub(super) fn listed<T: std::fmt::Display>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    let named: Vec<_> = items.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let mut text = named.join(", ");
+    if items.len() > NAMED_MAX {
+        let _ = write!(text, " and {} more", items.len() - NAMED_MAX);
+    }
+    text
+}
+
+/// `seed 1`, `seeds 1 and 2`, `seeds 1, 2 and 3`.
+pub(super) fn seeds_text(seeds: &[SeedId]) -> String {
+    match seeds {
+        [] => "no seed".to_owned(),
+        [one] => format!("seed {one}"),
+        [rest @ .., last] => {
+            let rest: Vec<_> = rest.iter().map(ToString::to_string).collect();
+            format!("seeds {} and {last}", rest.join(", "))
+        }
+    }
+}
+
+pub(super) fn voters(votes: &[Vote]) -> Vec<SeedId> {
+    votes.iter().map(|vote| vote.seed).collect()
+}
+
+const fn yes_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+/// What the system's ping says of a host, as a subordinate remark; empty if nothing.
+const fn host_remark(host: Option<HostAnswer>) -> &'static str {
+    match host {
+        Some(HostAnswer::Answered) => "; its host answers ping",
+        Some(HostAnswer::Silent) => "; its host does not answer ping",
+        Some(HostAnswer::NoPing) | None => "",
+    }
+}
+
+const fn host_word(host: Option<HostAnswer>) -> Option<&'static str> {
+    match host {
+        Some(HostAnswer::Answered) => Some("answers"),
+        Some(HostAnswer::Silent) => Some("silent"),
+        Some(HostAnswer::NoPing) | None => None,
+    }
+}
+
+/// Who found a member dead and how, for people.
+pub(super) fn findings_text(confirmations: &[Confirmation]) -> String {
+    let one = |it: &Confirmation| format!("{} ({})", it.witness, it.finding.as_str());
+    let dead: Vec<_> = confirmations.iter().filter(|it| it.finding.is_dead()).map(one).collect();
+    if dead.is_empty() { "no witness".to_owned() } else { listed(&dead) }
+}
+
+fn witnesses(confirmations: &[Confirmation]) -> Vec<Endpoint> {
+    confirmations.iter().filter(|it| it.finding.is_dead()).map(|it| it.witness).collect()
+}
+
+fn removed(removal: &Removal) -> Line {
+    let Removal { endpoint, incarnation, votes, confirmations, .. } = removal;
+    let seeds = voters(votes);
+    let message = format!(
+        "approved: {endpoint} is removed as dead, by the votes of {}; found dead by {}",
+        seeds_text(&seeds),
+        findings_text(confirmations),
+    );
+    let fields = json!({
+        "endpoint": endpoint, "incarnation": incarnation, "seeds": seeds,
+        "witnesses": witnesses(confirmations), "decided_ms": removal.at().0,
+    });
+    Line::new(Level::Info, "removed", message, fields)
+}
+
+fn left(leave: &Leave) -> Line {
+    let Leave { endpoint, incarnation, .. } = leave;
+    let message = format!("{endpoint} has left by its own goodbye");
+    let fields = json!({ "endpoint": endpoint, "incarnation": incarnation });
+    Line::new(Level::Info, "left", message, fields)
+}
+
+fn refused(refusal: &Refusal) -> Line {
+    let Refusal { cause, from, detail, count } = refusal;
+    let (cause, detail) = (cause.as_str(), foreign(detail));
+    let message = format!("refused ({cause}) from {from}: {detail}; {count} of this kind so far");
+    let fields = json!({ "cause": cause, "from": from, "detail": detail, "count": count });
+    Line::new(Level::Warn, "refused", message, fields)
+}
+
+fn seed_key_learnt(SeedKey { seed, key }: SeedKey) -> Line {
+    let message = format!("seed {seed} is known by the key {key} from now on");
+    Line::new(Level::Info, "seed_key_learnt", message, json!({ "seed": seed, "key": key }))
+}
+
+fn seed_key_contradicted(seed: SeedId, known: PublicKey, shown: PublicKey) -> Line {
+    let message = format!(
+        "somebody speaks as seed {seed} with the key {shown}, but its key is {known}: refused; \
+         if it is an intruder, stop it; if seed {seed} lost its key, restore its identity.key, or \
+         pin the new key in config.txt on every node and restart them"
+    );
+    let fields = json!({ "seed": seed, "known": known, "shown": shown });
+    Line::new(Level::Error, "seed_key_contradicted", message, fields)
+}
+
+fn seed_link(seed: SeedId, up: bool, connected: usize) -> Line {
+    let what = if up { "is linked" } else { "is not linked any more" };
+    let message = format!("seed {seed} {what}; {}", counted(connected, "seed") + " in reach");
+    let fields = json!({ "seed": seed, "up": up, "connected": connected });
+    Line::new(Level::Info, "seed_link", message, fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_bounded_and_never_empty() {
+        assert_eq!(listed::<u8>(&[]), "none");
+        assert_eq!(listed(&[1, 2, 3]), "1, 2, 3");
+        let many: Vec<_> = (0..60).collect();
+        assert!(listed(&many).ends_with("49 and 10 more"));
+        assert_eq!(seeds_text(&[SeedId(1), SeedId(2), SeedId(4)]), "seeds 1, 2 and 4");
+    }
+
+    #[test]
+    fn a_foreign_text_is_cut_to_a_modest_length() {
+        assert_eq!(foreign("short"), "short");
+        assert_eq!(foreign(&"é".repeat(9_000)).chars().count(), FOREIGN_MAX + 1);
+    }
+}

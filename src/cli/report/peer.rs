@@ -1,0 +1,477 @@
+//! A peer's story: how it got in, whom it is linked with, what it hears, whom it suspects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ::log::Level;
+use serde_json::json;
+
+use super::{
+    counted, findings_text, foreign, host_remark, host_word, left, listed, refused, removed,
+    seed_key_contradicted, seed_key_learnt, seed_link, seeds_text, voters, witnesses, yes_no,
+};
+use crate::cli::log::Line;
+use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
+use crate::node::peer_kind::Event;
+use crate::protocol::gossip::{self, GossipMsg};
+use crate::protocol::liveness::{self, DeadReport};
+use crate::protocol::membership::applicant;
+use crate::protocol::membership::authority::MemberLine;
+use crate::protocol::membership::certificate::{Admission, Removal};
+use crate::protocol::overlay;
+
+/// How long after one warning about its own lateness a node keeps the next ones to itself: it
+/// notes its lateness at every look, and lines would make it later still.
+const DOUBT_PAUSE: Duration = Duration::from_secs(30);
+
+/// Apparent ages above this come from clocks that differ, not from the network.
+const AGE_MAX: Duration = Duration::from_secs(300);
+
+/// Tells a peer's events; remembers what was told, so that nothing is told twice.
+#[derive(Debug, Default)]
+pub struct PeerReport {
+    lists: BTreeMap<SeedId, BTreeSet<Endpoint>>,
+    union: BTreeSet<Endpoint>,
+    doubted: Option<Time>,
+}
+
+impl PeerReport {
+    /// The lines that tell `event`, decided at `now`, in order.
+    pub fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
+        match event {
+            Event::Started { key, seeds, needed } => {
+                let message = format!(
+                    "started with the key {key}; {} configured, {} needed",
+                    counted(*seeds, "seed"),
+                    counted(*needed, "yes vote"),
+                );
+                let fields = json!({ "key": key, "seeds": seeds, "needed": needed });
+                vec![Line::new(Level::Info, "started", message, fields)]
+            }
+            Event::Applicant(event) => self.applicant(event),
+            Event::Overlay(event) => overlay_line(event).into_iter().collect(),
+            Event::Gossip { event, from } => gossip_lines(now.wall, event, *from),
+            Event::Liveness(event) => self.liveness(now.mono, event),
+            Event::MemberRemoved(removal) => vec![removed(removal)],
+            Event::MemberLeft(leave) => vec![left(leave)],
+            Event::Gone => {
+                vec![Line::new(Level::Info, "gone", "said goodbye and stops", json!({}))]
+            }
+            Event::Refused(refusal) => vec![refused(refusal)],
+        }
+    }
+
+    fn applicant(&mut self, event: &applicant::Event) -> Vec<Line> {
+        use applicant::Event as It;
+        let line = match event {
+            // Orders to the node, carried out before anybody is told.
+            It::Call { .. } | It::Hangup { .. } => return Vec::new(),
+            It::Members { seed, members } => return self.members(*seed, members),
+            It::Attempt { incarnation, number } => {
+                // A new life begins without any knowledge.
+                *self = Self { doubted: self.doubted, ..Self::default() };
+                let message =
+                    format!("wants to register as incarnation {incarnation} (attempt {number})");
+                let fields = json!({ "incarnation": incarnation, "number": number });
+                Line::new(Level::Info, "attempt", message, fields)
+            }
+            It::Asked { seeds, needed } => {
+                let (whom, votes) = (seeds_text(seeds), counted(*needed, "yes vote"));
+                let message = format!("asked {whom} to be let in; {votes} needed");
+                Line::new(
+                    Level::Info,
+                    "asked",
+                    message,
+                    json!({ "seeds": seeds, "needed": needed }),
+                )
+            }
+            It::Voted { seed, yes, reason, count, needed } => {
+                let (answer, reason) = (yes_no(*yes), foreign(reason));
+                let message = format!(
+                    "vote: seed {seed} says {answer}: {reason}; {count} of {needed} yes votes"
+                );
+                let fields = json!({
+                    "kind": "admit", "seed": seed, "yes": yes, "reason": reason, "count": count,
+                    "needed": needed,
+                });
+                Line::new(Level::Info, "voted", message, fields)
+            }
+            It::Admitted(admission) => admitted(admission),
+            It::Refused { reason, retry_in } => {
+                let reason = foreign(reason);
+                let pause = retry_in.as_secs_f32();
+                let message = format!("not let in: {reason}; tries again in {pause:.1} s");
+                let fields = json!({ "reason": reason, "retry_ms": millis(*retry_in) });
+                Line::new(Level::Warn, "not_admitted", message, fields)
+            }
+            It::Evicted(removal) => evicted(removal),
+            It::SeedKeyLearnt(key) => seed_key_learnt(*key),
+            It::SeedKeyContradicted { seed, known, shown } => {
+                seed_key_contradicted(*seed, *known, *shown)
+            }
+            It::SeedLink { seed, up, connected } => seed_link(*seed, *up, *connected),
+        };
+        vec![line]
+    }
+
+    /// The list of one seed, and the union of all; each only when it has changed.
+    fn members(&mut self, seed: SeedId, members: &[MemberLine]) -> Vec<Line> {
+        let list: BTreeSet<_> = members.iter().map(|member| member.endpoint).collect();
+        if self.lists.get(&seed) == Some(&list) {
+            return Vec::new();
+        }
+        let mut lines = vec![list_line("peer_list", &format!("peer list of seed {seed}"), &list)];
+        self.lists.insert(seed, list);
+        let seeds: Vec<_> = self.lists.keys().copied().collect();
+        let union: BTreeSet<_> = self.lists.values().flatten().copied().collect();
+        if self.union != union {
+            let whose = format!("union of the peer lists of {}", seeds_text(&seeds));
+            lines.push(list_line("peer_list_union", &whose, &union));
+            self.union = union;
+        }
+        for line in &mut lines {
+            line.fields.insert("seeds".to_owned(), json!(seeds));
+        }
+        lines[0].fields.insert("seed".to_owned(), json!(seed));
+        lines
+    }
+
+    fn liveness(&mut self, now: Time, event: &liveness::Event) -> Vec<Line> {
+        use liveness::Event as It;
+        match event {
+            // Orders to the node, carried out before anybody is told.
+            It::Probe { .. } | It::Ask { .. } | It::Forged { .. } => Vec::new(),
+            It::Report(report) => reported(report),
+            It::Suspected { .. } | It::Confirmed { .. } | It::Cleared { .. } => {
+                suspicion_line(event).into_iter().collect()
+            }
+            It::Doubtful { late_by } => {
+                if self.doubted.is_some_and(|last| now.since(last) < DOUBT_PAUSE) {
+                    return Vec::new();
+                }
+                self.doubted = Some(now);
+                let late_ms = millis(*late_by);
+                let message = format!(
+                    "runs {late_ms} ms late, so it distrusts what it sees and accuses nobody for \
+                     now; the machine may be overloaded"
+                );
+                vec![Line::new(Level::Warn, "doubtful", message, json!({ "late_ms": late_ms }))]
+            }
+            It::NoHostPing => {
+                let message = "this machine has no usable ping program; probes of ports do alone";
+                vec![Line::new(Level::Info, "no_host_ping", message, json!({}))]
+            }
+            It::Host { host, answers } => {
+                let what = if *answers { "answers ping again" } else { "does not answer ping" };
+                let message = format!("host {host} {what}");
+                let fields = json!({ "host": host, "answers": answers });
+                vec![Line::new(Level::Debug, "host_ping", message, fields)]
+            }
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn list_line(event: &'static str, whose: &str, list: &BTreeSet<Endpoint>) -> Line {
+    let list: Vec<_> = list.iter().copied().collect();
+    let message = format!("{whose}: {}: {}", counted(list.len(), "peer"), listed(&list));
+    let fields = json!({ "count": list.len(), "members": list });
+    Line::new(Level::Info, event, message, fields)
+}
+
+fn admitted(admission: &Admission) -> Line {
+    let seeds = voters(&admission.votes);
+    let Admission { endpoint, incarnation, .. } = admission;
+    let message = format!(
+        "approved: registered as incarnation {incarnation}, by the votes of {}",
+        seeds_text(&seeds)
+    );
+    let fields = json!({ "endpoint": endpoint, "incarnation": incarnation, "seeds": seeds });
+    Line::new(Level::Info, "admitted", message, fields)
+}
+
+fn evicted(removal: &Removal) -> Line {
+    let seeds = voters(&removal.votes);
+    let message = format!(
+        "{} removed this peer as dead although it lives; it registers again; it was found dead by {}",
+        seeds_text(&seeds),
+        findings_text(&removal.confirmations),
+    );
+    let fields = json!({
+        "endpoint": removal.endpoint, "incarnation": removal.incarnation, "seeds": seeds,
+        "witnesses": witnesses(&removal.confirmations),
+    });
+    Line::new(Level::Warn, "evicted", message, fields)
+}
+
+fn overlay_line(event: &overlay::Event) -> Option<Line> {
+    match event {
+        // Orders to the node, carried out before anybody is told.
+        overlay::Event::Call { .. }
+        | overlay::Event::Hangup { .. }
+        | overlay::Event::WantMembers => None,
+        overlay::Event::Linked { neighbor, dialed, degree, link: _ } => {
+            let how = if *dialed { "called by this peer" } else { "it called" };
+            let message = format!("won the neighbor {neighbor} ({how}); {}", neighbors(*degree));
+            let fields = json!({ "neighbor": neighbor, "dialed": dialed, "degree": degree });
+            Some(Line::new(Level::Info, "linked", message, fields))
+        }
+        overlay::Event::Unlinked { neighbor, degree, link: _ } => {
+            let message = format!("lost the neighbor {neighbor}; {}", neighbors(*degree));
+            let fields = json!({ "neighbor": neighbor, "degree": degree });
+            Some(Line::new(Level::Info, "unlinked", message, fields))
+        }
+        overlay::Event::Announce { neighbors: list } => {
+            let message = format!("{}: {}", neighbors(list.len()), listed(list));
+            let fields = json!({ "degree": list.len(), "neighbors": list });
+            Some(Line::new(Level::Info, "neighbors", message, fields))
+        }
+    }
+}
+
+fn neighbors(degree: usize) -> String {
+    counted(degree, "neighbor")
+}
+
+/// The fixed text alone, then where the message comes from or goes.
+fn gossip_lines(now: WallTime, event: &gossip::Event, from: Option<Endpoint>) -> Vec<Line> {
+    match event {
+        gossip::Event::Malformed { .. } => Vec::new(),
+        gossip::Event::Made { msg, to } => {
+            let fields = json!({
+                "number": msg.number, "origin": msg.origin, "incarnation": msg.incarnation,
+                "text": msg.text, "to": to,
+            });
+            let story = format!("gossip #{} made, sent to {}", msg.number, neighbors(*to));
+            vec![
+                Line::new(Level::Info, "gossip", msg.text.clone(), fields.clone()),
+                Line::new(Level::Info, "gossip_made", story, fields),
+            ]
+        }
+        gossip::Event::Heard { msg, from: _ } => {
+            let age_ms = apparent_age(now, msg);
+            let fields = json!({
+                "number": msg.number, "origin": msg.origin, "incarnation": msg.incarnation,
+                "text": msg.text, "from": from, "hops": msg.hops, "age_ms": age_ms,
+            });
+            let by = from.map_or_else(|| "a neighbor".to_owned(), |from| from.to_string());
+            let story = format!(
+                "gossip #{} of {} heard from {by} ({}, {age_ms} ms)",
+                msg.number,
+                msg.origin,
+                counted(msg.hops as usize, "hop"),
+            );
+            vec![
+                Line::new(Level::Info, "gossip", msg.text.clone(), fields.clone()),
+                Line::new(Level::Info, "gossip_heard", story, fields),
+            ]
+        }
+    }
+}
+
+/// How old a message seems: by its own timestamp where the clocks allow it, else by the time that
+/// those who passed it on say it spent with them.
+fn apparent_age(now: WallTime, msg: &GossipMsg) -> u64 {
+    let made = msg.text.split(':').next().and_then(|text| text.split_once('.'));
+    let made = made.and_then(|(seconds, millis)| {
+        let (seconds, millis): (u64, u64) = (seconds.parse().ok()?, millis.parse().ok()?);
+        seconds.checked_mul(1_000)?.checked_add(millis)
+    });
+    let age = made.and_then(|made| now.0.checked_sub(made));
+    age.filter(|age| (msg.age_ms..=millis(AGE_MAX)).contains(age)).unwrap_or(msg.age_ms)
+}
+
+/// The fixed text alone, then on what it rests.
+fn reported(report: &DeadReport) -> Vec<Line> {
+    let DeadReport { text, endpoint, incarnation, reporter, confirmations, at: _ } = report;
+    let fields = json!({
+        "text": text, "endpoint": endpoint, "incarnation": incarnation, "reporter": reporter,
+        "confirmations": confirmations.len(), "witnesses": witnesses(confirmations),
+    });
+    let story = format!(
+        "reported {endpoint} (incarnation {incarnation}) dead to the seeds; found dead by {}",
+        findings_text(confirmations)
+    );
+    vec![
+        Line::new(Level::Info, "dead_node", text.clone(), fields.clone()),
+        Line::new(Level::Info, "reported", story, fields),
+    ]
+}
+
+fn suspicion_line(event: &liveness::Event) -> Option<Line> {
+    use liveness::Event as It;
+    match event {
+        It::Suspected { subject, reason, host } => {
+            let reason = foreign(reason);
+            let message = format!("suspects {subject}: {reason}{}", host_remark(*host));
+            let fields = json!({
+                "endpoint": subject.endpoint, "incarnation": subject.incarnation,
+                "reason": reason, "host": host_word(*host),
+            });
+            Some(Line::new(Level::Info, "suspected", message, fields))
+        }
+        It::Confirmed { subject, witness, finding, count, needed } => {
+            let (endpoint, found) = (subject.endpoint, finding.as_str());
+            let message = format!(
+                "{witness} says of {endpoint}: {found}; {count} of {needed} needed confirmations"
+            );
+            let fields = json!({
+                "endpoint": endpoint, "incarnation": subject.incarnation, "witness": witness,
+                "finding": finding, "count": count, "needed": needed,
+            });
+            Some(Line::new(Level::Info, "confirmed", message, fields))
+        }
+        It::Cleared { subject, reason } => {
+            let reason = foreign(reason);
+            let message = format!("suspects {subject} no more: {reason}");
+            let fields = json!({
+                "endpoint": subject.endpoint, "incarnation": subject.incarnation,
+                "reason": reason,
+            });
+            Some(Line::new(Level::Info, "cleared", message, fields))
+        }
+        It::Probe { .. }
+        | It::Ask { .. }
+        | It::Report(_)
+        | It::Doubtful { .. }
+        | It::NoHostPing
+        | It::Host { .. }
+        | It::Forged { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Incarnation;
+    use crate::protocol::LinkId;
+    use crate::protocol::membership::registry::Status;
+
+    const WALL: WallTime = WallTime(1_734_567_890_126);
+
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint::new([127, 0, 0, 1].into(), port)
+    }
+
+    fn texts(report: &mut PeerReport, event: &Event) -> Vec<String> {
+        let now = Now { mono: Time::ZERO, wall: WALL };
+        let line = |line: Line| format!("{} {} {}", line.level, line.event, line.message);
+        report.lines(now, event).into_iter().map(line).collect()
+    }
+
+    fn message(number: u32) -> GossipMsg {
+        let origin = endpoint(6004);
+        GossipMsg {
+            text: gossip::fixed_text(WallTime(1_734_567_890_123), origin, number),
+            origin,
+            incarnation: Incarnation(1),
+            number,
+            hops: 2,
+            age_ms: 0,
+        }
+    }
+
+    #[test]
+    fn gossip_is_its_fixed_text_and_then_its_story() {
+        let mut report = PeerReport::default();
+        let event = gossip::Event::Heard { msg: message(5), from: LinkId(1) };
+        let heard = Event::Gossip { event, from: Some(endpoint(6002)) };
+        assert_eq!(
+            texts(&mut report, &heard),
+            [
+                "INFO gossip 1734567890.123:127.0.0.1:5",
+                "INFO gossip_heard gossip #5 of 127.0.0.1:6004 heard from 127.0.0.1:6002 (2 hops, \
+                 3 ms)",
+            ]
+        );
+        let event = gossip::Event::Made { msg: message(3), to: 4 };
+        assert_eq!(
+            texts(&mut report, &Event::Gossip { event, from: None }),
+            [
+                "INFO gossip 1734567890.123:127.0.0.1:3",
+                "INFO gossip_made gossip #3 made, sent to 4 neighbors",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_age_of_gossip_does_not_follow_a_clock_that_is_wrong() {
+        let stored = GossipMsg { age_ms: 40, ..message(1) };
+        assert_eq!(apparent_age(WALL, &stored), 40, "younger than those who held it say");
+        assert_eq!(apparent_age(WallTime(5), &message(1)), 0, "from the future");
+        assert_eq!(apparent_age(WallTime(WALL.0 + 9_999_999), &message(1)), 0, "a day old");
+    }
+
+    #[test]
+    fn a_death_report_is_its_fixed_text_and_then_its_story() {
+        let at = WallTime(1_734_567_890_123);
+        let report = DeadReport {
+            text: liveness::fixed_text(endpoint(6003), at, endpoint(6001)),
+            endpoint: endpoint(6003),
+            incarnation: Incarnation(7),
+            reporter: endpoint(6001),
+            at,
+            confirmations: Vec::new(),
+        };
+        let event = Event::Liveness(liveness::Event::Report(report));
+        assert_eq!(
+            texts(&mut PeerReport::default(), &event)[0],
+            "INFO dead_node Dead Node:127.0.0.1:6003:1734567890.123:127.0.0.1"
+        );
+    }
+
+    #[test]
+    fn peer_lists_are_told_with_their_union_and_only_when_they_change() {
+        let mut report = PeerReport::default();
+        let mut list = |seed, ports: &[u16]| {
+            let member = |port: &u16| MemberLine {
+                endpoint: endpoint(*port),
+                incarnation: Incarnation(1),
+                status: Status::Alive,
+                since: WALL,
+                degree: 0,
+            };
+            let members = ports.iter().map(member).collect();
+            let event = applicant::Event::Members { seed: SeedId(seed), members };
+            texts(&mut report, &Event::Applicant(event))
+        };
+        assert_eq!(
+            list(1, &[6001, 6002]),
+            [
+                "INFO peer_list peer list of seed 1: 2 peers: 127.0.0.1:6001, 127.0.0.1:6002",
+                "INFO peer_list_union union of the peer lists of seed 1: 2 peers: \
+                 127.0.0.1:6001, 127.0.0.1:6002",
+            ]
+        );
+        assert_eq!(list(1, &[6001, 6002]), [""; 0]);
+        let of_both = list(3, &[6001, 6003]);
+        assert!(of_both[1].contains("seeds 1 and 3: 3 peers"), "{of_both:?}");
+        assert_eq!(list(2, &[6001]).len(), 1, "the union stays the same");
+    }
+
+    #[test]
+    fn lateness_is_told_now_and_then() {
+        let mut report = PeerReport::default();
+        let late = Event::Liveness(liveness::Event::Doubtful { late_by: Duration::from_secs(1) });
+        let mut at = |seconds| {
+            let mono = Time::ZERO.after(Duration::from_secs(seconds));
+            report.lines(Now { mono, wall: WALL }, &late).len()
+        };
+        assert_eq!([at(1), at(2), at(30), at(31)], [1, 0, 0, 1]);
+    }
+
+    #[test]
+    fn no_field_bears_a_name_of_the_lines_head() {
+        let mut report = PeerReport::default();
+        let event = gossip::Event::Heard { msg: message(5), from: LinkId(1) };
+        let now = Now { mono: Time::ZERO, wall: WALL };
+        for line in report.lines(now, &Event::Gossip { event, from: None }) {
+            for name in ["ts", "ts_ms", "level", "role", "node", "event", "message"] {
+                assert!(!line.fields.contains_key(name), "{name}");
+            }
+        }
+    }
+}

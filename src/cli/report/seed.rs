@@ -1,0 +1,285 @@
+//! A seed's story: who asks, who votes how and why, what came of it.
+
+use ::log::Level;
+use serde_json::json;
+
+use super::{
+    counted, foreign, left, refused, removed, seed_key_contradicted, seed_key_learnt, seed_link,
+    seeds_text, voters, yes_no,
+};
+use crate::cli::log::Line;
+use crate::model::SeedId;
+use crate::node::seed_kind::Event;
+use crate::protocol::membership::authority;
+use crate::protocol::membership::certificate::{Admission, Proposal, ProposalKind};
+use crate::protocol::message::Standing;
+
+/// The lines that tell `event`, in order.
+pub fn seed_lines(event: &Event) -> Vec<Line> {
+    match event {
+        Event::Started { seed, key, members, seeds, needed } => {
+            let message = format!(
+                "started as seed {seed} of {seeds} with the key {key}; {} decide; {} known",
+                counted(*needed, "yes vote"),
+                counted(*members, "member"),
+            );
+            let fields = json!({
+                "seed": seed, "key": key, "members": members, "seeds": seeds, "needed": needed,
+            });
+            vec![Line::new(Level::Info, "started", message, fields)]
+        }
+        Event::Connected { endpoint, standing } => {
+            let standing = standing_word(*standing);
+            let message = format!("connection request from {endpoint} ({standing})");
+            let fields = json!({ "endpoint": endpoint, "standing": standing });
+            vec![Line::new(Level::Info, "connected", message, fields)]
+        }
+        Event::Refused(refusal) => vec![refused(refusal)],
+        Event::Authority(event) => authority_lines(event),
+    }
+}
+
+const fn standing_word(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Stranger => "stranger",
+        Standing::Applicant => "applicant",
+        Standing::Member => "member",
+        Standing::Seed => "seed",
+    }
+}
+
+fn authority_lines(event: &authority::Event) -> Vec<Line> {
+    use authority::Event as It;
+    let line = match event {
+        // These are orders to the node, carried out before anybody is told.
+        It::Probe { .. } | It::Standing { .. } | It::Refuse { .. } => return Vec::new(),
+        It::Reported { .. } => return reported(event),
+        It::Proposed { proposal, needed, because } => proposed(proposal, *needed, because),
+        It::Voted { proposal, seed, yes, reason, count, needed } => {
+            voted(proposal, (*seed, *yes, reason), (*count, *needed))
+        }
+        It::Aborted { proposal, reason } => aborted(proposal, reason),
+        It::Admitted(admission) => admitted(admission),
+        It::Removed(removal) => removed(removal),
+        It::Left(leave) => left(leave),
+        It::SeedKeyLearnt(key) => seed_key_learnt(*key),
+        It::SeedKeyContradicted { seed, known, shown } => {
+            seed_key_contradicted(*seed, *known, *shown)
+        }
+        It::SeedLink { seed, up, connected } => seed_link(*seed, *up, *connected),
+        It::Quorum { reached, connected, needed } => quorum(*reached, *connected, *needed),
+        It::Ready { members } => {
+            let members_text = counted(*members, "member");
+            let message = format!("compared with enough seeds; votes from now on; {members_text}");
+            Line::new(Level::Info, "ready", message, json!({ "members": members }))
+        }
+        It::Synced { seed, entries } => {
+            let message = format!("learnt {} from seed {seed}", counted(*entries, "change"));
+            Line::new(Level::Info, "synced", message, json!({ "seed": seed, "entries": entries }))
+        }
+    };
+    vec![line]
+}
+
+const fn kind_word(kind: ProposalKind) -> &'static str {
+    match kind {
+        ProposalKind::Admit => "admit",
+        ProposalKind::Remove => "remove",
+    }
+}
+
+fn proposed(proposal: &Proposal, needed: usize, because: &str) -> Line {
+    let (kind, subject) = (kind_word(proposal.kind), &proposal.subject);
+    let because = foreign(because);
+    let needed_text = counted(needed, "yes vote");
+    let message = format!("proposal: {kind} {subject}: {because}; {needed_text} needed");
+    let fields = json!({
+        "kind": kind, "endpoint": subject.endpoint, "incarnation": subject.incarnation,
+        "needed": needed, "reason": because,
+    });
+    Line::new(Level::Info, "proposed", message, fields)
+}
+
+fn voted(
+    proposal: &Proposal,
+    (seed, yes, reason): (SeedId, bool, &str),
+    (count, needed): (usize, usize),
+) -> Line {
+    let (kind, subject) = (kind_word(proposal.kind), &proposal.subject);
+    let (endpoint, answer, reason) = (subject.endpoint, yes_no(yes), foreign(reason));
+    let message = format!(
+        "vote: seed {seed} says {answer} to {kind} {endpoint}: {reason}; {count} of {needed} yes votes"
+    );
+    let fields = json!({
+        "kind": kind, "endpoint": endpoint, "incarnation": subject.incarnation,
+        "seed": seed, "yes": yes, "reason": reason, "count": count, "needed": needed,
+    });
+    Line::new(Level::Info, "voted", message, fields)
+}
+
+fn aborted(proposal: &Proposal, reason: &str) -> Line {
+    let (kind, subject) = (kind_word(proposal.kind), &proposal.subject);
+    let reason = foreign(reason);
+    let message = format!("rejected: {kind} {subject}: {reason}");
+    let fields = json!({
+        "kind": kind, "endpoint": subject.endpoint, "incarnation": subject.incarnation,
+        "reason": reason,
+    });
+    Line::new(Level::Info, "rejected", message, fields)
+}
+
+fn admitted(admission: &Admission) -> Line {
+    let seeds = voters(&admission.votes);
+    let subject = admission.subject();
+    let message =
+        format!("approved: {subject} is admitted, by the votes of {}", seeds_text(&seeds));
+    let fields = json!({
+        "endpoint": subject.endpoint, "incarnation": subject.incarnation, "key": subject.key,
+        "seeds": seeds, "decided_ms": admission.at().0,
+    });
+    Line::new(Level::Info, "admitted", message, fields)
+}
+
+/// The fixed text alone, then who reports and on what it rests.
+fn reported(event: &authority::Event) -> Vec<Line> {
+    let authority::Event::Reported { subject, reporter, text, confirmations } = event else {
+        return Vec::new();
+    };
+    let fields = json!({
+        "text": text, "endpoint": subject.endpoint, "incarnation": subject.incarnation,
+        "reporter": reporter, "confirmations": confirmations,
+    });
+    let findings = counted(*confirmations, "signed finding");
+    let story = format!("{reporter} reports {subject} dead, with {findings}");
+    vec![
+        Line::new(Level::Info, "dead_node", text.clone(), fields.clone()),
+        Line::new(Level::Info, "reported", story, fields),
+    ]
+}
+
+fn quorum(reached: bool, connected: usize, needed: usize) -> Line {
+    let fields = json!({ "reached": reached, "connected": connected, "needed": needed });
+    let seeds = counted(connected, "seed");
+    if reached {
+        let message =
+            format!("quorum: {seeds} in reach, {needed} needed; members can be added and removed");
+        Line::new(Level::Info, "quorum", message, fields)
+    } else {
+        let message = format!(
+            "no quorum: {seeds} in reach, {needed} needed; membership is frozen: nobody is added \
+             or removed until enough seeds are back"
+        );
+        Line::new(Level::Warn, "quorum", message, fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::WallTime;
+    use crate::model::{Endpoint, Incarnation, KeyPair, PublicKey};
+    use crate::protocol::liveness;
+    use crate::protocol::membership::certificate::{Subject, Vote};
+
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint::new([127, 0, 0, 1].into(), port)
+    }
+
+    fn subject() -> Subject {
+        let key = PublicKey::parse(&"ab".repeat(32)).unwrap();
+        Subject { endpoint: endpoint(6003), incarnation: Incarnation(7), key }
+    }
+
+    fn messages(event: authority::Event) -> Vec<String> {
+        let lines = seed_lines(&Event::Authority(event));
+        lines
+            .into_iter()
+            .map(|line| format!("{} {} {}", line.level, line.event, line.message))
+            .collect()
+    }
+
+    #[test]
+    fn a_death_report_is_its_fixed_text_and_then_its_story() {
+        let at = WallTime(1_734_567_890_123);
+        let text = liveness::fixed_text(endpoint(6003), at, endpoint(6001));
+        let lines = messages(authority::Event::Reported {
+            subject: subject(),
+            reporter: endpoint(6001),
+            text,
+            confirmations: 2,
+        });
+        assert_eq!(
+            lines,
+            [
+                "INFO dead_node Dead Node:127.0.0.1:6003:1734567890.123:127.0.0.1",
+                "INFO reported 127.0.0.1:6001 reports 127.0.0.1:6003 (incarnation 7) dead, with 2 \
+                 signed findings",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_registration_reads_as_proposal_votes_and_outcome() {
+        let proposal = Proposal { kind: ProposalKind::Admit, subject: subject() };
+        let because = "it asks to register".to_owned();
+        assert_eq!(
+            messages(authority::Event::Proposed { proposal, needed: 2, because }),
+            ["INFO proposed proposal: admit 127.0.0.1:6003 (incarnation 7): it asks to register; \
+              2 yes votes needed"]
+        );
+        let vote = |yes, reason: &str| authority::Event::Voted {
+            proposal,
+            seed: SeedId(2),
+            yes,
+            reason: reason.to_owned(),
+            count: 1,
+            needed: 2,
+        };
+        assert_eq!(
+            messages(vote(true, "it answered")),
+            ["INFO voted vote: seed 2 says yes to admit 127.0.0.1:6003: it answered; 1 of 2 yes \
+              votes"]
+        );
+        let reason = "no quorum".to_owned();
+        assert_eq!(
+            messages(authority::Event::Aborted { proposal, reason }),
+            ["INFO rejected rejected: admit 127.0.0.1:6003 (incarnation 7): no quorum"]
+        );
+        let keys = KeyPair::from_secret([7; 32]);
+        let votes =
+            [1, 3].map(|seed| Vote::sign(&proposal, SeedId(seed), WallTime(9), &keys)).to_vec();
+        let Subject { endpoint, incarnation, key } = subject();
+        let admission = Admission { endpoint, incarnation, key, votes };
+        assert_eq!(
+            messages(authority::Event::Admitted(Box::new(admission))),
+            [
+                "INFO admitted approved: 127.0.0.1:6003 (incarnation 7) is admitted, by the votes of \
+              seeds 1 and 3"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_lost_quorum_is_a_warning_that_says_what_it_means() {
+        let event = |reached, connected| authority::Event::Quorum { reached, connected, needed: 2 };
+        assert!(messages(event(false, 1))[0].contains("WARN quorum no quorum: 1 seed in reach"));
+        assert!(messages(event(false, 1))[0].contains("membership is frozen"));
+        assert!(messages(event(true, 2))[0].starts_with("INFO quorum quorum: 2 seeds in reach"));
+    }
+
+    #[test]
+    fn a_changed_key_is_an_error_with_its_remedy() {
+        let key = |byte: &str| PublicKey::parse(&byte.repeat(32)).unwrap();
+        let (known, shown) = (key("aa"), key("bb"));
+        let seed = SeedId(2);
+        let lines = messages(authority::Event::SeedKeyContradicted { seed, known, shown });
+        assert!(lines[0].starts_with("ERROR seed_key_contradicted"), "{lines:?}");
+        assert!(lines[0].contains("pin the new key"), "{lines:?}");
+    }
+
+    #[test]
+    fn orders_to_the_node_make_no_line() {
+        let event = authority::Event::Probe { endpoint: endpoint(1), timeout: Default::default() };
+        assert_eq!(messages(event), [""; 0]);
+    }
+}

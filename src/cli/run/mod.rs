@@ -1,0 +1,181 @@
+//! The life of a node's process: prepare, start, report, obey, stop.
+//!
+//! Order of preparation: port, data directory, identity, log, journal, machine, driver; each step
+//! can fail with one sentence, and none leaves anything behind that the next start would trip
+//! over. Nothing here knows what a seed or a peer is; that is said by its [`Role`].
+
+mod control;
+mod peer;
+mod report;
+mod seed;
+mod signals;
+
+pub use peer::peer;
+pub use seed::seed;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::log::Level;
+use crossbeam_channel::{Receiver, bounded, select};
+use rand::SeedableRng as _;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use serde_json::{Value, json};
+
+use self::report::Reporting;
+use super::CliError;
+use super::log::{self as lines, Line, Origin};
+use super::settings::NodeSettings;
+use crate::model::{Endpoint, KeyPair, Now, Rng};
+use crate::protocol::{Input, Kind, Machine};
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::options::Options;
+use crate::runtime::driver::{Drivable, Driver};
+use crate::runtime::files::{DataDir, FilesError};
+use crate::runtime::journal::{Journal, JournalError};
+use crate::runtime::listen;
+
+/// How long links may take to drain when a node stops; a goodbye needs milliseconds.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a goodbye may take to be decided and, if the disk is asked, written down.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
+/// What the life of a process must know of its node.
+trait Role: Send + Sized + 'static {
+    /// The node.
+    type Machine: Drivable;
+
+    /// `seed` or `peer`: the name of its data directory and of its log lines.
+    const NAME: &'static str;
+
+    /// The log lines that tell an event.
+    fn lines(&mut self, now: Now, event: &<Self::Machine as Kind>::Event) -> Vec<Line>;
+
+    /// Whether this event is the node's last: its process may end.
+    fn is_last(event: &<Self::Machine as Kind>::Event) -> bool;
+
+    /// What to ask of the node before it stops, if it wants to say goodbye.
+    fn goodbye() -> Option<<Self::Machine as Machine>::Command>;
+
+    /// The node's state, for its operator.
+    fn status(machine: &Self::Machine) -> Value;
+
+    /// The overlay as the node sees it, or where to ask for it.
+    ///
+    /// # Errors
+    /// Where to ask instead.
+    fn topology(machine: &Self::Machine) -> Result<Value, String>;
+}
+
+/// What a node stands on.
+struct Ground {
+    endpoint: Endpoint,
+    listener: TcpListener,
+    dir: DataDir,
+    keys: KeyPair,
+    rng: Rng,
+}
+
+impl Ground {
+    fn prepare(role: &'static str, settings: &NodeSettings) -> Result<Self, CliError> {
+        let listener = listen::bind(settings.ip, settings.port)?;
+        let addr = listener
+            .local_addr()
+            .map_err(|source| CliError::System { action: "learn the own port", source })?;
+        let endpoint = Endpoint::from(addr);
+        let dir = DataDir::open(&settings.data, role, endpoint.port())?;
+        let keys = dir.identity()?;
+        lines::install(&settings.log, Origin { role, node: endpoint })?;
+        Ok(Self { endpoint, listener, dir, keys, rng: random()? })
+    }
+}
+
+/// A generator seeded by the operating system. The seed is logged, so that a run whose details
+/// matter can be looked into; it decides nonces and pauses, never keys.
+fn random() -> Result<Rng, CliError> {
+    let mut seed = [0; 32];
+    SysRng
+        .try_fill_bytes(&mut seed)
+        .map_err(|error| FilesError::NoEntropy { reason: error.to_string() })?;
+    ::log::debug!("random numbers grow from the seed {}", hex::encode(seed));
+    Ok(Rng::from_seed(seed))
+}
+
+/// Opens the journal at its place, with what it remembers.
+fn open_journal<M: Drivable>(
+    dir: &DataDir,
+) -> Result<(Journal<M::Record>, Vec<M::Record>), CliError> {
+    let path = dir.journal_path();
+    let (journal, records, torn) = Journal::open(&path)?;
+    if let Some(torn) = torn {
+        ::log::warn!("{}: {torn}; nobody was told of it, so nothing is lost", path.display());
+    }
+    Ok((journal, records))
+}
+
+/// Runs a prepared node to its end.
+fn live<R: Role>(
+    role: R,
+    machine: R::Machine,
+    journal: Journal<<R::Machine as Kind>::Record>,
+    (listener, dir, settings): (TcpListener, &DataDir, &NodeSettings),
+) -> Result<(), CliError> {
+    let system = |action| move |source| CliError::System { action, source };
+    let signals =
+        signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
+    let (events_in, events) = bounded(report::EVENTS_MAX);
+    let options = Options { limits: settings.limits.clone(), ..Options::new(events_in) };
+    let driver = Driver::start(machine, listener, journal, options)
+        .map_err(system("start the node's threads"))?;
+    let reporting = Reporting::start(role, Arc::clone(&driver), events)
+        .map_err(system("start the thread of the log"))?;
+    // Without local commands a node can still be run, and stopped by a signal.
+    let control = control::serve::<R>(dir, &driver)
+        .map_err(|error| ::log::warn!("no local commands: {error}; use a shorter --data"))
+        .ok();
+    let outcome = attend::<R>(&driver, &signals, reporting.last_event());
+    driver.stop(STOP_GRACE);
+    let outcome = outcome.and_then(|()| disk_failed(driver.failed().try_recv().ok()));
+    if outcome.is_ok() {
+        Line::new(Level::Info, "stopped", "stopped", json!({})).log(Clock::start().now().wall);
+    }
+    reporting.finish();
+    drop(control);
+    outcome
+}
+
+/// Waits until the node is to stop, and lets it say goodbye.
+fn attend<R: Role>(
+    driver: &Arc<Driver<R::Machine>>,
+    signals: &Receiver<&'static str>,
+    last_event: &Receiver<()>,
+) -> Result<(), CliError> {
+    let failed = driver.failed();
+    let signal = select! {
+        recv(failed) -> error => return disk_failed(error.ok()),
+        recv(last_event) -> _ => return Ok(()),
+        recv(signals) -> signal => signal.unwrap_or("a signal"),
+    };
+    let message = format!("stops because of {signal}; a second one ends it at once");
+    Line::new(Level::Info, "stopping", message, json!({ "signal": signal }))
+        .log(Clock::start().now().wall);
+    let Some(goodbye) = R::goodbye() else { return Ok(()) };
+    driver.submit(Input::Command(goodbye));
+    select! {
+        recv(failed) -> error => return disk_failed(error.ok()),
+        recv(last_event) -> _ => {}
+        default(GOODBYE_MAX) => ::log::warn!("the goodbye took too long; stops without it"),
+    }
+    Ok(())
+}
+
+/// A node that cannot remember must stop, and its process must fail.
+fn disk_failed(error: Option<JournalError>) -> Result<(), CliError> {
+    let Some(error) = error else { return Ok(()) };
+    let message = format!("{error}; a node that cannot remember must stop");
+    Line::new(Level::Error, "disk_failed", message, json!({})).log(Clock::start().now().wall);
+    Err(CliError::Journal(error))
+}

@@ -1,0 +1,55 @@
+//! The process of a peer.
+
+use serde_json::{Value, json};
+
+use super::{Ground, Role, live, open_journal};
+use crate::cli::CliError;
+use crate::cli::log::Line;
+use crate::cli::report::PeerReport;
+use crate::cli::settings::PeerSettings;
+use crate::model::Now;
+use crate::node::PeerNode;
+use crate::node::peer_kind::{Command, Event};
+
+#[derive(Default)]
+struct Peer(PeerReport);
+
+impl Role for Peer {
+    type Machine = PeerNode;
+
+    const NAME: &'static str = "peer";
+
+    fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
+        self.0.lines(now, event)
+    }
+
+    fn is_last(event: &Event) -> bool {
+        matches!(event, Event::Gone)
+    }
+
+    fn goodbye() -> Option<Command> {
+        Some(Command::Leave)
+    }
+
+    fn status(machine: &PeerNode) -> Value {
+        serde_json::to_value(machine.status()).unwrap_or_default()
+    }
+
+    fn topology(machine: &PeerNode) -> Result<Value, String> {
+        let status = machine.status();
+        Ok(json!({ "endpoint": status.endpoint, "topology": status.topology }))
+    }
+}
+
+/// Runs a peer until it is stopped, or told to leave.
+///
+/// # Errors
+/// When it cannot start, or its disk fails.
+pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
+    let Ground { endpoint, listener, dir, keys, rng } =
+        Ground::prepare(Peer::NAME, &settings.node)?;
+    let (journal, records) = open_journal::<PeerNode>(&dir)?;
+    let book = settings.node.book();
+    let machine = PeerNode::new(settings.machines, (endpoint, keys), book, &records, rng);
+    live(Peer::default(), machine, journal, (listener, &dir, &settings.node))
+}

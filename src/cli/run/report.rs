@@ -1,0 +1,107 @@
+//! The thread that turns a node's events into log lines, so that a slow console stops no node.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use ::log::Level;
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use serde_json::json;
+
+use super::Role;
+use crate::cli::log::Line;
+use crate::model::Now;
+use crate::protocol::{Kind, Never};
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::Driver;
+use crate::runtime::thread;
+
+/// Events that may wait to be told; enough for a thousand registrations at once. Beyond, the
+/// driver drops and counts them.
+pub(super) const EVENTS_MAX: usize = 16 * 1024;
+
+type EventOf<R> = <<R as Role>::Machine as Kind>::Event;
+
+/// The thread at work.
+pub(super) struct Reporting {
+    /// Dropped as the sign to tell what is left, and to end.
+    open: Sender<Never>,
+    thread: JoinHandle<()>,
+    last_event: Receiver<()>,
+}
+
+impl Reporting {
+    /// Starts to tell `events` in the words of `role`.
+    ///
+    /// # Errors
+    /// When the system has no room for a thread.
+    pub(super) fn start<R: Role>(
+        role: R,
+        driver: Arc<Driver<R::Machine>>,
+        events: Receiver<(Now, EventOf<R>)>,
+    ) -> io::Result<Self> {
+        let (open, ending) = bounded(0);
+        let (tell_last, last_event) = bounded(1);
+        let mut teller = Teller { role, driver, tell_last, dropped: 0 };
+        let thread = thread::spawn("report", move || teller.run(&events, &ending))?;
+        Ok(Self { open, thread, last_event })
+    }
+
+    /// Where a message comes once the node's last event was told.
+    pub(super) const fn last_event(&self) -> &Receiver<()> {
+        &self.last_event
+    }
+
+    /// Tells what is left. The node has stopped.
+    pub(super) fn finish(self) {
+        drop(self.open);
+        // It has panicked if this fails, and said so itself.
+        let _ = self.thread.join();
+    }
+}
+
+struct Teller<R: Role> {
+    role: R,
+    driver: Arc<Driver<R::Machine>>,
+    tell_last: Sender<()>,
+    dropped: u64,
+}
+
+impl<R: Role> Teller<R> {
+    fn run(&mut self, events: &Receiver<(Now, EventOf<R>)>, ending: &Receiver<Never>) {
+        loop {
+            select! {
+                recv(events) -> event => match event {
+                    Ok((now, event)) => self.tell(now, &event),
+                    Err(_) => return,
+                },
+                recv(ending) -> _ => {
+                    for (now, event) in events.try_iter() {
+                        self.tell(now, &event);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, now: Now, event: &EventOf<R>) {
+        for line in self.role.lines(now, event) {
+            line.log(now.wall);
+        }
+        if R::is_last(event) {
+            let _ = self.tell_last.try_send(());
+        }
+        let dropped = self.driver.counters().events_dropped.get();
+        if dropped > self.dropped {
+            let lost = dropped - self.dropped;
+            self.dropped = dropped;
+            let message = format!(
+                "{lost} events are missing from this log: lines are made faster than they are \
+                 written; the node itself lost nothing"
+            );
+            Line::new(Level::Warn, "events_dropped", message, json!({ "count": lost }))
+                .log(Clock::start().now().wall);
+        }
+    }
+}

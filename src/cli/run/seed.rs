@@ -1,0 +1,55 @@
+//! The process of a seed.
+
+use serde_json::Value;
+
+use super::{Ground, Role, live, open_journal};
+use crate::cli::CliError;
+use crate::cli::log::Line;
+use crate::cli::report::seed_lines;
+use crate::cli::settings::SeedSettings;
+use crate::model::Now;
+use crate::node::SeedNode;
+use crate::node::seed_kind::{Command, Event};
+
+struct Seed;
+
+impl Role for Seed {
+    type Machine = SeedNode;
+
+    const NAME: &'static str = "seed";
+
+    fn lines(&mut self, _: Now, event: &Event) -> Vec<Line> {
+        seed_lines(event)
+    }
+
+    fn is_last(_: &Event) -> bool {
+        false
+    }
+
+    /// None: a seed that stops keeps its place, and goes on when it is started again.
+    fn goodbye() -> Option<Command> {
+        None
+    }
+
+    fn status(machine: &SeedNode) -> Value {
+        serde_json::to_value(machine.status()).unwrap_or_default()
+    }
+
+    fn topology(_: &SeedNode) -> Result<Value, String> {
+        Err("a seed answers this on its port: peer topology --at IP:PORT".to_owned())
+    }
+}
+
+/// Runs a seed until it is stopped.
+///
+/// # Errors
+/// When it cannot start, or its disk fails.
+pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
+    let ground = Ground::prepare(Seed::NAME, &settings.node)?;
+    let Ground { endpoint, listener, dir, keys, rng } = ground;
+    settings.check_key(keys.public(), dir.path())?;
+    let (journal, records) = open_journal::<SeedNode>(&dir)?;
+    let who = (settings.id, endpoint, keys);
+    let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng);
+    live(Seed, machine, journal, (listener, &dir, &settings.node))
+}

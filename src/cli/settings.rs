@@ -1,0 +1,378 @@
+//! What was typed, checked against `config.txt`: the only thing the rest of the program sees.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::CliError;
+use super::args::{ConnectionArgs, LogFormat, LogLevel, NodeArgs, PeerArgs, SeedArgs};
+use super::config;
+use crate::model::{Endpoint, PublicKey, SeedId};
+use crate::node::{PeerConfig, SeedConfig};
+use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
+use crate::protocol::quorum::QuorumRule;
+use crate::protocol::session;
+use crate::runtime::driver::options::Limits;
+
+/// What every node needs to start.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Where it listens; port 0 for a peer whose port the system is to choose.
+    pub ip: IpAddr,
+    /// See `ip`.
+    pub port: u16,
+    /// Whether the node ends when its standard input does.
+    pub until_stdin_closes: bool,
+    /// The file the seeds were read from, for messages.
+    pub config: PathBuf,
+    /// The seeds, in the order of the file.
+    pub seeds: Vec<SeedAddress>,
+    /// How many of them decide.
+    pub rule: QuorumRule,
+    /// Where the data directories are.
+    pub data: PathBuf,
+    /// How and where it logs.
+    pub log: LogSettings,
+    /// The bounds of the driver.
+    pub limits: Limits,
+}
+
+impl NodeSettings {
+    /// The seeds as the machines know them.
+    pub fn book(&self) -> SeedBook {
+        SeedBook::new(self.rule, &self.seeds)
+    }
+}
+
+/// How and where a node logs.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// The file that gets every line too.
+    pub output: PathBuf,
+    /// How lines look.
+    pub format: LogFormat,
+    /// Which are shown.
+    pub level: LogLevel,
+}
+
+/// What a seed needs to start.
+#[derive(Clone, Debug)]
+pub struct SeedSettings {
+    /// Which seed it is.
+    pub id: SeedId,
+    /// What every node needs.
+    pub node: NodeSettings,
+    /// The periods and limits of its machines.
+    pub machines: SeedConfig,
+}
+
+/// What a peer needs to start.
+#[derive(Clone, Debug)]
+pub struct PeerSettings {
+    /// What every node needs.
+    pub node: NodeSettings,
+    /// The periods and limits of its machines.
+    pub machines: PeerConfig,
+}
+
+impl SeedSettings {
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    /// When `config.txt` cannot be used, or says something else about this seed.
+    pub fn from_args(args: &SeedArgs) -> Result<Self, CliError> {
+        let file = &args.node.config;
+        let seeds = config::read(file)?;
+        let id = SeedId(args.id);
+        let Some(own) = seeds.iter().find(|seed| seed.id == id) else {
+            let (file, n) = (file.display(), seeds.len());
+            return Err(CliError::Usage(match n {
+                1 => format!("{file} lists one seed, so --id is 1 and not {id}"),
+                _ => format!("{file} lists {n} seeds, so --id is from 1 to {n} and not {id}"),
+            }));
+        };
+        let ip = args.ip.unwrap_or_else(|| own.endpoint.ip());
+        let port = args.port.unwrap_or_else(|| own.endpoint.port());
+        let typed = Endpoint::new(ip, port);
+        if typed != own.endpoint {
+            return Err(CliError::Usage(wrong_address(file, &seeds, own, typed)));
+        }
+        let limits = &args.limits;
+        check_counts(
+            &args.node,
+            &[
+                ("--members-max", limits.members_max),
+                ("--admissions-max", limits.admissions_max),
+                ("--neighbors-max", limits.neighbors_max),
+                ("--requests-burst", limits.requests_burst as usize),
+                ("--requests-per-second", limits.requests_per_second as usize),
+            ],
+        )?;
+        Ok(Self {
+            id,
+            node: node_settings(&args.node, (ip, port), seeds),
+            machines: args.machines(),
+        })
+    }
+
+    /// Checks that the key on disk is the pinned one, if one is pinned.
+    ///
+    /// # Errors
+    /// When `config.txt` pins another: nobody would believe this seed.
+    pub fn check_key(&self, key: PublicKey, dir: &Path) -> Result<(), CliError> {
+        let own = self.node.seeds.iter().find(|seed| seed.id == self.id);
+        match own.and_then(|seed| seed.key) {
+            Some(pinned) if pinned != key => Err(CliError::Usage(format!(
+                "{} pins the key {pinned} for seed {}, but {}/identity.key is the key {key}; \
+                 restore the key file, or pin the new key in the config file of every node",
+                self.node.config.display(),
+                self.id,
+                dir.display(),
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl PeerSettings {
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    /// When `config.txt` cannot be used, or the address is no peer's.
+    pub fn from_args(args: &PeerArgs) -> Result<Self, CliError> {
+        let (ip, port) = (args.ip, args.port.unwrap_or_default());
+        config::check_ip(ip).map_err(|reason| CliError::Usage(format!("--ip {reason}")))?;
+        let seeds = config::read(&args.node.config)?;
+        let typed = Endpoint::new(ip, port);
+        if let Some(seed) = seeds.iter().find(|seed| seed.endpoint == typed) {
+            return Err(CliError::Usage(format!(
+                "{typed} is the address of seed {} in {}; choose another --port for a peer",
+                seed.id,
+                args.node.config.display(),
+            )));
+        }
+        check_counts(&args.node, &[("--gossip-seen-max", args.limits.gossip_seen_max)])?;
+        check_periods(args)?;
+        Ok(Self { node: node_settings(&args.node, (ip, port), seeds), machines: args.machines() })
+    }
+}
+
+fn wrong_address(file: &Path, seeds: &[SeedAddress], own: &SeedAddress, typed: Endpoint) -> String {
+    let (id, right, file) = (own.id, own.endpoint, file.display());
+    match seeds.iter().find(|seed| seed.endpoint == typed) {
+        Some(other) => format!(
+            "{file} has {right} for seed {id}, and {typed} is seed {other}; start it with --id \
+             {other}, or at {right}",
+            other = other.id,
+        ),
+        None => format!(
+            "{file} has {right} for seed {id}, not {typed}; leave --ip and --port out, or change \
+             the file for all nodes",
+        ),
+    }
+}
+
+fn check_periods(args: &PeerArgs) -> Result<(), CliError> {
+    let limits = &args.limits;
+    let contradiction = if limits.links == 0 {
+        "--links 0 would leave this peer alone; it takes at least 1, and 2 to bear a loss"
+    } else if limits.links > limits.links_max {
+        "--links is above --links-max; raise the one or lower the other"
+    } else if limits.backoff_min > limits.backoff_max {
+        "--backoff-min is above --backoff-max; raise the one or lower the other"
+    } else if limits.gossip_hold > limits.gossip_remember {
+        "--gossip-hold is above --gossip-remember: what is forgotten would be taken for new"
+    } else {
+        return Ok(());
+    };
+    Err(CliError::Usage(contradiction.to_owned()))
+}
+
+/// Refuses limits of zero, which would lock everybody out.
+fn check_counts(node: &NodeArgs, more: &[(&str, usize)]) -> Result<(), CliError> {
+    let ConnectionArgs { silent_max, unproven_max, connections_max, dials_max, .. } =
+        node.connections;
+    let counts = [
+        ("--silent-max", silent_max),
+        ("--unproven-max", unproven_max),
+        ("--connections-max", connections_max),
+        ("--dials-max", dials_max),
+    ];
+    match counts.iter().chain(more).find(|(_, count)| *count == 0) {
+        Some((flag, _)) => {
+            Err(CliError::Usage(format!("{flag} 0 would lock everybody out; it takes at least 1")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn node_settings(
+    args: &NodeArgs,
+    (ip, port): (IpAddr, u16),
+    seeds: Vec<SeedAddress>,
+) -> NodeSettings {
+    let NodeArgs { config, data, output, log_format, log_level, quorum, connections, .. } = args;
+    let log = LogSettings { output: output.clone(), format: *log_format, level: *log_level };
+    NodeSettings {
+        ip,
+        port,
+        until_stdin_closes: args.until_stdin_closes,
+        config: config.clone(),
+        seeds,
+        rule: (*quorum).into(),
+        data: data.clone(),
+        log,
+        limits: Limits {
+            handshake_timeout: connections.opening_timeout.0,
+            write_timeout: connections.write_timeout.0,
+            silent_max: connections.silent_max,
+            links_max: connections.connections_max,
+            dials_max: connections.dials_max,
+        },
+    }
+}
+
+fn session_config(args: &ConnectionArgs) -> session::Config {
+    session::Config {
+        handshake_timeout: args.handshake_timeout.0,
+        unproven_max: args.unproven_max,
+        ..session::Config::default()
+    }
+}
+
+impl SeedArgs {
+    fn machines(&self) -> SeedConfig {
+        let limits = &self.limits;
+        let mut config =
+            SeedConfig { session: session_config(&self.node.connections), ..SeedConfig::default() };
+        let authority = &mut config.authority;
+        authority.admission_timeout = limits.admission_timeout.0;
+        authority.removal_timeout = limits.removal_timeout.0;
+        authority.probe_timeout = limits.probe_timeout.0;
+        authority.evidence_ttl = limits.evidence_ttl.0;
+        authority.evidence_skew = limits.evidence_skew.0;
+        authority.digest_interval = limits.digest_interval.0;
+        authority.audit_interval = limits.audit_interval.0;
+        authority.audit_after = limits.audit_after.0;
+        authority.tombstone_ttl = limits.tombstone_ttl.0;
+        authority.requests_burst = limits.requests_burst;
+        authority.requests_per_second = limits.requests_per_second;
+        authority.admissions_max = limits.admissions_max;
+        authority.members_max = limits.members_max;
+        authority.neighbors_max = limits.neighbors_max;
+        config
+    }
+}
+
+impl PeerArgs {
+    fn machines(&self) -> PeerConfig {
+        let limits = &self.limits;
+        let mut config =
+            PeerConfig { session: session_config(&self.node.connections), ..PeerConfig::default() };
+        config.overlay.links = limits.links;
+        config.overlay.links_max = limits.links_max;
+        config.overlay.cooldown = limits.cooldown.0;
+        config.gossip.interval = limits.gossip_interval.0;
+        config.gossip.messages_max = limits.gossip_max;
+        config.gossip.hold = limits.gossip_hold.0;
+        config.gossip.remember = limits.gossip_remember.0;
+        config.gossip.seen_max = limits.gossip_seen_max;
+        config.liveness.ping_interval = limits.ping_interval.0;
+        config.liveness.misses_max = limits.misses_max;
+        config.liveness.probe_timeout = limits.probe_timeout.0;
+        config.liveness.ask_interval = limits.ask_interval.0;
+        config.liveness.host_ping_interval = limits.host_ping_interval.0;
+        config.applicant.decision_timeout = limits.decision_timeout.0;
+        config.applicant.backoff_min = limits.backoff_min.0;
+        config.applicant.backoff_max = limits.backoff_max.0;
+        config.applicant.refresh = limits.refresh.0;
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    const SEEDS: &str = "127.0.0.1:5001\n127.0.0.1:5002\n10.0.0.3:5003\n";
+
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("config.txt"), SEEDS).unwrap();
+            Self(dir)
+        }
+
+        fn words<'a>(&self, line: &'a str) -> Vec<String> {
+            let config = self.0.path().join("config.txt").display().to_string();
+            let typed = line.split_whitespace().map(str::to_owned);
+            typed.chain(["--config".to_owned(), config]).collect()
+        }
+
+        fn seed(&self, line: &str) -> Result<SeedSettings, String> {
+            let args = SeedArgs::try_parse_from(self.words(line)).unwrap();
+            SeedSettings::from_args(&args).map_err(|error| error.to_string())
+        }
+
+        fn peer(&self, line: &str) -> Result<PeerSettings, String> {
+            let args = PeerArgs::try_parse_from(self.words(line)).unwrap();
+            PeerSettings::from_args(&args).map_err(|error| error.to_string())
+        }
+    }
+
+    #[test]
+    fn what_is_not_typed_is_the_default_of_the_machines() {
+        let files = Files::new();
+        let seed = files.seed("seed --id 1").unwrap();
+        assert_eq!(format!("{:?}", seed.machines), format!("{:?}", SeedConfig::default()));
+        let peer = files.peer("peer --port 6001").unwrap();
+        assert_eq!(format!("{:?}", peer.machines), format!("{:?}", PeerConfig::default()));
+        assert_eq!(format!("{:?}", peer.node.limits), format!("{:?}", Limits::default()));
+        assert_eq!(peer.node.book().quorum(), 2);
+    }
+
+    #[test]
+    fn a_seed_takes_its_address_from_the_file() {
+        let node = Files::new().seed("seed --id 3").unwrap().node;
+        assert_eq!((node.ip.to_string().as_str(), node.port), ("10.0.0.3", 5003));
+        assert!(Files::new().seed("seed --id 3 --port 5003").is_ok());
+    }
+
+    #[test]
+    fn a_seed_at_another_address_than_the_file_has_is_told_whose_it_is() {
+        let files = Files::new();
+        let refused = |line| files.seed(line).unwrap_err();
+        let text = refused("seed --id 1 --port 5002");
+        assert!(text.contains("127.0.0.1:5001 for seed 1") && text.contains("--id 2"), "{text}");
+        let text = refused("seed --id 1 --port 7000");
+        assert!(text.contains("not 127.0.0.1:7000"), "{text}");
+        let text = refused("seed --id 4");
+        assert!(text.contains("3 seeds") && text.contains("not 4"), "{text}");
+    }
+
+    #[test]
+    fn a_peer_at_an_impossible_address_is_refused() {
+        let files = Files::new();
+        let text = files.peer("peer --port 5002").unwrap_err();
+        assert!(text.contains("seed 2") && text.contains("--port"), "{text}");
+        let text = files.peer("peer --port 6001 --ip 0.0.0.0").unwrap_err();
+        assert!(text.contains("cannot be called"), "{text}");
+    }
+
+    #[test]
+    fn periods_that_contradict_each_other_are_refused() {
+        let files = Files::new();
+        for flags in [
+            "--links 0",
+            "--links 9 --links-max 8",
+            "--backoff-min 20s",
+            "--gossip-hold 10m",
+            "--dials-max 0",
+        ] {
+            assert!(files.peer(&format!("peer --port 6001 {flags}")).is_err(), "{flags}");
+        }
+    }
+}

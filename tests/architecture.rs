@@ -1,0 +1,599 @@
+//! The house rules that a program can check.
+//!
+//! Each test reads the sources and documents of this package as text, collects every violation,
+//! and names file, line, rule and reason. It is a fence, not a proof: the compiler and clippy
+//! stand behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// What each module may use of the others (`ARCHITECTURE.md`, direction of dependencies).
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("protocol", &["model"]),
+    ("node", &["model", "protocol"]),
+    ("wire", &["model", "protocol"]),
+    ("runtime", &["model", "protocol", "wire"]),
+    ("sim", &["model", "protocol"]),
+    ("cli", &["model", "protocol", "node", "wire", "runtime"]),
+];
+
+/// What the pure modules may not name, and why.
+const IMPURE: &[(&str, &str)] = &[
+    ("TcpStream", "a machine touches no sockets: return an effect"),
+    ("TcpListener", "a machine touches no sockets: return an effect"),
+    ("UdpSocket", "a machine touches no sockets: return an effect"),
+    ("std::fs", "a machine touches no files: persist a record"),
+    ("std::thread", "a machine has no threads: a driver calls it"),
+    ("std::process", "a machine starts and ends no process"),
+    ("std::env", "a machine is configured by its caller"),
+    ("Instant", "time enters through `Now`"),
+    ("SystemTime", "time enters through `Now`"),
+    ("Timestamp::now", "time enters through `Now`"),
+    ("println!", "a machine reports by events"),
+    ("print!", "a machine reports by events"),
+    ("log::info", "a machine reports by events; at most debug is logged below the drivers"),
+    ("log::warn", "a machine reports by events; at most debug is logged below the drivers"),
+    ("log::error", "a machine reports by events; at most debug is logged below the drivers"),
+    ("HashMap", "its order is random per process, so runs would not replay: BTreeMap"),
+    ("HashSet", "its order is random per process, so runs would not replay: BTreeSet"),
+    ("thread_rng", "randomness enters through `model::Rng`, so that runs replay"),
+    ("rand::rng(", "randomness enters through `model::Rng`, so that runs replay"),
+    ("rand::random", "randomness enters through `model::Rng`, so that runs replay"),
+    ("make_rng", "randomness enters through `model::Rng`, so that runs replay"),
+    ("from_os_rng", "randomness enters through `model::Rng`, so that runs replay"),
+    ("SysRng", "randomness enters through `model::Rng`, so that runs replay"),
+];
+
+/// What only some files may name, those files or folders, and why.
+const RESERVED: &[(&str, &[&str], &str)] = &[
+    ("Instant::now", &["src/runtime/clock.rs"], "one file reads the clock"),
+    ("SystemTime::now", &["src/runtime/clock.rs"], "one file reads the clock"),
+    ("Timestamp::now", &["src/runtime/clock.rs"], "one file reads the clock"),
+    ("Zoned::now", &["src/runtime/clock.rs"], "one file reads the clock"),
+    ("process::exit", &["src/bin/"], "only the binaries choose exit codes"),
+    ("process::abort", &["src/bin/"], "only the binaries choose how to end"),
+    ("std::thread::spawn", &["src/runtime/thread.rs"], "threads have names and sized stacks"),
+    ("thread::sleep", &[], "wait on a condition or a deadline, never blindly"),
+    ("unbounded", &[], "every queue has a bound"),
+    ("mpsc::channel", &[], "every queue has a bound"),
+    ("HashMap", &[], "its order is random per process: BTreeMap"),
+    ("HashSet", &[], "its order is random per process: BTreeSet"),
+];
+
+/// Production lines of a file at most; above, it is two files.
+const LINES_MAX: usize = 500;
+
+/// Files that were longer when this rule came, each with the size it may not exceed again. Lower
+/// a number when a file shrinks, and delete the line when it fits; never raise one.
+const LONG_FILES: &[(&str, usize)] = &[];
+
+/// The longest line of source, in characters.
+const COLUMNS_MAX: usize = 100;
+
+/// What a reader of the repository may rely on finding.
+const REQUIRED: &[&str] = &[
+    "Cargo.toml",
+    "src",
+    "tests",
+    "config.txt",
+    "outputfile.txt",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "docs/PROTOCOL.md",
+    "docs/LOG.md",
+    ".ci/run",
+];
+
+/// The crates that the assignment names.
+const REQUIRED_CRATES: &[&str] =
+    &["serde", "serde_json", "clap", "rand", "log", "env_logger", "crossbeam-channel"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below `folder`, by their paths from the root, sorted.
+fn files(folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(folder)];
+    while let Some(next) = open.pop() {
+        let Ok(entries) = fs::read_dir(&next) else { continue };
+        for entry in entries {
+            let path = entry.expect("a folder can be listed").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if !path.is_dir() {
+                let inside = path.strip_prefix(root()).expect("below the root");
+                found.push(inside.to_str().expect("a plain name").to_owned());
+            } else if !["target", "data", ".git"].contains(&name) {
+                open.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_default()
+}
+
+/// The source files below `folder`, with their text.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let is_source = |path: &String| path.ends_with(".rs");
+    let found: Vec<_> =
+        files(folder).into_iter().filter(is_source).map(|path| (text(&path), path)).collect();
+    assert!(!found.is_empty(), "no sources in {folder}");
+    found.into_iter().map(|(text, path)| (path, text)).collect()
+}
+
+fn is_test_file(path: &str) -> bool {
+    path.starts_with("tests/") || path.ends_with("/tests.rs") || path.contains("/tests/")
+}
+
+/// How many of a file's lines are not its tests.
+fn production_lines(path: &str, text: &str) -> usize {
+    if is_test_file(path) {
+        return 0;
+    }
+    let lines: Vec<_> = text.lines().collect();
+    let is_test_block = |pair: &[&str]| {
+        pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{')
+    };
+    lines.windows(2).position(is_test_block).unwrap_or(lines.len())
+}
+
+/// The lines of production code with their numbers, without comments.
+fn production<'a>(path: &str, text: &'a str) -> Vec<(usize, &'a str)> {
+    let lines = text.lines().take(production_lines(path, text)).enumerate();
+    lines.map(|(at, line)| (at + 1, line.split("//").next().unwrap_or_default())).collect()
+}
+
+/// Whether `line` names `word`, not as a part of a longer name.
+fn names(line: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let starts = word.chars().next().is_some_and(is_part);
+    let ends = word.chars().next_back().is_some_and(is_part);
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        !(starts && before.is_some_and(is_part) || ends && after.is_some_and(is_part))
+    })
+}
+
+/// Violations of one rule, told all at once.
+#[derive(Default)]
+struct Violations(String);
+
+impl Violations {
+    fn add(&mut self, path: &str, line: usize, what: impl std::fmt::Display) {
+        writeln!(self.0, "{path}:{line}: {what}").expect("a text can be extended");
+    }
+
+    #[track_caller]
+    fn check(self) {
+        assert!(self.0.is_empty(), "house rules are broken:\n{}", self.0);
+    }
+}
+
+/// The top-level modules that a line names, by `crate::` or by enough `super::`.
+fn modules_named(path: &str, line: &str) -> Vec<String> {
+    let inside = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+    let depth = inside.split('/').count();
+    let from_here = "super::".repeat(depth);
+    let mut named = Vec::new();
+    for prefix in ["crate::", from_here.as_str()] {
+        for (at, _) in line.match_indices(prefix) {
+            let rest = &line[at + prefix.len()..];
+            let is_end = |c: char| !(c.is_alphanumeric() || c == '_');
+            named.push(rest.split(is_end).next().unwrap_or_default().to_owned());
+        }
+    }
+    named
+}
+
+#[test]
+fn modules_depend_downwards_only() {
+    let mut wrong = Violations::default();
+    for (module, allowed) in MAY_USE {
+        for (path, text) in sources(&format!("src/{module}")) {
+            for (number, line) in production(&path, &text) {
+                if line.contains("crate::{") {
+                    wrong.add(
+                        &path,
+                        number,
+                        "one `use crate::` a module, so that this test sees it",
+                    );
+                }
+                for other in modules_named(&path, line) {
+                    let is_module = MAY_USE.iter().any(|(name, _)| *name == other);
+                    if is_module && other != *module && !allowed.contains(&other.as_str()) {
+                        let may = allowed.join(", ");
+                        let what = format!("`{module}` must not use `{other}`, only [{may}]");
+                        wrong.add(&path, number, what);
+                    }
+                }
+            }
+        }
+    }
+    wrong.check();
+}
+
+#[test]
+fn binaries_use_the_command_line_only() {
+    let mut wrong = Violations::default();
+    for (path, text) in sources("src/bin") {
+        for (number, line) in production(&path, &text) {
+            for (at, _) in line.match_indices("folkmoot::") {
+                if !line[at..].starts_with("folkmoot::cli") {
+                    wrong.add(&path, number, "a binary parses and starts; all else is `cli`'s");
+                }
+            }
+        }
+        if production_lines(&path, &text) > 60 {
+            wrong.add(&path, 61, "a binary has at most 60 lines: parse, start, exit code");
+        }
+    }
+    wrong.check();
+}
+
+#[test]
+fn drivers_know_the_machine_and_no_service() {
+    let mut wrong = Violations::default();
+    for folder in ["src/runtime", "src/sim", "src/wire"] {
+        for (path, text) in sources(folder) {
+            for (number, line) in production(&path, &text) {
+                for service in ["gossip", "liveness", "overlay", "membership", "session", "probe"] {
+                    if names(line, &format!("protocol::{service}")) {
+                        wrong.add(&path, number, format!("`{service}` is the nodes' business"));
+                    }
+                }
+            }
+        }
+    }
+    wrong.check();
+}
+
+#[test]
+fn machines_are_pure() {
+    let mut wrong = Violations::default();
+    for folder in ["src/model", "src/protocol", "src/node"] {
+        for (path, text) in sources(folder) {
+            for (number, line) in production(&path, &text) {
+                for (word, why) in IMPURE {
+                    if names(line, word) {
+                        wrong.add(&path, number, format!("`{word}`: {why}"));
+                    }
+                }
+            }
+        }
+    }
+    wrong.check();
+}
+
+#[test]
+fn some_names_belong_to_some_files() {
+    let mut wrong = Violations::default();
+    for (path, text) in sources("src") {
+        for (number, line) in production(&path, &text) {
+            for (word, owners, why) in RESERVED {
+                if names(line, word) && !owners.iter().any(|owner| path.starts_with(owner)) {
+                    wrong.add(&path, number, format!("`{word}`: {why}"));
+                }
+            }
+        }
+    }
+    wrong.check();
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let mut wrong = Violations::default();
+    for (path, text) in [sources("src"), sources("tests")].concat() {
+        if !text.starts_with("//! ") {
+            wrong.add(&path, 1, "begins with `//!`: what it is for, its invariants, its limits");
+        }
+    }
+    wrong.check();
+}
+
+#[test]
+fn lines_and_files_have_a_readable_size() {
+    let mut wrong = Violations::default();
+    for (path, text) in [sources("src"), sources("tests")].concat() {
+        for (number, line) in text.lines().enumerate() {
+            if line.chars().count() > COLUMNS_MAX {
+                wrong.add(&path, number + 1, format!("more than {COLUMNS_MAX} columns"));
+            }
+        }
+        let lines = production_lines(&path, &text);
+        let known = LONG_FILES.iter().find(|(long, _)| *long == path).map(|(_, ceiling)| *ceiling);
+        match known {
+            None if lines > LINES_MAX => {
+                let what =
+                    format!("{lines} production lines; at most {LINES_MAX}: split it by role");
+                wrong.add(&path, lines, what);
+            }
+            Some(ceiling) if lines > ceiling => {
+                let what =
+                    format!("{lines} production lines; it had {ceiling} and may only shrink");
+                wrong.add(&path, lines, what);
+            }
+            Some(_) if lines <= LINES_MAX => {
+                wrong.add(&path, lines, "fits now: delete it from LONG_FILES");
+            }
+            None | Some(_) => {}
+        }
+    }
+    for (path, _) in LONG_FILES {
+        if !root().join(path).exists() {
+            wrong.add(path, 1, "is gone: delete it from LONG_FILES");
+        }
+    }
+    wrong.check();
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Put together here, so that this file does not accuse itself.
+    let words = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+        concat!("db", "g!"),
+        concat!("to", "do!"),
+        concat!("unimple", "mented!"),
+        concat!("#[ig", "nore"),
+    ];
+    let mut wrong = Violations::default();
+    for (path, text) in [sources("src"), sources("tests")].concat() {
+        for (number, line) in text.lines().enumerate() {
+            for word in words.iter().filter(|word| names(line, word)) {
+                wrong.add(&path, number + 1, format!("`{word}`: finish it, or note it elsewhere"));
+            }
+        }
+    }
+    wrong.check();
+}
+
+/// Whether `line` names a place of one machine's disk.
+fn names_a_machine_path(line: &str) -> bool {
+    let places = [
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/"),
+        concat!("/fa", "rm/"),
+    ];
+    places.iter().any(|place| {
+        line.match_indices(place).any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            let is_inner = before.is_some_and(|c| c.is_alphanumeric() || "./-_*".contains(c));
+            !is_inner
+        })
+    })
+}
+
+#[test]
+fn no_file_names_a_place_on_somebodys_machine() {
+    let mut wrong = Violations::default();
+    for path in files("") {
+        for (number, line) in text(&path).lines().enumerate() {
+            if names_a_machine_path(line) {
+                wrong.add(
+                    &path,
+                    number + 1,
+                    "an absolute path of one machine means nothing elsewhere",
+                );
+            }
+        }
+    }
+    wrong.check();
+}
+
+#[test]
+fn required_files_are_there() {
+    let missing: Vec<_> = REQUIRED.iter().filter(|path| !root().join(path).exists()).collect();
+    assert!(missing.is_empty(), "required files are missing: {missing:?}");
+}
+
+/// The names of one table of `Cargo.toml`.
+fn dependencies(table: &str) -> Vec<String> {
+    let manifest = text("Cargo.toml");
+    let start = manifest.find(&format!("[{table}]\n")).expect("Cargo.toml has the table");
+    let body = &manifest[start + table.len() + 3..];
+    let entries = body.lines().take_while(|line| !line.starts_with('['));
+    entries.filter_map(|line| Some(line.split_once(" = ")?.0.to_owned())).collect()
+}
+
+#[test]
+fn dependencies_are_the_required_ones_and_none_is_idle() {
+    let known = dependencies("dependencies");
+    let missing: Vec<_> =
+        REQUIRED_CRATES.iter().filter(|name| !known.iter().any(|it| it == *name)).collect();
+    assert!(missing.is_empty(), "Cargo.toml lacks required crates: {missing:?}");
+    let code: String = sources("src").into_iter().map(|(_, text)| text).collect();
+    let is_used = |name: &str| {
+        let name = name.replace('-', "_");
+        ["::", "]", ";"].iter().any(|end| names(&code, &format!("{name}{end}")))
+    };
+    let idle: Vec<_> = known.iter().filter(|name| !is_used(name)).collect();
+    assert!(idle.is_empty(), "Cargo.toml names crates that src does not use: {idle:?}");
+}
+
+// The protocol's document.
+
+fn protocol() -> String {
+    let text = text("docs/PROTOCOL.md");
+    assert!(!text.is_empty(), "docs/PROTOCOL.md is missing");
+    text
+}
+
+/// The parts of the document below each of its headings, by heading.
+fn sections(text: &str) -> BTreeMap<&str, String> {
+    let mut sections = BTreeMap::new();
+    let mut heading = "";
+    for line in text.lines() {
+        if line.starts_with('#') {
+            heading = line;
+        }
+        let section: &mut String = sections.entry(heading).or_default();
+        section.push_str(line);
+        section.push('\n');
+    }
+    sections
+}
+
+/// The names of all messages, from the table that the compiler keeps complete.
+fn messages() -> Vec<String> {
+    let source = text("src/protocol/message.rs");
+    let names: Vec<_> = source
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("(_) => \""))
+        .filter_map(|(_, rest)| Some(rest.strip_suffix("\",")?.to_owned()))
+        .collect();
+    assert!(names.len() > 20, "the table of names in message.rs was not found");
+    names
+}
+
+#[test]
+fn the_document_explains_every_message_and_every_field() {
+    let document = protocol();
+    let sections = sections(&document);
+    let mut missing = BTreeSet::new();
+    let section = |name: &str| {
+        let quoted = format!("`{name}`");
+        let own = sections.iter().find(|(heading, _)| heading.contains(&quoted));
+        own.map(|(_, section)| section)
+    };
+    for name in messages().iter().filter(|name| section(name).is_none()) {
+        missing.insert(format!("{name}: no heading of its own"));
+    }
+    for line in text("tests/golden/native.jsonl").lines() {
+        let line: Value = serde_json::from_str(line).expect("a golden line is JSON");
+        let name = line["type"].as_str().expect("a golden line has a type");
+        let Some(section) = section(name) else { continue };
+        let fields = line.as_object().expect("a golden line is an object").keys();
+        for field in fields.filter(|field| *field != "type") {
+            if !section.contains(&format!("`{field}`")) {
+                missing.insert(format!("{name}: nothing about `{field}`"));
+            }
+        }
+        if let Some(code) = line["code"].as_str()
+            && !document.contains(&format!("| `{code}` |"))
+        {
+            missing.insert(format!("{name}: nothing about the code `{code}`"));
+        }
+    }
+    assert!(missing.is_empty(), "docs/PROTOCOL.md is incomplete: {missing:#?}");
+}
+
+/// The rules that a text cites: M1 to O6 and the like.
+fn rules_cited(line: &str) -> Vec<&str> {
+    let is_rule = |word: &&str| {
+        let digits = word.strip_prefix(['M', 'O', 'G']).unwrap_or_default();
+        (1..=2).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit())
+    };
+    line.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(is_rule).collect()
+}
+
+/// The rows of the document's rule tables: number, and cells.
+fn rule_rows(document: &str) -> BTreeMap<String, Vec<String>> {
+    let rows = document.lines().filter(|line| line.starts_with("| **"));
+    rows.map(|row| {
+        let cells: Vec<_> =
+            row.trim_matches('|').split(" | ").map(|it| it.trim().to_owned()).collect();
+        (cells[0].trim_matches('*').to_owned(), cells)
+    })
+    .collect()
+}
+
+#[test]
+fn every_rule_that_is_cited_exists_and_every_rule_is_kept_and_checked_somewhere() {
+    let document = protocol();
+    let rows = rule_rows(&document);
+    let mut wrong = Violations::default();
+    for (path, text) in [sources("src"), sources("tests")].concat() {
+        for (number, line) in text.lines().enumerate() {
+            let is_comment = line.contains("//") || line.contains('"');
+            for rule in rules_cited(line).into_iter().filter(|_| is_comment) {
+                if !rows.contains_key(rule) {
+                    let what = format!("cites {rule}, which docs/PROTOCOL.md does not have");
+                    wrong.add(&path, number + 1, what);
+                }
+            }
+        }
+    }
+    let code: String =
+        [sources("src"), sources("tests")].concat().into_iter().map(|(_, text)| text).collect();
+    for (rule, cells) in &rows {
+        if cells.len() != 4 {
+            wrong.add("docs/PROTOCOL.md", 1, format!("{rule}: rule, text, kept by, checked by"));
+            continue;
+        }
+        for path in cells[2].split('`').skip(1).step_by(2) {
+            if !root().join("src").join(path).exists() {
+                wrong.add("docs/PROTOCOL.md", 1, format!("{rule}: there is no src/{path}"));
+            }
+        }
+        for test in cells[3].split('`').skip(1).step_by(2) {
+            if !code.contains(&format!("fn {test}(")) {
+                wrong.add("docs/PROTOCOL.md", 1, format!("{rule}: there is no test `{test}`"));
+            }
+        }
+    }
+    wrong.check();
+}
+
+/// The value of a product of whole numbers, as constants are written.
+fn product(text: &str) -> Option<u64> {
+    text.split('*').map(|factor| factor.trim().replace('_', "").parse::<u64>().ok()).product()
+}
+
+/// What a constant or default is in the code, in the document's words: a number, or a span.
+fn value_in(source: &str, name: &str) -> Option<String> {
+    let value = source.lines().find_map(|line| {
+        let (left, right) = line.split_once(" = ").or_else(|| line.split_once(": "))?;
+        let left = left.split(':').next()?;
+        let is_it = left.split_whitespace().last() == Some(name);
+        let right = right.trim_end_matches([',', ';']);
+        (is_it
+            && !right.starts_with("Duration,")
+            && right != "Duration"
+            && right != "usize"
+            && right != "u32")
+            .then(|| right.to_owned())
+    })?;
+    let unit =
+        |call: &str| value.strip_prefix(call).and_then(|rest| product(rest.strip_suffix(')')?));
+    unit("Duration::from_secs(")
+        .map(|secs| format!("{secs} s"))
+        .or_else(|| unit("Duration::from_millis(").map(|millis| format!("{millis} ms")))
+        .or_else(|| product(&value).map(|number| number.to_string()))
+}
+
+#[test]
+fn the_limits_in_the_document_are_those_of_the_code() {
+    let document = protocol();
+    let rows = document.lines().filter(|line| line.starts_with("| `") && line.ends_with(".rs` |"));
+    let mut count = 0;
+    let mut wrong = Violations::default();
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, value, .., path] = cells[..] else { continue };
+        let (name, path) = (name.trim_matches('`'), format!("src/{}", path.trim_matches('`')));
+        count += 1;
+        if !Path::new(&root().join(&path)).exists() {
+            wrong.add("docs/PROTOCOL.md", 1, format!("{name}: there is no {path}"));
+        } else if value_in(&text(&path), name).as_deref() != Some(value) {
+            let real = value_in(&text(&path), name);
+            wrong.add(&path, 1, format!("{name} is {real:?}; docs/PROTOCOL.md says {value:?}"));
+        }
+    }
+    assert!(count > 20, "the table of limits was not found");
+    wrong.check();
+}

@@ -1,0 +1,372 @@
+//! The messages behind `native.jsonl`, in the order of its lines: fixed keys, fixed times, and
+//! signatures that hold. Whoever adds a message or an optional field adds a case here.
+
+use std::time::Duration;
+
+use folkmoot::model::{
+    Endpoint, Incarnation, KeyPair, PublicKey, Rng, SeedId, SigningBytes, WallTime,
+};
+use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
+use folkmoot::protocol::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
+use folkmoot::protocol::membership::authority::{
+    ExplainReq, ExplainResp, LinkHint, MemberLine, NodeLine, PeerListReq, PeerListResp,
+    RegisterVote, SeedDeadVote, SeedDigest, SeedSyncReq, SeedSyncResp, TopologyReq, TopologyResp,
+};
+use folkmoot::protocol::membership::certificate::{
+    Admission, Confirmation, Finding, Leave, NeighborList, Proposal, ProposalKind, RegisterReq,
+    Removal, Subject, Vote,
+};
+use folkmoot::protocol::membership::registry::{Entry, Registry, Status};
+use folkmoot::protocol::message::{ErrorCode, ErrorReply, Message};
+use folkmoot::protocol::session::{self, Bye, Card, Intent, SeedKey, Session};
+use folkmoot::protocol::{Effect, Effects, LinkId, Ticket};
+use rand::SeedableRng as _;
+
+/// The moment at which all of this happens: that of the fixed texts in the documentation.
+pub const AT: WallTime = WallTime(1_734_567_890_123);
+
+/// The life of peer 6001 that is admitted and removed here.
+pub const LIFE: Incarnation = Incarnation(1_734_567_880_000);
+
+/// All lines of the golden file, each with what it shows.
+pub fn all() -> Vec<(&'static str, Message)> {
+    [handshake(), registration(), lists(), gossip(), liveness(), removal(), seeds(), questions()]
+        .concat()
+}
+
+/// Seed 1, 2 or 3 of the fleet.
+pub fn seed_keys(seed: u16) -> KeyPair {
+    KeyPair::from_secret([u8::try_from(seed).expect("small"); 32])
+}
+
+/// The peer that listens at `port`.
+pub fn peer_keys(port: u16) -> KeyPair {
+    KeyPair::from_secret([u8::try_from(port - 6000).expect("small") + 0x10; 32])
+}
+
+pub fn endpoint(port: u16) -> Endpoint {
+    Endpoint::new([127, 0, 0, 1].into(), port)
+}
+
+pub fn subject(port: u16) -> Subject {
+    Subject { endpoint: endpoint(port), incarnation: LIFE, key: peer_keys(port).public() }
+}
+
+fn votes(kind: ProposalKind, seeds: &[u16]) -> Vec<Vote> {
+    let proposal = Proposal { kind, subject: subject(6001) };
+    let vote = |&seed: &u16| Vote::sign(&proposal, SeedId(seed), AT, &seed_keys(seed));
+    seeds.iter().map(vote).collect()
+}
+
+pub fn admission() -> Admission {
+    let Subject { endpoint, incarnation, key } = subject(6001);
+    Admission { endpoint, incarnation, key, votes: votes(ProposalKind::Admit, &[1, 3]) }
+}
+
+fn confirmation(witness: u16, finding: Finding) -> Confirmation {
+    let about = (endpoint(6001), LIFE);
+    Confirmation::sign(about, finding, (endpoint(witness), &peer_keys(witness)), AT)
+}
+
+fn removed() -> Removal {
+    let Subject { endpoint, incarnation, key } = subject(6001);
+    Removal {
+        endpoint,
+        incarnation,
+        key,
+        votes: votes(ProposalKind::Remove, &[1, 2]),
+        confirmations: vec![
+            confirmation(6002, Finding::Refused),
+            confirmation(6003, Finding::Silent),
+        ],
+    }
+}
+
+fn peer_card(port: u16) -> Card {
+    let Subject { endpoint, incarnation, key } = subject(port);
+    Card {
+        seed: None,
+        endpoint,
+        incarnation,
+        key,
+        degree: 0,
+        neighbors: Vec::new(),
+        certificate: None,
+        seed_keys: Vec::new(),
+    }
+}
+
+fn member_card() -> Card {
+    Card {
+        degree: 2,
+        neighbors: vec![endpoint(6002), endpoint(6003)],
+        certificate: Some(admission()),
+        ..peer_card(6001)
+    }
+}
+
+fn seed_card(seed: u16) -> Card {
+    let known = |seed| SeedKey { seed: SeedId(seed), key: seed_keys(seed).public() };
+    Card {
+        seed: Some(SeedId(seed)),
+        endpoint: endpoint(5000 + seed),
+        incarnation: Incarnation(0),
+        key: seed_keys(seed).public(),
+        degree: 0,
+        neighbors: Vec::new(),
+        certificate: None,
+        seed_keys: vec![known(1), known(2)],
+    }
+}
+
+/// Two sessions shake hands; returns the lines that cross, in order.
+fn shake(intent: Intent, caller: (Card, KeyPair), called: (Card, KeyPair)) -> Vec<Message> {
+    let to = called.0.endpoint;
+    let session = |(card, keys): (Card, KeyPair), rng| {
+        Session::new(session::Config::default(), keys, card, Rng::seed_from_u64(rng))
+    };
+    let (mut caller, mut called) = (session(caller, 1), session(called, 2));
+    let link = LinkId(1);
+    let mut fx = Effects::default();
+    caller.call(to, intent, Duration::from_secs(1), &mut fx);
+    caller.on_dialed(Ticket(1), link, &mut fx);
+    called.on_accepted(link, to.ip(), &mut Effects::default());
+    let mut crossed = Vec::new();
+    loop {
+        for side in [&mut called, &mut caller] {
+            let sent = std::mem::take(&mut fx).drain().find_map(|effect| match effect {
+                Effect::Send { msg, .. } => Some(msg),
+                _ => None,
+            });
+            let Some(msg) = sent else { return crossed };
+            side.on_received(link, msg.clone(), &mut fx);
+            crossed.push(msg);
+        }
+    }
+}
+
+fn handshake() -> Vec<(&'static str, Message)> {
+    let newcomer = (peer_card(6001), peer_keys(6001));
+    let member = (member_card(), peer_keys(6001));
+    let other = (Card { degree: 4, ..peer_card(6002) }, peer_keys(6002));
+    let (one, two) = ((seed_card(1), seed_keys(1)), (seed_card(2), seed_keys(2)));
+    let mut lines = Vec::new();
+    for (what, intent, caller, called) in [
+        ("a newcomer calls a seed", Intent::Link, newcomer, one.clone()),
+        ("a member calls another peer on an errand", Intent::Errand, member.clone(), other),
+        ("a seed probes a member", Intent::Probe, two, member),
+    ] {
+        lines.extend(shake(intent, caller, called).into_iter().map(|msg| (what, msg)));
+    }
+    lines.push(("a link ends on purpose", Bye { reason: "leaving".to_owned() }.into()));
+    let codes = [
+        (ErrorCode::Malformed, "missing field `nonce`"),
+        (ErrorCode::NotAllowed, "REGISTER_REQ needs a handshake first: say HELLO"),
+        (ErrorCode::Handshake, "version 2 is not spoken here, 1 is"),
+        (ErrorCode::EndpointTaken, "127.0.0.1:5001 is a seed's address"),
+        (ErrorCode::Invalid, "no certificate: 1 valid votes of 2 needed (0 of unknown seeds)"),
+        (ErrorCode::Busy, "more than 1000 requests a second from one address"),
+        (ErrorCode::Rejected, "seed 1: nobody listens at 127.0.0.1:6001"),
+        (ErrorCode::Removed, "this life has ended; register above incarnation 1734567880000"),
+        (ErrorCode::WrongRole, "a seed takes no part in GOSSIP_MSG"),
+    ];
+    lines.extend(codes.map(|(code, why)| ("a refusal", ErrorReply::new(code, why).into())));
+    lines
+}
+
+fn registration() -> Vec<(&'static str, Message)> {
+    let request = RegisterReq::sign(subject(6001), &peer_keys(6001));
+    let Subject { endpoint, incarnation, key } = subject(6001);
+    let yes = RegisterVote {
+        endpoint,
+        incarnation,
+        key,
+        request: request.signature,
+        seed: SeedId(1),
+        yes: true,
+        at: AT,
+        signature: Some(votes(ProposalKind::Admit, &[1])[0].signature),
+        reason: "it answered when dialed back".to_owned(),
+    };
+    let no = RegisterVote {
+        seed: SeedId(2),
+        yes: false,
+        signature: None,
+        reason: "nobody listens at 127.0.0.1:6001".to_owned(),
+        ..yes.clone()
+    };
+    vec![
+        ("a request to be admitted", request.into()),
+        ("a yes, signed", yes.into()),
+        ("a no, unsigned", no.into()),
+        ("the proof of an admission", admission().into()),
+    ]
+}
+
+fn lists() -> Vec<(&'static str, Message)> {
+    let line = |port, status| MemberLine {
+        endpoint: endpoint(port),
+        incarnation: LIFE,
+        status,
+        since: AT,
+        degree: 3,
+    };
+    let v6 = Endpoint::new("2001:db8::7".parse().expect("an address"), 6001);
+    let members = vec![
+        line(6001, Status::Alive),
+        line(6002, Status::Removed),
+        line(6003, Status::Left),
+        MemberLine { endpoint: v6, ..line(6001, Status::Alive) },
+    ];
+    let after = Some(endpoint(6003));
+    vec![
+        ("the first page, please", PeerListReq::default().into()),
+        ("the next page, with the ended ones", PeerListReq { after, ended: true }.into()),
+        ("a page", PeerListResp { seed: SeedId(1), members, more: true }.into()),
+        (
+            "an empty page",
+            PeerListResp { seed: SeedId(1), members: Vec::new(), more: false }.into(),
+        ),
+    ]
+}
+
+fn gossip_msg() -> GossipMsg {
+    GossipMsg {
+        text: gossip::fixed_text(AT, endpoint(6001), 5),
+        origin: endpoint(6001),
+        incarnation: LIFE,
+        number: 5,
+        hops: 2,
+        age_ms: 40,
+    }
+}
+
+/// The statement whose SHA-256 is a gossip message's identity.
+pub fn gossip_statement(msg: &GossipMsg) -> SigningBytes {
+    SigningBytes::new("folkmoot/gossip/1")
+        .endpoint(msg.origin)
+        .incarnation(msg.incarnation)
+        .number(u64::from(msg.number))
+        .text(&msg.text)
+}
+
+fn gossip() -> Vec<(&'static str, Message)> {
+    let ids = |numbers: &[u32]| -> String {
+        let msg = |number: &u32| GossipMsg { number: *number, ..gossip_msg() };
+        numbers.iter().map(|it| hex::encode(&gossip_statement(&msg(it)).sha256()[..8])).collect()
+    };
+    vec![
+        ("a gossip message", gossip_msg().into()),
+        ("nothing was seen yet", GossipDigest { ids: ids(&[]) }.into()),
+        ("two messages were seen", GossipDigest { ids: ids(&[5, 6]) }.into()),
+    ]
+}
+
+fn liveness() -> Vec<(&'static str, Message)> {
+    let Subject { endpoint: suspect, incarnation, key } = subject(6001);
+    let named = vec![endpoint(6002), endpoint(6003)];
+    let list = NeighborList::sign(&subject(6001), 7, named, &peer_keys(6001));
+    let report = DeadReport {
+        text: liveness::fixed_text(suspect, AT, endpoint(6002)),
+        endpoint: suspect,
+        incarnation,
+        reporter: endpoint(6002),
+        at: AT,
+        confirmations: removed().confirmations,
+    };
+    vec![
+        ("are you there?", Ping { nonce: 41 }.into()),
+        ("I am", Pong { nonce: u64::MAX }.into()),
+        ("a member names its neighbors", list.into()),
+        ("probe it, please", SuspectReq { endpoint: suspect, incarnation, key }.into()),
+        ("nobody listens there", confirmation(6002, Finding::Refused).into()),
+        ("nothing answers there", confirmation(6003, Finding::Silent).into()),
+        ("somebody else answers there", confirmation(6004, Finding::Replaced).into()),
+        ("it answers", confirmation(6005, Finding::Alive).into()),
+        ("a majority found it dead", report.into()),
+    ]
+}
+
+fn removal() -> Vec<(&'static str, Message)> {
+    let Subject { endpoint, incarnation, key } = subject(6001);
+    let yes = SeedDeadVote {
+        endpoint,
+        incarnation,
+        key,
+        seed: SeedId(1),
+        yes: true,
+        at: AT,
+        signature: Some(removed().votes[0].signature),
+        reason: "my own probe: no answer; 2 of 2 needed witnesses".to_owned(),
+        confirmations: removed().confirmations,
+    };
+    let no = SeedDeadVote {
+        seed: SeedId(3),
+        yes: false,
+        signature: None,
+        reason: "it answered my own probe".to_owned(),
+        confirmations: Vec::new(),
+        ..yes.clone()
+    };
+    vec![
+        ("a yes to a removal, signed", yes.into()),
+        ("a no to a removal, unsigned", no.into()),
+        ("the proof of a removal", removed().into()),
+        ("a goodbye", Leave::sign(subject(6001), AT, &peer_keys(6001)).into()),
+    ]
+}
+
+/// One life with all its proofs.
+fn entry() -> Entry {
+    Entry {
+        subject: subject(6001),
+        admission: Some(admission()),
+        removal: Some(removed()),
+        leave: Some(Leave::sign(subject(6001), AT, &peer_keys(6001))),
+    }
+}
+
+fn seeds() -> Vec<(&'static str, Message)> {
+    let mut registry = Registry::default();
+    registry.merge(Entry::admitted(admission()));
+    let digest = SeedDigest {
+        entries: 1,
+        buckets: registry.buckets().iter().map(|it| format!("{it:016x}")).collect(),
+        answer: true,
+    };
+    let entries = vec![entry(), Entry::admitted(admission())];
+    vec![
+        ("the state of a registry", digest.into()),
+        ("send me three buckets", SeedSyncReq { buckets: [0, 17, 63].into() }.into()),
+        ("entries with their proofs", SeedSyncResp { entries, last: false }.into()),
+        ("no more entries", SeedSyncResp { entries: Vec::new(), last: true }.into()),
+        ("link to the largest part", LinkHint { endpoint: endpoint(6004) }.into()),
+    ]
+}
+
+fn questions() -> Vec<(&'static str, Message)> {
+    let open = vec!["removal of incarnation 1734567880000 is being voted on".to_owned()];
+    let answer = ExplainResp {
+        seed: SeedId(1),
+        endpoint: endpoint(6001),
+        lives: vec![Entry::removed(removed())],
+        open,
+    };
+    let node = NodeLine { endpoint: endpoint(6001), neighbors: vec![endpoint(6002)] };
+    let after = Some(endpoint(6001));
+    vec![
+        ("why is it out?", ExplainReq { endpoint: endpoint(6001) }.into()),
+        ("its certificates", answer.into()),
+        ("the first page of the overlay", TopologyReq::default().into()),
+        ("the next page of the overlay", TopologyReq { after }.into()),
+        (
+            "a page of the overlay",
+            TopologyResp { seed: SeedId(1), nodes: vec![node], more: false }.into(),
+        ),
+    ]
+}
+
+/// The key of a witness or reporter, by its endpoint.
+pub fn key_at(endpoint: Endpoint) -> PublicKey {
+    peer_keys(endpoint.port()).public()
+}
