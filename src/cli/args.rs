@@ -122,9 +122,6 @@ pub struct NodeArgs {
     /// The file to append the log to, beside the console; several nodes may share it
     #[arg(long, value_name = "FILE", default_value = "outputfile.txt")]
     pub output: PathBuf,
-    /// End when standard input does: for programs that start nodes and must not leave any behind
-    #[arg(long, hide = true)]
-    pub until_stdin_closes: bool,
     /// How log lines look
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -134,6 +131,9 @@ pub struct NodeArgs {
     /// How many yes votes decide: floor(n/2)+1, or enough to bear lying seeds
     #[arg(long, value_name = "RULE", value_enum, default_value_t)]
     pub quorum: QuorumArg,
+    /// Stop, as at Ctrl-C, when standard input ends; for programs that start nodes
+    #[arg(long, hide = true)]
+    pub until_stdin_closes: bool,
     /// The limits of connections.
     #[command(flatten)]
     pub connections: ConnectionArgs,
@@ -150,6 +150,9 @@ pub struct ConnectionArgs {
     #[arg(long, value_name = "TIME",
         default_value_t = Span(session::Config::default().handshake_timeout))]
     pub handshake_timeout: Span,
+    /// How often a silent connection is asked for a sign of life; after four rounds it is closed
+    #[arg(long, value_name = "TIME", default_value_t = Span(session::Config::default().keep_alive))]
+    pub keep_alive: Span,
     /// How long writing to a connection may take before it is closed
     #[arg(long, value_name = "TIME", default_value_t = Span(Limits::default().write_timeout))]
     pub write_timeout: Span,
@@ -336,6 +339,7 @@ pub struct TopologyArgs {
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
     /// The IP:PORT to explain
+    #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
     pub endpoint: Endpoint,
     /// Whom to ask.
     #[command(flatten)]
@@ -343,6 +347,10 @@ pub struct ExplainArgs {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
+    text.parse().map_err(|_| "an endpoint is IP:PORT, for example 127.0.0.1:6003 or [::1]:6003")
 }
 
 /// `peer status`.

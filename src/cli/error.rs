@@ -85,6 +85,9 @@ impl fmt::Display for CliError {
             Self::Usage(text) | Self::Failed(text) => f.write_str(text),
             Self::Config(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
+            Self::Files(error @ FilesError::Io { .. }) => {
+                write!(f, "{error}; make it usable, or name another directory with --data")
+            }
             Self::Files(error) => error.fmt(f),
             Self::Journal(error) => error.fmt(f),
             Self::Output { path, source } => write!(

@@ -20,8 +20,6 @@ pub struct NodeSettings {
     pub ip: IpAddr,
     /// See `ip`.
     pub port: u16,
-    /// Whether the node ends when its standard input does.
-    pub until_stdin_closes: bool,
     /// The file the seeds were read from, for messages.
     pub config: PathBuf,
     /// The seeds, in the order of the file.
@@ -32,6 +30,8 @@ pub struct NodeSettings {
     pub data: PathBuf,
     /// How and where it logs.
     pub log: LogSettings,
+    /// Whether the end of standard input ends the node.
+    pub until_stdin_closes: bool,
     /// The bounds of the driver.
     pub limits: Limits,
 }
@@ -210,17 +210,18 @@ fn node_settings(
     (ip, port): (IpAddr, u16),
     seeds: Vec<SeedAddress>,
 ) -> NodeSettings {
-    let NodeArgs { config, data, output, log_format, log_level, quorum, connections, .. } = args;
-    let log = LogSettings { output: output.clone(), format: *log_format, level: *log_level };
+    let connections = &args.connections;
+    let log =
+        LogSettings { output: args.output.clone(), format: args.log_format, level: args.log_level };
     NodeSettings {
         ip,
         port,
-        until_stdin_closes: args.until_stdin_closes,
-        config: config.clone(),
+        config: args.config.clone(),
         seeds,
-        rule: (*quorum).into(),
-        data: data.clone(),
+        rule: args.quorum.into(),
+        data: args.data.clone(),
         log,
+        until_stdin_closes: args.until_stdin_closes,
         limits: Limits {
             handshake_timeout: connections.opening_timeout.0,
             write_timeout: connections.write_timeout.0,
@@ -231,11 +232,11 @@ fn node_settings(
     }
 }
 
-fn session_config(args: &ConnectionArgs) -> session::Config {
+const fn session_config(args: &ConnectionArgs) -> session::Config {
     session::Config {
         handshake_timeout: args.handshake_timeout.0,
+        keep_alive: args.keep_alive.0,
         unproven_max: args.unproven_max,
-        ..session::Config::default()
     }
 }
 
@@ -306,7 +307,7 @@ mod tests {
             Self(dir)
         }
 
-        fn words<'a>(&self, line: &'a str) -> Vec<String> {
+        fn words(&self, line: &str) -> Vec<String> {
             let config = self.0.path().join("config.txt").display().to_string();
             let typed = line.split_whitespace().map(str::to_owned);
             typed.chain(["--config".to_owned(), config]).collect()

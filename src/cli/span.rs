@@ -76,8 +76,11 @@ impl fmt::Display for Span {
     /// In the largest unit that leaves no fraction.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = whole_millis(self.0);
+        if millis == 0 {
+            return f.write_str("0s");
+        }
         let (name, scale) =
-            UNITS.iter().find(|(_, scale)| millis % scale == 0).unwrap_or(&("ms", 1));
+            UNITS.iter().find(|(_, scale)| millis.is_multiple_of(*scale)).unwrap_or(&("ms", 1));
         write!(f, "{}{name}", millis / scale)
     }
 }
@@ -102,6 +105,7 @@ mod tests {
         assert_eq!(Span(Duration::from_millis(1_500)).to_string(), "1500ms");
         assert_eq!(Span(Duration::from_secs(90)).to_string(), "90s");
         assert_eq!(Span(Duration::from_secs(7_200)).to_string(), "2h");
+        assert_eq!(Span(Duration::ZERO).to_string(), "0s");
     }
 
     #[test]

@@ -130,13 +130,15 @@ impl Prober {
     pub fn on_failed(&mut self, to: Endpoint, error: &CallError, fx: &mut Fx) {
         let Some(burst) = self.under_way.get(&to) else { return };
         match error {
-            CallError::Dial(DialError::Refused) if burst.left > 0 => {
+            // Quick failures of a process that is ending or starting: none of them counts alone.
+            CallError::Dial(DialError::Refused) | CallError::Closed if burst.left > 0 => {
                 fx.set_timer(Timer(to), self.config.pause);
             }
             CallError::Dial(DialError::Refused) => self.finish(to, Outcome::Refused, fx),
             CallError::Dial(DialError::Busy) => self.finish(to, Outcome::Inconclusive, fx),
             CallError::Dial(DialError::TimedOut | DialError::Unreachable)
             | CallError::Silent
+            | CallError::Closed
             | CallError::Rejected(_)
             | CallError::BadProof => self.finish(to, Outcome::Silent, fx),
         }

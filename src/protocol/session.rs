@@ -247,7 +247,9 @@ pub enum CallError {
     Dial(DialError),
     /// A connection, but no valid answer in time.
     Silent,
-    /// The other side hung up or refused.
+    /// The other side closed the connection before it answered, as a dying process does.
+    Closed,
+    /// The other side refused.
     Rejected(String),
     /// The answer did not prove what it claimed.
     BadProof,
@@ -259,6 +261,7 @@ impl CallError {
         match self {
             Self::Dial(error) => error.as_str().to_owned(),
             Self::Silent => "connected, but no answer in time".to_owned(),
+            Self::Closed => "connected, but hung up on".to_owned(),
             Self::Rejected(reason) => format!("refused: {reason}"),
             Self::BadProof => "the answer did not prove its key".to_owned(),
         }
@@ -733,7 +736,9 @@ impl Session {
         match entry.stage {
             Stage::Fresh | Stage::Challenged { .. } | Stage::Probed => {}
             Stage::Calling { to, intent, .. } => {
-                fx.emit(Event::Failed { to, intent, error: CallError::Silent });
+                // Hung up by this side: its patience was over.
+                let error = if is_agreed { CallError::Silent } else { CallError::Closed };
+                fx.emit(Event::Failed { to, intent, error });
             }
             Stage::Open { card, .. } => {
                 fx.emit(Event::Closed { link, card, is_agreed, reason: reason.to_owned() });

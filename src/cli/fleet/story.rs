@@ -22,7 +22,7 @@ pub struct Happening {
     pub ts: String,
     /// When, in milliseconds since the Unix epoch.
     pub ts_ms: u64,
-    /// `INFO`, `WARN`, `ERROR` or `DEBUG`.
+    /// `info`, `warn`, `error` or `debug`.
     pub level: String,
     /// `seed` or `peer`.
     pub role: String,
@@ -60,7 +60,8 @@ impl Happening {
 
     /// The line as a log in text has it.
     pub fn line(&self) -> String {
-        let Self { ts, level, role, node, message, .. } = self;
+        let Self { ts, role, node, message, .. } = self;
+        let level = self.level.to_uppercase();
         format!("{ts} {level:<5} {role} {node} {message}")
     }
 }

@@ -52,14 +52,16 @@ impl Client {
     pub(super) fn ask<R>(
         &mut self,
         question: impl Into<Message>,
-        pick: impl FnOnce(Message) -> Result<R, Message>,
+        pick: impl FnOnce(Message) -> Option<R>,
     ) -> Result<R, String> {
         let line = encode(&question.into());
         self.stream.write_all(&line).map_err(|error| io_text(&error, self.timeout))?;
         match self.reader.read() {
             Ok(Some(Message::Error(error))) => Err(format!("it refused: {}", error.reason)),
-            Ok(Some(answer)) => pick(answer)
-                .map_err(|other| format!("it answered with {}; is it a seed?", other.name())),
+            Ok(Some(answer)) => {
+                let name = answer.name();
+                pick(answer).ok_or_else(|| format!("it answered with {name}; is it a seed?"))
+            }
             Ok(None) => Err("it closed the connection without an answer".to_owned()),
             Err(ReadError::Io(error)) => Err(io_text(&error, self.timeout)),
             Err(
@@ -101,10 +103,13 @@ impl Client {
 }
 
 fn io_text(error: &io::Error, timeout: Span) -> String {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("no answer within {timeout}"),
-        ErrorKind::ConnectionRefused => "connection refused; nobody listens there".to_owned(),
-        _ => error.to_string(),
+    let kind = error.kind();
+    if matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+        format!("no answer within {timeout}")
+    } else if kind == ErrorKind::ConnectionRefused {
+        "nobody listens there".to_owned()
+    } else {
+        error.to_string()
     }
 }
 
@@ -141,9 +146,8 @@ mod tests {
 
     fn ask(endpoint: Endpoint) -> Result<PeerListResp, String> {
         let mut client = Client::connect(endpoint, Span(Duration::from_secs(20)))?;
-        client.ask(PeerListReq::default(), |answer| match answer {
-            Message::PeerListResp(list) => Ok(list),
-            other => Err(other),
+        client.ask(PeerListReq::default(), |answer| {
+            if let Message::PeerListResp(list) = answer { Some(list) } else { None }
         })
     }
 
@@ -163,7 +167,7 @@ mod tests {
     fn nobody_there_is_told_plainly() {
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let text = ask(Endpoint::from(gone)).unwrap_err();
-        assert!(text.starts_with("connection refused"), "{text}");
+        assert!(text.starts_with("nobody listens"), "{text}");
     }
 
     #[test]

@@ -21,9 +21,8 @@ use crate::protocol::message::Message;
 pub fn explain(args: &ExplainArgs) -> Result<(), CliError> {
     let endpoint = args.endpoint;
     let (_, answer) = ask_first(&args.ask, |client| {
-        client.ask(ExplainReq { endpoint }, |answer| match answer {
-            Message::ExplainResp(answer) => Ok(answer),
-            other => Err(other),
+        client.ask(ExplainReq { endpoint }, |answer| {
+            if let Message::ExplainResp(answer) = answer { Some(answer) } else { None }
         })
     })?;
     if args.json {

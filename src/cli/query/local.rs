@@ -1,7 +1,7 @@
 //! `peer status` and `peer leave`: nodes of this machine, found by their data directories.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -91,8 +91,13 @@ fn ask_at(data: &Path, port: u16, ask: &str) -> Result<(PathBuf, Map<String, Val
 
 fn ask_in(dir: &Path, ask: &str) -> Result<Map<String, Value>, String> {
     let request = format!(r#"{{"ask":"{ask}"}}"#);
-    let answer = control::ask(&control_path(dir), &request, ANSWER_TIMEOUT)
-        .map_err(|error| error.to_string())?;
+    let answer = control::ask(&control_path(dir), &request, ANSWER_TIMEOUT).map_err(|error| {
+        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+            format!("the node of {} does not run; start it first", dir.display())
+        } else {
+            error.to_string()
+        }
+    })?;
     match serde_json::from_str(&answer) {
         Ok(Value::Object(mut answer)) => match answer.remove("error") {
             None => Ok(answer),
@@ -168,9 +173,10 @@ fn status_text(status: &Map<String, Value>, is_terminal: bool) -> String {
     let mut table = table(["FIELD", "VALUE"], is_terminal);
     for (name, value) in known.chain(others) {
         let shown = if is_terminal { "\n" } else { " " };
-        table.add_row([name.replace('_', " "), escape_lines(&value_text(name, value, shown))]);
+        let label = name.strip_suffix("_ms").unwrap_or(name).replace('_', " ");
+        table.add_row([label, escape_lines(&value_text(name, value, shown))]);
     }
-    table_text(&table)
+    table_text(table, is_terminal)
 }
 
 /// Escapes all but the line breaks that were put in here.
@@ -192,10 +198,17 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
         },
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::Array(items) => {
-            let items: Vec<_> = items.iter().map(|item| value_text("", item, " ")).collect();
+            let items: Vec<_> = items.iter().map(|item| value_text(name, item, " ")).collect();
             items.join(separator)
         }
         Value::Object(fields) if fields.is_empty() => "none".to_owned(),
+        Value::Object(link) if name == "links" => {
+            let text = |field| value_text("", link.get(field).unwrap_or(&Value::Null), " ");
+            match text("standing").as_str() {
+                "member" => format!("{} (member, degree {})", text("endpoint"), text("degree")),
+                standing => format!("{} ({standing})", text("endpoint")),
+            }
+        }
         Value::Object(fields) => {
             let mut parts = Vec::new();
             for (key, value) in fields {
@@ -203,7 +216,6 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
                 match (name, value.as_u64()) {
                     ("neighbors", Some(micros)) => _ = write!(part, " ({micros} µs)"),
                     ("neighbors", None) => {}
-                    ("", _) => _ = write!(part, "={}", value_text("", value, " ")),
                     (_, _) => _ = write!(part, ": {}", value_text("", value, " ")),
                 }
                 parts.push(part);
@@ -240,7 +252,7 @@ mod tests {
             &["member", "since", "-"],
             &["neighbors", "127.0.0.1:6002", "(250", "µs)", "127.0.0.1:6003"],
             &["suspects", "none"],
-            &["uptime", "ms", "90s"],
+            &["uptime", "90s"],
             &["pid", "7"],
             &["refused", "forged:", "3"],
         ];

@@ -1,9 +1,10 @@
 //! `peer members`: who is in.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use super::client::{Client, Page};
-use super::{ask_first, print, table, table_text};
+use super::{QueryError, ask_first, ask_one, print, table, table_text};
 use crate::cli::CliError;
 use crate::cli::args::MembersArgs;
 use crate::cli::report::counted;
@@ -24,11 +25,18 @@ pub fn members(args: &MembersArgs) -> Result<(), CliError> {
     }
 }
 
-pub(super) fn fetch(client: &mut Client, ended: bool) -> Result<Vec<MemberLine>, String> {
+/// The members, as the seed at `endpoint` sees them.
+///
+/// # Errors
+/// When it does not answer, or takes longer than `timeout` to connect or for a page.
+pub fn fetch_members(endpoint: Endpoint, timeout: Duration) -> Result<Vec<MemberLine>, QueryError> {
+    ask_one(endpoint, timeout, |client| fetch(client, false))
+}
+
+fn fetch(client: &mut Client, ended: bool) -> Result<Vec<MemberLine>, String> {
     client.fetch_all(|client, after| {
-        let list = client.ask(PeerListReq { after, ended }, |answer| match answer {
-            Message::PeerListResp(list) => Ok(list),
-            other => Err(other),
+        let list = client.ask(PeerListReq { after, ended }, |answer| {
+            if let Message::PeerListResp(list) = answer { Some(list) } else { None }
         })?;
         let next = list.members.last().filter(|_| list.more).map(|last| last.endpoint);
         Ok(Page { items: list.members, next })
@@ -57,7 +65,7 @@ fn text(seed: Endpoint, members: &[MemberLine], is_terminal: bool) -> String {
             degree.to_string(),
         ]);
     }
-    let mut text = table_text(&table);
+    let mut text = table_text(table, is_terminal);
     if is_terminal {
         text.push_str(&format!("{}, as {seed} knows them\n", counted(members.len(), "peer")));
     }

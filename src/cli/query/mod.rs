@@ -13,8 +13,8 @@ mod topology;
 
 pub use explain::explain;
 pub use local::{leave, status};
-pub use members::members;
-pub use topology::topology;
+pub use members::{fetch_members, members};
+pub use topology::{fetch_topology, topology};
 
 use std::error::Error;
 use std::fmt;
@@ -30,7 +30,6 @@ use super::config;
 use super::log::escape;
 use super::span::Span;
 use crate::model::{Endpoint, SeedId};
-use crate::protocol::membership::authority::{MemberLine, NodeLine};
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,26 +100,6 @@ fn candidates(args: &AskArgs) -> Result<Vec<(String, Endpoint)>, CliError> {
     }
 }
 
-/// All members, as the seed at `endpoint` lists them.
-///
-/// # Errors
-/// Why there is no answer, in words.
-pub fn fetch_members(endpoint: Endpoint, timeout: Duration) -> Result<Vec<MemberLine>, QueryError> {
-    let fetched =
-        Client::connect(endpoint, Span(timeout)).and_then(|mut it| members::fetch(&mut it, false));
-    fetched.map_err(|why| QueryError::NoAnswer { tried: vec![(endpoint.to_string(), why)] })
-}
-
-/// The neighbors of all members, as the seed at `endpoint` knows them.
-///
-/// # Errors
-/// Why there is no answer, in words.
-pub fn fetch_topology(endpoint: Endpoint, timeout: Duration) -> Result<Vec<NodeLine>, QueryError> {
-    let fetched =
-        Client::connect(endpoint, Span(timeout)).and_then(|mut it| topology::fetch(&mut it));
-    fetched.map_err(|why| QueryError::NoAnswer { tried: vec![(endpoint.to_string(), why)] })
-}
-
 /// Puts a question to the first seed that answers it.
 fn ask_first<R>(
     args: &AskArgs,
@@ -138,10 +117,28 @@ fn ask_first<R>(
     Err(QueryError::NoAnswer { tried }.into())
 }
 
-/// Writes an answer to standard output.
-pub(super) fn print(text: &str) -> Result<(), CliError> {
+/// Puts a question to one node.
+fn ask_one<R>(
+    endpoint: Endpoint,
+    timeout: Duration,
+    question: impl FnOnce(&mut Client) -> Result<R, String>,
+) -> Result<R, QueryError> {
+    let answer =
+        Client::connect(endpoint, Span(timeout)).and_then(|mut client| question(&mut client));
+    answer.map_err(|why| QueryError::NoAnswer { tried: vec![(endpoint.to_string(), why)] })
+}
+
+/// Writes `text` to standard output, and ends its last line if it has not ended.
+///
+/// # Errors
+/// When standard output takes no more.
+pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let written = out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.write_all(end.as_bytes()))
+        .and_then(|()| out.flush());
     written.map_err(|source| CliError::System { action: "write the answer", source })
 }
 
@@ -160,7 +157,12 @@ fn table<const N: usize>(header: [&str; N], is_terminal: bool) -> Table {
 }
 
 /// The table's text, without blanks at the ends of lines.
-fn table_text(table: &Table) -> String {
+fn table_text(mut table: Table, is_terminal: bool) -> String {
+    if !is_terminal {
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+    }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
@@ -172,7 +174,7 @@ mod tests {
         AskArgs {
             at: at.map(str::to_owned),
             config: config.into(),
-            timeout: Span(std::time::Duration::from_secs(1)),
+            timeout: Span(Duration::from_secs(1)),
         }
     }
 
@@ -199,9 +201,10 @@ mod tests {
 
     #[test]
     fn nobody_in_reach_is_told_with_everybody_who_was_tried() {
-        let tried = vec![("seed 1 at 127.0.0.1:5001".to_owned(), "connection refused".to_owned())];
+        let tried =
+            vec![("seed 1 at 127.0.0.1:5001".to_owned(), "nobody listens there".to_owned())];
         let text = QueryError::NoAnswer { tried }.to_string();
-        assert!(text.contains("seed 1 at 127.0.0.1:5001: connection refused"), "{text}");
+        assert!(text.contains("seed 1 at 127.0.0.1:5001: nobody listens there"), "{text}");
         assert!(text.contains("--at"), "{text}");
     }
 }

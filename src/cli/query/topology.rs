@@ -1,12 +1,15 @@
 //! `peer topology`: who is linked with whom.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::client::{Client, Page};
 use super::graph::Graph;
-use super::{ask_first, print};
+use super::{QueryError, ask_first, ask_one, print};
 use crate::cli::CliError;
 use crate::cli::args::TopologyArgs;
+use crate::model::Endpoint;
 use crate::protocol::membership::authority::{NodeLine, TopologyReq};
 use crate::protocol::message::Message;
 
@@ -25,11 +28,18 @@ pub fn topology(args: &TopologyArgs) -> Result<(), CliError> {
     }
 }
 
-pub(super) fn fetch(client: &mut Client) -> Result<Vec<NodeLine>, String> {
+/// The neighbors of each member, as the seed at `endpoint` was told.
+///
+/// # Errors
+/// When it does not answer, or takes longer than `timeout` to connect or for a page.
+pub fn fetch_topology(endpoint: Endpoint, timeout: Duration) -> Result<Vec<NodeLine>, QueryError> {
+    ask_one(endpoint, timeout, fetch)
+}
+
+fn fetch(client: &mut Client) -> Result<Vec<NodeLine>, String> {
     client.fetch_all(|client, after| {
-        let page = client.ask(TopologyReq { after }, |answer| match answer {
-            Message::TopologyResp(page) => Ok(page),
-            other => Err(other),
+        let page = client.ask(TopologyReq { after }, |answer| {
+            if let Message::TopologyResp(page) = answer { Some(page) } else { None }
         })?;
         let next = page.nodes.last().filter(|_| page.more).map(|last| last.endpoint);
         Ok(Page { items: page.nodes, next })

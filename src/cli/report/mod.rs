@@ -12,7 +12,7 @@ mod peer;
 mod seed;
 
 pub use peer::PeerReport;
-pub use seed::seed_lines;
+pub use seed::SeedReport;
 
 use std::fmt::Write as _;
 

@@ -121,10 +121,10 @@ impl PeerReport {
             return Vec::new();
         }
         let mut lines = vec![list_line("peer_list", &format!("peer list of seed {seed}"), &list)];
-        self.lists.insert(seed, list);
+        let is_first = self.lists.insert(seed, list).is_none();
         let seeds: Vec<_> = self.lists.keys().copied().collect();
         let union: BTreeSet<_> = self.lists.values().flatten().copied().collect();
-        if self.union != union {
+        if is_first || self.union != union {
             let whose = format!("union of the peer lists of {}", seeds_text(&seeds));
             lines.push(list_line("peer_list_union", &whose, &union));
             self.union = union;
@@ -449,7 +449,8 @@ mod tests {
         assert_eq!(list(1, &[6001, 6002]), [""; 0]);
         let of_both = list(3, &[6001, 6003]);
         assert!(of_both[1].contains("seeds 1 and 3: 3 peers"), "{of_both:?}");
-        assert_eq!(list(2, &[6001]).len(), 1, "the union stays the same");
+        assert_eq!(list(2, &[6001]).len(), 2, "a union of more lists");
+        assert_eq!(list(2, &[6002]).len(), 1, "the union stays the same");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A seed's story: who asks, who votes how and why, what came of it.
 
+use std::collections::VecDeque;
+
 use ::log::Level;
 use serde_json::json;
 
@@ -8,14 +10,41 @@ use super::{
     seeds_text, voters, yes_no,
 };
 use crate::cli::log::Line;
-use crate::model::SeedId;
+use crate::model::{Endpoint, SeedId};
 use crate::node::seed_kind::Event;
 use crate::protocol::membership::authority;
 use crate::protocol::membership::certificate::{Admission, Proposal, ProposalKind};
 use crate::protocol::message::Standing;
 
-/// The lines that tell `event`, in order.
-pub fn seed_lines(event: &Event) -> Vec<Line> {
+/// Death reports that are remembered, so that one report is told once although several seeds pass
+/// it on; far more than come within the seconds that a removal takes.
+const REPORTS_MAX: usize = 1_024;
+
+/// Tells a seed's events; remembers what was told, so that nothing is told twice.
+#[derive(Debug, Default)]
+pub struct SeedReport {
+    /// Reporter and text of the latest death reports, the latest last.
+    reports: VecDeque<(Endpoint, String)>,
+}
+
+impl SeedReport {
+    /// The lines that tell `event`, in order.
+    pub fn lines(&mut self, event: &Event) -> Vec<Line> {
+        if let Event::Authority(authority::Event::Reported { reporter, text, .. }) = event {
+            let report = (*reporter, text.clone());
+            if self.reports.contains(&report) {
+                return Vec::new();
+            }
+            if self.reports.len() >= REPORTS_MAX {
+                self.reports.pop_front();
+            }
+            self.reports.push_back(report);
+        }
+        lines(event)
+    }
+}
+
+fn lines(event: &Event) -> Vec<Line> {
     match event {
         Event::Started { seed, key, members, seeds, needed } => {
             let message = format!(
@@ -177,7 +206,7 @@ fn quorum(reached: bool, connected: usize, needed: usize) -> Line {
 mod tests {
     use super::*;
     use crate::model::WallTime;
-    use crate::model::{Endpoint, Incarnation, KeyPair, PublicKey};
+    use crate::model::{Incarnation, KeyPair, PublicKey};
     use crate::protocol::liveness;
     use crate::protocol::membership::certificate::{Subject, Vote};
 
@@ -191,7 +220,7 @@ mod tests {
     }
 
     fn messages(event: authority::Event) -> Vec<String> {
-        let lines = seed_lines(&Event::Authority(event));
+        let lines = lines(&Event::Authority(event));
         lines
             .into_iter()
             .map(|line| format!("{} {} {}", line.level, line.event, line.message))
@@ -215,6 +244,24 @@ mod tests {
                 "INFO reported 127.0.0.1:6001 reports 127.0.0.1:6003 (incarnation 7) dead, with 2 \
                  signed findings",
             ]
+        );
+    }
+
+    #[test]
+    fn a_report_that_several_seeds_pass_on_is_told_once() {
+        let mut report = SeedReport::default();
+        let mut told = |reporter, text: &str| {
+            let event = authority::Event::Reported {
+                subject: subject(),
+                reporter: endpoint(reporter),
+                text: text.to_owned(),
+                confirmations: 2,
+            };
+            report.lines(&Event::Authority(event)).len()
+        };
+        assert_eq!(
+            [told(6001, "a"), told(6001, "a"), told(6002, "a"), told(6001, "b")],
+            [2, 0, 2, 2]
         );
     }
 

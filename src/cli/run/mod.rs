@@ -1,6 +1,6 @@
 //! The life of a node's process: prepare, start, report, obey, stop.
 //!
-//! Order of preparation: port, data directory, identity, log, journal, machine, driver; each step
+//! Order of preparation: port, log, data directory, identity, journal, machine, driver; each step
 //! can fail with one sentence, and none leaves anything behind that the next start would trip
 //! over. Nothing here knows what a seed or a peer is; that is said by its [`Role`].
 
@@ -86,9 +86,9 @@ impl Ground {
             .local_addr()
             .map_err(|source| CliError::System { action: "learn the own port", source })?;
         let endpoint = Endpoint::from(addr);
+        lines::install(&settings.log, Origin { role, node: endpoint })?;
         let dir = DataDir::open(&settings.data, role, endpoint.port())?;
         let keys = dir.identity()?;
-        lines::install(&settings.log, Origin { role, node: endpoint })?;
         Ok(Self { endpoint, listener, dir, keys, rng: random()? })
     }
 }
@@ -104,10 +104,11 @@ fn random() -> Result<Rng, CliError> {
     Ok(Rng::from_seed(seed))
 }
 
-/// Opens the journal at its place, with what it remembers.
-fn open_journal<M: Drivable>(
-    dir: &DataDir,
-) -> Result<(Journal<M::Record>, Vec<M::Record>), CliError> {
+/// An open journal and what it remembers.
+type Remembered<M> = (Journal<<M as Kind>::Record>, Vec<<M as Kind>::Record>);
+
+/// Opens the journal at its place.
+fn open_journal<M: Drivable>(dir: &DataDir) -> Result<Remembered<M>, CliError> {
     let path = dir.journal_path();
     let (journal, records, torn) = Journal::open(&path)?;
     if let Some(torn) = torn {

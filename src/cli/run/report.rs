@@ -16,9 +16,9 @@ use crate::runtime::clock::Clock;
 use crate::runtime::driver::Driver;
 use crate::runtime::thread;
 
-/// Events that may wait to be told; enough for a thousand registrations at once. Beyond, the
-/// driver drops and counts them.
-pub(super) const EVENTS_MAX: usize = 16 * 1024;
+/// Events that may wait to be told; enough for some hundred registrations at once. Beyond, the
+/// driver drops and counts them. Each place costs memory from the start, in every process.
+pub(super) const EVENTS_MAX: usize = 2 * 1024;
 
 type EventOf<R> = <<R as Role>::Machine as Kind>::Event;
 

@@ -5,13 +5,14 @@ use serde_json::Value;
 use super::{Ground, Role, live, open_journal};
 use crate::cli::CliError;
 use crate::cli::log::Line;
-use crate::cli::report::seed_lines;
+use crate::cli::report::SeedReport;
 use crate::cli::settings::SeedSettings;
 use crate::model::Now;
 use crate::node::SeedNode;
 use crate::node::seed_kind::{Command, Event};
 
-struct Seed;
+#[derive(Default)]
+struct Seed(SeedReport);
 
 impl Role for Seed {
     type Machine = SeedNode;
@@ -19,7 +20,7 @@ impl Role for Seed {
     const NAME: &'static str = "seed";
 
     fn lines(&mut self, _: Now, event: &Event) -> Vec<Line> {
-        seed_lines(event)
+        self.0.lines(event)
     }
 
     fn is_last(_: &Event) -> bool {
@@ -51,5 +52,5 @@ pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     let (journal, records) = open_journal::<SeedNode>(&dir)?;
     let who = (settings.id, endpoint, keys);
     let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng);
-    live(Seed, machine, journal, (listener, &dir, &settings.node))
+    live(Seed::default(), machine, journal, (listener, &dir, &settings.node))
 }

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once.
+//! What asks a node to end: Ctrl-C, SIGTERM and, for nodes that a program has started, the end of
+//! standard input. The first asks for an orderly end; a second signal ends the process at once.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ const ENDING: [(i32, &str); 2] = [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM")];
 /// The exit status after a second signal, as shells report an interrupted program.
 const INTERRUPTED: i32 = 130;
 
-/// Starts to listen; the first signal's name comes through the channel.
+/// Starts to listen; the name of the first reason to end comes through the channel. With
+/// `until_stdin_closes`, the end of standard input is one.
 ///
 /// # Errors
 /// When the system takes no handler or has no room for a thread.
@@ -33,9 +35,9 @@ pub(super) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'static s
     if until_stdin_closes {
         let tell = tell.clone();
         thread::spawn("stdin", move || {
-            // Whatever comes is not for a node; the end of it is.
+            // What comes is of no interest, only that nothing can come any more.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            let _ = tell.try_send("the end of its standard input");
+            let _ = tell.try_send("the end of standard input");
         })?;
     }
     thread::spawn("signals", move || {

@@ -25,6 +25,9 @@ use crate::protocol::session::{Card, Cause};
 /// beyond what decides.
 const CONFIRMATIONS_MAX: usize = 512;
 
+/// Reports of one death that are told apart; more are told of again.
+const REPORTS_MAX: usize = 256;
+
 /// Members asked in place of neighbors, where a suspect has too few of those.
 const SUBSTITUTES: usize = 3;
 
@@ -83,6 +86,8 @@ pub(super) struct Case {
     ballot: Ballot,
     votes: BTreeMap<SeedId, Vote>,
     said: BTreeMap<SeedId, SeedDeadVote>,
+    /// Reports that were told of: other seeds pass on what came here already.
+    reports: BTreeSet<(Endpoint, WallTime)>,
     last_news: Time,
     tick_due: Time,
 }
@@ -113,13 +118,22 @@ impl Authority {
             let reason = complaint.unwrap_or("a report needs the signed findings of witnesses");
             return self.refuse(link, Cause::Forged, reason, fx);
         }
-        fx.emit(Event::Reported {
-            subject,
-            reporter: report.reporter,
-            text: report.text.clone(),
-            confirmations: valid.len(),
-        });
+        let key = (report.reporter, report.at);
+        let known = self.removals.get(&subject).is_some_and(|case| case.reports.contains(&key));
+        if !known {
+            fx.emit(Event::Reported {
+                subject,
+                reporter: report.reporter,
+                text: report.text.clone(),
+                confirmations: valid.len(),
+            });
+        }
         self.open_removal(now, &subject, fx);
+        if let Some(case) = self.removals.get_mut(&subject)
+            && case.reports.len() < REPORTS_MAX
+        {
+            case.reports.insert(key);
+        }
         self.add_confirmations(now, &subject, valid);
         if !is_relayed {
             self.tell_seeds(&report.into(), None, fx);
@@ -298,6 +312,7 @@ impl Authority {
             ballot,
             votes: BTreeMap::new(),
             said: BTreeMap::new(),
+            reports: BTreeSet::new(),
             last_news: now.mono,
             tick_due: now.mono.after(self.config.removal_tick),
         };
