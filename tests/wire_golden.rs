@@ -13,7 +13,7 @@ use std::sync::Once;
 
 use folkmoot::model::{Endpoint, SigningBytes};
 use folkmoot::protocol::membership::certificate::{Confirmation, Subject, Vote};
-use folkmoot::protocol::membership::registry::BUCKETS;
+use folkmoot::protocol::membership::registry::{BUCKETS, Entry};
 use folkmoot::protocol::message::Message;
 use folkmoot::protocol::session::Card;
 use folkmoot::wire::dialect::{Detection, Dialect, detect};
@@ -294,6 +294,27 @@ fn a_malformed_line_is_refused_with_a_reason_that_names_what_is_wrong() {
     }
 }
 
+#[test]
+fn the_conversation_in_the_document_is_real() {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "docs", "PROTOCOL.md"].iter().collect();
+    let document = fs::read_to_string(path).expect("docs/PROTOCOL.md can be read");
+    let golden = lines();
+    let mut said = 0;
+    for line in document.lines() {
+        if let Some(question) = line.strip_prefix("→ ") {
+            said += 1;
+            match decode(question) {
+                Ok(_) | Err(ReadError::Malformed { .. }) => {}
+                Err(err) => panic!("{question}: {err}"),
+            }
+        } else if let Some(answer) = line.strip_prefix("← ") {
+            said += 1;
+            assert!(golden.iter().any(|line| line == answer), "not a golden line: {answer}");
+        }
+    }
+    assert!(said >= 6, "the conversation was not found");
+}
+
 // What is signed, built here once more from the words of `docs/PROTOCOL.md`, so that neither the
 // document nor the code can drift alone.
 
@@ -324,6 +345,22 @@ fn check_findings(findings: &[Confirmation]) {
             .endpoint(found.witness)
             .wall(found.at);
         assert!(cases::key_at(found.witness).verifies(&statement, &found.signature), "{found:?}");
+    }
+}
+
+/// Checks every proof in an entry.
+#[track_caller]
+fn check_entry(entry: &Entry) {
+    if let Some(admission) = &entry.admission {
+        check_votes("admit", &entry.subject, &admission.votes);
+    }
+    if let Some(removal) = &entry.removal {
+        check_votes("remove", &entry.subject, &removal.votes);
+        check_findings(&removal.confirmations);
+    }
+    if let Some(leave) = &entry.leave {
+        let statement = about("folkmoot/leave/1", &entry.subject).wall(leave.at);
+        assert!(leave.key.verifies(&statement, &leave.signature), "{leave:?}");
     }
 }
 
@@ -369,21 +406,15 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
                 assert!(it.key.verifies(&request, &it.request), "{line}");
                 check_votes("admit", &cases::subject(6001), it.vote().as_slice());
             }
-            Message::RegisterCommit(it) => check_votes("admit", &it.subject(), &it.votes),
+            Message::RegisterCommit(it) => check_entry(&Entry::admitted(it)),
             Message::SeedDeadVote(it) => {
                 check_votes("remove", &cases::subject(6001), it.vote().as_slice());
                 check_findings(&it.confirmations);
             }
-            Message::SeedDeadCommit(it) => {
-                check_votes("remove", &it.subject(), &it.votes);
-                check_findings(&it.confirmations);
-            }
+            Message::SeedDeadCommit(it) => check_entry(&Entry::removed(it)),
             Message::SuspectAck(it) => check_findings(&[it]),
             Message::DeadReport(it) => check_findings(&it.confirmations),
-            Message::Leave(it) => {
-                let statement = about("folkmoot/leave/1", &it.subject()).wall(it.at);
-                assert!(it.key.verifies(&statement, &it.signature), "{line}");
-            }
+            Message::Leave(it) => check_entry(&Entry::left(it)),
             Message::Neighbors(it) => {
                 let head = SigningBytes::new("folkmoot/neighbors/1")
                     .endpoint(it.endpoint)
@@ -392,7 +423,24 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
                 let statement = it.neighbors.iter().fold(head, |all, one| all.endpoint(*one));
                 assert!(cases::key_at(it.endpoint).verifies(&statement, &it.signature), "{line}");
             }
-            _ => {}
+            Message::SeedSyncResp(it) => it.entries.iter().for_each(check_entry),
+            Message::ExplainResp(it) => it.lives.iter().for_each(check_entry),
+            // Nothing in these is signed.
+            Message::Bye(_)
+            | Message::Error(_)
+            | Message::PeerListReq(_)
+            | Message::PeerListResp(_)
+            | Message::GossipMsg(_)
+            | Message::GossipDigest(_)
+            | Message::Ping(_)
+            | Message::Pong(_)
+            | Message::SuspectReq(_)
+            | Message::SeedDigest(_)
+            | Message::SeedSyncReq(_)
+            | Message::LinkHint(_)
+            | Message::ExplainReq(_)
+            | Message::TopologyReq(_)
+            | Message::TopologyResp(_) => {}
         }
     }
 }
@@ -415,25 +463,24 @@ fn a_statement_is_its_fields_each_after_its_length() {
 
 #[test]
 fn identities_in_digests_are_as_documented() {
-    let all: Vec<_> = lines().iter().map(|line| decode(line).unwrap()).collect();
-    let msg = all.iter().find_map(|msg| match msg {
-        Message::GossipMsg(msg) => Some(msg),
-        _ => None,
-    });
-    let id = hex::encode(cases::gossip_statement(msg.unwrap()).sha256());
-    let is_listed = all.iter().any(|msg| match msg {
-        Message::GossipDigest(digest) => digest.ids.starts_with(&id[..16]),
-        _ => false,
-    });
-    assert!(is_listed, "the first 16 digits of {id}");
+    let mut gossip = None;
+    let mut listed = String::new();
+    let mut buckets = Vec::new();
+    for line in lines() {
+        let msg = decode(&line).unwrap();
+        if let Message::GossipMsg(msg) = msg {
+            gossip = Some(msg);
+        } else if let Message::GossipDigest(digest) = msg {
+            listed.push_str(&digest.ids);
+        } else if let Message::SeedDigest(digest) = msg {
+            buckets = digest.buckets;
+        }
+    }
+    let id = hex::encode(cases::gossip_statement(&gossip.unwrap()).sha256());
+    assert!(listed.starts_with(&id[..16]), "the first 16 digits of {id}");
 
     let place = SigningBytes::new("folkmoot/bucket/1").endpoint(cases::endpoint(6001)).sha256();
     let life = about("folkmoot/entry/1", &cases::subject(6001)).number(1).number(0).number(0);
-    let digest = all.iter().find_map(|msg| match msg {
-        Message::SeedDigest(digest) => Some(digest),
-        _ => None,
-    });
-    let buckets = &digest.unwrap().buckets;
     assert_eq!(buckets.len(), BUCKETS);
     assert_eq!(buckets[usize::from(place[0]) % 64], hex::encode(&life.sha256()[..8]));
 }

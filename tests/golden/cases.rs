@@ -23,32 +23,32 @@ use folkmoot::protocol::{Effect, Effects, LinkId, Ticket};
 use rand::SeedableRng as _;
 
 /// The moment at which all of this happens: that of the fixed texts in the documentation.
-pub const AT: WallTime = WallTime(1_734_567_890_123);
+pub(crate) const AT: WallTime = WallTime(1_734_567_890_123);
 
 /// The life of peer 6001 that is admitted and removed here.
-pub const LIFE: Incarnation = Incarnation(1_734_567_880_000);
+pub(crate) const LIFE: Incarnation = Incarnation(1_734_567_880_000);
 
 /// All lines of the golden file, each with what it shows.
-pub fn all() -> Vec<(&'static str, Message)> {
+pub(crate) fn all() -> Vec<(&'static str, Message)> {
     [handshake(), registration(), lists(), gossip(), liveness(), removal(), seeds(), questions()]
         .concat()
 }
 
 /// Seed 1, 2 or 3 of the fleet.
-pub fn seed_keys(seed: u16) -> KeyPair {
+pub(crate) fn seed_keys(seed: u16) -> KeyPair {
     KeyPair::from_secret([u8::try_from(seed).expect("small"); 32])
 }
 
 /// The peer that listens at `port`.
-pub fn peer_keys(port: u16) -> KeyPair {
+pub(crate) fn peer_keys(port: u16) -> KeyPair {
     KeyPair::from_secret([u8::try_from(port - 6000).expect("small") + 0x10; 32])
 }
 
-pub fn endpoint(port: u16) -> Endpoint {
+pub(crate) fn endpoint(port: u16) -> Endpoint {
     Endpoint::new([127, 0, 0, 1].into(), port)
 }
 
-pub fn subject(port: u16) -> Subject {
+pub(crate) fn subject(port: u16) -> Subject {
     Subject { endpoint: endpoint(port), incarnation: LIFE, key: peer_keys(port).public() }
 }
 
@@ -58,7 +58,7 @@ fn votes(kind: ProposalKind, seeds: &[u16]) -> Vec<Vote> {
     seeds.iter().map(vote).collect()
 }
 
-pub fn admission() -> Admission {
+pub(crate) fn admission() -> Admission {
     let Subject { endpoint, incarnation, key } = subject(6001);
     Admission { endpoint, incarnation, key, votes: votes(ProposalKind::Admit, &[1, 3]) }
 }
@@ -134,9 +134,8 @@ fn shake(intent: Intent, caller: (Card, KeyPair), called: (Card, KeyPair)) -> Ve
     let mut crossed = Vec::new();
     loop {
         for side in [&mut called, &mut caller] {
-            let sent = std::mem::take(&mut fx).drain().find_map(|effect| match effect {
-                Effect::Send { msg, .. } => Some(msg),
-                _ => None,
+            let sent = std::mem::take(&mut fx).drain().find_map(|effect| {
+                if let Effect::Send { msg, .. } = effect { Some(msg) } else { None }
             });
             let Some(msg) = sent else { return crossed };
             side.on_received(link, msg.clone(), &mut fx);
@@ -242,7 +241,7 @@ fn gossip_msg() -> GossipMsg {
 }
 
 /// The statement whose SHA-256 is a gossip message's identity.
-pub fn gossip_statement(msg: &GossipMsg) -> SigningBytes {
+pub(crate) fn gossip_statement(msg: &GossipMsg) -> SigningBytes {
     SigningBytes::new("folkmoot/gossip/1")
         .endpoint(msg.origin)
         .incarnation(msg.incarnation)
@@ -367,6 +366,6 @@ fn questions() -> Vec<(&'static str, Message)> {
 }
 
 /// The key of a witness or reporter, by its endpoint.
-pub fn key_at(endpoint: Endpoint) -> PublicKey {
+pub(crate) fn key_at(endpoint: Endpoint) -> PublicKey {
     peer_keys(endpoint.port()).public()
 }

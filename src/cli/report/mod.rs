@@ -14,13 +14,15 @@ mod seed;
 pub use peer::PeerReport;
 pub use seed::SeedReport;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use ::log::Level;
 use serde_json::json;
 
 use super::log::Line;
-use crate::model::{Endpoint, PublicKey, SeedId};
+use crate::model::{Endpoint, PublicKey, SeedId, Time};
 use crate::node::Refusal;
 use crate::protocol::HostAnswer;
 use crate::protocol::membership::certificate::{Confirmation, Leave, Removal, Vote};
@@ -28,6 +30,9 @@ use crate::protocol::session::SeedKey;
 
 /// Endpoints that one line names at most; the rest is a number. `peer members` lists all.
 const NAMED_MAX: usize = 50;
+
+/// The pause between two lines about the changed key of one seed.
+const CONTRADICTION_PAUSE: Duration = Duration::from_secs(30);
 
 /// The most of a foreign text that goes into a line, in characters.
 const FOREIGN_MAX: usize = 400;
@@ -144,14 +149,43 @@ fn seed_key_learnt(SeedKey { seed, key }: SeedKey) -> Line {
     Line::new(Level::Info, "seed_key_learnt", message, json!({ "seed": seed, "key": key }))
 }
 
-fn seed_key_contradicted(seed: SeedId, known: PublicKey, shown: PublicKey) -> Line {
-    let message = format!(
-        "somebody speaks as seed {seed} with the key {shown}, but its key is {known}: refused; \
-         if it is an intruder, stop it; if seed {seed} lost its key, restore its identity.key, or \
-         pin the new key in config.txt on every node and restart them"
-    );
-    let fields = json!({ "seed": seed, "known": known, "shown": shown });
-    Line::new(Level::Error, "seed_key_contradicted", message, fields)
+/// Tells that a seed shows another key: at once, and then again from time to time, because both
+/// an intruder and a seed that lost its key try again every moment.
+#[derive(Debug, Default)]
+struct Contradictions {
+    /// When it was last told of each seed, and how often it happened since.
+    told: BTreeMap<SeedId, (Time, u64)>,
+}
+
+impl Contradictions {
+    fn line(
+        &mut self,
+        now: Time,
+        seed: SeedId,
+        known: PublicKey,
+        shown: PublicKey,
+    ) -> Option<Line> {
+        let mut again = 0;
+        if let Some((last, count)) = self.told.get_mut(&seed) {
+            *count += 1;
+            if now.since(*last) < CONTRADICTION_PAUSE {
+                return None;
+            }
+            again = *count;
+        }
+        self.told.insert(seed, (now, 0));
+        let times = match again {
+            0 => String::new(),
+            _ => format!("; {again} times more since this was last said"),
+        };
+        let message = format!(
+            "somebody speaks as seed {seed} with the key {shown}, but its key is {known}: \
+             refused{times}; if it is an intruder, stop it; if seed {seed} lost its key, restore \
+             its identity.key, or pin the new key in config.txt on every node and restart them"
+        );
+        let fields = json!({ "seed": seed, "known": known, "shown": shown, "again": again });
+        Some(Line::new(Level::Error, "seed_key_contradicted", message, fields))
+    }
 }
 
 fn seed_link(seed: SeedId, up: bool, connected: usize) -> Line {

@@ -7,8 +7,8 @@ use ::log::Level;
 use serde_json::json;
 
 use super::{
-    counted, findings_text, foreign, host_remark, host_word, left, listed, refused, removed,
-    seed_key_contradicted, seed_key_learnt, seed_link, seeds_text, voters, witnesses, yes_no,
+    Contradictions, counted, findings_text, foreign, host_remark, host_word, left, listed, refused,
+    removed, seed_key_learnt, seed_link, seeds_text, voters, witnesses, yes_no,
 };
 use crate::cli::log::Line;
 use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
@@ -33,6 +33,7 @@ pub struct PeerReport {
     lists: BTreeMap<SeedId, BTreeSet<Endpoint>>,
     union: BTreeSet<Endpoint>,
     doubted: Option<Time>,
+    contradictions: Contradictions,
 }
 
 impl PeerReport {
@@ -48,7 +49,7 @@ impl PeerReport {
                 let fields = json!({ "key": key, "seeds": seeds, "needed": needed });
                 vec![Line::new(Level::Info, "started", message, fields)]
             }
-            Event::Applicant(event) => self.applicant(event),
+            Event::Applicant(event) => self.applicant(now.mono, event),
             Event::Overlay(event) => overlay_line(event).into_iter().collect(),
             Event::Gossip { event, from } => gossip_lines(now.wall, event, *from),
             Event::Liveness(event) => self.liveness(now.mono, event),
@@ -61,7 +62,7 @@ impl PeerReport {
         }
     }
 
-    fn applicant(&mut self, event: &applicant::Event) -> Vec<Line> {
+    fn applicant(&mut self, now: Time, event: &applicant::Event) -> Vec<Line> {
         use applicant::Event as It;
         let line = match event {
             // Orders to the node, carried out before anybody is told.
@@ -69,7 +70,8 @@ impl PeerReport {
             It::Members { seed, members } => return self.members(*seed, members),
             It::Attempt { incarnation, number } => {
                 // A new life begins without any knowledge.
-                *self = Self { doubted: self.doubted, ..Self::default() };
+                self.lists.clear();
+                self.union.clear();
                 let message =
                     format!("wants to register as incarnation {incarnation} (attempt {number})");
                 let fields = json!({ "incarnation": incarnation, "number": number });
@@ -107,7 +109,8 @@ impl PeerReport {
             It::Evicted(removal) => evicted(removal),
             It::SeedKeyLearnt(key) => seed_key_learnt(*key),
             It::SeedKeyContradicted { seed, known, shown } => {
-                seed_key_contradicted(*seed, *known, *shown)
+                let told = self.contradictions.line(now, *seed, *known, *shown);
+                return told.into_iter().collect();
             }
             It::SeedLink { seed, up, connected } => seed_link(*seed, *up, *connected),
         };

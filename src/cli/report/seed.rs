@@ -6,14 +6,14 @@ use ::log::Level;
 use serde_json::json;
 
 use super::{
-    counted, foreign, left, refused, removed, seed_key_contradicted, seed_key_learnt, seed_link,
+    Contradictions, counted, foreign, left, refused, removed, seed_key_learnt, seed_link,
     seeds_text, voters, yes_no,
 };
 use crate::cli::log::Line;
-use crate::model::{Endpoint, SeedId};
+use crate::model::{Endpoint, Now, SeedId, Time};
 use crate::node::seed_kind::Event;
 use crate::protocol::membership::authority;
-use crate::protocol::membership::certificate::{Admission, Proposal, ProposalKind};
+use crate::protocol::membership::certificate::{Admission, Proposal, ProposalKind, Subject};
 use crate::protocol::message::Standing;
 
 /// Death reports that are remembered, so that one report is told once although several seeds pass
@@ -25,46 +25,90 @@ const REPORTS_MAX: usize = 1_024;
 pub struct SeedReport {
     /// Reporter and text of the latest death reports, the latest last.
     reports: VecDeque<(Endpoint, String)>,
+    contradictions: Contradictions,
 }
 
 impl SeedReport {
-    /// The lines that tell `event`, in order.
-    pub fn lines(&mut self, event: &Event) -> Vec<Line> {
-        if let Event::Authority(authority::Event::Reported { reporter, text, .. }) = event {
-            let report = (*reporter, text.clone());
-            if self.reports.contains(&report) {
-                return Vec::new();
+    /// The lines that tell `event`, decided at `now`, in order.
+    pub fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
+        match event {
+            Event::Started { seed, key, members, seeds, needed } => {
+                let message = format!(
+                    "started as seed {seed} of {seeds} with the key {key}; {} decide; {} known",
+                    counted(*needed, "yes vote"),
+                    counted(*members, "member"),
+                );
+                let fields = json!({
+                    "seed": seed, "key": key, "members": members, "seeds": seeds, "needed": needed,
+                });
+                vec![Line::new(Level::Info, "started", message, fields)]
             }
-            if self.reports.len() >= REPORTS_MAX {
-                self.reports.pop_front();
+            Event::Connected { endpoint, standing } => {
+                let standing = standing_word(*standing);
+                let message = format!("connection request from {endpoint} ({standing})");
+                let fields = json!({ "endpoint": endpoint, "standing": standing });
+                vec![Line::new(Level::Info, "connected", message, fields)]
             }
-            self.reports.push_back(report);
+            Event::Refused(refusal) => vec![refused(refusal)],
+            Event::Authority(event) => self.authority(now.mono, event),
         }
-        lines(event)
     }
-}
 
-fn lines(event: &Event) -> Vec<Line> {
-    match event {
-        Event::Started { seed, key, members, seeds, needed } => {
-            let message = format!(
-                "started as seed {seed} of {seeds} with the key {key}; {} decide; {} known",
-                counted(*needed, "yes vote"),
-                counted(*members, "member"),
-            );
-            let fields = json!({
-                "seed": seed, "key": key, "members": members, "seeds": seeds, "needed": needed,
-            });
-            vec![Line::new(Level::Info, "started", message, fields)]
+    fn authority(&mut self, now: Time, event: &authority::Event) -> Vec<Line> {
+        use authority::Event as It;
+        let line = match event {
+            // These are orders to the node, carried out before anybody is told.
+            It::Probe { .. } | It::Standing { .. } | It::Refuse { .. } => return Vec::new(),
+            It::Reported { subject, reporter, text, confirmations } => {
+                return self.reported(subject, *reporter, text, *confirmations);
+            }
+            It::SeedKeyContradicted { seed, known, shown } => {
+                let told = self.contradictions.line(now, *seed, *known, *shown);
+                return told.into_iter().collect();
+            }
+            It::Proposed { proposal, needed, because } => proposed(proposal, *needed, because),
+            It::Voted { proposal, seed, yes, reason, count, needed } => {
+                voted(proposal, (*seed, *yes, reason), (*count, *needed))
+            }
+            It::Aborted { proposal, reason } => aborted(proposal, reason),
+            It::Admitted(admission) => admitted(admission),
+            It::Removed(removal) => removed(removal),
+            It::Left(leave) => left(leave),
+            It::SeedKeyLearnt(key) => seed_key_learnt(*key),
+            It::SeedLink { seed, up, connected } => seed_link(*seed, *up, *connected),
+            It::Quorum { reached, connected, needed } => quorum(*reached, *connected, *needed),
+            It::Ready { members } => ready(*members),
+            It::Synced { seed, entries } => synced(*seed, *entries),
+        };
+        vec![line]
+    }
+
+    /// The fixed text alone, then who reports and on what it rests.
+    fn reported(
+        &mut self,
+        subject: &Subject,
+        reporter: Endpoint,
+        text: &str,
+        confirmations: usize,
+    ) -> Vec<Line> {
+        let report = (reporter, text.to_owned());
+        if self.reports.contains(&report) {
+            return Vec::new();
         }
-        Event::Connected { endpoint, standing } => {
-            let standing = standing_word(*standing);
-            let message = format!("connection request from {endpoint} ({standing})");
-            let fields = json!({ "endpoint": endpoint, "standing": standing });
-            vec![Line::new(Level::Info, "connected", message, fields)]
+        if self.reports.len() >= REPORTS_MAX {
+            self.reports.pop_front();
         }
-        Event::Refused(refusal) => vec![refused(refusal)],
-        Event::Authority(event) => authority_lines(event),
+        self.reports.push_back(report);
+        let fields = json!({
+            "text": text, "endpoint": subject.endpoint, "incarnation": subject.incarnation,
+            "reporter": reporter, "confirmations": confirmations,
+        });
+        let findings = counted(confirmations, "signed finding");
+        let story = format!("{reporter} reports {subject} dead, with {findings}");
+        vec![
+            Line::new(Level::Info, "dead_node", text, fields.clone()),
+            Line::new(Level::Info, "reported", story, fields),
+        ]
     }
 }
 
@@ -77,37 +121,15 @@ const fn standing_word(standing: Standing) -> &'static str {
     }
 }
 
-fn authority_lines(event: &authority::Event) -> Vec<Line> {
-    use authority::Event as It;
-    let line = match event {
-        // These are orders to the node, carried out before anybody is told.
-        It::Probe { .. } | It::Standing { .. } | It::Refuse { .. } => return Vec::new(),
-        It::Reported { .. } => return reported(event),
-        It::Proposed { proposal, needed, because } => proposed(proposal, *needed, because),
-        It::Voted { proposal, seed, yes, reason, count, needed } => {
-            voted(proposal, (*seed, *yes, reason), (*count, *needed))
-        }
-        It::Aborted { proposal, reason } => aborted(proposal, reason),
-        It::Admitted(admission) => admitted(admission),
-        It::Removed(removal) => removed(removal),
-        It::Left(leave) => left(leave),
-        It::SeedKeyLearnt(key) => seed_key_learnt(*key),
-        It::SeedKeyContradicted { seed, known, shown } => {
-            seed_key_contradicted(*seed, *known, *shown)
-        }
-        It::SeedLink { seed, up, connected } => seed_link(*seed, *up, *connected),
-        It::Quorum { reached, connected, needed } => quorum(*reached, *connected, *needed),
-        It::Ready { members } => {
-            let members_text = counted(*members, "member");
-            let message = format!("compared with enough seeds; votes from now on; {members_text}");
-            Line::new(Level::Info, "ready", message, json!({ "members": members }))
-        }
-        It::Synced { seed, entries } => {
-            let message = format!("learnt {} from seed {seed}", counted(*entries, "change"));
-            Line::new(Level::Info, "synced", message, json!({ "seed": seed, "entries": entries }))
-        }
-    };
-    vec![line]
+fn ready(members: usize) -> Line {
+    let text = counted(members, "member");
+    let message = format!("compared with enough seeds; votes from now on; {text}");
+    Line::new(Level::Info, "ready", message, json!({ "members": members }))
+}
+
+fn synced(seed: SeedId, entries: usize) -> Line {
+    let message = format!("learnt {} from seed {seed}", counted(entries, "change"));
+    Line::new(Level::Info, "synced", message, json!({ "seed": seed, "entries": entries }))
 }
 
 const fn kind_word(kind: ProposalKind) -> &'static str {
@@ -169,23 +191,6 @@ fn admitted(admission: &Admission) -> Line {
     Line::new(Level::Info, "admitted", message, fields)
 }
 
-/// The fixed text alone, then who reports and on what it rests.
-fn reported(event: &authority::Event) -> Vec<Line> {
-    let authority::Event::Reported { subject, reporter, text, confirmations } = event else {
-        return Vec::new();
-    };
-    let fields = json!({
-        "text": text, "endpoint": subject.endpoint, "incarnation": subject.incarnation,
-        "reporter": reporter, "confirmations": confirmations,
-    });
-    let findings = counted(*confirmations, "signed finding");
-    let story = format!("{reporter} reports {subject} dead, with {findings}");
-    vec![
-        Line::new(Level::Info, "dead_node", text.clone(), fields.clone()),
-        Line::new(Level::Info, "reported", story, fields),
-    ]
-}
-
 fn quorum(reached: bool, connected: usize, needed: usize) -> Line {
     let fields = json!({ "reached": reached, "connected": connected, "needed": needed });
     let seeds = counted(connected, "seed");
@@ -208,7 +213,7 @@ mod tests {
     use crate::model::WallTime;
     use crate::model::{Incarnation, KeyPair, PublicKey};
     use crate::protocol::liveness;
-    use crate::protocol::membership::certificate::{Subject, Vote};
+    use crate::protocol::membership::certificate::Vote;
 
     fn endpoint(port: u16) -> Endpoint {
         Endpoint::new([127, 0, 0, 1].into(), port)
@@ -220,7 +225,7 @@ mod tests {
     }
 
     fn messages(event: authority::Event) -> Vec<String> {
-        let lines = lines(&Event::Authority(event));
+        let lines = SeedReport::default().lines(Now::default(), &Event::Authority(event));
         lines
             .into_iter()
             .map(|line| format!("{} {} {}", line.level, line.event, line.message))
@@ -257,7 +262,7 @@ mod tests {
                 text: text.to_owned(),
                 confirmations: 2,
             };
-            report.lines(&Event::Authority(event)).len()
+            report.lines(Now::default(), &Event::Authority(event)).len()
         };
         assert_eq!(
             [told(6001, "a"), told(6001, "a"), told(6002, "a"), told(6001, "b")],
@@ -312,6 +317,20 @@ mod tests {
         assert!(messages(event(false, 1))[0].contains("WARN quorum no quorum: 1 seed in reach"));
         assert!(messages(event(false, 1))[0].contains("membership is frozen"));
         assert!(messages(event(true, 2))[0].starts_with("INFO quorum quorum: 2 seeds in reach"));
+    }
+
+    #[test]
+    fn a_changed_key_is_told_now_and_then_and_not_at_every_attempt() {
+        let mut report = SeedReport::default();
+        let key = |byte: &str| PublicKey::parse(&byte.repeat(32)).unwrap();
+        let mut told = |seed, seconds| {
+            let (known, shown) = (key("aa"), key("bb"));
+            let event = authority::Event::SeedKeyContradicted { seed: SeedId(seed), known, shown };
+            let mono = Time::ZERO.after(std::time::Duration::from_secs(seconds));
+            report.lines(Now { mono, wall: WallTime(0) }, &Event::Authority(event))
+        };
+        assert_eq!([told(2, 0).len(), told(2, 1).len(), told(3, 2).len()], [1, 0, 1]);
+        assert!(told(2, 31)[0].message.contains("2 times more"));
     }
 
     #[test]

@@ -19,8 +19,8 @@ impl Role for Seed {
 
     const NAME: &'static str = "seed";
 
-    fn lines(&mut self, _: Now, event: &Event) -> Vec<Line> {
-        self.0.lines(event)
+    fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
+        self.0.lines(now, event)
     }
 
     fn is_last(_: &Event) -> bool {
