@@ -10,7 +10,7 @@ use common::checkers::{check_safety, removals};
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
 use folkmoot::model::{Endpoint, Incarnation, SeedId, WallTime};
 use folkmoot::node::{Event, seed_kind};
-use folkmoot::protocol::liveness::{self, DeadReport};
+use folkmoot::protocol::liveness::{self, DeadReport, SuspectReq};
 use folkmoot::protocol::membership::authority::{
     PeerListReq, RegisterVote, SeedDeadVote, SeedSyncResp,
 };
@@ -61,8 +61,7 @@ fn removal(subject: Subject, votes: Vec<Vote>) -> Removal {
 }
 
 fn finding(about: Subject, witness: Endpoint, signer: Endpoint, at: WallTime) -> Confirmation {
-    let about = (about.endpoint, about.incarnation);
-    Confirmation::sign(about, Finding::Silent, (witness, &keys_of(signer)), at)
+    Confirmation::sign(&about, Finding::Silent, (witness, &keys_of(signer)), at)
 }
 
 fn report(
@@ -332,12 +331,12 @@ fn one_lying_seed_removes_and_admits_nobody() {
         for votes in admit {
             let proof = admission(ghost(), votes);
             let entries = vec![Entry::admitted(proof.clone())];
-            lies.extend([proof.into(), SeedSyncResp { entries, last: true }.into()]);
+            lies.extend([proof.into(), SeedSyncResp { entries, more: false }.into()]);
         }
         for votes in remove {
             let proof = removal(victim, votes);
             let entries = vec![Entry::removed(proof.clone())];
-            lies.extend([proof.into(), SeedSyncResp { entries, last: true }.into()]);
+            lies.extend([proof.into(), SeedSyncResp { entries, more: false }.into()]);
         }
         for dose in lies.chunks(6) {
             lie(&mut fleet, liar, |_| true, dose.to_vec());
@@ -391,5 +390,137 @@ fn an_endpoint_that_is_alive_cannot_be_registered_under_another_key() {
         lie(&mut fleet, seed_endpoint(1), is_seed, vec![request.into()]);
         fleet.world.run_for(secs(20));
         assert_untouched(&fleet);
+    });
+}
+
+#[test]
+fn a_witness_asked_about_a_wrong_key_convicts_nobody() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed);
+        let victim = subject_of(&fleet, fleet.peers[5]);
+        let wrong = keys_of(ghost().endpoint).public();
+        let trick =
+            SuspectReq { endpoint: victim.endpoint, incarnation: victim.incarnation, key: wrong };
+        lie(&mut fleet, peer_endpoint(1), |to| !is_seed(to), vec![trick.into()]);
+        fleet.world.run_for(secs(10));
+        // Whatever was signed then is about the wrong key, and worth nothing at the seeds.
+        let at = fleet.world.wall(fleet.seeds[0]);
+        let tricked = Subject { key: wrong, ..victim };
+        let gang: Vec<_> =
+            fleet.peers.iter().copied().filter(|it| *it != victim.endpoint).collect();
+        let found = gang.iter().map(|it| finding(tricked, *it, *it, at)).collect();
+        let lies = vec![report(victim, gang[0], at, found).into()];
+        lie(&mut fleet, gang[0], is_seed, lies);
+        fleet.world.run_for(secs(12));
+        assert_untouched(&fleet);
+    });
+}
+
+#[test]
+fn a_failed_probe_of_a_minute_ago_convicts_nobody_now() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed);
+        let victim = subject_of(&fleet, fleet.peers[5]);
+        let node = fleet.peer(victim.endpoint).expect("it is up");
+        let gang: Vec<_> = node.overlay().neighbors().keys().copied().collect();
+        let at = fleet.world.wall(fleet.seeds[0]);
+        // One liar opens a case just when the victim does not answer for a moment.
+        let mine = finding(victim, gang[0], gang[0], at);
+        lie(&mut fleet, gang[0], is_seed, vec![report(victim, gang[0], at, vec![mine]).into()]);
+        for _ in 0..6 {
+            fleet.world.pause(victim.endpoint);
+            fleet.world.run_for(Duration::from_millis(1_300));
+            fleet.world.resume(victim.endpoint);
+            fleet.world.run_for(Duration::from_millis(2_100));
+        }
+        fleet.world.run_for(secs(9));
+        // Later all its neighbors lie; the seeds must look again, and see it alive.
+        let at = fleet.world.wall(fleet.seeds[0]);
+        let found: Vec<_> = gang.iter().map(|it| finding(victim, *it, *it, at)).collect();
+        lie(&mut fleet, gang[1], is_seed, vec![report(victim, gang[1], at, found).into()]);
+        fleet.world.run_for(secs(12));
+        assert_eq!(subject_of(&fleet, victim.endpoint), victim, "in the same life");
+        assert_eq!(removals(&fleet), BTreeSet::new());
+    });
+}
+
+#[test]
+fn a_seed_cannot_say_goodbye_in_a_members_name() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed);
+        let victim = fleet.peers[5];
+        let subject = Subject {
+            endpoint: victim,
+            incarnation: Incarnation(u64::MAX),
+            key: keys_of(ghost().endpoint).public(),
+        };
+        let leave = Leave::sign(subject, WallTime(1_772_010_005_000), &keys_of(ghost().endpoint));
+        lie(&mut fleet, seed_endpoint(1), |to| !is_seed(to), vec![leave.into()]);
+        fleet.world.run_for(secs(20));
+        fleet.world.crash(victim);
+        fleet.world.run_for(secs(3));
+        fleet.world.restart(victim);
+        fleet.settle(secs(20));
+        fleet.run_until(secs(20), "it has neighbors again", |fleet| {
+            fleet.peer(victim).is_some_and(|node| node.overlay().neighbors().len() >= 2)
+        });
+    });
+}
+
+#[test]
+fn an_old_certificate_brings_nobody_back_after_the_tombstone_is_gone() {
+    for_each_seed(RUNS, |seed| {
+        let mut plan = Plan { pinned: true, ..Plan::default() };
+        plan.seed_config.authority.tombstone_ttl = secs(10);
+        let mut fleet = Fleet::started(seed, &plan);
+        fleet.settle(secs(15));
+        fleet.world.run_for(secs(3));
+        let victim = fleet.peers[5];
+        let node = fleet.peer(victim).expect("it is up");
+        let proof = node.applicant().admission().expect("it is a member").clone();
+        fleet.world.crash(victim);
+        let rest: Vec<_> = fleet.peers.iter().copied().filter(|it| *it != victim).collect();
+        fleet.run_until(secs(20), "removed", |fleet| fleet.all_seeds_list(&rest));
+        fleet.world.run_for(secs(30));
+        for seed in fleet.seeds.clone() {
+            let node = fleet.seed(seed).expect("it is up");
+            assert!(node.authority().registry().get(victim).is_none(), "the tombstone is gone");
+        }
+        lie(&mut fleet, rest[0], is_seed, vec![proof.into()]);
+        for _ in 0..200 {
+            fleet.world.run_for(Duration::from_millis(50));
+            assert!(fleet.all_seeds_list(&rest), "it came back");
+        }
+    });
+}
+
+#[test]
+fn an_impostor_at_one_seeds_address_keeps_nobody_out() {
+    for_each_seed(5, |seed| {
+        let mut fleet = Fleet::new(seed, &Plan { pinned: true, ..Plan::default() });
+        let [first, second, third] = fleet.seeds[..] else { panic!("three seeds") };
+        fleet.world.boot(first);
+        fleet.world.boot(second);
+        // What answers at the third seed's address introduces itself as somebody else.
+        fleet.world.boot(third);
+        fleet.world.set_tamper(
+            third,
+            Box::new(|_, outgoing: &Outgoing<'_>| match outgoing.msg {
+                Message::HelloAck(ack) => {
+                    let mut ack = ack.clone();
+                    ack.card.seed = None;
+                    vec![ack.into()]
+                }
+                _ => vec![],
+            }),
+        );
+        fleet.world.run_for(secs(1));
+        for peer in fleet.peers.clone() {
+            fleet.world.boot(peer);
+        }
+        let peers = fleet.peers.clone();
+        fleet.run_until(secs(60), "two good seeds of three let everybody in", |fleet| {
+            fleet.members_at(first) == peers && fleet.members_at(second) == peers
+        });
     });
 }

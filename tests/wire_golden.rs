@@ -341,6 +341,7 @@ fn check_findings(findings: &[Confirmation]) {
         let statement = SigningBytes::new("folkmoot/confirmation/1")
             .endpoint(found.endpoint)
             .incarnation(found.incarnation)
+            .key(&found.key)
             .number(found.finding as u64)
             .endpoint(found.witness)
             .wall(found.at);

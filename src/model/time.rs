@@ -31,6 +31,12 @@ impl Time {
         Self(self.0.saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
     }
 
+    /// The moment `span` earlier; saturates at the driver's start.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// The span since `earlier`; zero when `earlier` is in fact later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

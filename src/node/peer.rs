@@ -26,6 +26,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a call to a witness may take: no longer than its answer is of use.
 const ERRAND_TIMEOUT: Duration = Duration::from_millis(1_200);
 
+/// Neighbors that a member may name.
+const NAMED_MAX: usize = 256;
+
 /// Ended lives that are remembered, so that old proofs are not passed on again.
 const GONE_MAX: usize = 10_000;
 
@@ -430,7 +433,7 @@ impl PeerNode {
             });
             return;
         }
-        self.session.admit(link, Standing::Seed);
+        self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
         self.with_applicant(now, fx, |it, part| it.on_seed_link(seed, link, card, part));
         if self.applicant.admission().is_some() {
             fx.send(link, self.own_list());
@@ -446,6 +449,12 @@ impl PeerNode {
         (dialed, intent): (bool, Intent),
         fx: &mut Fx,
     ) {
+        if self.applicant.book().seed_at(card.endpoint).is_some() {
+            self.with_session(now, fx, |it, part| it.hangup(link, "a seed's address", part));
+            let (to, reason) = (card.endpoint, "somebody who is no seed answers there");
+            self.with_applicant(now, fx, |it, part| it.on_call_failed(to, reason, part));
+            return;
+        }
         if let Err(reason) = self.check_member(now, card, fx) {
             let error = ErrorReply::new(ErrorCode::NotAllowed, reason.clone());
             self.with_session(now, fx, |it, part| {
@@ -458,7 +467,7 @@ impl PeerNode {
             }
             return;
         }
-        self.session.admit(link, Standing::Member);
+        self.with_session(now, fx, |it, part| it.admit(link, Standing::Member, part));
         match intent {
             Intent::Link => {
                 let who = (card.endpoint, card.incarnation);
@@ -514,6 +523,11 @@ impl PeerNode {
             (Message::Error(error), _) => {
                 self.with_applicant(now, fx, |it, part| it.on_error(link, &error, part));
             }
+            (Message::GossipMsg(_) | Message::GossipDigest(_), Some(card))
+                if self.overlay.neighbors().get(&card.endpoint) != Some(&link) =>
+            {
+                // Gossip is for neighbors; a link that is just being exchanged is no offense.
+            }
             (Message::GossipMsg(msg), _) => {
                 self.with_gossip(now, fx, |it, part| it.on_message(now, link, msg, part));
             }
@@ -560,7 +574,8 @@ impl PeerNode {
         list: &NeighborList,
         fx: &mut Fx,
     ) {
-        if list.endpoint != card.endpoint || !list.is_valid(&card.key) {
+        let is_bounded = list.neighbors.len() <= NAMED_MAX;
+        if list.endpoint != card.endpoint || !is_bounded || !list.is_valid(&card.key) {
             let error = ErrorReply::new(ErrorCode::Invalid, "a list that its author did not sign");
             self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
             return;
@@ -601,7 +616,8 @@ impl PeerNode {
         }
     }
 
-    /// A goodbye proves itself; that its key is the member's, the link or a seed vouches for.
+    /// A goodbye proves itself; that its key is the member's, only a link with the member shows.
+    /// Of others a seed's word is enough to stop calling them, and for nothing else.
     fn on_leave(
         &mut self,
         now: Now,
@@ -611,20 +627,27 @@ impl PeerNode {
     ) {
         let is_own = card.subject() == leave.subject();
         let known = self.session.open().find(|(_, it, _)| it.endpoint == leave.endpoint);
-        let is_same_key = known.is_none_or(|(_, it, _)| it.key == leave.key);
-        let is_vouched = is_own || (standing == Standing::Seed && is_same_key);
-        if !leave.is_valid() || !is_vouched || leave.endpoint == self.session.card().endpoint {
+        let is_proved = is_own || known.is_some_and(|(_, it, _)| it.subject() == leave.subject());
+        let is_hint = standing == Standing::Seed && known.is_none();
+        if !leave.is_valid() || !(is_proved || is_hint) {
             let error = ErrorReply::new(ErrorCode::Invalid, "a goodbye that does not hold");
             self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
             return;
         }
-        let ended = self.gone.get(&leave.endpoint);
-        if ended.is_some_and(|ended| *ended >= leave.incarnation) {
+        let Leave { endpoint, incarnation, .. } = leave;
+        if !is_proved {
+            if self.overlay.incarnation_of(endpoint) == Some(incarnation) {
+                fx.emit(Event::MemberLeft(leave));
+                self.with_overlay(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
+            }
             return;
         }
-        self.remember_gone(leave.endpoint, leave.incarnation);
+        if self.gone.get(&endpoint).is_some_and(|ended| *ended >= incarnation) {
+            return;
+        }
+        self.remember_gone(endpoint, incarnation);
         fx.emit(Event::MemberLeft(leave));
-        self.forget(now, leave.endpoint, leave.incarnation, fx);
+        self.forget(now, endpoint, incarnation, fx);
     }
 
     fn remember_gone(&mut self, endpoint: Endpoint, incarnation: Incarnation) {

@@ -334,7 +334,7 @@ impl SeedNode {
             .open()
             .find(|(id, other, _)| *id != link && other.seed == Some(seed))
             .map(|(id, _, _)| id);
-        self.session.admit(link, Standing::Seed);
+        self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
         self.with_authority(now, fx, |it, part| it.on_seed_link(seed, link, card, part));
         if let Some(older) = older {
             self.with_session(now, fx, |it, part| it.hangup(older, "already linked", part));
@@ -343,18 +343,24 @@ impl SeedNode {
     }
 
     fn on_peer_opened(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
+        if let Some(seed) = self.authority.book().seed_at(card.endpoint) {
+            // Somebody who is no seed answers at a seed's address, or claims it.
+            self.with_session(now, fx, |it, part| it.hangup(link, "a seed's address", part));
+            return self.redial_later(seed, fx);
+        }
         let mut is_member = false;
-        self.session.admit(link, Standing::Applicant);
+        self.with_session(now, fx, |it, part| it.admit(link, Standing::Applicant, part));
         self.with_authority(now, fx, |authority, part| {
             is_member = authority.on_member_link(now, link, card, part);
         });
         let standing = if is_member { Standing::Member } else { Standing::Applicant };
-        self.session.admit(link, standing);
+        self.with_session(now, fx, |it, part| it.admit(link, standing, part));
         fx.emit(Event::Connected { endpoint: card.endpoint, standing });
     }
 
     fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
         let card = self.session.peer(link).cloned();
+        let Some(address) = self.session.address(link) else { return };
         let name = msg.name();
         self.with_authority(now, fx, |it, part| match (msg, card) {
             (Message::PeerListReq(request), _) => it.on_peer_list_req(link, &request, part),
@@ -362,7 +368,7 @@ impl SeedNode {
             (Message::ExplainReq(request), _) => it.on_explain_req(link, request, part),
             (Message::Ping(ping), _) => part.send(link, liveness::Pong { nonce: ping.nonce }),
             (Message::RegisterReq(request), Some(card)) => {
-                it.on_register_req(now, (link, &card), request, part);
+                it.on_register_req(now, (link, &card, address), request, part);
             }
             (Message::DeadReport(report), Some(card)) => {
                 it.on_dead_report(now, (link, &card), report, part);
@@ -408,7 +414,7 @@ impl SeedNode {
             }
             authority::Event::Standing { link, member } => {
                 let standing = if member { Standing::Member } else { Standing::Applicant };
-                self.session.admit(link, standing);
+                self.with_session(now, fx, |it, part| it.admit(link, standing, part));
             }
             authority::Event::Refuse { link, cause, error } => {
                 self.with_session(now, fx, |it, part| it.refuse(link, cause, error, part));

@@ -8,7 +8,7 @@
 //! - Content is offered while it is younger than `hold`; identities are remembered a minute longer
 //!   than that by origin's age, so nothing comes back from the dead (G3).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,14 @@ pub const TEXT_MAX: usize = 512;
 
 /// Hexadecimal digits of an identity in a digest: 64 bits tell 100,000 messages apart.
 const DIGEST_DIGITS: usize = 16;
+
+/// Links that a message may cross; no overlay of this size needs a tenth of it.
+const HOPS_MAX: u32 = 255;
+
+/// Messages that a neighbor is sent at once after its digest, and the pause before the next: a
+/// link's queue holds many times as many.
+const PORTION: usize = 200;
+const PORTION_PAUSE: Duration = Duration::from_millis(20);
 
 /// Limits and periods of gossip.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +110,8 @@ pub enum Timer {
     Next,
     /// Time to forget what is old.
     Forget,
+    /// Time for the next portion of what neighbors lack.
+    Owed,
 }
 
 /// What gossip tells its node.
@@ -160,6 +170,11 @@ pub struct Gossip {
     /// The same by rank: what goes first when the table is full.
     order: BTreeMap<u64, MessageId>,
     rank: u64,
+    /// What neighbors lack by their digests, until it is sent.
+    owed: BTreeMap<LinkId, VecDeque<MessageId>>,
+    /// The youngest origin's time, by this node's clock, of what was forgotten for want of room:
+    /// nothing as old as that is taken for new (G2).
+    forgotten: Option<Time>,
     duplicates: u64,
 }
 
@@ -184,6 +199,8 @@ impl Gossip {
             seen: BTreeMap::new(),
             order: BTreeMap::new(),
             rank: 0,
+            owed: BTreeMap::new(),
+            forgotten: None,
             duplicates: 0,
         }
     }
@@ -223,6 +240,7 @@ impl Gossip {
     /// A neighbor's link ended.
     pub fn on_link_down(&mut self, link: LinkId) {
         self.neighbors.remove(&link);
+        self.owed.remove(&link);
     }
 
     /// A message came.
@@ -231,7 +249,8 @@ impl Gossip {
             return fx.emit(Event::Malformed { from, reason });
         }
         let age = Duration::from_millis(msg.age_ms);
-        if age >= self.config.remember {
+        let is_forgotten = self.forgotten.is_some_and(|time| now.mono.before(age) <= time);
+        if age >= self.config.remember || is_forgotten || msg.hops >= HOPS_MAX {
             return; // So old that its identity may be forgotten here already.
         }
         let id = msg.id();
@@ -257,11 +276,31 @@ impl Gossip {
             .collect();
         // What came after the link was forwarded on it already (G2).
         let Some(first_forwarded) = self.neighbors.get(&from) else { return };
-        for (id, seen) in self.offered(now.mono) {
-            if seen.rank < *first_forwarded && !theirs.contains(id.short().as_str()) {
+        let owed: VecDeque<_> = self
+            .offered(now.mono)
+            .filter(|(id, seen)| {
+                seen.rank < *first_forwarded && !theirs.contains(id.short().as_str())
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        self.owed.insert(from, owed);
+        self.send_owed(now, fx);
+    }
+
+    /// Sends each neighbor a portion of what it lacks.
+    fn send_owed(&mut self, now: Now, fx: &mut Fx) {
+        let mut owed = std::mem::take(&mut self.owed);
+        owed.retain(|link, ids| {
+            for id in ids.drain(..ids.len().min(PORTION)) {
+                let Some(seen) = self.seen.get(&id) else { continue };
                 let age_ms = u64::try_from(seen.age(now.mono).as_millis()).unwrap_or(u64::MAX);
-                fx.send(from, GossipMsg { age_ms, ..seen.msg.clone() });
+                fx.send(*link, GossipMsg { age_ms, ..seen.msg.clone() });
             }
+            !ids.is_empty()
+        });
+        self.owed = owed;
+        if !self.owed.is_empty() {
+            fx.set_timer(Timer::Owed, PORTION_PAUSE);
         }
     }
 
@@ -269,6 +308,7 @@ impl Gossip {
     pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Next => self.on_next(now, fx),
+            Timer::Owed => self.send_owed(now, fx),
             Timer::Forget => {
                 fx.set_timer(Timer::Forget, self.config.interval * 2);
                 let old: Vec<_> = self
@@ -321,8 +361,10 @@ impl Gossip {
         self.rank += 1;
         if self.seen.len() > self.config.seen_max
             && let Some((_, oldest)) = self.order.pop_first()
+            && let Some(seen) = self.seen.remove(&oldest)
         {
-            self.seen.remove(&oldest);
+            let made = now.before(seen.age(now));
+            self.forgotten = Some(self.forgotten.map_or(made, |time| time.max(made)));
         }
     }
 
@@ -339,12 +381,20 @@ pub fn fixed_text(at: WallTime, origin: Endpoint, number: u32) -> String {
 
 fn complaint(msg: &GossipMsg) -> Option<String> {
     let ending = format!(":{}:{}", msg.origin.ip(), msg.number);
+    let stamp = msg.text.strip_suffix(&ending);
+    let is_stamp = |stamp: &str| {
+        stamp.split_once('.').is_some_and(|(seconds, millis)| {
+            let digits = |it: &str| it.bytes().all(|byte| byte.is_ascii_digit());
+            (1..=15).contains(&seconds.len())
+                && millis.len() == 3
+                && digits(seconds)
+                && digits(millis)
+        })
+    };
     if msg.text.len() > TEXT_MAX {
         Some(format!("a text of {} bytes; at most {TEXT_MAX}", msg.text.len()))
-    } else if msg.text.chars().any(char::is_control) {
-        Some("a text with control characters".to_owned())
-    } else if !msg.text.ends_with(&ending) {
-        Some(format!("a text that does not end in {ending:?}"))
+    } else if !stamp.is_some_and(is_stamp) {
+        Some(format!("a text that is not seconds, point, milliseconds and {ending:?}"))
     } else {
         None
     }
@@ -462,6 +512,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_forgotten_for_want_of_room_is_not_heard_again() {
+        let config = Config { seen_max: 3, ..Config::default() };
+        let mut gossip = Gossip::new(config, endpoint(ME));
+        for number in 1..=4 {
+            step(&mut gossip, 1, &message(6002, number));
+        }
+        assert_eq!(step(&mut gossip, 1, &message(6002, 1)), [], "forgotten, but not new");
+    }
+
+    #[test]
     fn the_table_is_bounded() {
         let config = Config { seen_max: 3, ..Config::default() };
         let mut gossip = Gossip::new(config, endpoint(ME));
@@ -474,7 +534,15 @@ mod tests {
     #[test]
     fn texts_that_lie_about_their_origin_are_refused() {
         let mut gossip = with_neighbors(&[1]);
-        for text in ["", "1:10.9.9.9:1", "1:127.0.0.1:2", "1\n:127.0.0.1:1"] {
+        let lies = [
+            "",
+            "1.123:10.9.9.9:1",
+            "1.123:127.0.0.1:2",
+            "1\n.123:127.0.0.1:1",
+            "1:127.0.0.1:1",
+            "x.123:127.0.0.1:1",
+        ];
+        for text in lies {
             let msg = GossipMsg { text: text.to_owned(), ..message(6002, 1) };
             let effects = step(&mut gossip, 1, &msg);
             assert!(matches!(effects[..], [Effect::Emit(Event::Malformed { .. })]), "{text:?}");

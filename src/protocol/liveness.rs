@@ -411,7 +411,11 @@ impl Liveness {
     /// Somebody asks this node to probe a suspect and to testify.
     pub fn on_suspect_req(&mut self, link: LinkId, request: SuspectReq, fx: &mut Fx) {
         let subject = request.subject();
-        if subject.endpoint == self.me || self.health.is_doubtful() {
+        let contradicts = self.watched.get(&subject.endpoint).is_some_and(|watch| {
+            let Subject { incarnation, key, .. } = watch.subject;
+            incarnation == subject.incarnation && key != subject.key
+        });
+        if subject.endpoint == self.me || contradicts || self.health.is_doubtful() {
             return; // A late node's word is worth nothing (O4); others will be asked.
         }
         if self.requests.len() >= REQUESTS_MAX && !self.requests.contains_key(&subject) {
@@ -446,9 +450,8 @@ impl Liveness {
             suspicion.stage = Stage::Held;
             return;
         }
-        let Subject { endpoint, incarnation, .. } = suspicion.subject;
-        let own =
-            Confirmation::sign((endpoint, incarnation), finding, (self.me, &self.keys), now.wall);
+        let me = (self.me, &self.keys);
+        let own = Confirmation::sign(&suspicion.subject, finding, me, now.wall);
         suspicion.stage = Stage::Asking;
         suspicion.confirmations.insert(self.me, own);
         let turn = suspicion.neighbors.iter().filter(|it| **it < self.me).count().min(10);
@@ -474,7 +477,7 @@ impl Liveness {
         let Some(suspicion) = self.suspects.get_mut(&found.endpoint) else { return };
         suspicion.unreachable.remove(&found.witness);
         let is_asked = suspicion.asked.contains(&found.witness);
-        if suspicion.subject.incarnation != found.incarnation || !is_asked {
+        if suspicion.subject != found.subject() || !is_asked {
             return;
         }
         if !found.finding.is_dead() {
@@ -751,8 +754,7 @@ impl Liveness {
             if finding.is_dead() && self.health.is_doubtful() {
                 continue;
             }
-            let about = (subject.endpoint, subject.incarnation);
-            let found = Confirmation::sign(about, finding, (self.me, &self.keys), now.wall);
+            let found = Confirmation::sign(&subject, finding, (self.me, &self.keys), now.wall);
             for asker in askers {
                 fx.send(asker, found);
             }

@@ -36,6 +36,15 @@ const QUIET_ROUNDS_MAX: u32 = 4;
 /// How long an errand may take: a witness's fresh probe at its most patient, and room to spare.
 const ERRAND_MAX: Duration = Duration::from_secs(10);
 
+/// How long somebody without a certificate may keep a link: longer than any admission takes.
+const APPLICANT_MAX: Duration = Duration::from_secs(30);
+
+/// Errands of one member that are served at once.
+const ERRANDS_MAX: usize = 8;
+
+/// Neighbors that a card may name; as many as a member may have.
+const NEIGHBORS_MAX: usize = 256;
+
 /// Limits of the handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -319,7 +328,7 @@ enum Stage {
     /// Calling somebody.
     Calling { to: Endpoint, intent: Intent, nonce: Nonce },
     /// Proved, and given a standing (a stranger's until [`Session::admit`]).
-    Open { card: Box<Card>, standing: Standing },
+    Open { card: Box<Card>, standing: Standing, intent: Intent },
 }
 
 #[derive(Debug)]
@@ -405,7 +414,7 @@ impl Session {
     /// The open links, with who is there.
     pub fn open(&self) -> impl Iterator<Item = (LinkId, &Card, Standing)> {
         self.links.iter().filter_map(|(id, link)| match &link.stage {
-            Stage::Open { card, standing } => Some((*id, &**card, *standing)),
+            Stage::Open { card, standing, .. } => Some((*id, &**card, *standing)),
             Stage::Fresh | Stage::Challenged { .. } | Stage::Probed | Stage::Calling { .. } => None,
         })
     }
@@ -427,10 +436,14 @@ impl Session {
         fx.dial(ticket, to, timeout);
     }
 
-    /// Gives an opened link its standing; also used later, when a standing changes.
-    pub fn admit(&mut self, link: LinkId, as_standing: Standing) {
+    /// Gives an opened link its standing; also used later, when a standing changes. Below a
+    /// member's, a link does not last.
+    pub fn admit(&mut self, link: LinkId, as_standing: Standing, fx: &mut Fx) {
         if let Some(Link { stage: Stage::Open { standing, .. }, .. }) = self.links.get_mut(&link) {
             *standing = as_standing;
+            if as_standing < Standing::Member {
+                fx.set_timer(Timer::Handshake(link), APPLICANT_MAX);
+            }
         }
     }
 
@@ -467,8 +480,10 @@ impl Session {
 
     /// Somebody connected.
     pub fn on_accepted(&mut self, link: LinkId, from: IpAddr, fx: &mut Fx) {
-        let mut unproven = self.links.iter().filter(|(_, link)| {
-            matches!(link.stage, Stage::Fresh | Stage::Challenged { .. } | Stage::Probed)
+        let mut unproven = self.links.iter().filter(|(_, link)| match link.stage {
+            Stage::Fresh | Stage::Challenged { .. } | Stage::Probed => true,
+            Stage::Open { standing, .. } => standing < Standing::Member,
+            Stage::Calling { .. } => false,
         });
         let oldest = unproven.next().map(|(id, entry)| (*id, entry.from));
         let count = usize::from(oldest.is_some()) + unproven.count();
@@ -584,6 +599,8 @@ impl Session {
         for (link, entry) in &mut self.links {
             if matches!(entry.stage, Stage::Open { .. }) {
                 entry.quiet_rounds += 1;
+                // Forgiven in time: only offenses in quick succession end a link.
+                entry.offenses /= 2;
                 if entry.quiet_rounds > QUIET_ROUNDS_MAX {
                     silent.push(*link);
                 } else if entry.quiet_rounds > 1 {
@@ -601,7 +618,11 @@ impl Session {
     fn on_handshake_timer(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(entry) = self.links.get(&link) else { return };
         match entry.stage {
-            Stage::Open { .. } => self.hangup(link, "the errand is over", fx),
+            Stage::Open { standing, intent, .. } => {
+                if standing < Standing::Member || intent == Intent::Errand {
+                    self.hangup(link, "the time for this link is over", fx);
+                }
+            }
             Stage::Probed => self.hangup(link, "probe answered", fx),
             Stage::Calling { .. } => self.hangup(link, "no answer in time", fx),
             Stage::Fresh | Stage::Challenged { .. } => {
@@ -622,6 +643,10 @@ impl Session {
         };
         if hello.version != VERSION {
             let reason = format!("version {} is not spoken here, {VERSION} is", hello.version);
+            return self.reject(link, &reason, fx);
+        }
+        if hello.card.neighbors.len() > NEIGHBORS_MAX {
+            let reason = format!("a card names at most {NEIGHBORS_MAX} neighbors");
             return self.reject(link, &reason, fx);
         }
         if hello.card.key == self.card.key {
@@ -650,7 +675,9 @@ impl Session {
         };
         let (to, intent, nonce) = (*to, *intent, *nonce);
         let statement = ack.card.proof_bytes(CALLED, &nonce, &self.card.key);
-        let proved = ack.version == VERSION && ack.card.key.verifies(&statement, &ack.proof);
+        let proved = ack.version == VERSION
+            && ack.card.neighbors.len() <= NEIGHBORS_MAX
+            && ack.card.key.verifies(&statement, &ack.proof);
         match intent {
             _ if !proved => {
                 self.links.remove(&link);
@@ -690,7 +717,19 @@ impl Session {
             return self.reject(link, "the proof does not match the key in HELLO", fx);
         }
         let (card, intent) = (card.clone(), *intent);
+        if intent == Intent::Errand && self.errands_of(card.endpoint) >= ERRANDS_MAX {
+            let reason = format!("more than {ERRANDS_MAX} errands at once");
+            return self.reject(link, &reason, fx);
+        }
         self.open_link(link, card, (false, intent), fx);
+    }
+
+    fn errands_of(&self, caller: Endpoint) -> usize {
+        let is_errand = |link: &&Link| {
+            matches!(&link.stage, Stage::Open { card, intent: Intent::Errand, .. }
+                if card.endpoint == caller)
+        };
+        self.links.values().filter(is_errand).count()
     }
 
     fn open_link(
@@ -701,7 +740,8 @@ impl Session {
         fx: &mut Fx,
     ) {
         if let Some(entry) = self.links.get_mut(&link) {
-            entry.stage = Stage::Open { card: card.clone(), standing: Standing::Stranger };
+            let standing = Standing::Stranger;
+            entry.stage = Stage::Open { card: card.clone(), standing, intent };
         }
         match intent {
             Intent::Link | Intent::Probe => fx.stop_timer(Timer::Handshake(link)),

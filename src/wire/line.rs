@@ -146,6 +146,11 @@ impl<R: BufRead> LineReader<R> {
 }
 
 fn parse(text: &[u8]) -> Result<Message, ReadError> {
+    // The JSON library would also take an array for an object with its fields in order.
+    if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        let reason = "a message is a JSON object: {\"type\":…}".to_owned();
+        return Err(ReadError::Malformed { reason });
+    }
     serde_json::from_slice(text).map_err(|err| ReadError::Malformed {
         reason: err.to_string().chars().take(REASON_CHARS_MAX).collect(),
     })

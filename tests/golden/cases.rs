@@ -64,8 +64,11 @@ pub(crate) fn admission() -> Admission {
 }
 
 fn confirmation(witness: u16, finding: Finding) -> Confirmation {
-    let about = (endpoint(6001), LIFE);
-    Confirmation::sign(about, finding, (endpoint(witness), &peer_keys(witness)), AT)
+    Confirmation::sign(&subject(6001), finding, (endpoint(witness), &peer_keys(witness)), AT)
+}
+
+fn buckets(after: Option<Endpoint>) -> SeedSyncReq {
+    SeedSyncReq { buckets: [0, 17, 63].into(), after }
 }
 
 fn removed() -> Removal {
@@ -336,9 +339,10 @@ fn seeds() -> Vec<(&'static str, Message)> {
     let entries = vec![entry(), Entry::admitted(admission())];
     vec![
         ("the state of a registry", digest.into()),
-        ("send me three buckets", SeedSyncReq { buckets: [0, 17, 63].into() }.into()),
-        ("entries with their proofs", SeedSyncResp { entries, last: false }.into()),
-        ("no more entries", SeedSyncResp { entries: Vec::new(), last: true }.into()),
+        ("send me three buckets", buckets(None).into()),
+        ("go on with them", buckets(Some(endpoint(6002))).into()),
+        ("entries with their proofs", SeedSyncResp { entries, more: true }.into()),
+        ("no more entries", SeedSyncResp { entries: Vec::new(), more: false }.into()),
         ("link to the largest part", LinkHint { endpoint: endpoint(6004) }.into()),
     ]
 }

@@ -161,12 +161,7 @@ mod tests {
         let Subject { endpoint, incarnation, key } = subject();
         let found = |port, ms| {
             let witness = keys();
-            Confirmation::sign(
-                (endpoint, incarnation),
-                Finding::Refused,
-                (at(port), &witness),
-                WallTime(T + ms),
-            )
+            Confirmation::sign(&subject(), Finding::Refused, (at(port), &witness), WallTime(T + ms))
         };
         let removal = Removal {
             endpoint,

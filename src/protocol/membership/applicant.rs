@@ -471,7 +471,15 @@ impl Applicant {
     /// A deadline passed.
     pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         match timer {
-            Timer::Decision => self.fail("the seeds did not decide in time", fx),
+            Timer::Decision => {
+                let reason = match self.state {
+                    State::Connecting => self.unreachable(),
+                    State::Asking { .. } | State::Pausing | State::Member(_) | State::Gone => {
+                        "the seeds did not decide in time".to_owned()
+                    }
+                };
+                self.fail(&reason, fx);
+            }
             Timer::Retry => self.attempt(now, fx),
             Timer::Reconnect => {
                 self.failed.clear();
@@ -494,6 +502,7 @@ impl Applicant {
             fx.emit(Event::Hangup { link });
         }
         fx.emit(Event::Attempt { incarnation: self.incarnation, number: self.attempts });
+        fx.set_timer(Timer::Decision, self.config.decision_timeout);
         self.connect(fx);
     }
 

@@ -197,6 +197,9 @@ pub struct Confirmation {
     pub endpoint: Endpoint,
     /// Which of its lives; evidence about one life says nothing of another.
     pub incarnation: Incarnation,
+    /// By which key the witness would have recognized it. A witness that was asked about a wrong
+    /// key finds somebody else there; that must not count against the holder of the right one.
+    pub key: PublicKey,
     /// What the witness found.
     pub finding: Finding,
     /// The witness's endpoint.
@@ -208,16 +211,17 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
-    /// The finding of `witness` about one life of `endpoint`, signed.
+    /// The finding of `witness` about `subject`, signed.
     pub fn sign(
-        (endpoint, incarnation): (Endpoint, Incarnation),
+        subject: &Subject,
         finding: Finding,
         (witness, keys): (Endpoint, &KeyPair),
         at: WallTime,
     ) -> Self {
         let mut this = Self {
-            endpoint,
-            incarnation,
+            endpoint: subject.endpoint,
+            incarnation: subject.incarnation,
+            key: subject.key,
             finding,
             witness,
             at,
@@ -227,15 +231,19 @@ impl Confirmation {
         this
     }
 
+    /// Whom this is about.
+    pub const fn subject(&self) -> Subject {
+        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    }
+
     /// Whether the holder of `key` signed this.
     pub fn is_valid(&self, key: &PublicKey) -> bool {
         key.verifies(&self.signing_bytes(), &self.signature)
     }
 
     fn signing_bytes(&self) -> SigningBytes {
-        SigningBytes::new("folkmoot/confirmation/1")
-            .endpoint(self.endpoint)
-            .incarnation(self.incarnation)
+        self.subject()
+            .signing_bytes("folkmoot/confirmation/1")
             .number(self.finding as u64)
             .endpoint(self.witness)
             .wall(self.at)

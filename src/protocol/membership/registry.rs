@@ -12,10 +12,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::{Admission, Leave, Removal, Subject};
-use crate::model::{Endpoint, SigningBytes, WallTime};
+use crate::model::{Endpoint, Incarnation, SigningBytes, WallTime};
 
 /// Into how many parts the registry is divided for comparison between seeds.
 pub const BUCKETS: usize = 64;
+
+/// Endpoints whose forgotten lives are remembered: five times the most members.
+const FLOORS_MAX: usize = 100_000;
 
 /// How many earlier lives of an endpoint are kept for `explain`.
 const PAST_MAX: usize = 4;
@@ -149,13 +152,21 @@ pub enum Merged {
 pub struct Registry {
     entries: BTreeMap<Endpoint, Entry>,
     past: BTreeMap<Endpoint, Vec<Entry>>,
+    /// The highest life of each endpoint whose tombstone was forgotten.
+    floors: BTreeMap<Endpoint, Incarnation>,
     buckets: [u64; BUCKETS],
     alive: usize,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), past: BTreeMap::new(), buckets: [0; BUCKETS], alive: 0 }
+        Self {
+            entries: BTreeMap::new(),
+            past: BTreeMap::new(),
+            floors: BTreeMap::new(),
+            buckets: [0; BUCKETS],
+            alive: 0,
+        }
     }
 }
 
@@ -166,6 +177,9 @@ impl Registry {
         // Two keys for one life cannot both be certified while fewer than a quorum of seeds lie;
         // if they are, the lower key wins everywhere, so that registries still agree.
         let rank = |subject: &Subject| (subject.incarnation, std::cmp::Reverse(subject.key));
+        if self.floor(endpoint).is_some_and(|floor| entry.subject.incarnation <= floor) {
+            return Merged::Nothing;
+        }
         let Some(held) = self.entries.get(&endpoint) else { return self.insert(entry) };
         match rank(&entry.subject).cmp(&rank(&held.subject)) {
             std::cmp::Ordering::Less => Merged::Nothing,
@@ -247,27 +261,54 @@ impl Registry {
         &self.buckets
     }
 
-    /// The entries of these buckets.
-    pub fn in_buckets(&self, wanted: &BTreeSet<u8>) -> impl Iterator<Item = &Entry> {
-        self.entries().filter(|entry| {
+    /// The entries of these buckets that follow `after`, ascending by endpoint.
+    pub fn in_buckets(
+        &self,
+        wanted: &BTreeSet<u8>,
+        after: Option<Endpoint>,
+    ) -> impl Iterator<Item = &Entry> {
+        self.entries_after(after).filter(|entry| {
             u8::try_from(bucket_of(entry.subject.endpoint)).is_ok_and(|it| wanted.contains(&it))
         })
     }
 
-    /// Forgets those who ended longer than `keep` ago. Returns how many.
-    pub fn purge(&mut self, now: WallTime, keep: Duration) -> usize {
+    /// Nothing of `endpoint` up to `incarnation` is ever taken in again.
+    pub fn raise_floor(&mut self, endpoint: Endpoint, incarnation: Incarnation) {
+        if self.floors.len() >= FLOORS_MAX && !self.floors.contains_key(&endpoint) {
+            self.floors.pop_first();
+        }
+        let floor = self.floors.entry(endpoint).or_insert(incarnation);
+        *floor = incarnation.max(*floor);
+    }
+
+    /// The highest forgotten life of an endpoint.
+    pub fn floor(&self, endpoint: Endpoint) -> Option<Incarnation> {
+        self.floors.get(&endpoint).copied()
+    }
+
+    /// The highest forgotten lives.
+    pub fn floors(&self) -> impl Iterator<Item = (Endpoint, Incarnation)> {
+        self.floors.iter().map(|(endpoint, incarnation)| (*endpoint, *incarnation))
+    }
+
+    /// Forgets those who ended longer than `keep` ago, but for their incarnations. Returns those.
+    pub fn purge(&mut self, now: WallTime, keep: Duration) -> Vec<(Endpoint, Incarnation)> {
         let is_old = |entry: &Entry| {
             entry.status() != Status::Alive
                 && entry.since() < now
                 && entry.since().distance(now) > keep
         };
-        let old: Vec<_> =
-            self.entries().filter(|entry| is_old(entry)).map(|e| e.subject.endpoint).collect();
-        for endpoint in &old {
+        let old: Vec<_> = self
+            .entries()
+            .filter(|entry| is_old(entry))
+            .map(|entry| (entry.subject.endpoint, entry.subject.incarnation))
+            .collect();
+        for (endpoint, incarnation) in &old {
             self.take(*endpoint);
             self.past.remove(endpoint);
+            self.raise_floor(*endpoint, *incarnation);
         }
-        old.len()
+        old
     }
 
     fn insert(&mut self, entry: Entry) -> Merged {
@@ -298,7 +339,7 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
-    use crate::model::{Incarnation, KeyPair, Rng};
+    use crate::model::{KeyPair, Rng};
 
     /// One of a few lives of a few endpoints, in one of its three guises.
     fn entry(port: u16, incarnation: u64, guise: u8) -> Entry {
@@ -365,9 +406,13 @@ mod tests {
         registry.merge(entry(6001, 1, 2));
         registry.merge(entry(6002, 1, 0));
         let day = Duration::from_secs(86_400);
-        assert_eq!(registry.purge(WallTime(86_400_000), day), 0);
-        assert_eq!(registry.purge(WallTime(86_400_010), day), 1);
+        assert_eq!(registry.purge(WallTime(86_400_000), day).len(), 0);
+        assert_eq!(registry.purge(WallTime(86_400_010), day).len(), 1);
         assert_eq!(registry.entries().count(), 1);
+        assert_eq!(registry.merge(entry(6001, 1, 0)), Merged::Nothing, "an old certificate");
+        assert_eq!(registry.merge(entry(6001, 2, 0)), Merged::Alive, "a new life");
+        registry.merge(entry(6001, 2, 2));
+        registry.purge(WallTime(86_400_010), day);
         assert_eq!(registry.buckets(), merged(&[entry(6002, 1, 0)]).buckets());
     }
 }

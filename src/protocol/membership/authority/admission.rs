@@ -1,6 +1,8 @@
 //! Admissions: request, dial-back, votes, certificate (M1, M2, M3, M5).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +79,7 @@ impl Authority {
     pub fn on_register_req(
         &mut self,
         now: Now,
-        (link, from): (LinkId, &Card),
+        (link, from, address): (LinkId, &Card, IpAddr),
         request: RegisterReq,
         fx: &mut Fx,
     ) {
@@ -88,7 +90,7 @@ impl Authority {
             }
             return;
         }
-        if let Err((cause, error)) = self.check_request(now, from, &request) {
+        if let Err((cause, error)) = self.check_request(now, (from, address), &request) {
             fx.emit(Event::Refuse { link, cause, error });
             return;
         }
@@ -240,12 +242,12 @@ impl Authority {
     fn check_request(
         &mut self,
         now: Now,
-        from: &Card,
+        (from, address): (&Card, IpAddr),
         request: &RegisterReq,
     ) -> Result<(), (Cause, ErrorReply)> {
         let refuse = |cause, code, reason: String| Err((cause, ErrorReply::new(code, reason)));
         let subject = request.subject();
-        if !self.spend_request(now, subject.endpoint) {
+        if !self.spend_request(now, address) {
             let limit = self.config.requests_per_second;
             let reason = format!("more than {limit} requests a second from one address");
             return refuse(Cause::TooMany, ErrorCode::Busy, reason);
@@ -253,6 +255,10 @@ impl Authority {
         if subject != from.subject() || !request.is_valid() {
             let reason = "the request is not about the one who proved its key on this link";
             return refuse(Cause::Forged, ErrorCode::Invalid, reason.to_owned());
+        }
+        if !self.is_of_our_time(now, &subject) {
+            let reason = "the incarnation is far ahead of the seeds' clocks; set this clock";
+            return refuse(Cause::Stale, ErrorCode::Invalid, reason.to_owned());
         }
         if let Some((cause, code, reason)) = self.objection(&subject) {
             return refuse(cause, code, reason);
@@ -267,11 +273,23 @@ impl Authority {
         Ok(())
     }
 
+    /// An incarnation is a time: one far ahead would use up its endpoint for good.
+    fn is_of_our_time(&self, now: Now, subject: &Subject) -> bool {
+        let bound = now.wall.0.saturating_add(millis(self.config.evidence_skew));
+        subject.incarnation.0 <= bound
+    }
+
     /// Why this seed would not admit `subject`, whoever asks (M4, M5).
     fn objection(&self, subject: &Subject) -> Option<(Cause, ErrorCode, String)> {
         if self.book.seed_at(subject.endpoint).is_some() {
             let reason = format!("{} is a seed's address", subject.endpoint);
             return Some((Cause::NotAllowed, ErrorCode::EndpointTaken, reason));
+        }
+        if let Some(floor) = self.registry.floor(subject.endpoint)
+            && subject.incarnation <= floor
+        {
+            let reason = format!("this life has ended; register above incarnation {floor}");
+            return Some((Cause::Stale, ErrorCode::Removed, reason));
         }
         let held = self.registry.get(subject.endpoint)?;
         if held.status() == Status::Alive && held.subject.key != subject.key {
@@ -293,14 +311,14 @@ impl Authority {
     }
 
     /// Takes one token of the source address's bucket.
-    fn spend_request(&mut self, now: Now, from: Endpoint) -> bool {
+    fn spend_request(&mut self, now: Now, from: IpAddr) -> bool {
         let (burst, rate) = (self.config.requests_burst, self.config.requests_per_second);
         // A full bucket is as good as none; this bounds the table by the active sources.
         if self.rates.len() >= 4_096 {
             self.rates.retain(|_, bucket| refill(bucket, now.mono, burst, rate) < burst);
         }
         let fresh = Bucket { tokens: burst, refilled: now.mono };
-        let bucket = self.rates.entry(from.ip()).or_insert(fresh);
+        let bucket = self.rates.entry(from).or_insert(fresh);
         refill(bucket, now.mono, burst, rate);
         let has_token = bucket.tokens > 0;
         bucket.tokens = bucket.tokens.saturating_sub(1);
@@ -318,6 +336,9 @@ impl Authority {
         let proposal = Proposal { kind: ProposalKind::Admit, subject: *subject };
         let objection = self.objection(subject).map(|(_, _, reason)| reason);
         let verdict = match verdict.and(objection.map_or(Ok(()), Err)) {
+            Ok(()) if !self.is_of_our_time(now, subject) => {
+                Err("the incarnation is far ahead of my clock".to_owned())
+            }
             Ok(()) if !self.ready => Err("catching up with the other seeds first".to_owned()),
             Ok(()) => match self.vote(now, proposal, fx) {
                 Some(vote) => Ok(vote),
@@ -429,6 +450,10 @@ impl Authority {
         let proposal = Proposal { kind: ProposalKind::Admit, subject: *subject };
         fx.emit(Event::Aborted { proposal, reason: reason.to_owned() });
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Adds the tokens that time has brought. Returns how many there are.

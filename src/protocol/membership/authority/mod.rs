@@ -45,6 +45,10 @@ use crate::protocol::{Effects, Kind, LinkId};
 /// How long a quorum must be out of reach before that is said (M10).
 const QUORUM_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The pause between two portions of neighbor lists for a seed that has just come; a portion
+/// fits a link's queue many times over.
+const LISTS_PAUSE: Duration = Duration::from_millis(50);
+
 /// Limits and periods of a seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -102,7 +106,7 @@ impl Default for Config {
             requests_per_second: 1_000,
             admissions_max: 4_096,
             members_max: 20_000,
-            neighbors_max: 1_024,
+            neighbors_max: 256,
         }
     }
 }
@@ -122,6 +126,8 @@ pub enum Timer {
     Orphan(Endpoint),
     /// A quorum is out of reach for a while now.
     Quorum,
+    /// Time for the next neighbor lists that another seed is owed.
+    Lists,
 }
 
 /// What a seed must not forget.
@@ -142,6 +148,16 @@ pub enum Record {
     },
     /// A seed's key, proved at its configured address.
     SeedKey(SeedKey),
+    /// The highest ended life of an endpoint whose tombstone was forgotten: nothing up to it ever
+    /// comes back (M4).
+    Floor {
+        /// Which endpoint.
+        endpoint: Endpoint,
+        /// Its highest ended life.
+        incarnation: Incarnation,
+    },
+    /// This seed has compared its registry with enough others once: it remembers its own votes.
+    Ready,
 }
 
 /// What a seed tells its surroundings, or asks its node to do.
@@ -291,6 +307,10 @@ pub struct Authority {
     /// Members that are being probed because nobody here is linked with them.
     audits: BTreeSet<Endpoint>,
     compared: BTreeSet<SeedId>,
+    /// Buckets that are being fetched from other seeds, a page at a time.
+    syncing: BTreeMap<SeedId, BTreeSet<u8>>,
+    /// Seeds that have not got all neighbor lists yet, and the last one they got.
+    lists_owed: BTreeMap<SeedId, Option<Endpoint>>,
     ready: bool,
     quorum_reached: Option<bool>,
     overlay_changed: bool,
@@ -336,7 +356,9 @@ impl Authority {
             unlinked: BTreeMap::new(),
             audits: BTreeSet::new(),
             compared: BTreeSet::new(),
-            ready: !records.is_empty(),
+            syncing: BTreeMap::new(),
+            lists_owed: BTreeMap::new(),
+            ready: records.contains(&Record::Ready),
             quorum_reached: None,
             overlay_changed: false,
             rates: BTreeMap::new(),
@@ -348,6 +370,10 @@ impl Authority {
                 Record::Voted { proposal, vote } => this.remember_vote(proposal, vote),
                 Record::Entry { entry } => _ = this.registry.merge(*entry),
                 Record::SeedKey(SeedKey { seed, key }) => _ = this.book.learn(seed, key),
+                Record::Floor { endpoint, incarnation } => {
+                    this.registry.raise_floor(endpoint, incarnation);
+                }
+                Record::Ready => {}
             }
         }
         let own = this.keys.public();
@@ -408,14 +434,16 @@ impl Authority {
             let past = self.registry.past(entry.subject.endpoint).iter();
             past.chain([entry]).map(|entry| Record::Entry { entry: Box::new(entry.clone()) })
         });
-        keys.chain(votes).chain(entries).collect()
+        let floors = self.registry.floors();
+        let floors = floors.map(|(endpoint, incarnation)| Record::Floor { endpoint, incarnation });
+        let ready = self.ready.then_some(Record::Ready);
+        keys.chain(votes).chain(floors).chain(entries).chain(ready).collect()
     }
 
     /// The node starts.
     pub fn on_start(&mut self, now: Now, fx: &mut Fx) {
         if self.book.quorum() == 1 && !self.ready {
-            self.ready = true;
-            fx.emit(Event::Ready { members: self.registry.alive_count() });
+            self.become_ready(fx);
         }
         self.audit_due = now.mono.after(self.config.audit_interval);
         fx.set_timer(Timer::Audit, self.config.audit_interval);
@@ -432,6 +460,7 @@ impl Authority {
             }
         }
         let subject = card.subject();
+        self.suspect_came(&subject);
         let is_member = self.registry.is_alive(&subject);
         if is_member {
             self.member_links.insert(subject.endpoint, link);
@@ -457,7 +486,8 @@ impl Authority {
         fx.emit(Event::SeedLink { seed, up: true, connected: self.connected() });
         self.check_quorum(fx);
         self.send_digest(link, fx);
-        self.share_lists(link, fx);
+        self.lists_owed.insert(seed, None);
+        fx.set_timer(Timer::Lists, LISTS_PAUSE);
         self.repeat_open_cases(link, fx);
     }
 
@@ -467,6 +497,8 @@ impl Authority {
             && self.seed_links.get(&seed) == Some(&link)
         {
             self.seed_links.remove(&seed);
+            self.syncing.remove(&seed);
+            self.lists_owed.remove(&seed);
             fx.emit(Event::SeedLink { seed, up: false, connected: self.connected() });
             self.check_quorum(fx);
         }
@@ -523,6 +555,7 @@ impl Authority {
             Timer::Audit => self.on_audit_timer(now, fx),
             Timer::Orphan(endpoint) => self.on_orphan_timer(endpoint, fx),
             Timer::Quorum => self.on_quorum_timer(fx),
+            Timer::Lists => self.on_lists_timer(fx),
         }
     }
 
@@ -535,6 +568,10 @@ impl Authority {
         }
         if !leave.is_valid() {
             return self.refuse(link, Cause::Forged, "the goodbye's signature does not hold", fx);
+        }
+        // Its time decides when it is forgotten; it must not be forgotten at once, or never.
+        if leave.at.distance(now.wall) > self.config.evidence_skew {
+            return self.refuse(link, Cause::Stale, "a goodbye of another time", fx);
         }
         self.apply(now, Entry::left(leave), Some(link), fx);
     }

@@ -5,6 +5,7 @@
 //! failed probe leaves somebody out, so nobody else can shrink the electorate.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use rand::seq::IteratorRandom as _;
 use serde::{Deserialize, Serialize};
@@ -21,9 +22,9 @@ use crate::protocol::probe::Outcome;
 use crate::protocol::quorum::{Ballot, Tally, witnesses_needed};
 use crate::protocol::session::{Card, Cause};
 
-/// Findings that one message may carry; a hub has more neighbors, but a majority is never sent
-/// beyond what decides.
-const CONFIRMATIONS_MAX: usize = 512;
+/// Findings that one message may carry: a majority of the most neighbors that one may name, and
+/// well within a line.
+const CONFIRMATIONS_MAX: usize = 256;
 
 /// Reports of one death that are told apart; more are told of again.
 const REPORTS_MAX: usize = 256;
@@ -72,8 +73,12 @@ impl SeedDeadVote {
 enum Own {
     Wanted,
     UnderWay,
-    Done(Finding),
+    Done(Finding, Time),
 }
+
+/// How long this seed's own probe of a suspect is fresh. Longer than witnesses take to testify
+/// once it has failed; short enough that it still speaks of now.
+const OWN_FRESH: Duration = Duration::from_secs(4);
 
 /// A removal under way.
 #[derive(Debug)]
@@ -92,6 +97,13 @@ pub(super) struct Case {
     tick_due: Time,
 }
 
+impl Case {
+    /// The findings, as many as one message may carry.
+    fn findings(&self) -> Vec<Confirmation> {
+        self.confirmations.values().map(|(found, _)| *found).take(CONFIRMATIONS_MAX).collect()
+    }
+}
+
 impl Authority {
     /// A death is reported, by a member or forwarded by a seed.
     pub fn on_dead_report(
@@ -102,7 +114,8 @@ impl Authority {
         fx: &mut Fx,
     ) {
         let is_relayed = from.seed.is_some();
-        if !is_relayed && (report.reporter != from.endpoint || !report.is_well_formed()) {
+        let is_own = is_relayed || report.reporter == from.endpoint;
+        if !is_own || !report.is_well_formed() {
             let reason = "a report must be its sender's own, its text made from its fields";
             return self.refuse(link, Cause::Forged, reason, fx);
         }
@@ -221,7 +234,8 @@ impl Authority {
             .collect();
         for subject in waiting {
             if let Some(case) = self.removals.get_mut(&subject) {
-                case.own = outcome.finding(&subject).map_or(Own::Wanted, Own::Done);
+                let finding = outcome.finding(&subject);
+                case.own = finding.map_or(Own::Wanted, |finding| Own::Done(finding, now.mono));
             }
             self.weigh(now, &subject, fx);
         }
@@ -260,8 +274,8 @@ impl Authority {
         let ttl = self.config.evidence_ttl;
         case.confirmations.retain(|_, (_, seen)| now.mono.since(*seen) <= ttl);
         let patience = match case.own {
-            Own::Done(Finding::Alive) => self.config.removal_timeout / 5,
-            Own::Wanted | Own::UnderWay | Own::Done(_) => self.config.removal_timeout,
+            Own::Done(Finding::Alive, _) => self.config.removal_timeout / 5,
+            Own::Wanted | Own::UnderWay | Own::Done(..) => self.config.removal_timeout,
         };
         if now.mono.since(case.last_news) > patience {
             return self.abort_removal(subject, fx);
@@ -271,6 +285,15 @@ impl Authority {
         self.probe_suspect(subject, fx);
         self.collect_witnesses(subject, fx);
         self.weigh(now, subject, fx);
+    }
+
+    /// A suspect has just proved its key on a new link: look again.
+    pub(super) fn suspect_came(&mut self, subject: &Subject) {
+        if let Some(case) = self.removals.get_mut(subject)
+            && matches!(case.own, Own::Done(..))
+        {
+            case.own = Own::Wanted;
+        }
     }
 
     pub(super) fn close_removal(&mut self, subject: &Subject, fx: &mut Fx) {
@@ -373,7 +396,7 @@ impl Authority {
         if !found.finding.is_dead() {
             return Err(None);
         }
-        if (found.endpoint, found.incarnation) != (subject.endpoint, subject.incarnation) {
+        if found.subject() != *subject {
             return Err(Some("a finding about somebody else"));
         }
         let Some(witness) = self.registry.alive_at(found.witness) else {
@@ -407,7 +430,7 @@ impl Authority {
                 case.confirmations.insert(found.witness, (found, now.mono));
                 case.last_news = now.mono;
                 // Somebody still insists: an answer to an earlier probe may be out of date.
-                if case.own == Own::Done(Finding::Alive) {
+                if matches!(case.own, Own::Done(Finding::Alive, _)) {
                     case.own = Own::Wanted;
                 }
             }
@@ -453,11 +476,18 @@ impl Authority {
     fn weigh(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
         let Some(case) = self.removals.get(subject) else { return };
         let said = case.said.get(&self.me).map(|said| said.yes);
-        let Own::Done(finding) = case.own else { return };
+        let Own::Done(finding, at) = case.own else { return };
         if said == Some(true) || (said == Some(false) && !finding.is_dead()) {
             return;
         }
         let (count, needed) = self.count_witnesses(subject, case);
+        if finding.is_dead() && now.mono.since(at) > OWN_FRESH {
+            // What was so a while ago convicts nobody now: look again.
+            if let Some(case) = self.removals.get_mut(subject) {
+                case.own = Own::Wanted;
+            }
+            return self.probe_suspect(subject, fx);
+        }
         if !finding.is_dead() {
             let reason = "it answered my own probe".to_owned();
             return self.cast_dead_vote(now, subject, Err(reason), fx);
@@ -495,7 +525,7 @@ impl Authority {
             at: vote.map_or(now.wall, |vote| vote.at),
             signature: vote.map(|vote| vote.signature),
             reason: verdict.unwrap_or_else(|reason| reason),
-            confirmations: case.confirmations.values().map(|(found, _)| *found).collect(),
+            confirmations: case.findings(),
         };
         self.tell_seeds(&said.clone().into(), None, fx);
         self.count_dead_vote(now, None, said, fx);
@@ -545,7 +575,7 @@ impl Authority {
             incarnation: subject.incarnation,
             key: subject.key,
             votes: case.votes.values().copied().collect(),
-            confirmations: case.confirmations.values().map(|(found, _)| *found).collect(),
+            confirmations: case.findings(),
         };
         let merged = self.apply(now, Entry::removed(removal), None, fx);
         debug_assert_ne!(merged, Merged::Alive, "a removal admits nobody");
@@ -561,7 +591,7 @@ impl Authority {
         let (count, needed) = self.count_witnesses(subject, &case);
         let (yes, quorum) = (case.ballot.yes(), case.ballot.needed());
         let own = match case.own {
-            Own::Done(finding) => finding.as_str(),
+            Own::Done(finding, _) => finding.as_str(),
             Own::Wanted | Own::UnderWay => "not finished",
         };
         let reason = format!(
@@ -576,7 +606,7 @@ impl Authority {
     fn collect_witnesses(&mut self, subject: &Subject, fx: &mut Fx) {
         let Some(case) = self.removals.get(subject) else { return };
         let (count, needed) = self.count_witnesses(subject, case);
-        if count >= needed || !matches!(case.own, Own::Done(finding) if finding.is_dead()) {
+        if count >= needed || !matches!(case.own, Own::Done(finding, _) if finding.is_dead()) {
             return;
         }
         let (mut candidates, _) = self.electorate(subject, case);

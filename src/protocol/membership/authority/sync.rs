@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Event, Fx, Timer};
-use crate::model::{Now, SeedId};
+use super::{Authority, Event, Fx, Record, Timer};
+use crate::model::{Endpoint, Now, SeedId};
 use crate::protocol::LinkId;
 use crate::protocol::membership::registry::{BUCKETS, Entry, Merged};
 use crate::protocol::session::Cause;
@@ -36,6 +36,9 @@ pub struct SeedDigest {
 pub struct SeedSyncReq {
     /// Which buckets, by number.
     pub buckets: BTreeSet<u8>,
+    /// Go on after this endpoint; the first page without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Endpoint>,
 }
 
 /// Some entries of the asked-for buckets.
@@ -43,8 +46,8 @@ pub struct SeedSyncReq {
 pub struct SeedSyncResp {
     /// The entries with their proofs.
     pub entries: Vec<Entry>,
-    /// Whether these are the last ones of the answer.
-    pub last: bool,
+    /// Whether there are more after the last one.
+    pub more: bool,
 }
 
 impl Authority {
@@ -54,7 +57,9 @@ impl Authority {
 
     pub(super) fn on_digest_timer(&mut self, now: Now, fx: &mut Fx) {
         fx.set_timer(Timer::Digest, self.config.digest_interval);
-        self.registry.purge(now.wall, self.config.tombstone_ttl);
+        for (endpoint, incarnation) in self.registry.purge(now.wall, self.config.tombstone_ttl) {
+            fx.persist(Record::Floor { endpoint, incarnation });
+        }
         self.forget_old_votes(now);
         self.tell_seeds(&self.digest(false).into(), None, fx);
         self.hint_links(fx);
@@ -78,13 +83,14 @@ impl Authority {
             return self.refuse(link, Cause::Forged, reason, fx);
         }
         if different.is_empty() {
+            self.syncing.remove(&seed);
             self.compared_with(seed, fx);
-        } else {
-            fx.send(link, SeedSyncReq { buckets: different });
+        } else if self.syncing.insert(seed, different.clone()).is_none() {
+            fx.send(link, SeedSyncReq { buckets: different, after: None });
         }
     }
 
-    /// Another seed wants some of this registry.
+    /// Another seed wants a page of this registry.
     pub fn on_seed_sync_req(&self, link: LinkId, request: &SeedSyncReq, fx: &mut Fx) {
         let trimmed = |entry: &Entry| {
             let mut entry = entry.clone();
@@ -93,15 +99,10 @@ impl Authority {
             }
             entry
         };
-        let entries: Vec<_> = self.registry.in_buckets(&request.buckets).map(trimmed).collect();
-        let mut parts = entries.chunks(ENTRIES_MAX).peekable();
-        if parts.peek().is_none() {
-            fx.send(link, SeedSyncResp { entries: Vec::new(), last: true });
-        }
-        while let Some(part) = parts.next() {
-            let last = parts.peek().is_none();
-            fx.send(link, SeedSyncResp { entries: part.to_vec(), last });
-        }
+        let mut rest = self.registry.in_buckets(&request.buckets, request.after);
+        let entries: Vec<_> = rest.by_ref().take(ENTRIES_MAX).map(trimmed).collect();
+        let more = rest.next().is_some();
+        fx.send(link, SeedSyncResp { entries, more });
     }
 
     /// Entries came; each has to prove itself.
@@ -112,6 +113,7 @@ impl Authority {
             return self.refuse(link, Cause::TooMany, reason, fx);
         }
         let mut news = 0;
+        let after = resp.entries.last().map(|entry| entry.subject.endpoint);
         for entry in resp.entries {
             match self.verified(entry) {
                 Some(entry) => {
@@ -123,8 +125,15 @@ impl Authority {
         if news > 0 {
             fx.emit(Event::Synced { seed, entries: news });
         }
-        if resp.last {
-            self.compared_with(seed, fx);
+        match self.syncing.get(&seed) {
+            Some(buckets) if resp.more && after.is_some() => {
+                fx.send(link, SeedSyncReq { buckets: buckets.clone(), after });
+            }
+            Some(_) => {
+                self.syncing.remove(&seed);
+                self.compared_with(seed, fx);
+            }
+            None => {}
         }
     }
 
@@ -163,9 +172,14 @@ impl Authority {
     fn compared_with(&mut self, seed: SeedId, fx: &mut Fx) {
         self.compared.insert(seed);
         if !self.ready && self.compared.len() + 1 >= self.book.quorum() {
-            self.ready = true;
-            fx.emit(Event::Ready { members: self.registry.alive_count() });
+            self.become_ready(fx);
         }
+    }
+
+    pub(super) fn become_ready(&mut self, fx: &mut Fx) {
+        self.ready = true;
+        fx.persist(Record::Ready);
+        fx.emit(Event::Ready { members: self.registry.alive_count() });
     }
 
     pub(super) fn repeat_open_cases(&self, link: LinkId, fx: &mut Fx) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::seq::IteratorRandom as _;
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Event, Fx, Timer};
+use super::{Authority, Event, Fx, LISTS_PAUSE, Timer};
 use crate::model::{Endpoint, Now};
 use crate::protocol::LinkId;
 use crate::protocol::liveness::SuspectReq;
@@ -22,6 +22,9 @@ use crate::protocol::session::{Card, Cause};
 /// How long a member whose link broke has to come back before it is probed. Its neighbors will
 /// have noticed a crash long before; this is for those that have none.
 const ORPHAN_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// Neighbor lists in one portion for a seed that has just come.
+const LISTS_PORTION: usize = 128;
 
 /// A seed's advice to a peer in a part of the overlay that is cut off from the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,10 +67,21 @@ impl Authority {
         self.lists.get(&endpoint).map_or(&[], |list| &list.neighbors)
     }
 
-    /// Tells a seed that has just come what is known of the overlay.
-    pub(super) fn share_lists(&self, link: LinkId, fx: &mut Fx) {
-        for list in self.lists.values() {
-            fx.send(link, list.clone());
+    /// Tells seeds that have just come what is known of the overlay, in portions.
+    pub(super) fn on_lists_timer(&mut self, fx: &mut Fx) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        for (seed, after) in std::mem::take(&mut self.lists_owed) {
+            let Some(link) = self.seed_links.get(&seed) else { continue };
+            let rest = self.lists.range((after.map_or(Unbounded, Excluded), Unbounded));
+            let mut last = None;
+            for (endpoint, list) in rest.take(LISTS_PORTION) {
+                fx.send(*link, list.clone());
+                last = Some(*endpoint);
+            }
+            if last.is_some() {
+                self.lists_owed.insert(seed, last);
+                fx.set_timer(Timer::Lists, LISTS_PAUSE);
+            }
         }
     }
 
