@@ -39,9 +39,9 @@ fn a_crashed_peer_is_removed_at_every_seed_and_dropped_by_every_neighbor() {
         let victim = rest.remove(usize::try_from(seed % 8).expect("small"));
         let before = fleet.world.now();
         if seed % 2 == 0 {
-            fleet.world.crash(victim)
+            fleet.world.crash(victim);
         } else {
-            fleet.world.pause(victim)
+            fleet.world.pause(victim);
         }
         fleet.run_until(secs(20), "the victim is removed everywhere", |fleet| {
             fleet.all_seeds_list(&rest)

@@ -1,5 +1,7 @@
 //! The shape of the overlay at 220 peers, and gossip across it (O2, G2).
 
+#![allow(clippy::print_stdout, reason = "the measured exponents are worth a line")]
+
 mod common;
 
 use std::collections::BTreeMap;

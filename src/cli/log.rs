@@ -170,7 +170,8 @@ fn json_line(
     let rest = fields.strip_prefix('{').unwrap_or("}");
     let comma = if rest == "}" { "" } else { "," };
     let line = format!(
-        r#"{{"ts":"{at}","ts_ms":{ts_ms},"level":"{level}","role":"{role}","node":"{node}","event":{event},"message":{message}{comma}{rest}"#
+        "{{\"ts\":\"{at}\",\"ts_ms\":{ts_ms},\"level\":\"{level}\",\"role\":\"{role}\",\
+         \"node\":\"{node}\",\"event\":{event},\"message\":{message}{comma}{rest}"
     );
     escape_json(&line) + "\n"
 }

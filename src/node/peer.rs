@@ -291,7 +291,7 @@ impl PeerNode {
                 probe::Event::Call { to, timeout } => {
                     self.with_session(now, fx, |session, part| {
                         session.call(to, Intent::Probe, timeout, part);
-                    })
+                    });
                 }
                 probe::Event::Done { to, outcome } => self.with_liveness(now, fx, |it, part| {
                     it.on_probed(now, to, &outcome, part);
@@ -376,12 +376,12 @@ impl PeerNode {
             }
             session::Event::Failed { to, intent, error } => match intent {
                 Intent::Probe => {
-                    self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part))
+                    self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part));
                 }
                 Intent::Errand => {
                     self.errands.remove(&to);
                     self.with_liveness(now, fx, |it, part| {
-                        it.on_witness_unreachable(now, to, part)
+                        it.on_witness_unreachable(now, to, part);
                     });
                 }
                 Intent::Link if self.applicant.book().seed_at(to).is_some() => {
@@ -389,7 +389,7 @@ impl PeerNode {
                     self.with_applicant(now, fx, |it, part| it.on_call_failed(to, &reason, part));
                 }
                 Intent::Link => {
-                    self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part))
+                    self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
                 }
             },
             session::Event::Message { link, msg } => self.on_message(now, link, *msg, fx),
@@ -537,7 +537,7 @@ impl PeerNode {
             (Message::Ping(ping), _) => fx.send(link, liveness::Pong { nonce: ping.nonce }),
             (Message::Pong(pong), Some(card)) => self.liveness.on_pong(now, card.endpoint, pong),
             (Message::Neighbors(list), Some(card)) => {
-                self.on_neighbors(now, link, &card, &list, fx)
+                self.on_neighbors(now, link, &card, &list, fx);
             }
             (Message::SuspectReq(request), _) => {
                 self.with_liveness(now, fx, |it, part| it.on_suspect_req(link, request, part));
@@ -834,7 +834,7 @@ impl PeerNode {
     fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Session(timer) => {
-                self.with_session(now, fx, |it, part| it.on_timer(timer, part))
+                self.with_session(now, fx, |it, part| it.on_timer(timer, part));
             }
             Timer::Probe(timer) => self.with_prober(now, fx, |it, part| it.on_timer(timer, part)),
             Timer::Applicant(timer) => {
@@ -844,7 +844,7 @@ impl PeerNode {
                 self.with_overlay(now, fx, |it, part| it.on_timer(now, timer, part));
             }
             Timer::Gossip(timer) => {
-                self.with_gossip(now, fx, |it, part| it.on_timer(now, timer, part))
+                self.with_gossip(now, fx, |it, part| it.on_timer(now, timer, part));
             }
             Timer::Liveness(timer) => {
                 self.with_liveness(now, fx, |it, part| it.on_timer(now, timer, part));

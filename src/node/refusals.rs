@@ -31,7 +31,7 @@ impl Refusals {
         let count = self.counts.entry(cause).or_default();
         *count += 1;
         let mut power = *count;
-        while power % 10 == 0 {
+        while power.is_multiple_of(10) {
             power /= 10;
         }
         (power == 1).then_some(Refusal { cause, from, detail, count: *count })

@@ -238,7 +238,7 @@ impl SeedNode {
                 probe::Event::Call { to, timeout } => {
                     self.with_session(now, fx, |session, part| {
                         session.call(to, Intent::Probe, timeout, part);
-                    })
+                    });
                 }
                 probe::Event::Done { to, outcome } => self.with_authority(now, fx, |it, part| {
                     it.on_probed(now, to, &outcome, part);

@@ -266,7 +266,7 @@ impl Gossip {
 
     /// A neighbor says what it has seen; it is sent what it lacks.
     pub fn on_digest(&mut self, now: Now, from: LinkId, digest: &GossipDigest, fx: &mut Fx) {
-        if digest.ids.len() % DIGEST_DIGITS != 0 || !digest.ids.is_ascii() {
+        if !digest.ids.len().is_multiple_of(DIGEST_DIGITS) || !digest.ids.is_ascii() {
             let reason = "a digest is a whole number of 16-digit identities".to_owned();
             return fx.emit(Event::Malformed { from, reason });
         }

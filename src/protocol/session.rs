@@ -544,22 +544,48 @@ impl Session {
                     entry.bye = Some(reason);
                 }
             }
-            msg if msg.needs() <= self.standing(link) => {
-                fx.emit(Event::Message { link, msg: Box::new(msg) });
-            }
-            msg => {
-                let (name, needs) = (msg.name(), msg.needs());
-                let reason = match needs {
-                    Standing::Stranger | Standing::Applicant => {
-                        format!("{name} needs a handshake first: say HELLO")
-                    }
-                    Standing::Member => format!("{name} is taken from certified members only"),
-                    Standing::Seed => format!("{name} is taken from configured seeds only"),
-                };
-                let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
-                self.refuse(link, Cause::NotAllowed, error, fx);
-            }
+            Message::RegisterReq(_)
+            | Message::RegisterVote(_)
+            | Message::RegisterCommit(_)
+            | Message::PeerListReq(_)
+            | Message::PeerListResp(_)
+            | Message::GossipMsg(_)
+            | Message::GossipDigest(_)
+            | Message::Ping(_)
+            | Message::Pong(_)
+            | Message::Neighbors(_)
+            | Message::SuspectReq(_)
+            | Message::SuspectAck(_)
+            | Message::DeadReport(_)
+            | Message::SeedDeadVote(_)
+            | Message::SeedDeadCommit(_)
+            | Message::Leave(_)
+            | Message::SeedDigest(_)
+            | Message::SeedSyncReq(_)
+            | Message::SeedSyncResp(_)
+            | Message::LinkHint(_)
+            | Message::ExplainReq(_)
+            | Message::ExplainResp(_)
+            | Message::TopologyReq(_)
+            | Message::TopologyResp(_) => self.pass_on(link, msg, fx),
         }
+    }
+
+    /// Hands a message to the node if the link's standing allows it, and refuses it otherwise.
+    fn pass_on(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
+        let (name, needs) = (msg.name(), msg.needs());
+        if needs <= self.standing(link) {
+            return fx.emit(Event::Message { link, msg: Box::new(msg) });
+        }
+        let reason = match needs {
+            Standing::Stranger | Standing::Applicant => {
+                format!("{name} needs a handshake first: say HELLO")
+            }
+            Standing::Member => format!("{name} is taken from certified members only"),
+            Standing::Seed => format!("{name} is taken from configured seeds only"),
+        };
+        let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
+        self.refuse(link, Cause::NotAllowed, error, fx);
     }
 
     /// A line came that is no message.

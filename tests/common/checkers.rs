@@ -1,5 +1,7 @@
 //! What must hold in any weather, read from the events and the state of a fleet, from outside.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "checkers look at a few events of many")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot::model::{Endpoint, Incarnation, PublicKey, Time};
@@ -14,7 +16,7 @@ use folkmoot::protocol::overlay;
 use super::Fleet;
 
 /// Checks every safety rule over the whole history of a fleet.
-pub fn check_safety(fleet: &Fleet) {
+pub(crate) fn check_safety(fleet: &Fleet) {
     one_vote_per_life(fleet);
     only_certificates_change_registries(fleet);
     nothing_comes_back(fleet);
@@ -163,7 +165,7 @@ fn gossip_is_heard_once(fleet: &Fleet) {
 
 /// The overlay is symmetric and connected, and nobody has fewer than two neighbors while there
 /// are two others to be had (O2). Returns what is wrong.
-pub fn overlay_fault(fleet: &Fleet, peers: &[Endpoint]) -> Option<String> {
+pub(crate) fn overlay_fault(fleet: &Fleet, peers: &[Endpoint]) -> Option<String> {
     let links: BTreeMap<Endpoint, BTreeSet<Endpoint>> = peers
         .iter()
         .map(|peer| {
@@ -194,7 +196,11 @@ pub fn overlay_fault(fleet: &Fleet, peers: &[Endpoint]) -> Option<String> {
 }
 
 /// The messages made since `since`, by whom, and who of `peers` has not heard them.
-pub fn undelivered(fleet: &Fleet, peers: &[Endpoint], since: Time) -> Vec<(String, Endpoint)> {
+pub(crate) fn undelivered(
+    fleet: &Fleet,
+    peers: &[Endpoint],
+    since: Time,
+) -> Vec<(String, Endpoint)> {
     let mut made: BTreeMap<MessageId, String> = BTreeMap::new();
     let mut known: BTreeSet<(Endpoint, MessageId)> = BTreeSet::new();
     for (at, host, event) in fleet.world.events() {
@@ -220,7 +226,7 @@ pub fn undelivered(fleet: &Fleet, peers: &[Endpoint], since: Time) -> Vec<(Strin
 }
 
 /// Whether all seeds that are up hold the same registry.
-pub fn seeds_agree(fleet: &Fleet) -> bool {
+pub(crate) fn seeds_agree(fleet: &Fleet) -> bool {
     let mut registries = fleet.seeds.iter().filter_map(|seed| fleet.seed(*seed)).map(|node| {
         let registry = node.authority().registry();
         let line = |entry: &folkmoot::protocol::membership::registry::Entry| {
@@ -233,7 +239,7 @@ pub fn seeds_agree(fleet: &Fleet) -> bool {
 }
 
 /// How many removals the seeds committed, each life counted once.
-pub fn removals(fleet: &Fleet) -> BTreeSet<(Endpoint, Incarnation)> {
+pub(crate) fn removals(fleet: &Fleet) -> BTreeSet<(Endpoint, Incarnation)> {
     let events = fleet.world.events().iter();
     events
         .filter_map(|(_, _, event)| match of_authority(event)? {

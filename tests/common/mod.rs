@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
-pub mod checkers;
+pub(crate) mod checkers;
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use rand::SeedableRng as _;
 
 /// How a fleet is made.
 #[derive(Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub seeds: u16,
     pub peers: u16,
     pub rule: QuorumRule,
@@ -43,7 +43,7 @@ impl Default for Plan {
 }
 
 /// A simulated fleet.
-pub struct Fleet {
+pub(crate) struct Fleet {
     pub world: World<Node>,
     pub seeds: Vec<Endpoint>,
     pub peers: Vec<Endpoint>,
@@ -51,18 +51,18 @@ pub struct Fleet {
     pub book: SeedBook,
 }
 
-pub fn seed_endpoint(number: u16) -> Endpoint {
+pub(crate) fn seed_endpoint(number: u16) -> Endpoint {
     let [high, low] = number.to_be_bytes();
     Endpoint::new([10, 1, high, low].into(), 5001)
 }
 
-pub fn peer_endpoint(number: u16) -> Endpoint {
+pub(crate) fn peer_endpoint(number: u16) -> Endpoint {
     let [high, low] = number.to_be_bytes();
     Endpoint::new([10, 2, high, low].into(), 6001)
 }
 
 /// The key of the host at `endpoint`, the same in every run.
-pub fn keys_of(endpoint: Endpoint) -> KeyPair {
+pub(crate) fn keys_of(endpoint: Endpoint) -> KeyPair {
     let ip = match endpoint.ip() {
         std::net::IpAddr::V4(ip) => u64::from(u32::from(ip)),
         std::net::IpAddr::V6(_) => 0,
@@ -72,7 +72,7 @@ pub fn keys_of(endpoint: Endpoint) -> KeyPair {
 
 impl Fleet {
     /// A fleet that has not been started.
-    pub fn new(seed: u64, plan: &Plan) -> Self {
+    pub(crate) fn new(seed: u64, plan: &Plan) -> Self {
         let seeds: Vec<_> = (1..=plan.seeds).map(seed_endpoint).collect();
         let peers: Vec<_> = (1..=plan.peers).map(peer_endpoint).collect();
         let addresses = |pinned: bool| -> Vec<SeedAddress> {
@@ -116,7 +116,7 @@ impl Fleet {
     }
 
     /// A fleet whose seeds start at once and whose peers follow one by one.
-    pub fn started(seed: u64, plan: &Plan) -> Self {
+    pub(crate) fn started(seed: u64, plan: &Plan) -> Self {
         let mut fleet = Self::new(seed, plan);
         for endpoint in fleet.seeds.clone() {
             fleet.world.boot(endpoint);
@@ -129,14 +129,14 @@ impl Fleet {
         fleet
     }
 
-    pub fn seed(&self, endpoint: Endpoint) -> Option<&SeedNode> {
+    pub(crate) fn seed(&self, endpoint: Endpoint) -> Option<&SeedNode> {
         match self.world.machine(endpoint)? {
             Node::Seed(node) => Some(node),
             Node::Peer(_) => None,
         }
     }
 
-    pub fn peer(&self, endpoint: Endpoint) -> Option<&PeerNode> {
+    pub(crate) fn peer(&self, endpoint: Endpoint) -> Option<&PeerNode> {
         match self.world.machine(endpoint)? {
             Node::Peer(node) => Some(node),
             Node::Seed(_) => None,
@@ -144,19 +144,19 @@ impl Fleet {
     }
 
     /// The members by a seed's registry, ascending.
-    pub fn members_at(&self, seed: Endpoint) -> Vec<Endpoint> {
+    pub(crate) fn members_at(&self, seed: Endpoint) -> Vec<Endpoint> {
         let node = self.seed(seed).expect("the seed is up");
         node.authority().registry().alive().map(|entry| entry.subject.endpoint).collect()
     }
 
     /// Whether every seed lists exactly `members`, ascending.
-    pub fn all_seeds_list(&self, members: &[Endpoint]) -> bool {
+    pub(crate) fn all_seeds_list(&self, members: &[Endpoint]) -> bool {
         let up = self.seeds.iter().filter(|seed| self.world.is_up(**seed));
         up.clone().count() > 0 && up.into_iter().all(|seed| self.members_at(*seed) == members)
     }
 
     /// Whether each of these peers is a member in its present life and each seed knows it.
-    pub fn all_active(&self, peers: &[Endpoint]) -> bool {
+    pub(crate) fn all_active(&self, peers: &[Endpoint]) -> bool {
         peers.iter().all(|peer| {
             let Some(node) = self.peer(*peer) else { return false };
             let subject = node.applicant().subject();
@@ -169,7 +169,12 @@ impl Fleet {
 
     /// Runs until `reached`, at most for `limit`; fails with `what` otherwise.
     #[track_caller]
-    pub fn run_until(&mut self, limit: Duration, what: &str, reached: impl Fn(&Self) -> bool) {
+    pub(crate) fn run_until(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        reached: impl Fn(&Self) -> bool,
+    ) {
         let end = self.world.now().after(limit);
         while !reached(self) {
             if self.world.now() >= end {
@@ -181,7 +186,7 @@ impl Fleet {
 
     /// Runs until everybody is a member and the seeds agree on it.
     #[track_caller]
-    pub fn settle(&mut self, limit: Duration) {
+    pub(crate) fn settle(&mut self, limit: Duration) {
         let peers = self.peers.clone();
         self.run_until(limit, "everybody is a member", |fleet| {
             fleet.all_active(&peers) && fleet.all_seeds_list(&peers)
@@ -204,7 +209,7 @@ fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::protocol::Kind>
 }
 
 /// Where everybody stands, for a failure's message.
-pub fn describe(fleet: &Fleet) -> String {
+pub(crate) fn describe(fleet: &Fleet) -> String {
     let mut lines = Vec::new();
     for seed in &fleet.seeds {
         let Some(node) = fleet.seed(*seed) else {

@@ -266,7 +266,7 @@ fn it_comes_back(stage: &mut Stage, victim: Endpoint) -> Result<(), CliError> {
     let new = life(&stage.lines()[before..]);
     let text = |life: Option<u64>| life.map_or("none".to_owned(), |it| it.to_string());
     stage.say(&format!("   incarnation {} is over, {} begins", text(old), text(new)))?;
-    let waits = waits(&stage.lines()[before..].to_vec(), "started", "admitted");
+    let waits = waits(&stage.lines()[before..], "started", "admitted");
     stage.time("restart to being a member again", format!("{} ms", median(&waits)));
     let result = if new > old { Ok(()) } else { Err(format!("{old:?} then {new:?}")) };
     stage.check("it is a member again, under a higher incarnation", result)?;

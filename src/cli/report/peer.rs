@@ -199,7 +199,8 @@ fn admitted(admission: &Admission) -> Line {
 fn evicted(removal: &Removal) -> Line {
     let seeds = voters(&removal.votes);
     let message = format!(
-        "{} removed this peer as dead although it lives; it registers again; it was found dead by {}",
+        "{} removed this peer as dead although it lives; it registers again; it was found dead \
+         by {}",
         seeds_text(&seeds),
         findings_text(&removal.confirmations),
     );

@@ -159,7 +159,8 @@ fn voted(
     let (kind, subject) = (kind_word(proposal.kind), &proposal.subject);
     let (endpoint, answer, reason) = (subject.endpoint, yes_no(yes), foreign(reason));
     let message = format!(
-        "vote: seed {seed} says {answer} to {kind} {endpoint}: {reason}; {count} of {needed} yes votes"
+        "vote: seed {seed} says {answer} to {kind} {endpoint}: {reason}; \
+         {count} of {needed} yes votes"
     );
     let fields = json!({
         "kind": kind, "endpoint": endpoint, "incarnation": subject.incarnation,
@@ -304,10 +305,8 @@ mod tests {
         let admission = Admission { endpoint, incarnation, key, votes };
         assert_eq!(
             messages(authority::Event::Admitted(Box::new(admission))),
-            [
-                "INFO admitted approved: 127.0.0.1:6003 (incarnation 7) is admitted, by the votes of \
-              seeds 1 and 3"
-            ]
+            ["INFO admitted approved: 127.0.0.1:6003 (incarnation 7) is admitted, \
+                 by the votes of seeds 1 and 3"]
         );
     }
 
