@@ -70,14 +70,8 @@ const LINES_MAX: usize = 500;
 
 /// Files that were longer when this rule came, each with the size it may not exceed again. Lower
 /// a number when a file shrinks, and delete the line when it fits; never raise one.
-const LONG_FILES: &[(&str, usize)] = &[
-    ("src/node/peer.rs", 831),
-    ("src/protocol/liveness.rs", 792),
-    ("src/protocol/membership/applicant.rs", 576),
-    ("src/protocol/membership/authority/mod.rs", 677),
-    ("src/protocol/membership/authority/removal.rs", 602),
-    ("src/protocol/session.rs", 748),
-];
+const LONG_FILES: &[(&str, usize)] =
+    &[("src/protocol/membership/authority/removal.rs", 505), ("src/protocol/session/mod.rs", 577)];
 
 /// The longest line of source, in characters.
 const COLUMNS_MAX: usize = 100;
@@ -271,7 +265,7 @@ fn seeds_hold_no_gossip() {
     let mut wrong = Violations::default();
     let folder = sources("src/protocol/membership/authority");
     for (path, text) in
-        [vec![("src/node/seed.rs".to_owned(), text("src/node/seed.rs"))], folder].concat()
+        [vec![("src/node/seed/mod.rs".to_owned(), text("src/node/seed/mod.rs"))], folder].concat()
     {
         for (number, line) in production(&path, &text) {
             if names(line, "gossip") || names(line, "Gossip") {

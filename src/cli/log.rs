@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::log::kv::Key;
 use ::log::{Level, Record};
@@ -81,8 +81,7 @@ pub fn install(settings: &LogSettings, origin: Origin) -> Result<(), CliError> {
     let output = open_output(&settings.output)
         .map_err(|source| CliError::Output { path: settings.output.clone(), source })?;
     let console = io::stdout().as_fd().try_clone_to_owned().ok().map(File::from);
-    let path = settings.output.display().to_string();
-    let tee = Tee { console, output: Some(output), path };
+    let tee = Tee { console, output, path: settings.output.clone(), is_torn: false };
     let clock = Clock::start();
     let format = settings.format;
     let mut builder = env_logger::Builder::new();
@@ -106,33 +105,47 @@ fn open_output(path: &Path) -> io::Result<File> {
 /// Writes each line once to the console and once to the output file, and goes on without either.
 struct Tee {
     console: Option<File>,
-    output: Option<File>,
-    path: String,
+    output: File,
+    path: PathBuf,
+    /// The last line did not get into the output file, or not whole.
+    is_torn: bool,
+}
+
+impl Tee {
+    /// Appends a line. After a failure, for want of space perhaps, the next line is tried again,
+    /// on a line of its own; standard error tells of the first failure in a row.
+    fn append(&mut self, line: &[u8]) {
+        let appended = if self.is_torn {
+            self.output.write_all(&[b"\n", line].concat())
+        } else {
+            self.output.write_all(line)
+        };
+        match appended {
+            Ok(()) => self.is_torn = false,
+            Err(_) if self.is_torn => {}
+            Err(error) => {
+                self.is_torn = true;
+                let path = self.path.display();
+                let _ = writeln!(io::stderr().lock(), "error: cannot append to {path}: {error}");
+            }
+        }
+    }
 }
 
 impl Write for Tee {
-    /// Called once a line, with the whole line.
+    /// Called once a line, with the whole line. A file or a pipe with room takes it in one write;
+    /// only where there is no room the rest follows.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.console.as_mut().is_some_and(|console| write_line(console, line).is_err()) {
+        if self.console.as_mut().is_some_and(|console| console.write_all(line).is_err()) {
             self.console = None; // Its reader has gone, and will not come back.
         }
-        if let Some(Err(error)) = self.output.as_mut().map(|output| write_line(output, line)) {
-            // The disk may be full for a while only, so the next line is tried again.
-            let text = format!("error: cannot append to {}: {error}\n", self.path);
-            let _ = io::stderr().lock().write_all(text.as_bytes());
-        }
+        self.append(line);
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// One write where the system takes the line whole, as it does for a file and for a pipe with
-/// room; the rest follows where it does not.
-fn write_line(out: &mut File, line: &[u8]) -> io::Result<()> {
-    out.write_all(line)
 }
 
 fn line_of(record: &Record<'_>, format: LogFormat, origin: Origin, clock: &Clock) -> String {
@@ -279,18 +292,36 @@ mod tests {
         assert_eq!(value["message"], foreign);
     }
 
+    fn tee(path: &Path, output: File) -> Tee {
+        Tee { console: None, output, path: path.into(), is_torn: false }
+    }
+
     #[test]
     fn several_handles_on_one_file_append_whole_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("outputfile.txt");
-        let mut handles: Vec<_> = (0..4).map(|_| open_output(&path).unwrap()).collect();
+        let mut tees: Vec<_> = (0..4).map(|_| tee(&path, open_output(&path).unwrap())).collect();
         for round in 0..50 {
-            for (number, handle) in handles.iter_mut().enumerate() {
-                write_line(handle, format!("{round} {number}\n").as_bytes()).unwrap();
+            for (number, tee) in tees.iter_mut().enumerate() {
+                tee.write_all(format!("{round} {number}\n").as_bytes()).unwrap();
             }
         }
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 200);
         assert!(text.lines().all(|line| line.split(' ').count() == 2));
+    }
+
+    #[test]
+    fn after_a_failure_the_next_line_stands_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("outputfile.txt");
+        std::fs::write(&path, "cut he").unwrap();
+        let mut tee = tee(&path, File::open(&path).unwrap());
+        tee.write_all(b"lost, because the file is open for reading only\n").unwrap();
+        assert!(tee.is_torn);
+        tee.output = open_output(&path).unwrap();
+        tee.write_all(b"whole\n").unwrap();
+        tee.write_all(b"again\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "cut he\nwhole\nagain\n");
     }
 }

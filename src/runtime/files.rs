@@ -70,7 +70,8 @@ impl fmt::Display for FilesError {
             Self::KeyExposed { path, mode } => write!(
                 f,
                 "others may read or change the secret key {path} (its mode is {mode:04o}); if it \
-                 may have been copied, delete it to start as a new node, else run: chmod 600 {path}",
+                 may have been copied, delete it to start as a new node, \
+                 else run: chmod 600 {path}",
                 path = path.display()
             ),
             Self::KeyMalformed { path } => write!(

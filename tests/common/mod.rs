@@ -239,7 +239,7 @@ pub(crate) fn describe(fleet: &Fleet) -> String {
             fleet.seed(**seed).is_some_and(|it| it.authority().registry().is_alive(&subject))
         });
         lines.push(format!(
-            "{peer} {} {} listed at {} seeds, linked with seeds {:?}, neighbors {:?}, suspects {:?}",
+            "{peer} {} {} listed at {} seeds, linked with {:?}, neighbors {:?}, suspects {:?}",
             status.state,
             status.incarnation,
             listed.count(),

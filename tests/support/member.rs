@@ -197,12 +197,13 @@ pub struct Member {
 impl Member {
     /// Somebody with a new key who listens on a port of its own and is no member yet.
     pub fn new() -> Self {
-        Self::with_keys(KeyPair::generate(&mut rng()), Incarnation(wall().0))
+        let anywhere = Endpoint::new([127, 0, 0, 1].into(), 0);
+        Self::at(anywhere, KeyPair::generate(&mut rng()), Incarnation(wall().0))
     }
 
-    /// The same with this key, in this life.
-    pub fn with_keys(keys: KeyPair, incarnation: Incarnation) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    /// The same at this place, with this key, in this life.
+    pub fn at(place: Endpoint, keys: KeyPair, incarnation: Incarnation) -> Self {
+        let listener = TcpListener::bind(place.socket_addr()).expect("the port is free");
         let endpoint = Endpoint::from(listener.local_addr().expect("it is bound"));
         let card = card_of(Subject { endpoint, incarnation, key: keys.public() });
         let (called, callers) = bounded(1_024);
@@ -275,8 +276,7 @@ impl Member {
 
     /// States its neighbors to the seeds, and from now on to whoever shakes hands with it.
     pub fn announce(&self, version: u64, neighbors: &[Endpoint]) {
-        let list =
-            NeighborList::sign(&self.subject(), version, neighbors.to_vec(), self.keys());
+        let list = NeighborList::sign(&self.subject(), version, neighbors.to_vec(), self.keys());
         for link in &self.seeds {
             link.send(list.clone());
         }

@@ -3,7 +3,11 @@
 //! Everything is awaited with a time-out that a crowded machine cannot exhaust; nothing here
 //! measures speed. Whatever is started ends with the test that started it.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test waits for one message, and for any other in vain"
+)]
 
 pub mod client;
 pub mod member;
@@ -248,8 +252,11 @@ impl Scene {
     /// What happened last, for whoever has to find out why a test failed.
     pub fn told(&mut self) -> String {
         let lines = self.lines();
-        let lines: Vec<_> =
-            lines.iter().filter(|it| !it.event.starts_with("gossip")).map(Happening::line).collect();
+        let lines: Vec<_> = lines
+            .iter()
+            .filter(|it| !it.event.starts_with("gossip"))
+            .map(Happening::line)
+            .collect();
         let skipped = lines.len().saturating_sub(80);
         let fallen = self.fleet.fallen();
         let complaints = self.fleet.complaints();

@@ -116,6 +116,25 @@ pub fn processes_with(text: &str) -> Vec<u32> {
     .collect()
 }
 
+/// Ids of the processes that `parent` has started and that have not ended.
+pub fn children_of(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("processes are listed");
+    let pids = entries.filter_map(|it| it.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| state_of(*pid).is_some_and(|(_, by)| by == parent)).collect()
+}
+
+/// Whether this process exists and has not ended.
+pub fn is_running(pid: u32) -> bool {
+    state_of(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// The state letter of a process and who started it.
+fn state_of(pid: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut rest = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((rest.next()?.chars().next()?, rest.next()?.parse().ok()?))
+}
+
 /// Writes an executable shell script.
 pub fn script(path: &Path, text: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;

@@ -80,11 +80,14 @@ pub(super) fn run(args: &MembershipArgs) -> Result<(), CliError> {
     bench.shape()?;
     bench.gossip()?;
     bench.idle(args.idle.0)?;
-    for _ in 0..args.kills {
+    // Three are left alive at the least, so that the last dead still has witnesses.
+    let mortal = args.peers.saturating_sub(3);
+    let kills = args.kills.min(mortal);
+    for _ in 0..kills {
         bench.kill()?;
     }
     bench.detection("kill")?;
-    for _ in 0..args.stops {
+    for _ in 0..args.stops.min(mortal - kills) {
         bench.stop()?;
     }
     bench.detection("stop")?;

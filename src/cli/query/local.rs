@@ -204,10 +204,7 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
         Value::Object(fields) if fields.is_empty() => "none".to_owned(),
         Value::Object(link) if name == "links" => {
             let text = |field| value_text("", link.get(field).unwrap_or(&Value::Null), " ");
-            match text("standing").as_str() {
-                "member" => format!("{} (member, degree {})", text("endpoint"), text("degree")),
-                standing => format!("{} ({standing})", text("endpoint")),
-            }
+            format!("{} ({})", text("endpoint"), text("standing"))
         }
         Value::Object(fields) => {
             let mut parts = Vec::new();

@@ -142,12 +142,19 @@ pub fn print(text: &str) -> Result<(), CliError> {
     written.map_err(|source| CliError::System { action: "write the answer", source })
 }
 
+/// The width in columns below which a table is not fitted to its terminal.
+const WIDTH_MIN: u16 = 60;
+
 /// A table that fits a terminal, or, for programs, plain lines that are never broken.
 fn table<const N: usize>(header: [&str; N], is_terminal: bool) -> Table {
     let mut table = Table::new();
     if is_terminal {
         table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_content_arrangement(ContentArrangement::Dynamic);
+        // A terminal that is too narrow, or does not know its width, breaks lines better itself.
+        let is_wide = table.width().is_some_and(|width| width >= WIDTH_MIN);
+        if is_wide {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+        }
     } else {
         table.load_style(presets::NOTHING);
         table.set_content_arrangement(ContentArrangement::Disabled);

@@ -50,6 +50,15 @@ impl SeedReport {
                 vec![Line::new(Level::Info, "connected", message, fields)]
             }
             Event::Refused(refusal) => vec![refused(refusal)],
+            Event::RejectedBySeed { seed, reason } => {
+                let reason = foreign(reason);
+                let message = format!(
+                    "seed {seed} refuses this seed: {reason}; if this seed has lost its \
+                     identity.key, restore it, or pin the new key in config.txt on every machine"
+                );
+                let fields = json!({ "seed": seed, "reason": reason });
+                vec![Line::new(Level::Error, "rejected_by_seed", message, fields)]
+            }
             Event::Authority(event) => self.authority(now.mono, event),
         }
     }

@@ -173,10 +173,8 @@ fn attend<R: Role>(
     Ok(())
 }
 
-/// A node that cannot remember must stop, and its process must fail.
+/// A node that cannot remember must stop, and its process must fail. The journal's thread has
+/// logged it.
 fn disk_failed(error: Option<JournalError>) -> Result<(), CliError> {
-    let Some(error) = error else { return Ok(()) };
-    let message = format!("{error}; a node that cannot remember must stop");
-    Line::new(Level::Error, "disk_failed", message, json!({})).log(Clock::start().now().wall);
-    Err(CliError::Journal(error))
+    error.map_or(Ok(()), |error| Err(CliError::Journal(error)))
 }

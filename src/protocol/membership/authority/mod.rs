@@ -10,12 +10,17 @@
 //! [`watch`] hold the handlers of one concern each, [`queries`] what anybody may ask.
 
 mod admission;
+mod config;
+mod event;
 mod queries;
 mod removal;
 mod sync;
 mod watch;
+mod witnesses;
 
 pub use admission::RegisterVote;
+pub use config::Config;
+pub use event::{Event, Record, Timer};
 pub use queries::{
     ExplainReq, ExplainResp, MemberLine, NodeLine, PeerListReq, PeerListResp, TopologyReq,
     TopologyResp,
@@ -28,14 +33,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::certificate::{
-    Admission, Leave, NeighborList, Proposal, ProposalKind, Removal, Subject, Vote,
-};
+use super::certificate::{Leave, NeighborList, Proposal, ProposalKind, Subject, Vote};
 use super::registry::{Entry, Merged, Registry};
 use super::seedbook::{Learned, SeedBook};
-use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng, SeedId, Time};
+use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use crate::protocol::health::LocalHealth;
 use crate::protocol::message::{ErrorReply, Message};
 use crate::protocol::probe::Outcome;
@@ -48,234 +49,6 @@ const QUORUM_PATIENCE: Duration = Duration::from_secs(2);
 /// The pause between two portions of neighbor lists for a seed that has just come; a portion
 /// fits a link's queue many times over.
 const LISTS_PAUSE: Duration = Duration::from_millis(50);
-
-/// Limits and periods of a seed.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// How long an admission may take before it is refused. Longer than a dial-back and a vote
-    /// on a loaded machine; an applicant waits this long for a clear no.
-    pub admission_timeout: Duration,
-    /// How long a removal stays open without new evidence.
-    pub removal_timeout: Duration,
-    /// How often an open removal is looked at again.
-    pub removal_tick: Duration,
-    /// How long a signed finding counts after this seed first saw it.
-    pub evidence_ttl: Duration,
-    /// How far a finding's own time may be from this seed's clock. Generous: clocks are skewed,
-    /// and freshness rests on this seed's own probe; it only bars evidence from long ago.
-    pub evidence_skew: Duration,
-    /// How long to wait for a probe's answer, before stretching by the local health.
-    pub probe_timeout: Duration,
-    /// How often registries are compared with the other seeds'.
-    pub digest_interval: Duration,
-    /// How often members without a link here are looked for.
-    pub audit_interval: Duration,
-    /// How long a member without a link here is left alone.
-    pub audit_after: Duration,
-    /// How many members are audited in one round.
-    pub audit_batch: usize,
-    /// How long ended members are remembered (M4).
-    pub tombstone_ttl: Duration,
-    /// Requests to register that one source address may make at once, and per second.
-    pub requests_burst: u32,
-    /// Requests to register per second and source address.
-    pub requests_per_second: u32,
-    /// Admissions under way at once.
-    pub admissions_max: usize,
-    /// Members at most; beyond, applicants are refused.
-    pub members_max: usize,
-    /// Neighbors that one member may name.
-    pub neighbors_max: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            admission_timeout: Duration::from_secs(6),
-            removal_timeout: Duration::from_secs(15),
-            removal_tick: Duration::from_millis(400),
-            evidence_ttl: Duration::from_secs(30),
-            evidence_skew: Duration::from_secs(2 * 3600),
-            probe_timeout: Duration::from_millis(600),
-            digest_interval: Duration::from_secs(5),
-            audit_interval: Duration::from_secs(2),
-            audit_after: Duration::from_secs(10),
-            audit_batch: 16,
-            tombstone_ttl: Duration::from_secs(24 * 3600),
-            requests_burst: 2_000,
-            requests_per_second: 1_000,
-            admissions_max: 4_096,
-            members_max: 20_000,
-            neighbors_max: 256,
-        }
-    }
-}
-
-/// Deadlines of a seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Timer {
-    /// An admission has taken too long.
-    Admission(Subject),
-    /// An open removal is due for another look.
-    Removal(Subject),
-    /// Compare registries with the other seeds.
-    Digest,
-    /// Look for members that nobody here is linked with.
-    Audit,
-    /// A member's link broke a moment ago; is it back?
-    Orphan(Endpoint),
-    /// A quorum is out of reach for a while now.
-    Quorum,
-    /// Time for the next neighbor lists that another seed is owed.
-    Lists,
-}
-
-/// What a seed must not forget.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "snake_case")]
-pub enum Record {
-    /// This seed's yes to a proposal (M2).
-    Voted {
-        /// What it voted for.
-        proposal: Proposal,
-        /// The vote as it left the node.
-        vote: Vote,
-    },
-    /// A verified change of the registry.
-    Entry {
-        /// What became known.
-        entry: Box<Entry>,
-    },
-    /// A seed's key, proved at its configured address.
-    SeedKey(SeedKey),
-    /// The highest ended life of an endpoint whose tombstone was forgotten: nothing up to it ever
-    /// comes back (M4).
-    Floor {
-        /// Which endpoint.
-        endpoint: Endpoint,
-        /// Its highest ended life.
-        incarnation: Incarnation,
-    },
-    /// This seed has compared its registry with enough others once: it remembers its own votes.
-    Ready,
-}
-
-/// What a seed tells its surroundings, or asks its node to do.
-#[derive(Debug)]
-pub enum Event {
-    /// Probe this endpoint afresh; the answer comes by [`Authority::on_probed`].
-    Probe {
-        /// Whom.
-        endpoint: Endpoint,
-        /// For how long.
-        timeout: Duration,
-    },
-    /// A link's other end became a member or ceased to be one.
-    Standing {
-        /// The link.
-        link: LinkId,
-        /// Whether it is a member now.
-        member: bool,
-    },
-    /// A message was refused: answer the sender and count it.
-    Refuse {
-        /// The sender's link.
-        link: LinkId,
-        /// What was wrong.
-        cause: Cause,
-        /// What to tell it.
-        error: ErrorReply,
-    },
-    /// Somebody asks to be admitted.
-    Proposed {
-        /// What is proposed.
-        proposal: Proposal,
-        /// How many yes votes it takes.
-        needed: usize,
-        /// What it rests on, for people.
-        because: String,
-    },
-    /// A vote was counted.
-    Voted {
-        /// On what.
-        proposal: Proposal,
-        /// Who voted.
-        seed: SeedId,
-        /// How.
-        yes: bool,
-        /// Why, for people.
-        reason: String,
-        /// Yes votes so far.
-        count: usize,
-        /// Yes votes needed.
-        needed: usize,
-    },
-    /// A proposal came to nothing.
-    Aborted {
-        /// Which.
-        proposal: Proposal,
-        /// Why.
-        reason: String,
-    },
-    /// A member was admitted.
-    Admitted(Box<Admission>),
-    /// A member was removed.
-    Removed(Box<Removal>),
-    /// A member left.
-    Left(Leave),
-    /// A death was reported.
-    Reported {
-        /// Whose.
-        subject: Subject,
-        /// By whom.
-        reporter: Endpoint,
-        /// The fixed text of the report.
-        text: String,
-        /// How many findings it carries.
-        confirmations: usize,
-    },
-    /// A seed's key was proved for the first time.
-    SeedKeyLearnt(SeedKey),
-    /// A seed showed another key than the known one.
-    SeedKeyContradicted {
-        /// Which seed it claims to be.
-        seed: SeedId,
-        /// The known key.
-        known: PublicKey,
-        /// The shown key.
-        shown: PublicKey,
-    },
-    /// Another seed's link came up or went down; `connected` counts this seed too.
-    SeedLink {
-        /// Which.
-        seed: SeedId,
-        /// Whether it is up.
-        up: bool,
-        /// Seeds in reach, this one included.
-        connected: usize,
-    },
-    /// A quorum is out of reach, or in reach again (M10).
-    Quorum {
-        /// Whether decisions are possible.
-        reached: bool,
-        /// Seeds in reach, this one included.
-        connected: usize,
-        /// Seeds needed.
-        needed: usize,
-    },
-    /// This seed has compared registries with enough others and votes from now on.
-    Ready {
-        /// Members known.
-        members: usize,
-    },
-    /// Members were learnt from another seed.
-    Synced {
-        /// From which.
-        seed: SeedId,
-        /// How many entries were new.
-        entries: usize,
-    },
-}
 
 /// How many more requests one source address may make.
 #[derive(Debug)]

@@ -7,19 +7,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rand::seq::IteratorRandom as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Authority, Event, Fx, Timer};
 use crate::model::{Endpoint, Incarnation, Now, PublicKey, SeedId, Signature, Time, WallTime};
 use crate::protocol::LinkId;
-use crate::protocol::liveness::{DeadReport, SuspectReq};
+use crate::protocol::liveness::DeadReport;
 use crate::protocol::membership::certificate::{
     Confirmation, Finding, Proposal, ProposalKind, Removal, Subject, Vote,
 };
 use crate::protocol::membership::registry::{Entry, Merged, Status};
 use crate::protocol::probe::Outcome;
-use crate::protocol::quorum::{Ballot, Tally, witnesses_needed};
+use crate::protocol::quorum::{Ballot, Tally};
 use crate::protocol::session::{Card, Cause};
 
 /// Findings that one message may carry: a majority of the most neighbors that one may name, and
@@ -28,9 +27,6 @@ const CONFIRMATIONS_MAX: usize = 256;
 
 /// Reports of one death that are told apart; more are told of again.
 const REPORTS_MAX: usize = 256;
-
-/// Members asked in place of neighbors, where a suspect has too few of those.
-const SUBSTITUTES: usize = 3;
 
 /// A seed's answer to a report, for the other seeds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +66,7 @@ impl SeedDeadVote {
 
 /// Where this seed's own probe of a suspect stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Own {
+pub(super) enum Own {
     Wanted,
     UnderWay,
     Done(Finding, Time),
@@ -83,17 +79,17 @@ const OWN_FRESH: Duration = Duration::from_secs(4);
 /// A removal under way.
 #[derive(Debug)]
 pub(super) struct Case {
-    confirmations: BTreeMap<Endpoint, (Confirmation, Time)>,
-    own: Own,
+    pub(super) confirmations: BTreeMap<Endpoint, (Confirmation, Time)>,
+    pub(super) own: Own,
     /// Neighbors that this seed's own probes do not reach.
-    unreachable: BTreeSet<Endpoint>,
-    witness_probes: BTreeSet<Endpoint>,
+    pub(super) unreachable: BTreeSet<Endpoint>,
+    pub(super) witness_probes: BTreeSet<Endpoint>,
     ballot: Ballot,
     votes: BTreeMap<SeedId, Vote>,
     said: BTreeMap<SeedId, SeedDeadVote>,
     /// Reports that were told of: other seeds pass on what came here already.
     reports: BTreeSet<(Endpoint, WallTime)>,
-    last_news: Time,
+    pub(super) last_news: Time,
     tick_due: Time,
 }
 
@@ -367,76 +363,6 @@ impl Authority {
         None
     }
 
-    /// The findings that hold, and what is wrong with one of the others.
-    fn check_all(
-        &self,
-        now: Now,
-        subject: &Subject,
-        all: &[Confirmation],
-    ) -> (Vec<Confirmation>, Option<&'static str>) {
-        let mut complaint = None;
-        let holds = |found: &&Confirmation| match self.check(now, subject, found) {
-            Ok(()) => true,
-            Err(reason) => {
-                complaint = reason.or(complaint);
-                false
-            }
-        };
-        let valid = all.iter().filter(holds).copied().collect();
-        (valid, complaint)
-    }
-
-    /// Whether a finding speaks for a death; `Err(None)` when it is honest but does not.
-    fn check(
-        &self,
-        now: Now,
-        subject: &Subject,
-        found: &Confirmation,
-    ) -> Result<(), Option<&'static str>> {
-        if !found.finding.is_dead() {
-            return Err(None);
-        }
-        if found.subject() != *subject {
-            return Err(Some("a finding about somebody else"));
-        }
-        let Some(witness) = self.registry.alive_at(found.witness) else {
-            return Err(Some("a witness that is not a member"));
-        };
-        if found.witness == subject.endpoint {
-            return Err(Some("a suspect is no witness of its own death"));
-        }
-        if found.at.distance(now.wall) > self.config.evidence_skew {
-            return Err(Some("a finding of long ago"));
-        }
-        let known = self.removals.get(subject).and_then(|c| c.confirmations.get(&found.witness));
-        if known.is_some_and(|(known, _)| known == found) {
-            return Ok(()); // Verified before.
-        }
-        if self.spent.get(&(*subject, found.witness)).is_some_and(|spent| found.at <= *spent) {
-            return Err(Some("a finding that was used before"));
-        }
-        if found.is_valid(&witness.subject.key) {
-            Ok(())
-        } else {
-            Err(Some("a finding whose signature does not hold"))
-        }
-    }
-
-    fn add_confirmations(&mut self, now: Now, subject: &Subject, found: Vec<Confirmation>) {
-        let Some(case) = self.removals.get_mut(subject) else { return };
-        for found in found {
-            let newer = case.confirmations.get(&found.witness).is_none_or(|(k, _)| k.at < found.at);
-            if newer {
-                case.confirmations.insert(found.witness, (found, now.mono));
-                case.last_news = now.mono;
-                // Somebody still insists: an answer to an earlier probe may be out of date.
-                if matches!(case.own, Own::Done(Finding::Alive, _)) {
-                    case.own = Own::Wanted;
-                }
-            }
-        }
-    }
-
     pub(super) fn probe_suspect(&mut self, subject: &Subject, fx: &mut Fx) {
         let timeout = self.health.stretch(self.config.probe_timeout);
         if let Some(case) = self.removals.get_mut(subject)
@@ -445,31 +371,6 @@ impl Authority {
             case.own = Own::UnderWay;
             fx.emit(Event::Probe { endpoint: subject.endpoint, timeout });
         }
-    }
-
-    /// The neighbors whose majority decides, and how many findings it takes (M6).
-    fn electorate(&self, subject: &Subject, case: &Case) -> (BTreeSet<Endpoint>, usize) {
-        let list = self.lists.get(&subject.endpoint);
-        let named = list.filter(|list| list.incarnation == subject.incarnation);
-        let can_testify = |neighbor: &Endpoint| {
-            *neighbor != subject.endpoint
-                && !case.unreachable.contains(neighbor)
-                && self.registry.alive_at(*neighbor).is_some()
-        };
-        let electorate: BTreeSet<_> = named
-            .map(|list| list.neighbors.iter().copied().filter(can_testify).collect())
-            .unwrap_or_default();
-        let gone = case.unreachable.iter().filter(|it| self.registry.alive_at(**it).is_some());
-        let others = self.registry.alive_count().saturating_sub(1 + gone.count());
-        let needed = witnesses_needed(electorate.len(), others);
-        (electorate, needed)
-    }
-
-    /// How many findings count, and how many it takes.
-    fn count_witnesses(&self, subject: &Subject, case: &Case) -> (usize, usize) {
-        let (electorate, needed) = self.electorate(subject, case);
-        let counts = |witness: &Endpoint| electorate.len() < 2 || electorate.contains(witness);
-        (case.confirmations.keys().filter(|witness| counts(witness)).count(), needed)
     }
 
     /// Votes as soon as this seed's own probe and the witnesses allow it, one way or the other.
@@ -600,33 +501,5 @@ impl Authority {
         );
         let proposal = Proposal { kind: ProposalKind::Remove, subject: *subject };
         fx.emit(Event::Aborted { proposal, reason });
-    }
-
-    /// Asks those who have not testified, and finds out who cannot.
-    fn collect_witnesses(&mut self, subject: &Subject, fx: &mut Fx) {
-        let Some(case) = self.removals.get(subject) else { return };
-        let (count, needed) = self.count_witnesses(subject, case);
-        if count >= needed || !matches!(case.own, Own::Done(finding, _) if finding.is_dead()) {
-            return;
-        }
-        let (mut candidates, _) = self.electorate(subject, case);
-        if candidates.len() < 2 {
-            let linked = self.member_links.keys().filter(|it| **it != subject.endpoint);
-            candidates.extend(linked.copied().sample(&mut self.rng, SUBSTITUTES));
-        }
-        let missing: Vec<_> = candidates
-            .into_iter()
-            .filter(|it| !case.confirmations.contains_key(it) && !case.witness_probes.contains(it))
-            .collect();
-        let timeout = self.health.stretch(self.config.probe_timeout);
-        let Some(case) = self.removals.get_mut(subject) else { return };
-        for witness in missing {
-            if let Some(link) = self.member_links.get(&witness) {
-                let Subject { endpoint, incarnation, key } = *subject;
-                fx.send(*link, SuspectReq { endpoint, incarnation, key });
-            }
-            case.witness_probes.insert(witness);
-            fx.emit(Event::Probe { endpoint: witness, timeout });
-        }
     }
 }

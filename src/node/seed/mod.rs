@@ -1,18 +1,20 @@
 //! A seed: handshakes, probes and the membership authority. No gossip (M11).
 
-use std::collections::BTreeMap;
+mod links;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::refusals::{Refusal, Refusals};
-use super::status::{LinkStatus, SeedStatus};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId};
+use crate::node::refusals::{Refusal, Refusals};
+use crate::node::status::{LinkStatus, SeedStatus};
 use crate::protocol::membership::authority::{self, Authority};
 use crate::protocol::membership::seedbook::SeedBook;
 use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
 use crate::protocol::probe::{self, Prober};
-use crate::protocol::session::{self, Card, Cause, Intent, SeedKey, Session};
+use crate::protocol::session::{self, Card, Cause, Intent, Session};
 use crate::protocol::{Effects, Input, Kind, LinkId, Machine, liveness};
 
 /// How long after a failed or lost link the other seed is called again.
@@ -70,6 +72,13 @@ pub enum Event {
         /// How it is trusted.
         standing: Standing,
     },
+    /// Another seed refuses this one, usually because it knows another key for it.
+    RejectedBySeed {
+        /// Which.
+        seed: SeedId,
+        /// What it says.
+        reason: String,
+    },
     /// Something was refused.
     Refused(Refusal),
 }
@@ -86,6 +95,8 @@ pub struct SeedNode {
     prober: Prober,
     authority: Authority,
     refusals: Refusals,
+    /// Seeds that refused this one's handshake, so that it is said once and tried less often.
+    rejected_by: BTreeSet<SeedId>,
     rng: Rng,
 }
 
@@ -144,7 +155,15 @@ impl SeedNode {
         let authority =
             Authority::new(config.authority, (id, keys), book, records, Rng::from_rng(&mut rng));
         let prober = Prober::new(config.probe);
-        Self { id, session, prober, authority, refusals: Refusals::default(), rng }
+        Self {
+            id,
+            session,
+            prober,
+            authority,
+            refusals: Refusals::default(),
+            rejected_by: BTreeSet::new(),
+            rng,
+        }
     }
 
     /// The membership state, to look at.
@@ -208,7 +227,8 @@ impl SeedNode {
     }
 
     fn redial_later(&mut self, seed: SeedId, fx: &mut Fx) {
-        fx.set_timer(Timer::Redial(seed), REDIAL.mul_f64(self.rng.random_range(0.75..1.25)));
+        let pause = if self.rejected_by.contains(&seed) { REDIAL * 10 } else { REDIAL };
+        fx.set_timer(Timer::Redial(seed), pause.mul_f64(self.rng.random_range(0.75..1.25)));
     }
 
     /// Lets the session work, and carries on with what it reports.
@@ -260,106 +280,18 @@ impl SeedNode {
         }
     }
 
-    fn on_session_event(&mut self, now: Now, event: session::Event, fx: &mut Fx) {
-        match event {
-            session::Event::Opened { link, card, dialed, intent: _ } => match card.seed {
-                Some(seed) => self.on_seed_opened(now, link, seed, &card, dialed, fx),
-                None => self.on_peer_opened(now, link, &card, fx),
-            },
-            session::Event::Answered { to, card } => {
-                self.with_prober(now, fx, |prober, part| prober.on_answered(to, card, part));
-            }
-            session::Event::Failed { to, intent: Intent::Probe, error } => {
-                self.with_prober(now, fx, |prober, part| prober.on_failed(to, &error, part));
-            }
-            session::Event::Failed { to, intent: Intent::Link | Intent::Errand, error: _ } => {
-                if let Some(seed) = self.authority.book().seed_at(to) {
-                    self.redial_later(seed, fx);
-                }
-            }
-            session::Event::Message { link, msg } => self.on_message(now, link, *msg, fx),
-            session::Event::Refused { from, cause, detail } => {
-                if let Some(refusal) = self.refusals.count(cause, from, detail) {
-                    fx.emit(Event::Refused(refusal));
-                }
-            }
-            session::Event::Closed { link, card, is_agreed: _, reason: _ } => {
-                self.with_authority(now, fx, |it, part| it.on_link_down(now, link, &card, part));
-                if let Some(seed) = card.seed {
-                    self.redial_later(seed, fx);
-                }
-            }
+    /// Another seed refuses this seed's handshake: usually because it knows another key for it.
+    fn on_seed_error(&mut self, seed: SeedId, error: &ErrorReply, fx: &mut Fx) {
+        if error.code == ErrorCode::Handshake && self.rejected_by.insert(seed) {
+            fx.emit(Event::RejectedBySeed { seed, reason: error.reason.clone() });
         }
-    }
-
-    /// A seed's name is believed by its key alone; a key is learnt only where it was called at
-    /// the configured address, never from somebody who calls.
-    fn on_seed_opened(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        seed: SeedId,
-        card: &Card,
-        dialed: bool,
-        fx: &mut Fx,
-    ) {
-        let is_configured = self.authority.book().endpoint(seed) == Some(card.endpoint);
-        let mut is_trusted = false;
-        if is_configured && seed != self.id {
-            let shown = SeedKey { seed, key: card.key };
-            self.with_authority(now, fx, |authority, part| {
-                is_trusted = authority.on_seed_key(shown, dialed, part);
-            });
-        }
-        if !is_trusted {
-            let reason = format!("this is not the key known for seed {seed}, or not its address");
-            let error = ErrorReply::new(ErrorCode::Handshake, reason);
-            self.with_session(now, fx, |session, part| {
-                session.refuse(link, Cause::BadHandshake, error, part);
-                session.hangup(link, "seed key not trusted", part);
-            });
-            if is_configured && !dialed {
-                self.call_seed(now, seed, fx);
-            }
-            return;
-        }
-        self.refresh_card();
-        let is_linked = self.authority.linked_seeds().any(|linked| linked == seed);
-        if is_linked && dialed != (self.id < seed) {
-            self.with_session(now, fx, |it, part| it.hangup(link, "already linked", part));
-            return;
-        }
-        let older = self
-            .session
-            .open()
-            .find(|(id, other, _)| *id != link && other.seed == Some(seed))
-            .map(|(id, _, _)| id);
-        self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
-        self.with_authority(now, fx, |it, part| it.on_seed_link(seed, link, card, part));
-        if let Some(older) = older {
-            self.with_session(now, fx, |it, part| it.hangup(older, "already linked", part));
-        }
-        self.refresh_card();
-    }
-
-    fn on_peer_opened(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
-        if let Some(seed) = self.authority.book().seed_at(card.endpoint) {
-            // Somebody who is no seed answers at a seed's address, or claims it.
-            self.with_session(now, fx, |it, part| it.hangup(link, "a seed's address", part));
-            return self.redial_later(seed, fx);
-        }
-        let mut is_member = false;
-        self.with_session(now, fx, |it, part| it.admit(link, Standing::Applicant, part));
-        self.with_authority(now, fx, |authority, part| {
-            is_member = authority.on_member_link(now, link, card, part);
-        });
-        let standing = if is_member { Standing::Member } else { Standing::Applicant };
-        self.with_session(now, fx, |it, part| it.admit(link, standing, part));
-        fx.emit(Event::Connected { endpoint: card.endpoint, standing });
     }
 
     fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
         let card = self.session.peer(link).cloned();
+        if let (Message::Error(error), Some(seed)) = (&msg, card.as_ref().and_then(|it| it.seed)) {
+            self.on_seed_error(seed, error, fx);
+        }
         let Some(address) = self.session.address(link) else { return };
         let name = msg.name();
         self.with_authority(now, fx, |it, part| match (msg, card) {
@@ -481,4 +413,4 @@ impl Machine for SeedNode {
 }
 
 /// The counts by cause, for status.
-pub(super) type Counts = BTreeMap<&'static str, u64>;
+pub(in crate::node) type Counts = BTreeMap<&'static str, u64>;

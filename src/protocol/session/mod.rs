@@ -10,19 +10,22 @@
 //!   the youngest `unproven_max` are kept, so silence cannot lock anybody out.
 //! - Nothing is sent on a link after it was hung up.
 
+mod event;
+mod handshake;
+
+pub use event::{CallError, Cause, Event};
+pub use handshake::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use handshake::{CALLED, CALLER};
 
-use super::liveness::Ping;
-use super::membership::certificate::{Admission, Subject};
-use super::message::{ErrorCode, ErrorReply, Message, Standing};
-use super::{DialError, Effects, Kind, LinkId, Never, Ticket};
-use crate::model::{
-    Endpoint, Incarnation, KeyPair, Nonce, PublicKey, Rng, SeedId, Signature, SigningBytes,
-};
+use crate::model::{Endpoint, KeyPair, Nonce, Rng};
+use crate::protocol::liveness::Ping;
+use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
+use crate::protocol::{DialError, Effects, Kind, LinkId, Never, Ticket};
 
 /// The version of the native dialect; both ends must name the same.
 pub const VERSION: u16 = 1;
@@ -68,119 +71,6 @@ impl Default for Config {
     }
 }
 
-/// What a node says of itself when it shakes hands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Card {
-    /// Its number, if it is a seed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<SeedId>,
-    /// Where it listens.
-    pub endpoint: Endpoint,
-    /// Which of its lives.
-    pub incarnation: Incarnation,
-    /// Its key.
-    pub key: PublicKey,
-    /// How many neighbors it has: the weight for preferential attachment (O2).
-    pub degree: u32,
-    /// Who they are.
-    #[serde(default)]
-    pub neighbors: Vec<Endpoint>,
-    /// The proof of its membership, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<Admission>,
-    /// The seed keys it knows, if it is a seed: hints, never trusted from one alone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub seed_keys: Vec<SeedKey>,
-}
-
-/// A seed's key as somebody knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedKey {
-    /// Which seed.
-    pub seed: SeedId,
-    /// Its key.
-    pub key: PublicKey,
-}
-
-impl Card {
-    /// The life this card speaks for.
-    pub const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
-    }
-
-    /// The statement by which the card's owner answers `nonce`, put by the holder of
-    /// `challenger`. The caller and the called sign different domains, so that an answer cannot
-    /// be reflected.
-    fn proof_bytes(&self, domain: &str, nonce: &Nonce, challenger: &PublicKey) -> SigningBytes {
-        SigningBytes::new(domain)
-            .number(u64::from(VERSION))
-            .number(self.seed.map_or(0, |seed| u64::from(seed.0)))
-            .endpoint(self.endpoint)
-            .incarnation(self.incarnation)
-            .key(&self.key)
-            .nonce(nonce)
-            .key(challenger)
-    }
-}
-
-const CALLED: &str = "folkmoot/hello-ack/1";
-const CALLER: &str = "folkmoot/hello-proof/1";
-
-/// What a caller wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Intent {
-    /// A lasting link.
-    Link,
-    /// A link for one question and its answer, closed by the caller, or after a short while.
-    Errand,
-    /// Only the proof that the called one is there.
-    Probe,
-}
-
-/// The first line of a caller.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    /// The dialect's version, [`VERSION`].
-    pub version: u16,
-    /// What the caller wants.
-    pub intent: Intent,
-    /// The challenge for the called one.
-    pub nonce: Nonce,
-    /// Who calls.
-    #[serde(flatten)]
-    pub card: Card,
-}
-
-/// The called one's answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HelloAck {
-    /// The dialect's version, [`VERSION`].
-    pub version: u16,
-    /// The challenge for the caller.
-    pub nonce: Nonce,
-    /// The signed answer to the caller's challenge.
-    pub proof: Signature,
-    /// Who answers.
-    #[serde(flatten)]
-    pub card: Card,
-}
-
-/// The caller's answer; after it the link is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HelloProof {
-    /// The signed answer to the called one's challenge.
-    pub proof: Signature,
-}
-
-/// The last message on an open link that its sender closes on purpose. Whoever gets it has no
-/// reason to suspect the sender.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bye {
-    /// Why, for people.
-    pub reason: String,
-}
-
 /// Deadlines of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
@@ -188,133 +78,6 @@ pub enum Timer {
     Handshake(LinkId),
     /// Look which links have gone quiet.
     KeepAlive,
-}
-
-/// What the handshake tells its node.
-#[derive(Debug)]
-pub enum Event {
-    /// The other end proved its key. The node must now call [`Session::admit`] or hang up.
-    Opened {
-        /// The link.
-        link: LinkId,
-        /// Who is there.
-        card: Box<Card>,
-        /// Whether this node dialed; else it was called.
-        dialed: bool,
-        /// What the caller wants.
-        intent: Intent,
-    },
-    /// A probe was answered; the card is proved, but may be another life or key than expected.
-    Answered {
-        /// Whom this node asked for.
-        to: Endpoint,
-        /// Who answered.
-        card: Box<Card>,
-    },
-    /// A dialed handshake came to nothing.
-    Failed {
-        /// Whom this node called.
-        to: Endpoint,
-        /// What for.
-        intent: Intent,
-        /// Why not.
-        error: CallError,
-    },
-    /// A message that the link's standing allows.
-    Message {
-        /// The link.
-        link: LinkId,
-        /// The message.
-        msg: Box<Message>,
-    },
-    /// Something was refused; the sender was told where that is possible.
-    Refused {
-        /// The sender's address.
-        from: IpAddr,
-        /// What was wrong.
-        cause: Cause,
-        /// Details for people.
-        detail: String,
-    },
-    /// An open link ended.
-    Closed {
-        /// The link.
-        link: LinkId,
-        /// Who was there.
-        card: Box<Card>,
-        /// Whether one of the two ends wanted it so.
-        is_agreed: bool,
-        /// Why, for people.
-        reason: String,
-    },
-}
-
-/// Why a call came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallError {
-    /// No connection.
-    Dial(DialError),
-    /// A connection, but no valid answer in time.
-    Silent,
-    /// The other side closed the connection before it answered, as a dying process does.
-    Closed,
-    /// The other side refused.
-    Rejected(String),
-    /// The answer did not prove what it claimed.
-    BadProof,
-}
-
-impl CallError {
-    /// The reason in words.
-    pub fn text(&self) -> String {
-        match self {
-            Self::Dial(error) => error.as_str().to_owned(),
-            Self::Silent => "connected, but no answer in time".to_owned(),
-            Self::Closed => "connected, but hung up on".to_owned(),
-            Self::Rejected(reason) => format!("refused: {reason}"),
-            Self::BadProof => "the answer did not prove its key".to_owned(),
-        }
-    }
-}
-
-/// What was wrong with something refused. Counted for each cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
-    /// A line that is no message.
-    Garbled,
-    /// A message above the sender's standing.
-    NotAllowed,
-    /// A handshake that proved nothing.
-    BadHandshake,
-    /// No handshake in time.
-    HandshakeTimeout,
-    /// Too many unproven connections.
-    TooManyUnproven,
-    /// A certificate, vote or evidence that does not hold.
-    Forged,
-    /// Evidence that was valid once.
-    Stale,
-    /// A source that asks too often.
-    TooMany,
-    /// A message for another role.
-    WrongRole,
-}
-
-impl Cause {
-    /// The cause's name in logs, counters and status.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Garbled => "garbled line",
-            Self::NotAllowed => "message not allowed",
-            Self::BadHandshake => "bad handshake",
-            Self::HandshakeTimeout => "handshake time-out",
-            Self::TooManyUnproven => "too many unproven connections",
-            Self::Forged => "forged",
-            Self::Stale => "stale",
-            Self::TooMany => "too many requests",
-            Self::WrongRole => "wrong role",
-        }
-    }
 }
 
 #[derive(Debug)]

@@ -1,0 +1,304 @@
+//! What one service reports, and what that means to the others.
+
+use super::{CALL_TIMEOUT, ERRAND_TIMEOUT, Event, Fx, PeerNode};
+use crate::model::{Endpoint, Incarnation, Now};
+use crate::protocol::LinkId;
+use crate::protocol::liveness::{self, SuspectReq};
+use crate::protocol::membership::applicant;
+use crate::protocol::membership::certificate::NeighborList;
+use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
+use crate::protocol::overlay;
+use crate::protocol::session::{self, Card, Cause, Intent, SeedKey};
+
+impl PeerNode {
+    pub(super) fn on_session_event(&mut self, now: Now, event: session::Event, fx: &mut Fx) {
+        match event {
+            session::Event::Opened { link, card, dialed, intent } => match card.seed {
+                Some(_) => self.on_seed_opened(now, link, &card, dialed, fx),
+                None => self.on_peer_opened(now, link, &card, (dialed, intent), fx),
+            },
+            session::Event::Answered { to, card } => {
+                self.with_prober(now, fx, |it, part| it.on_answered(to, card, part));
+            }
+            session::Event::Failed { to, intent, error } => match intent {
+                Intent::Probe => {
+                    self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part));
+                }
+                Intent::Errand => {
+                    self.errands.remove(&to);
+                    self.with_liveness(now, fx, |it, part| {
+                        it.on_witness_unreachable(now, to, part);
+                    });
+                }
+                Intent::Link if self.applicant.book().seed_at(to).is_some() => {
+                    let reason = error.text();
+                    self.with_applicant(now, fx, |it, part| it.on_call_failed(to, &reason, part));
+                }
+                Intent::Link => {
+                    self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
+                }
+            },
+            session::Event::Message { link, msg } => self.on_message(now, link, *msg, fx),
+            session::Event::Refused { from, cause, detail } => {
+                if let Some(refusal) = self.refusals.count(cause, from, detail) {
+                    fx.emit(Event::Refused(refusal));
+                }
+            }
+            session::Event::Closed { link, card, is_agreed, reason: _ } => {
+                self.on_closed(now, link, &card, is_agreed, fx);
+            }
+        }
+    }
+
+    pub(super) fn on_closed(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        card: &Card,
+        is_agreed: bool,
+        fx: &mut Fx,
+    ) {
+        self.liveness.on_asker_gone(link);
+        if card.seed.is_some() {
+            self.with_applicant(now, fx, |it, part| it.on_link_down(link, part));
+            return;
+        }
+        let neighbor = card.endpoint;
+        self.gossip.on_link_down(link);
+        self.with_liveness(now, fx, |it, part| it.on_link_down(link, neighbor, is_agreed, part));
+        self.with_overlay(now, fx, |it, part| it.on_link_down(now, link, neighbor, part));
+    }
+
+    /// A seed is believed by its key, and only where this peer called it.
+    pub(super) fn on_seed_opened(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        card: &Card,
+        dialed: bool,
+        fx: &mut Fx,
+    ) {
+        let Some(seed) = card.seed else { return };
+        let is_configured = self.applicant.book().endpoint(seed) == Some(card.endpoint);
+        let mut is_trusted = false;
+        if dialed && is_configured {
+            let shown = SeedKey { seed, key: card.key };
+            self.with_applicant(now, fx, |it, part| is_trusted = it.on_seed_key(shown, part));
+        }
+        if !is_trusted {
+            self.with_session(now, fx, |it, part| it.hangup(link, "seed key not trusted", part));
+            let to = card.endpoint;
+            self.with_applicant(now, fx, |it, part| {
+                it.on_call_failed(to, "its key is not the one known for it", part);
+            });
+            return;
+        }
+        self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
+        self.with_applicant(now, fx, |it, part| it.on_seed_link(seed, link, card, part));
+        if self.applicant.admission().is_some() {
+            fx.send(link, self.own_list());
+        }
+    }
+
+    /// A member is believed by its certificate alone (O6).
+    pub(super) fn on_peer_opened(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        card: &Card,
+        (dialed, intent): (bool, Intent),
+        fx: &mut Fx,
+    ) {
+        if self.applicant.book().seed_at(card.endpoint).is_some() {
+            self.with_session(now, fx, |it, part| it.hangup(link, "a seed's address", part));
+            let (to, reason) = (card.endpoint, "somebody who is no seed answers there");
+            self.with_applicant(now, fx, |it, part| it.on_call_failed(to, reason, part));
+            return;
+        }
+        if let Err((reason, is_offense)) = self.check_member(now, card, fx) {
+            let error = ErrorReply::new(ErrorCode::NotAllowed, reason.clone());
+            self.with_session(now, fx, |it, part| {
+                if is_offense && !dialed {
+                    it.refuse(link, Cause::NotAllowed, error, part);
+                }
+                it.hangup(link, &reason, part);
+            });
+            let to = card.endpoint;
+            if dialed && intent == Intent::Errand {
+                self.errands.remove(&to);
+                self.with_liveness(now, fx, |it, part| it.on_witness_unreachable(now, to, part));
+            } else if dialed {
+                self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
+            }
+            return;
+        }
+        self.with_session(now, fx, |it, part| it.admit(link, Standing::Member, part));
+        match intent {
+            Intent::Link => {
+                let who = (card.endpoint, card.incarnation);
+                self.with_overlay(now, fx, |it, part| {
+                    it.on_link_up(link, who, &card.neighbors, dialed, part);
+                });
+            }
+            Intent::Errand | Intent::Probe => {
+                for request in self.errands.remove(&card.endpoint).unwrap_or_default() {
+                    fx.send(link, request);
+                }
+            }
+        }
+    }
+
+    /// Whether a card proves a membership; if not, why, and whether its owner should have known.
+    fn check_member(&mut self, now: Now, card: &Card, fx: &mut Fx) -> Result<(), (String, bool)> {
+        let subject = card.subject();
+        let Some(certificate) = &card.certificate else {
+            let reason = "links are for members: register with the seeds first";
+            return Err((reason.to_owned(), true));
+        };
+        if certificate.subject() != subject {
+            return Err(("the certificate is about somebody else".to_owned(), true));
+        }
+        if self.gone.get(&subject.endpoint).is_some_and(|ended| *ended >= subject.incarnation) {
+            return Err(("this membership has ended: register again".to_owned(), true));
+        }
+        let verdict = self.applicant.book().verify(&certificate.proposal(), &certificate.votes);
+        verdict.map_err(|error| {
+            if error.unknown > 0 {
+                let voters: Vec<_> = certificate.votes.iter().map(|vote| vote.seed).collect();
+                self.with_applicant(now, fx, |it, part| it.want_keys(voters, part));
+            }
+            // Keys that are not known here yet are nobody's offense.
+            (format!("the certificate does not hold here: {error}"), error.unknown == 0)
+        })
+    }
+
+    pub(super) fn on_applicant_event(&mut self, now: Now, event: applicant::Event, fx: &mut Fx) {
+        match event {
+            applicant::Event::Call { to } => self.with_session(now, fx, |it, part| {
+                it.call(to, Intent::Link, CALL_TIMEOUT, part);
+            }),
+            applicant::Event::Hangup { link } => {
+                self.with_session(now, fx, |it, part| it.hangup(link, "a new life begins", part));
+            }
+            applicant::Event::Attempt { incarnation, number } => {
+                fx.emit(Event::Applicant(applicant::Event::Attempt { incarnation, number }));
+                self.begin_life(now, incarnation, fx);
+            }
+            applicant::Event::Admitted(admission) => {
+                self.session.card_mut().certificate = Some((*admission).clone());
+                fx.emit(Event::Applicant(applicant::Event::Admitted(admission)));
+                self.with_overlay(now, fx, |it, part| it.begin(part));
+            }
+            applicant::Event::Members { seed, members } => {
+                self.with_overlay(now, fx, |it, part| it.on_members(&members, part));
+                fx.emit(Event::Applicant(applicant::Event::Members { seed, members }));
+            }
+            event @ (applicant::Event::Asked { .. }
+            | applicant::Event::Voted { .. }
+            | applicant::Event::Refused { .. }
+            | applicant::Event::Evicted(_)
+            | applicant::Event::SeedKeyLearnt(_)
+            | applicant::Event::SeedKeyContradicted { .. }
+            | applicant::Event::SeedLink { .. }) => fx.emit(Event::Applicant(event)),
+        }
+    }
+
+    /// From here on everything this peer says is said by another life.
+    pub(super) fn begin_life(&mut self, now: Now, incarnation: Incarnation, fx: &mut Fx) {
+        self.with_gossip(now, fx, |it, part| it.pause(part));
+        self.with_overlay(now, fx, |it, part| it.pause(part));
+        self.with_liveness(now, fx, |it, part| it.reset(part));
+        self.list_version = 0;
+        let card = self.session.card_mut();
+        card.incarnation = incarnation;
+        card.certificate = None;
+        card.neighbors = Vec::new();
+        card.degree = 0;
+        let links: Vec<_> = self.session.open().map(|(link, _, _)| link).collect();
+        for link in links {
+            self.with_session(now, fx, |it, part| it.hangup(link, "a new life begins", part));
+        }
+    }
+
+    pub(super) fn on_overlay_event(&mut self, now: Now, event: overlay::Event, fx: &mut Fx) {
+        match event {
+            overlay::Event::Call { to } => self.with_session(now, fx, |it, part| {
+                it.call(to, Intent::Link, CALL_TIMEOUT, part);
+            }),
+            overlay::Event::Hangup { link, reason } => {
+                self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+            }
+            overlay::Event::WantMembers => {
+                self.with_applicant(now, fx, |it, part| it.refresh(part));
+            }
+            overlay::Event::Linked { neighbor, link, dialed, degree } => {
+                fx.emit(Event::Overlay(overlay::Event::Linked { neighbor, link, dialed, degree }));
+                let incarnation = self.session.card().incarnation;
+                self.with_gossip(now, fx, |it, part| {
+                    it.on_link_up(now, link, part);
+                    it.begin(incarnation, part);
+                });
+                if let Some(card) = self.session.peer(link).cloned() {
+                    self.with_liveness(now, fx, |it, part| {
+                        it.on_link_up(now, link, card.subject(), &card.neighbors, part);
+                    });
+                }
+            }
+            overlay::Event::Announce { neighbors } => {
+                let card = self.session.card_mut();
+                card.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
+                card.neighbors.clone_from(&neighbors);
+                self.list_version += 1;
+                let list = self.own_list();
+                let seeds = self.applicant.seed_links().map(|(_, link)| link);
+                for link in self.overlay.neighbors().values().copied().chain(seeds) {
+                    fx.send(link, list.clone());
+                }
+                fx.emit(Event::Overlay(overlay::Event::Announce { neighbors }));
+            }
+            event @ overlay::Event::Unlinked { .. } => fx.emit(Event::Overlay(event)),
+        }
+    }
+
+    pub(super) fn own_list(&self) -> NeighborList {
+        let neighbors = self.session.card().neighbors.clone();
+        NeighborList::sign(&self.applicant.subject(), self.list_version, neighbors, &self.keys)
+    }
+
+    pub(super) fn on_liveness_event(&mut self, now: Now, event: liveness::Event, fx: &mut Fx) {
+        match event {
+            liveness::Event::Probe { endpoint, timeout } => {
+                self.with_prober(now, fx, |it, part| it.probe(endpoint, timeout, part));
+            }
+            liveness::Event::Ask { witness, request } => self.ask(now, witness, request, fx),
+            liveness::Event::Report(report) => {
+                for (_, link) in self.applicant.seed_links() {
+                    fx.send(link, report.clone());
+                }
+                fx.emit(Event::Liveness(liveness::Event::Report(report)));
+            }
+            liveness::Event::Forged { link } => {
+                let error = ErrorReply::new(ErrorCode::Invalid, "a finding that does not hold");
+                self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
+            }
+            event @ (liveness::Event::Suspected { .. }
+            | liveness::Event::Confirmed { .. }
+            | liveness::Event::Cleared { .. }
+            | liveness::Event::Doubtful { .. }
+            | liveness::Event::NoHostPing
+            | liveness::Event::Host { .. }) => fx.emit(Event::Liveness(event)),
+        }
+    }
+
+    /// Puts a question to a witness, over its link if there is one.
+    pub(super) fn ask(&mut self, now: Now, witness: Endpoint, request: SuspectReq, fx: &mut Fx) {
+        if let Some(link) = self.overlay.neighbors().get(&witness) {
+            fx.send(*link, request);
+            return;
+        }
+        self.errands.entry(witness).or_default().push(request);
+        self.with_session(now, fx, |it, part| {
+            it.call(witness, Intent::Errand, ERRAND_TIMEOUT, part);
+        });
+    }
+}

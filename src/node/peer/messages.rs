@@ -1,0 +1,174 @@
+//! Where each message goes, and what membership news mean to a peer.
+
+use super::{Event, Fx, GONE_MAX, NAMED_MAX, PeerNode};
+use crate::model::{Endpoint, Incarnation, Now};
+use crate::protocol::membership::certificate::{Leave, NeighborList, Removal};
+use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
+use crate::protocol::session::{Card, Cause};
+use crate::protocol::{LinkId, liveness};
+
+impl PeerNode {
+    pub(super) fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
+        let card = self.session.peer(link).cloned();
+        let standing = self.session.standing(link);
+        if let Some(card) = &card {
+            self.liveness.on_heard(now, card.endpoint);
+        }
+        match (msg, card) {
+            (Message::RegisterVote(vote), _) => {
+                self.with_applicant(now, fx, |it, part| it.on_vote(&vote, part));
+            }
+            (Message::RegisterCommit(proof), _) => {
+                self.with_applicant(now, fx, |it, part| it.on_commit(proof, part));
+            }
+            (Message::PeerListResp(page), _) => {
+                self.with_applicant(now, fx, |it, part| it.on_peer_list(link, page, part));
+            }
+            (Message::Error(error), _) => {
+                self.with_applicant(now, fx, |it, part| it.on_error(link, &error, part));
+            }
+            (Message::GossipMsg(_) | Message::GossipDigest(_), Some(card))
+                if self.overlay.neighbors().get(&card.endpoint) != Some(&link) =>
+            {
+                // Gossip is for neighbors; a link that is just being exchanged is no offense.
+            }
+            (Message::GossipMsg(msg), _) => {
+                self.with_gossip(now, fx, |it, part| it.on_message(now, link, msg, part));
+            }
+            (Message::GossipDigest(digest), _) => {
+                self.with_gossip(now, fx, |it, part| it.on_digest(now, link, &digest, part));
+            }
+            (Message::Ping(ping), _) => fx.send(link, liveness::Pong { nonce: ping.nonce }),
+            (Message::Pong(pong), Some(card)) => self.liveness.on_pong(now, card.endpoint, pong),
+            (Message::Neighbors(list), Some(card)) => {
+                self.on_neighbors(now, link, &card, &list, fx);
+            }
+            (Message::SuspectReq(request), _) => {
+                self.with_liveness(now, fx, |it, part| it.on_suspect_req(link, request, part));
+            }
+            (Message::SuspectAck(found), Some(card)) => {
+                let from = card.subject();
+                self.with_liveness(now, fx, |it, part| {
+                    it.on_suspect_ack(now, (link, &from), found, part);
+                });
+                self.end_errand(now, link, &card, fx);
+            }
+            (Message::SeedDeadCommit(proof), _) => self.on_removal(now, link, &proof, fx),
+            (Message::Leave(leave), Some(card)) => {
+                self.on_leave(now, (link, &card, standing), leave, fx);
+            }
+            (Message::LinkHint(hint), _) => {
+                self.with_overlay(now, fx, |it, part| it.on_hint(hint.endpoint, part));
+            }
+            (msg, _) => self.refuse_role(now, link, &msg, fx),
+        }
+    }
+
+    pub(super) fn refuse_role(&mut self, now: Now, link: LinkId, msg: &Message, fx: &mut Fx) {
+        let reason = format!("a peer takes no part in {}; ask a seed", msg.name());
+        let error = ErrorReply::new(ErrorCode::WrongRole, reason);
+        self.with_session(now, fx, |it, part| it.refuse(link, Cause::WrongRole, error, part));
+    }
+
+    pub(super) fn on_neighbors(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        card: &Card,
+        list: &NeighborList,
+        fx: &mut Fx,
+    ) {
+        let is_bounded = list.neighbors.len() <= NAMED_MAX;
+        if list.endpoint != card.endpoint || !is_bounded || !list.is_valid(&card.key) {
+            let error = ErrorReply::new(ErrorCode::Invalid, "a list that its author did not sign");
+            self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
+            return;
+        }
+        self.session.update_neighbors(link, &list.neighbors);
+        self.overlay.on_neighbors(card.endpoint, &list.neighbors);
+        self.liveness.on_neighbors(card.endpoint, &list.neighbors);
+    }
+
+    /// An answered errand needs its link no more, unless it is a neighbor's.
+    pub(super) fn end_errand(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
+        let is_neighbor = self.overlay.neighbors().get(&card.endpoint) == Some(&link);
+        if !is_neighbor && card.seed.is_none() {
+            self.with_session(now, fx, |it, part| it.hangup(link, "thank you", part));
+        }
+    }
+
+    pub(super) fn on_removal(&mut self, now: Now, link: LinkId, proof: &Removal, fx: &mut Fx) {
+        let ended = self.gone.get(&proof.endpoint);
+        if ended.is_some_and(|ended| *ended >= proof.incarnation) {
+            return;
+        }
+        if let Err(error) = self.applicant.book().verify(&proof.proposal(), &proof.votes) {
+            let reason = format!("no certificate: {error}");
+            let error = ErrorReply::new(ErrorCode::Invalid, reason);
+            self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
+            return;
+        }
+        self.remember_gone(proof.endpoint, proof.incarnation);
+        for (_, neighbor) in self.overlay.neighbors().iter().filter(|(_, it)| **it != link) {
+            fx.send(*neighbor, proof.clone());
+        }
+        let mut is_mine = false;
+        self.with_applicant(now, fx, |it, part| is_mine = it.on_removal(now, proof, part));
+        if !is_mine {
+            fx.emit(Event::MemberRemoved(Box::new(proof.clone())));
+            self.forget(now, proof.endpoint, proof.incarnation, fx);
+        }
+    }
+
+    /// A goodbye proves itself; that its key is the member's, only a link with the member shows.
+    /// Of others a seed's word is enough to stop calling them, and for nothing else.
+    pub(super) fn on_leave(
+        &mut self,
+        now: Now,
+        (link, card, standing): (LinkId, &Card, Standing),
+        leave: Leave,
+        fx: &mut Fx,
+    ) {
+        let is_own = card.subject() == leave.subject();
+        let known = self.session.open().find(|(_, it, _)| it.endpoint == leave.endpoint);
+        let is_proved = is_own || known.is_some_and(|(_, it, _)| it.subject() == leave.subject());
+        let is_hint = standing == Standing::Seed && known.is_none();
+        if !leave.is_valid() || !(is_proved || is_hint) {
+            let error = ErrorReply::new(ErrorCode::Invalid, "a goodbye that does not hold");
+            self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
+            return;
+        }
+        let Leave { endpoint, incarnation, .. } = leave;
+        if !is_proved {
+            if self.overlay.incarnation_of(endpoint) == Some(incarnation) {
+                fx.emit(Event::MemberLeft(leave));
+                self.with_overlay(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
+            }
+            return;
+        }
+        if self.gone.get(&endpoint).is_some_and(|ended| *ended >= incarnation) {
+            return;
+        }
+        self.remember_gone(endpoint, incarnation);
+        fx.emit(Event::MemberLeft(leave));
+        self.forget(now, endpoint, incarnation, fx);
+    }
+
+    pub(super) fn remember_gone(&mut self, endpoint: Endpoint, incarnation: Incarnation) {
+        if self.gone.len() >= GONE_MAX {
+            self.gone.pop_first();
+        }
+        self.gone.insert(endpoint, incarnation);
+    }
+
+    pub(super) fn forget(
+        &mut self,
+        now: Now,
+        endpoint: Endpoint,
+        incarnation: Incarnation,
+        fx: &mut Fx,
+    ) {
+        self.with_liveness(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
+        self.with_overlay(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
+    }
+}

@@ -1,0 +1,430 @@
+//! A peer: handshakes, probes, membership, overlay, gossip and liveness, and what the events of
+//! one mean to the others.
+
+mod events;
+mod messages;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+
+use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng};
+use crate::node::refusals::{Refusal, Refusals};
+use crate::node::status::PeerStatus;
+use crate::protocol::gossip::{self, Gossip};
+use crate::protocol::liveness::{self, Liveness, SuspectReq};
+use crate::protocol::membership::applicant::{self, Applicant};
+use crate::protocol::membership::certificate::{Leave, Removal};
+use crate::protocol::membership::seedbook::SeedBook;
+use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
+use crate::protocol::overlay::{self, Overlay};
+use crate::protocol::probe::{self, Prober};
+use crate::protocol::session::{self, Card, Cause, Intent, Session};
+use crate::protocol::{Effects, Input, Kind, Machine};
+
+/// How long a call to a member or seed may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a call to a witness may take: no longer than its answer is of use.
+const ERRAND_TIMEOUT: Duration = Duration::from_millis(1_200);
+
+/// Neighbors that a member may name.
+const NAMED_MAX: usize = 256;
+
+/// Ended lives that are remembered, so that old proofs are not passed on again.
+const GONE_MAX: usize = 10_000;
+
+/// Everything that can be set at a peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerConfig {
+    /// Handshake limits.
+    pub session: session::Config,
+    /// Probe limits.
+    pub probe: probe::Config,
+    /// Membership periods.
+    pub applicant: applicant::Config,
+    /// Overlay limits.
+    pub overlay: overlay::Config,
+    /// Gossip limits.
+    pub gossip: gossip::Config,
+    /// Liveness periods.
+    pub liveness: liveness::Config,
+}
+
+/// Deadlines of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A handshake's.
+    Session(session::Timer),
+    /// A probe's.
+    Probe(probe::Timer),
+    /// The membership's.
+    Applicant(applicant::Timer),
+    /// The overlay's.
+    Overlay(overlay::Timer),
+    /// Gossip's.
+    Gossip(gossip::Timer),
+    /// Liveness's.
+    Liveness(liveness::Timer),
+}
+
+macro_rules! timer_from {
+    ($($variant:ident($service:ident)),* $(,)?) => {
+        $(impl From<$service::Timer> for Timer {
+            fn from(timer: $service::Timer) -> Self {
+                Self::$variant(timer)
+            }
+        })*
+    };
+}
+
+timer_from! {
+    Session(session), Probe(probe), Applicant(applicant), Overlay(overlay), Gossip(gossip),
+    Liveness(liveness),
+}
+
+impl From<crate::protocol::Never> for applicant::Record {
+    fn from(never: crate::protocol::Never) -> Self {
+        match never {}
+    }
+}
+
+/// What a peer reports.
+#[derive(Debug)]
+pub enum Event {
+    /// It listens.
+    Started {
+        /// Its key.
+        key: crate::model::PublicKey,
+        /// Seeds configured.
+        seeds: usize,
+        /// Yes votes needed.
+        needed: usize,
+    },
+    /// The membership's reports.
+    Applicant(applicant::Event),
+    /// A neighbor was won or lost, or the neighborhood is about to be announced.
+    Overlay(overlay::Event),
+    /// Gossip was made or heard.
+    Gossip {
+        /// What happened.
+        event: gossip::Event,
+        /// The neighbor it came from, if it came.
+        from: Option<Endpoint>,
+    },
+    /// Liveness's reports.
+    Liveness(liveness::Event),
+    /// A member's removal became known, and is certified.
+    MemberRemoved(Box<Removal>),
+    /// A member's goodbye became known.
+    MemberLeft(Leave),
+    /// This peer has said goodbye; its process may end.
+    Gone,
+    /// Something was refused.
+    Refused(Refusal),
+}
+
+/// What a local program may ask of a peer.
+#[derive(Debug)]
+pub enum Command {
+    /// Say goodbye and end.
+    Leave,
+}
+
+/// A whole peer.
+#[derive(Debug)]
+pub struct PeerNode {
+    keys: KeyPair,
+    session: Session,
+    prober: Prober,
+    applicant: Applicant,
+    overlay: Overlay,
+    gossip: Gossip,
+    liveness: Liveness,
+    /// Questions that wait for a link to the witness.
+    errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
+    /// Lives known to have ended.
+    gone: BTreeMap<Endpoint, Incarnation>,
+    list_version: u64,
+    refusals: Refusals,
+}
+
+impl Kind for PeerNode {
+    type Timer = Timer;
+    type Record = applicant::Record;
+    type Event = Event;
+}
+
+type Fx = Effects<PeerNode>;
+
+impl PeerNode {
+    /// The peer at `endpoint`, holder of `keys`, with what its journal remembers.
+    pub fn new(
+        config: PeerConfig,
+        (endpoint, keys): (Endpoint, KeyPair),
+        book: SeedBook,
+        records: &[applicant::Record],
+        mut rng: Rng,
+    ) -> Self {
+        let card = Card {
+            seed: None,
+            endpoint,
+            incarnation: Incarnation::default(),
+            key: keys.public(),
+            degree: 0,
+            neighbors: Vec::new(),
+            certificate: None,
+            seed_keys: Vec::new(),
+        };
+        let mut part = || Rng::from_rng(&mut rng);
+        let session = Session::new(config.session, keys.clone(), card, part());
+        let me = (endpoint, keys.clone());
+        let applicant = Applicant::new(config.applicant, me, book, records, part());
+        let overlay = Overlay::new(config.overlay, endpoint, part());
+        Self {
+            session,
+            prober: Prober::new(config.probe),
+            applicant,
+            overlay,
+            gossip: Gossip::new(config.gossip, endpoint),
+            liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
+            keys,
+            errands: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            list_version: 0,
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// The membership state, to look at.
+    pub const fn applicant(&self) -> &Applicant {
+        &self.applicant
+    }
+
+    /// The overlay, to look at.
+    pub const fn overlay(&self) -> &Overlay {
+        &self.overlay
+    }
+
+    /// What an operator wants to know of this peer.
+    pub fn status(&self) -> PeerStatus {
+        let (gossip_made, gossip_held, gossip_duplicates) = self.gossip.counts();
+        let card = self.session.card();
+        let round_trip = |it: &Endpoint| {
+            let trip = self.liveness.round_trip(*it)?;
+            u64::try_from(trip.as_micros()).ok()
+        };
+        let neighbors = self.overlay.neighbors().keys();
+        let own = (card.endpoint.to_string(), neighbors.clone().copied().collect());
+        let theirs = self.overlay.topology().iter();
+        PeerStatus {
+            endpoint: card.endpoint,
+            key: card.key,
+            incarnation: card.incarnation,
+            state: self.applicant.state(),
+            member_since: self.applicant.admission().map(|admission| admission.at()),
+            seeds: self.applicant.seed_links().map(|(seed, _)| seed).collect(),
+            quorum: self.applicant.book().quorum(),
+            members_known: self.overlay.known_members(),
+            neighbors: neighbors.map(|it| (it.to_string(), round_trip(it))).collect(),
+            topology: theirs
+                .map(|(it, list)| (it.to_string(), list.iter().copied().collect()))
+                .chain([own])
+                .collect(),
+            suspects: self.liveness.suspects().map(|subject| subject.endpoint).collect(),
+            gossip_made,
+            gossip_held,
+            gossip_duplicates,
+            health: self.liveness.health_score(),
+            refused: self.refusals.counts(),
+        }
+    }
+
+    fn on_start(&mut self, now: Now, fx: &mut Fx) {
+        self.with_session(now, fx, |it, part| it.on_start(part));
+        let book = self.applicant.book();
+        let (seeds, needed) = (book.len(), book.quorum());
+        fx.emit(Event::Started { key: self.keys.public(), seeds, needed });
+        self.with_liveness(now, fx, |it, part| it.on_start(now, part));
+        self.with_applicant(now, fx, |it, part| it.on_start(now, part));
+    }
+
+    /// Says goodbye to seeds and neighbors, and ends.
+    fn on_leave_command(&mut self, now: Now, fx: &mut Fx) {
+        let mut leave = None;
+        self.with_applicant(now, fx, |it, part| leave = it.leave(now, part));
+        self.with_gossip(now, fx, |it, part| it.pause(part));
+        let links: Vec<_> =
+            self.session.open().map(|(link, _, standing)| (link, standing)).collect();
+        for (link, standing) in links {
+            if let (Some(leave), true) = (leave, standing >= Standing::Member) {
+                fx.send(link, leave);
+            }
+            self.with_session(now, fx, |it, part| it.hangup(link, "leaving", part));
+        }
+        fx.emit(Event::Gone);
+    }
+
+    // Each of the following lets one service work, and carries on with what it reports.
+
+    fn with_session(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Session, &mut Effects<Session>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.session, &mut part);
+        for event in fx.absorb(part) {
+            self.on_session_event(now, event, fx);
+        }
+    }
+
+    fn with_prober(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Prober, &mut Effects<Prober>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.prober, &mut part);
+        for event in fx.absorb(part) {
+            match event {
+                probe::Event::Call { to, timeout } => {
+                    self.with_session(now, fx, |session, part| {
+                        session.call(to, Intent::Probe, timeout, part);
+                    });
+                }
+                probe::Event::Done { to, outcome } => self.with_liveness(now, fx, |it, part| {
+                    it.on_probed(now, to, &outcome, part);
+                }),
+            }
+        }
+    }
+
+    fn with_applicant(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Applicant, &mut Effects<Applicant>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.applicant, &mut part);
+        for event in fx.absorb(part) {
+            self.on_applicant_event(now, event, fx);
+        }
+    }
+
+    fn with_overlay(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Overlay, &mut Effects<Overlay>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.overlay, &mut part);
+        for event in fx.absorb(part) {
+            self.on_overlay_event(now, event, fx);
+        }
+        self.liveness.set_others(self.overlay.known_members());
+    }
+
+    fn with_gossip(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Gossip, &mut Effects<Gossip>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.gossip, &mut part);
+        for event in fx.absorb(part) {
+            match event {
+                gossip::Event::Malformed { from, reason } => {
+                    let error = ErrorReply::new(ErrorCode::Invalid, reason);
+                    self.with_session(now, fx, |it, part| {
+                        it.refuse(from, Cause::Forged, error, part);
+                    });
+                }
+                event @ gossip::Event::Made { .. } => fx.emit(Event::Gossip { event, from: None }),
+                event @ gossip::Event::Heard { from: link, .. } => {
+                    let from = self.session.peer(link).map(|card| card.endpoint);
+                    fx.emit(Event::Gossip { event, from });
+                }
+            }
+        }
+    }
+
+    fn with_liveness(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Liveness, &mut Effects<Liveness>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.liveness, &mut part);
+        for event in fx.absorb(part) {
+            self.on_liveness_event(now, event, fx);
+        }
+    }
+}
+
+impl Machine for PeerNode {
+    type Command = Command;
+
+    fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Fx) {
+        match input {
+            Input::Start => self.on_start(now, fx),
+            Input::Accepted { link, from } => {
+                self.with_session(now, fx, |it, part| it.on_accepted(link, from, part));
+            }
+            Input::Dialed { ticket, link } => {
+                self.with_session(now, fx, |it, part| it.on_dialed(ticket, link, part));
+            }
+            Input::DialFailed { ticket, reason } => {
+                self.with_session(now, fx, |it, part| it.on_dial_failed(ticket, reason, part));
+            }
+            Input::Received { link, msg } => {
+                self.with_session(now, fx, |it, part| it.on_received(link, msg, part));
+            }
+            Input::Garbled { link, reason } => {
+                self.with_session(now, fx, |it, part| it.on_garbled(link, &reason, part));
+            }
+            Input::Closed { link, reason } => {
+                self.with_session(now, fx, |it, part| it.on_closed(link, &reason, part));
+            }
+            Input::Expired(timer) => self.on_timer(now, timer, fx),
+            Input::HostPinged { host, answer } => {
+                self.with_liveness(now, fx, |it, part| it.on_host_pinged(host, answer, part));
+            }
+            Input::Command(Command::Leave) => self.on_leave_command(now, fx),
+        }
+    }
+
+    fn snapshot(&self) -> Vec<applicant::Record> {
+        self.applicant.snapshot()
+    }
+}
+
+impl PeerNode {
+    fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
+        match timer {
+            Timer::Session(timer) => {
+                self.with_session(now, fx, |it, part| it.on_timer(timer, part));
+            }
+            Timer::Probe(timer) => self.with_prober(now, fx, |it, part| it.on_timer(timer, part)),
+            Timer::Applicant(timer) => {
+                self.with_applicant(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Overlay(timer) => {
+                self.with_overlay(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Gossip(timer) => {
+                self.with_gossip(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Liveness(timer) => {
+                self.with_liveness(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Links that open and close at a seed, and whom it takes the other end for.
+
+use super::{Event, Fx, SeedNode};
+use crate::model::{Now, SeedId};
+use crate::protocol::LinkId;
+use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
+use crate::protocol::session::{self, Card, Cause, Intent, SeedKey};
+
+impl SeedNode {
+    pub(super) fn on_session_event(&mut self, now: Now, event: session::Event, fx: &mut Fx) {
+        match event {
+            session::Event::Opened { link, card, dialed, intent: _ } => match card.seed {
+                Some(seed) => self.on_seed_opened(now, link, seed, &card, dialed, fx),
+                None => self.on_peer_opened(now, link, &card, fx),
+            },
+            session::Event::Answered { to, card } => {
+                self.with_prober(now, fx, |prober, part| prober.on_answered(to, card, part));
+            }
+            session::Event::Failed { to, intent: Intent::Probe, error } => {
+                self.with_prober(now, fx, |prober, part| prober.on_failed(to, &error, part));
+            }
+            session::Event::Failed { to, intent: Intent::Link | Intent::Errand, error: _ } => {
+                if let Some(seed) = self.authority.book().seed_at(to) {
+                    self.redial_later(seed, fx);
+                }
+            }
+            session::Event::Message { link, msg } => self.on_message(now, link, *msg, fx),
+            session::Event::Refused { from, cause, detail } => {
+                if let Some(refusal) = self.refusals.count(cause, from, detail) {
+                    fx.emit(Event::Refused(refusal));
+                }
+            }
+            session::Event::Closed { link, card, is_agreed: _, reason: _ } => {
+                self.with_authority(now, fx, |it, part| it.on_link_down(now, link, &card, part));
+                if let Some(seed) = card.seed {
+                    self.redial_later(seed, fx);
+                }
+            }
+        }
+    }
+
+    /// A seed's name is believed by its key alone; a key is learnt only where it was called at
+    /// the configured address, never from somebody who calls.
+    pub(super) fn on_seed_opened(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        seed: SeedId,
+        card: &Card,
+        dialed: bool,
+        fx: &mut Fx,
+    ) {
+        let is_configured = self.authority.book().endpoint(seed) == Some(card.endpoint);
+        let mut is_trusted = false;
+        if is_configured && seed != self.id {
+            let shown = SeedKey { seed, key: card.key };
+            self.with_authority(now, fx, |authority, part| {
+                is_trusted = authority.on_seed_key(shown, dialed, part);
+            });
+        }
+        if !dialed && is_configured && self.authority.book().key(seed).is_none() {
+            // No offense: its key is learnt where it can be proved, by calling its address.
+            self.with_session(now, fx, |it, part| it.hangup(link, "I call you first", part));
+            return self.call_seed(now, seed, fx);
+        }
+        if !is_trusted {
+            let reason = format!("this is not the key known for seed {seed}, or not its address");
+            let error = ErrorReply::new(ErrorCode::Handshake, reason);
+            self.with_session(now, fx, |session, part| {
+                session.refuse(link, Cause::BadHandshake, error, part);
+                session.hangup(link, "seed key not trusted", part);
+            });
+            if is_configured && !dialed {
+                self.call_seed(now, seed, fx);
+            }
+            return;
+        }
+        self.refresh_card();
+        let is_linked = self.authority.linked_seeds().any(|linked| linked == seed);
+        if is_linked && dialed != (self.id < seed) {
+            self.with_session(now, fx, |it, part| it.hangup(link, "already linked", part));
+            return;
+        }
+        let older = self
+            .session
+            .open()
+            .find(|(id, other, _)| *id != link && other.seed == Some(seed))
+            .map(|(id, _, _)| id);
+        self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
+        self.with_authority(now, fx, |it, part| it.on_seed_link(seed, link, card, part));
+        if let Some(older) = older {
+            self.with_session(now, fx, |it, part| it.hangup(older, "already linked", part));
+        }
+        self.refresh_card();
+    }
+
+    pub(super) fn on_peer_opened(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
+        if let Some(seed) = self.authority.book().seed_at(card.endpoint) {
+            // Somebody who is no seed answers at a seed's address, or claims it.
+            self.with_session(now, fx, |it, part| it.hangup(link, "a seed's address", part));
+            return self.redial_later(seed, fx);
+        }
+        let mut is_member = false;
+        self.with_session(now, fx, |it, part| it.admit(link, Standing::Applicant, part));
+        self.with_authority(now, fx, |authority, part| {
+            is_member = authority.on_member_link(now, link, card, part);
+        });
+        let standing = if is_member { Standing::Member } else { Standing::Applicant };
+        self.with_session(now, fx, |it, part| it.admit(link, standing, part));
+        fx.emit(Event::Connected { endpoint: card.endpoint, standing });
+    }
+}

@@ -1,0 +1,145 @@
+//! Whose findings count, how many it takes, and how to get those that are missing (M6).
+
+use std::collections::BTreeSet;
+
+use rand::seq::IteratorRandom as _;
+
+use super::removal::{Case, Own};
+use super::{Authority, Event, Fx};
+use crate::model::{Endpoint, Now};
+use crate::protocol::liveness::SuspectReq;
+use crate::protocol::membership::certificate::{Confirmation, Finding, Subject};
+use crate::protocol::quorum::witnesses_needed;
+
+/// Members asked in place of neighbors, where a suspect has too few of those.
+const SUBSTITUTES: usize = 3;
+
+impl Authority {
+    /// The findings that hold, and what is wrong with one of the others.
+    pub(super) fn check_all(
+        &self,
+        now: Now,
+        subject: &Subject,
+        all: &[Confirmation],
+    ) -> (Vec<Confirmation>, Option<&'static str>) {
+        let mut complaint = None;
+        let holds = |found: &&Confirmation| match self.check(now, subject, found) {
+            Ok(()) => true,
+            Err(reason) => {
+                complaint = reason.or(complaint);
+                false
+            }
+        };
+        let valid = all.iter().filter(holds).copied().collect();
+        (valid, complaint)
+    }
+
+    /// Whether a finding speaks for a death; `Err(None)` when it is honest but does not.
+    pub(super) fn check(
+        &self,
+        now: Now,
+        subject: &Subject,
+        found: &Confirmation,
+    ) -> Result<(), Option<&'static str>> {
+        if !found.finding.is_dead() {
+            return Err(None);
+        }
+        if found.subject() != *subject {
+            return Err(Some("a finding about somebody else"));
+        }
+        let Some(witness) = self.registry.alive_at(found.witness) else {
+            return Err(Some("a witness that is not a member"));
+        };
+        if found.witness == subject.endpoint {
+            return Err(Some("a suspect is no witness of its own death"));
+        }
+        if found.at.distance(now.wall) > self.config.evidence_skew {
+            return Err(Some("a finding of long ago"));
+        }
+        let known = self.removals.get(subject).and_then(|c| c.confirmations.get(&found.witness));
+        if known.is_some_and(|(known, _)| known == found) {
+            return Ok(()); // Verified before.
+        }
+        if self.spent.get(&(*subject, found.witness)).is_some_and(|spent| found.at <= *spent) {
+            return Err(Some("a finding that was used before"));
+        }
+        if found.is_valid(&witness.subject.key) {
+            Ok(())
+        } else {
+            Err(Some("a finding whose signature does not hold"))
+        }
+    }
+
+    pub(super) fn add_confirmations(
+        &mut self,
+        now: Now,
+        subject: &Subject,
+        found: Vec<Confirmation>,
+    ) {
+        let Some(case) = self.removals.get_mut(subject) else { return };
+        for found in found {
+            let newer = case.confirmations.get(&found.witness).is_none_or(|(k, _)| k.at < found.at);
+            if newer {
+                case.confirmations.insert(found.witness, (found, now.mono));
+                case.last_news = now.mono;
+                // Somebody still insists: an answer to an earlier probe may be out of date.
+                if matches!(case.own, Own::Done(Finding::Alive, _)) {
+                    case.own = Own::Wanted;
+                }
+            }
+        }
+    }
+
+    /// The neighbors whose majority decides, and how many findings it takes (M6).
+    pub(super) fn electorate(&self, subject: &Subject, case: &Case) -> (BTreeSet<Endpoint>, usize) {
+        let list = self.lists.get(&subject.endpoint);
+        let named = list.filter(|list| list.incarnation == subject.incarnation);
+        let can_testify = |neighbor: &Endpoint| {
+            *neighbor != subject.endpoint
+                && !case.unreachable.contains(neighbor)
+                && self.registry.alive_at(*neighbor).is_some()
+        };
+        let electorate: BTreeSet<_> = named
+            .map(|list| list.neighbors.iter().copied().filter(can_testify).collect())
+            .unwrap_or_default();
+        let gone = case.unreachable.iter().filter(|it| self.registry.alive_at(**it).is_some());
+        let others = self.registry.alive_count().saturating_sub(1 + gone.count());
+        let needed = witnesses_needed(electorate.len(), others);
+        (electorate, needed)
+    }
+
+    /// How many findings count, and how many it takes.
+    pub(super) fn count_witnesses(&self, subject: &Subject, case: &Case) -> (usize, usize) {
+        let (electorate, needed) = self.electorate(subject, case);
+        let counts = |witness: &Endpoint| electorate.len() < 2 || electorate.contains(witness);
+        (case.confirmations.keys().filter(|witness| counts(witness)).count(), needed)
+    }
+
+    /// Asks those who have not testified, and finds out who cannot.
+    pub(super) fn collect_witnesses(&mut self, subject: &Subject, fx: &mut Fx) {
+        let Some(case) = self.removals.get(subject) else { return };
+        let (count, needed) = self.count_witnesses(subject, case);
+        if count >= needed || !matches!(case.own, Own::Done(finding, _) if finding.is_dead()) {
+            return;
+        }
+        let (mut candidates, _) = self.electorate(subject, case);
+        if candidates.len() < 2 {
+            let linked = self.member_links.keys().filter(|it| **it != subject.endpoint);
+            candidates.extend(linked.copied().sample(&mut self.rng, SUBSTITUTES));
+        }
+        let missing: Vec<_> = candidates
+            .into_iter()
+            .filter(|it| !case.confirmations.contains_key(it) && !case.witness_probes.contains(it))
+            .collect();
+        let timeout = self.health.stretch(self.config.probe_timeout);
+        let Some(case) = self.removals.get_mut(subject) else { return };
+        for witness in missing {
+            if let Some(link) = self.member_links.get(&witness) {
+                let Subject { endpoint, incarnation, key } = *subject;
+                fx.send(*link, SuspectReq { endpoint, incarnation, key });
+            }
+            case.witness_probes.insert(witness);
+            fx.emit(Event::Probe { endpoint: witness, timeout });
+        }
+    }
+}

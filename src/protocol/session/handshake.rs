@@ -1,0 +1,127 @@
+//! The lines of the handshake, and what each side proves in them.
+
+use serde::{Deserialize, Serialize};
+
+use super::VERSION;
+use crate::model::{Endpoint, Incarnation, Nonce, PublicKey, SeedId, Signature, SigningBytes};
+use crate::protocol::membership::certificate::{Admission, Subject};
+
+/// What a node says of itself when it shakes hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// Its number, if it is a seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<SeedId>,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+    /// Its key.
+    pub key: PublicKey,
+    /// How many neighbors it has: the weight for preferential attachment (O2).
+    pub degree: u32,
+    /// Who they are.
+    #[serde(default)]
+    pub neighbors: Vec<Endpoint>,
+    /// The proof of its membership, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Admission>,
+    /// The seed keys it knows, if it is a seed: hints, never trusted from one alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seed_keys: Vec<SeedKey>,
+}
+
+/// A seed's key as somebody knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedKey {
+    /// Which seed.
+    pub seed: SeedId,
+    /// Its key.
+    pub key: PublicKey,
+}
+
+impl Card {
+    /// The life this card speaks for.
+    pub const fn subject(&self) -> Subject {
+        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    }
+
+    /// The statement by which the card's owner answers `nonce`, put by the holder of
+    /// `challenger`. The caller and the called sign different domains, so that an answer cannot
+    /// be reflected.
+    pub(super) fn proof_bytes(
+        &self,
+        domain: &str,
+        nonce: &Nonce,
+        challenger: &PublicKey,
+    ) -> SigningBytes {
+        SigningBytes::new(domain)
+            .number(u64::from(VERSION))
+            .number(self.seed.map_or(0, |seed| u64::from(seed.0)))
+            .endpoint(self.endpoint)
+            .incarnation(self.incarnation)
+            .key(&self.key)
+            .nonce(nonce)
+            .key(challenger)
+    }
+}
+
+/// What the called one signs.
+pub(super) const CALLED: &str = "folkmoot/hello-ack/1";
+/// What the caller signs.
+pub(super) const CALLER: &str = "folkmoot/hello-proof/1";
+
+/// What a caller wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// A lasting link.
+    Link,
+    /// A link for one question and its answer, closed by the caller, or after a short while.
+    Errand,
+    /// Only the proof that the called one is there.
+    Probe,
+}
+
+/// The first line of a caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The dialect's version, [`VERSION`].
+    pub version: u16,
+    /// What the caller wants.
+    pub intent: Intent,
+    /// The challenge for the called one.
+    pub nonce: Nonce,
+    /// Who calls.
+    #[serde(flatten)]
+    pub card: Card,
+}
+
+/// The called one's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloAck {
+    /// The dialect's version, [`VERSION`].
+    pub version: u16,
+    /// The challenge for the caller.
+    pub nonce: Nonce,
+    /// The signed answer to the caller's challenge.
+    pub proof: Signature,
+    /// Who answers.
+    #[serde(flatten)]
+    pub card: Card,
+}
+
+/// The caller's answer; after it the link is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloProof {
+    /// The signed answer to the called one's challenge.
+    pub proof: Signature,
+}
+
+/// The last message on an open link that its sender closes on purpose. Whoever gets it has no
+/// reason to suspect the sender.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bye {
+    /// Why, for people.
+    pub reason: String,
+}
