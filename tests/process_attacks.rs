@@ -136,10 +136,10 @@ fn report_by(reporter: Endpoint, subject: Subject, found: Vec<Confirmation>) -> 
     }
 }
 
-/// The eleven messages of the assignment, as a stranger with a key of its own would write them.
+/// The eleven messages of the core protocol, as a stranger with a key of its own would write them.
 fn named_messages(victim: Subject) -> Vec<Message> {
     let (me, keys) = ghost();
-    let about = (victim.endpoint, victim.incarnation);
+    let about = &victim;
     let found = Confirmation::sign(about, Finding::Refused, (me.endpoint, &keys), wall());
     let Subject { endpoint, incarnation, key } = victim;
     vec![
@@ -657,7 +657,7 @@ fn certificates_without_a_quorum_of_true_votes_change_nothing() {
 fn lies(liar: &Member, victim: Subject, witness: Subject) -> Vec<Message> {
     let (ghost, ghost_keys) = ghost();
     let (me, keys) = (liar.endpoint(), liar.keys());
-    let about = (victim.endpoint, victim.incarnation);
+    let about = &victim;
     let own = liar.finding(victim, Finding::Silent);
     // In another member's name, with this one's signature; and in a ghost's.
     let borrowed = Confirmation::sign(about, Finding::Silent, (witness.endpoint, keys), wall());
@@ -690,8 +690,8 @@ fn lies(liar: &Member, victim: Subject, witness: Subject) -> Vec<Message> {
         Leave::sign(Subject { key: keys.public(), ..victim }, wall(), keys).into(),
         NeighborList::sign(&victim, u64::MAX, vec![me], keys).into(),
         NeighborList::sign(&liar.subject(), 5, many, keys).into(),
-        SeedSyncResp { entries: vec![entry], last: true }.into(),
-        SeedSyncReq { buckets: (0..64).collect() }.into(),
+        SeedSyncResp { entries: vec![entry], more: false }.into(),
+        SeedSyncReq { buckets: (0..64).collect(), after: None }.into(),
         SeedDigest { entries: 0, buckets: vec!["0".repeat(16); 64], answer: true }.into(),
         LinkHint { endpoint: me }.into(),
         PeerListResp { seed: SeedId(1), members: Vec::new(), more: false }.into(),
@@ -754,7 +754,7 @@ fn a_flood_of_reports_by_one_member_is_neither_work_without_end_nor_a_flood_of_l
             // Ever newer, so that none is taken for a repetition.
             let at = WallTime(found.at.0 + number);
             let who = (liar.endpoint(), liar.keys());
-            let about = (victim.endpoint, victim.incarnation);
+            let about = &victim;
             found = Confirmation::sign(about, Finding::Silent, who, at);
         }
         let at = WallTime(wall().0 + number);

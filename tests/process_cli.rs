@@ -267,10 +267,10 @@ fn a_journal_is_cut_where_a_crash_tore_it_and_refused_where_it_is_corrupt() {
     assert!(lines >= 6, "two votes, two admissions, two goodbyes: {whole}");
 
     // A crash in the middle of the last record.
-    desk.write(&journal, format!("{whole}{}", &whole[..40]));
+    desk.write(&journal, format!("{whole}{}", &whole[..12]));
     let seed = desk.start("seed --id 1");
     seed.wait_for("started as seed 1");
-    seed.wait_for(&format!("line {} was torn", lines + 1));
+    seed.wait_for("was torn by a crash");
     drop(seed);
     assert_eq!(desk.read(&journal), whole, "what was torn is gone");
 

@@ -119,7 +119,8 @@ fn f2_a_peer_stays_out_without_a_quorum_and_gets_in_when_there_is_one() {
         lines.iter().filter(refused).cloned().collect::<Vec<_>>()
     };
     scene.wait("three refusals each, and one seed's warning", |lines| {
-        let warned = |it: &Happening| of(it, seeds[0], "quorum") && it.level == "WARN";
+        let warned =
+            |it: &Happening| of(it, seeds[0], "quorum") && it.level.eq_ignore_ascii_case("warn");
         peers.iter().all(|peer| refusals(lines, *peer).len() >= 3) && lines.iter().any(warned)
     });
     let lines = scene.lines();

@@ -253,6 +253,10 @@ impl Gossip {
         if age >= self.config.remember || is_forgotten || msg.hops >= HOPS_MAX {
             return; // So old that its identity may be forgotten here already.
         }
+        if (msg.origin, msg.incarnation) == (self.me, self.incarnation) && msg.number > self.made {
+            let reason = format!("a message #{} that I never made", msg.number);
+            return fx.emit(Event::Malformed { from, reason });
+        }
         let id = msg.id();
         if self.seen.contains_key(&id) {
             self.duplicates += 1;

@@ -287,8 +287,7 @@ impl Member {
 
     /// Its signed finding about `subject`, true or not.
     pub fn finding(&self, subject: Subject, finding: Finding) -> Confirmation {
-        let about = (subject.endpoint, subject.incarnation);
-        Confirmation::sign(about, finding, (self.endpoint(), self.keys()), wall())
+        Confirmation::sign(&subject, finding, (self.endpoint(), self.keys()), wall())
     }
 
     /// A report of its own about `subject`, with these findings.

@@ -1,10 +1,16 @@
 //! Links that open and close at a seed, and whom it takes the other end for.
 
+use std::time::Duration;
+
 use super::{Event, Fx, SeedNode};
 use crate::model::{Now, SeedId};
 use crate::protocol::LinkId;
 use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
 use crate::protocol::session::{self, Card, Cause, Intent, SeedKey};
+
+/// Connections that are told of in one pause; more than a fleet that comes together needs.
+const GREETINGS_MAX: u32 = 40;
+const GREETINGS_PAUSE: Duration = Duration::from_secs(10);
 
 impl SeedNode {
     pub(super) fn on_session_event(&mut self, now: Now, event: session::Event, fx: &mut Fx) {
@@ -97,7 +103,13 @@ impl SeedNode {
     pub(super) fn on_peer_opened(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
         if let Some(seed) = self.authority.book().seed_at(card.endpoint) {
             // Somebody who is no seed answers at a seed's address, or claims it.
-            self.with_session(now, fx, |it, part| it.hangup(link, "a seed's address", part));
+            let reason =
+                format!("{} is a seed's address: seed {seed} listens there", card.endpoint);
+            let error = ErrorReply::new(ErrorCode::EndpointTaken, reason);
+            self.with_session(now, fx, |it, part| {
+                it.refuse(link, Cause::BadHandshake, error, part);
+                it.hangup(link, "a seed's address", part);
+            });
             return self.redial_later(seed, fx);
         }
         let mut is_member = false;
@@ -107,6 +119,18 @@ impl SeedNode {
         });
         let standing = if is_member { Standing::Member } else { Standing::Applicant };
         self.with_session(now, fx, |it, part| it.admit(link, standing, part));
-        fx.emit(Event::Connected { endpoint: card.endpoint, standing });
+        if self.may_tell_of_connection(now) {
+            fx.emit(Event::Connected { endpoint: card.endpoint, standing });
+        }
+    }
+
+    /// Whether this connection is told of: strangers must not be able to flood the log.
+    fn may_tell_of_connection(&mut self, now: Now) -> bool {
+        let (since, told) = &mut self.greetings;
+        if now.mono.since(*since) >= GREETINGS_PAUSE {
+            (*since, *told) = (now.mono, 0);
+        }
+        *told += 1;
+        *told <= GREETINGS_MAX
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId};
+use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use crate::node::refusals::{Refusal, Refusals};
 use crate::node::status::{LinkStatus, SeedStatus};
 use crate::protocol::membership::authority::{self, Authority};
@@ -97,6 +97,8 @@ pub struct SeedNode {
     refusals: Refusals,
     /// Seeds that refused this one's handshake, so that it is said once and tried less often.
     rejected_by: BTreeSet<SeedId>,
+    /// Since when connections are counted, and how many were told of since.
+    greetings: (Time, u32),
     rng: Rng,
 }
 
@@ -162,6 +164,7 @@ impl SeedNode {
             authority,
             refusals: Refusals::default(),
             rejected_by: BTreeSet::new(),
+            greetings: (Time::ZERO, 0),
             rng,
         }
     }

@@ -299,6 +299,7 @@ impl Authority {
             Learned::New => {
                 fx.persist(Record::SeedKey(shown));
                 fx.emit(Event::SeedKeyLearnt(shown));
+                self.compare_again(fx);
                 true
             }
             Learned::Known => true,

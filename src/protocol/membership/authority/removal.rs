@@ -25,8 +25,11 @@ use crate::protocol::session::{Card, Cause};
 /// well within a line.
 const CONFIRMATIONS_MAX: usize = 256;
 
-/// Reports of one death that are told apart; more are told of again.
-const REPORTS_MAX: usize = 256;
+/// How often one reporter's reports of one death are told of and passed on.
+const REPORT_PAUSE: Duration = Duration::from_secs(3);
+
+/// How soon after it answered a suspect is probed again because somebody insists.
+pub(super) const PROBE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A seed's answer to a report, for the other seeds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,9 +89,10 @@ pub(super) struct Case {
     pub(super) witness_probes: BTreeSet<Endpoint>,
     ballot: Ballot,
     votes: BTreeMap<SeedId, Vote>,
-    said: BTreeMap<SeedId, SeedDeadVote>,
-    /// Reports that were told of: other seeds pass on what came here already.
-    reports: BTreeSet<(Endpoint, WallTime)>,
+    pub(super) said: BTreeMap<SeedId, SeedDeadVote>,
+    /// Who has reported, and when that was told of and passed on last: other seeds pass on what
+    /// came here already, and one who repeats itself is not repeated.
+    reports: BTreeMap<Endpoint, Time>,
     pub(super) last_news: Time,
     tick_due: Time,
 }
@@ -127,9 +131,12 @@ impl Authority {
             let reason = complaint.unwrap_or("a report needs the signed findings of witnesses");
             return self.refuse(link, Cause::Forged, reason, fx);
         }
-        let key = (report.reporter, report.at);
-        let known = self.removals.get(&subject).is_some_and(|case| case.reports.contains(&key));
-        if !known {
+        self.open_removal(now, &subject, fx);
+        let Some(case) = self.removals.get_mut(&subject) else { return };
+        let told = case.reports.get(&report.reporter);
+        let is_news = told.is_none_or(|told| now.mono.since(*told) >= REPORT_PAUSE);
+        if is_news {
+            case.reports.insert(report.reporter, now.mono);
             fx.emit(Event::Reported {
                 subject,
                 reporter: report.reporter,
@@ -137,14 +144,8 @@ impl Authority {
                 confirmations: valid.len(),
             });
         }
-        self.open_removal(now, &subject, fx);
-        if let Some(case) = self.removals.get_mut(&subject)
-            && case.reports.len() < REPORTS_MAX
-        {
-            case.reports.insert(key);
-        }
         self.add_confirmations(now, &subject, valid);
-        if !is_relayed {
+        if !is_relayed && is_news {
             self.tell_seeds(&report.into(), None, fx);
         }
         self.probe_suspect(&subject, fx);
@@ -204,8 +205,11 @@ impl Authority {
         }
         match self.book.verify(&proof.proposal(), &proof.votes) {
             Ok(()) => {
+                // The votes decide; of the evidence that comes with them only what is signed is
+                // kept for people to read.
                 let mut proof = proof;
                 proof.confirmations.truncate(CONFIRMATIONS_MAX);
+                proof.confirmations = self.check_all(now, &proof.subject(), &proof.confirmations).0;
                 self.apply(now, Entry::removed(proof), Some(link), fx);
             }
             Err(error) => {
@@ -298,20 +302,6 @@ impl Authority {
         }
     }
 
-    /// A seed's link came up: what is still open here may be decided with it.
-    pub(super) fn repeat_removals(&self, link: LinkId, fx: &mut Fx) {
-        for case in self.removals.values() {
-            match case.said.get(&self.me) {
-                Some(said) => fx.send(link, said.clone()),
-                None => {
-                    for (found, _) in case.confirmations.values() {
-                        fx.send(link, *found);
-                    }
-                }
-            }
-        }
-    }
-
     /// Opens a removal on this seed's own observation or somebody's evidence.
     pub(super) fn open_removal(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
         if self.removals.contains_key(subject) || !self.registry.is_alive(subject) {
@@ -331,7 +321,7 @@ impl Authority {
             ballot,
             votes: BTreeMap::new(),
             said: BTreeMap::new(),
-            reports: BTreeSet::new(),
+            reports: BTreeMap::new(),
             last_news: now.mono,
             tick_due: now.mono.after(self.config.removal_tick),
         };

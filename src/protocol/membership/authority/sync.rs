@@ -112,13 +112,16 @@ impl Authority {
             let reason = format!("more than {ENTRIES_MAX} entries in one message");
             return self.refuse(link, Cause::TooMany, reason, fx);
         }
-        let mut news = 0;
+        let (mut news, mut is_judged) = (0, true);
         let after = resp.entries.last().map(|entry| entry.subject.endpoint);
         for entry in resp.entries {
+            let is_unknown = self.has_unknown_voters(&entry);
             match self.verified(entry) {
                 Some(entry) => {
                     news += usize::from(self.apply(now, entry, Some(link), fx) != Merged::Nothing);
                 }
+                // Voted on by seeds whose keys are not known here yet: no offense, no knowledge.
+                None if is_unknown => is_judged = false,
                 None => self.refuse(link, Cause::Forged, "an entry without proof", fx),
             }
         }
@@ -126,6 +129,9 @@ impl Authority {
             fx.emit(Event::Synced { seed, entries: news });
         }
         match self.syncing.get(&seed) {
+            // As long as something cannot be judged, the registries have not been compared. The
+            // next digest, or the next key that becomes known, begins again.
+            _ if !is_judged => _ = self.syncing.remove(&seed),
             Some(buckets) if resp.more && after.is_some() => {
                 fx.send(link, SeedSyncReq { buckets: buckets.clone(), after });
             }
@@ -134,6 +140,21 @@ impl Authority {
                 self.compared_with(seed, fx);
             }
             None => {}
+        }
+    }
+
+    fn has_unknown_voters(&self, entry: &Entry) -> bool {
+        let admission = entry.admission.iter().flat_map(|proof| &proof.votes);
+        let removal = entry.removal.iter().flat_map(|proof| &proof.votes);
+        let is_configured = |seed| self.book.endpoint(seed).is_some();
+        let mut voters = admission.chain(removal).map(|vote| vote.seed);
+        voters.any(|seed| is_configured(seed) && self.book.key(seed).is_none())
+    }
+
+    /// A seed's key has become known: what could not be judged before may be now.
+    pub(super) fn compare_again(&self, fx: &mut Fx) {
+        if !self.ready {
+            self.tell_seeds(&self.digest(true).into(), None, fx);
         }
     }
 

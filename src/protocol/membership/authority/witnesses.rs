@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use rand::seq::IteratorRandom as _;
 
-use super::removal::{Case, Own};
+use super::removal::{Case, Own, PROBE_PAUSE};
 use super::{Authority, Event, Fx};
 use crate::model::{Endpoint, Now};
+use crate::protocol::LinkId;
 use crate::protocol::liveness::SuspectReq;
 use crate::protocol::membership::certificate::{Confirmation, Finding, Subject};
 use crate::protocol::quorum::witnesses_needed;
@@ -83,7 +84,9 @@ impl Authority {
                 case.confirmations.insert(found.witness, (found, now.mono));
                 case.last_news = now.mono;
                 // Somebody still insists: an answer to an earlier probe may be out of date.
-                if matches!(case.own, Own::Done(Finding::Alive, _)) {
+                if let Own::Done(Finding::Alive, at) = case.own
+                    && now.mono.since(at) >= PROBE_PAUSE
+                {
                     case.own = Own::Wanted;
                 }
             }
@@ -140,6 +143,20 @@ impl Authority {
             }
             case.witness_probes.insert(witness);
             fx.emit(Event::Probe { endpoint: witness, timeout });
+        }
+    }
+
+    /// A seed's link came up: what is still open here may be decided with it.
+    pub(super) fn repeat_removals(&self, link: LinkId, fx: &mut Fx) {
+        for case in self.removals.values() {
+            match case.said.get(&self.me) {
+                Some(said) => fx.send(link, said.clone()),
+                None => {
+                    for (found, _) in case.confirmations.values() {
+                        fx.send(link, *found);
+                    }
+                }
+            }
         }
     }
 }
