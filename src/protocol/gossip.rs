@@ -397,6 +397,8 @@ fn complaint(msg: &GossipMsg) -> Option<String> {
     };
     if msg.text.len() > TEXT_MAX {
         Some(format!("a text of {} bytes; at most {TEXT_MAX}", msg.text.len()))
+    } else if msg.number == 0 {
+        Some("a message number 0; they are counted from 1".to_owned())
     } else if !stamp.is_some_and(is_stamp) {
         Some(format!("a text that is not seconds, point, milliseconds and {ending:?}"))
     } else {
