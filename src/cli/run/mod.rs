@@ -93,14 +93,12 @@ impl Ground {
     }
 }
 
-/// A generator seeded by the operating system. The seed is logged, so that a run whose details
-/// matter can be looked into; it decides nonces and pauses, never keys.
+/// A generator seeded by the operating system. It decides nonces and pauses, never keys.
 fn random() -> Result<Rng, CliError> {
     let mut seed = [0; 32];
     SysRng
         .try_fill_bytes(&mut seed)
         .map_err(|error| FilesError::NoEntropy { reason: error.to_string() })?;
-    ::log::debug!("random numbers grow from the seed {}", hex::encode(seed));
     Ok(Rng::from_seed(seed))
 }
 

@@ -76,8 +76,10 @@ impl SeedNode {
                 session.refuse(link, Cause::BadHandshake, error, part);
                 session.hangup(link, "seed key not trusted", part);
             });
-            if is_configured && !dialed {
-                self.call_seed(now, seed, fx);
+            // Only what answers at the seed's own address says something of that seed.
+            if is_configured && dialed {
+                self.estranged.insert(seed);
+                self.redial_later(seed, fx);
             }
             return;
         }

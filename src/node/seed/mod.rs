@@ -95,8 +95,8 @@ pub struct SeedNode {
     prober: Prober,
     authority: Authority,
     refusals: Refusals,
-    /// Seeds that refused this one's handshake, so that it is said once and tried less often.
-    rejected_by: BTreeSet<SeedId>,
+    /// Seeds with whom this one disagrees about a key: that is said once, and tried less often.
+    estranged: BTreeSet<SeedId>,
     /// Since when connections are counted, and how many were told of since.
     greetings: (Time, u32),
     rng: Rng,
@@ -163,7 +163,7 @@ impl SeedNode {
             prober,
             authority,
             refusals: Refusals::default(),
-            rejected_by: BTreeSet::new(),
+            estranged: BTreeSet::new(),
             greetings: (Time::ZERO, 0),
             rng,
         }
@@ -230,7 +230,7 @@ impl SeedNode {
     }
 
     fn redial_later(&mut self, seed: SeedId, fx: &mut Fx) {
-        let pause = if self.rejected_by.contains(&seed) { REDIAL * 10 } else { REDIAL };
+        let pause = if self.estranged.contains(&seed) { REDIAL * 10 } else { REDIAL };
         fx.set_timer(Timer::Redial(seed), pause.mul_f64(self.rng.random_range(0.75..1.25)));
     }
 
@@ -285,7 +285,7 @@ impl SeedNode {
 
     /// Another seed refuses this seed's handshake: usually because it knows another key for it.
     fn on_seed_error(&mut self, seed: SeedId, error: &ErrorReply, fx: &mut Fx) {
-        if error.code == ErrorCode::Handshake && self.rejected_by.insert(seed) {
+        if error.code == ErrorCode::Handshake && self.estranged.insert(seed) {
             fx.emit(Event::RejectedBySeed { seed, reason: error.reason.clone() });
         }
     }

@@ -53,7 +53,7 @@ pub enum Timer {
 /// What the watch tells its node, or asks it to do.
 #[derive(Debug)]
 pub enum Event {
-    /// Probe this endpoint afresh; the answer comes by [`Liveness::on_probed`].
+    /// Probe this endpoint afresh; the answer comes by [`super::Liveness::on_probed`].
     Probe {
         /// Whom.
         endpoint: Endpoint,

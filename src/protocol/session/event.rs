@@ -10,7 +10,7 @@ use crate::protocol::{DialError, LinkId};
 /// What the handshake tells its node.
 #[derive(Debug)]
 pub enum Event {
-    /// The other end proved its key. The node must now call [`Session::admit`] or hang up.
+    /// The other end proved its key. The node must now call [`super::Session::admit`] or hang up.
     Opened {
         /// The link.
         link: LinkId,

@@ -98,7 +98,11 @@ impl Authority {
             && entry.subject == subject
             && let Some(admission) = entry.admission.clone()
         {
+            // Decided by the other seeds before this request came: the link is a member's now.
+            self.member_links.insert(subject.endpoint, link);
+            self.unlinked.remove(&subject.endpoint);
             fx.send(link, admission);
+            fx.emit(Event::Standing { link, member: true });
             return;
         }
         self.open_admission(request, fx);

@@ -65,7 +65,7 @@ pub enum Record {
 /// What a seed tells its surroundings, or asks its node to do.
 #[derive(Debug)]
 pub enum Event {
-    /// Probe this endpoint afresh; the answer comes by [`Authority::on_probed`].
+    /// Probe this endpoint afresh; the answer comes by [`super::Authority::on_probed`].
     Probe {
         /// Whom.
         endpoint: Endpoint,
