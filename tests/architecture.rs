@@ -90,7 +90,7 @@ const REQUIRED: &[&str] = &[
     ".ci/run",
 ];
 
-/// The crates that the assignment names.
+/// The crates that this project is required to be built with.
 const REQUIRED_CRATES: &[&str] =
     &["serde", "serde_json", "clap", "rand", "log", "env_logger", "crossbeam-channel"];
 

@@ -12,6 +12,7 @@ use folkmoot::node::{Command, Event, peer_kind, seed_kind};
 use folkmoot::protocol::liveness;
 use folkmoot::protocol::membership::authority;
 use folkmoot::protocol::membership::registry::Status;
+use folkmoot::protocol::quorum::QuorumRule;
 use folkmoot::sim::for_each_seed;
 
 const RUNS: u64 = 20;
@@ -55,6 +56,24 @@ fn a_fleet_of_one_seed_and_a_fleet_of_seven_work() {
             let fleet = settled(seed, &Plan { seeds, peers, ..Plan::default() });
             check_safety(&fleet);
         }
+    });
+}
+
+#[test]
+fn the_byzantine_rule_decides_with_three_of_four_and_not_with_two() {
+    for_each_seed(RUNS, |seed| {
+        let plan = Plan { seeds: 4, peers: 5, rule: QuorumRule::Byzantine, ..Plan::default() };
+        let mut fleet = settled(seed, &plan);
+        fleet.world.crash(fleet.seeds[0]);
+        let mut rest = fleet.peers.clone();
+        let first = rest.remove(0);
+        fleet.world.crash(first);
+        fleet.run_until(secs(20), "three of four decide", |fleet| fleet.all_seeds_list(&rest));
+        fleet.world.crash(fleet.seeds[1]);
+        fleet.world.crash(rest[0]);
+        fleet.world.run_for(secs(20));
+        assert!(fleet.all_seeds_list(&rest), "two of four do not");
+        check_safety(&fleet);
     });
 }
 
