@@ -290,3 +290,18 @@ fn everybody_rejoins_after_all_of_a_rack_restarts() {
         check_safety(&fleet);
     });
 }
+
+#[test]
+fn a_peer_that_only_the_seeds_cannot_reach_is_not_removed() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed, &Plan::default());
+        let victim = fleet.peers[3];
+        for seed in fleet.seeds.clone() {
+            fleet.world.cut(victim, seed);
+            fleet.world.reset_link(victim, seed);
+        }
+        fleet.world.run_for(secs(60));
+        assert_eq!(removals(&fleet), BTreeSet::new(), "its neighbors reach it: no witness, no yes");
+        check_safety(&fleet);
+    });
+}
