@@ -1,8 +1,8 @@
 //! The fleet's duties, shown with real processes: the binaries as they are shipped, on loopback,
 //! killed, stopped and restarted for real.
 //!
-//! `f1` to `f7` are the seven cases that a membership of this kind must pass; each prints one line that says what was
-//! seen. The others are what a user relies on beyond them.
+//! `f1` to `f7` are the seven cases that a membership of this kind must pass; each prints one
+//! line that says what was seen. The others are what a user relies on beyond them.
 
 #![allow(clippy::print_stdout, reason = "each of the seven cases says what it has seen")]
 
