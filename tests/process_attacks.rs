@@ -13,6 +13,7 @@ mod support;
 
 use std::fs;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::after;
@@ -27,7 +28,7 @@ use folkmoot::protocol::membership::authority::{
     SeedSyncReq, SeedSyncResp, TopologyReq,
 };
 use folkmoot::protocol::membership::certificate::{
-    Admission, Confirmation, Finding, Leave, NeighborList, Proposal, ProposalKind, RegisterReq,
+    Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
 use folkmoot::protocol::membership::registry::Entry;
@@ -71,7 +72,7 @@ fn key_of_seed(scene: &Scene, seed: Endpoint) -> KeyPair {
 }
 
 fn vote(kind: ProposalKind, subject: Subject, seed: u16, keys: &KeyPair) -> Vote {
-    Vote::sign(&Proposal { kind, subject }, SeedId(seed), wall(), keys)
+    Vote::sign(kind, &[subject], (SeedId(seed), keys), wall())
 }
 
 fn admission(subject: Subject, votes: Vec<Vote>) -> Admission {
@@ -80,8 +81,7 @@ fn admission(subject: Subject, votes: Vec<Vote>) -> Admission {
 }
 
 fn removal(subject: Subject, votes: Vec<Vote>) -> Removal {
-    let Subject { endpoint, incarnation, key } = subject;
-    Removal { endpoint, incarnation, key, votes, confirmations: Vec::new() }
+    Removal { because: Because::Death, lives: vec![subject], votes, confirmations: Vec::new() }
 }
 
 fn nothing_signed() -> Signature {
@@ -107,9 +107,7 @@ fn forged_register_vote(subject: Subject, keys: &KeyPair) -> RegisterVote {
 /// A vote of seed 2 on a removal that seed 2 never gave.
 fn forged_dead_vote(subject: Subject, keys: &KeyPair) -> SeedDeadVote {
     SeedDeadVote {
-        endpoint: subject.endpoint,
-        incarnation: subject.incarnation,
-        key: subject.key,
+        lives: vec![subject],
         seed: SeedId(2),
         yes: true,
         at: wall(),
@@ -590,19 +588,19 @@ fn nobody_is_a_seed_by_saying_so() {
 fn worthless_votes(kind: ProposalKind, subject: Subject, liar: &KeyPair) -> Vec<Vec<Vote>> {
     let other = match kind {
         ProposalKind::Admit => ProposalKind::Remove,
-        ProposalKind::Remove => ProposalKind::Admit,
+        ProposalKind::Remove | ProposalKind::Evict | ProposalKind::Ban => ProposalKind::Admit,
     };
     let stranger = KeyPair::generate(&mut rng());
     let own = vote(kind, subject, 1, liar);
-    let later = Vote::sign(&Proposal { kind, subject }, SeedId(1), WallTime(wall().0 + 1), liar);
+    let later = Vote::sign(kind, &[subject], (SeedId(1), liar), WallTime(wall().0 + 1));
     vec![
         vec![],
-        vec![own],
-        vec![own, own],
-        vec![own, later],
-        vec![own, vote(kind, subject, 2, liar)],
-        vec![own, vote(kind, subject, 2, &stranger)],
-        vec![own, vote(kind, subject, 4, &stranger), vote(kind, subject, 0, &stranger)],
+        vec![own.clone()],
+        vec![own.clone(), own.clone()],
+        vec![own.clone(), later],
+        vec![own.clone(), vote(kind, subject, 2, liar)],
+        vec![own.clone(), vote(kind, subject, 2, &stranger)],
+        vec![own.clone(), vote(kind, subject, 4, &stranger), vote(kind, subject, 0, &stranger)],
         vec![own, vote(other, subject, 2, liar)],
         vec![vote(kind, subject, 2, &stranger), vote(kind, subject, 3, &stranger)],
     ]
@@ -669,12 +667,8 @@ fn lies(liar: &Member, victim: Subject, witness: Subject) -> Vec<Message> {
     let Subject { endpoint, incarnation, key } = victim;
     let signature = nothing_signed();
     let leave = Leave { endpoint, incarnation, key, at: wall(), signature };
-    let entry = Entry {
-        subject: victim,
-        admission: None,
-        removal: Some(removal(victim, vec![vote(ProposalKind::Remove, victim, 1, keys)])),
-        leave: Some(leave),
-    };
+    let removal = removal(victim, vec![vote(ProposalKind::Remove, victim, 1, keys)]);
+    let entry = Entry { subject: victim, admission: None, removal: None, leave: Some(leave) };
     let many = (1..=2_000).map(|port| Endpoint::new([127, 0, 0, 1].into(), port)).collect();
     vec![
         report_by(me, victim, vec![own, own, borrowed, unknown, suicide, turned]).into(),
@@ -690,7 +684,12 @@ fn lies(liar: &Member, victim: Subject, witness: Subject) -> Vec<Message> {
         Leave::sign(Subject { key: keys.public(), ..victim }, wall(), keys).into(),
         NeighborList::sign(&victim, u64::MAX, vec![me], keys).into(),
         NeighborList::sign(&liar.subject(), 5, many, keys).into(),
-        SeedSyncResp { entries: vec![entry], more: false }.into(),
+        SeedSyncResp {
+            entries: vec![entry],
+            removals: vec![Arc::new(removal)],
+            ..SeedSyncResp::default()
+        }
+        .into(),
         SeedSyncReq { buckets: (0..64).collect(), after: None }.into(),
         SeedDigest { entries: 0, buckets: vec!["0".repeat(16); 64], answer: true }.into(),
         LinkHint { endpoint: me }.into(),
@@ -844,7 +843,7 @@ fn evidence_and_certificates_of_an_ended_life_do_not_harm_the_next_one() {
     let moved: Vec<_> =
         found.iter().map(|it| Confirmation { incarnation: new.incarnation, ..*it }).collect();
     let moved = DeadReport { confirmations: moved, ..renewed.clone() };
-    let stretched = Removal { incarnation: new.incarnation, ..certificate.clone() };
+    let stretched = Removal { lives: vec![new], ..certificate.clone() };
     let replays: [Message; 5] =
         [report.into(), renewed.into(), moved.into(), certificate.into(), stretched.into()];
     for replay in replays {
@@ -869,9 +868,12 @@ fn removal_of(seed: Endpoint, endpoint: Endpoint) -> Removal {
     let mut client = Client::connect(seed);
     client.send(ExplainReq { endpoint });
     match client.receive() {
-        Some(Message::ExplainResp(answer)) => {
-            answer.lives.into_iter().find_map(|life| life.removal).expect("it was removed")
-        }
+        Some(Message::ExplainResp(answer)) => answer
+            .lives
+            .into_iter()
+            .find_map(|life| life.removal)
+            .map(Arc::unwrap_or_clone)
+            .expect("it was removed"),
         other => panic!("not explained: {other:?}"),
     }
 }

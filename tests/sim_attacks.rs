@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::checkers::{check_safety, removals};
@@ -17,7 +18,7 @@ use folkmoot::protocol::membership::authority::{
     PeerListReq, RegisterVote, SeedDeadVote, SeedSyncResp,
 };
 use folkmoot::protocol::membership::certificate::{
-    Admission, Confirmation, Finding, Leave, NeighborList, Proposal, ProposalKind, RegisterReq,
+    Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
 use folkmoot::protocol::membership::registry::Entry;
@@ -48,8 +49,8 @@ fn ghost() -> Subject {
 }
 
 fn vote(kind: ProposalKind, subject: Subject, seed: u16, signer: Endpoint) -> Vote {
-    let proposal = Proposal { kind, subject };
-    Vote::sign(&proposal, SeedId(seed), WallTime(1_772_010_005_000), &keys_of(signer))
+    let at = WallTime(1_772_010_005_000);
+    Vote::sign(kind, &[subject], (SeedId(seed), &keys_of(signer)), at)
 }
 
 fn admission(subject: Subject, votes: Vec<Vote>) -> Admission {
@@ -58,8 +59,7 @@ fn admission(subject: Subject, votes: Vec<Vote>) -> Admission {
 }
 
 fn removal(subject: Subject, votes: Vec<Vote>) -> Removal {
-    let Subject { endpoint, incarnation, key } = subject;
-    Removal { endpoint, incarnation, key, votes, confirmations: Vec::new() }
+    Removal { because: Because::Death, lives: vec![subject], votes, confirmations: Vec::new() }
 }
 
 fn finding(about: Subject, witness: Endpoint, signer: Endpoint, at: WallTime) -> Confirmation {
@@ -88,15 +88,15 @@ fn worthless_votes(kind: ProposalKind, subject: Subject) -> Vec<Vec<Vote>> {
     let liar = seed_endpoint(1);
     let other = match kind {
         ProposalKind::Admit => ProposalKind::Remove,
-        ProposalKind::Remove => ProposalKind::Admit,
+        ProposalKind::Remove | ProposalKind::Evict | ProposalKind::Ban => ProposalKind::Admit,
     };
     let mine = vote(kind, subject, 1, liar);
     vec![
         vec![],
-        vec![mine],
-        vec![mine, mine],
-        vec![mine, vote(kind, subject, 2, liar)],
-        vec![mine, vote(kind, subject, 4, seed_endpoint(4))],
+        vec![mine.clone()],
+        vec![mine.clone(), mine.clone()],
+        vec![mine.clone(), vote(kind, subject, 2, liar)],
+        vec![mine.clone(), vote(kind, subject, 4, seed_endpoint(4))],
         vec![mine, vote(other, subject, 2, seed_endpoint(2))],
         vec![vote(kind, subject, 2, peer_endpoint(2)), vote(kind, subject, 3, peer_endpoint(3))],
     ]
@@ -298,9 +298,7 @@ fn one_lying_seed_removes_and_admits_nobody() {
         let at = fleet.world.wall(liar);
         let ghost_request = RegisterReq::sign(ghost(), &keys_of(ghost().endpoint));
         let yes = |seed: u16, signer| SeedDeadVote {
-            endpoint: victim.endpoint,
-            incarnation: victim.incarnation,
-            key: victim.key,
+            lives: vec![victim],
             seed: SeedId(seed),
             yes: true,
             at: WallTime(1_772_010_005_000),
@@ -333,12 +331,16 @@ fn one_lying_seed_removes_and_admits_nobody() {
         for votes in admit {
             let proof = admission(ghost(), votes);
             let entries = vec![Entry::admitted(proof.clone())];
-            lies.extend([proof.into(), SeedSyncResp { entries, more: false }.into()]);
+            let resp = SeedSyncResp { entries, ..SeedSyncResp::default() };
+            lies.extend([proof.into(), resp.into()]);
         }
         for votes in remove {
             let proof = removal(victim, votes);
-            let entries = vec![Entry::removed(proof.clone())];
-            lies.extend([proof.into(), SeedSyncResp { entries, more: false }.into()]);
+            let proof_again = Arc::new(proof.clone());
+            let entries = vec![Entry::removed(victim, Arc::clone(&proof_again))];
+            let resp =
+                SeedSyncResp { entries, removals: vec![proof_again], ..SeedSyncResp::default() };
+            lies.extend([proof.into(), resp.into()]);
         }
         for dose in lies.chunks(6) {
             lie(&mut fleet, liar, |_| true, dose.to_vec());

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use common::checkers::{check_safety, overlay_fault, removals, seeds_agree};
 use common::{Fleet, Plan, peer_endpoint};
-use folkmoot::model::Endpoint;
+use folkmoot::model::{Endpoint, SeedId};
 use folkmoot::node::{Command, Event, peer_kind, seed_kind};
 use folkmoot::protocol::liveness;
-use folkmoot::protocol::membership::authority;
+use folkmoot::protocol::membership::authority::{self, Order};
+use folkmoot::protocol::membership::certificate::{Proposal, Subject};
 use folkmoot::protocol::membership::registry::Status;
 use folkmoot::protocol::quorum::QuorumRule;
 use folkmoot::sim::for_each_seed;
@@ -302,6 +303,103 @@ fn a_peer_that_only_the_seeds_cannot_reach_is_not_removed() {
         }
         fleet.world.run_for(secs(60));
         assert_eq!(removals(&fleet), BTreeSet::new(), "its neighbors reach it: no witness, no yes");
+        check_safety(&fleet);
+    });
+}
+
+/// The distinct certificates by which lives ended, at any seed.
+fn removal_decisions(fleet: &Fleet) -> BTreeSet<Vec<Subject>> {
+    let events = fleet.world.events().iter();
+    events
+        .filter_map(|(_, _, event)| match event {
+            Event::Seed(seed_kind::Event::Authority(authority::Event::Removed {
+                removal, ..
+            })) => Some(removal.lives.clone()),
+            Event::Seed(_) | Event::Peer(_) => None,
+        })
+        .collect()
+}
+
+#[test]
+fn ten_that_die_at_once_are_one_or_two_decisions() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed, &Plan { peers: 40, ..Plan::default() });
+        let dead: Vec<_> = fleet.peers[10..20].to_vec();
+        for peer in &dead {
+            fleet.world.crash(*peer);
+        }
+        fleet.run_until(secs(5), "all ten are removed", |fleet| {
+            removals(fleet).len() == dead.len() && seeds_agree(fleet)
+        });
+        check_safety(&fleet);
+        let decisions = removal_decisions(&fleet);
+        assert!(decisions.len() <= 2, "{decisions:?}");
+    });
+}
+
+/// What `order` about `endpoint` means at the first seed.
+fn meaning(fleet: &Fleet, order: Order, endpoint: Endpoint) -> Proposal {
+    let seed = fleet.seed(fleet.seeds[0]).expect("it is up");
+    seed.authority().meaning(order, endpoint).expect("it means something")
+}
+
+fn order(fleet: &mut Fleet, seed: Endpoint, proposal: Proposal) {
+    fleet.world.command(seed, Command::Seed(seed_kind::Command::Order { proposal }));
+}
+
+#[test]
+fn an_eviction_takes_a_quorum_of_operators_and_the_evicted_one_comes_back() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed, &Plan::default());
+        let (seeds, all, victim) = (fleet.seeds.clone(), fleet.peers.clone(), fleet.peers[3]);
+        let evict = meaning(&fleet, Order::Evict, victim);
+        order(&mut fleet, seeds[0], evict);
+        order(&mut fleet, seeds[0], evict);
+        fleet.world.run_for(secs(5));
+        assert!(removals(&fleet).is_empty(), "one operator removes nobody");
+        let state = fleet.seed(seeds[1]).expect("it is up").authority().order_state(&evict);
+        assert_eq!(state.expect("it waits").seeds, [SeedId(1)]);
+        order(&mut fleet, seeds[2], evict);
+        fleet.run_until(secs(5), "it is out", |fleet| removals(fleet).len() == 1);
+        fleet.run_until(secs(20), "it is back", |fleet| fleet.all_seeds_list(&all));
+        let life = fleet.peer(victim).expect("it is up").applicant().subject();
+        assert!(life.incarnation > evict.subject.incarnation);
+        // The same order, repeated, means the life that has ended.
+        order(&mut fleet, seeds[1], evict);
+        fleet.world.run_for(secs(5));
+        assert_eq!(removals(&fleet).len(), 1, "the new life is untouched");
+        check_safety(&fleet);
+    });
+}
+
+#[test]
+fn a_ban_keeps_endpoint_and_key_out_until_it_is_lifted() {
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed, &Plan::default());
+        let (seeds, all, victim) = (fleet.seeds.clone(), fleet.peers.clone(), fleet.peers[3]);
+        let rest: Vec<_> = all.iter().copied().filter(|it| *it != victim).collect();
+        let ban = meaning(&fleet, Order::Ban, victim);
+        // One seed hears of it only when it is back.
+        fleet.world.crash(seeds[1]);
+        order(&mut fleet, seeds[0], ban);
+        order(&mut fleet, seeds[2], ban);
+        fleet.run_until(secs(10), "it is out", |fleet| removals(fleet).len() == 1);
+        fleet.world.restart(seeds[1]);
+        fleet.world.run_for(secs(30));
+        fleet.world.restart(victim);
+        fleet.world.run_for(secs(30));
+        assert!(fleet.all_seeds_list(&rest), "it stays out, whatever it tries");
+        for seed in &seeds {
+            fleet.world.restart(*seed);
+            fleet.world.run_for(secs(5));
+        }
+        assert!(fleet.all_seeds_list(&rest), "and after a restart of all seeds");
+        let unban = meaning(&fleet, Order::Unban, victim);
+        order(&mut fleet, seeds[1], unban);
+        fleet.world.run_for(secs(5));
+        assert!(fleet.all_seeds_list(&rest), "one operator lifts no ban");
+        order(&mut fleet, seeds[2], unban);
+        fleet.run_until(secs(90), "it is in again", |fleet| fleet.all_seeds_list(&all));
         check_safety(&fleet);
     });
 }

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use std::sync::Once;
 
 use folkmoot::model::{Endpoint, SigningBytes};
-use folkmoot::protocol::membership::certificate::{Confirmation, Subject, Vote};
+use folkmoot::protocol::membership::authority::SeedOrderVote;
+use folkmoot::protocol::membership::certificate::{Because, Confirmation, Removal, Subject, Vote};
 use folkmoot::protocol::membership::registry::{BUCKETS, Entry};
 use folkmoot::protocol::message::Message;
 use folkmoot::protocol::session::Card;
@@ -21,7 +22,7 @@ use folkmoot::wire::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
 use serde_json::{Value, json};
 
 /// How many kinds of messages there are; see [`number`].
-const KINDS: usize = 29;
+const KINDS: usize = 31;
 
 fn path() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "golden", "native.jsonl"].iter().collect()
@@ -97,6 +98,8 @@ const fn number(msg: &Message) -> usize {
         Message::ExplainResp(_) => 26,
         Message::TopologyReq(_) => 27,
         Message::TopologyResp(_) => 28,
+        Message::SeedOrderVote(_) => 29,
+        Message::SeedBanCommit(_) => 30,
     }
 }
 
@@ -170,6 +173,7 @@ fn is_optional(name: &str, field: &str) -> bool {
         "REGISTER_VOTE" | "SEED_DEAD_VOTE" => field == "signature",
         "PEER_LIST_REQ" => ["after", "ended"].contains(&field),
         "TOPOLOGY_REQ" | "SEED_SYNC_REQ" => field == "after",
+        "SEED_SYNC_RESP" => ["removals", "bans"].contains(&field),
         _ => false,
     }
 }
@@ -327,10 +331,16 @@ fn about(domain: &str, subject: &Subject) -> SigningBytes {
 }
 
 #[track_caller]
-fn check_votes(kind: &str, subject: &Subject, votes: &[Vote]) {
+fn check_votes(kind: &str, lives: &[Subject], votes: &[Vote]) {
     for vote in votes {
+        let mut all: Vec<_> = lives.iter().chain(&vote.others).collect();
+        all.sort();
         let domain = format!("folkmoot/vote/{kind}/1");
-        let statement = about(&domain, subject).seed(vote.seed).wall(vote.at);
+        let mut statement = SigningBytes::new(&domain).number(all.len() as u64);
+        for Subject { endpoint, incarnation, key } in all {
+            statement = statement.endpoint(*endpoint).incarnation(*incarnation).key(key);
+        }
+        let statement = statement.seed(vote.seed).wall(vote.at);
         let key = cases::seed_keys(vote.seed.0).public();
         assert!(key.verifies(&statement, &vote.signature), "{vote:?}");
     }
@@ -350,15 +360,31 @@ fn check_findings(findings: &[Confirmation]) {
     }
 }
 
+#[track_caller]
+fn check_removal(removal: &Removal) {
+    let kind = match removal.because {
+        Because::Death => "remove",
+        Because::Eviction => "evict",
+    };
+    check_votes(kind, &removal.lives, &removal.votes);
+    check_findings(&removal.confirmations);
+}
+
+#[track_caller]
+fn check_order(order: SeedOrderVote) {
+    let SeedOrderVote { endpoint, incarnation, key, seed, at, signature, .. } = order;
+    let subject = Subject { endpoint, incarnation, key };
+    check_votes("evict", &[subject], &[Vote { seed, at, others: Vec::new(), signature }]);
+}
+
 /// Checks every proof in an entry.
 #[track_caller]
 fn check_entry(entry: &Entry) {
     if let Some(admission) = &entry.admission {
-        check_votes("admit", &entry.subject, &admission.votes);
+        check_votes("admit", &[entry.subject], &admission.votes);
     }
     if let Some(removal) = &entry.removal {
-        check_votes("remove", &entry.subject, &removal.votes);
-        check_findings(&removal.confirmations);
+        check_removal(removal);
     }
     if let Some(leave) = &entry.leave {
         let statement = about("folkmoot/leave/1", &entry.subject).wall(leave.at);
@@ -406,14 +432,16 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
                 assert_eq!((it.endpoint, it.incarnation, it.key), (endpoint, incarnation, key));
                 let request = about("folkmoot/register/1", &cases::subject(6001));
                 assert!(it.key.verifies(&request, &it.request), "{line}");
-                check_votes("admit", &cases::subject(6001), it.vote().as_slice());
+                check_votes("admit", &[cases::subject(6001)], it.vote().as_slice());
             }
             Message::RegisterCommit(it) => check_entry(&Entry::admitted(it)),
             Message::SeedDeadVote(it) => {
-                check_votes("remove", &cases::subject(6001), it.vote().as_slice());
+                check_votes("remove", &it.lives, it.vote().as_slice());
                 check_findings(&it.confirmations);
             }
-            Message::SeedDeadCommit(it) => check_entry(&Entry::removed(it)),
+            Message::SeedDeadCommit(it) => check_removal(&it),
+            Message::SeedOrderVote(it) => check_order(it),
+            Message::SeedBanCommit(it) => check_votes("ban", &[it.subject()], &it.votes),
             Message::SuspectAck(it) => check_findings(&[it]),
             Message::DeadReport(it) => check_findings(&it.confirmations),
             Message::Leave(it) => check_entry(&Entry::left(it)),

@@ -38,6 +38,11 @@ Examples:
 
 Every peer and every seed reads the same config.txt.";
 
+const ORDER_HELP: &str = "\
+Whoever can write to a seed's data directory speaks for that seed, and for no other. An order \
+counts when a quorum of seeds has got it: where the seeds run on several machines, give it on as \
+many of them, within ten minutes. Exit code 1: not done, or not yet.";
+
 /// A seed: one of the few nodes that decide together who is a member.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "seed", version, after_help = SEED_EXAMPLES)]
@@ -101,6 +106,10 @@ pub enum PeerCommand {
     Explain(ExplainArgs),
     /// Let a peer of this machine say goodbye and stop
     Leave(LeaveArgs),
+    /// End a member's life, as the operator of the seeds of this machine; it takes a quorum
+    Evict(EvictArgs),
+    /// Let a banned endpoint and its key in again, as the operator of the seeds of this machine
+    Unban(UnbanArgs),
     /// Show a whole fleet on this machine: joining, gossip, a death, a removal
     Demo(DemoArgs),
     /// Measure, and print JSON lines
@@ -376,6 +385,44 @@ pub struct LeaveArgs {
     /// Where nodes keep their data
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
+}
+
+/// `peer evict`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = ORDER_HELP)]
+pub struct EvictArgs {
+    /// The member's IP:PORT
+    #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
+    pub endpoint: Endpoint,
+    /// Keep it out for good: neither this endpoint nor its key is let in again
+    #[arg(long)]
+    pub ban: bool,
+    /// As whom.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+}
+
+/// `peer unban`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = ORDER_HELP)]
+pub struct UnbanArgs {
+    /// The banned IP:PORT
+    #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
+    pub endpoint: Endpoint,
+    /// As whom.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+}
+
+/// As whose operator an order is given.
+#[derive(Clone, Debug, Args)]
+pub struct OperatorArgs {
+    /// Where the seeds of this machine keep their data
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How log lines look.

@@ -46,6 +46,8 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
         Some(PeerCommand::Explain(args)) => query::explain(args),
         Some(PeerCommand::Status(args)) => query::status(args),
         Some(PeerCommand::Leave(args)) => query::leave(args),
+        Some(PeerCommand::Evict(args)) => query::evict(args),
+        Some(PeerCommand::Unban(args)) => query::unban(args),
         Some(PeerCommand::Demo(args)) => demo::run(args),
         Some(PeerCommand::Bench(args)) => bench::run(args),
         Some(PeerCommand::Seed(args)) => seed(args),

@@ -9,10 +9,10 @@ use super::gossip::{GossipDigest, GossipMsg};
 use super::liveness::{DeadReport, Ping, Pong, SuspectReq};
 use super::membership::authority::{
     ExplainReq, ExplainResp, LinkHint, PeerListReq, PeerListResp, RegisterVote, SeedDeadVote,
-    SeedDigest, SeedSyncReq, SeedSyncResp, TopologyReq, TopologyResp,
+    SeedDigest, SeedOrderVote, SeedSyncReq, SeedSyncResp, TopologyReq, TopologyResp,
 };
 use super::membership::certificate::{
-    Admission, Confirmation, Leave, NeighborList, RegisterReq, Removal,
+    Admission, Ban, Confirmation, Leave, NeighborList, RegisterReq, Removal,
 };
 use super::session::{Bye, Hello, HelloAck, HelloProof};
 
@@ -63,6 +63,10 @@ pub enum Message {
     SeedDeadVote(SeedDeadVote),
     /// The proof that a member was removed.
     SeedDeadCommit(Removal),
+    /// My operator wants a member evicted, or an endpoint banned.
+    SeedOrderVote(SeedOrderVote),
+    /// The proof of a ban, or that it was lifted.
+    SeedBanCommit(Ban),
     /// I am going.
     Leave(Leave),
 
@@ -122,6 +126,8 @@ impl Message {
             Self::DeadReport(_) => "DEAD_REPORT",
             Self::SeedDeadVote(_) => "SEED_DEAD_VOTE",
             Self::SeedDeadCommit(_) => "SEED_DEAD_COMMIT",
+            Self::SeedOrderVote(_) => "SEED_ORDER_VOTE",
+            Self::SeedBanCommit(_) => "SEED_BAN_COMMIT",
             Self::Leave(_) => "LEAVE",
             Self::SeedDigest(_) => "SEED_DIGEST",
             Self::SeedSyncReq(_) => "SEED_SYNC_REQ",
@@ -162,6 +168,8 @@ impl Message {
             Self::RegisterVote(_)
             | Self::PeerListResp(_)
             | Self::SeedDeadVote(_)
+            | Self::SeedOrderVote(_)
+            | Self::SeedBanCommit(_)
             | Self::SeedDigest(_)
             | Self::SeedSyncReq(_)
             | Self::SeedSyncResp(_)
@@ -208,6 +216,8 @@ pub enum ErrorCode {
     Rejected,
     /// This incarnation has ended; register again under a new one.
     Removed,
+    /// The seeds' operators keep this endpoint, or this key, out.
+    Banned,
     /// This node takes no part in what was asked.
     WrongRole,
 }
@@ -229,7 +239,8 @@ into_message! {
     PeerListReq(PeerListReq), PeerListResp(PeerListResp), GossipMsg(GossipMsg),
     GossipDigest(GossipDigest), Ping(Ping), Pong(Pong), Neighbors(NeighborList),
     SuspectReq(SuspectReq), SuspectAck(Confirmation), DeadReport(DeadReport),
-    SeedDeadVote(SeedDeadVote), SeedDeadCommit(Removal), Leave(Leave), SeedDigest(SeedDigest),
+    SeedDeadVote(SeedDeadVote), SeedDeadCommit(Removal), SeedOrderVote(SeedOrderVote),
+    SeedBanCommit(Ban), Leave(Leave), SeedDigest(SeedDigest),
     SeedSyncReq(SeedSyncReq), SeedSyncResp(SeedSyncResp), LinkHint(LinkHint),
     ExplainReq(ExplainReq), ExplainResp(ExplainResp), TopologyReq(TopologyReq),
     TopologyResp(TopologyResp),

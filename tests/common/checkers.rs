@@ -57,8 +57,8 @@ fn one_vote_per_life(fleet: &Fleet) {
 fn only_certificates_change_registries(fleet: &Fleet) {
     for (at, host, event) in fleet.world.events() {
         let verdict = match of_authority(event) {
-            Some(authority::Event::Admitted(it)) => fleet.book.verify(&it.proposal(), &it.votes),
-            Some(authority::Event::Removed(it)) => fleet.book.verify(&it.proposal(), &it.votes),
+            Some(authority::Event::Admitted(it)) => fleet.book.verify_admission(it),
+            Some(authority::Event::Removed { removal, .. }) => fleet.book.verify_removal(removal),
             Some(authority::Event::Left(it)) => {
                 assert!(it.is_valid(), "M7: a forged goodbye was believed by {host} at {at:?}");
                 Ok(())
@@ -71,8 +71,8 @@ fn only_certificates_change_registries(fleet: &Fleet) {
         let Some(node) = fleet.seed(*seed) else { continue };
         for entry in node.authority().registry().entries() {
             let proofs = [
-                entry.admission.as_ref().map(|it| fleet.book.verify(&it.proposal(), &it.votes)),
-                entry.removal.as_ref().map(|it| fleet.book.verify(&it.proposal(), &it.votes)),
+                entry.admission.as_ref().map(|it| fleet.book.verify_admission(it)),
+                entry.removal.as_ref().map(|it| fleet.book.verify_removal(it)),
             ];
             let is_proved = proofs.iter().flatten().all(Result::is_ok);
             assert!(is_proved, "M3: {seed} holds {} without proof", entry.subject);
@@ -89,8 +89,9 @@ fn nothing_comes_back(fleet: &Fleet) {
             ended.remove(host);
         }
         match of_authority(event) {
-            Some(authority::Event::Removed(it)) => {
-                ended.entry(*host).or_default().insert((it.endpoint, it.incarnation));
+            Some(authority::Event::Removed { lives, .. }) => {
+                let lives = lives.iter().map(|life| (life.endpoint, life.incarnation));
+                ended.entry(*host).or_default().extend(lives);
             }
             Some(authority::Event::Left(it)) => {
                 ended.entry(*host).or_default().insert((it.endpoint, it.incarnation));
@@ -117,7 +118,7 @@ fn nobody_acts_without_a_certificate(fleet: &Fleet) {
             Event::Peer(peer_kind::Event::Applicant(event)) => match event {
                 applicant::Event::Attempt { .. } => _ = member.remove(host),
                 applicant::Event::Admitted(it) => {
-                    let verdict = fleet.book.verify(&it.proposal(), &it.votes);
+                    let verdict = fleet.book.verify_admission(it);
                     assert_eq!(verdict, Ok(()), "O1: {host} at {at:?}");
                     member.insert(*host, it.incarnation);
                 }
@@ -133,9 +134,9 @@ fn nobody_acts_without_a_certificate(fleet: &Fleet) {
                 let life = member.get(host);
                 assert_eq!(life, Some(&msg.incarnation), "O1: {host} gossiped at {at:?}");
             }
-            Event::Peer(peer_kind::Event::MemberRemoved(it)) => {
-                let verdict = fleet.book.verify(&it.proposal(), &it.votes);
-                assert_eq!(verdict, Ok(()), "O6: {host} at {at:?}");
+            Event::Peer(peer_kind::Event::MemberRemoved { removal, life }) => {
+                assert_eq!(fleet.book.verify_removal(removal), Ok(()), "O6: {host} at {at:?}");
+                assert!(removal.ends(life), "O6: {host} at {at:?}");
             }
             _ => {}
         }
@@ -243,8 +244,10 @@ pub(crate) fn removals(fleet: &Fleet) -> BTreeSet<(Endpoint, Incarnation)> {
     let events = fleet.world.events().iter();
     events
         .filter_map(|(_, _, event)| match of_authority(event)? {
-            authority::Event::Removed(it) => Some((it.endpoint, it.incarnation)),
+            authority::Event::Removed { lives, .. } => Some(lives),
             _ => None,
         })
+        .flatten()
+        .map(|life| (life.endpoint, life.incarnation))
         .collect()
 }

@@ -1,6 +1,7 @@
 //! The messages behind `native.jsonl`, in the order of its lines: fixed keys, fixed times, and
 //! signatures that hold. Whoever adds a message or an optional field adds a case here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::model::{
@@ -10,10 +11,11 @@ use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
 use folkmoot::protocol::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
 use folkmoot::protocol::membership::authority::{
     ExplainReq, ExplainResp, LinkHint, MemberLine, NodeLine, PeerListReq, PeerListResp,
-    RegisterVote, SeedDeadVote, SeedDigest, SeedSyncReq, SeedSyncResp, TopologyReq, TopologyResp,
+    RegisterVote, SeedDeadVote, SeedDigest, SeedOrderVote, SeedSyncReq, SeedSyncResp, TopologyReq,
+    TopologyResp,
 };
 use folkmoot::protocol::membership::certificate::{
-    Admission, Confirmation, Finding, Leave, NeighborList, Proposal, ProposalKind, RegisterReq,
+    Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
 use folkmoot::protocol::membership::registry::{Entry, Registry, Status};
@@ -53,8 +55,8 @@ pub(crate) fn subject(port: u16) -> Subject {
 }
 
 fn votes(kind: ProposalKind, seeds: &[u16]) -> Vec<Vote> {
-    let proposal = Proposal { kind, subject: subject(6001) };
-    let vote = |&seed: &u16| Vote::sign(&proposal, SeedId(seed), AT, &seed_keys(seed));
+    let lives = [subject(6001)];
+    let vote = |&seed: &u16| Vote::sign(kind, &lives, (SeedId(seed), &seed_keys(seed)), AT);
     seeds.iter().map(vote).collect()
 }
 
@@ -72,17 +74,38 @@ fn buckets(after: Option<Endpoint>) -> SeedSyncReq {
 }
 
 fn removed() -> Removal {
-    let Subject { endpoint, incarnation, key } = subject(6001);
     Removal {
-        endpoint,
-        incarnation,
-        key,
+        because: Because::Death,
+        lives: vec![subject(6001)],
         votes: votes(ProposalKind::Remove, &[1, 2]),
         confirmations: vec![
             confirmation(6002, Finding::Refused),
             confirmation(6003, Finding::Silent),
         ],
     }
+}
+
+/// The first ban of an endpoint.
+fn ban() -> Ban {
+    let Subject { endpoint, key, .. } = subject(6005);
+    let unsigned = Ban { endpoint, key, number: 1, votes: Vec::new() };
+    let vote = |seed: u16| {
+        let voter = (SeedId(seed), &seed_keys(seed));
+        Vote::sign(ProposalKind::Ban, &[unsigned.subject()], voter, AT)
+    };
+    Ban { votes: vec![vote(1), vote(3)], ..unsigned.clone() }
+}
+
+/// Two lives that ended together; seed 2 has signed for a third as well.
+fn removed_together() -> Removal {
+    let (lives, third) = (vec![subject(6001), subject(6002)], subject(6003));
+    let vote = |seed: u16, lives: &[Subject]| {
+        Vote::sign(ProposalKind::Remove, lives, (SeedId(seed), &seed_keys(seed)), AT)
+    };
+    let wider = Vote { others: vec![third], ..vote(2, &[lives[0], lives[1], third]) };
+    let votes = vec![vote(1, &lives), wider];
+    let confirmations = vec![confirmation(6004, Finding::Refused)];
+    Removal { because: Because::Death, lives, votes, confirmations }
 }
 
 fn peer_card(port: u16) -> Card {
@@ -290,11 +313,8 @@ fn liveness() -> Vec<(&'static str, Message)> {
 }
 
 fn removal() -> Vec<(&'static str, Message)> {
-    let Subject { endpoint, incarnation, key } = subject(6001);
     let yes = SeedDeadVote {
-        endpoint,
-        incarnation,
-        key,
+        lives: vec![subject(6001)],
         seed: SeedId(1),
         yes: true,
         at: AT,
@@ -310,10 +330,24 @@ fn removal() -> Vec<(&'static str, Message)> {
         confirmations: Vec::new(),
         ..yes.clone()
     };
+    let evict = votes(ProposalKind::Evict, &[1, 2]);
+    let Subject { endpoint, incarnation, key } = subject(6001);
+    let (kind, Vote { seed, at, signature, .. }) = (ProposalKind::Evict, evict[0].clone());
+    let order = SeedOrderVote { kind, endpoint, incarnation, key, seed, at, signature };
+    let evicted = Removal {
+        because: Because::Eviction,
+        lives: vec![subject(6001)],
+        votes: evict,
+        confirmations: Vec::new(),
+    };
     vec![
         ("a yes to a removal, signed", yes.into()),
         ("a no to a removal, unsigned", no.into()),
         ("the proof of a removal", removed().into()),
+        ("the proof of two removals, signed in two lists", removed_together().into()),
+        ("an operator wants a member out", order.into()),
+        ("the proof of an eviction", evicted.into()),
+        ("the proof of a ban", ban().into()),
         ("a goodbye", Leave::sign(subject(6001), AT, &peer_keys(6001)).into()),
     ]
 }
@@ -323,7 +357,7 @@ fn entry() -> Entry {
     Entry {
         subject: subject(6001),
         admission: Some(admission()),
-        removal: Some(removed()),
+        removal: Some(Arc::new(removed())),
         leave: Some(Leave::sign(subject(6001), AT, &peer_keys(6001))),
     }
 }
@@ -336,13 +370,18 @@ fn seeds() -> Vec<(&'static str, Message)> {
         buckets: registry.buckets().iter().map(|it| format!("{it:016x}")).collect(),
         answer: true,
     };
-    let entries = vec![entry(), Entry::admitted(admission())];
+    let entries = vec![entry().unremoved(), Entry::admitted(admission())];
+    let removals = vec![Arc::new(removed())];
+    let nothing = SeedSyncResp::default();
     vec![
         ("the state of a registry", digest.into()),
         ("send me three buckets", buckets(None).into()),
         ("go on with them", buckets(Some(endpoint(6002))).into()),
-        ("entries with their proofs", SeedSyncResp { entries, more: true }.into()),
-        ("no more entries", SeedSyncResp { entries: Vec::new(), more: false }.into()),
+        (
+            "entries with their proofs",
+            SeedSyncResp { entries, removals, bans: vec![ban()], more: true }.into(),
+        ),
+        ("no more entries", nothing.into()),
         ("link to the largest part", LinkHint { endpoint: endpoint(6004) }.into()),
     ]
 }
@@ -352,7 +391,7 @@ fn questions() -> Vec<(&'static str, Message)> {
     let answer = ExplainResp {
         seed: SeedId(1),
         endpoint: endpoint(6001),
-        lives: vec![Entry::removed(removed())],
+        lives: vec![Entry::removed(subject(6001), Arc::new(removed()))],
         open,
     };
     let node = NodeLine { endpoint: endpoint(6001), neighbors: vec![endpoint(6002)] };

@@ -10,7 +10,7 @@ use crate::cli::log::escape;
 use crate::cli::report::{seeds_text, voters};
 use crate::model::WallTime;
 use crate::protocol::membership::authority::{ExplainReq, ExplainResp};
-use crate::protocol::membership::certificate::{Admission, Confirmation, Leave, Removal, Vote};
+use crate::protocol::membership::certificate::{Admission, Because, Leave, Removal, Subject, Vote};
 use crate::protocol::membership::registry::{Entry, Status};
 use crate::protocol::message::Message;
 
@@ -44,7 +44,12 @@ fn text(answer: &ExplainResp) -> String {
             format!("{endpoint} is a member since {since}, says seed {seed}\n")
         }
         Some((Status::Removed, since)) => {
-            format!("{endpoint} is out: it was removed as dead at {since}, says seed {seed}\n")
+            let removal = lives.last().and_then(|life| life.removal.as_ref());
+            let how = match removal.map(|removal| removal.because) {
+                Some(Because::Eviction) => "evicted",
+                Some(Because::Death) | None => "removed as dead",
+            };
+            format!("{endpoint} is out: it was {how} at {since}, says seed {seed}\n")
         }
         Some((Status::Left, since)) => {
             format!("{endpoint} is out: it left by its own goodbye at {since}, says seed {seed}\n")
@@ -60,7 +65,7 @@ fn text(answer: &ExplainResp) -> String {
         }
         let admitted = admission.as_ref().map(Admission::at);
         if let Some(removal) = removal {
-            text.push_str(&removal_text(removal, admitted));
+            text.push_str(&removal_text(removal, subject, admitted));
         }
         if let Some(leave) = leave {
             text.push_str(&leave_text(leave, admitted));
@@ -79,12 +84,23 @@ fn admission_text(admission: &Admission) -> String {
     text
 }
 
-fn removal_text(removal: &Removal, admitted: Option<WallTime>) -> String {
+fn removal_text(removal: &Removal, life: &Subject, admitted: Option<WallTime>) -> String {
     let (at, seeds) = (removal.at(), seeds_text(&voters(&removal.votes)));
+    if removal.because == Because::Eviction {
+        let mut text =
+            format!("  {at}  evicted by the operators of {seeds}{}\n", after(admitted, at));
+        text.push_str(&votes_text(&removal.votes, "its operator wanted it"));
+        return text;
+    }
     let mut text =
         format!("  {at}  removed as dead by the votes of {seeds}{}\n", after(admitted, at));
+    let others = removal.lives.iter().filter(|it| *it != life);
+    let others: Vec<_> = others.map(|it| it.endpoint.to_string()).collect();
+    if !others.is_empty() {
+        let _ = writeln!(text, "    in one decision with {}", others.join(", "));
+    }
     // The first to find it dead is the accuser.
-    let mut confirmations: Vec<&Confirmation> = removal.confirmations.iter().collect();
+    let mut confirmations = removal.evidence_about(life);
     confirmations.sort_by_key(|it| (it.at, it.witness));
     for (index, it) in confirmations.into_iter().enumerate() {
         let verb = if index == 0 { "accused" } else { "confirmed" };
@@ -124,9 +140,11 @@ fn after(admitted: Option<WallTime>, ended: WallTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{Endpoint, Incarnation, KeyPair, SeedId};
-    use crate::protocol::membership::certificate::{Finding, Proposal, ProposalKind, Subject};
+    use crate::protocol::membership::certificate::{Confirmation, Finding, ProposalKind};
 
     const T: u64 = 1_772_010_000_000;
 
@@ -143,8 +161,8 @@ mod tests {
     }
 
     fn votes(kind: ProposalKind, ms: u64) -> Vec<Vote> {
-        let proposal = Proposal { kind, subject: subject() };
-        [1, 3].map(|seed| Vote::sign(&proposal, SeedId(seed), WallTime(T + ms), &keys())).to_vec()
+        let vote = |seed| Vote::sign(kind, &[subject()], (SeedId(seed), &keys()), WallTime(T + ms));
+        [1, 3].map(vote).to_vec()
     }
 
     fn admission() -> Admission {
@@ -158,20 +176,18 @@ mod tests {
 
     #[test]
     fn a_removal_names_accuser_witnesses_votes_and_times() {
-        let Subject { endpoint, incarnation, key } = subject();
         let found = |port, ms| {
             let witness = keys();
             Confirmation::sign(&subject(), Finding::Refused, (at(port), &witness), WallTime(T + ms))
         };
         let removal = Removal {
-            endpoint,
-            incarnation,
-            key,
+            because: Because::Death,
+            lives: vec![subject()],
             votes: votes(ProposalKind::Remove, 5_200),
             confirmations: vec![found(6001, 5_100), found(6002, 5_000)],
         };
         let mut life = Entry::admitted(admission());
-        life.removal = Some(removal);
+        life.removal = Some(Arc::new(removal));
         let text = told(vec![life], Vec::new());
         for expected in [
             "127.0.0.1:6003 is out: it was removed as dead at 2026-02-25T09:00:05.200Z",

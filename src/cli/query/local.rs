@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::{after, tick};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{QueryError, print, table, table_text};
 use crate::cli::CliError;
@@ -63,7 +63,7 @@ pub fn leave(args: &LeaveArgs) -> Result<(), CliError> {
     print(&format!("the peer on port {} has said goodbye and stopped\n", args.port))
 }
 
-fn local(text: String) -> CliError {
+pub(super) fn local(text: String) -> CliError {
     QueryError::Local(text).into()
 }
 
@@ -90,7 +90,15 @@ fn ask_at(data: &Path, port: u16, ask: &str) -> Result<(PathBuf, Map<String, Val
 }
 
 fn ask_in(dir: &Path, ask: &str) -> Result<Map<String, Value>, String> {
-    let request = format!(r#"{{"ask":"{ask}"}}"#);
+    request_in(dir, &json!({ "ask": ask }))
+}
+
+/// Puts a request to the node that has its data in `dir`.
+///
+/// # Errors
+/// In words, when it does not run or refuses.
+pub(super) fn request_in(dir: &Path, request: &Value) -> Result<Map<String, Value>, String> {
+    let request = request.to_string();
     let answer = control::ask(&control_path(dir), &request, ANSWER_TIMEOUT).map_err(|error| {
         if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
             format!("the node of {} does not run; start it first", dir.display())
@@ -224,8 +232,6 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn object(value: Value) -> Map<String, Value> {

@@ -1,19 +1,21 @@
 //! Questions: to seeds over their public port, as a stranger; to nodes of this machine through
 //! their Unix socket.
 //!
-//! A question never changes anything, but for `leave`. Every wait has a limit, and an error names
-//! whom was tried and what came of it.
+//! A question never changes anything; `leave`, `evict` and `unban` are orders. Every wait has a
+//! limit, and an error names whom was tried and what came of it.
 
 mod client;
 mod explain;
 mod graph;
 mod local;
 mod members;
+mod orders;
 mod topology;
 
 pub use explain::explain;
 pub use local::{leave, status};
 pub use members::{fetch_members, members};
+pub use orders::{evict, unban};
 pub use topology::{fetch_topology, topology};
 
 use std::error::Error;

@@ -25,7 +25,9 @@ use super::log::Line;
 use crate::model::{Endpoint, PublicKey, SeedId, Time};
 use crate::node::Refusal;
 use crate::protocol::HostAnswer;
-use crate::protocol::membership::certificate::{Confirmation, Leave, Removal, Vote};
+use crate::protocol::membership::certificate::{
+    Because, Confirmation, Leave, Removal, Subject, Vote,
+};
 use crate::protocol::session::SeedKey;
 
 /// Endpoints that one line names at most; the rest is a number. `peer members` lists all.
@@ -114,17 +116,28 @@ fn witnesses(confirmations: &[Confirmation]) -> Vec<Endpoint> {
     confirmations.iter().filter(|it| it.finding.is_dead()).map(|it| it.witness).collect()
 }
 
-fn removed(removal: &Removal) -> Line {
-    let Removal { endpoint, incarnation, votes, confirmations, .. } = removal;
-    let seeds = voters(votes);
-    let message = format!(
-        "approved: {endpoint} is removed as dead, by the votes of {}; found dead by {}",
-        seeds_text(&seeds),
-        findings_text(confirmations),
-    );
+fn removed(removal: &Removal, life: &Subject) -> Line {
+    let Subject { endpoint, incarnation, .. } = life;
+    let (seeds, evidence) = (voters(&removal.votes), removal.evidence_about(life));
+    let others = match removal.lives.len() - 1 {
+        0 => String::new(),
+        1 => "; decided together with 1 other".to_owned(),
+        others => format!("; decided together with {others} others"),
+    };
+    let message = match removal.because {
+        Because::Death => format!(
+            "approved: {endpoint} is removed as dead, by the votes of {}; found dead by {}{others}",
+            seeds_text(&seeds),
+            findings_text(&evidence),
+        ),
+        Because::Eviction => {
+            format!("approved: {endpoint} is evicted, by the operators of {}", seeds_text(&seeds))
+        }
+    };
     let fields = json!({
         "endpoint": endpoint, "incarnation": incarnation, "seeds": seeds,
-        "witnesses": witnesses(confirmations), "decided_ms": removal.at().0,
+        "witnesses": witnesses(&evidence), "decided_ms": removal.at().0,
+        "decided_together": removal.lives.len(), "because": removal.because,
     });
     Line::new(Level::Info, "removed", message, fields)
 }

@@ -17,7 +17,7 @@ use crate::protocol::gossip::{self, GossipMsg};
 use crate::protocol::liveness::{self, DeadReport};
 use crate::protocol::membership::applicant;
 use crate::protocol::membership::authority::MemberLine;
-use crate::protocol::membership::certificate::{Admission, Removal};
+use crate::protocol::membership::certificate::{Admission, Because, Removal, Subject};
 use crate::protocol::overlay;
 
 /// How long after one warning about its own lateness a node keeps the next ones to itself: it
@@ -53,7 +53,7 @@ impl PeerReport {
             Event::Overlay(event) => overlay_line(event).into_iter().collect(),
             Event::Gossip { event, from } => gossip_lines(now.wall, event, *from),
             Event::Liveness(event) => self.liveness(now.mono, event),
-            Event::MemberRemoved(removal) => vec![removed(removal)],
+            Event::MemberRemoved { removal, life } => vec![removed(removal, life)],
             Event::MemberLeft(leave) => vec![left(leave)],
             Event::Gone => {
                 vec![Line::new(Level::Info, "gone", "said goodbye and stops", json!({}))]
@@ -106,7 +106,7 @@ impl PeerReport {
                 let fields = json!({ "reason": reason, "retry_ms": millis(*retry_in) });
                 Line::new(Level::Warn, "not_admitted", message, fields)
             }
-            It::Evicted(removal) => evicted(removal),
+            It::Evicted { removal, life } => evicted(removal, life),
             It::SeedKeyLearnt(key) => seed_key_learnt(*key),
             It::SeedKeyContradicted { seed, known, shown } => {
                 let told = self.contradictions.line(now, *seed, *known, *shown);
@@ -196,17 +196,24 @@ fn admitted(admission: &Admission) -> Line {
     Line::new(Level::Info, "admitted", message, fields)
 }
 
-fn evicted(removal: &Removal) -> Line {
+fn evicted(removal: &Removal, life: &Subject) -> Line {
+    let evidence = removal.evidence_about(life);
     let seeds = voters(&removal.votes);
-    let message = format!(
-        "{} removed this peer as dead although it lives; it registers again; it was found dead \
-         by {}",
-        seeds_text(&seeds),
-        findings_text(&removal.confirmations),
-    );
+    let message = match removal.because {
+        Because::Death => format!(
+            "{} removed this peer as dead although it lives; it registers again; it was found dead \
+             by {}",
+            seeds_text(&seeds),
+            findings_text(&evidence),
+        ),
+        Because::Eviction => format!(
+            "the operators of {} evicted this peer; it registers again unless it is banned",
+            seeds_text(&seeds)
+        ),
+    };
     let fields = json!({
-        "endpoint": removal.endpoint, "incarnation": removal.incarnation, "seeds": seeds,
-        "witnesses": witnesses(&removal.confirmations),
+        "endpoint": life.endpoint, "incarnation": life.incarnation, "seeds": seeds,
+        "witnesses": witnesses(&evidence), "because": removal.because,
     });
     Line::new(Level::Warn, "evicted", message, fields)
 }

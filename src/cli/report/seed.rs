@@ -13,7 +13,7 @@ use crate::cli::log::Line;
 use crate::model::{Endpoint, Now, SeedId, Time};
 use crate::node::seed_kind::Event;
 use crate::protocol::membership::authority;
-use crate::protocol::membership::certificate::{Admission, Proposal, ProposalKind, Subject};
+use crate::protocol::membership::certificate::{Admission, Ban, Proposal, ProposalKind, Subject};
 use crate::protocol::message::Standing;
 
 /// Death reports that are remembered, so that one report is told once although several seeds pass
@@ -81,7 +81,10 @@ impl SeedReport {
             }
             It::Aborted { proposal, reason } => aborted(proposal, reason),
             It::Admitted(admission) => admitted(admission),
-            It::Removed(removal) => removed(removal),
+            It::Removed { removal, lives } => {
+                return lives.iter().map(|life| removed(removal, life)).collect();
+            }
+            It::Banned(ban) => banned(ban),
             It::Left(leave) => left(leave),
             It::SeedKeyLearnt(key) => seed_key_learnt(*key),
             It::SeedLink { seed, up, connected } => seed_link(*seed, *up, *connected),
@@ -141,18 +144,29 @@ fn synced(seed: SeedId, entries: usize) -> Line {
     Line::new(Level::Info, "synced", message, json!({ "seed": seed, "entries": entries }))
 }
 
-const fn kind_word(kind: ProposalKind) -> &'static str {
-    match kind {
+const fn kind_word(proposal: &Proposal) -> &'static str {
+    match proposal.kind {
         ProposalKind::Admit => "admit",
         ProposalKind::Remove => "remove",
+        ProposalKind::Evict => "evict",
+        ProposalKind::Ban if proposal.subject.incarnation.0 % 2 == 1 => "ban",
+        ProposalKind::Ban => "unban",
     }
 }
 
 fn proposed(proposal: &Proposal, needed: usize, because: &str) -> Line {
-    let (kind, subject) = (kind_word(proposal.kind), &proposal.subject);
+    let (kind, subject) = (kind_word(proposal), &proposal.subject);
     let because = foreign(because);
     let needed_text = counted(needed, "yes vote");
-    let message = format!("proposal: {kind} {subject}: {because}; {needed_text} needed");
+    let agree = match proposal.kind {
+        ProposalKind::Admit | ProposalKind::Remove => String::new(),
+        ProposalKind::Evict => format!("; to agree: peer evict {}", subject.endpoint),
+        ProposalKind::Ban if kind == "ban" => {
+            format!("; to agree: peer evict --ban {}", subject.endpoint)
+        }
+        ProposalKind::Ban => format!("; to agree: peer unban {}", subject.endpoint),
+    };
+    let message = format!("proposal: {kind} {subject}: {because}; {needed_text} needed{agree}");
     let fields = json!({
         "kind": kind, "endpoint": subject.endpoint, "incarnation": subject.incarnation,
         "needed": needed, "reason": because,
@@ -165,7 +179,7 @@ fn voted(
     (seed, yes, reason): (SeedId, bool, &str),
     (count, needed): (usize, usize),
 ) -> Line {
-    let (kind, subject) = (kind_word(proposal.kind), &proposal.subject);
+    let (kind, subject) = (kind_word(proposal), &proposal.subject);
     let (endpoint, answer, reason) = (subject.endpoint, yes_no(yes), foreign(reason));
     let message = format!(
         "vote: seed {seed} says {answer} to {kind} {endpoint}: {reason}; \
@@ -179,7 +193,7 @@ fn voted(
 }
 
 fn aborted(proposal: &Proposal, reason: &str) -> Line {
-    let (kind, subject) = (kind_word(proposal.kind), &proposal.subject);
+    let (kind, subject) = (kind_word(proposal), &proposal.subject);
     let reason = foreign(reason);
     let message = format!("rejected: {kind} {subject}: {reason}");
     let fields = json!({
@@ -199,6 +213,21 @@ fn admitted(admission: &Admission) -> Line {
         "seeds": seeds, "decided_ms": admission.at().0,
     });
     Line::new(Level::Info, "admitted", message, fields)
+}
+
+fn banned(ban: &Ban) -> Line {
+    let (seeds, endpoint) = (voters(&ban.votes), ban.endpoint);
+    let by = format!("by the operators of {}", seeds_text(&seeds));
+    let message = if ban.is_in_force() {
+        format!("approved: {endpoint} is banned, and its key {}…, {by}", ban.key.short())
+    } else {
+        format!("approved: {endpoint} may register again, and its key {}…, {by}", ban.key.short())
+    };
+    let fields = json!({
+        "endpoint": endpoint, "key": ban.key, "in_force": ban.is_in_force(),
+        "number": ban.number, "seeds": seeds,
+    });
+    Line::new(Level::Info, "banned", message, fields)
 }
 
 fn quorum(reached: bool, connected: usize, needed: usize) -> Line {
@@ -308,8 +337,10 @@ mod tests {
             ["INFO rejected rejected: admit 127.0.0.1:6003 (incarnation 7): no quorum"]
         );
         let keys = KeyPair::from_secret([7; 32]);
-        let votes =
-            [1, 3].map(|seed| Vote::sign(&proposal, SeedId(seed), WallTime(9), &keys)).to_vec();
+        let vote = |seed| {
+            Vote::sign(ProposalKind::Admit, &[subject()], (SeedId(seed), &keys), WallTime(9))
+        };
+        let votes = [1, 3].map(vote).to_vec();
         let Subject { endpoint, incarnation, key } = subject();
         let admission = Admission { endpoint, incarnation, key, votes };
         assert_eq!(

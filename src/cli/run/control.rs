@@ -9,7 +9,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Role;
+use crate::model::Endpoint;
 use crate::protocol::Input;
+use crate::protocol::membership::authority::Order;
+use crate::protocol::membership::certificate::Proposal;
 use crate::runtime::control::{self, Control};
 use crate::runtime::driver::Driver;
 use crate::runtime::files::DataDir;
@@ -24,6 +27,12 @@ enum Ask {
     Topology,
     /// Say goodbye and stop.
     Leave,
+    /// What an order about an endpoint means now.
+    Meaning { order: Order, endpoint: Endpoint },
+    /// The operator of a seed wants it.
+    Order { proposal: Proposal },
+    /// Where an order stands.
+    OrderState { proposal: Proposal },
 }
 
 /// Serves the node's local commands until the returned server is dropped.
@@ -49,6 +58,19 @@ fn answer<R: Role>(driver: &Arc<Driver<R::Machine>>, request: &str) -> Result<Va
     match ask {
         Ask::Status => Ok(status::<R>(driver)),
         Ask::Topology => driver.inspect(|machine, _| R::topology(machine)),
+        Ask::Meaning { order, endpoint } => {
+            let proposal = driver.inspect(|machine, _| R::meaning(machine, order, endpoint))?;
+            Ok(json!({ "proposal": proposal }))
+        }
+        Ask::Order { proposal } => {
+            let order = R::order(proposal).ok_or("orders are for seeds")?;
+            driver.submit(Input::Command(order));
+            Ok(json!({ "taken": true }))
+        }
+        Ask::OrderState { proposal } => {
+            let state = driver.inspect(|machine, _| R::order_state(machine, &proposal))?;
+            serde_json::to_value(state).map_err(|error| error.to_string())
+        }
         Ask::Leave => {
             let goodbye =
                 R::goodbye().ok_or("a seed does not leave; stop it with Ctrl-C or SIGTERM")?;

@@ -29,6 +29,8 @@ use super::CliError;
 use super::log::{self as lines, Line, Origin};
 use super::settings::NodeSettings;
 use crate::model::{Endpoint, KeyPair, Now, Rng};
+use crate::protocol::membership::authority::{Order, OrderState};
+use crate::protocol::membership::certificate::Proposal;
 use crate::protocol::{Input, Kind, Machine};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Options;
@@ -62,6 +64,25 @@ trait Role: Send + Sized + 'static {
 
     /// The node's state, for its operator.
     fn status(machine: &Self::Machine) -> Value;
+
+    /// What an order means to the node now.
+    ///
+    /// # Errors
+    /// Why it means nothing.
+    fn meaning(
+        machine: &Self::Machine,
+        order: Order,
+        endpoint: Endpoint,
+    ) -> Result<Proposal, String>;
+
+    /// The command that gives an order, if the node takes any.
+    fn order(proposal: Proposal) -> Option<<Self::Machine as Machine>::Command>;
+
+    /// Where an order stands.
+    ///
+    /// # Errors
+    /// Why it cannot come about.
+    fn order_state(machine: &Self::Machine, proposal: &Proposal) -> Result<OrderState, String>;
 
     /// The overlay as the node sees it, or where to ask for it.
     ///

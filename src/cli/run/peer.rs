@@ -7,9 +7,11 @@ use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
 use crate::cli::settings::PeerSettings;
-use crate::model::Now;
+use crate::model::{Endpoint, Now};
 use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
+use crate::protocol::membership::authority::{Order, OrderState};
+use crate::protocol::membership::certificate::Proposal;
 
 #[derive(Default)]
 struct Peer(PeerReport);
@@ -33,6 +35,18 @@ impl Role for Peer {
 
     fn status(machine: &PeerNode) -> Value {
         serde_json::to_value(machine.status()).unwrap_or_default()
+    }
+
+    fn meaning(_: &PeerNode, _: Order, _: Endpoint) -> Result<Proposal, String> {
+        Err("orders are for seeds".to_owned())
+    }
+
+    fn order(_: Proposal) -> Option<Command> {
+        None
+    }
+
+    fn order_state(_: &PeerNode, _: &Proposal) -> Result<OrderState, String> {
+        Err("orders are for seeds".to_owned())
     }
 
     fn topology(machine: &PeerNode) -> Result<Value, String> {

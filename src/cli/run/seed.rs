@@ -7,9 +7,11 @@ use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::SeedReport;
 use crate::cli::settings::SeedSettings;
-use crate::model::Now;
+use crate::model::{Endpoint, Now};
 use crate::node::SeedNode;
 use crate::node::seed_kind::{Command, Event};
+use crate::protocol::membership::authority::{Order, OrderState};
+use crate::protocol::membership::certificate::Proposal;
 
 #[derive(Default)]
 struct Seed(SeedReport);
@@ -34,6 +36,18 @@ impl Role for Seed {
 
     fn status(machine: &SeedNode) -> Value {
         serde_json::to_value(machine.status()).unwrap_or_default()
+    }
+
+    fn meaning(machine: &SeedNode, order: Order, endpoint: Endpoint) -> Result<Proposal, String> {
+        machine.authority().meaning(order, endpoint)
+    }
+
+    fn order(proposal: Proposal) -> Option<Command> {
+        Some(Command::Order { proposal })
+    }
+
+    fn order_state(machine: &SeedNode, proposal: &Proposal) -> Result<OrderState, String> {
+        machine.authority().order_state(proposal)
     }
 
     fn topology(_: &SeedNode) -> Result<Value, String> {

@@ -161,7 +161,7 @@ impl PeerNode {
         if self.gone.get(&subject.endpoint).is_some_and(|ended| *ended >= subject.incarnation) {
             return Err(("this membership has ended: register again".to_owned(), true));
         }
-        let verdict = self.applicant.book().verify(&certificate.proposal(), &certificate.votes);
+        let verdict = self.applicant.book().verify_admission(certificate);
         verdict.map_err(|error| {
             if error.unknown > 0 {
                 let voters: Vec<_> = certificate.votes.iter().map(|vote| vote.seed).collect();
@@ -196,7 +196,7 @@ impl PeerNode {
             event @ (applicant::Event::Asked { .. }
             | applicant::Event::Voted { .. }
             | applicant::Event::Refused { .. }
-            | applicant::Event::Evicted(_)
+            | applicant::Event::Evicted { .. }
             | applicant::Event::SeedKeyLearnt(_)
             | applicant::Event::SeedKeyContradicted { .. }
             | applicant::Event::SeedLink { .. }) => fx.emit(Event::Applicant(event)),

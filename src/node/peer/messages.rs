@@ -1,8 +1,10 @@
 //! Where each message goes, and what membership news mean to a peer.
 
+use std::sync::Arc;
+
 use super::{Event, Fx, GONE_MAX, NAMED_MAX, PeerNode};
 use crate::model::{Endpoint, Incarnation, Now};
-use crate::protocol::membership::certificate::{Leave, NeighborList, Removal};
+use crate::protocol::membership::certificate::{Leave, NeighborList, Removal, Subject};
 use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
 use crate::protocol::session::{Card, Cause};
 use crate::protocol::{LinkId, liveness};
@@ -44,7 +46,10 @@ impl PeerNode {
                 self.on_neighbors(now, link, &card, &list, fx);
             }
             (Message::SuspectReq(request), _) => {
-                self.with_liveness(now, fx, |it, part| it.on_suspect_req(link, request, part));
+                let own = self.applicant.subject();
+                self.with_liveness(now, fx, |it, part| {
+                    it.on_suspect_req(now, (link, &own), request, part);
+                });
             }
             (Message::SuspectAck(found), Some(card)) => {
                 let from = card.subject();
@@ -53,7 +58,7 @@ impl PeerNode {
                 });
                 self.end_errand(now, link, &card, fx);
             }
-            (Message::SeedDeadCommit(proof), _) => self.on_removal(now, link, &proof, fx),
+            (Message::SeedDeadCommit(proof), _) => self.on_removal(now, link, proof, fx),
             (Message::Leave(leave), Some(card)) => {
                 self.on_leave(now, (link, &card, standing), leave, fx);
             }
@@ -97,27 +102,33 @@ impl PeerNode {
         }
     }
 
-    pub(super) fn on_removal(&mut self, now: Now, link: LinkId, proof: &Removal, fx: &mut Fx) {
-        let ended = self.gone.get(&proof.endpoint);
-        if ended.is_some_and(|ended| *ended >= proof.incarnation) {
+    pub(super) fn on_removal(&mut self, now: Now, link: LinkId, proof: Removal, fx: &mut Fx) {
+        let is_known = |life: &Subject| {
+            self.gone.get(&life.endpoint).is_some_and(|ended| *ended >= life.incarnation)
+        };
+        let news: Vec<_> = proof.lives.iter().filter(|life| !is_known(life)).copied().collect();
+        if news.is_empty() && !proof.lives.is_empty() {
             return;
         }
-        if let Err(error) = self.applicant.book().verify(&proof.proposal(), &proof.votes) {
+        if let Err(error) = self.applicant.book().verify_removal(&proof) {
             let reason = format!("no certificate: {error}");
             let error = ErrorReply::new(ErrorCode::Invalid, reason);
             self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
             return;
         }
-        self.remember_gone(proof.endpoint, proof.incarnation);
         for (_, neighbor) in self.overlay.neighbors().iter().filter(|(_, it)| **it != link) {
             fx.send(*neighbor, proof.clone());
         }
-        let mut is_mine = false;
-        self.with_applicant(now, fx, |it, part| is_mine = it.on_removal(now, proof, part));
-        if !is_mine {
-            fx.emit(Event::MemberRemoved(Box::new(proof.clone())));
-            self.forget(now, proof.endpoint, proof.incarnation, fx);
+        let (removal, own) = (Arc::new(proof), self.applicant.subject());
+        for life in news {
+            self.remember_gone(life.endpoint, life.incarnation);
+            if life != own {
+                fx.emit(Event::MemberRemoved { removal: Arc::clone(&removal), life });
+                self.forget(now, life.endpoint, life.incarnation, fx);
+            }
         }
+        // Its own removal last: with it begins another life.
+        self.with_applicant(now, fx, |it, part| it.on_removal(now, &removal, part));
     }
 
     /// A goodbye proves itself; that its key is the member's, only a link with the member shows.

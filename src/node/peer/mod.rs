@@ -5,6 +5,7 @@ mod events;
 mod messages;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng as _;
@@ -15,7 +16,7 @@ use crate::node::status::PeerStatus;
 use crate::protocol::gossip::{self, Gossip};
 use crate::protocol::liveness::{self, Liveness, SuspectReq};
 use crate::protocol::membership::applicant::{self, Applicant};
-use crate::protocol::membership::certificate::{Leave, Removal};
+use crate::protocol::membership::certificate::{Leave, Removal, Subject};
 use crate::protocol::membership::seedbook::SeedBook;
 use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
 use crate::protocol::overlay::{self, Overlay};
@@ -116,7 +117,12 @@ pub enum Event {
     /// Liveness's reports.
     Liveness(liveness::Event),
     /// A member's removal became known, and is certified.
-    MemberRemoved(Box<Removal>),
+    MemberRemoved {
+        /// The proof.
+        removal: Arc<Removal>,
+        /// Whose life ended.
+        life: Subject,
+    },
     /// A member's goodbye became known.
     MemberLeft(Leave),
     /// This peer has said goodbye; its process may end.

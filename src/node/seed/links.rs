@@ -36,8 +36,10 @@ impl SeedNode {
                     fx.emit(Event::Refused(refusal));
                 }
             }
-            session::Event::Closed { link, card, is_agreed: _, reason: _ } => {
-                self.with_authority(now, fx, |it, part| it.on_link_down(now, link, &card, part));
+            session::Event::Closed { link, card, is_agreed, reason: _ } => {
+                self.with_authority(now, fx, |it, part| {
+                    it.on_link_down(now, link, (&card, is_agreed), part);
+                });
                 if let Some(seed) = card.seed {
                     self.redial_later(seed, fx);
                 }
@@ -95,7 +97,7 @@ impl SeedNode {
             .find(|(id, other, _)| *id != link && other.seed == Some(seed))
             .map(|(id, _, _)| id);
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
-        self.with_authority(now, fx, |it, part| it.on_seed_link(seed, link, card, part));
+        self.with_authority(now, fx, |it, part| it.on_seed_link(now, (seed, link), card, part));
         if let Some(older) = older {
             self.with_session(now, fx, |it, part| it.hangup(older, "already linked", part));
         }

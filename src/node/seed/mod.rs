@@ -11,6 +11,7 @@ use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use crate::node::refusals::{Refusal, Refusals};
 use crate::node::status::{LinkStatus, SeedStatus};
 use crate::protocol::membership::authority::{self, Authority};
+use crate::protocol::membership::certificate::Proposal;
 use crate::protocol::membership::seedbook::SeedBook;
 use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
 use crate::protocol::probe::{self, Prober};
@@ -83,9 +84,16 @@ pub enum Event {
     Refused(Refusal),
 }
 
-/// What a local program may ask of a seed: nothing that changes anything.
+/// What a local program may ask of a seed. Whoever reaches its socket speaks for this seed, and for
+/// no other.
 #[derive(Debug)]
-pub enum Command {}
+pub enum Command {
+    /// This seed's operator wants something of an endpoint.
+    Order {
+        /// What, of whom.
+        proposal: Proposal,
+    },
+}
 
 /// A whole seed.
 #[derive(Debug)]
@@ -313,8 +321,10 @@ impl SeedNode {
             (Message::RegisterCommit(proof), _) => it.on_register_commit(now, link, &proof, part),
             (Message::SuspectReq(request), _) => it.on_suspect_req(now, link, request, part),
             (Message::SuspectAck(found), _) => it.on_suspect_ack(now, link, found, part),
-            (Message::SeedDeadVote(vote), _) => it.on_seed_dead_vote(now, link, vote, part),
+            (Message::SeedDeadVote(vote), _) => it.on_seed_dead_vote(now, link, &vote, part),
             (Message::SeedDeadCommit(proof), _) => it.on_seed_dead_commit(now, link, proof, part),
+            (Message::SeedOrderVote(vote), _) => it.on_seed_order_vote(now, link, vote, part),
+            (Message::SeedBanCommit(ban), _) => it.on_seed_ban_commit(now, link, ban, part),
             (Message::Leave(leave), _) => it.on_leave(now, link, leave, part),
             (Message::SeedDigest(digest), _) => it.on_seed_digest(link, &digest, part),
             (Message::SeedSyncReq(request), _) => it.on_seed_sync_req(link, &request, part),
@@ -358,7 +368,8 @@ impl SeedNode {
             | authority::Event::Voted { .. }
             | authority::Event::Aborted { .. }
             | authority::Event::Admitted(_)
-            | authority::Event::Removed(_)
+            | authority::Event::Removed { .. }
+            | authority::Event::Banned(_)
             | authority::Event::Left(_)
             | authority::Event::Reported { .. }
             | authority::Event::SeedKeyLearnt(_)
@@ -406,7 +417,9 @@ impl Machine for SeedNode {
             }
             Input::Expired(Timer::Redial(seed)) => self.call_seed(now, seed, fx),
             Input::HostPinged { .. } => {}
-            Input::Command(command) => match command {},
+            Input::Command(Command::Order { proposal }) => {
+                self.with_authority(now, fx, |it, part| it.on_order(now, proposal, part));
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Time};
 use crate::protocol::health::{LocalHealth, RoundTrip};
-use crate::protocol::membership::certificate::{Confirmation, Subject};
+use crate::protocol::membership::certificate::{Confirmation, Finding, Subject};
 use crate::protocol::probe::Outcome;
 use crate::protocol::{Effects, HostAnswer, Kind, LinkId, Never};
 
@@ -239,8 +239,21 @@ impl Liveness {
     }
 
     /// Somebody asks this node to probe a suspect and to testify.
-    pub fn on_suspect_req(&mut self, link: LinkId, request: SuspectReq, fx: &mut Fx) {
+    ///
+    /// One who is asked about itself answers for itself at once, late or not (O4): `own` is this
+    /// node's present life.
+    pub fn on_suspect_req(
+        &mut self,
+        now: Now,
+        (link, own): (LinkId, &Subject),
+        request: SuspectReq,
+        fx: &mut Fx,
+    ) {
         let subject = request.subject();
+        if subject == *own {
+            let me = (self.me, &self.keys);
+            return fx.send(link, Confirmation::sign(own, Finding::Alive, me, now.wall));
+        }
         let contradicts = self.watched.get(&subject.endpoint).is_some_and(|watch| {
             let Subject { incarnation, key, .. } = watch.subject;
             incarnation == subject.incarnation && key != subject.key
@@ -303,6 +316,13 @@ impl Liveness {
     ) {
         if found.witness != from.endpoint || !found.is_valid(&from.key) {
             return fx.emit(Event::Forged { link });
+        }
+        if found.witness == found.endpoint {
+            let is_watched = self.watched.get(&from.endpoint).is_some_and(|it| it.link == link);
+            if is_watched && found.subject() == *from && !found.finding.is_dead() {
+                self.clear(from.endpoint, "it answered for itself", fx);
+            }
+            return;
         }
         let Some(suspicion) = self.suspects.get_mut(&found.endpoint) else { return };
         suspicion.unreachable.remove(&found.witness);

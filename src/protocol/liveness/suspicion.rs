@@ -67,6 +67,11 @@ impl Liveness {
         suspicion.stage = Stage::Probing;
         suspicion.confirmations.clear();
         suspicion.asked.clear();
+        // The suspect is told first, where a link to it is left: it may be slow to take a new one.
+        if let Some(watch) = self.watched.get(&endpoint) {
+            let Subject { endpoint, incarnation, key } = suspicion.subject;
+            fx.send(watch.link, SuspectReq { endpoint, incarnation, key });
+        }
         fx.emit(Event::Probe { endpoint, timeout });
     }
 

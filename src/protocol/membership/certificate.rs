@@ -2,7 +2,12 @@
 //!
 //! A proposal is identified by its content (M1), so proposals for the same thing made by several
 //! seeds are one. A certificate is that content with the signed yes votes of a quorum (M3).
+//!
+//! Removals that are ripe together are one decision: one signature of a seed covers several lives,
+//! and one certificate ends them. Seeds need not sign the same list. A vote in a certificate names
+//! what else its signature covers, so whatever a quorum has signed in common is decided.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     Endpoint, Incarnation, KeyPair, PublicKey, SeedId, Signature, SigningBytes, WallTime,
 };
+
+/// Lives that one signature may cover: a rack that fails is a few decisions, and the certificate
+/// is still a short line for each of thousands of members.
+pub const LIVES_MAX: usize = 32;
 
 /// What a proposal would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -19,6 +28,22 @@ pub enum ProposalKind {
     Admit,
     /// Remove a member as dead.
     Remove,
+    /// Remove a member because the operators of a quorum of seeds want it so.
+    Evict,
+    /// Keep an endpoint and a key out, or let them in again: the subject's incarnation is the
+    /// number of the ban.
+    Ban,
+}
+
+impl ProposalKind {
+    const fn domain(self) -> &'static str {
+        match self {
+            Self::Admit => "folkmoot/vote/admit/1",
+            Self::Remove => "folkmoot/vote/remove/1",
+            Self::Evict => "folkmoot/vote/evict/1",
+            Self::Ban => "folkmoot/vote/ban/1",
+        }
+    }
 }
 
 /// Whom a statement is about: one life of one endpoint under one key.
@@ -40,10 +65,11 @@ impl fmt::Display for Subject {
 
 impl Subject {
     fn signing_bytes(&self, domain: &str) -> SigningBytes {
-        SigningBytes::new(domain)
-            .endpoint(self.endpoint)
-            .incarnation(self.incarnation)
-            .key(&self.key)
+        self.add_to(SigningBytes::new(domain))
+    }
+
+    fn add_to(&self, bytes: SigningBytes) -> SigningBytes {
+        bytes.endpoint(self.endpoint).incarnation(self.incarnation).key(&self.key)
     }
 }
 
@@ -56,37 +82,54 @@ pub struct Proposal {
     pub subject: Subject,
 }
 
-impl Proposal {
-    /// The statement that seed `seed` signs at `at` when it votes yes.
-    fn vote_bytes(&self, seed: SeedId, at: WallTime) -> SigningBytes {
-        let domain = match self.kind {
-            ProposalKind::Admit => "folkmoot/vote/admit/1",
-            ProposalKind::Remove => "folkmoot/vote/remove/1",
-        };
-        self.subject.signing_bytes(domain).seed(seed).wall(at)
-    }
-}
-
 /// One seed's signed yes. A no is never signed: it decides nothing and may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
     /// Who voted.
     pub seed: SeedId,
     /// When, by the voter's clock.
     pub at: WallTime,
-    /// The voter's signature over proposal, voter and time.
+    /// What the signature covers beside the lives it stands with; usually nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Subject>,
+    /// The voter's signature over kind, all the lives, voter and time.
     pub signature: Signature,
 }
 
 impl Vote {
-    /// The yes of seed `seed` to `proposal`. Journal it before it leaves the node (M2).
-    pub fn sign(proposal: &Proposal, seed: SeedId, at: WallTime, keys: &KeyPair) -> Self {
-        Self { seed, at, signature: keys.sign(&proposal.vote_bytes(seed, at)) }
+    /// The yes of seed `seed` to `kind` for all of `lives`, which ascend. Journal it before it
+    /// leaves the node (M2).
+    pub fn sign(
+        kind: ProposalKind,
+        lives: &[Subject],
+        (seed, keys): (SeedId, &KeyPair),
+        at: WallTime,
+    ) -> Self {
+        let signature = keys.sign(&Self::signing_bytes(kind, lives.iter(), seed, at));
+        Self { seed, at, others: Vec::new(), signature }
     }
 
-    /// Whether this is `key`'s yes to `proposal`.
-    pub fn is_valid(&self, proposal: &Proposal, key: &PublicKey) -> bool {
-        key.verifies(&proposal.vote_bytes(self.seed, self.at), &self.signature)
+    /// Whether this is `key`'s yes to `kind` for all of `lives` and for the vote's own `others`.
+    pub fn is_valid(&self, kind: ProposalKind, lives: &[Subject], key: &PublicKey) -> bool {
+        let covered: BTreeSet<_> = lives.iter().chain(&self.others).collect();
+        let count = lives.len() + self.others.len();
+        // A list that names somebody twice is nothing that an honest seed has signed.
+        (1..=LIVES_MAX).contains(&count)
+            && covered.len() == count
+            && key.verifies(
+                &Self::signing_bytes(kind, covered.into_iter(), self.seed, self.at),
+                &self.signature,
+            )
+    }
+
+    fn signing_bytes<'a>(
+        kind: ProposalKind,
+        lives: impl ExactSizeIterator<Item = &'a Subject>,
+        seed: SeedId,
+        at: WallTime,
+    ) -> SigningBytes {
+        let bytes = SigningBytes::new(kind.domain()).number(lives.len() as u64);
+        lives.fold(bytes, |bytes, life| life.add_to(bytes)).seed(seed).wall(at)
     }
 }
 
@@ -109,9 +152,56 @@ impl Admission {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// The proposal that the votes are for.
-    pub const fn proposal(&self) -> Proposal {
-        Proposal { kind: ProposalKind::Admit, subject: self.subject() }
+    /// When the last of the votes was given.
+    pub fn at(&self) -> WallTime {
+        last_vote(&self.votes)
+    }
+}
+
+/// Why members were removed: what each of the votes says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Because {
+    /// They are dead.
+    #[default]
+    Death,
+    /// The operators want it so; whether they live is another matter.
+    Eviction,
+}
+
+impl Because {
+    /// What was voted on.
+    pub const fn kind(self) -> ProposalKind {
+        match self {
+            Self::Death => ProposalKind::Remove,
+            Self::Eviction => ProposalKind::Evict,
+        }
+    }
+}
+
+/// The proof that members were removed, with the evidence; the payload of `SEED_DEAD_COMMIT`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// Why.
+    pub because: Because,
+    /// Whose lives ended, ascending: what was decided together.
+    pub lives: Vec<Subject>,
+    /// Yes votes of a quorum of distinct seeds, ascending by seed; each covers all the lives.
+    pub votes: Vec<Vote>,
+    /// Who confirmed, for people; the votes alone decide.
+    pub confirmations: Vec<Confirmation>,
+}
+
+impl Removal {
+    /// Whether this ends exactly this life.
+    pub fn ends(&self, life: &Subject) -> bool {
+        self.lives.contains(life)
+    }
+
+    /// The evidence about one of the lives.
+    pub fn evidence_about(&self, life: &Subject) -> Vec<Confirmation> {
+        let is_about = |found: &&Confirmation| found.subject() == *life;
+        self.confirmations.iter().filter(is_about).copied().collect()
     }
 
     /// When the last of the votes was given.
@@ -120,30 +210,30 @@ impl Admission {
     }
 }
 
-/// The proof that a member was removed, with the evidence; the payload of `SEED_DEAD_COMMIT`.
+/// The proof that the operators of a quorum of seeds banned an endpoint and the key it had, or
+/// lifted that ban; the payload of `SEED_BAN_COMMIT`. The highest number counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removal {
-    /// Where the removed one listened.
+pub struct Ban {
+    /// Which endpoint.
     pub endpoint: Endpoint,
-    /// Which of its lives ended.
-    pub incarnation: Incarnation,
-    /// Its key.
+    /// Which key.
     pub key: PublicKey,
+    /// Rises by one with each ban and each lifting: odd bans, even lifts.
+    pub number: u64,
     /// Yes votes of a quorum of distinct seeds, ascending by seed.
     pub votes: Vec<Vote>,
-    /// Who confirmed, for people; the votes alone decide.
-    pub confirmations: Vec<Confirmation>,
 }
 
-impl Removal {
-    /// The removed one.
+impl Ban {
+    /// What was voted on.
     pub const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+        let incarnation = Incarnation(self.number);
+        Subject { endpoint: self.endpoint, incarnation, key: self.key }
     }
 
-    /// The proposal that the votes are for.
-    pub const fn proposal(&self) -> Proposal {
-        Proposal { kind: ProposalKind::Remove, subject: self.subject() }
+    /// Whether it keeps anybody out.
+    pub const fn is_in_force(&self) -> bool {
+        self.number % 2 == 1
     }
 
     /// When the last of the votes was given.

@@ -7,11 +7,13 @@
 //! - Nothing here is believed without proof: the caller verifies certificates *before* merging.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::certificate::{Admission, Leave, Removal, Subject};
+use super::certificate::{Admission, Ban, Leave, Removal, Subject};
 use crate::model::{Endpoint, Incarnation, SigningBytes, WallTime};
 
 /// Into how many parts the registry is divided for comparison between seeds.
@@ -32,9 +34,9 @@ pub struct Entry {
     /// The proof that it was admitted; absent where only the end became known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
-    /// The proof that it was removed.
+    /// The proof that it was removed, shared with those that were removed together with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub removal: Option<Removal>,
+    pub removal: Option<Arc<Removal>>,
     /// Its own goodbye.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leave: Option<Leave>,
@@ -70,9 +72,8 @@ impl Entry {
         Self { subject, admission: Some(admission), removal: None, leave: None }
     }
 
-    /// An entry that says only that `removal` removes.
-    pub const fn removed(removal: Removal) -> Self {
-        let subject = removal.subject();
+    /// An entry that says only that `removal`, which ends this life, ends it.
+    pub const fn removed(subject: Subject, removal: Arc<Removal>) -> Self {
         Self { subject, admission: None, removal: Some(removal), leave: None }
     }
 
@@ -80,6 +81,11 @@ impl Entry {
     pub const fn left(leave: Leave) -> Self {
         let subject = leave.subject();
         Self { subject, admission: None, removal: None, leave: Some(leave) }
+    }
+
+    /// The entry without the proof of a removal, which is kept and sent once for all its lives.
+    pub fn unremoved(&self) -> Self {
+        Self { removal: None, ..self.clone() }
     }
 
     /// Where it stands.
@@ -96,7 +102,7 @@ impl Entry {
     /// Since when it stands there, by the clocks of those who decided.
     pub fn since(&self) -> WallTime {
         let admitted = self.admission.as_ref().map(Admission::at);
-        let removed = self.removal.as_ref().map(Removal::at);
+        let removed = self.removal.as_ref().map(|removal| removal.at());
         let left = self.leave.as_ref().map(|leave| leave.at);
         left.or(removed).or(admitted).unwrap_or_default()
     }
@@ -154,6 +160,8 @@ pub struct Registry {
     past: BTreeMap<Endpoint, Vec<Entry>>,
     /// The highest life of each endpoint whose tombstone was forgotten.
     floors: BTreeMap<Endpoint, Incarnation>,
+    /// Bans, and those that were lifted, by endpoint.
+    bans: BTreeMap<Endpoint, Ban>,
     buckets: [u64; BUCKETS],
     alive: usize,
 }
@@ -164,6 +172,7 @@ impl Default for Registry {
             entries: BTreeMap::new(),
             past: BTreeMap::new(),
             floors: BTreeMap::new(),
+            bans: BTreeMap::new(),
             buckets: [0; BUCKETS],
             alive: 0,
         }
@@ -209,6 +218,70 @@ impl Registry {
         }
     }
 
+    /// Joins a verified removal into the registry: whether anything of it was new, and the lives
+    /// that ended by it.
+    pub fn merge_removal(&mut self, removal: &Arc<Removal>) -> (bool, Vec<Subject>) {
+        let (mut news, mut ended) = (false, Vec::new());
+        for life in &removal.lives {
+            let merged = self.merge(Entry::removed(*life, Arc::clone(removal)));
+            news |= merged != Merged::Nothing;
+            if merged == Merged::Ended {
+                ended.push(*life);
+            }
+        }
+        (news, ended)
+    }
+
+    /// Joins a verified ban, or its lifting: the highest number counts.
+    pub fn merge_ban(&mut self, ban: Ban) -> Merged {
+        // Two keys under one number cannot both be certified while fewer than a quorum lie; if
+        // they are, the lower key wins everywhere, so that registries still agree.
+        let rank = |ban: &Ban| (ban.number, std::cmp::Reverse(ban.key));
+        let bucket = bucket_of(ban.endpoint);
+        match self.bans.get(&ban.endpoint) {
+            Some(held) if rank(held) >= rank(&ban) => return Merged::Nothing,
+            Some(held) => self.buckets[bucket] ^= ban_fingerprint(held),
+            None => {}
+        }
+        self.buckets[bucket] ^= ban_fingerprint(&ban);
+        self.bans.insert(ban.endpoint, ban);
+        Merged::Detail
+    }
+
+    /// The ban of an endpoint, or its lifting.
+    pub fn ban(&self, endpoint: Endpoint) -> Option<&Ban> {
+        self.bans.get(&endpoint)
+    }
+
+    /// All bans, and those that were lifted, ascending by endpoint.
+    pub fn bans(&self) -> impl Iterator<Item = &Ban> {
+        self.bans.values()
+    }
+
+    /// Whether a ban keeps this subject out, by its endpoint or by its key.
+    pub fn is_banned(&self, subject: &Subject) -> bool {
+        let names = |ban: &Ban| ban.endpoint == subject.endpoint || ban.key == subject.key;
+        self.bans().any(|ban| ban.is_in_force() && names(ban))
+    }
+
+    /// The proofs of all removals that are remembered, each once.
+    pub fn removals(&self) -> impl Iterator<Item = &Arc<Removal>> {
+        let past = self.past.values().flatten();
+        self.entries().chain(past).filter_map(|entry| {
+            let removal = entry.removal.as_ref()?;
+            // Told by the first of its lives that is remembered with this very proof.
+            let first = removal.lives.iter().find(|life| self.shares(life, removal))?;
+            (*first == entry.subject).then_some(removal)
+        })
+    }
+
+    fn shares(&self, life: &Subject, removal: &Arc<Removal>) -> bool {
+        let lives = self.get(life.endpoint).into_iter().chain(self.past(life.endpoint));
+        lives
+            .filter(|entry| entry.subject == *life)
+            .any(|entry| entry.removal.as_ref().is_some_and(|held| Arc::ptr_eq(held, removal)))
+    }
+
     /// What is known of an endpoint's latest life.
     pub fn get(&self, endpoint: Endpoint) -> Option<&Entry> {
         self.entries.get(&endpoint)
@@ -246,9 +319,7 @@ impl Registry {
 
     /// The entries that follow `after`, ascending by endpoint.
     pub fn entries_after(&self, after: Option<Endpoint>) -> impl Iterator<Item = &Entry> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, Excluded);
-        self.entries.range((from, Unbounded)).map(|(_, entry)| entry)
+        self.entries.range(following(after)).map(|(_, entry)| entry)
     }
 
     /// Earlier lives of an endpoint, oldest first, at most four.
@@ -261,15 +332,23 @@ impl Registry {
         &self.buckets
     }
 
+    /// The bans of these buckets that follow `after`, ascending by endpoint.
+    pub fn bans_in_buckets(
+        &self,
+        wanted: &BTreeSet<u8>,
+        after: Option<Endpoint>,
+    ) -> impl Iterator<Item = &Ban> {
+        let is_wanted = |it: &&Ban| is_in(wanted, it.endpoint);
+        self.bans.range(following(after)).map(|(_, ban)| ban).filter(is_wanted)
+    }
+
     /// The entries of these buckets that follow `after`, ascending by endpoint.
     pub fn in_buckets(
         &self,
         wanted: &BTreeSet<u8>,
         after: Option<Endpoint>,
     ) -> impl Iterator<Item = &Entry> {
-        self.entries_after(after).filter(|entry| {
-            u8::try_from(bucket_of(entry.subject.endpoint)).is_ok_and(|it| wanted.contains(&it))
-        })
+        self.entries_after(after).filter(|entry| is_in(wanted, entry.subject.endpoint))
     }
 
     /// Nothing of `endpoint` up to `incarnation` is ever taken in again.
@@ -328,6 +407,24 @@ impl Registry {
     }
 }
 
+fn is_in(buckets: &BTreeSet<u8>, endpoint: Endpoint) -> bool {
+    u8::try_from(bucket_of(endpoint)).is_ok_and(|bucket| buckets.contains(&bucket))
+}
+
+fn following(after: Option<Endpoint>) -> (Bound<Endpoint>, Bound<Endpoint>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+fn ban_fingerprint(ban: &Ban) -> u64 {
+    let subject = ban.subject();
+    let hash = SigningBytes::new("folkmoot/ban/1")
+        .endpoint(subject.endpoint)
+        .incarnation(subject.incarnation)
+        .key(&subject.key)
+        .sha256();
+    u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]])
+}
+
 fn bucket_of(endpoint: Endpoint) -> usize {
     let hash = SigningBytes::new("folkmoot/bucket/1").endpoint(endpoint).sha256();
     usize::from(hash[0]) % BUCKETS
@@ -338,6 +435,7 @@ mod tests {
     use proptest::prelude::*;
     use rand::SeedableRng as _;
 
+    use super::super::certificate::Because;
     use super::*;
     use crate::model::{KeyPair, Rng};
 
@@ -352,13 +450,12 @@ mod tests {
         let Subject { endpoint, incarnation, key } = subject;
         match guise {
             0 => Entry::admitted(Admission { endpoint, incarnation, key, votes: Vec::new() }),
-            1 => Entry::removed(Removal {
-                endpoint,
-                incarnation,
-                key,
-                votes: Vec::new(),
-                confirmations: Vec::new(),
-            }),
+            1 => {
+                let (because, lives) = (Because::Death, vec![subject]);
+                let (votes, confirmations) = (Vec::new(), Vec::new());
+                let removal = Removal { because, lives, votes, confirmations };
+                Entry::removed(subject, Arc::new(removal))
+            }
             _ => Entry::left(Leave::sign(subject, WallTime(9), &keys)),
         }
     }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::certificate::{Proposal, Vote};
+use super::certificate::{Admission, Ban, ProposalKind, Removal, Subject, Vote};
 use crate::model::{Endpoint, PublicKey, SeedId};
 use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session::SeedKey;
@@ -164,19 +164,44 @@ impl SeedBook {
         learnt
     }
 
-    /// Checks a certificate: yes votes of a quorum of distinct configured seeds (M3).
+    /// Checks the proof of an admission (M3).
     ///
     /// # Errors
-    /// [`NoQuorum`] when there are fewer; votes that are forged, doubled or of strangers do not
-    /// count and do no harm.
-    pub fn verify(&self, proposal: &Proposal, votes: &[Vote]) -> Result<(), NoQuorum> {
+    /// [`NoQuorum`], as for every certificate: when fewer seeds than a quorum have signed. Votes
+    /// that are forged, doubled or of strangers do not count and do no harm.
+    pub fn verify_admission(&self, proof: &Admission) -> Result<(), NoQuorum> {
+        self.verify(ProposalKind::Admit, &[proof.subject()], &proof.votes)
+    }
+
+    /// Checks the proof of a removal (M3): a quorum has signed for each of its lives.
+    ///
+    /// # Errors
+    /// [`NoQuorum`], as above.
+    pub fn verify_removal(&self, proof: &Removal) -> Result<(), NoQuorum> {
+        self.verify(proof.because.kind(), &proof.lives, &proof.votes)
+    }
+
+    /// Checks the proof of a ban (M3).
+    ///
+    /// # Errors
+    /// [`NoQuorum`], as above.
+    pub fn verify_ban(&self, proof: &Ban) -> Result<(), NoQuorum> {
+        self.verify(ProposalKind::Ban, &[proof.subject()], &proof.votes)
+    }
+
+    fn verify(
+        &self,
+        kind: ProposalKind,
+        lives: &[Subject],
+        votes: &[Vote],
+    ) -> Result<(), NoQuorum> {
         let mut valid = BTreeSet::new();
         let mut unknown = BTreeSet::new();
         // A longer list can hold nothing but repeats; it must not buy verification time.
         for vote in votes.iter().take(self.seeds.len()) {
             match self.key(vote.seed) {
                 _ if valid.contains(&vote.seed) => {}
-                Some(key) if vote.is_valid(proposal, &key) => _ = valid.insert(vote.seed),
+                Some(key) if vote.is_valid(kind, lives, &key) => _ = valid.insert(vote.seed),
                 Some(_) => {}
                 None if self.seeds.contains_key(&vote.seed) => _ = unknown.insert(vote.seed),
                 None => {}
@@ -195,11 +220,11 @@ impl SeedBook {
 mod tests {
     use rand::SeedableRng as _;
 
-    use super::super::certificate::{ProposalKind, Subject};
+    use super::super::certificate::Because;
     use super::*;
     use crate::model::{Incarnation, KeyPair, Rng, WallTime};
 
-    fn fleet(n: u16) -> (SeedBook, Vec<KeyPair>, Proposal) {
+    fn fleet(n: u16) -> (SeedBook, Vec<KeyPair>, Subject) {
         let mut rng = Rng::seed_from_u64(7);
         let keys: Vec<_> = (0..n).map(|_| KeyPair::generate(&mut rng)).collect();
         let seeds: Vec<_> = (1..=n)
@@ -214,27 +239,53 @@ mod tests {
             incarnation: Incarnation(1),
             key: KeyPair::generate(&mut rng).public(),
         };
-        let proposal = Proposal { kind: ProposalKind::Admit, subject };
-        (SeedBook::new(QuorumRule::Majority, &seeds), keys, proposal)
+        (SeedBook::new(QuorumRule::Majority, &seeds), keys, subject)
     }
 
     #[test]
     fn a_quorum_of_distinct_valid_votes_proves_and_nothing_less() {
-        let (book, keys, proposal) = fleet(3);
-        let vote =
-            |seed: u16, by: usize| Vote::sign(&proposal, SeedId(seed), WallTime(5), &keys[by]);
-        let is_ok = |votes: &[Vote]| book.verify(&proposal, votes).is_ok();
+        let (book, keys, subject) = fleet(3);
+        let admit = ProposalKind::Admit;
+        let vote = |seed: u16, by: usize| {
+            Vote::sign(admit, &[subject], (SeedId(seed), &keys[by]), WallTime(5))
+        };
+        let is_ok = |votes: &[Vote]| book.verify(admit, &[subject], votes).is_ok();
         assert!(is_ok(&[vote(1, 0), vote(3, 2)]));
         assert!(!is_ok(&[vote(1, 0)]), "one seed alone");
         assert!(!is_ok(&[vote(1, 0), vote(1, 0)]), "one seed twice");
         assert!(!is_ok(&[vote(1, 0), vote(2, 0)]), "one seed in another's name");
         assert!(!is_ok(&[vote(1, 0), vote(4, 2)]), "a seed that is not configured");
         assert!(!is_ok(&[]), "nobody");
-        let other = Proposal { kind: ProposalKind::Remove, ..proposal };
-        assert!(
-            book.verify(&other, &[vote(1, 0), vote(2, 1)]).is_err(),
-            "votes for something else"
-        );
+        let votes = [vote(1, 0), vote(2, 1)];
+        assert!(book.verify(ProposalKind::Remove, &[subject], &votes).is_err(), "something else");
+    }
+
+    #[test]
+    fn what_a_quorum_has_signed_in_common_is_proved_and_nothing_else() {
+        let (book, keys, first) = fleet(3);
+        let [second, third] =
+            [2, 3].map(|number| Subject { incarnation: Incarnation(number), ..first });
+        let vote = |seed: u16, lives: &[Subject], others: &[Subject]| {
+            let (voter, kind) =
+                ((SeedId(seed), &keys[usize::from(seed) - 1]), ProposalKind::Remove);
+            Vote { others: others.to_vec(), ..Vote::sign(kind, lives, voter, WallTime(5)) }
+        };
+        let all = [first, second, third];
+        let is_ok = |lives: &[Subject], votes: Vec<Vote>| {
+            let (because, lives, confirmations) = (Because::Death, lives.to_vec(), Vec::new());
+            book.verify_removal(&Removal { because, lives, votes, confirmations }).is_ok()
+        };
+        assert!(is_ok(&all, vec![vote(1, &all, &[]), vote(2, &all, &[])]));
+        let common = vec![vote(1, &all, &[third]), vote(2, &all[..2], &[])];
+        assert!(is_ok(&all[..2], common.clone()), "one has signed for more");
+        assert!(!is_ok(&all, common), "the second has not signed for the third");
+        let doubled = [first, first];
+        assert!(!is_ok(&doubled, vec![vote(1, &doubled, &[]), vote(2, &doubled, &[])]));
+        assert!(!is_ok(&[], vec![vote(1, &[], &[]), vote(2, &[], &[])]), "nobody");
+        let many: Vec<_> = (0..=crate::protocol::membership::certificate::LIVES_MAX as u64)
+            .map(|number| Subject { incarnation: Incarnation(number), ..first })
+            .collect();
+        assert!(!is_ok(&many, vec![vote(1, &many, &[]), vote(2, &many, &[])]), "too many");
     }
 
     #[test]

@@ -10,9 +10,11 @@
 //!   the youngest `unproven_max` are kept, so silence cannot lock anybody out.
 //! - Nothing is sent on a link after it was hung up.
 
+mod config;
 mod event;
 mod handshake;
 
+pub use config::Config;
 pub use event::{CallError, Cause, Event};
 pub use handshake::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
 
@@ -47,29 +49,6 @@ const ERRANDS_MAX: usize = 8;
 
 /// Neighbors that a card may name; as many as a member may have.
 const NEIGHBORS_MAX: usize = 256;
-
-/// Limits of the handshake.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// How long a connection may take to prove itself. Shorter refuses slow hosts; longer lets
-    /// silent connections pile up.
-    pub handshake_timeout: Duration,
-    /// How many unproven connections are kept; beyond, the oldest is closed.
-    pub unproven_max: usize,
-    /// The length of a keep-alive round. A link that is silent for four is closed; neighbors
-    /// watch each other more closely than that, seeds and their links need no more.
-    pub keep_alive: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            handshake_timeout: Duration::from_secs(10),
-            unproven_max: 512,
-            keep_alive: Duration::from_secs(3),
-        }
-    }
-}
 
 /// Deadlines of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -322,6 +301,8 @@ impl Session {
             | Message::DeadReport(_)
             | Message::SeedDeadVote(_)
             | Message::SeedDeadCommit(_)
+            | Message::SeedOrderVote(_)
+            | Message::SeedBanCommit(_)
             | Message::Leave(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncReq(_)

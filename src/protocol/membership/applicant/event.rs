@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId};
 use crate::protocol::LinkId;
 use crate::protocol::membership::authority::MemberLine;
-use crate::protocol::membership::certificate::{Admission, Removal};
+use crate::protocol::membership::certificate::{Admission, Removal, Subject};
 use crate::protocol::session::SeedKey;
 
 /// Periods of an applicant.
@@ -114,7 +114,12 @@ pub enum Event {
         retry_in: Duration,
     },
     /// This peer's own life was ended while it lives (M8).
-    Evicted(Box<Removal>),
+    Evicted {
+        /// The proof.
+        removal: Box<Removal>,
+        /// Which life of this peer it ended.
+        life: Subject,
+    },
     /// A whole member list came from a seed.
     Members {
         /// From which.

@@ -239,7 +239,7 @@ impl Applicant {
         if admission.subject() != self.subject() || !matches!(self.state, State::Asking { .. }) {
             return;
         }
-        match self.book.verify(&admission.proposal(), &admission.votes) {
+        match self.book.verify_admission(&admission) {
             Ok(()) => {
                 fx.stop_timer(Timer::Decision);
                 self.attempts = 0;
@@ -274,6 +274,7 @@ impl Applicant {
             | ErrorCode::Rejected
             | ErrorCode::Busy
             | ErrorCode::Removed
+            | ErrorCode::Banned
             | ErrorCode::Invalid
             | ErrorCode::NotAllowed => self.fail(&error.reason, fx),
             ErrorCode::Malformed | ErrorCode::Handshake | ErrorCode::WrongRole => {}
@@ -281,13 +282,12 @@ impl Applicant {
     }
 
     /// Somebody's removal came with a valid certificate. If it is this peer's own, M8 applies.
-    pub fn on_removal(&mut self, now: Now, removal: &Removal, fx: &mut Fx) -> bool {
-        if removal.subject() != self.subject() || !matches!(self.state, State::Member(_)) {
-            return false;
+    pub fn on_removal(&mut self, now: Now, removal: &Removal, fx: &mut Fx) {
+        if !removal.ends(&self.subject()) || !matches!(self.state, State::Member(_)) {
+            return;
         }
-        fx.emit(Event::Evicted(Box::new(removal.clone())));
+        fx.emit(Event::Evicted { removal: Box::new(removal.clone()), life: self.subject() });
         self.attempt(now, fx);
-        true
     }
 
     /// A page of a member list came.

@@ -58,7 +58,7 @@ impl RegisterVote {
     /// The signed yes in it, if it is one.
     pub fn vote(&self) -> Option<Vote> {
         let signature = self.signature.filter(|_| self.yes)?;
-        Some(Vote { seed: self.seed, at: self.at, signature })
+        Some(Vote { seed: self.seed, at: self.at, others: Vec::new(), signature })
     }
 }
 
@@ -99,8 +99,7 @@ impl Authority {
             && let Some(admission) = entry.admission.clone()
         {
             // Decided by the other seeds before this request came: the link is a member's now.
-            self.member_links.insert(subject.endpoint, link);
-            self.unlinked.remove(&subject.endpoint);
+            self.linked(subject.endpoint, link);
             fx.send(link, admission);
             fx.emit(Event::Standing { link, member: true });
             return;
@@ -138,7 +137,7 @@ impl Authority {
         if self.take_admission(now, proof, fx) == Some(Merged::Nothing) {
             return;
         }
-        if let Err(error) = self.book.verify(&proof.proposal(), &proof.votes) {
+        if let Err(error) = self.book.verify_admission(proof) {
             self.refuse(link, Cause::Forged, format!("no certificate: {error}"), fx);
         }
     }
@@ -154,7 +153,7 @@ impl Authority {
         if known.is_some_and(|held| held.subject == proof.subject() && held.admission.is_some()) {
             return Some(Merged::Nothing);
         }
-        self.book.verify(&proof.proposal(), &proof.votes).ok()?;
+        self.book.verify_admission(proof).ok()?;
         let merged = self.apply(now, Entry::admitted(proof.clone()), None, fx);
         self.close_admission(proof, fx);
         Some(merged)
@@ -289,6 +288,9 @@ impl Authority {
             let reason = format!("{} is a seed's address", subject.endpoint);
             return Some((Cause::NotAllowed, ErrorCode::EndpointTaken, reason));
         }
+        if let Some(objection) = self.ban_objection(subject) {
+            return Some(objection);
+        }
         if let Some(floor) = self.registry.floor(subject.endpoint)
             && subject.incarnation <= floor
         {
@@ -337,16 +339,17 @@ impl Authority {
         verdict: Result<(), String>,
         fx: &mut Fx,
     ) {
-        let proposal = Proposal { kind: ProposalKind::Admit, subject: *subject };
+        let kind = ProposalKind::Admit;
         let objection = self.objection(subject).map(|(_, _, reason)| reason);
         let verdict = match verdict.and(objection.map_or(Ok(()), Err)) {
             Ok(()) if !self.is_of_our_time(now, subject) => {
                 Err("the incarnation is far ahead of my clock".to_owned())
             }
             Ok(()) if !self.ready => Err("catching up with the other seeds first".to_owned()),
-            Ok(()) => match self.vote(now, proposal, fx) {
-                Some(vote) => Ok(vote),
-                None => Err("voted for another key in this incarnation already".to_owned()),
+            Ok(()) => match self.vote_given(kind, subject).cloned() {
+                Some(given) if given.lives.contains(subject) => Ok(given),
+                Some(_) => Err("voted for another key in this incarnation already".to_owned()),
+                None => Ok(self.vote(now, kind, vec![*subject], fx)),
             },
             Err(reason) => Err(reason),
         };
@@ -358,8 +361,8 @@ impl Authority {
             request: case.request.signature,
             seed: self.me,
             yes: verdict.is_ok(),
-            at: verdict.as_ref().map_or(now.wall, |vote| vote.at),
-            signature: verdict.as_ref().ok().map(|vote| vote.signature),
+            at: verdict.as_ref().map_or(now.wall, |given| given.vote.at),
+            signature: verdict.as_ref().ok().map(|given| given.vote.signature),
             reason: verdict.err().unwrap_or_else(|| "it answered when dialed back".to_owned()),
         };
         self.tell_seeds(&said.clone().into(), None, fx);
@@ -377,7 +380,10 @@ impl Authority {
         let proposal = Proposal { kind: ProposalKind::Admit, subject };
         let seed = said.seed;
         if let Some(vote) = said.vote()
-            && !self.book.key(seed).is_some_and(|key| vote.is_valid(&proposal, &key))
+            && !self
+                .book
+                .key(seed)
+                .is_some_and(|key| vote.is_valid(proposal.kind, &[subject], &key))
         {
             if let Some(link) = link {
                 self.refuse(link, Cause::Forged, "the vote's signature does not hold", fx);
@@ -411,7 +417,7 @@ impl Authority {
     fn commit_admission(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
         let Some(case) = self.admissions.get(subject) else { return };
         let Subject { endpoint, incarnation, key } = *subject;
-        let votes = case.votes.values().copied().collect();
+        let votes = case.votes.values().cloned().collect();
         let admission = Admission { endpoint, incarnation, key, votes };
         let is_proposer = !case.applicants.is_empty();
         self.apply(now, Entry::admitted(admission.clone()), None, fx);
@@ -427,8 +433,7 @@ impl Authority {
         let Some(case) = self.admissions.remove(&subject) else { return };
         fx.stop_timer(Timer::Admission(subject));
         for link in case.applicants {
-            self.member_links.insert(subject.endpoint, link);
-            self.unlinked.remove(&subject.endpoint);
+            self.linked(subject.endpoint, link);
             fx.send(link, admission.clone());
             fx.emit(Event::Standing { link, member: true });
         }

@@ -1,5 +1,6 @@
 //! What a seed waits for, remembers and tells.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId};
 use crate::protocol::LinkId;
 use crate::protocol::membership::certificate::{
-    Admission, Leave, Proposal, Removal, Subject, Vote,
+    Admission, Ban, Leave, Proposal, ProposalKind, Removal, Subject, Vote,
 };
 use crate::protocol::membership::registry::Entry;
 use crate::protocol::message::ErrorReply;
@@ -20,6 +21,8 @@ pub enum Timer {
     Admission(Subject),
     /// An open removal is due for another look.
     Removal(Subject),
+    /// Removals that are ripe have waited long enough for those that are not.
+    Settle,
     /// Compare registries with the other seeds.
     Digest,
     /// Look for members that nobody here is linked with.
@@ -36,17 +39,29 @@ pub enum Timer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
-    /// This seed's yes to a proposal (M2).
+    /// This seed's yes to one admission, or to the removals that it decided on together (M2).
     Voted {
         /// What it voted for.
-        proposal: Proposal,
+        kind: ProposalKind,
+        /// For whom; ascending.
+        lives: Vec<Subject>,
         /// The vote as it left the node.
         vote: Vote,
     },
-    /// A verified change of the registry.
+    /// A verified admission or goodbye.
     Entry {
         /// What became known.
         entry: Box<Entry>,
+    },
+    /// A verified removal of one or more lives.
+    Removed {
+        /// The proof.
+        removal: Arc<Removal>,
+    },
+    /// A verified ban, or its lifting.
+    Ban {
+        /// The proof.
+        ban: Ban,
     },
     /// A seed's key, proved at its configured address.
     SeedKey(SeedKey),
@@ -121,8 +136,15 @@ pub enum Event {
     },
     /// A member was admitted.
     Admitted(Box<Admission>),
-    /// A member was removed.
-    Removed(Box<Removal>),
+    /// Members were removed.
+    Removed {
+        /// The proof.
+        removal: Arc<Removal>,
+        /// Those of its lives that ended by it here, now.
+        lives: Vec<Subject>,
+    },
+    /// An endpoint was banned, or its ban was lifted.
+    Banned(Box<Ban>),
     /// A member left.
     Left(Leave),
     /// A death was reported.

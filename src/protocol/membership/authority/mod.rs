@@ -12,33 +12,39 @@
 mod admission;
 mod config;
 mod event;
+mod ledger;
+mod orders;
 mod queries;
 mod removal;
 mod sync;
+mod verdict;
 mod watch;
 mod witnesses;
 
 pub use admission::RegisterVote;
 pub use config::Config;
 pub use event::{Event, Record, Timer};
+pub use orders::{BANS_MAX, ORDER_TTL, Order, OrderState, SeedOrderVote};
 pub use queries::{
     ExplainReq, ExplainResp, MemberLine, NodeLine, PeerListReq, PeerListResp, TopologyReq,
     TopologyResp,
 };
-pub use removal::SeedDeadVote;
 pub use sync::{SeedDigest, SeedSyncReq, SeedSyncResp};
+pub use verdict::SeedDeadVote;
 pub use watch::LinkHint;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::certificate::{Leave, NeighborList, Proposal, ProposalKind, Subject, Vote};
-use super::registry::{Entry, Merged, Registry};
+use self::ledger::Given;
+use super::certificate::{Leave, NeighborList, Proposal, ProposalKind, Removal, Subject};
+use super::registry::{Entry, Registry};
 use super::seedbook::{Learned, SeedBook};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use crate::protocol::health::LocalHealth;
-use crate::protocol::message::{ErrorReply, Message};
+use crate::protocol::message::ErrorReply;
 use crate::protocol::probe::Outcome;
 use crate::protocol::session::{Card, Cause, SeedKey};
 use crate::protocol::{Effects, Kind, LinkId};
@@ -67,9 +73,11 @@ pub struct Authority {
     book: SeedBook,
     registry: Registry,
     /// This seed's yes votes, by what M2 allows one of.
-    given: BTreeMap<(Endpoint, Incarnation, ProposalKind), (Proposal, Vote)>,
+    given: BTreeMap<(Endpoint, Incarnation, ProposalKind), Arc<Given>>,
     admissions: BTreeMap<Subject, admission::Case>,
     removals: BTreeMap<Subject, removal::Case>,
+    /// What operators want, until a quorum of seeds wants it.
+    orders: BTreeMap<Proposal, orders::Case>,
     /// Findings that were used up, so that they cannot be replayed (M6).
     spent: BTreeMap<(Subject, Endpoint), crate::model::WallTime>,
     lists: BTreeMap<Endpoint, NeighborList>,
@@ -77,6 +85,8 @@ pub struct Authority {
     member_links: BTreeMap<Endpoint, LinkId>,
     /// Members without a link here, and since when or since which audit.
     unlinked: BTreeMap<Endpoint, Time>,
+    /// Members whose link broke a moment ago, and when.
+    lost: BTreeMap<Endpoint, Time>,
     /// Members that are being probed because nobody here is linked with them.
     audits: BTreeSet<Endpoint>,
     compared: BTreeSet<SeedId>,
@@ -122,11 +132,13 @@ impl Authority {
             given: BTreeMap::new(),
             admissions: BTreeMap::new(),
             removals: BTreeMap::new(),
+            orders: BTreeMap::new(),
             spent: BTreeMap::new(),
             lists: BTreeMap::new(),
             seed_links: BTreeMap::new(),
             member_links: BTreeMap::new(),
             unlinked: BTreeMap::new(),
+            lost: BTreeMap::new(),
             audits: BTreeSet::new(),
             compared: BTreeSet::new(),
             syncing: BTreeMap::new(),
@@ -140,8 +152,12 @@ impl Authority {
         };
         for record in records {
             match record {
-                Record::Voted { proposal, vote } => this.remember_vote(proposal, vote),
+                Record::Voted { kind, lives, vote } => {
+                    _ = this.remember_vote(Given { kind, lives, vote });
+                }
                 Record::Entry { entry } => _ = this.registry.merge(*entry),
+                Record::Removed { removal } => _ = this.registry.merge_removal(&removal),
+                Record::Ban { ban } => _ = this.registry.merge_ban(ban),
                 Record::SeedKey(SeedKey { seed, key }) => _ = this.book.learn(seed, key),
                 Record::Floor { endpoint, incarnation } => {
                     this.registry.raise_floor(endpoint, incarnation);
@@ -199,18 +215,30 @@ impl Authority {
     /// The records that rebuild this state.
     pub fn snapshot(&self) -> Vec<Record> {
         let keys = self.book.known_keys().into_iter().map(Record::SeedKey);
-        let votes = self
-            .given
-            .values()
-            .map(|(proposal, vote)| Record::Voted { proposal: *proposal, vote: *vote });
+        let mut votes: Vec<&Given> = self.given.values().map(|given| &**given).collect();
+        votes.sort_by_key(|given| (given.kind, &given.lives));
+        votes.dedup();
+        let votes = votes.into_iter().cloned().map(|given| {
+            let Given { kind, lives, vote } = given;
+            Record::Voted { kind, lives, vote }
+        });
         let entries = self.registry.entries().flat_map(|entry| {
             let past = self.registry.past(entry.subject.endpoint).iter();
-            past.chain([entry]).map(|entry| Record::Entry { entry: Box::new(entry.clone()) })
+            past.chain([entry]).map(|entry| Record::Entry { entry: Box::new(entry.unremoved()) })
         });
+        let bans = self.registry.bans().map(|ban| Record::Ban { ban: ban.clone() });
+        let removals = self.registry.removals();
+        let removals = removals.map(|it| Record::Removed { removal: Arc::clone(it) });
         let floors = self.registry.floors();
         let floors = floors.map(|(endpoint, incarnation)| Record::Floor { endpoint, incarnation });
         let ready = self.ready.then_some(Record::Ready);
-        keys.chain(votes).chain(floors).chain(entries).chain(ready).collect()
+        keys.chain(votes)
+            .chain(floors)
+            .chain(entries)
+            .chain(removals)
+            .chain(bans)
+            .chain(ready)
+            .collect()
     }
 
     /// The node starts.
@@ -236,21 +264,26 @@ impl Authority {
         self.suspect_came(&subject);
         let is_member = self.registry.is_alive(&subject);
         if is_member {
-            self.member_links.insert(subject.endpoint, link);
-            self.unlinked.remove(&subject.endpoint);
+            self.linked(subject.endpoint, link);
         } else if let Some(held) = self.registry.get(subject.endpoint)
             && held.subject == subject
         {
             // It was removed while it lives: with the proof it can begin a new life (M8).
             if let Some(removal) = &held.removal {
-                fx.send(link, removal.clone());
+                fx.send(link, Removal::clone(removal));
             }
         }
         is_member
     }
 
     /// Another seed's link came up, its key proved and known.
-    pub fn on_seed_link(&mut self, seed: SeedId, link: LinkId, card: &Card, fx: &mut Fx) {
+    pub fn on_seed_link(
+        &mut self,
+        now: Now,
+        (seed, link): (SeedId, LinkId),
+        card: &Card,
+        fx: &mut Fx,
+    ) {
         self.seed_links.insert(seed, link);
         for key in self.book.hint(seed, &card.seed_keys) {
             fx.persist(Record::SeedKey(key));
@@ -261,11 +294,17 @@ impl Authority {
         self.send_digest(link, fx);
         self.lists_owed.insert(seed, None);
         fx.set_timer(Timer::Lists, LISTS_PAUSE);
-        self.repeat_open_cases(link, fx);
+        self.repeat_open_cases(now, link, fx);
     }
 
-    /// A link ended.
-    pub fn on_link_down(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
+    /// A link ended, by intent of one of its ends or not.
+    pub fn on_link_down(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        (card, is_agreed): (&Card, bool),
+        fx: &mut Fx,
+    ) {
         if let Some(seed) = card.seed
             && self.seed_links.get(&seed) == Some(&link)
         {
@@ -277,7 +316,7 @@ impl Authority {
         }
         if self.member_links.get(&card.endpoint) == Some(&link) {
             self.member_links.remove(&card.endpoint);
-            self.lost_member(now, card.endpoint, fx);
+            self.lost_member(now, card.endpoint, is_agreed, fx);
         }
         for case in self.admissions.values_mut() {
             case.applicants.remove(&link);
@@ -325,6 +364,7 @@ impl Authority {
         match timer {
             Timer::Admission(subject) => self.admission_expired(&subject, fx),
             Timer::Removal(subject) => self.removal_tick(now, &subject, fx),
+            Timer::Settle => self.settle(now, fx),
             Timer::Digest => self.on_digest_timer(now, fx),
             Timer::Audit => self.on_audit_timer(now, fx),
             Timer::Orphan(endpoint) => self.on_orphan_timer(endpoint, fx),
@@ -348,105 +388,6 @@ impl Authority {
             return self.refuse(link, Cause::Stale, "a goodbye of another time", fx);
         }
         self.apply(now, Entry::left(leave), Some(link), fx);
-    }
-
-    /// Merges verified knowledge, persists it, and tells everybody whom it concerns.
-    fn apply(&mut self, now: Now, entry: Entry, from: Option<LinkId>, fx: &mut Fx) -> Merged {
-        let merged = self.registry.merge(entry.clone());
-        if merged == Merged::Nothing {
-            return merged;
-        }
-        let subject = entry.subject;
-        fx.persist(Record::Entry { entry: Box::new(entry.clone()) });
-        match merged {
-            Merged::Nothing | Merged::Detail => {}
-            Merged::Alive => {
-                self.member_came(now, &subject, fx);
-                if let Some(admission) = entry.admission {
-                    fx.emit(Event::Admitted(Box::new(admission)));
-                }
-            }
-            Merged::Ended => {
-                // Told while the member's own link still counts as one: it must learn of its own
-                // removal, to begin a new life (M8).
-                let proof: Option<Message> = match (&entry.removal, entry.leave) {
-                    (Some(removal), _) => Some(removal.clone().into()),
-                    (None, Some(leave)) => Some(leave.into()),
-                    (None, None) => None,
-                };
-                if let Some(proof) = proof {
-                    self.tell(&proof, from, fx);
-                }
-                self.member_went(&subject, fx);
-                match (entry.removal, entry.leave) {
-                    (Some(removal), _) => fx.emit(Event::Removed(Box::new(removal))),
-                    (None, Some(leave)) => fx.emit(Event::Left(leave)),
-                    (None, None) => {}
-                }
-            }
-        }
-        merged
-    }
-
-    fn member_came(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
-        // Whatever was open about an earlier life of this endpoint is settled.
-        let settled: Vec<_> = self
-            .removals
-            .keys()
-            .filter(|other| other.endpoint == subject.endpoint && *other != subject)
-            .copied()
-            .collect();
-        for other in settled {
-            self.close_removal(&other, fx);
-        }
-        self.lists.remove(&subject.endpoint);
-        self.member_links.remove(&subject.endpoint);
-        self.unlinked.insert(subject.endpoint, now.mono);
-    }
-
-    fn member_went(&mut self, subject: &Subject, fx: &mut Fx) {
-        self.close_removal(subject, fx);
-        self.lists.remove(&subject.endpoint);
-        self.unlinked.remove(&subject.endpoint);
-        self.spent.retain(|(other, _), _| other != subject);
-        if let Some(link) = self.member_links.remove(&subject.endpoint) {
-            fx.emit(Event::Standing { link, member: false });
-        }
-        self.overlay_changed = true;
-    }
-
-    /// Sends a proof to all linked seeds and members but the one it came from.
-    fn tell(&self, msg: &Message, from: Option<LinkId>, fx: &mut Fx) {
-        for link in self.seed_links.values().chain(self.member_links.values()) {
-            if Some(*link) != from {
-                fx.send(*link, msg.clone());
-            }
-        }
-    }
-
-    fn tell_seeds(&self, msg: &Message, from: Option<LinkId>, fx: &mut Fx) {
-        for link in self.seed_links.values() {
-            if Some(*link) != from {
-                fx.send(*link, msg.clone());
-            }
-        }
-    }
-
-    /// Gives this seed's yes, or repeats it; `None` when another key has it already (M2).
-    fn vote(&mut self, now: Now, proposal: Proposal, fx: &mut Fx) -> Option<Vote> {
-        let Subject { endpoint, incarnation, .. } = proposal.subject;
-        if let Some((earlier, vote)) = self.given.get(&(endpoint, incarnation, proposal.kind)) {
-            return (*earlier == proposal).then_some(*vote);
-        }
-        let vote = Vote::sign(&proposal, self.me, now.wall, &self.keys);
-        self.remember_vote(proposal, vote);
-        fx.persist(Record::Voted { proposal, vote });
-        Some(vote)
-    }
-
-    fn remember_vote(&mut self, proposal: Proposal, vote: Vote) {
-        let Subject { endpoint, incarnation, .. } = proposal.subject;
-        self.given.insert((endpoint, incarnation, proposal.kind), (proposal, vote));
     }
 
     /// Says when a quorum is in reach again; says that it is lost only when that lasts, because

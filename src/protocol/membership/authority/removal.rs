@@ -1,71 +1,43 @@
-//! Removals: report, this seed's own probe, witnesses, votes, certificate (M6, M2, M3).
+//! Removals: the reports, this seed's own probe, the witnesses' findings (M6). What follows from
+//! them, votes and certificates, is in [`super::verdict`].
+//!
+//! The suspect is told first and can answer for itself (O4): it is asked over its own link as well
+//! as by a fresh probe, because a loaded machine answers on a link long before it takes a new one.
 //!
 //! A neighbor that is itself out of this seed's reach cannot testify; it is left out of the
 //! electorate, so that the dead do not protect each other by their silence. Only this seed's own
 //! failed probe leaves somebody out, so nobody else can shrink the electorate.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use super::ledger::Given;
 use super::{Authority, Event, Fx, Timer};
-use crate::model::{Endpoint, Incarnation, Now, PublicKey, SeedId, Signature, Time, WallTime};
+use crate::model::{Endpoint, Incarnation, Now, SeedId, Time};
 use crate::protocol::LinkId;
-use crate::protocol::liveness::DeadReport;
+use crate::protocol::liveness::{DeadReport, SuspectReq};
 use crate::protocol::membership::certificate::{
-    Confirmation, Finding, Proposal, ProposalKind, Removal, Subject, Vote,
+    Confirmation, Finding, Proposal, ProposalKind, Removal, Subject,
 };
-use crate::protocol::membership::registry::{Entry, Merged, Status};
+use crate::protocol::membership::registry::Status;
 use crate::protocol::probe::Outcome;
-use crate::protocol::quorum::{Ballot, Tally};
+use crate::protocol::quorum::Ballot;
 use crate::protocol::session::{Card, Cause};
 
 /// Findings that one message may carry: a majority of the most neighbors that one may name, and
 /// well within a line.
-const CONFIRMATIONS_MAX: usize = 256;
+pub(super) const CONFIRMATIONS_MAX: usize = 256;
 
 /// How often one reporter's reports of one death are told of and passed on.
 const REPORT_PAUSE: Duration = Duration::from_secs(3);
 
+/// How soon an open removal is looked at for the first time: by then the suspect's neighbors have
+/// usually reported; those that have not are asked.
+const FIRST_TICK: Duration = Duration::from_millis(100);
+
 /// How soon after it answered a suspect is probed again because somebody insists.
 pub(super) const PROBE_PAUSE: Duration = Duration::from_secs(1);
-
-/// A seed's answer to a report, for the other seeds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedDeadVote {
-    /// The suspect's endpoint.
-    pub endpoint: Endpoint,
-    /// Which of its lives.
-    pub incarnation: Incarnation,
-    /// Its key.
-    pub key: PublicKey,
-    /// Who votes.
-    pub seed: SeedId,
-    /// How.
-    pub yes: bool,
-    /// When, by the voter's clock.
-    pub at: WallTime,
-    /// The signature of a yes; a no has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<Signature>,
-    /// Why, for people.
-    pub reason: String,
-    /// The witnesses' findings that the voter holds; others judge them for themselves.
-    pub confirmations: Vec<Confirmation>,
-}
-
-impl SeedDeadVote {
-    const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
-    }
-
-    /// The signed yes in it, if it is one.
-    pub fn vote(&self) -> Option<Vote> {
-        let signature = self.signature.filter(|_| self.yes)?;
-        Some(Vote { seed: self.seed, at: self.at, signature })
-    }
-}
 
 /// Where this seed's own probe of a suspect stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +47,14 @@ pub(super) enum Own {
     Done(Finding, Time),
 }
 
-/// How long this seed's own probe of a suspect is fresh. Longer than witnesses take to testify
-/// once it has failed; short enough that it still speaks of now.
-const OWN_FRESH: Duration = Duration::from_secs(4);
+impl Own {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done(finding, _) => finding.as_str(),
+            Self::Wanted | Self::UnderWay => "not finished",
+        }
+    }
+}
 
 /// A removal under way.
 #[derive(Debug)]
@@ -87,21 +64,19 @@ pub(super) struct Case {
     /// Neighbors that this seed's own probes do not reach.
     pub(super) unreachable: BTreeSet<Endpoint>,
     pub(super) witness_probes: BTreeSet<Endpoint>,
-    ballot: Ballot,
-    votes: BTreeMap<SeedId, Vote>,
-    pub(super) said: BTreeMap<SeedId, SeedDeadVote>,
+    pub(super) ballot: Ballot,
+    /// The signed yes votes, each with all the lives that it covers.
+    pub(super) votes: BTreeMap<SeedId, Arc<Given>>,
+    /// What each seed said last.
+    pub(super) said: BTreeMap<SeedId, bool>,
+    /// Since when this seed would vote yes; it waits a moment for others that are half accused.
+    pub(super) ripe: Option<Time>,
     /// Who has reported, and when that was told of and passed on last: other seeds pass on what
     /// came here already, and one who repeats itself is not repeated.
     reports: BTreeMap<Endpoint, Time>,
+    pub(super) opened: Time,
     pub(super) last_news: Time,
     tick_due: Time,
-}
-
-impl Case {
-    /// The findings, as many as one message may carry.
-    fn findings(&self) -> Vec<Confirmation> {
-        self.confirmations.values().map(|(found, _)| *found).take(CONFIRMATIONS_MAX).collect()
-    }
 }
 
 impl Authority {
@@ -155,6 +130,9 @@ impl Authority {
     /// A witness's finding came, from itself or relayed by a seed.
     pub fn on_suspect_ack(&mut self, now: Now, link: LinkId, found: Confirmation, fx: &mut Fx) {
         let from_seed = self.seed_of(link).is_some();
+        if found.witness == found.endpoint && !found.finding.is_dead() {
+            return self.on_sign_of_life(now, link, &found.subject(), fx);
+        }
         let Some(subject) = self.current_life(link, found.endpoint, found.incarnation, fx) else {
             return;
         };
@@ -177,45 +155,13 @@ impl Authority {
         self.weigh(now, &subject, fx);
     }
 
-    /// Another seed's vote came. It must come from the voter itself.
-    pub fn on_seed_dead_vote(&mut self, now: Now, link: LinkId, said: SeedDeadVote, fx: &mut Fx) {
-        if self.seed_of(link) != Some(said.seed) {
-            return self.refuse(link, Cause::Forged, "a vote in another seed's name", fx);
-        }
-        let subject = said.subject();
-        let Some(current) = self.current_life(link, said.endpoint, said.incarnation, fx) else {
-            return;
-        };
-        if current != subject || said.confirmations.len() > CONFIRMATIONS_MAX {
-            return self.refuse(link, Cause::Forged, "a vote about another key", fx);
-        }
-        let (valid, _) = self.check_all(now, &subject, &said.confirmations);
-        self.open_removal(now, &subject, fx);
-        self.add_confirmations(now, &subject, valid);
-        self.count_dead_vote(now, Some(link), said, fx);
-        self.probe_suspect(&subject, fx);
-        self.weigh(now, &subject, fx);
-    }
-
-    /// The proof of a removal came; whoever sent it, only the votes in it count (M3).
-    pub fn on_seed_dead_commit(&mut self, now: Now, link: LinkId, proof: Removal, fx: &mut Fx) {
-        let held = self.registry.get(proof.endpoint);
-        if held.is_some_and(|held| held.subject == proof.subject() && held.removal.is_some()) {
+    /// The suspect itself says that it lives, on the link on which it proved its key. A probe that
+    /// is still under way convicts nobody any more.
+    fn on_sign_of_life(&mut self, now: Now, link: LinkId, subject: &Subject, fx: &mut Fx) {
+        if self.member_links.get(&subject.endpoint) != Some(&link) {
             return;
         }
-        match self.book.verify(&proof.proposal(), &proof.votes) {
-            Ok(()) => {
-                // The votes decide; of the evidence that comes with them only what is signed is
-                // kept for people to read.
-                let mut proof = proof;
-                proof.confirmations.truncate(CONFIRMATIONS_MAX);
-                proof.confirmations = self.check_all(now, &proof.subject(), &proof.confirmations).0;
-                self.apply(now, Entry::removed(proof), Some(link), fx);
-            }
-            Err(error) => {
-                self.refuse(link, Cause::Forged, format!("no certificate: {error}"), fx);
-            }
-        }
+        self.own_probe_done(now, subject, Finding::Alive, fx);
     }
 
     /// This seed's own probe of a suspect is over.
@@ -233,11 +179,27 @@ impl Authority {
             .map(|(subject, _)| *subject)
             .collect();
         for subject in waiting {
-            if let Some(case) = self.removals.get_mut(&subject) {
-                let finding = outcome.finding(&subject);
-                case.own = finding.map_or(Own::Wanted, |finding| Own::Done(finding, now.mono));
+            match outcome.finding(&subject) {
+                Some(finding) => self.own_probe_done(now, &subject, finding, fx),
+                None => self.set_own(&subject, Own::Wanted),
             }
-            self.weigh(now, &subject, fx);
+        }
+    }
+
+    pub(super) fn own_probe_done(
+        &mut self,
+        now: Now,
+        subject: &Subject,
+        finding: Finding,
+        fx: &mut Fx,
+    ) {
+        self.set_own(subject, Own::Done(finding, now.mono));
+        self.weigh(now, subject, fx);
+    }
+
+    fn set_own(&mut self, subject: &Subject, own: Own) {
+        if let Some(case) = self.removals.get_mut(subject) {
+            case.own = own;
         }
     }
 
@@ -321,16 +283,18 @@ impl Authority {
             ballot,
             votes: BTreeMap::new(),
             said: BTreeMap::new(),
+            ripe: None,
             reports: BTreeMap::new(),
+            opened: now.mono,
             last_news: now.mono,
-            tick_due: now.mono.after(self.config.removal_tick),
+            tick_due: now.mono.after(FIRST_TICK),
         };
         self.removals.insert(*subject, case);
-        fx.set_timer(Timer::Removal(*subject), self.config.removal_tick);
+        fx.set_timer(Timer::Removal(*subject), FIRST_TICK);
     }
 
     /// The subject that a statement is about, if that life is in; else the sender is told.
-    fn current_life(
+    pub(super) fn current_life(
         &self,
         link: LinkId,
         endpoint: Endpoint,
@@ -343,7 +307,7 @@ impl Authority {
         }
         // Whoever still accuses somebody who is out has missed the proof.
         if let Some(removal) = &held.removal {
-            fx.send(link, removal.clone());
+            fx.send(link, Removal::clone(removal));
         } else if let Some(leave) = held.leave {
             fx.send(link, leave);
         } else {
@@ -355,122 +319,16 @@ impl Authority {
 
     pub(super) fn probe_suspect(&mut self, subject: &Subject, fx: &mut Fx) {
         let timeout = self.health.stretch(self.config.probe_timeout);
-        if let Some(case) = self.removals.get_mut(subject)
-            && case.own == Own::Wanted
-        {
-            case.own = Own::UnderWay;
-            fx.emit(Event::Probe { endpoint: subject.endpoint, timeout });
-        }
-    }
-
-    /// Votes as soon as this seed's own probe and the witnesses allow it, one way or the other.
-    fn weigh(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
-        let Some(case) = self.removals.get(subject) else { return };
-        let said = case.said.get(&self.me).map(|said| said.yes);
-        let Own::Done(finding, at) = case.own else { return };
-        if said == Some(true) || (said == Some(false) && !finding.is_dead()) {
+        let Some(case) = self.removals.get_mut(subject) else { return };
+        if case.own != Own::Wanted {
             return;
         }
-        let (count, needed) = self.count_witnesses(subject, case);
-        if finding.is_dead() && now.mono.since(at) > OWN_FRESH {
-            // What was so a while ago convicts nobody now: look again.
-            if let Some(case) = self.removals.get_mut(subject) {
-                case.own = Own::Wanted;
-            }
-            return self.probe_suspect(subject, fx);
+        case.own = Own::UnderWay;
+        let Subject { endpoint, incarnation, key } = *subject;
+        if let Some(link) = self.member_links.get(&endpoint) {
+            fx.send(*link, SuspectReq { endpoint, incarnation, key });
         }
-        if !finding.is_dead() {
-            let reason = "it answered my own probe".to_owned();
-            return self.cast_dead_vote(now, subject, Err(reason), fx);
-        }
-        if self.health.is_doubtful() {
-            // What this seed saw while it was late itself is worth nothing (O4): look again.
-            if let Some(case) = self.removals.get_mut(subject) {
-                case.own = Own::Wanted;
-            }
-            return;
-        }
-        if count >= needed && self.ready {
-            let finding = finding.as_str();
-            let reason = format!("my own probe: {finding}; {count} of {needed} needed witnesses");
-            self.cast_dead_vote(now, subject, Ok(reason), fx);
-        }
-    }
-
-    fn cast_dead_vote(
-        &mut self,
-        now: Now,
-        subject: &Subject,
-        verdict: Result<String, String>,
-        fx: &mut Fx,
-    ) {
-        let proposal = Proposal { kind: ProposalKind::Remove, subject: *subject };
-        let vote = verdict.is_ok().then(|| self.vote(now, proposal, fx)).flatten();
-        let Some(case) = self.removals.get(subject) else { return };
-        let said = SeedDeadVote {
-            endpoint: subject.endpoint,
-            incarnation: subject.incarnation,
-            key: subject.key,
-            seed: self.me,
-            yes: vote.is_some(),
-            at: vote.map_or(now.wall, |vote| vote.at),
-            signature: vote.map(|vote| vote.signature),
-            reason: verdict.unwrap_or_else(|reason| reason),
-            confirmations: case.findings(),
-        };
-        self.tell_seeds(&said.clone().into(), None, fx);
-        self.count_dead_vote(now, None, said, fx);
-    }
-
-    fn count_dead_vote(&mut self, now: Now, link: Option<LinkId>, said: SeedDeadVote, fx: &mut Fx) {
-        let (subject, seed) = (said.subject(), said.seed);
-        let proposal = Proposal { kind: ProposalKind::Remove, subject };
-        if let Some(vote) = said.vote()
-            && !self.book.key(seed).is_some_and(|key| vote.is_valid(&proposal, &key))
-        {
-            if let Some(link) = link {
-                self.refuse(link, Cause::Forged, "the vote's signature does not hold", fx);
-            }
-            return;
-        }
-        let Some(case) = self.removals.get_mut(&subject) else { return };
-        let repeated = case.said.get(&seed).is_some_and(|earlier| earlier.yes == said.yes);
-        case.said.insert(seed, said.clone());
-        if repeated {
-            return;
-        }
-        if let Some(vote) = said.vote() {
-            case.votes.insert(seed, vote);
-            case.last_news = now.mono;
-        }
-        let tally = case.ballot.cast(seed, said.vote().is_some());
-        fx.emit(Event::Voted {
-            proposal,
-            seed,
-            yes: said.vote().is_some(),
-            reason: said.reason,
-            count: case.ballot.yes(),
-            needed: case.ballot.needed(),
-        });
-        match tally {
-            // A no is an answer for now only; the case stays open until it is decided or stale.
-            Tally::Pending | Tally::Lost => {}
-            Tally::Won => self.commit_removal(now, &subject, fx),
-        }
-    }
-
-    fn commit_removal(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
-        let Some(case) = self.removals.get(subject) else { return };
-        let removal = Removal {
-            endpoint: subject.endpoint,
-            incarnation: subject.incarnation,
-            key: subject.key,
-            votes: case.votes.values().copied().collect(),
-            confirmations: case.findings(),
-        };
-        let merged = self.apply(now, Entry::removed(removal), None, fx);
-        debug_assert_ne!(merged, Merged::Alive, "a removal admits nobody");
-        self.close_removal(subject, fx);
+        fx.emit(Event::Probe { endpoint, timeout });
     }
 
     fn abort_removal(&mut self, subject: &Subject, fx: &mut Fx) {
@@ -481,10 +339,7 @@ impl Authority {
         }
         let (count, needed) = self.count_witnesses(subject, &case);
         let (yes, quorum) = (case.ballot.yes(), case.ballot.needed());
-        let own = match case.own {
-            Own::Done(finding, _) => finding.as_str(),
-            Own::Wanted | Own::UnderWay => "not finished",
-        };
+        let own = case.own.as_str();
         let reason = format!(
             "{yes} of {quorum} needed votes, {count} of {needed} needed witnesses; \
              my own probe: {own}"

@@ -4,12 +4,14 @@
 //! entry is verified as if it had come as a commit, so a lying seed can add nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Authority, Event, Fx, Record, Timer};
 use crate::model::{Endpoint, Now, SeedId};
 use crate::protocol::LinkId;
+use crate::protocol::membership::certificate::{Ban, ProposalKind, Removal, Vote};
 use crate::protocol::membership::registry::{BUCKETS, Entry, Merged};
 use crate::protocol::session::Cause;
 
@@ -42,10 +44,16 @@ pub struct SeedSyncReq {
 }
 
 /// Some entries of the asked-for buckets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedSyncResp {
-    /// The entries with their proofs.
+    /// The entries, with the proofs of admissions and goodbyes.
     pub entries: Vec<Entry>,
+    /// The proofs of removals that ended some of them, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removals: Vec<Arc<Removal>>,
+    /// Bans of endpoints, and those that were lifted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bans: Vec<Ban>,
     /// Whether there are more after the last one.
     pub more: bool,
 }
@@ -61,6 +69,7 @@ impl Authority {
             fx.persist(Record::Floor { endpoint, incarnation });
         }
         self.forget_old_votes(now);
+        self.forget_old_orders(now, fx);
         self.tell_seeds(&self.digest(false).into(), None, fx);
         self.hint_links(fx);
     }
@@ -92,30 +101,62 @@ impl Authority {
 
     /// Another seed wants a page of this registry.
     pub fn on_seed_sync_req(&self, link: LinkId, request: &SeedSyncReq, fx: &mut Fx) {
-        let trimmed = |entry: &Entry| {
-            let mut entry = entry.clone();
-            if let Some(removal) = &mut entry.removal {
+        let (buckets, after) = (&request.buckets, request.after);
+        let mut page: Vec<_> =
+            self.registry.in_buckets(buckets, after).take(ENTRIES_MAX + 1).collect();
+        let mut bans: Vec<_> =
+            self.registry.bans_in_buckets(buckets, after).take(ENTRIES_MAX + 1).cloned().collect();
+        // The page ends where the first of the two lists has to.
+        let ends = [
+            page.get(ENTRIES_MAX).map(|_| page[ENTRIES_MAX - 1].subject.endpoint),
+            bans.get(ENTRIES_MAX).map(|_| bans[ENTRIES_MAX - 1].endpoint),
+        ];
+        let end = ends.into_iter().flatten().min();
+        if let Some(end) = end {
+            page.retain(|entry| entry.subject.endpoint <= end);
+            bans.retain(|ban| ban.endpoint <= end);
+        }
+        let mut removals = Vec::<Arc<Removal>>::new();
+        for removal in page.iter().filter_map(|entry| entry.removal.as_ref()) {
+            if !removals.iter().any(|known| known.lives == removal.lives) {
+                let mut removal = Removal::clone(removal);
                 removal.confirmations.truncate(EVIDENCE_MAX);
+                removals.push(Arc::new(removal));
             }
-            entry
-        };
-        let mut rest = self.registry.in_buckets(&request.buckets, request.after);
-        let entries: Vec<_> = rest.by_ref().take(ENTRIES_MAX).map(trimmed).collect();
-        let more = rest.next().is_some();
-        fx.send(link, SeedSyncResp { entries, more });
+        }
+        let entries = page.into_iter().map(Entry::unremoved).collect();
+        fx.send(link, SeedSyncResp { entries, removals, bans, more: end.is_some() });
     }
 
     /// Entries came; each has to prove itself.
     pub fn on_seed_sync_resp(&mut self, now: Now, link: LinkId, resp: SeedSyncResp, fx: &mut Fx) {
         let Some(seed) = self.seed_of(link) else { return };
-        if resp.entries.len() > ENTRIES_MAX {
+        let longest = resp.entries.len().max(resp.removals.len()).max(resp.bans.len());
+        if longest > ENTRIES_MAX {
             let reason = format!("more than {ENTRIES_MAX} entries in one message");
             return self.refuse(link, Cause::TooMany, reason, fx);
         }
         let (mut news, mut is_judged) = (0, true);
-        let after = resp.entries.last().map(|entry| entry.subject.endpoint);
+        let last_entry = resp.entries.last().map(|entry| entry.subject.endpoint);
+        let after = last_entry.max(resp.bans.last().map(|ban| ban.endpoint));
+        for ban in resp.bans {
+            match self.book.verify_ban(&ban) {
+                Ok(()) => news += usize::from(self.apply_ban(now, ban, Some(link), fx)),
+                Err(_) if self.has_unknown_voters(&ban.votes) => is_judged = false,
+                Err(_) => self.refuse(link, Cause::Forged, "a ban without proof", fx),
+            }
+        }
+        for removal in resp.removals {
+            let is_unknown = self.has_unknown_voters(&removal.votes);
+            match self.take_removal(now, Arc::unwrap_or_clone(removal), Some(link), fx) {
+                Ok(is_new) => news += usize::from(is_new),
+                Err(_) if is_unknown => is_judged = false,
+                Err(_) => self.refuse(link, Cause::Forged, "a removal without proof", fx),
+            }
+        }
         for entry in resp.entries {
-            let is_unknown = self.has_unknown_voters(&entry);
+            let is_unknown =
+                entry.admission.as_ref().is_some_and(|it| self.has_unknown_voters(&it.votes));
             match self.verified(entry) {
                 Some(entry) => {
                     news += usize::from(self.apply(now, entry, Some(link), fx) != Merged::Nothing);
@@ -143,11 +184,9 @@ impl Authority {
         }
     }
 
-    fn has_unknown_voters(&self, entry: &Entry) -> bool {
-        let admission = entry.admission.iter().flat_map(|proof| &proof.votes);
-        let removal = entry.removal.iter().flat_map(|proof| &proof.votes);
+    fn has_unknown_voters(&self, votes: &[Vote]) -> bool {
         let is_configured = |seed| self.book.endpoint(seed).is_some();
-        let mut voters = admission.chain(removal).map(|vote| vote.seed);
+        let mut voters = votes.iter().map(|vote| vote.seed);
         voters.any(|seed| is_configured(seed) && self.book.key(seed).is_none())
     }
 
@@ -158,28 +197,23 @@ impl Authority {
         }
     }
 
-    /// The parts of an entry that are proved; `None` if nothing is, or they contradict.
+    /// The parts of an entry that are proved; `None` if nothing is. That a life is known here
+    /// already, perhaps only its end, is proof enough of an entry that adds nothing.
     fn verified(&self, entry: Entry) -> Option<Entry> {
         let subject = entry.subject;
         let known = self.registry.get(subject.endpoint).filter(|held| held.subject == subject);
-        let has = |part: fn(&Entry) -> bool| known.is_some_and(part);
         let admission = entry.admission.filter(|proof| {
             proof.subject() == subject
-                && (has(|held| held.admission.is_some())
-                    || self.book.verify(&proof.proposal(), &proof.votes).is_ok())
-        });
-        let removal = entry.removal.filter(|proof| {
-            proof.subject() == subject
-                && (has(|held| held.removal.is_some())
-                    || self.book.verify(&proof.proposal(), &proof.votes).is_ok())
+                && (known.is_some_and(|held| held.admission.is_some())
+                    || self.book.verify_admission(proof).is_ok())
         });
         // A goodbye proves only that this key says so; that the key is the member's, the
         // admission beside it proves, or what is known here already.
         let is_member = admission.is_some() || known.is_some();
         let leave =
             entry.leave.filter(|proof| proof.subject() == subject && is_member && proof.is_valid());
-        let any = admission.is_some() || removal.is_some() || leave.is_some();
-        any.then_some(Entry { subject, admission, removal, leave })
+        let any = admission.is_some() || leave.is_some() || known.is_some();
+        any.then_some(Entry { subject, admission, removal: None, leave })
     }
 
     fn digest(&self, answer: bool) -> SeedDigest {
@@ -203,21 +237,22 @@ impl Authority {
         fx.emit(Event::Ready { members: self.registry.alive_count() });
     }
 
-    pub(super) fn repeat_open_cases(&self, link: LinkId, fx: &mut Fx) {
+    pub(super) fn repeat_open_cases(&self, now: Now, link: LinkId, fx: &mut Fx) {
         self.repeat_admissions(link, fx);
-        self.repeat_removals(link, fx);
+        self.repeat_removals(now, link, fx);
+        self.repeat_orders(link, fx);
     }
 
     /// Votes about lives that have ended for good need no memory: whoever asked for one again
     /// would be refused as stale.
     fn forget_old_votes(&mut self, now: Now) {
         let keep = self.config.tombstone_ttl;
-        self.given.retain(|(endpoint, incarnation, _), (_, vote)| {
+        self.given.retain(|(endpoint, incarnation, kind), given| {
             let is_current = self
                 .registry
                 .get(*endpoint)
                 .is_some_and(|held| held.subject.incarnation <= *incarnation);
-            is_current || vote.at.distance(now.wall) < keep
+            *kind == ProposalKind::Ban || is_current || given.vote.at.distance(now.wall) < keep
         });
     }
 }

@@ -85,14 +85,28 @@ impl Authority {
         }
     }
 
-    pub(super) fn lost_member(&mut self, now: Now, endpoint: Endpoint, fx: &mut Fx) {
-        if self.registry.alive_at(endpoint).is_some() {
-            self.unlinked.insert(endpoint, now.mono);
-            fx.set_timer(Timer::Orphan(endpoint), ORPHAN_PATIENCE);
+    /// A member's link broke. A crash breaks it without a goodbye; this seed then looks at once,
+    /// so that it has seen for itself when the neighbors' reports come.
+    pub(super) fn lost_member(
+        &mut self,
+        now: Now,
+        endpoint: Endpoint,
+        is_agreed: bool,
+        fx: &mut Fx,
+    ) {
+        if self.registry.alive_at(endpoint).is_none() {
+            return;
+        }
+        self.unlinked.insert(endpoint, now.mono);
+        fx.set_timer(Timer::Orphan(endpoint), ORPHAN_PATIENCE);
+        if !is_agreed {
+            self.lost.insert(endpoint, now.mono);
+            self.audit(endpoint, fx);
         }
     }
 
     pub(super) fn on_orphan_timer(&mut self, endpoint: Endpoint, fx: &mut Fx) {
+        self.lost.remove(&endpoint);
         if self.unlinked.contains_key(&endpoint) {
             self.audit(endpoint, fx);
         }
@@ -137,10 +151,10 @@ impl Authority {
         let Some(subject) = self.registry.alive_at(endpoint).map(|entry| entry.subject) else {
             return;
         };
-        let is_dead = outcome.finding(&subject).is_some_and(|finding| finding.is_dead());
-        if is_dead && self.unlinked.contains_key(&endpoint) {
+        let Some(finding) = outcome.finding(&subject) else { return };
+        if finding.is_dead() && self.unlinked.contains_key(&endpoint) {
             self.open_removal(now, &subject, fx);
-            self.probe_suspect(&subject, fx);
+            self.own_probe_done(now, &subject, finding, fx);
             // The other seeds are linked with other witnesses.
             let Subject { endpoint, incarnation, key } = subject;
             self.tell_seeds(&SuspectReq { endpoint, incarnation, key }.into(), None, fx);

@@ -7,7 +7,6 @@ use rand::seq::IteratorRandom as _;
 use super::removal::{Case, Own, PROBE_PAUSE};
 use super::{Authority, Event, Fx};
 use crate::model::{Endpoint, Now};
-use crate::protocol::LinkId;
 use crate::protocol::liveness::SuspectReq;
 use crate::protocol::membership::certificate::{Confirmation, Finding, Subject};
 use crate::protocol::quorum::witnesses_needed;
@@ -100,15 +99,28 @@ impl Authority {
         let can_testify = |neighbor: &Endpoint| {
             *neighbor != subject.endpoint
                 && !case.unreachable.contains(neighbor)
-                && self.registry.alive_at(*neighbor).is_some()
+                && self
+                    .registry
+                    .alive_at(*neighbor)
+                    .is_some_and(|entry| !self.has_found_dead(&entry.subject))
         };
         let electorate: BTreeSet<_> = named
             .map(|list| list.neighbors.iter().copied().filter(can_testify).collect())
             .unwrap_or_default();
         let gone = case.unreachable.iter().filter(|it| self.registry.alive_at(**it).is_some());
-        let others = self.registry.alive_count().saturating_sub(1 + gone.count());
+        let dead = self.removals.keys().filter(|it| {
+            *it != subject && self.has_found_dead(it) && !case.unreachable.contains(&it.endpoint)
+        });
+        let others = self.registry.alive_count().saturating_sub(1 + gone.count() + dead.count());
         let needed = witnesses_needed(electorate.len(), others);
         (electorate, needed)
+    }
+
+    /// Whether this seed's own fresh probe found a member dead that is itself a suspect: it can
+    /// testify no more than any other whom this seed does not reach.
+    fn has_found_dead(&self, subject: &Subject) -> bool {
+        let own = self.removals.get(subject).map(|case| case.own);
+        matches!(own, Some(Own::Done(finding, _)) if finding.is_dead())
     }
 
     /// How many findings count, and how many it takes.
@@ -143,20 +155,6 @@ impl Authority {
             }
             case.witness_probes.insert(witness);
             fx.emit(Event::Probe { endpoint: witness, timeout });
-        }
-    }
-
-    /// A seed's link came up: what is still open here may be decided with it.
-    pub(super) fn repeat_removals(&self, link: LinkId, fx: &mut Fx) {
-        for case in self.removals.values() {
-            match case.said.get(&self.me) {
-                Some(said) => fx.send(link, said.clone()),
-                None => {
-                    for (found, _) in case.confirmations.values() {
-                        fx.send(link, *found);
-                    }
-                }
-            }
         }
     }
 }
