@@ -125,6 +125,10 @@ pub enum DialError {
     TimedOut,
     /// No route, or another failure of the network.
     Unreachable,
+    /// It was there, and hung up before the connection stood, as a dying process does.
+    HungUp,
+    /// It was there, and holds no cluster key or another one than this node.
+    Barred,
     /// This node has no room for another attempt (its own limit, nobody else's fault).
     Busy,
 }
@@ -136,6 +140,8 @@ impl DialError {
             Self::Refused => "connection refused",
             Self::TimedOut => "no answer in time",
             Self::Unreachable => "unreachable",
+            Self::HungUp => "connected, but hung up on",
+            Self::Barred => "it holds another cluster key, or none",
             Self::Busy => "too many attempts under way here",
         }
     }

@@ -165,6 +165,7 @@ fn handshake() -> Vec<(&'static str, Message)> {
         (ErrorCode::Malformed, "missing field `nonce`"),
         (ErrorCode::NotAllowed, "REGISTER_REQ needs a handshake first: say HELLO"),
         (ErrorCode::Handshake, "version 2 is not spoken here, 1 is"),
+        (ErrorCode::ClusterKey, "this node holds no cluster key: start it with --cluster-key FILE"),
         (ErrorCode::EndpointTaken, "127.0.0.1:5001 is a seed's address"),
         (ErrorCode::Invalid, "no certificate: 1 valid votes of 2 needed (0 of unknown seeds)"),
         (ErrorCode::Busy, "more than 1000 requests a second from one address"),

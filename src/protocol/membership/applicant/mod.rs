@@ -276,7 +276,10 @@ impl Applicant {
             | ErrorCode::Removed
             | ErrorCode::Invalid
             | ErrorCode::NotAllowed => self.fail(&error.reason, fx),
-            ErrorCode::Malformed | ErrorCode::Handshake | ErrorCode::WrongRole => {}
+            ErrorCode::Malformed
+            | ErrorCode::Handshake
+            | ErrorCode::ClusterKey
+            | ErrorCode::WrongRole => {}
         }
     }
 
