@@ -132,8 +132,8 @@ fn shake(intent: Intent, caller: (Card, KeyPair), called: (Card, KeyPair)) -> Ve
     let link = LinkId(1);
     let mut fx = Effects::default();
     caller.call(to, intent, Duration::from_secs(1), &mut fx);
-    caller.on_dialed(Ticket(1), link, &mut fx);
-    called.on_accepted(link, to.ip(), &mut Effects::default());
+    caller.on_dialed(Ticket(1), link, None, &mut fx);
+    called.on_accepted(link, to.ip(), None, &mut Effects::default());
     let mut crossed = Vec::new();
     loop {
         for side in [&mut called, &mut caller] {

@@ -179,8 +179,10 @@ impl<M: Drivable> Driver<M> {
         // Without it, small messages would wait for the acknowledgment of earlier ones.
         let _ = connection.stream().set_nodelay(true);
         let is_other_key = sealed.as_ref().is_some_and(|it| it.is_other_key);
-        let hello = |link| Input::Accepted { link, from: from.ip() };
-        match self.open_link(Ends::new(connection, sealed, None), hello) {
+        let ends = Ends::new(connection, sealed, None);
+        let binding = ends.binding();
+        let hello = |link| Input::Accepted { link, from: from.ip(), binding };
+        match self.open_link(ends, hello) {
             Ok(opened) => {
                 self.lobby.leave(number);
                 self.counters.links_accepted.add(1);

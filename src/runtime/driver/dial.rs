@@ -59,7 +59,8 @@ impl<M: Drivable> Driver<M> {
         let ends = self.connect(to, timeout);
         drop(dialing);
         let outcome = ends.and_then(|ends| {
-            let hello = |link| Input::Dialed { ticket, link };
+            let binding = ends.binding();
+            let hello = |link| Input::Dialed { ticket, link, binding };
             Ok(self.open_link(ends, hello)?)
         });
         match outcome {

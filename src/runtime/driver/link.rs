@@ -23,7 +23,7 @@ use super::options::Connection;
 use super::{Drivable, Driver};
 use crate::model::{Endpoint, Time};
 use crate::protocol::message::{ErrorCode, ErrorReply, Message};
-use crate::protocol::{Input, LinkId, Never};
+use crate::protocol::{Binding, Input, LinkId, Never};
 use crate::wire::line::{LineReader, ReadError};
 use crate::wire::sealed::{Incoming, Opener, Sealed, Sealer};
 
@@ -103,6 +103,7 @@ pub(super) struct Ends {
     /// Both, where lines go in frames.
     sealer: Option<Sealer>,
     opener: Option<Opener>,
+    binding: Option<Binding>,
     /// Whom this node called, if it did.
     called: Option<Endpoint>,
 }
@@ -113,8 +114,14 @@ impl Ends {
         sealed: Option<Sealed>,
         called: Option<Endpoint>,
     ) -> Self {
+        let binding = sealed.as_ref().map(|it| it.binding);
         let (sealer, opener) = sealed.map(|it| (it.sealer, it.opener)).unzip();
-        Self { connection, sealer, opener, called }
+        Self { connection, sealer, opener, binding, called }
+    }
+
+    /// The connection's own name, if it is encrypted.
+    pub(super) const fn binding(&self) -> Option<Binding> {
+        self.binding
     }
 }
 
@@ -141,7 +148,7 @@ impl<M: Drivable> Driver<M> {
         ends: Ends,
         hello: impl FnOnce(LinkId) -> Input<M>,
     ) -> io::Result<Opened> {
-        let Ends { connection, sealer, opener, called } = ends;
+        let Ends { connection, sealer, opener, called, .. } = ends;
         let stream = connection.share_stream();
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(self.limits.write_timeout))?;

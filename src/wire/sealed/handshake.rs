@@ -13,6 +13,7 @@ use snow::{Builder, HandshakeState};
 
 use super::frame::{self, HEADER_BYTES, Opener, Sealer};
 use super::{ClusterKey, ClusterKeys, OPENING, PATTERN, TAG_BYTES};
+use crate::protocol::Binding;
 use crate::protocol::message::{ErrorReply, Message};
 
 /// Each of the two messages: a fresh public key, and the proof.
@@ -28,6 +29,8 @@ pub struct Sealed {
     pub sealer: Sealer,
     /// For what comes in.
     pub opener: Opener,
+    /// The connection's own name: the hash of all that was said in its handshake.
+    pub binding: Binding,
     /// Whether the caller used another key than the called end uses itself.
     pub is_other_key: bool,
 }
@@ -173,9 +176,10 @@ fn read_exactly(
 }
 
 fn finish(noise: HandshakeState, is_other_key: bool) -> Result<Sealed, HandshakeError> {
+    let hash = noise.get_handshake_hash().try_into().map_err(|_| HandshakeError::Garbled)?;
     let noise = noise.into_stateless_transport_mode().map_err(|_| HandshakeError::Garbled)?;
     let (sealer, opener) = frame::directions(noise);
-    Ok(Sealed { sealer, opener, is_other_key })
+    Ok(Sealed { sealer, opener, binding: Binding(hash), is_other_key })
 }
 
 /// Reads the line that came instead of an answer; it began with `start`.

@@ -71,12 +71,14 @@ fn read_all(opener: Opener, bytes: &[u8]) -> (Vec<u8>, Option<ErrorKind>) {
 #[test]
 fn the_handshake_has_the_documented_bytes() {
     let ((near, sent), (far, answered)) = shake(1, keys(1, None));
-    assert!(near.is_ok() && far.is_ok());
     assert_eq!(&sent[..17], b"FOLKMOOT NOISE 1\n");
     assert_eq!((&sent[17..19], &sent[67..69]), (&[0, 48][..], &[0, 16][..]));
     assert_eq!((sent.len(), answered.len(), &answered[..2]), (85, 50, &[0, 48][..]));
-    let ((_, again), _) = shake(1, keys(1, None));
+    let (near, far) = (near.unwrap(), far.unwrap());
+    assert_eq!(near.binding, far.binding);
+    let ((other, again), _) = shake(1, keys(1, None));
     assert_ne!(sent[19..51], again[19..51], "each connection has keys of its own");
+    assert_ne!(near.binding, other.unwrap().binding);
 }
 
 #[test]
