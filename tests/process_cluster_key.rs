@@ -225,10 +225,11 @@ fn keys_are_changed_node_by_node_and_nobody_is_removed() {
         for peer in &peers {
             assert_eq!(scene.fleet.stop(*peer, PATIENCE).expect("it ends"), Some(0));
             scene.start_some_peers(&[*peer]);
+            // An orderly change waits until a node has found its place again.
+            scene.await_overlay(&peers);
         }
         await_lists(&scene, &key, &seeds, &peers);
     }
-    scene.await_overlay(&peers);
     let bad = ["removed", "suspected", "dead_node", "evicted", "doubtful"];
     let lines = scene.lines();
     let bad: Vec<_> = lines

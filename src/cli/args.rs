@@ -7,10 +7,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::demo::DemoArgs;
+use super::keygen::KeygenArgs;
 use super::span::Span;
 use crate::model::Endpoint;
 use crate::protocol::membership::{applicant, authority};
@@ -128,31 +129,6 @@ pub enum PeerCommand {
 pub enum SeedCommand {
     /// Make a seed's identity, or the cluster key of a fleet, before anything runs
     Keygen(KeygenArgs),
-}
-
-/// `seed keygen`.
-#[derive(Clone, Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["id", "cluster_key"]))]
-pub struct KeygenArgs {
-    /// Make the identity of seed N, if it has none, and print the line that pins it in config.txt
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub id: Option<u16>,
-    /// The seed's TCP port, which must be the one in config.txt [default: that one]
-    #[arg(long, value_name = "P", requires = "id",
-        value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Option<u16>,
-    /// The seed's address, which must be the one in config.txt [default: that one]
-    #[arg(long, requires = "id")]
-    pub ip: Option<IpAddr>,
-    /// The file that lists the seeds
-    #[arg(long, value_name = "FILE", default_value = "config.txt")]
-    pub config: PathBuf,
-    /// Where nodes keep their keys and journals, each in a directory of its own
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    pub data: PathBuf,
-    /// Make a new cluster key in this file, which must not exist
-    #[arg(long, value_name = "FILE")]
-    pub cluster_key: Option<PathBuf>,
 }
 
 /// What all nodes have in common.

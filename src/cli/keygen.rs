@@ -1,12 +1,41 @@
 //! `seed keygen`: makes keys before anything runs, and says where they belong.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+
 use super::CliError;
-use super::args::KeygenArgs;
 use super::config;
 use super::query::print;
 use super::settings::seat;
 use crate::runtime::cluster_key;
 use crate::runtime::files::identity_of;
+
+/// `seed keygen`.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["id", "cluster_key"]))]
+pub struct KeygenArgs {
+    /// Make the identity of seed N, if it has none, and print the line that pins it in config.txt
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub id: Option<u16>,
+    /// The seed's TCP port, which must be the one in config.txt [default: that one]
+    #[arg(long, value_name = "P", requires = "id",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The seed's address, which must be the one in config.txt [default: that one]
+    #[arg(long, requires = "id")]
+    pub ip: Option<IpAddr>,
+    /// The file that lists the seeds
+    #[arg(long, value_name = "FILE", default_value = "config.txt")]
+    pub config: PathBuf,
+    /// Where nodes keep their keys and journals, each in a directory of its own
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+    /// Make a new cluster key in this file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub cluster_key: Option<PathBuf>,
+}
 
 /// Makes a cluster key, or the identity of a seed.
 ///

@@ -117,18 +117,16 @@ pub fn create(path: &Path) -> Result<(), ClusterKeyError> {
     let fault = |reason: String| ClusterKeyError { file: path.into(), line: None, reason };
     let mut secret = [0; 32];
     os_rng().map_err(|err| fault(err.to_string()))?.fill_bytes(&mut secret);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|err| {
-            match err.kind() {
-                ErrorKind::AlreadyExists => {
-                    fault("exists, and is left as it is; name a new file".to_owned())
-                }
-                _ => fault(format!("cannot be created ({err}); name a file that can")),
-            }
-        })?;
-    let text = format!("# A cluster key: secret, and the same on every node.\n{}\n", {
-        hex::encode(secret)
-    });
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = opened.map_err(|err| {
+        fault(if err.kind() == ErrorKind::AlreadyExists {
+            "exists, and is left as it is; name a new file".to_owned()
+        } else {
+            format!("cannot be created ({err}); name a file that can")
+        })
+    })?;
+    let digits = hex::encode(secret);
+    let text = format!("# A cluster key: secret, and the same on every node.\n{digits}\n");
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())

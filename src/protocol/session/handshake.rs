@@ -166,7 +166,12 @@ mod tests {
             match effect {
                 Effect::Send { msg: it, .. } => msg = Some(it),
                 Effect::Emit(event) => events.push(event),
-                _ => {}
+                Effect::Dial { .. }
+                | Effect::Hangup { .. }
+                | Effect::PingHost { .. }
+                | Effect::SetTimer { .. }
+                | Effect::StopTimer(_)
+                | Effect::Persist(_) => {}
             }
         }
         (msg, events)

@@ -138,10 +138,10 @@ impl<M: Drivable> Driver<M> {
                 self.counters.refused_frame.add(1);
                 Passage::Refused
             }
-            Err(HandshakeError::Io(err)) => match err.kind() {
-                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => Passage::Left,
-                _ => Passage::Silent,
-            },
+            Err(HandshakeError::Io(err)) => {
+                let ends = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+                if ends.contains(&err.kind()) { Passage::Left } else { Passage::Silent }
+            }
         }
     }
 

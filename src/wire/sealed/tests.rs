@@ -214,7 +214,8 @@ fn a_frame_that_was_touched_ends_the_stream_before_it() {
         two[at] ^= 1;
         assert_eq!(read_all(far.opener, &[&one[..], &two, &three].concat()), first, "{at}");
     }
-    let arrange: [fn([Vec<u8>; 3]) -> Vec<u8>; 3] = [
+    type Arrange = fn([Vec<u8>; 3]) -> Vec<u8>;
+    let arrange: [Arrange; 3] = [
         |[one, two, _]| [&one[..], &one, &two].concat(),
         |[one, _, three]| [&one[..], &three].concat(),
         |[one, two, three]| [&one[..], &three, &two].concat(),
