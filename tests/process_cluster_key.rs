@@ -314,7 +314,7 @@ fn whoever_is_on_the_path_reads_nothing_and_gets_nowhere() {
 
     // The recording gets the second message of a handshake, which is noise to whoever lacks the
     // key, and nothing else; whole, cut anywhere, or with garbage behind.
-    let mut refused = counter(&scene, seed, "refused_frame");
+    let refused = counter(&scene, seed, "refused_frame");
     assert_eq!(say(seed, &there, true).len(), 50);
     for cut in [1, OPENING.len(), OPENING.len() + 1, 40, 66] {
         assert_eq!(say(seed, &there[..cut], true), b"", "cut after {cut} bytes");
@@ -337,12 +337,13 @@ fn whoever_is_on_the_path_reads_nothing_and_gets_nowhere() {
     // A holder of the key who breaks the frames loses its own link.
     for spoil in [&[0, 5, 1, 2, 3][..], &[0, 20], &[0xff; 70_000]] {
         let (mut stream, _) = shake(seed, &ring.keys("cluster.key"));
-        stream.write_all(spoil).expect("it listens");
-        stream.shutdown(Shutdown::Write).expect("it can be closed");
+        // It may close before it has taken everything.
+        let _ = stream.write_all(spoil);
+        let _ = stream.shutdown(Shutdown::Write);
         let _ = io::copy(&mut stream, &mut io::sink());
-        refused += 1;
     }
-    assert_eq!(counter(&scene, seed, "refused_frame"), refused + 3, "the second was cut short");
+    assert_eq!(counter(&scene, seed, "refused_frame"), refused + 6);
+    assert_eq!(counter(&scene, seed, "refused_truncated"), 1, "the second was cut short");
 
     await_lists(&scene, &key, &[seed], &peers);
     let lines = scene.lines();

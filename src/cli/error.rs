@@ -131,8 +131,8 @@ macro_rules! error_from {
 }
 
 error_from! {
-    Config(ConfigError), ClusterKey(ClusterKeyError), Listen(StartError), Files(FilesError), Journal(JournalError),
-    Query(QueryError),
+    Config(ConfigError), ClusterKey(ClusterKeyError), Listen(StartError), Files(FilesError),
+    Journal(JournalError), Query(QueryError),
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Who is at the other end of a link: the handshake, and what each standing may send.
 //!
 //! HELLO, HELLO_ACK, HELLO_PROOF: each side signs the other's challenge, so a name and a key
-//! cannot be claimed, replayed or relayed. On an encrypted connection each signs the connection,
-//! too, so that nobody who holds the cluster key can stand in the middle. The same handshake, cut short after the ACK, is the
-//! *probe* by which liveness and dial-back ask "does this key answer there, and in which life".
+//! cannot be claimed, replayed or relayed. On an encrypted connection each signs that connection,
+//! too, so that no other holder of the cluster key can stand in the middle. The same handshake, cut
+//! short after the ACK, is the *probe* by which liveness and dial-back ask "does this key answer
+//! there, and in which life".
 //!
 //! Invariants:
 //! - A message reaches the node only if its link's standing allows it ([`Message::needs`]).
