@@ -153,6 +153,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "RULE", value_enum, default_value_t)]
     pub quorum: QuorumArg,
     /// Talk only with holders of the cluster key in this file, and encrypt every connection
+    /// [default: none, and talk with anybody in plain text]
     #[arg(long, value_name = "FILE")]
     pub cluster_key: Option<PathBuf>,
     /// Stop, as at Ctrl-C, when standard input ends; for programs that start nodes
@@ -326,7 +327,7 @@ pub struct AskArgs {
     /// The file that lists the seeds
     #[arg(long, value_name = "FILE", default_value = "config.txt")]
     pub config: PathBuf,
-    /// The cluster key of the fleet, if it has one
+    /// The cluster key of the fleet, if it has one [default: none]
     #[arg(long, value_name = "FILE")]
     pub cluster_key: Option<PathBuf>,
     /// How long a seed may take to connect, and to answer
