@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::demo::DemoArgs;
+use super::keygen::KeygenArgs;
 use super::span::Span;
 use crate::model::Endpoint;
 use crate::protocol::membership::{applicant, authority};
@@ -23,6 +24,8 @@ Examples:
   seed --id 1 --port 5001        seed 1 of config.txt, whose first line is 127.0.0.1:5001
   seed --id 2                    seed 2, at the address that config.txt has for it
   seed --id 1 --log-format json  one JSON object a line, for programs
+  seed keygen --id 1             make seed 1's identity, print the line that pins it in config.txt
+  seed keygen --cluster-key FILE make a secret that lets only its holders into the fleet
 
 Ctrl-C stops a seed; it keeps its votes and members in data/seed-PORT and goes on from there.";
 
@@ -45,11 +48,22 @@ many of them, within ten minutes. Exit code 1: not done, or not yet.";
 
 /// A seed: one of the few nodes that decide together who is a member.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "seed", version, after_help = SEED_EXAMPLES)]
+#[command(
+    name = "seed",
+    version,
+    after_help = SEED_EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct SeedArgs {
+    /// An order, instead of running a seed.
+    #[command(subcommand)]
+    pub command: Option<SeedCommand>,
     /// Which seed this is: its place among the seeds in config.txt, counted from 1
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub id: u16,
+    // Always there when no subcommand is: clap refuses its absence.
+    #[arg(long, value_name = "N", required = true,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub id: Option<u16>,
     /// The TCP port to listen on, which must be the one in config.txt [default: that one]
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
@@ -119,6 +133,13 @@ pub enum PeerCommand {
     Seed(SeedArgs),
 }
 
+/// What `seed` does instead of running a seed.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SeedCommand {
+    /// Make a seed's identity, or the cluster key of a fleet, before anything runs
+    Keygen(KeygenArgs),
+}
+
 /// What all nodes have in common.
 #[derive(Clone, Debug, Args)]
 pub struct NodeArgs {
@@ -140,6 +161,10 @@ pub struct NodeArgs {
     /// How many yes votes decide: floor(n/2)+1, or enough to bear lying seeds
     #[arg(long, value_name = "RULE", value_enum, default_value_t)]
     pub quorum: QuorumArg,
+    /// Talk only with holders of the cluster key in this file, and encrypt every connection
+    /// [default: none, and talk with anybody in plain text]
+    #[arg(long, value_name = "FILE")]
+    pub cluster_key: Option<PathBuf>,
     /// Stop, as at Ctrl-C, when standard input ends; for programs that start nodes
     #[arg(long, hide = true)]
     pub until_stdin_closes: bool,
@@ -311,6 +336,9 @@ pub struct AskArgs {
     /// The file that lists the seeds
     #[arg(long, value_name = "FILE", default_value = "config.txt")]
     pub config: PathBuf,
+    /// The cluster key of the fleet, if it has one [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub cluster_key: Option<PathBuf>,
     /// How long a seed may take to connect, and to answer
     #[arg(long, value_name = "TIME", default_value = "3s")]
     pub timeout: Span,
@@ -522,14 +550,26 @@ mod tests {
     fn a_seed_is_known_by_its_number() {
         let parse = |line: &str| SeedArgs::try_parse_from(line.split_whitespace());
         let args = parse("seed --id 1 --port 5001").unwrap();
-        assert_eq!((args.id, args.port), (1, Some(5001)));
+        assert_eq!((args.id, args.port), (Some(1), Some(5001)));
         assert_eq!(parse("seed --id 2").unwrap().port, None);
         assert_eq!(parse("seed").unwrap_err().kind(), ErrorKind::MissingRequiredArgument);
         assert_eq!(parse("seed --id 0").unwrap_err().kind(), ErrorKind::ValueValidation);
         assert!(matches!(
             peer("peer seed --id 1 --port 5001").unwrap().command,
-            Some(PeerCommand::Seed(SeedArgs { id: 1, .. }))
+            Some(PeerCommand::Seed(SeedArgs { id: Some(1), .. }))
         ));
+    }
+
+    #[test]
+    fn keygen_makes_one_kind_of_key_at_a_time() {
+        let parse = |line: &str| SeedArgs::try_parse_from(line.split_whitespace());
+        let kind = |line: &str| parse(line).unwrap_err().kind();
+        assert!(parse("seed keygen --id 1 --port 5001 --data d").unwrap().command.is_some());
+        assert!(parse("seed keygen --cluster-key f").unwrap().command.is_some());
+        assert_eq!(kind("seed keygen"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind("seed keygen --id 1 --cluster-key f"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("seed keygen --port 5001"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind("seed --id 1 keygen --id 1"), ErrorKind::ArgumentConflict);
     }
 
     #[test]

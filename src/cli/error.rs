@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use super::config::ConfigError;
 use super::query::QueryError;
+use crate::runtime::cluster_key::ClusterKeyError;
 use crate::runtime::files::FilesError;
 use crate::runtime::journal::JournalError;
 use crate::runtime::listen::StartError;
@@ -19,6 +20,8 @@ pub enum CliError {
     Usage(String),
     /// `config.txt` cannot be used. The user's to mend.
     Config(ConfigError),
+    /// The cluster key cannot be used. The user's to mend.
+    ClusterKey(ClusterKeyError),
     /// The port cannot be listened on.
     Listen(StartError),
     /// The data directory cannot be used.
@@ -49,7 +52,7 @@ impl CliError {
     /// 2 when the user's input is wrong, 1 when the surroundings are.
     pub const fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Config(_) => 2,
+            Self::Usage(_) | Self::Config(_) | Self::ClusterKey(_) => 2,
             Self::Query(error) => error.code(),
             Self::Listen(_)
             | Self::Files(_)
@@ -84,6 +87,7 @@ impl fmt::Display for CliError {
         match self {
             Self::Usage(text) | Self::Failed(text) => f.write_str(text),
             Self::Config(error) => error.fmt(f),
+            Self::ClusterKey(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
             Self::Files(error @ FilesError::Io { .. }) => {
                 write!(f, "{error}; make it usable, or name another directory with --data")
@@ -106,6 +110,7 @@ impl Error for CliError {
         match self {
             Self::Usage(_) | Self::Failed(_) => None,
             Self::Config(error) => Some(error),
+            Self::ClusterKey(error) => Some(error),
             Self::Listen(error) => Some(error),
             Self::Files(error) => Some(error),
             Self::Journal(error) => Some(error),
@@ -126,8 +131,8 @@ macro_rules! error_from {
 }
 
 error_from! {
-    Config(ConfigError), Listen(StartError), Files(FilesError), Journal(JournalError),
-    Query(QueryError),
+    Config(ConfigError), ClusterKey(ClusterKeyError), Listen(StartError), Files(FilesError),
+    Journal(JournalError), Query(QueryError),
 }
 
 #[cfg(test)]

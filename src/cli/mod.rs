@@ -13,6 +13,7 @@ pub mod config;
 pub mod demo;
 mod error;
 pub mod fleet;
+pub mod keygen;
 pub mod log;
 pub mod query;
 pub mod report;
@@ -22,7 +23,7 @@ pub mod span;
 
 pub use error::{CliError, conclude};
 
-use self::args::{PeerArgs, PeerCommand, SeedArgs};
+use self::args::{PeerArgs, PeerCommand, SeedArgs, SeedCommand};
 use self::settings::{PeerSettings, SeedSettings};
 
 /// The program `seed`.
@@ -30,7 +31,10 @@ use self::settings::{PeerSettings, SeedSettings};
 /// # Errors
 /// Whatever keeps it from starting, or stops it before it is told to stop.
 pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
-    run::seed(&SeedSettings::from_args(args)?)
+    match &args.command {
+        None => run::seed(&SeedSettings::from_args(args)?),
+        Some(SeedCommand::Keygen(args)) => keygen::run(args),
+    }
 }
 
 /// The program `peer`.

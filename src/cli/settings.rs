@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::CliError;
 use super::args::{ConnectionArgs, LogFormat, LogLevel, NodeArgs, PeerArgs, SeedArgs};
@@ -11,7 +12,9 @@ use crate::node::{PeerConfig, SeedConfig};
 use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
 use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session;
+use crate::runtime::cluster_key;
 use crate::runtime::driver::options::Limits;
+use crate::wire::sealed::ClusterKeys;
 
 /// What every node needs to start.
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub struct NodeSettings {
     pub until_stdin_closes: bool,
     /// The bounds of the driver.
     pub limits: Limits,
+    /// The keys of the fleet, if it has any.
+    pub cluster_keys: Option<Arc<ClusterKeys>>,
 }
 
 impl NodeSettings {
@@ -82,20 +87,8 @@ impl SeedSettings {
     pub fn from_args(args: &SeedArgs) -> Result<Self, CliError> {
         let file = &args.node.config;
         let seeds = config::read(file)?;
-        let id = SeedId(args.id);
-        let Some(own) = seeds.iter().find(|seed| seed.id == id) else {
-            let (file, n) = (file.display(), seeds.len());
-            return Err(CliError::Usage(match n {
-                1 => format!("{file} lists one seed, so --id is 1 and not {id}"),
-                _ => format!("{file} lists {n} seeds, so --id is from 1 to {n} and not {id}"),
-            }));
-        };
-        let ip = args.ip.unwrap_or_else(|| own.endpoint.ip());
-        let port = args.port.unwrap_or_else(|| own.endpoint.port());
-        let typed = Endpoint::new(ip, port);
-        if typed != own.endpoint {
-            return Err(CliError::Usage(wrong_address(file, &seeds, own, typed)));
-        }
+        let own = seat(file, &seeds, (args.id.unwrap_or_default(), args.ip, args.port))?;
+        let (id, ip, port) = (own.id, own.endpoint.ip(), own.endpoint.port());
         let limits = &args.limits;
         check_counts(
             &args.node,
@@ -109,7 +102,7 @@ impl SeedSettings {
         )?;
         Ok(Self {
             id,
-            node: node_settings(&args.node, (ip, port), seeds),
+            node: node_settings(&args.node, (ip, port), seeds)?,
             machines: args.machines(),
         })
     }
@@ -152,8 +145,34 @@ impl PeerSettings {
         }
         check_counts(&args.node, &[("--gossip-seen-max", args.limits.gossip_seen_max)])?;
         check_periods(args)?;
-        Ok(Self { node: node_settings(&args.node, (ip, port), seeds), machines: args.machines() })
+        Ok(Self { node: node_settings(&args.node, (ip, port), seeds)?, machines: args.machines() })
     }
+}
+
+/// The place in `config.txt` of the seed that the flags name.
+///
+/// # Errors
+/// When there is none, or it has another address.
+pub(super) fn seat<'a>(
+    file: &Path,
+    seeds: &'a [SeedAddress],
+    (id, ip, port): (u16, Option<IpAddr>, Option<u16>),
+) -> Result<&'a SeedAddress, CliError> {
+    let id = SeedId(id);
+    let Some(own) = seeds.iter().find(|seed| seed.id == id) else {
+        let (file, n) = (file.display(), seeds.len());
+        return Err(CliError::Usage(match n {
+            1 => format!("{file} lists one seed, so --id is 1 and not {id}"),
+            _ => format!("{file} lists {n} seeds, so --id is from 1 to {n} and not {id}"),
+        }));
+    };
+    let ip = ip.unwrap_or_else(|| own.endpoint.ip());
+    let port = port.unwrap_or_else(|| own.endpoint.port());
+    let typed = Endpoint::new(ip, port);
+    if typed != own.endpoint {
+        return Err(CliError::Usage(wrong_address(file, seeds, own, typed)));
+    }
+    Ok(own)
 }
 
 fn wrong_address(file: &Path, seeds: &[SeedAddress], own: &SeedAddress, typed: Endpoint) -> String {
@@ -209,11 +228,12 @@ fn node_settings(
     args: &NodeArgs,
     (ip, port): (IpAddr, u16),
     seeds: Vec<SeedAddress>,
-) -> NodeSettings {
+) -> Result<NodeSettings, CliError> {
     let connections = &args.connections;
     let log =
         LogSettings { output: args.output.clone(), format: args.log_format, level: args.log_level };
-    NodeSettings {
+    let cluster_keys = args.cluster_key.as_deref().map(cluster_key::read).transpose()?;
+    Ok(NodeSettings {
         ip,
         port,
         config: args.config.clone(),
@@ -229,7 +249,8 @@ fn node_settings(
             links_max: connections.connections_max,
             dials_max: connections.dials_max,
         },
-    }
+        cluster_keys: cluster_keys.map(Arc::new),
+    })
 }
 
 const fn session_config(args: &ConnectionArgs) -> session::Config {

@@ -128,8 +128,8 @@ fn translate<A: Machine, B: Machine>(
 ) -> Option<Input<B>> {
     Some(match input {
         Input::Start => Input::Start,
-        Input::Accepted { link, from } => Input::Accepted { link, from },
-        Input::Dialed { ticket, link } => Input::Dialed { ticket, link },
+        Input::Accepted { link, from, binding } => Input::Accepted { link, from, binding },
+        Input::Dialed { ticket, link, binding } => Input::Dialed { ticket, link, binding },
         Input::DialFailed { ticket, reason } => Input::DialFailed { ticket, reason },
         Input::Received { link, msg } => Input::Received { link, msg },
         Input::Garbled { link, reason } => Input::Garbled { link, reason },

@@ -206,6 +206,8 @@ pub enum ErrorCode {
     NotAllowed,
     /// The handshake failed: wrong proof, wrong version, wrong key.
     Handshake,
+    /// The two ends do not hold the same cluster key; nothing was listened to.
+    ClusterKey,
     /// The endpoint is taken: it is alive under another key.
     EndpointTaken,
     /// The request's signature or fields contradict the link it came by.

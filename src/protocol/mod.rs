@@ -34,6 +34,11 @@ pub struct LinkId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+/// What is the same at both ends of one encrypted connection and nowhere else: signed by both, it
+/// shows that nobody is between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding(pub [u8; 32]);
+
 /// The four vocabularies of a service or node beside its messages.
 pub trait Kind {
     /// Names of deadlines. Setting a name again moves its deadline.
@@ -67,6 +72,8 @@ pub enum Input<M: Machine> {
         link: LinkId,
         /// Where it comes from.
         from: IpAddr,
+        /// The connection's own name, if it is encrypted.
+        binding: Option<Binding>,
     },
     /// An attempt to connect succeeded.
     Dialed {
@@ -74,6 +81,8 @@ pub enum Input<M: Machine> {
         ticket: Ticket,
         /// The new connection.
         link: LinkId,
+        /// The connection's own name, if it is encrypted.
+        binding: Option<Binding>,
     },
     /// An attempt to connect failed.
     DialFailed {
@@ -125,6 +134,10 @@ pub enum DialError {
     TimedOut,
     /// No route, or another failure of the network.
     Unreachable,
+    /// It was there, and hung up before the connection stood, as a dying process does.
+    HungUp,
+    /// It was there, and holds no cluster key or another one than this node.
+    Barred,
     /// This node has no room for another attempt (its own limit, nobody else's fault).
     Busy,
 }
@@ -136,6 +149,8 @@ impl DialError {
             Self::Refused => "connection refused",
             Self::TimedOut => "no answer in time",
             Self::Unreachable => "unreachable",
+            Self::HungUp => "connected, but hung up on",
+            Self::Barred => "it holds another cluster key, or none",
             Self::Busy => "too many attempts under way here",
         }
     }

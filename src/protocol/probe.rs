@@ -131,12 +131,19 @@ impl Prober {
         let Some(burst) = self.under_way.get(&to) else { return };
         match error {
             // Quick failures of a process that is ending or starting: none of them counts alone.
-            CallError::Dial(DialError::Refused) | CallError::Closed if burst.left > 0 => {
+            CallError::Dial(DialError::Refused | DialError::HungUp) | CallError::Closed
+                if burst.left > 0 =>
+            {
                 fx.set_timer(Timer(to), self.config.pause);
             }
             CallError::Dial(DialError::Refused) => self.finish(to, Outcome::Refused, fx),
             CallError::Dial(DialError::Busy) => self.finish(to, Outcome::Inconclusive, fx),
-            CallError::Dial(DialError::TimedOut | DialError::Unreachable)
+            CallError::Dial(
+                DialError::TimedOut
+                | DialError::Unreachable
+                | DialError::HungUp
+                | DialError::Barred,
+            )
             | CallError::Silent
             | CallError::Closed
             | CallError::Rejected(_)

@@ -174,6 +174,20 @@ impl DataDir {
     }
 }
 
+/// The identity of the node in `<root>/<role>-<port>`, which may be running; a new one is made
+/// where there is none.
+///
+/// # Errors
+///
+/// As [`DataDir::open`] and [`DataDir::identity`].
+pub fn identity_of(root: &Path, role: &str, port: u16) -> Result<KeyPair, FilesError> {
+    let path = root.join(format!("{role}-{port}")).join("identity.key");
+    match File::open(&path) {
+        Ok(file) => read_key(&path, &file),
+        Err(_) => DataDir::open(root, role, port)?.identity(),
+    }
+}
+
 /// Where the node whose data directory is `dir` takes local commands.
 pub fn control_path(dir: &Path) -> PathBuf {
     dir.join("control.sock")
@@ -252,6 +266,17 @@ mod tests {
         assert_eq!(again.identity().unwrap().public(), made.public());
         let other = DataDir::open(root.path(), "peer", 6002).unwrap();
         assert_ne!(other.identity().unwrap().public(), made.public());
+    }
+
+    #[test]
+    fn an_identity_can_be_asked_for_before_the_first_start_and_while_the_node_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let made = identity_of(root.path(), "seed", 5001).unwrap();
+        let running = DataDir::open(root.path(), "seed", 5001).unwrap();
+        assert_eq!(running.identity().unwrap().public(), made.public());
+        assert_eq!(mode(running.path()), 0o700);
+        assert_eq!(mode(&running.path().join("identity.key")), 0o600);
+        assert_eq!(identity_of(root.path(), "seed", 5001).unwrap().public(), made.public());
     }
 
     #[test]

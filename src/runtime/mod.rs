@@ -4,6 +4,7 @@
 //! the simulator, which drives the same machines with none of this.
 
 pub mod clock;
+pub mod cluster_key;
 pub mod control;
 pub mod driver;
 pub mod files;

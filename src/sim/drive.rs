@@ -111,8 +111,9 @@ impl<M: Machine> World<M> {
         };
         debug_assert!(self.network.is_alive(owner), "links and dials die with their process");
         let input = match delivery {
-            Delivery::Accepted { link, from } => Input::Accepted { link, from },
-            Delivery::Dialed { ticket, link } => Input::Dialed { ticket, link },
+            // Links are not encrypted here, and bear no name that could be signed.
+            Delivery::Accepted { link, from } => Input::Accepted { link, from, binding: None },
+            Delivery::Dialed { ticket, link } => Input::Dialed { ticket, link, binding: None },
             Delivery::DialFailed { ticket, reason } => Input::DialFailed { ticket, reason },
             Delivery::Received { link, msg } => Input::Received { link, msg },
             Delivery::Garbled { link, reason } => Input::Garbled { link, reason },
@@ -188,7 +189,7 @@ impl<M: Machine> World<M> {
         };
         let in_order = match input {
             Input::Accepted { link, .. } => process.links.insert(*link, false).is_none(),
-            Input::Dialed { ticket, link } => {
+            Input::Dialed { ticket, link, .. } => {
                 process.dials.remove(ticket) && process.links.insert(*link, false).is_none()
             }
             Input::DialFailed { ticket, .. } => process.dials.remove(ticket),

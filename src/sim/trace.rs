@@ -24,8 +24,8 @@ impl<M: Machine> World<M> {
 pub(super) fn input<M: Machine>(input: &Input<M>) -> String {
     match input {
         Input::Start => "<- start".to_owned(),
-        Input::Accepted { link, from } => format!("<- accepted {} from {from}", link.0),
-        Input::Dialed { ticket, link } => format!("<- dialed {} as {}", ticket.0, link.0),
+        Input::Accepted { link, from, .. } => format!("<- accepted {} from {from}", link.0),
+        Input::Dialed { ticket, link, .. } => format!("<- dialed {} as {}", ticket.0, link.0),
         Input::DialFailed { ticket, reason } => {
             format!("<- dial {} failed: {}", ticket.0, reason.as_str())
         }

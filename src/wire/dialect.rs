@@ -4,11 +4,15 @@
 //! that allows one. Pure: the caller owns the socket, the deadline and the bytes, which are part
 //! of the conversation and must be handed on to whoever carries it.
 
+use super::sealed;
+
 /// A language that a connection may speak on the one port of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dialect {
     /// Newline-delimited JSON: the messages of the fleet.
     Native,
+    /// The same lines in encrypted frames, for holders of the cluster key.
+    Sealed,
     /// The same messages, each after a 4-byte big-endian length.
     Framed,
     /// The binary protocol of the swarm.
@@ -24,6 +28,7 @@ impl Dialect {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
+            Self::Sealed => "sealed",
             Self::Framed => "framed",
             Self::Swarm => "swarm",
             Self::Http => "http",
@@ -46,6 +51,7 @@ pub const OPENING_BYTES_MAX: usize = 64;
 
 /// The fixed openings. No entry is a prefix of another.
 const OPENINGS: &[(&[u8], Dialect)] = &[
+    (sealed::OPENING, Dialect::Sealed),
     (b"\0", Dialect::Framed),
     (b"P2PFILESHARINGPROJ", Dialect::Swarm),
     (b"GET ", Dialect::Http),

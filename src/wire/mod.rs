@@ -5,3 +5,4 @@
 
 pub mod dialect;
 pub mod line;
+pub mod sealed;

@@ -155,8 +155,8 @@ fn shake(intent: Intent, caller: (Card, KeyPair), called: (Card, KeyPair)) -> Ve
     let link = LinkId(1);
     let mut fx = Effects::default();
     caller.call(to, intent, Duration::from_secs(1), &mut fx);
-    caller.on_dialed(Ticket(1), link, &mut fx);
-    called.on_accepted(link, to.ip(), &mut Effects::default());
+    caller.on_dialed(Ticket(1), link, None, &mut fx);
+    called.on_accepted(link, to.ip(), None, &mut Effects::default());
     let mut crossed = Vec::new();
     loop {
         for side in [&mut called, &mut caller] {
@@ -188,6 +188,7 @@ fn handshake() -> Vec<(&'static str, Message)> {
         (ErrorCode::Malformed, "missing field `nonce`"),
         (ErrorCode::NotAllowed, "REGISTER_REQ needs a handshake first: say HELLO"),
         (ErrorCode::Handshake, "version 2 is not spoken here, 1 is"),
+        (ErrorCode::ClusterKey, "this node holds no cluster key: start it with --cluster-key FILE"),
         (ErrorCode::EndpointTaken, "127.0.0.1:5001 is a seed's address"),
         (ErrorCode::Invalid, "no certificate: 1 valid votes of 2 needed (0 of unknown seeds)"),
         (ErrorCode::Busy, "more than 1000 requests a second from one address"),

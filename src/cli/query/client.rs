@@ -1,22 +1,38 @@
-//! A client of the native dialect for public questions: no handshake, one question at a time.
+//! A client of the native dialect for public questions: no handshake, one question at a time; in
+//! encrypted frames where there is a cluster key.
 
-use std::io::{self, BufReader, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 
 use crate::cli::span::Span;
 use crate::model::Endpoint;
 use crate::protocol::message::Message;
 use crate::wire::line::{LineReader, ReadError, encode};
+use crate::wire::sealed::{self, ClusterKeys, HandshakeError, Incoming, Sealer};
 
 /// Pages in one answer at most; more than any registry has.
 const PAGES_MAX: usize = 20_000;
 
+/// How much is read at a time.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
+
+/// How nodes are called.
+#[derive(Clone, Debug)]
+pub(super) struct Manner {
+    /// How long a node may take to connect, and to answer.
+    pub(super) timeout: Span,
+    /// The keys of the fleet, if it has any.
+    pub(super) cluster_keys: Option<Arc<ClusterKeys>>,
+}
+
 /// A connection to a node.
 pub(super) struct Client {
     to: Endpoint,
-    timeout: Span,
+    manner: Manner,
     stream: TcpStream,
-    reader: LineReader<BufReader<TcpStream>>,
+    sealer: Option<Sealer>,
+    reader: LineReader<Incoming<TcpStream>>,
 }
 
 /// One page of a long answer.
@@ -32,7 +48,8 @@ impl Client {
     ///
     /// # Errors
     /// Why not, for people.
-    pub(super) fn connect(to: Endpoint, timeout: Span) -> Result<Self, String> {
+    pub(super) fn connect(to: Endpoint, manner: &Manner) -> Result<Self, String> {
+        let timeout = manner.timeout;
         let open = || -> io::Result<(TcpStream, TcpStream)> {
             let stream = TcpStream::connect_timeout(&to.socket_addr(), timeout.0)?;
             stream.set_read_timeout(Some(timeout.0))?;
@@ -41,8 +58,18 @@ impl Client {
             let reading = stream.try_clone()?;
             Ok((stream, reading))
         };
-        let (stream, reading) = open().map_err(|error| io_text(&error, timeout))?;
-        Ok(Self { to, timeout, stream, reader: LineReader::new(BufReader::new(reading)) })
+        let (mut stream, reading) = open().map_err(|error| io_text(&error, timeout))?;
+        let sealed =
+            manner.cluster_keys.as_ref().map(|keys| sealed::call(&mut stream, keys.used()));
+        let sealed = sealed.transpose().map_err(|error| match error {
+            HandshakeError::Io(error) => io_text(&error, timeout),
+            HandshakeError::WrongKey | HandshakeError::Garbled | HandshakeError::Refused(_) => {
+                error.to_string()
+            }
+        })?;
+        let (sealer, opener) = sealed.map(|it| (it.sealer, it.opener)).unzip();
+        let reader = LineReader::new(Incoming::new(reading, READ_BUFFER_BYTES, opener));
+        Ok(Self { to, manner: manner.clone(), stream, sealer, reader })
     }
 
     /// Puts one question; `pick` takes the answer out of the message that comes.
@@ -54,8 +81,12 @@ impl Client {
         question: impl Into<Message>,
         pick: impl FnOnce(Message) -> Option<R>,
     ) -> Result<R, String> {
-        let line = encode(&question.into());
-        self.stream.write_all(&line).map_err(|error| io_text(&error, self.timeout))?;
+        let timeout = self.manner.timeout;
+        let mut line = encode(&question.into());
+        if let Some(sealer) = &mut self.sealer {
+            line = sealer.seal(&line);
+        }
+        self.stream.write_all(&line).map_err(|error| io_text(&error, timeout))?;
         match self.reader.read() {
             Ok(Some(Message::Error(error))) => Err(format!("it refused: {}", error.reason)),
             Ok(Some(answer)) => {
@@ -63,7 +94,7 @@ impl Client {
                 pick(answer).ok_or_else(|| format!("it answered with {name}; is it a seed?"))
             }
             Ok(None) => Err("it closed the connection without an answer".to_owned()),
-            Err(ReadError::Io(error)) => Err(io_text(&error, self.timeout)),
+            Err(ReadError::Io(error)) => Err(io_text(&error, timeout)),
             Err(
                 error @ (ReadError::TooLong | ReadError::Truncated | ReadError::Malformed { .. }),
             ) => Err(format!("its answer cannot be understood: {error}")),
@@ -84,7 +115,7 @@ impl Client {
         for _ in 0..PAGES_MAX {
             let fetched = match page(self, after) {
                 Err(_) if after.is_some() => {
-                    *self = Self::connect(self.to, self.timeout)?;
+                    *self = Self::connect(self.to, &self.manner.clone())?;
                     page(self, after)?
                 }
                 fetched => fetched?,
@@ -108,6 +139,8 @@ fn io_text(error: &io::Error, timeout: Span) -> String {
         format!("no answer within {timeout}")
     } else if kind == ErrorKind::ConnectionRefused {
         "nobody listens there".to_owned()
+    } else if kind == ErrorKind::UnexpectedEof {
+        "it closed the connection without an answer".to_owned()
     } else {
         error.to_string()
     }
@@ -115,6 +148,7 @@ fn io_text(error: &io::Error, timeout: Span) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufReader;
     use std::net::TcpListener;
     use std::time::Duration;
 
@@ -144,8 +178,12 @@ mod tests {
         endpoint
     }
 
+    fn manner() -> Manner {
+        Manner { timeout: Span(Duration::from_secs(20)), cluster_keys: None }
+    }
+
     fn ask(endpoint: Endpoint) -> Result<PeerListResp, String> {
-        let mut client = Client::connect(endpoint, Span(Duration::from_secs(20)))?;
+        let mut client = Client::connect(endpoint, &manner())?;
         client.ask(PeerListReq::default(), |answer| {
             if let Message::PeerListResp(list) = answer { Some(list) } else { None }
         })
@@ -174,7 +212,7 @@ mod tests {
     fn pages_are_fetched_to_the_end_even_over_several_connections() {
         let endpoint = seed(vec![None, None]);
         let at = |port| Endpoint::new([127, 0, 0, 1].into(), port);
-        let mut client = Client::connect(endpoint, Span(Duration::from_secs(20))).unwrap();
+        let mut client = Client::connect(endpoint, &manner()).unwrap();
         let mut calls = 0;
         let all = client.fetch_all(|_, after| {
             calls += 1;
@@ -188,7 +226,7 @@ mod tests {
             }
         });
         assert_eq!(all, Ok(vec![1, 2, 3]));
-        let mut stuck = Client::connect(endpoint, Span(Duration::from_secs(20))).unwrap();
+        let mut stuck = Client::connect(endpoint, &manner()).unwrap();
         let same = |_: &mut Client, _| Ok(Page { items: vec![1], next: Some(at(2)) });
         assert!(stuck.fetch_all(same).unwrap_err().contains("same page"));
     }

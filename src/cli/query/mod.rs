@@ -21,17 +21,19 @@ pub use topology::{fetch_topology, topology};
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use self::client::Client;
+use self::client::{Client, Manner};
 use super::CliError;
 use super::args::AskArgs;
 use super::config;
 use super::log::escape;
 use super::span::Span;
 use crate::model::{Endpoint, SeedId};
+use crate::runtime::cluster_key;
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,10 +109,12 @@ fn ask_first<R>(
     args: &AskArgs,
     mut question: impl FnMut(&mut Client) -> Result<R, String>,
 ) -> Result<(Endpoint, R), CliError> {
+    let cluster_keys = args.cluster_key.as_deref().map(cluster_key::read).transpose()?;
+    let manner = Manner { timeout: args.timeout, cluster_keys: cluster_keys.map(Arc::new) };
     let mut tried = Vec::new();
     for (who, endpoint) in candidates(args)? {
         let answer =
-            Client::connect(endpoint, args.timeout).and_then(|mut client| question(&mut client));
+            Client::connect(endpoint, &manner).and_then(|mut client| question(&mut client));
         match answer {
             Ok(answer) => return Ok((endpoint, answer)),
             Err(why) => tried.push((who, why)),
@@ -119,14 +123,14 @@ fn ask_first<R>(
     Err(QueryError::NoAnswer { tried }.into())
 }
 
-/// Puts a question to one node.
+/// Puts a question to one node of a fleet without a cluster key.
 fn ask_one<R>(
     endpoint: Endpoint,
     timeout: Duration,
     question: impl FnOnce(&mut Client) -> Result<R, String>,
 ) -> Result<R, QueryError> {
-    let answer =
-        Client::connect(endpoint, Span(timeout)).and_then(|mut client| question(&mut client));
+    let manner = Manner { timeout: Span(timeout), cluster_keys: None };
+    let answer = Client::connect(endpoint, &manner).and_then(|mut client| question(&mut client));
     answer.map_err(|why| QueryError::NoAnswer { tried: vec![(endpoint.to_string(), why)] })
 }
 
@@ -183,6 +187,7 @@ mod tests {
         AskArgs {
             at: at.map(str::to_owned),
             config: config.into(),
+            cluster_key: None,
             timeout: Span(Duration::from_secs(1)),
         }
     }

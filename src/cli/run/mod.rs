@@ -147,7 +147,11 @@ fn live<R: Role>(
     let signals =
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
     let (events_in, events) = bounded(report::EVENTS_MAX);
-    let options = Options { limits: settings.limits.clone(), ..Options::new(events_in) };
+    let options = Options {
+        limits: settings.limits.clone(),
+        cluster_keys: settings.cluster_keys.clone(),
+        ..Options::new(events_in)
+    };
     let driver = Driver::start(machine, listener, journal, options)
         .map_err(system("start the node's threads"))?;
     let reporting = Reporting::start(role, Arc::clone(&driver), events)

@@ -388,11 +388,11 @@ impl Machine for SeedNode {
     fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Fx) {
         match input {
             Input::Start => self.on_start(now, fx),
-            Input::Accepted { link, from } => {
-                self.with_session(now, fx, |it, part| it.on_accepted(link, from, part));
+            Input::Accepted { link, from, binding } => {
+                self.with_session(now, fx, |it, part| it.on_accepted(link, from, binding, part));
             }
-            Input::Dialed { ticket, link } => {
-                self.with_session(now, fx, |it, part| it.on_dialed(ticket, link, part));
+            Input::Dialed { ticket, link, binding } => {
+                self.with_session(now, fx, |it, part| it.on_dialed(ticket, link, binding, part));
             }
             Input::DialFailed { ticket, reason } => {
                 self.with_session(now, fx, |it, part| it.on_dial_failed(ticket, reason, part));

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::VERSION;
 use crate::model::{Endpoint, Incarnation, Nonce, PublicKey, SeedId, Signature, SigningBytes};
+use crate::protocol::Binding;
 use crate::protocol::membership::certificate::{Admission, Subject};
 
 /// What a node says of itself when it shakes hands.
@@ -48,21 +49,27 @@ impl Card {
 
     /// The statement by which the card's owner answers `nonce`, put by the holder of
     /// `challenger`. The caller and the called sign different domains, so that an answer cannot
-    /// be reflected.
+    /// be reflected; both sign the encrypted connection, if it is one, so that an answer cannot be
+    /// carried to another.
     pub(super) fn proof_bytes(
         &self,
         domain: &str,
         nonce: &Nonce,
         challenger: &PublicKey,
+        binding: Option<Binding>,
     ) -> SigningBytes {
-        SigningBytes::new(domain)
+        let statement = SigningBytes::new(domain)
             .number(u64::from(VERSION))
             .number(self.seed.map_or(0, |seed| u64::from(seed.0)))
             .endpoint(self.endpoint)
             .incarnation(self.incarnation)
             .key(&self.key)
             .nonce(nonce)
-            .key(challenger)
+            .key(challenger);
+        match binding {
+            None => statement,
+            Some(binding) => statement.bytes(&binding.0),
+        }
     }
 }
 
@@ -124,4 +131,85 @@ pub struct HelloProof {
 pub struct Bye {
     /// Why, for people.
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rand::SeedableRng as _;
+
+    use super::super::{CallError, Config, Event, Session};
+    use super::*;
+    use crate::model::{KeyPair, Rng};
+    use crate::protocol::message::Message;
+    use crate::protocol::{Effect, Effects, LinkId, Ticket};
+
+    fn session(number: u8) -> Session {
+        let keys = KeyPair::from_secret([number; 32]);
+        let card = Card {
+            seed: None,
+            endpoint: Endpoint::new([127, 0, 0, 1].into(), u16::from(number)),
+            incarnation: Incarnation(1),
+            key: keys.public(),
+            degree: 0,
+            neighbors: Vec::new(),
+            certificate: None,
+            seed_keys: Vec::new(),
+        };
+        Session::new(Config::default(), keys, card, Rng::seed_from_u64(number.into()))
+    }
+
+    fn sent(fx: &mut Effects<Session>) -> (Option<Message>, Vec<Event>) {
+        let (mut msg, mut events) = (None, Vec::new());
+        for effect in fx.drain() {
+            match effect {
+                Effect::Send { msg: it, .. } => msg = Some(it),
+                Effect::Emit(event) => events.push(event),
+                Effect::Dial { .. }
+                | Effect::Hangup { .. }
+                | Effect::PingHost { .. }
+                | Effect::SetTimer { .. }
+                | Effect::StopTimer(_)
+                | Effect::Persist(_) => {}
+            }
+        }
+        (msg, events)
+    }
+
+    /// Two sessions over connections that are bound as given: what the caller and what the called
+    /// one reports in the end.
+    fn shake(near: Option<Binding>, far: Option<Binding>) -> (Vec<Event>, Vec<Event>) {
+        let (mut caller, mut called) = (session(1), session(2));
+        let (to, link) = (called.card().endpoint, LinkId(1));
+        let mut fx = Effects::default();
+        caller.call(to, Intent::Link, Duration::from_secs(1), &mut fx);
+        called.on_accepted(link, to.ip(), far, &mut Effects::default());
+        caller.on_dialed(Ticket(1), link, near, &mut fx);
+        called.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
+        caller.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
+        let (proof, near) = sent(&mut fx);
+        let Some(proof) = proof else { return (near, Vec::new()) };
+        called.on_received(link, proof, &mut fx);
+        (near, sent(&mut fx).1)
+    }
+
+    #[test]
+    fn both_ends_of_one_connection_believe_each_other() {
+        for binding in [None, Some(Binding([7; 32]))] {
+            let (near, far) = shake(binding, binding);
+            assert!(matches!(near[..], [Event::Opened { dialed: true, .. }]), "{near:?}");
+            assert!(matches!(far[..], [Event::Opened { dialed: false, .. }]), "{far:?}");
+        }
+    }
+
+    #[test]
+    fn a_proof_does_not_hold_on_another_connection() {
+        let (one, other) = (Some(Binding([7; 32])), Some(Binding([8; 32])));
+        for (near, far) in [(one, other), (one, None), (None, one)] {
+            let (near, far) = shake(near, far);
+            let failed = matches!(near[..], [Event::Failed { error: CallError::BadProof, .. }]);
+            assert!(failed && far.is_empty(), "{near:?} {far:?}");
+        }
+    }
 }

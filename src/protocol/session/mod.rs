@@ -1,8 +1,10 @@
 //! Who is at the other end of a link: the handshake, and what each standing may send.
 //!
 //! HELLO, HELLO_ACK, HELLO_PROOF: each side signs the other's challenge, so a name and a key
-//! cannot be claimed, replayed or relayed. The same handshake, cut short after the ACK, is the
-//! *probe* by which liveness and dial-back ask "does this key answer there, and in which life".
+//! cannot be claimed, replayed or relayed. On an encrypted connection each signs that connection,
+//! too, so that no other holder of the cluster key can stand in the middle. The same handshake, cut
+//! short after the ACK, is the *probe* by which liveness and dial-back ask "does this key answer
+//! there, and in which life".
 //!
 //! Invariants:
 //! - A message reaches the node only if its link's standing allows it ([`Message::needs`]).
@@ -13,6 +15,7 @@
 mod config;
 mod event;
 mod handshake;
+mod link;
 
 pub use config::Config;
 pub use event::{CallError, Cause, Event};
@@ -23,11 +26,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use handshake::{CALLED, CALLER};
+use link::{Call, Link, Stage};
 
 use crate::model::{Endpoint, KeyPair, Nonce, Rng};
 use crate::protocol::liveness::Ping;
 use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
-use crate::protocol::{DialError, Effects, Kind, LinkId, Never, Ticket};
+use crate::protocol::{Binding, DialError, Effects, Kind, LinkId, Never, Ticket};
 
 /// The version of the native dialect; both ends must name the same.
 pub const VERSION: u16 = 1;
@@ -57,38 +61,6 @@ pub enum Timer {
     Handshake(LinkId),
     /// Look which links have gone quiet.
     KeepAlive,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// Called by somebody who said nothing yet.
-    Fresh,
-    /// Called by somebody who was sent a challenge.
-    Challenged { card: Box<Card>, nonce: Nonce, intent: Intent },
-    /// Called by somebody who only wanted to know whether this node is there.
-    Probed,
-    /// Calling somebody.
-    Calling { to: Endpoint, intent: Intent, nonce: Nonce },
-    /// Proved, and given a standing (a stranger's until [`Session::admit`]).
-    Open { card: Box<Card>, standing: Standing, intent: Intent },
-}
-
-#[derive(Debug)]
-struct Link {
-    from: IpAddr,
-    stage: Stage,
-    offenses: u32,
-    /// Rounds of the keep-alive since something came.
-    quiet_rounds: u32,
-    /// The other end said why it will hang up.
-    bye: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Call {
-    to: Endpoint,
-    intent: Intent,
-    timeout: Duration,
 }
 
 /// The handshakes and link standings of one node.
@@ -221,7 +193,13 @@ impl Session {
     }
 
     /// Somebody connected.
-    pub fn on_accepted(&mut self, link: LinkId, from: IpAddr, fx: &mut Fx) {
+    pub fn on_accepted(
+        &mut self,
+        link: LinkId,
+        from: IpAddr,
+        binding: Option<Binding>,
+        fx: &mut Fx,
+    ) {
         let mut unproven = self.links.iter().filter(|(_, link)| match link.stage {
             Stage::Fresh | Stage::Challenged { .. } | Stage::Probed => true,
             Stage::Open { standing, .. } => standing < Standing::Member,
@@ -234,23 +212,25 @@ impl Session {
             fx.emit(Event::Refused { from, cause: Cause::TooManyUnproven, detail });
             self.hangup(oldest, "too many unproven connections", fx);
         }
-        self.links.insert(
-            link,
-            Link { from, stage: Stage::Fresh, offenses: 0, quiet_rounds: 0, bye: None },
-        );
+        self.links.insert(link, Link::new(from, Stage::Fresh, binding));
         fx.set_timer(Timer::Handshake(link), self.config.handshake_timeout);
     }
 
     /// A call was connected: say HELLO.
-    pub fn on_dialed(&mut self, ticket: Ticket, link: LinkId, fx: &mut Fx) {
+    pub fn on_dialed(
+        &mut self,
+        ticket: Ticket,
+        link: LinkId,
+        binding: Option<Binding>,
+        fx: &mut Fx,
+    ) {
         let Some(Call { to, intent, timeout }) = self.calls.remove(&ticket) else {
             fx.hangup(link);
             return;
         };
         let nonce = Nonce::random(&mut self.rng);
         let stage = Stage::Calling { to, intent, nonce };
-        self.links
-            .insert(link, Link { from: to.ip(), stage, offenses: 0, quiet_rounds: 0, bye: None });
+        self.links.insert(link, Link::new(to.ip(), stage, binding));
         let card = match intent {
             Intent::Link | Intent::Errand => self.card.clone(),
             // A probe needs a name and a key for the answer to be bound to, and nothing more.
@@ -408,7 +388,7 @@ impl Session {
     }
 
     fn on_hello(&mut self, link: LinkId, hello: Hello, fx: &mut Fx) {
-        let Some(Link { stage: Stage::Fresh, .. }) = self.links.get(&link) else {
+        let Some(Link { stage: Stage::Fresh, binding, .. }) = self.links.get(&link) else {
             return self.reject(link, "HELLO must be a caller's first message, once", fx);
         };
         if hello.version != VERSION {
@@ -422,8 +402,8 @@ impl Session {
         if hello.card.key == self.card.key {
             return self.reject(link, "this is my own key: you called yourself", fx);
         }
-        let proof_bytes = self.card.proof_bytes(CALLED, &hello.nonce, &hello.card.key);
-        let proof = self.keys.sign(&proof_bytes);
+        let answer = self.card.proof_bytes(CALLED, &hello.nonce, &hello.card.key, *binding);
+        let proof = self.keys.sign(&answer);
         let nonce = Nonce::random(&mut self.rng);
         let (stage, card) = match hello.intent {
             intent @ (Intent::Link | Intent::Errand) => {
@@ -439,12 +419,13 @@ impl Session {
     }
 
     fn on_hello_ack(&mut self, link: LinkId, ack: HelloAck, fx: &mut Fx) {
-        let Some(Link { stage: Stage::Calling { to, intent, nonce }, .. }) = self.links.get(&link)
+        let Some(Link { stage: Stage::Calling { to, intent, nonce }, binding, .. }) =
+            self.links.get(&link)
         else {
             return self.reject(link, "HELLO_ACK answers a HELLO, which was not sent", fx);
         };
-        let (to, intent, nonce) = (*to, *intent, *nonce);
-        let statement = ack.card.proof_bytes(CALLED, &nonce, &self.card.key);
+        let (to, intent, nonce, binding) = (*to, *intent, *nonce, *binding);
+        let statement = ack.card.proof_bytes(CALLED, &nonce, &self.card.key, binding);
         let proved = ack.version == VERSION
             && ack.card.neighbors.len() <= NEIGHBORS_MAX
             && ack.card.key.verifies(&statement, &ack.proof);
@@ -469,7 +450,7 @@ impl Session {
                 fx.emit(Event::Failed { to, intent, error: CallError::Rejected(reason) });
             }
             Intent::Link | Intent::Errand => {
-                let answer = self.card.proof_bytes(CALLER, &ack.nonce, &ack.card.key);
+                let answer = self.card.proof_bytes(CALLER, &ack.nonce, &ack.card.key, binding);
                 fx.send(link, HelloProof { proof: self.keys.sign(&answer) });
                 self.open_link(link, Box::new(ack.card), (true, intent), fx);
             }
@@ -477,12 +458,12 @@ impl Session {
     }
 
     fn on_hello_proof(&mut self, link: LinkId, HelloProof { proof }: HelloProof, fx: &mut Fx) {
-        let Some(Link { stage: Stage::Challenged { card, nonce, intent }, .. }) =
+        let Some(Link { stage: Stage::Challenged { card, nonce, intent }, binding, .. }) =
             self.links.get(&link)
         else {
             return self.reject(link, "HELLO_PROOF answers a HELLO_ACK, which was not sent", fx);
         };
-        let statement = card.proof_bytes(CALLER, nonce, &self.card.key);
+        let statement = card.proof_bytes(CALLER, nonce, &self.card.key, *binding);
         if !card.key.verifies(&statement, &proof) {
             return self.reject(link, "the proof does not match the key in HELLO", fx);
         }

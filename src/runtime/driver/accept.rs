@@ -1,8 +1,8 @@
 //! The acceptor, and what happens to a connection until its dialect is known.
 //!
 //! Invariants:
-//! - The machine never hears of a connection that has not opened in the native dialect: silent
-//!   ones cost a thread for a bounded time, and there is a bound to their number.
+//! - The machine never hears of a connection that has not opened in the native dialect and passed
+//!   the gate: silent ones cost a thread for a bounded time, and there is a bound to their number.
 //! - No failure of one connection, and no lack of descriptors or threads, ends the acceptor.
 
 use std::io::{self, ErrorKind, Read};
@@ -12,12 +12,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
+use super::gate::Passage;
+use super::link::Ends;
 use super::lobby::close;
 use super::options::Connection;
 use super::{Drivable, Driver};
 use crate::model::Time;
 use crate::protocol::{Input, Never};
 use crate::wire::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+use crate::wire::sealed::Sealed;
 
 /// The pause after a failure that would at once repeat itself, for want of descriptors or memory.
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -33,6 +36,20 @@ enum Opening {
     Left,
     /// The deadline passed, or the connection failed.
     Silent,
+}
+
+/// What becomes of a connection.
+enum Course {
+    /// A link, in frames or in plain lines.
+    Link(Connection, Option<Sealed>),
+    /// A guest of another dialect.
+    Guest(Dialect, Connection),
+    /// The other end closed first.
+    Left,
+    /// The deadline passed, or the connection failed.
+    Silent,
+    /// It was refused at the gate, and counted there.
+    Refused,
 }
 
 impl<M: Drivable> Driver<M> {
@@ -97,25 +114,46 @@ impl<M: Drivable> Driver<M> {
 
     /// Finds out what a connection speaks and serves it to its end.
     fn greet(self: &Arc<Self>, number: u64, stream: Arc<TcpStream>, from: SocketAddr) {
-        let opening = self.hear_opening(&stream);
+        let course = self.set_course(stream, from);
         let is_ours = self.lobby.has_spoken(number);
-        match opening {
+        match course {
             // It was closed to make room, and counted then.
-            Opening::Heard(..) | Opening::Left | Opening::Silent if !is_ours => {}
-            Opening::Heard(Dialect::Native, bytes) => {
-                self.serve_native(number, stream, bytes, from);
-            }
-            Opening::Heard(dialect, bytes) => {
-                self.serve_other(dialect, Connection::new(stream, bytes, from));
-            }
-            Opening::Left => self.counters.left_silent.add(1),
-            Opening::Silent => self.counters.refused_silent.add(1),
+            _ if !is_ours => {}
+            Course::Link(connection, sealed) => self.serve_native(number, connection, sealed),
+            Course::Guest(dialect, connection) => self.serve_other(dialect, connection),
+            Course::Left => self.counters.left_silent.add(1),
+            Course::Silent => self.counters.refused_silent.add(1),
+            Course::Refused => {}
         }
         self.lobby.leave(number);
     }
 
-    fn hear_opening(&self, mut stream: &TcpStream) -> Opening {
+    /// Hears the opening and leads it through the gate. Until then a connection counts as silent,
+    /// so that half a handshake holds no more than no word at all.
+    fn set_course(self: &Arc<Self>, stream: Arc<TcpStream>, from: SocketAddr) -> Course {
         let deadline = self.clock.now().mono.after(self.limits.handshake_timeout);
+        let (dialect, bytes) = match self.hear_opening(&stream, deadline) {
+            Opening::Heard(dialect, bytes) => (dialect, bytes),
+            Opening::Left => return Course::Left,
+            Opening::Silent => return Course::Silent,
+        };
+        let connection = Connection::new(stream, bytes, from);
+        let passage = match dialect {
+            Dialect::Native => self.pass_plain(connection, deadline),
+            Dialect::Sealed => self.pass_sealed(connection, deadline),
+            Dialect::Framed | Dialect::Swarm | Dialect::Http | Dialect::Unknown => {
+                return Course::Guest(dialect, connection);
+            }
+        };
+        match passage {
+            Passage::Open(connection, sealed) => Course::Link(connection, sealed),
+            Passage::Refused => Course::Refused,
+            Passage::Left => Course::Left,
+            Passage::Silent => Course::Silent,
+        }
+    }
+
+    fn hear_opening(&self, mut stream: &TcpStream, deadline: Time) -> Opening {
         let mut bytes = vec![0; OPENING_BYTES_MAX];
         let mut heard = 0;
         loop {
@@ -136,21 +174,20 @@ impl<M: Drivable> Driver<M> {
         }
     }
 
-    fn serve_native(
-        self: &Arc<Self>,
-        number: u64,
-        stream: Arc<TcpStream>,
-        opening: Vec<u8>,
-        from: SocketAddr,
-    ) {
+    fn serve_native(self: &Arc<Self>, number: u64, connection: Connection, sealed: Option<Sealed>) {
+        let from = connection.from();
         // Without it, small messages would wait for the acknowledgment of earlier ones.
-        let _ = stream.set_nodelay(true);
-        let hello = |link| Input::Accepted { link, from: from.ip() };
-        match self.open_link(Arc::clone(&stream), hello) {
+        let _ = connection.stream().set_nodelay(true);
+        let is_other_key = sealed.as_ref().is_some_and(|it| it.is_other_key);
+        let ends = Ends::new(connection, sealed, None);
+        let binding = ends.binding();
+        let hello = |link| Input::Accepted { link, from: from.ip(), binding };
+        match self.open_link(ends, hello) {
             Ok(opened) => {
                 self.lobby.leave(number);
                 self.counters.links_accepted.add(1);
-                self.read_link(&opened, Connection::new(stream, opening, from));
+                self.counters.links_second_key.add(is_other_key.into());
+                self.read_link(opened);
             }
             Err(err) => {
                 log::debug!("no link for a connection from {from}: {err}");

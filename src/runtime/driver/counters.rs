@@ -42,12 +42,16 @@ macro_rules! counters {
 counters! {
     /// Accepted connections that spoke the native dialect and became links.
     links_accepted,
+    /// Accepted links whose caller used this node's second cluster key.
+    links_second_key,
     /// Dialed connections that became links.
     links_dialed,
     /// Links that ended.
     links_closed,
     /// Attempts to connect that failed.
     dials_failed,
+    /// Of these, those where the two ends do not hold the same cluster key.
+    dials_barred,
     /// Well-formed messages received.
     lines_in,
     /// Messages written.
@@ -70,6 +74,14 @@ counters! {
     refused_crowded,
     /// Connections closed because no dialect is served for their first bytes.
     refused_dialect,
+    /// Connections refused because they came without the cluster key.
+    refused_keyless,
+    /// Connections refused because they came with another cluster key.
+    refused_wrong_key,
+    /// Connections refused because they came with a cluster key, and this node has none.
+    refused_key,
+    /// Connections and links closed because an encrypted frame was not what its sender made.
+    refused_frame,
     /// Connections closed because this node had no room: its limit of links, or no thread.
     refused_full,
     /// Connections whose other end closed before it said anything, as port probes do.

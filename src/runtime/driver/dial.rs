@@ -1,4 +1,5 @@
-//! Connecting to others: a thread for each attempt, which then reads the link it made.
+//! Connecting to others: a thread for each attempt, which then reads the link it made. Where there
+//! is a cluster key, a connection stands only when both ends have shown it.
 //!
 //! Invariant: each attempt is answered exactly once, and its seat is free before the machine hears
 //! the answer.
@@ -11,10 +12,12 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::counters::Seat;
+use super::link::Ends;
 use super::options::Connection;
 use super::{Drivable, Driver};
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Time};
 use crate::protocol::{DialError, Input, Ticket};
+use crate::wire::sealed::HandshakeError;
 
 /// An attempt that has what it needs.
 struct Attempt {
@@ -53,17 +56,17 @@ impl<M: Drivable> Driver<M> {
 
     fn dial(self: &Arc<Self>, attempt: Attempt) {
         let Attempt { ticket, to, timeout, dialing, connected } = attempt;
-        let stream = self.connect(to, timeout);
+        let ends = self.connect(to, timeout);
         drop(dialing);
-        let outcome = stream.and_then(|stream| {
-            let hello = |link| Input::Dialed { ticket, link };
-            Ok((self.open_link(Arc::clone(&stream), hello)?, stream))
+        let outcome = ends.and_then(|ends| {
+            let binding = ends.binding();
+            let hello = |link| Input::Dialed { ticket, link, binding };
+            Ok(self.open_link(ends, hello)?)
         });
         match outcome {
-            Ok((opened, stream)) => {
+            Ok(opened) => {
                 self.counters.links_dialed.add(1);
-                let connection = Connection::new(stream, Vec::new(), to.socket_addr());
-                self.read_link(&opened, connection);
+                self.read_link(opened);
             }
             Err(err) => {
                 log::debug!("cannot connect to {to}: {err}");
@@ -74,28 +77,45 @@ impl<M: Drivable> Driver<M> {
         drop(connected);
     }
 
-    /// Connects, in such a way that stopping the node ends the attempt.
-    fn connect(&self, to: Endpoint, timeout: Duration) -> io::Result<Arc<TcpStream>> {
+    /// Connects and shows the cluster key, in such a way that stopping the node ends the attempt.
+    fn connect(&self, to: Endpoint, timeout: Duration) -> Result<Ends, HandshakeError> {
+        let deadline = self.clock.now().mono.after(timeout);
         let addr = to.socket_addr();
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         let stream = Arc::new(TcpStream::from(socket));
         let Some(number) = self.lobby.admit_dial(&stream) else {
-            return Err(io::Error::other("this node is stopping"));
+            return Err(io::Error::other("this node is stopping").into());
         };
-        let outcome = SockRef::from(&*stream).connect_timeout(&addr.into(), timeout);
+        let outcome = self.connect_by(to, stream, (timeout, deadline));
         self.lobby.leave(number);
-        outcome?;
+        outcome
+    }
+
+    fn connect_by(
+        &self,
+        to: Endpoint,
+        stream: Arc<TcpStream>,
+        (timeout, deadline): (Duration, Time),
+    ) -> Result<Ends, HandshakeError> {
+        SockRef::from(&*stream).connect_timeout(&to.socket_addr().into(), timeout)?;
         // Where nobody listens on a port that the system also hands out to callers, it may hand
         // out that very port: the socket is then connected with itself.
         if stream.local_addr()? == stream.peer_addr()? {
-            return Err(ErrorKind::ConnectionRefused.into());
+            return Err(io::Error::from(ErrorKind::ConnectionRefused).into());
         }
         let _ = stream.set_nodelay(true);
-        Ok(stream)
+        let mut connection = Connection::new(stream, Vec::new(), to.socket_addr());
+        let sealed = self.pass_called(&mut connection, deadline)?;
+        Ok(Ends::new(connection, sealed, Some(to)))
     }
 }
 
-fn reason(err: &io::Error) -> DialError {
+fn reason(err: &HandshakeError) -> DialError {
+    let err = match err {
+        HandshakeError::Io(err) => err,
+        HandshakeError::WrongKey | HandshakeError::Refused(_) => return DialError::Barred,
+        HandshakeError::Garbled => return DialError::Unreachable,
+    };
     let kind = err.kind();
     if kind == ErrorKind::ConnectionRefused {
         DialError::Refused
@@ -103,6 +123,11 @@ fn reason(err: &io::Error) -> DialError {
         DialError::TimedOut
     } else if is_own_shortage(err) {
         DialError::Busy
+    } else if matches!(
+        kind,
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    ) {
+        DialError::HungUp
     } else {
         DialError::Unreachable
     }

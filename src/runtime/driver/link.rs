@@ -9,7 +9,7 @@
 //!   resets the connection, and the last words would be lost.)
 
 use std::borrow::Cow;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,10 +21,11 @@ use super::counters::Counters;
 use super::lobby::close;
 use super::options::Connection;
 use super::{Drivable, Driver};
-use crate::model::Time;
-use crate::protocol::message::{ErrorCode, ErrorReply};
-use crate::protocol::{Input, LinkId, Never};
+use crate::model::{Endpoint, Time};
+use crate::protocol::message::{ErrorCode, ErrorReply, Message};
+use crate::protocol::{Binding, Input, LinkId, Never};
 use crate::wire::line::{LineReader, ReadError};
+use crate::wire::sealed::{Incoming, Opener, Sealed, Sealer};
 
 /// One encoded message, shared by all links it goes to. One pointer wide: a queue reserves its
 /// memory in advance.
@@ -46,7 +47,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
 /// How long the other end may take to read our last words and close.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// What is read and thrown away meanwhile, at most.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -96,10 +97,41 @@ impl Link {
     }
 }
 
+/// A connection that has passed the gate, and how it is spoken on.
+pub(super) struct Ends {
+    connection: Connection,
+    /// Both, where lines go in frames.
+    sealer: Option<Sealer>,
+    opener: Option<Opener>,
+    binding: Option<Binding>,
+    /// Whom this node called, if it did.
+    called: Option<Endpoint>,
+}
+
+impl Ends {
+    pub(super) fn new(
+        connection: Connection,
+        sealed: Option<Sealed>,
+        called: Option<Endpoint>,
+    ) -> Self {
+        let binding = sealed.as_ref().map(|it| it.binding);
+        let (sealer, opener) = sealed.map(|it| (it.sealer, it.opener)).unzip();
+        Self { connection, sealer, opener, binding, called }
+    }
+
+    /// The connection's own name, if it is encrypted.
+    pub(super) const fn binding(&self) -> Option<Binding> {
+        self.binding
+    }
+}
+
 /// The reading end of a link, held by the thread that will read it.
 pub(super) struct Opened {
     id: LinkId,
     link: Arc<Link>,
+    connection: Connection,
+    opener: Option<Opener>,
+    called: Option<Endpoint>,
     /// Dropped when the reader has ended.
     _reading: Sender<Never>,
 }
@@ -113,9 +145,11 @@ impl<M: Drivable> Driver<M> {
     /// and the machine has not heard of it.
     pub(super) fn open_link(
         self: &Arc<Self>,
-        stream: Arc<TcpStream>,
+        ends: Ends,
         hello: impl FnOnce(LinkId) -> Input<M>,
     ) -> io::Result<Opened> {
+        let Ends { connection, sealer, opener, called, .. } = ends;
+        let stream = connection.share_stream();
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(self.limits.write_timeout))?;
         let port = stream.peer_addr()?.port();
@@ -124,7 +158,7 @@ impl<M: Drivable> Driver<M> {
         let (reading, reader_done) = bounded(0);
         let (driver, writing) = (Arc::clone(self), Arc::clone(&link));
         self.crew.spawn(format!("write:{port}"), move || {
-            driver.write_link(&writing, &queue, &reader_done);
+            driver.write_link(&writing, sealer, &queue, &reader_done);
         })?;
         let state = self.lock();
         if !state.is_running() {
@@ -135,23 +169,23 @@ impl<M: Drivable> Driver<M> {
             state.step(now, hello(id));
             id
         });
-        Ok(Opened { id, link, _reading: reading })
+        Ok(Opened { id, link, connection, opener, called, _reading: reading })
     }
 
     /// Reads a link to its end, on the calling thread.
-    pub(super) fn read_link(self: &Arc<Self>, opened: &Opened, connection: Connection) {
-        let id = opened.id;
+    pub(super) fn read_link(self: &Arc<Self>, opened: Opened) {
+        let Opened { id, link, connection, opener, called, _reading } = opened;
         let input = Counting { connection, counters: &self.counters };
-        let mut reader = LineReader::new(BufReader::with_capacity(READ_BUFFER_BYTES, input));
-        let end = self.read_lines(id, &mut reader);
-        let _ = opened.link.end.set(end);
+        let mut reader = LineReader::new(Incoming::new(input, READ_BUFFER_BYTES, opener));
+        let end = self.read_lines(id, called, &mut reader);
+        let _ = link.end.set(end);
         if !self.lock().is_open(id) {
             // Our last words may be on their way: see the invariant on closing.
             let rest = reader.into_inner().into_inner().connection;
             let _ = io::copy(&mut rest.take(DISCARD_BYTES_MAX), &mut io::sink());
         }
         self.counters.links_closed.add(1);
-        let reason = opened.link.end.get().cloned().unwrap_or_default();
+        let reason = link.end.get().cloned().unwrap_or_default();
         self.with(self.lock(), |state, now| {
             state.remove_link(id);
             state.step(now, Input::Closed { link: id, reason });
@@ -162,12 +196,18 @@ impl<M: Drivable> Driver<M> {
     fn read_lines<R: Read>(
         self: &Arc<Self>,
         id: LinkId,
-        reader: &mut LineReader<BufReader<R>>,
+        called: Option<Endpoint>,
+        reader: &mut LineReader<Incoming<R>>,
     ) -> String {
         loop {
             let input = match reader.read() {
                 Ok(Some(msg)) => {
                     self.counters.lines_in.add(1);
+                    if let (Some(called), Message::Error(error)) = (called, &msg)
+                        && error.code == ErrorCode::ClusterKey
+                    {
+                        self.was_barred(called, error);
+                    }
                     Input::Received { link: id, msg }
                 }
                 Ok(None) => return "closed by the other end".into(),
@@ -208,6 +248,15 @@ impl<M: Drivable> Driver<M> {
         match err {
             ReadError::TooLong => self.counters.refused_too_long.add(1),
             ReadError::Truncated => self.counters.refused_truncated.add(1),
+            // These two are errors of frames only: sockets do not make them.
+            ReadError::Io(err) if err.kind() == ErrorKind::InvalidData => {
+                self.counters.refused_frame.add(1);
+                return;
+            }
+            ReadError::Io(err) if err.kind() == ErrorKind::UnexpectedEof => {
+                self.counters.refused_truncated.add(1);
+                return;
+            }
             ReadError::Io(_) | ReadError::Malformed { .. } => return,
         }
         let reason = err.to_string();
@@ -221,8 +270,14 @@ impl<M: Drivable> Driver<M> {
     }
 
     /// Writes a link's queue until it is closed, then lets go of the connection.
-    fn write_link(&self, link: &Link, queue: &Receiver<Frame>, reader_done: &Receiver<Never>) {
-        match self.write_frames(link, queue) {
+    fn write_link(
+        &self,
+        link: &Link,
+        sealer: Option<Sealer>,
+        queue: &Receiver<Frame>,
+        reader_done: &Receiver<Never>,
+    ) {
+        match self.write_frames(link, sealer, queue) {
             Ok(()) => {
                 let _ = link.stream.shutdown(Shutdown::Write);
                 // Nothing is ever sent here: it ends when the reader does, or in time.
@@ -233,7 +288,12 @@ impl<M: Drivable> Driver<M> {
         link.cut();
     }
 
-    fn write_frames(&self, link: &Link, queue: &Receiver<Frame>) -> io::Result<()> {
+    fn write_frames(
+        &self,
+        link: &Link,
+        mut sealer: Option<Sealer>,
+        queue: &Receiver<Frame>,
+    ) -> io::Result<()> {
         let mut drained_by = None;
         while let Ok(first) = queue.recv() {
             let mut batch = Cow::Borrowed(first.as_slice());
@@ -247,8 +307,12 @@ impl<M: Drivable> Driver<M> {
             let limit = self.clock.now().mono.after(self.limits.write_timeout);
             let deadline =
                 if link.end.get().is_some() { *drained_by.get_or_insert(limit) } else { limit };
+            let plain = batch.len();
+            if let Some(sealer) = &mut sealer {
+                batch = Cow::Owned(sealer.seal(&batch));
+            }
             self.write_by(&link.stream, &batch, deadline)?;
-            link.queued.fetch_sub(batch.len(), Ordering::Relaxed);
+            link.queued.fetch_sub(plain, Ordering::Relaxed);
             self.counters.lines_out.add(lines);
             self.counters.bytes_out.add(batch.len() as u64);
         }
@@ -260,13 +324,13 @@ impl<M: Drivable> Driver<M> {
         let mut left = bytes;
         while !left.is_empty() {
             match stream.write(left) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(len) => left = &left[len..],
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
                 Err(err) => return Err(err),
             }
             if !left.is_empty() && self.clock.now().mono >= deadline {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Err(ErrorKind::TimedOut.into());
             }
         }
         Ok(())

@@ -13,6 +13,7 @@ mod accept;
 pub mod counters;
 mod dial;
 mod disk;
+mod gate;
 mod link;
 mod lobby;
 pub mod options;
@@ -32,6 +33,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::counters::{Counters, Gauge};
+use self::gate::Gate;
 use self::lobby::Lobby;
 use self::options::{Dialects, Limits, Options};
 use self::state::{Armed, Chore, Phase, State};
@@ -78,6 +80,7 @@ pub struct Driver<M: Drivable> {
     counters: Arc<Counters>,
     limits: Limits,
     dialects: Dialects,
+    gate: Gate,
     crew: Crew,
     lobby: Lobby,
     connections: Gauge,
@@ -122,6 +125,7 @@ impl<M: Drivable> Driver<M> {
             counters,
             limits: options.limits,
             dialects: options.dialects,
+            gate: Gate::new(options.cluster_keys),
             crew: Crew::default(),
             lobby: Lobby::default(),
             connections: Gauge::default(),

@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 
 use crate::model::Now;
 use crate::wire::dialect::Dialect;
+use crate::wire::sealed::ClusterKeys;
 
 /// The bounds of one node. Every one protects the process from the other ends of its sockets.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct Options<E> {
     pub events: Sender<(Now, E)>,
     /// The bounds.
     pub limits: Limits,
+    /// The cluster keys: with them, every link is encrypted, and nobody without one is heard.
+    pub cluster_keys: Option<Arc<ClusterKeys>>,
     /// Who serves accepted connections that do not speak the native dialect.
     pub dialects: Dialects,
 }
@@ -53,13 +56,13 @@ pub struct Options<E> {
 impl<E> Options<E> {
     /// Default limits, and no dialect but the native one.
     pub fn new(events: Sender<(Now, E)>) -> Self {
-        Self { events, limits: Limits::default(), dialects: Dialects::new() }
+        Self { events, limits: Limits::default(), cluster_keys: None, dialects: Dialects::new() }
     }
 }
 
 /// The server of each dialect; connections of a dialect without one are closed and counted.
 ///
-/// [`Dialect::Native`] needs none: its connections become links.
+/// [`Dialect::Native`] and [`Dialect::Sealed`] need none: their connections become links.
 pub type Dialects = BTreeMap<Dialect, Arc<dyn Serve>>;
 
 /// Serves connections of one dialect.
@@ -81,6 +84,11 @@ pub struct Connection {
 impl Connection {
     pub(super) fn new(stream: Arc<TcpStream>, opening: Vec<u8>, from: SocketAddr) -> Self {
         Self { stream, opening: Cursor::new(opening), from }
+    }
+
+    /// The socket, for a thread that writes to it.
+    pub(super) fn share_stream(&self) -> Arc<TcpStream> {
+        Arc::clone(&self.stream)
     }
 
     /// Where it comes from.

@@ -277,7 +277,10 @@ impl Applicant {
             | ErrorCode::Banned
             | ErrorCode::Invalid
             | ErrorCode::NotAllowed => self.fail(&error.reason, fx),
-            ErrorCode::Malformed | ErrorCode::Handshake | ErrorCode::WrongRole => {}
+            ErrorCode::Malformed
+            | ErrorCode::Handshake
+            | ErrorCode::ClusterKey
+            | ErrorCode::WrongRole => {}
         }
     }
 

@@ -16,6 +16,8 @@ use crate::wire::line::{LINE_BYTES_MAX, encode};
 
 use super::options::{Connection, Serve};
 
+mod keyed;
+
 /// Nothing takes this long unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -60,7 +62,7 @@ impl Machine for Toy {
         let event = match input {
             Input::Start => Event::Started,
             Input::Accepted { link, .. } => Event::Accepted(link),
-            Input::Dialed { ticket, link } => Event::Dialed(ticket, link),
+            Input::Dialed { ticket, link, .. } => Event::Dialed(ticket, link),
             Input::DialFailed { ticket, reason } => Event::DialFailed(ticket, reason),
             Input::Received { link, msg } => {
                 let text = text_of(&msg);
