@@ -50,6 +50,11 @@ impl Net {
         Ok(net)
     }
 
+    /// The processes that hold the namespaces.
+    pub fn holders(&self) -> Vec<u32> {
+        self.hosts.iter().chain([&self.switch]).map(|it| it.holder.id()).collect()
+    }
+
     /// The address of a host.
     pub fn address(host: usize) -> IpAddr {
         let number = u8::try_from(host + 1).expect("few hosts");

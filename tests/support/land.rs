@@ -45,6 +45,7 @@ pub struct Land {
 impl Land {
     /// One host for each entry: whether a seed belongs on it, and how many peers. Nothing is
     /// started. `None`, with a word about it, where namespaces are not permitted.
+    #[allow(clippy::print_stdout, reason = "a test that shows nothing must say so")]
     pub fn lay_out(hosts: &[(bool, u16)], peer_args: &str) -> Option<Self> {
         if let Some(obstacle) = obstacle() {
             println!("skipped: network namespaces cannot be made here: {obstacle}");
@@ -86,6 +87,11 @@ impl Land {
         self.seeds.clone()
     }
 
+    /// The directory that holds everything of this fleet.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// All peers that there are places for.
     pub fn peers(&self) -> Vec<Endpoint> {
         self.peers.clone()
@@ -119,7 +125,8 @@ impl Land {
         self.running.keys().copied().filter(|it| it.ip() == Net::address(host)).collect()
     }
 
-    fn host_of(node: Endpoint) -> usize {
+    /// The host that a node belongs on.
+    pub fn host_of(node: Endpoint) -> usize {
         let host = (0..=u8::MAX).position(|it| Net::address(usize::from(it)) == node.ip());
         host.expect("it is on one of the hosts")
     }
@@ -278,6 +285,16 @@ impl Land {
         lines.pop().ok_or_else(|| "no answer".to_owned())
     }
 
+    /// The neighbors that a peer says it has.
+    ///
+    /// # Errors
+    /// What the command complained.
+    pub fn neighbors(&self, peer: Endpoint) -> Result<BTreeSet<Endpoint>, String> {
+        let status = self.status(peer)?;
+        let neighbors = status["neighbors"].as_object().expect("an object");
+        Ok(neighbors.keys().map(|it| it.parse().expect("an endpoint")).collect())
+    }
+
     /// Waits until each of these seeds lists exactly `members` as living, in the same lives.
     #[track_caller]
     pub fn await_members(&mut self, seeds: &[Endpoint], members: &[Endpoint]) {
@@ -309,10 +326,7 @@ impl Land {
             }
             let mut told = BTreeMap::new();
             for member in members {
-                let status = land.status(*member)?;
-                let neighbors = status["neighbors"].as_object().expect("an object");
-                let neighbors = neighbors.keys().map(|it| it.parse().expect("an endpoint"));
-                told.insert(*member, neighbors.collect());
+                told.insert(*member, land.neighbors(*member)?);
             }
             is_whole(&told, members)
         });
