@@ -387,6 +387,7 @@ impl Land {
             let life = (*member, status["incarnation"].as_u64().expect("a number"));
             assert!(!removed.contains(&life), "{member} goes on in a removed life");
         }
+        assert_eq!(self.fallen(), None, "everybody runs");
     }
 
     /// The life in which a seed lists a member.
@@ -398,6 +399,14 @@ impl Land {
         *life
     }
 
+    /// A node whose process has ended by itself, with its exit code.
+    pub fn fallen(&mut self) -> Option<(Endpoint, Option<i32>)> {
+        self.running.iter_mut().find_map(|(node, child)| {
+            let status = child.try_wait().ok().flatten()?;
+            Some((*node, status.code()))
+        })
+    }
+
     /// What happened last, for whoever has to find out why a test failed.
     pub fn told(&mut self) -> String {
         let lines = self.lines(0);
@@ -405,10 +414,7 @@ impl Land {
         let lines: Vec<_> = lines.map(Happening::line).collect();
         let skipped = lines.len().saturating_sub(200);
         let errors = fs::read_to_string(self.dir.path().join("stderr.txt")).unwrap_or_default();
-        let fallen = self.running.iter_mut().find_map(|(node, child)| {
-            let status = child.try_wait().ok().flatten()?;
-            Some((*node, status.code()))
-        });
+        let fallen = self.fallen();
         format!("{}\nfallen: {fallen:?}\n{errors}", lines[skipped..].join("\n"))
     }
 }
