@@ -177,8 +177,8 @@ fn halves_of_a_fleet_that_were_cut_apart_come_together_again() {
     assert!(removed.iter().all(|it| beyond.contains(it)), "{removed:?}");
     println!(
         "half cut off: the minority's seed said so after {}; the majority removed {} of 4, the \
-         first after {}; each half gossiped on among itself (seen after {} ms), and none of {} links \
-         within the minority was lost",
+         first after {}; each half gossiped on among itself (seen after {} ms), and of \
+         {} links in the minority none was lost",
         after(&warned, cut),
         removed.len(),
         after(&gone, cut),
@@ -243,7 +243,7 @@ fn seeds_that_are_cut_from_each_other_decide_nothing() {
     let (healing, healed) = (land.mark(), land.now_ms());
     for host in 0..3 {
         let others: Vec<_> = (0..3).filter(|it| *it != host).collect();
-        land.net.find(host, &others);
+        land.net.deliver(host, &others);
     }
     let admitted = land.wait_line(healing, "the applicant", |it| of(it, applicant, "admitted"));
     let removed =
@@ -362,10 +362,10 @@ fn one_way_loss_ends_in_one_opinion_and_costs_nobody_else() {
 
     let (healing, healed) = (land.mark(), land.now_ms());
     for host in hearers {
-        land.net.find(host, &[3]);
+        land.net.deliver(host, &[3]);
     }
     for (from, to) in losses {
-        land.net.find(from, to);
+        land.net.deliver(from, to);
     }
     for (peer, life) in before.iter().filter(|(it, _)| [deaf, mute].contains(it)) {
         let back = rebirth(&mut land, healing, *peer, *life);

@@ -130,9 +130,9 @@ impl Net {
         self.hosts[from].ip(&script).expect("a neighbor can be written down");
     }
 
-    /// Ends such a loss.
+    /// Ends such losses.
     #[track_caller]
-    pub fn find(&self, from: usize, to: &[usize]) {
+    pub fn deliver(&self, from: usize, to: &[usize]) {
         let line = |to: &usize| format!("neigh del {} dev eth0\n", Self::address(*to));
         let script: String = to.iter().map(line).collect();
         self.hosts[from].ip(&script).expect("it was written down");
