@@ -10,6 +10,8 @@
 )]
 
 pub mod client;
+pub mod hosts;
+pub mod land;
 pub mod member;
 pub mod process;
 
