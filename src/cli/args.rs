@@ -24,6 +24,8 @@ Examples:
   seed --id 1 --port 5001        seed 1 of config.txt, whose first line is 127.0.0.1:5001
   seed --id 2                    seed 2, at the address that config.txt has for it
   seed --id 1 --log-format json  one JSON object a line, for programs
+  seed status --port 5001        what the seed on this port is doing
+  seed keygen --id 1             the line that pins its key in config.txt
   seed keygen --id 1             make seed 1's identity, print the line that pins it in config.txt
   seed keygen --cluster-key FILE make a secret that lets only its holders into the fleet
 
@@ -38,6 +40,7 @@ Examples:
   peer status --port 6001             what a node of this machine is doing
   peer explain 127.0.0.1:6003         why a peer is in or out: who accused, who voted, when
   peer leave --port 6001              say goodbye and stop; Ctrl-C does the same
+  peer evict 127.0.0.1:6003 --ban     put a member out for good, by a quorum of seeds' operators
 
 Every peer and every seed reads the same config.txt.";
 
@@ -138,6 +141,10 @@ pub enum PeerCommand {
 pub enum SeedCommand {
     /// Make a seed's identity, or the cluster key of a fleet, before anything runs
     Keygen(KeygenArgs),
+    /// Show what a seed of this machine is doing
+    Status(StatusArgs),
+    /// List the members, as a seed sees them
+    Members(MembersArgs),
 }
 
 /// What all nodes have in common.

@@ -34,6 +34,8 @@ pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
     match &args.command {
         None => run::seed(&SeedSettings::from_args(args)?),
         Some(SeedCommand::Keygen(args)) => keygen::run(args),
+        Some(SeedCommand::Status(args)) => query::status(args, &["seed"]),
+        Some(SeedCommand::Members(args)) => query::members(args),
     }
 }
 
@@ -48,7 +50,7 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
         Some(PeerCommand::Members(args)) => query::members(args),
         Some(PeerCommand::Topology(args)) => query::topology(args),
         Some(PeerCommand::Explain(args)) => query::explain(args),
-        Some(PeerCommand::Status(args)) => query::status(args),
+        Some(PeerCommand::Status(args)) => query::status(args, &["peer", "seed"]),
         Some(PeerCommand::Leave(args)) => query::leave(args),
         Some(PeerCommand::Evict(args)) => query::evict(args),
         Some(PeerCommand::Unban(args)) => query::unban(args),

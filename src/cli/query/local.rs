@@ -25,14 +25,14 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often to look whether it has stopped.
 const STOP_LOOK: Duration = Duration::from_millis(20);
 
-/// Shows what a node of this machine is doing.
+/// Shows what a node of this machine is doing that has one of `roles`.
 ///
 /// # Errors
 /// When no node answers, or it is not clear which is meant.
-pub fn status(args: &StatusArgs) -> Result<(), CliError> {
+pub fn status(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
     let answer = match args.port {
-        Some(port) => ask_at(&args.data, port, "status")?.1,
-        None => ask_only(&args.data)?,
+        Some(port) => ask_at(&args.data, roles, port, "status")?.1,
+        None => ask_only(&args.data, roles)?,
     };
     if args.json {
         print(&(Value::Object(answer).to_string() + "\n"))
@@ -46,7 +46,7 @@ pub fn status(args: &StatusArgs) -> Result<(), CliError> {
 /// # Errors
 /// When no peer answers, or it does not stop.
 pub fn leave(args: &LeaveArgs) -> Result<(), CliError> {
-    let (dir, _) = ask_at(&args.data, args.port, "leave")?;
+    let (dir, _) = ask_at(&args.data, &["peer", "seed"], args.port, "leave")?;
     let socket = control_path(&dir);
     let (late, look) = (after(STOP_TIMEOUT), tick(STOP_LOOK));
     // The node removes its socket when all is done and its port is free.
@@ -68,9 +68,14 @@ pub(super) fn local(text: String) -> CliError {
 }
 
 /// Asks the node on `port`, whichever it is, and returns its directory and its answer.
-fn ask_at(data: &Path, port: u16, ask: &str) -> Result<(PathBuf, Map<String, Value>), CliError> {
+fn ask_at(
+    data: &Path,
+    roles: &[&str],
+    port: u16,
+    ask: &str,
+) -> Result<(PathBuf, Map<String, Value>), CliError> {
     let mut reasons = Vec::new();
-    for role in ["peer", "seed"] {
+    for role in roles {
         let dir = data.join(format!("{role}-{port}"));
         if !dir.exists() {
             continue;
@@ -84,7 +89,8 @@ fn ask_at(data: &Path, port: u16, ask: &str) -> Result<(PathBuf, Map<String, Val
     Err(local(match reasons.first() {
         Some(reason) => escape(reason),
         None => format!(
-            "no node with port {port} has its data in {data}; name the right --port and --data"
+            "no {} with port {port} has its data in {data}; name the right --port and --data",
+            roles.join(" or ")
         ),
     }))
 }
@@ -117,7 +123,7 @@ pub(super) fn request_in(dir: &Path, request: &Value) -> Result<Map<String, Valu
 }
 
 /// Asks the one node that runs with its data in `data`.
-fn ask_only(data: &Path) -> Result<Map<String, Value>, CliError> {
+fn ask_only(data: &Path, roles: &[&str]) -> Result<Map<String, Value>, CliError> {
     let entries = std::fs::read_dir(data).map_err(|error| {
         let data = data.display();
         local(format!("no node has its data in {data} ({error}); name the right --data"))
@@ -125,7 +131,10 @@ fn ask_only(data: &Path) -> Result<Map<String, Value>, CliError> {
     let mut found: Vec<PathBuf> = entries
         .filter_map(Result::ok)
         .map(|entry| entry.path())
-        .filter(|dir| control_path(dir).exists())
+        .filter(|dir| {
+            let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            roles.iter().any(|role| name.starts_with(role)) && control_path(dir).exists()
+        })
         .collect();
     found.sort();
     let mut answers: Vec<_> =
@@ -265,11 +274,11 @@ mod tests {
     #[test]
     fn nobody_here_is_told_with_the_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let text = ask_only(dir.path()).unwrap_err().to_string();
+        let text = ask_only(dir.path(), &["seed"]).unwrap_err().to_string();
         assert!(text.contains("no running node") && text.contains("--data"), "{text}");
-        let text = ask_at(dir.path(), 6001, "status").unwrap_err().to_string();
+        let text = ask_at(dir.path(), &["seed"], 6001, "status").unwrap_err().to_string();
         assert!(text.contains("6001"), "{text}");
-        let text = ask_only(&dir.path().join("none")).unwrap_err().to_string();
+        let text = ask_only(&dir.path().join("none"), &["seed"]).unwrap_err().to_string();
         assert!(text.contains("no node has its data"), "{text}");
     }
 }
