@@ -154,6 +154,10 @@ pub(super) struct Host<M: Machine> {
     pub(super) process: Option<Process<M>>,
     /// The test said that it stays dead.
     pub(super) buried: bool,
+    /// The steps taken so far, in the sense of `World::crash_after`.
+    pub(super) moves: u64,
+    /// After how many more its process crashes; 0 for never.
+    pub(super) fuse: u64,
     /// What is added to the handling of each input.
     pub(super) slow: Duration,
     /// How far the wall clock is off, in milliseconds.

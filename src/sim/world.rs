@@ -120,6 +120,8 @@ impl<M: Machine> World<M> {
             boots: 0,
             process: None,
             buried: false,
+            moves: 0,
+            fuse: 0,
             slow: Duration::ZERO,
             skew_ms,
         });
@@ -192,6 +194,11 @@ impl<M: Machine> World<M> {
     /// How many inputs have been handled.
     pub const fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// How many steps a host has taken, in the sense of [`World::crash_after`].
+    pub fn moves(&self, endpoint: Endpoint) -> u64 {
+        self.host(endpoint).moves
     }
 
     /// The machine of a host while its process lives, paused or not.
