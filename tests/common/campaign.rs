@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_millis(4_500);
 /// When each host was unwell, as the test itself arranged it.
 #[derive(Default)]
 pub(crate) struct Truth {
-    unwell: BTreeMap<Endpoint, Vec<(Time, Option<Time>)>>,
+    pub unwell: BTreeMap<Endpoint, Vec<(Time, Option<Time>)>>,
     /// Seeds whose votes are lies anyway.
     pub liars: BTreeSet<SeedId>,
     /// The error of each seed's wall clock, in milliseconds.

@@ -4,6 +4,7 @@
 
 pub(crate) mod campaign;
 pub(crate) mod checkers;
+pub(crate) mod liars;
 
 use std::time::Duration;
 
