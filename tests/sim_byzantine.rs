@@ -17,12 +17,12 @@ use common::liars::{Lie, corrupt, finding, ghost, report, wall};
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
 use folkmoot::model::{Endpoint, PublicKey, Rng, SeedId, WallTime};
 use folkmoot::node::{Command, Event, Node, PeerConfig, PeerNode, Record, peer_kind, seed_kind};
-use folkmoot::protocol::membership::authority;
 use folkmoot::protocol::membership::certificate::{Finding, Subject};
 use folkmoot::protocol::membership::seedbook::{SeedAddress, SeedBook};
+use folkmoot::protocol::membership::{applicant, authority};
 use folkmoot::protocol::message::Message;
 use folkmoot::protocol::quorum::QuorumRule;
-use folkmoot::sim::{Boot, Outgoing, Trouble};
+use folkmoot::sim::{Boot, Outgoing, Trouble, for_each_seed};
 use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -120,6 +120,24 @@ fn lying_seeds_below_a_third_take_nobody_out_and_keep_nobody_in() {
 fn one_lying_seed_of_three_takes_nobody_out_under_the_majority_rule() {
     campaign("one lying seed, majority rule", 13, |seed| {
         among_liars(seed, seed, (&plan(3, 8, QuorumRule::Majority), 1))
+    });
+}
+
+#[test]
+fn seeds_that_refuse_everybody_do_not_even_delay_them() {
+    for_each_seed(5, |seed| {
+        let plan = plan(7, 5, QuorumRule::Byzantine);
+        let mut fleet = Fleet::new(seed, &plan);
+        corrupt(&mut fleet, &[SeedId(2), SeedId(5)], &BTreeSet::from([Lie::Refuse]));
+        for host in fleet.seeds.clone().into_iter().chain(fleet.peers.clone()) {
+            fleet.world.boot(host);
+        }
+        fleet.settle(secs(10));
+        let refused = fleet.world.events().iter().find(|(_, _, event)| {
+            let Event::Peer(peer_kind::Event::Applicant(event)) = event else { return false };
+            matches!(event, applicant::Event::Refused { .. })
+        });
+        assert!(refused.is_none(), "an attempt failed: {refused:?}");
     });
 }
 
@@ -372,7 +390,7 @@ fn settled(seed: u64, peers: u16) -> Fleet {
 
 #[test]
 fn neighbors_that_accuse_falsely_take_nobody_out_however_many_they_are() {
-    campaign("falsely accusing peers", 24, |seed| {
+    campaign("falsely accusing peers", 16, |seed| {
         let mut run = Run::default();
         let mut fleet = settled(seed, 10);
         let victim = *fleet.peers.iter().choose(&mut dice(seed)).expect("there are peers");
@@ -386,7 +404,7 @@ fn neighbors_that_accuse_falsely_take_nobody_out_however_many_they_are() {
         };
         let subject = subject_of(&fleet, victim);
         accuse(&mut fleet, subject, &gang);
-        fleet.world.run_for(secs(90));
+        fleet.world.run_for(secs(40));
         let (seeds, peers) = (fleet.seeds.clone(), fleet.peers.clone());
         run.settle(&mut fleet, (&seeds, &peers), secs(20));
         assert_eq!(subject_of(&fleet, victim), subject, "in the same life");
@@ -397,7 +415,7 @@ fn neighbors_that_accuse_falsely_take_nobody_out_however_many_they_are() {
 
 #[test]
 fn neighbors_below_a_majority_that_shield_the_dead_keep_nobody_in() {
-    campaign("falsely shielding peers", 24, |seed| {
+    campaign("falsely shielding peers", 16, |seed| {
         let (mut run, mut truth) = (Run::default(), Truth::default());
         let mut fleet = settled(seed, 10);
         let mut rng = dice(seed);

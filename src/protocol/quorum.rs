@@ -147,6 +147,8 @@ mod tests {
             let (quorum, faulty) = (QuorumRule::Byzantine.needed(seeds), (seeds - 1) / 3);
             assert!(2 * quorum > seeds + faulty, "{seeds} seeds");
             assert!(quorum <= seeds - faulty || seeds < 4, "{seeds} seeds: must be reachable");
+            assert_eq!(QuorumRule::Byzantine.liars(seeds), faulty);
+            assert_eq!(QuorumRule::Majority.liars(seeds), 0, "nobody is expected to lie");
         }
     }
 

@@ -162,6 +162,9 @@ impl Run {
                 })
             })
         };
+        if is_settled(fleet) {
+            return;
+        }
         while !is_settled(fleet) {
             if fleet.world.now() >= end {
                 return self.miss(fleet, (seeds, members));
