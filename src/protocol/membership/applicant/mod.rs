@@ -231,14 +231,17 @@ impl Applicant {
         }
     }
 
-    /// The proof of this peer's own admission came.
+    /// The proof of this peer's own admission came. It holds as well after a seed has refused the
+    /// request: that seed was too early, or it lied.
     pub fn on_commit(&mut self, admission: Admission, fx: &mut Fx) {
-        if admission.subject() != self.subject() || !matches!(self.state, State::Asking { .. }) {
+        let is_out = matches!(self.state, State::Asking { .. } | State::Pausing);
+        if admission.subject() != self.subject() || !is_out {
             return;
         }
         match self.book.verify(&admission.proposal(), &admission.votes) {
             Ok(()) => {
                 fx.stop_timer(Timer::Decision);
+                fx.stop_timer(Timer::Retry);
                 self.attempts = 0;
                 self.failed.clear();
                 self.state = State::Member(Box::new(admission.clone()));
