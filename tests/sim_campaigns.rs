@@ -183,7 +183,7 @@ fn flapping(seed: u64, fleet: &Fleet) -> Script {
     while at < end {
         let peer = *fleet.peers.iter().choose(&mut rng).expect("there are peers");
         let own = neighbors(fleet, peer);
-        let count = if seed % 2 == 0 { 1 } else { own.len() };
+        let count = if seed % 2 == 1 { own.len() } else { 1 };
         let mut others: Vec<_> = own.into_iter().sample(&mut rng, count);
         if rng.random_bool(0.2) {
             // Always the same seed: with two seeds cut off from it a peer would be out of reach.

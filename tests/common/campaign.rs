@@ -95,11 +95,12 @@ impl Run {
                     incarnation,
                     ..
                 })) => _ = lives.insert(*host, *incarnation),
-                Event::Seed(seed_kind::Event::Authority(authority::Event::Removed(removal))) => {
-                    if seen.insert((removal.endpoint, removal.incarnation)) {
-                        let is_present = lives.get(&removal.endpoint) == Some(&removal.incarnation);
-                        self.judge_removal(removal, (*at, is_present), (fleet, truth));
-                    }
+                Event::Seed(seed_kind::Event::Authority(authority::Event::Removed(removal)))
+                    if seen.insert((removal.endpoint, removal.incarnation)) =>
+                {
+                    let present = lives.get(&removal.endpoint);
+                    let is_present = present == Some(&removal.incarnation);
+                    self.judge_removal(removal, (*at, is_present), (fleet, truth));
                 }
                 _ => {}
             }
