@@ -431,3 +431,26 @@ fn neighbors_below_a_majority_that_shield_the_dead_keep_nobody_in() {
         close(run, &fleet, &truth)
     });
 }
+
+#[test]
+fn a_majority_that_shields_the_dead_keeps_it_in_no_longer_than_it_lies() {
+    campaign("shielding majority", 8, |seed| {
+        let (mut run, mut truth) = (Run::default(), Truth::default());
+        let mut fleet = settled(seed, 10);
+        let victim = *fleet.peers.iter().choose(&mut dice(seed)).expect("there are peers");
+        let gang = neighbors(&fleet, victim);
+        let subject = subject_of(&fleet, victim);
+        shield(&mut fleet, subject, &gang);
+        fleet.kill(&mut truth, victim, seed % 2 == 0);
+        fleet.world.run_for(secs(60));
+        // What M6 costs: without a majority of its neighbors nobody is removed.
+        assert!(fleet.all_seeds_list(&fleet.peers), "its neighbors say that it answers");
+        for liar in gang {
+            fleet.world.set_tamper(liar, Box::new(|_, outgoing| vec![outgoing.msg.clone()]));
+        }
+        let rest: Vec<_> = fleet.peers.iter().copied().filter(|it| *it != victim).collect();
+        let seeds = fleet.seeds.clone();
+        run.settle(&mut fleet, (&seeds, &rest), secs(60));
+        close(run, &fleet, &truth)
+    });
+}

@@ -109,7 +109,9 @@ fn overload(seed: u64, fleet: &Fleet) -> Script {
 fn overloaded_nodes_remove_nobody_who_runs_and_come_back_by_themselves() {
     campaign("overload", 32, |seed| {
         let (mut run, mut truth) = (Run::default(), Truth::default());
-        let mut fleet = settled(seed, &plan(3, 12));
+        let timers_first = seed / 4 % 2 == 1;
+        let options = Options { timers_first, ..Options::default() };
+        let mut fleet = settled(seed, &Plan { options, ..plan(3, 12) });
         overload(seed, &fleet).play(&mut fleet, &mut truth);
         fleet.calm_down(&mut truth);
         let (seeds, peers) = (fleet.seeds.clone(), fleet.peers.clone());

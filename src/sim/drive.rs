@@ -142,10 +142,11 @@ impl<M: Machine> World<M> {
         let now = self.now();
         loop {
             let host = &mut self.hosts[id.index()];
+            let handling = (host.slow, self.options.timers_first);
             let Some(process) = host.process.as_mut() else {
                 return;
             };
-            let Some((came, input)) = process.take_ready(now, host.slow) else {
+            let Some((came, input)) = process.take_ready(now, handling) else {
                 break;
             };
             self.tally.add(Trouble::HandledLate, usize::from(came < now));

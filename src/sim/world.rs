@@ -32,6 +32,9 @@ pub struct Options {
     pub epoch: WallTime,
     /// How long a sender tries to get through on a silent path before its link is closed.
     pub patience: Duration,
+    /// Whether a process that is late handles the timers that are due before what came earlier,
+    /// as a driver may whose timers have their own thread.
+    pub timers_first: bool,
     /// How many messages may be under way in one direction of a link; with more it is closed.
     pub queue_max: usize,
 }
@@ -43,6 +46,7 @@ impl Default for Options {
             steps_max: 20_000_000,
             epoch: WallTime(1_772_010_000_000),
             patience: Duration::from_secs(120),
+            timers_first: false,
             queue_max: 10_000,
         }
     }

@@ -121,6 +121,19 @@ fn a_paused_process_is_dialed_and_spoken_to_and_answers_for_all_of_it_later() {
 }
 
 #[test]
+fn a_late_process_may_find_its_timers_due_before_it_reads_what_came_earlier() {
+    let mut world = linked_world(Options { timers_first: true, ..Options::default() });
+    world.command(at(2), Order::TickAfter(2 * SECOND));
+    world.pause(at(2));
+    world.command(at(1), Order::Say("one"));
+    world.run_for(3 * SECOND);
+    world.resume(at(2));
+    let late = told(&world, 2);
+    assert!(matches!(late[0], Told::Ticked(_)), "{late:?}");
+    assert_eq!(late[1..], [heard("one")]);
+}
+
+#[test]
 fn a_sync_that_ends_during_a_pause_lets_nothing_out_before_its_end() {
     let mut world = linked_world(Options::default());
     world.command(at(1), Order::Note(7));
