@@ -208,7 +208,9 @@ impl Gang {
     /// An honest message, bent.
     fn bend(&self, rng: &mut Rng, me: SeedId, outgoing: &Outgoing<'_>) -> Vec<Message> {
         let to_seed = is_seed(outgoing.to);
-        let is_first_half = outgoing.to.is_some_and(|to| to.ip().to_string().len() % 2 == 0);
+        let is_first_half = outgoing
+            .to
+            .is_some_and(|to| to.to_string().bytes().map(u32::from).sum::<u32>() % 2 == 0);
         match outgoing.msg {
             Message::RegisterVote(_)
             | Message::RegisterCommit(_)
@@ -233,8 +235,14 @@ impl Gang {
                 self.equivocate(me, vote, is_first_half)
             }
             Message::SeedDeadVote(vote) if self.tells(Lie::Equivocate) => {
-                let yes = !(is_first_half && vote.yes);
-                vec![self.dead_vote(me, &subject_of(vote), yes, (vote.at, vec![])).into()]
+                let mut said = self.dead_vote(me, &subject_of(vote), true, (vote.at, vec![]));
+                if is_first_half {
+                    // The signature of a yes to something else.
+                    let kind = ProposalKind::Admit;
+                    let other = Proposal { kind, subject: subject_of(vote) };
+                    said.signature = Some(self.sign(&other, me, vote.at).signature);
+                }
+                vec![said.into()]
             }
             Message::SeedDeadVote(vote) if self.tells(Lie::ShieldTheDead) => {
                 vec![self.dead_vote(me, &subject_of(vote), false, (vote.at, vec![])).into()]
