@@ -143,10 +143,11 @@ impl<M: Machine> World<M> {
         let now = self.now();
         loop {
             let host = &mut self.hosts[id.index()];
+            let handling = (host.slow, self.options.timers_first);
             let Some(process) = host.process.as_mut() else {
                 return;
             };
-            let Some((came, input)) = process.take_ready(now, host.slow) else {
+            let Some((came, input)) = process.take_ready(now, handling) else {
                 break;
             };
             self.tally.add(Trouble::HandledLate, usize::from(came < now));
@@ -176,10 +177,15 @@ impl<M: Machine> World<M> {
         let process = host.process.as_mut().expect("only a running process is handed an input");
         process.machine.handle(now, input, &mut fx);
         for effect in fx.drain() {
+            if self.hosts[id.index()].process.is_none() {
+                break; // It crashed between two effects.
+            }
             self.carry_out(id, effect);
         }
         self.fx = fx;
-        self.sync(id);
+        if self.hosts[id.index()].process.is_some() && self.step(id) {
+            self.sync(id);
+        }
     }
 
     /// Keeps book of what the machine is about to be told.
@@ -257,6 +263,14 @@ impl<M: Machine> World<M> {
     }
 
     fn let_out(&mut self, id: HostId, outward: Outward<M::Event>) {
+        let is_step = !matches!(outward, Outward::Emit(_));
+        self.release(id, outward);
+        if is_step {
+            self.step(id);
+        }
+    }
+
+    fn release(&mut self, id: HostId, outward: Outward<M::Event>) {
         let host = &mut self.hosts[id.index()];
         let owner = Owner { who: Who::Host(id), life: host.boots };
         match outward {
@@ -319,7 +333,9 @@ impl<M: Machine> World<M> {
             host.disk.compact(process.machine.snapshot());
             self.tally.add(Trouble::Snapshot, 1);
         }
-        self.open_gate(id);
+        if self.step(id) {
+            self.open_gate(id);
+        }
     }
 
     /// Lets out what no longer waits; a paused process does so when it goes on.

@@ -24,6 +24,28 @@ impl<M: Machine> World<M> {
         }
     }
 
+    /// Lets a process crash as soon as it has taken this many more steps, wherever in its work
+    /// that is: between two messages that leave it, after a write and before its sync. A step is
+    /// an input handled, a sync that came back, or an effect that reached the world outside.
+    /// Counted by the host, so a process that starts meanwhile inherits it; zero calls it off.
+    pub fn crash_after(&mut self, endpoint: Endpoint, steps: u64) {
+        let host = self.find(endpoint);
+        self.hosts[host.index()].fuse = steps;
+    }
+
+    /// Counts a step of a host; whether its process outlives it.
+    pub(super) fn step(&mut self, id: HostId) -> bool {
+        let host = &mut self.hosts[id.index()];
+        host.moves += 1;
+        if host.fuse > 0 {
+            host.fuse -= 1;
+            if host.fuse == 0 && self.end_process(id, Presence::Down) {
+                self.count(id, Fault::Crash);
+            }
+        }
+        self.hosts[id.index()].process.is_some()
+    }
+
     /// Takes a host off the network, its process with it, without a word to anybody.
     pub fn vanish(&mut self, endpoint: Endpoint) {
         let host = self.find(endpoint);
@@ -102,6 +124,22 @@ impl<M: Machine> World<M> {
         let (from, to) = (self.find(from), self.find(to));
         if self.network.reach.cut(from, to) {
             self.count(from, Fault::CutOneWay);
+        }
+    }
+
+    /// Cuts everything that comes to a host, or opens it again; what it sends is not touched.
+    pub fn deafen(&mut self, endpoint: Endpoint, deaf: bool) {
+        let host = self.find(endpoint);
+        if self.network.reach.deafen(host, deaf) {
+            self.one_way_changed(host, deaf);
+        }
+    }
+
+    /// Cuts everything that leaves a host, or opens it again; what comes to it is not touched.
+    pub fn mute(&mut self, endpoint: Endpoint, mute: bool) {
+        let host = self.find(endpoint);
+        if self.network.reach.mute(host, mute) {
+            self.one_way_changed(host, mute);
         }
     }
 
@@ -210,7 +248,15 @@ impl<M: Machine> World<M> {
         }
     }
 
-    fn end_process(&mut self, id: HostId, presence: Presence) -> bool {
+    fn one_way_changed(&mut self, host: HostId, cut: bool) {
+        if cut {
+            self.count(host, Fault::CutOneWay);
+        } else {
+            self.network.unstick(&mut self.agenda);
+        }
+    }
+
+    pub(super) fn end_process(&mut self, id: HostId, presence: Presence) -> bool {
         let host = &mut self.hosts[id.index()];
         if host.process.take().is_none() {
             return false;

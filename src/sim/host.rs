@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - What comes to a process is handled in the order in which it came, timers among the rest; a
-//!   paused or slow process handles it later, never in another order.
+//!   paused or slow process handles it later, never in another order. Only with `timers_first` it
+//!   handles all timers that are due before what came: of two threads either may wake up first.
 //! - `links` holds what the machine has been told, not what the network knows: a machine is held
 //!   to its own knowledge.
 
@@ -108,7 +109,11 @@ impl<M: Machine> Process<M> {
 
     /// Takes what is to be handled now, with the time at which it came. On a host that is `slow`
     /// the first call only begins the handling, and [`Process::wake_at`] says when to come back.
-    pub(super) fn take_ready(&mut self, now: Time, slow: Duration) -> Option<(Time, Input<M>)> {
+    pub(super) fn take_ready(
+        &mut self,
+        now: Time,
+        (slow, timers_first): (Duration, bool),
+    ) -> Option<(Time, Input<M>)> {
         if self.paused {
             return None;
         }
@@ -118,7 +123,7 @@ impl<M: Machine> Process<M> {
             (None, None) => return None,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(due), Some(came)) => due <= came,
+            (Some(due), Some(came)) => timers_first || due <= came,
         };
         match self.busy {
             None if !slow.is_zero() => {
@@ -154,6 +159,10 @@ pub(super) struct Host<M: Machine> {
     pub(super) process: Option<Process<M>>,
     /// The test said that it stays dead.
     pub(super) buried: bool,
+    /// The steps taken so far, in the sense of `World::crash_after`.
+    pub(super) moves: u64,
+    /// After how many more its process crashes; 0 for never.
+    pub(super) fuse: u64,
     /// What is added to the handling of each input.
     pub(super) slow: Duration,
     /// How far the wall clock is off, in milliseconds.

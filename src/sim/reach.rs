@@ -44,6 +44,10 @@ struct Place {
     endpoint: Endpoint,
     presence: Presence,
     island: Option<u32>,
+    /// Nothing gets to it, whoever sends.
+    deaf: bool,
+    /// Nothing gets away from it, whomever it is for.
+    mute: bool,
 }
 
 /// The map of the world.
@@ -63,7 +67,8 @@ impl Reach {
             return None;
         }
         let host = HostId(u32::try_from(self.places.len()).expect("fewer than 2^32 hosts"));
-        self.places.push(Place { endpoint, presence: Presence::Down, island: None });
+        let presence = Presence::Down;
+        self.places.push(Place { endpoint, presence, island: None, deaf: false, mute: false });
         self.by_endpoint.insert(endpoint, host);
         self.by_ip.entry(endpoint.ip()).or_default().push(host);
         Some(host)
@@ -131,6 +136,8 @@ impl Reach {
         a.presence != Presence::Vanished
             && b.presence != Presence::Vanished
             && !apart
+            && !a.mute
+            && !b.deaf
             && (self.cuts.is_empty() || !self.cuts.contains(&(from, to)))
     }
 
@@ -154,6 +161,16 @@ impl Reach {
         self.cuts.remove(&(from, to));
     }
 
+    /// Cuts all that comes to a host, or opens it again; whether that is news.
+    pub(super) fn deafen(&mut self, host: HostId, deaf: bool) -> bool {
+        std::mem::replace(&mut self.places[host.index()].deaf, deaf) != deaf
+    }
+
+    /// Cuts all that leaves a host, or opens it again; whether that is news.
+    pub(super) fn mute(&mut self, host: HostId, mute: bool) -> bool {
+        std::mem::replace(&mut self.places[host.index()].mute, mute) != mute
+    }
+
     /// Puts a host on an island: it reaches hosts of the same island and hosts of none.
     pub(super) fn maroon(&mut self, host: HostId, island: Option<u32>) {
         self.places[host.index()].island = island;
@@ -170,5 +187,8 @@ impl Reach {
     pub(super) fn heal(&mut self) {
         self.reunite();
         self.cuts.clear();
+        for place in &mut self.places {
+            (place.deaf, place.mute) = (false, false);
+        }
     }
 }

@@ -32,6 +32,9 @@ pub struct Options {
     pub epoch: WallTime,
     /// How long a sender tries to get through on a silent path before its link is closed.
     pub patience: Duration,
+    /// Whether a process that is late handles the timers that are due before what came earlier,
+    /// as a driver may whose timers have their own thread.
+    pub timers_first: bool,
     /// How many messages may be under way in one direction of a link; with more it is closed.
     pub queue_max: usize,
 }
@@ -43,6 +46,7 @@ impl Default for Options {
             steps_max: 20_000_000,
             epoch: WallTime(1_772_010_000_000),
             patience: Duration::from_secs(120),
+            timers_first: false,
             queue_max: 10_000,
         }
     }
@@ -120,6 +124,8 @@ impl<M: Machine> World<M> {
             boots: 0,
             process: None,
             buried: false,
+            moves: 0,
+            fuse: 0,
             slow: Duration::ZERO,
             skew_ms,
         });
@@ -192,6 +198,11 @@ impl<M: Machine> World<M> {
     /// How many inputs have been handled.
     pub const fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// How many steps a host has taken, in the sense of [`World::crash_after`].
+    pub fn moves(&self, endpoint: Endpoint) -> u64 {
+        self.host(endpoint).moves
     }
 
     /// The machine of a host while its process lives, paused or not.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use folkmoot::model::{Endpoint, Incarnation, PublicKey, Time};
+use folkmoot::model::{Endpoint, Incarnation, PublicKey, SeedId, Time};
 use folkmoot::node::{Event, peer_kind, seed_kind};
 use folkmoot::protocol::gossip::{self, MessageId};
 use folkmoot::protocol::membership::applicant;
@@ -250,4 +250,30 @@ pub(crate) fn removals(fleet: &Fleet) -> BTreeSet<(Endpoint, Incarnation)> {
         .flatten()
         .map(|life| (life.endpoint, life.incarnation))
         .collect()
+}
+
+/// M2, M3, wherever it shows: no honest seed's yes for two keys of one life was seen by anybody,
+/// and no two certificates give one life two keys.
+pub(crate) fn lives_have_one_key(fleet: &Fleet, liars: &BTreeSet<SeedId>) {
+    let mut votes: BTreeMap<(SeedId, Endpoint, Incarnation, ProposalKind), PublicKey> =
+        BTreeMap::new();
+    let mut lives: BTreeMap<(Endpoint, Incarnation), PublicKey> = BTreeMap::new();
+    for (at, host, event) in fleet.world.events() {
+        match of_authority(event) {
+            Some(authority::Event::Voted { proposal, seed, yes: true, .. }) => {
+                let Subject { endpoint, incarnation, key } = proposal.subject;
+                if liars.contains(seed) {
+                    continue;
+                }
+                let vote = (*seed, endpoint, incarnation, proposal.kind);
+                let earlier = *votes.entry(vote).or_insert(key);
+                assert_eq!(earlier, key, "M2: seed {seed}'s yes at {host} at {at:?}");
+            }
+            Some(authority::Event::Admitted(it)) => {
+                let earlier = *lives.entry((it.endpoint, it.incarnation)).or_insert(it.key);
+                assert_eq!(earlier, it.key, "M3: two keys of {} at {host}", it.subject());
+            }
+            _ => {}
+        }
+    }
 }

@@ -2,11 +2,13 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub(crate) mod campaign;
 pub(crate) mod checkers;
+pub(crate) mod liars;
 
 use std::time::Duration;
 
-use folkmoot::model::{Endpoint, KeyPair, Rng, SeedId};
+use folkmoot::model::{Endpoint, KeyPair, Rng, SeedId, WallTime};
 use folkmoot::node::{Node, PeerConfig, PeerNode, Record, SeedConfig, SeedNode};
 use folkmoot::protocol::membership::seedbook::{SeedAddress, SeedBook};
 use folkmoot::protocol::quorum::QuorumRule;
@@ -49,6 +51,8 @@ pub(crate) struct Fleet {
     pub peers: Vec<Endpoint>,
     /// The seeds' true keys.
     pub book: SeedBook,
+    /// The wall clock at the world's start.
+    pub epoch: WallTime,
 }
 
 pub(crate) fn seed_endpoint(number: u16) -> Endpoint {
@@ -112,7 +116,7 @@ impl Fleet {
             );
         }
         let book = SeedBook::new(plan.rule, &addresses(true));
-        Self { world, seeds, peers, book }
+        Self { world, seeds, peers, book, epoch: plan.options.epoch }
     }
 
     /// A fleet whose seeds start at once and whose peers follow one by one.

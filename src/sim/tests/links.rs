@@ -84,6 +84,34 @@ fn a_path_cut_one_way_still_carries_the_other_way() {
 }
 
 #[test]
+fn a_deaf_host_is_heard_and_a_mute_one_hears() {
+    let mut world = idle_world(3, Options::default());
+    for (from, to) in [(1, 2), (2, 3), (3, 1)] {
+        dial(&mut world, from, to);
+    }
+    world.run_for(SECOND);
+    world.take_events();
+    world.deafen(at(1), true);
+    world.mute(at(3), true);
+    for number in 1..=3 {
+        world.command(at(number), Order::Say("hello"));
+    }
+    dial(&mut world, 1, 2);
+    dial(&mut world, 2, 3);
+    world.run_for(6 * SECOND);
+    let failed = Told::Failed(DialError::TimedOut);
+    assert_eq!(told(&world, 1)[..], [Told::Failed(DialError::TimedOut)], "it hears nothing");
+    assert_eq!(told(&world, 2), [heard("hello"), failed], "it hears the deaf and not the mute");
+    assert_eq!(told(&world, 3), [heard("hello"), heard("hello")], "it hears both");
+    assert_eq!(world.tally().faults(Fault::CutOneWay), 2);
+    world.deafen(at(1), false);
+    world.mute(at(3), false);
+    world.run_for(SECOND);
+    assert_eq!(told(&world, 1)[1..], [heard("hello"), heard("hello")], "what was held moves on");
+    assert_eq!(told(&world, 2)[2..], [heard("hello")]);
+}
+
+#[test]
 fn a_partition_divides_groups_and_leaves_the_rest_alone() {
     let mut world = idle_world(5, Options::default());
     world.partition(&[&[at(1), at(2)], &[at(3), at(4)]]);

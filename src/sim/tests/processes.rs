@@ -29,6 +29,30 @@ fn a_crash_keeps_what_was_synced_and_what_was_told() {
 }
 
 #[test]
+fn a_crash_can_be_set_for_any_step() {
+    let noted = |steps| {
+        let mut world = idle_world(3, Options::default());
+        dial(&mut world, 1, 2);
+        dial(&mut world, 1, 3);
+        world.run_for(SECOND);
+        let before = world.moves(at(1));
+        world.crash_after(at(1), steps);
+        world.command(at(1), Order::Note(7));
+        world.run_for(SECOND);
+        assert_eq!(world.is_up(at(1)), steps == 0);
+        let took = world.moves(at(1)) - before;
+        assert!(steps == 0 || took == steps);
+        let is_heard = |number| told(&world, number).contains(&heard("note 7"));
+        (world.records(at(1)).len(), is_heard(2), is_heard(3))
+    };
+    assert_eq!(noted(1), (0, false, false), "the input is handled, nothing is safe");
+    assert_eq!(noted(2), (1, false, false), "its record is safe, nothing is said");
+    assert_eq!(noted(3), (1, true, false), "one of two is told");
+    assert_eq!(noted(4), (1, true, true), "both are told");
+    assert_eq!(noted(0), (1, true, true), "and without a crash");
+}
+
+#[test]
 fn a_wiped_host_forgets_everything() {
     let mut world = linked_world(Options::default());
     world.command(at(1), Order::Note(7));
@@ -94,6 +118,19 @@ fn a_paused_process_is_dialed_and_spoken_to_and_answers_for_all_of_it_later() {
     assert_eq!(late[2], heard("two"));
     assert!(matches!(late[3], Told::Up(_)));
     assert!(world.tally().troubles(Trouble::HandledLate) >= 4);
+}
+
+#[test]
+fn a_late_process_may_find_its_timers_due_before_it_reads_what_came_earlier() {
+    let mut world = linked_world(Options { timers_first: true, ..Options::default() });
+    world.command(at(2), Order::TickAfter(2 * SECOND));
+    world.pause(at(2));
+    world.command(at(1), Order::Say("one"));
+    world.run_for(3 * SECOND);
+    world.resume(at(2));
+    let late = told(&world, 2);
+    assert!(matches!(late[0], Told::Ticked(_)), "{late:?}");
+    assert_eq!(late[1..], [heard("one")]);
 }
 
 #[test]

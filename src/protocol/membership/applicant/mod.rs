@@ -32,7 +32,7 @@ enum State {
     /// Calling seeds.
     Connecting,
     /// Asked, waiting for the decision.
-    Asking { yes: BTreeSet<SeedId> },
+    Asking { yes: BTreeSet<SeedId>, refused: BTreeSet<SeedId> },
     /// Waiting for the next attempt.
     Pausing,
     /// In.
@@ -199,10 +199,7 @@ impl Applicant {
 
     /// A seed's link ended.
     pub fn on_link_down(&mut self, link: LinkId, fx: &mut Fx) {
-        let Some(seed) = self.links.iter().find(|(_, it)| **it == link).map(|(seed, _)| *seed)
-        else {
-            return;
-        };
+        let Some(seed) = self.seed_of(link) else { return };
         self.links.remove(&seed);
         self.lists.remove(&seed);
         fx.emit(Event::SeedLink { seed, up: false, connected: self.links.len() });
@@ -226,7 +223,7 @@ impl Applicant {
             return;
         }
         let needed = self.book.quorum();
-        let State::Asking { yes } = &mut self.state else { return };
+        let State::Asking { yes, .. } = &mut self.state else { return };
         let is_news = !vote.yes || yes.insert(vote.seed);
         if is_news {
             let (seed, reason, count) = (vote.seed, vote.reason.clone(), yes.len());
@@ -234,14 +231,17 @@ impl Applicant {
         }
     }
 
-    /// The proof of this peer's own admission came.
+    /// The proof of this peer's own admission came. It holds as well after a seed has refused the
+    /// request: that seed was too early, or it lied.
     pub fn on_commit(&mut self, admission: Admission, fx: &mut Fx) {
-        if admission.subject() != self.subject() || !matches!(self.state, State::Asking { .. }) {
+        let is_out = matches!(self.state, State::Asking { .. } | State::Pausing);
+        if admission.subject() != self.subject() || !is_out {
             return;
         }
         match self.book.verify_admission(&admission) {
             Ok(()) => {
                 fx.stop_timer(Timer::Decision);
+                fx.stop_timer(Timer::Retry);
                 self.attempts = 0;
                 self.failed.clear();
                 self.state = State::Member(Box::new(admission.clone()));
@@ -256,19 +256,17 @@ impl Applicant {
         }
     }
 
-    /// A seed refused something.
+    /// A seed refused something. A request has failed when more seeds refuse it than may lie:
+    /// the others have passed it on and may still admit this peer.
     pub fn on_error(&mut self, link: LinkId, error: &ErrorReply, fx: &mut Fx) {
-        if !self.links.values().any(|it| *it == link) {
-            return;
-        }
+        let Some(seed) = self.seed_of(link) else { return };
         if matches!((&self.state, error.code), (State::Member(_), ErrorCode::NotAllowed)) {
             // To this seed the link is no member's. Shaking hands anew settles it: either the
             // certificate is believed, or the proof that it has ended comes back (M8).
             return fx.emit(Event::Hangup { link });
         }
-        if !matches!(self.state, State::Asking { .. }) {
-            return;
-        }
+        let liars = self.book.liars();
+        let State::Asking { refused, .. } = &mut self.state else { return };
         match error.code {
             ErrorCode::EndpointTaken
             | ErrorCode::Rejected
@@ -276,7 +274,12 @@ impl Applicant {
             | ErrorCode::Removed
             | ErrorCode::Banned
             | ErrorCode::Invalid
-            | ErrorCode::NotAllowed => self.fail(&error.reason, fx),
+            | ErrorCode::NotAllowed => {
+                refused.insert(seed);
+                if refused.len() > liars {
+                    self.fail(&error.reason, fx);
+                }
+            }
             ErrorCode::Malformed
             | ErrorCode::Handshake
             | ErrorCode::ClusterKey
@@ -295,10 +298,7 @@ impl Applicant {
 
     /// A page of a member list came.
     pub fn on_peer_list(&mut self, link: LinkId, page: PeerListResp, fx: &mut Fx) {
-        let Some(seed) = self.links.iter().find(|(_, it)| **it == link).map(|(seed, _)| *seed)
-        else {
-            return;
-        };
+        let Some(seed) = self.seed_of(link) else { return };
         let list = self.lists.entry(seed).or_default();
         let after = page.members.last().map(|member| member.endpoint);
         list.extend(page.members);
@@ -431,7 +431,7 @@ impl Applicant {
     }
 
     fn ask(&mut self, fx: &mut Fx) {
-        self.state = State::Asking { yes: BTreeSet::new() };
+        self.state = State::Asking { yes: BTreeSet::new(), refused: BTreeSet::new() };
         let request = RegisterReq::sign(self.subject(), &self.keys);
         for link in self.links.values() {
             fx.send(*link, request);
@@ -448,6 +448,10 @@ impl Applicant {
         let pause = self.jitter(doubled.min(self.config.backoff_max));
         fx.set_timer(Timer::Retry, pause);
         fx.emit(Event::Refused { reason: reason.to_owned(), retry_in: pause });
+    }
+
+    fn seed_of(&self, link: LinkId) -> Option<SeedId> {
+        self.links.iter().find(|(_, it)| **it == link).map(|(seed, _)| *seed)
     }
 
     /// Between three and five quarters of `span`, so that a fleet does not retry in step.
