@@ -17,8 +17,12 @@ use crate::protocol::session::Cause;
 /// limit of a line.
 const ENTRIES_MAX: usize = 32;
 
+/// Bytes of JSON that the entries of one page may have, by an estimate from above: in a large
+/// fleet of seeds certificates are long, and a page must fit a line.
+const PAGE_BYTES_MAX: usize = 224 * 1_024;
+
 /// Evidence that travels with a removal between registries; the votes alone decide.
-const EVIDENCE_MAX: usize = 8;
+pub(super) const EVIDENCE_MAX: usize = 8;
 
 /// The state of a registry, in hashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,9 +103,16 @@ impl Authority {
             }
             entry
         };
-        let mut rest = self.registry.in_buckets(&request.buckets, request.after);
-        let entries: Vec<_> = rest.by_ref().take(ENTRIES_MAX).map(trimmed).collect();
-        let more = rest.next().is_some();
+        let rest = self.registry.in_buckets(&request.buckets, request.after);
+        let mut rest = rest.map(trimmed).peekable();
+        let (mut entries, mut room) = (Vec::new(), PAGE_BYTES_MAX);
+        while entries.len() < ENTRIES_MAX
+            && let Some(entry) = rest.next_if(|entry| weight(entry) <= room)
+        {
+            room -= weight(&entry);
+            entries.push(entry);
+        }
+        let more = rest.peek().is_some();
         fx.send(link, SeedSyncResp { entries, more });
     }
 
@@ -168,11 +179,14 @@ impl Authority {
                 && (has(|held| held.admission.is_some())
                     || self.book.verify(&proof.proposal(), &proof.votes).is_ok())
         });
-        let removal = entry.removal.filter(|proof| {
+        let mut removal = entry.removal.filter(|proof| {
             proof.subject() == subject
                 && (has(|held| held.removal.is_some())
                     || self.book.verify(&proof.proposal(), &proof.votes).is_ok())
         });
+        if let Some(removal) = &mut removal {
+            removal.confirmations.truncate(EVIDENCE_MAX);
+        }
         // A goodbye proves only that this key says so; that the key is the member's, the
         // admission beside it proves, or what is known here already.
         let is_member = admission.is_some() || known.is_some();
@@ -220,4 +234,17 @@ impl Authority {
             is_current || vote.at.distance(now.wall) < keep
         });
     }
+}
+
+/// How many bytes of JSON an entry has at most.
+fn weight(entry: &Entry) -> usize {
+    const SUBJECT: usize = 256;
+    const VOTE: usize = 200;
+    const FINDING: usize = 460;
+    let admission = entry.admission.as_ref().map_or(0, |it| SUBJECT + VOTE * it.votes.len());
+    let removal = entry.removal.as_ref().map_or(0, |it| {
+        SUBJECT + VOTE * it.votes.len() + FINDING * it.confirmations.len()
+    });
+    let leave = entry.leave.map_or(0, |_| FINDING);
+    SUBJECT + admission + removal + leave
 }
