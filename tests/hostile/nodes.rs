@@ -129,8 +129,7 @@ impl Player for PeerNode {
     fn born(records: Vec<applicant::Record>) -> Self {
         let gossip = gossip::Config { seen_max: SEEN_MAX, ..gossip::Config::default() };
         let overlay = overlay::Config { links_max: LINKS_MAX, ..overlay::Config::default() };
-        let config =
-            PeerConfig { session: session(), gossip, overlay, ..PeerConfig::default() };
+        let config = PeerConfig { session: session(), gossip, overlay, ..PeerConfig::default() };
         let who = (Self::ME.endpoint(), Self::ME.keys().clone());
         Self::new(config, who, book(false), &records, Rng::seed_from_u64(7))
     }

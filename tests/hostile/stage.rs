@@ -11,9 +11,7 @@ use std::time::Duration;
 use folkmoot::model::{Endpoint, Nonce, Now, PublicKey, Time, WallTime};
 use folkmoot::protocol::message::Message;
 use folkmoot::protocol::session::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
-use folkmoot::protocol::{
-    DialError, Effect, Effects, HostAnswer, Input, Kind, LinkId, Machine, Ticket,
-};
+use folkmoot::protocol::{DialError, Effect, Effects, HostAnswer, Input, LinkId, Machine, Ticket};
 use folkmoot::wire::line::{LINE_BYTES_MAX, encode};
 
 use super::cast::{AT, Actor, CALLED, CALLER, moment, proof};
@@ -71,7 +69,7 @@ struct Link {
     /// The card by which the other end introduced itself.
     card: Option<Card>,
     /// Whom the machine wanted, if it called.
-    called: Option<(Endpoint, Intent)>,
+    called: Option<Endpoint>,
 }
 
 /// The most that one input has caused, for people who set the bounds.
@@ -144,6 +142,29 @@ impl<M: Player> Stage<M> {
         &self.node
     }
 
+    /// What the machine has said lately.
+    pub fn said(&self) -> &[Message] {
+        &self.said
+    }
+
+    /// Whom the machine is calling.
+    pub fn dials(&self) -> &[(Ticket, Endpoint)] {
+        &self.dials
+    }
+
+    /// The same, for the caller to answer.
+    pub fn take_dials(&mut self) -> Vec<(Ticket, Endpoint)> {
+        std::mem::take(&mut self.dials)
+    }
+
+    /// Time goes by until `until`, and every timer fires when it is due.
+    pub fn pass(&mut self, until: Time) {
+        while self.timers.values().any(|due| *due <= until) {
+            self.some_timer(&mut Source::new(&[]));
+        }
+        self.advance(until.max(self.now.mono));
+    }
+
     /// An honest beginning: the seeds are linked, and so are the first `peers` peers, as members.
     pub fn settle(&mut self, peers: u16) {
         for _ in 0..4 {
@@ -162,15 +183,15 @@ impl<M: Player> Stage<M> {
     fn serve(&mut self) {
         let asked: Vec<_> = std::mem::take(&mut self.said);
         for msg in asked {
-            if let Message::RegisterReq(request) = msg
-                && let Some((link, _)) = self.links.iter().find(|(_, it)| is_seed(it.who))
-            {
-                let proof = super::cast::admission(request.subject());
-                self.receive(*link, proof.into());
-            } else if let Message::SeedDigest(digest) = msg {
-                let seeds: Vec<_> =
-                    self.links.iter().filter(|(_, it)| is_seed(it.who)).map(|(id, _)| *id).collect();
-                for link in seeds {
+            let is_seed = |link: &&LinkId| {
+                let at = self.links.get(link).filter(|it| it.called.is_some());
+                at.is_some_and(|it| matches!(it.who, Some(Actor::Seed(_))))
+            };
+            let seeds: Vec<_> = self.live.iter().filter(is_seed).copied().collect();
+            for link in seeds {
+                if let Message::RegisterReq(request) = &msg {
+                    self.receive(link, super::cast::admission(request.subject()).into());
+                } else if let Message::SeedDigest(digest) = &msg {
                     self.receive(link, digest.clone().into());
                 }
             }
@@ -233,7 +254,8 @@ impl<M: Player> Stage<M> {
         }
     }
 
-    fn receive(&mut self, link: LinkId, msg: Message) {
+    /// A message comes.
+    pub fn receive(&mut self, link: LinkId, msg: Message) {
         self.feed(Input::Received { link, msg });
     }
 
@@ -253,20 +275,21 @@ impl<M: Player> Stage<M> {
     }
 
     /// Somebody calls and shakes hands, with a true proof or without.
-    fn call_in(&mut self, who: Actor, card: Card, intent: Intent, is_true: bool) {
+    pub fn call_in(&mut self, who: Actor, card: Card, intent: Intent, is_true: bool) -> LinkId {
         if self.links.len() >= LINKS_MAX {
-            return;
+            return LinkId(self.last_link);
         }
         let link = self.accept(who.endpoint().ip());
         let nonce = words::nonce(&mut Source::new(&who.keys().public().as_bytes()[..16]));
         self.receive(link, Hello { version: VERSION, intent, nonce, card: card.clone() }.into());
-        let Some(entry) = self.links.get_mut(&link) else { return };
+        let Some(entry) = self.links.get_mut(&link) else { return link };
         (entry.who, entry.card) = (Some(who), Some(card.clone()));
         if let Some((nonce, challenger)) = entry.challenge {
             let keys = if is_true { who.keys() } else { Actor::Peer(6).keys() };
             let proof = proof(CALLER, &card, (&nonce, &challenger), keys);
             self.receive(link, HelloProof { proof }.into());
         }
+        link
     }
 
     /// A call of the machine fails, or is answered: by whom it wanted, or by somebody else.
@@ -276,12 +299,8 @@ impl<M: Player> Stage<M> {
         }
         let (ticket, to) = self.dials.swap_remove(src.below(self.dials.len()));
         if src.chance(30) || self.links.len() >= LINKS_MAX {
-            let reasons = [
-                DialError::Refused,
-                DialError::TimedOut,
-                DialError::Unreachable,
-                DialError::Busy,
-            ];
+            let reasons =
+                [DialError::Refused, DialError::TimedOut, DialError::Unreachable, DialError::Busy];
             return self.feed(Input::DialFailed { ticket, reason: src.one(&reasons) });
         }
         let who = if src.chance(15) { Some(Actor::any(src)) } else { Actor::at(to) };
@@ -295,24 +314,43 @@ impl<M: Player> Stage<M> {
         who: Option<Actor>,
         src: &mut Source<'_>,
     ) {
-        self.last_link += 1;
-        let link = LinkId(self.last_link);
-        let intent = Intent::Link;
-        let called = Some((to, intent));
-        self.links.insert(link, Link { who, called, ..Link::default() });
-        self.live.insert(link);
-        self.feed(Input::Dialed { ticket, link });
-        let Some(who) = who else { return };
-        let Some((nonce, challenger)) = self.links.get(&link).and_then(|it| it.challenge) else {
+        let Some(who) = who else {
+            _ = self.dialed(ticket, to, None);
             return;
         };
         let card = if src.chance(25) { words::card(who, src) } else { who.card(0) };
-        let keys = if src.chance(8) { Actor::any(src).keys() } else { who.keys() };
-        let proof = proof(CALLED, &card, (&nonce, &challenger), keys);
-        if let Some(entry) = self.links.get_mut(&link) {
-            entry.card = Some(card.clone());
+        let keys = if src.chance(8) { Actor::any(src) } else { who };
+        self.answer_with(ticket, to, (who, keys), card);
+    }
+
+    /// A call is connected, and `who` answers with this card and a true proof.
+    pub fn answer_dial_as(&mut self, ticket: Ticket, to: Endpoint, who: Actor, card: Card) {
+        self.answer_with(ticket, to, (who, who), card);
+    }
+
+    fn dialed(&mut self, ticket: Ticket, to: Endpoint, who: Option<Actor>) -> LinkId {
+        self.last_link += 1;
+        let link = LinkId(self.last_link);
+        self.links.insert(link, Link { who, called: Some(to), ..Link::default() });
+        self.live.insert(link);
+        self.feed(Input::Dialed { ticket, link });
+        link
+    }
+
+    fn answer_with(
+        &mut self,
+        ticket: Ticket,
+        to: Endpoint,
+        (who, signer): (Actor, Actor),
+        card: Card,
+    ) {
+        let link = self.dialed(ticket, to, Some(who));
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        entry.card = Some(card.clone());
+        if let Some((nonce, challenger)) = entry.challenge {
+            let proof = proof(CALLED, &card, (&nonce, &challenger), signer.keys());
+            self.receive(link, HelloAck { version: VERSION, nonce, proof, card }.into());
         }
-        self.receive(link, HelloAck { version: VERSION, nonce, proof, card }.into());
     }
 
     /// The next timer fires, in time or late.
@@ -478,13 +516,6 @@ impl<M: Player> Stage<M> {
     }
 }
 
-fn is_seed(who: Option<Actor>) -> bool {
-    matches!(who, Some(Actor::Seed(_)))
-}
-
 fn intent(src: &mut Source<'_>) -> Intent {
     src.one(&[Intent::Link, Intent::Link, Intent::Errand, Intent::Probe])
 }
-
-/// A machine's timer type, for those who print one.
-pub type TimerOf<M> = <M as Kind>::Timer;

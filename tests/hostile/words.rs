@@ -41,8 +41,9 @@ fn handshake(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
     let nonce = nonce(src);
     match kind {
         0 => Hello { version, intent, nonce, card: card(speaker, src) }.into(),
-        1 => HelloAck { version, nonce, proof: junk_signature(src), card: card(speaker, src) }
-            .into(),
+        1 => {
+            HelloAck { version, nonce, proof: junk_signature(src), card: card(speaker, src) }.into()
+        }
         2 => HelloProof { proof: junk_signature(src) }.into(),
         3 => Bye { reason: src.text() }.into(),
         _ => ErrorReply::new(src.one(&CODES), src.text()).into(),
@@ -132,8 +133,10 @@ fn removal(src: &mut Source<'_>) -> Removal {
 }
 
 fn findings(about: &Subject, src: &mut Source<'_>) -> Vec<Confirmation> {
-    let count = src.length(256);
-    (0..count).map(|_| finding(about, None, src)).collect()
+    match src.length(256) {
+        few @ 0..8 => (0..few).map(|_| finding(about, None, src)).collect(),
+        many => vec![finding(about, None, src); many],
+    }
 }
 
 const FINDINGS: [Finding; 4] =
@@ -173,8 +176,12 @@ fn voter(speaker: Actor, src: &mut Source<'_>) -> SeedId {
 }
 
 /// The signature of a yes: true, of another, or none.
-fn yes(proposal: Proposal, seed: SeedId, at: folkmoot::model::WallTime, src: &mut Source<'_>)
--> Option<Signature> {
+fn yes(
+    proposal: Proposal,
+    seed: SeedId,
+    at: folkmoot::model::WallTime,
+    src: &mut Source<'_>,
+) -> Option<Signature> {
     match src.byte() % 8 {
         0 => None,
         1 => Some(junk_signature(src)),
@@ -223,8 +230,7 @@ fn registration(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
                 degree: src.number() as u32,
             };
             let members = (0..count).map(line).collect();
-            PeerListResp { seed: SeedId(src.number() as u16), members, more: src.chance(40) }
-                .into()
+            PeerListResp { seed: SeedId(src.number() as u16), members, more: src.chance(40) }.into()
         }
     }
 }

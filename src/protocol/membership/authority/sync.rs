@@ -242,9 +242,10 @@ fn weight(entry: &Entry) -> usize {
     const VOTE: usize = 200;
     const FINDING: usize = 460;
     let admission = entry.admission.as_ref().map_or(0, |it| SUBJECT + VOTE * it.votes.len());
-    let removal = entry.removal.as_ref().map_or(0, |it| {
-        SUBJECT + VOTE * it.votes.len() + FINDING * it.confirmations.len()
-    });
+    let removal = entry
+        .removal
+        .as_ref()
+        .map_or(0, |it| SUBJECT + VOTE * it.votes.len() + FINDING * it.confirmations.len());
     let leave = entry.leave.map_or(0, |_| FINDING);
     SUBJECT + admission + removal + leave
 }
