@@ -110,7 +110,7 @@ fn files(folder: &str) -> Vec<String> {
             if !path.is_dir() {
                 let inside = path.strip_prefix(root()).expect("below the root");
                 found.push(inside.to_str().expect("a plain name").to_owned());
-            } else if !["target", "data", ".git"].contains(&name) {
+            } else if !["target", "data", ".git", "found", "artifacts"].contains(&name) {
                 open.push(path);
             }
         }

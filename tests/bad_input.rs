@@ -35,9 +35,9 @@ fn now() -> Now {
 
 /// The refusals among what was said.
 fn refusals(said: &[Message]) -> Vec<(ErrorCode, String)> {
-    let refusal = |msg: &Message| match msg {
-        Message::Error(ErrorReply { code, reason }) => Some((*code, reason.clone())),
-        _ => None,
+    let refusal = |msg: &Message| {
+        let Message::Error(ErrorReply { code, reason }) = msg else { return None };
+        Some((*code, reason.clone()))
     };
     said.iter().filter_map(refusal).collect()
 }
@@ -282,8 +282,9 @@ fn reporters_that_are_no_members_are_neither_told_of_nor_remembered() {
 /// A seed of the largest fleet of seeds, with 40 hubs whose papers are as long as papers can be.
 fn hoarder() -> Authority {
     let keys = Actor::Seed(1).keys();
-    let place =
-        |n: u16| Endpoint::new("2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff".parse().unwrap(), n);
+    let place = |n: u16| {
+        Endpoint::new("2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff".parse().expect("an address"), n)
+    };
     let seeds: Vec<_> =
         (1..=64).map(|id| SeedAddress { id: SeedId(id), endpoint: place(id), key: None }).collect();
     let junk = keys.sign(&folkmoot::model::SigningBytes::new("folkmoot/other/1"));
@@ -341,7 +342,11 @@ fn the_longest_pages_of_the_largest_fleet_fit_a_line() {
     let link = LinkId(1);
     authority.on_explain_req(
         link,
-        ExplainReq { endpoint: "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:20002".parse().unwrap() },
+        ExplainReq {
+            endpoint: "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:20002"
+                .parse()
+                .expect("an endpoint"),
+        },
         &mut fx,
     );
     authority.on_topology_req(link, &TopologyReq::default(), &mut fx);

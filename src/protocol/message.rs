@@ -150,7 +150,9 @@ impl Message {
             return;
         };
         if reason.len() > REASON_BYTES_MAX {
-            reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+            let is_end = |at: &usize| reason.is_char_boundary(*at);
+            let end = (0..=REASON_BYTES_MAX).rev().find(is_end).unwrap_or(0);
+            reason.truncate(end);
             reason.shrink_to_fit();
         }
     }

@@ -275,6 +275,7 @@ impl<M: Player> Stage<M> {
     }
 
     /// Somebody calls and shakes hands, with a true proof or without.
+    #[allow(clippy::needless_pass_by_value, reason = "a card is made for one call")]
     pub fn call_in(&mut self, who: Actor, card: Card, intent: Intent, is_true: bool) -> LinkId {
         if self.links.len() >= LINKS_MAX {
             return LinkId(self.last_link);
