@@ -110,7 +110,7 @@ fn files(folder: &str) -> Vec<String> {
             if !path.is_dir() {
                 let inside = path.strip_prefix(root()).expect("below the root");
                 found.push(inside.to_str().expect("a plain name").to_owned());
-            } else if !["target", "data", ".git"].contains(&name) {
+            } else if !["target", "data", ".git", "found", "artifacts"].contains(&name) {
                 open.push(path);
             }
         }
@@ -562,6 +562,31 @@ fn every_rule_that_is_cited_exists_and_every_rule_is_kept_and_checked_somewhere(
             }
         }
     }
+    wrong.check();
+}
+
+#[test]
+fn every_answer_to_bad_input_is_held_by_tests_that_exist() {
+    let code: String =
+        [sources("src"), sources("tests")].concat().into_iter().map(|(_, text)| text).collect();
+    let mut wrong = Violations::default();
+    let mut count = 0;
+    for (number, row) in text("docs/FAULTS.md").lines().enumerate() {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        if !row.starts_with("| ") || cells[0] == "bad input" || cells[0] == "---" {
+            continue;
+        }
+        count += 1;
+        let tests: Vec<_> =
+            cells.last().map_or("", |it| *it).split('`').skip(1).step_by(2).collect();
+        if cells.len() != 3 || tests.is_empty() {
+            wrong.add("docs/FAULTS.md", number + 1, "bad input, answer, and at least one test");
+        }
+        for test in tests.iter().filter(|test| !code.contains(&format!("fn {test}("))) {
+            wrong.add("docs/FAULTS.md", number + 1, format!("there is no test `{test}`"));
+        }
+    }
+    assert!(count > 30, "the tables of docs/FAULTS.md were not found");
     wrong.check();
 }
 

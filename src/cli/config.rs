@@ -99,11 +99,19 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<SeedAddress>, ConfigError> {
     Ok(seeds.into_iter().map(|(_, seed)| seed).collect())
 }
 
-/// Whether a first line is a header row: no address, and no digit where the port would be.
+/// Whether a first line is a header row: no address, no number, and no digit where the port
+/// would be. An IPv6 address may be written without a digit, and is a seed all the same.
 fn is_header(line: &str) -> bool {
+    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    let first = line.split([',', ' ', '\t']).next().unwrap_or_default();
+    if line.starts_with('[') || first.parse::<IpAddr>().is_ok() {
+        return false;
+    }
     let mut words = line.split([':', ',', ' ', '\t']).filter(|word| !word.is_empty());
     let (Some(ip), Some(port)) = (words.next(), words.next()) else { return false };
-    ip.parse::<IpAddr>().is_err() && !port.contains(|c: char| c.is_ascii_digit())
+    ip.parse::<IpAddr>().is_err()
+        && !port.contains(|c: char| c.is_ascii_digit())
+        && !words.any(is_number)
 }
 
 fn parse_line(line: &str) -> Result<(Endpoint, Option<PublicKey>), String> {
@@ -245,6 +253,22 @@ mod tests {
     fn seeds_are_numbered_by_their_order_and_not_by_their_lines() {
         let text = "ip,port\n\n127.0.0.1,5003\r\n# two\n127.0.0.1,5001\r\n";
         assert_eq!(seeds(text), ["1 127.0.0.1:5003", "2 127.0.0.1:5001"]);
+    }
+
+    #[test]
+    fn an_address_without_a_digit_in_the_first_line_is_no_header() {
+        assert_eq!(seeds("[fd::a]:5001\n[fd::b]:5002").len(), 2);
+        assert_eq!(seeds("fd::a,5001"), ["1 [fd::a]:5001"]);
+        for (text, reason) in [
+            ("[fd::a]:99999\n10.0.0.1:1", "no port"),
+            ("fd::a,99999\n10.0.0.1:1", "no port"),
+            ("fd::a\n10.0.0.1:1", "ambiguous"),
+            ("[fd::a]\n10.0.0.1:1", "has no port"),
+        ] {
+            let error = parse(Path::new("config.txt"), text).unwrap_err();
+            assert_eq!(error.line, Some(1), "{text:?}: {error}");
+            assert!(error.reason.contains(reason), "{text:?}: {error}");
+        }
     }
 
     #[test]

@@ -29,6 +29,15 @@ impl Endpoint {
         self.0.port()
     }
 
+    /// Whether others can call it at all: an address of one machine, and a port.
+    pub const fn is_callable(&self) -> bool {
+        let is_one = match self.0.ip() {
+            IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
+            IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+        };
+        is_one && self.0.port() != 0
+    }
+
     /// The address for a socket call.
     pub const fn socket_addr(&self) -> SocketAddr {
         self.0

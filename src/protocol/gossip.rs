@@ -288,6 +288,8 @@ impl Gossip {
             .map(|(id, _)| *id)
             .collect();
         self.owed.insert(from, owed);
+        // Once a link: whoever compares again gets nothing, or one line would buy thousands.
+        self.neighbors.insert(from, 0);
         self.send_owed(now, fx);
     }
 

@@ -16,6 +16,10 @@ use super::membership::certificate::{
 };
 use super::session::{Bye, Hello, HelloAck, HelloProof};
 
+/// How much of a text for people is taken in. Such texts are kept, logged and passed on; a longer
+/// one is cut. Twice what an honest node writes.
+const REASON_BYTES_MAX: usize = 1_024;
+
 /// One line of the native dialect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
@@ -137,6 +141,25 @@ impl Message {
             Self::ExplainResp(_) => "EXPLAIN_RESP",
             Self::TopologyReq(_) => "TOPOLOGY_REQ",
             Self::TopologyResp(_) => "TOPOLOGY_RESP",
+        }
+    }
+
+    /// Cuts the text for people in it, if there is one, to a modest length.
+    pub fn shorten_reason(&mut self) {
+        let reason = if let Self::Bye(Bye { reason })
+        | Self::Error(ErrorReply { reason, .. })
+        | Self::RegisterVote(RegisterVote { reason, .. })
+        | Self::SeedDeadVote(SeedDeadVote { reason, .. }) = self
+        {
+            reason
+        } else {
+            return;
+        };
+        if reason.len() > REASON_BYTES_MAX {
+            let is_end = |at: &usize| reason.is_char_boundary(*at);
+            let end = (0..=REASON_BYTES_MAX).rev().find(is_end).unwrap_or(0);
+            reason.truncate(end);
+            reason.shrink_to_fit();
         }
     }
 

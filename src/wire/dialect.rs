@@ -68,7 +68,7 @@ const OPENINGS: &[(&[u8], Dialect)] = &[
 pub fn detect(bytes: &[u8]) -> Detection {
     let blanks = bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
     match bytes.get(blanks) {
-        Some(b'{') => Detection::Is(Dialect::Native),
+        Some(b'{') if blanks < OPENING_BYTES_MAX => Detection::Is(Dialect::Native),
         Some(_) if blanks == 0 => detect_fixed(bytes),
         None if blanks < OPENING_BYTES_MAX => Detection::NeedMore,
         Some(_) | None => Detection::Is(Dialect::Unknown),
@@ -145,5 +145,14 @@ mod tests {
         assert_eq!(detect(&[b' '; OPENING_BYTES_MAX - 1]), Detection::NeedMore);
         assert_eq!(detect(&[b' '; OPENING_BYTES_MAX]), Detection::Is(Dialect::Unknown));
         assert!(OPENINGS.iter().all(|(opening, _)| opening.len() < OPENING_BYTES_MAX));
+    }
+
+    /// The verdict after the limit's last blank must not be taken back by what came with it.
+    #[test]
+    fn too_many_blanks_are_unknown_however_many_bytes_come_at_once() {
+        let opened = |blanks| [vec![b' '; blanks], b"{".to_vec()].concat();
+        let at_once = |blanks| detect(&opened(blanks));
+        assert_eq!(at_once(OPENING_BYTES_MAX - 1), Detection::Is(Dialect::Native));
+        assert_eq!(at_once(OPENING_BYTES_MAX), Detection::Is(Dialect::Unknown));
     }
 }

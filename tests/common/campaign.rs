@@ -95,12 +95,17 @@ impl Run {
                     incarnation,
                     ..
                 })) => _ = lives.insert(*host, *incarnation),
-                Event::Seed(seed_kind::Event::Authority(authority::Event::Removed(removal)))
-                    if seen.insert((removal.endpoint, removal.incarnation)) =>
-                {
-                    let present = lives.get(&removal.endpoint);
-                    let is_present = present == Some(&removal.incarnation);
-                    self.judge_removal(removal, (*at, is_present), (fleet, truth));
+                Event::Seed(seed_kind::Event::Authority(authority::Event::Removed {
+                    removal,
+                    lives: ended,
+                })) => {
+                    for life in ended {
+                        if seen.insert((life.endpoint, life.incarnation)) {
+                            let is_present = lives.get(&life.endpoint) == Some(&life.incarnation);
+                            let what = (&**removal, life.endpoint);
+                            self.judge_removal(what, (*at, is_present), (fleet, truth));
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -109,11 +114,10 @@ impl Run {
 
     fn judge_removal(
         &mut self,
-        removal: &Removal,
+        (removal, victim): (&Removal, Endpoint),
         (at, is_present): (Time, bool),
         (fleet, truth): (&Fleet, &Truth),
     ) {
-        let victim = removal.endpoint;
         let mut honest = removal.votes.iter().filter(|vote| !truth.liars.contains(&vote.seed));
         let cast = |seed: &SeedId, wall: WallTime| {
             let skew = truth.skew_ms.get(seed).copied().unwrap_or_default();

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex};
 use folkmoot::model::{Endpoint, Incarnation, Rng, SeedId, WallTime};
 use folkmoot::protocol::liveness::{self, DeadReport, SuspectReq};
 use folkmoot::protocol::membership::authority::{
-    LinkHint, PeerListResp, RegisterVote, SeedDeadVote, SeedDigest, SeedSyncResp,
+    LinkHint, PeerListResp, RegisterVote, SeedDeadVote, SeedDigest, SeedOrderVote, SeedSyncResp,
 };
 use folkmoot::protocol::membership::certificate::{
-    Admission, Confirmation, Finding, Leave, NeighborList, Proposal, ProposalKind, RegisterReq,
-    Removal, Subject, Vote,
+    Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, Proposal, ProposalKind,
+    RegisterReq, Removal, Subject, Vote,
 };
 use folkmoot::protocol::membership::registry::Entry;
 use folkmoot::protocol::message::{ErrorCode, ErrorReply, Message};
@@ -120,8 +120,7 @@ fn admission(subject: Subject, votes: Vec<Vote>) -> Admission {
 }
 
 fn removal(subject: Subject, votes: Vec<Vote>) -> Removal {
-    let Subject { endpoint, incarnation, key } = subject;
-    Removal { endpoint, incarnation, key, votes, confirmations: Vec::new() }
+    Removal { because: Because::Death, lives: vec![subject], votes, confirmations: Vec::new() }
 }
 
 /// The wall clock of the world.
@@ -267,6 +266,9 @@ impl Gang {
         };
         let Some(victim) = victim else { return vec![] };
         match lie {
+            Lie::AccuseTheLiving | Lie::Forge if to_seed && rng.random_bool(0.2) => {
+                vec![self.order(rng, me, &victim, at)]
+            }
             Lie::AccuseTheLiving if to_seed => self.accuse(rng, me, &victim, at),
             Lie::Forge => self.forge(rng, &victim, at),
             Lie::Equivocate if to_seed => {
@@ -303,6 +305,18 @@ impl Gang {
         }
     }
 
+    /// Its own operator wants somebody out, or so it says.
+    fn order(&self, rng: &mut Rng, me: SeedId, victim: &Subject, at: WallTime) -> Message {
+        let number = Incarnation(rng.random_range(0..4));
+        let (kind, subject) = match rng.random_range(0..2) {
+            0 => (ProposalKind::Evict, *victim),
+            _ => (ProposalKind::Ban, Subject { incarnation: number, ..*victim }),
+        };
+        let Vote { seed, at, signature, .. } = self.sign(&Proposal { kind, subject }, me, at);
+        let Subject { endpoint, incarnation, key } = subject;
+        SeedOrderVote { kind, endpoint, incarnation, key, seed, at, signature }.into()
+    }
+
     /// A yes for one key here and for another there, in the same life; and a yes to a removal
     /// in place of a yes to an admission.
     fn equivocate(&self, me: SeedId, vote: &RegisterVote, is_honest: bool) -> Vec<Message> {
@@ -321,37 +335,54 @@ impl Gang {
 
     /// Certificates that a quorum of honest seeds has not made.
     fn forge(&self, rng: &mut Rng, victim: &Subject, at: WallTime) -> Vec<Message> {
-        let (kind, subject) = match rng.random_range(0..4) {
+        let (kind, subject) = match rng.random_range(0..6) {
             0 => (ProposalKind::Admit, ghost()),
             1 => (
                 ProposalKind::Admit,
                 Subject { incarnation: victim.incarnation.next(0), ..*victim },
             ),
+            2 => (ProposalKind::Evict, *victim),
+            3 => (ProposalKind::Ban, Subject { incarnation: Incarnation(1), ..*victim }),
             _ => (ProposalKind::Remove, *victim),
         };
-        let proposal = Proposal { kind, subject };
         let own = self.seeds.iter();
-        let own = own.map(|(id, endpoint)| Vote::sign(&proposal, *id, at, &keys_of(*endpoint)));
+        let own =
+            own.map(|(id, endpoint)| Vote::sign(kind, &[subject], (*id, &keys_of(*endpoint)), at));
         let mut votes: Vec<_> = own.collect();
         match rng.random_range(0..4) {
             // Alone; doubled; in the honest seeds' names; with votes that they gave to others.
             0 => {}
-            1 => votes = votes.iter().cycle().take(8).copied().collect(),
+            1 => votes = votes.iter().cycle().take(8).cloned().collect(),
             2 => {
-                let lent = votes[0];
-                votes.extend((1..=9).map(|id| Vote { seed: SeedId(id), ..lent }));
+                let lent = votes[0].clone();
+                votes.extend((1..=9).map(|id| Vote { seed: SeedId(id), ..lent.clone() }));
             }
             _ => votes.extend(self.votes_seen()),
         }
-        let entry = match kind {
-            ProposalKind::Admit => Entry::admitted(admission(subject, votes)),
-            ProposalKind::Remove => Entry::removed(removal(subject, votes)),
+        let in_page = rng.random_bool(0.5);
+        let proof: Message = match kind {
+            ProposalKind::Admit => {
+                let proof = admission(subject, votes);
+                let entries = vec![Entry::admitted(proof.clone())];
+                let page = SeedSyncResp { entries, ..SeedSyncResp::default() };
+                if in_page { page.into() } else { proof.into() }
+            }
+            ProposalKind::Ban => {
+                let Subject { endpoint, key, .. } = subject;
+                let ban = Ban { endpoint, key, number: subject.incarnation.0, votes };
+                let page = SeedSyncResp { bans: vec![ban.clone()], ..SeedSyncResp::default() };
+                if in_page { page.into() } else { ban.into() }
+            }
+            ProposalKind::Remove | ProposalKind::Evict => {
+                let mut proof = removal(subject, votes);
+                if kind == ProposalKind::Evict {
+                    proof.because = Because::Eviction;
+                }
+                let removals = vec![Arc::new(proof.clone())];
+                let page = SeedSyncResp { removals, ..SeedSyncResp::default() };
+                if in_page { page.into() } else { proof.into() }
+            }
         };
-        if rng.random_bool(0.5) {
-            return vec![SeedSyncResp { entries: vec![entry], more: false }.into()];
-        }
-        let admission = entry.admission.map(Message::from);
-        let proofs = admission.into_iter().chain(entry.removal.map(Message::from));
         let leave =
             Leave::sign(Subject { key: ghost().key, ..*victim }, at, &keys_of(ghost().endpoint));
         let list = NeighborList::sign(
@@ -360,7 +391,7 @@ impl Gang {
             vec![ghost().endpoint],
             &keys_of(ghost().endpoint),
         );
-        proofs.chain([leave.into(), list.into()]).collect()
+        vec![proof, leave.into(), list.into()]
     }
 
     /// True votes of honest seeds, for whatever they were given.
@@ -384,9 +415,7 @@ impl Gang {
         let proposal = Proposal { kind: ProposalKind::Remove, subject: *subject };
         let signature = yes.then(|| self.sign(&proposal, me, at).signature);
         SeedDeadVote {
-            endpoint: subject.endpoint,
-            incarnation: subject.incarnation,
-            key: subject.key,
+            lives: vec![*subject],
             seed: me,
             yes,
             at,
@@ -420,7 +449,7 @@ impl Gang {
     fn sign(&self, proposal: &Proposal, me: SeedId, at: WallTime) -> Vote {
         let own = self.seeds.iter().find(|(id, _)| *id == me);
         let (_, endpoint) = own.expect("it is of the gang");
-        Vote::sign(proposal, me, at, &keys_of(*endpoint))
+        Vote::sign(proposal.kind, &[proposal.subject], (me, &keys_of(*endpoint)), at)
     }
 
     fn stale_list(&self, rng: &mut Rng, me: SeedId, honest: &PeerListResp) -> Message {
@@ -444,7 +473,7 @@ impl Gang {
 }
 
 fn subject_of(vote: &SeedDeadVote) -> Subject {
-    Subject { endpoint: vote.endpoint, incarnation: vote.incarnation, key: vote.key }
+    *vote.lives.first().expect("a vote is about somebody")
 }
 
 fn any_refusal(rng: &mut Rng) -> Message {
@@ -480,14 +509,16 @@ fn lying_page(rng: &mut Rng, honest: &SeedSyncResp) -> Message {
         2 => {
             for entry in &mut page.entries {
                 entry.admission.iter_mut().for_each(|it| it.votes.truncate(1));
-                entry.removal.iter_mut().for_each(|it| it.votes.truncate(1));
+            }
+            for removal in &mut page.removals {
+                Arc::make_mut(removal).votes.truncate(1);
             }
         }
         _ => {
-            for entry in &mut page.entries {
+            for entry in &page.entries {
                 // An end that nobody decided, made of the votes to its beginning.
                 let votes = entry.admission.iter().flat_map(|it| it.votes.clone()).collect();
-                entry.removal = Some(removal(entry.subject, votes));
+                page.removals.push(Arc::new(removal(entry.subject, votes)));
             }
         }
     }
@@ -496,8 +527,8 @@ fn lying_page(rng: &mut Rng, honest: &SeedSyncResp) -> Message {
 
 /// The lying seed `me`'s yes to the ghost's key at an endpoint: valid in every part.
 pub(crate) fn welcome(me: u16, subject: &Subject, at: WallTime) -> RegisterVote {
-    let proposal = Proposal { kind: ProposalKind::Admit, subject: *subject };
-    let vote = Vote::sign(&proposal, SeedId(me), at, &keys_of(super::seed_endpoint(me)));
+    let voter = (SeedId(me), &keys_of(super::seed_endpoint(me)));
+    let vote = Vote::sign(ProposalKind::Admit, &[*subject], voter, at);
     RegisterVote {
         endpoint: subject.endpoint,
         incarnation: subject.incarnation,

@@ -123,17 +123,18 @@ fn random() -> Result<Rng, CliError> {
     Ok(Rng::from_seed(seed))
 }
 
-/// An open journal and what it remembers.
-type Remembered<M> = (Journal<<M as Kind>::Record>, Vec<<M as Kind>::Record>);
+/// An open journal, what it remembers, and whether its last record was lost.
+type Remembered<M> = (Journal<<M as Kind>::Record>, Vec<<M as Kind>::Record>, bool);
 
 /// Opens the journal at its place.
 fn open_journal<M: Drivable>(dir: &DataDir) -> Result<Remembered<M>, CliError> {
     let path = dir.journal_path();
     let (journal, records, torn) = Journal::open(&path)?;
+    let is_torn = torn.is_some();
     if let Some(torn) = torn {
         ::log::warn!("{}: {torn}; nobody was told of it, so nothing is lost", path.display());
     }
-    Ok((journal, records))
+    Ok((journal, records, is_torn))
 }
 
 /// Runs a prepared node to its end.

@@ -62,7 +62,7 @@ impl Role for Peer {
 pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     let Ground { endpoint, listener, dir, keys, rng } =
         Ground::prepare(Peer::NAME, &settings.node)?;
-    let (journal, records) = open_journal::<PeerNode>(&dir)?;
+    let (journal, records, _) = open_journal::<PeerNode>(&dir)?;
     let book = settings.node.book();
     let machine = PeerNode::new(settings.machines, (endpoint, keys), book, &records, rng);
     live(Peer::default(), machine, journal, (listener, &dir, &settings.node))

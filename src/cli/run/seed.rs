@@ -10,7 +10,7 @@ use crate::cli::settings::SeedSettings;
 use crate::model::{Endpoint, Now};
 use crate::node::SeedNode;
 use crate::node::seed_kind::{Command, Event};
-use crate::protocol::membership::authority::{Order, OrderState};
+use crate::protocol::membership::authority::{Order, OrderState, Record};
 use crate::protocol::membership::certificate::Proposal;
 
 #[derive(Default)]
@@ -63,7 +63,12 @@ pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     let ground = Ground::prepare(Seed::NAME, &settings.node)?;
     let Ground { endpoint, listener, dir, keys, rng } = ground;
     settings.check_key(keys.public(), dir.path())?;
-    let (journal, records) = open_journal::<SeedNode>(&dir)?;
+    let (journal, mut records, is_torn) = open_journal::<SeedNode>(&dir)?;
+    if is_torn {
+        // A record that was torn was told to nobody; one whose bits have changed on the disk looks
+        // alike, and may have been a vote. As after a lost journal, compare first.
+        records.retain(|record| *record != Record::Ready);
+    }
     let who = (settings.id, endpoint, keys);
     let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng);
     live(Seed::default(), machine, journal, (listener, &dir, &settings.node))

@@ -14,7 +14,7 @@ impl PeerNode {
     pub(super) fn on_session_event(&mut self, now: Now, event: session::Event, fx: &mut Fx) {
         match event {
             session::Event::Opened { link, card, dialed, intent } => match card.seed {
-                Some(_) => self.on_seed_opened(now, link, &card, dialed, fx),
+                Some(_) => self.on_seed_opened(now, link, &card, (dialed, intent), fx),
                 None => self.on_peer_opened(now, link, &card, (dialed, intent), fx),
             },
             session::Event::Answered { to, card } => {
@@ -24,18 +24,8 @@ impl PeerNode {
                 Intent::Probe => {
                     self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part));
                 }
-                Intent::Errand => {
-                    self.errands.remove(&to);
-                    self.with_liveness(now, fx, |it, part| {
-                        it.on_witness_unreachable(now, to, part);
-                    });
-                }
-                Intent::Link if self.applicant.book().seed_at(to).is_some() => {
-                    let reason = error.text();
-                    self.with_applicant(now, fx, |it, part| it.on_call_failed(to, &reason, part));
-                }
-                Intent::Link => {
-                    self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
+                Intent::Errand | Intent::Link => {
+                    self.on_call_failed(now, (to, intent), &error.text(), fx);
                 }
             },
             session::Event::Message { link, msg } => self.on_message(now, link, *msg, fx),
@@ -47,6 +37,24 @@ impl PeerNode {
             session::Event::Closed { link, card, is_agreed, reason: _ } => {
                 self.on_closed(now, link, &card, is_agreed, fx);
             }
+        }
+    }
+
+    /// A call came to nothing, or whoever answered is not the one who was wanted.
+    fn on_call_failed(
+        &mut self,
+        now: Now,
+        (to, intent): (Endpoint, Intent),
+        reason: &str,
+        fx: &mut Fx,
+    ) {
+        if intent == Intent::Errand {
+            self.errands.remove(&to);
+            self.with_liveness(now, fx, |it, part| it.on_witness_unreachable(now, to, part));
+        } else if self.applicant.book().seed_at(to).is_some() {
+            self.with_applicant(now, fx, |it, part| it.on_call_failed(to, reason, part));
+        } else {
+            self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
         }
     }
 
@@ -75,7 +83,7 @@ impl PeerNode {
         now: Now,
         link: LinkId,
         card: &Card,
-        dialed: bool,
+        (dialed, intent): (bool, Intent),
         fx: &mut Fx,
     ) {
         let Some(seed) = card.seed else { return };
@@ -87,10 +95,11 @@ impl PeerNode {
         }
         if !is_trusted {
             self.with_session(now, fx, |it, part| it.hangup(link, "seed key not trusted", part));
-            let to = card.endpoint;
-            self.with_applicant(now, fx, |it, part| {
-                it.on_call_failed(to, "its key is not the one known for it", part);
-            });
+            // Whoever calls says nothing of a seed, whatever name it gives itself.
+            if dialed {
+                let reason = "its key is not the one known for it";
+                self.on_call_failed(now, (card.endpoint, intent), reason, fx);
+            }
             return;
         }
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
@@ -111,8 +120,10 @@ impl PeerNode {
     ) {
         if self.applicant.book().seed_at(card.endpoint).is_some() {
             self.with_session(now, fx, |it, part| it.hangup(link, "a seed's address", part));
-            let (to, reason) = (card.endpoint, "somebody who is no seed answers there");
-            self.with_applicant(now, fx, |it, part| it.on_call_failed(to, reason, part));
+            if dialed {
+                let reason = "somebody who is no seed answers there";
+                self.on_call_failed(now, (card.endpoint, intent), reason, fx);
+            }
             return;
         }
         if let Err((reason, is_offense)) = self.check_member(now, card, fx) {
@@ -123,12 +134,8 @@ impl PeerNode {
                 }
                 it.hangup(link, &reason, part);
             });
-            let to = card.endpoint;
-            if dialed && intent == Intent::Errand {
-                self.errands.remove(&to);
-                self.with_liveness(now, fx, |it, part| it.on_witness_unreachable(now, to, part));
-            } else if dialed {
-                self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
+            if dialed {
+                self.on_call_failed(now, (card.endpoint, intent), &reason, fx);
             }
             return;
         }
@@ -294,6 +301,11 @@ impl PeerNode {
     pub(super) fn ask(&mut self, now: Now, witness: Endpoint, request: SuspectReq, fx: &mut Fx) {
         if let Some(link) = self.overlay.neighbors().get(&witness) {
             fx.send(*link, request);
+            return;
+        }
+        if self.applicant.book().seed_at(witness).is_some() {
+            // Only a liar names a seed as its neighbor; a seed testifies in votes.
+            self.with_liveness(now, fx, |it, part| it.on_witness_unreachable(now, witness, part));
             return;
         }
         self.errands.entry(witness).or_default().push(request);

@@ -123,8 +123,24 @@ impl SeedNode {
         });
         let standing = if is_member { Standing::Member } else { Standing::Applicant };
         self.with_session(now, fx, |it, part| it.admit(link, standing, part));
+        if is_member {
+            self.keep_one_link(now, link, fx);
+        }
         if self.may_tell_of_connection(now) {
             fx.emit(Event::Connected { endpoint: card.endpoint, standing });
+        }
+    }
+
+    /// A member has one link here, its latest: strangers' links are counted, and nobody may take
+    /// up all the room by being a member many times over.
+    pub(super) fn keep_one_link(&mut self, now: Now, link: LinkId, fx: &mut Fx) {
+        let Some(endpoint) = self.session.peer(link).map(|card| card.endpoint) else { return };
+        let is_older = |(id, card, standing): &(LinkId, &Card, Standing)| {
+            *id != link && *standing == Standing::Member && card.endpoint == endpoint
+        };
+        let older: Vec<_> = self.session.open().filter(is_older).map(|(id, ..)| id).collect();
+        for older in older {
+            self.with_session(now, fx, |it, part| it.hangup(older, "already linked", part));
         }
     }
 

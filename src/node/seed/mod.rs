@@ -360,6 +360,9 @@ impl SeedNode {
             authority::Event::Standing { link, member } => {
                 let standing = if member { Standing::Member } else { Standing::Applicant };
                 self.with_session(now, fx, |it, part| it.admit(link, standing, part));
+                if member {
+                    self.keep_one_link(now, link, fx);
+                }
             }
             authority::Event::Refuse { link, cause, error } => {
                 self.with_session(now, fx, |it, part| it.refuse(link, cause, error, part));

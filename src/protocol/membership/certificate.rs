@@ -204,6 +204,19 @@ impl Removal {
         self.confirmations.iter().filter(is_about).copied().collect()
     }
 
+    /// The same with the evidence about one of its lives alone, and at most `count` findings.
+    pub fn about(&self, life: &Subject, count: usize) -> Self {
+        let confirmations = self.evidence_about(life).into_iter().take(count).collect();
+        Self { confirmations, ..self.with_evidence(0) }
+    }
+
+    /// The same with less of the evidence: at most `count` findings.
+    pub fn with_evidence(&self, count: usize) -> Self {
+        let confirmations = self.confirmations.iter().take(count).copied().collect();
+        let (because, lives, votes) = (self.because, self.lives.clone(), self.votes.clone());
+        Self { because, lives, votes, confirmations }
+    }
+
     /// When the last of the votes was given.
     pub fn at(&self) -> WallTime {
         last_vote(&self.votes)

@@ -351,8 +351,14 @@ impl Registry {
         self.entries_after(after).filter(|entry| is_in(wanted, entry.subject.endpoint))
     }
 
-    /// Nothing of `endpoint` up to `incarnation` is ever taken in again.
+    /// Nothing of `endpoint` up to `incarnation` is ever taken in again, and what is known of such
+    /// a life that has ended is forgotten: a journal tells of both, the life first.
     pub fn raise_floor(&mut self, endpoint: Endpoint, incarnation: Incarnation) {
+        let held = self.get(endpoint).map(|held| (held.subject.incarnation, held.status()));
+        if held.is_some_and(|(life, status)| life <= incarnation && status != Status::Alive) {
+            self.take(endpoint);
+            self.past.remove(&endpoint);
+        }
         if self.floors.len() >= FLOORS_MAX && !self.floors.contains_key(&endpoint) {
             self.floors.pop_first();
         }
@@ -383,8 +389,6 @@ impl Registry {
             .map(|entry| (entry.subject.endpoint, entry.subject.incarnation))
             .collect();
         for (endpoint, incarnation) in &old {
-            self.take(*endpoint);
-            self.past.remove(endpoint);
             self.raise_floor(*endpoint, *incarnation);
         }
         old
@@ -511,5 +515,19 @@ mod tests {
         registry.merge(entry(6001, 2, 2));
         registry.purge(WallTime(86_400_010), day);
         assert_eq!(registry.buckets(), merged(&[entry(6002, 1, 0)]).buckets());
+    }
+
+    /// A journal that was not rewritten since tells of the life first and of its floor later.
+    #[test]
+    fn a_floor_that_is_replayed_forgets_the_ended_life_below_it_and_no_other() {
+        let mut registry = merged(&[entry(6001, 1, 2), entry(6002, 1, 0), entry(6003, 2, 2)]);
+        for port in 6001..=6003 {
+            let endpoint = entry(port, 1, 0).subject.endpoint;
+            registry.raise_floor(endpoint, Incarnation(1));
+        }
+        let kept: Vec<_> = registry.entries().map(|it| it.subject.endpoint.port()).collect();
+        assert_eq!(kept, [6002, 6003]);
+        let rest = merged(&[entry(6002, 1, 0), entry(6003, 2, 2)]);
+        assert_eq!(registry.buckets(), rest.buckets());
     }
 }

@@ -57,11 +57,16 @@ pub struct NoQuorum {
     pub needed: usize,
     /// Votes that may be valid, of seeds whose keys are not known yet.
     pub unknown: usize,
+    /// Votes beyond one of each seed. With any of these nothing was judged.
+    pub excess: usize,
 }
 
 impl fmt::Display for NoQuorum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { valid, needed, unknown } = self;
+        let Self { valid, needed, unknown, excess } = self;
+        if *excess > 0 {
+            return write!(f, "{excess} votes more than there are seeds");
+        }
         write!(f, "{valid} valid votes of {needed} needed ({unknown} of unknown seeds)")
     }
 }
@@ -173,7 +178,9 @@ impl SeedBook {
     ///
     /// # Errors
     /// [`NoQuorum`], as for every certificate: when fewer seeds than a quorum have signed. Votes
-    /// that are forged, doubled or of strangers do not count and do no harm.
+    /// that are forged, doubled or of strangers do not count and do no harm. A list longer than
+    /// there are seeds proves nothing at all: a certificate is kept and passed on as it came, and
+    /// must not carry a load.
     pub fn verify_admission(&self, proof: &Admission) -> Result<(), NoQuorum> {
         self.verify(ProposalKind::Admit, &[proof.subject()], &proof.votes)
     }
@@ -202,8 +209,8 @@ impl SeedBook {
     ) -> Result<(), NoQuorum> {
         let mut valid = BTreeSet::new();
         let mut unknown = BTreeSet::new();
-        // A longer list can hold nothing but repeats; it must not buy verification time.
-        for vote in votes.iter().take(self.seeds.len()) {
+        let excess = votes.len().saturating_sub(self.seeds.len());
+        for vote in votes.iter().filter(|_| excess == 0) {
             match self.key(vote.seed) {
                 _ if valid.contains(&vote.seed) => {}
                 Some(key) if vote.is_valid(kind, lives, &key) => _ = valid.insert(vote.seed),
@@ -216,7 +223,7 @@ impl SeedBook {
         if valid >= needed {
             Ok(())
         } else {
-            Err(NoQuorum { valid, needed, unknown: unknown.len() })
+            Err(NoQuorum { valid, needed, unknown: unknown.len(), excess })
         }
     }
 }

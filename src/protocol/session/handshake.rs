@@ -7,6 +7,13 @@ use crate::model::{Endpoint, Incarnation, Nonce, PublicKey, SeedId, Signature, S
 use crate::protocol::Binding;
 use crate::protocol::membership::certificate::{Admission, Subject};
 
+/// Neighbors that a card may name; as many as a member may have.
+const NEIGHBORS_MAX: usize = 256;
+
+/// Votes in a card's certificate, and seeds whose keys it may name: as many seeds as can be
+/// configured. More would only be kept in memory until somebody has looked at them.
+const CARD_SEEDS_MAX: usize = 64;
+
 /// What a node says of itself when it shakes hands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {
@@ -45,6 +52,18 @@ impl Card {
     /// The life this card speaks for.
     pub const fn subject(&self) -> Subject {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
+    }
+
+    /// What there is too much of in this card, in words.
+    pub(super) fn excess(&self) -> Option<String> {
+        let votes = self.certificate.as_ref().map_or(0, |proof| proof.votes.len());
+        if self.neighbors.len() > NEIGHBORS_MAX {
+            Some(format!("a card names at most {NEIGHBORS_MAX} neighbors"))
+        } else if self.seed_keys.len() > CARD_SEEDS_MAX || votes > CARD_SEEDS_MAX {
+            Some(format!("a card has votes and keys of at most {CARD_SEEDS_MAX} seeds"))
+        } else {
+            None
+        }
     }
 
     /// The statement by which the card's owner answers `nonce`, put by the holder of

@@ -51,9 +51,6 @@ const APPLICANT_MAX: Duration = Duration::from_secs(30);
 /// Errands of one member that are served at once.
 const ERRANDS_MAX: usize = 8;
 
-/// Neighbors that a card may name; as many as a member may have.
-const NEIGHBORS_MAX: usize = 256;
-
 /// Deadlines of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
@@ -253,7 +250,8 @@ impl Session {
     }
 
     /// A message came; it is the handshake's, or is passed on if the standing allows it.
-    pub fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
+    pub fn on_received(&mut self, link: LinkId, mut msg: Message, fx: &mut Fx) {
+        msg.shorten_reason();
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.quiet_rounds = 0;
         match msg {
@@ -395,8 +393,7 @@ impl Session {
             let reason = format!("version {} is not spoken here, {VERSION} is", hello.version);
             return self.reject(link, &reason, fx);
         }
-        if hello.card.neighbors.len() > NEIGHBORS_MAX {
-            let reason = format!("a card names at most {NEIGHBORS_MAX} neighbors");
+        if let Some(reason) = hello.card.excess() {
             return self.reject(link, &reason, fx);
         }
         if hello.card.key == self.card.key {
@@ -427,7 +424,7 @@ impl Session {
         let (to, intent, nonce, binding) = (*to, *intent, *nonce, *binding);
         let statement = ack.card.proof_bytes(CALLED, &nonce, &self.card.key, binding);
         let proved = ack.version == VERSION
-            && ack.card.neighbors.len() <= NEIGHBORS_MAX
+            && ack.card.excess().is_none()
             && ack.card.key.verifies(&statement, &ack.proof);
         match intent {
             _ if !proved => {

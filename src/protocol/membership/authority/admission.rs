@@ -284,6 +284,10 @@ impl Authority {
 
     /// Why this seed would not admit `subject`, whoever asks (M4, M5).
     fn objection(&self, subject: &Subject) -> Option<(Cause, ErrorCode, String)> {
+        if !subject.endpoint.is_callable() {
+            let reason = format!("nobody can be called at {}", subject.endpoint);
+            return Some((Cause::Forged, ErrorCode::Invalid, reason));
+        }
         if self.book.seed_at(subject.endpoint).is_some() {
             let reason = format!("{} is a seed's address", subject.endpoint);
             return Some((Cause::NotAllowed, ErrorCode::EndpointTaken, reason));
@@ -391,6 +395,10 @@ impl Authority {
             return;
         }
         let Some(case) = self.admissions.get_mut(&subject) else { return };
+        let earlier = case.said.get(&seed).map(|earlier| earlier.vote().is_some());
+        if earlier == Some(said.vote().is_some()) {
+            return; // Repeated: nobody is told twice.
+        }
         if let Some(vote) = said.vote() {
             case.votes.insert(seed, vote);
         }

@@ -3,8 +3,11 @@
 //! Answers are pages of bounded size; a page says whether there is more, and the next question
 //! names where to go on. Nothing here changes state.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::sync::EVIDENCE_MAX;
 use super::{Authority, Fx};
 use crate::model::{Endpoint, Incarnation, SeedId, WallTime};
 use crate::protocol::LinkId;
@@ -13,8 +16,13 @@ use crate::protocol::membership::registry::{Entry, Status};
 /// Members in one page; below a quarter of a line's limit.
 const MEMBERS_PER_PAGE: usize = 400;
 
-/// Neighbor lists in one page: with hubs of hundreds of neighbors still within a line.
+/// Neighbor lists in one page, and names in all of them but the last: with hubs of hundreds of
+/// neighbors still within a line.
 const NODES_PER_PAGE: usize = 32;
+const NAMES_PER_PAGE: usize = 3_072;
+
+/// Findings shown with the removal of an endpoint's latest life; its earlier lives have fewer.
+const EVIDENCE_SHOWN_MAX: usize = 128;
 
 /// Who is in?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +138,14 @@ impl Authority {
         };
         let alive = |entry: &&Entry| entry.status() == Status::Alive;
         let mut rest = self.registry.entries_after(request.after).filter(alive).map(line);
-        let nodes: Vec<_> = rest.by_ref().take(NODES_PER_PAGE).collect();
+        let (mut nodes, mut names) = (Vec::new(), 0);
+        while nodes.len() < NODES_PER_PAGE
+            && names <= NAMES_PER_PAGE
+            && let Some(node) = rest.next()
+        {
+            names += node.neighbors.len();
+            nodes.push(node);
+        }
         let more = rest.next().is_some();
         fx.send(link, TopologyResp { seed: self.me, nodes, more });
     }
@@ -138,8 +153,14 @@ impl Authority {
     /// Answers with everything that is proved about an endpoint.
     pub fn on_explain_req(&self, link: LinkId, request: ExplainReq, fx: &mut Fx) {
         let ExplainReq { endpoint } = request;
-        let past = self.registry.past(endpoint).iter();
-        let lives = past.chain(self.registry.get(endpoint)).cloned().collect();
+        let shown = |entry: &Entry, findings: usize| {
+            let removal =
+                entry.removal.as_ref().map(|it| Arc::new(it.about(&entry.subject, findings)));
+            Entry { removal, ..entry.clone() }
+        };
+        let past = self.registry.past(endpoint).iter().map(|it| shown(it, EVIDENCE_MAX));
+        let latest = self.registry.get(endpoint).map(|it| shown(it, EVIDENCE_SHOWN_MAX));
+        let lives = past.chain(latest).collect();
         let admissions = self.admissions.keys().filter(|it| it.endpoint == endpoint);
         let removals = self.removals.keys().filter(|it| it.endpoint == endpoint);
         let open =

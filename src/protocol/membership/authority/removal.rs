@@ -109,7 +109,9 @@ impl Authority {
         self.open_removal(now, &subject, fx);
         let Some(case) = self.removals.get_mut(&subject) else { return };
         let told = case.reports.get(&report.reporter);
-        let is_news = told.is_none_or(|told| now.mono.since(*told) >= REPORT_PAUSE);
+        // One who is no member is not remembered: a lying seed could name any number of them.
+        let is_news = self.registry.alive_at(report.reporter).is_some()
+            && told.is_none_or(|told| now.mono.since(*told) >= REPORT_PAUSE);
         if is_news {
             case.reports.insert(report.reporter, now.mono);
             fx.emit(Event::Reported {

@@ -19,8 +19,12 @@ use crate::protocol::session::Cause;
 /// limit of a line.
 const ENTRIES_MAX: usize = 32;
 
+/// Bytes of JSON that the entries of one page may have, by an estimate from above: in a large
+/// fleet of seeds certificates are long, and a page must fit a line.
+const PAGE_BYTES_MAX: usize = 224 * 1_024;
+
 /// Evidence that travels with a removal between registries; the votes alone decide.
-const EVIDENCE_MAX: usize = 8;
+pub(super) const EVIDENCE_MAX: usize = 8;
 
 /// The state of a registry, in hashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,30 +106,33 @@ impl Authority {
     /// Another seed wants a page of this registry.
     pub fn on_seed_sync_req(&self, link: LinkId, request: &SeedSyncReq, fx: &mut Fx) {
         let (buckets, after) = (&request.buckets, request.after);
-        let mut page: Vec<_> =
-            self.registry.in_buckets(buckets, after).take(ENTRIES_MAX + 1).collect();
-        let mut bans: Vec<_> =
-            self.registry.bans_in_buckets(buckets, after).take(ENTRIES_MAX + 1).cloned().collect();
-        // The page ends where the first of the two lists has to.
-        let ends = [
-            page.get(ENTRIES_MAX).map(|_| page[ENTRIES_MAX - 1].subject.endpoint),
-            bans.get(ENTRIES_MAX).map(|_| bans[ENTRIES_MAX - 1].endpoint),
-        ];
-        let end = ends.into_iter().flatten().min();
-        if let Some(end) = end {
-            page.retain(|entry| entry.subject.endpoint <= end);
-            bans.retain(|ban| ban.endpoint <= end);
-        }
-        let mut removals = Vec::<Arc<Removal>>::new();
-        for removal in page.iter().filter_map(|entry| entry.removal.as_ref()) {
-            if !removals.iter().any(|known| known.lives == removal.lives) {
-                let mut removal = Removal::clone(removal);
-                removal.confirmations.truncate(EVIDENCE_MAX);
-                removals.push(Arc::new(removal));
+        let mut entries = self.registry.in_buckets(buckets, after).peekable();
+        let mut bans = self.registry.bans_in_buckets(buckets, after).peekable();
+        let (mut page, mut room) = (SeedSyncResp::default(), PAGE_BYTES_MAX);
+        loop {
+            // By endpoint, so that the last one on a page says where the next begins.
+            let first = entries.peek().map(|entry| entry.subject.endpoint);
+            let ends = first.into_iter().chain(bans.peek().map(|ban| ban.endpoint));
+            let Some(endpoint) = ends.min() else { break };
+            let entry = entries.next_if(|entry| entry.subject.endpoint == endpoint);
+            let ban = bans.next_if(|ban| ban.endpoint == endpoint);
+            let is_told = |it: &&Arc<Removal>| page.removals.iter().any(|k| k.lives == it.lives);
+            let removal = entry.and_then(|entry| entry.removal.as_ref()).filter(|it| !is_told(it));
+            let removal = removal.map(|it| it.with_evidence(EVIDENCE_MAX));
+            let weight = entry.map_or(0, entry_weight)
+                + removal.as_ref().map_or(0, removal_weight)
+                + ban.map_or(0, |ban| SUBJECT_BYTES + votes_weight(&ban.votes));
+            let is_full = page.entries.len().max(page.bans.len()) == ENTRIES_MAX || weight > room;
+            if is_full && (!page.entries.is_empty() || !page.bans.is_empty()) {
+                page.more = true;
+                break;
             }
+            room = room.saturating_sub(weight);
+            page.entries.extend(entry.map(Entry::unremoved));
+            page.removals.extend(removal.map(Arc::new));
+            page.bans.extend(ban.cloned());
         }
-        let entries = page.into_iter().map(Entry::unremoved).collect();
-        fx.send(link, SeedSyncResp { entries, removals, bans, more: end.is_some() });
+        fx.send(link, page);
     }
 
     /// Entries came; each has to prove itself.
@@ -255,4 +262,24 @@ impl Authority {
             *kind == ProposalKind::Ban || is_current || given.vote.at.distance(now.wall) < keep
         });
     }
+}
+
+/// The bytes of JSON that a subject has at most, with the names of its fields; and so on.
+const SUBJECT_BYTES: usize = 256;
+const VOTE_BYTES: usize = 200;
+const FINDING_BYTES: usize = 460;
+
+fn votes_weight(votes: &[Vote]) -> usize {
+    votes.iter().map(|vote| VOTE_BYTES + SUBJECT_BYTES * vote.others.len()).sum()
+}
+
+fn entry_weight(entry: &Entry) -> usize {
+    let admission = entry.admission.as_ref();
+    let admission = admission.map_or(0, |it| SUBJECT_BYTES + votes_weight(&it.votes));
+    SUBJECT_BYTES + admission + entry.leave.map_or(0, |_| FINDING_BYTES)
+}
+
+fn removal_weight(removal: &Removal) -> usize {
+    let findings = FINDING_BYTES * removal.confirmations.len();
+    SUBJECT_BYTES * removal.lives.len() + votes_weight(&removal.votes) + findings
 }

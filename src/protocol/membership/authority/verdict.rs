@@ -291,7 +291,7 @@ impl Authority {
             yes: false,
             at: now.wall,
             signature: None,
-            reason: "it answered me".to_owned(),
+            reason: "it answered my own probe".to_owned(),
             confirmations: findings.map(|(found, _)| *found).take(CONFIRMATIONS_MAX).collect(),
         }
     }

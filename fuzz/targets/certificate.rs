@@ -1,0 +1,10 @@
+//! Certificates in JSON, their votes cut, doubled and mixed up.
+
+#![no_main]
+
+#[path = "../../tests/hostile/mod.rs"]
+mod hostile;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    hostile::checks::certificate(bytes);
+});

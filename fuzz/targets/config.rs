@@ -1,0 +1,10 @@
+//! The text of `config.txt`.
+
+#![no_main]
+
+#[path = "../../tests/hostile/mod.rs"]
+mod hostile;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    hostile::checks::config(bytes);
+});
