@@ -313,7 +313,7 @@ fn hoarder() -> Authority {
             let admission = Admission { endpoint, incarnation, key, votes: votes.clone() };
             let lives = vec![Subject { endpoint, incarnation, key }];
             let removal = Removal { because: Because::Death, lives, votes, confirmations };
-            let mut entry = Entry::admitted(admission);
+            let entry = Entry::admitted(admission);
             // Half of them are still in: those have neighbors.
             if peer % 2 == 0 || life < 5 {
                 records.push(Record::Removed { removal: Arc::new(removal) });

@@ -181,8 +181,9 @@ impl Default for Registry {
 
 impl Registry {
     /// Joins verified knowledge into the registry.
-    pub fn merge(&mut self, entry: Entry) -> Merged {
+    pub fn merge(&mut self, mut entry: Entry) -> Merged {
         let endpoint = entry.subject.endpoint;
+        entry.removal = entry.removal.map(|removal| self.shared(removal));
         // Two keys for one life cannot both be certified while fewer than a quorum of seeds lie;
         // if they are, the lower key wins everywhere, so that registries still agree.
         let rank = |subject: &Subject| (subject.incarnation, std::cmp::Reverse(subject.key));
@@ -262,24 +263,6 @@ impl Registry {
     pub fn is_banned(&self, subject: &Subject) -> bool {
         let names = |ban: &Ban| ban.endpoint == subject.endpoint || ban.key == subject.key;
         self.bans().any(|ban| ban.is_in_force() && names(ban))
-    }
-
-    /// The proofs of all removals that are remembered, each once.
-    pub fn removals(&self) -> impl Iterator<Item = &Arc<Removal>> {
-        let past = self.past.values().flatten();
-        self.entries().chain(past).filter_map(|entry| {
-            let removal = entry.removal.as_ref()?;
-            // Told by the first of its lives that is remembered with this very proof.
-            let first = removal.lives.iter().find(|life| self.shares(life, removal))?;
-            (*first == entry.subject).then_some(removal)
-        })
-    }
-
-    fn shares(&self, life: &Subject, removal: &Arc<Removal>) -> bool {
-        let lives = self.get(life.endpoint).into_iter().chain(self.past(life.endpoint));
-        lives
-            .filter(|entry| entry.subject == *life)
-            .any(|entry| entry.removal.as_ref().is_some_and(|held| Arc::ptr_eq(held, removal)))
     }
 
     /// What is known of an endpoint's latest life.
@@ -392,6 +375,13 @@ impl Registry {
             self.raise_floor(*endpoint, *incarnation);
         }
         old
+    }
+
+    /// The same proof, as another of the lives that it ended has it already: it is kept once.
+    fn shared(&self, removal: Arc<Removal>) -> Arc<Removal> {
+        let held = |life: &Subject| self.get(life.endpoint)?.removal.as_ref();
+        let same = removal.lives.iter().filter_map(held).find(|held| **held == removal);
+        same.cloned().unwrap_or(removal)
     }
 
     fn insert(&mut self, entry: Entry) -> Merged {

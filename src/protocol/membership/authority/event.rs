@@ -48,7 +48,7 @@ pub enum Record {
         /// The vote as it left the node.
         vote: Vote,
     },
-    /// A verified admission or goodbye.
+    /// A verified admission or goodbye; in a rewritten journal all that is known of a life.
     Entry {
         /// What became known.
         entry: Box<Entry>,

@@ -224,21 +224,13 @@ impl Authority {
         });
         let entries = self.registry.entries().flat_map(|entry| {
             let past = self.registry.past(entry.subject.endpoint).iter();
-            past.chain([entry]).map(|entry| Record::Entry { entry: Box::new(entry.unremoved()) })
+            past.chain([entry]).map(|entry| Record::Entry { entry: Box::new(entry.clone()) })
         });
         let bans = self.registry.bans().map(|ban| Record::Ban { ban: ban.clone() });
-        let removals = self.registry.removals();
-        let removals = removals.map(|it| Record::Removed { removal: Arc::clone(it) });
         let floors = self.registry.floors();
         let floors = floors.map(|(endpoint, incarnation)| Record::Floor { endpoint, incarnation });
         let ready = self.ready.then_some(Record::Ready);
-        keys.chain(votes)
-            .chain(floors)
-            .chain(entries)
-            .chain(removals)
-            .chain(bans)
-            .chain(ready)
-            .collect()
+        keys.chain(votes).chain(floors).chain(entries).chain(bans).chain(ready).collect()
     }
 
     /// The node starts.

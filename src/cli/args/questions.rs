@@ -1,0 +1,139 @@
+//! What may be asked of a fleet, and ordered as an operator.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::span::Span;
+use crate::model::Endpoint;
+
+const ORDER_HELP: &str = "\
+Whoever can write to a seed's data directory speaks for that seed, and for no other. An order \
+counts when a quorum of seeds has got it: where the seeds run on several machines, give it on as \
+many of them, within ten minutes. Exit code 1: not done, or not yet.";
+
+/// Whom to ask about the fleet.
+#[derive(Clone, Debug, Args)]
+pub struct AskArgs {
+    /// The seed to ask: its number in config.txt or its IP:PORT [default: the first that answers]
+    #[arg(long, value_name = "SEED")]
+    pub at: Option<String>,
+    /// The file that lists the seeds
+    #[arg(long, value_name = "FILE", default_value = "config.txt")]
+    pub config: PathBuf,
+    /// The cluster key of the fleet, if it has one [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub cluster_key: Option<PathBuf>,
+    /// How long a seed may take to connect, and to answer
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    pub timeout: Span,
+}
+
+/// `peer members`.
+#[derive(Clone, Debug, Args)]
+pub struct MembersArgs {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// Those who left or were removed lately, too
+    #[arg(long)]
+    pub all: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `peer topology`.
+#[derive(Clone, Debug, Args)]
+pub struct TopologyArgs {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// A graph for Graphviz
+    #[arg(long, conflicts_with = "json")]
+    pub dot: bool,
+}
+
+/// `peer explain`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainArgs {
+    /// The IP:PORT to explain
+    #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
+    pub endpoint: Endpoint,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
+    text.parse().map_err(|_| "an endpoint is IP:PORT, for example 127.0.0.1:6003 or [::1]:6003")
+}
+
+/// `peer status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// The node's port [default: the one node that runs here]
+    #[arg(long, value_name = "P")]
+    pub port: Option<u16>,
+    /// Where nodes keep their data
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `peer leave`.
+#[derive(Clone, Debug, Args)]
+pub struct LeaveArgs {
+    /// The peer's port
+    #[arg(long, value_name = "P")]
+    pub port: u16,
+    /// Where nodes keep their data
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+}
+
+/// `peer evict`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = ORDER_HELP)]
+pub struct EvictArgs {
+    /// The member's IP:PORT
+    #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
+    pub endpoint: Endpoint,
+    /// Keep it out for good: neither this endpoint nor its key is let in again
+    #[arg(long)]
+    pub ban: bool,
+    /// As whom.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+}
+
+/// `peer unban`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = ORDER_HELP)]
+pub struct UnbanArgs {
+    /// The banned IP:PORT
+    #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
+    pub endpoint: Endpoint,
+    /// As whom.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+}
+
+/// As whose operator an order is given.
+#[derive(Clone, Debug, Args)]
+pub struct OperatorArgs {
+    /// Where the seeds of this machine keep their data
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
