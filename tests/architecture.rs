@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["model", "protocol"]),
     ("runtime", &["model", "protocol", "wire"]),
     ("sim", &["model", "protocol"]),
-    ("cli", &["model", "protocol", "node", "wire", "runtime"]),
+    ("cli", &["model", "protocol", "node", "wire", "runtime", "sim"]),
 ];
 
 /// What the pure modules may not name, and why.

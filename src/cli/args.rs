@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArgs;
 use super::demo::DemoArgs;
+use super::simulate::SimulateArgs;
 use super::span::Span;
 use crate::model::Endpoint;
 use crate::protocol::membership::{applicant, authority};
@@ -105,6 +106,8 @@ pub enum PeerCommand {
     Demo(DemoArgs),
     /// Measure, and print JSON lines
     Bench(BenchArgs),
+    /// Try a fleet of any size before it is built: the same machines in virtual time
+    Simulate(SimulateArgs),
     /// Run a seed, so that one executable can be either
     #[command(hide = true)]
     Seed(SeedArgs),

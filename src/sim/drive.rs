@@ -261,6 +261,7 @@ impl<M: Machine> World<M> {
         match outward {
             Outward::Send { link, msg } => {
                 let Some(mut tamper) = host.tamper.take() else {
+                    self.count_sent(id, &msg);
                     return self.network.send(&mut self.agenda, link, Parcel::Message(msg));
                 };
                 let to = match self.network.other_end(link) {
@@ -273,6 +274,7 @@ impl<M: Machine> World<M> {
                 let changed = !matches!(sent.as_slice(), [only] if *only == msg);
                 self.tally.add(Trouble::Tampered, usize::from(changed));
                 for msg in sent {
+                    self.count_sent(id, &msg);
                     self.network.send(&mut self.agenda, link, Parcel::Message(msg));
                 }
             }
@@ -281,7 +283,9 @@ impl<M: Machine> World<M> {
                 self.network.dial(&mut self.agenda, owner, ticket, to, timeout);
             }
             Outward::PingHost { host } => {
-                let answered = self.network.reach.pings(owner.who, host);
+                let answered = self.network.reach.pings(owner.who, host)
+                    && !self.network.loses()
+                    && !self.network.loses();
                 let base = self.network.draw_base();
                 let round_trip = self.network.travel(base) + self.network.travel(base);
                 let (answer, after) = if answered {

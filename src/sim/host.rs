@@ -15,6 +15,7 @@ use crate::protocol::timer::TimerQueue;
 use crate::protocol::{Input, Kind, LinkId, Machine, Ticket};
 
 use super::disk::Disk;
+use super::traffic::Traffic;
 
 /// What a process is made from.
 #[derive(Debug)]
@@ -156,6 +157,8 @@ pub(super) struct Host<M: Machine> {
     pub(super) buried: bool,
     /// What is added to the handling of each input.
     pub(super) slow: Duration,
+    /// What its processes have sent.
+    pub(super) sent: Traffic,
     /// How far the wall clock is off, in milliseconds.
     pub(super) skew_ms: i64,
 }

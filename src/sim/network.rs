@@ -285,7 +285,8 @@ impl Network {
         let Some(base) = self.conns.get(&lane.conn).map(|conn| conn.base) else {
             return;
         };
-        let arrival = agenda.now().after(self.travel(base));
+        let repeats = self.draw_repeats(base);
+        let arrival = agenda.now().after(self.travel(base) + repeats);
         let conn = self.conns.get_mut(&lane.conn).expect("it was there a line ago");
         let queue = &mut conn.lanes[lane.side()];
         queue.last = queue.last.max(arrival);

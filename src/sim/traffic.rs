@@ -1,0 +1,47 @@
+//! What was sent: messages, and their bytes where the world's options name a meter.
+//!
+//! A message counts when it leaves its node, whether or not it arrives.
+
+use std::ops::{AddAssign, Sub};
+
+use crate::protocol::Machine;
+use crate::protocol::message::Message;
+
+use super::reach::HostId;
+use super::world::World;
+
+/// An amount of messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many.
+    pub messages: u64,
+    /// Their bytes on the wire; 0 without a meter.
+    pub bytes: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Sub for Traffic {
+    type Output = Self;
+
+    /// What was added since `earlier`.
+    fn sub(self, earlier: Self) -> Self {
+        let messages = self.messages - earlier.messages;
+        Self { messages, bytes: self.bytes - earlier.bytes }
+    }
+}
+
+impl<M: Machine> World<M> {
+    /// Counts a message that leaves a host.
+    pub(super) fn count_sent(&mut self, id: HostId, msg: &Message) {
+        let bytes = self.options.meter.map_or(0, |meter| meter(msg) as u64);
+        let one = Traffic { messages: 1, bytes };
+        self.hosts[id.index()].sent += one;
+        *self.traffic.entry(msg.name()).or_default() += one;
+    }
+}
