@@ -70,7 +70,7 @@ const LINES_MAX: usize = 500;
 
 /// Files that were longer when this rule came, each with the size it may not exceed again. Lower
 /// a number when a file shrinks, and delete the line when it fits; never raise one.
-const LONG_FILES: &[(&str, usize)] = &[("src/protocol/session/mod.rs", 577)];
+const LONG_FILES: &[(&str, usize)] = &[("src/protocol/session/mod.rs", 547)];
 
 /// The longest line of source, in characters.
 const COLUMNS_MAX: usize = 100;

@@ -9,6 +9,7 @@ use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
+use super::memo;
 use super::{Rng, SigningBytes};
 
 /// A node's public key; 64 hexadecimal digits on the wire and in files.
@@ -34,9 +35,11 @@ impl PublicKey {
     /// Whether `signature` over `statement` was made with this key.
     #[must_use]
     pub fn verifies(&self, statement: &SigningBytes, signature: &Signature) -> bool {
-        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        VerifyingKey::from_bytes(&self.0)
-            .is_ok_and(|key| key.verify_strict(statement.as_bytes(), &signature).is_ok())
+        memo::holds(self, statement, signature, || {
+            let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+            VerifyingKey::from_bytes(&self.0)
+                .is_ok_and(|key| key.verify_strict(statement.as_bytes(), &signature).is_ok())
+        })
     }
 
     /// The first eight hexadecimal digits, for people.
@@ -64,6 +67,11 @@ impl fmt::Debug for PublicKey {
 pub struct Signature(#[serde(with = "hex::serde")] [u8; 64]);
 
 impl Signature {
+    /// The signature's 64 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+
     /// A signature of these bytes, valid or not.
     pub const fn from_bytes(bytes: [u8; 64]) -> Self {
         Self(bytes)
@@ -130,7 +138,9 @@ impl KeyPair {
     /// Signs `statement`.
     #[must_use]
     pub fn sign(&self, statement: &SigningBytes) -> Signature {
-        Signature(self.secret.sign(statement.as_bytes()).to_bytes())
+        let signature = Signature(self.secret.sign(statement.as_bytes()).to_bytes());
+        memo::made(&self.public, statement, &signature);
+        signature
     }
 }
 
@@ -155,6 +165,25 @@ mod tests {
         assert!(mine.public().verifies(&statement, &signature));
         assert!(!mine.public().verifies(&SigningBytes::new("test").number(2), &signature));
         assert!(!other.public().verifies(&statement, &signature));
+    }
+
+    #[test]
+    fn remembering_verdicts_changes_none_of_them() {
+        let mut rng = Rng::seed_from_u64(3);
+        let (mine, other) = (KeyPair::generate(&mut rng), KeyPair::generate(&mut rng));
+        let statement = SigningBytes::new("test").number(1);
+        let before = mine.sign(&statement);
+        let _memo = memo::VerdictMemo::on_this_thread();
+        let signature = mine.sign(&statement);
+        assert_eq!(signature, before);
+        for _ in 0..2 {
+            assert!(mine.public().verifies(&statement, &signature));
+            assert!(!mine.public().verifies(&SigningBytes::new("test").number(2), &signature));
+            assert!(!other.public().verifies(&statement, &signature));
+            let mut forged = *signature.as_bytes();
+            forged[40] ^= 1;
+            assert!(!mine.public().verifies(&statement, &Signature::from_bytes(forged)));
+        }
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub struct Config {
     pub links: usize,
     /// Links at most; a hub refuses more.
     pub links_max: usize,
+    /// Members known at most, neighbors beside: those a peer may come to choose among. More cost
+    /// memory at every peer, fewer make the choice by degree coarser.
+    pub known_max: usize,
     /// How long to leave a member alone that could not be reached.
     pub cooldown: Duration,
     /// How long to collect changes before they are announced.
@@ -47,6 +50,7 @@ impl Default for Config {
         Self {
             links: 3,
             links_max: 256,
+            known_max: 512,
             cooldown: Duration::from_secs(5),
             announce_after: Duration::from_millis(100),
             check_interval: Duration::from_secs(1),
@@ -203,7 +207,22 @@ impl Overlay {
                 *known = fresh;
             }
         }
+        self.forget_some();
         self.fill(fx);
+    }
+
+    /// Keeps to the bound, at random: what stays is still a fair sample of all lists.
+    fn forget_some(&mut self) {
+        let excess = self.members.len().saturating_sub(self.config.known_max);
+        if excess == 0 {
+            return;
+        }
+        let is_free =
+            |it: &&Endpoint| !self.neighbors.contains_key(it) && !self.calling.contains(it);
+        let free = self.members.keys().filter(is_free).copied();
+        for endpoint in free.sample(&mut self.rng, excess) {
+            self.members.remove(&endpoint);
+        }
     }
 
     /// A certified member is at the other end of a link. Both ends judge alike which of two

@@ -262,7 +262,11 @@ impl<M: Machine> World<M> {
             Outward::Send { link, msg } => {
                 let Some(mut tamper) = host.tamper.take() else {
                     self.count_sent(id, &msg);
-                    return self.network.send(&mut self.agenda, link, Parcel::Message(msg));
+                    return self.network.send(
+                        &mut self.agenda,
+                        link,
+                        Parcel::Message(Box::new(msg)),
+                    );
                 };
                 let to = match self.network.other_end(link) {
                     Some(Who::Host(other)) => Some(self.network.reach.endpoint(other)),
@@ -275,7 +279,7 @@ impl<M: Machine> World<M> {
                 self.tally.add(Trouble::Tampered, usize::from(changed));
                 for msg in sent {
                     self.count_sent(id, &msg);
-                    self.network.send(&mut self.agenda, link, Parcel::Message(msg));
+                    self.network.send(&mut self.agenda, link, Parcel::Message(Box::new(msg)));
                 }
             }
             Outward::Hangup { link } => self.network.hang_up(&mut self.agenda, link),

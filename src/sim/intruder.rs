@@ -78,7 +78,7 @@ impl<M: Machine> World<M> {
 
     /// Says something; before the link is open it is kept, after its end it is lost.
     pub fn intruder_send(&mut self, intruder: Intruder, msg: impl Into<Message>) {
-        self.say(intruder, Parcel::Message(msg.into()));
+        self.say(intruder, Parcel::Message(Box::new(msg.into())));
     }
 
     /// Sends a line that is no message; the host is told `reason`.

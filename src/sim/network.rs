@@ -70,8 +70,8 @@ impl LaneId {
 pub(super) enum Parcel {
     /// The last step of the handshake; first on the dialer's lane.
     Accept,
-    /// A message.
-    Message(Message),
+    /// A message; boxed, because lanes are many and mostly empty.
+    Message(Box<Message>),
     /// A line that is no message.
     Garbage(String),
     /// The sender is done: the link ends when this arrives.
@@ -354,7 +354,7 @@ impl Network {
                 Delivery::Accepted { link, from: self.ip_of(from) }
             }
             (Parcel::Message(msg), EndState::Open | EndState::Closing(_)) => {
-                Delivery::Received { link, msg }
+                Delivery::Received { link, msg: *msg }
             }
             (Parcel::Garbage(reason), EndState::Open | EndState::Closing(_)) => {
                 Delivery::Garbled { link, reason }

@@ -103,7 +103,11 @@ fn death_panel<'a>(args: &SimulateArgs, outcome: &Outcome) -> Panel<'a> {
     let removed = deaths.values().flat_map(|it| it.removed.values().copied());
     let neighbors = deaths.values().map(|it| it.neighbors.len()).sum();
     let bold = vec![
-        ("one", "survivors that know it is removed".to_owned(), Curve::new(learnt, kill * survivors)),
+        (
+            "one",
+            "survivors that know it is removed".to_owned(),
+            Curve::new(learnt, kill * survivors),
+        ),
         ("two", "neighbors that dropped it".to_owned(), Curve::new(dropped, neighbors)),
         (
             "three",
@@ -239,8 +243,7 @@ fn draw_marks(svg: &mut String, panel: &Panel<'_>, span: Duration) {
         let Some(at) = curve.reached(share) else { continue };
         let x = panel.x(at, span);
         // Beside the line, on the side where there is room, each in a row of its own.
-        let (text_x, class) =
-            if x > WIDTH - 160.0 { (x - 5.0, "end") } else { (x + 5.0, "start") };
+        let (text_x, class) = if x > WIDTH - 160.0 { (x - 5.0, "end") } else { (x + 5.0, "start") };
         let text_y = bottom - 48.0 + f64::from(row) * 17.0;
         let seconds = at.as_secs_f64();
         let _ = writeln!(
@@ -256,9 +259,9 @@ fn draw_legend(svg: &mut String, panel: &Panel<'_>) {
     let y = panel.y(0.0) + 58.0;
     for (class, name, curve) in &panel.bold {
         let (end, text_x, line_y) = (x + 30.0, x + 38.0, y - 4.0);
-        let last = curve.reached(1.0).map_or("not all".to_owned(), |last| {
-            format!("all after {:.3} s", last.as_secs_f64())
-        });
+        let last = curve
+            .reached(1.0)
+            .map_or("not all".to_owned(), |last| format!("all after {:.3} s", last.as_secs_f64()));
         let _ = writeln!(
             svg,
             "<line class=\"{class}\" x1=\"{x}\" y1=\"{line_y}\" x2=\"{end}\" y2=\"{line_y}\"/>\

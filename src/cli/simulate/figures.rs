@@ -125,7 +125,8 @@ fn gossip(args: &SimulateArgs, outcome: &Outcome) -> Vec<Figure> {
         return Vec::new();
     }
     let rumors = outcome.ledger.rumors();
-    let last: Vec<_> = rumors.iter().filter_map(|it| it.heard.last()).map(|it| millis(*it)).collect();
+    let last: Vec<_> =
+        rumors.iter().filter_map(|it| it.heard.last()).map(|it| millis(*it)).collect();
     let wanted = rumors.len() * usize::from(args.peers - 1);
     let got: usize = rumors.iter().map(|rumor| rumor.heard.len()).sum();
     let share = got as f64 / wanted.max(1) as f64;
@@ -166,7 +167,8 @@ fn traffic(phase: &str, watch: &Watch) -> Vec<Figure> {
     figures.push(Figure::new(metric, json!({ "by_message": by_name })));
     let rate = round(watch.events as f64 / nodes);
     let metric = format!("{phase}_events_handled");
-    figures.push(Figure::new(metric, json!({ "events": watch.events, "per_second_and_peer": rate })));
+    figures
+        .push(Figure::new(metric, json!({ "events": watch.events, "per_second_and_peer": rate })));
     figures
 }
 
@@ -311,6 +313,7 @@ fn write_rows(text: &mut String, rows: &Map<String, Value>) {
     rows.sort_by(|(_, a), (_, b)| bytes(b).total_cmp(&bytes(a)));
     for (name, row) in rows.into_iter().take(6) {
         let messages = row.get("messages").and_then(Value::as_f64).unwrap_or(0.0);
-        let _ = writeln!(text, "    {name:<20} {messages:>9.3} messages {:>10.1} bytes", bytes(row));
+        let _ =
+            writeln!(text, "    {name:<20} {messages:>9.3} messages {:>10.1} bytes", bytes(row));
     }
 }

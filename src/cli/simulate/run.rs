@@ -9,7 +9,7 @@ use super::SimulateArgs;
 use super::fleet::{Fleet, Schedule};
 use super::ledger::Ledger;
 use crate::cli::bench::procfs;
-use crate::model::{Endpoint, Time};
+use crate::model::{Endpoint, Time, VerdictMemo};
 use crate::runtime::clock::Clock;
 use crate::sim::Traffic;
 
@@ -79,6 +79,8 @@ struct Run {
 /// Runs the simulation that the flags ask for.
 pub(super) fn run(args: &SimulateArgs) -> Outcome {
     let clock = Clock::start();
+    // All nodes live in this thread: each signature is verified once, not once by each of them.
+    let _memo = VerdictMemo::on_this_thread();
     let before = resident();
     let schedule = Schedule::new(args);
     let fleet = Fleet::lay_out(args, &schedule);
