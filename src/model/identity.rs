@@ -7,15 +7,30 @@ use std::fmt;
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use rand::Rng as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::memo;
 use super::{Rng, SigningBytes};
 
+/// Writes bytes as lower-case hexadecimal digits, without memory from the heap: certificates are
+/// full of them, and go to every member.
+fn digits<S: Serializer, const N: usize>(
+    bytes: &[u8; N],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut text = [0; 128];
+    let text = &mut text[..N * 2];
+    hex::encode_to_slice(bytes, text).expect("there are two digits a byte, for at most 64 bytes");
+    let text = std::str::from_utf8(text).expect("hexadecimal digits are ASCII");
+    serializer.serialize_str(text)
+}
+
 /// A node's public key; 64 hexadecimal digits on the wire and in files.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PublicKey(#[serde(with = "hex::serde")] [u8; 32]);
+pub struct PublicKey(
+    #[serde(serialize_with = "digits", deserialize_with = "hex::serde::deserialize")] [u8; 32],
+);
 
 impl PublicKey {
     /// The key's 32 bytes.
@@ -64,7 +79,9 @@ impl fmt::Debug for PublicKey {
 /// A signature over a [`SigningBytes`]; 128 hexadecimal digits on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Signature(#[serde(with = "hex::serde")] [u8; 64]);
+pub struct Signature(
+    #[serde(serialize_with = "digits", deserialize_with = "hex::serde::deserialize")] [u8; 64],
+);
 
 impl Signature {
     /// The signature's 64 bytes.
@@ -87,7 +104,9 @@ impl fmt::Debug for Signature {
 /// A challenge that the other side has to sign; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Nonce(#[serde(with = "hex::serde")] [u8; 16]);
+pub struct Nonce(
+    #[serde(serialize_with = "digits", deserialize_with = "hex::serde::deserialize")] [u8; 16],
+);
 
 impl Nonce {
     /// A fresh challenge.

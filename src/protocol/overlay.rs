@@ -390,3 +390,42 @@ impl Overlay {
 fn weight(degree: u32) -> u64 {
     1 + 4 * u64::from(degree.saturating_sub(LEAST_DEGREE))
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+    use crate::model::WallTime;
+
+    fn line(number: u16) -> MemberLine {
+        MemberLine {
+            endpoint: Endpoint::new([127, 0, 0, 1].into(), number),
+            incarnation: Incarnation(1),
+            status: Status::Alive,
+            since: WallTime(0),
+            degree: 3,
+        }
+    }
+
+    #[test]
+    fn a_peer_knows_a_bounded_number_of_members_and_all_its_neighbors() {
+        let config = Config { known_max: 50, ..Config::default() };
+        let me = Endpoint::new([127, 0, 0, 1].into(), 1);
+        let mut overlay = Overlay::new(config, me, Rng::seed_from_u64(1));
+        let mut fx = Effects::default();
+        overlay.begin(&mut fx);
+        let neighbors: Vec<_> = (2..22).map(|number| line(number).endpoint).collect();
+        for (link, neighbor) in (0..).zip(&neighbors) {
+            overlay.on_link_up(LinkId(link), (*neighbor, Incarnation(1)), &[], true, &mut fx);
+        }
+        let all: Vec<_> = (2..2_000).map(line).collect();
+        for page in all.chunks(100) {
+            overlay.on_members(page, &mut fx);
+            assert!(overlay.known_members() <= 50, "{}", overlay.known_members());
+        }
+        let is_known = |it: &&Endpoint| overlay.incarnation_of(**it).is_some();
+        assert_eq!(neighbors.iter().filter(is_known).count(), 20);
+        assert_eq!(overlay.known_members(), 50, "what room there is is used");
+    }
+}

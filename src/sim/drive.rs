@@ -123,10 +123,15 @@ impl<M: Machine> World<M> {
 
     fn hand(&mut self, host: HostId, input: Input<M>) {
         let now = self.now();
-        if let Some(process) = self.process(host) {
+        let is_quick = self.hosts[host.index()].slow.is_zero();
+        let Some(process) = self.process(host) else { return };
+        if is_quick && process.is_idle(now) {
+            // Nothing is before it in the line, so it need not stand in it.
+            self.handle(host, input);
+        } else {
             process.inbox.push_back((now, input));
-            self.pump(host);
         }
+        self.pump(host);
     }
 
     fn wake(&mut self, host: HostId) {

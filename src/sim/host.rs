@@ -107,6 +107,14 @@ impl<M: Machine> Process<M> {
         }
     }
 
+    /// Whether what comes now is handled at once: nothing waits, and no deadline goes before it.
+    pub(super) fn is_idle(&self, now: Time) -> bool {
+        !self.paused
+            && self.busy.is_none()
+            && self.inbox.is_empty()
+            && self.timers.next().is_none_or(|due| due > now)
+    }
+
     /// Takes what is to be handled now, with the time at which it came. On a host that is `slow`
     /// the first call only begins the handling, and [`Process::wake_at`] says when to come back.
     pub(super) fn take_ready(&mut self, now: Time, slow: Duration) -> Option<(Time, Input<M>)> {

@@ -2,6 +2,7 @@
 //!
 //! A message counts when it leaves its node, whether or not it arrives.
 
+use std::collections::BTreeMap;
 use std::ops::{AddAssign, Sub};
 
 use crate::protocol::Machine;
@@ -36,12 +37,30 @@ impl Sub for Traffic {
     }
 }
 
+/// What was sent, by the messages' names. Few names, most of them rare: looked through in turn.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ByName(Vec<(&'static str, Traffic)>);
+
+impl ByName {
+    fn add(&mut self, name: &'static str, sent: Traffic) {
+        match self.0.iter_mut().find(|(known, _)| std::ptr::eq(*known, name) || *known == name) {
+            Some((_, traffic)) => *traffic += sent,
+            None => self.0.push((name, sent)),
+        }
+    }
+
+    /// All of it, ascending by name.
+    pub(super) fn sorted(&self) -> BTreeMap<&'static str, Traffic> {
+        self.0.iter().copied().collect()
+    }
+}
+
 impl<M: Machine> World<M> {
     /// Counts a message that leaves a host.
     pub(super) fn count_sent(&mut self, id: HostId, msg: &Message) {
         let bytes = self.options.meter.map_or(0, |meter| meter(msg) as u64);
         let one = Traffic { messages: 1, bytes };
         self.hosts[id.index()].sent += one;
-        *self.traffic.entry(msg.name()).or_default() += one;
+        self.traffic.add(msg.name(), one);
     }
 }

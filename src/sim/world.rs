@@ -21,7 +21,7 @@ use super::network::Network;
 use super::reach::HostId;
 use super::storm::Storm;
 use super::tally::Tally;
-use super::traffic::Traffic;
+use super::traffic::{ByName, Traffic};
 use super::weather::{Branch, Weather, branch};
 
 /// What is fixed for a whole run.
@@ -67,7 +67,7 @@ pub struct World<M: Machine> {
     pub(super) fx: Effects<M>,
     pub(super) tally: Tally,
     /// What was sent, by the messages' names.
-    pub(super) traffic: BTreeMap<&'static str, Traffic>,
+    pub(super) traffic: ByName,
     /// Draws what the storm does.
     pub(super) rng: Rng,
     pub(super) storm: Option<Storm>,
@@ -96,7 +96,7 @@ impl<M: Machine> World<M> {
             events: Vec::new(),
             fx: Effects::default(),
             tally: Tally::default(),
-            traffic: BTreeMap::new(),
+            traffic: ByName::default(),
             rng: Rng::seed_from_u64(branch(seed, Branch::Storm, 0)),
             storm: None,
             storms: 0,
@@ -257,8 +257,8 @@ impl<M: Machine> World<M> {
     }
 
     /// What all hosts have sent so far, by the messages' names.
-    pub const fn traffic(&self) -> &BTreeMap<&'static str, Traffic> {
-        &self.traffic
+    pub fn traffic(&self) -> BTreeMap<&'static str, Traffic> {
+        self.traffic.sorted()
     }
 
     pub(super) fn find(&self, endpoint: Endpoint) -> HostId {

@@ -140,12 +140,12 @@ fn traffic(phase: &str, watch: &Watch) -> Vec<Figure> {
     let per_second = |all: &[Traffic], pick: fn(&Traffic) -> u64| -> Vec<f64> {
         all.iter().map(|it| pick(it) as f64 / watch.seconds).collect()
     };
-    let (messages, bytes): (fn(&Traffic) -> u64, fn(&Traffic) -> u64) =
-        (|it| it.messages, |it| it.bytes);
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
     let mut figures = Vec::new();
     for (role, all) in [("peer", &watch.peers), ("seed", &watch.seeds)] {
-        for (unit, pick) in [("messages", messages), ("bytes", bytes)] {
+        let units: [(_, fn(&Traffic) -> u64); 2] =
+            [("messages", |it| it.messages), ("bytes", |it| it.bytes)];
+        for (unit, pick) in units {
             let values = per_second(all, pick);
             let metric = format!("{phase}_{unit}_sent_per_second_{role}");
             let mut figure = Figure::spread(metric, &values);
@@ -227,19 +227,25 @@ fn cost(args: &SimulateArgs, outcome: &Outcome) -> Vec<Figure> {
     let span = outcome.schedule.end.as_micros() as f64 / 1e6;
     let wall = cost.wall.as_secs_f64();
     let events = outcome.total.events;
-    let idle = outcome.idle.seconds / cost.idle_wall.as_secs_f64().max(1e-9);
+    let per_cpu = |span: f64, cpu: f64| (cpu > 0.0).then(|| round(span / cpu));
+    let peers = f64::from(args.peers);
+    let events = events.max(1) as f64;
     vec![
         Figure::new(
             "speed",
             json!({ "wall_s": round(wall), "virtual_s": round(span),
-                "virtual_per_wall": round(span / wall), "idle_virtual_per_wall": round(idle),
-                "wall_us_per_event": round(wall * 1e6 / events.max(1) as f64) }),
+                "virtual_per_wall": round(span / wall), "cpu_s": round(cost.cpu),
+                "virtual_per_cpu": per_cpu(span, cost.cpu),
+                "idle_virtual_per_cpu": per_cpu(outcome.idle.seconds, cost.idle_cpu),
+                "cpu_us_per_event": round(cost.cpu * 1e6 / events),
+                "idle_cpu_us_per_peer_and_second":
+                    round(cost.idle_cpu * 1e6 / outcome.idle.seconds / peers) }),
         ),
         Figure::new(
             "memory",
             json!({ "resident_mib": round(cost.resident), "peak_mib": round(cost.peak),
                 "resident_kib_per_peer":
-                    round(cost.resident * 1_024.0 / f64::from(args.peers)) }),
+                    round(cost.resident * 1_024.0 / peers) }),
         ),
     ]
 }

@@ -111,12 +111,13 @@ fn parse_latency(text: &str) -> Result<Span, String> {
 pub fn run(args: &SimulateArgs) -> Result<(), CliError> {
     check(args)?;
     // Before the run, because it may take minutes: can the picture be written at all?
-    let unwritable = |source| CliError::Output { path: args.svg.clone(), source };
-    std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&args.svg)
-        .map_err(|source| unwritten(args, source))?;
+    let unwritable = |source| {
+        CliError::Failed(format!(
+            "cannot write the picture {}: {source}; name another file with --svg",
+            args.svg.display()
+        ))
+    };
+    std::fs::OpenOptions::new().append(true).create(true).open(&args.svg).map_err(unwritable)?;
     let outcome = run::run(args);
     let picture = chart::draw(args, &outcome);
     std::fs::write(&args.svg, picture).map_err(unwritable)?;
@@ -130,13 +131,6 @@ pub fn run(args: &SimulateArgs) -> Result<(), CliError> {
     } else {
         print(&format!("svg {}\n", args.svg.display()))
     }
-}
-
-fn unwritten(args: &SimulateArgs, source: std::io::Error) -> CliError {
-    CliError::Failed(format!(
-        "cannot write the picture {}: {source}; name another file with --svg",
-        args.svg.display()
-    ))
 }
 
 fn check(args: &SimulateArgs) -> Result<(), CliError> {

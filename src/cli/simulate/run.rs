@@ -52,12 +52,14 @@ pub(super) struct Watch {
 /// What a run costs the machine it runs on. Not a function of the flags.
 pub(super) struct Cost {
     pub(super) wall: Duration,
+    /// Seconds of processor time, all of it of one core.
+    pub(super) cpu: f64,
     /// Resident memory that came with the fleet, in MiB, when it was complete and quiet.
     pub(super) resident: f64,
     /// The most that this process had resident at once, in MiB.
     pub(super) peak: f64,
-    /// Real seconds that the quiet watch took.
-    pub(super) idle_wall: Duration,
+    /// Seconds of processor time that the quiet watch took.
+    pub(super) idle_cpu: f64,
 }
 
 /// Counters at one moment.
@@ -82,6 +84,7 @@ pub(super) fn run(args: &SimulateArgs) -> Outcome {
     // All nodes live in this thread: each signature is verified once, not once by each of them.
     let _memo = VerdictMemo::on_this_thread();
     let before = resident();
+    let cpu_before = cpu();
     let schedule = Schedule::new(args);
     let fleet = Fleet::lay_out(args, &schedule);
     let bar = progress(schedule.end);
@@ -91,9 +94,9 @@ pub(super) fn run(args: &SimulateArgs) -> Outcome {
     run.advance("settling", schedule.idle);
     let (active, complete_seeds) = run.complete();
     let overlay = run.overlay();
-    let (quiet, quiet_since) = (run.mark(), clock.now().mono);
+    let (quiet, quiet_since) = (run.mark(), cpu());
     run.advance("quiet", schedule.gossip);
-    let idle_wall = clock.now().mono.since(quiet_since);
+    let idle_cpu = cpu() - quiet_since;
     let idle = run.since(&quiet);
     let resident = (resident() - before).max(0.0);
     run.advance("gossip", schedule.kill);
@@ -103,8 +106,13 @@ pub(super) fn run(args: &SimulateArgs) -> Outcome {
     run.bar.finish_and_clear();
     let wall = clock.now().mono.since(Time::ZERO);
     let peak = procfs::own_peak().unwrap_or(0.0);
-    let cost = Cost { wall, resident, peak, idle_wall };
+    let cpu = cpu() - cpu_before;
+    let cost = Cost { wall, cpu, resident, peak, idle_cpu };
     Outcome { schedule, ledger: run.ledger, active, complete_seeds, overlay, idle, total, cost }
+}
+
+fn cpu() -> f64 {
+    procfs::cpu_seconds(std::process::id()).unwrap_or(0.0)
 }
 
 fn resident() -> f64 {
@@ -147,7 +155,7 @@ impl Run {
             at: world.now(),
             peers: sent(&self.fleet.peers),
             seeds: sent(&self.fleet.seeds),
-            by_name: world.traffic().clone(),
+            by_name: world.traffic(),
             events: world.steps(),
         }
     }
