@@ -266,12 +266,8 @@ impl<M: Machine> World<M> {
         match outward {
             Outward::Send { link, msg } => {
                 let Some(mut tamper) = host.tamper.take() else {
-                    self.count_sent(id, &msg);
-                    return self.network.send(
-                        &mut self.agenda,
-                        link,
-                        Parcel::Message(Box::new(msg)),
-                    );
+                    let msg = self.pack(id, msg);
+                    return self.network.send(&mut self.agenda, link, Parcel::Message(msg));
                 };
                 let to = match self.network.other_end(link) {
                     Some(Who::Host(other)) => Some(self.network.reach.endpoint(other)),
@@ -283,8 +279,8 @@ impl<M: Machine> World<M> {
                 let changed = !matches!(sent.as_slice(), [only] if *only == msg);
                 self.tally.add(Trouble::Tampered, usize::from(changed));
                 for msg in sent {
-                    self.count_sent(id, &msg);
-                    self.network.send(&mut self.agenda, link, Parcel::Message(Box::new(msg)));
+                    let msg = self.pack(id, msg);
+                    self.network.send(&mut self.agenda, link, Parcel::Message(msg));
                 }
             }
             Outward::Hangup { link } => self.network.hang_up(&mut self.agenda, link),

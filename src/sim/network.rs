@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -70,8 +71,8 @@ impl LaneId {
 pub(super) enum Parcel {
     /// The last step of the handshake; first on the dialer's lane.
     Accept,
-    /// A message; boxed, because lanes are many and mostly empty.
-    Message(Box<Message>),
+    /// A message; shared, because the same one often goes to many.
+    Message(Arc<Message>),
     /// A line that is no message.
     Garbage(String),
     /// The sender is done: the link ends when this arrives.
@@ -396,7 +397,7 @@ impl Network {
                 Delivery::Accepted { link, from: self.ip_of(from) }
             }
             (Parcel::Message(msg), EndState::Open | EndState::Closing(_)) => {
-                Delivery::Received { link, msg: *msg }
+                Delivery::Received { link, msg: Arc::unwrap_or_clone(msg) }
             }
             (Parcel::Garbage(reason), EndState::Open | EndState::Closing(_)) => {
                 Delivery::Garbled { link, reason }

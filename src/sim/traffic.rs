@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, Sub};
+use std::sync::Arc;
 
 use crate::protocol::Machine;
 use crate::protocol::message::Message;
@@ -56,11 +57,21 @@ impl ByName {
 }
 
 impl<M: Machine> World<M> {
-    /// Counts a message that leaves a host.
-    pub(super) fn count_sent(&mut self, id: HostId, msg: &Message) {
-        let bytes = self.options.meter.map_or(0, |meter| meter(msg) as u64);
+    /// Counts a message that leaves a host. One that is sent to many, link after link, is kept
+    /// and metered once: a removal goes to thousands of members in the same moment.
+    pub(super) fn pack(&mut self, id: HostId, msg: Message) -> Arc<Message> {
+        let (msg, bytes) = match &self.packed {
+            Some((last, bytes)) if **last == msg => (Arc::clone(last), *bytes),
+            Some(_) | None => {
+                let bytes = self.options.meter.map_or(0, |meter| meter(&msg) as u64);
+                let packed = Arc::new(msg);
+                self.packed = Some((Arc::clone(&packed), bytes));
+                (packed, bytes)
+            }
+        };
         let one = Traffic { messages: 1, bytes };
         self.hosts[id.index()].sent += one;
         self.traffic.add(msg.name(), one);
+        msg
     }
 }

@@ -5,6 +5,7 @@
 //! made on it; two worlds with the same of both live the same life to the last event.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng as _;
@@ -68,6 +69,8 @@ pub struct World<M: Machine> {
     pub(super) tally: Tally,
     /// What was sent, by the messages' names.
     pub(super) traffic: ByName,
+    /// The message that was sent last, and its bytes.
+    pub(super) packed: Option<(Arc<Message>, u64)>,
     /// Draws what the storm does.
     pub(super) rng: Rng,
     pub(super) storm: Option<Storm>,
@@ -97,6 +100,7 @@ impl<M: Machine> World<M> {
             fx: Effects::default(),
             tally: Tally::default(),
             traffic: ByName::default(),
+            packed: None,
             rng: Rng::seed_from_u64(branch(seed, Branch::Storm, 0)),
             storm: None,
             storms: 0,

@@ -249,7 +249,8 @@ fn draw_marks(svg: &mut String, panel: &Panel<'_>, span: Duration) {
         let _ = writeln!(
             svg,
             "<line class=\"mark\" x1=\"{x:.1}\" y1=\"{top}\" x2=\"{x:.1}\" y2=\"{bottom}\"/>\
-             <text class=\"{class}\" x=\"{text_x:.1}\" y=\"{text_y:.1}\">{name} {seconds:.3} s</text>"
+             <text class=\"{class}\" x=\"{text_x:.1}\" y=\"{text_y:.1}\">\
+             {name} {seconds:.3} s</text>"
         );
     }
 }
