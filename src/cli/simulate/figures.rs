@@ -17,6 +17,9 @@ use crate::sim::Traffic;
 /// seeks, because that is where chance begins.
 const TAIL_FROM: usize = 4;
 
+/// Messages or bytes.
+type Amount = fn(&Traffic) -> u64;
+
 /// One figure.
 struct Figure {
     metric: String,
@@ -137,14 +140,13 @@ fn gossip(args: &SimulateArgs, outcome: &Outcome) -> Vec<Figure> {
 }
 
 fn traffic(phase: &str, watch: &Watch) -> Vec<Figure> {
-    let per_second = |all: &[Traffic], pick: fn(&Traffic) -> u64| -> Vec<f64> {
+    let per_second = |all: &[Traffic], pick: Amount| -> Vec<f64> {
         all.iter().map(|it| pick(it) as f64 / watch.seconds).collect()
     };
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
     let mut figures = Vec::new();
     for (role, all) in [("peer", &watch.peers), ("seed", &watch.seeds)] {
-        let units: [(_, fn(&Traffic) -> u64); 2] =
-            [("messages", |it| it.messages), ("bytes", |it| it.bytes)];
+        let units: [(_, Amount); 2] = [("messages", |it| it.messages), ("bytes", |it| it.bytes)];
         for (unit, pick) in units {
             let values = per_second(all, pick);
             let metric = format!("{phase}_{unit}_sent_per_second_{role}");
