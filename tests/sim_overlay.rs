@@ -85,9 +85,9 @@ fn of_a_large_fleet_peers_are_told_a_sample_and_others_all_of_it() {
         .world
         .intruder_inbox(intruder)
         .iter()
-        .map(|(_, answer)| match answer {
-            Message::PeerListResp(page) => page.clone(),
-            other => panic!("{other:?}"),
+        .map(|(_, answer)| {
+            let Message::PeerListResp(page) = answer else { panic!("{answer:?}") };
+            page.clone()
         })
         .collect();
     let endpoints = |page: usize| -> Vec<_> {
