@@ -1,6 +1,8 @@
 //! `peer simulate` as its users meet it: figures that agree with each other, the same again for
 //! the same flags, a picture that any viewer can read, and clear refusals.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 
