@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["model", "protocol"]),
     ("runtime", &["model", "protocol", "wire"]),
     ("sim", &["model", "protocol"]),
-    ("cli", &["model", "protocol", "node", "wire", "runtime"]),
+    ("cli", &["model", "protocol", "node", "wire", "runtime", "sim"]),
 ];
 
 /// What the pure modules may not name, and why.
@@ -70,7 +70,7 @@ const LINES_MAX: usize = 500;
 
 /// Files that were longer when this rule came, each with the size it may not exceed again. Lower
 /// a number when a file shrinks, and delete the line when it fits; never raise one.
-const LONG_FILES: &[(&str, usize)] = &[("src/protocol/session/mod.rs", 558)];
+const LONG_FILES: &[(&str, usize)] = &[("src/protocol/session/mod.rs", 547)];
 
 /// The longest line of source, in characters.
 const COLUMNS_MAX: usize = 100;

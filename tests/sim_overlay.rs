@@ -12,6 +12,8 @@ use common::{Fleet, Plan};
 use folkmoot::model::Time;
 use folkmoot::node::PeerConfig;
 use folkmoot::protocol::gossip;
+use folkmoot::protocol::membership::authority::PeerListReq;
+use folkmoot::protocol::message::Message;
 use folkmoot::sim::for_each_seed;
 
 /// The exponent of a power-law tail by maximum likelihood, in the discrete approximation of
@@ -59,4 +61,47 @@ fn the_degrees_of_220_peers_have_a_power_law_tail() {
         found
     });
     println!("exponents by maximum likelihood: {exponents:.2?}");
+}
+
+#[test]
+fn of_a_large_fleet_peers_are_told_a_sample_and_others_all_of_it() {
+    let gossip = gossip::Config { messages_max: 0, ..gossip::Config::default() };
+    let plan = Plan {
+        peer_config: PeerConfig { gossip, ..PeerConfig::default() },
+        peers: 410,
+        pinned: true,
+        stagger: Duration::from_millis(20),
+        ..Plan::default()
+    };
+    let mut fleet = Fleet::started(1, &plan);
+    fleet.world.run_for(Duration::from_secs(9));
+    fleet.settle(Duration::from_secs(30));
+    let intruder = fleet.world.intruder_dial([10, 9, 9, 9].into(), fleet.seeds[0]);
+    for question in [PeerListReq::SAMPLE, PeerListReq::SAMPLE, PeerListReq::default()] {
+        fleet.world.intruder_send(intruder, question);
+    }
+    fleet.world.run_for(Duration::from_secs(1));
+    let pages: Vec<_> = fleet
+        .world
+        .intruder_inbox(intruder)
+        .iter()
+        .map(|(_, answer)| {
+            let Message::PeerListResp(page) = answer else { panic!("{answer:?}") };
+            page.clone()
+        })
+        .collect();
+    let endpoints = |page: usize| -> Vec<_> {
+        pages[page].members.iter().map(|member| member.endpoint).collect()
+    };
+    assert_eq!([0, 1, 2].map(|page| endpoints(page).len()), [128, 128, 400]);
+    assert_eq!([0, 1, 2].map(|page| pages[page].more), [false, false, true]);
+    assert_ne!(endpoints(0), endpoints(1), "each draws its own");
+    for page in [0, 1, 2] {
+        assert!(endpoints(page).is_sorted_by(|a, b| a < b), "ascending, each once");
+        assert!(endpoints(page).iter().all(|it| fleet.peers.contains(it)));
+    }
+    let peers = fleet.peers.clone();
+    fleet.run_until(Duration::from_secs(30), "the overlay is whole", |fleet| {
+        overlay_fault(fleet, &peers).is_none()
+    });
 }

@@ -171,7 +171,7 @@ fn is_optional(name: &str, field: &str) -> bool {
     match name {
         "HELLO" | "HELLO_ACK" => ["seed", "neighbors", "certificate", "seed_keys"].contains(&field),
         "REGISTER_VOTE" | "SEED_DEAD_VOTE" => field == "signature",
-        "PEER_LIST_REQ" => ["after", "ended"].contains(&field),
+        "PEER_LIST_REQ" => ["after", "ended", "sample"].contains(&field),
         "TOPOLOGY_REQ" | "SEED_SYNC_REQ" => field == "after",
         "SEED_SYNC_RESP" => ["removals", "bans"].contains(&field),
         _ => false,

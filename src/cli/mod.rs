@@ -19,6 +19,7 @@ pub mod query;
 pub mod report;
 pub mod run;
 pub mod settings;
+pub mod simulate;
 pub mod span;
 
 pub use error::{CliError, conclude};
@@ -56,6 +57,7 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
         Some(PeerCommand::Unban(args)) => query::unban(args),
         Some(PeerCommand::Demo(args)) => demo::run(args),
         Some(PeerCommand::Bench(args)) => bench::run(args),
+        Some(PeerCommand::Simulate(args)) => simulate::run(args),
         Some(PeerCommand::Seed(args)) => seed(args),
     }
 }

@@ -7,14 +7,30 @@ use std::fmt;
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use rand::Rng as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
+use super::memo;
 use super::{Rng, SigningBytes};
+
+/// Writes bytes as lower-case hexadecimal digits, without memory from the heap: certificates are
+/// full of them, and go to every member.
+fn digits<S: Serializer, const N: usize>(
+    bytes: &[u8; N],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut text = [0; 128];
+    let text = &mut text[..N * 2];
+    hex::encode_to_slice(bytes, text).expect("there are two digits a byte, for at most 64 bytes");
+    let text = std::str::from_utf8(text).expect("hexadecimal digits are ASCII");
+    serializer.serialize_str(text)
+}
 
 /// A node's public key; 64 hexadecimal digits on the wire and in files.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PublicKey(#[serde(with = "hex::serde")] [u8; 32]);
+pub struct PublicKey(
+    #[serde(serialize_with = "digits", deserialize_with = "hex::serde::deserialize")] [u8; 32],
+);
 
 impl PublicKey {
     /// The key's 32 bytes.
@@ -34,9 +50,11 @@ impl PublicKey {
     /// Whether `signature` over `statement` was made with this key.
     #[must_use]
     pub fn verifies(&self, statement: &SigningBytes, signature: &Signature) -> bool {
-        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        VerifyingKey::from_bytes(&self.0)
-            .is_ok_and(|key| key.verify_strict(statement.as_bytes(), &signature).is_ok())
+        memo::holds(self, statement, signature, || {
+            let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+            VerifyingKey::from_bytes(&self.0)
+                .is_ok_and(|key| key.verify_strict(statement.as_bytes(), &signature).is_ok())
+        })
     }
 
     /// The first eight hexadecimal digits, for people.
@@ -61,9 +79,16 @@ impl fmt::Debug for PublicKey {
 /// A signature over a [`SigningBytes`]; 128 hexadecimal digits on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Signature(#[serde(with = "hex::serde")] [u8; 64]);
+pub struct Signature(
+    #[serde(serialize_with = "digits", deserialize_with = "hex::serde::deserialize")] [u8; 64],
+);
 
 impl Signature {
+    /// The signature's 64 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+
     /// A signature of these bytes, valid or not.
     pub const fn from_bytes(bytes: [u8; 64]) -> Self {
         Self(bytes)
@@ -79,7 +104,9 @@ impl fmt::Debug for Signature {
 /// A challenge that the other side has to sign; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Nonce(#[serde(with = "hex::serde")] [u8; 16]);
+pub struct Nonce(
+    #[serde(serialize_with = "digits", deserialize_with = "hex::serde::deserialize")] [u8; 16],
+);
 
 impl Nonce {
     /// A fresh challenge.
@@ -130,7 +157,9 @@ impl KeyPair {
     /// Signs `statement`.
     #[must_use]
     pub fn sign(&self, statement: &SigningBytes) -> Signature {
-        Signature(self.secret.sign(statement.as_bytes()).to_bytes())
+        let signature = Signature(self.secret.sign(statement.as_bytes()).to_bytes());
+        memo::made(&self.public, statement, &signature);
+        signature
     }
 }
 
@@ -155,6 +184,25 @@ mod tests {
         assert!(mine.public().verifies(&statement, &signature));
         assert!(!mine.public().verifies(&SigningBytes::new("test").number(2), &signature));
         assert!(!other.public().verifies(&statement, &signature));
+    }
+
+    #[test]
+    fn remembering_verdicts_changes_none_of_them() {
+        let mut rng = Rng::seed_from_u64(3);
+        let (mine, other) = (KeyPair::generate(&mut rng), KeyPair::generate(&mut rng));
+        let statement = SigningBytes::new("test").number(1);
+        let before = mine.sign(&statement);
+        let _memo = memo::VerdictMemo::on_this_thread();
+        let signature = mine.sign(&statement);
+        assert_eq!(signature, before);
+        for _ in 0..2 {
+            assert!(mine.public().verifies(&statement, &signature));
+            assert!(!mine.public().verifies(&SigningBytes::new("test").number(2), &signature));
+            assert!(!other.public().verifies(&statement, &signature));
+            let mut forged = *signature.as_bytes();
+            forged[40] ^= 1;
+            assert!(!mine.public().verifies(&statement, &Signature::from_bytes(forged)));
+        }
     }
 
     #[test]

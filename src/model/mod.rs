@@ -6,11 +6,13 @@
 mod bytes;
 mod endpoint;
 mod identity;
+mod memo;
 mod time;
 
 pub use bytes::SigningBytes;
 pub use endpoint::{Endpoint, Incarnation, SeedId};
 pub use identity::{KeyPair, Nonce, PublicKey, Signature};
+pub use memo::VerdictMemo;
 pub use time::{Now, Time, WallTime};
 
 /// The one random number generator of the machines: portable, seedable, replayable.

@@ -37,6 +37,9 @@ pub struct Config {
     pub links: usize,
     /// Links at most; a hub refuses more.
     pub links_max: usize,
+    /// Members known at most, neighbors beside: those a peer may come to choose among. More cost
+    /// memory at every peer, fewer make the choice by degree coarser.
+    pub known_max: usize,
     /// How long to leave a member alone that could not be reached.
     pub cooldown: Duration,
     /// How long to collect changes before they are announced.
@@ -50,6 +53,7 @@ impl Default for Config {
         Self {
             links: 3,
             links_max: 256,
+            known_max: 512,
             cooldown: Duration::from_secs(5),
             announce_after: Duration::from_millis(100),
             check_interval: Duration::from_secs(1),
@@ -208,7 +212,22 @@ impl Overlay {
                 *known = fresh;
             }
         }
+        self.forget_some();
         self.fill(fx);
+    }
+
+    /// Keeps to the bound, at random: what stays is still a fair sample of all lists.
+    fn forget_some(&mut self) {
+        let excess = self.members.len().saturating_sub(self.config.known_max);
+        if excess == 0 {
+            return;
+        }
+        let is_free =
+            |it: &&Endpoint| !self.neighbors.contains_key(it) && !self.calling.contains(it);
+        let free = self.members.keys().filter(is_free).copied();
+        for endpoint in free.sample(&mut self.rng, excess) {
+            self.members.remove(&endpoint);
+        }
     }
 
     /// A certified member is at the other end of a link. Both ends judge alike which of two
@@ -375,4 +394,43 @@ impl Overlay {
 /// degree can still be chosen.
 fn weight(degree: u32) -> u64 {
     1 + 4 * u64::from(degree.saturating_sub(LEAST_DEGREE))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+    use crate::model::WallTime;
+
+    fn line(number: u16) -> MemberLine {
+        MemberLine {
+            endpoint: Endpoint::new([127, 0, 0, 1].into(), number),
+            incarnation: Incarnation(1),
+            status: Status::Alive,
+            since: WallTime(0),
+            degree: 3,
+        }
+    }
+
+    #[test]
+    fn a_peer_knows_a_bounded_number_of_members_and_all_its_neighbors() {
+        let config = Config { known_max: 50, ..Config::default() };
+        let me = Endpoint::new([127, 0, 0, 1].into(), 1);
+        let mut overlay = Overlay::new(config, me, Rng::seed_from_u64(1));
+        let mut fx = Effects::default();
+        overlay.begin(&mut fx);
+        let neighbors: Vec<_> = (2..22).map(|number| line(number).endpoint).collect();
+        for (link, neighbor) in (0..).zip(&neighbors) {
+            overlay.on_link_up(LinkId(link), (*neighbor, Incarnation(1)), &[], true, &mut fx);
+        }
+        let all: Vec<_> = (2..2_000).map(line).collect();
+        for page in all.chunks(100) {
+            overlay.on_members(page, &mut fx);
+            assert!(overlay.known_members() <= 50, "{}", overlay.known_members());
+        }
+        let is_known = |it: &&Endpoint| overlay.incarnation_of(**it).is_some();
+        assert_eq!(neighbors.iter().filter(is_known).count(), 20);
+        assert_eq!(overlay.known_members(), 50, "what room there is is used");
+    }
 }

@@ -7,6 +7,7 @@
 //! Invariant: a refusal is believed only after a burst; a probe under way serves all who ask.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::membership::certificate::{Finding, Subject};
@@ -58,7 +59,7 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// Somebody proved a key there.
-    Answered(Box<Card>),
+    Answered(Arc<Card>),
     /// Nobody listens there, repeatedly.
     Refused,
     /// No valid answer in time.
@@ -122,7 +123,7 @@ impl Prober {
     }
 
     /// The called one proved a key.
-    pub fn on_answered(&mut self, to: Endpoint, card: Box<Card>, fx: &mut Fx) {
+    pub fn on_answered(&mut self, to: Endpoint, card: Arc<Card>, fx: &mut Fx) {
         self.finish(to, Outcome::Answered(card), fx);
     }
 

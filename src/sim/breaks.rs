@@ -31,7 +31,7 @@ impl Network {
         lane: LaneId,
         reason: &'static str,
     ) -> bool {
-        let Some(conn) = self.conns.get_mut(&lane.conn) else {
+        let Some(conn) = self.conns.get_mut(lane.conn) else {
             return false;
         };
         let end = &mut conn.ends[lane.side()];
@@ -48,7 +48,7 @@ impl Network {
     /// An end that is closing is told so, unless that is over already.
     pub(super) fn close_locally(&mut self, link: LinkId) -> Option<(Owner, Delivery)> {
         let lane = LaneId::of(link);
-        let end = &mut self.conns.get_mut(&lane.conn)?.ends[lane.side()];
+        let end = &mut self.conns.get_mut(lane.conn)?.ends[lane.side()];
         let EndState::Closing(reason) = end.state else {
             return None;
         };
@@ -60,7 +60,7 @@ impl Network {
 
     /// The sender of a lane that is stuck since `since` loses patience.
     pub(super) fn give_up(&mut self, lane: LaneId, since: Time) -> Option<(Owner, Delivery)> {
-        let conn = self.conns.get_mut(&lane.conn)?;
+        let conn = self.conns.get_mut(lane.conn)?;
         if conn.lanes[lane.side()].stuck != Some(since) {
             return None;
         }
@@ -79,7 +79,7 @@ impl Network {
 
     /// Loses what is on a lane.
     pub(super) fn clear(&mut self, lane: LaneId) {
-        let Some(conn) = self.conns.get_mut(&lane.conn) else {
+        let Some(conn) = self.conns.get_mut(lane.conn) else {
             return;
         };
         let queue = &mut conn.lanes[lane.side()];
@@ -107,7 +107,7 @@ impl Network {
     }
 
     fn end_of_owner(&mut self, agenda: &mut Agenda, host: HostId, lane: LaneId, silent: bool) {
-        let Some(conn) = self.conns.get_mut(&lane.conn) else {
+        let Some(conn) = self.conns.get_mut(lane.conn) else {
             return;
         };
         let end = &mut conn.ends[lane.side()];
@@ -149,7 +149,7 @@ impl Network {
     /// Some path opened: what is stuck and can move, moves.
     pub(super) fn unstick(&mut self, agenda: &mut Agenda) {
         for lane in self.stuck.iter().copied().collect::<Vec<_>>() {
-            let conn = &self.conns[&lane.conn];
+            let Some(conn) = self.conns.get(lane.conn) else { continue };
             let (from, to) = (&conn.ends[lane.side()].owner, &conn.ends[1 - lane.side()].owner);
             if !self.reach.carries(from.who, to.who) {
                 continue;
@@ -157,7 +157,7 @@ impl Network {
             let base = conn.base;
             let arrival = agenda.now().after(self.travel(base));
             self.stuck.remove(&lane);
-            let conn = self.conns.get_mut(&lane.conn).expect("it was there a line ago");
+            let conn = self.conns.get_mut(lane.conn).expect("it was there a line ago");
             let queue = &mut conn.lanes[lane.side()];
             queue.stuck = None;
             queue.last = queue.last.max(arrival);
@@ -171,7 +171,7 @@ impl Network {
     }
 
     pub(super) fn forget_if_over(&mut self, number: u64) {
-        let Some(conn) = self.conns.get(&number) else {
+        let Some(conn) = self.conns.get(number) else {
             return;
         };
         if conn.ends.iter().any(|end| end.state != EndState::Gone) {
@@ -181,7 +181,7 @@ impl Network {
         for side in [0, 1] {
             self.clear(LaneId::new(number, side));
         }
-        self.conns.remove(&number);
+        self.conns.remove(number);
         for who in ends {
             if let Who::Host(host) = who {
                 self.of_host[host.index()].remove(&number);

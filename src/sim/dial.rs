@@ -97,13 +97,16 @@ impl Network {
         None
     }
 
-    fn call(&self, attempt: &Attempt) -> Option<Stage> {
+    fn call(&mut self, attempt: &Attempt) -> Option<Stage> {
         let host = self.reach.answering(attempt.to)?;
+        if self.loses() {
+            return None;
+        }
         self.reach.carries(attempt.owner.who, Who::Host(host)).then_some(Stage::Heard(host))
     }
 
-    fn answer(&self, attempt: &Attempt, host: HostId) -> Option<Stage> {
-        if !self.reach.carries(Who::Host(host), attempt.owner.who) {
+    fn answer(&mut self, attempt: &Attempt, host: HostId) -> Option<Stage> {
+        if self.loses() || !self.reach.carries(Who::Host(host), attempt.owner.who) {
             return None;
         }
         if self.reach.endpoint(host) != attempt.to {

@@ -124,10 +124,15 @@ impl<M: Machine> World<M> {
 
     fn hand(&mut self, host: HostId, input: Input<M>) {
         let now = self.now();
-        if let Some(process) = self.process(host) {
+        let is_quick = self.hosts[host.index()].slow.is_zero();
+        let Some(process) = self.process(host) else { return };
+        if is_quick && process.is_idle(now) {
+            // Nothing is before it in the line, so it need not stand in it.
+            self.handle(host, input);
+        } else {
             process.inbox.push_back((now, input));
-            self.pump(host);
         }
+        self.pump(host);
     }
 
     fn wake(&mut self, host: HostId) {
@@ -276,6 +281,7 @@ impl<M: Machine> World<M> {
         match outward {
             Outward::Send { link, msg } => {
                 let Some(mut tamper) = host.tamper.take() else {
+                    let msg = self.pack(id, msg);
                     return self.network.send(&mut self.agenda, link, Parcel::Message(msg));
                 };
                 let to = match self.network.other_end(link) {
@@ -288,6 +294,7 @@ impl<M: Machine> World<M> {
                 let changed = !matches!(sent.as_slice(), [only] if *only == msg);
                 self.tally.add(Trouble::Tampered, usize::from(changed));
                 for msg in sent {
+                    let msg = self.pack(id, msg);
                     self.network.send(&mut self.agenda, link, Parcel::Message(msg));
                 }
             }
@@ -296,7 +303,9 @@ impl<M: Machine> World<M> {
                 self.network.dial(&mut self.agenda, owner, ticket, to, timeout);
             }
             Outward::PingHost { host } => {
-                let answered = self.network.reach.pings(owner.who, host);
+                let answered = self.network.reach.pings(owner.who, host)
+                    && !self.network.loses()
+                    && !self.network.loses();
                 let base = self.network.draw_base();
                 let round_trip = self.network.travel(base) + self.network.travel(base);
                 let (answer, after) = if answered {

@@ -16,6 +16,7 @@ use crate::protocol::timer::TimerQueue;
 use crate::protocol::{Input, Kind, LinkId, Machine, Ticket};
 
 use super::disk::Disk;
+use super::traffic::Traffic;
 
 /// What a process is made from.
 #[derive(Debug)]
@@ -107,6 +108,14 @@ impl<M: Machine> Process<M> {
         }
     }
 
+    /// Whether what comes now is handled at once: nothing waits, and no deadline goes before it.
+    pub(super) fn is_idle(&self, now: Time) -> bool {
+        !self.paused
+            && self.busy.is_none()
+            && self.inbox.is_empty()
+            && self.timers.next().is_none_or(|due| due > now)
+    }
+
     /// Takes what is to be handled now, with the time at which it came. On a host that is `slow`
     /// the first call only begins the handling, and [`Process::wake_at`] says when to come back.
     pub(super) fn take_ready(
@@ -165,6 +174,8 @@ pub(super) struct Host<M: Machine> {
     pub(super) fuse: u64,
     /// What is added to the handling of each input.
     pub(super) slow: Duration,
+    /// What its processes have sent.
+    pub(super) sent: Traffic,
     /// How far the wall clock is off, in milliseconds.
     pub(super) skew_ms: i64,
 }

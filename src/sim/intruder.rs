@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Endpoint, Time};
@@ -78,7 +79,7 @@ impl<M: Machine> World<M> {
 
     /// Says something; before the link is open it is kept, after its end it is lost.
     pub fn intruder_send(&mut self, intruder: Intruder, msg: impl Into<Message>) {
-        self.say(intruder, Parcel::Message(msg.into()));
+        self.say(intruder, Parcel::Message(Arc::new(msg.into())));
     }
 
     /// Sends a line that is no message; the host is told `reason`.

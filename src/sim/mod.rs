@@ -9,8 +9,8 @@
 //! `World` is the entry. The files: `agenda` what happens next · `reach` who can reach whom ·
 //! `network` links · `breaks` how they end · `dial` attempts to connect · `disk` what survives ·
 //! `host` one process · `world` and `drive` the loop · `faults`, `storm` and `weather` what goes
-//! wrong · `intruder` strangers · `tally` what went wrong · `seeds` many runs · `trace` the story
-//! of one run.
+//! wrong · `loss` packets that come late · `intruder` strangers · `tally` what went wrong ·
+//! `traffic` what was sent · `seeds` many runs · `trace` the story of one run.
 
 mod agenda;
 mod breaks;
@@ -20,12 +20,14 @@ mod drive;
 mod faults;
 mod host;
 mod intruder;
+mod loss;
 mod network;
 mod reach;
 mod seeds;
 mod storm;
 mod tally;
 mod trace;
+mod traffic;
 mod weather;
 mod world;
 
@@ -36,5 +38,6 @@ pub use host::{Boot, Factory, Outgoing, Tamper};
 pub use intruder::{Intruder, IntruderState};
 pub use seeds::{for_each_seed, single_seed};
 pub use tally::{Tally, Trouble};
+pub use traffic::Traffic;
 pub use weather::{Fault, Span, Weather};
 pub use world::{Options, World};

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -70,8 +71,8 @@ impl LaneId {
 pub(super) enum Parcel {
     /// The last step of the handshake; first on the dialer's lane.
     Accept,
-    /// A message.
-    Message(Message),
+    /// A message; shared, because the same one often goes to many.
+    Message(Arc<Message>),
     /// A line that is no message.
     Garbage(String),
     /// The sender is done: the link ends when this arrives.
@@ -123,6 +124,43 @@ pub(super) struct Conn {
     pub(super) base: Duration,
 }
 
+/// The connections that live, by number. Numbers are given out one by one, so their place is
+/// found without a search: there are hundreds of thousands of messages a second to find it for.
+#[derive(Debug, Default)]
+pub(super) struct Conns(Vec<Option<Box<Conn>>>);
+
+impl Conns {
+    fn place(number: u64) -> usize {
+        usize::try_from(number).expect("a world makes fewer connections than it has memory")
+    }
+
+    pub(super) fn insert(&mut self, number: u64, conn: Conn) {
+        let place = Self::place(number);
+        if self.0.len() <= place {
+            self.0.resize_with(place + 1, || None);
+        }
+        self.0[place] = Some(Box::new(conn));
+    }
+
+    pub(super) fn remove(&mut self, number: u64) {
+        if let Some(conn) = self.0.get_mut(Self::place(number)) {
+            *conn = None;
+        }
+    }
+
+    pub(super) fn get(&self, number: u64) -> Option<&Conn> {
+        self.0.get(Self::place(number))?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Conn> {
+        self.0.get_mut(Self::place(number))?.as_deref_mut()
+    }
+
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut Conn> {
+        self.0.iter_mut().filter_map(Option::as_deref_mut)
+    }
+}
+
 /// All links, and the attempts to make them.
 #[derive(Debug)]
 pub(super) struct Network {
@@ -133,7 +171,7 @@ pub(super) struct Network {
     pub(super) dials: BTreeMap<u64, Attempt>,
     pub(super) next_dial: u64,
     pub(super) weather: Weather,
-    pub(super) conns: BTreeMap<u64, Conn>,
+    pub(super) conns: Conns,
     next_conn: u64,
     pub(super) of_host: Vec<BTreeSet<u64>>,
     pub(super) stuck: BTreeSet<LaneId>,
@@ -151,7 +189,7 @@ impl Network {
             dials: BTreeMap::new(),
             next_dial: 0,
             weather: options.weather.clone(),
-            conns: BTreeMap::new(),
+            conns: Conns::default(),
             next_conn: 0,
             of_host: Vec::new(),
             stuck: BTreeSet::new(),
@@ -232,12 +270,12 @@ impl Network {
     /// Who holds the other end of `link`, while the network knows the link.
     pub(super) fn other_end(&self, link: LinkId) -> Option<Who> {
         let lane = LaneId::of(link).reverse();
-        self.conns.get(&lane.conn).map(|conn| conn.ends[lane.side()].owner.who)
+        self.conns.get(lane.conn).map(|conn| conn.ends[lane.side()].owner.who)
     }
 
     /// The hosts that hold the other ends of a host's links.
     pub(super) fn linked_with(&self, host: HostId) -> BTreeSet<HostId> {
-        let own = self.of_host[host.index()].iter().filter_map(|conn| self.conns.get(conn));
+        let own = self.of_host[host.index()].iter().filter_map(|conn| self.conns.get(*conn));
         own.flat_map(|conn| &conn.ends)
             .filter_map(|end| match end.owner.who {
                 Who::Host(other) if other != host => Some(other),
@@ -248,14 +286,19 @@ impl Network {
 
     /// How many links between two hosts are open at both ends.
     pub(super) fn open_between(&self, a: HostId, b: HostId) -> usize {
-        let all_open =
-            |conn: &&u64| self.conns[conn].ends.iter().all(|end| end.state == EndState::Open);
+        let all_open = |conn: &&u64| {
+            self.conns
+                .get(**conn)
+                .is_some_and(|conn| conn.ends.iter().all(|end| end.state == EndState::Open))
+        };
         self.between(a, b).iter().filter(all_open).count()
     }
 
     pub(super) fn between(&self, a: HostId, b: HostId) -> Vec<u64> {
         let joins = |conn: &&u64| {
-            let [dialer, listener] = &self.conns[conn].ends;
+            let Some(Conn { ends: [dialer, listener], .. }) = self.conns.get(**conn) else {
+                return false;
+            };
             let pair = (dialer.owner.who, listener.owner.who);
             pair == (Who::Host(a), Who::Host(b)) || pair == (Who::Host(b), Who::Host(a))
         };
@@ -265,7 +308,7 @@ impl Network {
     /// Sends from the end that knows the link as `link`; on a broken link it vanishes.
     pub(super) fn send(&mut self, agenda: &mut Agenda, link: LinkId, parcel: Parcel) {
         let lane = LaneId::of(link);
-        let conn = self.conns.get(&lane.conn);
+        let conn = self.conns.get(lane.conn);
         let conn = conn.filter(|conn| conn.ends[lane.side()].state == EndState::Open);
         let Some(conn) = conn else {
             self.tally.add(Trouble::SentInVain, 1);
@@ -282,11 +325,12 @@ impl Network {
     }
 
     pub(super) fn post(&mut self, agenda: &mut Agenda, lane: LaneId, parcel: Parcel) {
-        let Some(base) = self.conns.get(&lane.conn).map(|conn| conn.base) else {
+        let Some(base) = self.conns.get(lane.conn).map(|conn| conn.base) else {
             return;
         };
-        let arrival = agenda.now().after(self.travel(base));
-        let conn = self.conns.get_mut(&lane.conn).expect("it was there a line ago");
+        let repeats = self.draw_repeats(base);
+        let arrival = agenda.now().after(self.travel(base) + repeats);
+        let conn = self.conns.get_mut(lane.conn).expect("it was there a line ago");
         let queue = &mut conn.lanes[lane.side()];
         queue.last = queue.last.max(arrival);
         queue.queue.push_back((queue.last, parcel));
@@ -301,7 +345,7 @@ impl Network {
         agenda: &mut Agenda,
         lane: LaneId,
     ) -> Option<(Owner, Delivery)> {
-        let conn = self.conns.get_mut(&lane.conn)?;
+        let conn = self.conns.get_mut(lane.conn)?;
         let (from, to) = (conn.ends[lane.side()].owner.who, conn.ends[1 - lane.side()].owner.who);
         let queue = &mut conn.lanes[lane.side()];
         if queue.stuck.is_some() || queue.queue.front()?.0 > agenda.now() {
@@ -333,7 +377,7 @@ impl Network {
     ) -> Option<(Owner, Delivery)> {
         let back = lane.reverse();
         let link = back.link();
-        let conn = self.conns.get_mut(&lane.conn)?;
+        let conn = self.conns.get_mut(lane.conn)?;
         let from = conn.ends[lane.side()].owner.who;
         let end = &mut conn.ends[back.side()];
         let (owner, state) = (end.owner, end.state);
@@ -353,7 +397,7 @@ impl Network {
                 Delivery::Accepted { link, from: self.ip_of(from) }
             }
             (Parcel::Message(msg), EndState::Open | EndState::Closing(_)) => {
-                Delivery::Received { link, msg }
+                Delivery::Received { link, msg: Arc::unwrap_or_clone(msg) }
             }
             (Parcel::Garbage(reason), EndState::Open | EndState::Closing(_)) => {
                 Delivery::Garbled { link, reason }

@@ -105,6 +105,9 @@ pub struct Weather {
     pub latency: Span,
     /// The most that is added to the base for a single message; order is kept all the same.
     pub jitter: Duration,
+    /// How many of a million packets get lost. Links are TCP's, so what is lost on them is late
+    /// and not gone: see `loss`.
+    pub loss_ppm: u32,
     /// How long a disk takes for one sync.
     pub fsync: Span,
     /// After how many of 100 syncs the log is replaced by the machine's snapshot.
@@ -129,6 +132,7 @@ impl Weather {
         Self {
             latency: Span::micros(500, 2_000),
             jitter: Duration::from_micros(500),
+            loss_ppm: 0,
             fsync: Span::micros(300, 1_500),
             snapshot_percent: 0,
             torn_tails: false,
@@ -148,6 +152,7 @@ impl Weather {
         Self {
             latency: Span::micros(200, slow_net * 1_000),
             jitter: Duration::from_millis([0, 2, 40][rng.random_range(0..3)]),
+            loss_ppm: 0,
             fsync: Span::micros(100, slow_disk * 1_000),
             snapshot_percent: [0, 5, 40][rng.random_range(0..3)],
             torn_tails: rng.random_bool(0.5),

@@ -4,11 +4,14 @@
 //! do harm, `intruder` lets strangers in. A world is a pure function of its seed and of the calls
 //! made on it; two worlds with the same of both live the same life to the last event.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng as _;
 
 use crate::model::{Endpoint, Rng, Time, WallTime};
+use crate::protocol::message::Message;
 use crate::protocol::{Effects, Machine};
 
 use super::agenda::{Agenda, Due};
@@ -19,6 +22,7 @@ use super::network::Network;
 use super::reach::HostId;
 use super::storm::Storm;
 use super::tally::Tally;
+use super::traffic::{ByName, Traffic};
 use super::weather::{Branch, Weather, branch};
 
 /// What is fixed for a whole run.
@@ -37,6 +41,8 @@ pub struct Options {
     pub timers_first: bool,
     /// How many messages may be under way in one direction of a link; with more it is closed.
     pub queue_max: usize,
+    /// Says how many bytes a message is on the wire, where somebody wants them counted.
+    pub meter: Option<fn(&Message) -> usize>,
 }
 
 impl Default for Options {
@@ -48,6 +54,7 @@ impl Default for Options {
             patience: Duration::from_secs(120),
             timers_first: false,
             queue_max: 10_000,
+            meter: None,
         }
     }
 }
@@ -64,6 +71,10 @@ pub struct World<M: Machine> {
     pub(super) events: Vec<(Time, Endpoint, M::Event)>,
     pub(super) fx: Effects<M>,
     pub(super) tally: Tally,
+    /// What was sent, by the messages' names.
+    pub(super) traffic: ByName,
+    /// The message that was sent last, and its bytes.
+    pub(super) packed: Option<(Arc<Message>, u64)>,
     /// Draws what the storm does.
     pub(super) rng: Rng,
     pub(super) storm: Option<Storm>,
@@ -92,6 +103,8 @@ impl<M: Machine> World<M> {
             events: Vec::new(),
             fx: Effects::default(),
             tally: Tally::default(),
+            traffic: ByName::default(),
+            packed: None,
             rng: Rng::seed_from_u64(branch(seed, Branch::Storm, 0)),
             storm: None,
             storms: 0,
@@ -127,6 +140,7 @@ impl<M: Machine> World<M> {
             moves: 0,
             fuse: 0,
             slow: Duration::ZERO,
+            sent: Traffic::default(),
             skew_ms,
         });
     }
@@ -250,6 +264,16 @@ impl<M: Machine> World<M> {
         let mut tally = self.tally.clone();
         tally += &self.network.tally;
         tally
+    }
+
+    /// What a host has sent so far, in all its lives.
+    pub fn sent(&self, endpoint: Endpoint) -> Traffic {
+        self.host(endpoint).sent
+    }
+
+    /// What all hosts have sent so far, by the messages' names.
+    pub fn traffic(&self) -> BTreeMap<&'static str, Traffic> {
+        self.traffic.sorted()
     }
 
     pub(super) fn find(&self, endpoint: Endpoint) -> HostId {

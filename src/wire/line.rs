@@ -36,6 +36,25 @@ pub fn encode(message: &Message) -> Vec<u8> {
     line
 }
 
+/// How many bytes [`encode`] would write, without keeping them.
+#[must_use]
+pub fn line_length(message: &Message) -> usize {
+    struct Counter(usize);
+    impl io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(1);
+    serde_json::to_writer(&mut counter, message)
+        .expect("messages are plain data with text keys, which always have a JSON form");
+    counter.0
+}
+
 /// Why a line could not be read.
 #[derive(Debug)]
 pub enum ReadError {

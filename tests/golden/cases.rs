@@ -247,7 +247,11 @@ fn lists() -> Vec<(&'static str, Message)> {
     let after = Some(endpoint(6003));
     vec![
         ("the first page, please", PeerListReq::default().into()),
-        ("the next page, with the ended ones", PeerListReq { after, ended: true }.into()),
+        (
+            "the next page, with the ended ones",
+            PeerListReq { after, ended: true, sample: false }.into(),
+        ),
+        ("some members, please", PeerListReq::SAMPLE.into()),
         ("a page", PeerListResp { seed: SeedId(1), members, more: true }.into()),
         (
             "an empty page",

@@ -240,7 +240,7 @@ fn registration(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
         7 => admission(src).into(),
         8 => {
             let after = src.chance(40).then(|| place(src));
-            PeerListReq { after, ended: src.chance(50) }.into()
+            PeerListReq { after, ended: src.chance(50), sample: src.chance(30) }.into()
         }
         _ => {
             let count = src.length(400);

@@ -19,6 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::bench::BenchArgs;
 use super::demo::DemoArgs;
 use super::keygen::KeygenArgs;
+use super::simulate::SimulateArgs;
 use super::span::Span;
 use crate::protocol::membership::{applicant, authority};
 use crate::protocol::quorum::QuorumRule;
@@ -132,6 +133,8 @@ pub enum PeerCommand {
     Demo(DemoArgs),
     /// Measure, and print JSON lines
     Bench(BenchArgs),
+    /// Try a fleet of any size before it is built: the same machines in virtual time
+    Simulate(SimulateArgs),
     /// Run a seed, so that one executable can be either
     #[command(hide = true)]
     Seed(SeedArgs),

@@ -3,10 +3,10 @@
 //! Figures are as measured, with the machine's cores beside them; nothing here passes or fails.
 
 mod membership;
-mod procfs;
+pub(super) mod procfs;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::CliError;
 use super::query::print;
@@ -39,15 +39,22 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
 
 /// Prints one figure: the distribution of `values`, in the unit that `metric` ends with.
 fn figure(peers: u16, metric: &str, values: &[f64]) -> Result<(), CliError> {
+    let mut line = json!({ "bench": "membership", "peers": peers, "metric": metric });
+    if let Some(fields) = line.as_object_mut() {
+        fields.extend(distribution(values));
+    }
+    print(&format!("{line}\n"))
+}
+
+/// How many values there are and how they are spread, to a thousandth.
+pub(super) fn distribution(values: &[f64]) -> Map<String, Value> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let last = sorted.len().saturating_sub(1) as f64;
         sorted.get((last * share).round() as usize).map(|it| (it * 1_000.0).round() / 1_000.0)
     };
-    let line = json!({
-        "bench": "membership", "peers": peers, "metric": metric, "n": sorted.len(),
-        "min": at(0.0), "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "max": at(1.0),
-    });
-    print(&format!("{line}\n"))
+    let shares = [("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
+    let spread = shares.map(|(name, share)| (name.to_owned(), json!(at(share))));
+    [("n".to_owned(), json!(sorted.len()))].into_iter().chain(spread).collect()
 }

@@ -6,7 +6,7 @@ use std::fs;
 ///
 /// `None` when the process is gone. The kernel counts in hundredths of a second (`USER_HZ` is
 /// 100 on every architecture that Linux runs on here).
-pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
+pub(in crate::cli) fn cpu_seconds(pid: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets may hold blanks; the fields are counted from behind it.
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -15,7 +15,7 @@ pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
 }
 
 /// Resident and proportional memory in MiB, and the number of threads.
-pub(super) fn memory(pid: u32) -> Option<(f64, f64, f64)> {
+pub(in crate::cli) fn memory(pid: u32) -> Option<(f64, f64, f64)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let kib = |text: &str, name: &str| {
@@ -25,4 +25,11 @@ pub(super) fn memory(pid: u32) -> Option<(f64, f64, f64)> {
     let resident = kib(&status, "VmRSS:")? / 1024.0;
     let proportional = kib(&rollup, "Pss:").unwrap_or(0.0) / 1024.0;
     Some((resident, proportional, kib(&status, "Threads:")?))
+}
+
+/// The most memory that this process has had resident at once, in MiB.
+pub(in crate::cli) fn own_peak() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
 }

@@ -35,7 +35,7 @@ pub fn fetch_members(endpoint: Endpoint, timeout: Duration) -> Result<Vec<Member
 
 fn fetch(client: &mut Client, ended: bool) -> Result<Vec<MemberLine>, String> {
     client.fetch_all(|client, after| {
-        let list = client.ask(PeerListReq { after, ended }, |answer| {
+        let list = client.ask(PeerListReq { after, ended, sample: false }, |answer| {
             if let Message::PeerListResp(list) = answer { Some(list) } else { None }
         })?;
         let next = list.members.last().filter(|_| list.more).map(|last| last.endpoint);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::{Admission, Ban, Leave, Removal, Subject};
-use crate::model::{Endpoint, Incarnation, SigningBytes, WallTime};
+use crate::model::{Endpoint, Incarnation, Rng, SigningBytes, WallTime};
 
 /// Into how many parts the registry is divided for comparison between seeds.
 pub const BUCKETS: usize = 64;
@@ -163,7 +163,9 @@ pub struct Registry {
     /// Bans, and those that were lifted, by endpoint.
     bans: BTreeMap<Endpoint, Ban>,
     buckets: [u64; BUCKETS],
-    alive: usize,
+    /// Those who are in, in no order, and where each stands in it: to draw some of many.
+    alive: Vec<Endpoint>,
+    place: BTreeMap<Endpoint, usize>,
 }
 
 impl Default for Registry {
@@ -174,7 +176,8 @@ impl Default for Registry {
             floors: BTreeMap::new(),
             bans: BTreeMap::new(),
             buckets: [0; BUCKETS],
-            alive: 0,
+            alive: Vec::new(),
+            place: BTreeMap::new(),
         }
     }
 }
@@ -282,7 +285,7 @@ impl Registry {
 
     /// How many members are in.
     pub const fn alive_count(&self) -> usize {
-        self.alive
+        self.alive.len()
     }
 
     /// Whether nothing at all is known.
@@ -298,6 +301,15 @@ impl Registry {
     /// The entries of those who are in.
     pub fn alive(&self) -> impl Iterator<Item = &Entry> {
         self.entries().filter(|entry| entry.status() == Status::Alive)
+    }
+
+    /// At most `count` of those who are in, each as likely as any other, ascending by endpoint.
+    /// Takes no longer when there are more to draw from.
+    pub fn sample(&self, count: usize, rng: &mut Rng) -> Vec<&Entry> {
+        let count = count.min(self.alive.len());
+        let drawn = rand::seq::index::sample(rng, self.alive.len(), count);
+        let drawn: BTreeSet<_> = drawn.into_iter().map(|place| self.alive[place]).collect();
+        drawn.into_iter().filter_map(|endpoint| self.get(endpoint)).collect()
     }
 
     /// The entries that follow `after`, ascending by endpoint.
@@ -387,7 +399,10 @@ impl Registry {
     fn insert(&mut self, entry: Entry) -> Merged {
         let endpoint = entry.subject.endpoint;
         let status = entry.status();
-        self.alive += usize::from(status == Status::Alive);
+        if status == Status::Alive {
+            self.place.insert(endpoint, self.alive.len());
+            self.alive.push(endpoint);
+        }
         self.buckets[bucket_of(endpoint)] ^= entry.fingerprint();
         self.entries.insert(endpoint, entry);
         if status == Status::Alive { Merged::Alive } else { Merged::Ended }
@@ -395,7 +410,12 @@ impl Registry {
 
     fn take(&mut self, endpoint: Endpoint) -> Option<Entry> {
         let entry = self.entries.remove(&endpoint)?;
-        self.alive -= usize::from(entry.status() == Status::Alive);
+        if let Some(place) = self.place.remove(&endpoint) {
+            self.alive.swap_remove(place);
+            if let Some(moved) = self.alive.get(place) {
+                self.place.insert(*moved, place);
+            }
+        }
         self.buckets[bucket_of(endpoint)] ^= entry.fingerprint();
         Some(entry)
     }
@@ -476,6 +496,11 @@ mod tests {
             prop_assert_eq!(one.buckets(), other.buckets());
             prop_assert!(one.entries().eq(other.entries()));
             prop_assert_eq!(one.alive_count(), one.alive().count());
+            let mut rng = Rng::seed_from_u64(7);
+            prop_assert!(one.sample(9, &mut rng).into_iter().eq(one.alive()));
+            let some = one.sample(2, &mut rng);
+            prop_assert_eq!(some.len(), one.alive_count().min(2));
+            prop_assert!(some.iter().all(|entry| entry.status() == Status::Alive));
         }
     }
 

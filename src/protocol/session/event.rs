@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use super::{Card, Intent};
+use std::sync::Arc;
+
 use crate::model::Endpoint;
 use crate::protocol::message::Message;
 use crate::protocol::{DialError, LinkId};
@@ -15,7 +17,7 @@ pub enum Event {
         /// The link.
         link: LinkId,
         /// Who is there.
-        card: Box<Card>,
+        card: Arc<Card>,
         /// Whether this node dialed; else it was called.
         dialed: bool,
         /// What the caller wants.
@@ -26,7 +28,7 @@ pub enum Event {
         /// Whom this node asked for.
         to: Endpoint,
         /// Who answered.
-        card: Box<Card>,
+        card: Arc<Card>,
     },
     /// A dialed handshake came to nothing.
     Failed {
@@ -58,7 +60,7 @@ pub enum Event {
         /// The link.
         link: LinkId,
         /// Who was there.
-        card: Box<Card>,
+        card: Arc<Card>,
         /// Whether one of the two ends wanted it so.
         is_agreed: bool,
         /// Why, for people.

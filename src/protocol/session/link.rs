@@ -1,6 +1,7 @@
 //! What a session remembers of one link, and of one call on its way.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Card, Intent};
@@ -13,13 +14,13 @@ pub(super) enum Stage {
     /// Called by somebody who said nothing yet.
     Fresh,
     /// Called by somebody who was sent a challenge.
-    Challenged { card: Box<Card>, nonce: Nonce, intent: Intent },
+    Challenged { card: Arc<Card>, nonce: Nonce, intent: Intent },
     /// Called by somebody who only wanted to know whether this node is there.
     Probed,
     /// Calling somebody.
     Calling { to: Endpoint, intent: Intent, nonce: Nonce },
     /// Proved, and given a standing (a stranger's until [`super::Session::admit`]).
-    Open { card: Box<Card>, standing: Standing, intent: Intent },
+    Open { card: Arc<Card>, standing: Standing, intent: Intent },
 }
 
 #[derive(Debug)]

@@ -16,20 +16,21 @@ mod config;
 mod event;
 mod handshake;
 mod link;
+mod timers;
 
 pub use config::Config;
 pub use event::{CallError, Cause, Event};
 pub use handshake::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use handshake::{CALLED, CALLER};
 use link::{Call, Link, Stage};
 
 use crate::model::{Endpoint, KeyPair, Nonce, Rng};
-use crate::protocol::liveness::Ping;
 use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
 use crate::protocol::{Binding, DialError, Effects, Kind, LinkId, Never, Ticket};
 
@@ -68,7 +69,11 @@ pub struct Session {
     card: Card,
     rng: Rng,
     links: BTreeMap<LinkId, Link>,
+    /// The links that count against `unproven_max`: a seed has thousands of others.
+    unproven: BTreeSet<LinkId>,
     calls: BTreeMap<Ticket, Call>,
+    /// Who is being called for what, from the dialing to the end of the handshake.
+    calling: BTreeSet<(Endpoint, Intent)>,
     tickets: u64,
 }
 
@@ -83,7 +88,17 @@ type Fx = Effects<Session>;
 impl Session {
     /// A session for the holder of `keys`, who introduces itself with `card`.
     pub const fn new(config: Config, keys: KeyPair, card: Card, rng: Rng) -> Self {
-        Self { config, keys, card, rng, links: BTreeMap::new(), calls: BTreeMap::new(), tickets: 0 }
+        Self {
+            config,
+            keys,
+            card,
+            rng,
+            links: BTreeMap::new(),
+            unproven: BTreeSet::new(),
+            calls: BTreeMap::new(),
+            calling: BTreeSet::new(),
+            tickets: 0,
+        }
     }
 
     /// What this node says of itself from now on.
@@ -97,7 +112,7 @@ impl Session {
     }
 
     /// Who is at the other end of an open link.
-    pub fn peer(&self, link: LinkId) -> Option<&Card> {
+    pub fn peer(&self, link: LinkId) -> Option<&Arc<Card>> {
         match &self.links.get(&link)?.stage {
             Stage::Open { card, .. } => Some(card),
             Stage::Fresh | Stage::Challenged { .. } | Stage::Probed | Stage::Calling { .. } => None,
@@ -133,12 +148,7 @@ impl Session {
     /// Calls `to`; ends in exactly one of `Opened`, `Answered` or `Failed`. A call for the same
     /// purpose that is still under way serves for both.
     pub fn call(&mut self, to: Endpoint, intent: Intent, timeout: Duration, fx: &mut Fx) {
-        let dialing = self.calls.values().any(|call| (call.to, call.intent) == (to, intent));
-        let calling = self.links.values().any(|link| match &link.stage {
-            Stage::Calling { to: other, intent: what, .. } => (*other, *what) == (to, intent),
-            Stage::Fresh | Stage::Challenged { .. } | Stage::Probed | Stage::Open { .. } => false,
-        });
-        if dialing || calling {
+        if !self.calling.insert((to, intent)) {
             return;
         }
         self.tickets += 1;
@@ -152,7 +162,10 @@ impl Session {
     pub fn admit(&mut self, link: LinkId, as_standing: Standing, fx: &mut Fx) {
         if let Some(Link { stage: Stage::Open { standing, .. }, .. }) = self.links.get_mut(&link) {
             *standing = as_standing;
-            if as_standing < Standing::Member {
+            if as_standing >= Standing::Member {
+                self.unproven.remove(&link);
+            } else {
+                self.unproven.insert(link);
                 fx.set_timer(Timer::Handshake(link), APPLICANT_MAX);
             }
         }
@@ -161,6 +174,7 @@ impl Session {
     /// Replaces what the other end said of its neighborhood.
     pub fn update_neighbors(&mut self, link: LinkId, neighbors: &[Endpoint]) {
         if let Some(Link { stage: Stage::Open { card, .. }, .. }) = self.links.get_mut(&link) {
+            let card = Arc::make_mut(card);
             card.neighbors = neighbors.to_vec();
             card.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
         }
@@ -197,19 +211,16 @@ impl Session {
         binding: Option<Binding>,
         fx: &mut Fx,
     ) {
-        let mut unproven = self.links.iter().filter(|(_, link)| match link.stage {
-            Stage::Fresh | Stage::Challenged { .. } | Stage::Probed => true,
-            Stage::Open { standing, .. } => standing < Standing::Member,
-            Stage::Calling { .. } => false,
-        });
-        let oldest = unproven.next().map(|(id, entry)| (*id, entry.from));
-        let count = usize::from(oldest.is_some()) + unproven.count();
-        if let (Some((oldest, from)), true) = (oldest, count >= self.config.unproven_max) {
+        let oldest = self.unproven.first().copied();
+        let from_oldest = oldest.and_then(|oldest| Some((oldest, self.address(oldest)?)));
+        let is_full = self.unproven.len() >= self.config.unproven_max;
+        if let (Some((oldest, from)), true) = (from_oldest, is_full) {
             let detail = format!("limit {}; the oldest was closed", self.config.unproven_max);
             fx.emit(Event::Refused { from, cause: Cause::TooManyUnproven, detail });
             self.hangup(oldest, "too many unproven connections", fx);
         }
         self.links.insert(link, Link::new(from, Stage::Fresh, binding));
+        self.unproven.insert(link);
         fx.set_timer(Timer::Handshake(link), self.config.handshake_timeout);
     }
 
@@ -245,6 +256,7 @@ impl Session {
     /// A call could not be connected.
     pub fn on_dial_failed(&mut self, ticket: Ticket, reason: DialError, fx: &mut Fx) {
         if let Some(Call { to, intent, .. }) = self.calls.remove(&ticket) {
+            self.calling.remove(&(to, intent));
             fx.emit(Event::Failed { to, intent, error: CallError::Dial(reason) });
         }
     }
@@ -339,52 +351,6 @@ impl Session {
         }
     }
 
-    /// Pings the links that were quiet for a whole round, and closes those that stay so. Rounds
-    /// are counted, not time: a node that slept through some finds nobody guilty of it.
-    fn on_keep_alive(&mut self, fx: &mut Fx) {
-        fx.set_timer(Timer::KeepAlive, self.config.keep_alive);
-        let mut silent = Vec::new();
-        for (link, entry) in &mut self.links {
-            if matches!(entry.stage, Stage::Open { .. }) {
-                entry.quiet_rounds += 1;
-                // Forgiven in time: only offenses in quick succession end a link.
-                entry.offenses /= 2;
-                if entry.quiet_rounds > QUIET_ROUNDS_MAX {
-                    silent.push(*link);
-                } else if entry.quiet_rounds > 1 {
-                    fx.send(*link, Ping { nonce: 0 });
-                }
-            }
-        }
-        for link in silent {
-            fx.hangup(link);
-            self.forget(link, "silent for too long", false, fx);
-        }
-    }
-
-    /// A handshake took too long.
-    fn on_handshake_timer(&mut self, link: LinkId, fx: &mut Fx) {
-        let Some(entry) = self.links.get(&link) else { return };
-        match entry.stage {
-            Stage::Open { standing, intent, .. } => {
-                if standing < Standing::Member || intent == Intent::Errand {
-                    self.hangup(link, "the time for this link is over", fx);
-                }
-            }
-            Stage::Probed => self.hangup(link, "probe answered", fx),
-            Stage::Calling { .. } => self.hangup(link, "no answer in time", fx),
-            Stage::Fresh | Stage::Challenged { .. } => {
-                let from = entry.from;
-                let limit = self.config.handshake_timeout.as_secs_f32();
-                let detail = format!("no handshake within {limit} s");
-                let error = ErrorReply::new(ErrorCode::Handshake, detail.clone());
-                fx.emit(Event::Refused { from, cause: Cause::HandshakeTimeout, detail });
-                fx.send(link, error);
-                self.hangup(link, "no handshake in time", fx);
-            }
-        }
-    }
-
     fn on_hello(&mut self, link: LinkId, hello: Hello, fx: &mut Fx) {
         let Some(Link { stage: Stage::Fresh, binding, .. }) = self.links.get(&link) else {
             return self.reject(link, "HELLO must be a caller's first message, once", fx);
@@ -404,7 +370,7 @@ impl Session {
         let nonce = Nonce::random(&mut self.rng);
         let (stage, card) = match hello.intent {
             intent @ (Intent::Link | Intent::Errand) => {
-                let card = Box::new(hello.card);
+                let card = Arc::new(hello.card);
                 (Stage::Challenged { card, nonce, intent }, self.card.clone())
             }
             Intent::Probe => (Stage::Probed, Card { neighbors: Vec::new(), ..self.card.clone() }),
@@ -428,28 +394,23 @@ impl Session {
             && ack.card.key.verifies(&statement, &ack.proof);
         match intent {
             _ if !proved => {
-                self.links.remove(&link);
-                fx.stop_timer(Timer::Handshake(link));
-                fx.hangup(link);
+                self.end_call(link, (to, intent), fx);
                 fx.emit(Event::Failed { to, intent, error: CallError::BadProof });
             }
             Intent::Probe => {
-                self.links.remove(&link);
-                fx.stop_timer(Timer::Handshake(link));
-                fx.hangup(link);
-                fx.emit(Event::Answered { to, card: Box::new(ack.card) });
+                self.end_call(link, (to, intent), fx);
+                fx.emit(Event::Answered { to, card: Arc::new(ack.card) });
             }
             Intent::Link | Intent::Errand if ack.card.endpoint != to => {
-                self.links.remove(&link);
-                fx.stop_timer(Timer::Handshake(link));
-                fx.hangup(link);
+                self.end_call(link, (to, intent), fx);
                 let reason = format!("{} answers there", ack.card.endpoint);
                 fx.emit(Event::Failed { to, intent, error: CallError::Rejected(reason) });
             }
             Intent::Link | Intent::Errand => {
+                self.calling.remove(&(to, intent));
                 let answer = self.card.proof_bytes(CALLER, &ack.nonce, &ack.card.key, binding);
                 fx.send(link, HelloProof { proof: self.keys.sign(&answer) });
-                self.open_link(link, Box::new(ack.card), (true, intent), fx);
+                self.open_link(link, Arc::new(ack.card), (true, intent), fx);
             }
         }
     }
@@ -483,13 +444,14 @@ impl Session {
     fn open_link(
         &mut self,
         link: LinkId,
-        card: Box<Card>,
+        card: Arc<Card>,
         (dialed, intent): (bool, Intent),
         fx: &mut Fx,
     ) {
         if let Some(entry) = self.links.get_mut(&link) {
             let standing = Standing::Stranger;
-            entry.stage = Stage::Open { card: card.clone(), standing, intent };
+            entry.stage = Stage::Open { card: Arc::clone(&card), standing, intent };
+            self.unproven.insert(link);
         }
         match intent {
             Intent::Link | Intent::Probe => fx.stop_timer(Timer::Handshake(link)),
@@ -506,10 +468,16 @@ impl Session {
             return;
         };
         let (to, intent) = (*to, *intent);
+        self.end_call(link, (to, intent), fx);
+        fx.emit(Event::Failed { to, intent, error: CallError::Rejected(error.reason) });
+    }
+
+    /// A call is over, and its link with it.
+    fn end_call(&mut self, link: LinkId, call: (Endpoint, Intent), fx: &mut Fx) {
+        self.calling.remove(&call);
         self.links.remove(&link);
         fx.stop_timer(Timer::Handshake(link));
         fx.hangup(link);
-        fx.emit(Event::Failed { to, intent, error: CallError::Rejected(error.reason) });
     }
 
     fn reject(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
@@ -520,10 +488,12 @@ impl Session {
 
     fn forget(&mut self, link: LinkId, reason: &str, is_agreed: bool, fx: &mut Fx) {
         let Some(entry) = self.links.remove(&link) else { return };
+        self.unproven.remove(&link);
         fx.stop_timer(Timer::Handshake(link));
         match entry.stage {
             Stage::Fresh | Stage::Challenged { .. } | Stage::Probed => {}
             Stage::Calling { to, intent, .. } => {
+                self.calling.remove(&(to, intent));
                 // Hung up by this side: its patience was over.
                 let error = if is_agreed { CallError::Silent } else { CallError::Closed };
                 fx.emit(Event::Failed { to, intent, error });

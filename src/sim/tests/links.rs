@@ -254,3 +254,47 @@ fn an_intruder_can_say_anything_and_is_answered() {
     world.run_for(SECOND);
     assert_eq!(world.intruder_state(leaving), IntruderState::Closed);
 }
+
+#[test]
+fn on_a_lossy_path_everything_comes_and_in_order_but_late() {
+    let weather = Weather { loss_ppm: 200_000, ..Weather::calm() };
+    let mut world = linked_world(Options { weather, meter: Some(|_| 7), ..Options::default() });
+    let mut waits = Vec::new();
+    for _ in 0..200 {
+        let said = world.now();
+        world.command(at(1), Order::Say("once"));
+        let waiting = |world: &World<Toy>| world.events().is_empty();
+        assert!(world.run_while(waiting, 60 * SECOND), "nothing is gone");
+        waits.push(world.take_events()[0].0.since(said));
+    }
+    waits.sort_unstable();
+    assert!(waits[100] < millis(5), "most are not lost: {:?}", waits[100]);
+    let late = waits.iter().filter(|wait| **wait >= millis(200)).count();
+    assert!((20..=60).contains(&late), "one of five is repeated after 200 ms, not {late} of 200");
+    assert!(waits.iter().any(|wait| *wait >= millis(600)), "the second repetition takes longer");
+    for text in ["one", "two", "three"].iter().cycle().take(60) {
+        world.command(at(1), Order::Say(text)); // The toy checks the order.
+    }
+    world.run_for(60 * SECOND);
+    assert_eq!(told(&world, 2).len(), 60);
+    let sent = world.sent(at(1));
+    assert_eq!((sent.messages, sent.bytes), (260, 260 * 7), "a repetition is no message");
+    assert_eq!(world.traffic().values().map(|it| it.messages).sum::<u64>(), 260);
+}
+
+#[test]
+fn calls_and_pings_get_lost_too() {
+    let weather = Weather { loss_ppm: 500_000, ..Weather::calm() };
+    let mut world = idle_world(2, Options { weather, ..Options::default() });
+    for _ in 0..60 {
+        world.command(at(1), Order::PingHost(ip(2)));
+        dial(&mut world, 1, 2);
+        world.run_for(10 * SECOND);
+    }
+    let told = told(&world, 1);
+    let count = |what: &dyn Fn(&Told) -> bool| told.iter().filter(|it| what(it)).count();
+    let silent = count(&|it| *it == Told::Pinged(HostAnswer::Silent));
+    assert!((30..60).contains(&silent), "three of four pings are lost, not {silent} of 60");
+    let late = count(&|it| *it == Told::Failed(DialError::TimedOut));
+    assert!((5..50).contains(&late), "calls are repeated, and may fail all the same: {late}");
+}

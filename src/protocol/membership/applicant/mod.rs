@@ -184,7 +184,7 @@ impl Applicant {
             State::Connecting if self.links.len() >= self.book.quorum() => self.ask(fx),
             // This may have been the last call under way, and not enough.
             State::Connecting => self.connect(fx),
-            State::Member(_) => fx.send(link, PeerListReq::default()),
+            State::Member(_) => fx.send(link, PeerListReq::SAMPLE),
             State::Asking { .. } | State::Pausing | State::Gone => {}
         }
     }
@@ -304,7 +304,7 @@ impl Applicant {
         list.extend(page.members);
         match after {
             Some(after) if page.more && list.len() < LIST_MAX => {
-                fx.send(link, PeerListReq { after: Some(after), ended: false });
+                fx.send(link, PeerListReq { after: Some(after), ..PeerListReq::SAMPLE });
             }
             _ => {
                 let members = self.lists.remove(&seed).unwrap_or_default();
@@ -317,7 +317,7 @@ impl Applicant {
     pub fn refresh(&mut self, fx: &mut Fx) {
         fx.set_timer(Timer::Refresh, self.jitter(self.config.refresh));
         for link in self.links.values() {
-            fx.send(*link, PeerListReq::default());
+            fx.send(*link, PeerListReq::SAMPLE);
         }
     }
 

@@ -16,6 +16,13 @@ use crate::protocol::membership::registry::{Entry, Status};
 /// Members in one page; below a quarter of a line's limit.
 const MEMBERS_PER_PAGE: usize = 400;
 
+/// Members in a sample of more than one page. A peer seeks three neighbors and asks two seeds or
+/// more, each minute again, so it chooses among several times as many as that; whole lists would
+/// cost each peer more the larger the fleet is, and the seeds that times the fleet. Links still go
+/// to members in proportion to their degrees: each is as likely as any other to be in a sample,
+/// and within it they are chosen by degree.
+const SAMPLE_SIZE: usize = 128;
+
 /// Neighbor lists in one page, and names in all of them but the last: with hubs of hundreds of
 /// neighbors still within a line.
 const NODES_PER_PAGE: usize = 32;
@@ -33,6 +40,14 @@ pub struct PeerListReq {
     /// Whether those who left or were removed lately are wanted too.
     #[serde(default)]
     pub ended: bool,
+    /// Whether some members will do: of more than fit one page, a few drawn at random.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sample: bool,
+}
+
+impl PeerListReq {
+    /// The question of a peer that looks for neighbors.
+    pub const SAMPLE: Self = Self { after: None, ended: false, sample: true };
 }
 
 /// One member in a list.
@@ -111,11 +126,12 @@ pub struct NodeLine {
 
 impl Authority {
     /// Answers with a page of members.
-    pub fn on_peer_list_req(&self, link: LinkId, request: &PeerListReq, fx: &mut Fx) {
+    pub fn on_peer_list_req(&mut self, link: LinkId, request: &PeerListReq, fx: &mut Fx) {
         let is_wanted = |entry: &&Entry| request.ended || entry.status() == Status::Alive;
+        let lists = &self.lists;
         let line = |entry: &Entry| {
             let Entry { subject, .. } = entry;
-            let degree = self.neighbors_of(subject.endpoint).len();
+            let degree = lists.get(&subject.endpoint).map_or(0, |list| list.neighbors.len());
             MemberLine {
                 endpoint: subject.endpoint,
                 incarnation: subject.incarnation,
@@ -124,6 +140,11 @@ impl Authority {
                 degree: u32::try_from(degree).unwrap_or(u32::MAX),
             }
         };
+        if request.sample && self.registry.alive_count() > MEMBERS_PER_PAGE {
+            let drawn = self.registry.sample(SAMPLE_SIZE, &mut self.rng);
+            let members = drawn.into_iter().map(line).collect();
+            return fx.send(link, PeerListResp { seed: self.me, members, more: false });
+        }
         let mut rest = self.registry.entries_after(request.after).filter(is_wanted).map(line);
         let members: Vec<_> = rest.by_ref().take(MEMBERS_PER_PAGE).collect();
         let more = rest.next().is_some();

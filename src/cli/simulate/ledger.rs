@@ -1,0 +1,152 @@
+//! What the simulated nodes reported, booked by what a planner asks: who was in when, who heard
+//! what when, who learnt of which death when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::model::{Endpoint, Incarnation, Time};
+use crate::node::{Event, peer_kind, seed_kind};
+use crate::protocol::membership::certificate::Subject;
+use crate::protocol::membership::{applicant, authority};
+use crate::protocol::{gossip, liveness};
+
+/// One gossip message on its way through the fleet.
+#[derive(Clone, Debug)]
+pub(super) struct Rumor {
+    made: Time,
+    /// After how long each of those who heard it did, in the order of hearing.
+    pub(super) heard: Vec<Duration>,
+}
+
+/// One death on its way through the fleet. All spans count from the death.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Death {
+    at: Time,
+    /// Its neighbors when it died.
+    pub(super) neighbors: BTreeSet<Endpoint>,
+    /// Until a neighbor first suspected it.
+    pub(super) suspected: Option<Duration>,
+    /// Until it was first reported to seeds.
+    pub(super) reported: Option<Duration>,
+    /// Until each seed had removed it.
+    pub(super) removed: BTreeMap<Endpoint, Duration>,
+    /// Until each of its neighbors knew the certificate of its removal.
+    pub(super) dropped: BTreeMap<Endpoint, Duration>,
+    /// Until each peer that knows the certificate learnt of it, in the order of learning.
+    pub(super) learnt: Vec<Duration>,
+}
+
+/// The book.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    asked: BTreeMap<Endpoint, Time>,
+    /// When each peer first became a member, and how long after it asked.
+    pub(super) admitted: BTreeMap<Endpoint, (Time, Duration)>,
+    /// Attempts to register that came to nothing.
+    pub(super) refused: u64,
+    /// Lives that ended by a removal though nobody had killed them.
+    pub(super) wrong: BTreeSet<(Endpoint, Incarnation)>,
+    /// The lives that each certificate of a removal ended: what was decided together.
+    pub(super) decisions: BTreeSet<Vec<Subject>>,
+    /// The deaths.
+    pub(super) deaths: BTreeMap<Endpoint, Death>,
+    rumors: BTreeMap<(Endpoint, Incarnation, u32), Rumor>,
+    /// How many events were booked.
+    pub(super) suspicions: u64,
+    /// Peers that were suspected though they lived.
+    pub(super) false_suspicions: u64,
+}
+
+impl Ledger {
+    /// A peer dies now.
+    pub(super) fn kill(&mut self, victim: Endpoint, at: Time, neighbors: BTreeSet<Endpoint>) {
+        self.deaths.insert(victim, Death { at, neighbors, ..Death::default() });
+    }
+
+    /// The gossip messages, in the order of their making.
+    pub(super) fn rumors(&self) -> Vec<&Rumor> {
+        let mut all: Vec<_> = self.rumors.values().collect();
+        all.sort_by_key(|rumor| rumor.made);
+        all
+    }
+
+    /// Books what a node reported.
+    pub(super) fn book(&mut self, at: Time, node: Endpoint, event: &Event) {
+        match event {
+            Event::Seed(event) => self.book_seed(at, node, event),
+            Event::Peer(event) => self.book_peer(at, node, event),
+        }
+    }
+
+    fn book_seed(&mut self, at: Time, seed: Endpoint, event: &seed_kind::Event) {
+        let seed_kind::Event::Authority(authority::Event::Removed { removal, lives }) = event
+        else {
+            return;
+        };
+        self.decisions.insert(removal.lives.clone());
+        for life in lives {
+            match self.deaths.get_mut(&life.endpoint) {
+                Some(death) => _ = death.removed.entry(seed).or_insert(at.since(death.at)),
+                None => _ = self.wrong.insert((life.endpoint, life.incarnation)),
+            }
+        }
+    }
+
+    fn book_peer(&mut self, at: Time, peer: Endpoint, event: &peer_kind::Event) {
+        match event {
+            peer_kind::Event::Applicant(applicant::Event::Asked { .. }) => {
+                self.asked.entry(peer).or_insert(at);
+            }
+            peer_kind::Event::Applicant(applicant::Event::Admitted(_)) => {
+                let waited = self.asked.get(&peer).map_or(Duration::ZERO, |asked| at.since(*asked));
+                self.admitted.entry(peer).or_insert((at, waited));
+            }
+            peer_kind::Event::Applicant(applicant::Event::Refused { .. }) => self.refused += 1,
+            peer_kind::Event::Gossip { event, .. } => self.book_gossip(at, event),
+            peer_kind::Event::Liveness(liveness::Event::Suspected { subject, .. }) => {
+                self.suspicions += 1;
+                match self.deaths.get_mut(&subject.endpoint) {
+                    Some(death) => _ = death.suspected.get_or_insert(at.since(death.at)),
+                    None => self.false_suspicions += 1,
+                }
+            }
+            peer_kind::Event::Liveness(liveness::Event::Report(report)) => {
+                if let Some(death) = self.deaths.get_mut(&report.endpoint) {
+                    death.reported.get_or_insert(at.since(death.at));
+                }
+            }
+            peer_kind::Event::MemberRemoved { life, .. } => {
+                if let Some(death) = self.deaths.get_mut(&life.endpoint) {
+                    let after = at.since(death.at);
+                    death.learnt.push(after);
+                    if death.neighbors.contains(&peer) {
+                        death.dropped.entry(peer).or_insert(after);
+                    }
+                }
+            }
+            peer_kind::Event::Applicant(_)
+            | peer_kind::Event::Liveness(_)
+            | peer_kind::Event::Started { .. }
+            | peer_kind::Event::Overlay(_)
+            | peer_kind::Event::MemberLeft(_)
+            | peer_kind::Event::Gone
+            | peer_kind::Event::Refused(_) => {}
+        }
+    }
+
+    fn book_gossip(&mut self, at: Time, event: &gossip::Event) {
+        match event {
+            gossip::Event::Made { msg, .. } => {
+                let key = (msg.origin, msg.incarnation, msg.number);
+                self.rumors.insert(key, Rumor { made: at, heard: Vec::new() });
+            }
+            gossip::Event::Heard { msg, .. } => {
+                let key = (msg.origin, msg.incarnation, msg.number);
+                if let Some(rumor) = self.rumors.get_mut(&key) {
+                    rumor.heard.push(at.since(rumor.made));
+                }
+            }
+            gossip::Event::Malformed { .. } => {}
+        }
+    }
+}

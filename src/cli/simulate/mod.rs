@@ -1,0 +1,150 @@
+//! `peer simulate`: a fleet before it is built. The real state machines of seeds and peers, at the
+//! size a user plans, in virtual time.
+//!
+//! What is real: every protocol decision, message, timer, signature and retry of [`crate::node`].
+//! What is not: sockets, disks and processors. A message takes the path's latency and no time to
+//! be computed; so the figures hold for machines that are not overloaded.
+//!
+//! Figures that follow from the flags alone are the same in every run with the same flags. What
+//! depends on this machine (seconds, memory) is printed apart.
+
+mod chart;
+mod curve;
+mod figures;
+mod fleet;
+mod ledger;
+mod run;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::CliError;
+use super::args::QuorumArg;
+use super::query::print;
+use super::span::Span;
+
+const EXAMPLES: &str = "\
+Examples:
+  peer simulate                                     1,000 peers, 10 of them die at once
+  peer simulate --peers 10000 --kill 100 --loss 0.05 --seed 42
+  peer simulate --peers 300 --latency 80ms --kill 30 --vanish --svg plan.svg
+  peer simulate --json | grep kill_to               figures for programs, one a line
+
+The same flags give the same figures, but for those of this machine (seconds, memory).";
+
+/// What can be set at a simulation.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct SimulateArgs {
+    /// How many peers, 2 to 20000
+    #[arg(long, value_name = "N", default_value_t = 1_000,
+        value_parser = clap::value_parser!(u16).range(2..=20_000))]
+    pub peers: u16,
+    /// How many seeds, 1 to 15
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(1..=15))]
+    pub seeds: u16,
+    /// How many peers die, all at once, when all are members; fewer than there are peers
+    #[arg(long, value_name = "K", default_value_t = 10)]
+    pub kill: u16,
+    /// Let the dead vanish with their hosts, without a word; without this their processes are
+    /// killed, and their hosts reset their connections
+    #[arg(long)]
+    pub vanish: bool,
+    /// The share of packets that get lost, from 0 to below 1; TCP repeats them, so they come late
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
+    pub loss: f64,
+    /// The latency of a path, one way; each path draws its own, between half of it and half more
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = parse_latency)]
+    pub latency: Span,
+    /// How many yes votes decide: floor(n/2)+1, or enough to bear lying seeds
+    #[arg(long, value_name = "RULE", value_enum, default_value_t)]
+    pub quorum: QuorumArg,
+    /// How many peers start each second, 1 to 10000
+    #[arg(long, value_name = "N", default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub join_rate: u32,
+    /// How long the quiet fleet is watched; the member lists are fetched anew once a minute
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub idle: Span,
+    /// How many gossip messages are made, each by another peer, one a second; 0 to 1000, and no
+    /// more than there are peers
+    #[arg(long, value_name = "N", default_value_t = 10,
+        value_parser = clap::value_parser!(u16).range(0..=1_000))]
+    pub gossip: u16,
+    /// How long the fleet is watched after the deaths
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub duration: Span,
+    /// The number that all chance follows from
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// Where to draw how fast the news spread
+    #[arg(long, value_name = "FILE", default_value = "simulate.svg")]
+    pub svg: PathBuf,
+    /// One JSON object a figure, with the keys of `peer bench membership`
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_share(text: &str) -> Result<f64, &'static str> {
+    let share: f64 = text.parse().map_err(|_| "a share is a number such as 0.05")?;
+    // Also refuses what is no number.
+    if (0.0..1.0).contains(&share) { Ok(share) } else { Err("a share is from 0 to below 1") }
+}
+
+fn parse_latency(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|error: super::span::SpanError| error.to_string())?;
+    if span.0 <= Duration::from_secs(2) {
+        Ok(span)
+    } else {
+        Err("a latency is 2s at most; no path on this planet takes longer".to_owned())
+    }
+}
+
+/// Simulates, prints the figures and draws them.
+///
+/// # Errors
+/// When the flags contradict each other, or the picture cannot be written.
+pub fn run(args: &SimulateArgs) -> Result<(), CliError> {
+    check(args)?;
+    // Before the run, because it may take minutes: can the picture be written at all?
+    let unwritable = |source| {
+        CliError::Failed(format!(
+            "cannot write the picture {}: {source}; name another file with --svg",
+            args.svg.display()
+        ))
+    };
+    std::fs::OpenOptions::new().append(true).create(true).open(&args.svg).map_err(unwritable)?;
+    let outcome = run::run(args);
+    let picture = chart::draw(args, &outcome);
+    std::fs::write(&args.svg, picture).map_err(unwritable)?;
+    let figures = figures::of(args, &outcome);
+    if args.json {
+        return print(&figures.json_lines());
+    }
+    print(&figures.text(args))?;
+    if std::io::stdout().is_terminal() {
+        print(&format!("\nHow the news spread is drawn in {}\n", args.svg.display()))
+    } else {
+        print(&format!("svg {}\n", args.svg.display()))
+    }
+}
+
+fn check(args: &SimulateArgs) -> Result<(), CliError> {
+    let (peers, kill, gossip) = (args.peers, args.kill, args.gossip);
+    if kill >= peers {
+        return Err(CliError::Usage(format!(
+            "--kill {kill} of --peers {peers} would leave nobody; kill {} at most",
+            peers - 1
+        )));
+    }
+    if gossip > peers {
+        return Err(CliError::Usage(format!(
+            "--gossip {gossip} is more than --peers {peers}; each peer makes one message at most"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! One simulation from the first start to the end, phase by phase, and what was seen of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::SimulateArgs;
+use super::fleet::{Fleet, Schedule};
+use super::ledger::Ledger;
+use crate::cli::bench::procfs;
+use crate::model::{Endpoint, Time, VerdictMemo};
+use crate::runtime::clock::Clock;
+use crate::sim::Traffic;
+
+/// How much virtual time passes before the events are booked: they are not kept.
+const STRIDE: Duration = Duration::from_millis(20);
+
+/// Everything that the figures and the picture are made from.
+pub(super) struct Outcome {
+    /// When what happened.
+    pub(super) schedule: Schedule,
+    /// What the nodes reported.
+    pub(super) ledger: Ledger,
+    /// Peers that were members when the quiet watch began.
+    pub(super) active: usize,
+    /// How many of the seeds listed them all then.
+    pub(super) complete_seeds: usize,
+    /// The overlay then: each peer's neighbors.
+    pub(super) overlay: BTreeMap<Endpoint, BTreeSet<Endpoint>>,
+    /// What was sent in the quiet watch.
+    pub(super) idle: Watch,
+    /// What was sent from the first start to the end.
+    pub(super) total: Watch,
+    /// What this run cost here.
+    pub(super) cost: Cost,
+}
+
+/// What was sent in some span of virtual time.
+pub(super) struct Watch {
+    pub(super) seconds: f64,
+    /// By each peer that lived all the while.
+    pub(super) peers: Vec<Traffic>,
+    /// By each seed.
+    pub(super) seeds: Vec<Traffic>,
+    /// By all, by the messages' names.
+    pub(super) by_name: BTreeMap<&'static str, Traffic>,
+    /// Inputs that machines handled.
+    pub(super) events: u64,
+}
+
+/// What a run costs the machine it runs on. Not a function of the flags.
+pub(super) struct Cost {
+    pub(super) wall: Duration,
+    /// Seconds of processor time, all of it of one core.
+    pub(super) cpu: f64,
+    /// Resident memory that came with the fleet, in MiB, when it was complete and quiet.
+    pub(super) resident: f64,
+    /// The most that this process had resident at once, in MiB.
+    pub(super) peak: f64,
+    /// Seconds of processor time that the quiet watch took.
+    pub(super) idle_cpu: f64,
+}
+
+/// Counters at one moment.
+struct Mark {
+    at: Time,
+    peers: Vec<Traffic>,
+    seeds: Vec<Traffic>,
+    by_name: BTreeMap<&'static str, Traffic>,
+    events: u64,
+}
+
+struct Run {
+    fleet: Fleet,
+    ledger: Ledger,
+    bar: ProgressBar,
+    peers: u16,
+}
+
+/// Runs the simulation that the flags ask for.
+pub(super) fn run(args: &SimulateArgs) -> Outcome {
+    let clock = Clock::start();
+    // All nodes live in this thread: each signature is verified once, not once by each of them.
+    let _memo = VerdictMemo::on_this_thread();
+    let before = resident();
+    let cpu_before = cpu();
+    let schedule = Schedule::new(args);
+    let fleet = Fleet::lay_out(args, &schedule);
+    let bar = progress(schedule.end);
+    let mut run = Run { fleet, ledger: Ledger::default(), bar, peers: args.peers };
+    let start = run.mark();
+    run.advance("joining", schedule.joined);
+    run.advance("settling", schedule.idle);
+    let (active, complete_seeds) = run.complete();
+    let overlay = run.overlay();
+    let (quiet, quiet_since) = (run.mark(), cpu());
+    run.advance("quiet", schedule.gossip);
+    let idle_cpu = cpu() - quiet_since;
+    let idle = run.since(&quiet);
+    let resident = (resident() - before).max(0.0);
+    run.advance("gossip", schedule.kill);
+    run.kill(args.vanish);
+    run.advance("after the deaths", schedule.end);
+    let total = run.since(&start);
+    run.bar.finish_and_clear();
+    let wall = clock.now().mono.since(Time::ZERO);
+    let peak = procfs::own_peak().unwrap_or(0.0);
+    let cpu = cpu() - cpu_before;
+    let cost = Cost { wall, cpu, resident, peak, idle_cpu };
+    Outcome { schedule, ledger: run.ledger, active, complete_seeds, overlay, idle, total, cost }
+}
+
+fn cpu() -> f64 {
+    procfs::cpu_seconds(std::process::id()).unwrap_or(0.0)
+}
+
+fn resident() -> f64 {
+    procfs::memory(std::process::id()).map_or(0.0, |(resident, _, _)| resident)
+}
+
+/// Shown on a terminal only.
+fn progress(end: Time) -> ProgressBar {
+    let bar = ProgressBar::new(end.as_micros() / 1_000);
+    let style = ProgressStyle::with_template(
+        "{elapsed_precise} [{bar:32}] {percent:>3}% {msg}, {eta} to go",
+    );
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+impl Run {
+    fn advance(&mut self, phase: &str, until: Time) {
+        while self.fleet.world.now() < until {
+            let next = self.fleet.world.now().after(STRIDE).min(until);
+            self.fleet.world.run_until(next);
+            for (at, node, event) in self.fleet.world.take_events() {
+                self.ledger.book(at, node, &event);
+            }
+            let now = self.fleet.world.now().as_micros() / 1_000;
+            self.bar.set_position(now);
+            self.bar.set_message(format!(
+                "{phase}: second {}, {} of {} are members",
+                now / 1_000,
+                self.ledger.admitted.len(),
+                self.peers,
+            ));
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        let world = &self.fleet.world;
+        let sent = |nodes: &[Endpoint]| nodes.iter().map(|node| world.sent(*node)).collect();
+        Mark {
+            at: world.now(),
+            peers: sent(&self.fleet.peers),
+            seeds: sent(&self.fleet.seeds),
+            by_name: world.traffic(),
+            events: world.steps(),
+        }
+    }
+
+    fn since(&self, mark: &Mark) -> Watch {
+        let now = self.mark();
+        let less = |now: Vec<Traffic>, then: &[Traffic]| -> Vec<Traffic> {
+            now.into_iter().zip(then).map(|(now, then)| now - *then).collect()
+        };
+        let then = |name: &str| mark.by_name.get(name).copied().unwrap_or_default();
+        Watch {
+            seconds: now.at.since(mark.at).as_secs_f64(),
+            peers: less(now.peers, &mark.peers),
+            seeds: less(now.seeds, &mark.seeds),
+            by_name: now.by_name.into_iter().map(|(name, it)| (name, it - then(name))).collect(),
+            events: now.events - mark.events,
+        }
+    }
+
+    /// How many peers are members, and how many seeds list exactly those.
+    fn complete(&self) -> (usize, usize) {
+        let is_active = |peer: &&Endpoint| {
+            self.fleet.peer(**peer).is_some_and(|node| node.applicant().admission().is_some())
+        };
+        let active = self.fleet.peers.iter().filter(is_active).count();
+        let lists_all = |seed: &&Endpoint| {
+            let node = self.fleet.seed(**seed);
+            node.is_some_and(|node| {
+                let registry = node.authority().registry();
+                registry.alive().map(|it| it.subject.endpoint).eq(self.fleet.peers.iter().copied())
+            })
+        };
+        (active, self.fleet.seeds.iter().filter(lists_all).count())
+    }
+
+    fn neighbors(&self, peer: Endpoint) -> BTreeSet<Endpoint> {
+        let node = self.fleet.peer(peer);
+        node.map(|node| node.overlay().neighbors().keys().copied().collect()).unwrap_or_default()
+    }
+
+    fn overlay(&self) -> BTreeMap<Endpoint, BTreeSet<Endpoint>> {
+        self.fleet.peers.iter().map(|peer| (*peer, self.neighbors(*peer))).collect()
+    }
+
+    fn kill(&mut self, silently: bool) {
+        let victims: BTreeSet<_> = self.fleet.victims.iter().copied().collect();
+        let now = self.fleet.world.now();
+        for victim in &victims {
+            // Of the neighbors only those that live on can let it go.
+            let neighbors = &self.neighbors(*victim) - &victims;
+            self.ledger.kill(*victim, now, neighbors);
+        }
+        for victim in &victims {
+            if silently {
+                self.fleet.world.vanish(*victim);
+            }
+            self.fleet.world.bury(*victim);
+        }
+    }
+}

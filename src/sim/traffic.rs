@@ -1,0 +1,77 @@
+//! What was sent: messages, and their bytes where the world's options name a meter.
+//!
+//! A message counts when it leaves its node, whether or not it arrives.
+
+use std::collections::BTreeMap;
+use std::ops::{AddAssign, Sub};
+use std::sync::Arc;
+
+use crate::protocol::Machine;
+use crate::protocol::message::Message;
+
+use super::reach::HostId;
+use super::world::World;
+
+/// An amount of messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many.
+    pub messages: u64,
+    /// Their bytes on the wire; 0 without a meter.
+    pub bytes: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Sub for Traffic {
+    type Output = Self;
+
+    /// What was added since `earlier`.
+    fn sub(self, earlier: Self) -> Self {
+        let messages = self.messages - earlier.messages;
+        Self { messages, bytes: self.bytes - earlier.bytes }
+    }
+}
+
+/// What was sent, by the messages' names. Few names, most of them rare: looked through in turn.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ByName(Vec<(&'static str, Traffic)>);
+
+impl ByName {
+    fn add(&mut self, name: &'static str, sent: Traffic) {
+        match self.0.iter_mut().find(|(known, _)| std::ptr::eq(*known, name) || *known == name) {
+            Some((_, traffic)) => *traffic += sent,
+            None => self.0.push((name, sent)),
+        }
+    }
+
+    /// All of it, ascending by name.
+    pub(super) fn sorted(&self) -> BTreeMap<&'static str, Traffic> {
+        self.0.iter().copied().collect()
+    }
+}
+
+impl<M: Machine> World<M> {
+    /// Counts a message that leaves a host. One that is sent to many, link after link, is kept
+    /// and metered once: a removal goes to thousands of members in the same moment.
+    pub(super) fn pack(&mut self, id: HostId, msg: Message) -> Arc<Message> {
+        let (msg, bytes) = match &self.packed {
+            Some((last, bytes)) if **last == msg => (Arc::clone(last), *bytes),
+            Some(_) | None => {
+                let bytes = self.options.meter.map_or(0, |meter| meter(&msg) as u64);
+                let packed = Arc::new(msg);
+                self.packed = Some((Arc::clone(&packed), bytes));
+                (packed, bytes)
+            }
+        };
+        let one = Traffic { messages: 1, bytes };
+        self.hosts[id.index()].sent += one;
+        self.traffic.add(msg.name(), one);
+        msg
+    }
+}
