@@ -444,3 +444,23 @@ fn clocks_that_are_an_hour_off_change_nothing() {
         close(run, &fleet, &truth)
     });
 }
+
+#[test]
+fn lost_packets_cost_nobody_the_membership_and_the_dead_still_go() {
+    campaign("packet loss", 6, |seed| {
+        let (mut run, mut truth) = (Run::default(), Truth::default());
+        let mut fleet = settled(seed, &plan(3, 40));
+        // One packet of a hundred, of twenty, of ten; each opens, carries or ends a connection.
+        let loss_ppm = [10_000, 50_000, 100_000][usize::try_from(seed % 3).unwrap_or(0)];
+        fleet.world.set_weather(Weather { loss_ppm, ..Weather::calm() });
+        fleet.world.run_for(secs(60));
+        let dead: Vec<_> = fleet.peers.iter().copied().take(3).collect();
+        for (number, victim) in dead.iter().enumerate() {
+            fleet.kill(&mut truth, *victim, number == 0);
+        }
+        let seeds = fleet.seeds.clone();
+        let rest: Vec<_> = fleet.peers.iter().copied().filter(|it| !dead.contains(it)).collect();
+        run.settle(&mut fleet, (&seeds, &rest), secs(30));
+        close(run, &fleet, &truth)
+    });
+}

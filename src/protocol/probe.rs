@@ -4,7 +4,8 @@
 //! admission (M5). A probe is a new connection and a handshake cut short after the proof; it
 //! shares nothing with the links whose failure made somebody curious.
 //!
-//! Invariant: a refusal is believed only after a burst; a probe under way serves all who ask.
+//! Invariant: a refusal is believed only after a burst, a connection that does not come about only
+//! after a second attempt; a probe under way serves all who ask.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub struct Config {
     pub attempts: u32,
     /// The pause between two of them.
     pub pause: Duration,
-    /// How long one attempt waits for the proof, before stretching. Shorter blames slow hosts.
+    /// How long one attempt waits for the connection, and then for the proof, before stretching; the
+    /// first waits half as long for the connection. Shorter blames slow hosts.
     pub timeout: Duration,
 }
 
@@ -43,7 +45,9 @@ pub enum Event {
     Call {
         /// Whom.
         to: Endpoint,
-        /// For how long.
+        /// For how long a connection may take to come about.
+        connect: Duration,
+        /// For how long the answer then may.
         timeout: Duration,
     },
     /// A probe is over.
@@ -92,6 +96,8 @@ pub struct Prober {
 struct Burst {
     left: u32,
     timeout: Duration,
+    /// A connection has failed to come about in time once.
+    is_lossy: bool,
 }
 
 impl Kind for Prober {
@@ -118,7 +124,8 @@ impl Prober {
         if self.under_way.contains_key(&to) {
             return;
         }
-        self.under_way.insert(to, Burst { left: self.config.attempts.max(1), timeout });
+        let left = self.config.attempts.max(1);
+        self.under_way.insert(to, Burst { left, timeout, is_lossy: false });
         self.attempt(to, fx);
     }
 
@@ -129,8 +136,14 @@ impl Prober {
 
     /// The call failed.
     pub fn on_failed(&mut self, to: Endpoint, error: &CallError, fx: &mut Fx) {
-        let Some(burst) = self.under_way.get(&to) else { return };
+        let Some(burst) = self.under_way.get_mut(&to) else { return };
         match error {
+            // A packet that opens a connection is repeated after a second if it is lost, longer than
+            // a probe can wait: the connection is tried once more instead.
+            CallError::Dial(DialError::TimedOut | DialError::Unreachable) if !burst.is_lossy => {
+                burst.is_lossy = true;
+                fx.set_timer(Timer(to), self.config.pause);
+            }
             // Quick failures of a process that is ending or starting: none of them counts alone.
             CallError::Dial(DialError::Refused | DialError::HungUp) | CallError::Closed
                 if burst.left > 0 =>
@@ -160,7 +173,8 @@ impl Prober {
     fn attempt(&mut self, to: Endpoint, fx: &mut Fx) {
         if let Some(burst) = self.under_way.get_mut(&to) {
             burst.left = burst.left.saturating_sub(1);
-            fx.emit(Event::Call { to, timeout: burst.timeout });
+            let connect = if burst.is_lossy { burst.timeout } else { burst.timeout / 2 };
+            fx.emit(Event::Call { to, connect, timeout: burst.timeout });
         }
     }
 

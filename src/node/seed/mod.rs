@@ -266,9 +266,9 @@ impl SeedNode {
         work(&mut self.prober, &mut part);
         for event in fx.absorb(part) {
             match event {
-                probe::Event::Call { to, timeout } => {
+                probe::Event::Call { to, connect, timeout } => {
                     self.with_session(now, fx, |session, part| {
-                        session.call(to, Intent::Probe, timeout, part);
+                        session.call_within(to, Intent::Probe, (connect, timeout), part);
                     });
                 }
                 probe::Event::Done { to, outcome } => self.with_authority(now, fx, |it, part| {

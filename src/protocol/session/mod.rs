@@ -148,13 +148,24 @@ impl Session {
     /// Calls `to`; ends in exactly one of `Opened`, `Answered` or `Failed`. A call for the same
     /// purpose that is still under way serves for both.
     pub fn call(&mut self, to: Endpoint, intent: Intent, timeout: Duration, fx: &mut Fx) {
+        self.call_within(to, intent, (timeout, timeout), fx);
+    }
+
+    /// The same with a time of its own for the connection to come about, and one for the answer.
+    pub fn call_within(
+        &mut self,
+        to: Endpoint,
+        intent: Intent,
+        (connect, timeout): (Duration, Duration),
+        fx: &mut Fx,
+    ) {
         if !self.calling.insert((to, intent)) {
             return;
         }
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         self.calls.insert(ticket, Call { to, intent, timeout });
-        fx.dial(ticket, to, timeout);
+        fx.dial(ticket, to, connect);
     }
 
     /// Gives an opened link its standing; also used later, when a standing changes. Below a
