@@ -152,9 +152,9 @@ impl Admission {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// When the last of the votes was given.
+    /// When this was decided, by the clocks of the voters.
     pub fn at(&self) -> WallTime {
-        last_vote(&self.votes)
+        decided_at(&self.votes)
     }
 }
 
@@ -204,9 +204,9 @@ impl Removal {
         self.confirmations.iter().filter(is_about).copied().collect()
     }
 
-    /// When the last of the votes was given.
+    /// When this was decided, by the clocks of the voters.
     pub fn at(&self) -> WallTime {
-        last_vote(&self.votes)
+        decided_at(&self.votes)
     }
 }
 
@@ -236,14 +236,19 @@ impl Ban {
         self.number % 2 == 1
     }
 
-    /// When the last of the votes was given.
+    /// When this was decided, by the clocks of the voters.
     pub fn at(&self) -> WallTime {
-        last_vote(&self.votes)
+        decided_at(&self.votes)
     }
 }
 
-fn last_vote(votes: &[Vote]) -> WallTime {
-    votes.iter().map(|vote| vote.at).max().unwrap_or_default()
+/// The middle of the times that the votes name, the lower one of two. A vote's time is its
+/// voter's word: fewer liars than half a quorum must not date a decision into the future, where it
+/// would never be forgotten.
+fn decided_at(votes: &[Vote]) -> WallTime {
+    let mut times: Vec<_> = votes.iter().map(|vote| vote.at).collect();
+    times.sort_unstable();
+    times.get(times.len().saturating_sub(1) / 2).copied().unwrap_or_default()
 }
 
 /// What a witness found when it probed a suspect afresh.

@@ -14,6 +14,7 @@ mod config;
 mod event;
 mod ledger;
 mod orders;
+mod pages;
 mod queries;
 mod removal;
 mod sync;

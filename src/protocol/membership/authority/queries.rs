@@ -3,11 +3,14 @@
 //! Answers are pages of bounded size; a page says whether there is more, and the next question
 //! names where to go on. Nothing here changes state.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Fx};
+use super::{Authority, Fx, pages};
 use crate::model::{Endpoint, Incarnation, SeedId, WallTime};
 use crate::protocol::LinkId;
+use crate::protocol::membership::certificate::Removal;
 use crate::protocol::membership::registry::{Entry, Status};
 
 /// Members in one page; below a quarter of a line's limit.
@@ -15,6 +18,9 @@ const MEMBERS_PER_PAGE: usize = 400;
 
 /// Neighbor lists in one page: with hubs of hundreds of neighbors still within a line.
 const NODES_PER_PAGE: usize = 32;
+
+/// Findings about each life in one explanation.
+const EVIDENCE_MAX: usize = 32;
 
 /// Who is in?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,9 +135,14 @@ impl Authority {
             neighbors: self.neighbors_of(entry.subject.endpoint).to_vec(),
         };
         let alive = |entry: &&Entry| entry.status() == Status::Alive;
-        let mut rest = self.registry.entries_after(request.after).filter(alive).map(line);
-        let nodes: Vec<_> = rest.by_ref().take(NODES_PER_PAGE).collect();
-        let more = rest.next().is_some();
+        let rest = self.registry.entries_after(request.after).filter(alive).map(line);
+        let mut nodes: Vec<_> = rest.take(NODES_PER_PAGE + 1).collect();
+        let length = |it: &NodeLine| (it.endpoint, (it.neighbors.len() + 2) * pages::ENDPOINT);
+        let last = nodes.get(NODES_PER_PAGE).map(|_| nodes[NODES_PER_PAGE - 1].endpoint);
+        let full = pages::end_of(nodes.iter().map(length).collect());
+        let end = last.into_iter().chain(full).min();
+        nodes.retain(|node| end.is_none_or(|end| node.endpoint <= end));
+        let more = end.is_some();
         fx.send(link, TopologyResp { seed: self.me, nodes, more });
     }
 
@@ -139,7 +150,14 @@ impl Authority {
     pub fn on_explain_req(&self, link: LinkId, request: ExplainReq, fx: &mut Fx) {
         let ExplainReq { endpoint } = request;
         let past = self.registry.past(endpoint).iter();
-        let lives = past.chain(self.registry.get(endpoint)).cloned().collect();
+        let mut lives: Vec<_> = past.chain(self.registry.get(endpoint)).map(explained).collect();
+        let length = |it: &Entry| {
+            pages::of_entry(it) + it.removal.as_ref().map_or(0, |it| pages::of_removal(it))
+        };
+        // The oldest go first where there is no room for all.
+        while lives.len() > 1 && lives.iter().map(length).sum::<usize>() > pages::ROOM {
+            lives.remove(0);
+        }
         let admissions = self.admissions.keys().filter(|it| it.endpoint == endpoint);
         let removals = self.removals.keys().filter(|it| it.endpoint == endpoint);
         let open =
@@ -151,4 +169,14 @@ impl Authority {
                 .collect();
         fx.send(link, ExplainResp { seed: self.me, endpoint, lives, open });
     }
+}
+
+/// An entry with the evidence about its own life only, and not more than people read.
+fn explained(entry: &Entry) -> Entry {
+    let removal = entry.removal.as_ref().map(|removal| {
+        let mut confirmations = removal.evidence_about(&entry.subject);
+        confirmations.truncate(EVIDENCE_MAX);
+        Arc::new(Removal { confirmations, ..Removal::clone(removal) })
+    });
+    Entry { removal, ..entry.clone() }
 }

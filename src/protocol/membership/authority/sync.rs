@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Event, Fx, Record, Timer};
+use super::{Authority, Event, Fx, Record, Timer, pages};
 use crate::model::{Endpoint, Now, SeedId};
 use crate::protocol::LinkId;
-use crate::protocol::membership::certificate::{Ban, ProposalKind, Removal, Vote};
+use crate::protocol::membership::certificate::{Ban, Leave, ProposalKind, Removal, Vote};
 use crate::protocol::membership::registry::{BUCKETS, Entry, Merged};
 use crate::protocol::session::Cause;
 
@@ -106,24 +106,35 @@ impl Authority {
             self.registry.in_buckets(buckets, after).take(ENTRIES_MAX + 1).collect();
         let mut bans: Vec<_> =
             self.registry.bans_in_buckets(buckets, after).take(ENTRIES_MAX + 1).cloned().collect();
-        // The page ends where the first of the two lists has to.
+        let mut removals = Vec::<Arc<Removal>>::new();
+        let mut parts: Vec<_> = bans.iter().map(|it| (it.endpoint, pages::of_ban(it))).collect();
+        for entry in &page {
+            let mut length = pages::of_entry(entry);
+            if let Some(removal) = &entry.removal
+                && !removals.iter().any(|known| known.lives == removal.lives)
+            {
+                let mut removal = Removal::clone(removal);
+                removal.confirmations.truncate(EVIDENCE_MAX);
+                length += pages::of_removal(&removal);
+                removals.push(Arc::new(removal));
+            }
+            parts.push((entry.subject.endpoint, length));
+        }
+        // The page ends where the first of the two lists has to, or the line.
         let ends = [
             page.get(ENTRIES_MAX).map(|_| page[ENTRIES_MAX - 1].subject.endpoint),
             bans.get(ENTRIES_MAX).map(|_| bans[ENTRIES_MAX - 1].endpoint),
+            pages::end_of(parts),
         ];
         let end = ends.into_iter().flatten().min();
         if let Some(end) = end {
             page.retain(|entry| entry.subject.endpoint <= end);
             bans.retain(|ban| ban.endpoint <= end);
         }
-        let mut removals = Vec::<Arc<Removal>>::new();
-        for removal in page.iter().filter_map(|entry| entry.removal.as_ref()) {
-            if !removals.iter().any(|known| known.lives == removal.lives) {
-                let mut removal = Removal::clone(removal);
-                removal.confirmations.truncate(EVIDENCE_MAX);
-                removals.push(Arc::new(removal));
-            }
-        }
+        let is_here = |one: &Arc<Removal>| {
+            page.iter().any(|it| it.removal.as_ref().is_some_and(|it| it.lives == one.lives))
+        };
+        removals.retain(is_here);
         let entries = page.into_iter().map(Entry::unremoved).collect();
         fx.send(link, SeedSyncResp { entries, removals, bans, more: end.is_some() });
     }
@@ -157,7 +168,7 @@ impl Authority {
         for entry in resp.entries {
             let is_unknown =
                 entry.admission.as_ref().is_some_and(|it| self.has_unknown_voters(&it.votes));
-            match self.verified(entry) {
+            match self.verified(now, entry) {
                 Some(entry) => {
                     news += usize::from(self.apply(now, entry, Some(link), fx) != Merged::Nothing);
                 }
@@ -199,7 +210,7 @@ impl Authority {
 
     /// The parts of an entry that are proved; `None` if nothing is. That a life is known here
     /// already, perhaps only its end, is proof enough of an entry that adds nothing.
-    fn verified(&self, entry: Entry) -> Option<Entry> {
+    fn verified(&self, now: Now, entry: Entry) -> Option<Entry> {
         let subject = entry.subject;
         let known = self.registry.get(subject.endpoint).filter(|held| held.subject == subject);
         let admission = entry.admission.filter(|proof| {
@@ -210,10 +221,22 @@ impl Authority {
         // A goodbye proves only that this key says so; that the key is the member's, the
         // admission beside it proves, or what is known here already.
         let is_member = admission.is_some() || known.is_some();
-        let leave =
-            entry.leave.filter(|proof| proof.subject() == subject && is_member && proof.is_valid());
+        let leave = entry.leave.filter(|proof| {
+            proof.subject() == subject
+                && is_member
+                && self.is_timely(now, proof)
+                && proof.is_valid()
+        });
         let any = admission.is_some() || leave.is_some() || known.is_some();
         any.then_some(Entry { subject, admission, removal: None, leave })
+    }
+
+    /// Whether a goodbye of the past will be forgotten in its time. One that is about to be would
+    /// be forgotten here before the other seeds have it, and they would disagree for good.
+    fn is_timely(&self, now: Now, leave: &Leave) -> bool {
+        let (ttl, skew) = (self.config.tombstone_ttl, self.config.evidence_skew);
+        let bound = if leave.at > now.wall { skew } else { ttl.saturating_sub(skew).max(ttl / 2) };
+        leave.at.distance(now.wall) <= bound
     }
 
     fn digest(&self, answer: bool) -> SeedDigest {
