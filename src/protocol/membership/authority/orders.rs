@@ -29,8 +29,12 @@ use crate::protocol::session::Cause;
 /// machine; short enough that what is forgotten does not strike later.
 pub const ORDER_TTL: Duration = Duration::from_secs(600);
 
-/// Orders that wait at once.
+/// Orders of this seed's operator that wait for others at once.
 const ORDERS_MAX: usize = 256;
+
+/// Orders of one other seed that wait at once with nobody else's vote: one that lies must not keep
+/// the others' orders out.
+const ORDERS_ALONE_MAX: usize = 64;
 
 /// Endpoints that can be banned at once, those whose ban was lifted included.
 pub const BANS_MAX: usize = 1_024;
@@ -129,14 +133,14 @@ impl Authority {
                         "{BANS_MAX} endpoints have been banned, which is the limit"
                     ));
                 }
-                let number = Incarnation(ban.map_or(0, |ban| ban.number) + 1);
+                let number = Incarnation(next_number(ban)?);
                 let subject = Subject { incarnation: number, ..held };
                 Ok(Proposal { kind: ProposalKind::Ban, subject })
             }
             Order::Unban => {
                 let ban = ban.filter(|ban| ban.is_in_force());
                 let ban = ban.ok_or_else(|| format!("{endpoint} is not banned"))?;
-                let (number, key) = (Incarnation(ban.number + 1), ban.key);
+                let (number, key) = (Incarnation(next_number(Some(ban))?), ban.key);
                 let subject = Subject { endpoint, incarnation: number, key };
                 Ok(Proposal { kind: ProposalKind::Ban, subject })
             }
@@ -255,7 +259,7 @@ impl Authority {
             Some(_) => return, // To another key of this life: never twice (M2).
             None => self.vote(now, kind, vec![subject], fx),
         };
-        if self.is_moot(&proposal) || !self.open_order(now, proposal, because, fx) {
+        if self.is_moot(&proposal) || !self.open_order(now, (proposal, self.me), because, fx) {
             return;
         }
         let said = order_vote(&proposal, &given.vote);
@@ -291,12 +295,20 @@ impl Authority {
         }
     }
 
-    /// Whether there is a case for `proposal` now.
-    fn open_order(&mut self, now: Now, proposal: Proposal, because: &str, fx: &mut Fx) -> bool {
+    /// Whether there is a case for what the seed `by` wants now.
+    fn open_order(
+        &mut self,
+        now: Now,
+        (proposal, by): (Proposal, SeedId),
+        because: &str,
+        fx: &mut Fx,
+    ) -> bool {
         if self.orders.contains_key(&proposal) {
             return true;
         }
-        if self.orders.len() >= ORDERS_MAX {
+        let most = if by == self.me { ORDERS_MAX } else { ORDERS_ALONE_MAX };
+        let is_alone = |case: &&Case| case.votes.len() == 1 && case.votes.contains_key(&by);
+        if self.orders.values().filter(is_alone).count() >= most {
             return false;
         }
         let ballot = Ballot::new(self.book.seeds().map(|(id, _)| id), self.book.rule());
@@ -308,7 +320,7 @@ impl Authority {
 
     fn count_order_vote(&mut self, now: Now, proposal: Proposal, vote: Vote, fx: &mut Fx) {
         let (seed, because) = (vote.seed, format!("seed {}'s operator wants it", vote.seed));
-        if !self.open_order(now, proposal, &because, fx) {
+        if !self.open_order(now, (proposal, seed), &because, fx) {
             return;
         }
         let Some(case) = self.orders.get_mut(&proposal) else { return };
@@ -376,4 +388,9 @@ const fn order_vote(proposal: &Proposal, vote: &Vote) -> SeedOrderVote {
     let Proposal { kind, subject: Subject { endpoint, incarnation, key } } = *proposal;
     let Vote { seed, at, signature, .. } = vote;
     SeedOrderVote { kind, endpoint, incarnation, key, seed: *seed, at: *at, signature: *signature }
+}
+
+fn next_number(ban: Option<&Ban>) -> Result<u64, String> {
+    let next = ban.map_or(0, |ban| ban.number).checked_add(1);
+    next.ok_or_else(|| "its bans have run out of numbers".to_owned())
 }
