@@ -32,7 +32,7 @@ enum State {
     /// Calling seeds.
     Connecting,
     /// Asked, waiting for the decision.
-    Asking { yes: BTreeSet<SeedId> },
+    Asking { yes: BTreeSet<SeedId>, no: BTreeSet<LinkId> },
     /// Waiting for the next attempt.
     Pausing,
     /// In.
@@ -226,7 +226,7 @@ impl Applicant {
             return;
         }
         let needed = self.book.quorum();
-        let State::Asking { yes } = &mut self.state else { return };
+        let State::Asking { yes, .. } = &mut self.state else { return };
         let is_news = !vote.yes || yes.insert(vote.seed);
         if is_news {
             let (seed, reason, count) = (vote.seed, vote.reason.clone(), yes.len());
@@ -266,9 +266,7 @@ impl Applicant {
             // certificate is believed, or the proof that it has ended comes back (M8).
             return fx.emit(Event::Hangup { link });
         }
-        if !matches!(self.state, State::Asking { .. }) {
-            return;
-        }
+        let State::Asking { no, .. } = &mut self.state else { return };
         match error.code {
             ErrorCode::EndpointTaken
             | ErrorCode::Rejected
@@ -276,7 +274,13 @@ impl Applicant {
             | ErrorCode::Removed
             | ErrorCode::Banned
             | ErrorCode::Invalid
-            | ErrorCode::NotAllowed => self.fail(&error.reason, fx),
+            | ErrorCode::NotAllowed => {
+                no.insert(link);
+                // One seed alone refuses nobody: the others may still decide.
+                if self.links.values().all(|link| no.contains(link)) {
+                    self.fail(&error.reason, fx);
+                }
+            }
             ErrorCode::Malformed
             | ErrorCode::Handshake
             | ErrorCode::ClusterKey
@@ -431,7 +435,7 @@ impl Applicant {
     }
 
     fn ask(&mut self, fx: &mut Fx) {
-        self.state = State::Asking { yes: BTreeSet::new() };
+        self.state = State::Asking { yes: BTreeSet::new(), no: BTreeSet::new() };
         let request = RegisterReq::sign(self.subject(), &self.keys);
         for link in self.links.values() {
             fx.send(*link, request);
