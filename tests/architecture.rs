@@ -87,6 +87,7 @@ const REQUIRED: &[&str] = &[
     "CHANGELOG.md",
     "docs/PROTOCOL.md",
     "docs/LOG.md",
+    "docs/SECURITY.md",
     ".ci/run",
 ];
 
@@ -611,5 +612,33 @@ fn the_limits_in_the_document_are_those_of_the_code() {
         }
     }
     assert!(count > 20, "the table of limits was not found");
+    wrong.check();
+}
+
+#[test]
+fn every_attack_in_the_document_has_all_cells_and_its_test_exists() {
+    let document = text("docs/SECURITY.md");
+    let code: String =
+        [sources("src"), sources("tests")].concat().into_iter().map(|(_, text)| text).collect();
+    let (mut count, mut is_table) = (0, false);
+    let mut wrong = Violations::default();
+    for (number, line) in document.lines().enumerate() {
+        is_table = line.starts_with("| attacker |") || (is_table && line.starts_with('|'));
+        if !is_table || line.starts_with("| attacker |") || line.starts_with("| ---") {
+            continue;
+        }
+        count += 1;
+        let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [.., test] = cells[..] else { continue };
+        let name = test.trim_matches('`');
+        let is_test = code.contains(&format!("#[test]\nfn {name}("))
+            || code.contains(&format!("#[test]\n    fn {name}("));
+        if cells.len() != 5 {
+            wrong.add("docs/SECURITY.md", number + 1, "a row has five cells".to_owned());
+        } else if test != "—" && !is_test {
+            wrong.add("docs/SECURITY.md", number + 1, format!("there is no test `{name}`"));
+        }
+    }
+    assert!(count > 30, "the tables of attacks were not found");
     wrong.check();
 }

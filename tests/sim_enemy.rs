@@ -1,12 +1,15 @@
 //! A lying seed against one honest seed, and against a fleet: what it fills, stretches or dates
 //! wrongly must not stop the others, nor part them for good.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at a few messages of many")]
+
 mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::checkers::removals;
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
 use folkmoot::model::{Endpoint, Incarnation, Now, Rng, SeedId, Time, WallTime};
 use folkmoot::node::{Command, Event, peer_kind, seed_kind};
@@ -363,5 +366,72 @@ fn an_eviction_that_a_quorum_of_operators_wants_comes_about() {
             !fleet.seed(*seed).expect("up").authority().registry().is_alive(&subject)
         };
         fleet.seeds.iter().all(is_over)
+    });
+}
+
+/// The yes votes that seed `number` has given to end `subject`'s life, by its journal.
+fn votes_against(fleet: &Fleet, number: u16, subject: &Subject) -> Vec<(Vec<Subject>, Vote)> {
+    let is_against = |record: &folkmoot::node::Record| match record {
+        folkmoot::node::Record::Seed(Record::Voted { kind, lives, vote }) => {
+            let is_one = *kind == ProposalKind::Remove && lives.contains(subject);
+            is_one.then(|| (lives.clone(), vote.clone()))
+        }
+        _ => None,
+    };
+    fleet.world.records(seed_endpoint(number)).iter().filter_map(is_against).collect()
+}
+
+#[test]
+fn an_old_yes_to_a_removal_that_came_to_nothing_is_soon_worthless() {
+    for_each_seed(5, |seed| {
+        let mut plan = Plan { pinned: true, ..Plan::default() };
+        plan.peer_config.applicant.renew = secs(20);
+        let mut fleet = Fleet::started(seed, &plan);
+        fleet.settle(secs(15));
+        fleet.world.run_for(secs(3));
+        // Seed 2 and all neighbors cannot reach a member that the other two seeds reach.
+        let victim = fleet.peers[5];
+        let subject = fleet.peer(victim).expect("it is up").applicant().subject();
+        let apart: Vec<_> = fleet.peers.iter().copied().filter(|it| *it != victim).collect();
+        for other in apart.iter().chain([&fleet.seeds[1]]) {
+            fleet.world.cut(victim, *other);
+        }
+        fleet.run_until(secs(30), "seed 2 gives its yes", |fleet| {
+            !votes_against(fleet, 2, &subject).is_empty()
+        });
+        fleet.world.heal();
+        fleet.run_until(secs(90), "another life", |fleet| {
+            let node = fleet.peer(victim).expect("it is up").applicant();
+            node.subject() != subject && node.admission().is_some()
+        });
+        let peers = fleet.peers.clone();
+        fleet.run_until(secs(20), "everybody is in", |fleet| fleet.all_active(&peers));
+        assert_eq!(removals(&fleet), BTreeSet::new(), "nobody was removed");
+        // A seed that lies adds its own vote: the certificate is whole, and ends nobody.
+        let (lives, old) = votes_against(&fleet, 2, &subject).remove(0);
+        let lie = vote(ProposalKind::Remove, (&lives, &[]), 1, fleet.world.wall(fleet.seeds[0]));
+        let (because, confirmations) = (Because::Death, Vec::new());
+        let proof = Removal { because, lives, votes: vec![lie, old], confirmations };
+        assert_eq!(fleet.book.verify_removal(&proof), Ok(()));
+        fleet.world.set_tamper(
+            fleet.seeds[0],
+            Box::new(move |_, outgoing: &Outgoing<'_>| match outgoing.msg {
+                Message::SeedDigest(_) | Message::Ping(_) | Message::Pong(_) => {
+                    vec![outgoing.msg.clone(), proof.clone().into()]
+                }
+                other => vec![other.clone()],
+            }),
+        );
+        fleet.world.run_for(secs(15));
+        assert!(fleet.all_active(&peers), "in the same lives");
+        let is_told = |event: &Event| {
+            matches!(
+                event,
+                Event::Peer(peer_kind::Event::Applicant(applicant::Event::Renews { .. }))
+            )
+        };
+        let told =
+            fleet.world.events().iter().filter(|(_, at, event)| *at == victim && is_told(event));
+        assert!(told.count() >= 1, "it was told");
     });
 }

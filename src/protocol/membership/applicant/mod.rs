@@ -7,6 +7,7 @@
 //! - Whoever learns that its own life was ended registers again under a new one (M8).
 
 mod event;
+mod renewal;
 
 pub use event::{Config, Event, Record, Timer};
 
@@ -52,6 +53,8 @@ pub struct Applicant {
     incarnation: Incarnation,
     state: State,
     attempts: u32,
+    /// Whether this life ends in a while, because a yes to its removal is about.
+    is_renewing: bool,
     links: BTreeMap<SeedId, LinkId>,
     calling: BTreeSet<SeedId>,
     /// Why calls failed since the last pause.
@@ -87,6 +90,7 @@ impl Applicant {
             incarnation: Incarnation::default(),
             state: State::Pausing,
             attempts: 0,
+            is_renewing: false,
             links: BTreeMap::new(),
             calling: BTreeSet::new(),
             failed: BTreeMap::new(),
@@ -337,7 +341,8 @@ impl Applicant {
     /// Says goodbye to the seeds (M7). Nothing is asked for any more.
     pub fn leave(&mut self, now: Now, fx: &mut Fx) -> Option<Leave> {
         let was_member = matches!(self.state, State::Member(_));
-        for timer in [Timer::Decision, Timer::Retry, Timer::Reconnect, Timer::Refresh] {
+        for timer in [Timer::Decision, Timer::Retry, Timer::Reconnect, Timer::Refresh, Timer::Renew]
+        {
             fx.stop_timer(timer);
         }
         self.state = State::Gone;
@@ -356,7 +361,7 @@ impl Applicant {
                 };
                 self.fail(&reason, fx);
             }
-            Timer::Retry => self.attempt(now, fx),
+            Timer::Retry | Timer::Renew => self.attempt(now, fx),
             Timer::Reconnect => {
                 self.failed.clear();
                 self.connect(fx);
@@ -372,7 +377,9 @@ impl Applicant {
         self.undecided = None;
         self.failed.clear();
         self.calling.clear();
+        self.is_renewing = false;
         fx.stop_timer(Timer::Decision);
+        fx.stop_timer(Timer::Renew);
         fx.persist(Record::Incarnation { incarnation: self.incarnation });
         for link in std::mem::take(&mut self.links).into_values() {
             fx.emit(Event::Hangup { link });

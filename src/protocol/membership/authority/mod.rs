@@ -266,6 +266,10 @@ impl Authority {
         let is_member = self.registry.is_alive(&subject);
         if is_member {
             self.linked(subject.endpoint, link);
+            if !self.removals.contains_key(&subject) {
+                let given = self.vote_given(ProposalKind::Remove, &subject);
+                Self::warn(link, &subject, given, fx);
+            }
         } else if let Some(held) = self.registry.get(subject.endpoint)
             && held.subject == subject
         {

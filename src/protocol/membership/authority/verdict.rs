@@ -377,6 +377,23 @@ impl Authority {
         }
     }
 
+    /// Shows a member the votes to remove it that came to nothing: they are final, and a lying seed
+    /// could still add its own. The member begins a new life in a while.
+    pub(super) fn warn<'a>(
+        link: LinkId,
+        subject: &Subject,
+        votes: impl IntoIterator<Item = &'a Arc<Given>>,
+        fx: &mut Fx,
+    ) {
+        for given in votes.into_iter().filter(|given| given.lives.contains(subject)) {
+            let Given { lives, vote, .. } = Given::clone(given);
+            let reason = "in vain: it lives".to_owned();
+            let (seed, at, signature) = (vote.seed, vote.at, Some(vote.signature));
+            let (yes, confirmations) = (true, Vec::new());
+            fx.send(link, SeedDeadVote { lives, seed, yes, at, signature, reason, confirmations });
+        }
+    }
+
     /// A seed's link came up: what is still open here may be decided with it.
     pub(super) fn repeat_removals(&self, now: Now, link: LinkId, fx: &mut Fx) {
         let mut told = Vec::<Arc<Given>>::new();
