@@ -316,6 +316,24 @@ fn one_seed_that_orders_everything_does_not_keep_the_others_orders_out() {
 }
 
 #[test]
+fn a_member_that_changes_its_key_between_two_orders_is_banned_all_the_same() {
+    let now = life(peer_endpoint(1), 9);
+    let earlier = Subject { key: keys_of(peer_endpoint(2)).public(), ..life(peer_endpoint(1), 5) };
+    let mut seed = seed_with(vec![admitted(earlier), admitted(now)]);
+    let fx = &mut Effects::default();
+    let first = Subject { incarnation: Incarnation(1), ..earlier };
+    let unseen = Subject { key: keys_of(peer_endpoint(3)).public(), ..first };
+    seed.on_seed_order_vote(NOW, LIAR, order_vote(ProposalKind::Ban, unseen, 1), fx);
+    let proposal = seed.meaning(Order::Ban, now.endpoint).expect("it may be banned");
+    assert_eq!(proposal.subject.key, now.key, "a key that was never seen there is not joined");
+    seed.on_seed_order_vote(NOW, HONEST, order_vote(ProposalKind::Ban, first, 3), fx);
+    let proposal = seed.meaning(Order::Ban, now.endpoint).expect("it may be banned");
+    seed.on_order(NOW, proposal, fx);
+    assert!(seed.registry().is_banned(&now), "by its endpoint");
+    assert!(seed.registry().is_banned(&Subject { endpoint: peer_endpoint(7), ..earlier }));
+}
+
+#[test]
 fn one_seed_that_refuses_everybody_keeps_nobody_waiting() {
     for_each_seed(10, |seed| {
         let mut fleet = Fleet::new(seed, &Plan { pinned: true, ..Plan::default() });

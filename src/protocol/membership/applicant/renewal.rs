@@ -2,8 +2,8 @@
 //!
 //! A seed's yes is final (M2), also when the removal came to nothing because the others reach the
 //! member. Whoever collects such votes could complete a certificate with them long after, with the
-//! vote of one lying seed. A seed that knows of one therefore shows it to the member, which begins a
-//! new life in a while; votes on the old one are worth nothing then.
+//! vote of one lying seed. A seed that knows of one therefore shows it to the member, which begins
+//! a new life in a while; votes on the old one are worth nothing then.
 
 use super::{Applicant, Event, Fx, State, Timer};
 use crate::protocol::LinkId;

@@ -135,7 +135,7 @@ impl Authority {
                 }
                 let number = Incarnation(next_number(ban)?);
                 let subject = Subject { incarnation: number, ..held };
-                Ok(Proposal { kind: ProposalKind::Ban, subject })
+                Ok(Proposal { kind: ProposalKind::Ban, subject: self.ban_to_join(subject) })
             }
             Order::Unban => {
                 let ban = ban.filter(|ban| ban.is_in_force());
@@ -145,6 +145,30 @@ impl Authority {
                 Ok(Proposal { kind: ProposalKind::Ban, subject })
             }
         }
+    }
+
+    /// The ban of the same endpoint under the same number that this seed has voted for, or that
+    /// others want; else `own`. A member that changes its key between two operators' orders must
+    /// not have them vote for two bans.
+    fn ban_to_join(&self, own: Subject) -> Subject {
+        if let Some(given) = self.vote_given(ProposalKind::Ban, &own) {
+            return given.lives.first().copied().unwrap_or(own);
+        }
+        // Only with a key that was seen there, and that bars nobody elsewhere.
+        let was_there = |it: &Subject| {
+            self.registry.past(it.endpoint).iter().any(|entry| entry.subject.key == it.key)
+        };
+        let is_elsewhere = |it: &Subject| {
+            let mut alive = self.registry.alive().map(|entry| entry.subject);
+            alive.any(|other| other.key == it.key && other.endpoint != it.endpoint)
+        };
+        let is_same = |it: &&Proposal| {
+            let Subject { endpoint, incarnation, .. } = it.subject;
+            it.kind == ProposalKind::Ban
+                && (endpoint, incarnation) == (own.endpoint, own.incarnation)
+        };
+        let mut wanted = self.orders.keys().filter(is_same).map(|it| it.subject);
+        wanted.find(|it| it.key == own.key || (was_there(it) && !is_elsewhere(it))).unwrap_or(own)
     }
 
     /// This seed's operator wants something.
