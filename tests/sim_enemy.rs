@@ -453,3 +453,25 @@ fn an_old_yes_to_a_removal_that_came_to_nothing_is_soon_worthless() {
         assert!(told.count() >= 1, "it was told");
     });
 }
+
+#[test]
+fn a_seed_that_was_away_longer_than_tombstones_last_forgets_those_who_left() {
+    for_each_seed(5, |seed| {
+        let mut plan = Plan { pinned: true, ..Plan::default() };
+        plan.seed_config.authority.tombstone_ttl = secs(10);
+        let mut fleet = Fleet::started(seed, &plan);
+        fleet.settle(secs(15));
+        fleet.world.run_for(secs(3));
+        let (away, leaver) = (fleet.seeds[2], fleet.peers[5]);
+        fleet.world.crash(away);
+        fleet.world.command(leaver, Command::Peer(peer_kind::Command::Leave));
+        fleet.world.run_for(secs(2));
+        fleet.world.bury(leaver);
+        fleet.world.run_for(secs(40));
+        let first = fleet.seed(fleet.seeds[0]).expect("it is up");
+        assert!(first.authority().registry().get(leaver).is_none(), "forgotten");
+        fleet.world.boot(away);
+        let rest: Vec<_> = fleet.peers.iter().copied().filter(|it| *it != leaver).collect();
+        fleet.run_until(secs(60), "all seeds agree again", |fleet| fleet.all_seeds_list(&rest));
+    });
+}

@@ -273,7 +273,7 @@ impl Authority {
         self.count_dead_vote(now, &said, &current, fx);
     }
 
-    fn said_yes(&self, given: &Given) -> SeedDeadVote {
+    pub(super) fn said_yes(&self, given: &Given) -> SeedDeadVote {
         let cases = || given.lives.iter().filter_map(|life| self.removals.get_key_value(life));
         let reason = match cases().next() {
             Some((subject, case)) => {
