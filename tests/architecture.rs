@@ -87,6 +87,7 @@ const REQUIRED: &[&str] = &[
     "CHANGELOG.md",
     "docs/PROTOCOL.md",
     "docs/LOG.md",
+    "docs/SECURITY.md",
     ".ci/run",
 ];
 
@@ -636,5 +637,35 @@ fn the_limits_in_the_document_are_those_of_the_code() {
         }
     }
     assert!(count > 20, "the table of limits was not found");
+    wrong.check();
+}
+
+#[test]
+fn every_attack_in_the_document_has_all_cells_and_its_test_exists() {
+    let document = text("docs/SECURITY.md");
+    let code = [sources("src"), sources("tests")].concat();
+    let lines: Vec<_> = code.iter().flat_map(|(_, text)| text.lines()).map(str::trim).collect();
+    let is_test = |name: &str| {
+        let head = format!("fn {name}(");
+        lines.windows(2).any(|pair| pair[0] == "#[test]" && pair[1].starts_with(&head))
+    };
+    let (mut count, mut is_table) = (0, false);
+    let mut wrong = Violations::default();
+    for (number, line) in document.lines().enumerate() {
+        is_table = line.starts_with("| attacker |") || (is_table && line.starts_with('|'));
+        if !is_table || line.starts_with("| attacker |") || line.starts_with("| ---") {
+            continue;
+        }
+        count += 1;
+        let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [.., test] = cells[..] else { continue };
+        let name = test.trim_matches('`');
+        if cells.len() != 5 {
+            wrong.add("docs/SECURITY.md", number + 1, "a row has five cells".to_owned());
+        } else if test != "—" && !is_test(name) {
+            wrong.add("docs/SECURITY.md", number + 1, format!("there is no test `{name}`"));
+        }
+    }
+    assert!(count > 30, "the tables of attacks were not found");
     wrong.check();
 }

@@ -107,6 +107,15 @@ impl PeerReport {
                 Line::new(Level::Warn, "not_admitted", message, fields)
             }
             It::Evicted { removal, life } => evicted(removal, life),
+            It::Renews { seed, after } => {
+                let message = format!(
+                    "seed {seed} has voted to remove this peer, in vain; its next life begins in \
+                     {:.0} s, so that nobody can use that vote",
+                    after.as_secs_f32()
+                );
+                let fields = json!({ "seed": seed, "after_ms": millis(*after) });
+                Line::new(Level::Info, "renews", message, fields)
+            }
             It::SeedKeyLearnt(key) => seed_key_learnt(*key),
             It::SeedKeyContradicted { seed, known, shown } => {
                 let told = self.contradictions.line(now, *seed, *known, *shown);

@@ -204,6 +204,7 @@ impl PeerNode {
             | applicant::Event::Voted { .. }
             | applicant::Event::Refused { .. }
             | applicant::Event::Evicted { .. }
+            | applicant::Event::Renews { .. }
             | applicant::Event::SeedKeyLearnt(_)
             | applicant::Event::SeedKeyContradicted { .. }
             | applicant::Event::SeedLink { .. }) => fx.emit(Event::Applicant(event)),

@@ -58,6 +58,9 @@ impl PeerNode {
                 });
                 self.end_errand(now, link, &card, fx);
             }
+            (Message::SeedDeadVote(said), Some(card)) if card.seed.is_some() => {
+                self.with_applicant(now, fx, |it, part| it.on_dead_vote(link, &said, part));
+            }
             (Message::SeedDeadCommit(proof), _) => self.on_removal(now, link, proof, fx),
             (Message::Leave(leave), Some(card)) => {
                 self.on_leave(now, (link, &card, standing), leave, fx);

@@ -152,9 +152,9 @@ impl Admission {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// When the last of the votes was given.
+    /// When this was decided, by the clocks of the voters.
     pub fn at(&self) -> WallTime {
-        last_vote(&self.votes)
+        decided_at(&self.votes)
     }
 }
 
@@ -204,12 +204,6 @@ impl Removal {
         self.confirmations.iter().filter(is_about).copied().collect()
     }
 
-    /// The same with the evidence about one of its lives alone, and at most `count` findings.
-    pub fn about(&self, life: &Subject, count: usize) -> Self {
-        let confirmations = self.evidence_about(life).into_iter().take(count).collect();
-        Self { confirmations, ..self.with_evidence(0) }
-    }
-
     /// The same with less of the evidence: at most `count` findings.
     pub fn with_evidence(&self, count: usize) -> Self {
         let confirmations = self.confirmations.iter().take(count).copied().collect();
@@ -217,9 +211,9 @@ impl Removal {
         Self { because, lives, votes, confirmations }
     }
 
-    /// When the last of the votes was given.
+    /// When this was decided, by the clocks of the voters.
     pub fn at(&self) -> WallTime {
-        last_vote(&self.votes)
+        decided_at(&self.votes)
     }
 }
 
@@ -249,14 +243,19 @@ impl Ban {
         self.number % 2 == 1
     }
 
-    /// When the last of the votes was given.
+    /// When this was decided, by the clocks of the voters.
     pub fn at(&self) -> WallTime {
-        last_vote(&self.votes)
+        decided_at(&self.votes)
     }
 }
 
-fn last_vote(votes: &[Vote]) -> WallTime {
-    votes.iter().map(|vote| vote.at).max().unwrap_or_default()
+/// The middle of the times that the votes name, the lower one of two. A vote's time is its
+/// voter's word: fewer liars than half a quorum must not date a decision into the future, where it
+/// would never be forgotten.
+fn decided_at(votes: &[Vote]) -> WallTime {
+    let mut times: Vec<_> = votes.iter().map(|vote| vote.at).collect();
+    times.sort_unstable();
+    times.get(times.len().saturating_sub(1) / 2).copied().unwrap_or_default()
 }
 
 /// What a witness found when it probed a suspect afresh.

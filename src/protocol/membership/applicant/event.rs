@@ -24,6 +24,9 @@ pub struct Config {
     pub reconnect: Duration,
     /// How often the member lists are fetched anew.
     pub refresh: Duration,
+    /// How long a life goes on once a seed's yes to its removal is known. Long enough that a lying
+    /// seed gains nothing; short enough that such votes are worth nothing when they are collected.
+    pub renew: Duration,
 }
 
 impl Default for Config {
@@ -34,6 +37,7 @@ impl Default for Config {
             backoff_max: Duration::from_secs(15),
             reconnect: Duration::from_secs(1),
             refresh: Duration::from_secs(60),
+            renew: Duration::from_secs(600),
         }
     }
 }
@@ -49,6 +53,8 @@ pub enum Timer {
     Reconnect,
     /// Time to fetch the member lists again.
     Refresh,
+    /// Time for a new life, because a yes to the removal of this one is about.
+    Renew,
 }
 
 /// What a peer must not forget.
@@ -119,6 +125,13 @@ pub enum Event {
         removal: Box<Removal>,
         /// Which life of this peer it ended.
         life: Subject,
+    },
+    /// A seed has voted to remove this peer, in vain; it begins a new life in a while.
+    Renews {
+        /// Which seed has.
+        seed: SeedId,
+        /// In what while.
+        after: Duration,
     },
     /// A whole member list came from a seed.
     Members {

@@ -7,6 +7,7 @@
 //! - Whoever learns that its own life was ended registers again under a new one (M8).
 
 mod event;
+mod renewal;
 
 pub use event::{Config, Event, Record, Timer};
 
@@ -32,7 +33,7 @@ enum State {
     /// Calling seeds.
     Connecting,
     /// Asked, waiting for the decision.
-    Asking { yes: BTreeSet<SeedId>, refused: BTreeSet<SeedId> },
+    Asking { yes: BTreeSet<SeedId>, no: BTreeSet<LinkId> },
     /// Waiting for the next attempt.
     Pausing,
     /// In.
@@ -52,6 +53,8 @@ pub struct Applicant {
     incarnation: Incarnation,
     state: State,
     attempts: u32,
+    /// Whether this life ends in a while, because a yes to its removal is about.
+    is_renewing: bool,
     links: BTreeMap<SeedId, LinkId>,
     calling: BTreeSet<SeedId>,
     /// Why calls failed since the last pause.
@@ -87,6 +90,7 @@ impl Applicant {
             incarnation: Incarnation::default(),
             state: State::Pausing,
             attempts: 0,
+            is_renewing: false,
             links: BTreeMap::new(),
             calling: BTreeSet::new(),
             failed: BTreeMap::new(),
@@ -259,14 +263,15 @@ impl Applicant {
     /// A seed refused something. A request has failed when more seeds refuse it than may lie:
     /// the others have passed it on and may still admit this peer.
     pub fn on_error(&mut self, link: LinkId, error: &ErrorReply, fx: &mut Fx) {
-        let Some(seed) = self.seed_of(link) else { return };
+        if self.seed_of(link).is_none() {
+            return;
+        }
         if matches!((&self.state, error.code), (State::Member(_), ErrorCode::NotAllowed)) {
             // To this seed the link is no member's. Shaking hands anew settles it: either the
             // certificate is believed, or the proof that it has ended comes back (M8).
             return fx.emit(Event::Hangup { link });
         }
-        let liars = self.book.liars();
-        let State::Asking { refused, .. } = &mut self.state else { return };
+        let State::Asking { no, .. } = &mut self.state else { return };
         match error.code {
             ErrorCode::EndpointTaken
             | ErrorCode::Rejected
@@ -275,8 +280,9 @@ impl Applicant {
             | ErrorCode::Banned
             | ErrorCode::Invalid
             | ErrorCode::NotAllowed => {
-                refused.insert(seed);
-                if refused.len() > liars {
+                no.insert(link);
+                // One seed alone refuses nobody: the others may still decide.
+                if self.links.values().all(|link| no.contains(link)) {
                     self.fail(&error.reason, fx);
                 }
             }
@@ -333,7 +339,8 @@ impl Applicant {
     /// Says goodbye to the seeds (M7). Nothing is asked for any more.
     pub fn leave(&mut self, now: Now, fx: &mut Fx) -> Option<Leave> {
         let was_member = matches!(self.state, State::Member(_));
-        for timer in [Timer::Decision, Timer::Retry, Timer::Reconnect, Timer::Refresh] {
+        for timer in [Timer::Decision, Timer::Retry, Timer::Reconnect, Timer::Refresh, Timer::Renew]
+        {
             fx.stop_timer(timer);
         }
         self.state = State::Gone;
@@ -352,7 +359,7 @@ impl Applicant {
                 };
                 self.fail(&reason, fx);
             }
-            Timer::Retry => self.attempt(now, fx),
+            Timer::Retry | Timer::Renew => self.attempt(now, fx),
             Timer::Reconnect => {
                 self.failed.clear();
                 self.connect(fx);
@@ -368,7 +375,9 @@ impl Applicant {
         self.undecided = None;
         self.failed.clear();
         self.calling.clear();
+        self.is_renewing = false;
         fx.stop_timer(Timer::Decision);
+        fx.stop_timer(Timer::Renew);
         fx.persist(Record::Incarnation { incarnation: self.incarnation });
         for link in std::mem::take(&mut self.links).into_values() {
             fx.emit(Event::Hangup { link });
@@ -431,7 +440,7 @@ impl Applicant {
     }
 
     fn ask(&mut self, fx: &mut Fx) {
-        self.state = State::Asking { yes: BTreeSet::new(), refused: BTreeSet::new() };
+        self.state = State::Asking { yes: BTreeSet::new(), no: BTreeSet::new() };
         let request = RegisterReq::sign(self.subject(), &self.keys);
         for link in self.links.values() {
             fx.send(*link, request);

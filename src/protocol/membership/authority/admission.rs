@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::verdict::REASON_BYTES_MAX;
 use super::{Authority, Bucket, Event, Fx, Timer};
 use crate::model::{Endpoint, Incarnation, Now, PublicKey, SeedId, Signature, Time, WallTime};
 use crate::protocol::LinkId;
@@ -66,6 +67,8 @@ impl RegisterVote {
 #[derive(Debug)]
 pub(super) struct Case {
     request: RegisterReq,
+    /// The other seed by whose word it was opened.
+    by: Option<SeedId>,
     /// Links that wait for the outcome.
     pub(super) applicants: BTreeSet<LinkId>,
     ballot: Ballot,
@@ -86,7 +89,7 @@ impl Authority {
         let subject = request.subject();
         if from.seed.is_some() {
             if request.is_valid() {
-                self.open_admission(request, fx);
+                self.open_admission(request, from.seed, fx);
             }
             return;
         }
@@ -104,9 +107,10 @@ impl Authority {
             fx.emit(Event::Standing { link, member: true });
             return;
         }
-        self.open_admission(request, fx);
+        self.open_admission(request, None, fx);
         if let Some(case) = self.admissions.get_mut(&subject) {
             case.applicants.insert(link);
+            case.by = None;
             for vote in case.said.values() {
                 fx.send(link, vote.clone());
             }
@@ -119,6 +123,10 @@ impl Authority {
         if self.seed_of(link) != Some(vote.seed) {
             return self.refuse(link, Cause::Forged, "a vote in another seed's name", fx);
         }
+        if vote.reason.len() > REASON_BYTES_MAX {
+            let reason = format!("a reason of more than {REASON_BYTES_MAX} bytes");
+            return self.refuse(link, Cause::TooMany, reason, fx);
+        }
         let subject = vote.request().subject();
         if self.registry.is_alive(&subject) {
             return;
@@ -127,7 +135,7 @@ impl Authority {
             if !vote.request().is_valid() {
                 return self.refuse(link, Cause::Forged, "a vote for a forged request", fx);
             }
-            self.open_admission(vote.request(), fx);
+            self.open_admission(vote.request(), Some(vote.seed), fx);
         }
         self.count_register_vote(now, Some(link), vote, fx);
     }
@@ -218,13 +226,14 @@ impl Authority {
         }
     }
 
-    fn open_admission(&mut self, request: RegisterReq, fx: &mut Fx) {
+    fn open_admission(&mut self, request: RegisterReq, by: Option<SeedId>, fx: &mut Fx) {
         let subject = request.subject();
         let known = self.registry.get(subject.endpoint);
         let obsolete = known.is_some_and(|held| held.subject.incarnation >= subject.incarnation);
         if self.admissions.contains_key(&subject)
             || obsolete
             || self.admissions.len() >= self.config.admissions_max
+            || self.has_used_its_share(by)
         {
             return;
         }
@@ -235,11 +244,18 @@ impl Authority {
             because: "it asks to register".to_owned(),
         });
         let (applicants, votes, said) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-        let case = Case { request, applicants, ballot, votes, said };
+        let case = Case { request, by, applicants, ballot, votes, said };
         self.admissions.insert(subject, case);
         fx.set_timer(Timer::Admission(subject), self.config.admission_timeout);
         let timeout = self.health.stretch(self.config.probe_timeout * 2);
         fx.emit(Event::Probe { endpoint: subject.endpoint, timeout });
+    }
+
+    /// Whether another seed has opened as many admissions here as it may: one that lies must not
+    /// keep out those whom the others vouch for.
+    fn has_used_its_share(&self, by: Option<SeedId>) -> bool {
+        let share = self.config.admissions_max / (self.book.len() + 1);
+        by.is_some() && self.admissions.values().filter(|case| case.by == by).count() >= share
     }
 
     fn check_request(

@@ -4,7 +4,8 @@
 //! - One yes per (endpoint, incarnation, kind), on disk before it is sent (M2).
 //! - The registry changes only by a verified certificate or the leaver's own signature (M3, M7).
 //! - A yes to an admission rests on this seed's own dial-back (M5); a yes to a removal on this
-//!   seed's own failed probe *and* the signed findings of the suspect's neighbors (M6).
+//!   seed's own failed probe *and* the signed findings of the suspect's neighbors (M6), unless that
+//!   life has ended here already and only the proof is forgotten.
 //!
 //! It does not gossip (M11) and knows no sockets; [`admission`], [`removal`], [`sync`] and
 //! [`watch`] hold the handlers of one concern each, [`queries`] what anybody may ask.
@@ -14,6 +15,7 @@ mod config;
 mod event;
 mod ledger;
 mod orders;
+mod pages;
 mod queries;
 mod removal;
 mod sync;
@@ -257,6 +259,10 @@ impl Authority {
         let is_member = self.registry.is_alive(&subject);
         if is_member {
             self.linked(subject.endpoint, link);
+            if !self.removals.contains_key(&subject) {
+                let given = self.vote_given(ProposalKind::Remove, &subject);
+                Self::warn(link, &subject, given, fx);
+            }
         } else if let Some(held) = self.registry.get(subject.endpoint)
             && held.subject == subject
         {

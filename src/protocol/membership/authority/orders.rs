@@ -29,8 +29,12 @@ use crate::protocol::session::Cause;
 /// machine; short enough that what is forgotten does not strike later.
 pub const ORDER_TTL: Duration = Duration::from_secs(600);
 
-/// Orders that wait at once.
+/// Orders of this seed's operator that wait for others at once.
 const ORDERS_MAX: usize = 256;
+
+/// Orders of one other seed that wait at once with nobody else's vote: one that lies must not keep
+/// the others' orders out.
+const ORDERS_ALONE_MAX: usize = 64;
 
 /// Endpoints that can be banned at once, those whose ban was lifted included.
 pub const BANS_MAX: usize = 1_024;
@@ -129,18 +133,42 @@ impl Authority {
                         "{BANS_MAX} endpoints have been banned, which is the limit"
                     ));
                 }
-                let number = Incarnation(ban.map_or(0, |ban| ban.number) + 1);
+                let number = Incarnation(next_number(ban)?);
                 let subject = Subject { incarnation: number, ..held };
-                Ok(Proposal { kind: ProposalKind::Ban, subject })
+                Ok(Proposal { kind: ProposalKind::Ban, subject: self.ban_to_join(subject) })
             }
             Order::Unban => {
                 let ban = ban.filter(|ban| ban.is_in_force());
                 let ban = ban.ok_or_else(|| format!("{endpoint} is not banned"))?;
-                let (number, key) = (Incarnation(ban.number + 1), ban.key);
+                let (number, key) = (Incarnation(next_number(Some(ban))?), ban.key);
                 let subject = Subject { endpoint, incarnation: number, key };
                 Ok(Proposal { kind: ProposalKind::Ban, subject })
             }
         }
+    }
+
+    /// The ban of the same endpoint under the same number that this seed has voted for, or that
+    /// others want; else `own`. A member that changes its key between two operators' orders must
+    /// not have them vote for two bans.
+    fn ban_to_join(&self, own: Subject) -> Subject {
+        if let Some(given) = self.vote_given(ProposalKind::Ban, &own) {
+            return given.lives.first().copied().unwrap_or(own);
+        }
+        // Only with a key that was seen there, and that bars nobody elsewhere.
+        let was_there = |it: &Subject| {
+            self.registry.past(it.endpoint).iter().any(|entry| entry.subject.key == it.key)
+        };
+        let is_elsewhere = |it: &Subject| {
+            let mut alive = self.registry.alive().map(|entry| entry.subject);
+            alive.any(|other| other.key == it.key && other.endpoint != it.endpoint)
+        };
+        let is_same = |it: &&Proposal| {
+            let Subject { endpoint, incarnation, .. } = it.subject;
+            it.kind == ProposalKind::Ban
+                && (endpoint, incarnation) == (own.endpoint, own.incarnation)
+        };
+        let mut wanted = self.orders.keys().filter(is_same).map(|it| it.subject);
+        wanted.find(|it| it.key == own.key || (was_there(it) && !is_elsewhere(it))).unwrap_or(own)
     }
 
     /// This seed's operator wants something.
@@ -255,7 +283,7 @@ impl Authority {
             Some(_) => return, // To another key of this life: never twice (M2).
             None => self.vote(now, kind, vec![subject], fx),
         };
-        if self.is_moot(&proposal) || !self.open_order(now, proposal, because, fx) {
+        if self.is_moot(&proposal) || !self.open_order(now, (proposal, self.me), because, fx) {
             return;
         }
         let said = order_vote(&proposal, &given.vote);
@@ -291,12 +319,20 @@ impl Authority {
         }
     }
 
-    /// Whether there is a case for `proposal` now.
-    fn open_order(&mut self, now: Now, proposal: Proposal, because: &str, fx: &mut Fx) -> bool {
+    /// Whether there is a case for what the seed `by` wants now.
+    fn open_order(
+        &mut self,
+        now: Now,
+        (proposal, by): (Proposal, SeedId),
+        because: &str,
+        fx: &mut Fx,
+    ) -> bool {
         if self.orders.contains_key(&proposal) {
             return true;
         }
-        if self.orders.len() >= ORDERS_MAX {
+        let most = if by == self.me { ORDERS_MAX } else { ORDERS_ALONE_MAX };
+        let is_alone = |case: &&Case| case.votes.len() == 1 && case.votes.contains_key(&by);
+        if self.orders.values().filter(is_alone).count() >= most {
             return false;
         }
         let ballot = Ballot::new(self.book.seeds().map(|(id, _)| id), self.book.rule());
@@ -308,7 +344,7 @@ impl Authority {
 
     fn count_order_vote(&mut self, now: Now, proposal: Proposal, vote: Vote, fx: &mut Fx) {
         let (seed, because) = (vote.seed, format!("seed {}'s operator wants it", vote.seed));
-        if !self.open_order(now, proposal, &because, fx) {
+        if !self.open_order(now, (proposal, seed), &because, fx) {
             return;
         }
         let Some(case) = self.orders.get_mut(&proposal) else { return };
@@ -376,4 +412,9 @@ const fn order_vote(proposal: &Proposal, vote: &Vote) -> SeedOrderVote {
     let Proposal { kind, subject: Subject { endpoint, incarnation, key } } = *proposal;
     let Vote { seed, at, signature, .. } = vote;
     SeedOrderVote { kind, endpoint, incarnation, key, seed: *seed, at: *at, signature: *signature }
+}
+
+fn next_number(ban: Option<&Ban>) -> Result<u64, String> {
+    let next = ban.map_or(0, |ban| ban.number).checked_add(1);
+    next.ok_or_else(|| "its bans have run out of numbers".to_owned())
 }

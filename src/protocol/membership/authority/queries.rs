@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::sync::EVIDENCE_MAX;
-use super::{Authority, Fx};
+use super::{Authority, Fx, pages};
 use crate::model::{Endpoint, Incarnation, SeedId, WallTime};
 use crate::protocol::LinkId;
+use crate::protocol::membership::certificate::Removal;
 use crate::protocol::membership::registry::{Entry, Status};
 
 /// Members in one page; below a quarter of a line's limit.
@@ -23,13 +23,11 @@ const MEMBERS_PER_PAGE: usize = 400;
 /// and within it they are chosen by degree.
 const SAMPLE_SIZE: usize = 128;
 
-/// Neighbor lists in one page, and names in all of them but the last: with hubs of hundreds of
-/// neighbors still within a line.
+/// Neighbor lists in one page, at most; a page of hubs ends where its line is full.
 const NODES_PER_PAGE: usize = 32;
-const NAMES_PER_PAGE: usize = 3_072;
 
-/// Findings shown with the removal of an endpoint's latest life; its earlier lives have fewer.
-const EVIDENCE_SHOWN_MAX: usize = 128;
+/// Findings about each life in one explanation.
+const EVIDENCE_MAX: usize = 32;
 
 /// Who is in?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,30 +156,29 @@ impl Authority {
             neighbors: self.neighbors_of(entry.subject.endpoint).to_vec(),
         };
         let alive = |entry: &&Entry| entry.status() == Status::Alive;
-        let mut rest = self.registry.entries_after(request.after).filter(alive).map(line);
-        let (mut nodes, mut names) = (Vec::new(), 0);
-        while nodes.len() < NODES_PER_PAGE
-            && names <= NAMES_PER_PAGE
-            && let Some(node) = rest.next()
-        {
-            names += node.neighbors.len();
-            nodes.push(node);
-        }
-        let more = rest.next().is_some();
+        let rest = self.registry.entries_after(request.after).filter(alive).map(line);
+        let mut nodes: Vec<_> = rest.take(NODES_PER_PAGE + 1).collect();
+        let length = |it: &NodeLine| (it.endpoint, (it.neighbors.len() + 2) * pages::ENDPOINT);
+        let last = nodes.get(NODES_PER_PAGE).map(|_| nodes[NODES_PER_PAGE - 1].endpoint);
+        let full = pages::end_of(nodes.iter().map(length).collect());
+        let end = last.into_iter().chain(full).min();
+        nodes.retain(|node| end.is_none_or(|end| node.endpoint <= end));
+        let more = end.is_some();
         fx.send(link, TopologyResp { seed: self.me, nodes, more });
     }
 
     /// Answers with everything that is proved about an endpoint.
     pub fn on_explain_req(&self, link: LinkId, request: ExplainReq, fx: &mut Fx) {
         let ExplainReq { endpoint } = request;
-        let shown = |entry: &Entry, findings: usize| {
-            let removal =
-                entry.removal.as_ref().map(|it| Arc::new(it.about(&entry.subject, findings)));
-            Entry { removal, ..entry.clone() }
+        let past = self.registry.past(endpoint).iter();
+        let mut lives: Vec<_> = past.chain(self.registry.get(endpoint)).map(explained).collect();
+        let length = |it: &Entry| {
+            pages::of_entry(it) + it.removal.as_ref().map_or(0, |it| pages::of_removal(it))
         };
-        let past = self.registry.past(endpoint).iter().map(|it| shown(it, EVIDENCE_MAX));
-        let latest = self.registry.get(endpoint).map(|it| shown(it, EVIDENCE_SHOWN_MAX));
-        let lives = past.chain(latest).collect();
+        // The oldest go first where there is no room for all.
+        while lives.len() > 1 && lives.iter().map(length).sum::<usize>() > pages::ROOM {
+            lives.remove(0);
+        }
         let admissions = self.admissions.keys().filter(|it| it.endpoint == endpoint);
         let removals = self.removals.keys().filter(|it| it.endpoint == endpoint);
         let open =
@@ -193,4 +190,14 @@ impl Authority {
                 .collect();
         fx.send(link, ExplainResp { seed: self.me, endpoint, lives, open });
     }
+}
+
+/// An entry with the evidence about its own life only, and not more than people read.
+fn explained(entry: &Entry) -> Entry {
+    let removal = entry.removal.as_ref().map(|removal| {
+        let mut confirmations = removal.evidence_about(&entry.subject);
+        confirmations.truncate(EVIDENCE_MAX);
+        Arc::new(Removal { confirmations, ..Removal::clone(removal) })
+    });
+    Entry { removal, ..entry.clone() }
 }

@@ -339,6 +339,9 @@ impl Authority {
         for (witness, (found, _)) in &case.confirmations {
             self.spent.insert((*subject, *witness), found.at);
         }
+        if let Some(link) = self.member_links.get(&subject.endpoint) {
+            Self::warn(*link, subject, case.votes.values(), fx);
+        }
         let (count, needed) = self.count_witnesses(subject, &case);
         let (yes, quorum) = (case.ballot.yes(), case.ballot.needed());
         let own = case.own.as_str();

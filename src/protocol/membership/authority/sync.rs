@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Event, Fx, Record, Timer};
+use super::{Authority, Event, Fx, Record, Timer, pages};
 use crate::model::{Endpoint, Now, SeedId};
 use crate::protocol::LinkId;
-use crate::protocol::membership::certificate::{Ban, ProposalKind, Removal, Vote};
+use crate::protocol::membership::certificate::{Ban, Leave, ProposalKind, Removal, Vote};
 use crate::protocol::membership::registry::{BUCKETS, Entry, Merged};
 use crate::protocol::session::Cause;
 
@@ -19,12 +19,8 @@ use crate::protocol::session::Cause;
 /// limit of a line.
 const ENTRIES_MAX: usize = 32;
 
-/// Bytes of JSON that the entries of one page may have, by an estimate from above: in a large
-/// fleet of seeds certificates are long, and a page must fit a line.
-const PAGE_BYTES_MAX: usize = 224 * 1_024;
-
 /// Evidence that travels with a removal between registries; the votes alone decide.
-pub(super) const EVIDENCE_MAX: usize = 8;
+const EVIDENCE_MAX: usize = 8;
 
 /// The state of a registry, in hashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +104,7 @@ impl Authority {
         let (buckets, after) = (&request.buckets, request.after);
         let mut entries = self.registry.in_buckets(buckets, after).peekable();
         let mut bans = self.registry.bans_in_buckets(buckets, after).peekable();
-        let (mut page, mut room) = (SeedSyncResp::default(), PAGE_BYTES_MAX);
+        let (mut page, mut room) = (SeedSyncResp::default(), pages::ROOM);
         loop {
             // By endpoint, so that the last one on a page says where the next begins.
             let first = entries.peek().map(|entry| entry.subject.endpoint);
@@ -119,15 +115,15 @@ impl Authority {
             let is_told = |it: &&Arc<Removal>| page.removals.iter().any(|k| k.lives == it.lives);
             let removal = entry.and_then(|entry| entry.removal.as_ref()).filter(|it| !is_told(it));
             let removal = removal.map(|it| it.with_evidence(EVIDENCE_MAX));
-            let weight = entry.map_or(0, entry_weight)
-                + removal.as_ref().map_or(0, removal_weight)
-                + ban.map_or(0, |ban| SUBJECT_BYTES + votes_weight(&ban.votes));
-            let is_full = page.entries.len().max(page.bans.len()) == ENTRIES_MAX || weight > room;
+            let length = entry.map_or(0, pages::of_entry)
+                + removal.as_ref().map_or(0, pages::of_removal)
+                + ban.map_or(0, pages::of_ban);
+            let is_full = page.entries.len().max(page.bans.len()) == ENTRIES_MAX || length > room;
             if is_full && (!page.entries.is_empty() || !page.bans.is_empty()) {
                 page.more = true;
                 break;
             }
-            room = room.saturating_sub(weight);
+            room = room.saturating_sub(length);
             page.entries.extend(entry.map(Entry::unremoved));
             page.removals.extend(removal.map(Arc::new));
             page.bans.extend(ban.cloned());
@@ -164,7 +160,7 @@ impl Authority {
         for entry in resp.entries {
             let is_unknown =
                 entry.admission.as_ref().is_some_and(|it| self.has_unknown_voters(&it.votes));
-            match self.verified(entry) {
+            match self.verified(now, entry) {
                 Some(entry) => {
                     news += usize::from(self.apply(now, entry, Some(link), fx) != Merged::Nothing);
                 }
@@ -206,7 +202,7 @@ impl Authority {
 
     /// The parts of an entry that are proved; `None` if nothing is. That a life is known here
     /// already, perhaps only its end, is proof enough of an entry that adds nothing.
-    fn verified(&self, entry: Entry) -> Option<Entry> {
+    fn verified(&self, now: Now, entry: Entry) -> Option<Entry> {
         let subject = entry.subject;
         let known = self.registry.get(subject.endpoint).filter(|held| held.subject == subject);
         let admission = entry.admission.filter(|proof| {
@@ -217,10 +213,22 @@ impl Authority {
         // A goodbye proves only that this key says so; that the key is the member's, the
         // admission beside it proves, or what is known here already.
         let is_member = admission.is_some() || known.is_some();
-        let leave =
-            entry.leave.filter(|proof| proof.subject() == subject && is_member && proof.is_valid());
+        let leave = entry.leave.filter(|proof| {
+            proof.subject() == subject
+                && is_member
+                && self.is_timely(now, proof)
+                && proof.is_valid()
+        });
         let any = admission.is_some() || leave.is_some() || known.is_some();
         any.then_some(Entry { subject, admission, removal: None, leave })
+    }
+
+    /// Whether a goodbye of the past will be forgotten in its time. One that is about to be would
+    /// be forgotten here before the other seeds have it, and they would disagree for good.
+    fn is_timely(&self, now: Now, leave: &Leave) -> bool {
+        let (ttl, skew) = (self.config.tombstone_ttl, self.config.evidence_skew);
+        let bound = if leave.at > now.wall { skew } else { ttl.saturating_sub(skew).max(ttl / 2) };
+        leave.at.distance(now.wall) <= bound
     }
 
     fn digest(&self, answer: bool) -> SeedDigest {
@@ -262,24 +270,4 @@ impl Authority {
             *kind == ProposalKind::Ban || is_current || given.vote.at.distance(now.wall) < keep
         });
     }
-}
-
-/// The bytes of JSON that a subject has at most, with the names of its fields; and so on.
-const SUBJECT_BYTES: usize = 256;
-const VOTE_BYTES: usize = 200;
-const FINDING_BYTES: usize = 460;
-
-fn votes_weight(votes: &[Vote]) -> usize {
-    votes.iter().map(|vote| VOTE_BYTES + SUBJECT_BYTES * vote.others.len()).sum()
-}
-
-fn entry_weight(entry: &Entry) -> usize {
-    let admission = entry.admission.as_ref();
-    let admission = admission.map_or(0, |it| SUBJECT_BYTES + votes_weight(&it.votes));
-    SUBJECT_BYTES + admission + entry.leave.map_or(0, |_| FINDING_BYTES)
-}
-
-fn removal_weight(removal: &Removal) -> usize {
-    let findings = FINDING_BYTES * removal.confirmations.len();
-    SUBJECT_BYTES * removal.lives.len() + votes_weight(&removal.votes) + findings
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::Given;
 use super::removal::{CONFIRMATIONS_MAX, Case, Own};
-use super::{Authority, Event, Fx, Timer};
+use super::{Authority, Event, Fx, Timer, pages};
 use crate::model::{Now, SeedId, Signature, Time, WallTime};
 use crate::protocol::LinkId;
 use crate::protocol::membership::certificate::{
@@ -33,6 +33,9 @@ const SETTLE: Duration = Duration::from_millis(150);
 
 /// For how long after its first sign an accusation that does not ripen holds up others.
 const HALF_ACCUSED: Duration = Duration::from_millis(500);
+
+/// How long the reason of another seed's vote may be: it is kept, logged and passed on.
+pub(super) const REASON_BYTES_MAX: usize = 1_024;
 
 /// A seed's answer to reports, for the other seeds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +68,7 @@ impl SeedDeadVote {
         (1..=LIVES_MAX).contains(&self.lives.len())
             && self.lives.is_sorted_by(|one, next| one < next)
             && self.confirmations.len() <= CONFIRMATIONS_MAX
+            && self.reason.len() <= REASON_BYTES_MAX
     }
 }
 
@@ -75,11 +79,20 @@ impl Authority {
             return self.refuse(link, Cause::Forged, "a vote in another seed's name", fx);
         }
         if !said.is_well_formed() {
-            let reason = format!("a vote is about 1 to {LIVES_MAX} lives, ascending");
+            let reason = format!(
+                "a vote is about 1 to {LIVES_MAX} lives, ascending, and gives a short reason"
+            );
             return self.refuse(link, Cause::Forged, reason, fx);
         }
-        let mut current = Vec::new();
+        let (mut current, mut told) = (Vec::new(), Vec::new());
         for life in &said.lives {
+            // One proof that ended many of them is sent once.
+            let removal = self.registry.get(life.endpoint).and_then(|it| it.removal.as_ref());
+            let removal = removal.map(Arc::as_ptr);
+            if removal.is_some_and(|removal| told.contains(&removal)) {
+                continue;
+            }
+            told.extend(removal);
             match self.current_life(link, life.endpoint, life.incarnation, fx) {
                 Some(held) if held == *life => current.push(*life),
                 Some(_) => {
@@ -260,7 +273,7 @@ impl Authority {
         self.count_dead_vote(now, &said, &current, fx);
     }
 
-    fn said_yes(&self, given: &Given) -> SeedDeadVote {
+    pub(super) fn said_yes(&self, given: &Given) -> SeedDeadVote {
         let cases = || given.lives.iter().filter_map(|life| self.removals.get_key_value(life));
         let reason = match cases().next() {
             Some((subject, case)) => {
@@ -347,8 +360,11 @@ impl Authority {
                 given.lives.iter().filter(|life| !lives.contains(life)).copied().collect()
             };
             let votes = case.votes.values();
-            let votes = votes.map(|it| Vote { others: others(it), ..it.vote.clone() }).collect();
-            let each = CONFIRMATIONS_MAX / lives.len();
+            let votes = votes.map(|it| Vote { others: others(it), ..it.vote.clone() });
+            let votes: Vec<_> = votes.collect();
+            let taken = pages::of_votes(&votes) + lives.len() * pages::LIFE;
+            let room = pages::ROOM.saturating_sub(taken) / pages::FINDING;
+            let each = room.min(CONFIRMATIONS_MAX) / lives.len();
             let cases = lives.iter().filter_map(|life| self.removals.get(life));
             let findings = cases.flat_map(|case| case.confirmations.values().take(each));
             let confirmations = findings.map(|(found, _)| *found).collect();
@@ -358,6 +374,23 @@ impl Authority {
             for life in &removal.lives {
                 self.close_removal(life, fx);
             }
+        }
+    }
+
+    /// Shows a member the votes to remove it that came to nothing: they are final, and a lying seed
+    /// could still add its own. The member begins a new life in a while.
+    pub(super) fn warn<'a>(
+        link: LinkId,
+        subject: &Subject,
+        votes: impl IntoIterator<Item = &'a Arc<Given>>,
+        fx: &mut Fx,
+    ) {
+        for given in votes.into_iter().filter(|given| given.lives.contains(subject)) {
+            let Given { lives, vote, .. } = Given::clone(given);
+            let reason = "in vain: it lives".to_owned();
+            let (seed, at, signature) = (vote.seed, vote.at, Some(vote.signature));
+            let (yes, confirmations) = (true, Vec::new());
+            fx.send(link, SeedDeadVote { lives, seed, yes, at, signature, reason, confirmations });
         }
     }
 

@@ -12,10 +12,10 @@ use rand::seq::IteratorRandom as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Authority, Event, Fx, LISTS_PAUSE, Timer};
-use crate::model::{Endpoint, Now};
+use crate::model::{Endpoint, Incarnation, Now};
 use crate::protocol::LinkId;
 use crate::protocol::liveness::SuspectReq;
-use crate::protocol::membership::certificate::{NeighborList, Subject};
+use crate::protocol::membership::certificate::{NeighborList, ProposalKind, Subject};
 use crate::protocol::probe::Outcome;
 use crate::protocol::session::{Card, Cause};
 
@@ -25,6 +25,10 @@ const ORPHAN_PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// Neighbor lists in one portion for a seed that has just come.
 const LISTS_PORTION: usize = 128;
+
+/// Removals of earlier lives of one endpoint voted for, above which this seed vouches for no more:
+/// one that lies must not fill the journal with votes on lives that never were.
+const VOUCHED_MAX: usize = 16;
 
 /// A seed's advice to a peer in a part of the overlay that is cut off from the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,7 +175,33 @@ impl Authority {
         if self.registry.is_alive(&subject) {
             self.open_removal(now, &subject, fx);
             self.probe_suspect(&subject, fx);
+        } else {
+            self.vouch_for_end(now, link, subject, fx);
         }
+    }
+
+    /// Another seed still lists a life whose end this one has forgotten: it was away for longer
+    /// than tombstones last. This seed's yes takes the place of the proof that nobody has any more.
+    fn vouch_for_end(&mut self, now: Now, link: LinkId, subject: Subject, fx: &mut Fx) {
+        let Subject { endpoint, incarnation, .. } = subject;
+        let floor = self.registry.floor(endpoint).filter(|floor| incarnation <= *floor);
+        let kind = ProposalKind::Remove;
+        if floor.is_none() || self.registry.get(endpoint).is_some() || !self.ready {
+            return;
+        }
+        let given = match self.vote_given(kind, &subject).cloned() {
+            Some(given) if given.lives.contains(&subject) => given,
+            Some(_) => return, // To another key of this life: never twice (M2).
+            None => {
+                let past = (endpoint, Incarnation::default(), kind)..(endpoint, incarnation, kind);
+                let is_removal = |(what, _): &(&(_, _, ProposalKind), _)| what.2 == kind;
+                if self.given.range(past).filter(is_removal).count() >= VOUCHED_MAX {
+                    return;
+                }
+                self.vote(now, kind, vec![subject], fx)
+            }
+        };
+        fx.send(link, self.said_yes(&given));
     }
 
     /// Advises the parts of the overlay that are cut off from the largest one (O2).
