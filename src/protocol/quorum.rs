@@ -29,17 +29,9 @@ impl QuorumRule {
                 if seeds == 0 {
                     return 1;
                 }
-                (seeds + self.liars(seeds) + 1).div_ceil(2)
+                let faulty = (seeds - 1) / 3;
+                (seeds + faulty + 1).div_ceil(2)
             }
-        }
-    }
-
-    /// How many of `seeds` seeds may lie without deciding anything, be it a yes or a refusal:
-    /// none, or f = floor((n-1)/3) in byzantine mode.
-    pub const fn liars(self, seeds: usize) -> usize {
-        match self {
-            Self::Majority => 0,
-            Self::Byzantine => seeds.saturating_sub(1) / 3,
         }
     }
 }
@@ -147,8 +139,6 @@ mod tests {
             let (quorum, faulty) = (QuorumRule::Byzantine.needed(seeds), (seeds - 1) / 3);
             assert!(2 * quorum > seeds + faulty, "{seeds} seeds");
             assert!(quorum <= seeds - faulty || seeds < 4, "{seeds} seeds: must be reachable");
-            assert_eq!(QuorumRule::Byzantine.liars(seeds), faulty);
-            assert_eq!(QuorumRule::Majority.liars(seeds), 0, "nobody is expected to lie");
         }
     }
 

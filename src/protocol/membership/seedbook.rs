@@ -94,11 +94,6 @@ impl SeedBook {
         self.rule.needed(self.seeds.len())
     }
 
-    /// How many seeds may lie without deciding anything.
-    pub fn liars(&self) -> usize {
-        self.rule.liars(self.seeds.len())
-    }
-
     /// How a quorum is counted.
     pub const fn rule(&self) -> QuorumRule {
         self.rule
