@@ -397,6 +397,8 @@ fn help_names_every_flag_with_its_default() {
         "peer demo --help",
         "peer bench --help",
         "peer bench membership --help",
+        "peer bench registrations --help",
+        "peer bench crypto --help",
     ] {
         let (code, out, err) = desk.run(line);
         assert_eq!((code, err.as_str()), (Some(0), ""), "{line}");

@@ -1,4 +1,4 @@
-//! What the kernel says of a process: processor time and memory.
+//! What the kernel says of a process, its processor time and memory, and of the machine's load.
 
 use std::fs;
 
@@ -25,4 +25,9 @@ pub(super) fn memory(pid: u32) -> Option<(f64, f64, f64)> {
     let resident = kib(&status, "VmRSS:")? / 1024.0;
     let proportional = kib(&rollup, "Pss:").unwrap_or(0.0) / 1024.0;
     Some((resident, proportional, kib(&status, "Threads:")?))
+}
+
+/// How many threads ran or wanted to, on average over the last minute.
+pub(super) fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
