@@ -42,7 +42,11 @@ pub(super) struct Sheet {
 impl Sheet {
     /// A sheet whose lines all begin with the fields of the JSON object `head`.
     pub(super) fn new(head: Value) -> Self {
-        Self { head: if let Value::Object(head) = head { head } else { Map::new() } }
+        let mut sheet =
+            Self { head: if let Value::Object(head) = head { head } else { Map::new() } };
+        // A fleet is itself a load, so what was there before tells more of the others.
+        sheet.note("load_before", procfs::load().into());
+        sheet
     }
 
     /// From now on, all lines say this too.
@@ -54,8 +58,6 @@ impl Sheet {
     pub(super) fn line(&self, metric: &str, fields: Value) -> Result<(), CliError> {
         let mut line = self.head.clone();
         line.insert("metric".to_owned(), metric.into());
-        // Whatever else runs on this machine has its part in every figure.
-        line.insert("load".to_owned(), procfs::load().into());
         line.extend(if let Value::Object(fields) = fields { fields } else { Map::new() });
         print(&format!("{}\n", Value::Object(line)))
     }
@@ -79,18 +81,26 @@ impl Sheet {
     }
 }
 
-/// The count, the ends and the percentiles of `values`, rounded to thousandths.
+/// The count, the ends and the percentiles of `values`, rounded to thousandths; of a single one
+/// itself.
 fn distribution(values: &[f64]) -> Value {
+    if let [value] = values {
+        return json!({ "value": rounded(*value) });
+    }
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let last = sorted.len().saturating_sub(1) as f64;
-        sorted.get((last * share).round() as usize).map(|it| (it * 1_000.0).round() / 1_000.0)
+        sorted.get((last * share).round() as usize).map(|it| rounded(*it))
     };
     json!({
         "n": sorted.len(),
         "min": at(0.0), "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "max": at(1.0),
     })
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
 }
 
 #[cfg(test)]
@@ -104,7 +114,8 @@ mod tests {
         let wanted = json!({ "n": 101, "min": 0.0, "p50": 50.0, "p90": 90.0, "p99": 99.0,
             "max": 100.0 });
         assert_eq!(line, wanted);
-        assert_eq!(distribution(&[1.23456])["p90"], 1.235);
+        assert_eq!(distribution(&[1.23456, 1.23456])["p90"], 1.235);
+        assert_eq!(distribution(&[1.23456]), json!({ "value": 1.235 }));
         assert_eq!(distribution(&[])["p50"], Value::Null);
     }
 

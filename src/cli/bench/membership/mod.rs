@@ -29,6 +29,10 @@ pub struct MembershipArgs {
     #[arg(long, value_name = "N", default_value_t = 50,
         value_parser = clap::value_parser!(u16).range(2..=2000))]
     pub peers: u16,
+    /// How many peers may be on their way in at a time; the others are started as these arrive
+    #[arg(long, value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub at_once: u16,
     /// How many seeds to start
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(u16).range(1..=15))]
@@ -68,6 +72,20 @@ const HEARD_MAX: usize = 100_000;
 /// What a peer says that speaks, at most.
 const MESSAGES_EACH: usize = 10;
 
+/// What is read in the fleet's log.
+const EVENTS: &[&str] = &[
+    "ready",
+    "attempt",
+    "asked",
+    "admitted",
+    "neighbors",
+    "gossip_made",
+    "gossip_heard",
+    "suspected",
+    "reported",
+    "removed",
+];
+
 /// Three are left alive at the least, so that the last dead still has witnesses.
 const SURVIVORS: u16 = 3;
 
@@ -103,7 +121,7 @@ pub(super) fn run(args: &MembershipArgs) -> Result<(), CliError> {
     };
     let mut sheet = Sheet::new(json!({ "bench": "membership", "peers": args.peers }));
     sheet.line("limits", limits::make_room(args.peers, args.seeds)?)?;
-    let fleet = Fleet::lay_out(plan)
+    let mut fleet = Fleet::lay_out(plan)
         .map_err(|source| CliError::System { action: "lay out the fleet", source })?;
     let version = env!("CARGO_PKG_VERSION");
     sheet.line(
@@ -111,6 +129,7 @@ pub(super) fn run(args: &MembershipArgs) -> Result<(), CliError> {
         json!({ "seeds": args.seeds, "cores": super::cores(), "version": version }),
     )?;
     sheet.note("overload", 0.into());
+    fleet.story().keep_only(|line| EVENTS.contains(&line.event.as_str()));
     let mut bench = Bench {
         fleet,
         peers: args.peers,
@@ -123,7 +142,7 @@ pub(super) fn run(args: &MembershipArgs) -> Result<(), CliError> {
         dead_at_once: 0,
         overload: None,
     };
-    bench.join()?;
+    bench.join(args.at_once)?;
     bench.shape()?;
     bench.gossip()?;
     bench.rest()?;
@@ -205,7 +224,7 @@ impl Bench {
         self.clock.now().wall.0
     }
 
-    fn join(&mut self) -> Result<(), CliError> {
+    fn join(&mut self, at_once: u16) -> Result<(), CliError> {
         let failed = |source| CliError::System { action: "start a process", source };
         for seed in self.fleet.seeds().to_vec() {
             self.fleet.start_seed(seed).map_err(failed)?;
@@ -213,7 +232,13 @@ impl Bench {
         self.wait_for_nodes("the seeds are ready", self.seeds, |line| line.is("seed", "ready"))?;
         let began = self.wall();
         let silent = usize::from(self.peers) - self.speakers;
+        let (mut seen, mut admitted) = (0, BTreeSet::new());
         for (number, peer) in self.fleet.peers().to_vec().into_iter().enumerate() {
+            self.wait("peers that were started are members", |lines| {
+                let lines = lines.get(seen..).unwrap_or_default().iter().inspect(|_| seen += 1);
+                admitted.extend(lines.filter(|it| it.is("peer", "admitted")).map(|it| it.node));
+                number < admitted.len() + usize::from(at_once)
+            })?;
             let more: &[&str] = if number < silent { &["--gossip-max", "0"] } else { &[] };
             self.fleet.start_peer_with(peer, more).map_err(failed)?;
         }

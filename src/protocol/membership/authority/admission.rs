@@ -85,7 +85,7 @@ impl Authority {
     ) {
         let subject = request.subject();
         if from.seed.is_some() {
-            if request.is_valid() {
+            if !self.is_settled(&subject) && request.is_valid() {
                 self.open_admission(request, fx);
             }
             return;
@@ -218,14 +218,16 @@ impl Authority {
         }
     }
 
+    /// Whether a request of `subject` opens nothing here: it is being voted on, or has been.
+    fn is_settled(&self, subject: &Subject) -> bool {
+        let known = self.registry.get(subject.endpoint);
+        let is_obsolete = known.is_some_and(|held| held.subject.incarnation >= subject.incarnation);
+        is_obsolete || self.admissions.contains_key(subject)
+    }
+
     fn open_admission(&mut self, request: RegisterReq, fx: &mut Fx) {
         let subject = request.subject();
-        let known = self.registry.get(subject.endpoint);
-        let obsolete = known.is_some_and(|held| held.subject.incarnation >= subject.incarnation);
-        if self.admissions.contains_key(&subject)
-            || obsolete
-            || self.admissions.len() >= self.config.admissions_max
-        {
+        if self.is_settled(&subject) || self.admissions.len() >= self.config.admissions_max {
             return;
         }
         let ballot = Ballot::new(self.book.seeds().map(|(id, _)| id), self.book.rule());
@@ -255,7 +257,10 @@ impl Authority {
             let reason = format!("more than {limit} requests a second from one address");
             return refuse(Cause::TooMany, ErrorCode::Busy, reason);
         }
-        if subject != from.subject() || !request.is_valid() {
+        // Several seeds pass on the same request; it was verified when its case was opened.
+        let case = self.admissions.get(&subject);
+        let is_verified = case.is_some_and(|case| case.request == *request);
+        if subject != from.subject() || !(is_verified || request.is_valid()) {
             let reason = "the request is not about the one who proved its key on this link";
             return refuse(Cause::Forged, ErrorCode::Invalid, reason.to_owned());
         }
