@@ -139,17 +139,16 @@ impl Call {
         let mut call = Self { stream, reader };
         let (mut session, mut fx) = (identity.session(u64::from(to.port())), Effects::default());
         session.call(to, Intent::Link, PATIENCE, &mut fx);
-        let ticket = fx.drain().find_map(|effect| match effect {
-            Effect::Dial { ticket, .. } => Some(ticket),
-            _ => None,
+        let ticket = fx.drain().find_map(|effect| {
+            if let Effect::Dial { ticket, .. } = effect { Some(ticket) } else { None }
         });
         session.on_dialed(ticket.ok_or("a session does not dial")?, LINK, None, &mut fx);
         loop {
             for event in carry_out(&mut call.stream, &mut fx)? {
-                match event {
-                    Event::Opened { .. } => return Ok(call),
-                    Event::Failed { error, .. } => return Err(error.text()),
-                    _ => {}
+                if let Event::Opened { .. } = event {
+                    return Ok(call);
+                } else if let Event::Failed { error, .. } = event {
+                    return Err(error.text());
                 }
             }
             let msg = call.next()?;
@@ -168,10 +167,13 @@ impl Call {
 
     fn await_admission(&mut self, life: &Subject) -> Result<(), String> {
         loop {
-            match self.next()? {
-                Message::RegisterCommit(admission) if admission.subject() == *life => return Ok(()),
-                Message::Error(error) => return Err(format!("not let in: {}", error.reason)),
-                _ => {}
+            let msg = self.next()?;
+            if let Message::Error(error) = msg {
+                return Err(format!("not let in: {}", error.reason));
+            } else if let Message::RegisterCommit(admission) = msg
+                && admission.subject() == *life
+            {
+                return Ok(());
             }
         }
     }
@@ -181,13 +183,11 @@ impl Call {
 fn carry_out(stream: &mut TcpStream, fx: &mut Effects<Session>) -> Result<Vec<Event>, String> {
     let mut events = Vec::new();
     for effect in fx.drain() {
-        match effect {
-            Effect::Send { msg, .. } => {
-                let sent = stream.write_all(&encode(&msg));
-                sent.map_err(|error| format!("cannot shake hands: {error}"))?;
-            }
-            Effect::Emit(event) => events.push(event),
-            _ => {}
+        if let Effect::Send { msg, .. } = effect {
+            let sent = stream.write_all(&encode(&msg));
+            sent.map_err(|error| format!("cannot shake hands: {error}"))?;
+        } else if let Effect::Emit(event) = effect {
+            events.push(event);
         }
     }
     Ok(events)
