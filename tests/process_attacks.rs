@@ -651,6 +651,11 @@ fn certificates_without_a_quorum_of_true_votes_change_nothing() {
     assert_eq!(lines.iter().find(changed).map(Happening::line), None);
 }
 
+/// The state of a registry that this one is certainly not.
+fn digest_of_lies(buckets: Vec<String>) -> SeedDigest {
+    SeedDigest { entries: 0, root: "0".repeat(16), buckets, answer: true }
+}
+
 /// Everything that a certified member can say against `victim`, or in somebody else's name.
 fn lies(liar: &Member, victim: Subject, witness: Subject) -> Vec<Message> {
     let (ghost, ghost_keys) = ghost();
@@ -691,7 +696,9 @@ fn lies(liar: &Member, victim: Subject, witness: Subject) -> Vec<Message> {
         }
         .into(),
         SeedSyncReq { buckets: (0..64).collect(), after: None }.into(),
-        SeedDigest { entries: 0, buckets: vec!["0".repeat(16); 64], answer: true }.into(),
+        digest_of_lies(Vec::new()).into(),
+        digest_of_lies(vec!["0".repeat(16); 64]).into(),
+        digest_of_lies(vec!["0".repeat(16); 63]).into(),
         LinkHint { endpoint: me }.into(),
         PeerListResp { seed: SeedId(1), members: Vec::new(), more: false }.into(),
         RegisterReq::sign(ghost, &ghost_keys).into(),

@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -400,6 +401,8 @@ fn help_names_every_flag_with_its_default() {
         "peer demo --help",
         "peer bench --help",
         "peer bench membership --help",
+        "peer bench registrations --help",
+        "peer bench crypto --help",
     ] {
         let (code, out, err) = desk.run(line);
         assert_eq!((code, err.as_str()), (Some(0), ""), "{line}");
@@ -447,6 +450,68 @@ fn a_demo_that_is_interrupted_leaves_no_process_behind() {
         }
         assert!(eventually(|| children.iter().all(|pid| !is_running(*pid))), "{children:?}");
     }
+}
+
+// Measurements.
+
+#[test]
+fn what_cannot_be_measured_is_refused_before_anything_starts() {
+    let desk = Desk::new();
+    for (line, complaint) in [
+        ("peer bench membership --peers 10 --kill-many 8", "at most 7 can die at once"),
+        ("peer bench membership --peers 1", "1 is not in 2..=2000"),
+        ("peer bench membership --at-once 0", "0 is not in 1..=2000"),
+        ("peer bench registrations --applicants 0", "0 is not in 1..=2000"),
+        ("peer bench registrations --at-once 201", "201 is not in 1..=200"),
+        ("peer bench crypto --span soon", "soon"),
+    ] {
+        let (code, out, err) = desk.run(line);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{line}");
+        assert!(err.contains(complaint), "{line}: {err}");
+    }
+}
+
+/// The lines of a measurement, by their metric.
+fn figures(out: &str) -> BTreeMap<String, Value> {
+    let lines = out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON lines"));
+    lines.map(|line| (line["metric"].as_str().expect("a metric").to_owned(), line)).collect()
+}
+
+#[test]
+fn a_small_measurement_of_registrations_and_proofs_says_what_was_measured() {
+    let desk = Desk::new();
+    let (code, out, err) =
+        desk.run("peer bench registrations --applicants 5 --at-once 2 --seeds 2");
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    let found = figures(&out);
+    assert_eq!(found["asked_to_admitted_ms"]["n"], 5);
+    let rate = &found["registrations_a_second"];
+    assert!(rate["value"].as_f64().is_some_and(|rate| rate > 0.0), "{rate}");
+    assert!(rate["target"] == "at least 500" && rate["met"].is_boolean(), "{rate}");
+    assert_eq!(found["resident_mib_seed"]["n"], 2);
+    assert_eq!(found["refusals"]["n"], 0);
+
+    let (code, out, err) = desk.run("peer bench crypto --span 10ms");
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    let found = figures(&out);
+    assert_eq!(found.len(), 5, "{out}");
+    let rate = |metric: &str| found[metric]["value"].as_f64().expect("a rate");
+    assert!(rate("certificates_a_second_5_of_7") > 0.0 && rate("signatures_a_second") > 0.0);
+}
+
+#[test]
+fn a_small_fleet_is_measured_with_deaths_at_once_on_a_machine_without_rest() {
+    let desk = Desk::new();
+    let (code, out, err) = desk.run(
+        "peer bench membership --peers 6 --kills 1 --stops 0 --kill-many 2 --idle 1s --overload",
+    );
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    let found = figures(&out);
+    assert_eq!(found["kill_many_to_removed_at_every_seed_ms"]["n"], 2);
+    assert!(found["kill_many_to_removed_at_every_seed_ms"]["overload"].as_u64() > Some(0));
+    assert_eq!(found["idle_cpu_percent_of_a_core_mean_of_peers"]["overload"], 0);
+    assert_eq!((&found["removals"]["deaths"], &found["removals"]["wrong"]), (&3.into(), &0.into()));
+    assert_eq!(found["anti_entropy_bytes_a_round"]["met"], true);
 }
 
 #[test]

@@ -23,8 +23,8 @@ pub struct Config {
     pub attempts: u32,
     /// The pause between two of them.
     pub pause: Duration,
-    /// How long one attempt waits for the connection, and then for the proof, before stretching; the
-    /// first waits half as long for the connection. Shorter blames slow hosts.
+    /// How long one attempt waits for the connection, and then for the proof, before stretching;
+    /// the first waits half as long for the connection. Shorter blames slow hosts.
     pub timeout: Duration,
 }
 
@@ -138,8 +138,8 @@ impl Prober {
     pub fn on_failed(&mut self, to: Endpoint, error: &CallError, fx: &mut Fx) {
         let Some(burst) = self.under_way.get_mut(&to) else { return };
         match error {
-            // A packet that opens a connection is repeated after a second if it is lost, longer than
-            // a probe can wait: the connection is tried once more instead.
+            // A packet that opens a connection is repeated after a second if it is lost, longer
+            // than a probe can wait: the connection is tried once more instead.
             CallError::Dial(DialError::TimedOut | DialError::Unreachable) if !burst.is_lossy => {
                 burst.is_lossy = true;
                 fx.set_timer(Timer(to), self.config.pause);

@@ -372,14 +372,17 @@ fn seeds() -> Vec<(&'static str, Message)> {
     registry.merge(Entry::admitted(admission()));
     let digest = SeedDigest {
         entries: 1,
+        root: format!("{:016x}", registry.root()),
         buckets: registry.buckets().iter().map(|it| format!("{it:016x}")).collect(),
         answer: true,
     };
+    let brief = SeedDigest { buckets: Vec::new(), answer: false, ..digest.clone() };
     let entries = vec![entry().unremoved(), Entry::admitted(admission())];
     let removals = vec![Arc::new(removed())];
     let nothing = SeedSyncResp::default();
     vec![
-        ("the state of a registry", digest.into()),
+        ("the state of a registry", brief.into()),
+        ("the state of a registry in detail", digest.into()),
         ("send me three buckets", buckets(None).into()),
         ("go on with them", buckets(Some(endpoint(6002))).into()),
         (

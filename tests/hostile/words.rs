@@ -386,6 +386,7 @@ fn between_seeds(kind: usize, src: &mut Source<'_>) -> Message {
         20 => leave(src).into(),
         21 => {
             let count = if src.chance(85) { 64 } else { src.length(64) };
+            let root = format!("{:016x}", src.number());
             let odd = src.byte();
             let bucket = |at: usize| match odd % 4 {
                 0 => "0".repeat(16),
@@ -394,7 +395,7 @@ fn between_seeds(kind: usize, src: &mut Source<'_>) -> Message {
                 _ => "é".to_owned(),
             };
             let buckets = (0..count).map(bucket).collect();
-            SeedDigest { entries: src.number(), buckets, answer: src.chance(50) }.into()
+            SeedDigest { entries: src.number(), root, buckets, answer: src.chance(50) }.into()
         }
         22 => {
             let count = src.length(64);

@@ -1,16 +1,22 @@
-//! Measurements with real processes on this machine; each prints JSON lines.
+//! Measurements on this machine; each prints JSON lines.
 //!
-//! Figures are as measured, with the machine's cores beside them; nothing here passes or fails.
+//! Figures are as measured, with the machine's cores and its load beside them. Where there is a
+//! target, the line says whether it was met; nothing here passes or fails.
 
+mod crypto;
+pub(super) mod figure;
+mod limits;
 mod membership;
+mod overload;
 pub(super) mod procfs;
+mod registrations;
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
 
 use super::CliError;
-use super::query::print;
+pub use crypto::CryptoArgs;
 pub use membership::MembershipArgs;
+pub use registrations::RegistrationsArgs;
 
 /// What can be measured.
 #[derive(Clone, Debug, Args)]
@@ -25,6 +31,10 @@ pub struct BenchArgs {
 pub enum What {
     /// Joining, detection of crashes and silence, gossip, idle cost, degrees
     Membership(MembershipArgs),
+    /// How many applicants a second three seeds with real disks let in
+    Registrations(RegistrationsArgs),
+    /// How many certificates and signatures a second one thread checks and makes
+    Crypto(CryptoArgs),
 }
 
 /// Measures.
@@ -34,27 +44,12 @@ pub enum What {
 pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     match &args.what {
         What::Membership(args) => membership::run(args),
+        What::Registrations(args) => registrations::run(args),
+        What::Crypto(args) => crypto::run(args),
     }
 }
 
-/// Prints one figure: the distribution of `values`, in the unit that `metric` ends with.
-fn figure(peers: u16, metric: &str, values: &[f64]) -> Result<(), CliError> {
-    let mut line = json!({ "bench": "membership", "peers": peers, "metric": metric });
-    if let Some(fields) = line.as_object_mut() {
-        fields.extend(distribution(values));
-    }
-    print(&format!("{line}\n"))
-}
-
-/// How many values there are and how they are spread, to a thousandth.
-pub(super) fn distribution(values: &[f64]) -> Map<String, Value> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        let last = sorted.len().saturating_sub(1) as f64;
-        sorted.get((last * share).round() as usize).map(|it| (it * 1_000.0).round() / 1_000.0)
-    };
-    let shares = [("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
-    let spread = shares.map(|(name, share)| (name.to_owned(), json!(at(share))));
-    [("n".to_owned(), json!(sorted.len()))].into_iter().chain(spread).collect()
+/// How many threads this machine runs at once.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

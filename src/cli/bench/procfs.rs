@@ -1,4 +1,4 @@
-//! What the kernel says of a process: processor time and memory.
+//! What the kernel says of a process, its processor time and memory, and of the machine's load.
 
 use std::fs;
 
@@ -32,4 +32,9 @@ pub(in crate::cli) fn own_peak() -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
+}
+
+/// How many threads ran or wanted to, on average over the last minute.
+pub(super) fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }

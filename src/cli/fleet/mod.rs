@@ -114,8 +114,17 @@ impl Fleet {
     /// # Errors
     /// When the process cannot be started.
     pub fn start_peer(&mut self, endpoint: Endpoint) -> io::Result<()> {
+        self.start_peer_with(endpoint, &[])
+    }
+
+    /// Starts the peer at `endpoint`, with further arguments beside those of all peers.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start_peer_with(&mut self, endpoint: Endpoint, more: &[&str]) -> io::Result<()> {
         let mut command = Command::new(&self.plan.exe);
         command.arg("--port").arg(endpoint.port().to_string()).args(&self.plan.peer_args);
+        command.args(more);
         self.start(endpoint, command)
     }
 

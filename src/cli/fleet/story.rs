@@ -74,6 +74,7 @@ pub struct Story {
     lines: Vec<Happening>,
     clock: Clock,
     interrupted: Receiver<()>,
+    is_wanted: fn(&Happening) -> bool,
 }
 
 impl Story {
@@ -89,7 +90,14 @@ impl Story {
             lines: Vec::new(),
             clock: Clock::start(),
             interrupted: never(),
+            is_wanted: |_| true,
         })
+    }
+
+    /// From now on, lines that `is_wanted` does not hold of are read and forgotten: a thousand
+    /// nodes say much.
+    pub fn keep_only(&mut self, is_wanted: fn(&Happening) -> bool) {
+        self.is_wanted = is_wanted;
     }
 
     /// Makes every wait end early, with an error, when something comes by this channel.
@@ -113,7 +121,9 @@ impl Story {
         for line in self.unread[..end].split(|byte| *byte == b'\n').filter(|it| !it.is_empty()) {
             let line = serde_json::from_slice(line)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            self.lines.push(line);
+            if (self.is_wanted)(&line) {
+                self.lines.push(line);
+            }
         }
         self.unread.drain(..end);
         Ok(&self.lines[before..])

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::SimulateArgs;
 use super::ledger::Death;
 use super::run::{Outcome, Watch};
-use crate::cli::bench::distribution;
+use crate::cli::bench::figure::distribution;
 use crate::sim::Traffic;
 
 /// The least degree that counts as the tail, in the fit of the power law: one above what a joiner

@@ -118,7 +118,7 @@ impl Entry {
             .number(u64::from(self.removal.is_some()))
             .number(u64::from(self.leave.is_some()))
             .sha256();
-        u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]])
+        first_number(&hash)
     }
 
     /// Adds what `other` knows about the same life. Returns whether that was anything new.
@@ -327,6 +327,12 @@ impl Registry {
         &self.buckets
     }
 
+    /// One number for all buckets; equal registries have equal numbers.
+    pub fn root(&self) -> u64 {
+        let bytes = SigningBytes::new("folkmoot/registry/1");
+        first_number(&self.buckets.iter().fold(bytes, |it, bucket| it.number(*bucket)).sha256())
+    }
+
     /// The bans of these buckets that follow `after`, ascending by endpoint.
     pub fn bans_in_buckets(
         &self,
@@ -436,7 +442,11 @@ fn ban_fingerprint(ban: &Ban) -> u64 {
         .incarnation(subject.incarnation)
         .key(&subject.key)
         .sha256();
-    u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]])
+    first_number(&hash)
+}
+
+fn first_number(hash: &[u8; 32]) -> u64 {
+    hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn bucket_of(endpoint: Endpoint) -> usize {

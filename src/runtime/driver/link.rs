@@ -15,11 +15,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::counters::Counters;
 use super::lobby::close;
 use super::options::Connection;
+use super::queue::{NotTaken, WayIn, WayOut, queue};
 use super::{Drivable, Driver};
 use crate::model::{Endpoint, Time};
 use crate::protocol::message::{ErrorCode, ErrorReply, Message};
@@ -27,14 +28,13 @@ use crate::protocol::{Binding, Input, LinkId, Never};
 use crate::wire::line::{LineReader, ReadError};
 use crate::wire::sealed::{Incoming, Opener, Sealed, Sealer};
 
-/// One encoded message, shared by all links it goes to. One pointer wide: a queue reserves its
-/// memory in advance.
+/// One encoded message, shared by all links it goes to.
 pub(super) type Frame = Arc<Vec<u8>>;
 
 /// Messages that may wait on one link.
 ///
-/// Room for a burst (a registry in pages, a flood after a healed partition) at 16 KiB of memory; a
-/// link that is further behind is closed, because its other end does not read.
+/// Room for a burst (a registry in pages, a flood after a healed partition); a link that is further
+/// behind is closed, because its other end does not read.
 pub(super) const QUEUE_FRAMES_MAX: usize = 1024;
 
 /// Bytes that may wait on one link: a queue of long messages must not eat the machine.
@@ -73,16 +73,16 @@ pub(super) enum Enqueued {
 
 impl Link {
     /// Queues `frame` without blocking. Called under the lock only, which makes the order.
-    pub(super) fn enqueue(&self, frames: &Sender<Frame>, frame: Frame) -> Enqueued {
+    pub(super) fn enqueue(&self, frames: &WayIn, frame: Frame) -> Enqueued {
         let len = frame.len();
         if self.queued.load(Ordering::Relaxed) + len > QUEUE_BYTES_MAX {
             return Enqueued::Full;
         }
         self.queued.fetch_add(len, Ordering::Relaxed);
-        match frames.try_send(frame) {
+        match frames.push(frame) {
             Ok(()) => Enqueued::Yes,
-            Err(TrySendError::Full(_)) => Enqueued::Full,
-            Err(TrySendError::Disconnected(_)) => Enqueued::WriterGone,
+            Err(NotTaken::Full) => Enqueued::Full,
+            Err(NotTaken::WriterGone) => Enqueued::WriterGone,
         }
     }
 
@@ -154,7 +154,7 @@ impl<M: Drivable> Driver<M> {
         stream.set_write_timeout(Some(self.limits.write_timeout))?;
         let port = stream.peer_addr()?.port();
         let link = Arc::new(Link { stream, queued: AtomicUsize::new(0), end: OnceLock::new() });
-        let (frames, queue) = bounded(QUEUE_FRAMES_MAX);
+        let (frames, queue) = queue(QUEUE_FRAMES_MAX);
         let (reading, reader_done) = bounded(0);
         let (driver, writing) = (Arc::clone(self), Arc::clone(&link));
         self.crew.spawn(format!("write:{port}"), move || {
@@ -274,7 +274,7 @@ impl<M: Drivable> Driver<M> {
         &self,
         link: &Link,
         sealer: Option<Sealer>,
-        queue: &Receiver<Frame>,
+        queue: &WayOut,
         reader_done: &Receiver<Never>,
     ) {
         match self.write_frames(link, sealer, queue) {
@@ -292,14 +292,14 @@ impl<M: Drivable> Driver<M> {
         &self,
         link: &Link,
         mut sealer: Option<Sealer>,
-        queue: &Receiver<Frame>,
+        queue: &WayOut,
     ) -> io::Result<()> {
         let mut drained_by = None;
-        while let Ok(first) = queue.recv() {
+        while let Some(first) = queue.wait() {
             let mut batch = Cow::Borrowed(first.as_slice());
             let mut lines = 1;
             while batch.len() < BATCH_BYTES
-                && let Ok(frame) = queue.try_recv()
+                && let Some(frame) = queue.next()
             {
                 batch.to_mut().extend_from_slice(&frame);
                 lines += 1;

@@ -18,6 +18,7 @@ mod link;
 mod lobby;
 pub mod options;
 mod outbox;
+mod queue;
 mod state;
 #[cfg(test)]
 mod tests;

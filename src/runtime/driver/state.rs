@@ -19,6 +19,7 @@ use super::Drivable;
 use super::counters::Counters;
 use super::link::{Enqueued, Frame, Link, QUEUE_FRAMES_MAX};
 use super::outbox::Outbox;
+use super::queue::WayIn;
 use crate::model::{Endpoint, Now, Time};
 use crate::protocol::message::Message;
 use crate::protocol::timer::TimerQueue;
@@ -72,7 +73,7 @@ pub(super) enum Armed {
 
 struct Entry {
     /// `None` once the link is to be closed: the writer drains what is queued and ends.
-    frames: Option<Sender<Frame>>,
+    frames: Option<WayIn>,
     link: Arc<Link>,
 }
 
@@ -185,7 +186,7 @@ impl<M: Drivable> State<M> {
     }
 
     /// Puts a link into the table, under a new number, before the machine hears of it.
-    pub(super) fn add_link(&mut self, link: Arc<Link>, frames: Sender<Frame>) -> LinkId {
+    pub(super) fn add_link(&mut self, link: Arc<Link>, frames: WayIn) -> LinkId {
         self.links_ever += 1;
         let id = LinkId(self.links_ever);
         self.links.insert(id, Entry { frames: Some(frames), link });

@@ -12,6 +12,7 @@
 
 mod admission;
 mod config;
+mod eligibility;
 mod event;
 mod ledger;
 mod orders;

@@ -1,7 +1,8 @@
 //! Anti-entropy between seeds: what one has missed, it gets from the others (M4).
 //!
-//! Registries are compared by one number a bucket; buckets that differ are exchanged whole. Every
-//! entry is verified as if it had come as a commit, so a lying seed can add nothing.
+//! Registries are compared by one number; where it differs, by one number a bucket, and buckets
+//! that differ are exchanged whole. Every entry is verified as if it had come as a commit, so a
+//! lying seed can add nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,9 +28,13 @@ const EVIDENCE_MAX: usize = 8;
 pub struct SeedDigest {
     /// How many entries there are, for people.
     pub entries: u64,
-    /// One number a bucket, as 16 hexadecimal digits each.
+    /// One number for the whole, as 16 hexadecimal digits.
+    pub root: String,
+    /// One number a bucket, as 16 hexadecimal digits each; absent as long as the roots may be
+    /// equal, which they nearly always are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buckets: Vec<String>,
-    /// Whether the other side should answer with its own.
+    /// Whether the other side should answer with its own, as detailed as this one.
     pub answer: bool,
 }
 
@@ -77,20 +82,27 @@ impl Authority {
     /// Another seed's registry in hashes.
     pub fn on_seed_digest(&mut self, link: LinkId, digest: &SeedDigest, fx: &mut Fx) {
         let Some(seed) = self.seed_of(link) else { return };
-        if digest.answer {
-            fx.send(link, self.digest(false));
+        let own = self.detailed_digest(false);
+        if digest.buckets.is_empty() && digest.root != own.root {
+            // Both sides learn which buckets differ, and each asks for what it lacks.
+            return fx.send(link, SeedDigest { answer: true, ..own });
         }
-        let own = self.registry.buckets().iter().map(|it| format!("{it:016x}"));
-        let different: BTreeSet<u8> = own
-            .zip(&digest.buckets)
-            .enumerate()
-            .filter(|(_, (own, other))| own != *other)
-            .filter_map(|(number, _)| u8::try_from(number).ok())
-            .collect();
-        if digest.buckets.len() != BUCKETS {
-            let reason = format!("a digest has {BUCKETS} buckets");
+        if digest.answer {
+            let is_brief = digest.buckets.is_empty();
+            fx.send(link, if is_brief { self.digest(false) } else { own.clone() });
+        }
+        if !digest.buckets.is_empty() && digest.buckets.len() != BUCKETS {
+            let reason = format!("a digest has {BUCKETS} buckets or none");
             return self.refuse(link, Cause::Forged, reason, fx);
         }
+        let different: BTreeSet<u8> = own
+            .buckets
+            .iter()
+            .zip(&digest.buckets)
+            .enumerate()
+            .filter(|(_, (own, other))| own != other)
+            .filter_map(|(number, _)| u8::try_from(number).ok())
+            .collect();
         if different.is_empty() {
             self.syncing.remove(&seed);
             self.compared_with(seed, fx);
@@ -232,8 +244,13 @@ impl Authority {
     }
 
     fn digest(&self, answer: bool) -> SeedDigest {
+        SeedDigest { buckets: Vec::new(), ..self.detailed_digest(answer) }
+    }
+
+    fn detailed_digest(&self, answer: bool) -> SeedDigest {
         SeedDigest {
             entries: self.registry.entries().count() as u64,
+            root: format!("{:016x}", self.registry.root()),
             buckets: self.registry.buckets().iter().map(|it| format!("{it:016x}")).collect(),
             answer,
         }

@@ -1,0 +1,125 @@
+//! Who may be admitted: what a seed asks of a request before anybody votes (M3, M4, M5).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Authority, Bucket};
+use crate::model::{Now, Time};
+use crate::protocol::membership::certificate::{RegisterReq, Subject};
+use crate::protocol::membership::registry::Status;
+use crate::protocol::message::{ErrorCode, ErrorReply};
+use crate::protocol::session::{Card, Cause};
+
+impl Authority {
+    /// Whether a request that came over a link from `address` may open a vote.
+    pub(super) fn check_request(
+        &mut self,
+        now: Now,
+        (from, address): (&Card, IpAddr),
+        request: &RegisterReq,
+    ) -> Result<(), (Cause, ErrorReply)> {
+        let refuse = |cause, code, reason: String| Err((cause, ErrorReply::new(code, reason)));
+        let subject = request.subject();
+        if !self.spend_request(now, address) {
+            let limit = self.config.requests_per_second;
+            let reason = format!("more than {limit} requests a second from one address");
+            return refuse(Cause::TooMany, ErrorCode::Busy, reason);
+        }
+        // Several seeds pass on the same request; it was verified when its case was opened.
+        let case = self.admissions.get(&subject);
+        let is_verified = case.is_some_and(|case| case.request == *request);
+        if subject != from.subject() || !(is_verified || request.is_valid()) {
+            let reason = "the request is not about the one who proved its key on this link";
+            return refuse(Cause::Forged, ErrorCode::Invalid, reason.to_owned());
+        }
+        if !self.is_of_our_time(now, &subject) {
+            let reason = "the incarnation is far ahead of the seeds' clocks; set this clock";
+            return refuse(Cause::Stale, ErrorCode::Invalid, reason.to_owned());
+        }
+        if let Some((cause, code, reason)) = self.objection(&subject) {
+            return refuse(cause, code, reason);
+        }
+        if self.registry.alive_count() >= self.config.members_max
+            || self.admissions.len() >= self.config.admissions_max
+        {
+            let (members, open) = (self.config.members_max, self.config.admissions_max);
+            let reason = format!("full: at most {members} members, {open} admissions at once");
+            return refuse(Cause::TooMany, ErrorCode::Busy, reason);
+        }
+        Ok(())
+    }
+
+    /// An incarnation is a time: one far ahead would use up its endpoint for good.
+    pub(super) fn is_of_our_time(&self, now: Now, subject: &Subject) -> bool {
+        let bound = now.wall.0.saturating_add(millis(self.config.evidence_skew));
+        subject.incarnation.0 <= bound
+    }
+
+    /// Why this seed would not admit `subject`, whoever asks (M4, M5).
+    pub(super) fn objection(&self, subject: &Subject) -> Option<(Cause, ErrorCode, String)> {
+        if !subject.endpoint.is_callable() {
+            let reason = format!("nobody can be called at {}", subject.endpoint);
+            return Some((Cause::Forged, ErrorCode::Invalid, reason));
+        }
+        if self.book.seed_at(subject.endpoint).is_some() {
+            let reason = format!("{} is a seed's address", subject.endpoint);
+            return Some((Cause::NotAllowed, ErrorCode::EndpointTaken, reason));
+        }
+        if let Some(objection) = self.ban_objection(subject) {
+            return Some(objection);
+        }
+        if let Some(floor) = self.registry.floor(subject.endpoint)
+            && subject.incarnation <= floor
+        {
+            let reason = format!("this life has ended; register above incarnation {floor}");
+            return Some((Cause::Stale, ErrorCode::Removed, reason));
+        }
+        let held = self.registry.get(subject.endpoint)?;
+        if held.status() == Status::Alive && held.subject.key != subject.key {
+            let reason = format!(
+                "{} is alive under another key ({}); wait until that one is removed, \
+                 or use its identity.key",
+                subject.endpoint,
+                held.subject.key.short(),
+            );
+            return Some((Cause::NotAllowed, ErrorCode::EndpointTaken, reason));
+        }
+        let has_ended = held.subject == *subject && held.status() != Status::Alive;
+        if held.subject.incarnation > subject.incarnation || has_ended {
+            let last = held.subject.incarnation;
+            let reason = format!("this life has ended; register above incarnation {last}");
+            return Some((Cause::Stale, ErrorCode::Removed, reason));
+        }
+        None
+    }
+
+    /// Takes one token of the source address's bucket.
+    fn spend_request(&mut self, now: Now, from: IpAddr) -> bool {
+        let (burst, rate) = (self.config.requests_burst, self.config.requests_per_second);
+        // A full bucket is as good as none; this bounds the table by the active sources.
+        if self.rates.len() >= 4_096 {
+            self.rates.retain(|_, bucket| refill(bucket, now.mono, burst, rate) < burst);
+        }
+        let fresh = Bucket { tokens: burst, refilled: now.mono };
+        let bucket = self.rates.entry(from).or_insert(fresh);
+        refill(bucket, now.mono, burst, rate);
+        let has_token = bucket.tokens > 0;
+        bucket.tokens = bucket.tokens.saturating_sub(1);
+        has_token
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Adds the tokens that time has brought. Returns how many there are.
+fn refill(bucket: &mut Bucket, now: Time, burst: u32, rate: u32) -> u32 {
+    let micros = now.since(bucket.refilled).as_micros();
+    let earned = u32::try_from(micros * u128::from(rate) / 1_000_000).unwrap_or(u32::MAX);
+    if earned > 0 {
+        bucket.tokens = bucket.tokens.saturating_add(earned).min(burst);
+        bucket.refilled = now;
+    }
+    bucket.tokens
+}

@@ -1,0 +1,176 @@
+//! The queue of one link: what was decided and is not yet written.
+//!
+//! Invariants:
+//! - Frames leave in the order in which they came.
+//! - It takes no more memory than what waits in it: thousands of links are idle most of the time.
+//! - Whoever waits for a frame sleeps. A waiter that turns round a few times first, as those of
+//!   general channels do, costs more than all else where thousands of threads share few cores.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use super::link::Frame;
+
+/// Room that an empty queue keeps.
+const KEPT_FRAMES: usize = 16;
+
+/// Why a frame was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotTaken {
+    /// There is no room.
+    Full,
+    /// Nobody takes frames out any more.
+    WriterGone,
+}
+
+#[derive(Default)]
+struct Inner {
+    frames: VecDeque<Frame>,
+    /// The way in was dropped: what is here is the rest.
+    is_closed: bool,
+    /// The way out was dropped.
+    is_abandoned: bool,
+    /// Whether somebody sleeps until there is a frame; waking costs a system call.
+    is_awaited: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    moved: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nothing under this lock can panic")
+    }
+}
+
+/// The way into a queue. Dropping it closes the queue.
+pub(super) struct WayIn {
+    shared: Arc<Shared>,
+    most: usize,
+}
+
+/// The way out of a queue, for one thread.
+pub(super) struct WayOut {
+    shared: Arc<Shared>,
+}
+
+/// A queue of at most `most` frames.
+pub(super) fn queue(most: usize) -> (WayIn, WayOut) {
+    let shared = Arc::new(Shared::default());
+    (WayIn { shared: Arc::clone(&shared), most }, WayOut { shared })
+}
+
+impl WayIn {
+    /// Appends a frame, without blocking.
+    pub(super) fn push(&self, frame: Frame) -> Result<(), NotTaken> {
+        let mut inner = self.shared.lock();
+        if inner.is_abandoned {
+            return Err(NotTaken::WriterGone);
+        }
+        if inner.frames.len() >= self.most {
+            return Err(NotTaken::Full);
+        }
+        inner.frames.push_back(frame);
+        let is_awaited = std::mem::take(&mut inner.is_awaited);
+        drop(inner);
+        if is_awaited {
+            self.shared.moved.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for WayIn {
+    fn drop(&mut self) {
+        self.shared.lock().is_closed = true;
+        self.shared.moved.notify_one();
+    }
+}
+
+impl WayOut {
+    /// The next frame, once there is one; `None` when the queue is closed and empty.
+    pub(super) fn wait(&self) -> Option<Frame> {
+        let mut inner = self.shared.lock();
+        loop {
+            if let Some(frame) = inner.frames.pop_front() {
+                return Some(frame);
+            }
+            if inner.is_closed {
+                return None;
+            }
+            inner.frames.shrink_to(KEPT_FRAMES);
+            inner.is_awaited = true;
+            inner = self.shared.moved.wait(inner).expect("nothing under this lock can panic");
+        }
+    }
+
+    /// The next frame, if there is one.
+    pub(super) fn next(&self) -> Option<Frame> {
+        self.shared.lock().frames.pop_front()
+    }
+}
+
+impl Drop for WayOut {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        inner.is_abandoned = true;
+        let rest = std::mem::take(&mut inner.frames);
+        drop(inner);
+        drop(rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::thread;
+
+    fn frame(number: u8) -> Frame {
+        Arc::new(vec![number])
+    }
+
+    #[test]
+    fn frames_leave_in_order_and_the_rest_after_the_close() {
+        let (way_in, way_out) = queue(3);
+        for number in 1..=3 {
+            assert_eq!(way_in.push(frame(number)), Ok(()));
+        }
+        assert_eq!(way_in.push(frame(4)), Err(NotTaken::Full));
+        assert_eq!(way_out.wait(), Some(frame(1)));
+        assert_eq!(way_in.push(frame(5)), Ok(()));
+        drop(way_in);
+        assert_eq!((way_out.next(), way_out.wait()), (Some(frame(2)), Some(frame(3))));
+        assert_eq!((way_out.wait(), way_out.wait()), (Some(frame(5)), None));
+        assert_eq!(way_out.next(), None);
+    }
+
+    #[test]
+    fn nobody_queues_for_a_writer_that_is_gone() {
+        let (way_in, way_out) = queue(3);
+        assert_eq!(way_in.push(frame(1)), Ok(()));
+        drop(way_out);
+        assert_eq!(way_in.push(frame(2)), Err(NotTaken::WriterGone));
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_by_each_frame_and_by_the_close() {
+        let (way_in, way_out) = queue(1);
+        let (tell, heard) = crossbeam_channel::bounded(0);
+        let reader = thread::spawn("reader", move || {
+            while let Some(frame) = way_out.wait() {
+                tell.send(frame).unwrap();
+            }
+        });
+        for number in 0..200 {
+            // Only when the last one was heard is there room again.
+            assert_eq!(way_in.push(frame(number)), Ok(()));
+            assert_eq!(heard.recv(), Ok(frame(number)));
+        }
+        drop(way_in);
+        assert!(heard.recv().is_err());
+        reader.unwrap().join().unwrap();
+    }
+}
