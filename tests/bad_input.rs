@@ -183,14 +183,15 @@ fn a_second_digest_on_a_link_buys_nothing() {
 #[test]
 fn lists_of_a_lying_seed_do_not_fill_the_memory_of_a_peer() {
     let me = Actor::Peer(1).endpoint();
-    let mut overlay = Overlay::new(overlay::Config::default(), me, Rng::seed_from_u64(1));
+    let config = overlay::Config::default();
+    let mut overlay = Overlay::new(config, me, Rng::seed_from_u64(1));
     for page in 0..50_u8 {
         let line =
             |port| MemberLine { endpoint: Endpoint::new([10, 0, 0, page].into(), port), ..line(2) };
         let list: Vec<_> = (1..=1_000).map(line).collect();
         overlay.on_members(&list, &mut Effects::default());
     }
-    assert_eq!(overlay.known_members(), 40_000);
+    assert_eq!(overlay.known_members(), config.known_max);
 }
 
 #[test]

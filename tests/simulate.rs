@@ -83,7 +83,9 @@ fn the_figures_agree_with_each_other() {
     let stages = ["suspected", "reported", "removed_at_every_seed", "learnt_by_the_last_survivor"];
     let p50 = stages.map(|stage| {
         let figure = metric(&found, &format!("kill_to_{stage}_ms"));
-        assert_eq!(figure["n"], 6, "{stage}");
+        // A seed whose own link breaks is sometimes through before any neighbor's report.
+        let least = if stage == "reported" { 1 } else { 6 };
+        assert!((least..=6).contains(&figure["n"].as_u64().unwrap()), "{stage}: {figure}");
         figure["p50"].as_f64().unwrap()
     });
     assert!(p50.is_sorted() && p50[0] > 0.0 && p50[3] < 10_000.0, "{p50:?}");

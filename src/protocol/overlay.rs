@@ -26,9 +26,6 @@ use crate::model::{Endpoint, Incarnation, Now, Rng, Time};
 /// The least degree in the weight of preferential attachment.
 const LEAST_DEGREE: u32 = 2;
 
-/// Members remembered at most; twice what a seed admits. Beyond, lists bring nobody new.
-const MEMBERS_MAX: usize = 40_000;
-
 /// Limits and periods of the overlay.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -201,9 +198,7 @@ impl Overlay {
     /// A seed's list came; lists of several seeds add up (their union, O1).
     pub fn on_members(&mut self, list: &[MemberLine], fx: &mut Fx) {
         for line in list {
-            let has_room =
-                self.members.len() < MEMBERS_MAX || self.members.contains_key(&line.endpoint);
-            if line.endpoint == self.me || line.status != Status::Alive || !has_room {
+            if line.endpoint == self.me || line.status != Status::Alive {
                 continue;
             }
             let fresh = Known { incarnation: line.incarnation, degree: line.degree };
