@@ -191,20 +191,25 @@ impl Authority {
     pub fn order_state(&self, proposal: &Proposal) -> Result<OrderState, String> {
         let subject = &proposal.subject;
         let (endpoint, needed) = (subject.endpoint, self.book.quorum());
-        let decided = |done| Ok(OrderState { done, seeds: Vec::new(), needed });
+        let decided = |done, votes: &[Vote]| {
+            let seeds = votes.iter().map(|vote| vote.seed).collect();
+            Ok(OrderState { done, seeds, needed })
+        };
         if self.is_moot(proposal) {
-            let is_evicted = |entry: &Entry| {
-                let removal = entry.removal.as_ref().filter(|_| entry.subject == *subject);
-                removal.is_some_and(|removal| removal.because == Because::Eviction)
+            let eviction = |entry: &Entry| {
+                let removal = entry.removal.clone().filter(|_| entry.subject == *subject);
+                removal.filter(|removal| removal.because == Because::Eviction)
             };
             let mut lives = self.registry.past(endpoint).iter().chain(self.registry.get(endpoint));
-            return match proposal.kind {
+            return match (proposal.kind, lives.find_map(eviction)) {
                 // A ban is done when nobody is left whom it names.
-                ProposalKind::Ban => {
-                    decided(!self.registry.alive().any(|it| self.registry.is_banned(&it.subject)))
+                (ProposalKind::Ban, _) => {
+                    let votes = self.registry.ban(endpoint).map_or(&[][..], |ban| &ban.votes);
+                    let is_named = |it: &Entry| self.registry.is_banned(&it.subject);
+                    decided(!self.registry.alive().any(is_named), votes)
                 }
-                ProposalKind::Evict if lives.any(is_evicted) => decided(true),
-                ProposalKind::Evict | ProposalKind::Admit | ProposalKind::Remove => {
+                (ProposalKind::Evict, Some(removal)) => decided(true, &removal.votes),
+                (ProposalKind::Evict | ProposalKind::Admit | ProposalKind::Remove, _) => {
                     Err(format!("{endpoint} has gone by itself, or was removed as dead"))
                 }
             };
