@@ -1,4 +1,4 @@
-//! Local commands: a Unix socket in the data directory, one line in, one line out.
+//! Local commands: a Unix socket in the data directory, one line in, one line or many out.
 //!
 //! Only the owner of the data directory can reach it: the socket's mode is 0600 before it appears
 //! under its name. What the lines mean is the handler's business. A request costs one thread for a
@@ -21,8 +21,8 @@ use super::files::{DataDir, sync_dir};
 use super::thread;
 use crate::protocol::Never;
 
-/// The longest request in bytes, its newline included.
-pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// The longest request in bytes, its newline included: the largest message (16 MiB) as text.
+pub const REQUEST_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// The longest answer in bytes, its newline included: a registry of ten thousand fits.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -36,8 +36,31 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// What answers a request: one line in, one line out, both without their newline.
-pub type Handler = Arc<dyn Fn(&str) -> String + Send + Sync>;
+/// Answers in many lines that are given at a time; each may last for days.
+const STREAMS_MAX: usize = 64;
+
+/// What answers a request. No line has its newline.
+pub type Handler = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
+
+/// An answer.
+pub enum Answer {
+    /// One line.
+    Line(String),
+    /// Lines as they come. Dropped when the client has gone.
+    Lines(Box<dyn FnMut() -> Next + Send>),
+}
+
+/// What comes next in an answer of many lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// This line.
+    Line(String),
+    /// Nothing for now. Said at least every few seconds, it tells whether the client is there: an
+    /// empty line is written.
+    Idle,
+    /// Nothing more.
+    End,
+}
 
 /// A server of local commands; stops, and removes its socket, when dropped.
 #[derive(Debug)]
@@ -93,11 +116,45 @@ pub fn ask(path: &Path, request: &str, timeout: Duration) -> io::Result<String> 
 }
 
 fn exchange(path: &Path, request: &str, timeout: Duration) -> io::Result<String> {
+    read_line(&put(path, request, timeout)?, ANSWER_BYTES_MAX)
+}
+
+/// Sends `request` to the node that serves `path` and hands each line of its answer to `take`,
+/// until that says no or the node says no more.
+///
+/// # Errors
+///
+/// When no node serves `path`, or it has gone for `timeout` without a sign of life.
+pub fn follow(
+    path: &Path,
+    request: &str,
+    timeout: Duration,
+    mut take: impl FnMut(&str) -> bool,
+) -> io::Result<()> {
+    let mut follow = || {
+        let mut lines = BufReader::new(put(path, request, timeout)?);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let len = (&mut lines).take(ANSWER_BYTES_MAX as u64).read_line(&mut line)?;
+            match line.strip_suffix('\n') {
+                Some("") => {}
+                Some(line) if take(line) => {}
+                Some(_) => return Ok(()),
+                None if len == 0 => return Ok(()),
+                None => return Err(io::Error::new(ErrorKind::UnexpectedEof, "cut short")),
+            }
+        }
+    };
+    follow().map_err(|err| at(path, "follow the node at", &err))
+}
+
+fn put(path: &Path, request: &str, timeout: Duration) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
-    read_line(&stream, ANSWER_BYTES_MAX)
+    Ok(stream)
 }
 
 /// The error `err` with what was tried and where.
@@ -128,7 +185,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 fn accept_loop(listener: &UnixListener, stopping: &Receiver<Never>, handler: &Handler) {
-    let serving = Arc::new(AtomicUsize::new(0));
+    let serving = Arc::new(Serving::default());
     loop {
         let accepted = listener.accept();
         if stopping.try_recv() == Err(TryRecvError::Disconnected) {
@@ -147,19 +204,24 @@ fn accept_loop(listener: &UnixListener, stopping: &Receiver<Never>, handler: &Ha
     }
 }
 
+/// How many are being served now.
+#[derive(Default)]
+struct Serving {
+    requests: Arc<AtomicUsize>,
+    streams: Arc<AtomicUsize>,
+}
+
 /// Answers a client on a thread of its own; closes the connection where there is no room for one.
-fn start_answer(stream: UnixStream, serving: &Arc<AtomicUsize>, handler: &Handler) {
-    let place = Place::take(serving);
-    if serving.load(Ordering::Relaxed) > REQUESTS_MAX {
+fn start_answer(stream: UnixStream, serving: &Arc<Serving>, handler: &Handler) {
+    let Some(place) = Place::take(&serving.requests, REQUESTS_MAX) else {
         log::warn!("refused a local command: {REQUESTS_MAX} are being served");
         return;
-    }
-    let handler = Arc::clone(handler);
+    };
+    let (handler, serving) = (Arc::clone(handler), Arc::clone(serving));
     let spawned = thread::spawn("command", move || {
-        if let Err(err) = answer(&stream, &handler) {
+        if let Err(err) = answer(&stream, place, &serving, &handler) {
             log::debug!("a local command went unanswered: {err}");
         }
-        drop(place);
     });
     if let Err(err) = spawned {
         log::warn!("refused a local command: {err}");
@@ -169,9 +231,9 @@ fn start_answer(stream: UnixStream, serving: &Arc<AtomicUsize>, handler: &Handle
 struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    fn take(serving: &Arc<AtomicUsize>) -> Self {
-        serving.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(serving))
+    fn take(places: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let place = Self(Arc::clone(places));
+        (places.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
     }
 }
 
@@ -181,12 +243,36 @@ impl Drop for Place {
     }
 }
 
-fn answer(mut stream: &UnixStream, handler: &Handler) -> io::Result<()> {
+fn answer(
+    mut stream: &UnixStream,
+    place: Place,
+    serving: &Serving,
+    handler: &Handler,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let request = read_line(stream, REQUEST_BYTES_MAX)?;
-    let mut line = handler(&request);
-    debug_assert!(!line.contains('\n'), "an answer is one line");
+    let mut next = match handler(&request) {
+        Answer::Line(line) => return write_line(stream, line),
+        Answer::Lines(next) => next,
+    };
+    // It may last: others must be able to ask meanwhile.
+    drop(place);
+    let Some(_place) = Place::take(&serving.streams, STREAMS_MAX) else {
+        log::warn!("refused a local command: {STREAMS_MAX} long answers are being given");
+        return Ok(());
+    };
+    loop {
+        match next() {
+            Next::Line(line) => write_line(stream, line)?,
+            Next::Idle => stream.write_all(b"\n")?,
+            Next::End => return Ok(()),
+        }
+    }
+}
+
+fn write_line(mut stream: &UnixStream, mut line: String) -> io::Result<()> {
+    debug_assert!(!line.contains('\n'), "an answer's line is one line");
     line.push('\n');
     stream.write_all(line.as_bytes())
 }
@@ -216,7 +302,7 @@ mod tests {
     }
 
     fn shout() -> Handler {
-        Arc::new(|request| request.to_uppercase())
+        Arc::new(|request| Answer::Line(request.to_uppercase()))
     }
 
     #[test]
@@ -252,12 +338,48 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_many_lines_ends_with_its_client_or_with_its_node() {
+        let (_root, dir) = data_dir();
+        let (gone, has_gone) = bounded::<Never>(0);
+        let gone = std::sync::Mutex::new(Some(gone));
+        let count = move |request: &str| {
+            let last: u32 = request.parse().unwrap();
+            let (mut at, held) = (0, gone.lock().unwrap().take());
+            Answer::Lines(Box::new(move || {
+                let _ = &held;
+                at += 1;
+                match at {
+                    at if at > last => Next::End,
+                    at if at % 2 == 0 => Next::Idle,
+                    at => Next::Line(at.to_string()),
+                }
+            }))
+        };
+        let _control = serve(&dir, Arc::new(count)).unwrap();
+        let mut seen = Vec::new();
+        follow(&dir.control_path(), "1000000000", PATIENCE, |line| {
+            seen.push(line.to_owned());
+            seen.len() < 3
+        })
+        .unwrap();
+        assert_eq!(seen, ["1", "3", "5"]);
+        assert_eq!(has_gone.recv(), Err(crossbeam_channel::RecvError), "it was dropped");
+        seen.clear();
+        follow(&dir.control_path(), "4", PATIENCE, |line| {
+            seen.push(line.to_owned());
+            true
+        })
+        .unwrap();
+        assert_eq!(seen, ["1", "3"]);
+    }
+
+    #[test]
     fn a_node_that_does_not_answer_is_given_up() {
         let (_root, dir) = data_dir();
         let (release, gate) = bounded::<()>(0);
         let stuck = move |_: &str| {
             let _ = gate.recv();
-            String::new()
+            Answer::Line(String::new())
         };
         let _control = serve(&dir, Arc::new(stuck)).unwrap();
         let err = ask(&dir.control_path(), "{}", Duration::from_millis(20)).unwrap_err();

@@ -13,7 +13,7 @@ use crate::model::Endpoint;
 use crate::protocol::Input;
 use crate::protocol::membership::authority::Order;
 use crate::protocol::membership::certificate::Proposal;
-use crate::runtime::control::{self, Control};
+use crate::runtime::control::{self, Answer, Control};
 use crate::runtime::driver::Driver;
 use crate::runtime::files::DataDir;
 
@@ -44,9 +44,11 @@ pub(super) fn serve<R: Role>(
     driver: &Arc<Driver<R::Machine>>,
 ) -> io::Result<Control> {
     let driver = Arc::clone(driver);
-    let handler = move |request: &str| match answer::<R>(&driver, request) {
-        Ok(answer) => answer.to_string(),
-        Err(error) => json!({ "error": error }).to_string(),
+    let handler = move |request: &str| {
+        Answer::Line(match answer::<R>(&driver, request) {
+            Ok(answer) => answer.to_string(),
+            Err(error) => json!({ "error": error }).to_string(),
+        })
     };
     control::serve(dir, Arc::new(handler))
 }
