@@ -19,7 +19,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["model", "protocol"]),
     ("runtime", &["model", "protocol", "wire"]),
     ("sim", &["model", "protocol"]),
-    ("cli", &["model", "protocol", "node", "wire", "runtime", "sim"]),
+    ("network", &["model", "protocol", "node", "runtime"]),
+    ("cli", &["model", "protocol", "node", "wire", "runtime", "sim", "network"]),
 ];
 
 /// What the pure modules may not name, and why.

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use super::options::Sink;
 
 use super::Drivable;
 use super::counters::Counters;
@@ -45,7 +45,7 @@ pub(super) struct State<M: Drivable> {
     /// Empty between inputs; kept for its memory.
     fx: Effects<M>,
     chores: Vec<Chore>,
-    events: Sender<(Now, M::Event)>,
+    events: Box<dyn Sink<M::Event>>,
     counters: Arc<Counters>,
 }
 
@@ -90,7 +90,7 @@ pub(super) enum Chore {
 impl<M: Drivable> State<M> {
     pub(super) fn new(
         machine: M,
-        events: Sender<(Now, M::Event)>,
+        events: Box<dyn Sink<M::Event>>,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
@@ -159,7 +159,7 @@ impl<M: Drivable> State<M> {
             }
             Effect::PingHost { host } => self.chores.push(Chore::PingHost(host)),
             Effect::Emit(event) => {
-                if self.events.try_send((now, event)).is_err() {
+                if !self.events.take(now, event) {
                     self.counters.events_dropped.add(1);
                 }
             }

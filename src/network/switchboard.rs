@@ -1,0 +1,430 @@
+//! Between one node and the parts of an application: who waits for what.
+//!
+//! The driver hands it every event, under the node's lock, so that nothing is lost on the way to a
+//! queue whose reader is told of every gap. It never blocks, and what it must say to the node goes
+//! through a thread of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::error::{NetworkError, SendError};
+use super::pending::{Cell, Pending};
+use super::queue::{Queue, Shared, Weigh};
+use crate::model::{Data, Endpoint, MessageId, PublicKey};
+use crate::node::PeerNode;
+use crate::node::peer_kind::{Command, Event};
+use crate::protocol::broadcast::{self, Delivered};
+use crate::protocol::{Input, direct, discovery, overlay};
+use crate::runtime::driver::Driver;
+
+/// Messages and bytes that wait for one reader at most.
+const QUEUE_ITEMS_MAX: usize = 16_384;
+const QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
+
+/// Answers on their way to the node at most: more than it has open questions.
+const ANSWERS_MAX: usize = 4_096;
+
+/// A message of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its identity: SHA-256 over the message and its origin.
+    pub id: MessageId,
+    /// The topic.
+    pub topic: String,
+    /// Who made it, and signed it.
+    pub origin: Endpoint,
+    /// The data.
+    pub data: Data,
+    /// How long it was under way.
+    pub age: Duration,
+    /// Links it has crossed.
+    pub hops: u32,
+}
+
+impl Weigh for Message {
+    fn bytes(&self) -> usize {
+        self.data.len() + 256
+    }
+}
+
+/// A direct message. It was taken: its sender knows that it is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// Who sent it, proved by the link it came by.
+    pub from: Endpoint,
+    /// What it is about.
+    pub topic: String,
+    /// The data.
+    pub data: Data,
+}
+
+impl Weigh for Incoming {
+    fn bytes(&self) -> usize {
+        self.data.len() + 256
+    }
+}
+
+/// A message that is on its way to everybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its identity.
+    pub id: MessageId,
+    /// How many neighbors it was pushed to at once; the others are told of it.
+    pub pushed_to: usize,
+}
+
+/// A peer that was found, and has proved its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Its key.
+    pub key: PublicKey,
+}
+
+type SendCell = Arc<Cell<Result<Duration, SendError>>>;
+type PublishCell = Arc<Cell<Result<Published, NetworkError>>>;
+type DiscoverCell = Arc<Cell<Result<Vec<Known>, NetworkError>>>;
+
+#[derive(Default)]
+struct Waiting {
+    token: u64,
+    is_closed: bool,
+    topics: BTreeMap<String, BTreeMap<u64, Arc<Shared<Message>>>>,
+    inbox: Option<Arc<Shared<Incoming>>>,
+    /// With each: whether its publisher watches who has it.
+    publishing: BTreeMap<u64, (PublishCell, bool)>,
+    sending: BTreeMap<u64, SendCell>,
+    discovering: BTreeMap<u64, DiscoverCell>,
+    /// Who is known to have own messages whose publisher watches.
+    receipts: BTreeMap<MessageId, u32>,
+    neighbors: BTreeSet<Endpoint>,
+}
+
+impl Waiting {
+    fn next_token(&mut self) -> u64 {
+        self.token += 1;
+        self.token
+    }
+}
+
+/// Who waits for what of one node.
+pub struct Switchboard {
+    waiting: Mutex<Waiting>,
+    /// A neighbor was won, or the network has stopped.
+    neighbors_moved: Condvar,
+    answers: Sender<Command>,
+    answering: Receiver<Command>,
+    /// Answer for the application when it reads no direct messages.
+    takes_unread: bool,
+}
+
+impl Switchboard {
+    /// A switchboard at which nobody waits. With `takes_unread`, direct messages are taken though
+    /// nobody reads them.
+    pub fn new(takes_unread: bool) -> Arc<Self> {
+        let (answers, answering) = bounded(ANSWERS_MAX);
+        let waiting = Mutex::new(Waiting::default());
+        let neighbors_moved = Condvar::new();
+        Arc::new(Self { waiting, neighbors_moved, answers, answering, takes_unread })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("nothing under this lock can panic")
+    }
+
+    /// Carries answers to the node, until the switchboard is closed. For a thread of its own.
+    pub fn answer(&self, driver: &Arc<Driver<PeerNode>>) {
+        while let Ok(command) = self.answering.recv() {
+            if matches!(command, Command::Leave) {
+                return;
+            }
+            driver.submit(Input::Command(command));
+        }
+    }
+
+    /// Tells whoever waits for this event. Neither blocks nor calls the node.
+    pub fn on_event(&self, event: &Event) {
+        match event {
+            Event::Broadcast(event) => self.on_broadcast(event),
+            Event::Direct(event) => self.on_direct(event),
+            Event::Discovery(discovery::Event::Discovered { token, peers }) => {
+                let cell = self.lock().discovering.remove(token);
+                let known = |it: &discovery::Contact| Known { endpoint: it.endpoint, key: it.key };
+                if let Some(cell) = cell {
+                    cell.put(Ok(peers.iter().map(known).collect()));
+                }
+            }
+            Event::Overlay(overlay::Event::Linked { neighbor, .. }) => {
+                self.lock().neighbors.insert(*neighbor);
+                self.neighbors_moved.notify_all();
+            }
+            Event::Overlay(overlay::Event::Unlinked { neighbor, .. }) => {
+                self.lock().neighbors.remove(neighbor);
+            }
+            _ => {}
+        }
+    }
+
+    /// Blocks until the node has `wanted` neighbors or more, but no longer than `most`.
+    ///
+    /// # Errors
+    /// When it has not, or the network has stopped.
+    pub fn wait_for_neighbors(&self, wanted: usize, most: Duration) -> Result<(), NetworkError> {
+        let is_short = |it: &mut Waiting| !it.is_closed && it.neighbors.len() < wanted;
+        let waited = self.neighbors_moved.wait_timeout_while(self.lock(), most, is_short);
+        let (waiting, _) = waited.expect("nothing under this lock can panic");
+        if waiting.is_closed {
+            Err(NetworkError::Stopped)
+        } else if waiting.neighbors.len() < wanted {
+            let found = waiting.neighbors.len();
+            Err(NetworkError::TimedOut(format!("{found} of {wanted} wanted neighbors")))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn on_broadcast(&self, event: &broadcast::Event) {
+        match event {
+            broadcast::Event::Delivered { message, .. } => self.deliver(message),
+            broadcast::Event::Published { token, id, to } => {
+                let mut waiting = self.lock();
+                let publisher = waiting.publishing.remove(token);
+                if publisher.as_ref().is_some_and(|(_, is_watched)| *is_watched) {
+                    waiting.receipts.insert(*id, 0);
+                }
+                drop(waiting);
+                if let Some((cell, _)) = publisher {
+                    cell.put(Ok(Published { id: *id, pushed_to: *to }));
+                }
+            }
+            broadcast::Event::PublishRefused { token, reason } => {
+                let publisher = self.lock().publishing.remove(token);
+                if let Some((cell, _)) = publisher {
+                    cell.put(Err(NetworkError::NotPublished(reason.clone())));
+                }
+            }
+            broadcast::Event::Receipts { id, count } => {
+                if let Some(known) = self.lock().receipts.get_mut(id) {
+                    *known = (*known).max(*count);
+                }
+            }
+            broadcast::Event::Malformed { .. } => {}
+        }
+    }
+
+    fn deliver(&self, message: &Delivered) {
+        let queues: Vec<_> = match self.lock().topics.get(&message.topic) {
+            Some(queues) => queues.values().cloned().collect(),
+            None => return,
+        };
+        for queue in queues {
+            queue.push(Message {
+                id: message.id,
+                topic: message.topic.clone(),
+                origin: message.origin,
+                data: message.data.clone(),
+                age: Duration::from_millis(message.age_ms),
+                hops: message.hops,
+            });
+        }
+    }
+
+    fn on_direct(&self, event: &direct::Event) {
+        match event {
+            direct::Event::Arrived { from, number, topic, data } => {
+                let inbox = self.lock().inbox.clone();
+                let (taken, reason) = match inbox {
+                    Some(inbox) => {
+                        let (from, topic, data) = (*from, topic.clone(), data.clone());
+                        let has_room = inbox.push(Incoming { from, topic, data });
+                        (has_room, if has_room { "" } else { "busy: its inbox is full" })
+                    }
+                    None => (self.takes_unread, "nobody reads direct messages there"),
+                };
+                let reason = if taken { String::new() } else { reason.to_owned() };
+                let answer = Command::Answer { from: *from, number: *number, taken, reason };
+                // Without room there is no answer, and the sender hears that nobody gave one.
+                let _ = self.answers.try_send(answer);
+            }
+            direct::Event::Sent { token, after, .. } => {
+                let cell = self.lock().sending.remove(token);
+                if let Some(cell) = cell {
+                    cell.put(Ok(*after));
+                }
+            }
+            direct::Event::Failed { token, kind, reason, .. } => {
+                let cell = self.lock().sending.remove(token);
+                if let Some(cell) = cell {
+                    cell.put(Err(SendError { kind: *kind, reason: reason.clone() }));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A queue for the messages of a topic from now on.
+    ///
+    /// # Errors
+    /// When `topic` is none, or the network has stopped.
+    pub fn subscribe(self: &Arc<Self>, topic: &str) -> Result<Queue<Message>, NetworkError> {
+        if !broadcast::is_topic(topic) {
+            return Err(NetworkError::Topic);
+        }
+        let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return Err(NetworkError::Stopped);
+        }
+        let token = waiting.next_token();
+        let queues = waiting.topics.entry(topic.to_owned()).or_default();
+        queues.insert(token, Arc::clone(&shared));
+        drop(waiting);
+        let (board, topic) = (Arc::downgrade(self), topic.to_owned());
+        Ok(Queue::new(shared, move || {
+            let Some(board) = board.upgrade() else { return };
+            let mut waiting = board.lock();
+            if let Some(queues) = waiting.topics.get_mut(&topic) {
+                queues.remove(&token);
+                if queues.is_empty() {
+                    waiting.topics.remove(&topic);
+                }
+            }
+        }))
+    }
+
+    /// The queue of direct messages; there is one.
+    ///
+    /// # Errors
+    /// When it is in use, or the network has stopped.
+    pub fn inbox(self: &Arc<Self>) -> Result<Queue<Incoming>, NetworkError> {
+        let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return Err(NetworkError::Stopped);
+        }
+        if waiting.inbox.is_some() {
+            return Err(NetworkError::InboxTaken);
+        }
+        waiting.inbox = Some(Arc::clone(&shared));
+        drop(waiting);
+        let board = Arc::downgrade(self);
+        Ok(Queue::new(shared, move || {
+            if let Some(board) = board.upgrade() {
+                board.lock().inbox = None;
+            }
+        }))
+    }
+
+    /// Sends a message to all peers. With `receipt`, [`Switchboard::known_to_have`] tells how many
+    /// have it.
+    ///
+    /// # Errors
+    /// Why it was not sent.
+    pub fn publish(
+        &self,
+        driver: &Arc<Driver<PeerNode>>,
+        (topic, data): (String, Data),
+        receipt: bool,
+    ) -> Result<Published, NetworkError> {
+        let cell = Cell::new();
+        let token = {
+            let mut waiting = self.lock();
+            if waiting.is_closed {
+                return Err(NetworkError::Stopped);
+            }
+            let token = waiting.next_token();
+            waiting.publishing.insert(token, (Arc::clone(&cell), receipt));
+            token
+        };
+        driver.submit(Input::Command(Command::Publish { topic, data, receipt, token }));
+        // The node has decided before `submit` returns, unless it is stopping.
+        Pending::new(cell, None).wait()
+    }
+
+    /// How many other peers are known to have an own message that was published with a receipt.
+    pub fn known_to_have(&self, id: MessageId) -> u32 {
+        self.lock().receipts.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Nobody asks any more who has `id`.
+    pub fn forget_receipts(&self, id: MessageId) {
+        self.lock().receipts.remove(&id);
+    }
+
+    /// Sends a message to one member.
+    ///
+    /// # Errors
+    /// When the network has stopped.
+    pub fn send(
+        &self,
+        driver: &Arc<Driver<PeerNode>>,
+        to: Endpoint,
+        (topic, data): (String, Data),
+        retry: direct::RetryConfig,
+    ) -> Result<Pending<Result<Duration, SendError>>, NetworkError> {
+        let cell = Cell::new();
+        let token = {
+            let mut waiting = self.lock();
+            if waiting.is_closed {
+                return Err(NetworkError::Stopped);
+            }
+            let token = waiting.next_token();
+            waiting.sending.insert(token, Arc::clone(&cell));
+            token
+        };
+        driver.submit(Input::Command(Command::Send { token, to, topic, data, retry }));
+        let driver = Arc::clone(driver);
+        let cancel = move || driver.submit(Input::Command(Command::CancelSend { token }));
+        Ok(Pending::new(cell, Some(Box::new(cancel))))
+    }
+
+    /// Looks for peers.
+    ///
+    /// # Errors
+    /// When the network has stopped.
+    pub fn discover(
+        &self,
+        driver: &Arc<Driver<PeerNode>>,
+    ) -> Result<Pending<Result<Vec<Known>, NetworkError>>, NetworkError> {
+        let cell = Cell::new();
+        let token = {
+            let mut waiting = self.lock();
+            if waiting.is_closed {
+                return Err(NetworkError::Stopped);
+            }
+            let token = waiting.next_token();
+            waiting.discovering.insert(token, Arc::clone(&cell));
+            token
+        };
+        driver.submit(Input::Command(Command::Discover { token }));
+        Ok(Pending::new(cell, None))
+    }
+
+    /// Ends every wait: the node has stopped.
+    pub fn close(&self) {
+        let mut waiting = self.lock();
+        waiting.is_closed = true;
+        let ended = std::mem::take(&mut *waiting);
+        waiting.is_closed = true;
+        drop(waiting);
+        ended.topics.values().flat_map(BTreeMap::values).for_each(|queue| queue.close());
+        ended.inbox.iter().for_each(|inbox| inbox.close());
+        self.neighbors_moved.notify_all();
+        for (cell, _) in ended.publishing.values() {
+            cell.put(Err(NetworkError::Stopped));
+        }
+        for cell in ended.discovering.values() {
+            cell.put(Err(NetworkError::Stopped));
+        }
+        for cell in ended.sending.values() {
+            let (kind, reason) = (direct::FailKind::Unknown, "this network has stopped".to_owned());
+            cell.put(Err(SendError { kind, reason }));
+        }
+        // The sign for the thread of the answers; it is of no use as an answer.
+        let _ = self.answers.try_send(Command::Leave);
+    }
+}
