@@ -178,8 +178,10 @@ impl<M: Drivable> Driver<M> {
         let input = Counting { connection, counters: &self.counters };
         let mut reader = LineReader::new(Incoming::new(input, READ_BUFFER_BYTES, opener));
         let end = self.read_lines(id, called, &mut reader);
-        let _ = link.end.set(end);
-        if !self.lock().is_open(id) {
+        let was_hung_up = !self.lock().is_open(id);
+        // The other end's close may be no more than the answer to ours.
+        link.set_end(if was_hung_up { "closed by this node".into() } else { end });
+        if was_hung_up {
             // Our last words may be on their way: see the invariant on closing.
             let rest = reader.into_inner().into_inner().connection;
             let _ = io::copy(&mut rest.take(DISCARD_BYTES_MAX), &mut io::sink());
