@@ -284,7 +284,8 @@ mod tests {
 
     #[test]
     fn requests_cut_anywhere_and_sent_together_are_the_same_requests() {
-        let text = format!("{}body\r\n\r\nGET /next HTTP/1.0\r\n\r\n", post("Content-Length: 4\r\n"));
+        let text =
+            format!("{}body\r\n\r\nGET /next HTTP/1.0\r\n\r\n", post("Content-Length: 4\r\n"));
         for step in [1, 2, 3, 7, text.len()] {
             let (mut reader, mut heads, mut bodies) = (Reader::default(), vec![], vec![]);
             let mut wanted = None;
