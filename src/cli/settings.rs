@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::CliError;
-use super::args::{ConnectionArgs, LogFormat, LogLevel, NodeArgs, PeerArgs, SeedArgs};
+use super::args::{ConnectionArgs, HttpArg, LogFormat, LogLevel, NodeArgs, PeerArgs, SeedArgs};
 use super::config;
 use crate::model::{Endpoint, PublicKey, SeedId};
 use crate::node::{PeerConfig, SeedConfig};
@@ -14,6 +14,7 @@ use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::options::Limits;
+use crate::runtime::http::Access;
 use crate::wire::sealed::ClusterKeys;
 
 /// What every node needs to start.
@@ -39,6 +40,8 @@ pub struct NodeSettings {
     pub limits: Limits,
     /// The keys of the fleet, if it has any.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
+    /// Whom it answers over HTTP, if anybody.
+    pub http: Option<Access>,
 }
 
 impl NodeSettings {
@@ -249,8 +252,20 @@ fn node_settings(
             links_max: connections.connections_max,
             dials_max: connections.dials_max,
         },
+        http: http_access(args.http, cluster_keys.is_some()),
         cluster_keys: cluster_keys.map(Arc::new),
     })
+}
+
+/// A fleet that keeps others out does not tell them what it does.
+const fn http_access(typed: Option<HttpArg>, has_key: bool) -> Option<Access> {
+    match typed {
+        Some(HttpArg::Any) => Some(Access::Any),
+        Some(HttpArg::Loopback) => Some(Access::Loopback),
+        Some(HttpArg::Off) => None,
+        None if has_key => Some(Access::Loopback),
+        None => Some(Access::Any),
+    }
 }
 
 const fn session_config(args: &ConnectionArgs) -> session::Config {
@@ -354,6 +369,15 @@ mod tests {
         assert_eq!(format!("{:?}", peer.machines), format!("{:?}", PeerConfig::default()));
         assert_eq!(format!("{:?}", peer.node.limits), format!("{:?}", Limits::default()));
         assert_eq!(peer.node.book().quorum(), 2);
+    }
+
+    #[test]
+    fn with_a_cluster_key_only_this_machine_is_told_unless_it_is_said() {
+        assert_eq!(http_access(None, false), Some(Access::Any));
+        assert_eq!(http_access(None, true), Some(Access::Loopback));
+        assert_eq!(http_access(Some(HttpArg::Any), true), Some(Access::Any));
+        assert_eq!(http_access(Some(HttpArg::Loopback), false), Some(Access::Loopback));
+        assert_eq!(http_access(Some(HttpArg::Off), false), None);
     }
 
     #[test]

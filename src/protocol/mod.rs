@@ -10,6 +10,7 @@
 
 pub mod gossip;
 pub mod health;
+pub mod histogram;
 pub mod liveness;
 pub mod membership;
 pub mod message;

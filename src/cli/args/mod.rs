@@ -45,6 +45,7 @@ Examples:
   peer members                        who is in, as the first seed that answers sees it
   peer topology --dot | dot -Tsvg     a picture of who is linked with whom
   peer status --port 6001             what a node of this machine is doing
+  peer metrics --port 6001            its numbers, as http://127.0.0.1:6001/metrics has them
   peer explain 127.0.0.1:6003         why a peer is in or out: who accused, who voted, when
   peer leave --port 6001              say goodbye and stop; Ctrl-C does the same
   peer evict 127.0.0.1:6003 --ban     put a member out for good, by a quorum of seeds' operators
@@ -121,6 +122,8 @@ pub enum PeerCommand {
     Topology(TopologyArgs),
     /// Show what a node of this machine is doing
     Status(StatusArgs),
+    /// Print the metrics of a node of this machine, as GET /metrics on its port has them
+    Metrics(StatusArgs),
     /// Say why an endpoint is in or out: who accused, who confirmed, how each seed voted, when
     Explain(ExplainArgs),
     /// Let a peer of this machine say goodbye and stop
@@ -147,6 +150,8 @@ pub enum SeedCommand {
     Keygen(KeygenArgs),
     /// Show what a seed of this machine is doing
     Status(StatusArgs),
+    /// Print the metrics of a seed of this machine, as GET /metrics on its port has them
+    Metrics(StatusArgs),
     /// List the members, as a seed sees them
     Members(MembersArgs),
 }
@@ -176,6 +181,10 @@ pub struct NodeArgs {
     /// [default: none, and talk with anybody in plain text]
     #[arg(long, value_name = "FILE")]
     pub cluster_key: Option<PathBuf>,
+    /// Whom to tell over HTTP, on the same port, what this node is doing (/, /healthz, /metrics,
+    /// /status) [default: any, and with a cluster key loopback]
+    #[arg(long, value_name = "WHOM", value_enum)]
+    pub http: Option<HttpArg>,
     /// Stop, as at Ctrl-C, when standard input ends; for programs that start nodes
     #[arg(long, hide = true)]
     pub until_stdin_closes: bool,
@@ -336,6 +345,17 @@ pub struct PeerLimitArgs {
     /// How often the peer lists are fetched anew
     #[arg(long, value_name = "TIME", default_value_t = Span(applicant::Config::default().refresh))]
     pub refresh: Span,
+}
+
+/// Whom to answer over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HttpArg {
+    /// Everybody
+    Any,
+    /// Programs of this machine
+    Loopback,
+    /// Nobody
+    Off,
 }
 
 /// How log lines look.

@@ -1,4 +1,4 @@
-//! `peer status` and `peer leave`: nodes of this machine, found by their data directories.
+//! `peer status`, `peer metrics` and `peer leave`: nodes of this machine, found by their data directories.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal as _};
@@ -12,6 +12,7 @@ use super::{QueryError, print, table, table_text};
 use crate::cli::CliError;
 use crate::cli::args::{LeaveArgs, StatusArgs};
 use crate::cli::log::escape;
+use crate::cli::metrics::{classic, json as metrics_json};
 use crate::cli::span::Span;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
@@ -30,14 +31,31 @@ const STOP_LOOK: Duration = Duration::from_millis(20);
 /// # Errors
 /// When no node answers, or it is not clear which is meant.
 pub fn status(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
-    let answer = match args.port {
-        Some(port) => ask_at(&args.data, roles, port, "status")?.1,
-        None => ask_only(&args.data, roles)?,
-    };
+    let answer = ask_status(args, roles)?;
     if args.json {
         print(&(Value::Object(answer).to_string() + "\n"))
     } else {
         print(&status_text(&answer, std::io::stdout().is_terminal()))
+    }
+}
+
+/// Shows the metrics of a node of this machine that has one of `roles`.
+///
+/// # Errors
+/// When no node answers, or it is not clear which is meant.
+pub fn metrics(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
+    let answer = Value::Object(ask_status(args, roles)?);
+    if args.json {
+        print(&(Value::Object(metrics_json(&answer)).to_string() + "\n"))
+    } else {
+        print(&classic(&answer))
+    }
+}
+
+fn ask_status(args: &StatusArgs, roles: &[&str]) -> Result<Map<String, Value>, CliError> {
+    match args.port {
+        Some(port) => Ok(ask_at(&args.data, roles, port, "status")?.1),
+        None => ask_only(&args.data, roles),
     }
 }
 
@@ -183,7 +201,7 @@ fn status_text(status: &Map<String, Value>, is_terminal: bool) -> String {
         "uptime_ms",
     ];
     /// Too long for a table; `--json` has them.
-    const LEFT_OUT: [&str; 2] = ["topology", "counters"];
+    const LEFT_OUT: [&str; 5] = ["topology", "counters", "http", "process", "queues"];
     let known = FIRST.iter().filter_map(|name| Some((*name, status.get(*name)?)));
     let others = status.iter().map(|(name, value)| (name.as_str(), value));
     let others = others.filter(|(name, _)| !FIRST.contains(name) && !LEFT_OUT.contains(name));

@@ -13,7 +13,7 @@ mod orders;
 mod topology;
 
 pub use explain::explain;
-pub use local::{leave, status};
+pub use local::{leave, metrics, status};
 pub use members::{fetch_members, members};
 pub use orders::{evict, unban};
 pub use topology::{fetch_topology, topology};

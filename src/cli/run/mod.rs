@@ -5,6 +5,7 @@
 //! over. Nothing here knows what a seed or a peer is; that is said by its [`Role`].
 
 mod control;
+mod http;
 mod peer;
 mod report;
 mod seed;
@@ -22,8 +23,10 @@ use crossbeam_channel::{Receiver, bounded, select};
 use rand::SeedableRng as _;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use self::http::Pages;
 use self::report::Reporting;
 use super::CliError;
 use super::log::{self as lines, Line, Origin};
@@ -33,11 +36,13 @@ use crate::protocol::membership::authority::{Order, OrderState};
 use crate::protocol::membership::certificate::Proposal;
 use crate::protocol::{Input, Kind, Machine};
 use crate::runtime::clock::Clock;
-use crate::runtime::driver::options::Options;
+use crate::runtime::driver::options::{Dialects, Options};
 use crate::runtime::driver::{Drivable, Driver};
 use crate::runtime::files::{DataDir, FilesError};
+use crate::runtime::http::{Access, Counters, Server};
 use crate::runtime::journal::{Journal, JournalError};
 use crate::runtime::listen;
+use crate::wire::dialect::Dialect;
 
 /// How long links may take to drain when a node stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -63,7 +68,10 @@ trait Role: Send + Sized + 'static {
     fn goodbye() -> Option<<Self::Machine as Machine>::Command>;
 
     /// The node's state, for its operator.
-    fn status(machine: &Self::Machine) -> Value;
+    type Status: Serialize;
+
+    /// The node's state now; the node stands still meanwhile.
+    fn status(machine: &Self::Machine) -> Self::Status;
 
     /// What an order means to the node now.
     ///
@@ -148,17 +156,21 @@ fn live<R: Role>(
     let signals =
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
     let (events_in, events) = bounded(report::EVENTS_MAX);
+    let counters = Arc::new(Counters::default());
+    let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters)));
     let options = Options {
+        dialects: dialects(settings.http, &pages, &counters),
         limits: settings.limits.clone(),
         cluster_keys: settings.cluster_keys.clone(),
         ..Options::new(events_in)
     };
     let driver = Driver::start(machine, listener, journal, options)
         .map_err(system("start the node's threads"))?;
+    pages.show(&driver);
     let reporting = Reporting::start(role, Arc::clone(&driver), events)
         .map_err(system("start the thread of the log"))?;
     // Without local commands a node can still be run, and stopped by a signal.
-    let control = control::serve::<R>(dir, &driver)
+    let control = control::serve::<R>(dir, &driver, &counters)
         .map_err(|error| ::log::warn!("no local commands: {error}; use a shorter --data"))
         .ok();
     let outcome = attend::<R>(&driver, &signals, reporting.last_event());
@@ -170,6 +182,20 @@ fn live<R: Role>(
     reporting.finish();
     drop(control);
     outcome
+}
+
+/// Who serves what is no message.
+fn dialects<R: Role>(
+    access: Option<Access>,
+    pages: &Arc<Pages<R>>,
+    counters: &Arc<Counters>,
+) -> Dialects {
+    let mut dialects = Dialects::new();
+    if let Some(access) = access {
+        let server = Server::new(Arc::clone(pages) as _, access, Arc::clone(counters));
+        dialects.insert(Dialect::Http, Arc::new(server));
+    }
+    dialects
 }
 
 /// Waits until the node is to stop, and lets it say goodbye.

@@ -8,8 +8,8 @@ use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
 use crate::cli::settings::PeerSettings;
 use crate::model::{Endpoint, Now};
-use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
+use crate::node::{PeerNode, PeerStatus};
 use crate::protocol::membership::authority::{Order, OrderState};
 use crate::protocol::membership::certificate::Proposal;
 
@@ -33,8 +33,10 @@ impl Role for Peer {
         Some(Command::Leave)
     }
 
-    fn status(machine: &PeerNode) -> Value {
-        serde_json::to_value(machine.status()).unwrap_or_default()
+    type Status = PeerStatus;
+
+    fn status(machine: &PeerNode) -> PeerStatus {
+        machine.status()
     }
 
     fn meaning(_: &PeerNode, _: Order, _: Endpoint) -> Result<Proposal, String> {

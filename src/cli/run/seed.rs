@@ -8,8 +8,8 @@ use crate::cli::log::Line;
 use crate::cli::report::SeedReport;
 use crate::cli::settings::SeedSettings;
 use crate::model::{Endpoint, Now};
-use crate::node::SeedNode;
 use crate::node::seed_kind::{Command, Event};
+use crate::node::{SeedNode, SeedStatus};
 use crate::protocol::membership::authority::{Order, OrderState, Record};
 use crate::protocol::membership::certificate::Proposal;
 
@@ -34,8 +34,10 @@ impl Role for Seed {
         None
     }
 
-    fn status(machine: &SeedNode) -> Value {
-        serde_json::to_value(machine.status()).unwrap_or_default()
+    type Status = SeedStatus;
+
+    fn status(machine: &SeedNode) -> SeedStatus {
+        machine.status()
     }
 
     fn meaning(machine: &SeedNode, order: Order, endpoint: Endpoint) -> Result<Proposal, String> {

@@ -97,7 +97,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Arc<TcpStream>, opening: Vec<u8>, from: SocketAddr) -> Self {
+    pub(in crate::runtime) fn new(
+        stream: Arc<TcpStream>,
+        opening: Vec<u8>,
+        from: SocketAddr,
+    ) -> Self {
         Self { stream, opening: Cursor::new(opening), from }
     }
 

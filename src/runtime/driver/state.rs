@@ -219,9 +219,14 @@ impl<M: Drivable> State<M> {
             self.counters.oversized.add(1);
             return;
         }
+        let len = frame.len();
         match entry.link.enqueue(frames, frame) {
-            Enqueued::Yes => {}
+            Enqueued::Yes => {
+                self.counters.lines_waiting.rise(1);
+                self.counters.bytes_waiting.rise(len);
+            }
             Enqueued::Full => {
+                self.counters.lines_lost.add(1);
                 let reason = format!("it does not read: {QUEUE_FRAMES_MAX} messages are queued");
                 entry.link.set_end(reason);
                 entry.frames = None;
@@ -229,7 +234,10 @@ impl<M: Drivable> State<M> {
                 self.chores.push(Chore::Cut(Arc::clone(&entry.link)));
             }
             // The writer has failed and said why; the reader is about to report the end.
-            Enqueued::WriterGone => entry.frames = None,
+            Enqueued::WriterGone => {
+                self.counters.lines_lost.add(1);
+                entry.frames = None;
+            }
         }
     }
 
