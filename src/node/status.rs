@@ -7,6 +7,8 @@ use serde::Serialize;
 use super::seed::Counts;
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
 use crate::protocol::LinkId;
+use crate::protocol::contacts::ContactsMetrics;
+use crate::protocol::direct::DirectMetrics;
 use crate::protocol::message::Standing;
 use crate::protocol::session::Card;
 
@@ -66,6 +68,15 @@ pub struct SeedStatus {
     pub links: Vec<LinkStatus>,
 }
 
+/// What the network layer of a peer counts.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkStatus {
+    /// Direct sends.
+    pub direct: DirectMetrics,
+    /// Contacts.
+    pub contacts: ContactsMetrics,
+}
+
 /// A peer's state.
 #[derive(Clone, Debug, Serialize)]
 pub struct PeerStatus {
@@ -101,4 +112,6 @@ pub struct PeerStatus {
     pub health: u32,
     /// What was refused, by cause.
     pub refused: Counts,
+    /// What the network layer counts.
+    pub network: NetworkStatus,
 }

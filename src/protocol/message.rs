@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq};
 use super::gossip::{GossipDigest, GossipMsg};
 use super::liveness::{DeadReport, Ping, Pong, SuspectReq};
 use super::membership::authority::{
@@ -74,6 +75,15 @@ pub enum Message {
     /// I am going.
     Leave(Leave),
 
+    /// Something for the application of the other end.
+    Direct(DirectMsg),
+    /// What became of it.
+    DirectAck(DirectAck),
+    /// Send me parts of its data.
+    DirectPartReq(DirectPartReq),
+    /// One part of its data.
+    DirectPart(DirectPart),
+
     /// The state of my registry, in hashes.
     SeedDigest(SeedDigest),
     /// Send me these parts of yours.
@@ -133,6 +143,10 @@ impl Message {
             Self::SeedOrderVote(_) => "SEED_ORDER_VOTE",
             Self::SeedBanCommit(_) => "SEED_BAN_COMMIT",
             Self::Leave(_) => "LEAVE",
+            Self::Direct(_) => "DIRECT",
+            Self::DirectAck(_) => "DIRECT_ACK",
+            Self::DirectPartReq(_) => "DIRECT_PART_REQ",
+            Self::DirectPart(_) => "DIRECT_PART",
             Self::SeedDigest(_) => "SEED_DIGEST",
             Self::SeedSyncReq(_) => "SEED_SYNC_REQ",
             Self::SeedSyncResp(_) => "SEED_SYNC_RESP",
@@ -149,7 +163,8 @@ impl Message {
         let reason = if let Self::Bye(Bye { reason })
         | Self::Error(ErrorReply { reason, .. })
         | Self::RegisterVote(RegisterVote { reason, .. })
-        | Self::SeedDeadVote(SeedDeadVote { reason, .. }) = self
+        | Self::SeedDeadVote(SeedDeadVote { reason, .. })
+        | Self::DirectAck(DirectAck { reason, .. }) = self
         {
             reason
         } else {
@@ -187,7 +202,11 @@ impl Message {
             | Self::SuspectAck(_)
             | Self::DeadReport(_)
             | Self::RegisterCommit(_)
-            | Self::SeedDeadCommit(_) => Standing::Member,
+            | Self::SeedDeadCommit(_)
+            | Self::Direct(_)
+            | Self::DirectAck(_)
+            | Self::DirectPartReq(_)
+            | Self::DirectPart(_) => Standing::Member,
             Self::RegisterVote(_)
             | Self::PeerListResp(_)
             | Self::SeedDeadVote(_)
@@ -265,7 +284,9 @@ into_message! {
     GossipDigest(GossipDigest), Ping(Ping), Pong(Pong), Neighbors(NeighborList),
     SuspectReq(SuspectReq), SuspectAck(Confirmation), DeadReport(DeadReport),
     SeedDeadVote(SeedDeadVote), SeedDeadCommit(Removal), SeedOrderVote(SeedOrderVote),
-    SeedBanCommit(Ban), Leave(Leave), SeedDigest(SeedDigest),
+    SeedBanCommit(Ban), Leave(Leave),
+    Direct(DirectMsg), DirectAck(DirectAck), DirectPartReq(DirectPartReq), DirectPart(DirectPart),
+    SeedDigest(SeedDigest),
     SeedSyncReq(SeedSyncReq), SeedSyncResp(SeedSyncResp), LinkHint(LinkHint),
     ExplainReq(ExplainReq), ExplainResp(ExplainResp), TopologyReq(TopologyReq),
     TopologyResp(TopologyResp),

@@ -8,6 +8,7 @@
 //!
 //! `docs/LOG.md` lists every event; names and fields here are a promise to programs.
 
+mod direct;
 mod peer;
 mod seed;
 
@@ -82,6 +83,11 @@ pub(super) fn seeds_text(seeds: &[SeedId]) -> String {
 
 pub(super) fn voters(votes: &[Vote]) -> Vec<SeedId> {
     votes.iter().map(|vote| vote.seed).collect()
+}
+
+/// A span in whole milliseconds.
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 const fn yes_no(yes: bool) -> &'static str {

@@ -7,8 +7,8 @@ use ::log::Level;
 use serde_json::json;
 
 use super::{
-    Contradictions, counted, findings_text, foreign, host_remark, host_word, left, listed, refused,
-    removed, seed_key_learnt, seed_link, seeds_text, voters, witnesses, yes_no,
+    Contradictions, counted, direct, findings_text, foreign, host_remark, host_word, left, listed,
+    millis, refused, removed, seed_key_learnt, seed_link, seeds_text, voters, witnesses, yes_no,
 };
 use crate::cli::log::Line;
 use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
@@ -53,6 +53,8 @@ impl PeerReport {
             Event::Overlay(event) => overlay_line(event).into_iter().collect(),
             Event::Gossip { event, from } => gossip_lines(now.wall, event, *from),
             Event::Liveness(event) => self.liveness(now.mono, event),
+            Event::Direct(event) => direct::direct(event).into_iter().collect(),
+            Event::Contacts(event) => direct::contacts(event).into_iter().collect(),
             Event::MemberRemoved { removal, life } => vec![removed(removal, life)],
             Event::MemberLeft(leave) => vec![left(leave)],
             Event::Gone => {
@@ -181,10 +183,6 @@ impl PeerReport {
             }
         }
     }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn list_line(event: &'static str, whose: &str, list: &BTreeSet<Endpoint>) -> Line {

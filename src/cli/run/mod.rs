@@ -61,6 +61,11 @@ trait Role: Send + Sized + 'static {
     /// The log lines that tell an event.
     fn lines(&mut self, now: Now, event: &<Self::Machine as Kind>::Event) -> Vec<Line>;
 
+    /// What the process answers to an event, if the node wants an answer.
+    fn answer(
+        event: &<Self::Machine as Kind>::Event,
+    ) -> Option<<Self::Machine as Machine>::Command>;
+
     /// Whether this event is the node's last: its process may end.
     fn is_last(event: &<Self::Machine as Kind>::Event) -> bool;
 

@@ -10,6 +10,7 @@ use crate::cli::settings::PeerSettings;
 use crate::model::{Endpoint, Now};
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
+use crate::protocol::direct;
 use crate::protocol::membership::authority::{Order, OrderState};
 use crate::protocol::membership::certificate::Proposal;
 
@@ -23,6 +24,13 @@ impl Role for Peer {
 
     fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
         self.0.lines(now, event)
+    }
+
+    fn answer(event: &Event) -> Option<Command> {
+        // Told in the log, and so taken.
+        let Event::Direct(direct::Event::Arrived { from, number, .. }) = event else { return None };
+        let (from, number) = (*from, *number);
+        Some(Command::Answer { from, number, taken: true, reason: String::new() })
     }
 
     fn is_last(event: &Event) -> bool {

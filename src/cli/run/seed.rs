@@ -25,6 +25,10 @@ impl Role for Seed {
         self.0.lines(now, event)
     }
 
+    fn answer(_: &Event) -> Option<Command> {
+        None
+    }
+
     fn is_last(_: &Event) -> bool {
         false
     }

@@ -128,6 +128,8 @@ impl Ledger {
             | peer_kind::Event::Liveness(_)
             | peer_kind::Event::Started { .. }
             | peer_kind::Event::Overlay(_)
+            | peer_kind::Event::Direct(_)
+            | peer_kind::Event::Contacts(_)
             | peer_kind::Event::MemberLeft(_)
             | peer_kind::Event::Gone
             | peer_kind::Event::Refused(_) => {}

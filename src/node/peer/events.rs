@@ -24,7 +24,7 @@ impl PeerNode {
                 Intent::Probe => {
                     self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part));
                 }
-                Intent::Errand | Intent::Link => {
+                Intent::Errand | Intent::Link | Intent::Direct => {
                     self.on_call_failed(now, (to, intent), &error.text(), fx);
                 }
             },
@@ -48,7 +48,9 @@ impl PeerNode {
         reason: &str,
         fx: &mut Fx,
     ) {
-        if intent == Intent::Errand {
+        if intent == Intent::Direct {
+            self.on_direct_call_failed(now, to, reason, fx);
+        } else if intent == Intent::Errand {
             self.errands.remove(&to);
             self.with_liveness(now, fx, |it, part| it.on_witness_unreachable(now, to, part));
         } else if self.applicant.book().seed_at(to).is_some() {
@@ -74,7 +76,11 @@ impl PeerNode {
         let neighbor = card.endpoint;
         self.gossip.on_link_down(link);
         self.with_liveness(now, fx, |it, part| it.on_link_down(link, neighbor, is_agreed, part));
+        self.with_contacts(now, fx, |it, part| {
+            it.on_link_down(now, link, neighbor, is_agreed, part);
+        });
         self.with_overlay(now, fx, |it, part| it.on_link_down(now, link, neighbor, part));
+        self.with_direct(now, fx, |it, part| it.on_link_down(now, link, part));
     }
 
     /// A seed is believed by its key, and only where this peer called it.
@@ -139,8 +145,19 @@ impl PeerNode {
             }
             return;
         }
+        let is_removed = self.contacts.is_removed(card.endpoint);
+        if is_removed && matches!(intent, Intent::Link | Intent::Direct) {
+            let reason = "removed by hand";
+            self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+            if dialed {
+                self.on_call_failed(now, (card.endpoint, intent), reason, fx);
+            }
+            return;
+        }
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Member, part));
+        self.with_contacts(now, fx, |it, part| it.on_heard(now, card.endpoint, part));
         match intent {
+            Intent::Direct => self.on_direct_opened(now, link, card, dialed, fx),
             Intent::Link => {
                 let who = (card.endpoint, card.incarnation);
                 self.with_overlay(now, fx, |it, part| {
@@ -216,6 +233,7 @@ impl PeerNode {
         self.with_gossip(now, fx, |it, part| it.pause(part));
         self.with_overlay(now, fx, |it, part| it.pause(part));
         self.with_liveness(now, fx, |it, part| it.reset(part));
+        self.with_direct(now, fx, |it, part| it.reset(part));
         self.list_version = 0;
         let card = self.session.card_mut();
         card.incarnation = incarnation;
@@ -230,6 +248,9 @@ impl PeerNode {
 
     pub(super) fn on_overlay_event(&mut self, now: Now, event: overlay::Event, fx: &mut Fx) {
         match event {
+            overlay::Event::Call { to } if self.contacts.is_removed(to) => {
+                self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
+            }
             overlay::Event::Call { to } => self.with_session(now, fx, |it, part| {
                 it.call(to, Intent::Link, CALL_TIMEOUT, part);
             }),
@@ -247,6 +268,11 @@ impl PeerNode {
                     it.begin(incarnation, part);
                 });
                 if let Some(card) = self.session.peer(link).cloned() {
+                    let who = (link, neighbor, card.incarnation);
+                    self.with_contacts(now, fx, |it, part| {
+                        it.on_link_up(now, link, neighbor, part);
+                    });
+                    self.with_direct(now, fx, |it, part| it.on_link_up(now, who, None, part));
                     self.with_liveness(now, fx, |it, part| {
                         it.on_link_up(now, link, card.subject(), &card.neighbors, part);
                     });

@@ -15,6 +15,10 @@ impl PeerNode {
         let standing = self.session.standing(link);
         if let Some(card) = &card {
             self.liveness.on_heard(now, card.endpoint);
+            if card.seed.is_none() {
+                let from = card.endpoint;
+                self.with_contacts(now, fx, |it, part| it.on_heard(now, from, part));
+            }
         }
         match (msg, card) {
             (Message::RegisterVote(vote), _) => {
@@ -68,6 +72,13 @@ impl PeerNode {
             (Message::LinkHint(hint), _) => {
                 self.with_overlay(now, fx, |it, part| it.on_hint(hint.endpoint, part));
             }
+            (
+                msg @ (Message::Direct(_)
+                | Message::DirectAck(_)
+                | Message::DirectPartReq(_)
+                | Message::DirectPart(_)),
+                Some(card),
+            ) if card.seed.is_none() => self.on_direct_message(now, (link, &card), msg, fx),
             (msg, _) => self.refuse_role(now, link, &msg, fx),
         }
     }
@@ -97,10 +108,11 @@ impl PeerNode {
         self.liveness.on_neighbors(card.endpoint, &list.neighbors);
     }
 
-    /// An answered errand needs its link no more, unless it is a neighbor's.
+    /// An answered errand needs its link no more, unless that serves something else, too.
     pub(super) fn end_errand(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
         let is_neighbor = self.overlay.neighbors().get(&card.endpoint) == Some(&link);
-        if !is_neighbor && card.seed.is_none() {
+        let is_errand = !is_neighbor && !self.direct.is_own(link);
+        if is_errand && card.seed.is_none() {
             self.with_session(now, fx, |it, part| it.hangup(link, "thank you", part));
         }
     }
@@ -184,5 +196,7 @@ impl PeerNode {
     ) {
         self.with_liveness(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
         self.with_overlay(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
+        self.with_direct(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
+        self.contacts.on_gone(endpoint);
     }
 }

@@ -1,6 +1,9 @@
 //! A peer: handshakes, probes, membership, overlay, gossip and liveness, and what the events of
 //! one mean to the others.
 
+mod commands;
+mod contacts;
+mod direct;
 mod events;
 mod messages;
 
@@ -10,15 +13,17 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng};
+use crate::model::{Data, Endpoint, Incarnation, KeyPair, Now, Rng};
 use crate::node::refusals::{Refusal, Refusals};
-use crate::node::status::PeerStatus;
+use crate::node::status::{NetworkStatus, PeerStatus};
+use crate::protocol::contacts::{self as contacts_service, Contacts};
+use crate::protocol::direct::{self as direct_service, Direct, RetryConfig};
 use crate::protocol::gossip::{self, Gossip};
 use crate::protocol::liveness::{self, Liveness, SuspectReq};
 use crate::protocol::membership::applicant::{self, Applicant};
 use crate::protocol::membership::certificate::{Leave, Removal, Subject};
 use crate::protocol::membership::seedbook::SeedBook;
-use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
+use crate::protocol::message::{ErrorCode, ErrorReply};
 use crate::protocol::overlay::{self, Overlay};
 use crate::protocol::probe::{self, Prober};
 use crate::protocol::session::{self, Card, Cause, Intent, Session};
@@ -51,6 +56,10 @@ pub struct PeerConfig {
     pub gossip: gossip::Config,
     /// Liveness periods.
     pub liveness: liveness::Config,
+    /// Limits and periods of direct sends.
+    pub direct: direct_service::Config,
+    /// When a peer is unreachable.
+    pub contacts: contacts_service::Config,
 }
 
 /// Deadlines of a peer.
@@ -68,6 +77,10 @@ pub enum Timer {
     Gossip(gossip::Timer),
     /// Liveness's.
     Liveness(liveness::Timer),
+    /// A direct send's.
+    Direct(direct_service::Timer),
+    /// The contacts'.
+    Contacts(contacts_service::Timer),
 }
 
 macro_rules! timer_from {
@@ -82,7 +95,7 @@ macro_rules! timer_from {
 
 timer_from! {
     Session(session), Probe(probe), Applicant(applicant), Overlay(overlay), Gossip(gossip),
-    Liveness(liveness),
+    Liveness(liveness), Direct(direct_service), Contacts(contacts_service),
 }
 
 impl From<crate::protocol::Never> for applicant::Record {
@@ -116,6 +129,10 @@ pub enum Event {
     },
     /// Liveness's reports.
     Liveness(liveness::Event),
+    /// Direct messages came, and what became of those from here.
+    Direct(direct_service::Event),
+    /// Peers that became unreachable, or reachable again.
+    Contacts(contacts_service::Event),
     /// A member's removal became known, and is certified.
     MemberRemoved {
         /// The proof.
@@ -136,6 +153,39 @@ pub enum Event {
 pub enum Command {
     /// Say goodbye and end.
     Leave,
+    /// Send something to one member; ends in one `Sent` or `Failed` with this token.
+    Send {
+        /// The caller's name for it; no other message on its way has it.
+        token: u64,
+        /// Whom it is for.
+        to: Endpoint,
+        /// What it is about.
+        topic: String,
+        /// The message.
+        data: Data,
+        /// When it is sent again.
+        retry: RetryConfig,
+    },
+    /// Call a message back; it ends at once.
+    CancelSend {
+        /// The caller's name for it.
+        token: u64,
+    },
+    /// The application's answer to a message that arrived.
+    Answer {
+        /// Who sent it.
+        from: Endpoint,
+        /// The number it arrived under.
+        number: u64,
+        /// Whether the application took it.
+        taken: bool,
+        /// Why not, for people.
+        reason: String,
+    },
+    /// Keep a link with this peer, whatever comes.
+    AddPeer(Endpoint),
+    /// Close the links with this peer, and send it nothing more.
+    RemovePeer(Endpoint),
 }
 
 /// A whole peer.
@@ -148,6 +198,8 @@ pub struct PeerNode {
     overlay: Overlay,
     gossip: Gossip,
     liveness: Liveness,
+    direct: Direct,
+    contacts: Contacts,
     /// Questions that wait for a link to the witness.
     errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
     /// Lives known to have ended.
@@ -195,6 +247,8 @@ impl PeerNode {
             overlay,
             gossip: Gossip::new(config.gossip, endpoint),
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
+            direct: Direct::new(config.direct, endpoint, part()),
+            contacts: Contacts::new(config.contacts),
             keys,
             errands: BTreeMap::new(),
             gone: BTreeMap::new(),
@@ -244,6 +298,10 @@ impl PeerNode {
             gossip_duplicates,
             health: self.liveness.health_score(),
             refused: self.refusals.counts(),
+            network: NetworkStatus {
+                direct: self.direct.metrics(),
+                contacts: self.contacts.metrics(),
+            },
         }
     }
 
@@ -253,23 +311,8 @@ impl PeerNode {
         let (seeds, needed) = (book.len(), book.quorum());
         fx.emit(Event::Started { key: self.keys.public(), seeds, needed });
         self.with_liveness(now, fx, |it, part| it.on_start(now, part));
+        self.with_contacts(now, fx, |it, part| it.on_start(now, part));
         self.with_applicant(now, fx, |it, part| it.on_start(now, part));
-    }
-
-    /// Says goodbye to seeds and neighbors, and ends.
-    fn on_leave_command(&mut self, now: Now, fx: &mut Fx) {
-        let mut leave = None;
-        self.with_applicant(now, fx, |it, part| leave = it.leave(now, part));
-        self.with_gossip(now, fx, |it, part| it.pause(part));
-        let links: Vec<_> =
-            self.session.open().map(|(link, _, standing)| (link, standing)).collect();
-        for (link, standing) in links {
-            if let (Some(leave), true) = (leave, standing >= Standing::Member) {
-                fx.send(link, leave);
-            }
-            self.with_session(now, fx, |it, part| it.hangup(link, "leaving", part));
-        }
-        fx.emit(Event::Gone);
     }
 
     // Each of the following lets one service work, and carries on with what it reports.
@@ -403,7 +446,7 @@ impl Machine for PeerNode {
             Input::HostPinged { host, answer } => {
                 self.with_liveness(now, fx, |it, part| it.on_host_pinged(host, answer, part));
             }
-            Input::Command(Command::Leave) => self.on_leave_command(now, fx),
+            Input::Command(command) => self.on_command(now, command, fx),
         }
     }
 
@@ -430,6 +473,12 @@ impl PeerNode {
             }
             Timer::Liveness(timer) => {
                 self.with_liveness(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Direct(timer) => {
+                self.with_direct(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Contacts(timer) => {
+                self.with_contacts(now, fx, |it, part| it.on_timer(now, timer, part));
             }
         }
     }

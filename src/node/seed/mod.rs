@@ -342,7 +342,11 @@ impl SeedNode {
                 | Message::HelloProof(_)
                 | Message::RegisterReq(_)
                 | Message::DeadReport(_)
-                | Message::Neighbors(_),
+                | Message::Neighbors(_)
+                | Message::Direct(_)
+                | Message::DirectAck(_)
+                | Message::DirectPartReq(_)
+                | Message::DirectPart(_),
                 _,
             ) => {
                 let reason = format!("a seed takes no part in {name}");
