@@ -168,7 +168,7 @@ impl Builder {
             );
             PeerNode::new(self.machines, me, book, &records, rng)
         };
-        let board = Switchboard::new(false);
+        let board = Switchboard::new(endpoint, false);
         let options = Options {
             cluster_keys: cluster_keys.map(Arc::new),
             ..Options::new(Relay(Arc::clone(&board)))

@@ -39,7 +39,7 @@ mod switchboard;
 pub use builder::Builder;
 pub use error::{NetworkError, SendError, StartError};
 pub use pending::Pending;
-pub use queue::{Gone, Queue};
+pub use queue::{Gone, Queue, Weigh};
 pub use switchboard::{Incoming, Known, Message, Published, Switchboard};
 
 use std::sync::{Arc, Mutex};
@@ -106,8 +106,8 @@ impl Network {
         self.endpoint
     }
 
-    /// The messages of a topic, from now on, by whoever publishes them but this peer. A topic is 1
-    /// to 128 bytes without control characters; it exists as soon as somebody names it.
+    /// The messages of a topic, from now on, this peer's own too. A topic is 1 to 128 bytes without
+    /// control characters; it exists as soon as somebody names it.
     ///
     /// Any number may subscribe; each has a queue of its own, of 16,384 messages and 64 MiB at
     /// most. What finds no room is lost to that subscriber alone, who is told.

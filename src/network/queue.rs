@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::error::NetworkError;
 
 /// What has a size in memory.
-pub(super) trait Weigh {
+pub trait Weigh {
     /// Its bytes, roughly.
     fn bytes(&self) -> usize;
 }
@@ -139,7 +139,6 @@ pub struct Queue<T> {
     retire: Option<Box<dyn FnOnce() + Send>>,
 }
 
-#[allow(private_bounds, reason = "only types of this module are queued")]
 impl<T: Weigh> Queue<T> {
     pub(super) fn new(shared: Arc<Shared<T>>, retire: impl FnOnce() + Send + 'static) -> Self {
         Self { shared, retire: Some(Box::new(retire)) }

@@ -116,32 +116,35 @@ pub struct Switchboard {
     waiting: Mutex<Waiting>,
     /// A neighbor was won, or the network has stopped.
     neighbors_moved: Condvar,
-    answers: Sender<Command>,
+    /// `None` once the switchboard is closed, which ends the thread that carries them.
+    answers: Mutex<Option<Sender<Command>>>,
     answering: Receiver<Command>,
-    /// Answer for the application when it reads no direct messages.
+    me: Endpoint,
+    /// Direct messages are taken though nobody reads them.
     takes_unread: bool,
 }
 
 impl Switchboard {
-    /// A switchboard at which nobody waits. With `takes_unread`, direct messages are taken though
-    /// nobody reads them.
-    pub fn new(takes_unread: bool) -> Arc<Self> {
+    /// The switchboard of the peer at `me`, at which nobody waits. With `takes_unread`, direct
+    /// messages are taken though nobody reads them.
+    pub fn new(me: Endpoint, takes_unread: bool) -> Arc<Self> {
         let (answers, answering) = bounded(ANSWERS_MAX);
         let waiting = Mutex::new(Waiting::default());
-        let neighbors_moved = Condvar::new();
-        Arc::new(Self { waiting, neighbors_moved, answers, answering, takes_unread })
+        let (neighbors_moved, answers) = (Condvar::new(), Mutex::new(Some(answers)));
+        Arc::new(Self { waiting, neighbors_moved, answers, answering, me, takes_unread })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().expect("nothing under this lock can panic")
     }
 
+    fn lock_answers(&self) -> MutexGuard<'_, Option<Sender<Command>>> {
+        self.answers.lock().expect("nothing under this lock can panic")
+    }
+
     /// Carries answers to the node, until the switchboard is closed. For a thread of its own.
     pub fn answer(&self, driver: &Arc<Driver<PeerNode>>) {
         while let Ok(command) = self.answering.recv() {
-            if matches!(command, Command::Leave) {
-                return;
-            }
             driver.submit(Input::Command(command));
         }
     }
@@ -217,19 +220,20 @@ impl Switchboard {
     }
 
     fn deliver(&self, message: &Delivered) {
-        let queues: Vec<_> = match self.lock().topics.get(&message.topic) {
-            Some(queues) => queues.values().cloned().collect(),
-            None => return,
-        };
-        for queue in queues {
-            queue.push(Message {
-                id: message.id,
-                topic: message.topic.clone(),
-                origin: message.origin,
-                data: message.data.clone(),
-                age: Duration::from_millis(message.age_ms),
-                hops: message.hops,
-            });
+        self.spread(&message.topic, || Message {
+            id: message.id,
+            topic: message.topic.clone(),
+            origin: message.origin,
+            data: message.data.clone(),
+            age: Duration::from_millis(message.age_ms),
+            hops: message.hops,
+        });
+    }
+
+    fn spread(&self, topic: &str, message: impl Fn() -> Message) {
+        let waiting = self.lock();
+        for queue in waiting.topics.get(topic).into_iter().flat_map(BTreeMap::values) {
+            queue.push(message());
         }
     }
 
@@ -248,7 +252,9 @@ impl Switchboard {
                 let reason = if taken { String::new() } else { reason.to_owned() };
                 let answer = Command::Answer { from: *from, number: *number, taken, reason };
                 // Without room there is no answer, and the sender hears that nobody gave one.
-                let _ = self.answers.try_send(answer);
+                if let Some(answers) = &*self.lock_answers() {
+                    let _ = answers.try_send(answer);
+                }
             }
             direct::Event::Sent { token, after, .. } => {
                 let cell = self.lock().sending.remove(token);
@@ -319,7 +325,7 @@ impl Switchboard {
         }))
     }
 
-    /// Sends a message to all peers. With `receipt`, [`Switchboard::known_to_have`] tells how many
+    /// Sends a message to all peers, and to the subscribers here. With `receipt`, [`Switchboard::known_to_have`] tells how many
     /// have it.
     ///
     /// # Errors
@@ -340,9 +346,19 @@ impl Switchboard {
             waiting.publishing.insert(token, (Arc::clone(&cell), receipt));
             token
         };
-        driver.submit(Input::Command(Command::Publish { topic, data, receipt, token }));
-        // The node has decided before `submit` returns, unless it is stopping.
-        Pending::new(cell, None).wait()
+        let message = Command::Publish { topic: topic.clone(), data: data.clone(), receipt, token };
+        driver.submit(Input::Command(message));
+        // The node decides within that call, unless it is stopping: then closing ends the wait.
+        let published = Pending::new(cell, None).wait()?;
+        self.spread(&topic, || Message {
+            id: published.id,
+            topic: topic.clone(),
+            origin: self.me,
+            data: data.clone(),
+            age: Duration::ZERO,
+            hops: 0,
+        });
+        Ok(published)
     }
 
     /// How many other peers are known to have an own message that was published with a receipt.
@@ -424,7 +440,6 @@ impl Switchboard {
             let (kind, reason) = (direct::FailKind::Unknown, "this network has stopped".to_owned());
             cell.put(Err(SendError { kind, reason }));
         }
-        // The sign for the thread of the answers; it is of no use as an answer.
-        let _ = self.answers.try_send(Command::Leave);
+        *self.lock_answers() = None;
     }
 }

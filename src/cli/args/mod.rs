@@ -126,6 +126,16 @@ pub enum PeerCommand {
     Metrics(StatusArgs),
     /// Say why an endpoint is in or out: who accused, who confirmed, how each seed voted, when
     Explain(ExplainArgs),
+    /// Send a message to all peers that subscribe to a topic
+    Publish(PublishArgs),
+    /// Print the messages of a topic as they come
+    Subscribe(SubscribeArgs),
+    /// Send a message to one peer, and wait until it has taken it
+    Send(SendArgs),
+    /// Print the messages for a peer of this machine alone, as they come
+    Inbox(InboxArgs),
+    /// Show which peers can be found from here
+    Discover(DiscoverArgs),
     /// Let a peer of this machine say goodbye and stop
     Leave(LeaveArgs),
     /// End a member's life, as the operator of the seeds of this machine; it takes a quorum

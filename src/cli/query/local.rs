@@ -140,6 +140,20 @@ pub(super) fn request_in(dir: &Path, request: &Value) -> Result<Map<String, Valu
     }
 }
 
+/// The directories of the nodes that run with their data in `data`, ascending by port.
+pub(super) fn running(data: &Path, roles: &[&str]) -> Vec<PathBuf> {
+    let port = |dir: &PathBuf| {
+        let name = dir.file_name()?.to_str()?;
+        let (role, port) = name.split_once('-')?;
+        roles.contains(&role).then(|| port.parse::<u16>().ok())?
+    };
+    let entries = std::fs::read_dir(data).into_iter().flatten().filter_map(Result::ok);
+    let dirs = entries.map(|entry| entry.path()).filter(|dir| control_path(dir).exists());
+    let mut found: Vec<_> = dirs.filter_map(|dir| Some((port(&dir)?, dir))).collect();
+    found.sort();
+    found.into_iter().map(|(_, dir)| dir).collect()
+}
+
 /// Asks the one node that runs with its data in `data`.
 fn ask_only(data: &Path, roles: &[&str]) -> Result<Map<String, Value>, CliError> {
     let entries = std::fs::read_dir(data).map_err(|error| {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Role;
+use super::{Role, Use};
 use crate::cli::metrics::process::Process;
 use crate::model::Endpoint;
 use crate::protocol::Input;
@@ -44,14 +44,16 @@ enum Ask {
 pub(super) fn serve<R: Role>(
     dir: &DataDir,
     driver: &Arc<Driver<R::Machine>>,
+    board: &Arc<R::Board>,
     http: &Arc<Counters>,
 ) -> io::Result<Control> {
-    let (driver, http) = (Arc::clone(driver), Arc::clone(http));
+    let (driver, board, http) = (Arc::clone(driver), Arc::clone(board), Arc::clone(http));
     let handler = move |request: &str| {
-        Answer::Line(match answer::<R>(&driver, &http, request) {
-            Ok(answer) => answer.to_string(),
-            Err(error) => json!({ "error": error }).to_string(),
-        })
+        let answer = match serde_json::from_str::<Use>(request) {
+            Ok(wanted) => R::begin(&board, &driver, wanted),
+            Err(_) => answer::<R>(&driver, &http, request).map(|it| Answer::Line(it.to_string())),
+        };
+        answer.unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string()))
     };
     };
     control::serve(dir, Arc::new(handler))

@@ -1,18 +1,22 @@
 //! The process of a peer.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::{Ground, Role, live, open_journal};
+use super::{Ground, Role, Use, live, open_journal, uses};
 use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
 use crate::cli::settings::PeerSettings;
 use crate::model::{Endpoint, Now};
+use crate::network::Switchboard;
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
-use crate::protocol::direct;
 use crate::protocol::membership::authority::{Order, OrderState};
 use crate::protocol::membership::certificate::Proposal;
+use crate::runtime::control::Answer;
+use crate::runtime::driver::Driver;
 
 #[derive(Default)]
 struct Peer(PeerReport);
@@ -26,11 +30,36 @@ impl Role for Peer {
         self.0.lines(now, event)
     }
 
-    fn answer(event: &Event) -> Option<Command> {
-        // Told in the log, and so taken.
-        let Event::Direct(direct::Event::Arrived { from, number, .. }) = event else { return None };
-        let (from, number) = (*from, *number);
-        Some(Command::Answer { from, number, taken: true, reason: String::new() })
+    type Board = Switchboard;
+
+    fn board(endpoint: Endpoint) -> Arc<Switchboard> {
+        // The log shows direct messages to whoever runs this process: they are taken.
+        Switchboard::new(endpoint, true)
+    }
+
+    fn notice(board: &Switchboard, event: &Event) {
+        board.on_event(event);
+    }
+
+    fn is_told(event: &Event) -> bool {
+        // Thousands a second, and no line above debug.
+        !matches!(event, Event::Broadcast(_)) || ::log::log_enabled!(::log::Level::Debug)
+    }
+
+    fn carry(board: &Switchboard, driver: &Arc<Driver<PeerNode>>) {
+        board.answer(driver);
+    }
+
+    fn begin(
+        board: &Arc<Switchboard>,
+        driver: &Arc<Driver<PeerNode>>,
+        wanted: Use,
+    ) -> Result<Answer, String> {
+        uses::begin(wanted, board, driver)
+    }
+
+    fn close(board: &Switchboard) {
+        board.close();
     }
 
     fn is_last(event: &Event) -> bool {
@@ -75,5 +104,5 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     let (journal, records, _) = open_journal::<PeerNode>(&dir)?;
     let book = settings.node.book();
     let machine = PeerNode::new(settings.machines, (endpoint, keys), book, &records, rng);
-    live(Peer::default(), machine, journal, (listener, &dir, &settings.node))
+    live(Peer::default(), machine, journal, (listener, endpoint, &dir, &settings.node))
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Role;
 use crate::cli::log::Line;
 use crate::model::Now;
-use crate::protocol::{Input, Kind, Never};
+use crate::protocol::{Kind, Never};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::Driver;
 use crate::runtime::thread;
@@ -20,7 +20,7 @@ use crate::runtime::thread;
 /// driver drops and counts them. Each place costs memory from the start, in every process.
 pub(super) const EVENTS_MAX: usize = 2 * 1024;
 
-type EventOf<R> = <<R as Role>::Machine as Kind>::Event;
+pub(super) type EventOf<R> = <<R as Role>::Machine as Kind>::Event;
 
 /// The thread at work.
 pub(super) struct Reporting {
@@ -88,9 +88,6 @@ impl<R: Role> Teller<R> {
     fn tell(&mut self, now: Now, event: &EventOf<R>) {
         for line in self.role.lines(now, event) {
             line.log(now.wall);
-        }
-        if let Some(answer) = R::answer(event) {
-            self.driver.submit(Input::Command(answer));
         }
         if R::is_last(event) {
             let _ = self.tell_last.try_send(());

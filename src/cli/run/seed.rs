@@ -1,8 +1,10 @@
 //! The process of a seed.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use super::{Ground, Role, live, open_journal};
+use super::{Ground, Role, Use, live, open_journal};
 use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::SeedReport;
@@ -12,6 +14,8 @@ use crate::node::seed_kind::{Command, Event};
 use crate::node::{SeedNode, SeedStatus};
 use crate::protocol::membership::authority::{Order, OrderState, Record};
 use crate::protocol::membership::certificate::Proposal;
+use crate::runtime::control::Answer;
+use crate::runtime::driver::Driver;
 
 #[derive(Default)]
 struct Seed(SeedReport);
@@ -25,9 +29,25 @@ impl Role for Seed {
         self.0.lines(now, event)
     }
 
-    fn answer(_: &Event) -> Option<Command> {
-        None
+    type Board = ();
+
+    fn board(_: Endpoint) -> Arc<()> {
+        Arc::new(())
     }
+
+    fn notice((): &(), _: &Event) {}
+
+    fn is_told(_: &Event) -> bool {
+        true
+    }
+
+    fn carry((): &(), _: &Arc<Driver<SeedNode>>) {}
+
+    fn begin(_: &Arc<()>, _: &Arc<Driver<SeedNode>>, _: Use) -> Result<Answer, String> {
+        Err("a seed takes no part in messages; name the --port of a peer".to_owned())
+    }
+
+    fn close((): &()) {}
 
     fn is_last(_: &Event) -> bool {
         false
@@ -77,5 +97,5 @@ pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     }
     let who = (settings.id, endpoint, keys);
     let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng);
-    live(Seed::default(), machine, journal, (listener, &dir, &settings.node))
+    live(Seed::default(), machine, journal, (listener, endpoint, &dir, &settings.node))
 }

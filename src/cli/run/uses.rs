@@ -1,0 +1,182 @@
+//! What local programs use a running peer for: to publish, subscribe, send and discover.
+//!
+//! Each is a request through the node's Unix socket and an answer of many lines, one JSON object
+//! each; a `Next::Idle` in between finds out whether the program is still there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::model::{Data, Endpoint, MessageId};
+use crate::network::{Gone, Known, NetworkError, Pending, Queue, Switchboard, Weigh};
+use crate::node::PeerNode;
+use crate::protocol::direct::RetryConfig;
+use crate::runtime::control::{Answer, Next};
+use crate::runtime::driver::Driver;
+
+/// How often an answer that has nothing to say makes sure that somebody listens.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether more peers have a message.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// After so long without news nobody else is waited for.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// How long a publisher may want to watch.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// What a local program wants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "use", rename_all = "snake_case")]
+pub(in crate::cli) enum Use {
+    /// The messages of a topic, as they come.
+    Subscribe { topic: String },
+    /// The direct messages, as they come.
+    Inbox,
+    /// A message to everybody; then, for `wait_ms` at most, how many are known to have it.
+    Publish { topic: String, data: Data, wait_ms: u64 },
+    /// A message to one member; attempts after the first.
+    Send { to: Endpoint, topic: String, data: Data, retries: u32 },
+    /// The peers that can be found from here.
+    Discover,
+}
+
+type Node = Arc<Driver<PeerNode>>;
+
+/// Begins what is wanted.
+///
+/// # Errors
+/// Why it cannot be had.
+pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Result<Answer, String> {
+    let failed = |error: NetworkError| error.to_string();
+    match wanted {
+        Use::Subscribe { topic } => {
+            let queue = board.subscribe(&topic).map_err(failed)?;
+            Ok(stream(queue, |it| {
+                json!({
+                    "id": it.id, "topic": it.topic, "origin": it.origin, "data": it.data,
+                    "age_ms": u64::try_from(it.age.as_millis()).unwrap_or(u64::MAX),
+                    "hops": it.hops,
+                })
+            }))
+        }
+        Use::Inbox => {
+            let queue = board.inbox().map_err(failed)?;
+            Ok(stream(queue, |it| json!({ "from": it.from, "topic": it.topic, "data": it.data })))
+        }
+        Use::Publish { topic, data, wait_ms } => {
+            let published = board.publish(node, (topic, data), true).map_err(failed)?;
+            let head = json!({ "id": published.id, "pushed_to": published.pushed_to });
+            let watch = Watch {
+                board: Arc::clone(board),
+                id: published.id,
+                ends: Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX),
+                news: Instant::now(),
+                known: 0,
+            };
+            Ok(receipts(head, watch))
+        }
+        Use::Send { to, topic, data, retries } => {
+            let retry = RetryConfig { retries, ..RetryConfig::default() };
+            let sent = board.send(node, to, (topic, data), retry).map_err(failed)?;
+            Ok(outcome(sent, |sent| match sent {
+                Ok(after) => json!({ "taken": true, "after_ms": after.as_secs_f64() * 1e3 }),
+                Err(error) => json!({
+                    "taken": false, "kind": error.kind, "definite": error.kind.is_definite(),
+                    "reason": error.to_string(),
+                }),
+            }))
+        }
+        Use::Discover => {
+            let found = board.discover(node).map_err(failed)?;
+            Ok(outcome(found, |found| match found {
+                Ok(peers) => {
+                    let peer = |it: &Known| json!({ "endpoint": it.endpoint, "key": it.key });
+                    json!({ "peers": peers.iter().map(peer).collect::<Vec<_>>() })
+                }
+                Err(error) => json!({ "error": error.to_string() }),
+            }))
+        }
+    }
+}
+
+/// What comes, an object each, and how much was missed between.
+fn stream<T: Weigh + Send + 'static>(queue: Queue<T>, object: fn(&T) -> Value) -> Answer {
+    let mut greeted = false;
+    Answer::Lines(Box::new(move || {
+        if !std::mem::replace(&mut greeted, true) {
+            return Next::Line(json!({ "ready": true }).to_string());
+        }
+        match queue.recv_timeout(BEAT) {
+            Ok(item) => Next::Line(object(&item).to_string()),
+            Err(Gone::Missed(count)) => Next::Line(json!({ "missed": count }).to_string()),
+            Err(Gone::Empty) => Next::Idle,
+            Err(Gone::Closed) => Next::End,
+        }
+    }))
+}
+
+/// A publisher that watches who has its message.
+struct Watch {
+    board: Arc<Switchboard>,
+    id: MessageId,
+    ends: Instant,
+    /// When the number last rose.
+    news: Instant,
+    known: u32,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.board.forget_receipts(self.id);
+    }
+}
+
+/// What was published, and then each time that more peers are known to have it.
+fn receipts(head: Value, mut watch: Watch) -> Answer {
+    let mut head = Some(head);
+    Answer::Lines(Box::new(move || {
+        if let Some(head) = head.take() {
+            return Next::Line(head.to_string());
+        }
+        loop {
+            let (now, known) = (Instant::now(), watch.board.known_to_have(watch.id));
+            if known > watch.known {
+                (watch.known, watch.news) = (known, now);
+                return Next::Line(json!({ "known": known }).to_string());
+            }
+            let is_quiet = watch.known > 0 && now.duration_since(watch.news) > QUIET;
+            if now >= watch.ends || is_quiet {
+                return Next::End;
+            }
+            std::thread::sleep(LOOK.min(watch.ends - now));
+        }
+    }))
+}
+
+/// One object, when the outcome is there. A program that goes before gives up what it wanted.
+fn outcome<T: Send + 'static>(pending: Pending<T>, object: fn(T) -> Value) -> Answer {
+    let mut pending = Some(Waiter(pending));
+    Answer::Lines(Box::new(move || {
+        let Some(waiter) = &mut pending else { return Next::End };
+        match waiter.0.wait_timeout(BEAT) {
+            None => Next::Idle,
+            Some(outcome) => {
+                pending = None;
+                Next::Line(object(outcome).to_string())
+            }
+        }
+    }))
+}
+
+/// Gives up, when dropped, what has no outcome yet.
+struct Waiter<T>(Pending<T>);
+
+impl<T> Drop for Waiter<T> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
