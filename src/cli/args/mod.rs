@@ -4,8 +4,12 @@
 //! `config.txt` and makes of it what the rest of the program sees. Every default is the default of
 //! the machine or driver it belongs to, so `--help` cannot tell another story than the code.
 
+mod network;
 mod questions;
 
+pub use network::{
+    ContentArgs, DiscoverArgs, InboxArgs, PublishArgs, SendArgs, SubscribeArgs, UseArgs,
+};
 pub use questions::{
     AskArgs, EvictArgs, ExplainArgs, LeaveArgs, MembersArgs, OperatorArgs, StatusArgs,
     TopologyArgs, UnbanArgs,
