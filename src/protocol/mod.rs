@@ -10,9 +10,11 @@
 
 pub mod gossip;
 pub mod health;
+pub mod histogram;
 pub mod liveness;
 pub mod membership;
 pub mod message;
+pub mod open;
 pub mod overlay;
 pub mod probe;
 pub mod quorum;

@@ -130,6 +130,7 @@ impl Ledger {
             | peer_kind::Event::Overlay(_)
             | peer_kind::Event::MemberLeft(_)
             | peer_kind::Event::Gone
+            | peer_kind::Event::Open(_)
             | peer_kind::Event::Refused(_) => {}
         }
     }

@@ -3,6 +3,7 @@
 
 mod events;
 mod messages;
+mod open;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +20,10 @@ use crate::protocol::membership::applicant::{self, Applicant};
 use crate::protocol::membership::certificate::{Leave, Removal, Subject};
 use crate::protocol::membership::seedbook::SeedBook;
 use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
+use crate::protocol::open::{self as open_fleet, OpenFleet};
 use crate::protocol::overlay::{self, Overlay};
 use crate::protocol::probe::{self, Prober};
+use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session::{self, Card, Cause, Intent, Session};
 use crate::protocol::{Effects, Input, Kind, Machine};
 
@@ -51,6 +54,8 @@ pub struct PeerConfig {
     pub gossip: gossip::Config,
     /// Liveness periods.
     pub liveness: liveness::Config,
+    /// Periods of a peer without seeds.
+    pub open: open_fleet::Config,
 }
 
 /// Deadlines of a peer.
@@ -68,6 +73,8 @@ pub enum Timer {
     Gossip(gossip::Timer),
     /// Liveness's.
     Liveness(liveness::Timer),
+    /// Those of a fleet without seeds.
+    Open(open_fleet::Timer),
 }
 
 macro_rules! timer_from {
@@ -82,7 +89,7 @@ macro_rules! timer_from {
 
 timer_from! {
     Session(session), Probe(probe), Applicant(applicant), Overlay(overlay), Gossip(gossip),
-    Liveness(liveness),
+    Liveness(liveness), Open(open_fleet),
 }
 
 impl From<crate::protocol::Never> for applicant::Record {
@@ -116,6 +123,8 @@ pub enum Event {
     },
     /// Liveness's reports.
     Liveness(liveness::Event),
+    /// Reports of a fleet without seeds.
+    Open(open_fleet::Event),
     /// A member's removal became known, and is certified.
     MemberRemoved {
         /// The proof.
@@ -145,6 +154,8 @@ pub struct PeerNode {
     session: Session,
     prober: Prober,
     applicant: Applicant,
+    /// Only in a fleet without seeds.
+    open: Option<OpenFleet>,
     overlay: Overlay,
     gossip: Gossip,
     liveness: Liveness,
@@ -192,6 +203,7 @@ impl PeerNode {
             session,
             prober: Prober::new(config.probe),
             applicant,
+            open: None,
             overlay,
             gossip: Gossip::new(config.gossip, endpoint),
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
@@ -201,6 +213,19 @@ impl PeerNode {
             list_version: 0,
             refusals: Refusals::default(),
         }
+    }
+
+    /// The same in a fleet without seeds, whose operator named these others to call first.
+    pub fn without_seeds(
+        config: PeerConfig,
+        me: (Endpoint, KeyPair),
+        bootstrap: &[Endpoint],
+        records: &[applicant::Record],
+        mut rng: Rng,
+    ) -> Self {
+        let open = OpenFleet::new(config.open, me.0, bootstrap, Rng::from_rng(&mut rng));
+        let nobody = SeedBook::new(QuorumRule::Majority, &[]);
+        Self { open: Some(open), ..Self::new(config, me, nobody, records, rng) }
     }
 
     /// The membership state, to look at.
@@ -253,6 +278,9 @@ impl PeerNode {
         let (seeds, needed) = (book.len(), book.quorum());
         fx.emit(Event::Started { key: self.keys.public(), seeds, needed });
         self.with_liveness(now, fx, |it, part| it.on_start(now, part));
+        if self.open.is_some() {
+            return self.on_open_start(now, fx);
+        }
         self.with_applicant(now, fx, |it, part| it.on_start(now, part));
     }
 
@@ -431,6 +459,7 @@ impl PeerNode {
             Timer::Liveness(timer) => {
                 self.with_liveness(now, fx, |it, part| it.on_timer(now, timer, part));
             }
+            Timer::Open(timer) => self.with_open(now, fx, |it, part| it.on_timer(timer, part)),
         }
     }
 }
