@@ -78,6 +78,8 @@ pub struct SeedSettings {
 pub struct PeerSettings {
     /// What every node needs.
     pub node: NodeSettings,
+    /// Whom to call first, in a fleet without seeds; `None` in one with seeds.
+    pub bootstrap: Option<Vec<Endpoint>>,
     /// The periods and limits of its machines.
     pub machines: PeerConfig,
 }
@@ -137,7 +139,16 @@ impl PeerSettings {
     pub fn from_args(args: &PeerArgs) -> Result<Self, CliError> {
         let (ip, port) = (args.ip, args.port.unwrap_or_default());
         config::check_ip(ip).map_err(|reason| CliError::Usage(format!("--ip {reason}")))?;
-        let seeds = config::read(&args.node.config)?;
+        let bootstrap = (args.open || !args.join.is_empty()).then(|| args.join.clone());
+        if let Some(no_place) = args.join.iter().find(|it| !it.is_callable()) {
+            return Err(CliError::Usage(format!(
+                "--join {no_place} cannot be called: it takes the address and port of one peer"
+            )));
+        }
+        let seeds = match bootstrap {
+            Some(_) => Vec::new(),
+            None => config::read(&args.node.config)?,
+        };
         let typed = Endpoint::new(ip, port);
         if let Some(seed) = seeds.iter().find(|seed| seed.endpoint == typed) {
             return Err(CliError::Usage(format!(
@@ -148,7 +159,8 @@ impl PeerSettings {
         }
         check_counts(&args.node, &[("--gossip-seen-max", args.limits.gossip_seen_max)])?;
         check_periods(args)?;
-        Ok(Self { node: node_settings(&args.node, (ip, port), seeds)?, machines: args.machines() })
+        let node = node_settings(&args.node, (ip, port), seeds)?;
+        Ok(Self { node, bootstrap, machines: args.machines() })
     }
 }
 

@@ -159,7 +159,7 @@ impl Builder {
         let rng = Rng::from_rng(&mut os_rng()?);
         let me = (endpoint, keys);
         let machine = if seeds.is_empty() {
-            PeerNode::open(self.machines, me, bootstrap, &records, rng)
+            PeerNode::without_seeds(self.machines, me, &bootstrap, &records, rng)
         } else {
             let address = |(id, endpoint)| SeedAddress { id: SeedId(id), endpoint, key: None };
             let book = SeedBook::new(

@@ -16,6 +16,7 @@ pub mod histogram;
 pub mod liveness;
 pub mod membership;
 pub mod message;
+pub mod open;
 pub mod overlay;
 pub mod probe;
 pub mod quorum;

@@ -25,6 +25,7 @@ use super::demo::DemoArgs;
 use super::keygen::KeygenArgs;
 use super::simulate::SimulateArgs;
 use super::span::Span;
+use crate::model::Endpoint;
 use crate::protocol::membership::{applicant, authority};
 use crate::protocol::quorum::QuorumRule;
 use crate::protocol::{gossip, liveness, overlay, session};
@@ -46,6 +47,8 @@ const PEER_EXAMPLES: &str = "\
 Examples:
   peer --port 6001                    run a peer that asks the seeds of config.txt to be let in
   peer --port 6001 --gossip-max 0     the same, without gossip of its own
+  peer --port 6001 --open             the first peer of a fleet that needs no seeds
+  peer --port 6002 --join 127.0.0.1:6001   another, which finds the rest by the first
   peer members                        who is in, as the first seed that answers sees it
   peer topology --dot | dot -Tsvg     a picture of who is linked with whom
   peer status --port 6001             what a node of this machine is doing
@@ -54,7 +57,8 @@ Examples:
   peer leave --port 6001              say goodbye and stop; Ctrl-C does the same
   peer evict 127.0.0.1:6003 --ban     put a member out for good, by a quorum of seeds' operators
 
-Every peer and every seed reads the same config.txt.";
+Every peer and every seed of a fleet with seeds reads the same config.txt; a fleet without seeds
+(--open, --join) needs none, and lets in whoever proves a key: give it a cluster key.";
 
 /// A seed: one of the few nodes that decide together who is a member.
 #[derive(Clone, Debug, Parser)]
@@ -108,6 +112,13 @@ pub struct PeerArgs {
     /// The address to listen on, at which seeds and other peers reach this one
     #[arg(long, default_value = "127.0.0.1")]
     pub ip: IpAddr,
+    /// Join the fleet without seeds to which the peer at this address belongs; may be given more
+    /// than once, and some of them may be down. The config file is not read
+    #[arg(long, value_name = "IP:PORT")]
+    pub join: Vec<Endpoint>,
+    /// Begin a fleet without seeds, which others join by this peer's address; --join implies it
+    #[arg(long)]
+    pub open: bool,
     /// What all nodes have in common.
     #[command(flatten)]
     pub node: NodeArgs,

@@ -9,9 +9,11 @@
 //! `docs/LOG.md` lists every event; names and fields here are a promise to programs.
 
 mod direct;
+mod open;
 mod peer;
 mod seed;
 
+use open::open_line;
 pub use peer::PeerReport;
 pub use seed::SeedReport;
 

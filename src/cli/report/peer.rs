@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::{
     Contradictions, counted, direct, findings_text, foreign, host_remark, host_word, left, listed,
-    millis, refused, removed, seed_key_learnt, seed_link, seeds_text, voters, witnesses, yes_no,
+    millis, open_line, refused, removed, seed_key_learnt, seed_link, seeds_text, voters, witnesses,
+    yes_no,
 };
 use crate::cli::log::Line;
 use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
@@ -41,11 +42,12 @@ impl PeerReport {
     pub fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
         match event {
             Event::Started { key, seeds, needed } => {
-                let message = format!(
-                    "started with the key {key}; {} configured, {} needed",
-                    counted(*seeds, "seed"),
-                    counted(*needed, "yes vote"),
-                );
+                let votes = counted(*needed, "yes vote");
+                let fleet = match seeds {
+                    0 => "in a fleet without seeds".to_owned(),
+                    _ => format!("{} configured, {votes} needed", counted(*seeds, "seed")),
+                };
+                let message = format!("started with the key {key}; {fleet}");
                 let fields = json!({ "key": key, "seeds": seeds, "needed": needed });
                 vec![Line::new(Level::Info, "started", message, fields)]
             }
@@ -55,6 +57,7 @@ impl PeerReport {
             Event::Liveness(event) => self.liveness(now.mono, event),
             Event::Direct(event) => direct::direct(event).into_iter().collect(),
             Event::Contacts(event) => direct::contacts(event).into_iter().collect(),
+            Event::Open(event) => open_line(event).into_iter().collect(),
             Event::MemberRemoved { removal, life } => vec![removed(removal, life)],
             Event::MemberLeft(leave) => vec![left(leave)],
             Event::Gone => {

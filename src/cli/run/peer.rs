@@ -102,7 +102,10 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     let Ground { endpoint, listener, dir, keys, rng } =
         Ground::prepare(Peer::NAME, &settings.node)?;
     let (journal, records, _) = open_journal::<PeerNode>(&dir)?;
-    let book = settings.node.book();
-    let machine = PeerNode::new(settings.machines, (endpoint, keys), book, &records, rng);
+    let (config, me) = (settings.machines, (endpoint, keys));
+    let machine = match &settings.bootstrap {
+        None => PeerNode::new(config, me, settings.node.book(), &records, rng),
+        Some(others) => PeerNode::without_seeds(config, me, others, &records, rng),
+    };
     live(Peer::default(), machine, journal, (listener, endpoint, &dir, &settings.node))
 }

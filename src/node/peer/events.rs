@@ -57,6 +57,7 @@ impl PeerNode {
             self.with_applicant(now, fx, |it, part| it.on_call_failed(to, reason, part));
         } else {
             self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
+            self.on_open_call_failed(now, to, reason, fx);
         }
     }
 
@@ -93,6 +94,10 @@ impl PeerNode {
         fx: &mut Fx,
     ) {
         let Some(seed) = card.seed else { return };
+        if self.open.is_some() {
+            let reason = "this peer's fleet has no seeds, and you are one";
+            return self.turn_away(now, (link, card), (dialed, intent), (reason, true), fx);
+        }
         let is_configured = self.applicant.book().endpoint(seed) == Some(card.endpoint);
         let mut is_trusted = false;
         if dialed && is_configured {
@@ -132,18 +137,13 @@ impl PeerNode {
             }
             return;
         }
-        if let Err((reason, is_offense)) = self.check_member(now, card, fx) {
-            let error = ErrorReply::new(ErrorCode::NotAllowed, reason.clone());
-            self.with_session(now, fx, |it, part| {
-                if is_offense && !dialed {
-                    it.refuse(link, Cause::NotAllowed, error, part);
-                }
-                it.hangup(link, &reason, part);
-            });
-            if dialed {
-                self.on_call_failed(now, (card.endpoint, intent), &reason, fx);
-            }
-            return;
+        let verdict = match self.open {
+            Some(_) => self.check_open_member(card, dialed),
+            None => self.check_member(now, card, fx),
+        };
+        if let Err((reason, is_offense)) = verdict {
+            let why = (reason.as_str(), is_offense);
+            return self.turn_away(now, (link, card), (dialed, intent), why, fx);
         }
         let is_removed = self.contacts.is_removed(card.endpoint);
         if is_removed && matches!(intent, Intent::Link | Intent::Direct) {
@@ -169,6 +169,27 @@ impl PeerNode {
                     fx.send(link, request);
                 }
             }
+        }
+    }
+
+    /// Hangs up on somebody who is not to be linked with, and says why.
+    fn turn_away(
+        &mut self,
+        now: Now,
+        (link, card): (LinkId, &Card),
+        (dialed, intent): (bool, Intent),
+        (reason, is_offense): (&str, bool),
+        fx: &mut Fx,
+    ) {
+        let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
+        self.with_session(now, fx, |it, part| {
+            if is_offense && !dialed {
+                it.refuse(link, Cause::NotAllowed, error, part);
+            }
+            it.hangup(link, reason, part);
+        });
+        if dialed {
+            self.on_call_failed(now, (card.endpoint, intent), reason, fx);
         }
     }
 
@@ -205,7 +226,10 @@ impl PeerNode {
                 self.with_session(now, fx, |it, part| it.hangup(link, "a new life begins", part));
             }
             applicant::Event::Attempt { incarnation, number } => {
-                fx.emit(Event::Applicant(applicant::Event::Attempt { incarnation, number }));
+                if self.open.is_none() {
+                    let event = applicant::Event::Attempt { incarnation, number };
+                    fx.emit(Event::Applicant(event));
+                }
                 self.begin_life(now, incarnation, fx);
             }
             applicant::Event::Admitted(admission) => {
@@ -276,7 +300,9 @@ impl PeerNode {
                     self.with_liveness(now, fx, |it, part| {
                         it.on_link_up(now, link, card.subject(), &card.neighbors, part);
                     });
+                    self.on_candidates(now, &card.neighbors, fx);
                 }
+                self.with_open(now, fx, |it, part| it.on_linked(neighbor, part));
             }
             overlay::Event::Announce { neighbors } => {
                 let card = self.session.card_mut();
@@ -290,7 +316,10 @@ impl PeerNode {
                 }
                 fx.emit(Event::Overlay(overlay::Event::Announce { neighbors }));
             }
-            event @ overlay::Event::Unlinked { .. } => fx.emit(Event::Overlay(event)),
+            overlay::Event::Unlinked { neighbor, link, degree } => {
+                fx.emit(Event::Overlay(overlay::Event::Unlinked { neighbor, link, degree }));
+                self.on_unlinked(now, neighbor, fx);
+            }
         }
     }
 
@@ -305,6 +334,8 @@ impl PeerNode {
                 self.with_prober(now, fx, |it, part| it.probe(endpoint, timeout, part));
             }
             liveness::Event::Ask { witness, request } => self.ask(now, witness, request, fx),
+            // Without seeds there is nobody to report to: its own finding was enough.
+            liveness::Event::Report(_) if self.open.is_some() => {}
             liveness::Event::Report(report) => {
                 for (_, link) in self.applicant.seed_links() {
                     fx.send(link, report.clone());
@@ -315,8 +346,20 @@ impl PeerNode {
                 let error = ErrorReply::new(ErrorCode::Invalid, "a finding that does not hold");
                 self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
             }
+            liveness::Event::Confirmed { subject, witness, finding, count, needed } => {
+                let is_own = witness == self.session.card().endpoint;
+                fx.emit(Event::Liveness(liveness::Event::Confirmed {
+                    subject,
+                    witness,
+                    finding,
+                    count,
+                    needed,
+                }));
+                if is_own && self.open.is_some() {
+                    self.drop_neighbor(now, subject, fx);
+                }
+            }
             event @ (liveness::Event::Suspected { .. }
-            | liveness::Event::Confirmed { .. }
             | liveness::Event::Cleared { .. }
             | liveness::Event::Doubtful { .. }
             | liveness::Event::NoHostPing

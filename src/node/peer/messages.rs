@@ -13,7 +13,10 @@ impl PeerNode {
     pub(super) fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
         let card = self.session.peer(link).cloned();
         let standing = self.session.standing(link);
-        if let Some(card) = &card {
+        let is_neighbor = card
+            .as_ref()
+            .is_some_and(|it| self.overlay.neighbors().get(&it.endpoint) == Some(&link));
+        if let Some(card) = card.as_ref().filter(|_| is_neighbor || self.open.is_none()) {
             self.liveness.on_heard(now, card.endpoint);
             if card.seed.is_none() {
                 let from = card.endpoint;
@@ -33,9 +36,7 @@ impl PeerNode {
             (Message::Error(error), _) => {
                 self.with_applicant(now, fx, |it, part| it.on_error(link, &error, part));
             }
-            (Message::GossipMsg(_) | Message::GossipDigest(_), Some(card))
-                if self.overlay.neighbors().get(&card.endpoint) != Some(&link) =>
-            {
+            (Message::GossipMsg(_) | Message::GossipDigest(_), Some(_)) if !is_neighbor => {
                 // Gossip is for neighbors; a link that is just being exchanged is no offense.
             }
             (Message::GossipMsg(msg), _) => {
@@ -46,6 +47,8 @@ impl PeerNode {
             }
             (Message::Ping(ping), _) => fx.send(link, liveness::Pong { nonce: ping.nonce }),
             (Message::Pong(pong), Some(card)) => self.liveness.on_pong(now, card.endpoint, pong),
+            // Without a certificate, a list says nothing but of the link it came by.
+            (Message::Neighbors(_), Some(_)) if !is_neighbor && self.open.is_some() => {}
             (Message::Neighbors(list), Some(card)) => {
                 self.on_neighbors(now, link, &card, &list, fx);
             }
@@ -106,6 +109,7 @@ impl PeerNode {
         self.session.update_neighbors(link, &list.neighbors);
         self.overlay.on_neighbors(card.endpoint, &list.neighbors);
         self.liveness.on_neighbors(card.endpoint, &list.neighbors);
+        self.on_candidates(now, &list.neighbors, fx);
     }
 
     /// An answered errand needs its link no more, unless that serves something else, too.
@@ -163,6 +167,9 @@ impl PeerNode {
             let error = ErrorReply::new(ErrorCode::Invalid, "a goodbye that does not hold");
             self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
             return;
+        }
+        if self.open.is_some() {
+            return self.on_open_leave(now, link, leave, fx);
         }
         let Leave { endpoint, incarnation, .. } = leave;
         if !is_proved {

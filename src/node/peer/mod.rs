@@ -6,6 +6,7 @@ mod contacts;
 mod direct;
 mod events;
 mod messages;
+mod open;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +25,10 @@ use crate::protocol::membership::applicant::{self, Applicant};
 use crate::protocol::membership::certificate::{Leave, Removal, Subject};
 use crate::protocol::membership::seedbook::SeedBook;
 use crate::protocol::message::{ErrorCode, ErrorReply};
+use crate::protocol::open::{self as open_fleet, OpenFleet};
 use crate::protocol::overlay::{self, Overlay};
 use crate::protocol::probe::{self, Prober};
+use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session::{self, Card, Cause, Intent, Session};
 use crate::protocol::{Effects, Input, Kind, Machine};
 
@@ -60,6 +63,8 @@ pub struct PeerConfig {
     pub direct: direct_service::Config,
     /// When a peer is unreachable.
     pub contacts: contacts_service::Config,
+    /// Periods of a peer without seeds.
+    pub open: open_fleet::Config,
 }
 
 /// Deadlines of a peer.
@@ -81,6 +86,8 @@ pub enum Timer {
     Direct(direct_service::Timer),
     /// The contacts'.
     Contacts(contacts_service::Timer),
+    /// Those of a fleet without seeds.
+    Open(open_fleet::Timer),
 }
 
 macro_rules! timer_from {
@@ -95,7 +102,7 @@ macro_rules! timer_from {
 
 timer_from! {
     Session(session), Probe(probe), Applicant(applicant), Overlay(overlay), Gossip(gossip),
-    Liveness(liveness), Direct(direct_service), Contacts(contacts_service),
+    Liveness(liveness), Direct(direct_service), Contacts(contacts_service), Open(open_fleet),
 }
 
 impl From<crate::protocol::Never> for applicant::Record {
@@ -133,6 +140,8 @@ pub enum Event {
     Direct(direct_service::Event),
     /// Peers that became unreachable, or reachable again.
     Contacts(contacts_service::Event),
+    /// Reports of a fleet without seeds.
+    Open(open_fleet::Event),
     /// A member's removal became known, and is certified.
     MemberRemoved {
         /// The proof.
@@ -195,6 +204,8 @@ pub struct PeerNode {
     session: Session,
     prober: Prober,
     applicant: Applicant,
+    /// Only in a fleet without seeds.
+    open: Option<OpenFleet>,
     overlay: Overlay,
     gossip: Gossip,
     liveness: Liveness,
@@ -244,6 +255,7 @@ impl PeerNode {
             session,
             prober: Prober::new(config.probe),
             applicant,
+            open: None,
             overlay,
             gossip: Gossip::new(config.gossip, endpoint),
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
@@ -255,6 +267,19 @@ impl PeerNode {
             list_version: 0,
             refusals: Refusals::default(),
         }
+    }
+
+    /// The same in a fleet without seeds, whose operator named these others to call first.
+    pub fn without_seeds(
+        config: PeerConfig,
+        me: (Endpoint, KeyPair),
+        bootstrap: &[Endpoint],
+        records: &[applicant::Record],
+        mut rng: Rng,
+    ) -> Self {
+        let open = OpenFleet::new(config.open, me.0, bootstrap, Rng::from_rng(&mut rng));
+        let nobody = SeedBook::new(QuorumRule::Majority, &[]);
+        Self { open: Some(open), ..Self::new(config, me, nobody, records, rng) }
     }
 
     /// The membership state, to look at.
@@ -312,6 +337,9 @@ impl PeerNode {
         fx.emit(Event::Started { key: self.keys.public(), seeds, needed });
         self.with_liveness(now, fx, |it, part| it.on_start(now, part));
         self.with_contacts(now, fx, |it, part| it.on_start(now, part));
+        if self.open.is_some() {
+            return self.on_open_start(now, fx);
+        }
         self.with_applicant(now, fx, |it, part| it.on_start(now, part));
     }
 
@@ -480,6 +508,7 @@ impl PeerNode {
             Timer::Contacts(timer) => {
                 self.with_contacts(now, fx, |it, part| it.on_timer(now, timer, part));
             }
+            Timer::Open(timer) => self.with_open(now, fx, |it, part| it.on_timer(timer, part)),
         }
     }
 }

@@ -1,0 +1,200 @@
+//! Fleets without seeds in the simulator, and finding others by their ids.
+
+#![allow(clippy::print_stdout, reason = "measured hops and shares are worth a line")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use common::{keys_of, peer_endpoint};
+use folkmoot::model::{Endpoint, Rng};
+use folkmoot::node::{Event, Node, PeerConfig, PeerNode, Record, peer_kind};
+use folkmoot::protocol::{gossip, open};
+use folkmoot::sim::{Boot, Options, World, for_each_seed};
+use rand::SeedableRng as _;
+
+/// The peers 1 to `count` of a fleet without seeds; `named` are those that each is told of.
+fn open_world(seed: u64, count: u16, named: impl Fn(u16) -> Vec<u16>) -> World<Node> {
+    let mut world = World::new(seed, Options::default());
+    let gossip = gossip::Config { interval: Duration::from_secs(1), ..gossip::Config::default() };
+    let config = PeerConfig { gossip, ..PeerConfig::default() };
+    for number in 1..=count {
+        let endpoint = peer_endpoint(number);
+        let bootstrap: Vec<_> = named(number).into_iter().map(peer_endpoint).collect();
+        world.add_host(
+            endpoint,
+            Box::new(move |boot: Boot<'_, Record>| {
+                let me = (endpoint, keys_of(endpoint));
+                let records: Vec<_> = boot.records.iter().filter_map(peer_record).collect();
+                let rng = Rng::seed_from_u64(boot.seed);
+                let node = PeerNode::without_seeds(config, me, &bootstrap, &records, rng);
+                Node::Peer(Box::new(node))
+            }),
+        );
+    }
+    world
+}
+
+fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::protocol::Kind>::Record> {
+    match record {
+        Record::Peer(record) => Some(*record),
+        Record::Seed(_) => None,
+    }
+}
+
+fn peer(world: &World<Node>, number: u16) -> &PeerNode {
+    match world.machine(peer_endpoint(number)) {
+        Some(Node::Peer(node)) => node,
+        _ => panic!("peer {number} is down"),
+    }
+}
+
+fn neighbors(world: &World<Node>, number: u16) -> BTreeSet<Endpoint> {
+    peer(world, number).overlay().neighbors().keys().copied().collect()
+}
+
+/// Whether all of these are one connected part.
+fn is_connected(world: &World<Node>, peers: &[u16]) -> bool {
+    let all: BTreeSet<_> = peers.iter().map(|it| peer_endpoint(*it)).collect();
+    let mut seen = BTreeSet::new();
+    let mut open: Vec<_> = all.first().copied().into_iter().collect();
+    while let Some(next) = open.pop() {
+        let Some(Node::Peer(node)) = world.machine(next) else { return false };
+        if seen.insert(next) {
+            open.extend(node.overlay().neighbors().keys().filter(|it| all.contains(it)));
+        }
+    }
+    seen == all
+}
+
+#[track_caller]
+fn wait(world: &mut World<Node>, limit: u64, what: &str, reached: impl Fn(&World<Node>) -> bool) {
+    let ended = world.run_while(|world| !reached(world), Duration::from_secs(limit));
+    assert!(ended, "SEED={} not within {limit} s: {what}", world.seed());
+}
+
+/// The open fleet's events of one peer.
+fn told(world: &World<Node>, number: u16) -> Vec<open::Event> {
+    let of = peer_endpoint(number);
+    let events = world.events().iter().filter(|(_, host, _)| *host == of);
+    events
+        .filter_map(|(_, _, event)| match event {
+            Event::Peer(peer_kind::Event::Open(event)) => Some(event.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Who has heard the message `number` of the peer `origin`'s present life.
+fn heard(world: &World<Node>, origin: u16, number: u32) -> BTreeSet<Endpoint> {
+    let (from, life) = (peer_endpoint(origin), peer(world, origin).applicant().subject());
+    let events = world.events().iter();
+    let is_it = |event: &Event| match event {
+        Event::Peer(peer_kind::Event::Gossip {
+            event: gossip::Event::Heard { msg, .. }, ..
+        }) => (msg.origin, msg.incarnation, msg.number) == (from, life.incarnation, number),
+        _ => false,
+    };
+    events.filter(|(_, _, event)| is_it(event)).map(|(_, host, _)| *host).collect()
+}
+
+fn boot_all(world: &mut World<Node>, count: u16) {
+    for number in 1..=count {
+        world.boot(peer_endpoint(number));
+    }
+}
+
+#[test]
+fn a_chain_of_bootstraps_becomes_one_overlay_and_gossip_reaches_all() {
+    for_each_seed(10, |seed| {
+        let count = 20;
+        let mut world = open_world(seed, count, |number| {
+            (number > 1).then(|| number - 1).into_iter().collect()
+        });
+        boot_all(&mut world, count);
+        let all: Vec<_> = (1..=count).collect();
+        wait(&mut world, 20, "one overlay with enough links", |world| {
+            is_connected(world, &all) && all.iter().all(|it| neighbors(world, *it).len() >= 3)
+        });
+        wait(&mut world, 20, "gossip reaches all", |world| {
+            [1, 10, 20].iter().all(|it| heard(world, *it, 3).len() == usize::from(count) - 1)
+        });
+        assert!(all.iter().all(|it| peer(&world, *it).status().state == "member"));
+    });
+}
+
+#[test]
+fn a_dead_bootstrap_is_called_again_and_met_when_it_comes() {
+    for_each_seed(10, |seed| {
+        let mut world =
+            open_world(seed, 3, |number| if number == 1 { vec![] } else { vec![1, number] });
+        world.boot(peer_endpoint(2));
+        world.boot(peer_endpoint(3));
+        world.run_for(Duration::from_secs(40));
+        assert!(neighbors(&world, 2).is_empty(), "they know only the dead one");
+        let own = open::Event::OwnAddress { endpoint: peer_endpoint(2) };
+        assert!(told(&world, 2).contains(&own));
+        let gone = |it: &&open::Event| matches!(it, open::Event::Unreachable { .. });
+        assert_eq!(told(&world, 2).iter().filter(gone).count(), 1, "told once");
+        world.boot(peer_endpoint(1));
+        wait(&mut world, 65, "all three are linked", |world| {
+            (1..=3).all(|it| neighbors(world, it).len() == 2)
+        });
+        assert!(told(&world, 2).contains(&open::Event::Met { to: peer_endpoint(1) }));
+    });
+}
+
+#[test]
+fn a_killed_neighbor_is_dropped_and_its_next_life_rejoins() {
+    for_each_seed(10, |seed| {
+        let mut world = open_world(seed, 6, |number| if number == 1 { vec![] } else { vec![1] });
+        boot_all(&mut world, 6);
+        let all: Vec<_> = (1..=6).collect();
+        wait(&mut world, 20, "one overlay", |world| is_connected(world, &all));
+        world.run_for(Duration::from_secs(5));
+        let victim = if seed % 2 == 0 { 1 } else { 4 };
+        let before = peer(&world, victim).applicant().subject().incarnation;
+        if seed % 3 == 0 {
+            world.vanish(peer_endpoint(victim));
+        } else {
+            world.crash(peer_endpoint(victim));
+        }
+        let rest: Vec<_> = all.iter().copied().filter(|it| *it != victim).collect();
+        let dead = peer_endpoint(victim);
+        wait(&mut world, 20, "it is dropped, the rest is whole", |world| {
+            is_connected(world, &rest)
+                && rest.iter().all(|it| {
+                    !neighbors(world, *it).contains(&dead)
+                        && peer(world, *it).status().suspects.is_empty()
+                })
+        });
+        let is_drop =
+            |it: &open::Event| matches!(it, open::Event::Dropped { life } if life.endpoint == dead);
+        assert!(rest.iter().any(|it| told(&world, *it).iter().any(is_drop)), "nobody said so");
+        world.restart(dead);
+        wait(&mut world, 80, "it is back", |world| {
+            is_connected(world, &all) && neighbors(world, victim).len() >= 2
+        });
+        assert!(peer(&world, victim).applicant().subject().incarnation > before);
+        wait(&mut world, 20, "its gossip reaches all", |world| heard(world, victim, 2).len() == 5);
+    });
+}
+
+#[test]
+fn a_goodbye_is_no_death() {
+    let mut world = open_world(1, 4, |number| if number == 1 { vec![] } else { vec![1] });
+    boot_all(&mut world, 4);
+    wait(&mut world, 20, "one overlay", |world| (1..=4).all(|it| neighbors(world, it).len() == 3));
+    let leave = folkmoot::node::Command::Peer(peer_kind::Command::Leave);
+    world.command(peer_endpoint(3), leave);
+    wait(&mut world, 5, "it is gone", |world| {
+        [1, 2, 4].iter().all(|it| neighbors(world, *it).len() == 2)
+    });
+    assert_eq!([1, 2, 4].map(|it| told(&world, it)), [vec![], vec![], vec![]]);
+    let left = world
+        .events()
+        .iter()
+        .filter(|(_, _, event)| matches!(event, Event::Peer(peer_kind::Event::MemberLeft(_))));
+    assert_eq!(left.count(), 3);
+}
