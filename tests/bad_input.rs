@@ -429,3 +429,28 @@ const fn neutral_signature() -> [u8; 64] {
     bytes[0] = 1;
     bytes
 }
+
+#[test]
+fn a_vote_that_was_forgotten_stays_so_after_a_restart() {
+    let (subject, me) = (Actor::Peer(3).subject(0), (SeedId(1), Actor::Seed(1).keys().clone()));
+    let vote = Vote::sign(ProposalKind::Evict, &[subject], (me.0, &me.1), AT);
+    let voted = Record::Voted { kind: ProposalKind::Evict, lives: vec![subject], vote };
+    let born = |records: &[Record]| {
+        let (config, rng) = (authority::Config::default(), Rng::seed_from_u64(1));
+        Authority::new(config, me.clone(), book(true), records.to_vec(), rng)
+    };
+    let mut records = vec![voted.clone(), Record::Ready];
+    let mut it = born(&records);
+    assert!(it.snapshot().contains(&voted));
+    let mut fx = Effects::default();
+    let day = authority::Config::default().tombstone_ttl.as_millis() as u64;
+    let later = Now { wall: folkmoot::model::WallTime(AT.0 + day), ..now() };
+    it.on_timer(later, authority::Timer::Digest, &mut fx);
+    let kept = fx.drain().filter_map(|effect| match effect {
+        Effect::Persist(record) => Some(record),
+        _ => None,
+    });
+    records.extend(kept);
+    assert!(!it.snapshot().contains(&voted), "it is old, and about nobody");
+    assert_eq!(born(&records).snapshot(), it.snapshot());
+}

@@ -73,6 +73,15 @@ pub enum Record {
         /// Its highest ended life.
         incarnation: Incarnation,
     },
+    /// A yes that needs no memory any more: it is old, and about a life that has ended for good.
+    Forgot {
+        /// Whose.
+        endpoint: Endpoint,
+        /// In which life.
+        incarnation: Incarnation,
+        /// What for.
+        kind: ProposalKind,
+    },
     /// This seed has compared its registry with enough others once: it remembers its own votes.
     Ready,
 }

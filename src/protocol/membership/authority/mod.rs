@@ -165,6 +165,9 @@ impl Authority {
                 Record::Floor { endpoint, incarnation } => {
                     this.registry.raise_floor(endpoint, incarnation);
                 }
+                Record::Forgot { endpoint, incarnation, kind } => {
+                    _ = this.given.remove(&(endpoint, incarnation, kind));
+                }
                 Record::Ready => {}
             }
         }

@@ -73,7 +73,7 @@ impl Authority {
         for (endpoint, incarnation) in self.registry.purge(now.wall, self.config.tombstone_ttl) {
             fx.persist(Record::Floor { endpoint, incarnation });
         }
-        self.forget_old_votes(now);
+        self.forget_old_votes(now, fx);
         self.forget_old_orders(now, fx);
         self.tell_seeds(&self.digest(false).into(), None, fx);
         self.hint_links(fx);
@@ -277,14 +277,20 @@ impl Authority {
 
     /// Votes about lives that have ended for good need no memory: whoever asked for one again
     /// would be refused as stale.
-    fn forget_old_votes(&mut self, now: Now) {
+    fn forget_old_votes(&mut self, now: Now, fx: &mut Fx) {
         let keep = self.config.tombstone_ttl;
         self.given.retain(|(endpoint, incarnation, kind), given| {
             let is_current = self
                 .registry
                 .get(*endpoint)
                 .is_some_and(|held| held.subject.incarnation <= *incarnation);
-            *kind == ProposalKind::Ban || is_current || given.vote.at.distance(now.wall) < keep
+            let is_recent = given.vote.at.distance(now.wall) < keep;
+            let is_kept = *kind == ProposalKind::Ban || is_current || is_recent;
+            if !is_kept {
+                let (endpoint, incarnation, kind) = (*endpoint, *incarnation, *kind);
+                fx.persist(Record::Forgot { endpoint, incarnation, kind });
+            }
+            is_kept
         });
     }
 }
