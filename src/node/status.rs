@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::seed::Counts;
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
 use crate::protocol::LinkId;
+use crate::protocol::discovery;
 use crate::protocol::message::Standing;
 use crate::protocol::session::Card;
 
@@ -66,6 +67,13 @@ pub struct SeedStatus {
     pub links: Vec<LinkStatus>,
 }
 
+/// What the services of the network layer have counted.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkStatus {
+    /// Of finding others.
+    pub discovery: discovery::Metrics,
+}
+
 /// A peer's state.
 #[derive(Clone, Debug, Serialize)]
 pub struct PeerStatus {
@@ -99,6 +107,8 @@ pub struct PeerStatus {
     pub gossip_duplicates: u64,
     /// Distrust of itself, 0 to 7 (O4).
     pub health: u32,
+    /// What the services of the network layer have counted.
+    pub network: NetworkStatus,
     /// What was refused, by cause.
     pub refused: Counts,
 }

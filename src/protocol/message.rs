@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::discovery::{FindNode, Found};
 use super::gossip::{GossipDigest, GossipMsg};
 use super::liveness::{DeadReport, Ping, Pong, SuspectReq};
 use super::membership::authority::{
@@ -74,6 +75,11 @@ pub enum Message {
     /// I am going.
     Leave(Leave),
 
+    /// Who of those you know is closest to this id?
+    FindNode(FindNode),
+    /// These are.
+    Found(Found),
+
     /// The state of my registry, in hashes.
     SeedDigest(SeedDigest),
     /// Send me these parts of yours.
@@ -133,6 +139,8 @@ impl Message {
             Self::SeedOrderVote(_) => "SEED_ORDER_VOTE",
             Self::SeedBanCommit(_) => "SEED_BAN_COMMIT",
             Self::Leave(_) => "LEAVE",
+            Self::FindNode(_) => "FIND_NODE",
+            Self::Found(_) => "FOUND",
             Self::SeedDigest(_) => "SEED_DIGEST",
             Self::SeedSyncReq(_) => "SEED_SYNC_REQ",
             Self::SeedSyncResp(_) => "SEED_SYNC_RESP",
@@ -187,7 +195,9 @@ impl Message {
             | Self::SuspectAck(_)
             | Self::DeadReport(_)
             | Self::RegisterCommit(_)
-            | Self::SeedDeadCommit(_) => Standing::Member,
+            | Self::SeedDeadCommit(_)
+            | Self::FindNode(_)
+            | Self::Found(_) => Standing::Member,
             Self::RegisterVote(_)
             | Self::PeerListResp(_)
             | Self::SeedDeadVote(_)
@@ -265,7 +275,9 @@ into_message! {
     GossipDigest(GossipDigest), Ping(Ping), Pong(Pong), Neighbors(NeighborList),
     SuspectReq(SuspectReq), SuspectAck(Confirmation), DeadReport(DeadReport),
     SeedDeadVote(SeedDeadVote), SeedDeadCommit(Removal), SeedOrderVote(SeedOrderVote),
-    SeedBanCommit(Ban), Leave(Leave), SeedDigest(SeedDigest),
+    SeedBanCommit(Ban), Leave(Leave),
+    FindNode(FindNode), Found(Found),
+    SeedDigest(SeedDigest),
     SeedSyncReq(SeedSyncReq), SeedSyncResp(SeedSyncResp), LinkHint(LinkHint),
     ExplainReq(ExplainReq), ExplainResp(ExplainResp), TopologyReq(TopologyReq),
     TopologyResp(TopologyResp),

@@ -54,6 +54,8 @@ impl PeerReport {
             Event::Overlay(event) => overlay_line(event).into_iter().collect(),
             Event::Gossip { event, from } => gossip_lines(now.wall, event, *from),
             Event::Liveness(event) => self.liveness(now.mono, event),
+            // Told to whoever asked.
+            Event::Discovery(_) => Vec::new(),
             Event::Open(event) => open_line(event).into_iter().collect(),
             Event::MemberRemoved { removal, life } => vec![removed(removal, life)],
             Event::MemberLeft(leave) => vec![left(leave)],

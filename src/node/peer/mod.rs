@@ -1,11 +1,12 @@
 //! A peer: handshakes, probes, membership, overlay, gossip and liveness, and what the events of
 //! one mean to the others.
 
+mod discovery;
 mod events;
 mod messages;
 mod open;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use rand::SeedableRng as _;
 
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng};
 use crate::node::refusals::{Refusal, Refusals};
-use crate::node::status::PeerStatus;
+use crate::node::status::{NetworkStatus, PeerStatus};
+use crate::protocol::discovery::{self as finding, Contact, Discovery, FindNode, NodeId};
 use crate::protocol::gossip::{self, Gossip};
 use crate::protocol::liveness::{self, Liveness, SuspectReq};
 use crate::protocol::membership::applicant::{self, Applicant};
@@ -25,7 +27,7 @@ use crate::protocol::overlay::{self, Overlay};
 use crate::protocol::probe::{self, Prober};
 use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session::{self, Card, Cause, Intent, Session};
-use crate::protocol::{Effects, Input, Kind, Machine};
+use crate::protocol::{Effects, Input, Kind, LinkId, Machine};
 
 /// How long a call to a member or seed may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,6 +56,8 @@ pub struct PeerConfig {
     pub gossip: gossip::Config,
     /// Liveness periods.
     pub liveness: liveness::Config,
+    /// Limits of discovery.
+    pub discovery: finding::Config,
     /// Periods of a peer without seeds.
     pub open: open_fleet::Config,
 }
@@ -75,6 +79,8 @@ pub enum Timer {
     Liveness(liveness::Timer),
     /// Those of a fleet without seeds.
     Open(open_fleet::Timer),
+    /// Discovery's.
+    Discovery(finding::Timer),
 }
 
 macro_rules! timer_from {
@@ -90,6 +96,7 @@ macro_rules! timer_from {
 timer_from! {
     Session(session), Probe(probe), Applicant(applicant), Overlay(overlay), Gossip(gossip),
     Liveness(liveness), Open(open_fleet),
+    Discovery(finding),
 }
 
 impl From<crate::protocol::Never> for applicant::Record {
@@ -125,6 +132,8 @@ pub enum Event {
     Liveness(liveness::Event),
     /// Reports of a fleet without seeds.
     Open(open_fleet::Event),
+    /// What was asked of discovery, answered.
+    Discovery(finding::Event),
     /// A member's removal became known, and is certified.
     MemberRemoved {
         /// The proof.
@@ -145,6 +154,18 @@ pub enum Event {
 pub enum Command {
     /// Say goodbye and end.
     Leave,
+    /// Look for other peers; answered by `Discovered` with the same token.
+    Discover {
+        /// The caller's number.
+        token: u64,
+    },
+    /// Find the peer with this id; answered by `Resolved` with the same token.
+    LookUp {
+        /// The caller's number.
+        token: u64,
+        /// Whom.
+        id: NodeId,
+    },
 }
 
 /// A whole peer.
@@ -157,10 +178,15 @@ pub struct PeerNode {
     /// Only in a fleet without seeds.
     open: Option<OpenFleet>,
     overlay: Overlay,
+    discovery: Discovery,
     gossip: Gossip,
     liveness: Liveness,
     /// Questions that wait for a link to the witness.
     errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
+    /// The same of discovery.
+    questions: BTreeMap<Endpoint, Vec<FindNode>>,
+    /// Links that serve questions of both kinds, and so do not end with the first answer.
+    shared_errands: BTreeSet<LinkId>,
     /// Lives known to have ended.
     gone: BTreeMap<Endpoint, Incarnation>,
     list_version: u64,
@@ -197,6 +223,8 @@ impl PeerNode {
         let mut part = || Rng::from_rng(&mut rng);
         let session = Session::new(config.session, keys.clone(), card, part());
         let me = (endpoint, keys.clone());
+        let seeds: Vec<_> = book.seeds().map(|(_, seed)| seed).collect();
+        let own = Contact { endpoint, key: keys.public() };
         let applicant = Applicant::new(config.applicant, me, book, records, part());
         let overlay = Overlay::new(config.overlay, endpoint, part());
         Self {
@@ -205,10 +233,13 @@ impl PeerNode {
             applicant,
             open: None,
             overlay,
+            discovery: Discovery::new(config.discovery, own, seeds, part()),
             gossip: Gossip::new(config.gossip, endpoint),
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
             keys,
             errands: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            shared_errands: BTreeSet::new(),
             gone: BTreeMap::new(),
             list_version: 0,
             refusals: Refusals::default(),
@@ -268,6 +299,7 @@ impl PeerNode {
             gossip_held,
             gossip_duplicates,
             health: self.liveness.health_score(),
+            network: NetworkStatus { discovery: self.discovery.metrics() },
             refused: self.refusals.counts(),
         }
     }
@@ -432,6 +464,12 @@ impl Machine for PeerNode {
                 self.with_liveness(now, fx, |it, part| it.on_host_pinged(host, answer, part));
             }
             Input::Command(Command::Leave) => self.on_leave_command(now, fx),
+            Input::Command(Command::Discover { token }) => {
+                self.with_discovery(now, fx, |it, part| it.discover(now, token, part));
+            }
+            Input::Command(Command::LookUp { token, id }) => {
+                self.with_discovery(now, fx, |it, part| it.look_up(now, token, id, part));
+            }
         }
     }
 
@@ -458,6 +496,9 @@ impl PeerNode {
             }
             Timer::Liveness(timer) => {
                 self.with_liveness(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Discovery(timer) => {
+                self.with_discovery(now, fx, |it, part| it.on_timer(now, timer, part));
             }
             Timer::Open(timer) => self.with_open(now, fx, |it, part| it.on_timer(timer, part)),
         }

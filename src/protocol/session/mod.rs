@@ -305,6 +305,8 @@ impl Session {
             | Message::SeedOrderVote(_)
             | Message::SeedBanCommit(_)
             | Message::Leave(_)
+            | Message::FindNode(_)
+            | Message::Found(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncReq(_)
             | Message::SeedSyncResp(_)
