@@ -33,8 +33,8 @@ pub(crate) const LIFE: Incarnation = Incarnation(1_734_567_880_000);
 
 /// All lines of the golden file, each with what it shows.
 pub(crate) fn all() -> Vec<(&'static str, Message)> {
-    [handshake(), registration(), lists(), gossip(), liveness(), removal(), seeds(), questions()]
-        .concat()
+    let membership = [handshake(), registration(), lists(), gossip(), liveness(), removal()];
+    [membership.concat(), discovery(), seeds(), questions()].concat()
 }
 
 /// Seed 1, 2 or 3 of the fleet.

@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - Only the closest that did not fail are asked, three at a time, each once; the look-up is over
-//!   when the sixteen closest have answered, or the one that is looked for, or after
-//!   `ASKED_MAX` questions.
+//!   when the sixteen closest have answered (`WIDTH_MAX` where the holder of an id is wanted), or
+//!   the one that is looked for, or after `ASKED_MAX` questions.
 //! - What was told is bounded: the farthest are dropped first.
 //! - One whose word has led to nobody `LIES_MAX` times is not listened to any more in this
 //!   look-up: what it named and was not asked yet is dropped.
@@ -20,6 +20,10 @@ const ASKED_MAX: usize = 96;
 
 /// Candidates remembered at most.
 const CANDIDATES_MAX: usize = 256;
+
+/// How many of the closest are asked for the holder of an id before it is taken as not there:
+/// liars that name each other can be closer than everybody honest, but not all of these.
+const WIDTH_MAX: usize = 3 * CONTACTS_MAX;
 
 /// Candidates of one teller that turn out to be nobody before the rest of them is dropped. The
 /// honest name the dead, too, as long as they have not noticed.
@@ -85,9 +89,10 @@ impl Lookup {
         if self.found().is_some() {
             return Vec::new();
         }
+        let width = if self.wants_one { WIDTH_MAX } else { CONTACTS_MAX };
         let standing = self.candidates.values_mut().filter(|it| it.stage != Stage::Failed);
         let chosen: Vec<_> = standing
-            .take(CONTACTS_MAX)
+            .take(width)
             .filter(|it| it.stage == Stage::Told)
             .take(room)
             .map(|it| {
