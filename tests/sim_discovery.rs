@@ -7,9 +7,10 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{keys_of, peer_endpoint};
+use common::{Fleet, Plan, keys_of, peer_endpoint};
 use folkmoot::model::{Endpoint, Rng};
 use folkmoot::node::{Event, Node, PeerConfig, PeerNode, Record, peer_kind};
+use folkmoot::protocol::discovery::{self, NodeId};
 use folkmoot::protocol::{gossip, open};
 use folkmoot::sim::{Boot, Options, World, for_each_seed};
 use rand::SeedableRng as _;
@@ -197,4 +198,139 @@ fn a_goodbye_is_no_death() {
         .iter()
         .filter(|(_, _, event)| matches!(event, Event::Peer(peer_kind::Event::MemberLeft(_))));
     assert_eq!(left.count(), 3);
+}
+
+/// What discovery answered to `token`.
+fn answer(world: &World<Node>, token: u64) -> Option<discovery::Event> {
+    world.events().iter().find_map(|(_, _, event)| match event {
+        Event::Peer(peer_kind::Event::Discovery(event)) => match event {
+            discovery::Event::Discovered { token: it, .. }
+            | discovery::Event::Resolved { token: it, .. }
+                if *it == token =>
+            {
+                Some(event.clone())
+            }
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+fn ask(world: &mut World<Node>, at: Endpoint, command: peer_kind::Command, token: u64) {
+    world.command(at, folkmoot::node::Command::Peer(command));
+    wait(world, 31, "discovery answers", |world| answer(world, token).is_some());
+}
+
+#[test]
+fn the_last_of_a_chain_of_bootstraps_finds_the_first() {
+    for_each_seed(10, |seed| {
+        let mut world = open_world(seed, 4, |number| match number {
+            1 => vec![],
+            _ => vec![number - 1],
+        });
+        boot_all(&mut world, 4);
+        wait(&mut world, 20, "each has met its bootstrap", |world| {
+            (2..=4).all(|it| neighbors(world, it).contains(&peer_endpoint(it - 1)))
+        });
+        ask(&mut world, peer_endpoint(4), peer_kind::Command::Discover { token: 7 }, 7);
+        let Some(discovery::Event::Discovered { peers, .. }) = answer(&world, 7) else {
+            panic!("no list")
+        };
+        let found: Vec<_> = peers.iter().map(|it| it.endpoint).collect();
+        assert_eq!(found, [1, 2, 3].map(peer_endpoint));
+        assert!(peers.iter().all(|it| it.key == keys_of(it.endpoint).public()));
+    });
+}
+
+/// Look-ups of `count` pairs, spread over all peers; how many find their peer.
+fn lookups(world: &mut World<Node>, peers: &[Endpoint], count: u64) -> usize {
+    let mut found = 0;
+    for token in 0..count {
+        let at = usize::try_from(token).expect("small");
+        let (from, to) = (peers[at * 7 % peers.len()], peers[(at * 13 + 5) % peers.len()]);
+        let id = NodeId::of(&keys_of(to).public());
+        if from == to || !world.is_up(from) || !world.is_up(to) {
+            found += 1;
+            continue;
+        }
+        ask(world, from, peer_kind::Command::LookUp { token, id }, token);
+        let Some(discovery::Event::Resolved { peer, .. }) = answer(world, token) else {
+            panic!("no answer")
+        };
+        if let Some(peer) = peer {
+            assert_eq!(peer.endpoint, to);
+            found += 1;
+        }
+    }
+    found
+}
+
+#[test]
+fn in_fleets_of_both_kinds_everybody_finds_everybody_by_id() {
+    let mut world = open_world(3, 40, |number| if number == 1 { vec![] } else { vec![number / 2] });
+    boot_all(&mut world, 40);
+    world.run_for(Duration::from_secs(40));
+    let peers: Vec<_> = (1..=40).map(peer_endpoint).collect();
+    assert_eq!(lookups(&mut world, &peers, 40), 40);
+    // After deaths and newcomers, too.
+    for number in [3, 9, 17, 30] {
+        world.crash(peer_endpoint(number));
+    }
+    world.run_for(Duration::from_secs(20));
+    world.restart(peer_endpoint(9));
+    world.run_for(Duration::from_secs(20));
+    assert_eq!(lookups(&mut world, &peers, 40), 40);
+
+    let mut fleet = Fleet::started(4, &Plan { peers: 30, ..Plan::default() });
+    fleet.settle(Duration::from_secs(30));
+    fleet.world.run_for(Duration::from_secs(20));
+    let peers = fleet.peers.clone();
+    assert_eq!(lookups(&mut fleet.world, &peers, 30), 30);
+}
+
+#[test]
+fn an_idle_peer_looks_around_rarely() {
+    let mut world = open_world(5, 10, |number| if number == 1 { vec![] } else { vec![1] });
+    boot_all(&mut world, 10);
+    world.run_for(Duration::from_secs(600));
+    let before: u64 = (1..=10).map(|it| peer(&world, it).discovery().metrics().lookups).sum();
+    world.run_for(Duration::from_secs(3_600));
+    let after: u64 = (1..=10).map(|it| peer(&world, it).discovery().metrics().lookups).sum();
+    assert!(
+        (40..=100).contains(&(after - before)),
+        "{} look-ups of ten in an hour",
+        after - before
+    );
+}
+
+#[test]
+fn peers_of_the_two_kinds_of_fleets_do_not_link() {
+    let mut fleet = Fleet::started(6, &Plan { peers: 3, ..Plan::default() });
+    fleet.settle(Duration::from_secs(30));
+    let stranger = peer_endpoint(200);
+    let others = [fleet.peers[0], fleet.seeds[0]];
+    fleet.world.add_host(
+        stranger,
+        Box::new(move |boot: Boot<'_, Record>| {
+            let me = (stranger, keys_of(stranger));
+            let rng = Rng::seed_from_u64(boot.seed);
+            let config = PeerConfig::default();
+            Node::Peer(Box::new(PeerNode::without_seeds(config, me, &others, &[], rng)))
+        }),
+    );
+    fleet.world.boot(stranger);
+    fleet.world.run_for(Duration::from_secs(30));
+    assert!(neighbors(&fleet.world, 200).is_empty());
+    let reasons: Vec<_> = told(&fleet.world, 200)
+        .into_iter()
+        .filter_map(|event| match event {
+            open::Event::Unreachable { reason, .. } => Some(reason),
+            _ => None,
+        })
+        .collect();
+    assert!(reasons.len() == 2 && reasons.iter().all(|it| it.contains("no seeds")), "{reasons:?}");
+    let refused = fleet.world.events().iter().any(|(_, host, event)| {
+        *host == others[0] && matches!(event, Event::Peer(peer_kind::Event::Refused(_)))
+    });
+    assert!(refused, "the member says why it refused, too");
 }

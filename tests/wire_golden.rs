@@ -100,6 +100,8 @@ const fn number(msg: &Message) -> usize {
         Message::TopologyResp(_) => 28,
         Message::SeedOrderVote(_) => 29,
         Message::SeedBanCommit(_) => 30,
+        Message::FindNode(_) => 31,
+        Message::Found(_) => 32,
     }
 }
 
@@ -466,6 +468,8 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
             | Message::Ping(_)
             | Message::Pong(_)
             | Message::SuspectReq(_)
+            | Message::FindNode(_)
+            | Message::Found(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncReq(_)
             | Message::LinkHint(_)

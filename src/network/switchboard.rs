@@ -156,7 +156,7 @@ impl Switchboard {
             Event::Direct(event) => self.on_direct(event),
             Event::Discovery(discovery::Event::Discovered { token, peers }) => {
                 let cell = self.lock().discovering.remove(token);
-                let known = |it: &discovery::Contact| Known { endpoint: it.endpoint, key: it.key };
+                let known = |it: &discovery::Peer| Known { endpoint: it.endpoint, key: it.key };
                 if let Some(cell) = cell {
                     cell.put(Ok(peers.iter().map(known).collect()));
                 }

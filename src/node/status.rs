@@ -9,6 +9,7 @@ use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
 use crate::protocol::LinkId;
 use crate::protocol::contacts::ContactsMetrics;
 use crate::protocol::direct::DirectMetrics;
+use crate::protocol::discovery;
 use crate::protocol::message::Standing;
 use crate::protocol::session::Card;
 
@@ -68,13 +69,15 @@ pub struct SeedStatus {
     pub links: Vec<LinkStatus>,
 }
 
-/// What the network layer of a peer counts.
+/// What the services of the network layer have counted.
 #[derive(Clone, Debug, Serialize)]
 pub struct NetworkStatus {
     /// Direct sends.
     pub direct: DirectMetrics,
     /// Contacts.
     pub contacts: ContactsMetrics,
+    /// Of finding others.
+    pub discovery: discovery::Metrics,
 }
 
 /// A peer's state.

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq};
+use super::discovery::{FindNode, Found};
 use super::gossip::{GossipDigest, GossipMsg};
 use super::liveness::{DeadReport, Ping, Pong, SuspectReq};
 use super::membership::authority::{
@@ -83,6 +84,10 @@ pub enum Message {
     DirectPartReq(DirectPartReq),
     /// One part of its data.
     DirectPart(DirectPart),
+    /// Who of those you know is closest to this id?
+    FindNode(FindNode),
+    /// These are.
+    Found(Found),
 
     /// The state of my registry, in hashes.
     SeedDigest(SeedDigest),
@@ -147,6 +152,8 @@ impl Message {
             Self::DirectAck(_) => "DIRECT_ACK",
             Self::DirectPartReq(_) => "DIRECT_PART_REQ",
             Self::DirectPart(_) => "DIRECT_PART",
+            Self::FindNode(_) => "FIND_NODE",
+            Self::Found(_) => "FOUND",
             Self::SeedDigest(_) => "SEED_DIGEST",
             Self::SeedSyncReq(_) => "SEED_SYNC_REQ",
             Self::SeedSyncResp(_) => "SEED_SYNC_RESP",
@@ -206,7 +213,9 @@ impl Message {
             | Self::Direct(_)
             | Self::DirectAck(_)
             | Self::DirectPartReq(_)
-            | Self::DirectPart(_) => Standing::Member,
+            | Self::DirectPart(_)
+            | Self::FindNode(_)
+            | Self::Found(_) => Standing::Member,
             Self::RegisterVote(_)
             | Self::PeerListResp(_)
             | Self::SeedDeadVote(_)
@@ -286,6 +295,7 @@ into_message! {
     SeedDeadVote(SeedDeadVote), SeedDeadCommit(Removal), SeedOrderVote(SeedOrderVote),
     SeedBanCommit(Ban), Leave(Leave),
     Direct(DirectMsg), DirectAck(DirectAck), DirectPartReq(DirectPartReq), DirectPart(DirectPart),
+    FindNode(FindNode), Found(Found),
     SeedDigest(SeedDigest),
     SeedSyncReq(SeedSyncReq), SeedSyncResp(SeedSyncResp), LinkHint(LinkHint),
     ExplainReq(ExplainReq), ExplainResp(ExplainResp), TopologyReq(TopologyReq),

@@ -10,6 +10,7 @@
 
 pub mod contacts;
 pub mod direct;
+pub mod discovery;
 pub mod gossip;
 pub mod health;
 pub mod histogram;

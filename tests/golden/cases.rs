@@ -7,6 +7,7 @@ use std::time::Duration;
 use folkmoot::model::{
     Endpoint, Incarnation, KeyPair, PublicKey, Rng, SeedId, SigningBytes, WallTime,
 };
+use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
 use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
 use folkmoot::protocol::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
 use folkmoot::protocol::membership::authority::{
@@ -32,8 +33,8 @@ pub(crate) const LIFE: Incarnation = Incarnation(1_734_567_880_000);
 
 /// All lines of the golden file, each with what it shows.
 pub(crate) fn all() -> Vec<(&'static str, Message)> {
-    [handshake(), registration(), lists(), gossip(), liveness(), removal(), seeds(), questions()]
-        .concat()
+    let membership = [handshake(), registration(), lists(), gossip(), liveness(), removal()];
+    [membership.concat(), discovery(), seeds(), questions()].concat()
 }
 
 /// Seed 1, 2 or 3 of the fleet.
@@ -289,6 +290,17 @@ fn gossip() -> Vec<(&'static str, Message)> {
         ("a gossip message", gossip_msg().into()),
         ("nothing was seen yet", GossipDigest { ids: ids(&[]) }.into()),
         ("two messages were seen", GossipDigest { ids: ids(&[5, 6]) }.into()),
+    ]
+}
+
+fn discovery() -> Vec<(&'static str, Message)> {
+    let contact = |port| Contact { endpoint: endpoint(port), key: peer_keys(port).public() };
+    let target = NodeId::of(&peer_keys(6001).public());
+    let contacts = vec![contact(6001), contact(6002)];
+    vec![
+        ("who is closest to this id", FindNode { number: 7, target }.into()),
+        ("these two are", Found { number: 7, contacts }.into()),
+        ("nobody is known", Found { number: 8, contacts: Vec::new() }.into()),
     ]
 }
 

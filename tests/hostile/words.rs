@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use folkmoot::model::{Endpoint, Incarnation, Nonce, SeedId, Signature};
+use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
 use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
 use folkmoot::protocol::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
 use folkmoot::protocol::membership::authority::{
@@ -23,7 +24,7 @@ use super::cast::{self, Actor, junk_signature, key, moment, place, subject};
 use super::source::Source;
 
 /// How many kinds of messages there are.
-pub const KINDS: usize = 31;
+pub const KINDS: usize = 33;
 
 /// A message of kind `kind`, as `speaker` might say it.
 pub fn message(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
@@ -35,6 +36,7 @@ pub fn message(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
         20..24 => between_seeds(kind, src),
         29 => order(speaker, src),
         30 => ban(src).into(),
+        31 | 32 => search(kind, src),
         _ => questions(kind, src),
     }
 }
@@ -283,6 +285,19 @@ fn talk(kind: usize, src: &mut Source<'_>) -> Message {
         12 => Ping { nonce: src.number() }.into(),
         _ => Pong { nonce: src.number() }.into(),
     }
+}
+
+/// Questions for an id, and answers to questions that were asked or not.
+fn search(kind: usize, src: &mut Source<'_>) -> Message {
+    let number = if src.chance(80) { u64::from(src.byte() % 32) } else { src.number() };
+    if kind == 31 {
+        let own = NodeId::of(&key(src));
+        return FindNode { number, target: if src.chance(50) { own } else { NodeId(src.array()) } }
+            .into();
+    }
+    let count = src.length(40);
+    let one = |_| Contact { endpoint: place(src), key: key(src) };
+    Found { number, contacts: (0..count).map(one).collect() }.into()
 }
 
 fn death(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {

@@ -57,6 +57,8 @@ impl PeerReport {
             Event::Liveness(event) => self.liveness(now.mono, event),
             Event::Direct(event) => direct::direct(event).into_iter().collect(),
             Event::Contacts(event) => direct::contacts(event).into_iter().collect(),
+            // Told to whoever asked.
+            Event::Discovery(_) => Vec::new(),
             Event::Open(event) => open_line(event).into_iter().collect(),
             Event::MemberRemoved { removal, life } => vec![removed(removal, life)],
             Event::MemberLeft(leave) => vec![left(leave)],

@@ -55,7 +55,6 @@ pub(super) fn serve<R: Role>(
         };
         answer.unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string()))
     };
-    };
     control::serve(dir, Arc::new(handler))
 }
 

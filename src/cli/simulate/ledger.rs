@@ -125,6 +125,7 @@ impl Ledger {
                 }
             }
             peer_kind::Event::Applicant(_)
+            | peer_kind::Event::Discovery(_)
             | peer_kind::Event::Liveness(_)
             | peer_kind::Event::Started { .. }
             | peer_kind::Event::Overlay(_)

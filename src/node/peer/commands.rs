@@ -19,6 +19,12 @@ impl PeerNode {
                 let about = (from, number);
                 self.with_direct(now, fx, |it, part| it.answer(now, about, taken, &reason, part));
             }
+            Command::Discover { token } => {
+                self.with_discovery(now, fx, |it, part| it.discover(now, token, part));
+            }
+            Command::LookUp { token, id } => {
+                self.with_discovery(now, fx, |it, part| it.look_up(now, token, id, part));
+            }
             Command::AddPeer(peer) => self.on_add_command(now, peer, fx),
             Command::RemovePeer(peer) => self.on_remove_command(now, peer, fx),
         }

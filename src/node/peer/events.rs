@@ -18,11 +18,14 @@ impl PeerNode {
                 None => self.on_peer_opened(now, link, &card, (dialed, intent), fx),
             },
             session::Event::Answered { to, card } => {
+                let key = card.key;
                 self.with_prober(now, fx, |it, part| it.on_answered(to, card, part));
+                self.on_key_shown(now, to, Some(key), fx);
             }
             session::Event::Failed { to, intent, error } => match intent {
                 Intent::Probe => {
                     self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part));
+                    self.on_key_shown(now, to, None, fx);
                 }
                 Intent::Errand | Intent::Link | Intent::Direct => {
                     self.on_call_failed(now, (to, intent), &error.text(), fx);
@@ -51,8 +54,12 @@ impl PeerNode {
         if intent == Intent::Direct {
             self.on_direct_call_failed(now, to, reason, fx);
         } else if intent == Intent::Errand {
-            self.errands.remove(&to);
-            self.with_liveness(now, fx, |it, part| it.on_witness_unreachable(now, to, part));
+            if self.errands.remove(&to).is_some() {
+                self.with_liveness(now, fx, |it, part| {
+                    it.on_witness_unreachable(now, to, part);
+                });
+            }
+            self.on_question_failed(now, to, fx);
         } else if self.applicant.book().seed_at(to).is_some() {
             self.with_applicant(now, fx, |it, part| it.on_call_failed(to, reason, part));
         } else {
@@ -70,6 +77,7 @@ impl PeerNode {
         fx: &mut Fx,
     ) {
         self.liveness.on_asker_gone(link);
+        self.shared_errands.remove(&link);
         if card.seed.is_some() {
             self.with_applicant(now, fx, |it, part| it.on_link_down(link, part));
             return;
@@ -156,6 +164,12 @@ impl PeerNode {
         }
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Member, part));
         self.with_contacts(now, fx, |it, part| it.on_heard(now, card.endpoint, part));
+        let is_shared = self.errands.contains_key(&card.endpoint)
+            && self.questions.contains_key(&card.endpoint);
+        if is_shared && intent == Intent::Errand {
+            self.shared_errands.insert(link);
+        }
+        self.on_member_opened(now, link, card, (dialed, intent), fx);
         match intent {
             Intent::Direct => self.on_direct_opened(now, link, card, dialed, fx),
             Intent::Link => {
@@ -280,6 +294,10 @@ impl PeerNode {
             }),
             overlay::Event::Hangup { link, reason } => {
                 self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+            }
+            overlay::Event::WantMembers if self.open.is_some() => {
+                let known: Vec<_> = self.discovery.contacts().map(|it| it.endpoint).collect();
+                self.on_candidates(now, &known, fx);
             }
             overlay::Event::WantMembers => {
                 self.with_applicant(now, fx, |it, part| it.refresh(part));

@@ -72,6 +72,11 @@ impl PeerNode {
             (Message::Leave(leave), Some(card)) => {
                 self.on_leave(now, (link, &card, standing), leave, fx);
             }
+            (Message::FindNode(question), Some(card)) => {
+                let from = (link, card.key);
+                self.with_discovery(now, fx, |it, part| it.on_find_node(from, question, part));
+            }
+            (Message::Found(found), Some(card)) => self.on_found(now, link, &card, found, fx),
             (Message::LinkHint(hint), _) => {
                 self.with_overlay(now, fx, |it, part| it.on_hint(hint.endpoint, part));
             }
@@ -201,6 +206,7 @@ impl PeerNode {
         incarnation: Incarnation,
         fx: &mut Fx,
     ) {
+        self.discovery.on_gone(endpoint);
         self.with_liveness(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
         self.with_overlay(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
         self.with_direct(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));

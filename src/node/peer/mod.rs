@@ -4,11 +4,13 @@
 mod commands;
 mod contacts;
 mod direct;
+mod discovery;
 mod events;
 mod messages;
 mod open;
+mod timers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use crate::node::refusals::{Refusal, Refusals};
 use crate::node::status::{NetworkStatus, PeerStatus};
 use crate::protocol::contacts::{self as contacts_service, Contacts};
 use crate::protocol::direct::{self as direct_service, Direct, RetryConfig};
+use crate::protocol::discovery::{self as finding, Contact, Discovery, FindNode, NodeId};
 use crate::protocol::gossip::{self, Gossip};
 use crate::protocol::liveness::{self, Liveness, SuspectReq};
 use crate::protocol::membership::applicant::{self, Applicant};
@@ -30,7 +33,7 @@ use crate::protocol::overlay::{self, Overlay};
 use crate::protocol::probe::{self, Prober};
 use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session::{self, Card, Cause, Intent, Session};
-use crate::protocol::{Effects, Input, Kind, Machine};
+use crate::protocol::{Effects, Input, Kind, LinkId, Machine};
 
 /// How long a call to a member or seed may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,6 +66,8 @@ pub struct PeerConfig {
     pub direct: direct_service::Config,
     /// When a peer is unreachable.
     pub contacts: contacts_service::Config,
+    /// Limits of discovery.
+    pub discovery: finding::Config,
     /// Periods of a peer without seeds.
     pub open: open_fleet::Config,
 }
@@ -88,6 +93,8 @@ pub enum Timer {
     Contacts(contacts_service::Timer),
     /// Those of a fleet without seeds.
     Open(open_fleet::Timer),
+    /// Discovery's.
+    Discovery(finding::Timer),
 }
 
 macro_rules! timer_from {
@@ -103,6 +110,7 @@ macro_rules! timer_from {
 timer_from! {
     Session(session), Probe(probe), Applicant(applicant), Overlay(overlay), Gossip(gossip),
     Liveness(liveness), Direct(direct_service), Contacts(contacts_service), Open(open_fleet),
+    Discovery(finding),
 }
 
 impl From<crate::protocol::Never> for applicant::Record {
@@ -142,6 +150,8 @@ pub enum Event {
     Contacts(contacts_service::Event),
     /// Reports of a fleet without seeds.
     Open(open_fleet::Event),
+    /// What was asked of discovery, answered.
+    Discovery(finding::Event),
     /// A member's removal became known, and is certified.
     MemberRemoved {
         /// The proof.
@@ -195,6 +205,18 @@ pub enum Command {
     AddPeer(Endpoint),
     /// Close the links with this peer, and send it nothing more.
     RemovePeer(Endpoint),
+    /// Look for other peers; answered by `Discovered` with the same token.
+    Discover {
+        /// The caller's number.
+        token: u64,
+    },
+    /// Find the peer with this id; answered by `Resolved` with the same token.
+    LookUp {
+        /// The caller's number.
+        token: u64,
+        /// Whom.
+        id: NodeId,
+    },
 }
 
 /// A whole peer.
@@ -207,12 +229,17 @@ pub struct PeerNode {
     /// Only in a fleet without seeds.
     open: Option<OpenFleet>,
     overlay: Overlay,
+    discovery: Discovery,
     gossip: Gossip,
     liveness: Liveness,
     direct: Direct,
     contacts: Contacts,
     /// Questions that wait for a link to the witness.
     errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
+    /// The same of discovery.
+    questions: BTreeMap<Endpoint, Vec<FindNode>>,
+    /// Links that serve questions of both kinds, and so do not end with the first answer.
+    shared_errands: BTreeSet<LinkId>,
     /// Lives known to have ended.
     gone: BTreeMap<Endpoint, Incarnation>,
     list_version: u64,
@@ -249,6 +276,8 @@ impl PeerNode {
         let mut part = || Rng::from_rng(&mut rng);
         let session = Session::new(config.session, keys.clone(), card, part());
         let me = (endpoint, keys.clone());
+        let seeds: Vec<_> = book.seeds().map(|(_, seed)| seed).collect();
+        let own = Contact { endpoint, key: keys.public() };
         let applicant = Applicant::new(config.applicant, me, book, records, part());
         let overlay = Overlay::new(config.overlay, endpoint, part());
         Self {
@@ -257,12 +286,15 @@ impl PeerNode {
             applicant,
             open: None,
             overlay,
+            discovery: Discovery::new(config.discovery, own, seeds, part()),
             gossip: Gossip::new(config.gossip, endpoint),
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
             direct: Direct::new(config.direct, endpoint, part()),
             contacts: Contacts::new(config.contacts),
             keys,
             errands: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            shared_errands: BTreeSet::new(),
             gone: BTreeMap::new(),
             list_version: 0,
             refusals: Refusals::default(),
@@ -324,6 +356,7 @@ impl PeerNode {
             health: self.liveness.health_score(),
             refused: self.refusals.counts(),
             network: NetworkStatus {
+                discovery: self.discovery.metrics(),
                 direct: self.direct.metrics(),
                 contacts: self.contacts.metrics(),
             },
@@ -480,35 +513,5 @@ impl Machine for PeerNode {
 
     fn snapshot(&self) -> Vec<applicant::Record> {
         self.applicant.snapshot()
-    }
-}
-
-impl PeerNode {
-    fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
-        match timer {
-            Timer::Session(timer) => {
-                self.with_session(now, fx, |it, part| it.on_timer(timer, part));
-            }
-            Timer::Probe(timer) => self.with_prober(now, fx, |it, part| it.on_timer(timer, part)),
-            Timer::Applicant(timer) => {
-                self.with_applicant(now, fx, |it, part| it.on_timer(now, timer, part));
-            }
-            Timer::Overlay(timer) => {
-                self.with_overlay(now, fx, |it, part| it.on_timer(now, timer, part));
-            }
-            Timer::Gossip(timer) => {
-                self.with_gossip(now, fx, |it, part| it.on_timer(now, timer, part));
-            }
-            Timer::Liveness(timer) => {
-                self.with_liveness(now, fx, |it, part| it.on_timer(now, timer, part));
-            }
-            Timer::Direct(timer) => {
-                self.with_direct(now, fx, |it, part| it.on_timer(now, timer, part));
-            }
-            Timer::Contacts(timer) => {
-                self.with_contacts(now, fx, |it, part| it.on_timer(now, timer, part));
-            }
-            Timer::Open(timer) => self.with_open(now, fx, |it, part| it.on_timer(timer, part)),
-        }
     }
 }

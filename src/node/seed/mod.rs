@@ -331,7 +331,9 @@ impl SeedNode {
             (Message::SeedSyncResp(resp), _) => it.on_seed_sync_resp(now, link, resp, part),
             (Message::Pong(_) | Message::Error(_) | Message::Bye(_), _) => {}
             (
-                Message::GossipMsg(_)
+                Message::FindNode(_)
+                | Message::Found(_)
+                | Message::GossipMsg(_)
                 | Message::GossipDigest(_)
                 | Message::LinkHint(_)
                 | Message::PeerListResp(_)

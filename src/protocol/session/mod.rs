@@ -309,6 +309,8 @@ impl Session {
             | Message::DirectAck(_)
             | Message::DirectPartReq(_)
             | Message::DirectPart(_)
+            | Message::FindNode(_)
+            | Message::Found(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncReq(_)
             | Message::SeedSyncResp(_)
