@@ -63,12 +63,15 @@ fn get(node: Endpoint, path: &str) -> Answer {
     ask(node, "GET", path, "")
 }
 
+/// A line: its name, its labels, its value.
+type Sample = (String, Vec<(String, String)>, f64);
+
 /// One family of the classic text format: its type, and its lines with their labels.
 #[derive(Default)]
 struct Family {
     kind: String,
     has_help: bool,
-    samples: Vec<(String, Vec<(String, String)>, f64)>,
+    samples: Vec<Sample>,
 }
 
 fn is_name(name: &str) -> bool {
@@ -165,7 +168,7 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
 #[track_caller]
 fn check_histogram(name: &str, family: &Family) {
     let of = |end: &str| {
-        let is_it = |it: &&(String, Vec<(String, String)>, f64)| it.0 == format!("{name}{end}");
+        let is_it = |it: &&Sample| it.0 == format!("{name}{end}");
         family.samples.iter().filter(is_it).collect::<Vec<_>>()
     };
     let buckets: Vec<(f64, f64)> = of("_bucket")
