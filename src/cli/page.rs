@@ -44,6 +44,9 @@ fn escape(text: &str) -> String {
     out
 }
 
+/// Names and values, side by side.
+type Rows = Vec<(String, String)>;
+
 /// The page of a node with this status.
 pub fn html(status: &Value, trouble: Option<&str>) -> String {
     let text = |name: &str| escape(&shown(name, &status[name]));
@@ -62,7 +65,7 @@ pub fn html(status: &Value, trouble: Option<&str>) -> String {
     );
     const HEAD: [&str; 5] = ["role", "endpoint", "version", "uptime_ms", "topology"];
     let mut plain = Vec::new();
-    let mut tables: Vec<(String, usize, Vec<(String, String)>)> = Vec::new();
+    let mut tables: Vec<(String, usize, Rows)> = Vec::new();
     for (name, value) in status.as_object().into_iter().flatten() {
         match value {
             _ if HEAD.contains(&name.as_str()) => {}
@@ -75,7 +78,12 @@ pub fn html(status: &Value, trouble: Option<&str>) -> String {
                 let rows = items.iter().map(|it| (of(it, "endpoint"), of(it, "standing")));
                 tables.push((name.clone(), items.len(), rows.take(LISTED_MAX).collect()));
             }
-            value => plain.push((name.clone(), shown(name, value))),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_) => plain.push((name.clone(), shown(name, value))),
         }
     }
     write_table(&mut out, "state", plain.len(), &plain);

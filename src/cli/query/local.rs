@@ -1,4 +1,5 @@
-//! `peer status`, `peer metrics` and `peer leave`: nodes of this machine, found by their data directories.
+//! `peer status`, `peer metrics` and `peer leave`: nodes of this machine, found by their data
+//! directories.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal as _};

@@ -79,11 +79,14 @@ impl Reader {
 
     /// Looks for the end of the head; each byte is looked at once, however they come.
     fn head_len(&mut self) -> Result<Option<usize>, Fault> {
-        if self.seen == 0 {
+        if self.seen <= 1 {
             // Blank lines after a body are a known habit of clients.
             let is_blank = |pair: &&[u8]| *pair == b"\r\n";
             let blanks = self.bytes.chunks_exact(2).take_while(is_blank).count();
-            self.bytes.drain(..2 * blanks);
+            if blanks > 0 {
+                self.bytes.drain(..2 * blanks);
+                self.seen = 0;
+            }
         }
         let end = self.bytes.len().min(HEAD_BYTES_MAX);
         while self.seen < end {
@@ -162,10 +165,8 @@ fn version_fault(bytes: &[u8]) -> Fault {
     let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let words: Vec<_> = line.split(|byte| *byte == b' ').collect();
     match words[..] {
-        [_, _, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', rest @ ..]] => match rest {
-            [] | [b'.', b'0'..=b'9'] => Fault::Version,
-            _ => Fault::Malformed,
-        },
+        [_, _, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9']]
+        | [_, _, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']] => Fault::Version,
         _ => Fault::Malformed,
     }
 }
