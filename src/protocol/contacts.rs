@@ -5,7 +5,8 @@
 //! proves it is a contact; what is sent to it is none, until it is answered. Who is idle is pinged.
 //!
 //! Invariants:
-//! - A peer without contact for `unreachable_after` is told of once, and again once when it is back.
+//! - A peer without contact for `unreachable_after` is told of once, and once more when it
+//!   is back.
 //! - Any contact brings it back at once. Meanwhile it is called from time to time, gently.
 //! - Nobody is accused here: whether somebody is dead is the business of liveness.
 //! - A peer added by hand is called for as long as it is not removed; one removed by hand never.
@@ -47,7 +48,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { unreachable_after: Duration::from_secs(30), watched_max: 1_024, by_hand_max: 256 }
+        Self {
+            // Longer than a link may be silent, so that a link that works is never blamed.
+            unreachable_after: Duration::from_secs(30),
+            watched_max: 1_024,
+            by_hand_max: 256,
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::model::{
-    Endpoint, Incarnation, KeyPair, PublicKey, Rng, SeedId, SigningBytes, WallTime,
+    Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Rng, SeedId, SigningBytes, WallTime,
 };
+use folkmoot::protocol::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
 use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
 use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
 use folkmoot::protocol::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
@@ -33,8 +34,19 @@ pub(crate) const LIFE: Incarnation = Incarnation(1_734_567_880_000);
 
 /// All lines of the golden file, each with what it shows.
 pub(crate) fn all() -> Vec<(&'static str, Message)> {
-    let membership = [handshake(), registration(), lists(), gossip(), liveness(), removal()];
-    [membership.concat(), discovery(), seeds(), questions()].concat()
+    [
+        handshake(),
+        registration(),
+        lists(),
+        gossip(),
+        liveness(),
+        removal(),
+        direct(),
+        discovery(),
+        seeds(),
+        questions(),
+    ]
+    .concat()
 }
 
 /// Seed 1, 2 or 3 of the fleet.
@@ -175,12 +187,14 @@ fn handshake() -> Vec<(&'static str, Message)> {
     let newcomer = (peer_card(6001), peer_keys(6001));
     let member = (member_card(), peer_keys(6001));
     let other = (Card { degree: 4, ..peer_card(6002) }, peer_keys(6002));
+    let third = (peer_card(6003), peer_keys(6003));
     let (one, two) = ((seed_card(1), seed_keys(1)), (seed_card(2), seed_keys(2)));
     let mut lines = Vec::new();
     for (what, intent, caller, called) in [
         ("a newcomer calls a seed", Intent::Link, newcomer, one.clone()),
         ("a member calls another peer on an errand", Intent::Errand, member.clone(), other),
-        ("a seed probes a member", Intent::Probe, two, member),
+        ("a seed probes a member", Intent::Probe, two, member.clone()),
+        ("a member calls another for direct messages", Intent::Direct, member, third),
     ] {
         lines.extend(shake(intent, caller, called).into_iter().map(|msg| (what, msg)));
     }
@@ -366,6 +380,28 @@ fn removal() -> Vec<(&'static str, Message)> {
         ("the proof of an eviction", evicted.into()),
         ("the proof of a ban", ban().into()),
         ("a goodbye", Leave::sign(subject(6001), AT, &peer_keys(6001)).into()),
+    ]
+}
+
+fn direct() -> Vec<(&'static str, Message)> {
+    let data = Data::from("only you");
+    let digest = MessageId::from_bytes(data.sha256());
+    let (life, topic, size) = (LIFE, "news".to_owned(), data.len() as u64);
+    let whole = DirectMsg { number: 7, life, topic, size, digest, data: Some(data.clone()) };
+    let large = DirectMsg { number: 8, size: 65_544, data: None, ..whole.clone() };
+    let ack = |number, verdict, reason: &str| DirectAck { number, verdict, reason: reason.into() };
+    vec![
+        ("a direct message", whole.into()),
+        ("a large direct message is announced", large.into()),
+        ("send me its two parts", DirectPartReq { number: 8, at: 0, count: 2 }.into()),
+        ("its second and last part", DirectPart { number: 8, at: 1, data }.into()),
+        ("it was taken", ack(7, Verdict::Taken, "").into()),
+        ("it was refused", ack(8, Verdict::Refused, "who are you?").into()),
+        ("not now", ack(9, Verdict::Busy, "busy: too many members send").into()),
+        (
+            "nobody can say",
+            ack(10, Verdict::Unknown, "the application did not answer in time").into(),
+        ),
     ]
 }
 

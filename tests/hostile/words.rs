@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use folkmoot::model::{Endpoint, Incarnation, Nonce, SeedId, Signature};
+use folkmoot::model::{Data, Endpoint, Incarnation, MessageId, Nonce, SeedId, Signature};
+use folkmoot::protocol::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
 use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
 use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
 use folkmoot::protocol::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
@@ -24,7 +25,7 @@ use super::cast::{self, Actor, junk_signature, key, moment, place, subject};
 use super::source::Source;
 
 /// How many kinds of messages there are.
-pub const KINDS: usize = 33;
+pub const KINDS: usize = 37;
 
 /// A message of kind `kind`, as `speaker` might say it.
 pub fn message(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
@@ -36,14 +37,15 @@ pub fn message(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
         20..24 => between_seeds(kind, src),
         29 => order(speaker, src),
         30 => ban(src).into(),
-        31 | 32 => search(kind, src),
+        31..35 => direct(kind, src),
+        35 | 36 => search(kind, src),
         _ => questions(kind, src),
     }
 }
 
 fn handshake(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
     let version = if src.chance(10) { src.number() as u16 } else { 1 };
-    let intent = src.one(&[Intent::Link, Intent::Errand, Intent::Probe]);
+    let intent = src.one(&[Intent::Link, Intent::Errand, Intent::Probe, Intent::Direct]);
     let nonce = nonce(src);
     match kind {
         0 => Hello { version, intent, nonce, card: card(speaker, src) }.into(),
@@ -447,5 +449,43 @@ fn questions(kind: usize, src: &mut Source<'_>) -> Message {
             let nodes = (0..count).map(node).collect();
             TopologyResp { seed, nodes, more: src.chance(40) }.into()
         }
+    }
+}
+
+/// Direct messages: whole, announced, of other sizes than they say, and parts of nothing.
+fn direct(kind: usize, src: &mut Source<'_>) -> Message {
+    let number = if src.chance(80) { u64::from(src.byte() % 8) } else { src.number() };
+    let at = if src.chance(80) { u32::from(src.byte() % 4) } else { src.number() as u32 };
+    let bytes = |src: &mut Source<'_>| match src.byte() % 8 {
+        0 => Data::from(vec![7; 65_536]),
+        1 => Data::from(vec![7; 65_537]),
+        _ => Data::from(vec![7; src.below(64)]),
+    };
+    match kind {
+        31 => {
+            let data = bytes(src);
+            let size = match src.byte() % 8 {
+                0 => src.number(),
+                1 | 2 => 65_537 + src.below(2_000_000) as u64,
+                _ => data.len() as u64,
+            };
+            let digest = match src.byte() % 8 {
+                0 => MessageId::from_bytes(src.array()),
+                _ => MessageId::from_bytes(data.sha256()),
+            };
+            let life = if src.chance(80) { cast::LIFE } else { src.number() };
+            let topic = if src.chance(80) { "news".to_owned() } else { src.text() };
+            let data = (size == data.len() as u64 || src.chance(20)).then_some(data);
+            DirectMsg { number, life: Incarnation(life), topic, size, digest, data }.into()
+        }
+        32 => {
+            let verdicts = [Verdict::Taken, Verdict::Refused, Verdict::Busy, Verdict::Unknown];
+            DirectAck { number, verdict: src.one(&verdicts), reason: src.text() }.into()
+        }
+        33 => {
+            let count = if src.chance(80) { u32::from(src.byte() % 6) } else { u32::MAX };
+            DirectPartReq { number, at, count }.into()
+        }
+        _ => DirectPart { number, at, data: bytes(src) }.into(),
     }
 }

@@ -85,7 +85,7 @@ impl PeerNode {
             if let Message::Direct(msg) = msg {
                 it.on_message(now, (link, sender), life, msg, part);
             } else if let Message::DirectAck(ack) = msg {
-                it.on_ack(now, link, sender, ack, part);
+                it.on_ack(now, link, sender, &ack, part);
             } else if let Message::DirectPartReq(wanted) = msg {
                 it.on_part_req(now, link, sender.0, wanted, part);
             } else if let Message::DirectPart(data) = msg {

@@ -280,7 +280,7 @@ impl Direct {
         now: Now,
         link: LinkId,
         (from, life): (Endpoint, Incarnation),
-        ack: DirectAck,
+        ack: &DirectAck,
         fx: &mut Fx,
     ) {
         let Some((id, send)) = self.outbox.numbered(ack.number, from) else { return };

@@ -1,5 +1,7 @@
 //! Both halves of direct sends against each other and against a clock that only the test moves.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for what it looks for")]
+
 use std::time::Duration;
 
 use rand::SeedableRng as _;
@@ -88,7 +90,7 @@ impl Bench {
 
     fn ack(&mut self, life: Incarnation, number: u64, verdict: Verdict) {
         let ack = DirectAck { number, verdict, reason: "so it is".to_owned() };
-        self.run(|it, now, fx| it.on_ack(now, LINK, (endpoint(2), life), ack, fx));
+        self.run(|it, now, fx| it.on_ack(now, LINK, (endpoint(2), life), &ack, fx));
     }
 
     /// A message from member 2 comes by the link.
@@ -444,7 +446,7 @@ fn transfer(size: usize, mut between: impl FnMut(&mut Bench, &mut Bench, u32)) -
                     it.on_part_req(now, link, endpoint(2), wanted, fx);
                 }),
                 Message::DirectAck(ack) => one.run(|it, now, fx| {
-                    it.on_ack(now, link, (endpoint(2), OWN), ack, fx);
+                    it.on_ack(now, link, (endpoint(2), OWN), &ack, fx);
                 }),
                 other => panic!("{other:?}"),
             }
