@@ -292,7 +292,7 @@ fn talk(kind: usize, src: &mut Source<'_>) -> Message {
 /// Questions for an id, and answers to questions that were asked or not.
 fn search(kind: usize, src: &mut Source<'_>) -> Message {
     let number = if src.chance(80) { u64::from(src.byte() % 32) } else { src.number() };
-    if kind == 31 {
+    if kind == 35 {
         let own = NodeId::of(&key(src));
         return FindNode { number, target: if src.chance(50) { own } else { NodeId(src.array()) } }
             .into();
