@@ -4,12 +4,14 @@
 //! serializable; what has a unit carries it in its type.
 
 mod bytes;
+mod data;
 mod endpoint;
 mod identity;
 mod memo;
 mod time;
 
 pub use bytes::SigningBytes;
+pub use data::{Data, MessageId};
 pub use endpoint::{Endpoint, Incarnation, SeedId};
 pub use identity::{KeyPair, Nonce, PublicKey, Signature};
 pub use memo::VerdictMemo;
