@@ -100,6 +100,13 @@ const fn number(msg: &Message) -> usize {
         Message::TopologyResp(_) => 28,
         Message::SeedOrderVote(_) => 29,
         Message::SeedBanCommit(_) => 30,
+        Message::Publish(_) => 31,
+        Message::Announce(_) => 32,
+        Message::Graft(_) => 33,
+        Message::Prune(_) => 34,
+        Message::PartReq(_) => 35,
+        Message::Part(_) => 36,
+        Message::Receipt(_) => 37,
     }
 }
 
@@ -454,6 +461,13 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
                 let statement = it.neighbors.iter().fold(head, |all, one| all.endpoint(*one));
                 assert!(cases::key_at(it.endpoint).verifies(&statement, &it.signature), "{line}");
             }
+            Message::Publish(it) => {
+                assert!(cases::key_at(it.origin).verifies(&cases::statement(&it), &it.signature));
+                if let Some(data) = &it.data {
+                    assert_eq!(hex::encode(data.sha256()), hex::encode(it.digest), "{line}");
+                }
+                it.proof.iter().for_each(|it| check_votes("admit", &[it.subject()], &it.votes));
+            }
             Message::SeedSyncResp(it) => it.entries.iter().for_each(check_entry),
             Message::ExplainResp(it) => it.lives.iter().for_each(check_entry),
             // Nothing in these is signed.
@@ -466,6 +480,12 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
             | Message::Ping(_)
             | Message::Pong(_)
             | Message::SuspectReq(_)
+            | Message::Announce(_)
+            | Message::Graft(_)
+            | Message::Prune(_)
+            | Message::PartReq(_)
+            | Message::Part(_)
+            | Message::Receipt(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncReq(_)
             | Message::LinkHint(_)

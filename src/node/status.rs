@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::seed::Counts;
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
 use crate::protocol::LinkId;
+use crate::protocol::broadcast::BroadcastMetrics;
 use crate::protocol::message::Standing;
 use crate::protocol::session::Card;
 
@@ -101,4 +102,13 @@ pub struct PeerStatus {
     pub health: u32,
     /// What was refused, by cause.
     pub refused: Counts,
+    /// What its network services count.
+    pub network: NetworkStatus,
+}
+
+/// What the network services of a peer count.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkStatus {
+    /// The broadcast.
+    pub broadcast: BroadcastMetrics,
 }

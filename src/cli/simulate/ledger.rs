@@ -127,6 +127,7 @@ impl Ledger {
             peer_kind::Event::Applicant(_)
             | peer_kind::Event::Liveness(_)
             | peer_kind::Event::Started { .. }
+            | peer_kind::Event::Broadcast(_)
             | peer_kind::Event::Overlay(_)
             | peer_kind::Event::MemberLeft(_)
             | peer_kind::Event::Gone

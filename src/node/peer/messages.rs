@@ -68,6 +68,16 @@ impl PeerNode {
             (Message::LinkHint(hint), _) => {
                 self.with_overlay(now, fx, |it, part| it.on_hint(hint.endpoint, part));
             }
+            (
+                msg @ (Message::Publish(_)
+                | Message::Announce(_)
+                | Message::Graft(_)
+                | Message::Prune(_)
+                | Message::PartReq(_)
+                | Message::Part(_)
+                | Message::Receipt(_)),
+                _,
+            ) => self.on_broadcast(now, link, msg, fx),
             (msg, _) => self.refuse_role(now, link, &msg, fx),
         }
     }
@@ -124,7 +134,7 @@ impl PeerNode {
         }
         let (removal, own) = (Arc::new(proof), self.applicant.subject());
         for life in news {
-            self.remember_gone(life.endpoint, life.incarnation);
+            self.remember_gone(now, life.endpoint, life.incarnation);
             if life != own {
                 fx.emit(Event::MemberRemoved { removal: Arc::clone(&removal), life });
                 self.forget(now, life.endpoint, life.incarnation, fx);
@@ -163,16 +173,17 @@ impl PeerNode {
         if self.gone.get(&endpoint).is_some_and(|ended| *ended >= incarnation) {
             return;
         }
-        self.remember_gone(endpoint, incarnation);
+        self.remember_gone(now, endpoint, incarnation);
         fx.emit(Event::MemberLeft(leave));
         self.forget(now, endpoint, incarnation, fx);
     }
 
-    pub(super) fn remember_gone(&mut self, endpoint: Endpoint, incarnation: Incarnation) {
+    pub(super) fn remember_gone(&mut self, now: Now, endpoint: Endpoint, incarnation: Incarnation) {
         if self.gone.len() >= GONE_MAX {
             self.gone.pop_first();
         }
         self.gone.insert(endpoint, incarnation);
+        self.broadcast.on_gone(now, endpoint, incarnation);
     }
 
     pub(super) fn forget(

@@ -1,6 +1,7 @@
 //! A peer: handshakes, probes, membership, overlay, gossip and liveness, and what the events of
 //! one mean to the others.
 
+mod broadcast;
 mod events;
 mod messages;
 
@@ -10,9 +11,10 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng};
+use crate::model::{Data, Endpoint, Incarnation, KeyPair, Now, Rng};
 use crate::node::refusals::{Refusal, Refusals};
-use crate::node::status::PeerStatus;
+use crate::node::status::{NetworkStatus, PeerStatus};
+use crate::protocol::broadcast::{self as casting, Broadcast};
 use crate::protocol::gossip::{self, Gossip};
 use crate::protocol::liveness::{self, Liveness, SuspectReq};
 use crate::protocol::membership::applicant::{self, Applicant};
@@ -51,6 +53,8 @@ pub struct PeerConfig {
     pub gossip: gossip::Config,
     /// Liveness periods.
     pub liveness: liveness::Config,
+    /// Broadcast limits.
+    pub broadcast: casting::Config,
 }
 
 /// Deadlines of a peer.
@@ -68,6 +72,8 @@ pub enum Timer {
     Gossip(gossip::Timer),
     /// Liveness's.
     Liveness(liveness::Timer),
+    /// The broadcast's.
+    Broadcast(casting::Timer),
 }
 
 macro_rules! timer_from {
@@ -82,7 +88,7 @@ macro_rules! timer_from {
 
 timer_from! {
     Session(session), Probe(probe), Applicant(applicant), Overlay(overlay), Gossip(gossip),
-    Liveness(liveness),
+    Liveness(liveness), Broadcast(casting),
 }
 
 impl From<crate::protocol::Never> for applicant::Record {
@@ -116,6 +122,8 @@ pub enum Event {
     },
     /// Liveness's reports.
     Liveness(liveness::Event),
+    /// A message of the broadcast was published or delivered, or was not.
+    Broadcast(casting::Event),
     /// A member's removal became known, and is certified.
     MemberRemoved {
         /// The proof.
@@ -136,6 +144,17 @@ pub enum Event {
 pub enum Command {
     /// Say goodbye and end.
     Leave,
+    /// Send a message to all members; answered by an event with the same token.
+    Publish {
+        /// What it is about.
+        topic: String,
+        /// Its data.
+        data: Data,
+        /// Whether to count who has it.
+        receipt: bool,
+        /// The caller's number for it.
+        token: u64,
+    },
 }
 
 /// A whole peer.
@@ -148,6 +167,7 @@ pub struct PeerNode {
     overlay: Overlay,
     gossip: Gossip,
     liveness: Liveness,
+    broadcast: Broadcast,
     /// Questions that wait for a link to the witness.
     errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
     /// Lives known to have ended.
@@ -195,6 +215,7 @@ impl PeerNode {
             overlay,
             gossip: Gossip::new(config.gossip, endpoint),
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
+            broadcast: Broadcast::new(config.broadcast, endpoint, keys.clone()),
             keys,
             errands: BTreeMap::new(),
             gone: BTreeMap::new(),
@@ -244,6 +265,7 @@ impl PeerNode {
             gossip_duplicates,
             health: self.liveness.health_score(),
             refused: self.refusals.counts(),
+            network: NetworkStatus { broadcast: self.broadcast.metrics() },
         }
     }
 
@@ -261,6 +283,7 @@ impl PeerNode {
         let mut leave = None;
         self.with_applicant(now, fx, |it, part| leave = it.leave(now, part));
         self.with_gossip(now, fx, |it, part| it.pause(part));
+        self.broadcast.pause();
         let links: Vec<_> =
             self.session.open().map(|(link, _, standing)| (link, standing)).collect();
         for (link, standing) in links {
@@ -404,6 +427,10 @@ impl Machine for PeerNode {
                 self.with_liveness(now, fx, |it, part| it.on_host_pinged(host, answer, part));
             }
             Input::Command(Command::Leave) => self.on_leave_command(now, fx),
+            Input::Command(Command::Publish { topic, data, receipt, token }) => {
+                let message = (topic, data, receipt);
+                self.with_broadcast(now, fx, |it, part| it.publish(now, token, message, part));
+            }
         }
     }
 
@@ -430,6 +457,9 @@ impl PeerNode {
             }
             Timer::Liveness(timer) => {
                 self.with_liveness(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Broadcast(timer) => {
+                self.with_broadcast(now, fx, |it, part| it.on_timer(now, timer, part));
             }
         }
     }

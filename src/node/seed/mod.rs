@@ -333,6 +333,13 @@ impl SeedNode {
             (
                 Message::GossipMsg(_)
                 | Message::GossipDigest(_)
+                | Message::Publish(_)
+                | Message::Announce(_)
+                | Message::Graft(_)
+                | Message::Prune(_)
+                | Message::PartReq(_)
+                | Message::Part(_)
+                | Message::Receipt(_)
                 | Message::LinkHint(_)
                 | Message::PeerListResp(_)
                 | Message::ExplainResp(_)
