@@ -61,7 +61,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let counters: Vec<_> = thread::scope(|scope| {
         let pairs = networks.iter().zip(&news);
         let threads: Vec<_> = pairs
-            .map(|(network, news)| scope.spawn(|| count(network, news, total).map_err(|it| it.to_string())))
+            .map(|(network, news)| {
+                scope.spawn(|| count(network, news, total).map_err(|it| it.to_string()))
+            })
             .collect();
         threads.into_iter().map(|it| it.join().expect("no counter panics")).collect()
     });

@@ -22,7 +22,7 @@ use folkmoot::wire::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
 use serde_json::{Value, json};
 
 /// How many kinds of messages there are; see [`number`].
-const KINDS: usize = 37;
+const KINDS: usize = 44;
 
 fn path() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "golden", "native.jsonl"].iter().collect()
@@ -106,6 +106,13 @@ const fn number(msg: &Message) -> usize {
         Message::DirectPart(_) => 34,
         Message::FindNode(_) => 35,
         Message::Found(_) => 36,
+        Message::Publish(_) => 37,
+        Message::Announce(_) => 38,
+        Message::Graft(_) => 39,
+        Message::Prune(_) => 40,
+        Message::PartReq(_) => 41,
+        Message::Part(_) => 42,
+        Message::Receipt(_) => 43,
     }
 }
 
@@ -463,6 +470,13 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
                 let statement = it.neighbors.iter().fold(head, |all, one| all.endpoint(*one));
                 assert!(cases::key_at(it.endpoint).verifies(&statement, &it.signature), "{line}");
             }
+            Message::Publish(it) => {
+                assert!(cases::key_at(it.origin).verifies(&cases::statement(&it), &it.signature));
+                if let Some(data) = &it.data {
+                    assert_eq!(hex::encode(data.sha256()), hex::encode(it.digest), "{line}");
+                }
+                it.proof.iter().for_each(|it| check_votes("admit", &[it.subject()], &it.votes));
+            }
             Message::SeedSyncResp(it) => it.entries.iter().for_each(check_entry),
             Message::ExplainResp(it) => it.lives.iter().for_each(check_entry),
             // Nothing in these is signed.
@@ -477,6 +491,12 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
             | Message::SuspectReq(_)
             | Message::FindNode(_)
             | Message::Found(_)
+            | Message::Announce(_)
+            | Message::Graft(_)
+            | Message::Prune(_)
+            | Message::PartReq(_)
+            | Message::Part(_)
+            | Message::Receipt(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncReq(_)
             | Message::LinkHint(_)

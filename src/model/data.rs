@@ -118,6 +118,20 @@ impl fmt::Debug for MessageId {
     }
 }
 
+/// Bytes of a topic at most.
+pub const TOPIC_BYTES_MAX: usize = 128;
+
+/// What is wrong with a topic, in words; `None` if it is one.
+pub fn topic_complaint(topic: &str) -> Option<String> {
+    if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX {
+        Some(format!("a topic has 1 to {TOPIC_BYTES_MAX} bytes, not {}", topic.len()))
+    } else if topic.chars().any(char::is_control) {
+        Some("a topic has no control characters".to_owned())
+    } else {
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ mod memo;
 mod time;
 
 pub use bytes::SigningBytes;
-pub use data::{Data, MessageId};
+pub use data::{Data, MessageId, TOPIC_BYTES_MAX, topic_complaint};
 pub use endpoint::{Endpoint, Incarnation, SeedId};
 pub use identity::{KeyPair, Nonce, PublicKey, Signature};
 pub use memo::VerdictMemo;

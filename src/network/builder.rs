@@ -105,7 +105,7 @@ impl Builder {
     /// 1 MiB.
     #[must_use]
     pub const fn message_max(mut self, bytes: usize) -> Self {
-        self.machines.broadcast.message_max = bytes;
+        self.machines.broadcast.message_max = bytes as u64;
         self.machines.direct.message_max = bytes;
         self
     }
@@ -162,10 +162,7 @@ impl Builder {
             PeerNode::without_seeds(self.machines, me, &bootstrap, &records, rng)
         } else {
             let address = |(id, endpoint)| SeedAddress { id: SeedId(id), endpoint, key: None };
-            let book = SeedBook::new(
-                self.rule,
-                &(1..).zip(seeds).map(address).collect::<Vec<_>>(),
-            );
+            let book = SeedBook::new(self.rule, &(1..).zip(seeds).map(address).collect::<Vec<_>>());
             PeerNode::new(self.machines, me, book, &records, rng)
         };
         let board = Switchboard::new(endpoint, false);

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::error::{NetworkError, SendError};
 use super::pending::{Cell, Pending};
 use super::queue::{Queue, Shared, Weigh};
-use crate::model::{Data, Endpoint, MessageId, PublicKey};
+use crate::model::{Data, Endpoint, MessageId, PublicKey, topic_complaint};
 use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
 use crate::protocol::broadcast::{self, Delivered};
@@ -277,7 +277,7 @@ impl Switchboard {
     /// # Errors
     /// When `topic` is none, or the network has stopped.
     pub fn subscribe(self: &Arc<Self>, topic: &str) -> Result<Queue<Message>, NetworkError> {
-        if !broadcast::is_topic(topic) {
+        if topic_complaint(topic).is_some() {
             return Err(NetworkError::Topic);
         }
         let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);

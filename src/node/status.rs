@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::seed::Counts;
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
 use crate::protocol::LinkId;
+use crate::protocol::broadcast::BroadcastMetrics;
 use crate::protocol::contacts::ContactsMetrics;
 use crate::protocol::direct::DirectMetrics;
 use crate::protocol::discovery;
@@ -72,6 +73,8 @@ pub struct SeedStatus {
 /// What the services of the network layer have counted.
 #[derive(Clone, Debug, Serialize)]
 pub struct NetworkStatus {
+    /// The broadcast.
+    pub broadcast: BroadcastMetrics,
     /// Direct sends.
     pub direct: DirectMetrics,
     /// Contacts.

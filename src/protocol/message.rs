@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::broadcast::{Announce, Graft, Part, PartReq, Prune, Publish, Receipt};
 use super::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq};
 use super::discovery::{FindNode, Found};
 use super::gossip::{GossipDigest, GossipMsg};
@@ -88,6 +89,20 @@ pub enum Message {
     FindNode(FindNode),
     /// These are.
     Found(Found),
+    /// A message of a member on its way to all.
+    Publish(Publish),
+    /// I hold these messages.
+    Announce(Announce),
+    /// Send me these messages.
+    Graft(Graft),
+    /// Push to me no more; announce.
+    Prune(Prune),
+    /// Send me these parts of a large message.
+    PartReq(PartReq),
+    /// A part of a large message.
+    Part(Part),
+    /// So many have this message by way of me.
+    Receipt(Receipt),
 
     /// The state of my registry, in hashes.
     SeedDigest(SeedDigest),
@@ -154,6 +169,13 @@ impl Message {
             Self::DirectPart(_) => "DIRECT_PART",
             Self::FindNode(_) => "FIND_NODE",
             Self::Found(_) => "FOUND",
+            Self::Publish(_) => "PUBLISH",
+            Self::Announce(_) => "ANNOUNCE",
+            Self::Graft(_) => "GRAFT",
+            Self::Prune(_) => "PRUNE",
+            Self::PartReq(_) => "PART_REQ",
+            Self::Part(_) => "PART",
+            Self::Receipt(_) => "RECEIPT",
             Self::SeedDigest(_) => "SEED_DIGEST",
             Self::SeedSyncReq(_) => "SEED_SYNC_REQ",
             Self::SeedSyncResp(_) => "SEED_SYNC_RESP",
@@ -215,7 +237,14 @@ impl Message {
             | Self::DirectPartReq(_)
             | Self::DirectPart(_)
             | Self::FindNode(_)
-            | Self::Found(_) => Standing::Member,
+            | Self::Found(_)
+            | Self::Publish(_)
+            | Self::Announce(_)
+            | Self::Graft(_)
+            | Self::Prune(_)
+            | Self::PartReq(_)
+            | Self::Part(_)
+            | Self::Receipt(_) => Standing::Member,
             Self::RegisterVote(_)
             | Self::PeerListResp(_)
             | Self::SeedDeadVote(_)
@@ -296,6 +325,8 @@ into_message! {
     SeedBanCommit(Ban), Leave(Leave),
     Direct(DirectMsg), DirectAck(DirectAck), DirectPartReq(DirectPartReq), DirectPart(DirectPart),
     FindNode(FindNode), Found(Found),
+    Publish(Publish), Announce(Announce), Graft(Graft), Prune(Prune), PartReq(PartReq),
+    Part(Part), Receipt(Receipt),
     SeedDigest(SeedDigest),
     SeedSyncReq(SeedSyncReq), SeedSyncResp(SeedSyncResp), LinkHint(LinkHint),
     ExplainReq(ExplainReq), ExplainResp(ExplainResp), TopologyReq(TopologyReq),

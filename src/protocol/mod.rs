@@ -8,6 +8,7 @@
 //! order, before the next input. What follows a [`Effect::Persist`], in this or any later input,
 //! may leave the node only when that record is on disk.
 
+pub mod broadcast;
 pub mod contacts;
 pub mod direct;
 pub mod discovery;

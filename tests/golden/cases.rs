@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::model::{
-    Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Rng, SeedId, SigningBytes, WallTime,
+    Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Rng, SeedId, Signature,
+    SigningBytes, WallTime,
+};
+use folkmoot::protocol::broadcast::{
+    Announce, Graft, Offer, Part, PartReq, Prune, Publish, Receipt,
 };
 use folkmoot::protocol::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
 use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
@@ -43,6 +47,7 @@ pub(crate) fn all() -> Vec<(&'static str, Message)> {
         removal(),
         direct(),
         discovery(),
+        broadcast(),
         seeds(),
         questions(),
     ]
@@ -315,6 +320,65 @@ fn discovery() -> Vec<(&'static str, Message)> {
         ("who is closest to this id", FindNode { number: 7, target }.into()),
         ("these two are", Found { number: 7, contacts }.into()),
         ("nobody is known", Found { number: 8, contacts: Vec::new() }.into()),
+    ]
+}
+
+/// The statement that a message's origin signs, and whose SHA-256 is its identity.
+pub(crate) fn statement(msg: &Publish) -> SigningBytes {
+    SigningBytes::new("folkmoot/message/1")
+        .endpoint(msg.origin)
+        .incarnation(msg.incarnation)
+        .key(&msg.key)
+        .number(msg.number)
+        .text(&msg.topic)
+        .wall(msg.time)
+        .number(msg.size)
+        .bytes(&msg.digest)
+        .number(u64::from(msg.receipt))
+}
+
+fn published(data: &Data, receipt: bool) -> Publish {
+    let Subject { endpoint: origin, incarnation, key } = subject(6001);
+    let mut msg = Publish {
+        origin,
+        incarnation,
+        key,
+        number: 1,
+        topic: "news".to_owned(),
+        time: AT,
+        size: data.len() as u64,
+        data: (data.len() <= 65_536).then(|| data.clone()),
+        digest: data.sha256(),
+        receipt,
+        signature: Signature::from_bytes([0; 64]),
+        ttl: 31,
+        hops: 1,
+        seen_by: vec![origin, endpoint(6002)],
+        age_ms: 4,
+        proof: None,
+    };
+    msg.signature = peer_keys(6001).sign(&statement(&msg));
+    msg
+}
+
+fn broadcast() -> Vec<(&'static str, Message)> {
+    let votes = votes(ProposalKind::Admit, &[1, 2]);
+    let Subject { endpoint: life, incarnation, key } = subject(6001);
+    let proof = Some(Arc::new(Admission { endpoint: life, incarnation, key, votes }));
+    let small = published(&Data::from("hello"), false);
+    let large = published(&Data::from(vec![0x2a; 65_538]), true);
+    let id = |msg: &Publish| MessageId::of(&statement(msg));
+    let offer = |msg: &Publish| Offer { id: id(msg), size: msg.size };
+    vec![
+        ("a message", small.clone().into()),
+        ("with its origin's proof", Publish { proof, ..small.clone() }.into()),
+        ("a large message, and a receipt is wanted", large.clone().into()),
+        ("two messages are held", Announce { ids: vec![offer(&small), offer(&large)] }.into()),
+        ("one is asked for", Graft { ids: vec![id(&small)], push: true }.into()),
+        ("no more pushes", Prune {}.into()),
+        ("two parts are asked for", PartReq { id: id(&large), at: 0, count: 2 }.into()),
+        ("the last part", Part { id: id(&large), at: 1, data: vec![0x2a; 2].into() }.into()),
+        ("three have it", Receipt { id: id(&large), count: 3 }.into()),
     ]
 }
 

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use folkmoot::model::{Data, Endpoint, Incarnation, MessageId, Nonce, SeedId, Signature};
+use folkmoot::protocol::broadcast::{
+    Announce, Graft, Offer, Part, PartReq, Prune, Publish, Receipt,
+};
 use folkmoot::protocol::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
 use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
 use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
@@ -25,7 +28,7 @@ use super::cast::{self, Actor, junk_signature, key, moment, place, subject};
 use super::source::Source;
 
 /// How many kinds of messages there are.
-pub const KINDS: usize = 37;
+pub const KINDS: usize = 44;
 
 /// A message of kind `kind`, as `speaker` might say it.
 pub fn message(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
@@ -39,6 +42,7 @@ pub fn message(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
         30 => ban(src).into(),
         31..35 => direct(kind, src),
         35 | 36 => search(kind, src),
+        37..44 => broadcast(kind, speaker, src),
         _ => questions(kind, src),
     }
 }
@@ -300,6 +304,68 @@ fn search(kind: usize, src: &mut Source<'_>) -> Message {
     let count = src.length(40);
     let one = |_| Contact { endpoint: place(src), key: key(src) };
     Found { number, contacts: (0..count).map(one).collect() }.into()
+}
+
+/// Messages of applications, and the talk about them.
+fn broadcast(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
+    let msg = published(speaker, src);
+    let id = |src: &mut Source<'_>| match src.byte() % 3 {
+        0 => MessageId::from_bytes([src.byte(); 32]),
+        _ => msg.id(),
+    };
+    match kind {
+        37 => msg.into(),
+        38 => {
+            let offers = (0..src.length(600)).map(|at| Offer {
+                id: if at == 0 { id(src) } else { MessageId::from_bytes([at as u8; 32]) },
+                size: src.number(),
+            });
+            Announce { ids: offers.collect() }.into()
+        }
+        39 => {
+            let ids = (0..src.length(80)).map(|_| id(src)).collect();
+            Graft { ids, push: src.chance(50) }.into()
+        }
+        40 => Prune {}.into(),
+        41 => PartReq { id: id(src), at: src.number() as u32, count: src.number() as u32 }.into(),
+        42 => {
+            let data = vec![src.byte(); src.one(&[0, 1, 1_000, 65_536, 65_537])];
+            Part { id: id(src), at: src.below(4) as u32, data: data.into() }.into()
+        }
+        _ => Receipt { id: id(src), count: src.number() as u32 }.into(),
+    }
+}
+
+/// Of its speaker or of somebody else, true or altered.
+fn published(speaker: Actor, src: &mut Source<'_>) -> Publish {
+    let author = if src.chance(70) { speaker } else { Actor::any(src) };
+    let Subject { endpoint: origin, incarnation, key } = author.subject(0);
+    let data = Data::from(vec![src.byte(); src.one(&[0, 5, 5, 5, 65_536, 70_000, 2_000_000])]);
+    let size = if src.chance(10) { src.number() } else { data.len() as u64 };
+    let topic = if src.chance(10) { src.text() } else { "news".to_owned() };
+    let proof = src.chance(60).then(|| Arc::new(cast::admission(author.subject(0))));
+    let mut msg = Publish {
+        origin,
+        incarnation,
+        key,
+        number: u64::from(src.byte() % 8),
+        topic,
+        time: moment(src),
+        size,
+        digest: if src.chance(10) { [7; 32] } else { data.sha256() },
+        data: (data.len() <= 65_536 || src.chance(10)).then_some(data),
+        receipt: src.chance(30),
+        signature: junk_signature(src),
+        ttl: if src.chance(20) { src.number() as u32 } else { 31 },
+        hops: if src.chance(20) { src.number() as u32 } else { 0 },
+        seen_by: endpoints(100, src),
+        age_ms: if src.chance(20) { src.number() } else { 0 },
+        proof,
+    };
+    if src.chance(85) {
+        msg.signature = author.keys().sign(&msg.statement());
+    }
+    msg
 }
 
 fn death(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {

@@ -42,12 +42,7 @@ pub fn inbox(args: &InboxArgs) -> Result<(), CliError> {
     follow(&args.through, Use::Inbox, args.count, "from")
 }
 
-fn follow(
-    through: &UseArgs,
-    wanted: Use,
-    count: Option<u64>,
-    by: &str,
-) -> Result<(), CliError> {
+fn follow(through: &UseArgs, wanted: Use, count: Option<u64>, by: &str) -> Result<(), CliError> {
     let peer = peer_of(through)?;
     let mut left = count.unwrap_or(u64::MAX);
     let mut outcome = Ok(());
@@ -87,7 +82,8 @@ fn eprint_line(line: &str) {
 
 /// The data as a person reads it.
 fn shown(object: &Map<String, Value>) -> String {
-    let data: Option<Data> = object.get("data").and_then(|it| serde_json::from_value(it.clone()).ok());
+    let data: Option<Data> =
+        object.get("data").and_then(|it| serde_json::from_value(it.clone()).ok());
     let data = data.unwrap_or_else(|| Data::from(""));
     match std::str::from_utf8(&data) {
         Ok(text) => escape(text.trim_end_matches('\n')),

@@ -14,6 +14,7 @@ use super::{
 use crate::cli::log::Line;
 use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
 use crate::node::peer_kind::Event;
+use crate::protocol::broadcast;
 use crate::protocol::gossip::{self, GossipMsg};
 use crate::protocol::liveness::{self, DeadReport};
 use crate::protocol::membership::applicant;
@@ -60,6 +61,7 @@ impl PeerReport {
             // Told to whoever asked.
             Event::Discovery(_) => Vec::new(),
             Event::Open(event) => open_line(event).into_iter().collect(),
+            Event::Broadcast(event) => broadcast_line(event).into_iter().collect(),
             Event::MemberRemoved { removal, life } => vec![removed(removal, life)],
             Event::MemberLeft(leave) => vec![left(leave)],
             Event::Gone => {
@@ -228,6 +230,41 @@ fn evicted(removal: &Removal, life: &Subject) -> Line {
         "witnesses": witnesses(&evidence), "because": removal.because,
     });
     Line::new(Level::Warn, "evicted", message, fields)
+}
+
+/// The data of users is in no line.
+fn broadcast_line(event: &broadcast::Event) -> Option<Line> {
+    use broadcast::Event as It;
+    let line = match event {
+        It::Published { token: _, id, to } => {
+            let neighbors = counted(*to, "neighbor");
+            let message = format!("message {} published, pushed to {neighbors}", id.short());
+            Line::new(Level::Debug, "published", message, json!({ "id": id, "to": to }))
+        }
+        It::PublishRefused { token: _, reason } => {
+            let message = format!("nothing was published: {reason}");
+            Line::new(Level::Warn, "not_published", message, json!({ "reason": reason }))
+        }
+        It::Delivered { message: it, from } => {
+            let message = format!(
+                "message {} of {} delivered, by way of {from}: {} bytes on {:?} ({} hops, {} ms)",
+                it.id.short(),
+                it.origin,
+                it.data.len(),
+                it.topic,
+                it.hops,
+                it.age_ms,
+            );
+            let fields = json!({
+                "id": it.id, "origin": it.origin, "from": from, "topic": it.topic,
+                "size": it.data.len(), "hops": it.hops, "age_ms": it.age_ms,
+            });
+            Line::new(Level::Debug, "delivered", message, fields)
+        }
+        // Told to whoever published; and refused by the node, which counts it.
+        It::Receipts { .. } | It::Malformed { .. } => return None,
+    };
+    Some(line)
 }
 
 fn overlay_line(event: &overlay::Event) -> Option<Line> {

@@ -128,6 +128,7 @@ impl Ledger {
             | peer_kind::Event::Discovery(_)
             | peer_kind::Event::Liveness(_)
             | peer_kind::Event::Started { .. }
+            | peer_kind::Event::Broadcast(_)
             | peer_kind::Event::Overlay(_)
             | peer_kind::Event::Direct(_)
             | peer_kind::Event::Contacts(_)

@@ -9,6 +9,10 @@ impl PeerNode {
     pub(super) fn on_command(&mut self, now: Now, command: Command, fx: &mut Fx) {
         match command {
             Command::Leave => self.on_leave_command(now, fx),
+            Command::Publish { topic, data, receipt, token } => {
+                let message = (topic, data, receipt);
+                self.with_broadcast(now, fx, |it, part| it.publish(now, token, message, part));
+            }
             Command::Send { token, to, topic, data, retry } => {
                 self.on_send_command(now, Letter { token, to, topic, data, retry }, fx);
             }
@@ -36,6 +40,7 @@ impl PeerNode {
         self.with_applicant(now, fx, |it, part| leave = it.leave(now, part));
         self.with_gossip(now, fx, |it, part| it.pause(part));
         self.with_direct(now, fx, |it, part| it.reset(part));
+        self.broadcast.pause();
         let links: Vec<_> =
             self.session.open().map(|(link, _, standing)| (link, standing)).collect();
         for (link, standing) in links {

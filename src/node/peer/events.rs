@@ -84,6 +84,7 @@ impl PeerNode {
         }
         let neighbor = card.endpoint;
         self.gossip.on_link_down(link);
+        self.with_broadcast(now, fx, |it, part| it.on_link_down(now, link, part));
         self.with_liveness(now, fx, |it, part| it.on_link_down(link, neighbor, is_agreed, part));
         self.with_contacts(now, fx, |it, part| {
             it.on_link_down(now, link, neighbor, is_agreed, part);
@@ -250,6 +251,7 @@ impl PeerNode {
                 self.session.card_mut().certificate = Some((*admission).clone());
                 fx.emit(Event::Applicant(applicant::Event::Admitted(admission)));
                 self.with_overlay(now, fx, |it, part| it.begin(part));
+                self.begin_broadcast(now, fx);
             }
             applicant::Event::Members { seed, members } => {
                 self.with_overlay(now, fx, |it, part| it.on_members(&members, part));
@@ -269,6 +271,7 @@ impl PeerNode {
     /// From here on everything this peer says is said by another life.
     pub(super) fn begin_life(&mut self, now: Now, incarnation: Incarnation, fx: &mut Fx) {
         self.with_gossip(now, fx, |it, part| it.pause(part));
+        self.broadcast.pause();
         self.with_overlay(now, fx, |it, part| it.pause(part));
         self.with_liveness(now, fx, |it, part| it.reset(part));
         self.with_direct(now, fx, |it, part| it.reset(part));
@@ -308,6 +311,9 @@ impl PeerNode {
                 self.with_gossip(now, fx, |it, part| {
                     it.on_link_up(now, link, part);
                     it.begin(incarnation, part);
+                });
+                self.with_broadcast(now, fx, |it, part| {
+                    it.on_link_up(now, link, neighbor, part);
                 });
                 if let Some(card) = self.session.peer(link).cloned() {
                     let who = (link, neighbor, card.incarnation);

@@ -87,6 +87,16 @@ impl PeerNode {
                 | Message::DirectPart(_)),
                 Some(card),
             ) if card.seed.is_none() => self.on_direct_message(now, (link, &card), msg, fx),
+            (
+                msg @ (Message::Publish(_)
+                | Message::Announce(_)
+                | Message::Graft(_)
+                | Message::Prune(_)
+                | Message::PartReq(_)
+                | Message::Part(_)
+                | Message::Receipt(_)),
+                _,
+            ) => self.on_broadcast(now, link, msg, fx),
             (msg, _) => self.refuse_role(now, link, &msg, fx),
         }
     }
@@ -145,7 +155,7 @@ impl PeerNode {
         }
         let (removal, own) = (Arc::new(proof), self.applicant.subject());
         for life in news {
-            self.remember_gone(life.endpoint, life.incarnation);
+            self.remember_gone(now, life.endpoint, life.incarnation);
             if life != own {
                 fx.emit(Event::MemberRemoved { removal: Arc::clone(&removal), life });
                 self.forget(now, life.endpoint, life.incarnation, fx);
@@ -187,16 +197,17 @@ impl PeerNode {
         if self.gone.get(&endpoint).is_some_and(|ended| *ended >= incarnation) {
             return;
         }
-        self.remember_gone(endpoint, incarnation);
+        self.remember_gone(now, endpoint, incarnation);
         fx.emit(Event::MemberLeft(leave));
         self.forget(now, endpoint, incarnation, fx);
     }
 
-    pub(super) fn remember_gone(&mut self, endpoint: Endpoint, incarnation: Incarnation) {
+    pub(super) fn remember_gone(&mut self, now: Now, endpoint: Endpoint, incarnation: Incarnation) {
         if self.gone.len() >= GONE_MAX {
             self.gone.pop_first();
         }
         self.gone.insert(endpoint, incarnation);
+        self.broadcast.on_gone(now, endpoint, incarnation);
     }
 
     pub(super) fn forget(

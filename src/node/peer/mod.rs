@@ -1,6 +1,7 @@
 //! A peer: handshakes, probes, membership, overlay, gossip and liveness, and what the events of
 //! one mean to the others.
 
+mod broadcast;
 mod commands;
 mod contacts;
 mod direct;
@@ -19,6 +20,7 @@ use rand::SeedableRng as _;
 use crate::model::{Data, Endpoint, Incarnation, KeyPair, Now, Rng};
 use crate::node::refusals::{Refusal, Refusals};
 use crate::node::status::{NetworkStatus, PeerStatus};
+use crate::protocol::broadcast::{self as casting, Broadcast};
 use crate::protocol::contacts::{self as contacts_service, Contacts};
 use crate::protocol::direct::{self as direct_service, Direct, RetryConfig};
 use crate::protocol::discovery::{self as finding, Contact, Discovery, FindNode, NodeId};
@@ -70,6 +72,8 @@ pub struct PeerConfig {
     pub discovery: finding::Config,
     /// Periods of a peer without seeds.
     pub open: open_fleet::Config,
+    /// Broadcast limits.
+    pub broadcast: casting::Config,
 }
 
 /// Deadlines of a peer.
@@ -95,6 +99,8 @@ pub enum Timer {
     Open(open_fleet::Timer),
     /// Discovery's.
     Discovery(finding::Timer),
+    /// The broadcast's.
+    Broadcast(casting::Timer),
 }
 
 macro_rules! timer_from {
@@ -110,7 +116,7 @@ macro_rules! timer_from {
 timer_from! {
     Session(session), Probe(probe), Applicant(applicant), Overlay(overlay), Gossip(gossip),
     Liveness(liveness), Direct(direct_service), Contacts(contacts_service), Open(open_fleet),
-    Discovery(finding),
+    Discovery(finding), Broadcast(casting),
 }
 
 impl From<crate::protocol::Never> for applicant::Record {
@@ -152,6 +158,8 @@ pub enum Event {
     Open(open_fleet::Event),
     /// What was asked of discovery, answered.
     Discovery(finding::Event),
+    /// A message of the broadcast was published or delivered, or was not.
+    Broadcast(casting::Event),
     /// A member's removal became known, and is certified.
     MemberRemoved {
         /// The proof.
@@ -217,6 +225,17 @@ pub enum Command {
         /// Whom.
         id: NodeId,
     },
+    /// Send a message to all members; answered by an event with the same token.
+    Publish {
+        /// What it is about.
+        topic: String,
+        /// Its data.
+        data: Data,
+        /// Whether to count who has it.
+        receipt: bool,
+        /// The caller's number for it.
+        token: u64,
+    },
 }
 
 /// A whole peer.
@@ -234,6 +253,7 @@ pub struct PeerNode {
     liveness: Liveness,
     direct: Direct,
     contacts: Contacts,
+    broadcast: Broadcast,
     /// Questions that wait for a link to the witness.
     errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
     /// The same of discovery.
@@ -291,6 +311,7 @@ impl PeerNode {
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
             direct: Direct::new(config.direct, endpoint, part()),
             contacts: Contacts::new(config.contacts),
+            broadcast: Broadcast::new(config.broadcast, endpoint, keys.clone()),
             keys,
             errands: BTreeMap::new(),
             questions: BTreeMap::new(),
@@ -311,7 +332,10 @@ impl PeerNode {
     ) -> Self {
         let open = OpenFleet::new(config.open, me.0, bootstrap, Rng::from_rng(&mut rng));
         let nobody = SeedBook::new(QuorumRule::Majority, &[]);
-        Self { open: Some(open), ..Self::new(config, me, nobody, records, rng) }
+        let mut it = Self { open: Some(open), ..Self::new(config, me, nobody, records, rng) };
+        // Whoever proves a key is a member there, and has no more to prove.
+        it.broadcast.set_requires_proof(false);
+        it
     }
 
     /// The membership state, to look at.
@@ -359,6 +383,7 @@ impl PeerNode {
                 discovery: self.discovery.metrics(),
                 direct: self.direct.metrics(),
                 contacts: self.contacts.metrics(),
+                broadcast: self.broadcast.metrics(),
             },
         }
     }

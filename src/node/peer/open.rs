@@ -39,6 +39,7 @@ impl PeerNode {
     /// It is a member from the start, and looks for others.
     pub(super) fn on_open_start(&mut self, now: Now, fx: &mut Fx) {
         self.with_applicant(now, fx, |it, part| it.begin_alone(now, part));
+        self.begin_broadcast(now, fx);
         self.with_overlay(now, fx, |it, part| it.begin(part));
         self.with_open(now, fx, |it, part| it.on_start(part));
     }

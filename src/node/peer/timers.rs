@@ -31,6 +31,9 @@ impl PeerNode {
             Timer::Discovery(timer) => {
                 self.with_discovery(now, fx, |it, part| it.on_timer(now, timer, part));
             }
+            Timer::Broadcast(timer) => {
+                self.with_broadcast(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
             Timer::Open(timer) => self.with_open(now, fx, |it, part| it.on_timer(timer, part)),
         }
     }

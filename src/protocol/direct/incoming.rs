@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::messages::{complaint, parts_of};
+use super::messages::parts_of;
 use super::{
     Config, Direct, DirectAck, DirectMsg, DirectPart, DirectPartReq, Event, Fx, LARGE_MAX,
     PART_BYTES, PARTS_MAX, Timer, Verdict,
 };
-use crate::model::{Data, Endpoint, Incarnation, MessageId, Now, Time};
+use crate::model::{Data, Endpoint, Incarnation, MessageId, Now, Time, topic_complaint};
 use crate::protocol::LinkId;
 
 /// Lives of members of whom something is remembered at most: as many as a fleet has.
@@ -386,7 +386,7 @@ fn ask_parts(number: u64, assembly: &mut Assembly, fx: &mut Fx) {
 
 /// What makes a message one that no honest node sends.
 fn nonsense(msg: &DirectMsg) -> Option<String> {
-    if let Some(reason) = complaint(&msg.topic) {
+    if let Some(reason) = topic_complaint(&msg.topic) {
         return Some(reason);
     }
     let is_large = msg.size > PART_BYTES as u64;

@@ -10,9 +10,6 @@ pub const PART_BYTES: usize = 64 * 1024;
 /// Parts that are asked for at once: a link's queue holds sixteen times as many bytes.
 pub const PARTS_MAX: u32 = 4;
 
-/// The longest topic, in bytes.
-pub const TOPIC_BYTES_MAX: usize = 128;
-
 /// Something for the application at the other end of this link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectMsg {
@@ -90,15 +87,4 @@ pub(super) fn part(data: &Data, at: u32) -> Data {
     let start = (at as usize).saturating_mul(PART_BYTES).min(data.len());
     let end = start.saturating_add(PART_BYTES).min(data.len());
     Data::from(data[start..end].to_vec())
-}
-
-/// What is wrong with a topic.
-pub(super) fn complaint(topic: &str) -> Option<String> {
-    if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX {
-        Some(format!("a topic has 1 to {TOPIC_BYTES_MAX} bytes, not {}", topic.len()))
-    } else if topic.chars().any(char::is_control) {
-        Some("a topic has no control characters".to_owned())
-    } else {
-        None
-    }
 }

@@ -22,8 +22,7 @@ mod routes;
 
 pub use event::{Config, DirectMetrics, Event, FailKind, Timer};
 pub use messages::{
-    DirectAck, DirectMsg, DirectPart, DirectPartReq, PART_BYTES, PARTS_MAX, TOPIC_BYTES_MAX,
-    Verdict,
+    DirectAck, DirectMsg, DirectPart, DirectPartReq, PART_BYTES, PARTS_MAX, Verdict,
 };
 pub use outbox::Letter;
 pub use retry::RetryConfig;

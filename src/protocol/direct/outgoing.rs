@@ -1,12 +1,12 @@
 //! What is on its way from here: attempts, pauses, and how each message ends.
 
-use super::messages::{complaint, part, parts_of};
+use super::messages::{part, parts_of};
 use super::outbox::{Left, Letter, Send, Stage};
 use super::{
     Direct, DirectAck, DirectMsg, DirectPart, DirectPartReq, Event, FailKind, Fx, LARGE_MAX,
     PARTS_MAX, Timer, Verdict,
 };
-use crate::model::{Endpoint, Incarnation, MessageId, Now, Time};
+use crate::model::{Endpoint, Incarnation, MessageId, Now, Time, topic_complaint};
 use crate::protocol::LinkId;
 
 impl Direct {
@@ -40,7 +40,7 @@ impl Direct {
         if letter.to == self.me {
             return not_sent(format!("{} is this peer itself", self.me));
         }
-        if let Some(reason) = complaint(&letter.topic) {
+        if let Some(reason) = topic_complaint(&letter.topic) {
             return not_sent(reason);
         }
         if let Err(reason) = letter.retry.check() {
