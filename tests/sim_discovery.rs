@@ -232,6 +232,8 @@ fn the_last_of_a_chain_of_bootstraps_finds_the_first() {
         wait(&mut world, 20, "each has met its bootstrap", |world| {
             (2..=4).all(|it| neighbors(world, it).contains(&peer_endpoint(it - 1)))
         });
+        // Those who called are checked before they are told of.
+        world.run_for(Duration::from_secs(2));
         ask(&mut world, peer_endpoint(4), peer_kind::Command::Discover { token: 7 }, 7);
         let Some(discovery::Event::Discovered { peers, .. }) = answer(&world, 7) else {
             panic!("no list")

@@ -322,6 +322,9 @@ impl PeerNode {
         let mut leave = None;
         self.with_applicant(now, fx, |it, part| leave = it.leave(now, part));
         self.with_gossip(now, fx, |it, part| it.pause(part));
+        if self.open.is_some() {
+            self.overlay.stop();
+        }
         let links: Vec<_> =
             self.session.open().map(|(link, _, standing)| (link, standing)).collect();
         for (link, standing) in links {
