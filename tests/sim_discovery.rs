@@ -1,5 +1,9 @@
 //! Fleets without seeds in the simulator, and finding others by their ids.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test waits for one event, and for any other in vain"
+)]
 #![allow(clippy::print_stdout, reason = "measured hops and shares are worth a line")]
 
 mod common;
