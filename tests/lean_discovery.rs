@@ -1,6 +1,10 @@
 //! Discovery alone, in a network that is only a queue: hops at 10 to 10,000 peers, deaths, and a
 //! third of all peers lying. The whole simulator would spend its time on everything else.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test waits for one event, and for any other in vain"
+)]
 #![allow(clippy::print_stdout, reason = "measured hops and shares are worth a line")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -54,6 +54,10 @@ fn three_processes_without_seeds_gossip_and_bear_a_death_and_a_late_bootstrap() 
         wait_for_neighbors(process, &others);
         process.wait_for("gossip #3");
     }
+    // Called again with pauses that double: early, so that they are still short.
+    let last = start(dir, late, &[]);
+    wait_for_more(&second, 0, &format!("127.0.0.1:{late} can be reached now"));
+    drop(last);
     third.signal(Signal::KILL);
     first.wait_for(&format!("drops 127.0.0.1:{c}"));
     let mark = first.out().len();
@@ -61,7 +65,4 @@ fn three_processes_without_seeds_gossip_and_bear_a_death_and_a_late_bootstrap() 
     let third = start(dir, c, &[a]);
     wait_for_more(&first, mark, &format!("won the neighbor 127.0.0.1:{c}"));
     wait_for_neighbors(&third, &[a, b]);
-    let last = start(dir, late, &[]);
-    wait_for_more(&second, 0, &format!("127.0.0.1:{late} can be reached now"));
-    drop(last);
 }

@@ -176,6 +176,11 @@ impl OpenFleet {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "a test waits for one event, and for any other in vain"
+    )]
+
     use rand::SeedableRng as _;
 
     use super::*;

@@ -284,6 +284,11 @@ impl Overlay {
         }
     }
 
+    /// No further links are sought or taken; those there are stay until they are hung up.
+    pub const fn stop(&mut self) {
+        self.running = false;
+    }
+
     /// Whether as many links are up as are sought.
     pub fn has_enough(&self) -> bool {
         self.neighbors.len() >= self.config.links

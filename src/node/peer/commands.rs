@@ -41,6 +41,9 @@ impl PeerNode {
         self.with_gossip(now, fx, |it, part| it.pause(part));
         self.with_direct(now, fx, |it, part| it.reset(part));
         self.broadcast.pause();
+        if self.open.is_some() {
+            self.overlay.stop();
+        }
         let links: Vec<_> =
             self.session.open().map(|(link, _, standing)| (link, standing)).collect();
         for (link, standing) in links {

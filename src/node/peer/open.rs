@@ -54,6 +54,9 @@ impl PeerNode {
             let reason = "this peer's fleet has no seeds, and you are a member of one that has";
             return Err((reason.to_owned(), true));
         }
+        if self.applicant.state() == "gone" {
+            return Err(("this peer has said goodbye".to_owned(), false));
+        }
         if !card.endpoint.is_callable() {
             return Err((format!("{} cannot be called", card.endpoint), true));
         }
