@@ -5,7 +5,6 @@
 //! link nor a liar makes the waiting long.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::config::{
     ANNOUNCE_MAX, ANSWER_MAX, ANSWER_MIN, GRAFT_MAX, PART_BYTES, PULLS_MAX, ROOM_PAUSE, WAIT_MAX,
