@@ -1,19 +1,22 @@
 //! Broadcasts to fleets of every size, in every weather, among liars.
 
+#![allow(clippy::print_stdout, reason = "figures are for whoever runs this by hand")]
+
 mod cast;
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cast::{Cast, host, keys};
 use common::checkers::overlay_fault;
 use common::{Fleet, Plan};
-use folkmoot::model::{Data, Endpoint, Rng, VerdictMemo};
+use folkmoot::model::{Data, Endpoint, Rng, Time, VerdictMemo};
 use folkmoot::node::{Command, Event, peer_kind};
 use folkmoot::protocol::broadcast::{self, Announce, Graft, Offer, Part, Publish, Receipt};
 use folkmoot::protocol::message::Message;
+use folkmoot::runtime::clock::Clock;
 use folkmoot::sim::{Outgoing, for_each_seed};
 use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -29,7 +32,7 @@ const fn millis(n: u64) -> Duration {
 /// Some messages of several publishers to a whole fleet; prints what it took.
 fn everybody_gets_everything(seed: u64, count: u16, messages: u16) {
     let _memo = VerdictMemo::on_this_thread();
-    let begun = Instant::now();
+    let clock = Clock::start();
     let mut cast = Cast::started(seed, count);
     for number in 0..messages {
         let from = host(number * 7 % count);
@@ -47,7 +50,7 @@ fn everybody_gets_everything(seed: u64, count: u16, messages: u16) {
         cast.hops_max,
         cast.age_max,
         cast.sum(|it| it.repaired),
-        begun.elapsed().as_secs_f64(),
+        clock.now().mono.since(Time::ZERO).as_secs_f64(),
     );
     assert_eq!(delivered, u64::from(count - 1) * u64::from(messages));
     assert_eq!(cast.blamed(&hosts), BTreeSet::new(), "nobody is to blame");

@@ -1,6 +1,8 @@
 //! A fleet of broadcasts without membership around them: machines that link as they are told,
 //! publish, and deliver. What is tested is the broadcast alone, so that fleets can be large.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a host takes a few messages of many")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -80,7 +82,7 @@ impl Host {
             Message::Graft(msg) => it.on_graft(now, link, &msg, part),
             Message::Prune(_) => it.on_prune(link),
             Message::PartReq(msg) => it.on_part_req(link, msg, part),
-            Message::Part(msg) => it.on_part(now, link, msg, part),
+            Message::Part(msg) => it.on_part(now, link, &msg, part),
             Message::Receipt(msg) => it.on_receipt(now, link, msg, part),
             other => panic!("a broadcast says {other:?}"),
         });

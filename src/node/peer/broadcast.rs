@@ -58,7 +58,7 @@ impl PeerNode {
             } else if let Message::PartReq(request) = msg {
                 it.on_part_req(link, request, part);
             } else if let Message::Part(piece) = msg {
-                it.on_part(now, link, piece, part);
+                it.on_part(now, link, &piece, part);
             } else if let Message::Receipt(receipt) = msg {
                 it.on_receipt(now, link, receipt, part);
             }

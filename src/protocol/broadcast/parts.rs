@@ -129,7 +129,7 @@ impl Broadcast {
     }
 
     /// A part came.
-    pub fn on_part(&mut self, now: Now, from: LinkId, part: Part, fx: &mut Fx) {
+    pub fn on_part(&mut self, now: Now, from: LinkId, part: &Part, fx: &mut Fx) {
         let Some(pull) = self.pulls.get_mut(&part.id).filter(|pull| pull.from == from) else {
             return; // Late: it was asked for elsewhere meanwhile.
         };
