@@ -446,9 +446,8 @@ fn a_vote_that_was_forgotten_stays_so_after_a_restart() {
     let day = authority::Config::default().tombstone_ttl.as_millis() as u64;
     let later = Now { wall: folkmoot::model::WallTime(AT.0 + day), ..now() };
     it.on_timer(later, authority::Timer::Digest, &mut fx);
-    let kept = fx.drain().filter_map(|effect| match effect {
-        Effect::Persist(record) => Some(record),
-        _ => None,
+    let kept = fx.drain().filter_map(|effect| {
+        if let Effect::Persist(record) = effect { Some(record) } else { None }
     });
     records.extend(kept);
     assert!(!it.snapshot().contains(&voted), "it is old, and about nobody");
