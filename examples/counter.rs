@@ -4,6 +4,8 @@
 //! sum of the largest values heard of each column (a grow-only counter, Shapiro et al. 2011). Since
 //! every message reaches every peer, all come to the same sum, whatever the order.
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::thread;

@@ -3,6 +3,8 @@
 //! The answer comes back as a direct message with the question's number in front. What could not be
 //! delivered ends in an error that says so; what nobody can know, too.
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::error::Error;
 use std::thread;
 use std::time::Duration;

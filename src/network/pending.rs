@@ -4,13 +4,28 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// One of the waits that a wait without an end is made of.
+const LONG: Duration = Duration::from_secs(3_600);
 
 /// What is known of an outcome.
 enum State<T> {
     Open(Option<Waker>),
     Known(T),
     Taken,
+}
+
+/// The outcome, if it is there.
+fn take<T>(state: &mut State<T>) -> Option<T> {
+    match std::mem::replace(state, State::Taken) {
+        State::Known(outcome) => Some(outcome),
+        State::Taken => panic!("the outcome was taken already"),
+        open @ State::Open(_) => {
+            *state = open;
+            None
+        }
+    }
 }
 
 /// The place where an outcome is put.
@@ -62,9 +77,10 @@ impl<T> Pending<T> {
     /// # Panics
     /// When the outcome was taken already, by an earlier `await` or [`Pending::wait_timeout`].
     pub fn wait(mut self) -> T {
-        match self.take_until(None) {
-            Some(outcome) => outcome,
-            None => unreachable!("there is no deadline"),
+        loop {
+            if let Some(outcome) = self.wait_timeout(LONG) {
+                return outcome;
+            }
         }
     }
 
@@ -73,7 +89,10 @@ impl<T> Pending<T> {
     /// # Panics
     /// When the outcome was taken already.
     pub fn wait_timeout(&mut self, most: Duration) -> Option<T> {
-        self.take_until(Instant::now().checked_add(most))
+        let is_open = |state: &mut State<T>| matches!(state, State::Open(_));
+        let waited = self.cell.moved.wait_timeout_while(self.cell.lock(), most, is_open);
+        let (mut state, _) = waited.expect("nothing under this lock can panic");
+        take(&mut state)
     }
 
     /// Gives up what was asked for, as far as that is still possible. The outcome then tells what
@@ -83,28 +102,6 @@ impl<T> Pending<T> {
             cancel();
         }
     }
-
-    fn take_until(&mut self, deadline: Option<Instant>) -> Option<T> {
-        let mut state = self.cell.lock();
-        loop {
-            match std::mem::replace(&mut *state, State::Taken) {
-                State::Known(outcome) => return Some(outcome),
-                State::Taken => panic!("the outcome was taken already"),
-                open @ State::Open(_) => *state = open,
-            }
-            state = match deadline {
-                None => self.cell.moved.wait(state).expect("nothing under this lock can panic"),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    let waited = self.cell.moved.wait_timeout(state, left);
-                    waited.expect("nothing under this lock can panic").0
-                }
-            };
-        }
-    }
 }
 
 impl<T> Future for Pending<T> {
@@ -112,14 +109,11 @@ impl<T> Future for Pending<T> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let mut state = self.cell.lock();
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Known(outcome) => Poll::Ready(outcome),
-            State::Taken => panic!("the outcome was taken already"),
-            State::Open(_) => {
-                *state = State::Open(Some(context.waker().clone()));
-                Poll::Pending
-            }
+        if let Some(outcome) = take(&mut state) {
+            return Poll::Ready(outcome);
         }
+        *state = State::Open(Some(context.waker().clone()));
+        Poll::Pending
     }
 }
 

@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::error::NetworkError;
+
+/// One of the waits that a wait without an end is made of.
+const LONG: Duration = Duration::from_secs(3_600);
 
 /// What has a size in memory.
 pub trait Weigh {
@@ -75,30 +78,19 @@ impl<T: Weigh> Shared<T> {
         self.moved.notify_all();
     }
 
-    fn pop(&self, deadline: Option<Instant>) -> Result<T, Gone> {
-        let mut inner = self.lock();
-        loop {
-            match inner.entries.pop_front() {
-                Some(Entry::Item(item)) => {
-                    inner.items -= 1;
-                    inner.bytes -= item.bytes();
-                    return Ok(item);
-                }
-                Some(Entry::Lost(count)) => return Err(Gone::Missed(count)),
-                None if inner.is_closed => return Err(Gone::Closed),
-                None => {}
+    fn pop(&self, most: Duration) -> Result<T, Gone> {
+        let is_bare = |inner: &mut Inner<T>| inner.entries.is_empty() && !inner.is_closed;
+        let waited = self.moved.wait_timeout_while(self.lock(), most, is_bare);
+        let (mut inner, _) = waited.expect("nothing under this lock can panic");
+        match inner.entries.pop_front() {
+            Some(Entry::Item(item)) => {
+                inner.items -= 1;
+                inner.bytes -= item.bytes();
+                Ok(item)
             }
-            inner = match deadline {
-                None => self.moved.wait(inner).expect("nothing under this lock can panic"),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(Gone::Empty);
-                    }
-                    let waited = self.moved.wait_timeout(inner, left);
-                    waited.expect("nothing under this lock can panic").0
-                }
-            };
+            Some(Entry::Lost(count)) => Err(Gone::Missed(count)),
+            None if inner.is_closed => Err(Gone::Closed),
+            None => Err(Gone::Empty),
         }
     }
 }
@@ -147,7 +139,12 @@ impl<T: Weigh> Queue<T> {
     /// # Errors
     /// [`Gone::Missed`] once for each gap, [`Gone::Closed`] when nothing more comes.
     pub fn recv(&self) -> Result<T, Gone> {
-        self.shared.pop(None)
+        loop {
+            match self.shared.pop(LONG) {
+                Err(Gone::Empty) => {}
+                found => return found,
+            }
+        }
     }
 
     /// Blocks until something comes, but no longer than `most`.
@@ -155,7 +152,7 @@ impl<T: Weigh> Queue<T> {
     /// # Errors
     /// As [`Queue::recv`], and [`Gone::Empty`].
     pub fn recv_timeout(&self, most: Duration) -> Result<T, Gone> {
-        self.shared.pop(Some(Instant::now() + most.min(Duration::from_secs(365 * 86_400))))
+        self.shared.pop(most)
     }
 
     /// What is there now.

@@ -114,8 +114,8 @@ impl Waiting {
 /// Who waits for what of one node.
 pub struct Switchboard {
     waiting: Mutex<Waiting>,
-    /// A neighbor was won, or the network has stopped.
-    neighbors_moved: Condvar,
+    /// A neighbor was won, more peers have a message, or the network has stopped.
+    moved: Condvar,
     /// `None` once the switchboard is closed, which ends the thread that carries them.
     answers: Mutex<Option<Sender<Command>>>,
     answering: Receiver<Command>,
@@ -130,8 +130,8 @@ impl Switchboard {
     pub fn new(me: Endpoint, takes_unread: bool) -> Arc<Self> {
         let (answers, answering) = bounded(ANSWERS_MAX);
         let waiting = Mutex::new(Waiting::default());
-        let (neighbors_moved, answers) = (Condvar::new(), Mutex::new(Some(answers)));
-        Arc::new(Self { waiting, neighbors_moved, answers, answering, me, takes_unread })
+        let (moved, answers) = (Condvar::new(), Mutex::new(Some(answers)));
+        Arc::new(Self { waiting, moved, answers, answering, me, takes_unread })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -163,12 +163,23 @@ impl Switchboard {
             }
             Event::Overlay(overlay::Event::Linked { neighbor, .. }) => {
                 self.lock().neighbors.insert(*neighbor);
-                self.neighbors_moved.notify_all();
+                self.moved.notify_all();
             }
             Event::Overlay(overlay::Event::Unlinked { neighbor, .. }) => {
                 self.lock().neighbors.remove(neighbor);
             }
-            _ => {}
+            Event::Started { .. }
+            | Event::Applicant(_)
+            | Event::Overlay(_)
+            | Event::Gossip { .. }
+            | Event::Liveness(_)
+            | Event::Contacts(_)
+            | Event::Discovery(_)
+            | Event::Open(_)
+            | Event::MemberRemoved { .. }
+            | Event::MemberLeft(_)
+            | Event::Gone
+            | Event::Refused(_) => {}
         }
     }
 
@@ -178,7 +189,7 @@ impl Switchboard {
     /// When it has not, or the network has stopped.
     pub fn wait_for_neighbors(&self, wanted: usize, most: Duration) -> Result<(), NetworkError> {
         let is_short = |it: &mut Waiting| !it.is_closed && it.neighbors.len() < wanted;
-        let waited = self.neighbors_moved.wait_timeout_while(self.lock(), most, is_short);
+        let waited = self.moved.wait_timeout_while(self.lock(), most, is_short);
         let (waiting, _) = waited.expect("nothing under this lock can panic");
         if waiting.is_closed {
             Err(NetworkError::Stopped)
@@ -213,6 +224,7 @@ impl Switchboard {
             broadcast::Event::Receipts { id, count } => {
                 if let Some(known) = self.lock().receipts.get_mut(id) {
                     *known = (*known).max(*count);
+                    self.moved.notify_all();
                 }
             }
             broadcast::Event::Malformed { .. } => {}
@@ -268,7 +280,12 @@ impl Switchboard {
                     cell.put(Err(SendError { kind: *kind, reason: reason.clone() }));
                 }
             }
-            _ => {}
+            // Orders to the node, carried out before anybody is told; and what its log tells.
+            direct::Event::Call { .. }
+            | direct::Event::Hangup { .. }
+            | direct::Event::Malformed { .. }
+            | direct::Event::Busy { .. }
+            | direct::Event::Lapsed { .. } => {}
         }
     }
 
@@ -361,9 +378,13 @@ impl Switchboard {
         Ok(published)
     }
 
-    /// How many other peers are known to have an own message that was published with a receipt.
-    pub fn known_to_have(&self, id: MessageId) -> u32 {
-        self.lock().receipts.get(&id).copied().unwrap_or_default()
+    /// How many other peers are known to have an own message that was published with a receipt;
+    /// blocks until there are more than `known`, but no longer than `most`.
+    pub fn known_to_have(&self, id: MessageId, known: u32, most: Duration) -> u32 {
+        let count = |it: &Waiting| it.receipts.get(&id).copied().unwrap_or_default();
+        let is_old = |it: &mut Waiting| !it.is_closed && count(it) <= known;
+        let waited = self.moved.wait_timeout_while(self.lock(), most, is_old);
+        count(&waited.expect("nothing under this lock can panic").0)
     }
 
     /// Nobody asks any more who has `id`.
@@ -429,7 +450,7 @@ impl Switchboard {
         drop(waiting);
         ended.topics.values().flat_map(BTreeMap::values).for_each(|queue| queue.close());
         ended.inbox.iter().for_each(|inbox| inbox.close());
-        self.neighbors_moved.notify_all();
+        self.moved.notify_all();
         for (cell, _) in ended.publishing.values() {
             cell.put(Err(NetworkError::Stopped));
         }

@@ -31,7 +31,8 @@ const CONTENT_MAX: u64 = 16 * 1_048_576;
 /// # Errors
 /// When no peer runs here, or it ends.
 pub fn subscribe(args: &SubscribeArgs) -> Result<(), CliError> {
-    follow(&args.through, Use::Subscribe { topic: args.topic.clone() }, args.count, "origin")
+    let wanted = Use::Subscribe { topic: args.topic.clone() };
+    follow(&args.through, &wanted, args.count, "origin")
 }
 
 /// Prints the direct messages as they come.
@@ -39,14 +40,14 @@ pub fn subscribe(args: &SubscribeArgs) -> Result<(), CliError> {
 /// # Errors
 /// When no peer runs here, another program reads them, or the peer ends.
 pub fn inbox(args: &InboxArgs) -> Result<(), CliError> {
-    follow(&args.through, Use::Inbox, args.count, "from")
+    follow(&args.through, &Use::Inbox, args.count, "from")
 }
 
-fn follow(through: &UseArgs, wanted: Use, count: Option<u64>, by: &str) -> Result<(), CliError> {
+fn follow(through: &UseArgs, wanted: &Use, count: Option<u64>, by: &str) -> Result<(), CliError> {
     let peer = peer_of(through)?;
     let mut left = count.unwrap_or(u64::MAX);
     let mut outcome = Ok(());
-    put(&peer, &wanted, |object| {
+    put(&peer, wanted, |object| {
         if object.contains_key("ready") {
             // On standard error: the output is the messages alone.
             eprint_line(&format!("reading at {}; Ctrl-C ends it", name_of(&peer)));

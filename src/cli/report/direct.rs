@@ -1,4 +1,4 @@
-//! Direct messages and contacts in the words of the log; of the data nothing but its size.
+//! Direct messages and contacts in the words of the log.
 
 use ::log::Level;
 use serde_json::json;
@@ -14,8 +14,14 @@ pub(super) fn direct(event: &direct::Event) -> Option<Line> {
         It::Arrived { from, number, topic, data } => {
             let bytes = data.len();
             let size = counted(bytes, "byte");
-            let message = format!("a direct message from {from} about {topic}: {size}");
-            let fields = json!({ "from": from, "number": number, "topic": topic, "bytes": bytes });
+            let topic = foreign(topic);
+            // It is for whoever runs this process, and this is where they look.
+            let text = std::str::from_utf8(data).map(foreign).ok();
+            let shown = text.clone().unwrap_or_else(|| "no text".to_owned());
+            let message = format!("message from {from} about {topic} ({size}): {shown}");
+            let fields = json!({
+                "from": from, "number": number, "topic": topic, "bytes": bytes, "text": text,
+            });
             Some(Line::new(Level::Info, "direct", message, fields))
         }
         It::Lapsed { from, number } => {

@@ -4,23 +4,21 @@
 //! each; a `Next::Idle` in between finds out whether the program is still there.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::model::{Data, Endpoint, MessageId};
+use crate::model::{Data, Endpoint, MessageId, Time};
 use crate::network::{Gone, Known, NetworkError, Pending, Queue, Switchboard, Weigh};
 use crate::node::PeerNode;
 use crate::protocol::direct::RetryConfig;
+use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 use crate::runtime::driver::Driver;
 
 /// How often an answer that has nothing to say makes sure that somebody listens.
 const BEAT: Duration = Duration::from_secs(1);
-
-/// How often it is looked whether more peers have a message.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// After so long without news nobody else is waited for.
 const QUIET: Duration = Duration::from_millis(500);
@@ -73,11 +71,11 @@ pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Resul
             let watch = Watch {
                 board: Arc::clone(board),
                 id: published.id,
-                ends: Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX),
-                news: Instant::now(),
+                clock: Clock::start(),
+                wait: Duration::from_millis(wait_ms).min(WAIT_MAX),
                 known: 0,
             };
-            Ok(receipts(head, watch))
+            Ok(receipts(&head, watch))
         }
         Use::Send { to, topic, data, retries } => {
             let retry = RetryConfig { retries, ..RetryConfig::default() };
@@ -123,9 +121,8 @@ fn stream<T: Weigh + Send + 'static>(queue: Queue<T>, object: fn(&T) -> Value) -
 struct Watch {
     board: Arc<Switchboard>,
     id: MessageId,
-    ends: Instant,
-    /// When the number last rose.
-    news: Instant,
+    clock: Clock,
+    wait: Duration,
     known: u32,
 }
 
@@ -136,23 +133,22 @@ impl Drop for Watch {
 }
 
 /// What was published, and then each time that more peers are known to have it.
-fn receipts(head: Value, mut watch: Watch) -> Answer {
-    let mut head = Some(head);
+fn receipts(head: &Value, mut watch: Watch) -> Answer {
+    let mut head = Some(head.to_string());
     Answer::Lines(Box::new(move || {
         if let Some(head) = head.take() {
-            return Next::Line(head.to_string());
+            return Next::Line(head);
         }
-        loop {
-            let (now, known) = (Instant::now(), watch.board.known_to_have(watch.id));
-            if known > watch.known {
-                (watch.known, watch.news) = (known, now);
-                return Next::Line(json!({ "known": known }).to_string());
-            }
-            let is_quiet = watch.known > 0 && now.duration_since(watch.news) > QUIET;
-            if now >= watch.ends || is_quiet {
-                return Next::End;
-            }
-            std::thread::sleep(LOOK.min(watch.ends - now));
+        let left = watch.wait.saturating_sub(watch.clock.now().mono.since(Time::ZERO));
+        let patience = left.min(if watch.known > 0 { QUIET } else { BEAT });
+        let known = watch.board.known_to_have(watch.id, watch.known, patience);
+        if known > watch.known {
+            watch.known = known;
+            Next::Line(json!({ "known": known }).to_string())
+        } else if watch.known > 0 || patience == left {
+            Next::End
+        } else {
+            Next::Idle
         }
     }))
 }

@@ -72,14 +72,27 @@ impl PeerNode {
             (Message::Leave(leave), Some(card)) => {
                 self.on_leave(now, (link, &card, standing), leave, fx);
             }
+            (Message::LinkHint(hint), _) => {
+                self.with_overlay(now, fx, |it, part| it.on_hint(hint.endpoint, part));
+            }
+            (msg, card) => self.on_network_message(now, link, (msg, card), fx),
+        }
+    }
+
+    /// The messages of the network layer.
+    fn on_network_message(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        (msg, card): (Message, Option<Arc<Card>>),
+        fx: &mut Fx,
+    ) {
+        match (msg, card) {
             (Message::FindNode(question), Some(card)) => {
                 let from = (link, card.key);
                 self.with_discovery(now, fx, |it, part| it.on_find_node(from, question, part));
             }
             (Message::Found(found), Some(card)) => self.on_found(now, link, &card, found, fx),
-            (Message::LinkHint(hint), _) => {
-                self.with_overlay(now, fx, |it, part| it.on_hint(hint.endpoint, part));
-            }
             (
                 msg @ (Message::Direct(_)
                 | Message::DirectAck(_)
