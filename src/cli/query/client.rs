@@ -68,10 +68,9 @@ impl Failure {
     /// What a node has refused, and the way out where its own words have none.
     fn refused(error: &ErrorReply) -> Self {
         let reason = &error.reason;
-        Self::Refused(match error.code {
-            ErrorCode::WrongRole => format!("{reason}; name a seed with --at"),
-            _ => reason.clone(),
-        })
+        let is_no_seed = error.code == ErrorCode::WrongRole;
+        let remedy = if is_no_seed { "; name a seed with --at" } else { "" };
+        Self::Refused(format!("{reason}{remedy}"))
     }
 }
 
