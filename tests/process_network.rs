@@ -11,7 +11,6 @@ use folkmoot::Network;
 use folkmoot::model::Endpoint;
 use folkmoot::network::Gone;
 use folkmoot::protocol::direct::FailKind;
-use serde_json::Value;
 use support::process::{Process, eventually, run};
 use support::{NO_GOSSIP, PATIENCE, Scene, peer_exe, words};
 
@@ -68,7 +67,7 @@ fn publish_and_hear(peers: u16) {
     let out = succeeds(&scene, &format!("publish news hello --port {}", first.port()));
     let known = format!("{} peers are known to have it", all.len() - 1);
     assert!(out.starts_with("published ") && out.contains(&known), "{out}");
-    succeeds(&scene, &format!("publish news again --port {} --wait 0s", last.port()));
+    succeeds(&scene, &format!("publish news again --port {} --wait 1ms", last.port()));
     let large: String = "0123456789".repeat(30_000);
     fs::write(scene.fleet.dir().join("large.txt"), &large).expect("it can be written");
     succeeds(&scene, &format!("publish news --file large.txt --port {}", last.port()));
@@ -167,6 +166,7 @@ fn peers_without_seeds_find_and_hear_each_other_in_one_process() {
     }
     assert!(eventually(|| {
         let found = third.discover_peers().expect("it runs").wait().expect("it runs");
+        eprintln!("{found:?} of {} {} {}", first.endpoint(), second.endpoint(), third.endpoint());
         found.iter().any(|it| it.endpoint == first.endpoint())
     }));
 

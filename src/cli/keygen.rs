@@ -1,5 +1,6 @@
 //! `seed keygen`: makes keys before anything runs, and says where they belong.
 
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -53,5 +54,11 @@ pub fn run(args: &KeygenArgs) -> Result<(), CliError> {
     let seeds = config::read(&args.config)?;
     let own = seat(&args.config, &seeds, (args.id.unwrap_or_default(), args.ip, args.port))?;
     let keys = identity_of(&args.data, "seed", own.endpoint.port())?;
-    print(&format!("{} {}\n", own.endpoint, keys.public()))
+    print(&format!("{} {}\n", own.endpoint, keys.public()))?;
+    // Not on standard output, which is the line alone: a program can put it into the file.
+    let (id, file) = (own.id, args.config.display());
+    let hint = format!("put this in the place of seed {id}'s line in {file}, on every machine");
+    // It is a hint only: the line has been printed.
+    let _ = writeln!(io::stderr().lock(), "{hint}");
+    Ok(())
 }

@@ -37,6 +37,13 @@ pub enum FilesError {
         /// The directory.
         dir: PathBuf,
     },
+    /// Others than the owner may write to the directory, and so replace what is in it.
+    DirExposed {
+        /// The directory.
+        dir: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// Others than the owner may touch the secret key.
     KeyExposed {
         /// The key file.
@@ -67,6 +74,12 @@ impl fmt::Display for FilesError {
                 "another process uses {}; stop it, or choose another port or data directory",
                 dir.display()
             ),
+            Self::DirExposed { dir, mode } => write!(
+                f,
+                "others may replace what is in {dir} (its mode is {mode:04o}); if that has not \
+                 happened, run: chmod 700 {dir}",
+                dir = dir.display()
+            ),
             Self::KeyExposed { path, mode } => write!(
                 f,
                 "others may read or change the secret key {path} (its mode is {mode:04o}); if it \
@@ -92,6 +105,7 @@ impl Error for FilesError {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Locked { .. }
+            | Self::DirExposed { .. }
             | Self::KeyExposed { .. }
             | Self::KeyMalformed { .. }
             | Self::NoEntropy { .. } => None,
@@ -112,7 +126,8 @@ impl DataDir {
     ///
     /// # Errors
     ///
-    /// [`FilesError::Locked`] when another process holds it; otherwise what the disk refuses.
+    /// [`FilesError::Locked`] when another process holds it, [`FilesError::DirExposed`] when others
+    /// may write to it; otherwise what the disk refuses.
     pub fn open(root: &Path, role: &str, port: u16) -> Result<Self, FilesError> {
         let path = root.join(format!("{role}-{port}"));
         let io = |action| {
@@ -120,6 +135,10 @@ impl DataDir {
             move |source| FilesError::Io { action, path, source }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io("create"))?;
+        let mode = std::fs::metadata(&path).map_err(io("examine"))?.mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(FilesError::DirExposed { dir: path, mode });
+        }
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
@@ -285,6 +304,22 @@ mod tests {
         let _held = DataDir::open(root.path(), "seed", 5001).unwrap();
         let text = DataDir::open(root.path(), "seed", 5001).unwrap_err().to_string();
         assert!(text.contains("seed-5001") && text.contains("another process"), "{text}");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused_with_a_remedy() {
+        let root = tempfile::tempdir().unwrap();
+        let path = DataDir::open(root.path(), "peer", 1).unwrap().path().to_owned();
+        for exposed in [0o720, 0o702, 0o777, 0o1777] {
+            fs::set_permissions(&path, Permissions::from_mode(exposed)).unwrap();
+            let text = DataDir::open(root.path(), "peer", 1).unwrap_err().to_string();
+            assert!(text.contains(&format!("{exposed:04o}")), "{text}");
+            assert!(text.contains("chmod 700") && text.contains("peer-1"), "{text}");
+        }
+        for fine in [0o700, 0o755] {
+            fs::set_permissions(&path, Permissions::from_mode(fine)).unwrap();
+            DataDir::open(root.path(), "peer", 1).unwrap();
+        }
     }
 
     #[test]

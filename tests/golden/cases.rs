@@ -214,6 +214,7 @@ fn handshake() -> Vec<(&'static str, Message)> {
         (ErrorCode::Busy, "more than 1000 requests a second from one address"),
         (ErrorCode::Rejected, "seed 1: nobody listens at 127.0.0.1:6001"),
         (ErrorCode::Removed, "this life has ended; register above incarnation 1734567880000"),
+        (ErrorCode::Banned, "127.0.0.1:6001 is banned by the operators of seeds 1 and 2"),
         (ErrorCode::WrongRole, "a seed takes no part in GOSSIP_MSG"),
     ];
     lines.extend(codes.map(|(code, why)| ("a refusal", ErrorReply::new(code, why).into())));

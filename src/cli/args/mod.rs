@@ -37,7 +37,6 @@ Examples:
   seed --id 2                    seed 2, at the address that config.txt has for it
   seed --id 1 --log-format json  one JSON object a line, for programs
   seed status --port 5001        what the seed on this port is doing
-  seed keygen --id 1             the line that pins its key in config.txt
   seed keygen --id 1             make seed 1's identity, print the line that pins it in config.txt
   seed keygen --cluster-key FILE make a secret that lets only its holders into the fleet
 

@@ -7,7 +7,11 @@ use super::stage::{Deliveries, PATIENCE, Stage, same};
 use crate::cli::CliError;
 use crate::cli::fleet::Happening;
 use crate::cli::query;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Time};
+use crate::runtime::clock::Clock;
+
+/// How often to ask again.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Plays all acts.
 pub(super) fn play(stage: &mut Stage) -> Result<(), CliError> {
@@ -101,19 +105,27 @@ fn median(values: &[u64]) -> u64 {
     values.get(values.len() / 2).copied().unwrap_or(0)
 }
 
-/// Asks every seed for its list, as anybody could.
+/// Asks every seed for its list, as anybody could. The last of them may learn a moment later.
 fn lists_agree(stage: &mut Stage, what: &str) -> Result<(), CliError> {
-    let mut wanted = stage.members.clone();
-    wanted.sort_unstable();
-    let mut result = Ok(());
-    for seed in stage.fleet.seeds().to_vec() {
-        let listed = query::fetch_members(seed, PATIENCE).map_err(|error| error.to_string());
-        result = result.and_then(|()| {
-            let list: Vec<_> = listed?.iter().map(|line| line.endpoint).collect();
-            same(&list, &wanted).map_err(|reason| format!("{seed}: {reason}"))
-        });
+    let clock = Clock::start();
+    let mut result = compare_lists(stage);
+    while result.is_err() && clock.now().mono.since(Time::ZERO) < PATIENCE {
+        stage.watch(LOOK)?;
+        result = compare_lists(stage);
     }
     stage.check(what, result)
+}
+
+/// Whether every seed lists exactly those who are meant to be members now.
+fn compare_lists(stage: &Stage) -> Result<(), String> {
+    let mut wanted = stage.members.clone();
+    wanted.sort_unstable();
+    for seed in stage.fleet.seeds() {
+        let listed = query::fetch_members(*seed, PATIENCE).map_err(|error| error.to_string())?;
+        let list: Vec<_> = listed.iter().map(|line| line.endpoint).collect();
+        same(&list, &wanted).map_err(|reason| format!("{seed}: {reason}"))?;
+    }
+    Ok(())
 }
 
 /// The neighbors that each peer has announced last.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cli::span::Span;
 use crate::model::Endpoint;
-use crate::protocol::message::Message;
+use crate::protocol::message::{ErrorCode, ErrorReply, Message};
 use crate::wire::line::{LineReader, ReadError, encode};
 use crate::wire::sealed::{self, ClusterKeys, HandshakeError, Incoming, Sealer};
 
@@ -43,12 +43,43 @@ pub(super) struct Page<T> {
     pub(super) next: Option<Endpoint>,
 }
 
+/// Why a question has no answer, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Nobody was reached, or what came was no answer.
+    Silent(String),
+    /// Somebody was there and said no: why, and what to do about it.
+    Refused(String),
+}
+
+impl From<&str> for Failure {
+    fn from(why: &str) -> Self {
+        Self::Silent(why.to_owned())
+    }
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Silent(why)
+    }
+}
+
+impl Failure {
+    /// What a node has refused, and the way out where its own words have none.
+    fn refused(error: &ErrorReply) -> Self {
+        let reason = &error.reason;
+        let is_no_seed = error.code == ErrorCode::WrongRole;
+        let remedy = if is_no_seed { "; name a seed with --at" } else { "" };
+        Self::Refused(format!("{reason}{remedy}"))
+    }
+}
+
 impl Client {
     /// Connects to the node at `to`.
     ///
     /// # Errors
     /// Why not, for people.
-    pub(super) fn connect(to: Endpoint, manner: &Manner) -> Result<Self, String> {
+    pub(super) fn connect(to: Endpoint, manner: &Manner) -> Result<Self, Failure> {
         let timeout = manner.timeout;
         let open = || -> io::Result<(TcpStream, TcpStream)> {
             let stream = TcpStream::connect_timeout(&to.socket_addr(), timeout.0)?;
@@ -62,10 +93,9 @@ impl Client {
         let sealed =
             manner.cluster_keys.as_ref().map(|keys| sealed::call(&mut stream, keys.used()));
         let sealed = sealed.transpose().map_err(|error| match error {
-            HandshakeError::Io(error) => io_text(&error, timeout),
-            HandshakeError::WrongKey | HandshakeError::Garbled | HandshakeError::Refused(_) => {
-                error.to_string()
-            }
+            HandshakeError::Io(error) => io_text(&error, timeout).into(),
+            HandshakeError::WrongKey | HandshakeError::Garbled => Failure::from(error.to_string()),
+            HandshakeError::Refused(error) => Failure::refused(&error),
         })?;
         let (sealer, opener) = sealed.map(|it| (it.sealer, it.opener)).unzip();
         let reader = LineReader::new(Incoming::new(reading, READ_BUFFER_BYTES, opener));
@@ -80,7 +110,7 @@ impl Client {
         &mut self,
         question: impl Into<Message>,
         pick: impl FnOnce(Message) -> Option<R>,
-    ) -> Result<R, String> {
+    ) -> Result<R, Failure> {
         let timeout = self.manner.timeout;
         let mut line = encode(&question.into());
         if let Some(sealer) = &mut self.sealer {
@@ -88,16 +118,16 @@ impl Client {
         }
         self.stream.write_all(&line).map_err(|error| io_text(&error, timeout))?;
         match self.reader.read() {
-            Ok(Some(Message::Error(error))) => Err(format!("it refused: {}", error.reason)),
+            Ok(Some(Message::Error(error))) => Err(Failure::refused(&error)),
             Ok(Some(answer)) => {
                 let name = answer.name();
-                pick(answer).ok_or_else(|| format!("it answered with {name}; is it a seed?"))
+                pick(answer).ok_or_else(|| format!("it answered with {name}; is it a seed?").into())
             }
-            Ok(None) => Err("it closed the connection without an answer".to_owned()),
-            Err(ReadError::Io(error)) => Err(io_text(&error, timeout)),
+            Ok(None) => Err("it closed the connection without an answer".into()),
+            Err(ReadError::Io(error)) => Err(io_text(&error, timeout).into()),
             Err(
                 error @ (ReadError::TooLong | ReadError::Truncated | ReadError::Malformed { .. }),
-            ) => Err(format!("its answer cannot be understood: {error}")),
+            ) => Err(format!("its answer cannot be understood: {error}").into()),
         }
     }
 
@@ -108,8 +138,8 @@ impl Client {
     /// Why the answer is not complete, for people.
     pub(super) fn fetch_all<T>(
         &mut self,
-        mut page: impl FnMut(&mut Self, Option<Endpoint>) -> Result<Page<T>, String>,
-    ) -> Result<Vec<T>, String> {
+        mut page: impl FnMut(&mut Self, Option<Endpoint>) -> Result<Page<T>, Failure>,
+    ) -> Result<Vec<T>, Failure> {
         let mut all = Vec::new();
         let mut after = None;
         for _ in 0..PAGES_MAX {
@@ -124,12 +154,12 @@ impl Client {
             match fetched.next {
                 None => return Ok(all),
                 Some(next) if Some(next) <= after => {
-                    return Err("it sends the same page again and again".to_owned());
+                    return Err("it sends the same page again and again".into());
                 }
                 Some(next) => after = Some(next),
             }
         }
-        Err(format!("its answer has more than {PAGES_MAX} pages"))
+        Err(format!("its answer has more than {PAGES_MAX} pages").into())
     }
 }
 
@@ -182,11 +212,16 @@ mod tests {
         Manner { timeout: Span(Duration::from_secs(20)), cluster_keys: None }
     }
 
-    fn ask(endpoint: Endpoint) -> Result<PeerListResp, String> {
+    fn ask(endpoint: Endpoint) -> Result<PeerListResp, Failure> {
         let mut client = Client::connect(endpoint, &manner())?;
         client.ask(PeerListReq::default(), |answer| {
             if let Message::PeerListResp(list) = answer { Some(list) } else { None }
         })
+    }
+
+    fn text(failure: Failure) -> String {
+        let (Failure::Silent(text) | Failure::Refused(text)) = failure;
+        text
     }
 
     #[test]
@@ -194,17 +229,17 @@ mod tests {
         let list = PeerListResp { seed: SeedId(1), members: Vec::new(), more: false };
         assert_eq!(ask(seed(vec![Some(list.clone().into())])), Ok(list));
         let refusal = ErrorReply::new(ErrorCode::WrongRole, "ask a seed");
-        let text = ask(seed(vec![Some(refusal.into())])).unwrap_err();
-        assert_eq!(text, "it refused: ask a seed");
-        let text = ask(seed(vec![Some(PeerListReq::default().into())])).unwrap_err();
-        assert!(text.contains("PEER_LIST_REQ"), "{text}");
+        let failure = ask(seed(vec![Some(refusal.into())])).unwrap_err();
+        assert_eq!(failure, Failure::Refused("ask a seed; name a seed with --at".to_owned()));
+        let failure = ask(seed(vec![Some(PeerListReq::default().into())])).unwrap_err();
+        assert!(text(failure).contains("PEER_LIST_REQ"));
         assert!(ask(seed(vec![None])).is_err());
     }
 
     #[test]
     fn nobody_there_is_told_plainly() {
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let text = ask(Endpoint::from(gone)).unwrap_err();
+        let text = text(ask(Endpoint::from(gone)).unwrap_err());
         assert!(text.starts_with("nobody listens"), "{text}");
     }
 
@@ -218,7 +253,7 @@ mod tests {
             calls += 1;
             match (calls, after) {
                 (1, None) => Ok(Page { items: vec![1, 2], next: Some(at(2)) }),
-                (2, _) => Err("it closed the connection".to_owned()),
+                (2, _) => Err("it closed the connection".into()),
                 (_, after) => {
                     assert_eq!(after, Some(at(2)), "it goes on where it was");
                     Ok(Page { items: vec![3], next: None })
@@ -228,6 +263,6 @@ mod tests {
         assert_eq!(all, Ok(vec![1, 2, 3]));
         let mut stuck = Client::connect(endpoint, &manner()).unwrap();
         let same = |_: &mut Client, _| Ok(Page { items: vec![1], next: Some(at(2)) });
-        assert!(stuck.fetch_all(same).unwrap_err().contains("same page"));
+        assert!(text(stuck.fetch_all(same).unwrap_err()).contains("same page"));
     }
 }

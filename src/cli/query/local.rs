@@ -101,6 +101,10 @@ fn ask_at(
         }
         match ask_in(&dir, ask) {
             Ok(answer) => return Ok((dir, answer)),
+            Err(_) if ask == "leave" && is_down(&dir) => {
+                let dir = dir.display();
+                reasons.push(format!("the node of {dir} does not run: there is nothing to stop"));
+            }
             Err(reason) => reasons.push(reason),
         }
     }
@@ -112,6 +116,13 @@ fn ask_at(
             roles.join(" or ")
         ),
     }))
+}
+
+/// Whether no node runs that has its data in `dir`.
+pub(super) fn is_down(dir: &Path) -> bool {
+    let nothing = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused);
+    let answer = control::ask(&control_path(dir), r#"{"ask":"status"}"#, ANSWER_TIMEOUT);
+    answer.is_err_and(|error| nothing(error.kind()))
 }
 
 fn ask_in(dir: &Path, ask: &str) -> Result<Map<String, Value>, String> {
@@ -222,11 +233,46 @@ fn status_text(status: &Map<String, Value>, is_terminal: bool) -> String {
     let others = others.filter(|(name, _)| !FIRST.contains(name) && !LEFT_OUT.contains(name));
     let mut table = table(["FIELD", "VALUE"], is_terminal);
     for (name, value) in known.chain(others) {
-        let shown = if is_terminal { "\n" } else { " " };
+        let shown = if is_terminal { "\n" } else { ", " };
         let label = name.strip_suffix("_ms").unwrap_or(name).replace('_', " ");
-        table.add_row([label, escape_lines(&value_text(name, value, shown))]);
+        let mut text = value_text(name, value, shown);
+        if name == "quorum" && is_out_of_reach(status) {
+            text.push_str(" (not reached: membership is frozen)");
+        }
+        table.add_row([label, escape_lines(&text)]);
+    }
+    let turned_away = turned_away(status);
+    if !turned_away.is_empty() {
+        table.add_row(["turned away".to_owned(), turned_away.join(", ")]);
     }
     table_text(table, is_terminal)
+}
+
+/// Whether this is a seed that reaches too few others to decide anything.
+fn is_out_of_reach(status: &Map<String, Value>) -> bool {
+    let count = |name| status.get(name).and_then(Value::as_u64);
+    matches!((count("seeds_connected"), count("quorum")), (Some(up), Some(needed)) if up < needed)
+}
+
+/// Whom the driver did not let in, by cause: the machine never heard of them, so they are not among
+/// what it has refused.
+fn turned_away(status: &Map<String, Value>) -> Vec<String> {
+    const CAUSES: [(&str, &str); 11] = [
+        ("refused_keyless", "no cluster key"),
+        ("refused_wrong_key", "another cluster key"),
+        ("refused_key", "a cluster key, and none here"),
+        ("refused_frame", "broken encryption"),
+        ("refused_silent", "silent"),
+        ("refused_crowded", "crowded"),
+        ("refused_full", "no room"),
+        ("refused_dialect", "another protocol"),
+        ("refused_too_long", "line too long"),
+        ("refused_truncated", "half a line"),
+        ("refused_slow", "does not read"),
+    ];
+    let count = |name| status.get("counters")?.get(name)?.as_u64().filter(|count| *count > 0);
+    let told = CAUSES.iter().filter_map(|(name, words)| Some((words, count(*name)?)));
+    told.map(|(words, count)| format!("{words}: {count}")).collect()
 }
 
 /// Escapes all but the line breaks that were put in here.
@@ -248,7 +294,7 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
         },
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::Array(items) => {
-            let items: Vec<_> = items.iter().map(|item| value_text(name, item, " ")).collect();
+            let items: Vec<_> = items.iter().map(|item| value_text(name, item, ", ")).collect();
             items.join(separator)
         }
         Value::Object(fields) if fields.is_empty() => "none".to_owned(),
@@ -286,22 +332,44 @@ mod tests {
         let status = object(json!({
             "neighbors": { "127.0.0.1:6002": 250, "127.0.0.1:6003": null },
             "role": "peer", "member_since": null, "suspects": [], "uptime_ms": 90_400,
-            "refused": { "forged": 3 }, "counters": { "lines_in": 1 }, "pid": 7,
+            "refused": { "forged": 3, "stale": 1 }, "pid": 7,
+            "counters": { "lines_in": 1, "refused_keyless": 4, "refused_full": 0,
+                "refused_crowded": 2_489 },
         }));
         let text = status_text(&status, false);
         let lines: Vec<Vec<&str>> =
             text.lines().map(|line| line.split_whitespace().collect()).collect();
-        let expected: [&[&str]; 8] = [
+        let expected: [&[&str]; 9] = [
             &["FIELD", "VALUE"],
             &["role", "peer"],
             &["member", "since", "-"],
-            &["neighbors", "127.0.0.1:6002", "(250", "µs)", "127.0.0.1:6003"],
+            &["neighbors", "127.0.0.1:6002", "(250", "µs),", "127.0.0.1:6003"],
             &["suspects", "none"],
             &["uptime", "90s"],
             &["pid", "7"],
-            &["refused", "forged:", "3"],
+            &["refused", "forged:", "3,", "stale:", "1"],
+            &["turned", "away", "no", "cluster", "key:", "4,", "crowded:", "2489"],
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_seed_without_a_quorum_says_so() {
+        let text = |up| {
+            let status = json!({ "role": "seed", "seeds_connected": up, "quorum": 2 });
+            status_text(&object(status), false)
+        };
+        assert!(text(1).contains("2 (not reached: membership is frozen)"), "{}", text(1));
+        assert!(!text(2).contains("frozen"), "{}", text(2));
+    }
+
+    #[test]
+    fn who_does_not_run_cannot_be_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("peer-6001")).unwrap();
+        let told = |ask| ask_at(dir.path(), &["peer"], 6001, ask).unwrap_err().to_string();
+        assert!(told("leave").ends_with("does not run: there is nothing to stop"));
+        assert!(told("status").ends_with("does not run; start it first"));
     }
 
     #[test]

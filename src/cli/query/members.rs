@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use super::client::{Client, Page};
+use super::client::{Client, Failure, Page};
 use super::{QueryError, ask_first, ask_one, print, table, table_text};
 use crate::cli::CliError;
 use crate::cli::args::MembersArgs;
@@ -33,7 +33,7 @@ pub fn fetch_members(endpoint: Endpoint, timeout: Duration) -> Result<Vec<Member
     ask_one(endpoint, timeout, |client| fetch(client, false))
 }
 
-fn fetch(client: &mut Client, ended: bool) -> Result<Vec<MemberLine>, String> {
+fn fetch(client: &mut Client, ended: bool) -> Result<Vec<MemberLine>, Failure> {
     client.fetch_all(|client, after| {
         let list = client.ask(PeerListReq { after, ended, sample: false }, |answer| {
             if let Message::PeerListResp(list) = answer { Some(list) } else { None }

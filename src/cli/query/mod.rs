@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use self::client::{Client, Manner};
+use self::client::{Client, Failure, Manner};
 use super::CliError;
 use super::args::AskArgs;
 use super::config;
@@ -52,6 +52,13 @@ pub enum QueryError {
         /// Who was asked, and what came of it.
         tried: Vec<(String, String)>,
     },
+    /// All that were asked refuse, for one reason.
+    Refused {
+        /// Who was asked.
+        who: Vec<String>,
+        /// Why they refuse, and what to do about it.
+        why: String,
+    },
     /// No node of this machine was found, or too many.
     Local(String),
 }
@@ -61,7 +68,7 @@ impl QueryError {
     pub const fn code(&self) -> u8 {
         match self {
             Self::At { .. } => 2,
-            Self::NoAnswer { .. } | Self::Local(_) => 1,
+            Self::NoAnswer { .. } | Self::Refused { .. } | Self::Local(_) => 1,
         }
     }
 }
@@ -74,13 +81,27 @@ impl fmt::Display for QueryError {
                 "--at {typed} names no seed; write a number from 1 to {seeds}, or an IP:PORT"
             ),
             Self::NoAnswer { tried } => {
-                let tried: Vec<_> =
-                    tried.iter().map(|(who, why)| format!("{who}: {why}")).collect();
+                // Each reason once, with all whom it holds for.
+                let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+                for (who, why) in tried {
+                    match reasons.iter_mut().find(|(known, _)| known == why) {
+                        Some((_, whose)) => whose.push(who),
+                        None => reasons.push((why, vec![who])),
+                    }
+                }
+                let tried: Vec<_> = reasons
+                    .into_iter()
+                    .map(|(why, whose)| format!("{}: {why}", whose.join(", ")))
+                    .collect();
                 write!(
                     f,
                     "no seed answered ({}); start the seeds, or name another one with --at",
                     escape(&tried.join("; "))
                 )
+            }
+            Self::Refused { who, why } => {
+                let refuse = if who.len() == 1 { "refuses" } else { "all refuse" };
+                write!(f, "{} {refuse}: {}", escape(&who.join(", ")), escape(why))
             }
             Self::Local(text) => f.write_str(text),
         }
@@ -106,10 +127,27 @@ fn candidates(args: &AskArgs) -> Result<Vec<(String, Endpoint)>, CliError> {
     }
 }
 
+impl QueryError {
+    /// What it means that all of these failed.
+    fn of(tried: Vec<(String, Failure)>) -> Self {
+        if let Some((_, Failure::Refused(why))) = tried.first()
+            && tried.iter().all(|(_, it)| matches!(it, Failure::Refused(other) if other == why))
+        {
+            let why = why.clone();
+            return Self::Refused { who: tried.into_iter().map(|(who, _)| who).collect(), why };
+        }
+        let text = |it| match it {
+            Failure::Silent(why) => why,
+            Failure::Refused(why) => format!("it refused: {why}"),
+        };
+        Self::NoAnswer { tried: tried.into_iter().map(|(who, it)| (who, text(it))).collect() }
+    }
+}
+
 /// Puts a question to the first seed that answers it.
 fn ask_first<R>(
     args: &AskArgs,
-    mut question: impl FnMut(&mut Client) -> Result<R, String>,
+    mut question: impl FnMut(&mut Client) -> Result<R, Failure>,
 ) -> Result<(Endpoint, R), CliError> {
     let cluster_keys = args.cluster_key.as_deref().map(cluster_key::read).transpose()?;
     let manner = Manner { timeout: args.timeout, cluster_keys: cluster_keys.map(Arc::new) };
@@ -122,18 +160,18 @@ fn ask_first<R>(
             Err(why) => tried.push((who, why)),
         }
     }
-    Err(QueryError::NoAnswer { tried }.into())
+    Err(QueryError::of(tried).into())
 }
 
 /// Puts a question to one node of a fleet without a cluster key.
 fn ask_one<R>(
     endpoint: Endpoint,
     timeout: Duration,
-    question: impl FnOnce(&mut Client) -> Result<R, String>,
+    question: impl FnOnce(&mut Client) -> Result<R, Failure>,
 ) -> Result<R, QueryError> {
     let manner = Manner { timeout: Span(timeout), cluster_keys: None };
     let answer = Client::connect(endpoint, &manner).and_then(|mut client| question(&mut client));
-    answer.map_err(|why| QueryError::NoAnswer { tried: vec![(endpoint.to_string(), why)] })
+    answer.map_err(|why| QueryError::of(vec![(endpoint.to_string(), why)]))
 }
 
 /// Writes `text` to standard output, and ends its last line if it has not ended.
@@ -222,5 +260,26 @@ mod tests {
         let text = QueryError::NoAnswer { tried }.to_string();
         assert!(text.contains("seed 1 at 127.0.0.1:5001: nobody listens there"), "{text}");
         assert!(text.contains("--at"), "{text}");
+    }
+
+    fn told(failures: Vec<Failure>) -> String {
+        let named = (1..).zip(failures).map(|(seed, it)| (format!("seed {seed}"), it));
+        QueryError::of(named.collect()).to_string()
+    }
+
+    #[test]
+    fn one_reason_is_told_once_with_its_own_remedy() {
+        let refused = || Failure::Refused("use --cluster-key FILE".to_owned());
+        let nobody = || Failure::from("nobody listens there");
+        assert_eq!(told(vec![refused()]), "seed 1 refuses: use --cluster-key FILE");
+        assert_eq!(
+            told(vec![refused(), refused()]),
+            "seed 1, seed 2 all refuse: use --cluster-key FILE"
+        );
+        assert_eq!(
+            told(vec![nobody(), refused(), nobody()]),
+            "no seed answered (seed 1, seed 3: nobody listens there; seed 2: it refused: use \
+             --cluster-key FILE); start the seeds, or name another one with --at"
+        );
     }
 }

@@ -8,14 +8,13 @@ use std::time::Duration;
 use crossbeam_channel::{after, select, tick};
 use serde_json::{Value, json};
 
-use super::local::{local, request_in};
+use super::local::{is_down, local, request_in};
 use super::print;
 use crate::cli::CliError;
 use crate::cli::args::{EvictArgs, OperatorArgs, UnbanArgs};
 use crate::cli::log::escape;
 use crate::model::Endpoint;
 use crate::protocol::membership::authority::Order;
-use crate::runtime::files::control_path;
 
 /// How long to wait for what the seeds of this machine can bring about.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -52,7 +51,9 @@ fn give(
 ) -> Result<(), CliError> {
     let request = json!({ "ask": "meaning", "order": order, "endpoint": endpoint });
     let (mut meanings, mut reasons) = (Vec::new(), Vec::new());
-    for dir in seeds_of(&operator.data) {
+    let (down, running): (Vec<_>, Vec<_>) =
+        seeds_of(&operator.data).into_iter().partition(|dir| is_down(dir));
+    for dir in running {
         match request_in(&dir, &request) {
             Ok(mut answer) => meanings.push((dir, answer.remove("proposal").unwrap_or_default())),
             Err(reason) => reasons.push(reason),
@@ -72,7 +73,11 @@ fn give(
         return Err(local(match reasons.first() {
             Some(reason) => escape(reason),
             None => {
-                format!("no seed runs with its data in {data}; give this order where the seeds run")
+                let down = down_text(&down);
+                format!(
+                    "no seed runs with its data in {data}{down}; give this order where the seeds \
+                     run"
+                )
             }
         }));
     }
@@ -93,8 +98,18 @@ fn give(
     let (count, needed) = (state["seeds"].as_array().map_or(0, Vec::len), &state["needed"]);
     Err(local(format!(
         "not done yet: {count} of {needed} needed seeds want it; give the same order on the \
-         machine of another seed within ten minutes"
+         machine of another seed within ten minutes{}",
+        down_text(&down)
     )))
+}
+
+/// Names the seeds of this machine that could not be told.
+fn down_text(down: &[PathBuf]) -> String {
+    let names: Vec<_> = down.iter().filter_map(|dir| dir.file_name()?.to_str()).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!("; seeds that do not run here: {}", escape(&names.join(", ")))
 }
 
 /// Waits until the order has come about, or cannot, or must wait for others.
@@ -121,12 +136,12 @@ fn await_outcome(taken: &[(PathBuf, Value)]) -> Result<Value, CliError> {
     }
 }
 
-/// The directories of the seeds that run here.
+/// The directories of the seeds of this machine.
 fn seeds_of(data: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(data).into_iter().flatten().filter_map(Result::ok);
     let is_seed = |dir: &PathBuf| {
         let name = dir.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("seed-")) && control_path(dir).exists()
+        name.is_some_and(|name| name.starts_with("seed-")) && dir.is_dir()
     };
     let mut found: Vec<_> = entries.map(|entry| entry.path()).filter(is_seed).collect();
     found.sort();

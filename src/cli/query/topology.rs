@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::client::{Client, Page};
+use super::client::{Client, Failure, Page};
 use super::graph::Graph;
 use super::{QueryError, ask_first, ask_one, print};
 use crate::cli::CliError;
@@ -36,7 +36,7 @@ pub fn fetch_topology(endpoint: Endpoint, timeout: Duration) -> Result<Vec<NodeL
     ask_one(endpoint, timeout, fetch)
 }
 
-fn fetch(client: &mut Client) -> Result<Vec<NodeLine>, String> {
+fn fetch(client: &mut Client) -> Result<Vec<NodeLine>, Failure> {
     client.fetch_all(|client, after| {
         let page = client.ask(TopologyReq { after }, |answer| {
             if let Message::TopologyResp(page) = answer { Some(page) } else { None }

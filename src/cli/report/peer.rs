@@ -26,6 +26,9 @@ use crate::protocol::overlay;
 /// notes its lateness at every look, and lines would make it later still.
 const DOUBT_PAUSE: Duration = Duration::from_secs(30);
 
+/// The end of a peer that had nobody to say goodbye to.
+const NO_MEMBER: &str = "stops; it was no member";
+
 /// Apparent ages above this come from clocks that differ, not from the network.
 const AGE_MAX: Duration = Duration::from_secs(300);
 
@@ -35,6 +38,8 @@ pub struct PeerReport {
     lists: BTreeMap<SeedId, BTreeSet<Endpoint>>,
     union: BTreeSet<Endpoint>,
     doubted: Option<Time>,
+    /// Whether the life that was told last is a member's.
+    is_member: bool,
     contradictions: Contradictions,
 }
 
@@ -65,7 +70,8 @@ impl PeerReport {
             Event::MemberRemoved { removal, life } => vec![removed(removal, life)],
             Event::MemberLeft(leave) => vec![left(leave)],
             Event::Gone => {
-                vec![Line::new(Level::Info, "gone", "said goodbye and stops", json!({}))]
+                let said = if self.is_member { "said goodbye and stops" } else { NO_MEMBER };
+                vec![Line::new(Level::Info, "gone", said, json!({}))]
             }
             Event::Refused(refusal) => vec![refused(refusal)],
         }
@@ -79,6 +85,7 @@ impl PeerReport {
             It::Members { seed, members } => return self.members(*seed, members),
             It::Attempt { incarnation, number } => {
                 // A new life begins without any knowledge.
+                self.is_member = false;
                 self.lists.clear();
                 self.union.clear();
                 let message =
@@ -107,7 +114,10 @@ impl PeerReport {
                 });
                 Line::new(Level::Info, "voted", message, fields)
             }
-            It::Admitted(admission) => admitted(admission),
+            It::Admitted(admission) => {
+                self.is_member = true;
+                admitted(admission)
+            }
             It::Refused { reason, retry_in } => {
                 let reason = foreign(reason);
                 let pause = retry_in.as_secs_f32();
@@ -376,7 +386,12 @@ fn suspicion_line(event: &liveness::Event) -> Option<Line> {
         It::Confirmed { subject, witness, finding, count, needed } => {
             let (endpoint, found) = (subject.endpoint, finding.as_str());
             let message = format!(
-                "{witness} says of {endpoint}: {found}; {count} of {needed} needed confirmations"
+                "{witness} says of {endpoint}: {found}; {}",
+                if count > needed {
+                    format!("{count} confirmations, more than the {needed} needed")
+                } else {
+                    format!("{count} of {needed} needed confirmations")
+                }
             );
             let fields = json!({
                 "endpoint": endpoint, "incarnation": subject.incarnation, "witness": witness,
@@ -406,7 +421,7 @@ fn suspicion_line(event: &liveness::Event) -> Option<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Incarnation;
+    use crate::model::{Incarnation, KeyPair};
     use crate::protocol::LinkId;
     use crate::protocol::membership::registry::Status;
 
@@ -432,6 +447,20 @@ mod tests {
             hops: 2,
             age_ms: 0,
         }
+    }
+
+    #[test]
+    fn who_was_no_member_says_no_goodbye() {
+        let mut report = PeerReport::default();
+        let gone = texts(&mut report, &Event::Gone);
+        assert_eq!(gone, ["INFO gone stops; it was no member"]);
+        let life = (endpoint(6001), Incarnation(1), KeyPair::from_secret([7; 32]).public());
+        let (endpoint, incarnation, key) = life;
+        let admission = Admission { endpoint, incarnation, key, votes: Vec::new() };
+        let admitted = applicant::Event::Admitted(Box::new(admission));
+        texts(&mut report, &Event::Applicant(admitted));
+        let gone = texts(&mut report, &Event::Gone);
+        assert_eq!(gone, ["INFO gone said goodbye and stops"]);
     }
 
     #[test]

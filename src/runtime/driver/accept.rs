@@ -28,6 +28,9 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// After so long without a failure to accept, the next one is news again and is logged.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long it is not said again that silent connections were closed to make room.
+const CROWD_PAUSE: Duration = Duration::from_secs(60);
+
 /// How a connection showed what it speaks.
 enum Opening {
     /// It did, with these bytes, which are part of the conversation.
@@ -52,6 +55,25 @@ enum Course {
     Refused,
 }
 
+/// Silent connections closed to make room, and when that was last said.
+#[derive(Default)]
+struct Crowd {
+    said: Option<Time>,
+    closed: u64,
+}
+
+impl Crowd {
+    /// One more was closed: how many were since it was last said, if it is to be said now.
+    fn closed_one(&mut self, now: Time) -> Option<u64> {
+        self.closed += 1;
+        if self.said.is_some_and(|last| now.since(last) < CROWD_PAUSE) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.closed))
+    }
+}
+
 impl<M: Drivable> Driver<M> {
     /// Accepts connections until `stopping` is disconnected.
     pub(super) fn accept_loop(
@@ -60,13 +82,14 @@ impl<M: Drivable> Driver<M> {
         stopping: &Receiver<Never>,
     ) {
         let mut last_trouble: Option<Time> = None;
+        let mut crowd = Crowd::default();
         loop {
             let accepted = listener.accept();
             if stopping.try_recv() == Err(TryRecvError::Disconnected) {
                 return;
             }
             match accepted {
-                Ok((stream, from)) => self.receive(stream, from),
+                Ok((stream, from)) => self.receive(stream, from, &mut crowd),
                 Err(err) if is_of_one_connection(&err) => {}
                 Err(err) => {
                     self.counters.accept_errors.add(1);
@@ -87,7 +110,7 @@ impl<M: Drivable> Driver<M> {
     }
 
     /// Gives a new connection a thread, or closes it where there is no room.
-    fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
+    fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, crowd: &mut Crowd) {
         let Some(seat) = self.connections.enter(self.limits.links_max) else {
             self.counters.refused_full.add(1);
             return;
@@ -99,6 +122,14 @@ impl<M: Drivable> Driver<M> {
         if let Some(oldest) = oldest {
             self.counters.refused_crowded.add(1);
             close(&oldest);
+            if let Some(closed) = crowd.closed_one(self.clock.now().mono) {
+                log::warn!(
+                    "closed {closed} silent connection{} to make room for new ones, this one for \
+                     {}; find the source, or raise --silent-max",
+                    if closed == 1 { "" } else { "s" },
+                    from.ip(),
+                );
+            }
         }
         let driver = Arc::clone(self);
         let spawned = self.crew.spawn(format!("read:{}", from.port()), move || {
@@ -217,4 +248,22 @@ fn is_of_one_connection(err: &io::Error) -> bool {
             | ErrorKind::ConnectionReset
             | ErrorKind::TimedOut
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_told_once_a_minute_with_all_that_were_closed_since() {
+        let mut crowd = Crowd::default();
+        let at = |secs| Time::default().after(Duration::from_secs(secs));
+        assert_eq!(crowd.closed_one(at(1)), Some(1));
+        for _ in 0..2_487 {
+            assert_eq!(crowd.closed_one(at(2)), None);
+        }
+        assert_eq!(crowd.closed_one(at(60)), None);
+        assert_eq!(crowd.closed_one(at(61)), Some(2_489));
+        assert_eq!(crowd.closed_one(at(62)), None);
+    }
 }

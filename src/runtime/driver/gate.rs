@@ -162,15 +162,21 @@ impl<M: Drivable> Driver<M> {
     /// The one whom this node called wants another key, or none: the operator has to know.
     pub(super) fn was_barred(&self, by: Endpoint, error: &ErrorReply) {
         self.counters.dials_barred.add(1);
-        let remedy = if self.gate.keys().is_some() {
-            "the first key in this node's --cluster-key file must be among those of every other"
+        let text = if self.gate.keys().is_some() {
+            // Its remedy is told in its own terms, by this node in the operator's.
+            let said = error.reason.split(':').next().unwrap_or_default();
+            let said: String = said.chars().take(QUOTE_CHARS_MAX).collect();
+            format!(
+                "{by} did not listen to this node; of itself it says: \"{said}\"; give {by} a \
+                 --cluster-key file that holds the first key of this node's"
+            )
         } else {
-            "start this node with the --cluster-key FILE of its fleet"
+            format!(
+                "{by} did not listen to this node, which uses no cluster key; start this node \
+                 with the --cluster-key FILE of its fleet"
+            )
         };
-        let said: String = error.reason.chars().take(QUOTE_CHARS_MAX).collect();
-        self.complain(Trouble::Barred, |again| {
-            format!("{by} did not listen to this node, and said: {said}; {remedy}{again}")
-        });
+        self.complain(Trouble::Barred, |again| format!("{text}{again}"));
     }
 
     /// Tells a caller why it does not pass.

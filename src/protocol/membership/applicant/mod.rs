@@ -446,8 +446,13 @@ impl Applicant {
 
     fn unreachable(&self) -> String {
         let quorum = self.book.quorum();
+        // Each reason once, with all whom it holds for.
+        let mut whose: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (seed, why) in &self.failed {
+            whose.entry(why).or_default().push(format!("seed {seed}"));
+        }
         let reasons: Vec<_> =
-            self.failed.iter().map(|(seed, why)| format!("seed {seed}: {why}")).collect();
+            whose.iter().map(|(why, seeds)| format!("{}: {why}", seeds.join(", "))).collect();
         format!(
             "no quorum: {} of {quorum} needed seeds in reach ({})",
             self.links.len(),

@@ -181,12 +181,22 @@ impl Authority {
         }
         let admissions = self.admissions.keys().filter(|it| it.endpoint == endpoint);
         let removals = self.removals.keys().filter(|it| it.endpoint == endpoint);
+        let (connected, needed) = (self.connected(), self.book.quorum());
+        let frozen = if connected < needed {
+            format!(
+                ", but there is no quorum: {connected} of {needed} needed seeds in reach; \
+                 membership is frozen until enough are back"
+            )
+        } else {
+            String::new()
+        };
         let open =
             admissions
                 .map(|it| format!("admission of incarnation {} is being voted on", it.incarnation))
                 .chain(removals.map(|it| {
                     format!("removal of incarnation {} is being voted on", it.incarnation)
                 }))
+                .map(|it| it + &frozen)
                 .collect();
         fx.send(link, ExplainResp { seed: self.me, endpoint, lives, open });
     }
