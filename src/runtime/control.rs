@@ -414,13 +414,16 @@ mod tests {
         let path = dir.control_path();
         let silent = UnixStream::connect(&path).unwrap();
         let asked = path.clone();
-        let answered = std::thread::spawn(move || ask(&asked, "late", PATIENCE));
+        let answered = thread::spawn("ask", move || ask(&asked, "late", PATIENCE)).unwrap();
         entered.recv().unwrap();
+        // The silent one came first, and does not count.
+        assert_eq!(control.answering.at_work(), 1);
         let (stopped_in, stopped) = bounded::<Never>(0);
-        let stopping = std::thread::spawn(move || {
+        let stopping = thread::spawn("stop", move || {
             drop(control);
             drop(stopped_in);
-        });
+        })
+        .unwrap();
         // The acceptor has gone when nobody is let in.
         while UnixStream::connect(&path).is_ok() {
             std::thread::yield_now();
