@@ -1,7 +1,7 @@
 //! Threads: named, with a sized stack, and counted so that one can wait for their end.
 //!
-//! Invariant: a thread that a [`Crew`] has started leaves it only after everything it owned has been dropped, so
-//! that a port or file it held is free once [`Crew::wait`] has returned.
+//! Invariant: a thread that a [`Crew`] has started leaves it only after everything it owned has
+//! been dropped, so that a port or file it held is free once [`Crew::wait`] has returned.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
