@@ -226,6 +226,7 @@ fn a_fleet_tells_its_health_its_numbers_and_its_state_over_http() {
     }
     check_metrics(&scene, &seeds, &peers);
     check_pages(&scene, seeds[0], peers[0]);
+    check_broadcasts(&scene, &peers);
     check_bad_requests(peers[0]);
     // What was refused has cost nobody anything.
     assert_eq!(get(peers[0], "/healthz").status, 200);
@@ -258,8 +259,8 @@ fn check_metrics(scene: &Scene, seeds: &[Endpoint], peers: &[Endpoint]) {
     assert_eq!(value(&peer, "connected_peers"), 1.0);
     let seed = parse(&get(seeds[0], "/metrics").body);
     assert_eq!(value(&seed, "members"), 2.0);
-    // Every metric of the table is exported by one of them. Causes appear as they come.
-    for row in ROWS.iter().filter(|row| row.name != "refusals") {
+    // Every metric of the table is exported by one of them.
+    for row in ROWS {
         let ending = if row.kind == Kind::Counter { "_total" } else { "" };
         let name = format!("folkmoot_{}{ending}", row.name);
         assert!(seen.contains(&name), "{name} is exported by nobody");
@@ -279,6 +280,59 @@ fn check_metrics(scene: &Scene, seeds: &[Endpoint], peers: &[Endpoint]) {
     let args = ["metrics", "--data", data, "--port", "9"];
     let (code, _, err) = run(&peer_exe(), &args, scene.fleet.dir());
     assert!(code == Some(1) && err.contains("port 9"), "{err}");
+}
+
+/// Real messages of programs are in the numbers of both ends, and in the distributions.
+fn check_broadcasts(scene: &Scene, peers: &[Endpoint]) {
+    let count = 12;
+    for at in 0..count {
+        let data = scene.fleet.dir().join("data");
+        let (data, port) = (data.to_str().expect("a plain path"), peers[0].port().to_string());
+        let text = format!("message {at}");
+        let args = ["publish", "--data", data, "--port", &port, "news", &text];
+        let (code, out, err) = run(&peer_exe(), &args, scene.fleet.dir());
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    }
+    let numbers = |node| parse(&get(node, "/metrics").body);
+    let is_there = |node, name: &str| {
+        let is_there = eventually(|| value(&numbers(node), name) == f64::from(count));
+        assert!(is_there, "{node} {name}: {}", value(&numbers(node), name));
+    };
+    is_there(peers[0], "broadcast_published_total");
+    for name in ["broadcast_delivered_total", "broadcast_messages_received_total"] {
+        is_there(peers[1], name);
+    }
+    let families = numbers(peers[1]);
+    for (name, most) in [("latency_seconds", 60.0), ("hops", 1.0)] {
+        let name = format!("folkmoot_broadcast_delivery_{name}");
+        let family = &families[&name];
+        assert_eq!(family.kind, "histogram");
+        let one = |end: &str| {
+            let is_it = |it: &&Sample| it.0 == format!("{name}{end}");
+            family.samples.iter().find(is_it).expect("a line").2
+        };
+        assert_eq!(one("_count"), f64::from(count), "{name}");
+        // A sum in milliseconds would be a thousand times as large.
+        assert!((0.0..=most * f64::from(count)).contains(&one("_sum")), "{name}: {}", one("_sum"));
+    }
+    let bounds = |name: &str| -> Vec<String> {
+        let lines = families[name].samples.iter().filter(|it| it.0.ends_with("_bucket"));
+        lines.map(|it| it.1[0].1.clone()).collect()
+    };
+    let latency = bounds("folkmoot_broadcast_delivery_latency_seconds");
+    assert_eq!((latency[0].as_str(), latency[latency.len() - 2].as_str()), ("0.001", "60.0"));
+    let seen = &families["folkmoot_seen_messages"].samples;
+    let of_broadcast = seen.iter().find(|it| it.1[0].1 == "broadcast").expect("a line");
+    assert!(seen.len() == 2 && of_broadcast.2 >= f64::from(count), "{seen:?}");
+    // Nobody was refused anything, and it is said so from the start.
+    let refusals = &families["folkmoot_refusals_total"].samples;
+    assert!(refusals.len() == 9 && refusals.iter().all(|it| it.2 == 0.0), "{refusals:?}");
+    let data = scene.fleet.dir().join("data");
+    let (data, port) = (data.to_str().expect("a plain path"), peers[1].port().to_string());
+    let args = ["status", "--data", data, "--port", &port];
+    let (code, out, _) = run(&peer_exe(), &args, scene.fleet.dir());
+    assert!(code == Some(0) && out.contains("messages_delivered: 12"), "{out}");
+    assert!(out.contains("on average of 12") && !out.contains("buckets"), "{out}");
 }
 
 fn check_pages(scene: &Scene, seed: Endpoint, peer: Endpoint) {
@@ -387,8 +441,8 @@ fn a_node_that_stops_ends_its_idle_guests() {
     assert_eq!(&some, b"HTTP/1.1 200");
     let data = scene.fleet.dir().join("data");
     let args = ["leave", "--port", &peer.port().to_string(), "--data", data.to_str().unwrap()];
-    // The node may be gone before it has answered this; what it did is in its log.
-    run(&peer_exe(), &args, scene.fleet.dir());
+    let (code, out, err) = run(&peer_exe(), &args, scene.fleet.dir());
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     let mut rest = Vec::new();
     guest.read_to_end(&mut rest).expect("the connection was ended, not reset");
     scene.wait("it has stopped", |lines| {

@@ -66,8 +66,11 @@ pub fn html(status: &Value, trouble: Option<&str>) -> String {
     const HEAD: [&str; 5] = ["role", "endpoint", "version", "uptime_ms", "topology"];
     let mut plain = Vec::new();
     let mut tables: Vec<(String, usize, Rows)> = Vec::new();
-    for (name, value) in status.as_object().into_iter().flatten() {
+    // Each service of the network layer has a table of its own.
+    let services = status["network"].as_object().into_iter().flatten();
+    for (name, value) in status.as_object().into_iter().flatten().chain(services) {
         match value {
+            _ if name == "network" => {}
             _ if HEAD.contains(&name.as_str()) => {}
             Value::Object(fields) if !fields.is_empty() => {
                 let rows = fields.iter().map(|(key, value)| (key.clone(), shown(name, value)));
@@ -127,6 +130,15 @@ fn shown(name: &str, value: &Value) -> String {
             some.collect::<Vec<_>>().join(", ")
         }
         (_, Value::Object(fields)) if fields.is_empty() => "none".to_owned(),
+        (_, Value::Object(fields)) if fields.contains_key("buckets") => {
+            let number = |field: &str| fields.get(field).and_then(Value::as_u64).unwrap_or(0);
+            match number("count") {
+                0 => "none".to_owned(),
+                count => {
+                    format!("{:.1} on average of {count}", number("sum") as f64 / count as f64)
+                }
+            }
+        }
         (_, Value::Object(fields)) => {
             let each = fields.iter().map(|(key, value)| format!("{key}: {}", shown(key, value)));
             each.take(LISTED_MAX).collect::<Vec<_>>().join(", ")

@@ -17,8 +17,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use socket2::SockRef;
 
+use super::clock::Clock;
 use super::files::{DataDir, sync_dir};
-use super::thread;
+use super::thread::{self, Crew};
 use crate::protocol::Never;
 
 /// The longest request in bytes, its newline included: the largest message (16 MiB) as text.
@@ -38,6 +39,10 @@ const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Answers in many lines that are given at a time; each may last for days.
 const STREAMS_MAX: usize = 64;
+
+/// How long a server that stops waits for answers under way. What was asked for and not answered
+/// then is cut short.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
 /// What answers a request. No line has its newline.
 pub type Handler = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
@@ -63,6 +68,9 @@ pub enum Next {
 }
 
 /// A server of local commands; stops, and removes its socket, when dropped.
+///
+/// Whoever asks before gets an answer, if that takes no more than a second; answers of many lines
+/// should have been made to end.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
@@ -70,6 +78,8 @@ pub struct Control {
     /// Taken when dropped, which is the acceptor's sign to stop.
     open: Option<Sender<Never>>,
     acceptor: Option<std::thread::JoinHandle<()>>,
+    /// Those who answer.
+    answering: Crew,
 }
 
 /// Serves local commands at [`DataDir::control_path`] of `dir`.
@@ -86,10 +96,12 @@ pub fn serve(dir: &DataDir, handler: Handler) -> io::Result<Control> {
         Arc::new(listen(&path).map_err(|err| at(&path, "serve local commands at", &err))?);
     let (open, stopping) = bounded(0);
     let accepting = Arc::clone(&listener);
+    let answering = Crew::default();
+    let serving = Serving { answering: answering.clone(), ..Serving::default() };
     let acceptor = thread::spawn("control", move || {
-        accept_loop(&accepting, &stopping, &handler);
+        accept_loop(&accepting, &stopping, &handler, serving);
     })?;
-    Ok(Control { path, listener, open: Some(open), acceptor: Some(acceptor) })
+    Ok(Control { path, listener, open: Some(open), acceptor: Some(acceptor), answering })
 }
 
 impl Drop for Control {
@@ -101,6 +113,12 @@ impl Drop for Control {
         }
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
+        }
+        // The process ends next: an answer that is being made would be cut short.
+        let clock = Clock::start();
+        let left = self.answering.wait(&clock, clock.now().mono.after(ANSWER_GRACE));
+        if left > 0 {
+            log::debug!("{left} local commands went unanswered");
         }
         let _ = std::fs::remove_file(&self.path);
     }
@@ -184,8 +202,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn accept_loop(listener: &UnixListener, stopping: &Receiver<Never>, handler: &Handler) {
-    let serving = Arc::new(Serving::default());
+fn accept_loop(
+    listener: &UnixListener,
+    stopping: &Receiver<Never>,
+    handler: &Handler,
+    serving: Serving,
+) {
+    let serving = Arc::new(serving);
     loop {
         let accepted = listener.accept();
         if stopping.try_recv() == Err(TryRecvError::Disconnected) {
@@ -209,6 +232,8 @@ fn accept_loop(listener: &UnixListener, stopping: &Receiver<Never>, handler: &Ha
 struct Serving {
     requests: Arc<AtomicUsize>,
     streams: Arc<AtomicUsize>,
+    /// Those whose request was read.
+    answering: Crew,
 }
 
 /// Answers a client on a thread of its own; closes the connection where there is no room for one.
@@ -252,6 +277,8 @@ fn answer(
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let request = read_line(stream, REQUEST_BYTES_MAX)?;
+    // From here on: one that says nothing holds up nobody.
+    let _at_work = serving.answering.join();
     let mut next = match handler(&request) {
         Answer::Line(line) => return write_line(stream, line),
         Answer::Lines(next) => next,
@@ -371,6 +398,43 @@ mod tests {
         })
         .unwrap();
         assert_eq!(seen, ["1", "3"]);
+    }
+
+    #[test]
+    fn a_server_that_stops_gives_the_answers_that_it_owes_but_waits_for_no_request() {
+        let (_root, dir) = data_dir();
+        let (entered_in, entered) = bounded::<()>(1);
+        let (release, gate) = bounded::<()>(0);
+        let held = move |request: &str| {
+            entered_in.send(()).unwrap();
+            gate.recv().unwrap();
+            Answer::Line(request.to_uppercase())
+        };
+        let control = serve(&dir, Arc::new(held)).unwrap();
+        let path = dir.control_path();
+        let silent = UnixStream::connect(&path).unwrap();
+        let asked = path.clone();
+        let answered = thread::spawn("ask", move || ask(&asked, "late", PATIENCE)).unwrap();
+        entered.recv().unwrap();
+        // The silent one came first, and does not count.
+        assert_eq!(control.answering.at_work(), 1);
+        let (stopped_in, stopped) = bounded::<Never>(0);
+        let stopping = thread::spawn("stop", move || {
+            drop(control);
+            drop(stopped_in);
+        })
+        .unwrap();
+        // The acceptor has gone when nobody is let in.
+        while UnixStream::connect(&path).is_ok() {
+            std::thread::yield_now();
+        }
+        let soon = Duration::from_millis(200);
+        assert_eq!(stopped.recv_timeout(soon), Err(RecvTimeoutError::Timeout), "it owes one");
+        release.send(()).unwrap();
+        assert_eq!(answered.join().unwrap().unwrap(), "LATE");
+        stopping.join().unwrap();
+        assert!(!path.exists());
+        drop(silent);
     }
 
     #[test]

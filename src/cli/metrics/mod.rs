@@ -7,6 +7,7 @@ pub mod process;
 pub mod table;
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -110,6 +111,9 @@ impl Collector for Snapshot {
     }
 }
 
+/// Of what nothing was counted yet.
+static ZERO: LazyLock<Value> = LazyLock::new(|| Value::from(0));
+
 /// The values of a row that a status has, each with its label's value.
 fn values<'a>(row: &Row, status: &'a Value) -> Vec<(String, &'a Value)> {
     let mut values = Vec::new();
@@ -118,8 +122,10 @@ fn values<'a>(row: &Row, status: &'a Value) -> Vec<(String, &'a Value)> {
         match status.pointer(&pointer) {
             None | Some(Value::Null) => {}
             Some(Value::Object(each)) if row.label.is_some() && row.kind != Kind::Histogram => {
-                let named = each.iter().map(|(name, value)| (name.replace([' ', '-'], "_"), value));
-                values.extend(named);
+                let quiet = row.from_start.iter().filter(|name| !each.contains_key(**name));
+                let named = quiet.map(|name| (*name, &*ZERO));
+                let named = named.chain(each.iter().map(|(name, value)| (name.as_str(), value)));
+                values.extend(named.map(|(name, value)| (name.replace([' ', '-'], "_"), value)));
             }
             Some(value) => values.push(((*label).to_owned(), value)),
         }
@@ -193,6 +199,8 @@ mod tests {
             "folkmoot_messages_dropped_total{reason=\"link_lost\"} 2",
             "folkmoot_refusals_total{cause=\"message_not_allowed\"} 3",
             "folkmoot_refusals_total{cause=\"handshake_time_out\"} 1",
+            "folkmoot_refusals_total{cause=\"garbled_line\"} 0",
+            "folkmoot_refusals_total{cause=\"wrong_role\"} 0",
             "folkmoot_connected_peers 2",
             "folkmoot_suspects 0",
         ] {
@@ -226,6 +234,7 @@ mod tests {
             help: "x",
             label: None,
             sources: &[("", "wait")],
+            from_start: &[],
             divisor: 1_000.0,
         };
         let mut registry = Registry::with_prefix(PREFIX);

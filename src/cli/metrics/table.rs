@@ -4,6 +4,8 @@
 //! node's status does not have (a peer's numbers at a seed) is left out of its metrics. Numbers
 //! that grow with the fleet in number, such as one a neighbor, are counted, never listed.
 
+use crate::protocol::session::Cause;
+
 /// One metric.
 #[derive(Debug)]
 pub struct Row {
@@ -18,6 +20,9 @@ pub struct Row {
     /// Where its values are: the label's value, and the path in the status. An object at the path
     /// has the label's values as its keys.
     pub sources: &'static [(&'static str, &'static str)],
+    /// The label's values that are shown from the start, though the object has them only once
+    /// there is something to count.
+    pub from_start: &'static [&'static str],
     /// What a value is divided by.
     pub divisor: f64,
 }
@@ -39,7 +44,7 @@ const fn row(
     sources: &'static [(&'static str, &'static str)],
     help: &'static str,
 ) -> Row {
-    Row { name, kind, help, label: None, sources, divisor: 1.0 }
+    Row { name, kind, help, label: None, sources, from_start: &[], divisor: 1.0 }
 }
 
 const fn counter(
@@ -48,6 +53,14 @@ const fn counter(
     help: &'static str,
 ) -> Row {
     row(name, Kind::Counter, sources, help)
+}
+
+const fn histogram(
+    name: &'static str,
+    sources: &'static [(&'static str, &'static str)],
+    help: &'static str,
+) -> Row {
+    row(name, Kind::Histogram, sources, help)
 }
 
 const fn gauge(
@@ -64,11 +77,27 @@ impl Row {
         self
     }
 
+    const fn always(mut self, values: &'static [&'static str]) -> Self {
+        self.from_start = values;
+        self
+    }
+
     const fn per(mut self, divisor: f64) -> Self {
         self.divisor = divisor;
         self
     }
 }
+
+/// The causes of refusals, as a status names them.
+const CAUSES: [&str; Cause::ALL.len()] = {
+    let mut names = [""; Cause::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = Cause::ALL[at].as_str();
+        at += 1;
+    }
+    names
+};
 
 /// All metrics but the build's, in the order in which they are shown.
 #[rustfmt::skip]
@@ -88,7 +117,7 @@ pub const ROWS: &[Row] = &[
     counter("bytes_sent", &[("", "counters.bytes_out")], "Bytes written to links"),
     counter("bytes_received", &[("", "counters.bytes_in")], "Bytes read from links"),
     counter("refusals", &[("", "refused")],
-        "What others were refused, by cause; a cause appears with its first refusal").by("cause"),
+        "What others were refused, by cause").by("cause").always(&CAUSES),
     counter("links_opened", &[
         ("accepted", "counters.links_accepted"), ("dialed", "counters.links_dialed"),
     ], "Connections that became links").by("direction"),
@@ -126,10 +155,119 @@ pub const ROWS: &[Row] = &[
     gauge("members_known", &[("", "members_known")], "Members that a peer knows beside itself"),
     gauge("suspects", &[("", "suspects")], "Members that a peer suspects to be dead"),
     counter("gossip_made", &[("", "gossip_made")], "Gossip messages that a peer made"),
-    gauge("seen_messages", &[("", "gossip_held")],
-        "Gossip messages that a peer remembers, so that none is taken for new twice"),
+    gauge("seen_messages", &[
+        ("broadcast", "network.broadcast.seen_messages"), ("gossip", "gossip_held"),
+    ], "Messages that a peer remembers, so that none is taken for new twice").by("kind"),
     counter("gossip_duplicates", &[("", "gossip_duplicates")],
         "Gossip messages that came again and were dropped"),
+    // The network layer of a peer.
+    counter("broadcast_published", &[("", "network.broadcast.messages_published")],
+        "Broadcast messages that were published here"),
+    counter("broadcast_delivered", &[("", "network.broadcast.messages_delivered")],
+        "Broadcast messages of others that were delivered here, each once"),
+    counter("broadcast_messages_sent", &[("", "network.broadcast.messages_sent")],
+        "Copies of broadcast messages sent to neighbors"),
+    counter("broadcast_messages_received", &[("", "network.broadcast.messages_received")],
+        "Copies of broadcast messages that neighbors sent"),
+    counter("broadcast_messages_dropped", &[("", "network.broadcast.messages_dropped")],
+        "What the broadcast dropped, by reason; duplicates are counted apart").by("reason"),
+    counter("broadcast_duplicates", &[("", "network.broadcast.duplicates")],
+        "Copies of broadcast messages that were here already"),
+    counter("broadcast_repaired", &[("", "network.broadcast.repaired")],
+        "Broadcast messages that came because they were asked for"),
+    counter("broadcast_grafts", &[("", "network.broadcast.grafts")],
+        "Links that this peer asked to be pushed to again"),
+    counter("broadcast_prunes", &[("", "network.broadcast.prunes")],
+        "Links on which this peer asked for announcements only"),
+    counter("broadcast_announcements", &[("", "network.broadcast.announcements")],
+        "Broadcast messages announced to neighbors instead of pushed"),
+    counter("broadcast_bytes_sent", &[("", "network.broadcast.bytes_out")],
+        "Bytes of broadcast data sent, parts of large messages included"),
+    counter("broadcast_bytes_received", &[("", "network.broadcast.bytes_in")],
+        "Bytes of broadcast data that came, parts of large messages included"),
+    gauge("broadcast_held_messages", &[("", "network.broadcast.held_messages")],
+        "Broadcast messages that are kept for those who missed them"),
+    gauge("broadcast_held_bytes", &[("", "network.broadcast.held_bytes")],
+        "Bytes of the broadcast messages that are kept"),
+    gauge("broadcast_wanted_messages", &[("", "network.broadcast.wanted_messages")],
+        "Broadcast messages that were announced here and have not come"),
+    gauge("broadcast_pulls", &[("", "network.broadcast.pulls")],
+        "Large broadcast messages that are coming in parts"),
+    gauge("broadcast_links", &[
+        ("eager", "network.broadcast.eager_links"),
+        ("lazy", "network.broadcast.lazy_links"),
+    ], "Links that broadcasts are pushed to, and links that they are announced to").by("kind"),
+    histogram("broadcast_delivery_latency_seconds",
+        &[("", "network.broadcast.delivery_latency_ms")],
+        "Age of broadcast messages at their delivery here").per(1_000.0),
+    histogram("broadcast_delivery_hops", &[("", "network.broadcast.delivery_hops")],
+        "Links that broadcast messages had crossed at their delivery here"),
+    counter("direct_sent", &[("", "network.direct.messages_sent")],
+        "Direct messages that were to be sent from here"),
+    counter("direct_acknowledged", &[("", "network.direct.acknowledged")],
+        "Direct messages from here that were taken"),
+    counter("direct_failed", &[
+        ("cancelled", "network.direct.cancelled"),
+        ("not_sent", "network.direct.not_sent"),
+        ("refused", "network.direct.refused"),
+        ("too_large", "network.direct.too_large"),
+        ("unknown", "network.direct.unknown"),
+        ("unreachable", "network.direct.unreachable"),
+    ], "Direct messages from here that came to nothing, or of which nobody can say").by("kind"),
+    counter("direct_retries", &[("", "network.direct.retries")],
+        "Attempts to send a direct message after the first"),
+    gauge("direct_open_messages", &[("", "network.direct.open")],
+        "Direct messages on their way from here"),
+    gauge("direct_open_bytes", &[("", "network.direct.open_bytes")],
+        "Bytes of the direct messages on their way from here"),
+    counter("direct_received", &[("", "network.direct.messages_received")],
+        "Direct messages that came whole, each once"),
+    gauge("direct_waiting", &[("", "network.direct.questions")],
+        "Direct messages that wait to be taken by a program here"),
+    counter("direct_lapsed", &[("", "network.direct.lapsed")],
+        "Direct messages that no program here took in time"),
+    counter("direct_duplicates", &[("", "network.direct.duplicates")],
+        "Direct messages that came again and were shown to nobody"),
+    counter("direct_busy", &[("", "network.direct.busy")],
+        "Direct messages that came when there was no room"),
+    gauge("direct_remembered", &[("", "network.direct.remembered")],
+        "Direct messages whose fate is remembered, so that none is shown twice"),
+    counter("direct_bytes_sent", &[("", "network.direct.bytes_sent")],
+        "Bytes of direct messages sent, repetitions included"),
+    counter("direct_bytes_received", &[("", "network.direct.bytes_received")],
+        "Bytes of the direct messages that came"),
+    gauge("direct_links", &[("", "network.direct.links")], "Links for direct messages alone"),
+    gauge("contacts_watched", &[("", "network.contacts.watched")],
+        "Peers whose reachability is watched"),
+    gauge("contacts_linked", &[("", "network.contacts.connected_peers")],
+        "Watched peers that there is a link with"),
+    gauge("contacts_unreachable", &[("", "network.contacts.unreachable")],
+        "Watched peers that cannot be reached"),
+    counter("contacts_lost", &[("", "network.contacts.lost")],
+        "Times that a watched peer became unreachable"),
+    counter("contacts_regained", &[("", "network.contacts.regained")],
+        "Times that a watched peer came back"),
+    counter("contacts_calls", &[("", "network.contacts.calls")],
+        "Connections made to find out whether a watched peer is there"),
+    gauge("discovery_entries", &[("", "network.discovery.entries")],
+        "Peers that were found, each proved at its endpoint"),
+    gauge("discovery_lookups_open", &[("", "network.discovery.lookups_open")],
+        "Look-ups under way or waiting"),
+    counter("discovery_lookups", &[("", "network.discovery.lookups")], "Look-ups begun"),
+    counter("discovery_questions", &[("", "network.discovery.asked")],
+        "Questions that were put to others"),
+    counter("discovery_questions_unanswered", &[("", "network.discovery.unanswered")],
+        "Questions that nobody answered in time"),
+    counter("discovery_answers", &[("", "network.discovery.answered")],
+        "Questions of others that were answered"),
+    counter("discovery_refused", &[("", "network.discovery.refused")],
+        "Answers that were refused: unasked for, or too long"),
+    counter("discovery_contacts_ignored", &[("", "network.discovery.ignored")],
+        "Contacts in answers that cannot be called: this peer, seeds, odd addresses"),
+    counter("discovery_contacts_false", &[("", "network.discovery.false_contacts")],
+        "Contacts under whose endpoint another key answered"),
+    histogram("discovery_lookup_hops", &[("", "network.discovery.lookup_hops")],
+        "Hops to what look-ups ended with"),
     // A seed's.
     gauge("ready", &[("", "ready")], "Whether a seed votes"),
     gauge("seeds_configured", &[("", "seeds_configured")], "Seeds in a seed's config.txt"),

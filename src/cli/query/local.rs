@@ -232,8 +232,12 @@ fn status_text(status: &Map<String, Value>, is_terminal: bool) -> String {
     let others = status.iter().map(|(name, value)| (name.as_str(), value));
     let others = others.filter(|(name, _)| !FIRST.contains(name) && !LEFT_OUT.contains(name));
     let mut table = table(["FIELD", "VALUE"], is_terminal);
-    for (name, value) in known.chain(others) {
-        let shown = if is_terminal { "\n" } else { ", " };
+    let shown = if is_terminal { "\n" } else { ", " };
+    // Each service of the network layer has a line of its own.
+    let (network, others): (Vec<_>, Vec<_>) = others.partition(|(name, _)| *name == "network");
+    let services = network.iter().filter_map(|(_, value)| value.as_object()).flatten();
+    let services = services.map(|(name, value)| (name.as_str(), value));
+    for (name, value) in known.chain(services).chain(others) {
         let label = name.strip_suffix("_ms").unwrap_or(name).replace('_', " ");
         let mut text = value_text(name, value, shown);
         if name == "quorum" && is_out_of_reach(status) {
@@ -298,6 +302,7 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
             items.join(separator)
         }
         Value::Object(fields) if fields.is_empty() => "none".to_owned(),
+        Value::Object(seen) if seen.contains_key("buckets") => distribution(name, seen),
         Value::Object(link) if name == "links" => {
             let text = |field| value_text("", link.get(field).unwrap_or(&Value::Null), " ");
             format!("{} ({})", text("endpoint"), text("standing"))
@@ -305,17 +310,32 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
         Value::Object(fields) => {
             let mut parts = Vec::new();
             for (key, value) in fields {
-                let mut part = key.clone();
+                // Of long lists by cause, what did not happen is left out.
+                if name == "messages_dropped" && value == 0 {
+                    continue;
+                }
+                let mut part = key.strip_suffix("_ms").unwrap_or(key).to_owned();
                 match (name, value.as_u64()) {
                     ("neighbors", Some(micros)) => _ = write!(part, " ({micros} µs)"),
                     ("neighbors", None) => {}
-                    (_, _) => _ = write!(part, ": {}", value_text("", value, " ")),
+                    (_, _) => _ = write!(part, ": {}", value_text(key, value, " ")),
                 }
                 parts.push(part);
             }
-            parts.join(separator)
+            if parts.is_empty() { "none".to_owned() } else { parts.join(separator) }
         }
     }
+}
+
+/// How many were seen, and how large they were on average; `--json` and the metrics have more.
+fn distribution(name: &str, seen: &Map<String, Value>) -> String {
+    let number = |field: &str| seen.get(field).and_then(Value::as_u64).unwrap_or(0);
+    let (count, sum) = (number("count"), number("sum"));
+    if count == 0 {
+        return "none".to_owned();
+    }
+    let unit = if name.ends_with("_ms") { " ms" } else { "" };
+    format!("{:.1}{unit} on average of {count}", sum as f64 / count as f64)
 }
 
 #[cfg(test)]
@@ -370,6 +390,33 @@ mod tests {
         let told = |ask| ask_at(dir.path(), &["peer"], 6001, ask).unwrap_err().to_string();
         assert!(told("leave").ends_with("does not run: there is nothing to stop"));
         assert!(told("status").ends_with("does not run; start it first"));
+    }
+
+    #[test]
+    fn each_service_of_the_network_has_a_line_and_none_shows_buckets() {
+        let seen = json!({ "buckets": [[1, 2], [5, 4], [null, 4]], "sum": 10, "count": 4 });
+        let none = json!({ "buckets": [[1, 0], [null, 0]], "sum": 0, "count": 0 });
+        let status = object(json!({
+            "role": "peer",
+            "network": {
+                "broadcast": {
+                    "delivery_latency_ms": seen, "messages_dropped": { "forged": 0, "old": 2 },
+                    "messages_published": 1,
+                },
+                "discovery": { "entries": 3, "lookup_hops": none },
+            },
+        }));
+        let expected = "FIELD VALUE|role peer|broadcast delivery_latency: 2.5 ms on average of 4 \
+                        messages_dropped: old: 2 messages_published: 1|discovery entries: 3 \
+                        lookup_hops: none";
+        let text = status_text(&status, false);
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(lines.join("|"), expected);
+        let shown = status_text(&status, true);
+        assert!(shown.contains("messages_published: 1") && !shown.contains("buckets"), "{shown}");
     }
 
     #[test]
