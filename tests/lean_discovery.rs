@@ -1,5 +1,7 @@
 //! Discovery alone, in a network that is only a queue: hops at 10 to 10,000 peers, deaths, and a
 //! third of all peers lying. The whole simulator would spend its time on everything else.
+//!
+//! 10,000 peers are for `cargo test --test lean_discovery -- --ignored --nocapture`.
 
 #![allow(
     clippy::wildcard_enum_match_arm,
@@ -199,7 +201,7 @@ impl Net {
                     self.natures[*it] != Nature::Honest && self.natures[*it] != Nature::Dead
                 });
                 let mut liars: Vec<_> = liars.map(|it| self.contacts[it]).collect();
-                liars.sort_by_key(|it| it.id().distance(&question.target));
+                liars.sort_by_cached_key(|it| it.id().distance(&question.target));
                 liars.truncate(16);
                 lies(liars)
             }
@@ -228,7 +230,17 @@ impl Net {
 
 #[test]
 fn everybody_finds_everybody_within_the_logarithm_of_the_fleet() {
-    for (count, lookups) in [(10, 90), (100, 1_000), (1_000, 2_000), (10_000, 2_000)] {
+    measure_hops(&[(10, 90), (100, 1_000), (1_000, 1_000)]);
+}
+
+#[test]
+#[ignore = "takes half a minute; for the figures of a large fleet"]
+fn everybody_finds_everybody_among_ten_thousand() {
+    measure_hops(&[(10_000, 2_000)]);
+}
+
+fn measure_hops(sizes: &[(usize, usize)]) {
+    for (count, lookups) in sizes.iter().copied() {
         let mut net = Net::grown(count, 1);
         let (share, hops) = net.measure(lookups);
         let log = (count as f64).log2();
@@ -269,7 +281,7 @@ fn look_ups_mostly_succeed_while_a_third_lies() {
         for liar in (0..1_000).step_by(3) {
             net.natures[liar] = nature;
         }
-        let (share, hops) = net.measure(1_000);
+        let (share, hops) = net.measure(500);
         let most = hops.last().copied().unwrap_or_default();
         println!("a third of 1000 {nature:?}: {:.1} % found, max {most} hops", share * 100.0);
         assert!(share >= least, "{nature:?}: {share}");
@@ -321,4 +333,82 @@ fn answers_that_nobody_asked_for_are_refused_and_impossible_contacts_ignored() {
     assert!(ended, "nobody else is left to ask");
     peer.on_found(NOW, link, other, long, &mut fx);
     assert_eq!(peer.metrics().refused, 2, "late is no offense");
+}
+
+/// What a machine asked, and until when it waits for each answer.
+fn asked(fx: &mut Effects<Discovery>) -> (Vec<(Endpoint, FindNode)>, BTreeSet<u64>, bool) {
+    let (mut questions, mut deadlines, mut is_over) = (Vec::new(), BTreeSet::new(), false);
+    for effect in fx.drain() {
+        match effect {
+            Effect::Emit(Event::Ask { to, question }) => questions.push((to, question)),
+            Effect::SetTimer { timer: Timer::Answer(number), .. } => {
+                deadlines.insert(number);
+            }
+            Effect::Emit(Event::Resolved { .. }) => is_over = true,
+            _ => {}
+        }
+    }
+    (questions, deadlines, is_over)
+}
+
+#[test]
+fn few_questions_are_under_way_and_a_look_up_ends_though_all_go_on_inventing() {
+    let net = Net::new(41, 6);
+    let mut peer = Discovery::new(Config::default(), net.contacts[0], [], Rng::seed_from_u64(1));
+    let mut fx = Effects::default();
+    for contact in &net.contacts[1..] {
+        peer.on_proved(NOW, *contact, &mut fx);
+    }
+    fx.drain().for_each(drop);
+    let mut keys: BTreeMap<_, _> = net.contacts.iter().map(|it| (it.endpoint, it.key)).collect();
+    let mut rng = Rng::seed_from_u64(2);
+    let target = NodeId::of(&key(&mut rng));
+    peer.look_up(NOW, 1, target, &mut fx);
+    let (mut under_way, mut count, mut is_over) = (VecDeque::new(), 0, false);
+    loop {
+        let (questions, deadlines, ended) = asked(&mut fx);
+        is_over |= ended;
+        count += questions.len();
+        for (to, question) in questions {
+            assert!(deadlines.contains(&question.number), "each has its deadline");
+            under_way.push_back((to, question));
+        }
+        assert!(under_way.len() <= 3, "{} under way", under_way.len());
+        assert!(count <= 96, "it goes on and on");
+        let Some((endpoint_asked, question)) = under_way.pop_front() else { break };
+        // Each names sixteen that are closer than all before, and all of those are there.
+        let contacts: Vec<_> = (0..16)
+            .map(|_| {
+                let fresh = Contact { endpoint: endpoint(1_000 + keys.len()), key: key(&mut rng) };
+                keys.insert(fresh.endpoint, fresh.key);
+                fresh
+            })
+            .collect();
+        let from = Contact { endpoint: endpoint_asked, key: keys[&endpoint_asked] };
+        let found = Found { number: question.number, contacts };
+        peer.on_found(NOW, LinkId(1), from, found, &mut fx);
+    }
+    assert!(is_over, "it never ends");
+    assert!(count > 3, "{count}");
+    assert_eq!(peer.metrics().lookups_open, 0);
+}
+
+#[test]
+fn an_answer_by_another_key_than_was_asked_counts_as_none() {
+    let net = Net::new(4, 7);
+    let [me, asked_one, liar, named] = [0, 1, 2, 3].map(|it| net.contacts[it]);
+    let mut peer = Discovery::new(Config::default(), me, [], Rng::seed_from_u64(1));
+    let mut fx = Effects::default();
+    peer.on_proved(NOW, asked_one, &mut fx);
+    peer.look_up(NOW, 1, named.id(), &mut fx);
+    let (questions, ..) = asked(&mut fx);
+    let [(to, question)] = questions[..] else { panic!("it knows one") };
+    assert_eq!(to, asked_one.endpoint);
+    let contacts = vec![named];
+    let found = Found { number: question.number, contacts };
+    let from = Contact { endpoint: to, key: liar.key };
+    peer.on_found(NOW, LinkId(1), from, found, &mut fx);
+    let (more, _, is_over) = asked(&mut fx);
+    assert!(more.is_empty() && is_over, "whom a liar names is not asked");
+    assert_eq!(peer.metrics().false_contacts, 1);
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::{Fleet, Plan, keys_of, peer_endpoint};
-use folkmoot::model::{Endpoint, Rng};
+use folkmoot::model::{Endpoint, PublicKey, Rng};
 use folkmoot::node::{Event, Node, PeerConfig, PeerNode, Record, peer_kind};
 use folkmoot::protocol::discovery::{self, NodeId};
 use folkmoot::protocol::{gossip, open};
@@ -188,20 +188,108 @@ fn a_killed_neighbor_is_dropped_and_its_next_life_rejoins() {
 
 #[test]
 fn a_goodbye_is_no_death() {
-    let mut world = open_world(1, 4, |number| if number == 1 { vec![] } else { vec![1] });
-    boot_all(&mut world, 4);
-    wait(&mut world, 20, "one overlay", |world| (1..=4).all(|it| neighbors(world, it).len() == 3));
-    let leave = folkmoot::node::Command::Peer(peer_kind::Command::Leave);
-    world.command(peer_endpoint(3), leave);
-    wait(&mut world, 5, "it is gone", |world| {
-        [1, 2, 4].iter().all(|it| neighbors(world, *it).len() == 2)
+    for_each_seed(20, |seed| {
+        let mut world = open_world(seed, 4, |number| if number == 1 { vec![] } else { vec![1] });
+        boot_all(&mut world, 4);
+        // At once, while some of the links are still twofold: each hears it all the same.
+        wait(&mut world, 20, "one overlay", |world| {
+            (1..=4).all(|it| neighbors(world, it).len() == 3)
+        });
+        let leave = folkmoot::node::Command::Peer(peer_kind::Command::Leave);
+        world.command(peer_endpoint(3), leave);
+        wait(&mut world, 5, "it is gone", |world| {
+            [1, 2, 4].iter().all(|it| neighbors(world, *it).len() == 2)
+        });
+        // Its process ends.
+        world.crash(peer_endpoint(3));
+        world.run_for(Duration::from_secs(10));
+        assert_eq!([1, 2, 4].map(|it| told(&world, it)), [vec![], vec![], vec![]]);
+        let left = world
+            .events()
+            .iter()
+            .filter(|(_, _, event)| matches!(event, Event::Peer(peer_kind::Event::MemberLeft(_))));
+        let by: Vec<_> = left.map(|(_, host, _)| *host).collect();
+        assert_eq!(by.iter().collect::<BTreeSet<_>>().len(), 3, "SEED={seed} {by:?}");
+        assert_eq!(by.len(), 3, "SEED={seed}: each says so once");
+        let here = [1, 2, 4].map(|it| peer(&world, it).discovery().contacts().count());
+        assert_eq!(here, [2, 2, 2], "SEED={seed}: and passes it on no more");
     });
-    assert_eq!([1, 2, 4].map(|it| told(&world, it)), [vec![], vec![], vec![]]);
-    let left = world
-        .events()
-        .iter()
-        .filter(|(_, _, event)| matches!(event, Event::Peer(peer_kind::Event::MemberLeft(_))));
-    assert_eq!(left.count(), 3);
+}
+
+/// Adds a host of its own whose peer says that it listens where `victim` does.
+fn add_pretender(world: &mut World<Node>, number: u16, victim: Endpoint, calls: &[u16]) {
+    let host = peer_endpoint(number);
+    let bootstrap: Vec<_> = calls.iter().copied().map(peer_endpoint).collect();
+    world.add_host(
+        host,
+        Box::new(move |boot: Boot<'_, Record>| {
+            let me = (victim, keys_of(host));
+            let rng = Rng::seed_from_u64(boot.seed);
+            let config = PeerConfig::default();
+            Node::Peer(Box::new(PeerNode::without_seeds(config, me, &bootstrap, &[], rng)))
+        }),
+    );
+    world.boot(host);
+}
+
+/// Whom this peer holds for proved at `endpoint`.
+fn known_at(world: &World<Node>, number: u16, endpoint: Endpoint) -> Vec<PublicKey> {
+    let known = peer(world, number).discovery().contacts();
+    known.filter(|it| it.endpoint == endpoint).map(|it| it.key).collect()
+}
+
+#[test]
+fn another_key_under_a_neighbors_endpoint_changes_nothing() {
+    for_each_seed(10, |seed| {
+        let mut world = open_world(seed, 4, |number| if number == 1 { vec![] } else { vec![1] });
+        boot_all(&mut world, 4);
+        wait(&mut world, 20, "one overlay", |world| {
+            (1..=4).all(|it| neighbors(world, it).len() == 3)
+        });
+        world.run_for(Duration::from_secs(5));
+        let links = |world: &World<Node>| {
+            [1, 2, 3, 4].map(|it| peer(world, it).overlay().neighbors().clone())
+        };
+        let before = links(&world);
+        let victim = peer_endpoint(2);
+        add_pretender(&mut world, 200, victim, &[1, 3, 4]);
+        world.run_for(Duration::from_secs(20));
+        let leave = folkmoot::node::Command::Peer(peer_kind::Command::Leave);
+        world.command(peer_endpoint(200), leave);
+        world.run_for(Duration::from_secs(10));
+        assert_eq!(links(&world), before, "SEED={seed}: every link is as it was");
+        let refused = world.events().iter().any(|(_, host, event)| {
+            *host == peer_endpoint(1) && matches!(event, Event::Peer(peer_kind::Event::Refused(_)))
+        });
+        assert!(refused, "SEED={seed}: it did try");
+        for number in [1, 3, 4] {
+            assert_eq!(told(&world, number), [], "SEED={seed}");
+            let own = keys_of(victim).public();
+            assert_eq!(known_at(&world, number, victim), [own], "SEED={seed} at {number}");
+        }
+    });
+}
+
+#[test]
+fn whoever_sat_at_an_endpoint_first_makes_way_for_its_owner() {
+    for_each_seed(10, |seed| {
+        let mut world = open_world(seed, 3, |number| if number == 1 { vec![] } else { vec![1] });
+        let victim = peer_endpoint(2);
+        world.boot(peer_endpoint(1));
+        world.boot(peer_endpoint(3));
+        add_pretender(&mut world, 200, victim, &[1]);
+        wait(&mut world, 20, "it is believed while nobody else is there", |world| {
+            neighbors(world, 1).contains(&victim)
+        });
+        // What it says is not proved, and not passed on.
+        world.run_for(Duration::from_secs(10));
+        assert_eq!(known_at(&world, 1, victim), [], "SEED={seed}");
+        world.boot(victim);
+        wait(&mut world, 70, "the owner is a neighbor", |world| {
+            neighbors(world, 2).contains(&peer_endpoint(1))
+                && known_at(world, 1, victim) == [keys_of(victim).public()]
+        });
+    });
 }
 
 /// What discovery answered to `token`.

@@ -147,7 +147,7 @@ impl PeerNode {
             return;
         }
         let verdict = match self.open {
-            Some(_) => self.check_open_member(card, dialed),
+            Some(_) => self.check_open_member(now, card, dialed, fx),
             None => self.check_member(now, card, fx),
         };
         if let Err((reason, is_offense)) = verdict {
@@ -197,6 +197,7 @@ impl PeerNode {
         fx: &mut Fx,
     ) {
         let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
+        self.say_goodbye_again(now, link, fx);
         self.with_session(now, fx, |it, part| {
             if is_offense && !dialed {
                 it.refuse(link, Cause::NotAllowed, error, part);

@@ -197,7 +197,7 @@ impl PeerNode {
             return;
         }
         if self.open.is_some() {
-            return self.on_open_leave(now, link, leave, fx);
+            return self.on_open_leave(now, leave, fx);
         }
         let Leave { endpoint, incarnation, .. } = leave;
         if !is_proved {

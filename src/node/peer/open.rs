@@ -3,15 +3,16 @@
 //! Nobody vouches for anybody there: a key that was proved is a member, its endpoint is what it
 //! says until it was called, and its death is each neighbor's own finding.
 
-use super::{Event, Fx, PeerNode};
+use super::{CALL_TIMEOUT, Event, Fx, GONE_MAX, PeerNode};
 use crate::model::{Endpoint, Incarnation, Now, WallTime};
 use crate::protocol::Effects;
 use crate::protocol::LinkId;
+use crate::protocol::discovery::Contact;
 use crate::protocol::membership::authority::MemberLine;
 use crate::protocol::membership::certificate::{Leave, Subject};
 use crate::protocol::membership::registry::Status;
 use crate::protocol::open::{self, OpenFleet};
-use crate::protocol::session::Card;
+use crate::protocol::session::{Card, Intent};
 
 impl PeerNode {
     pub(super) fn with_open(
@@ -46,9 +47,11 @@ impl PeerNode {
 
     /// Whether a card is a member's, in a fleet without seeds.
     pub(super) fn check_open_member(
-        &self,
+        &mut self,
+        now: Now,
         card: &Card,
         dialed: bool,
+        fx: &mut Fx,
     ) -> Result<(), (String, bool)> {
         if card.certificate.is_some() {
             let reason = "this peer's fleet has no seeds, and you are a member of one that has";
@@ -65,7 +68,11 @@ impl PeerNode {
             .and_then(|link| self.session.peer(*link))
             .is_some_and(|known| known.key != card.key);
         if is_other && !dialed {
-            // Whoever is called at an address is believed before one who only says so.
+            // Whoever is called at an address is believed before one who only says so; either of
+            // the two may have lied, and a call there shows which.
+            self.with_session(now, fx, |it, part| {
+                it.call(card.endpoint, Intent::Probe, CALL_TIMEOUT, part);
+            });
             return Err((format!("another key is known at {}", card.endpoint), true));
         }
         Ok(())
@@ -116,12 +123,34 @@ impl PeerNode {
         }
     }
 
-    /// A goodbye ends the life of the neighbor that says it, and of nobody else: an endpoint is
-    /// only what its link says.
-    pub(super) fn on_open_leave(&mut self, now: Now, link: LinkId, leave: Leave, fx: &mut Fx) {
-        if self.overlay.neighbors().get(&leave.endpoint) == Some(&link) {
+    /// A goodbye ends the life of whose key signed it, by whichever link it comes, and of nobody
+    /// else: an endpoint alone is only what its link says.
+    pub(super) fn on_open_leave(&mut self, now: Now, leave: Leave, fx: &mut Fx) {
+        let contact = Contact { endpoint: leave.endpoint, key: leave.key };
+        let link = self.overlay.neighbors().get(&leave.endpoint);
+        let is_news = match link.and_then(|it| self.session.peer(*it)) {
+            Some(neighbor) => neighbor.subject() == leave.subject(),
+            None => self.discovery.contacts().any(|it| it == contact),
+        };
+        if !is_news {
+            return;
+        }
+        let told = self.gone.get(&leave.endpoint);
+        if told.is_none_or(|ended| *ended < leave.incarnation) {
+            if self.gone.len() >= GONE_MAX {
+                self.gone.pop_first();
+            }
+            self.gone.insert(leave.endpoint, leave.incarnation);
             fx.emit(Event::MemberLeft(leave));
-            self.forget(now, leave.endpoint, leave.incarnation, fx);
+        }
+        self.forget(now, leave.endpoint, leave.incarnation, fx);
+    }
+
+    /// Whoever's link opens only after the goodbye, since both called each other, has not heard
+    /// it, and would take the hanging up for a death.
+    pub(super) fn say_goodbye_again(&self, now: Now, link: LinkId, fx: &mut Fx) {
+        if self.open.is_some() && self.applicant.state() == "gone" {
+            fx.send(link, Leave::sign(self.applicant.subject(), now.wall, &self.keys));
         }
     }
 }
