@@ -283,12 +283,12 @@ fn lie(rng: &mut Rng, said: &Message, memory: &mut Vec<Message>) -> Vec<Message>
         (8, _) => {
             let ids = (0..50).map(|_| {
                 let id = folkmoot::model::MessageId::from_bytes(rng.random());
-                Offer { id, size: 10 }
+                Offer { id, size: 10, hops: 0 }
             });
             vec![Announce { ids: ids.collect() }.into()]
         }
         (9, Message::Publish(msg)) => vec![
-            Announce { ids: vec![Offer { id: msg.id(), size: 1 << 40 }] }.into(),
+            Announce { ids: vec![Offer { id: msg.id(), size: 1 << 40, hops: 0 }] }.into(),
             Receipt { id: msg.id(), count: u32::MAX }.into(),
             Graft { ids: vec![msg.id(); 64], push: true }.into(),
         ],

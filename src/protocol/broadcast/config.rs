@@ -86,6 +86,17 @@ pub(super) const FORGET_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause between two `PRUNE` on a link, for pushes that are already under way.
 pub(super) const PRUNE_PAUSE: Duration = Duration::from_millis(200);
 
+/// How many links fewer a copy must have crossed by way of an announcer for its link to be
+/// preferred in the tree.
+pub const NEARER_BY: u32 = 2;
+
+/// The pause before the same link is preferred again.
+pub(super) const PREFER_PAUSE: Duration = Duration::from_secs(10);
+
+/// Unanswered questions that halve what else may be waited for on a link, and how often they do.
+pub(super) const UNANSWERED_STEP: u32 = 64;
+pub(super) const UNANSWERED_STEPS_MAX: u32 = 4;
+
 /// What can be set at the broadcast.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {

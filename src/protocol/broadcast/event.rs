@@ -143,6 +143,8 @@ pub struct BroadcastMetrics {
     pub repaired: u64,
     /// `GRAFT` sent.
     pub grafts: u64,
+    /// Links that took another one's place in the tree for being nearer to an origin.
+    pub preferred: u64,
     /// `PRUNE` sent.
     pub prunes: u64,
     /// Identities announced to neighbors.
@@ -182,6 +184,7 @@ impl Default for BroadcastMetrics {
             duplicates: 0,
             repaired: 0,
             grafts: 0,
+            preferred: 0,
             prunes: 0,
             announcements: 0,
             bytes_in: 0,

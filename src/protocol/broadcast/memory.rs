@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{ENDED_MAX, ORIGINS_MAX};
-use super::messages::Publish;
+use super::messages::{Offer, Publish};
 use super::receipts::Tally;
 use crate::model::{Endpoint, Incarnation, MessageId, Time};
 use crate::protocol::LinkId;
@@ -113,6 +113,11 @@ impl Held {
     /// Its age, by its own account and the time it spent here.
     pub(super) fn age(&self, now: Time) -> Duration {
         Duration::from_millis(self.msg.age_ms).saturating_add(now.since(self.at))
+    }
+
+    /// Its announcement.
+    pub(super) const fn offer(&self, id: MessageId) -> Offer {
+        Offer { id, size: self.msg.size, hops: self.msg.hops }
     }
 
     fn bytes(&self) -> u64 {

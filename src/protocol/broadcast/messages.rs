@@ -152,6 +152,8 @@ pub struct Offer {
     pub id: MessageId,
     /// Bytes of data.
     pub size: u64,
+    /// Links that the speaker's copy has crossed.
+    pub hops: u32,
 }
 
 /// I hold these.

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{AGE_GRACE, ANSWER_MAX, GRAFT_MAX, SEEN_BY_KEPT, TTL_MAX};
+use super::config::{AGE_GRACE, ANSWER_MAX, GRAFT_MAX, NEARER_BY, SEEN_BY_KEPT, TTL_MAX};
 use super::event::{Delivered, Event, Reason};
 use super::memory::Held;
-use super::messages::{Graft, Prune, Publish};
+use super::messages::{Graft, Offer, Prune, Publish};
 use super::{Broadcast, Fx, Timer, Verdict};
 use crate::model::{Endpoint, MessageId, Now, Time};
 use crate::protocol::LinkId;
@@ -239,9 +239,34 @@ impl Broadcast {
             fx.send(*number, copy(held, now.mono, with_proof));
         }
         self.metrics.messages_sent += pushed;
-        let size = held.msg.size;
-        self.offer(now, (id, size), &lazy, fx);
+        let offer = held.offer(id);
+        self.offer(now, offer, &lazy, fx);
         usize::try_from(pushed).unwrap_or(usize::MAX)
+    }
+
+    /// A neighbor announces what came here by another link: if it is much nearer to the origin,
+    /// its link takes the other one's place in the tree.
+    ///
+    /// It was not reached by way of this node, or its copy would have crossed more links; so the
+    /// tree stays whole. Whoever only claims to be near gains nothing soon after: announcements
+    /// repair what it does not push, and its link is preferred again only after a pause.
+    pub(super) fn prefer_nearer(&mut self, now: Now, from: LinkId, offer: Offer, fx: &mut Fx) {
+        let Some(held) = self.store.get(&offer.id) else { return };
+        let Some(parent) = held.from.filter(|parent| *parent != from) else { return };
+        let is_near = offer.hops.saturating_add(1 + NEARER_BY) <= held.msg.hops;
+        if !is_near || !self.links.get(&parent).is_some_and(|link| link.eager) {
+            return;
+        }
+        if !self.links.get_mut(&from).is_some_and(|link| link.prefer(now.mono)) {
+            return;
+        }
+        self.metrics.grafts += 1;
+        self.metrics.preferred += 1;
+        fx.send(from, Graft { ids: Vec::new(), push: true });
+        if self.links.get_mut(&parent).is_some_and(|link| link.prune(now.mono)) {
+            self.metrics.prunes += 1;
+            fx.send(parent, Prune {});
+        }
     }
 
     /// A neighbor asks for messages, and perhaps to be pushed to from now on.
