@@ -29,7 +29,7 @@ pub struct Delivered {
     pub data: Data,
     /// Links it has crossed.
     pub hops: u32,
-    /// How long it was under way, in milliseconds.
+    /// How long it was under way, in milliseconds: exact within nodes, estimated on links.
     pub age_ms: u64,
 }
 
@@ -167,7 +167,8 @@ pub struct BroadcastMetrics {
     pub eager_links: u64,
     /// Links that are announced to.
     pub lazy_links: u64,
-    /// How old messages were when they were delivered, in milliseconds.
+    /// How old messages were when they were delivered, in milliseconds, by their own account:
+    /// time on links is estimated from round trips where these are measured, or else left out.
     pub delivery_latency_ms: Histogram,
     /// Links that messages had crossed when they were delivered.
     pub delivery_hops: Histogram,

@@ -76,6 +76,15 @@ impl Seen {
         }
     }
 
+    /// Its entries, and about how many bytes they take.
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> (usize, usize) {
+        // Nodes of a balanced tree are at least half full.
+        let ids = self.ids.len() * size_of::<MessageId>() * 2;
+        let order = self.order.capacity() * size_of::<Trace>();
+        (self.ids.len() + self.order.len(), ids + order)
+    }
+
     fn forget_first(&mut self, origins: &mut Origins) -> Option<Time> {
         let gone = self.order.pop_front()?;
         self.ids.remove(&gone.id);
@@ -239,6 +248,12 @@ impl Origins {
             self.known.remove(&oldest);
         }
         number
+    }
+
+    /// How many lives are remembered.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.known.len().max(self.order.len())
     }
 
     fn raise_floor(&mut self, origin: u64, number: u64) {

@@ -194,8 +194,7 @@ impl Broadcast {
         let eager = self.links.values().filter(|link| link.eager).count();
         self.links.insert(link, Link::new(endpoint, eager < self.config.fanout));
         let newest = self.store.newest(CATCH_UP_MAX, (now.mono, self.config.hold));
-        let offers: Vec<_> =
-            newest.into_iter().map(|(id, held)| held.offer(id)).collect();
+        let offers: Vec<_> = newest.into_iter().map(|(id, held)| held.offer(id)).collect();
         for ids in offers.chunks(ANNOUNCE_MAX) {
             self.metrics.announcements += ids.len() as u64;
             fx.send(link, Announce { ids: ids.to_vec() });

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{AGE_GRACE, ANSWER_MAX, GRAFT_MAX, NEARER_BY, SEEN_BY_KEPT, TTL_MAX};
+use super::config::{AGE_GRACE, ANSWER_MAX, GRAFT_MAX, SEEN_BY_KEPT, TTL_MAX};
 use super::event::{Delivered, Event, Reason};
+use super::links::Link;
 use super::memory::Held;
 use super::messages::{Graft, Offer, Prune, Publish};
 use super::{Broadcast, Fx, Timer, Verdict};
@@ -223,6 +224,10 @@ impl Broadcast {
         fx: &mut Fx,
     ) -> usize {
         let Some(held) = self.store.get(&id) else { return 0 };
+        if held.from.is_none() && !self.links.values().any(|link| link.eager) {
+            // An announcement alone may come too late, if this node goes on to leave.
+            self.links.values_mut().take(self.config.fanout).for_each(Link::graft);
+        }
         let (mut lazy, mut pushed) = (Vec::new(), 0);
         for (number, link) in self.links.iter_mut().filter(|(link, _)| !have.contains(link)) {
             let pushes = link.eager
@@ -253,7 +258,8 @@ impl Broadcast {
     pub(super) fn prefer_nearer(&mut self, now: Now, from: LinkId, offer: Offer, fx: &mut Fx) {
         let Some(held) = self.store.get(&offer.id) else { return };
         let Some(parent) = held.from.filter(|parent| *parent != from) else { return };
-        let is_near = offer.hops.saturating_add(1 + NEARER_BY) <= held.msg.hops;
+        let is_near =
+            held.msg.hops.saturating_sub(offer.hops.saturating_add(1)) >= self.config.nearer_by;
         if !is_near || !self.links.get(&parent).is_some_and(|link| link.eager) {
             return;
         }
