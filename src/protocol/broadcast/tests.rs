@@ -146,9 +146,8 @@ fn ten_million_identities_keep_memory_flat() {
 
 /// Everything that goes out on a link, in order.
 fn sent(effects: Vec<Effect<Broadcast>>) -> Vec<(LinkId, Message)> {
-    let sent = effects.into_iter().filter_map(|it| match it {
-        Effect::Send { link, msg } => Some((link, msg)),
-        _ => None,
+    let sent = effects.into_iter().filter_map(|it| {
+        if let Effect::Send { link, msg } = it { Some((link, msg)) } else { None }
     });
     sent.collect()
 }
