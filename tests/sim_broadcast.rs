@@ -93,6 +93,73 @@ fn a_quiet_overlay_of_200_sends_few_copies_more_than_it_delivers() {
     assert!((1.0..=1.2).contains(&copies), "{copies} copies a delivery");
 }
 
+/// Copies a delivery over `messages` of five publishers in turn, formation included, and of the
+/// second half the mean and the most links crossed.
+fn shape(seed: u64, count: u16, messages: u16, nearer_by: u32) -> (f64, f64, u32) {
+    let _memo = VerdictMemo::on_this_thread();
+    let config = broadcast::Config { nearer_by, ..broadcast::Config::default() };
+    let mut cast = Cast::with(seed, count, config);
+    cast.start();
+    for number in 0..messages {
+        if number == messages / 2 {
+            cast.hops.clear();
+        }
+        cast.publish(host(number % 5 * (count / 5)), format!("message {number}").as_str());
+        cast.run(millis(200));
+    }
+    let hosts = cast.hosts.clone();
+    cast.settle(&hosts, secs(30));
+    let received = cast.sum(|it| it.messages_received) as f64;
+    let copies = received / cast.sum(|it| it.messages_delivered) as f64;
+    let mean = f64::from(cast.hops.iter().sum::<u32>()) / cast.hops.len() as f64;
+    let most = cast.hops.iter().copied().max().unwrap_or_default();
+    println!(
+        "{count} peers, seed {seed}, nearer by {nearer_by}: {copies:.3} copies a delivery, \
+         {mean:.1} hops on average and {most} at most, {} preferred, {} repaired",
+        cast.sum(|it| it.preferred),
+        cast.sum(|it| it.repaired),
+    );
+    (copies, mean, most)
+}
+
+#[test]
+fn nearer_announcers_make_the_tree_flatter_and_double_little() {
+    for_each_seed(2, |seed| {
+        let (_, mean_before, most_before) = shape(seed, 200, 100, u32::MAX);
+        let (copies, mean, most) = shape(seed, 200, 100, broadcast::Config::default().nearer_by);
+        assert!(copies <= 1.2, "SEED={seed}: {copies} copies a delivery");
+        assert!(mean < mean_before && most < most_before, "SEED={seed}: the tree is no flatter");
+    });
+}
+
+#[test]
+#[ignore = "for figures: SHAPES=200:3,1000:3 cargo test --test sim_broadcast shapes -- --ignored"]
+fn shapes_of_the_tree_are_printed() {
+    let shapes = std::env::var("SHAPES").unwrap_or_else(|_| "200:4294967295,200:2".to_owned());
+    for pair in shapes.split(',') {
+        let (count, nearer_by) = pair.split_once(':').expect("COUNT:NEARER_BY");
+        let count = count.parse().expect("a number of peers");
+        let (copies, ..) = shape(1, count, 60, nearer_by.parse().expect("a number of links"));
+        assert!(copies >= 1.0);
+    }
+}
+
+#[test]
+fn where_pushes_may_go_no_further_announcements_carry_on() {
+    for_each_seed(5, |seed| {
+        let config = broadcast::Config { ttl: 2, ..broadcast::Config::default() };
+        let mut cast = Cast::with(seed, 50, config);
+        cast.start();
+        for number in 0..5 {
+            cast.publish(host(number * 9), format!("message {number}").as_str());
+        }
+        let hosts = cast.hosts.clone();
+        cast.settle(&hosts, secs(30));
+        assert!(cast.sum(|it| it.repaired) > 0, "SEED={seed}: two links do not lead everywhere");
+        assert!(cast.hops_max > 2, "SEED={seed}");
+    });
+}
+
 #[test]
 fn survivors_get_everything_when_a_fifth_dies_in_the_midst_of_it() {
     for_each_seed(10, |seed| {
@@ -283,12 +350,12 @@ fn lie(rng: &mut Rng, said: &Message, memory: &mut Vec<Message>) -> Vec<Message>
         (8, _) => {
             let ids = (0..50).map(|_| {
                 let id = folkmoot::model::MessageId::from_bytes(rng.random());
-                Offer { id, size: 10 }
+                Offer { id, size: 10, hops: 0 }
             });
             vec![Announce { ids: ids.collect() }.into()]
         }
         (9, Message::Publish(msg)) => vec![
-            Announce { ids: vec![Offer { id: msg.id(), size: 1 << 40 }] }.into(),
+            Announce { ids: vec![Offer { id: msg.id(), size: 1 << 40, hops: 0 }] }.into(),
             Receipt { id: msg.id(), count: u32::MAX }.into(),
             Graft { ids: vec![msg.id(); 64], push: true }.into(),
         ],
@@ -298,7 +365,8 @@ fn lie(rng: &mut Rng, said: &Message, memory: &mut Vec<Message>) -> Vec<Message>
 
 #[test]
 fn a_third_of_liars_keeps_nothing_from_the_honest_and_forges_nothing() {
-    for_each_seed(2, |seed| {
+    for_each_seed(10, |seed| {
+        let _memo = VerdictMemo::on_this_thread();
         let mut cast = Cast::started(seed, 40);
         let mut rng = Rng::seed_from_u64(seed);
         let liars: BTreeSet<_> = (1..40).sample(&mut rng, 13).into_iter().map(host).collect();
@@ -333,38 +401,40 @@ fn a_third_of_liars_keeps_nothing_from_the_honest_and_forges_nothing() {
 
 #[test]
 fn a_liar_that_signs_two_messages_of_one_number_makes_two_messages_everywhere() {
-    let mut cast = Cast::started(3, 20);
-    let liar = host(4);
-    let twin = Arc::new(Mutex::new(BTreeSet::new()));
-    let seen = Arc::clone(&twin);
-    let mut turn = 0;
-    cast.world.set_tamper(
-        liar,
-        Box::new(move |_: &mut Rng, out: &Outgoing<'_>| {
-            let Message::Publish(msg) = out.msg else { return vec![out.msg.clone()] };
-            turn += 1;
-            if msg.origin != liar || turn % 2 == 0 {
-                return vec![out.msg.clone()];
-            }
-            let data = Data::from("something else");
-            let (size, digest) = (data.len() as u64, data.sha256());
-            let mut other = Publish { data: Some(data), size, digest, ..msg.clone() };
-            other.signature = keys(4).sign(&other.statement());
-            seen.lock().expect("nobody panics with it").insert(other.id());
-            vec![other.into()]
-        }),
-    );
-    cast.publish(liar, "one thing");
-    cast.run(secs(10));
-    let twins = twin.lock().expect("nobody panics with it").clone();
-    assert_eq!(twins.len(), 1);
-    let ids: Vec<_> = cast.published.keys().copied().chain(twins).collect();
-    for id in ids {
-        let counts = cast.delivered.get(&id).cloned().unwrap_or_default();
-        let others: BTreeMap<_, _> = counts.into_iter().filter(|(at, _)| *at != liar).collect();
-        assert_eq!(others.len(), 19, "{id:?}");
-        assert!(others.values().all(|count| *count == 1), "{others:?}");
-    }
+    for_each_seed(10, |seed| {
+        let mut cast = Cast::started(seed, 20);
+        let liar = host(4);
+        let twin = Arc::new(Mutex::new(BTreeSet::new()));
+        let seen = Arc::clone(&twin);
+        let mut turn = 0;
+        cast.world.set_tamper(
+            liar,
+            Box::new(move |_: &mut Rng, out: &Outgoing<'_>| {
+                let Message::Publish(msg) = out.msg else { return vec![out.msg.clone()] };
+                turn += 1;
+                if msg.origin != liar || turn % 2 == 0 {
+                    return vec![out.msg.clone()];
+                }
+                let data = Data::from("something else");
+                let (size, digest) = (data.len() as u64, data.sha256());
+                let mut other = Publish { data: Some(data), size, digest, ..msg.clone() };
+                other.signature = keys(4).sign(&other.statement());
+                seen.lock().expect("nobody panics with it").insert(other.id());
+                vec![other.into()]
+            }),
+        );
+        cast.publish(liar, "one thing");
+        cast.run(secs(10));
+        let twins = twin.lock().expect("nobody panics with it").clone();
+        assert_eq!(twins.len(), 1);
+        let ids: Vec<_> = cast.published.keys().copied().chain(twins).collect();
+        for id in ids {
+            let counts = cast.delivered.get(&id).cloned().unwrap_or_default();
+            let others: BTreeMap<_, _> = counts.into_iter().filter(|(at, _)| *at != liar).collect();
+            assert_eq!(others.len(), 19, "SEED={seed}: {id:?}");
+            assert!(others.values().all(|count| *count == 1), "{others:?}");
+        }
+    });
 }
 
 fn publish(fleet: &mut Fleet, from: Endpoint, text: &str, token: u64) {

@@ -162,6 +162,8 @@ pub(crate) struct Cast {
     pub heard: BTreeMap<MessageId, (String, Data)>,
     pub receipts: BTreeMap<MessageId, u32>,
     pub hops_max: u32,
+    /// Links crossed by each delivery since it was cleared.
+    pub hops: Vec<u32>,
     pub age_max: u64,
 }
 
@@ -220,6 +222,7 @@ impl Cast {
             heard: BTreeMap::new(),
             receipts: BTreeMap::new(),
             hops_max: 0,
+            hops: Vec::new(),
             age_max: 0,
         }
     }
@@ -259,6 +262,7 @@ impl Cast {
                 broadcast::Event::Delivered { message, .. } => {
                     let counts = self.delivered.entry(message.id).or_default();
                     *counts.entry(at).or_default() += 1;
+                    self.hops.push(message.hops);
                     self.hops_max = self.hops_max.max(message.hops);
                     self.age_max = self.age_max.max(message.age_ms);
                     self.heard.insert(message.id, (message.topic, message.data));

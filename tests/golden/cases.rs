@@ -369,7 +369,7 @@ fn broadcast() -> Vec<(&'static str, Message)> {
     let small = published(&Data::from("hello"), false);
     let large = published(&Data::from(vec![0x2a; 65_538]), true);
     let id = |msg: &Publish| MessageId::of(&statement(msg));
-    let offer = |msg: &Publish| Offer { id: id(msg), size: msg.size };
+    let offer = |msg: &Publish| Offer { id: id(msg), size: msg.size, hops: msg.hops };
     vec![
         ("a message", small.clone().into()),
         ("with its origin's proof", Publish { proof, ..small.clone() }.into()),

@@ -319,6 +319,7 @@ fn broadcast(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
             let offers = (0..src.length(600)).map(|at| Offer {
                 id: if at == 0 { id(src) } else { MessageId::from_bytes([at as u8; 32]) },
                 size: src.number(),
+                hops: src.number() as u32,
             });
             Announce { ids: offers.collect() }.into()
         }

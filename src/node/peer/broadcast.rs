@@ -1,6 +1,7 @@
 //! The broadcast among the other services: whom it is for, and whose word proves an origin.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Event, Fx, PeerNode};
 use crate::model::Now;
@@ -8,6 +9,9 @@ use crate::protocol::broadcast::{self, Broadcast, Publish, Verdict};
 use crate::protocol::message::{ErrorCode, ErrorReply, Message};
 use crate::protocol::session::Cause;
 use crate::protocol::{Effects, LinkId};
+
+/// What is added to a message's age for one link, at most: a round trip can be measured wrong.
+const WIRE_MAX: Duration = Duration::from_secs(1);
 
 impl PeerNode {
     pub(super) fn with_broadcast(
@@ -66,7 +70,12 @@ impl PeerNode {
     }
 
     /// An origin is believed by the certificate of its membership, as a neighbor is (O6).
-    fn on_publish(&mut self, now: Now, link: LinkId, msg: Publish, fx: &mut Fx) {
+    fn on_publish(&mut self, now: Now, link: LinkId, mut msg: Publish, fx: &mut Fx) {
+        // Ages leave out the time on the wire; half of a round trip is about what it was.
+        let trip = self.broadcast.neighbor(link).and_then(|it| self.liveness.round_trip(it));
+        let wire = trip.map_or(Duration::ZERO, |trip| (trip / 2).min(WIRE_MAX));
+        let wire_ms = (wire.as_micros() + 500) / 1_000;
+        msg.age_ms = msg.age_ms.saturating_add(u64::try_from(wire_ms).unwrap_or(u64::MAX));
         let mut part = Effects::default();
         let (book, mut unknown) = (self.applicant.book(), Vec::new());
         self.broadcast.on_publish(

@@ -50,7 +50,7 @@ pub(super) const WANTED_MAX: usize = 65_536;
 /// Large messages that are pulled at once: their parts under way are a third of a link's queue.
 pub(super) const PULLS_MAX: usize = 4;
 
-/// How much older than its age a message may be: ages leave out the time on the wire.
+/// How much older than its age a message may be: ages only estimate the time on the wire.
 pub(super) const AGE_GRACE: Duration = Duration::from_secs(10);
 
 /// What one link is sent unasked, and by its own asking, in each span: more would fill its queue.
@@ -86,6 +86,13 @@ pub(super) const FORGET_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause between two `PRUNE` on a link, for pushes that are already under way.
 pub(super) const PRUNE_PAUSE: Duration = Duration::from_millis(200);
 
+/// The pause before the same link is preferred again.
+pub(super) const PREFER_PAUSE: Duration = Duration::from_secs(10);
+
+/// Unanswered questions that halve what else may be waited for on a link, and how often they do.
+pub(super) const UNANSWERED_STEP: u32 = 64;
+pub(super) const UNANSWERED_STEPS_MAX: u32 = 4;
+
 /// What can be set at the broadcast.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -93,6 +100,9 @@ pub struct Config {
     pub fanout: usize,
     /// Links over which an own message may be pushed; beyond, it is announced only.
     pub ttl: u32,
+    /// How many links fewer a copy must have crossed by way of an announcer for its link to take
+    /// the place of the one that pushes; at `u32::MAX` none ever does.
+    pub nearer_by: u32,
     /// Bytes of a message's data at most.
     pub message_max: u64,
     /// Identities remembered at most.
@@ -112,6 +122,7 @@ impl Default for Config {
         Self {
             fanout: 3,
             ttl: 32,
+            nearer_by: 2,
             message_max: 1_048_576,
             seen_max: 100_000,
             held_bytes_max: 16_777_216,

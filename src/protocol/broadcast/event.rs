@@ -29,7 +29,7 @@ pub struct Delivered {
     pub data: Data,
     /// Links it has crossed.
     pub hops: u32,
-    /// How long it was under way, in milliseconds.
+    /// How long it was under way, in milliseconds: exact within nodes, estimated on links.
     pub age_ms: u64,
 }
 
@@ -143,6 +143,8 @@ pub struct BroadcastMetrics {
     pub repaired: u64,
     /// `GRAFT` sent.
     pub grafts: u64,
+    /// Links that took another one's place in the tree for being nearer to an origin.
+    pub preferred: u64,
     /// `PRUNE` sent.
     pub prunes: u64,
     /// Identities announced to neighbors.
@@ -165,7 +167,8 @@ pub struct BroadcastMetrics {
     pub eager_links: u64,
     /// Links that are announced to.
     pub lazy_links: u64,
-    /// How old messages were when they were delivered, in milliseconds.
+    /// How old messages were when they were delivered, in milliseconds, by their own account:
+    /// time on links is estimated from round trips where these are measured, or else left out.
     pub delivery_latency_ms: Histogram,
     /// Links that messages had crossed when they were delivered.
     pub delivery_hops: Histogram,
@@ -182,6 +185,7 @@ impl Default for BroadcastMetrics {
             duplicates: 0,
             repaired: 0,
             grafts: 0,
+            preferred: 0,
             prunes: 0,
             announcements: 0,
             bytes_in: 0,

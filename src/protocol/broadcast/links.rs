@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::config::{
-    ANSWER_MAX, ASKED_BYTES_MAX, GRAFT_MAX, INTRODUCED_MAX, PRUNE_PAUSE, SPAN, SPAN_BYTES,
-    SPAN_MESSAGES,
+    ANSWER_MAX, ASKED_BYTES_MAX, GRAFT_MAX, INTRODUCED_MAX, PREFER_PAUSE, PRUNE_PAUSE, SPAN,
+    SPAN_BYTES, SPAN_MESSAGES,
 };
+use super::messages::Offer;
 use crate::model::{Endpoint, MessageId, Time};
 use crate::protocol::membership::certificate::Subject;
 
@@ -44,6 +45,48 @@ struct Asked {
     open: bool,
 }
 
+/// What a link was asked for. A liar leaves thousands unanswered, so nothing walks them all.
+#[derive(Debug, Default)]
+struct Asks {
+    by_id: BTreeMap<MessageId, Asked>,
+    order: VecDeque<(Time, MessageId)>,
+    open: usize,
+    open_bytes: u64,
+}
+
+impl Asks {
+    fn insert(&mut self, now: Time, id: MessageId, size: u64) {
+        while let Some((at, old)) = self.order.front().copied()
+            && now.since(at) >= LATE_ANSWER
+        {
+            self.order.pop_front();
+            // Asked for again since, it has a later place as well.
+            if self.by_id.get(&old).is_some_and(|asked| asked.at == at) {
+                self.remove(&old);
+            }
+        }
+        self.remove(&id);
+        self.by_id.insert(id, Asked { at: now, size, open: true });
+        self.order.push_back((now, id));
+        self.open += 1;
+        self.open_bytes = self.open_bytes.saturating_add(size);
+    }
+
+    /// The answer is waited for no more; whether it was.
+    fn close(&mut self, id: &MessageId) -> bool {
+        let Some(asked) = self.by_id.get_mut(id).filter(|asked| asked.open) else { return false };
+        asked.open = false;
+        self.open -= 1;
+        self.open_bytes = self.open_bytes.saturating_sub(asked.size);
+        true
+    }
+
+    fn remove(&mut self, id: &MessageId) -> Option<Asked> {
+        self.close(id);
+        self.by_id.remove(id)
+    }
+}
+
 /// One neighbor's link.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -51,13 +94,14 @@ pub(super) struct Link {
     /// Whether messages are pushed on it; else they are announced.
     pub(super) eager: bool,
     /// What waits to be announced.
-    pub(super) offers: BTreeMap<MessageId, u64>,
+    pub(super) offers: BTreeMap<MessageId, Offer>,
     /// How many messages are waited for that it announced.
     pub(super) wanted: usize,
     /// What it was asked for and has not sent, halved with each answer.
     pub(super) unanswered: u32,
-    asked: BTreeMap<MessageId, Asked>,
+    asked: Asks,
     pruned: Option<Time>,
+    preferred: Option<Time>,
     pushed: Allowance,
     served: Allowance,
     introduced: BTreeSet<Subject>,
@@ -72,8 +116,9 @@ impl Link {
             offers: BTreeMap::new(),
             wanted: 0,
             unanswered: 0,
-            asked: BTreeMap::new(),
+            asked: Asks::default(),
             pruned: None,
+            preferred: None,
             pushed: Allowance::default(),
             served: Allowance::default(),
             introduced: BTreeSet::new(),
@@ -95,6 +140,18 @@ impl Link {
     pub(super) fn graft(&mut self) {
         self.eager = true;
         self.pruned = None;
+    }
+
+    /// Makes a lazy link eager because it is nearer to an origin; whether it may be so again yet,
+    /// and answers what it is asked.
+    pub(super) fn prefer(&mut self, now: Time) -> bool {
+        let is_soon = self.preferred.is_some_and(|at| now.since(at) < PREFER_PAUSE);
+        if self.eager || is_soon || self.unanswered > 0 {
+            return false;
+        }
+        self.preferred = Some(now);
+        self.graft();
+        true
     }
 
     /// Makes the link lazy; whether to say so, which is not done for each push under way.
@@ -123,31 +180,24 @@ impl Link {
 
     /// Whether there is room to ask for so many bytes more.
     pub(super) fn may_ask(&self, size: u64) -> bool {
-        let open = self.asked.values().filter(|asked| asked.open);
-        let (count, bytes) = open.fold((0, 0), |(n, sum), it| (n + 1, it.size.saturating_add(sum)));
+        let (count, bytes) = (self.asked.open, self.asked.open_bytes);
         count == 0 || count < GRAFT_MAX && size.saturating_add(bytes) <= ASKED_BYTES_MAX
     }
 
     pub(super) fn ask(&mut self, now: Time, id: MessageId, size: u64) {
-        self.asked.retain(|_, asked| now.since(asked.at) < LATE_ANSWER);
-        self.asked.insert(id, Asked { at: now, size, open: true });
+        self.asked.insert(now, id, size);
     }
 
     /// The answer is waited for no more; it is still known for one if it comes.
     pub(super) fn give_up(&mut self, id: &MessageId) {
-        if let Some(asked) = self.asked.get_mut(id)
-            && asked.open
-        {
-            asked.open = false;
+        if self.asked.close(id) {
             self.unanswered = self.unanswered.saturating_add(1);
         }
     }
 
     /// It came from elsewhere: the answer is not waited for, and its lack is no fault.
     pub(super) fn settle(&mut self, id: &MessageId) {
-        if let Some(asked) = self.asked.get_mut(id) {
-            asked.open = false;
-        }
+        self.asked.close(id);
     }
 
     /// Something came; if it was asked for, how long the answer took.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{ENDED_MAX, ORIGINS_MAX};
-use super::messages::Publish;
+use super::messages::{Offer, Publish};
 use super::receipts::Tally;
 use crate::model::{Endpoint, Incarnation, MessageId, Time};
 use crate::protocol::LinkId;
@@ -76,6 +76,15 @@ impl Seen {
         }
     }
 
+    /// Its entries, and about how many bytes they take.
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> (usize, usize) {
+        // Nodes of a balanced tree are at least half full.
+        let ids = self.ids.len() * size_of::<MessageId>() * 2;
+        let order = self.order.capacity() * size_of::<Trace>();
+        (self.ids.len() + self.order.len(), ids + order)
+    }
+
     fn forget_first(&mut self, origins: &mut Origins) -> Option<Time> {
         let gone = self.order.pop_front()?;
         self.ids.remove(&gone.id);
@@ -113,6 +122,11 @@ impl Held {
     /// Its age, by its own account and the time it spent here.
     pub(super) fn age(&self, now: Time) -> Duration {
         Duration::from_millis(self.msg.age_ms).saturating_add(now.since(self.at))
+    }
+
+    /// Its announcement.
+    pub(super) const fn offer(&self, id: MessageId) -> Offer {
+        Offer { id, size: self.msg.size, hops: self.msg.hops }
     }
 
     fn bytes(&self) -> u64 {
@@ -234,6 +248,12 @@ impl Origins {
             self.known.remove(&oldest);
         }
         number
+    }
+
+    /// How many lives are remembered.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.known.len().max(self.order.len())
     }
 
     fn raise_floor(&mut self, origin: u64, number: u64) {

@@ -45,7 +45,8 @@ pub struct Publish {
     pub hops: u32,
     /// Nodes that have it, the latest last.
     pub seen_by: Vec<Endpoint>,
-    /// Milliseconds since its origin made it, added up along the way without any clock.
+    /// Milliseconds since its origin made it, added up along the way without any clock: exactly
+    /// what it spent in nodes, about what it spent on links.
     pub age_ms: u64,
     /// The origin's certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,6 +153,8 @@ pub struct Offer {
     pub id: MessageId,
     /// Bytes of data.
     pub size: u64,
+    /// Links that the speaker's copy has crossed.
+    pub hops: u32,
 }
 
 /// I hold these.

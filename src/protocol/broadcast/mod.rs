@@ -194,8 +194,7 @@ impl Broadcast {
         let eager = self.links.values().filter(|link| link.eager).count();
         self.links.insert(link, Link::new(endpoint, eager < self.config.fanout));
         let newest = self.store.newest(CATCH_UP_MAX, (now.mono, self.config.hold));
-        let offers: Vec<_> =
-            newest.into_iter().map(|(id, held)| Offer { id, size: held.msg.size }).collect();
+        let offers: Vec<_> = newest.into_iter().map(|(id, held)| held.offer(id)).collect();
         for ids in offers.chunks(ANNOUNCE_MAX) {
             self.metrics.announcements += ids.len() as u64;
             fx.send(link, Announce { ids: ids.to_vec() });
@@ -253,19 +252,19 @@ impl Broadcast {
         for (id, link) in &mut self.links {
             let offers = std::mem::take(&mut link.offers);
             if !offers.is_empty() {
-                let ids: Vec<_> = offers.into_iter().map(|(id, size)| Offer { id, size }).collect();
+                let ids: Vec<_> = offers.into_values().collect();
                 self.metrics.announcements += ids.len() as u64;
                 fx.send(*id, Announce { ids });
             }
         }
     }
 
-    /// Announces `id` on the links in a moment, at once where there is much to announce.
-    fn offer(&mut self, now: Now, (id, size): (MessageId, u64), to: &[LinkId], fx: &mut Fx) {
+    /// Announces a message on the links in a moment, at once where there is much to announce.
+    fn offer(&mut self, now: Now, offer: Offer, to: &[LinkId], fx: &mut Fx) {
         let mut is_full = false;
         for link in to {
             if let Some(link) = self.links.get_mut(link) {
-                link.offers.insert(id, size);
+                link.offers.insert(offer.id, offer);
                 is_full |= link.offers.len() >= ANNOUNCE_MAX;
             }
         }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::config::{
-    ANNOUNCE_MAX, ANSWER_MAX, ANSWER_MIN, GRAFT_MAX, PART_BYTES, PULLS_MAX, ROOM_PAUSE, WAIT_MAX,
-    WAIT_MIN, WANTED_MAX,
+    ANNOUNCE_MAX, ANSWER_MAX, ANSWER_MIN, GRAFT_MAX, PART_BYTES, PULLS_MAX, ROOM_PAUSE,
+    UNANSWERED_STEP, UNANSWERED_STEPS_MAX, WAIT_MAX, WAIT_MIN, WANTED_MAX,
 };
 use super::event::Reason;
 use super::messages::{Announce, Graft};
@@ -49,7 +49,9 @@ impl Broadcast {
                 pull.add_source(from);
             } else if offer.size > self.config.message_max {
                 self.metrics.drop_one(Reason::Malformed);
-            } else if !self.seen.contains(&offer.id) {
+            } else if self.seen.contains(&offer.id) {
+                self.prefer_nearer(now, from, *offer, fx);
+            } else {
                 self.want(now, (offer.id, offer.size), from, fx);
             }
         }
@@ -59,7 +61,9 @@ impl Broadcast {
     pub(super) fn want(&mut self, now: Now, offer: (MessageId, u64), from: LinkId, fx: &mut Fx) {
         let share = WANTED_MAX / self.links.len().max(16);
         let Some(link) = self.links.get_mut(&from) else { return };
-        if link.wanted >= share {
+        // Whoever announces what it does not send is not believed much more at once.
+        let halvings = (link.unanswered / UNANSWERED_STEP).min(UNANSWERED_STEPS_MAX);
+        if link.wanted >= share >> halvings {
             return self.metrics.drop_one(Reason::Crowded);
         }
         let wait = self.lateness.wait(WAIT_MIN, WAIT_MAX);
@@ -85,7 +89,7 @@ impl Broadcast {
     pub(super) fn on_repair_due(&mut self, now: Now, fx: &mut Fx) {
         let patience = self.answers.wait(ANSWER_MIN, ANSWER_MAX);
         let mut grafts: BTreeMap<LinkId, Vec<MessageId>> = BTreeMap::new();
-        for id in self.wanted.due(now.mono).into_iter().take(PORTION) {
+        for id in self.wanted.due(now.mono, PORTION) {
             match self.choose(&id) {
                 Choice::Wait => self.wanted.set_due(&id, now.mono.after(ROOM_PAUSE)),
                 Choice::Nobody => {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::config::{AGE_GRACE, ANSWER_MAX, GRAFT_MAX, SEEN_BY_KEPT, TTL_MAX};
 use super::event::{Delivered, Event, Reason};
+use super::links::Link;
 use super::memory::Held;
-use super::messages::{Graft, Prune, Publish};
+use super::messages::{Graft, Offer, Prune, Publish};
 use super::{Broadcast, Fx, Timer, Verdict};
 use crate::model::{Endpoint, MessageId, Now, Time};
 use crate::protocol::LinkId;
@@ -223,6 +224,10 @@ impl Broadcast {
         fx: &mut Fx,
     ) -> usize {
         let Some(held) = self.store.get(&id) else { return 0 };
+        if held.from.is_none() && !self.links.values().any(|link| link.eager) {
+            // An announcement alone may come too late, if this node goes on to leave.
+            self.links.values_mut().take(self.config.fanout).for_each(Link::graft);
+        }
         let (mut lazy, mut pushed) = (Vec::new(), 0);
         for (number, link) in self.links.iter_mut().filter(|(link, _)| !have.contains(link)) {
             let pushes = link.eager
@@ -239,9 +244,35 @@ impl Broadcast {
             fx.send(*number, copy(held, now.mono, with_proof));
         }
         self.metrics.messages_sent += pushed;
-        let size = held.msg.size;
-        self.offer(now, (id, size), &lazy, fx);
+        let offer = held.offer(id);
+        self.offer(now, offer, &lazy, fx);
         usize::try_from(pushed).unwrap_or(usize::MAX)
+    }
+
+    /// A neighbor announces what came here by another link: if it is much nearer to the origin,
+    /// its link takes the other one's place in the tree.
+    ///
+    /// It was not reached by way of this node, or its copy would have crossed more links; so the
+    /// tree stays whole. Whoever only claims to be near gains nothing soon after: announcements
+    /// repair what it does not push, and its link is preferred again only after a pause.
+    pub(super) fn prefer_nearer(&mut self, now: Now, from: LinkId, offer: Offer, fx: &mut Fx) {
+        let Some(held) = self.store.get(&offer.id) else { return };
+        let Some(parent) = held.from.filter(|parent| *parent != from) else { return };
+        let is_near =
+            held.msg.hops.saturating_sub(offer.hops.saturating_add(1)) >= self.config.nearer_by;
+        if !is_near || !self.links.get(&parent).is_some_and(|link| link.eager) {
+            return;
+        }
+        if !self.links.get_mut(&from).is_some_and(|link| link.prefer(now.mono)) {
+            return;
+        }
+        self.metrics.grafts += 1;
+        self.metrics.preferred += 1;
+        fx.send(from, Graft { ids: Vec::new(), push: true });
+        if self.links.get_mut(&parent).is_some_and(|link| link.prune(now.mono)) {
+            self.metrics.prunes += 1;
+            fx.send(parent, Prune {});
+        }
     }
 
     /// A neighbor asks for messages, and perhaps to be pushed to from now on.

@@ -82,9 +82,10 @@ impl Wanted {
         self.by_due.first().map(|(due, _)| *due)
     }
 
-    /// The messages to be asked for by now.
-    pub(super) fn due(&self, now: Time) -> Vec<MessageId> {
-        self.by_due.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).collect()
+    /// The first messages to be asked for by now, at most `most`.
+    pub(super) fn due(&self, now: Time, most: usize) -> Vec<MessageId> {
+        let due = self.by_due.iter().take_while(|(due, _)| *due <= now);
+        due.map(|(_, id)| *id).take(most).collect()
     }
 
     pub(super) fn set_due(&mut self, id: &MessageId, due: Time) {
