@@ -56,18 +56,18 @@ impl Tally {
         self.cpu * 1e6 / self.delivered as f64
     }
 
-    fn add(&mut self, status: &Value) {
-        let broadcast = |name: &str| status["broadcast"][name].as_u64().unwrap_or(0);
-        let counter = |name: &str| status["counters"][name].as_u64().unwrap_or(0);
-        self.delivered += broadcast("messages_delivered");
-        self.received += broadcast("messages_received");
-        self.repaired += broadcast("repaired");
-        let reasons = status["broadcast"]["messages_dropped"].as_object();
-        self.dropped +=
-            reasons.into_iter().flatten().filter_map(|(_, it)| it.as_u64()).sum::<u64>();
-        self.lost += counter("lines_lost");
-        self.slow += counter("refused_slow");
-        self.unfetched += counter("events_dropped");
+    /// Adds what a peer says of itself; `None` when it does not say all of it.
+    fn add(&mut self, status: &Value) -> Option<()> {
+        let (broadcast, counters) = (&status["network"]["broadcast"], &status["counters"]);
+        self.delivered += broadcast["messages_delivered"].as_u64()?;
+        self.received += broadcast["messages_received"].as_u64()?;
+        self.repaired += broadcast["repaired"].as_u64()?;
+        let reasons = broadcast["messages_dropped"].as_object()?;
+        self.dropped += reasons.values().map(Value::as_u64).sum::<Option<u64>>()?;
+        self.lost += counters["lines_lost"].as_u64()?;
+        self.slow += counters["refused_slow"].as_u64()?;
+        self.unfetched += counters["events_dropped"].as_u64()?;
+        Some(())
     }
 }
 
@@ -76,7 +76,9 @@ impl Bench {
     pub(super) fn tally(&self) -> Result<Tally, CliError> {
         let mut tally = Tally::default();
         for socket in &self.sockets {
-            tally.add(&ask(socket, &json!({ "ask": "status" }))?);
+            let status = ask(socket, &json!({ "ask": "status" }))?;
+            let text = "a peer's status lacks counters of the broadcast";
+            tally.add(&status).ok_or_else(|| CliError::Failed(text.to_owned()))?;
         }
         let nodes = self.fleet.seeds().iter().chain(self.fleet.peers());
         let pids = nodes.filter_map(|node| self.fleet.pid(*node));
@@ -92,16 +94,17 @@ mod tests {
     #[test]
     fn counters_of_all_peers_are_added_and_every_reason_counts() {
         let status = json!({
-            "broadcast": { "messages_delivered": 7, "messages_received": 8, "repaired": 1,
-                "messages_dropped": { "old": 2, "hasty": 3 } },
+            "network": { "broadcast": { "messages_delivered": 7, "messages_received": 8,
+                "repaired": 1, "messages_dropped": { "old": 2, "hasty": 3 } } },
             "counters": { "lines_lost": 4, "refused_slow": 5, "events_dropped": 6 },
         });
         let mut tally = Tally::default();
-        tally.add(&status);
+        tally.add(&status).unwrap();
         let before = tally;
-        tally.add(&status);
+        tally.add(&status).unwrap();
         let since = tally.since(&before);
         assert_eq!((since.delivered, since.received, since.repaired), (7, 8, 1));
+        assert_eq!(tally.add(&json!({ "counters": {} })), None, "silence is not a zero");
         assert_eq!(since.losses().map(|(_, count)| count), [5, 4, 5, 6]);
     }
 }
