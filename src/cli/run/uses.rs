@@ -36,6 +36,8 @@ pub(in crate::cli) enum Use {
     Inbox,
     /// A message to everybody; then, for `wait_ms` at most, how many are known to have it.
     Publish { topic: String, data: Data, wait_ms: u64 },
+    /// Messages to everybody, in this order, whose publisher does not watch who has them.
+    PublishAll { topic: String, all: Vec<Data> },
     /// A message to one member; attempts after the first.
     Send { to: Endpoint, topic: String, data: Data, retries: u32 },
     /// The peers that can be found from here.
@@ -76,6 +78,16 @@ pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Resul
                 known: 0,
             };
             Ok(receipts(&head, watch))
+        }
+        Use::PublishAll { topic, all } => {
+            for (published, data) in all.iter().enumerate() {
+                let message = (topic.clone(), data.clone());
+                if let Err(error) = board.publish(node, message, false) {
+                    let line = json!({ "published": published, "error": failed(error) });
+                    return Ok(Answer::Line(line.to_string()));
+                }
+            }
+            Ok(Answer::Line(json!({ "published": all.len() }).to_string()))
         }
         Use::Send { to, topic, data, retries } => {
             let retry = RetryConfig { retries, ..RetryConfig::default() };
