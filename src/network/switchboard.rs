@@ -342,8 +342,8 @@ impl Switchboard {
         }))
     }
 
-    /// Sends a message to all peers, and to the subscribers here. With `receipt`, [`Switchboard::known_to_have`] tells how many
-    /// have it.
+    /// Sends a message to all peers, and to the subscribers here. With `receipt`,
+    /// [`Switchboard::known_to_have`] tells how many have it.
     ///
     /// # Errors
     /// Why it was not sent.
@@ -379,12 +379,14 @@ impl Switchboard {
     }
 
     /// How many other peers are known to have an own message that was published with a receipt;
-    /// blocks until there are more than `known`, but no longer than `most`.
-    pub fn known_to_have(&self, id: MessageId, known: u32, most: Duration) -> u32 {
+    /// blocks until there are more than `known`, but no longer than `most`. `None` when the network
+    /// has stopped.
+    pub fn known_to_have(&self, id: MessageId, known: u32, most: Duration) -> Option<u32> {
         let count = |it: &Waiting| it.receipts.get(&id).copied().unwrap_or_default();
         let is_old = |it: &mut Waiting| !it.is_closed && count(it) <= known;
         let waited = self.moved.wait_timeout_while(self.lock(), most, is_old);
-        count(&waited.expect("nothing under this lock can panic").0)
+        let (waiting, _) = waited.expect("nothing under this lock can panic");
+        (!waiting.is_closed).then(|| count(&waiting))
     }
 
     /// Nobody asks any more who has `id`.

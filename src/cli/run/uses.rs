@@ -154,6 +154,7 @@ fn receipts(head: &Value, mut watch: Watch) -> Answer {
         let left = watch.wait.saturating_sub(watch.clock.now().mono.since(Time::ZERO));
         let patience = left.min(if watch.known > 0 { QUIET } else { BEAT });
         let known = watch.board.known_to_have(watch.id, watch.known, patience);
+        let Some(known) = known else { return Next::End };
         if known > watch.known {
             watch.known = known;
             Next::Line(json!({ "known": known }).to_string())
