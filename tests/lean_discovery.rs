@@ -363,6 +363,11 @@ fn few_questions_are_under_way_and_a_look_up_ends_though_all_go_on_inventing() {
     let mut keys: BTreeMap<_, _> = net.contacts.iter().map(|it| (it.endpoint, it.key)).collect();
     let mut rng = Rng::seed_from_u64(2);
     let target = NodeId::of(&key(&mut rng));
+    let mut invented: Vec<_> = (0..2_400)
+        .map(|number| Contact { endpoint: endpoint(1_000 + number), key: key(&mut rng) })
+        .collect();
+    invented.sort_by_cached_key(|it| it.id().distance(&target));
+    keys.extend(invented.iter().map(|it| (it.endpoint, it.key)));
     peer.look_up(NOW, 1, target, &mut fx);
     let (mut under_way, mut count, mut is_over) = (VecDeque::new(), 0, false);
     loop {
@@ -377,19 +382,13 @@ fn few_questions_are_under_way_and_a_look_up_ends_though_all_go_on_inventing() {
         assert!(count <= 96, "it goes on and on");
         let Some((endpoint_asked, question)) = under_way.pop_front() else { break };
         // Each names sixteen that are closer than all before, and all of those are there.
-        let contacts: Vec<_> = (0..16)
-            .map(|_| {
-                let fresh = Contact { endpoint: endpoint(1_000 + keys.len()), key: key(&mut rng) };
-                keys.insert(fresh.endpoint, fresh.key);
-                fresh
-            })
-            .collect();
+        let contacts = invented.split_off(invented.len().saturating_sub(16));
         let from = Contact { endpoint: endpoint_asked, key: keys[&endpoint_asked] };
         let found = Found { number: question.number, contacts };
         peer.on_found(NOW, LinkId(1), from, found, &mut fx);
     }
     assert!(is_over, "it never ends");
-    assert!(count > 3, "{count}");
+    assert_eq!(count, 96, "the bound ended it");
     assert_eq!(peer.metrics().lookups_open, 0);
 }
 
@@ -411,4 +410,18 @@ fn an_answer_by_another_key_than_was_asked_counts_as_none() {
     let (more, _, is_over) = asked(&mut fx);
     assert!(more.is_empty() && is_over, "whom a liar names is not asked");
     assert_eq!(peer.metrics().false_contacts, 1);
+}
+
+#[test]
+fn a_claim_is_believed_only_if_its_own_key_is_shown_there() {
+    let net = Net::new(3, 8);
+    let [me, claimed, other] = [0, 1, 2].map(|it| net.contacts[it]);
+    let mut peer = Discovery::new(Config::default(), me, [], Rng::seed_from_u64(1));
+    let mut fx = Effects::default();
+    for (shown, known) in [(None, 0), (Some(other.key), 0), (Some(claimed.key), 1)] {
+        peer.on_claimed(claimed, &mut fx);
+        assert_eq!(peer.contacts().count(), 0, "not before the check");
+        peer.on_checked(NOW, claimed.endpoint, shown, &mut fx);
+        assert_eq!(peer.contacts().count(), known, "{shown:?}");
+    }
 }

@@ -52,7 +52,8 @@ fn three_processes_without_seeds_gossip_and_bear_a_death_and_a_late_bootstrap() 
         process.wait_for(&format!("cannot join by 127.0.0.1:{late}"));
     }
     // It is called again with pauses that double: it comes while they are still short.
-    let last = start(dir, late, &[], &[]);
+    // Without any --join it would look for seeds.
+    let last = start(dir, late, &[late], &[]);
     for process in [&first, &second, &third] {
         process.wait_for(&format!("127.0.0.1:{late} can be reached now"));
     }
@@ -85,7 +86,7 @@ fn a_fleet_without_seeds_keeps_out_who_lacks_its_cluster_key() {
         assert_eq!((code, err.as_str()), (Some(0), ""));
         path
     });
-    let first = start(dir, a, &[], &["--cluster-key", &key]);
+    let first = start(dir, a, &[a], &["--cluster-key", &key]);
     let second = start(dir, b, &[a], &["--cluster-key", &key]);
     wait_for_neighbors(&first, &[b]);
     let without = start(dir, none, &[a], &[]);

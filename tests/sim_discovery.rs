@@ -211,8 +211,6 @@ fn a_goodbye_is_no_death() {
         let by: Vec<_> = left.map(|(_, host, _)| *host).collect();
         assert_eq!(by.iter().collect::<BTreeSet<_>>().len(), 3, "SEED={seed} {by:?}");
         assert_eq!(by.len(), 3, "SEED={seed}: each says so once");
-        let here = [1, 2, 4].map(|it| peer(&world, it).discovery().contacts().count());
-        assert_eq!(here, [2, 2, 2], "SEED={seed}: and passes it on no more");
     });
 }
 
