@@ -72,12 +72,6 @@ fn every_peer_of_200_and_of_1000_gets_every_message_once() {
 }
 
 #[test]
-#[ignore = "takes long: cargo test --release --test sim_broadcast -- --ignored --nocapture"]
-fn every_peer_of_10000_gets_every_message_once() {
-    everybody_gets_everything(3, 10_000, 10);
-}
-
-#[test]
 fn a_quiet_overlay_of_200_sends_few_copies_more_than_it_delivers() {
     let _memo = VerdictMemo::on_this_thread();
     let mut cast = Cast::started(5, 200);
@@ -132,15 +126,15 @@ fn nearer_announcers_make_the_tree_flatter_and_double_little() {
     });
 }
 
+// For figures of large fleets: SHAPES=1000:2,10000:2 cargo test --test sim_broadcast fleets_of
 #[test]
-#[ignore = "for figures: SHAPES=200:3,1000:3 cargo test --test sim_broadcast shapes -- --ignored"]
-fn shapes_of_the_tree_are_printed() {
-    let shapes = std::env::var("SHAPES").unwrap_or_else(|_| "200:4294967295,200:2".to_owned());
+fn fleets_of_any_shape_get_everything_and_print_their_hops() {
+    let shapes = std::env::var("SHAPES").unwrap_or_else(|_| "10:2,50:4294967295".to_owned());
     for pair in shapes.split(',') {
         let (count, nearer_by) = pair.split_once(':').expect("COUNT:NEARER_BY");
         let count = count.parse().expect("a number of peers");
         let (copies, ..) = shape(1, count, 60, nearer_by.parse().expect("a number of links"));
-        assert!(copies >= 1.0);
+        assert!((1.0..1.5).contains(&copies), "{copies} copies a delivery");
     }
 }
 
