@@ -13,7 +13,7 @@ mod time;
 pub use bytes::SigningBytes;
 pub use data::{Data, MessageId, TOPIC_BYTES_MAX, topic_complaint};
 pub use endpoint::{Endpoint, Incarnation, SeedId};
-pub use identity::{KeyPair, Nonce, PublicKey, Signature};
+pub use identity::{KeyPair, Nonce, PublicKey, ReadyKey, Signature};
 pub use memo::VerdictMemo;
 pub use time::{Now, Time, WallTime};
 

@@ -11,18 +11,27 @@ use crate::protocol::{LinkId, liveness};
 
 impl PeerNode {
     pub(super) fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
-        let card = self.session.peer(link).cloned();
-        let standing = self.session.standing(link);
-        let is_neighbor = card
-            .as_ref()
-            .is_some_and(|it| self.overlay.neighbors().get(&it.endpoint) == Some(&link));
-        if let Some(card) = card.as_ref().filter(|_| is_neighbor || self.open.is_none()) {
-            self.liveness.on_heard(now, card.endpoint);
-            if card.seed.is_none() {
-                let from = card.endpoint;
+        let known = self.session.peer(link).map(|it| (it.endpoint, it.seed.is_some()));
+        let is_neighbor =
+            known.is_some_and(|(from, _)| self.overlay.neighbors().get(&from) == Some(&link));
+        if let Some((from, is_seed)) = known.filter(|_| is_neighbor || self.open.is_none()) {
+            self.liveness.on_heard(now, from);
+            if !is_seed {
                 self.with_contacts(now, fx, |it, part| it.on_heard(now, from, part));
             }
         }
+        // Most of what comes where much is said; it needs no copy of its sender's certificate.
+        if let Message::Publish(_)
+        | Message::Announce(_)
+        | Message::Graft(_)
+        | Message::Prune(_)
+        | Message::PartReq(_)
+        | Message::Part(_)
+        | Message::Receipt(_) = msg
+        {
+            return self.on_broadcast(now, link, msg, fx);
+        }
+        let (card, standing) = (self.session.peer(link).cloned(), self.session.standing(link));
         match (msg, card) {
             (Message::RegisterVote(vote), _) => {
                 self.with_applicant(now, fx, |it, part| it.on_vote(&vote, part));
@@ -100,16 +109,6 @@ impl PeerNode {
                 | Message::DirectPart(_)),
                 Some(card),
             ) if card.seed.is_none() => self.on_direct_message(now, (link, &card), msg, fx),
-            (
-                msg @ (Message::Publish(_)
-                | Message::Announce(_)
-                | Message::Graft(_)
-                | Message::Prune(_)
-                | Message::PartReq(_)
-                | Message::Part(_)
-                | Message::Receipt(_)),
-                _,
-            ) => self.on_broadcast(now, link, msg, fx),
             (msg, _) => self.refuse_role(now, link, &msg, fx),
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::config::{ENDED_MAX, ORIGINS_MAX};
 use super::messages::{Offer, Publish};
 use super::receipts::Tally;
-use crate::model::{Endpoint, Incarnation, MessageId, Time};
+use crate::model::{Endpoint, Incarnation, MessageId, ReadyKey, Time};
 use crate::protocol::LinkId;
 use crate::protocol::membership::certificate::{Admission, Subject};
 
@@ -208,6 +208,8 @@ impl Store {
 struct Origin {
     number: u64,
     proof: Option<Arc<Admission>>,
+    /// Its key, which every message of it is checked with.
+    key: Option<ReadyKey>,
     /// The highest number of its messages that was forgotten: none up to it is new.
     floor: u64,
 }
@@ -232,6 +234,11 @@ impl Origins {
         self.known.get(subject)?.proof.clone()
     }
 
+    /// The key of a known life, ready to verify.
+    pub(super) fn key(&self, subject: &Subject) -> Option<&ReadyKey> {
+        self.known.get(subject)?.key.as_ref()
+    }
+
     /// Remembers a proven life; returns the number it goes by here. Of too many the one known
     /// for longest goes.
     pub(super) fn insert(&mut self, subject: Subject, proof: Option<Arc<Admission>>) -> u64 {
@@ -240,7 +247,7 @@ impl Origins {
         }
         let number = self.next;
         self.next += 1;
-        self.known.insert(subject, Origin { number, proof, floor: 0 });
+        self.known.insert(subject, Origin { number, proof, key: subject.key.ready(), floor: 0 });
         self.order.insert(number, subject);
         if self.order.len() > ORIGINS_MAX
             && let Some((_, oldest)) = self.order.pop_first()

@@ -126,7 +126,12 @@ impl Broadcast {
                 }
             }
         };
-        if !msg.key.verifies(&msg.statement(), &msg.signature) {
+        let statement = msg.statement();
+        let holds = match self.origins.key(&subject) {
+            Some(key) => key.verifies(&statement, &msg.signature),
+            None => msg.key.verifies(&statement, &msg.signature),
+        };
+        if !holds {
             let reason = "a message that its origin did not sign".to_owned();
             return Judgement::Blames(Reason::Forged, reason);
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use serde_json::json;
 
-use super::ears::{Ears, Heard, LAST};
+use super::ears::{Ears, Heard};
 use super::{ANSWER_TIMEOUT, Bench, publish};
 use crate::cli::CliError;
 use crate::cli::bench::figure::{Target, distribution};
@@ -55,9 +55,7 @@ impl Bench {
                 "deliveries": counted.delivered, "copies": counted.received,
                 "repaired": counted.repaired, "missed": ears.missed() }),
         )?;
-        let last = self.message(LAST);
-        publish(&self.sockets[0], vec![last])?;
-        self.pause(PAUSE)
+        self.hush()
     }
 
     /// Publishes one message; returns how many peers have it, its publisher included, and after

@@ -52,9 +52,10 @@ impl Step {
         if self.counted.delivered != self.expected {
             all.push(format!("{} of {} delivered", self.counted.delivered, self.expected));
         }
-        let losses = self.counted.losses().into_iter().chain([("missed", self.missed)]);
-        let losses = losses.filter(|(_, count)| *count > 0);
-        all.extend(losses.map(|(name, count)| format!("{name}: {count}")));
+        all.extend(self.counted.losses().iter().map(|(name, count)| format!("{name}: {count}")));
+        if self.missed > 0 {
+            all.push(format!("missed by its subscriber: {}", self.missed));
+        }
         if self.delivered_in > self.published_in + BACKLOG {
             all.push("the last deliveries come late".to_owned());
         }
@@ -138,9 +139,8 @@ impl Bench {
         let expected = messages * (self.sockets.len() as u64 - 1);
         let (counted, delivered_in) = self.settle(&before, expected, began)?;
         let missed = ears.missed();
-        publish(&self.sockets[0], vec![numbered(bytes, LAST)])?;
         let own_cpu = own() - own_before;
-        self.pause(LOOK)?;
+        self.hush()?;
         Ok(Step {
             wanted: rate,
             messages,
@@ -151,6 +151,14 @@ impl Bench {
             missed,
             expected,
         })
+    }
+
+    /// Ends the subscribers by a last message, which counts for nothing that follows.
+    pub(super) fn hush(&mut self) -> Result<(), CliError> {
+        let (before, last) = (self.tally()?, self.message(LAST));
+        publish(&self.sockets[0], vec![last])?;
+        let others = self.sockets.len() as u64 - 1;
+        self.settle(&before, others, Instant::now()).map(|_| ())
     }
 
     /// Waits until all is delivered, or nothing more comes; returns what was counted, and when
