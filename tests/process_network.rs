@@ -166,7 +166,6 @@ fn peers_without_seeds_find_and_hear_each_other_in_one_process() {
     }
     assert!(eventually(|| {
         let found = third.discover_peers().expect("it runs").wait().expect("it runs");
-        eprintln!("{found:?} of {} {} {}", first.endpoint(), second.endpoint(), third.endpoint());
         found.iter().any(|it| it.endpoint == first.endpoint())
     }));
 

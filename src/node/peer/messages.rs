@@ -10,7 +10,9 @@ use crate::protocol::session::{Card, Cause};
 use crate::protocol::{LinkId, liveness};
 
 impl PeerNode {
-    pub(super) fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
+    /// Whatever comes by a proved link is a sign of life of who is there. Says whether that is a
+    /// neighbor, by the link of its neighborhood.
+    fn note_sender(&mut self, now: Now, link: LinkId, fx: &mut Fx) -> bool {
         let known = self.session.peer(link).map(|it| (it.endpoint, it.seed.is_some()));
         let is_neighbor =
             known.is_some_and(|(from, _)| self.overlay.neighbors().get(&from) == Some(&link));
@@ -20,6 +22,11 @@ impl PeerNode {
                 self.with_contacts(now, fx, |it, part| it.on_heard(now, from, part));
             }
         }
+        is_neighbor
+    }
+
+    pub(super) fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
+        let is_neighbor = self.note_sender(now, link, fx);
         // Most of what comes where much is said; it needs no copy of its sender's certificate.
         if let Message::Publish(_)
         | Message::Announce(_)

@@ -3,19 +3,23 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::{Value, json};
 
 use super::{TOPIC, number_of};
 use crate::cli::CliError;
 use crate::cli::run::Use;
-use crate::model::Data;
+use crate::model::{Data, Time};
+use crate::runtime::clock::Clock;
 use crate::runtime::{control, thread};
 
 /// How long a peer may be without a sign of life.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What was heard and not looked at yet, at most; a subscriber waits then, and is told of gaps.
+const HEARD_MAX: usize = 65_536;
 
 /// Ends a subscriber that hears it.
 pub(super) const LAST: u64 = u64::MAX;
@@ -25,7 +29,7 @@ pub(super) enum Heard {
     /// It hears from now on.
     Ready,
     /// The message with this number, then.
-    Message(u64, Instant),
+    Message(u64, Time),
 }
 
 /// Subscribers, and what they hear.
@@ -38,15 +42,16 @@ impl Ears {
     /// Subscribes at each of `sockets`; returns when all hear.
     pub(super) fn open<'a>(
         sockets: impl IntoIterator<Item = &'a Path>,
+        clock: Clock,
         patience: Duration,
     ) -> Result<Self, CliError> {
-        let (tell, heard) = unbounded();
+        let (tell, heard) = bounded(HEARD_MAX);
         let missed = Arc::new(AtomicU64::new(0));
         let mut count = 0;
         for socket in sockets {
             count += 1;
             let (socket, tell, missed) = (socket.to_owned(), tell.clone(), Arc::clone(&missed));
-            thread::spawn("ear", move || listen(&socket, &tell, &missed))
+            thread::spawn("ear", move || listen(&socket, clock, &tell, &missed))
                 .map_err(|source| CliError::System { action: "start a thread", source })?;
         }
         let this = Self { heard, missed };
@@ -67,11 +72,11 @@ impl Ears {
     }
 }
 
-fn listen(socket: &Path, tell: &Sender<Heard>, missed: &AtomicU64) {
+fn listen(socket: &Path, clock: Clock, tell: &Sender<Heard>, missed: &AtomicU64) {
     let request = json!(Use::Subscribe { topic: TOPIC.to_owned() }).to_string();
     // Whoever waits for what it would have heard finds out that it has ended.
     let _ = control::follow(socket, &request, SILENCE_MAX, |line| {
-        let at = Instant::now();
+        let at = clock.now().mono;
         let Ok(mut line) = serde_json::from_str::<Value>(line) else { return false };
         if line.get("ready").is_some() {
             return tell.send(Heard::Ready).is_ok();

@@ -1,7 +1,7 @@
 //! One message at a time: how soon the last peer has it, and how many copies that took.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::RngExt as _;
 use serde_json::json;
@@ -28,7 +28,8 @@ const COPIES_WANTED: f64 = 1.2;
 
 impl Bench {
     pub(super) fn latency(&mut self, messages: u16) -> Result<(), CliError> {
-        let ears = Ears::open(self.sockets.iter().map(AsRef::<Path>::as_ref), ANSWER_TIMEOUT)?;
+        let sockets = self.sockets.iter().map(AsRef::<Path>::as_ref);
+        let ears = Ears::open(sockets, self.clock, ANSWER_TIMEOUT)?;
         for number in 0..WARM_UP {
             self.one(u64::from(number), &ears)?;
         }
@@ -63,15 +64,15 @@ impl Bench {
     fn one(&mut self, number: u64, ears: &Ears) -> Result<(usize, Option<Duration>), CliError> {
         self.pause(PAUSE)?;
         let (message, by) = (self.message(number), self.rng.random_range(0..self.sockets.len()));
-        let began = Instant::now();
+        let began = self.clock.now().mono;
         publish(&self.sockets[by], vec![message])?;
         let (mut count, mut last) = (0, None);
         while count < self.sockets.len() {
-            let left = LOST_AFTER.saturating_sub(began.elapsed());
+            let left = LOST_AFTER.saturating_sub(self.clock.now().mono.since(began));
             match ears.heard.recv_timeout(left) {
                 Ok(Heard::Message(heard, at)) if heard == number => {
                     count += 1;
-                    last = last.max(Some(at.duration_since(began)));
+                    last = last.max(Some(at.since(began)));
                 }
                 Ok(Heard::Message(..) | Heard::Ready) => {}
                 Err(_) => break,

@@ -25,6 +25,7 @@ use crate::cli::fleet::{Fleet, Plan};
 use crate::cli::run::Use;
 use crate::cli::span::Span;
 use crate::model::{Data, Rng};
+use crate::runtime::clock::Clock;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 
@@ -90,6 +91,7 @@ struct Bench {
     /// The peers' control sockets.
     sockets: Vec<PathBuf>,
     size: usize,
+    clock: Clock,
     rng: Rng,
     sheet: Sheet,
 }
@@ -128,8 +130,8 @@ pub(super) fn run(args: &GossipArgs) -> Result<(), CliError> {
     let data = fleet.dir().join("data");
     let socket = |port| control_path(&data.join(format!("peer-{port}")));
     let sockets = fleet.peers().iter().map(|peer| socket(peer.port())).collect();
-    let mut bench =
-        Bench { fleet, sockets, size: args.size as usize, rng: Rng::seed_from_u64(1), sheet };
+    let (size, clock, rng) = (args.size as usize, Clock::start(), Rng::seed_from_u64(1));
+    let mut bench = Bench { fleet, sockets, size, clock, rng, sheet };
     bench.join()?;
     bench.rest()?;
     bench.latency(args.messages)?;

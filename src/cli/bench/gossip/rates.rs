@@ -1,8 +1,9 @@
 //! Many messages: the rate is raised until somebody cannot keep up.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crossbeam_channel::after;
 use serde_json::json;
 
 use super::ears::{Ears, LAST};
@@ -11,6 +12,8 @@ use super::{ANSWER_TIMEOUT, Bench, GossipArgs, numbered, publish};
 use crate::cli::CliError;
 use crate::cli::bench::figure::Target;
 use crate::cli::bench::procfs;
+use crate::model::Time;
+use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
 /// Deliveries a second that a fleet of 20 carries at the least.
@@ -118,9 +121,9 @@ impl Bench {
 
     fn step(&mut self, publishers: usize, rate: u32, span: Duration) -> Result<Step, CliError> {
         let listener = self.sockets.last().map(AsRef::<Path>::as_ref);
-        let ears = Ears::open(listener, ANSWER_TIMEOUT)?;
+        let ears = Ears::open(listener, self.clock, ANSWER_TIMEOUT)?;
         let own = || procfs::cpu_seconds(std::process::id()).unwrap_or(0.0);
-        let (before, own_before, began) = (self.tally()?, own(), Instant::now());
+        let (before, own_before, began) = (self.tally()?, own(), Clock::start());
         let bytes = self.message(0).to_vec();
         let each = f64::from(rate) / publishers as f64;
         let mut threads = Vec::new();
@@ -135,7 +138,7 @@ impl Bench {
         for thread in threads {
             messages += thread.join().expect("a publisher panicked")?;
         }
-        let published_in = began.elapsed();
+        let published_in = elapsed(began);
         let expected = messages * (self.sockets.len() as u64 - 1);
         let (counted, delivered_in) = self.settle(&before, expected, began)?;
         let missed = ears.missed();
@@ -158,7 +161,7 @@ impl Bench {
         let (before, last) = (self.tally()?, self.message(LAST));
         publish(&self.sockets[0], vec![last])?;
         let others = self.sockets.len() as u64 - 1;
-        self.settle(&before, others, Instant::now()).map(|_| ())
+        self.settle(&before, others, Clock::start()).map(|_| ())
     }
 
     /// Waits until all is delivered, or nothing more comes; returns what was counted, and when
@@ -167,16 +170,16 @@ impl Bench {
         &mut self,
         before: &Tally,
         expected: u64,
-        began: Instant,
+        began: Clock,
     ) -> Result<(Tally, Duration), CliError> {
-        let (mut counted, mut at) = (Tally::default(), began.elapsed());
+        let (mut counted, mut at) = (Tally::default(), elapsed(began));
         loop {
             let now = self.tally()?.since(before);
             if now.delivered > counted.delivered {
-                at = began.elapsed();
+                at = elapsed(began);
             }
             counted = now;
-            if counted.delivered >= expected || began.elapsed() > at + STILL {
+            if counted.delivered >= expected || elapsed(began) > at + STILL {
                 return Ok((counted, at));
             }
             self.pause(LOOK)?;
@@ -184,13 +187,18 @@ impl Bench {
     }
 }
 
+/// The time since a clock was started.
+fn elapsed(clock: Clock) -> Duration {
+    clock.now().mono.since(Time::ZERO)
+}
+
 /// Publishes `rate` messages a second for `span`; returns how many.
 fn speak(socket: &Path, bytes: &[u8], rate: f64, span: Duration) -> Result<u64, CliError> {
-    let began = Instant::now();
+    let clock = Clock::start();
     let mut said = 0;
     loop {
-        let elapsed = began.elapsed();
-        let due = (elapsed.min(span).as_secs_f64() * rate) as u64 - said;
+        let now = elapsed(clock);
+        let due = (now.min(span).as_secs_f64() * rate) as u64 - said;
         if due > 0 {
             let batch = due.min(BATCH_MAX);
             let all = (said..said + batch).map(|it| numbered(bytes.to_vec(), it)).collect();
@@ -198,11 +206,13 @@ fn speak(socket: &Path, bytes: &[u8], rate: f64, span: Duration) -> Result<u64, 
             said += batch;
         }
         // Whoever cannot keep up stops in time all the same: it is told by what was reached.
-        if elapsed >= span {
+        if now >= span {
             return Ok(said);
         }
         if due <= BATCH_MAX {
-            std::thread::sleep(TICK.saturating_sub(began.elapsed().saturating_sub(elapsed)));
+            let rest = TICK.saturating_sub(elapsed(clock).saturating_sub(now));
+            // The channel carries nothing: its only end is the time.
+            let _ = after(rest).recv();
         }
     }
 }
