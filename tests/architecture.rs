@@ -607,9 +607,8 @@ fn value_in(source: &str, name: &str) -> Option<String> {
         (is_it
             && !right.starts_with("Duration,")
             && right != "Duration"
-            && right != "usize"
-            && right != "u32")
-            .then(|| right.to_owned())
+            && !["usize", "u32", "u64"].contains(&right))
+        .then(|| right.to_owned())
     })?;
     let unit =
         |call: &str| value.strip_prefix(call).and_then(|rest| product(rest.strip_suffix(')')?));

@@ -234,7 +234,6 @@ fn everybody_finds_everybody_within_the_logarithm_of_the_fleet() {
 }
 
 #[test]
-#[ignore = "takes half a minute; for the figures of a large fleet"]
 fn everybody_finds_everybody_among_ten_thousand() {
     measure_hops(&[(10_000, 2_000)]);
 }

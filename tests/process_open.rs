@@ -24,7 +24,10 @@ fn wait_for_neighbors(process: &Process, ports: &[u16]) {
     let names_all = |line: &str| ports.iter().all(|it| line.contains(&format!(":{it}")));
     let is_there = eventually(|| {
         let out = process.out();
-        let last = out.lines().rev().find(|line| line.contains("neighbors: "));
+        let last = out
+            .lines()
+            .rev()
+            .find(|line| line.contains("neighbor: ") || line.contains("neighbors: "));
         last.is_some_and(names_all)
     });
     assert!(is_there, "{ports:?} are not its neighbors:\n{}", process.out());

@@ -12,8 +12,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::{Fleet, Plan, keys_of, peer_endpoint};
-use folkmoot::model::{Endpoint, PublicKey, Rng};
+use folkmoot::model::{Data, Endpoint, PublicKey, Rng};
 use folkmoot::node::{Event, Node, PeerConfig, PeerNode, Record, peer_kind};
+use folkmoot::protocol::direct::{self, FailKind, RetryConfig};
 use folkmoot::protocol::discovery::{self, NodeId};
 use folkmoot::protocol::{gossip, open};
 use folkmoot::sim::{Boot, Options, World, for_each_seed};
@@ -332,6 +333,60 @@ fn the_last_of_a_chain_of_bootstraps_finds_the_first() {
         assert_eq!(found, [1, 2, 3].map(peer_endpoint));
         assert!(peers.iter().all(|it| it.key == keys_of(it.endpoint).public()));
     });
+}
+
+#[test]
+fn several_questions_by_one_short_call_are_all_answered() {
+    for_each_seed(10, |seed| {
+        let mut world = open_world(seed, 3, |number| (1..number).rev().take(1).collect());
+        boot_all(&mut world, 3);
+        wait(&mut world, 20, "the last has met its bootstrap", |world| {
+            neighbors(world, 3).contains(&peer_endpoint(2))
+        });
+        // At once: the first is no neighbor yet, and each of the four look-ups asks it.
+        ask(&mut world, peer_endpoint(3), peer_kind::Command::Discover { token: 7 }, 7);
+        world.run_for(Duration::from_secs(5));
+        ask(&mut world, peer_endpoint(3), peer_kind::Command::Discover { token: 8 }, 8);
+        let Some(discovery::Event::Discovered { peers, .. }) = answer(&world, 8) else {
+            panic!("no list")
+        };
+        let found: Vec<_> = peers.iter().map(|it| it.endpoint).collect();
+        assert_eq!(found, [1, 2].map(peer_endpoint), "SEED={seed}");
+        for number in 1..=3 {
+            let metrics = peer(&world, number).discovery().metrics();
+            assert_eq!(metrics.unanswered, 0, "SEED={seed} {metrics:?}");
+        }
+    });
+}
+
+#[test]
+fn without_seeds_a_peer_sends_to_any_other_until_it_has_left() {
+    let mut world = open_world(8, 3, |number| (1..number).rev().take(1).collect());
+    boot_all(&mut world, 3);
+    wait(&mut world, 20, "the last has met its bootstrap", |world| {
+        neighbors(world, 3).contains(&peer_endpoint(2))
+    });
+    let send = |world: &mut World<Node>, token| {
+        let (topic, data) = ("news".to_owned(), Data::from("hear".as_bytes().to_vec()));
+        let (to, retry) = (peer_endpoint(1), RetryConfig::default());
+        let command = peer_kind::Command::Send { token, to, topic, data, retry };
+        world.command(peer_endpoint(3), folkmoot::node::Command::Peer(command));
+    };
+    send(&mut world, 1);
+    let arrived = |event: &Event| {
+        matches!(event, Event::Peer(peer_kind::Event::Direct(direct::Event::Arrived { .. })))
+    };
+    wait(&mut world, 5, "it arrives", |world| world.events().iter().any(|it| arrived(&it.2)));
+    let leave = folkmoot::node::Command::Peer(peer_kind::Command::Leave);
+    world.command(peer_endpoint(3), leave);
+    send(&mut world, 2);
+    let refused = |event: &Event| match event {
+        Event::Peer(peer_kind::Event::Direct(direct::Event::Failed { token: 2, kind, .. })) => {
+            *kind == FailKind::NotSent
+        }
+        _ => false,
+    };
+    wait(&mut world, 5, "it is refused", |world| world.events().iter().any(|it| refused(&it.2)));
 }
 
 /// Look-ups of `count` pairs, spread over all peers; how many find their peer.

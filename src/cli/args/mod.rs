@@ -112,7 +112,7 @@ pub struct PeerArgs {
     #[arg(long, default_value = "127.0.0.1")]
     pub ip: IpAddr,
     /// Join the fleet without seeds to which the peer at this address belongs; may be given more
-    /// than once, and some of them may be down. The config file is not read
+    /// than once, and some of them may be down. The config file is not read [default: none]
     #[arg(long, value_name = "IP:PORT")]
     pub join: Vec<Endpoint>,
     /// Begin a fleet without seeds, which others join by this peer's address; --join implies it

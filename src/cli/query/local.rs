@@ -406,8 +406,8 @@ mod tests {
                 "discovery": { "entries": 3, "lookup_hops": none },
             },
         }));
-        let expected = "FIELD VALUE|role peer|broadcast delivery_latency: 2.5 ms on average of 4 \
-                        messages_dropped: old: 2 messages_published: 1|discovery entries: 3 \
+        let expected = "FIELD VALUE|role peer|broadcast delivery_latency: 2.5 ms on average of 4, \
+                        messages_dropped: old: 2, messages_published: 1|discovery entries: 3, \
                         lookup_hops: none";
         let text = status_text(&status, false);
         let lines: Vec<_> = text

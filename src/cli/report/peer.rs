@@ -48,6 +48,8 @@ impl PeerReport {
     pub fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
         match event {
             Event::Started { key, seeds, needed } => {
+                // Without seeds nobody has to be asked.
+                self.is_member = *seeds == 0;
                 let votes = counted(*needed, "yes vote");
                 let fleet = match seeds {
                     0 => "in a fleet without seeds".to_owned(),

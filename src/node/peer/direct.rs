@@ -41,7 +41,7 @@ impl PeerNode {
 
     /// Calls a member for a link that makes nobody a neighbor.
     pub(super) fn call_directly(&mut self, now: Now, to: Endpoint, fx: &mut Fx) {
-        if self.applicant.admission().is_none() {
+        if !self.is_member() {
             return self.on_direct_call_failed(now, to, "this peer is no member now", fx);
         }
         self.with_session(now, fx, |it, part| it.call(to, Intent::Direct, CALL_TIMEOUT, part));
@@ -105,7 +105,7 @@ impl PeerNode {
             Some((FailKind::NotSent, format!("{to} is a seed; direct sends are for peers")))
         } else if self.contacts.is_removed(to) {
             Some((FailKind::NotSent, format!("{to} was removed by hand; add it again first")))
-        } else if self.applicant.admission().is_none() {
+        } else if !self.is_member() {
             Some((FailKind::NotSent, "this peer is no member now".to_owned()))
         } else {
             let silent = self.contacts.unreachable_for(now, to)?.as_secs();

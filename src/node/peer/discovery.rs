@@ -48,6 +48,9 @@ impl PeerNode {
         if let Some(link) = self.overlay.neighbors().get(&to) {
             return fx.send(*link, question);
         }
+        if let Some(link) = self.question_links.get(&to) {
+            return fx.send(*link, question);
+        }
         let waiting = self.questions.entry(to).or_default();
         if waiting.len() < QUESTIONS_MAX {
             waiting.push(question);
@@ -74,6 +77,7 @@ impl PeerNode {
             false => it.on_claimed(contact, part),
         });
         if dialed && intent == Intent::Errand {
+            self.question_links.insert(card.endpoint, link);
             for question in self.questions.remove(&card.endpoint).unwrap_or_default() {
                 fx.send(link, question);
             }

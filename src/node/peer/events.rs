@@ -78,6 +78,7 @@ impl PeerNode {
     ) {
         self.liveness.on_asker_gone(link);
         self.shared_errands.remove(&link);
+        self.question_links.retain(|_, it| *it != link);
         if card.seed.is_some() {
             self.with_applicant(now, fx, |it, part| it.on_link_down(link, part));
             return;

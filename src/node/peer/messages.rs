@@ -149,8 +149,12 @@ impl PeerNode {
     /// An answered errand needs its link no more, unless that serves something else, too.
     pub(super) fn end_errand(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
         let is_neighbor = self.overlay.neighbors().get(&card.endpoint) == Some(&link);
-        let is_errand = !is_neighbor && !self.direct.is_own(link);
+        // It also carries the questions that are still open, of one look-up or several.
+        let is_asking = self.question_links.get(&card.endpoint) == Some(&link)
+            && self.discovery.awaits(card.endpoint);
+        let is_errand = !is_neighbor && !is_asking && !self.direct.is_own(link);
         if is_errand && card.seed.is_none() {
+            self.question_links.retain(|_, it| *it != link);
             self.with_session(now, fx, |it, part| it.hangup(link, "thank you", part));
         }
     }

@@ -97,6 +97,8 @@ pub struct PeerNode {
     errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
     /// The same of discovery.
     questions: BTreeMap<Endpoint, Vec<FindNode>>,
+    /// Links that were called for questions, while some of them are open.
+    question_links: BTreeMap<Endpoint, LinkId>,
     /// Links that serve questions of both kinds, and so do not end with the first answer.
     shared_errands: BTreeSet<LinkId>,
     /// Lives known to have ended.
@@ -154,6 +156,7 @@ impl PeerNode {
             keys,
             errands: BTreeMap::new(),
             questions: BTreeMap::new(),
+            question_links: BTreeMap::new(),
             shared_errands: BTreeSet::new(),
             gone: BTreeMap::new(),
             list_version: 0,
@@ -224,6 +227,15 @@ impl PeerNode {
                 contacts: self.contacts.metrics(),
                 broadcast: self.broadcast.metrics(),
             },
+        }
+    }
+
+    /// Whether the others of its fleet take this peer for one of them: by its certificate, or in
+    /// a fleet without seeds until it says goodbye.
+    fn is_member(&self) -> bool {
+        match self.open {
+            Some(_) => self.applicant.state() != "gone",
+            None => self.applicant.admission().is_some(),
         }
     }
 

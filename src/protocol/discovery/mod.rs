@@ -122,6 +122,11 @@ impl Discovery {
         self.table.contacts()
     }
 
+    /// Whether a question to whoever is at this endpoint is open.
+    pub fn awaits(&self, endpoint: Endpoint) -> bool {
+        self.questions.values().any(|it| it.whom.endpoint == endpoint)
+    }
+
     /// What was counted so far.
     pub fn metrics(&self) -> Metrics {
         let count = |it: usize| u64::try_from(it).unwrap_or(u64::MAX);
@@ -219,6 +224,8 @@ impl Discovery {
             found.contacts.into_iter().filter(|it| self.is_possible(it)).collect();
         self.metrics.ignored += u64::try_from(told - contacts.len()).unwrap_or(0);
         self.end_question(now, found.number, Some(contacts), fx);
+        // One that was given up for lost has come back.
+        self.on_claimed(from, fx);
     }
 
     /// The questions for this endpoint cannot be put: nobody can be reached there, or nobody who
