@@ -109,10 +109,12 @@ fn files(folder: &str) -> Vec<String> {
         for entry in entries {
             let path = entry.expect("a folder can be listed").path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if !path.is_dir() {
+            if name == ".git" {
+                // A folder, or in a further work tree a file that says where that is.
+            } else if !path.is_dir() {
                 let inside = path.strip_prefix(root()).expect("below the root");
                 found.push(inside.to_str().expect("a plain name").to_owned());
-            } else if !["target", "data", ".git", "found", "artifacts"].contains(&name) {
+            } else if !["target", "data", "found", "artifacts"].contains(&name) {
                 open.push(path);
             }
         }
