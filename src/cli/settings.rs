@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::CliError;
 use super::args::{ConnectionArgs, HttpArg, LogFormat, LogLevel, NodeArgs, PeerArgs, SeedArgs};
@@ -213,6 +214,8 @@ fn check_periods(args: &PeerArgs) -> Result<(), CliError> {
         "--links is above --links-max; raise the one or lower the other"
     } else if limits.backoff_min > limits.backoff_max {
         "--backoff-min is above --backoff-max; raise the one or lower the other"
+    } else if limits.unreachable_after.0 < Duration::from_secs(1) {
+        "--unreachable-after is below a second; a link may well be silent for that long"
     } else if limits.gossip_hold > limits.gossip_remember {
         "--gossip-hold is above --gossip-remember: what is forgotten would be taken for new"
     } else {
@@ -334,6 +337,9 @@ impl PeerArgs {
         config.applicant.backoff_min = limits.backoff_min.0;
         config.applicant.backoff_max = limits.backoff_max.0;
         config.applicant.refresh = limits.refresh.0;
+        config.contacts.unreachable_after = limits.unreachable_after.0;
+        config.broadcast.message_max = limits.message_max;
+        config.direct.message_max = usize::try_from(limits.message_max).unwrap_or(usize::MAX);
         config
     }
 }

@@ -12,6 +12,7 @@ use super::switchboard::Switchboard;
 use super::{Network, Relay, StartError};
 use crate::model::{Endpoint, Rng, SeedId};
 use crate::node::{PeerConfig, PeerNode};
+use crate::protocol::broadcast::MESSAGE_BYTES_MAX;
 use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
 use crate::protocol::quorum::QuorumRule;
 use crate::runtime::cluster_key;
@@ -139,7 +140,7 @@ impl Builder {
             let text = "a fleet has seeds, or bootstrap peers instead of them: name either";
             return Err(StartError::Setting(text.to_owned()));
         }
-        if !(1..=16 * 1_048_576).contains(&self.machines.broadcast.message_max) {
+        if !(1..=MESSAGE_BYTES_MAX).contains(&self.machines.broadcast.message_max) {
             let text = "message_max lies between 1 byte and 16 MiB";
             return Err(StartError::Setting(text.to_owned()));
         }

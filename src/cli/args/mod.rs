@@ -26,9 +26,10 @@ use super::keygen::KeygenArgs;
 use super::simulate::SimulateArgs;
 use super::span::Span;
 use crate::model::Endpoint;
+use crate::protocol::broadcast::{self, MESSAGE_BYTES_MAX};
 use crate::protocol::membership::{applicant, authority};
 use crate::protocol::quorum::QuorumRule;
-use crate::protocol::{gossip, liveness, overlay, session};
+use crate::protocol::{contacts, gossip, liveness, overlay, session};
 use crate::runtime::driver::options::Limits;
 
 const SEED_EXAMPLES: &str = "\
@@ -366,6 +367,14 @@ pub struct PeerLimitArgs {
     #[arg(long, value_name = "TIME",
         default_value_t = Span(applicant::Config::default().backoff_max))]
     pub backoff_max: Span,
+    /// The silence after which a peer is unreachable, and direct sends to it fail at once
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(contacts::Config::default().unreachable_after))]
+    pub unreachable_after: Span,
+    /// Bytes of a message of applications, at most; give it to all peers, up to 16 MiB
+    #[arg(long, value_name = "BYTES", default_value_t = broadcast::Config::default().message_max,
+        value_parser = clap::value_parser!(u64).range(1..=MESSAGE_BYTES_MAX))]
+    pub message_max: u64,
     /// How often the peer lists are fetched anew
     #[arg(long, value_name = "TIME", default_value_t = Span(applicant::Config::default().refresh))]
     pub refresh: Span,

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// What `message_max` can be at most: one message must fit what is held of all.
+pub const MESSAGE_BYTES_MAX: u64 = 16 * 1_048_576;
+
 /// Bytes of data that travel in one line, and of a part of more: in base64 a third of a line.
 pub const PART_BYTES: usize = 65_536;
 

@@ -30,7 +30,7 @@ mod wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use config::Config;
+pub use config::{Config, MESSAGE_BYTES_MAX};
 pub use event::{BroadcastMetrics, Delivered, Event, Reason};
 pub use messages::{Announce, Graft, Offer, Part, PartReq, Prune, Publish, Receipt};
 
