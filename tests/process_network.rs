@@ -8,11 +8,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use folkmoot::Network;
-use folkmoot::model::Endpoint;
+use folkmoot::cli::fleet::Happening;
+use folkmoot::model::{Data, Endpoint, Signature};
 use folkmoot::network::Gone;
+use folkmoot::protocol::broadcast::Publish;
 use folkmoot::protocol::direct::FailKind;
+use support::member::{Member, wall};
 use support::process::{Process, eventually, run};
-use support::{NO_GOSSIP, PATIENCE, Scene, peer_exe, words};
+use support::{NO_GOSSIP, PATIENCE, Scene, of, peer_exe, words};
 
 fn tell(scene: &Scene, line: &str) -> (Option<i32>, String, String) {
     let words = words(line);
@@ -186,6 +189,81 @@ fn peers_without_seeds_find_and_hear_each_other_in_one_process() {
     let again = Network::builder().listen(place).bootstrap([first.endpoint()]).start();
     again.expect("the port is free").wait_for_peers(1, PATIENCE).expect("it is back");
     assert!(Network::builder().listen("localhost:1").start().is_err(), "a name is no address");
+}
+
+#[test]
+fn without_seeds_nobody_speaks_for_an_endpoint_that_another_has_proved() {
+    let first = Network::builder().start().expect("it starts");
+    let second = Network::builder().bootstrap([first.endpoint()]).start().expect("it starts");
+    second.wait_for_peers(1, PATIENCE).expect("they meet");
+    let key_of = |it: &Network| it.status().key;
+    let is_known = |it: &Network, other: &Network| {
+        let found = it.discover_peers().expect("it runs").wait().expect("it runs");
+        found.iter().any(|it| (it.endpoint, it.key) == (other.endpoint(), key_of(other)))
+    };
+    assert!(eventually(|| is_known(&first, &second)), "its key was shown");
+    let news = first.subscribe("news").expect("a topic");
+    let liar = Member::new();
+    let link = liar.call(first.endpoint());
+    let publish = |origin: Endpoint, text: &str| {
+        let data = Data::from(text);
+        let mut msg = Publish {
+            origin,
+            incarnation: liar.subject().incarnation,
+            key: liar.subject().key,
+            number: 1,
+            topic: "news".to_owned(),
+            time: wall(),
+            size: data.len() as u64,
+            digest: data.sha256(),
+            data: Some(data),
+            receipt: false,
+            signature: Signature::from_bytes([0; 64]),
+            ttl: 8,
+            hops: 0,
+            seen_by: vec![liar.endpoint()],
+            age_ms: 0,
+            proof: None,
+        };
+        msg.signature = liar.keys().sign(&msg.statement());
+        link.send(msg);
+    };
+    publish(first.endpoint(), "I am you");
+    publish(second.endpoint(), "I am the second");
+    publish(liar.endpoint(), "I am I");
+    let heard = news.recv_timeout(PATIENCE).expect("it comes");
+    assert_eq!((&heard.data[..], heard.key), (&b"I am I"[..], liar.subject().key));
+    assert_eq!((heard.origin, news.try_recv()), (liar.endpoint(), Err(Gone::Empty)));
+    second.broadcast("news", "I am the second").expect("it is a member");
+    let heard = news.recv_timeout(PATIENCE).expect("it comes");
+    assert_eq!((heard.origin, heard.key), (second.endpoint(), key_of(&second)));
+}
+
+#[test]
+fn an_inbox_is_free_when_its_program_is_gone_and_the_log_takes_only_so_much() {
+    let mut scene = Scene::up(1, 2, NO_GOSSIP);
+    let peers = scene.peers();
+    let (from, to) = (peers[0].port(), peers[1]);
+    let line = format!("inbox --count 1 --port {}", to.port());
+    for text in ["one", "two"] {
+        let inbox = reader(&scene, &line);
+        succeeds(&scene, &format!("send {to} {text} --port {from}"));
+        assert_eq!(read(inbox), format!("{}: {text}\n", peers[0]));
+    }
+    // A program that is killed leaves no word; the next one waits until it is found out.
+    drop(reader(&scene, &line));
+    drop(reader(&scene, &line));
+    let is_read = |it: &Happening| of(it, to, "direct");
+    assert!(!scene.lines().iter().any(is_read), "what a program reads is no business of the log");
+    let flood = |scene: &Scene| {
+        let line = format!("send {to} unread --retries 1 --port {from}");
+        (0..100).map(|_| tell(scene, &line)).find(|it| it.0 != Some(0))
+    };
+    // Whatever the second moment: within one of its spans it takes 60.
+    let refused = flood(&scene).or_else(|| flood(&scene)).expect("no log takes all");
+    assert!(refused.2.contains("nobody reads there"), "{}", refused.2);
+    let shown = scene.lines().iter().filter(|it| is_read(it)).count();
+    assert!((60..=180).contains(&shown), "{shown}");
 }
 
 #[test]

@@ -475,7 +475,10 @@ fn peers_of_the_two_kinds_of_fleets_do_not_link() {
             _ => None,
         })
         .collect();
-    assert!(reasons.len() == 2 && reasons.iter().all(|it| it.contains("no seeds")), "{reasons:?}");
+    assert!(
+        reasons.len() == 2 && reasons.iter().all(|it| it.contains("without seeds")),
+        "{reasons:?}"
+    );
     let refused = fleet.world.events().iter().any(|(_, host, event)| {
         *host == others[0] && matches!(event, Event::Peer(peer_kind::Event::Refused(_)))
     });

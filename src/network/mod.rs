@@ -67,8 +67,8 @@ const DIRECT_TOPIC: &str = "direct";
 struct Relay(Arc<Switchboard>);
 
 impl Sink<Event> for Relay {
-    fn take(&self, _: Now, event: Event) -> bool {
-        self.0.on_event(&event);
+    fn take(&self, now: Now, event: Event) -> bool {
+        self.0.on_event(now, &event);
         true
     }
 }

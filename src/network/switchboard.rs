@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::error::{NetworkError, SendError};
 use super::pending::{Cell, Pending};
 use super::queue::{Queue, Shared, Weigh};
-use crate::model::{Data, Endpoint, MessageId, PublicKey, topic_complaint};
+use crate::model::{Data, Endpoint, MessageId, Now, PublicKey, Time, topic_complaint};
 use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
 use crate::protocol::broadcast::{self, Delivered};
@@ -36,6 +36,9 @@ pub struct Message {
     pub topic: String,
     /// Who made it, and signed it.
     pub origin: Endpoint,
+    /// The key that signed it. A fleet with seeds vouches for whose it is; in one without, the key
+    /// is who it is, and the endpoint is what its holder says.
+    pub key: PublicKey,
     /// The data.
     pub data: Data,
     /// How long it was under way.
@@ -95,6 +98,7 @@ struct Waiting {
     is_closed: bool,
     topics: BTreeMap<String, BTreeMap<u64, Arc<Shared<Message>>>>,
     inbox: Option<Arc<Shared<Incoming>>>,
+    shown: Shown,
     /// With each: whether its publisher watches who has it.
     publishing: BTreeMap<u64, (PublishCell, bool)>,
     sending: BTreeMap<u64, SendCell>,
@@ -111,6 +115,11 @@ impl Waiting {
     }
 }
 
+/// Unread messages that a log shows in each [`SHOWN_SPAN`].
+const SHOWN_MAX: u32 = 60;
+
+const SHOWN_SPAN: Duration = Duration::from_secs(10);
+
 /// Who waits for what of one node.
 pub struct Switchboard {
     waiting: Mutex<Waiting>,
@@ -120,8 +129,25 @@ pub struct Switchboard {
     answers: Mutex<Option<Sender<Command>>>,
     answering: Receiver<Command>,
     me: Endpoint,
-    /// Direct messages are taken though nobody reads them.
+    /// Direct messages are taken though nobody reads them: the log shows them.
     takes_unread: bool,
+}
+
+/// How many unread messages a log shows: so many in each span. It must fill no disk.
+#[derive(Default)]
+struct Shown {
+    since: Time,
+    count: u32,
+}
+
+impl Shown {
+    fn takes(&mut self, now: Time) -> bool {
+        if now.since(self.since) >= SHOWN_SPAN {
+            *self = Self { since: now, count: 0 };
+        }
+        self.count += 1;
+        self.count <= SHOWN_MAX
+    }
 }
 
 impl Switchboard {
@@ -149,11 +175,12 @@ impl Switchboard {
         }
     }
 
-    /// Tells whoever waits for this event. Neither blocks nor calls the node.
-    pub fn on_event(&self, event: &Event) {
+    /// Tells whoever waits for this event. Neither blocks nor calls the node. Returns whether a log
+    /// should tell of it: not of messages that a program reads or that were not taken.
+    pub fn on_event(&self, now: Now, event: &Event) -> bool {
         match event {
             Event::Broadcast(event) => self.on_broadcast(event),
-            Event::Direct(event) => self.on_direct(event),
+            Event::Direct(event) => return self.on_direct(now, event),
             Event::Discovery(discovery::Event::Discovered { token, peers }) => {
                 let cell = self.lock().discovering.remove(token);
                 let known = |it: &discovery::Peer| Known { endpoint: it.endpoint, key: it.key };
@@ -181,6 +208,7 @@ impl Switchboard {
             | Event::Gone
             | Event::Refused(_) => {}
         }
+        true
     }
 
     /// Blocks until the node has `wanted` neighbors or more, but no longer than `most`.
@@ -236,6 +264,7 @@ impl Switchboard {
             id: message.id,
             topic: message.topic.clone(),
             origin: message.origin,
+            key: message.key,
             data: message.data.clone(),
             age: Duration::from_millis(message.age_ms),
             hops: message.hops,
@@ -249,17 +278,25 @@ impl Switchboard {
         }
     }
 
-    fn on_direct(&self, event: &direct::Event) {
+    fn on_direct(&self, now: Now, event: &direct::Event) -> bool {
         match event {
             direct::Event::Arrived { from, number, topic, data } => {
-                let inbox = self.lock().inbox.clone();
+                let mut waiting = self.lock();
+                let inbox = waiting.inbox.clone();
+                let is_shown = inbox.is_none() && self.takes_unread;
+                let has_room = is_shown && waiting.shown.takes(now.mono);
+                drop(waiting);
                 let (taken, reason) = match inbox {
                     Some(inbox) => {
                         let (from, topic, data) = (*from, topic.clone(), data.clone());
                         let has_room = inbox.push(Incoming { from, topic, data });
                         (has_room, if has_room { "" } else { "busy: its inbox is full" })
                     }
-                    None => (self.takes_unread, "nobody reads direct messages there"),
+                    None if has_room => (true, ""),
+                    None if is_shown => {
+                        (false, "nobody reads there, and its log shows no more now")
+                    }
+                    None => (false, "nobody reads direct messages there"),
                 };
                 let reason = if taken { String::new() } else { reason.to_owned() };
                 let answer = Command::Answer { from: *from, number: *number, taken, reason };
@@ -267,6 +304,7 @@ impl Switchboard {
                 if let Some(answers) = &*self.lock_answers() {
                     let _ = answers.try_send(answer);
                 }
+                return has_room;
             }
             direct::Event::Sent { token, after, .. } => {
                 let cell = self.lock().sending.remove(token);
@@ -287,6 +325,7 @@ impl Switchboard {
             | direct::Event::Busy { .. }
             | direct::Event::Lapsed { .. } => {}
         }
+        true
     }
 
     /// A queue for the messages of a topic from now on.
@@ -367,10 +406,12 @@ impl Switchboard {
         driver.submit(Input::Command(message));
         // The node decides within that call, unless it is stopping: then closing ends the wait.
         let published = Pending::new(cell, None).wait()?;
+        let key = driver.inspect(|node, _| node.key());
         self.spread(&topic, || Message {
             id: published.id,
             topic: topic.clone(),
             origin: self.me,
+            key,
             data: data.clone(),
             age: Duration::ZERO,
             hops: 0,

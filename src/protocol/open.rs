@@ -90,6 +90,7 @@ pub struct OpenFleet {
     me: Endpoint,
     rng: Rng,
     bootstrap: BTreeMap<Endpoint, Bootstrap>,
+    has_met: bool,
 }
 
 impl Kind for OpenFleet {
@@ -104,12 +105,17 @@ impl OpenFleet {
     /// The peer at `me`, whose operator named these others.
     pub fn new(config: Config, me: Endpoint, bootstrap: &[Endpoint], rng: Rng) -> Self {
         let bootstrap = bootstrap.iter().map(|it| (*it, Bootstrap::default())).collect();
-        Self { config, me, rng, bootstrap }
+        Self { config, me, rng, bootstrap, has_met: false }
     }
 
     /// Those named, this peer not among them once it has started.
     pub fn bootstrap(&self) -> impl Iterator<Item = Endpoint> {
         self.bootstrap.keys().copied()
+    }
+
+    /// Whether it was told to join somebody and has met nobody yet.
+    pub fn is_joining(&self) -> bool {
+        !self.has_met && !self.bootstrap.is_empty()
     }
 
     /// Calls all of them.
@@ -124,6 +130,7 @@ impl OpenFleet {
 
     /// Somebody became a neighbor.
     pub fn on_linked(&mut self, neighbor: Endpoint, fx: &mut Fx) {
+        self.has_met = true;
         let Some(entry) = self.bootstrap.get_mut(&neighbor) else { return };
         entry.is_linked = true;
         entry.failures = 0;

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::questions::parse_endpoint;
 use super::bench::BenchArgs;
 use super::demo::DemoArgs;
 use super::keygen::KeygenArgs;
@@ -114,7 +115,7 @@ pub struct PeerArgs {
     pub ip: IpAddr,
     /// Join the fleet without seeds to which the peer at this address belongs; may be given more
     /// than once, and some of them may be down. The config file is not read [default: none]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_endpoint)]
     pub join: Vec<Endpoint>,
     /// Begin a fleet without seeds, which others join by this peer's address; --join implies it
     #[arg(long)]

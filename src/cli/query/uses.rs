@@ -227,8 +227,11 @@ fn peer_of(through: &UseArgs) -> Result<PathBuf, CliError> {
     let data = through.data.display();
     if let Some(port) = through.port {
         let dir = through.data.join(format!("peer-{port}"));
+        let is_seed = control_path(&through.data.join(format!("seed-{port}"))).exists();
         return if control_path(&dir).exists() {
             Ok(dir)
+        } else if is_seed {
+            Err(local(format!("port {port} is a seed's; name the port of a peer of this machine")))
         } else {
             Err(local(format!("no peer with port {port} runs with its data in {data}; start it")))
         };

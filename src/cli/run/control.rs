@@ -127,6 +127,9 @@ pub(super) fn health(status: &Value) -> Result<(), String> {
     if status["role"] == "peer" {
         return match state {
             "member" => Ok(()),
+            "joining" => {
+                Err("none of the peers to join by was met yet; it goes on trying".to_owned())
+            }
             _ => Err(format!("this peer is no member; it is {state}")),
         };
     }

@@ -70,11 +70,9 @@ trait Role: Send + Sized + 'static {
     /// A board of the node at `endpoint`, at which nobody waits.
     fn board(endpoint: Endpoint) -> Arc<Self::Board>;
 
-    /// Tells whoever waits for this event. Called under the node's lock: it must not block.
-    fn notice(board: &Self::Board, event: &<Self::Machine as Kind>::Event);
-
-    /// Whether an event is for the log, as it is set.
-    fn is_told(event: &<Self::Machine as Kind>::Event) -> bool;
+    /// Tells whoever waits for this event; returns whether it is also for the log, as that is set.
+    /// Called under the node's lock: it must not block.
+    fn notice(board: &Self::Board, now: Now, event: &<Self::Machine as Kind>::Event) -> bool;
 
     /// Carries answers to the node until [`Role::close`]; has a thread of its own.
     fn carry(board: &Self::Board, driver: &Arc<Driver<Self::Machine>>);
@@ -230,8 +228,7 @@ struct Tap<R: Role> {
 
 impl<R: Role> Sink<EventOf<R>> for Tap<R> {
     fn take(&self, now: Now, event: EventOf<R>) -> bool {
-        R::notice(&self.board, &event);
-        !R::is_told(&event) || self.log.take(now, event)
+        !R::notice(&self.board, now, &event) || self.log.take(now, event)
     }
 }
 

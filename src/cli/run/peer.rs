@@ -37,13 +37,10 @@ impl Role for Peer {
         Switchboard::new(endpoint, true)
     }
 
-    fn notice(board: &Switchboard, event: &Event) {
-        board.on_event(event);
-    }
-
-    fn is_told(event: &Event) -> bool {
+    fn notice(board: &Switchboard, now: Now, event: &Event) -> bool {
         // Thousands a second, and no line above debug.
-        !matches!(event, Event::Broadcast(_)) || ::log::log_enabled!(::log::Level::Debug)
+        let is_quiet = matches!(event, Event::Broadcast(_));
+        board.on_event(now, event) && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
     }
 
     fn carry(board: &Switchboard, driver: &Arc<Driver<PeerNode>>) {

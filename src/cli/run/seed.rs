@@ -35,9 +35,7 @@ impl Role for Seed {
         Arc::new(())
     }
 
-    fn notice((): &(), _: &Event) {}
-
-    fn is_told(_: &Event) -> bool {
+    fn notice((): &(), _: Now, _: &Event) -> bool {
         true
     }
 

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::after;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::model::{Data, Endpoint, MessageId, Time};
-use crate::network::{Gone, Known, NetworkError, Pending, Queue, Switchboard, Weigh};
+use crate::network::{Gone, Incoming, Known, NetworkError, Pending, Queue, Switchboard, Weigh};
 use crate::node::PeerNode;
 use crate::protocol::direct::RetryConfig;
 use crate::runtime::clock::Clock;
@@ -57,14 +58,14 @@ pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Resul
             let queue = board.subscribe(&topic).map_err(failed)?;
             Ok(stream(queue, |it| {
                 json!({
-                    "id": it.id, "topic": it.topic, "origin": it.origin, "data": it.data,
-                    "age_ms": u64::try_from(it.age.as_millis()).unwrap_or(u64::MAX),
+                    "id": it.id, "topic": it.topic, "origin": it.origin, "key": it.key,
+                    "data": it.data, "age_ms": u64::try_from(it.age.as_millis()).unwrap_or(u64::MAX),
                     "hops": it.hops,
                 })
             }))
         }
         Use::Inbox => {
-            let queue = board.inbox().map_err(failed)?;
+            let queue = inbox(board).map_err(failed)?;
             Ok(stream(queue, |it| json!({ "from": it.from, "topic": it.topic, "data": it.data })))
         }
         Use::Publish { topic, data, wait_ms } => {
@@ -109,6 +110,21 @@ pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Resul
                 }
                 Err(error) => json!({ "error": error.to_string() }),
             }))
+        }
+    }
+}
+
+/// The direct messages. A program that has just gone is found out at the next beat: until then its
+/// place is not free.
+fn inbox(board: &Arc<Switchboard>) -> Result<Queue<Incoming>, NetworkError> {
+    let clock = Clock::start();
+    loop {
+        match board.inbox() {
+            Err(NetworkError::InboxTaken) if clock.now().mono.since(Time::ZERO) < BEAT * 2 => {
+                // Nothing wakes this but the time.
+                let _ = after(QUIET / 10).recv();
+            }
+            found => return found,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Event, Fx, PeerNode};
-use crate::model::Now;
+use crate::model::{Endpoint, Now, PublicKey};
 use crate::protocol::broadcast::{self, Broadcast, Publish, Verdict};
 use crate::protocol::message::{ErrorCode, ErrorReply, Message};
 use crate::protocol::session::Cause;
@@ -76,6 +76,10 @@ impl PeerNode {
         let wire = trip.map_or(Duration::ZERO, |trip| (trip / 2).min(WIRE_MAX));
         let wire_ms = (wire.as_micros() + 500) / 1_000;
         msg.age_ms = msg.age_ms.saturating_add(u64::try_from(wire_ms).unwrap_or(u64::MAX));
+        if self.is_contradicted(msg.origin, &msg.key) {
+            // Whoever passes it on may know less.
+            return self.broadcast.drop_forged();
+        }
         let mut part = Effects::default();
         let (book, mut unknown) = (self.applicant.book(), Vec::new());
         self.broadcast.on_publish(
@@ -96,5 +100,19 @@ impl PeerNode {
             self.with_applicant(now, fx, |it, part| it.want_keys(unknown, part));
         }
         self.after_broadcast(now, part, fx);
+    }
+
+    /// Whether, in a fleet without seeds, another key is proved at an endpoint: there no
+    /// certificate says whose it is.
+    fn is_contradicted(&self, origin: Endpoint, key: &PublicKey) -> bool {
+        if self.open.is_none() {
+            return false;
+        }
+        let own = self.session.card();
+        let known = match origin == own.endpoint {
+            true => Some(own.key),
+            false => self.discovery.key_at(origin),
+        };
+        known.is_some_and(|known| known != *key)
     }
 }

@@ -103,6 +103,8 @@ impl PeerNode {
     fn bar(&self, now: Now, to: Endpoint) -> Option<(FailKind, String)> {
         if self.applicant.book().seed_at(to).is_some() {
             Some((FailKind::NotSent, format!("{to} is a seed; direct sends are for peers")))
+        } else if !to.is_callable() {
+            Some((FailKind::NotSent, format!("nobody can be called at {to}; name IP:PORT")))
         } else if self.contacts.is_removed(to) {
             Some((FailKind::NotSent, format!("{to} was removed by hand; add it again first")))
         } else if !self.is_member() {

@@ -105,7 +105,8 @@ impl PeerNode {
     ) {
         let Some(seed) = card.seed else { return };
         if self.open.is_some() {
-            let reason = "this peer's fleet has no seeds, and you are one";
+            let reason =
+                "a fleet without seeds and a seed do not link; --join takes a peer's address";
             return self.turn_away(now, (link, card), (dialed, intent), (reason, true), fx);
         }
         let is_configured = self.applicant.book().endpoint(seed) == Some(card.endpoint);

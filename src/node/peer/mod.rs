@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng};
+use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng};
 use crate::node::refusals::Refusals;
 use crate::node::status::{NetworkStatus, PeerStatus};
 use crate::protocol::broadcast::{self as casting, Broadcast};
@@ -205,7 +205,10 @@ impl PeerNode {
             endpoint: card.endpoint,
             key: card.key,
             incarnation: card.incarnation,
-            state: self.applicant.state(),
+            state: match &self.open {
+                Some(open) if open.is_joining() && self.is_member() => "joining",
+                _ => self.applicant.state(),
+            },
             member_since: self.applicant.admission().map(|admission| admission.at()),
             seeds: self.applicant.seed_links().map(|(seed, _)| seed).collect(),
             quorum: self.applicant.book().quorum(),
@@ -228,6 +231,11 @@ impl PeerNode {
                 broadcast: self.broadcast.metrics(),
             },
         }
+    }
+
+    /// This peer's key.
+    pub const fn key(&self) -> PublicKey {
+        self.session.card().key
     }
 
     /// Whether the others of its fleet take this peer for one of them: by its certificate, or in

@@ -54,7 +54,7 @@ impl PeerNode {
         fx: &mut Fx,
     ) -> Result<(), (String, bool)> {
         if card.certificate.is_some() {
-            let reason = "this peer's fleet has no seeds, and you are a member of one that has";
+            let reason = "a fleet without seeds and a member of one with seeds do not link";
             return Err((reason.to_owned(), true));
         }
         if self.applicant.state() == "gone" {

@@ -127,6 +127,11 @@ impl Broadcast {
         }
     }
 
+    /// A message came whose origin cannot be who it says, as the node knows.
+    pub fn drop_forged(&mut self) {
+        self.metrics.drop_one(Reason::Forged);
+    }
+
     /// Whether origins must show certificates; changes with the kind of fleet.
     pub const fn set_requires_proof(&mut self, requires_proof: bool) {
         self.config.requires_proof = requires_proof;

@@ -122,6 +122,11 @@ impl Discovery {
         self.table.contacts()
     }
 
+    /// The key that was proved at an endpoint, if whoever is there is in the table.
+    pub fn key_at(&self, endpoint: Endpoint) -> Option<PublicKey> {
+        self.table.contacts().find(|it| it.endpoint == endpoint).map(|it| it.key)
+    }
+
     /// Whether a question to whoever is at this endpoint is open.
     pub fn awaits(&self, endpoint: Endpoint) -> bool {
         self.questions.values().any(|it| it.whom.endpoint == endpoint)
