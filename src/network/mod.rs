@@ -32,15 +32,17 @@
 
 mod builder;
 mod error;
+mod message;
 mod pending;
 mod queue;
 mod switchboard;
 
 pub use builder::Builder;
 pub use error::{NetworkError, SendError, StartError};
+pub use message::{Incoming, Known, Message, Published};
 pub use pending::Pending;
 pub use queue::{Gone, Queue, Weigh};
-pub use switchboard::{Incoming, Known, Message, Published, Switchboard};
+pub use switchboard::Switchboard;
 
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;

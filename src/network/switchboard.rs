@@ -11,9 +11,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::error::{NetworkError, SendError};
+use super::message::{Incoming, Known, Message, Published};
 use super::pending::{Cell, Pending};
-use super::queue::{Queue, Shared, Weigh};
-use crate::model::{Data, Endpoint, MessageId, Now, PublicKey, Time, topic_complaint};
+use super::queue::{Queue, Shared};
+use crate::model::{Data, Endpoint, MessageId, Now, Time, topic_complaint};
 use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
 use crate::protocol::broadcast::{self, Delivered};
@@ -26,67 +27,6 @@ const QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
 
 /// Answers on their way to the node at most: more than it has open questions.
 const ANSWERS_MAX: usize = 4_096;
-
-/// A message of a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Its identity: SHA-256 over the message and its origin.
-    pub id: MessageId,
-    /// The topic.
-    pub topic: String,
-    /// Who made it, and signed it.
-    pub origin: Endpoint,
-    /// The key that signed it. A fleet with seeds vouches for whose it is; in one without, the key
-    /// is who it is, and the endpoint is what its holder says.
-    pub key: PublicKey,
-    /// The data.
-    pub data: Data,
-    /// How long it was under way.
-    pub age: Duration,
-    /// Links it has crossed.
-    pub hops: u32,
-}
-
-impl Weigh for Message {
-    fn bytes(&self) -> usize {
-        self.data.len() + 256
-    }
-}
-
-/// A direct message. It was taken: its sender knows that it is here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incoming {
-    /// Who sent it, proved by the link it came by.
-    pub from: Endpoint,
-    /// What it is about.
-    pub topic: String,
-    /// The data.
-    pub data: Data,
-}
-
-impl Weigh for Incoming {
-    fn bytes(&self) -> usize {
-        self.data.len() + 256
-    }
-}
-
-/// A message that is on its way to everybody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Its identity.
-    pub id: MessageId,
-    /// How many neighbors it was pushed to at once; the others are told of it.
-    pub pushed_to: usize,
-}
-
-/// A peer that was found, and has proved its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Where it listens.
-    pub endpoint: Endpoint,
-    /// Its key.
-    pub key: PublicKey,
-}
 
 type SendCell = Arc<Cell<Result<Duration, SendError>>>;
 type PublishCell = Arc<Cell<Result<Published, NetworkError>>>;

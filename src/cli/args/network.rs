@@ -22,9 +22,9 @@ A peer counts as known to have the message when its neighbors have said so. Exit
 published.";
 
 const SEND_HELP: &str = "\
-Exit code 0: that peer took it, once: a program that reads its inbox there, or, while there is none, \
-its log. 1: it was not delivered, or nobody can know; the text says which. Without an answer it is \
-repeated after 1, 2, 4, 8 and 16 s, half a minute in all; --retries 0 tries once.";
+Exit code 0: that peer took it, once: a program that reads its inbox there, or, while there is \
+none, its log. 1: it was not delivered, or nobody can know; the text says which. Without an \
+answer it is repeated after 1, 2, 4, 8 and 16 s, half a minute in all; --retries 0 tries once.";
 
 /// Which running peer to use.
 #[derive(Clone, Debug, Args)]

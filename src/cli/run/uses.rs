@@ -57,10 +57,10 @@ pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Resul
         Use::Subscribe { topic } => {
             let queue = board.subscribe(&topic).map_err(failed)?;
             Ok(stream(queue, |it| {
+                let age_ms = u64::try_from(it.age.as_millis()).unwrap_or(u64::MAX);
                 json!({
                     "id": it.id, "topic": it.topic, "origin": it.origin, "key": it.key,
-                    "data": it.data, "age_ms": u64::try_from(it.age.as_millis()).unwrap_or(u64::MAX),
-                    "hops": it.hops,
+                    "data": it.data, "age_ms": age_ms, "hops": it.hops,
                 })
             }))
         }
