@@ -360,7 +360,7 @@ impl Liveness {
         }
         for endpoint in concerned {
             self.weigh(now, endpoint, fx);
-            self.ask(endpoint, fx);
+            self.ask(endpoint, false, fx);
         }
     }
 

@@ -84,12 +84,13 @@ impl Liveness {
             // The seeds have not decided: begin again, with fresh evidence.
             Stage::Reported => self.probe(endpoint, fx),
             Stage::Asking if suspicion.is_last_call => self.probe(endpoint, fx),
-            Stage::Asking => self.ask(endpoint, fx),
+            Stage::Asking => self.ask(endpoint, true, fx),
         }
     }
 
-    /// Asks as many witnesses as are missing, and two more; the rest when those do not answer.
-    pub(super) fn ask(&mut self, endpoint: Endpoint, fx: &mut Fx) {
+    /// Asks as many witnesses as are missing, and two more; the rest when those do not answer. With
+    /// `is_due`, those asked before have had an interval.
+    pub(super) fn ask(&mut self, endpoint: Endpoint, is_due: bool, fx: &mut Fx) {
         let Some(suspicion) = self.suspects.get(&endpoint) else { return };
         if suspicion.stage != Stage::Asking {
             return;
@@ -107,11 +108,11 @@ impl Liveness {
         let request = SuspectReq { endpoint, incarnation, key };
         fx.set_timer(Timer::Ask(endpoint), self.config.ask_interval);
         if let Some(suspicion) = self.suspects.get_mut(&endpoint) {
-            if chosen.is_empty() && suspicion.asked.is_empty() {
+            // Who was asked an interval ago may be as slow as this node was to find nobody there.
+            suspicion.is_last_call = chosen.is_empty() && is_due && !suspicion.asked.is_empty();
+            if chosen.is_empty() && !suspicion.is_last_call {
                 suspicion.stage = Stage::Held;
             }
-            // Who was asked last may need as long as this node did to find nobody there.
-            suspicion.is_last_call = chosen.is_empty();
             suspicion.asked.extend(&chosen);
         }
         for witness in chosen {
