@@ -2,7 +2,8 @@
 //!
 //! The map, in reading order: [`model`] names and quantities · [`protocol`] the state machines,
 //! pure · [`node`] which machines live together in a seed and in a peer · [`wire`] bytes ·
-//! [`runtime`] and [`sim`] two drivers of the same machines · [`cli`] what people type and see.
+//! [`runtime`] and [`sim`] two drivers of the same machines · [`network`] a peer inside one's own
+//! program · [`cli`] what people type and see.
 //! `ARCHITECTURE.md` tells why; `docs/PROTOCOL.md` lists every message and rule.
 
 pub mod model;
@@ -17,4 +18,8 @@ pub mod runtime;
 
 pub mod sim;
 
+pub mod network;
+
 pub mod cli;
+
+pub use network::Network;

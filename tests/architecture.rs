@@ -19,7 +19,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["model", "protocol"]),
     ("runtime", &["model", "protocol", "wire"]),
     ("sim", &["model", "protocol"]),
-    ("cli", &["model", "protocol", "node", "wire", "runtime", "sim"]),
+    ("network", &["model", "protocol", "node", "runtime"]),
+    ("cli", &["model", "protocol", "node", "wire", "runtime", "sim", "network"]),
 ];
 
 /// What the pure modules may not name, and why.
@@ -108,10 +109,12 @@ fn files(folder: &str) -> Vec<String> {
         for entry in entries {
             let path = entry.expect("a folder can be listed").path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if !path.is_dir() {
+            if name == ".git" {
+                // A folder, or in a further work tree a file that says where that is.
+            } else if !path.is_dir() {
                 let inside = path.strip_prefix(root()).expect("below the root");
                 found.push(inside.to_str().expect("a plain name").to_owned());
-            } else if !["target", "data", ".git", "found", "artifacts"].contains(&name) {
+            } else if !["target", "data", "found", "artifacts"].contains(&name) {
                 open.push(path);
             }
         }
@@ -606,9 +609,8 @@ fn value_in(source: &str, name: &str) -> Option<String> {
         (is_it
             && !right.starts_with("Duration,")
             && right != "Duration"
-            && right != "usize"
-            && right != "u32")
-            .then(|| right.to_owned())
+            && !["usize", "u32", "u64"].contains(&right))
+        .then(|| right.to_owned())
     })?;
     let unit =
         |call: &str| value.strip_prefix(call).and_then(|rest| product(rest.strip_suffix(')')?));

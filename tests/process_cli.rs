@@ -403,6 +403,7 @@ fn help_names_every_flag_with_its_default() {
         "peer demo --help",
         "peer bench --help",
         "peer bench membership --help",
+        "peer bench gossip --help",
         "peer bench registrations --help",
         "peer bench crypto --help",
     ] {
@@ -463,6 +464,9 @@ fn what_cannot_be_measured_is_refused_before_anything_starts() {
         ("peer bench membership --peers 10 --kill-many 8", "at most 7 can die at once"),
         ("peer bench membership --peers 1", "1 is not in 2..=2000"),
         ("peer bench membership --at-once 0", "0 is not in 1..=2000"),
+        ("peer bench gossip --peers 2", "2 is not in 3..=1000"),
+        ("peer bench gossip --peers 5 --publishers 5", "at least one peer must be left"),
+        ("peer bench gossip --size 7", "7 is not in 8..=65536"),
         ("peer bench registrations --applicants 0", "0 is not in 1..=2000"),
         ("peer bench registrations --at-once 201", "201 is not in 1..=200"),
         ("peer bench crypto --span soon", "soon"),
@@ -514,6 +518,40 @@ fn a_small_fleet_is_measured_with_deaths_at_once_on_a_machine_without_rest() {
     assert_eq!(found["idle_cpu_percent_of_a_core_mean_of_peers"]["overload"], 0);
     assert_eq!((&found["removals"]["deaths"], &found["removals"]["wrong"]), (&3.into(), &0.into()));
     assert_eq!(found["anti_entropy_bytes_a_round"]["met"], true);
+}
+
+#[test]
+fn a_small_measurement_of_the_broadcast_says_how_soon_how_often_and_how_many() {
+    let desk = Desk::new();
+    let (code, out, err) = desk.run(
+        "peer bench gossip --peers 3 --publishers 2 --messages 5 --step 300ms --rate 20 \
+         --rate-max 20",
+    );
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    let found = figures(&out);
+    assert_eq!(found["publish_to_last_delivery_ms"]["n"], 5);
+    let p99 = &found["publish_to_last_delivery_ms_p99"];
+    assert!(p99["value"].as_f64() > Some(0.0) && p99["target"] == "at most 250", "{p99}");
+    let copies = &found["copies_per_delivery"];
+    assert!(copies["value"].as_f64() >= Some(1.0) && copies["met"].is_boolean(), "{copies}");
+    assert_eq!(found["delivered_share"]["value"], 1.0);
+    // Five messages, each heard by its publisher too.
+    let delivered = &found["delivered"];
+    assert_eq!((&delivered["heard"], &delivered["deliveries"]), (&15.into(), &10.into()));
+    let rates: Vec<serde_json::Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON line"))
+        .filter(|line: &serde_json::Value| line["metric"] == "rate")
+        .collect();
+    let publishers: Vec<_> = rates.iter().map(|it| it["publishers"].as_u64()).collect();
+    assert_eq!(publishers, [Some(1), Some(2)], "{out}");
+    for rate in rates {
+        assert!(rate["messages"].as_u64() > Some(0), "{rate}");
+        assert!(rate["good"].is_boolean() && rate["complaints"].is_array(), "{rate}");
+    }
+    for metric in ["messages_per_s", "deliveries_per_s", "cpu_us_per_delivery"] {
+        assert_eq!(found[metric]["publishers"], 2, "{metric}: {out}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::process::Child;
 
 use folkmoot::cli::fleet::Happening;
 use folkmoot::model::Endpoint;
@@ -297,6 +298,64 @@ fn a_host_that_vanishes_without_a_word_is_removed_and_comes_back() {
             after(&back, healed),
         );
     }
+}
+
+#[test]
+fn peers_that_cannot_reach_one_for_40_s_say_so_and_make_up_for_it() {
+    let Some(mut land) = Land::up(&[(true, 0), (false, 1), (false, 1), (false, 1)], ARGS, &[])
+    else {
+        return;
+    };
+    let [near, far, third] = [1, 2, 3].map(|it| land.peer(it, 0));
+    let reader = land.begin(far, "subscribe news --count 2");
+    let text = |child: Child| {
+        let output = child.wait_with_output().expect("it ends");
+        let both = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(both).expect("it is text"))
+    };
+    let send = |land: &Land, from| text(land.begin(from, &format!("send {far} hello")));
+    assert_eq!(send(&land, near).0, Some(0));
+
+    let (mark, cut) = (land.mark(), land.now_ms());
+    for host in [1, 3] {
+        land.net.lose(host, &[2]);
+        land.net.lose(2, &[host]);
+    }
+    let (code, _) = text(land.begin(near, "publish news missed --wait 1s"));
+    assert_eq!(code, Some(0));
+    for (at, whom) in [(near, far), (third, far), (far, near), (far, third)] {
+        let line = land.wait_line(mark, "it is unreachable", |it| {
+            of(it, at, "unreachable") && it.endpoint("peer") == Some(whom)
+        });
+        println!("{whom} was unreachable to {at} {} after the cut", after(&line, cut));
+    }
+    let begun = land.now_ms();
+    let (code, said) = send(&land, near);
+    println!("a send took {} ms: {}", land.now_ms() - begun, said.trim());
+    assert!(code == Some(1) && said.contains("unreachable"), "{said}");
+    land.poll("40 s", |land| match land.now_ms() - cut {
+        40_000.. => Ok(()),
+        other => Err(format!("{other} ms")),
+    });
+
+    let (healing, healed) = (land.mark(), land.now_ms());
+    for host in [1, 3] {
+        land.net.deliver(host, &[2]);
+        land.net.deliver(2, &[host]);
+    }
+    let line = land.wait_line(healing, "it is back", |it| {
+        of(it, near, "reachable") && it.endpoint("peer") == Some(far)
+    });
+    println!("it was back {} after the healing", after(&line, healed));
+    land.poll("a send goes through", |land| match send(land, near) {
+        (Some(0), _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let (code, _) = text(land.begin(near, "publish news again --wait 1s"));
+    assert_eq!(code, Some(0));
+    let (code, heard) = text(reader);
+    let has = |what: &str| heard.contains(&format!("{near}: {what}\n"));
+    assert!(code == Some(0) && has("missed") && has("again"), "in any order: {heard}");
 }
 
 #[test]

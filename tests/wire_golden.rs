@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Once;
 
 use folkmoot::model::{Endpoint, SigningBytes};
+use folkmoot::protocol::broadcast::Publish;
 use folkmoot::protocol::membership::authority::SeedOrderVote;
 use folkmoot::protocol::membership::certificate::{Because, Confirmation, Removal, Subject, Vote};
 use folkmoot::protocol::membership::registry::{BUCKETS, Entry};
@@ -22,7 +23,7 @@ use folkmoot::wire::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
 use serde_json::{Value, json};
 
 /// How many kinds of messages there are; see [`number`].
-const KINDS: usize = 31;
+const KINDS: usize = 44;
 
 fn path() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "golden", "native.jsonl"].iter().collect()
@@ -100,6 +101,19 @@ const fn number(msg: &Message) -> usize {
         Message::TopologyResp(_) => 28,
         Message::SeedOrderVote(_) => 29,
         Message::SeedBanCommit(_) => 30,
+        Message::Direct(_) => 31,
+        Message::DirectAck(_) => 32,
+        Message::DirectPartReq(_) => 33,
+        Message::DirectPart(_) => 34,
+        Message::FindNode(_) => 35,
+        Message::Found(_) => 36,
+        Message::Publish(_) => 37,
+        Message::Announce(_) => 38,
+        Message::Graft(_) => 39,
+        Message::Prune(_) => 40,
+        Message::PartReq(_) => 41,
+        Message::Part(_) => 42,
+        Message::Receipt(_) => 43,
     }
 }
 
@@ -175,6 +189,9 @@ fn is_optional(name: &str, field: &str) -> bool {
         "TOPOLOGY_REQ" | "SEED_SYNC_REQ" => field == "after",
         "SEED_SYNC_RESP" => ["removals", "bans"].contains(&field),
         "SEED_DIGEST" => field == "buckets",
+        "DIRECT" => field == "data",
+        "DIRECT_ACK" => field == "reason",
+        "PUBLISH" => ["data", "receipt", "proof"].contains(&field),
         _ => false,
     }
 }
@@ -207,7 +224,7 @@ fn a_field_of_the_wrong_kind_is_refused_whichever_it_is() {
                 // Some texts are free.
                 if wrong.is_string()
                     && whole[field].is_string()
-                    && ["reason", "text", "ids", "root"].contains(&field.as_str())
+                    && ["reason", "text", "ids", "root", "topic"].contains(&field.as_str())
                 {
                     continue;
                 }
@@ -402,7 +419,16 @@ fn hello_statement(domain: &str, signer: &Card) -> SigningBytes {
         .key(&signer.key)
 }
 
+fn check_published(it: &Publish) {
+    assert!(cases::key_at(it.origin).verifies(&cases::statement(it), &it.signature), "{it:?}");
+    if let Some(data) = &it.data {
+        assert_eq!(data.sha256(), it.digest, "{it:?}");
+    }
+    it.proof.iter().for_each(|it| check_votes("admit", &[it.subject()], &it.votes));
+}
+
 #[test]
+#[allow(clippy::too_many_lines, reason = "one arm for each message, that none is forgotten")]
 fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
     let mut caller = None;
     let mut called = None;
@@ -454,6 +480,7 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
                 let statement = it.neighbors.iter().fold(head, |all, one| all.endpoint(*one));
                 assert!(cases::key_at(it.endpoint).verifies(&statement, &it.signature), "{line}");
             }
+            Message::Publish(it) => check_published(&it),
             Message::SeedSyncResp(it) => it.entries.iter().for_each(check_entry),
             Message::ExplainResp(it) => it.lives.iter().for_each(check_entry),
             // Nothing in these is signed.
@@ -466,11 +493,23 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
             | Message::Ping(_)
             | Message::Pong(_)
             | Message::SuspectReq(_)
+            | Message::FindNode(_)
+            | Message::Found(_)
+            | Message::Announce(_)
+            | Message::Graft(_)
+            | Message::Prune(_)
+            | Message::PartReq(_)
+            | Message::Part(_)
+            | Message::Receipt(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncReq(_)
             | Message::LinkHint(_)
             | Message::ExplainReq(_)
             | Message::TopologyReq(_)
+            | Message::Direct(_)
+            | Message::DirectAck(_)
+            | Message::DirectPartReq(_)
+            | Message::DirectPart(_)
             | Message::TopologyResp(_) => {}
         }
     }

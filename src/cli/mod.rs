@@ -15,6 +15,8 @@ mod error;
 pub mod fleet;
 pub mod keygen;
 pub mod log;
+pub mod metrics;
+pub mod page;
 pub mod query;
 pub mod report;
 pub mod run;
@@ -37,6 +39,7 @@ pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
         Some(SeedCommand::Keygen(args)) => keygen::run(args),
         Some(SeedCommand::Status(args)) => query::status(args, &["seed"]),
         Some(SeedCommand::Members(args)) => query::members(args),
+        Some(SeedCommand::Metrics(args)) => query::metrics(args, &["seed"]),
     }
 }
 
@@ -52,6 +55,12 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
         Some(PeerCommand::Topology(args)) => query::topology(args),
         Some(PeerCommand::Explain(args)) => query::explain(args),
         Some(PeerCommand::Status(args)) => query::status(args, &["peer", "seed"]),
+        Some(PeerCommand::Metrics(args)) => query::metrics(args, &["peer", "seed"]),
+        Some(PeerCommand::Publish(args)) => query::publish(args),
+        Some(PeerCommand::Subscribe(args)) => query::subscribe(args),
+        Some(PeerCommand::Send(args)) => query::send(args),
+        Some(PeerCommand::Inbox(args)) => query::inbox(args),
+        Some(PeerCommand::Discover(args)) => query::discover(args),
         Some(PeerCommand::Leave(args)) => query::leave(args),
         Some(PeerCommand::Evict(args)) => query::evict(args),
         Some(PeerCommand::Unban(args)) => query::unban(args),

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::CliError;
-use super::args::{ConnectionArgs, LogFormat, LogLevel, NodeArgs, PeerArgs, SeedArgs};
+use super::args::{ConnectionArgs, HttpArg, LogFormat, LogLevel, NodeArgs, PeerArgs, SeedArgs};
 use super::config;
 use crate::model::{Endpoint, PublicKey, SeedId};
 use crate::node::{PeerConfig, SeedConfig};
@@ -14,6 +15,7 @@ use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::options::Limits;
+use crate::runtime::http::Access;
 use crate::wire::sealed::ClusterKeys;
 
 /// What every node needs to start.
@@ -39,6 +41,8 @@ pub struct NodeSettings {
     pub limits: Limits,
     /// The keys of the fleet, if it has any.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
+    /// Whom it answers over HTTP, if anybody.
+    pub http: Option<Access>,
 }
 
 impl NodeSettings {
@@ -75,6 +79,8 @@ pub struct SeedSettings {
 pub struct PeerSettings {
     /// What every node needs.
     pub node: NodeSettings,
+    /// Whom to call first, in a fleet without seeds; `None` in one with seeds.
+    pub bootstrap: Option<Vec<Endpoint>>,
     /// The periods and limits of its machines.
     pub machines: PeerConfig,
 }
@@ -134,7 +140,16 @@ impl PeerSettings {
     pub fn from_args(args: &PeerArgs) -> Result<Self, CliError> {
         let (ip, port) = (args.ip, args.port.unwrap_or_default());
         config::check_ip(ip).map_err(|reason| CliError::Usage(format!("--ip {reason}")))?;
-        let seeds = config::read(&args.node.config)?;
+        let bootstrap = (args.open || !args.join.is_empty()).then(|| args.join.clone());
+        if let Some(no_place) = args.join.iter().find(|it| !it.is_callable()) {
+            return Err(CliError::Usage(format!(
+                "--join {no_place} cannot be called: it takes the address and port of one peer"
+            )));
+        }
+        let seeds = match bootstrap {
+            Some(_) => Vec::new(),
+            None => config::read(&args.node.config)?,
+        };
         let typed = Endpoint::new(ip, port);
         if let Some(seed) = seeds.iter().find(|seed| seed.endpoint == typed) {
             return Err(CliError::Usage(format!(
@@ -145,7 +160,8 @@ impl PeerSettings {
         }
         check_counts(&args.node, &[("--gossip-seen-max", args.limits.gossip_seen_max)])?;
         check_periods(args)?;
-        Ok(Self { node: node_settings(&args.node, (ip, port), seeds)?, machines: args.machines() })
+        let node = node_settings(&args.node, (ip, port), seeds)?;
+        Ok(Self { node, bootstrap, machines: args.machines() })
     }
 }
 
@@ -198,6 +214,8 @@ fn check_periods(args: &PeerArgs) -> Result<(), CliError> {
         "--links is above --links-max; raise the one or lower the other"
     } else if limits.backoff_min > limits.backoff_max {
         "--backoff-min is above --backoff-max; raise the one or lower the other"
+    } else if limits.unreachable_after.0 < Duration::from_secs(1) {
+        "--unreachable-after is below a second; a link may well be silent for that long"
     } else if limits.gossip_hold > limits.gossip_remember {
         "--gossip-hold is above --gossip-remember: what is forgotten would be taken for new"
     } else {
@@ -249,8 +267,20 @@ fn node_settings(
             links_max: connections.connections_max,
             dials_max: connections.dials_max,
         },
+        http: http_access(args.http, cluster_keys.is_some()),
         cluster_keys: cluster_keys.map(Arc::new),
     })
+}
+
+/// A fleet that keeps others out does not tell them what it does.
+const fn http_access(typed: Option<HttpArg>, has_key: bool) -> Option<Access> {
+    match typed {
+        Some(HttpArg::Any) => Some(Access::Any),
+        Some(HttpArg::Loopback) => Some(Access::Loopback),
+        Some(HttpArg::Off) => None,
+        None if has_key => Some(Access::Loopback),
+        None => Some(Access::Any),
+    }
 }
 
 const fn session_config(args: &ConnectionArgs) -> session::Config {
@@ -307,6 +337,9 @@ impl PeerArgs {
         config.applicant.backoff_min = limits.backoff_min.0;
         config.applicant.backoff_max = limits.backoff_max.0;
         config.applicant.refresh = limits.refresh.0;
+        config.contacts.unreachable_after = limits.unreachable_after.0;
+        config.broadcast.message_max = limits.message_max;
+        config.direct.message_max = usize::try_from(limits.message_max).unwrap_or(usize::MAX);
         config
     }
 }
@@ -354,6 +387,15 @@ mod tests {
         assert_eq!(format!("{:?}", peer.machines), format!("{:?}", PeerConfig::default()));
         assert_eq!(format!("{:?}", peer.node.limits), format!("{:?}", Limits::default()));
         assert_eq!(peer.node.book().quorum(), 2);
+    }
+
+    #[test]
+    fn with_a_cluster_key_only_this_machine_is_told_unless_it_is_said() {
+        assert_eq!(http_access(None, false), Some(Access::Any));
+        assert_eq!(http_access(None, true), Some(Access::Loopback));
+        assert_eq!(http_access(Some(HttpArg::Any), true), Some(Access::Any));
+        assert_eq!(http_access(Some(HttpArg::Loopback), false), Some(Access::Loopback));
+        assert_eq!(http_access(Some(HttpArg::Off), false), None);
     }
 
     #[test]

@@ -4,14 +4,16 @@
 //! serializable; what has a unit carries it in its type.
 
 mod bytes;
+mod data;
 mod endpoint;
 mod identity;
 mod memo;
 mod time;
 
 pub use bytes::SigningBytes;
+pub use data::{Data, MessageId, TOPIC_BYTES_MAX, topic_complaint};
 pub use endpoint::{Endpoint, Incarnation, SeedId};
-pub use identity::{KeyPair, Nonce, PublicKey, Signature};
+pub use identity::{KeyPair, Nonce, PublicKey, ReadyKey, Signature};
 pub use memo::VerdictMemo;
 pub use time::{Now, Time, WallTime};
 

@@ -13,7 +13,7 @@ use crate::protocol::{Effect, Effects, Input, Kind, Machine};
 pub use peer::{PeerConfig, PeerNode};
 pub use refusals::Refusal;
 pub use seed::{SeedConfig, SeedNode};
-pub use status::{LinkStatus, PeerStatus, SeedStatus};
+pub use status::{LinkStatus, NetworkStatus, PeerStatus, SeedStatus};
 
 /// The vocabulary of a seed.
 pub mod seed_kind {

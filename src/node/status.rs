@@ -7,6 +7,10 @@ use serde::Serialize;
 use super::seed::Counts;
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
 use crate::protocol::LinkId;
+use crate::protocol::broadcast::BroadcastMetrics;
+use crate::protocol::contacts::ContactsMetrics;
+use crate::protocol::direct::DirectMetrics;
+use crate::protocol::discovery;
 use crate::protocol::message::Standing;
 use crate::protocol::session::Card;
 
@@ -66,6 +70,19 @@ pub struct SeedStatus {
     pub links: Vec<LinkStatus>,
 }
 
+/// What the services of the network layer have counted.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkStatus {
+    /// The broadcast.
+    pub broadcast: BroadcastMetrics,
+    /// Direct sends.
+    pub direct: DirectMetrics,
+    /// Contacts.
+    pub contacts: ContactsMetrics,
+    /// Of finding others.
+    pub discovery: discovery::Metrics,
+}
+
 /// A peer's state.
 #[derive(Clone, Debug, Serialize)]
 pub struct PeerStatus {
@@ -101,4 +118,6 @@ pub struct PeerStatus {
     pub health: u32,
     /// What was refused, by cause.
     pub refused: Counts,
+    /// What the network layer counts.
+    pub network: NetworkStatus,
 }

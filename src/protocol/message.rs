@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::broadcast::{Announce, Graft, Part, PartReq, Prune, Publish, Receipt};
+use super::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq};
+use super::discovery::{FindNode, Found};
 use super::gossip::{GossipDigest, GossipMsg};
 use super::liveness::{DeadReport, Ping, Pong, SuspectReq};
 use super::membership::authority::{
@@ -74,6 +77,33 @@ pub enum Message {
     /// I am going.
     Leave(Leave),
 
+    /// Something for the application of the other end.
+    Direct(DirectMsg),
+    /// What became of it.
+    DirectAck(DirectAck),
+    /// Send me parts of its data.
+    DirectPartReq(DirectPartReq),
+    /// One part of its data.
+    DirectPart(DirectPart),
+    /// Who of those you know is closest to this id?
+    FindNode(FindNode),
+    /// These are.
+    Found(Found),
+    /// A message of a member on its way to all.
+    Publish(Publish),
+    /// I hold these messages.
+    Announce(Announce),
+    /// Send me these messages.
+    Graft(Graft),
+    /// Push to me no more; announce.
+    Prune(Prune),
+    /// Send me these parts of a large message.
+    PartReq(PartReq),
+    /// A part of a large message.
+    Part(Part),
+    /// So many have this message by way of me.
+    Receipt(Receipt),
+
     /// The state of my registry, in hashes.
     SeedDigest(SeedDigest),
     /// Send me these parts of yours.
@@ -133,6 +163,19 @@ impl Message {
             Self::SeedOrderVote(_) => "SEED_ORDER_VOTE",
             Self::SeedBanCommit(_) => "SEED_BAN_COMMIT",
             Self::Leave(_) => "LEAVE",
+            Self::Direct(_) => "DIRECT",
+            Self::DirectAck(_) => "DIRECT_ACK",
+            Self::DirectPartReq(_) => "DIRECT_PART_REQ",
+            Self::DirectPart(_) => "DIRECT_PART",
+            Self::FindNode(_) => "FIND_NODE",
+            Self::Found(_) => "FOUND",
+            Self::Publish(_) => "PUBLISH",
+            Self::Announce(_) => "ANNOUNCE",
+            Self::Graft(_) => "GRAFT",
+            Self::Prune(_) => "PRUNE",
+            Self::PartReq(_) => "PART_REQ",
+            Self::Part(_) => "PART",
+            Self::Receipt(_) => "RECEIPT",
             Self::SeedDigest(_) => "SEED_DIGEST",
             Self::SeedSyncReq(_) => "SEED_SYNC_REQ",
             Self::SeedSyncResp(_) => "SEED_SYNC_RESP",
@@ -149,7 +192,8 @@ impl Message {
         let reason = if let Self::Bye(Bye { reason })
         | Self::Error(ErrorReply { reason, .. })
         | Self::RegisterVote(RegisterVote { reason, .. })
-        | Self::SeedDeadVote(SeedDeadVote { reason, .. }) = self
+        | Self::SeedDeadVote(SeedDeadVote { reason, .. })
+        | Self::DirectAck(DirectAck { reason, .. }) = self
         {
             reason
         } else {
@@ -187,7 +231,20 @@ impl Message {
             | Self::SuspectAck(_)
             | Self::DeadReport(_)
             | Self::RegisterCommit(_)
-            | Self::SeedDeadCommit(_) => Standing::Member,
+            | Self::SeedDeadCommit(_)
+            | Self::Direct(_)
+            | Self::DirectAck(_)
+            | Self::DirectPartReq(_)
+            | Self::DirectPart(_)
+            | Self::FindNode(_)
+            | Self::Found(_)
+            | Self::Publish(_)
+            | Self::Announce(_)
+            | Self::Graft(_)
+            | Self::Prune(_)
+            | Self::PartReq(_)
+            | Self::Part(_)
+            | Self::Receipt(_) => Standing::Member,
             Self::RegisterVote(_)
             | Self::PeerListResp(_)
             | Self::SeedDeadVote(_)
@@ -265,7 +322,12 @@ into_message! {
     GossipDigest(GossipDigest), Ping(Ping), Pong(Pong), Neighbors(NeighborList),
     SuspectReq(SuspectReq), SuspectAck(Confirmation), DeadReport(DeadReport),
     SeedDeadVote(SeedDeadVote), SeedDeadCommit(Removal), SeedOrderVote(SeedOrderVote),
-    SeedBanCommit(Ban), Leave(Leave), SeedDigest(SeedDigest),
+    SeedBanCommit(Ban), Leave(Leave),
+    Direct(DirectMsg), DirectAck(DirectAck), DirectPartReq(DirectPartReq), DirectPart(DirectPart),
+    FindNode(FindNode), Found(Found),
+    Publish(Publish), Announce(Announce), Graft(Graft), Prune(Prune), PartReq(PartReq),
+    Part(Part), Receipt(Receipt),
+    SeedDigest(SeedDigest),
     SeedSyncReq(SeedSyncReq), SeedSyncResp(SeedSyncResp), LinkHint(LinkHint),
     ExplainReq(ExplainReq), ExplainResp(ExplainResp), TopologyReq(TopologyReq),
     TopologyResp(TopologyResp),

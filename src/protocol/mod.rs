@@ -8,11 +8,17 @@
 //! order, before the next input. What follows a [`Effect::Persist`], in this or any later input,
 //! may leave the node only when that record is on disk.
 
+pub mod broadcast;
+pub mod contacts;
+pub mod direct;
+pub mod discovery;
 pub mod gossip;
 pub mod health;
+pub mod histogram;
 pub mod liveness;
 pub mod membership;
 pub mod message;
+pub mod open;
 pub mod overlay;
 pub mod probe;
 pub mod quorum;

@@ -284,6 +284,23 @@ impl Overlay {
         }
     }
 
+    /// No further links are sought or taken; those there are stay until they are hung up.
+    pub const fn stop(&mut self) {
+        self.running = false;
+    }
+
+    /// Whether as many links are up as are sought.
+    pub fn has_enough(&self) -> bool {
+        self.neighbors.len() >= self.config.links
+    }
+
+    /// A member that is no neighbor is of no interest any more, until somebody names it again.
+    pub fn forget(&mut self, endpoint: Endpoint) {
+        if !self.neighbors.contains_key(&endpoint) {
+            self.members.remove(&endpoint);
+        }
+    }
+
     /// A neighbor names its neighbors.
     pub fn on_neighbors(&mut self, neighbor: Endpoint, theirs: &[Endpoint]) {
         if let Some(known) = self.members.get_mut(&neighbor) {

@@ -1,4 +1,4 @@
-//! Local commands: a Unix socket in the data directory, one line in, one line out.
+//! Local commands: a Unix socket in the data directory, one line in, one line or many out.
 //!
 //! Only the owner of the data directory can reach it: the socket's mode is 0600 before it appears
 //! under its name. What the lines mean is the handler's business. A request costs one thread for a
@@ -17,12 +17,13 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use socket2::SockRef;
 
+use super::clock::Clock;
 use super::files::{DataDir, sync_dir};
-use super::thread;
+use super::thread::{self, Crew};
 use crate::protocol::Never;
 
-/// The longest request in bytes, its newline included.
-pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// The longest request in bytes, its newline included: the largest message (16 MiB) as text.
+pub const REQUEST_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// The longest answer in bytes, its newline included: a registry of ten thousand fits.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -36,10 +37,40 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// What answers a request: one line in, one line out, both without their newline.
-pub type Handler = Arc<dyn Fn(&str) -> String + Send + Sync>;
+/// Answers in many lines that are given at a time; each may last for days.
+const STREAMS_MAX: usize = 64;
+
+/// How long a server that stops waits for answers under way. What was asked for and not answered
+/// then is cut short.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
+
+/// What answers a request. No line has its newline.
+pub type Handler = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
+
+/// An answer.
+pub enum Answer {
+    /// One line.
+    Line(String),
+    /// Lines as they come. Dropped when the client has gone.
+    Lines(Box<dyn FnMut() -> Next + Send>),
+}
+
+/// What comes next in an answer of many lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// This line.
+    Line(String),
+    /// Nothing for now. Said at least every few seconds, it tells whether the client is there: an
+    /// empty line is written.
+    Idle,
+    /// Nothing more.
+    End,
+}
 
 /// A server of local commands; stops, and removes its socket, when dropped.
+///
+/// Whoever asks before gets an answer, if that takes no more than a second; answers of many lines
+/// should have been made to end.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
@@ -47,6 +78,8 @@ pub struct Control {
     /// Taken when dropped, which is the acceptor's sign to stop.
     open: Option<Sender<Never>>,
     acceptor: Option<std::thread::JoinHandle<()>>,
+    /// Those who answer.
+    answering: Crew,
 }
 
 /// Serves local commands at [`DataDir::control_path`] of `dir`.
@@ -63,10 +96,12 @@ pub fn serve(dir: &DataDir, handler: Handler) -> io::Result<Control> {
         Arc::new(listen(&path).map_err(|err| at(&path, "serve local commands at", &err))?);
     let (open, stopping) = bounded(0);
     let accepting = Arc::clone(&listener);
+    let answering = Crew::default();
+    let serving = Serving { answering: answering.clone(), ..Serving::default() };
     let acceptor = thread::spawn("control", move || {
-        accept_loop(&accepting, &stopping, &handler);
+        accept_loop(&accepting, &stopping, &handler, serving);
     })?;
-    Ok(Control { path, listener, open: Some(open), acceptor: Some(acceptor) })
+    Ok(Control { path, listener, open: Some(open), acceptor: Some(acceptor), answering })
 }
 
 impl Drop for Control {
@@ -78,6 +113,12 @@ impl Drop for Control {
         }
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
+        }
+        // The process ends next: an answer that is being made would be cut short.
+        let clock = Clock::start();
+        let left = self.answering.wait(&clock, clock.now().mono.after(ANSWER_GRACE));
+        if left > 0 {
+            log::debug!("{left} local commands went unanswered");
         }
         let _ = std::fs::remove_file(&self.path);
     }
@@ -93,11 +134,45 @@ pub fn ask(path: &Path, request: &str, timeout: Duration) -> io::Result<String> 
 }
 
 fn exchange(path: &Path, request: &str, timeout: Duration) -> io::Result<String> {
+    read_line(&put(path, request, timeout)?, ANSWER_BYTES_MAX)
+}
+
+/// Sends `request` to the node that serves `path` and hands each line of its answer to `take`,
+/// until that says no or the node says no more.
+///
+/// # Errors
+///
+/// When no node serves `path`, or it has gone for `timeout` without a sign of life.
+pub fn follow(
+    path: &Path,
+    request: &str,
+    timeout: Duration,
+    mut take: impl FnMut(&str) -> bool,
+) -> io::Result<()> {
+    let mut follow = || {
+        let mut lines = BufReader::new(put(path, request, timeout)?);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let len = (&mut lines).take(ANSWER_BYTES_MAX as u64).read_line(&mut line)?;
+            match line.strip_suffix('\n') {
+                Some("") => {}
+                Some(line) if take(line) => {}
+                Some(_) => return Ok(()),
+                None if len == 0 => return Ok(()),
+                None => return Err(io::Error::new(ErrorKind::UnexpectedEof, "cut short")),
+            }
+        }
+    };
+    follow().map_err(|err| at(path, "follow the node at", &err))
+}
+
+fn put(path: &Path, request: &str, timeout: Duration) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
-    read_line(&stream, ANSWER_BYTES_MAX)
+    Ok(stream)
 }
 
 /// The error `err` with what was tried and where.
@@ -127,8 +202,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn accept_loop(listener: &UnixListener, stopping: &Receiver<Never>, handler: &Handler) {
-    let serving = Arc::new(AtomicUsize::new(0));
+fn accept_loop(
+    listener: &UnixListener,
+    stopping: &Receiver<Never>,
+    handler: &Handler,
+    serving: Serving,
+) {
+    let serving = Arc::new(serving);
     loop {
         let accepted = listener.accept();
         if stopping.try_recv() == Err(TryRecvError::Disconnected) {
@@ -147,19 +227,26 @@ fn accept_loop(listener: &UnixListener, stopping: &Receiver<Never>, handler: &Ha
     }
 }
 
+/// How many are being served now.
+#[derive(Default)]
+struct Serving {
+    requests: Arc<AtomicUsize>,
+    streams: Arc<AtomicUsize>,
+    /// Those whose request was read.
+    answering: Crew,
+}
+
 /// Answers a client on a thread of its own; closes the connection where there is no room for one.
-fn start_answer(stream: UnixStream, serving: &Arc<AtomicUsize>, handler: &Handler) {
-    let place = Place::take(serving);
-    if serving.load(Ordering::Relaxed) > REQUESTS_MAX {
+fn start_answer(stream: UnixStream, serving: &Arc<Serving>, handler: &Handler) {
+    let Some(place) = Place::take(&serving.requests, REQUESTS_MAX) else {
         log::warn!("refused a local command: {REQUESTS_MAX} are being served");
         return;
-    }
-    let handler = Arc::clone(handler);
+    };
+    let (handler, serving) = (Arc::clone(handler), Arc::clone(serving));
     let spawned = thread::spawn("command", move || {
-        if let Err(err) = answer(&stream, &handler) {
+        if let Err(err) = answer(&stream, place, &serving, &handler) {
             log::debug!("a local command went unanswered: {err}");
         }
-        drop(place);
     });
     if let Err(err) = spawned {
         log::warn!("refused a local command: {err}");
@@ -169,9 +256,9 @@ fn start_answer(stream: UnixStream, serving: &Arc<AtomicUsize>, handler: &Handle
 struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    fn take(serving: &Arc<AtomicUsize>) -> Self {
-        serving.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(serving))
+    fn take(places: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let place = Self(Arc::clone(places));
+        (places.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
     }
 }
 
@@ -181,12 +268,38 @@ impl Drop for Place {
     }
 }
 
-fn answer(mut stream: &UnixStream, handler: &Handler) -> io::Result<()> {
+fn answer(
+    mut stream: &UnixStream,
+    place: Place,
+    serving: &Serving,
+    handler: &Handler,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let request = read_line(stream, REQUEST_BYTES_MAX)?;
-    let mut line = handler(&request);
-    debug_assert!(!line.contains('\n'), "an answer is one line");
+    // From here on: one that says nothing holds up nobody.
+    let _at_work = serving.answering.join();
+    let mut next = match handler(&request) {
+        Answer::Line(line) => return write_line(stream, line),
+        Answer::Lines(next) => next,
+    };
+    // It may last: others must be able to ask meanwhile.
+    drop(place);
+    let Some(_place) = Place::take(&serving.streams, STREAMS_MAX) else {
+        log::warn!("refused a local command: {STREAMS_MAX} long answers are being given");
+        return Ok(());
+    };
+    loop {
+        match next() {
+            Next::Line(line) => write_line(stream, line)?,
+            Next::Idle => stream.write_all(b"\n")?,
+            Next::End => return Ok(()),
+        }
+    }
+}
+
+fn write_line(mut stream: &UnixStream, mut line: String) -> io::Result<()> {
+    debug_assert!(!line.contains('\n'), "an answer's line is one line");
     line.push('\n');
     stream.write_all(line.as_bytes())
 }
@@ -216,7 +329,7 @@ mod tests {
     }
 
     fn shout() -> Handler {
-        Arc::new(|request| request.to_uppercase())
+        Arc::new(|request| Answer::Line(request.to_uppercase()))
     }
 
     #[test]
@@ -252,12 +365,85 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_many_lines_ends_with_its_client_or_with_its_node() {
+        let (_root, dir) = data_dir();
+        let (gone, has_gone) = bounded::<Never>(0);
+        let gone = std::sync::Mutex::new(Some(gone));
+        let count = move |request: &str| {
+            let last: u32 = request.parse().unwrap();
+            let (mut at, held) = (0, gone.lock().unwrap().take());
+            Answer::Lines(Box::new(move || {
+                let _ = &held;
+                at += 1;
+                match at {
+                    at if at > last => Next::End,
+                    at if at % 2 == 0 => Next::Idle,
+                    at => Next::Line(at.to_string()),
+                }
+            }))
+        };
+        let _control = serve(&dir, Arc::new(count)).unwrap();
+        let mut seen = Vec::new();
+        follow(&dir.control_path(), "1000000000", PATIENCE, |line| {
+            seen.push(line.to_owned());
+            seen.len() < 3
+        })
+        .unwrap();
+        assert_eq!(seen, ["1", "3", "5"]);
+        assert_eq!(has_gone.recv(), Err(crossbeam_channel::RecvError), "it was dropped");
+        seen.clear();
+        follow(&dir.control_path(), "4", PATIENCE, |line| {
+            seen.push(line.to_owned());
+            true
+        })
+        .unwrap();
+        assert_eq!(seen, ["1", "3"]);
+    }
+
+    #[test]
+    fn a_server_that_stops_gives_the_answers_that_it_owes_but_waits_for_no_request() {
+        let (_root, dir) = data_dir();
+        let (entered_in, entered) = bounded::<()>(1);
+        let (release, gate) = bounded::<()>(0);
+        let held = move |request: &str| {
+            entered_in.send(()).unwrap();
+            gate.recv().unwrap();
+            Answer::Line(request.to_uppercase())
+        };
+        let control = serve(&dir, Arc::new(held)).unwrap();
+        let path = dir.control_path();
+        let silent = UnixStream::connect(&path).unwrap();
+        let asked = path.clone();
+        let answered = thread::spawn("ask", move || ask(&asked, "late", PATIENCE)).unwrap();
+        entered.recv().unwrap();
+        // The silent one came first, and does not count.
+        assert_eq!(control.answering.at_work(), 1);
+        let (stopped_in, stopped) = bounded::<Never>(0);
+        let stopping = thread::spawn("stop", move || {
+            drop(control);
+            drop(stopped_in);
+        })
+        .unwrap();
+        // The acceptor has gone when nobody is let in.
+        while UnixStream::connect(&path).is_ok() {
+            std::thread::yield_now();
+        }
+        let soon = Duration::from_millis(200);
+        assert_eq!(stopped.recv_timeout(soon), Err(RecvTimeoutError::Timeout), "it owes one");
+        release.send(()).unwrap();
+        assert_eq!(answered.join().unwrap().unwrap(), "LATE");
+        stopping.join().unwrap();
+        assert!(!path.exists());
+        drop(silent);
+    }
+
+    #[test]
     fn a_node_that_does_not_answer_is_given_up() {
         let (_root, dir) = data_dir();
         let (release, gate) = bounded::<()>(0);
         let stuck = move |_: &str| {
             let _ = gate.recv();
-            String::new()
+            Answer::Line(String::new())
         };
         let _control = serve(&dir, Arc::new(stuck)).unwrap();
         let err = ask(&dir.control_path(), "{}", Duration::from_millis(20)).unwrap_err();

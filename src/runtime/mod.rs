@@ -8,6 +8,7 @@ pub mod cluster_key;
 pub mod control;
 pub mod driver;
 pub mod files;
+pub mod http;
 pub mod journal;
 pub mod listen;
 pub mod ping;

@@ -1,7 +1,7 @@
 //! Threads: named, with a sized stack, and counted so that one can wait for their end.
 //!
-//! Invariant: a thread leaves its [`Crew`] only after everything it owned has been dropped, so
-//! that a port or file it held is free once [`Crew::wait`] has returned.
+//! Invariant: a thread that a [`Crew`] has started leaves it only after everything it owned has
+//! been dropped, so that a port or file it held is free once [`Crew::wait`] has returned.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
@@ -64,6 +64,11 @@ impl Crew {
         Ok(())
     }
 
+    /// Makes the calling thread one of this group until the returned place is dropped.
+    pub fn join(&self) -> Place {
+        Place::take(&self.shared)
+    }
+
     /// How many threads have not ended.
     pub fn at_work(&self) -> usize {
         *self.shared.at_work.lock().expect("nothing under this lock can panic")
@@ -84,7 +89,8 @@ impl Crew {
 }
 
 /// One thread's membership in a crew; ends when dropped, even by a panic.
-struct Place(Arc<Shared>);
+#[derive(Debug)]
+pub struct Place(Arc<Shared>);
 
 impl Place {
     fn take(shared: &Arc<Shared>) -> Self {

@@ -4,5 +4,6 @@
 //! before memory is spent on it.
 
 pub mod dialect;
+pub mod http;
 pub mod line;
 pub mod sealed;

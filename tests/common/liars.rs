@@ -185,6 +185,10 @@ impl Gang {
             | Message::DeadReport(_)
             | Message::Neighbors(_)
             | Message::Leave(_)
+            | Message::Direct(_)
+            | Message::DirectAck(_)
+            | Message::DirectPartReq(_)
+            | Message::DirectPart(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncResp(_)
             | Message::PeerListResp(_) => None,
@@ -220,6 +224,10 @@ impl Gang {
             | Message::SuspectAck(_)
             | Message::DeadReport(_)
             | Message::Leave(_)
+            | Message::Direct(_)
+            | Message::DirectAck(_)
+            | Message::DirectPartReq(_)
+            | Message::DirectPart(_)
                 if self.tells(Lie::Withhold) && rng.random_bool(0.8) =>
             {
                 vec![]

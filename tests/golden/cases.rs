@@ -5,8 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::model::{
-    Endpoint, Incarnation, KeyPair, PublicKey, Rng, SeedId, SigningBytes, WallTime,
+    Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Rng, SeedId, Signature,
+    SigningBytes, WallTime,
 };
+use folkmoot::protocol::broadcast::{
+    Announce, Graft, Offer, Part, PartReq, Prune, Publish, Receipt,
+};
+use folkmoot::protocol::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
+use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
 use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
 use folkmoot::protocol::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
 use folkmoot::protocol::membership::authority::{
@@ -32,8 +38,20 @@ pub(crate) const LIFE: Incarnation = Incarnation(1_734_567_880_000);
 
 /// All lines of the golden file, each with what it shows.
 pub(crate) fn all() -> Vec<(&'static str, Message)> {
-    [handshake(), registration(), lists(), gossip(), liveness(), removal(), seeds(), questions()]
-        .concat()
+    [
+        handshake(),
+        registration(),
+        lists(),
+        gossip(),
+        liveness(),
+        removal(),
+        direct(),
+        discovery(),
+        broadcast(),
+        seeds(),
+        questions(),
+    ]
+    .concat()
 }
 
 /// Seed 1, 2 or 3 of the fleet.
@@ -174,12 +192,14 @@ fn handshake() -> Vec<(&'static str, Message)> {
     let newcomer = (peer_card(6001), peer_keys(6001));
     let member = (member_card(), peer_keys(6001));
     let other = (Card { degree: 4, ..peer_card(6002) }, peer_keys(6002));
+    let third = (peer_card(6003), peer_keys(6003));
     let (one, two) = ((seed_card(1), seed_keys(1)), (seed_card(2), seed_keys(2)));
     let mut lines = Vec::new();
     for (what, intent, caller, called) in [
         ("a newcomer calls a seed", Intent::Link, newcomer, one.clone()),
         ("a member calls another peer on an errand", Intent::Errand, member.clone(), other),
-        ("a seed probes a member", Intent::Probe, two, member),
+        ("a seed probes a member", Intent::Probe, two, member.clone()),
+        ("a member calls another for direct messages", Intent::Direct, member, third),
     ] {
         lines.extend(shake(intent, caller, called).into_iter().map(|msg| (what, msg)));
     }
@@ -293,6 +313,76 @@ fn gossip() -> Vec<(&'static str, Message)> {
     ]
 }
 
+fn discovery() -> Vec<(&'static str, Message)> {
+    let contact = |port| Contact { endpoint: endpoint(port), key: peer_keys(port).public() };
+    let target = NodeId::of(&peer_keys(6001).public());
+    let contacts = vec![contact(6001), contact(6002)];
+    vec![
+        ("who is closest to this id", FindNode { number: 7, target }.into()),
+        ("these two are", Found { number: 7, contacts }.into()),
+        ("nobody is known", Found { number: 8, contacts: Vec::new() }.into()),
+    ]
+}
+
+/// The statement that a message's origin signs, and whose SHA-256 is its identity.
+pub(crate) fn statement(msg: &Publish) -> SigningBytes {
+    SigningBytes::new("folkmoot/message/1")
+        .endpoint(msg.origin)
+        .incarnation(msg.incarnation)
+        .key(&msg.key)
+        .number(msg.number)
+        .text(&msg.topic)
+        .wall(msg.time)
+        .number(msg.size)
+        .bytes(&msg.digest)
+        .number(u64::from(msg.receipt))
+}
+
+fn published(data: &Data, receipt: bool) -> Publish {
+    let Subject { endpoint: origin, incarnation, key } = subject(6001);
+    let mut msg = Publish {
+        origin,
+        incarnation,
+        key,
+        number: 1,
+        topic: "news".to_owned(),
+        time: AT,
+        size: data.len() as u64,
+        data: (data.len() <= 65_536).then(|| data.clone()),
+        digest: data.sha256(),
+        receipt,
+        signature: Signature::from_bytes([0; 64]),
+        ttl: 31,
+        hops: 1,
+        seen_by: vec![origin, endpoint(6002)],
+        age_ms: 4,
+        proof: None,
+    };
+    msg.signature = peer_keys(6001).sign(&statement(&msg));
+    msg
+}
+
+fn broadcast() -> Vec<(&'static str, Message)> {
+    let votes = votes(ProposalKind::Admit, &[1, 2]);
+    let Subject { endpoint: life, incarnation, key } = subject(6001);
+    let proof = Some(Arc::new(Admission { endpoint: life, incarnation, key, votes }));
+    let small = published(&Data::from("hello"), false);
+    let large = published(&Data::from(vec![0x2a; 65_538]), true);
+    let id = |msg: &Publish| MessageId::of(&statement(msg));
+    let offer = |msg: &Publish| Offer { id: id(msg), size: msg.size, hops: msg.hops };
+    vec![
+        ("a message", small.clone().into()),
+        ("with its origin's proof", Publish { proof, ..small.clone() }.into()),
+        ("a large message, and a receipt is wanted", large.clone().into()),
+        ("two messages are held", Announce { ids: vec![offer(&small), offer(&large)] }.into()),
+        ("one is asked for", Graft { ids: vec![id(&small)], push: true }.into()),
+        ("no more pushes", Prune {}.into()),
+        ("two parts are asked for", PartReq { id: id(&large), at: 0, count: 2 }.into()),
+        ("the last part", Part { id: id(&large), at: 1, data: vec![0x2a; 2].into() }.into()),
+        ("three have it", Receipt { id: id(&large), count: 3 }.into()),
+    ]
+}
+
 fn liveness() -> Vec<(&'static str, Message)> {
     let Subject { endpoint: suspect, incarnation, key } = subject(6001);
     let named = vec![endpoint(6002), endpoint(6003)];
@@ -355,6 +445,28 @@ fn removal() -> Vec<(&'static str, Message)> {
         ("the proof of an eviction", evicted.into()),
         ("the proof of a ban", ban().into()),
         ("a goodbye", Leave::sign(subject(6001), AT, &peer_keys(6001)).into()),
+    ]
+}
+
+fn direct() -> Vec<(&'static str, Message)> {
+    let data = Data::from("only you");
+    let digest = MessageId::from_bytes(data.sha256());
+    let (life, topic, size) = (LIFE, "news".to_owned(), data.len() as u64);
+    let whole = DirectMsg { number: 7, life, topic, size, digest, data: Some(data.clone()) };
+    let large = DirectMsg { number: 8, size: 65_544, data: None, ..whole.clone() };
+    let ack = |number, verdict, reason: &str| DirectAck { number, verdict, reason: reason.into() };
+    vec![
+        ("a direct message", whole.into()),
+        ("a large direct message is announced", large.into()),
+        ("send me its two parts", DirectPartReq { number: 8, at: 0, count: 2 }.into()),
+        ("its second and last part", DirectPart { number: 8, at: 1, data }.into()),
+        ("it was taken", ack(7, Verdict::Taken, "").into()),
+        ("it was refused", ack(8, Verdict::Refused, "who are you?").into()),
+        ("not now", ack(9, Verdict::Busy, "busy: too many members send").into()),
+        (
+            "nobody can say",
+            ack(10, Verdict::Unknown, "the application did not answer in time").into(),
+        ),
     ]
 }
 

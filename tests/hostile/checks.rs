@@ -15,6 +15,7 @@ use folkmoot::protocol::membership::certificate::{Admission, ProposalKind, Remov
 use folkmoot::protocol::message::Message;
 use folkmoot::runtime::journal::{Journal, JournalError, Lines};
 use folkmoot::wire::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+use folkmoot::wire::http::{BODY_BYTES_MAX, Fault, Head, Reader, TARGET_BYTES_MAX};
 use folkmoot::wire::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
 use rand::SeedableRng as _;
 
@@ -83,6 +84,45 @@ pub fn dialect(bytes: &[u8]) {
     if verdict == Some(Dialect::Native) {
         assert_eq!(bytes.trim_ascii_start().first(), Some(&b'{'));
     }
+}
+
+/// Requests are the same however their bytes are cut, and nothing is kept beyond the limits.
+pub fn http(bytes: &[u8]) {
+    let whole = requests(bytes, bytes.len().max(1));
+    for step in [1, 3] {
+        assert_eq!(requests(bytes, step), whole, "in steps of {step}");
+    }
+}
+
+/// The requests in `bytes`, which come `step` at a time, and the fault that ends them, if any.
+fn requests(bytes: &[u8], step: usize) -> (Vec<(Head, Vec<u8>)>, Option<Fault>) {
+    let (mut reader, mut read, mut open) = (Reader::default(), Vec::new(), None::<Head>);
+    for piece in bytes.chunks(step) {
+        reader.feed(piece);
+        loop {
+            let head = match open.take() {
+                Some(head) => head,
+                None => match reader.head() {
+                    Ok(Some(head)) => head,
+                    Ok(None) => break,
+                    Err(fault) => {
+                        assert!(fault.status() >= 400 && !fault.explain().is_empty());
+                        return (read, Some(fault));
+                    }
+                },
+            };
+            assert!(head.path.starts_with('/') && head.path.len() <= TARGET_BYTES_MAX);
+            assert!(head.body_len <= BODY_BYTES_MAX);
+            match reader.body(head.body_len) {
+                Some(body) => read.push((head, body)),
+                None => {
+                    open = Some(head);
+                    break;
+                }
+            }
+        }
+    }
+    (read, None)
 }
 
 /// A configuration is refused in words, or is as long as it may be, distinct, and says the same

@@ -518,5 +518,5 @@ impl<M: Player> Stage<M> {
 }
 
 fn intent(src: &mut Source<'_>) -> Intent {
-    src.one(&[Intent::Link, Intent::Link, Intent::Errand, Intent::Probe])
+    src.one(&[Intent::Link, Intent::Link, Intent::Errand, Intent::Probe, Intent::Direct])
 }

@@ -3,7 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use folkmoot::model::{Endpoint, Incarnation, Nonce, SeedId, Signature};
+use folkmoot::model::{Data, Endpoint, Incarnation, MessageId, Nonce, SeedId, Signature};
+use folkmoot::protocol::broadcast::{
+    Announce, Graft, Offer, Part, PartReq, Prune, Publish, Receipt,
+};
+use folkmoot::protocol::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
+use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
 use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
 use folkmoot::protocol::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
 use folkmoot::protocol::membership::authority::{
@@ -23,7 +28,7 @@ use super::cast::{self, Actor, junk_signature, key, moment, place, subject};
 use super::source::Source;
 
 /// How many kinds of messages there are.
-pub const KINDS: usize = 31;
+pub const KINDS: usize = 44;
 
 /// A message of kind `kind`, as `speaker` might say it.
 pub fn message(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
@@ -35,13 +40,16 @@ pub fn message(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
         20..24 => between_seeds(kind, src),
         29 => order(speaker, src),
         30 => ban(src).into(),
+        31..35 => direct(kind, src),
+        35 | 36 => search(kind, src),
+        37..44 => broadcast(kind, speaker, src),
         _ => questions(kind, src),
     }
 }
 
 fn handshake(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
     let version = if src.chance(10) { src.number() as u16 } else { 1 };
-    let intent = src.one(&[Intent::Link, Intent::Errand, Intent::Probe]);
+    let intent = src.one(&[Intent::Link, Intent::Errand, Intent::Probe, Intent::Direct]);
     let nonce = nonce(src);
     match kind {
         0 => Hello { version, intent, nonce, card: card(speaker, src) }.into(),
@@ -285,6 +293,82 @@ fn talk(kind: usize, src: &mut Source<'_>) -> Message {
     }
 }
 
+/// Questions for an id, and answers to questions that were asked or not.
+fn search(kind: usize, src: &mut Source<'_>) -> Message {
+    let number = if src.chance(80) { u64::from(src.byte() % 32) } else { src.number() };
+    if kind == 35 {
+        let own = NodeId::of(&key(src));
+        return FindNode { number, target: if src.chance(50) { own } else { NodeId(src.array()) } }
+            .into();
+    }
+    let count = src.length(40);
+    let one = |_| Contact { endpoint: place(src), key: key(src) };
+    Found { number, contacts: (0..count).map(one).collect() }.into()
+}
+
+/// Messages of applications, and the talk about them.
+fn broadcast(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
+    let msg = published(speaker, src);
+    let id = |src: &mut Source<'_>| match src.byte() % 3 {
+        0 => MessageId::from_bytes([src.byte(); 32]),
+        _ => msg.id(),
+    };
+    match kind {
+        37 => msg.into(),
+        38 => {
+            let offers = (0..src.length(600)).map(|at| Offer {
+                id: if at == 0 { id(src) } else { MessageId::from_bytes([at as u8; 32]) },
+                size: src.number(),
+                hops: src.number() as u32,
+            });
+            Announce { ids: offers.collect() }.into()
+        }
+        39 => {
+            let ids = (0..src.length(80)).map(|_| id(src)).collect();
+            Graft { ids, push: src.chance(50) }.into()
+        }
+        40 => Prune {}.into(),
+        41 => PartReq { id: id(src), at: src.number() as u32, count: src.number() as u32 }.into(),
+        42 => {
+            let data = vec![src.byte(); src.one(&[0, 1, 1_000, 65_536, 65_537])];
+            Part { id: id(src), at: src.below(4) as u32, data: data.into() }.into()
+        }
+        _ => Receipt { id: id(src), count: src.number() as u32 }.into(),
+    }
+}
+
+/// Of its speaker or of somebody else, true or altered.
+fn published(speaker: Actor, src: &mut Source<'_>) -> Publish {
+    let author = if src.chance(70) { speaker } else { Actor::any(src) };
+    let Subject { endpoint: origin, incarnation, key } = author.subject(0);
+    let data = Data::from(vec![src.byte(); src.one(&[0, 5, 5, 5, 65_536, 70_000, 2_000_000])]);
+    let size = if src.chance(10) { src.number() } else { data.len() as u64 };
+    let topic = if src.chance(10) { src.text() } else { "news".to_owned() };
+    let proof = src.chance(60).then(|| Arc::new(cast::admission(author.subject(0))));
+    let mut msg = Publish {
+        origin,
+        incarnation,
+        key,
+        number: u64::from(src.byte() % 8),
+        topic,
+        time: moment(src),
+        size,
+        digest: if src.chance(10) { [7; 32] } else { data.sha256() },
+        data: (data.len() <= 65_536 || src.chance(10)).then_some(data),
+        receipt: src.chance(30),
+        signature: junk_signature(src),
+        ttl: if src.chance(20) { src.number() as u32 } else { 31 },
+        hops: if src.chance(20) { src.number() as u32 } else { 0 },
+        seen_by: endpoints(100, src),
+        age_ms: if src.chance(20) { src.number() } else { 0 },
+        proof,
+    };
+    if src.chance(85) {
+        msg.signature = author.keys().sign(&msg.statement());
+    }
+    msg
+}
+
 fn death(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
     let about = subject(src);
     let Subject { endpoint, incarnation, key } = about;
@@ -432,5 +516,43 @@ fn questions(kind: usize, src: &mut Source<'_>) -> Message {
             let nodes = (0..count).map(node).collect();
             TopologyResp { seed, nodes, more: src.chance(40) }.into()
         }
+    }
+}
+
+/// Direct messages: whole, announced, of other sizes than they say, and parts of nothing.
+fn direct(kind: usize, src: &mut Source<'_>) -> Message {
+    let number = if src.chance(80) { u64::from(src.byte() % 8) } else { src.number() };
+    let at = if src.chance(80) { u32::from(src.byte() % 4) } else { src.number() as u32 };
+    let bytes = |src: &mut Source<'_>| match src.byte() % 8 {
+        0 => Data::from(vec![7; 65_536]),
+        1 => Data::from(vec![7; 65_537]),
+        _ => Data::from(vec![7; src.below(64)]),
+    };
+    match kind {
+        31 => {
+            let data = bytes(src);
+            let size = match src.byte() % 8 {
+                0 => src.number(),
+                1 | 2 => 65_537 + src.below(2_000_000) as u64,
+                _ => data.len() as u64,
+            };
+            let digest = match src.byte() % 8 {
+                0 => MessageId::from_bytes(src.array()),
+                _ => MessageId::from_bytes(data.sha256()),
+            };
+            let life = if src.chance(80) { cast::LIFE } else { src.number() };
+            let topic = if src.chance(80) { "news".to_owned() } else { src.text() };
+            let data = (size == data.len() as u64 || src.chance(20)).then_some(data);
+            DirectMsg { number, life: Incarnation(life), topic, size, digest, data }.into()
+        }
+        32 => {
+            let verdicts = [Verdict::Taken, Verdict::Refused, Verdict::Busy, Verdict::Unknown];
+            DirectAck { number, verdict: src.one(&verdicts), reason: src.text() }.into()
+        }
+        33 => {
+            let count = if src.chance(80) { u32::from(src.byte() % 6) } else { u32::MAX };
+            DirectPartReq { number, at, count }.into()
+        }
+        _ => DirectPart { number, at, data: bytes(src) }.into(),
     }
 }

@@ -256,6 +256,15 @@ impl Land {
         Ok(text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect())
     }
 
+    /// Begins a command of `peer` on the host of `node`, through the peer that is `node`.
+    pub fn begin(&self, node: Endpoint, args: &str) -> Child {
+        let mut command = self.net.command(Self::host_of(node), &super::peer_exe());
+        command.args(words(args)).arg("--port").arg(node.port().to_string());
+        command.arg("--data").arg(self.data(node)).current_dir(self.dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("it can be run")
+    }
+
     /// Whether a program on the host of `node` gets an answer from a seed.
     pub fn reaches(&self, node: Endpoint, seed: Endpoint) -> bool {
         self.ask(node, &format!("members --at {seed} --timeout 2s")).is_ok()

@@ -4,8 +4,12 @@
 //! `config.txt` and makes of it what the rest of the program sees. Every default is the default of
 //! the machine or driver it belongs to, so `--help` cannot tell another story than the code.
 
+mod network;
 mod questions;
 
+pub use network::{
+    ContentArgs, DiscoverArgs, InboxArgs, PublishArgs, SendArgs, SubscribeArgs, UseArgs,
+};
 pub use questions::{
     AskArgs, EvictArgs, ExplainArgs, LeaveArgs, MembersArgs, OperatorArgs, StatusArgs,
     TopologyArgs, UnbanArgs,
@@ -16,14 +20,17 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::questions::parse_endpoint;
 use super::bench::BenchArgs;
 use super::demo::DemoArgs;
 use super::keygen::KeygenArgs;
 use super::simulate::SimulateArgs;
 use super::span::Span;
+use crate::model::Endpoint;
+use crate::protocol::broadcast::{self, MESSAGE_BYTES_MAX};
 use crate::protocol::membership::{applicant, authority};
 use crate::protocol::quorum::QuorumRule;
-use crate::protocol::{gossip, liveness, overlay, session};
+use crate::protocol::{contacts, gossip, liveness, overlay, session};
 use crate::runtime::driver::options::Limits;
 
 const SEED_EXAMPLES: &str = "\
@@ -41,14 +48,18 @@ const PEER_EXAMPLES: &str = "\
 Examples:
   peer --port 6001                    run a peer that asks the seeds of config.txt to be let in
   peer --port 6001 --gossip-max 0     the same, without gossip of its own
+  peer --port 6001 --open             the first peer of a fleet that needs no seeds
+  peer --port 6002 --join 127.0.0.1:6001   another, which finds the rest by the first
   peer members                        who is in, as the first seed that answers sees it
   peer topology --dot | dot -Tsvg     a picture of who is linked with whom
   peer status --port 6001             what a node of this machine is doing
+  peer metrics --port 6001            its numbers, as http://127.0.0.1:6001/metrics has them
   peer explain 127.0.0.1:6003         why a peer is in or out: who accused, who voted, when
   peer leave --port 6001              say goodbye and stop; Ctrl-C does the same
   peer evict 127.0.0.1:6003 --ban     put a member out for good, by a quorum of seeds' operators
 
-Every peer and every seed reads the same config.txt.";
+Every peer and every seed of a fleet with seeds reads the same config.txt; a fleet without seeds
+(--open, --join) needs none, and lets in whoever proves a key: give it a cluster key.";
 
 /// A seed: one of the few nodes that decide together who is a member.
 #[derive(Clone, Debug, Parser)]
@@ -102,6 +113,13 @@ pub struct PeerArgs {
     /// The address to listen on, at which seeds and other peers reach this one
     #[arg(long, default_value = "127.0.0.1")]
     pub ip: IpAddr,
+    /// Join the fleet without seeds to which the peer at this address belongs; may be given more
+    /// than once, and some of them may be down. The config file is not read [default: none]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_endpoint)]
+    pub join: Vec<Endpoint>,
+    /// Begin a fleet without seeds, which others join by this peer's address; --join implies it
+    #[arg(long)]
+    pub open: bool,
     /// What all nodes have in common.
     #[command(flatten)]
     pub node: NodeArgs,
@@ -120,8 +138,20 @@ pub enum PeerCommand {
     Topology(TopologyArgs),
     /// Show what a node of this machine is doing
     Status(StatusArgs),
+    /// Print the metrics of a node of this machine, as GET /metrics on its port has them
+    Metrics(StatusArgs),
     /// Say why an endpoint is in or out: who accused, who confirmed, how each seed voted, when
     Explain(ExplainArgs),
+    /// Send a message to all peers that subscribe to a topic
+    Publish(PublishArgs),
+    /// Print the messages of a topic as they come
+    Subscribe(SubscribeArgs),
+    /// Send a message to one peer, and wait until it has taken it
+    Send(SendArgs),
+    /// Print the messages for a peer of this machine alone, as they come
+    Inbox(InboxArgs),
+    /// Show which peers can be found from here
+    Discover(DiscoverArgs),
     /// Let a peer of this machine say goodbye and stop
     Leave(LeaveArgs),
     /// End a member's life, as the operator of the seeds of this machine; it takes a quorum
@@ -146,6 +176,8 @@ pub enum SeedCommand {
     Keygen(KeygenArgs),
     /// Show what a seed of this machine is doing
     Status(StatusArgs),
+    /// Print the metrics of a seed of this machine, as GET /metrics on its port has them
+    Metrics(StatusArgs),
     /// List the members, as a seed sees them
     Members(MembersArgs),
 }
@@ -175,6 +207,10 @@ pub struct NodeArgs {
     /// [default: none, and talk with anybody in plain text]
     #[arg(long, value_name = "FILE")]
     pub cluster_key: Option<PathBuf>,
+    /// Whom to tell over HTTP, on the same port, what this node is doing (/, /healthz, /metrics,
+    /// /status) [default: any, and with a cluster key loopback]
+    #[arg(long, value_name = "WHOM", value_enum)]
+    pub http: Option<HttpArg>,
     /// Stop, as at Ctrl-C, when standard input ends; for programs that start nodes
     #[arg(long, hide = true)]
     pub until_stdin_closes: bool,
@@ -332,9 +368,28 @@ pub struct PeerLimitArgs {
     #[arg(long, value_name = "TIME",
         default_value_t = Span(applicant::Config::default().backoff_max))]
     pub backoff_max: Span,
+    /// The silence after which a peer is unreachable, and direct sends to it fail at once
+    #[arg(long, value_name = "TIME",
+        default_value_t = Span(contacts::Config::default().unreachable_after))]
+    pub unreachable_after: Span,
+    /// Bytes of a message of applications, at most; give it to all peers, up to 16 MiB
+    #[arg(long, value_name = "BYTES", default_value_t = broadcast::Config::default().message_max,
+        value_parser = clap::value_parser!(u64).range(1..=MESSAGE_BYTES_MAX))]
+    pub message_max: u64,
     /// How often the peer lists are fetched anew
     #[arg(long, value_name = "TIME", default_value_t = Span(applicant::Config::default().refresh))]
     pub refresh: Span,
+}
+
+/// Whom to answer over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HttpArg {
+    /// Everybody
+    Any,
+    /// Programs of this machine
+    Loopback,
+    /// Nobody
+    Off,
 }
 
 /// How log lines look.

@@ -71,7 +71,7 @@ pub struct ExplainArgs {
     pub json: bool,
 }
 
-fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
+pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
     text.parse().map_err(|_| "an endpoint is IP:PORT, for example 127.0.0.1:6003 or [::1]:6003")
 }
 

@@ -5,6 +5,7 @@
 
 mod crypto;
 pub(super) mod figure;
+mod gossip;
 mod limits;
 mod membership;
 mod overload;
@@ -15,6 +16,7 @@ use clap::{Args, Subcommand};
 
 use super::CliError;
 pub use crypto::CryptoArgs;
+pub use gossip::GossipArgs;
 pub use membership::MembershipArgs;
 pub use registrations::RegistrationsArgs;
 
@@ -31,6 +33,8 @@ pub struct BenchArgs {
 pub enum What {
     /// Joining, detection of crashes and silence, gossip, idle cost, degrees
     Membership(MembershipArgs),
+    /// Broadcast: latency, copies, and how many messages a second a fleet of processes carries
+    Gossip(GossipArgs),
     /// How many applicants a second three seeds with real disks let in
     Registrations(RegistrationsArgs),
     /// How many certificates and signatures a second one thread checks and makes
@@ -44,6 +48,7 @@ pub enum What {
 pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     match &args.what {
         What::Membership(args) => membership::run(args),
+        What::Gossip(args) => gossip::run(args),
         What::Registrations(args) => registrations::run(args),
         What::Crypto(args) => crypto::run(args),
     }

@@ -1,4 +1,5 @@
-//! `peer status` and `peer leave`: nodes of this machine, found by their data directories.
+//! `peer status`, `peer metrics` and `peer leave`: nodes of this machine, found by their data
+//! directories.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal as _};
@@ -12,6 +13,7 @@ use super::{QueryError, print, table, table_text};
 use crate::cli::CliError;
 use crate::cli::args::{LeaveArgs, StatusArgs};
 use crate::cli::log::escape;
+use crate::cli::metrics::{classic, json as metrics_json};
 use crate::cli::span::Span;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
@@ -30,14 +32,31 @@ const STOP_LOOK: Duration = Duration::from_millis(20);
 /// # Errors
 /// When no node answers, or it is not clear which is meant.
 pub fn status(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
-    let answer = match args.port {
-        Some(port) => ask_at(&args.data, roles, port, "status")?.1,
-        None => ask_only(&args.data, roles)?,
-    };
+    let answer = ask_status(args, roles)?;
     if args.json {
         print(&(Value::Object(answer).to_string() + "\n"))
     } else {
         print(&status_text(&answer, std::io::stdout().is_terminal()))
+    }
+}
+
+/// Shows the metrics of a node of this machine that has one of `roles`.
+///
+/// # Errors
+/// When no node answers, or it is not clear which is meant.
+pub fn metrics(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
+    let answer = Value::Object(ask_status(args, roles)?);
+    if args.json {
+        print(&(Value::Object(metrics_json(&answer)).to_string() + "\n"))
+    } else {
+        print(&classic(&answer))
+    }
+}
+
+fn ask_status(args: &StatusArgs, roles: &[&str]) -> Result<Map<String, Value>, CliError> {
+    match args.port {
+        Some(port) => Ok(ask_at(&args.data, roles, port, "status")?.1),
+        None => ask_only(&args.data, roles),
     }
 }
 
@@ -133,6 +152,20 @@ pub(super) fn request_in(dir: &Path, request: &Value) -> Result<Map<String, Valu
     }
 }
 
+/// The directories of the nodes that run with their data in `data`, ascending by port.
+pub(super) fn running(data: &Path, roles: &[&str]) -> Vec<PathBuf> {
+    let port = |dir: &PathBuf| {
+        let name = dir.file_name()?.to_str()?;
+        let (role, port) = name.split_once('-')?;
+        roles.contains(&role).then(|| port.parse::<u16>().ok())?
+    };
+    let entries = std::fs::read_dir(data).into_iter().flatten().filter_map(Result::ok);
+    let dirs = entries.map(|entry| entry.path()).filter(|dir| control_path(dir).exists());
+    let mut found: Vec<_> = dirs.filter_map(|dir| Some((port(&dir)?, dir))).collect();
+    found.sort();
+    found.into_iter().map(|(_, dir)| dir).collect()
+}
+
 /// Asks the one node that runs with its data in `data`.
 fn ask_only(data: &Path, roles: &[&str]) -> Result<Map<String, Value>, CliError> {
     let entries = std::fs::read_dir(data).map_err(|error| {
@@ -194,13 +227,17 @@ fn status_text(status: &Map<String, Value>, is_terminal: bool) -> String {
         "uptime_ms",
     ];
     /// Too long for a table; `--json` has them.
-    const LEFT_OUT: [&str; 2] = ["topology", "counters"];
+    const LEFT_OUT: [&str; 5] = ["topology", "counters", "http", "process", "queues"];
     let known = FIRST.iter().filter_map(|name| Some((*name, status.get(*name)?)));
     let others = status.iter().map(|(name, value)| (name.as_str(), value));
     let others = others.filter(|(name, _)| !FIRST.contains(name) && !LEFT_OUT.contains(name));
     let mut table = table(["FIELD", "VALUE"], is_terminal);
-    for (name, value) in known.chain(others) {
-        let shown = if is_terminal { "\n" } else { ", " };
+    let shown = if is_terminal { "\n" } else { ", " };
+    // Each service of the network layer has a line of its own.
+    let (network, others): (Vec<_>, Vec<_>) = others.partition(|(name, _)| *name == "network");
+    let services = network.iter().filter_map(|(_, value)| value.as_object()).flatten();
+    let services = services.map(|(name, value)| (name.as_str(), value));
+    for (name, value) in known.chain(services).chain(others) {
         let label = name.strip_suffix("_ms").unwrap_or(name).replace('_', " ");
         let mut text = value_text(name, value, shown);
         if name == "quorum" && is_out_of_reach(status) {
@@ -265,6 +302,7 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
             items.join(separator)
         }
         Value::Object(fields) if fields.is_empty() => "none".to_owned(),
+        Value::Object(seen) if seen.contains_key("buckets") => distribution(name, seen),
         Value::Object(link) if name == "links" => {
             let text = |field| value_text("", link.get(field).unwrap_or(&Value::Null), " ");
             format!("{} ({})", text("endpoint"), text("standing"))
@@ -272,17 +310,32 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
         Value::Object(fields) => {
             let mut parts = Vec::new();
             for (key, value) in fields {
-                let mut part = key.clone();
+                // Of long lists by cause, what did not happen is left out.
+                if name == "messages_dropped" && value == 0 {
+                    continue;
+                }
+                let mut part = key.strip_suffix("_ms").unwrap_or(key).to_owned();
                 match (name, value.as_u64()) {
                     ("neighbors", Some(micros)) => _ = write!(part, " ({micros} µs)"),
                     ("neighbors", None) => {}
-                    (_, _) => _ = write!(part, ": {}", value_text("", value, " ")),
+                    (_, _) => _ = write!(part, ": {}", value_text(key, value, " ")),
                 }
                 parts.push(part);
             }
-            parts.join(separator)
+            if parts.is_empty() { "none".to_owned() } else { parts.join(separator) }
         }
     }
+}
+
+/// How many were seen, and how large they were on average; `--json` and the metrics have more.
+fn distribution(name: &str, seen: &Map<String, Value>) -> String {
+    let number = |field: &str| seen.get(field).and_then(Value::as_u64).unwrap_or(0);
+    let (count, sum) = (number("count"), number("sum"));
+    if count == 0 {
+        return "none".to_owned();
+    }
+    let unit = if name.ends_with("_ms") { " ms" } else { "" };
+    format!("{:.1}{unit} on average of {count}", sum as f64 / count as f64)
 }
 
 #[cfg(test)]
@@ -337,6 +390,33 @@ mod tests {
         let told = |ask| ask_at(dir.path(), &["peer"], 6001, ask).unwrap_err().to_string();
         assert!(told("leave").ends_with("does not run: there is nothing to stop"));
         assert!(told("status").ends_with("does not run; start it first"));
+    }
+
+    #[test]
+    fn each_service_of_the_network_has_a_line_and_none_shows_buckets() {
+        let seen = json!({ "buckets": [[1, 2], [5, 4], [null, 4]], "sum": 10, "count": 4 });
+        let none = json!({ "buckets": [[1, 0], [null, 0]], "sum": 0, "count": 0 });
+        let status = object(json!({
+            "role": "peer",
+            "network": {
+                "broadcast": {
+                    "delivery_latency_ms": seen, "messages_dropped": { "forged": 0, "old": 2 },
+                    "messages_published": 1,
+                },
+                "discovery": { "entries": 3, "lookup_hops": none },
+            },
+        }));
+        let expected = "FIELD VALUE|role peer|broadcast delivery_latency: 2.5 ms on average of 4, \
+                        messages_dropped: old: 2, messages_published: 1|discovery entries: 3, \
+                        lookup_hops: none";
+        let text = status_text(&status, false);
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(lines.join("|"), expected);
+        let shown = status_text(&status, true);
+        assert!(shown.contains("messages_published: 1") && !shown.contains("buckets"), "{shown}");
     }
 
     #[test]

@@ -11,12 +11,14 @@ mod local;
 mod members;
 mod orders;
 mod topology;
+mod uses;
 
 pub use explain::explain;
-pub use local::{leave, status};
+pub use local::{leave, metrics, status};
 pub use members::{fetch_members, members};
 pub use orders::{evict, unban};
 pub use topology::{fetch_topology, topology};
+pub use uses::{discover, inbox, publish, send, subscribe};
 
 use std::error::Error;
 use std::fmt;

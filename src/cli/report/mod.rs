@@ -8,9 +8,12 @@
 //!
 //! `docs/LOG.md` lists every event; names and fields here are a promise to programs.
 
+mod direct;
+mod open;
 mod peer;
 mod seed;
 
+use open::open_line;
 pub use peer::PeerReport;
 pub use seed::SeedReport;
 
@@ -82,6 +85,11 @@ pub(super) fn seeds_text(seeds: &[SeedId]) -> String {
 
 pub(super) fn voters(votes: &[Vote]) -> Vec<SeedId> {
     votes.iter().map(|vote| vote.seed).collect()
+}
+
+/// A span in whole milliseconds.
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 const fn yes_no(yes: bool) -> &'static str {

@@ -7,12 +7,14 @@ use ::log::Level;
 use serde_json::json;
 
 use super::{
-    Contradictions, counted, findings_text, foreign, host_remark, host_word, left, listed, refused,
-    removed, seed_key_learnt, seed_link, seeds_text, voters, witnesses, yes_no,
+    Contradictions, counted, direct, findings_text, foreign, host_remark, host_word, left, listed,
+    millis, open_line, refused, removed, seed_key_learnt, seed_link, seeds_text, voters, witnesses,
+    yes_no,
 };
 use crate::cli::log::Line;
 use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
 use crate::node::peer_kind::Event;
+use crate::protocol::broadcast;
 use crate::protocol::gossip::{self, GossipMsg};
 use crate::protocol::liveness::{self, DeadReport};
 use crate::protocol::membership::applicant;
@@ -46,11 +48,14 @@ impl PeerReport {
     pub fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
         match event {
             Event::Started { key, seeds, needed } => {
-                let message = format!(
-                    "started with the key {key}; {} configured, {} needed",
-                    counted(*seeds, "seed"),
-                    counted(*needed, "yes vote"),
-                );
+                // Without seeds nobody has to be asked.
+                self.is_member = *seeds == 0;
+                let votes = counted(*needed, "yes vote");
+                let fleet = match seeds {
+                    0 => "in a fleet without seeds".to_owned(),
+                    _ => format!("{} configured, {votes} needed", counted(*seeds, "seed")),
+                };
+                let message = format!("started with the key {key}; {fleet}");
                 let fields = json!({ "key": key, "seeds": seeds, "needed": needed });
                 vec![Line::new(Level::Info, "started", message, fields)]
             }
@@ -58,6 +63,12 @@ impl PeerReport {
             Event::Overlay(event) => overlay_line(event).into_iter().collect(),
             Event::Gossip { event, from } => gossip_lines(now.wall, event, *from),
             Event::Liveness(event) => self.liveness(now.mono, event),
+            Event::Direct(event) => direct::direct(event).into_iter().collect(),
+            Event::Contacts(event) => direct::contacts(event).into_iter().collect(),
+            // Told to whoever asked.
+            Event::Discovery(_) => Vec::new(),
+            Event::Open(event) => open_line(event).into_iter().collect(),
+            Event::Broadcast(event) => broadcast_line(event).into_iter().collect(),
             Event::MemberRemoved { removal, life } => vec![removed(removal, life)],
             Event::MemberLeft(leave) => vec![left(leave)],
             Event::Gone => {
@@ -193,10 +204,6 @@ impl PeerReport {
     }
 }
 
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn list_line(event: &'static str, whose: &str, list: &BTreeSet<Endpoint>) -> Line {
     let list: Vec<_> = list.iter().copied().collect();
     let message = format!("{whose}: {}: {}", counted(list.len(), "peer"), listed(&list));
@@ -235,6 +242,41 @@ fn evicted(removal: &Removal, life: &Subject) -> Line {
         "witnesses": witnesses(&evidence), "because": removal.because,
     });
     Line::new(Level::Warn, "evicted", message, fields)
+}
+
+/// The data of users is in no line.
+fn broadcast_line(event: &broadcast::Event) -> Option<Line> {
+    use broadcast::Event as It;
+    let line = match event {
+        It::Published { token: _, id, to } => {
+            let neighbors = counted(*to, "neighbor");
+            let message = format!("message {} published, pushed to {neighbors}", id.short());
+            Line::new(Level::Debug, "published", message, json!({ "id": id, "to": to }))
+        }
+        It::PublishRefused { token: _, reason } => {
+            let message = format!("nothing was published: {reason}");
+            Line::new(Level::Warn, "not_published", message, json!({ "reason": reason }))
+        }
+        It::Delivered { message: it, from } => {
+            let message = format!(
+                "message {} of {} delivered, by way of {from}: {} bytes on {:?} ({} hops, {} ms)",
+                it.id.short(),
+                it.origin,
+                it.data.len(),
+                it.topic,
+                it.hops,
+                it.age_ms,
+            );
+            let fields = json!({
+                "id": it.id, "origin": it.origin, "from": from, "topic": it.topic,
+                "size": it.data.len(), "hops": it.hops, "age_ms": it.age_ms,
+            });
+            Line::new(Level::Debug, "delivered", message, fields)
+        }
+        // Told to whoever published; and refused by the node, which counts it.
+        It::Receipts { .. } | It::Malformed { .. } => return None,
+    };
+    Some(line)
 }
 
 fn overlay_line(event: &overlay::Event) -> Option<Line> {

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Role;
+use super::{Role, Use};
+use crate::cli::metrics::process::Process;
 use crate::model::Endpoint;
 use crate::protocol::Input;
 use crate::protocol::membership::authority::Order;
 use crate::protocol::membership::certificate::Proposal;
-use crate::runtime::control::{self, Control};
+use crate::runtime::control::{self, Answer, Control};
 use crate::runtime::driver::Driver;
 use crate::runtime::files::DataDir;
+use crate::runtime::http::Counters;
 
 /// What may be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -42,21 +44,30 @@ enum Ask {
 pub(super) fn serve<R: Role>(
     dir: &DataDir,
     driver: &Arc<Driver<R::Machine>>,
+    board: &Arc<R::Board>,
+    http: &Arc<Counters>,
 ) -> io::Result<Control> {
-    let driver = Arc::clone(driver);
-    let handler = move |request: &str| match answer::<R>(&driver, request) {
-        Ok(answer) => answer.to_string(),
-        Err(error) => json!({ "error": error }).to_string(),
+    let (driver, board, http) = (Arc::clone(driver), Arc::clone(board), Arc::clone(http));
+    let handler = move |request: &str| {
+        let answer = match serde_json::from_str::<Use>(request) {
+            Ok(wanted) => R::begin(&board, &driver, wanted),
+            Err(_) => answer::<R>(&driver, &http, request).map(|it| Answer::Line(it.to_string())),
+        };
+        answer.unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string()))
     };
     control::serve(dir, Arc::new(handler))
 }
 
-fn answer<R: Role>(driver: &Arc<Driver<R::Machine>>, request: &str) -> Result<Value, String> {
+fn answer<R: Role>(
+    driver: &Arc<Driver<R::Machine>>,
+    http: &Counters,
+    request: &str,
+) -> Result<Value, String> {
     let ask: Ask = serde_json::from_str(request).map_err(|error| {
         format!("{error}; ask for {{\"ask\":\"status\"}}, \"topology\" or \"leave\"")
     })?;
     match ask {
-        Ask::Status => Ok(status::<R>(driver)),
+        Ask::Status => Ok(status::<R>(driver, http)),
         Ask::Topology => driver.inspect(|machine, _| R::topology(machine)),
         Ask::Meaning { order, endpoint } => {
             let proposal = driver.inspect(|machine, _| R::meaning(machine, order, endpoint))?;
@@ -80,26 +91,76 @@ fn answer<R: Role>(driver: &Arc<Driver<R::Machine>>, request: &str) -> Result<Va
     }
 }
 
-fn status<R: Role>(driver: &Driver<R::Machine>) -> Value {
+/// Everything that a node says of itself; the node stands still for a copy of its state only.
+pub(super) fn status<R: Role>(driver: &Driver<R::Machine>, http: &Counters) -> Value {
     let (state, now) = driver.inspect(|machine, now| (R::status(machine), now));
     let mut fields = Map::new();
     fields.insert("role".to_owned(), R::NAME.into());
     fields.insert("pid".to_owned(), std::process::id().into());
     fields.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
     fields.insert("uptime_ms".to_owned(), (now.mono.as_micros() / 1_000).into());
-    if let Value::Object(state) = state {
+    if let Ok(Value::Object(state)) = serde_json::to_value(state) {
         fields.extend(state);
     }
+    fields.insert("http".to_owned(), json!(http.metrics()));
+    fields.insert("process".to_owned(), json!(Process::look()));
+    let levels = driver.counters().levels();
+    let levels: Map<_, _> =
+        levels.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    fields.insert("queues".to_owned(), levels.into());
     let counters = driver.counters().each();
     let counters: Map<_, _> =
         counters.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
     fields.insert("counters".to_owned(), counters.into());
-    Value::Object(fields)
+    let mut status = Value::Object(fields);
+    status["healthy"] = health(&status).is_ok().into();
+    status
+}
+
+/// Whether a node with this status does its part.
+///
+/// # Errors
+/// Why not.
+pub(super) fn health(status: &Value) -> Result<(), String> {
+    let number = |name: &str| status[name].as_u64().unwrap_or(0);
+    let state = status["state"].as_str().unwrap_or_default();
+    if status["role"] == "peer" {
+        return match state {
+            "member" => Ok(()),
+            "joining" => {
+                Err("none of the peers to join by was met yet; it goes on trying".to_owned())
+            }
+            _ => Err(format!("this peer is no member; it is {state}")),
+        };
+    }
+    let (connected, quorum) = (number("seeds_connected"), number("quorum"));
+    if connected < quorum {
+        return Err(format!("no quorum: {connected} seeds in reach, and {quorum} decide"));
+    }
+    if status["ready"] != true {
+        return Err("this seed does not vote yet: it compares its registry first".to_owned());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_does_not_do_its_part_says_why() {
+        let peer = |state| health(&json!({ "role": "peer", "state": state }));
+        assert_eq!(peer("member"), Ok(()));
+        assert!(peer("asking").unwrap_err().contains("asking"));
+        let seed = |connected, ready| {
+            health(&json!({
+                "role": "seed", "seeds_connected": connected, "quorum": 2, "ready": ready,
+            }))
+        };
+        assert_eq!(seed(2, true), Ok(()));
+        assert!(seed(1, true).unwrap_err().contains("no quorum: 1 seeds"));
+        assert!(seed(3, false).unwrap_err().contains("does not vote"));
+    }
 
     #[test]
     fn questions_are_told_apart_by_ask() {

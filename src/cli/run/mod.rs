@@ -5,10 +5,12 @@
 //! over. Nothing here knows what a seed or a peer is; that is said by its [`Role`].
 
 mod control;
+mod http;
 mod peer;
 mod report;
 mod seed;
 mod signals;
+mod uses;
 
 pub use peer::peer;
 pub use seed::seed;
@@ -18,13 +20,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::log::Level;
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use rand::SeedableRng as _;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use self::report::Reporting;
+use self::http::Pages;
+use self::report::{EventOf, Reporting};
+pub(in crate::cli) use self::uses::Use;
 use super::CliError;
 use super::log::{self as lines, Line, Origin};
 use super::settings::NodeSettings;
@@ -33,11 +38,14 @@ use crate::protocol::membership::authority::{Order, OrderState};
 use crate::protocol::membership::certificate::Proposal;
 use crate::protocol::{Input, Kind, Machine};
 use crate::runtime::clock::Clock;
-use crate::runtime::driver::options::Options;
+use crate::runtime::control::Answer;
+use crate::runtime::driver::options::{Dialects, Options, Sink};
 use crate::runtime::driver::{Drivable, Driver};
 use crate::runtime::files::{DataDir, FilesError};
+use crate::runtime::http::{Access, Counters, Server};
 use crate::runtime::journal::{Journal, JournalError};
-use crate::runtime::listen;
+use crate::runtime::{listen, thread};
+use crate::wire::dialect::Dialect;
 
 /// How long links may take to drain when a node stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -56,6 +64,32 @@ trait Role: Send + Sized + 'static {
     /// The log lines that tell an event.
     fn lines(&mut self, now: Now, event: &<Self::Machine as Kind>::Event) -> Vec<Line>;
 
+    /// Between the node and the local programs that use it.
+    type Board: Send + Sync + 'static;
+
+    /// A board of the node at `endpoint`, at which nobody waits.
+    fn board(endpoint: Endpoint) -> Arc<Self::Board>;
+
+    /// Tells whoever waits for this event; returns whether it is also for the log, as that is set.
+    /// Called under the node's lock: it must not block.
+    fn notice(board: &Self::Board, now: Now, event: &<Self::Machine as Kind>::Event) -> bool;
+
+    /// Carries answers to the node until [`Role::close`]; has a thread of its own.
+    fn carry(board: &Self::Board, driver: &Arc<Driver<Self::Machine>>);
+
+    /// Begins what a local program wants to use the node for.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    fn begin(
+        board: &Arc<Self::Board>,
+        driver: &Arc<Driver<Self::Machine>>,
+        wanted: Use,
+    ) -> Result<Answer, String>;
+
+    /// The node has stopped: nobody waits any more.
+    fn close(board: &Self::Board);
+
     /// Whether this event is the node's last: its process may end.
     fn is_last(event: &<Self::Machine as Kind>::Event) -> bool;
 
@@ -63,7 +97,10 @@ trait Role: Send + Sized + 'static {
     fn goodbye() -> Option<<Self::Machine as Machine>::Command>;
 
     /// The node's state, for its operator.
-    fn status(machine: &Self::Machine) -> Value;
+    type Status: Serialize;
+
+    /// The node's state now; the node stands still meanwhile.
+    fn status(machine: &Self::Machine) -> Self::Status;
 
     /// What an order means to the node now.
     ///
@@ -142,27 +179,38 @@ fn live<R: Role>(
     role: R,
     machine: R::Machine,
     journal: Journal<<R::Machine as Kind>::Record>,
-    (listener, dir, settings): (TcpListener, &DataDir, &NodeSettings),
+    (listener, endpoint, dir, settings): (TcpListener, Endpoint, &DataDir, &NodeSettings),
 ) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
     let signals =
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
     let (events_in, events) = bounded(report::EVENTS_MAX);
+    let counters = Arc::new(Counters::default());
+    let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters)));
+    let board = R::board(endpoint);
     let options = Options {
+        dialects: dialects(settings.http, &pages, &counters),
         limits: settings.limits.clone(),
         cluster_keys: settings.cluster_keys.clone(),
-        ..Options::new(events_in)
+        ..Options::new(Tap::<R> { board: Arc::clone(&board), log: events_in })
     };
     let driver = Driver::start(machine, listener, journal, options)
         .map_err(system("start the node's threads"))?;
+    pages.show(&driver);
     let reporting = Reporting::start(role, Arc::clone(&driver), events)
         .map_err(system("start the thread of the log"))?;
+    let (carried, node) = (Arc::clone(&board), Arc::clone(&driver));
+    let answers = thread::spawn("answers", move || R::carry(&carried, &node))
+        .map_err(system("start the thread of the answers"))?;
     // Without local commands a node can still be run, and stopped by a signal.
-    let control = control::serve::<R>(dir, &driver)
+    let control = control::serve::<R>(dir, &driver, &board, &counters)
         .map_err(|error| ::log::warn!("no local commands: {error}; use a shorter --data"))
         .ok();
     let outcome = attend::<R>(&driver, &signals, reporting.last_event());
     driver.stop(STOP_GRACE);
+    R::close(&board);
+    // It has panicked if this fails, and said so itself.
+    let _ = answers.join();
     let outcome = outcome.and_then(|()| disk_failed(driver.failed().try_recv().ok()));
     if outcome.is_ok() {
         Line::new(Level::Info, "stopped", "stopped", json!({})).log(Clock::start().now().wall);
@@ -170,6 +218,32 @@ fn live<R: Role>(
     reporting.finish();
     drop(control);
     outcome
+}
+
+/// The way of a node's events: to whoever waits for them, and to the log.
+struct Tap<R: Role> {
+    board: Arc<R::Board>,
+    log: Sender<(Now, EventOf<R>)>,
+}
+
+impl<R: Role> Sink<EventOf<R>> for Tap<R> {
+    fn take(&self, now: Now, event: EventOf<R>) -> bool {
+        !R::notice(&self.board, now, &event) || self.log.take(now, event)
+    }
+}
+
+/// Who serves what is no message.
+fn dialects<R: Role>(
+    access: Option<Access>,
+    pages: &Arc<Pages<R>>,
+    counters: &Arc<Counters>,
+) -> Dialects {
+    let mut dialects = Dialects::new();
+    if let Some(access) = access {
+        let server = Server::new(Arc::clone(pages) as _, access, Arc::clone(counters));
+        dialects.insert(Dialect::Http, Arc::new(server));
+    }
+    dialects
 }
 
 /// Waits until the node is to stop, and lets it say goodbye.

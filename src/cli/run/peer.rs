@@ -1,17 +1,22 @@
 //! The process of a peer.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::{Ground, Role, live, open_journal};
+use super::{Ground, Role, Use, live, open_journal, uses};
 use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
 use crate::cli::settings::PeerSettings;
 use crate::model::{Endpoint, Now};
-use crate::node::PeerNode;
+use crate::network::Switchboard;
 use crate::node::peer_kind::{Command, Event};
+use crate::node::{PeerNode, PeerStatus};
 use crate::protocol::membership::authority::{Order, OrderState};
 use crate::protocol::membership::certificate::Proposal;
+use crate::runtime::control::Answer;
+use crate::runtime::driver::Driver;
 
 #[derive(Default)]
 struct Peer(PeerReport);
@@ -25,6 +30,35 @@ impl Role for Peer {
         self.0.lines(now, event)
     }
 
+    type Board = Switchboard;
+
+    fn board(endpoint: Endpoint) -> Arc<Switchboard> {
+        // The log shows direct messages to whoever runs this process: they are taken.
+        Switchboard::new(endpoint, true)
+    }
+
+    fn notice(board: &Switchboard, now: Now, event: &Event) -> bool {
+        // Thousands a second, and no line above debug.
+        let is_quiet = matches!(event, Event::Broadcast(_));
+        board.on_event(now, event) && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
+    }
+
+    fn carry(board: &Switchboard, driver: &Arc<Driver<PeerNode>>) {
+        board.answer(driver);
+    }
+
+    fn begin(
+        board: &Arc<Switchboard>,
+        driver: &Arc<Driver<PeerNode>>,
+        wanted: Use,
+    ) -> Result<Answer, String> {
+        uses::begin(wanted, board, driver)
+    }
+
+    fn close(board: &Switchboard) {
+        board.close();
+    }
+
     fn is_last(event: &Event) -> bool {
         matches!(event, Event::Gone)
     }
@@ -33,8 +67,10 @@ impl Role for Peer {
         Some(Command::Leave)
     }
 
-    fn status(machine: &PeerNode) -> Value {
-        serde_json::to_value(machine.status()).unwrap_or_default()
+    type Status = PeerStatus;
+
+    fn status(machine: &PeerNode) -> PeerStatus {
+        machine.status()
     }
 
     fn meaning(_: &PeerNode, _: Order, _: Endpoint) -> Result<Proposal, String> {
@@ -63,7 +99,10 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     let Ground { endpoint, listener, dir, keys, rng } =
         Ground::prepare(Peer::NAME, &settings.node)?;
     let (journal, records, _) = open_journal::<PeerNode>(&dir)?;
-    let book = settings.node.book();
-    let machine = PeerNode::new(settings.machines, (endpoint, keys), book, &records, rng);
-    live(Peer::default(), machine, journal, (listener, &dir, &settings.node))
+    let (config, me) = (settings.machines, (endpoint, keys));
+    let machine = match &settings.bootstrap {
+        None => PeerNode::new(config, me, settings.node.book(), &records, rng),
+        Some(others) => PeerNode::without_seeds(config, me, others, &records, rng),
+    };
+    live(Peer::default(), machine, journal, (listener, endpoint, &dir, &settings.node))
 }

@@ -20,7 +20,7 @@ use crate::runtime::thread;
 /// driver drops and counts them. Each place costs memory from the start, in every process.
 pub(super) const EVENTS_MAX: usize = 2 * 1024;
 
-type EventOf<R> = <<R as Role>::Machine as Kind>::Event;
+pub(super) type EventOf<R> = <<R as Role>::Machine as Kind>::Event;
 
 /// The thread at work.
 pub(super) struct Reporting {

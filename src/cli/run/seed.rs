@@ -1,17 +1,21 @@
 //! The process of a seed.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use super::{Ground, Role, live, open_journal};
+use super::{Ground, Role, Use, live, open_journal};
 use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::SeedReport;
 use crate::cli::settings::SeedSettings;
 use crate::model::{Endpoint, Now};
-use crate::node::SeedNode;
 use crate::node::seed_kind::{Command, Event};
+use crate::node::{SeedNode, SeedStatus};
 use crate::protocol::membership::authority::{Order, OrderState, Record};
 use crate::protocol::membership::certificate::Proposal;
+use crate::runtime::control::Answer;
+use crate::runtime::driver::Driver;
 
 #[derive(Default)]
 struct Seed(SeedReport);
@@ -25,6 +29,24 @@ impl Role for Seed {
         self.0.lines(now, event)
     }
 
+    type Board = ();
+
+    fn board(_: Endpoint) -> Arc<()> {
+        Arc::new(())
+    }
+
+    fn notice((): &(), _: Now, _: &Event) -> bool {
+        true
+    }
+
+    fn carry((): &(), _: &Arc<Driver<SeedNode>>) {}
+
+    fn begin(_: &Arc<()>, _: &Arc<Driver<SeedNode>>, _: Use) -> Result<Answer, String> {
+        Err("a seed takes no part in messages; name the --port of a peer".to_owned())
+    }
+
+    fn close((): &()) {}
+
     fn is_last(_: &Event) -> bool {
         false
     }
@@ -34,8 +56,10 @@ impl Role for Seed {
         None
     }
 
-    fn status(machine: &SeedNode) -> Value {
-        serde_json::to_value(machine.status()).unwrap_or_default()
+    type Status = SeedStatus;
+
+    fn status(machine: &SeedNode) -> SeedStatus {
+        machine.status()
     }
 
     fn meaning(machine: &SeedNode, order: Order, endpoint: Endpoint) -> Result<Proposal, String> {
@@ -71,5 +95,5 @@ pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     }
     let who = (settings.id, endpoint, keys);
     let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng);
-    live(Seed::default(), machine, journal, (listener, &dir, &settings.node))
+    live(Seed::default(), machine, journal, (listener, endpoint, &dir, &settings.node))
 }

@@ -125,11 +125,16 @@ impl Ledger {
                 }
             }
             peer_kind::Event::Applicant(_)
+            | peer_kind::Event::Discovery(_)
             | peer_kind::Event::Liveness(_)
             | peer_kind::Event::Started { .. }
+            | peer_kind::Event::Broadcast(_)
             | peer_kind::Event::Overlay(_)
+            | peer_kind::Event::Direct(_)
+            | peer_kind::Event::Contacts(_)
             | peer_kind::Event::MemberLeft(_)
             | peer_kind::Event::Gone
+            | peer_kind::Event::Open(_)
             | peer_kind::Event::Refused(_) => {}
         }
     }

@@ -18,13 +18,16 @@ impl PeerNode {
                 None => self.on_peer_opened(now, link, &card, (dialed, intent), fx),
             },
             session::Event::Answered { to, card } => {
+                let key = card.key;
                 self.with_prober(now, fx, |it, part| it.on_answered(to, card, part));
+                self.on_key_shown(now, to, Some(key), fx);
             }
             session::Event::Failed { to, intent, error } => match intent {
                 Intent::Probe => {
                     self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part));
+                    self.on_key_shown(now, to, None, fx);
                 }
-                Intent::Errand | Intent::Link => {
+                Intent::Errand | Intent::Link | Intent::Direct => {
                     self.on_call_failed(now, (to, intent), &error.text(), fx);
                 }
             },
@@ -48,13 +51,20 @@ impl PeerNode {
         reason: &str,
         fx: &mut Fx,
     ) {
-        if intent == Intent::Errand {
-            self.errands.remove(&to);
-            self.with_liveness(now, fx, |it, part| it.on_witness_unreachable(now, to, part));
+        if intent == Intent::Direct {
+            self.on_direct_call_failed(now, to, reason, fx);
+        } else if intent == Intent::Errand {
+            if self.errands.remove(&to).is_some() {
+                self.with_liveness(now, fx, |it, part| {
+                    it.on_witness_unreachable(now, to, part);
+                });
+            }
+            self.on_question_failed(now, to, fx);
         } else if self.applicant.book().seed_at(to).is_some() {
             self.with_applicant(now, fx, |it, part| it.on_call_failed(to, reason, part));
         } else {
             self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
+            self.on_open_call_failed(now, to, reason, fx);
         }
     }
 
@@ -67,14 +77,21 @@ impl PeerNode {
         fx: &mut Fx,
     ) {
         self.liveness.on_asker_gone(link);
+        self.shared_errands.remove(&link);
+        self.question_links.retain(|_, it| *it != link);
         if card.seed.is_some() {
             self.with_applicant(now, fx, |it, part| it.on_link_down(link, part));
             return;
         }
         let neighbor = card.endpoint;
         self.gossip.on_link_down(link);
+        self.with_broadcast(now, fx, |it, part| it.on_link_down(now, link, part));
         self.with_liveness(now, fx, |it, part| it.on_link_down(link, neighbor, is_agreed, part));
+        self.with_contacts(now, fx, |it, part| {
+            it.on_link_down(now, link, neighbor, is_agreed, part);
+        });
         self.with_overlay(now, fx, |it, part| it.on_link_down(now, link, neighbor, part));
+        self.with_direct(now, fx, |it, part| it.on_link_down(now, link, part));
     }
 
     /// A seed is believed by its key, and only where this peer called it.
@@ -87,6 +104,11 @@ impl PeerNode {
         fx: &mut Fx,
     ) {
         let Some(seed) = card.seed else { return };
+        if self.open.is_some() {
+            let reason =
+                "a fleet without seeds and a seed do not link; --join takes a peer's address";
+            return self.turn_away(now, (link, card), (dialed, intent), (reason, true), fx);
+        }
         let is_configured = self.applicant.book().endpoint(seed) == Some(card.endpoint);
         let mut is_trusted = false;
         if dialed && is_configured {
@@ -126,21 +148,33 @@ impl PeerNode {
             }
             return;
         }
-        if let Err((reason, is_offense)) = self.check_member(now, card, fx) {
-            let error = ErrorReply::new(ErrorCode::NotAllowed, reason.clone());
-            self.with_session(now, fx, |it, part| {
-                if is_offense && !dialed {
-                    it.refuse(link, Cause::NotAllowed, error, part);
-                }
-                it.hangup(link, &reason, part);
-            });
+        let verdict = match self.open {
+            Some(_) => self.check_open_member(now, card, dialed, fx),
+            None => self.check_member(now, card, fx),
+        };
+        if let Err((reason, is_offense)) = verdict {
+            let why = (reason.as_str(), is_offense);
+            return self.turn_away(now, (link, card), (dialed, intent), why, fx);
+        }
+        let is_removed = self.contacts.is_removed(card.endpoint);
+        if is_removed && matches!(intent, Intent::Link | Intent::Direct) {
+            let reason = "removed by hand";
+            self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
             if dialed {
-                self.on_call_failed(now, (card.endpoint, intent), &reason, fx);
+                self.on_call_failed(now, (card.endpoint, intent), reason, fx);
             }
             return;
         }
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Member, part));
+        self.with_contacts(now, fx, |it, part| it.on_heard(now, card.endpoint, part));
+        let is_shared = self.errands.contains_key(&card.endpoint)
+            && self.questions.contains_key(&card.endpoint);
+        if is_shared && intent == Intent::Errand {
+            self.shared_errands.insert(link);
+        }
+        self.on_member_opened(now, link, card, (dialed, intent), fx);
         match intent {
+            Intent::Direct => self.on_direct_opened(now, link, card, dialed, fx),
             Intent::Link => {
                 let who = (card.endpoint, card.incarnation);
                 self.with_overlay(now, fx, |it, part| {
@@ -152,6 +186,28 @@ impl PeerNode {
                     fx.send(link, request);
                 }
             }
+        }
+    }
+
+    /// Hangs up on somebody who is not to be linked with, and says why.
+    fn turn_away(
+        &mut self,
+        now: Now,
+        (link, card): (LinkId, &Card),
+        (dialed, intent): (bool, Intent),
+        (reason, is_offense): (&str, bool),
+        fx: &mut Fx,
+    ) {
+        let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
+        self.say_goodbye_again(now, link, fx);
+        self.with_session(now, fx, |it, part| {
+            if is_offense && !dialed {
+                it.refuse(link, Cause::NotAllowed, error, part);
+            }
+            it.hangup(link, reason, part);
+        });
+        if dialed {
+            self.on_call_failed(now, (card.endpoint, intent), reason, fx);
         }
     }
 
@@ -188,13 +244,17 @@ impl PeerNode {
                 self.with_session(now, fx, |it, part| it.hangup(link, "a new life begins", part));
             }
             applicant::Event::Attempt { incarnation, number } => {
-                fx.emit(Event::Applicant(applicant::Event::Attempt { incarnation, number }));
+                if self.open.is_none() {
+                    let event = applicant::Event::Attempt { incarnation, number };
+                    fx.emit(Event::Applicant(event));
+                }
                 self.begin_life(now, incarnation, fx);
             }
             applicant::Event::Admitted(admission) => {
                 self.session.card_mut().certificate = Some((*admission).clone());
                 fx.emit(Event::Applicant(applicant::Event::Admitted(admission)));
                 self.with_overlay(now, fx, |it, part| it.begin(part));
+                self.begin_broadcast(now, fx);
             }
             applicant::Event::Members { seed, members } => {
                 self.with_overlay(now, fx, |it, part| it.on_members(&members, part));
@@ -214,8 +274,10 @@ impl PeerNode {
     /// From here on everything this peer says is said by another life.
     pub(super) fn begin_life(&mut self, now: Now, incarnation: Incarnation, fx: &mut Fx) {
         self.with_gossip(now, fx, |it, part| it.pause(part));
+        self.broadcast.pause();
         self.with_overlay(now, fx, |it, part| it.pause(part));
         self.with_liveness(now, fx, |it, part| it.reset(part));
+        self.with_direct(now, fx, |it, part| it.reset(part));
         self.list_version = 0;
         let card = self.session.card_mut();
         card.incarnation = incarnation;
@@ -230,11 +292,18 @@ impl PeerNode {
 
     pub(super) fn on_overlay_event(&mut self, now: Now, event: overlay::Event, fx: &mut Fx) {
         match event {
+            overlay::Event::Call { to } if self.contacts.is_removed(to) => {
+                self.with_overlay(now, fx, |it, part| it.on_call_failed(now, to, part));
+            }
             overlay::Event::Call { to } => self.with_session(now, fx, |it, part| {
                 it.call(to, Intent::Link, CALL_TIMEOUT, part);
             }),
             overlay::Event::Hangup { link, reason } => {
                 self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+            }
+            overlay::Event::WantMembers if self.open.is_some() => {
+                let known: Vec<_> = self.discovery.contacts().map(|it| it.endpoint).collect();
+                self.on_candidates(now, &known, fx);
             }
             overlay::Event::WantMembers => {
                 self.with_applicant(now, fx, |it, part| it.refresh(part));
@@ -246,11 +315,21 @@ impl PeerNode {
                     it.on_link_up(now, link, part);
                     it.begin(incarnation, part);
                 });
+                self.with_broadcast(now, fx, |it, part| {
+                    it.on_link_up(now, link, neighbor, part);
+                });
                 if let Some(card) = self.session.peer(link).cloned() {
+                    let who = (link, neighbor, card.incarnation);
+                    self.with_contacts(now, fx, |it, part| {
+                        it.on_link_up(now, link, neighbor, part);
+                    });
+                    self.with_direct(now, fx, |it, part| it.on_link_up(now, who, None, part));
                     self.with_liveness(now, fx, |it, part| {
                         it.on_link_up(now, link, card.subject(), &card.neighbors, part);
                     });
+                    self.on_candidates(now, &card.neighbors, fx);
                 }
+                self.with_open(now, fx, |it, part| it.on_linked(neighbor, part));
             }
             overlay::Event::Announce { neighbors } => {
                 let card = self.session.card_mut();
@@ -264,7 +343,10 @@ impl PeerNode {
                 }
                 fx.emit(Event::Overlay(overlay::Event::Announce { neighbors }));
             }
-            event @ overlay::Event::Unlinked { .. } => fx.emit(Event::Overlay(event)),
+            overlay::Event::Unlinked { neighbor, link, degree } => {
+                fx.emit(Event::Overlay(overlay::Event::Unlinked { neighbor, link, degree }));
+                self.on_unlinked(now, neighbor, fx);
+            }
         }
     }
 
@@ -279,6 +361,8 @@ impl PeerNode {
                 self.with_prober(now, fx, |it, part| it.probe(endpoint, timeout, part));
             }
             liveness::Event::Ask { witness, request } => self.ask(now, witness, request, fx),
+            // Without seeds there is nobody to report to: its own finding was enough.
+            liveness::Event::Report(_) if self.open.is_some() => {}
             liveness::Event::Report(report) => {
                 for (_, link) in self.applicant.seed_links() {
                     fx.send(link, report.clone());
@@ -289,8 +373,20 @@ impl PeerNode {
                 let error = ErrorReply::new(ErrorCode::Invalid, "a finding that does not hold");
                 self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
             }
+            liveness::Event::Confirmed { subject, witness, finding, count, needed } => {
+                let is_own = witness == self.session.card().endpoint;
+                fx.emit(Event::Liveness(liveness::Event::Confirmed {
+                    subject,
+                    witness,
+                    finding,
+                    count,
+                    needed,
+                }));
+                if is_own && self.open.is_some() {
+                    self.drop_neighbor(now, subject, fx);
+                }
+            }
             event @ (liveness::Event::Suspected { .. }
-            | liveness::Event::Confirmed { .. }
             | liveness::Event::Cleared { .. }
             | liveness::Event::Doubtful { .. }
             | liveness::Event::NoHostPing

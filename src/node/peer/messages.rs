@@ -10,12 +10,35 @@ use crate::protocol::session::{Card, Cause};
 use crate::protocol::{LinkId, liveness};
 
 impl PeerNode {
-    pub(super) fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
-        let card = self.session.peer(link).cloned();
-        let standing = self.session.standing(link);
-        if let Some(card) = &card {
-            self.liveness.on_heard(now, card.endpoint);
+    /// Whatever comes by a proved link is a sign of life of who is there. Says whether that is a
+    /// neighbor, by the link of its neighborhood.
+    fn note_sender(&mut self, now: Now, link: LinkId, fx: &mut Fx) -> bool {
+        let known = self.session.peer(link).map(|it| (it.endpoint, it.seed.is_some()));
+        let is_neighbor =
+            known.is_some_and(|(from, _)| self.overlay.neighbors().get(&from) == Some(&link));
+        if let Some((from, is_seed)) = known.filter(|_| is_neighbor || self.open.is_none()) {
+            self.liveness.on_heard(now, from);
+            if !is_seed {
+                self.with_contacts(now, fx, |it, part| it.on_heard(now, from, part));
+            }
         }
+        is_neighbor
+    }
+
+    pub(super) fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
+        let is_neighbor = self.note_sender(now, link, fx);
+        // Most of what comes where much is said; it needs no copy of its sender's certificate.
+        if let Message::Publish(_)
+        | Message::Announce(_)
+        | Message::Graft(_)
+        | Message::Prune(_)
+        | Message::PartReq(_)
+        | Message::Part(_)
+        | Message::Receipt(_) = msg
+        {
+            return self.on_broadcast(now, link, msg, fx);
+        }
+        let (card, standing) = (self.session.peer(link).cloned(), self.session.standing(link));
         match (msg, card) {
             (Message::RegisterVote(vote), _) => {
                 self.with_applicant(now, fx, |it, part| it.on_vote(&vote, part));
@@ -29,9 +52,7 @@ impl PeerNode {
             (Message::Error(error), _) => {
                 self.with_applicant(now, fx, |it, part| it.on_error(link, &error, part));
             }
-            (Message::GossipMsg(_) | Message::GossipDigest(_), Some(card))
-                if self.overlay.neighbors().get(&card.endpoint) != Some(&link) =>
-            {
+            (Message::GossipMsg(_) | Message::GossipDigest(_), Some(_)) if !is_neighbor => {
                 // Gossip is for neighbors; a link that is just being exchanged is no offense.
             }
             (Message::GossipMsg(msg), _) => {
@@ -42,6 +63,8 @@ impl PeerNode {
             }
             (Message::Ping(ping), _) => fx.send(link, liveness::Pong { nonce: ping.nonce }),
             (Message::Pong(pong), Some(card)) => self.liveness.on_pong(now, card.endpoint, pong),
+            // Without a certificate, a list says nothing but of the link it came by.
+            (Message::Neighbors(_), Some(_)) if !is_neighbor && self.open.is_some() => {}
             (Message::Neighbors(list), Some(card)) => {
                 self.on_neighbors(now, link, &card, &list, fx);
             }
@@ -68,6 +91,31 @@ impl PeerNode {
             (Message::LinkHint(hint), _) => {
                 self.with_overlay(now, fx, |it, part| it.on_hint(hint.endpoint, part));
             }
+            (msg, card) => self.on_network_message(now, link, (msg, card), fx),
+        }
+    }
+
+    /// The messages of the network layer.
+    fn on_network_message(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        (msg, card): (Message, Option<Arc<Card>>),
+        fx: &mut Fx,
+    ) {
+        match (msg, card) {
+            (Message::FindNode(question), Some(card)) => {
+                let from = (link, card.key);
+                self.with_discovery(now, fx, |it, part| it.on_find_node(from, question, part));
+            }
+            (Message::Found(found), Some(card)) => self.on_found(now, link, &card, found, fx),
+            (
+                msg @ (Message::Direct(_)
+                | Message::DirectAck(_)
+                | Message::DirectPartReq(_)
+                | Message::DirectPart(_)),
+                Some(card),
+            ) if card.seed.is_none() => self.on_direct_message(now, (link, &card), msg, fx),
             (msg, _) => self.refuse_role(now, link, &msg, fx),
         }
     }
@@ -95,12 +143,18 @@ impl PeerNode {
         self.session.update_neighbors(link, &list.neighbors);
         self.overlay.on_neighbors(card.endpoint, &list.neighbors);
         self.liveness.on_neighbors(card.endpoint, &list.neighbors);
+        self.on_candidates(now, &list.neighbors, fx);
     }
 
-    /// An answered errand needs its link no more, unless it is a neighbor's.
+    /// An answered errand needs its link no more, unless that serves something else, too.
     pub(super) fn end_errand(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
         let is_neighbor = self.overlay.neighbors().get(&card.endpoint) == Some(&link);
-        if !is_neighbor && card.seed.is_none() {
+        // It also carries the questions that are still open, of one look-up or several.
+        let is_asking = self.question_links.get(&card.endpoint) == Some(&link)
+            && self.discovery.awaits(card.endpoint);
+        let is_errand = !is_neighbor && !is_asking && !self.direct.is_own(link);
+        if is_errand && card.seed.is_none() {
+            self.question_links.retain(|_, it| *it != link);
             self.with_session(now, fx, |it, part| it.hangup(link, "thank you", part));
         }
     }
@@ -124,7 +178,7 @@ impl PeerNode {
         }
         let (removal, own) = (Arc::new(proof), self.applicant.subject());
         for life in news {
-            self.remember_gone(life.endpoint, life.incarnation);
+            self.remember_gone(now, life.endpoint, life.incarnation);
             if life != own {
                 fx.emit(Event::MemberRemoved { removal: Arc::clone(&removal), life });
                 self.forget(now, life.endpoint, life.incarnation, fx);
@@ -152,6 +206,9 @@ impl PeerNode {
             self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
             return;
         }
+        if self.open.is_some() {
+            return self.on_open_leave(now, leave, fx);
+        }
         let Leave { endpoint, incarnation, .. } = leave;
         if !is_proved {
             if self.overlay.incarnation_of(endpoint) == Some(incarnation) {
@@ -163,16 +220,17 @@ impl PeerNode {
         if self.gone.get(&endpoint).is_some_and(|ended| *ended >= incarnation) {
             return;
         }
-        self.remember_gone(endpoint, incarnation);
+        self.remember_gone(now, endpoint, incarnation);
         fx.emit(Event::MemberLeft(leave));
         self.forget(now, endpoint, incarnation, fx);
     }
 
-    pub(super) fn remember_gone(&mut self, endpoint: Endpoint, incarnation: Incarnation) {
+    pub(super) fn remember_gone(&mut self, now: Now, endpoint: Endpoint, incarnation: Incarnation) {
         if self.gone.len() >= GONE_MAX {
             self.gone.pop_first();
         }
         self.gone.insert(endpoint, incarnation);
+        self.broadcast.on_gone(now, endpoint, incarnation);
     }
 
     pub(super) fn forget(
@@ -182,7 +240,10 @@ impl PeerNode {
         incarnation: Incarnation,
         fx: &mut Fx,
     ) {
+        self.discovery.on_gone(endpoint);
         self.with_liveness(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
         self.with_overlay(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
+        self.with_direct(now, fx, |it, part| it.on_gone(endpoint, incarnation, part));
+        self.contacts.on_gone(endpoint);
     }
 }

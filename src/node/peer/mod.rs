@@ -1,28 +1,42 @@
 //! A peer: handshakes, probes, membership, overlay, gossip and liveness, and what the events of
 //! one mean to the others.
 
+mod broadcast;
+mod commands;
+mod contacts;
+mod direct;
+mod discovery;
 mod events;
 mod messages;
+mod open;
+mod timers;
+mod vocabulary;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+pub use vocabulary::{Command, Event, Timer};
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng};
-use crate::node::refusals::{Refusal, Refusals};
-use crate::node::status::PeerStatus;
+use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng};
+use crate::node::refusals::Refusals;
+use crate::node::status::{NetworkStatus, PeerStatus};
+use crate::protocol::broadcast::{self as casting, Broadcast};
+use crate::protocol::contacts::{self as contacts_service, Contacts};
+use crate::protocol::direct::{self as direct_service, Direct};
+use crate::protocol::discovery::{self as finding, Contact, Discovery, FindNode};
 use crate::protocol::gossip::{self, Gossip};
 use crate::protocol::liveness::{self, Liveness, SuspectReq};
 use crate::protocol::membership::applicant::{self, Applicant};
-use crate::protocol::membership::certificate::{Leave, Removal, Subject};
 use crate::protocol::membership::seedbook::SeedBook;
-use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
+use crate::protocol::message::{ErrorCode, ErrorReply};
+use crate::protocol::open::{self as open_fleet, OpenFleet};
 use crate::protocol::overlay::{self, Overlay};
 use crate::protocol::probe::{self, Prober};
+use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session::{self, Card, Cause, Intent, Session};
-use crate::protocol::{Effects, Input, Kind, Machine};
+use crate::protocol::{Effects, Input, Kind, LinkId, Machine};
 
 /// How long a call to a member or seed may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -51,91 +65,16 @@ pub struct PeerConfig {
     pub gossip: gossip::Config,
     /// Liveness periods.
     pub liveness: liveness::Config,
-}
-
-/// Deadlines of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Timer {
-    /// A handshake's.
-    Session(session::Timer),
-    /// A probe's.
-    Probe(probe::Timer),
-    /// The membership's.
-    Applicant(applicant::Timer),
-    /// The overlay's.
-    Overlay(overlay::Timer),
-    /// Gossip's.
-    Gossip(gossip::Timer),
-    /// Liveness's.
-    Liveness(liveness::Timer),
-}
-
-macro_rules! timer_from {
-    ($($variant:ident($service:ident)),* $(,)?) => {
-        $(impl From<$service::Timer> for Timer {
-            fn from(timer: $service::Timer) -> Self {
-                Self::$variant(timer)
-            }
-        })*
-    };
-}
-
-timer_from! {
-    Session(session), Probe(probe), Applicant(applicant), Overlay(overlay), Gossip(gossip),
-    Liveness(liveness),
-}
-
-impl From<crate::protocol::Never> for applicant::Record {
-    fn from(never: crate::protocol::Never) -> Self {
-        match never {}
-    }
-}
-
-/// What a peer reports.
-#[derive(Debug)]
-pub enum Event {
-    /// It listens.
-    Started {
-        /// Its key.
-        key: crate::model::PublicKey,
-        /// Seeds configured.
-        seeds: usize,
-        /// Yes votes needed.
-        needed: usize,
-    },
-    /// The membership's reports.
-    Applicant(applicant::Event),
-    /// A neighbor was won or lost, or the neighborhood is about to be announced.
-    Overlay(overlay::Event),
-    /// Gossip was made or heard.
-    Gossip {
-        /// What happened.
-        event: gossip::Event,
-        /// The neighbor it came from, if it came.
-        from: Option<Endpoint>,
-    },
-    /// Liveness's reports.
-    Liveness(liveness::Event),
-    /// A member's removal became known, and is certified.
-    MemberRemoved {
-        /// The proof.
-        removal: Arc<Removal>,
-        /// Whose life ended.
-        life: Subject,
-    },
-    /// A member's goodbye became known.
-    MemberLeft(Leave),
-    /// This peer has said goodbye; its process may end.
-    Gone,
-    /// Something was refused.
-    Refused(Refusal),
-}
-
-/// What a local program may ask of a peer.
-#[derive(Debug)]
-pub enum Command {
-    /// Say goodbye and end.
-    Leave,
+    /// Limits and periods of direct sends.
+    pub direct: direct_service::Config,
+    /// When a peer is unreachable.
+    pub contacts: contacts_service::Config,
+    /// Limits of discovery.
+    pub discovery: finding::Config,
+    /// Periods of a peer without seeds.
+    pub open: open_fleet::Config,
+    /// Broadcast limits.
+    pub broadcast: casting::Config,
 }
 
 /// A whole peer.
@@ -145,11 +84,23 @@ pub struct PeerNode {
     session: Session,
     prober: Prober,
     applicant: Applicant,
+    /// Only in a fleet without seeds.
+    open: Option<OpenFleet>,
     overlay: Overlay,
+    discovery: Discovery,
     gossip: Gossip,
     liveness: Liveness,
+    direct: Direct,
+    contacts: Contacts,
+    broadcast: Broadcast,
     /// Questions that wait for a link to the witness.
     errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
+    /// The same of discovery.
+    questions: BTreeMap<Endpoint, Vec<FindNode>>,
+    /// Links that were called for questions, while some of them are open.
+    question_links: BTreeMap<Endpoint, LinkId>,
+    /// Links that serve questions of both kinds, and so do not end with the first answer.
+    shared_errands: BTreeSet<LinkId>,
     /// Lives known to have ended.
     gone: BTreeMap<Endpoint, Incarnation>,
     list_version: u64,
@@ -186,21 +137,47 @@ impl PeerNode {
         let mut part = || Rng::from_rng(&mut rng);
         let session = Session::new(config.session, keys.clone(), card, part());
         let me = (endpoint, keys.clone());
+        let seeds: Vec<_> = book.seeds().map(|(_, seed)| seed).collect();
+        let own = Contact { endpoint, key: keys.public() };
         let applicant = Applicant::new(config.applicant, me, book, records, part());
         let overlay = Overlay::new(config.overlay, endpoint, part());
         Self {
             session,
             prober: Prober::new(config.probe),
             applicant,
+            open: None,
             overlay,
+            discovery: Discovery::new(config.discovery, own, seeds, part()),
             gossip: Gossip::new(config.gossip, endpoint),
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
+            direct: Direct::new(config.direct, endpoint, part()),
+            contacts: Contacts::new(config.contacts),
+            broadcast: Broadcast::new(config.broadcast, endpoint, keys.clone()),
             keys,
             errands: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            question_links: BTreeMap::new(),
+            shared_errands: BTreeSet::new(),
             gone: BTreeMap::new(),
             list_version: 0,
             refusals: Refusals::default(),
         }
+    }
+
+    /// The same in a fleet without seeds, whose operator named these others to call first.
+    pub fn without_seeds(
+        config: PeerConfig,
+        me: (Endpoint, KeyPair),
+        bootstrap: &[Endpoint],
+        records: &[applicant::Record],
+        mut rng: Rng,
+    ) -> Self {
+        let open = OpenFleet::new(config.open, me.0, bootstrap, Rng::from_rng(&mut rng));
+        let nobody = SeedBook::new(QuorumRule::Majority, &[]);
+        let mut it = Self { open: Some(open), ..Self::new(config, me, nobody, records, rng) };
+        // Whoever proves a key is a member there, and has no more to prove.
+        it.broadcast.set_requires_proof(false);
+        it
     }
 
     /// The membership state, to look at.
@@ -228,7 +205,10 @@ impl PeerNode {
             endpoint: card.endpoint,
             key: card.key,
             incarnation: card.incarnation,
-            state: self.applicant.state(),
+            state: match &self.open {
+                Some(open) if open.is_joining() && self.is_member() => "joining",
+                _ => self.applicant.state(),
+            },
             member_since: self.applicant.admission().map(|admission| admission.at()),
             seeds: self.applicant.seed_links().map(|(seed, _)| seed).collect(),
             quorum: self.applicant.book().quorum(),
@@ -244,6 +224,26 @@ impl PeerNode {
             gossip_duplicates,
             health: self.liveness.health_score(),
             refused: self.refusals.counts(),
+            network: NetworkStatus {
+                discovery: self.discovery.metrics(),
+                direct: self.direct.metrics(),
+                contacts: self.contacts.metrics(),
+                broadcast: self.broadcast.metrics(),
+            },
+        }
+    }
+
+    /// This peer's key.
+    pub const fn key(&self) -> PublicKey {
+        self.session.card().key
+    }
+
+    /// Whether the others of its fleet take this peer for one of them: by its certificate, or in
+    /// a fleet without seeds until it says goodbye.
+    fn is_member(&self) -> bool {
+        match self.open {
+            Some(_) => self.applicant.state() != "gone",
+            None => self.applicant.admission().is_some(),
         }
     }
 
@@ -253,23 +253,11 @@ impl PeerNode {
         let (seeds, needed) = (book.len(), book.quorum());
         fx.emit(Event::Started { key: self.keys.public(), seeds, needed });
         self.with_liveness(now, fx, |it, part| it.on_start(now, part));
-        self.with_applicant(now, fx, |it, part| it.on_start(now, part));
-    }
-
-    /// Says goodbye to seeds and neighbors, and ends.
-    fn on_leave_command(&mut self, now: Now, fx: &mut Fx) {
-        let mut leave = None;
-        self.with_applicant(now, fx, |it, part| leave = it.leave(now, part));
-        self.with_gossip(now, fx, |it, part| it.pause(part));
-        let links: Vec<_> =
-            self.session.open().map(|(link, _, standing)| (link, standing)).collect();
-        for (link, standing) in links {
-            if let (Some(leave), true) = (leave, standing >= Standing::Member) {
-                fx.send(link, leave);
-            }
-            self.with_session(now, fx, |it, part| it.hangup(link, "leaving", part));
+        self.with_contacts(now, fx, |it, part| it.on_start(now, part));
+        if self.open.is_some() {
+            return self.on_open_start(now, fx);
         }
-        fx.emit(Event::Gone);
+        self.with_applicant(now, fx, |it, part| it.on_start(now, part));
     }
 
     // Each of the following lets one service work, and carries on with what it reports.
@@ -403,34 +391,11 @@ impl Machine for PeerNode {
             Input::HostPinged { host, answer } => {
                 self.with_liveness(now, fx, |it, part| it.on_host_pinged(host, answer, part));
             }
-            Input::Command(Command::Leave) => self.on_leave_command(now, fx),
+            Input::Command(command) => self.on_command(now, command, fx),
         }
     }
 
     fn snapshot(&self) -> Vec<applicant::Record> {
         self.applicant.snapshot()
-    }
-}
-
-impl PeerNode {
-    fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
-        match timer {
-            Timer::Session(timer) => {
-                self.with_session(now, fx, |it, part| it.on_timer(timer, part));
-            }
-            Timer::Probe(timer) => self.with_prober(now, fx, |it, part| it.on_timer(timer, part)),
-            Timer::Applicant(timer) => {
-                self.with_applicant(now, fx, |it, part| it.on_timer(now, timer, part));
-            }
-            Timer::Overlay(timer) => {
-                self.with_overlay(now, fx, |it, part| it.on_timer(now, timer, part));
-            }
-            Timer::Gossip(timer) => {
-                self.with_gossip(now, fx, |it, part| it.on_timer(now, timer, part));
-            }
-            Timer::Liveness(timer) => {
-                self.with_liveness(now, fx, |it, part| it.on_timer(now, timer, part));
-            }
-        }
     }
 }

@@ -25,7 +25,11 @@ impl SeedNode {
             session::Event::Failed { to, intent: Intent::Probe, error } => {
                 self.with_prober(now, fx, |prober, part| prober.on_failed(to, &error, part));
             }
-            session::Event::Failed { to, intent: Intent::Link | Intent::Errand, error: _ } => {
+            session::Event::Failed {
+                to,
+                intent: Intent::Link | Intent::Errand | Intent::Direct,
+                error: _,
+            } => {
                 if let Some(seed) = self.authority.book().seed_at(to) {
                     self.redial_later(seed, fx);
                 }

@@ -331,8 +331,17 @@ impl SeedNode {
             (Message::SeedSyncResp(resp), _) => it.on_seed_sync_resp(now, link, resp, part),
             (Message::Pong(_) | Message::Error(_) | Message::Bye(_), _) => {}
             (
-                Message::GossipMsg(_)
+                Message::FindNode(_)
+                | Message::Found(_)
+                | Message::GossipMsg(_)
                 | Message::GossipDigest(_)
+                | Message::Publish(_)
+                | Message::Announce(_)
+                | Message::Graft(_)
+                | Message::Prune(_)
+                | Message::PartReq(_)
+                | Message::Part(_)
+                | Message::Receipt(_)
                 | Message::LinkHint(_)
                 | Message::PeerListResp(_)
                 | Message::ExplainResp(_)
@@ -342,7 +351,11 @@ impl SeedNode {
                 | Message::HelloProof(_)
                 | Message::RegisterReq(_)
                 | Message::DeadReport(_)
-                | Message::Neighbors(_),
+                | Message::Neighbors(_)
+                | Message::Direct(_)
+                | Message::DirectAck(_)
+                | Message::DirectPartReq(_)
+                | Message::DirectPart(_),
                 _,
             ) => {
                 let reason = format!("a seed takes no part in {name}");

@@ -13,6 +13,8 @@
 mod event;
 mod messages;
 mod suspicion;
+#[cfg(test)]
+mod tests;
 
 pub use event::{Config, Event, Timer};
 pub use messages::{DeadReport, Ping, Pong, SuspectReq, fixed_text};
@@ -57,6 +59,8 @@ struct Suspicion {
     confirmations: BTreeMap<Endpoint, Confirmation>,
     asked: BTreeSet<Endpoint>,
     unreachable: BTreeSet<Endpoint>,
+    /// Whether everybody there is has been asked, and has a last interval to answer.
+    is_last_call: bool,
     rounds: u32,
 }
 
@@ -356,7 +360,7 @@ impl Liveness {
         }
         for endpoint in concerned {
             self.weigh(now, endpoint, fx);
-            self.ask(endpoint, fx);
+            self.ask(endpoint, false, fx);
         }
     }
 

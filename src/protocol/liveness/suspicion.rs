@@ -29,6 +29,7 @@ impl Liveness {
             confirmations: BTreeMap::new(),
             asked: BTreeSet::new(),
             unreachable: BTreeSet::new(),
+            is_last_call: false,
             rounds: 0,
         };
         self.suspects.insert(subject.endpoint, suspicion);
@@ -67,6 +68,7 @@ impl Liveness {
         suspicion.stage = Stage::Probing;
         suspicion.confirmations.clear();
         suspicion.asked.clear();
+        suspicion.is_last_call = false;
         // The suspect is told first, where a link to it is left: it may be slow to take a new one.
         if let Some(watch) = self.watched.get(&endpoint) {
             let Subject { endpoint, incarnation, key } = suspicion.subject;
@@ -81,15 +83,14 @@ impl Liveness {
             Stage::Held | Stage::Probing => {}
             // The seeds have not decided: begin again, with fresh evidence.
             Stage::Reported => self.probe(endpoint, fx),
-            Stage::Asking if suspicion.asked.len() >= suspicion.neighbors.len().max(3) => {
-                self.probe(endpoint, fx);
-            }
-            Stage::Asking => self.ask(endpoint, fx),
+            Stage::Asking if suspicion.is_last_call => self.probe(endpoint, fx),
+            Stage::Asking => self.ask(endpoint, true, fx),
         }
     }
 
-    /// Asks as many witnesses as are missing, and two more; the rest when those do not answer.
-    pub(super) fn ask(&mut self, endpoint: Endpoint, fx: &mut Fx) {
+    /// Asks as many witnesses as are missing, and two more; the rest when those do not answer. With
+    /// `is_due`, those asked before have had an interval.
+    pub(super) fn ask(&mut self, endpoint: Endpoint, is_due: bool, fx: &mut Fx) {
         let Some(suspicion) = self.suspects.get(&endpoint) else { return };
         if suspicion.stage != Stage::Asking {
             return;
@@ -107,7 +108,9 @@ impl Liveness {
         let request = SuspectReq { endpoint, incarnation, key };
         fx.set_timer(Timer::Ask(endpoint), self.config.ask_interval);
         if let Some(suspicion) = self.suspects.get_mut(&endpoint) {
-            if chosen.is_empty() {
+            // Who was asked an interval ago may be as slow as this node was to find nobody there.
+            suspicion.is_last_call = chosen.is_empty() && is_due && !suspicion.asked.is_empty();
+            if chosen.is_empty() && !suspicion.is_last_call {
                 suspicion.stage = Stage::Held;
             }
             suspicion.asked.extend(&chosen);

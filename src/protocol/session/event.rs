@@ -120,6 +120,19 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Garbled,
+        Self::NotAllowed,
+        Self::BadHandshake,
+        Self::HandshakeTimeout,
+        Self::TooManyUnproven,
+        Self::Forged,
+        Self::Stale,
+        Self::TooMany,
+        Self::WrongRole,
+    ];
+
     /// The cause's name in logs, counters and status.
     pub const fn as_str(self) -> &'static str {
         match self {

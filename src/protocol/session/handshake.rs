@@ -107,6 +107,8 @@ pub enum Intent {
     Errand,
     /// Only the proof that the called one is there.
     Probe,
+    /// A link for direct messages, kept while they come; its ends are no neighbors by it.
+    Direct,
 }
 
 /// The first line of a caller.

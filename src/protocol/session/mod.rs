@@ -251,7 +251,7 @@ impl Session {
         let stage = Stage::Calling { to, intent, nonce };
         self.links.insert(link, Link::new(to.ip(), stage, binding));
         let card = match intent {
-            Intent::Link | Intent::Errand => self.card.clone(),
+            Intent::Link | Intent::Errand | Intent::Direct => self.card.clone(),
             // A probe needs a name and a key for the answer to be bound to, and nothing more.
             Intent::Probe => Card {
                 neighbors: Vec::new(),
@@ -305,6 +305,19 @@ impl Session {
             | Message::SeedOrderVote(_)
             | Message::SeedBanCommit(_)
             | Message::Leave(_)
+            | Message::Direct(_)
+            | Message::DirectAck(_)
+            | Message::DirectPartReq(_)
+            | Message::DirectPart(_)
+            | Message::FindNode(_)
+            | Message::Found(_)
+            | Message::Publish(_)
+            | Message::Announce(_)
+            | Message::Graft(_)
+            | Message::Prune(_)
+            | Message::PartReq(_)
+            | Message::Part(_)
+            | Message::Receipt(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncReq(_)
             | Message::SeedSyncResp(_)
@@ -380,7 +393,7 @@ impl Session {
         let proof = self.keys.sign(&answer);
         let nonce = Nonce::random(&mut self.rng);
         let (stage, card) = match hello.intent {
-            intent @ (Intent::Link | Intent::Errand) => {
+            intent @ (Intent::Link | Intent::Errand | Intent::Direct) => {
                 let card = Arc::new(hello.card);
                 (Stage::Challenged { card, nonce, intent }, self.card.clone())
             }
@@ -412,12 +425,12 @@ impl Session {
                 self.end_call(link, (to, intent), fx);
                 fx.emit(Event::Answered { to, card: Arc::new(ack.card) });
             }
-            Intent::Link | Intent::Errand if ack.card.endpoint != to => {
+            Intent::Link | Intent::Errand | Intent::Direct if ack.card.endpoint != to => {
                 self.end_call(link, (to, intent), fx);
                 let reason = format!("{} answers there", ack.card.endpoint);
                 fx.emit(Event::Failed { to, intent, error: CallError::Rejected(reason) });
             }
-            Intent::Link | Intent::Errand => {
+            Intent::Link | Intent::Errand | Intent::Direct => {
                 self.calling.remove(&(to, intent));
                 let answer = self.card.proof_bytes(CALLER, &ack.nonce, &ack.card.key, binding);
                 fx.send(link, HelloProof { proof: self.keys.sign(&answer) });
@@ -465,7 +478,9 @@ impl Session {
             self.unproven.insert(link);
         }
         match intent {
-            Intent::Link | Intent::Probe => fx.stop_timer(Timer::Handshake(link)),
+            Intent::Link | Intent::Probe | Intent::Direct => {
+                fx.stop_timer(Timer::Handshake(link));
+            }
             Intent::Errand => fx.set_timer(Timer::Handshake(link), ERRAND_MAX),
         }
         fx.emit(Event::Opened { link, card, dialed, intent });

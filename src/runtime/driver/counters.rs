@@ -4,7 +4,7 @@
 //! snapshot: two of them may be an instant apart.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 /// A number of things that happened.
 #[derive(Debug, Default)]
@@ -22,18 +22,51 @@ impl Counter {
     }
 }
 
+/// How much of something there is at present.
+#[derive(Debug, Default)]
+pub struct Level(AtomicI64);
+
+impl Level {
+    /// There is so much more.
+    pub(super) fn rise(&self, amount: usize) {
+        self.0.fetch_add(i64::try_from(amount).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// There is so much less.
+    pub(super) fn fall(&self, amount: usize) {
+        self.0.fetch_sub(i64::try_from(amount).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// How much there is; nothing while what has left already is not yet counted as come.
+    pub fn get(&self) -> u64 {
+        u64::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// All counters of one driver.
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $name: Counter,)*
+            /// Messages that wait to be written, on all links.
+            pub lines_waiting: Level,
+            /// Their bytes.
+            pub bytes_waiting: Level,
         }
 
         impl Counters {
             /// Every counter with its name, in the order of declaration.
             pub fn each(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.get()),)*]
+            }
+
+            /// Every level with its name.
+            pub fn levels(&self) -> [(&'static str, u64); 2] {
+                [
+                    ("lines_waiting", self.lines_waiting.get()),
+                    ("bytes_waiting", self.bytes_waiting.get()),
+                ]
             }
         }
     };
@@ -56,6 +89,8 @@ counters! {
     lines_in,
     /// Messages written.
     lines_out,
+    /// Messages that were decided and never written: their link ended, or had no room.
+    lines_lost,
     /// Bytes received on links.
     bytes_in,
     /// Bytes written to links.

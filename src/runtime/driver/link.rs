@@ -287,6 +287,11 @@ impl<M: Drivable> Driver<M> {
             }
             Err(err) => link.set_end(format!("cannot write: {err}")),
         }
+        for frame in queue.abandon() {
+            self.counters.lines_waiting.fall(1);
+            self.counters.bytes_waiting.fall(frame.len());
+            self.counters.lines_lost.add(1);
+        }
         link.cut();
     }
 
@@ -313,9 +318,15 @@ impl<M: Drivable> Driver<M> {
             if let Some(sealer) = &mut sealer {
                 batch = Cow::Owned(sealer.seal(&batch));
             }
-            self.write_by(&link.stream, &batch, deadline)?;
+            let written = self.write_by(&link.stream, &batch, deadline);
             link.queued.fetch_sub(plain, Ordering::Relaxed);
-            self.counters.lines_out.add(lines);
+            self.counters.lines_waiting.fall(lines);
+            self.counters.bytes_waiting.fall(plain);
+            if let Err(err) = written {
+                self.counters.lines_lost.add(lines as u64);
+                return Err(err);
+            }
+            self.counters.lines_out.add(lines as u64);
             self.counters.bytes_out.add(batch.len() as u64);
         }
         Ok(())

@@ -73,11 +73,15 @@ impl Lobby {
         })
     }
 
-    /// Admits nobody from now on, and closes what is silent or not yet connected.
+    /// Admits nobody from now on, and closes what is silent or not yet connected. Guests hear the
+    /// end of their input, so that those who wait for more of it end, and may still answer.
     pub(super) fn shut(&self) {
         let mut sockets = self.lock();
         sockets.is_closed = true;
         let (silent, dials) = (mem::take(&mut sockets.silent), mem::take(&mut sockets.dials));
+        for guest in sockets.guests.values() {
+            let _ = guest.shutdown(Shutdown::Read);
+        }
         drop(sockets);
         silent.values().chain(dials.values()).for_each(|stream| close(stream));
     }

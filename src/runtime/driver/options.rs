@@ -40,11 +40,25 @@ impl Default for Limits {
     }
 }
 
+/// Takes a node's events, with the moment at which each was decided.
+///
+/// It is called under the node's lock, so it must neither block nor call the driver.
+pub trait Sink<E>: Send + Sync {
+    /// Takes `event`; says whether there was room for it. What finds none is dropped and counted: a
+    /// slow reader of reports must not stop the node.
+    fn take(&self, now: Now, event: E) -> bool;
+}
+
+impl<E: Send> Sink<E> for Sender<(Now, E)> {
+    fn take(&self, now: Now, event: E) -> bool {
+        self.try_send((now, event)).is_ok()
+    }
+}
+
 /// What a driver is told at its start. `E` is the machine's event.
 pub struct Options<E> {
-    /// Where events go, with the moment at which they were decided. When it is full, events are
-    /// dropped and counted: a slow reader of reports must not stop the node.
-    pub events: Sender<(Now, E)>,
+    /// Where events go.
+    pub events: Box<dyn Sink<E>>,
     /// The bounds.
     pub limits: Limits,
     /// The cluster keys: with them, every link is encrypted, and nobody without one is heard.
@@ -55,7 +69,8 @@ pub struct Options<E> {
 
 impl<E> Options<E> {
     /// Default limits, and no dialect but the native one.
-    pub fn new(events: Sender<(Now, E)>) -> Self {
+    pub fn new(events: impl Sink<E> + 'static) -> Self {
+        let events = Box::new(events);
         Self { events, limits: Limits::default(), cluster_keys: None, dialects: Dialects::new() }
     }
 }
@@ -82,7 +97,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Arc<TcpStream>, opening: Vec<u8>, from: SocketAddr) -> Self {
+    pub(in crate::runtime) fn new(
+        stream: Arc<TcpStream>,
+        opening: Vec<u8>,
+        from: SocketAddr,
+    ) -> Self {
         Self { stream, opening: Cursor::new(opening), from }
     }
 

@@ -113,13 +113,18 @@ impl WayOut {
     }
 }
 
-impl Drop for WayOut {
-    fn drop(&mut self) {
+impl WayOut {
+    /// Takes no more frames, and returns those that were never taken out.
+    pub(super) fn abandon(&self) -> VecDeque<Frame> {
         let mut inner = self.shared.lock();
         inner.is_abandoned = true;
-        let rest = std::mem::take(&mut inner.frames);
-        drop(inner);
-        drop(rest);
+        std::mem::take(&mut inner.frames)
+    }
+}
+
+impl Drop for WayOut {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 

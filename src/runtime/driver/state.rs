@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use super::options::Sink;
 
 use super::Drivable;
 use super::counters::Counters;
@@ -45,7 +45,7 @@ pub(super) struct State<M: Drivable> {
     /// Empty between inputs; kept for its memory.
     fx: Effects<M>,
     chores: Vec<Chore>,
-    events: Sender<(Now, M::Event)>,
+    events: Box<dyn Sink<M::Event>>,
     counters: Arc<Counters>,
 }
 
@@ -90,7 +90,7 @@ pub(super) enum Chore {
 impl<M: Drivable> State<M> {
     pub(super) fn new(
         machine: M,
-        events: Sender<(Now, M::Event)>,
+        events: Box<dyn Sink<M::Event>>,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
@@ -159,7 +159,7 @@ impl<M: Drivable> State<M> {
             }
             Effect::PingHost { host } => self.chores.push(Chore::PingHost(host)),
             Effect::Emit(event) => {
-                if self.events.try_send((now, event)).is_err() {
+                if !self.events.take(now, event) {
                     self.counters.events_dropped.add(1);
                 }
             }
@@ -219,9 +219,14 @@ impl<M: Drivable> State<M> {
             self.counters.oversized.add(1);
             return;
         }
+        let len = frame.len();
         match entry.link.enqueue(frames, frame) {
-            Enqueued::Yes => {}
+            Enqueued::Yes => {
+                self.counters.lines_waiting.rise(1);
+                self.counters.bytes_waiting.rise(len);
+            }
             Enqueued::Full => {
+                self.counters.lines_lost.add(1);
                 let reason = format!("it does not read: {QUEUE_FRAMES_MAX} messages are queued");
                 entry.link.set_end(reason);
                 entry.frames = None;
@@ -229,7 +234,10 @@ impl<M: Drivable> State<M> {
                 self.chores.push(Chore::Cut(Arc::clone(&entry.link)));
             }
             // The writer has failed and said why; the reader is about to report the end.
-            Enqueued::WriterGone => entry.frames = None,
+            Enqueued::WriterGone => {
+                self.counters.lines_lost.add(1);
+                entry.frames = None;
+            }
         }
     }
 

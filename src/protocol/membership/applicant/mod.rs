@@ -38,6 +38,8 @@ enum State {
     Pausing,
     /// In.
     Member(Box<Admission>),
+    /// In a fleet without seeds, where nobody is asked.
+    Alone,
     /// Said goodbye.
     Gone,
 }
@@ -121,7 +123,11 @@ impl Applicant {
     pub fn admission(&self) -> Option<&Admission> {
         match &self.state {
             State::Member(admission) => Some(admission),
-            State::Connecting | State::Asking { .. } | State::Pausing | State::Gone => None,
+            State::Connecting
+            | State::Asking { .. }
+            | State::Pausing
+            | State::Alone
+            | State::Gone => None,
         }
     }
 
@@ -131,7 +137,7 @@ impl Applicant {
             State::Connecting => "connecting",
             State::Asking { .. } => "asking",
             State::Pausing => "pausing",
-            State::Member(_) => "member",
+            State::Member(_) | State::Alone => "member",
             State::Gone => "gone",
         }
     }
@@ -150,6 +156,14 @@ impl Applicant {
     /// Begins the first attempt.
     pub fn on_start(&mut self, now: Now, fx: &mut Fx) {
         self.attempt(now, fx);
+    }
+
+    /// Begins a life in a fleet without seeds: nobody is asked, and it lasts until the goodbye.
+    pub fn begin_alone(&mut self, now: Now, fx: &mut Fx) {
+        self.incarnation = self.incarnation.next(now.wall.0);
+        self.state = State::Alone;
+        fx.persist(Record::Incarnation { incarnation: self.incarnation });
+        fx.emit(Event::Attempt { incarnation: self.incarnation, number: 1 });
     }
 
     /// A key was proved at a seed's configured address. Returns whether it is the known one.
@@ -189,7 +203,7 @@ impl Applicant {
             // This may have been the last call under way, and not enough.
             State::Connecting => self.connect(fx),
             State::Member(_) => fx.send(link, PeerListReq::SAMPLE),
-            State::Asking { .. } | State::Pausing | State::Gone => {}
+            State::Asking { .. } | State::Pausing | State::Alone | State::Gone => {}
         }
     }
 
@@ -216,7 +230,7 @@ impl Applicant {
                 self.fail("all seeds hung up", fx);
             }
             State::Member(_) => fx.set_timer(Timer::Reconnect, self.jitter(self.config.reconnect)),
-            State::Asking { .. } | State::Pausing | State::Gone => {}
+            State::Asking { .. } | State::Pausing | State::Alone | State::Gone => {}
         }
     }
 
@@ -338,7 +352,7 @@ impl Applicant {
 
     /// Says goodbye to the seeds (M7). Nothing is asked for any more.
     pub fn leave(&mut self, now: Now, fx: &mut Fx) -> Option<Leave> {
-        let was_member = matches!(self.state, State::Member(_));
+        let was_member = matches!(self.state, State::Member(_) | State::Alone);
         for timer in [Timer::Decision, Timer::Retry, Timer::Reconnect, Timer::Refresh, Timer::Renew]
         {
             fx.stop_timer(timer);
@@ -353,9 +367,11 @@ impl Applicant {
             Timer::Decision => {
                 let reason = match self.state {
                     State::Connecting => self.unreachable(),
-                    State::Asking { .. } | State::Pausing | State::Member(_) | State::Gone => {
-                        "the seeds did not decide in time".to_owned()
-                    }
+                    State::Asking { .. }
+                    | State::Pausing
+                    | State::Member(_)
+                    | State::Alone
+                    | State::Gone => "the seeds did not decide in time".to_owned(),
                 };
                 self.fail(&reason, fx);
             }
@@ -389,7 +405,7 @@ impl Applicant {
 
     /// Calls as many seeds as are missing to a quorum, at random among those not tried yet.
     fn connect(&mut self, fx: &mut Fx) {
-        if matches!(self.state, State::Pausing | State::Gone) {
+        if matches!(self.state, State::Pausing | State::Alone | State::Gone) {
             return;
         }
         let quorum = self.book.quorum();
@@ -415,7 +431,7 @@ impl Applicant {
                     let pause = self.jitter(self.config.reconnect * 2);
                     fx.set_timer(Timer::Reconnect, pause);
                 }
-                State::Asking { .. } | State::Pausing | State::Gone => {}
+                State::Asking { .. } | State::Pausing | State::Alone | State::Gone => {}
             }
         }
     }

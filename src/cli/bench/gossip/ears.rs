@@ -1,0 +1,94 @@
+//! Subscribers at peers, in threads of this process, that stamp what arrives.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde_json::{Value, json};
+
+use super::{TOPIC, number_of};
+use crate::cli::CliError;
+use crate::cli::run::Use;
+use crate::model::{Data, Time};
+use crate::runtime::clock::Clock;
+use crate::runtime::{control, thread};
+
+/// How long a peer may be without a sign of life.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What was heard and not looked at yet, at most; a subscriber waits then, and is told of gaps.
+const HEARD_MAX: usize = 65_536;
+
+/// Ends a subscriber that hears it.
+pub(super) const LAST: u64 = u64::MAX;
+
+/// Something that a subscriber heard.
+pub(super) enum Heard {
+    /// It hears from now on.
+    Ready,
+    /// The message with this number, then.
+    Message(u64, Time),
+}
+
+/// Subscribers, and what they hear.
+pub(super) struct Ears {
+    pub(super) heard: Receiver<Heard>,
+    missed: Arc<AtomicU64>,
+}
+
+impl Ears {
+    /// Subscribes at each of `sockets`; returns when all hear.
+    pub(super) fn open<'a>(
+        sockets: impl IntoIterator<Item = &'a Path>,
+        clock: Clock,
+        patience: Duration,
+    ) -> Result<Self, CliError> {
+        let (tell, heard) = bounded(HEARD_MAX);
+        let missed = Arc::new(AtomicU64::new(0));
+        let mut count = 0;
+        for socket in sockets {
+            count += 1;
+            let (socket, tell, missed) = (socket.to_owned(), tell.clone(), Arc::clone(&missed));
+            thread::spawn("ear", move || listen(&socket, clock, &tell, &missed))
+                .map_err(|source| CliError::System { action: "start a thread", source })?;
+        }
+        let this = Self { heard, missed };
+        for _ in 0..count {
+            match this.heard.recv_timeout(patience) {
+                Ok(Heard::Ready) => {}
+                Ok(Heard::Message(..)) | Err(_) => {
+                    return Err(CliError::Failed("a subscriber is not served in time".to_owned()));
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    /// How many messages found no room at a subscriber so far.
+    pub(super) fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+}
+
+fn listen(socket: &Path, clock: Clock, tell: &Sender<Heard>, missed: &AtomicU64) {
+    let request = json!(Use::Subscribe { topic: TOPIC.to_owned() }).to_string();
+    // Whoever waits for what it would have heard finds out that it has ended.
+    let _ = control::follow(socket, &request, SILENCE_MAX, |line| {
+        let at = clock.now().mono;
+        let Ok(mut line) = serde_json::from_str::<Value>(line) else { return false };
+        if line.get("ready").is_some() {
+            return tell.send(Heard::Ready).is_ok();
+        }
+        if let Some(count) = line["missed"].as_u64() {
+            missed.fetch_add(count, Ordering::Relaxed);
+            return true;
+        }
+        let data: Option<Data> = serde_json::from_value(line["data"].take()).ok();
+        match data.as_ref().and_then(number_of) {
+            None | Some(LAST) => false,
+            Some(number) => tell.send(Heard::Message(number, at)).is_ok(),
+        }
+    });
+}

@@ -1,0 +1,207 @@
+//! What local programs use a running peer for: to publish, subscribe, send and discover.
+//!
+//! Each is a request through the node's Unix socket and an answer of many lines, one JSON object
+//! each; a `Next::Idle` in between finds out whether the program is still there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::after;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::model::{Data, Endpoint, MessageId, Time};
+use crate::network::{Gone, Incoming, Known, NetworkError, Pending, Queue, Switchboard, Weigh};
+use crate::node::PeerNode;
+use crate::protocol::direct::RetryConfig;
+use crate::runtime::clock::Clock;
+use crate::runtime::control::{Answer, Next};
+use crate::runtime::driver::Driver;
+
+/// How often an answer that has nothing to say makes sure that somebody listens.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// After so long without news nobody else is waited for.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// How long a publisher may want to watch.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// What a local program wants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "use", rename_all = "snake_case")]
+pub(in crate::cli) enum Use {
+    /// The messages of a topic, as they come.
+    Subscribe { topic: String },
+    /// The direct messages, as they come.
+    Inbox,
+    /// A message to everybody; then, for `wait_ms` at most, how many are known to have it.
+    Publish { topic: String, data: Data, wait_ms: u64 },
+    /// Messages to everybody, in this order, whose publisher does not watch who has them.
+    PublishAll { topic: String, all: Vec<Data> },
+    /// A message to one member; attempts after the first.
+    Send { to: Endpoint, topic: String, data: Data, retries: u32 },
+    /// The peers that can be found from here.
+    Discover,
+}
+
+type Node = Arc<Driver<PeerNode>>;
+
+/// Begins what is wanted.
+///
+/// # Errors
+/// Why it cannot be had.
+pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Result<Answer, String> {
+    let failed = |error: NetworkError| error.to_string();
+    match wanted {
+        Use::Subscribe { topic } => {
+            let queue = board.subscribe(&topic).map_err(failed)?;
+            Ok(stream(queue, |it| {
+                let age_ms = u64::try_from(it.age.as_millis()).unwrap_or(u64::MAX);
+                json!({
+                    "id": it.id, "topic": it.topic, "origin": it.origin, "key": it.key,
+                    "data": it.data, "age_ms": age_ms, "hops": it.hops,
+                })
+            }))
+        }
+        Use::Inbox => {
+            let queue = inbox(board).map_err(failed)?;
+            Ok(stream(queue, |it| json!({ "from": it.from, "topic": it.topic, "data": it.data })))
+        }
+        Use::Publish { topic, data, wait_ms } => {
+            let published = board.publish(node, (topic, data), true).map_err(failed)?;
+            let head = json!({ "id": published.id, "pushed_to": published.pushed_to });
+            let watch = Watch {
+                board: Arc::clone(board),
+                id: published.id,
+                clock: Clock::start(),
+                wait: Duration::from_millis(wait_ms).min(WAIT_MAX),
+                known: 0,
+            };
+            Ok(receipts(&head, watch))
+        }
+        Use::PublishAll { topic, all } => {
+            for (published, data) in all.iter().enumerate() {
+                let message = (topic.clone(), data.clone());
+                if let Err(error) = board.publish(node, message, false) {
+                    let line = json!({ "published": published, "error": failed(error) });
+                    return Ok(Answer::Line(line.to_string()));
+                }
+            }
+            Ok(Answer::Line(json!({ "published": all.len() }).to_string()))
+        }
+        Use::Send { to, topic, data, retries } => {
+            let retry = RetryConfig { retries, ..RetryConfig::default() };
+            let sent = board.send(node, to, (topic, data), retry).map_err(failed)?;
+            Ok(outcome(sent, |sent| match sent {
+                Ok(after) => json!({ "taken": true, "after_ms": after.as_secs_f64() * 1e3 }),
+                Err(error) => json!({
+                    "taken": false, "kind": error.kind, "definite": error.kind.is_definite(),
+                    "reason": error.to_string(),
+                }),
+            }))
+        }
+        Use::Discover => {
+            let found = board.discover(node).map_err(failed)?;
+            Ok(outcome(found, |found| match found {
+                Ok(peers) => {
+                    let peer = |it: &Known| json!({ "endpoint": it.endpoint, "key": it.key });
+                    json!({ "peers": peers.iter().map(peer).collect::<Vec<_>>() })
+                }
+                Err(error) => json!({ "error": error.to_string() }),
+            }))
+        }
+    }
+}
+
+/// The direct messages. A program that has just gone is found out at the next beat: until then its
+/// place is not free.
+fn inbox(board: &Arc<Switchboard>) -> Result<Queue<Incoming>, NetworkError> {
+    let clock = Clock::start();
+    loop {
+        match board.inbox() {
+            Err(NetworkError::InboxTaken) if clock.now().mono.since(Time::ZERO) < BEAT * 2 => {
+                // Nothing wakes this but the time.
+                let _ = after(QUIET / 10).recv();
+            }
+            found => return found,
+        }
+    }
+}
+
+/// What comes, an object each, and how much was missed between.
+fn stream<T: Weigh + Send + 'static>(queue: Queue<T>, object: fn(&T) -> Value) -> Answer {
+    let mut greeted = false;
+    Answer::Lines(Box::new(move || {
+        if !std::mem::replace(&mut greeted, true) {
+            return Next::Line(json!({ "ready": true }).to_string());
+        }
+        match queue.recv_timeout(BEAT) {
+            Ok(item) => Next::Line(object(&item).to_string()),
+            Err(Gone::Missed(count)) => Next::Line(json!({ "missed": count }).to_string()),
+            Err(Gone::Empty) => Next::Idle,
+            Err(Gone::Closed) => Next::End,
+        }
+    }))
+}
+
+/// A publisher that watches who has its message.
+struct Watch {
+    board: Arc<Switchboard>,
+    id: MessageId,
+    clock: Clock,
+    wait: Duration,
+    known: u32,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.board.forget_receipts(self.id);
+    }
+}
+
+/// What was published, and then each time that more peers are known to have it.
+fn receipts(head: &Value, mut watch: Watch) -> Answer {
+    let mut head = Some(head.to_string());
+    Answer::Lines(Box::new(move || {
+        if let Some(head) = head.take() {
+            return Next::Line(head);
+        }
+        let left = watch.wait.saturating_sub(watch.clock.now().mono.since(Time::ZERO));
+        let patience = left.min(if watch.known > 0 { QUIET } else { BEAT });
+        let known = watch.board.known_to_have(watch.id, watch.known, patience);
+        let Some(known) = known else { return Next::End };
+        if known > watch.known {
+            watch.known = known;
+            Next::Line(json!({ "known": known }).to_string())
+        } else if watch.known > 0 || patience == left {
+            Next::End
+        } else {
+            Next::Idle
+        }
+    }))
+}
+
+/// One object, when the outcome is there. A program that goes before gives up what it wanted.
+fn outcome<T: Send + 'static>(pending: Pending<T>, object: fn(T) -> Value) -> Answer {
+    let mut pending = Some(Waiter(pending));
+    Answer::Lines(Box::new(move || {
+        let Some(waiter) = &mut pending else { return Next::End };
+        match waiter.0.wait_timeout(BEAT) {
+            None => Next::Idle,
+            Some(outcome) => {
+                pending = None;
+                Next::Line(object(outcome).to_string())
+            }
+        }
+    }))
+}
+
+/// Gives up, when dropped, what has no outcome yet.
+struct Waiter<T>(Pending<T>);
+
+impl<T> Drop for Waiter<T> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}

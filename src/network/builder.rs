@@ -1,0 +1,180 @@
+//! What a network is told at its start.
+
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+
+use super::switchboard::Switchboard;
+use super::{Network, Relay, StartError};
+use crate::model::{Endpoint, Rng, SeedId};
+use crate::node::{PeerConfig, PeerNode};
+use crate::protocol::broadcast::MESSAGE_BYTES_MAX;
+use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
+use crate::protocol::quorum::QuorumRule;
+use crate::runtime::cluster_key;
+use crate::runtime::driver::Driver;
+use crate::runtime::driver::options::Options;
+use crate::runtime::files::{DataDir, os_rng};
+use crate::runtime::journal::Journal;
+use crate::runtime::{listen, thread};
+
+/// Settings of a [`Network`] before it starts. All have defaults.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    listen: Result<SocketAddr, StartFault>,
+    bootstrap: Result<Vec<Endpoint>, StartFault>,
+    seeds: Result<Vec<Endpoint>, StartFault>,
+    rule: QuorumRule,
+    data: Option<PathBuf>,
+    cluster_key: Option<PathBuf>,
+    machines: PeerConfig,
+}
+
+/// An address that is none, kept until the start.
+type StartFault = (String, String);
+
+fn parse(given: impl Display) -> Result<Endpoint, StartFault> {
+    let given = given.to_string();
+    let parsed = given.parse::<Endpoint>();
+    parsed.map_err(|_| (given, "write IP:PORT; host names are not looked up".to_owned()))
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            listen: Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)),
+            bootstrap: Ok(Vec::new()),
+            seeds: Ok(Vec::new()),
+            rule: QuorumRule::Majority,
+            data: None,
+            cluster_key: None,
+            machines: PeerConfig::default(),
+        }
+    }
+}
+
+impl Builder {
+    /// Where to listen, `IP:PORT`, at which the others reach this peer; port 0 lets the system
+    /// choose. Unless told otherwise `127.0.0.1:0`.
+    #[must_use]
+    pub fn listen(mut self, address: impl Display) -> Self {
+        self.listen = parse(address).map(|it| SocketAddr::new(it.ip(), it.port()));
+        self
+    }
+
+    /// Peers to begin with, for a fleet without seeds. Those that do not answer are called again
+    /// until they do; with none, this is the first peer of a new fleet.
+    #[must_use]
+    pub fn bootstrap<A: Display>(mut self, peers: impl IntoIterator<Item = A>) -> Self {
+        self.bootstrap = peers.into_iter().map(parse).collect();
+        self
+    }
+
+    /// The seeds of a fleet with certified members, in the order of its `config.txt`.
+    #[must_use]
+    pub fn seeds<A: Display>(mut self, seeds: impl IntoIterator<Item = A>) -> Self {
+        self.seeds = seeds.into_iter().map(parse).collect();
+        self
+    }
+
+    /// How many seeds decide; the same on all nodes of a fleet.
+    #[must_use]
+    pub const fn quorum(mut self, rule: QuorumRule) -> Self {
+        self.rule = rule;
+        self
+    }
+
+    /// Where to keep identity and journal. Unless told otherwise both end with the network.
+    #[must_use]
+    pub fn data(mut self, dir: impl AsRef<Path>) -> Self {
+        self.data = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// The file of the cluster key: only its holders are spoken to, encrypted.
+    #[must_use]
+    pub fn cluster_key(mut self, file: impl AsRef<Path>) -> Self {
+        self.cluster_key = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// Bytes of one message at most, 1 to 16 MiB; the same on all nodes. Unless told otherwise
+    /// 1 MiB.
+    #[must_use]
+    pub const fn message_max(mut self, bytes: usize) -> Self {
+        self.machines.broadcast.message_max = bytes as u64;
+        self.machines.direct.message_max = bytes;
+        self
+    }
+
+    /// After how long without contact a peer counts as unreachable. Unless told otherwise 30 s.
+    #[must_use]
+    pub const fn unreachable_after(mut self, span: Duration) -> Self {
+        self.machines.contacts.unreachable_after = span;
+        self
+    }
+
+    /// All periods and limits of the machines, for those who know them.
+    #[must_use]
+    pub const fn machines(mut self, config: PeerConfig) -> Self {
+        self.machines = config;
+        self
+    }
+
+    /// Listens, and begins to join.
+    ///
+    /// It does not wait for anybody: see [`Network::wait_for_peers`].
+    ///
+    /// # Errors
+    /// When a setting is no good, the port is taken, or the disk or the system refuses.
+    pub fn start(self) -> Result<Network, StartError> {
+        let address = |(given, reason)| StartError::Address { given, reason };
+        let listen = self.listen.map_err(address)?;
+        let seeds = self.seeds.map_err(address)?;
+        let bootstrap = self.bootstrap.map_err(address)?;
+        if !seeds.is_empty() && !bootstrap.is_empty() {
+            let text = "a fleet has seeds, or bootstrap peers instead of them: name either";
+            return Err(StartError::Setting(text.to_owned()));
+        }
+        if !(1..=MESSAGE_BYTES_MAX).contains(&self.machines.broadcast.message_max) {
+            let text = "message_max lies between 1 byte and 16 MiB";
+            return Err(StartError::Setting(text.to_owned()));
+        }
+        let cluster_keys = self.cluster_key.as_deref().map(cluster_key::read).transpose()?;
+        let listener = listen::bind(listen.ip(), listen.port())?;
+        let endpoint = Endpoint::from(listener.local_addr().map_err(StartError::System)?);
+        let (root, scratch) = match self.data {
+            Some(root) => (root, None),
+            None => {
+                let scratch = tempfile::tempdir().map_err(StartError::System)?;
+                (scratch.path().to_owned(), Some(scratch))
+            }
+        };
+        let dir = DataDir::open(&root, "peer", endpoint.port())?;
+        let keys = dir.identity()?;
+        let (journal, records, _) = Journal::open(&dir.journal_path())?;
+        let rng = Rng::from_rng(&mut os_rng()?);
+        let me = (endpoint, keys);
+        let machine = if seeds.is_empty() {
+            PeerNode::without_seeds(self.machines, me, &bootstrap, &records, rng)
+        } else {
+            let address = |(id, endpoint)| SeedAddress { id: SeedId(id), endpoint, key: None };
+            let book = SeedBook::new(self.rule, &(1..).zip(seeds).map(address).collect::<Vec<_>>());
+            PeerNode::new(self.machines, me, book, &records, rng)
+        };
+        let board = Switchboard::new(endpoint, false);
+        let options = Options {
+            cluster_keys: cluster_keys.map(Arc::new),
+            ..Options::new(Relay(Arc::clone(&board)))
+        };
+        let driver = Driver::start(machine, listener, journal, options)?;
+        let (answering, node) = (Arc::clone(&board), Arc::clone(&driver));
+        let answers = thread::spawn("answers", move || answering.answer(&node));
+        let answers = answers.inspect_err(|_| driver.stop(Duration::ZERO))?;
+        Ok(Network::new((endpoint, driver, board), answers, (dir, scratch)))
+    }
+}

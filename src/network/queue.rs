@@ -1,0 +1,227 @@
+//! What waits for an application: bounded, and honest about what found no room.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::error::NetworkError;
+
+/// One of the waits that a wait without an end is made of.
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// What has a size in memory.
+pub trait Weigh {
+    /// Its bytes, roughly.
+    fn bytes(&self) -> usize;
+}
+
+enum Entry<T> {
+    Item(T),
+    /// So many found no room between the items before and after.
+    Lost(u64),
+}
+
+struct Inner<T> {
+    entries: VecDeque<Entry<T>>,
+    items: usize,
+    bytes: usize,
+    lost: u64,
+    is_closed: bool,
+}
+
+/// Both ends of a queue.
+pub(super) struct Shared<T> {
+    inner: Mutex<Inner<T>>,
+    moved: Condvar,
+    items_max: usize,
+    bytes_max: usize,
+}
+
+impl<T: Weigh> Shared<T> {
+    /// An empty queue with room for so many items and bytes. One item always finds room.
+    pub(super) fn new(items_max: usize, bytes_max: usize) -> Arc<Self> {
+        let inner =
+            Inner { entries: VecDeque::new(), items: 0, bytes: 0, lost: 0, is_closed: false };
+        Arc::new(Self { inner: Mutex::new(inner), moved: Condvar::new(), items_max, bytes_max })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        self.inner.lock().expect("nothing under this lock can panic")
+    }
+
+    /// Appends an item; says whether there was room.
+    pub(super) fn push(&self, item: T) -> bool {
+        let mut inner = self.lock();
+        let bytes = item.bytes();
+        let is_full = inner.items >= self.items_max || inner.bytes + bytes > self.bytes_max;
+        if inner.is_closed || (is_full && inner.items > 0) {
+            inner.lost += 1;
+            if let Some(Entry::Lost(count)) = inner.entries.back_mut() {
+                *count += 1;
+            } else {
+                inner.entries.push_back(Entry::Lost(1));
+            }
+            return false;
+        }
+        inner.items += 1;
+        inner.bytes += bytes;
+        inner.entries.push_back(Entry::Item(item));
+        drop(inner);
+        self.moved.notify_one();
+        true
+    }
+
+    /// Nothing more comes.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        self.moved.notify_all();
+    }
+
+    fn pop(&self, most: Duration) -> Result<T, Gone> {
+        let is_bare = |inner: &mut Inner<T>| inner.entries.is_empty() && !inner.is_closed;
+        let waited = self.moved.wait_timeout_while(self.lock(), most, is_bare);
+        let (mut inner, _) = waited.expect("nothing under this lock can panic");
+        match inner.entries.pop_front() {
+            Some(Entry::Item(item)) => {
+                inner.items -= 1;
+                inner.bytes -= item.bytes();
+                Ok(item)
+            }
+            Some(Entry::Lost(count)) => Err(Gone::Missed(count)),
+            None if inner.is_closed => Err(Gone::Closed),
+            None => Err(Gone::Empty),
+        }
+    }
+}
+
+/// Why there is no item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// So many came here while there was no room, and are lost to this reader. More can follow.
+    Missed(u64),
+    /// None has come in time.
+    Empty,
+    /// The network has stopped; nothing more comes.
+    Closed,
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missed(count) => {
+                write!(f, "{count} messages found no room here and are lost; read faster")
+            }
+            Self::Empty => f.write_str("no message in time"),
+            Self::Closed => f.write_str("the network has stopped"),
+        }
+    }
+}
+
+impl std::error::Error for Gone {}
+
+/// What comes for one reader, in order. Reading may happen on any thread; to stop, drop it.
+pub struct Queue<T> {
+    shared: Arc<Shared<T>>,
+    retire: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl<T: Weigh> Queue<T> {
+    pub(super) fn new(
+        shared: Arc<Shared<T>>,
+        retire: impl FnOnce() + Send + Sync + 'static,
+    ) -> Self {
+        Self { shared, retire: Some(Box::new(retire)) }
+    }
+
+    /// Blocks until something comes.
+    ///
+    /// # Errors
+    /// [`Gone::Missed`] once for each gap, [`Gone::Closed`] when nothing more comes.
+    pub fn recv(&self) -> Result<T, Gone> {
+        loop {
+            match self.shared.pop(LONG) {
+                Err(Gone::Empty) => {}
+                found => return found,
+            }
+        }
+    }
+
+    /// Blocks until something comes, but no longer than `most`.
+    ///
+    /// # Errors
+    /// As [`Queue::recv`], and [`Gone::Empty`].
+    pub fn recv_timeout(&self, most: Duration) -> Result<T, Gone> {
+        self.shared.pop(most)
+    }
+
+    /// What is there now.
+    ///
+    /// # Errors
+    /// As [`Queue::recv_timeout`].
+    pub fn try_recv(&self) -> Result<T, Gone> {
+        self.recv_timeout(Duration::ZERO)
+    }
+
+    /// How many have found no room here so far.
+    pub fn missed(&self) -> u64 {
+        self.shared.lock().lost
+    }
+
+    /// All that comes until the network stops; gaps are skipped, [`Queue::missed`] counts them.
+    pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        std::iter::from_fn(|| {
+            loop {
+                match self.recv() {
+                    Ok(item) => return Some(item),
+                    Err(Gone::Missed(_)) => {}
+                    Err(Gone::Empty | Gone::Closed) => return None,
+                }
+            }
+        })
+    }
+}
+
+impl<T> Drop for Queue<T> {
+    fn drop(&mut self) {
+        if let Some(retire) = self.retire.take() {
+            retire();
+        }
+    }
+}
+
+impl From<Gone> for NetworkError {
+    fn from(_: Gone) -> Self {
+        Self::Stopped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Weigh for u64 {
+        fn bytes(&self) -> usize {
+            usize::try_from(*self).unwrap()
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_is_told_where_it_is_missing() {
+        let shared = Shared::new(3, 100);
+        let queue = Queue::new(Arc::clone(&shared), || {});
+        assert_eq!(queue.try_recv(), Err(Gone::Empty));
+        let took: Vec<_> = [1, 2, 3, 4, 5].into_iter().map(|it| shared.push(it)).collect();
+        assert_eq!(took, [true, true, true, false, false]);
+        assert_eq!(queue.recv(), Ok(1));
+        assert!(shared.push(6));
+        let rest: Vec<_> = (0..5).map(|_| queue.try_recv()).collect();
+        assert_eq!(rest, [Ok(2), Ok(3), Err(Gone::Missed(2)), Ok(6), Err(Gone::Empty)]);
+        assert!(shared.push(500), "one always finds room");
+        assert!(!shared.push(1));
+        assert_eq!(queue.missed(), 3);
+        shared.close();
+        assert_eq!(queue.iter().collect::<Vec<_>>(), [500]);
+        assert_eq!(queue.recv(), Err(Gone::Closed));
+    }
+}

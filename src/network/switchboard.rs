@@ -1,0 +1,449 @@
+//! Between one node and the parts of an application: who waits for what.
+//!
+//! The driver hands it every event, under the node's lock, so that nothing is lost on the way to a
+//! queue whose reader is told of every gap. It never blocks, and what it must say to the node goes
+//! through a thread of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::error::{NetworkError, SendError};
+use super::message::{Incoming, Known, Message, Published};
+use super::pending::{Cell, Pending};
+use super::queue::{Queue, Shared};
+use crate::model::{Data, Endpoint, MessageId, Now, Time, topic_complaint};
+use crate::node::PeerNode;
+use crate::node::peer_kind::{Command, Event};
+use crate::protocol::broadcast::{self, Delivered};
+use crate::protocol::{Input, direct, discovery, overlay};
+use crate::runtime::driver::Driver;
+
+/// Messages and bytes that wait for one reader at most.
+const QUEUE_ITEMS_MAX: usize = 16_384;
+const QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
+
+/// Answers on their way to the node at most: more than it has open questions.
+const ANSWERS_MAX: usize = 4_096;
+
+type SendCell = Arc<Cell<Result<Duration, SendError>>>;
+type PublishCell = Arc<Cell<Result<Published, NetworkError>>>;
+type DiscoverCell = Arc<Cell<Result<Vec<Known>, NetworkError>>>;
+
+#[derive(Default)]
+struct Waiting {
+    token: u64,
+    is_closed: bool,
+    topics: BTreeMap<String, BTreeMap<u64, Arc<Shared<Message>>>>,
+    inbox: Option<Arc<Shared<Incoming>>>,
+    shown: Shown,
+    /// With each: whether its publisher watches who has it.
+    publishing: BTreeMap<u64, (PublishCell, bool)>,
+    sending: BTreeMap<u64, SendCell>,
+    discovering: BTreeMap<u64, DiscoverCell>,
+    /// Who is known to have own messages whose publisher watches.
+    receipts: BTreeMap<MessageId, u32>,
+    neighbors: BTreeSet<Endpoint>,
+}
+
+impl Waiting {
+    fn next_token(&mut self) -> u64 {
+        self.token += 1;
+        self.token
+    }
+}
+
+/// Unread messages that a log shows in each [`SHOWN_SPAN`].
+const SHOWN_MAX: u32 = 60;
+
+const SHOWN_SPAN: Duration = Duration::from_secs(10);
+
+/// Who waits for what of one node.
+pub struct Switchboard {
+    waiting: Mutex<Waiting>,
+    /// A neighbor was won, more peers have a message, or the network has stopped.
+    moved: Condvar,
+    /// `None` once the switchboard is closed, which ends the thread that carries them.
+    answers: Mutex<Option<Sender<Command>>>,
+    answering: Receiver<Command>,
+    me: Endpoint,
+    /// Direct messages are taken though nobody reads them: the log shows them.
+    takes_unread: bool,
+}
+
+/// How many unread messages a log shows: so many in each span. It must fill no disk.
+#[derive(Default)]
+struct Shown {
+    since: Time,
+    count: u32,
+}
+
+impl Shown {
+    fn takes(&mut self, now: Time) -> bool {
+        if now.since(self.since) >= SHOWN_SPAN {
+            *self = Self { since: now, count: 0 };
+        }
+        self.count += 1;
+        self.count <= SHOWN_MAX
+    }
+}
+
+impl Switchboard {
+    /// The switchboard of the peer at `me`, at which nobody waits. With `takes_unread`, direct
+    /// messages are taken though nobody reads them.
+    pub fn new(me: Endpoint, takes_unread: bool) -> Arc<Self> {
+        let (answers, answering) = bounded(ANSWERS_MAX);
+        let waiting = Mutex::new(Waiting::default());
+        let (moved, answers) = (Condvar::new(), Mutex::new(Some(answers)));
+        Arc::new(Self { waiting, moved, answers, answering, me, takes_unread })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("nothing under this lock can panic")
+    }
+
+    fn lock_answers(&self) -> MutexGuard<'_, Option<Sender<Command>>> {
+        self.answers.lock().expect("nothing under this lock can panic")
+    }
+
+    /// Carries answers to the node, until the switchboard is closed. For a thread of its own.
+    pub fn answer(&self, driver: &Arc<Driver<PeerNode>>) {
+        while let Ok(command) = self.answering.recv() {
+            driver.submit(Input::Command(command));
+        }
+    }
+
+    /// Tells whoever waits for this event. Neither blocks nor calls the node. Returns whether a log
+    /// should tell of it: not of messages that a program reads or that were not taken.
+    pub fn on_event(&self, now: Now, event: &Event) -> bool {
+        match event {
+            Event::Broadcast(event) => self.on_broadcast(event),
+            Event::Direct(event) => return self.on_direct(now, event),
+            Event::Discovery(discovery::Event::Discovered { token, peers }) => {
+                let cell = self.lock().discovering.remove(token);
+                let known = |it: &discovery::Peer| Known { endpoint: it.endpoint, key: it.key };
+                if let Some(cell) = cell {
+                    cell.put(Ok(peers.iter().map(known).collect()));
+                }
+            }
+            Event::Overlay(overlay::Event::Linked { neighbor, .. }) => {
+                self.lock().neighbors.insert(*neighbor);
+                self.moved.notify_all();
+            }
+            Event::Overlay(overlay::Event::Unlinked { neighbor, .. }) => {
+                self.lock().neighbors.remove(neighbor);
+            }
+            Event::Started { .. }
+            | Event::Applicant(_)
+            | Event::Overlay(_)
+            | Event::Gossip { .. }
+            | Event::Liveness(_)
+            | Event::Contacts(_)
+            | Event::Discovery(_)
+            | Event::Open(_)
+            | Event::MemberRemoved { .. }
+            | Event::MemberLeft(_)
+            | Event::Gone
+            | Event::Refused(_) => {}
+        }
+        true
+    }
+
+    /// Blocks until the node has `wanted` neighbors or more, but no longer than `most`.
+    ///
+    /// # Errors
+    /// When it has not, or the network has stopped.
+    pub fn wait_for_neighbors(&self, wanted: usize, most: Duration) -> Result<(), NetworkError> {
+        let is_short = |it: &mut Waiting| !it.is_closed && it.neighbors.len() < wanted;
+        let waited = self.moved.wait_timeout_while(self.lock(), most, is_short);
+        let (waiting, _) = waited.expect("nothing under this lock can panic");
+        if waiting.is_closed {
+            Err(NetworkError::Stopped)
+        } else if waiting.neighbors.len() < wanted {
+            let found = waiting.neighbors.len();
+            Err(NetworkError::TimedOut(format!("{found} of {wanted} wanted neighbors")))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn on_broadcast(&self, event: &broadcast::Event) {
+        match event {
+            broadcast::Event::Delivered { message, .. } => self.deliver(message),
+            broadcast::Event::Published { token, id, to } => {
+                let mut waiting = self.lock();
+                let publisher = waiting.publishing.remove(token);
+                if publisher.as_ref().is_some_and(|(_, is_watched)| *is_watched) {
+                    waiting.receipts.insert(*id, 0);
+                }
+                drop(waiting);
+                if let Some((cell, _)) = publisher {
+                    cell.put(Ok(Published { id: *id, pushed_to: *to }));
+                }
+            }
+            broadcast::Event::PublishRefused { token, reason } => {
+                let publisher = self.lock().publishing.remove(token);
+                if let Some((cell, _)) = publisher {
+                    cell.put(Err(NetworkError::NotPublished(reason.clone())));
+                }
+            }
+            broadcast::Event::Receipts { id, count } => {
+                if let Some(known) = self.lock().receipts.get_mut(id) {
+                    *known = (*known).max(*count);
+                    self.moved.notify_all();
+                }
+            }
+            broadcast::Event::Malformed { .. } => {}
+        }
+    }
+
+    fn deliver(&self, message: &Delivered) {
+        self.spread(&message.topic, || Message {
+            id: message.id,
+            topic: message.topic.clone(),
+            origin: message.origin,
+            key: message.key,
+            data: message.data.clone(),
+            age: Duration::from_millis(message.age_ms),
+            hops: message.hops,
+        });
+    }
+
+    fn spread(&self, topic: &str, message: impl Fn() -> Message) {
+        let waiting = self.lock();
+        for queue in waiting.topics.get(topic).into_iter().flat_map(BTreeMap::values) {
+            queue.push(message());
+        }
+    }
+
+    fn on_direct(&self, now: Now, event: &direct::Event) -> bool {
+        match event {
+            direct::Event::Arrived { from, number, topic, data } => {
+                let mut waiting = self.lock();
+                let inbox = waiting.inbox.clone();
+                let is_shown = inbox.is_none() && self.takes_unread;
+                let has_room = is_shown && waiting.shown.takes(now.mono);
+                drop(waiting);
+                let (taken, reason) = match inbox {
+                    Some(inbox) => {
+                        let (from, topic, data) = (*from, topic.clone(), data.clone());
+                        let has_room = inbox.push(Incoming { from, topic, data });
+                        (has_room, if has_room { "" } else { "busy: its inbox is full" })
+                    }
+                    None if has_room => (true, ""),
+                    None if is_shown => {
+                        (false, "nobody reads there, and its log shows no more now")
+                    }
+                    None => (false, "nobody reads direct messages there"),
+                };
+                let reason = if taken { String::new() } else { reason.to_owned() };
+                let answer = Command::Answer { from: *from, number: *number, taken, reason };
+                // Without room there is no answer, and the sender hears that nobody gave one.
+                if let Some(answers) = &*self.lock_answers() {
+                    let _ = answers.try_send(answer);
+                }
+                return has_room;
+            }
+            direct::Event::Sent { token, after, .. } => {
+                let cell = self.lock().sending.remove(token);
+                if let Some(cell) = cell {
+                    cell.put(Ok(*after));
+                }
+            }
+            direct::Event::Failed { token, kind, reason, .. } => {
+                let cell = self.lock().sending.remove(token);
+                if let Some(cell) = cell {
+                    cell.put(Err(SendError { kind: *kind, reason: reason.clone() }));
+                }
+            }
+            // Orders to the node, carried out before anybody is told; and what its log tells.
+            direct::Event::Call { .. }
+            | direct::Event::Hangup { .. }
+            | direct::Event::Malformed { .. }
+            | direct::Event::Busy { .. }
+            | direct::Event::Lapsed { .. } => {}
+        }
+        true
+    }
+
+    /// A queue for the messages of a topic from now on.
+    ///
+    /// # Errors
+    /// When `topic` is none, or the network has stopped.
+    pub fn subscribe(self: &Arc<Self>, topic: &str) -> Result<Queue<Message>, NetworkError> {
+        if topic_complaint(topic).is_some() {
+            return Err(NetworkError::Topic);
+        }
+        let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return Err(NetworkError::Stopped);
+        }
+        let token = waiting.next_token();
+        let queues = waiting.topics.entry(topic.to_owned()).or_default();
+        queues.insert(token, Arc::clone(&shared));
+        drop(waiting);
+        let (board, topic) = (Arc::downgrade(self), topic.to_owned());
+        Ok(Queue::new(shared, move || {
+            let Some(board) = board.upgrade() else { return };
+            let mut waiting = board.lock();
+            if let Some(queues) = waiting.topics.get_mut(&topic) {
+                queues.remove(&token);
+                if queues.is_empty() {
+                    waiting.topics.remove(&topic);
+                }
+            }
+        }))
+    }
+
+    /// The queue of direct messages; there is one.
+    ///
+    /// # Errors
+    /// When it is in use, or the network has stopped.
+    pub fn inbox(self: &Arc<Self>) -> Result<Queue<Incoming>, NetworkError> {
+        let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return Err(NetworkError::Stopped);
+        }
+        if waiting.inbox.is_some() {
+            return Err(NetworkError::InboxTaken);
+        }
+        waiting.inbox = Some(Arc::clone(&shared));
+        drop(waiting);
+        let board = Arc::downgrade(self);
+        Ok(Queue::new(shared, move || {
+            if let Some(board) = board.upgrade() {
+                board.lock().inbox = None;
+            }
+        }))
+    }
+
+    /// Sends a message to all peers, and to the subscribers here. With `receipt`,
+    /// [`Switchboard::known_to_have`] tells how many have it.
+    ///
+    /// # Errors
+    /// Why it was not sent.
+    pub fn publish(
+        &self,
+        driver: &Arc<Driver<PeerNode>>,
+        (topic, data): (String, Data),
+        receipt: bool,
+    ) -> Result<Published, NetworkError> {
+        let cell = Cell::new();
+        let token = {
+            let mut waiting = self.lock();
+            if waiting.is_closed {
+                return Err(NetworkError::Stopped);
+            }
+            let token = waiting.next_token();
+            waiting.publishing.insert(token, (Arc::clone(&cell), receipt));
+            token
+        };
+        let message = Command::Publish { topic: topic.clone(), data: data.clone(), receipt, token };
+        driver.submit(Input::Command(message));
+        // The node decides within that call, unless it is stopping: then closing ends the wait.
+        let published = Pending::new(cell, None).wait()?;
+        let key = driver.inspect(|node, _| node.key());
+        self.spread(&topic, || Message {
+            id: published.id,
+            topic: topic.clone(),
+            origin: self.me,
+            key,
+            data: data.clone(),
+            age: Duration::ZERO,
+            hops: 0,
+        });
+        Ok(published)
+    }
+
+    /// How many other peers are known to have an own message that was published with a receipt;
+    /// blocks until there are more than `known`, but no longer than `most`. `None` when the network
+    /// has stopped.
+    pub fn known_to_have(&self, id: MessageId, known: u32, most: Duration) -> Option<u32> {
+        let count = |it: &Waiting| it.receipts.get(&id).copied().unwrap_or_default();
+        let is_old = |it: &mut Waiting| !it.is_closed && count(it) <= known;
+        let waited = self.moved.wait_timeout_while(self.lock(), most, is_old);
+        let (waiting, _) = waited.expect("nothing under this lock can panic");
+        (!waiting.is_closed).then(|| count(&waiting))
+    }
+
+    /// Nobody asks any more who has `id`.
+    pub fn forget_receipts(&self, id: MessageId) {
+        self.lock().receipts.remove(&id);
+    }
+
+    /// Sends a message to one member.
+    ///
+    /// # Errors
+    /// When the network has stopped.
+    pub fn send(
+        &self,
+        driver: &Arc<Driver<PeerNode>>,
+        to: Endpoint,
+        (topic, data): (String, Data),
+        retry: direct::RetryConfig,
+    ) -> Result<Pending<Result<Duration, SendError>>, NetworkError> {
+        let cell = Cell::new();
+        let token = {
+            let mut waiting = self.lock();
+            if waiting.is_closed {
+                return Err(NetworkError::Stopped);
+            }
+            let token = waiting.next_token();
+            waiting.sending.insert(token, Arc::clone(&cell));
+            token
+        };
+        driver.submit(Input::Command(Command::Send { token, to, topic, data, retry }));
+        let driver = Arc::clone(driver);
+        let cancel = move || driver.submit(Input::Command(Command::CancelSend { token }));
+        Ok(Pending::new(cell, Some(Box::new(cancel))))
+    }
+
+    /// Looks for peers.
+    ///
+    /// # Errors
+    /// When the network has stopped.
+    pub fn discover(
+        &self,
+        driver: &Arc<Driver<PeerNode>>,
+    ) -> Result<Pending<Result<Vec<Known>, NetworkError>>, NetworkError> {
+        let cell = Cell::new();
+        let token = {
+            let mut waiting = self.lock();
+            if waiting.is_closed {
+                return Err(NetworkError::Stopped);
+            }
+            let token = waiting.next_token();
+            waiting.discovering.insert(token, Arc::clone(&cell));
+            token
+        };
+        driver.submit(Input::Command(Command::Discover { token }));
+        Ok(Pending::new(cell, None))
+    }
+
+    /// Ends every wait: the node has stopped.
+    pub fn close(&self) {
+        let mut waiting = self.lock();
+        waiting.is_closed = true;
+        let ended = std::mem::take(&mut *waiting);
+        waiting.is_closed = true;
+        drop(waiting);
+        ended.topics.values().flat_map(BTreeMap::values).for_each(|queue| queue.close());
+        ended.inbox.iter().for_each(|inbox| inbox.close());
+        self.moved.notify_all();
+        for (cell, _) in ended.publishing.values() {
+            cell.put(Err(NetworkError::Stopped));
+        }
+        for cell in ended.discovering.values() {
+            cell.put(Err(NetworkError::Stopped));
+        }
+        for cell in ended.sending.values() {
+            let (kind, reason) = (direct::FailKind::Unknown, "this network has stopped".to_owned());
+            cell.put(Err(SendError { kind, reason }));
+        }
+        *self.lock_answers() = None;
+    }
+}

@@ -1,0 +1,118 @@
+//! The broadcast among the other services: whom it is for, and whose word proves an origin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Event, Fx, PeerNode};
+use crate::model::{Endpoint, Now, PublicKey};
+use crate::protocol::broadcast::{self, Broadcast, Publish, Verdict};
+use crate::protocol::message::{ErrorCode, ErrorReply, Message};
+use crate::protocol::session::Cause;
+use crate::protocol::{Effects, LinkId};
+
+/// What is added to a message's age for one link, at most: a round trip can be measured wrong.
+const WIRE_MAX: Duration = Duration::from_secs(1);
+
+impl PeerNode {
+    pub(super) fn with_broadcast(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Broadcast, &mut Effects<Broadcast>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.broadcast, &mut part);
+        self.after_broadcast(now, part, fx);
+    }
+
+    fn after_broadcast(&mut self, now: Now, part: Effects<Broadcast>, fx: &mut Fx) {
+        for event in fx.absorb(part) {
+            if let broadcast::Event::Malformed { from, reason } = event {
+                let error = ErrorReply::new(ErrorCode::Invalid, reason);
+                self.with_session(now, fx, |it, part| it.refuse(from, Cause::Forged, error, part));
+            } else {
+                fx.emit(Event::Broadcast(event));
+            }
+        }
+    }
+
+    /// This peer is a member: it may publish, and can prove it.
+    pub(super) fn begin_broadcast(&mut self, now: Now, fx: &mut Fx) {
+        let incarnation = self.session.card().incarnation;
+        let proof = self.applicant.admission().cloned().map(Arc::new);
+        self.with_broadcast(now, fx, |it, part| it.begin(incarnation, proof, now, part));
+    }
+
+    /// A message of the broadcast came; it is for neighbors. On a link that is just being
+    /// exchanged it is no offense.
+    pub(super) fn on_broadcast(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
+        if self.broadcast.neighbor(link).is_none() {
+            return;
+        }
+        if let Message::Publish(msg) = msg {
+            return self.on_publish(now, link, msg, fx);
+        }
+        self.with_broadcast(now, fx, |it, part| {
+            if let Message::Announce(announce) = msg {
+                it.on_announce(now, link, &announce, part);
+            } else if let Message::Graft(graft) = msg {
+                it.on_graft(now, link, &graft, part);
+            } else if let Message::Prune(_) = msg {
+                it.on_prune(link);
+            } else if let Message::PartReq(request) = msg {
+                it.on_part_req(link, request, part);
+            } else if let Message::Part(piece) = msg {
+                it.on_part(now, link, &piece, part);
+            } else if let Message::Receipt(receipt) = msg {
+                it.on_receipt(now, link, receipt, part);
+            }
+        });
+    }
+
+    /// An origin is believed by the certificate of its membership, as a neighbor is (O6).
+    fn on_publish(&mut self, now: Now, link: LinkId, mut msg: Publish, fx: &mut Fx) {
+        // Ages leave out the time on the wire; half of a round trip is about what it was.
+        let trip = self.broadcast.neighbor(link).and_then(|it| self.liveness.round_trip(it));
+        let wire = trip.map_or(Duration::ZERO, |trip| (trip / 2).min(WIRE_MAX));
+        let wire_ms = (wire.as_micros() + 500) / 1_000;
+        msg.age_ms = msg.age_ms.saturating_add(u64::try_from(wire_ms).unwrap_or(u64::MAX));
+        if self.is_contradicted(msg.origin, &msg.key) {
+            // Whoever passes it on may know less.
+            return self.broadcast.drop_forged();
+        }
+        let mut part = Effects::default();
+        let (book, mut unknown) = (self.applicant.book(), Vec::new());
+        self.broadcast.on_publish(
+            now,
+            link,
+            msg,
+            |proof| match book.verify_admission(proof) {
+                Ok(()) => Verdict::Holds,
+                Err(error) if error.unknown > 0 => {
+                    unknown = proof.votes.iter().map(|vote| vote.seed).collect();
+                    Verdict::Unsure
+                }
+                Err(_) => Verdict::Fails,
+            },
+            &mut part,
+        );
+        if !unknown.is_empty() {
+            self.with_applicant(now, fx, |it, part| it.want_keys(unknown, part));
+        }
+        self.after_broadcast(now, part, fx);
+    }
+
+    /// Whether, in a fleet without seeds, another key is proved at an endpoint: there no
+    /// certificate says whose it is.
+    fn is_contradicted(&self, origin: Endpoint, key: &PublicKey) -> bool {
+        if self.open.is_none() {
+            return false;
+        }
+        let own = self.session.card();
+        let known = match origin == own.endpoint {
+            true => Some(own.key),
+            false => self.discovery.key_at(origin),
+        };
+        known.is_some_and(|known| known != *key)
+    }
+}

@@ -1,0 +1,52 @@
+//! Contacts among the other services of a peer.
+
+use super::{Event, Fx, PeerNode};
+use crate::model::{Endpoint, Now};
+use crate::protocol::Effects;
+use crate::protocol::contacts::{self, Contacts};
+
+impl PeerNode {
+    pub(super) fn with_contacts(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Contacts, &mut Effects<Contacts>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.contacts, &mut part);
+        for event in fx.absorb(part) {
+            match event {
+                contacts::Event::Call { to } => self.call_directly(now, to, fx),
+                event @ (contacts::Event::Unreachable { .. }
+                | contacts::Event::Reachable { .. }
+                | contacts::Event::NotAdded { .. }) => fx.emit(Event::Contacts(event)),
+            }
+        }
+    }
+
+    /// The operator wants a link with a peer.
+    pub(super) fn on_add_command(&mut self, now: Now, peer: Endpoint, fx: &mut Fx) {
+        let is_seed = self.applicant.book().seed_at(peer).is_some();
+        let reason = if peer == self.session.card().endpoint {
+            "it is this peer itself"
+        } else if is_seed {
+            "it is a seed; seeds are linked with anyway"
+        } else {
+            self.direct.keep(peer, true);
+            return self.with_contacts(now, fx, |it, part| it.add(now, peer, part));
+        };
+        let reason = reason.to_owned();
+        fx.emit(Event::Contacts(contacts::Event::NotAdded { peer, reason }));
+    }
+
+    /// The operator wants nothing more to do with a peer.
+    pub(super) fn on_remove_command(&mut self, now: Now, peer: Endpoint, fx: &mut Fx) {
+        self.with_contacts(now, fx, |it, part| it.remove(peer, part));
+        self.with_direct(now, fx, |it, part| it.on_removed(peer, part));
+        let links = self.session.open();
+        let theirs = links.filter(|(_, card, _)| card.endpoint == peer && card.seed.is_none());
+        for link in theirs.map(|(link, ..)| link).collect::<Vec<_>>() {
+            self.with_session(now, fx, |it, part| it.hangup(link, "removed by hand", part));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Direct sends among the other services of a peer.
+
+use super::{CALL_TIMEOUT, Event, Fx, PeerNode};
+use crate::model::{Endpoint, Now};
+use crate::protocol::direct::{self, Direct, FailKind, Letter};
+use crate::protocol::message::{ErrorCode, ErrorReply, Message};
+use crate::protocol::session::{Card, Cause, Intent};
+use crate::protocol::{Effects, LinkId};
+
+impl PeerNode {
+    pub(super) fn with_direct(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Direct, &mut Effects<Direct>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.direct, &mut part);
+        for event in fx.absorb(part) {
+            self.on_direct_event(now, event, fx);
+        }
+    }
+
+    fn on_direct_event(&mut self, now: Now, event: direct::Event, fx: &mut Fx) {
+        match event {
+            direct::Event::Call { to } => self.call_directly(now, to, fx),
+            direct::Event::Hangup { link, reason } => {
+                self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+            }
+            direct::Event::Malformed { from, reason } => {
+                let error = ErrorReply::new(ErrorCode::Invalid, reason);
+                self.with_session(now, fx, |it, part| it.refuse(from, Cause::Forged, error, part));
+            }
+            direct::Event::Busy { to, busy } => self.contacts.on_busy(now, to, busy),
+            event @ (direct::Event::Arrived { .. }
+            | direct::Event::Lapsed { .. }
+            | direct::Event::Sent { .. }
+            | direct::Event::Failed { .. }) => fx.emit(Event::Direct(event)),
+        }
+    }
+
+    /// Calls a member for a link that makes nobody a neighbor.
+    pub(super) fn call_directly(&mut self, now: Now, to: Endpoint, fx: &mut Fx) {
+        if !self.is_member() {
+            return self.on_direct_call_failed(now, to, "this peer is no member now", fx);
+        }
+        self.with_session(now, fx, |it, part| it.call(to, Intent::Direct, CALL_TIMEOUT, part));
+    }
+
+    pub(super) fn on_direct_call_failed(
+        &mut self,
+        now: Now,
+        to: Endpoint,
+        reason: &str,
+        fx: &mut Fx,
+    ) {
+        self.with_contacts(now, fx, |it, part| it.on_call_failed(to, part));
+        self.with_direct(now, fx, |it, part| it.on_call_failed(to, reason, part));
+    }
+
+    /// A member's link for direct messages came up.
+    pub(super) fn on_direct_opened(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        card: &Card,
+        dialed: bool,
+        fx: &mut Fx,
+    ) {
+        let who = (link, card.endpoint, card.incarnation);
+        self.with_contacts(now, fx, |it, part| it.on_link_up(now, link, card.endpoint, part));
+        self.with_direct(now, fx, |it, part| it.on_link_up(now, who, Some(dialed), part));
+    }
+
+    pub(super) fn on_direct_message(
+        &mut self,
+        now: Now,
+        (link, card): (LinkId, &Card),
+        msg: Message,
+        fx: &mut Fx,
+    ) {
+        let sender = (card.endpoint, card.incarnation);
+        let life = self.session.card().incarnation;
+        self.with_direct(now, fx, |it, part| {
+            if let Message::Direct(msg) = msg {
+                it.on_message(now, (link, sender), life, msg, part);
+            } else if let Message::DirectAck(ack) = msg {
+                it.on_ack(now, link, sender, &ack, part);
+            } else if let Message::DirectPartReq(wanted) = msg {
+                it.on_part_req(now, link, sender.0, wanted, part);
+            } else if let Message::DirectPart(data) = msg {
+                it.on_part(now, (link, sender), &data, part);
+            }
+        });
+    }
+
+    pub(super) fn on_send_command(&mut self, now: Now, letter: Letter, fx: &mut Fx) {
+        let bar = self.bar(now, letter.to);
+        self.with_direct(now, fx, |it, part| it.send(now, letter, bar, part));
+    }
+
+    /// What other services know against sending something there.
+    fn bar(&self, now: Now, to: Endpoint) -> Option<(FailKind, String)> {
+        if self.applicant.book().seed_at(to).is_some() {
+            Some((FailKind::NotSent, format!("{to} is a seed; direct sends are for peers")))
+        } else if !to.is_callable() {
+            Some((FailKind::NotSent, format!("nobody can be called at {to}; name IP:PORT")))
+        } else if self.contacts.is_removed(to) {
+            Some((FailKind::NotSent, format!("{to} was removed by hand; add it again first")))
+        } else if !self.is_member() {
+            Some((FailKind::NotSent, "this peer is no member now".to_owned()))
+        } else {
+            let silent = self.contacts.unreachable_for(now, to)?.as_secs();
+            let reason = format!("{to} has been unreachable for {silent} s; it is called again");
+            Some((FailKind::Unreachable, reason))
+        }
+    }
+}

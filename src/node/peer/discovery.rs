@@ -1,0 +1,128 @@
+//! Finding others by their ids: which link a question takes, and what counts as proved.
+
+use super::{CALL_TIMEOUT, ERRAND_TIMEOUT, Event, Fx, PeerNode};
+use crate::model::{Endpoint, Now, PublicKey};
+use crate::protocol::discovery::{self, Contact, Discovery, FindNode, Found};
+use crate::protocol::message::{ErrorCode, ErrorReply};
+use crate::protocol::session::{Card, Cause, Intent};
+use crate::protocol::{Effects, LinkId};
+
+/// Questions that wait for one call at most: as many as there are look-ups at a time.
+const QUESTIONS_MAX: usize = 16;
+
+impl PeerNode {
+    /// Discovery, to look at.
+    pub const fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
+    pub(super) fn with_discovery(
+        &mut self,
+        now: Now,
+        fx: &mut Fx,
+        work: impl FnOnce(&mut Discovery, &mut Effects<Discovery>),
+    ) {
+        let mut part = Effects::default();
+        work(&mut self.discovery, &mut part);
+        for event in fx.absorb(part) {
+            match event {
+                discovery::Event::Ask { to, question } => self.put(now, to, question, fx),
+                discovery::Event::Check { endpoint } => self.with_session(now, fx, |it, part| {
+                    it.call(endpoint, Intent::Probe, CALL_TIMEOUT, part);
+                }),
+                discovery::Event::Malformed { from, reason } => {
+                    let error = ErrorReply::new(ErrorCode::Invalid, reason);
+                    self.with_session(now, fx, |it, part| {
+                        it.refuse(from, Cause::Forged, error, part);
+                    });
+                }
+                discovery::Event::Learnt(peer) => self.on_candidates(now, &[peer.endpoint], fx),
+                event @ (discovery::Event::Discovered { .. }
+                | discovery::Event::Resolved { .. }) => fx.emit(Event::Discovery(event)),
+            }
+        }
+    }
+
+    /// Puts a question, over the neighbor's link if it is one, else by a short call.
+    fn put(&mut self, now: Now, to: Endpoint, question: FindNode, fx: &mut Fx) {
+        if let Some(link) = self.overlay.neighbors().get(&to) {
+            return fx.send(*link, question);
+        }
+        if let Some(link) = self.question_links.get(&to) {
+            return fx.send(*link, question);
+        }
+        let waiting = self.questions.entry(to).or_default();
+        if waiting.len() < QUESTIONS_MAX {
+            waiting.push(question);
+        }
+        self.with_session(now, fx, |it, part| {
+            it.call(to, Intent::Errand, ERRAND_TIMEOUT, part);
+        });
+    }
+
+    /// A member's link is open. Whom this peer called, and whom a certificate speaks for, is
+    /// where it says; anybody else may be.
+    pub(super) fn on_member_opened(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        card: &Card,
+        (dialed, intent): (bool, Intent),
+        fx: &mut Fx,
+    ) {
+        let contact = Contact { endpoint: card.endpoint, key: card.key };
+        let is_proved = dialed || card.certificate.is_some();
+        self.with_discovery(now, fx, |it, part| match is_proved {
+            true => it.on_proved(now, contact, part),
+            false => it.on_claimed(contact, part),
+        });
+        if dialed && intent == Intent::Errand {
+            self.question_links.insert(card.endpoint, link);
+            for question in self.questions.remove(&card.endpoint).unwrap_or_default() {
+                fx.send(link, question);
+            }
+        }
+    }
+
+    /// A call for a question came to nothing.
+    pub(super) fn on_question_failed(&mut self, now: Now, to: Endpoint, fx: &mut Fx) {
+        if self.questions.remove(&to).is_some() {
+            self.with_discovery(now, fx, |it, part| it.on_unreachable(now, to, part));
+        }
+    }
+
+    /// A fresh handshake showed which key is at an endpoint, or that none is.
+    pub(super) fn on_key_shown(
+        &mut self,
+        now: Now,
+        endpoint: Endpoint,
+        shown: Option<PublicKey>,
+        fx: &mut Fx,
+    ) {
+        self.with_discovery(now, fx, |it, part| it.on_checked(now, endpoint, shown, part));
+        let Some(link) = self.overlay.neighbors().get(&endpoint).copied() else { return };
+        let is_other = self
+            .session
+            .peer(link)
+            .is_some_and(|card| shown.is_some_and(|shown| shown != card.key));
+        if self.open.is_some() && is_other {
+            let reason = "another key answers at your endpoint";
+            self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+        }
+    }
+
+    pub(super) fn on_found(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        card: &Card,
+        found: Found,
+        fx: &mut Fx,
+    ) {
+        let from = Contact { endpoint: card.endpoint, key: card.key };
+        self.with_discovery(now, fx, |it, part| it.on_found(now, link, from, found, part));
+        if !self.shared_errands.contains(&link) {
+            self.end_errand(now, link, card, fx);
+        }
+    }
+}

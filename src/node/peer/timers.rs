@@ -1,0 +1,40 @@
+//! Which service a deadline belongs to.
+
+use super::{Fx, PeerNode, Timer};
+use crate::model::Now;
+
+impl PeerNode {
+    pub(super) fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
+        match timer {
+            Timer::Session(timer) => {
+                self.with_session(now, fx, |it, part| it.on_timer(timer, part));
+            }
+            Timer::Probe(timer) => self.with_prober(now, fx, |it, part| it.on_timer(timer, part)),
+            Timer::Applicant(timer) => {
+                self.with_applicant(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Overlay(timer) => {
+                self.with_overlay(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Gossip(timer) => {
+                self.with_gossip(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Liveness(timer) => {
+                self.with_liveness(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Direct(timer) => {
+                self.with_direct(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Contacts(timer) => {
+                self.with_contacts(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Discovery(timer) => {
+                self.with_discovery(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Broadcast(timer) => {
+                self.with_broadcast(now, fx, |it, part| it.on_timer(now, timer, part));
+            }
+            Timer::Open(timer) => self.with_open(now, fx, |it, part| it.on_timer(timer, part)),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What was seen, what is held for neighbors that lack it, and which origins are proven.
+//!
+//! Invariants: each table has a bound; an identity is forgotten only after its origin's floor or
+//! the common horizon was raised, so that what was forgotten is never taken for new.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{ENDED_MAX, ORIGINS_MAX};
+use super::messages::{Offer, Publish};
+use super::receipts::Tally;
+use crate::model::{Endpoint, Incarnation, MessageId, ReadyKey, Time};
+use crate::protocol::LinkId;
+use crate::protocol::membership::certificate::{Admission, Subject};
+
+/// Bytes that a held message takes beside its data and topic, roughly.
+const OVERHEAD: u64 = 1_024;
+
+#[derive(Debug)]
+struct Trace {
+    id: MessageId,
+    origin: u64,
+    number: u64,
+    /// When it came.
+    at: Time,
+    /// When it was made, by this node's clock.
+    born: Time,
+}
+
+/// The identities of what was delivered, or dropped for good.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    ids: BTreeSet<MessageId>,
+    order: VecDeque<Trace>,
+    /// The youngest birth of what was forgotten for want of room; nothing as old is new.
+    horizon: Option<Time>,
+}
+
+impl Seen {
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(super) fn contains(&self, id: &MessageId) -> bool {
+        self.ids.contains(id)
+    }
+
+    /// Whether what was made at `born` may have been forgotten.
+    pub(super) fn is_beyond(&self, born: Time) -> bool {
+        self.horizon.is_some_and(|horizon| born <= horizon)
+    }
+
+    /// Remembers an identity; what goes for want of room raises floor and horizon.
+    pub(super) fn insert(
+        &mut self,
+        id: MessageId,
+        (origin, number): (u64, u64),
+        (at, born): (Time, Time),
+        (max, origins): (usize, &mut Origins),
+    ) {
+        if self.ids.insert(id) {
+            self.order.push_back(Trace { id, origin, number, at, born });
+        }
+        while self.ids.len() > max.max(1) {
+            if let Some(gone) = self.forget_first(origins) {
+                self.horizon = self.horizon.max(Some(gone));
+            }
+        }
+    }
+
+    /// Forgets what came more than `remember` ago.
+    pub(super) fn forget(&mut self, now: Time, remember: Duration, origins: &mut Origins) {
+        while self.order.front().is_some_and(|first| now.since(first.at) > remember) {
+            self.forget_first(origins);
+        }
+    }
+
+    /// Its entries, and about how many bytes they take.
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> (usize, usize) {
+        // Nodes of a balanced tree are at least half full.
+        let ids = self.ids.len() * size_of::<MessageId>() * 2;
+        let order = self.order.capacity() * size_of::<Trace>();
+        (self.ids.len() + self.order.len(), ids + order)
+    }
+
+    fn forget_first(&mut self, origins: &mut Origins) -> Option<Time> {
+        let gone = self.order.pop_front()?;
+        self.ids.remove(&gone.id);
+        origins.raise_floor(gone.origin, gone.number);
+        Some(gone.born)
+    }
+}
+
+/// A message with all of its data.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// As it came, one hop older; its proof is apart.
+    pub(super) msg: Publish,
+    pub(super) proof: Option<Arc<Admission>>,
+    /// When it came, by this node's clock.
+    pub(super) at: Time,
+    /// The link it came by; none for an own one.
+    pub(super) from: Option<LinkId>,
+    /// Who has it, where its origin wants to know.
+    pub(super) tally: Option<Tally>,
+    rank: u64,
+}
+
+impl Held {
+    pub(super) const fn new(
+        msg: Publish,
+        proof: Option<Arc<Admission>>,
+        at: Time,
+        from: Option<LinkId>,
+    ) -> Self {
+        let tally = if msg.receipt { Some(Tally::new()) } else { None };
+        Self { msg, proof, at, from, tally, rank: 0 }
+    }
+
+    /// Its age, by its own account and the time it spent here.
+    pub(super) fn age(&self, now: Time) -> Duration {
+        Duration::from_millis(self.msg.age_ms).saturating_add(now.since(self.at))
+    }
+
+    /// Its announcement.
+    pub(super) const fn offer(&self, id: MessageId) -> Offer {
+        Offer { id, size: self.msg.size, hops: self.msg.hops }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.msg.size + self.msg.topic.len() as u64 + OVERHEAD
+    }
+}
+
+/// The messages that are held for neighbors that lack them.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    by_id: BTreeMap<MessageId, Held>,
+    order: BTreeMap<u64, MessageId>,
+    next_rank: u64,
+    bytes: u64,
+}
+
+impl Store {
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn get(&self, id: &MessageId) -> Option<&Held> {
+        self.by_id.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &MessageId) -> Option<&mut Held> {
+        self.by_id.get_mut(id)
+    }
+
+    /// Holds a message, and lets the oldest go while there are more than `bytes_max` bytes.
+    pub(super) fn insert(&mut self, id: MessageId, mut held: Held, bytes_max: u64) {
+        held.rank = self.next_rank;
+        self.next_rank += 1;
+        self.bytes += held.bytes();
+        self.order.insert(held.rank, id);
+        self.by_id.insert(id, held);
+        while self.bytes > bytes_max && self.by_id.len() > 1 {
+            self.remove_first();
+        }
+    }
+
+    /// Lets go of what is older than `hold`. What came first need not be the oldest, but nothing
+    /// is kept for longer than this after it came.
+    pub(super) fn forget(&mut self, now: Time, hold: Duration) {
+        while let Some((_, id)) = self.order.first_key_value() {
+            if self.by_id.get(id).is_some_and(|held| held.age(now) <= hold) {
+                return;
+            }
+            self.remove_first();
+        }
+    }
+
+    fn remove_first(&mut self) {
+        let Some((_, id)) = self.order.pop_first() else { return };
+        if let Some(held) = self.by_id.remove(&id) {
+            self.bytes -= held.bytes();
+        }
+    }
+
+    /// The newest `count` that are younger than `hold`, the oldest of them first.
+    pub(super) fn newest(
+        &self,
+        count: usize,
+        (now, hold): (Time, Duration),
+    ) -> Vec<(MessageId, &Held)> {
+        let held = self.order.values().rev().filter_map(|id| Some((*id, self.by_id.get(id)?)));
+        let mut newest: Vec<_> =
+            held.filter(|(_, held)| held.age(now) <= hold).take(count).collect();
+        newest.reverse();
+        newest
+    }
+}
+
+#[derive(Debug)]
+struct Origin {
+    number: u64,
+    proof: Option<Arc<Admission>>,
+    /// Its key, which every message of it is checked with.
+    key: Option<ReadyKey>,
+    /// The highest number of its messages that was forgotten: none up to it is new.
+    floor: u64,
+}
+
+/// The lives whose messages were taken, with the proofs of their membership.
+#[derive(Debug, Default)]
+pub(super) struct Origins {
+    known: BTreeMap<Subject, Origin>,
+    order: BTreeMap<u64, Subject>,
+    next: u64,
+    ended: BTreeMap<Endpoint, (Incarnation, Time)>,
+    ended_order: VecDeque<Endpoint>,
+}
+
+impl Origins {
+    /// Whether this life is known, and the highest of its numbers that was forgotten.
+    pub(super) fn floor(&self, subject: &Subject) -> Option<u64> {
+        self.known.get(subject).map(|origin| origin.floor)
+    }
+
+    pub(super) fn proof(&self, subject: &Subject) -> Option<Arc<Admission>> {
+        self.known.get(subject)?.proof.clone()
+    }
+
+    /// The key of a known life, ready to verify.
+    pub(super) fn key(&self, subject: &Subject) -> Option<&ReadyKey> {
+        self.known.get(subject)?.key.as_ref()
+    }
+
+    /// Remembers a proven life; returns the number it goes by here. Of too many the one known
+    /// for longest goes.
+    pub(super) fn insert(&mut self, subject: Subject, proof: Option<Arc<Admission>>) -> u64 {
+        if let Some(origin) = self.known.get(&subject) {
+            return origin.number;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.known.insert(subject, Origin { number, proof, key: subject.key.ready(), floor: 0 });
+        self.order.insert(number, subject);
+        if self.order.len() > ORIGINS_MAX
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.known.remove(&oldest);
+        }
+        number
+    }
+
+    /// How many lives are remembered.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.known.len().max(self.order.len())
+    }
+
+    fn raise_floor(&mut self, origin: u64, number: u64) {
+        if let Some(origin) = self.order.get(&origin).and_then(|it| self.known.get_mut(it)) {
+            origin.floor = origin.floor.max(number);
+        }
+    }
+
+    /// A life ended, and with it all earlier ones of its endpoint.
+    pub(super) fn end(&mut self, now: Time, endpoint: Endpoint, incarnation: Incarnation) {
+        if self.ended.get(&endpoint).is_some_and(|(known, _)| *known >= incarnation) {
+            return;
+        }
+        if self.ended.insert(endpoint, (incarnation, now)).is_none() {
+            self.ended_order.push_back(endpoint);
+        }
+        if self.ended_order.len() > ENDED_MAX
+            && let Some(oldest) = self.ended_order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
+    }
+
+    /// When this life's end became known here.
+    pub(super) fn ended_at(&self, subject: &Subject) -> Option<Time> {
+        let (incarnation, at) = self.ended.get(&subject.endpoint)?;
+        (*incarnation >= subject.incarnation).then_some(*at)
+    }
+}

@@ -1,0 +1,306 @@
+//! Reliable broadcast: every message of a member reaches every connected member, once.
+//!
+//! A tree forms itself out of the overlay's links (Leitão, Pereira and Rodrigues, "Epidemic
+//! Broadcast Trees", SRDS 2007): on eager links messages are pushed, on all others announced.
+//! Whoever is pushed a message twice makes the second link lazy; whoever hears of a message that
+//! does not come asks for it, and makes the link it came by eager.
+//!
+//! Invariants:
+//! - A message is delivered at most once per node, by its identity: the SHA-256 of all that its
+//!   origin signed. What was forgotten is never taken for new.
+//! - Nothing is delivered, held or passed on whose signature and origin do not hold.
+//! - Whatever one link fails to push, another announces: pushes make for speed, announcements for
+//!   certainty, and no push is trusted to come.
+//! - What is queued on a link unasked is bounded in each span of time; the rest is announced and
+//!   pulled by its receiver. All tables are bounded, and held messages in bytes.
+
+pub mod config;
+mod event;
+mod links;
+mod memory;
+mod messages;
+mod parts;
+mod receipts;
+mod repair;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod wanted;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub use config::{Config, MESSAGE_BYTES_MAX};
+pub use event::{BroadcastMetrics, Delivered, Event, Reason};
+pub use messages::{Announce, Graft, Offer, Part, PartReq, Prune, Publish, Receipt};
+
+use self::config::{ANNOUNCE_AFTER, ANNOUNCE_MAX, CATCH_UP_MAX, FORGET_INTERVAL};
+use self::links::{Link, Patience};
+use self::memory::{Held, Origins, Seen, Store};
+use self::parts::Pull;
+use self::wanted::Wanted;
+use super::membership::certificate::{Admission, Subject};
+use super::{Effects, Kind, LinkId, Never};
+use crate::model::{Data, Endpoint, Incarnation, KeyPair, MessageId, Now, Time, topic_complaint};
+
+/// Deadlines of the broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// Announce what was collected.
+    Announce,
+    /// Ask for what was announced and did not come.
+    Repair,
+    /// Ask elsewhere for parts that did not come.
+    Parts,
+    /// Tell how many have a message.
+    Receipts,
+    /// Forget what is old.
+    Forget,
+}
+
+/// What an origin's certificate proves here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds.
+    Holds,
+    /// It cannot be judged yet: keys of its voters are not known here.
+    Unsure,
+    /// It does not hold.
+    Fails,
+}
+
+/// The broadcast as one peer sees it.
+#[derive(Debug)]
+pub struct Broadcast {
+    config: Config,
+    keys: KeyPair,
+    me: Endpoint,
+    /// The present life, while it is a member's.
+    life: Option<Subject>,
+    proof: Option<Arc<Admission>>,
+    /// The last life that began, and the messages it made.
+    made: (Incarnation, u64),
+    links: BTreeMap<LinkId, Link>,
+    seen: Seen,
+    store: Store,
+    origins: Origins,
+    wanted: Wanted,
+    pulls: BTreeMap<MessageId, Pull>,
+    receipts_due: BTreeSet<(Time, MessageId)>,
+    /// How late pushed copies come after announcements.
+    lateness: Patience,
+    /// How long answers take.
+    answers: Patience,
+    armed: BTreeMap<Timer, Time>,
+    metrics: BroadcastMetrics,
+}
+
+impl Kind for Broadcast {
+    type Timer = Timer;
+    type Record = Never;
+    type Event = Event;
+}
+
+type Fx = Effects<Broadcast>;
+
+impl Broadcast {
+    /// The broadcast of the peer at `me`, which publishes nothing until [`Broadcast::begin`].
+    pub fn new(config: Config, me: Endpoint, keys: KeyPair) -> Self {
+        Self {
+            config,
+            keys,
+            me,
+            life: None,
+            proof: None,
+            made: (Incarnation(0), 0),
+            links: BTreeMap::new(),
+            seen: Seen::default(),
+            store: Store::default(),
+            origins: Origins::default(),
+            wanted: Wanted::default(),
+            pulls: BTreeMap::new(),
+            receipts_due: BTreeSet::new(),
+            lateness: Patience::default(),
+            answers: Patience::default(),
+            armed: BTreeMap::new(),
+            metrics: BroadcastMetrics::default(),
+        }
+    }
+
+    /// A message came whose origin cannot be who it says, as the node knows.
+    pub fn drop_forged(&mut self) {
+        self.metrics.drop_one(Reason::Forged);
+    }
+
+    /// Whether origins must show certificates; changes with the kind of fleet.
+    pub const fn set_requires_proof(&mut self, requires_proof: bool) {
+        self.config.requires_proof = requires_proof;
+    }
+
+    /// The peer is a member in this life, by this proof: it may publish.
+    pub fn begin(
+        &mut self,
+        incarnation: Incarnation,
+        proof: Option<Arc<Admission>>,
+        now: Now,
+        fx: &mut Fx,
+    ) {
+        if self.made.0 != incarnation {
+            self.made = (incarnation, 0);
+        }
+        self.life = Some(Subject { endpoint: self.me, incarnation, key: self.keys.public() });
+        self.proof = proof;
+        self.arm(Timer::Forget, Some(now.mono.after(FORGET_INTERVAL)), now, fx);
+    }
+
+    /// The peer is not a member any more: it publishes nothing.
+    pub fn pause(&mut self) {
+        self.life = None;
+        self.proof = None;
+    }
+
+    /// Publishes an own message; answered by [`Event::Published`] or [`Event::PublishRefused`].
+    pub fn publish(
+        &mut self,
+        now: Now,
+        token: u64,
+        (topic, data, receipt): (String, Data, bool),
+        fx: &mut Fx,
+    ) {
+        let complaint = topic_complaint(&topic).or_else(|| {
+            let (size, max) = (data.len() as u64, self.config.message_max);
+            (size > max).then(|| format!("{size} bytes of data; at most {max} are published"))
+        });
+        let life = self.life.ok_or("not a member yet: only members publish");
+        let life = match (complaint, life) {
+            (Some(reason), _) => return fx.emit(Event::PublishRefused { token, reason }),
+            (None, Err(reason)) => {
+                return fx.emit(Event::PublishRefused { token, reason: reason.to_owned() });
+            }
+            (None, Ok(life)) => life,
+        };
+        self.made.1 += 1;
+        let number = self.made.1;
+        let mut msg = Publish::sign(&life, (number, now.wall), (topic, data, receipt), &self.keys);
+        msg.ttl = self.config.ttl.saturating_add(1); // Copies are one less.
+        let id = msg.id();
+        let origin = self.origins.insert(life, self.proof.clone());
+        let room = (self.config.seen_max, &mut self.origins);
+        self.seen.insert(id, (origin, number), (now.mono, now.mono), room);
+        let held = Held::new(msg, self.proof.clone(), now.mono, None);
+        self.store.insert(id, held, self.config.held_bytes_max);
+        self.metrics.messages_published += 1;
+        let to = self.forward(now, id, &BTreeSet::new(), fx);
+        fx.emit(Event::Published { token, id, to });
+    }
+
+    /// A neighbor's link came up: it is told what is held.
+    pub fn on_link_up(&mut self, now: Now, link: LinkId, endpoint: Endpoint, fx: &mut Fx) {
+        let eager = self.links.values().filter(|link| link.eager).count();
+        self.links.insert(link, Link::new(endpoint, eager < self.config.fanout));
+        let newest = self.store.newest(CATCH_UP_MAX, (now.mono, self.config.hold));
+        let offers: Vec<_> = newest.into_iter().map(|(id, held)| held.offer(id)).collect();
+        for ids in offers.chunks(ANNOUNCE_MAX) {
+            self.metrics.announcements += ids.len() as u64;
+            fx.send(link, Announce { ids: ids.to_vec() });
+        }
+    }
+
+    /// A neighbor's link ended.
+    pub fn on_link_down(&mut self, now: Now, link: LinkId, fx: &mut Fx) {
+        if self.links.remove(&link).is_none() {
+            return;
+        }
+        self.wanted.on_link_down(link, now.mono);
+        self.on_source_gone(now, link, fx);
+        self.arm(Timer::Repair, self.wanted.next_due(), now, fx);
+    }
+
+    /// A member's life ended: what it says from now on is not taken.
+    pub fn on_gone(&mut self, now: Now, endpoint: Endpoint, incarnation: Incarnation) {
+        self.origins.end(now.mono, endpoint, incarnation);
+    }
+
+    /// A deadline passed.
+    pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
+        self.armed.remove(&timer);
+        match timer {
+            Timer::Announce => self.announce(fx),
+            Timer::Repair => self.on_repair_due(now, fx),
+            Timer::Parts => self.on_parts_due(now, fx),
+            Timer::Receipts => self.on_receipts_due(now, fx),
+            Timer::Forget => {
+                self.seen.forget(now.mono, self.config.remember, &mut self.origins);
+                self.store.forget(now.mono, self.config.hold);
+                self.arm(Timer::Forget, Some(now.mono.after(FORGET_INTERVAL)), now, fx);
+            }
+        }
+    }
+
+    /// What was counted so far, and what is held now.
+    pub fn metrics(&self) -> BroadcastMetrics {
+        let eager = self.links.values().filter(|link| link.eager).count();
+        BroadcastMetrics {
+            seen_messages: self.seen.len() as u64,
+            held_messages: self.store.len() as u64,
+            held_bytes: self.store.bytes(),
+            wanted_messages: self.wanted.len() as u64,
+            pulls: self.pulls.len() as u64,
+            eager_links: eager as u64,
+            lazy_links: (self.links.len() - eager) as u64,
+            ..self.metrics.clone()
+        }
+    }
+
+    /// Announces what was collected for each lazy link.
+    fn announce(&mut self, fx: &mut Fx) {
+        for (id, link) in &mut self.links {
+            let offers = std::mem::take(&mut link.offers);
+            if !offers.is_empty() {
+                let ids: Vec<_> = offers.into_values().collect();
+                self.metrics.announcements += ids.len() as u64;
+                fx.send(*id, Announce { ids });
+            }
+        }
+    }
+
+    /// Announces a message on the links in a moment, at once where there is much to announce.
+    fn offer(&mut self, now: Now, offer: Offer, to: &[LinkId], fx: &mut Fx) {
+        let mut is_full = false;
+        for link in to {
+            if let Some(link) = self.links.get_mut(link) {
+                link.offers.insert(offer.id, offer);
+                is_full |= link.offers.len() >= ANNOUNCE_MAX;
+            }
+        }
+        if is_full {
+            self.announce(fx);
+        } else if !to.is_empty() && !self.armed.contains_key(&Timer::Announce) {
+            self.arm(Timer::Announce, Some(now.mono.after(ANNOUNCE_AFTER)), now, fx);
+        }
+    }
+
+    fn blame(&mut self, from: LinkId, reason: impl Into<String>, fx: &mut Fx) {
+        self.drop_and_blame(Reason::Malformed, from, reason, fx);
+    }
+
+    fn drop_and_blame(
+        &mut self,
+        why: Reason,
+        from: LinkId,
+        reason: impl Into<String>,
+        fx: &mut Fx,
+    ) {
+        self.metrics.drop_one(why);
+        fx.emit(Event::Malformed { from, reason: reason.into() });
+    }
+
+    /// Sets the deadline if it is another than before; an idle timer just runs out.
+    fn arm(&mut self, timer: Timer, due: Option<Time>, now: Now, fx: &mut Fx) {
+        let Some(due) = due else { return };
+        if self.armed.get(&timer) != Some(&due) {
+            self.armed.insert(timer, due);
+            fx.set_timer(timer, due.since(now.mono));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! One look-up: whom to ask next on the way to an id, and when to be content.
+//!
+//! Invariants:
+//! - Only the closest that did not fail are asked, three at a time, each once; the look-up is over
+//!   when the sixteen closest have answered (`WIDTH_MAX` where the holder of an id is wanted), or
+//!   the one that is looked for, or after `ASKED_MAX` questions.
+//! - What was told is bounded: the farthest are dropped first.
+//! - One whose word has led to nobody `LIES_MAX` times is not listened to any more in this
+//!   look-up: what it named and was not asked yet is dropped.
+
+use std::collections::BTreeMap;
+
+use super::messages::{CONTACTS_MAX, Contact, Distance, NodeId};
+
+/// Questions under way at a time (alpha in the paper).
+const PARALLELISM: usize = 3;
+
+/// Questions of one look-up at most. An honest fleet of a million needs about thirty.
+const ASKED_MAX: usize = 96;
+
+/// Candidates remembered at most.
+const CANDIDATES_MAX: usize = 256;
+
+/// How many of the closest are asked for the holder of an id before it is taken as not there:
+/// liars that name each other can be closer than everybody honest, but not all of these.
+const WIDTH_MAX: usize = 3 * CONTACTS_MAX;
+
+/// Candidates of one teller that turn out to be nobody before the rest of them is dropped. The
+/// honest name the dead, too, as long as they have not noticed.
+const LIES_MAX: usize = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Told,
+    Asked,
+    Answered,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    contact: Contact,
+    /// How many had to be asked, one after the other, to hear of it.
+    hops: u32,
+    teller: Option<Distance>,
+    stage: Stage,
+}
+
+/// A look-up under way.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    target: NodeId,
+    /// Whether the holder of the id is wanted, and not only its surroundings.
+    wants_one: bool,
+    candidates: BTreeMap<Distance, Candidate>,
+    lies: BTreeMap<Distance, usize>,
+    asked: usize,
+}
+
+impl Lookup {
+    pub(super) fn new(target: NodeId, wants_one: bool, known: Vec<Contact>) -> Self {
+        let (candidates, lies) = (BTreeMap::new(), BTreeMap::new());
+        let mut this = Self { target, wants_one, candidates, lies, asked: 0 };
+        this.add(known, 0, None);
+        this
+    }
+
+    pub(super) const fn target(&self) -> NodeId {
+        self.target
+    }
+
+    fn add(&mut self, contacts: Vec<Contact>, hops: u32, teller: Option<Distance>) {
+        for contact in contacts {
+            let distance = contact.id().distance(&self.target);
+            let stage = Stage::Told;
+            let fresh = Candidate { contact, hops, teller, stage };
+            self.candidates.entry(distance).or_insert(fresh);
+        }
+        while self.candidates.len() > CANDIDATES_MAX {
+            self.candidates.pop_last();
+        }
+    }
+
+    /// Whom to ask now; counted as asked. Empty while enough questions are under way, and when
+    /// there is nobody left.
+    pub(super) fn next(&mut self) -> Vec<Contact> {
+        let under_way = self.candidates.values().filter(|it| it.stage == Stage::Asked).count();
+        let room = PARALLELISM.saturating_sub(under_way).min(ASKED_MAX.saturating_sub(self.asked));
+        if self.found().is_some() {
+            return Vec::new();
+        }
+        let width = if self.wants_one { WIDTH_MAX } else { CONTACTS_MAX };
+        let standing = self.candidates.values_mut().filter(|it| it.stage != Stage::Failed);
+        let chosen: Vec<_> = standing
+            .take(width)
+            .filter(|it| it.stage == Stage::Told)
+            .take(room)
+            .map(|it| {
+                it.stage = Stage::Asked;
+                it.contact
+            })
+            .collect();
+        self.asked += chosen.len();
+        chosen
+    }
+
+    /// Whether nothing is under way any more; to be asked after [`Lookup::next`].
+    pub(super) fn is_over(&self) -> bool {
+        self.found().is_some() || !self.candidates.values().any(|it| it.stage == Stage::Asked)
+    }
+
+    /// An answer came from somebody whose key was proved.
+    pub(super) fn on_answer(&mut self, from: &Contact, contacts: Vec<Contact>) {
+        let distance = from.id().distance(&self.target);
+        let Some(teller) = self.candidates.get_mut(&distance) else { return };
+        teller.stage = Stage::Answered;
+        let hops = teller.hops + 1;
+        self.add(contacts, hops, Some(distance));
+    }
+
+    /// Nobody answered there, or somebody else did.
+    pub(super) fn on_failed(&mut self, whom: &Contact) {
+        let distance = whom.id().distance(&self.target);
+        let Some(candidate) = self.candidates.get_mut(&distance) else { return };
+        if candidate.contact != *whom || candidate.stage == Stage::Failed {
+            return;
+        }
+        candidate.stage = Stage::Failed;
+        let Some(teller) = candidate.teller else { return };
+        let lies = self.lies.entry(teller).or_default();
+        *lies += 1;
+        if *lies >= LIES_MAX {
+            self.candidates.retain(|_, it| it.stage != Stage::Told || it.teller != Some(teller));
+        }
+    }
+
+    /// The holder of the id, once it has answered for itself, and the hops to it.
+    pub(super) fn found(&self) -> Option<(Contact, u32)> {
+        let (distance, nearest) = self.candidates.first_key_value()?;
+        let is_it = distance.common_bits() == 256 && nearest.stage == Stage::Answered;
+        (self.wants_one && is_it).then_some((nearest.contact, nearest.hops))
+    }
+
+    /// The hops to the closest that answered.
+    pub(super) fn hops(&self) -> Option<u32> {
+        let answered = self.candidates.values().find(|it| it.stage == Stage::Answered);
+        answered.map(|it| it.hops)
+    }
+}

@@ -1,0 +1,263 @@
+//! A fleet without seeds: whom to call first, and again.
+//!
+//! Who is in such a fleet is decided by nobody: whoever proves a key is. All that a peer needs is
+//! one other that is there; this service calls those that its operator named, the *bootstrap*,
+//! until it has met each of them, and again when it has lost one.
+//!
+//! Invariants:
+//! - A bootstrap peer that is not linked is called again, after pauses that double up to
+//!   `backoff_max`; with enough neighbors at that pace only. So two halves of a fleet that lost
+//!   each other find together again, and dead addresses cost next to nothing.
+//! - The own address is never called.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::{Effects, Kind, Never};
+use crate::model::{Endpoint, Rng};
+use crate::protocol::membership::certificate::Subject;
+
+/// Periods of a peer without seeds.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The first pause before a bootstrap peer is called again; doubles each time.
+    pub backoff_min: Duration,
+    /// The longest pause, and the pace while there are enough neighbors. Longer makes halves of a
+    /// fleet find together later, shorter makes dead addresses dearer.
+    pub backoff_max: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { backoff_min: Duration::from_secs(1), backoff_max: Duration::from_secs(60) }
+    }
+}
+
+/// Deadlines of a peer without seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// Time to call this bootstrap peer again.
+    Call(Endpoint),
+}
+
+/// What it tells its node, or asks it to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The node must call this bootstrap peer.
+    Call {
+        /// Whom.
+        to: Endpoint,
+    },
+    /// The own address is among the bootstrap peers; it is ignored.
+    OwnAddress {
+        /// That address.
+        endpoint: Endpoint,
+    },
+    /// A bootstrap peer cannot be reached, or cannot be linked with. Told once until it is met.
+    Unreachable {
+        /// Which.
+        to: Endpoint,
+        /// Why.
+        reason: String,
+        /// When it is called again.
+        retry_in: Duration,
+    },
+    /// A bootstrap peer that could not be reached is a neighbor now.
+    Met {
+        /// Which.
+        to: Endpoint,
+    },
+    /// A neighbor was dropped: this peer's own fresh probes have failed. It binds nobody else.
+    Dropped {
+        /// Which life of which neighbor.
+        life: Subject,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Bootstrap {
+    is_linked: bool,
+    failures: u32,
+    is_told: bool,
+}
+
+/// The bootstrap peers of one peer.
+#[derive(Debug)]
+pub struct OpenFleet {
+    config: Config,
+    me: Endpoint,
+    rng: Rng,
+    bootstrap: BTreeMap<Endpoint, Bootstrap>,
+    has_met: bool,
+}
+
+impl Kind for OpenFleet {
+    type Timer = Timer;
+    type Record = Never;
+    type Event = Event;
+}
+
+type Fx = Effects<OpenFleet>;
+
+impl OpenFleet {
+    /// The peer at `me`, whose operator named these others.
+    pub fn new(config: Config, me: Endpoint, bootstrap: &[Endpoint], rng: Rng) -> Self {
+        let bootstrap = bootstrap.iter().map(|it| (*it, Bootstrap::default())).collect();
+        Self { config, me, rng, bootstrap, has_met: false }
+    }
+
+    /// Those named, this peer not among them once it has started.
+    pub fn bootstrap(&self) -> impl Iterator<Item = Endpoint> {
+        self.bootstrap.keys().copied()
+    }
+
+    /// Whether it was told to join somebody and has met nobody yet.
+    pub fn is_joining(&self) -> bool {
+        !self.has_met && !self.bootstrap.is_empty()
+    }
+
+    /// Calls all of them.
+    pub fn on_start(&mut self, fx: &mut Fx) {
+        if self.bootstrap.remove(&self.me).is_some() {
+            fx.emit(Event::OwnAddress { endpoint: self.me });
+        }
+        for to in self.bootstrap.keys() {
+            fx.emit(Event::Call { to: *to });
+        }
+    }
+
+    /// Somebody became a neighbor.
+    pub fn on_linked(&mut self, neighbor: Endpoint, fx: &mut Fx) {
+        self.has_met = true;
+        let Some(entry) = self.bootstrap.get_mut(&neighbor) else { return };
+        entry.is_linked = true;
+        entry.failures = 0;
+        fx.stop_timer(Timer::Call(neighbor));
+        if std::mem::take(&mut entry.is_told) {
+            fx.emit(Event::Met { to: neighbor });
+        }
+    }
+
+    /// Somebody is a neighbor no more.
+    pub fn on_unlinked(&mut self, neighbor: Endpoint, has_enough: bool, fx: &mut Fx) {
+        let Some(entry) = self.bootstrap.get_mut(&neighbor) else { return };
+        if std::mem::take(&mut entry.is_linked) {
+            self.call_later(neighbor, has_enough, fx);
+        }
+    }
+
+    /// A call came to nothing. `has_enough`: no neighbors are sought at the moment.
+    pub fn on_call_failed(&mut self, to: Endpoint, reason: &str, has_enough: bool, fx: &mut Fx) {
+        let is_told = match self.bootstrap.get_mut(&to) {
+            Some(entry) if !entry.is_linked => std::mem::replace(&mut entry.is_told, true),
+            Some(_) | None => return,
+        };
+        let retry_in = self.call_later(to, has_enough, fx);
+        if !is_told {
+            fx.emit(Event::Unreachable { to, reason: reason.to_owned(), retry_in });
+        }
+    }
+
+    /// A deadline passed.
+    pub fn on_timer(&mut self, Timer::Call(to): Timer, fx: &mut Fx) {
+        if self.bootstrap.get(&to).is_some_and(|entry| !entry.is_linked) {
+            fx.emit(Event::Call { to });
+            // Whatever becomes of that call: this address is not forgotten.
+            fx.set_timer(Timer::Call(to), self.config.backoff_max);
+        }
+    }
+
+    fn call_later(&mut self, to: Endpoint, has_enough: bool, fx: &mut Fx) -> Duration {
+        let Some(entry) = self.bootstrap.get_mut(&to) else { return Duration::ZERO };
+        let doubled = self.config.backoff_min * 2_u32.saturating_pow(entry.failures.min(16));
+        entry.failures = entry.failures.saturating_add(1);
+        let most = self.config.backoff_max;
+        let pause = if has_enough { most } else { doubled.min(most) };
+        let pause = pause.mul_f64(self.rng.random_range(0.75..=1.0));
+        fx.set_timer(Timer::Call(to), pause);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "a test waits for one event, and for any other in vain"
+    )]
+
+    use rand::SeedableRng as _;
+
+    use super::*;
+    use crate::protocol::Effect;
+
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint::new([127, 0, 0, 1].into(), port)
+    }
+
+    fn fleet() -> OpenFleet {
+        let bootstrap = [endpoint(1), endpoint(2), endpoint(3)];
+        OpenFleet::new(Config::default(), endpoint(1), &bootstrap, Rng::seed_from_u64(1))
+    }
+
+    fn events(fx: &mut Fx) -> Vec<Event> {
+        let told = fx.drain().filter_map(|it| match it {
+            Effect::Emit(event) => Some(event),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn the_own_address_is_ignored_and_the_others_are_called() {
+        let mut fx = Effects::default();
+        fleet().on_start(&mut fx);
+        let expected = [
+            Event::OwnAddress { endpoint: endpoint(1) },
+            Event::Call { to: endpoint(2) },
+            Event::Call { to: endpoint(3) },
+        ];
+        assert_eq!(events(&mut fx), expected);
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute_and_the_failure_is_told_once() {
+        let (mut fleet, mut fx) = (fleet(), Effects::default());
+        let mut pauses = Vec::new();
+        let mut told = 0;
+        for _ in 0..9 {
+            fleet.on_call_failed(endpoint(2), "refused", false, &mut fx);
+            for effect in fx.drain() {
+                match effect {
+                    Effect::SetTimer { after, .. } => pauses.push(after.as_secs_f64()),
+                    Effect::Emit(Event::Unreachable { .. }) => told += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(told, 1);
+        for (at, pause) in pauses.iter().enumerate() {
+            let full = f64::from(1 << at).min(60.0);
+            assert!((0.75 * full..=full).contains(pause), "pause {at} is {pause}");
+        }
+        fleet.on_linked(endpoint(2), &mut fx);
+        assert_eq!(events(&mut fx), [Event::Met { to: endpoint(2) }]);
+        fleet.on_timer(Timer::Call(endpoint(2)), &mut fx);
+        assert!(fx.is_empty(), "a neighbor is not called");
+    }
+
+    #[test]
+    fn with_enough_neighbors_a_missing_one_is_still_called_now_and_then() {
+        let (mut fleet, mut fx) = (fleet(), Effects::default());
+        fleet.on_call_failed(endpoint(3), "refused", true, &mut fx);
+        let pause = fx.drain().find_map(|it| match it {
+            Effect::SetTimer { after, .. } => Some(after),
+            _ => None,
+        });
+        assert!(pause.is_some_and(|it| it >= Duration::from_secs(45)), "{pause:?}");
+        fleet.on_timer(Timer::Call(endpoint(3)), &mut fx);
+        assert_eq!(events(&mut fx), [Event::Call { to: endpoint(3) }]);
+    }
+}

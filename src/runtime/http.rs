@@ -1,0 +1,449 @@
+//! HTTP on the one port of a node: one connection, served to its end on the thread it came with.
+//!
+//! Invariants:
+//! - Whatever a client sends or leaves out, its connection ends within a bounded time, and is the
+//!   only one that does.
+//! - The number of connections is bounded, and so is the share of one address, so that HTTP takes
+//!   no descriptors and threads from the fleet.
+//! - A body is read only where the [`Handler`] takes one.
+//!
+//! What is answered is the handler's business.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::clock::Clock;
+use super::driver::counters::Counter;
+use super::driver::options::{Connection, Serve};
+use crate::model::Time;
+use crate::wire::http::{CONTINUE, Fault, Head, Reader, Response};
+
+/// Connections of HTTP at a time; above this new ones are answered with 503 and closed.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Of these, those that one address may have.
+const CONNECTIONS_OF_ONE_MAX: usize = 16;
+
+/// While more than this many are open, none is kept after its answer.
+const CONNECTIONS_KEPT_MAX: usize = 32;
+
+/// Requests on one connection; with the last answer it is closed.
+const REQUESTS_MAX: usize = 1000;
+
+/// How long a head may take from its first byte on, and a body from the end of its head on.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may say nothing between two requests: longer than programs that collect
+/// metrics pause.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long a client may take to read an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to read our last words and close.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What is read and thrown away meanwhile, at most.
+const DISCARD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What is read at once.
+const READ_BYTES: usize = 4 * 1024;
+
+/// Every status that a node gives.
+const STATUSES: [u16; 14] = [200, 400, 403, 404, 405, 408, 411, 413, 414, 417, 431, 501, 503, 505];
+
+/// A whole request.
+#[derive(Debug)]
+pub struct Request {
+    /// Its line and its headers.
+    pub head: Head,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Where it comes from.
+    pub from: SocketAddr,
+}
+
+/// Answers requests, on any number of threads at once.
+pub trait Handler: Send + Sync {
+    /// The answer to a request that need not be read further: nothing is at its path, or not with
+    /// its method. `None` when [`Self::answer`] is to decide.
+    fn refuse(&self, head: &Head) -> Option<Response>;
+
+    /// The answer to a request.
+    fn answer(&self, request: &Request) -> Response;
+}
+
+/// Who is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody.
+    Any,
+    /// Programs of this machine, that ask for it by its address or as `localhost`: a page of
+    /// somebody else's that a browser shows here cannot ask under its own name.
+    Loopback,
+}
+
+/// What was served, and what was not.
+#[derive(Debug, Default)]
+pub struct Counters {
+    connections: Counter,
+    requests: Counter,
+    refused_busy: Counter,
+    refused_access: Counter,
+    closed_idle: Counter,
+    write_failed: Counter,
+    /// As many as [`STATUSES`], in their order.
+    answers: [Counter; STATUSES.len()],
+}
+
+/// The same at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Metrics {
+    /// Connections served or refused.
+    pub connections: u64,
+    /// Requests read, with or without their body.
+    pub requests: u64,
+    /// Answers by status.
+    pub answers: BTreeMap<String, u64>,
+    /// Connections refused because there were too many.
+    pub refused_busy: u64,
+    /// Requests refused because of where they came from.
+    pub refused_access: u64,
+    /// Connections closed because they said nothing more.
+    pub closed_idle: u64,
+    /// Answers that could not be written.
+    pub write_failed: u64,
+}
+
+impl Counters {
+    /// All of them.
+    pub fn metrics(&self) -> Metrics {
+        let answers = STATUSES.iter().zip(&self.answers);
+        Metrics {
+            connections: self.connections.get(),
+            requests: self.requests.get(),
+            answers: answers.map(|(status, count)| (status.to_string(), count.get())).collect(),
+            refused_busy: self.refused_busy.get(),
+            refused_access: self.refused_access.get(),
+            closed_idle: self.closed_idle.get(),
+            write_failed: self.write_failed.get(),
+        }
+    }
+
+    fn count(&self, status: u16) {
+        let place = STATUSES.iter().position(|known| *known == status);
+        debug_assert!(place.is_some(), "{status} is not in the list");
+        if let Some(place) = place {
+            self.answers[place].add(1);
+        }
+    }
+}
+
+/// How long a client may take for what.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    request: Duration,
+    idle: Duration,
+    write: Duration,
+}
+
+/// Serves HTTP.
+pub struct Server {
+    handler: Arc<dyn Handler>,
+    access: Access,
+    pace: Pace,
+    clock: Clock,
+    counters: Arc<Counters>,
+    guests: Mutex<BTreeMap<IpAddr, usize>>,
+}
+
+/// Why no more requests are read.
+enum End {
+    /// All was said.
+    Done,
+    /// The rest cannot be understood.
+    Fault(Fault),
+    /// It was idle for too long.
+    Idle,
+    /// The socket failed.
+    Broken,
+}
+
+impl Server {
+    /// A server whose answers are those of `handler`.
+    pub fn new(handler: Arc<dyn Handler>, access: Access, counters: Arc<Counters>) -> Self {
+        let pace = Pace { request: REQUEST_TIMEOUT, idle: IDLE_TIMEOUT, write: WRITE_TIMEOUT };
+        let guests = Mutex::default();
+        Self { handler, access, pace, clock: Clock::start(), counters, guests }
+    }
+
+    fn guests(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
+        self.guests.lock().expect("nothing under this lock can panic")
+    }
+
+    /// A place for one connection, if there is room.
+    fn enter(&self, from: IpAddr) -> Option<Place<'_>> {
+        let mut guests = self.guests();
+        let all: usize = guests.values().sum();
+        let own = guests.entry(from).or_default();
+        if all >= CONNECTIONS_MAX || *own >= CONNECTIONS_OF_ONE_MAX {
+            if *own == 0 {
+                guests.remove(&from);
+            }
+            return None;
+        }
+        *own += 1;
+        drop(guests);
+        Some(Place { server: self, from })
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.guests().values().sum::<usize>() > CONNECTIONS_KEPT_MAX
+    }
+
+    /// Answers request after request; returns why there are no more.
+    fn converse(&self, connection: &mut Connection) -> End {
+        let mut reader = Reader::default();
+        for turn in 1..=REQUESTS_MAX {
+            let head = match self.hear_head(connection, &mut reader) {
+                Ok(head) => head,
+                Err(end) => return end,
+            };
+            self.counters.requests.add(1);
+            let refusal = self.bar(&head, connection.from()).or_else(|| self.handler.refuse(&head));
+            let may_go_on = head.keep_alive && turn < REQUESTS_MAX && !self.is_crowded();
+            let (is_head, body_len) = (head.method == "HEAD", head.body_len);
+            let (response, goes_on) = match refusal {
+                // What is not wanted is not read; the next request would begin behind it.
+                Some(refusal) => (refusal, may_go_on && body_len == 0),
+                None => {
+                    // One whose body is on its way does not wait for it.
+                    let expects = head.expects_continue && !reader.has_begun();
+                    if expects && self.write(connection.stream(), CONTINUE).is_err() {
+                        return End::Broken;
+                    }
+                    let body = match self.hear_body(connection, &mut reader, body_len) {
+                        Ok(body) => body,
+                        Err(end) => return end,
+                    };
+                    let request = Request { head, body, from: connection.from() };
+                    (self.handler.answer(&request), may_go_on)
+                }
+            };
+            if !self.say(connection.stream(), &response, is_head, goes_on) {
+                return End::Broken;
+            }
+            if !goes_on {
+                return End::Done;
+            }
+        }
+        End::Done
+    }
+
+    /// The refusal of a request by its sender.
+    fn bar(&self, head: &Head, from: SocketAddr) -> Option<Response> {
+        let is_let_in = match self.access {
+            Access::Any => true,
+            Access::Loopback => {
+                from.ip().to_canonical().is_loopback()
+                    && head.header("host").is_none_or(is_own_name)
+            }
+        };
+        (!is_let_in).then(|| {
+            self.counters.refused_access.add(1);
+            Response::text(403, "this node answers programs of its own machine only; see --http")
+        })
+    }
+
+    /// Waits for the next request, and reads its head.
+    fn hear_head(&self, connection: &mut Connection, reader: &mut Reader) -> Result<Head, End> {
+        let mut began = reader.has_begun();
+        let mut deadline = self.after(if began { self.pace.request } else { self.pace.idle });
+        loop {
+            if let Some(head) = reader.head().map_err(End::Fault)? {
+                return Ok(head);
+            }
+            match self.read(connection, reader, deadline) {
+                Ok(0) if began => return Err(End::Fault(Fault::Malformed)),
+                Ok(0) => return Err(End::Done),
+                Ok(_) if !began => {
+                    began = true;
+                    deadline = self.after(self.pace.request);
+                }
+                Ok(_) => {}
+                Err(err) if is_late(&err) && began => return Err(End::Fault(Fault::TooSlow)),
+                Err(err) if is_late(&err) => return Err(End::Idle),
+                Err(_) => return Err(End::Broken),
+            }
+        }
+    }
+
+    fn hear_body(
+        &self,
+        connection: &mut Connection,
+        reader: &mut Reader,
+        len: usize,
+    ) -> Result<Vec<u8>, End> {
+        let deadline = self.after(self.pace.request);
+        loop {
+            if let Some(body) = reader.body(len) {
+                return Ok(body);
+            }
+            match self.read(connection, reader, deadline) {
+                Ok(0) => return Err(End::Fault(Fault::Malformed)),
+                Ok(_) => {}
+                Err(err) if is_late(&err) => return Err(End::Fault(Fault::TooSlow)),
+                Err(_) => return Err(End::Broken),
+            }
+        }
+    }
+
+    /// Reads once, however little; 0 at the end of the stream.
+    fn read(
+        &self,
+        connection: &mut Connection,
+        reader: &mut Reader,
+        deadline: Time,
+    ) -> io::Result<usize> {
+        let mut bytes = [0; READ_BYTES];
+        loop {
+            let left = deadline.since(self.clock.now().mono);
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            connection.stream().set_read_timeout(Some(left))?;
+            match connection.read(&mut bytes) {
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+                Ok(len) => {
+                    reader.feed(&bytes[..len]);
+                    return Ok(len);
+                }
+            }
+        }
+    }
+
+    /// Writes an answer and counts it; false when the client does not take it.
+    fn say(
+        &self,
+        stream: &TcpStream,
+        response: &Response,
+        is_head: bool,
+        keep_alive: bool,
+    ) -> bool {
+        self.counters.count(response.status);
+        let written = self.write(stream, &response.encode(is_head, keep_alive));
+        if written.is_err() {
+            self.counters.write_failed.add(1);
+        }
+        written.is_ok()
+    }
+
+    /// Writes all of `bytes`. A client that takes a byte now and then gains no time by it.
+    fn write(&self, mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+        let deadline = self.after(self.pace.write);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let left = deadline.since(self.clock.now().mono);
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            stream.set_write_timeout(Some(left))?;
+            match stream.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(len) => rest = &rest[len..],
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of a connection so that the last answer arrives: closing a socket with unread input
+    /// would reset it.
+    fn part(&self, connection: &mut Connection) {
+        if connection.stream().shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        let deadline = self.after(LINGER);
+        let mut discarded = 0;
+        while discarded < DISCARD_BYTES_MAX {
+            match self.read(connection, &mut Reader::default(), deadline) {
+                Ok(0) | Err(_) => return,
+                Ok(len) => discarded += len,
+            }
+        }
+    }
+
+    fn after(&self, span: Duration) -> Time {
+        self.clock.now().mono.after(span)
+    }
+}
+
+impl Serve for Server {
+    fn serve(&self, connection: Connection) {
+        let mut connection = connection;
+        let _ = connection.stream().set_nodelay(true);
+        self.counters.connections.add(1);
+        let Some(place) = self.enter(connection.from().ip()) else {
+            self.counters.refused_busy.add(1);
+            let busy = Response::text(503, "too many connections; try again in a moment");
+            self.say(connection.stream(), &busy.with("Retry-After", "1"), false, false);
+            // One that is told off may not cost what one that is served does: no lingering.
+            return;
+        };
+        match self.converse(&mut connection) {
+            End::Done => self.part(&mut connection),
+            End::Fault(fault) => {
+                let response = Response::text(fault.status(), &fault.explain());
+                if self.say(connection.stream(), &response, false, false) {
+                    self.part(&mut connection);
+                }
+            }
+            End::Idle => self.counters.closed_idle.add(1),
+            End::Broken => {}
+        }
+        drop(place);
+    }
+}
+
+/// One connection's place; free again when dropped.
+struct Place<'a> {
+    server: &'a Server,
+    from: IpAddr,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut guests = self.server.guests();
+        let left = guests.get(&self.from).map_or(0, |count| count - 1);
+        if left == 0 {
+            guests.remove(&self.from);
+        } else {
+            guests.insert(self.from, left);
+        }
+    }
+}
+
+fn is_late(err: &io::Error) -> bool {
+    matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// Whether a host is an address or `localhost`, with or without a port.
+fn is_own_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    };
+    let inside = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let is_v6 = inside.is_some_and(|it| it.parse::<std::net::Ipv6Addr>().is_ok());
+    name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok() || is_v6
+}
+
+#[cfg(test)]
+mod tests;
