@@ -72,6 +72,11 @@ proptest! {
     }
 
     #[test]
+    fn a_swarm_withstands_any_neighbors(bytes in vec(any::<u8>(), 0..3_000)) {
+        hostile::swarm::swarm(&bytes);
+    }
+
+    #[test]
     fn a_seed_withstands_any_conversation(bytes in vec(any::<u8>(), 0..1_500)) {
         Stage::<SeedNode>::play(&mut Source::new(&bytes));
     }

@@ -8,7 +8,7 @@
 //! Text is `2026-02-25T09:00:00.123Z INFO  peer 127.0.0.1:6001 <message>`; JSON has the same and
 //! the event's fields. What the events are is [`super::report`]'s business.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -153,20 +153,43 @@ fn line_of(record: &Record<'_>, format: LogFormat, origin: Origin, clock: &Clock
     let at = values.get(Key::from("at")).and_then(|at| at.to_u64()).map(WallTime);
     let at = at.unwrap_or_else(|| clock.now().wall);
     let message = record.args().to_string();
+    let Origin { role, node } = origin;
     match format {
-        LogFormat::Text => text_line(at, record.level(), origin, &message),
+        LogFormat::Text => text_line(at, record.level(), (role, &node), &message),
         LogFormat::Json => {
             let event = values.get(Key::from("event")).map(|event| event.to_string());
             let fields = values.get(Key::from("fields")).map(|fields| fields.to_string());
             let event = event.as_deref().unwrap_or(PLAIN_EVENT);
             let fields = fields.as_deref().unwrap_or_default();
-            json_line(at, record.level(), origin, (event, &message, fields))
+            json_line(at, record.level(), (role, &node), (event, &message, fields))
         }
     }
 }
 
-fn text_line(at: WallTime, level: Level, origin: Origin, message: &str) -> String {
-    let Origin { role, node } = origin;
+/// A line as it is written, newline included, of a process that is told apart by `role` and
+/// `name`; for programs that keep no log of a node.
+pub(in crate::cli) fn render(
+    line: &Line,
+    at: WallTime,
+    (role, name): (&str, &str),
+    format: LogFormat,
+) -> String {
+    let Line { level, event, message, fields } = line;
+    match format {
+        LogFormat::Text => text_line(at, *level, (role, &name), message),
+        LogFormat::Json => {
+            let fields = serde_json::to_string(fields).unwrap_or_default();
+            json_line(at, *level, (role, &name), (event, message, &fields))
+        }
+    }
+}
+
+fn text_line(
+    at: WallTime,
+    level: Level,
+    (role, node): (&str, &dyn Display),
+    message: &str,
+) -> String {
     format!("{at} {level:<5} {role} {node} {}\n", escape(message))
 }
 
@@ -174,7 +197,7 @@ fn text_line(at: WallTime, level: Level, origin: Origin, message: &str) -> Strin
 fn json_line(
     at: WallTime,
     level: Level,
-    Origin { role, node }: Origin,
+    (role, node): (&str, &dyn Display),
     (event, message, fields): (&str, &str, &str),
 ) -> String {
     let ts_ms = at.0;

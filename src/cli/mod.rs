@@ -21,8 +21,11 @@ pub mod query;
 pub mod report;
 pub mod run;
 pub mod settings;
+pub mod share;
 pub mod simulate;
+pub mod size;
 pub mod span;
+pub mod swarm;
 
 pub use error::{CliError, conclude};
 
@@ -61,6 +64,11 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
         Some(PeerCommand::Send(args)) => query::send(args),
         Some(PeerCommand::Inbox(args)) => query::inbox(args),
         Some(PeerCommand::Discover(args)) => query::discover(args),
+        Some(PeerCommand::Swarm(args)) => swarm::run(args),
+        Some(PeerCommand::Share(args)) => share::share(args),
+        Some(PeerCommand::Fetch(args)) => share::fetch(args),
+        Some(PeerCommand::Unshare(args)) => share::unshare(args),
+        Some(PeerCommand::Shares(args)) => share::shares(args),
         Some(PeerCommand::Leave(args)) => query::leave(args),
         Some(PeerCommand::Evict(args)) => query::evict(args),
         Some(PeerCommand::Unban(args)) => query::unban(args),

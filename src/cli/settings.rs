@@ -83,6 +83,8 @@ pub struct PeerSettings {
     pub bootstrap: Option<Vec<Endpoint>>,
     /// The periods and limits of its machines.
     pub machines: PeerConfig,
+    /// Bytes of all shares that are taken because somebody wants them everywhere, at most.
+    pub push_max: u64,
 }
 
 impl SeedSettings {
@@ -161,7 +163,8 @@ impl PeerSettings {
         check_counts(&args.node, &[("--gossip-seen-max", args.limits.gossip_seen_max)])?;
         check_periods(args)?;
         let node = node_settings(&args.node, (ip, port), seeds)?;
-        Ok(Self { node, bootstrap, machines: args.machines() })
+        let push_max = if args.limits.no_push { 0 } else { args.limits.push_max.0 };
+        Ok(Self { node, bootstrap, machines: args.machines(), push_max })
     }
 }
 

@@ -8,6 +8,7 @@ mod data;
 mod endpoint;
 mod identity;
 mod memo;
+mod ticket;
 mod time;
 
 pub use bytes::SigningBytes;
@@ -15,6 +16,10 @@ pub use data::{Data, MessageId, TOPIC_BYTES_MAX, topic_complaint};
 pub use endpoint::{Endpoint, Incarnation, SeedId};
 pub use identity::{KeyPair, Nonce, PublicKey, ReadyKey, Signature};
 pub use memo::VerdictMemo;
+pub use ticket::{
+    ADDRESSES_MAX, FILES_MAX, FileEntry, FileList, NAME_BYTES_MAX, PATH_BYTES_MAX,
+    TICKET_BYTES_MAX, Ticket, TicketError, name_complaint, path_complaint,
+};
 pub use time::{Now, Time, WallTime};
 
 /// The one random number generator of the machines: portable, seedable, replayable.

@@ -23,6 +23,8 @@ pub mod overlay;
 pub mod probe;
 pub mod quorum;
 pub mod session;
+pub mod shares;
+pub mod swarm;
 pub mod timer;
 
 use std::fmt::Debug;

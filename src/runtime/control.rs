@@ -91,7 +91,16 @@ pub struct Control {
 ///
 /// When the socket cannot be made; a path of more than about 100 bytes is too long for one.
 pub fn serve(dir: &DataDir, handler: Handler) -> io::Result<Control> {
-    let path = dir.control_path();
+    serve_at(dir.control_path(), handler)
+}
+
+/// Serves local commands at `path`, which nobody else serves while this process lives, in a
+/// directory that only its owner can reach.
+///
+/// # Errors
+///
+/// As [`serve`].
+pub fn serve_at(path: PathBuf, handler: Handler) -> io::Result<Control> {
     let listener =
         Arc::new(listen(&path).map_err(|err| at(&path, "serve local commands at", &err))?);
     let (open, stopping) = bounded(0);
@@ -165,6 +174,11 @@ pub fn follow(
         }
     };
     follow().map_err(|err| at(path, "follow the node at", &err))
+}
+
+/// Whether a node serves `path`: one that was killed leaves its socket behind.
+pub fn is_served(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
 }
 
 fn put(path: &Path, request: &str, timeout: Duration) -> io::Result<UnixStream> {

@@ -12,4 +12,5 @@ pub mod http;
 pub mod journal;
 pub mod listen;
 pub mod ping;
+pub mod swarm;
 pub mod thread;

@@ -7,3 +7,4 @@ pub mod dialect;
 pub mod http;
 pub mod line;
 pub mod sealed;
+pub mod swarm;

@@ -15,4 +15,5 @@ pub mod checks;
 pub mod nodes;
 pub mod source;
 pub mod stage;
+pub mod swarm;
 pub mod words;

@@ -10,6 +10,8 @@
 )]
 
 pub mod client;
+pub mod course;
+pub mod foreign;
 pub mod hosts;
 pub mod land;
 pub mod member;

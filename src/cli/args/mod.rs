@@ -24,8 +24,11 @@ use self::questions::parse_endpoint;
 use super::bench::BenchArgs;
 use super::demo::DemoArgs;
 use super::keygen::KeygenArgs;
+use super::share::args::{FetchArgs, ShareArgs, SharesArgs, UnshareArgs};
 use super::simulate::SimulateArgs;
+use super::size::Size;
 use super::span::Span;
+use super::swarm::args::SwarmArgs;
 use crate::model::Endpoint;
 use crate::protocol::broadcast::{self, MESSAGE_BYTES_MAX};
 use crate::protocol::membership::{applicant, authority};
@@ -56,6 +59,8 @@ Examples:
   peer metrics --port 6001            its numbers, as http://127.0.0.1:6001/metrics has them
   peer explain 127.0.0.1:6003         why a peer is in or out: who accused, who voted, when
   peer leave --port 6001              say goodbye and stop; Ctrl-C does the same
+  peer share big.iso                  a ticket for whoever is to fetch it with peer fetch TICKET
+  peer swarm 1001                     the peer 1001 of the PeerInfo.cfg in this folder
   peer evict 127.0.0.1:6003 --ban     put a member out for good, by a quorum of seeds' operators
 
 Every peer and every seed of a fleet with seeds reads the same config.txt; a fleet without seeds
@@ -152,6 +157,16 @@ pub enum PeerCommand {
     Inbox(InboxArgs),
     /// Show which peers can be found from here
     Discover(DiscoverArgs),
+    /// Take part in the assignment's file distribution, as Common.cfg and PeerInfo.cfg say
+    Swarm(SwarmArgs),
+    /// Share a file or folder with whoever has its ticket
+    Share(ShareArgs),
+    /// Fetch what a ticket names
+    Fetch(FetchArgs),
+    /// Let a peer of this machine share something no more
+    Unshare(UnshareArgs),
+    /// List what the fleet shares, and what this user shares and fetches on this machine
+    Shares(SharesArgs),
     /// Let a peer of this machine say goodbye and stop
     Leave(LeaveArgs),
     /// End a member's life, as the operator of the seeds of this machine; it takes a quorum
@@ -376,6 +391,12 @@ pub struct PeerLimitArgs {
     #[arg(long, value_name = "BYTES", default_value_t = broadcast::Config::default().message_max,
         value_parser = clap::value_parser!(u64).range(1..=MESSAGE_BYTES_MAX))]
     pub message_max: u64,
+    /// How much is taken, all in all, because somebody wants it everywhere
+    #[arg(long, value_name = "SIZE", default_value_t = Size(1 << 30))]
+    pub push_max: Size,
+    /// Take no share that was not asked for
+    #[arg(long)]
+    pub no_push: bool,
     /// How often the peer lists are fetched anew
     #[arg(long, value_name = "TIME", default_value_t = Span(applicant::Config::default().refresh))]
     pub refresh: Span,

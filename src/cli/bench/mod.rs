@@ -11,6 +11,7 @@ mod membership;
 mod overload;
 pub(super) mod procfs;
 mod registrations;
+mod swarm;
 
 use clap::{Args, Subcommand};
 
@@ -19,6 +20,7 @@ pub use crypto::CryptoArgs;
 pub use gossip::GossipArgs;
 pub use membership::MembershipArgs;
 pub use registrations::RegistrationsArgs;
+pub use swarm::{PartArgs, SwarmArgs};
 
 /// What can be measured.
 #[derive(Clone, Debug, Args)]
@@ -39,6 +41,11 @@ pub enum What {
     Registrations(RegistrationsArgs),
     /// How many certificates and signatures a second one thread checks and makes
     Crypto(CryptoArgs),
+    /// Handing a file to several at once, beside the plain limit of this machine
+    Swarm(SwarmArgs),
+    /// One process of a measurement
+    #[command(hide = true)]
+    SwarmPart(PartArgs),
 }
 
 /// Measures.
@@ -51,6 +58,8 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         What::Gossip(args) => gossip::run(args),
         What::Registrations(args) => registrations::run(args),
         What::Crypto(args) => crypto::run(args),
+        What::Swarm(args) => swarm::run(args),
+        What::SwarmPart(args) => swarm::run_part(args),
     }
 }
 

@@ -160,7 +160,8 @@ pub(super) fn running(data: &Path, roles: &[&str]) -> Vec<PathBuf> {
         roles.contains(&role).then(|| port.parse::<u16>().ok())?
     };
     let entries = std::fs::read_dir(data).into_iter().flatten().filter_map(Result::ok);
-    let dirs = entries.map(|entry| entry.path()).filter(|dir| control_path(dir).exists());
+    let dirs =
+        entries.map(|entry| entry.path()).filter(|dir| control::is_served(&control_path(dir)));
     let mut found: Vec<_> = dirs.filter_map(|dir| Some((port(&dir)?, dir))).collect();
     found.sort();
     found.into_iter().map(|(_, dir)| dir).collect()

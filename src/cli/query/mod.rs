@@ -19,6 +19,7 @@ pub use members::{fetch_members, members};
 pub use orders::{evict, unban};
 pub use topology::{fetch_topology, topology};
 pub use uses::{discover, inbox, publish, send, subscribe};
+pub(in crate::cli) use uses::{peer_at, put};
 
 use std::error::Error;
 use std::fmt;
@@ -192,7 +193,7 @@ pub fn print(text: &str) -> Result<(), CliError> {
 const WIDTH_MIN: u16 = 60;
 
 /// A table that fits a terminal, or, for programs, plain lines that are never broken.
-fn table<const N: usize>(header: [&str; N], is_terminal: bool) -> Table {
+pub(in crate::cli) fn table<const N: usize>(header: [&str; N], is_terminal: bool) -> Table {
     let mut table = Table::new();
     if is_terminal {
         table.load_style(presets::UTF8_FULL_CONDENSED);
@@ -210,7 +211,7 @@ fn table<const N: usize>(header: [&str; N], is_terminal: bool) -> Table {
 }
 
 /// The table's text, without blanks at the ends of lines.
-fn table_text(mut table: Table, is_terminal: bool) -> String {
+pub(in crate::cli) fn table_text(mut table: Table, is_terminal: bool) -> String {
     if !is_terminal {
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));

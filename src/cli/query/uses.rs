@@ -191,7 +191,10 @@ pub fn discover(args: &DiscoverArgs) -> Result<(), CliError> {
 }
 
 /// Puts a request to a peer and hands on each object of its answer.
-fn put(
+///
+/// # Errors
+/// What the peer refused, or that it does not answer.
+pub(in crate::cli) fn put(
     peer: &Path,
     wanted: &Use,
     mut take: impl FnMut(Map<String, Value>) -> bool,
@@ -222,12 +225,19 @@ fn name_of(peer: &Path) -> String {
     name.replace('-', " ")
 }
 
-/// The data directory of the peer that is meant.
 fn peer_of(through: &UseArgs) -> Result<PathBuf, CliError> {
-    let data = through.data.display();
-    if let Some(port) = through.port {
-        let dir = through.data.join(format!("peer-{port}"));
-        let is_seed = control_path(&through.data.join(format!("seed-{port}"))).exists();
+    peer_at(&through.data, through.port)
+}
+
+/// The data directory of the peer that is meant, or of the lowest port that runs.
+///
+/// # Errors
+/// When none runs.
+pub(in crate::cli) fn peer_at(root: &Path, port: Option<u16>) -> Result<PathBuf, CliError> {
+    let data = root.display();
+    if let Some(port) = port {
+        let dir = root.join(format!("peer-{port}"));
+        let is_seed = control_path(&root.join(format!("seed-{port}"))).exists();
         return if control_path(&dir).exists() {
             Ok(dir)
         } else if is_seed {
@@ -236,7 +246,7 @@ fn peer_of(through: &UseArgs) -> Result<PathBuf, CliError> {
             Err(local(format!("no peer with port {port} runs with its data in {data}; start it")))
         };
     }
-    let first = running(&through.data, &["peer"]).into_iter().next();
+    let first = running(root, &["peer"]).into_iter().next();
     first.ok_or_else(|| {
         local(format!("no peer runs with its data in {data}; start one, or name its --data"))
     })

@@ -9,7 +9,8 @@ mod http;
 mod peer;
 mod report;
 mod seed;
-mod signals;
+mod shares;
+pub(in crate::cli) mod signals;
 mod uses;
 
 pub use peer::peer;
@@ -39,7 +40,7 @@ use crate::protocol::membership::certificate::Proposal;
 use crate::protocol::{Input, Kind, Machine};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::Answer;
-use crate::runtime::driver::options::{Dialects, Options, Sink};
+use crate::runtime::driver::options::{Dialects, Options, Serve, Sink};
 use crate::runtime::driver::{Drivable, Driver};
 use crate::runtime::files::{DataDir, FilesError};
 use crate::runtime::http::{Access, Counters, Server};
@@ -67,15 +68,15 @@ trait Role: Send + Sized + 'static {
     /// Between the node and the local programs that use it.
     type Board: Send + Sync + 'static;
 
-    /// A board of the node at `endpoint`, at which nobody waits.
-    fn board(endpoint: Endpoint) -> Arc<Self::Board>;
-
     /// Tells whoever waits for this event; returns whether it is also for the log, as that is set.
     /// Called under the node's lock: it must not block.
     fn notice(board: &Self::Board, now: Now, event: &<Self::Machine as Kind>::Event) -> bool;
 
     /// Carries answers to the node until [`Role::close`]; has a thread of its own.
     fn carry(board: &Self::Board, driver: &Arc<Driver<Self::Machine>>);
+
+    /// Who serves the swarm's connections to the node's port, if anybody does.
+    fn swarm(board: &Arc<Self::Board>) -> Option<Arc<dyn Serve>>;
 
     /// Begins what a local program wants to use the node for.
     ///
@@ -177,9 +178,9 @@ fn open_journal<M: Drivable>(dir: &DataDir) -> Result<Remembered<M>, CliError> {
 /// Runs a prepared node to its end.
 fn live<R: Role>(
     role: R,
-    machine: R::Machine,
+    (machine, board): (R::Machine, Arc<R::Board>),
     journal: Journal<<R::Machine as Kind>::Record>,
-    (listener, endpoint, dir, settings): (TcpListener, Endpoint, &DataDir, &NodeSettings),
+    (listener, dir, settings): (TcpListener, &DataDir, &NodeSettings),
 ) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
     let signals =
@@ -187,9 +188,10 @@ fn live<R: Role>(
     let (events_in, events) = bounded(report::EVENTS_MAX);
     let counters = Arc::new(Counters::default());
     let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters)));
-    let board = R::board(endpoint);
+    let mut dialects = dialects(settings.http, &pages, &counters);
+    dialects.extend(R::swarm(&board).map(|it| (Dialect::Swarm, it)));
     let options = Options {
-        dialects: dialects(settings.http, &pages, &counters),
+        dialects,
         limits: settings.limits.clone(),
         cluster_keys: settings.cluster_keys.clone(),
         ..Options::new(Tap::<R> { board: Arc::clone(&board), log: events_in })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::shares::{Door, Sharing};
 use super::{Ground, Role, Use, live, open_journal, uses};
 use crate::cli::CliError;
 use crate::cli::log::Line;
@@ -17,9 +18,17 @@ use crate::protocol::membership::authority::{Order, OrderState};
 use crate::protocol::membership::certificate::Proposal;
 use crate::runtime::control::Answer;
 use crate::runtime::driver::Driver;
+use crate::runtime::driver::options::Serve;
+use crate::runtime::thread;
 
 #[derive(Default)]
 struct Peer(PeerReport);
+
+/// Who waits at a peer, and what it shares.
+struct Board {
+    switch: Arc<Switchboard>,
+    sharing: Arc<Sharing>,
+}
 
 impl Role for Peer {
     type Machine = PeerNode;
@@ -30,33 +39,41 @@ impl Role for Peer {
         self.0.lines(now, event)
     }
 
-    type Board = Switchboard;
+    type Board = Board;
 
-    fn board(endpoint: Endpoint) -> Arc<Switchboard> {
-        // The log shows direct messages to whoever runs this process: they are taken.
-        Switchboard::new(endpoint, true)
-    }
-
-    fn notice(board: &Switchboard, now: Now, event: &Event) -> bool {
+    fn notice(board: &Board, now: Now, event: &Event) -> bool {
         // Thousands a second, and no line above debug.
         let is_quiet = matches!(event, Event::Broadcast(_));
-        board.on_event(now, event) && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
+        let is_told = board.switch.on_event(now, event);
+        is_told && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
     }
 
-    fn carry(board: &Switchboard, driver: &Arc<Driver<PeerNode>>) {
-        board.answer(driver);
+    fn carry(board: &Board, driver: &Arc<Driver<PeerNode>>) {
+        let (sharing, switch) = (Arc::clone(&board.sharing), Arc::clone(&board.switch));
+        let node = Arc::clone(driver);
+        let shares = thread::spawn("shares", move || sharing.run(&switch, &node));
+        board.switch.answer(driver);
+        match shares {
+            // It has panicked if this fails, and said so itself.
+            Ok(shares) => drop(shares.join()),
+            Err(error) => ::log::warn!("nothing can be shared: {error}"),
+        }
+    }
+
+    fn swarm(board: &Arc<Board>) -> Option<Arc<dyn Serve>> {
+        Some(Arc::new(Door(Arc::clone(&board.sharing))))
     }
 
     fn begin(
-        board: &Arc<Switchboard>,
+        board: &Arc<Board>,
         driver: &Arc<Driver<PeerNode>>,
         wanted: Use,
     ) -> Result<Answer, String> {
-        uses::begin(wanted, board, driver)
+        uses::begin(wanted, (&board.switch, &board.sharing), driver)
     }
 
-    fn close(board: &Switchboard) {
-        board.close();
+    fn close(board: &Board) {
+        board.switch.close();
     }
 
     fn is_last(event: &Event) -> bool {
@@ -104,5 +121,12 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
         None => PeerNode::new(config, me, settings.node.book(), &records, rng),
         Some(others) => PeerNode::without_seeds(config, me, others, &records, rng),
     };
-    live(Peer::default(), machine, journal, (listener, endpoint, &dir, &settings.node))
+    let keys = settings.node.cluster_keys.clone();
+    let board = Board {
+        // The log shows direct messages to whoever runs this process: they are taken.
+        switch: Switchboard::new(endpoint, true),
+        sharing: Sharing::new(endpoint, dir.path(), keys, settings.push_max),
+    };
+    let machine = (machine, Arc::new(board));
+    live(Peer::default(), machine, journal, (listener, &dir, &settings.node))
 }

@@ -16,6 +16,7 @@ use crate::protocol::membership::authority::{Order, OrderState, Record};
 use crate::protocol::membership::certificate::Proposal;
 use crate::runtime::control::Answer;
 use crate::runtime::driver::Driver;
+use crate::runtime::driver::options::Serve;
 
 #[derive(Default)]
 struct Seed(SeedReport);
@@ -31,15 +32,15 @@ impl Role for Seed {
 
     type Board = ();
 
-    fn board(_: Endpoint) -> Arc<()> {
-        Arc::new(())
-    }
-
     fn notice((): &(), _: Now, _: &Event) -> bool {
         true
     }
 
     fn carry((): &(), _: &Arc<Driver<SeedNode>>) {}
+
+    fn swarm(_: &Arc<()>) -> Option<Arc<dyn Serve>> {
+        None
+    }
 
     fn begin(_: &Arc<()>, _: &Arc<Driver<SeedNode>>, _: Use) -> Result<Answer, String> {
         Err("a seed takes no part in messages; name the --port of a peer".to_owned())
@@ -95,5 +96,5 @@ pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     }
     let who = (settings.id, endpoint, keys);
     let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng);
-    live(Seed::default(), machine, journal, (listener, endpoint, &dir, &settings.node))
+    live(Seed::default(), (machine, Arc::new(())), journal, (listener, &dir, &settings.node))
 }

@@ -23,7 +23,7 @@ const INTERRUPTED: i32 = 130;
 ///
 /// # Errors
 /// When the system takes no handler or has no room for a thread.
-pub(super) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'static str>> {
+pub(in crate::cli) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'static str>> {
     let is_ending = Arc::new(AtomicBool::new(false));
     for (signal, _) in ENDING {
         // In this order: the first signal finds the flag down and raises it.

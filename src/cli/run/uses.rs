@@ -3,6 +3,7 @@
 //! Each is a request through the node's Unix socket and an answer of many lines, one JSON object
 //! each; a `Next::Idle` in between finds out whether the program is still there.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use crossbeam_channel::after;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::model::{Data, Endpoint, MessageId, Time};
+use super::shares::Sharing;
+use crate::model::{Data, Endpoint, MessageId, TicketError, Time};
 use crate::network::{Gone, Incoming, Known, NetworkError, Pending, Queue, Switchboard, Weigh};
 use crate::node::PeerNode;
 use crate::protocol::direct::RetryConfig;
@@ -43,6 +45,15 @@ pub(in crate::cli) enum Use {
     Send { to: Endpoint, topic: String, data: Data, retries: u32 },
     /// The peers that can be found from here.
     Discover,
+    /// A file or folder, for the fleet; with `everywhere`, all peers are asked to take it.
+    Share { path: PathBuf, piece: Option<u32>, everywhere: bool },
+    /// What was shared under this name no more.
+    Unshare { name: String },
+    /// What is shared in the fleet.
+    Shares,
+    /// The fleet is told that the asking program serves this, as long as it listens; it is told
+    /// where else it is.
+    Lend { ticket: String },
 }
 
 type Node = Arc<Driver<PeerNode>>;
@@ -51,7 +62,11 @@ type Node = Arc<Driver<PeerNode>>;
 ///
 /// # Errors
 /// Why it cannot be had.
-pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Result<Answer, String> {
+pub(super) fn begin(
+    wanted: Use,
+    (board, sharing): (&Arc<Switchboard>, &Arc<Sharing>),
+    node: &Node,
+) -> Result<Answer, String> {
     let failed = |error: NetworkError| error.to_string();
     match wanted {
         Use::Subscribe { topic } => {
@@ -80,16 +95,7 @@ pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Resul
             };
             Ok(receipts(&head, watch))
         }
-        Use::PublishAll { topic, all } => {
-            for (published, data) in all.iter().enumerate() {
-                let message = (topic.clone(), data.clone());
-                if let Err(error) = board.publish(node, message, false) {
-                    let line = json!({ "published": published, "error": failed(error) });
-                    return Ok(Answer::Line(line.to_string()));
-                }
-            }
-            Ok(Answer::Line(json!({ "published": all.len() }).to_string()))
-        }
+        Use::PublishAll { topic, all } => Ok(publish_all(&topic, &all, (board, node))),
         Use::Send { to, topic, data, retries } => {
             let retry = RetryConfig { retries, ..RetryConfig::default() };
             let sent = board.send(node, to, (topic, data), retry).map_err(failed)?;
@@ -100,6 +106,18 @@ pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Resul
                     "reason": error.to_string(),
                 }),
             }))
+        }
+        Use::Share { path, piece, everywhere } => {
+            sharing.begin((path, piece, everywhere), (board, node))
+        }
+        Use::Unshare { name } => {
+            sharing.unshare(&name, (board, node))?;
+            Ok(Answer::Line(json!({ "ended": name }).to_string()))
+        }
+        Use::Shares => Ok(Answer::Line(json!({ "shares": sharing.list() }).to_string())),
+        Use::Lend { ticket } => {
+            let ticket = ticket.parse().map_err(|error: TicketError| error.to_string())?;
+            Ok(sharing.lend(ticket, (board, node)))
         }
         Use::Discover => {
             let found = board.discover(node).map_err(failed)?;
@@ -112,6 +130,17 @@ pub(super) fn begin(wanted: Use, board: &Arc<Switchboard>, node: &Node) -> Resul
             }))
         }
     }
+}
+
+/// Publishes these in their order, up to the first that is refused.
+fn publish_all(topic: &str, all: &[Data], (board, node): (&Arc<Switchboard>, &Node)) -> Answer {
+    for (published, data) in all.iter().enumerate() {
+        if let Err(error) = board.publish(node, (topic.to_owned(), data.clone()), false) {
+            let line = json!({ "published": published, "error": error.to_string() });
+            return Answer::Line(line.to_string());
+        }
+    }
+    Answer::Line(json!({ "published": all.len() }).to_string())
 }
 
 /// The direct messages. A program that has just gone is found out at the next beat: until then its

@@ -172,6 +172,13 @@ impl<M: Drivable> Driver<M> {
         let passage = match dialect {
             Dialect::Native => self.pass_plain(connection, deadline),
             Dialect::Sealed => self.pass_sealed(connection, deadline),
+            // Its bytes are plain: whoever shows no key is not heard here.
+            Dialect::Swarm if self.gate.keys().is_some() => {
+                self.counters.refused_keyless.add(1);
+                let from = connection.from();
+                log::debug!("closed a connection from {from}: a swarm's, without a cluster key");
+                return Course::Refused;
+            }
             Dialect::Framed | Dialect::Swarm | Dialect::Http | Dialect::Unknown => {
                 return Course::Guest(dialect, connection);
             }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// All sockets of a node that are not links.
 #[derive(Debug, Default)]
-pub(super) struct Lobby(Mutex<Sockets>);
+pub(in crate::runtime) struct Lobby(Mutex<Sockets>);
 
 #[derive(Debug, Default)]
 struct Sockets {
@@ -27,7 +27,7 @@ impl Lobby {
     ///
     /// `None` when the node is stopping. When more than `max` are silent, the oldest is returned
     /// for the caller to close.
-    pub(super) fn admit(
+    pub(in crate::runtime) fn admit(
         &self,
         stream: &Arc<TcpStream>,
         max: usize,
@@ -41,7 +41,7 @@ impl Lobby {
     }
 
     /// Takes in a socket that is about to connect; `None` when the node is stopping.
-    pub(super) fn admit_dial(&self, stream: &Arc<TcpStream>) -> Option<u64> {
+    pub(in crate::runtime) fn admit_dial(&self, stream: &Arc<TcpStream>) -> Option<u64> {
         let mut sockets = self.lock();
         let number = sockets.number()?;
         sockets.dials.insert(number, Arc::clone(stream));
@@ -49,7 +49,7 @@ impl Lobby {
     }
 
     /// A silent connection has spoken; false when it was closed in the meantime.
-    pub(super) fn has_spoken(&self, number: u64) -> bool {
+    pub(in crate::runtime) fn has_spoken(&self, number: u64) -> bool {
         let mut sockets = self.lock();
         match sockets.silent.remove(&number) {
             Some(stream) => sockets.guests.insert(number, stream).is_none(),
@@ -58,14 +58,14 @@ impl Lobby {
     }
 
     /// Forgets a connection; false when the node has closed it.
-    pub(super) fn leave(&self, number: u64) -> bool {
+    pub(in crate::runtime) fn leave(&self, number: u64) -> bool {
         let mut sockets = self.lock();
         let Sockets { silent, dials, guests, .. } = &mut *sockets;
         [silent, dials, guests].into_iter().any(|kind| kind.remove(&number).is_some())
     }
 
     /// Closes the connection that has been silent for longest; false when none is silent.
-    pub(super) fn evict_oldest(&self) -> bool {
+    pub(in crate::runtime) fn evict_oldest(&self) -> bool {
         let oldest = self.lock().silent.pop_first();
         oldest.is_some_and(|(_, stream)| {
             close(&stream);
@@ -75,7 +75,7 @@ impl Lobby {
 
     /// Admits nobody from now on, and closes what is silent or not yet connected. Guests hear the
     /// end of their input, so that those who wait for more of it end, and may still answer.
-    pub(super) fn shut(&self) {
+    pub(in crate::runtime) fn shut(&self) {
         let mut sockets = self.lock();
         sockets.is_closed = true;
         let (silent, dials) = (mem::take(&mut sockets.silent), mem::take(&mut sockets.dials));
@@ -87,7 +87,7 @@ impl Lobby {
     }
 
     /// Closes everything that is left; comes after [`Self::shut`].
-    pub(super) fn clear(&self) {
+    pub(in crate::runtime) fn clear(&self) {
         let guests = mem::take(&mut self.lock().guests);
         guests.values().for_each(|stream| close(stream));
     }
@@ -109,7 +109,7 @@ impl Sockets {
 }
 
 /// Ends both directions, which wakes whoever is blocked on the socket.
-pub(super) fn close(stream: &TcpStream) {
+pub(in crate::runtime) fn close(stream: &TcpStream) {
     // It fails when the other end has already reset the connection: the goal is reached.
     let _ = stream.shutdown(Shutdown::Both);
 }

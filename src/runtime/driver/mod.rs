@@ -15,7 +15,7 @@ mod dial;
 mod disk;
 mod gate;
 mod link;
-mod lobby;
+pub(in crate::runtime) mod lobby;
 pub mod options;
 mod outbox;
 mod queue;
@@ -337,7 +337,7 @@ impl<M: Drivable> Driver<M> {
 }
 
 /// Connects to a listener of this process once, and hangs up.
-fn knock(addr: SocketAddr) {
+pub(in crate::runtime) fn knock(addr: SocketAddr) {
     let mut addr = addr;
     if addr.ip().is_unspecified() {
         addr.set_ip(match addr {

@@ -106,7 +106,7 @@ impl Connection {
     }
 
     /// The socket, for a thread that writes to it.
-    pub(super) fn share_stream(&self) -> Arc<TcpStream> {
+    pub(in crate::runtime) fn share_stream(&self) -> Arc<TcpStream> {
         Arc::clone(&self.stream)
     }
 

@@ -340,3 +340,21 @@ fn nothing_readable_is_on_the_wire() {
         }
     }
 }
+
+#[test]
+fn a_swarms_connection_is_not_heard_where_a_key_is_wanted() {
+    struct Never;
+    impl Serve for Never {
+        fn serve(&self, _: Connection) {
+            unreachable!("it shows no key");
+        }
+    }
+    let node = Node::start_with(|options| {
+        options.cluster_keys = keyed(1, None);
+        options.dialects.insert(Dialect::Swarm, Arc::new(Never));
+    });
+    let mut stream = stream_to(node.addr);
+    stream.write_all(b"P2PFILESHARINGPROJ\0\0\0\0\0\0\0\0\0\0\0\0\x03\xe9").unwrap();
+    assert!(is_closed(stream));
+    assert_eq!(node.driver.counters().refused_keyless.get(), 1);
+}

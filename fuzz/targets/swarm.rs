@@ -1,0 +1,10 @@
+//! A swarm's neighbors, handshakes and tickets.
+
+#![no_main]
+
+#[path = "../../tests/hostile/mod.rs"]
+mod hostile;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    hostile::swarm::swarm(bytes);
+});

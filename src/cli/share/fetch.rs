@@ -1,0 +1,254 @@
+//! `peer fetch`: downloads what a ticket names, and tells how far it is.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, select, tick};
+use serde_json::{Value, json};
+
+use super::args::FetchArgs;
+use super::host::{Held, Order, ShareHost};
+use super::progress::{Screen, View};
+use super::timeline::Timeline;
+use super::watch::{Course, Notices};
+use super::{fleet, running, ticket};
+use crate::cli::CliError;
+use crate::cli::log::escape;
+use crate::cli::run::signals;
+use crate::cli::size::Size;
+use crate::model::{Ticket, Time};
+use crate::protocol::swarm::{Outcome, Pieces};
+use crate::runtime::clock::Clock;
+use crate::runtime::swarm::{Phase, Progress};
+
+/// How often the bar moves, and how often programs get a line.
+const BAR_EVERY: Duration = Duration::from_millis(200);
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// Fetches what a ticket names.
+///
+/// # Errors
+/// When it did not come, or could not be put where it was wanted.
+pub(super) fn run(args: &FetchArgs) -> Result<(), CliError> {
+    let peer = fleet::peer(&args.fleet)?;
+    let ticket = match &peer {
+        Some(peer) if !ticket::is_typed(&args.ticket) => fleet::find(peer, &args.ticket)?,
+        _ => ticket::read(&args.ticket)?,
+    };
+    if ticket.at.is_empty() && args.at.is_empty() {
+        let text = "the ticket names no place to ask; add one with --at IP:PORT";
+        return Err(CliError::Usage(text.to_owned()));
+    }
+    let signals = signals::listen(false)
+        .map_err(|source| CliError::System { action: "listen to signals", source })?;
+    let host = Arc::new(ShareHost::start(&args.net)?);
+    let give_up = Some(args.give_up.into());
+    let (to, at) = (&args.to, &args.at);
+    let order = Order { ticket: &ticket, to, at, give_up, preallocates: true };
+    let outcome = fetch(args, &order, (&host, peer), &signals);
+    host.stop();
+    outcome
+}
+
+fn fetch(
+    args: &FetchArgs,
+    order: &Order<'_>,
+    (host, peer): (&Arc<ShareHost>, Option<PathBuf>),
+    signals: &Receiver<&'static str>,
+) -> Result<(), CliError> {
+    let name = escape(&order.ticket.name);
+    let is_seen = std::io::stdout().is_terminal() && !args.json;
+    let screen = if is_seen { Screen::new(&name) } else { Screen::plain() };
+    let (events, notices) = Notices::new();
+    let pieces =
+        Pieces::new(order.ticket.size, order.ticket.piece_size).map_err(CliError::Usage)?;
+    let course: Option<Course> = args
+        .timeline
+        .is_some()
+        .then(|| Arc::new(Mutex::new(Timeline::new(&order.ticket.name, pieces))));
+    let events = match &course {
+        Some(course) => events.drawing(Arc::clone(course)),
+        None => events,
+    };
+    let held = host.fetch(order, events)?;
+    let of_host = Arc::downgrade(host);
+    let announced =
+        running::announce(move || of_host.upgrade().map(|it| it.list()).unwrap_or_default());
+    if let Some(peer) = peer {
+        let ticket = Ticket { at: host.at().to_vec(), ..order.ticket.clone() };
+        fleet::lend(peer, ticket, Arc::downgrade(&held));
+    }
+    let clock = Clock::start();
+    let at = host.at().first().map(ToString::to_string);
+    let mut watch =
+        Watch { held: &held, screen, is_seen, at, clock, began: clock.now().mono, last: None };
+    watch.started()?;
+    let outcome = watch.until_stored(&notices, signals);
+    let drawn = draw(args.timeline.as_deref(), course.as_ref());
+    let outcome = outcome.and_then(|()| watch.complete()).and(drawn);
+    let outcome =
+        outcome.and_then(|()| if args.stay { watch.stay(&notices, signals) } else { Ok(()) });
+    watch.screen.close();
+    drop(announced);
+    outcome
+}
+
+/// Writes the course of the download, also of one that was cut short.
+fn draw(path: Option<&Path>, course: Option<&Course>) -> Result<(), CliError> {
+    let (Some(path), Some(course)) = (path, course) else { return Ok(()) };
+    let picture = course.lock().expect("nothing under this lock can panic").render(path);
+    std::fs::write(path, picture).map_err(|source| {
+        let path = path.display();
+        CliError::Failed(format!("cannot draw the timeline {path}: {source}; mend --timeline"))
+    })
+}
+
+/// Tells how far a download is.
+struct Watch<'a> {
+    held: &'a Held,
+    screen: Screen,
+    /// A person looks on.
+    is_seen: bool,
+    /// Where others find it.
+    at: Option<String>,
+    clock: Clock,
+    began: Time,
+    /// What went wrong last, for the case that nothing comes.
+    last: Option<String>,
+}
+
+impl Watch<'_> {
+    /// A line for programs: what happened, and details.
+    fn line(&self, event: &str, mut fields: Value) -> Result<(), CliError> {
+        fields["event"] = event.into();
+        fields["ts_ms"] = self.clock.now().wall.0.into();
+        self.screen.write(&format!("{fields}\n"))
+    }
+
+    fn started(&self) -> Result<(), CliError> {
+        let (ticket, pieces) = (&self.held.ticket, self.held.swarm.store().pieces().count());
+        // Not what is there by now: what was there when it began.
+        let have = self.held.swarm.store().proven().len();
+        if !self.is_seen {
+            return self.line(
+                "started",
+                json!({ "name": ticket.name, "size": ticket.size, "pieces": pieces, "have": have,
+                    "path": self.held.path.display().to_string(),
+                    "listen": self.at }),
+            );
+        }
+        let (name, path) = (escape(&ticket.name), self.held.path.display().to_string());
+        let there = match have {
+            0 => String::new(),
+            have => format!(", {have} of {pieces} pieces are there already"),
+        };
+        let size = Size(ticket.size);
+        self.screen.write(&format!("fetches {name} ({size}) to {}{there}\n", escape(&path)))
+    }
+
+    /// Something that went wrong and is borne.
+    fn notice(&mut self, text: &str) -> Result<(), CliError> {
+        let text = escape(text);
+        if self.is_seen {
+            self.screen.write(&format!("{text}\n"))?;
+        } else {
+            self.line("notice", json!({ "message": text }))?;
+        }
+        self.last = Some(text);
+        Ok(())
+    }
+
+    fn show(&self, progress: &Progress) -> Result<(), CliError> {
+        let view = View::of(progress, self.held.ticket.size);
+        self.screen.show(&view);
+        if self.is_seen { Ok(()) } else { self.line("progress", view.json()) }
+    }
+
+    /// Waits until everything is on disk under its own name.
+    fn until_stored(
+        &mut self,
+        notices: &Receiver<String>,
+        signals: &Receiver<&'static str>,
+    ) -> Result<(), CliError> {
+        let look = tick(BAR_EVERY);
+        let lines = if self.is_seen { crossbeam_channel::never() } else { tick(LINE_EVERY) };
+        loop {
+            let progress = self.held.swarm.wait(Duration::ZERO, |_, _| true);
+            if let Some(outcome) = self.outcome(&progress) {
+                return outcome;
+            }
+            select! {
+                recv(notices) -> notice => {
+                    let notice = notice.unwrap_or_default();
+                    self.notice(&notice)?;
+                }
+                recv(signals) -> signal => {
+                    let signal = signal.unwrap_or("a signal");
+                    return Err(CliError::Failed(format!(
+                        "stopped because of {signal}; fetch it again to go on"
+                    )));
+                }
+                recv(look) -> _ => if self.is_seen { self.show(&progress)?; },
+                recv(lines) -> _ => self.show(&progress)?,
+            }
+        }
+    }
+
+    fn outcome(&self, progress: &Progress) -> Option<Result<(), CliError>> {
+        let failed = |text: String| Some(Err(CliError::Failed(text)));
+        match (&progress.phase, &progress.ended) {
+            (Phase::Stored, _) => Some(Ok(())),
+            (Phase::Failed(reason), _) => {
+                failed(format!("stopped: {reason}; what came is kept, fetch it again to go on"))
+            }
+            (_, Some(Outcome::DiskFailed(reason))) => {
+                failed(format!("stopped: {reason}; what came is kept, fetch it again to go on"))
+            }
+            (Phase::Fetching, Some(_)) => {
+                let last = self.last.as_deref().unwrap_or("nobody answered");
+                failed(format!(
+                    "nobody who has the rest came in time (at last: {last}); {} of {} pieces are \
+                     kept: see that peer share runs where the ticket says, and fetch it again",
+                    progress.have, progress.pieces
+                ))
+            }
+            (Phase::Fetching | Phase::Finishing, _) => None,
+        }
+    }
+
+    fn complete(&self) -> Result<(), CliError> {
+        let view = self.held.view();
+        let seconds = self.clock.now().mono.since(self.began).as_secs_f64();
+        self.screen.show(&view);
+        let path = self.held.path.display().to_string();
+        if !self.is_seen {
+            let mut fields = view.json();
+            fields["path"] = path.into();
+            fields["seconds"] = ((seconds * 1e3).round() / 1e3).into();
+            return self.line("complete", fields);
+        }
+        let (came, path) = (Size(view.down), escape(&path));
+        self.screen.write(&format!("{path} is complete and verified: {came} in {seconds:.1} s\n"))
+    }
+
+    /// Serves others until a signal comes.
+    fn stay(
+        &mut self,
+        notices: &Receiver<String>,
+        signals: &Receiver<&'static str>,
+    ) -> Result<(), CliError> {
+        let look = tick(if self.is_seen { BAR_EVERY } else { LINE_EVERY });
+        loop {
+            select! {
+                recv(signals) -> _ => return Ok(()),
+                recv(notices) -> notice => {
+                    let notice = notice.unwrap_or_default();
+                    self.notice(&notice)?;
+                }
+                recv(look) -> _ => self.show(&self.held.swarm.progress())?,
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Shares of a fleet: through a running peer of this machine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Weak;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::args::{FleetArgs, NetArgs, ShareArgs, UnshareArgs};
+use super::host::Held;
+use super::offer::{hash_bar, piece_size, write_ticket};
+use crate::cli::CliError;
+use crate::cli::log::escape;
+use crate::cli::query::{peer_at, print, put};
+use crate::cli::run::Use;
+use crate::model::{Endpoint, Ticket};
+use crate::runtime::thread;
+
+/// How long after its start a peer may still hear for the first time what others share.
+const HEARING_MAX: Duration = Duration::from_secs(3);
+
+impl NetArgs {
+    /// Whether this command must serve by itself to do as it is told.
+    fn wants_own_port(&self) -> bool {
+        self.port != 0 || self.up.is_some() || self.down.is_some() || self.cluster_key.is_some()
+    }
+}
+
+/// The peer that stands for the fleet, if one runs.
+///
+/// # Errors
+/// When the one that was named does not run.
+pub(super) fn peer(fleet: &FleetArgs) -> Result<Option<PathBuf>, CliError> {
+    match (fleet.alone, fleet.peer) {
+        (true, _) => Ok(None),
+        (false, None) => Ok(peer_at(&fleet.data, None).ok()),
+        (false, Some(port)) => peer_at(&fleet.data, Some(port)).map(Some),
+    }
+}
+
+/// Has a running peer share a file or folder; says whether one does.
+///
+/// # Errors
+/// When it cannot be read, or cannot be shared so.
+pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
+    let peer = peer(&args.fleet)?.filter(|_| !args.net.wants_own_port());
+    let Some(peer) = peer else {
+        if args.everywhere {
+            let text = "--everywhere takes a running peer, and no --port, --up, --down or \
+                        --cluster-key: start one with peer --port P";
+            return Err(CliError::Usage(text.to_owned()));
+        }
+        return Ok(false);
+    };
+    let piece = args.piece.map(piece_size).transpose()?;
+    let path = args.path.canonicalize().map_err(|error| {
+        CliError::Failed(format!("cannot share {}: {error}", args.path.display()))
+    })?;
+    let bar = hash_bar();
+    let mut found = Map::new();
+    let wanted = Use::Share { path, piece, everywhere: args.everywhere };
+    put(&peer, &wanted, |object| {
+        let number = |name: &str| object.get(name).and_then(Value::as_u64).unwrap_or_default();
+        bar.set_length(number("size"));
+        bar.set_position(number("hashed"));
+        found = object;
+        !found.contains_key("ticket")
+    })?;
+    bar.finish_and_clear();
+    let ticket = found.get("ticket").and_then(Value::as_str);
+    let Some(ticket) = ticket else {
+        return Err(CliError::Failed("the peer stopped before the ticket was made".to_owned()));
+    };
+    if let Some(file) = &args.ticket {
+        write_ticket(file, ticket)?;
+    }
+    print(&format!("{ticket}\n"))?;
+    let left_out = found.get("left_out").and_then(Value::as_array);
+    for path in left_out.into_iter().flatten().filter_map(Value::as_str) {
+        super::say(&format!("left out, being no plain file: {}", escape(path)));
+    }
+    let peer = peer.display();
+    super::say(&format!("the peer in {peer} shares it from now on; peer unshare NAME ends that"));
+    Ok(true)
+}
+
+/// Ends a share of a running peer.
+///
+/// # Errors
+/// When no peer runs, or it shares nothing of that name.
+pub(super) fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
+    let peer = peer_at(&args.fleet.data, args.fleet.peer)?;
+    put(&peer, &Use::Unshare { name: args.name.clone() }, |_| true)?;
+    print(&format!("{} is not shared there any more\n", escape(&args.name)))
+}
+
+/// What the fleet shares, as a peer knows it.
+///
+/// # Errors
+/// When the peer does not answer.
+pub(super) fn list(peer: &Path) -> Result<Vec<Value>, CliError> {
+    let mut found = Vec::new();
+    put(peer, &Use::Shares, |mut object| {
+        if let Some(Value::Array(shares)) = object.remove("shares") {
+            found = shares;
+        }
+        true
+    })?;
+    Ok(found)
+}
+
+/// The ticket of the share of this name.
+///
+/// # Errors
+/// When there is none, or several of different content.
+pub(super) fn find(peer: &Path, name: &str) -> Result<Ticket, CliError> {
+    let clock = crate::runtime::clock::Clock::start();
+    loop {
+        let all = list(peer)?;
+        let mut named = all.iter().filter(|it| it["name"] == name);
+        match (named.next(), named.next()) {
+            (Some(it), None) => {
+                let ticket = it["ticket"].as_str().unwrap_or_default();
+                return ticket.parse().map_err(|error| CliError::Failed(format!("{error}")));
+            }
+            (Some(_), Some(_)) => {
+                let text = "several shares have that name; take the ticket of one: peer shares";
+                return Err(CliError::Failed(text.to_owned()));
+            }
+            (None, _) => {
+                if clock.now().mono.since(crate::model::Time::ZERO) >= HEARING_MAX {
+                    return Err(CliError::Failed(format!(
+                        "{} is no ticket, no file with one, and no share of the fleet; peer \
+                         shares lists those",
+                        escape(name)
+                    )));
+                }
+                // A peer that has just started hears of shares within a moment.
+                let _ = crossbeam_channel::after(HEARING_MAX / 15).recv();
+            }
+        }
+    }
+}
+
+/// Lets the fleet know that this process has pieces of a share, and learns who else has, for as
+/// long as the process lasts.
+pub(super) fn lend(peer: PathBuf, ticket: Ticket, held: Weak<Held>) {
+    let wanted = Use::Lend { ticket: ticket.to_string() };
+    let learn = move || {
+        let heard = put(&peer, &wanted, |object| {
+            let Some(held) = held.upgrade() else { return false };
+            let places = object.get("places").cloned().unwrap_or_else(|| json!([]));
+            let places: Vec<Endpoint> = serde_json::from_value(places).unwrap_or_default();
+            let others = places.into_iter().filter(|it| !ticket.at.contains(it));
+            others.for_each(|it| held.swarm.add_place(it.socket_addr()));
+            true
+        });
+        if let Err(error) = heard {
+            ::log::debug!("the fleet does not know of this download: {error}");
+        }
+    };
+    // It ends with the process: there is nothing that it could leave undone.
+    if let Err(error) = thread::spawn("lend", learn) {
+        ::log::debug!("the fleet does not know of this download: {error}");
+    }
+}

@@ -1,0 +1,279 @@
+//! Shares and downloads on one engine, whoever owns the engine: `peer share` and `peer fetch` with
+//! a port of their own, or a running peer at its one port.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rand::Rng as _;
+use serde_json::Value;
+
+use super::args::NetArgs;
+use super::progress::View;
+use crate::cli::CliError;
+use crate::model::{Endpoint, Ticket};
+
+use crate::protocol::swarm::{Config, Event, Files, Hash, PeerId, Pieces, Tree};
+use crate::runtime::driver::options::{Serve, Sink};
+use crate::runtime::swarm::store::{Fetch, Hashing, Offer, Store, TreeCache, piece_size_for};
+use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind};
+use crate::runtime::{cluster_key, files};
+
+/// What this process does with a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Role {
+    /// It has all of it from the start.
+    Offers,
+    /// It fetches it, and hands on what it has.
+    Fetches,
+}
+
+/// One share of this process.
+#[derive(Debug)]
+pub(in crate::cli) struct Held {
+    /// What it is.
+    pub(in crate::cli) ticket: Ticket,
+    /// What is done with it.
+    pub(in crate::cli) role: Role,
+    /// Where it is on the disk, or will be.
+    pub(in crate::cli) path: PathBuf,
+    /// Links and special files of a folder that are not offered.
+    pub(in crate::cli) left_out: Vec<String>,
+    /// The swarm.
+    pub(in crate::cli) swarm: Joined,
+}
+
+impl Held {
+    /// How far it is.
+    pub(in crate::cli) fn view(&self) -> View {
+        View::of(&self.swarm.progress(), self.ticket.size)
+    }
+
+    /// All of this for programs.
+    pub(in crate::cli) fn json(&self) -> Value {
+        let mut view = self.view().json();
+        view["kind"] = match self.role {
+            Role::Offers => "share",
+            Role::Fetches => "fetch",
+        }
+        .into();
+        view["name"] = self.ticket.name.as_str().into();
+        view["at"] = self.path.display().to_string().into();
+        view["ticket"] = self.ticket.to_string().into();
+        view
+    }
+}
+
+/// How to fetch.
+pub(in crate::cli) struct Order<'a> {
+    /// What.
+    pub(in crate::cli) ticket: &'a Ticket,
+    /// Into which folder.
+    pub(in crate::cli) to: &'a Path,
+    /// Where to ask beside the places of the ticket.
+    pub(in crate::cli) at: &'a [Endpoint],
+    /// How long to wait while nothing comes; none: for ever.
+    pub(in crate::cli) give_up: Option<Duration>,
+    /// Whether the disk is to set aside all of it at once.
+    pub(in crate::cli) preallocates: bool,
+}
+
+/// The shares of one engine.
+#[derive(Debug)]
+pub(in crate::cli) struct ShareHost {
+    engine: Engine,
+    /// Where others find this engine, for tickets.
+    at: Vec<Endpoint>,
+    cache: Option<TreeCache>,
+    held: Mutex<BTreeMap<Hash, Arc<Held>>>,
+}
+
+impl ShareHost {
+    /// A host with a port of its own.
+    ///
+    /// # Errors
+    /// When the port or the cluster key cannot be used.
+    pub(in crate::cli) fn start(net: &NetArgs) -> Result<Self, CliError> {
+        let cluster_keys = net.cluster_key.as_deref().map(cluster_key::read).transpose()?;
+        crate::cli::config::check_ip(net.ip).map_err(CliError::Usage)?;
+        let options = EngineOptions {
+            listen: Some(SocketAddr::new(net.ip, net.port)),
+            up: net.up.map(|it| it.0),
+            down: net.down.map(|it| it.0),
+            cluster_keys: cluster_keys.map(Arc::new),
+            ..EngineOptions::default()
+        };
+        let engine = Engine::start(options)?;
+        let at = engine.addr().map(Endpoint::from).into_iter().collect();
+        Ok(Self::over(engine, at))
+    }
+
+    /// A host over an engine that somebody serves, and that others find at `at`.
+    pub(in crate::cli) fn over(engine: Engine, at: Vec<Endpoint>) -> Self {
+        let cache = cache_folder().map(TreeCache::new);
+        Self { engine, at, cache, held: Mutex::default() }
+    }
+
+    /// Offers the file or folder at `path`. `hashed` is called with the bytes hashed so far, of
+    /// how many; it says whether to go on.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is offered already.
+    pub(in crate::cli) fn share(
+        &self,
+        path: &Path,
+        piece: Option<u32>,
+        hashed: &(dyn Fn(u64, u64) -> bool + Sync),
+        events: impl Sink<Event> + 'static,
+    ) -> Result<Arc<Held>, CliError> {
+        let unusable =
+            |error| CliError::Failed(format!("cannot share {}: {error}", path.display()));
+        let offer = Offer::new(path).map_err(|error| unusable(error.to_string()))?;
+        let (name, size) = (offer.name().to_owned(), offer.size());
+        let pieces = Pieces::new(size, piece.unwrap_or_else(|| piece_size_for(size)))
+            .map_err(|error| CliError::Usage(format!("{error} with --piece")))?;
+        let progress = |done| hashed(done, size);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let hashing = Hashing { threads, cache: self.cache.as_ref(), progress: &progress };
+        let leaves = hashing.leaves(&offer, pieces).map_err(|error| unusable(error.to_string()))?;
+        let tree = Tree::of_leaves(&leaves);
+        let list = offer.list().map(<[u8]>::to_vec);
+        let ticket = Ticket {
+            name,
+            size,
+            piece_size: pieces.piece_size(),
+            root: tree.root(),
+            files: list.as_deref().map(digest),
+            at: self.at.clone(),
+        };
+        let left_out = offer.left_out().to_vec();
+        let store = offer.store(pieces).map_err(|error| unusable(error.to_string()))?;
+        let files = list.map_or(Files::None, Files::Known);
+        let kind = Kind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let swarm = self.join(kind, store, Config::share(), events)?;
+        Ok(self.hold(Held { ticket, role: Role::Offers, path, left_out, swarm }))
+    }
+
+    /// Fetches what a ticket names; what is there already is not fetched again.
+    ///
+    /// # Errors
+    /// When it cannot be put there.
+    pub(in crate::cli) fn fetch(
+        &self,
+        order: &Order<'_>,
+        events: impl Sink<Event> + 'static,
+    ) -> Result<Arc<Held>, CliError> {
+        let Order { ticket, to, at, give_up, preallocates } = order;
+        let unusable = |error| CliError::Failed(format!("cannot fetch {}: {error}", ticket.name));
+        let pieces = Pieces::new(ticket.size, ticket.piece_size)
+            .map_err(|error| CliError::Usage(format!("the ticket cannot be used: {error}")))?;
+        let fetch = Fetch {
+            folder: to,
+            name: &ticket.name,
+            id: ticket.share_id(),
+            pieces,
+            list: ticket.files,
+            preallocates: *preallocates,
+        };
+        let store = Store::fetched(&fetch).map_err(|error| unusable(error.to_string()))?;
+        let files = match (ticket.files, store.list()) {
+            (None, _) => Files::None,
+            (Some(_), Some(list)) => Files::Known(list.to_vec()),
+            (Some(digest), None) => Files::Wanted(digest),
+        };
+        let at = ticket.at.iter().chain(*at).map(|it| SocketAddr::new(it.ip(), it.port()));
+        let tree = Tree::of_root(pieces.count(), ticket.root);
+        let kind = Kind::Share { id: ticket.share_id(), tree, files, at: at.collect() };
+        let path = to.join(&ticket.name);
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let config = Config { give_up_after: *give_up, ..Config::share() };
+        let swarm = self.join(kind, store, config, events)?;
+        let (ticket, left_out) = ((*ticket).clone(), Vec::new());
+        Ok(self.hold(Held { ticket, role: Role::Fetches, path, left_out, swarm }))
+    }
+
+    fn join(
+        &self,
+        kind: Kind,
+        store: Store,
+        config: Config,
+        events: impl Sink<Event> + 'static,
+    ) -> Result<Joined, CliError> {
+        let me = PeerId(files::os_rng()?.next_u32());
+        let join = Join { kind, me, store, config, events: Box::new(events) };
+        self.engine.join(join).map_err(|error| CliError::Failed(error.to_string()))
+    }
+
+    fn hold(&self, held: Held) -> Arc<Held> {
+        let held = Arc::new(held);
+        self.held().insert(held.ticket.share_id(), Arc::clone(&held));
+        held
+    }
+
+    /// What is shared and fetched here, for programs.
+    pub(in crate::cli) fn list(&self) -> Vec<Value> {
+        let held: Vec<_> = self.held().values().cloned().collect();
+        held.iter().map(|it| it.json()).collect()
+    }
+
+    /// The tickets of all that others can get here.
+    pub(in crate::cli) fn tickets(&self) -> Vec<Ticket> {
+        let here = |it: &Arc<Held>| Ticket { at: self.at.clone(), ..it.ticket.clone() };
+        self.held().values().map(here).collect()
+    }
+
+    /// How far each is, for programs.
+    pub(in crate::cli) fn views(&self) -> BTreeMap<Hash, Value> {
+        let held: Vec<_> = self.held().values().cloned().collect();
+        held.iter().map(|it| (it.ticket.share_id(), it.json())).collect()
+    }
+
+    /// Ends what has this name; returns what that was.
+    pub(in crate::cli) fn end(&self, name: &str) -> Vec<Hash> {
+        let mut held = self.held();
+        let named = held.iter().filter(|(_, it)| it.ticket.name == name);
+        let ended: Vec<_> = named.map(|(id, _)| *id).collect();
+        let swarms: Vec<_> = ended.iter().filter_map(|id| held.remove(id)).collect();
+        drop(held);
+        swarms.iter().for_each(|it| it.swarm.stop());
+        ended
+    }
+
+    /// Who serves connections that somebody else has accepted.
+    pub(in crate::cli) fn server(&self) -> Arc<dyn Serve> {
+        self.engine.server()
+    }
+
+    /// Where others find it.
+    pub(in crate::cli) fn at(&self) -> &[Endpoint] {
+        &self.at
+    }
+
+    /// Ends everything.
+    pub(in crate::cli) fn stop(&self) {
+        let held = std::mem::take(&mut *self.held());
+        for held in held.values() {
+            held.swarm.stop();
+        }
+        self.engine.stop();
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<Hash, Arc<Held>>> {
+        self.held.lock().expect("nothing under this lock can panic")
+    }
+}
+
+/// Where hashes of what was shared are kept from one time to the next.
+fn cache_folder() -> Option<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let usual = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    named.or_else(usual).filter(|it| it.is_absolute()).map(|it| it.join("folkmoot"))
+}
+
+fn digest(text: &[u8]) -> Hash {
+    use sha2::{Digest as _, Sha256};
+    Sha256::digest(text).into()
+}

@@ -1,0 +1,156 @@
+//! `peer share`, `peer fetch`, `peer shares`: files and folders for whoever has the ticket.
+//!
+//! A [`host`] holds shares on one engine, whoever listens for it; the commands give it a port of
+//! its own. What is told is for people where they look on and for programs otherwise. No piece is
+//! chosen, checked or moved here.
+
+pub mod args;
+mod fetch;
+mod fleet;
+pub(in crate::cli) mod host;
+mod offer;
+pub(in crate::cli) mod progress;
+pub(in crate::cli) mod running;
+mod ticket;
+mod timeline;
+mod watch;
+
+use std::io::IsTerminal as _;
+
+use serde_json::Value;
+
+use self::args::{FetchArgs, ShareArgs, SharesArgs, UnshareArgs};
+use super::CliError;
+use super::log::escape;
+use super::query::{print, table, table_text};
+use super::size::Size;
+use crate::model::Ticket;
+
+/// `peer share`.
+///
+/// # Errors
+/// When it cannot be read or served.
+pub fn share(args: &ShareArgs) -> Result<(), CliError> {
+    offer::run(args)
+}
+
+/// `peer fetch`.
+///
+/// # Errors
+/// When it did not come, or could not be put where it was wanted.
+pub fn fetch(args: &FetchArgs) -> Result<(), CliError> {
+    fetch::run(args)
+}
+
+/// `peer unshare`.
+///
+/// # Errors
+/// When no peer runs, or it shares nothing of that name.
+pub fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
+    fleet::unshare(args)
+}
+
+/// `peer shares`: what the fleet shares, and what this user shares and fetches on this machine
+/// beside it, with the tickets.
+///
+/// # Errors
+/// When they cannot be asked for.
+pub fn shares(args: &SharesArgs) -> Result<(), CliError> {
+    let mut all = match fleet::peer(&args.fleet)? {
+        Some(peer) => fleet::list(&peer)?,
+        None => Vec::new(),
+    };
+    let known: Vec<_> = all.iter().filter_map(id).collect();
+    let is_news = |it: &Value| id(it).is_some_and(|id| !known.contains(&id));
+    all.extend(ask_all()?.into_iter().filter(is_news));
+    if args.json {
+        return print_lines(&all);
+    }
+    if all.is_empty() {
+        return print("nothing is shared here; begin with: peer share PATH\n");
+    }
+    let is_terminal = std::io::stdout().is_terminal();
+    let mut rows = table(["NAME", "SIZE", "PEERS", "HERE", "TICKET"], is_terminal);
+    for it in &all {
+        let here = if it["have"].is_u64() { it } else { &it["here"] };
+        let pieces = if here["have"].is_u64() { pieces(here) } else { String::new() };
+        rows.add_row([text(it, "name"), size(it), number(it, "peers"), pieces, text(it, "ticket")]);
+    }
+    print(&table_text(rows, is_terminal))
+}
+
+/// The share that a line is about.
+fn id(it: &Value) -> Option<[u8; 32]> {
+    Some(it["ticket"].as_str()?.parse::<Ticket>().ok()?.share_id())
+}
+
+/// Says something to people: the output is for programs.
+fn say(line: &str) {
+    // Where standard error is closed, nobody wants to know.
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr().lock(), format_args!("{line}\n"));
+}
+
+/// `peer swarm status`: all swarms of this user on this machine.
+///
+/// # Errors
+/// When they cannot be asked for.
+pub(super) fn status(json: bool) -> Result<(), CliError> {
+    let all = ask_all()?;
+    if json {
+        return print_lines(&all);
+    }
+    if all.is_empty() {
+        return print("no swarm, share or download of this user runs on this machine\n");
+    }
+    let is_terminal = std::io::stdout().is_terminal();
+    let header = ["PID", "KIND", "NAME", "SIZE", "PIECES", "PEERS", "DOWN", "UP", "LEFT", "AT"];
+    let mut rows = table(header, is_terminal);
+    for it in &all {
+        let kind = match it["id"].as_u64() {
+            Some(id) => format!("{} {id}", text(it, "kind")),
+            None => text(it, "kind"),
+        };
+        let left = it["left_s"].as_u64().map_or("-".to_owned(), |secs| format!("{secs}s"));
+        rows.add_row([
+            number(it, "pid"),
+            kind,
+            text(it, "name"),
+            size(it),
+            pieces(it),
+            number(it, "peers"),
+            rate(it, "down_per_s"),
+            rate(it, "up_per_s"),
+            left,
+            text(it, "at"),
+        ]);
+    }
+    print(&table_text(rows, is_terminal))
+}
+
+fn ask_all() -> Result<Vec<Value>, CliError> {
+    running::ask_all().map_err(|source| CliError::System { action: "ask the swarms", source })
+}
+
+fn print_lines(all: &[Value]) -> Result<(), CliError> {
+    print(&all.iter().map(|it| format!("{it}\n")).collect::<String>())
+}
+
+fn text(it: &Value, key: &str) -> String {
+    it[key].as_str().map(escape).unwrap_or_default()
+}
+
+fn number(it: &Value, key: &str) -> String {
+    it[key].as_u64().map(|it| it.to_string()).unwrap_or_default()
+}
+
+fn size(it: &Value) -> String {
+    Size(it["size"].as_u64().unwrap_or_default()).to_string()
+}
+
+fn rate(it: &Value, key: &str) -> String {
+    format!("{}/s", Size(it[key].as_u64().unwrap_or_default()))
+}
+
+fn pieces(it: &Value) -> String {
+    format!("{}/{}", number(it, "have"), number(it, "pieces"))
+}

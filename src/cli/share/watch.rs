@@ -1,0 +1,92 @@
+//! What is told of a share's events: notices for people, and the course of a download.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::timeline::Timeline;
+use crate::cli::span::Span;
+use crate::model::{Now, Time};
+use crate::protocol::swarm::{Event, PeerId, PieceIndex};
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::options::Sink;
+
+/// Notices that may wait; beyond, they are lost, for a person reads a few.
+const NOTICES_MAX: usize = 64;
+
+/// The course of a download, if it is to be drawn.
+pub(super) type Course = Arc<Mutex<Timeline>>;
+
+/// Takes a share's events.
+pub(super) struct Notices {
+    tell: Sender<String>,
+    course: Option<(Course, Clock, Time)>,
+}
+
+impl Notices {
+    /// A taker of events, and where what is worth telling comes out.
+    pub(super) fn new() -> (Self, Receiver<String>) {
+        let (tell, told) = bounded(NOTICES_MAX);
+        (Self { tell, course: None }, told)
+    }
+
+    /// Records the course of a download that begins now.
+    pub(super) fn drawing(mut self, course: Course) -> Self {
+        let clock = Clock::start();
+        self.course = Some((course, clock, clock.now().mono));
+        self
+    }
+}
+
+impl Sink<Event> for Notices {
+    fn take(&self, _: Now, event: Event) -> bool {
+        if let (Event::Downloaded { index, from, .. }, Some((course, clock, began))) =
+            (&event, &self.course)
+        {
+            let at = clock.now().mono.since(*began);
+            let mut course = course.lock().expect("nothing under this lock can panic");
+            course.add(at, *index, *from);
+        }
+        notice(&event).is_none_or(|text| self.tell.try_send(text).is_ok())
+    }
+}
+
+/// What people are told of an event.
+fn notice(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::FalsePiece(peer, PieceIndex(piece)) => {
+            format!("{} sent a false piece {piece}, and is asked for no more", name(*peer))
+        }
+        Event::Refused(peer, why) => format!("refused {}: {why}", name(*peer)),
+        Event::Odd(peer, what) => format!("{} is odd, which is borne: {what}", name(*peer)),
+        Event::Disconnected(peer, Some(why)) => format!("hung up on {}: {why}", name(*peer)),
+        Event::Unreachable { reason, retry_in, .. } => match retry_in {
+            Some(pause) => format!("cannot be reached: {reason}; again in {}", shown(*pause)),
+            None => format!("cannot be reached: {reason}"),
+        },
+        Event::Disconnected(_, None)
+        | Event::Connected(_)
+        | Event::ConnectedFrom(_)
+        | Event::Preferred(_)
+        | Event::Optimistic(_)
+        | Event::UnchokedBy(_)
+        | Event::ChokedBy(_)
+        | Event::Have(..)
+        | Event::Interested(_)
+        | Event::NotInterested(_)
+        | Event::Downloaded { .. }
+        | Event::Complete
+        | Event::FileList(_)
+        | Event::Ended(_) => return None,
+    })
+}
+
+/// Peers of a share are numbered at random.
+pub(super) fn name(peer: PeerId) -> String {
+    format!("peer {:08x}", peer.0)
+}
+
+fn shown(pause: Duration) -> Span {
+    Span(Duration::from_millis(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)))
+}

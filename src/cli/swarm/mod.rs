@@ -1,0 +1,29 @@
+//! `peer swarm`: one peer of the assignment's swarm, from its two files to its log.
+//!
+//! Reads what `Common.cfg` and `PeerInfo.cfg` say, words what happens, and chooses how to end; who
+//! is unchoked and what is asked of whom is decided in [`crate::protocol::swarm`], and bytes are
+//! moved in [`crate::runtime`].
+
+pub mod args;
+pub mod common;
+mod lines;
+mod logfile;
+mod plan;
+pub mod roster;
+mod run;
+mod story;
+mod teller;
+
+use self::args::{SwarmArgs, SwarmCommand};
+use super::{CliError, share};
+
+/// `peer swarm`.
+///
+/// # Errors
+/// Whatever keeps the peer from starting or from ending with success.
+pub fn run(args: &SwarmArgs) -> Result<(), CliError> {
+    match &args.command {
+        None => run::run(args),
+        Some(SwarmCommand::Status(args)) => share::status(args.json),
+    }
+}

@@ -1,0 +1,73 @@
+//! What a peer of an assignment's swarm is about to do, by its files: everything that can be found
+//! wrong before a port is bound or a byte is written is found here.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::args::SwarmArgs;
+use super::common::{self, Common};
+use super::roster::{self, Roster, listening_address};
+use crate::cli::CliError;
+use crate::protocol::swarm::PeerId;
+
+/// What a peer is about to do.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Who.
+    pub(super) me: PeerId,
+    /// The folder of the swarm.
+    pub(super) dir: PathBuf,
+    /// The peer's own folder in it, which may not exist yet.
+    pub(super) folder: PathBuf,
+    /// What all agree on.
+    pub(super) common: Common,
+    /// The peers.
+    pub(super) roster: Roster,
+    /// Its place among them.
+    pub(super) position: usize,
+    /// Where it listens.
+    pub(super) listen: SocketAddr,
+    /// Those listed before it, whom it calls, and where.
+    pub(super) predecessors: Vec<(PeerId, Vec<SocketAddr>)>,
+}
+
+impl Plan {
+    /// Reads the files, and looks up the hosts of those who are to be called.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files.
+    pub(super) fn new(args: &SwarmArgs) -> Result<Self, CliError> {
+        let dir = args.dir.clone();
+        if !dir.is_dir() {
+            let dir = dir.display();
+            return Err(CliError::Usage(format!("{dir} is no folder; name one with --dir")));
+        }
+        let beside =
+            |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| dir.join(name));
+        let common = common::read(&beside(&args.config, "Common.cfg"))?;
+        let roster = roster::read(&beside(&args.peers, "PeerInfo.cfg"))?;
+        let me = PeerId(args.id.unwrap_or_default());
+        let position = roster.position(me)?;
+        if !common.pieces.is_empty() {
+            roster.check_source()?;
+        }
+        let own = &roster.members[position];
+        let listen = listening_address(&own.host, own.port);
+        let called = roster.members[..position].iter();
+        let predecessors = called.map(|it| Ok((it.id, roster.addresses(it)?)));
+        let predecessors = predecessors.collect::<Result<_, CliError>>()?;
+        let folder = folder_of(&dir, me);
+        Ok(Self { me, dir, folder, common, roster, position, listen, predecessors })
+    }
+
+    /// Whether this peer has the file from the start.
+    pub(super) fn is_source(&self) -> bool {
+        self.roster.members[self.position].has_file
+    }
+}
+
+/// The folder of a peer: `peer_<id>`, or, if only that exists, `<id>` as some samples have it.
+fn folder_of(dir: &Path, PeerId(me): PeerId) -> PathBuf {
+    let (usual, plain) = (dir.join(format!("peer_{me}")), dir.join(me.to_string()));
+    if plain.is_dir() && usual.symlink_metadata().is_err() { plain } else { usual }
+}

@@ -1,0 +1,185 @@
+//! One peer of the assignment's swarm, from its start to its exit code.
+//!
+//! Order of preparation: the files, signals, the port, the peer's folder, its log, the swarm. A
+//! second process of the same peer fails at the port, before it touches anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::log::{Level, LevelFilter};
+use crossbeam_channel::{Receiver, bounded, select, tick};
+use serde_json::{Value, json};
+
+use super::args::SwarmArgs;
+use super::logfile::LogFile;
+use super::plan::Plan;
+use super::story::{Story, ending};
+use super::teller::{Console, Mouth, Teller};
+use crate::cli::CliError;
+use crate::cli::log::Line;
+use crate::cli::run::signals;
+use crate::cli::share::progress::{Screen, View};
+use crate::cli::share::running;
+use crate::protocol::swarm::{Config, Outcome, Roster};
+use crate::runtime::clock::Clock;
+use crate::runtime::swarm::store::Store;
+use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind};
+use crate::runtime::thread;
+
+/// How often the bar moves.
+const BAR_EVERY: Duration = Duration::from_millis(200);
+
+/// Takes part in a swarm until all have the file.
+///
+/// # Errors
+/// Whatever keeps it from starting, and whatever else than success it ends with.
+pub(super) fn run(args: &SwarmArgs) -> Result<(), CliError> {
+    let plan = Plan::new(args)?;
+    let system = |action| move |source| CliError::System { action, source };
+    let signals = signals::listen(false).map_err(system("listen to signals"))?;
+    let options = EngineOptions { listen: Some(plan.listen), ..EngineOptions::default() };
+    let engine = Engine::start(options)?;
+    let outcome = take_part(&plan, args, &engine, &signals);
+    engine.stop();
+    outcome
+}
+
+fn take_part(
+    plan: &Plan,
+    args: &SwarmArgs,
+    engine: &Engine,
+    signals: &Receiver<&'static str>,
+) -> Result<(), CliError> {
+    let system = |action| move |source| CliError::System { action, source };
+    let name = &plan.common.file_name;
+    let store = Store::assigned(&plan.folder, name, plan.common.pieces, plan.is_source())
+        .map_err(|error| unusable(plan, &error.to_string()))?;
+    let there = u32::try_from(store.proven().len()).unwrap_or(u32::MAX);
+    let goes_on = !plan.is_source() && (1..plan.common.pieces.count()).contains(&there);
+    let log = LogFile::open(&plan.dir, plan.me, goes_on)?;
+    let screen = Arc::new(if args.no_bar { Screen::plain() } else { Screen::new(name) });
+    let console = || Console {
+        name: plan.me.0.to_string(),
+        format: args.log_format,
+        level: LevelFilter::from(args.log_level),
+        screen: Arc::clone(&screen),
+    };
+    let clock = Clock::start();
+    console().show(clock.now().wall, &started(plan, there))?;
+    let (mouth, events) = Mouth::new();
+    let joined = engine
+        .join(join(plan, args, store, mouth))
+        .map_err(|error| CliError::Failed(format!("cannot take part in the swarm: {error}")))?;
+    let joined = Arc::new(joined);
+    let (tell_end, ended) = bounded(1);
+    let teller = Teller { story: Story { me: plan.me }, log, console: console() };
+    let teller = thread::spawn("teller", move || teller.run(&events, &tell_end))
+        .map_err(system("start the thread of the log"))?;
+    let announced = announce(plan, &joined);
+    let outcome = attend(&joined, &screen, &ended, signals);
+    joined.stop();
+    drop(announced);
+    screen.close();
+    // Nobody holds the way of the events any more, so the teller ends.
+    drop(joined);
+    engine.stop();
+    let told = teller
+        .join()
+        .unwrap_or_else(|_| Err(CliError::Failed("the thread of the log has failed".to_owned())));
+    outcome.and(told)
+}
+
+/// What the swarm is made of.
+fn join(plan: &Plan, args: &SwarmArgs, store: Store, events: Mouth) -> Join {
+    let common = &plan.common;
+    let k = usize::try_from(common.preferred).unwrap_or(usize::MAX);
+    let config = Config {
+        give_up_after: Some(args.give_up.into()),
+        ..Config::assignment(k, common.unchoking, common.optimistic)
+    };
+    let roster = Roster::new(plan.roster.members.iter().map(|it| (it.id, it.has_file)));
+    let kind = Kind::Assignment { roster, calls: plan.predecessors.clone() };
+    Join { kind, me: plan.me, store, config, events: Box::new(events) }
+}
+
+/// Waits for the end.
+fn attend(
+    joined: &Joined,
+    screen: &Screen,
+    ended: &Receiver<Outcome>,
+    signals: &Receiver<&'static str>,
+) -> Result<(), CliError> {
+    let look = if screen.has_bar() { tick(BAR_EVERY) } else { crossbeam_channel::never() };
+    loop {
+        select! {
+            recv(ended) -> outcome => return match outcome {
+                Ok(Outcome::AllComplete) => Ok(()),
+                Ok(outcome) => Err(CliError::Failed(ending(&outcome))),
+                Err(_) => Err(CliError::Failed("the thread of the log has failed".to_owned())),
+            },
+            recv(signals) -> signal => {
+                let signal = signal.unwrap_or("a signal");
+                return Err(CliError::Failed(format!(
+                    "stopped because of {signal} before all had the file; start again to go on"
+                )));
+            }
+            recv(look) -> _ => screen.show(&view_of(joined)),
+        }
+    }
+}
+
+/// How far it is.
+fn view_of(joined: &Joined) -> View {
+    View::of(&joined.progress(), joined.store().pieces().size())
+}
+
+/// The first line of the console.
+fn started(plan: &Plan, there: u32) -> Line {
+    let (id, count, pieces) = (plan.me.0, plan.roster.members.len(), plan.common.pieces);
+    let message = format!(
+        "listens on {} as peer {id} of {count}; {} has {} bytes in {} pieces, {there} of them here",
+        plan.listen,
+        plan.common.file_name,
+        pieces.size(),
+        pieces.count(),
+    );
+    let fields = json!({
+        "listen": plan.listen.to_string(), "peers": count, "file": plan.common.file_name,
+        "size": pieces.size(), "pieces": pieces.count(), "have": there,
+    });
+    Line::new(Level::Info, "swarm_started", message, fields)
+}
+
+/// Lets `peer swarm status` ask; without it, the swarm runs all the same.
+fn announce(plan: &Plan, joined: &Arc<Joined>) -> Option<crate::runtime::control::Control> {
+    let (id, name) = (plan.me.0, plan.common.file_name.clone());
+    let dir = std::path::absolute(&plan.dir).unwrap_or_else(|_| plan.dir.clone());
+    // Not the swarm's life: whoever asks must not keep it.
+    let joined = Arc::downgrade(joined);
+    let tell = move || -> Vec<Value> {
+        let Some(joined) = joined.upgrade() else { return Vec::new() };
+        let mut view = view_of(&joined).json();
+        view["kind"] = "swarm".into();
+        view["id"] = id.into();
+        view["name"] = name.as_str().into();
+        view["at"] = dir.display().to_string().into();
+        vec![view]
+    };
+    running::announce(tell)
+        .map_err(|error| ::log::warn!("no answers to peer swarm status: {error}"))
+        .ok()
+}
+
+/// What cannot be done with the peer's file.
+fn unusable(plan: &Plan, error: &str) -> CliError {
+    let (id, line) = (plan.me.0, plan.roster.members[plan.position].line);
+    if plan.is_source() {
+        CliError::Failed(format!(
+            "{error}; PeerInfo.cfg, line {line}, says that peer {id} has the whole file, and \
+             Common.cfg that it has {} bytes: put it there, or mend those files",
+            plan.common.pieces.size()
+        ))
+    } else {
+        CliError::Failed(format!("{error}; peer {id} keeps its file there"))
+    }
+}

@@ -1,0 +1,109 @@
+//! The thread that writes what happens: each sentence to the log file, each line to the console.
+//!
+//! Nothing of the assignment's log may be missing, so its queue never drops: when it is full, the
+//! swarm waits for the disk of its log. The teller never waits for the swarm.
+
+use std::sync::Arc;
+
+use ::log::{Level, LevelFilter};
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::logfile::LogFile;
+use super::story::Story;
+use crate::cli::CliError;
+use crate::cli::args::LogFormat;
+use crate::cli::log::{Line, render};
+use crate::cli::share::progress::Screen;
+use crate::model::{Now, WallTime};
+use crate::protocol::swarm::{Event, Outcome};
+use crate::runtime::driver::options::Sink;
+
+/// Events that may wait to be written.
+const EVENTS_MAX: usize = 8 * 1024;
+
+/// The way of the events to the teller.
+pub(super) struct Mouth(Sender<(Now, Event)>);
+
+impl Mouth {
+    /// A way, and its end.
+    pub(super) fn new() -> (Self, Receiver<(Now, Event)>) {
+        let (tell, told) = bounded(EVENTS_MAX);
+        (Self(tell), told)
+    }
+}
+
+impl Sink<Event> for Mouth {
+    fn take(&self, now: Now, event: Event) -> bool {
+        self.0.send((now, event)).is_ok()
+    }
+}
+
+/// Lines for the console of one peer.
+pub(super) struct Console {
+    /// Who speaks.
+    pub(super) name: String,
+    /// How.
+    pub(super) format: LogFormat,
+    /// What is left out.
+    pub(super) level: LevelFilter,
+    /// Where.
+    pub(super) screen: Arc<Screen>,
+}
+
+impl Console {
+    /// Shows a line, if it is important enough.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub(super) fn show(&self, at: WallTime, line: &Line) -> Result<(), CliError> {
+        if line.level > self.level {
+            return Ok(());
+        }
+        self.screen.write(&render(line, at, ("swarm", &self.name), self.format))
+    }
+}
+
+/// Writes what happens, until the swarm is over.
+pub(super) struct Teller {
+    /// The words.
+    pub(super) story: Story,
+    /// The assignment's log.
+    pub(super) log: LogFile,
+    /// The console.
+    pub(super) console: Console,
+}
+
+impl Teller {
+    /// Writes all events until there are no more; how the swarm ended goes to `ended`.
+    ///
+    /// # Errors
+    /// The first failure to write the log; all that follows is tried all the same.
+    pub(super) fn run(
+        mut self,
+        events: &Receiver<(Now, Event)>,
+        ended: &Sender<Outcome>,
+    ) -> Result<(), CliError> {
+        let mut failure = None;
+        for (now, event) in events {
+            if let Some(sentence) = self.story.sentence(&event)
+                && let Err(error) = self.log.write(now.wall, &sentence)
+                && failure.is_none()
+            {
+                let line = Line::new(
+                    Level::Error,
+                    "swarm_log_failed",
+                    error.to_string(),
+                    serde_json::json!({}),
+                );
+                let _ = self.console.show(now.wall, &line);
+                failure = Some(error);
+            }
+            // A console whose reader has gone is no reason to stop.
+            let _ = self.console.show(now.wall, &self.story.line(&event));
+            if let Event::Ended(outcome) = event {
+                let _ = ended.try_send(outcome);
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,54 @@
+//! When a swarm is over for this peer.
+//!
+//! Invariant: with a roster it ends in every case (S4): when all have everything and nobody waits
+//! for us, or when nothing has come any nearer to that for as long as the limit says.
+
+use super::event::{Effect, Event, Outcome, Timer};
+use super::machine::Swarm;
+
+impl Swarm {
+    pub(super) fn end_if_over(&mut self, fx: &mut Vec<Effect>) {
+        if self.ended.is_none()
+            && self.is_done()
+            && let Some(roster) = &self.roster
+            && roster.is_over(|peer| self.places.is_gone(peer))
+        {
+            self.end(Outcome::AllComplete, fx);
+        }
+    }
+
+    pub(super) fn on_give_up(&mut self, fx: &mut Vec<Effect>) {
+        let Some(span) = self.config.give_up_after else { return };
+        let left = self.progress_at.after(span).since(self.now);
+        if !left.is_zero() {
+            fx.push(Effect::SetTimer(Timer::GiveUp, left));
+            return;
+        }
+        let missing = self.roster.as_ref().map(|it| it.incomplete());
+        match missing {
+            _ if !self.is_done() => self.end(Outcome::Incomplete, fx),
+            Some(missing) if missing.is_empty() => self.end(Outcome::AllComplete, fx),
+            Some(missing) => self.end(Outcome::WithoutSome(missing), fx),
+            // A share is offered for as long as it is wanted.
+            None => fx.push(Effect::SetTimer(Timer::GiveUp, span)),
+        }
+    }
+
+    /// Ends everything. What was sent before still leaves.
+    pub(super) fn end(&mut self, outcome: Outcome, fx: &mut Vec<Effect>) {
+        for timer in [Timer::Unchoke, Timer::Optimistic, Timer::Retry, Timer::GiveUp] {
+            fx.push(Effect::StopTimer(timer));
+        }
+        let redials = self.places.waiting().map(Timer::Redial);
+        fx.extend(redials.map(Effect::StopTimer));
+        for (link, neighbor) in std::mem::take(&mut self.links) {
+            if neighbor.is_timed {
+                fx.push(Effect::StopTimer(Timer::Answer(link)));
+            }
+            fx.push(Effect::Hangup(link));
+        }
+        self.by_peer.clear();
+        self.ended = Some(outcome.clone());
+        fx.push(Effect::Emit(Event::Ended(outcome)));
+    }
+}

@@ -1,0 +1,46 @@
+//! A swarm: peers that hand each other the pieces of one content until all have it.
+//!
+//! The machine is [`Swarm`]: inputs in, effects out; no sockets, no disk, no clock. It speaks the
+//! assignment's eight messages, or those and the messages of shares, as its [`Config`] says. What
+//! each part is in charge of: `links` (who is a neighbor), `hear` (what neighbors say), `slots`
+//! and `choker` (who is served), `fetch` and `picker` (what is asked of whom), `serve` (uploads),
+//! `proof` and `tree` (hashes and lists of files), `end` and `roster` (when it is over).
+//!
+//! Invariants: S2, a piece counts when it is stored, and with a tree only when its hash was known
+//! before it was asked for; S3, at most k + 1 neighbors are unchoked and only those are served;
+//! S4, a neighbor that does not answer loses its requests to others; S5, what is under way with
+//! one neighbor is bounded, whatever the content's size.
+
+mod bitfield;
+mod choker;
+mod config;
+mod end;
+mod event;
+mod fetch;
+mod hear;
+mod links;
+mod machine;
+mod messages;
+mod neighbor;
+mod picker;
+mod pieces;
+mod places;
+mod proof;
+mod roster;
+mod serve;
+mod slots;
+mod status;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use bitfield::Bitfield;
+pub use config::{Config, Order, Tongue, UPLOADS_MAX};
+pub use event::{Effect, Event, Input, Outcome, Place, Stored, Timer};
+pub use machine::{Files, Setup, Swarm};
+pub use messages::{Hash, Message, PeerId};
+pub use pieces::{PIECE_BYTES_MAX, PIECES_MAX, PieceIndex, Pieces};
+pub use proof::{FILES_BYTES_MAX, FILES_PART_BYTES};
+pub use roster::Roster;
+pub use status::{NeighborStatus, Status};
+pub use tree::{RUN_MAX, Tree, leaf_hash};

@@ -1,0 +1,172 @@
+//! Whom to call, and when again.
+//!
+//! Invariants: a place is called once at a time; pauses double from the first to the longest, each
+//! a little shorter by chance so that two do not call each other in step. A place that turned out
+//! to be ourselves or a liar is never called again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::config::{Config, PLACES_MAX};
+use super::event::Place;
+use super::messages::PeerId;
+use crate::model::Rng;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spot {
+    Calling,
+    Waiting,
+    Linked,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    spot: Spot,
+    failures: u32,
+    /// The last call came to nothing.
+    was_missed: bool,
+    peer: Option<PeerId>,
+}
+
+/// Why there is no connection with a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The call came to nothing.
+    Missed,
+    /// The connection was refused or soon over.
+    Short,
+    /// The connection has ended.
+    Over,
+}
+
+/// The places of one swarm.
+#[derive(Debug, Default)]
+pub(super) struct Places(BTreeMap<Place, Entry>);
+
+impl Places {
+    /// Takes note of a place; says whether it is new.
+    pub(super) fn learn(&mut self, place: Place) -> bool {
+        let is_new = !self.0.contains_key(&place) && self.0.len() < PLACES_MAX;
+        if is_new {
+            self.0.insert(
+                place,
+                Entry { spot: Spot::Waiting, failures: 0, was_missed: false, peer: None },
+            );
+        }
+        is_new
+    }
+
+    /// How many are being called.
+    pub(super) fn calling(&self) -> usize {
+        self.0.values().filter(|it| it.spot == Spot::Calling).count()
+    }
+
+    /// Whether this one waits to be called.
+    pub(super) fn is_waiting(&self, place: Place) -> bool {
+        self.0.get(&place).is_some_and(|it| it.spot == Spot::Waiting)
+    }
+
+    /// Those that wait to be called.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Place> + '_ {
+        self.0.iter().filter(|(_, it)| it.spot == Spot::Waiting).map(|(place, _)| *place)
+    }
+
+    pub(super) fn call(&mut self, place: Place) {
+        self.put(place, Spot::Calling);
+    }
+
+    pub(super) fn linked(&mut self, place: Place, peer: PeerId) {
+        if let Some(entry) = self.0.get_mut(&place).filter(|it| it.spot != Spot::Never) {
+            (entry.spot, entry.was_missed, entry.peer) = (Spot::Linked, false, Some(peer));
+        }
+    }
+
+    /// This peer answers there, but over another connection.
+    pub(super) fn known_as(&mut self, place: Place, peer: PeerId) {
+        if let Some(entry) = self.0.get_mut(&place) {
+            entry.peer = Some(peer);
+        }
+    }
+
+    /// Who answered there.
+    pub(super) fn peer_at(&self, place: Place) -> Option<PeerId> {
+        self.0.get(&place)?.peer
+    }
+
+    /// Nobody needs to call there any more, ever.
+    pub(super) fn never(&mut self, place: Place) {
+        self.put(place, Spot::Never);
+    }
+
+    fn put(&mut self, place: Place, spot: Spot) {
+        if let Some(entry) = self.0.get_mut(&place).filter(|it| it.spot != Spot::Never) {
+            entry.spot = spot;
+        }
+    }
+
+    /// There is no connection: how long to wait before the next. None: never again.
+    pub(super) fn pause(
+        &mut self,
+        place: Place,
+        cause: Cause,
+        config: &Config,
+        rng: &mut Rng,
+    ) -> Option<Duration> {
+        let entry = self.0.get_mut(&place).filter(|it| it.spot != Spot::Never)?;
+        entry.spot = Spot::Waiting;
+        entry.was_missed |= cause == Cause::Missed;
+        if cause == Cause::Over {
+            entry.failures = 0;
+        }
+        let doubled = 2_u32.saturating_pow(entry.failures.min(20));
+        let pause = config.redial_first.saturating_mul(doubled).min(config.redial_max);
+        entry.failures = entry.failures.saturating_add((cause != Cause::Over).into());
+        Some(pause.mul_f64(rng.random_range(0.75..=1.0)))
+    }
+
+    /// Whether a peer that went can be taken as ended: it cannot be called, or was and was not
+    /// there.
+    pub(super) fn is_gone(&self, peer: PeerId) -> bool {
+        let mut its = self.0.values().filter(|it| it.peer == Some(peer));
+        its.all(|it| it.spot == Spot::Never || it.was_missed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_begin_anew_after_a_success() {
+        let config = Config::share();
+        let (mut places, mut rng) = (Places::default(), Rng::seed_from_u64(3));
+        assert!(places.learn(Place(1)));
+        assert!(!places.learn(Place(1)));
+        let mut plain = config.redial_first;
+        for _ in 0..12 {
+            let pause = places.pause(Place(1), Cause::Missed, &config, &mut rng).unwrap();
+            assert!(pause <= plain && pause >= plain.mul_f64(0.74), "{pause:?} of {plain:?}");
+            plain = (plain * 2).min(config.redial_max);
+        }
+        places.linked(Place(1), PeerId(5));
+        let pause = places.pause(Place(1), Cause::Over, &config, &mut rng).unwrap();
+        assert!(pause <= config.redial_first);
+        assert!(!places.is_gone(PeerId(5)), "it was not called since");
+        places.pause(Place(1), Cause::Missed, &config, &mut rng);
+        assert!(places.is_gone(PeerId(5)));
+        places.never(Place(1));
+        assert_eq!(places.pause(Place(1), Cause::Missed, &config, &mut rng), None);
+    }
+
+    #[test]
+    fn places_are_bounded() {
+        let mut places = Places::default();
+        let count = (0..10_000).filter(|it| places.learn(Place(*it))).count();
+        assert_eq!(count, PLACES_MAX);
+    }
+}

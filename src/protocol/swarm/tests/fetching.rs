@@ -1,0 +1,261 @@
+//! Interest, requests, and the pieces that come.
+
+use super::*;
+
+#[test]
+fn a_bitfield_is_sent_first_also_an_empty_one_and_is_answered_with_interest() {
+    let mut stage = Stage::assignment(9, &[]);
+    let peer = PeerId(1_003);
+    stage.give(Input::Connected { link: link(3), peer, place: None });
+    let fx = stage.take();
+    assert_eq!(events(&fx), [Event::ConnectedFrom(peer)]);
+    assert_eq!(said(&fx), [(3, Message::Bitfield(vec![0, 0]))]);
+    let fx = stage.hear(3, Message::Bitfield(vec![0, 0]));
+    assert_eq!(said(&fx), [(3, Message::NotInterested)]);
+    let fx = stage.hear(3, Message::Have(piece(8)));
+    assert_eq!(events(&fx), [Event::Have(peer, piece(8))]);
+    assert_eq!(said(&fx), [(3, Message::Interested)], "also while choked");
+    assert_eq!(said(&stage.hear(3, Message::Have(piece(8)))), [], "once");
+}
+
+#[test]
+fn interest_ends_with_the_last_piece_that_a_neighbor_has() {
+    let mut stage = Stage::assignment(3, &[]);
+    stage.comes_with(3, &[1]);
+    stage.comes_with(4, &[1, 2]);
+    assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 1)]);
+    let fx = stage.send_piece(3, 1);
+    let store = |it: &Effect| matches!(it, Effect::Store { expected: None, .. });
+    assert!(fx.iter().any(store));
+    let fx = stage.stored(3, 1, Stored::Yes);
+    let from = PeerId(1_003);
+    assert_eq!(events(&fx), [Event::Downloaded { index: piece(1), from, have: 1 }]);
+    assert_eq!(
+        said(&fx),
+        [(3, Message::NotInterested), (3, Message::Have(piece(1))), (4, Message::Have(piece(1)))],
+        "interest first: whoever hears of the last piece may end at once"
+    );
+}
+
+#[test]
+fn odd_bitfields_are_taken_for_what_they_say() {
+    for (bits, expected) in
+        [(vec![0x80], 1), (vec![0x80, 0x80, 0xff], 2), (vec![0xff, 0xff], 9), (vec![], 0)]
+    {
+        let mut stage = Stage::assignment(9, &[]);
+        stage.comes(3);
+        let fx = stage.hear(3, Message::Bitfield(bits));
+        assert!(is_odd(&fx));
+        assert_eq!(stage.swarm.status().neighbors[0].have, expected);
+    }
+    // Late, after other messages, and twice.
+    let mut stage = Stage::assignment(9, &[]);
+    stage.comes(3);
+    stage.hear(3, Message::Unchoke);
+    assert_eq!(requests(&stage.hear(3, Message::Have(piece(4)))), [(3, 4)]);
+    stage.hear(3, Message::Bitfield(vec![0x80, 0]));
+    stage.hear(3, Message::Bitfield(vec![0x80, 0]));
+    assert_eq!(stage.swarm.status().neighbors[0].have, 2);
+    assert!(is_odd(&stage.hear(3, Message::Have(piece(9)))));
+    assert!(is_odd(&stage.hear(3, Message::Cancel(piece(4)))), "no word of the assignment");
+}
+
+#[test]
+fn one_request_is_under_way_in_the_assignment_and_the_next_follows_the_piece() {
+    let mut stage = Stage::assignment(5, &[]);
+    stage.comes_with(3, &[0, 1, 2, 3, 4]);
+    let first = requests(&stage.hear(3, Message::Unchoke));
+    assert_eq!(first.len(), 1);
+    assert_eq!(requests(&stage.hear(3, Message::Have(piece(0)))), []);
+    assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [], "said twice");
+    let next = requests(&stage.send_piece(3, first[0].1));
+    assert_eq!(next.len(), 1);
+    assert_ne!(next, first);
+    stage.comes_with(4, &[first[0].1, next[0].1]);
+    assert_eq!(requests(&stage.hear(4, Message::Unchoke)), [], "all it has is asked for");
+}
+
+#[test]
+fn a_choke_returns_the_piece_and_what_still_comes_is_welcome() {
+    let mut stage = Stage::assignment(2, &[]);
+    stage.comes_with(3, &[0]);
+    stage.comes_with(4, &[0]);
+    assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 0)]);
+    assert_eq!(requests(&stage.hear(4, Message::Unchoke)), []);
+    let fx = stage.hear(3, Message::Choke);
+    assert_eq!(events(&fx), [Event::ChokedBy(PeerId(1_003))]);
+    assert_eq!(requests(&fx), [(4, 0)]);
+    // It was on its way already.
+    let fx = stage.send_piece(3, 0);
+    assert!(fx.iter().any(|it| matches!(it, Effect::Store { .. })));
+    let fx = stage.send_piece(4, 0);
+    assert!(!fx.iter().any(|it| matches!(it, Effect::Store { .. })), "it is being stored");
+    assert!(!is_odd(&fx));
+}
+
+#[test]
+fn a_lost_neighbor_loses_its_requests_to_others() {
+    let mut stage = Stage::assignment(2, &[]);
+    stage.comes_with(3, &[0]);
+    stage.comes_with(4, &[0]);
+    stage.hear(3, Message::Unchoke);
+    stage.hear(4, Message::Unchoke);
+    stage.give(Input::Disconnected { link: link(3) });
+    assert_eq!(requests(&stage.take()), [(4, 0)]);
+}
+
+#[test]
+fn a_neighbor_that_stalls_loses_its_request_and_is_asked_again_later() {
+    for mut stage in [Stage::assignment(2, &[1]), Stage::share(2, &[1])] {
+        let patience = stage.swarm.config.answer_after;
+        stage.comes_with(3, &[0]);
+        let fx = stage.hear(3, Message::Unchoke);
+        assert_eq!(requests(&fx), [(3, 0)]);
+        let answer = Timer::Answer(link(3));
+        assert!(fx.contains(&Effect::SetTimer(answer, patience)));
+        stage.later(patience);
+        let fx = stage.timer(answer);
+        assert_eq!(requests(&fx), [], "nobody else has it, and it is given time");
+        stage.comes_with(4, &[0]);
+        assert_eq!(requests(&stage.hear(4, Message::Unchoke)), [(4, 0)]);
+        stage.give(Input::Disconnected { link: link(4) });
+        stage.take();
+        stage.later(patience * 2);
+        assert_eq!(requests(&stage.timer(answer)), [(3, 0)]);
+        let fx = stage.send_piece(3, 0);
+        assert!(fx.iter().any(|it| matches!(it, Effect::Store { .. })));
+    }
+}
+
+#[test]
+fn a_neighbor_that_delivers_is_not_taken_as_stalled() {
+    let mut stage = Stage::assignment(9, &[]);
+    stage.comes_with(3, &[0, 1, 2, 3, 4, 5]);
+    let mut asked = requests(&stage.hear(3, Message::Unchoke));
+    let patience = stage.swarm.config.answer_after;
+    stage.later(patience - SECOND);
+    asked = requests(&stage.send_piece(3, asked[0].1));
+    stage.later(SECOND);
+    let fx = stage.timer(Timer::Answer(link(3)));
+    assert_eq!(fx, [Effect::SetTimer(Timer::Answer(link(3)), patience - SECOND)]);
+    assert_eq!(requests(&stage.send_piece(3, asked[0].1)).len(), 1);
+}
+
+#[test]
+fn the_last_piece_may_be_filled_up_and_no_other_length_is_taken() {
+    let mut stage = Stage::assignment(2, &[0]);
+    stage.comes_with(3, &[1]);
+    stage.hear(3, Message::Unchoke);
+    let data = [bytes(2, 1), vec![0, 0]].concat();
+    let fx = stage.hear(3, Message::Piece { index: piece(1), data });
+    let stores = |it: &Effect| matches!(it, Effect::Store { data, .. } if *data == bytes(2, 1));
+    assert!(fx.iter().any(stores) && is_odd(&fx));
+    for len in [0, 1, 3, 5] {
+        let mut stage = Stage::assignment(2, &[0]);
+        stage.comes_with(3, &[1]);
+        stage.hear(3, Message::Unchoke);
+        let fx = stage.hear(3, Message::Piece { index: piece(1), data: vec![0; len] });
+        assert!(hangs_up(&fx, 3), "{len}");
+        assert!(!fx.iter().any(|it| matches!(it, Effect::Store { .. })));
+        stage.comes_with(4, &[1]);
+        assert_eq!(requests(&stage.hear(4, Message::Unchoke)), [(4, 1)], "it is wanted again");
+    }
+}
+
+#[test]
+fn a_piece_that_was_not_asked_for_is_dropped() {
+    let mut stage = Stage::share(4, &[0]);
+    stage.comes_with(3, &[0, 1, 2]);
+    for index in [1, 7] {
+        let fx = stage.hear(3, Message::Piece { index: piece(index), data: bytes(4, 1) });
+        assert!(is_odd(&fx) && !fx.iter().any(|it| matches!(it, Effect::Store { .. })));
+    }
+    // Whoever sends what is here already learns that it is here.
+    assert_eq!(said(&stage.send_piece(3, 0)), [(3, Message::Have(piece(0)))]);
+}
+
+#[test]
+fn shares_ask_for_several_pieces_of_whoever_has_sent_a_good_one() {
+    let all: Vec<_> = (0..30).collect();
+    let mut stage = Stage::share(30, &[]);
+    stage.comes_with(3, &all);
+    let first = requests(&stage.hear(3, Message::Unchoke));
+    assert_eq!(first.len(), 1, "it could lie");
+    let fx = stage.send_piece(3, first[0].1);
+    let hash = whole_tree(30).leaf(piece(first[0].1));
+    let checks = |it: &Effect| matches!(it, Effect::Store { expected, .. } if *expected == hash);
+    assert!(fx.iter().any(checks));
+    assert_eq!(requests(&fx).len(), 1);
+    let fx = stage.stored(3, first[0].1, Stored::Yes);
+    assert_eq!(requests(&fx).len(), stage.swarm.config.pipeline - 1);
+}
+
+#[test]
+fn a_false_piece_is_named_and_its_sender_never_asked_again() {
+    let mut stage = Stage::share(4, &[]);
+    let (place, peer) = (Place(9), PeerId(1_003));
+    stage.give(Input::Known(place));
+    stage.give(Input::Connected { link: link(3), peer, place: Some(place) });
+    stage.hear(3, Message::Bitfield(vec![0x80]));
+    stage.comes_with(4, &[0]);
+    stage.hear(4, Message::Unchoke);
+    assert_eq!(requests(&stage.hear(4, Message::Choke)), []);
+    assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 0)]);
+    stage.hear(4, Message::Unchoke);
+    stage.hear(3, Message::Piece { index: piece(0), data: vec![9; 4] });
+    let fx = stage.stored(3, 0, Stored::False);
+    assert!(events(&fx).contains(&Event::FalsePiece(peer, piece(0))));
+    assert!(hangs_up(&fx, 3));
+    assert_eq!(requests(&fx), [(4, 0)]);
+    assert!(!fx.iter().any(|it| matches!(it, Effect::SetTimer(Timer::Redial(_), _))));
+    stage.give(Input::Connected { link: link(30), peer, place: None });
+    let fx = stage.take();
+    assert!(hangs_up(&fx, 30) && matches!(events(&fx)[..], [Event::Refused(..)]));
+}
+
+#[test]
+fn in_the_endgame_a_second_is_asked_after_a_while_and_called_off() {
+    let mut stage = Stage::share(2, &[1]);
+    stage.comes_with(3, &[0]);
+    stage.comes_with(4, &[0]);
+    assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 0)]);
+    let fx = stage.hear(4, Message::Unchoke);
+    assert_eq!(requests(&fx), [], "it was asked for only now");
+    assert!(fx.iter().any(|it| matches!(it, Effect::SetTimer(Timer::Retry, _))));
+    stage.later(SECOND);
+    assert_eq!(requests(&stage.timer(Timer::Retry)), [(4, 0)]);
+    stage.comes_with(5, &[0]);
+    assert_eq!(requests(&stage.hear(5, Message::Unchoke)), [], "two are enough");
+    let fx = stage.send_piece(4, 0);
+    assert_eq!(said(&fx), [(3, Message::Cancel(piece(0)))]);
+    let fx = stage.send_piece(3, 0);
+    assert!(!is_odd(&fx) && !fx.iter().any(|it| matches!(it, Effect::Store { .. })));
+    assert!(events(&stage.stored(4, 0, Stored::Yes)).contains(&Event::Complete));
+}
+
+#[test]
+fn the_assignment_knows_no_endgame() {
+    let mut stage = Stage::assignment(2, &[1]);
+    stage.comes_with(3, &[0]);
+    stage.comes_with(4, &[0]);
+    stage.hear(3, Message::Unchoke);
+    stage.hear(4, Message::Unchoke);
+    stage.later(10 * SECOND);
+    assert_eq!(requests(&stage.timer(Timer::Retry)), []);
+    assert_eq!(said(&stage.send_piece(3, 0)), []);
+}
+
+#[test]
+fn one_that_only_talks_nonsense_is_hung_up_on() {
+    let mut stage = Stage::assignment(2, &[1]);
+    stage.comes(3);
+    let told: usize = (0..1_000)
+        .map(|_| {
+            let fx = stage.hear(3, Message::Have(piece(77)));
+            assert!(!hangs_up(&fx, 3));
+            events(&fx).len()
+        })
+        .sum();
+    assert_eq!(told, 1, "told once");
+    assert!(hangs_up(&stage.hear(3, Message::Have(piece(77))), 3));
+}

@@ -1,0 +1,439 @@
+//! All swarms of one process: the port they share, the limits of its connections, and its rates.
+//!
+//! Invariants:
+//! - Who has not said which swarm it wants holds a thread for a bounded time, and there is a bound
+//!   to their number; above it the oldest is closed.
+//! - No failure of one connection ends the acceptor.
+//! - After [`Engine::stop`] no thread and no socket is left.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+
+use super::joined::{Join, JoinError, Joined};
+use super::rate::Throttle;
+use super::room::Room;
+use super::stores::Stores;
+use crate::protocol::swarm::Hash;
+use crate::protocol::{LinkId, Never};
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::counters::Counter;
+use crate::runtime::driver::knock;
+use crate::runtime::driver::lobby::Lobby;
+use crate::runtime::driver::options::{Connection, Serve};
+use crate::runtime::listen::{self, StartError};
+use crate::runtime::thread::Crew;
+use crate::wire::sealed::ClusterKeys;
+
+/// The pause after a failure to accept that would at once repeat itself.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long threads may take to end once their sockets are shut.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// The bounds of all swarms of one process together.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long a new connection may take until both handshakes are exchanged.
+    pub handshake_timeout: Duration,
+    /// How long a call may take to be connected.
+    pub dial_timeout: Duration,
+    /// How long the other end may take nothing of what is sent to it.
+    pub write_timeout: Duration,
+    /// Accepted connections that have not said what they want; above this the oldest is closed.
+    pub silent_max: usize,
+    /// Connections in all; above this new ones are closed at once.
+    pub links_max: usize,
+    /// Of these, accepted ones of one address.
+    pub links_of_one_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            dial_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            silent_max: 64,
+            links_max: 512,
+            links_of_one_max: 128,
+        }
+    }
+}
+
+/// What an engine is told at its start.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// Where to listen; nowhere if whoever is called at [`Engine::server`] listens.
+    pub listen: Option<SocketAddr>,
+    /// Bytes a second that all swarms together send at most.
+    pub up: Option<u64>,
+    /// Bytes a second that they receive at most.
+    pub down: Option<u64>,
+    /// The bounds.
+    pub limits: Limits,
+    /// With keys, connections are encrypted, and nobody without one is heard.
+    pub cluster_keys: Option<Arc<ClusterKeys>>,
+}
+
+/// What an engine has done so far.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections that became a swarm's, called or accepted.
+    pub links: Counter,
+    /// Accepted connections closed for want of room, in all or for one address.
+    pub refused_full: Counter,
+    /// Accepted connections that said nothing useful in time.
+    pub refused_silent: Counter,
+    /// Handshakes that were none, or for a swarm that is not here.
+    pub refused_handshake: Counter,
+    /// Connections without a cluster key, or with another one.
+    pub refused_key: Counter,
+    /// Connections that were ended because of what they said.
+    pub refused_message: Counter,
+}
+
+/// The swarms of one process. Dropping it leaves them running: see [`Self::stop`].
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// What all threads know.
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    pub(super) counters: Counters,
+    pub(super) up: Throttle,
+    pub(super) down: Throttle,
+    pub(super) stores: Stores,
+    pub(super) keys: Option<Arc<ClusterKeys>>,
+    /// Threads of connections that are no swarm's yet, and of the engine itself.
+    pub(super) crew: Crew,
+    pub(super) lobby: Lobby,
+    addr: Option<SocketAddr>,
+    rooms: Mutex<Rooms>,
+    seats: Mutex<Seats>,
+    next_link: AtomicU64,
+    door: Mutex<Option<Door>>,
+}
+
+/// The swarms, by what a caller asks for.
+#[derive(Default)]
+struct Rooms {
+    assignment: Option<Arc<Room>>,
+    shares: BTreeMap<Hash, Arc<Room>>,
+    is_closed: bool,
+}
+
+#[derive(Default)]
+struct Seats {
+    taken: usize,
+    of_one: BTreeMap<IpAddr, usize>,
+}
+
+struct Door {
+    listener: Arc<TcpListener>,
+    open: Sender<Never>,
+    /// Dropped when there is a first swarm, which is the acceptor's sign to begin.
+    shut: Option<Sender<Never>>,
+}
+
+impl Engine {
+    /// Starts an engine without swarms.
+    ///
+    /// # Errors
+    /// When the port is taken, or the system has no room for the first threads.
+    pub fn start(options: EngineOptions) -> Result<Self, StartError> {
+        let EngineOptions { listen, up, down, limits, cluster_keys } = options;
+        let listener = listen.map(|addr| listen::bind(addr.ip(), addr.port())).transpose()?;
+        let addr = listener.as_ref().and_then(|it| it.local_addr().ok());
+        let clock = Clock::start();
+        let no_thread = |source| StartError::Listen {
+            addr: addr.unwrap_or(SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0)),
+            source,
+        };
+        let crew = Crew::default();
+        let stores = Stores::start(&crew).map_err(no_thread)?;
+        let shared = Arc::new(Shared {
+            clock,
+            limits,
+            counters: Counters::default(),
+            up: Throttle::new(clock, up),
+            down: Throttle::new(clock, down),
+            stores,
+            keys: cluster_keys,
+            crew,
+            lobby: Lobby::default(),
+            addr,
+            rooms: Mutex::default(),
+            seats: Mutex::default(),
+            next_link: AtomicU64::new(1),
+            door: Mutex::new(None),
+        });
+        let engine = Self { shared };
+        if let Some(listener) = listener {
+            let (open, stopping) = bounded(0);
+            let (shut, joined) = bounded::<Never>(0);
+            let listener = Arc::new(listener);
+            let door = Door { listener: Arc::clone(&listener), open, shut: Some(shut) };
+            *engine.shared.door.lock().expect("nothing under this lock can panic") = Some(door);
+            let shared = Arc::clone(&engine.shared);
+            let accept = move || {
+                // Until then the system keeps callers waiting: there is no swarm to lead them to,
+                // and many programs of others call only once.
+                let _ = joined.recv();
+                shared.accept_loop(&listener, &stopping);
+            };
+            if let Err(err) = engine.shared.crew.spawn("accept:swarm", accept) {
+                engine.stop();
+                return Err(no_thread(err));
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Where it listens, if it does.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.shared.addr
+    }
+
+    /// Serves accepted connections of the swarm's dialect that somebody else listens for.
+    pub fn server(&self) -> Arc<dyn Serve> {
+        Arc::new(Server(Arc::clone(&self.shared)))
+    }
+
+    /// Takes part in a swarm.
+    ///
+    /// # Errors
+    /// When this engine is in that swarm already, or is stopping, or there are no threads.
+    pub fn join(&self, join: Join) -> Result<Joined, JoinError> {
+        let joined = Joined::start(&self.shared, join)?;
+        let mut door = self.shared.door.lock().expect("nothing under this lock can panic");
+        if let Some(door) = &mut *door {
+            door.shut = None;
+        }
+        Ok(joined)
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// Leaves all swarms, and ends all threads. Must not be called from one of them.
+    pub fn stop(&self) {
+        let shared = &self.shared;
+        let door = shared.door.lock().expect("nothing under this lock can panic").take();
+        if let Some(door) = door {
+            drop(door.open);
+            // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
+            if socket2::SockRef::from(&*door.listener).shutdown(Shutdown::Both).is_err() {
+                let _ = door.listener.local_addr().map(knock);
+            }
+        }
+        shared.lobby.shut();
+        let rooms: Vec<_> = {
+            let mut rooms = shared.rooms();
+            rooms.is_closed = true;
+            rooms.assignment.iter().chain(rooms.shares.values()).cloned().collect()
+        };
+        for room in rooms {
+            room.stop();
+        }
+        shared.up.close();
+        shared.down.close();
+        shared.stores.close();
+        shared.lobby.clear();
+        let deadline = shared.clock.now().mono.after(CUT_GRACE);
+        let left = shared.crew.wait(&shared.clock, deadline);
+        if left > 0 {
+            log::warn!("{left} threads of swarms have not ended {CUT_GRACE:?} after the end");
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("addr", &self.shared.addr).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// A number that no connection has had.
+    pub(super) fn number_link(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The swarm that a caller asks for: a share, or the assignment's.
+    pub(super) fn room(&self, share: Option<&Hash>) -> Option<Arc<Room>> {
+        let rooms = self.rooms();
+        match share {
+            Some(share) => rooms.shares.get(share).cloned(),
+            None => rooms.assignment.clone(),
+        }
+    }
+
+    /// Whether callers need not say which swarm they want: there is but the assignment's.
+    pub(super) fn only_room(&self) -> Option<Arc<Room>> {
+        let rooms = self.rooms();
+        rooms.assignment.clone().filter(|_| rooms.shares.is_empty())
+    }
+
+    /// Makes a swarm known to callers; false if it is already, or the engine is stopping.
+    pub(super) fn enter(&self, room: &Arc<Room>) -> bool {
+        let mut rooms = self.rooms();
+        if rooms.is_closed {
+            return false;
+        }
+        match room.share() {
+            Some(share) => {
+                let is_new = !rooms.shares.contains_key(&share);
+                if is_new {
+                    rooms.shares.insert(share, Arc::clone(room));
+                }
+                is_new
+            }
+            None if rooms.assignment.is_none() => {
+                rooms.assignment = Some(Arc::clone(room));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Makes a swarm unknown to callers.
+    pub(super) fn leave(&self, room: &Arc<Room>) {
+        let mut rooms = self.rooms();
+        rooms.shares.retain(|_, it| !Arc::ptr_eq(it, room));
+        if rooms.assignment.as_ref().is_some_and(|it| Arc::ptr_eq(it, room)) {
+            rooms.assignment = None;
+        }
+    }
+
+    /// Takes room for one more connection: one that was accepted from an address, or a call.
+    pub(super) fn sit(self: &Arc<Self>, from: Option<IpAddr>) -> Option<Seat> {
+        let mut seats = self.seats();
+        let of_one = from.map_or(0, |from| seats.of_one.get(&from).copied().unwrap_or(0));
+        if seats.taken >= self.limits.links_max || of_one >= self.limits.links_of_one_max {
+            return None;
+        }
+        seats.taken += 1;
+        if let Some(from) = from {
+            seats.of_one.insert(from, of_one + 1);
+        }
+        Some(Seat { shared: Arc::clone(self), from })
+    }
+
+    fn accept_loop(self: &Arc<Self>, listener: &TcpListener, stopping: &Receiver<Never>) {
+        loop {
+            let accepted = listener.accept();
+            if stopping.try_recv() == Err(TryRecvError::Disconnected) {
+                return;
+            }
+            match accepted {
+                Ok((stream, from)) => self.receive(stream, from),
+                Err(err) if is_of_one_connection(&err) => {}
+                Err(err) => {
+                    log::debug!("cannot accept connections of swarms: {err}");
+                    self.lobby.evict_oldest();
+                    if stopping.recv_timeout(BACKOFF) == Err(RecvTimeoutError::Disconnected) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a new connection a thread, or closes it where there is no room.
+    fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
+        let (shared, stream) = (Arc::clone(self), Arc::new(stream));
+        let spawned = self.crew.spawn(format!("swarm:{}", from.port()), move || {
+            shared.host(Connection::new(stream, Vec::new(), from), true);
+        });
+        if spawned.is_err() {
+            self.counters.refused_full.add(1);
+        }
+    }
+
+    /// Leads an accepted connection from its first byte to its end.
+    fn host(self: &Arc<Self>, connection: Connection, may_be_sealed: bool) {
+        let Some(seat) = self.sit(Some(connection.from().ip())) else {
+            self.counters.refused_full.add(1);
+            return;
+        };
+        let stream = connection.share_stream();
+        let Some((number, oldest)) = self.lobby.admit(&stream, self.limits.silent_max) else {
+            return;
+        };
+        if let Some(oldest) = oldest {
+            self.counters.refused_silent.add(1);
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        let greeted = self.greet(connection, may_be_sealed);
+        let is_ours = self.lobby.has_spoken(number);
+        self.lobby.leave(number);
+        if let Some((room, ends)) = greeted
+            && is_ours
+        {
+            room.converse(ends, None);
+        }
+        drop(seat);
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().expect("nothing under this lock can panic")
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().expect("nothing under this lock can panic")
+    }
+}
+
+/// Serves what another listener accepts: it has told the dialect, and whether keys are wanted.
+struct Server(Arc<Shared>);
+
+impl Serve for Server {
+    fn serve(&self, connection: Connection) {
+        let _place = self.0.crew.join();
+        self.0.host(connection, false);
+    }
+}
+
+/// Room for one connection, until it is dropped.
+pub(super) struct Seat {
+    shared: Arc<Shared>,
+    from: Option<IpAddr>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.shared.seats();
+        seats.taken -= 1;
+        if let Some(from) = self.from {
+            match seats.of_one.get_mut(&from) {
+                Some(taken) if *taken > 1 => *taken -= 1,
+                Some(_) | None => {
+                    seats.of_one.remove(&from);
+                }
+            }
+        }
+    }
+}
+
+/// Whether an accept failed because of the connection that was to be accepted.
+fn is_of_one_connection(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        ErrorKind::Interrupted
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::TimedOut
+    )
+}

@@ -1,0 +1,286 @@
+//! Taking part in one swarm: what is needed for it, and what its owner sees of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use rand::SeedableRng as _;
+
+use super::engine::Shared;
+use super::room::{Keep, Plan, Room, View};
+use super::store::Store;
+use crate::model::{Rng, Time};
+use crate::protocol::swarm::{
+    Bitfield, Config, Event, Files, Hash, Outcome, PeerId, Place, Roster, Setup, Status, Swarm,
+    Tree,
+};
+use crate::runtime::driver::options::Sink;
+use crate::runtime::files;
+
+/// How long what was written may wait until the disk is told to keep it. After a crash of the
+/// machine, so much is looked at again.
+const SYNC_PAUSE: Duration = Duration::from_secs(5);
+
+/// Rates are those of about this span.
+const RATE_SPAN: Duration = Duration::from_secs(3);
+
+/// Which swarm it is.
+#[derive(Debug)]
+pub enum Kind {
+    /// The assignment's: everybody is known beforehand.
+    Assignment {
+        /// The others.
+        roster: Roster,
+        /// Whom to call, and where; of several addresses the first that answers.
+        calls: Vec<(PeerId, Vec<SocketAddr>)>,
+    },
+    /// A share.
+    Share {
+        /// Its name.
+        id: Hash,
+        /// As much of its tree as is known.
+        tree: Tree,
+        /// Its list of files, if it is a folder.
+        files: Files,
+        /// Where to ask first.
+        at: Vec<SocketAddr>,
+    },
+}
+
+/// What it takes to take part in a swarm.
+pub struct Join {
+    /// Which.
+    pub kind: Kind,
+    /// Who this peer is there.
+    pub me: PeerId,
+    /// The content.
+    pub store: Store,
+    /// The limits and habits.
+    pub config: Config,
+    /// Where events go. See [`Sink`]: it is called under the swarm's lock.
+    pub events: Box<dyn Sink<Event>>,
+}
+
+/// Why one cannot take part.
+#[derive(Debug)]
+pub enum JoinError {
+    /// This engine is in that swarm already, or is stopping.
+    Taken,
+    /// The system gives no threads or no randomness.
+    System(io::Error),
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken => f.write_str("this process takes part in that swarm already"),
+            Self::System(err) => write!(f, "cannot start the threads of a swarm: {err}"),
+        }
+    }
+}
+
+impl Error for JoinError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Taken => None,
+            Self::System(err) => Some(err),
+        }
+    }
+}
+
+/// What has become of the content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Pieces are missing.
+    Fetching,
+    /// All pieces are written; the disk is told to keep them.
+    Finishing,
+    /// It is on disk, under its own name.
+    Stored,
+    /// The disk has failed, for this reason.
+    Failed(String),
+}
+
+/// A swarm at one moment, as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// What has become of the content.
+    pub phase: Phase,
+    /// How the swarm has ended, if it has.
+    pub ended: Option<Outcome>,
+    /// Pieces in all.
+    pub pieces: u32,
+    /// Pieces on disk.
+    pub have: u32,
+    /// Connections.
+    pub peers: usize,
+    /// Bytes of pieces that were sent, in part or whole.
+    pub up: u64,
+    /// Bytes of pieces that were received.
+    pub down: u64,
+    /// Bytes a second that were sent lately, as seen from one call to the next.
+    pub up_rate: f64,
+    /// Bytes a second that were received lately.
+    pub down_rate: f64,
+    /// What the machine says.
+    pub status: Status,
+}
+
+/// One's part in one swarm. Dropping it leaves it running: see [`Self::stop`].
+pub struct Joined {
+    room: Arc<Room>,
+    samples: Mutex<VecDeque<(Time, u64, u64)>>,
+}
+
+impl Joined {
+    pub(super) fn start(shared: &Arc<Shared>, join: Join) -> Result<Self, JoinError> {
+        let Join { kind, me, store, config, events } = join;
+        let pieces = store.pieces();
+        let mut have = Bitfield::none(pieces.count());
+        for index in store.proven() {
+            have.set(*index);
+        }
+        let is_whole = have.is_full() && !store.wants_list();
+        let needs_end = is_whole && store.is_unfinished();
+        let (share, roster, tree, files, places) = match kind {
+            Kind::Assignment { roster, calls } => {
+                let places = calls.into_iter().map(|(peer, addrs)| (Place(peer.0), addrs));
+                (None, Some(roster), None, Files::None, places.collect())
+            }
+            Kind::Share { id, tree, files, at } => {
+                let at = (1..).map(Place).zip(at.into_iter().map(|addr| vec![addr]));
+                (Some(id), None, Some(tree), files, at.collect::<BTreeMap<_, _>>())
+            }
+        };
+        let known = roster.clone();
+        let setup = Setup { config, me, pieces, have, roster, tree, files };
+        let no_entropy = |err: files::FilesError| JoinError::System(io::Error::other(err));
+        let rng = Rng::from_rng(&mut files::os_rng().map_err(no_entropy)?);
+        let (keep, keeping) = bounded(4);
+        if needs_end {
+            let _ = keep.try_send(Keep::Finish);
+        }
+        let phase = match (is_whole, needs_end) {
+            (true, false) => Phase::Stored,
+            (true, true) => Phase::Finishing,
+            (false, _) => Phase::Fetching,
+        };
+        let machine = Swarm::new(setup, rng);
+        let plan = Plan { me, share, roster: known, store, machine, phase, events, places, keep };
+        let room = Arc::new(Room::new(shared, plan));
+        let ours = Arc::clone(&room);
+        room.crew.spawn("timer:swarm", move || ours.timer_loop()).map_err(JoinError::System)?;
+        let ours = Arc::clone(&room);
+        let keeper = room.crew.spawn("disk:swarm", move || ours.keep_loop(&keeping));
+        if let Err(err) = keeper {
+            room.stop();
+            return Err(JoinError::System(err));
+        }
+        room.begin();
+        if !shared.enter(&room) {
+            room.stop();
+            return Err(JoinError::Taken);
+        }
+        Ok(Self { room, samples: Mutex::default() })
+    }
+
+    /// Makes known where somebody in the swarm may be.
+    pub fn add_place(&self, addr: SocketAddr) {
+        self.room.add_place(addr);
+    }
+
+    /// How it stands.
+    pub fn progress(&self) -> Progress {
+        self.look(self.room.view())
+    }
+
+    /// Waits until `is_enough` says so, at a change of the phase or the end of the swarm, for at
+    /// most `span`; pieces alone wake nobody.
+    pub fn wait(
+        &self,
+        span: Duration,
+        is_enough: impl Fn(&Phase, Option<&Outcome>) -> bool,
+    ) -> Progress {
+        let deadline = self.room.shared().clock.now().mono.after(span);
+        let view = self.room.wait(deadline, |view| is_enough(&view.phase, view.ended.as_ref()));
+        self.look(view)
+    }
+
+    /// The content.
+    pub fn store(&self) -> &Store {
+        self.room.store()
+    }
+
+    /// Leaves the swarm: what was decided to say is said, then all connections and threads end.
+    /// What is on disk stays, and is told to be kept.
+    pub fn stop(&self) {
+        self.room.stop();
+    }
+
+    fn look(&self, view: View) -> Progress {
+        let View { phase, ended, status, peers } = view;
+        let up = self.room.traffic.up.load(Ordering::Relaxed);
+        let down = self.room.traffic.down.load(Ordering::Relaxed);
+        let (up_rate, down_rate) = self.rates(up, down);
+        Progress {
+            phase,
+            ended,
+            pieces: status.count,
+            have: status.have,
+            peers,
+            up,
+            down,
+            up_rate,
+            down_rate,
+            status,
+        }
+    }
+
+    fn rates(&self, up: u64, down: u64) -> (f64, f64) {
+        let now = self.room.shared().clock.now().mono;
+        let mut samples = self.samples.lock().expect("nothing under this lock can panic");
+        while samples.get(1).is_some_and(|(at, ..)| now.since(*at) >= RATE_SPAN) {
+            samples.pop_front();
+        }
+        let (at, up_then, down_then) = samples.front().copied().unwrap_or((Time::ZERO, up, down));
+        let is_news = samples.back().is_none_or(|(last, ..)| now.since(*last) >= RATE_SPAN / 30);
+        if is_news {
+            samples.push_back((now, up, down));
+        }
+        let span = now.since(at).as_secs_f64().max(0.001);
+        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / span;
+        (rate(up, up_then), rate(down, down_then))
+    }
+}
+
+impl fmt::Debug for Joined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.room.fmt(f)
+    }
+}
+
+impl Room {
+    /// Looks after the disk until the swarm stops.
+    fn keep_loop(self: &Arc<Self>, keeping: &Receiver<Keep>) {
+        loop {
+            let done = match keeping.recv_timeout(SYNC_PAUSE) {
+                Ok(Keep::Finish) => self.store().finish().map(|()| self.set_phase(Phase::Stored)),
+                Ok(Keep::List) => self.store().keep_list(),
+                Err(RecvTimeoutError::Timeout) => self.store().sync(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if let Err(err) = done {
+                self.fail(err.to_string());
+            }
+        }
+        if let Err(err) = self.store().sync() {
+            log::warn!("{err}");
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! One connection of a swarm: a thread that reads it, and one that writes.
+//!
+//! Invariants:
+//! - The swarm hears of the connection before anything from it, and of its end exactly once: both
+//!   are told by the reading thread.
+//! - A piece that is sent goes from the disk to the socket without a stop in this process, unless
+//!   it has to be encrypted.
+//! - A closed connection drains first: the writer sends what was queued, ends its direction, gives
+//!   the other end a moment to read, and only then lets go.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::net::SendFlags;
+
+use super::engine::Shared;
+use super::outgoing::{Item, Outgoing};
+use super::room::Room;
+use super::store::Part;
+use crate::protocol::swarm::{Input, Message, PeerId, PieceIndex, Place, Tongue};
+use crate::protocol::{LinkId, Never};
+use crate::runtime::driver::options::Connection;
+use crate::wire::sealed::{Incoming, Opener, Sealer};
+use crate::wire::swarm::frame::{Decoder, Frame, Limits, piece_head};
+
+/// The buffer of each reader: pieces pass it by, all other messages are short.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Messages that wait together are written together, up to so many bytes.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Bytes of a piece that are read, encrypted and written at a time.
+const SEAL_BYTES: usize = 256 * 1024;
+
+/// How long the other end may take to read our last words and close.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What is read and thrown away meanwhile, at most.
+const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// After so long without a word, the system asks whether the other end is still there, and how
+/// often until it is given up.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TRIES: u32 = 4;
+
+/// What all threads know of a connection.
+#[derive(Debug)]
+pub(super) struct Line {
+    stream: Arc<TcpStream>,
+    pub(super) outgoing: Outgoing,
+    is_hung_up: AtomicBool,
+    end: OnceLock<&'static str>,
+}
+
+impl Line {
+    /// Sends what is queued, and then ends the connection.
+    pub(super) fn hang_up(&self, reason: &'static str) {
+        let _ = self.end.set(reason);
+        self.is_hung_up.store(true, Ordering::Relaxed);
+        self.outgoing.close();
+    }
+
+    /// Ends the connection at once, which wakes both threads.
+    pub(super) fn cut(&self) {
+        // It fails when the other end has already reset the connection: the goal is reached.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// A connection over which both handshakes were exchanged.
+pub(super) struct Ends {
+    /// Where reading goes on.
+    pub(super) input: Incoming<Limited>,
+    /// The same socket.
+    pub(super) stream: Arc<TcpStream>,
+    /// For what goes out, where it is encrypted.
+    pub(super) sealer: Option<Sealer>,
+    /// Who is at the other end, as it says.
+    pub(super) peer: PeerId,
+}
+
+/// A connection that is read no faster than all swarms together may.
+pub(super) struct Limited {
+    connection: Connection,
+    shared: Arc<Shared>,
+}
+
+impl Limited {
+    pub(super) fn new(
+        connection: Connection,
+        shared: &Arc<Shared>,
+        opener: Option<Opener>,
+    ) -> Incoming<Self> {
+        let limited = Self { connection, shared: Arc::clone(shared) };
+        Incoming::new(limited, READ_BUFFER_BYTES, opener)
+    }
+}
+
+impl Read for Limited {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let share = self.shared.down.share(buf.len());
+        let len = self.connection.read(&mut buf[..share])?;
+        // Afterwards, when it is known: what waits meanwhile holds up the sender.
+        self.shared.down.take(len);
+        Ok(len)
+    }
+}
+
+impl Room {
+    /// Talks to a neighbor until either end has enough, on the calling thread.
+    pub(super) fn converse(self: &Arc<Self>, ends: Ends, place: Option<Place>) {
+        let _place = self.crew.join();
+        let Ends { input, stream, sealer, peer } = ends;
+        let port = stream.peer_addr().map_or(0, |addr| addr.port());
+        prepare(&stream, self.shared().limits.write_timeout);
+        let line = Arc::new(Line {
+            stream,
+            outgoing: Outgoing::default(),
+            is_hung_up: AtomicBool::new(false),
+            end: OnceLock::new(),
+        });
+        let (reading, reader_done) = bounded(0);
+        let id = self.shared().number_link();
+        let (room, writing) = (Arc::clone(self), Arc::clone(&line));
+        let spawned = self.crew.spawn(format!("up:{port}"), move || {
+            room.write_link(id, &writing, sealer, &reader_done);
+        });
+        if spawned.is_err() || !self.admit(id, &line, peer, place) {
+            line.outgoing.abandon();
+            line.cut();
+            return;
+        }
+        self.shared().counters.links.add(1);
+        self.read_link(id, &line, input, reading);
+    }
+
+    fn read_link(
+        self: &Arc<Self>,
+        id: LinkId,
+        line: &Arc<Line>,
+        input: Incoming<Limited>,
+        reading: Sender<Never>,
+    ) {
+        let tongue = if self.share().is_some() { Tongue::Share } else { Tongue::Assignment };
+        let mut decoder = Decoder::new(Limits { tongue, pieces: self.store().pieces() });
+        let mut input = input;
+        loop {
+            match decoder.read_from(&mut input) {
+                Ok(Some(Frame::Message(msg))) => {
+                    let is_piece = if let Message::Piece { data, .. } = &msg {
+                        self.traffic.came(data.len() as u64);
+                        true
+                    } else {
+                        false
+                    };
+                    if !self.deliver(id, msg) {
+                        break;
+                    }
+                    if let Some(buffer) = is_piece.then(|| self.stores().spare()).flatten() {
+                        decoder.lend(buffer);
+                    }
+                }
+                Ok(Some(Frame::Skipped { .. })) => {
+                    let what = "a message of a type that the assignment does not have";
+                    self.submit(Input::Skipped { link: id, what });
+                }
+                Ok(None) => break,
+                Err(err) => {
+                    if err.kind() == ErrorKind::InvalidData {
+                        self.shared().counters.refused_message.add(1);
+                    }
+                    log::debug!("a connection of a swarm is closed: {err}");
+                    break;
+                }
+            }
+        }
+        if line.is_hung_up.load(Ordering::Relaxed) {
+            // Our last words may be on their way, and unread input would take them back.
+            let _ = io::copy(&mut input.take(DISCARD_BYTES_MAX), &mut io::sink());
+        }
+        self.dismiss(id);
+        line.outgoing.abandon();
+        drop(reading);
+        line.cut();
+    }
+
+    fn write_link(
+        self: &Arc<Self>,
+        id: LinkId,
+        line: &Line,
+        mut sealer: Option<Sealer>,
+        reader_done: &Receiver<Never>,
+    ) {
+        let mut outcome = Ok(());
+        while outcome.is_ok()
+            && let Some(item) = line.outgoing.wait(BATCH_BYTES)
+        {
+            outcome = match item {
+                Item::Message(bytes) => {
+                    self.shared().up.take(bytes.len());
+                    send(&line.stream, &mut sealer, &bytes, false)
+                }
+                Item::Piece(index) => self.upload(id, line, &mut sealer, index),
+            };
+        }
+        match outcome {
+            Ok(()) => {
+                let _ = line.stream.shutdown(Shutdown::Write);
+                // Nothing is ever sent here: it ends when the reader does, or in time.
+                let _ = reader_done.recv_timeout(LINGER);
+            }
+            Err(err) => log::debug!("cannot write to a neighbor in a swarm: {err}"),
+        }
+        line.outgoing.abandon();
+        line.cut();
+    }
+
+    fn upload(
+        self: &Arc<Self>,
+        link: LinkId,
+        line: &Line,
+        sealer: &mut Option<Sealer>,
+        index: PieceIndex,
+    ) -> io::Result<()> {
+        let found = self.store().parts(index);
+        let parts = match found {
+            Ok(parts) => parts,
+            Err(err) => {
+                self.fail(err.to_string());
+                return Err(io::Error::other(err));
+            }
+        };
+        let bytes: u64 = parts.iter().map(|part| part.len).sum();
+        let head = piece_head(index, u32::try_from(bytes).map_err(io::Error::other)?);
+        self.shared().up.take(head.len());
+        send(&line.stream, sealer, &head, bytes > 0)?;
+        for part in parts {
+            self.send_part(&line.stream, sealer, &part)?;
+        }
+        self.submit(Input::Uploaded { link, index, bytes });
+        Ok(())
+    }
+
+    fn send_part(
+        &self,
+        stream: &TcpStream,
+        sealer: &mut Option<Sealer>,
+        part: &Part,
+    ) -> io::Result<()> {
+        let (mut at, end) = (part.offset, part.offset + part.len);
+        let mut data = Vec::new();
+        while at < end {
+            let most = if sealer.is_some() { SEAL_BYTES } else { usize::MAX };
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX).min(most);
+            let share = self.shared().up.share(left);
+            self.shared().up.take(share);
+            let moved = match sealer {
+                None => move_bytes(stream, part, at, share)?,
+                Some(sealer) => {
+                    use std::os::unix::fs::FileExt;
+                    data.resize(share, 0);
+                    part.file.read_exact_at(&mut data, at)?;
+                    send(stream, &mut None, &sealer.seal(&data), false)?;
+                    share
+                }
+            };
+            at += moved as u64;
+            self.traffic.went(moved as u64);
+        }
+        Ok(())
+    }
+}
+
+/// Sends all of `bytes`; with `is_more` in one packet with what follows, where that is possible.
+pub(super) fn send(
+    stream: &TcpStream,
+    sealer: &mut Option<Sealer>,
+    bytes: &[u8],
+    is_more: bool,
+) -> io::Result<()> {
+    let sealed = sealer.as_mut().map(|sealer| sealer.seal(bytes));
+    let mut left = sealed.as_deref().unwrap_or(bytes);
+    #[allow(unused_mut, reason = "where packets cannot be told to wait")]
+    let mut flags = SendFlags::NOSIGNAL;
+    #[cfg(target_os = "linux")]
+    if is_more {
+        flags |= SendFlags::MORE;
+    }
+    let _ = is_more;
+    while !left.is_empty() {
+        match rustix::net::send(stream, left, flags) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(len) => left = &left[len..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Moves at most `most` bytes of a part from the file to the socket; at least one.
+#[cfg(target_os = "linux")]
+fn move_bytes(stream: &TcpStream, part: &Part, at: u64, most: usize) -> io::Result<usize> {
+    let mut at = at;
+    loop {
+        match rustix::fs::sendfile(stream, &*part.file, Some(&mut at), most) {
+            // The file became shorter: the neighbor waits for bytes that there are not any more.
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(moved) => return Ok(moved),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
+}
+
+/// Moves at most `most` bytes of a part from the file to the socket; at least one.
+#[cfg(not(target_os = "linux"))]
+fn move_bytes(stream: &TcpStream, part: &Part, at: u64, most: usize) -> io::Result<usize> {
+    use std::os::unix::fs::FileExt;
+    let mut data = vec![0; most.min(SEAL_BYTES)];
+    part.file.read_exact_at(&mut data, at)?;
+    send(stream, &mut None, &data, false)?;
+    Ok(data.len())
+}
+
+/// Makes a socket fit for a conversation. What fails here makes it slower and not wrong.
+fn prepare(stream: &TcpStream, write_timeout: Duration) {
+    let _ = stream.set_nodelay(true);
+    let _ = stream.set_read_timeout(None);
+    let _ = stream.set_write_timeout(Some(write_timeout));
+    let keep_alive = socket2::TcpKeepalive::new()
+        .with_time(KEEP_ALIVE)
+        .with_interval(KEEP_ALIVE)
+        .with_retries(KEEP_ALIVE_TRIES);
+    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&keep_alive);
+}

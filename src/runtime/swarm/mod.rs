@@ -1,0 +1,23 @@
+//! Swarms in the real world: their sockets, threads and files.
+//!
+//! The machine of a swarm ([`crate::protocol::swarm`]) decides; here its decisions are carried out.
+//! An [`Engine`] holds the port and the limits that all swarms of a process share; [`Joined`] is
+//! one's part in one of them; a [`store::Store`] is its content on the disk.
+//!
+//! A connection has a thread that reads and one that writes. Nothing polls: a thread sleeps on its
+//! socket, its queue or its deadline. Nothing here knows bytes (`wire::swarm` does) or chooses whom
+//! to serve (the machine does).
+
+mod engine;
+mod greet;
+mod joined;
+mod link;
+mod outgoing;
+mod rate;
+mod room;
+mod state;
+pub mod store;
+mod stores;
+
+pub use engine::{Counters, Engine, EngineOptions, Limits};
+pub use joined::{Join, JoinError, Joined, Kind, Phase, Progress};

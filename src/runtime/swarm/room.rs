@@ -1,0 +1,390 @@
+//! One swarm at work: its machine, and what the machine has done.
+//!
+//! Invariants:
+//! - The machine hears one input at a time, and its effects are carried out in order.
+//! - No socket and no disk is touched under the lock: what would touch them waits in queues, or
+//!   is done by the caller of [`Room::step`] after the lock is free.
+//! - The machine hears of a connection before anything from it, and of its end exactly once.
+//! - Nothing here decides whom to serve, what to ask for, or when to stop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use super::engine::Shared;
+use super::joined::Phase;
+use super::link::Line;
+use super::state::{Chores, State};
+use super::store::Store;
+use super::stores::{Job, Stores};
+use crate::model::{Now, Time};
+use crate::protocol::LinkId;
+use crate::protocol::swarm::{
+    Event, Hash, Input, Message, Outcome, PeerId, Place, Roster, Status, Swarm,
+};
+use crate::protocol::timer::TimerQueue;
+use crate::runtime::driver::lobby::Lobby;
+use crate::runtime::driver::options::Sink;
+use crate::runtime::thread::Crew;
+
+/// How long connections may take to drain when a swarm stops, and threads to end after that.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// What the thread that looks after the disk is to do.
+pub(super) enum Keep {
+    /// Everything is written: bring it to an end.
+    Finish,
+    /// A folder's list of files is there: keep it.
+    List,
+}
+
+/// One swarm.
+pub(super) struct Room {
+    shared: Arc<Shared>,
+    me: PeerId,
+    share: Option<Hash>,
+    roster: Option<Roster>,
+    store: Store,
+    state: Mutex<State>,
+    /// The earliest deadline came closer, or the swarm stops.
+    deadline_moved: Condvar,
+    /// The phase has changed, or the swarm has ended.
+    phase_moved: Condvar,
+    /// Dropped when the swarm stops.
+    keep: Mutex<Option<Sender<Keep>>>,
+    pub(super) crew: Crew,
+    pub(super) lobby: Lobby,
+    pub(super) traffic: Traffic,
+}
+
+/// Bytes of pieces that were moved.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) up: AtomicU64,
+    pub(super) down: AtomicU64,
+}
+
+/// How a swarm stands at one moment.
+pub(super) struct View {
+    pub(super) phase: Phase,
+    pub(super) ended: Option<Outcome>,
+    pub(super) status: Status,
+    pub(super) peers: usize,
+}
+
+/// What a room is made of.
+pub(super) struct Plan {
+    pub(super) me: PeerId,
+    pub(super) share: Option<Hash>,
+    pub(super) roster: Option<Roster>,
+    pub(super) store: Store,
+    pub(super) machine: Swarm,
+    pub(super) phase: Phase,
+    pub(super) events: Box<dyn Sink<Event>>,
+    pub(super) places: BTreeMap<Place, Vec<SocketAddr>>,
+    pub(super) keep: Sender<Keep>,
+}
+
+impl Room {
+    pub(super) fn new(shared: &Arc<Shared>, plan: Plan) -> Self {
+        let Plan { me, share, roster, store, machine, phase, events, places, keep } = plan;
+        let state = State {
+            machine,
+            timers: TimerQueue::default(),
+            armed: None,
+            links: BTreeMap::new(),
+            places,
+            events,
+            phase,
+            ended: None,
+            is_open: true,
+            effects: Vec::new(),
+        };
+        Self {
+            shared: Arc::clone(shared),
+            me,
+            share,
+            roster,
+            store,
+            state: Mutex::new(state),
+            deadline_moved: Condvar::new(),
+            phase_moved: Condvar::new(),
+            keep: Mutex::new(Some(keep)),
+            crew: Crew::default(),
+            lobby: Lobby::default(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    pub(super) const fn me(&self) -> PeerId {
+        self.me
+    }
+
+    /// The share's name; none in the assignment.
+    pub(super) const fn share(&self) -> Option<Hash> {
+        self.share
+    }
+
+    /// Whether a peer is known to belong to the swarm.
+    pub(super) fn knows(&self, peer: PeerId) -> bool {
+        self.roster.as_ref().is_some_and(|it| it.has(peer))
+    }
+
+    pub(super) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn stores(&self) -> &Stores {
+        &self.shared.stores
+    }
+
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Hands the machine one input and carries out its effects, but for the pieces to store, which
+    /// the caller does or has done: it may have to wait for the disk.
+    #[must_use]
+    pub(super) fn step(self: &Arc<Self>, input: Input) -> Vec<Job> {
+        let state = self.lock();
+        if !state.is_open {
+            return Vec::new();
+        }
+        self.advance(state, input)
+    }
+
+    /// As [`Self::step`], and has the pieces stored.
+    pub(super) fn submit(self: &Arc<Self>, input: Input) {
+        let jobs = self.step(input);
+        self.shared.stores.store(jobs);
+    }
+
+    /// Hands over what came by a connection; false when the machine has hung up on it.
+    pub(super) fn deliver(self: &Arc<Self>, link: LinkId, msg: Message) -> bool {
+        let state = self.lock();
+        if !state.is_open || !state.links.contains_key(&link) {
+            return false;
+        }
+        let jobs = self.advance(state, Input::Received { link, msg });
+        self.shared.stores.store(jobs);
+        true
+    }
+
+    /// Takes in a new connection; false when the swarm is stopping.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        link: LinkId,
+        line: &Arc<Line>,
+        peer: PeerId,
+        place: Option<Place>,
+    ) -> bool {
+        let mut state = self.lock();
+        if !state.is_open {
+            return false;
+        }
+        state.links.insert(link, Arc::clone(line));
+        let jobs = self.advance(state, Input::Connected { link, peer, place });
+        self.shared.stores.store(jobs);
+        true
+    }
+
+    /// Lets go of a connection, which has ended.
+    pub(super) fn dismiss(self: &Arc<Self>, link: LinkId) {
+        let mut state = self.lock();
+        state.links.remove(&link);
+        if state.is_open {
+            let jobs = self.advance(state, Input::Disconnected { link });
+            self.shared.stores.store(jobs);
+        }
+    }
+
+    /// Makes known an address of somebody in the swarm.
+    pub(super) fn add_place(self: &Arc<Self>, addr: SocketAddr) {
+        let mut state = self.lock();
+        if state.places.values().flatten().any(|it| *it == addr) {
+            return;
+        }
+        let last = state.places.last_key_value().map_or(0, |(place, _)| place.0);
+        let place = Place(last.saturating_add(1));
+        state.places.insert(place, vec![addr]);
+        if state.is_open {
+            let jobs = self.advance(state, Input::Known(place));
+            self.shared.stores.store(jobs);
+        }
+    }
+
+    /// Hands over what begins a swarm.
+    pub(super) fn begin(self: &Arc<Self>) {
+        self.submit(Input::Start);
+        let places: Vec<_> = self.lock().places.keys().copied().collect();
+        for place in places {
+            self.submit(Input::Known(place));
+        }
+    }
+
+    /// The files cannot be used any more, for this reason.
+    pub(super) fn fail(self: &Arc<Self>, reason: String) {
+        log::debug!("a swarm's files cannot be used: {reason}");
+        self.set_phase(Phase::Failed(reason.clone()));
+        self.submit(Input::DiskFailed(reason));
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        let mut state = self.lock();
+        if !matches!(state.phase, Phase::Failed(_)) {
+            state.phase = phase;
+        }
+        drop(state);
+        self.phase_moved.notify_all();
+    }
+
+    /// Looks at the swarm.
+    pub(super) fn view(&self) -> View {
+        self.lock().view()
+    }
+
+    /// Waits until `is_enough` says so of the swarm, at a change of its phase, or until `deadline`.
+    pub(super) fn wait(&self, deadline: Time, is_enough: impl Fn(&View) -> bool) -> View {
+        let mut state = self.lock();
+        loop {
+            let view = state.view();
+            let left = deadline.since(self.now().mono);
+            if left.is_zero() || is_enough(&view) || !state.is_open {
+                return view;
+            }
+            let waited = self.phase_moved.wait_timeout(state, left);
+            state = waited.expect("a handler panicked").0;
+        }
+    }
+
+    /// Fires deadlines as they come, until the swarm stops.
+    pub(super) fn timer_loop(self: &Arc<Self>) {
+        let mut state = self.lock();
+        while state.is_open {
+            let now = self.now();
+            if let Some(timer) = state.timers.pop_due(now.mono) {
+                let jobs = self.advance(state, Input::TimerFired(timer));
+                self.shared.stores.store(jobs);
+                state = self.lock();
+                continue;
+            }
+            state.armed = state.timers.next();
+            state = match state.armed {
+                None => self.deadline_moved.wait(state).expect("a handler panicked"),
+                Some(deadline) => {
+                    let left = deadline.since(now.mono);
+                    self.deadline_moved.wait_timeout(state, left).expect("a handler panicked").0
+                }
+            };
+        }
+    }
+
+    /// Ends the swarm: lets what was said leave, and ends all its threads.
+    pub(super) fn stop(self: &Arc<Self>) {
+        self.shared.leave(self);
+        let lines: Vec<_> = {
+            let mut state = self.lock();
+            state.is_open = false;
+            std::mem::take(&mut state.links).into_values().collect()
+        };
+        self.keep.lock().expect("nothing under this lock can panic").take();
+        self.deadline_moved.notify_all();
+        self.phase_moved.notify_all();
+        self.lobby.shut();
+        for line in &lines {
+            let _ = line.outgoing.drop_pieces();
+            line.hang_up("this swarm was stopped");
+        }
+        let deadline = |grace| self.now().mono.after(grace);
+        if self.crew.wait(&self.shared.clock, deadline(STOP_GRACE)) == 0 {
+            return;
+        }
+        lines.iter().for_each(|line| line.cut());
+        let left = self.crew.wait(&self.shared.clock, deadline(CUT_GRACE));
+        if left > 0 {
+            log::warn!("{left} threads of a swarm have not ended {CUT_GRACE:?} after its end");
+        }
+    }
+
+    fn now(&self) -> Now {
+        self.shared.clock.now()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("a handler panicked")
+    }
+
+    fn advance(self: &Arc<Self>, mut state: MutexGuard<'_, State>, input: Input) -> Vec<Job> {
+        let mut chores = Chores::default();
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let now = self.now();
+            let mut effects = std::mem::take(&mut state.effects);
+            state.machine.handle(now, input, &mut effects);
+            for effect in effects.drain(..) {
+                state.carry_out(now, effect, &mut inputs, &mut chores, &self.store);
+            }
+            state.effects = effects;
+        }
+        let wakes = match (state.timers.next(), state.armed) {
+            (Some(next), Some(armed)) => next < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if wakes {
+            state.armed = state.timers.next();
+        }
+        drop(state);
+        if wakes {
+            self.deadline_moved.notify_one();
+        }
+        self.do_chores(chores)
+    }
+
+    fn do_chores(self: &Arc<Self>, chores: Chores) -> Vec<Job> {
+        let Chores { jobs, dials, cuts, keeps, has_new_phase } = chores;
+        for line in cuts {
+            line.cut();
+        }
+        for (place, addrs) in dials {
+            self.dial(place, addrs);
+        }
+        if !keeps.is_empty() {
+            let keep = self.keep.lock().expect("nothing under this lock can panic").clone();
+            // There is room for all that is ever said; without its thread the swarm is stopping.
+            keeps.into_iter().for_each(|it| {
+                let _ = keep.as_ref().map(|keep| keep.try_send(it));
+            });
+        }
+        if has_new_phase {
+            self.phase_moved.notify_all();
+        }
+        let job = |(index, data, from, expected)| {
+            let room = Arc::clone(self);
+            Job { room, index, data, from, expected }
+        };
+        jobs.into_iter().map(job).collect()
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+impl Traffic {
+    pub(super) fn went(&self, bytes: u64) {
+        self.up.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn came(&self, bytes: u64) {
+        self.down.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

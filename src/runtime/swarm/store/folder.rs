@@ -1,0 +1,174 @@
+//! One folder, and what is opened below it: never by way of a link, and never anything but plain
+//! files and folders.
+//!
+//! Every step of a path is taken from the folder before it and not from its name, so that nobody
+//! can put a link in the way between a check and the use of what was checked.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+
+use super::StoreError;
+use crate::model::name_complaint;
+
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
+const FOLDER_FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// To be read; it must be there.
+    Read,
+    /// To be read and written; it is made where it is missing, and so are the folders above it.
+    Write,
+}
+
+/// An open folder.
+#[derive(Debug)]
+pub(super) struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the folder at `path`, which may itself be reached by links: the user chose it.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let flags = FOLDER_FLAGS.difference(OFlags::NOFOLLOW);
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|err| StoreError::of("open the folder", path, err.into()))?;
+        Ok(Self { fd, path: path.into() })
+    }
+
+    /// As [`Self::open`], and makes it where it is missing.
+    pub(super) fn open_or_make(path: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(path).map_err(|err| StoreError::of("make", path, err))?;
+        Self::open(path)
+    }
+
+    /// Opens the folder `name` in this one, and makes it where it is missing.
+    pub(super) fn enter_or_make(&self, name: &str) -> Result<Self, StoreError> {
+        check_part(name)?;
+        let path = self.path.join(name);
+        let fd = self.step(name, true).map_err(|err| self.failed("open", name, err))?;
+        Ok(Self { fd, path })
+    }
+
+    /// Opens the file at `path`, parts divided by `/`.
+    pub(super) fn file(&self, path: &str, access: Access) -> Result<File, StoreError> {
+        let mut parts: Vec<_> = path.split('/').collect();
+        for part in &parts {
+            check_part(part)?;
+        }
+        let name = parts.pop().expect("a split has a last part");
+        let makes = access == Access::Write;
+        let mut folder: Option<OwnedFd> = None;
+        for part in parts {
+            let from = folder.as_ref().unwrap_or(&self.fd);
+            folder = Some(step(from, part, makes).map_err(|err| self.failed("open", path, err))?);
+        }
+        let from = folder.as_ref().unwrap_or(&self.fd);
+        // Without the last flag, a pipe in the way would hold this thread for ever.
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let flags = flags | if makes { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDONLY };
+        let file = rustix::fs::openat(from, name, flags, FILE_MODE)
+            .map_err(|err| self.failed("open", path, err))?;
+        let stat = rustix::fs::fstat(&file).map_err(|err| self.failed("examine", path, err))?;
+        let is_plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        // A second name may lie anywhere, and what is written to the one is written to the other.
+        if !is_plain || makes && stat.st_nlink > 1 {
+            return Err(StoreError::NotPlain { path: self.path.join(path) });
+        }
+        Ok(file.into())
+    }
+
+    /// What is known of `name`, without following it; `None` where there is nothing.
+    pub(super) fn stat(&self, name: &str) -> Result<Option<Stat>, StoreError> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(err) => Err(self.failed("examine", name, err)),
+        }
+    }
+
+    /// Gives `from` the name `to`, which nothing may have.
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        let exists = || StoreError::Exists { path: self.path.join(to) };
+        match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => Err(exists()),
+            // Some file systems cannot promise it in one step.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                if self.stat(to)?.is_some() {
+                    return Err(exists());
+                }
+                rustix::fs::renameat(&self.fd, from, &self.fd, to)
+                    .map_err(|err| self.failed("rename", from, err))
+            }
+            Err(err) => Err(self.failed("rename", from, err)),
+        }
+    }
+
+    /// Removes the file `name`, if it is there.
+    pub(super) fn remove(&self, name: &str) -> Result<(), StoreError> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(err) => Err(self.failed("remove", name, err)),
+        }
+    }
+
+    /// Waits until the folder's entries are on disk.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        rustix::fs::fsync(&self.fd).map_err(|err| self.failed("sync", ".", err))
+    }
+
+    /// Bytes that may still be written on this disk; as many as can be said where it is unknown.
+    pub(super) fn room(&self) -> u64 {
+        rustix::fs::fstatvfs(&self.fd)
+            .map_or(u64::MAX, |it| it.f_bavail.saturating_mul(it.f_frsize.max(1)))
+    }
+
+    /// Where this folder is, for people.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// For what the system wants told of a folder.
+    pub(super) const fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    fn step(&self, name: &str, makes: bool) -> Result<OwnedFd, Errno> {
+        step(&self.fd, name, makes)
+    }
+
+    fn failed(&self, action: &'static str, path: &str, err: Errno) -> StoreError {
+        let path = self.path.join(path);
+        // A step through something that is not a folder, or through a link to one.
+        if err == Errno::NOTDIR {
+            return StoreError::NotPlain { path };
+        }
+        StoreError::of(action, path, io::Error::from(err))
+    }
+}
+
+fn step(from: &OwnedFd, name: &str, makes: bool) -> Result<OwnedFd, Errno> {
+    if makes {
+        match rustix::fs::mkdirat(from, name, FOLDER_MODE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(err) => return Err(err),
+        }
+    }
+    rustix::fs::openat(from, name, FOLDER_FLAGS, Mode::empty())
+}
+
+/// Whether a part of a path is one, and leads nowhere but into its folder.
+pub(super) fn check_part(part: &str) -> Result<(), StoreError> {
+    let Some(reason) = name_complaint(part) else { return Ok(()) };
+    Err(StoreError::BadName { name: part.chars().take(80).collect(), reason })
+}

@@ -1,0 +1,115 @@
+//! A file or folder that is to be offered: what belongs to it, and its hashes.
+
+use std::path::Path;
+
+use super::files::{Files, Manner, Stamp};
+use super::folder::{Access, Folder};
+use super::layout::Layout;
+use super::scan::scan;
+use super::{Goal, Store, StoreError};
+use crate::model::FileEntry;
+use crate::protocol::swarm::{PieceIndex, Pieces};
+
+/// What is to be offered, as it was when it was looked at.
+#[derive(Debug)]
+pub struct Offer {
+    pub(super) files: Files,
+    pub(super) layout: Layout,
+    pub(super) stamps: Vec<Stamp>,
+    pub(super) list: Option<Vec<u8>>,
+    name: String,
+    left_out: Vec<String>,
+}
+
+impl Offer {
+    /// Looks at the file or folder at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, is neither, or has names that others could not have.
+    pub fn new(path: &Path) -> Result<Self, StoreError> {
+        let failed = |err| StoreError::of("find", path, err);
+        let real = path.canonicalize().map_err(failed)?;
+        let name = real.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+            let name = real.to_string_lossy().into_owned();
+            StoreError::BadName { name, reason: "it is no name, or not text (UTF-8)" }
+        })?;
+        if !real.metadata().map_err(failed)?.is_dir() {
+            return Self::file(&real, name);
+        }
+        let (list, left_out) = scan(&real)?;
+        let layout = Layout::of(&list);
+        let text = list.encode();
+        let mut offer = Self::look(Folder::open(&real)?, name, layout)?;
+        (offer.list, offer.left_out) = (Some(text), left_out);
+        Ok(offer)
+    }
+
+    /// Looks at the plain file at `path`, which is called `name`.
+    pub(super) fn file(path: &Path, name: &str) -> Result<Self, StoreError> {
+        let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+        let folder = Folder::open(folder.unwrap_or(Path::new(".")))?;
+        let file = folder.file(name, Access::Read)?;
+        let len = file.metadata().map_err(|err| StoreError::of("examine", path, err))?.len();
+        Self::look(folder, name, Layout::single(name, len))
+    }
+
+    fn look(folder: Folder, name: &str, layout: Layout) -> Result<Self, StoreError> {
+        let mut stamps = Vec::with_capacity(layout.extents().len());
+        for extent in layout.extents() {
+            let path = folder.path().join(&extent.path);
+            let file = folder.file(&extent.path, Access::Read)?;
+            let stamp = Stamp::of(&file).map_err(|err| StoreError::of("examine", &path, err))?;
+            if stamp.size != extent.len {
+                return Err(StoreError::Changed { path });
+            }
+            stamps.push(stamp);
+        }
+        let files = Files::new(folder, Manner::Offered(stamps.clone()));
+        let (name, left_out) = (name.to_owned(), Vec::new());
+        Ok(Self { files, layout, stamps, list: None, name, left_out })
+    }
+
+    /// Its own name, without where it is.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes of all files.
+    pub fn size(&self) -> u64 {
+        self.layout.extents().iter().map(|it| it.len).sum()
+    }
+
+    /// The text of the list of files, if it is a folder.
+    pub fn list(&self) -> Option<&[u8]> {
+        self.list.as_deref()
+    }
+
+    /// Links and special files below the folder, which are not offered.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    /// The files.
+    pub fn listed(&self) -> Vec<FileEntry> {
+        let extents = self.layout.extents().iter();
+        extents.map(|it| FileEntry { path: it.path.clone(), size: it.len }).collect()
+    }
+
+    /// The content, whole and only to be read.
+    ///
+    /// # Errors
+    /// When its size is not the one that was divided.
+    pub fn store(self, pieces: Pieces) -> Result<Store, StoreError> {
+        if pieces.size() != self.size() {
+            let path = self.files.folder().path().join(&self.name);
+            return Err(StoreError::WrongSize { path, is: self.size(), should: pieces.size() });
+        }
+        let mut store = Store::new(pieces, self.files, Goal::Stays);
+        let _ = store.layout.set(self.layout);
+        if let Some(list) = self.list {
+            let _ = store.list.set(list);
+        }
+        store.proven = (0..pieces.count()).map(PieceIndex).collect();
+        Ok(store)
+    }
+}

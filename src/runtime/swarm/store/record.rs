@@ -1,0 +1,293 @@
+//! What is known to be on disk of content that is under way: a small file beside it.
+//!
+//! A piece is **claimed** after it was written; a **mark** says how many claims were made before
+//! the disk was last told to keep everything. A claim behind the last mark may be there without
+//! its piece, if the machine itself stopped; so each carries a checksum of its piece, and whoever
+//! opens the record compares. A claim before a mark needs no second look.
+//!
+//! Invariants:
+//! - Every entry has a checksum over itself and its place; a torn end is cut, and whatever follows
+//!   a wrong entry is not believed.
+//! - A record of another content, or of another file of the same name, is worth nothing.
+//! - While a [`Record`] lives, nobody else has it.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+use super::StoreError;
+use super::folder::{Access, Folder};
+use crate::protocol::swarm::{Hash, PIECES_MAX, PieceIndex, Pieces};
+
+const MAGIC: &[u8; 20] = b"folkmoot resume 1\n\0\0";
+const HEADER_BYTES: usize = 20 + 32 + 8 + 4 + 8 + 8 + 4;
+const ENTRY_BYTES: usize = 12;
+
+/// What an entry says: beside a piece's number, one of these.
+const MARK: u32 = u32::MAX;
+const FORGET: u32 = 1 << 31;
+
+// Numbers of pieces leave those free.
+const _: () = assert!(PIECES_MAX < FORGET);
+
+/// What a record is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subject {
+    /// The share; zeros in the assignment, which has no name for content.
+    pub(super) id: Hash,
+    /// The division of the content.
+    pub(super) pieces: Pieces,
+    /// The device and number of the file or folder.
+    pub(super) inode: (u64, u64),
+}
+
+/// A claim that was read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// The piece's checksum.
+    pub(super) check: u32,
+    /// Whether the disk was told to keep the piece since.
+    pub(super) is_marked: bool,
+}
+
+/// A record that is open and locked.
+#[derive(Debug)]
+pub(super) struct Record {
+    file: File,
+    path: PathBuf,
+    /// Entries that are there.
+    entries: u32,
+}
+
+impl Record {
+    /// Opens the record `name`, or begins a new one, and returns the claims by piece.
+    pub(super) fn open(
+        folder: &Folder,
+        name: &str,
+        subject: &Subject,
+    ) -> Result<(Self, Vec<Option<Claim>>), StoreError> {
+        let file = folder.file(name, Access::Write)?;
+        let path = folder.path().join(name);
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path }),
+            Err(TryLockError::Error(err)) => return Err(StoreError::of("lock", path, err)),
+        }
+        let mut record = Self { file, path, entries: 0 };
+        let claims = record.read(subject).map_err(|err| record.failed("read", err))?;
+        Ok((record, claims))
+    }
+
+    /// Says that a piece was written, and what it is.
+    pub(super) fn claim(&mut self, index: PieceIndex, check: u32) -> Result<(), StoreError> {
+        self.append(index.0, check)
+    }
+
+    /// Takes a claim back.
+    pub(super) fn forget(&mut self, index: PieceIndex) -> Result<(), StoreError> {
+        self.append(index.0 | FORGET, 0)
+    }
+
+    /// How many entries there are; see [`Self::mark`].
+    pub(super) const fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// Says that what the first `entries` entries claim is on disk, and waits until this is.
+    pub(super) fn mark(&mut self, entries: u32) -> Result<(), StoreError> {
+        self.append(MARK, entries)?;
+        self.file.sync_data().map_err(|err| self.failed("sync", err))
+    }
+
+    fn append(&mut self, word: u32, check: u32) -> Result<(), StoreError> {
+        let entry = entry(self.entries, word, check);
+        self.file.write_all(&entry).map_err(|err| self.failed("write", err))?;
+        self.entries += 1;
+        Ok(())
+    }
+
+    /// Reads what is there; where that is of something else, begins anew.
+    fn read(&mut self, subject: &Subject) -> io::Result<Vec<Option<Claim>>> {
+        let mut claims = vec![None; subject.pieces.count() as usize];
+        let header = header(subject);
+        let mut bytes = Vec::new();
+        // Longer than any record that this program writes: it is something else.
+        let most = HEADER_BYTES as u64 + 4 * ENTRY_BYTES as u64 * u64::from(PIECES_MAX);
+        self.file.seek(SeekFrom::Start(0))?;
+        (&self.file).take(most).read_to_end(&mut bytes)?;
+        let Some(entries) = bytes.strip_prefix(&header[..]) else {
+            self.file.set_len(0)?;
+            self.file.seek(SeekFrom::Start(0))?;
+            self.file.write_all(&header)?;
+            self.file.sync_all()?;
+            return Ok(claims);
+        };
+        // The place of each claim, to see which of them the marks cover.
+        let mut made = vec![0_u32; claims.len()];
+        let mut covered = 0;
+        for bytes in entries.chunks_exact(ENTRY_BYTES) {
+            let word = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            let check = u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+            if bytes != entry(self.entries, word, check) {
+                break;
+            }
+            if word == MARK {
+                covered = covered.max(check);
+            } else if let Some(claim) = claims.get_mut((word & !FORGET) as usize) {
+                let is_claim = word & FORGET == 0;
+                *claim = is_claim.then_some(Claim { check, is_marked: false });
+                made[(word & !FORGET) as usize] = self.entries;
+            }
+            self.entries += 1;
+        }
+        for (claim, made) in claims.iter_mut().zip(made) {
+            if let Some(claim) = claim {
+                claim.is_marked = made < covered;
+            }
+        }
+        let end = HEADER_BYTES as u64 + u64::from(self.entries) * ENTRY_BYTES as u64;
+        self.file.set_len(end)?;
+        self.file.seek(SeekFrom::Start(end))?;
+        Ok(claims)
+    }
+
+    fn failed(&self, action: &'static str, err: io::Error) -> StoreError {
+        StoreError::of(action, &self.path, err)
+    }
+}
+
+fn header(subject: &Subject) -> [u8; HEADER_BYTES] {
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    header.extend(MAGIC);
+    header.extend(subject.id);
+    header.extend(subject.pieces.size().to_be_bytes());
+    header.extend(subject.pieces.piece_size().to_be_bytes());
+    header.extend(subject.inode.0.to_be_bytes());
+    header.extend(subject.inode.1.to_be_bytes());
+    header.extend(crc32fast::hash(&header).to_be_bytes());
+    header.try_into().expect("the fields add up to the header")
+}
+
+fn entry(place: u32, word: u32, check: u32) -> [u8; ENTRY_BYTES] {
+    let mut sum = crc32fast::Hasher::new();
+    let mut bytes = [0; ENTRY_BYTES];
+    bytes[..4].copy_from_slice(&word.to_be_bytes());
+    bytes[4..8].copy_from_slice(&check.to_be_bytes());
+    sum.update(&place.to_be_bytes());
+    sum.update(&bytes[..8]);
+    bytes[8..].copy_from_slice(&sum.finalize().to_be_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const NAME: &str = "x.resume";
+
+    fn subject() -> Subject {
+        Subject { id: [7; 32], pieces: Pieces::new(1_000, 10).unwrap(), inode: (1, 2) }
+    }
+
+    fn claims(dir: &tempfile::TempDir, subject: &Subject) -> Vec<(u32, u32, bool)> {
+        let folder = Folder::open(dir.path()).unwrap();
+        let (_, claims) = Record::open(&folder, NAME, subject).unwrap();
+        let there = claims.iter().enumerate();
+        there.filter_map(|(at, it)| it.map(|it| (at as u32, it.check, it.is_marked))).collect()
+    }
+
+    /// A record with claims of 0 to 3, a mark that covers two of them, and 3 taken back.
+    fn written() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let (mut record, found) = Record::open(&folder, NAME, &subject()).unwrap();
+        assert!(found.iter().all(Option::is_none));
+        record.claim(PieceIndex(0), 100).unwrap();
+        record.claim(PieceIndex(1), 101).unwrap();
+        let covered = record.entries();
+        record.claim(PieceIndex(2), 102).unwrap();
+        record.claim(PieceIndex(3), 103).unwrap();
+        record.mark(covered).unwrap();
+        record.forget(PieceIndex(3)).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_mark_covers_the_claims_that_were_there_when_the_disk_was_told() {
+        let dir = written();
+        let wanted = vec![(0, 100, true), (1, 101, true), (2, 102, false)];
+        assert_eq!(claims(&dir, &subject()), wanted);
+        assert_eq!(claims(&dir, &subject()), wanted, "reading changes nothing");
+    }
+
+    #[test]
+    fn a_record_torn_anywhere_is_believed_up_to_there() {
+        let dir = written();
+        let path = dir.path().join(NAME);
+        let whole = fs::read(&path).unwrap();
+        let all = claims(&dir, &subject());
+        for end in 0..whole.len() {
+            fs::write(&path, &whole[..end]).unwrap();
+            let entries = end.saturating_sub(HEADER_BYTES) / ENTRY_BYTES;
+            let found = claims(&dir, &subject());
+            assert_eq!(found.len(), if entries == 4 || entries == 5 { 4 } else { entries.min(3) });
+            for claim in found.iter().filter(|it| it.0 < 3) {
+                assert!(all.iter().any(|it| it.0 == claim.0 && it.1 == claim.1));
+                assert!(!claim.2 || entries >= 5, "no mark was read: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_ends_what_is_believed() {
+        let dir = written();
+        let path = dir.path().join(NAME);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            fs::write(&path, &bytes).unwrap();
+            let before = (at.saturating_sub(HEADER_BYTES) / ENTRY_BYTES).min(4);
+            let before = if at < HEADER_BYTES { 0 } else { before };
+            assert_eq!(claims(&dir, &subject()).len(), before, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_something_else_is_worth_nothing() {
+        let other = [
+            Subject { id: [8; 32], ..subject() },
+            Subject { pieces: Pieces::new(1_000, 11).unwrap(), ..subject() },
+            Subject { pieces: Pieces::new(999, 10).unwrap(), ..subject() },
+            Subject { inode: (1, 3), ..subject() },
+        ];
+        for other in other {
+            assert_eq!(claims(&written(), &other), []);
+        }
+    }
+
+    #[test]
+    fn a_record_in_use_is_left_alone() {
+        let dir = written();
+        let folder = Folder::open(dir.path()).unwrap();
+        let held = Record::open(&folder, NAME, &subject()).unwrap();
+        let again = Record::open(&folder, NAME, &subject());
+        assert!(matches!(again, Err(StoreError::InUse { .. })), "{again:?}");
+        drop(held);
+        assert_eq!(claims(&dir, &subject()).len(), 3);
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join(NAME)).unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let opened = Record::open(&folder, NAME, &subject());
+        assert!(matches!(opened, Err(StoreError::NotPlain { .. })), "{opened:?}");
+        assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
+    }
+}

@@ -1,0 +1,190 @@
+//! Shares of a fleet, as real processes: offered through a running peer, found by name, fetched
+//! from whoever has pieces, taken by everybody where that is wanted.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::process::{Process, eventually, run};
+use support::{peer_exe, ports, words};
+
+/// A fleet without seeds, all in one directory.
+struct Fleet {
+    dir: tempfile::TempDir,
+    ports: Vec<u16>,
+    peers: Vec<Process>,
+}
+
+impl Fleet {
+    fn start(count: u16, more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let base = ports();
+        let mut fleet = Self { dir, ports: (base..base + count).collect(), peers: Vec::new() };
+        for at in 0..usize::from(count) {
+            let peer = fleet.peer(at, more);
+            fleet.peers.push(peer);
+        }
+        for peer in &fleet.peers[1..] {
+            peer.wait_for("won the neighbor");
+        }
+        fleet
+    }
+
+    fn peer(&self, at: usize, more: &[&str]) -> Process {
+        let port = self.ports[at].to_string();
+        let first = format!("127.0.0.1:{}", self.ports[0]);
+        let join = if at == 0 { vec!["--open"] } else { vec!["--join", &first] };
+        let all = [&["--port", &port, "--gossip-max", "0"], &join[..], more].concat();
+        Process::start(&peer_exe(), &all, self.dir.path())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, line: &str) -> (Option<i32>, String, String) {
+        let words = words(line);
+        let args: Vec<_> = words.iter().map(String::as_str).collect();
+        run(&peer_exe(), &args, self.dir.path())
+    }
+
+    #[track_caller]
+    fn succeeds(&self, line: &str) -> String {
+        let (code, out, err) = self.run(line);
+        assert_eq!(code, Some(0), "{line}\n{out}\n{err}");
+        out
+    }
+
+    #[track_caller]
+    fn fails(&self, line: &str, told: &str) {
+        let (code, out, err) = self.run(line);
+        assert!(code.is_some_and(|it| it != 0) && err.contains(told), "{line}\n{out}\n{err}");
+    }
+
+    /// What a peer knows of the shares: name, how many offer it.
+    fn shares(&self, at: usize) -> Vec<(String, u64)> {
+        let out = self.succeeds(&format!("shares --json --peer {}", self.ports[at]));
+        let line = |line: &str| {
+            let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let name = value["name"].as_str().expect("a name").to_owned();
+            Some((name, value["peers"].as_u64().filter(|_| !value["pid"].is_u64())?))
+        };
+        out.lines().filter_map(line).collect()
+    }
+
+    #[track_caller]
+    fn wait_for_shares(&self, at: usize, wanted: &[(&str, u64)]) {
+        let wanted: Vec<_> =
+            wanted.iter().map(|(name, peers)| ((*name).to_owned(), *peers)).collect();
+        let own = |it: &(String, u64)| wanted.iter().any(|other| other.0 == it.0);
+        let found = || self.shares(at).into_iter().filter(own).collect::<Vec<_>>();
+        assert!(eventually(|| found() == wanted), "{:?}", self.shares(at));
+    }
+}
+
+fn noise(path: &Path, bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let content: Vec<u8> = (0..bytes)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .collect();
+    fs::write(path, &content).expect("it can be written");
+    content
+}
+
+#[test]
+fn what_one_peer_shares_is_listed_by_all_and_fetched_by_name_until_it_is_shared_no_more() {
+    let mut fleet = Fleet::start(3, &[]);
+    let content = noise(&fleet.path("fleet-big.bin"), 3_000_000);
+    let ticket = fleet.succeeds(&format!("share fleet-big.bin --peer {}", fleet.ports[0]));
+    assert!(ticket.starts_with("folkmoot:share?name=fleet-big.bin&size=3000000&"), "{ticket}");
+    assert_eq!(ticket.lines().count(), 1);
+    fleet.wait_for_shares(2, &[("fleet-big.bin", 1)]);
+    fs::create_dir(fleet.path("here")).expect("a directory");
+    // The name is that of a file here, too, which is no ticket.
+    let line = format!("fetch fleet-big.bin --to here --peer {}", fleet.ports[2]);
+    fleet.succeeds(&line);
+    assert!(fs::read(fleet.path("here/fleet-big.bin")).expect("it is there") == content);
+    fleet.fails(&format!("fetch fleet-none --peer {}", fleet.ports[2]), "no share of the fleet");
+
+    // It is shared again after the peer was killed.
+    let first = fleet.peers.remove(0);
+    first.signal(rustix::process::Signal::KILL);
+    drop(first);
+    let first = fleet.peer(0, &[]);
+    fleet.peers.insert(0, first);
+    fs::create_dir(fleet.path("again")).expect("a directory");
+    let line = format!("fetch fleet-big.bin --to again --peer {}", fleet.ports[1]);
+    assert!(eventually(|| fleet.run(&line).0 == Some(0)));
+
+    fleet.succeeds(&format!("unshare fleet-big.bin --peer {}", fleet.ports[0]));
+    fleet.wait_for_shares(1, &[]);
+    fleet.fails(&format!("unshare fleet-big.bin --peer {}", fleet.ports[0]), "nothing that");
+    fleet.fails("share fleet-big.bin --everywhere --alone", "running peer");
+}
+
+#[test]
+fn what_is_wanted_everywhere_is_taken_by_all_that_take_so_much() {
+    let fleet = Fleet::start(4, &["--push-max", "1M"]);
+    fs::create_dir_all(fleet.path("fleet-folder/deep")).expect("a directory");
+    let one = noise(&fleet.path("fleet-folder/one"), 300_000);
+    let two = noise(&fleet.path("fleet-folder/deep/two"), 5);
+    // It would fit alone, but not beside the folder.
+    noise(&fleet.path("fleet-large"), 900_000);
+    let at = fleet.ports[1];
+    fleet.succeeds(&format!("share fleet-folder --everywhere --peer {at}"));
+    for other in [0, 2, 3] {
+        fleet.peers[other].wait_for("has all of fleet-folder, verified");
+    }
+    fleet.succeeds(&format!("share fleet-large --everywhere --peer {at}"));
+    for other in [0, 2, 3] {
+        let peer = &fleet.peers[other];
+        peer.wait_for("does not take fleet-large, wanted everywhere");
+        let folder = format!("data/peer-{}/received", fleet.ports[other]);
+        let read = |name: &str| fs::read(fleet.path(&folder).join(name)).expect("it is there");
+        assert!(read("fleet-folder/one") == one && read("fleet-folder/deep/two") == two);
+        assert!(!fleet.path(&folder).join("fleet-large").exists());
+    }
+    fleet.wait_for_shares(1, &[("fleet-folder", 4), ("fleet-large", 1)]);
+}
+
+#[test]
+fn downloads_find_each_other_through_the_fleet() {
+    let fleet = Fleet::start(3, &[]);
+    let content = noise(&fleet.path("fleet-slow.bin"), 4_000_000);
+    // Slow enough that one alone would have to wait for both.
+    let at = fleet.ports[0];
+    let line = format!("share fleet-slow.bin --up 1M --peer {at} --port 0");
+    let args = words(&line);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let sharer = Process::start(&peer_exe(), &args, fleet.dir.path());
+    sharer.wait_for("folkmoot:share?");
+    let ticket = sharer.out().lines().next().expect("a ticket").to_owned();
+    let fetch = |at: usize| {
+        let to = format!("to-{at}");
+        fs::create_dir(fleet.path(&to)).expect("a directory");
+        let port = fleet.ports[at].to_string();
+        let args = ["fetch", &ticket, "--to", &to, "--peer", &port, "--stay", "--json"];
+        Process::start(&peer_exe(), &args, fleet.dir.path())
+    };
+    let fetchers = [fetch(1), fetch(2)];
+    for (at, fetcher) in [(1, &fetchers[0]), (2, &fetchers[1])] {
+        fetcher.wait_for("\"event\":\"complete\"");
+        let path = fleet.path(&format!("to-{at}")).join("fleet-slow.bin");
+        assert!(fs::read(path).expect("it is there") == content);
+    }
+    let handed_on = |it: &Process| {
+        let out = it.out();
+        let last = out.lines().rev().find(|line| line.contains("\"up_bytes\":"));
+        let last: serde_json::Value =
+            serde_json::from_str(last.unwrap_or("{}")).expect("a whole line");
+        last["up_bytes"].as_u64().unwrap_or(0)
+    };
+    let sum = fetchers.iter().map(handed_on).sum::<u64>();
+    assert!(sum > 500_000, "they had {sum} bytes from each other");
+}
