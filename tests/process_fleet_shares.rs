@@ -188,3 +188,48 @@ fn downloads_find_each_other_through_the_fleet() {
     let sum = fetchers.iter().map(handed_on).sum::<u64>();
     assert!(sum > 500_000, "they had {sum} bytes from each other");
 }
+
+#[test]
+fn what_is_invented_takes_no_room_and_few_calls() {
+    let fleet = Fleet::start(2, &[]);
+    let invented = |number: usize| {
+        let name = format!("folkmoot:share?name=v{number}&size=10000000&piece=262144");
+        let ticket = format!("{name}&root={number:064x}&at=127.0.0.1:9");
+        format!("{{\"ticket\":\"{ticket}\",\"everywhere\":true}}")
+    };
+    let all: Vec<_> = (1..=64).map(invented).collect();
+    let list = format!("{{\"shares\":[{}]}}", all.join(","));
+    let port = fleet.ports[1].to_string();
+    let args = ["publish", "folkmoot/shares", &list, "--port", &port];
+    assert_eq!(run(&peer_exe(), &args, fleet.dir.path()).0, Some(0));
+    fleet.peers[0].wait_for("takes v");
+    fleet.wait_for_shares(0, &[]);
+    let taken = fleet.peers[0].out().lines().filter(|it| it.contains(" takes v")).count();
+    assert!((1..=4).contains(&taken), "{taken} at a time");
+    let folder = fleet.path(&format!("data/peer-{}/received", fleet.ports[0]));
+    let blocks = |it: fs::DirEntry| {
+        use std::os::unix::fs::MetadataExt as _;
+        it.metadata().expect("it is there").blocks() * 512
+    };
+    let room: u64 = fs::read_dir(folder).expect("it is there").flatten().map(blocks).sum();
+    assert!(room < 1_000_000, "{room} bytes are set aside for nothing");
+    // Nobody has any of it: nobody offers it on.
+    let offered: Vec<_> = fleet.shares(1).into_iter().filter(|it| it.1 > 1).collect();
+    assert_eq!(offered, []);
+}
+
+#[test]
+fn a_share_whose_file_is_changed_is_told_and_ended_and_the_same_twice_is_one() {
+    let fleet = Fleet::start(2, &[]);
+    noise(&fleet.path("fleet-frail"), 400_000);
+    let line = format!("share fleet-frail --peer {}", fleet.ports[0]);
+    let ticket = fleet.succeeds(&line);
+    assert_eq!(fleet.succeeds(&line), ticket, "the same");
+    fleet.wait_for_shares(1, &[("fleet-frail", 1)]);
+    fs::write(fleet.path("fleet-frail"), b"").expect("it can be written");
+    let (code, _, _) = fleet
+        .run(&format!("fetch fleet-frail --to elsewhere --give-up 2s --peer {}", fleet.ports[1]));
+    assert_ne!(code, Some(0));
+    fleet.peers[0].wait_for("does not share fleet-frail any more");
+    assert!(eventually(|| fleet.shares(1).is_empty()));
+}

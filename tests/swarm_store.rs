@@ -285,7 +285,9 @@ fn links_pipes_and_second_names_are_not_written_through() {
             fs::write(&victim, vec![7; 1_000]).unwrap();
             trap(&dir.path().join(name), kind);
             let opened = fetch(dir.path(), pieces);
-            assert!(matches!(opened, Err(StoreError::NotPlain { .. })), "{kind} {name} {opened:?}");
+            let is_refused =
+                matches!(opened, Err(StoreError::NotPlain { .. } | StoreError::Exists { .. }));
+            assert!(is_refused, "{kind} {name} {opened:?}");
         }
         let dir = tempfile::tempdir().unwrap();
         trap(&dir.path().join(NAME), kind);
@@ -526,4 +528,29 @@ fn hashing_stops_when_it_is_told_to() {
     let hashing = Hashing { threads: 2, cache: None, progress: &|done| done < 3_000 };
     let outcome = hashing.leaves(&Offer::new(&path).unwrap(), pieces(10_000, 1_000));
     assert!(matches!(outcome, Err(StoreError::Stopped)), "{outcome:?}");
+}
+
+#[test]
+fn what_others_put_under_the_working_name_is_left_alone_or_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let pieces = pieces(10_000, 100);
+    let part = dir.path().join("big.iso.part");
+    fs::write(&part, b"somebody's own").unwrap();
+    let refused = fetch(dir.path(), pieces);
+    assert!(matches!(refused, Err(StoreError::Exists { .. })), "{refused:?}");
+    assert_eq!(fs::read(&part).unwrap(), b"somebody's own");
+    fs::remove_file(&part).unwrap();
+
+    let store = fetch(dir.path(), pieces).unwrap();
+    all(pieces).take(30).for_each(|it| write(&store, it));
+    store.sync().unwrap();
+    drop(store);
+    assert_eq!(fetch(dir.path(), pieces).unwrap().proven().len(), 30);
+    // Somebody changes it later: it is younger than its record.
+    let file = fs::OpenOptions::new().write(true).open(&part).unwrap();
+    file.write_all_at(b"no", 1_042).unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    let later = before + std::time::Duration::from_secs(60);
+    file.set_modified(later).unwrap();
+    assert_eq!(fetch(dir.path(), pieces).unwrap().proven().len(), 29);
 }

@@ -57,9 +57,9 @@ impl Desk {
                         }
                         inputs.insert(0, Input::Stored { index, from, outcome });
                     }
+                    Effect::Hangup(link) => self.unchoked.retain(|it| *it != link),
                     Effect::Drop(..)
                     | Effect::Dial(_)
-                    | Effect::Hangup(_)
                     | Effect::SetTimer(..)
                     | Effect::StopTimer(_)
                     | Effect::Emit(_) => {}
@@ -138,6 +138,7 @@ pub fn swarm(bytes: &[u8]) {
             }
             (1, Some(link)) => {
                 open.retain(|it| *it != link);
+                desk.unchoked.retain(|it| *it != link);
                 desk.step(Input::Disconnected { link });
             }
             (2, Some(link)) => {

@@ -18,7 +18,7 @@ use crate::model::{Endpoint, Ticket};
 use crate::protocol::swarm::{Config, Event, Files, Hash, PeerId, Pieces, Tree};
 use crate::runtime::driver::options::{Serve, Sink};
 use crate::runtime::swarm::store::{Fetch, Hashing, Offer, Store, TreeCache, piece_size_for};
-use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind};
+use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Phase};
 use crate::runtime::{cluster_key, files};
 
 /// What this process does with a share.
@@ -148,6 +148,9 @@ impl ShareHost {
             files: list.as_deref().map(digest),
             at: self.at.clone(),
         };
+        if let Some(held) = self.held().get(&ticket.share_id()) {
+            return Ok(Arc::clone(held));
+        }
         let left_out = offer.left_out().to_vec();
         let store = offer.store(pieces).map_err(|error| unusable(error.to_string()))?;
         let files = list.map_or(Files::None, Files::Known);
@@ -219,10 +222,26 @@ impl ShareHost {
         held.iter().map(|it| it.json()).collect()
     }
 
-    /// The tickets of all that others can get here.
+    /// The tickets of all of which others can get something here.
     pub(in crate::cli) fn tickets(&self) -> Vec<Ticket> {
+        let held: Vec<_> = self.held().values().cloned().collect();
+        let has_some = |it: &&Arc<Held>| {
+            let progress = it.swarm.progress();
+            (progress.have > 0 || progress.pieces == 0)
+                && !matches!(progress.phase, Phase::Failed(_))
+        };
         let here = |it: &Arc<Held>| Ticket { at: self.at.clone(), ..it.ticket.clone() };
-        self.held().values().map(here).collect()
+        held.iter().filter(has_some).map(here).collect()
+    }
+
+    /// What cannot go on, and why.
+    pub(in crate::cli) fn failed(&self) -> Vec<(Arc<Held>, String)> {
+        let held: Vec<_> = self.held().values().cloned().collect();
+        let why = |it: Arc<Held>| match it.swarm.progress().phase {
+            Phase::Failed(why) => Some((it, why)),
+            Phase::Fetching | Phase::Finishing | Phase::Stored => None,
+        };
+        held.into_iter().filter_map(why).collect()
     }
 
     /// How far each is, for programs.
@@ -233,9 +252,13 @@ impl ShareHost {
 
     /// Ends what has this name; returns what that was.
     pub(in crate::cli) fn end(&self, name: &str) -> Vec<Hash> {
+        self.end_those(|it| it.ticket.name == name)
+    }
+
+    /// Ends those; returns what they were.
+    pub(in crate::cli) fn end_those(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<Hash> {
         let mut held = self.held();
-        let named = held.iter().filter(|(_, it)| it.ticket.name == name);
-        let ended: Vec<_> = named.map(|(id, _)| *id).collect();
+        let ended: Vec<_> = held.iter().filter(|(_, it)| is_meant(it)).map(|(id, _)| *id).collect();
         let swarms: Vec<_> = ended.iter().filter_map(|id| held.remove(id)).collect();
         drop(held);
         swarms.iter().for_each(|it| it.swarm.stop());

@@ -62,7 +62,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             silent_max: 64,
             links_max: 512,
-            links_of_one_max: 128,
+            links_of_one_max: 56,
         }
     }
 }

@@ -127,6 +127,9 @@ impl WorkNames {
     }
 }
 
+/// How much younger than its record content may be.
+const TOUCHED_SECS: i64 = 2;
+
 #[derive(Debug, Default)]
 struct Keeping {
     record: Option<Record>,
@@ -186,6 +189,14 @@ impl Store {
         }
         let work = WorkNames::new(fetch.name, &fetch.id);
         let there = outer.stat(&work.part)?;
+        let recorded = outer.stat(&work.resume)?;
+        // Others call unfinished files so, too: what has no record is not ours.
+        if recorded.is_none() && there.is_some_and(|it| it.st_size > 0) {
+            return Err(StoreError::Exists { path: outer.path().join(&work.part) });
+        }
+        // The record is written after each piece: content that is younger was changed by others.
+        let written = recorded.map(|it| it.st_mtime + TOUCHED_SECS);
+        let is_younger = written.is_some() && there.map(|it| it.st_mtime) > written;
         // Sparse: what is there may take less room than it has bytes.
         let taken = there.map_or(0, |it| u64::try_from(it.st_blocks).unwrap_or(0) * 512);
         if fetch.pieces.size().saturating_sub(taken) > outer.room() && fetch.list.is_none() {
@@ -220,7 +231,7 @@ impl Store {
             store.lay_out(&text)?;
         }
         if store.layout.get().is_some() {
-            store.prove(record, &claims, |claim| !claim.is_marked)?;
+            store.prove(record, &claims, |claim| is_younger || !claim.is_marked)?;
         } else {
             store.keeping().record = Some(record);
         }

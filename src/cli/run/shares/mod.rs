@@ -1,0 +1,426 @@
+//! What a running peer shares, and what the fleet's peers are known to share.
+//!
+//! Invariants:
+//! - Nothing is served, and no thread runs for it, before something is shared or taken here.
+//! - What is shared here is shared again after a restart, as long as it is still there.
+//! - What somebody wants everywhere is taken only up to the size that the operator allows for all
+//!   of it together, into one folder of the peer's own; it gets its name when it was verified.
+
+mod taken;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::cli::CliError;
+use crate::cli::share::host::{Held, ShareHost};
+use crate::model::{Data, Endpoint, Now, Ticket, Time};
+use crate::network::{Gone, Switchboard};
+use crate::node::PeerNode;
+use crate::protocol::shares::{ANNOUNCE_EVERY, Announcement, LIST_MAX, Offered, Shares, TOPIC};
+use crate::protocol::swarm::{Event, Hash};
+use crate::runtime::clock::Clock;
+use crate::runtime::control::{Answer, Next};
+use crate::runtime::driver::Driver;
+use crate::runtime::driver::options::{Connection, Serve, Sink};
+use crate::runtime::files::sync_dir;
+use crate::runtime::swarm::{Engine, EngineOptions};
+use crate::runtime::thread;
+use crate::wire::sealed::ClusterKeys;
+
+/// How often an answer that has nothing to say makes sure that somebody listens.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// How often downloads are looked at, and the lists of others read.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Reports of hashing that may wait; more are of no use.
+const REPORTS_MAX: usize = 4;
+
+type Node = Arc<Driver<PeerNode>>;
+
+/// What is told to nobody: a running peer has no screen for it.
+struct Quiet;
+
+impl Sink<Event> for Quiet {
+    fn take(&self, _: Now, _: Event) -> bool {
+        true
+    }
+}
+
+/// What is remembered of a share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    path: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    piece: Option<u32>,
+    #[serde(default)]
+    everywhere: bool,
+    /// What it was, so that nothing else is shared in its place after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ticket: Option<String>,
+}
+
+#[derive(Default)]
+struct State {
+    host: Option<Arc<ShareHost>>,
+    known: Shares,
+    kept: BTreeMap<Hash, Kept>,
+    /// Taken because somebody wanted it everywhere; and whether its end was told.
+    taken: BTreeMap<Hash, (Arc<Held>, bool)>,
+    /// What could not be taken, so that it is told once.
+    refused: BTreeSet<Hash>,
+    /// Of programs of this machine, which serve by themselves: number, ticket.
+    others: BTreeMap<u64, Ticket>,
+    number: u64,
+    /// Whether the others were told of something, and not since that it has ended.
+    is_known: bool,
+    is_closed: bool,
+}
+
+/// The shares of one peer.
+pub(in crate::cli) struct Sharing {
+    me: Endpoint,
+    /// The peer's own folder.
+    folder: PathBuf,
+    cluster_keys: Option<Arc<ClusterKeys>>,
+    /// Bytes of all that is taken without being asked for, at most; 0 is nothing.
+    push_max: u64,
+    /// One for all lists, whose ages it decides.
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+impl Sharing {
+    /// The shares of the peer at `me`, whose own folder this is.
+    pub(in crate::cli) fn new(
+        me: Endpoint,
+        folder: &Path,
+        cluster_keys: Option<Arc<ClusterKeys>>,
+        push_max: u64,
+    ) -> Arc<Self> {
+        let (clock, state) = (Clock::start(), Mutex::default());
+        Arc::new(Self { me, folder: folder.to_owned(), cluster_keys, push_max, clock, state })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing under this lock can panic")
+    }
+
+    /// The host of what is shared here; begins with the first share.
+    fn host(&self) -> Result<Arc<ShareHost>, CliError> {
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(CliError::Failed("the peer has stopped".to_owned()));
+        }
+        if let Some(host) = &state.host {
+            return Ok(Arc::clone(host));
+        }
+        // Encrypted connections to the peer's own port are links of the fleet, and nothing else.
+        let listen = self.cluster_keys.as_ref().map(|_| (self.me.ip(), 0).into());
+        let options = EngineOptions {
+            listen,
+            cluster_keys: self.cluster_keys.clone(),
+            ..EngineOptions::default()
+        };
+        let engine = Engine::start(options)?;
+        let at = engine.addr().map_or(self.me, Endpoint::from);
+        let host = Arc::new(ShareHost::over(engine, vec![at]));
+        state.host = Some(Arc::clone(&host));
+        Ok(host)
+    }
+
+    fn memory(&self) -> PathBuf {
+        self.folder.join("shares.json")
+    }
+
+    fn remember(&self) {
+        let kept: Vec<_> = self.lock().kept.values().cloned().collect();
+        let text = serde_json::to_vec_pretty(&kept).unwrap_or_default();
+        if let Err(error) = write_whole(&self.memory(), &text) {
+            ::log::warn!("shares are not remembered over a restart: {error}");
+        }
+    }
+
+    /// Shares a file or folder from now on.
+    fn share(
+        &self,
+        kept: Kept,
+        hashed: &(dyn Fn(u64, u64) -> bool + Sync),
+    ) -> Result<Arc<Held>, CliError> {
+        if self.lock().kept.len() >= LIST_MAX {
+            let text = format!("a peer shares at most {LIST_MAX} files and folders: unshare one");
+            return Err(CliError::Failed(text));
+        }
+        let host = self.host()?;
+        let held = host.share(&kept.path, kept.piece, hashed, Quiet)?;
+        let id = held.ticket.share_id();
+        let before = kept.ticket.as_ref().and_then(|it| it.parse::<Ticket>().ok());
+        if before.is_some_and(|it| it.share_id() != id) {
+            host.end_those(|it| it.ticket.share_id() == id);
+            let text = "it was changed since it was shared: share it again";
+            return Err(CliError::Failed(text.to_owned()));
+        }
+        let ticket = Some(Ticket { at: Vec::new(), ..held.ticket.clone() }.to_string());
+        self.lock().kept.insert(id, Kept { ticket, ..kept });
+        Ok(held)
+    }
+
+    /// Shares again what was shared before the restart.
+    fn share_again(&self) {
+        let Ok(text) = fs::read(self.memory()) else { return };
+        let kept: Vec<Kept> = match serde_json::from_slice(&text) {
+            Ok(kept) => kept,
+            Err(error) => {
+                let path = self.memory().display().to_string();
+                return ::log::warn!("{path} is damaged, share again what it named: {error}");
+            }
+        };
+        for kept in kept {
+            let path = kept.path.display().to_string();
+            if let Err(error) = self.share(kept, &|_, _| true) {
+                ::log::warn!("{path} is not shared any more: {error}");
+            }
+        }
+    }
+
+    /// What this machine offers at this moment.
+    fn announcement(&self) -> Announcement {
+        let state = self.lock();
+        let everywhere: BTreeSet<_> =
+            state.kept.iter().filter(|(_, it)| it.everywhere).map(|(id, _)| *id).collect();
+        let held = state.host.as_ref().map(|it| it.tickets()).unwrap_or_default();
+        let mut shares: Vec<_> = held
+            .into_iter()
+            .map(|ticket| Offered {
+                everywhere: everywhere.contains(&ticket.share_id()),
+                ticket: ticket.to_string(),
+            })
+            .collect();
+        let of_others = state.others.values();
+        shares.extend(of_others.map(|it| Offered { ticket: it.to_string(), everywhere: false }));
+        shares.truncate(LIST_MAX);
+        Announcement { shares }
+    }
+
+    fn announce(&self, board: &Arc<Switchboard>, node: &Node) {
+        let list = self.announcement();
+        self.lock().is_known = !list.shares.is_empty();
+        let list = serde_json::to_vec(&list).unwrap_or_default();
+        if let Err(error) = board.publish(node, (TOPIC.to_owned(), Data::from(list)), false) {
+            ::log::debug!("the shares are not announced now: {error}");
+        }
+    }
+
+    /// Hears and tells what is shared, until the network stops. For a thread of its own.
+    pub(super) fn run(&self, board: &Arc<Switchboard>, node: &Node) {
+        let Ok(queue) = board.subscribe(TOPIC) else { return };
+        self.share_again();
+        let mut announced: Option<Time> = None;
+        loop {
+            let now = self.clock.now();
+            let is_due = announced.is_none_or(|at| now.mono.since(at) >= ANNOUNCE_EVERY);
+            if is_due {
+                if self.lock().is_known || !self.announcement().shares.is_empty() {
+                    self.announce(board, node);
+                }
+                announced = Some(now.mono);
+            }
+            match queue.recv_timeout(LOOK_EVERY) {
+                Ok(message) => {
+                    let heard = {
+                        let mut state = self.lock();
+                        // Messages are held for newcomers: what counts is when it was said.
+                        let said = now.mono.before(message.age);
+                        state.known.on_announced(said, message.key, &message.data)
+                    };
+                    if let Err(why) = heard {
+                        ::log::debug!("{} announces: {why}", message.origin);
+                    }
+                }
+                Err(Gone::Empty | Gone::Missed(_)) => {}
+                Err(Gone::Closed) => break,
+            }
+            self.take_pushed(now.mono);
+            let is_changed = self.tell_taken();
+            if self.end_failed() || self.end_unwanted(now.mono) || is_changed {
+                announced = None;
+            }
+        }
+        let host = {
+            let mut state = self.lock();
+            state.is_closed = true;
+            state.host.take()
+        };
+        if let Some(host) = host {
+            host.stop();
+        }
+    }
+
+    /// Shares a file or folder; answered by how much is hashed, and then by the ticket.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        (path, piece, everywhere): (PathBuf, Option<u32>, bool),
+        (board, node): (&Arc<Switchboard>, &Node),
+    ) -> Result<Answer, String> {
+        let (report, reports) = bounded(REPORTS_MAX);
+        let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
+        let kept = Kept { path, piece, everywhere, ticket: None };
+        let work = move || {
+            let outcome = this.share(kept, &|done, size| hashed(&report, done, size));
+            let line = match outcome {
+                Ok(held) => {
+                    this.remember();
+                    this.announce(&board, &node);
+                    json!({ "ticket": held.ticket.to_string(), "left_out": held.left_out })
+                }
+                Err(error) => json!({ "error": error.to_string() }),
+            };
+            // Nobody waits for it if this fails.
+            let _ = report.send(line);
+        };
+        thread::spawn("share", work).map_err(|error| error.to_string())?;
+        Ok(lines_of(reports))
+    }
+
+    /// Ends what is shared or taken here under this name.
+    pub(super) fn unshare(
+        &self,
+        name: &str,
+        (board, node): (&Arc<Switchboard>, &Node),
+    ) -> Result<(), String> {
+        let host = self.lock().host.clone();
+        let ended = host.map(|it| it.end(name)).unwrap_or_default();
+        if ended.is_empty() {
+            return Err(format!("nothing that this peer shares is called {name}"));
+        }
+        {
+            let mut state = self.lock();
+            for id in &ended {
+                state.kept.remove(id);
+                // It is not taken again, though others still want it everywhere.
+                if state.taken.remove(id).is_some() {
+                    state.refused.insert(*id);
+                }
+            }
+        }
+        self.remember();
+        self.announce(board, node);
+        Ok(())
+    }
+
+    /// What the fleet shares, as far as is known here.
+    pub(super) fn list(&self) -> Value {
+        let now = self.clock.now().mono;
+        let mut state = self.lock();
+        let here: BTreeMap<_, _> = state.host.as_ref().map(|it| it.views()).unwrap_or_default();
+        let object = |it: &crate::protocol::shares::KnownShare| {
+            json!({
+                "name": it.ticket.name, "size": it.ticket.size, "peers": it.peers,
+                "everywhere": it.everywhere, "here": here.get(&it.ticket.share_id()),
+                "is_folder": it.ticket.files.is_some(), "ticket": it.ticket.to_string(),
+            })
+        };
+        state.known.all(now).iter().map(object).collect()
+    }
+
+    /// Announces what a program of this machine serves by itself, until the answer is dropped.
+    pub(super) fn lend(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        (board, node): (&Arc<Switchboard>, &Node),
+    ) -> Answer {
+        let id = ticket.share_id();
+        let number = {
+            let mut state = self.lock();
+            state.number += 1;
+            let number = state.number;
+            state.others.insert(number, ticket);
+            number
+        };
+        self.announce(board, node);
+        let lent = Lent {
+            number,
+            sharing: Arc::downgrade(self),
+            board: Arc::clone(board),
+            node: Arc::clone(node),
+        };
+        let mut told = BTreeSet::new();
+        Answer::Lines(Box::new(move || {
+            let Some(sharing) = lent.sharing.upgrade() else { return Next::End };
+            if sharing.lock().is_closed {
+                return Next::End;
+            }
+            let places = {
+                let now = sharing.clock.now().mono;
+                sharing.lock().known.places(now, &id)
+            };
+            let fresh: Vec<_> = places.into_iter().filter(|it| told.insert(*it)).collect();
+            if !fresh.is_empty() {
+                return Next::Line(json!({ "places": fresh }).to_string());
+            }
+            // Nothing wakes this but the time.
+            let _ = crossbeam_channel::after(BEAT).recv();
+            Next::Idle
+        }))
+    }
+}
+
+/// What a program serves by itself, while it does.
+struct Lent {
+    number: u64,
+    sharing: Weak<Sharing>,
+    board: Arc<Switchboard>,
+    node: Node,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Some(sharing) = self.sharing.upgrade() else { return };
+        sharing.lock().others.remove(&self.number);
+        sharing.announce(&self.board, &self.node);
+    }
+}
+
+/// Replaces a file by one with this content, so that nobody ever reads half of it.
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = File::create(&draft)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+fn hashed(report: &Sender<Value>, done: u64, size: u64) -> bool {
+    // One that is behind gets the next.
+    let _ = report.try_send(json!({ "hashed": done, "size": size }));
+    true
+}
+
+fn lines_of(reports: Receiver<Value>) -> Answer {
+    Answer::Lines(Box::new(move || match reports.recv_timeout(BEAT) {
+        Ok(line) => Next::Line(line.to_string()),
+        Err(RecvTimeoutError::Timeout) => Next::Idle,
+        Err(RecvTimeoutError::Disconnected) => Next::End,
+    }))
+}
+
+/// Serves the swarm's connections to the peer's port, while something is shared there.
+pub(super) struct Door(pub(super) Arc<Sharing>);
+
+impl Serve for Door {
+    fn serve(&self, connection: Connection) {
+        let host = self.0.lock().host.clone();
+        // Nothing is shared here: the connection ends.
+        let Some(host) = host else { return };
+        host.server().serve(connection);
+    }
+}

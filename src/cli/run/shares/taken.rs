@@ -1,0 +1,148 @@
+//! What is taken because somebody wants it everywhere, and what is shared no more.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Arc;
+
+use ::log::Level;
+use serde_json::json;
+
+use super::{Quiet, Sharing};
+use crate::cli::log::{Line, escape};
+use crate::cli::share::host::Order;
+use crate::cli::size::Size;
+use crate::model::{Ticket, Time};
+use crate::protocol::swarm::Hash;
+use crate::runtime::clock::Clock;
+use crate::runtime::swarm::Phase;
+
+/// Shares that are taken at a time: each calls whoever is said to have it.
+const TAKEN_AT_ONCE_MAX: usize = 4;
+
+impl Sharing {
+    /// Takes what somebody wants everywhere.
+    pub(super) fn take_pushed(&self, now: Time) {
+        let (mut wanted, mut places) = (Vec::new(), Vec::new());
+        {
+            let mut state = self.lock();
+            for known in state.known.all(now).into_iter().filter(|it| it.everywhere) {
+                let id = known.ticket.share_id();
+                if let Some((held, _)) = state.taken.get(&id) {
+                    places.push((Arc::clone(held), known.ticket.at));
+                } else if !state.kept.contains_key(&id) && !state.refused.contains(&id) {
+                    wanted.push(known.ticket);
+                }
+            }
+        }
+        for (held, at) in places {
+            let others = at.into_iter().filter(|it| *it != self.me);
+            others.for_each(|it| held.swarm.add_place(it.socket_addr()));
+        }
+        let under_way = self.lock().taken.values().filter(|(_, is_told)| !is_told).count();
+        for ticket in wanted.iter().take(TAKEN_AT_ONCE_MAX.saturating_sub(under_way)) {
+            self.take(ticket);
+        }
+    }
+
+    /// Ends what is taken and not complete, and what nobody else wants everywhere any more: it was
+    /// unshared, or never was.
+    pub(super) fn end_unwanted(&self, now: Time) -> bool {
+        let unwanted: Vec<_> = {
+            let mut state = self.lock();
+            let all = state.known.all(now).into_iter().filter(|it| it.everywhere);
+            let wanted: BTreeSet<_> = all.map(|it| it.ticket.share_id()).collect();
+            let open = state.taken.iter().filter(|(_, (_, is_told))| !is_told);
+            open.map(|(id, _)| *id).filter(|id| !wanted.contains(id)).collect()
+        };
+        let host = self.lock().host.clone();
+        let Some(host) = host.filter(|_| !unwanted.is_empty()) else { return false };
+        host.end_those(|it| unwanted.contains(&it.ticket.share_id()));
+        let mut state = self.lock();
+        unwanted.iter().for_each(|id| drop(state.taken.remove(id)));
+        true
+    }
+
+    /// Ends shares whose files are not what they were.
+    pub(super) fn end_failed(&self) -> bool {
+        let host = self.lock().host.clone();
+        let failed = host.as_ref().map(|it| it.failed()).unwrap_or_default();
+        let own = |id: &Hash| self.lock().kept.remove(id).is_some();
+        let mut is_changed = false;
+        for (held, why) in failed {
+            let id = held.ticket.share_id();
+            if !own(&id) {
+                continue;
+            }
+            is_changed = true;
+            if let Some(host) = &host {
+                host.end_those(|it| it.ticket.share_id() == id);
+            }
+            let name = escape(&held.ticket.name);
+            let message = format!("does not share {name} any more: {why}");
+            tell(Level::Warn, "share_ended", message, &held.ticket);
+        }
+        if is_changed {
+            self.remember();
+        }
+        is_changed
+    }
+
+    fn take(&self, ticket: &Ticket) {
+        let id = ticket.share_id();
+        let to = self.folder.join("received");
+        // What never comes must not fill the disk either.
+        let order = Order { ticket, to: &to, at: &[], give_up: None, preallocates: false };
+        let taken = self.lock().taken.values().map(|(held, _)| held.ticket.size).sum::<u64>();
+        let begun = if ticket.size > self.push_max.saturating_sub(taken) {
+            let (size, taken, most) = (Size(ticket.size), Size(taken), Size(self.push_max));
+            Err(format!("it has {size}, and {taken} are taken; --push-max allows {most} in all"))
+        } else {
+            fs::create_dir_all(&to)
+                .map_err(|error| error.to_string())
+                .and_then(|()| self.host().map_err(|error| error.to_string()))
+                .and_then(|host| host.fetch(&order, Quiet).map_err(|error| error.to_string()))
+        };
+        let name = escape(&ticket.name);
+        match begun {
+            Ok(held) => {
+                let message = format!("takes {name} ({}), wanted everywhere", Size(ticket.size));
+                tell(Level::Info, "share_taken", message, ticket);
+                self.lock().taken.insert(id, (held, false));
+            }
+            Err(why) => {
+                let message = format!("does not take {name}, wanted everywhere: {why}");
+                tell(Level::Warn, "share_refused", message, ticket);
+                self.lock().refused.insert(id);
+            }
+        }
+    }
+
+    /// Tells once what became of what was taken; returns whether something is complete since.
+    pub(super) fn tell_taken(&self) -> bool {
+        let mut ended = Vec::new();
+        for (held, is_told) in self.lock().taken.values_mut().filter(|(_, is_told)| !is_told) {
+            let phase = held.swarm.progress().phase;
+            if matches!(phase, Phase::Stored | Phase::Failed(_)) {
+                *is_told = true;
+                ended.push((Arc::clone(held), phase));
+            }
+        }
+        for (held, phase) in &ended {
+            let (ticket, name) = (&held.ticket, escape(&held.ticket.name));
+            if let Phase::Failed(why) = phase {
+                let message = format!("stopped taking {name}: {why}; it goes on after a restart");
+                tell(Level::Warn, "share_refused", message, ticket);
+            } else {
+                let path = held.path.display();
+                let message = format!("has all of {name}, verified, at {path}");
+                tell(Level::Info, "share_complete", message, ticket);
+            }
+        }
+        !ended.is_empty()
+    }
+}
+
+fn tell(level: Level, event: &'static str, message: String, ticket: &Ticket) {
+    let fields = json!({ "name": ticket.name, "size": ticket.size, "ticket": ticket.to_string() });
+    Line::new(level, event, message, fields).log(Clock::start().now().wall);
+}
