@@ -245,7 +245,11 @@ fn read_key(path: &Path, file: &File) -> Result<KeyPair, FilesError> {
 }
 
 /// Writes `path` with mode 0600 so that a crash leaves the old file, the new one, or none.
-fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+///
+/// When the disk refuses.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("new");
     match std::fs::remove_file(&draft) {
         Ok(()) => {}

@@ -13,7 +13,8 @@ use crate::cli::CliError;
 use crate::cli::log::escape;
 use crate::cli::query::{peer_at, print, put};
 use crate::cli::run::Use;
-use crate::model::{Endpoint, Ticket};
+use crate::model::{Endpoint, Ticket, Time};
+use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
 /// How long after its start a peer may still hear for the first time what others share.
@@ -114,7 +115,7 @@ pub(super) fn list(peer: &Path) -> Result<Vec<Value>, CliError> {
 /// # Errors
 /// When there is none, or several of different content.
 pub(super) fn find(peer: &Path, name: &str) -> Result<Ticket, CliError> {
-    let clock = crate::runtime::clock::Clock::start();
+    let clock = Clock::start();
     loop {
         let all = list(peer)?;
         let mut named = all.iter().filter(|it| it["name"] == name);
@@ -128,7 +129,7 @@ pub(super) fn find(peer: &Path, name: &str) -> Result<Ticket, CliError> {
                 return Err(CliError::Failed(text.to_owned()));
             }
             (None, _) => {
-                if clock.now().mono.since(crate::model::Time::ZERO) >= HEARING_MAX {
+                if clock.now().mono.since(Time::ZERO) >= HEARING_MAX {
                     return Err(CliError::Failed(format!(
                         "{} is no ticket, no file with one, and no share of the fleet; peer \
                          shares lists those",

@@ -9,8 +9,7 @@
 mod taken;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -24,13 +23,15 @@ use crate::cli::share::host::{Held, ShareHost};
 use crate::model::{Data, Endpoint, Now, Ticket, Time};
 use crate::network::{Gone, Switchboard};
 use crate::node::PeerNode;
-use crate::protocol::shares::{ANNOUNCE_EVERY, Announcement, LIST_MAX, Offered, Shares, TOPIC};
+use crate::protocol::shares::{
+    ANNOUNCE_EVERY, Announcement, KnownShare, LIST_MAX, Offered, Shares, TOPIC,
+};
 use crate::protocol::swarm::{Event, Hash};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::{Connection, Serve, Sink};
-use crate::runtime::files::sync_dir;
+use crate::runtime::files::replace_file;
 use crate::runtime::swarm::{Engine, EngineOptions};
 use crate::runtime::thread;
 use crate::wire::sealed::ClusterKeys;
@@ -144,7 +145,7 @@ impl Sharing {
     fn remember(&self) {
         let kept: Vec<_> = self.lock().kept.values().cloned().collect();
         let text = serde_json::to_vec_pretty(&kept).unwrap_or_default();
-        if let Err(error) = write_whole(&self.memory(), &text) {
+        if let Err(error) = replace_file(&self.memory(), &text) {
             ::log::warn!("shares are not remembered over a restart: {error}");
         }
     }
@@ -321,7 +322,7 @@ impl Sharing {
         let now = self.clock.now().mono;
         let mut state = self.lock();
         let here: BTreeMap<_, _> = state.host.as_ref().map(|it| it.views()).unwrap_or_default();
-        let object = |it: &crate::protocol::shares::KnownShare| {
+        let object = |it: &KnownShare| {
             json!({
                 "name": it.ticket.name, "size": it.ticket.size, "peers": it.peers,
                 "everywhere": it.everywhere, "here": here.get(&it.ticket.share_id()),
@@ -387,16 +388,6 @@ impl Drop for Lent {
         sharing.lock().others.remove(&self.number);
         sharing.announce(&self.board, &self.node);
     }
-}
-
-/// Replaces a file by one with this content, so that nobody ever reads half of it.
-fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let mut file = File::create(&draft)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    path.parent().map_or(Ok(()), sync_dir)
 }
 
 fn hashed(report: &Sender<Value>, done: u64, size: u64) -> bool {
