@@ -63,9 +63,17 @@ pub struct KnownShare {
 }
 
 #[derive(Debug)]
+struct Listed {
+    /// Computed once: lists are looked through all the time.
+    id: [u8; 32],
+    ticket: Ticket,
+    everywhere: bool,
+}
+
+#[derive(Debug)]
 struct List {
     heard: Time,
-    shares: Vec<(Ticket, bool)>,
+    shares: Vec<Listed>,
 }
 
 /// The lists of all peers.
@@ -90,7 +98,10 @@ impl Shares {
         if self.lists.len() >= LISTS_MAX && !self.lists.contains_key(&from) {
             return Err(format!("more than {LISTS_MAX} peers offer something"));
         }
-        let read = |it: Offered| Some((it.ticket.parse().ok()?, it.everywhere));
+        let read = |it: Offered| {
+            let ticket: Ticket = it.ticket.parse().ok()?;
+            Some(Listed { id: ticket.share_id(), ticket, everywhere: it.everywhere })
+        };
         let shares: Vec<_> = list.shares.into_iter().filter_map(read).collect();
         match shares.is_empty() {
             true => self.lists.remove(&from),
@@ -105,14 +116,35 @@ impl Shares {
 
     /// All shares, by name.
     pub fn all(&mut self, now: Time) -> Vec<KnownShare> {
+        self.those(now, |_| true)
+    }
+
+    /// The shares that somebody wants everywhere, by name.
+    pub fn wanted_everywhere(&mut self, now: Time) -> Vec<KnownShare> {
+        let wanted = self.lists.values().flat_map(|list| &list.shares).filter(|it| it.everywhere);
+        let wanted: BTreeSet<_> = wanted.map(|it| it.id).collect();
+        let mut found = self.those(now, |id| wanted.contains(id));
+        // Whose list was forgotten just now wants nothing any more.
+        found.retain(|it| it.everywhere);
+        found
+    }
+
+    /// Where a share can be had, as far as is known.
+    pub fn places(&mut self, now: Time, id: &[u8; 32]) -> Vec<Endpoint> {
+        let found = self.those(now, |it| it == id).pop();
+        found.map(|it| it.ticket.at).unwrap_or_default()
+    }
+
+    fn those(&mut self, now: Time, is_meant: impl Fn(&[u8; 32]) -> bool) -> Vec<KnownShare> {
         self.forget_old(now);
         let mut found: BTreeMap<[u8; 32], (KnownShare, BTreeSet<Endpoint>)> = BTreeMap::new();
-        for (ticket, everywhere) in self.lists.values().flat_map(|list| &list.shares) {
+        let listed = self.lists.values().flat_map(|list| &list.shares);
+        for Listed { id, ticket, everywhere } in listed.filter(|it| is_meant(&it.id)) {
             let fresh = || {
                 let ticket = Ticket { at: Vec::new(), ..ticket.clone() };
                 (KnownShare { ticket, peers: 0, everywhere: false }, BTreeSet::new())
             };
-            let (known, places) = found.entry(ticket.share_id()).or_insert_with(fresh);
+            let (known, places) = found.entry(*id).or_insert_with(fresh);
             known.peers += 1;
             known.everywhere |= everywhere;
             places.extend(&ticket.at);
@@ -124,12 +156,6 @@ impl Shares {
         let mut all: Vec<_> = found.into_values().map(with_places).collect();
         all.sort_by(|a, b| a.ticket.name.cmp(&b.ticket.name).then(b.peers.cmp(&a.peers)));
         all
-    }
-
-    /// Where a share can be had, as far as is known.
-    pub fn places(&mut self, now: Time, id: &[u8; 32]) -> Vec<Endpoint> {
-        let found = self.all(now).into_iter().find(|it| it.ticket.share_id() == *id);
-        found.map(|it| it.ticket.at).unwrap_or_default()
     }
 }
 
@@ -180,6 +206,22 @@ mod tests {
         assert_eq!(shares.places(at(2), &all[0].ticket.share_id()), all[0].ticket.at);
         shares.on_announced(at(3), key(3), &list(&[ticket("a", 9, 6003)])).unwrap();
         assert_eq!(names(&mut shares, 3), ["a", "a", "b"], "of one name, and two shares");
+    }
+
+    #[test]
+    fn a_share_is_wanted_everywhere_as_long_as_one_list_says_so() {
+        let mut shares = Shares::default();
+        let wants = |everywhere| {
+            let it = ticket("a", 1, 6001);
+            let shares = vec![Offered { ticket: it.to_string(), everywhere }];
+            serde_json::to_vec(&Announcement { shares }).unwrap()
+        };
+        shares.on_announced(at(0), key(1), &wants(true)).unwrap();
+        shares.on_announced(at(100), key(2), &wants(false)).unwrap();
+        let wanted = |shares: &mut Shares, secs| shares.wanted_everywhere(at(secs)).len();
+        assert_eq!(shares.wanted_everywhere(at(100))[0].peers, 2);
+        assert_eq!(wanted(&mut shares, LIST_TTL.as_secs()), 0, "its list is old");
+        assert_eq!(names(&mut shares, LIST_TTL.as_secs()), ["a"]);
     }
 
     #[test]

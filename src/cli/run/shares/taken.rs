@@ -25,7 +25,7 @@ impl Sharing {
         let (mut wanted, mut places) = (Vec::new(), Vec::new());
         {
             let mut state = self.lock();
-            for known in state.known.all(now).into_iter().filter(|it| it.everywhere) {
+            for known in state.known.wanted_everywhere(now) {
                 let id = known.ticket.share_id();
                 if let Some((held, _)) = state.taken.get(&id) {
                     places.push((Arc::clone(held), known.ticket.at));
@@ -49,8 +49,11 @@ impl Sharing {
     pub(super) fn end_unwanted(&self, now: Time) -> bool {
         let unwanted: Vec<_> = {
             let mut state = self.lock();
-            let all = state.known.all(now).into_iter().filter(|it| it.everywhere);
-            let wanted: BTreeSet<_> = all.map(|it| it.ticket.share_id()).collect();
+            if state.taken.values().all(|(_, is_told)| *is_told) {
+                return false;
+            }
+            let wanted = state.known.wanted_everywhere(now);
+            let wanted: BTreeSet<_> = wanted.iter().map(|it| it.ticket.share_id()).collect();
             let open = state.taken.iter().filter(|(_, (_, is_told))| !is_told);
             open.map(|(id, _)| *id).filter(|id| !wanted.contains(id)).collect()
         };
