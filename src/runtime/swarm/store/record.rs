@@ -59,6 +59,14 @@ pub(super) struct Record {
     entries: u32,
 }
 
+impl Drop for Record {
+    fn drop(&mut self) {
+        // Closing alone would leave it locked while a process that is just being started still
+        // holds a copy of the file.
+        let _ = self.file.unlock();
+    }
+}
+
 impl Record {
     /// Opens the record `name`, or begins a new one, and returns the claims by piece.
     pub(super) fn open(
@@ -277,6 +285,17 @@ mod tests {
         assert!(matches!(again, Err(StoreError::InUse { .. })), "{again:?}");
         drop(held);
         assert_eq!(claims(&dir, &subject()).len(), 3);
+    }
+
+    #[test]
+    fn a_record_let_go_is_free_although_a_child_still_holds_a_copy() {
+        let dir = written();
+        let folder = Folder::open(dir.path()).unwrap();
+        let held = Record::open(&folder, NAME, &subject()).unwrap();
+        let copy = held.0.file.try_clone().unwrap();
+        drop(held);
+        assert_eq!(claims(&dir, &subject()).len(), 3);
+        drop(copy);
     }
 
     #[test]
