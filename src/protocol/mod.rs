@@ -9,6 +9,7 @@
 //! may leave the node only when that record is on disk.
 
 pub mod broadcast;
+pub mod chat;
 pub mod contacts;
 pub mod direct;
 pub mod discovery;

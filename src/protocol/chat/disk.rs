@@ -1,0 +1,74 @@
+//! What the disk has, as far as the machine was told, and what waits for it (R7).
+
+use std::collections::VecDeque;
+
+use super::entry::SeqNo;
+use super::messages::Message;
+use crate::protocol::LinkId;
+
+/// The records of this life.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    issued: u64,
+    synced: u64,
+    /// Entries on their way: record, and number.
+    entries: VecDeque<(u64, SeqNo)>,
+    /// Up to here the log is on disk.
+    stored: SeqNo,
+    /// What may be said after a record.
+    held: VecDeque<(u64, LinkId, Message)>,
+}
+
+impl Disk {
+    pub(super) fn restore(stored: SeqNo) -> Self {
+        Self { stored, ..Self::default() }
+    }
+
+    /// A record was handed over; returns its number.
+    pub(super) const fn issue(&mut self) -> u64 {
+        self.issued += 1;
+        self.issued
+    }
+
+    pub(super) fn on_entry(&mut self, seq: SeqNo) {
+        self.entries.push_back((self.issued, seq));
+    }
+
+    pub(super) fn on_cut(&mut self, from: SeqNo) {
+        self.entries.retain(|(_, seq)| *seq < from);
+        self.stored = self.stored.min(SeqNo(from.0 - 1));
+    }
+
+    pub(super) const fn issued(&self) -> u64 {
+        self.issued
+    }
+
+    pub(super) const fn stored(&self) -> SeqNo {
+        self.stored
+    }
+
+    pub(super) const fn has(&self, record: u64) -> bool {
+        record <= self.synced
+    }
+
+    pub(super) fn hold(&mut self, record: u64, link: LinkId, msg: Message) {
+        self.held.push_back((record, link, msg));
+    }
+
+    /// So many records are on disk; returns what may be said now.
+    pub(super) fn on_synced(&mut self, records: u64) -> Vec<(LinkId, Message)> {
+        self.synced = self.synced.max(records.min(self.issued));
+        while let Some((record, seq)) = self.entries.front().copied() {
+            if record > self.synced {
+                break;
+            }
+            self.stored = seq;
+            self.entries.pop_front();
+        }
+        let mut free = Vec::new();
+        while self.held.front().is_some_and(|(record, ..)| *record <= self.synced) {
+            free.extend(self.held.pop_front().map(|(_, link, msg)| (link, msg)));
+        }
+        free
+    }
+}

@@ -1,0 +1,301 @@
+//! What the one order is made of: entries, who wrote them, and whom the group consists of.
+//!
+//! Invariants:
+//! - An entry's hash covers everything before it: two logs with one hash at one number are equal.
+//! - A message is known by its author's own numbering ([`MsgId`]), so a repeat is recognized
+//!   however often and by whatever way it comes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Endpoint, PublicKey, SigningBytes, WallTime};
+
+/// The number of a member within its group, from 1; the higher is preferred as leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MemberId(pub u32);
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "peer_{}", self.0)
+    }
+}
+
+/// A reign: there is at most one leader in each. 0 is before the first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Term(pub u64);
+
+/// A place in the one order, from 1. 0 is before the first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct SeqNo(pub u64);
+
+/// What tells this group from all others: drawn by its founder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GroupId(#[serde(with = "hex::serde")] pub [u8; 16]);
+
+/// The running hash over all entries up to one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Chain(#[serde(with = "hex::serde")] pub [u8; 32]);
+
+/// Who numbers messages: a member has one numbering of its own (client 0, kept across restarts) and
+/// one for each program that sends by it (a random number, for the life of that program).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    /// The member by which it comes, and who answers for it.
+    pub member: MemberId,
+    /// 0, or the program.
+    pub client: u64,
+}
+
+/// The identity of a message; `MEMBER-CLIENT-NUMBER` in text, the client in 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MsgId {
+    /// Whose numbering.
+    pub origin: Origin,
+    /// From 1, without a gap.
+    pub number: u64,
+}
+
+impl fmt::Display for MsgId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { member, client } = self.origin;
+        write!(f, "{}-{client:016x}-{}", member.0, self.number)
+    }
+}
+
+impl FromStr for MsgId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a msg_id is MEMBER-CLIENT-NUMBER, the client in 16 hexadecimal digits";
+        let mut parts = text.split('-');
+        let mut next = || parts.next().ok_or(WRONG);
+        let member = decimal(next()?).and_then(|it| u32::try_from(it).ok()).ok_or(WRONG)?;
+        let client = next()?;
+        let number = decimal(next()?).filter(|it| *it > 0).ok_or(WRONG)?;
+        let is_hex = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        if client.len() != 16 || !client.bytes().all(is_hex) || parts.next().is_some() {
+            return Err(WRONG);
+        }
+        let client = u64::from_str_radix(client, 16).map_err(|_| WRONG)?;
+        Ok(Self { origin: Origin { member: MemberId(member), client }, number })
+    }
+}
+
+/// A number in the one way in which it is written.
+fn decimal(text: &str) -> Option<u64> {
+    let is_canonical = text == "0" || !text.starts_with('0');
+    (is_canonical && text.bytes().all(|it| it.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+impl Serialize for MsgId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MsgId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = MsgId;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a msg_id")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<MsgId, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// A message that somebody typed, not yet numbered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chat {
+    /// Its identity.
+    pub msg_id: MsgId,
+    /// The label under which it is shown.
+    pub room_id: Arc<str>,
+    /// The text.
+    pub payload: Arc<str>,
+}
+
+/// One of the group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its number.
+    #[serde(rename = "node_id")]
+    pub id: MemberId,
+    /// Where it listens, in the form `host` and `port` on the wire.
+    #[serde(flatten)]
+    pub at: At,
+    /// Its key, for good.
+    pub key: PublicKey,
+}
+
+/// An endpoint as two fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct At {
+    /// The address.
+    pub host: std::net::IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+impl From<Endpoint> for At {
+    fn from(endpoint: Endpoint) -> Self {
+        Self { host: endpoint.ip(), port: endpoint.port() }
+    }
+}
+
+/// Who the group is, from one entry on until the next that says it anew (C7).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The members, ascending by id. All of them vote.
+    pub members: Vec<Member>,
+    /// Keys that were removed for good; the latest `REMOVED_MAX`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<PublicKey>,
+}
+
+/// What stands at one place of the order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// A leader's first entry, by which it commits what it found (R4).
+    Opening,
+    /// A message.
+    Chat(Chat),
+    /// The group is this from here on.
+    Membership(Arc<Membership>),
+}
+
+/// One place of the order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "EntryFields", into = "EntryFields")]
+pub struct Entry {
+    /// Where it stands.
+    pub seq_no: SeqNo,
+    /// The reign in which it was put there.
+    pub term: Term,
+    /// Who led then.
+    pub leader: MemberId,
+    /// The leader's clock then; for people, nothing depends on it.
+    pub time: WallTime,
+    /// What it says.
+    pub body: Body,
+}
+
+/// An entry as its fields on the wire and on disk: those of the seed document's message, flat.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct EntryFields {
+    seq_no: SeqNo,
+    term: Term,
+    leader_id: MemberId,
+    time: WallTime,
+    /// The author, which `msg_id` says too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sender_id: Option<MemberId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    msg_id: Option<MsgId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    room_id: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    membership: Option<Arc<Membership>>,
+}
+
+impl TryFrom<EntryFields> for Entry {
+    type Error = &'static str;
+
+    fn try_from(fields: EntryFields) -> Result<Self, Self::Error> {
+        let EntryFields { seq_no, term, leader_id, time, .. } = fields;
+        let body = match (fields.msg_id, fields.room_id, fields.payload, fields.membership) {
+            (Some(msg_id), Some(room_id), Some(payload), None) => {
+                if fields.sender_id.is_some_and(|it| it != msg_id.origin.member) {
+                    return Err("the sender_id of an entry is not the author in its msg_id");
+                }
+                Body::Chat(Chat { msg_id, room_id, payload })
+            }
+            (None, None, None, Some(membership)) => Body::Membership(membership),
+            (None, None, None, None) => Body::Opening,
+            _ => return Err("an entry is a message, a membership or an opening, and no mixture"),
+        };
+        Ok(Self { seq_no, term, leader: leader_id, time, body })
+    }
+}
+
+impl From<Entry> for EntryFields {
+    fn from(entry: Entry) -> Self {
+        let Entry { seq_no, term, leader, time, body } = entry;
+        let mut fields = Self {
+            seq_no,
+            term,
+            leader_id: leader,
+            time,
+            sender_id: None,
+            msg_id: None,
+            room_id: None,
+            payload: None,
+            membership: None,
+        };
+        match body {
+            Body::Opening => {}
+            Body::Chat(chat) => {
+                fields.sender_id = Some(chat.msg_id.origin.member);
+                fields.msg_id = Some(chat.msg_id);
+                fields.room_id = Some(chat.room_id);
+                fields.payload = Some(chat.payload);
+            }
+            Body::Membership(membership) => fields.membership = Some(membership),
+        }
+        fields
+    }
+}
+
+impl Chain {
+    /// The hash after `entry`, if this is the one before it.
+    #[must_use]
+    pub fn after(&self, entry: &Entry) -> Self {
+        let bytes = SigningBytes::new("folkmoot/chat/entry/1")
+            .bytes(&self.0)
+            .number(entry.seq_no.0)
+            .number(entry.term.0)
+            .number(entry.leader.0.into())
+            .wall(entry.time);
+        let bytes = match &entry.body {
+            Body::Opening => bytes.number(0),
+            Body::Chat(Chat { msg_id, room_id, payload }) => bytes
+                .number(1)
+                .number(msg_id.origin.member.0.into())
+                .number(msg_id.origin.client)
+                .number(msg_id.number)
+                .text(room_id)
+                .text(payload),
+            Body::Membership(membership) => {
+                let count = membership.members.len() as u64;
+                let bytes =
+                    membership.members.iter().fold(bytes.number(2).number(count), |b, it| {
+                        b.number(it.id.0.into())
+                            .text(&it.at.host.to_string())
+                            .number(it.at.port.into())
+                            .key(&it.key)
+                    });
+                membership.removed.iter().fold(bytes, SigningBytes::key)
+            }
+        };
+        Self(bytes.sha256())
+    }
+}

@@ -1,0 +1,243 @@
+//! Following: whose word counts (R5), which entries are taken (R6), what is acknowledged (R7).
+
+use std::sync::Arc;
+
+use super::config::Rule;
+use super::entry::{Entry, MemberId, SeqNo, Term};
+use super::event::{Effect, Event, Timer};
+use super::group::{Duty, Group};
+use super::messages::{
+    CatchupReq, Coordinator, Heartbeat, Message, NackCode, SeqAck, SeqChat, SeqNack,
+};
+use crate::protocol::LinkId;
+
+/// Why entries were not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misfit {
+    /// The log ends before them.
+    Gap,
+    /// The entry before them is another.
+    Conflict,
+    /// They contradict something final: a log is broken.
+    Final(SeqNo),
+    /// They are no piece of a log.
+    Nonsense,
+}
+
+impl Group {
+    /// Takes a leader's word, if its term is not over; whether it did.
+    fn follow(&mut self, id: MemberId, link: LinkId, term: Term, fx: &mut Vec<Effect>) -> bool {
+        let fenced = self.config.keeps(Rule::Fence);
+        if term < self.term && fenced {
+            self.drop_it("a term that is over", fx);
+            self.refuse(link, NackCode::Stale, "that term is over", fx);
+            return false;
+        }
+        if term > self.term {
+            self.enter(term, None, fx);
+        }
+        let is_other = self.leader.is_some_and(|it| it != id);
+        if fenced && (is_other || matches!(self.duty, Duty::Lead(_))) {
+            self.drop_it("a second leader of one term", fx);
+            return false;
+        }
+        if !matches!(self.duty, Duty::Follow) {
+            self.step_down(fx);
+        }
+        self.leader_heard = self.now.mono;
+        self.objections = 0;
+        if self.leader != Some(id) {
+            self.leader = Some(id);
+            self.on_new_leader(fx);
+        }
+        true
+    }
+
+    fn on_new_leader(&mut self, fx: &mut Vec<Effect>) {
+        self.asked_at = None;
+        let wait = self.config.leader_timeout + self.stagger(self.config.rank_silent);
+        fx.push(Effect::SetTimer(Timer::Election, wait));
+        self.outbox.begin_again();
+        self.send_typed(fx);
+        self.on_successor(fx);
+    }
+
+    pub(super) fn on_coordinator(
+        &mut self,
+        id: MemberId,
+        link: LinkId,
+        msg: &Coordinator,
+        fx: &mut Vec<Effect>,
+    ) {
+        if self.follow(id, link, msg.term, fx) {
+            self.learn_commit(msg.commit, fx);
+        }
+    }
+
+    pub(super) fn on_heartbeat(
+        &mut self,
+        id: MemberId,
+        link: LinkId,
+        msg: Heartbeat,
+        fx: &mut Vec<Effect>,
+    ) {
+        if !self.follow(id, link, msg.term, fx) {
+            return;
+        }
+        self.learn_commit(msg.commit, fx);
+        let is_final_here = msg.commit <= self.log.commit();
+        if is_final_here && self.log.chain_at(msg.commit).is_some_and(|it| it != msg.hash) {
+            fx.push(Effect::Emit(Event::Diverged { member: id, at: msg.commit }));
+        }
+        self.tell_quorum(true, fx);
+        // A leader must hear that it is followed, but not at each word of what became final.
+        let is_due = self.now.mono >= self.acked_at.after(self.config.heartbeat / 2);
+        self.acknowledge(is_due, fx);
+        self.take_over_if_due(msg.commit, fx);
+    }
+
+    pub(super) fn on_seq_chat(
+        &mut self,
+        id: MemberId,
+        link: LinkId,
+        msg: &SeqChat,
+        fx: &mut Vec<Effect>,
+    ) {
+        if self.follow(id, link, msg.term, fx) {
+            self.take(link, msg, fx);
+        }
+    }
+
+    /// Entries of the leader, or of the donor of a candidate; they make nobody a leader.
+    pub(super) fn on_catchup_resp(
+        &mut self,
+        id: MemberId,
+        link: LinkId,
+        msg: &SeqChat,
+        fx: &mut Vec<Effect>,
+    ) {
+        if matches!(self.duty, Duty::Adopt(..)) {
+            self.on_donated(id, msg, fx);
+        } else if self.leader == Some(id) && msg.term == self.term {
+            self.leader_heard = self.now.mono;
+            self.take(link, msg, fx);
+        } else {
+            self.drop_it("an answer that nobody waits for", fx);
+        }
+    }
+
+    fn take(&mut self, link: LinkId, msg: &SeqChat, fx: &mut Vec<Effect>) {
+        match self.apply(msg.prev_seq, msg.prev_term, &msg.entries, fx) {
+            Ok(end) => {
+                self.asked_at = None;
+                self.verified = self.verified.max(end);
+                self.learn_commit(msg.commit, fx);
+                let has_news = !msg.entries.is_empty() && self.stored() < end;
+                self.acknowledge(!has_news, fx);
+            }
+            Err(Misfit::Gap) => {
+                let last_seq = self.log.last().seq;
+                let ask =
+                    CatchupReq { sender_id: self.me.id, term: self.term, last_seq, tail: false };
+                self.ask(link, Message::CatchupReq(ask), fx);
+            }
+            Err(Misfit::Conflict) => {
+                let last_seq = self.log.commit();
+                let nack = SeqNack { sender_id: self.me.id, term: self.term, last_seq };
+                self.ask(link, Message::SeqNack(nack), fx);
+            }
+            Err(Misfit::Final(at)) => {
+                self.drop_it("entries that contradict what is final", fx);
+                if let Some(member) = self.leader {
+                    fx.push(Effect::Emit(Event::Diverged { member, at }));
+                }
+            }
+            Err(Misfit::Nonsense) => {
+                self.drop_it("entries that are no piece of a log", fx);
+                self.refuse(link, NackCode::Malformed, "entries that are no piece of a log", fx);
+            }
+        }
+    }
+
+    /// Asks the leader to go on elsewhere; once, until it did or some time has passed. A conflict
+    /// is told even if something is on its way: that may be what showed it.
+    fn ask(&mut self, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
+        let now = self.now.mono;
+        let patience = self.config.heartbeat;
+        let is_conflict = matches!(msg, Message::SeqNack(_));
+        let is_waiting =
+            |(at, was_conflict)| now.since(at) < patience && (was_conflict || !is_conflict);
+        if self.asked_at.is_some_and(is_waiting) {
+            return;
+        }
+        self.asked_at = Some((now, is_conflict));
+        self.send(link, msg, fx);
+    }
+
+    /// Puts entries where they belong (R6); up to where the log is the sender's then.
+    pub(super) fn apply(
+        &mut self,
+        prev_seq: SeqNo,
+        prev_term: Term,
+        entries: &[Arc<Entry>],
+        fx: &mut Vec<Effect>,
+    ) -> Result<SeqNo, Misfit> {
+        if !is_piece(prev_seq, prev_term, entries) {
+            return Err(Misfit::Nonsense);
+        }
+        if prev_seq > self.log.last().seq {
+            return Err(Misfit::Gap);
+        }
+        let known = self.log.term_at(prev_seq);
+        let is_final = prev_seq <= self.log.commit();
+        if self.config.keeps(Rule::Match) && known.is_none_or(|it| it != prev_term) {
+            match (is_final, known) {
+                (true, None) => {}
+                (true, Some(_)) => return Err(Misfit::Final(prev_seq)),
+                (false, _) => return Err(Misfit::Conflict),
+            }
+        }
+        let mut end = prev_seq;
+        for entry in entries {
+            let seq = entry.seq_no;
+            match self.log.term_at(seq) {
+                Some(term) if term == entry.term => {}
+                Some(_) if seq <= self.log.commit() => return Err(Misfit::Final(seq)),
+                Some(_) => {
+                    self.cut(seq, fx);
+                    self.append(Arc::clone(entry), fx);
+                }
+                None if seq <= self.log.commit() => {}
+                None => self.append(Arc::clone(entry), fx),
+            }
+            end = seq;
+        }
+        Ok(end)
+    }
+
+    /// The leader says what is final; of that counts what is known to be the leader's.
+    fn learn_commit(&mut self, commit: SeqNo, fx: &mut Vec<Effect>) {
+        self.make_final(commit.min(self.verified), fx);
+    }
+
+    /// Tells the leader how far the disk has its log (R7): when that is news, or `always`.
+    pub(super) fn acknowledge(&mut self, always: bool, fx: &mut Vec<Effect>) {
+        let Some(link) = self.leader.and_then(|id| self.links.of_member(id)) else { return };
+        let last_seq = self.verified.min(self.stored());
+        if always || last_seq > self.acked {
+            self.acked = last_seq;
+            self.acked_at = self.now.mono;
+            let ack = SeqAck { sender_id: self.me.id, term: self.term, last_seq };
+            self.send(link, Message::SeqAck(ack), fx);
+        }
+    }
+}
+
+/// Whether numbers go on without a gap, and terms never back.
+fn is_piece(prev_seq: SeqNo, prev_term: Term, entries: &[Arc<Entry>]) -> bool {
+    let mut before = (prev_seq, prev_term);
+    entries.iter().all(|it| {
+        let (seq, term) = std::mem::replace(&mut before, (it.seq_no, it.term));
+        it.seq_no.0 == seq.0 + 1 && it.term >= term
+    })
+}

@@ -1,0 +1,363 @@
+//! Connections: whose they are, who is believed, and whom to call.
+//!
+//! Whoever is no member, and whom no member has named, can neither raise a term nor be heard as a
+//! leader; it can ask to be taken in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::config::{LINKS_MAX, MEMBERS_MAX, SEQ_MAX, TERM_MAX};
+use super::entry::{GroupId, Member, MemberId};
+use super::event::{Effect, Event, Timer};
+use super::group::{Duty, Group};
+use super::messages::{Intent, JoinAck, Message, Nack, NackCode};
+use crate::protocol::LinkId;
+
+/// The longest wait between two calls.
+const REDIAL_MAX: Duration = Duration::from_secs(2);
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) member: Member,
+    pub(super) intent: Intent,
+    pub(super) is_ours: bool,
+}
+
+/// All connections, and the calls that did not succeed.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    all: BTreeMap<LinkId, Link>,
+    by_member: BTreeMap<MemberId, LinkId>,
+    dialing: BTreeMap<MemberId, u32>,
+}
+
+impl Links {
+    pub(super) fn get(&self, link: LinkId) -> Option<&Link> {
+        self.all.get(&link)
+    }
+
+    pub(super) fn of_member(&self, id: MemberId) -> Option<LinkId> {
+        self.by_member.get(&id).copied()
+    }
+
+    /// Whoever is linked and is no client.
+    pub(super) fn members(&self) -> impl Iterator<Item = (MemberId, LinkId, &Member)> {
+        self.by_member.iter().map(|(id, link)| (*id, *link, &self.all[link].member))
+    }
+}
+
+impl Group {
+    /// Whether the driver may let somebody in, and what to answer if not.
+    ///
+    /// # Errors
+    /// The code of the refusal.
+    pub fn admits(&self, member: &Member, group: Option<GroupId>) -> Result<(), NackCode> {
+        if group.is_some() && self.group.is_some() && group != self.group {
+            return Err(NackCode::OtherGroup);
+        }
+        // By what is final: a leader that was cut off may have written removals that never were.
+        let membership = self.log.final_membership();
+        if membership.removed.contains(&member.key) {
+            return Err(NackCode::Removed);
+        }
+        let is_other = |it: &Member| (it.id == member.id) != (it.key == member.key);
+        if membership.members.iter().chain([&self.me]).any(is_other) || member.id == self.me.id {
+            return Err(NackCode::IdTaken);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_linked(
+        &mut self,
+        link: LinkId,
+        member: Member,
+        intent: Intent,
+        is_ours: bool,
+        fx: &mut Vec<Effect>,
+    ) {
+        let id = member.id;
+        let is_client = intent == Intent::Client;
+        let verdict = if is_client { Ok(()) } else { self.admits(&member, self.group) };
+        if let Err(code) = verdict {
+            self.drop_it("a connection of somebody who is not let in", fx);
+            self.refuse(link, code, "not let into this group", fx);
+            fx.push(Effect::Hangup(link));
+            return;
+        }
+        if self.links.all.len() >= LINKS_MAX {
+            self.refuse(link, NackCode::Busy, "too many connections", fx);
+            fx.push(Effect::Hangup(link));
+            return;
+        }
+        self.links.all.insert(link, Link { member, intent, is_ours });
+        if is_client {
+            return;
+        }
+        self.links.dialing.remove(&id);
+        fx.push(Effect::StopTimer(Timer::Redial(id)));
+        match self.links.by_member.get(&id).copied() {
+            Some(old) if !self.is_better(link, old) => {
+                fx.push(Effect::Hangup(link));
+                return;
+            }
+            Some(old) => fx.push(Effect::Hangup(old)),
+            None => fx.push(Effect::Emit(Event::Reached(id))),
+        }
+        self.links.by_member.insert(id, link);
+        self.on_reached(id, link, fx);
+    }
+
+    /// Of two connections between the same two, the one that the lower id called stays; of two by
+    /// the same caller, the newer.
+    fn is_better(&self, new: LinkId, old: LinkId) -> bool {
+        let (new, old) = (&self.links.all[&new], &self.links.all[&old]);
+        new.is_ours == old.is_ours || new.is_ours == (self.me.id < new.member.id)
+    }
+
+    fn on_reached(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
+        match &self.duty {
+            Duty::Lead(_) => self.on_follower_linked(id, link, fx),
+            Duty::Stand(_) | Duty::Adopt(..) => self.ask_for_promises(fx),
+            Duty::Follow if self.leader == Some(id) => {
+                self.outbox.begin_again();
+                self.send_typed(fx);
+            }
+            Duty::Follow => {}
+        }
+    }
+
+    pub(super) fn on_unlinked(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+        let Some(gone) = self.links.all.remove(&link) else { return };
+        let id = gone.member.id;
+        if gone.intent == Intent::Client {
+            self.outbox.forget_client(link);
+            return;
+        }
+        if self.links.by_member.get(&id) != Some(&link) {
+            return;
+        }
+        self.links.by_member.remove(&id);
+        fx.push(Effect::Emit(Event::Lost(id)));
+        self.redial_later(id, fx);
+        match &mut self.duty {
+            Duty::Lead(reign) => {
+                reign.progress.remove(&id);
+            }
+            Duty::Adopt(_, adopting) if adopting.donor == id => self.on_donor_lost(fx),
+            Duty::Follow if self.leader == Some(id) => self.on_leader_lost(fx),
+            Duty::Follow | Duty::Stand(_) | Duty::Adopt(..) => {}
+        }
+    }
+
+    pub(super) fn on_dial_failed(&mut self, member: MemberId, fx: &mut Vec<Effect>) {
+        if self.links.dialing.contains_key(&member) {
+            self.redial_later(member, fx);
+        }
+    }
+
+    fn redial_later(&mut self, id: MemberId, fx: &mut Vec<Effect>) {
+        let tries = self.links.dialing.entry(id).or_default();
+        *tries = tries.saturating_add(1);
+        let wait = self.config.redial.saturating_mul(1 << (*tries - 1).min(4)).min(REDIAL_MAX);
+        let jitter = self.rng.random_range(0..=50);
+        fx.push(Effect::SetTimer(Timer::Redial(id), wait + Duration::from_millis(jitter)));
+    }
+
+    pub(super) fn on_redial(&mut self, id: MemberId, fx: &mut Vec<Effect>) {
+        let wanted = self.wanted().into_iter().find(|it| it.id == id);
+        match wanted {
+            Some(member) if self.links.of_member(id).is_none() => {
+                self.links.dialing.entry(id).or_default();
+                fx.push(Effect::Dial(member));
+            }
+            _ => {
+                self.links.dialing.remove(&id);
+            }
+        }
+    }
+
+    /// All whom this one wants to be linked to. Whoever was last named at another place than the
+    /// log says is called at both in turn.
+    fn wanted(&self) -> Vec<Member> {
+        let (newest, last) = (self.log.membership(), self.log.final_membership());
+        let is_new = |it: &&Member| !last.removed.contains(&it.key) && !self.has_member(it.id);
+        let known = last.members.iter().filter(is_new).chain(&newest.members);
+        let is_unknown =
+            |it: &&Member| is_new(it) && last.members.iter().all(|old| old.id != it.id);
+        let named = self.vouched.values().filter(is_unknown).cloned();
+        let known = known.map(|it| {
+            let is_odd = self.links.dialing.get(&it.id).is_some_and(|tries| tries % 2 == 1);
+            let elsewhere = self.vouched.get(&it.id).filter(|now| is_odd && now.key == it.key);
+            elsewhere.unwrap_or(it).clone()
+        });
+        known.chain(named).filter(|it| it.id != self.me.id && it.key != self.me.key).collect()
+    }
+
+    /// Calls everybody to whom there is neither a connection nor a call.
+    pub(super) fn dial_everybody(&mut self, fx: &mut Vec<Effect>) {
+        for member in self.wanted() {
+            let id = member.id;
+            if self.links.of_member(id).is_none() && !self.links.dialing.contains_key(&id) {
+                self.links.dialing.insert(id, 0);
+                fx.push(Effect::Dial(member));
+            }
+        }
+    }
+
+    /// Whether whoever is at the other end is a member, or named by one.
+    fn is_trusted(&self, member: &Member) -> bool {
+        let is_it = |it: &Member| it.id == member.id && it.key == member.key;
+        self.log.membership().members.iter().any(is_it)
+            || self.log.final_membership().members.iter().any(is_it)
+            || self.vouched.get(&member.id).is_some_and(is_it)
+    }
+
+    pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
+        let Some(known) = self.links.get(link) else { return };
+        let (id, is_ours) = (known.member.id, known.is_ours);
+        let is_client = known.intent == Intent::Client;
+        let is_trusted = !is_client && self.is_trusted(&known.member);
+        if let Message::Chat(request) = msg {
+            self.on_chat(link, id, is_client, is_trusted, request, fx);
+            return;
+        }
+        if msg.sender() != Some(id) || is_client {
+            self.drop_it("a message in another's name", fx);
+            self.refuse(link, NackCode::NotAllowed, "only in one's own name", fx);
+            return;
+        }
+        let (term, seq) = msg.bounds();
+        if term > TERM_MAX || seq > SEQ_MAX {
+            self.drop_it("a term or number beyond the limit", fx);
+            self.refuse(link, NackCode::Invalid, "a term or number beyond the limit", fx);
+            return;
+        }
+        // Whoever is not in yet may say these; a leader looks who it is.
+        let is_open = matches!(
+            msg,
+            Message::SeqAck(_)
+                | Message::SeqNack(_)
+                | Message::CatchupReq(_)
+                | Message::JoinAck(_)
+                | Message::Nack(_)
+        );
+        if !is_open && !is_trusted {
+            self.drop_it("a message of somebody who is no member", fx);
+            self.refuse(link, NackCode::NotAllowed, "not a member", fx);
+            return;
+        }
+        if let Message::JoinAck(it) = msg {
+            self.on_join_ack(it, is_trusted, is_ours, fx);
+        } else if let Message::Nack(it) = &msg {
+            self.on_nack(id, is_trusted, it, fx);
+        } else {
+            self.hear(id, link, msg, fx);
+        }
+    }
+
+    fn hear(&mut self, id: MemberId, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
+        match msg {
+            Message::SeqAck(it) => self.on_ack(id, it, fx),
+            Message::SeqNack(it) => self.on_misfit(id, it.term, it.last_seq, fx),
+            Message::CatchupReq(it) => self.on_catchup_req(id, link, it, fx),
+            Message::Heartbeat(it) => self.on_heartbeat(id, link, it, fx),
+            Message::Coordinator(it) => self.on_coordinator(id, link, &it, fx),
+            Message::SeqChat(it) => self.on_seq_chat(id, link, &it, fx),
+            Message::CatchupResp(it) => self.on_catchup_resp(id, link, &it, fx),
+            Message::Election(it) => self.on_election(id, link, it, fx),
+            Message::ElectionOk(it) => self.on_election_ok(id, it, fx),
+            Message::ChatAck(_) => {}
+            Message::TakeoverReq(it) => self.on_takeover_req(id, it, fx),
+            Message::TakeNow(it) => self.on_take_now(id, it, fx),
+            Message::RemoveReq(it) => self.on_remove_req(it, fx),
+            // Of the handshake, or the driver's own business (C11).
+            Message::Join(_)
+            | Message::JoinChallenge(_)
+            | Message::JoinProof(_)
+            | Message::VerifyReq(_)
+            | Message::VerifyResp(_) => self.drop_it("a message out of its place", fx),
+            Message::Chat(_) | Message::JoinAck(_) | Message::Nack(_) => {}
+        }
+    }
+
+    /// Somebody tells who the group is. A member is believed; so is whoever was called at a place
+    /// that was given to a member which knows no group yet, or finds nobody of its own.
+    fn on_join_ack(&mut self, ack: JoinAck, is_trusted: bool, is_ours: bool, fx: &mut Vec<Effect>) {
+        let is_lost = !self.is_member() || self.leader.is_none();
+        if !(is_trusted || is_ours && is_lost) {
+            self.drop_it("a membership told by somebody who is no member", fx);
+            return;
+        }
+        if *self.group.get_or_insert(ack.group) != ack.group {
+            self.drop_it("a membership of another group", fx);
+            return;
+        }
+        for member in ack.membership.into_iter().take(MEMBERS_MAX) {
+            let is_known = self.vouched.contains_key(&member.id);
+            if member.id != self.me.id && (is_known || self.vouched.len() < MEMBERS_MAX) {
+                self.vouched.insert(member.id, member);
+            }
+        }
+        self.dial_everybody(fx);
+    }
+
+    fn on_nack(&mut self, id: MemberId, is_trusted: bool, nack: &Nack, fx: &mut Vec<Effect>) {
+        match nack.code {
+            NackCode::Stale if is_trusted && nack.term > self.term => {
+                let was_standing = matches!(self.duty, Duty::Stand(_));
+                self.enter(nack.term, None, fx);
+                if was_standing {
+                    fx.push(Effect::SetTimer(Timer::Election, self.config.ask_again));
+                }
+            }
+            NackCode::Busy if is_trusted && nack.msg_id.is_none() => {
+                let soon = self.now.mono.after(self.config.heartbeat);
+                self.takeover.not_before = self.takeover.not_before.min(soon);
+            }
+            NackCode::IdTaken | NackCode::Removed | NackCode::OtherGroup
+                if !self.is_member() && !self.was_refused =>
+            {
+                self.was_refused = true;
+                let reason = nack.reason.clone();
+                fx.push(Effect::Emit(Event::Refused { reason }));
+            }
+            NackCode::Gap
+            | NackCode::Busy
+            | NackCode::Invalid
+            | NackCode::NoQuorum
+            | NackCode::NotLeader
+                if is_trusted && self.leader == Some(id) =>
+            {
+                self.on_chat_refused(nack, fx);
+            }
+            NackCode::Malformed
+            | NackCode::NotAllowed
+            | NackCode::Handshake
+            | NackCode::IdTaken
+            | NackCode::Removed
+            | NackCode::OtherGroup
+            | NackCode::Stale
+            | NackCode::NotLeader
+            | NackCode::NoQuorum
+            | NackCode::Busy
+            | NackCode::Gap
+            | NackCode::Invalid => {}
+        }
+    }
+
+    /// Says why something did not happen.
+    pub(super) fn refuse(&self, link: LinkId, code: NackCode, reason: &str, fx: &mut Vec<Effect>) {
+        let nack = Nack {
+            sender_id: self.me.id,
+            term: self.term,
+            code,
+            leader_id: self.leader,
+            msg_id: None,
+            reason: reason.to_owned(),
+        };
+        self.send(link, Message::Nack(nack), fx);
+    }
+}

@@ -1,0 +1,87 @@
+//! What a member knows after a restart, rebuilt from its records.
+
+use std::sync::Arc;
+
+use super::config::Config;
+use super::entry::{GroupId, Member, MemberId, Origin, SeqNo, Term};
+use super::event::{Record, Snapshot};
+use super::outbox::Outbox;
+use super::window::Log;
+
+/// What the driver found on disk.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Whether a group is to be founded if there is none.
+    pub founds: bool,
+    /// The group, if one is known.
+    pub group: Option<GroupId>,
+    /// The newest snapshot.
+    pub snapshot: Option<Snapshot>,
+    /// In order: at least all entries and cuts after the snapshot's place, the newest term, and
+    /// everything typed that is not final.
+    pub records: Vec<Record>,
+}
+
+pub(super) struct Known {
+    pub(super) group: Option<GroupId>,
+    pub(super) term: Term,
+    pub(super) promised_to: Option<MemberId>,
+    pub(super) log: Log,
+    pub(super) outbox: Outbox,
+    pub(super) snapshot_at: SeqNo,
+}
+
+impl Memory {
+    /// # Panics
+    /// When entries have a gap: the driver has checked its files before.
+    pub(super) fn restore(self, config: &Config, me: &Member) -> Known {
+        let snapshot_at = self.snapshot.as_ref().map_or(SeqNo(0), |it| it.seq_no);
+        let mut known = Known {
+            group: self.group.or_else(|| self.snapshot.as_ref().map(|it| it.group)),
+            term: self.snapshot.as_ref().map_or(Term(0), |it| it.term),
+            promised_to: None,
+            log: Log::restore(self.snapshot.as_ref()),
+            outbox: Outbox::default(),
+            snapshot_at,
+        };
+        let own = Origin { member: me.id, client: 0 };
+        let mut typed = Vec::new();
+        for record in self.records {
+            match record {
+                Record::Group { group, .. } => known.group = Some(group),
+                Record::Term { term, promised_to } if term >= known.term => {
+                    (known.term, known.promised_to) = (term, promised_to);
+                }
+                Record::Term { .. } => {}
+                Record::Entry(entry) => known.put(entry),
+                Record::Cut { from } if from > known.log.commit() => known.log.cut(from),
+                Record::Cut { .. } => {}
+                Record::Typed(chat) => typed.push(chat),
+                Record::Commit { seq_no } => {
+                    known.log.commit_to(seq_no);
+                    known.log.trim(config);
+                }
+            }
+        }
+        let numbered = known.log.last_number(own);
+        let done = known.log.last_final(own).map_or(0, |(number, _)| number);
+        let waiting = typed.into_iter().filter(|it| it.msg_id.number > done).collect();
+        known.outbox = Outbox::restore(own, numbered, waiting);
+        known
+    }
+}
+
+impl Known {
+    fn put(&mut self, entry: Arc<super::entry::Entry>) {
+        if entry.seq_no <= self.log.base().seq.max(self.log.commit()) {
+            return;
+        }
+        if entry.term > self.term {
+            (self.term, self.promised_to) = (entry.term, None);
+        }
+        if entry.seq_no <= self.log.last().seq {
+            self.log.cut(entry.seq_no);
+        }
+        self.log.append(entry);
+    }
+}

@@ -1,0 +1,40 @@
+//! Chat: one order for everybody, no message lost, whatever dies.
+//!
+//! A fenced Bully. The highest id that is alive and reaches a majority leads: it collects the
+//! promises of a majority, adopts the most advanced log among them, and only then says COORDINATOR
+//! (Viewstamped Replication's view change). It numbers messages; one that a majority has on disk
+//! is final.
+//!
+//! Rules C1–C12, R1–R9 and L1–L3 are stated in `docs/PROTOCOL.md`.
+
+mod adopt;
+mod authors;
+pub mod config;
+mod disk;
+mod election;
+pub mod entry;
+pub mod event;
+mod follower;
+mod group;
+mod leader;
+mod links;
+mod membership;
+mod memory;
+pub mod messages;
+mod outbox;
+mod replicate;
+mod status;
+mod takeover;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use config::{Config, Rule};
+pub use entry::{
+    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+};
+pub use event::{Command, Effect, Event, Input, Record, Role, Snapshot, Timer};
+pub use group::Group;
+pub use memory::Memory;
+pub use messages::Message;
+pub use status::{MemberStatus, Status};

@@ -1,0 +1,265 @@
+//! Bringing entries to the followers: in batches, several on their way, each from where it stands.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::entry::{Entry, MemberId, SeqNo, Term};
+use super::event::{Effect, Timer};
+use super::group::{Duty, Group};
+use super::messages::{CatchupReq, Message, SeqAck, SeqChat};
+use crate::model::Time;
+use crate::protocol::LinkId;
+
+/// After so many heartbeats without progress a follower is asked again where it stands.
+const STALLED_MAX: u8 = 3;
+
+/// What a leader knows of one follower, or of one that wants to become one.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) link: LinkId,
+    /// The first entry that was not sent.
+    pub(super) next: SeqNo,
+    /// Its disk has the log up to here.
+    pub(super) matched: SeqNo,
+    /// The last entries of batches on their way.
+    in_flight: VecDeque<SeqNo>,
+    /// It asked for what it missed, and has not got all of it.
+    is_behind: bool,
+    is_loading: bool,
+    /// It was sent something that tells whether its log fits.
+    is_probed: bool,
+    stalled: u8,
+    stalled_at: SeqNo,
+    pub(super) heard: Time,
+    /// What it was told to be final.
+    pub(super) told: SeqNo,
+}
+
+impl Progress {
+    const fn new(link: LinkId, next: SeqNo, heard: Time) -> Self {
+        Self {
+            link,
+            next,
+            matched: SeqNo(0),
+            in_flight: VecDeque::new(),
+            is_behind: false,
+            is_loading: false,
+            is_probed: false,
+            stalled: 0,
+            stalled_at: SeqNo(0),
+            heard,
+            told: SeqNo(0),
+        }
+    }
+
+    /// Goes on after `seq`.
+    fn restart(&mut self, seq: SeqNo) {
+        self.next = SeqNo(seq.0 + 1);
+        self.in_flight.clear();
+        self.is_probed = false;
+        self.stalled = 0;
+    }
+
+    /// Something may have been left out on the way: then it begins again.
+    pub(super) fn look_for_stall(&mut self, last: SeqNo) {
+        let is_waiting = self.next.0 > self.matched.0 + 1 && !self.is_loading;
+        if !is_waiting || self.stalled_at != self.matched {
+            self.stalled_at = self.matched;
+            self.stalled = 0;
+            return;
+        }
+        self.stalled += 1;
+        if self.stalled >= STALLED_MAX {
+            self.restart(if self.matched.0 > 0 { self.matched } else { last });
+        }
+    }
+}
+
+impl Group {
+    /// Somebody came within the leader's reach.
+    pub(super) fn on_follower_linked(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
+        let next = SeqNo(self.log.last().seq.0 + 1);
+        let msg = self.coordinator();
+        let Some(reign) = self.reign() else { return };
+        let since = reign.since;
+        let old = reign.progress.remove(&id);
+        let mut fresh = Progress::new(link, next, old.as_ref().map_or(since, |it| it.heard));
+        if let Some(old) = old {
+            fresh.matched = old.matched;
+        }
+        reign.progress.insert(id, fresh);
+        self.send(link, msg, fx);
+    }
+
+    pub(super) fn on_ack(&mut self, id: MemberId, ack: SeqAck, fx: &mut Vec<Effect>) {
+        let (last, now, term) = (self.log.last().seq, self.now.mono, self.term);
+        let is_fenced = self.config.keeps(super::config::Rule::Fence);
+        let Some(reign) = self.reign() else { return };
+        let Some(progress) = reign.progress.get_mut(&id) else { return };
+        if ack.last_seq > last || (ack.term != term && is_fenced) {
+            self.drop_it("an acknowledgement of something else", fx);
+            return;
+        }
+        progress.heard = now;
+        if ack.last_seq > progress.matched {
+            progress.matched = ack.last_seq;
+            progress.next = progress.next.max(SeqNo(ack.last_seq.0 + 1));
+        }
+        while progress.in_flight.front().is_some_and(|it| *it <= progress.matched) {
+            progress.in_flight.pop_front();
+        }
+        self.advance_commit(fx);
+        self.hand_over_if_ready(fx);
+    }
+
+    /// What was sent does not fit: everything up to `seq` may.
+    pub(super) fn on_misfit(&mut self, id: MemberId, term: Term, seq: SeqNo, fx: &mut Vec<Effect>) {
+        let (last, now, own) = (self.log.last().seq, self.now.mono, self.term);
+        let Some(reign) = self.reign() else { return };
+        let Some(progress) = reign.progress.get_mut(&id) else { return };
+        if term != own {
+            self.drop_it("a question of another term", fx);
+            return;
+        }
+        progress.heard = now;
+        progress.restart(seq.min(last));
+        progress.is_behind = true;
+    }
+
+    pub(super) fn on_catchup_req(
+        &mut self,
+        id: MemberId,
+        link: LinkId,
+        ask: CatchupReq,
+        fx: &mut Vec<Effect>,
+    ) {
+        if ask.tail {
+            self.donate(id, link, ask, fx);
+        } else {
+            self.on_misfit(id, ask.term, ask.last_seq, fx);
+        }
+    }
+
+    /// Sends each follower what it has not got, as far as bounds allow; those who stand at one
+    /// place get one message.
+    pub(super) fn flush(&mut self, fx: &mut Vec<Effect>) {
+        loop {
+            let last = self.log.last().seq;
+            let flights = self.config.batches_in_flight;
+            let Some(reign) = self.reign() else { return };
+            let mut groups: BTreeMap<(SeqNo, bool), Vec<MemberId>> = BTreeMap::new();
+            for (id, it) in &reign.progress {
+                let has_room = it.in_flight.len() < flights && !it.is_loading;
+                if has_room && (it.next <= last || !it.is_probed) {
+                    groups.entry((it.next, it.is_behind)).or_default().push(*id);
+                }
+            }
+            if groups.is_empty() {
+                break;
+            }
+            for ((next, is_behind), ids) in groups {
+                self.send_batch(next, is_behind, &ids, fx);
+            }
+        }
+        self.tell_commit(fx);
+    }
+
+    fn send_batch(&mut self, next: SeqNo, is_behind: bool, ids: &[MemberId], fx: &mut Vec<Effect>) {
+        let prev_seq = SeqNo(next.0 - 1);
+        let at_hand = self.log.slice(next, &self.config).zip(self.log.term_at(prev_seq));
+        let Some((entries, prev_term)) = at_hand else {
+            let bytes_max = self.config.batch_bytes;
+            let Some(reign) = self.reign() else { return };
+            for id in ids {
+                let Some(progress) = reign.progress.get_mut(id) else { continue };
+                progress.is_loading = true;
+                fx.push(Effect::Load { link: progress.link, from: next, bytes_max });
+            }
+            return;
+        };
+        self.send_entries(prev_seq, prev_term, entries, is_behind, ids, fx);
+    }
+
+    fn send_entries(
+        &mut self,
+        prev_seq: SeqNo,
+        prev_term: Term,
+        entries: Vec<Arc<Entry>>,
+        is_behind: bool,
+        ids: &[MemberId],
+        fx: &mut Vec<Effect>,
+    ) {
+        let (last, commit) = (self.log.last().seq, self.log.commit());
+        let end = entries.last().map_or(prev_seq, |it| it.seq_no);
+        let (sender_id, term) = (self.me.id, self.term);
+        let msg = SeqChat { sender_id, term, prev_seq, prev_term, commit, entries };
+        let Some(reign) = self.reign() else { return };
+        let mut links = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(it) = reign.progress.get_mut(id) else { continue };
+            it.next = SeqNo(end.0 + 1);
+            it.is_probed = true;
+            it.told = commit;
+            if end > prev_seq {
+                it.in_flight.push_back(end);
+            }
+            if end == last {
+                it.is_behind = false;
+            }
+            links.push(it.link);
+        }
+        let msg = if is_behind { Message::CatchupResp(msg) } else { Message::SeqChat(msg) };
+        fx.push(Effect::Send(links, msg));
+    }
+
+    /// Old entries were read from disk, for a follower or for a candidate.
+    pub(super) fn on_loaded(
+        &mut self,
+        link: LinkId,
+        prev_term: Term,
+        entries: Vec<Arc<Entry>>,
+        fx: &mut Vec<Effect>,
+    ) {
+        if let Duty::Lead(reign) = &mut self.duty {
+            let found = reign.progress.iter_mut().find(|(_, it)| it.link == link);
+            let Some((id, progress)) = found else { return };
+            let id = *id;
+            progress.is_loading = false;
+            let Some(first) = entries.first().map(|it| it.seq_no) else { return };
+            if first != progress.next {
+                return;
+            }
+            let is_behind = progress.is_behind;
+            let prev_seq = SeqNo(first.0 - 1);
+            self.send_entries(prev_seq, prev_term, entries, is_behind, &[id], fx);
+            return;
+        }
+        self.on_donation_loaded(link, prev_term, entries, fx);
+    }
+
+    /// Whoever has not been told yet what is final is told now.
+    pub(super) fn tell_commit(&mut self, fx: &mut Vec<Effect>) {
+        let (commit, now) = (self.log.commit(), self.now.mono);
+        let (msg, pause) = (self.heartbeat(), self.config.commit_pause);
+        let Some(reign) = self.reign() else { return };
+        if reign.progress.values().all(|it| it.told >= commit) {
+            return;
+        }
+        // While there is much to say, the next entries say it too.
+        let due = reign.told_at.map(|it| it.after(pause)).filter(|due| now < *due);
+        if let Some(due) = due {
+            fx.push(Effect::SetTimer(Timer::Commit, due.since(now)));
+            return;
+        }
+        reign.told_at = Some(now);
+        let behind = reign.progress.values_mut().filter(|it| it.told < commit);
+        let mut links = Vec::new();
+        for progress in behind {
+            progress.told = commit;
+            links.push(progress.link);
+        }
+        if let (Some(msg), false) = (msg, links.is_empty()) {
+            fx.push(Effect::Send(links, msg));
+        }
+    }
+}

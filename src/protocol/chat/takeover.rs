@@ -1,0 +1,127 @@
+//! Handing over in order: a leader numbers nothing more, brings its successor to its last entry,
+//! and lets it stand at once (C8).
+
+use super::entry::{MemberId, SeqNo};
+use super::event::{Effect, Event, Timer};
+use super::group::{Duty, Group};
+use super::messages::{Message, NackCode, TakeNow, TakeoverReq};
+use crate::model::Time;
+
+/// What a higher id remembers of its tries.
+#[derive(Debug, Default)]
+pub(super) struct Takeover {
+    pub(super) not_before: Time,
+}
+
+/// What a leader that hands over is about.
+#[derive(Debug)]
+pub(super) struct Handover {
+    target: MemberId,
+    is_told: bool,
+}
+
+impl Group {
+    /// A higher id that has caught up asks for the lead, if it could keep it.
+    pub(super) fn take_over_if_due(&mut self, final_there: SeqNo, fx: &mut Vec<Effect>) {
+        let Some(leader) = self.leader.filter(|it| *it < self.me.id) else { return };
+        let Some(link) = self.links.of_member(leader) else { return };
+        let is_highest =
+            !self.links.members().any(|(id, ..)| id > self.me.id && self.has_member(id));
+        let has_caught_up = self.log.commit() >= final_there;
+        let may = self.config.takeover && !self.is_leaving && is_highest;
+        if !may || !has_caught_up || self.now.mono < self.takeover.not_before {
+            return;
+        }
+        if self.reaches_majority() {
+            self.takeover.not_before = self.now.mono.after(self.config.takeover_cooldown);
+            let ask = TakeoverReq { sender_id: self.me.id, term: self.term };
+            self.send(link, Message::TakeoverReq(ask), fx);
+        }
+    }
+
+    pub(super) fn on_takeover_req(&mut self, id: MemberId, ask: TakeoverReq, fx: &mut Vec<Effect>) {
+        let Some(link) = self.links.of_member(id) else { return };
+        let is_free = matches!(&self.duty, Duty::Lead(it) if it.handover.is_none());
+        if ask.term != self.term || id < self.me.id || !is_free || !self.has_opened() {
+            self.refuse(link, NackCode::Busy, "no handover now", fx);
+            return;
+        }
+        self.begin_handover(id, self.config.leader_timeout, fx);
+    }
+
+    fn begin_handover(
+        &mut self,
+        target: MemberId,
+        wait: std::time::Duration,
+        fx: &mut Vec<Effect>,
+    ) {
+        if let Some(reign) = self.reign() {
+            reign.handover = Some(Handover { target, is_told: false });
+            fx.push(Effect::SetTimer(Timer::Takeover, wait));
+            self.hand_over_if_ready(fx);
+        }
+    }
+
+    pub(super) fn hand_over_if_ready(&mut self, fx: &mut Vec<Effect>) {
+        let (sender_id, term, last_seq) = (self.me.id, self.term, self.log.last().seq);
+        let Some(reign) = self.reign() else { return };
+        let Some(handover) = reign.handover.as_mut().filter(|it| !it.is_told) else { return };
+        let progress = reign.progress.get(&handover.target);
+        let Some(progress) = progress.filter(|it| it.matched == last_seq) else { return };
+        handover.is_told = true;
+        let msg = Message::TakeNow(TakeNow { sender_id, term, last_seq });
+        fx.push(Effect::Send(vec![progress.link], msg));
+    }
+
+    pub(super) fn on_takeover_timer(&mut self, fx: &mut Vec<Effect>) {
+        if self.is_leaving {
+            self.end(fx);
+            return;
+        }
+        if let Some(reign) = self.reign()
+            && reign.handover.take().is_some()
+        {
+            self.drop_it("a handover that came to nothing", fx);
+            self.outbox.begin_again();
+            self.send_typed(fx);
+        }
+    }
+
+    pub(super) fn on_take_now(&mut self, id: MemberId, msg: TakeNow, fx: &mut Vec<Effect>) {
+        let is_meant = self.leader == Some(id) && msg.term == self.term && self.is_member();
+        let fits = self.log.last().seq == msg.last_seq && self.verified == msg.last_seq;
+        if !is_meant || !fits || self.is_leaving || !matches!(self.duty, Duty::Follow) {
+            self.drop_it("a handover that does not fit", fx);
+            return;
+        }
+        self.stand(true, false, "the leader hands over", fx);
+    }
+
+    /// The process ends: a leader hands over first, if somebody is there.
+    pub(super) fn on_leave(&mut self, fx: &mut Vec<Effect>) {
+        self.is_leaving = true;
+        let members = self.links.members().map(|(id, ..)| id).filter(|id| self.has_member(*id));
+        let target = members.max();
+        match target.filter(|_| matches!(self.duty, Duty::Lead(_))) {
+            Some(target) => self.begin_handover(target, self.config.leave_timeout, fx),
+            None => self.end(fx),
+        }
+    }
+
+    /// Somebody leads.
+    pub(super) fn on_successor(&mut self, fx: &mut Vec<Effect>) {
+        if self.leader == Some(self.me.id) {
+            self.takeover = Takeover::default();
+        } else if self.is_leaving {
+            self.end(fx);
+        }
+    }
+
+    fn end(&mut self, fx: &mut Vec<Effect>) {
+        if !self.is_gone {
+            self.is_gone = true;
+            self.keep_commit(fx);
+            fx.push(Effect::Emit(Event::Gone));
+        }
+    }
+}

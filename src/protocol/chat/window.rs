@@ -1,0 +1,275 @@
+//! The part of the log that is in memory: everything not final, and a bounded part before it.
+//!
+//! Invariants:
+//! - Numbers have no gap; the running hash of each entry is known.
+//! - Nothing final is ever cut.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::authors::Authors;
+use super::config::Config;
+use super::entry::{Body, Chain, Entry, Membership, Origin, SeqNo, Term};
+use super::event::Snapshot;
+
+/// An entry without its content.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    pub(super) seq: SeqNo,
+    pub(super) term: Term,
+    pub(super) chain: Chain,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    entry: Arc<Entry>,
+    chain: Chain,
+    bytes: usize,
+}
+
+/// The log, as far as it is in memory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Log {
+    /// The entry before the first slot.
+    base: Mark,
+    slots: VecDeque<Slot>,
+    /// Text of the final slots, and of those that are not.
+    final_bytes: usize,
+    waiting_bytes: usize,
+    commit: SeqNo,
+    /// Ascending; the first is the one at the last final entry.
+    memberships: VecDeque<(SeqNo, Arc<Membership>)>,
+    authors: Authors,
+    /// Last numbers in what is not final.
+    tail: BTreeMap<Origin, u64>,
+}
+
+/// How many bytes of text an entry is at most.
+pub(super) fn text_bytes(entry: &Entry) -> usize {
+    const FIELDS: usize = 256;
+    const MEMBER: usize = 176;
+    const KEY: usize = 68;
+    let width = |it: u8| match it {
+        0..0x20 | 0x7f => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    let escaped = |text: &str| text.bytes().map(width).sum::<usize>();
+    let body: usize = match &entry.body {
+        Body::Opening => 0,
+        Body::Chat(chat) => escaped(&chat.payload) + escaped(&chat.room_id),
+        Body::Membership(it) => it.members.len() * MEMBER + it.removed.len() * KEY,
+    };
+    FIELDS + body
+}
+
+impl Log {
+    pub(super) fn restore(snapshot: Option<&Snapshot>) -> Self {
+        let mut log = Self::default();
+        log.memberships.push_back((SeqNo(0), Arc::default()));
+        if let Some(it) = snapshot {
+            log.base = Mark { seq: it.seq_no, term: it.term, chain: it.chain };
+            log.commit = it.seq_no;
+            log.memberships[0] = (it.seq_no, Arc::clone(&it.membership));
+            log.authors = Authors::restore(&it.authors);
+        }
+        log
+    }
+
+    pub(super) fn last(&self) -> Mark {
+        self.slots.back().map_or(self.base, |it| Mark {
+            seq: it.entry.seq_no,
+            term: it.entry.term,
+            chain: it.chain,
+        })
+    }
+
+    pub(super) const fn commit(&self) -> SeqNo {
+        self.commit
+    }
+
+    pub(super) const fn base(&self) -> Mark {
+        self.base
+    }
+
+    pub(super) const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// How many entries are not final.
+    pub(super) fn waiting(&self) -> usize {
+        usize::try_from(self.last().seq.0 - self.commit.0).unwrap_or(usize::MAX)
+    }
+
+    fn index(&self, seq: SeqNo) -> Option<usize> {
+        let at = usize::try_from(seq.0.checked_sub(self.base.seq.0 + 1)?).ok()?;
+        (at < self.slots.len()).then_some(at)
+    }
+
+    /// The term of the entry at `seq`, if it is at hand.
+    pub(super) fn term_at(&self, seq: SeqNo) -> Option<Term> {
+        match self.index(seq) {
+            Some(at) => Some(self.slots[at].entry.term),
+            None => (seq == self.base.seq).then_some(self.base.term),
+        }
+    }
+
+    /// The running hash at `seq`, if it is at hand.
+    pub(super) fn chain_at(&self, seq: SeqNo) -> Option<Chain> {
+        match self.index(seq) {
+            Some(at) => Some(self.slots[at].chain),
+            None => (seq == self.base.seq).then_some(self.base.chain),
+        }
+    }
+
+    /// Entries from `from` on, within the bounds, at least one if there is one; `None` if they are
+    /// no longer in memory.
+    pub(super) fn slice(&self, from: SeqNo, config: &Config) -> Option<Vec<Arc<Entry>>> {
+        if from <= self.base.seq {
+            return None;
+        }
+        let start = usize::try_from(from.0 - self.base.seq.0 - 1).ok()?;
+        let mut bytes = 0;
+        let mut taken = Vec::new();
+        for slot in self.slots.iter().skip(start).take(config.batch_entries.max(1)) {
+            bytes += slot.bytes;
+            if bytes > config.batch_bytes && !taken.is_empty() {
+                break;
+            }
+            taken.push(Arc::clone(&slot.entry));
+        }
+        Some(taken)
+    }
+
+    /// # Panics
+    /// When there would be a gap.
+    pub(super) fn append(&mut self, entry: Arc<Entry>) {
+        let last = self.last();
+        assert_eq!(entry.seq_no.0, last.seq.0 + 1, "the log has no gap");
+        let bytes = text_bytes(&entry);
+        self.waiting_bytes += bytes;
+        match &entry.body {
+            Body::Opening => {}
+            Body::Chat(chat) => {
+                self.tail.insert(chat.msg_id.origin, chat.msg_id.number);
+            }
+            Body::Membership(it) => self.memberships.push_back((entry.seq_no, Arc::clone(it))),
+        }
+        let chain = last.chain.after(&entry);
+        self.slots.push_back(Slot { entry, chain, bytes });
+    }
+
+    /// Forgets everything from `from` on.
+    ///
+    /// # Panics
+    /// When that is final.
+    pub(super) fn cut(&mut self, from: SeqNo) {
+        assert!(from > self.commit, "what is final is not cut");
+        while self.last().seq >= from {
+            let Some(slot) = self.slots.pop_back() else { break };
+            self.waiting_bytes -= slot.bytes;
+        }
+        while self.memberships.back().is_some_and(|(at, _)| *at >= from) {
+            self.memberships.pop_back();
+        }
+        self.tail.clear();
+        let waiting = self.slots.iter().filter(|it| it.entry.seq_no > self.commit);
+        for slot in waiting {
+            if let Body::Chat(chat) = &slot.entry.body {
+                self.tail.insert(chat.msg_id.origin, chat.msg_id.number);
+            }
+        }
+    }
+
+    /// Everything up to `seq` is final; returns what was not before.
+    pub(super) fn commit_to(&mut self, seq: SeqNo) -> Vec<Arc<Entry>> {
+        let mut fresh = Vec::new();
+        while self.commit < seq.min(self.last().seq) {
+            let next = SeqNo(self.commit.0 + 1);
+            let Some(at) = self.index(next) else { break };
+            let slot = &self.slots[at];
+            self.waiting_bytes -= slot.bytes;
+            self.final_bytes += slot.bytes;
+            self.commit = next;
+            let entry = Arc::clone(&slot.entry);
+            match &entry.body {
+                Body::Opening => {}
+                Body::Chat(chat) => {
+                    let id = chat.msg_id;
+                    self.authors.on_final(id, next, &self.memberships[0].1);
+                    if self.tail.get(&id.origin) == Some(&id.number) {
+                        self.tail.remove(&id.origin);
+                    }
+                }
+                Body::Membership(_) => {
+                    self.memberships.pop_front();
+                }
+            }
+            fresh.push(entry);
+        }
+        fresh
+    }
+
+    /// Forgets final entries beyond the bounds; the disk has them.
+    pub(super) fn trim(&mut self, config: &Config) {
+        while self.base.seq < self.commit {
+            let finals = usize::try_from(self.commit.0 - self.base.seq.0).unwrap_or(usize::MAX);
+            if finals <= config.window_entries && self.final_bytes <= config.window_bytes {
+                break;
+            }
+            let Some(slot) = self.slots.pop_front() else { break };
+            self.final_bytes -= slot.bytes;
+            let Entry { seq_no, term, .. } = *slot.entry;
+            self.base = Mark { seq: seq_no, term, chain: slot.chain };
+        }
+    }
+
+    /// The newest membership, final or not: it counts from where it stands (C7).
+    pub(super) fn membership(&self) -> &Arc<Membership> {
+        let last = self.memberships.len() - 1;
+        &self.memberships[last].1
+    }
+
+    /// The membership at the last final entry: what comes after it may still be replaced.
+    pub(super) fn final_membership(&self) -> &Arc<Membership> {
+        &self.memberships[0].1
+    }
+
+    /// The membership before the newest, while one that was taken in in `term` is not final yet.
+    pub(super) fn before_addition(&self, term: Term) -> Option<&Arc<Membership>> {
+        let count = self.memberships.len();
+        let (at, newest) = self.memberships.back()?;
+        let (_, before) = self.memberships.get(count.checked_sub(2)?)?;
+        let is_addition = newest.members.len() > before.members.len();
+        let is_here = is_addition && !before.members.is_empty() && self.term_at(*at) == Some(term);
+        is_here.then_some(before)
+    }
+
+    /// Whether a membership is not final yet.
+    pub(super) fn is_changing(&self) -> bool {
+        self.memberships.len() > 1
+    }
+
+    /// An author's last number in the whole log.
+    pub(super) fn last_number(&self, origin: Origin) -> u64 {
+        let known = self.authors.last(origin).map_or(0, |(number, _)| number);
+        self.tail.get(&origin).copied().unwrap_or(0).max(known)
+    }
+
+    /// An author's last final number, and where it stands.
+    pub(super) fn last_final(&self, origin: Origin) -> Option<(u64, SeqNo)> {
+        self.authors.last(origin)
+    }
+
+    /// The state at the last final entry.
+    pub(super) fn snapshot(&self, group: super::entry::GroupId) -> Option<Snapshot> {
+        Some(Snapshot {
+            group,
+            seq_no: self.commit,
+            term: self.term_at(self.commit)?,
+            chain: self.chain_at(self.commit)?,
+            membership: Arc::clone(&self.memberships[0].1),
+            authors: self.authors.marks(),
+        })
+    }
+}

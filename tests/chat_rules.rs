@@ -1,0 +1,354 @@
+//! What needs a scenario made by hand: an old entry on a majority is not final by that alone (R4),
+//! and strangers can do nothing.
+
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test picks a few messages of many")]
+
+mod chat_hand;
+
+use std::time::Duration;
+
+use chat_hand::{Hands, Letter, chat, entry, member, seq_chat};
+use folkmoot::model::Now;
+use folkmoot::protocol::LinkId;
+use folkmoot::protocol::chat::messages::{
+    ChatReq, Coordinator, Election, Heartbeat, Intent, NackCode, SeqAck,
+};
+use folkmoot::protocol::chat::{
+    Body, Chain, Chat, Config, Effect, Event, Input, MemberId, Message, MsgId, Origin, Record,
+    Role, Rule, SeqNo, Term,
+};
+
+const MILLI: Duration = Duration::from_millis(1);
+
+fn is_between(letter: &Letter, all: &[u32]) -> bool {
+    all.contains(&letter.from) && all.contains(&letter.to)
+}
+
+/// Connects `id` with all others that run.
+fn link_up(hands: &mut Hands, id: u32) {
+    let others: Vec<_> = hands.hands.keys().copied().filter(|it| *it != id).collect();
+    for other in others {
+        if hands.hands[&other].group.is_some() && hands.link_of(id, other).is_none() {
+            hands.link(id, other);
+        }
+    }
+}
+
+/// The Raft paper's figure 8 with five members: an entry of term 1 comes to be on a majority in
+/// term 4, while another of term 2 waits on a member that may still lead. Returns what 1 delivered,
+/// what 5 did in the end, and whether somebody saw that final entries differ.
+fn figure_8(without: Option<Rule>) -> (Vec<String>, Vec<String>, bool) {
+    let config = Config { batch_entries: 1, takeover: false, without, ..Config::default() };
+    let mut hands = Hands::new(config, 5);
+    // 5 leads in its own term with 4 and 3, and has an entry that nobody else has.
+    for id in [3, 4, 5] {
+        hands.start(id);
+    }
+    for id in [3, 4, 5] {
+        link_up(&mut hands, id);
+    }
+    let is_old = |it: &Letter| !matches!(it.msg, Message::SeqChat(_));
+    hands.pass(2_600 * MILLI, is_old);
+    assert_eq!((hands.status(5).role, hands.status(5).term), (Role::Leader, Term(2)));
+    hands.type_at(5, "of five");
+    hands.post(is_old);
+    (3..=5).for_each(|id| hands.stop(id));
+    // 1 has an older term's entries, which 2 and 3 are to get from it.
+    let old = [entry(2, 1, 1, Body::Chat(chat(1, 1)))];
+    let records = &mut hands.hands.get_mut(&1).expect("a member").records;
+    records.push(Record::Entry(std::sync::Arc::clone(&old[0])));
+    records.push(Record::Term { term: Term(3), promised_to: None });
+    for id in [1, 2, 3] {
+        hands.start(id);
+    }
+    for id in [1, 2, 3] {
+        link_up(&mut hands, id);
+    }
+    // 1 leads; its old entry reaches 2 and 3, its opening does not.
+    let reaches = |it: &Letter| match &it.msg {
+        Message::SeqChat(it) | Message::CatchupResp(it) => {
+            it.entries.iter().all(|entry| entry.seq_no <= SeqNo(2))
+        }
+        Message::Election(_) if it.from != 1 => false,
+        _ => is_between(it, &[1, 2, 3]),
+    };
+    hands.pass(8_000 * MILLI, reaches);
+    assert_eq!(hands.status(1).role, Role::Leader, "{:?}", hands.status(1));
+    let two = hands.status(2);
+    assert_eq!(two.last, SeqNo(2), "the old entry is on a majority");
+    let delivered = hands.texts(1);
+    // 1 is gone; 5 leads with what it has, which is of a newer term.
+    hands.stop(1);
+    for id in [4, 5] {
+        hands.start(id);
+    }
+    for id in [2, 3, 4, 5] {
+        link_up(&mut hands, id);
+    }
+    hands.pass(8_000 * MILLI, |it| is_between(it, &[2, 3, 4, 5]));
+    assert_eq!(hands.status(5).role, Role::Leader);
+    let differs = |it: &Event| matches!(it, Event::Diverged { .. });
+    let has_parted = hands.hands.values().any(|it| it.events.iter().any(differs));
+    (delivered, hands.texts(5), has_parted)
+}
+
+#[test]
+fn an_old_entry_on_a_majority_is_not_final_before_one_of_the_leaders_own_term() {
+    let (before, after, has_parted) = figure_8(None);
+    assert_eq!(before, [""; 0], "it could still be replaced");
+    assert_eq!(after, ["of five"], "and is");
+    assert!(!has_parted);
+}
+
+#[test]
+fn without_the_rule_of_the_own_term_a_delivered_entry_is_contradicted() {
+    let (before, _, has_parted) = figure_8(Some(Rule::OwnTerm));
+    assert_eq!(before, ["text 1"]);
+    assert!(has_parted, "the next leader has another at the same place");
+}
+
+/// Member 1 of three follows 3, and a stranger 9 is connected to it.
+fn with_stranger() -> (Hands, LinkId) {
+    let mut hands = Hands::new(Config::default(), 3);
+    hands.start(1);
+    hands.link(3, 1);
+    let opening = entry(2, 2, 3, Body::Opening);
+    hands.say_to(3, 1, Message::SeqChat(seq_chat(3, 2, (1, 1), 2, &[opening])));
+    let link = LinkId(9_000);
+    let (member, intent) = (member(9), Intent::Member);
+    hands.input(1, Input::Linked { link, member, intent, is_ours: false });
+    hands.letters.clear();
+    (hands, link)
+}
+
+#[test]
+fn strangers_raise_no_term_lead_nobody_and_get_nothing_numbered() {
+    let (mut hands, link) = with_stranger();
+    let before = (hands.status(1), hands.hands[&1].records.len());
+    let (sender_id, term) = (MemberId(9), Term(99));
+    let (last_term, last_seq) = (Term(98), SeqNo(500));
+    let commit = SeqNo(2);
+    let hash = Chain::default();
+    let forged = entry(3, 99, 9, Body::Chat(chat(9, 1)));
+    let all = [
+        Message::Heartbeat(Heartbeat { sender_id, term, commit, hash }),
+        Message::SeqChat(seq_chat(9, 99, (2, 2), 3, std::slice::from_ref(&forged))),
+        Message::CatchupResp(seq_chat(9, 99, (2, 2), 3, &[forged])),
+        Message::Coordinator(Coordinator { sender_id, term, commit, membership: vec![member(9)] }),
+        Message::Election(Election {
+            sender_id,
+            term,
+            last_term,
+            last_seq,
+            trial: false,
+            force: true,
+        }),
+        Message::SeqAck(SeqAck { sender_id, term, last_seq }),
+        Message::Chat(ChatReq { sender_id, chat: chat(9, 1) }),
+    ];
+    for msg in all {
+        hands.input(1, Input::Received { link, msg });
+    }
+    let after = hands.status(1);
+    assert_eq!((after.term, after.leader, after.commit), (Term(2), Some(MemberId(3)), SeqNo(2)));
+    assert_eq!(hands.hands[&1].records.len(), before.1, "nothing is written");
+    assert!(after.dropped.values().sum::<u64>() >= 6, "all are counted: {:?}", after.dropped);
+}
+
+#[test]
+fn whoever_speaks_in_anothers_name_is_refused() {
+    let (mut hands, link) = with_stranger();
+    let before = hands.hands[&1].records.len();
+    let msg = seq_chat(3, 3, (2, 2), 3, &[entry(3, 3, 3, Body::Chat(chat(3, 1)))]);
+    hands.input(1, Input::Received { link, msg: Message::SeqChat(msg) });
+    assert_eq!(hands.hands[&1].records.len(), before);
+    let status = hands.status(1);
+    assert_eq!(status.term, Term(2));
+    assert_eq!(status.dropped.get("a message in another's name"), Some(&1));
+}
+
+#[test]
+fn terms_and_numbers_at_the_limit_of_64_bits_change_nothing() {
+    let mut hands = Hands::new(Config::default(), 3);
+    hands.start(1);
+    hands.link(3, 1);
+    hands.link(2, 1);
+    let before = hands.hands[&1].records.len();
+    for huge in [u64::MAX, u64::MAX - 1, 1 << 63] {
+        let (sender_id, hash) = (MemberId(3), Chain::default());
+        let beat = |term, commit| {
+            Message::Heartbeat(Heartbeat {
+                sender_id,
+                term: Term(term),
+                commit: SeqNo(commit),
+                hash,
+            })
+        };
+        hands.say_to(3, 1, beat(huge, 1));
+        hands.say_to(3, 1, beat(2, huge));
+        hands.say_to(3, 1, Message::SeqChat(seq_chat(3, 2, (huge, 2), 1, &[])));
+        let last = entry(huge, 2, 3, Body::Opening);
+        hands.say_to(3, 1, Message::SeqChat(seq_chat(3, 2, (huge - 1, 2), 1, &[last])));
+        let ask = Election {
+            sender_id,
+            term: Term(huge),
+            last_term: Term(1),
+            last_seq: SeqNo(huge),
+            trial: false,
+            force: true,
+        };
+        hands.say_to(3, 1, Message::Election(ask));
+    }
+    assert_eq!(hands.hands[&1].records.len(), before);
+    assert_eq!(hands.status(1).term, Term(1));
+    assert_eq!(hands.status(1).dropped.get("a term or number beyond the limit"), Some(&15));
+}
+
+#[test]
+fn an_id_or_a_key_that_is_anothers_is_not_let_in() {
+    let mut hands = Hands::new(Config::default(), 3);
+    hands.start(1);
+    let group = hands.hands[&1].group.as_ref().expect("it runs");
+    let (two, nine) = (member(2), member(9));
+    assert_eq!(group.admits(&two, None), Ok(()));
+    assert_eq!(group.admits(&nine, None), Ok(()));
+    let mut thief = nine;
+    thief.id = MemberId(2);
+    assert_eq!(group.admits(&thief, None), Err(NackCode::IdTaken));
+    let mut double = two;
+    double.id = MemberId(9);
+    assert_eq!(group.admits(&double, None), Err(NackCode::IdTaken));
+    assert_eq!(group.admits(&member(1), None), Err(NackCode::IdTaken));
+    let other = folkmoot::protocol::chat::GroupId([8; 16]);
+    assert_eq!(group.admits(&member(2), Some(other)), Err(NackCode::OtherGroup));
+}
+
+#[test]
+fn a_client_gets_its_repeats_acknowledged_and_its_gaps_refused() {
+    let mut hands = Hands::new(Config::default(), 1);
+    hands.start(1);
+    hands.pass(10 * MILLI, |_| true);
+    assert_eq!(hands.status(1).role, Role::Leader, "a group of one goes on by itself");
+    let link = LinkId(9_000);
+    let (member, intent) = (member(1), Intent::Client);
+    hands.input(1, Input::Linked { link, member, intent, is_ours: false });
+    let origin = Origin { member: MemberId(1), client: 77 };
+    let say = |hands: &mut Hands, number| {
+        let msg_id = MsgId { origin, number };
+        let chat = Chat { msg_id, room_id: "general".into(), payload: "x".into() };
+        let msg = Message::Chat(ChatReq { sender_id: MemberId(1), chat });
+        hands.input(1, Input::Received { link, msg });
+    };
+    for number in [1, 1, 2, 2, 1, 4, 3, 4] {
+        say(&mut hands, number);
+    }
+    let chats = hands.texts(1);
+    assert_eq!(chats.len(), 4, "each once");
+}
+
+#[test]
+fn a_member_removed_for_good_is_told_and_the_others_go_on() {
+    let mut hands = Hands::new(Config::default(), 3);
+    (1..=3).for_each(|id| hands.start(id));
+    for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+        hands.link(a, b);
+    }
+    hands.pass(3_000 * MILLI, |_| true);
+    let command = folkmoot::protocol::chat::Command::Remove(MemberId(1));
+    hands.input(2, Input::Command(command));
+    hands.pass(2_000 * MILLI, |_| true);
+    assert!(hands.hands[&1].events.iter().any(|it| matches!(it, Event::Refused { .. })));
+    let members: Vec<_> = hands.status(3).members.iter().map(|it| it.member.id.0).collect();
+    assert_eq!(members, [2, 3]);
+    let group = hands.hands[&3].group.as_ref().expect("it runs");
+    assert_eq!(group.admits(&member(1), None), Err(NackCode::Removed));
+    hands.type_at(2, "on we go");
+    hands.pass(100 * MILLI, |_| true);
+    assert_eq!(hands.texts(3), ["on we go"]);
+}
+
+#[test]
+fn whom_the_seeds_have_certified_to_be_gone_is_removed_and_may_come_back() {
+    let mut hands = Hands::new(Config::default(), 3);
+    (1..=3).for_each(|id| hands.start(id));
+    for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+        hands.link(a, b);
+    }
+    hands.pass(3_000 * MILLI, |_| true);
+    hands.stop(1);
+    let ids =
+        |hands: &Hands| hands.status(3).members.iter().map(|it| it.member.id.0).collect::<Vec<_>>();
+    // Not the leader hears of it.
+    let command = folkmoot::protocol::chat::Command::Certified(member(1).key);
+    hands.input(2, Input::Command(command));
+    hands.pass(2_000 * MILLI, |_| true);
+    assert_eq!(ids(&hands), [2, 3]);
+    let group = hands.hands[&3].group.as_ref().expect("it runs");
+    assert_eq!(group.admits(&member(1), None), Ok(()));
+    hands.start(1);
+    link_up(&mut hands, 1);
+    hands.pass(3_000 * MILLI, |_| true);
+    assert_eq!(ids(&hands), [1, 2, 3]);
+}
+
+#[test]
+fn a_leader_that_was_certified_by_mistake_leads_no_more_until_it_is_a_member_again() {
+    let mut hands = Hands::new(Config::default(), 3);
+    (1..=3).for_each(|id| hands.start(id));
+    for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+        hands.link(a, b);
+    }
+    hands.pass(3_000 * MILLI, |_| true);
+    assert_eq!(hands.status(3).role, Role::Leader);
+    let command = folkmoot::protocol::chat::Command::Certified(member(3).key);
+    hands.input(3, Input::Command(command));
+    hands.pass(6_000 * MILLI, |_| true);
+    let members: Vec<_> = hands.status(2).members.iter().map(|it| it.member.id.0).collect();
+    assert_eq!(members, [1, 2, 3], "it is back");
+    hands.type_at(1, "on we go");
+    hands.pass(100 * MILLI, |_| true);
+    assert_eq!(
+        (hands.texts(2), hands.texts(3)),
+        (vec!["on we go".to_owned()], vec!["on we go".to_owned()])
+    );
+    let led = hands.hands[&2]
+        .events
+        .iter()
+        .any(|it| matches!(it, Event::RoleChanged { leader: Some(MemberId(2)), .. }));
+    assert!(led, "somebody else led meanwhile");
+}
+
+#[test]
+fn who_waits_to_be_taken_in_hears_of_another_leader_from_whomever_it_knows() {
+    let mut hands = Hands::new(Config::default(), 2);
+    (1..=2).for_each(|id| hands.start(id));
+    hands.link(1, 2);
+    // A joiner that knows the first only.
+    let (link, joiner) = (LinkId(900), member(7));
+    let group = hands.hands.get_mut(&1).and_then(|it| it.group.as_mut()).expect("it runs");
+    let mut fx = Vec::new();
+    let input = Input::Linked { link, member: joiner, intent: Intent::Member, is_ours: false };
+    group.handle(hands_now(), input, &mut fx);
+    fx.clear();
+    let coordinator = Coordinator {
+        sender_id: MemberId(2),
+        term: Term(9),
+        commit: SeqNo(1),
+        membership: vec![member(2)],
+    };
+    let from = hands.link_of(1, 2).expect("they are linked");
+    let group = hands.hands.get_mut(&1).and_then(|it| it.group.as_mut()).expect("it runs");
+    let msg = Message::Coordinator(coordinator);
+    group.handle(hands_now(), Input::Received { link: from, msg }, &mut fx);
+    let told = fx.iter().any(|effect| match effect {
+        Effect::Send(links, Message::JoinAck(ack)) => {
+            links.contains(&link) && ack.leader_id == Some(MemberId(2))
+        }
+        _ => false,
+    });
+    assert!(told, "{fx:?}");
+}
+
+fn hands_now() -> Now {
+    Now::default()
+}

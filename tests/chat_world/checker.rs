@@ -1,0 +1,140 @@
+//! What must hold at every step, in all lives of all members, those of the dead too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use folkmoot::protocol::chat::{Body, Entry, MemberId, Membership, MsgId, Origin, SeqNo, Term};
+
+/// What was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// One place, two entries.
+    Diverged,
+    /// Something final or acknowledged is gone.
+    Lost,
+    /// A message stands twice, or an author's messages out of their order.
+    Doubled,
+    /// Two leaders of one term.
+    TwoLeaders,
+    /// Delivered with a gap, or twice in a life.
+    Gap,
+    /// The group changed by more than one.
+    Leap,
+    /// A machine found itself in a state that cannot be.
+    Assertion,
+    /// Quiet, and yet something does not get done.
+    Stuck,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    pub(crate) kind: Kind,
+    pub(crate) what: String,
+}
+
+#[derive(Default)]
+pub(crate) struct Checker {
+    /// The one order, as it was delivered first.
+    pub(crate) order: Vec<Arc<Entry>>,
+    seen: BTreeMap<MsgId, SeqNo>,
+    last_of: BTreeMap<Origin, u64>,
+    leaders: BTreeMap<Term, MemberId>,
+    group: Option<Arc<Membership>>,
+    pub(crate) acknowledged: BTreeSet<MsgId>,
+    pub(crate) violation: Option<Violation>,
+}
+
+impl Checker {
+    pub(crate) fn fail(&mut self, kind: Kind, what: String) {
+        self.violation.get_or_insert(Violation { kind, what });
+    }
+
+    pub(crate) fn is_final(&self, id: MsgId) -> bool {
+        self.seen.contains_key(&id)
+    }
+
+    pub(crate) fn on_leader(&mut self, id: MemberId, term: Term) {
+        let known = *self.leaders.entry(term).or_insert(id);
+        if known != id {
+            self.fail(Kind::TwoLeaders, format!("{known} and {id} lead in term {}", term.0));
+        }
+    }
+
+    /// `node` delivers, after `before`.
+    pub(crate) fn on_delivered(&mut self, node: MemberId, before: SeqNo, entry: &Arc<Entry>) {
+        if entry.seq_no.0 != before.0 + 1 {
+            let what = format!("{node} delivers {} after {}", entry.seq_no.0, before.0);
+            self.fail(Kind::Gap, what);
+            return;
+        }
+        let at = usize::try_from(before.0).expect("a short log");
+        match self.order.get(at) {
+            Some(known) if **known == **entry => {}
+            Some(known) => {
+                let what = format!("{node} delivers {entry:?}, but there was {known:?}");
+                self.fail(Kind::Diverged, what);
+            }
+            None if at == self.order.len() => self.on_fresh(entry),
+            None => self.fail(Kind::Gap, format!("{node} is ahead of everybody at {}", before.0)),
+        }
+    }
+
+    fn on_fresh(&mut self, entry: &Arc<Entry>) {
+        match &entry.body {
+            Body::Opening => {}
+            Body::Chat(chat) => {
+                let id = chat.msg_id;
+                if let Some(first) = self.seen.insert(id, entry.seq_no) {
+                    let what = format!("{id} stands at {} and {}", first.0, entry.seq_no.0);
+                    self.fail(Kind::Doubled, what);
+                }
+                let last = self.last_of.insert(id.origin, id.number).unwrap_or(0);
+                if id.number != last + 1 {
+                    self.fail(Kind::Doubled, format!("{id} comes after number {last}"));
+                }
+            }
+            Body::Membership(now) => self.on_group(now),
+        }
+        self.order.push(Arc::clone(entry));
+    }
+
+    fn on_group(&mut self, now: &Arc<Membership>) {
+        if let Some(old) = self.group.replace(Arc::clone(now)) {
+            let ids = |it: &Membership| it.members.iter().map(|m| m.id).collect::<BTreeSet<_>>();
+            let differing = ids(&old).symmetric_difference(&ids(now)).count();
+            if differing > 1 {
+                self.fail(Kind::Leap, format!("{old:?} became {now:?}"));
+            }
+        }
+    }
+
+    /// The last life's log of somebody, at the end.
+    pub(crate) fn on_end(&mut self, node: MemberId, log: &[Arc<Entry>]) {
+        for (at, entry) in self.order.clone().iter().enumerate() {
+            match log.get(at) {
+                None => {
+                    self.fail(Kind::Lost, format!("{node} lacks {} at the end", at + 1));
+                    return;
+                }
+                Some(here) if **here != **entry => {
+                    self.fail(Kind::Lost, format!("{node} has {here:?} instead of {entry:?}"));
+                    return;
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    pub(crate) fn on_acknowledged(&mut self, id: MsgId) {
+        self.acknowledged.insert(id);
+        if !self.is_final(id) {
+            self.fail(Kind::Lost, format!("{id} was acknowledged, but nobody delivered it"));
+        }
+    }
+
+    /// Who the group is, by what is final.
+    pub(crate) fn members(&self) -> Vec<MemberId> {
+        let group = self.group.as_ref();
+        group.map(|it| it.members.iter().map(|m| m.id).collect()).unwrap_or_default()
+    }
+}
