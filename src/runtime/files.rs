@@ -129,7 +129,15 @@ impl DataDir {
     /// [`FilesError::Locked`] when another process holds it, [`FilesError::DirExposed`] when others
     /// may write to it; otherwise what the disk refuses.
     pub fn open(root: &Path, role: &str, port: u16) -> Result<Self, FilesError> {
-        let path = root.join(format!("{role}-{port}"));
+        Self::open_at(root.join(format!("{role}-{port}")))
+    }
+
+    /// The same for the directory `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataDir::open`].
+    pub fn open_at(path: PathBuf) -> Result<Self, FilesError> {
         let io = |action| {
             let path = path.clone();
             move |source| FilesError::Io { action, path, source }

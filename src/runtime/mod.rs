@@ -3,6 +3,7 @@
 //! Knows the [`Machine`](crate::protocol::Machine) trait and no service behind it. Its sibling is
 //! the simulator, which drives the same machines with none of this.
 
+pub mod chat;
 pub mod clock;
 pub mod cluster_key;
 pub mod control;

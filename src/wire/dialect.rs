@@ -11,9 +11,11 @@ use super::sealed;
 pub enum Dialect {
     /// Newline-delimited JSON: the messages of the fleet.
     Native,
-    /// The same lines in encrypted frames, for holders of the cluster key.
+    /// Newline-delimited JSON: the messages of a group that chats.
+    Chat,
+    /// The native lines in encrypted frames, for holders of the cluster key.
     Sealed,
-    /// The same messages, each after a 4-byte big-endian length.
+    /// The native messages, each after a 4-byte big-endian length.
     Framed,
     /// The binary protocol of the swarm.
     Swarm,
@@ -28,6 +30,7 @@ impl Dialect {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
+            Self::Chat => "chat",
             Self::Sealed => "sealed",
             Self::Framed => "framed",
             Self::Swarm => "swarm",
@@ -63,16 +66,36 @@ const OPENINGS: &[(&[u8], Dialect)] = &[
     (b"PATCH ", Dialect::Http),
 ];
 
+/// How the first line of a group's connection opens; blanks may stand between the parts.
+const CHAT_PARTS: &[&[u8]] = &[b"{", b"\"type\"", b":", b"\"JOIN\""];
+
 /// Tells the dialect from everything received so far on a connection.
 #[must_use]
 pub fn detect(bytes: &[u8]) -> Detection {
     let blanks = bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
     match bytes.get(blanks) {
-        Some(b'{') if blanks < OPENING_BYTES_MAX => Detection::Is(Dialect::Native),
+        Some(b'{') if blanks < OPENING_BYTES_MAX => detect_object(bytes),
         Some(_) if blanks == 0 => detect_fixed(bytes),
         None if blanks < OPENING_BYTES_MAX => Detection::NeedMore,
         Some(_) | None => Detection::Is(Dialect::Unknown),
     }
+}
+
+/// Tells whose line it is that opens as an object. More bytes than are waited for are not looked
+/// at, so that it does not matter how they came.
+fn detect_object(bytes: &[u8]) -> Detection {
+    let mut left = &bytes[..bytes.len().min(OPENING_BYTES_MAX)];
+    for part in CHAT_PARTS {
+        left = left.trim_ascii_start();
+        if let Some(rest) = left.strip_prefix(*part) {
+            left = rest;
+        } else if part.starts_with(left) && bytes.len() < OPENING_BYTES_MAX {
+            return Detection::NeedMore;
+        } else {
+            return Detection::Is(Dialect::Native);
+        }
+    }
+    Detection::Is(Dialect::Chat)
 }
 
 fn detect_fixed(bytes: &[u8]) -> Detection {
@@ -111,9 +134,12 @@ mod tests {
 
     #[test]
     fn every_opening_is_told_at_its_last_byte_and_not_before() {
-        check(b"{", Dialect::Native);
-        check(b" {", Dialect::Native);
-        check(b"\r\n\t {", Dialect::Native);
+        check(b"{\"type\":\"H", Dialect::Native);
+        check(b" { \"tyx", Dialect::Native);
+        check(b"\r\n\t {}", Dialect::Native);
+        check(b"{\"type\":\"JOIN\"", Dialect::Chat);
+        check(b" {\t\"type\" : \r\n\"JOIN\"", Dialect::Chat);
+        check(b"{\"type\":\"JOIN_", Dialect::Native);
         for &(opening, dialect) in OPENINGS {
             check(opening, dialect);
         }
@@ -150,9 +176,20 @@ mod tests {
     /// The verdict after the limit's last blank must not be taken back by what came with it.
     #[test]
     fn too_many_blanks_are_unknown_however_many_bytes_come_at_once() {
-        let opened = |blanks| [vec![b' '; blanks], b"{".to_vec()].concat();
+        let opened = |blanks| [vec![b' '; blanks], b"{}".to_vec()].concat();
         let at_once = |blanks| detect(&opened(blanks));
         assert_eq!(at_once(OPENING_BYTES_MAX - 1), Detection::Is(Dialect::Native));
         assert_eq!(at_once(OPENING_BYTES_MAX), Detection::Is(Dialect::Unknown));
+    }
+
+    /// A JOIN that is not told in time is none, however many bytes come at once.
+    #[test]
+    fn a_join_behind_too_many_blanks_is_native() {
+        let join = |blanks| [b"{".as_slice(), &vec![b' '; blanks], b"\"type\":\"JOIN\""].concat();
+        let most = OPENING_BYTES_MAX - join(0).len();
+        assert_eq!(detect(&join(most)), Detection::Is(Dialect::Chat));
+        assert_eq!(detect(&join(most + 1)), Detection::Is(Dialect::Native));
+        let seen = &join(most + 1)[..OPENING_BYTES_MAX];
+        assert_eq!(detect(seen), Detection::Is(Dialect::Native));
     }
 }

@@ -106,14 +106,13 @@ impl Error for ReadError {
 /// Reads messages from a stream, one a line.
 #[derive(Debug)]
 pub struct LineReader<R> {
-    input: R,
-    line: Vec<u8>,
+    lines: ByteLines<R>,
 }
 
 impl<R: BufRead> LineReader<R> {
     /// A reader of the lines of `input`.
     pub const fn new(input: R) -> Self {
-        Self { input, line: Vec::new() }
+        Self { lines: ByteLines::new(input) }
     }
 
     /// The next message; `None` when the stream ended after a whole line.
@@ -123,18 +122,45 @@ impl<R: BufRead> LineReader<R> {
     /// See [`ReadError`]. After an unrecoverable one the stream's position is undefined, and it
     /// must not be read from again but to be thrown away.
     pub fn read(&mut self) -> Result<Option<Message>, ReadError> {
-        while self.read_line()? {
-            let text = self.line.trim_ascii();
-            if !text.is_empty() {
-                return parse(text).map(Some);
-            }
-        }
-        Ok(None)
+        self.lines.next_line()?.map(parse).transpose()
     }
 
     /// The underlying stream, with whatever it still holds.
     pub fn into_inner(self) -> R {
-        self.input
+        self.lines.input
+    }
+}
+
+/// Reads the lines of a stream as bytes, whatever stands in them.
+#[derive(Debug)]
+pub(super) struct ByteLines<R> {
+    input: R,
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> ByteLines<R> {
+    pub(super) const fn new(input: R) -> Self {
+        Self { input, line: Vec::new() }
+    }
+
+    /// The underlying stream.
+    pub(super) const fn input(&self) -> &R {
+        &self.input
+    }
+
+    /// How many bytes the last line had.
+    pub(super) const fn line_bytes(&self) -> usize {
+        self.line.len()
+    }
+
+    /// The next line that is not blank, without blanks at its ends; `None` at the stream's end.
+    pub(super) fn next_line(&mut self) -> Result<Option<&[u8]>, ReadError> {
+        while self.read_line()? {
+            if !self.line.trim_ascii().is_empty() {
+                return Ok(Some(self.line.trim_ascii()));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads one line, newline included; false at the end of the stream.
@@ -165,14 +191,22 @@ impl<R: BufRead> LineReader<R> {
 }
 
 fn parse(text: &[u8]) -> Result<Message, ReadError> {
-    // The JSON library would also take an array for an object with its fields in order.
-    if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        let reason = "a message is a JSON object: {\"type\":…}".to_owned();
-        return Err(ReadError::Malformed { reason });
+    refuse_no_object(text)?;
+    serde_json::from_slice(text).map_err(|err| malformed(&err))
+}
+
+/// The JSON library would also take an array for an object with its fields in order.
+pub(super) fn refuse_no_object(text: &[u8]) -> Result<(), ReadError> {
+    if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
+        return Ok(());
     }
-    serde_json::from_slice(text).map_err(|err| ReadError::Malformed {
-        reason: err.to_string().chars().take(REASON_CHARS_MAX).collect(),
-    })
+    let reason = "a message is a JSON object: {\"type\":…}".to_owned();
+    Err(ReadError::Malformed { reason })
+}
+
+/// A parser's complaint.
+pub(super) fn malformed(err: &serde_json::Error) -> ReadError {
+    ReadError::Malformed { reason: err.to_string().chars().take(REASON_CHARS_MAX).collect() }
 }
 
 #[cfg(test)]
@@ -287,7 +321,7 @@ mod tests {
         let err = reader.read().unwrap_err();
         assert!(matches!(err, ReadError::TooLong));
         assert!(err.to_string().contains("262144"), "{err}");
-        assert!(reader.line.capacity() <= 2 * LINE_BYTES_MAX);
+        assert!(reader.lines.line.capacity() <= 2 * LINE_BYTES_MAX);
     }
 
     #[test]
@@ -297,7 +331,7 @@ mod tests {
         let mut reader = LineReader::new(&bytes[..]);
         reader.read().unwrap();
         reader.read().unwrap();
-        assert!(reader.line.capacity() <= KEPT_BYTES_MAX);
+        assert!(reader.lines.line.capacity() <= KEPT_BYTES_MAX);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Nothing here opens, waits or decides. Every form of input has a length limit that is checked
 //! before memory is spent on it.
 
+pub mod chat;
 pub mod dialect;
 pub mod http;
 pub mod line;

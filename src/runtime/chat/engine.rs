@@ -1,0 +1,492 @@
+//! One member with its port, its log and its threads: what a program that chats holds in its hand.
+//!
+//! Invariants:
+//! - Who has not proved a key holds a thread for a bounded time, and there is a bound to their
+//!   number; above it the oldest is closed.
+//! - No failure of one connection ends the acceptor.
+//! - After [`Engine::stop`] no thread and no socket is left, and everything handed to the disk is
+//!   there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+
+use super::disk::Disk;
+use super::inbox::{Closed, Inbox};
+use super::keeper::{Item, Keeper};
+use super::loader::{self, JOBS_MAX, Job, hand_over};
+use super::options::{Counters, Founds, Limits, Options, StartError};
+use super::seek::Place;
+use super::store::{self, Log, Opened};
+use super::verify::{Answers, VerifyReport};
+use crate::model::{Endpoint, KeyPair, PublicKey, Rng};
+use crate::protocol::chat::{
+    Command, Entry, Group, Input, Member, MemberId, Memory, SeqNo, Status,
+};
+use crate::protocol::{LinkId, Never};
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::knock;
+use crate::runtime::driver::lobby::Lobby;
+use crate::runtime::driver::options::{Connection, Serve};
+use crate::runtime::files::os_rng;
+use crate::runtime::listen;
+use crate::runtime::thread::Crew;
+use crate::wire::sealed::ClusterKeys;
+
+/// The pause after a failure to accept that would at once repeat itself.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long threads may take to end once their sockets are shut.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a member that leaves waits for its machine, which bounds itself.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A running member. Dropping it leaves it running: see [`Self::stop`].
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// What all threads know.
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    pub(super) counters: Counters,
+    pub(super) me: Member,
+    pub(super) keys_of_mine: KeyPair,
+    pub(super) keys: Option<Arc<ClusterKeys>>,
+    pub(super) rng: Mutex<Rng>,
+    pub(super) inbox: Inbox<Item>,
+    pub(super) disk: Arc<Disk>,
+    pub(super) crew: Crew,
+    pub(super) lobby: Lobby,
+    pub(super) places: Mutex<Vec<Place>>,
+    pub(super) verify: Answers,
+    addr: Option<SocketAddr>,
+    jobs: Mutex<Option<Sender<Job>>>,
+    links: Mutex<Links>,
+    seats: AtomicUsize,
+    next_link: AtomicU64,
+    /// How many records the machine has given out.
+    records: AtomicU64,
+    door: Mutex<Option<Door>>,
+}
+
+/// Connections over which both ends have proved their keys.
+#[derive(Default)]
+struct Links {
+    by_id: BTreeMap<LinkId, Linked>,
+    is_closed: bool,
+}
+
+struct Linked {
+    stream: Arc<TcpStream>,
+    peer: MemberId,
+    is_member: bool,
+}
+
+struct Door {
+    listener: Option<Arc<TcpListener>>,
+    open: Sender<Never>,
+}
+
+impl Engine {
+    /// Starts a member.
+    ///
+    /// # Errors
+    /// When its log cannot be used, its port is taken, or the system has no room.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let Options { listen, keys, mut me, log_dir, seeds, config, .. } = options;
+        let opened = store::open(&log_dir, me.id, keys.public()).map_err(StartError::Store)?;
+        let Opened { log, found, notes } = opened;
+        let listener = listen.map(|addr| listen::bind(addr.ip(), addr.port())).transpose();
+        let listener = listener.map_err(StartError::Listen)?;
+        let addr = listener.as_ref().and_then(|it| it.local_addr().ok());
+        if let (0, Some(addr)) = (me.at.port, addr) {
+            me.at.port = addr.port();
+        }
+        let memory = Memory {
+            founds: options.founds == Founds::IfNew,
+            group: found.group,
+            snapshot: found.snapshot,
+            records: found.records,
+        };
+        let rng = os_rng().map_err(StartError::Files)?;
+        let group = Group::new(config, me.clone(), os_rng().map_err(StartError::Files)?, memory);
+        let (jobs, jobs_out) = bounded(JOBS_MAX);
+        let shared = Arc::new(Shared {
+            clock: Clock::start(),
+            limits: options.limits,
+            counters: Counters::default(),
+            me,
+            keys_of_mine: keys,
+            keys: options.cluster_keys,
+            rng: Mutex::new(rng),
+            inbox: Inbox::default(),
+            disk: Arc::default(),
+            crew: Crew::default(),
+            lobby: Lobby::default(),
+            places: Mutex::new(seeds.into_iter().map(|(id, at)| Place::new(id, at)).collect()),
+            verify: Answers::default(),
+            addr,
+            jobs: Mutex::new(Some(jobs.clone())),
+            links: Mutex::default(),
+            seats: AtomicUsize::new(0),
+            next_link: AtomicU64::new(1),
+            records: AtomicU64::new(0),
+            door: Mutex::new(None),
+        });
+        for note in notes {
+            let _ = shared.inbox.push_now(Item::Note(note));
+        }
+        let keeper = Keeper::new(&shared, group, options.sink, jobs);
+        let engine = Self { shared };
+        match engine.start_threads(keeper, log, jobs_out, listener) {
+            Ok(()) => Ok(engine),
+            Err(error) => {
+                engine.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn start_threads(
+        &self,
+        keeper: Keeper,
+        mut log: Log,
+        jobs: Receiver<Job>,
+        listener: Option<TcpListener>,
+    ) -> Result<(), StartError> {
+        let shared = &self.shared;
+        let (mut reader, snapshots) = (log.reader().map_err(StartError::Store)?, log.snapshots());
+        let spawn = |name: &str, work: Box<dyn FnOnce(Arc<Shared>) + Send>| {
+            let shared = Arc::clone(shared);
+            self.shared.crew.spawn(name, move || work(shared)).map_err(StartError::Threads)
+        };
+        spawn("chat:disk", Box::new(move |shared| shared.write_log(&mut log)))?;
+        spawn(
+            "chat:loader",
+            Box::new(move |shared| {
+                let submit = |input| shared.submit(input);
+                let fail = |error: store::StoreError| shared.fail(error.to_string());
+                loader::run(&jobs, &shared.disk, (&mut reader, &snapshots), submit, fail);
+            }),
+        )?;
+        spawn("chat:core", Box::new(move |_| keeper.run()))?;
+        let (open, stopping) = bounded(0);
+        let listener = listener.map(Arc::new);
+        let door = Door { listener: listener.clone(), open };
+        *shared.door.lock().expect("nothing under this lock can panic") = Some(door);
+        let seeking = stopping.clone();
+        spawn("chat:seek", Box::new(move |shared| shared.seek(&seeking)))?;
+        if let Some(listener) = listener {
+            let accept = move |shared: Arc<Shared>| shared.accept_loop(&listener, &stopping);
+            spawn("chat:accept", Box::new(accept))?;
+        }
+        Ok(())
+    }
+
+    /// Where it listens, if it does.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.shared.addr
+    }
+
+    /// This member, as others are told of it.
+    pub fn me(&self) -> &Member {
+        &self.shared.me
+    }
+
+    /// Serves accepted connections of this dialect that somebody else listens for.
+    pub fn server(&self) -> Arc<dyn Serve> {
+        Arc::new(Server(Arc::clone(&self.shared)))
+    }
+
+    /// What it has turned away so far.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// Sends a text; it is kept until it is final. False once the member is stopping.
+    ///
+    /// Waits where the machine has too much to do. Not to be called by the sink.
+    pub fn say(&self, room: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> bool {
+        let (room, text) = (room.into(), text.into());
+        let bytes = text.len();
+        let command = Input::Command(Command::Say { room, text });
+        self.shared.inbox.push(Item::Input(command), bytes).is_ok()
+    }
+
+    /// Removes a member for good. False once the member is stopping.
+    pub fn remove(&self, id: MemberId) -> bool {
+        self.command(Command::Remove(id))
+    }
+
+    /// The seeds have certified that whoever holds this key is gone. False once stopping.
+    pub fn certified(&self, key: PublicKey) -> bool {
+        self.command(Command::Certified(key))
+    }
+
+    fn command(&self, command: Command) -> bool {
+        self.shared.inbox.push(Item::Input(Input::Command(command)), 0).is_ok()
+    }
+
+    /// How it stands; nothing once the member is stopping. Not to be called by the sink.
+    pub fn status(&self) -> Option<Status> {
+        self.shared.ask(Group::status).ok()
+    }
+
+    /// Up to `count` final entries from one on, out of the log.
+    ///
+    /// # Errors
+    /// When the member is stopping or the disk refuses.
+    pub fn history(&self, from: SeqNo, count: u64) -> Result<Vec<Arc<Entry>>, String> {
+        let stopping = || "this member is stopping".to_owned();
+        let commit = self.status().ok_or_else(stopping)?.commit;
+        let from = from.max(SeqNo(1));
+        let count = count.min((commit.0 + 1).saturating_sub(from.0));
+        let (reply, replied) = bounded(1);
+        let jobs = self.shared.jobs().map_err(|_| stopping())?;
+        let after = self.shared.records();
+        if !hand_over(&jobs, Job::Page { from, count, after, reply }) {
+            return Err("too much is being read from the log now; try again".to_owned());
+        }
+        let page = replied.recv().map_err(|_| stopping())?;
+        page.map(|it| it.entries).map_err(|error| error.to_string())
+    }
+
+    /// Compares the log with those of all linked members (C11).
+    ///
+    /// # Errors
+    /// When the member is stopping or the disk refuses.
+    pub fn verify(&self) -> Result<VerifyReport, String> {
+        self.shared.compare()
+    }
+
+    /// Looks for members at one more address.
+    pub fn add_place(&self, at: Endpoint) {
+        let mut places = self.shared.places.lock().expect("nothing under this lock can panic");
+        if !places.iter().any(|place| place.at() == at) {
+            places.push(Place::new(None, at));
+        }
+    }
+
+    /// Hands over what this member leads, within a bounded time. It is still to be stopped.
+    pub fn leave(&self) {
+        let (tell, told) = bounded(1);
+        let asked = self.command(Command::Leave)
+            && self.shared.inbox.push(Item::AwaitGone(tell), 0).is_ok();
+        if asked {
+            let _ = told.recv_timeout(LEAVE_PATIENCE);
+        }
+    }
+
+    /// Ends all threads. Must not be called from one of them. A second call does nothing.
+    pub fn stop(&self) {
+        let shared = &self.shared;
+        let door = shared.door.lock().expect("nothing under this lock can panic").take();
+        if let Some(Door { listener, open }) = door {
+            drop(open);
+            // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
+            if let Some(listener) = listener
+                && socket2::SockRef::from(&*listener).shutdown(Shutdown::Both).is_err()
+            {
+                let _ = listener.local_addr().map(knock);
+            }
+        }
+        shared.lobby.shut();
+        shared.inbox.close();
+        shared.jobs.lock().expect("nothing under this lock can panic").take();
+        for link in std::mem::take(&mut shared.close_links().by_id).into_values() {
+            let _ = link.stream.shutdown(Shutdown::Both);
+        }
+        shared.lobby.clear();
+        let deadline = shared.clock.now().mono.after(CUT_GRACE);
+        let left = shared.crew.wait(&shared.clock, deadline);
+        if left > 0 {
+            log::warn!("{left} threads of a chat have not ended {CUT_GRACE:?} after its end");
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Member { id, at, .. } = &self.shared.me;
+        f.debug_struct("Engine").field("id", id).field("at", at).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// A number that no connection has had.
+    pub(super) fn number_link(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The machine has given out one more record.
+    pub(super) fn count_record(&self) -> u64 {
+        self.records.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many records the machine had given out when it answered this thread last, or more.
+    pub(super) fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Where jobs for the loader go.
+    pub(super) fn jobs(&self) -> Result<Sender<Job>, Closed> {
+        self.jobs.lock().expect("nothing under this lock can panic").clone().ok_or(Closed)
+    }
+
+    /// Keeps a connection, so that it can be cut; where all are cut, so is this.
+    pub(super) fn enter(
+        &self,
+        link: LinkId,
+        stream: &Arc<TcpStream>,
+        peer: MemberId,
+        is_member: bool,
+    ) {
+        let mut links = self.links();
+        if links.is_closed {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        let stream = Arc::clone(stream);
+        links.by_id.insert(link, Linked { stream, peer, is_member });
+    }
+
+    pub(super) fn leave(&self, link: LinkId) {
+        self.links().by_id.remove(&link);
+    }
+
+    /// The members at the other ends.
+    pub(super) fn linked_members(&self) -> BTreeSet<MemberId> {
+        self.member_links().into_keys().collect()
+    }
+
+    /// A connection with each linked member.
+    pub(super) fn member_links(&self) -> BTreeMap<MemberId, LinkId> {
+        let links = self.links();
+        let members = links.by_id.iter().filter(|(_, it)| it.is_member);
+        members.map(|(link, it)| (it.peer, *link)).collect()
+    }
+
+    fn close_links(&self) -> MutexGuard<'_, Links> {
+        let mut links = self.links();
+        links.is_closed = true;
+        links
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().expect("nothing under this lock can panic")
+    }
+
+    /// Takes room for one more connection.
+    pub(super) fn sit(self: &Arc<Self>) -> Option<Seat> {
+        let seat = Seat(Arc::clone(self));
+        let taken = self.seats.fetch_add(1, Ordering::Relaxed);
+        (taken < self.limits.links_max).then_some(seat)
+    }
+
+    fn write_log(&self, log: &mut Log) {
+        let tell = |records| self.submit(Input::Synced { records });
+        if let Err(error) = Arc::clone(&self.disk).write(log, tell) {
+            self.fail(error.to_string());
+        }
+    }
+
+    /// The disk fails.
+    fn fail(&self, reason: String) {
+        // Where it is closed there is nobody left to tell.
+        let _ = self.inbox.push_now(Item::Failed(reason));
+    }
+
+    fn accept_loop(self: &Arc<Self>, listener: &TcpListener, stopping: &Receiver<Never>) {
+        loop {
+            let accepted = listener.accept();
+            if stopping.try_recv() == Err(TryRecvError::Disconnected) {
+                return;
+            }
+            match accepted {
+                Ok((stream, from)) => self.receive(stream, from),
+                Err(err) if is_of_one_connection(&err) => {}
+                Err(err) => {
+                    log::debug!("cannot accept connections of a chat: {err}");
+                    self.lobby.evict_oldest();
+                    if stopping.recv_timeout(BACKOFF) == Err(RecvTimeoutError::Disconnected) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a new connection a thread, or closes it where there is no room.
+    fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
+        let (shared, stream) = (Arc::clone(self), Arc::new(stream));
+        let spawned = self.crew.spawn(format!("chat:{}", from.port()), move || {
+            shared.host(Connection::new(stream, Vec::new(), from), false);
+        });
+        if spawned.is_err() {
+            self.counters.refused_full.add(1);
+        }
+    }
+
+    /// Leads an accepted connection from its first byte to its end.
+    fn host(self: &Arc<Self>, connection: Connection, is_told: bool) {
+        let Some(_seat) = self.sit() else {
+            self.counters.refused_full.add(1);
+            return;
+        };
+        let stream = connection.share_stream();
+        let Some((number, oldest)) = self.lobby.admit(&stream, self.limits.silent_max) else {
+            return;
+        };
+        if let Some(oldest) = oldest {
+            self.counters.refused_silent.add(1);
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        let greeted = self.greet(connection, is_told);
+        let is_ours = self.lobby.has_spoken(number);
+        self.lobby.leave(number);
+        if let Some(ends) = greeted
+            && is_ours
+        {
+            self.converse(ends);
+        }
+    }
+}
+
+/// Serves what another listener accepts: it has told the dialect.
+struct Server(Arc<Shared>);
+
+impl Serve for Server {
+    fn serve(&self, connection: Connection) {
+        let _place = self.0.crew.join();
+        self.0.host(connection, true);
+    }
+}
+
+/// Room for one connection, until it is dropped.
+pub(super) struct Seat(Arc<Shared>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.seats.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether an accept failed because of the connection that was to be accepted.
+fn is_of_one_connection(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        ErrorKind::Interrupted
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::TimedOut
+    )
+}

@@ -1,0 +1,388 @@
+//! The thread that owns the machine: takes what waits, hands it over, does what is decided.
+//!
+//! Invariants:
+//! - Only this thread touches the machine, and it waits for nothing but its inbox and deadlines.
+//! - What is decided for one connection leaves in that order. A message for many is written once.
+//! - Whatever piled up is answered together: one write for each connection, one for the disk.
+//! - After a failure of the disk nothing is said any more.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use super::engine::Shared;
+use super::inbox::Closed;
+use super::line::{Line, Sent};
+use super::loader::{Job, hand_over};
+use super::options::Told;
+use crate::model::Time;
+use crate::protocol::LinkId;
+use crate::protocol::chat::messages::{Intent, JoinAck, Nack, NackCode};
+use crate::protocol::chat::{
+    Effect, Event, Group, Input, Member, MemberId, Message, Record, Timer,
+};
+use crate::protocol::timer::TimerQueue;
+use crate::runtime::driver::options::Sink;
+use crate::wire::chat as wire;
+use crate::wire::sealed::Sealer;
+
+/// How long the other end may take to read our last words and close.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A question to the machine, answered on its thread.
+pub(super) type Question = Box<dyn FnOnce(&Group) + Send>;
+
+/// What waits for the machine.
+pub(super) enum Item {
+    /// Something happened.
+    Input(Input),
+    /// Both ends of a connection have proved their keys.
+    Arrived(Box<Arrival>),
+    /// A connection has said what is no message.
+    Garbled { link: LinkId, reason: String },
+    /// An answer that the machine has no part in.
+    Answer(LinkId, Message),
+    /// Somebody wants to know something.
+    Ask(Question),
+    /// Somebody waits for the end of this member's leaving.
+    AwaitGone(Sender<()>),
+    /// For people.
+    Note(String),
+    /// Somebody said that this member is not welcome.
+    Refused(String),
+    /// The disk fails.
+    Failed(String),
+}
+
+/// A new connection.
+pub(super) struct Arrival {
+    pub(super) link: LinkId,
+    pub(super) line: Arc<Line>,
+    pub(super) sealer: Option<Sealer>,
+    pub(super) member: Member,
+    pub(super) intent: Intent,
+    /// What the called one said in the end, where this end called.
+    pub(super) ack: Option<JoinAck>,
+}
+
+/// What is decided for a connection and has not left yet.
+struct Out {
+    line: Arc<Line>,
+    sealer: Option<Sealer>,
+    lines: Vec<u8>,
+}
+
+/// The machine and what is around it.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    group: Group,
+    sink: Box<dyn Sink<Told>>,
+    jobs: Sender<Job>,
+    timers: TimerQueue<Timer>,
+    outs: BTreeMap<LinkId, Out>,
+    /// Connections for which something is to be sent.
+    touched: Vec<LinkId>,
+    records: Vec<Record>,
+    handed_over: u64,
+    /// Connections that are hung up, and when they are cut.
+    lingering: VecDeque<(Time, Arc<Line>)>,
+    effects: Vec<Effect>,
+    line: Vec<u8>,
+    has_failed: bool,
+    is_gone: bool,
+    waiting: Vec<Sender<()>>,
+    /// Why this member was refused, as last told.
+    refused: Option<String>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        group: Group,
+        sink: Box<dyn Sink<Told>>,
+        jobs: Sender<Job>,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            group,
+            sink,
+            jobs,
+            timers: TimerQueue::default(),
+            outs: BTreeMap::new(),
+            touched: Vec::new(),
+            records: Vec::new(),
+            handed_over: 0,
+            lingering: VecDeque::new(),
+            effects: Vec::new(),
+            line: Vec::new(),
+            has_failed: false,
+            is_gone: false,
+            waiting: Vec::new(),
+            refused: None,
+        }
+    }
+
+    /// Runs until the inbox is closed and empty.
+    pub(super) fn run(mut self) {
+        self.handle(Input::Start);
+        self.round_off();
+        let shared = Arc::clone(&self.shared);
+        let mut items = VecDeque::new();
+        while shared.inbox.take(&mut items, self.patience()) {
+            for item in items.drain(..) {
+                self.accept(item);
+            }
+            self.fire();
+            self.round_off();
+        }
+    }
+
+    /// How long there is nothing to do but wait.
+    fn patience(&self) -> Option<Duration> {
+        let deadlines = [self.timers.next(), self.lingering.front().map(|it| it.0)];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(next.since(self.shared.clock.now().mono))
+    }
+
+    fn fire(&mut self) {
+        let now = self.shared.clock.now().mono;
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.handle(Input::TimerFired(timer));
+        }
+        while self.lingering.front().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, line)) = self.lingering.pop_front() {
+                line.cut();
+            }
+        }
+    }
+
+    /// Everything that waited was handed over.
+    fn round_off(&mut self) {
+        self.handle(Input::Idle);
+        for link in std::mem::take(&mut self.touched) {
+            self.flush(link);
+        }
+        self.shared.disk.hand_over(&mut self.records);
+    }
+
+    fn accept(&mut self, item: Item) {
+        match item {
+            Item::Input(input) => match &input {
+                Input::Unlinked { link } => {
+                    self.outs.remove(link);
+                    self.handle(input);
+                }
+                // Whoever was hung up on is not heard any more.
+                Input::Received { link, .. } if !self.outs.contains_key(link) => {}
+                Input::Start
+                | Input::Linked { .. }
+                | Input::DialFailed { .. }
+                | Input::Received { .. }
+                | Input::Synced { .. }
+                | Input::Loaded { .. }
+                | Input::Command(_)
+                | Input::TimerFired(_)
+                | Input::Idle => self.handle(input),
+            },
+            Item::Arrived(arrival) => self.welcome(*arrival),
+            Item::Garbled { link, reason } => {
+                let refusal = self.refusal(NackCode::Malformed, reason);
+                self.send(&[link], &Message::Nack(refusal));
+            }
+            Item::Answer(link, message) => self.send(&[link], &message),
+            Item::Ask(question) => question(&self.group),
+            Item::AwaitGone(tell) if self.is_gone || self.has_failed => {
+                let _ = tell.try_send(());
+            }
+            Item::AwaitGone(tell) => self.waiting.push(tell),
+            Item::Note(text) => self.tell(Told::Note(text)),
+            Item::Refused(reason) => self.refused(reason),
+            Item::Failed(reason) => self.fail(reason),
+        }
+    }
+
+    fn welcome(&mut self, arrival: Arrival) {
+        let Arrival { link, line, sealer, member, intent, ack } = arrival;
+        if self.has_failed {
+            line.cut();
+        }
+        let is_ours = ack.is_some();
+        self.outs.insert(link, Out { line, sealer, lines: Vec::new() });
+        self.handle(Input::Linked { link, member, intent, is_ours });
+        if let Some(ack) = ack {
+            self.handle(Input::Received { link, msg: Message::JoinAck(ack) });
+        }
+    }
+
+    /// What does not change is said once.
+    fn refused(&mut self, reason: String) {
+        if self.refused.as_ref() != Some(&reason) {
+            self.refused = Some(reason.clone());
+            self.tell(Told::Event(Event::Refused { reason }));
+        }
+    }
+
+    fn refusal(&self, code: NackCode, reason: String) -> Nack {
+        let (sender_id, term) = (self.shared.me.id, self.group.term());
+        Nack { sender_id, term, code, leader_id: None, msg_id: None, reason }
+    }
+
+    fn handle(&mut self, input: Input) {
+        if self.has_failed {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let mut effects = std::mem::take(&mut self.effects);
+        self.group.handle(now, input, &mut effects);
+        for effect in effects.drain(..) {
+            self.carry_out(now.mono, effect);
+        }
+        self.effects = effects;
+    }
+
+    fn carry_out(&mut self, now: Time, effect: Effect) {
+        match effect {
+            Effect::Send(links, message) => self.send(&links, &message),
+            Effect::Persist(record) => {
+                self.records.push(record);
+                self.handed_over = self.shared.count_record();
+            }
+            Effect::Load { link, from, bytes_max } => {
+                let after = self.handed_over;
+                // Where there is no room the member asks again.
+                hand_over(&self.jobs, Job::Load { link, from, bytes_max, after });
+            }
+            Effect::Dial(member) => self.shared.dial(&member),
+            Effect::Hangup(link) => {
+                self.flush(link);
+                if let Some(out) = self.outs.remove(&link) {
+                    out.line.close();
+                    self.lingering.push_back((now.after(LINGER), out.line));
+                }
+            }
+            Effect::Deliver(entries) => self.tell(Told::Delivered(entries)),
+            Effect::Snapshot(snapshot) => {
+                let after = self.handed_over;
+                hand_over(&self.jobs, Job::Keep { snapshot, after });
+            }
+            Effect::SetTimer(timer, span) => self.timers.set(timer, now.after(span)),
+            Effect::StopTimer(timer) => self.timers.stop(&timer),
+            Effect::Emit(event) => {
+                if event == Event::Gone {
+                    self.is_gone = true;
+                    for tell in self.waiting.drain(..) {
+                        let _ = tell.try_send(());
+                    }
+                }
+                self.tell(Told::Event(event));
+            }
+        }
+    }
+
+    fn send(&mut self, links: &[LinkId], message: &Message) {
+        if self.has_failed {
+            return;
+        }
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        for link in links {
+            let Some(out) = self.outs.get_mut(link) else { continue };
+            if line.is_empty() {
+                wire::append(message, &mut line);
+                debug_assert!(line.len() <= wire::LINE_BYTES_MAX, "a line that nobody reads");
+            }
+            if out.lines.is_empty() {
+                self.touched.push(*link);
+            }
+            out.lines.extend_from_slice(&line);
+        }
+        self.line = line;
+    }
+
+    /// Sends what was decided for a connection.
+    fn flush(&mut self, link: LinkId) {
+        let Some(out) = self.outs.get_mut(&link) else { return };
+        if out.lines.is_empty() {
+            return;
+        }
+        let lines = std::mem::take(&mut out.lines);
+        let bytes = match &mut out.sealer {
+            Some(sealer) => sealer.seal(&lines),
+            None => lines,
+        };
+        match out.line.send(bytes) {
+            Ok(Sent::Taken) => {}
+            Ok(Sent::WantsWriter) => {
+                let line = Arc::clone(&out.line);
+                let name = format!("write:{}", link.0);
+                if self.shared.crew.spawn(name, move || line.write()).is_err() {
+                    out.line.cut();
+                }
+            }
+            Err(_) => {
+                self.shared.counters.cut_full.add(1);
+                out.line.cut();
+            }
+        }
+    }
+
+    /// The disk has failed: whatever could still be said might not be true after a restart.
+    fn fail(&mut self, reason: String) {
+        if std::mem::replace(&mut self.has_failed, true) {
+            return;
+        }
+        for out in self.outs.values() {
+            out.line.cut();
+        }
+        for tell in self.waiting.drain(..) {
+            let _ = tell.try_send(());
+        }
+        self.records.clear();
+        self.tell(Told::Failed(reason));
+    }
+
+    fn tell(&self, told: Told) {
+        if !self.sink.take(self.shared.clock.now(), told) {
+            log::debug!("something a group told found no room");
+        }
+    }
+}
+
+impl Drop for Keeper {
+    /// Nothing more goes to the disk, and nobody hears of anything.
+    fn drop(&mut self) {
+        for out in self.outs.values() {
+            out.line.close();
+        }
+        self.shared.disk.close();
+    }
+}
+
+impl Shared {
+    /// Asks the machine something, on its thread, and waits for the answer.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Group) -> T + Send + 'static,
+    ) -> Result<T, Closed> {
+        let (tell, told) = crossbeam_channel::bounded(1);
+        let ask: Question = Box::new(move |group| {
+            // Whoever has gone meanwhile does not want it.
+            let _ = tell.send(question(group));
+        });
+        self.inbox.push(Item::Ask(ask), 0)?;
+        told.recv().map_err(|_| Closed)
+    }
+
+    /// Hands the machine what its own threads found out.
+    pub(super) fn submit(&self, input: Input) {
+        // Where it is closed there is nobody left to tell.
+        let _ = self.inbox.push_now(Item::Input(input));
+    }
+
+    /// A call of the machine's failed.
+    pub(super) fn dial_failed(&self, member: MemberId) {
+        self.submit(Input::DialFailed { member });
+    }
+}

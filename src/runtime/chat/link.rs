@@ -1,0 +1,173 @@
+//! The reading end of a connection, from the moment at which both ends have proved their keys.
+//!
+//! Invariant: the machine hears of the connection before anything from it, and of its end exactly
+//! once; both are told by the reading thread.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::engine::Shared;
+use super::inbox::Closed;
+use super::keeper::{Arrival, Item};
+use super::line::Line;
+use super::loader::{Job, hand_over};
+use crate::model::Time;
+use crate::protocol::LinkId;
+use crate::protocol::chat::messages::{Intent, JoinAck, VerifyReq, VerifyResp};
+use crate::protocol::chat::{Input, Member, Message};
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::options::Connection;
+use crate::wire::chat::Reader;
+use crate::wire::line::ReadError;
+use crate::wire::sealed::{Incoming, Sealer};
+
+/// So many lines of a connection may be no messages; newer programs may say what is not known
+/// here, but somebody who says nothing else is not one of them.
+const GARBLED_MAX: u32 = 64;
+
+/// So many running hashes are told at a time.
+pub(super) const VERIFY_MAX: usize = 64;
+
+/// A connection that fails at a deadline, until that is lifted: a byte now and then gains no time.
+#[derive(Debug)]
+pub(super) struct Timed {
+    connection: Connection,
+    clock: Clock,
+    deadline: Arc<AtomicU64>,
+}
+
+impl Timed {
+    pub(super) fn new(connection: Connection, clock: Clock, deadline: Time) -> Self {
+        let deadline = Arc::new(AtomicU64::new(deadline.as_micros()));
+        Self { connection, clock, deadline }
+    }
+
+    /// By which the deadline is lifted.
+    pub(super) fn deadline(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.deadline)
+    }
+
+    pub(super) fn stream(&self) -> Arc<TcpStream> {
+        self.connection.share_stream()
+    }
+
+    fn left(&self) -> io::Result<Option<std::time::Duration>> {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        if deadline == u64::MAX {
+            return Ok(None);
+        }
+        let left = Time::from_micros(deadline).since(self.clock.now().mono);
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(left) = self.left()? {
+            self.connection.stream().set_read_timeout(Some(left))?;
+        }
+        self.connection.read(buf)
+    }
+}
+
+impl io::Write for Timed {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.connection.stream().set_write_timeout(self.left()?)?;
+        self.connection.stream().write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection over which both ends have proved their keys.
+pub(super) struct Ends {
+    pub(super) input: Reader<Incoming<Timed>>,
+    pub(super) deadline: Arc<AtomicU64>,
+    pub(super) stream: Arc<TcpStream>,
+    pub(super) sealer: Option<Sealer>,
+    /// Who is at the other end.
+    pub(super) member: Member,
+    pub(super) intent: Intent,
+    /// What the called one said in the end, where this end called.
+    pub(super) ack: Option<JoinAck>,
+}
+
+impl Shared {
+    /// Hands over what comes by a connection until either end has enough, on the calling thread.
+    pub(super) fn converse(&self, ends: Ends) {
+        let Ends { mut input, deadline, stream, sealer, member, intent, ack } = ends;
+        deadline.store(u64::MAX, Ordering::Relaxed);
+        let is_ready = stream.set_read_timeout(None).is_ok()
+            && stream.set_write_timeout(Some(self.limits.write_timeout)).is_ok();
+        let link = self.number_link();
+        let line = Arc::new(Line::new(Arc::clone(&stream)));
+        let is_member = intent == Intent::Member;
+        let peer = member.id;
+        let arrival = Arrival { link, line: Arc::clone(&line), sealer, member, intent, ack };
+        self.enter(link, &stream, peer, is_member);
+        if is_ready && self.inbox.push(Item::Arrived(Box::new(arrival)), 0).is_ok() {
+            self.counters.links.add(1);
+            let outcome = self.read(link, &mut input, is_member);
+            log::debug!("a connection with {peer} has ended: {outcome:?}");
+            self.submit(Input::Unlinked { link });
+        }
+        self.leave(link);
+        line.cut();
+    }
+
+    fn read(
+        &self,
+        link: LinkId,
+        input: &mut Reader<Incoming<Timed>>,
+        is_member: bool,
+    ) -> Result<(), String> {
+        let mut garbled = 0;
+        let ended = |_: Closed| "this member is stopping".to_owned();
+        loop {
+            match input.read() {
+                Ok(Some(Message::VerifyReq(question))) if is_member => {
+                    self.answer_verify(link, question).map_err(ended)?;
+                }
+                Ok(Some(Message::VerifyResp(answer))) if is_member => self.verify.take(answer),
+                Ok(Some(msg)) => {
+                    let bytes = input.line_bytes();
+                    let item = Item::Input(Input::Received { link, msg });
+                    self.inbox.push(item, bytes).map_err(ended)?;
+                }
+                Ok(None) => return Ok(()),
+                Err(ReadError::Malformed { reason }) => {
+                    self.counters.refused_line.add(1);
+                    garbled += 1;
+                    self.inbox.push(Item::Garbled { link, reason }, 0).map_err(ended)?;
+                    if garbled > GARBLED_MAX {
+                        return Err("it says what is no message".to_owned());
+                    }
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Looks up running hashes in the log for another member (C11).
+    fn answer_verify(&self, link: LinkId, question: VerifyReq) -> Result<(), Closed> {
+        let commit = self.ask(|group| group.status().commit)?;
+        let mut at = question.at;
+        at.retain(|seq| *seq <= commit);
+        at.truncate(VERIFY_MAX);
+        at.sort_unstable();
+        let (reply, replied) = crossbeam_channel::bounded(1);
+        if !hand_over(&self.jobs()?, Job::Hashes { at, after: self.records(), reply }) {
+            return Ok(());
+        }
+        if let Ok(Ok(hashes)) = replied.recv() {
+            let (sender_id, question) = (self.me.id, question.question);
+            let answer = VerifyResp { sender_id, question, commit, hashes };
+            self.inbox.push(Item::Answer(link, Message::VerifyResp(answer)), 0)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! The thread that reads the log for whoever lags or looks back, and writes snapshots: all that is
+//! slow and that nothing else waits for.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use super::disk::Disk;
+use super::store::{LogReader, Page, Snapshots, StoreError};
+use crate::protocol::LinkId;
+use crate::protocol::chat::{Chain, Input, SeqNo, Snapshot};
+
+/// Jobs that may wait. Whoever's job finds no room asks again.
+pub(super) const JOBS_MAX: usize = 1_024;
+
+/// Entries that a page for people has at most.
+const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Where a reader's answer goes.
+pub(super) type Reply<T> = Sender<Result<T, StoreError>>;
+
+/// Something to do; where it says so, after so many records of this life are on disk: what is final
+/// may be on other disks before it is on this one.
+pub(super) enum Job {
+    /// Entries for a member.
+    Load { link: LinkId, from: SeqNo, bytes_max: usize, after: u64 },
+    /// Entries for people.
+    Page { from: SeqNo, count: u64, after: u64, reply: Reply<Page> },
+    /// Running hashes.
+    Hashes { at: Vec<SeqNo>, after: u64, reply: Reply<Vec<(SeqNo, Chain)>> },
+    /// A snapshot.
+    Keep { snapshot: Box<Snapshot>, after: u64 },
+}
+
+/// Hands over a job; false if there is no room for it.
+pub(super) fn hand_over(jobs: &Sender<Job>, job: Job) -> bool {
+    match jobs.try_send(job) {
+        Ok(()) => true,
+        Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+    }
+}
+
+/// Does jobs until nobody can give one any more.
+pub(super) fn run(
+    jobs: &Receiver<Job>,
+    disk: &Arc<Disk>,
+    (reader, snapshots): (&mut LogReader, &Snapshots),
+    submit: impl Fn(Input),
+    fail: impl Fn(StoreError),
+) {
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::Load { link, from, bytes_max, after } => {
+                if !disk.await_synced(after) {
+                    continue;
+                }
+                match reader.page(from, u64::MAX, bytes_max) {
+                    Ok(Page { prev_term, entries }) => {
+                        submit(Input::Loaded { link, prev_term, entries });
+                    }
+                    Err(error) => fail(error),
+                }
+            }
+            Job::Page { from, count, after, reply } => {
+                if !disk.await_synced(after) {
+                    continue;
+                }
+                // Whoever has gone meanwhile does not want it.
+                let _ = reply.send(reader.page(from, count, PAGE_BYTES_MAX));
+            }
+            Job::Hashes { at, after, reply } => {
+                if !disk.await_synced(after) {
+                    continue;
+                }
+                let _ = reply.send(reader.hashes(&at));
+            }
+            Job::Keep { snapshot, after } => {
+                if disk.await_synced(after)
+                    && let Err(error) = snapshots.write(&snapshot)
+                {
+                    // The log itself is whole; the next start only takes longer.
+                    log::warn!("{error}");
+                }
+            }
+        }
+    }
+}

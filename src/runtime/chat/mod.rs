@@ -1,0 +1,25 @@
+//! A group that chats, with real sockets, threads and files around its machine.
+//!
+//! No decision of the protocol is made here: what comes is handed over, what is decided is done.
+//!
+//! One thread owns the machine (`keeper`); each connection has one that reads (`link`), and one to
+//! write once the system takes no more (`line`); one writes the log (`disk`), one reads it
+//! (`loader`), one calls (`seek`), one accepts (`engine`).
+
+pub mod client;
+mod disk;
+mod engine;
+mod greet;
+mod inbox;
+mod keeper;
+mod line;
+mod link;
+mod loader;
+mod options;
+mod seek;
+pub mod store;
+mod verify;
+
+pub use engine::Engine;
+pub use options::{Counters, Founds, Limits, Options, StartError, Told};
+pub use verify::{Verdict, VerifyReport};

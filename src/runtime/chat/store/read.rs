@@ -1,0 +1,214 @@
+//! Reading entries out of a log, by number, while it grows or after the fact.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::index::Index;
+use super::replay::{parse, peek_entry, replay};
+use super::{StoreError, checked_json};
+use crate::model::PublicKey;
+use crate::protocol::chat::{Chain, Entry, GroupId, MemberId, Record, SeqNo, Term};
+
+/// What is read at a time.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// A running hash is remembered every so many entries.
+const CHAIN_ENTRIES: u64 = 1024;
+
+/// Entries in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The term of the entry before the first; 0 before the first of all.
+    pub prev_term: Term,
+    /// The entries.
+    pub entries: Vec<Arc<Entry>>,
+}
+
+/// Reads a log, whether or not somebody writes it.
+#[derive(Debug)]
+pub struct LogReader {
+    path: PathBuf,
+    file: File,
+    index: Arc<Mutex<Index>>,
+    /// The running hash after some entries, ascending, each [`CHAIN_ENTRIES`] after the last.
+    chains: Vec<(SeqNo, Chain)>,
+}
+
+impl LogReader {
+    pub(super) const fn new(path: PathBuf, file: File, index: Arc<Mutex<Index>>) -> Self {
+        Self { path, file, index, chains: Vec::new() }
+    }
+
+    /// The last entry that is on disk.
+    pub fn last(&self) -> SeqNo {
+        self.index.lock().expect("nothing under this lock can panic").last
+    }
+
+    /// The entries from one on: at most `count` with at most `bytes_max` bytes of lines, but one
+    /// if there is one. None may be cut off meanwhile: ask for final ones.
+    ///
+    /// # Errors
+    /// When the disk refuses, or what is there is not what was written.
+    pub fn page(&self, from: SeqNo, count: u64, bytes_max: usize) -> Result<Page, StoreError> {
+        let from = from.max(SeqNo(1));
+        let before = SeqNo(from.0 - 1);
+        let mut page = Page::default();
+        let mut bytes = 0;
+        self.walk(before.max(SeqNo(1)), |entry, len| {
+            if entry.seq_no == before {
+                page.prev_term = entry.term;
+                return true;
+            }
+            bytes += len;
+            let is_full = page.entries.len() as u64 >= count || bytes > bytes_max;
+            if is_full && (count == 0 || !page.entries.is_empty()) {
+                return false;
+            }
+            page.entries.push(entry);
+            true
+        })?;
+        Ok(page)
+    }
+
+    /// The running hash after each of these entries, ascending, as far as there are such.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub fn hashes(&mut self, at: &[SeqNo]) -> Result<Vec<(SeqNo, Chain)>, StoreError> {
+        let Some(last) = at.last().copied() else { return Ok(Vec::new()) };
+        let first = at[0];
+        let known = self.chains.partition_point(|(seq, _)| *seq <= first);
+        let (start, mut chain) =
+            known.checked_sub(1).map_or((SeqNo(0), Chain::default()), |it| self.chains[it]);
+        let (mut found, mut learned) = (Vec::new(), Vec::new());
+        let mut wanted = at.iter().copied().peekable();
+        while wanted.next_if(|it| *it <= start).is_some_and(|it| {
+            if it == start {
+                found.push((it, chain));
+            }
+            true
+        }) {}
+        if last > start {
+            self.walk(SeqNo(start.0 + 1), |entry, _| {
+                chain = chain.after(&entry);
+                if entry.seq_no.0 % CHAIN_ENTRIES == 0 {
+                    learned.push((entry.seq_no, chain));
+                }
+                while wanted.next_if_eq(&entry.seq_no).is_some() {
+                    found.push((entry.seq_no, chain));
+                }
+                entry.seq_no < last
+            })?;
+        }
+        let newest = self.chains.last().map_or(SeqNo(0), |it| it.0);
+        self.chains.extend(learned.into_iter().filter(|it| it.0 > newest));
+        Ok(found)
+    }
+
+    /// Shows the entries that count, in order from one on, until `show` has enough.
+    fn walk(
+        &self,
+        from: SeqNo,
+        mut show: impl FnMut(Arc<Entry>, usize) -> bool,
+    ) -> Result<(), StoreError> {
+        let (mut offset, end) = {
+            let index = self.index.lock().expect("nothing under this lock can panic");
+            (index.floor(from), index.end)
+        };
+        let part = Part { file: &self.file, at: offset, end };
+        let mut reader = BufReader::with_capacity(BUFFER_BYTES, part);
+        let (mut next, mut line) = (from, Vec::new());
+        loop {
+            line.clear();
+            let len = reader
+                .read_until(b'\n', &mut line)
+                .map_err(|source| StoreError::io("read", &self.path)(source))?;
+            if len == 0 {
+                return Ok(());
+            }
+            let corrupt = |reason: String| StoreError::Corrupt {
+                path: self.path.clone(),
+                line: 0,
+                reason: format!("{reason}, at byte {offset}"),
+            };
+            let json = checked_json(&line).map_err(|reason| corrupt(reason.into()))?;
+            if peek_entry(json) == Some(next) && self.counts(next, offset) {
+                let record = parse(json).map_err(|err| corrupt(err.to_string()))?;
+                if let Record::Entry(entry) = record {
+                    next.0 = next.0.saturating_add(1);
+                    if !show(entry, len) {
+                        return Ok(());
+                    }
+                }
+            }
+            offset += len as u64;
+        }
+    }
+
+    fn counts(&self, seq_no: SeqNo, offset: u64) -> bool {
+        self.index.lock().expect("nothing under this lock can panic").counts(seq_no, offset)
+    }
+}
+
+/// A part of a file, read without moving its position.
+struct Part<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buf.len());
+        let len = self.file.read_at(&mut buf[..left], self.at)?;
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+/// A log that is looked at without being used: nothing is cut, written or locked.
+#[derive(Debug)]
+pub struct LogFile {
+    /// Its group.
+    pub group: Option<GroupId>,
+    /// Whose it is.
+    pub whose: Option<(MemberId, PublicKey)>,
+    /// What it knows to be final.
+    pub commit: SeqNo,
+    /// Its last entry.
+    pub last: SeqNo,
+    /// Its entries.
+    pub reader: LogReader,
+}
+
+impl LogFile {
+    /// Reads the log at `path` from its beginning.
+    ///
+    /// # Errors
+    /// When there is none, the disk refuses, or a line other than a torn last one is corrupt.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = File::open(path).map_err(StoreError::io("open", path))?;
+        let replayed = replay(path, &file, None, None)?;
+        let commit = |record: &Record| match record {
+            Record::Commit { seq_no } => Some(*seq_no),
+            Record::Group { .. }
+            | Record::Term { .. }
+            | Record::Entry(_)
+            | Record::Cut { .. }
+            | Record::Typed(_) => None,
+        };
+        let commit = replayed.found.records.iter().filter_map(commit).max();
+        let last = replayed.index.last;
+        let index = Arc::new(Mutex::new(replayed.index));
+        Ok(Self {
+            group: replayed.found.group,
+            whose: replayed.whose,
+            commit: commit.unwrap_or_default(),
+            last,
+            reader: LogReader::new(path.to_owned(), file, index),
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! Reading a log from its beginning, once, at the start.
+//!
+//! Every line's checksum is looked at. What stands before the snapshot is not made into entries,
+//! which makes a start with a long log several times faster.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::index::Index;
+use super::{ENTRY_OPENING, Found, StoreError, checked_json};
+use crate::model::PublicKey;
+use crate::protocol::chat::{Chat, Entry, MemberId, MsgId, Record, SeqNo, Snapshot};
+
+/// The longest line of a log: far above any record, and a bound for what a damaged file costs.
+const LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What is read at a time.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// A log that was read.
+pub(super) struct Replayed {
+    pub(super) found: Found,
+    pub(super) whose: Option<(MemberId, PublicKey)>,
+    pub(super) index: Index,
+    /// The length of the intact part.
+    pub(super) bytes: u64,
+    /// The line and bytes of a torn end.
+    pub(super) torn: Option<(u64, u64)>,
+}
+
+/// A record, or what is enough of an entry that the snapshot covers.
+enum Line {
+    Covered(SeqNo),
+    Record(Record),
+}
+
+/// Reads a log; with `owner`, only if it is that member's, else without its entries.
+pub(super) fn replay(
+    path: &Path,
+    file: &File,
+    snapshot: Option<Snapshot>,
+    owner: Option<(MemberId, PublicKey)>,
+) -> Result<Replayed, StoreError> {
+    let read_error = |source| StoreError::io("read", path)(source);
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
+    let mut reading = Reading::new(snapshot, owner);
+    let (mut line, mut bytes, mut torn) = (Vec::new(), 0, None);
+    for number in 1.. {
+        let corrupt =
+            |reason: String| StoreError::Corrupt { path: path.into(), line: number, reason };
+        line.clear();
+        let len = read_line(&mut reader, &mut line).map_err(read_error)?;
+        if len == 0 {
+            break;
+        }
+        match checked_json(&line) {
+            Ok(json) => {
+                let record = reading.record(json).map_err(corrupt)?;
+                reading.take(record, bytes).map_err(|fault| match fault {
+                    Fault::Corrupt(reason) => corrupt(reason),
+                    Fault::Foreign(whose) => StoreError::Foreign { path: path.into(), whose },
+                })?;
+                bytes += len;
+            }
+            Err(reason) if !reader.fill_buf().map_err(read_error)?.is_empty() => {
+                return Err(corrupt(reason.into()));
+            }
+            Err(_) => torn = Some((number, len)),
+        }
+    }
+    reading
+        .finish(bytes)
+        .map_err(|reason| {
+            let line = 1;
+            StoreError::Corrupt { path: path.into(), line, reason }
+        })
+        .map(|(found, whose, index)| Replayed { found, whose, index, bytes, torn })
+}
+
+fn read_line(reader: &mut BufReader<&File>, line: &mut Vec<u8>) -> io::Result<u64> {
+    Ok(reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', line)? as u64)
+}
+
+/// Why a record cannot stand where it stands.
+enum Fault {
+    Corrupt(String),
+    Foreign(String),
+}
+
+/// What was read so far.
+struct Reading {
+    owner: Option<(MemberId, PublicKey)>,
+    whose: Option<(MemberId, PublicKey)>,
+    found: Found,
+    index: Index,
+    /// What the snapshot covers.
+    covered: SeqNo,
+    /// The newest of their kinds, with how many other records came before them.
+    term: Option<(usize, Record)>,
+    commit: SeqNo,
+    typed: Vec<(usize, Chat)>,
+}
+
+impl Reading {
+    fn new(snapshot: Option<Snapshot>, owner: Option<(MemberId, PublicKey)>) -> Self {
+        let covered = snapshot.as_ref().map_or(SeqNo(0), |it| it.seq_no);
+        Self {
+            owner,
+            whose: None,
+            found: Found { snapshot, ..Found::default() },
+            index: Index::default(),
+            covered,
+            term: None,
+            commit: SeqNo(0),
+            typed: Vec::new(),
+        }
+    }
+
+    fn record(&self, json: &[u8]) -> Result<Line, String> {
+        if let Some(seq_no) = peek_entry(json)
+            && (seq_no <= self.covered || self.owner.is_none())
+        {
+            return Ok(Line::Covered(seq_no));
+        }
+        // The bytes are those once written, so a crash is no excuse: even on the last line this
+        // is a record of another program or version.
+        let record = parse(json).map_err(|err| format!("not a record of a chat: {err}"))?;
+        Ok(Line::Record(record))
+    }
+
+    fn take(&mut self, line: Line, offset: u64) -> Result<(), Fault> {
+        match line {
+            Line::Covered(seq_no) => self.entry(seq_no, offset),
+            Line::Record(Record::Group { group, me, key }) => {
+                if self.found.group.is_some() || self.index.last > SeqNo(0) {
+                    return Err(Fault::Corrupt("it names a group, which the first does".into()));
+                }
+                if self.owner.is_some_and(|owner| owner != (me, key)) {
+                    return Err(Fault::Foreign(format!("{me}, whose key is {}…", key.short())));
+                }
+                (self.found.group, self.whose) = (Some(group), Some((me, key)));
+                Ok(())
+            }
+            Line::Record(Record::Entry(entry)) => {
+                self.entry(entry.seq_no, offset)?;
+                if entry.seq_no > self.covered {
+                    self.found.records.push(Record::Entry(entry));
+                }
+                Ok(())
+            }
+            Line::Record(Record::Cut { from }) => {
+                if from <= self.covered {
+                    let text = format!("it cuts off entry {}, which is final", from.0);
+                    return Err(Fault::Corrupt(text));
+                }
+                self.index.cut(from, offset);
+                self.found.records.push(Record::Cut { from });
+                Ok(())
+            }
+            Line::Record(Record::Commit { seq_no }) => {
+                self.commit = self.commit.max(seq_no);
+                Ok(())
+            }
+            Line::Record(term @ Record::Term { .. }) => {
+                self.term = Some((self.found.records.len(), term));
+                Ok(())
+            }
+            Line::Record(Record::Typed(chat)) => {
+                self.typed.push((self.found.records.len(), chat));
+                Ok(())
+            }
+        }
+    }
+
+    fn entry(&mut self, seq_no: SeqNo, offset: u64) -> Result<(), Fault> {
+        let last = self.index.last;
+        if last.0.checked_add(1) != Some(seq_no.0) {
+            let text = format!("entry {} follows entry {}", seq_no.0, last.0);
+            return Err(Fault::Corrupt(text));
+        }
+        self.index.entry(seq_no, offset);
+        Ok(())
+    }
+
+    fn finish(mut self, bytes: u64) -> Result<Finished, String> {
+        if self.index.last < self.covered {
+            return Err(format!(
+                "it ends with entry {}, before its snapshot, which was made at {}",
+                self.index.last.0, self.covered.0
+            ));
+        }
+        if self.found.group.is_none() && self.index.last > SeqNo(0) {
+            return Err("it names no group".into());
+        }
+        if let (Some(snapshot), Some(group)) = (&self.found.snapshot, self.found.group)
+            && snapshot.group != group
+        {
+            return Err("its snapshot is of another group".into());
+        }
+        self.index.end = bytes;
+        let late = self.late_records();
+        let records = &mut self.found.records;
+        // From the end, so that the places stay what they are.
+        for (at, record) in late.into_iter().rev() {
+            records.insert(at, record);
+        }
+        if self.commit > self.covered {
+            records.push(Record::Commit { seq_no: self.commit });
+        }
+        Ok((self.found, self.whose, self.index))
+    }
+
+    /// The newest term, and what was typed and is not in the snapshot, where they belong.
+    fn late_records(&mut self) -> Vec<(usize, Record)> {
+        let mut late: Vec<_> = self.term.take().into_iter().collect();
+        let authors = self.found.snapshot.iter().flat_map(|it| &it.authors);
+        let known: Vec<_> = authors.map(|it| (it.origin(), it.number)).collect();
+        let is_open = |chat: &Chat| {
+            let MsgId { origin, number } = chat.msg_id;
+            !known.iter().any(|(known, last)| *known == origin && number <= *last)
+        };
+        let typed = std::mem::take(&mut self.typed).into_iter();
+        late.extend(typed.filter(|it| is_open(&it.1)).map(|(at, chat)| (at, Record::Typed(chat))));
+        late.sort_by_key(|(at, _)| *at);
+        late
+    }
+}
+
+type Finished = (Found, Option<(MemberId, PublicKey)>, Index);
+
+/// The number of an entry, without the rest of it; nothing if this is none, or in another form.
+pub(super) fn peek_entry(json: &[u8]) -> Option<SeqNo> {
+    let rest = json.strip_prefix(ENTRY_OPENING)?.strip_prefix(br#""seq_no":"#)?;
+    let digits = &rest[..rest.iter().position(|byte| !byte.is_ascii_digit())?];
+    std::str::from_utf8(digits).ok()?.parse().ok().map(SeqNo)
+}
+
+/// A record. Entries, which are nearly all, are read straight into their fields.
+pub(super) fn parse(json: &[u8]) -> serde_json::Result<Record> {
+    match json.strip_prefix(ENTRY_OPENING) {
+        Some(fields) => {
+            let object = [b"{", fields].concat();
+            serde_json::from_slice::<Entry>(&object).map(|it| Record::Entry(Arc::new(it)))
+        }
+        None => serde_json::from_slice(json),
+    }
+}

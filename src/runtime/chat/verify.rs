@@ -1,0 +1,177 @@
+//! Whether all members' logs are one: asked of each, and where not, from which entry on (C11).
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use serde::Serialize;
+
+use super::engine::Shared;
+use super::inbox::Closed;
+use super::keeper::Item;
+use super::link::VERIFY_MAX;
+use super::loader::{Job, hand_over};
+use crate::protocol::LinkId;
+use crate::protocol::chat::messages::{VerifyReq, VerifyResp};
+use crate::protocol::chat::{Chain, MemberId, Message, SeqNo};
+
+/// How long a member may take to answer; it may have to read its whole log first.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What one member's log is beside this one's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Verdict {
+    /// The same up to here, where the shorter of the two ends.
+    Equal {
+        /// The last entry of both.
+        up_to: SeqNo,
+    },
+    /// Another one from here on.
+    Differs {
+        /// The first entry that is another.
+        from: SeqNo,
+    },
+    /// It did not answer.
+    Silent,
+}
+
+/// What is known of all logs that can be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// What is final here.
+    pub commit: SeqNo,
+    /// The running hash there.
+    pub hash: Chain,
+    /// Every linked member, ascending.
+    pub members: Vec<(MemberId, Verdict)>,
+}
+
+impl VerifyReport {
+    /// Whether nobody's log differs.
+    pub fn is_whole(&self) -> bool {
+        !self.members.iter().any(|(_, it)| matches!(it, Verdict::Differs { .. }))
+    }
+}
+
+/// Questions that wait for their answers.
+#[derive(Debug, Default)]
+pub(super) struct Answers(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    by_question: BTreeMap<u64, Sender<VerifyResp>>,
+}
+
+impl Answers {
+    /// An answer came.
+    pub(super) fn take(&self, answer: VerifyResp) {
+        let mut waiting = self.0.lock().expect("nothing under this lock can panic");
+        if let Some(tell) = waiting.by_question.remove(&answer.question) {
+            // Whoever has gone meanwhile does not want it.
+            let _ = tell.try_send(answer);
+        }
+    }
+
+    fn begin(&self, tell: Sender<VerifyResp>) -> u64 {
+        let mut waiting = self.0.lock().expect("nothing under this lock can panic");
+        waiting.next += 1;
+        let question = waiting.next;
+        waiting.by_question.insert(question, tell);
+        question
+    }
+
+    fn forget(&self, question: u64) {
+        self.0.lock().expect("nothing under this lock can panic").by_question.remove(&question);
+    }
+}
+
+impl Shared {
+    /// Compares this log with those of all linked members.
+    pub(super) fn compare(&self) -> Result<VerifyReport, String> {
+        let gone = |_: Closed| "this member is stopping".to_owned();
+        let commit = self.ask(|machine| machine.status().commit).map_err(gone)?;
+        let hash = self.own_hashes(vec![commit])?.pop().map_or_else(Chain::default, |it| it.1);
+        let mut members = Vec::new();
+        for (member, link) in self.member_links() {
+            members.push((member, self.compare_with(link, commit)?));
+        }
+        Ok(VerifyReport { commit, hash, members })
+    }
+
+    fn compare_with(&self, link: LinkId, commit: SeqNo) -> Result<Verdict, String> {
+        let Some(first) = self.question(link, vec![commit]) else { return Ok(Verdict::Silent) };
+        let up_to = commit.min(first.commit);
+        // All is the same up to `low`, and something is not at `high`, once that is known.
+        let (mut low, mut high, mut at) = (SeqNo(0), None, vec![up_to]);
+        loop {
+            let Some(answer) = self.question(link, at.clone()) else { return Ok(Verdict::Silent) };
+            let own = self.own_hashes(at)?;
+            for (mine, its) in own.iter().zip(&answer.hashes) {
+                if mine == its {
+                    low = low.max(mine.0);
+                } else {
+                    high = Some(high.unwrap_or(mine.0).min(mine.0));
+                    break;
+                }
+            }
+            let Some(high) = high else {
+                return Ok(if up_to.0 == 0 || !own.is_empty() {
+                    Verdict::Equal { up_to }
+                } else {
+                    Verdict::Silent
+                });
+            };
+            if high.0 <= low.0 + 1 {
+                return Ok(Verdict::Differs { from: high });
+            }
+            at = points(low, high);
+        }
+    }
+
+    fn question(&self, link: LinkId, at: Vec<SeqNo>) -> Option<VerifyResp> {
+        let (tell, told) = bounded(1);
+        let question = self.verify.begin(tell);
+        let message = VerifyReq { sender_id: self.me.id, question, at };
+        let asked = self.inbox.push(Item::Answer(link, Message::VerifyReq(message)), 0);
+        let answer = asked.ok().and_then(|()| told.recv_timeout(PATIENCE).ok());
+        self.verify.forget(question);
+        answer
+    }
+
+    fn own_hashes(&self, at: Vec<SeqNo>) -> Result<Vec<(SeqNo, Chain)>, String> {
+        let (reply, replied) = bounded(1);
+        let stopping = || "this member is stopping".to_owned();
+        let job = Job::Hashes { at, after: self.records(), reply };
+        if !hand_over(&self.jobs().map_err(|_| stopping())?, job) {
+            return Err("too much is being read from the log now; try again".to_owned());
+        }
+        replied.recv().map_err(|_| stopping())?.map_err(|error| error.to_string())
+    }
+}
+
+/// Numbers between two, evenly spread, with the second.
+fn points(low: SeqNo, high: SeqNo) -> Vec<SeqNo> {
+    let span = high.0 - low.0;
+    let count = span.min(VERIFY_MAX as u64);
+    // No product of theirs is too large: the count is small, and so is the rest.
+    let (step, rest) = (span / count, span % count);
+    (1..=count).map(|it| SeqNo(low.0 + step * it + rest * it / count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_ascend_and_end_with_the_last() {
+        for (low, high) in [(0, 1), (5, 7), (0, 64), (3, 1_000_000), (0, 1 << 62)] {
+            let found = points(SeqNo(low), SeqNo(high));
+            assert!(found.windows(2).all(|it| it[0] < it[1]), "{low} {high}");
+            assert!(found.len() <= VERIFY_MAX && found[0].0 > low);
+            assert_eq!(found.last(), Some(&SeqNo(high)));
+        }
+    }
+}
