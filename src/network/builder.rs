@@ -10,14 +10,14 @@ use rand::SeedableRng as _;
 
 use super::switchboard::Switchboard;
 use super::{Network, Relay, StartError};
-use crate::model::{Endpoint, Rng, SeedId};
+use crate::model::{Endpoint, KeyPair, Rng, SeedId};
 use crate::node::{PeerConfig, PeerNode};
 use crate::protocol::broadcast::MESSAGE_BYTES_MAX;
 use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
 use crate::protocol::quorum::QuorumRule;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::Driver;
-use crate::runtime::driver::options::Options;
+use crate::runtime::driver::options::{Dialects, Options};
 use crate::runtime::files::{DataDir, os_rng};
 use crate::runtime::journal::Journal;
 use crate::runtime::{listen, thread};
@@ -41,6 +41,15 @@ fn parse(given: impl Display) -> Result<Endpoint, StartFault> {
     let given = given.to_string();
     let parsed = given.parse::<Endpoint>();
     parsed.map_err(|_| (given, "write IP:PORT; host names are not looked up".to_owned()))
+}
+
+/// What else a program has where its peer is.
+#[derive(Default)]
+pub(crate) struct Site {
+    /// The peer's identity, if it is not the one in its directory.
+    pub(crate) keys: Option<KeyPair>,
+    /// Who serves connections to the peer's port that are not the peer's.
+    pub(crate) dialects: Dialects,
 }
 
 impl Default for Builder {
@@ -132,6 +141,11 @@ impl Builder {
     /// # Errors
     /// When a setting is no good, the port is taken, or the disk or the system refuses.
     pub fn start(self) -> Result<Network, StartError> {
+        self.start_at(Site::default())
+    }
+
+    /// The same, for a program that is more than a peer.
+    pub(crate) fn start_at(self, site: Site) -> Result<Network, StartError> {
         let address = |(given, reason)| StartError::Address { given, reason };
         let listen = self.listen.map_err(address)?;
         let seeds = self.seeds.map_err(address)?;
@@ -155,7 +169,7 @@ impl Builder {
             }
         };
         let dir = DataDir::open(&root, "peer", endpoint.port())?;
-        let keys = dir.identity()?;
+        let keys = site.keys.map_or_else(|| dir.identity(), Ok)?;
         let (journal, records, _) = Journal::open(&dir.journal_path())?;
         let rng = Rng::from_rng(&mut os_rng()?);
         let me = (endpoint, keys);
@@ -169,6 +183,7 @@ impl Builder {
         let board = Switchboard::new(endpoint, false);
         let options = Options {
             cluster_keys: cluster_keys.map(Arc::new),
+            dialects: site.dialects,
             ..Options::new(Relay(Arc::clone(&board)))
         };
         let driver = Driver::start(machine, listener, journal, options)?;

@@ -65,3 +65,9 @@ pub struct Known {
     /// Its key.
     pub key: PublicKey,
 }
+
+impl Weigh for Known {
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+}

@@ -38,6 +38,7 @@ mod queue;
 mod switchboard;
 
 pub use builder::Builder;
+pub(crate) use builder::Site;
 pub use error::{NetworkError, SendError, StartError};
 pub use message::{Incoming, Known, Message, Published};
 pub use pending::Pending;
@@ -191,6 +192,15 @@ impl Network {
     /// Ends the link to `peer`; nothing more is sent to it.
     pub fn remove_peer(&self, peer: Endpoint) {
         self.driver.submit(Input::Command(Command::RemovePeer(peer)));
+    }
+
+    /// The members whose end a quorum of seeds certifies, from now on, as this peer hears of it:
+    /// that is sure for its neighbors, see [`Network::add_peer`].
+    ///
+    /// # Errors
+    /// When the network has stopped.
+    pub fn removals(&self) -> Result<Queue<Known>, NetworkError> {
+        self.board.removals()
     }
 
     /// The neighbors: peers at the other end of a lasting link.

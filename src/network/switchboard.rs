@@ -46,6 +46,7 @@ struct Waiting {
     /// Who is known to have own messages whose publisher watches.
     receipts: BTreeMap<MessageId, u32>,
     neighbors: BTreeSet<Endpoint>,
+    removals: BTreeMap<u64, Arc<Shared<Known>>>,
 }
 
 impl Waiting {
@@ -135,6 +136,11 @@ impl Switchboard {
             Event::Overlay(overlay::Event::Unlinked { neighbor, .. }) => {
                 self.lock().neighbors.remove(neighbor);
             }
+            Event::MemberRemoved { life, .. } => {
+                for queue in self.lock().removals.values() {
+                    queue.push(Known { endpoint: life.endpoint, key: life.key });
+                }
+            }
             Event::Started { .. }
             | Event::Applicant(_)
             | Event::Overlay(_)
@@ -143,7 +149,6 @@ impl Switchboard {
             | Event::Contacts(_)
             | Event::Discovery(_)
             | Event::Open(_)
-            | Event::MemberRemoved { .. }
             | Event::MemberLeft(_)
             | Event::Gone
             | Event::Refused(_) => {}
@@ -321,6 +326,27 @@ impl Switchboard {
         }))
     }
 
+    /// A queue for the members whose end a quorum of seeds certifies, from now on.
+    ///
+    /// # Errors
+    /// When the network has stopped.
+    pub fn removals(self: &Arc<Self>) -> Result<Queue<Known>, NetworkError> {
+        let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return Err(NetworkError::Stopped);
+        }
+        let token = waiting.next_token();
+        waiting.removals.insert(token, Arc::clone(&shared));
+        drop(waiting);
+        let board = Arc::downgrade(self);
+        Ok(Queue::new(shared, move || {
+            if let Some(board) = board.upgrade() {
+                board.lock().removals.remove(&token);
+            }
+        }))
+    }
+
     /// Sends a message to all peers, and to the subscribers here. With `receipt`,
     /// [`Switchboard::known_to_have`] tells how many have it.
     ///
@@ -433,6 +459,7 @@ impl Switchboard {
         drop(waiting);
         ended.topics.values().flat_map(BTreeMap::values).for_each(|queue| queue.close());
         ended.inbox.iter().for_each(|inbox| inbox.close());
+        ended.removals.values().for_each(|queue| queue.close());
         self.moved.notify_all();
         for (cell, _) in ended.publishing.values() {
             cell.put(Err(NetworkError::Stopped));
