@@ -458,11 +458,8 @@ fn a_rebooted_host_and_seeds_restarted_in_turn_cost_nothing() {
         told.push(after(&rebirth(&mut land, mark, *peer, *life), cut));
     }
     land.await_whole(&all);
-    // On a machine that is busy with other things a reboot can take longer than a death to be
-    // agreed upon; then the earlier lives end by a removal, and nobody else's.
-    let removed = removals(&mut land, 0);
-    assert!(removed.iter().all(|it| rebooted.contains(it)), "nobody else: {removed:?}");
-    println!("a reboot: its 2 peers are members again after {told:?}, {} removed", removed.len());
+    assert_eq!(removals(&mut land, 0), BTreeSet::new(), "nobody was removed");
+    println!("a reboot: its 2 peers are members again after {told:?}, nobody was removed");
 
     let known = alive(&land.list(seeds[0]).expect("it runs"));
     let (mark, began) = (land.mark(), land.now_ms());

@@ -46,10 +46,12 @@ pub enum CliError {
     },
     /// Something else did not go as it should; the text says what, and what to do.
     Failed(String),
+    /// A chat ended while so many messages typed there were not final. They are kept.
+    Pending(usize),
 }
 
 impl CliError {
-    /// 2 when the user's input is wrong, 1 when the surroundings are.
+    /// 2 when the user's input is wrong, 1 when the surroundings are, 3 when work is left.
     pub const fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::ClusterKey(_) => 2,
@@ -60,6 +62,7 @@ impl CliError {
             | Self::Output { .. }
             | Self::System { .. }
             | Self::Failed(_) => 1,
+            Self::Pending(_) => 3,
         }
     }
 
@@ -86,6 +89,10 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::Failed(text) => f.write_str(text),
+            Self::Pending(count) => {
+                let what = if *count == 1 { "message is" } else { "messages are" };
+                write!(f, "{count} {what} not final; kept, and sent at the next start")
+            }
             Self::Config(error) => error.fmt(f),
             Self::ClusterKey(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
@@ -108,7 +115,7 @@ impl fmt::Display for CliError {
 impl Error for CliError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Usage(_) | Self::Failed(_) => None,
+            Self::Usage(_) | Self::Failed(_) | Self::Pending(_) => None,
             Self::Config(error) => Some(error),
             Self::ClusterKey(error) => Some(error),
             Self::Listen(error) => Some(error),
@@ -143,6 +150,7 @@ mod tests {
     fn what_the_user_must_mend_is_2_and_the_rest_is_1() {
         assert_eq!(CliError::Usage(String::new()).code(), 2);
         let source = io::Error::other("no");
+        assert_eq!(CliError::Pending(2).code(), 3);
         assert_eq!(CliError::Output { path: "x".into(), source }.code(), 1);
     }
 }

@@ -98,6 +98,27 @@ pub fn install(settings: &LogSettings, origin: Origin) -> Result<(), CliError> {
         .map_err(|_| CliError::Failed("this process logs for another node already".to_owned()))
 }
 
+/// Makes the `log` crate write lines of `origin` to standard error, where nothing else is to be
+/// mixed with what a program prints.
+///
+/// # Errors
+/// When this process logs already.
+pub(in crate::cli) fn install_on_stderr(
+    format: LogFormat,
+    level: ::log::LevelFilter,
+    origin: Origin,
+) -> Result<(), CliError> {
+    let clock = Clock::start();
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format(move |out, record| {
+            out.write_all(line_of(record, format, origin, &clock).as_bytes())
+        })
+        .target(env_logger::Target::Stderr)
+        .try_init()
+        .map_err(|_| CliError::Failed("this process logs for another node already".to_owned()))
+}
+
 fn open_output(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }

@@ -9,6 +9,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod chat;
 pub mod config;
 pub mod demo;
 mod error;
@@ -64,6 +65,7 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
         Some(PeerCommand::Send(args)) => query::send(args),
         Some(PeerCommand::Inbox(args)) => query::inbox(args),
         Some(PeerCommand::Discover(args)) => query::discover(args),
+        Some(PeerCommand::Chat(args)) => chat::run(args),
         Some(PeerCommand::Swarm(args)) => swarm::run(args),
         Some(PeerCommand::Share(args)) => share::share(args),
         Some(PeerCommand::Fetch(args)) => share::fetch(args),

@@ -16,6 +16,7 @@ pub mod hosts;
 pub mod land;
 pub mod member;
 pub mod process;
+pub mod talker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

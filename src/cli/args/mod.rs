@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::questions::parse_endpoint;
 use super::bench::BenchArgs;
+use super::chat::args::ChatArgs;
 use super::demo::DemoArgs;
 use super::keygen::KeygenArgs;
 use super::share::args::{FetchArgs, ShareArgs, SharesArgs, UnshareArgs};
@@ -157,6 +158,8 @@ pub enum PeerCommand {
     Inbox(InboxArgs),
     /// Show which peers can be found from here
     Discover(DiscoverArgs),
+    /// Chat in a group with one order for everybody, in which no message is lost
+    Chat(ChatArgs),
     /// Take part in the assignment's file distribution, as Common.cfg and PeerInfo.cfg say
     Swarm(SwarmArgs),
     /// Share a file or folder with whoever has its ticket

@@ -3,6 +3,7 @@
 //! Figures are as measured, with the machine's cores and its load beside them. Where there is a
 //! target, the line says whether it was met; nothing here passes or fails.
 
+mod chat;
 mod crypto;
 pub(super) mod figure;
 mod gossip;
@@ -16,6 +17,7 @@ mod swarm;
 use clap::{Args, Subcommand};
 
 use super::CliError;
+pub use chat::ChatBenchArgs;
 pub use crypto::CryptoArgs;
 pub use gossip::GossipArgs;
 pub use membership::MembershipArgs;
@@ -43,6 +45,8 @@ pub enum What {
     Crypto(CryptoArgs),
     /// Handing a file to several at once, beside the plain limit of this machine
     Swarm(SwarmArgs),
+    /// A group that chats: messages a second, latency, a dead or frozen leader, nothing lost
+    Chat(ChatBenchArgs),
     /// One process of a measurement
     #[command(hide = true)]
     SwarmPart(PartArgs),
@@ -59,6 +63,7 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         What::Registrations(args) => registrations::run(args),
         What::Crypto(args) => crypto::run(args),
         What::Swarm(args) => swarm::run(args),
+        What::Chat(args) => chat::run(args),
         What::SwarmPart(args) => swarm::run_part(args),
     }
 }

@@ -4,18 +4,24 @@
 //! from the seeds' answers, and everything claimed is checked. The run is left in the output file.
 
 mod acts;
+pub mod chat;
 mod stage;
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::CliError;
+use chat::ChatDemoArgs;
 use stage::Stage;
 
 /// What can be set at the demo.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct DemoArgs {
+    /// Another story.
+    #[command(subcommand)]
+    pub story: Option<DemoStory>,
     /// The file to leave the run in: the log lines of all nodes; an older one is replaced
     #[arg(long, value_name = "FILE", default_value = "outputfile.txt")]
     pub output: PathBuf,
@@ -25,12 +31,22 @@ pub struct DemoArgs {
     pub peers: u16,
 }
 
+/// Stories beside the one of a fleet.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DemoStory {
+    /// Show a chat of three: its leader is killed while messages flow, and comes back
+    Chat(ChatDemoArgs),
+}
+
 /// Plays the demo.
 ///
 /// # Errors
 /// When something could not be started, or did not happen as it should have; the text lists
 /// what. Ctrl-C is an error too. In any case no process is left behind.
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
+    if let Some(DemoStory::Chat(args)) = &args.story {
+        return chat::run(args);
+    }
     let mut stage = Stage::set(args)?;
     let played = acts::play(&mut stage);
     let concluded = stage.conclude();

@@ -1,0 +1,87 @@
+//! What is done to the leader while clients send, and when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::fleet::Fleet;
+use crate::cli::CliError;
+use crate::model::Time;
+use crate::runtime::thread;
+
+/// How long all is well before each fault.
+const CALM: Duration = Duration::from_secs(2);
+
+/// How long a killed leader stays away.
+const AWAY: Duration = Duration::from_secs(2);
+
+/// How long a frozen one is frozen.
+const FROZEN: Duration = Duration::from_secs(9);
+
+/// What is done to the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// SIGKILL, and a restart.
+    Kill,
+    /// SIGSTOP, and SIGCONT.
+    Freeze,
+}
+
+/// What is done, and how often.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) fault: Fault,
+    pub(super) times: u32,
+}
+
+/// A span in which there was one leader less: from the fault until all is as before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) from: Time,
+    pub(super) to: Time,
+}
+
+/// Begins; each fault is told when it is over, and the channel ends after the last.
+pub(super) fn begin(
+    fleet: &Arc<Fleet>,
+    plan: Plan,
+) -> Result<Receiver<Result<Span, CliError>>, CliError> {
+    let (tell, told) = bounded(plan.times as usize);
+    let fleet = Arc::clone(fleet);
+    thread::spawn("bench:faults", move || act(&fleet, plan, &tell))
+        .map_err(|source| CliError::System { action: "start a thread", source })?;
+    Ok(told)
+}
+
+fn act(fleet: &Fleet, plan: Plan, tell: &Sender<Result<Span, CliError>>) {
+    for _ in 0..plan.times {
+        let span = fleet.await_leader().and_then(|leader| {
+            fleet.pause(CALM);
+            let from = fleet.now();
+            match plan.fault {
+                Fault::Kill => {
+                    fleet.kill(leader);
+                    fleet.pause(AWAY);
+                    let span = Span { from, to: fleet.now() };
+                    fleet.restart(leader).map(|()| span)
+                }
+                Fault::Freeze => {
+                    fleet.freeze(leader, true);
+                    fleet.pause(FROZEN);
+                    let span = Span { from, to: fleet.now() };
+                    fleet.freeze(leader, false);
+                    Ok(span)
+                }
+            }
+        });
+        let has_failed = span.is_err();
+        if tell.send(span).is_err() || has_failed {
+            return;
+        }
+    }
+    // The last one too is to see how it comes back.
+    if let Err(error) = fleet.await_leader() {
+        let _ = tell.send(Err(error));
+    }
+}

@@ -1,0 +1,135 @@
+//! `peer chat status`, `history`, `send`, `verify` and `remove`: by the chat that runs here.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::args::{ChatAskArgs, ChatHistoryArgs, ChatRemoveArgs, ChatSendArgs, ChatVerifyArgs};
+use super::local::Ask;
+use super::verify;
+use crate::cli::CliError;
+use crate::cli::log::escape;
+use crate::protocol::chat::MemberId;
+use crate::runtime::control;
+use crate::runtime::files::control_path;
+
+/// How long an answer may take beyond what is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long comparing the logs of a whole group may take.
+const VERIFY_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Shows what the chat here is doing.
+///
+/// # Errors
+/// When none runs here, or it does not answer; so for all of these.
+pub(super) fn status(args: &ChatAskArgs) -> Result<(), CliError> {
+    show(args, &ask(args, &Ask::Status, PATIENCE)?)
+}
+
+/// Shows the last messages.
+pub(super) fn history(args: &ChatHistoryArgs) -> Result<(), CliError> {
+    show(&args.ask, &ask(&args.ask, &Ask::History { count: args.count }, PATIENCE)?)
+}
+
+/// Says something; exit code 3 if it is not final in time.
+pub(super) fn send(args: &ChatSendArgs) -> Result<(), CliError> {
+    let wait_ms = u64::try_from(args.wait.0.as_millis()).unwrap_or(u64::MAX);
+    let wanted = Ask::Send { room: args.room.clone(), text: args.text.clone(), wait_ms };
+    let answer = ask(&args.ask, &wanted, args.wait.0.saturating_add(PATIENCE))?;
+    show(&args.ask, &answer)?;
+    if answer["is_pending"] == true { Err(CliError::Pending(1)) } else { Ok(()) }
+}
+
+/// Has a member removed.
+pub(super) fn remove(args: &ChatRemoveArgs) -> Result<(), CliError> {
+    show(&args.ask, &ask(&args.ask, &Ask::Remove { id: MemberId(args.whom) }, PATIENCE)?)
+}
+
+/// Compares logs; an error when they differ.
+pub(super) fn verify(args: &ChatVerifyArgs) -> Result<(), CliError> {
+    let differ = || CliError::Failed("the logs differ in what is final".to_owned());
+    let files = match (&args.files[..], &args.log_dir) {
+        ([], Some(dir)) => verify::logs_in(dir)?,
+        ([], None) if args.ask.id.is_some() || !running(&args.ask.data).is_empty() => {
+            let answer = ask(&args.ask, &Ask::Verify, VERIFY_PATIENCE)?;
+            show(&args.ask, &answer)?;
+            return if answer["json"]["equal"] == true { Ok(()) } else { Err(differ()) };
+        }
+        ([], None) => verify::logs_in(Path::new("data/logs"))?,
+        (files, _) => files.to_vec(),
+    };
+    let verdict = verify::files(&files)?;
+    print(&if args.ask.json { format!("{}\n", verdict.json()) } else { verdict.text() })?;
+    if verdict.is_equal() { Ok(()) } else { Err(differ()) }
+}
+
+fn ask(args: &ChatAskArgs, wanted: &Ask, patience: Duration) -> Result<Value, CliError> {
+    let path = control_path(&find(args)?);
+    let system = |source| CliError::System { action: "ask the chat that runs here", source };
+    let request = serde_json::to_string(wanted).map_err(|error| system(error.into()))?;
+    let answer = control::ask(&path, &request, patience).map_err(system)?;
+    let answer: Value = serde_json::from_str(&answer).map_err(|error| system(error.into()))?;
+    match answer["error"].as_str() {
+        Some(error) => Err(CliError::Failed(escape(error))),
+        None => Ok(answer),
+    }
+}
+
+/// The directory of the chat that is meant.
+fn find(args: &ChatAskArgs) -> Result<PathBuf, CliError> {
+    let data = args.data.display();
+    if let Some(id) = args.id {
+        let dir = args.data.join(format!("chat-{id}"));
+        if control::is_served(&control_path(&dir)) {
+            return Ok(dir);
+        }
+        return Err(CliError::Failed(format!(
+            "peer_{id} does not run with --data {data}; start it: peer chat --id {id} --port P"
+        )));
+    }
+    let mut found = running(&args.data);
+    match found.len() {
+        0 => Err(CliError::Failed(format!(
+            "no chat runs with --data {data}; start one: peer chat --id 1 --port 6001"
+        ))),
+        1 => Ok(found.swap_remove(0).1),
+        _ => {
+            let ids: Vec<_> = found.iter().map(|(id, _)| id.to_string()).collect();
+            Err(CliError::Usage(format!(
+                "several run here: name one of {} with --id",
+                ids.join(", ")
+            )))
+        }
+    }
+}
+
+/// The chats that run with this data directory.
+fn running(data: &Path) -> Vec<(u32, PathBuf)> {
+    let entries = std::fs::read_dir(data).into_iter().flatten().filter_map(Result::ok);
+    let chat = |path: PathBuf| {
+        let id = path.file_name()?.to_str()?.strip_prefix("chat-")?.parse().ok()?;
+        control::is_served(&control_path(&path)).then_some((id, path))
+    };
+    let mut found: Vec<_> = entries.filter_map(|it| chat(it.path())).collect();
+    found.sort();
+    found
+}
+
+fn show(args: &ChatAskArgs, answer: &Value) -> Result<(), CliError> {
+    if args.json {
+        return print(&format!("{}\n", answer["json"]));
+    }
+    let lines = answer["lines"].as_array().map_or(&[][..], Vec::as_slice);
+    let lines = lines.iter().filter_map(Value::as_str).map(|line| format!("{}\n", escape(line)));
+    print(&lines.collect::<String>())
+}
+
+fn print(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|source| CliError::System { action: "write to the screen", source })
+}

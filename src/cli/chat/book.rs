@@ -1,0 +1,392 @@
+//! What a person at the chat knows: what was said, what is pending, the rooms, who is there.
+//!
+//! Invariants:
+//! - Pure: what the engine tells goes in, what to show comes out. Both the screen and the plain
+//!   lines show this book, so they cannot tell two stories.
+//! - Bounded: the oldest lines are forgotten; the log has them.
+//! - Nothing of a message reaches a terminal unescaped (C12).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::words;
+use crate::cli::log::escape;
+use crate::protocol::chat::{
+    Body, Chat, Entry, Event, MemberId, Membership, MsgId, Role, SeqNo, Term,
+};
+
+/// Lines that are kept.
+const LINES_MAX: usize = 5_000;
+
+/// Rooms that are counted; a further one is shown, but not listed.
+const ROOMS_MAX: usize = 1_000;
+
+/// The room that everybody begins in.
+pub(super) const GENERAL: &str = "general";
+
+/// One line of the conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// A message, final.
+    Said {
+        /// Its place.
+        seq: SeqNo,
+        /// Who.
+        sender: MemberId,
+        /// Where.
+        room: Arc<str>,
+        /// What, as a terminal may have it.
+        text: String,
+        /// Whether it was typed here.
+        is_mine: bool,
+    },
+    /// What happened to the group.
+    Note(String),
+}
+
+impl Item {
+    /// One line, as scripts read it.
+    pub(super) fn line(&self) -> String {
+        match self {
+            Self::Said { text, .. } => format!("{}{text}", self.head()),
+            Self::Note(text) => format!("* {text}"),
+        }
+    }
+
+    /// What stands before the text.
+    pub(super) fn head(&self) -> String {
+        match self {
+            Self::Said { seq, sender, room, .. } if **room == *GENERAL => {
+                format!("[seq={}] <{sender}>: ", seq.0)
+            }
+            Self::Said { seq, sender, room, .. } => {
+                format!("[seq={}] <{sender}> #{}: ", seq.0, escape(room))
+            }
+            Self::Note(_) => "* ".to_owned(),
+        }
+    }
+}
+
+/// A message typed here that is not final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// The message.
+    pub(super) chat: Chat,
+    /// Its place, if the leader has given it one.
+    pub(super) number: Option<SeqNo>,
+}
+
+/// One room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Messages shown.
+    pub(super) count: u64,
+    /// Those that came while another room was looked at.
+    pub(super) unread: u64,
+}
+
+/// Where the group stands, as this member knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// What this member does.
+    pub(super) role: Role,
+    /// The newest reign it knows.
+    pub(super) term: Term,
+    /// Who leads.
+    pub(super) leader: Option<MemberId>,
+    /// Whether a majority is reached.
+    pub(super) has_quorum: bool,
+    /// Everything up to here is final.
+    pub(super) commit: SeqNo,
+    /// The last entry here.
+    pub(super) last: SeqNo,
+}
+
+/// One of the group, as this member sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Who.
+    pub(super) id: MemberId,
+    /// Where.
+    pub(super) at: String,
+    /// Whether there is a connection, or it is this member itself.
+    pub(super) is_here: bool,
+    /// How many entries it lacks, as far as is known.
+    pub(super) lag: Option<u64>,
+    /// When it was last heard of or lost, by this machine's clock, in ms.
+    pub(super) seen_ms: Option<u64>,
+}
+
+/// The whole.
+#[derive(Clone, Debug)]
+pub(super) struct Book {
+    /// Who looks at it.
+    pub(super) me: MemberId,
+    /// Where it is said what is typed.
+    room: Arc<str>,
+    items: VecDeque<Item>,
+    /// How many items were forgotten.
+    forgotten: u64,
+    waiting: Vec<Waiting>,
+    rooms: BTreeMap<Arc<str>, Room>,
+    /// The group as an entry or the engine said last.
+    membership: Arc<Membership>,
+    /// How it stands.
+    pub(super) standing: Standing,
+    /// How it stood by what was told last, of which a person has read.
+    told: Standing,
+    /// Who is there.
+    pub(super) seen: Vec<Seen>,
+}
+
+impl Book {
+    /// A book with nothing in it.
+    pub(super) fn new(me: MemberId, room: &str) -> Self {
+        let room: Arc<str> = room.into();
+        let standing = Standing {
+            role: Role::Joining,
+            term: Term(0),
+            leader: None,
+            has_quorum: true,
+            commit: SeqNo(0),
+            last: SeqNo(0),
+        };
+        Self {
+            me,
+            items: VecDeque::new(),
+            forgotten: 0,
+            waiting: Vec::new(),
+            rooms: BTreeMap::from([(Arc::clone(&room), Room::default())]),
+            room,
+            membership: Arc::default(),
+            told: standing.clone(),
+            standing,
+            seen: Vec::new(),
+        }
+    }
+
+    /// Where it is said what is typed.
+    pub(super) const fn room(&self) -> &Arc<str> {
+        &self.room
+    }
+
+    /// Goes to a room.
+    pub(super) fn enter(&mut self, room: &str) {
+        self.room = room.into();
+        self.rooms.entry(Arc::clone(&self.room)).or_default().unread = 0;
+    }
+
+    /// The rooms, by name.
+    pub(super) const fn rooms(&self) -> &BTreeMap<Arc<str>, Room> {
+        &self.rooms
+    }
+
+    /// What was typed here and is not final, the oldest first.
+    pub(super) fn waiting(&self) -> &[Waiting] {
+        &self.waiting
+    }
+
+    /// The first line that is kept, and the one after the last.
+    pub(super) fn span(&self) -> (u64, u64) {
+        (self.forgotten, self.forgotten + self.items.len() as u64)
+    }
+
+    /// A line by its number.
+    pub(super) fn item(&self, number: u64) -> Option<&Item> {
+        self.items.get(usize::try_from(number.checked_sub(self.forgotten)?).ok()?)
+    }
+
+    /// Whether a line is to be seen from the room that is looked at.
+    pub(super) fn is_shown(&self, item: &Item) -> bool {
+        match item {
+            Item::Said { room, .. } => *room == self.room,
+            Item::Note(_) => true,
+        }
+    }
+
+    /// Writes a note.
+    pub(super) fn note(&mut self, text: &str) -> Item {
+        self.push(Item::Note(escape(text)))
+    }
+
+    fn push(&mut self, item: Item) -> Item {
+        if self.items.len() == LINES_MAX {
+            self.items.pop_front();
+            self.forgotten += 1;
+        }
+        self.items.push_back(item.clone());
+        item
+    }
+
+    /// Takes final entries; returns the lines that they make.
+    pub(super) fn deliver(&mut self, entries: &[Arc<Entry>]) -> Vec<Item> {
+        let mut shown = Vec::new();
+        for entry in entries {
+            self.standing.commit = self.standing.commit.max(entry.seq_no);
+            self.standing.last = self.standing.last.max(entry.seq_no);
+            match &entry.body {
+                Body::Chat(chat) => {
+                    self.waiting.retain(|it| it.chat.msg_id != chat.msg_id);
+                    self.count(&chat.room_id);
+                    shown.push(self.push(item_of(entry, chat, self.me)));
+                }
+                Body::Opening | Body::Membership(_) => {}
+            }
+        }
+        shown
+    }
+
+    fn count(&mut self, name: &Arc<str>) {
+        let is_elsewhere = *name != self.room;
+        if self.rooms.len() >= ROOMS_MAX && !self.rooms.contains_key(name) {
+            return;
+        }
+        let room = self.rooms.entry(Arc::clone(name)).or_default();
+        room.count += 1;
+        room.unread += u64::from(is_elsewhere);
+    }
+
+    /// Takes an event; returns the lines that it makes.
+    pub(super) fn happen(&mut self, event: &Event) -> Vec<Item> {
+        let before = std::mem::take(&mut self.membership);
+        let texts = words::notes(event, self.me, &before, &self.told);
+        self.membership = before;
+        match event {
+            Event::RoleChanged { role, term, leader, .. } => {
+                for standing in [&mut self.standing, &mut self.told] {
+                    (standing.role, standing.term, standing.leader) = (*role, *term, *leader);
+                }
+            }
+            Event::ElectionBegun { .. } => self.standing.leader = None,
+            Event::NoQuorum | Event::Quorum => {
+                let has_quorum = matches!(event, Event::Quorum);
+                self.standing.has_quorum = has_quorum;
+                self.told.has_quorum = has_quorum;
+            }
+            Event::MembershipChanged(now) => self.membership = Arc::clone(now),
+            Event::Pending(chat) => self.await_number(chat),
+            Event::Numbered(id, seq) => self.number(*id, *seq),
+            Event::Reached(id) => self.see(*id, true),
+            Event::Lost(id) => self.see(*id, false),
+            Event::Refused { .. } | Event::Diverged { .. } | Event::Dropped(_) | Event::Gone => {}
+        }
+        texts.iter().map(|text| self.note(text)).collect()
+    }
+
+    fn await_number(&mut self, chat: &Chat) {
+        if !self.waiting.iter().any(|it| it.chat.msg_id == chat.msg_id) {
+            self.waiting.push(Waiting { chat: chat.clone(), number: None });
+        }
+    }
+
+    fn number(&mut self, id: MsgId, seq: SeqNo) {
+        if let Some(waiting) = self.waiting.iter_mut().find(|it| it.chat.msg_id == id) {
+            waiting.number = Some(seq);
+        }
+    }
+
+    fn see(&mut self, id: MemberId, is_here: bool) {
+        if let Some(seen) = self.seen.iter_mut().find(|it| it.id == id) {
+            seen.is_here = is_here;
+        }
+    }
+
+    /// How many of the group are within reach, this member included.
+    pub(super) fn reach(&self) -> (usize, usize) {
+        (self.seen.iter().filter(|it| it.is_here).count(), self.seen.len())
+    }
+}
+
+/// A message as a line.
+pub(super) fn item_of(entry: &Entry, chat: &Chat, me: MemberId) -> Item {
+    let origin = chat.msg_id.origin;
+    Item::Said {
+        seq: entry.seq_no,
+        sender: origin.member,
+        room: Arc::clone(&chat.room_id),
+        text: escape(&chat.payload),
+        is_mine: origin.member == me,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::WallTime;
+    use crate::protocol::chat::Origin;
+
+    pub(in crate::cli::chat) fn chat(member: u32, number: u64, room: &str, text: &str) -> Chat {
+        let origin = Origin { member: MemberId(member), client: 0 };
+        Chat { msg_id: MsgId { origin, number }, room_id: room.into(), payload: text.into() }
+    }
+
+    pub(in crate::cli::chat) fn entry(seq: u64, body: Body) -> Arc<Entry> {
+        let (term, leader, time) = (Term(1), MemberId(1), WallTime(0));
+        Arc::new(Entry { seq_no: SeqNo(seq), term, leader, time, body })
+    }
+
+    #[test]
+    fn a_delivered_message_is_one_line_without_control_characters() {
+        let mut book = Book::new(MemberId(1), GENERAL);
+        let said = |seq, text| entry(seq, Body::Chat(chat(2, seq, GENERAL, text)));
+        let lines = book.deliver(&[
+            entry(1, Body::Opening),
+            said(2, "hello"),
+            said(3, "a\nb\r\x1b[2J\u{7}\u{202e}é"),
+        ]);
+        let lines: Vec<_> = lines.iter().map(Item::line).collect();
+        assert_eq!(
+            lines,
+            ["[seq=2] <peer_2>: hello", "[seq=3] <peer_2>: a\\nb\\r\\u{1b}[2J\\u{7}\\u{202e}é"]
+        );
+        assert_eq!(book.standing.commit, SeqNo(3));
+    }
+
+    #[test]
+    fn what_is_typed_waits_until_it_is_final() {
+        let mut book = Book::new(MemberId(1), GENERAL);
+        for number in 1..=2 {
+            assert!(book.happen(&Event::Pending(chat(1, number, GENERAL, "x"))).is_empty());
+        }
+        let id = chat(1, 1, GENERAL, "x").msg_id;
+        book.happen(&Event::Numbered(id, SeqNo(7)));
+        let numbers: Vec<_> = book.waiting().iter().map(|it| it.number).collect();
+        assert_eq!(numbers, [Some(SeqNo(7)), None]);
+        book.deliver(&[entry(7, Body::Chat(chat(1, 1, GENERAL, "x")))]);
+        assert_eq!(book.waiting().len(), 1);
+        assert_eq!(book.waiting()[0].chat.msg_id.number, 2);
+    }
+
+    #[test]
+    fn what_is_typed_without_a_majority_is_said_to_be_kept() {
+        let mut book = Book::new(MemberId(1), GENERAL);
+        book.happen(&Event::NoQuorum);
+        let lines = book.happen(&Event::Pending(chat(1, 1, GENERAL, "x")));
+        assert!(matches!(&lines[..], [Item::Note(text)] if text.contains("kept")), "{lines:?}");
+    }
+
+    #[test]
+    fn rooms_are_labels_and_count_what_was_not_looked_at() {
+        let mut book = Book::new(MemberId(1), GENERAL);
+        let said = |seq, room| entry(seq, Body::Chat(chat(2, seq, room, "hi")));
+        let lines = book.deliver(&[said(1, GENERAL), said(2, "cats"), said(3, "cats")]);
+        assert_eq!(lines[1].line(), "[seq=2] <peer_2> #cats: hi");
+        assert_eq!(book.rooms()["cats"], Room { count: 2, unread: 2 });
+        assert_eq!(book.rooms()[GENERAL], Room { count: 1, unread: 0 });
+        assert!(!book.is_shown(&lines[1]) && book.is_shown(&lines[0]));
+        book.enter("cats");
+        assert_eq!(book.rooms()["cats"].unread, 0);
+        assert!(book.is_shown(&lines[1]) && !book.is_shown(&lines[0]));
+    }
+
+    #[test]
+    fn the_oldest_lines_are_forgotten() {
+        let mut book = Book::new(MemberId(1), GENERAL);
+        for number in 0..LINES_MAX + 3 {
+            book.note(&number.to_string());
+        }
+        assert_eq!(book.span(), (3, LINES_MAX as u64 + 3));
+        assert_eq!(book.item(3), Some(&Item::Note("3".into())));
+        assert_eq!(book.item(2), None);
+    }
+}

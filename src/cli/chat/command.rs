@@ -1,0 +1,167 @@
+//! What a typed line means: a text for everybody, or a command.
+//!
+//! Pure: a line goes in, its meaning comes out. A line that begins with `//` is a text that begins
+//! with `/`.
+
+use crate::protocol::chat::MemberId;
+
+/// How many messages `/history` shows unless told.
+pub(super) const HISTORY: usize = 20;
+
+/// The most that one `/history` shows.
+pub(super) const HISTORY_MAX: usize = 10_000;
+
+/// The longest name of a room, in bytes.
+const ROOM_BYTES_MAX: usize = 64;
+
+/// What `/help` says.
+pub(super) const HELP: &[&str] = &[
+    "/status        who I am, my role and term, who leads, who is known, what is pending",
+    "/history [N]   the last N final messages (20)",
+    "/room NAME     what is typed from now on goes to this room",
+    "/rooms         the rooms that were spoken in",
+    "/remove ID     remove a member from the group for good",
+    "/quit          hand over and end; what is pending is kept and sent at the next start",
+    "/help          this list",
+    "//text         say a text that begins with a slash",
+];
+
+/// A typed line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Typed {
+    /// Nothing.
+    Nothing,
+    /// Say this.
+    Say(String),
+    /// Who I am and what is about.
+    Status,
+    /// The last so many messages.
+    History(usize),
+    /// Go to a room.
+    Room(String),
+    /// Which rooms there are.
+    Rooms,
+    /// Remove a member.
+    Remove(MemberId),
+    /// What can be typed.
+    Help,
+    /// End.
+    Quit,
+    /// Nothing that could be done; why.
+    Wrong(String),
+}
+
+/// What `line` means, if a text may have `message_max` bytes.
+pub(super) fn parse(line: &str, message_max: usize) -> Typed {
+    let line = line.trim_end_matches(['\n', '\r']);
+    match line.strip_prefix('/') {
+        Some(rest) if rest.starts_with('/') => say(rest, message_max),
+        Some(rest) => command(rest),
+        None => say(line, message_max),
+    }
+}
+
+fn say(text: &str, message_max: usize) -> Typed {
+    if text.trim().is_empty() {
+        Typed::Nothing
+    } else if text.len() > message_max {
+        let len = text.len();
+        Typed::Wrong(format!(
+            "not sent: it has {len} bytes, and a message at most {message_max} (--message-max)"
+        ))
+    } else {
+        Typed::Say(text.to_owned())
+    }
+}
+
+fn command(text: &str) -> Typed {
+    let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let rest = rest.trim();
+    let alone = |typed: Typed| {
+        if rest.is_empty() { typed } else { Typed::Wrong(format!("/{name} stands alone")) }
+    };
+    match name {
+        "status" => alone(Typed::Status),
+        "rooms" => alone(Typed::Rooms),
+        "help" => alone(Typed::Help),
+        "quit" => alone(Typed::Quit),
+        "history" if rest.is_empty() => Typed::History(HISTORY),
+        "history" => match rest.parse() {
+            Ok(count) if (1..=HISTORY_MAX).contains(&count) => Typed::History(count),
+            _ => Typed::Wrong(format!("/history takes a number from 1 to {HISTORY_MAX}")),
+        },
+        "room" => room(rest).map_or_else(Typed::Wrong, Typed::Room),
+        "remove" => {
+            let digits = rest.strip_prefix("peer_").unwrap_or(rest);
+            let wrong = || Typed::Wrong("/remove takes the id of a member: /remove 2".to_owned());
+            digits.parse().map_or_else(|_| wrong(), |id| Typed::Remove(MemberId(id)))
+        }
+        _ => Typed::Wrong(format!("Unknown command: /{name}; /help lists them")),
+    }
+}
+
+/// `name` as a room's name, or what is wrong with it.
+pub(super) fn room(name: &str) -> Result<String, String> {
+    let name = name.strip_prefix('#').unwrap_or(name);
+    let is_plain = |c: char| !c.is_control() && !c.is_whitespace();
+    if (1..=ROOM_BYTES_MAX).contains(&name.len()) && name.chars().all(is_plain) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("a room's name is one word of at most {ROOM_BYTES_MAX} bytes: /room general"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_text_or_a_command() {
+        let cases = [
+            ("hello\n", Typed::Say("hello".into())),
+            ("  two  words ", Typed::Say("  two  words ".into())),
+            (" \t\n", Typed::Nothing),
+            ("", Typed::Nothing),
+            ("//etc/hosts", Typed::Say("/etc/hosts".into())),
+            ("/status", Typed::Status),
+            ("/status  ", Typed::Status),
+            ("/quit", Typed::Quit),
+            ("/rooms", Typed::Rooms),
+            ("/help", Typed::Help),
+            ("/history", Typed::History(20)),
+            ("/history 5", Typed::History(5)),
+            ("/room #cats", Typed::Room("cats".into())),
+            ("/remove 2", Typed::Remove(MemberId(2))),
+            ("/remove peer_2", Typed::Remove(MemberId(2))),
+        ];
+        for (line, typed) in cases {
+            assert_eq!(parse(line, 100), typed, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_answered_with_what_can() {
+        let cases = [
+            ("/x", "Unknown command: /x; /help lists them"),
+            ("/", "Unknown command: /; /help lists them"),
+            ("/quit now", "/quit stands alone"),
+            ("/history 0", "1 to 10000"),
+            ("/history all", "1 to 10000"),
+            ("/room", "one word"),
+            ("/room two words", "one word"),
+            ("/remove", "/remove 2"),
+            ("/remove -1", "/remove 2"),
+        ];
+        for (line, expected) in cases {
+            let Typed::Wrong(text) = parse(line, 100) else { panic!("{line} was taken") };
+            assert!(text.contains(expected), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_refused_with_the_limit() {
+        assert_eq!(parse(&"é".repeat(50), 100), Typed::Say("é".repeat(50)));
+        let Typed::Wrong(text) = parse(&"é".repeat(51), 100) else { panic!("it was taken") };
+        assert!(text.contains("102 bytes") && text.contains("at most 100"), "{text}");
+    }
+}

@@ -1,0 +1,253 @@
+//! What others on this machine may ask of a running chat, by its control socket.
+//!
+//! One line of JSON in, one out: `{"ask": …}`, and `{"lines": […], "json": …}` or
+//! `{"error": …}`.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::session::lines_of;
+use super::{command, words};
+use crate::cli::log::escape;
+use crate::protocol::chat::{Body, Chat, Entry, MemberId, MsgId, SeqNo};
+use crate::runtime::chat::Engine;
+use crate::runtime::control::{Answer, Handler};
+
+/// Entries that are read from the log at a time.
+const PAGE: u64 = 1_000;
+
+/// Programs that wait for a message to be final, at a time.
+const WATCHERS_MAX: usize = 64;
+
+/// A question.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(super) enum Ask {
+    /// Who and what is about?
+    Status,
+    /// What was said last?
+    History {
+        /// How many.
+        count: usize,
+    },
+    /// Say this.
+    Send {
+        /// Where.
+        room: String,
+        /// What.
+        text: String,
+        /// How long to wait until it is final, in ms.
+        wait_ms: u64,
+    },
+    /// Are all members' logs equal?
+    Verify,
+    /// Remove a member.
+    Remove {
+        /// Whom.
+        id: MemberId,
+    },
+}
+
+/// Somebody who waits for a message to be final.
+struct Watcher {
+    room: Arc<str>,
+    text: Arc<str>,
+    /// Known since the machine keeps it.
+    id: Option<MsgId>,
+    tell: Sender<SeqNo>,
+}
+
+/// The engine, and those who ask it.
+pub(super) struct Local {
+    /// The engine.
+    pub(super) engine: Engine,
+    message_max: usize,
+    watchers: Mutex<Vec<Watcher>>,
+}
+
+impl Local {
+    /// Around an engine.
+    pub(super) fn new(engine: Engine, message_max: usize) -> Self {
+        Self { engine, message_max, watchers: Mutex::default() }
+    }
+
+    /// A message typed here is kept: whoever has sent it learns its identity.
+    pub(super) fn pending(&self, chat: &Chat) {
+        let mut watchers = self.watchers.lock().expect("nothing under this lock can panic");
+        let is_it = |it: &&mut Watcher| {
+            it.id.is_none() && it.room == chat.room_id && it.text == chat.payload
+        };
+        if let Some(watcher) = watchers.iter_mut().find(is_it) {
+            watcher.id = Some(chat.msg_id);
+        }
+    }
+
+    /// These are final: whoever waits for one of them is told.
+    pub(super) fn delivered(&self, entries: &[Arc<Entry>]) {
+        let mut watchers = self.watchers.lock().expect("nothing under this lock can panic");
+        if watchers.is_empty() {
+            return;
+        }
+        for entry in entries {
+            if let Body::Chat(chat) = &entry.body {
+                watchers.retain(|it| {
+                    let is_it = it.id == Some(chat.msg_id);
+                    if is_it {
+                        let _ = it.tell.try_send(entry.seq_no);
+                    }
+                    !is_it
+                });
+            }
+        }
+    }
+
+    /// The last `count` messages, the oldest first.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(super) fn history(&self, count: usize) -> Result<Vec<Arc<Entry>>, String> {
+        let Some(status) = self.engine.status() else { return Ok(Vec::new()) };
+        let mut end = status.commit.0;
+        let mut found: Vec<Arc<Entry>> = Vec::new();
+        while end > 0 && found.len() < count {
+            let from = end.saturating_sub(PAGE - 1).max(1);
+            let mut page = self.engine.history(SeqNo(from), end - from + 1)?;
+            page.retain(|it| it.seq_no.0 <= end && matches!(it.body, Body::Chat(_)));
+            found.extend(page.into_iter().rev());
+            end = from - 1;
+        }
+        found.truncate(count);
+        found.reverse();
+        Ok(found)
+    }
+
+    /// Asks for a member's removal.
+    ///
+    /// # Errors
+    /// When there is no such member, as a sentence.
+    pub(super) fn remove(&self, id: MemberId) -> Result<(), String> {
+        let status = self.engine.status();
+        let members = status.map(|it| it.members).unwrap_or_default();
+        if members.iter().any(|it| it.member.id == id) {
+            if self.engine.remove(id) { Ok(()) } else { Err("it is stopping".to_owned()) }
+        } else {
+            Err(format!("{id} is no member; /status lists them"))
+        }
+    }
+
+    /// What `/status` says.
+    pub(super) fn status_lines(&self) -> Vec<String> {
+        let Some(status) = self.engine.status() else { return vec!["it is stopping".to_owned()] };
+        let leader = status.leader.map_or("Unknown".to_owned(), |it| it.to_string());
+        let others: Vec<_> = status.members.iter().filter(|it| it.member.id != status.id).collect();
+        let known = others.iter().map(|it| {
+            let away = if it.linked { "" } else { ", away" };
+            let lag =
+                it.lag.filter(|it| *it > 0).map_or(String::new(), |it| format!(", lacks {it}"));
+            format!("{} {}{away}{lag}", it.member.id, words::place(it.member.at))
+        });
+        let known: Vec<_> = known.collect();
+        let list =
+            if known.is_empty() { String::new() } else { format!(" ({})", known.join("; ")) };
+        let here = others.iter().filter(|it| it.linked).count() + 1;
+        let all = status.members.len().max(1);
+        let quorum = match status.quorum {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "not known yet",
+        };
+        let mut lines = vec![
+            format!("Peer ID: {}", status.id.0),
+            format!("Role: {}", words::role(status.role)),
+            format!("Term: {}", status.term.0),
+            format!("Address: {}", words::place(self.engine.me().at)),
+            format!("Leader: {leader}"),
+            format!("Known peers: {}{list}", others.len()),
+            format!("Final: seq {} of {}", status.commit.0, status.last.0),
+            format!("Majority: {quorum} ({here} of {all} reachable)"),
+            format!("Pending: {}", status.pending.len()),
+        ];
+        if !status.promises.is_empty() {
+            lines.insert(5, format!("Promised by: {}", words::list(&status.promises)));
+        }
+        lines
+    }
+
+    fn send(&self, room: &str, text: &str, wait: Duration) -> Result<Value, String> {
+        let room = command::room(room)?;
+        if text.is_empty() || text.len() > self.message_max {
+            return Err(format!(
+                "not sent: it has {} bytes, and a message 1 to {} (--message-max)",
+                text.len(),
+                self.message_max
+            ));
+        }
+        let told = self.watch(&room, text);
+        if !self.engine.say(room, text) {
+            return Err("it is stopping".to_owned());
+        }
+        Ok(match told.recv_timeout(wait) {
+            Ok(seq) => {
+                json!({ "lines": [format!("final: seq {}", seq.0)], "json": { "seq_no": seq.0 } })
+            }
+            Err(_) => json!({
+                "lines": ["kept, and not final yet: it is sent as soon as a majority is reached"],
+                "json": { "seq_no": null }, "is_pending": true,
+            }),
+        })
+    }
+
+    fn watch(&self, room: &str, text: &str) -> Receiver<SeqNo> {
+        let (tell, told) = bounded(1);
+        let mut watchers = self.watchers.lock().expect("nothing under this lock can panic");
+        if watchers.len() >= WATCHERS_MAX {
+            // Those that nobody waits for any more are the oldest.
+            watchers.remove(0);
+        }
+        watchers.push(Watcher { room: room.into(), text: text.into(), id: None, tell });
+        told
+    }
+
+    fn answer(&self, ask: Ask) -> Result<Value, String> {
+        match ask {
+            Ask::Status => {
+                let status = self.engine.status();
+                Ok(json!({ "lines": self.status_lines(), "json": status }))
+            }
+            Ask::History { count } => {
+                let entries = self.history(count)?;
+                let me = MemberId(0);
+                Ok(json!({ "lines": lines_of(&entries, me), "json": entries }))
+            }
+            Ask::Send { room, text, wait_ms } => {
+                self.send(&room, &text, Duration::from_millis(wait_ms))
+            }
+            Ask::Verify => {
+                let report = self.engine.verify()?;
+                Ok(super::compare::answer(&report, self.engine.me().id))
+            }
+            Ask::Remove { id } => {
+                self.remove(id)?;
+                let line = format!("asked the leader to remove {id} for good");
+                Ok(json!({ "lines": [line], "json": { "asked": true } }))
+            }
+        }
+    }
+}
+
+/// Answers by `local`, for as long as that lives.
+pub(super) fn handler(local: Weak<Local>) -> Handler {
+    Arc::new(move |request| {
+        let answer = match (local.upgrade(), serde_json::from_str(request)) {
+            (Some(local), Ok(ask)) => local.answer(ask),
+            (None, _) => Err("it is stopping".to_owned()),
+            (_, Err(error)) => Err(format!("not a question: {error}")),
+        };
+        let answer = answer.unwrap_or_else(|error| json!({ "error": escape(&error) }));
+        Answer::Line(answer.to_string())
+    })
+}

@@ -1,0 +1,39 @@
+//! `peer chat`: what people type and see of a group that has one order for everybody.
+//!
+//! Whoever is at a terminal gets a [`screen`]; scripts get [`plain`] lines. Both show the same
+//! [`book`], which a [`session`] keeps. No protocol decision is made here.
+
+pub mod args;
+mod ask;
+mod book;
+mod command;
+mod compare;
+mod fleet;
+mod input;
+mod local;
+mod plain;
+mod plan;
+mod run;
+mod screen;
+mod session;
+pub(in crate::cli) mod verify;
+mod words;
+
+use self::args::{ChatArgs, ChatCommand};
+use crate::cli::CliError;
+
+/// Takes part in a chat, or asks one that runs here.
+///
+/// # Errors
+/// Whatever keeps it from starting or stops it, or leaves a question without an answer; also
+/// messages that are not final at the end.
+pub fn run(args: &ChatArgs) -> Result<(), CliError> {
+    match &args.command {
+        None => run::run(args),
+        Some(ChatCommand::Status(args)) => ask::status(args),
+        Some(ChatCommand::History(args)) => ask::history(args),
+        Some(ChatCommand::Send(args)) => ask::send(args),
+        Some(ChatCommand::Verify(args)) => ask::verify(args),
+        Some(ChatCommand::Remove(args)) => ask::remove(args),
+    }
+}

@@ -1,0 +1,367 @@
+//! A chat, from its start to its exit code.
+//!
+//! Order of preparation: the flags, signals, the member's directory, the log and the port, the
+//! control socket, the screen. A second process of the same member fails before it touches
+//! anything.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::log::{Level, LevelFilter};
+use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
+use serde_json::json;
+
+use super::args::ChatArgs;
+use super::book::{Book, Item};
+use super::fleet::{self, Fleet};
+use super::local::{Local, handler};
+use super::plain::Plain;
+use super::plan::Plan;
+use super::screen::Screen;
+use super::screen::keys::Asked;
+use super::screen::terminal::{Terminal, keys};
+use super::session::{News, Session};
+use crate::cli::CliError;
+use crate::cli::log::{Line, Origin, install_on_stderr};
+use crate::cli::run::signals;
+use crate::model::{Endpoint, KeyPair, Now};
+use crate::protocol::chat::Member;
+use crate::runtime::chat::{Engine, Founds, Limits, Options, StartError, Told};
+use crate::runtime::clock::Clock;
+use crate::runtime::control;
+use crate::runtime::files::{DataDir, FilesError};
+use crate::runtime::thread;
+
+/// What may wait to be shown; what finds no room is read from the log later.
+const TOLD_MAX: usize = 4 * 1024;
+
+/// Lines of input that may wait.
+const LINES_MAX: usize = 64;
+
+/// The longest line of input in bytes; of a longer one the rest is not looked at.
+const LINE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How long the end of the input is put off while something typed is not final.
+const END_GRACE: Duration = Duration::from_secs(10);
+
+/// How often it is looked at how the group stands.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is told between two pictures, at most.
+const TOLD_AT_ONCE: usize = 256;
+
+/// What comes from the engine.
+type Ear = Receiver<(Now, Told)>;
+
+/// Takes part in a chat until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting or stops it, and messages that are not final at the end.
+pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
+    let seeds = fleet_of(args)?;
+    let mut plan = Plan::new(args, seeds.as_deref().unwrap_or_default())?;
+    let system = |action| move |source| CliError::System { action, source };
+    let signals = signals::listen(false).map_err(system("listen to signals"))?;
+    let has_screen =
+        !args.plain && !args.quiet && io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !has_screen {
+        let origin = Origin { role: "chat", node: plan.at };
+        install_on_stderr(args.log_format, LevelFilter::from(args.log_level), origin)?;
+    }
+    let dir = DataDir::open_at(plan.dir.clone()).map_err(|error| doubled(&plan, error))?;
+    let keys = dir.identity()?;
+    let mut fleet = match seeds {
+        Some(seeds) => Some(Fleet::join(&plan, &seeds, &keys, args.data.clone())?),
+        None => None,
+    };
+    if let Some(fleet) = &fleet
+        && !find(&mut plan, args, fleet, &signals)?
+    {
+        return Ok(());
+    }
+    let (tell, ear) = bounded(TOLD_MAX);
+    let engine = Engine::start(options(&plan, args, keys, tell)).map_err(start_failed)?;
+    if let Some(fleet) = &mut fleet {
+        fleet.serve(&engine)?;
+    }
+    let message_max = plan.config.message_max;
+    let local = Arc::new(Local::new(engine, message_max));
+    let control = control::serve(&dir, handler(Arc::downgrade(&local)));
+    let control = control.map_err(system("take local commands"))?;
+    let mut talk = Talk {
+        session: Session::new(Arc::clone(&local), message_max),
+        book: Book::new(plan.me, &args.room),
+        clock: Clock::start(),
+        ear,
+        signals,
+    };
+    let ended = if has_screen { talk.on_screen(&plan) } else { talk.in_lines(&plan, args) };
+    let left = ended.and_then(|mut face| talk.leave(&mut face));
+    drop(control);
+    local.engine.stop();
+    if let Some(fleet) = fleet {
+        fleet.stop();
+    }
+    left
+}
+
+/// The seeds of the fleet that this member becomes one of, if there is one.
+fn fleet_of(args: &ChatArgs) -> Result<Option<Vec<Endpoint>>, CliError> {
+    if args.cluster_key.is_some() {
+        // On a port that fleet and chat share, nothing tells their encrypted connections apart.
+        return match args.config {
+            Some(_) => Err(CliError::Usage(
+                "--config cannot be used with --cluster-key: name members with --seed".to_owned(),
+            )),
+            None => Ok(None),
+        };
+    }
+    let file = args.config.as_deref().unwrap_or(Path::new("config.txt"));
+    fleet::seeds(file, args.config.is_some())
+}
+
+/// Finds the group by the fleet, if nothing else says where it is. Says no if it was told to stop.
+fn find(
+    plan: &mut Plan,
+    args: &ChatArgs,
+    fleet: &Fleet,
+    signals: &Receiver<&'static str>,
+) -> Result<bool, CliError> {
+    plan.listen = None;
+    let log = args.log_dir.join(format!("{}.log", plan.me));
+    let is_known = std::fs::metadata(&log).is_ok_and(|it| it.len() > 0);
+    if is_known || !plan.seeds.is_empty() {
+        plan.founds = Founds::Never;
+        return Ok(true);
+    }
+    let mut is_stopped = false;
+    let (founds, found) = fleet.seek(|words| {
+        // Nobody to tell is no reason to end.
+        let _ = writeln!(io::stdout(), "* {words}");
+        is_stopped = signals.try_recv().is_ok();
+        !is_stopped
+    });
+    plan.founds = founds;
+    plan.seeds.extend(found.into_iter().map(|at| (None, at)));
+    Ok(!is_stopped)
+}
+
+fn options(
+    plan: &Plan,
+    args: &ChatArgs,
+    keys: KeyPair,
+    tell: crossbeam_channel::Sender<(Now, Told)>,
+) -> Options {
+    Options {
+        listen: plan.listen,
+        me: Member { id: plan.me, at: plan.at.into(), key: keys.public() },
+        keys,
+        log_dir: args.log_dir.clone(),
+        seeds: plan.seeds.clone(),
+        config: plan.config.clone(),
+        cluster_keys: plan.cluster_keys.clone(),
+        founds: plan.founds,
+        limits: Limits::default(),
+        sink: Box::new(tell),
+    }
+}
+
+fn doubled(plan: &Plan, error: FilesError) -> CliError {
+    let FilesError::Locked { dir } = error else { return error.into() };
+    CliError::Failed(format!(
+        "{} runs already on this machine ({} is in use); stop it, or give this one another --id",
+        plan.me,
+        dir.display()
+    ))
+}
+
+fn start_failed(error: StartError) -> CliError {
+    match error {
+        StartError::Listen(error) => error.into(),
+        StartError::Files(error) => error.into(),
+        StartError::Store(error) => CliError::Failed(error.to_string()),
+        StartError::Threads(source) => CliError::System { action: "start a thread", source },
+    }
+}
+
+/// Everything that a chat is made of while it runs.
+struct Talk {
+    session: Session,
+    book: Book,
+    clock: Clock,
+    ear: Ear,
+    signals: Receiver<&'static str>,
+}
+
+fn screen_failed(source: io::Error) -> CliError {
+    CliError::System { action: "write to the screen", source }
+}
+
+impl Talk {
+    /// The first lines: where it is, and what the flags did not mean.
+    fn begin(&mut self, plan: &Plan) -> Vec<Item> {
+        let how = if plan.seeds.is_empty() { "" } else { "; looks for the group" };
+        let text = format!("{} at {}{how}; /help lists the commands", plan.me, plan.at);
+        let fields = json!({ "id": plan.me.0, "endpoint": plan.at.to_string() });
+        Line::new(Level::Info, "chat_started", text.clone(), fields).log(self.clock.now().wall);
+        let mut items = vec![self.book.note(&text)];
+        items.extend(plan.notes.iter().map(|text| self.book.note(text)));
+        items
+    }
+
+    fn take(&mut self, (now, told): (Now, Told)) -> Result<News, CliError> {
+        self.session.told(&mut self.book, now, told)
+    }
+
+    fn look(&mut self) -> Vec<Item> {
+        let now = self.clock.now();
+        self.session.look(&mut self.book, now)
+    }
+
+    /// Goes on in plain lines until the end is asked for.
+    fn in_lines(&mut self, plan: &Plan, args: &ChatArgs) -> Result<Plain<io::Stdout>, CliError> {
+        let mut plain = Plain::stdout(format!("{}> ", plan.me), args.quiet);
+        let begun = self.begin(plan);
+        plain.show(&begun).and_then(|()| plain.ask()).map_err(screen_failed)?;
+        let mut lines = lines().map_err(screen_failed)?;
+        let (ticks, mut deadline) = (tick(LOOK), never());
+        let (nothing, mut is_ending, signals, ear) =
+            (never(), false, self.signals.clone(), self.ear.clone());
+        loop {
+            // A script is not read faster than its messages become final.
+            let typed = if self.session.takes_more(&self.book) { &lines } else { &nothing };
+            select! {
+                recv(ear) -> told => {
+                    let Ok(told) = told else { break };
+                    let news = self.take(told)?;
+                    plain.show(&news.items).map_err(screen_failed)?;
+                }
+                recv(typed) -> line => if let Ok(line) = line {
+                    plain.was_typed();
+                    let answer = self.session.typed(&mut self.book, &line);
+                    plain.answer(&answer.lines).map_err(screen_failed)?;
+                    if answer.is_over {
+                        break;
+                    }
+                    plain.ask().map_err(screen_failed)?;
+                } else {
+                    lines = never();
+                    is_ending = !args.stay;
+                    if is_ending {
+                        deadline = after(END_GRACE);
+                    }
+                },
+                recv(signals) -> _ => break,
+                recv(deadline) -> _ => break,
+                recv(ticks) -> _ => {
+                    let items = self.look();
+                    plain.show(&items).map_err(screen_failed)?;
+                }
+            }
+            if is_ending && self.session.is_settled(&self.book) {
+                break;
+            }
+        }
+        Ok(plain)
+    }
+
+    /// Goes on on the whole screen until the end is asked for; then there are plain lines.
+    fn on_screen(&mut self, plan: &Plan) -> Result<Plain<io::Stdout>, CliError> {
+        let mut terminal = Terminal::take().map_err(screen_failed)?;
+        let keys = keys().map_err(screen_failed)?;
+        let mut screen = Screen::default();
+        self.session.remember(&mut self.book);
+        self.begin(plan);
+        self.look();
+        let (ticks, signals, ear) = (tick(LOOK), self.signals.clone(), self.ear.clone());
+        let mut has_changed = true;
+        loop {
+            if std::mem::replace(&mut has_changed, true) {
+                let now_ms = self.clock.now().wall.0;
+                terminal.draw(&mut screen, &self.book, now_ms).map_err(screen_failed)?;
+            }
+            select! {
+                recv(ear) -> told => {
+                    let Ok(told) = told else { break };
+                    self.take(told)?;
+                    for told in ear.try_iter().take(TOLD_AT_ONCE) {
+                        self.take(told)?;
+                    }
+                }
+                recv(keys) -> key => {
+                    // Without a terminal there is nobody to go on for.
+                    let Ok(key) = key else { break };
+                    match screen.tell(&self.book, &key) {
+                        Asked::Nothing => {}
+                        Asked::Redraw => terminal.forget().map_err(screen_failed)?,
+                        Asked::Quit => break,
+                        Asked::Line(line) => {
+                            let answer = self.session.typed(&mut self.book, &line);
+                            for line in answer.lines {
+                                self.book.note(&line);
+                            }
+                            if answer.is_over {
+                                break;
+                            }
+                        }
+                    }
+                }
+                recv(signals) -> _ => break,
+                recv(ticks) -> _ => {
+                    let (before, standing) = (self.book.span(), self.book.standing.clone());
+                    self.look();
+                    // While somebody is away, it is shown for how long.
+                    let (here, all) = self.book.reach();
+                    has_changed = here < all
+                        || before != self.book.span()
+                        || standing != self.book.standing;
+                }
+            }
+        }
+        Ok(Plain::stdout(String::new(), false))
+    }
+
+    /// Hands over, says goodbye, and shows what becomes final meanwhile.
+    fn leave(&mut self, plain: &mut Plain<io::Stdout>) -> Result<(), CliError> {
+        self.session.local.engine.leave();
+        let ear = self.ear.clone();
+        for told in ear.try_iter() {
+            let news = self.take(told)?;
+            plain.show(&news.items).map_err(screen_failed)?;
+        }
+        plain.end().map_err(screen_failed)?;
+        // What was typed at an earlier start counts too.
+        let kept = self.session.local.engine.status().map_or(0, |it| it.pending.len());
+        match self.session.open(&self.book).max(kept) {
+            0 => Ok(()),
+            count => Err(CliError::Pending(count)),
+        }
+    }
+}
+
+/// The lines of standard input, as they come; the channel ends with it.
+fn lines() -> io::Result<Receiver<String>> {
+    let (tell, told) = bounded(LINES_MAX);
+    thread::spawn("stdin", move || {
+        let mut input = io::stdin().lock();
+        let mut line = Vec::new();
+        let mut is_rest = false;
+        loop {
+            line.clear();
+            match (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            let is_whole = line.ends_with(b"\n");
+            let text = String::from_utf8_lossy(&line).into_owned();
+            if !is_rest && tell.send(text).is_err() {
+                return;
+            }
+            // What follows without a newline belongs to a line that is too long in any case.
+            is_rest = !is_whole;
+        }
+    })?;
+    Ok(told)
+}

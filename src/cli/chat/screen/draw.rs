@@ -1,0 +1,252 @@
+//! Where everything stands on the screen.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Position, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Borders, Paragraph};
+use unicode_width::UnicodeWidthStr as _;
+
+use super::Screen;
+use super::scroll::{Row, wrap};
+use crate::cli::chat::book::{Book, Item, Seen, Waiting};
+use crate::cli::chat::words;
+use crate::cli::log::escape;
+use crate::protocol::chat::MemberId;
+
+/// Columns below which nobody's list has room.
+const LIST_FROM: u16 = 64;
+
+/// The list's columns.
+const LIST: u16 = 26;
+
+/// Pending messages that are shown; of more, only their number.
+const PENDING_MAX: usize = 4;
+
+/// Colors by which members are told apart.
+const COLORS: [Color; 6] =
+    [Color::Cyan, Color::Yellow, Color::Green, Color::Magenta, Color::Blue, Color::LightRed];
+
+/// Draws the screen as it is at `now_ms`, by the wall clock.
+pub(in crate::cli::chat) fn draw(
+    frame: &mut Frame<'_>,
+    screen: &mut Screen,
+    book: &Book,
+    now_ms: u64,
+) {
+    let has_quorum = book.standing.has_quorum;
+    let rows = [
+        Constraint::Length(1),
+        Constraint::Length(u16::from(!has_quorum)),
+        Constraint::Min(1),
+        Constraint::Length(pending_rows(book.waiting())),
+        Constraint::Length(1),
+        Constraint::Length(1),
+    ];
+    let [title, alarm, middle, pending, edge, line] = Layout::vertical(rows).areas(frame.area());
+    draw_title(frame, book, title);
+    if !has_quorum {
+        draw_alarm(frame, book, alarm);
+    }
+    let list = if middle.width >= LIST_FROM { LIST } else { 0 };
+    let [timeline, list] =
+        Layout::horizontal([Constraint::Min(1), Constraint::Length(list)]).areas(middle);
+    draw_timeline(frame, screen, book, timeline);
+    if list.width > 0 {
+        draw_list(frame, book, list, now_ms);
+    }
+    draw_pending(frame, book.waiting(), pending);
+    draw_edge(frame, screen, book, edge);
+    draw_input(frame, screen, book, line);
+}
+
+fn pending_rows(waiting: &[Waiting]) -> u16 {
+    let rows = if waiting.len() > PENDING_MAX { PENDING_MAX + 1 } else { waiting.len() };
+    u16::try_from(rows).unwrap_or(u16::MAX)
+}
+
+fn color(id: MemberId) -> Color {
+    COLORS[id.0 as usize % COLORS.len()]
+}
+
+fn dim() -> Style {
+    Style::default().fg(Color::DarkGray)
+}
+
+fn draw_title(frame: &mut Frame<'_>, book: &Book, area: Rect) {
+    let leader = book.standing.leader.map_or("nobody leads".to_owned(), |it| format!("{it} leads"));
+    let text = format!(
+        " {}  {}  term {}  {leader}  #{} ",
+        book.me,
+        words::role(book.standing.role),
+        book.standing.term.0,
+        escape(book.room()),
+    );
+    let style = Style::default().fg(Color::White).bg(Color::Blue).add_modifier(Modifier::BOLD);
+    frame.render_widget(Paragraph::new(text).style(style), area);
+}
+
+fn draw_alarm(frame: &mut Frame<'_>, book: &Book, area: Rect) {
+    let (here, all) = book.reach();
+    let who = if all == 0 { String::new() } else { format!(": {here} of {all} reachable") };
+    let text = format!(" no majority{who}; what you type is kept and sent later");
+    let style = Style::default().fg(Color::White).bg(Color::Red).add_modifier(Modifier::BOLD);
+    frame.render_widget(Paragraph::new(text).style(style), area);
+}
+
+fn draw_timeline(frame: &mut Frame<'_>, screen: &mut Screen, book: &Book, area: Rect) {
+    screen.scroll.resize(area.width.into(), area.height.into());
+    let rows = screen.scroll.rows(book);
+    let lines: Vec<_> =
+        rows.iter().filter_map(|row| Some(styled(row, book.item(row.item)?))).collect();
+    // The newest at the bottom, as long as there are few.
+    let height = u16::try_from(lines.len()).unwrap_or(area.height).min(area.height);
+    let area = Rect { y: area.y + area.height - height, height, ..area };
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn styled<'a>(row: &'a Row, item: &Item) -> Line<'a> {
+    let indent = if row.is_first { "" } else { "  " };
+    match item {
+        Item::Note(_) => Line::styled(format!("{indent}{}", row.text), dim()),
+        Item::Said { sender, is_mine, .. } => {
+            let head = if row.is_first { item.head().len() } else { 0 };
+            let mut spans = vec![Span::raw(indent)];
+            match row.text.split_at_checked(head) {
+                Some((head, text)) => {
+                    let (number, name) = head.split_at(head.find('<').unwrap_or(0));
+                    spans.push(Span::styled(number.to_owned(), dim()));
+                    spans.push(Span::styled(
+                        name.to_owned(),
+                        Style::default().fg(color(*sender)).add_modifier(Modifier::BOLD),
+                    ));
+                    spans.push(Span::raw(text.to_owned()));
+                }
+                None => spans.push(Span::raw(row.text.clone())),
+            }
+            if *is_mine && row.is_last {
+                spans.push(Span::styled(" ✓", Style::default().fg(Color::Green)));
+            }
+            Line::from(spans)
+        }
+    }
+}
+
+fn draw_list(frame: &mut Frame<'_>, book: &Book, area: Rect, now_ms: u64) {
+    let (here, all) = book.reach();
+    let bold = Style::default().add_modifier(Modifier::BOLD);
+    let mut lines = vec![Line::styled(format!(" group, {here} of {all} here"), bold)];
+    for seen in &book.seen {
+        lines.push(member_line(book, seen, now_ms));
+    }
+    let standing = &book.standing;
+    lines.push(Line::default());
+    lines.push(Line::styled(format!(" final {} of {}", standing.commit.0, standing.last.0), dim()));
+    if !book.waiting().is_empty() {
+        lines.push(Line::raw(format!(" pending {}", book.waiting().len())));
+    }
+    lines.push(Line::default());
+    lines.push(Line::styled(" rooms", bold));
+    for (name, room) in book.rooms() {
+        let mark = if name == book.room() { "▸" } else { " " };
+        let new = if room.unread > 0 { format!("  {} new", room.unread) } else { String::new() };
+        lines.push(Line::raw(format!("{mark}#{}{new}", escape(name))));
+    }
+    let block = Block::new().borders(Borders::LEFT).border_style(dim());
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+fn member_line<'a>(book: &Book, seen: &Seen, now_ms: u64) -> Line<'a> {
+    let is_leader = book.standing.leader == Some(seen.id);
+    let mut words = Vec::new();
+    if is_leader {
+        words.push("leads".to_owned());
+    }
+    if seen.id == book.me {
+        words.push("you".to_owned());
+    } else if !seen.is_here {
+        let ago = seen.seen_ms.map(|at| now_ms.saturating_sub(at) / 1_000);
+        words.push(ago.map_or("away".to_owned(), |secs| format!("away {}", span(secs))));
+    } else if let Some(lag) = seen.lag.filter(|it| *it > 0) {
+        words.push(format!("lacks {lag}"));
+    }
+    let (mark, tint) = if seen.is_here { ("●", Color::Green) } else { ("○", Color::Red) };
+    Line::from(vec![
+        Span::styled(format!(" {mark} "), Style::default().fg(tint)),
+        Span::styled(seen.id.to_string(), Style::default().fg(color(seen.id))),
+        Span::raw(format!(" {}", words.join(", "))),
+    ])
+}
+
+/// Seconds in two or three characters and a unit.
+fn span(secs: u64) -> String {
+    match secs {
+        0..=119 => format!("{secs} s"),
+        120..=7_199 => format!("{} min", secs / 60),
+        _ => format!("{} h", secs / 3_600),
+    }
+}
+
+fn draw_pending(frame: &mut Frame<'_>, waiting: &[Waiting], area: Rect) {
+    let columns = usize::from(area.width).saturating_sub(1);
+    let shown = waiting.iter().take(PENDING_MAX).map(|it| {
+        let (mark, what) = match it.number {
+            None => ("○", "typed".to_owned()),
+            Some(seq) => ("◐", format!("numbered {}", seq.0)),
+        };
+        let text = format!(" {mark} {what}: {}", escape(&it.chat.payload));
+        let style = Style::default().fg(Color::Yellow);
+        Line::styled(wrap(&text, columns, 0).swap_remove(0), style)
+    });
+    let mut lines: Vec<_> = shown.collect();
+    if waiting.len() > PENDING_MAX {
+        let more = waiting.len() - PENDING_MAX;
+        lines.push(Line::styled(format!("   and {more} more"), dim()));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn draw_edge(frame: &mut Frame<'_>, screen: &Screen, book: &Book, area: Rect) {
+    let newer = screen.scroll.newer(book);
+    let text = newer.map_or_else(
+        || " /help for commands ".to_owned(),
+        |count| format!(" ↓ {count} newer: PgDn, Esc "),
+    );
+    let left = usize::from(area.width).saturating_sub(text.width() + 2);
+    let line = Line::styled(format!("──{text}{}", "─".repeat(left)), dim());
+    frame.render_widget(Paragraph::new(line), area);
+}
+
+fn draw_input(frame: &mut Frame<'_>, screen: &Screen, book: &Book, area: Rect) {
+    let prompt = format!("{}> ", book.me);
+    let (text, column) = (screen.input.text(), screen.input.column());
+    let width = usize::from(area.width).saturating_sub(prompt.width() + 1);
+    // The cursor is always to be seen.
+    let skipped = column.saturating_sub(width);
+    let line = Line::from(vec![
+        Span::styled(prompt.clone(), Style::default().add_modifier(Modifier::BOLD)),
+        Span::raw(beyond(text, skipped)),
+    ]);
+    frame.render_widget(Paragraph::new(line), area);
+    let x = prompt.width() + column - skipped;
+    let x = area.x.saturating_add(u16::try_from(x).unwrap_or(u16::MAX));
+    frame.set_cursor_position(Position { x: x.min(area.right().saturating_sub(1)), y: area.y });
+}
+
+/// `text` without its first `columns`; half a wide character becomes a blank.
+fn beyond(text: &str, columns: usize) -> String {
+    use unicode_segmentation::UnicodeSegmentation as _;
+    let mut left = columns;
+    let mut out = String::new();
+    for part in text.graphemes(true) {
+        if left == 0 {
+            out.push_str(part);
+        } else if part.width() > left {
+            out.push(' ');
+            left = 0;
+        } else {
+            left -= part.width();
+        }
+    }
+    out
+}

@@ -1,0 +1,83 @@
+//! What keys do.
+
+use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use super::Screen;
+use crate::cli::chat::book::Book;
+
+/// What a key asks for beyond the screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli::chat) enum Asked {
+    /// Only to be drawn anew.
+    Nothing,
+    /// This line was entered.
+    Line(String),
+    /// Draw everything, whatever is thought to be there.
+    Redraw,
+    /// End.
+    Quit,
+}
+
+impl Screen {
+    /// Takes what the terminal tells.
+    pub(in crate::cli::chat) fn tell(&mut self, book: &Book, event: &Event) -> Asked {
+        match event {
+            Event::Key(key) if key.kind != KeyEventKind::Release => self.key(book, *key),
+            Event::Paste(text) => {
+                self.input.insert(text);
+                Asked::Nothing
+            }
+            Event::Resize(..) => Asked::Redraw,
+            Event::Key(_) | Event::Mouse(_) | Event::FocusGained | Event::FocusLost => {
+                Asked::Nothing
+            }
+        }
+    }
+
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the keys that do nothing are many")]
+    fn key(&mut self, book: &Book, key: KeyEvent) -> Asked {
+        let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Char(c) if is_control => return self.control(c),
+            KeyCode::Char(c) => self.input.insert(c.encode_utf8(&mut [0; 4])),
+            KeyCode::Enter => {
+                self.scroll.follow();
+                return Asked::Line(self.input.take());
+            }
+            KeyCode::Left => self.input.left(),
+            KeyCode::Right => self.input.right(),
+            KeyCode::Home => self.input.home(),
+            KeyCode::End => self.input.end(),
+            KeyCode::Backspace => self.input.backspace(),
+            KeyCode::Delete => self.input.delete(),
+            KeyCode::Up => self.input.older(),
+            KeyCode::Down => self.input.newer(),
+            KeyCode::PageUp => self.scroll.page_up(book),
+            KeyCode::PageDown => self.scroll.page_down(book),
+            KeyCode::Esc => self.scroll.follow(),
+            _ => {}
+        }
+        Asked::Nothing
+    }
+
+    fn control(&mut self, c: char) -> Asked {
+        match c {
+            'c' => return Asked::Quit,
+            'd' if self.input.text().is_empty() => return Asked::Quit,
+            'd' => self.input.delete(),
+            'a' => self.input.home(),
+            'e' => self.input.end(),
+            'b' => self.input.left(),
+            'f' => self.input.right(),
+            'h' => self.input.backspace(),
+            'w' => self.input.erase_word(),
+            'u' => self.input.erase_head(),
+            'k' => self.input.erase_tail(),
+            'p' => self.input.older(),
+            'n' => self.input.newer(),
+            'l' => return Asked::Redraw,
+            _ => {}
+        }
+        Asked::Nothing
+    }
+}

@@ -1,0 +1,173 @@
+//! Which part of the timeline is seen: lines are wrapped, and the place stays while others come.
+
+use unicode_segmentation::UnicodeSegmentation as _;
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::cli::chat::book::{Book, Item};
+
+/// How far further rows of one line are indented.
+const INDENT: usize = 2;
+
+/// Where the timeline ends for the eye.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::cli::chat) struct Scroll {
+    /// The line at the bottom and how many of its rows are hidden; none while it follows the end.
+    bottom: Option<(u64, usize)>,
+    /// Columns and rows, as they were drawn last.
+    size: (usize, usize),
+}
+
+/// One row of the timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// The line that it belongs to.
+    pub(super) item: u64,
+    /// Whether it is the first of its line.
+    pub(super) is_first: bool,
+    /// Whether it is the last of its line.
+    pub(super) is_last: bool,
+    /// Its text, without the indentation.
+    pub(super) text: String,
+}
+
+impl Scroll {
+    /// Learns how large the timeline is.
+    pub(super) const fn resize(&mut self, columns: usize, rows: usize) {
+        self.size = (columns, rows);
+    }
+
+    /// Goes back by most of a page.
+    pub(super) fn page_up(&mut self, book: &Book) {
+        self.up(book, self.size.1.saturating_sub(1).max(1));
+    }
+
+    /// Goes on by most of a page.
+    pub(super) fn page_down(&mut self, book: &Book) {
+        self.down(book, self.size.1.saturating_sub(1).max(1));
+    }
+
+    /// Goes to the end, and stays there.
+    pub(in crate::cli::chat) const fn follow(&mut self) {
+        self.bottom = None;
+    }
+
+    /// How many lines came after what is seen; none while it follows the end.
+    pub(super) fn newer(&self, book: &Book) -> Option<usize> {
+        let (at, _) = self.bottom?;
+        Some((at + 1..book.span().1).filter(|it| is_shown(book, *it)).count())
+    }
+
+    /// The rows to be seen, the oldest first.
+    pub(super) fn rows(&mut self, book: &Book) -> Vec<Row> {
+        if let Some((at, _)) = self.bottom
+            && at < book.span().0
+        {
+            self.bottom = Some((book.span().0, 0));
+        }
+        let (columns, height) = self.size;
+        let mut rows = Vec::new();
+        let (mut at, mut hidden) = match self.bottom {
+            Some(bottom) => bottom,
+            None => match before(book, book.span().1) {
+                Some(at) => (at, 0),
+                None => return rows,
+            },
+        };
+        loop {
+            let mut these = rows_of(book, at, columns);
+            these.truncate(these.len().saturating_sub(hidden));
+            rows.extend(these.into_iter().rev().take(height - rows.len()));
+            match before(book, at) {
+                Some(previous) if rows.len() < height => (at, hidden) = (previous, 0),
+                _ => break,
+            }
+        }
+        rows.reverse();
+        rows
+    }
+
+    fn up(&mut self, book: &Book, rows: usize) {
+        let Some(end) = before(book, book.span().1) else { return };
+        let (mut at, mut hidden) = self.bottom.unwrap_or((end, 0));
+        for _ in 0..rows {
+            if hidden + 1 < rows_of(book, at, self.size.0).len() {
+                hidden += 1;
+            } else if let Some(previous) = before(book, at) {
+                (at, hidden) = (previous, 0);
+            } else {
+                break;
+            }
+        }
+        self.bottom = Some((at, hidden));
+        // Never past the beginning: the page stays full.
+        let seen = self.rows(book).len();
+        self.down(book, self.size.1.saturating_sub(seen));
+    }
+
+    fn down(&mut self, book: &Book, rows: usize) {
+        let Some((mut at, mut hidden)) = self.bottom else { return };
+        for _ in 0..rows {
+            if hidden > 0 {
+                hidden -= 1;
+            } else if let Some(next) = after(book, at) {
+                hidden = rows_of(book, next, self.size.0).len().saturating_sub(1);
+                at = next;
+            } else {
+                break;
+            }
+        }
+        let is_end = hidden == 0 && after(book, at).is_none();
+        self.bottom = (!is_end).then_some((at, hidden));
+    }
+}
+
+fn is_shown(book: &Book, at: u64) -> bool {
+    book.item(at).is_some_and(|it| book.is_shown(it))
+}
+
+fn before(book: &Book, at: u64) -> Option<u64> {
+    (book.span().0..at).rev().find(|it| is_shown(book, *it))
+}
+
+fn after(book: &Book, at: u64) -> Option<u64> {
+    (at + 1..book.span().1).find(|it| is_shown(book, *it))
+}
+
+fn rows_of(book: &Book, at: u64, columns: usize) -> Vec<Row> {
+    let Some(item) = book.item(at) else { return Vec::new() };
+    // Room for the tick of one's own.
+    let spare = if matches!(item, Item::Said { is_mine: true, .. }) { 2 } else { 0 };
+    let texts = wrap(&item.line(), columns.saturating_sub(spare), INDENT);
+    let last = texts.len() - 1;
+    let rows = texts.into_iter().enumerate();
+    rows.map(|(number, text)| Row {
+        item: at,
+        is_first: number == 0,
+        is_last: number == last,
+        text,
+    })
+    .collect()
+}
+
+/// `text` in rows of at most `columns`, the further ones shorter by `indent`; at least one row.
+pub(super) fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
+    let columns = columns.max(indent + 2);
+    let mut rows = vec![String::new()];
+    let mut width = 0;
+    for part in text.graphemes(true) {
+        let most = if rows.len() == 1 { columns } else { columns - indent };
+        let row = rows.last_mut().expect("there is one row from the beginning");
+        if width + part.width() <= most {
+            row.push_str(part);
+            width += part.width();
+            continue;
+        }
+        // At a blank in the second half of the row, else within the word.
+        let blank = row.rfind(' ').filter(|at| *at > row.len() / 2);
+        let rest = blank.map_or(String::new(), |at| row.split_off(at + 1));
+        let next = if part == " " && rest.is_empty() { String::new() } else { rest + part };
+        width = next.width();
+        rows.push(next);
+    }
+    rows
+}

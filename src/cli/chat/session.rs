@@ -1,0 +1,293 @@
+//! One person's part in a group: what is typed goes to the engine, what it tells into the book.
+//!
+//! Nothing is lost between the two: the engine never waits for a slow terminal, so what its queue
+//! had no room for is read from the log again, by number.
+
+use std::sync::Arc;
+
+use ::log::Level;
+use serde_json::json;
+
+use super::book::{Book, Item, Seen, item_of};
+use super::command::{self, HELP, Typed};
+use super::local::Local;
+use super::words;
+use crate::cli::CliError;
+use crate::cli::log::{Line, escape};
+use crate::model::Now;
+use crate::protocol::chat::{Body, Entry, Event, Member, MemberId, SeqNo};
+use crate::runtime::chat::Told;
+
+/// Entries that are read from the log at a time.
+const PAGE: u64 = 1_000;
+
+/// So many looks, one a second, lie between two reminders that the group was not found.
+const REMIND_LOOKS: u32 = 10;
+
+/// Messages of earlier times that a screen begins with.
+const REMEMBERED: usize = 100;
+
+/// Messages that may be pending; the machine takes no more than a few beyond that.
+const OPEN_MAX: usize = 4_000;
+
+/// Messages pending above which a script is not read on, as long as they become final.
+const OPEN_CALM: usize = 1_000;
+
+/// What a typed line leads to.
+pub(super) struct Answer {
+    /// What is said to it.
+    pub(super) lines: Vec<String>,
+    /// Whether this is the end.
+    pub(super) is_over: bool,
+}
+
+/// What something told leads to.
+#[derive(Default)]
+pub(super) struct News {
+    /// What is shown.
+    pub(super) items: Vec<Item>,
+}
+
+/// One person's part.
+pub(super) struct Session {
+    /// The engine, and those who ask it from outside.
+    pub(super) local: Arc<Local>,
+    /// Bytes of a message at most.
+    message_max: usize,
+    /// The last entry that was taken.
+    last: SeqNo,
+    /// Messages typed of which the engine has not said that it keeps them.
+    unheard: usize,
+    /// How often it was looked for a group that was not found.
+    looks: u32,
+    /// Refusals by cause, so that not each of them is a line.
+    dropped: std::collections::BTreeMap<&'static str, u64>,
+}
+
+impl Session {
+    /// A part that has just begun.
+    pub(super) fn new(local: Arc<Local>, message_max: usize) -> Self {
+        let dropped = std::collections::BTreeMap::new();
+        Self { local, message_max, last: SeqNo(0), unheard: 0, looks: 0, dropped }
+    }
+
+    /// How many messages typed here are not final.
+    pub(super) fn open(&self, book: &Book) -> usize {
+        self.unheard + book.waiting().len()
+    }
+
+    /// Whether there is room for more, or no hope of room.
+    pub(super) fn takes_more(&self, book: &Book) -> bool {
+        self.open(book) < OPEN_CALM || !book.standing.has_quorum
+    }
+
+    /// What is there already, so that nobody looks at an empty screen.
+    pub(super) fn remember(&mut self, book: &mut Book) {
+        if let Ok(entries) = self.local.history(REMEMBERED) {
+            self.deliver(book, &entries);
+        }
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_settled(&self, book: &Book) -> bool {
+        self.open(book) == 0
+    }
+
+    /// Takes a line.
+    pub(super) fn typed(&mut self, book: &mut Book, line: &str) -> Answer {
+        let mut is_over = false;
+        let lines = match command::parse(line, self.message_max) {
+            Typed::Nothing => Vec::new(),
+            Typed::Say(_) if self.open(book) >= OPEN_MAX => vec![format!(
+                "not sent: {OPEN_MAX} messages are pending already; wait for a majority"
+            )],
+            Typed::Say(text) => {
+                self.unheard += 1;
+                self.local.engine.say(Arc::clone(book.room()), text);
+                Vec::new()
+            }
+            Typed::Status => self.local.status_lines(),
+            Typed::History(count) => self.history(book.me, count),
+            Typed::Room(name) => {
+                book.enter(&name);
+                vec![format!("what you type goes to #{} now", escape(&name))]
+            }
+            Typed::Rooms => book
+                .rooms()
+                .iter()
+                .map(|(name, room)| {
+                    let here = if name == book.room() { ", you are here" } else { "" };
+                    format!("#{}: {} messages since the start{here}", escape(name), room.count)
+                })
+                .collect(),
+            Typed::Remove(id) => vec![self.remove(id)],
+            Typed::Help => HELP.iter().map(|it| (*it).to_owned()).collect(),
+            Typed::Quit => {
+                is_over = true;
+                Vec::new()
+            }
+            Typed::Wrong(text) => vec![escape(&text)],
+        };
+        Answer { lines, is_over }
+    }
+
+    fn history(&self, me: MemberId, count: usize) -> Vec<String> {
+        match self.local.history(count) {
+            Ok(entries) if entries.is_empty() => vec!["no messages yet".to_owned()],
+            Ok(entries) => lines_of(&entries, me),
+            Err(error) => vec![escape(&format!("cannot read the log: {error}"))],
+        }
+    }
+
+    fn remove(&self, id: MemberId) -> String {
+        match self.local.remove(id) {
+            Ok(()) => format!("asks the leader to remove {id} for good"),
+            Err(reason) => reason,
+        }
+    }
+
+    /// Takes what the engine tells.
+    ///
+    /// # Errors
+    /// When it cannot go on: the disk fails, or the group refuses this member.
+    pub(super) fn told(&mut self, book: &mut Book, now: Now, told: Told) -> Result<News, CliError> {
+        let mut news = News::default();
+        match told {
+            Told::Delivered(entries) => {
+                let Some(first) = entries.first() else { return Ok(news) };
+                news.items = self.fill(book, first.seq_no);
+                news.items.extend(self.deliver(book, &entries));
+            }
+            Told::Event(event) => return self.happened(book, now, &event),
+            Told::Note(text) => {
+                Line::new(Level::Info, "chat_note", text.clone(), json!({})).log(now.wall);
+                news.items.push(book.note(&text));
+            }
+            Told::Failed(text) => return Err(CliError::Failed(text)),
+        }
+        Ok(news)
+    }
+
+    fn happened(&mut self, book: &mut Book, now: Now, event: &Event) -> Result<News, CliError> {
+        match event {
+            Event::Dropped(why) => {
+                let count = self.dropped.entry(why).or_default();
+                *count += 1;
+                if matches!(*count, 1 | 10 | 100) {
+                    words::line(event, book.me).log(now.wall);
+                }
+                if why.starts_with("a text") {
+                    self.unheard = self.unheard.saturating_sub(1);
+                    let items = vec![book.note(&format!("not sent: {why}"))];
+                    return Ok(News { items });
+                }
+            }
+            Event::Pending(chat) => {
+                self.unheard = self.unheard.saturating_sub(1);
+                self.local.pending(chat);
+                words::line(event, book.me).log(now.wall);
+            }
+            Event::RoleChanged { .. }
+            | Event::ElectionBegun { .. }
+            | Event::NoQuorum
+            | Event::Quorum
+            | Event::MembershipChanged(_)
+            | Event::Numbered(..)
+            | Event::Reached(_)
+            | Event::Lost(_)
+            | Event::Refused { .. }
+            | Event::Diverged { .. }
+            | Event::Gone => words::line(event, book.me).log(now.wall),
+        }
+        if let Event::Refused { reason } = event
+            && self.is_conclusive(reason)
+        {
+            let me = book.me;
+            return Err(CliError::Failed(format!("the group refuses {me}: {}", escape(reason))));
+        }
+        let mut items = book.happen(event);
+        if matches!(event, Event::MembershipChanged(_) | Event::Reached(_) | Event::Lost(_)) {
+            items.extend(self.look(book, now));
+        }
+        Ok(News { items })
+    }
+
+    /// Whether a refusal ends this member's part: not if only a stranger at some address refuses
+    /// one whose group is there.
+    fn is_conclusive(&self, reason: &str) -> bool {
+        let status = self.local.engine.status();
+        reason.contains("removed") || status.is_none_or(|it| it.leader.is_none())
+    }
+
+    fn deliver(&mut self, book: &mut Book, entries: &[Arc<Entry>]) -> Vec<Item> {
+        let new: Vec<_> = entries.iter().filter(|it| it.seq_no > self.last).cloned().collect();
+        if let Some(last) = new.last() {
+            self.last = last.seq_no;
+        }
+        self.local.delivered(&new);
+        book.deliver(&new)
+    }
+
+    /// Reads what was told while there was no room, up to the entry before `next`.
+    fn fill(&mut self, book: &mut Book, next: SeqNo) -> Vec<Item> {
+        let mut items = Vec::new();
+        while self.last.0 > 0 && self.last.0 + 1 < next.0 {
+            let count = PAGE.min(next.0 - self.last.0 - 1);
+            let from = SeqNo(self.last.0 + 1);
+            match self.local.engine.history(from, count) {
+                Ok(entries) if !entries.is_empty() => items.extend(self.deliver(book, &entries)),
+                Ok(_) => break,
+                Err(error) => {
+                    items.push(book.note(&format!("cannot read the log: {error}")));
+                    break;
+                }
+            }
+        }
+        items
+    }
+
+    /// Looks at how the group stands, also at what the queue had no room for; once a second.
+    pub(super) fn look(&mut self, book: &mut Book, now: Now) -> Vec<Item> {
+        let Some(status) = self.local.engine.status() else { return Vec::new() };
+        book.standing.role = status.role;
+        book.standing.term = status.term;
+        book.standing.leader = status.leader;
+        book.standing.has_quorum = status.quorum != Some(false);
+        book.standing.commit = status.commit;
+        book.standing.last = status.last;
+        let wall = now.wall.0;
+        let before = std::mem::take(&mut book.seen);
+        let seen = status.members.iter().map(|it| {
+            let Member { id, at, .. } = it.member;
+            let is_here = it.linked || id == book.me;
+            let known = before.iter().find(|seen| seen.id == id);
+            let seen_ms = if is_here { Some(wall) } else { known.and_then(|it| it.seen_ms) };
+            Seen { id, at: words::place(at).to_string(), is_here, lag: it.lag, seen_ms }
+        });
+        book.seen = seen.collect();
+        let mut items = self.fill(book, SeqNo(status.commit.0.saturating_add(1)));
+        items.extend(self.remind(book, status.group.is_none()));
+        items
+    }
+
+    /// Says again and again that the group has not been found, as long as that is so.
+    fn remind(&mut self, book: &mut Book, is_lost: bool) -> Option<Item> {
+        self.looks = if is_lost { self.looks + 1 } else { 0 };
+        let is_due = self.looks > 0 && self.looks.is_multiple_of(REMIND_LOOKS);
+        is_due.then(|| {
+            book.note(
+                "no member of the group answers yet; still trying (is one running? are its address \
+                 and port those of --seed?)",
+            )
+        })
+    }
+}
+
+/// The messages among entries, as lines.
+pub(super) fn lines_of(entries: &[Arc<Entry>], me: MemberId) -> Vec<String> {
+    let line = |entry: &Arc<Entry>| match &entry.body {
+        Body::Chat(chat) => Some(item_of(entry, chat, me).line()),
+        Body::Opening | Body::Membership(_) => None,
+    };
+    entries.iter().filter_map(line).collect()
+}

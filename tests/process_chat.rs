@@ -1,0 +1,446 @@
+//! `peer chat` with real processes: the demo scenarios and test procedures of the chat's document,
+//! each item of its troubleshooting list, and what becomes of messages when members die.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::process::{eventually, run};
+use support::talker::Talker;
+use support::{peer_exe, ports};
+
+/// A group on this machine, in a directory of its own.
+struct Group {
+    dir: tempfile::TempDir,
+    base: u16,
+}
+
+impl Group {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("there is room"), base: ports() }
+    }
+
+    fn port(&self, id: u32) -> u16 {
+        self.base + u16::try_from(id).expect("a small number")
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts a member; all but the first join by the first.
+    fn start(&self, id: u32) -> Talker {
+        let seed = format!("1:127.0.0.1:{}", self.port(1));
+        if id == 1 { self.start_with(id, &[]) } else { self.start_with(id, &["--seed", &seed]) }
+    }
+
+    fn start_with(&self, id: u32, flags: &[&str]) -> Talker {
+        let at = ("127.0.0.1", self.port(id));
+        Talker::start(Command::new(peer_exe()), id, at, flags, self.dir.path())
+    }
+
+    /// Three of them, led by the third.
+    fn of_three(&self) -> [Talker; 3] {
+        let peers = [1, 2, 3].map(|id| self.start(id));
+        // Whoever follows a leader is not one of the group yet.
+        for id in [2, 3] {
+            let joined = format!("peer_{id} at 127.0.0.1:{} has joined the group", self.port(id));
+            peers[0].wait_for(&joined);
+        }
+        peers[0].wait_for("peer_3 leads in term");
+        peers[1].wait_for("peer_3 leads in term");
+        peers
+    }
+
+    fn ask(&self, args: &[&str]) -> (Option<i32>, String, String) {
+        let all: Vec<_> = ["chat"].iter().chain(args).copied().collect();
+        run(&peer_exe(), &all, self.dir.path())
+    }
+}
+
+// The quick start and the four scenarios.
+
+#[test]
+fn the_quick_start_comes_out_as_written() {
+    let group = Group::new();
+    let [mut one, mut two, mut three] = group.of_three();
+    one.type_line("Hello from peer 1!");
+    two.wait_for("<peer_1>: Hello from peer 1!");
+    two.type_line("Hi from peer 2!");
+    let texts = ["<peer_1>: Hello from peer 1!", "<peer_2>: Hi from peer 2!"];
+    for peer in [&one, &two, &three] {
+        peer.wait_for_messages(&texts);
+    }
+    assert!(eventually(|| one.messages() == three.messages()), "the numbers are the same");
+    for (peer, role) in [(&mut one, "FOLLOWER"), (&mut two, "FOLLOWER"), (&mut three, "LEADER")] {
+        peer.type_line("/status");
+        peer.wait_for("Pending: 0");
+        for line in [
+            format!("\nPeer ID: {}\nRole: {role}\nTerm: ", peer.id),
+            format!("\nAddress: 127.0.0.1:{}\nLeader: peer_3\n", group.port(peer.id)),
+            "\nKnown peers: 2 (".to_owned(),
+            "\nMajority: yes (3 of 3 reachable)\n".to_owned(),
+        ] {
+            assert!(peer.out().contains(&line), "{line:?} is not in {}", peer.out());
+        }
+    }
+    one.type_line("/nope");
+    one.wait_for("Unknown command: /nope; /help lists them");
+    for peer in [three, two, one] {
+        let out = peer.quit();
+        let is_line = |line: &str| !line.contains("> [seq=") && !line.contains("> *");
+        assert!(out.lines().all(is_line), "a line follows a prompt: {out}");
+    }
+}
+
+#[test]
+fn scenario_2_a_dead_leader_is_replaced_and_rejoins_with_all_messages() {
+    let group = Group::new();
+    let [mut one, two, mut three] = group.of_three();
+    one.type_line("Before failure");
+    three.wait_for("<peer_1>: Before failure");
+    three.type_line("/quit");
+    assert_eq!(three.wait_for_end(), Some(0));
+    one.wait_for("peer_2 leads in term");
+    one.type_line("After failure");
+    two.wait_for("<peer_1>: After failure");
+    let three = group.start(3);
+    three.wait_for("<peer_1>: After failure");
+    three.wait_for("peer_3 (this one) leads in term");
+    one.type_line("Together");
+    let texts = ["Before failure", "After failure", "Together"];
+    let texts = texts.map(|it| format!("<peer_1>: {it}"));
+    for peer in [&one, &two] {
+        peer.wait_for_messages(&texts.each_ref().map(String::as_str));
+    }
+    three.wait_for("<peer_1>: Together");
+    for peer in [three, two, one] {
+        peer.quit();
+    }
+    let (code, out, err) = group.ask(&["verify", "--log-dir", "data/logs"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("equal: 3 logs"), "{out}");
+}
+
+#[test]
+fn scenario_3_what_all_type_at_once_has_one_order() {
+    let group = Group::new();
+    let mut peers = group.of_three();
+    for number in 1..=50 {
+        for peer in &mut peers {
+            peer.type_line(&format!("{number}"));
+        }
+    }
+    for peer in &peers {
+        assert!(eventually(|| peer.messages().len() >= 150), "{}", peer.out());
+    }
+    assert_eq!(peers[0].messages(), peers[1].messages());
+    assert_eq!(peers[0].messages(), peers[2].messages());
+    for id in 1..=3 {
+        let head = format!("<peer_{id}>: ");
+        let own = peers[0].messages();
+        let own = own.iter().filter_map(|it| it.1.strip_prefix(&head));
+        let order: Vec<_> = own.map(|it| it.parse::<u32>().unwrap()).collect();
+        assert_eq!(order, (1..=50).collect::<Vec<_>>(), "in the order in which it typed them");
+    }
+}
+
+#[test]
+fn scenario_4_a_member_that_was_away_gets_what_it_missed() {
+    let group = Group::new();
+    let [mut one, mut two, three] = group.of_three();
+    for text in ["msg1", "msg2"] {
+        two.type_line(text);
+        one.wait_for(&format!("<peer_2>: {text}"));
+    }
+    one.signal(Signal::INT);
+    assert_eq!(one.wait_for_end(), Some(0), "{}", one.err());
+    for text in ["msg3", "msg4"] {
+        two.type_line(text);
+        three.wait_for(&format!("<peer_2>: {text}"));
+    }
+    let mut one = group.start(1);
+    one.wait_for_messages(&["<peer_2>: msg3", "<peer_2>: msg4"]);
+    one.type_line("/history");
+    let wanted = ["msg1", "msg2", "msg3", "msg4"];
+    assert!(eventually(|| one.messages().len() == 6), "{}", one.out());
+    let tail: Vec<_> = one.messages().split_off(2).into_iter().map(|it| it.1).collect();
+    assert_eq!(tail, wanted.map(|it| format!("<peer_2>: {it}")));
+}
+
+#[test]
+fn the_demo_passes_all_its_checks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, err) = run(&peer_exe(), &["demo", "chat", "--keep", "kept"], dir.path());
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("the logs on disk are equal") && !out.contains("FAIL"), "{out}");
+    assert!(dir.path().join("kept/logs/peer_1.log").exists());
+}
+
+// Death, and what is typed meanwhile.
+
+#[test]
+fn a_leader_killed_under_load_costs_no_message_and_doubles_none() {
+    let group = Group::new();
+    let [mut one, mut two, mut three] = group.of_three();
+    for number in 1..=400 {
+        one.type_line(&format!("a{number}"));
+        two.type_line(&format!("b{number}"));
+        if number == 100 {
+            three.type_line("last words");
+            one.wait_for("<peer_3>: last words");
+            three.signal(Signal::KILL);
+        }
+    }
+    for peer in [&one, &two] {
+        assert!(eventually(|| peer.messages().len() >= 801), "{}", peer.messages().len());
+    }
+    assert_eq!(one.messages(), two.messages());
+    let texts: BTreeSet<_> = one.messages().into_iter().map(|it| it.1).collect();
+    assert_eq!((texts.len(), one.messages().len()), (801, 801));
+}
+
+#[test]
+fn what_is_typed_without_a_majority_is_kept_across_a_restart_and_sent_later() {
+    let group = Group::new();
+    let [mut one, two, three] = group.of_three();
+    three.kill();
+    one.wait_for("peer_2 leads in term");
+    two.kill();
+    one.wait_for("no majority is reached");
+    one.type_line("alone");
+    one.wait_for("* kept, and sent when a majority is reached");
+    one.type_line("/quit");
+    assert_eq!(one.wait_for_end(), Some(3), "{}", one.err());
+    assert!(one.err().contains("1 message is not final; kept"), "{}", one.err());
+    assert!(one.messages().is_empty(), "nothing is shown before a majority has it");
+    let (one, two) = (group.start(1), group.start(2));
+    one.wait_for_messages(&["<peer_1>: alone"]);
+    two.wait_for_messages(&["<peer_1>: alone"]);
+}
+
+#[test]
+fn the_end_of_input_waits_until_what_was_typed_is_final() {
+    let group = Group::new();
+    let one = group.start_with(1, &["--stay"]);
+    one.wait_for("(this one) leads");
+    let mut two = group.start(2);
+    two.type_line("from a script");
+    two.close_input();
+    assert_eq!(two.wait_for_end(), Some(0), "{}", two.err());
+    assert!(two.out().contains("<peer_2>: from a script"), "{}", two.out());
+    one.wait_for("<peer_2>: from a script");
+}
+
+#[test]
+fn with_stay_the_end_of_input_is_no_end_and_sigterm_is() {
+    let group = Group::new();
+    let mut one = group.start_with(1, &["--stay"]);
+    one.close_input();
+    let is_up = eventually(|| group.ask(&["status"]).0 == Some(0));
+    assert!(is_up, "{}", one.err());
+    let (code, out, _) = group.ask(&["send", "hello"]);
+    assert_eq!((code, out.starts_with("final: seq ")), (Some(0), true), "{out}");
+    one.wait_for("<peer_1>: hello");
+    one.signal(Signal::TERM);
+    assert_eq!(one.wait_for_end(), Some(0), "{}", one.err());
+}
+
+// Questions to a running one.
+
+#[test]
+fn programs_ask_a_running_member_and_get_json() {
+    let group = Group::new();
+    let peers = group.of_three();
+    let json = |args: &[&str]| -> Value {
+        let (code, out, err) = group.ask(args);
+        assert_eq!(code, Some(0), "{args:?}: {out}{err}");
+        serde_json::from_str(&out).unwrap()
+    };
+    let sent = json(&["send", "by a program", "--id", "2", "--room", "cats", "--json"]);
+    let seq = sent["seq_no"].as_u64().unwrap();
+    peers[0].wait_for(&format!("[seq={seq}] <peer_2> #cats: by a program"));
+    let status = json(&["status", "--id", "1", "--json"]);
+    assert_eq!((&status["role"], &status["leader"]), (&"FOLLOWER".into(), &3.into()));
+    let history = json(&["history", "5", "--id", "3", "--json"]);
+    assert_eq!(history[0]["payload"], "by a program");
+    assert_eq!(history[0]["seq_no"], seq);
+    let verdict = json(&["verify", "--id", "1", "--json"]);
+    assert_eq!((&verdict["equal"], &verdict["compared"]), (&true.into(), &3.into()));
+    let (code, _, err) = group.ask(&["status"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("name one of 1, 2, 3 with --id"), "{err}");
+    let (code, _, err) = group.ask(&["status", "--id", "9"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("peer_9 does not run"), "{err}");
+    let (code, _, err) = group.ask(&["send", "--id", "1", &"x".repeat(16_385)]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("16385 bytes") && err.contains("16384"), "{err}");
+}
+
+#[test]
+fn a_removed_member_learns_it_and_never_comes_back_with_its_key() {
+    let group = Group::new();
+    let [mut one, mut two, _three] = group.of_three();
+    one.type_line("/remove 9");
+    one.wait_for("peer_9 is no member");
+    one.type_line("/remove 2");
+    one.wait_for("peer_2 was removed from the group");
+    assert_eq!(two.wait_for_end(), Some(1), "{}", two.out());
+    assert!(two.err().contains("removed"), "{}", two.err());
+    let mut again = group.start(2);
+    assert_eq!(again.wait_for_end(), Some(1));
+    assert!(again.err().contains("removed from this group for good"), "{}", again.err());
+}
+
+// Each item of the troubleshooting list, and bad input.
+
+/// The answer of a member that cannot start: its exit code and what it says.
+#[track_caller]
+fn refusal(mut peer: Talker) -> (Option<i32>, String) {
+    let code = peer.wait_for_end();
+    (code, peer.err())
+}
+
+#[test]
+fn missing_flags_are_named() {
+    let group = Group::new();
+    for (args, missing) in [
+        (vec!["--port", "6001"], "--id <N>"),
+        (vec!["--id", "1"], "--port <P>"),
+        (vec!["--id", "0", "--port", "6001"], "--id <N>"),
+        (vec!["--id", "1", "--port", "6001", "--message-max", "1M"], "--message-max is at most"),
+        (vec!["--id", "1", "--port", "6001", "--seed", "1:127.0.0.1"], "ID:HOST:PORT"),
+    ] {
+        let (code, _, err) = group.ask(&args);
+        assert_eq!(code, Some(2), "{args:?}: {err}");
+        assert!(err.contains(missing), "{args:?}: {err}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named_with_a_remedy() {
+    let group = Group::new();
+    let _held = std::net::TcpListener::bind(("127.0.0.1", group.port(1))).unwrap();
+    let (code, err) = refusal(group.start(1));
+    assert_eq!(code, Some(1));
+    assert!(err.contains(&group.port(1).to_string()) && err.contains("another port"), "{err}");
+}
+
+#[test]
+fn an_id_that_runs_already_is_refused_here_and_by_the_group() {
+    let group = Group::new();
+    let _peers = group.of_three();
+    let (code, err) = refusal(group.start_with(2, &["--log-dir", "elsewhere"]));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("peer_2 runs already on this machine"), "{err}");
+    let seed = format!("127.0.0.1:{}", group.port(1));
+    let other = Group::new();
+    let (code, err) = refusal(other.start_with(2, &["--seed", &seed]));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("in use by another key") && err.contains("another --id"), "{err}");
+}
+
+#[test]
+fn a_log_directory_that_is_none_is_named() {
+    let group = Group::new();
+    fs::write(group.path("file"), "").unwrap();
+    let (code, err) = refusal(group.start_with(1, &["--log-dir", "file/logs"]));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("file/logs"), "{err}");
+}
+
+#[test]
+fn an_unreachable_seed_is_said_and_tried_again_and_no_group_is_founded() {
+    let group = Group::new();
+    let seed = |id: u32| format!("{id}:127.0.0.1:{}", group.port(id));
+    let two = group.start_with(2, &["--seed", &seed(9), "--seed", &seed(1)]);
+    two.wait_for(&format!("no member at 127.0.0.1:{}", group.port(9)));
+    two.wait_for(&format!("no member at 127.0.0.1:{}", group.port(1)));
+    let (_, out, _) = group.ask(&["status"]);
+    assert!(out.contains("Role: JOINING") && out.contains("Leader: Unknown"), "{out}");
+    // The first stays dead; the second is found as soon as it is there.
+    let _one = group.start(1);
+    two.wait_for("peer_2 (this one) leads in term");
+}
+
+/// A group of one that has said so much, stopped.
+fn group_with_a_log(texts: &[&str]) -> Group {
+    let group = Group::new();
+    let mut one = group.start(1);
+    for text in texts {
+        one.type_line(text);
+        one.wait_for(&format!("<peer_1>: {text}"));
+    }
+    one.quit();
+    group
+}
+
+#[test]
+fn a_torn_tail_is_noted_and_cut() {
+    let group = group_with_a_log(&["one", "two"]);
+    let path = group.path("data/logs/peer_1.log");
+    let mut log = File::options().append(true).open(&path).unwrap();
+    log.write_all(b"0123abcd {\"record\":\"ty").unwrap();
+    let mut one = group.start(1);
+    one.wait_for("was torn by a crash");
+    one.type_line("/history");
+    one.wait_for("<peer_1>: two");
+    one.quit();
+}
+
+#[test]
+fn a_flipped_bit_is_refused_with_its_line_and_a_remedy() {
+    let group = group_with_a_log(&["one", "two"]);
+    let path = group.path("data/logs/peer_1.log");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let (code, err) = refusal(group.start(1));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("peer_1.log is corrupt at line 1") && err.contains("restore"), "{err}");
+    assert_eq!(fs::read(&path).unwrap(), bytes, "it is left as it was");
+}
+
+#[test]
+fn a_log_of_another_group_or_member_is_refused_with_a_remedy() {
+    let (one, other) = (group_with_a_log(&["one"]), group_with_a_log(&["two"]));
+    // Another key's log under this id.
+    copy(&other.path("data/logs/peer_1.log"), &one.path("data/logs/peer_1.log"));
+    let _ = fs::remove_file(one.path("data/logs/peer_1.snapshot"));
+    let (code, err) = refusal(one.start(1));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("is the log of") && err.contains("--log-dir"), "{err}");
+    // A member of one group that is sent to another.
+    let host = Group::new();
+    let founder = host.start_with(2, &[]);
+    founder.wait_for("(this one) leads");
+    let seed = format!("127.0.0.1:{}", host.port(2));
+    // Its own group goes on; only the way to the other is closed.
+    let member = other.start_with(1, &["--seed", &seed]);
+    member.wait_for("belongs to another group than peer_2; give it another --log-dir");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::copy(from, to).expect("there is room");
+}
+
+#[test]
+fn control_characters_reach_no_terminal_and_too_long_texts_are_refused() {
+    let group = Group::new();
+    let mut one = group.start(1);
+    one.type_line("a\x1b[2Jb\u{7}\u{202e}c 漢字 é");
+    one.wait_for("<peer_1>: a\\u{1b}[2Jb\\u{7}\\u{202e}c 漢字 é");
+    assert!(!one.out().contains('\x1b'));
+    one.type_line(&"x".repeat(16_385));
+    one.wait_for("not sent: it has 16385 bytes, and a message at most 16384");
+    one.type_line(&"y".repeat(16_384));
+    one.wait_for(&"y".repeat(16_384));
+    one.quit();
+}
