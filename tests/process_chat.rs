@@ -183,6 +183,19 @@ fn the_demo_passes_all_its_checks() {
     assert!(dir.path().join("kept/logs/peer_1.log").exists());
 }
 
+#[test]
+fn the_bench_finds_nothing_lost_although_the_leader_was_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["bench", "chat", "--messages", "300", "--clients", "4", "--kill-leader"];
+    let (code, out, err) = run(&peer_exe(), &args, dir.path());
+    assert_eq!(code, Some(0), "{out}{err}");
+    let lines: Vec<Value> = out.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+    assert!(lines.len() > 3, "{out}");
+    let logs = lines.iter().find(|it| it["metric"] == "logs").expect("it says what is in them");
+    assert_eq!((&logs["lost"], &logs["doubled"]), (&0.into(), &0.into()), "{out}");
+    assert_eq!(logs["equal"], true, "{out}");
+}
+
 // Death, and what is typed meanwhile.
 
 #[test]

@@ -55,8 +55,10 @@ impl Fleet {
         let mut fleet = Self { dir: dir.to_owned(), clock, flags, peers: Vec::new() };
         let ports = ports(args.peers)
             .map_err(|source| CliError::System { action: "find free ports", source })?;
-        for (id, port) in (1..).zip(ports) {
-            let keys = identity_of(&dir.join("data"), "chat", port).map_err(CliError::Files)?;
+        for (number, port) in (1..).zip(ports) {
+            // A chat's directory bears its id.
+            let keys = identity_of(&dir.join("data"), "chat", number).map_err(CliError::Files)?;
+            let id = u32::from(number);
             let child = Mutex::new(fleet.spawn(id, port)?);
             fleet.peers.push(Peer { id, port, keys, child });
             if id == 1 {
