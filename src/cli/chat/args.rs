@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(refused("peer chat --id 1"), ErrorKind::MissingRequiredArgument);
         assert_eq!(refused("peer chat --id 0 --port 1"), ErrorKind::ValueValidation);
         assert_eq!(refused("peer chat --id 1 --port 1 --seed x"), ErrorKind::ValueValidation);
-        assert_eq!(refused("peer chat --id 1 --port 1 --room a\u{b}"), ErrorKind::ValueValidation);
+        assert_eq!(refused("peer chat --id 1 --port 1 --room a\u{1}"), ErrorKind::ValueValidation);
     }
 
     #[test]
