@@ -85,6 +85,7 @@ fn try_start(dir: &Path, setup: Setup) -> Result<Running, StartError> {
         config: Config { leader_timeout: Duration::from_millis(800), ..Config::default() },
         cluster_keys: setup.cluster_key.map(key),
         founds: setup.founds,
+        marker: None,
         limits: Limits::default(),
         sink: Box::new(Ear(tell)),
     })?;

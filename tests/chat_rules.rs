@@ -352,3 +352,41 @@ fn who_waits_to_be_taken_in_hears_of_another_leader_from_whomever_it_knows() {
 fn hands_now() -> Now {
     Now::default()
 }
+
+#[test]
+fn strangers_take_no_members_place_however_many_come() {
+    let mut hands = Hands::new(Config::default(), 2);
+    (1..=2).for_each(|id| hands.start(id));
+    hands.link(1, 2);
+    hands.pass(3_000 * MILLI, |_| true);
+    let refused = (0..200).filter(|turn| {
+        let link = LinkId(900 + turn);
+        let member = member(u32::try_from(100 + turn).expect("a small number"));
+        let group = hands.hands.get_mut(&2).and_then(|it| it.group.as_mut()).expect("it runs");
+        let mut fx = Vec::new();
+        let input = Input::Linked { link, member, intent: Intent::Member, is_ours: false };
+        group.handle(hands_now(), input, &mut fx);
+        fx.contains(&Effect::Hangup(link))
+    });
+    assert_eq!(refused.count(), 200 - 64);
+}
+
+#[test]
+fn a_leap_of_terms_is_not_believed() {
+    let mut hands = Hands::new(Config::default(), 2);
+    (1..=2).for_each(|id| hands.start(id));
+    hands.link(1, 2);
+    hands.pass(3_000 * MILLI, |_| true);
+    let term = hands.status(2).term;
+    let from = hands.link_of(2, 1).expect("they are linked");
+    let election = Election {
+        sender_id: MemberId(1),
+        term: Term(term.0 + (1 << 33)),
+        last_term: term,
+        last_seq: SeqNo(99),
+        trial: false,
+        force: true,
+    };
+    hands.input(2, Input::Received { link: from, msg: Message::Election(election) });
+    assert_eq!(hands.status(2).term, term);
+}

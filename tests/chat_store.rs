@@ -127,6 +127,28 @@ fn somebody_elses_log_is_refused_with_a_remedy() {
 }
 
 #[test]
+fn a_member_whose_log_is_gone_does_not_vote_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let marker = dir.path().join("has-a-log");
+    let mut opened = open(dir.path());
+    opened.mark(&marker).unwrap();
+    assert!(!marker.exists(), "it is one of no group yet");
+    opened.log.append(&[group(), entry(1, 1)]).unwrap();
+    assert!(marker.exists());
+    drop(opened);
+    open(dir.path()).mark(&marker).unwrap();
+    for loss in ["truncated", "removed"] {
+        match loss {
+            "truncated" => fs::write(log_path(dir.path()), "").unwrap(),
+            _ => fs::remove_file(log_path(dir.path())).unwrap(),
+        }
+        let error = open(dir.path()).mark(&marker).unwrap_err();
+        assert!(matches!(error, StoreError::Forgotten { .. }), "{loss}: {error}");
+        assert!(error.to_string().contains("restore the log from a copy"), "{error}");
+    }
+}
+
+#[test]
 fn what_does_not_belong_together_is_refused() {
     let term = |term| Record::Term { term: Term(term), promised_to: None };
     let table: [(Vec<Record>, &str); 5] = [

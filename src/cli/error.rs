@@ -91,7 +91,7 @@ impl fmt::Display for CliError {
             Self::Usage(text) | Self::Failed(text) => f.write_str(text),
             Self::Pending(count) => {
                 let what = if *count == 1 { "message is" } else { "messages are" };
-                write!(f, "{count} {what} not final; kept, and sent at the next start")
+                write!(f, "{count} {what} not final; kept, and sent when a majority is reached")
             }
             Self::Config(error) => error.fmt(f),
             Self::ClusterKey(error) => error.fmt(f),

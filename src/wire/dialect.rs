@@ -84,9 +84,11 @@ pub fn detect(bytes: &[u8]) -> Detection {
 /// Tells whose line it is that opens as an object. More bytes than are waited for are not looked
 /// at, so that it does not matter how they came.
 fn detect_object(bytes: &[u8]) -> Detection {
-    let mut left = &bytes[..bytes.len().min(OPENING_BYTES_MAX)];
+    let mut left = bytes[..bytes.len().min(OPENING_BYTES_MAX)].trim_ascii_start();
     for part in CHAT_PARTS {
-        left = left.trim_ascii_start();
+        // A line that has ended opens nothing any more.
+        let is_blank = |byte: &u8| byte.is_ascii_whitespace() && *byte != b'\n';
+        left = &left[left.iter().take_while(|byte| is_blank(byte)).count()..];
         if let Some(rest) = left.strip_prefix(*part) {
             left = rest;
         } else if part.starts_with(left) && bytes.len() < OPENING_BYTES_MAX {
@@ -138,7 +140,9 @@ mod tests {
         check(b" { \"tyx", Dialect::Native);
         check(b"\r\n\t {}", Dialect::Native);
         check(b"{\"type\":\"JOIN\"", Dialect::Chat);
-        check(b" {\t\"type\" : \r\n\"JOIN\"", Dialect::Chat);
+        check(b"\r\n {\t\"type\" : \r\"JOIN\"", Dialect::Chat);
+        check(b"{\n", Dialect::Native);
+        check(b"{\"type\":\n", Dialect::Native);
         check(b"{\"type\":\"JOIN_", Dialect::Native);
         for &(opening, dialect) in OPENINGS {
             check(opening, dialect);

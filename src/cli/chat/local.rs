@@ -130,8 +130,11 @@ impl Local {
     /// # Errors
     /// When there is no such member, as a sentence.
     pub(super) fn remove(&self, id: MemberId) -> Result<(), String> {
-        let status = self.engine.status();
-        let members = status.map(|it| it.members).unwrap_or_default();
+        let Some(status) = self.engine.status() else { return Err("it is stopping".to_owned()) };
+        if status.leader.is_none() {
+            return Err("nobody leads, so nobody can be removed; a majority is needed".to_owned());
+        }
+        let members = status.members;
         if members.iter().any(|it| it.member.id == id) {
             if self.engine.remove(id) { Ok(()) } else { Err("it is stopping".to_owned()) }
         } else {

@@ -163,6 +163,7 @@ fn options(
         config: plan.config.clone(),
         cluster_keys: plan.cluster_keys.clone(),
         founds: plan.founds,
+        marker: Some(plan.dir.join("has-a-log")),
         limits: Limits::default(),
         sink: Box::new(tell),
     }

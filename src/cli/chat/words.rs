@@ -28,6 +28,11 @@ pub(super) const fn role(role: Role) -> &'static str {
     }
 }
 
+/// Whether that is somebody else than those of a group that is known.
+fn is_stranger(id: MemberId, group: &Membership) -> bool {
+    !group.members.is_empty() && group.members.iter().all(|it| it.id != id)
+}
+
 /// What an event says to the person at `me`, to whom the group was `before` and stood as in
 /// `standing`; nothing for what the book shows in other ways.
 pub(super) fn notes(
@@ -67,6 +72,8 @@ pub(super) fn notes(
         Event::Pending(_) if !standing.has_quorum => {
             one("kept, and sent when a majority is reached".to_owned())
         }
+        // Of strangers that come and go nobody wants to hear.
+        Event::Reached(id) | Event::Lost(id) if is_stranger(*id, before) => Vec::new(),
         Event::Reached(id) => one(format!("{id} is within reach")),
         Event::Lost(id) => one(format!("{id} is out of reach")),
         Event::Refused { reason } => one(format!("refused: {reason}")),

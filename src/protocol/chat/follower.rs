@@ -87,7 +87,7 @@ impl Group {
         self.learn_commit(msg.commit, fx);
         let is_final_here = msg.commit <= self.log.commit();
         if is_final_here && self.log.chain_at(msg.commit).is_some_and(|it| it != msg.hash) {
-            fx.push(Effect::Emit(Event::Diverged { member: id, at: msg.commit }));
+            self.tell_divergence(id, msg.commit, fx);
         }
         self.tell_quorum(true, fx);
         // A leader must hear that it is followed, but not at each word of what became final.
@@ -149,7 +149,7 @@ impl Group {
             Err(Misfit::Final(at)) => {
                 self.drop_it("entries that contradict what is final", fx);
                 if let Some(member) = self.leader {
-                    fx.push(Effect::Emit(Event::Diverged { member, at }));
+                    self.tell_divergence(member, at, fx);
                 }
             }
             Err(Misfit::Nonsense) => {
@@ -221,6 +221,14 @@ impl Group {
     }
 
     /// Tells the leader how far the disk has its log (R7): when that is news, or `always`.
+    /// Tells that a log differs, once for each reign.
+    fn tell_divergence(&mut self, member: MemberId, at: SeqNo, fx: &mut Vec<Effect>) {
+        if self.diverged_in != Some(self.term) {
+            self.diverged_in = Some(self.term);
+            fx.push(Effect::Emit(Event::Diverged { member, at }));
+        }
+    }
+
     pub(super) fn acknowledge(&mut self, always: bool, fx: &mut Vec<Effect>) {
         let Some(link) = self.leader.and_then(|id| self.links.of_member(id)) else { return };
         let last_seq = self.verified.min(self.stored());

@@ -77,6 +77,8 @@ pub struct Group {
     pub(super) told: (Role, Term, Option<MemberId>),
     pub(super) snapshot_at: SeqNo,
     pub(super) commit_kept: SeqNo,
+    /// The reign in which it was told that logs differ.
+    pub(super) diverged_in: Option<Term>,
     pub(super) is_leaving: bool,
     pub(super) is_gone: bool,
     pub(super) was_refused: bool,
@@ -121,6 +123,7 @@ impl Group {
             told: (role, known.term, None),
             snapshot_at: known.snapshot_at,
             commit_kept: commit,
+            diverged_in: None,
             is_leaving: false,
             is_gone: false,
             was_refused: false,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::config::{LINKS_MAX, MEMBERS_MAX, SEQ_MAX, TERM_MAX};
+use super::config::{LINKS_MAX, MEMBERS_MAX, SEQ_MAX, STRANGERS_MAX, TERM_LEAP_MAX, TERM_MAX};
 use super::entry::{GroupId, Member, MemberId};
 use super::event::{Effect, Event, Timer};
 use super::group::{Duty, Group};
@@ -87,7 +87,9 @@ impl Group {
             fx.push(Effect::Hangup(link));
             return;
         }
-        if self.links.all.len() >= LINKS_MAX {
+        let is_stranger = !is_client && !self.is_trusted(&member);
+        let strangers = || self.links.members().filter(|(id, ..)| !self.has_member(*id)).count();
+        if self.links.all.len() >= LINKS_MAX || is_stranger && strangers() >= STRANGERS_MAX {
             self.refuse(link, NackCode::Busy, "too many connections", fx);
             fx.push(Effect::Hangup(link));
             return;
@@ -230,7 +232,8 @@ impl Group {
             return;
         }
         let (term, seq) = msg.bounds();
-        if term > TERM_MAX || seq > SEQ_MAX {
+        let is_leap = self.is_member() && term > self.term.0.saturating_add(TERM_LEAP_MAX);
+        if term > TERM_MAX || seq > SEQ_MAX || is_leap {
             self.drop_it("a term or number beyond the limit", fx);
             self.refuse(link, NackCode::Invalid, "a term or number beyond the limit", fx);
             return;

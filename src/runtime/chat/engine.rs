@@ -104,7 +104,11 @@ impl Engine {
     /// When its log cannot be used, its port is taken, or the system has no room.
     pub fn start(options: Options) -> Result<Self, StartError> {
         let Options { listen, keys, mut me, log_dir, seeds, config, .. } = options;
-        let opened = store::open(&log_dir, me.id, keys.public()).map_err(StartError::Store)?;
+        let opened = store::open(&log_dir, me.id, keys.public());
+        let mut opened = opened.map_err(StartError::Store)?;
+        if let Some(marker) = &options.marker {
+            opened.mark(marker).map_err(StartError::Store)?;
+        }
         let Opened { log, found, notes } = opened;
         let listener = listen.map(|addr| listen::bind(addr.ip(), addr.port())).transpose();
         let listener = listener.map_err(StartError::Listen)?;

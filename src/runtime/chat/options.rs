@@ -63,6 +63,9 @@ pub struct Options {
     pub me: Member,
     /// Where its log is.
     pub log_dir: PathBuf,
+    /// A file away from the log, beside the key, that remembers that there is a log: a key without
+    /// its log must not vote again.
+    pub marker: Option<PathBuf>,
     /// Where members of the group may be found.
     pub seeds: Vec<(Option<MemberId>, Endpoint)>,
     /// The machine's limits and habits.

@@ -38,6 +38,13 @@ pub enum StoreError {
         /// Whose it is.
         whose: String,
     },
+    /// The member had a log, and it is not there.
+    Forgotten {
+        /// Where it should be.
+        path: PathBuf,
+        /// What says so.
+        marker: PathBuf,
+    },
 }
 
 impl StoreError {
@@ -73,6 +80,14 @@ impl fmt::Display for StoreError {
                  --data",
                 path.display()
             ),
+            Self::Forgotten { path, marker } => write!(
+                f,
+                "{} is gone, and with it what this member has promised and stored, as {} says; \
+                 restore the log from a copy, or have another member /remove this one, and join \
+                 again with a new --data and a new --id",
+                path.display(),
+                marker.display()
+            ),
         }
     }
 }
@@ -81,7 +96,10 @@ impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Io { source, .. } => Some(source),
-            Self::Locked { .. } | Self::Corrupt { .. } | Self::Foreign { .. } => None,
+            Self::Locked { .. }
+            | Self::Corrupt { .. }
+            | Self::Foreign { .. }
+            | Self::Forgotten { .. } => None,
         }
     }
 }

@@ -73,6 +73,8 @@ pub struct Log {
     index: Arc<Mutex<Index>>,
     lines: Vec<u8>,
     snapshots: Snapshots,
+    /// Where it is noted, away from the log, that there is one.
+    marker: Option<PathBuf>,
     /// Held open for its lock, which the system releases even after a crash.
     _lock: File,
 }
@@ -119,6 +121,7 @@ pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreErr
         index: Arc::new(Mutex::new(replayed.index)),
         lines: Vec::new(),
         snapshots,
+        marker: None,
         _lock: lock,
     };
     Ok(Opened { log, found: replayed.found, notes })
@@ -139,7 +142,32 @@ fn lock(path: &Path, dir: &Path) -> Result<File, StoreError> {
     }
 }
 
+impl Opened {
+    /// Notes in the file `marker` that this member has a log, as soon as it is one of a group:
+    /// before it promises or acknowledges anything.
+    ///
+    /// # Errors
+    /// When there was a log, by the marker, and it is gone; when the disk refuses.
+    pub fn mark(&mut self, marker: &Path) -> Result<(), StoreError> {
+        if self.found.group.is_none() && marker.exists() {
+            let (path, marker) = (self.log.path.clone(), marker.into());
+            return Err(StoreError::Forgotten { path, marker });
+        }
+        self.log.marker = Some(marker.into());
+        if self.found.group.is_some() && !marker.exists() {
+            self.log.write_marker()?;
+        }
+        Ok(())
+    }
+}
+
 impl Log {
+    fn write_marker(&self) -> Result<(), StoreError> {
+        let Some(marker) = &self.marker else { return Ok(()) };
+        let text = format!("{}\n", self.path.display());
+        replace_file(marker, text.as_bytes()).map_err(StoreError::io("write", marker))
+    }
+
     /// Writes records at the end, all at once, and waits until the disk has them.
     ///
     /// # Errors
@@ -155,6 +183,9 @@ impl Log {
         self.file.write_all(&self.lines).map_err(StoreError::io("write", &self.path))?;
         self.file.sync_data().map_err(StoreError::io("sync", &self.path))?;
         self.bytes += self.lines.len() as u64;
+        if records.iter().any(|it| matches!(it, Record::Group { .. })) {
+            self.write_marker()?;
+        }
         let mut index = self.index.lock().expect("nothing under this lock can panic");
         for (record, offset) in records.iter().zip(places) {
             match record {
