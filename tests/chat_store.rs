@@ -250,6 +250,33 @@ fn snapshot(seq: u64, typed: u64) -> Snapshot {
 }
 
 #[test]
+fn what_was_cut_off_before_a_snapshot_does_not_come_back_and_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    let mut records = vec![group()];
+    records.extend(entries(1..=100, 1));
+    records.push(Record::Cut { from: SeqNo(90) });
+    records.extend(entries(90..=97, 2));
+    opened.log.append(&records).unwrap();
+    opened.log.snapshots().write(&snapshot(95, 1)).unwrap();
+    drop(opened);
+    let found = open(dir.path()).found;
+    assert_eq!(found.snapshot, Some(snapshot(95, 1)));
+    let mut log = Vec::new();
+    for record in found.records {
+        match record {
+            Record::Entry(entry) => log.push((entry.seq_no.0, entry.term.0)),
+            Record::Cut { from } => log.retain(|(seq, _)| *seq < from.0),
+            Record::Group { .. }
+            | Record::Term { .. }
+            | Record::Typed(_)
+            | Record::Commit { .. } => {}
+        }
+    }
+    assert_eq!(log, [(96, 2), (97, 2)]);
+}
+
+#[test]
 fn after_a_snapshot_only_what_it_does_not_have_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let term = |term| Record::Term { term: Term(term), promised_to: None };

@@ -151,11 +151,13 @@ impl Reading {
                 Ok(())
             }
             Line::Record(Record::Cut { from }) => {
-                if from <= self.covered {
+                if from <= self.commit {
                     let text = format!("it cuts off entry {}, which is final", from.0);
                     return Err(Fault::Corrupt(text));
                 }
                 self.index.cut(from, offset);
+                // One from before the snapshot also takes what was beyond the snapshot's place then.
+                let from = from.max(SeqNo(self.covered.0.saturating_add(1)));
                 self.found.records.push(Record::Cut { from });
                 Ok(())
             }
