@@ -156,7 +156,7 @@ impl Reading {
                     return Err(Fault::Corrupt(text));
                 }
                 self.index.cut(from, offset);
-                // One from before the snapshot also takes what was beyond the snapshot's place then.
+                // One from before the snapshot also takes what was beyond its place then.
                 let from = from.max(SeqNo(self.covered.0.saturating_add(1)));
                 self.found.records.push(Record::Cut { from });
                 Ok(())
