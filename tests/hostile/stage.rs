@@ -4,6 +4,7 @@
 //! Others shake hands with true proofs made by their own keys, so that they are heard; what they
 //! say then, and whether links break, timers are late or clocks jump, the source decides.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -52,8 +53,8 @@ pub trait Player: Machine<Record: PartialEq> {
 pub struct Ledger {
     /// Whether the wall clock was always within an hour of the truth.
     pub is_clock_wrong: bool,
-    /// The highest ended life of each endpoint.
-    pub ended: BTreeMap<Endpoint, u64>,
+    /// The highest ended life of each endpoint, and its key.
+    pub ended: BTreeMap<Endpoint, (u64, Reverse<PublicKey>)>,
     /// The registry's entries as they were last checked.
     pub entries: BTreeMap<Endpoint, folkmoot::protocol::membership::registry::Entry>,
     /// What each yes was given to, by what there may be one of.
