@@ -87,6 +87,7 @@ fn try_start(dir: &Path, setup: Setup) -> Result<Running, StartError> {
         founds: setup.founds,
         marker: None,
         limits: Limits::default(),
+        allows: None,
         sink: Box::new(Ear(tell)),
     })?;
     Ok(Running { engine, told, delivered: Vec::new(), others: Vec::new() })
@@ -445,7 +446,13 @@ fn the_child_that_starts_and_stops() {
     for addr in addrs {
         TcpListener::bind(addr).unwrap();
     }
-    let after = (count("/proc/self/task"), count("/proc/self/fd"));
+    // The kernel lists a thread for a moment after it was joined.
+    let now = || (count("/proc/self/task"), count("/proc/self/fd"));
+    let clock = Clock::start();
+    while now() != before && clock.mono() < Time::from_micros(10_000_000) {
+        let _ = crossbeam_channel::after(Duration::from_millis(5)).recv();
+    }
+    let after = now();
     println!("before {before:?} after {after:?} same {}", before == after);
 }
 

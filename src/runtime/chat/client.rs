@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::greet::{CHALLENGE, PROOF, statement};
-use super::link::Timed;
 use crate::model::{Endpoint, KeyPair, Nonce, Rng};
 use crate::protocol::chat::messages::{Intent, Join, JoinAck, JoinProof, Nack};
 use crate::protocol::chat::{At, Member, MemberId, Message, Term};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Connection;
+use crate::runtime::timed::Timed;
 use crate::wire::chat::{Reader, encode};
 use crate::wire::sealed::Incoming;
 

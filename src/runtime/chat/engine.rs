@@ -1,46 +1,37 @@
 //! One member with its port, its log and its threads: what a program that chats holds in its hand.
 //!
 //! Invariants:
-//! - Who has not proved a key holds a thread for a bounded time, and there is a bound to their
-//!   number; above it the oldest is closed.
-//! - No failure of one connection ends the acceptor.
 //! - After [`Engine::stop`] no thread and no socket is left, and everything handed to the disk is
 //!   there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::disk::Disk;
-use super::inbox::{Closed, Inbox};
 use super::keeper::{Item, Keeper};
 use super::loader::{self, JOBS_MAX, Job, hand_over};
-use super::options::{Counters, Founds, Limits, Options, StartError};
+use super::options::{Allows, Counters, Founds, Limits, Options, StartError};
 use super::seek::Place;
 use super::store::{self, Log, Opened};
 use super::verify::{Answers, VerifyReport};
 use crate::model::{Endpoint, KeyPair, PublicKey, Rng};
+use crate::protocol::LinkId;
 use crate::protocol::chat::{
-    Command, Entry, Group, Input, Member, MemberId, Memory, SeqNo, Status,
+    Command, Entry, Group, Input, Member, MemberId, Memory, Record, SeqNo, Status,
 };
-use crate::protocol::{LinkId, Never};
 use crate::runtime::clock::Clock;
-use crate::runtime::driver::knock;
-use crate::runtime::driver::lobby::Lobby;
+use crate::runtime::disk::Disk;
 use crate::runtime::driver::options::{Connection, Serve};
 use crate::runtime::files::os_rng;
+use crate::runtime::inbox::{Closed, Inbox};
 use crate::runtime::listen;
-use crate::runtime::thread::Crew;
+use crate::runtime::porter::{Porter, Refused};
 use crate::wire::sealed::ClusterKeys;
-
-/// The pause after a failure to accept that would at once repeat itself.
-const BACKOFF: Duration = Duration::from_millis(100);
 
 /// How long threads may take to end once their sockets are shut.
 const CUT_GRACE: Duration = Duration::from_secs(5);
@@ -58,25 +49,23 @@ pub struct Engine {
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) limits: Limits,
+    pub(super) allows: Option<Allows>,
     pub(super) counters: Counters,
     pub(super) me: Member,
     pub(super) keys_of_mine: KeyPair,
     pub(super) keys: Option<Arc<ClusterKeys>>,
     pub(super) rng: Mutex<Rng>,
     pub(super) inbox: Inbox<Item>,
-    pub(super) disk: Arc<Disk>,
-    pub(super) crew: Crew,
-    pub(super) lobby: Lobby,
+    pub(super) disk: Arc<Disk<Record>>,
+    pub(super) porter: Porter,
     pub(super) places: Mutex<Vec<Place>>,
     pub(super) verify: Answers,
     addr: Option<SocketAddr>,
     jobs: Mutex<Option<Sender<Job>>>,
     links: Mutex<Links>,
-    seats: AtomicUsize,
     next_link: AtomicU64,
     /// How many records the machine has given out.
     records: AtomicU64,
-    door: Mutex<Option<Door>>,
 }
 
 /// Connections over which both ends have proved their keys.
@@ -90,11 +79,6 @@ struct Linked {
     stream: Arc<TcpStream>,
     peer: MemberId,
     is_member: bool,
-}
-
-struct Door {
-    listener: Option<Arc<TcpListener>>,
-    open: Sender<Never>,
 }
 
 impl Engine {
@@ -127,7 +111,9 @@ impl Engine {
         let (jobs, jobs_out) = bounded(JOBS_MAX);
         let shared = Arc::new(Shared {
             clock: Clock::start(),
+            porter: Porter::new(options.limits.silent_max, options.limits.links_max),
             limits: options.limits,
+            allows: options.allows,
             counters: Counters::default(),
             me,
             keys_of_mine: keys,
@@ -135,17 +121,13 @@ impl Engine {
             rng: Mutex::new(rng),
             inbox: Inbox::default(),
             disk: Arc::default(),
-            crew: Crew::default(),
-            lobby: Lobby::default(),
             places: Mutex::new(seeds.into_iter().map(|(id, at)| Place::new(id, at)).collect()),
             verify: Answers::default(),
             addr,
             jobs: Mutex::new(Some(jobs.clone())),
             links: Mutex::default(),
-            seats: AtomicUsize::new(0),
             next_link: AtomicU64::new(1),
             records: AtomicU64::new(0),
-            door: Mutex::new(None),
         });
         for note in notes {
             let _ = shared.inbox.push_now(Item::Note(note));
@@ -172,7 +154,7 @@ impl Engine {
         let (mut reader, snapshots) = (log.reader().map_err(StartError::Store)?, log.snapshots());
         let spawn = |name: &str, work: Box<dyn FnOnce(Arc<Shared>) + Send>| {
             let shared = Arc::clone(shared);
-            self.shared.crew.spawn(name, move || work(shared)).map_err(StartError::Threads)
+            self.shared.porter.crew.spawn(name, move || work(shared)).map_err(StartError::Threads)
         };
         spawn("chat:disk", Box::new(move |shared| shared.write_log(&mut log)))?;
         spawn(
@@ -184,14 +166,17 @@ impl Engine {
             }),
         )?;
         spawn("chat:core", Box::new(move |_| keeper.run()))?;
-        let (open, stopping) = bounded(0);
         let listener = listener.map(Arc::new);
-        let door = Door { listener: listener.clone(), open };
-        *shared.door.lock().expect("nothing under this lock can panic") = Some(door);
+        let stopping = shared.porter.open(listener.as_ref());
         let seeking = stopping.clone();
         spawn("chat:seek", Box::new(move |shared| shared.seek(&seeking)))?;
         if let Some(listener) = listener {
-            let accept = move |shared: Arc<Shared>| shared.accept_loop(&listener, &stopping);
+            let accept = move |shared: Arc<Shared>| {
+                let hosting = Arc::clone(&shared);
+                let serve = move |connection| hosting.host(connection, false);
+                let full = &shared.counters.refused_full;
+                shared.porter.accept("chat", (&listener, &stopping), full, &serve);
+            };
             spawn("chat:accept", Box::new(accept))?;
         }
         Ok(())
@@ -294,25 +279,15 @@ impl Engine {
     /// Ends all threads. Must not be called from one of them. A second call does nothing.
     pub fn stop(&self) {
         let shared = &self.shared;
-        let door = shared.door.lock().expect("nothing under this lock can panic").take();
-        if let Some(Door { listener, open }) = door {
-            drop(open);
-            // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
-            if let Some(listener) = listener
-                && socket2::SockRef::from(&*listener).shutdown(Shutdown::Both).is_err()
-            {
-                let _ = listener.local_addr().map(knock);
-            }
-        }
-        shared.lobby.shut();
+        shared.porter.shut();
         shared.inbox.close();
         shared.jobs.lock().expect("nothing under this lock can panic").take();
         for link in std::mem::take(&mut shared.close_links().by_id).into_values() {
             let _ = link.stream.shutdown(Shutdown::Both);
         }
-        shared.lobby.clear();
+        shared.porter.lobby.clear();
         let deadline = shared.clock.now().mono.after(CUT_GRACE);
-        let left = shared.crew.wait(&shared.clock, deadline);
+        let left = shared.porter.crew.wait(&shared.clock, deadline);
         if left > 0 {
             log::warn!("{left} threads of a chat have not ended {CUT_GRACE:?} after its end");
         }
@@ -389,16 +364,9 @@ impl Shared {
         self.links.lock().expect("nothing under this lock can panic")
     }
 
-    /// Takes room for one more connection.
-    pub(super) fn sit(self: &Arc<Self>) -> Option<Seat> {
-        let seat = Seat(Arc::clone(self));
-        let taken = self.seats.fetch_add(1, Ordering::Relaxed);
-        (taken < self.limits.links_max).then_some(seat)
-    }
-
     fn write_log(&self, log: &mut Log) {
         let tell = |records| self.submit(Input::Synced { records });
-        if let Err(error) = Arc::clone(&self.disk).write(log, tell) {
+        if let Err(error) = Arc::clone(&self.disk).write(|records| log.append(records), tell) {
             self.fail(error.to_string());
         }
     }
@@ -409,59 +377,12 @@ impl Shared {
         let _ = self.inbox.push_now(Item::Failed(reason));
     }
 
-    fn accept_loop(self: &Arc<Self>, listener: &TcpListener, stopping: &Receiver<Never>) {
-        loop {
-            let accepted = listener.accept();
-            if stopping.try_recv() == Err(TryRecvError::Disconnected) {
-                return;
-            }
-            match accepted {
-                Ok((stream, from)) => self.receive(stream, from),
-                Err(err) if is_of_one_connection(&err) => {}
-                Err(err) => {
-                    log::debug!("cannot accept connections of a chat: {err}");
-                    self.lobby.evict_oldest();
-                    if stopping.recv_timeout(BACKOFF) == Err(RecvTimeoutError::Disconnected) {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gives a new connection a thread, or closes it where there is no room.
-    fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
-        let (shared, stream) = (Arc::clone(self), Arc::new(stream));
-        let spawned = self.crew.spawn(format!("chat:{}", from.port()), move || {
-            shared.host(Connection::new(stream, Vec::new(), from), false);
-        });
-        if spawned.is_err() {
-            self.counters.refused_full.add(1);
-        }
-    }
-
     /// Leads an accepted connection from its first byte to its end.
     fn host(self: &Arc<Self>, connection: Connection, is_told: bool) {
-        let Some(_seat) = self.sit() else {
-            self.counters.refused_full.add(1);
-            return;
-        };
-        let stream = connection.share_stream();
-        let Some((number, oldest)) = self.lobby.admit(&stream, self.limits.silent_max) else {
-            return;
-        };
-        if let Some(oldest) = oldest {
-            self.counters.refused_silent.add(1);
-            let _ = oldest.shutdown(Shutdown::Both);
-        }
-        let greeted = self.greet(connection, is_told);
-        let is_ours = self.lobby.has_spoken(number);
-        self.lobby.leave(number);
-        if let Some(ends) = greeted
-            && is_ours
-        {
-            self.converse(ends);
-        }
+        let counters = &self.counters;
+        let refused = Refused { full: &counters.refused_full, silent: &counters.refused_silent };
+        let greet = |connection| self.greet(connection, is_told);
+        self.porter.host(connection, refused, greet, |ends| self.converse(ends));
     }
 }
 
@@ -470,27 +391,7 @@ struct Server(Arc<Shared>);
 
 impl Serve for Server {
     fn serve(&self, connection: Connection) {
-        let _place = self.0.crew.join();
+        let _place = self.0.porter.crew.join();
         self.0.host(connection, true);
     }
-}
-
-/// Room for one connection, until it is dropped.
-pub(super) struct Seat(Arc<Shared>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.seats.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether an accept failed because of the connection that was to be accepted.
-fn is_of_one_connection(err: &io::Error) -> bool {
-    matches!(
-        err.kind(),
-        ErrorKind::Interrupted
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::TimedOut
-    )
 }

@@ -5,16 +5,13 @@
 //! connection that includes what is unique to it. Whether the caller may join, the machine says.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-
 use super::engine::Shared;
-use super::inbox::Closed;
-use super::link::{Ends, Timed};
+use super::link::Ends;
 use crate::model::{Endpoint, Nonce, PublicKey, SigningBytes, Time};
 use crate::protocol::Binding;
 use crate::protocol::chat::messages::{
@@ -23,8 +20,11 @@ use crate::protocol::chat::messages::{
 use crate::protocol::chat::{At, Member, MemberId, Message, Term};
 use crate::protocol::message::{ErrorCode, ErrorReply};
 use crate::runtime::driver::options::Connection;
+use crate::runtime::inbox::Closed;
+use crate::runtime::porter::{connect, hear_opening};
+use crate::runtime::timed::Timed;
 use crate::wire::chat::{Reader, encode};
-use crate::wire::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+use crate::wire::dialect::Dialect;
 use crate::wire::line::{self, ReadError};
 use crate::wire::sealed::{self, HandshakeError, Incoming, Sealed, Sealer};
 
@@ -194,7 +194,7 @@ impl Shared {
         let (connection, dialect) = if is_told {
             (connection, Dialect::Chat)
         } else {
-            self.hear_opening(connection, deadline)?
+            hear_opening(connection, self.clock, deadline)?
         };
         let mut timed = Timed::new(connection, self.clock, deadline);
         let sealed = match (dialect, &self.keys) {
@@ -227,33 +227,6 @@ impl Shared {
                     let _ = parley.say(&Message::Nack(self.refusal(*code, reason)));
                 }
                 Err(trouble)
-            }
-        }
-    }
-
-    fn hear_opening(
-        &self,
-        mut connection: Connection,
-        deadline: Time,
-    ) -> Result<(Connection, Dialect), Trouble> {
-        let mut bytes = vec![0; OPENING_BYTES_MAX];
-        let mut heard = 0;
-        loop {
-            let left = deadline.since(self.clock.now().mono);
-            if left.is_zero() {
-                return Err(Trouble::Io(ErrorKind::TimedOut.into()));
-            }
-            connection.stream().set_read_timeout(Some(left))?;
-            match connection.read(&mut bytes[heard..]) {
-                Ok(0) => return Err(Trouble::Io(ErrorKind::UnexpectedEof.into())),
-                Ok(len) => heard += len,
-                Err(err) if err.kind() == ErrorKind::Interrupted => {}
-                Err(err) => return Err(err.into()),
-            }
-            if let Detection::Is(dialect) = detect(&bytes[..heard]) {
-                bytes.truncate(heard);
-                let (stream, from) = (connection.share_stream(), connection.from());
-                return Ok((Connection::new(stream, bytes, from), dialect));
             }
         }
     }
@@ -310,6 +283,11 @@ impl Shared {
 
     /// Asks the machine whether a caller may stay.
     fn admit(&self, caller: &Member, join: &Join) -> Result<JoinAck, Trouble> {
+        if join.intent == Intent::Member
+            && self.allows.as_ref().is_some_and(|allows| !allows(&caller.key))
+        {
+            return Err(refuses(NackCode::NotAllowed, "this key may not be a member here"));
+        }
         let (asked, group, intent) = (caller.clone(), join.group, join.intent);
         let answer = self.ask(move |machine| {
             if intent == Intent::Member {
@@ -359,11 +337,9 @@ impl Shared {
         addr: SocketAddr,
         expected: (Option<MemberId>, Option<PublicKey>),
     ) -> Result<Ends, Trouble> {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        let stream = Arc::new(TcpStream::from(socket));
-        let number = self.lobby.admit_dial(&stream).ok_or(Trouble::Closed)?;
-        let outcome = self.call_over(addr, expected, Arc::clone(&stream));
-        if self.lobby.leave(number) { outcome } else { Err(Trouble::Closed) }
+        let talk = |stream| self.call_over(addr, expected, stream);
+        let outcome = connect(&self.porter.lobby, addr, self.limits.dial_timeout, talk);
+        outcome.ok_or(Trouble::Closed)??
     }
 
     fn call_over(
@@ -372,12 +348,6 @@ impl Shared {
         (id, key): (Option<MemberId>, Option<PublicKey>),
         stream: Arc<TcpStream>,
     ) -> Result<Ends, Trouble> {
-        SockRef::from(&*stream).connect_timeout(&addr.into(), self.limits.dial_timeout)?;
-        // Where nobody listens on a port that the system also hands out to callers, it may hand
-        // out that very port: the socket is then connected with itself.
-        if stream.local_addr()? == stream.peer_addr()? {
-            return Err(Trouble::Io(ErrorKind::ConnectionRefused.into()));
-        }
         let deadline = self.clock.now().mono.after(self.limits.handshake_timeout);
         let _ = stream.set_nodelay(true);
         let connection = Connection::new(stream, Vec::new(), addr);

@@ -13,8 +13,6 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::engine::Shared;
-use super::inbox::Closed;
-use super::line::{Line, Sent};
 use super::loader::{Job, hand_over};
 use super::options::Told;
 use crate::model::Time;
@@ -25,6 +23,8 @@ use crate::protocol::chat::{
 };
 use crate::protocol::timer::TimerQueue;
 use crate::runtime::driver::options::Sink;
+use crate::runtime::inbox::Closed;
+use crate::runtime::line::{Line, Sent};
 use crate::wire::chat as wire;
 use crate::wire::sealed::Sealer;
 
@@ -317,7 +317,7 @@ impl Keeper {
             Ok(Sent::WantsWriter) => {
                 let line = Arc::clone(&out.line);
                 let name = format!("write:{}", link.0);
-                if self.shared.crew.spawn(name, move || line.write()).is_err() {
+                if self.shared.porter.crew.spawn(name, move || line.write()).is_err() {
                     out.line.cut();
                 }
             }

@@ -3,22 +3,19 @@
 //! Invariant: the machine hears of the connection before anything from it, and of its end exactly
 //! once; both are told by the reading thread.
 
-use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::engine::Shared;
-use super::inbox::Closed;
 use super::keeper::{Arrival, Item};
-use super::line::Line;
 use super::loader::{Job, hand_over};
-use crate::model::Time;
 use crate::protocol::LinkId;
 use crate::protocol::chat::messages::{Intent, JoinAck, VerifyReq, VerifyResp};
 use crate::protocol::chat::{Input, Member, Message};
-use crate::runtime::clock::Clock;
-use crate::runtime::driver::options::Connection;
+use crate::runtime::inbox::Closed;
+use crate::runtime::line::Line;
+use crate::runtime::timed::Timed;
 use crate::wire::chat::Reader;
 use crate::wire::line::ReadError;
 use crate::wire::sealed::{Incoming, Sealer};
@@ -29,59 +26,6 @@ const GARBLED_MAX: u32 = 64;
 
 /// So many running hashes are told at a time.
 pub(super) const VERIFY_MAX: usize = 64;
-
-/// A connection that fails at a deadline, until that is lifted: a byte now and then gains no time.
-#[derive(Debug)]
-pub(super) struct Timed {
-    connection: Connection,
-    clock: Clock,
-    deadline: Arc<AtomicU64>,
-}
-
-impl Timed {
-    pub(super) fn new(connection: Connection, clock: Clock, deadline: Time) -> Self {
-        let deadline = Arc::new(AtomicU64::new(deadline.as_micros()));
-        Self { connection, clock, deadline }
-    }
-
-    /// By which the deadline is lifted.
-    pub(super) fn deadline(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.deadline)
-    }
-
-    pub(super) fn stream(&self) -> Arc<TcpStream> {
-        self.connection.share_stream()
-    }
-
-    fn left(&self) -> io::Result<Option<std::time::Duration>> {
-        let deadline = self.deadline.load(Ordering::Relaxed);
-        if deadline == u64::MAX {
-            return Ok(None);
-        }
-        let left = Time::from_micros(deadline).since(self.clock.now().mono);
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
-    }
-}
-
-impl Read for Timed {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if let Some(left) = self.left()? {
-            self.connection.stream().set_read_timeout(Some(left))?;
-        }
-        self.connection.read(buf)
-    }
-}
-
-impl io::Write for Timed {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.connection.stream().set_write_timeout(self.left()?)?;
-        self.connection.stream().write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// A connection over which both ends have proved their keys.
 pub(super) struct Ends {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use super::disk::Disk;
 use super::store::{LogReader, Page, Snapshots, StoreError};
 use crate::protocol::LinkId;
-use crate::protocol::chat::{Chain, Input, SeqNo, Snapshot};
+use crate::protocol::chat::{Chain, Input, Record, SeqNo, Snapshot};
+use crate::runtime::disk::Disk;
 
 /// Jobs that may wait. Whoever's job finds no room asks again.
 pub(super) const JOBS_MAX: usize = 1_024;
@@ -43,7 +43,7 @@ pub(super) fn hand_over(jobs: &Sender<Job>, job: Job) -> bool {
 /// Does jobs until nobody can give one any more.
 pub(super) fn run(
     jobs: &Receiver<Job>,
-    disk: &Arc<Disk>,
+    disk: &Arc<Disk<Record>>,
     (reader, snapshots): (&mut LogReader, &Snapshots),
     submit: impl Fn(Input),
     fail: impl Fn(StoreError),

@@ -7,12 +7,9 @@
 //! (`loader`), one calls (`seek`), one accepts (`engine`).
 
 pub mod client;
-mod disk;
 mod engine;
 mod greet;
-mod inbox;
 mod keeper;
-mod line;
 mod link;
 mod loader;
 mod options;
@@ -21,5 +18,5 @@ pub mod store;
 mod verify;
 
 pub use engine::Engine;
-pub use options::{Counters, Founds, Limits, Options, StartError, Told};
+pub use options::{Allows, Counters, Founds, Limits, Options, StartError, Told};
 pub use verify::{Verdict, VerifyReport};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::StoreError;
-use crate::model::{Endpoint, KeyPair};
+use crate::model::{Endpoint, KeyPair, PublicKey};
 use crate::protocol::chat::{self, Entry, Member, MemberId};
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::options::Sink;
@@ -53,6 +53,9 @@ pub enum Founds {
     Never,
 }
 
+/// Whether a key may be a member's.
+pub type Allows = Box<dyn Fn(&PublicKey) -> bool + Send + Sync>;
+
 /// What an engine is told at its start.
 pub struct Options {
     /// Where to listen; nowhere if whoever is called at `Engine::server` listens.
@@ -76,6 +79,9 @@ pub struct Options {
     pub founds: Founds,
     /// The bounds.
     pub limits: Limits,
+    /// Whose keys may be members at all; without it, whoever proves one. Asked on the threads of
+    /// connections, which it may hold up.
+    pub allows: Option<Allows>,
     /// Where what happens is told. Called by the thread that owns the machine: it must not block.
     pub sink: Box<dyn Sink<Told>>,
 }

@@ -60,8 +60,8 @@ impl Shared {
     pub(super) fn dial(self: &Arc<Self>, member: &Member) {
         let shared = Arc::clone(self);
         let Member { id, at: At { host, port }, key } = *member;
-        let spawned = self.crew.spawn(format!("call:{port}"), move || {
-            let Some(seat) = shared.sit() else {
+        let spawned = self.porter.crew.spawn(format!("call:{port}"), move || {
+            let Some(seat) = shared.porter.sit() else {
                 return shared.dial_failed(id);
             };
             match shared.call((host, port).into(), (Some(id), Some(key))) {
@@ -116,8 +116,8 @@ impl Shared {
 
     fn call_place(self: &Arc<Self>, at: Endpoint) {
         let shared = Arc::clone(self);
-        let spawned = self.crew.spawn(format!("seek:{}", at.port()), move || {
-            let Some(_seat) = shared.sit() else {
+        let spawned = self.porter.crew.spawn(format!("seek:{}", at.port()), move || {
+            let Some(_seat) = shared.porter.sit() else {
                 return shared.place_failed(at, &Trouble::Closed);
             };
             let id = shared.with_place(at, |place| place.id).flatten();

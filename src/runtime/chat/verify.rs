@@ -8,13 +8,13 @@ use crossbeam_channel::{Sender, bounded};
 use serde::Serialize;
 
 use super::engine::Shared;
-use super::inbox::Closed;
 use super::keeper::Item;
 use super::link::VERIFY_MAX;
 use super::loader::{Job, hand_over};
 use crate::protocol::LinkId;
 use crate::protocol::chat::messages::{VerifyReq, VerifyResp};
 use crate::protocol::chat::{Chain, MemberId, Message, SeqNo};
+use crate::runtime::inbox::Closed;
 
 /// How long a member may take to answer; it may have to read its whole log first.
 const PATIENCE: Duration = Duration::from_secs(30);

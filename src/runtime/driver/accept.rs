@@ -173,13 +173,20 @@ impl<M: Drivable> Driver<M> {
             Dialect::Native => self.pass_plain(connection, deadline),
             Dialect::Sealed => self.pass_sealed(connection, deadline),
             // Its bytes are plain: whoever shows no key is not heard here.
-            Dialect::Chat | Dialect::Swarm if self.gate.keys().is_some() => {
+            Dialect::Chat | Dialect::Rollout | Dialect::Framed | Dialect::Swarm
+                if self.gate.keys().is_some() =>
+            {
                 self.counters.refused_keyless.add(1);
                 let (from, name) = (connection.from(), dialect.name());
                 log::debug!("closed a connection from {from}: {name}, without a cluster key");
                 return Course::Refused;
             }
-            Dialect::Chat | Dialect::Framed | Dialect::Swarm | Dialect::Http | Dialect::Unknown => {
+            Dialect::Chat
+            | Dialect::Rollout
+            | Dialect::Framed
+            | Dialect::Swarm
+            | Dialect::Http
+            | Dialect::Unknown => {
                 return Course::Guest(dialect, connection);
             }
         };

@@ -214,12 +214,6 @@ impl Log {
     pub fn snapshots(&self) -> Snapshots {
         self.snapshots.clone()
     }
-
-    /// Opens the log at `path` in such a way that every write to it fails.
-    #[cfg(test)]
-    pub(in crate::runtime::chat) fn refuse_writes(&mut self) {
-        self.file = File::open(&self.path).expect("it was opened before");
-    }
 }
 
 /// Where the snapshots of one member go.

@@ -18,7 +18,7 @@ const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What became of something that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(in crate::runtime) enum Sent {
     /// The system has it, or a writer will give it to the system.
     Taken,
     /// It waits, and there is no writer yet.
@@ -27,7 +27,7 @@ pub(super) enum Sent {
 
 /// Too much waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(in crate::runtime) struct Full;
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -42,19 +42,19 @@ struct Queue {
 
 /// One connection, as its senders see it.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(in crate::runtime) struct Line {
     stream: Arc<TcpStream>,
     queue: Mutex<Queue>,
     moved: Condvar,
 }
 
 impl Line {
-    pub(super) fn new(stream: Arc<TcpStream>) -> Self {
+    pub(in crate::runtime) fn new(stream: Arc<TcpStream>) -> Self {
         Self { stream, queue: Mutex::default(), moved: Condvar::new() }
     }
 
     /// Sends `bytes`, now or later, without waiting.
-    pub(super) fn send(&self, bytes: Vec<u8>) -> Result<Sent, Full> {
+    pub(in crate::runtime) fn send(&self, bytes: Vec<u8>) -> Result<Sent, Full> {
         let mut queue = self.lock();
         if queue.is_closed {
             return Ok(Sent::Taken);
@@ -87,7 +87,7 @@ impl Line {
     }
 
     /// Sends what waits, until the connection is closed. On a thread of its own.
-    pub(super) fn write(&self) {
+    pub(in crate::runtime) fn write(&self) {
         let mut queue = self.lock();
         loop {
             if let Some(part) = queue.parts.pop_front() {
@@ -115,7 +115,7 @@ impl Line {
     }
 
     /// Takes nothing more; what waits still leaves, and then the other end is told.
-    pub(super) fn close(&self) {
+    pub(in crate::runtime) fn close(&self) {
         let mut queue = self.lock();
         queue.is_closed = true;
         let is_done = !queue.has_writer;
@@ -127,7 +127,7 @@ impl Line {
     }
 
     /// Ends the connection at once, which wakes both its threads.
-    pub(super) fn cut(&self) {
+    pub(in crate::runtime) fn cut(&self) {
         let mut queue = self.lock();
         queue.is_closed = true;
         queue.parts.clear();

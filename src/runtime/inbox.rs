@@ -15,7 +15,7 @@ const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The machine is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Closed;
+pub(in crate::runtime) struct Closed;
 
 #[derive(Debug)]
 struct Inner<T> {
@@ -30,7 +30,7 @@ struct Inner<T> {
 
 /// A queue with many ends in and one out.
 #[derive(Debug)]
-pub(super) struct Inbox<T> {
+pub(in crate::runtime) struct Inbox<T> {
     inner: Mutex<Inner<T>>,
     filled: Condvar,
     emptied: Condvar,
@@ -51,7 +51,7 @@ impl<T> Default for Inbox<T> {
 
 impl<T> Inbox<T> {
     /// Appends something of about so many bytes, and waits for room first.
-    pub(super) fn push(&self, item: T, bytes: usize) -> Result<(), Closed> {
+    pub(in crate::runtime) fn push(&self, item: T, bytes: usize) -> Result<(), Closed> {
         let mut inner = self.lock();
         while !inner.is_closed && (inner.items.len() >= ITEMS_MAX || inner.bytes >= BYTES_MAX) {
             inner.waiting += 1;
@@ -62,7 +62,7 @@ impl<T> Inbox<T> {
     }
 
     /// Appends something without waiting. Only for what is bounded by its nature.
-    pub(super) fn push_now(&self, item: T) -> Result<(), Closed> {
+    pub(in crate::runtime) fn push_now(&self, item: T) -> Result<(), Closed> {
         self.append(self.lock(), item, 0)
     }
 
@@ -87,7 +87,11 @@ impl<T> Inbox<T> {
 
     /// Takes out everything, after waiting for something, for so long at most; false when the
     /// queue is closed and empty.
-    pub(super) fn take(&self, items: &mut VecDeque<T>, patience: Option<Duration>) -> bool {
+    pub(in crate::runtime) fn take(
+        &self,
+        items: &mut VecDeque<T>,
+        patience: Option<Duration>,
+    ) -> bool {
         let mut inner = self.lock();
         if inner.items.is_empty() && !inner.is_closed && patience != Some(Duration::ZERO) {
             inner.is_awaited = true;
@@ -112,7 +116,7 @@ impl<T> Inbox<T> {
     }
 
     /// Takes nothing more; what is here can still be taken out.
-    pub(super) fn close(&self) {
+    pub(in crate::runtime) fn close(&self) {
         self.lock().is_closed = true;
         self.filled.notify_all();
         self.emptied.notify_all();

@@ -5,12 +5,9 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
-use super::store::{Log, StoreError};
-use crate::protocol::chat::Record;
-
-#[derive(Debug, Default)]
-struct Inner {
-    records: Vec<Record>,
+#[derive(Debug)]
+struct Inner<R> {
+    records: Vec<R>,
     synced: u64,
     is_closed: bool,
     has_failed: bool,
@@ -21,16 +18,30 @@ struct Inner {
 
 /// What is on its way to the disk. There is no bound of its own: the machine takes no more than
 /// it may have waiting.
-#[derive(Debug, Default)]
-pub(super) struct Disk {
-    inner: Mutex<Inner>,
+#[derive(Debug)]
+pub(in crate::runtime) struct Disk<R> {
+    inner: Mutex<Inner<R>>,
     wanted: Condvar,
     moved: Condvar,
 }
 
-impl Disk {
+impl<R> Default for Disk<R> {
+    fn default() -> Self {
+        let inner = Inner {
+            records: Vec::new(),
+            synced: 0,
+            is_closed: false,
+            has_failed: false,
+            is_idle: false,
+            waiting: 0,
+        };
+        Self { inner: Mutex::new(inner), wanted: Condvar::new(), moved: Condvar::new() }
+    }
+}
+
+impl<R> Disk<R> {
     /// Hands over records, which are taken out of `records`.
-    pub(super) fn hand_over(&self, records: &mut Vec<Record>) {
+    pub(in crate::runtime) fn hand_over(&self, records: &mut Vec<R>) {
         if records.is_empty() {
             return;
         }
@@ -43,13 +54,17 @@ impl Disk {
         }
     }
 
-    /// Writes what is handed over, until [`Self::close`] or a failure of the disk. Tells how many
-    /// records are there by `tell`.
-    pub(super) fn write(&self, log: &mut Log, tell: impl Fn(u64)) -> Result<(), StoreError> {
+    /// Writes what is handed over by `append`, until [`Self::close`] or a failure of the disk.
+    /// Tells how many records are there by `tell`.
+    pub(in crate::runtime) fn write<E>(
+        &self,
+        mut append: impl FnMut(&[R]) -> Result<(), E>,
+        tell: impl Fn(u64),
+    ) -> Result<(), E> {
         let mut records = Vec::new();
         let mut written = 0;
         while self.take(&mut records) {
-            if let Err(error) = log.append(&records) {
+            if let Err(error) = append(&records) {
                 self.lock().has_failed = true;
                 self.moved.notify_all();
                 return Err(error);
@@ -68,7 +83,7 @@ impl Disk {
         Ok(())
     }
 
-    fn take(&self, records: &mut Vec<Record>) -> bool {
+    fn take(&self, records: &mut Vec<R>) -> bool {
         let mut inner = self.lock();
         while inner.records.is_empty() && !inner.is_closed {
             inner.is_idle = true;
@@ -80,7 +95,7 @@ impl Disk {
     }
 
     /// Waits until so many records are on disk; false if they never will be.
-    pub(super) fn await_synced(&self, records: u64) -> bool {
+    pub(in crate::runtime) fn await_synced(&self, records: u64) -> bool {
         let mut inner = self.lock();
         while inner.synced < records && !inner.is_closed && !inner.has_failed {
             inner.waiting += 1;
@@ -91,13 +106,13 @@ impl Disk {
     }
 
     /// Ends the writer, once it has written what was handed over.
-    pub(super) fn close(&self) {
+    pub(in crate::runtime) fn close(&self) {
         self.lock().is_closed = true;
         self.wanted.notify_all();
         self.moved.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner<R>> {
         self.inner.lock().expect("nothing under this lock can panic")
     }
 }
@@ -109,46 +124,38 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::model::KeyPair;
-    use crate::protocol::chat::{MemberId, Term};
-    use crate::runtime::chat::store;
     use crate::runtime::thread;
-
-    fn log(dir: &std::path::Path) -> Log {
-        store::open(dir, MemberId(1), KeyPair::from_secret([1; 32]).public()).unwrap().log
-    }
-
-    fn terms(count: u64) -> Vec<Record> {
-        (1..=count).map(|it| Record::Term { term: Term(it), promised_to: None }).collect()
-    }
 
     #[test]
     fn whatever_waits_is_confirmed_once_it_is_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let (disk, mut log) = (Arc::new(Disk::default()), log(dir.path()));
-        disk.hand_over(&mut terms(3));
+        let disk = Arc::new(Disk::default());
+        disk.hand_over(&mut vec![1, 2, 3]);
         let (tell, told) = bounded(8);
         let writing = Arc::clone(&disk);
         let writer = thread::spawn("disk", move || {
-            writing.write(&mut log, |records| tell.send(records).unwrap()).unwrap();
+            let mut log = Vec::new();
+            let append = |records: &[u32]| -> Result<(), ()> {
+                log.extend_from_slice(records);
+                Ok(())
+            };
+            writing.write(append, |records| tell.send(records).unwrap()).unwrap();
+            log
         });
         assert_eq!(told.recv(), Ok(3), "together");
         assert!(disk.await_synced(3));
-        disk.hand_over(&mut terms(2));
+        disk.hand_over(&mut vec![4, 5]);
         assert_eq!(told.recv(), Ok(5));
         disk.close();
-        writer.unwrap().join().unwrap();
+        assert_eq!(writer.unwrap().join().unwrap(), [1, 2, 3, 4, 5]);
         assert!(!disk.await_synced(6), "it never will be");
     }
 
     #[test]
     fn what_the_disk_refuses_is_never_confirmed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (disk, mut log) = (Disk::default(), log(dir.path()));
-        log.refuse_writes();
-        disk.hand_over(&mut terms(3));
-        let error = disk.write(&mut log, |_| panic!("it is not there")).unwrap_err();
-        assert!(error.to_string().contains("cannot write"), "{error}");
+        let disk = Disk::default();
+        disk.hand_over(&mut vec![1, 2, 3]);
+        let error = disk.write(|_: &[u32]| Err("full"), |_| panic!("it is not there"));
+        assert_eq!(error, Err("full"));
         assert!(!disk.await_synced(1));
         assert!(disk.await_synced(0));
     }

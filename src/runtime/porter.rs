@@ -1,0 +1,237 @@
+//! Who comes in: accepted connections of an engine, from their first byte to their handshake.
+//!
+//! Invariants:
+//! - Who has not proved a key holds a thread for a bounded time, and there is a bound to their
+//!   number; above it the oldest is closed.
+//! - No failure of one connection ends the acceptor.
+
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+
+use super::clock::Clock;
+use super::driver::counters::Counter;
+use super::driver::knock;
+use super::driver::lobby::Lobby;
+use super::driver::options::Connection;
+use super::thread::Crew;
+use crate::model::Time;
+use crate::protocol::Never;
+use crate::wire::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+
+/// The pause after a failure to accept that would at once repeat itself.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// The threads and sockets of an engine.
+#[derive(Debug)]
+pub(in crate::runtime) struct Porter {
+    pub(in crate::runtime) crew: Crew,
+    pub(in crate::runtime) lobby: Lobby,
+    seats: Arc<AtomicUsize>,
+    door: Mutex<Option<Door>>,
+    silent_max: usize,
+    links_max: usize,
+}
+
+#[derive(Debug)]
+struct Door {
+    listener: Option<Arc<TcpListener>>,
+    open: Sender<Never>,
+}
+
+/// Where those are counted who were turned away.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::runtime) struct Refused<'a> {
+    /// For want of room.
+    pub(in crate::runtime) full: &'a Counter,
+    /// Because they said nothing, and there were too many of them.
+    pub(in crate::runtime) silent: &'a Counter,
+}
+
+impl Porter {
+    /// Of at most so many connections that have not proved a key, and so many in all.
+    pub(in crate::runtime) fn new(silent_max: usize, links_max: usize) -> Self {
+        Self {
+            crew: Crew::default(),
+            lobby: Lobby::default(),
+            seats: Arc::default(),
+            door: Mutex::new(None),
+            silent_max,
+            links_max,
+        }
+    }
+
+    /// Opens the door, if there is one; what is returned is disconnected by [`Self::shut`].
+    pub(in crate::runtime) fn open(&self, listener: Option<&Arc<TcpListener>>) -> Receiver<Never> {
+        let (open, stopping) = bounded(0);
+        let door = Door { listener: listener.cloned(), open };
+        *self.door.lock().expect("nothing under this lock can panic") = Some(door);
+        stopping
+    }
+
+    /// Lets nobody in any more, and closes those who have not proved a key.
+    pub(in crate::runtime) fn shut(&self) {
+        let door = self.door.lock().expect("nothing under this lock can panic").take();
+        if let Some(Door { listener, open }) = door {
+            drop(open);
+            // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
+            if let Some(listener) = listener
+                && socket2::SockRef::from(&*listener).shutdown(Shutdown::Both).is_err()
+            {
+                let _ = listener.local_addr().map(knock);
+            }
+        }
+        self.lobby.shut();
+    }
+
+    /// Accepts connections until [`Self::shut`]; each is served on a thread of its own.
+    pub(in crate::runtime) fn accept(
+        &self,
+        name: &str,
+        (listener, stopping): (&TcpListener, &Receiver<Never>),
+        full: &Counter,
+        serve: &(impl Fn(Connection) + Clone + Send + 'static),
+    ) {
+        loop {
+            let accepted = listener.accept();
+            if stopping.try_recv() == Err(TryRecvError::Disconnected) {
+                return;
+            }
+            match accepted {
+                Ok((stream, from)) => {
+                    let (serve, stream) = (serve.clone(), Arc::new(stream));
+                    let serve = move || serve(Connection::new(stream, Vec::new(), from));
+                    if self.crew.spawn(thread_name(name, from), serve).is_err() {
+                        full.add(1);
+                    }
+                }
+                Err(err) if is_of_one_connection(&err) => {}
+                Err(err) => {
+                    log::debug!("cannot accept connections: {err}");
+                    self.lobby.evict_oldest();
+                    if stopping.recv_timeout(BACKOFF) == Err(RecvTimeoutError::Disconnected) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Leads an accepted connection from its first byte to its end.
+    pub(in crate::runtime) fn host<T>(
+        &self,
+        connection: Connection,
+        refused: Refused<'_>,
+        greet: impl FnOnce(Connection) -> Option<T>,
+        converse: impl FnOnce(T),
+    ) {
+        let Some(_seat) = self.sit() else { return refused.full.add(1) };
+        let stream = connection.share_stream();
+        let Some((number, oldest)) = self.lobby.admit(&stream, self.silent_max) else { return };
+        if let Some(oldest) = oldest {
+            refused.silent.add(1);
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        let greeted = greet(connection);
+        let is_ours = self.lobby.has_spoken(number);
+        self.lobby.leave(number);
+        if let Some(ends) = greeted
+            && is_ours
+        {
+            converse(ends);
+        }
+    }
+
+    /// Takes room for one more connection.
+    pub(in crate::runtime) fn sit(&self) -> Option<Seat> {
+        let seat = Seat(Arc::clone(&self.seats));
+        let taken = self.seats.fetch_add(1, Ordering::Relaxed);
+        (taken < self.links_max).then_some(seat)
+    }
+}
+
+/// Room for one connection, until it is dropped.
+pub(in crate::runtime) struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a connection speaks, from its first bytes, which it says again; an error when that is not
+/// clear by the deadline.
+pub(in crate::runtime) fn hear_opening(
+    mut connection: Connection,
+    clock: Clock,
+    deadline: Time,
+) -> io::Result<(Connection, Dialect)> {
+    let mut bytes = vec![0; OPENING_BYTES_MAX];
+    let mut heard = 0;
+    loop {
+        let left = deadline.since(clock.now().mono);
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        connection.stream().set_read_timeout(Some(left))?;
+        match io::Read::read(&mut connection, &mut bytes[heard..]) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(len) => heard += len,
+            Err(err) if err.kind() == ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+        if let Detection::Is(dialect) = detect(&bytes[..heard]) {
+            bytes.truncate(heard);
+            let (stream, from) = (connection.share_stream(), connection.from());
+            return Ok((Connection::new(stream, bytes, from), dialect));
+        }
+    }
+}
+
+/// Connects within `patience`; the socket can be closed meanwhile, by the lobby. Nothing when there
+/// is no room for it, or it was closed.
+pub(in crate::runtime) fn connect<T>(
+    lobby: &Lobby,
+    addr: SocketAddr,
+    patience: Duration,
+    talk: impl FnOnce(Arc<TcpStream>) -> T,
+) -> Option<io::Result<T>> {
+    let kind = socket2::Type::STREAM;
+    let socket = socket2::Socket::new(socket2::Domain::for_address(addr), kind, None);
+    let stream = match socket {
+        Ok(socket) => Arc::new(TcpStream::from(socket)),
+        Err(error) => return Some(Err(error)),
+    };
+    let number = lobby.admit_dial(&stream)?;
+    let connected = socket2::SockRef::from(&*stream)
+        .connect_timeout(&addr.into(), patience)
+        .and_then(|()| Ok(stream.local_addr()? == stream.peer_addr()?));
+    let outcome = match connected {
+        Ok(false) => Ok(talk(stream)),
+        // Where nobody listens on a port that the system also hands out to callers, it may hand
+        // out that very port: the socket is then connected with itself.
+        Ok(true) => Err(ErrorKind::ConnectionRefused.into()),
+        Err(error) => Err(error),
+    };
+    lobby.leave(number).then_some(outcome)
+}
+
+/// Linux keeps 15 bytes of it.
+fn thread_name(name: &str, from: SocketAddr) -> String {
+    format!("{name}:{}", from.port())
+}
+
+/// Whether an accept failed because of the connection that was to be accepted.
+fn is_of_one_connection(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        ErrorKind::Interrupted
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::TimedOut
+    )
+}

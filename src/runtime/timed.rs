@@ -1,0 +1,63 @@
+//! Connections with a deadline: what both ends must say to be heard, they must say in time.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::clock::Clock;
+use super::driver::options::Connection;
+use crate::model::Time;
+
+/// A connection that fails at a deadline, until that is lifted: a byte now and then gains no time.
+#[derive(Debug)]
+pub(in crate::runtime) struct Timed {
+    connection: Connection,
+    clock: Clock,
+    deadline: Arc<AtomicU64>,
+}
+
+impl Timed {
+    pub(in crate::runtime) fn new(connection: Connection, clock: Clock, deadline: Time) -> Self {
+        let deadline = Arc::new(AtomicU64::new(deadline.as_micros()));
+        Self { connection, clock, deadline }
+    }
+
+    /// By which the deadline is lifted.
+    pub(in crate::runtime) fn deadline(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.deadline)
+    }
+
+    pub(in crate::runtime) fn stream(&self) -> Arc<TcpStream> {
+        self.connection.share_stream()
+    }
+
+    fn left(&self) -> io::Result<Option<std::time::Duration>> {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        if deadline == u64::MAX {
+            return Ok(None);
+        }
+        let left = Time::from_micros(deadline).since(self.clock.now().mono);
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(left) = self.left()? {
+            self.connection.stream().set_read_timeout(Some(left))?;
+        }
+        self.connection.read(buf)
+    }
+}
+
+impl io::Write for Timed {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.connection.stream().set_write_timeout(self.left()?)?;
+        self.connection.stream().write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
