@@ -23,6 +23,7 @@ pub mod open;
 pub mod overlay;
 pub mod probe;
 pub mod quorum;
+pub mod rollout;
 pub mod session;
 pub mod shares;
 pub mod swarm;

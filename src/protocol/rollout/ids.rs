@@ -1,0 +1,248 @@
+//! Names: who takes part, what is served, which transaction.
+//!
+//! Invariants: a name is short and printable, so it may stand in a log line and in a path; a
+//! transaction's name says who coordinates it, and those of one coordinator ascend (P1), so "no
+//! later than this one" needs one number pair, however long the history.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest name of a node or model, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Why a text is no name, if it is none.
+fn complaint(text: &str) -> Option<&'static str> {
+    let is_fit = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b':');
+    match text.len() {
+        0 => Some("a name is empty"),
+        len if len > NAME_BYTES_MAX => Some("a name has more than 64 bytes"),
+        _ if !text.bytes().all(is_fit) => Some("a name is of letters, digits and - _ . : only"),
+        _ => None,
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = &'static str;
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                complaint(&text).map_or(Ok(Self(text)), Err)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = &'static str;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// A node, for example `node-a`. Order is that of the text; "the highest id" means this.
+    NodeId
+}
+
+name! {
+    /// A version of the model that is served, for example `v1`.
+    ModelId
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A rollout's first step; it carries the plan.
+    Start,
+    /// A further step.
+    Step,
+    /// A further step, or the last one, because somebody said so.
+    Promote,
+    /// The last step has proved itself: the new version is the stable one.
+    Finish,
+    /// Back to the version before; a gate failed, or somebody said so.
+    Rollback,
+    /// The rollout is over, everything goes to the stable version.
+    Abort,
+    /// The rollout that was rolled back or aborted begins again.
+    Retry,
+    /// No step until it is resumed.
+    Pause,
+    /// Steps again.
+    Resume,
+    /// Other participants (T7).
+    Roster,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Start,
+        Self::Step,
+        Self::Promote,
+        Self::Finish,
+        Self::Rollback,
+        Self::Abort,
+        Self::Retry,
+        Self::Pause,
+        Self::Resume,
+        Self::Roster,
+    ];
+
+    /// The kind as it stands in a transaction's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Step => "step",
+            Self::Promote => "promote",
+            Self::Finish => "finish",
+            Self::Rollback => "rollback",
+            Self::Abort => "abort",
+            Self::Retry => "retry",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Roster => "roster",
+        }
+    }
+
+    /// Whether more requests go to the canary after it: only then do gates matter.
+    pub const fn raises(self) -> bool {
+        matches!(self, Self::Start | Self::Step | Self::Promote | Self::Finish | Self::Retry)
+    }
+}
+
+/// A place in one coordinator's sequence of transactions. The epoch grows with each of its starts,
+/// on disk before it is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mark {
+    /// Which start of the coordinator.
+    pub epoch: u64,
+    /// Which transaction since.
+    pub counter: u64,
+}
+
+/// A transaction's name, unique for ever: `KIND-NODE-EPOCH-COUNTER`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TxId {
+    /// Who coordinates it.
+    pub node: NodeId,
+    /// Its coordinator's start.
+    pub epoch: u64,
+    /// Its number since.
+    pub counter: u64,
+    /// What it is for.
+    pub kind: Kind,
+}
+
+impl TxId {
+    /// Where it stands among its coordinator's.
+    pub const fn mark(&self) -> Mark {
+        Mark { epoch: self.epoch, counter: self.counter }
+    }
+}
+
+impl fmt::Display for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}-{}", self.kind.as_str(), self.node, self.epoch, self.counter)
+    }
+}
+
+impl fmt::Debug for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<TxId> for String {
+    fn from(txid: TxId) -> Self {
+        txid.to_string()
+    }
+}
+
+impl TryFrom<String> for TxId {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// A number in the one way in which it is written.
+fn decimal(text: &str) -> Option<u64> {
+    let is_canonical = text == "0" || !text.starts_with('0');
+    (is_canonical && text.bytes().all(|it| it.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+impl FromStr for TxId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a txid is KIND-NODE-EPOCH-COUNTER";
+        let (kind, rest) = text.split_once('-').ok_or(WRONG)?;
+        let (rest, counter) = rest.rsplit_once('-').ok_or(WRONG)?;
+        let (node, epoch) = rest.rsplit_once('-').ok_or(WRONG)?;
+        Ok(Self {
+            kind: Kind::ALL.into_iter().find(|it| it.as_str() == kind).ok_or(WRONG)?,
+            node: node.parse()?,
+            epoch: decimal(epoch).ok_or(WRONG)?,
+            counter: decimal(counter).ok_or(WRONG)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_s_name_survives_its_text_and_has_no_second_form() {
+        let text = "start-node-a-3-17";
+        let txid: TxId = text.parse().unwrap();
+        assert_eq!((txid.node.as_str(), txid.epoch, txid.counter), ("node-a", 3, 17));
+        assert_eq!(txid.to_string(), text);
+        for wrong in ["", "start", "start-node-a-03-1", "stop-a-1-1", "start-a-1", "start--1-1"] {
+            assert!(wrong.parse::<TxId>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_short_and_printable() {
+        assert!("node-a".parse::<NodeId>().is_ok());
+        for wrong in ["", "a b", "ä", "a/b", &"x".repeat(65)] {
+            assert!(wrong.parse::<NodeId>().is_err(), "{wrong}");
+        }
+    }
+}

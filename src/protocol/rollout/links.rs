@@ -1,0 +1,206 @@
+//! Who is within reach, and what they said of themselves last.
+//!
+//! Invariants: one link a node, the newest, so nothing that a node's former life said is heard
+//! after its present one; of two nodes the one with the lower name calls.
+
+use std::collections::BTreeSet;
+
+use super::event::{Effect, Event, Timer};
+use super::health::HealthSnapshot;
+use super::ids::NodeId;
+use super::machine::Rollout;
+use super::messages::{DecisionReq, Heartbeat, Message, RecallReq, StateReq};
+use super::state::Digest;
+use crate::model::PublicKey;
+use crate::protocol::LinkId;
+
+/// The other end of a link.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) link: LinkId,
+    pub(super) key: PublicKey,
+    pub(super) heartbeat: Option<Heartbeat>,
+    pub(super) health: Option<HealthSnapshot>,
+    /// What was complained of already: (version, digest) and the roster's digest.
+    pub(super) told: (Option<(u64, Digest)>, Option<Digest>),
+}
+
+impl Rollout {
+    pub(super) fn on_linked(&mut self, link: LinkId, node: &NodeId, key: PublicKey) {
+        let known = self.roster.get(node).or_else(|| {
+            let new = self.running.as_ref()?.proposal.new_roster.as_ref()?;
+            new.get(node)
+        });
+        if *node == self.config.me || known.is_some_and(|it| it.key != key) {
+            self.out.at_once(Effect::Hangup(link));
+            return self.drop_from(node, "its key is not the one in the roster");
+        }
+        let peer = Peer { link, key, heartbeat: None, health: None, told: (None, None) };
+        if let Some(old) = self.peers.insert(node.clone(), peer) {
+            self.by_link.remove(&old.link);
+            self.out.at_once(Effect::Hangup(old.link));
+        } else {
+            self.out.say(Effect::Emit(Event::Reached(node.clone())));
+        }
+        self.by_link.insert(link, node.clone());
+        self.away.remove(node);
+        self.out.at_once(Effect::StopTimer(Timer::Redial(node.clone())));
+        let heartbeat = self.heartbeat();
+        self.send_to(node, Message::Heartbeat(heartbeat));
+        if let Some(question) = self.recall.as_ref().map(|it| it.question) {
+            self.send_to(node, Message::RecallReq(RecallReq { question }));
+        }
+        if let Some(proposal) = &self.memory.prepared
+            && proposal.participants(&self.roster).iter().any(|it| it.node_id == *node)
+        {
+            let txid = proposal.txid.clone();
+            self.send_to(node, Message::DecisionReq(DecisionReq { txid }));
+        }
+        self.ask_for_vote(node);
+    }
+
+    pub(super) fn on_unlinked(&mut self, link: LinkId) {
+        // A link that was replaced is not heard of any more.
+        let Some(node) = self.by_link.remove(&link) else { return };
+        self.peers.remove(&node);
+        self.away.insert(node.clone(), self.now.mono);
+        self.out.say(Effect::Emit(Event::Lost(node.clone())));
+        self.redial_later(node);
+    }
+
+    pub(super) fn on_dial_failed(&mut self, node: NodeId) {
+        self.redial_later(node);
+    }
+
+    fn redial_later(&mut self, node: NodeId) {
+        let after = self.config.redial_every;
+        self.out.at_once(Effect::SetTimer(Timer::Redial(node), after));
+    }
+
+    pub(super) fn on_redial(&mut self, node: &NodeId) {
+        if self.is_mine_to_call(node) {
+            self.call(node);
+        }
+    }
+
+    /// Of two, the lower name calls; who is not of the roster calls everybody, and whoever wants a
+    /// vote calls for it.
+    fn is_mine_to_call(&self, node: &NodeId) -> bool {
+        let me = &self.config.me;
+        let is_wanted = self.running.as_ref().is_some_and(|it| it.wants(node));
+        node != me && (is_wanted || self.roster.has(node) && (me < node || !self.roster.has(me)))
+    }
+
+    fn call(&mut self, node: &NodeId) {
+        let new = self.running.as_ref().and_then(|it| it.proposal.new_roster.as_ref());
+        let known = self.roster.get(node).or_else(|| new?.get(node));
+        if let Some(participant) = known.filter(|_| !self.peers.contains_key(node)) {
+            let participant = participant.clone();
+            self.out.at_once(Effect::Dial(participant));
+        }
+    }
+
+    /// Calls whoever is to be called and is not linked.
+    pub(super) fn call_all(&mut self) {
+        let new = self.running.as_ref().and_then(|it| it.proposal.new_roster.as_ref());
+        let named = self.roster.nodes().chain(new.into_iter().flat_map(|it| it.nodes()));
+        let names: BTreeSet<NodeId> = named.map(|it| it.node_id.clone()).collect();
+        for node in names {
+            if self.is_mine_to_call(&node) {
+                self.call(&node);
+            }
+        }
+    }
+
+    /// Calls whoever could end a wait of this node, whoever's turn it is to call: the others may
+    /// have agreed meanwhile that this node takes part no more, and then they do not call it.
+    pub(super) fn call_for_help(&mut self) {
+        let named = self.roster.nodes().map(|it| it.node_id.clone());
+        let names: Vec<NodeId> = named.filter(|it| *it != self.config.me).collect();
+        for node in names {
+            self.call(&node);
+        }
+    }
+
+    /// After the roster changed: whoever bears a name with another key is not who is meant.
+    pub(super) fn drop_impostors(&mut self) {
+        let wrong = |(node, peer): &(&NodeId, &Peer)| {
+            self.roster.get(node).is_some_and(|it| it.key != peer.key)
+        };
+        let links: Vec<_> = self.peers.iter().filter(wrong).map(|(_, it)| it.link).collect();
+        for link in links {
+            self.out.at_once(Effect::Hangup(link));
+            self.on_unlinked(link);
+        }
+    }
+
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            node_id: self.config.me.clone(),
+            last_committed_version: self.state.version,
+            digest: self.state_digest,
+            roster: self.roster_digest,
+            in_doubt: self.memory.prepared.as_ref().map(|it| it.txid.clone()),
+        }
+    }
+
+    pub(super) fn on_heartbeat_due(&mut self) {
+        let heartbeat = self.heartbeat();
+        self.send_all(&Message::Heartbeat(heartbeat));
+        if self.recall.is_some() {
+            self.call_for_help();
+        }
+        let after = self.config.heartbeat_every;
+        self.out.at_once(Effect::SetTimer(Timer::Heartbeat, after));
+    }
+
+    pub(super) fn on_heartbeat(&mut self, from: &NodeId, heartbeat: Heartbeat) {
+        let (version, digest) = (heartbeat.last_committed_version, heartbeat.digest);
+        let (mine, my_digest) = (self.state.version, self.state_digest);
+        let other_roster =
+            version == mine && heartbeat.roster != self.roster_digest && self.roster.has(from);
+        let Some(peer) = self.peers.get_mut(from) else { return };
+        let roster = heartbeat.roster;
+        peer.heartbeat = Some(heartbeat);
+        if version > mine {
+            return self.send_to(from, Message::StateReq(StateReq { from_version: mine }));
+        }
+        if version == mine && digest != my_digest && peer.told.0 != Some((version, digest)) {
+            peer.told.0 = Some((version, digest));
+            self.out.say(Effect::Emit(Event::Diverged { node: from.clone(), version }));
+        } else if other_roster && peer.told.1 != Some(roster) {
+            peer.told.1 = Some(roster);
+            let event = Event::OtherRoster { node: from.clone(), digest: roster };
+            self.out.say(Effect::Emit(event));
+        }
+    }
+
+    pub(super) fn send_to(&mut self, node: &NodeId, msg: Message) {
+        if let Some(peer) = self.peers.get(node) {
+            self.out.say(Effect::Send(vec![peer.link], msg));
+        }
+    }
+
+    /// To everybody linked, whoever it is.
+    pub(super) fn send_all(&mut self, msg: &Message) {
+        let links: Vec<_> = self.peers.values().map(|it| it.link).collect();
+        if !links.is_empty() {
+            self.out.say(Effect::Send(links, msg.clone()));
+        }
+    }
+
+    /// The links to these nodes, as far as there are any.
+    pub(super) fn links_to(&self, nodes: &[NodeId]) -> Vec<LinkId> {
+        nodes.iter().filter_map(|it| self.peers.get(it)).map(|it| it.link).collect()
+    }
+
+    pub(super) fn drop_from(&mut self, node: &NodeId, what: &'static str) {
+        self.out.say(Effect::Emit(Event::Dropped(node.clone(), what)));
+    }
+
+    /// The highest name of those of the roster that are up, as far as this node sees.
+    pub(super) fn highest_live(&self) -> Option<&NodeId> {
+        let is_live = |it: &&NodeId| **it == self.config.me || self.peers.contains_key(*it);
+        self.roster.nodes().map(|it| &it.node_id).filter(is_live).last()
+    }
+}

@@ -1,0 +1,195 @@
+//! The machine itself: its state, and which part an input is for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::config::Config;
+use super::coordinator::Running;
+use super::course::Course;
+use super::event::{Effect, Event, Input, Record, Serving, Timer};
+use super::health::HealthSnapshot;
+use super::ids::{NodeId, TxId};
+use super::links::Peer;
+use super::memory::Memory;
+use super::messages::Message;
+use super::outbox::Outbox;
+use super::proposal::Proposal;
+use super::recall::Recall;
+use super::recovery::Doubt;
+use super::roster::Roster;
+use super::state::{Digest, RoutingState};
+use crate::model::{KeyPair, Now, Rng, Time};
+use crate::protocol::LinkId;
+
+/// One node's part in all rollouts of its fleet.
+#[derive(Debug)]
+pub struct Rollout {
+    pub(super) config: Config,
+    pub(super) keys: KeyPair,
+    pub(super) rng: Rng,
+    pub(super) memory: Memory,
+    /// What is served.
+    pub(super) state: RoutingState,
+    pub(super) state_digest: Digest,
+    pub(super) roster: Roster,
+    pub(super) roster_digest: Digest,
+    pub(super) course: Option<Course>,
+    /// Since when that is so, or known.
+    pub(super) course_at: Time,
+    pub(super) counter: u64,
+    /// What this node coordinates.
+    pub(super) running: Option<Running>,
+    /// Who has not yet said that it has this node's last transaction on disk.
+    pub(super) unacked: Option<(TxId, BTreeSet<NodeId>)>,
+    /// A proposal that waits until this node has caught up.
+    pub(super) early: Option<(NodeId, Proposal)>,
+    pub(super) doubt: Option<Doubt>,
+    pub(super) recall: Option<Recall>,
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) by_link: BTreeMap<LinkId, NodeId>,
+    /// Since when nodes are out of reach.
+    pub(super) away: BTreeMap<NodeId, Time>,
+    pub(super) health: Option<HealthSnapshot>,
+    /// Why the rollout is to be rolled back, until it is.
+    pub(super) rollback: Option<String>,
+    /// When a step may be tried again.
+    pub(super) retry_at: Time,
+    pub(super) held_told: Option<String>,
+    pub(super) took_over: Option<TxId>,
+    pub(super) now: Now,
+    pub(super) out: Outbox,
+}
+
+impl Rollout {
+    /// A machine that has not begun: the first input is [`Input::Start`].
+    pub fn new(config: Config, keys: KeyPair, rng: Rng, memory: Memory) -> Self {
+        let (state, roster, course) = memory.present(&config);
+        Self {
+            state_digest: state.digest(),
+            roster_digest: roster.digest(),
+            state,
+            roster,
+            course,
+            course_at: Time::ZERO,
+            config,
+            keys,
+            rng,
+            memory,
+            counter: 0,
+            running: None,
+            unacked: None,
+            early: None,
+            doubt: None,
+            recall: None,
+            peers: BTreeMap::new(),
+            by_link: BTreeMap::new(),
+            away: BTreeMap::new(),
+            health: None,
+            rollback: None,
+            retry_at: Time::ZERO,
+            held_told: None,
+            took_over: None,
+            now: Now::default(),
+            out: Outbox::default(),
+        }
+    }
+
+    /// Takes one input. Never fails and never blocks: what is wrong is answered, or dropped and
+    /// reported.
+    pub fn handle(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
+        self.now = now;
+        match input {
+            Input::Start => self.on_start(),
+            Input::Linked { link, node, key } => self.on_linked(link, &node, key),
+            Input::DialFailed { node } => self.on_dial_failed(node),
+            Input::Unlinked { link } => self.on_unlinked(link),
+            Input::Received { link, msg } => self.on_received(link, msg),
+            Input::Synced { records } => self.out.on_synced(records),
+            Input::Command { ticket, command } => self.on_command(ticket, command),
+            Input::Health(health) => self.on_own_health(health),
+            Input::Decided { txid, commit, proof } => self.on_decided(&txid, commit, proof),
+            Input::TimerFired(timer) => self.on_timer(timer),
+        }
+        self.out.drain(fx);
+    }
+
+    fn on_start(&mut self) {
+        let epoch = self.memory.epoch + 1;
+        self.persist(Record::Epoch { epoch });
+        self.course_at = self.now.mono;
+        for node in self.roster.nodes().map(|it| it.node_id.clone()) {
+            self.away.insert(node, self.now.mono);
+        }
+        let mut serving = self.serving();
+        if let Some(proposal) = &self.memory.prepared {
+            if self.config.breaks.serves_last_line {
+                serving.state = proposal.state.clone();
+            }
+            let txid = proposal.txid.clone();
+            self.begin_doubt(txid, self.config.redial_every);
+        }
+        self.out.say(Effect::Serve(serving));
+        self.begin_recall();
+        self.call_all();
+        self.out.at_once(Effect::SetTimer(Timer::Heartbeat, self.config.heartbeat_every));
+        self.look_for_steps();
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Heartbeat => self.on_heartbeat_due(),
+            Timer::Votes => self.on_votes_late(),
+            Timer::Doubt => self.on_doubt(),
+            Timer::Step => self.on_step_due(),
+            Timer::Redial(node) => self.on_redial(&node),
+        }
+    }
+
+    fn on_received(&mut self, link: LinkId, msg: Message) {
+        // What was on its way on a link that was replaced is not heard.
+        let Some(from) = self.by_link.get(&link).cloned() else { return };
+        match msg {
+            Message::PrepareReq(msg) => self.on_prepare(from, (*msg).into()),
+            Message::PrepareResp(msg) => self.on_vote(&from, msg),
+            Message::Decision(msg) => self.on_decision(&from, *msg),
+            Message::Heartbeat(msg) => self.on_heartbeat(&from, msg),
+            Message::HealthSnapshot(msg) => self.on_health(&from, msg),
+            Message::DecisionReq(msg) => self.on_decision_req(&from, &msg.txid),
+            Message::DecisionResp(msg) => self.on_decision_resp(&from, *msg),
+            Message::DecisionAck(msg) => self.on_ack(&from, &msg.txid),
+            Message::StateReq(msg) => self.on_state_req(&from, msg.from_version),
+            Message::StateResp(msg) => self.on_state_resp(&from, msg.committed),
+            Message::RecallReq(msg) => self.on_recall_req(&from, msg.question),
+            Message::RecallResp(msg) => self.on_recall_resp(from, msg),
+        }
+    }
+
+    /// Writes a record and knows it from here on; nobody else does before it is on disk.
+    pub(super) fn persist(&mut self, record: Record) {
+        self.memory.replay(record.clone());
+        self.out.persist(record);
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        self.out.say(Effect::Emit(event));
+    }
+
+    pub(super) fn serving(&self) -> Serving {
+        let plan = self.course.as_ref().map(|it| &it.plan);
+        Serving {
+            state: self.state.clone(),
+            salt: plan.map_or(0, |it| it.salt),
+            sticky: plan.and_then(|it| it.sticky.clone()),
+            window: plan.map(|it| std::time::Duration::from_millis(it.window_ms)),
+        }
+    }
+
+    /// The names of those who vote on a proposal.
+    pub(super) fn voters(&self, proposal: &Proposal) -> Vec<NodeId> {
+        match &proposal.new_roster {
+            Some(new) if self.config.breaks.roster_unagreed => {
+                new.nodes().map(|it| it.node_id.clone()).collect()
+            }
+            _ => proposal.participants(&self.roster).iter().map(|it| it.node_id.clone()).collect(),
+        }
+    }
+}

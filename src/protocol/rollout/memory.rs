@@ -1,0 +1,197 @@
+//! What a node knows of the past: rebuilt from its log, and kept up while it runs.
+//!
+//! Invariants: the history has one transaction a version, without a gap; at most one is prepared;
+//! a mark is the last transaction of a coordinator that this node will vote COMMIT on no more,
+//! which refuses any number of old ones in the room of one (P2, P5).
+//!
+//! Of what is older than the history only the **skeleton** is kept: every change of the roster, the
+//! last start of a rollout, and the last transaction that is no change of the roster. That is all
+//! that the present depends on, and all that a node far behind needs to believe the present: each
+//! proof is by the roster that the change of the roster before it made. Of forgotten transactions
+//! this node signs nothing more. Nobody asks for them in doubt: as long as a member is in doubt
+//! about a transaction, no version after that one's can be committed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::config::Config;
+use super::course::Course;
+use super::event::{Aborted, Record};
+use super::ids::{Kind, Mark, NodeId, TxId};
+use super::proposal::{Committed, Proposal};
+use super::roster::Roster;
+use super::state::RoutingState;
+
+/// Aborted transactions that history keeps, besides those that an operator resolved.
+pub const ABORTED_MAX: usize = 1000;
+
+/// Committed transactions that history keeps whole, at least.
+pub const HISTORY_MAX: usize = 10_000;
+
+/// A node's memory. A new one, with no record replayed, is that of a node that never ran, or lost
+/// its disk; nobody can tell which, so both ask the others first.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    history_max: usize,
+    pub(super) epoch: u64,
+    /// Up to which transactions it does not know what it said; none as long as it has not asked.
+    pub(super) unsure: Option<BTreeMap<NodeId, Mark>>,
+    pub(super) marks: BTreeMap<NodeId, Mark>,
+    pub(super) prepared: Option<Proposal>,
+    /// What is left of what came before the history, ascending by version.
+    pub(super) skeleton: Vec<Committed>,
+    pub(super) history: Vec<Committed>,
+    /// The versions of what is in the history.
+    by_txid: BTreeMap<TxId, u64>,
+    pub(super) aborted: VecDeque<Aborted>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::keeping(HISTORY_MAX)
+    }
+}
+
+impl Memory {
+    /// A new one that keeps so many committed transactions whole.
+    #[must_use]
+    pub const fn keeping(history_max: usize) -> Self {
+        Self {
+            history_max,
+            epoch: 0,
+            unsure: None,
+            marks: BTreeMap::new(),
+            prepared: None,
+            skeleton: Vec::new(),
+            history: Vec::new(),
+            by_txid: BTreeMap::new(),
+            aborted: VecDeque::new(),
+        }
+    }
+
+    /// Takes one record, in the order in which they were written.
+    pub fn replay(&mut self, record: Record) {
+        match record {
+            Record::Epoch { epoch } => self.epoch = self.epoch.max(epoch),
+            Record::Recalled { unsure } => self.unsure = Some(unsure),
+            Record::Prepared(proposal) => {
+                self.mark(&proposal.txid);
+                self.prepared = Some(*proposal);
+            }
+            Record::Refused { txid } => self.mark(&txid),
+            Record::Committed(committed) => self.commit(*committed),
+            Record::Aborted(aborted) => self.abort(aborted),
+        }
+    }
+
+    /// Records that make the same memory, in place of all before.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Record> {
+        let mut records = vec![Record::Epoch { epoch: self.epoch }];
+        records.extend(self.unsure.clone().map(|unsure| Record::Recalled { unsure }));
+        let whole = |it: &Committed| Record::Committed(Box::new(it.clone()));
+        records.extend(self.skeleton.iter().chain(&self.history).map(whole));
+        records.extend(self.aborted.iter().cloned().map(Record::Aborted));
+        // A mark needs no more than a name that carries it.
+        records.extend(self.marks.iter().map(|(node, mark)| {
+            let Mark { epoch, counter } = *mark;
+            let txid = TxId { node: node.clone(), epoch, counter, kind: super::ids::Kind::Step };
+            Record::Refused { txid }
+        }));
+        let prepared = self.prepared.clone();
+        records.extend(prepared.map(|it| Record::Prepared(Box::new(it))));
+        records
+    }
+
+    /// No COMMIT on this or an earlier one of its coordinator from here on.
+    pub(super) fn mark(&mut self, txid: &TxId) {
+        let mark = self.marks.entry(txid.node.clone()).or_default();
+        *mark = (*mark).max(txid.mark());
+    }
+
+    /// Whether that is so already.
+    pub(super) fn is_marked(&self, txid: &TxId) -> bool {
+        self.marks.get(&txid.node).is_some_and(|mark| txid.mark() <= *mark)
+    }
+
+    /// Whether this node may have voted on it and forgotten it.
+    pub(super) fn is_unsure(&self, txid: &TxId) -> bool {
+        let unsure = self.unsure.as_ref().map(|it| it.get(&txid.node));
+        unsure.is_none_or(|mark| mark.is_some_and(|mark| txid.mark() <= *mark))
+    }
+
+    pub(super) fn commit(&mut self, committed: Committed) {
+        let txid = committed.proposal.txid.clone();
+        self.mark(&txid);
+        let version = committed.proposal.state.version;
+        if self.prepared.as_ref().is_some_and(|it| it.state.version <= version) {
+            self.prepared = None;
+        }
+        let newest = self.history.last().map(|it| it.proposal.state.version);
+        if newest.is_some_and(|it| it + 1 != version) {
+            self.forget(self.history.len());
+        }
+        self.by_txid.insert(txid, version);
+        self.history.push(committed);
+        // Many at once, because each time moves all that stay.
+        if self.history.len() > self.history_max + self.history_max / 8 {
+            self.forget(self.history.len() - self.history_max);
+        }
+    }
+
+    /// Leaves the skeleton of the oldest so many of the history.
+    fn forget(&mut self, count: usize) {
+        for it in self.history.drain(..count) {
+            let txid = &it.proposal.txid;
+            self.by_txid.remove(txid);
+            if let Some(unsure) = &mut self.unsure {
+                let mark = unsure.entry(txid.node.clone()).or_default();
+                *mark = (*mark).max(txid.mark());
+            }
+            self.skeleton.push(it);
+        }
+        let last = |is_it: fn(&Committed) -> bool| {
+            self.skeleton.iter().rfind(|it| is_it(it)).map(|it| it.proposal.state.version)
+        };
+        let start = last(|it| it.proposal.plan.is_some());
+        let other = last(|it| it.proposal.txid.kind != Kind::Roster);
+        self.skeleton.retain(|it| {
+            let version = Some(it.proposal.state.version);
+            it.proposal.txid.kind == Kind::Roster || version == start || version == other
+        });
+    }
+
+    pub(super) fn abort(&mut self, aborted: Aborted) {
+        self.mark(&aborted.txid);
+        if self.prepared.as_ref().is_some_and(|it| it.txid == aborted.txid) {
+            self.prepared = None;
+        }
+        self.aborted.push_back(aborted);
+        if self.aborted.len() > ABORTED_MAX {
+            let oldest = self.aborted.iter().position(|it| it.proof.resolution.is_none());
+            oldest.map(|at| self.aborted.remove(at));
+        }
+    }
+
+    pub(super) fn committed(&self, txid: &TxId) -> Option<&Committed> {
+        self.after(self.by_txid.get(txid)?.checked_sub(1)?).next()
+    }
+
+    /// What follows this version, as it was committed; of what was forgotten the skeleton.
+    pub(super) fn after(&self, version: u64) -> impl Iterator<Item = &Committed> {
+        let first = self.history.first().map_or(0, |it| it.proposal.state.version);
+        let skipped = usize::try_from((version + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let older = self.skeleton.iter().filter(move |it| it.proposal.state.version > version);
+        older.chain(self.history.iter().skip(skipped))
+    }
+
+    /// What is served, who takes part, and where the rollout is.
+    pub(super) fn present(&self, config: &Config) -> (RoutingState, Roster, Option<Course>) {
+        let mut present = (config.initial.clone(), config.roster.clone(), None);
+        for Committed { proposal, .. } in self.skeleton.iter().chain(&self.history) {
+            present.0 = proposal.state.clone();
+            present.1 = proposal.new_roster.clone().unwrap_or(present.1);
+            present.2 = Course::after(present.2, proposal);
+        }
+        present
+    }
+}

@@ -1,0 +1,56 @@
+//! Rollout: a new version on all machines together, a little at a time, or not at all.
+//!
+//! Two-phase commit in which the coordinator votes last: its own COMMIT, on disk, is the decision.
+//! So COMMIT is proved by everybody's vote and ABORT by anybody's, no decision can be forged, and
+//! who has not voted can always say no. Who voted COMMIT asks until it learns the end.
+//!
+//! Rules T1-T11 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
+
+mod buckets;
+mod config;
+mod coordinator;
+mod course;
+mod enroll;
+mod event;
+mod health;
+mod ids;
+mod links;
+mod machine;
+mod memory;
+mod messages;
+mod outbox;
+mod participant;
+mod plan;
+mod proposal;
+mod recall;
+mod recovery;
+mod roster;
+mod state;
+mod status;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use buckets::{bucket_of_draw, bucket_of_key};
+pub use config::{Breaks, Config, Decides};
+pub use course::{Course, Phase};
+pub use enroll::{Enroll, EnrollAck, EnrollChallenge, EnrollNack, EnrollProof, Genesis, Greeting};
+pub use event::{
+    Aborted, Answer, Command, Effect, Event, Input, Record, Serving, StartOrder, Timer,
+};
+pub use health::{HealthSnapshot, ModelHealth, Verdict};
+pub use ids::{Kind, Mark, ModelId, NAME_BYTES_MAX, NodeId, TxId};
+pub use machine::Rollout;
+pub use memory::{ABORTED_MAX, HISTORY_MAX, Memory};
+pub use messages::{
+    Cause, Decision, DecisionAck, DecisionReq, DecisionResp, Heartbeat, Message, Outcome,
+    PrepareReq, PrepareResp, ProposalRest, RecallReq, RecallResp, STATE_RESP_MAX, StateReq,
+    StateResp,
+};
+pub use plan::{GATES_MAX, Gate, INTERVAL_MAX, Limit, Metric, Plan, STEPS_MAX, Sticky};
+pub use proposal::{Choice, Committed, NOTE_BYTES_MAX, Proof, Proposal, Resolution, Vote};
+pub use roster::{HOST_BYTES_MAX, Participant, ROSTER_MAX, Roster};
+pub use state::{BASIS_POINTS, Digest, RoutingState, Status, Weights};
+pub use status::{DoubtStatus, PeerStatus, RunningStatus, Status as NodeStatus};
+pub use window::Window;

@@ -1,0 +1,140 @@
+//! A participant: votes, once a transaction, on disk first (P2).
+//!
+//! Invariants: who voted COMMIT on one transaction votes COMMIT on no other before it knows the end
+//! of the first; who voted ABORT, or refused unasked, never votes COMMIT on that one; who may have
+//! forgotten a vote signs nothing about it.
+
+use super::course::Refusal;
+use super::event::{Effect, Event, Record};
+use super::ids::{NodeId, TxId};
+use super::machine::Rollout;
+use super::messages::{Cause, Message, PrepareResp, StateReq};
+use super::proposal::{Choice, Proposal, Vote};
+
+impl Rollout {
+    pub(super) fn on_prepare(&mut self, from: NodeId, proposal: Proposal) {
+        if proposal.txid.node != from {
+            return self.drop_from(&from, "a proposal of another coordinator");
+        }
+        // Who is not of the roster asks whoever is, and hears in time whether that is still so.
+        let is_lax = self.config.breaks.roster_unagreed;
+        if !is_lax && self.roster.has(&self.config.me) && !self.roster.has(&from) {
+            return self.drop_from(&from, "a proposal of nobody in the roster");
+        }
+        let version = proposal.state.version;
+        if let Some(prepared) = self.memory.prepared.as_ref().filter(|it| it.txid == proposal.txid)
+        {
+            if *prepared == proposal {
+                self.vote_commit(&from, &proposal);
+            }
+            return;
+        }
+        if self.memory.committed(&proposal.txid).is_some() {
+            return self.on_decision_req(&from, &proposal.txid);
+        }
+        let is_behind = version > self.state.version + 1 && !self.config.breaks.version_unchecked;
+        if is_behind && self.memory.prepared.is_none() && self.recall.is_none() {
+            // It may be the next one as soon as this node has what is before it.
+            let from_version = self.state.version;
+            self.send_to(&from, Message::StateReq(StateReq { from_version }));
+            self.early = Some((from, proposal));
+            return;
+        }
+        self.vote(&from, &proposal);
+    }
+
+    /// A proposal that came before what it follows may be voted on now.
+    pub(super) fn vote_on_early(&mut self) {
+        let next = self.state.version + 1;
+        if let Some((from, proposal)) = self.early.take_if(|it| it.1.state.version <= next) {
+            self.vote(&from, &proposal);
+        }
+    }
+
+    fn vote(&mut self, from: &NodeId, proposal: &Proposal) {
+        let txid = &proposal.txid;
+        let voters = self.voters(proposal);
+        if self.memory.is_unsure(txid) || self.recall.is_some() {
+            let reason = "this node may have voted on it and forgotten it";
+            let refusal = Refusal::new(Cause::Recalling, reason);
+            return self.vote_abort(from, txid, &refusal, false);
+        }
+        let is_lax = self.config.breaks.roster_unagreed;
+        if !voters.contains(&self.config.me) || !is_lax && !self.roster.has(from) {
+            let refusal = Refusal::new(Cause::Roster, "this node does not take part");
+            return self.vote_abort(from, txid, &refusal, false);
+        }
+        if let Err(refusal) = self.judge(proposal) {
+            return self.vote_abort(from, txid, &refusal, true);
+        }
+        self.begin_doubt(txid.clone(), self.config.doubt_first);
+        self.persist(Record::Prepared(Box::new(proposal.clone())));
+        self.vote_commit(from, proposal);
+    }
+
+    /// Why this node votes ABORT, if it does.
+    fn judge(&self, proposal: &Proposal) -> Result<(), Refusal> {
+        let breaks = &self.config.breaks;
+        if let Some(complaint) = proposal.complaint() {
+            return Err(Refusal::new(Cause::Malformed, complaint));
+        }
+        if self.memory.is_marked(&proposal.txid) {
+            let reason = "this node has refused it, or knows a later one of that coordinator";
+            return Err(Refusal::new(Cause::Late, reason));
+        }
+        let prepared = self.memory.prepared.as_ref().map(|it| &it.txid);
+        let running = self.running.as_ref().map(|it| &it.proposal.txid);
+        if let Some(other) = prepared.or(running) {
+            let refusal = Refusal::new(Cause::Busy, format!("{other} is running"));
+            return Err(Refusal { running: Some(other.clone()), ..refusal });
+        }
+        if !breaks.roster_unagreed && proposal.roster != self.roster_digest {
+            return Err(Refusal::new(Cause::Roster, "this node has another roster"));
+        }
+        let follows =
+            proposal.state.version == self.state.version + 1 && proposal.base == self.state_digest;
+        if !breaks.version_unchecked && !breaks.roster_unagreed && !follows {
+            let reason = format!("this node serves version {}", self.state.version);
+            return Err(Refusal::new(Cause::Version, reason));
+        }
+        self.judge_own(proposal)
+    }
+
+    fn vote_commit(&mut self, to: &NodeId, proposal: &Proposal) {
+        let txid = proposal.txid.clone();
+        let signed = Vote::commit(&self.keys, &self.config.me, &txid, &proposal.digest());
+        let reason = "ready".to_owned();
+        let vote = Choice::Commit;
+        let (cause, signed) = (None, Some(signed));
+        let voted = Event::Voted { txid: txid.clone(), vote, reason: reason.clone() };
+        let msg = Message::PrepareResp(PrepareResp { txid, vote, reason, cause, signed });
+        match self.peers.get(to).map(|it| it.link) {
+            Some(link) if self.config.breaks.vote_unforced => {
+                self.out.at_once(Effect::Send(vec![link], msg));
+            }
+            Some(_) | None => self.send_to(to, msg),
+        }
+        self.tell(voted);
+    }
+
+    fn vote_abort(&mut self, to: &NodeId, txid: &TxId, refusal: &Refusal, may_sign: bool) {
+        let (txid, vote, reason) = (txid.clone(), Choice::Abort, refusal.reason.clone());
+        let signed = may_sign.then(|| self.refuse(&txid));
+        let voted = Event::Voted { txid: txid.clone(), vote, reason: reason.clone() };
+        let cause = Some(refusal.cause);
+        let msg = Message::PrepareResp(PrepareResp { txid, vote, reason, cause, signed });
+        self.send_to(to, msg);
+        self.tell(voted);
+    }
+
+    /// Never a COMMIT on this one from here on; on disk before the signature leaves.
+    ///
+    /// The caller has made sure that this node does not wait for its decision and has forgotten
+    /// nothing about it.
+    pub(super) fn refuse(&mut self, txid: &TxId) -> Vote {
+        if !self.memory.is_marked(txid) {
+            self.persist(Record::Refused { txid: txid.clone() });
+        }
+        Vote::abort(&self.keys, &self.config.me, txid)
+    }
+}

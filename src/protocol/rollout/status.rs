@@ -1,0 +1,168 @@
+//! What a node can be asked at any time: what it serves, what runs, and what happened.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::course::{Course, Phase};
+use super::event::Aborted;
+use super::health::HealthSnapshot;
+use super::ids::{NodeId, TxId};
+use super::machine::Rollout;
+use super::messages::Heartbeat;
+use super::proposal::{Committed, Proposal};
+use super::roster::Roster;
+use super::state::{Digest, RoutingState};
+use crate::model::Time;
+
+/// A transaction that this node coordinates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningStatus {
+    /// Which.
+    pub txid: TxId,
+    /// Whose vote is missing.
+    pub waits_for: Vec<NodeId>,
+}
+
+/// A transaction that this node voted COMMIT on, and does not know the end of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoubtStatus {
+    /// Which.
+    pub txid: TxId,
+    /// For how long, since this node's start at most.
+    pub waited: Duration,
+    /// Who could know, and has not said that it waits too.
+    pub waits_for: Vec<NodeId>,
+}
+
+/// What is known of another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Which.
+    pub node_id: NodeId,
+    /// Whether it is within reach.
+    pub is_linked: bool,
+    /// For how long it has been out of reach, if it is and this is known.
+    pub away: Option<Duration>,
+    /// What it said of itself last.
+    pub heartbeat: Option<Heartbeat>,
+    /// How its traffic fares.
+    pub health: Option<HealthSnapshot>,
+}
+
+/// A node as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Which.
+    pub node_id: NodeId,
+    /// What it serves.
+    pub state: RoutingState,
+    /// That state's digest.
+    pub digest: Digest,
+    /// Who takes part.
+    pub roster: Roster,
+    /// The last rollout that was begun.
+    pub course: Option<Course>,
+    /// What it coordinates.
+    pub running: Option<RunningStatus>,
+    /// What it is in doubt about.
+    pub in_doubt: Option<DoubtStatus>,
+    /// Whom it has to hear from before it votes; it began without a log.
+    pub recalling: BTreeSet<NodeId>,
+    /// When the next step is due, if a rollout runs; zero once it is.
+    pub next_step: Option<Duration>,
+    /// Why no step is taken, if one is due and held.
+    pub held: Option<String>,
+    /// How its own traffic fares.
+    pub health: Option<HealthSnapshot>,
+    /// The others of the roster.
+    pub peers: Vec<PeerStatus>,
+}
+
+impl Rollout {
+    /// The node as it is at `now`.
+    pub fn status(&self, now: Time) -> Status {
+        let running = self
+            .running
+            .as_ref()
+            .map(|it| RunningStatus { txid: it.proposal.txid.clone(), waits_for: it.missing() });
+        let in_doubt = self.doubt.as_ref().map(|it| DoubtStatus {
+            txid: it.txid.clone(),
+            waited: now.since(it.since),
+            waits_for: self.waits_for(),
+        });
+        let others = self.roster.nodes().map(|it| &it.node_id);
+        let peers = others.filter(|it| **it != self.config.me).map(|node| {
+            let peer = self.peers.get(node);
+            PeerStatus {
+                node_id: node.clone(),
+                is_linked: peer.is_some(),
+                away: self.away.get(node).map(|since| now.since(*since)),
+                heartbeat: peer.and_then(|it| it.heartbeat.clone()),
+                health: peer.and_then(|it| it.health.clone()),
+            }
+        });
+        Status {
+            node_id: self.config.me.clone(),
+            state: self.state.clone(),
+            digest: self.state_digest,
+            roster: self.roster.clone(),
+            course: self.course.clone(),
+            running,
+            in_doubt,
+            recalling: self.recall_waits_for(),
+            next_step: self.next_step(now),
+            held: self.held_told.clone(),
+            health: self.health.clone(),
+            peers: peers.collect(),
+        }
+    }
+
+    fn next_step(&self, now: Time) -> Option<Duration> {
+        let course = self.course.as_ref().filter(|it| it.phase == Phase::Running)?;
+        let interval = Duration::from_millis(course.plan.interval_ms);
+        Some(interval.saturating_sub(now.since(self.course_at)))
+    }
+
+    /// This node.
+    pub const fn me(&self) -> &NodeId {
+        &self.config.me
+    }
+
+    /// Who takes part.
+    pub const fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// Whether that node is linked.
+    pub fn reaches(&self, node: &NodeId) -> bool {
+        self.peers.contains_key(node)
+    }
+
+    /// How many are linked that do not take part.
+    pub fn strangers(&self) -> usize {
+        self.peers.keys().filter(|it| !self.roster.has(it)).count()
+    }
+
+    /// What was committed here, one a version, without a gap up to the present: the last
+    /// [`HISTORY_MAX`](super::HISTORY_MAX) at least, as far as this node has them.
+    pub fn history(&self) -> &[Committed] {
+        &self.memory.history
+    }
+
+    /// What came to nothing, as far as this node knows and keeps it, oldest first.
+    pub fn aborted(&self) -> impl Iterator<Item = &Aborted> {
+        self.memory.aborted.iter()
+    }
+
+    /// The transaction that this node voted COMMIT on and does not know the end of.
+    pub const fn prepared(&self) -> Option<&Proposal> {
+        self.memory.prepared.as_ref()
+    }
+
+    /// Records that make this node's memory, in place of all that it wrote.
+    pub fn snapshot(&self) -> Vec<super::event::Record> {
+        self.memory.snapshot()
+    }
+}

@@ -1,0 +1,213 @@
+//! What is done when: operators' commands, the steps of a running rollout, and its rollback when a
+//! gate fails (T5, T8).
+//!
+//! Invariants: every command is answered; a step is tried by the rollout's owner, or when it is
+//! away by the highest live id, and two that try at once do no harm, because all must agree; too
+//! few requests hold a step; a gate that fails leads to a rollback, tried until it is committed.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::coordinator::Wish;
+use super::course::{Course, Phase, Refusal};
+use super::event::{Aborted, Answer, Command, Effect, Event, StartOrder, Timer};
+use super::health::{HealthSnapshot, Verdict};
+use super::ids::{Kind, NodeId};
+use super::machine::Rollout;
+use super::messages::{Cause, Message};
+use super::plan::{Gate, Plan};
+use crate::protocol::Ticket;
+
+impl Rollout {
+    pub(super) fn on_command(&mut self, ticket: Ticket, command: Command) {
+        let plain = Wish { ticket: Some(ticket), ..Wish::default() };
+        let begun = match command {
+            Command::Start(order) => self.order(order, plain),
+            Command::Pause => self.begin(Kind::Pause, plain),
+            Command::Resume => self.begin(Kind::Resume, plain),
+            Command::Promote { full } => {
+                let is_over = self.course.as_ref().is_some_and(Course::is_last_step);
+                let kind = if is_over { Kind::Finish } else { Kind::Promote };
+                self.begin(kind, Wish { is_full: full, ..plain })
+            }
+            Command::Abort => self.begin(Kind::Abort, plain),
+            Command::Rollback => self.begin(Kind::Rollback, plain),
+            Command::Retry => self.retry(plain),
+            Command::Roster(roster) => {
+                self.begin(Kind::Roster, Wish { new_roster: Some(roster), ..plain })
+            }
+            Command::Resolve { txid, commit } => return self.resolve(ticket, &txid, commit),
+        };
+        if let Err(Refusal { cause, reason, running }) = begun {
+            self.out.say(Effect::Answer(ticket, Answer::Refused { cause, reason, running }));
+        }
+    }
+
+    fn order(&mut self, order: StartOrder, wish: Wish) -> Result<(), Refusal> {
+        let plan = order.into_plan(self.config.me.clone(), self.rng.random());
+        plan.check().map_err(|complaint| Refusal::new(Cause::Malformed, complaint))?;
+        self.begin(Kind::Start, Wish { plan: Some(plan), ..wish })
+    }
+
+    /// The same plan and the same buckets, owned by whoever retries it.
+    fn retry(&mut self, wish: Wish) -> Result<(), Refusal> {
+        let given_up = |it: &&Course| matches!(it.phase, Phase::RolledBack | Phase::Aborted);
+        let Some(course) = self.course.as_ref().filter(given_up) else {
+            let reason = "the last rollout was neither aborted nor rolled back";
+            return Err(Refusal::new(Cause::Nothing, reason));
+        };
+        let plan = Plan { owner: self.config.me.clone(), ..course.plan.clone() };
+        self.begin(Kind::Retry, Wish { plan: Some(plan), ..wish })
+    }
+
+    pub(super) fn on_own_health(&mut self, health: HealthSnapshot) {
+        self.health = Some(health.clone());
+        self.send_all(&Message::HealthSnapshot(health));
+        self.look_at_gates();
+    }
+
+    pub(super) fn on_health(&mut self, from: &NodeId, health: HealthSnapshot) {
+        if health.node_id != *from {
+            return self.drop_from(from, "another node's health");
+        }
+        if let Some(peer) = self.peers.get_mut(from) {
+            peer.health = Some(health);
+        }
+        self.look_at_gates();
+    }
+
+    /// What every node of the roster that is heard says, and the first gate that fails.
+    fn judge_all(&self, plan: &Plan) -> (Verdict, Option<(NodeId, Gate)>) {
+        let mut verdict = Verdict::TooFew;
+        if plan.gates.is_empty() {
+            return (Verdict::Good, None);
+        }
+        for node in self.roster.nodes().map(|it| &it.node_id) {
+            let health = match *node == self.config.me {
+                true => self.health.as_ref(),
+                false => self.peers.get(node).and_then(|it| it.health.as_ref()),
+            };
+            match health.map(|it| plan.judge(it)) {
+                Some((Verdict::Bad, Some(gate))) => {
+                    return (Verdict::Bad, Some((node.clone(), gate)));
+                }
+                Some((Verdict::Good, _)) => verdict = Verdict::Good,
+                Some((Verdict::Bad | Verdict::TooFew, _)) | None => {}
+            }
+        }
+        (verdict, None)
+    }
+
+    /// A gate that fails is not waited on until the next step.
+    fn look_at_gates(&mut self) {
+        let running = self.course.as_ref().filter(|it| it.phase == Phase::Running);
+        let Some(course) = running.filter(|_| self.rollback.is_none()) else { return };
+        if let (Verdict::Bad, Some((node, gate))) = self.judge_all(&course.plan)
+            && self.is_executor()
+        {
+            self.rollback = Some(format!("{gate} does not hold on {node}"));
+            self.tell(Event::GateFailed { node, gate });
+            self.roll_back();
+        }
+    }
+
+    fn roll_back(&mut self) {
+        let note = self.rollback.clone().unwrap_or_default();
+        let begun = self.begin(Kind::Rollback, Wish { note, ..Wish::default() });
+        if let Err(refusal) = begun {
+            self.hold(refusal.reason);
+        }
+    }
+
+    /// Whether this node takes the steps: the owner, or when it is away the highest live id.
+    fn is_executor(&self) -> bool {
+        let Some(course) = &self.course else { return false };
+        let (owner, me) = (&course.plan.owner, &self.config.me);
+        let is_in_reach = self.peers.contains_key(owner) && self.roster.has(owner);
+        let is_away = self.away.get(owner).is_none_or(|since| {
+            self.now.mono.since(*since) >= self.config.takeover_after || !self.roster.has(owner)
+        });
+        owner == me || !is_in_reach && is_away && self.highest_live() == Some(me)
+    }
+
+    /// Looks for steps as long as a rollout runs.
+    pub(super) fn look_for_steps(&mut self) {
+        if self.course.as_ref().is_some_and(|it| it.phase == Phase::Running) {
+            let pause = self.config.retry_after / 2;
+            self.out.at_once(Effect::SetTimer(Timer::Step, pause.min(self.until_step())));
+        } else {
+            self.out.at_once(Effect::StopTimer(Timer::Step));
+        }
+    }
+
+    fn until_step(&self) -> Duration {
+        let interval = self.course.as_ref().map_or(0, |it| it.plan.interval_ms);
+        let since = self.now.mono.since(self.course_at);
+        // Never at once: what is due and cannot be done now is looked at again after a while.
+        Duration::from_millis(interval).saturating_sub(since).max(Duration::from_millis(1))
+    }
+
+    pub(super) fn on_step_due(&mut self) {
+        if let Some(course) = self.course.clone().filter(|it| it.phase == Phase::Running) {
+            self.try_step(&course);
+        }
+        let is_running = self.course.as_ref().is_some_and(|it| it.phase == Phase::Running);
+        if is_running {
+            let after = self.config.retry_after / 2;
+            self.out.at_once(Effect::SetTimer(Timer::Step, after));
+        }
+    }
+
+    fn try_step(&mut self, course: &Course) {
+        let is_busy = self.running.is_some() || self.memory.prepared.is_some();
+        if is_busy || self.now.mono < self.retry_at || !self.is_executor() {
+            return;
+        }
+        let me = &self.config.me;
+        if course.plan.owner != *me && self.took_over.as_ref() != Some(&course.id) {
+            self.took_over = Some(course.id.clone());
+            self.tell(Event::TookOver { owner: course.plan.owner.clone() });
+        }
+        if self.rollback.is_some() {
+            return self.roll_back();
+        }
+        let interval = Duration::from_millis(course.plan.interval_ms);
+        if self.now.mono.since(self.course_at) < interval {
+            return;
+        }
+        let is_missing = |it: &&NodeId| **it != self.config.me && !self.peers.contains_key(*it);
+        let missing = self.roster.nodes().map(|it| &it.node_id).find(is_missing);
+        if let Some(node) = missing {
+            return self.hold(format!("{node} is out of reach"));
+        }
+        match self.judge_all(&course.plan).0 {
+            Verdict::Good => {}
+            Verdict::TooFew => return self.hold("too few requests to judge by".to_owned()),
+            Verdict::Bad => return self.look_at_gates(),
+        }
+        let kind = if course.is_last_step() { Kind::Finish } else { Kind::Step };
+        if let Err(refusal) = self.begin(kind, Wish::default()) {
+            self.hold(refusal.reason);
+        }
+    }
+
+    fn hold(&mut self, reason: String) {
+        if self.held_told.as_ref() != Some(&reason) {
+            self.held_told = Some(reason.clone());
+            self.tell(Event::StepHeld { reason });
+        }
+    }
+
+    /// Nothing is tried again at once, and by two nodes not at the same moment.
+    pub(super) fn after_abort(&mut self, aborted: &Aborted) {
+        let pause = self.config.retry_after.as_millis() as u64;
+        let pause = pause + self.rng.random_range(0..=pause);
+        self.retry_at = self.now.mono.after(Duration::from_millis(pause));
+        let is_running = self.course.as_ref().is_some_and(|it| it.phase == Phase::Running);
+        if aborted.cause == Cause::Gate && is_running && self.rollback.is_none() {
+            self.rollback = Some(aborted.reason.clone());
+        }
+        self.look_for_steps();
+    }
+}

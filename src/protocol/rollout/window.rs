@@ -1,0 +1,178 @@
+//! What one model's latest requests were like: a sliding window of counts (T8).
+//!
+//! Invariants: the memory is fixed, whatever is observed; a latency is told as at most one part
+//! in 32 above what it was, and never below, so a gate errs on the careful side; what is older
+//! than the window and a tenth of it is forgotten, with or without new requests.
+
+use std::time::Duration;
+
+use super::health::ModelHealth;
+use crate::model::Time;
+
+/// The parts in which a window is forgotten.
+const PARTS: usize = 10;
+
+/// Latencies are told exactly up to so many microseconds, and in so many steps from there to each
+/// power of two: 64, 128, 256 and so on.
+const EXACT: u64 = 64;
+const STEPS: usize = 32;
+
+/// Latencies from 2^32 µs, more than an hour, are told as that.
+const OCTAVES: usize = 26;
+const CELLS: usize = EXACT as usize + OCTAVES * STEPS;
+
+/// A model's requests of the last while.
+#[derive(Clone, Debug)]
+pub struct Window {
+    part_us: u64,
+    /// A ring; one part more than the window, because the newest is not complete.
+    parts: Vec<Part>,
+    /// The number of the newest part, counted from the beginning of time.
+    newest: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    cells: Vec<u32>,
+    samples: u64,
+    errors: u64,
+}
+
+impl Part {
+    fn clear(&mut self) {
+        if self.samples > 0 {
+            self.cells.fill(0);
+            (self.samples, self.errors) = (0, 0);
+        }
+    }
+}
+
+/// The cell of a latency.
+fn cell(micros: u64) -> usize {
+    let capped = micros.min(u64::from(u32::MAX));
+    if capped < EXACT {
+        return usize::try_from(capped).unwrap_or(0);
+    }
+    let octave = capped.ilog2() - EXACT.ilog2();
+    // The five bits behind the highest one.
+    let step = (capped >> (octave + 1)) as usize % STEPS;
+    EXACT as usize + octave as usize * STEPS + step
+}
+
+/// The longest latency of a cell.
+fn longest(cell: usize) -> u64 {
+    let Some(above) = cell.checked_sub(EXACT as usize) else { return cell as u64 };
+    let (octave, step) = (above / STEPS, above % STEPS);
+    (((STEPS + step + 1) as u64) << (octave + 1)) - 1
+}
+
+impl Window {
+    /// An empty one of that length; at least 10 ms.
+    #[must_use]
+    pub fn new(span: Duration) -> Self {
+        let part_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX) / PARTS as u64;
+        let part = Part { cells: vec![0; CELLS], samples: 0, errors: 0 };
+        Self { part_us: part_us.max(1000), parts: vec![part; PARTS + 1], newest: 0 }
+    }
+
+    /// Forgets what is too old at `now`, which does not go back.
+    fn move_on(&mut self, now: Time) {
+        let number = now.as_micros() / self.part_us;
+        let passed = number.saturating_sub(self.newest).min(self.parts.len() as u64);
+        for ahead in 0..passed {
+            let at = self.place(number - ahead);
+            self.parts[at].clear();
+        }
+        self.newest = self.newest.max(number);
+    }
+
+    fn place(&self, number: u64) -> usize {
+        usize::try_from(number % self.parts.len() as u64).unwrap_or(0)
+    }
+
+    /// Counts a request.
+    pub fn observe(&mut self, now: Time, latency: Duration, is_error: bool) {
+        self.move_on(now);
+        let at = self.place(self.newest);
+        let part = &mut self.parts[at];
+        let cell = cell(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        part.cells[cell] = part.cells[cell].saturating_add(1);
+        part.samples += 1;
+        part.errors += u64::from(is_error);
+    }
+
+    /// What it shows now.
+    pub fn health(&mut self, now: Time) -> ModelHealth {
+        self.move_on(now);
+        let sum = |of: fn(&Part) -> u64| self.parts.iter().map(of).sum();
+        let (samples, errors): (u64, u64) = (sum(|it| it.samples), sum(|it| it.errors));
+        // The 95th of 100, and the 1st of 1.
+        let rank = (samples * 95).div_ceil(100);
+        let mut below = 0;
+        let at = (0..CELLS).find(|cell| {
+            below += self.parts.iter().map(|part| u64::from(part.cells[*cell])).sum::<u64>();
+            below >= rank && rank > 0
+        });
+        ModelHealth { samples, errors, p95_us: at.map_or(0, longest) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(millis: u64) -> Time {
+        Time::from_micros(millis * 1000)
+    }
+
+    fn window(latencies_us: impl IntoIterator<Item = u64>) -> Window {
+        let mut window = Window::new(Duration::from_secs(10));
+        for latency in latencies_us {
+            window.observe(at(1), Duration::from_micros(latency), false);
+        }
+        window
+    }
+
+    #[test]
+    fn a_latency_is_told_a_little_above_and_never_below() {
+        let mut last = 0;
+        for power in 0..32 {
+            for micros in [1_u64 << power, (1 << power) + 1, (1 << power) * 3 / 2] {
+                let told = window([micros]).health(at(2)).p95_us;
+                assert!(told >= micros, "{micros}: {told}");
+                assert!(told - micros <= micros / 32, "{micros}: {told}");
+                assert_eq!(cell(told), cell(micros), "the longest of a cell is in it");
+                assert_ne!(cell(told + 1), cell(micros), "and the next is not");
+            }
+            assert!(cell(1 << power) >= last);
+            last = cell(1 << power);
+        }
+        assert_eq!(window([u64::MAX]).health(at(2)).p95_us, u64::from(u32::MAX));
+    }
+
+    #[test]
+    fn p95_is_what_95_of_100_keep() {
+        assert_eq!(window(1..=100).health(at(2)).p95_us, 95);
+        assert_eq!(window(1..=20).health(at(2)).p95_us, 19);
+        assert_eq!(window([7]).health(at(2)).p95_us, 7);
+        assert_eq!(window([]).health(at(2)), ModelHealth::default());
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_a_tenth_at_a_time() {
+        let mut window = Window::new(Duration::from_secs(10));
+        for second in 0..20 {
+            let is_error = second < 5;
+            window.observe(at(second * 1000), Duration::from_millis(second), is_error);
+            let health = window.health(at(second * 1000 + 999));
+            let oldest = (second + 1).saturating_sub(11);
+            assert_eq!(health.samples, second + 1 - oldest, "{second}");
+            assert_eq!(health.errors, (second + 1).min(5).saturating_sub(oldest), "{second}");
+        }
+        assert_eq!(window.health(at(29_999)).samples, 1, "the last one");
+        assert_eq!(window.health(at(30_000)).samples, 0, "without a new one");
+        window.observe(at(3_000_000), Duration::ZERO, true);
+        let health = window.health(at(3_000_000));
+        assert_eq!((health.samples, health.errors), (1, 1), "after a long silence");
+    }
+}

@@ -1,0 +1,273 @@
+//! What befalls a fleet: operators, deaths, partitions, strangers, and words said twice.
+
+use folkmoot::model::{PublicKey, WallTime};
+use folkmoot::protocol::LinkId;
+use folkmoot::protocol::rollout::Input;
+use folkmoot::protocol::rollout::{
+    Choice, Command, Committed, Decision, DecisionResp, Gate, Message, NodeId, Outcome,
+    Participant, PrepareResp, Proof, Proposal, RecallResp, Resolution, Roster, StartOrder,
+    StateResp, Vote,
+};
+use rand::RngExt as _;
+
+use super::{World, model};
+
+/// Rosters that nobody agreed on; of one group at most all have its own.
+pub(crate) fn odd_rosters(world: &mut World, all: &[Participant]) {
+    let count = all.len();
+    let subset = |world: &mut World, of: usize| -> Vec<usize> {
+        let others = (0..count).filter(|it| *it != of);
+        let mut chosen: Vec<_> = others.filter(|_| world.rng.random_bool(0.4)).collect();
+        if chosen.is_empty() {
+            chosen.push((of + 1) % count);
+        }
+        chosen.push(of);
+        chosen.sort_unstable();
+        chosen
+    };
+    loop {
+        let sets: Vec<_> = (0..count).map(|at| subset(world, at)).collect();
+        let is_agreed = |at: &usize| sets[*at].iter().all(|it| sets[*it] == sets[*at]);
+        let agreed: Vec<_> = (0..count).filter(is_agreed).collect();
+        let first = agreed.first().map(|at| sets[*at].clone());
+        if agreed.iter().any(|at| Some(&sets[*at]) != first.as_ref()) {
+            continue;
+        }
+        let named = |set: &[usize]| Roster::new(set.iter().map(|it| all[*it].clone()).collect());
+        for (at, set) in sets.iter().enumerate() {
+            world.nodes[at].roster = named(set).unwrap();
+        }
+        let group = named(&first.unwrap_or_else(|| sets[0].clone())).unwrap();
+        world.checker = super::Checker::new(group);
+        return;
+    }
+}
+
+/// One thing.
+pub(crate) fn something(world: &mut World) {
+    let at = world.rng.random_range(0..world.nodes.len());
+    match world.rng.random_range(0..100) {
+        0..40 => {
+            order(world, at);
+            if world.rng.random_bool(0.3) {
+                let other = world.rng.random_range(0..world.nodes.len());
+                order(world, other);
+            }
+        }
+        40..50 => {
+            if world.crash_ppm > 0 {
+                let is_power_cut = world.rng.random_bool(0.5);
+                world.crash(at, is_power_cut);
+            }
+        }
+        50..58 => {
+            for side in 0..world.sides.len() {
+                world.sides[side] = world.rng.random_range(0..2);
+            }
+            world.trace(|| format!("sides {:?}", world.sides));
+        }
+        58..68 => {
+            world.sides.fill(0);
+            world.trace(|| "whole".to_owned());
+        }
+        68..76 => {
+            let links = world.open_links();
+            if !links.is_empty() {
+                let (link, ends) = links[world.rng.random_range(0..links.len())];
+                world.close(link, ends[0]);
+            }
+        }
+        76..82 => {
+            let errors = [None, Some(0), Some(0), Some(50)];
+            world.nodes[at].errors = errors[world.rng.random_range(0..4)];
+        }
+        82..84 => {
+            if world.lost.is_empty() && world.crash_ppm > 0 && !world.has_odd_rosters {
+                world.lose_disk(at);
+            }
+        }
+        84..92 => say_again(world),
+        _ => lie(world, at),
+    }
+}
+
+fn order(world: &mut World, at: usize) {
+    let command = match world.rng.random_range(0..14) {
+        0..5 => start(world, at),
+        5 => Command::Pause,
+        6 => Command::Resume,
+        7 => Command::Promote { full: world.rng.random_bool(0.3) },
+        8 => Command::Abort,
+        9 => Command::Rollback,
+        10 => Command::Retry,
+        _ => match other_roster(world, at) {
+            Some(roster) => Command::Roster(roster),
+            None => return,
+        },
+    };
+    world.command(at, command);
+}
+
+fn start(world: &mut World, at: usize) -> Command {
+    let stable = world.nodes[at].machine.as_ref().map(|it| it.status(world.now).state);
+    let from = stable.map_or_else(|| model("v1"), |it| it.stable_model_id);
+    let names = ["v1", "v2", "v3"].map(model);
+    let to = names[world.rng.random_range(0..3)].clone();
+    let steps = [vec![500, 2000, 5000, 10_000], vec![5000, 10_000], vec![10_000], vec![0, 10_000]];
+    let steps = steps[world.rng.random_range(0..4)].clone();
+    let gates: Vec<Gate> = ["error=10%".parse().unwrap(), "p95<=1.5x".parse().unwrap()].into();
+    let gates = if world.rng.random_bool(0.7) { gates } else { Vec::new() };
+    Command::Start(StartOrder {
+        from,
+        to,
+        steps,
+        interval_ms: world.rng.random_range(100..2500),
+        gates,
+        sticky: None,
+        samples_min: 10,
+        window_ms: 1000,
+    })
+}
+
+/// From the first version to the next, in these steps.
+pub(crate) fn plain_start(steps: Vec<u32>) -> Command {
+    Command::Start(StartOrder {
+        from: model("v1"),
+        to: model("v2"),
+        steps,
+        interval_ms: 1000,
+        gates: Vec::new(),
+        sticky: None,
+        samples_min: 10,
+        window_ms: 1000,
+    })
+}
+
+/// The roster of that node, with one more or one less.
+fn other_roster(world: &mut World, at: usize) -> Option<Roster> {
+    if world.has_odd_rosters {
+        return None;
+    }
+    let machine = world.nodes[at].machine.as_ref()?;
+    let now = machine.status(world.now).roster;
+    let mut nodes: Vec<_> = now.nodes().cloned().collect();
+    let chosen = world.rng.random_range(0..world.nodes.len());
+    let node = &world.nodes[chosen];
+    if now.has(&node.id) {
+        nodes.retain(|it| it.node_id != node.id);
+    } else {
+        nodes.push(Participant {
+            node_id: node.id.clone(),
+            host: "127.0.0.1".to_owned(),
+            port: 60_001 + u16::try_from(chosen).unwrap(),
+            key: node.keys.public(),
+        });
+    }
+    (nodes.len() >= 2).then(|| Roster::new(nodes).unwrap())
+}
+
+/// What was said once is heard again, late and out of order.
+fn say_again(world: &mut World) {
+    for _ in 0..5 {
+        if world.said.is_empty() {
+            return;
+        }
+        let chosen = world.rng.random_range(0..world.said.len());
+        let (from, to, msg) = world.said[chosen].clone();
+        let links = world.open_links();
+        let between = |ends: &[usize; 2]| ends.contains(&from) && ends.contains(&to) && from != to;
+        if let Some((link, _)) = links.into_iter().find(|(_, ends)| between(ends)) {
+            world.trace(|| format!("again {} -> {}: {}", from, to, super::brief(&msg)));
+            world.hand(to, Input::Received { link, msg });
+        }
+    }
+}
+
+/// What a stranger can say: everything but a member's signature.
+fn lies(world: &mut World, proposal: &Proposal) -> Vec<Message> {
+    let (keys, txid) = (&world.mallory, &proposal.txid);
+    let names: Vec<NodeId> = world.nodes.iter().map(|it| it.id.clone()).collect();
+    let votes = |choice: Choice| -> Vec<Vote> {
+        let vote = |name: &NodeId| match choice {
+            Choice::Commit => Vote::commit(keys, name, txid, &proposal.digest()),
+            Choice::Abort => Vote::abort(keys, name, txid),
+        };
+        names.iter().map(vote).collect()
+    };
+    let kind = if world.is_even() { Choice::Commit } else { Choice::Abort };
+    let word = Resolution::new(keys, &names[0], txid, kind, WallTime(1));
+    let proofs = [Proof::of(votes(kind)), Proof { votes: Vec::new(), resolution: Some(word) }];
+    let mut lies = Vec::new();
+    for proof in proofs {
+        let (txid, content) = (txid.clone(), Some(proposal.clone()));
+        let committed = vec![Committed { proposal: proposal.clone(), proof: proof.clone() }];
+        lies.push(Message::StateResp(StateResp { committed }));
+        let outcome = if kind == Choice::Commit { Outcome::Commit } else { Outcome::Refused };
+        let resp = DecisionResp {
+            txid: txid.clone(),
+            outcome,
+            proposal: content.clone(),
+            proof: proof.clone(),
+        };
+        lies.push(Message::DecisionResp(Box::new(resp)));
+        let reason = String::new();
+        let decision = Decision { txid, kind, proposal: content, proof, reason };
+        lies.push(Message::Decision(Box::new(decision)));
+    }
+    lies.push(Message::PrepareReq(Box::new(proposal.clone().into())));
+    lies.extend(votes(Choice::Commit).into_iter().map(|vote| {
+        let (txid, reason) = (txid.clone(), String::new());
+        let (choice, signed) = (Choice::Commit, Some(vote));
+        Message::PrepareResp(PrepareResp { txid, vote: choice, reason, cause: None, signed })
+    }));
+    let seen = names.into_iter().map(|it| (it, Default::default())).collect();
+    lies.push(Message::RecallResp(RecallResp { question: 0, seen }));
+    lies
+}
+
+/// A stranger calls, under its own name or another's, or gets at a member's link.
+fn lie(world: &mut World, at: usize) {
+    let real = world.said.iter().rev().find_map(|(_, _, msg)| {
+        let Message::PrepareReq(it) = msg else { return None };
+        Some(Proposal::from((**it).clone()))
+    });
+    let Some(mut proposal) = real else { return };
+    if world.rng.random_bool(0.3) {
+        proposal.txid.counter += 1;
+        proposal.state.txid = Some(proposal.txid.clone());
+    }
+    let lies = lies(world, &proposal);
+    world.figures.forged += lies.len();
+    let links = world.open_links();
+    let members: Vec<_> = links.iter().filter(|(_, ends)| ends.contains(&at)).collect();
+    if world.rng.random_bool(0.3) && !members.is_empty() {
+        let (link, _) = *members[world.rng.random_range(0..members.len())];
+        // The link of a member, but never its signature. A vote or a wish of its own that a member
+        // sends is believed of it, so these are left out.
+        for msg in lies {
+            if !matches!(msg, Message::PrepareReq(_) | Message::RecallResp(_)) {
+                world.hand(at, Input::Received { link, msg });
+            }
+        }
+        return;
+    }
+    world.number += 1;
+    let link = LinkId(world.number);
+    let name = if world.rng.random_bool(0.5) { "mallory" } else { "node-a" };
+    let key: PublicKey = world.mallory.public();
+    let node: NodeId = name.parse().unwrap();
+    if node == world.nodes[at].id {
+        return;
+    }
+    world.hand(at, Input::Linked { link, node, key });
+    for msg in lies {
+        world.hand(at, Input::Received { link, msg });
+    }
+    world.hand(at, Input::Unlinked { link });
+}
+
+impl World {
+    fn is_even(&self) -> bool {
+        self.now.as_micros().is_multiple_of(2)
+    }
+}

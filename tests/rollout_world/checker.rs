@@ -1,0 +1,366 @@
+//! What must never be, and what must be in the end: the world's own books.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use folkmoot::model::Time;
+use folkmoot::protocol::Ticket;
+use folkmoot::protocol::rollout::{
+    Answer, Breaks, Cause, Choice, Command, Committed, Decides, Digest, Event, Kind, Message,
+    NodeId, Phase, Record, Roster, RoutingState, Status, TxId, Vote,
+};
+
+use super::{Node, World, ms};
+
+#[derive(Default)]
+pub(crate) struct Checker {
+    violations: Vec<String>,
+    commits: BTreeMap<TxId, u64>,
+    aborts: BTreeSet<TxId>,
+    contents: BTreeMap<u64, Digest>,
+    /// Who takes part after each version.
+    rosters: BTreeMap<u64, Roster>,
+    voters: BTreeMap<u64, BTreeSet<NodeId>>,
+    /// Who ever wrote that it votes COMMIT.
+    prepared: BTreeSet<(NodeId, TxId)>,
+    resolved: BTreeSet<TxId>,
+    /// What anybody ever wrote that it was aborted; it may die before it tells.
+    written_off: BTreeSet<TxId>,
+    /// Who ever let a signed COMMIT leave.
+    signed: BTreeSet<(NodeId, TxId)>,
+    /// The last version that each node served, and whether its next is its first since a start.
+    served: BTreeMap<usize, u64>,
+    is_first: BTreeSet<usize>,
+    waiting: BTreeMap<Ticket, (usize, Time)>,
+    runs_since: BTreeMap<usize, (TxId, Time)>,
+    pub(crate) lost_coordinators: BTreeSet<usize>,
+    /// Whether what is long past is forgotten, so that who was away passes over it.
+    pub(crate) may_leap: bool,
+}
+
+impl Checker {
+    pub(crate) fn new(roster: Roster) -> Self {
+        Self { rosters: [(1, roster)].into(), ..Self::default() }
+    }
+
+    fn violation(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
+    pub(crate) fn verdict(&self) -> Result<(), String> {
+        self.violations.first().map_or(Ok(()), |it| Err(it.clone()))
+    }
+
+    pub(crate) fn outcome(&self, txid: &TxId) -> Option<bool> {
+        if self.commits.contains_key(txid) {
+            return Some(true);
+        }
+        self.aborts.contains(txid).then_some(false)
+    }
+
+    pub(crate) fn on_start(&mut self, at: usize, is_fresh: bool) {
+        self.is_first.insert(at);
+        if is_fresh {
+            self.served.remove(&at);
+        }
+    }
+
+    pub(crate) fn on_crash(&mut self, at: usize) {
+        self.waiting.retain(|_, (node, _)| *node != at);
+        self.runs_since.remove(&at);
+    }
+
+    pub(crate) fn on_lost_disk(&mut self, at: usize) {
+        self.lost_coordinators.insert(at);
+        self.served.remove(&at);
+    }
+
+    pub(crate) fn on_command(&mut self, at: usize, ticket: Ticket, now: Time) {
+        self.waiting.insert(ticket, (at, now));
+    }
+
+    pub(crate) fn on_answer(&mut self, ticket: Ticket, answer: &Answer) {
+        if self.waiting.remove(&ticket).is_none() {
+            self.violation(format!("T6: {ticket:?} is answered twice or unasked: {answer:?}"));
+        }
+        match answer {
+            Answer::Committed { txid, .. } => self.committed(txid, None),
+            Answer::Aborted { txid, .. } => self.was_aborted(txid),
+            Answer::Refused { cause, running, .. } => {
+                let is_busy = *cause == Cause::Busy;
+                if is_busy && running.is_none() {
+                    self.violation("T6: busy, and nobody says with what".to_owned());
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_record(&mut self, id: &NodeId, record: &Record) {
+        if let Record::Prepared(proposal) = record {
+            self.prepared.insert((id.clone(), proposal.txid.clone()));
+        } else if let Record::Aborted(aborted) = record {
+            self.written_off.insert(aborted.txid.clone());
+        }
+    }
+
+    /// T3: what binds is on disk before it leaves, and nobody says yes and no of one transaction,
+    /// unless it was aborted in between.
+    pub(crate) fn on_said(&mut self, id: &NodeId, msg: &Message, disk: &[Record]) {
+        let is_prepared = |txid: &TxId| {
+            disk.iter().any(|it| matches!(it, Record::Prepared(it) if it.txid == *txid))
+        };
+        let is_committed = |txid: &TxId| {
+            disk.iter().any(|it| matches!(it, Record::Committed(it) if it.proposal.txid == *txid))
+        };
+        let (txid, votes): (&TxId, Vec<&Vote>) = match msg {
+            Message::PrepareResp(it) => (&it.txid, it.signed.iter().collect()),
+            Message::Decision(it) => (&it.txid, it.proof.votes.iter().collect()),
+            Message::DecisionResp(it) => (&it.txid, it.proof.votes.iter().collect()),
+            _ => return,
+        };
+        if matches!(msg, Message::Decision(it) if it.kind == Choice::Commit) && !is_committed(txid)
+        {
+            self.violation(format!(
+                "T3: {id} tells that {txid} is committed before its disk has it"
+            ));
+        }
+        for vote in votes.into_iter().filter(|it| it.node_id == *id) {
+            let key = (id.clone(), txid.clone());
+            match vote.vote {
+                Choice::Commit => {
+                    if !is_prepared(txid) && !is_committed(txid) {
+                        self.violation(format!("T3: {id} votes on {txid} before its disk has it"));
+                    }
+                    self.signed.insert(key);
+                }
+                Choice::Abort => {
+                    if self.signed.contains(&key) && !self.written_off.contains(txid) {
+                        self.violation(format!("T3: {id} has said yes and no of {txid}"));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_event(&mut self, id: &NodeId, event: &Event) {
+        if let Event::Committed(committed) = event {
+            self.on_committed(id, committed);
+        } else if let Event::Aborted(aborted) = event {
+            self.was_aborted(&aborted.txid);
+        } else if let Event::Diverged { node, version } = event {
+            self.violation(format!("T1: {id} sees {node} serve another {version}"));
+        }
+    }
+
+    fn on_committed(&mut self, id: &NodeId, committed: &Committed) {
+        let proposal = &committed.proposal;
+        let version = proposal.state.version;
+        if committed.proof.resolution.is_some() {
+            self.resolved.insert(proposal.txid.clone());
+        }
+        self.committed(&proposal.txid, Some(version));
+        self.content(&proposal.state);
+        let Some(before) = self.rosters.get(&(version - 1)).cloned() else {
+            return self.violation(format!("{id}: version {version} before its base"));
+        };
+        let after = proposal.new_roster.clone().unwrap_or_else(|| before.clone());
+        let voters: BTreeSet<_> =
+            before.nodes().chain(after.nodes()).map(|it| it.node_id.clone()).collect();
+        for voter in &voters {
+            let has_voted = *voter == proposal.txid.node
+                || self.prepared.contains(&(voter.clone(), proposal.txid.clone()));
+            if !has_voted && !self.resolved.contains(&proposal.txid) {
+                self.violation(format!("T2: {} without {voter}'s vote", proposal.txid));
+            }
+        }
+        let earlier = self.voters.get(&(version - 1));
+        if earlier.is_some_and(|it| it.is_disjoint(&voters)) {
+            self.violation(format!("T7: nobody voted on {version} and the one before"));
+        }
+        self.rosters.insert(version, after);
+        self.voters.insert(version, voters);
+    }
+
+    fn committed(&mut self, txid: &TxId, version: Option<u64>) {
+        if self.aborts.contains(txid) {
+            self.violation(format!("T5: {txid} was aborted, and is committed"));
+        }
+        let version = version.unwrap_or_else(|| self.commits.get(txid).copied().unwrap_or(0));
+        self.commits.insert(txid.clone(), version);
+    }
+
+    fn was_aborted(&mut self, txid: &TxId) {
+        if self.commits.contains_key(txid) {
+            self.violation(format!("T5: {txid} was committed, and is aborted"));
+        }
+        self.aborts.insert(txid.clone());
+    }
+
+    fn content(&mut self, state: &RoutingState) {
+        let digest = state.digest();
+        let known = *self.contents.entry(state.version).or_insert(digest);
+        if known != digest {
+            self.violation(format!("T1: two contents of version {}", state.version));
+        }
+    }
+
+    pub(crate) fn on_serve(&mut self, at: usize, state: &RoutingState) {
+        if state.status != Status::Committed {
+            self.violation(format!("T1: what is served is {:?}", state.status));
+        }
+        if let Some(txid) = &state.txid
+            && self.aborts.contains(txid)
+        {
+            self.violation(format!("T1: {txid} was aborted, and is served"));
+        }
+        if let Some(txid) = &state.txid {
+            self.committed(txid, Some(state.version));
+        }
+        self.content(state);
+        let last = self.served.insert(at, state.version);
+        let is_first = self.is_first.remove(&at);
+        let follows = match last {
+            None => state.version == 1 || is_first,
+            // Death may come between the disk and the data plane, but what was served is kept.
+            Some(last) if is_first => state.version >= last,
+            Some(last) if self.may_leap => state.version > last,
+            Some(last) => state.version == last + 1,
+        };
+        if !follows {
+            self.violation(format!("T6: {at} serves {last:?} and then {}", state.version));
+        }
+    }
+
+    /// Nothing that this node coordinates lasts longer than the votes may take.
+    pub(crate) fn look(&mut self, at: usize, node: &Node, now: Time, decides: Decides) {
+        let Some(status) = node.machine.as_ref().map(|it| it.status(now)) else { return };
+        let in_doubt = status.in_doubt.map(|it| it.txid);
+        if in_doubt != node.machine.as_ref().and_then(|it| Some(it.prepared()?.txid.clone())) {
+            self.violation(format!("T4: {} does not say what it is in doubt about", node.id));
+        }
+        match status.running {
+            None => {
+                self.runs_since.remove(&at);
+            }
+            Some(running) => {
+                let entry = self.runs_since.entry(at).or_insert((running.txid.clone(), now));
+                if entry.0 != running.txid {
+                    *entry = (running.txid.clone(), now);
+                }
+                let is_late = now.since(entry.1) > ms(2100) && decides == Decides::Coordinator;
+                if is_late {
+                    self.violation(format!("T2: {} runs for too long", running.txid));
+                }
+            }
+        }
+        let late = |(_, since): &&(usize, Time)| now.since(*since) > ms(4000);
+        if decides == Decides::Coordinator && self.waiting.values().any(|it| late(&it)) {
+            self.violation("T6: a command without an answer".to_owned());
+        }
+    }
+}
+
+impl World {
+    /// T4, T5: after twenty quiet seconds only those still wait whose coordinator lost its disk,
+    /// and with a log nobody does.
+    pub(crate) fn check_doubts(&mut self) -> Result<(), String> {
+        for node in &self.nodes {
+            let Some(prepared) = node.machine.as_ref().and_then(|it| it.prepared()) else {
+                continue;
+            };
+            // A rollout that goes on has its transactions at this moment too.
+            let status = node.machine.as_ref().map(|it| it.status(self.now));
+            if status.and_then(|it| it.in_doubt).is_some_and(|it| it.waited < ms(12_000)) {
+                continue;
+            }
+            let by = self.nodes.iter().position(|it| it.id == prepared.txid.node).expect("known");
+            let is_lost = self.checker.lost_coordinators.contains(&by);
+            if !is_lost || self.decides == Decides::Log {
+                return Err(format!("T5: {} is still in doubt about {}", node.id, prepared.txid));
+            }
+        }
+        Ok(())
+    }
+
+    /// The operator knows what a lost disk held.
+    pub(crate) fn resolve_by_hand(&mut self) {
+        let stuck = self.nodes.iter().enumerate().find_map(|(at, node)| {
+            let doubt = node.machine.as_ref()?.status(self.now).in_doubt?;
+            (doubt.waited >= ms(12_000)).then_some((at, doubt.txid))
+        });
+        if let Some((at, txid)) = stuck {
+            let commit = self.checker.outcome(&txid) == Some(true);
+            self.checker.resolved.insert(txid.clone());
+            self.figures.resolved += 1;
+            self.command(at, Command::Resolve { txid, commit });
+        }
+    }
+
+    pub(crate) fn check_end(&mut self) -> Result<(), String> {
+        self.checker.verdict()?;
+        let newest = self.nodes.iter().filter_map(|it| it.machine.as_ref());
+        let newest = newest.max_by_key(|it| it.status(self.now).state.version).expect("all are up");
+        let newest = newest.status(self.now);
+        if newest.course.as_ref().is_some_and(|it| it.phase == Phase::Running)
+            && self.nodes.iter().any(|it| it.errors == Some(50) && newest.roster.has(&it.id))
+            && newest.course.as_ref().is_some_and(|it| it.plan.to.as_str() == "v2")
+        {
+            return Err("T8: a gate fails, and nothing is rolled back".to_owned());
+        }
+        // Who takes part no more, or not yet, knows it, and follows all the same.
+        for node in &self.nodes {
+            let status = node.machine.as_ref().expect("all are up").status(self.now);
+            if let Some(doubt) = status.in_doubt.as_ref().filter(|it| it.waited >= ms(12_000)) {
+                return Err(format!("T5: {} is still in doubt about {}", node.id, doubt.txid));
+            }
+            if !status.recalling.is_empty() {
+                return Err(format!("{} still waits for {:?}", node.id, status.recalling));
+            }
+            let history = node.machine.as_ref().expect("all are up").history();
+            let versions = history.iter().map(|it| it.proposal.state.version);
+            let first = match self.checker.may_leap {
+                true => history.first().map_or(2, |it| it.proposal.state.version),
+                false => 2,
+            };
+            if !versions.eq(first..=status.state.version) {
+                return Err(format!("T6: {} has a gap in its history", node.id));
+            }
+            if status.digest == newest.digest && status.course != newest.course {
+                return Err(format!("T5: {} is at another step", node.id));
+            }
+            let lags = status.digest != newest.digest;
+            let by_a_step = status.state.version + 1 >= newest.state.version;
+            if lags && !by_a_step {
+                return Err(format!("T7: {} is at {}", node.id, status.state.version));
+            }
+        }
+        Ok(())
+    }
+
+    /// In the end something can be committed, and all serve it.
+    pub(crate) fn probe(&mut self) -> Result<(), String> {
+        for _ in 0..12 {
+            let at = (0..self.nodes.len()).find(|at| {
+                let machine = self.nodes[*at].machine.as_ref().expect("all are up");
+                machine.status(self.now).roster.has(&self.nodes[*at].id)
+            });
+            let at = at.expect("somebody is in the roster");
+            let machine = self.nodes[at].machine.as_ref().expect("all are up");
+            let roster = machine.status(self.now).roster;
+            let Some(ticket) = self.command(at, Command::Roster(roster)) else { continue };
+            self.run_for(ms(2600))?;
+            match self.answers.get(&ticket) {
+                Some(Answer::Committed { txid, .. }) => {
+                    assert_eq!(txid.kind, Kind::Roster);
+                    return self.check_end();
+                }
+                Some(_) => {}
+                None if self.decides == Decides::Log => {}
+                None => return Err("T6: the last command is not answered".to_owned()),
+            }
+        }
+        Err("T5: nothing can be committed any more".to_owned())
+    }
+}
+
+/// All rules are kept.
+pub(crate) const WHOLE: Breaks = Breaks::NONE;

@@ -1,0 +1,694 @@
+//! A fleet of rollout machines in virtual time: disks that forget, links that break, nodes that die
+//! between any two effects, strangers who lie, and a checker that sees everything.
+//!
+//! One number draws all. The world keeps its own books (`checker`); it asks no machine whether all
+//! is well.
+
+mod chaos;
+mod checker;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
+use folkmoot::protocol::rollout::{
+    Answer, Breaks, Command, Committed, Config, Decides, Effect, Event, HealthSnapshot, Input,
+    Memory, Message, ModelHealth, ModelId, NodeId, Participant, Record, Rollout, Roster,
+    RoutingState, Timer, TxId,
+};
+use folkmoot::protocol::timer::TimerQueue;
+use folkmoot::protocol::{LinkId, Ticket};
+use folkmoot::wire::rollout::{Form, Reader, Said, encode};
+use rand::{RngExt as _, SeedableRng as _};
+
+pub(crate) use checker::{Checker, WHOLE};
+
+pub(crate) const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// What a run is like.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) breaks: Breaks,
+    /// Slow disks and many deaths, whatever is drawn.
+    pub(crate) is_harsh: bool,
+    /// None: drawn.
+    pub(crate) decides: Option<Decides>,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) committed: usize,
+    pub(crate) aborted: usize,
+    pub(crate) crashes: usize,
+    pub(crate) lost_disks: usize,
+    pub(crate) resolved: usize,
+    pub(crate) recovered: usize,
+    pub(crate) doubts: usize,
+    pub(crate) rollbacks: usize,
+    pub(crate) took_over: usize,
+    pub(crate) forged: usize,
+    pub(crate) answers: usize,
+}
+
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) keys: KeyPair,
+    pub(crate) roster: Roster,
+    pub(crate) disk: Vec<Record>,
+    /// How many of these a power cut leaves.
+    pub(crate) synced: usize,
+    /// Where this life's records begin.
+    base: usize,
+    pub(crate) machine: Option<Rollout>,
+    pub(crate) life: u64,
+    timers: TimerQueue<Timer>,
+    wake_at: Option<Time>,
+    slow_disk: bool,
+    /// How its canary fares, in percent of errors; none: too few requests.
+    pub(crate) errors: Option<u64>,
+}
+
+enum Happening {
+    Wake(usize),
+    Synced { node: usize, life: u64, records: u64 },
+    Dialed { from: usize, life: u64, to: usize },
+    Arrived { link: LinkId, to: usize, msg: Message },
+    Broken { link: LinkId, to: usize },
+    Restart(usize),
+    Health,
+    Chaos,
+    Decided { node: usize, life: u64, txid: TxId },
+}
+
+struct Link {
+    ends: [usize; 2],
+    /// Whether each end still knows it.
+    open: [bool; 2],
+    last: [Time; 2],
+}
+
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) now: Time,
+    pub(crate) nodes: Vec<Node>,
+    agenda: BTreeMap<(Time, u64), Happening>,
+    links: BTreeMap<LinkId, Link>,
+    number: u64,
+    /// Who is on which side of a partition.
+    pub(crate) sides: Vec<u8>,
+    latency: u64,
+    pub(crate) decides: Decides,
+    breaks: Breaks,
+    /// The chance of a crash at an effect, in a million.
+    pub(crate) crash_ppm: u32,
+    pub(crate) is_calm: bool,
+    pub(crate) checker: Checker,
+    pub(crate) figures: Figures,
+    log: BTreeMap<TxId, (bool, Option<Box<Committed>>)>,
+    /// What was said, to be said again.
+    said: Vec<(usize, usize, Message)>,
+    pub(crate) tickets: u64,
+    pub(crate) answers: BTreeMap<Ticket, Answer>,
+    is_traced: bool,
+    pub(crate) has_odd_rosters: bool,
+    pub(crate) lost: BTreeSet<usize>,
+    mallory: KeyPair,
+    /// How many committed transactions a node keeps whole.
+    history_max: usize,
+    /// Whether what is said crosses the wire as bytes.
+    form: Option<Form>,
+    /// In a million, how often a death takes the disk with it.
+    loss_ppm: u32,
+    /// How long the dead stay dead; drawn if it is not set.
+    down_for: Option<Duration>,
+}
+
+pub(crate) fn model(text: &str) -> ModelId {
+    text.parse().expect("a name")
+}
+
+impl World {
+    pub(crate) fn new(setup: &Setup) -> Self {
+        let mut rng = Rng::seed_from_u64(setup.seed);
+        let count = rng.random_range(3..=9);
+        let count = if rng.random_bool(0.6) { count.min(4) } else { count };
+        let all: Vec<(Participant, KeyPair)> = (0..count)
+            .map(|at: u16| {
+                let keys = KeyPair::generate(&mut rng);
+                let node_id = format!("node-{}", char::from(b'a' + at as u8)).parse().unwrap();
+                let (host, port) = ("127.0.0.1".to_owned(), 60_001 + at);
+                (Participant { node_id, host, port, key: keys.public() }, keys)
+            })
+            .collect();
+        let first = if rng.random_bool(0.3) { rng.random_range(2..=count) } else { count };
+        let named = all.iter().take(first.into()).map(|it| it.0.clone()).collect();
+        let roster = Roster::new(named).unwrap();
+        let has_odd_rosters = rng.random_bool(0.08);
+        let decided_in_log = rng.random_bool(0.25);
+        let decides = setup.decides.unwrap_or(match decided_in_log {
+            true => Decides::Log,
+            false => Decides::Coordinator,
+        });
+        let nodes = all.iter().map(|(me, keys)| Node {
+            id: me.node_id.clone(),
+            keys: keys.clone(),
+            roster: roster.clone(),
+            disk: Vec::new(),
+            synced: 0,
+            base: 0,
+            machine: None,
+            life: 0,
+            timers: TimerQueue::default(),
+            wake_at: None,
+            slow_disk: rng.random_bool(0.2),
+            errors: Some(0),
+        });
+        let nodes: Vec<_> = nodes.collect();
+        let latency = *[200, 1000, 20_000, 300_000].get(rng.random_range(0..4)).unwrap();
+        let mallory = KeyPair::generate(&mut rng);
+        let mut world = Self {
+            sides: vec![0; nodes.len()],
+            nodes,
+            now: Time::ZERO,
+            agenda: BTreeMap::new(),
+            links: BTreeMap::new(),
+            number: 0,
+            latency,
+            decides,
+            breaks: setup.breaks,
+            crash_ppm: 0,
+            is_calm: false,
+            checker: Checker::new(roster),
+            figures: Figures::default(),
+            log: BTreeMap::new(),
+            said: Vec::new(),
+            tickets: 0,
+            answers: BTreeMap::new(),
+            is_traced: std::env::var("TRACE").is_ok_and(|it| it == "1"),
+            has_odd_rosters,
+            lost: BTreeSet::new(),
+            mallory,
+            history_max: [1, 3, 10_000][rng.random_range(0..3)],
+            form: [None, None, Some(Form::Line), Some(Form::Frame)][rng.random_range(0..4)],
+            loss_ppm: 0,
+            down_for: None,
+            rng,
+        };
+        world.checker.may_leap = world.history_max < 100;
+        if has_odd_rosters {
+            let all: Vec<_> = all.into_iter().map(|it| it.0).collect();
+            chaos::odd_rosters(&mut world, &all);
+            world.checker.may_leap = world.history_max < 100;
+        }
+        world.crash_ppm = *[0, 300, 2000].get(world.rng.random_range(0..3)).unwrap();
+        if setup.is_harsh {
+            world.crash_ppm = 5000;
+            world.loss_ppm = 150_000;
+            world.nodes.iter_mut().for_each(|it| it.slow_disk = true);
+        }
+        world
+    }
+
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
+        if self.is_traced {
+            println!("{:>10.3} ms  {}", self.now.as_micros() as f64 / 1000.0, what());
+        }
+    }
+
+    fn plan(&mut self, at: Time, what: Happening) {
+        self.number += 1;
+        self.agenda.insert((at, self.number), what);
+    }
+
+    /// Everything from the first start to the calm end.
+    pub(crate) fn play(&mut self) -> Result<(), String> {
+        for at in 0..self.nodes.len() {
+            let late = Duration::from_micros(self.rng.random_range(0..500_000));
+            self.plan(self.now.after(late), Happening::Restart(at));
+        }
+        self.plan(self.now.after(ms(1000)), Happening::Health);
+        self.plan(self.now.after(ms(1500)), Happening::Chaos);
+        let storm = ms(self.rng_between(12_000, 25_000));
+        self.run_for(storm)?;
+        self.calm_down();
+        self.run_for(ms(20_000))?;
+        if self.has_odd_rosters {
+            return Ok(());
+        }
+        self.check_doubts()?;
+        self.resolve_by_hand();
+        self.run_for(ms(20_000))?;
+        self.check_end()?;
+        self.probe()
+    }
+
+    /// The coordinator of the only transaction dies somewhere on its way and stays dead: how long
+    /// anybody is in doubt after that, as far as it is looked at, which is for 20 seconds.
+    pub(crate) fn play_dead_coordinator(&mut self) -> Result<Duration, String> {
+        self.is_calm = true;
+        self.crash_ppm = 0;
+        self.latency = 1000;
+        for at in 0..self.nodes.len() {
+            self.plan(self.now, Happening::Restart(at));
+        }
+        self.run_for(ms(3000))?;
+        self.down_for = Some(ms(3_600_000));
+        let order = chaos::plain_start(vec![10_000]);
+        self.command(0, order);
+        let moment = Duration::from_micros(self.rng_between(500, 9000));
+        self.run_for(moment)?;
+        let is_power_cut = self.rng.random_bool(0.5);
+        self.crash(0, is_power_cut);
+        let died_at = self.now;
+        let mut longest = Duration::ZERO;
+        for _ in 0..200 {
+            self.run_for(ms(100))?;
+            let mut up = self.nodes.iter().filter_map(|it| it.machine.as_ref());
+            if up.any(|it| it.prepared().is_some()) {
+                longest = self.now.since(died_at);
+            }
+        }
+        Ok(longest)
+    }
+
+    fn rng_between(&mut self, low: u64, high: u64) -> u64 {
+        self.rng.random_range(low..high)
+    }
+
+    fn calm_down(&mut self) {
+        self.trace(|| "calm".to_owned());
+        self.is_calm = true;
+        self.crash_ppm = 0;
+        self.sides.fill(0);
+        let is_sick = self.rng.random_bool(0.5);
+        for at in 0..self.nodes.len() {
+            let bad = if is_sick && at == 0 { 50 } else { 0 };
+            self.nodes[at].errors = Some(bad);
+            if self.nodes[at].machine.is_none() {
+                self.plan(self.now.after(ms(100)), Happening::Restart(at));
+            }
+        }
+    }
+
+    pub(crate) fn run_for(&mut self, span: Duration) -> Result<(), String> {
+        let end = self.now.after(span);
+        while let Some(entry) = self.agenda.first_entry() {
+            if entry.key().0 > end {
+                break;
+            }
+            let ((time, _), what) = entry.remove_entry();
+            self.now = self.now.max(time);
+            self.happen(what);
+            self.checker.verdict()?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Wake(at) => self.wake(at),
+            Happening::Synced { node, life, records } => {
+                if self.is_living(node, life) {
+                    let base = self.nodes[node].base;
+                    let synced = base + usize::try_from(records).unwrap();
+                    self.nodes[node].synced = self.nodes[node].synced.max(synced);
+                    self.hand(node, Input::Synced { records });
+                }
+            }
+            Happening::Dialed { from, life, to } => self.dialed(from, life, to),
+            Happening::Arrived { link, to, msg } => self.arrived(link, to, msg),
+            Happening::Broken { link, to } => self.broken(link, to),
+            Happening::Restart(at) => self.restart(at),
+            Happening::Health => self.measure(),
+            Happening::Chaos => {
+                if !self.is_calm {
+                    chaos::something(self);
+                    let pause = ms(self.rng_between(50, 900));
+                    self.plan(self.now.after(pause), Happening::Chaos);
+                }
+            }
+            Happening::Decided { node, life, txid } => {
+                if self.is_living(node, life) {
+                    let (commit, proof) = self.log[&txid].clone();
+                    self.hand(node, Input::Decided { txid, commit, proof });
+                }
+            }
+        }
+    }
+
+    fn is_living(&self, at: usize, life: u64) -> bool {
+        self.nodes[at].machine.is_some() && self.nodes[at].life == life
+    }
+
+    // Nodes.
+
+    fn restart(&mut self, at: usize) {
+        if self.nodes[at].machine.is_some() {
+            return;
+        }
+        let rng = Rng::seed_from_u64(self.rng.random());
+        let node = &mut self.nodes[at];
+        let mut memory = Memory::keeping(self.history_max);
+        node.disk.iter().cloned().for_each(|it| memory.replay(it));
+        if node.life % 3 == 2 {
+            // A log that has grown long is written anew.
+            node.disk = memory.snapshot();
+        }
+        // Whoever opens a log has it on disk before it goes on.
+        node.synced = node.disk.len();
+        node.base = node.disk.len();
+        node.life += 1;
+        let initial = RoutingState::initial(model("v1"), model("v1"));
+        let mut config = Config::new(node.id.clone(), node.roster.clone(), initial);
+        config.decides = self.decides;
+        config.breaks = self.breaks;
+        node.machine = Some(Rollout::new(config, node.keys.clone(), rng, memory));
+        self.trace(|| format!("{} starts", self.nodes[at].id));
+        let is_fresh = self.nodes[at].disk.is_empty();
+        self.checker.on_start(at, is_fresh);
+        self.hand(at, Input::Start);
+    }
+
+    /// A kill leaves what was written, a power cut what was synced.
+    pub(crate) fn crash(&mut self, at: usize, is_power_cut: bool) {
+        if self.nodes[at].machine.take().is_none() {
+            return;
+        }
+        self.trace(|| format!("{} dies, power cut: {is_power_cut}", self.nodes[at].id));
+        self.figures.crashes += 1;
+        let extra = self.nodes[at].disk.len() - self.nodes[at].synced;
+        let kept = if is_power_cut { self.rng.random_range(0..=extra) } else { extra };
+        let kept = if self.rng.random_bool(0.5) && is_power_cut { 0 } else { kept };
+        let node = &mut self.nodes[at];
+        let len = node.synced + kept;
+        node.disk.truncate(len);
+        node.timers = TimerQueue::default();
+        node.wake_at = None;
+        self.checker.on_crash(at);
+        let mine: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.ends.contains(&at))
+            .map(|(link, _)| *link)
+            .collect();
+        for link in mine {
+            if is_power_cut && self.rng.random_bool(0.5) {
+                // What the host still had to send is gone with it.
+                self.agenda.retain(|_, it| match it {
+                    Happening::Arrived { link: of, to, .. } => *of != link || *to == at,
+                    _ => true,
+                });
+            }
+            self.close(link, at);
+        }
+        let drawn = ms(self.rng_between(10, 6000));
+        let down = self.down_for.unwrap_or(drawn);
+        self.plan(self.now.after(down), Happening::Restart(at));
+    }
+
+    /// The disk is gone, the key is not.
+    pub(crate) fn lose_disk(&mut self, at: usize) {
+        self.crash(at, false);
+        self.trace(|| format!("{} loses its disk", self.nodes[at].id));
+        self.nodes[at].disk.clear();
+        self.nodes[at].synced = 0;
+        self.figures.lost_disks += 1;
+        self.lost.insert(at);
+        self.checker.on_lost_disk(at);
+    }
+
+    fn wake(&mut self, at: usize) {
+        self.nodes[at].wake_at = None;
+        while let Some(timer) = self.nodes[at].timers.pop_due(self.now) {
+            self.hand(at, Input::TimerFired(timer));
+        }
+        self.wake_later(at);
+    }
+
+    fn wake_later(&mut self, at: usize) {
+        let next = self.nodes[at].timers.next();
+        let earlier = |next: &Time| self.nodes[at].wake_at.is_none_or(|it| *next < it);
+        if let Some(next) = next.filter(earlier) {
+            self.nodes[at].wake_at = Some(next);
+            self.plan(next.max(self.now), Happening::Wake(at));
+        }
+    }
+
+    pub(crate) fn command(&mut self, at: usize, command: Command) -> Option<Ticket> {
+        self.nodes[at].machine.as_ref()?;
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.trace(|| format!("{} is asked: {command:?}", self.nodes[at].id));
+        self.checker.on_command(at, ticket, self.now);
+        self.hand(at, Input::Command { ticket, command });
+        Some(ticket)
+    }
+
+    pub(crate) fn hand(&mut self, at: usize, input: Input) {
+        let now = Now { mono: self.now, wall: WallTime(self.now.as_micros() / 1000) };
+        let Some(machine) = &mut self.nodes[at].machine else { return };
+        let mut fx = Vec::new();
+        machine.handle(now, input, &mut fx);
+        for effect in fx {
+            // Death has a taste for the moments at which somebody is told something that binds.
+            let binds = matches!(
+                &effect,
+                Effect::Send(
+                    _,
+                    Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_)
+                )
+            );
+            let ppm = if binds { self.crash_ppm * 25 } else { self.crash_ppm };
+            let dies = self.rng.random_range(0..1_000_000) < ppm;
+            let comes_first = dies && self.rng.random_bool(0.5);
+            if !comes_first {
+                self.carry_out(at, effect);
+            }
+            if dies {
+                let is_power_cut = self.rng.random_bool(0.5);
+                let is_lost = self.rng.random_range(0..1_000_000) < self.loss_ppm;
+                if is_lost && self.lost.is_empty() && !self.has_odd_rosters {
+                    return self.lose_disk(at);
+                }
+                return self.crash(at, is_power_cut);
+            }
+        }
+        self.checker.look(at, &self.nodes[at], self.now, self.decides);
+        self.wake_later(at);
+    }
+
+    fn carry_out(&mut self, at: usize, effect: Effect) {
+        match effect {
+            Effect::Send(links, msg) => {
+                for link in links {
+                    self.send(at, link, msg.clone());
+                }
+            }
+            Effect::Persist(record) => self.persist(at, record),
+            Effect::Serve(serving) => {
+                let state = serving.state;
+                self.trace(|| {
+                    format!("{} serves {} {:?}", self.nodes[at].id, state.version, state.txid)
+                });
+                self.checker.on_serve(at, &state);
+            }
+            Effect::Decide { txid, commit, proof } => self.decide(at, txid, commit, proof),
+            Effect::Dial(participant) => {
+                let to = self.nodes.iter().position(|it| it.id == participant.node_id);
+                let to = to.expect("nobody else is named");
+                let (from, life) = (at, self.nodes[at].life);
+                let span = self.travel();
+                self.plan(self.now.after(span), Happening::Dialed { from, life, to });
+            }
+            Effect::Hangup(link) => self.close(link, at),
+            Effect::SetTimer(timer, span) => {
+                self.nodes[at].timers.set(timer, self.now.after(span));
+            }
+            Effect::StopTimer(timer) => self.nodes[at].timers.stop(&timer),
+            Effect::Emit(event) => self.on_event(at, event),
+            Effect::Answer(ticket, answer) => {
+                self.trace(|| format!("{} answers {answer:?}", self.nodes[at].id));
+                self.figures.answers += 1;
+                self.checker.on_answer(ticket, &answer);
+                self.answers.insert(ticket, answer);
+            }
+        }
+    }
+
+    fn on_event(&mut self, at: usize, event: Event) {
+        self.trace(|| format!("{}: {event:?}", self.nodes[at].id));
+        let figures = &mut self.figures;
+        figures.committed += usize::from(matches!(event, Event::Committed(_)));
+        figures.aborted += usize::from(matches!(event, Event::Aborted(_)));
+        figures.doubts += usize::from(matches!(event, Event::InDoubt { .. }));
+        figures.took_over += usize::from(matches!(event, Event::TookOver { .. }));
+        figures.rollbacks += usize::from(matches!(event, Event::GateFailed { .. }));
+        let is_back = event == Event::Recalled && self.lost.remove(&at);
+        figures.recovered += usize::from(is_back);
+        self.checker.on_event(&self.nodes[at].id, &event);
+    }
+
+    fn persist(&mut self, at: usize, record: Record) {
+        self.checker.on_record(&self.nodes[at].id, &record);
+        let node = &mut self.nodes[at];
+        node.disk.push(record);
+        let (life, records) = (node.life, (node.disk.len() - node.base) as u64);
+        let longest = if node.slow_disk { 400_000 } else { 3_000 };
+        let span = Duration::from_micros(self.rng.random_range(100..longest));
+        self.plan(self.now.after(span), Happening::Synced { node: at, life, records });
+    }
+
+    /// The log of decisions: a majority's, so only who reaches one is heard.
+    fn decide(&mut self, at: usize, txid: TxId, commit: bool, proof: Option<Box<Committed>>) {
+        let is_up =
+            |it: &usize| self.nodes[*it].machine.is_some() && self.sides[*it] == self.sides[at];
+        let side: Vec<_> = (0..self.nodes.len()).filter(is_up).collect();
+        if side.len() * 2 <= self.nodes.len() || self.rng.random_bool(0.1) {
+            return;
+        }
+        self.trace(|| format!("the log is asked for {txid}: {commit}"));
+        self.log.entry(txid.clone()).or_insert((commit, proof));
+        for node in side {
+            if node == at || self.rng.random_bool(0.7) {
+                let (life, txid) = (self.nodes[node].life, txid.clone());
+                let span = self.travel();
+                self.plan(self.now.after(span), Happening::Decided { node, life, txid });
+            }
+        }
+    }
+
+    // Links.
+
+    fn travel(&mut self) -> Duration {
+        let base = if self.is_calm { self.latency.min(20_000) } else { self.latency };
+        let slow = !self.is_calm && self.rng.random_bool(0.01);
+        let factor = if slow { 20 } else { 1 };
+        Duration::from_micros(self.rng.random_range(base / 2..=base * 3 / 2) * factor)
+    }
+
+    fn dialed(&mut self, from: usize, life: u64, to: usize) {
+        if !self.is_living(from, life) {
+            return;
+        }
+        if self.nodes[to].machine.is_none() || self.sides[from] != self.sides[to] {
+            let node = self.nodes[to].id.clone();
+            return self.hand(from, Input::DialFailed { node });
+        }
+        self.number += 1;
+        let link = LinkId(self.number);
+        let (ends, open, last) = ([from, to], [true; 2], [self.now; 2]);
+        self.links.insert(link, Link { ends, open, last });
+        for (at, other) in [(to, from), (from, to)] {
+            let (node, key) = (self.nodes[other].id.clone(), self.nodes[other].keys.public());
+            self.hand(at, Input::Linked { link, node, key });
+        }
+    }
+
+    fn send(&mut self, at: usize, link: LinkId, msg: Message) {
+        let Some(known) = self.links.get(&link) else { return };
+        let side = usize::from(known.ends[1] == at);
+        let to = known.ends[1 - side];
+        if !known.open[side] {
+            return;
+        }
+        if !matches!(msg, Message::Heartbeat(_) | Message::HealthSnapshot(_)) {
+            self.trace(|| {
+                format!("{} -> {}: {}", self.nodes[at].id, self.nodes[to].id, brief(&msg))
+            });
+            if self.said.len() < 2000 {
+                self.said.push((at, to, msg.clone()));
+            }
+        }
+        let node = &self.nodes[at];
+        self.checker.on_said(&node.id, &msg, &node.disk[..node.synced]);
+        let msg = match self.form {
+            Some(form) => {
+                let said = Said { sender: self.nodes[at].id.clone(), message: msg };
+                let bytes = encode(form, &said);
+                let read = Reader::new(form, &bytes[..]).read();
+                read.expect("what a node says is a message").expect("and a whole one").message
+            }
+            None => msg,
+        };
+        let span = self.travel();
+        let known = self.links.get_mut(&link).expect("it was there");
+        let arrival = self.now.after(span).max(known.last[side]);
+        known.last[side] = arrival;
+        self.plan(arrival, Happening::Arrived { link, to, msg });
+    }
+
+    fn arrived(&mut self, link: LinkId, to: usize, msg: Message) {
+        let Some(known) = self.links.get(&link) else { return };
+        let side = usize::from(known.ends[1] == to);
+        let from = known.ends[1 - side];
+        if !known.open[side] {
+            return;
+        }
+        if self.sides[from] != self.sides[to] {
+            // It is repeated until the network is whole again, or the link given up.
+            let later = self.now.after(ms(300));
+            return self.plan(later, Happening::Arrived { link, to, msg });
+        }
+        self.hand(to, Input::Received { link, msg });
+    }
+
+    /// One end goes; what it sent before may still arrive.
+    pub(crate) fn close(&mut self, link: LinkId, at: usize) {
+        let Some(known) = self.links.get_mut(&link) else { return };
+        let side = usize::from(known.ends[1] == at);
+        if !std::mem::replace(&mut known.open[side], false) {
+            return;
+        }
+        let other = known.ends[1 - side];
+        let last = known.last[side];
+        let span = self.travel();
+        self.plan(self.now.after(span).max(last), Happening::Broken { link, to: other });
+        if self.nodes[at].machine.is_some() {
+            self.plan(self.now, Happening::Broken { link, to: at });
+        }
+    }
+
+    fn broken(&mut self, link: LinkId, to: usize) {
+        let Some(known) = self.links.get_mut(&link) else { return };
+        let side = usize::from(known.ends[1] == to);
+        known.open[side] = false;
+        if known.open == [false; 2] {
+            self.links.remove(&link);
+        }
+        self.hand(to, Input::Unlinked { link });
+    }
+
+    pub(crate) fn open_links(&self) -> Vec<(LinkId, [usize; 2])> {
+        let open = self.links.iter().filter(|(_, it)| it.open == [true; 2]);
+        open.map(|(link, it)| (*link, it.ends)).collect()
+    }
+
+    // Traffic.
+
+    fn measure(&mut self) {
+        for at in 0..self.nodes.len() {
+            let node_id = self.nodes[at].id.clone();
+            let errors = self.nodes[at].errors;
+            let of = |bad: u64| ModelHealth {
+                samples: if errors.is_some() { 100 } else { 3 },
+                errors: if errors.is_some() { bad } else { 0 },
+                p95_us: 50_000,
+            };
+            let models = [(model("v1"), of(0)), (model("v2"), of(errors.unwrap_or(0)))];
+            let models = models.into_iter().chain([(model("v3"), of(0))]).collect();
+            let window_id = format!("window-{}", self.now.as_micros() / 1_000_000);
+            self.hand(at, Input::Health(HealthSnapshot { node_id, window_id, models }));
+        }
+        self.plan(self.now.after(ms(1000)), Happening::Health);
+    }
+}
+
+pub(crate) fn brief(msg: &Message) -> String {
+    let text = format!("{msg:?}");
+    text.chars().take(300).collect()
+}

@@ -1,0 +1,154 @@
+//! Rollouts in virtual time: whatever dies, one transaction has one end, one version one content,
+//! and nobody waits who need not.
+//!
+//! `SEEDS=50000 cargo test --release --test sim_rollout any_weather` runs more; `SEED=n` replays
+//! one and `TRACE=1` prints it. `TABLE=n` has the table of rules printed over n seeds each.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    clippy::needless_pass_by_value,
+    reason = "tests"
+)]
+#![allow(clippy::print_stdout, reason = "it prints what it found, and tables on demand")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a judge picks a few records of many")]
+
+mod rollout_world;
+
+use std::time::Duration;
+
+use folkmoot::model::VerdictMemo;
+use folkmoot::protocol::rollout::{Breaks, Decides};
+use folkmoot::sim::for_each_seed;
+use rollout_world::{Figures, Setup, WHOLE, World};
+
+fn run(setup: &Setup) -> Result<Figures, String> {
+    let _memo = VerdictMemo::on_this_thread();
+    let mut world = World::new(setup);
+    world.play().map(|()| world.figures)
+}
+
+fn total(all: &[Figures], of: fn(&Figures) -> usize) -> usize {
+    all.iter().map(of).sum()
+}
+
+#[test]
+fn one_transaction_has_one_end_in_any_weather() {
+    let figures = for_each_seed(500, |seed| {
+        let setup = Setup { seed, breaks: WHOLE, is_harsh: seed % 5 == 4, decides: None };
+        run(&setup).unwrap_or_else(|violation| panic!("{violation}"))
+    });
+    let of = |it| total(&figures, it);
+    println!(
+        "{} runs: {} committed, {} aborted, {} answers, {} deaths, {} lost disks ({} recalled), \
+         {} questions in doubt, {} resolved by hand, {} gates failed, {} took over, {} lies",
+        figures.len(),
+        of(|it| it.committed),
+        of(|it| it.aborted),
+        of(|it| it.answers),
+        of(|it| it.crashes),
+        of(|it| it.lost_disks),
+        of(|it| it.recovered),
+        of(|it| it.doubts),
+        of(|it| it.resolved),
+        of(|it| it.rollbacks),
+        of(|it| it.took_over),
+        of(|it| it.forged),
+    );
+    if figures.len() >= 500 {
+        assert!(of(|it| it.committed) > 1000, "too little happens");
+        assert!(of(|it| it.lost_disks) > 20 && of(|it| it.rollbacks) > 20);
+    }
+}
+
+struct Row {
+    rule: &'static str,
+    breaks: Breaks,
+    is_harsh: bool,
+    /// Within so many seeds it shows.
+    within: u64,
+}
+
+const fn row(rule: &'static str, breaks: Breaks, is_harsh: bool, within: u64) -> Row {
+    Row { rule, breaks, is_harsh, within }
+}
+
+/// Each rule left out, and within how many seeds that shows.
+fn rows() -> Vec<Row> {
+    vec![
+        row("T3 vote not forced", Breaks { vote_unforced: true, ..WHOLE }, true, 1000),
+        row("T3 decision not forced", Breaks { decision_unforced: true, ..WHOLE }, true, 1000),
+        row("P6 decision not matched", Breaks { decision_unmatched: true, ..WHOLE }, false, 100),
+        row("P7 last line is served", Breaks { serves_last_line: true, ..WHOLE }, false, 100),
+        row("T4 abort after a while", Breaks { aborts_in_doubt: true, ..WHOLE }, false, 1000),
+        row("T4 highest id aborts", Breaks { highest_aborts: true, ..WHOLE }, false, 500),
+        row("T3 messages are counted", Breaks { counts_messages: true, ..WHOLE }, false, 100),
+        row("T7 roster not agreed", Breaks { roster_unagreed: true, ..WHOLE }, false, 100),
+        row("T1 version not checked", Breaks { version_unchecked: true, ..WHOLE }, false, 500),
+        row("lost disk, free to vote", Breaks { forgets_freely: true, ..WHOLE }, false, 500),
+    ]
+}
+
+/// The violations within so many seeds; the first alone, unless all are wanted.
+fn violations(row: &Row, count: u64, all: bool) -> Vec<(u64, String)> {
+    let mut found = Vec::new();
+    for seed in 0..count {
+        let (breaks, is_harsh) = (row.breaks, row.is_harsh);
+        let decides = Some(Decides::Coordinator);
+        if let Err(violation) = run(&Setup { seed, breaks, is_harsh, decides }) {
+            found.push((seed, violation));
+            if !all {
+                break;
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_rule_that_is_left_out_is_missed() {
+    let table: Option<u64> = std::env::var("TABLE").ok().and_then(|it| it.parse().ok());
+    let mut missed = Vec::new();
+    for row in rows() {
+        let count = table.unwrap_or(row.within);
+        let found = violations(&row, count, table.is_some());
+        match found.first() {
+            Some((seed, violation)) => {
+                println!("| {} | {seed} | {} of {count} | {violation} |", row.rule, found.len());
+            }
+            None => missed.push(format!("{}: nothing shows within {count} seeds", row.rule)),
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+/// T10: with the log, whoever voted knows the end soon; without, it may wait as long as its
+/// coordinator is away.
+#[test]
+fn a_dead_coordinator_blocks_nobody_for_long_when_the_log_decides() {
+    let blocked = |decides: Decides| -> Vec<Duration> {
+        let runs = (0..150).map(|seed| {
+            let _memo = VerdictMemo::on_this_thread();
+            let decides = Some(decides);
+            let mut world = World::new(&Setup { seed, breaks: WHOLE, is_harsh: false, decides });
+            match world.has_odd_rosters {
+                true => Duration::ZERO,
+                false => world.play_dead_coordinator().unwrap_or_else(|it| panic!("{seed}: {it}")),
+            }
+        });
+        runs.collect()
+    };
+    let (by_log, by_one) = (blocked(Decides::Log), blocked(Decides::Coordinator));
+    let longest = by_log.iter().max().copied().unwrap_or_default();
+    let count = |all: &[Duration]| all.iter().filter(|it| **it > Duration::from_secs(2)).count();
+    println!(
+        "in doubt for more than 2 s: {} runs, {longest:?} at most; without the log {} runs, of \
+         these {} to the end",
+        count(&by_log),
+        count(&by_one),
+        by_one.iter().filter(|it| **it >= Duration::from_secs(20)).count(),
+    );
+    assert!(count(&by_log) > 10, "nobody was ever in doubt");
+    assert!(longest < Duration::from_secs(10), "{longest:?}");
+    assert!(by_one.iter().any(|it| *it >= Duration::from_secs(20)), "and the log is not needed");
+}
