@@ -13,9 +13,11 @@ pub enum Dialect {
     Native,
     /// Newline-delimited JSON: the messages of a group that chats.
     Chat,
+    /// Newline-delimited JSON: the messages of nodes that roll out together.
+    Rollout,
     /// The native lines in encrypted frames, for holders of the cluster key.
     Sealed,
-    /// The native messages, each after a 4-byte big-endian length.
+    /// The messages of nodes that roll out together, each after a 4-byte big-endian length.
     Framed,
     /// The binary protocol of the swarm.
     Swarm,
@@ -31,6 +33,7 @@ impl Dialect {
         match self {
             Self::Native => "native",
             Self::Chat => "chat",
+            Self::Rollout => "rollout",
             Self::Sealed => "sealed",
             Self::Framed => "framed",
             Self::Swarm => "swarm",
@@ -66,8 +69,11 @@ const OPENINGS: &[(&[u8], Dialect)] = &[
     (b"PATCH ", Dialect::Http),
 ];
 
-/// How the first line of a group's connection opens; blanks may stand between the parts.
-const CHAT_PARTS: &[&[u8]] = &[b"{", b"\"type\"", b":", b"\"JOIN\""];
+/// How first lines open that are not native; blanks may stand between the parts.
+const LINES: [([&[u8]; 4], Dialect); 2] = [
+    ([b"{", b"\"type\"", b":", b"\"JOIN\""], Dialect::Chat),
+    ([b"{", b"\"type\"", b":", b"\"ENROLL\""], Dialect::Rollout),
+];
 
 /// Tells the dialect from everything received so far on a connection.
 #[must_use]
@@ -84,20 +90,33 @@ pub fn detect(bytes: &[u8]) -> Detection {
 /// Tells whose line it is that opens as an object. More bytes than are waited for are not looked
 /// at, so that it does not matter how they came.
 fn detect_object(bytes: &[u8]) -> Detection {
+    let mut verdict = Detection::Is(Dialect::Native);
+    for (parts, dialect) in LINES {
+        match opens(bytes, &parts) {
+            Some(true) => return Detection::Is(dialect),
+            Some(false) => {}
+            None => verdict = Detection::NeedMore,
+        }
+    }
+    verdict
+}
+
+/// Whether a line opens with these parts; nothing as long as it may.
+fn opens(bytes: &[u8], parts: &[&[u8]]) -> Option<bool> {
     let mut left = bytes[..bytes.len().min(OPENING_BYTES_MAX)].trim_ascii_start();
-    for part in CHAT_PARTS {
+    for part in parts {
         // A line that has ended opens nothing any more.
         let is_blank = |byte: &u8| byte.is_ascii_whitespace() && *byte != b'\n';
         left = &left[left.iter().take_while(|byte| is_blank(byte)).count()..];
         if let Some(rest) = left.strip_prefix(*part) {
             left = rest;
         } else if part.starts_with(left) && bytes.len() < OPENING_BYTES_MAX {
-            return Detection::NeedMore;
+            return None;
         } else {
-            return Detection::Is(Dialect::Native);
+            return Some(false);
         }
     }
-    Detection::Is(Dialect::Chat)
+    Some(true)
 }
 
 fn detect_fixed(bytes: &[u8]) -> Detection {
@@ -141,6 +160,8 @@ mod tests {
         check(b"\r\n\t {}", Dialect::Native);
         check(b"{\"type\":\"JOIN\"", Dialect::Chat);
         check(b"\r\n {\t\"type\" : \r\"JOIN\"", Dialect::Chat);
+        check(b"{\"type\":\"ENROLL\"", Dialect::Rollout);
+        check(b"{\"type\":\"ENROLL_", Dialect::Native);
         check(b"{\n", Dialect::Native);
         check(b"{\"type\":\n", Dialect::Native);
         check(b"{\"type\":\"JOIN_", Dialect::Native);

@@ -136,11 +136,17 @@ impl<R: BufRead> LineReader<R> {
 pub(super) struct ByteLines<R> {
     input: R,
     line: Vec<u8>,
+    bytes_max: usize,
 }
 
 impl<R: BufRead> ByteLines<R> {
     pub(super) const fn new(input: R) -> Self {
-        Self { input, line: Vec::new() }
+        Self::up_to(LINE_BYTES_MAX, input)
+    }
+
+    /// Lines of at most so many bytes, newline included.
+    pub(super) const fn up_to(bytes_max: usize, input: R) -> Self {
+        Self { input, line: Vec::new(), bytes_max }
     }
 
     /// The underlying stream.
@@ -178,7 +184,7 @@ impl<R: BufRead> ByteLines<R> {
             }
             let newline = chunk.iter().position(|&byte| byte == b'\n');
             let taken = newline.map_or(chunk.len(), |at| at + 1);
-            if self.line.len() + taken > LINE_BYTES_MAX {
+            if self.line.len() + taken > self.bytes_max {
                 return Err(ReadError::TooLong);
             }
             self.line.extend_from_slice(&chunk[..taken]);

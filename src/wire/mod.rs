@@ -7,5 +7,6 @@ pub mod chat;
 pub mod dialect;
 pub mod http;
 pub mod line;
+pub mod rollout;
 pub mod sealed;
 pub mod swarm;
