@@ -18,13 +18,19 @@ impl Clock {
         Self { started: Instant::now() }
     }
 
+    /// The present moment on the monotonic clock alone.
+    #[must_use]
+    pub fn mono(&self) -> Time {
+        Time::ZERO.after(self.started.elapsed())
+    }
+
     /// The present moment. The monotonic part never goes back; the wall clock may.
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "this is the place where time enters")]
     pub fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Now {
-            mono: Time::ZERO.after(self.started.elapsed()),
+            mono: self.mono(),
             wall: WallTime(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
         }
     }

@@ -9,11 +9,17 @@
 //! Pure: the caller owns the socket and the deadlines. After a fault the connection is at an
 //! unknown place and has to be closed.
 
+mod answer;
+mod chunks;
+mod head;
 mod request;
 mod response;
 
+pub use answer::{Answer, AnswerBody};
+pub use chunks::Chunks;
+pub use head::{Framing, Headers, Outline, Room, Scan, blanks, room};
 pub use request::{Head, Reader};
-pub use response::{CONTINUE, Response};
+pub use response::{CONTINUE, Response, reason};
 
 /// The longest head of a request in bytes: its line, its headers, and the blank line.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;

@@ -1,14 +1,7 @@
 //! The reading half: bytes in, heads and bodies out.
 
-use httparse::{EMPTY_HEADER, Error, Request, Status};
-
-use super::{BODY_BYTES_MAX, Fault, HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
-
-/// The methods of RFC 9110 that carry no body here, and those that may.
-const METHODS: &[&str] = &["GET", "HEAD", "OPTIONS", "DELETE", "POST", "PUT", "PATCH"];
-
-/// The methods whose body is never left out.
-const WITH_BODY: &[&str] = &["POST", "PUT", "PATCH"];
+use super::head::{Framing, Outline, Scan, blanks, room};
+use super::{BODY_BYTES_MAX, Fault};
 
 /// A request without its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +33,7 @@ impl Head {
 #[derive(Debug, Default)]
 pub struct Reader {
     bytes: Vec<u8>,
-    /// Bytes that were looked at without finding the end of a head.
-    seen: usize,
-    /// Whether a line has ended among them.
-    has_line: bool,
+    scan: Scan,
 }
 
 impl Reader {
@@ -62,10 +52,15 @@ impl Reader {
     /// # Errors
     /// When it is none, as soon as that is clear.
     pub fn head(&mut self) -> Result<Option<Head>, Fault> {
-        let Some(len) = self.head_len()? else { return Ok(None) };
-        let head = parse(&self.bytes[..len]);
+        let blanks = blanks(&self.bytes);
+        if blanks > 0 {
+            self.bytes.drain(..blanks);
+            self.scan = Scan::default();
+        }
+        let Some(len) = self.scan.head_len(&self.bytes)? else { return Ok(None) };
+        let head = Head::parse(&self.bytes[..len]);
         self.bytes.drain(..len);
-        (self.seen, self.has_line) = (0, false);
+        self.scan = Scan::default();
         head.map(Some)
     }
 
@@ -76,170 +71,38 @@ impl Reader {
             std::mem::replace(&mut self.bytes, rest)
         })
     }
-
-    /// Looks for the end of the head; each byte is looked at once, however they come.
-    fn head_len(&mut self) -> Result<Option<usize>, Fault> {
-        if self.seen <= 1 {
-            // Blank lines after a body are a known habit of clients.
-            let is_blank = |pair: &&[u8]| *pair == b"\r\n";
-            let blanks = self.bytes.chunks_exact(2).take_while(is_blank).count();
-            if blanks > 0 {
-                self.bytes.drain(..2 * blanks);
-                self.seen = 0;
-            }
-        }
-        let end = self.bytes.len().min(HEAD_BYTES_MAX);
-        while self.seen < end {
-            let at = self.seen;
-            let before = at.checked_sub(1).map(|before| self.bytes[before]);
-            match self.bytes[at] {
-                0 => return Err(Fault::Malformed),
-                // Lines end with both, always: what one reader takes for an end is one for all.
-                b'\n' if before != Some(b'\r') => return Err(Fault::Malformed),
-                b'\n' => {
-                    self.has_line = true;
-                    if self.bytes[..=at].ends_with(b"\r\n\r\n") {
-                        return Ok(Some(at + 1));
-                    }
-                }
-                _ if before == Some(b'\r') => return Err(Fault::Malformed),
-                _ => {}
-            }
-            self.seen += 1;
-        }
-        match (self.bytes.len() >= HEAD_BYTES_MAX, self.has_line) {
-            (false, _) => Ok(None),
-            (true, false) => Err(Fault::TargetTooLong),
-            (true, true) => Err(Fault::HeadTooLong),
-        }
-    }
 }
 
-fn parse(bytes: &[u8]) -> Result<Head, Fault> {
-    let mut room = [EMPTY_HEADER; HEADERS_MAX];
-    let mut request = Request::new(&mut room);
-    match request.parse(bytes) {
-        Ok(Status::Complete(len)) if len == bytes.len() => {}
-        Ok(Status::Complete(_) | Status::Partial) => return Err(Fault::Malformed),
-        Err(Error::TooManyHeaders) => return Err(Fault::HeadTooLong),
-        Err(Error::Version) => return Err(version_fault(bytes)),
-        Err(_) => return Err(Fault::Malformed),
-    }
-    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
-    else {
-        return Err(Fault::Malformed);
-    };
-    if target.len() > TARGET_BYTES_MAX {
-        return Err(Fault::TargetTooLong);
-    }
-    if !METHODS.contains(&method) {
-        return Err(Fault::NotImplemented);
-    }
-    let mut headers = Vec::with_capacity(request.headers.len());
-    for header in request.headers.iter() {
-        let value = String::from_utf8_lossy(header.value).into_owned();
-        headers.push((header.name.to_ascii_lowercase(), value));
-    }
-    let headers = Headers(headers);
-    // RFC 9112, 3.2: one host, no more and no less.
-    match headers.all("host").count() {
-        1 => {}
-        0 if minor == 0 => {}
-        _ => return Err(Fault::Malformed),
-    }
-    let (path, query) = split(target)?;
-    let body_len = headers.body_len(method, minor)?;
-    Ok(Head {
-        expects_continue: headers.expects_continue(minor)? && body_len > 0,
-        keep_alive: headers.keep_alive(minor),
-        method: method.to_owned(),
-        path: path.to_owned(),
-        query: query.to_owned(),
-        body_len,
-        headers: headers.0,
-    })
-}
-
-/// Another version of HTTP, or no version at all.
-fn version_fault(bytes: &[u8]) -> Fault {
-    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let words: Vec<_> = line.split(|byte| *byte == b' ').collect();
-    match words[..] {
-        [_, _, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9']]
-        | [_, _, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']] => Fault::Version,
-        _ => Fault::Malformed,
-    }
-}
-
-/// Path and query of a target in its origin form or its absolute one.
-fn split(target: &str) -> Result<(&str, &str), Fault> {
-    let origin = match target.split_once("://") {
-        Some(("http" | "https", rest)) if !target.starts_with('/') => {
-            rest.find(['/', '?']).map_or("/", |at| &rest[at..])
-        }
-        _ if target == "*" => "/",
-        _ => target,
-    };
-    let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
-    match path {
-        "" => Ok(("/", query)),
-        _ if path.starts_with('/') => Ok((path, query)),
-        _ => Err(Fault::Malformed),
-    }
-}
-
-struct Headers(Vec<(String, String)>);
-
-impl Headers {
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// How long the body is, if there is only one reading of it.
-    fn body_len(&self, method: &str, minor: u8) -> Result<usize, Fault> {
-        let mut lengths = self.all("content-length");
-        let (length, another) = (lengths.next(), lengths.next());
-        if let Some(coding) = self.all("transfer-encoding").next() {
-            let is_plain = length.is_none() && minor == 1;
-            return Err(match coding.trim().eq_ignore_ascii_case("chunked") {
-                _ if !is_plain || self.all("transfer-encoding").count() > 1 => Fault::Malformed,
-                true => Fault::NoLength,
-                false => Fault::NotImplemented,
-            });
-        }
-        let length = match (length, another) {
-            (_, Some(_)) => return Err(Fault::Malformed),
-            (None, None) if WITH_BODY.contains(&method) => return Err(Fault::NoLength),
-            (None, None) => return Ok(0),
-            (Some(length), None) => length,
+impl Head {
+    fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        let mut room = room();
+        let outline = Outline::parse(bytes, &mut room)?;
+        let body_len = match outline.framing {
+            Framing::Length(len) if len > BODY_BYTES_MAX => return Err(Fault::BodyTooLong),
+            Framing::Length(len) => len,
+            // What a node takes is short; its length can be said in advance.
+            Framing::Chunked => return Err(Fault::NoLength),
         };
-        if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(Fault::Malformed);
-        }
-        // A number that no machine can count to is too long as well.
-        let length = length.parse().unwrap_or(usize::MAX);
-        if length > BODY_BYTES_MAX { Err(Fault::BodyTooLong) } else { Ok(length) }
-    }
-
-    fn expects_continue(&self, minor: u8) -> Result<bool, Fault> {
-        let mut expectations = self.all("expect").peekable();
-        let is_any = expectations.peek().is_some();
-        if !expectations.all(|it| it.eq_ignore_ascii_case("100-continue")) {
-            return Err(Fault::Expectation);
-        }
-        Ok(is_any && minor == 1)
-    }
-
-    fn keep_alive(&self, minor: u8) -> bool {
-        let words = || self.all("connection").flat_map(|value| value.split(',')).map(str::trim);
-        let says = |word: &str| words().any(|it| it.eq_ignore_ascii_case(word));
-        !says("close") && (minor == 1 || says("keep-alive"))
+        let text = |value| String::from_utf8_lossy(value).into_owned();
+        let headers = outline.headers.iter();
+        Ok(Self {
+            method: outline.method.to_owned(),
+            path: outline.path.to_owned(),
+            query: outline.query.to_owned(),
+            body_len,
+            expects_continue: outline.expects_continue,
+            keep_alive: outline.keep_alive,
+            headers: headers
+                .map(|(name, value)| (name.to_ascii_lowercase(), text(value)))
+                .collect(),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::http::{HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
 
     fn read(text: &str) -> Result<Option<Head>, Fault> {
         let mut reader = Reader::default();

@@ -1,0 +1,221 @@
+//! The reading half of a client's connection: head after head, each with its body.
+//!
+//! Invariant: nobody waits for a client without an end, however little it sends now and then.
+
+use std::net::Shutdown;
+use std::sync::Arc;
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::house::House;
+use super::line::{Inbox, Line, is_late};
+use crate::model::Time;
+use crate::wire::http::{CONTINUE, Chunks, Fault, Framing, Scan, blanks};
+
+/// How long a client may take to read our last words and close.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What is read and thrown away meanwhile, at most.
+const DISCARD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bodies longer than this need room among all, and their memory is given back.
+pub(super) const HOARD_BYTES: usize = 64 * 1024;
+
+/// Why no more requests are read.
+pub(super) enum End {
+    /// All was said.
+    Done,
+    /// The rest cannot be understood.
+    Fault(Fault),
+    /// There is no room for this body beside those of others.
+    Full,
+    /// It was idle for too long.
+    Idle,
+    /// The socket failed.
+    Broken,
+}
+
+/// What hears a client.
+pub(super) struct Ear<'a> {
+    house: &'a House,
+    pub(super) line: Line,
+    inbox: Inbox,
+    /// A body that came in chunks.
+    body: Vec<u8>,
+    /// Whether nothing was asked yet.
+    is_new: bool,
+    /// The room that was made for this body.
+    taken: usize,
+}
+
+impl Drop for Ear<'_> {
+    fn drop(&mut self) {
+        self.house.give_back(self.taken);
+    }
+}
+
+impl<'a> Ear<'a> {
+    pub(super) fn new(house: &'a House, stream: Arc<TcpStream>) -> std::io::Result<Self> {
+        let line = Line::new(stream, house.clock, house.limits.write)?;
+        let (inbox, body) = Default::default();
+        Ok(Self { house, line, inbox, body, is_new: true, taken: 0 })
+    }
+
+    /// The head of a request that [`Self::hear_head`] has heard.
+    pub(super) fn head(&self, head_len: usize) -> &[u8] {
+        &self.inbox.filled()[..head_len]
+    }
+
+    /// The body of one that [`Self::hear_body`] has heard.
+    pub(super) fn body(&self, head_len: usize, framing: Framing) -> &[u8] {
+        match framing {
+            Framing::Length(len) => &self.inbox.filled()[head_len..head_len + len],
+            Framing::Chunked => &self.body,
+        }
+    }
+
+    /// Uses up a request of that length; what comes behind it is another.
+    pub(super) fn forget(&mut self, len: usize) {
+        self.inbox.consume(len);
+        if self.body.len() > HOARD_BYTES {
+            self.body = Vec::new();
+        }
+        if self.taken > 0 {
+            self.house.give_back(std::mem::take(&mut self.taken));
+        }
+    }
+
+    /// Waits for the next request, and for the end of its head.
+    pub(super) fn hear_head(&mut self) -> Result<usize, End> {
+        let mut scan = Scan::default();
+        let limits = &self.house.limits;
+        // Who has asked nothing yet has not earned the patience that is for a pause.
+        let patience = if self.is_new { limits.idle.min(limits.request) } else { limits.idle };
+        self.is_new = false;
+        // The clock is not looked at for requests that come whole.
+        let (mut deadline, mut has_begun) = (None, !self.inbox.is_empty());
+        loop {
+            let blanks = blanks(self.inbox.filled());
+            if blanks > 0 {
+                self.inbox.consume(blanks);
+                scan = Scan::default();
+            }
+            if let Some(len) = scan.head_len(self.inbox.filled()).map_err(End::Fault)? {
+                return Ok(len);
+            }
+            if deadline.is_none() && has_begun {
+                deadline = Some(self.after_request());
+            }
+            let read = match deadline {
+                None => self.line.read(&mut self.inbox, patience),
+                Some(deadline) => self.line.read_by(&mut self.inbox, deadline),
+            };
+            match read {
+                // Who sends blank lines and no more is given no more time than others.
+                Ok(0) if self.inbox.is_empty() => return Err(End::Done),
+                Ok(0) => return Err(End::Fault(Fault::Malformed)),
+                Ok(_) if deadline.is_none() => has_begun = true,
+                Ok(_) => {}
+                Err(err) if is_late(&err) && self.inbox.is_empty() => return Err(End::Idle),
+                Err(err) if is_late(&err) => return Err(End::Fault(Fault::TooSlow)),
+                Err(_) => return Err(End::Broken),
+            }
+        }
+    }
+
+    fn after_request(&self) -> Time {
+        self.line.now().after(self.house.limits.request)
+    }
+
+    /// Reads what belongs to a request that has begun.
+    fn read_on(&mut self, deadline: Time) -> Result<(), End> {
+        match self.line.read_by(&mut self.inbox, deadline) {
+            Ok(0) => Err(End::Fault(Fault::Malformed)),
+            Ok(_) => Ok(()),
+            Err(err) if is_late(&err) => Err(End::Fault(Fault::TooSlow)),
+            Err(_) => Err(End::Broken),
+        }
+    }
+
+    fn take_room(&mut self, len: usize) -> Result<(), End> {
+        if self.taken > 0 || len <= HOARD_BYTES {
+            return Ok(());
+        }
+        if !self.house.take_room(len) {
+            return Err(End::Full);
+        }
+        self.taken = len;
+        Ok(())
+    }
+
+    /// Waits for the whole body; returns the length of the request, as [`Self::forget`] wants it.
+    pub(super) fn hear_body(
+        &mut self,
+        head_len: usize,
+        framing: Framing,
+        expects_continue: bool,
+    ) -> Result<usize, End> {
+        let max = self.house.limits.body_bytes;
+        if let Framing::Length(len) = framing {
+            if len > max {
+                return Err(End::Fault(Fault::BodyTooLong));
+            }
+            if self.inbox.filled().len() >= head_len + len {
+                return Ok(head_len + len);
+            }
+            self.take_room(len)?;
+        }
+        // One whose body is on its way does not wait for it.
+        let expects = expects_continue && self.inbox.filled().len() == head_len;
+        if expects && self.line.write_all(CONTINUE).is_err() {
+            return Err(End::Broken);
+        }
+        let deadline = self.after_request();
+        match framing {
+            Framing::Length(len) => {
+                while self.inbox.filled().len() < head_len + len {
+                    self.read_on(deadline)?;
+                }
+                Ok(head_len + len)
+            }
+            Framing::Chunked => self.hear_chunks(head_len, max, deadline),
+        }
+    }
+
+    fn hear_chunks(&mut self, head_len: usize, max: usize, deadline: Time) -> Result<usize, End> {
+        let mut chunks = Chunks::default();
+        self.body.clear();
+        loop {
+            let behind = &self.inbox.filled()[head_len..];
+            let (used, is_whole) = chunks.take(behind, &mut self.body, max).map_err(End::Fault)?;
+            self.inbox.cut(head_len, used);
+            if is_whole {
+                return Ok(head_len);
+            }
+            if self.body.len() > HOARD_BYTES {
+                // How long it will be is not known.
+                self.take_room(max)?;
+            }
+            self.read_on(deadline)?;
+        }
+    }
+
+    /// Lets go of a connection so that the last answer arrives: closing a socket with unread input
+    /// would reset it.
+    pub(super) fn part(&mut self) {
+        self.forget(0);
+        if self.line.stream().shutdown(Shutdown::Write).is_err() || self.house.is_stopping() {
+            return;
+        }
+        let deadline = self.line.now().after(LINGER);
+        let mut discarded = 0;
+        while discarded < DISCARD_BYTES_MAX {
+            self.inbox.consume(self.inbox.filled().len());
+            match self.line.read_by(&mut self.inbox, deadline) {
+                Ok(0) | Err(_) => return,
+                Ok(len) => discarded += len,
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Where connections come in: a port, a thread for each connection, and the end of them all.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::answers::{Going, refusal};
+use super::limits::Limits;
+use super::sockets::{Seat, Sockets};
+use crate::runtime::clock::Clock;
+use crate::runtime::listen::{self, StartError};
+use crate::runtime::thread::Crew;
+
+/// How long requests may take to end when all ends.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// How long threads may take to end when their sockets have.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// The pause after a connection that could not be accepted, for lack of descriptors for example.
+const TROUBLE_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all threads of a port know.
+pub(super) struct House {
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    pub(super) sockets: Arc<Sockets>,
+    is_stopping: AtomicBool,
+    /// Bytes of long bodies that are kept at the moment.
+    kept: AtomicUsize,
+}
+
+/// Who serves a port.
+pub(super) trait Host: Send + Sync + 'static {
+    /// Its house.
+    fn house(&self) -> &House;
+
+    /// Serves a connection to its end.
+    fn serve(&self, stream: Arc<TcpStream>, seat: &Seat);
+
+    /// Counts a connection: whether there was room for it.
+    fn count(&self, has_room: bool);
+}
+
+/// An open port, until it is shut.
+pub(super) struct Port {
+    addr: SocketAddr,
+    listener: Mutex<Option<Arc<TcpListener>>>,
+    crew: Crew,
+}
+
+impl House {
+    pub(super) fn new(limits: Limits) -> Self {
+        let (clock, is_stopping) = (Clock::start(), AtomicBool::new(false));
+        Self { clock, limits, sockets: Arc::default(), is_stopping, kept: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether a connection may have another request after this one; when there are many, each
+    /// makes room for others.
+    pub(super) fn lets_go_on(&self) -> bool {
+        !self.is_stopping() && self.sockets.clients() <= self.limits.connections / 4 * 3
+    }
+
+    /// Makes room for a long body, if there is; [`Self::give_back`] is told the same length.
+    pub(super) fn take_room(&self, len: usize) -> bool {
+        let all = self.kept.fetch_add(len, Ordering::Relaxed) + len;
+        let has_room = all <= self.limits.bodies_bytes;
+        if !has_room {
+            self.give_back(len);
+        }
+        has_room
+    }
+
+    pub(super) fn give_back(&self, len: usize) {
+        self.kept.fetch_sub(len, Ordering::Relaxed);
+    }
+}
+
+impl Port {
+    /// Listens, and has each connection served by a thread called after `name` and its port.
+    ///
+    /// # Errors
+    /// When it cannot listen there.
+    pub(super) fn open<H: Host>(
+        listen: SocketAddr,
+        name: &'static str,
+        host: &Arc<H>,
+    ) -> Result<Self, StartError> {
+        let failed = |source| StartError::Listen { addr: listen, source };
+        let listener = Arc::new(listen::bind(listen.ip(), listen.port())?);
+        let addr = listener.local_addr().map_err(failed)?;
+        let crew = Crew::default();
+        let (host, listener2, crew2) = (Arc::clone(host), Arc::clone(&listener), crew.clone());
+        let accept = move || accept_loop(&host, &listener2, &crew2, name);
+        crew.spawn(format!("{name}:{}", addr.port()), accept).map_err(failed)?;
+        Ok(Self { addr, listener: Mutex::new(Some(listener)), crew })
+    }
+
+    pub(super) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Ends it: requests that are being answered have [`STOP_GRACE`] to end. Returns when no thread
+    /// and no socket is left. Must not be called from one of its threads.
+    pub(super) fn shut(&self, house: &House) {
+        house.is_stopping.store(true, Ordering::Release);
+        let listener = self.listener.lock().expect("nothing under this lock can panic").take();
+        // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
+        let shut = |it: &Arc<TcpListener>| socket2::SockRef::from(&**it).shutdown(Shutdown::Both);
+        if listener.as_ref().map(shut).is_some_and(|shut| shut.is_err()) {
+            let _ = TcpStream::connect_timeout(&self.addr, Duration::from_millis(100));
+        }
+        drop(listener);
+        house.sockets.shut();
+        let after = |span| house.clock.mono().after(span);
+        if self.crew.wait(&house.clock, after(STOP_GRACE)) > 0 {
+            house.sockets.cut();
+        }
+        let left = self.crew.wait(&house.clock, after(CUT_GRACE));
+        if left > 0 {
+            log::warn!("{left} threads of {} have not ended {CUT_GRACE:?} after it", self.addr);
+        }
+    }
+}
+
+/// Accepts connections until all ends.
+fn accept_loop<H: Host>(host: &Arc<H>, listener: &TcpListener, crew: &Crew, name: &'static str) {
+    let (_never, pause) = crossbeam_channel::bounded::<()>(0);
+    loop {
+        let accepted = listener.accept();
+        if host.house().is_stopping() {
+            return;
+        }
+        match accepted {
+            Ok((stream, from)) => receive(host, stream, from, crew, name),
+            Err(err) if is_of_one_connection(&err) => {}
+            Err(err) => {
+                log::warn!("the data plane cannot accept connections: {err}; keeps trying");
+                let _ = pause.recv_timeout(TROUBLE_PAUSE);
+            }
+        }
+    }
+}
+
+/// Gives a new connection a thread, or turns it away.
+fn receive<H: Host>(
+    host: &Arc<H>,
+    stream: TcpStream,
+    from: SocketAddr,
+    crew: &Crew,
+    name: &'static str,
+) {
+    let House { limits, sockets, .. } = host.house();
+    let stream = Arc::new(stream);
+    let Limits { connections, connections_of_one, .. } = *limits;
+    let seat = sockets.admit(&stream, from.ip(), connections, connections_of_one);
+    host.count(seat.is_some());
+    let Some(seat) = seat else {
+        turn_away(&stream);
+        return;
+    };
+    let host2 = Arc::clone(host);
+    let spawned = crew.spawn(format!("{name}<{}", from.port()), move || {
+        host2.serve(stream, &seat);
+    });
+    if let Err(err) = spawned {
+        log::debug!("no thread for a request from {from}: {err}");
+        host.count(false);
+    }
+}
+
+/// One that is told off may not cost what one that is served does: no thread and no waiting.
+fn turn_away(stream: &TcpStream) {
+    let mut out = Vec::new();
+    let reason = "too many connections; try again in a moment";
+    refusal(&mut out, 503, "busy", reason, b"Retry-After: 1\r\n", Going::Off);
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    let _ = rustix::net::send(stream, &out, flags);
+}
+
+/// Whether an error is of the connection that was to be accepted, and not of this machine.
+fn is_of_one_connection(err: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(err.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}

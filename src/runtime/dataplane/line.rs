@@ -1,0 +1,181 @@
+//! One end of a connection: whatever is waited for has a deadline, and what came early is kept.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::Time;
+use crate::runtime::clock::Clock;
+
+/// What is read at once at least; most requests and answers fit.
+const READ_BYTES: usize = 4 * 1024;
+
+/// More than this is given back when a long message is over.
+const HOARD_BYTES: usize = 64 * 1024;
+
+/// A socket.
+pub(super) struct Line {
+    stream: Arc<TcpStream>,
+    clock: Clock,
+    /// How long the system lets a read wait: setting it costs as much as a read, and mostly it is
+    /// the same again.
+    waits: Option<Duration>,
+    write: Duration,
+}
+
+impl Line {
+    /// A line whose other end takes whatever is written within `write`.
+    pub(super) fn new(stream: Arc<TcpStream>, clock: Clock, write: Duration) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(write))?;
+        Ok(Self { stream, clock, waits: None, write })
+    }
+
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.clock.mono()
+    }
+
+    /// Reads once, however little; 0 at the end of the stream.
+    pub(super) fn read(&mut self, inbox: &mut Inbox, wait: Duration) -> io::Result<usize> {
+        if self.waits != Some(wait) {
+            if wait.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(wait))?;
+            self.waits = Some(wait);
+        }
+        let len = loop {
+            match (&*self.stream).read(inbox.spare()) {
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        inbox.end += len;
+        Ok(len)
+    }
+
+    /// The same, until a moment.
+    pub(super) fn read_by(&mut self, inbox: &mut Inbox, deadline: Time) -> io::Result<usize> {
+        let left = deadline.since(self.now());
+        self.read(inbox, left)
+    }
+
+    /// Writes all of `bytes`. Who takes a byte now and then gains no time by it.
+    ///
+    /// # Errors
+    /// With how much was written before.
+    pub(super) fn write_all(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+        let mut written = match (&*self.stream).write(bytes) {
+            Ok(len) if len == bytes.len() => return Ok(()),
+            Ok(len) => len,
+            Err(err) if err.kind() == ErrorKind::Interrupted => 0,
+            Err(err) => return Err((0, err)),
+        };
+        // The first write has waited already, unless a signal came; so much again is the most.
+        let deadline = self.now().after(self.write);
+        while written < bytes.len() {
+            let left = deadline.since(self.now());
+            let result = if left.is_zero() {
+                Err(ErrorKind::TimedOut.into())
+            } else {
+                self.stream.set_write_timeout(Some(left))
+            };
+            result.map_err(|err| (written, err))?;
+            match (&*self.stream).write(&bytes[written..]) {
+                Ok(0) => return Err((written, ErrorKind::WriteZero.into())),
+                Ok(len) => written += len,
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                Err(err) => return Err((written, err)),
+            }
+        }
+        self.stream.set_write_timeout(Some(self.write)).map_err(|err| (written, err))
+    }
+}
+
+/// What came and is not used up.
+#[derive(Default)]
+pub(super) struct Inbox {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Inbox {
+    /// All of it.
+    pub(super) fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Uses up the first of it.
+    pub(super) fn consume(&mut self, len: usize) {
+        self.start += len;
+        debug_assert!(self.start <= self.end, "only what came is used up");
+        if self.start >= self.end {
+            (self.start, self.end) = (0, 0);
+            if self.bytes.len() > HOARD_BYTES {
+                self.bytes = Vec::new();
+            }
+        }
+    }
+
+    /// Takes `len` bytes out from behind the first `keep`.
+    pub(super) fn cut(&mut self, keep: usize, len: usize) {
+        let from = self.start + keep;
+        self.bytes.copy_within(from + len..self.end, from);
+        self.end -= len;
+    }
+
+    /// Room for more.
+    fn spare(&mut self) -> &mut [u8] {
+        if self.bytes.len() - self.end < READ_BYTES / 2 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.bytes.len() - self.end < READ_BYTES {
+                let len = (2 * self.end).max(READ_BYTES);
+                self.bytes.resize(len, 0);
+            }
+        }
+        &mut self.bytes[self.end..]
+    }
+}
+
+pub(super) fn is_late(err: &io::Error) -> bool {
+    matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_is_kept_in_order_and_room_is_found_again() {
+        let (mut inbox, mut sent, mut seen) = (Inbox::default(), 0_u64, 0_u64);
+        for turn in 0..2_000_usize {
+            let spare = inbox.spare();
+            assert!(spare.len() >= READ_BYTES / 2, "{turn}");
+            let len = (turn * 37 % 1_500).min(spare.len());
+            for byte in &mut spare[..len] {
+                *byte = (sent % 251) as u8;
+                sent += 1;
+            }
+            inbox.end += len;
+            let used = inbox.filled().len() * (turn % 5) / 4;
+            for byte in &inbox.filled()[..used] {
+                assert_eq!(u64::from(*byte), seen % 251);
+                seen += 1;
+            }
+            inbox.consume(used);
+        }
+        assert_eq!(sent - seen, inbox.filled().len() as u64);
+        assert!(inbox.bytes.len() <= HOARD_BYTES, "{}", inbox.bytes.len());
+    }
+}

@@ -1,0 +1,86 @@
+//! What the requests of each model were like, for gates and for whoever collects metrics.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::model::Time;
+use crate::protocol::histogram::Histogram;
+use crate::protocol::rollout::{ModelHealth, ModelId, Window};
+
+/// Upper bounds of latencies, in microseconds.
+pub(super) const LATENCY_US: &[u64] = &[
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000,
+];
+
+/// Models that are remembered; above, those go that are not served.
+const METERS_MAX: usize = 64;
+
+/// One model's requests.
+pub(super) struct Meter(Mutex<Readings>);
+
+pub(super) struct Readings {
+    /// All there were.
+    pub(super) latency_us: Histogram,
+    /// Those that failed.
+    pub(super) errors: u64,
+    window: Window,
+    /// The rollout that the window is of.
+    epoch: u64,
+}
+
+impl Meter {
+    fn new() -> Self {
+        let window = Window::new(Duration::from_secs(1));
+        let latency_us = Histogram::new(LATENCY_US);
+        Self(Mutex::new(Readings { latency_us, errors: 0, window, epoch: 0 }))
+    }
+
+    pub(super) fn readings(&self) -> MutexGuard<'_, Readings> {
+        self.0.lock().expect("nothing under this lock can panic")
+    }
+
+    /// Counts a request that began in a rollout; its successor's gates do not look at it.
+    pub(super) fn observe(&self, now: Time, latency: Duration, is_error: bool, epoch: u64) {
+        let mut readings = self.readings();
+        readings.latency_us.observe(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        readings.errors += u64::from(is_error);
+        if readings.epoch == epoch {
+            readings.window.observe(now, latency, is_error);
+        }
+    }
+
+    pub(super) fn health(&self, now: Time) -> ModelHealth {
+        self.readings().window.health(now)
+    }
+}
+
+/// The meters of all models.
+#[derive(Default)]
+pub(super) struct Meters(BTreeMap<ModelId, Arc<Meter>>);
+
+impl Meters {
+    /// The meter of a model; its window is of that rollout and length from now on.
+    pub(super) fn of(&mut self, model: &ModelId, epoch: u64, span: Duration) -> Arc<Meter> {
+        let new = || Arc::new(Meter::new());
+        let meter = Arc::clone(self.0.entry(model.clone()).or_insert_with(new));
+        let mut readings = meter.readings();
+        if readings.epoch != epoch {
+            readings.epoch = epoch;
+            readings.window = Window::new(span);
+        }
+        drop(readings);
+        meter
+    }
+
+    /// Forgets what is not served, if there is much of it.
+    pub(super) fn tidy(&mut self, served: &[&ModelId]) {
+        let too_many = self.0.len() > METERS_MAX;
+        self.0.retain(|model, _| !too_many || served.contains(&model));
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&ModelId, &Arc<Meter>)> {
+        self.0.iter()
+    }
+}

@@ -1,0 +1,280 @@
+//! The data plane of a node: requests of the world, each answered by the model that the committed
+//! state chooses (T9, T11).
+//!
+//! Invariants:
+//! - A request is of one committed state from its choice to its last byte; a new state is for the
+//!   requests after it, all of it at once.
+//! - Whatever a client sends or leaves out, its connection ends within a bounded time, and is the
+//!   only one that does; the same holds for what an upstream answers.
+//! - A model's figures are of its own doing: what a slow client costs is not in them.
+//!
+//! A connection has one thread. Who is served which state is not decided here.
+
+mod answers;
+mod ear;
+mod house;
+mod limits;
+mod line;
+mod live;
+mod meters;
+mod metrics;
+pub mod model;
+mod predict;
+mod sockets;
+mod talk;
+mod texts;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use serde_json::json;
+
+pub use limits::Limits;
+pub use upstream::Upstream;
+
+use self::ear::Ear;
+use self::house::{Host, House, Port};
+use self::live::{Backend, Lane, Live, json_of};
+use self::meters::Meters;
+use self::predict::Desk;
+use self::sockets::Seat;
+use self::talk::Talk;
+use self::upstream::Pool;
+use super::driver::counters::Counter;
+use super::listen::StartError;
+use crate::model::Rng;
+use crate::protocol::rollout::{HealthSnapshot, ModelId, NodeId, Serving};
+
+/// The window of gates as long as no rollout says another.
+const WINDOW_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Appends lines of further metrics to the text of `/metrics`.
+pub type MoreMetrics = Box<dyn Fn(&mut String) + Send + Sync>;
+
+/// What a data plane begins with.
+pub struct Options {
+    /// Where it listens; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// This node.
+    pub node_id: NodeId,
+    /// Who serves which model; with none at all the built-in model answers for all.
+    pub upstreams: BTreeMap<ModelId, Upstream>,
+    /// What anybody may take.
+    pub limits: Limits,
+    /// What requests without a key are drawn with.
+    pub seed: u64,
+    /// What `/metrics` says beside its own.
+    pub more_metrics: Option<MoreMetrics>,
+}
+
+/// What was served, and what was not.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections served.
+    pub connections: Counter,
+    /// Requests whose head was read.
+    pub requests: Counter,
+    /// Requests that were no good, or for nothing there is.
+    pub refused: Counter,
+    /// Connections refused because there were too many.
+    pub refused_busy: Counter,
+    /// Connections closed because they said nothing more.
+    pub closed_idle: Counter,
+    /// Answers that could not be written.
+    pub write_failed: Counter,
+}
+
+/// What all its threads know.
+struct Shared {
+    node_id: NodeId,
+    house: House,
+    seed: u64,
+    counters: Counters,
+    pools: BTreeMap<ModelId, Arc<Pool>>,
+    more_metrics: Option<MoreMetrics>,
+    /// Rises with each state, so that a thread need not take the lock to see that it is the same.
+    generation: AtomicU64,
+    current: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    live: Option<Arc<Live>>,
+    generation: u64,
+    meters: Meters,
+}
+
+/// A data plane that runs until it is stopped or dropped.
+pub struct DataPlane {
+    shared: Arc<Shared>,
+    port: Port,
+}
+
+impl fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataPlane").field("addr", &self.addr()).finish_non_exhaustive()
+    }
+}
+
+impl DataPlane {
+    /// Listens and answers; with 503 where a state is needed, until [`Self::set`] brings one.
+    ///
+    /// # Errors
+    /// When it cannot listen there.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let Options { listen, node_id, upstreams, limits, seed, more_metrics } = options;
+        let house = House::new(limits);
+        let pool = |(model, upstream)| {
+            let sockets = Arc::clone(&house.sockets);
+            (model, Arc::new(Pool::new(upstream, limits, house.clock, sockets)))
+        };
+        let pools = upstreams.into_iter().map(pool).collect();
+        let shared = Arc::new(Shared {
+            node_id,
+            house,
+            seed,
+            counters: Counters::default(),
+            pools,
+            more_metrics,
+            generation: AtomicU64::new(0),
+            current: Mutex::default(),
+        });
+        let port = Port::open(listen, "data", &shared)?;
+        Ok(Self { shared, port })
+    }
+
+    /// Where it listens.
+    pub const fn addr(&self) -> SocketAddr {
+        self.port.addr()
+    }
+
+    /// Serves another committed state, from the next request on.
+    pub fn set(&self, serving: Arc<Serving>) {
+        self.shared.set(serving);
+    }
+
+    /// What the last window was like, of the two models of the state that is served.
+    pub fn health(&self) -> HealthSnapshot {
+        self.shared.health()
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// Ends it: requests that are being answered have two seconds to end. Returns when no thread
+    /// and no socket is left. Must not be called from one of its threads.
+    pub fn stop(&self) {
+        self.port.shut(&self.shared.house);
+        for pool in self.shared.pools.values() {
+            pool.close();
+        }
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().expect("nothing under this lock can panic")
+    }
+
+    /// The number of the state that is served.
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// What is served, with its number.
+    fn current(&self) -> (Option<Arc<Live>>, u64) {
+        let current = self.lock();
+        (current.live.clone(), current.generation)
+    }
+
+    fn set(&self, serving: Arc<Serving>) {
+        let mut current = self.lock();
+        // Another rollout, or another window: gates look at nothing from before.
+        let epoch = match &current.live {
+            None => 1,
+            Some(live) => {
+                let is_same =
+                    live.serving.salt == serving.salt && live.serving.window == serving.window;
+                live.epoch + u64::from(!is_same)
+            }
+        };
+        let span = serving.window.unwrap_or(WINDOW_DEFAULT);
+        let state = &serving.state;
+        let mut lane = |model: &ModelId| {
+            let backend = match self.pools.get(model) {
+                Some(pool) => Backend::Upstream(Arc::clone(pool)),
+                None if self.pools.is_empty() => Backend::Echo,
+                None => Backend::Missing,
+            };
+            let meter = current.meters.of(model, epoch, span);
+            Lane::new(model, meter, backend, state, &self.node_id)
+        };
+        let (stable, canary) = (lane(&state.stable_model_id), lane(&state.canary_model_id));
+        current.meters.tidy(&[&state.stable_model_id, &state.canary_model_id]);
+        let (json, digest) = (json_of(state).into_bytes(), state.digest().to_string());
+        let share = state.canary_share();
+        current.live = Some(Arc::new(Live { serving, share, json, digest, epoch, stable, canary }));
+        current.generation += 1;
+        self.generation.store(current.generation, Ordering::Release);
+    }
+
+    fn health(&self) -> HealthSnapshot {
+        let now = self.house.clock.now();
+        let (live, _) = self.current();
+        let lanes = live.iter().flat_map(|live| [&live.stable, &live.canary]);
+        HealthSnapshot {
+            node_id: self.node_id.clone(),
+            window_id: format!("window-{}", now.wall.0 / 1000),
+            models: lanes.map(|it| (it.model.clone(), it.meter.health(now.mono))).collect(),
+        }
+    }
+
+    fn health_json(&self) -> String {
+        let (live, _) = self.current();
+        let mut fields = json!(self.health());
+        fields["status"] = if live.is_some() { "serving" } else { "starting" }.into();
+        fields["last_committed_version"] =
+            live.as_ref().map_or(0, |it| it.serving.state.version).into();
+        fields["digest"] = live.map(|it| it.digest.clone()).into();
+        fields.to_string()
+    }
+
+    fn metrics(&self) -> String {
+        metrics::text(self)
+    }
+}
+
+impl Host for Shared {
+    fn house(&self) -> &House {
+        &self.house
+    }
+
+    fn serve(&self, stream: Arc<TcpStream>, seat: &Seat) {
+        // Spread out, so that neighbors among seeds have nothing in common.
+        let own = seat.number().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let desk = Desk::new(Rng::seed_from_u64(self.seed ^ own), self.house.clock);
+        if let Ok(ear) = Ear::new(&self.house, stream) {
+            Talk::new(self, ear, desk).serve();
+        }
+    }
+
+    fn count(&self, has_room: bool) {
+        let counters = &self.counters;
+        let counter = if has_room { &counters.connections } else { &counters.refused_busy };
+        counter.add(1);
+    }
+}

@@ -1,0 +1,219 @@
+//! A small server of a model, for demonstrations and tests: it says who it is and what it was
+//! asked, as late and as unreliably as it is told to.
+//!
+//! Invariant: of any number of its answers, the share that it fails is the one asked for, within
+//! one answer; which ones these are does not depend on chance.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use serde_json::json;
+
+use super::answers::{Going, input_of, refusal, refusal_of_end, write_own};
+use super::ear::{Ear, End};
+use super::house::{Host, House, Port};
+use super::limits::Limits;
+use super::sockets::Seat;
+use super::texts;
+use crate::protocol::rollout::{BASIS_POINTS, ModelId};
+use crate::runtime::driver::counters::Counter;
+use crate::runtime::listen::StartError;
+use crate::wire::http::{Outline, room};
+
+/// What a model begins with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it listens; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Its name.
+    pub name: ModelId,
+    /// What it lets pass before each answer.
+    pub delay: Duration,
+    /// Of 10,000 requests, those that it fails; above, all.
+    pub failing: u32,
+}
+
+/// A model that runs until it is stopped or dropped.
+pub struct Model {
+    shared: Arc<Shared>,
+    port: Port,
+    /// Who waits out a delay waits for this to go.
+    running: Mutex<Option<Sender<()>>>,
+}
+
+struct Shared {
+    house: House,
+    options: Options,
+    /// Its answers, up to the input, behind which a brace follows.
+    prefix: Vec<u8>,
+    /// Requests that it was asked.
+    asked: AtomicU64,
+    refused_busy: Counter,
+    is_over: Receiver<()>,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Listens and answers every POST, whatever its path.
+    ///
+    /// # Errors
+    /// When it cannot listen there.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        // All requests come from a few nodes, so one address may have all there is.
+        let limits = Limits::default();
+        let limits = Limits { connections_of_one: limits.connections, ..limits };
+        let named = json!({ "model": options.name }).to_string();
+        let prefix = format!("{},\"input\":", named.trim_end_matches('}')).into_bytes();
+        let (running, is_over) = crossbeam_channel::bounded(0);
+        let listen = options.listen;
+        let shared = Arc::new(Shared {
+            house: House::new(limits),
+            options,
+            prefix,
+            asked: AtomicU64::new(0),
+            refused_busy: Counter::default(),
+            is_over,
+        });
+        let port = Port::open(listen, "model", &shared)?;
+        Ok(Self { shared, port, running: Mutex::new(Some(running)) })
+    }
+
+    /// Where it listens.
+    pub const fn addr(&self) -> SocketAddr {
+        self.port.addr()
+    }
+
+    /// How many requests it was asked.
+    pub fn asked(&self) -> u64 {
+        self.shared.asked.load(Ordering::Relaxed)
+    }
+
+    /// Ends it; nobody waits for a delay. Returns when no thread and no socket is left.
+    pub fn stop(&self) {
+        drop(self.running.lock().expect("nothing under this lock can panic").take());
+        self.port.shut(&self.shared.house);
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Host for Shared {
+    fn house(&self) -> &House {
+        &self.house
+    }
+
+    fn serve(&self, stream: Arc<TcpStream>, _: &Seat) {
+        let Ok(mut ear) = Ear::new(&self.house, stream) else { return };
+        let mut out = Vec::new();
+        let end = loop {
+            out.clear();
+            match self.turn(&mut ear, &mut out) {
+                Ok(true) => {}
+                Ok(false) => break End::Done,
+                Err(end) => break end,
+            }
+        };
+        out.clear();
+        let is_refused = refusal_of_end(&mut out, &end, &self.house.limits);
+        let is_told = is_refused && ear.line.write_all(&out).is_ok();
+        if is_told || matches!(end, End::Done) {
+            ear.part();
+        }
+    }
+
+    fn count(&self, has_room: bool) {
+        self.refused_busy.add(u64::from(!has_room));
+    }
+}
+
+impl Shared {
+    /// Answers one request; returns whether another may follow.
+    fn turn(&self, ear: &mut Ear<'_>, out: &mut Vec<u8>) -> Result<bool, End> {
+        let head_len = ear.hear_head()?;
+        let (is_post, is_head, framing, expects_continue, mut going) = {
+            let mut room = room();
+            let outline = Outline::parse(ear.head(head_len), &mut room).map_err(End::Fault)?;
+            let is_last = !outline.keep_alive || !self.house.lets_go_on();
+            let going = match (is_last, outline.minor) {
+                (true, _) => Going::Off,
+                (false, 0) => Going::OnAfterAll,
+                (false, _) => Going::On,
+            };
+            let Outline { method, framing, expects_continue, .. } = outline;
+            (method == "POST", method == "HEAD", framing, expects_continue, going)
+        };
+        let len = ear.hear_body(head_len, framing, expects_continue)?;
+        if is_post {
+            going = self.answer(ear.body(head_len, framing), going, out);
+        } else {
+            let reason = "a model has POST";
+            refusal(out, 405, "no_such_method", reason, b"Allow: POST\r\n", going);
+            if is_head {
+                let end = out.windows(4).position(|four| four == b"\r\n\r\n");
+                out.truncate(end.map_or(out.len(), |end| end + 4));
+            }
+        }
+        ear.line.write_all(out).map_err(|_| End::Broken)?;
+        ear.forget(len);
+        Ok(going != Going::Off)
+    }
+
+    /// Writes an answer; returns what it says of the connection.
+    fn answer(&self, body: &[u8], going: Going, out: &mut Vec<u8>) -> Going {
+        let Options { name, delay, failing, .. } = &self.options;
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.is_over.recv_timeout(*delay) == Err(RecvTimeoutError::Disconnected) {
+            refusal(out, 503, "stopping", "this model is being stopped", &[], Going::Off);
+            return Going::Off;
+        }
+        if fails(number, *failing) {
+            let reason = format!("model {name} fails {failing} of {BASIS_POINTS} requests");
+            refusal(out, 500, "failing", &reason, &[], going);
+            return going;
+        }
+        let mut text = self.prefix.clone();
+        text.extend_from_slice(input_of(body));
+        text.push(b'}');
+        write_own(out, 200, texts::JSON, &[], &text, going);
+        going
+    }
+}
+
+/// Whether the request of that number is among the `failing` of 10,000, which are spread evenly.
+fn fails(number: u64, failing: u32) -> bool {
+    let all = u64::from(BASIS_POINTS);
+    let (number, failing) = (number % all, u64::from(failing).min(all));
+    (number + 1) * failing / all > number * failing / all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_that_fails_is_the_one_asked_for() {
+        for failing in [0, 1, 500, 2_000, 3_333, 9_999, 10_000, 20_000] {
+            let wanted = u64::from(failing.min(10_000));
+            let mut failed = 0;
+            for number in 0..20_000_u64 {
+                let exact = number * wanted;
+                assert!(failed * 10_000 <= exact && exact < failed * 10_000 + 10_000);
+                failed += u64::from(fails(number, failing));
+            }
+            assert_eq!(failed, 2 * wanted, "{failing}");
+        }
+    }
+}

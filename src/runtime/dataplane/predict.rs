@@ -1,0 +1,338 @@
+//! `POST /predict`: which model answers, and its answer.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use rand::Rng as _;
+use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::answers::{Going, compose, input_of, refusal, write_number};
+use super::ear::HOARD_BYTES;
+use super::live::{Backend, Lane, Live};
+use super::upstream::{Pool, REQUEST_ONLY, Reply, write_passed};
+use crate::model::{Rng, Time};
+use crate::protocol::rollout::{Serving, Sticky, bucket_of_draw, bucket_of_key};
+use crate::runtime::clock::Clock;
+use crate::wire::http::{Headers, Outline, reason};
+
+/// The header by whose value requests stick, whatever the rollout's own rule is.
+const KEY_HEADER: &str = "X-Routing-Key";
+
+/// The header that chooses by itself: `always` or `never`.
+const CANARY_HEADER: &str = "X-Canary";
+
+/// How a request came to its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// By the bucket of its key.
+    Key(u32),
+    /// By a draw.
+    Draw(u32),
+    /// By its own wish: whether to the canary.
+    Wish(bool),
+}
+
+/// What one thread needs to have requests answered; its buffers are used again.
+pub(super) struct Desk {
+    rng: Rng,
+    clock: Clock,
+    request: Vec<u8>,
+    reply: Reply,
+}
+
+impl Desk {
+    pub(super) fn new(rng: Rng, clock: Clock) -> Self {
+        Self { rng, clock, request: Vec::new(), reply: Reply::default() }
+    }
+
+    /// Writes the answer to a whole request to `out`; all of it is of `live`.
+    pub(super) fn answer(
+        &mut self,
+        live: &Live,
+        outline: &Outline<'_, '_>,
+        body: &[u8],
+        going: Going,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(choice) = self.choose(&live.serving, outline.headers, body) else {
+            let reason = "X-Canary is `always` or `never`";
+            refusal(out, 400, "bad_header", reason, &[], going);
+            return;
+        };
+        let is_canary = match choice {
+            Choice::Key(bucket) | Choice::Draw(bucket) => bucket < live.share,
+            Choice::Wish(is_canary) => is_canary,
+        };
+        let lane = if is_canary { &live.canary } else { &live.stable };
+        let began = self.clock.mono();
+        let is_error = match &lane.backend {
+            Backend::Echo => {
+                echo(lane, choice, body, going, out);
+                false
+            }
+            Backend::Upstream(pool) => self.forward(lane, pool, choice, outline, body, going, out),
+            Backend::Missing => {
+                let reason = format!("this node has no upstream for {}", lane.model);
+                let headers = headers_of(lane, choice);
+                refusal(out, 502, "no_upstream", &reason, &headers, going);
+                true
+            }
+        };
+        self.count(live, lane, began, is_error);
+    }
+
+    fn count(&self, live: &Live, lane: &Lane, began: Time, is_error: bool) {
+        let now = self.clock.mono();
+        lane.meter.observe(now, now.since(began), is_error, live.epoch);
+    }
+
+    /// None when a request says how it wants to be treated, and it cannot be understood.
+    fn choose(
+        &mut self,
+        serving: &Serving,
+        headers: Headers<'_, '_>,
+        body: &[u8],
+    ) -> Option<Choice> {
+        match headers.first(CANARY_HEADER) {
+            None => {}
+            Some(b"always") => return Some(Choice::Wish(true)),
+            Some(b"never") => return Some(Choice::Wish(false)),
+            Some(_) => return None,
+        }
+        let own_key = match &serving.sticky {
+            None => None,
+            Some(Sticky::Header(name)) => headers.first(name).map(Cow::Borrowed),
+            Some(Sticky::Json(name)) => field(body, name).map(|it| Cow::Owned(it.into_bytes())),
+        };
+        let key = own_key.or_else(|| headers.first(KEY_HEADER).map(Cow::Borrowed));
+        Some(match key.filter(|key| !key.is_empty()) {
+            Some(key) => Choice::Key(bucket_of_key(serving.salt, &key)),
+            None => Choice::Draw(bucket_of_draw(self.rng.next_u64())),
+        })
+    }
+
+    /// Returns whether it counts as a failure of the model.
+    #[allow(clippy::too_many_arguments, reason = "it is one part of `answer`")]
+    fn forward(
+        &mut self,
+        lane: &Lane,
+        pool: &Arc<Pool>,
+        choice: Choice,
+        outline: &Outline<'_, '_>,
+        body: &[u8],
+        going: Going,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let request = &mut self.request;
+        request.clear();
+        request.extend_from_slice(b"POST ");
+        pool.upstream.write_target(request, outline.path, outline.query);
+        request.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+        pool.upstream.write_host(request);
+        request.extend_from_slice(b"\r\n");
+        write_passed(outline.headers, REQUEST_ONLY, request);
+        request.extend_from_slice(b"Content-Length: ");
+        write_number(request, body.len());
+        request.extend_from_slice(b"\r\n\r\n");
+        request.extend_from_slice(body);
+        let asked = pool.ask(request, &mut self.reply);
+        if request.len() > HOARD_BYTES {
+            *request = Vec::new();
+        }
+        let is_error = match asked {
+            Ok(()) => {
+                pass_on(&self.reply, lane, choice, going, out);
+                self.reply.status >= 500
+            }
+            Err(failure) => {
+                let reason = format!("the upstream of {} failed: {failure}", lane.model);
+                let headers = headers_of(lane, choice);
+                refusal(out, failure.status(), failure.code(), &reason, &headers, going);
+                true
+            }
+        };
+        if self.reply.body.len() > HOARD_BYTES {
+            self.reply = Reply::default();
+        }
+        is_error
+    }
+}
+
+/// The header lines of a lane's answer to a request.
+fn write_headers(out: &mut Vec<u8>, lane: &Lane, choice: Choice) {
+    out.extend_from_slice(&lane.headers);
+    match choice {
+        Choice::Key(bucket) => write_number(out, bucket as usize),
+        Choice::Draw(_) => out.extend_from_slice(b"random"),
+        Choice::Wish(true) => out.extend_from_slice(b"always"),
+        Choice::Wish(false) => out.extend_from_slice(b"never"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn headers_of(lane: &Lane, choice: Choice) -> Vec<u8> {
+    let mut headers = Vec::new();
+    write_headers(&mut headers, lane, choice);
+    headers
+}
+
+/// The built-in model: says who answers, in which state, and what was asked.
+fn echo(lane: &Lane, choice: Choice, body: &[u8], going: Going, out: &mut Vec<u8>) {
+    let input = input_of(body);
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
+    write_headers(out, lane, choice);
+    out.extend_from_slice(b"Content-Length: ");
+    write_number(out, lane.echo.len() + input.len() + 1);
+    out.extend_from_slice(going.header());
+    out.extend_from_slice(&lane.echo);
+    out.extend_from_slice(input);
+    out.push(b'}');
+}
+
+/// Somebody else's answer.
+fn pass_on(reply: &Reply, lane: &Lane, choice: Choice, going: Going, out: &mut Vec<u8>) {
+    let Reply { status, headers, body } = reply;
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_number(out, usize::from(*status));
+    out.push(b' ');
+    out.extend_from_slice(reason(*status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(headers);
+    write_headers(out, lane, choice);
+    compose(out, (*status != 204 && *status != 304).then_some(body), going);
+}
+
+/// A field of a JSON object as a key: a text as it is, a number or truth value as it is written.
+/// The last counts when there are several, as for most readers.
+fn field(body: &[u8], name: &str) -> Option<String> {
+    serde_json::Deserializer::from_slice(body).deserialize_map(Field(name)).ok().flatten()
+}
+
+struct Field<'a>(&'a str);
+
+impl<'de> Visitor<'de> for Field<'_> {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(is_it) = map.next_key_seed(Is(self.0))? {
+            if is_it {
+                found = map.next_value_seed(Scalar)?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a text is this one.
+struct Is<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for Is<'_> {
+    type Value = bool;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<bool, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Is<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+        Ok(text == self.0)
+    }
+}
+
+/// A value that can be a key.
+struct Scalar;
+
+impl<'de> DeserializeSeed<'de> for Scalar {
+    type Value = Option<String>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Scalar {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_owned()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Some(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(Some(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Some(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Some(value.to_string()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_plain_value_of_the_object_itself() {
+        for (body, key) in [
+            (r#"{"user":"alice"}"#, Some("alice")),
+            (r#"{"a":[{"user":"no"}],"user":"a\u006cice","b":{}}"#, Some("alice")),
+            (r#"{"user":42}"#, Some("42")),
+            (r#"{"user":-1}"#, Some("-1")),
+            (r#"{"user":0.5}"#, Some("0.5")),
+            (r#"{"user":true}"#, Some("true")),
+            (r#"{"user":"a","user":"b"}"#, Some("b")),
+            (r#"{"user":null}"#, None),
+            (r#"{"user":["a"]}"#, None),
+            (r#"{"user":{"user":"a"}}"#, None),
+            (r#"{"x":{"user":"a"}}"#, None),
+            (r#"["user"]"#, None),
+            (r#"{"user":"a""#, None),
+            ("", None),
+            ("\u{fffd}{", None),
+        ] {
+            assert_eq!(field(body.as_bytes(), "user").as_deref(), key, "{body}");
+        }
+        let deep = format!("{{\"x\":{}1{},\"user\":7}}", "[".repeat(5_000), "]".repeat(5_000));
+        assert_eq!(field(deep.as_bytes(), "user").as_deref(), Some("7"), "without recursion");
+    }
+}

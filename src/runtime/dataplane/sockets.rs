@@ -1,0 +1,112 @@
+//! All sockets of a data plane, so that its limits hold and its end is the end of each.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Those that are open, by number.
+#[derive(Default)]
+pub(super) struct Sockets {
+    open: Mutex<Open>,
+    /// Clients among them; read for every request.
+    clients: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Open {
+    is_shut: bool,
+    next: u64,
+    by_number: BTreeMap<u64, (Arc<TcpStream>, Option<IpAddr>)>,
+    clients_of: BTreeMap<IpAddr, usize>,
+}
+
+/// One's place among them, until dropped.
+pub(super) struct Seat {
+    sockets: Arc<Sockets>,
+    number: u64,
+}
+
+impl Sockets {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().expect("nothing under this lock can panic")
+    }
+
+    /// A place for a client's socket, if there is room among `all` and among `of_one` from its
+    /// address.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        stream: &Arc<TcpStream>,
+        from: IpAddr,
+        all: usize,
+        of_one: usize,
+    ) -> Option<Seat> {
+        let mut open = self.open();
+        let own = open.clients_of.get(&from).copied().unwrap_or(0);
+        if open.is_shut || self.clients() >= all || own >= of_one {
+            return None;
+        }
+        open.clients_of.insert(from, own + 1);
+        self.clients.fetch_add(1, Ordering::Relaxed);
+        Some(self.seat(open, stream, Some(from)))
+    }
+
+    /// A place for a socket to an upstream, unless all is over.
+    pub(super) fn add(self: &Arc<Self>, stream: &Arc<TcpStream>) -> Option<Seat> {
+        let open = self.open();
+        (!open.is_shut).then(|| self.seat(open, stream, None))
+    }
+
+    fn seat(
+        self: &Arc<Self>,
+        mut open: MutexGuard<'_, Open>,
+        stream: &Arc<TcpStream>,
+        from: Option<IpAddr>,
+    ) -> Seat {
+        open.next += 1;
+        let number = open.next;
+        open.by_number.insert(number, (Arc::clone(stream), from));
+        drop(open);
+        Seat { sockets: Arc::clone(self), number }
+    }
+
+    /// How many clients there are.
+    pub(super) fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Lets no further ones in, and has those clients leave that wait for nothing.
+    pub(super) fn shut(&self) {
+        let mut open = self.open();
+        open.is_shut = true;
+        for (stream, _) in open.by_number.values().filter(|(_, from)| from.is_some()) {
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Ends all.
+    pub(super) fn cut(&self) {
+        for (stream, _) in self.open().by_number.values() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Seat {
+    /// A number that no other has had.
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self.sockets.open();
+        let Some((_, Some(from))) = open.by_number.remove(&self.number) else { return };
+        self.sockets.clients.fetch_sub(1, Ordering::Relaxed);
+        match open.clients_of.get(&from).copied().unwrap_or(1) {
+            1 => drop(open.clients_of.remove(&from)),
+            count => drop(open.clients_of.insert(from, count - 1)),
+        }
+    }
+}

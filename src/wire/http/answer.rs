@@ -1,0 +1,112 @@
+//! The head of somebody else's answer.
+
+use httparse::{Error, Status};
+
+use super::head::{Headers, Room};
+use super::{Fault, HEAD_BYTES_MAX};
+
+/// How the end of an answer's body is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerBody {
+    /// It has so many bytes.
+    Length(usize),
+    /// It comes in chunks.
+    Chunked,
+    /// It ends with the connection.
+    UntilClose,
+}
+
+/// What an answer's head says.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'r, 'b> {
+    /// Of three digits; below 200 another head follows.
+    pub status: u16,
+    /// Its body.
+    pub body: AnswerBody,
+    /// Whether the connection goes on.
+    pub keep_alive: bool,
+    /// The headers.
+    pub headers: Headers<'r, 'b>,
+}
+
+impl<'r, 'b> Answer<'r, 'b> {
+    /// The answer to a request other than HEAD, with the length of its head, if all of the head is
+    /// at the beginning of `bytes`.
+    ///
+    /// # Errors
+    /// When it is none, or one with two readings.
+    pub fn parse(bytes: &'b [u8], room: &'r mut Room<'b>) -> Result<Option<(usize, Self)>, Fault> {
+        let mut response = httparse::Response::new(room);
+        let len = match response.parse(bytes) {
+            Ok(Status::Complete(len)) if len <= HEAD_BYTES_MAX => len,
+            Ok(Status::Partial) if bytes.len() < HEAD_BYTES_MAX => return Ok(None),
+            Ok(_) | Err(Error::TooManyHeaders) => return Err(Fault::HeadTooLong),
+            Err(_) => return Err(Fault::Malformed),
+        };
+        let httparse::Response { version: Some(minor), code: Some(status), headers, .. } = response
+        else {
+            return Err(Fault::Malformed);
+        };
+        if !(100..=599).contains(&status) {
+            return Err(Fault::Malformed);
+        }
+        let headers = Headers(headers);
+        let body = match (status, headers.is_chunked(minor)?, headers.length()?) {
+            (..200 | 204 | 304, _, _) => AnswerBody::Length(0),
+            (_, true, _) => AnswerBody::Chunked,
+            (_, false, Some(len)) => AnswerBody::Length(len),
+            (_, false, None) => AnswerBody::UntilClose,
+        };
+        let keep_alive = headers.keep_alive(minor) && body != AnswerBody::UntilClose;
+        Ok(Some((len, Self { status, body, keep_alive, headers })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::room;
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<(u16, AnswerBody, bool)>, Fault> {
+        let mut room = room();
+        let read = Answer::parse(text.as_bytes(), &mut room)?;
+        Ok(read.map(|(_, it)| (it.status, it.body, it.keep_alive)))
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_told_in_one_way() {
+        use AnswerBody::{Chunked, Length, UntilClose};
+        for (head, wanted) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3", (200, Length(3), true)),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked", (200, Chunked, true)),
+            ("HTTP/1.1 500 Oh no\r\nA: b", (500, UntilClose, false)),
+            ("HTTP/1.1 204 \r\nA: b", (204, Length(0), true)),
+            ("HTTP/1.1 100 Continue\r\nA: b", (100, Length(0), true)),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 3", (200, Length(3), false)),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: Close", (200, Length(3), false)),
+        ] {
+            for cut in 0..head.len() + 3 {
+                assert_eq!(read(&format!("{head}\r\n\r\n")[..cut]), Ok(None), "{head} {cut}");
+            }
+            assert_eq!(read(&format!("{head}\r\n\r\n")), Ok(Some(wanted)), "{head}");
+        }
+    }
+
+    #[test]
+    fn an_answer_with_two_readings_is_none() {
+        for head in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4",
+            "HTTP/1.1 200 OK\r\nContent-Length: x",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked",
+            "HTTP/1.1 999 OK\r\nContent-Length: 3",
+            "HTTP/1.1 000 OK\r\nContent-Length: 3",
+            "HTTP/2 200",
+            "SSH-2.0-OpenSSH",
+        ] {
+            assert_eq!(read(&format!("{head}\r\n\r\n")), Err(Fault::Malformed), "{head}");
+        }
+        let long = format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(HEAD_BYTES_MAX));
+        assert_eq!(read(&long), Err(Fault::HeadTooLong));
+    }
+}
