@@ -1,0 +1,431 @@
+//! One node with its port, its log and its threads: what a program that rolls out has in its hand.
+//!
+//! Invariant: after [`Engine::stop`] no thread and no socket is left, and everything handed to the
+//! disk is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::fmt;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use serde::{Deserialize, Serialize};
+
+use super::forming::Forming;
+use super::greet::Caller;
+use super::keeper::{Item, Keeper};
+use super::options::{
+    Admits, Counters, Founding, Limits, Options, Place, Recovered, Standing, StartError,
+};
+use super::stage::{Asking, Phase, Stage};
+use crate::model::{KeyPair, PublicKey, Rng};
+use crate::protocol::LinkId;
+use crate::protocol::rollout::{
+    Aborted, Answer, Command, Committed, Genesis, HealthSnapshot, Input, Memory, NodeId,
+    Participant, Record, Roster, TxId,
+};
+use crate::runtime::clock::Clock;
+use crate::runtime::disk::Disk;
+use crate::runtime::driver::options::{Connection, Dialects, Serve};
+use crate::runtime::files::os_rng;
+use crate::runtime::inbox::Inbox;
+use crate::runtime::journal::{Journal, JournalError};
+use crate::runtime::listen;
+use crate::runtime::porter::{Porter, Refused};
+use crate::wire::dialect::Dialect;
+use crate::wire::sealed::ClusterKeys;
+
+/// How long threads may take to end once their sockets are shut.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// One entry of the log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Entry {
+    /// The first: whose log this is, and what its history begins with.
+    Genesis {
+        /// Whose.
+        node_id: NodeId,
+        /// What.
+        genesis: Genesis,
+    },
+    /// What the machine must still know after a crash.
+    Record(Box<Record>),
+}
+
+/// A running node. Dropping it leaves it running: see [`Self::stop`].
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// What all threads know.
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    pub(super) guests: Dialects,
+    pub(super) counters: Counters,
+    pub(super) me: Participant,
+    pub(super) keys_of_mine: KeyPair,
+    pub(super) keys: Option<Arc<ClusterKeys>>,
+    pub(super) rng: Mutex<Rng>,
+    pub(super) inbox: Inbox<Item>,
+    pub(super) disk: Arc<Disk<Entry>>,
+    pub(super) porter: Porter,
+    /// Addresses that are being called, or are linked, because they were sought.
+    pub(super) busy: Mutex<BTreeSet<String>>,
+    /// Why calls came to nothing, as last told, by address.
+    pub(super) told: Mutex<BTreeMap<String, String>>,
+    addr: Option<SocketAddr>,
+    links: Mutex<Links>,
+    next_link: AtomicU64,
+}
+
+/// Connections over which both ends have proved their keys.
+#[derive(Default)]
+struct Links {
+    by_id: BTreeMap<LinkId, Arc<TcpStream>>,
+    is_closed: bool,
+}
+
+/// The node is stopping, and answers nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StandingError;
+
+impl fmt::Display for StandingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this node is stopping")
+    }
+}
+
+impl Error for StandingError {}
+
+/// What the log knows: whose it is and how it begins, and what came after.
+type Past = Option<(Genesis, Memory)>;
+
+impl Engine {
+    /// Starts a node.
+    ///
+    /// # Errors
+    /// When its log cannot be used, its port is taken, or the system has no room.
+    pub fn start(options: Options) -> Result<(Self, Recovered), StartError> {
+        let (journal, past, recovered) = open(&options)?;
+        let listener = options.listen.map(|addr| listen::bind(addr.ip(), addr.port())).transpose();
+        let listener = listener.map_err(StartError::Listen)?;
+        let addr = listener.as_ref().and_then(|it| it.local_addr().ok());
+        let (host, port) = options.at;
+        let port = if port == 0 { addr.map_or(0, |it| it.port()) } else { port };
+        let key = options.keys.public();
+        let me = Participant { node_id: options.me, host, port, key };
+        let founding = checked(options.founding, &me)?;
+        let joins = match &founding {
+            Founding::Join(places) => places.clone(),
+            Founding::By(_) => Vec::new(),
+        };
+        let has_key = options.cluster_keys.is_some();
+        let admits = if has_key { Admits::Anybody } else { options.admits };
+        let forming = Forming::new(me.clone(), founding, options.initial);
+        let asking = Asking::new(admits, joins);
+        let strangers_max = options.limits.strangers_max;
+        let stage = Stage::new(Phase::Forming(Box::new(forming)), asking, strangers_max);
+        let shared = Arc::new(Shared {
+            clock: Clock::start(),
+            porter: Porter::new(options.limits.silent_max, options.limits.links_max),
+            limits: options.limits,
+            guests: options.guests,
+            counters: Counters::default(),
+            me,
+            keys_of_mine: options.keys,
+            keys: options.cluster_keys,
+            rng: Mutex::new(os_rng().map_err(StartError::Files)?),
+            inbox: Inbox::default(),
+            disk: Arc::default(),
+            busy: Mutex::default(),
+            told: Mutex::default(),
+            addr,
+            links: Mutex::default(),
+            next_link: AtomicU64::new(1),
+        });
+        let keeper = Keeper::new(&shared, stage, options.habits, options.sink, options.kill_at);
+        let engine = Self { shared };
+        match engine.start_threads(keeper, past, journal, listener) {
+            Ok(()) => Ok((engine, recovered)),
+            Err(error) => {
+                engine.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn start_threads(
+        &self,
+        keeper: Keeper,
+        past: Past,
+        mut journal: Journal<Entry>,
+        listener: Option<TcpListener>,
+    ) -> Result<(), StartError> {
+        let shared = &self.shared;
+        let spawn = |name: &str, work: Box<dyn FnOnce(Arc<Shared>) + Send>| {
+            let shared = Arc::clone(shared);
+            self.shared.porter.crew.spawn(name, move || work(shared)).map_err(StartError::Threads)
+        };
+        spawn("roll:disk", Box::new(move |shared| shared.write_log(&mut journal)))?;
+        spawn("roll:core", Box::new(move |_| keeper.run(past)))?;
+        let listener = listener.map(Arc::new);
+        let stopping = shared.porter.open(listener.as_ref());
+        let seeking = stopping.clone();
+        spawn("roll:seek", Box::new(move |shared| shared.seek(&seeking)))?;
+        if let Some(listener) = listener {
+            let accept = move |shared: Arc<Shared>| {
+                let hosting = Arc::clone(&shared);
+                let serve = move |connection| hosting.host(connection, None);
+                let full = &shared.counters.refused_full;
+                shared.porter.accept("roll", (&listener, &stopping), full, &serve);
+            };
+            spawn("roll:accept", Box::new(accept))?;
+        }
+        Ok(())
+    }
+
+    /// Where it listens, if it does.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.shared.addr
+    }
+
+    /// This node, as others are told of it.
+    pub fn me(&self) -> &Participant {
+        &self.shared.me
+    }
+
+    /// Serves accepted connections that somebody else listens for, and that speak this dialect.
+    pub fn server(&self, dialect: Dialect) -> Arc<dyn Serve> {
+        Arc::new(Server(Arc::clone(&self.shared), dialect))
+    }
+
+    /// What it has turned away so far.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// Asks for something, and waits for its end: all questions have one, but that of a coordinator
+    /// whose log of decisions is out of reach. Not to be called by the sink.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub fn command(&self, command: Command) -> Result<Answer, StandingError> {
+        let (tell, told) = bounded(1);
+        let pushed = self.shared.inbox.push(Item::Command(command, tell), 0);
+        pushed.map_err(|_| StandingError)?;
+        told.recv().map_err(|_| StandingError)
+    }
+
+    /// The data plane has measured a window. False once the node is stopping.
+    pub fn health(&self, snapshot: HealthSnapshot) -> bool {
+        self.shared.inbox.push(Item::Input(Input::Health(snapshot)), 0).is_ok()
+    }
+
+    /// What the log of decisions says (T10). False once the node is stopping.
+    pub fn decided(&self, txid: TxId, commit: bool, proof: Option<Box<Committed>>) -> bool {
+        let input = Input::Decided { txid, commit, proof };
+        self.shared.inbox.push(Item::Input(input), 0).is_ok()
+    }
+
+    /// Somebody who knows says that this name is this key's, or that of whoever asks by it now.
+    /// False where nobody asks by it, or another key is known for it.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub fn vouch(&self, node: NodeId, key: Option<PublicKey>) -> Result<bool, StandingError> {
+        let (tell, told) = bounded(1);
+        let pushed = self.shared.inbox.push(Item::Vouch(node, key, tell), 0);
+        pushed.map_err(|_| StandingError)?;
+        told.recv().map_err(|_| StandingError)
+    }
+
+    /// How it stands. Not to be called by the sink.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub fn standing(&self) -> Result<Standing, StandingError> {
+        let (me, clock) = (self.shared.me.node_id.clone(), self.shared.clock);
+        let ask = move |stage: &Stage| stage.standing(&me, clock.now().mono);
+        self.shared.ask(ask).map_err(|_| StandingError)
+    }
+
+    /// The last committed transactions and the last aborted ones that it keeps, oldest first, at
+    /// most so many of each.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub fn history(&self, most: usize) -> Result<(Vec<Committed>, Vec<Aborted>), StandingError> {
+        let ask = move |stage: &Stage| match &stage.phase {
+            Phase::Forming(_) => (Vec::new(), Vec::new()),
+            Phase::Running { rollout, .. } => {
+                let committed = rollout.history();
+                let aborted: Vec<_> = rollout.aborted().cloned().collect();
+                let last = |len: usize| len.saturating_sub(most);
+                (
+                    committed[last(committed.len())..].to_vec(),
+                    aborted[last(aborted.len())..].to_vec(),
+                )
+            }
+        };
+        self.shared.ask(ask).map_err(|_| StandingError)
+    }
+
+    /// Ends all threads. Must not be called from one of them. A second call does nothing.
+    pub fn stop(&self) {
+        let shared = &self.shared;
+        shared.porter.shut();
+        shared.inbox.close();
+        let mut links = shared.links();
+        links.is_closed = true;
+        let open = std::mem::take(&mut links.by_id);
+        drop(links);
+        for stream in open.into_values() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        shared.porter.lobby.clear();
+        let deadline = shared.clock.now().mono.after(CUT_GRACE);
+        let left = shared.porter.crew.wait(&shared.clock, deadline);
+        if left > 0 {
+            log::warn!("{left} threads of a rollout have not ended {CUT_GRACE:?} after its end");
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Participant { node_id, host, port, .. } = &self.shared.me;
+        f.debug_struct("Engine").field("node_id", node_id).field("at", &(host, port)).finish()
+    }
+}
+
+/// Reads the log, or begins one.
+fn open(options: &Options) -> Result<(Journal<Entry>, Past, Recovered), StartError> {
+    let path = &options.log;
+    let io = |action| {
+        move |source| StartError::Log(JournalError::Io { action, path: path.clone(), source })
+    };
+    if let Some(dir) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
+        std::fs::create_dir_all(dir).map_err(io("create the folder of"))?;
+    }
+    let (journal, entries, torn) = Journal::<Entry>::open(path).map_err(StartError::Log)?;
+    let recovered = Recovered { records: entries.len(), torn };
+    let foreign = |reason: String| StartError::Foreign { log: path.clone(), reason };
+    let mut entries = entries.into_iter();
+    let past = match entries.next() {
+        None => None,
+        Some(Entry::Record(_)) => return Err(foreign("it does not begin with a beginning".into())),
+        Some(Entry::Genesis { node_id, .. }) if node_id != options.me => {
+            return Err(foreign(format!("it is the log of {node_id}, not of {}", options.me)));
+        }
+        Some(Entry::Genesis { genesis, .. }) => {
+            let mut memory = Memory::default();
+            for entry in entries {
+                match entry {
+                    Entry::Record(record) => memory.replay(*record),
+                    Entry::Genesis { .. } => return Err(foreign("it begins twice".into())),
+                }
+            }
+            Some((genesis, memory))
+        }
+    };
+    Ok((journal, past, recovered))
+}
+
+/// The same, with this node among those that it names.
+fn checked(founding: Founding, me: &Participant) -> Result<Founding, StartError> {
+    let Founding::By(mut places) = founding else { return Ok(founding) };
+    let Participant { node_id, host, port, key } = me.clone();
+    match places.iter_mut().find(|it| it.node_id == node_id) {
+        None => places.push(Place { node_id, host, port, key: Some(key) }),
+        Some(mine) if mine.key.is_some_and(|it| it != key) => {
+            return Err(StartError::Roster("this node's own key is another one than was named"));
+        }
+        Some(mine) => mine.key = Some(key),
+    }
+    let mut number = 0_u8;
+    // Keys that are not known yet differ; all else is checked now.
+    let mut stand_in = || {
+        number += 1;
+        KeyPair::from_secret([number; 32]).public()
+    };
+    let participant = |it: &Place| Participant {
+        node_id: it.node_id.clone(),
+        host: it.host.clone(),
+        port: it.port,
+        key: it.key.unwrap_or_else(&mut stand_in),
+    };
+    Roster::new(places.iter().map(participant).collect()).map_err(StartError::Roster)?;
+    Ok(Founding::By(places))
+}
+
+impl Shared {
+    /// A number that no connection has had.
+    pub(super) fn number_link(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The key once more, for the machine.
+    pub(super) fn keys_again(&self) -> KeyPair {
+        KeyPair::from_secret(self.keys_of_mine.secret_bytes())
+    }
+
+    /// Keeps a connection, so that it can be cut; where all are cut, so is this.
+    pub(super) fn enter(&self, link: LinkId, stream: &Arc<TcpStream>) {
+        let mut links = self.links();
+        if links.is_closed {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        links.by_id.insert(link, Arc::clone(stream));
+    }
+
+    pub(super) fn leave(&self, link: LinkId) {
+        self.links().by_id.remove(&link);
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().expect("nothing under this lock can panic")
+    }
+
+    fn write_log(&self, journal: &mut Journal<Entry>) {
+        let append = |entries: &[Entry]| {
+            for entry in entries {
+                journal.append(entry);
+            }
+            journal.sync()
+        };
+        // Where it is closed there is nobody left to tell.
+        let tell = |entries| {
+            let _ = self.inbox.push_now(Item::Synced(entries));
+        };
+        if let Err(error) = self.disk.write(append, tell) {
+            let _ = self.inbox.push_now(Item::Failed(error.to_string()));
+        }
+    }
+
+    /// Leads an accepted connection from its first byte to its end.
+    fn host(&self, connection: Connection, told: Option<Dialect>) {
+        let counters = &self.counters;
+        let refused = Refused { full: &counters.refused_full, silent: &counters.refused_silent };
+        let greet = |connection| self.greet(connection, told);
+        self.porter.host(connection, refused, greet, |caller| match caller {
+            Caller::Node(ends) => self.converse(*ends),
+            Caller::Guest(server, connection) => server.serve(connection),
+        });
+    }
+}
+
+/// Serves what another listener accepts: it has told the dialect.
+struct Server(Arc<Shared>, Dialect);
+
+impl Serve for Server {
+    fn serve(&self, connection: Connection) {
+        let _place = self.0.porter.crew.join();
+        self.0.host(connection, Some(self.1));
+    }
+}

@@ -1,0 +1,187 @@
+//! What a node knows before its history begins: who is to take part, and who has proved a key.
+//!
+//! Invariant: a history begins once, with a roster in which every key was proved or told.
+
+use std::collections::BTreeMap;
+
+use super::options::{Founding, Place};
+use super::seek::Call;
+use crate::model::PublicKey;
+use crate::protocol::LinkId;
+use crate::protocol::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState};
+
+/// Messages that are kept until the machine begins.
+const EARLY_MAX: usize = 256;
+
+/// A node without a history.
+#[derive(Debug)]
+pub(super) struct Forming {
+    me: Participant,
+    founding: Founding,
+    initial: RoutingState,
+    keys: BTreeMap<NodeId, PublicKey>,
+    /// Whoever came meanwhile, in that order.
+    pub(super) arrived: Vec<(LinkId, NodeId, PublicKey)>,
+    /// What was said meanwhile.
+    pub(super) early: Vec<(LinkId, Message)>,
+}
+
+impl Forming {
+    pub(super) fn new(me: Participant, founding: Founding, initial: RoutingState) -> Self {
+        let mut keys = BTreeMap::from([(me.node_id.clone(), me.key)]);
+        if let Founding::By(places) = &founding {
+            let told = places.iter().filter_map(|it| Some((it.node_id.clone(), it.key?)));
+            keys.extend(told.filter(|(node, _)| *node != me.node_id));
+        }
+        Self { me, founding, initial, keys, arrived: Vec::new(), early: Vec::new() }
+    }
+
+    fn place(&self, node: &NodeId) -> Option<&Place> {
+        match &self.founding {
+            Founding::By(places) => places.iter().find(|it| it.node_id == *node),
+            Founding::Join(_) => None,
+        }
+    }
+
+    /// Why somebody is not to be heard, if so.
+    pub(super) fn objection(&self, caller: &Participant) -> Option<String> {
+        let node = &caller.node_id;
+        if let Some(known) = self.keys.get(node) {
+            return (*known != caller.key).then(|| in_use(node));
+        }
+        // Who joins is told who takes part, and hears whoever is there.
+        let is_named = self.place(node).is_some() || matches!(self.founding, Founding::Join(_));
+        let me = &self.me.node_id;
+        (!is_named).then(|| format!("{me} has not begun, and {node} is not among its nodes; wait"))
+    }
+
+    /// Somebody has proved a key. What the history begins with, if that is clear now.
+    pub(super) fn arrived(
+        &mut self,
+        link: LinkId,
+        (node, key): (NodeId, PublicKey),
+        genesis: Option<Genesis>,
+    ) -> Option<Genesis> {
+        self.arrived.push((link, node.clone(), key));
+        if self.place(&node).is_some() {
+            self.keys.entry(node).or_insert(key);
+        }
+        match &self.founding {
+            Founding::Join(_) => genesis,
+            Founding::By(_) => self.complete(),
+        }
+    }
+
+    pub(super) fn left(&mut self, link: LinkId) {
+        self.arrived.retain(|it| it.0 != link);
+        self.early.retain(|it| it.0 != link);
+    }
+
+    pub(super) fn hear(&mut self, link: LinkId, message: Message) {
+        if self.early.len() < EARLY_MAX {
+            self.early.push((link, message));
+        }
+    }
+
+    /// The beginning, if everybody is known.
+    pub(super) fn complete(&self) -> Option<Genesis> {
+        let Founding::By(places) = &self.founding else { return None };
+        let participant = |place: &Place| {
+            let key = *self.keys.get(&place.node_id)?;
+            let Place { node_id, host, port, .. } = place.clone();
+            Some(Participant { node_id, host, port, key })
+        };
+        let nodes: Option<Vec<_>> = places.iter().map(participant).collect();
+        // Names and addresses were checked at the start; what may be wrong is a key named twice.
+        let roster = Roster::new(nodes?).ok()?;
+        Some(Genesis { roster, state: self.initial.clone() })
+    }
+
+    /// Who has not proved a key, or where somebody is asked to let this one in.
+    pub(super) fn waits_for(&self) -> Vec<String> {
+        match &self.founding {
+            Founding::Join(places) => places.clone(),
+            Founding::By(places) => {
+                let is_missing = |it: &&Place| !self.keys.contains_key(&it.node_id);
+                let name = |it: &Place| format!("{} at {}:{}", it.node_id, it.host, it.port);
+                places.iter().filter(is_missing).map(name).collect()
+            }
+        }
+    }
+
+    /// Whom to call now: of two, the lower name calls.
+    pub(super) fn calls(&self) -> Vec<Call> {
+        match &self.founding {
+            Founding::Join(places) => places.iter().cloned().map(Call::join).collect(),
+            Founding::By(places) => {
+                let is_mine = |it: &&Place| {
+                    self.me.node_id < it.node_id && !self.arrived.iter().any(|a| a.1 == it.node_id)
+                };
+                let call = |it: &Place| Call {
+                    node: Some(it.node_id.clone()),
+                    key: it.key,
+                    at: format!("{}:{}", it.host, it.port),
+                    joins: false,
+                };
+                places.iter().filter(is_mine).map(call).collect()
+            }
+        }
+    }
+}
+
+/// A name is another key's.
+pub(super) fn in_use(node: &NodeId) -> String {
+    format!(
+        "the name {node} is in use by another key; choose another --id, or start it with the \
+         --data that it had"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::KeyPair;
+
+    fn place(name: &str, port: u16) -> Place {
+        format!("{name}=127.0.0.1:{port}").parse().unwrap()
+    }
+
+    fn key(number: u8) -> PublicKey {
+        KeyPair::from_secret([number; 32]).public()
+    }
+
+    fn forming(founding: Founding) -> Forming {
+        let Place { node_id, host, port, .. } = place("b", 2);
+        let me = Participant { node_id, host, port, key: key(2) };
+        let model = |text: &str| text.parse().unwrap();
+        Forming::new(me, founding, RoutingState::initial(model("v1"), model("v2")))
+    }
+
+    #[test]
+    fn a_history_begins_when_everybody_named_has_proved_a_key() {
+        let named = vec![place("a", 1), place("b", 2), place("c", 3)];
+        let mut it = forming(Founding::By(named));
+        assert_eq!(it.calls().len(), 1, "the lower name calls");
+        assert_eq!(it.waits_for(), ["a at 127.0.0.1:1", "c at 127.0.0.1:3"]);
+        let arrive = |it: &mut Forming, link, name: &str, number| {
+            it.arrived(LinkId(link), (name.parse().unwrap(), key(number)), None)
+        };
+        assert_eq!(arrive(&mut it, 1, "c", 3), None);
+        let other = Participant { key: key(9), ..it.me.clone() };
+        assert!(it.objection(&other).unwrap().contains("in use"));
+        let genesis = arrive(&mut it, 2, "a", 1).unwrap();
+        let names: Vec<_> = genesis.roster.nodes().map(|it| it.node_id.to_string()).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn who_joins_begins_with_what_it_is_told() {
+        let mut it = forming(Founding::Join(vec!["127.0.0.1:1".to_owned()]));
+        let by = forming(Founding::By(vec![place("b", 2)])).complete();
+        let other = Participant { node_id: "a".parse().unwrap(), key: key(1), ..it.me.clone() };
+        assert_eq!(it.objection(&other), None);
+        let told = it.arrived(LinkId(1), ("a".parse().unwrap(), key(1)), by.clone());
+        assert_eq!(told, by);
+        assert!(by.is_some());
+    }
+}

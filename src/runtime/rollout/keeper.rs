@@ -1,0 +1,474 @@
+//! The thread that owns the machine: takes what waits, hands it over, does what is decided.
+//!
+//! Invariants:
+//! - Only this thread touches the machine, and it waits for nothing but its inbox and deadlines.
+//! - What is decided for one connection leaves in that order.
+//! - Whatever piled up is answered together: one write for each connection, one for the disk.
+//! - After a failure of the disk nothing is said any more.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use super::engine::{Entry, Shared};
+use super::options::{Habits, KillPoint, Told};
+use super::stage::{Phase, Stage};
+use crate::model::Time;
+use crate::protocol::rollout::{
+    Answer, Cause, Choice, Command, Config, Effect, Event, Genesis, Input, Memory, Message,
+    Participant, Record, Rollout, Timer,
+};
+use crate::protocol::timer::TimerQueue;
+use crate::protocol::{LinkId, Ticket};
+use crate::runtime::driver::options::Sink;
+use crate::runtime::files::os_rng;
+use crate::runtime::line::{Line, Sent};
+use crate::wire::rollout::{Form, Said, encode};
+use crate::wire::sealed::Sealer;
+
+/// How long the other end may take to read our last words and close.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The pause after somebody could not be let in; two nodes that try at once abort each other.
+const ADMISSION_PAUSE: Duration = Duration::from_millis(700);
+
+/// A question to the machine, answered on its thread.
+pub(super) type Question = Box<dyn FnOnce(&Stage) + Send>;
+
+/// What waits for the machine.
+pub(super) enum Item {
+    /// Something happened.
+    Input(Input),
+    /// Both ends of a connection have proved their keys.
+    Arrived(Box<Arrival>),
+    /// So many entries are on disk.
+    Synced(u64),
+    /// An operator asks.
+    Command(Command, Sender<Answer>),
+    /// Somebody knows whose key a name is.
+    Vouch(crate::protocol::rollout::NodeId, Option<crate::model::PublicKey>, Sender<bool>),
+    /// Somebody wants to know something.
+    Ask(Question),
+    /// For people.
+    Note(String),
+    /// The disk fails.
+    Failed(String),
+}
+
+/// A new connection.
+pub(super) struct Arrival {
+    pub(super) link: LinkId,
+    pub(super) line: Arc<Line>,
+    pub(super) form: Form,
+    pub(super) sealer: Option<Sealer>,
+    pub(super) other: Participant,
+    /// Whether it asks to be let in.
+    pub(super) joins: bool,
+    /// What its history begins with, if it said so.
+    pub(super) genesis: Option<Genesis>,
+}
+
+/// What is decided for a connection and has not left yet.
+struct Out {
+    line: Arc<Line>,
+    form: Form,
+    sealer: Option<Sealer>,
+    bytes: Vec<u8>,
+}
+
+/// The machine and what is around it.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    stage: Stage,
+    habits: Option<Habits>,
+    sink: Box<dyn Sink<Told>>,
+    kill_at: Option<KillPoint>,
+    timers: TimerQueue<Timer>,
+    outs: BTreeMap<LinkId, Out>,
+    /// Connections for which something is to be sent.
+    touched: Vec<LinkId>,
+    entries: Vec<Entry>,
+    /// Entries before the machine's first record of this life.
+    preface: u64,
+    /// Connections that are hung up, and when they are cut.
+    lingering: VecDeque<(Time, Arc<Line>)>,
+    effects: Vec<Effect>,
+    waiting: BTreeMap<Ticket, Sender<Answer>>,
+    last_ticket: u64,
+    /// The question by which somebody is let in, and when to ask again.
+    admission: Option<Ticket>,
+    admission_at: Time,
+    has_failed: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        stage: Stage,
+        habits: Habits,
+        sink: Box<dyn Sink<Told>>,
+        kill_at: Option<KillPoint>,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            stage,
+            habits: Some(habits),
+            sink,
+            kill_at,
+            timers: TimerQueue::default(),
+            outs: BTreeMap::new(),
+            touched: Vec::new(),
+            entries: Vec::new(),
+            preface: 0,
+            lingering: VecDeque::new(),
+            effects: Vec::new(),
+            waiting: BTreeMap::new(),
+            last_ticket: 0,
+            admission: None,
+            admission_at: Time::ZERO,
+            has_failed: false,
+        }
+    }
+
+    /// Runs until the inbox is closed and empty. `past` is what the log knows.
+    pub(super) fn run(mut self, past: Option<(Genesis, Memory)>) {
+        match past {
+            Some((genesis, memory)) => self.begin(genesis, memory, false),
+            None => self.begin_if_complete(),
+        }
+        self.round_off();
+        let shared = Arc::clone(&self.shared);
+        let mut items = VecDeque::new();
+        while shared.inbox.take(&mut items, self.patience()) {
+            for item in items.drain(..) {
+                self.accept(item);
+            }
+            self.fire();
+            self.let_in();
+            self.round_off();
+        }
+    }
+
+    /// How long there is nothing to do but wait.
+    fn patience(&self) -> Option<Duration> {
+        let asked = self.is_asked().then_some(self.admission_at);
+        let deadlines = [self.timers.next(), self.lingering.front().map(|it| it.0), asked];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(next.since(self.shared.clock.now().mono))
+    }
+
+    fn fire(&mut self) {
+        let now = self.shared.clock.now().mono;
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.handle(Input::TimerFired(timer));
+        }
+        while self.lingering.front().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, line)) = self.lingering.pop_front() {
+                line.cut();
+            }
+        }
+    }
+
+    /// Everything that waited was handed over.
+    fn round_off(&mut self) {
+        for link in std::mem::take(&mut self.touched) {
+            self.flush(link);
+        }
+        self.shared.disk.hand_over(&mut self.entries);
+    }
+
+    fn accept(&mut self, item: Item) {
+        match item {
+            Item::Input(input) => self.take(input),
+            Item::Arrived(arrival) => self.welcome(*arrival),
+            Item::Synced(entries) => {
+                self.handle(Input::Synced { records: entries.saturating_sub(self.preface) });
+            }
+            Item::Command(command, reply) => self.command(command, reply),
+            Item::Vouch(node, key, reply) => {
+                // Whoever has gone meanwhile does not want it.
+                let _ = reply.try_send(self.stage.asking.vouch(node, key));
+                self.admission_at = Time::ZERO;
+            }
+            Item::Ask(question) => question(&self.stage),
+            Item::Note(text) => self.tell(Told::Note(text)),
+            Item::Failed(reason) => self.fail(reason),
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match (&mut self.stage.phase, input) {
+            (_, Input::Unlinked { link }) => {
+                self.outs.remove(&link);
+                if let Phase::Forming(forming) = &mut self.stage.phase {
+                    forming.left(link);
+                }
+                self.handle(Input::Unlinked { link });
+            }
+            // Whoever was hung up on is not heard any more.
+            (_, Input::Received { link, .. }) if !self.outs.contains_key(&link) => {}
+            (Phase::Forming(forming), Input::Received { link, msg }) => forming.hear(link, msg),
+            (_, input) => self.handle(input),
+        }
+    }
+
+    fn welcome(&mut self, arrival: Arrival) {
+        let Arrival { link, line, form, sealer, other, joins, genesis } = arrival;
+        if self.has_failed {
+            line.cut();
+        }
+        self.outs.insert(link, Out { line, form, sealer, bytes: Vec::new() });
+        let (node, key) = (other.node_id.clone(), other.key);
+        if joins {
+            self.stage.asking.asks(other);
+        }
+        match &mut self.stage.phase {
+            Phase::Running { .. } => self.handle(Input::Linked { link, node, key }),
+            Phase::Forming(forming) => {
+                if let Some(genesis) = forming.arrived(link, (node, key), genesis) {
+                    self.begin(genesis, Memory::default(), true);
+                }
+            }
+        }
+    }
+
+    fn begin_if_complete(&mut self) {
+        let Phase::Forming(forming) = &self.stage.phase else { return };
+        if let Some(genesis) = forming.complete() {
+            self.begin(genesis, Memory::default(), true);
+        }
+    }
+
+    /// The history begins, or that of the log goes on.
+    fn begin(&mut self, genesis: Genesis, memory: Memory, is_new: bool) {
+        let Some(habits) = self.habits.take() else { return };
+        let me = self.shared.me.node_id.clone();
+        let rng = match os_rng() {
+            Ok(rng) => rng,
+            Err(error) => return self.fail(error.to_string()),
+        };
+        let mut config = Config::new(me.clone(), genesis.roster.clone(), genesis.state.clone());
+        habits(&mut config);
+        let keys = self.shared.keys_again();
+        let rollout = Box::new(Rollout::new(config, keys, rng, memory));
+        let phase = Phase::Running { rollout, genesis: genesis.clone() };
+        let before = std::mem::replace(&mut self.stage.phase, phase);
+        let nodes = genesis.roster.nodes().map(|it| it.node_id.clone()).collect();
+        if is_new {
+            self.tell(Told::Founded(nodes));
+            self.preface = 1;
+            self.entries.push(Entry::Genesis { node_id: me, genesis });
+        }
+        self.handle(Input::Start);
+        if let Phase::Forming(forming) = before {
+            for (link, node, key) in forming.arrived {
+                self.handle(Input::Linked { link, node, key });
+            }
+            for (link, msg) in forming.early {
+                self.handle(Input::Received { link, msg });
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command, reply: Sender<Answer>) {
+        if let Phase::Forming(forming) = &self.stage.phase {
+            let waits_for = forming.waits_for().join(", ");
+            let reason = format!("this node has not begun; it waits for {waits_for}");
+            let _ = reply.try_send(Answer::Refused { cause: Cause::Roster, reason, running: None });
+            return;
+        }
+        let ticket = self.ticket();
+        self.waiting.insert(ticket, reply);
+        self.handle(Input::Command { ticket, command });
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    fn is_asked(&self) -> bool {
+        self.admission.is_none() && self.stage.asking.is_asked()
+    }
+
+    /// Lets in who is to be let in, one at a time.
+    fn let_in(&mut self) {
+        let now = self.shared.clock.now().mono;
+        if !self.is_asked() || now < self.admission_at {
+            return;
+        }
+        self.admission_at = now.after(ADMISSION_PAUSE);
+        let Phase::Running { rollout, .. } = &self.stage.phase else { return };
+        if let Some(roster) = self.stage.asking.next(rollout) {
+            let ticket = self.ticket();
+            self.admission = Some(ticket);
+            self.handle(Input::Command { ticket, command: Command::Roster(roster) });
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let Phase::Running { rollout, .. } = &mut self.stage.phase else { return };
+        if self.has_failed {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let mut effects = std::mem::take(&mut self.effects);
+        rollout.handle(now, input, &mut effects);
+        for effect in effects.drain(..) {
+            self.carry_out(now.mono, effect);
+        }
+        self.effects = effects;
+    }
+
+    fn carry_out(&mut self, now: Time, effect: Effect) {
+        self.die_before(&effect);
+        match effect {
+            Effect::Send(links, message) => self.send(&links, message),
+            Effect::Persist(record) => self.entries.push(Entry::Record(Box::new(record))),
+            Effect::Serve(serving) => self.tell(Told::Serve(serving)),
+            Effect::Decide { txid, commit, proof } => {
+                self.tell(Told::Decide { txid, commit, proof });
+            }
+            Effect::Dial(participant) => self.shared.dial(participant),
+            Effect::Hangup(link) => {
+                self.flush(link);
+                if let Some(out) = self.outs.remove(&link) {
+                    out.line.close();
+                    self.lingering.push_back((now.after(LINGER), out.line));
+                }
+            }
+            Effect::SetTimer(timer, span) => self.timers.set(timer, now.after(span)),
+            Effect::StopTimer(timer) => self.timers.stop(&timer),
+            Effect::Emit(event) => {
+                if matches!(event, Event::Dropped(..)) {
+                    self.shared.counters.dropped.add(1);
+                }
+                self.tell(Told::Event(event));
+            }
+            Effect::Answer(ticket, answer) => {
+                if self.admission == Some(ticket) {
+                    self.admission = None;
+                } else if let Some(reply) = self.waiting.remove(&ticket) {
+                    // Whoever has gone meanwhile does not want it.
+                    let _ = reply.try_send(answer);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, links: &[LinkId], message: Message) {
+        if self.has_failed {
+            return;
+        }
+        let kill = self.kill_after(&message);
+        let said = Said { sender: self.shared.me.node_id.clone(), message };
+        let mut encoded: [Option<Vec<u8>>; 2] = [None, None];
+        for link in links {
+            let Some(out) = self.outs.get_mut(link) else { continue };
+            let form = out.form;
+            let bytes = encoded[usize::from(form == Form::Frame)]
+                .get_or_insert_with(|| encode(form, &said));
+            if out.bytes.is_empty() {
+                self.touched.push(*link);
+            }
+            out.bytes.extend_from_slice(bytes);
+            if kill {
+                self.flush(*link);
+                die();
+            }
+        }
+    }
+
+    /// Sends what was decided for a connection.
+    fn flush(&mut self, link: LinkId) {
+        let Some(out) = self.outs.get_mut(&link) else { return };
+        if out.bytes.is_empty() {
+            return;
+        }
+        let bytes = std::mem::take(&mut out.bytes);
+        let bytes = match &mut out.sealer {
+            Some(sealer) => sealer.seal(&bytes),
+            None => bytes,
+        };
+        match out.line.send(bytes) {
+            Ok(Sent::Taken) => {}
+            Ok(Sent::WantsWriter) => {
+                let line = Arc::clone(&out.line);
+                let name = format!("write:{}", link.0);
+                if self.shared.porter.crew.spawn(name, move || line.write()).is_err() {
+                    out.line.cut();
+                }
+            }
+            Err(_) => {
+                self.shared.counters.cut_full.add(1);
+                out.line.cut();
+            }
+        }
+    }
+
+    /// The disk has failed: whatever could still be said might not be true after a restart (P10).
+    fn fail(&mut self, reason: String) {
+        if std::mem::replace(&mut self.has_failed, true) {
+            return;
+        }
+        for out in self.outs.values() {
+            out.line.cut();
+        }
+        self.entries.clear();
+        self.waiting.clear();
+        self.tell(Told::Failed(reason));
+    }
+
+    fn tell(&self, told: Told) {
+        if !self.sink.take(self.shared.clock.now(), told) {
+            log::warn!("something that a rollout told found no room");
+        }
+    }
+
+    fn die_before(&self, effect: &Effect) {
+        let is_mine = |it: &crate::protocol::rollout::TxId| it.node == self.shared.me.node_id;
+        match (self.kill_at, effect) {
+            (Some(KillPoint::BeforeVote), Effect::Persist(Record::Prepared(_))) => die(),
+            // The coordinator's vote is its decision.
+            (Some(KillPoint::BeforeVote), Effect::Persist(Record::Committed(it)))
+                if is_mine(&it.proposal.txid) =>
+            {
+                die();
+            }
+            (Some(KillPoint::AfterDecision), Effect::Emit(Event::Committed(_))) => die(),
+            _ => {}
+        }
+    }
+
+    /// Whether the process ends once this message has left for the first of those it is for.
+    fn kill_after(&self, message: &Message) -> bool {
+        match (self.kill_at, message) {
+            (Some(KillPoint::AfterVote), Message::PrepareResp(it)) => it.vote == Choice::Commit,
+            (Some(KillPoint::AfterFirstDecision), Message::Decision(it)) => {
+                it.kind == Choice::Commit
+            }
+            (Some(KillPoint::AfterFirstDecision), Message::DecisionAck(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Ends this process as a power cut would, but for the disk.
+fn die() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    loop {
+        std::thread::park();
+    }
+}
+
+impl Drop for Keeper {
+    /// Nothing more goes to the disk, and nobody hears of anything.
+    fn drop(&mut self) {
+        for out in self.outs.values() {
+            out.line.close();
+        }
+        self.shared.disk.close();
+    }
+}

@@ -1,0 +1,125 @@
+//! Whom this node calls: those that its machine names, and those it needs before there is one.
+//!
+//! Invariant: of those that are sought, an address is called by one thread at a time.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::engine::Shared;
+use crate::model::PublicKey;
+use crate::protocol::Never;
+use crate::protocol::rollout::{Input, NodeId, Participant};
+
+/// How often it is looked whom to call.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How long an address is left alone where nobody answered.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A call that is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    /// Who should answer, if that is known.
+    pub(super) node: Option<NodeId>,
+    /// With which key, if that is known.
+    pub(super) key: Option<PublicKey>,
+    /// Where.
+    pub(super) at: String,
+    /// Whether to ask to be let in.
+    pub(super) joins: bool,
+}
+
+impl Call {
+    /// To whoever is there, who is asked to let this node in.
+    pub(super) const fn join(at: String) -> Self {
+        Self { node: None, key: None, at, joins: true }
+    }
+}
+
+impl Shared {
+    /// Calls a node of the roster, on a thread of its own, which then reads the connection.
+    pub(super) fn dial(self: &Arc<Self>, participant: Participant) {
+        let Participant { node_id, host, port, key } = participant;
+        let (shared, node) = (Arc::clone(self), node_id.clone());
+        let spawned = self.porter.crew.spawn(format!("call:{port}"), move || {
+            let at = format!("{host}:{port}");
+            let call = Call { node: Some(node.clone()), key: Some(key), at, joins: false };
+            if !shared.carry(&call) {
+                shared.submit(Input::DialFailed { node });
+            }
+        });
+        if spawned.is_err() {
+            self.submit(Input::DialFailed { node: node_id });
+        }
+    }
+
+    /// Calls, and reads the connection to its end; false if there was none.
+    fn carry(self: &Arc<Self>, call: &Call) -> bool {
+        let Some(_seat) = self.porter.sit() else { return false };
+        let addr: Option<SocketAddr> =
+            call.at.to_socket_addrs().ok().and_then(|mut found| found.next());
+        let Some(addr) = addr else {
+            self.note_refusal(call, "this name has no address");
+            return false;
+        };
+        match self.call(addr, call) {
+            Ok(ends) => {
+                self.converse(ends);
+                true
+            }
+            Err(trouble) => {
+                log::debug!("cannot reach {}: {trouble}", call.at);
+                if trouble.is_refusal() {
+                    self.note_refusal(call, &trouble.to_string());
+                }
+                false
+            }
+        }
+    }
+
+    /// Tells people why a call comes to nothing; what does not change is said once.
+    fn note_refusal(&self, call: &Call, reason: &str) {
+        let mut told = self.told.lock().expect("nothing under this lock can panic");
+        if told.insert(call.at.clone(), reason.to_owned()).as_deref() != Some(reason) {
+            drop(told);
+            let name = call.node.as_ref().map_or_else(String::new, |it| format!("{it} at "));
+            self.note(format!("{name}{}: {reason}", call.at));
+        }
+    }
+
+    /// Calls those who are needed, until the machine has all that it needs and calls by itself.
+    pub(super) fn seek(self: &Arc<Self>, stopping: &Receiver<Never>) {
+        while let Ok(calls) = self.ask(|stage| stage.calls()) {
+            for call in calls {
+                self.seek_at(call, stopping.clone());
+            }
+            if stopping.recv_timeout(LOOK) == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+        }
+    }
+
+    fn seek_at(self: &Arc<Self>, call: Call, stopping: Receiver<Never>) {
+        let mut busy = self.busy.lock().expect("nothing under this lock can panic");
+        if !busy.insert(call.at.clone()) {
+            return;
+        }
+        drop(busy);
+        let (shared, at) = (Arc::clone(self), call.at.clone());
+        let forget = |shared: &Self, at: &str| {
+            shared.busy.lock().expect("nothing under this lock can panic").remove(at);
+        };
+        let spawned = self.porter.crew.spawn("seek", move || {
+            if !shared.carry(&call) {
+                let _ = stopping.recv_timeout(PAUSE);
+            }
+            forget(&shared, &call.at);
+        });
+        if spawned.is_err() {
+            forget(self, &at);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! How far a node is: without a history yet, or with a machine; and who asks to be let in.
+
+use std::collections::BTreeMap;
+
+use super::engine::Shared;
+use super::forming::{Forming, in_use};
+use super::keeper::{Item, Question};
+use super::options::{Admits, Standing};
+use super::seek::Call;
+use crate::model::{PublicKey, Time};
+use crate::protocol::rollout::{Genesis, Input, NodeId, Participant, Rollout, Roster};
+use crate::runtime::inbox::Closed;
+
+/// So many may ask to be let in at a time.
+const ASKING_MAX: usize = 64;
+
+/// What the thread that owns the machine knows.
+pub(super) struct Stage {
+    pub(super) phase: Phase,
+    pub(super) asking: Asking,
+    strangers_max: usize,
+}
+
+pub(super) enum Phase {
+    Forming(Box<Forming>),
+    Running { rollout: Box<Rollout>, genesis: Genesis },
+}
+
+/// Who asks to be let in.
+pub(super) struct Asking {
+    admits: Admits,
+    /// Where this node asked itself to be let in.
+    joins: Vec<String>,
+    nodes: BTreeMap<NodeId, Participant>,
+    vouched: BTreeMap<NodeId, PublicKey>,
+}
+
+impl Asking {
+    pub(super) const fn new(admits: Admits, joins: Vec<String>) -> Self {
+        Self { admits, joins, nodes: BTreeMap::new(), vouched: BTreeMap::new() }
+    }
+
+    /// Somebody asks. Kept without its connection, which may be replaced by another.
+    pub(super) fn asks(&mut self, participant: Participant) {
+        if self.nodes.len() < ASKING_MAX || self.nodes.contains_key(&participant.node_id) {
+            self.nodes.insert(participant.node_id.clone(), participant);
+        }
+    }
+
+    /// Somebody who knows says that this name is this key's; false where it is another's already.
+    pub(super) fn vouch(&mut self, node: NodeId, key: Option<PublicKey>) -> bool {
+        let key = key.or_else(|| self.nodes.get(&node).map(|it| it.key));
+        key.is_some_and(|key| *self.vouched.entry(node).or_insert(key) == key)
+    }
+
+    fn is_let_in(&self, participant: &Participant) -> bool {
+        let vouched = self.vouched.get(&participant.node_id);
+        self.admits == Admits::Anybody || vouched == Some(&participant.key)
+    }
+
+    /// Whether somebody asks who is to be let in.
+    pub(super) fn is_asked(&self) -> bool {
+        self.nodes.values().any(|it| self.is_let_in(it))
+    }
+
+    /// The roster with one more node, if somebody is to be let in.
+    pub(super) fn next(&mut self, rollout: &Rollout) -> Option<Roster> {
+        let roster = rollout.roster();
+        // Who has gone would not vote, and asks again when it is back.
+        self.nodes.retain(|node, _| !roster.has(node) && rollout.reaches(node));
+        let (node, new) = self.nodes.iter().find(|(_, it)| self.is_let_in(it))?;
+        let node = node.clone();
+        let nodes: Vec<_> = roster.nodes().cloned().chain([new.clone()]).collect();
+        match Roster::new(nodes) {
+            Ok(roster) => Some(roster),
+            Err(complaint) => {
+                log::warn!("{node} cannot be let in: {complaint}");
+                self.nodes.remove(&node);
+                None
+            }
+        }
+    }
+
+    fn shown(&self, rollout: &Rollout) -> BTreeMap<NodeId, String> {
+        let show = |(node, it): (&NodeId, &Participant)| {
+            (node.clone(), format!("{}:{} {}", it.host, it.port, it.key.short()))
+        };
+        let asks = |(node, _): &(&NodeId, &Participant)| {
+            !rollout.roster().has(node) && rollout.reaches(node)
+        };
+        self.nodes.iter().filter(asks).map(show).collect()
+    }
+}
+
+impl Stage {
+    pub(super) const fn new(phase: Phase, asking: Asking, strangers_max: usize) -> Self {
+        Self { phase, asking, strangers_max }
+    }
+
+    /// Whether a node may come, and what the history begins with, if it has begun.
+    pub(super) fn admits(&self, caller: &Participant) -> Result<Option<Genesis>, String> {
+        match &self.phase {
+            Phase::Forming(forming) => forming.objection(caller).map_or(Ok(None), Err),
+            Phase::Running { rollout, genesis } => {
+                let (node, roster) = (&caller.node_id, rollout.roster());
+                if node == rollout.me() {
+                    return Err(in_use(node));
+                }
+                match roster.get(node) {
+                    Some(known) if known.key != caller.key => Err(in_use(node)),
+                    Some(_) => Ok(Some(genesis.clone())),
+                    None if rollout.strangers() >= self.strangers_max => {
+                        Err("too many strangers are here already".to_owned())
+                    }
+                    None => Ok(Some(genesis.clone())),
+                }
+            }
+        }
+    }
+
+    /// Whom to call, beside those whom the machine calls.
+    pub(super) fn calls(&self) -> Vec<Call> {
+        match &self.phase {
+            Phase::Forming(forming) => forming.calls(),
+            Phase::Running { rollout, .. } if !rollout.roster().has(rollout.me()) => {
+                self.asking.joins.iter().cloned().map(Call::join).collect()
+            }
+            Phase::Running { .. } => Vec::new(),
+        }
+    }
+
+    pub(super) fn standing(&self, me: &NodeId, now: Time) -> Standing {
+        match &self.phase {
+            Phase::Forming(forming) => {
+                Standing::Forming { node_id: me.clone(), waits_for: forming.waits_for() }
+            }
+            Phase::Running { rollout, .. } => Standing::Running {
+                status: Box::new(rollout.status(now)),
+                asking: self.asking.shown(rollout),
+            },
+        }
+    }
+}
+
+impl Shared {
+    /// Asks the machine something, on its thread, and waits for the answer.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Stage) -> T + Send + 'static,
+    ) -> Result<T, Closed> {
+        let (tell, told) = crossbeam_channel::bounded(1);
+        let ask: Question = Box::new(move |stage| {
+            // Whoever has gone meanwhile does not want it.
+            let _ = tell.send(question(stage));
+        });
+        self.inbox.push(Item::Ask(ask), 0)?;
+        told.recv().map_err(|_| Closed)
+    }
+
+    /// Hands the machine what its own threads found out.
+    pub(super) fn submit(&self, input: Input) {
+        // Where it is closed there is nobody left to tell.
+        let _ = self.inbox.push_now(Item::Input(input));
+    }
+
+    /// Tells people something.
+    pub(super) fn note(&self, text: String) {
+        let _ = self.inbox.push_now(Item::Note(text));
+    }
+}
