@@ -4,13 +4,13 @@
 
 mod support;
 
-use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
 use support::hosts::{Net, obstacle};
 use support::process::{eventually, run};
+use support::seeds::Seeds;
 use support::talker::Talker;
 use support::{peer_exe, ports};
 
@@ -116,40 +116,6 @@ fn a_leader_that_stands_still_is_replaced_and_comes_back_without_contradiction()
     talkers[0].wait_for("peer_2 leads in term");
     talkers[2].signal(Signal::CONT);
     check_equal(talkers, 22, dir.path());
-}
-
-/// The seeds of a fleet, ended with the test.
-struct Seeds(Vec<Child>);
-
-impl Seeds {
-    fn start(dir: &Path, base: u16) -> Self {
-        let ports = [base, base + 1, base + 2];
-        let text: String = ports.iter().map(|port| format!("127.0.0.1:{port}\n")).collect();
-        fs::write(dir.join("config.txt"), text).expect("there is room");
-        let seed = |id: usize| {
-            Command::new(peer_exe())
-                .args(["seed", "--id", &id.to_string()])
-                .current_dir(dir)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("it can be run")
-        };
-        let seeds = Self((1..=3).map(seed).collect());
-        let is_up = |port: u16| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-        assert!(eventually(|| ports.iter().all(|port| is_up(*port))));
-        seeds
-    }
-}
-
-impl Drop for Seeds {
-    fn drop(&mut self) {
-        for seed in &mut self.0 {
-            let _ = seed.kill();
-            let _ = seed.wait();
-        }
-    }
 }
 
 #[test]

@@ -8,10 +8,12 @@
 //! No protocol decision is made here: a node's settings go in, its events come out.
 
 pub mod args;
+mod asking;
 pub mod bench;
 pub mod chat;
 pub mod config;
 pub mod demo;
+mod door;
 mod error;
 pub mod fleet;
 pub mod keygen;
@@ -20,6 +22,7 @@ pub mod metrics;
 pub mod page;
 pub mod query;
 pub mod report;
+pub mod rollout;
 pub mod run;
 pub mod settings;
 pub mod share;
@@ -54,6 +57,7 @@ pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
 /// without an answer.
 pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
     match &args.command {
+        None if args.rollout.id.is_some() => rollout::node(args),
         None => run::peer(&PeerSettings::from_args(args)?),
         Some(PeerCommand::Members(args)) => query::members(args),
         Some(PeerCommand::Topology(args)) => query::topology(args),
@@ -66,6 +70,7 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
         Some(PeerCommand::Inbox(args)) => query::inbox(args),
         Some(PeerCommand::Discover(args)) => query::discover(args),
         Some(PeerCommand::Chat(args)) => chat::run(args),
+        Some(PeerCommand::Rollout(args)) => rollout::command(args),
         Some(PeerCommand::Swarm(args)) => swarm::run(args),
         Some(PeerCommand::Share(args)) => share::share(args),
         Some(PeerCommand::Fetch(args)) => share::fetch(args),

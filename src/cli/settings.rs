@@ -270,19 +270,23 @@ fn node_settings(
             links_max: connections.connections_max,
             dials_max: connections.dials_max,
         },
-        http: http_access(args.http, cluster_keys.is_some()),
+        http: http_access(args.http, cluster_keys.is_some())?,
         cluster_keys: cluster_keys.map(Arc::new),
     })
 }
 
 /// A fleet that keeps others out does not tell them what it does.
-const fn http_access(typed: Option<HttpArg>, has_key: bool) -> Option<Access> {
+fn http_access(typed: Option<HttpArg>, has_key: bool) -> Result<Option<Access>, CliError> {
     match typed {
-        Some(HttpArg::Any) => Some(Access::Any),
-        Some(HttpArg::Loopback) => Some(Access::Loopback),
-        Some(HttpArg::Off) => None,
-        None if has_key => Some(Access::Loopback),
-        None => Some(Access::Any),
+        Some(HttpArg::Any) => Ok(Some(Access::Any)),
+        Some(HttpArg::Loopback) => Ok(Some(Access::Loopback)),
+        Some(HttpArg::Off) => Ok(None),
+        Some(HttpArg::At(at)) => Err(CliError::Usage(format!(
+            "--http {at} is where the data plane of a node that rolls out listens; give it a name \
+             with --id, or use --http any, loopback or off"
+        ))),
+        None if has_key => Ok(Some(Access::Loopback)),
+        None => Ok(Some(Access::Any)),
     }
 }
 
@@ -394,11 +398,11 @@ mod tests {
 
     #[test]
     fn with_a_cluster_key_only_this_machine_is_told_unless_it_is_said() {
-        assert_eq!(http_access(None, false), Some(Access::Any));
-        assert_eq!(http_access(None, true), Some(Access::Loopback));
-        assert_eq!(http_access(Some(HttpArg::Any), true), Some(Access::Any));
-        assert_eq!(http_access(Some(HttpArg::Loopback), false), Some(Access::Loopback));
-        assert_eq!(http_access(Some(HttpArg::Off), false), None);
+        assert_eq!(http_access(None, false).unwrap(), Some(Access::Any));
+        assert_eq!(http_access(None, true).unwrap(), Some(Access::Loopback));
+        assert_eq!(http_access(Some(HttpArg::Any), true).unwrap(), Some(Access::Any));
+        assert_eq!(http_access(Some(HttpArg::Loopback), false).unwrap(), Some(Access::Loopback));
+        assert_eq!(http_access(Some(HttpArg::Off), false).unwrap(), None);
     }
 
     #[test]

@@ -15,7 +15,9 @@ pub mod foreign;
 pub mod hosts;
 pub mod land;
 pub mod member;
+pub mod nodes;
 pub mod process;
+pub mod seeds;
 pub mod talker;
 
 use std::collections::BTreeMap;

@@ -4,9 +4,11 @@
 //! `config.txt` and makes of it what the rest of the program sees. Every default is the default of
 //! the machine or driver it belongs to, so `--help` cannot tell another story than the code.
 
+mod http;
 mod network;
 mod questions;
 
+pub use http::HttpArg;
 pub use network::{
     ContentArgs, DiscoverArgs, InboxArgs, PublishArgs, SendArgs, SubscribeArgs, UseArgs,
 };
@@ -25,6 +27,7 @@ use super::bench::BenchArgs;
 use super::chat::args::ChatArgs;
 use super::demo::DemoArgs;
 use super::keygen::KeygenArgs;
+use super::rollout::args::{RolloutArgs, RolloutNodeArgs};
 use super::share::args::{FetchArgs, ShareArgs, SharesArgs, UnshareArgs};
 use super::simulate::SimulateArgs;
 use super::size::Size;
@@ -132,6 +135,9 @@ pub struct PeerArgs {
     /// The periods and limits of a peer.
     #[command(flatten)]
     pub limits: PeerLimitArgs,
+    /// Rollouts.
+    #[command(flatten)]
+    pub rollout: RolloutNodeArgs,
 }
 
 /// What `peer` does instead of running a peer.
@@ -160,6 +166,8 @@ pub enum PeerCommand {
     Discover(DiscoverArgs),
     /// Chat in a group with one order for everybody, in which no message is lost
     Chat(ChatArgs),
+    /// Roll a new version out on all machines together, a little at a time, or not at all
+    Rollout(RolloutArgs),
     /// Take part in the assignment's file distribution, as Common.cfg and PeerInfo.cfg say
     Swarm(SwarmArgs),
     /// Share a file or folder with whoever has its ticket
@@ -226,8 +234,9 @@ pub struct NodeArgs {
     #[arg(long, value_name = "FILE")]
     pub cluster_key: Option<PathBuf>,
     /// Whom to tell over HTTP, on the same port, what this node is doing (/, /healthz, /metrics,
-    /// /status) [default: any, and with a cluster key loopback]
-    #[arg(long, value_name = "WHOM", value_enum)]
+    /// /status): any, loopback or off. For a peer with --id: where its data plane listens, as in
+    /// 127.0.0.1:50051 [default: any, and with a cluster key loopback]
+    #[arg(long, value_name = "WHOM")]
     pub http: Option<HttpArg>,
     /// Stop, as at Ctrl-C, when standard input ends; for programs that start nodes
     #[arg(long, hide = true)]
@@ -403,17 +412,6 @@ pub struct PeerLimitArgs {
     /// How often the peer lists are fetched anew
     #[arg(long, value_name = "TIME", default_value_t = Span(applicant::Config::default().refresh))]
     pub refresh: Span,
-}
-
-/// Whom to answer over HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum HttpArg {
-    /// Everybody
-    Any,
-    /// Programs of this machine
-    Loopback,
-    /// Nobody
-    Off,
 }
 
 /// How log lines look.

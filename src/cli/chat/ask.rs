@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::args::{ChatAskArgs, ChatHistoryArgs, ChatRemoveArgs, ChatSendArgs, ChatVerifyArgs};
 use super::local::Ask;
 use super::verify;
-use crate::cli::CliError;
 use crate::cli::log::escape;
+use crate::cli::{CliError, asking};
 use crate::protocol::chat::MemberId;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
@@ -67,15 +67,7 @@ pub(super) fn verify(args: &ChatVerifyArgs) -> Result<(), CliError> {
 }
 
 fn ask(args: &ChatAskArgs, wanted: &Ask, patience: Duration) -> Result<Value, CliError> {
-    let path = control_path(&find(args)?);
-    let system = |source| CliError::System { action: "ask the chat that runs here", source };
-    let request = serde_json::to_string(wanted).map_err(|error| system(error.into()))?;
-    let answer = control::ask(&path, &request, patience).map_err(system)?;
-    let answer: Value = serde_json::from_str(&answer).map_err(|error| system(error.into()))?;
-    match answer["error"].as_str() {
-        Some(error) => Err(CliError::Failed(escape(error))),
-        None => Ok(answer),
-    }
+    asking::exchange(&find(args)?, wanted, patience, "ask the chat that runs here")
 }
 
 /// The directory of the chat that is meant.
@@ -108,14 +100,7 @@ fn find(args: &ChatAskArgs) -> Result<PathBuf, CliError> {
 
 /// The chats that run with this data directory.
 fn running(data: &Path) -> Vec<(u32, PathBuf)> {
-    let entries = std::fs::read_dir(data).into_iter().flatten().filter_map(Result::ok);
-    let chat = |path: PathBuf| {
-        let id = path.file_name()?.to_str()?.strip_prefix("chat-")?.parse().ok()?;
-        control::is_served(&control_path(&path)).then_some((id, path))
-    };
-    let mut found: Vec<_> = entries.filter_map(|it| chat(it.path())).collect();
-    found.sort();
-    found
+    asking::running(data, "chat-")
 }
 
 fn show(args: &ChatAskArgs, answer: &Value) -> Result<(), CliError> {

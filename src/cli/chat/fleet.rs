@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
+use crate::cli::door::Door;
 use crate::cli::{CliError, config};
 use crate::model::{Endpoint, KeyPair};
 use crate::network::{Gone, Message, Network, Queue, Site};
@@ -21,7 +22,7 @@ use crate::protocol::chat::{At, MemberId};
 use crate::protocol::quorum::QuorumRule;
 use crate::runtime::chat::{Engine, Founds};
 use crate::runtime::clock::Clock;
-use crate::runtime::driver::options::{Connection, Dialects, Serve};
+use crate::runtime::driver::options::{Dialects, Serve};
 use crate::runtime::thread;
 use crate::wire::dialect::Dialect;
 
@@ -67,18 +68,6 @@ impl News {
     }
 }
 
-/// Leads connections to the engine as soon as there is one.
-#[derive(Default)]
-struct Door(OnceLock<Arc<dyn Serve>>);
-
-impl Serve for Door {
-    fn serve(&self, connection: Connection) {
-        if let Some(server) = self.0.get() {
-            server.serve(connection);
-        }
-    }
-}
-
 /// The fleet, as a chat needs it.
 pub(super) struct Fleet {
     network: Arc<Network>,
@@ -93,7 +82,10 @@ pub(super) struct Fleet {
 ///
 /// # Errors
 /// When the file cannot be used, or a fleet is wanted and not there.
-pub(super) fn seeds(file: &Path, is_wanted: bool) -> Result<Option<Vec<Endpoint>>, CliError> {
+pub(in crate::cli) fn seeds(
+    file: &Path,
+    is_wanted: bool,
+) -> Result<Option<Vec<Endpoint>>, CliError> {
     if !is_wanted && !file.exists() {
         return Ok(None);
     }
@@ -111,7 +103,7 @@ pub(super) fn seeds(file: &Path, is_wanted: bool) -> Result<Option<Vec<Endpoint>
     if is_wanted {
         return Err(CliError::Failed(format!(
             "{there} of the {} seeds of {} answer, {needed} are needed; start them (seed --id N), \
-             or leave --config out to chat without a fleet",
+             or leave --config out to go without a fleet",
             seeds.len(),
             file.display()
         )));
@@ -214,7 +206,7 @@ impl Fleet {
     /// # Errors
     /// When there are no threads.
     pub(super) fn serve(&mut self, engine: &Engine) -> Result<(), CliError> {
-        let _ = self.door.0.set(engine.server());
+        self.door.open(engine.server());
         let system = |source| CliError::System { action: "start a thread", source };
         if let Some(news) = self.news.take() {
             let (me, network, engine) = (self.me, Arc::clone(&self.network), engine.clone());

@@ -8,7 +8,7 @@ mod ask;
 mod book;
 mod command;
 mod compare;
-mod fleet;
+pub(in crate::cli) mod fleet;
 mod input;
 mod local;
 mod plain;

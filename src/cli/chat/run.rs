@@ -165,6 +165,7 @@ fn options(
         founds: plan.founds,
         marker: Some(plan.dir.join("has-a-log")),
         limits: Limits::default(),
+        allows: None,
         sink: Box::new(tell),
     }
 }

@@ -1,0 +1,33 @@
+//! The flag `--http`.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+/// Whom to answer over HTTP, or where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpArg {
+    /// Everybody
+    Any,
+    /// Programs of this machine
+    Loopback,
+    /// Nobody
+    Off,
+    /// At a port of its own: the data plane of a node that rolls out.
+    At(SocketAddr),
+}
+
+impl FromStr for HttpArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "any" => Ok(Self::Any),
+            "loopback" => Ok(Self::Loopback),
+            "off" => Ok(Self::Off),
+            _ => {
+                let at = text.parse().map(Self::At);
+                at.map_err(|_| "any, loopback, off, or an address as in 127.0.0.1:50051")
+            }
+        }
+    }
+}

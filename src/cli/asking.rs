@@ -1,0 +1,46 @@
+//! Asking the programs that run on this machine by their control sockets: which there are, and one
+//! line of JSON each way.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::CliError;
+use super::log::escape;
+use crate::runtime::control;
+use crate::runtime::files::control_path;
+
+/// Those that run with this data directory, in directories named `PREFIXNAME`; ascending by name.
+pub(super) fn running<T: FromStr + Ord>(data: &Path, prefix: &str) -> Vec<(T, PathBuf)> {
+    let entries = std::fs::read_dir(data).into_iter().flatten().filter_map(Result::ok);
+    let one = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_prefix(prefix)?.parse().ok()?;
+        control::is_served(&control_path(&path)).then_some((name, path))
+    };
+    let mut found: Vec<_> = entries.filter_map(|it| one(it.path())).collect();
+    found.sort();
+    found
+}
+
+/// What the program in that directory answers.
+///
+/// # Errors
+/// When none runs there, it does not answer in time, or it answers `{"error": …}`.
+pub(super) fn exchange(
+    dir: &Path,
+    wanted: &impl Serialize,
+    patience: Duration,
+    action: &'static str,
+) -> Result<Value, CliError> {
+    let system = |source| CliError::System { action, source };
+    let request = serde_json::to_string(wanted).map_err(|error| system(error.into()))?;
+    let answer = control::ask(&control_path(dir), &request, patience).map_err(system)?;
+    let answer: Value = serde_json::from_str(&answer).map_err(|error| system(error.into()))?;
+    match answer["error"].as_str() {
+        Some(error) => Err(CliError::Failed(escape(error))),
+        None => Ok(answer),
+    }
+}

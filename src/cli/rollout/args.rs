@@ -1,0 +1,347 @@
+//! What may be typed for a node that rolls out, and after `peer rollout`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::span::Span;
+use crate::protocol::rollout::{Gate, ModelId, NodeId, Sticky, TxId};
+use crate::runtime::dataplane::Upstream;
+use crate::runtime::rollout::{KillPoint, Place};
+
+/// The flags by which a peer takes part in rollouts.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Rollouts (with --id)")]
+pub struct RolloutNodeArgs {
+    /// Take part in rollouts by this name; the other flags here need it. --http is then the address
+    /// of the data plane (POST /predict, GET /routing, /health, /metrics), and --join HOST:PORT
+    /// asks the node there to be let in [default: none, a peer of a fleet and nothing else]
+    #[arg(long, value_name = "NAME")]
+    pub id: Option<NodeId>,
+    /// A version and the server that answers for it, as in v1=http://127.0.0.1:9001; once for each
+    /// [default: none, a built-in model echoes]
+    #[arg(long, value_name = "NAME=URL", requires = "id")]
+    pub serve: Vec<Served>,
+    /// A node that takes part, its key behind an @ if it is known; once for each, the same on every
+    /// node. The first history begins when all have proved their keys [default: those of --roster,
+    /// or found by the fleet of config.txt if its seeds run, else this node alone]
+    #[arg(long, value_name = "NAME=HOST:PORT[@KEY]", requires = "id",
+        conflicts_with_all = ["join", "roster"])]
+    pub node: Vec<Place>,
+    /// The same as a file, one node a line; # begins a comment [default: none]
+    #[arg(long, value_name = "FILE", requires = "id", conflicts_with = "join")]
+    pub roster: Option<PathBuf>,
+    /// The version that is served before the first rollout, the same on every node
+    #[arg(long, value_name = "NAME", default_value = "v1", requires = "id")]
+    pub stable: ModelId,
+    /// The version that the first state names as the next one, the same on every node
+    #[arg(long, value_name = "NAME", default_value = "v2", requires = "id")]
+    pub canary: ModelId,
+    /// Keep decisions on a majority of the nodes too, so that a dead coordinator blocks nobody for
+    /// long; the same on every node
+    #[arg(long, requires = "id")]
+    pub decide_in_log: bool,
+    /// Let whoever proves a key take part, without peer rollout admit
+    #[arg(long, requires = "id")]
+    pub admit_all: bool,
+    /// Where the log of transactions is kept, as NAME.log
+    #[arg(long, value_name = "DIR", default_value = "data/logs", requires = "id")]
+    pub log_dir: PathBuf,
+    /// Bytes of a request's body at most, at the data plane
+    #[arg(long, value_name = "SIZE", default_value = "1M", requires = "id")]
+    pub body_max: crate::cli::size::Size,
+    /// Kill this process at a named point of its first transaction, to see that nothing is lost.
+    #[arg(long, value_name = "POINT", hide = true, requires = "id")]
+    pub kill_at: Option<KillPoint>,
+}
+
+/// `NAME=URL`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The version.
+    pub model: ModelId,
+    /// Its server.
+    pub upstream: Upstream,
+}
+
+impl FromStr for Served {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (model, url) =
+            text.split_once('=').ok_or("write NAME=URL, as in v1=http://127.0.0.1:9001")?;
+        Ok(Self { model: model.parse()?, upstream: url.parse()? })
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  peer --port 60001 --id node-a --http 127.0.0.1:50051 --node node-b=127.0.0.1:60002 \\
+       --node node-c=127.0.0.1:60003 --serve v1=http://127.0.0.1:9001 \\
+       --serve v2=http://127.0.0.1:9002   a node; likewise node-b and node-c
+  peer rollout start --from v1 --to v2 --steps 5,20,50,100 --interval 30s \\
+       --gate p95=200ms --gate error=1%   a little at a time, on all nodes together
+  peer rollout status --watch             each node: version, weights, p95, error rate, votes
+  peer rollout explain step-node-a-1-2    who voted how, and why it ended as it did
+  peer rollout query                      ask each node's data plane, and one prediction each
+  curl -d '{\"x\":1}' http://127.0.0.1:50051/predict
+
+Every step is a transaction: all nodes take it, or none does. A gate that fails rolls back by
+itself. Gates: p95=200ms, error=1%, p95<=1.2x (against the stable version), error<=2x.
+Exit codes: 0 done, 1 refused or aborted, 2 for wrong flags.";
+
+/// `peer rollout`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RolloutArgs {
+    /// What is asked.
+    #[command(subcommand)]
+    pub command: RolloutCommand,
+}
+
+/// Questions and orders to the node that runs here.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// Begin a rollout
+    Start(StartArgs),
+    /// Show each node: version, weights, status, health, votes, who is away or in doubt
+    Status(WatchArgs),
+    /// Take no further step until resumed
+    Pause(NodeAskArgs),
+    /// Take steps again
+    Resume(NodeAskArgs),
+    /// Take the next step now, or with --full the last one; after the last step: finish
+    Promote(PromoteArgs),
+    /// End the running rollout: everything to the stable version
+    Abort(NodeAskArgs),
+    /// Go back to the version before, also after a rollout has finished
+    Rollback(NodeAskArgs),
+    /// Begin the last rollout again that was aborted or rolled back
+    Retry(NodeAskArgs),
+    /// Show what was committed and what was aborted, the latest last
+    History(HistoryArgs),
+    /// Say how a transaction ended: its content, each vote, what proves it
+    Explain(ExplainTxArgs),
+    /// End a transaction that is stuck, against all rules; recorded for ever
+    Resolve(ResolveArgs),
+    /// Let a node take part that asks for it
+    Admit(AdmitArgs),
+    /// Let a node take part no more; it must agree, as all others
+    Remove(AdmitArgs),
+    /// Ask data planes what they serve, and for one prediction each
+    Query(QueryArgs),
+    /// Run a small model server, slow or failing if told so
+    Model(ModelArgs),
+}
+
+/// Which node is meant.
+#[derive(Clone, Debug, Args)]
+pub struct NodeAskArgs {
+    /// The name of the node that is meant [default: the one that runs here, or the first of them]
+    #[arg(long, value_name = "NAME")]
+    pub id: Option<NodeId>,
+    /// Where it keeps its key
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+    /// JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `peer rollout start`.
+#[derive(Clone, Debug, Args)]
+pub struct StartArgs {
+    /// The version that is served now
+    #[arg(long, value_name = "NAME")]
+    pub from: ModelId,
+    /// The new version
+    #[arg(long, value_name = "NAME")]
+    pub to: ModelId,
+    /// The new version's shares in percent, ascending to 100, at most two decimal places
+    #[arg(long, value_name = "P,P,…", default_value = "5,20,50,100")]
+    pub steps: Steps,
+    /// The time between two steps
+    #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
+    pub interval: Span,
+    /// What must hold of the new version's traffic before each step: p95=200ms, error=1%,
+    /// p95<=1.2x, error<=2x; once for each [default: none]
+    #[arg(long, value_name = "GATE")]
+    pub gate: Vec<Gate>,
+    /// Requests to the new version within a window, below which gates say nothing and the step is
+    /// held
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub samples: u64,
+    /// How long the window is that gates look at
+    #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
+    pub window: Span,
+    /// Keep requests with the same value of this header at one version [default: none]
+    #[arg(long, value_name = "NAME", conflicts_with = "sticky_json")]
+    pub sticky_header: Option<String>,
+    /// The same by this field of the JSON body [default: none]
+    #[arg(long, value_name = "FIELD")]
+    pub sticky_json: Option<String>,
+    /// Stay until the rollout has ended, and show each step; exit code 1 if it was rolled back
+    #[arg(long)]
+    pub wait: bool,
+    /// Which node is meant.
+    #[command(flatten)]
+    pub ask: NodeAskArgs,
+}
+
+impl StartArgs {
+    /// By what requests stick.
+    pub fn sticky(&self) -> Option<Sticky> {
+        let header = self.sticky_header.clone().map(Sticky::Header);
+        header.or_else(|| self.sticky_json.clone().map(Sticky::Json))
+    }
+}
+
+/// Shares in basis points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steps(pub Vec<u32>);
+
+impl FromStr for Steps {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "write percents with at most two decimal places, as in 5,20,50,100";
+        let step = |text: &str| {
+            let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+            let is_digits = |it: &str| !it.is_empty() && it.bytes().all(|c| c.is_ascii_digit());
+            if !is_digits(whole) || !is_digits(part) || part.len() > 2 {
+                return Err(WRONG);
+            }
+            let part: u32 = format!("{part:0<2}").parse().map_err(|_| WRONG)?;
+            let whole: u32 = whole.parse().ok().filter(|it| *it <= 100).ok_or(WRONG)?;
+            Ok(whole * 100 + part)
+        };
+        text.split(',').map(|it| step(it.trim())).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// `peer rollout status`.
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
+    /// Show it again each second, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// Which node is meant.
+    #[command(flatten)]
+    pub ask: NodeAskArgs,
+}
+
+/// `peer rollout promote`.
+#[derive(Clone, Debug, Args)]
+pub struct PromoteArgs {
+    /// Everything to the new version at once
+    #[arg(long)]
+    pub full: bool,
+    /// Which node is meant.
+    #[command(flatten)]
+    pub ask: NodeAskArgs,
+}
+
+/// `peer rollout history`.
+#[derive(Clone, Debug, Args)]
+pub struct HistoryArgs {
+    /// How many of each kind
+    #[arg(value_name = "N", default_value_t = 20)]
+    pub count: usize,
+    /// Which node is meant.
+    #[command(flatten)]
+    pub ask: NodeAskArgs,
+}
+
+/// `peer rollout explain`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainTxArgs {
+    /// The transaction, as history and status name it
+    #[arg(value_name = "TXID")]
+    pub txid: TxId,
+    /// Which node is meant.
+    #[command(flatten)]
+    pub ask: NodeAskArgs,
+}
+
+/// `peer rollout resolve`.
+#[derive(Clone, Debug, Args)]
+#[command(group(clap::ArgGroup::new("end").required(true).args(["commit", "abort"])))]
+pub struct ResolveArgs {
+    /// The transaction that a node is in doubt about
+    #[arg(value_name = "TXID")]
+    pub txid: TxId,
+    /// It was committed
+    #[arg(long)]
+    pub commit: bool,
+    /// It was aborted
+    #[arg(long)]
+    pub abort: bool,
+    /// I know how the nodes that cannot be asked ended it, and that a wrong word splits the fleet
+    #[arg(long, required = true)]
+    pub i_know: bool,
+    /// Which node is meant.
+    #[command(flatten)]
+    pub ask: NodeAskArgs,
+}
+
+/// `peer rollout admit` and `remove`.
+#[derive(Clone, Debug, Args)]
+pub struct AdmitArgs {
+    /// The node
+    #[arg(value_name = "NAME")]
+    pub node: NodeId,
+    /// Which node is meant.
+    #[command(flatten)]
+    pub ask: NodeAskArgs,
+}
+
+/// `peer rollout query`.
+#[derive(Clone, Debug, Args)]
+pub struct QueryArgs {
+    /// The data planes [default: 127.0.0.1:50051 to 50053]
+    #[arg(value_name = "HOST:PORT")]
+    pub at: Vec<String>,
+    /// The body of the prediction
+    #[arg(long, value_name = "JSON", default_value = "{\"x\":1}")]
+    pub body: String,
+    /// JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `peer rollout model`.
+#[derive(Clone, Debug, Args)]
+pub struct ModelArgs {
+    /// Where it listens; port 0 lets the system choose
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: std::net::SocketAddr,
+    /// Its version
+    #[arg(long, value_name = "NAME")]
+    pub name: ModelId,
+    /// How long it takes to answer [default: no time at all]
+    #[arg(long, value_name = "TIME")]
+    pub delay: Option<Span>,
+    /// How many of a hundred requests it answers with 500
+    #[arg(long, value_name = "PERCENT", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub fail: u32,
+    /// End when standard input does, too: for models that a program has started
+    #[arg(long)]
+    pub until_stdin_closes: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_percents() {
+        assert_eq!("5,20,50,100".parse(), Ok(Steps(vec![500, 2000, 5000, 10_000])));
+        assert_eq!("0.5, 12.25,100".parse(), Ok(Steps(vec![50, 1225, 10_000])));
+        for wrong in ["", "5,", "101", "-5,100", "5.123,100", "5%,100", "x"] {
+            assert!(wrong.parse::<Steps>().is_err(), "{wrong}");
+        }
+    }
+}

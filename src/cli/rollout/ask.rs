@@ -1,0 +1,250 @@
+//! `peer rollout …`: asks the node that runs here, and shows what it says.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::args::{
+    AdmitArgs, ExplainTxArgs, HistoryArgs, NodeAskArgs, PromoteArgs, ResolveArgs, StartArgs,
+    WatchArgs,
+};
+use super::local::Ask;
+use super::watch;
+use super::words::table::View;
+use super::words::timeline::{Explained, History};
+use super::words::{self, outcome};
+use crate::cli::query::print;
+use crate::cli::{CliError, asking};
+use crate::protocol::rollout::{Answer, Command, NodeId, StartOrder};
+use crate::runtime::control;
+use crate::runtime::files::control_path;
+
+/// How long an answer may take: a transaction waits 2 s for votes.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A node that can be asked.
+pub(in crate::cli) struct Asked {
+    /// Its directory.
+    pub(in crate::cli) dir: PathBuf,
+}
+
+impl Asked {
+    /// The node that is meant.
+    ///
+    /// # Errors
+    /// When it does not run here.
+    pub(super) fn find(args: &NodeAskArgs) -> Result<Self, CliError> {
+        let data = args.data.display();
+        if let Some(id) = &args.id {
+            let dir = args.data.join(format!("rollout-{id}"));
+            if control::is_served(&control_path(&dir)) {
+                return Ok(Self { dir });
+            }
+            return Err(CliError::Failed(format!(
+                "{id} does not run with --data {data}; start it: peer --port 60001 --id {id} \
+                 --http 127.0.0.1:50051"
+            )));
+        }
+        let found = asking::running::<NodeId>(&args.data, "rollout-").into_iter().next();
+        found.map(|(_, dir)| Self { dir }).ok_or_else(|| {
+            CliError::Failed(format!(
+                "no node that rolls out runs with --data {data}; start one: peer --port 60001 \
+                 --id node-a --http 127.0.0.1:50051"
+            ))
+        })
+    }
+
+    /// What it answers, as it is.
+    ///
+    /// # Errors
+    /// When it does not, or says why not.
+    pub(in crate::cli) fn raw(&self, wanted: &Ask) -> Result<Value, CliError> {
+        let mut answer = asking::exchange(&self.dir, wanted, PATIENCE, "ask the node")?;
+        Ok(answer["ok"].take())
+    }
+
+    /// What it answers, understood.
+    ///
+    /// # Errors
+    /// As [`Asked::raw`].
+    pub(in crate::cli) fn ask<T: DeserializeOwned>(&self, wanted: &Ask) -> Result<T, CliError> {
+        understood(self.raw(wanted)?)
+    }
+
+    /// How it stands.
+    ///
+    /// # Errors
+    /// As [`Asked::raw`].
+    pub(in crate::cli) fn view(&self) -> Result<View, CliError> {
+        self.ask(&Ask::Status)
+    }
+
+    /// What there was: so many of each kind.
+    ///
+    /// # Errors
+    /// As [`Asked::raw`].
+    pub(in crate::cli) fn history(&self, count: usize) -> Result<History, CliError> {
+        self.ask(&Ask::History { count })
+    }
+}
+
+fn understood<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
+    serde_json::from_value(value).map_err(|error| {
+        CliError::Failed(format!(
+            "the node's answer cannot be understood ({error}); is it of another version?"
+        ))
+    })
+}
+
+fn raw_text(value: &Value) -> String {
+    format!("{value}\n")
+}
+
+/// Has something done, and says what became of it.
+///
+/// # Errors
+/// When it was refused or aborted; so for all orders.
+pub(super) fn order(args: &NodeAskArgs, command: &Command) -> Result<(), CliError> {
+    ordered(&Asked::find(args)?, args, command).map(|_| ())
+}
+
+fn ordered(asked: &Asked, args: &NodeAskArgs, command: &Command) -> Result<Answer, CliError> {
+    let value = asked.raw(&Ask::Order { order: command.clone() });
+    let value = value.map_err(|error| {
+        let CliError::System { source, .. } = error else { return error };
+        // A transaction goes on without whoever asked for it.
+        CliError::Failed(format!(
+            "{source}; whether it was done or not, peer rollout history shows at any node (--id)"
+        ))
+    })?;
+    conclude(args, command, value)
+}
+
+fn conclude(args: &NodeAskArgs, command: &Command, value: Value) -> Result<Answer, CliError> {
+    if args.json {
+        print(&raw_text(&value))?;
+    }
+    let answer: Answer = understood(value)?;
+    let text = outcome(command, &answer).map_err(CliError::Failed)?;
+    if !args.json {
+        print(&text)?;
+    }
+    Ok(answer)
+}
+
+/// Begins a rollout, and follows it to its end with `--wait`.
+pub(super) fn start(args: &StartArgs) -> Result<(), CliError> {
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let order = Command::Start(StartOrder {
+        from: args.from.clone(),
+        to: args.to.clone(),
+        steps: args.steps.0.clone(),
+        interval_ms: millis(args.interval.0),
+        gates: args.gate.clone(),
+        sticky: args.sticky(),
+        samples_min: args.samples,
+        window_ms: millis(args.window.0),
+    });
+    let asked = Asked::find(&args.ask)?;
+    let answer = ordered(&asked, &args.ask, &order)?;
+    if let (Answer::Committed { version, .. }, true) = (answer, args.wait) {
+        return watch::follow(&asked, version, args.ask.json);
+    }
+    Ok(())
+}
+
+/// Takes the next step.
+pub(super) fn promote(args: &PromoteArgs) -> Result<(), CliError> {
+    order(&args.ask, &Command::Promote { full: args.full })
+}
+
+/// Shows how all stand, once or each second.
+pub(super) fn status(args: &WatchArgs) -> Result<(), CliError> {
+    let asked = Asked::find(&args.ask)?;
+    if args.watch {
+        return watch::status(&asked, args.ask.json);
+    }
+    print(&watch::picture(&asked, args.ask.json, watch::is_terminal())?)
+}
+
+/// Shows what was decided.
+pub(super) fn history(args: &HistoryArgs) -> Result<(), CliError> {
+    let asked = Asked::find(&args.ask)?;
+    if args.ask.json {
+        return print(&raw_text(&asked.raw(&Ask::History { count: args.count })?));
+    }
+    // One more, for what was served before the first that is shown.
+    let history = asked.history(args.count.saturating_add(1))?;
+    print(&history.text(args.count))
+}
+
+/// Tells of one transaction.
+pub(super) fn explain(args: &ExplainTxArgs) -> Result<(), CliError> {
+    let asked = Asked::find(&args.ask)?;
+    let value = asked.raw(&Ask::Explain { txid: args.txid.clone() })?;
+    if args.ask.json {
+        print(&raw_text(&value))?;
+    }
+    let explained: Explained = understood(value)?;
+    if !explained.is_known() {
+        return Err(CliError::Failed(format!(
+            "this node knows nothing of {}; peer rollout history lists what it knows, and another \
+             node may know more (--id)",
+            args.txid
+        )));
+    }
+    if args.ask.json {
+        return Ok(());
+    }
+    print(&explained.text(&asked.history(usize::MAX)?))
+}
+
+/// Decides a transaction that is stuck.
+pub(super) fn resolve(args: &ResolveArgs) -> Result<(), CliError> {
+    order(&args.ask, &Command::Resolve { txid: args.txid.clone(), commit: args.commit })
+}
+
+/// Lets a node take part that asks for it.
+pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
+    let asked = Asked::find(&args.ask)?;
+    let value = asked.raw(&Ask::Admit { node: args.node.clone() })?;
+    if args.ask.json {
+        print(&raw_text(&value))?;
+    }
+    let node = &args.node;
+    if value["vouched"] != true {
+        return Err(CliError::Failed(format!(
+            "{node} is not known here, or this name is another key's; it must run with --join and \
+             be seen in peer rollout status"
+        )));
+    }
+    if args.ask.json {
+        return Ok(());
+    }
+    print(&format!("{node} may take part; it does once all nodes agree, see peer rollout status"))
+}
+
+/// Takes a node out.
+pub(super) fn remove(args: &AdmitArgs) -> Result<(), CliError> {
+    let asked = Asked::find(&args.ask)?;
+    let view = asked.view()?;
+    let rest = view.status().map(|it| it.roster.nodes().filter(|it| it.node_id != args.node));
+    let rest = rest.map_or_else(String::new, |it| words::list(it.map(|it| &it.node_id)));
+    let value = asked.raw(&Ask::Remove { node: args.node.clone() })?;
+    if args.ask.json {
+        print(&raw_text(&value))?;
+    }
+    let node = &args.node;
+    match understood(value)? {
+        Answer::Committed { .. } if args.ask.json => Ok(()),
+        Answer::Committed { txid, version } => {
+            print(&format!("{node} takes part no more; {rest} do (version {version}, {txid})"))
+        }
+        answer @ (Answer::Aborted { .. } | Answer::Refused { .. }) => {
+            // What is said of a pause fits: nothing began.
+            Err(CliError::Failed(outcome(&Command::Pause, &answer).err().unwrap_or_default()))
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! A node that rolls out in a fleet: it is a member of the fleet too, at the same port and with the
+//! same key, and finds the other nodes by it.
+//!
+//! On the topic `folkmoot/rollout` whoever has no history yet says so, and nodes that have one
+//! answer. Of several whom nobody answers, the lowest name founds one. Whoever speaks there is a
+//! member of the fleet, let in by a quorum of its seeds, and is let in here too.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::CliError;
+use crate::cli::door::Door;
+use crate::model::{Endpoint, KeyPair, PublicKey};
+use crate::network::{Gone, Message, Network, Queue, Site};
+use crate::protocol::rollout::NodeId;
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::options::{Dialects, Serve};
+use crate::runtime::rollout::{Engine, Founding, Standing};
+use crate::runtime::thread;
+use crate::wire::dialect::Dialect;
+
+/// Where nodes are announced.
+const TOPIC: &str = "folkmoot/rollout";
+
+/// How long the fleet may take to let a node in before it goes on alone.
+const ADMISSION_MAX: Duration = Duration::from_secs(15);
+
+/// How long it is waited for a neighbor, where the seeds know of others.
+const NEIGHBOR_MAX: Duration = Duration::from_secs(5);
+
+/// A round of looking for others; who is the lowest at its end founds a history.
+const ROUND: Duration = Duration::from_millis(2_500);
+
+/// How often it is said within a round that somebody looks.
+const CALL: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether the fleet has let it in.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What is said on the topic.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct News {
+    /// Who.
+    node_id: NodeId,
+    /// Where.
+    at: Endpoint,
+    /// Its key.
+    key: PublicKey,
+    /// Whether it has no history yet.
+    #[serde(default)]
+    seeks: bool,
+}
+
+impl News {
+    fn of(message: &Message) -> Option<Self> {
+        let news: Self = serde_json::from_slice(&message.data).ok()?;
+        // Whoever says it is a member of the fleet and says where it is itself, by its own key.
+        (news.at == message.origin && news.key == message.key).then_some(news)
+    }
+}
+
+/// The fleet, as a node needs it.
+pub(super) struct Fleet {
+    network: Arc<Network>,
+    lines: Arc<Door>,
+    frames: Arc<Door>,
+    me: News,
+    news: Option<Queue<Message>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fleet {
+    /// Becomes a member of the fleet of these seeds, at `at`; `guests` are served there too.
+    ///
+    /// # Errors
+    /// When the port or the disk cannot be used.
+    pub(super) fn join(
+        (node_id, at): (&NodeId, Endpoint),
+        seeds: &[Endpoint],
+        keys: &KeyPair,
+        (data, guests): (PathBuf, Dialects),
+    ) -> Result<Self, CliError> {
+        let (lines, frames) = (Arc::<Door>::default(), Arc::<Door>::default());
+        let mut dialects = guests;
+        dialects.insert(Dialect::Rollout, Arc::clone(&lines) as Arc<dyn Serve>);
+        dialects.insert(Dialect::Framed, Arc::clone(&frames) as Arc<dyn Serve>);
+        let site = Site { keys: Some(KeyPair::from_secret(keys.secret_bytes())), dialects };
+        let builder = Network::builder().listen(at).seeds(seeds).data(data);
+        let failed = |error| CliError::Failed(format!("cannot join the fleet: {error}"));
+        let network = builder.start_at(site).map_err(failed)?;
+        let news = network.subscribe(TOPIC).map_err(|error| CliError::Failed(error.to_string()))?;
+        let me = News { node_id: node_id.clone(), at, key: keys.public(), seeks: false };
+        let network = Arc::new(network);
+        Ok(Self { network, lines, frames, me, news: Some(news), thread: None })
+    }
+
+    /// Looks for nodes that have a history, until some are found or one is this node's to found;
+    /// nothing when it is told to stop.
+    pub(super) fn seek(&self, signals: &Receiver<&'static str>) -> Option<Founding> {
+        self.await_admission();
+        if self.network.status().members_known > 0
+            && self.network.wait_for_peers(1, NEIGHBOR_MAX).is_err()
+        {
+            ::log::warn!("no member of the fleet is in reach yet");
+        }
+        loop {
+            let (found, seekers) = self.round();
+            if !found.is_empty() {
+                return Some(Founding::Join(found));
+            }
+            if signals.try_recv().is_ok() {
+                return None;
+            }
+            match seekers.first().filter(|lowest| **lowest < self.me.node_id) {
+                None => return Some(Founding::By(Vec::new())),
+                Some(lowest) => ::log::info!("waits for {lowest} to begin a history"),
+            }
+        }
+    }
+
+    fn await_admission(&self) {
+        let clock = Clock::start();
+        let deadline = clock.now().mono.after(ADMISSION_MAX);
+        let (_never, pause) = crossbeam_channel::bounded::<()>(0);
+        while clock.now().mono < deadline && self.network.status().state != "member" {
+            let _ = pause.recv_timeout(LOOK);
+        }
+    }
+
+    /// Where nodes with a history are, and the names of those without.
+    fn round(&self) -> (Vec<String>, BTreeSet<NodeId>) {
+        let clock = Clock::start();
+        let (mut found, mut seekers) = (Vec::new(), BTreeSet::new());
+        let Some(news) = &self.news else { return (found, seekers) };
+        let deadline = clock.now().mono.after(ROUND);
+        while clock.now().mono < deadline && found.is_empty() {
+            say(&self.network, &News { seeks: true, ..self.me.clone() });
+            let next = clock.now().mono.after(CALL);
+            while let Ok(message) = news.recv_timeout(next.since(clock.now().mono)) {
+                match News::of(&message) {
+                    Some(News { node_id, .. }) if node_id == self.me.node_id => {}
+                    Some(News { node_id, seeks: true, .. }) => {
+                        seekers.insert(node_id);
+                    }
+                    Some(News { at, .. }) => found.push(at.to_string()),
+                    None => {}
+                }
+            }
+        }
+        (found, seekers)
+    }
+
+    /// Leads callers to `engine`, and answers who looks for others.
+    ///
+    /// # Errors
+    /// When there is no thread.
+    pub(super) fn serve(&mut self, engine: &Engine) -> Result<(), CliError> {
+        self.lines.open(engine.server(Dialect::Rollout));
+        self.frames.open(engine.server(Dialect::Framed));
+        if let Some(news) = self.news.take() {
+            let (me, network) = (self.me.clone(), Arc::clone(&self.network));
+            let engine = engine.clone();
+            let attend = move || attend(&me, &news, &network, &engine);
+            let system = |source| CliError::System { action: "start a thread", source };
+            self.thread = Some(thread::spawn("roll-fleet", attend).map_err(system)?);
+        }
+        say(&self.network, &self.me);
+        Ok(())
+    }
+
+    /// Leaves the fleet.
+    pub(super) fn stop(self) {
+        self.network.stop();
+        if let Some(thread) = self.thread {
+            // It has panicked if this fails, and said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn say(network: &Network, news: &News) {
+    if let Ok(text) = serde_json::to_vec(news) {
+        // Whoever comes later asks.
+        let _ = network.broadcast(TOPIC, text);
+    }
+}
+
+/// Answers who looks for others, as long as there is a network.
+fn attend(me: &News, news: &Queue<Message>, network: &Network, engine: &Engine) {
+    loop {
+        let message = match news.recv() {
+            Ok(message) => message,
+            Err(Gone::Missed(_) | Gone::Empty) => continue,
+            Err(Gone::Closed) => return,
+        };
+        let Some(other) = News::of(&message).filter(|it| it.node_id != me.node_id) else {
+            continue;
+        };
+        // The seeds have let it in.
+        if engine.vouch(other.node_id, Some(other.key)).is_err() {
+            return;
+        }
+        if other.seeks
+            && let Ok(Standing::Running { status, .. }) = engine.standing()
+            && status.roster.has(&me.node_id)
+        {
+            say(network, me);
+        }
+    }
+}

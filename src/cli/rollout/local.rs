@@ -1,0 +1,161 @@
+//! What others on this machine may ask of a running node, by its control socket.
+//!
+//! One line of JSON in, one out: `{"ask": …}`, and `{"ok": …}` or `{"error": …}`.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::cli::log::{Line, escape};
+use crate::model::WallTime;
+use crate::protocol::rollout::{Command, NodeId, Roster, TxId};
+use crate::runtime::control::{Answer, Handler};
+use crate::runtime::rollout::{Engine, Standing};
+
+/// Lines of what happened that are kept for explanations.
+const STORY_MAX: usize = 4_096;
+
+/// A question.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(in crate::cli) enum Ask {
+    /// How does it stand? `{"standing": …, "http": …, "wall_ms": …}`.
+    Status,
+    /// Do this. An [`Answer`](crate::protocol::rollout::Answer).
+    Order {
+        /// What.
+        order: Command,
+    },
+    /// What was committed and what was aborted? `{"committed": […], "aborted": […]}`.
+    History {
+        /// How many of each at most.
+        count: usize,
+    },
+    /// How did this end? `{"committed": …, "aborted": …, "story": [{"wall_ms", "message"}]}`.
+    Explain {
+        /// What.
+        txid: TxId,
+    },
+    /// Let it take part. `{"vouched": bool}`.
+    Admit {
+        /// Whom.
+        node: NodeId,
+    },
+    /// Let it take part no more; answered as an order.
+    Remove {
+        /// Whom.
+        node: NodeId,
+    },
+}
+
+/// The engine, and what it told.
+pub(super) struct Local {
+    pub(super) engine: Engine,
+    http: Option<String>,
+    /// Whether the log of decisions can decide, where there is one.
+    decisions: Option<Arc<AtomicBool>>,
+    story: Mutex<VecDeque<(WallTime, String)>>,
+}
+
+impl Local {
+    /// Around an engine whose data plane listens there.
+    pub(super) fn new(
+        engine: Engine,
+        http: Option<String>,
+        decisions: Option<Arc<AtomicBool>>,
+    ) -> Self {
+        Self { engine, http, decisions, story: Mutex::default() }
+    }
+
+    /// Whether a transaction can be ended by the log of decisions, where there is one.
+    fn can_decide(&self) -> bool {
+        self.decisions.as_ref().is_none_or(|it| it.load(Ordering::Acquire))
+    }
+
+    /// Keeps a line for explanations.
+    pub(super) fn note(&self, at: WallTime, line: &Line) {
+        let mut story = self.story.lock().expect("nothing under this lock can panic");
+        if story.len() >= STORY_MAX {
+            story.pop_front();
+        }
+        story.push_back((at, line.message.clone()));
+    }
+
+    fn answer(&self, ask: Ask, wall: WallTime) -> Result<Value, String> {
+        let stopping = |error: crate::runtime::rollout::StandingError| error.to_string();
+        match ask {
+            Ask::Status => {
+                let standing = self.engine.standing().map_err(stopping)?;
+                Ok(json!({ "standing": standing, "http": self.http, "wall_ms": wall.0,
+                    "can_decide": self.can_decide() }))
+            }
+            Ask::Order { order } => {
+                if !self.can_decide() && !matches!(order, Command::Resolve { .. }) {
+                    return Err("not all nodes are in the group yet that keeps the decisions \
+                                (--decide-in-log); start them all with that flag, and try again"
+                        .to_owned());
+                }
+                Ok(json!(self.engine.command(order).map_err(stopping)?))
+            }
+            Ask::History { count } => {
+                let (committed, aborted) = self.engine.history(count).map_err(stopping)?;
+                Ok(json!({ "committed": committed, "aborted": aborted }))
+            }
+            Ask::Explain { txid } => self.explain(&txid),
+            Ask::Admit { node } => {
+                let vouched = self.engine.vouch(node, None).map_err(stopping)?;
+                Ok(json!({ "vouched": vouched }))
+            }
+            Ask::Remove { node } => self.remove(&node),
+        }
+    }
+
+    fn explain(&self, txid: &TxId) -> Result<Value, String> {
+        let (committed, aborted) =
+            self.engine.history(usize::MAX).map_err(|error| error.to_string())?;
+        let committed = committed.into_iter().rfind(|it| it.proposal.txid == *txid);
+        let aborted = aborted.into_iter().rfind(|it| it.txid == *txid);
+        let name = txid.to_string();
+        let story = self.story.lock().expect("nothing under this lock can panic");
+        let told =
+            story.iter().filter(|(_, text)| text.split([' ', ',', ':']).any(|it| it == name));
+        let told: Vec<_> =
+            told.map(|(at, text)| json!({ "wall_ms": at.0, "message": text })).collect();
+        drop(story);
+        Ok(json!({ "txid": name, "committed": committed, "aborted": aborted, "story": told }))
+    }
+
+    fn remove(&self, node: &NodeId) -> Result<Value, String> {
+        let standing = self.engine.standing().map_err(|error| error.to_string())?;
+        let Standing::Running { status, .. } = standing else {
+            return Err("this node has not begun, so it has no roster yet".to_owned());
+        };
+        if !status.roster.has(node) {
+            return Err(format!("{node} does not take part; peer rollout status lists who does"));
+        }
+        let rest = status.roster.nodes().filter(|it| it.node_id != *node).cloned().collect();
+        let roster = Roster::new(rest).map_err(str::to_owned)?;
+        let answer = self.engine.command(Command::Roster(roster));
+        Ok(json!(answer.map_err(|error| error.to_string())?))
+    }
+}
+
+/// Answers by `local`, for as long as that lives.
+pub(super) fn handler(local: Weak<Local>) -> Handler {
+    let clock = crate::runtime::clock::Clock::start();
+    Arc::new(move |request| {
+        let answer = match (local.upgrade(), serde_json::from_str(request)) {
+            (Some(local), Ok(ask)) => local.answer(ask, clock.now().wall),
+            (None, _) => Err("it is stopping".to_owned()),
+            (_, Err(error)) => Err(format!("not a question: {error}")),
+        };
+        let answer = match answer {
+            Ok(value) => json!({ "ok": value }),
+            Err(error) => json!({ "error": escape(&error) }),
+        };
+        Answer::Line(answer.to_string())
+    })
+}

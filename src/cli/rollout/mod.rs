@@ -1,0 +1,54 @@
+//! `peer --id NAME` and `peer rollout`: a node that rolls out, and whoever asks it.
+//!
+//! The data directory of a node is `rollout-NAME`: its key, and the socket by which it is asked.
+
+pub mod args;
+pub(in crate::cli) mod ask;
+pub(in crate::cli) mod decider;
+mod fleet;
+pub(in crate::cli) mod http;
+mod local;
+mod model;
+mod plan;
+pub(in crate::cli) mod query;
+mod report;
+mod run;
+mod watch;
+pub(in crate::cli) mod words;
+
+use self::args::{RolloutArgs, RolloutCommand};
+use super::CliError;
+use super::args::PeerArgs;
+use crate::protocol::rollout::Command;
+
+/// `peer --id NAME`.
+///
+/// # Errors
+/// When it cannot start, or its disk fails.
+pub fn node(args: &PeerArgs) -> Result<(), CliError> {
+    run::run(args)
+}
+
+/// `peer rollout …`.
+///
+/// # Errors
+/// When no node runs here, when it refuses, or when what was asked for was not done.
+pub fn command(args: &RolloutArgs) -> Result<(), CliError> {
+    match &args.command {
+        RolloutCommand::Start(args) => ask::start(args),
+        RolloutCommand::Status(args) => ask::status(args),
+        RolloutCommand::Pause(args) => ask::order(args, &Command::Pause),
+        RolloutCommand::Resume(args) => ask::order(args, &Command::Resume),
+        RolloutCommand::Promote(args) => ask::promote(args),
+        RolloutCommand::Abort(args) => ask::order(args, &Command::Abort),
+        RolloutCommand::Rollback(args) => ask::order(args, &Command::Rollback),
+        RolloutCommand::Retry(args) => ask::order(args, &Command::Retry),
+        RolloutCommand::History(args) => ask::history(args),
+        RolloutCommand::Explain(args) => ask::explain(args),
+        RolloutCommand::Resolve(args) => ask::resolve(args),
+        RolloutCommand::Admit(args) => ask::admit(args),
+        RolloutCommand::Remove(args) => ask::remove(args),
+        RolloutCommand::Query(args) => query::run(args),
+        RolloutCommand::Model(args) => model::run(args),
+    }
+}

@@ -1,0 +1,181 @@
+//! What was typed for a node that rolls out, checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::Served;
+use crate::cli::CliError;
+use crate::cli::args::{HttpArg, PeerArgs};
+use crate::model::Endpoint;
+use crate::protocol::rollout::{ModelId, NodeId, RoutingState};
+use crate::runtime::cluster_key;
+use crate::runtime::dataplane::Upstream;
+use crate::runtime::rollout::{Founding, Place};
+use crate::wire::sealed::ClusterKeys;
+
+/// Everything that a node is started with.
+pub(super) struct Plan {
+    /// Who.
+    pub(super) me: NodeId,
+    /// Where other nodes call.
+    pub(super) at: Endpoint,
+    /// Where the data plane listens.
+    pub(super) http: SocketAddr,
+    /// Who answers for which version.
+    pub(super) upstreams: BTreeMap<ModelId, Upstream>,
+    /// Version 1.
+    pub(super) initial: RoutingState,
+    /// What the history begins with; nothing: what the fleet says.
+    pub(super) founding: Option<Founding>,
+    /// The key that a link needs.
+    pub(super) cluster_keys: Option<Arc<ClusterKeys>>,
+    /// The directory of the key and the control socket.
+    pub(super) dir: PathBuf,
+    /// The log of transactions.
+    pub(super) log: PathBuf,
+}
+
+impl Plan {
+    /// Checks what was typed.
+    ///
+    /// # Errors
+    /// When it cannot be used; the text says what to type instead.
+    pub(super) fn new(args: &PeerArgs) -> Result<Self, CliError> {
+        let flags = &args.rollout;
+        let missing = || CliError::Usage("a node needs --id and --port".to_owned());
+        let me = flags.id.clone().ok_or_else(missing)?;
+        let port = args.port.filter(|port| *port != 0).ok_or_else(missing)?;
+        let Some(HttpArg::At(http)) = args.node.http else {
+            return Err(CliError::Usage(
+                "say where the data plane of this node listens: --http 127.0.0.1:50051".to_owned(),
+            ));
+        };
+        let at = Endpoint::new(args.ip, port);
+        if !at.is_callable() {
+            return Err(CliError::Usage(format!(
+                "others cannot call {}; name an address of this machine with --ip",
+                args.ip
+            )));
+        }
+        let initial = RoutingState::initial(flags.stable.clone(), flags.canary.clone());
+        let cluster_keys = args.node.cluster_key.as_deref().map(cluster_key::read).transpose()?;
+        Ok(Self {
+            at,
+            http,
+            upstreams: upstreams(&flags.serve, &flags.stable)?,
+            initial,
+            founding: founding(args, &me, at)?,
+            cluster_keys: cluster_keys.map(Arc::new),
+            dir: args.node.data.join(format!("rollout-{me}")),
+            log: flags.log_dir.join(format!("{me}.log")),
+            me,
+        })
+    }
+
+    /// The versions that this node can serve; none: any.
+    pub(super) fn models(&self) -> Option<BTreeSet<ModelId>> {
+        (!self.upstreams.is_empty()).then(|| self.upstreams.keys().cloned().collect())
+    }
+}
+
+fn upstreams(serve: &[Served], stable: &ModelId) -> Result<BTreeMap<ModelId, Upstream>, CliError> {
+    let mut upstreams = BTreeMap::new();
+    for Served { model, upstream } in serve {
+        if upstreams.insert(model.clone(), upstream.clone()).is_some() {
+            return Err(CliError::Usage(format!("--serve names {model} twice")));
+        }
+    }
+    if !upstreams.is_empty() && !upstreams.contains_key(stable) {
+        return Err(CliError::Usage(format!(
+            "version {stable} is served first, and no --serve {stable}=URL says by whom; add it, \
+             or name another version with --stable"
+        )));
+    }
+    Ok(upstreams)
+}
+
+fn founding(args: &PeerArgs, me: &NodeId, at: Endpoint) -> Result<Option<Founding>, CliError> {
+    let flags = &args.rollout;
+    if !args.join.is_empty() {
+        return Ok(Some(Founding::Join(args.join.iter().map(ToString::to_string).collect())));
+    }
+    let places = match &flags.roster {
+        Some(file) => read_roster(file)?,
+        None => flags.node.clone(),
+    };
+    if places.is_empty() {
+        return Ok(None);
+    }
+    if let Some(mine) = places.iter().find(|it| it.node_id == *me)
+        && mine.port != at.port()
+    {
+        return Err(CliError::Usage(format!(
+            "{me} is at port {} for the others, and --port says {}; make them the same",
+            mine.port,
+            at.port()
+        )));
+    }
+    Ok(Some(Founding::By(places)))
+}
+
+fn read_roster(file: &Path) -> Result<Vec<Place>, CliError> {
+    let wrong = |why: String| CliError::Usage(format!("the roster {}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let mut places = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if !line.is_empty() {
+            let place = line.parse::<Place>();
+            let place = place.map_err(|error| wrong(format!("line {}: {error}", number + 1)))?;
+            if places.iter().any(|it: &Place| it.node_id == place.node_id) {
+                return Err(wrong(format!("line {}: {} stands twice", number + 1, place.node_id)));
+            }
+            places.push(place);
+        }
+    }
+    if places.is_empty() {
+        return Err(wrong("it names no node; write NAME=HOST:PORT on a line for each".to_owned()));
+    }
+    Ok(places)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn plan(line: &str) -> Result<Plan, String> {
+        let args = PeerArgs::try_parse_from(line.split_whitespace());
+        Plan::new(&args.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_node_is_named_and_placed() {
+        let line = "peer --port 60001 --id node-a --http 127.0.0.1:50051 --node \
+                    node-b=127.0.0.1:60002 --serve v1=http://127.0.0.1:9001 --serve v2=http://b:2";
+        let it = plan(line).unwrap();
+        assert_eq!((it.me.as_str(), it.at.port(), it.http.port()), ("node-a", 60_001, 50_051));
+        assert_eq!(it.models().unwrap().len(), 2);
+        assert!(matches!(&it.founding, Some(Founding::By(places)) if places.len() == 1));
+        assert_eq!(it.log, Path::new("data/logs/node-a.log"));
+        let it = plan("peer --port 1 --id a --http [::1]:1 --join 127.0.0.1:60001").unwrap();
+        assert!(matches!(it.founding, Some(Founding::Join(_))));
+        assert!(it.models().is_none(), "the built-in model answers for all");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_its_remedy() {
+        let refused = |line: &str| plan(line).err().expect(line);
+        assert!(refused("peer --port 1 --id a").contains("--http 127.0.0.1:50051"));
+        assert!(refused("peer --port 1 --id a --http off").contains("--http 127.0.0.1:50051"));
+        let base = "peer --port 1 --id a --http 127.0.0.1:5";
+        let unserved = refused(&format!("{base} --serve v2=http://b:1"));
+        assert!(unserved.contains("--serve v1=URL"), "{unserved}");
+        assert!(refused(&format!("{base} --serve v1=http://")).contains("an upstream is like"));
+        assert!(refused(&format!("{base} --node a=127.0.0.1:2")).contains("make them the same"));
+        assert!(refused("peer --port 1 --serve v1=http://b:1").contains("--id"));
+    }
+}

@@ -1,0 +1,148 @@
+//! What happens to rollouts, as log lines: one event, one line, which names its transaction.
+
+use ::log::Level;
+use serde_json::json;
+
+use crate::cli::log::Line;
+use crate::protocol::rollout::{
+    Aborted, Choice, Committed, Event, NodeId, Proposal, RoutingState, TxId,
+};
+
+/// Several nodes.
+fn list<'a>(nodes: impl IntoIterator<Item = &'a NodeId>) -> String {
+    nodes.into_iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Who gets how much, for people.
+pub(super) fn weights(state: &RoutingState) -> String {
+    let share = |(model, points): (&crate::protocol::rollout::ModelId, u32)| {
+        let (whole, part) = (points / 100, points % 100);
+        let text = format!("{whole}.{part:02}");
+        format!("{model} {} %", text.trim_end_matches('0').trim_end_matches('.'))
+    };
+    state.weights.iter().map(share).collect::<Vec<_>>().join(", ")
+}
+
+fn voted(choice: Choice, reason: &str) -> String {
+    match choice {
+        Choice::Commit => "COMMIT".to_owned(),
+        Choice::Abort => format!("ABORT: {reason}"),
+    }
+}
+
+fn of_tx(level: Level, event: &'static str, txid: &TxId, text: String) -> Line {
+    Line::new(level, event, text, json!({ "txid": txid }))
+}
+
+fn of_node(level: Level, event: &'static str, node: &NodeId, text: String) -> Line {
+    Line::new(level, event, text, json!({ "node_id": node }))
+}
+
+/// The line of an event.
+pub(super) fn line(event: &Event) -> Line {
+    match event {
+        Event::Began(proposal) => began(proposal),
+        Event::Voted { txid, vote, reason } => {
+            let text = format!("{txid}: voted {}", voted(*vote, reason));
+            let fields = json!({ "txid": txid, "vote": vote, "reason": reason });
+            Line::new(Level::Info, "rollout_voted", text, fields)
+        }
+        Event::VoteHeard { node, txid, vote, reason } => {
+            let text = format!("{txid}: {node} voted {}", voted(*vote, reason));
+            let fields = json!({ "txid": txid, "node_id": node, "vote": vote, "reason": reason });
+            Line::new(Level::Info, "rollout_vote_heard", text, fields)
+        }
+        Event::Committed(committed) => self::committed(committed),
+        Event::Aborted(aborted) => self::aborted(aborted),
+        Event::Everywhere(txid) => {
+            of_tx(Level::Info, "rollout_everywhere", txid, format!("{txid}: committed everywhere"))
+        }
+        Event::InDoubt { txid, waited, waits_for } => in_doubt(txid, *waited, waits_for),
+        Event::Resolved { txid, resolution } => {
+            let (by, how) = (&resolution.node_id, voted(resolution.kind, "as ordered"));
+            let text = format!("{txid}: resolved by an operator at {by}: {how}");
+            of_tx(Level::Warn, "rollout_resolved", txid, text)
+        }
+        Event::Diverged { node, version } => {
+            let text = format!("{node} serves another version {version}: the fleet is split");
+            of_node(Level::Error, "rollout_diverged", node, text)
+        }
+        Event::OtherRoster { node, digest } => {
+            let text = format!(
+                "{node} has another roster ({digest:?}); nothing is agreed with it: give all \
+                 nodes the same --node flags"
+            );
+            of_node(Level::Error, "rollout_other_roster", node, text)
+        }
+        Event::Recalling { waits_for } => {
+            let names = list(waits_for);
+            let text = format!(
+                "began without a log: votes once it has heard what the others saw; waits for \
+                 {names}"
+            );
+            Line::new(Level::Info, "rollout_recalling", text, json!({ "waits_for": waits_for }))
+        }
+        Event::Recalled => {
+            Line::new(Level::Info, "rollout_recalled", "knows enough to vote", json!({}))
+        }
+        Event::TookOver { .. } | Event::StepHeld { .. } | Event::GateFailed { .. } => step(event),
+        Event::Reached(node) => {
+            of_node(Level::Info, "rollout_reached", node, format!("{node} is within reach"))
+        }
+        Event::Lost(node) => {
+            of_node(Level::Info, "rollout_lost", node, format!("{node} is out of reach"))
+        }
+        Event::Dropped(node, what) => {
+            of_node(Level::Debug, "rollout_dropped", node, format!("dropped of {node}: {what}"))
+        }
+    }
+}
+
+fn in_doubt(txid: &TxId, waited: std::time::Duration, waits_for: &[NodeId]) -> Line {
+    let text = format!(
+        "{txid}: in doubt for {:.1} s, serves what was committed before; waits for {}",
+        waited.as_secs_f64(),
+        list(waits_for)
+    );
+    let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+    let fields = json!({ "txid": txid, "waited_ms": waited_ms, "waits_for": waits_for });
+    Line::new(Level::Warn, "rollout_in_doubt", text, fields)
+}
+
+/// What happens to the steps of a rollout.
+fn step(event: &Event) -> Line {
+    if let Event::TookOver { owner } = event {
+        let text = format!("takes the steps of the rollout, since {owner} is away");
+        return of_node(Level::Info, "rollout_took_over", owner, text);
+    }
+    if let Event::GateFailed { node, gate } = event {
+        let text = format!("{gate} does not hold on {node}: rolls back");
+        let fields = json!({ "node_id": node, "gate": gate });
+        return Line::new(Level::Warn, "rollout_gate_failed", text, fields);
+    }
+    let reason = if let Event::StepHeld { reason } = event { reason.as_str() } else { "" };
+    let text = format!("a step is held: {reason}");
+    Line::new(Level::Info, "rollout_step_held", text, json!({ "reason": reason }))
+}
+
+fn began(proposal: &Proposal) -> Line {
+    let Proposal { txid, state, note, .. } = proposal;
+    let why = if note.is_empty() { String::new() } else { format!(" ({note})") };
+    let text = format!("{txid}: proposes version {}: {}{why}", state.version, weights(state));
+    let fields = json!({ "txid": txid, "version": state.version });
+    Line::new(Level::Info, "rollout_began", text, fields)
+}
+
+fn committed(committed: &Committed) -> Line {
+    let Proposal { txid, state, .. } = &committed.proposal;
+    let text = format!("{txid}: COMMITTED version {}: {}", state.version, weights(state));
+    let fields = json!({ "txid": txid, "version": state.version, "state": state });
+    Line::new(Level::Info, "rollout_committed", text, fields)
+}
+
+fn aborted(aborted: &Aborted) -> Line {
+    let Aborted { txid, cause, reason, .. } = aborted;
+    let text = format!("{txid}: ABORTED: {reason}");
+    let fields = json!({ "txid": txid, "cause": cause, "reason": reason });
+    Line::new(Level::Info, "rollout_aborted", text, fields)
+}

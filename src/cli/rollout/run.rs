@@ -1,0 +1,403 @@
+//! A node that rolls out, from its start to its exit code.
+//!
+//! Order of preparation: the flags, signals, the node's directory, the log of lines, the data
+//! plane, the fleet if there is one, the log of transactions and the port, the control socket. A
+//! second process of the same node fails before it touches anything.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ::log::Level;
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
+use serde_json::json;
+
+use super::decider::{Decider, Decision};
+use super::fleet::Fleet;
+use super::local::{Local, handler};
+use super::plan::Plan;
+use super::report;
+use crate::cli::CliError;
+use crate::cli::args::PeerArgs;
+use crate::cli::log::{Line, Origin, install};
+use crate::cli::run::signals;
+use crate::cli::settings::LogSettings;
+use crate::model::{KeyPair, Now, WallTime};
+use crate::protocol::rollout::{Choice, Decides, Event, NodeId, Serving};
+use crate::runtime::clock::Clock;
+use crate::runtime::control;
+use crate::runtime::dataplane::{self, DataPlane};
+use crate::runtime::driver::options::{Dialects, Sink};
+use crate::runtime::files::{DataDir, FilesError, os_rng};
+use crate::runtime::rollout::{
+    Admits, Engine, Founding, Limits, Options, Recovered, Standing, StartError, Told,
+};
+use crate::wire::dialect::Dialect;
+
+/// What may wait to be logged.
+const TOLD_MAX: usize = 16 * 1024;
+
+/// How often the health of the own traffic is told.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+
+/// What a node counts for `/metrics`, beside what its data plane does.
+#[derive(Debug, Default)]
+struct Counts {
+    committed: AtomicU64,
+    aborted: AtomicU64,
+    votes_commit: AtomicU64,
+    votes_abort: AtomicU64,
+    /// How long the present doubt lasts, as last told, in ms; 0: there is none.
+    doubt_ms: AtomicU64,
+}
+
+/// What the engine tells: what is to be served goes to the data plane at once.
+struct Ear {
+    plane: Arc<DataPlane>,
+    counts: Arc<Counts>,
+    failed: Arc<OnceLock<String>>,
+    tell: Sender<(Now, Told)>,
+    want: Option<Sender<Decision>>,
+}
+
+impl Sink<Told> for Ear {
+    fn take(&self, now: Now, told: Told) -> bool {
+        match &told {
+            Told::Serve(serving) => {
+                self.plane.set(Arc::new(serving.clone()));
+                return true;
+            }
+            Told::Failed(reason) => {
+                let _ = self.failed.set(reason.clone());
+            }
+            Told::Event(event) => self.counts.count(event),
+            Told::Decide { txid, commit, proof } => {
+                let decision = || Decision::new(txid.clone(), *commit, proof.clone());
+                // What finds no room is wanted again.
+                return self.want.as_ref().is_none_or(|it| it.try_send(decision()).is_ok());
+            }
+            Told::Founded(_) | Told::Note(_) => {}
+        }
+        self.tell.try_send((now, told)).is_ok()
+    }
+}
+
+impl Counts {
+    fn count(&self, event: &Event) {
+        let counter = match event {
+            Event::Voted { vote: Choice::Commit, .. } => &self.votes_commit,
+            Event::Voted { vote: Choice::Abort, .. } => &self.votes_abort,
+            Event::Committed(_) => &self.committed,
+            Event::Aborted(_) => &self.aborted,
+            Event::InDoubt { waited, .. } => {
+                let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+                return self.doubt_ms.store(waited, Ordering::Relaxed);
+            }
+            Event::Began(_)
+            | Event::VoteHeard { .. }
+            | Event::Everywhere(_)
+            | Event::Resolved { .. }
+            | Event::Diverged { .. }
+            | Event::OtherRoster { .. }
+            | Event::Recalling { .. }
+            | Event::Recalled
+            | Event::TookOver { .. }
+            | Event::StepHeld { .. }
+            | Event::GateFailed { .. }
+            | Event::Reached(_)
+            | Event::Lost(_)
+            | Event::Dropped(..) => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if matches!(event, Event::Committed(_) | Event::Aborted(_)) {
+            self.doubt_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn write(&self, out: &mut String) {
+        let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let rows = [
+            (
+                "folkmoot_rollout_committed_total",
+                "counter",
+                "Transactions committed by this process.",
+                &self.committed,
+            ),
+            (
+                "folkmoot_rollout_aborted_total",
+                "counter",
+                "Transactions that this process saw aborted.",
+                &self.aborted,
+            ),
+            (
+                "folkmoot_rollout_votes_commit_total",
+                "counter",
+                "Votes for a transaction.",
+                &self.votes_commit,
+            ),
+            (
+                "folkmoot_rollout_votes_abort_total",
+                "counter",
+                "Votes against a transaction.",
+                &self.votes_abort,
+            ),
+        ];
+        for (name, kind, help, counter) in rows {
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            let _ = writeln!(out, "{name} {}", now(counter));
+        }
+        let name = "folkmoot_rollout_in_doubt_seconds";
+        let help = "How long the present doubt lasts, as of the last question; 0: none.";
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+        let doubt = now(&self.doubt_ms);
+        let _ = writeln!(out, "{name} {}.{:03}", doubt / 1000, doubt % 1000);
+    }
+}
+
+/// Runs a node until it is stopped.
+///
+/// # Errors
+/// When it cannot start, or its disk fails.
+pub(super) fn run(args: &PeerArgs) -> Result<(), CliError> {
+    let mut plan = Plan::new(args)?;
+    let system = |action| move |source| CliError::System { action, source };
+    let signals =
+        signals::listen(args.node.until_stdin_closes).map_err(system("listen to signals"))?;
+    let settings = LogSettings {
+        output: args.node.output.clone(),
+        format: args.node.log_format,
+        level: args.node.log_level,
+    };
+    install(&settings, Origin { role: "peer", node: plan.at })?;
+    let dir = DataDir::open_at(plan.dir.clone()).map_err(|error| doubled(&plan, error))?;
+    let keys = dir.identity()?;
+    let counts = Arc::<Counts>::default();
+    let plane = Arc::new(data_plane(&plan, args, &counts)?);
+    let (decider, want) = decider(&plan, args, &keys)?;
+    let guests: Dialects =
+        decider.as_ref().map(|it| (Dialect::Chat, it.door())).into_iter().collect();
+    let mut fleet = fleet_of(&plan, args, &keys, &guests)?;
+    let Some(founding) = founding(&mut plan, fleet.as_ref(), &signals) else { return Ok(()) };
+    let (tell, told) = bounded(TOLD_MAX);
+    let failed = Arc::<OnceLock<String>>::default();
+    let ear = Ear { plane: Arc::clone(&plane), counts, failed: Arc::clone(&failed), tell, want };
+    let own = SocketAddr::new(plan.at.ip(), plan.at.port());
+    let listen = fleet.is_none().then_some(own);
+    let options = options(&plan, args, (keys, founding, listen), (guests, Box::new(ear)));
+    let (engine, recovered) = Engine::start(options).map_err(start_failed)?;
+    if let Some(fleet) = &mut fleet {
+        fleet.serve(&engine)?;
+    }
+    let clock = Clock::start();
+    begin(&plan, &engine, &plane, &recovered).log(clock.now().wall);
+    let ready = decider.as_ref().map(Decider::readiness);
+    let local = Arc::new(Local::new(engine, Some(plane.addr().to_string()), ready));
+    let decider = decider.map(|it| it.run(&local)).transpose()?;
+    let control = control::serve(&dir, handler(Arc::downgrade(&local)));
+    let control = control.map_err(system("take local commands"))?;
+    let ended = live(&local, &plane, (&told, &signals), &failed);
+    drop(control);
+    local.engine.stop();
+    plane.stop();
+    if let Some(fleet) = fleet {
+        fleet.stop();
+    }
+    if let Some(decider) = decider {
+        // It has panicked if this fails, and said so itself.
+        let _ = decider.join();
+    }
+    let text = match &ended {
+        Ok(()) => "stopped; the log keeps what was decided",
+        Err(_) => "stopped by a failure",
+    };
+    Line::new(Level::Info, "rollout_stopped", text, json!({})).log(clock.now().wall);
+    ended
+}
+
+/// The log of decisions, and where it is told what is wanted of it, if there is one.
+fn decider(
+    plan: &Plan,
+    args: &PeerArgs,
+    keys: &KeyPair,
+) -> Result<(Option<Decider>, Option<Sender<Decision>>), CliError> {
+    if !args.rollout.decide_in_log {
+        return Ok((None, None));
+    }
+    if plan.cluster_keys.is_some() {
+        return Err(CliError::Usage(
+            "--decide-in-log cannot be used with --cluster-key; leave one of them out".to_owned(),
+        ));
+    }
+    let log_dir = args.rollout.log_dir.join("decisions");
+    let (decider, want) = Decider::new(keys, log_dir, plan.dir.join("decisions.mark"));
+    Ok((Some(decider), Some(want)))
+}
+
+/// The fleet that this node becomes a member of: that of the config file, if its seeds run and the
+/// flags do not say who takes part.
+fn fleet_of(
+    plan: &Plan,
+    args: &PeerArgs,
+    keys: &KeyPair,
+    guests: &Dialects,
+) -> Result<Option<Fleet>, CliError> {
+    if plan.founding.is_some() || plan.cluster_keys.is_some() {
+        return Ok(None);
+    }
+    let Some(seeds) = crate::cli::chat::fleet::seeds(&args.node.config, false)? else {
+        return Ok(None);
+    };
+    let place = (args.node.data.clone(), guests.clone());
+    Fleet::join((&plan.me, plan.at), &seeds, keys, place).map(Some)
+}
+
+/// What the history begins with; nothing when it is told to stop while it looks for others.
+fn founding(
+    plan: &mut Plan,
+    fleet: Option<&Fleet>,
+    signals: &Receiver<&'static str>,
+) -> Option<Founding> {
+    match (plan.founding.take(), fleet) {
+        (Some(founding), _) => Some(founding),
+        // Who has a history goes on with it.
+        (None, Some(fleet)) if !plan.log.exists() => fleet.seek(signals),
+        (None, _) => Some(Founding::By(Vec::new())),
+    }
+}
+
+fn data_plane(plan: &Plan, args: &PeerArgs, counts: &Arc<Counts>) -> Result<DataPlane, CliError> {
+    use rand::RngExt as _;
+    let shown = Arc::clone(counts);
+    let body_bytes = usize::try_from(args.rollout.body_max.0).unwrap_or(usize::MAX);
+    let options = dataplane::Options {
+        listen: plan.http,
+        node_id: plan.me.clone(),
+        upstreams: plan.upstreams.clone(),
+        limits: dataplane::Limits { body_bytes, ..dataplane::Limits::default() },
+        seed: os_rng()?.random(),
+        more_metrics: Some(Box::new(move |out| shown.write(out))),
+    };
+    Ok(DataPlane::start(options)?)
+}
+
+fn options(
+    plan: &Plan,
+    args: &PeerArgs,
+    (keys, founding, listen): (KeyPair, Founding, Option<SocketAddr>),
+    (guests, sink): (Dialects, Box<dyn Sink<Told>>),
+) -> Options {
+    let flags = &args.rollout;
+    let models = plan.models();
+    let decides = if flags.decide_in_log { Decides::Log } else { Decides::Coordinator };
+    Options {
+        listen,
+        keys,
+        me: plan.me.clone(),
+        at: (plan.at.ip().to_string(), plan.at.port()),
+        log: plan.log.clone(),
+        founding,
+        initial: plan.initial.clone(),
+        habits: Box::new(move |config| {
+            config.models = models;
+            config.decides = decides;
+        }),
+        cluster_keys: plan.cluster_keys.clone(),
+        admits: if flags.admit_all { Admits::Anybody } else { Admits::Vouched },
+        guests,
+        limits: Limits::default(),
+        kill_at: flags.kill_at,
+        sink,
+    }
+}
+
+/// The first line. A node without a history serves version 1 meanwhile.
+fn begin(plan: &Plan, engine: &Engine, plane: &DataPlane, recovered: &Recovered) -> Line {
+    let mut waits = Vec::new();
+    if let Ok(Standing::Forming { waits_for, .. }) = engine.standing() {
+        let (state, salt, sticky) = (plan.initial.clone(), 0, None);
+        plane.set(Arc::new(Serving { state, salt, sticky, window: None }));
+        waits = waits_for;
+    }
+    let waiting = match &waits[..] {
+        [] => String::new(),
+        waits => format!("; waits for {}", waits.join(", ")),
+    };
+    let torn = match &recovered.torn {
+        Some(torn) => format!("; {torn}"),
+        None => String::new(),
+    };
+    let text = format!(
+        "{} takes part in rollouts at {}, its data plane at http://{} ({} entries in its \
+         log{torn}){waiting}",
+        plan.me,
+        plan.at,
+        plane.addr(),
+        recovered.records,
+    );
+    let fields = json!({
+        "node_id": plan.me, "http": plane.addr().to_string(), "entries": recovered.records,
+        "waits_for": waits,
+    });
+    Line::new(Level::Info, "rollout_started", text, fields)
+}
+
+fn live(
+    local: &Arc<Local>,
+    plane: &DataPlane,
+    (told, signals): (&Receiver<(Now, Told)>, &Receiver<&'static str>),
+    failed: &OnceLock<String>,
+) -> Result<(), CliError> {
+    let ticks = tick(HEALTH_EVERY);
+    loop {
+        select! {
+            recv(told) -> it => {
+                let Ok((now, it)) = it else { return Ok(()) };
+                show(local, now.wall, &it);
+            }
+            recv(ticks) -> _ => {
+                local.engine.health(plane.health());
+            }
+            recv(signals) -> _ => return Ok(()),
+        }
+        if let Some(reason) = failed.get() {
+            return Err(CliError::Failed(format!("the log of transactions failed: {reason}")));
+        }
+    }
+}
+
+fn show(local: &Local, at: WallTime, told: &Told) {
+    let line = match told {
+        Told::Event(event) => report::line(event),
+        Told::Founded(nodes) => {
+            let names: Vec<_> = nodes.iter().map(NodeId::as_str).collect();
+            let text = format!("the history begins, with {}", names.join(", "));
+            Line::new(Level::Info, "rollout_founded", text, json!({ "nodes": nodes }))
+        }
+        Told::Note(text) => Line::new(Level::Warn, "rollout_note", text.clone(), json!({})),
+        Told::Serve(_) | Told::Decide { .. } | Told::Failed(_) => return,
+    };
+    line.log(at);
+    local.note(at, &line);
+}
+
+fn doubled(plan: &Plan, error: FilesError) -> CliError {
+    let FilesError::Locked { dir } = error else { return error.into() };
+    CliError::Failed(format!(
+        "{} runs already on this machine ({} is in use); stop it, or give this one another --id",
+        plan.me,
+        dir.display()
+    ))
+}
+
+fn start_failed(error: StartError) -> CliError {
+    match error {
+        StartError::Listen(error) => error.into(),
+        StartError::Files(error) => error.into(),
+        StartError::Log(error) => error.into(),
+        StartError::Foreign { .. } => CliError::Failed(error.to_string()),
+        StartError::Roster(_) => CliError::Usage(error.to_string()),
+        StartError::Threads(source) => CliError::System { action: "start a thread", source },
+    }
+}

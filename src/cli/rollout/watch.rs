@@ -1,0 +1,148 @@
+//! Looking again and again: `status --watch`, and `start --wait`.
+
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use crossbeam_channel::{select, tick};
+
+use super::ask::Asked;
+use super::local::Ask;
+use super::words::{deed, weights};
+use crate::cli::CliError;
+use crate::cli::log::escape;
+use crate::cli::query::print;
+use crate::cli::run::signals;
+use crate::protocol::rollout::{Committed, Kind};
+
+/// The time between two pictures.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The time between two looks for a step.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Transactions of one look at most.
+const NEWS_MAX: usize = 100;
+
+/// Moves to the first place of a terminal, and forgets what stood there.
+const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
+
+/// Whether a person looks at the output.
+pub(super) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// How all stand, as text.
+///
+/// # Errors
+/// When the node does not answer.
+pub(super) fn picture(asked: &Asked, json: bool, is_terminal: bool) -> Result<String, CliError> {
+    if json {
+        return Ok(format!("{}\n", asked.raw(&Ask::Status)?));
+    }
+    let view = asked.view()?;
+    let known = match view.needs_history() {
+        true => asked.history(NEWS_MAX)?.committed,
+        false => Vec::new(),
+    };
+    Ok(view.text(&known, is_terminal))
+}
+
+/// Shows it each second until Ctrl-C. A node that stops meanwhile is waited for.
+///
+/// # Errors
+/// When it does not run now, or nobody reads any more.
+pub(super) fn status(asked: &Asked, json: bool) -> Result<(), CliError> {
+    let system = |source| CliError::System { action: "listen to signals", source };
+    let signals = signals::listen(false).map_err(system)?;
+    let is_terminal = is_terminal() && !json;
+    let mut last = picture(asked, json, is_terminal)?;
+    let ticks = tick(EVERY);
+    loop {
+        match (json, is_terminal) {
+            (true, _) => print(&last)?,
+            (false, true) => print(&format!("{CLEAR}{last}Ctrl-C ends this\n"))?,
+            (false, false) => print(&format!("{last}\n"))?,
+        }
+        select! {
+            recv(signals) -> _ => return Ok(()),
+            recv(ticks) -> _ => {}
+        }
+        last = picture(asked, json, is_terminal).unwrap_or_else(|error| match json {
+            true => format!("{}\n", serde_json::json!({ "error": error.to_string() })),
+            false => format!("{error}; waits for it\n"),
+        });
+    }
+}
+
+/// Shows each transaction after a rollout's first, of that version, until the rollout has ended.
+///
+/// # Errors
+/// When it was rolled back or given up, when the node stops, or at Ctrl-C.
+pub(super) fn follow(asked: &Asked, version: u64, json: bool) -> Result<(), CliError> {
+    let system = |source| CliError::System { action: "listen to signals", source };
+    let signals = signals::listen(false).map_err(system)?;
+    let mut seen = version;
+    let mut aborted_seen = asked.history(NEWS_MAX)?.aborted.last().map(|it| it.txid.clone());
+    let mut held = None;
+    let ticks = tick(LOOK_EVERY);
+    loop {
+        let news = asked.history(NEWS_MAX)?;
+        for it in news.committed.iter().filter(|it| it.proposal.state.version > seen) {
+            tell(it, json)?;
+            let kind = it.proposal.txid.kind;
+            // Promoting after the last step finishes, too.
+            let is_over = it.proposal.state.canary_share() == 0;
+            if kind == Kind::Finish || (kind == Kind::Promote && is_over) {
+                return Ok(());
+            }
+            if matches!(kind, Kind::Rollback | Kind::Abort) {
+                return Err(failed(it));
+            }
+        }
+        seen = news.committed.last().map_or(seen, |it| it.proposal.state.version.max(seen));
+        let old = news.aborted.iter().rposition(|it| Some(&it.txid) == aborted_seen.as_ref());
+        for it in news.aborted.iter().skip(old.map_or(0, |at| at + 1)) {
+            if !json {
+                print(&format!("aborted: {} ({})", escape(&it.reason), it.txid))?;
+            }
+        }
+        aborted_seen = news.aborted.last().map(|it| it.txid.clone());
+        let view = asked.view()?;
+        let now = view.status().and_then(|it| it.held.clone());
+        if let Some(reason) = now.as_ref().filter(|it| held.as_ref() != Some(*it) && !json) {
+            print(&format!("held: {}", escape(reason)))?;
+        }
+        held = now;
+        select! {
+            recv(signals) -> _ => return Err(CliError::Failed(
+                "no longer waits; the rollout goes on, see peer rollout status".to_owned(),
+            )),
+            recv(ticks) -> _ => {}
+        }
+    }
+}
+
+fn tell(committed: &Committed, json: bool) -> Result<(), CliError> {
+    let it = &committed.proposal;
+    if json {
+        return print(&serde_json::json!(committed).to_string());
+    }
+    print(&format!(
+        "{} (version {}, {}: {})",
+        deed(it.txid.kind, &it.state),
+        it.state.version,
+        it.txid,
+        weights(&it.state.weights)
+    ))
+}
+
+fn failed(committed: &Committed) -> CliError {
+    let it = &committed.proposal;
+    let why = if it.note.is_empty() { "an operator said so" } else { &it.note };
+    CliError::Failed(format!(
+        "{}: {}; peer rollout explain {} shows how",
+        deed(it.txid.kind, &it.state),
+        escape(why),
+        it.txid
+    ))
+}

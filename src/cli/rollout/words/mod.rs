@@ -1,0 +1,235 @@
+//! What is said of rollouts: shares, spans, and what became of an order. Pure.
+
+pub(in crate::cli) mod table;
+#[cfg(test)]
+mod tests;
+pub(in crate::cli) mod timeline;
+
+use std::time::Duration;
+
+use crate::cli::log::escape;
+use crate::protocol::rollout::{
+    Answer, BASIS_POINTS, Cause, Command, Gate, Kind, Phase, Plan, RoutingState, Sticky, TxId,
+    Weights,
+};
+
+/// A share: `5 %`, `12.5 %`.
+pub(super) fn percent(basis_points: u32) -> String {
+    let text = format!("{}.{:02}", basis_points / 100, basis_points % 100);
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// Who gets how much: `v1 95 % v2 5 %`. Nobody is named who gets nothing.
+pub(super) fn weights(weights: &Weights) -> String {
+    let parts = weights.iter().filter(|(_, share)| *share > 0);
+    let parts: Vec<_> = parts.map(|(model, it)| format!("{model} {}", percent(it))).collect();
+    parts.join(" ")
+}
+
+/// A span as people say it, cut and not rounded: `0.35 ms`, `12 ms`, `3.2 s`, `2 min 5 s`.
+pub(super) fn span(span: Duration) -> String {
+    let micros = span.as_micros();
+    match micros {
+        0 => "0 s".to_owned(),
+        1..10 => "<0.01 ms".to_owned(),
+        10..10_000 => format!("{}.{:02} ms", micros / 1_000, micros % 1_000 / 10),
+        10_000..1_000_000 => format!("{} ms", micros / 1_000),
+        1_000_000..60_000_000 => {
+            format!("{}.{} s", micros / 1_000_000, micros % 1_000_000 / 100_000)
+        }
+        _ => {
+            let secs = span.as_secs();
+            match secs / 3_600 {
+                0 => format!("{} min {} s", secs / 60, secs % 60),
+                hours => format!("{hours} h {} min", secs % 3_600 / 60),
+            }
+        }
+    }
+}
+
+/// A share of requests that failed: `0 %`, `1.25 %`, never 0 if there was one.
+pub(super) fn rate(errors: u64, samples: u64) -> String {
+    if errors == 0 || samples == 0 {
+        return "0 %".to_owned();
+    }
+    let hundredths = u128::from(errors) * 10_000 / u128::from(samples);
+    match u32::try_from(hundredths) {
+        Ok(0) => "<0.01 %".to_owned(),
+        Ok(hundredths) => percent(hundredths),
+        Err(_) => "100 %".to_owned(),
+    }
+}
+
+/// Names in a row: `node-a, node-b and node-c`.
+pub(super) fn list<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
+    let names: Vec<_> = names.into_iter().map(|it| it.to_string()).collect();
+    match &names[..] {
+        [] => "nobody".to_owned(),
+        [one] => one.clone(),
+        [some @ .., last] => format!("{} and {last}", some.join(", ")),
+    }
+}
+
+/// A cause as it stands in the protocol.
+pub(super) fn cause(cause: Cause) -> String {
+    serde_json::to_value(cause)
+        .ok()
+        .and_then(|it| it.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// How far a rollout is.
+pub(super) const fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Running => "running",
+        Phase::Paused => "paused",
+        Phase::Finished => "finished",
+        Phase::RolledBack => "rolled back",
+        Phase::Aborted => "aborted",
+    }
+}
+
+/// A plan's steps, the one in force in brackets: `[5 %] 20 % 100 %`.
+pub(super) fn steps(plan: &Plan, current: Option<usize>) -> String {
+    let step = |(at, share): (usize, &u32)| match current == Some(at) {
+        true => format!("[{}]", percent(*share)),
+        false => percent(*share),
+    };
+    plan.steps.iter().enumerate().map(step).collect::<Vec<_>>().join(" ")
+}
+
+/// What must hold: `p95<=200ms and error<=1%, in 20 requests or more of 1 min 0 s`.
+pub(super) fn gates(plan: &Plan) -> String {
+    if plan.gates.is_empty() {
+        return "none".to_owned();
+    }
+    let window = span(Duration::from_millis(plan.window_ms));
+    let (gates, least) = (list(plan.gates.iter().map(Gate::to_string)), plan.samples_min);
+    format!("{gates}, of at least {least} requests to {} within {window}", plan.to)
+}
+
+/// By what requests stick.
+pub(super) fn sticky(sticky: Option<&Sticky>) -> String {
+    match sticky {
+        None => "each request by itself".to_owned(),
+        Some(Sticky::Header(name)) => format!("sticky by the header {}", escape(name)),
+        Some(Sticky::Json(name)) => format!("sticky by the JSON field {}", escape(name)),
+    }
+}
+
+/// What a transaction made of the state, in a few words.
+pub(super) fn deed(kind: Kind, after: &RoutingState) -> String {
+    let (stable, canary) = (&after.stable_model_id, &after.canary_model_id);
+    let share = percent(after.canary_share());
+    match kind {
+        Kind::Start => format!("began: {canary} gets {share}, {stable} the rest"),
+        Kind::Retry => format!("began again: {canary} gets {share}, {stable} the rest"),
+        Kind::Step | Kind::Promote if after.canary_share() == 0 => {
+            format!("{stable} is the stable version now")
+        }
+        Kind::Step => format!("step: {canary} gets {share}"),
+        Kind::Promote => format!("promoted: {canary} gets {share}"),
+        Kind::Finish => format!("finished: {stable} is the stable version now"),
+        Kind::Rollback => format!("rolled back: {stable} gets everything"),
+        Kind::Abort => format!("given up: {stable} gets everything"),
+        Kind::Pause => format!("paused: {canary} stays at {share}"),
+        Kind::Resume => format!("resumed: {canary} is at {share}"),
+        Kind::Roster => "other nodes take part".to_owned(),
+    }
+}
+
+/// What became of an order: a sentence if it was done, and if not one with its remedy.
+///
+/// # Errors
+/// When it was refused or aborted.
+pub(super) fn outcome(command: &Command, answer: &Answer) -> Result<String, String> {
+    match answer {
+        Answer::Committed { txid, version } => Ok(done(command, txid, *version)),
+        // To abort it is what was asked for.
+        Answer::Aborted { txid, .. } if matches!(command, Command::Resolve { .. }) => {
+            Ok(done(command, txid, 0))
+        }
+        Answer::Aborted { txid, cause: why, reason } => Err(format!(
+            "aborted, nothing has changed on any node: {} ({}, {txid}); {}",
+            escape(reason),
+            cause(*why),
+            remedy(command, *why, None),
+        )),
+        Answer::Refused { cause: why, reason, running } => {
+            let running = running.as_ref();
+            let way = running.map_or(String::new(), |it| format!(", {it} is in the way"));
+            Err(format!(
+                "refused, nothing was tried: {} ({}{way}); {}",
+                escape(reason),
+                cause(*why),
+                remedy(command, *why, running),
+            ))
+        }
+    }
+}
+
+fn done(command: &Command, txid: &TxId, version: u64) -> String {
+    let what = match command {
+        Command::Start(order) => {
+            let first = order.steps.first().copied().unwrap_or(BASIS_POINTS);
+            format!("started: {} gets {} on all nodes", order.to, percent(first))
+        }
+        Command::Pause => "paused: no further step until peer rollout resume".to_owned(),
+        Command::Resume => "resumed: steps are taken again".to_owned(),
+        Command::Promote { .. } if txid.kind == Kind::Finish => {
+            "finished: the new version is the stable one".to_owned()
+        }
+        Command::Promote { full: true } => "promoted: all requests to the new version".to_owned(),
+        Command::Promote { full: false } => "promoted: the next step is taken".to_owned(),
+        Command::Abort => "the rollout is over: all requests to the stable version".to_owned(),
+        Command::Rollback => "rolled back: all requests to the version before".to_owned(),
+        Command::Retry => "started again, from the first step".to_owned(),
+        Command::Roster(roster) => {
+            format!("{} take part now", list(roster.nodes().map(|it| &it.node_id)))
+        }
+        Command::Resolve { commit, .. } => {
+            let how = if *commit { "committed" } else { "aborted" };
+            return format!("resolved: {txid} counts as {how}; that is recorded for ever");
+        }
+    };
+    format!("{what} (version {version}, {txid})")
+}
+
+/// What to do about it.
+fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
+    let starts = matches!(command, Command::Start(_) | Command::Retry);
+    match (cause, running) {
+        (Cause::Malformed, _) if starts => {
+            "steps are percents that ascend to 100: --steps 5,20,50,100".to_owned()
+        }
+        (Cause::Malformed, _) => "peer rollout --help shows what may be asked".to_owned(),
+        (Cause::Busy, Some(_)) if starts => {
+            "wait for its end (peer rollout status), or end it: peer rollout abort".to_owned()
+        }
+        (Cause::Busy, Some(txid)) => {
+            format!("try again when it is over; peer rollout explain {txid} tells about it")
+        }
+        (Cause::Busy, None) => "try again when peer rollout status shows none".to_owned(),
+        (Cause::Version, _) => {
+            "try again; peer rollout status shows who serves which version".to_owned()
+        }
+        (Cause::Roster, _) => "peer rollout status shows who takes part".to_owned(),
+        (Cause::Gate, _) => {
+            "peer rollout status shows the figures; mend the version, or change the gate".to_owned()
+        }
+        (Cause::Model, _) => {
+            "peer rollout status shows what is served; a node knows the versions of its --serve"
+                .to_owned()
+        }
+        (Cause::Recalling, _) => {
+            "that node has lost its log and asks all others first; try again when all are up"
+                .to_owned()
+        }
+        (Cause::Late, _) => "try again".to_owned(),
+        (Cause::NoVote, _) => "peer rollout status shows who is away: start it, or take it out \
+                               by peer rollout remove, and try again"
+            .to_owned(),
+        (Cause::Nothing, _) => "peer rollout status shows what there is".to_owned(),
+        (Cause::Resolved, _) => "peer rollout history shows who said so".to_owned(),
+    }
+}

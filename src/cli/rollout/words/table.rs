@@ -1,0 +1,280 @@
+//! How a fleet stands, as one of its nodes sees it: a row for each node, and what is under way.
+//! Pure.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{gates, list, percent, phase, rate, span, steps, sticky, weights};
+use crate::cli::log::escape;
+use crate::cli::query::{table, table_text};
+use crate::model::WallTime;
+use crate::protocol::rollout::{
+    Committed, Course, Digest, HealthSnapshot, NodeId, NodeStatus, PeerStatus, Phase, Verdict,
+    Weights,
+};
+use crate::runtime::rollout::Standing;
+
+/// How old another node's last word may be as long as all is well: they speak every 2 s.
+const STALE_MAX: Duration = Duration::from_secs(3);
+
+/// What stands where nothing is known.
+const UNKNOWN: &str = "-";
+
+/// A node's answer to how it stands.
+#[derive(Debug, Deserialize)]
+pub(in crate::cli) struct View {
+    /// Itself, and what it knows of the others.
+    pub(in crate::cli) standing: Standing,
+    /// Where its data plane listens.
+    pub(in crate::cli) http: Option<String>,
+    /// When it said so, by its clock.
+    pub(in crate::cli) wall_ms: u64,
+}
+
+impl View {
+    /// The present state of a node that takes part.
+    pub(in crate::cli) fn status(&self) -> Option<&NodeStatus> {
+        match &self.standing {
+            Standing::Running { status, .. } => Some(status),
+            Standing::Forming { .. } => None,
+        }
+    }
+
+    /// Whether another node serves something else, so that only the history says what.
+    pub(in crate::cli) fn needs_history(&self) -> bool {
+        self.status().is_some_and(|status| {
+            let beats = status.peers.iter().filter_map(|it| it.heartbeat.as_ref());
+            beats.into_iter().any(|it| it.digest != status.digest)
+        })
+    }
+
+    /// All of it; `known` is what was committed, for the shares of other versions.
+    pub(in crate::cli) fn text(&self, known: &[Committed], is_terminal: bool) -> String {
+        let mut text = match &self.standing {
+            Standing::Forming { node_id, waits_for } => {
+                let waits = waits_for.iter().map(|it| escape(it));
+                format!(
+                    "{node_id} has not begun yet: it waits for {}\n  a first history begins when \
+                     all have proved their keys; one that joins waits until it is let in\n",
+                    list(waits)
+                )
+            }
+            Standing::Running { status, .. } => {
+                let since = WallTime(self.wall_ms).distance(status.state.timestamp);
+                rows(status, known, since < STALE_MAX, is_terminal)
+            }
+        };
+        if let Standing::Running { status, asking } = &self.standing {
+            text += &course(status);
+            text += &transactions(status);
+            for (node, at) in asking {
+                text += &format!(
+                    "{node} ({}) asks to be let in; let it: peer rollout admit {node}\n",
+                    escape(at)
+                );
+            }
+        }
+        if let Some(http) = &self.http {
+            text += &format!("data plane: http://{}\n", escape(http));
+        }
+        text
+    }
+}
+
+fn rows(status: &NodeStatus, known: &[Committed], is_fresh: bool, is_terminal: bool) -> String {
+    let header = ["NODE", "VERSION", "DIGEST", "WEIGHTS", "STATUS", "P95", "ERRORS", "REQUESTS"];
+    let mut rows = table(header, is_terminal);
+    let mut add = |name: String, served: (String, String, String), word, health| {
+        let (version, digest, weights) = served;
+        let [p95, errors, requests] = figures(health);
+        rows.add_row([name, version, digest, weights, word, p95, errors, requests]);
+    };
+    let mine = &status.state;
+    add(
+        format!("{} (asked)", status.node_id),
+        (mine.version.to_string(), short(&status.digest), weights(&mine.weights)),
+        own_word(status),
+        status.health.as_ref(),
+    );
+    for peer in &status.peers {
+        let served = match &peer.heartbeat {
+            None => (UNKNOWN.to_owned(), UNKNOWN.to_owned(), UNKNOWN.to_owned()),
+            Some(beat) => {
+                let shares = shares_of(status, known, &beat.digest);
+                let shares = shares.map_or_else(|| UNKNOWN.to_owned(), weights);
+                (beat.last_committed_version.to_string(), short(&beat.digest), shares)
+            }
+        };
+        let health = peer.health.as_ref();
+        add(peer.node_id.to_string(), served, peer_word(status, peer, is_fresh), health);
+    }
+    table_text(rows, is_terminal)
+}
+
+/// The first digits tell states apart well enough for people.
+fn short(digest: &Digest) -> String {
+    digest.to_string().chars().take(8).collect()
+}
+
+/// The shares of a state that is known by its digest alone: the content is the same everywhere.
+fn shares_of<'a>(
+    status: &'a NodeStatus,
+    known: &'a [Committed],
+    digest: &Digest,
+) -> Option<&'a Weights> {
+    if status.digest == *digest {
+        return Some(&status.state.weights);
+    }
+    let states = known.iter().rev().map(|it| &it.proposal.state);
+    states.into_iter().find(|it| it.digest() == *digest).map(|it| &it.weights)
+}
+
+fn own_word(status: &NodeStatus) -> String {
+    if let Some(doubt) = &status.in_doubt {
+        return format!(
+            "in doubt about {} for {}, waits for {}",
+            doubt.txid,
+            span(doubt.waited),
+            list(&doubt.waits_for)
+        );
+    }
+    if !status.roster.has(&status.node_id) {
+        return "REMOVED, takes part no more".to_owned();
+    }
+    if !status.recalling.is_empty() {
+        return format!("began without a log, asks {}", list(&status.recalling));
+    }
+    "COMMITTED".to_owned()
+}
+
+/// `is_fresh`: the present state is younger than others' last words may be.
+fn peer_word(status: &NodeStatus, peer: &PeerStatus, is_fresh: bool) -> String {
+    if !peer.is_linked {
+        return match peer.away {
+            Some(away) => format!("away for {}", span(away)),
+            None => "unreachable".to_owned(),
+        };
+    }
+    let Some(beat) = &peer.heartbeat else { return "linked, has said nothing yet".to_owned() };
+    let (its, mine) = (beat.last_committed_version, status.state.version);
+    if its < mine && is_fresh {
+        return format!("has not spoken since version {mine} came");
+    }
+    if let Some(txid) = &beat.in_doubt {
+        return format!("in doubt about {txid}");
+    }
+    if its < mine {
+        return format!("behind by {}", mine - its);
+    }
+    if its > mine {
+        return format!("ahead by {}", its - mine);
+    }
+    if beat.digest != status.digest {
+        return "DIFFERENT CONTENT under the same version".to_owned();
+    }
+    if beat.roster != status.roster.digest() {
+        return "another roster: nothing is agreed with it".to_owned();
+    }
+    "COMMITTED".to_owned()
+}
+
+/// p95, errors and requests, each of all models.
+fn figures(health: Option<&HealthSnapshot>) -> [String; 3] {
+    let Some(health) = health.filter(|it| !it.models.is_empty()) else {
+        return [UNKNOWN.to_owned(), UNKNOWN.to_owned(), UNKNOWN.to_owned()];
+    };
+    let mut columns: [Vec<String>; 3] = Default::default();
+    for (model, it) in &health.models {
+        let p95 = match it.samples {
+            0 => UNKNOWN.to_owned(),
+            _ => span(Duration::from_micros(it.p95_us)),
+        };
+        columns[0].push(format!("{model} {p95}"));
+        columns[1].push(format!("{model} {}", rate(it.errors, it.samples)));
+        columns[2].push(format!("{model} {}", it.samples));
+    }
+    columns.map(|it| it.join(", "))
+}
+
+/// The last rollout that was begun.
+fn course(status: &NodeStatus) -> String {
+    let Some(course) = &status.course else {
+        return "no rollout has been begun; peer rollout start begins one\n".to_owned();
+    };
+    let Course { id, plan, step, phase: at } = course;
+    let mut text = format!("rollout {id}: {} -> {}, {}", plan.from, plan.to, phase(*at));
+    if !course.is_live() {
+        return text + "\n";
+    }
+    let (number, all) = (step + 1, plan.steps.len());
+    let share = percent(status.state.canary_share());
+    text += &format!(", step {number} of {all}: {} gets {share}", plan.to);
+    match (at, status.next_step) {
+        (Phase::Running, Some(Duration::ZERO)) => text += "; the next step is due",
+        (Phase::Running, Some(left)) => {
+            let what = if course.is_last_step() { "it finishes" } else { "next step" };
+            text += &format!("; {what} in {}", span(left));
+        }
+        _ => text += "; peer rollout resume goes on",
+    }
+    let every = span(Duration::from_millis(plan.interval_ms));
+    text += &format!(
+        "\n  steps: {}, every {every}, taken by {}; {}\n  gates: {}\n",
+        steps(plan, Some(*step)),
+        plan.owner,
+        sticky(plan.sticky.as_ref()),
+        gates(plan)
+    );
+    text += &verdicts(status, course);
+    if let Some(reason) = &status.held {
+        text += &format!("  held: {}\n", escape(reason));
+    }
+    text
+}
+
+/// What each node's figures say of going on.
+fn verdicts(status: &NodeStatus, course: &Course) -> String {
+    let plan = &course.plan;
+    if plan.gates.is_empty() {
+        return String::new();
+    }
+    let judge = |(node, health): (&NodeId, Option<&HealthSnapshot>)| {
+        let Some(health) = health else { return format!("{node} says nothing yet") };
+        let samples = health.of(&plan.to).samples;
+        match plan.judge(health) {
+            (Verdict::Good, _) => format!("{node} good"),
+            (Verdict::TooFew, _) => format!("{node} too few requests ({samples})"),
+            (Verdict::Bad, Some(gate)) => format!("{node} BAD, {gate} does not hold"),
+            (Verdict::Bad, None) => format!("{node} BAD"),
+        }
+    };
+    let all = std::iter::once((&status.node_id, status.health.as_ref()))
+        .chain(status.peers.iter().map(|it| (&it.node_id, it.health.as_ref())));
+    format!("  now: {}\n", all.map(judge).collect::<Vec<_>>().join("; "))
+}
+
+/// What is being decided.
+fn transactions(status: &NodeStatus) -> String {
+    let mut text = String::new();
+    if let Some(running) = &status.running {
+        let waits = match &running.waits_for[..] {
+            [] => "all votes are there".to_owned(),
+            some => format!("waits for the vote of {}", list(some)),
+        };
+        text += &format!("transaction {} is under way: {waits}\n", running.txid);
+    }
+    if let Some(doubt) = &status.in_doubt {
+        text += &format!(
+            "{} voted COMMIT on {} and must not guess: it serves version {} until {} can be \
+             asked\n  it ends by itself when that is so; if they never come back: peer rollout \
+             resolve {} --commit or --abort, with --i-know\n",
+            status.node_id,
+            doubt.txid,
+            status.state.version,
+            list(&doubt.waits_for),
+            doubt.txid,
+        );
+    }
+    text
+}

@@ -1,0 +1,222 @@
+//! What was decided, and how: history, and one transaction from its content to its proof. Pure.
+
+use serde::Deserialize;
+
+use super::{cause, deed, gates, list, span, steps, sticky, weights};
+use crate::cli::log::escape;
+use crate::model::WallTime;
+use crate::protocol::rollout::{
+    Aborted, Choice, Committed, Proof, Proposal, Resolution, RoutingState, TxId, Weights,
+};
+
+/// A node's answer to what there was.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(in crate::cli) struct History {
+    /// One a version, the latest last.
+    pub(in crate::cli) committed: Vec<Committed>,
+    /// The latest last.
+    pub(in crate::cli) aborted: Vec<Aborted>,
+}
+
+/// A node's answer to how one transaction ended.
+#[derive(Clone, Debug, Deserialize)]
+pub(in crate::cli) struct Explained {
+    txid: TxId,
+    committed: Option<Committed>,
+    aborted: Option<Aborted>,
+    /// What this process has logged of it.
+    story: Vec<Told>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Told {
+    wall_ms: u64,
+    message: String,
+}
+
+/// The shares before a version, where they can be known.
+fn before(committed: &[Committed], state: &RoutingState) -> Option<String> {
+    let last = |it: &&Committed| it.proposal.state.version + 1 == state.version;
+    if let Some(last) = committed.iter().find(last) {
+        return Some(weights(&last.proposal.state.weights));
+    }
+    // Version 1 is the same wherever a history begins: everything to the stable one.
+    let stable = &state.stable_model_id;
+    (state.version == 2).then(|| weights(&Weights::split(stable, stable, 0)))
+}
+
+/// An operator's word, which must not be mistaken for a decision of all.
+fn marked(resolution: &Resolution) -> String {
+    let Resolution { node_id, kind, timestamp, .. } = resolution;
+    let kind = if *kind == Choice::Commit { "COMMIT" } else { "ABORT" };
+    format!("!! {kind} BY AN OPERATOR at {node_id}, {timestamp}, not by the votes of all")
+}
+
+impl History {
+    /// The last `count` of each kind in the order in which versions were tried: what was aborted
+    /// stands before the version that was committed in its place.
+    pub(in crate::cli) fn text(&self, count: usize) -> String {
+        let skipped = self.committed.len().saturating_sub(count);
+        let mut aborted = self.aborted.iter().skip(self.aborted.len().saturating_sub(count));
+        let mut aborted = aborted.by_ref().peekable();
+        let mut text = String::new();
+        for committed in &self.committed[skipped..] {
+            let version = committed.proposal.state.version;
+            while let Some(it) = aborted.next_if(|it| it.version.is_some_and(|it| it <= version)) {
+                text += &self::aborted(it);
+            }
+            text += &self.line(committed);
+        }
+        for it in aborted {
+            text += &self::aborted(it);
+        }
+        if text.is_empty() {
+            text = "nothing was decided yet: version 1 is served, everything to the stable \
+                    version\n"
+                .to_owned();
+        }
+        text
+    }
+
+    fn line(&self, committed: &Committed) -> String {
+        let Proposal { txid, state, note, .. } = &committed.proposal;
+        let from = before(&self.committed, state).map_or(String::new(), |it| format!("{it} -> "));
+        let mut text = format!(
+            "{}  version {}  {txid}\n    {}  ({from}{})\n",
+            state.timestamp,
+            state.version,
+            deed(txid.kind, state),
+            weights(&state.weights)
+        );
+        if !note.is_empty() {
+            text += &format!("    because {}\n", escape(note));
+        }
+        if let Some(resolution) = &committed.proof.resolution {
+            text += &format!("    {}\n", marked(resolution));
+        }
+        text
+    }
+}
+
+fn aborted(aborted: &Aborted) -> String {
+    let Aborted { txid, version, cause: why, reason, proof } = aborted;
+    let wanted = version.map_or(String::new(), |it| format!(", would have been version {it}"));
+    let mut text = format!(
+        "aborted                   {txid}{wanted}\n    {} ({})\n",
+        escape(reason),
+        cause(*why)
+    );
+    if let Some(resolution) = &proof.resolution {
+        text += &format!("    {}\n", marked(resolution));
+    }
+    text
+}
+
+impl Explained {
+    /// Whether anything is known.
+    pub(in crate::cli) fn is_known(&self) -> bool {
+        self.committed.is_some() || self.aborted.is_some() || !self.story.is_empty()
+    }
+
+    /// Its whole story.
+    pub(in crate::cli) fn text(&self, history: &History) -> String {
+        let txid = &self.txid;
+        let mut text = match (&self.committed, &self.aborted) {
+            (Some(committed), _) => explain_commit(committed, history),
+            (None, Some(aborted)) => explain_abort(aborted),
+            (None, None) => format!(
+                "{txid}: NOT DECIDED here yet; peer rollout status shows whom it waits for\n"
+            ),
+        };
+        let (kind, mark) = (txid.kind.as_str(), txid.mark());
+        text += &format!(
+            "  name      a {kind} coordinated by {}, number {} of its life {}\n",
+            txid.node, mark.counter, mark.epoch
+        );
+        if self.story.is_empty() {
+            text += "  seen      before this process of the node began; its log has it all\n";
+            return text;
+        }
+        text += "  seen here, by this process of the node:\n";
+        for told in &self.story {
+            let message = told.message.strip_prefix(&format!("{txid}: ")).unwrap_or(&told.message);
+            text += &format!("    {}  {}\n", WallTime(told.wall_ms), escape(message));
+        }
+        text
+    }
+}
+
+fn explain_commit(committed: &Committed, history: &History) -> String {
+    let Proposal { txid, state, base, new_roster, plan, note, .. } = &committed.proposal;
+    let mut text = format!("{txid}: COMMITTED as version {}\n", state.version);
+    let before = before(&history.committed, state).unwrap_or_else(|| "the version before".into());
+    text += &format!("  content   {before} -> {}\n", weights(&state.weights));
+    text += &format!("            {}\n", deed(txid.kind, state));
+    if !note.is_empty() {
+        text += &format!("  because   {}\n", escape(note));
+    }
+    text += &format!("  proposed  {} by the clock of {}\n", state.timestamp, txid.node);
+    text += &format!("  digest    {}\n  follows   {base}\n", state.digest());
+    if let Some(roster) = new_roster {
+        text += &format!("  nodes     {}\n", list(roster.nodes().map(|it| &it.node_id)));
+    }
+    if let Some(plan) = plan {
+        let every = span(std::time::Duration::from_millis(plan.interval_ms));
+        text += &format!(
+            "  plan      {} -> {} in steps {}, every {every}; {}\n  gates     {}\n",
+            plan.from,
+            plan.to,
+            steps(plan, None),
+            sticky(plan.sticky.as_ref()),
+            gates(plan)
+        );
+    }
+    text += &votes(&committed.proof);
+    text + match (&committed.proof.resolution, committed.proof.votes.len()) {
+        (Some(_), _) => {
+            "  shown by  an operator's word, kept for ever; another node may have ended \
+                         it otherwise\n"
+        }
+        (None, 0) => "  shown by  the log of decisions\n",
+        (None, _) => {
+            "  shown by  the COMMIT of everybody who takes part, each signed over this \
+                      very content\n            and the digest that it follows: nobody else can \
+                      have ended it otherwise\n"
+        }
+    }
+}
+
+fn explain_abort(aborted: &Aborted) -> String {
+    let Aborted { txid, version, cause: why, reason, proof } = aborted;
+    let mut text = format!("{txid}: ABORTED, no node ever served it\n");
+    if let Some(version) = version {
+        text += &format!("  content   would have been version {version}\n");
+    }
+    text += &format!("  because   {} ({})\n", escape(reason), cause(*why));
+    text += &votes(proof);
+    text + match (&proof.resolution, proof.votes.len()) {
+        (Some(_), _) => {
+            "  shown by  an operator's word, kept for ever; another node may have ended \
+                         it otherwise\n"
+        }
+        (None, 0) => "  shown by  the log of decisions, or a coordinator that had not asked yet\n",
+        (None, _) => {
+            "  shown by  one signed ABORT, which is enough: its COMMIT can never be \
+                      shown\n"
+        }
+    }
+}
+
+fn votes(proof: &Proof) -> String {
+    let mut text = String::new();
+    for vote in &proof.votes {
+        let kind = if vote.vote == Choice::Commit { "COMMIT" } else { "ABORT" };
+        // The first digits of a signature, for whoever compares logs.
+        let signature = hex::encode(&vote.signature.as_bytes()[..4]);
+        text += &format!("  vote      {} {kind}, signature {signature}…\n", vote.node_id);
+    }
+    if let Some(resolution) = &proof.resolution {
+        text += &format!("  {}\n", marked(resolution));
+    }
+    text
+}
