@@ -12,6 +12,7 @@ mod membership;
 mod overload;
 pub(super) mod procfs;
 mod registrations;
+mod rollout;
 mod swarm;
 
 use clap::{Args, Subcommand};
@@ -22,6 +23,7 @@ pub use crypto::CryptoArgs;
 pub use gossip::GossipArgs;
 pub use membership::MembershipArgs;
 pub use registrations::RegistrationsArgs;
+pub use rollout::RolloutArgs;
 pub use swarm::{PartArgs, SwarmArgs};
 
 /// What can be measured.
@@ -47,6 +49,8 @@ pub enum What {
     Swarm(SwarmArgs),
     /// A group that chats: messages a second, latency, a dead or frozen leader, nothing lost
     Chat(ChatBenchArgs),
+    /// Requests to models: how many a second a node's data plane answers, and how fast
+    Rollout(RolloutArgs),
     /// One process of a measurement
     #[command(hide = true)]
     SwarmPart(PartArgs),
@@ -62,6 +66,7 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         What::Gossip(args) => gossip::run(args),
         What::Registrations(args) => registrations::run(args),
         What::Crypto(args) => crypto::run(args),
+        What::Rollout(args) => rollout::run(args),
         What::Swarm(args) => swarm::run(args),
         What::Chat(args) => chat::run(args),
         What::SwarmPart(args) => swarm::run_part(args),

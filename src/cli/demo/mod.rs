@@ -5,6 +5,7 @@
 
 mod acts;
 pub mod chat;
+pub mod rollout;
 mod stage;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use clap::{Args, Subcommand};
 
 use super::CliError;
 use chat::ChatDemoArgs;
+use rollout::RolloutDemoArgs;
 use stage::Stage;
 
 /// What can be set at the demo.
@@ -36,6 +38,9 @@ pub struct DemoArgs {
 pub enum DemoStory {
     /// Show a chat of three: its leader is killed while messages flow, and comes back
     Chat(ChatDemoArgs),
+    /// Show rollouts on three nodes: a good version in steps, a bad one that is rolled back by
+    /// itself, and nodes that die in the middle of a transaction
+    Rollout(RolloutDemoArgs),
 }
 
 /// Plays the demo.
@@ -44,8 +49,10 @@ pub enum DemoStory {
 /// When something could not be started, or did not happen as it should have; the text lists
 /// what. Ctrl-C is an error too. In any case no process is left behind.
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
-    if let Some(DemoStory::Chat(args)) = &args.story {
-        return chat::run(args);
+    match &args.story {
+        Some(DemoStory::Chat(args)) => return chat::run(args),
+        Some(DemoStory::Rollout(args)) => return rollout::run(args),
+        None => {}
     }
     let mut stage = Stage::set(args)?;
     let played = acts::play(&mut stage);

@@ -1,0 +1,144 @@
+//! Clients that ask `/predict` again and again, each over one connection that lasts.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::cli::CliError;
+use crate::model::Time;
+use crate::runtime::clock::Clock;
+use crate::runtime::thread;
+
+/// A request like those of any client.
+const REQUEST: &[u8] = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n\
+    Content-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"x\":1}";
+
+/// How long an answer may take before the measurement is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which load.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) addr: SocketAddr,
+    /// Connections, each with one request on its way.
+    pub(super) clients: usize,
+    /// Threads that share them.
+    pub(super) threads: usize,
+    pub(super) lasts: Duration,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) per_second: f64,
+    /// Of all answers, those of the canary.
+    pub(super) canary_share: f64,
+    /// Of each request, from its last byte to the reading of its answer; a thread reads them in
+    /// turn, so these are too long rather than too short.
+    pub(super) latencies_us: Vec<f64>,
+}
+
+/// One thread's part.
+#[derive(Debug, Default)]
+struct Part {
+    latencies_us: Vec<f64>,
+    canaries: usize,
+}
+
+impl Load {
+    /// Asks for as long as it lasts.
+    ///
+    /// # Errors
+    /// When a request is not answered with 200.
+    pub(super) fn run(&self) -> Result<Outcome, CliError> {
+        let clock = Clock::start();
+        let threads = self.threads.min(self.clients);
+        let mut parts = Vec::new();
+        for number in 0..threads {
+            let load = *self;
+            let own = self.clients / threads + usize::from(number < self.clients % threads);
+            let part = thread::spawn(format!("load:{number}"), move || load.ask(own, clock));
+            let failed = |source| CliError::System { action: "start a thread", source };
+            parts.push(part.map_err(failed)?);
+        }
+        let mut all = Part::default();
+        for part in parts {
+            let part = part.join().expect("a client does not panic");
+            let part = part.map_err(|source| CliError::System { action: "ask", source })?;
+            all.latencies_us.extend(part.latencies_us);
+            all.canaries += part.canaries;
+        }
+        let (count, took) = (all.latencies_us.len() as f64, clock.mono().since(Time::ZERO));
+        Ok(Outcome {
+            per_second: count / took.as_secs_f64(),
+            canary_share: all.canaries as f64 / count.max(1.0),
+            latencies_us: all.latencies_us,
+        })
+    }
+
+    fn ask(&self, clients: usize, clock: Clock) -> std::io::Result<Part> {
+        let mut part = Part::default();
+        let mut clients: Vec<_> =
+            (0..clients).map(|_| Client::connect(self.addr)).collect::<Result<_, _>>()?;
+        let end = Time::ZERO.after(self.lasts);
+        for client in &mut clients {
+            client.send(clock.mono())?;
+        }
+        loop {
+            for client in &mut clients {
+                part.canaries += usize::from(client.hear()?);
+                let now = clock.mono();
+                part.latencies_us.push(now.since(client.asked).as_secs_f64() * 1e6);
+                if now >= end {
+                    return Ok(part);
+                }
+                client.send(now)?;
+            }
+        }
+    }
+}
+
+struct Client {
+    stream: BufReader<TcpStream>,
+    asked: Time,
+    line: Vec<u8>,
+}
+
+impl Client {
+    fn connect(addr: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: BufReader::new(stream), asked: Time::ZERO, line: Vec::new() })
+    }
+
+    fn send(&mut self, now: Time) -> std::io::Result<()> {
+        self.asked = now;
+        self.stream.get_mut().write_all(REQUEST)
+    }
+
+    /// Reads one answer; returns whether it is the canary's.
+    fn hear(&mut self) -> std::io::Result<bool> {
+        let (mut is_canary, mut len, mut is_first) = (false, 0, true);
+        loop {
+            self.line.clear();
+            self.stream.read_until(b'\n', &mut self.line)?;
+            let line = self.line.trim_ascii_end();
+            if std::mem::take(&mut is_first) && !line.starts_with(b"HTTP/1.1 200 ") {
+                let text = String::from_utf8_lossy(line).into_owned();
+                return Err(std::io::Error::other(format!("the answer is {text:?}")));
+            }
+            if let Some(value) = line.strip_prefix(b"Content-Length: ") {
+                let text = std::str::from_utf8(value).unwrap_or_default();
+                len = text.parse().map_err(std::io::Error::other)?;
+            }
+            is_canary |= line == b"X-Model: v2";
+            if line.is_empty() {
+                break;
+            }
+        }
+        self.line.resize(len, 0);
+        self.stream.read_exact(&mut self.line)?;
+        Ok(is_canary)
+    }
+}

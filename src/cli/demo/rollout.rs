@@ -1,0 +1,435 @@
+//! Three nodes on this machine: a good version is rolled out in steps, a bad one is stopped and
+//! rolled back by itself, a participant dies after its vote and a coordinator after its decision,
+//! and in the end all serve the same.
+//!
+//! Real processes, sockets and disks, and requests that never pause. What is typed is run, what is
+//! claimed is checked against the nodes' own answers.
+
+mod cast;
+mod traffic;
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use crossbeam_channel::{Receiver, after, select, tick};
+
+use self::cast::{Cast, NODES};
+use self::traffic::{Tally, Traffic};
+use crate::cli::CliError;
+use crate::cli::rollout::words::table::View;
+use crate::cli::run::signals;
+use crate::protocol::rollout::{Committed, Digest, NodeId, NodeStatus, TxId};
+use crate::runtime::clock::Clock;
+
+/// What can be set at the demo of rollouts.
+#[derive(Clone, Debug, Args)]
+pub struct RolloutDemoArgs {
+    /// Keep the nodes' logs and directories there
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// How long anything on a quiet machine may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time between two looks at what is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Plays it.
+///
+/// # Errors
+/// When something could not be started or did not happen as it should have. No process is left.
+pub(super) fn run(args: &RolloutDemoArgs) -> Result<(), CliError> {
+    let signals = signals::listen(false).map_err(system("listen to signals"))?;
+    let cast = Cast::new(args.keep.as_deref()).map_err(system("lay out the demo"))?;
+    let clock = Clock::start();
+    let mut play = Play { cast, signals, clock, checks: Vec::new() };
+    play.acts()?;
+    play.conclude()
+}
+
+fn system(action: &'static str) -> impl Fn(std::io::Error) -> CliError {
+    move |source| CliError::System { action, source }
+}
+
+/// The demo under way.
+struct Play {
+    cast: Cast,
+    signals: Receiver<&'static str>,
+    clock: Clock,
+    checks: Vec<(String, bool)>,
+}
+
+impl Play {
+    fn acts(&mut self) -> Result<(), CliError> {
+        self.say(
+            "three nodes and three model servers as real processes on this machine; Ctrl-C \
+                  ends them all",
+        )?;
+        self.they_meet()?;
+        let traffic = Traffic::start(&self.cast.data_planes()).map_err(system("start clients"))?;
+        self.a_good_version(&traffic)?;
+        self.a_bad_version(&traffic)?;
+        self.a_participant_dies(&traffic)?;
+        self.a_coordinator_dies(&traffic)?;
+        drop(traffic);
+        self.the_end()
+    }
+
+    fn they_meet(&mut self) -> Result<(), CliError> {
+        self.act("Three nodes begin a history together: all requests to v1")?;
+        self.cast.start_models().map_err(system("start a model"))?;
+        let addresses = self.cast.model_addresses();
+        let models = self.wait(|_| addresses.iter().all(|it| TcpStream::connect(it).is_ok()))?;
+        self.check("the models answer: v1, v2, and v3, which is slow and fails", models)?;
+        for node in NODES {
+            self.cast.start(node, None).map_err(system("start a node"))?;
+        }
+        let linked = self.wait(|play| NODES.iter().all(|node| play.is_whole(node)))?;
+        self.check("all three have proved their keys and see each other", linked)?;
+        self.query(true)
+    }
+
+    fn a_good_version(&mut self, traffic: &Traffic) -> Result<(), CliError> {
+        self.act("v2 is rolled out in steps, while requests flow")?;
+        traffic.take();
+        let code = self.type_at(
+            Some("node-a"),
+            &[
+                "start",
+                "--from",
+                "v1",
+                "--to",
+                "v2",
+                "--steps",
+                "10,50,100",
+                "--interval",
+                "2s",
+                "--gate",
+                "p95=500ms",
+                "--gate",
+                "error=5%",
+                "--samples",
+                "3",
+                "--window",
+                "3s",
+                "--wait",
+            ],
+        )?;
+        self.check("it went to 100 % and was finished", code == Some(0))?;
+        let same = self.wait(|play| play.serve_alike(5))?;
+        self.check("all three serve version 5, where v2 is the stable one", same)?;
+        let tally = traffic.take();
+        self.tell(&tally)?;
+        self.check("both versions had requests meanwhile", has_all(&tally, &["v1", "v2"]))?;
+        let whole = tally.failed(None) == 0;
+        self.check("no request failed, none was lost at a change of weights", whole)?;
+        let shares = self.shares("node-c")?;
+        self.check("each step was one transaction of all", shares == [1_000, 5_000, 10_000, 0])
+    }
+
+    fn a_bad_version(&mut self, traffic: &Traffic) -> Result<(), CliError> {
+        self.act("v3 is slow and fails: it gets 20 %, a gate fails, and it is rolled back")?;
+        traffic.take();
+        let code = self.type_at(
+            Some("node-b"),
+            &[
+                "start",
+                "--from",
+                "v2",
+                "--to",
+                "v3",
+                "--steps",
+                "20,100",
+                "--interval",
+                "20s",
+                "--gate",
+                "p95=500ms",
+                "--gate",
+                "error=5%",
+                "--samples",
+                "5",
+                "--window",
+                "5s",
+                "--wait",
+            ],
+        )?;
+        self.check("the rollout ended by itself, with exit code 1", code == Some(1))?;
+        let same = self.wait(|play| play.serve_alike(7))?;
+        self.check("all three went back to v2 together, as version 7", same)?;
+        let last = self.last_committed("node-c")?;
+        let note = last.as_ref().map_or("", |it| it.proposal.note.as_str());
+        let blames = note.contains("does not hold on node-");
+        self.check("the transaction says which gate failed, and where", blames)?;
+        let tally = traffic.take();
+        self.tell(&tally)?;
+        let is_minor = tally.of("v3") > 0 && tally.of("v3") * 2 < tally.all();
+        self.check("v3 had a minor part of the requests, for a short time", is_minor)
+    }
+
+    fn a_participant_dies(&mut self, traffic: &Traffic) -> Result<(), CliError> {
+        self.act("node-c dies after it has voted (kill -9), and does not know how it ended")?;
+        self.rise_again("node-c", Some("after-vote"))?;
+        traffic.take();
+        let code = self.type_at(
+            Some("node-a"),
+            &["start", "--from", "v2", "--to", "v1", "--steps", "25,100", "--interval", "10m"],
+        )?;
+        self.check("the others have its vote, and commit", code == Some(0))?;
+        let dead = self.dies("node-c")?;
+        self.check("node-c is dead", dead)?;
+        let away = self.wait(|play| {
+            let status = play.status("node-a");
+            let mut peers = status.iter().flat_map(|it| &it.peers);
+            peers.any(|it| it.node_id.as_str() == "node-c" && !it.is_linked)
+        })?;
+        self.check("node-a sees that it is away", away)?;
+        let both =
+            self.wait(|play| ["node-a", "node-b"].iter().all(|it| play.version(it) == Some(8)))?;
+        self.check("node-a and node-b serve version 8", both)?;
+        self.type_at(Some("node-a"), &["status"])?;
+        self.query(false)?;
+        self.say("   node-c is started again")?;
+        self.cast.start("node-c", None).map_err(system("start a node"))?;
+        let same = self.wait(|play| play.serve_alike(8))?;
+        self.check("it asked the others how it ended, and serves version 8 as they do", same)?;
+        let txid = self.last_committed("node-c")?.map(|it| it.proposal.txid.to_string());
+        if let Some(txid) = txid {
+            self.type_at(Some("node-c"), &["explain", &txid])?;
+        }
+        let its_own = self.cast.data_planes()[2].clone();
+        let tally = traffic.take();
+        self.tell(&tally)?;
+        let whole = tally.failed(Some(&its_own)) == 0;
+        self.check("node-a and node-b answered every request meanwhile", whole)
+    }
+
+    fn a_coordinator_dies(&mut self, traffic: &Traffic) -> Result<(), CliError> {
+        self.act("node-a dies after it has decided, before it has told anybody")?;
+        self.rise_again("node-a", Some("after-decision"))?;
+        traffic.take();
+        let code = self.type_at(Some("node-a"), &["abort"])?;
+        self.check("the order is left without an answer", code == Some(1))?;
+        let dead = self.dies("node-a")?;
+        self.check("node-a is dead", dead)?;
+        let doubt = self.wait(|play| {
+            let waits = |node: &&str| {
+                let doubt = play.status(node).and_then(|it| it.in_doubt);
+                doubt.is_some_and(|it| it.waits_for.iter().map(NodeId::as_str).eq(["node-a"]))
+            };
+            ["node-b", "node-c"].iter().all(waits)
+        })?;
+        self.check(
+            "node-b and node-c are in doubt, have asked each other, and wait for it",
+            doubt,
+        )?;
+        self.type_at(Some("node-b"), &["status"])?;
+        let before = ["node-b", "node-c"].map(|it| self.version(it));
+        self.check("they do not guess: both serve version 8 still", before == [Some(8), Some(8)])?;
+        self.say("   node-a is started again")?;
+        self.cast.start("node-a", None).map_err(system("start a node"))?;
+        let same = self.wait(|play| play.serve_alike(9))?;
+        self.check("all three end in the decision that node-a had on its disk", same)?;
+        let clear = self.wait(|play| {
+            NODES.iter().all(|it| play.status(it).is_some_and(|it| it.in_doubt.is_none()))
+        })?;
+        self.check("nobody is in doubt any more", clear)?;
+        let its_own = self.cast.data_planes()[0].clone();
+        let tally = traffic.take();
+        self.tell(&tally)?;
+        let whole = tally.failed(Some(&its_own)) == 0;
+        self.check("node-b and node-c answered every request meanwhile", whole)
+    }
+
+    fn the_end(&mut self) -> Result<(), CliError> {
+        self.act("What all three say in the end")?;
+        self.type_at(Some("node-c"), &["history"])?;
+        let all: Vec<_> = NODES.iter().map(|it| self.decisions(it)).collect::<Result<_, _>>()?;
+        let same = all[0].len() == 8 && all.iter().all(|it| *it == all[0]);
+        self.check("the histories of all three are the same, version by version", same)?;
+        self.query(true)?;
+        self.cast.quit().map_err(system("end a node"))?;
+        self.check("all nodes have ended in order", true)
+    }
+
+    /// Ends a node in order and starts it, to die at that point; waits until all are together.
+    fn rise_again(&mut self, node: &'static str, at: Option<&str>) -> Result<(), CliError> {
+        let status = self.cast.stop(node).map_err(system("end a node"))?;
+        self.check(&format!("{node} ended in order, to be started as one that dies"), {
+            status.success()
+        })?;
+        self.cast.start(node, at).map_err(system("start a node"))?;
+        let whole = self.wait(|play| NODES.iter().all(|it| play.is_whole(it)))?;
+        self.check("all three are together again", whole)
+    }
+
+    fn dies(&mut self, node: &'static str) -> Result<bool, CliError> {
+        use std::os::unix::process::ExitStatusExt as _;
+        let mut status = None;
+        self.wait_mut(|play| {
+            status = play.cast.fallen(node).map_err(system("look after a node"))?;
+            Ok(status.is_some())
+        })?;
+        // As kill -9 does it, and not as one that ends by itself.
+        Ok(status.and_then(|it| it.signal()) == Some(9))
+    }
+
+    fn view(&self, node: &str) -> Option<View> {
+        self.cast.node(node).view().ok()
+    }
+
+    fn status(&self, node: &str) -> Option<NodeStatus> {
+        self.view(node).as_ref().and_then(View::status).cloned()
+    }
+
+    fn version(&self, node: &str) -> Option<u64> {
+        self.status(node).map(|it| it.state.version)
+    }
+
+    /// Whether a node takes part, remembers all, and hears both others.
+    fn is_whole(&self, node: &str) -> bool {
+        self.status(node).is_some_and(|it| {
+            let hears = it.peers.iter().filter(|it| it.is_linked && it.heartbeat.is_some());
+            it.recalling.is_empty() && hears.count() == NODES.len() - 1
+        })
+    }
+
+    /// Whether all serve that version, and the same content.
+    fn serve_alike(&self, version: u64) -> bool {
+        let states: Vec<_> = NODES.iter().filter_map(|it| self.status(it)).collect();
+        let alike = |it: &NodeStatus| it.state.version == version && it.digest == states[0].digest;
+        states.len() == NODES.len() && states.iter().all(alike)
+    }
+
+    fn committed(&self, node: &str) -> Result<Vec<Committed>, CliError> {
+        Ok(self.cast.node(node).history(usize::MAX)?.committed)
+    }
+
+    fn last_committed(&self, node: &str) -> Result<Option<Committed>, CliError> {
+        Ok(self.committed(node)?.pop())
+    }
+
+    fn shares(&self, node: &str) -> Result<Vec<u32>, CliError> {
+        let all = self.committed(node)?;
+        Ok(all.iter().map(|it| it.proposal.state.canary_share()).collect())
+    }
+
+    /// What was decided under which version.
+    fn decisions(&self, node: &str) -> Result<Vec<(u64, TxId, Digest)>, CliError> {
+        let one = |it: Committed| {
+            let state = &it.proposal.state;
+            (state.version, it.proposal.txid.clone(), state.digest())
+        };
+        Ok(self.committed(node)?.into_iter().map(one).collect())
+    }
+
+    /// Asks all data planes as the query does; they are to be synchronized, or not.
+    fn query(&mut self, is_synchronized: bool) -> Result<(), CliError> {
+        let at = self.cast.data_planes();
+        let at: Vec<_> = at.iter().map(String::as_str).collect();
+        let mut args = vec!["query"];
+        args.extend(&at);
+        let code = self.type_at(None, &args)?;
+        if is_synchronized {
+            self.check("the query finds them synchronized", code == Some(0))
+        } else {
+            self.check("a fleet with a missing node is not synchronized", code == Some(1))
+        }
+    }
+
+    /// Types a command, and shows what it says; returns its exit code.
+    fn type_at(&self, node: Option<&str>, args: &[&str]) -> Result<Option<i32>, CliError> {
+        let at = node.map_or(String::new(), |it| format!("   (at {it})"));
+        self.say(&format!("   $ peer rollout {}{at}", args.join(" ")))?;
+        let typed = self.cast.type_at(node, args).map_err(system("run a command"))?;
+        let end = after(PATIENCE);
+        loop {
+            select! {
+                recv(typed.lines) -> line => match line {
+                    Ok(line) => self.say(&format!("     {line}"))?,
+                    Err(_) => break,
+                },
+                recv(self.signals) -> _ => return Err(interrupted()),
+                recv(end) -> _ => return Ok(None),
+            }
+        }
+        typed.code().map_err(system("run a command"))
+    }
+
+    /// Looks until something holds, and says whether it came to hold in time.
+    fn wait(&mut self, holds: impl Fn(&Self) -> bool) -> Result<bool, CliError> {
+        self.wait_mut(|play| Ok(holds(play)))
+    }
+
+    fn wait_mut(
+        &mut self,
+        mut holds: impl FnMut(&mut Self) -> Result<bool, CliError>,
+    ) -> Result<bool, CliError> {
+        let (beat, end) = (tick(LOOK_EVERY), after(PATIENCE));
+        loop {
+            if holds(self)? {
+                return Ok(true);
+            }
+            select! {
+                recv(beat) -> _ => {}
+                recv(self.signals) -> _ => return Err(interrupted()),
+                recv(end) -> _ => return Ok(false),
+            }
+        }
+    }
+
+    fn tell(&self, tally: &Tally) -> Result<(), CliError> {
+        let parts = tally.parts().join(", ");
+        self.say(&format!("   {} requests were answered: {parts}", tally.all()))?;
+        for (at, (count, why)) in &tally.lost {
+            self.say(&format!("   {count} had no answer from {at}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    fn act(&self, title: &str) -> Result<(), CliError> {
+        let secs = self.clock.now().mono.since(crate::model::Time::ZERO).as_secs_f64();
+        self.say(&format!("\n== {title}  [{secs:.1} s]"))
+    }
+
+    fn say(&self, text: &str) -> Result<(), CliError> {
+        use std::io::Write as _;
+        writeln!(std::io::stdout().lock(), "{text}").map_err(system("write to the screen"))
+    }
+
+    fn check(&mut self, what: &str, holds: bool) -> Result<(), CliError> {
+        self.checks.push((what.to_owned(), holds));
+        self.say(&format!("   {}  {what}", if holds { "ok  " } else { "FAIL" }))?;
+        if !holds {
+            for node in NODES {
+                if self.cast.fallen(node).map_err(system("look after a node"))?.is_some() {
+                    self.say(&format!("   {node} ended: {}", self.cast.complaint(node)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn conclude(&self) -> Result<(), CliError> {
+        let failed: Vec<_> =
+            self.checks.iter().filter(|(_, holds)| !holds).map(|(what, _)| what.as_str()).collect();
+        let (all, bad) = (self.checks.len(), failed.len());
+        let secs = self.clock.now().mono.since(crate::model::Time::ZERO).as_secs_f64();
+        self.say(&format!("\n{} of {all} checks passed in {secs:.1} s", all - bad))?;
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(CliError::Failed(format!("not as expected: {}", failed.join("; "))))
+        }
+    }
+}
+
+fn has_all(tally: &Tally, models: &[&str]) -> bool {
+    models.iter().all(|model| tally.of(model) > 0)
+}
+
+fn interrupted() -> CliError {
+    CliError::Failed("interrupted; all processes were ended".to_owned())
+}
