@@ -46,12 +46,15 @@ pub enum CliError {
     },
     /// Something else did not go as it should; the text says what, and what to do.
     Failed(String),
+    /// A message was not taken, for this reason; nothing of it is kept.
+    Rejected(String),
     /// A chat ended while so many messages typed there were not final. They are kept.
     Pending(usize),
 }
 
 impl CliError {
-    /// 2 when the user's input is wrong, 1 when the surroundings are, 3 when work is left.
+    /// 2 when the user's input is wrong, 1 when the surroundings are, 3 when work is left, 4 when a
+    /// message was refused.
     pub const fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::ClusterKey(_) => 2,
@@ -63,6 +66,7 @@ impl CliError {
             | Self::System { .. }
             | Self::Failed(_) => 1,
             Self::Pending(_) => 3,
+            Self::Rejected(_) => 4,
         }
     }
 
@@ -89,6 +93,7 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::Failed(text) => f.write_str(text),
+            Self::Rejected(reason) => write!(f, "not sent: {reason}"),
             Self::Pending(count) => {
                 let what = if *count == 1 { "message is" } else { "messages are" };
                 write!(f, "{count} {what} not final; kept, and sent when a majority is reached")
@@ -115,7 +120,7 @@ impl fmt::Display for CliError {
 impl Error for CliError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Usage(_) | Self::Failed(_) | Self::Pending(_) => None,
+            Self::Usage(_) | Self::Failed(_) | Self::Rejected(_) | Self::Pending(_) => None,
             Self::Config(error) => Some(error),
             Self::ClusterKey(error) => Some(error),
             Self::Listen(error) => Some(error),

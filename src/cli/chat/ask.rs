@@ -34,12 +34,15 @@ pub(super) fn history(args: &ChatHistoryArgs) -> Result<(), CliError> {
     show(&args.ask, &ask(&args.ask, &Ask::History { count: args.count }, PATIENCE)?)
 }
 
-/// Says something; exit code 3 if it is not final in time.
+/// Says something; exit code 3 if it is kept and not final in time, 4 if it is refused.
 pub(super) fn send(args: &ChatSendArgs) -> Result<(), CliError> {
     let wait_ms = u64::try_from(args.wait.0.as_millis()).unwrap_or(u64::MAX);
     let wanted = Ask::Send { room: args.room.clone(), text: args.text.clone(), wait_ms };
     let answer = ask(&args.ask, &wanted, args.wait.0.saturating_add(PATIENCE))?;
     show(&args.ask, &answer)?;
+    if let Some(reason) = answer["refused"].as_str() {
+        return Err(CliError::Rejected(escape(reason)));
+    }
     if answer["is_pending"] == true { Err(CliError::Pending(1)) } else { Ok(()) }
 }
 

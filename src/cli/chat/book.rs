@@ -266,9 +266,22 @@ impl Book {
             Event::MembershipChanged(now) => self.membership = Arc::clone(now),
             Event::Pending(chat) => self.await_number(chat),
             Event::Numbered(id, seq) => self.number(*id, *seq),
+            Event::Renamed { from, to } => {
+                if let Some(it) = self.waiting.iter_mut().find(|it| it.chat.msg_id == *from) {
+                    (it.chat.msg_id, it.number) = (*to, None);
+                }
+            }
+            Event::GivenBack { chat, .. } => {
+                self.waiting.retain(|it| it.chat.msg_id != chat.msg_id);
+            }
             Event::Reached(id) => self.see(*id, true),
             Event::Lost(id) => self.see(*id, false),
-            Event::Refused { .. } | Event::Diverged { .. } | Event::Dropped(_) | Event::Gone => {}
+            Event::Rejected { .. }
+            | Event::Doubled { .. }
+            | Event::Refused { .. }
+            | Event::Diverged { .. }
+            | Event::Dropped(_)
+            | Event::Gone => {}
         }
         texts.iter().map(|text| self.note(text)).collect()
     }

@@ -3,25 +3,27 @@
 //! One line of JSON in, one out: `{"ask": …}`, and `{"lines": […], "json": …}` or
 //! `{"error": …}`.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::session::lines_of;
+use super::watch::{Fate, Watchers};
 use super::{command, words};
 use crate::cli::log::escape;
-use crate::protocol::chat::{Body, Chat, Entry, MemberId, MsgId, SeqNo};
+use crate::model::Time;
+use crate::protocol::chat::{Body, Entry, MemberId, SeqNo};
 use crate::runtime::chat::Engine;
+use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Handler};
 
 /// Entries that are read from the log at a time.
 const PAGE: u64 = 1_000;
 
-/// Programs that wait for a message to be final, at a time.
-const WATCHERS_MAX: usize = 64;
+/// How long a disk may take to keep a message, beyond what its sender waits for.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A question.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,57 +54,17 @@ pub(super) enum Ask {
     },
 }
 
-/// Somebody who waits for a message to be final.
-struct Watcher {
-    room: Arc<str>,
-    text: Arc<str>,
-    /// Known since the machine keeps it.
-    id: Option<MsgId>,
-    tell: Sender<SeqNo>,
-}
-
 /// The engine, and those who ask it.
 pub(super) struct Local {
     /// The engine.
     pub(super) engine: Engine,
-    message_max: usize,
-    watchers: Mutex<Vec<Watcher>>,
+    watchers: Watchers,
 }
 
 impl Local {
-    /// Around an engine.
-    pub(super) fn new(engine: Engine, message_max: usize) -> Self {
-        Self { engine, message_max, watchers: Mutex::default() }
-    }
-
-    /// A message typed here is kept: whoever has sent it learns its identity.
-    pub(super) fn pending(&self, chat: &Chat) {
-        let mut watchers = self.watchers.lock().expect("nothing under this lock can panic");
-        let is_it = |it: &&mut Watcher| {
-            it.id.is_none() && it.room == chat.room_id && it.text == chat.payload
-        };
-        if let Some(watcher) = watchers.iter_mut().find(is_it) {
-            watcher.id = Some(chat.msg_id);
-        }
-    }
-
-    /// These are final: whoever waits for one of them is told.
-    pub(super) fn delivered(&self, entries: &[Arc<Entry>]) {
-        let mut watchers = self.watchers.lock().expect("nothing under this lock can panic");
-        if watchers.is_empty() {
-            return;
-        }
-        for entry in entries {
-            if let Body::Chat(chat) = &entry.body {
-                watchers.retain(|it| {
-                    let is_it = it.id == Some(chat.msg_id);
-                    if is_it {
-                        let _ = it.tell.try_send(entry.seq_no);
-                    }
-                    !is_it
-                });
-            }
-        }
+    /// Around an engine that tells its news to an announcer with these watchers.
+    pub(super) fn new(engine: Engine, watchers: Watchers) -> Self {
+        Self { engine, watchers }
     }
 
     /// The last `count` messages, the oldest first.
@@ -181,38 +143,42 @@ impl Local {
     }
 
     fn send(&self, room: &str, text: &str, wait: Duration) -> Result<Value, String> {
-        let room = command::room(room)?;
-        if text.is_empty() || text.len() > self.message_max {
-            return Err(format!(
-                "not sent: it has {} bytes, and a message 1 to {} (--message-max)",
-                text.len(),
-                self.message_max
-            ));
+        let (room, text): (Arc<str>, Arc<str>) = (command::room(room)?.into(), text.into());
+        if text.is_empty() {
+            return Ok(refused("an empty text is no message"));
         }
-        let told = self.watch(&room, text);
+        let Some(watch) = self.watchers.add(&room, &text) else {
+            return Ok(refused("too many programs wait for their messages here; try again"));
+        };
         if !self.engine.say(room, text) {
             return Err("it is stopping".to_owned());
         }
-        Ok(match told.recv_timeout(wait) {
-            Ok(seq) => {
-                json!({ "lines": [format!("final: seq {}", seq.0)], "json": { "seq_no": seq.0 } })
+        let (begun, mut is_kept) = (Clock::start(), false);
+        loop {
+            let patience = if is_kept { wait } else { wait.saturating_add(DISK_PATIENCE) };
+            let left = patience.saturating_sub(begun.now().mono.since(Time::ZERO));
+            match watch.fates.recv_timeout(left) {
+                Ok(Fate::Kept) => is_kept = true,
+                Ok(Fate::Final(seq)) => {
+                    let lines = [format!("final: seq {}", seq.0)];
+                    return Ok(json!({ "lines": lines, "json": { "seq_no": seq.0 } }));
+                }
+                Ok(Fate::Refused(reason)) => return Ok(refused(&reason)),
+                Err(_) if is_kept => {
+                    let line = "kept on disk, and not final yet: it is sent as soon as a majority \
+                                is reached";
+                    return Ok(json!({
+                        "lines": [line], "json": { "seq_no": null, "kept": true },
+                        "is_pending": true,
+                    }));
+                }
+                Err(_) => {
+                    return Err("the disk has not taken the message yet, so whether it is kept is \
+                                not known; see peer chat status and history before sending it again"
+                        .to_owned());
+                }
             }
-            Err(_) => json!({
-                "lines": ["kept, and not final yet: it is sent as soon as a majority is reached"],
-                "json": { "seq_no": null }, "is_pending": true,
-            }),
-        })
-    }
-
-    fn watch(&self, room: &str, text: &str) -> Receiver<SeqNo> {
-        let (tell, told) = bounded(1);
-        let mut watchers = self.watchers.lock().expect("nothing under this lock can panic");
-        if watchers.len() >= WATCHERS_MAX {
-            // Those that nobody waits for any more are the oldest.
-            watchers.remove(0);
         }
-        watchers.push(Watcher { room: room.into(), text: text.into(), id: None, tell });
-        told
     }
 
     fn answer(&self, ask: Ask) -> Result<Value, String> {
@@ -240,6 +206,11 @@ impl Local {
             }
         }
     }
+}
+
+/// The answer to a program whose message is not kept.
+fn refused(reason: &str) -> Value {
+    json!({ "lines": [], "json": { "seq_no": null, "refused": reason }, "refused": reason })
 }
 
 /// Answers by `local`, for as long as that lives.

@@ -17,6 +17,7 @@ mod run;
 mod screen;
 mod session;
 pub(in crate::cli) mod verify;
+mod watch;
 mod words;
 
 use self::args::{ChatArgs, ChatCommand};

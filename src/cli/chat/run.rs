@@ -23,6 +23,7 @@ use super::screen::Screen;
 use super::screen::keys::Asked;
 use super::screen::terminal::{Terminal, keys};
 use super::session::{News, Session};
+use super::watch::{Announcer, Watchers};
 use crate::cli::CliError;
 use crate::cli::log::{Line, Origin, install_on_stderr};
 use crate::cli::run::signals;
@@ -82,16 +83,17 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
         return Ok(());
     }
     let (tell, ear) = bounded(TOLD_MAX);
-    let engine = Engine::start(options(&plan, args, keys, tell)).map_err(start_failed)?;
+    let watchers = Watchers::default();
+    let announcer = Announcer { watchers: watchers.clone(), tell };
+    let engine = Engine::start(options(&plan, args, keys, announcer)).map_err(start_failed)?;
     if let Some(fleet) = &mut fleet {
         fleet.serve(&engine)?;
     }
-    let message_max = plan.config.message_max;
-    let local = Arc::new(Local::new(engine, message_max));
+    let local = Arc::new(Local::new(engine, watchers));
     let control = control::serve(&dir, handler(Arc::downgrade(&local)));
     let control = control.map_err(system("take local commands"))?;
     let mut talk = Talk {
-        session: Session::new(Arc::clone(&local), message_max),
+        session: Session::new(Arc::clone(&local), plan.config.message_max),
         book: Book::new(plan.me, &args.room),
         clock: Clock::start(),
         ear,
@@ -152,7 +154,7 @@ fn options(
     plan: &Plan,
     args: &ChatArgs,
     keys: KeyPair,
-    tell: crossbeam_channel::Sender<(Now, Told)>,
+    announcer: Announcer,
 ) -> Options {
     Options {
         listen: plan.listen,
@@ -166,7 +168,7 @@ fn options(
         marker: Some(plan.dir.join("has-a-log")),
         limits: Limits::default(),
         allows: None,
-        sink: Box::new(tell),
+        sink: Box::new(announcer),
     }
 }
 

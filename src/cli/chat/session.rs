@@ -15,7 +15,7 @@ use super::words;
 use crate::cli::CliError;
 use crate::cli::log::{Line, escape};
 use crate::model::Now;
-use crate::protocol::chat::{Body, Entry, Event, Member, MemberId, SeqNo};
+use crate::protocol::chat::{Body, Config, Entry, Event, Member, MemberId, SeqNo};
 use crate::runtime::chat::Told;
 
 /// Entries that are read from the log at a time.
@@ -52,7 +52,7 @@ pub(super) struct News {
 pub(super) struct Session {
     /// The engine, and those who ask it from outside.
     pub(super) local: Arc<Local>,
-    /// Bytes of a message at most.
+    /// Bytes of a message at most: by the flag, until the group's limit is known.
     message_max: usize,
     /// The last entry that was taken.
     last: SeqNo,
@@ -176,15 +176,9 @@ impl Session {
                 if matches!(*count, 1 | 10 | 100) {
                     words::line(event, book.me).log(now.wall);
                 }
-                if why.starts_with("a text") {
-                    self.unheard = self.unheard.saturating_sub(1);
-                    let items = vec![book.note(&format!("not sent: {why}"))];
-                    return Ok(News { items });
-                }
             }
-            Event::Pending(chat) => {
+            Event::Pending(_) | Event::Rejected { .. } => {
                 self.unheard = self.unheard.saturating_sub(1);
-                self.local.pending(chat);
                 words::line(event, book.me).log(now.wall);
             }
             Event::RoleChanged { .. }
@@ -196,12 +190,13 @@ impl Session {
             | Event::Reached(_)
             | Event::Lost(_)
             | Event::Refused { .. }
+            | Event::GivenBack { .. }
+            | Event::Renamed { .. }
+            | Event::Doubled { .. }
             | Event::Diverged { .. }
             | Event::Gone => words::line(event, book.me).log(now.wall),
         }
-        if let Event::Refused { reason } = event
-            && self.is_conclusive(reason)
-        {
+        if let Event::Refused { reason } = event {
             let me = book.me;
             return Err(CliError::Failed(format!("the group refuses {me}: {}", escape(reason))));
         }
@@ -212,19 +207,11 @@ impl Session {
         Ok(News { items })
     }
 
-    /// Whether a refusal ends this member's part: not if only a stranger at some address refuses
-    /// one whose group is there.
-    fn is_conclusive(&self, reason: &str) -> bool {
-        let status = self.local.engine.status();
-        reason.contains("removed") || status.is_none_or(|it| it.leader.is_none())
-    }
-
     fn deliver(&mut self, book: &mut Book, entries: &[Arc<Entry>]) -> Vec<Item> {
         let new: Vec<_> = entries.iter().filter(|it| it.seq_no > self.last).cloned().collect();
         if let Some(last) = new.last() {
             self.last = last.seq_no;
         }
-        self.local.delivered(&new);
         book.deliver(&new)
     }
 
@@ -267,7 +254,22 @@ impl Session {
         book.seen = seen.collect();
         let mut items = self.fill(book, SeqNo(status.commit.0.saturating_add(1)));
         items.extend(self.remind(book, status.group.is_none()));
+        if status.group.is_some() {
+            items.extend(self.agree(book, status.message_max));
+        }
         items
+    }
+
+    /// Takes the group's limit; says once that a flag that differs from it does not count.
+    fn agree(&mut self, book: &mut Book, message_max: usize) -> Option<Item> {
+        let flag = std::mem::replace(&mut self.message_max, message_max);
+        let is_said = flag != message_max && flag != Config::default().message_max;
+        is_said.then(|| {
+            book.note(&format!(
+                "a message has at most {message_max} bytes in this group, as its founder said; \
+                 --message-max {flag} counts only where a group is founded"
+            ))
+        })
     }
 
     /// Says again and again that the group has not been found, as long as that is so.

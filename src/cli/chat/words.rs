@@ -82,9 +82,15 @@ pub(super) fn notes(
              where",
             at.0
         )),
+        Event::Rejected { reason, .. } => one(format!("not sent: {reason}")),
+        Event::GivenBack { chat, reason } => {
+            one(format!("not sent, and given back: {reason}; the text was: {}", chat.payload))
+        }
+        Event::Doubled { reason, .. } => one(reason.clone()),
         Event::RoleChanged { .. }
         | Event::Quorum
         | Event::Pending(_)
+        | Event::Renamed { .. }
         | Event::Numbered(..)
         | Event::Dropped(_)
         | Event::Gone => Vec::new(),
@@ -168,6 +174,30 @@ pub(super) fn line(event: &Event, me: MemberId) -> Line {
             "chat_pending",
             format!("keeps {} until it is final", chat.msg_id),
             json!({ "msg_id": chat.msg_id.to_string() }),
+        ),
+        Event::Rejected { reason, .. } => made(
+            Level::Warn,
+            "chat_rejected",
+            format!("does not take a text: {reason}"),
+            json!({ "reason": reason }),
+        ),
+        Event::GivenBack { chat, reason } => made(
+            Level::Warn,
+            "chat_given_back",
+            format!("gives {} back: {reason}", chat.msg_id),
+            json!({ "msg_id": chat.msg_id.to_string(), "reason": reason }),
+        ),
+        Event::Renamed { from, to } => made(
+            Level::Info,
+            "chat_renamed",
+            format!("{from} goes on as {to}"),
+            json!({ "msg_id": from.to_string(), "now": to.to_string() }),
+        ),
+        Event::Doubled { member, reason } => made(
+            Level::Error,
+            "chat_doubled",
+            format!("two processes of {member}: {reason}"),
+            json!({ "member": member.0, "reason": reason }),
         ),
         Event::Numbered(id, seq) => made(
             Level::Debug,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::AUTHORS_MAX;
-use super::entry::{Membership, MsgId, Origin, SeqNo};
+use super::entry::{MemberId, Membership, MsgId, Origin, SeqNo};
 use super::event::AuthorMark;
 
 /// The last number of each author.
@@ -14,6 +14,8 @@ pub(super) struct Authors {
     last: BTreeMap<Origin, (u64, SeqNo)>,
     /// The same by place, to find the oldest.
     by_seq: BTreeSet<(SeqNo, Origin)>,
+    /// The newest numbering of each member's own.
+    own: BTreeMap<MemberId, Origin>,
 }
 
 impl Authors {
@@ -40,17 +42,20 @@ impl Authors {
         self.last.get(&origin).copied()
     }
 
-    /// A message became final. What members type themselves is never forgotten.
+    /// Takes a final message. The newest numbering of a member's own is never forgotten: a member
+    /// sends nothing by a newer one before all of the older one is final.
     pub(super) fn on_final(&mut self, id: MsgId, seq: SeqNo, group: &Membership) {
         self.put(id.origin, id.number, seq);
         if self.last.len() <= AUTHORS_MAX {
             return;
         }
-        let is_kept =
-            |it: &Origin| it.client == 0 && group.members.iter().any(|m| m.id == it.member);
+        let is_kept = |it: &Origin| {
+            self.own.get(&it.member) == Some(it) && group.members.iter().any(|m| m.id == it.member)
+        };
         if let Some(oldest) = self.by_seq.iter().find(|(_, it)| !is_kept(it)).copied() {
             self.by_seq.remove(&oldest);
             self.last.remove(&oldest.1);
+            self.own.retain(|_, it| *it != oldest.1);
         }
     }
 
@@ -59,5 +64,8 @@ impl Authors {
             self.by_seq.remove(&(old, origin));
         }
         self.by_seq.insert((seq, origin));
+        if origin.is_own() {
+            self.own.insert(origin.member, origin);
+        }
     }
 }

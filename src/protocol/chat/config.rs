@@ -48,7 +48,8 @@ pub struct Config {
     pub takeover_cooldown: Duration,
     /// So long a leader that leaves waits for its successor.
     pub leave_timeout: Duration,
-    /// The longest text, in bytes.
+    /// The longest text in bytes of a group that this member founds; all members of a group agree
+    /// on its founder's.
     pub message_max: usize,
     /// A snapshot after so many final entries: a restart reads no more than these.
     pub snapshot_every: u64,
@@ -130,11 +131,19 @@ pub enum Rule {
     Majority,
     /// R9: a repeat is not numbered again.
     Once,
+    /// R10: each process numbers what is typed there by a client number of its own.
+    Life,
+    /// R11: a repeat is one only if the text is the same.
+    Text,
+    /// R12: one process at a time is taken for a member.
+    OneProcess,
+    /// R13: a log that ends before what its member has acknowledged is not used.
+    Rewound,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Promise,
         Self::Quorum,
         Self::Adoption,
@@ -144,5 +153,9 @@ impl Rule {
         Self::Disk,
         Self::Majority,
         Self::Once,
+        Self::Life,
+        Self::Text,
+        Self::OneProcess,
+        Self::Rewound,
     ];
 }

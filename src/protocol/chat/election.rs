@@ -90,7 +90,7 @@ impl Group {
         };
         self.leader = None;
         let can_stand = self.reaches_majority() || !self.config.keeps(Rule::Quorum);
-        if !self.is_member() || !can_stand {
+        if !self.is_member() || !can_stand || self.was_refused {
             if self.is_member() {
                 self.tell_quorum(false, fx);
                 self.refuse_clients(fx);

@@ -48,14 +48,39 @@ pub struct GroupId(#[serde(with = "hex::serde")] pub [u8; 16]);
 #[serde(transparent)]
 pub struct Chain(#[serde(with = "hex::serde")] pub [u8; 32]);
 
-/// Who numbers messages: a member has one numbering of its own (client 0, kept across restarts) and
-/// one for each program that sends by it (a random number, for the life of that program).
+/// A numbering of messages. A process of a member numbers what is typed there by a client number
+/// that it draws at its start, so that no number is ever given twice, even where a log was lost,
+/// restored or copied. A program that sends by a member has a client number of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
-    /// The member by which it comes, and who answers for it.
+    /// The member that answers for the messages.
     pub member: MemberId,
-    /// 0, or the program.
+    /// The random client number; the highest bit is set in those of members ([`Self::own`]).
+    /// Members of earlier versions numbered by client 0.
     pub client: u64,
+}
+
+impl Origin {
+    /// The bit that tells members' own numberings from those of programs.
+    const OWN: u64 = 1 << 63;
+
+    /// A numbering of what is typed at a member, from a random number.
+    pub const fn own(member: MemberId, drawn: u64) -> Self {
+        Self { member, client: drawn | Self::OWN }
+    }
+
+    /// A client number for a program, from a random number: not 0, the highest bit not set.
+    pub const fn program(drawn: u64) -> u64 {
+        match drawn & !Self::OWN {
+            0 => 1,
+            client => client,
+        }
+    }
+
+    /// Whether the numbering is a member's own and no program's.
+    pub const fn is_own(&self) -> bool {
+        self.client == 0 || self.client & Self::OWN != 0
+    }
 }
 
 /// The identity of a message; `MEMBER-CLIENT-NUMBER` in text, the client in 16 hexadecimal digits.
@@ -168,6 +193,10 @@ pub struct Membership {
     /// Keys that were removed for good; the latest `REMOVED_MAX`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<PublicKey>,
+    /// The longest text in bytes, as the founder said; the same for all members. Groups that
+    /// earlier versions founded have none, and each leader's flag counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_max: Option<u32>,
 }
 
 /// What stands at one place of the order.
@@ -293,7 +322,8 @@ impl Chain {
                             .number(it.at.port.into())
                             .key(&it.key)
                     });
-                membership.removed.iter().fold(bytes, SigningBytes::key)
+                let bytes = membership.removed.iter().fold(bytes, SigningBytes::key);
+                membership.message_max.iter().fold(bytes, |b, it| b.number((*it).into()))
             }
         };
         Self(bytes.sha256())

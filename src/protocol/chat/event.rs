@@ -33,6 +33,8 @@ pub enum Input {
         intent: Intent,
         /// Whether this end called.
         is_ours: bool,
+        /// The random number of the process at the other end, if it has told it.
+        life: Option<u64>,
     },
     /// A call that was asked for failed.
     DialFailed {
@@ -175,6 +177,21 @@ pub enum Record {
     },
     /// Something typed here that has no number yet.
     Typed(Chat),
+    /// A text typed here goes on under another identity; the old one was another text's.
+    Renamed {
+        /// The identity until now.
+        from: MsgId,
+        /// The identity from now on.
+        to: MsgId,
+    },
+    /// A text typed here was given back to its author: the group cannot take it.
+    GivenBack {
+        /// The identity.
+        msg_id: MsgId,
+    },
+    /// This member's log ends before what it had acknowledged, as a leader has noticed: it must
+    /// not be used any more.
+    Rewound,
     /// Everything up to here was final then. May lag; what is final stays so.
     Commit {
         /// The last.
@@ -260,8 +277,38 @@ pub enum Event {
     Quorum,
     /// The group is now this.
     MembershipChanged(Arc<Membership>),
-    /// Something typed here is kept, and waits for its number.
+    /// Something typed here is kept on disk, and waits for its number.
     Pending(Chat),
+    /// Something typed here is not kept: there is no room, or it is no message.
+    Rejected {
+        /// The room.
+        room: Arc<str>,
+        /// The text.
+        text: Arc<str>,
+        /// The reason, for people.
+        reason: String,
+    },
+    /// Something typed here that was kept is given back: the group cannot take it.
+    GivenBack {
+        /// The message.
+        chat: Chat,
+        /// The reason, for people.
+        reason: String,
+    },
+    /// A text typed here goes on under another identity.
+    Renamed {
+        /// The identity until now.
+        from: MsgId,
+        /// The identity from now on.
+        to: MsgId,
+    },
+    /// Two processes use one member's key; the later one was refused.
+    Doubled {
+        /// The member.
+        member: MemberId,
+        /// What has happened and what to do, for people.
+        reason: String,
+    },
     /// A message typed here is in the leader's log at this number, not yet final.
     Numbered(MsgId, SeqNo),
     /// A member came within reach.

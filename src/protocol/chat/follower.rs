@@ -55,10 +55,10 @@ impl Group {
 
     fn on_new_leader(&mut self, fx: &mut Vec<Effect>) {
         self.asked_at = None;
+        self.resume_at = None;
         let wait = self.config.leader_timeout + self.stagger(self.config.rank_silent);
         fx.push(Effect::SetTimer(Timer::Election, wait));
         self.outbox.begin_again();
-        self.send_typed(fx);
         self.on_successor(fx);
     }
 
@@ -217,7 +217,9 @@ impl Group {
 
     /// The leader says what is final; of that counts what is known to be the leader's.
     fn learn_commit(&mut self, commit: SeqNo, fx: &mut Vec<Effect>) {
+        self.resume_at.get_or_insert(commit);
         self.make_final(commit.min(self.verified), fx);
+        self.send_typed(fx);
     }
 
     /// Tells the leader how far the disk has its log (R7): when that is news, or `always`.
@@ -230,7 +232,8 @@ impl Group {
     }
 
     pub(super) fn acknowledge(&mut self, always: bool, fx: &mut Vec<Effect>) {
-        let Some(link) = self.leader.and_then(|id| self.links.of_member(id)) else { return };
+        let link = self.leader.and_then(|id| self.links.of_member(id));
+        let Some(link) = link.filter(|_| !self.was_refused) else { return };
         let last_seq = self.verified.min(self.stored());
         if always || last_seq > self.acked {
             self.acked = last_seq;

@@ -12,7 +12,7 @@ use super::election::Candidacy;
 use super::entry::{Body, Entry, GroupId, Member, MemberId, Membership, SeqNo, Term};
 use super::event::{Command, Effect, Event, Input, Record, Role, Timer};
 use super::leader::Reign;
-use super::links::Links;
+use super::links::{Link, Links};
 use super::memory::Memory;
 use super::messages::{JoinAck, Message};
 use super::outbox::Outbox;
@@ -63,6 +63,10 @@ pub struct Group {
     /// Candidates for whom old entries are being read, and in which term.
     pub(super) donations: BTreeMap<LinkId, Term>,
     pub(super) links: Links,
+    /// The end of what was final when the leader was last heard anew; `None` until it is heard.
+    pub(super) resume_at: Option<SeqNo>,
+    /// The random number of this process.
+    pub(super) life: u64,
     /// Members that a member has named, and that the log does not know yet.
     pub(super) vouched: BTreeMap<MemberId, Member>,
     pub(super) outbox: Outbox,
@@ -89,9 +93,10 @@ impl Group {
     ///
     /// # Panics
     /// When the memory's entries have a gap.
-    pub fn new(config: Config, me: Member, rng: Rng, memory: Memory) -> Self {
+    pub fn new(config: Config, me: Member, mut rng: Rng, memory: Memory) -> Self {
         let founds = memory.founds;
-        let known = memory.restore(&config, &me);
+        let life = rng.random();
+        let known = memory.restore(&config, &me, life);
         let commit = known.log.commit();
         let role = match known.log.membership().members.iter().any(|it| it.id == me.id) {
             true => Role::Follower,
@@ -112,6 +117,8 @@ impl Group {
             acked: SeqNo(0),
             acked_at: Time::ZERO,
             donations: BTreeMap::new(),
+            resume_at: None,
+            life,
             links: Links::default(),
             vouched: BTreeMap::new(),
             outbox: known.outbox,
@@ -143,8 +150,8 @@ impl Group {
         }
         match input {
             Input::Start => self.on_start(fx),
-            Input::Linked { link, member, intent, is_ours } => {
-                self.on_linked(link, member, intent, is_ours, fx);
+            Input::Linked { link, member, intent, is_ours, life } => {
+                self.on_linked(link, Link::new(member, intent, is_ours, life, now.mono), fx);
             }
             Input::DialFailed { member } => self.on_dial_failed(member, fx),
             Input::Unlinked { link } => self.on_unlinked(link, fx),
@@ -162,6 +169,7 @@ impl Group {
 
     fn on_start(&mut self, fx: &mut Vec<Effect>) {
         self.leader_heard = self.now.mono;
+        self.rename_taken(fx);
         if self.founds {
             self.found(fx);
             return;
@@ -180,7 +188,11 @@ impl Group {
         self.term = Term(1);
         self.promised_to = Some(self.me.id);
         self.persist(Record::Term { term: self.term, promised_to: self.promised_to }, fx);
-        let membership = Membership { members: vec![self.me.clone()], removed: Vec::new() };
+        let membership = Membership {
+            members: vec![self.me.clone()],
+            removed: Vec::new(),
+            message_max: u32::try_from(self.config.message_max).ok(),
+        };
         self.lead(vec![self.me.id], Body::Membership(Arc::new(membership)), fx);
         fx.push(Effect::SetTimer(Timer::Resend, self.config.resend));
     }
@@ -213,6 +225,7 @@ impl Group {
                 fx.push(Effect::Send(vec![link], msg));
             }
         }
+        self.tell_kept(fx);
         match self.duty {
             Duty::Follow => self.acknowledge(false, fx),
             Duty::Stand(_) | Duty::Adopt(..) => self.count_promises(fx),
@@ -251,7 +264,13 @@ impl Group {
             group: self.group?,
             leader_id: self.leader,
             membership: self.log.membership().members.clone(),
+            life: Some(self.life),
         })
+    }
+
+    /// The random number of this process, by which it is told from others of the same member.
+    pub const fn life(&self) -> u64 {
+        self.life
     }
 
     /// Whether it is one of the group, by the newest membership.
@@ -291,6 +310,7 @@ impl Group {
         self.promised_to = promised_to;
         self.verified = self.log.commit();
         self.asked_at = None;
+        self.resume_at = None;
         self.acked = SeqNo(0);
         self.acked_at = Time::ZERO;
         self.donations.clear();
@@ -321,9 +341,14 @@ impl Group {
         self.keep_group(fx);
         let seq = entry.seq_no;
         if let Body::Chat(chat) = &entry.body
-            && self.outbox.is_own(chat.msg_id)
+            && chat.msg_id.origin.member == self.me.id
         {
-            fx.push(Effect::Emit(Event::Numbered(chat.msg_id, seq)));
+            if self.config.keeps(Rule::Life) {
+                self.outbox.raise(chat.msg_id);
+            }
+            if chat.msg_id.origin.is_own() && self.outbox.has(chat) {
+                fx.push(Effect::Emit(Event::Numbered(chat.msg_id, seq)));
+            }
         }
         let is_membership = matches!(entry.body, Body::Membership(_));
         if let Body::Membership(now) = &entry.body {
@@ -354,7 +379,7 @@ impl Group {
         for entry in &entries {
             match &entry.body {
                 Body::Opening => {}
-                Body::Chat(chat) => self.answer_author(chat.msg_id, entry.seq_no, fx),
+                Body::Chat(chat) => self.answer_author(chat, entry.seq_no, fx),
                 Body::Membership(it) => self.on_membership_final(it, fx),
             }
         }

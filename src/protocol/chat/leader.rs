@@ -21,6 +21,8 @@ pub(super) struct Reign {
     pub(super) promises: Vec<MemberId>,
     pub(super) progress: BTreeMap<MemberId, Progress>,
     pub(super) handover: Option<Handover>,
+    /// The ends of the logs that members had acknowledged when their connections ended.
+    pub(super) acknowledged: BTreeMap<MemberId, SeqNo>,
     /// When it began, for whoever was not heard yet.
     pub(super) since: crate::model::Time,
     /// When it was last told what became final, by itself.
@@ -39,9 +41,15 @@ impl Group {
     pub(super) fn lead(&mut self, promises: Vec<MemberId>, first: Body, fx: &mut Vec<Effect>) {
         let opening = SeqNo(self.log.last().seq.0 + 1);
         let since = self.now.mono;
-        let progress = BTreeMap::new();
-        let (handover, told_at) = (None, None);
-        self.duty = Duty::Lead(Reign { opening, promises, progress, handover, since, told_at });
+        self.duty = Duty::Lead(Reign {
+            opening,
+            promises,
+            progress: BTreeMap::new(),
+            handover: None,
+            acknowledged: BTreeMap::new(),
+            since,
+            told_at: None,
+        });
         self.leader = Some(self.me.id);
         self.objections = 0;
         self.on_successor(fx);

@@ -10,9 +10,11 @@ use rand::RngExt as _;
 
 use super::config::{LINKS_MAX, MEMBERS_MAX, SEQ_MAX, STRANGERS_MAX, TERM_LEAP_MAX, TERM_MAX};
 use super::entry::{GroupId, Member, MemberId};
-use super::event::{Effect, Event, Timer};
+use super::event::{Effect, Event, Record, Timer};
 use super::group::{Duty, Group};
 use super::messages::{Intent, JoinAck, Message, Nack, NackCode};
+use super::rival::Rival;
+use crate::model::{PublicKey, Time};
 use crate::protocol::LinkId;
 
 /// The longest wait between two calls.
@@ -24,6 +26,22 @@ pub(super) struct Link {
     pub(super) member: Member,
     pub(super) intent: Intent,
     pub(super) is_ours: bool,
+    /// The random number of the process at the other end.
+    pub(super) life: Option<u64>,
+    /// When it was last heard.
+    pub(super) heard: Time,
+}
+
+impl Link {
+    pub(super) const fn new(
+        member: Member,
+        intent: Intent,
+        is_ours: bool,
+        life: Option<u64>,
+        heard: Time,
+    ) -> Self {
+        Self { member, intent, is_ours, life, heard }
+    }
 }
 
 /// All connections, and the calls that did not succeed.
@@ -32,6 +50,8 @@ pub(super) struct Links {
     all: BTreeMap<LinkId, Link>,
     by_member: BTreeMap<MemberId, LinkId>,
     dialing: BTreeMap<MemberId, u32>,
+    /// Later processes with the keys of members that are linked; see `rival.rs`.
+    pub(super) rivals: BTreeMap<MemberId, Rival>,
 }
 
 impl Links {
@@ -70,32 +90,31 @@ impl Group {
         Ok(())
     }
 
-    pub(super) fn on_linked(
-        &mut self,
-        link: LinkId,
-        member: Member,
-        intent: Intent,
-        is_ours: bool,
-        fx: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_linked(&mut self, link: LinkId, new: Link, fx: &mut Vec<Effect>) {
+        let member = &new.member;
         let id = member.id;
-        let is_client = intent == Intent::Client;
-        let verdict = if is_client { Ok(()) } else { self.admits(&member, self.group) };
+        let is_client = new.intent == Intent::Client;
+        let verdict = if is_client { Ok(()) } else { self.admits(member, self.group) };
         if let Err(code) = verdict {
             self.drop_it("a connection of somebody who is not let in", fx);
             self.refuse(link, code, "not let into this group", fx);
             fx.push(Effect::Hangup(link));
             return;
         }
-        let is_stranger = !is_client && !self.is_trusted(&member);
+        let is_stranger = !is_client && !self.is_trusted(member);
         let strangers = || self.links.members().filter(|(id, ..)| !self.has_member(*id)).count();
         if self.links.all.len() >= LINKS_MAX || is_stranger && strangers() >= STRANGERS_MAX {
             self.refuse(link, NackCode::Busy, "too many connections", fx);
             fx.push(Effect::Hangup(link));
             return;
         }
-        self.links.all.insert(link, Link { member, intent, is_ours });
+        let is_rival = !is_client && self.is_rival(&new);
+        self.links.all.insert(link, new);
         if is_client {
+            return;
+        }
+        if is_rival {
+            self.turn_away(id, link, fx);
             return;
         }
         self.links.dialing.remove(&id);
@@ -125,7 +144,7 @@ impl Group {
             Duty::Stand(_) | Duty::Adopt(..) => self.ask_for_promises(fx),
             Duty::Follow if self.leader == Some(id) => {
                 self.outbox.begin_again();
-                self.send_typed(fx);
+                self.resume_at = None;
             }
             Duty::Follow => {}
         }
@@ -142,11 +161,14 @@ impl Group {
             return;
         }
         self.links.by_member.remove(&id);
+        self.links.rivals.remove(&id);
         fx.push(Effect::Emit(Event::Lost(id)));
         self.redial_later(id, fx);
         match &mut self.duty {
             Duty::Lead(reign) => {
-                reign.progress.remove(&id);
+                if let Some(progress) = reign.progress.remove(&id) {
+                    reign.acknowledged.insert(id, progress.matched);
+                }
             }
             Duty::Adopt(_, adopting) if adopting.donor == id => self.on_donor_lost(fx),
             Duty::Follow if self.leader == Some(id) => self.on_leader_lost(fx),
@@ -218,7 +240,10 @@ impl Group {
     }
 
     pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
-        let Some(known) = self.links.get(link) else { return };
+        let now = self.now.mono;
+        let Some(known) = self.links.all.get_mut(&link) else { return };
+        known.heard = now;
+        let known = &self.links.all[&link];
         let (id, is_ours) = (known.member.id, known.is_ours);
         let is_client = known.intent == Intent::Client;
         let is_trusted = !is_client && self.is_trusted(&known.member);
@@ -246,6 +271,7 @@ impl Group {
                 | Message::CatchupReq(_)
                 | Message::JoinAck(_)
                 | Message::Nack(_)
+                | Message::VerifyResp(_)
         );
         if !is_open && !is_trusted {
             self.drop_it("a message of somebody who is no member", fx);
@@ -255,7 +281,7 @@ impl Group {
         if let Message::JoinAck(it) = msg {
             self.on_join_ack(it, is_trusted, is_ours, fx);
         } else if let Message::Nack(it) = &msg {
-            self.on_nack(id, is_trusted, it, fx);
+            self.on_nack(id, link, is_trusted, it, fx);
         } else {
             self.hear(id, link, msg, fx);
         }
@@ -276,12 +302,12 @@ impl Group {
             Message::TakeoverReq(it) => self.on_takeover_req(id, it, fx),
             Message::TakeNow(it) => self.on_take_now(id, it, fx),
             Message::RemoveReq(it) => self.on_remove_req(it, fx),
+            Message::VerifyResp(it) => self.on_sign_of_life(id, link, &it, fx),
             // Of the handshake, or the driver's own business (C11).
             Message::Join(_)
             | Message::JoinChallenge(_)
             | Message::JoinProof(_)
-            | Message::VerifyReq(_)
-            | Message::VerifyResp(_) => self.drop_it("a message out of its place", fx),
+            | Message::VerifyReq(_) => self.drop_it("a message out of its place", fx),
             Message::Chat(_) | Message::JoinAck(_) | Message::Nack(_) => {}
         }
     }
@@ -307,7 +333,25 @@ impl Group {
         self.dial_everybody(fx);
     }
 
-    fn on_nack(&mut self, id: MemberId, is_trusted: bool, nack: &Nack, fx: &mut Vec<Effect>) {
+    /// Whether a refusal by the holder of a key counts: a member's does; where no member is known
+    /// yet, that of the process at the address that the operator named. Others know nothing of
+    /// this group.
+    pub fn believes_refusal(&self, key: &PublicKey) -> bool {
+        let (newest, last) = (self.log.membership(), self.log.final_membership());
+        let is_member = |it: &Member| it.key == *key;
+        newest.members.is_empty() || newest.members.iter().chain(&last.members).any(is_member)
+    }
+
+    fn on_nack(
+        &mut self,
+        id: MemberId,
+        link: LinkId,
+        is_trusted: bool,
+        nack: &Nack,
+        fx: &mut Vec<Effect>,
+    ) {
+        let key = self.links.get(link).map(|it| it.member.key);
+        let is_believed = key.is_some_and(|key| self.believes_refusal(&key));
         match nack.code {
             NackCode::Stale if is_trusted && nack.term > self.term => {
                 let was_standing = matches!(self.duty, Duty::Stand(_));
@@ -321,18 +365,31 @@ impl Group {
                 self.takeover.not_before = self.takeover.not_before.min(soon);
             }
             NackCode::IdTaken | NackCode::Removed | NackCode::OtherGroup
-                if !self.is_member() && !self.was_refused =>
+                if is_believed && !self.is_member() =>
             {
-                self.was_refused = true;
-                let reason = nack.reason.clone();
-                fx.push(Effect::Emit(Event::Refused { reason }));
+                self.be_refused(&nack.reason, fx);
+            }
+            NackCode::Doubled if is_believed => self.be_refused(&nack.reason, fx),
+            NackCode::Rewound
+                if is_trusted && self.leader == Some(id) && nack.term == self.term =>
+            {
+                self.persist(Record::Rewound, fx);
+                self.be_refused(&nack.reason, fx);
+            }
+            NackCode::Copied if is_trusted => {
+                let (member, reason) = (self.me.id, nack.reason.clone());
+                fx.push(Effect::Emit(Event::Doubled { member, reason }));
             }
             NackCode::Gap
             | NackCode::Busy
             | NackCode::Invalid
             | NackCode::NoQuorum
             | NackCode::NotLeader
-                if is_trusted && self.leader == Some(id) =>
+            | NackCode::Taken
+                if is_trusted
+                    && self.leader == Some(id)
+                    && nack.term == self.term
+                    && self.links.of_member(id) == Some(link) =>
             {
                 self.on_chat_refused(nack, fx);
             }
@@ -347,7 +404,20 @@ impl Group {
             | NackCode::NoQuorum
             | NackCode::Busy
             | NackCode::Gap
-            | NackCode::Invalid => {}
+            | NackCode::Invalid
+            | NackCode::Taken
+            | NackCode::Doubled
+            | NackCode::Copied
+            | NackCode::Rewound => {}
+        }
+    }
+
+    /// The group does not take this member: it takes no part from now on.
+    fn be_refused(&mut self, reason: &str, fx: &mut Vec<Effect>) {
+        if !std::mem::replace(&mut self.was_refused, true) {
+            self.step_down(fx);
+            self.leader = None;
+            fx.push(Effect::Emit(Event::Refused { reason: reason.to_owned() }));
         }
     }
 

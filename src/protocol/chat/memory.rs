@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::config::Config;
-use super::entry::{GroupId, Member, MemberId, Origin, SeqNo, Term};
+use super::config::{Config, Rule};
+use super::entry::{Chat, GroupId, Member, MemberId, MsgId, Origin, SeqNo, Term};
 use super::event::{Record, Snapshot};
 use super::outbox::Outbox;
 use super::window::Log;
@@ -34,7 +34,7 @@ pub(super) struct Known {
 impl Memory {
     /// # Panics
     /// When entries have a gap: the driver has checked its files before.
-    pub(super) fn restore(self, config: &Config, me: &Member) -> Known {
+    pub(super) fn restore(self, config: &Config, me: &Member, life: u64) -> Known {
         let snapshot_at = self.snapshot.as_ref().map_or(SeqNo(0), |it| it.seq_no);
         let mut known = Known {
             group: self.group.or_else(|| self.snapshot.as_ref().map(|it| it.group)),
@@ -44,7 +44,6 @@ impl Memory {
             outbox: Outbox::default(),
             snapshot_at,
         };
-        let own = Origin { member: me.id, client: 0 };
         let mut typed = Vec::new();
         for record in self.records {
             match record {
@@ -56,18 +55,50 @@ impl Memory {
                 Record::Entry(entry) => known.put(entry),
                 Record::Cut { from } if from > known.log.commit() => known.log.cut(from),
                 Record::Cut { .. } => {}
-                Record::Typed(chat) => typed.push(chat),
+                record @ (Record::Typed(_) | Record::Renamed { .. } | Record::GivenBack { .. }) => {
+                    apply_typed(&mut typed, record);
+                }
+                // The driver does not start with such a log.
+                Record::Rewound => {}
                 Record::Commit { seq_no } => {
                     known.log.commit_to(seq_no);
                     known.log.trim(config);
                 }
             }
         }
+        let own = match config.keeps(Rule::Life) {
+            true => Origin::own(me.id, life),
+            false => Origin { member: me.id, client: 0 },
+        };
         let numbered = known.log.last_number(own);
-        let done = known.log.last_final(own).map_or(0, |(number, _)| number);
-        let waiting = typed.into_iter().filter(|it| it.msg_id.number > done).collect();
-        known.outbox = Outbox::restore(own, numbered, waiting);
+        let is_open = |chat: &Chat| {
+            let MsgId { origin, number } = chat.msg_id;
+            let done = known.log.last_final(origin).map_or(0, |(number, _)| number);
+            let is_other = known.log.find(chat.msg_id).is_some_and(|it| it != chat);
+            number > done || is_other && config.keeps(Rule::Text)
+        };
+        typed.retain(is_open);
+        known.outbox = Outbox::restore(own, numbered, typed);
         known
+    }
+}
+
+/// Carries out a record on what was typed, in order: what was written later counts.
+pub fn apply_typed(typed: &mut Vec<Chat>, record: Record) {
+    match record {
+        Record::Typed(chat) => typed.push(chat),
+        Record::Renamed { from, to } => {
+            if let Some(chat) = typed.iter_mut().find(|it| it.msg_id == from) {
+                chat.msg_id = to;
+            }
+        }
+        Record::GivenBack { msg_id } => typed.retain(|it| it.msg_id != msg_id),
+        Record::Group { .. }
+        | Record::Term { .. }
+        | Record::Entry(_)
+        | Record::Cut { .. }
+        | Record::Commit { .. }
+        | Record::Rewound => {}
     }
 }
 

@@ -80,6 +80,10 @@ pub struct Join {
     pub membership: Vec<Member>,
     /// The caller's challenge.
     pub nonce: Nonce,
+    /// The random number of the caller's process, by which two processes of one member are told
+    /// apart; absent in clients and in earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<u64>,
 }
 
 /// What a connection is for.
@@ -126,6 +130,9 @@ pub struct JoinAck {
     pub leader_id: Option<MemberId>,
     /// Everybody.
     pub membership: Vec<Member>,
+    /// The random number of the called one's process; absent in earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<u64>,
 }
 
 /// `HEARTBEAT`.
@@ -311,6 +318,14 @@ pub enum NackCode {
     Gap,
     /// A text that is too long, a room that is none.
     Invalid,
+    /// Another text stands under that `msg_id`.
+    Taken,
+    /// The caller's member is connected already, by another process that has just answered.
+    Doubled,
+    /// Another process came with the key of the member that is told this, and was refused.
+    Copied,
+    /// The log of the member that is told this ends before what it had acknowledged.
+    Rewound,
 }
 
 /// `CATCHUP_REQ`.

@@ -23,7 +23,9 @@ mod memory;
 pub mod messages;
 mod outbox;
 mod replicate;
+mod rival;
 mod status;
+mod submit;
 mod takeover;
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,6 @@ pub use entry::{
 };
 pub use event::{Command, Effect, Event, Input, Record, Role, Snapshot, Timer};
 pub use group::Group;
-pub use memory::Memory;
+pub use memory::{Memory, apply_typed};
 pub use messages::Message;
 pub use status::{MemberStatus, Status};

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use super::config::Rule;
 use super::entry::{Entry, MemberId, SeqNo, Term};
 use super::event::{Effect, Timer};
 use super::group::{Duty, Group};
-use super::messages::{CatchupReq, Message, SeqAck, SeqChat};
+use super::messages::{CatchupReq, Message, NackCode, SeqAck, SeqChat};
 use crate::model::Time;
 use crate::protocol::LinkId;
 
@@ -81,13 +82,13 @@ impl Group {
         let next = SeqNo(self.log.last().seq.0 + 1);
         let msg = self.coordinator();
         let Some(reign) = self.reign() else { return };
-        let since = reign.since;
         let old = reign.progress.remove(&id);
-        let mut fresh = Progress::new(link, next, old.as_ref().map_or(since, |it| it.heard));
+        let heard = old.as_ref().map_or(reign.since, |it| it.heard);
         if let Some(old) = old {
-            fresh.matched = old.matched;
+            reign.acknowledged.insert(id, old.matched);
         }
-        reign.progress.insert(id, fresh);
+        // Another process may have come: it says itself how far its disk has the log.
+        reign.progress.insert(id, Progress::new(link, next, heard));
         self.send(link, msg, fx);
     }
 
@@ -135,9 +136,35 @@ impl Group {
     ) {
         if ask.tail {
             self.donate(id, link, ask, fx);
-        } else {
+        } else if !self.is_rewound(id, link, ask, fx) {
             self.on_misfit(id, ask.term, ask.last_seq, fx);
         }
+    }
+
+    /// Whether a member's log ends before what it has acknowledged in this term (R13): it was cut,
+    /// or restored from a copy. The member is told; a majority without it must not count it.
+    fn is_rewound(
+        &mut self,
+        id: MemberId,
+        link: LinkId,
+        ask: CatchupReq,
+        fx: &mut Vec<Effect>,
+    ) -> bool {
+        let Duty::Lead(reign) = &self.duty else { return false };
+        let now = reign.progress.get(&id).map_or(SeqNo(0), |it| it.matched);
+        let before = reign.acknowledged.get(&id).copied().unwrap_or(SeqNo(0));
+        let had = now.max(before);
+        if ask.term != self.term || ask.last_seq >= had || !self.config.keeps(Rule::Rewound) {
+            return false;
+        }
+        self.drop_it("a log that ends before what its member has acknowledged", fx);
+        let reason = format!(
+            "the log of {id} ends at seq {}, and it had acknowledged seq {}: it was cut, or restored              from a copy, and must not vote again. Have another member remove it (peer chat remove \
+             {}), then start it anew with a fresh --data and --log-dir",
+            ask.last_seq.0, had.0, id.0
+        );
+        self.refuse(link, NackCode::Rewound, &reason, fx);
+        true
     }
 
     /// Sends each follower what it has not got, as far as bounds allow; those who stand at one

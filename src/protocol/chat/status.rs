@@ -38,6 +38,8 @@ pub struct Status {
     pub pending: Vec<MsgId>,
     /// Everything that waits, clients' messages too.
     pub waiting: usize,
+    /// The longest text of a message in bytes, as the group has agreed.
+    pub message_max: usize,
     /// What was left out, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
 }
@@ -89,6 +91,7 @@ impl Group {
             members: self.log.membership().members.iter().map(member).collect(),
             pending: self.outbox.own_waiting().map(|it| it.msg_id).collect(),
             waiting: self.outbox.len(),
+            message_max: self.message_max(),
             dropped: self.drops.clone(),
         }
     }

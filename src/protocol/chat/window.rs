@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::authors::Authors;
 use super::config::Config;
-use super::entry::{Body, Chain, Entry, Membership, Origin, SeqNo, Term};
+use super::entry::{Body, Chain, Chat, Entry, Membership, MsgId, Origin, SeqNo, Term};
 use super::event::Snapshot;
 
 /// An entry without its content.
@@ -248,6 +248,14 @@ impl Log {
     /// Whether a membership is not final yet.
     pub(super) fn is_changing(&self) -> bool {
         self.memberships.len() > 1
+    }
+
+    /// A message that is in memory, by its identity.
+    pub(super) fn find(&self, id: MsgId) -> Option<&Chat> {
+        self.slots.iter().rev().find_map(|slot| match &slot.entry.body {
+            Body::Chat(chat) if chat.msg_id == id => Some(chat),
+            Body::Opening | Body::Chat(_) | Body::Membership(_) => None,
+        })
     }
 
     /// An author's last number in the whole log.

@@ -65,6 +65,7 @@ impl Client {
             intent: Intent::Client,
             membership: vec![member.clone()],
             nonce: Nonce::random(rng),
+            life: None,
         };
         (&*stream).write_all(&encode(&Message::Join(join.clone())))?;
         let answer = hear(&mut input)?;

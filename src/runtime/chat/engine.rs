@@ -91,7 +91,7 @@ impl Engine {
         let opened = store::open(&log_dir, me.id, keys.public());
         let mut opened = opened.map_err(StartError::Store)?;
         if let Some(marker) = &options.marker {
-            opened.mark(marker).map_err(StartError::Store)?;
+            opened.mark(marker, me.id).map_err(StartError::Store)?;
         }
         let Opened { log, found, notes } = opened;
         let listener = listen.map(|addr| listen::bind(addr.ip(), addr.port())).transpose();

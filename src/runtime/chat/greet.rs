@@ -37,8 +37,8 @@ pub(super) enum Trouble {
     Io(io::Error),
     Key(HandshakeError),
     Dialect(Dialect),
-    /// The other end refused, for this reason.
-    Refused(NackCode, String),
+    /// The other end refused, for this reason; with the key, if it has proved one.
+    Refused(NackCode, String, Option<PublicKey>),
     /// This end refuses.
     Refuses(NackCode, String),
     /// This end is stopping, or has no room.
@@ -57,7 +57,7 @@ impl fmt::Display for Trouble {
             Self::Io(err) => err.fmt(f),
             Self::Key(err) => err.fmt(f),
             Self::Dialect(dialect) => write!(f, "it speaks {}", dialect.name()),
-            Self::Refused(_, reason) => write!(f, "it refuses: {reason}"),
+            Self::Refused(_, reason, _) => write!(f, "it refuses: {reason}"),
             Self::Refuses(_, reason) => write!(f, "it was refused: {reason}"),
             Self::Closed => f.write_str("there is no room here for more connections"),
         }
@@ -125,9 +125,15 @@ impl Parley {
         }
     }
 
-    fn ends(self, member: Member, intent: Intent, ack: Option<JoinAck>) -> Ends {
+    fn ends(
+        self,
+        member: Member,
+        intent: Intent,
+        life: Option<u64>,
+        ack: Option<JoinAck>,
+    ) -> Ends {
         let Self { input, deadline, stream, sealer, .. } = self;
-        Ends { input, deadline, stream, sealer, member, intent, ack }
+        Ends { input, deadline, stream, sealer, member, intent, life, ack }
     }
 }
 
@@ -221,7 +227,7 @@ impl Shared {
         let mut parley = Parley::new(timed, sealed);
         let outcome = self.try_caller(&mut parley);
         match outcome {
-            Ok((member, intent)) => Ok(parley.ends(member, intent, None)),
+            Ok((member, intent, life)) => Ok(parley.ends(member, intent, life, None)),
             Err(trouble) => {
                 if let Trouble::Refuses(code, reason) = &trouble {
                     let _ = parley.say(&Message::Nack(self.refusal(*code, reason)));
@@ -236,7 +242,7 @@ impl Shared {
         Nack { sender_id, term, code, leader_id: None, msg_id: None, reason: reason.to_owned() }
     }
 
-    fn try_caller(&self, parley: &mut Parley) -> Result<(Member, Intent), Trouble> {
+    fn try_caller(&self, parley: &mut Parley) -> Result<(Member, Intent, Option<u64>), Trouble> {
         let Message::Join(join) = parley.hear()? else {
             return Err(refuses(NackCode::Handshake, "a connection begins with JOIN"));
         };
@@ -278,7 +284,7 @@ impl Shared {
             return Err(refuses(NackCode::Handshake, "the proof is not the key's"));
         }
         parley.say(&Message::JoinAck(self.admit(&caller, &join)?))?;
-        Ok((caller, join.intent))
+        Ok((caller, join.intent, join.life))
     }
 
     /// Asks the machine whether a caller may stay.
@@ -327,7 +333,11 @@ impl Shared {
             | NackCode::NoQuorum
             | NackCode::Busy
             | NackCode::Gap
-            | NackCode::Invalid => format!("{id} may not join now ({code:?})"),
+            | NackCode::Invalid
+            | NackCode::Taken
+            | NackCode::Doubled
+            | NackCode::Copied
+            | NackCode::Rewound => format!("{id} may not join now ({code:?})"),
         }
     }
 
@@ -357,19 +367,23 @@ impl Shared {
             Some(keys) => Some(sealed::call(&mut timed, keys.used()).map_err(Trouble::Key)?),
         };
         let mut parley = Parley::new(timed, sealed);
-        let join =
-            self.ask(|machine| (machine.term(), machine.introduction().map(|it| it.group)))?;
+        let (term, group, life) = self.ask(|machine| {
+            (machine.term(), machine.introduction().map(|it| it.group), machine.life())
+        })?;
         let join = Join {
             sender_id: self.me.id,
-            term: join.0,
-            group: join.1,
+            term,
+            group,
             intent: Intent::Member,
             membership: vec![self.me.clone()],
             nonce: self.nonce(),
+            life: Some(life),
         };
         parley.say(&Message::Join(join.clone()))?;
         let answer = parley.hear()?;
-        let Message::JoinChallenge(challenge) = answer else { return Err(unexpected(&answer)) };
+        let Message::JoinChallenge(challenge) = answer else {
+            return Err(unexpected(&answer, None));
+        };
         let JoinChallenge { sender_id, key: its_key, nonce, proof } = challenge;
         if let Some(id) = id.filter(|id| *id != sender_id) {
             let reason = format!("{sender_id} answers where {id} should");
@@ -389,15 +403,17 @@ impl Shared {
         let proof = self.keys_of_mine.sign(&sworn);
         parley.say(&Message::JoinProof(JoinProof { proof }))?;
         let answer = parley.hear()?;
-        let Message::JoinAck(ack) = answer else { return Err(unexpected(&answer)) };
+        let Message::JoinAck(ack) = answer else {
+            return Err(unexpected(&answer, Some(its_key)));
+        };
         if join.group.is_some_and(|it| it != ack.group) {
             let reason = format!("{sender_id} belongs to another group");
-            return Err(Trouble::Refused(NackCode::OtherGroup, reason));
+            return Err(Trouble::Refused(NackCode::OtherGroup, reason, Some(its_key)));
         }
         let known = ack.membership.iter().find(|it| it.id == sender_id && it.key == its_key);
         let at = At::from(Endpoint::from(addr));
         let member = known.cloned().unwrap_or(Member { id: sender_id, at, key: its_key });
-        Ok(parley.ends(member, Intent::Member, Some(ack)))
+        Ok(parley.ends(member, Intent::Member, ack.life, Some(ack)))
     }
 
     fn nonce(&self) -> Nonce {
@@ -405,9 +421,9 @@ impl Shared {
     }
 }
 
-fn unexpected(message: &Message) -> Trouble {
+fn unexpected(message: &Message, by: Option<PublicKey>) -> Trouble {
     if let Message::Nack(Nack { code, reason, .. }) = message {
-        return Trouble::Refused(*code, reason.chars().take(300).collect());
+        return Trouble::Refused(*code, reason.chars().take(300).collect(), by);
     }
     let reason = format!("it says something else in the handshake: {message:?}");
     Trouble::Refuses(NackCode::Handshake, reason.chars().take(200).collect())

@@ -63,6 +63,8 @@ pub(super) struct Arrival {
     pub(super) sealer: Option<Sealer>,
     pub(super) member: Member,
     pub(super) intent: Intent,
+    /// The random number of the process at the other end.
+    pub(super) life: Option<u64>,
     /// What the called one said in the end, where this end called.
     pub(super) ack: Option<JoinAck>,
 }
@@ -204,13 +206,13 @@ impl Keeper {
     }
 
     fn welcome(&mut self, arrival: Arrival) {
-        let Arrival { link, line, sealer, member, intent, ack } = arrival;
+        let Arrival { link, line, sealer, member, intent, life, ack } = arrival;
         if self.has_failed {
             line.cut();
         }
         let is_ours = ack.is_some();
         self.outs.insert(link, Out { line, sealer, lines: Vec::new() });
-        self.handle(Input::Linked { link, member, intent, is_ours });
+        self.handle(Input::Linked { link, member, intent, is_ours, life });
         if let Some(ack) = ack {
             self.handle(Input::Received { link, msg: Message::JoinAck(ack) });
         }

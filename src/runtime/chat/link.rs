@@ -36,6 +36,8 @@ pub(super) struct Ends {
     /// Who is at the other end.
     pub(super) member: Member,
     pub(super) intent: Intent,
+    /// The random number of the process at the other end.
+    pub(super) life: Option<u64>,
     /// What the called one said in the end, where this end called.
     pub(super) ack: Option<JoinAck>,
 }
@@ -43,7 +45,7 @@ pub(super) struct Ends {
 impl Shared {
     /// Hands over what comes by a connection until either end has enough, on the calling thread.
     pub(super) fn converse(&self, ends: Ends) {
-        let Ends { mut input, deadline, stream, sealer, member, intent, ack } = ends;
+        let Ends { mut input, deadline, stream, sealer, member, intent, life, ack } = ends;
         deadline.store(u64::MAX, Ordering::Relaxed);
         let is_ready = stream.set_read_timeout(None).is_ok()
             && stream.set_write_timeout(Some(self.limits.write_timeout)).is_ok();
@@ -51,7 +53,8 @@ impl Shared {
         let line = Arc::new(Line::new(Arc::clone(&stream)));
         let is_member = intent == Intent::Member;
         let peer = member.id;
-        let arrival = Arrival { link, line: Arc::clone(&line), sealer, member, intent, ack };
+        let line_of_link = Arc::clone(&line);
+        let arrival = Arrival { link, line: line_of_link, sealer, member, intent, life, ack };
         self.enter(link, &stream, peer, is_member);
         if is_ready && self.inbox.push(Item::Arrived(Box::new(arrival)), 0).is_ok() {
             self.counters.links.add(1);
@@ -76,6 +79,15 @@ impl Shared {
                 Ok(Some(Message::VerifyReq(question))) if is_member => {
                     self.answer_verify(link, question).map_err(ended)?;
                 }
+                Ok(Some(Message::VerifyResp(answer)))
+                    if is_member && !self.verify.is_awaited(answer.question) =>
+                {
+                    // A sign of life, which the machine has asked for.
+                    let msg = Message::VerifyResp(answer);
+                    self.inbox
+                        .push(Item::Input(Input::Received { link, msg }), 0)
+                        .map_err(ended)?;
+                }
                 Ok(Some(Message::VerifyResp(answer))) if is_member => self.verify.take(answer),
                 Ok(Some(msg)) => {
                     let bytes = input.line_bytes();
@@ -99,6 +111,12 @@ impl Shared {
     /// Looks up running hashes in the log for another member (C11).
     fn answer_verify(&self, link: LinkId, question: VerifyReq) -> Result<(), Closed> {
         let commit = self.ask(|group| group.status().commit)?;
+        if question.at.is_empty() {
+            // A sign of life is wanted; no disk is to hold it up.
+            let (sender_id, question) = (self.me.id, question.question);
+            let answer = VerifyResp { sender_id, question, commit, hashes: Vec::new() };
+            return self.inbox.push(Item::Answer(link, Message::VerifyResp(answer)), 0);
+        }
         let mut at = question.at;
         at.retain(|seq| *seq <= commit);
         at.truncate(VERIFY_MAX);

@@ -144,7 +144,7 @@ impl Shared {
         let now = self.clock.now().mono;
         let text = format!("no member at {at}: {trouble}; will keep trying");
         let is_new = self.with_place(at, |place| {
-            place.is_mine = matches!(trouble, Trouble::Refused(NackCode::NotAllowed, _));
+            place.is_mine = matches!(trouble, Trouble::Refused(NackCode::NotAllowed, ..));
             place.is_busy = false;
             place.next = now.after(place.pause);
             place.pause = (place.pause * 2).min(PAUSE_MAX);
@@ -157,12 +157,16 @@ impl Shared {
         }
     }
 
-    /// What a refusal means for this member as a whole.
+    /// Ends this member's part when it is refused by somebody who has proved a key that counts:
+    /// strangers and other groups at an old address are passed by.
     fn heed(&self, trouble: &Trouble) {
-        if let Trouble::Refused(code, reason) = trouble
-            && matches!(code, NackCode::IdTaken | NackCode::Removed | NackCode::OtherGroup)
+        if let Trouble::Refused(code, reason, Some(key)) = trouble
+            && matches!(code, NackCode::IdTaken | NackCode::Removed)
         {
-            let _ = self.inbox.push_now(Item::Refused(reason.clone()));
+            let key = *key;
+            if self.ask(move |machine| machine.believes_refusal(&key)) == Ok(true) {
+                let _ = self.inbox.push_now(Item::Refused(reason.clone()));
+            }
         }
     }
 

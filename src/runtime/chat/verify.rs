@@ -75,6 +75,12 @@ impl Answers {
         }
     }
 
+    /// Whether anybody waits for the answer to a question.
+    pub(super) fn is_awaited(&self, question: u64) -> bool {
+        let waiting = self.0.lock().expect("nothing under this lock can panic");
+        waiting.by_question.contains_key(&question)
+    }
+
     fn begin(&self, tell: Sender<VerifyResp>) -> u64 {
         let mut waiting = self.0.lock().expect("nothing under this lock can panic");
         waiting.next += 1;

@@ -73,7 +73,7 @@ impl Load<'_> {
         let mut callers = Vec::new();
         for number in 0..self.args.clients {
             let by = self.senders[number % self.senders.len()];
-            let client = rng.random_range(1..=u64::MAX);
+            let client = Origin::program(rng.random());
             let origin = Origin { member: MemberId(by), client };
             let client = self
                 .fleet

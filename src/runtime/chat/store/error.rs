@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::protocol::chat::MemberId;
+
 /// Why a log cannot be used.
 #[derive(Debug)]
 pub enum StoreError {
@@ -30,6 +32,8 @@ pub enum StoreError {
         line: u64,
         /// What is wrong with it.
         reason: String,
+        /// Whose log it is, if that is known.
+        me: Option<MemberId>,
     },
     /// It is the log of another member, or of this one with another key.
     Foreign {
@@ -38,12 +42,23 @@ pub enum StoreError {
         /// Whose it is.
         whose: String,
     },
+    /// The log ends before what the member had acknowledged.
+    Rewound {
+        /// The file.
+        path: PathBuf,
+        /// What is known of it, as a clause.
+        reason: String,
+        /// Whose it is.
+        me: MemberId,
+    },
     /// The member had a log, and it is not there.
     Forgotten {
         /// Where it should be.
         path: PathBuf,
         /// What says so.
         marker: PathBuf,
+        /// Whose it was.
+        me: MemberId,
     },
 }
 
@@ -68,25 +83,25 @@ impl fmt::Display for StoreError {
                  --log-dir",
                 dir.display()
             ),
-            Self::Corrupt { path, line, reason } => write!(
-                f,
-                "{} is corrupt at line {line}: {reason}; restore it from a copy, or move it away \
-                 and join again under a new --id",
-                path.display()
-            ),
+            Self::Corrupt { path, line, reason, me } => {
+                write!(f, "{} is corrupt at line {line}: {reason}", path.display())?;
+                me.map_or(Ok(()), |me| write!(f, "; {}", anew(me)))
+            }
+            Self::Rewound { path, reason, me } => {
+                write!(f, "{} is not whole: {reason}; {}", path.display(), anew(*me))
+            }
             Self::Foreign { path, whose } => write!(
                 f,
                 "{} is the log of {whose}; choose another --log-dir, or that member's --id and \
                  --data",
                 path.display()
             ),
-            Self::Forgotten { path, marker } => write!(
+            Self::Forgotten { path, marker, me } => write!(
                 f,
-                "{} is gone, and with it what this member has promised and stored, as {} says; \
-                 restore the log from a copy, or have another member /remove this one, and join \
-                 again with a new --data and a new --id",
+                "{} is gone, and with it what this member has promised and stored, as {} says; {}",
                 path.display(),
-                marker.display()
+                marker.display(),
+                anew(*me)
             ),
         }
     }
@@ -99,9 +114,21 @@ impl Error for StoreError {
             Self::Locked { .. }
             | Self::Corrupt { .. }
             | Self::Foreign { .. }
+            | Self::Rewound { .. }
             | Self::Forgotten { .. } => None,
         }
     }
+}
+
+/// The remedy for a log that does not hold what its member has promised. An older copy of the log
+/// is none: messages that were confirmed could be lost by it.
+fn anew(me: MemberId) -> String {
+    format!(
+        "an older copy is no remedy, for it lacks what {me} has acknowledged. Have another member \
+         remove {me} (peer chat remove {}), then start it anew with --seed and a fresh --data and \
+         --log-dir; it gets all messages from the others",
+        me.0
+    )
 }
 
 fn remedy(kind: io::ErrorKind) -> &'static str {

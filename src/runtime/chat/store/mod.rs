@@ -14,6 +14,7 @@
 
 mod error;
 mod index;
+mod mark;
 mod read;
 mod replay;
 
@@ -27,6 +28,7 @@ pub use error::StoreError;
 pub use read::{LogFile, LogReader, Page};
 
 use self::index::Index;
+use self::mark::{Mark, Place};
 use crate::model::PublicKey;
 use crate::protocol::chat::{GroupId, MemberId, Record, Snapshot};
 use crate::runtime::files::{replace_file, sync_dir};
@@ -47,6 +49,8 @@ pub struct Found {
     pub group: Option<GroupId>,
     /// The newest snapshot that holds.
     pub snapshot: Option<Snapshot>,
+    /// Whether the log must not be used any more: it ends before what its member had acknowledged.
+    pub is_rewound: bool,
     /// The records after the snapshot's place; of terms only the newest, of what was typed all that
     /// the snapshot does not have, wherever they stand.
     pub records: Vec<Record>,
@@ -73,8 +77,9 @@ pub struct Log {
     index: Arc<Mutex<Index>>,
     lines: Vec<u8>,
     snapshots: Snapshots,
-    /// Where it is noted, away from the log, that there is one.
+    /// Where it is noted, away from the log, that there is one, and how far it has come.
     marker: Option<PathBuf>,
+    mark: Option<Mark>,
     /// Held open for its lock, which the system releases even after a crash.
     _lock: File,
 }
@@ -106,6 +111,10 @@ pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreErr
         None
     });
     let replayed = replay::replay(&path, &file, snapshot, Some((me, key)))?;
+    if replayed.found.is_rewound {
+        let reason = "a leader noticed that it ends before what had been acknowledged".to_owned();
+        return Err(StoreError::Rewound { path, reason, me });
+    }
     if let Some((line, bytes)) = replayed.torn {
         file.set_len(replayed.bytes).map_err(StoreError::io("cut the torn end of", &path))?;
         file.sync_all().map_err(StoreError::io("sync", &path))?;
@@ -122,6 +131,7 @@ pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreErr
         lines: Vec::new(),
         snapshots,
         marker: None,
+        mark: None,
         _lock: lock,
     };
     Ok(Opened { log, found: replayed.found, notes })
@@ -143,18 +153,34 @@ fn lock(path: &Path, dir: &Path) -> Result<File, StoreError> {
 }
 
 impl Opened {
-    /// Notes in the file `marker` that this member has a log, as soon as it is one of a group:
-    /// before it promises or acknowledges anything.
+    /// Notes in the file `marker` that this member has a log, and how far it has come, as soon as it
+    /// is one of a group: before it promises or acknowledges anything.
     ///
     /// # Errors
-    /// When there was a log, by the marker, and it is gone; when the disk refuses.
-    pub fn mark(&mut self, marker: &Path) -> Result<(), StoreError> {
-        if self.found.group.is_none() && marker.exists() {
-            let (path, marker) = (self.log.path.clone(), marker.into());
-            return Err(StoreError::Forgotten { path, marker });
+    /// When there was a log, by the marker, and it is gone or ends before that place; when the disk
+    /// refuses.
+    pub fn mark(&mut self, marker: &Path, me: MemberId) -> Result<(), StoreError> {
+        let path = self.log.path.clone();
+        let known = Mark::read(marker).map_err(StoreError::io("read", marker))?;
+        if self.found.group.is_none() && known.is_some() {
+            return Err(StoreError::Forgotten { path, marker: marker.into(), me });
+        }
+        if let Some(had) = known.flatten() {
+            let has = self.log.bytes;
+            let is_there = has >= had.bytes
+                && Place::of(&self.log.file, had.bytes).map_err(StoreError::io("read", &path))? == had;
+            if !is_there {
+                let reason = format!(
+                    "it has {has} bytes and does not hold what stood before byte {}, which was \
+                     acknowledged, as {} says; it was cut, or replaced by a copy",
+                    had.bytes,
+                    marker.display()
+                );
+                return Err(StoreError::Rewound { path, reason, me });
+            }
         }
         self.log.marker = Some(marker.into());
-        if self.found.group.is_some() && !marker.exists() {
+        if self.found.group.is_some() {
             self.log.write_marker()?;
         }
         Ok(())
@@ -162,10 +188,16 @@ impl Opened {
 }
 
 impl Log {
-    fn write_marker(&self) -> Result<(), StoreError> {
+    fn write_marker(&mut self) -> Result<(), StoreError> {
         let Some(marker) = &self.marker else { return Ok(()) };
-        let text = format!("{}\n", self.path.display());
-        replace_file(marker, text.as_bytes()).map_err(StoreError::io("write", marker))
+        let place = self.place()?;
+        let mark = Mark::create(marker, &self.path, place);
+        self.mark = Some(mark.map_err(StoreError::io("write", marker))?);
+        Ok(())
+    }
+
+    fn place(&self) -> Result<Place, StoreError> {
+        Place::of(&self.file, self.bytes).map_err(StoreError::io("read", &self.path))
     }
 
     /// Writes records at the end, all at once, and waits until the disk has them.
@@ -185,6 +217,9 @@ impl Log {
         self.bytes += self.lines.len() as u64;
         if records.iter().any(|it| matches!(it, Record::Group { .. })) {
             self.write_marker()?;
+        } else if let Some(mark) = &self.mark {
+            // After the sync, before anything of it is acknowledged.
+            mark.note(self.place()?).map_err(StoreError::io("write", mark.path()))?;
         }
         let mut index = self.index.lock().expect("nothing under this lock can panic");
         for (record, offset) in records.iter().zip(places) {
@@ -194,6 +229,9 @@ impl Log {
                 Record::Group { .. }
                 | Record::Term { .. }
                 | Record::Typed(_)
+                | Record::Renamed { .. }
+                | Record::GivenBack { .. }
+                | Record::Rewound
                 | Record::Commit { .. } => {}
             }
         }

@@ -133,6 +133,7 @@ impl LogReader {
                 path: self.path.clone(),
                 line: 0,
                 reason: format!("{reason}, at byte {offset}"),
+                me: None,
             };
             let json = checked_json(&line).map_err(|reason| corrupt(reason.into()))?;
             if peek_entry(json) == Some(next) && self.counts(next, offset) {
@@ -198,7 +199,10 @@ impl LogFile {
             | Record::Term { .. }
             | Record::Entry(_)
             | Record::Cut { .. }
-            | Record::Typed(_) => None,
+            | Record::Typed(_)
+            | Record::Renamed { .. }
+            | Record::GivenBack { .. }
+            | Record::Rewound => None,
         };
         let commit = replayed.found.records.iter().filter_map(commit).max();
         let last = replayed.index.last;

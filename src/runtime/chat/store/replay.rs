@@ -48,8 +48,9 @@ pub(super) fn replay(
     let mut reading = Reading::new(snapshot, owner);
     let (mut line, mut bytes, mut torn) = (Vec::new(), 0, None);
     for number in 1.. {
+        let me = owner.map(|(me, _)| me);
         let corrupt =
-            |reason: String| StoreError::Corrupt { path: path.into(), line: number, reason };
+            |reason: String| StoreError::Corrupt { path: path.into(), line: number, reason, me };
         line.clear();
         let len = read_line(&mut reader, &mut line).map_err(read_error)?;
         if len == 0 {
@@ -73,8 +74,8 @@ pub(super) fn replay(
     reading
         .finish(bytes)
         .map_err(|reason| {
-            let line = 1;
-            StoreError::Corrupt { path: path.into(), line, reason }
+            let (line, me) = (1, owner.map(|(me, _)| me));
+            StoreError::Corrupt { path: path.into(), line, reason, me }
         })
         .map(|(found, whose, index)| Replayed { found, whose, index, bytes, torn })
 }
@@ -171,6 +172,21 @@ impl Reading {
             }
             Line::Record(Record::Typed(chat)) => {
                 self.typed.push((self.found.records.len(), chat));
+                Ok(())
+            }
+            Line::Record(Record::Renamed { from, to }) => {
+                let mut typed = self.typed.iter_mut().rev();
+                if let Some((_, chat)) = typed.find(|(_, it)| it.msg_id == from) {
+                    chat.msg_id = to;
+                }
+                Ok(())
+            }
+            Line::Record(Record::GivenBack { msg_id }) => {
+                self.typed.retain(|(_, it)| it.msg_id != msg_id);
+                Ok(())
+            }
+            Line::Record(Record::Rewound) => {
+                self.found.is_rewound = true;
                 Ok(())
             }
         }

@@ -1,0 +1,198 @@
+//! Programs that wait to learn what becomes of a message that they have sent.
+//!
+//! They are told on the engine's own thread, before the person at the screen: a terminal that stands
+//! still holds up no answer.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::model::Now;
+use crate::protocol::chat::{Body, Chat, Entry, Event, MsgId, SeqNo};
+use crate::runtime::chat::Told;
+use crate::runtime::driver::options::Sink;
+
+/// Programs that wait at a time; a further one is refused.
+const WATCHERS_MAX: usize = 1_024;
+
+/// What has become of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is on disk, and is sent until it is final.
+    Kept,
+    /// It is final, at this place.
+    Final(SeqNo),
+    /// It is not kept, and never will be final, for this reason.
+    Refused(String),
+}
+
+struct Watcher {
+    number: u64,
+    room: Arc<str>,
+    text: Arc<str>,
+    /// Known since the message is kept.
+    id: Option<MsgId>,
+    tell: Sender<Fate>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    next: u64,
+    all: Vec<Watcher>,
+}
+
+/// The programs that wait.
+#[derive(Clone, Default)]
+pub(super) struct Watchers(Arc<Mutex<Waiting>>);
+
+/// One program's wait; it ends when this is dropped.
+pub(super) struct Watch {
+    watchers: Watchers,
+    number: u64,
+    /// At most two fates: kept, and the last one.
+    pub(super) fates: Receiver<Fate>,
+}
+
+impl Watchers {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().expect("nothing under this lock can panic")
+    }
+
+    /// Waits for a message that is about to be said; `None` when too many wait.
+    pub(super) fn add(&self, room: &Arc<str>, text: &Arc<str>) -> Option<Watch> {
+        let (tell, fates) = bounded(2);
+        let mut waiting = self.waiting();
+        if waiting.all.len() >= WATCHERS_MAX {
+            return None;
+        }
+        waiting.next += 1;
+        let number = waiting.next;
+        let (room, text) = (Arc::clone(room), Arc::clone(text));
+        waiting.all.push(Watcher { number, room, text, id: None, tell });
+        Some(Watch { watchers: self.clone(), number, fates })
+    }
+
+    fn hear(&self, told: &Told) {
+        match told {
+            Told::Delivered(entries) => self.on_delivered(entries),
+            Told::Event(Event::Pending(chat)) => self.on_kept(chat),
+            Told::Event(Event::Rejected { room, text, reason }) => {
+                let is_it =
+                    |it: &Watcher| it.id.is_none() && it.room == *room && it.text == *text;
+                self.on_refused(is_it, reason);
+            }
+            Told::Event(Event::GivenBack { chat, reason }) => {
+                self.on_refused(|it| it.id == Some(chat.msg_id), reason);
+            }
+            Told::Event(Event::Renamed { from, to }) => {
+                let mut waiting = self.waiting();
+                if let Some(it) = waiting.all.iter_mut().find(|it| it.id == Some(*from)) {
+                    it.id = Some(*to);
+                }
+            }
+            Told::Event(_) | Told::Note(_) | Told::Failed(_) => {}
+        }
+    }
+
+    /// Of several that sent the same text any one is meant: their messages differ in nothing else.
+    fn on_kept(&self, chat: &Chat) {
+        let mut waiting = self.waiting();
+        let is_it = |it: &&mut Watcher| {
+            it.id.is_none() && it.room == chat.room_id && it.text == chat.payload
+        };
+        if let Some(it) = waiting.all.iter_mut().find(is_it) {
+            it.id = Some(chat.msg_id);
+            let _ = it.tell.try_send(Fate::Kept);
+        }
+    }
+
+    fn on_refused(&self, is_it: impl Fn(&Watcher) -> bool, reason: &str) {
+        let mut waiting = self.waiting();
+        if let Some(at) = waiting.all.iter().position(is_it) {
+            let _ = waiting.all.remove(at).tell.try_send(Fate::Refused(reason.to_owned()));
+        }
+    }
+
+    fn on_delivered(&self, entries: &[Arc<Entry>]) {
+        let mut waiting = self.waiting();
+        if waiting.all.is_empty() {
+            return;
+        }
+        for entry in entries {
+            let Body::Chat(chat) = &entry.body else { continue };
+            waiting.all.retain(|it| {
+                let is_it = it.id == Some(chat.msg_id) && it.text == chat.payload;
+                if is_it {
+                    let _ = it.tell.try_send(Fate::Final(entry.seq_no));
+                }
+                !is_it
+            });
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.watchers.waiting().all.retain(|it| it.number != self.number);
+    }
+}
+
+/// What an engine tells, for the programs that wait and then for the person at the screen.
+pub(super) struct Announcer {
+    pub(super) watchers: Watchers,
+    pub(super) tell: Sender<(Now, Told)>,
+}
+
+impl Sink<Told> for Announcer {
+    fn take(&self, now: Now, told: Told) -> bool {
+        self.watchers.hear(&told);
+        self.tell.take(now, told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::chat::book::GENERAL;
+    use crate::cli::chat::book::tests::{chat, entry};
+
+    fn event(watchers: &Watchers, event: Event) {
+        watchers.hear(&Told::Event(event));
+    }
+
+    #[test]
+    fn each_program_learns_the_fate_of_its_own_message() {
+        let watchers = Watchers::default();
+        let texts: [Arc<str>; 3] = ["one".into(), "two".into(), "three".into()];
+        let room: Arc<str> = GENERAL.into();
+        let watches = texts.each_ref().map(|text| watchers.add(&room, text).unwrap());
+        event(&watchers, Event::Pending(chat(1, 1, GENERAL, "one")));
+        event(&watchers, Event::Pending(chat(1, 2, GENERAL, "two")));
+        let (text, reason) = (Arc::clone(&texts[2]), "no room".to_owned());
+        event(&watchers, Event::Rejected { room, text, reason });
+        // Another text stands where the first one was to be; it goes on under another identity.
+        let taken = entry(5, Body::Chat(chat(1, 1, GENERAL, "of another")));
+        watchers.hear(&Told::Delivered(vec![taken]));
+        let (from, to) = (chat(1, 1, GENERAL, "").msg_id, chat(1, 9, GENERAL, "").msg_id);
+        event(&watchers, Event::Renamed { from, to });
+        watchers.hear(&Told::Delivered(vec![entry(7, Body::Chat(chat(1, 9, GENERAL, "one")))]));
+        let (chat, reason) = (chat(1, 2, GENERAL, "two"), "too long".to_owned());
+        event(&watchers, Event::GivenBack { chat, reason });
+        let fates = watches.each_ref().map(|it| it.fates.try_iter().collect::<Vec<_>>());
+        let refused = |why: &str| Fate::Refused(why.to_owned());
+        assert_eq!(fates[0], [Fate::Kept, Fate::Final(SeqNo(7))]);
+        assert_eq!(fates[1], [Fate::Kept, refused("too long")]);
+        assert_eq!(fates[2], [refused("no room")]);
+    }
+
+    #[test]
+    fn a_wait_that_is_given_up_leaves_nothing_and_too_many_are_refused() {
+        let watchers = Watchers::default();
+        let (room, text): (Arc<str>, Arc<str>) = (GENERAL.into(), "x".into());
+        let mut all: Vec<_> =
+            (0..WATCHERS_MAX).map(|_| watchers.add(&room, &text).unwrap()).collect();
+        assert!(watchers.add(&room, &text).is_none());
+        all.truncate(1);
+        assert_eq!(watchers.waiting().all.len(), 1);
+    }
+}

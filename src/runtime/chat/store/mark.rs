@@ -1,0 +1,88 @@
+//! A note, away from the log, of how far the log had come: so that a log that was cut, or restored
+//! from a copy, is noticed (R13).
+//!
+//! The file `has-a-log` in the member's data directory has one line: the log's length in bytes, the
+//! checksum of what stands before that place, the log's path. The length is written after each write
+//! of the log, in place and without a sync: it must survive the process, not the machine. After a
+//! power cut it may be behind, which is harmless; it is never ahead of what was synced.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::runtime::files::replace_file;
+
+/// The length of a log in 20 digits, a space, a checksum in 8 hexadecimal digits, a space.
+const HEAD_BYTES: usize = 30;
+
+/// So many bytes before the log's end are covered by the checksum.
+const TAIL_BYTES: u64 = 128;
+
+/// A place in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The length up to there, in bytes.
+    pub(super) bytes: u64,
+    checksum: u32,
+}
+
+impl Place {
+    /// The place after so many bytes of a log.
+    ///
+    /// # Errors
+    /// When the log is shorter, or the disk refuses.
+    pub(super) fn of(log: &File, bytes: u64) -> io::Result<Self> {
+        let mut tail = [0; TAIL_BYTES as usize];
+        let len = usize::try_from(bytes.min(TAIL_BYTES)).expect("it is 128 at most");
+        log.read_exact_at(&mut tail[..len], bytes - len as u64)?;
+        Ok(Self { bytes, checksum: crc32fast::hash(&tail[..len]) })
+    }
+
+    fn head(self) -> String {
+        format!("{:020} {:08x} ", self.bytes, self.checksum)
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let head = std::str::from_utf8(text.get(..HEAD_BYTES)?).ok()?;
+        let (bytes, rest) = head.split_once(' ')?;
+        let checksum = u32::from_str_radix(rest.strip_suffix(' ')?, 16).ok()?;
+        Some(Self { bytes: bytes.parse().ok()?, checksum })
+    }
+}
+
+/// The note.
+#[derive(Debug)]
+pub(super) struct Mark {
+    path: PathBuf,
+    file: File,
+}
+
+impl Mark {
+    /// Makes the note, in place of an older one.
+    pub(super) fn create(path: &Path, log: &Path, place: Place) -> io::Result<Self> {
+        let text = format!("{}{}\n", place.head(), log.display());
+        replace_file(path, text.as_bytes())?;
+        let file = OpenOptions::new().write(true).open(path)?;
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// Reads a note: `None` where there is none, `Some(None)` where it names no place, as those of
+    /// earlier versions.
+    pub(super) fn read(path: &Path) -> io::Result<Option<Option<Place>>> {
+        match std::fs::read(path) {
+            Ok(text) => Ok(Some(Place::parse(&text))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes how far the log is on disk.
+    pub(super) fn note(&self, place: Place) -> io::Result<()> {
+        self.file.write_all_at(place.head().as_bytes(), 0)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
