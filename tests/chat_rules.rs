@@ -116,7 +116,7 @@ fn with_stranger() -> (Hands, LinkId) {
     hands.say_to(3, 1, Message::SeqChat(seq_chat(3, 2, (1, 1), 2, &[opening])));
     let link = LinkId(9_000);
     let (member, intent) = (member(9), Intent::Member);
-    hands.input(1, Input::Linked { link, member, intent, is_ours: false });
+    hands.input(1, Input::Linked { link, member, intent, is_ours: false, life: None });
     hands.letters.clear();
     (hands, link)
 }
@@ -231,7 +231,7 @@ fn a_client_gets_its_repeats_acknowledged_and_its_gaps_refused() {
     assert_eq!(hands.status(1).role, Role::Leader, "a group of one goes on by itself");
     let link = LinkId(9_000);
     let (member, intent) = (member(1), Intent::Client);
-    hands.input(1, Input::Linked { link, member, intent, is_ours: false });
+    hands.input(1, Input::Linked { link, member, intent, is_ours: false, life: None });
     let origin = Origin { member: MemberId(1), client: 77 };
     let say = |hands: &mut Hands, number| {
         let msg_id = MsgId { origin, number };
@@ -327,7 +327,8 @@ fn who_waits_to_be_taken_in_hears_of_another_leader_from_whomever_it_knows() {
     let (link, joiner) = (LinkId(900), member(7));
     let group = hands.hands.get_mut(&1).and_then(|it| it.group.as_mut()).expect("it runs");
     let mut fx = Vec::new();
-    let input = Input::Linked { link, member: joiner, intent: Intent::Member, is_ours: false };
+    let input =
+        Input::Linked { link, member: joiner, intent: Intent::Member, is_ours: false, life: None };
     group.handle(hands_now(), input, &mut fx);
     fx.clear();
     let coordinator = Coordinator {
@@ -364,7 +365,8 @@ fn strangers_take_no_members_place_however_many_come() {
         let member = member(u32::try_from(100 + turn).expect("a small number"));
         let group = hands.hands.get_mut(&2).and_then(|it| it.group.as_mut()).expect("it runs");
         let mut fx = Vec::new();
-        let input = Input::Linked { link, member, intent: Intent::Member, is_ours: false };
+        let input =
+            Input::Linked { link, member, intent: Intent::Member, is_ours: false, life: None };
         group.handle(hands_now(), input, &mut fx);
         fx.contains(&Effect::Hangup(link))
     });

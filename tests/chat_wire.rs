@@ -59,8 +59,11 @@ fn cases() -> Vec<Message> {
     let proof = keys(3).sign(&SigningBytes::new("golden"));
     let group = GroupId([0xab; 16]);
     let everybody: Vec<_> = (1..=3).map(member).collect();
-    let membership =
-        Arc::new(Membership { members: everybody.clone(), removed: vec![keys(9).public()] });
+    let membership = Arc::new(Membership {
+        members: everybody.clone(),
+        removed: vec![keys(9).public()],
+        message_max: Some(16_384),
+    });
     let join = Join {
         sender_id: ME,
         term: TERM,
@@ -68,6 +71,7 @@ fn cases() -> Vec<Message> {
         intent: Intent::Member,
         membership: vec![member(3)],
         nonce: Nonce::random(&mut rng),
+        life: Some(1 << 63 | 77),
     };
     let nonce = Nonce::random(&mut rng);
     let ok = |kind| ElectionOk {
@@ -95,7 +99,7 @@ fn cases() -> Vec<Message> {
         reason: "another leads".into(),
     };
     vec![
-        Message::Join(Join { group: None, intent: Intent::Client, ..join.clone() }),
+        Message::Join(Join { group: None, intent: Intent::Client, life: None, ..join.clone() }),
         Message::Join(join),
         Message::JoinChallenge(JoinChallenge {
             sender_id: ME,
@@ -110,6 +114,7 @@ fn cases() -> Vec<Message> {
             group,
             leader_id: Some(MemberId(2)),
             membership: everybody,
+            life: Some(77),
         }),
         Message::Heartbeat(Heartbeat {
             sender_id: ME,

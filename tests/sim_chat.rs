@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use chat_world::{Kind, Tally, Violation, Weather, World};
 use folkmoot::model::Rng;
-use folkmoot::protocol::chat::{Config, Record, Role, Rule};
+use folkmoot::protocol::chat::{Chat, Config, Role, Rule};
 use rand::{RngExt as _, SeedableRng as _};
 
 const SECOND: u64 = 1_000_000;
@@ -88,18 +88,11 @@ fn judge(world: &mut World) {
         let id = node.member.id;
         let status = node.machine.as_ref().expect("it is up").status();
         let log = node.disk.log.clone();
-        let typed: Vec<_> = node
-            .disk
-            .records
-            .iter()
-            .filter_map(|it| match it {
-                Record::Typed(chat) => Some(chat.msg_id),
-                _ => None,
-            })
-            .collect();
+        let typed = node.disk.typed();
         world.checker.on_end(id, &log);
-        if let Some(open) = typed.iter().find(|it| !world.checker.is_final(**it)) {
-            world.checker.fail(Kind::Stuck, format!("{open} is not final: {status:?}"));
+        let is_open = |it: &&Chat| !world.checker.is_final(it.msg_id, &it.payload);
+        if let Some(open) = typed.iter().find(is_open) {
+            world.checker.fail(Kind::Kept, format!("{open:?} is not final: {status:?}"));
         }
         if status.commit.0 != world.checker.order.len() as u64 {
             world.checker.fail(Kind::Stuck, format!("not everything is final: {status:?}"));
@@ -127,7 +120,7 @@ fn judge(world: &mut World) {
 }
 
 /// What must have occurred in some of 500 runs: each fault, and each way that is seldom gone.
-const BRANCHES: [&str; 32] = [
+const BRANCHES: [&str; 38] = [
     "kill",
     "power cut",
     "power cut of all",
@@ -160,6 +153,12 @@ const BRANCHES: [&str; 32] = [
     "a term that is over",
     "a message, because too many are waiting",
     "acknowledged",
+    "restored from a copy",
+    "a log that was rewound",
+    "a new machine under an old id",
+    "copied while it runs",
+    "a copy ends",
+    "told of a copy",
 ];
 
 #[test]
@@ -234,8 +233,8 @@ fn ablate(rule: Rule, seeds: u64, stop_at_first: bool) -> Ablation {
     found
 }
 
-/// So many seeds are enough for the checker to miss each rule; R4 has its own scenario.
-const BUDGETS: [(Rule, u64); 8] = [
+/// So many seeds are enough for the checker to miss each rule; R4 and R11 have their own scenarios.
+const BUDGETS: [(Rule, u64); 11] = [
     (Rule::Promise, 1_000),
     (Rule::Quorum, 20),
     (Rule::Adoption, 20),
@@ -244,6 +243,9 @@ const BUDGETS: [(Rule, u64); 8] = [
     (Rule::Disk, 1_000),
     (Rule::Majority, 20),
     (Rule::Once, 20),
+    (Rule::Life, 500),
+    (Rule::OneProcess, 100),
+    (Rule::Rewound, 500),
 ];
 
 #[test]

@@ -60,7 +60,7 @@ pub(crate) fn seq_chat(
 /// What a member of a group of `count` remembers that has written nothing yet.
 pub(crate) fn begun(me: u32, count: u32) -> Vec<Record> {
     let members = (1..=count).map(member).collect();
-    let membership = Membership { members, removed: Vec::new() };
+    let membership = Membership { members, ..Membership::default() };
     let Member { id, key, .. } = member(me);
     vec![
         Record::Group { group: GROUP, me: id, key },
@@ -131,7 +131,9 @@ impl Hands {
         hand.timers.clear();
         let records = hand.records.clone();
         let memory = Memory { founds: false, group: None, snapshot: None, records };
-        let rng = Rng::seed_from_u64(u64::from(id));
+        // Each process draws other numbers.
+        self.next += 2;
+        let rng = Rng::seed_from_u64(u64::from(id) + (self.next << 32));
         hand.group = Some(Group::new(self.config.clone(), member(id), rng, memory));
         self.input(id, Input::Start);
     }
@@ -159,7 +161,7 @@ impl Hands {
         for (at, link, other, is_ours) in [(a, link_a, b, true), (b, link_b, a, false)] {
             if self.hands.get(&at).is_some_and(|it| it.group.is_some()) {
                 let (member, intent) = (member(other), Intent::Member);
-                self.input(at, Input::Linked { link, member, intent, is_ours });
+                self.input(at, Input::Linked { link, member, intent, is_ours, life: None });
             }
         }
     }

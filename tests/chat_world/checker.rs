@@ -12,6 +12,10 @@ pub(crate) enum Kind {
     Diverged,
     /// Something final or acknowledged is gone.
     Lost,
+    /// A text that a disk keeps is not final in the end.
+    Kept,
+    /// Two processes of one member were not noticed.
+    Unnoticed,
     /// A message stands twice, or an author's messages out of their order.
     Doubled,
     /// Two leaders of one term.
@@ -36,8 +40,10 @@ pub(crate) struct Violation {
 pub(crate) struct Checker {
     /// The one order, as it was delivered first.
     pub(crate) order: Vec<Arc<Entry>>,
-    seen: BTreeMap<MsgId, SeqNo>,
+    seen: BTreeMap<MsgId, (SeqNo, Arc<str>)>,
     last_of: BTreeMap<Origin, u64>,
+    /// Every text is typed once only.
+    texts: BTreeSet<Arc<str>>,
     leaders: BTreeMap<Term, MemberId>,
     group: Option<Arc<Membership>>,
     pub(crate) acknowledged: BTreeSet<MsgId>,
@@ -49,8 +55,9 @@ impl Checker {
         self.violation.get_or_insert(Violation { kind, what });
     }
 
-    pub(crate) fn is_final(&self, id: MsgId) -> bool {
-        self.seen.contains_key(&id)
+    /// Whether that very text is final under that identity.
+    pub(crate) fn is_final(&self, id: MsgId, text: &str) -> bool {
+        self.seen.get(&id).is_some_and(|(_, it)| **it == *text)
     }
 
     pub(crate) fn on_leader(&mut self, id: MemberId, term: Term) {
@@ -84,13 +91,17 @@ impl Checker {
             Body::Opening => {}
             Body::Chat(chat) => {
                 let id = chat.msg_id;
-                if let Some(first) = self.seen.insert(id, entry.seq_no) {
+                let text = Arc::clone(&chat.payload);
+                if let Some((first, _)) = self.seen.insert(id, (entry.seq_no, Arc::clone(&text))) {
                     let what = format!("{id} stands at {} and {}", first.0, entry.seq_no.0);
                     self.fail(Kind::Doubled, what);
                 }
                 let last = self.last_of.insert(id.origin, id.number).unwrap_or(0);
                 if id.number != last + 1 {
                     self.fail(Kind::Doubled, format!("{id} comes after number {last}"));
+                }
+                if !self.texts.insert(Arc::clone(&text)) {
+                    self.fail(Kind::Doubled, format!("{text:?} stands a second time, as {id}"));
                 }
             }
             Body::Membership(now) => self.on_group(now),
@@ -125,10 +136,10 @@ impl Checker {
         }
     }
 
-    pub(crate) fn on_acknowledged(&mut self, id: MsgId) {
+    pub(crate) fn on_acknowledged(&mut self, id: MsgId, text: &str) {
         self.acknowledged.insert(id);
-        if !self.is_final(id) {
-            self.fail(Kind::Lost, format!("{id} was acknowledged, but nobody delivered it"));
+        if !self.is_final(id, text) {
+            self.fail(Kind::Lost, format!("{id} was acknowledged, but nobody delivered {text:?}"));
         }
     }
 

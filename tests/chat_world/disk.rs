@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use folkmoot::model::Rng;
-use folkmoot::protocol::chat::{Entry, GroupId, Memory, Record, SeqNo, Snapshot, Term};
+use folkmoot::protocol::chat::{
+    Chat, Entry, GroupId, Memory, Record, SeqNo, Snapshot, Term, apply_typed,
+};
 use rand::RngExt as _;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) records: Vec<Record>,
     /// So many of them are on the platter.
@@ -62,9 +64,22 @@ impl Disk {
             Record::Entry(entry) => all || entry.seq_no > from,
             Record::Group { .. } | Record::Term { .. } | Record::Cut { .. } => true,
             Record::Typed(_) | Record::Commit { .. } => true,
+            Record::Renamed { .. } | Record::GivenBack { .. } | Record::Rewound => true,
         };
         let records: Vec<_> = self.records.iter().filter(is_kept).cloned().collect();
         Memory { founds, group: self.group(), snapshot, records }
+    }
+
+    /// What was typed, as the disk has it.
+    pub(crate) fn typed(&self) -> Vec<Chat> {
+        let mut typed = Vec::new();
+        self.records.iter().for_each(|it| apply_typed(&mut typed, it.clone()));
+        typed
+    }
+
+    /// The same disk as a copy of its files has it.
+    pub(crate) fn copy(&self) -> Self {
+        Self { synced: self.records.len(), flushing: None, ..self.clone() }
     }
 
     fn group(&self) -> Option<GroupId> {
@@ -91,5 +106,6 @@ fn apply(log: &mut Vec<Arc<Entry>>, record: &Record) {
         Record::Cut { from } => log.truncate(usize::try_from(from.0 - 1).expect("a short log")),
         Record::Group { .. } | Record::Term { .. } => {}
         Record::Typed(_) | Record::Commit { .. } => {}
+        Record::Renamed { .. } | Record::GivenBack { .. } | Record::Rewound => {}
     }
 }

@@ -3,6 +3,7 @@
 
 mod checker;
 mod disk;
+mod machines;
 mod weather;
 
 use std::cmp::Reverse;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::protocol::LinkId;
-use folkmoot::protocol::chat::messages::{ChatReq, Consent, Intent};
+use folkmoot::protocol::chat::messages::{ChatReq, Consent, Intent, VerifyResp};
 use folkmoot::protocol::chat::{
     At, Body, Chat, Command, Config, Effect, Event, Group, Input, Member, MemberId, Message, MsgId,
     Origin, Record, Role, SeqNo, Timer,
@@ -37,8 +38,42 @@ pub(crate) struct Node {
     /// Microseconds of a flush, at most.
     disk_micros: u64,
     pub(crate) is_removed: bool,
+    /// So many records were on disk when this was noted last, away from them.
+    noted: usize,
+    /// An older copy of the disk.
+    backup: Option<Disk>,
+    /// It must not run again: its log is not whole, or another process is this member.
+    pub(crate) is_spent: bool,
     links: BTreeSet<LinkId>,
     founds: bool,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        let key = KeyPair::from_secret([1; 32]).public();
+        Self {
+            member: Member {
+                id: MemberId(0),
+                at: At { host: [127, 0, 0, 1].into(), port: 0 },
+                key,
+            },
+            machine: None,
+            life: 0,
+            disk: Disk::default(),
+            timers: BTreeMap::new(),
+            is_paused: false,
+            inbox: VecDeque::new(),
+            delivered: SeqNo(0),
+            is_idle_due: false,
+            disk_micros: 0,
+            is_removed: false,
+            noted: 0,
+            backup: None,
+            is_spent: false,
+            links: BTreeSet::new(),
+            founds: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,6 +88,8 @@ enum Due {
     BreakIfCut { conn: usize },
     Seek { node: usize, life: u32 },
     Restart { node: usize },
+    Operate { node: usize },
+    Noticed { original: usize, copy: usize, told: u64 },
     Client { at: usize },
     Weather,
     Type,
@@ -98,6 +135,9 @@ pub(crate) struct World {
     cuts: BTreeSet<(usize, usize)>,
     typed: u64,
     is_typing: bool,
+    /// No fault comes before this.
+    quiet_until: u64,
+    has_copied: bool,
     is_trace: bool,
     pub(crate) rng: Rng,
 }
@@ -113,18 +153,9 @@ impl World {
                 At { host: [127, 0, 0, 1].into(), port: 6_000 + u16::try_from(id).expect("few") };
             Node {
                 member: Member { id: MemberId(id), at, key },
-                machine: None,
-                life: 0,
-                disk: Disk::default(),
-                timers: BTreeMap::new(),
-                is_paused: false,
-                inbox: VecDeque::new(),
-                delivered: SeqNo(0),
-                is_idle_due: false,
                 disk_micros: rng.random_range(200..2_000),
-                is_removed: false,
-                links: BTreeSet::new(),
                 founds: id == 1,
+                ..Node::default()
             }
         });
         Self {
@@ -144,6 +175,8 @@ impl World {
             cuts: BTreeSet::new(),
             typed: 0,
             is_typing: true,
+            quiet_until: 0,
+            has_copied: false,
             is_trace: std::env::var_os("TRACE").is_some(),
             rng,
         }
@@ -214,6 +247,8 @@ impl World {
             }
             Due::Seek { node, life } => self.seek(node, life),
             Due::Restart { node } => self.start(node),
+            Due::Operate { node } => self.operate(node),
+            Due::Noticed { original, copy, told } => self.judge_copy(original, copy, told),
             Due::Client { at } => self.on_client(at),
             Due::Weather => self.on_weather(),
             Due::Type => self.on_type(),
@@ -227,7 +262,7 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, node: usize) {
-        if self.is_up(node) {
+        if self.is_up(node) || self.nodes[node].is_spent || self.is_rewound(node) {
             return;
         }
         self.count("start");
@@ -328,6 +363,14 @@ impl World {
         }
         if it.is_paused {
             it.inbox.push_back(input);
+            return;
+        }
+        if let Input::Received { link, msg: Message::VerifyReq(ask) } = &input {
+            // The driver's own business.
+            let (sender_id, question) = (it.member.id, ask.question);
+            let (commit, hashes) = (SeqNo(0), Vec::new());
+            let answer = VerifyResp { sender_id, question, commit, hashes };
+            self.send(node, *link, Message::VerifyResp(answer));
             return;
         }
         let is_idle = matches!(input, Input::Idle);
@@ -449,12 +492,25 @@ impl World {
                     self.plan(self.now + 500_000, Due::Restart { node });
                 }
             }
-            Event::Refused { .. } => self.count("refused"),
+            Event::Refused { reason } => {
+                self.count("refused");
+                let is_double = reason.contains("another process");
+                if is_double || reason.contains("must not vote again") {
+                    self.count(if is_double { "a copy ends" } else { "told that its log is old" });
+                    self.kill(node, false);
+                    self.spend(node);
+                }
+            }
             Event::ElectionBegun { reason, .. } => self.count(reason),
+            Event::Doubled { member, .. } if *member == id => self.count("told of a copy"),
             Event::RoleChanged { .. }
             | Event::Quorum
             | Event::MembershipChanged(_)
             | Event::Pending(_)
+            | Event::Rejected { .. }
+            | Event::GivenBack { .. }
+            | Event::Renamed { .. }
+            | Event::Doubled { .. }
             | Event::Numbered(..)
             | Event::Reached(_)
             | Event::Lost(_) => {}
@@ -488,6 +544,7 @@ impl World {
         }
         let Some(count) = it.disk.flushing.take() else { return };
         it.disk.synced = count;
+        it.noted = count;
         let records = (count - it.disk.before) as u64;
         self.hand(node, life, Input::Synced { records });
         self.flush(node);
@@ -504,8 +561,9 @@ impl World {
             return;
         }
         let me = self.nodes[from].member.clone();
-        let target = self.nodes.iter().position(|it| it.member.id == to.id);
-        let target = target.filter(|it| self.nodes[*it].member.at == to.at);
+        let is_it = |it: &Node| (it.member.id, it.member.at) == (to.id, to.at);
+        let target = self.nodes.iter().position(is_it);
+        let target = target.filter(|it| !is_asked || self.nodes[*it].member.key == to.key);
         let target = target.filter(|it| self.is_up(*it) && !self.nodes[*it].is_paused);
         let target = target.filter(|it| !self.is_cut(from, *it) && !self.is_cut(*it, from));
         let group = self.nodes[from].machine.as_ref().and_then(Group::introduction);
@@ -541,9 +599,15 @@ impl World {
             member: self.nodes[target].member.clone(),
             intent: Intent::Member,
             is_ours: true,
+            life: answer.life,
         };
-        let called =
-            Input::Linked { link: links[1], member: me, intent: Intent::Member, is_ours: false };
+        let called = Input::Linked {
+            link: links[1],
+            member: me,
+            intent: Intent::Member,
+            is_ours: false,
+            life: self.nodes[from].machine.as_ref().map(Group::life),
+        };
         self.hand(target, lives[1], called);
         self.hand(from, life, caller);
         let msg = Message::JoinAck(answer);
@@ -710,7 +774,7 @@ impl World {
         let clients = self.weather.clients;
         for at in 0..clients {
             let node = self.rng.random_range(0..self.nodes.len());
-            let number = self.rng.random_range(1..=u64::MAX);
+            let number = Origin::program(self.rng.random());
             self.clients.push(Client {
                 node,
                 number,
@@ -744,7 +808,13 @@ impl World {
                 self.client_links.insert(link, at);
                 self.clients[at].link = Some((link, life));
                 let member = self.nodes[node].member.clone();
-                let input = Input::Linked { link, member, intent: Intent::Client, is_ours: false };
+                let input = Input::Linked {
+                    link,
+                    member,
+                    intent: Intent::Client,
+                    is_ours: false,
+                    life: None,
+                };
                 self.hand(node, life, input);
                 link
             }
@@ -767,7 +837,7 @@ impl World {
         let chat = Chat {
             msg_id: MsgId { origin, number },
             room_id: "general".into(),
-            payload: format!("client {at} number {number}").into(),
+            payload: client_text(at, number).into(),
         };
         let msg = Message::Chat(ChatReq { sender_id: member, chat });
         self.hand(node, life, Input::Received { link, msg });
@@ -779,12 +849,18 @@ impl World {
         }
         if let Message::ChatAck(ack) = msg {
             self.count("acknowledged");
-            self.clients[client].waiting.remove(&ack.msg_id.number);
-            self.checker.on_acknowledged(ack.msg_id);
+            let number = ack.msg_id.number;
+            self.clients[client].waiting.remove(&number);
+            self.checker.on_acknowledged(ack.msg_id, &client_text(client, number));
         } else if matches!(msg, Message::Nack(_)) {
             self.count("a client refused");
         }
     }
+}
+
+/// What a client sends under a number.
+fn client_text(client: usize, number: u64) -> String {
+    format!("client {client} number {number}")
 }
 
 /// A long text, shortened.

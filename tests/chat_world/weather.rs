@@ -19,14 +19,14 @@ pub(crate) struct Weather {
     /// The chance that one takes up to 0.9 s.
     pub(crate) slow: f64,
     /// The weight of each fault.
-    pub(crate) weights: [u32; 14],
+    pub(crate) weights: [u32; 16],
     /// Whether it is over.
     pub(crate) is_calm: bool,
 }
 
 impl Weather {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let mut weights = [0; 14];
+        let mut weights = [0; 16];
         for weight in &mut weights {
             *weight = if rng.random_bool(0.3) { 0 } else { rng.random_range(1..=10) };
         }
@@ -60,7 +60,7 @@ impl World {
         let gap = self.rng.random_range(0..=self.weather.fault * 2);
         self.plan(self.now + gap, Due::Weather);
         let total: u32 = self.weather.weights.iter().sum();
-        if total == 0 {
+        if total == 0 || self.now < self.quiet_until {
             return;
         }
         let mut at = self.rng.random_range(0..total);
@@ -108,6 +108,8 @@ impl World {
                 self.nodes[any].disk_micros = micros;
             }
             12 => self.break_some(),
+            14 => self.restore(any),
+            15 => self.copy(any),
             _ => self.order_something(any, leader),
         }
     }
@@ -172,6 +174,12 @@ impl World {
             self.count("leave");
             self.hand(node, life, Input::Command(Command::Leave));
         } else if members.len() > 3 {
+            if self.rng.random_bool(0.3)
+                && let Some(gone) = self.nodes.iter().position(|it| it.is_removed && !it.is_spent)
+            {
+                self.replace(gone);
+                return;
+            }
             self.count("removal");
             let id = members[self.rng.random_range(0..members.len())];
             self.hand(node, life, Input::Command(Command::Remove(id)));

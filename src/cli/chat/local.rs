@@ -173,9 +173,11 @@ impl Local {
                     }));
                 }
                 Err(_) => {
-                    return Err("the disk has not taken the message yet, so whether it is kept is \
+                    return Err(
+                        "the disk has not taken the message yet, so whether it is kept is \
                                 not known; see peer chat status and history before sending it again"
-                        .to_owned());
+                            .to_owned(),
+                    );
                 }
             }
         }

@@ -150,12 +150,7 @@ fn find(
     Ok(!is_stopped)
 }
 
-fn options(
-    plan: &Plan,
-    args: &ChatArgs,
-    keys: KeyPair,
-    announcer: Announcer,
-) -> Options {
+fn options(plan: &Plan, args: &ChatArgs, keys: KeyPair, announcer: Announcer) -> Options {
     Options {
         listen: plan.listen,
         me: Member { id: plan.me, at: plan.at.into(), key: keys.public() },

@@ -77,8 +77,7 @@ impl Watchers {
             Told::Delivered(entries) => self.on_delivered(entries),
             Told::Event(Event::Pending(chat)) => self.on_kept(chat),
             Told::Event(Event::Rejected { room, text, reason }) => {
-                let is_it =
-                    |it: &Watcher| it.id.is_none() && it.room == *room && it.text == *text;
+                let is_it = |it: &Watcher| it.id.is_none() && it.room == *room && it.text == *text;
                 self.on_refused(is_it, reason);
             }
             Told::Event(Event::GivenBack { chat, reason }) => {

@@ -84,7 +84,12 @@ impl Group {
             return Err(NackCode::Removed);
         }
         let is_other = |it: &Member| (it.id == member.id) != (it.key == member.key);
-        if membership.members.iter().chain([&self.me]).any(is_other) || member.id == self.me.id {
+        // A member that was away may know the id as a former machine's, and the one that a member
+        // has named may lead now. Two majorities of ids still meet in a member that knows better.
+        let is_named = !self.hears_leader()
+            && self.vouched.get(&member.id).is_some_and(|it| it.key == member.key);
+        let is_taken = !is_named && membership.members.iter().any(is_other);
+        if is_taken || is_other(&self.me) || member.id == self.me.id {
             return Err(NackCode::IdTaken);
         }
         Ok(())
@@ -214,7 +219,7 @@ impl Group {
         let named = self.vouched.values().filter(is_unknown).cloned();
         let known = known.map(|it| {
             let is_odd = self.links.dialing.get(&it.id).is_some_and(|tries| tries % 2 == 1);
-            let elsewhere = self.vouched.get(&it.id).filter(|now| is_odd && now.key == it.key);
+            let elsewhere = self.vouched.get(&it.id).filter(|_| is_odd);
             elsewhere.unwrap_or(it).clone()
         });
         known.chain(named).filter(|it| it.id != self.me.id && it.key != self.me.key).collect()
@@ -369,14 +374,17 @@ impl Group {
             {
                 self.be_refused(&nack.reason, fx);
             }
-            NackCode::Doubled if is_believed => self.be_refused(&nack.reason, fx),
+            // The process that the leader knows is the member; the other one ends.
+            NackCode::Doubled if is_believed && !self.hears_leader() => {
+                self.be_refused(&nack.reason, fx);
+            }
             NackCode::Rewound
                 if is_trusted && self.leader == Some(id) && nack.term == self.term =>
             {
                 self.persist(Record::Rewound, fx);
                 self.be_refused(&nack.reason, fx);
             }
-            NackCode::Copied if is_trusted => {
+            NackCode::Copied | NackCode::Doubled if is_trusted => {
                 let (member, reason) = (self.me.id, nack.reason.clone());
                 fx.push(Effect::Emit(Event::Doubled { member, reason }));
             }

@@ -42,7 +42,8 @@ impl Group {
         let Some(earlier) = self.links.of_member(id) else { return };
         let Some(new) = self.links.get(link) else { return };
         let (life, at) = (new.life, new.member.at);
-        let is_proved = self.links.rivals.get(&id).is_some_and(|it| it.life == life && it.is_proved);
+        let is_proved =
+            self.links.rivals.get(&id).is_some_and(|it| it.life == life && it.is_proved);
         self.drop_it("a second process of a member", fx);
         if is_proved {
             let here = self.links.get(earlier).map_or(at, |it| it.member.at);

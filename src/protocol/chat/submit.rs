@@ -56,7 +56,8 @@ impl Group {
         let Some(msg_id) = msg_id else {
             self.drop_it("a text, because too many are waiting", fx);
             let count = self.outbox.waiting.len();
-            let reason = format!("{count} messages wait to be final, which is all there is room for");
+            let reason =
+                format!("{count} messages wait to be final, which is all there is room for");
             fx.push(Effect::Emit(Event::Rejected { room, text, reason }));
             return;
         };
@@ -189,8 +190,8 @@ impl Group {
         let last = self.log.last_number(id.origin);
         if self.config.keeps(Rule::Once) && id.number <= last {
             if self.is_other_text(&chat) {
-                // The author finds it out by the entry itself.
                 self.drop_it("a text under another's number", fx);
+                self.refuse_chat(id, link, NackCode::Taken, TAKEN, fx);
                 return;
             }
             self.drop_it("a repeat", fx);
@@ -321,6 +322,8 @@ impl Group {
                 let all: Vec<_> = self.outbox.waiting_of(id.origin).collect();
                 all.into_iter().for_each(|id| self.rename(id, fx));
             }
+            // Once that text is final here; until then it may still go.
+            NackCode::Taken => self.rename_taken(fx),
             NackCode::Gap
             | NackCode::Malformed
             | NackCode::NotAllowed
@@ -332,7 +335,6 @@ impl Group {
             | NackCode::NotLeader
             | NackCode::NoQuorum
             | NackCode::Busy
-            | NackCode::Taken
             | NackCode::Doubled
             | NackCode::Copied
             | NackCode::Rewound => {}
@@ -356,7 +358,8 @@ impl Group {
     /// Messages that an earlier process kept under identities that are other texts'.
     pub(super) fn rename_taken(&mut self, fx: &mut Vec<Effect>) {
         let is_taken = |it: &&Chat| self.is_known_final(it.msg_id) && self.is_other_text(it);
-        let taken: Vec<_> = self.outbox.own_waiting().filter(is_taken).map(|it| it.msg_id).collect();
+        let taken: Vec<_> =
+            self.outbox.own_waiting().filter(is_taken).map(|it| it.msg_id).collect();
         taken.into_iter().for_each(|id| self.rename(id, fx));
     }
 

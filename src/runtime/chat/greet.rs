@@ -125,13 +125,7 @@ impl Parley {
         }
     }
 
-    fn ends(
-        self,
-        member: Member,
-        intent: Intent,
-        life: Option<u64>,
-        ack: Option<JoinAck>,
-    ) -> Ends {
+    fn ends(self, member: Member, intent: Intent, life: Option<u64>, ack: Option<JoinAck>) -> Ends {
         let Self { input, deadline, stream, sealer, .. } = self;
         Ends { input, deadline, stream, sealer, member, intent, life, ack }
     }

@@ -168,7 +168,8 @@ impl Opened {
         if let Some(had) = known.flatten() {
             let has = self.log.bytes;
             let is_there = has >= had.bytes
-                && Place::of(&self.log.file, had.bytes).map_err(StoreError::io("read", &path))? == had;
+                && Place::of(&self.log.file, had.bytes).map_err(StoreError::io("read", &path))?
+                    == had;
             if !is_there {
                 let reason = format!(
                     "it has {has} bytes and does not hold what stood before byte {}, which was \
