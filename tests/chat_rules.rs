@@ -14,8 +14,8 @@ use folkmoot::protocol::chat::messages::{
     ChatReq, Coordinator, Election, Heartbeat, Intent, NackCode, SeqAck,
 };
 use folkmoot::protocol::chat::{
-    Body, Chain, Chat, Config, Effect, Event, Input, MemberId, Message, MsgId, Origin, Record,
-    Role, Rule, SeqNo, Term,
+    Body, Chain, Chat, Command, Config, Effect, Event, Input, MemberId, Message, MsgId, Origin,
+    Record, Role, Rule, SeqNo, Term,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -214,11 +214,19 @@ fn an_id_or_a_key_that_is_anothers_is_not_let_in() {
     assert_eq!(group.admits(&nine, None), Ok(()));
     let mut thief = nine;
     thief.id = MemberId(2);
-    assert_eq!(group.admits(&thief, None), Err(NackCode::IdTaken));
     let mut double = two;
     double.id = MemberId(9);
-    assert_eq!(group.admits(&double, None), Err(NackCode::IdTaken));
+    for taken in [&thief, &double] {
+        let why = "without a leader it may know an old group only";
+        assert_eq!(group.admits(taken, None), Err(NackCode::Busy), "{why}");
+    }
     assert_eq!(group.admits(&member(1), None), Err(NackCode::IdTaken));
+    hands.start(2);
+    hands.link(1, 2);
+    hands.pass(4_000 * MILLI, |_| true);
+    let group = hands.hands[&1].group.as_ref().expect("it runs");
+    assert_eq!(group.admits(&thief, None), Err(NackCode::IdTaken));
+    assert_eq!(group.admits(&double, None), Err(NackCode::IdTaken));
     let other = folkmoot::protocol::chat::GroupId([8; 16]);
     assert_eq!(group.admits(&member(2), Some(other)), Err(NackCode::OtherGroup));
 }
@@ -391,4 +399,121 @@ fn a_leap_of_terms_is_not_believed() {
     };
     hands.input(2, Input::Received { link: from, msg: Message::Election(election) });
     assert_eq!(hands.status(2).term, term);
+}
+
+/// Three linked members, of which the third leads.
+fn three() -> Hands {
+    let mut hands = Hands::new(Config::default(), 3);
+    (1..=3).for_each(|id| hands.start(id));
+    for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+        hands.link(a, b);
+    }
+    hands.pass(4_000 * MILLI, |_| true);
+    assert_eq!(hands.status(3).role, Role::Leader);
+    hands
+}
+
+#[test]
+fn a_text_whose_identity_is_another_texts_goes_on_under_a_fresh_one() {
+    let mut hands = three();
+    // What member 1 types is held up; meanwhile the leader numbers another text of that identity,
+    // as if a second process of member 1 had the same random numbers.
+    hands.type_at(1, "mine");
+    let mine = hands.said(1, |msg| match msg {
+        Message::Chat(ask) => Some(ask.chat.clone()),
+        _ => None,
+    });
+    let [mine] = &mine[..] else { panic!("{mine:?}") };
+    hands.letters.clear();
+    let other = Chat { payload: "of another".into(), ..mine.clone() };
+    let ask = ChatReq { sender_id: MemberId(1), chat: other };
+    hands.say_to(1, 3, Message::Chat(ask));
+    hands.pass(3_000 * MILLI, |_| true);
+    for id in 1..=3 {
+        assert_eq!(hands.texts(id), ["of another", "mine"], "at {id}");
+    }
+    let renamed = |it: &Event| matches!(it, Event::Renamed { from, .. } if *from == mine.msg_id);
+    assert!(hands.hands[&1].events.iter().any(renamed));
+    assert!(hands.status(1).pending.is_empty());
+}
+
+#[test]
+fn a_text_that_the_group_cannot_take_is_given_back_and_the_next_one_goes_on() {
+    let mut hands = three();
+    // The leader of a group without an agreed limit, whose own is smaller.
+    hands.stop(3);
+    hands.config.message_max = 10;
+    hands.start(3);
+    link_up(&mut hands, 3);
+    hands.pass(8_000 * MILLI, |_| true);
+    assert_eq!(hands.status(3).role, Role::Leader);
+    for text in ["first", "a text of more than ten bytes", "second", "third"] {
+        hands.type_at(1, text);
+    }
+    hands.pass(6_000 * MILLI, |_| true);
+    assert_eq!(hands.texts(2), ["first", "second", "third"]);
+    let back = hands.hands[&1].events.iter().find_map(|it| match it {
+        Event::GivenBack { chat, reason } => Some((chat.payload.to_string(), reason.clone())),
+        _ => None,
+    });
+    let (text, reason) = back.expect("it is given back");
+    assert_eq!(text, "a text of more than ten bytes");
+    assert!(reason.contains("at most 10 bytes"), "{reason}");
+    // So it is after a restart, too.
+    hands.stop(1);
+    hands.start(1);
+    link_up(&mut hands, 1);
+    hands.pass(4_000 * MILLI, |_| true);
+    assert!(hands.status(1).pending.is_empty(), "{:?}", hands.status(1).pending);
+    assert_eq!(hands.texts(2), ["first", "second", "third"]);
+}
+
+#[test]
+fn a_member_whose_log_ends_before_what_it_acknowledged_is_told_and_takes_no_part() {
+    let mut hands = three();
+    let monday = hands.hands[&2].records.clone();
+    hands.type_at(1, "tuesday");
+    hands.pass(1_000 * MILLI, |_| true);
+    hands.stop(2);
+    hands.hands.get_mut(&2).expect("a member").records = monday;
+    hands.start(2);
+    link_up(&mut hands, 2);
+    hands.pass(2_000 * MILLI, |_| true);
+    let told = hands.hands[&2].events.iter().find_map(|it| match it {
+        Event::Refused { reason } => Some(reason.clone()),
+        _ => None,
+    });
+    let told = told.expect("it is told");
+    assert!(told.contains("must not vote again") && told.contains("remove 2"), "{told}");
+    assert_eq!(hands.hands[&2].records.last(), Some(&Record::Rewound));
+    // It does not help anybody to a majority.
+    hands.stop(1);
+    let before = hands.texts(3).len();
+    hands.type_at(3, "alone");
+    hands.pass(6_000 * MILLI, |_| true);
+    assert_eq!(hands.texts(3).len(), before, "two of three are needed, and there is one");
+}
+
+#[test]
+fn what_is_typed_is_told_to_be_kept_only_when_the_disk_has_it() {
+    let mut hands = Hands::new(Config::default(), 3);
+    hands.start(1);
+    let group = hands.hands.get_mut(&1).and_then(|it| it.group.as_mut()).expect("it runs");
+    let (mut fx, room, text) = (Vec::new(), "general".into(), "x".into());
+    let say = Input::Command(Command::Say { room, text });
+    group.handle(hands_now(), say, &mut fx);
+    let is_told = |fx: &[Effect]| fx.iter().any(|it| matches!(it, Effect::Emit(Event::Pending(_))));
+    let records = fx.iter().filter(|it| matches!(it, Effect::Persist(_))).count() as u64;
+    assert!(records == 1 && !is_told(&fx), "{fx:?}");
+    group.handle(hands_now(), Input::Synced { records: 1 }, &mut fx);
+    assert!(is_told(&fx), "{fx:?}");
+}
+
+#[test]
+fn only_a_member_of_the_group_can_refuse_a_member() {
+    let mut hands = Hands::new(Config::default(), 3);
+    hands.start(1);
+    let group = hands.hands[&1].group.as_ref().expect("it runs");
+    assert!(group.believes_refusal(&member(2).key));
+    assert!(!group.believes_refusal(&member(9).key), "of a stranger at an old address");
 }

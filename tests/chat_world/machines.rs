@@ -80,7 +80,9 @@ impl World {
     /// One of the two has ended, and one was told: the one that the leader knows goes on.
     pub(super) fn judge_copy(&mut self, original: usize, copy: usize, told: u64) {
         let is_told = self.tally.get("told of a copy").copied().unwrap_or_default() > told;
-        if self.is_up(copy) && self.is_up(original) || !is_told {
+        // A copy that reached nobody harms nobody.
+        let is_met = !self.nodes[copy].is_spent && self.nodes[copy].links.is_empty();
+        if !is_met && (self.is_up(copy) && self.is_up(original) || !is_told) {
             let what = format!(
                 "a copy of {} runs on: {}, told: {is_told}, the original runs: {}",
                 self.nodes[original].member.id,

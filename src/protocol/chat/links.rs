@@ -90,9 +90,16 @@ impl Group {
             && self.vouched.get(&member.id).is_some_and(|it| it.key == member.key);
         let is_taken = !is_named && membership.members.iter().any(is_other);
         if is_taken || is_other(&self.me) || member.id == self.me.id {
-            return Err(NackCode::IdTaken);
+            // A refusal ends the other process: only a member that knows the newest says it.
+            let is_sure = !is_taken || self.knows_the_newest();
+            return Err(if is_sure { NackCode::IdTaken } else { NackCode::Busy });
         }
         Ok(())
+    }
+
+    /// Whether it leads, or hears its leader and has all that was final when it was heard first.
+    fn knows_the_newest(&self) -> bool {
+        matches!(self.duty, Duty::Lead(_)) || self.hears_leader() && self.has_caught_up()
     }
 
     pub(super) fn on_linked(&mut self, link: LinkId, new: Link, fx: &mut Vec<Effect>) {

@@ -245,7 +245,7 @@ impl Group {
     }
 
     /// Whether everything is known that was final when the leader was first heard.
-    fn has_caught_up(&self) -> bool {
+    pub(super) fn has_caught_up(&self) -> bool {
         self.resume_at.is_some_and(|at| self.log.commit() >= at)
     }
 

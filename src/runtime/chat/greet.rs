@@ -331,7 +331,7 @@ impl Shared {
             | NackCode::Taken
             | NackCode::Doubled
             | NackCode::Copied
-            | NackCode::Rewound => format!("{id} may not join now ({code:?})"),
+            | NackCode::Rewound => format!("{id} may not join now ({code:?}); try again later"),
         }
     }
 
