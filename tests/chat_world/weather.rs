@@ -173,7 +173,7 @@ impl World {
         if self.rng.random_bool(0.5) {
             self.count("leave");
             self.hand(node, life, Input::Command(Command::Leave));
-        } else if members.len() > 3 {
+        } else if members.len() > 3 && self.nodes.iter().all(|it| !it.is_spent) {
             if self.rng.random_bool(0.3)
                 && let Some(gone) = self.nodes.iter().position(|it| it.is_removed && !it.is_spent)
             {

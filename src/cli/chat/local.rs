@@ -22,8 +22,8 @@ use crate::runtime::control::{Answer, Handler};
 /// Entries that are read from the log at a time.
 const PAGE: u64 = 1_000;
 
-/// How long a disk may take to keep a message, beyond what its sender waits for.
-const DISK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a disk may take to keep a message, however little its sender waits.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A question.
 #[derive(Debug, Serialize, Deserialize)]
@@ -155,7 +155,7 @@ impl Local {
         }
         let (begun, mut is_kept) = (Clock::start(), false);
         loop {
-            let patience = if is_kept { wait } else { wait.saturating_add(DISK_PATIENCE) };
+            let patience = if is_kept { wait } else { wait.max(DISK_PATIENCE) };
             let left = patience.saturating_sub(begun.now().mono.since(Time::ZERO));
             match watch.fates.recv_timeout(left) {
                 Ok(Fate::Kept) => is_kept = true,
