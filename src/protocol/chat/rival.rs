@@ -42,8 +42,10 @@ impl Group {
         let Some(earlier) = self.links.of_member(id) else { return };
         let Some(new) = self.links.get(link) else { return };
         let (life, at) = (new.life, new.member.at);
-        let is_proved =
-            self.links.rivals.get(&id).is_some_and(|it| it.life == life && it.is_proved);
+        let known = self.links.rivals.get(&id).filter(|it| it.life == life);
+        let is_proved = known.is_some_and(|it| it.is_proved);
+        // An answer to the first question is as good, and may be under way.
+        let asked = known.map(|it| it.question);
         self.drop_it("a second process of a member", fx);
         if is_proved {
             let here = self.links.get(earlier).map_or(at, |it| it.member.at);
@@ -55,7 +57,7 @@ impl Group {
             );
             self.refuse(link, NackCode::Doubled, &reason, fx);
         } else {
-            let question = self.rng.random();
+            let question = asked.unwrap_or_else(|| self.rng.random());
             let rival = Rival { life, at, question, is_proved: false };
             self.links.rivals.insert(id, rival);
             let ask = VerifyReq { sender_id: self.me.id, question, at: Vec::new() };
