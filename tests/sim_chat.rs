@@ -41,11 +41,17 @@ struct Outcome {
 }
 
 fn run(seed: u64, without: Option<Rule>) -> Outcome {
+    run_on(seed, without, false)
+}
+
+/// The same, perhaps on disks whose logs are opened without a sync.
+fn run_on(seed: u64, without: Option<Rule>, opens_unsynced: bool) -> Outcome {
     let mut rng = Rng::seed_from_u64(seed ^ 0x5eed);
     let config = config(&mut rng, without);
     let weather = Weather::draw(&mut rng);
     let count = rng.random_range(3..=5);
     let mut world = World::new(seed, config, weather, count);
+    world.nodes.iter_mut().for_each(|it| it.disk.opens_unsynced = opens_unsynced);
     world.begin(if rng.random_bool(0.7) { count } else { 3 });
     world.run_until(30 * SECOND);
     world.calm_down();
@@ -127,7 +133,7 @@ fn judge(world: &mut World) {
 }
 
 /// What must have occurred in some of 500 runs: each fault, and each way that is seldom gone.
-const BRANCHES: [&str; 32] = [
+const BRANCHES: [&str; 33] = [
     "kill",
     "power cut",
     "power cut of all",
@@ -160,6 +166,7 @@ const BRANCHES: [&str; 32] = [
     "a term that is over",
     "a message, because too many are waiting",
     "acknowledged",
+    "a connection without a sign of life",
 ];
 
 #[test]
@@ -266,4 +273,62 @@ fn without_any_one_rule_the_checker_finds_a_violation() {
     }
     let _ = std::panic::take_hook();
     assert!(missed.is_empty(), "the checker does not miss {missed:?}");
+}
+
+/// How long after a silent network has healed a member's text is final that was typed then, in
+/// microseconds.
+fn deaf_for(seed: u64) -> u64 {
+    let mut rng = Rng::seed_from_u64(seed);
+    let weather = Weather { is_calm: true, delay: 2_000, ..Weather::default() };
+    let mut world = World::new(seed, Config::default(), weather, 3);
+    world.stop_typing();
+    world.begin(3);
+    world.run_until(10 * SECOND);
+    let node = match rng.random_bool(0.5) {
+        true => world.leader().expect("all are there"),
+        false => rng.random_range(0..3),
+    };
+    world.silence(node);
+    let until = world.now + rng.random_range(10 * SECOND..60 * SECOND);
+    world.run_until(until);
+    let status = world.nodes[node].machine.as_ref().expect("it is up").status();
+    assert_eq!(status.quorum, Some(false), "seed {seed}: it is alone, and knows it");
+    let others = status.members.iter().filter(|it| it.member.id != status.id);
+    for it in others {
+        assert!(!it.linked, "seed {seed}: no connection looks alive");
+        assert!(it.heard_ms.is_some_and(|ms| ms > 5_000), "seed {seed}: {it:?}");
+    }
+    world.heal();
+    let healed = world.now;
+    world.say(node, "heard again");
+    while !world.is_said("heard again") && world.now < healed + 60 * SECOND {
+        let until = world.now + SECOND / 20;
+        world.run_until(until);
+    }
+    assert!(world.checker.violation.is_none(), "seed {seed}: {:?}", world.checker.violation);
+    assert!(world.tally.contains_key("a connection without a sign of life"), "seed {seed}");
+    world.now - healed
+}
+
+#[test]
+fn a_silent_network_is_noticed_and_soon_forgotten_when_it_heals() {
+    let longest = (1..=100).map(deaf_for).max().unwrap_or_default();
+    println!("deaf for {:.2} s at most", longest as f64 / 1e6);
+    let two = Config::default().leader_timeout * 2;
+    assert!(Duration::from_micros(longest) <= two, "{longest} us");
+}
+
+/// What a killed process wrote can be read although the disk lacks it.
+#[test]
+fn a_log_that_is_opened_without_a_sync_is_missed() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let seeds = number("SEEDS").unwrap_or(3_000);
+    let run = |seed: &u64| match std::panic::catch_unwind(|| run_on(*seed, None, true)) {
+        Ok(outcome) => outcome.violation.map(|it| (it.kind, it.what)),
+        Err(_) => Some((Kind::Assertion, "a machine's own".to_owned())),
+    };
+    let found = (1..=seeds).find_map(|seed| Some((seed, run(&seed)?)));
+    let _ = std::panic::take_hook();
+    println!("{found:?}");
+    assert!(found.is_some_and(|(_, (kind, _))| kind != Kind::Stuck), "nothing shows");
 }

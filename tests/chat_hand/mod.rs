@@ -60,7 +60,7 @@ pub(crate) fn seq_chat(
 /// What a member of a group of `count` remembers that has written nothing yet.
 pub(crate) fn begun(me: u32, count: u32) -> Vec<Record> {
     let members = (1..=count).map(member).collect();
-    let membership = Membership { members, removed: Vec::new() };
+    let membership = Membership { members, ..Membership::default() };
     let Member { id, key, .. } = member(me);
     vec![
         Record::Group { group: GROUP, me: id, key },

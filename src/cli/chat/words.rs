@@ -218,7 +218,7 @@ mod tests {
 
     fn group(members: &[Member]) -> Event {
         let members = members.to_vec();
-        Event::MembershipChanged(Arc::new(Membership { members, removed: Vec::new() }))
+        Event::MembershipChanged(Arc::new(Membership { members, ..Membership::default() }))
     }
 
     fn told(book: &mut Book, event: &Event) -> Vec<String> {

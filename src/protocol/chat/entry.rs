@@ -168,6 +168,22 @@ pub struct Membership {
     /// Keys that were removed for good; the latest `REMOVED_MAX`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<PublicKey>,
+    /// The recovery that this group began with, if it began so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
+}
+
+/// How one member of a group that had lost its majority went on as a group of its own (C14).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// The group that it was.
+    pub was: GroupId,
+    /// Who went on.
+    pub by: MemberId,
+    /// Its clock then.
+    pub at: WallTime,
+    /// Whom it left out, ascending; their keys are among the removed.
+    pub left_out: Vec<MemberId>,
 }
 
 /// What stands at one place of the order.
@@ -293,7 +309,19 @@ impl Chain {
                             .number(it.at.port.into())
                             .key(&it.key)
                     });
-                membership.removed.iter().fold(bytes, SigningBytes::key)
+                let bytes = membership.removed.iter().fold(bytes, SigningBytes::key);
+                match &membership.recovered {
+                    None => bytes,
+                    Some(it) => it.left_out.iter().fold(
+                        bytes
+                            .text("recovered")
+                            .bytes(&it.was.0)
+                            .number(it.by.0.into())
+                            .wall(it.at)
+                            .number(it.left_out.len() as u64),
+                        |bytes, id| bytes.number(id.0.into()),
+                    ),
+                }
             }
         };
         Self(bytes.sha256())

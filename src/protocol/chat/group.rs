@@ -162,6 +162,7 @@ impl Group {
 
     fn on_start(&mut self, fx: &mut Vec<Effect>) {
         self.leader_heard = self.now.mono;
+        fx.push(Effect::SetTimer(Timer::Pulse, self.config.heartbeat));
         if self.founds {
             self.found(fx);
             return;
@@ -180,7 +181,7 @@ impl Group {
         self.term = Term(1);
         self.promised_to = Some(self.me.id);
         self.persist(Record::Term { term: self.term, promised_to: self.promised_to }, fx);
-        let membership = Membership { members: vec![self.me.clone()], removed: Vec::new() };
+        let membership = Membership { members: vec![self.me.clone()], ..Membership::default() };
         self.lead(vec![self.me.id], Body::Membership(Arc::new(membership)), fx);
         fx.push(Effect::SetTimer(Timer::Resend, self.config.resend));
     }
@@ -190,6 +191,7 @@ impl Group {
             Command::Say { room, text } => self.on_say(room, text, fx),
             Command::Remove(id) => self.on_remove(id, fx),
             Command::Certified(key) => self.on_certified(key, fx),
+            Command::Recover => self.on_recover(fx),
             Command::Leave => self.on_leave(fx),
         }
     }
@@ -204,6 +206,7 @@ impl Group {
             Timer::Commit => self.tell_commit(fx),
             Timer::Takeover => self.on_takeover_timer(fx),
             Timer::Catchup => self.on_catchup_timer(fx),
+            Timer::Pulse => self.on_pulse(fx),
         }
     }
 

@@ -32,7 +32,7 @@ fn membership(ids: &[u32]) -> Body {
         key: KeyPair::from_secret([u8::try_from(*id).expect("small"); 32]).public(),
     };
     let members = ids.iter().map(member).collect();
-    Body::Membership(Arc::new(Membership { members, removed: Vec::new() }))
+    Body::Membership(Arc::new(Membership { members, ..Membership::default() }))
 }
 
 /// A log of a membership and `count` messages of 1, of which `commit` entries are final.

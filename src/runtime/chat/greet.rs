@@ -17,7 +17,7 @@ use crate::protocol::Binding;
 use crate::protocol::chat::messages::{
     Intent, Join, JoinAck, JoinChallenge, JoinProof, Nack, NackCode,
 };
-use crate::protocol::chat::{At, Member, MemberId, Message, Term};
+use crate::protocol::chat::{At, Member, MemberId, Message, Recovered, Term};
 use crate::protocol::message::{ErrorCode, ErrorReply};
 use crate::runtime::driver::options::Connection;
 use crate::runtime::inbox::Closed;
@@ -301,6 +301,14 @@ impl Shared {
                 let reason = "this member is in no group itself yet; try again later";
                 Err(refuses(NackCode::Busy, reason))
             }
+            Err(NackCode::Removed) => {
+                let recovered = self.ask(|machine| machine.recovered().cloned())?;
+                let reason = match recovered.filter(|it| it.left_out.contains(&caller.id)) {
+                    Some(it) => left_out(&it, caller.id),
+                    None => self.why_not(NackCode::Removed, caller),
+                };
+                Err(Trouble::Refuses(NackCode::Removed, reason))
+            }
             Err(code) => Err(Trouble::Refuses(code, self.why_not(code, caller))),
         }
     }
@@ -405,9 +413,18 @@ impl Shared {
     }
 }
 
+fn left_out(recovered: &Recovered, id: MemberId) -> String {
+    format!(
+        "{} has recovered the group without {id}, which was removed with its key; its log stays \
+         as it is and is never put together with the group's: join anew, with a new --data, \
+         --log-dir and --id, and send again what the group does not have",
+        recovered.by
+    )
+}
+
 fn unexpected(message: &Message) -> Trouble {
     if let Message::Nack(Nack { code, reason, .. }) = message {
-        return Trouble::Refused(*code, reason.chars().take(300).collect());
+        return Trouble::Refused(*code, reason.chars().take(400).collect());
     }
     let reason = format!("it says something else in the handshake: {message:?}");
     Trouble::Refuses(NackCode::Handshake, reason.chars().take(200).collect())

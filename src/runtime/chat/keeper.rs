@@ -31,6 +31,10 @@ use crate::wire::sealed::Sealer;
 /// How long the other end may take to read our last words and close.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Texts that are told with a refusal at most, and characters of each.
+const UNFINISHED_MAX: usize = 20;
+const UNFINISHED_CHARS: usize = 200;
+
 /// A question to the machine, answered on its thread.
 pub(super) type Question = Box<dyn FnOnce(&Group) + Send>;
 
@@ -217,7 +221,14 @@ impl Keeper {
     }
 
     /// What does not change is said once.
-    fn refused(&mut self, reason: String) {
+    fn refused(&mut self, mut reason: String) {
+        let texts = self.group.unfinished().take(UNFINISHED_MAX);
+        let cut = |it: &Arc<str>| it.chars().take(UNFINISHED_CHARS).collect();
+        let texts: Vec<String> = texts.map(cut).collect();
+        if !texts.is_empty() {
+            let texts = texts.join("\", \"");
+            reason = format!("{reason}; typed here and not final: \"{texts}\"");
+        }
         if self.refused.as_ref() != Some(&reason) {
             self.refused = Some(reason.clone());
             self.tell(Told::Event(Event::Refused { reason }));

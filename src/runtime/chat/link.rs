@@ -14,7 +14,7 @@ use crate::protocol::LinkId;
 use crate::protocol::chat::messages::{Intent, JoinAck, VerifyReq, VerifyResp};
 use crate::protocol::chat::{Input, Member, Message};
 use crate::runtime::inbox::Closed;
-use crate::runtime::line::Line;
+use crate::runtime::line::{Line, give_up_after};
 use crate::runtime::timed::Timed;
 use crate::wire::chat::Reader;
 use crate::wire::line::ReadError;
@@ -47,6 +47,7 @@ impl Shared {
         deadline.store(u64::MAX, Ordering::Relaxed);
         let is_ready = stream.set_read_timeout(None).is_ok()
             && stream.set_write_timeout(Some(self.limits.write_timeout)).is_ok();
+        give_up_after(&stream, self.limits.write_timeout);
         let link = self.number_link();
         let line = Arc::new(Line::new(Arc::clone(&stream)));
         let is_member = intent == Intent::Member;

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use super::index::Index;
 use super::replay::{parse, peek_entry, replay};
-use super::{StoreError, checked_json};
+use super::StoreError;
 use crate::model::PublicKey;
 use crate::protocol::chat::{Chain, Entry, GroupId, MemberId, Record, SeqNo, Term};
+use crate::runtime::records::checked_json;
 
 /// What is read at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
