@@ -14,8 +14,8 @@ use folkmoot::protocol::chat::messages::{
     ChatReq, Coordinator, Election, Heartbeat, Intent, NackCode, SeqAck,
 };
 use folkmoot::protocol::chat::{
-    Body, Chain, Chat, Command, Config, Effect, Event, Input, MemberId, Message, MsgId, Origin, Record,
-    Role, Rule, SeqNo, Term,
+    Body, Chain, Chat, Command, Config, Effect, Event, Input, MemberId, Message, MsgId, Origin,
+    Record, Role, Rule, SeqNo, Term,
 };
 
 const MILLI: Duration = Duration::from_millis(1);

@@ -59,11 +59,8 @@ fn cases() -> Vec<Message> {
     let proof = keys(3).sign(&SigningBytes::new("golden"));
     let group = GroupId([0xab; 16]);
     let everybody: Vec<_> = (1..=3).map(member).collect();
-    let plain = Membership {
-        members: everybody.clone(),
-        removed: vec![keys(9).public()],
-        recovered: None,
-    };
+    let plain =
+        Membership { members: everybody.clone(), removed: vec![keys(9).public()], recovered: None };
     let recovered = Recovered {
         was: GroupId([0xcd; 16]),
         by: ME,

@@ -480,7 +480,7 @@ fn a_group_whose_majority_is_gone_is_recovered_and_its_lost_machine_is_told() {
     let seed = format!("1:127.0.0.1:{}", group.port(1));
     let flags = ["--seed", &seed, "--data", "fresh", "--log-dir", "fresh/logs"];
     let mut anew = group.start_with(3, &flags);
-    one.wait_for("has joined the group");
+    one.wait_for("the group is peer_1, peer_3");
     anew.type_line("anew");
     one.wait_for("<peer_3>: anew");
 }

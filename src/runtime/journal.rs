@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::files::{parent, settle, sync_dir};
-use super::records::{Mark, checked_json, judge, lines_from, push_line, read_line};
+use super::records::{MARK_BYTES, Mark, checked_json, judge, lines_from, push_line, read_line};
 
 /// A journal below this size in bytes is never worth a rewrite.
 pub const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -188,6 +188,11 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     ///
     /// When the disk refuses. The journal must not be used again.
     pub fn sync(&mut self) -> Result<(), JournalError> {
+        let (synced, len) = (self.bytes, self.lines.bytes.len());
+        if len > MARK_BYTES {
+            let mark = Mark { synced, bound: synced, at: synced + len as u64 };
+            push_line(&mark, &mut self.lines.bytes);
+        }
         self.file.write_all(&self.lines.bytes).map_err(|err| self.io("write", err))?;
         self.file.sync_data().map_err(|err| self.io("sync", err))?;
         self.bytes += self.lines.bytes.len() as u64;
@@ -199,7 +204,8 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     /// nothing else is.
     fn mark(&mut self) -> io::Result<()> {
         let mut line = Vec::new();
-        push_line(&Mark { synced: self.bytes, bound: self.bytes }, &mut line);
+        let at = self.bytes;
+        push_line(&Mark { synced: at, bound: at, at }, &mut line);
         self.file.write_all(&line)?;
         self.bytes += line.len() as u64;
         Ok(())

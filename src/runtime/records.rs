@@ -1,10 +1,10 @@
 //! The lines of append-only files, one record a line: the CRC-32 of its JSON as eight hexadecimal
 //! digits, a space, the JSON. Between them stand marks.
 //!
-//! A [`Mark`] is written after a sync and says that everything before it is on disk. Damage that
-//! a later mark covers is no torn write: something that was promised is gone. Damage that no mark
-//! covers lies in the last write, which was never confirmed, whatever shape it has: a crash may
-//! leave its last page without its first.
+//! A [`Mark`] says what was on disk when it was written: one follows each sync, and more stand in
+//! a long write, which say it again. Damage that a later mark covers is no torn write: something
+//! that was promised is gone. Damage that no mark covers lies in the last write, which was never
+//! confirmed, whatever shape it has: a crash may leave its last page without its first.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
@@ -23,13 +23,19 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// How every mark's JSON opens, and no record's.
 const MARK_OPENING: &[u8] = br#"{"synced":"#;
 
+/// A write has a mark at least every so many bytes: a hole in its first page does not hide where it
+/// began from whoever reads the next.
+pub(in crate::runtime) const MARK_BYTES: usize = 2 * 1024;
+
 /// Says what was on disk when it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::runtime) struct Mark {
-    /// Everything before this byte, at which the mark itself begins.
+    /// Everything before this byte.
     pub(in crate::runtime) synced: u64,
     /// The end of the last record on which anybody else may rely; later ones are private.
     pub(in crate::runtime) bound: u64,
+    /// Where the mark itself begins.
+    pub(in crate::runtime) at: u64,
 }
 
 impl Mark {
@@ -111,7 +117,7 @@ pub(in crate::runtime) fn judge(file: &File, at: u64, has_marks: bool) -> io::Re
         if let Ok(json) = checked_json(&line[start..]) {
             let here = at + rest.bytes + start as u64;
             match Mark::parse(json) {
-                Some(mark) if mark.synced == here => {
+                Some(mark) if mark.at == here => {
                     has_marks = true;
                     rest.is_torn &= mark.bound <= at;
                 }
@@ -141,7 +147,7 @@ mod tests {
             starts.push(at);
             match line {
                 Some(text) => push_line(text, &mut bytes),
-                None => push_line(&Mark { synced: at, bound: at }, &mut bytes),
+                None => push_line(&Mark { synced: at, bound: at, at }, &mut bytes),
             }
         }
         let mut file = tempfile::tempfile().unwrap();
@@ -169,7 +175,7 @@ mod tests {
     #[test]
     fn a_mark_is_found_behind_zeros_and_counts_only_where_it_was_written() {
         let mut bytes = vec![0; 100];
-        push_line(&Mark { synced: 100, bound: 50 }, &mut bytes);
+        push_line(&Mark { synced: 100, bound: 50, at: 100 }, &mut bytes);
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         assert!(!judge(&file, 0, true).unwrap().is_torn, "what is bound begins before");

@@ -35,7 +35,7 @@ pub(crate) struct Node {
     delivered: SeqNo,
     is_idle_due: bool,
     /// Microseconds of a flush, at most.
-    disk_micros: u64,
+    pub(crate) disk_micros: u64,
     pub(crate) is_removed: bool,
     links: BTreeSet<LinkId>,
     founds: bool,

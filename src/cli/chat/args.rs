@@ -219,10 +219,10 @@ const RECOVER: &str = "\
 The member goes on alone with all messages in its log, those too that were not final. What only the
 others have is lost to it. It is a new group from then on, which remembers what it was, by whom and
 when it was recovered, and whom that left out: these are removed for good. Nothing is ever put
-together again by itself: whoever was left out learns it when it comes back, is told which of its own
-messages are not final, and joins anew with a new --data, --log-dir and --id. So do members that are
-still there: recover one of them, the one whose status shows the highest final number. Two that are
-recovered are two groups.";
+together again by itself: whoever was left out learns it when it comes back, is told which of its
+own messages are not final, and joins anew with a new --data, --log-dir and --id. So do members that
+are still there: recover one of them, the one whose status shows the highest final number. Two that
+are recovered are two groups.";
 
 fn count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|it| (1..=HISTORY_MAX).contains(it));

@@ -263,7 +263,10 @@ pub(super) fn recovered_lines(status: &Status) -> Vec<String> {
     };
     let whom = words::list(&it.left_out);
     vec![
-        format!("recovered: {} goes on alone as a new group, with seq 1 to {}", it.by, status.last.0),
+        format!(
+            "recovered: {} goes on alone as a new group, with seq 1 to {}",
+            it.by, status.last.0
+        ),
         format!("left out, and removed for good: {whom}"),
         "machines join anew, each with a new --data, --log-dir and --id; whoever was left out is \
          told so when it comes back"

@@ -44,6 +44,11 @@ pub enum Input {
         /// The connection.
         link: LinkId,
     },
+    /// Something came by a connection, perhaps not a whole message yet.
+    Stirred {
+        /// The connection.
+        link: LinkId,
+    },
     /// A message came.
     Received {
         /// The connection.

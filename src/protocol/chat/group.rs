@@ -148,6 +148,7 @@ impl Group {
             }
             Input::DialFailed { member } => self.on_dial_failed(member, fx),
             Input::Unlinked { link } => self.on_unlinked(link, fx),
+            Input::Stirred { link } => self.links.stir(link),
             Input::Received { link, msg } => self.on_received(link, msg, fx),
             Input::Synced { records } => self.on_synced(records, fx),
             Input::Loaded { link, prev_term, entries } => {

@@ -40,6 +40,13 @@ pub(super) struct Links {
 }
 
 impl Links {
+    /// Something came by a connection.
+    pub(super) fn stir(&mut self, link: LinkId) {
+        if let Some(link) = self.all.get_mut(&link) {
+            link.quiet = 0;
+        }
+    }
+
     /// A round is over: returns the links to members by which nothing came for more than so many.
     pub(super) fn end_round(&mut self, quiet_max: u32) -> Vec<LinkId> {
         for link in self.all.values_mut() {

@@ -1,6 +1,6 @@
-//! A way on for a member whose group has lost its majority for good (C14): it goes on alone, with its
-//! log, as another group. Both are recorded: the new group's number, and an entry that says who did
-//! this, when, and whom it left out.
+//! A way on for a member whose group has lost its majority for good (C14): it goes on alone, with
+//! its log, as another group. Both are recorded: the new group's number, and an entry that says who
+//! did this, when, and whom it left out.
 //!
 //! Another number, because nobody can know that the others are gone: if they come back, or one of
 //! them has recovered too, they are strangers to this group and it to them. What differs in their

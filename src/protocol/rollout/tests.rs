@@ -533,15 +533,12 @@ fn a_link_without_a_sign_of_life_is_closed_and_called_again() {
     let table = table(3);
     let mut one = table.seat(0, whole());
     let heartbeat = one.machine.heartbeat();
-    let say = |node_id| {
-        Message::Heartbeat(messages::Heartbeat { node_id, ..heartbeat.clone() })
-    };
+    let say = |node_id| Message::Heartbeat(messages::Heartbeat { node_id, ..heartbeat.clone() });
     let round = |seat: &mut Seat| {
         seat.now.mono = seat.now.mono.after(seat.machine.config.heartbeat_every);
         seat.tell(Input::TimerFired(Timer::Heartbeat))
     };
-    let is_closed =
-        |fx: &[Effect], link| fx.iter().any(|it| *it == Effect::Hangup(LinkId(link)));
+    let is_closed = |fx: &[Effect], link| fx.iter().any(|it| *it == Effect::Hangup(LinkId(link)));
     for _ in 0..5 {
         let fx = round(&mut one);
         assert!(!is_closed(&fx, 1) && !is_closed(&fx, 2), "both are heard");

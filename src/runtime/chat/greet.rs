@@ -95,6 +95,7 @@ fn refuses(code: NackCode, reason: &str) -> Trouble {
 struct Parley {
     input: Reader<Incoming<Timed>>,
     deadline: Arc<AtomicU64>,
+    reads: Arc<AtomicU64>,
     stream: Arc<TcpStream>,
     sealer: Option<Sealer>,
     binding: Option<Binding>,
@@ -102,13 +103,13 @@ struct Parley {
 
 impl Parley {
     fn new(timed: Timed, sealed: Option<Sealed>) -> Self {
-        let (stream, deadline) = (timed.stream(), timed.deadline());
+        let (stream, deadline, reads) = (timed.stream(), timed.deadline(), timed.reads());
         let (sealer, opener, binding) = match sealed {
             None => (None, None, None),
             Some(it) => (Some(it.sealer), Some(it.opener), Some(it.binding)),
         };
         let input = Reader::new(Incoming::new(timed, READ_BUFFER_BYTES, opener));
-        Self { input, deadline, stream, sealer, binding }
+        Self { input, deadline, reads, stream, sealer, binding }
     }
 
     fn say(&mut self, message: &Message) -> io::Result<()> {
@@ -126,8 +127,8 @@ impl Parley {
     }
 
     fn ends(self, member: Member, intent: Intent, ack: Option<JoinAck>) -> Ends {
-        let Self { input, deadline, stream, sealer, .. } = self;
-        Ends { input, deadline, stream, sealer, member, intent, ack }
+        let Self { input, deadline, reads, stream, sealer, .. } = self;
+        Ends { input, deadline, reads, stream, sealer, member, intent, ack }
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -64,6 +65,7 @@ pub(super) enum Item {
 pub(super) struct Arrival {
     pub(super) link: LinkId,
     pub(super) line: Arc<Line>,
+    pub(super) reads: Arc<AtomicU64>,
     pub(super) sealer: Option<Sealer>,
     pub(super) member: Member,
     pub(super) intent: Intent,
@@ -74,6 +76,8 @@ pub(super) struct Arrival {
 /// What is decided for a connection and has not left yet.
 struct Out {
     line: Arc<Line>,
+    /// How often anything came by it; and how often, when it was last looked at.
+    reads: (Arc<AtomicU64>, u64),
     sealer: Option<Sealer>,
     lines: Vec<u8>,
 }
@@ -153,12 +157,29 @@ impl Keeper {
     fn fire(&mut self) {
         let now = self.shared.clock.now().mono;
         while let Some(timer) = self.timers.pop_due(now) {
+            if timer == Timer::Pulse {
+                self.tell_signs_of_life();
+            }
             self.handle(Input::TimerFired(timer));
         }
         while self.lingering.front().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, line)) = self.lingering.pop_front() {
                 line.cut();
             }
+        }
+    }
+
+    /// A long message on a slow way is a sign of life before it is whole.
+    fn tell_signs_of_life(&mut self) {
+        let mut alive = Vec::new();
+        for (link, Out { reads: (reads, seen), .. }) in &mut self.outs {
+            let now = reads.load(Ordering::Relaxed);
+            if std::mem::replace(seen, now) != now {
+                alive.push(*link);
+            }
+        }
+        for link in alive {
+            self.handle(Input::Stirred { link });
         }
     }
 
@@ -183,6 +204,7 @@ impl Keeper {
                 Input::Start
                 | Input::Linked { .. }
                 | Input::DialFailed { .. }
+                | Input::Stirred { .. }
                 | Input::Received { .. }
                 | Input::Synced { .. }
                 | Input::Loaded { .. }
@@ -208,12 +230,12 @@ impl Keeper {
     }
 
     fn welcome(&mut self, arrival: Arrival) {
-        let Arrival { link, line, sealer, member, intent, ack } = arrival;
+        let Arrival { link, line, reads, sealer, member, intent, ack } = arrival;
         if self.has_failed {
             line.cut();
         }
         let is_ours = ack.is_some();
-        self.outs.insert(link, Out { line, sealer, lines: Vec::new() });
+        self.outs.insert(link, Out { line, reads: (reads, 0), sealer, lines: Vec::new() });
         self.handle(Input::Linked { link, member, intent, is_ours });
         if let Some(ack) = ack {
             self.handle(Input::Received { link, msg: Message::JoinAck(ack) });

@@ -31,6 +31,8 @@ pub(super) const VERIFY_MAX: usize = 64;
 pub(super) struct Ends {
     pub(super) input: Reader<Incoming<Timed>>,
     pub(super) deadline: Arc<AtomicU64>,
+    /// How often anything came by it.
+    pub(super) reads: Arc<AtomicU64>,
     pub(super) stream: Arc<TcpStream>,
     pub(super) sealer: Option<Sealer>,
     /// Who is at the other end.
@@ -43,7 +45,7 @@ pub(super) struct Ends {
 impl Shared {
     /// Hands over what comes by a connection until either end has enough, on the calling thread.
     pub(super) fn converse(&self, ends: Ends) {
-        let Ends { mut input, deadline, stream, sealer, member, intent, ack } = ends;
+        let Ends { mut input, deadline, reads, stream, sealer, member, intent, ack } = ends;
         deadline.store(u64::MAX, Ordering::Relaxed);
         let is_ready = stream.set_read_timeout(None).is_ok()
             && stream.set_write_timeout(Some(self.limits.write_timeout)).is_ok();
@@ -52,7 +54,7 @@ impl Shared {
         let line = Arc::new(Line::new(Arc::clone(&stream)));
         let is_member = intent == Intent::Member;
         let peer = member.id;
-        let arrival = Arrival { link, line: Arc::clone(&line), sealer, member, intent, ack };
+        let arrival = Arrival { link, line: Arc::clone(&line), reads, sealer, member, intent, ack };
         self.enter(link, &stream, peer, is_member);
         if is_ready && self.inbox.push(Item::Arrived(Box::new(arrival)), 0).is_ok() {
             self.counters.links.add(1);

@@ -2,8 +2,8 @@
 //! times.
 //!
 //! `peer_<id>.log` has one record a line, and a mark after each sync, in the form of
-//! [`crate::runtime::records`]. `peer_<id>.snapshot` is one such line, `peer_<id>.lock` keeps others
-//! away.
+//! [`crate::runtime::records`]. `peer_<id>.snapshot` is one such line, `peer_<id>.lock` keeps
+//! others away.
 //!
 //! Invariants:
 //! - After [`Log::append`] has returned without an error, its records are read back by every later
@@ -32,7 +32,7 @@ use self::index::Index;
 use crate::model::PublicKey;
 use crate::protocol::chat::{GroupId, MemberId, Record, Snapshot};
 use crate::runtime::files::{make_dirs, replace_file, settle};
-use crate::runtime::records::{Mark, checked_json, push_line};
+use crate::runtime::records::{MARK_BYTES, Mark, checked_json, push_line};
 
 /// How every entry's JSON opens, and no other record's.
 const ENTRY_OPENING: &[u8] = br#"{"record":"entry","#;
@@ -176,7 +176,14 @@ impl Log {
         self.lines.clear();
         self.lines.shrink_to(KEPT_BYTES_MAX);
         let (mut places, mut bound) = (Vec::with_capacity(records.len()), self.bound);
+        let mut marked = 0;
         for record in records {
+            if self.lines.len() > marked + MARK_BYTES {
+                marked = self.lines.len();
+                let at = self.bytes + marked as u64;
+                let mark = Mark { synced: self.bytes, bound: self.bound, at };
+                push_line(&mark, &mut self.lines);
+            }
             places.push(self.bytes + self.lines.len() as u64);
             push_line(record, &mut self.lines);
             if is_bound(record) {
@@ -210,7 +217,8 @@ impl Log {
     /// nothing else is.
     fn mark(&mut self) -> Result<(), StoreError> {
         self.lines.clear();
-        push_line(&Mark { synced: self.bytes, bound: self.bound }, &mut self.lines);
+        let (at, bound) = (self.bytes, self.bound);
+        push_line(&Mark { synced: at, bound, at }, &mut self.lines);
         self.file.write_all(&self.lines).map_err(StoreError::io("write", &self.path))?;
         self.bytes += self.lines.len() as u64;
         Ok(())

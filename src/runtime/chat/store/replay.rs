@@ -45,7 +45,8 @@ impl Torn {
     pub(super) fn notes(&self, path: &Path) -> Vec<String> {
         let Self { line, bytes, texts } = self;
         let shown = path.display();
-        let head = format!("{shown}: line {line} was torn by a crash; its {bytes} bytes were cut off");
+        let head =
+            format!("{shown}: line {line} was torn by a crash; its {bytes} bytes were cut off");
         let text = |text: &Arc<str>| {
             format!("typed here, and cut off with it; if it does not appear, send it again: {text}")
         };
