@@ -362,6 +362,7 @@ impl World {
         if node.life % 3 == 2 {
             // A log that has grown long is written anew.
             node.disk = memory.snapshot();
+            node.synced = node.disk.len();
         }
         // Whoever opens a log has it on disk before it goes on.
         if !self.opens_unsynced {
