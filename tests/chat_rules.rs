@@ -7,7 +7,7 @@ mod chat_hand;
 
 use std::time::Duration;
 
-use chat_hand::{Hands, Letter, chat, entry, member, seq_chat};
+use chat_hand::{GROUP, Hands, Letter, chat, entry, member, seq_chat};
 use folkmoot::model::Now;
 use folkmoot::protocol::LinkId;
 use folkmoot::protocol::chat::messages::{
@@ -516,4 +516,123 @@ fn only_a_member_of_the_group_can_refuse_a_member() {
     let group = hands.hands[&1].group.as_ref().expect("it runs");
     assert!(group.believes_refusal(&member(2).key));
     assert!(!group.believes_refusal(&member(9).key), "of a stranger at an old address");
+}
+
+/// Three members of which 3 has led and a text of 1 is final.
+fn of_three() -> Hands {
+    let mut hands = Hands::new(Config::default(), 3);
+    (1..=3).for_each(|id| hands.start(id));
+    (1..=3).for_each(|id| link_up(&mut hands, id));
+    hands.pass(4_000 * MILLI, |_| true);
+    assert_eq!(hands.status(3).role, Role::Leader);
+    hands.type_at(1, "before");
+    hands.pass(1_000 * MILLI, |_| true);
+    assert_eq!(hands.texts(1), ["before"]);
+    hands
+}
+
+#[test]
+fn a_member_whose_majority_is_gone_goes_on_alone_as_another_group() {
+    let mut hands = of_three();
+    hands.input(1, Input::Command(Command::Recover));
+    let status = hands.status(1);
+    assert_eq!((status.group, status.recovered), (Some(GROUP), None), "a majority is in reach");
+
+    hands.stop(2);
+    hands.stop(3);
+    hands.pass(4_000 * MILLI, |_| true);
+    hands.type_at(1, "alone");
+    hands.input(1, Input::Command(Command::Recover));
+    let status = hands.status(1);
+    let recovered = status.recovered.clone().expect("it is");
+    assert_eq!((recovered.was, recovered.by), (GROUP, MemberId(1)));
+    assert_eq!(recovered.left_out, [MemberId(2), MemberId(3)]);
+    assert_eq!((status.role, status.members.len()), (Role::Leader, 1));
+    assert_ne!(status.group, Some(GROUP));
+    assert_eq!(hands.texts(1), ["before", "alone"]);
+
+    // It is what it became after a restart, and the others are strangers to it.
+    hands.stop(1);
+    hands.start(1);
+    hands.pass(1_000 * MILLI, |_| true);
+    let again = hands.status(1);
+    assert_eq!((again.group, again.role), (status.group, Role::Leader));
+    assert_eq!(again.recovered, status.recovered);
+    let machine = |id: u32| hands.hands[&id].group.as_ref().expect("it runs");
+    assert_eq!(machine(1).admits(&member(2), Some(GROUP)), Err(NackCode::Removed));
+    assert_eq!(machine(1).admits(&member(4), Some(GROUP)), Err(NackCode::OtherGroup));
+    assert_eq!(machine(1).admits(&member(4), None), Ok(()));
+
+    // Two of three are the old group's majority, which goes on without it.
+    (2..=3).for_each(|id| hands.start(id));
+    hands.link(2, 3);
+    hands.pass(4_000 * MILLI, |_| true);
+    assert_eq!((hands.status(3).role, hands.status(3).group), (Role::Leader, Some(GROUP)));
+    let old = hands.hands[&3].group.as_ref().expect("it runs");
+    assert_eq!(old.admits(&member(1), status.group), Err(NackCode::OtherGroup));
+}
+
+#[test]
+fn two_that_recover_by_themselves_are_two_groups() {
+    let mut hands = of_three();
+    hands.stop(3);
+    for (id, other) in [(1, 2), (2, 1)] {
+        let link = hands.link_of(id, other).expect("they were linked");
+        hands.input(id, Input::Unlinked { link });
+    }
+    for id in [1, 2] {
+        hands.input(id, Input::Command(Command::Recover));
+    }
+    let (one, two) = (hands.status(1), hands.status(2));
+    assert_eq!((one.role, two.role), (Role::Leader, Role::Leader));
+    assert!(one.group != two.group && one.group != Some(GROUP) && two.group != Some(GROUP));
+    let machine = |id: u32| hands.hands[&id].group.as_ref().expect("it runs");
+    assert_eq!(machine(1).admits(&member(2), two.group), Err(NackCode::Removed));
+    assert_eq!(machine(2).admits(&member(1), one.group), Err(NackCode::Removed));
+}
+
+#[test]
+fn a_recovery_hangs_up_on_everybody_and_heeds_nothing_that_was_on_its_way() {
+    let mut hands = of_three();
+    hands.stop(3);
+    hands.pass(5_000 * MILLI, |it| it.from != 2);
+    let before = hands.status(1);
+    assert!(hands.link_of(1, 2).is_some());
+    hands.input(1, Input::Command(Command::Recover));
+    let now = hands.status(1);
+    assert_ne!(now.group, before.group, "2 was silent for too long to be in reach");
+    let ask = Election {
+        sender_id: MemberId(2),
+        term: Term(now.term.0 + 5),
+        last_term: Term(1),
+        last_seq: SeqNo(99),
+        trial: false,
+        force: true,
+    };
+    hands.letters.clear();
+    hands.say_to(2, 1, Message::Election(ask));
+    assert!(hands.letters.is_empty(), "nothing is promised");
+    assert_eq!((hands.status(1).role, hands.status(1).term), (Role::Leader, now.term));
+}
+
+#[test]
+fn a_connection_without_a_sign_of_life_is_given_up_and_called_again() {
+    let mut hands = of_three();
+    let lost = |hands: &Hands| {
+        let of = |it: &&Event| matches!(it, Event::Lost(MemberId(2)));
+        hands.hands[&1].events.iter().filter(of).count()
+    };
+    hands.pass(20_000 * MILLI, |_| true);
+    assert_eq!(lost(&hands), 0, "members that do not lead are heard too");
+    hands.hands.get_mut(&1).expect("a member").dialed.clear();
+    hands.pass(4_500 * MILLI, |it| (it.from, it.to) != (2, 1));
+    assert_eq!(lost(&hands), 1);
+    let seen = hands.status(1).members[1].clone();
+    assert!(!seen.linked && seen.heard_ms.is_some_and(|ms| ms >= 3_000), "{seen:?}");
+    assert!(hands.hands[&1].dialed.iter().any(|it| it.id == MemberId(2)));
+    // Whoever slept finds nobody guilty of it.
+    let mut hands = of_three();
+    hands.now = hands.now.after(60_000 * MILLI);
+    hands.pass(2_000 * MILLI, |_| true);
+    assert_eq!(lost(&hands), 0);
 }

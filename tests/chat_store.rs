@@ -78,22 +78,30 @@ fn the_first_start_finds_nothing() {
     assert_eq!((opened.found, opened.notes.len()), (store::Found::default(), 0));
 }
 
+/// Where the lines of a log begin, and its end.
+fn starts(bytes: &[u8]) -> Vec<usize> {
+    let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect()
+}
+
 #[test]
 fn a_last_line_torn_anywhere_is_cut_and_told_once() {
     let dir = tempfile::tempdir().unwrap();
     let records = log_of(dir.path(), 5);
     let whole = fs::read(log_path(dir.path())).unwrap();
-    let start = whole[..whole.len() - 1].iter().rposition(|&b| b == b'\n').unwrap() + 1;
-    for end in start + 1..whole.len() {
+    // Its lines are a mark, seven records and another mark.
+    let (start, end_max) = (starts(&whole)[7], starts(&whole)[8]);
+    for end in start + 1..end_max {
         fs::write(log_path(dir.path()), &whole[..end]).unwrap();
         let opened = open(dir.path());
         assert_eq!(opened.found.records, records[..records.len() - 1]);
-        assert!(opened.notes[0].contains("peer_2.log: line 7 was torn"), "{:?}", opened.notes);
+        assert!(opened.notes[0].contains("peer_2.log: line 8 was torn"), "{:?}", opened.notes);
         drop(opened);
         let mut opened = open(dir.path());
         assert_eq!(opened.notes.len(), 0);
         opened.log.append(&[entry(5, 1)]).unwrap();
-        assert_eq!(fs::read(log_path(dir.path())).unwrap(), whole);
+        drop(opened);
+        assert_eq!(open(dir.path()).found.records, records);
     }
 }
 
@@ -112,6 +120,72 @@ fn a_flipped_bit_is_refused_with_file_and_line_wherever_it_is() {
         assert!(error.contains("an older copy is no remedy"), "{error}");
         assert_eq!(fs::read(log_path(dir.path())).unwrap(), bytes, "it is left as it is");
     }
+}
+
+#[test]
+fn a_hole_in_a_last_write_is_cut_wherever_it_is_and_refused_in_one_that_was_confirmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = log_of(dir.path(), 30);
+    // Each write is followed by a mark, which is the last line.
+    let confirmed = |bytes: &[u8]| *starts(bytes).iter().rev().nth(1).unwrap();
+    let first_end = confirmed(&fs::read(log_path(dir.path())).unwrap());
+    open(dir.path()).log.append(&entries(31..=60, 1)).unwrap();
+    let whole = fs::read(log_path(dir.path())).unwrap();
+    let end = confirmed(&whole);
+    for start in (0..end - 200).step_by(101) {
+        let mut bytes = whole.clone();
+        bytes[start..start + 200].fill(0);
+        fs::write(log_path(dir.path()), &bytes).unwrap();
+        let refused = store::open(dir.path(), ME, key(1)).unwrap_err();
+        assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+        assert_eq!(fs::read(log_path(dir.path())).unwrap(), bytes, "it is left as it is");
+        // The same before the second write was confirmed.
+        fs::write(log_path(dir.path()), &bytes[..end]).unwrap();
+        let opened = store::open(dir.path(), ME, key(1));
+        if start < first_end {
+            let refused = opened.map(|it| it.notes).unwrap_err();
+            assert!(matches!(refused, StoreError::Corrupt { .. }), "{start}: {refused}");
+            continue;
+        }
+        let mut opened = opened.unwrap();
+        assert!(opened.notes[0].contains("was torn by a crash"), "{:?}", opened.notes);
+        let found = &opened.found.records;
+        assert!(found.starts_with(&records) && found.len() < records.len() + 30, "{start}");
+        let next = found.len() as u64;
+        opened.log.append(&[entry(next, 1)]).unwrap();
+        drop(opened);
+        assert_eq!(open(dir.path()).found.records.len() as u64, next + 1);
+    }
+}
+
+#[test]
+fn a_hole_in_what_was_only_typed_here_keeps_no_member_out_and_the_texts_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = log_of(dir.path(), 10);
+    let mut opened = open(dir.path());
+    for number in 11..=20 {
+        opened.log.append(&[Record::Typed(chat(number))]).unwrap();
+    }
+    drop(opened);
+    let whole = fs::read(log_path(dir.path())).unwrap();
+    let at = starts(&whole);
+    let mut bytes = whole.clone();
+    bytes[at[17]..at[20] + 9].fill(0);
+    fs::write(log_path(dir.path()), &bytes).unwrap();
+    let opened = open(dir.path());
+    let mut expected = records.clone();
+    expected.extend([11, 12].map(|number| Record::Typed(chat(number))));
+    assert_eq!(opened.found.records, expected);
+    assert!(opened.notes.iter().any(|it| it.ends_with("send it again: message 20")));
+    drop(opened);
+    // Behind them stands what others rely on.
+    fs::write(log_path(dir.path()), &whole).unwrap();
+    open(dir.path()).log.append(&[entry(11, 1)]).unwrap();
+    let mut bytes = fs::read(log_path(dir.path())).unwrap();
+    bytes[at[17]..at[20] + 9].fill(0);
+    fs::write(log_path(dir.path()), &bytes).unwrap();
+    let refused = store::open(dir.path(), ME, key(1)).unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
 }
 
 #[test]
@@ -236,6 +310,29 @@ fn any_range_is_found_in_a_long_log_whatever_was_cut_off_in_between() {
         let known = at.iter().filter(|it| **it <= 3_000);
         assert_eq!(found, known.map(|it| expected[*it as usize - 1]).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_log_that_goes_on_as_another_group_is_read_back_as_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut records = log_of(dir.path(), 12);
+    let mut opened = open(dir.path());
+    opened.log.snapshots().write(&snapshot(1, 1)).unwrap();
+    let again = |group| Record::Group { group, me: ME, key: key(1) };
+    let recovered = [again(GroupId([8; 16])), entry(13, 2)];
+    opened.log.append(&recovered).unwrap();
+    drop(opened);
+    let found = open(dir.path()).found;
+    assert_eq!((found.group, found.snapshot), (Some(GroupId([8; 16])), Some(snapshot(1, 1))));
+    records.remove(1);
+    records.push(entry(13, 2));
+    assert_eq!(found.records, records);
+    let file = LogFile::open(&log_path(dir.path())).unwrap();
+    assert_eq!((file.group, file.last), (Some(GroupId([8; 16])), SeqNo(13)));
+    // A group is never gone back to.
+    open(dir.path()).log.append(&[again(GROUP)]).unwrap();
+    let error = store::open(dir.path(), ME, key(1)).unwrap_err().to_string();
+    assert!(error.contains("it names a group"), "{error}");
 }
 
 fn snapshot(seq: u64, typed: u64) -> Snapshot {

@@ -14,7 +14,7 @@ use folkmoot::model::{KeyPair, Nonce, Rng, SigningBytes, WallTime};
 use folkmoot::protocol::chat::messages::*;
 use folkmoot::protocol::chat::{
     At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, Message, MsgId, Origin,
-    SeqNo, Term,
+    Recovered, SeqNo, Term,
 };
 use folkmoot::wire::chat::{LINE_BYTES_MAX, Reader, decode, encode};
 use folkmoot::wire::dialect::{Detection, Dialect, detect};
@@ -59,11 +59,20 @@ fn cases() -> Vec<Message> {
     let proof = keys(3).sign(&SigningBytes::new("golden"));
     let group = GroupId([0xab; 16]);
     let everybody: Vec<_> = (1..=3).map(member).collect();
-    let membership = Arc::new(Membership {
+    let plain = Membership {
         members: everybody.clone(),
         removed: vec![keys(9).public()],
         message_max: Some(16_384),
-    });
+        recovered: None,
+    };
+    let recovered = Recovered {
+        was: GroupId([0xcd; 16]),
+        by: ME,
+        at: WallTime(1_700_000_000_000),
+        left_out: vec![MemberId(1), MemberId(2)],
+    };
+    let recovered = Arc::new(Membership { recovered: Some(recovered), ..plain.clone() });
+    let membership = Arc::new(plain);
     let join = Join {
         sender_id: ME,
         term: TERM,
@@ -141,6 +150,7 @@ fn cases() -> Vec<Message> {
             entry(13, Body::Chat(chat("hello"))),
             entry(14, Body::Membership(membership)),
         ])),
+        Message::SeqChat(seq_chat(vec![entry(12, Body::Membership(recovered))])),
         Message::SeqChat(seq_chat(vec![entry(12, Body::Chat(chat("hello"))); 2])),
         Message::SeqAck(SeqAck { sender_id: ME, term: TERM, last_seq: SeqNo(14) }),
         Message::SeqNack(SeqNack { sender_id: ME, term: TERM, last_seq: SeqNo(11) }),
@@ -161,6 +171,7 @@ fn cases() -> Vec<Message> {
             node_id: MemberId(2),
             key: keys(2).public(),
         }),
+        Message::Alive(Alive { sender_id: ME }),
         Message::VerifyReq(VerifyReq { sender_id: ME, question: 4, at: vec![SeqNo(1), SeqNo(9)] }),
         Message::VerifyResp(VerifyResp {
             sender_id: ME,
@@ -196,10 +207,11 @@ const fn number(message: &Message) -> usize {
         Message::RemoveReq(_) => 18,
         Message::VerifyReq(_) => 19,
         Message::VerifyResp(_) => 20,
+        Message::Alive(_) => 21,
     }
 }
 
-const KINDS: usize = 21;
+const KINDS: usize = 22;
 
 fn golden() -> String {
     static BLESSED: Once = Once::new();

@@ -413,11 +413,11 @@ fn a_flipped_bit_is_refused_with_its_line_and_a_remedy() {
     let group = group_with_a_log(&["one", "two"]);
     let path = group.path("data/logs/peer_1.log");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[40] ^= 1;
+    bytes[60] ^= 1;
     fs::write(&path, &bytes).unwrap();
     let (code, err) = refusal(group.start(1));
     assert_eq!(code, Some(1));
-    assert!(err.contains("peer_1.log is corrupt at line 1") && err.contains("restore"), "{err}");
+    assert!(err.contains("peer_1.log is corrupt at line 2") && err.contains("restore"), "{err}");
     assert_eq!(fs::read(&path).unwrap(), bytes, "it is left as it was");
 }
 
@@ -438,6 +438,73 @@ fn a_log_of_another_group_or_member_is_refused_with_a_remedy() {
     // Its own group goes on; only the way to the other is closed.
     let member = other.start_with(1, &["--seed", &seed]);
     member.wait_for("belongs to another group than peer_2; give it another --log-dir");
+}
+
+#[test]
+fn a_group_whose_majority_is_gone_is_recovered_and_its_lost_machine_is_told() {
+    let group = Group::new();
+    let (mut one, mut two) = (group.start(1), group.start(2));
+    one.wait_for("has joined the group");
+    one.wait_for("peer_2 leads in term");
+    one.type_line("before");
+    two.wait_for("<peer_1>: before");
+    let recover = |words: &[&str]| group.ask(&[&["recover", "--id", "1"], words].concat());
+    let (code, _, err) = recover(&[]);
+    assert!(code == Some(2) && err.contains("add --i-know"), "{code:?} {err}");
+    let (code, _, err) = recover(&["--i-know"]);
+    assert!(code == Some(1) && err.contains("a majority is in reach"), "{code:?} {err}");
+    one.signal(Signal::STOP);
+    two.wait_for("no majority");
+    two.type_line("only at the lost machine");
+    assert!(eventually(|| group.ask(&["status", "--id", "2"]).1.contains("Pending: 1")));
+    two.kill();
+    one.signal(Signal::CONT);
+    one.wait_for("no majority");
+    one.type_line("typed alone");
+    let (code, out, err) = recover(&["--i-know"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("peer_1 goes on alone as a new group"), "{out}");
+    assert!(out.contains("removed for good: peer_2"), "{out}");
+    one.wait_for_messages(&["<peer_1>: before", "<peer_1>: typed alone"]);
+    let status = group.ask(&["status", "--id", "1"]).1;
+    assert!(status.contains("Recovered: by peer_1, as a new group, without peer_2"), "{status}");
+
+    let (code, err) = refusal(group.start(2));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("peer_1 has recovered the group without peer_2"), "{err}");
+    assert!(err.contains("typed here and not final: \"only at the lost machine\""), "{err}");
+
+    // It joins anew, by another id, key and log; and the recovered group outlives a restart.
+    one.quit();
+    let one = group.start(1);
+    let seed = format!("1:127.0.0.1:{}", group.port(1));
+    let flags = ["--seed", &seed, "--data", "fresh", "--log-dir", "fresh/logs"];
+    let mut anew = group.start_with(3, &flags);
+    one.wait_for("the group is peer_1, peer_3");
+    anew.type_line("anew");
+    one.wait_for("<peer_3>: anew");
+}
+
+#[test]
+fn a_member_that_does_not_run_is_recovered_on_its_log() {
+    let group = Group::new();
+    let (mut one, two) = (group.start(1), group.start(2));
+    one.wait_for("has joined the group");
+    one.type_line("before");
+    two.wait_for("<peer_1>: before");
+    two.kill();
+    one.wait_for("no majority");
+    one.kill();
+    let words = ["recover", "--i-know", "--id", "1"];
+    let (code, out, err) = group.ask(&words);
+    assert_eq!(code, Some(0), "{out}{err}");
+    let (code, _, err) = group.ask(&words);
+    assert!(code == Some(1) && err.contains("a majority is in reach"), "{code:?} {err}");
+    let mut one = group.start(1);
+    one.type_line("after");
+    one.wait_for("<peer_1>: after");
+    one.type_line("/history");
+    one.wait_for("<peer_1>: before");
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -6,7 +6,10 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use folkmoot::model::Time;
+use folkmoot::runtime::clock::Clock;
 use rustix::process::Signal;
 use support::hosts::{Net, obstacle};
 use support::process::{eventually, run};
@@ -85,6 +88,50 @@ fn two_and_three_that_are_cut_apart_have_one_order_afterwards() {
     }
     talkers[3].type_line("after");
     check_equal(talkers, 7, dir.path());
+}
+
+/// What a member says of itself, and how long ago it heard each other, in ms.
+fn standing(id: u32, dir: &Path) -> (serde_json::Value, Vec<u64>) {
+    let words = ["chat", "status", "--id", &id.to_string(), "--json"];
+    let (_, out, _) = run(&peer_exe(), &words, dir);
+    let status: serde_json::Value = serde_json::from_str(&out).unwrap_or_default();
+    let members = status["members"].as_array().cloned().unwrap_or_default();
+    let others = members.iter().filter(|it| it["node_id"] != id);
+    let heard = others.map(|it| it["heard_ms"].as_u64().unwrap_or_default()).collect();
+    (status, heard)
+}
+
+/// Packets vanish for so long that the system, left to itself, would next try after half a minute.
+#[test]
+fn a_member_behind_a_silent_network_knows_it_and_is_soon_heard_when_it_heals() {
+    if let Some(obstacle) = obstacle() {
+        println!("skipped: no network namespaces here: {obstacle}");
+        return;
+    }
+    let net = Net::with_hosts(5).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut talkers = of_five(&net, dir.path());
+    net.split(&[&[0, 1, 2, 4], &[3]]);
+    let is_alone = || {
+        let (status, _) = standing(4, dir.path());
+        let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
+        let linked = members.iter().filter(|it| it["linked"] == true).count();
+        status["quorum"] == false && linked == 1
+    };
+    assert!(eventually(is_alone), "no connection looks alive: {:?}", standing(4, dir.path()));
+    talkers[3].type_line("while nobody heard it");
+    let silent = |ms: u64| move |heard: &[u64]| heard.len() == 4 && heard.iter().all(|it| *it > ms);
+    assert!(eventually(|| silent(27_000)(&standing(4, dir.path()).1)));
+    net.join();
+    let clock = Clock::start();
+    talkers[..3].iter().for_each(|it| it.wait_for_count(1));
+    let took = clock.now().mono.since(Time::ZERO);
+    println!("final {:.2} s after the network healed", took.as_secs_f32());
+    // Left to itself the system tries again after 24 s.
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    let is_whole = |heard: &[u64]| heard.len() == 4 && heard.iter().all(|it| *it < 10_000);
+    assert!(eventually(|| is_whole(&standing(4, dir.path()).1)));
+    check_equal(talkers, 1, dir.path());
 }
 
 #[test]

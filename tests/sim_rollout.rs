@@ -35,7 +35,9 @@ fn total(all: &[Figures], of: fn(&Figures) -> usize) -> usize {
 #[test]
 fn one_transaction_has_one_end_in_any_weather() {
     let figures = for_each_seed(500, |seed| {
-        let setup = Setup { seed, breaks: WHOLE, is_harsh: seed % 5 == 4, decides: None };
+        let is_harsh = seed % 5 == 4;
+        let opens_unsynced = false;
+        let setup = Setup { seed, breaks: WHOLE, is_harsh, decides: None, opens_unsynced };
         run(&setup).unwrap_or_else(|violation| panic!("{violation}"))
     });
     let of = |it| total(&figures, it);
@@ -65,12 +67,13 @@ struct Row {
     rule: &'static str,
     breaks: Breaks,
     is_harsh: bool,
+    opens_unsynced: bool,
     /// Within so many seeds it shows.
     within: u64,
 }
 
 const fn row(rule: &'static str, breaks: Breaks, is_harsh: bool, within: u64) -> Row {
-    Row { rule, breaks, is_harsh, within }
+    Row { rule, breaks, is_harsh, opens_unsynced: false, within }
 }
 
 /// Each rule left out, and within how many seeds that shows.
@@ -86,6 +89,7 @@ fn rows() -> Vec<Row> {
         row("T7 roster not agreed", Breaks { roster_unagreed: true, ..WHOLE }, false, 100),
         row("T1 version not checked", Breaks { version_unchecked: true, ..WHOLE }, false, 500),
         row("lost disk, free to vote", Breaks { forgets_freely: true, ..WHOLE }, false, 500),
+        Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 1000) },
     ]
 }
 
@@ -93,9 +97,10 @@ fn rows() -> Vec<Row> {
 fn violations(row: &Row, count: u64, all: bool) -> Vec<(u64, String)> {
     let mut found = Vec::new();
     for seed in 0..count {
-        let (breaks, is_harsh) = (row.breaks, row.is_harsh);
+        let Row { breaks, is_harsh, opens_unsynced, .. } = *row;
         let decides = Some(Decides::Coordinator);
-        if let Err(violation) = run(&Setup { seed, breaks, is_harsh, decides }) {
+        let setup = Setup { seed, breaks, is_harsh, decides, opens_unsynced };
+        if let Err(violation) = run(&setup) {
             found.push((seed, violation));
             if !all {
                 break;
@@ -130,7 +135,9 @@ fn a_dead_coordinator_blocks_nobody_for_long_when_the_log_decides() {
         let runs = (0..150).map(|seed| {
             let _memo = VerdictMemo::on_this_thread();
             let decides = Some(decides);
-            let mut world = World::new(&Setup { seed, breaks: WHOLE, is_harsh: false, decides });
+            let (breaks, is_harsh, opens_unsynced) = (WHOLE, false, false);
+            let setup = Setup { seed, breaks, is_harsh, decides, opens_unsynced };
+            let mut world = World::new(&setup);
             match world.has_odd_rosters {
                 true => Duration::ZERO,
                 false => world.play_dead_coordinator().unwrap_or_else(|it| panic!("{seed}: {it}")),

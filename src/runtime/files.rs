@@ -142,7 +142,7 @@ impl DataDir {
             let path = path.clone();
             move |source| FilesError::Io { action, path, source }
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io("create"))?;
+        make_dirs(&path, 0o700).map_err(io("create"))?;
         let mode = std::fs::metadata(&path).map_err(io("examine"))?.mode() & 0o7777;
         if mode & 0o022 != 0 {
             return Err(FilesError::DirExposed { dir: path, mode });
@@ -238,12 +238,63 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Waits until what can be read of `file`, which is at `path`, is on disk, and so is its name.
+///
+/// A process that was killed may have written what only the system's cache has: it can be read
+/// until the power fails. Nothing that was read at a start may be believed before this.
+///
+/// # Errors
+///
+/// When the disk refuses.
+pub fn settle(path: &Path, file: &File) -> io::Result<()> {
+    #[cfg(test)]
+    settling::note(path)?;
+    file.sync_all()?;
+    sync_dir(parent(path))
+}
+
+/// The directory of `path`.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// Makes the directory `dir` and those above it that are missing, with `mode`, each on disk before
+/// anything is put into it; also the name of one that is there already.
+///
+/// # Errors
+///
+/// When the disk refuses.
+pub(super) fn make_dirs(dir: &Path, mode: u32) -> io::Result<()> {
+    if dir.as_os_str().is_empty() || dir.parent().is_none() {
+        return Ok(());
+    }
+    match DirBuilder::new().mode(mode).create(dir) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            make_dirs(parent(dir), mode)?;
+            DirBuilder::new().mode(mode).create(dir)?;
+        }
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {
+            // It may be somebody else's, in a place that may not be looked into.
+            return match sync_dir(parent(dir)) {
+                Err(err) if err.kind() != io::ErrorKind::PermissionDenied => Err(err),
+                Ok(()) | Err(_) => Ok(()),
+            };
+        }
+        made => made?,
+    }
+    sync_dir(parent(dir))
+}
+
 fn read_key(path: &Path, file: &File) -> Result<KeyPair, FilesError> {
     let io = |action| move |source| FilesError::Io { action, path: path.into(), source };
     let mode = file.metadata().map_err(io("examine"))?.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(FilesError::KeyExposed { path: path.into(), mode });
     }
+    settle(path, file).map_err(io("sync"))?;
     let mut text = Vec::new();
     file.take(KEY_FILE_BYTES_MAX).read_to_end(&mut text).map_err(io("read"))?;
     let mut secret = [0; 32];
@@ -269,7 +320,34 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&draft, path)?;
-    path.parent().map_or(Ok(()), sync_dir)
+    sync_dir(parent(path))
+}
+
+/// What tests see of [`settle`], each on its own thread.
+#[cfg(test)]
+pub(super) mod settling {
+    use std::cell::{Cell, RefCell};
+    use std::io;
+    use std::path::{Path, PathBuf};
+
+    thread_local! {
+        static SEEN: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+        static FAILS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) fn note(path: &Path) -> io::Result<()> {
+        SEEN.with_borrow_mut(|seen| seen.push(path.to_owned()));
+        if FAILS.get() { Err(io::Error::other("the disk refuses")) } else { Ok(()) }
+    }
+
+    /// What was settled while `work` ran; with `fails`, the disk refused it.
+    pub(crate) fn during<T>(fails: bool, work: impl FnOnce() -> T) -> (T, Vec<PathBuf>) {
+        FAILS.set(fails);
+        SEEN.take();
+        let made = work();
+        FAILS.set(false);
+        (made, SEEN.take())
+    }
 }
 
 #[cfg(test)]
@@ -361,6 +439,32 @@ mod tests {
             assert!(text.contains("identity.key") && text.contains("64 hex"), "{text}");
             assert_eq!(fs::read_to_string(&path).unwrap(), bad);
         }
+    }
+
+    #[test]
+    fn a_key_that_is_read_is_on_disk_before_it_is_believed() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), "peer", 1).unwrap();
+        let made = dir.identity().unwrap();
+        let (read, seen) = settling::during(false, || dir.identity().unwrap());
+        assert_eq!(read.public(), made.public());
+        assert_eq!(seen, [dir.path().join("identity.key")]);
+        let (refused, _) = settling::during(true, || dir.identity());
+        assert!(matches!(refused, Err(FilesError::Io { action: "sync", .. })), "{refused:?}");
+        let (_, seen) = settling::during(false, || identity_of(root.path(), "peer", 1).unwrap());
+        assert_eq!(seen.len(), 1);
+    }
+
+    #[test]
+    fn directories_are_made_one_in_the_other() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("a/b/c");
+        make_dirs(&deep, 0o700).unwrap();
+        make_dirs(&deep, 0o700).unwrap();
+        assert_eq!((mode(&deep), mode(&root.path().join("a"))), (0o700, 0o700));
+        fs::write(deep.join("file"), "").unwrap();
+        assert!(make_dirs(&deep.join("file"), 0o700).is_err());
+        assert!(make_dirs(&deep.join("file/below"), 0o700).is_err());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The append-only journal: what a node must still know after a crash.
 //!
-//! One record a line: the CRC-32 of its JSON as eight hexadecimal digits, a space, the JSON.
+//! One record a line, and a mark after each sync, in the form of [`super::records`].
 //!
 //! Invariants:
 //! - After [`Journal::sync`] has returned without an error, every record appended before is read
 //!   back by the next [`Journal::open`], in order.
-//! - A journal is either read back whole, but for a last line that a crash tore, or refused.
+//! - A journal is either read back whole, but for a last write that a crash tore, or refused.
+//! - What [`Journal::open`] returns is on disk, whoever wrote it and however that process ended.
 //! - A rewrite replaces all records at once or not at all, whenever the process dies.
 //!
 //! One process at a time: the caller holds the lock of the data directory. After an error from
@@ -14,7 +15,7 @@
 use std::error::Error;
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write as _};
 use std::marker::PhantomData;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -22,13 +23,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::files::sync_dir;
+use super::files::{parent, settle, sync_dir};
+use super::records::{MARK_BYTES, Mark, checked_json, judge, lines_from, push_line, read_line};
 
 /// A journal below this size in bytes is never worth a rewrite.
 pub const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
-
-/// Eight hexadecimal digits and a space.
-const PREFIX_BYTES: usize = 9;
 
 /// Records in their form on disk, collected where no disk may be touched.
 #[derive(Debug, Default)]
@@ -39,12 +38,7 @@ pub struct Lines {
 impl Lines {
     /// Appends `record`.
     pub fn push<R: Serialize>(&mut self, record: &R) {
-        let json = serde_json::to_vec(record)
-            .expect("records are plain data with text keys, which always have a JSON form");
-        let checksum = crc32fast::hash(&json);
-        self.bytes.extend_from_slice(format!("{checksum:08x} ").as_bytes());
-        self.bytes.extend_from_slice(&json);
-        self.bytes.push(b'\n');
+        push_line(record, &mut self.bytes);
     }
 
     /// Whether there are no records.
@@ -144,7 +138,6 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     /// silently forget must not start.
     pub fn open(path: &Path) -> Result<Opened<R>, JournalError> {
         let io = |action| move |source| JournalError::Io { action, path: path.into(), source };
-        let is_new = !path.exists();
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -152,15 +145,12 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             .mode(0o600)
             .open(path)
             .map_err(io("open"))?;
-        if is_new {
-            sync_dir(parent(path)).map_err(io("create"))?;
-        }
         let found = replay(path, &file)?;
         if found.torn.is_some() {
             file.set_len(found.bytes).map_err(io("cut the torn end of"))?;
-            file.sync_all().map_err(io("sync"))?;
         }
-        let journal = Self {
+        settle(path, &file).map_err(io("sync"))?;
+        let mut journal = Self {
             path: path.into(),
             file,
             lines: Lines::default(),
@@ -168,6 +158,9 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             bytes_at_rewrite: 0,
             records: PhantomData,
         };
+        if !found.ends_marked {
+            journal.mark().map_err(io("write"))?;
+        }
         Ok((journal, found.records, found.torn))
     }
 
@@ -195,10 +188,26 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     ///
     /// When the disk refuses. The journal must not be used again.
     pub fn sync(&mut self) -> Result<(), JournalError> {
+        let (synced, len) = (self.bytes, self.lines.bytes.len());
+        if len > MARK_BYTES {
+            let mark = Mark { synced, bound: synced, at: synced + len as u64 };
+            push_line(&mark, &mut self.lines.bytes);
+        }
         self.file.write_all(&self.lines.bytes).map_err(|err| self.io("write", err))?;
         self.file.sync_data().map_err(|err| self.io("sync", err))?;
         self.bytes += self.lines.bytes.len() as u64;
         self.lines.clear();
+        self.mark().map_err(|err| self.io("write", err))
+    }
+
+    /// Says that everything so far is on disk. It gets there with the next write: if it is lost,
+    /// nothing else is.
+    fn mark(&mut self) -> io::Result<()> {
+        let mut line = Vec::new();
+        let at = self.bytes;
+        push_line(&Mark { synced: at, bound: at, at }, &mut line);
+        self.file.write_all(&line)?;
+        self.bytes += line.len() as u64;
         Ok(())
     }
 
@@ -222,7 +231,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         self.bytes = lines.bytes.len() as u64;
         self.bytes_at_rewrite = self.bytes;
         self.lines.clear();
-        Ok(())
+        self.mark().map_err(|err| self.io("write", err))
     }
 
     fn write_draft(&self, draft: &Path, lines: &Lines) -> io::Result<File> {
@@ -243,62 +252,52 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     }
 }
 
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        Some(_) | None => Path::new("."),
-    }
-}
-
 struct Replayed<R> {
     records: Vec<R>,
     /// The length of the intact part.
     bytes: u64,
     torn: Option<TornTail>,
+    /// Whether its last line is a mark.
+    ends_marked: bool,
 }
 
 fn replay<R: DeserializeOwned>(path: &Path, file: &File) -> Result<Replayed<R>, JournalError> {
     let corrupt = |line, reason| JournalError::Corrupt { path: path.into(), line, reason };
     let read_error = |source| JournalError::Io { action: "read", path: path.into(), source };
-    let mut reader = BufReader::new(file);
-    let mut found = Replayed { records: Vec::new(), bytes: 0, torn: None };
-    let mut line = Vec::new();
+    let mut reader = lines_from(file, 0).map_err(read_error)?;
+    let mut found = Replayed { records: Vec::new(), bytes: 0, torn: None, ends_marked: false };
+    let (mut line, mut has_marks) = (Vec::new(), false);
     for number in 1.. {
-        line.clear();
-        let bytes = reader.read_until(b'\n', &mut line).map_err(read_error)? as u64;
+        let bytes = read_line(&mut reader, &mut line).map_err(read_error)?;
         if bytes == 0 {
             break;
         }
         match checked_json(&line) {
             Ok(json) => {
-                // The bytes are those once written, so a crash is no excuse: even on the last
-                // line this is a record of another program or version.
-                let record = serde_json::from_slice(json)
-                    .map_err(|err| corrupt(number, format!("not a record of this node: {err}")))?;
-                found.records.push(record);
+                found.ends_marked = Mark::parse(json).is_some();
+                has_marks |= found.ends_marked;
+                if !found.ends_marked {
+                    // The bytes are those once written, so a crash is no excuse: even on the last
+                    // line this is a record of another program or version.
+                    let record = serde_json::from_slice(json).map_err(|err| {
+                        corrupt(number, format!("not a record of this node: {err}"))
+                    })?;
+                    found.records.push(record);
+                }
                 found.bytes += bytes;
             }
-            Err(reason) if !reader.fill_buf().map_err(read_error)?.is_empty() => {
-                return Err(corrupt(number, reason.into()));
-            }
-            Err(_) => {
-                found.torn = Some(TornTail { line: number, bytes });
+            Err(reason) => {
+                let rest = judge(file, found.bytes, has_marks).map_err(read_error)?;
+                if !rest.is_torn {
+                    return Err(corrupt(number, reason.into()));
+                }
+                found.ends_marked = false;
+                found.torn = Some(TornTail { line: number, bytes: rest.bytes });
+                break;
             }
         }
     }
     Ok(found)
-}
-
-/// The JSON of a line whose checksum holds.
-fn checked_json(line: &[u8]) -> Result<&[u8], &'static str> {
-    let text = line.strip_suffix(b"\n").ok_or("it has no newline")?;
-    let (prefix, json) = text.split_at_checked(PREFIX_BYTES).ok_or("it has no checksum")?;
-    let expected = std::str::from_utf8(prefix)
-        .ok()
-        .and_then(|prefix| prefix.strip_suffix(' '))
-        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-        .ok_or("it has no checksum")?;
-    if crc32fast::hash(json) == expected { Ok(json) } else { Err("its checksum is wrong") }
 }
 
 #[cfg(test)]
@@ -306,6 +305,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::runtime::files::settling;
 
     type Record = (u32, String);
 
@@ -339,7 +339,7 @@ mod tests {
     fn what_was_synced_is_read_back_in_order() {
         let (_dir, path) = journal_of(3);
         assert_eq!(reopen(&path), (records(3), None));
-        let first = fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
+        let first = fs::read_to_string(&path).unwrap().lines().nth(1).unwrap().to_owned();
         let (checksum, json) = first.split_once(' ').unwrap();
         assert_eq!(json, r#"[0,"record 0"]"#);
         assert_eq!(checksum, format!("{:08x}", crc32fast::hash(json.as_bytes())));
@@ -354,28 +354,83 @@ mod tests {
         assert_eq!(reopen(&path), (records(1), None));
     }
 
+    /// Where the lines of a journal begin, and its end.
+    fn starts(bytes: &[u8]) -> Vec<usize> {
+        let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect()
+    }
+
     #[test]
     fn a_last_line_torn_anywhere_is_cut_and_reported_once() {
         let (_dir, path) = journal_of(3);
         let whole = fs::read(&path).unwrap();
-        let start = whole[..whole.len() - 1].iter().rposition(|&b| b == b'\n').unwrap() + 1;
-        for end in start + 1..whole.len() {
+        // Its lines are a mark, three records and another mark.
+        let (start, end_max) = (starts(&whole)[3], starts(&whole)[4]);
+        for end in start + 1..end_max {
             fs::write(&path, &whole[..end]).unwrap();
-            let torn = TornTail { line: 3, bytes: (end - start) as u64 };
+            let torn = TornTail { line: 4, bytes: (end - start) as u64 };
             assert_eq!(reopen(&path), (records(2), Some(torn)));
             assert_eq!(reopen(&path), (records(2), None));
         }
     }
 
     #[test]
-    fn a_last_line_with_a_wrong_checksum_is_cut() {
+    fn a_last_write_with_a_hole_is_cut_and_one_that_was_confirmed_is_refused() {
         let (_dir, path) = journal_of(3);
-        let mut bytes = fs::read(&path).unwrap();
-        let last = bytes.len() - 4;
-        bytes[last] ^= 1;
+        let whole = fs::read(&path).unwrap();
+        let at = starts(&whole);
+        for hole in [at[1]..at[1] + 3, at[1]..at[2] + 7, at[2] + 5..at[3] + 5] {
+            let (mut confirmed, first) = (whole.clone(), 1 + usize::from(hole.start > at[2]));
+            confirmed[hole].fill(0);
+            fs::write(&path, &confirmed).unwrap();
+            let text = Journal::<Record>::open(&path).unwrap_err().to_string();
+            assert!(text.contains(&format!("line {}", first + 1)), "{text}");
+            assert_eq!(fs::read(&path).unwrap(), confirmed, "it is left as it is");
+            // Without the mark after it nothing says that the write was ever finished.
+            let torn = &confirmed[..at[4]];
+            fs::write(&path, torn).unwrap();
+            let bytes = (at[4] - at[first]) as u64;
+            let found = (records(first as u32 - 1), Some(TornTail { line: first + 1, bytes }));
+            assert_eq!(reopen(&path), found);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_last_record_is_refused_once_it_was_confirmed() {
+        let (_dir, path) = journal_of(3);
+        let whole = fs::read(&path).unwrap();
+        let mut bytes = whole.clone();
+        bytes[starts(&whole)[4] - 4] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        let (found, torn) = reopen(&path);
-        assert_eq!((found, torn.unwrap().line), (records(2), 3));
+        let text = Journal::<Record>::open(&path).unwrap_err().to_string();
+        assert!(text.contains("line 4: its checksum is wrong"), "{text}");
+    }
+
+    #[test]
+    fn a_journal_of_an_older_program_is_cut_only_in_its_last_line() {
+        let (_dir, path) = journal_of(0);
+        let mut lines = Lines::default();
+        records(3).iter().for_each(|it| lines.push(it));
+        let at = starts(&lines.bytes);
+        for (line, is_torn) in [false, false, true].into_iter().enumerate() {
+            let mut bytes = lines.bytes.clone();
+            bytes[at[line] + 12] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            let opened = Journal::<Record>::open(&path);
+            assert_eq!(opened.is_ok(), is_torn, "line {line}");
+        }
+        fs::write(&path, &lines.bytes).unwrap();
+        assert_eq!(reopen(&path), (records(3), None));
+    }
+
+    #[test]
+    fn what_was_read_is_on_disk_before_it_is_believed() {
+        let (_dir, path) = journal_of(3);
+        let (found, seen) = settling::during(false, || reopen(&path));
+        assert_eq!((found, seen), ((records(3), None), vec![path.clone()]));
+        let (refused, _) = settling::during(true, || Journal::<Record>::open(&path));
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("cannot sync") && text.contains("the disk refuses"), "{text}");
     }
 
     #[test]
@@ -393,7 +448,7 @@ mod tests {
     fn a_corrupt_line_in_the_middle_is_refused_by_file_and_number() {
         let (_dir, path) = journal_of(3);
         let whole = fs::read(&path).unwrap();
-        let second = whole.iter().position(|&b| b == b'\n').unwrap() + 1;
+        let second = starts(&whole)[1];
         for at in second..second + 12 {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
@@ -411,7 +466,7 @@ mod tests {
         lines.push(&"another program's record");
         fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&lines.bytes).unwrap();
         let text = Journal::<Record>::open(&path).unwrap_err().to_string();
-        assert!(text.contains("line 2: not a record"), "{text}");
+        assert!(text.contains("line 4: not a record"), "{text}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use rustix::net::SendFlags;
 
@@ -141,6 +142,16 @@ impl Line {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("nothing under this lock can panic")
     }
+}
+
+/// Has the system end a connection whose other end acknowledges nothing for so long, instead of
+/// trying for many minutes.
+pub(in crate::runtime) fn give_up_after(stream: &TcpStream, span: Duration) {
+    // Where this is not known, whoever uses the connection notices the silence by itself.
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(span));
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, span);
 }
 
 /// Gives the system as much of `bytes` as it takes without waiting.

@@ -18,6 +18,7 @@ mod line;
 pub mod listen;
 pub mod ping;
 mod porter;
+mod records;
 pub mod rollout;
 pub mod swarm;
 pub mod thread;

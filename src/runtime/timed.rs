@@ -15,17 +15,23 @@ pub(in crate::runtime) struct Timed {
     connection: Connection,
     clock: Clock,
     deadline: Arc<AtomicU64>,
+    reads: Arc<AtomicU64>,
 }
 
 impl Timed {
     pub(in crate::runtime) fn new(connection: Connection, clock: Clock, deadline: Time) -> Self {
         let deadline = Arc::new(AtomicU64::new(deadline.as_micros()));
-        Self { connection, clock, deadline }
+        Self { connection, clock, deadline, reads: Arc::default() }
     }
 
     /// By which the deadline is lifted.
     pub(in crate::runtime) fn deadline(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.deadline)
+    }
+
+    /// How often anything came by it.
+    pub(in crate::runtime) fn reads(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.reads)
     }
 
     pub(in crate::runtime) fn stream(&self) -> Arc<TcpStream> {
@@ -47,7 +53,9 @@ impl Read for Timed {
         if let Some(left) = self.left()? {
             self.connection.stream().set_read_timeout(Some(left))?;
         }
-        self.connection.read(buf)
+        let len = self.connection.read(buf)?;
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        Ok(len)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A disk: records in order, of which some are on the platter and all are in the system's cache.
 //! A killed process loses nothing of either; a power cut leaves the platter, and perhaps a little
-//! of what was on its way.
+//! of what was on its way. Whoever opens a log has it on the platter before it believes any of it.
 
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub(crate) struct Disk {
     /// The log that the records are.
     pub(crate) log: Vec<Arc<Entry>>,
     snapshots: Vec<Snapshot>,
+    /// It is opened without a sync, to show that one is needed.
+    pub(crate) opens_unsynced: bool,
 }
 
 impl Disk {
@@ -57,6 +59,9 @@ impl Disk {
     /// What a restart finds: everything, or no more than it must.
     pub(crate) fn memory(&mut self, founds: bool, rng: &mut Rng) -> Memory {
         self.before = self.records.len();
+        if !self.opens_unsynced {
+            self.synced = self.records.len();
+        }
         let snapshot = self.snapshots.last().cloned();
         let from = snapshot.as_ref().map_or(SeqNo(0), |it| it.seq_no);
         let all = rng.random_bool(0.5);
@@ -85,6 +90,7 @@ impl Disk {
     fn group(&self) -> Option<GroupId> {
         self.records
             .iter()
+            .rev()
             .find_map(|it| if let Record::Group { group, .. } = it { Some(*group) } else { None })
     }
 

@@ -52,10 +52,14 @@ impl World {
     pub(super) fn copy(&mut self, original: usize) {
         let it = &self.nodes[original];
         let Some(status) = it.machine.as_ref().map(|it| it.status()) else { return };
-        let others = status.members.iter().filter(|it| {
-            self.nodes.iter().any(|node| node.member.id == it.member.id && node.machine.is_some())
-        });
-        let is_whole = others.clone().count() > 1 && others.into_iter().all(|it| it.linked);
+        let id = it.member.id;
+        let is_linked = |node: &Node| {
+            let members = node.machine.as_ref().map(|it| it.status().members).unwrap_or_default();
+            let link = members.iter().find(|it| it.member.id == id);
+            node.member.id == id || link.is_some_and(|it| it.linked)
+        };
+        let mut others = self.nodes.iter().filter(|it| it.machine.is_some());
+        let is_whole = status.members.len() > 1 && others.all(is_linked);
         let is_in = status.leader.is_some() && status.role != Role::Joining;
         if self.has_copied || it.is_paused || !is_whole || !is_in || !self.cuts.is_empty() {
             return;
@@ -72,24 +76,21 @@ impl World {
         let disk_micros = it.disk_micros;
         self.nodes.push(Node { member, disk, noted, disk_micros, ..Node::default() });
         let copy = self.nodes.len() - 1;
-        let told = self.tally.get("told of a copy").copied().unwrap_or_default();
         self.start(copy);
-        self.plan(self.now + NOTICE - 1, Due::Noticed { original, copy, told });
+        self.plan(self.now + NOTICE - 1, Due::Noticed { original, copy });
     }
 
-    /// One of the two has ended, and one was told: the one that the leader knows goes on.
-    pub(super) fn judge_copy(&mut self, original: usize, copy: usize, told: u64) {
-        let is_told = self.tally.get("told of a copy").copied().unwrap_or_default() > told;
-        // A copy that reached nobody harms nobody.
-        let is_met = !self.nodes[copy].is_spent && self.nodes[copy].links.is_empty();
-        if !is_met && (self.is_up(copy) && self.is_up(original) || !is_told) {
-            let what = format!(
-                "a copy of {} runs on: {}, told: {is_told}, the original runs: {}",
-                self.nodes[original].member.id,
-                self.is_up(copy),
-                self.is_up(original)
-            );
+    /// One of the two has ended, or the later one takes no part; then its operator stops it.
+    pub(super) fn judge_copy(&mut self, original: usize, copy: usize) {
+        let takes_part =
+            |it: &Node| it.machine.as_ref().is_some_and(|it| it.status().leader.is_some());
+        if takes_part(&self.nodes[copy]) && self.is_up(original) {
+            let what = format!("a copy of {} takes part", self.nodes[original].member.id);
             self.checker.fail(Kind::Unnoticed, what);
+        }
+        if self.is_up(copy) && self.is_up(original) {
+            self.kill(copy, false);
+            self.nodes[copy].is_spent = true;
         }
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct Node {
     delivered: SeqNo,
     is_idle_due: bool,
     /// Microseconds of a flush, at most.
-    disk_micros: u64,
+    pub(crate) disk_micros: u64,
     pub(crate) is_removed: bool,
     /// So many records were on disk when this was noted last, away from them.
     noted: usize,
@@ -86,10 +86,11 @@ enum Due {
     Arrive { lane: usize, number: u64, msg: Message },
     Close { lane: usize },
     BreakIfCut { conn: usize },
+    Retransmit { lane: usize },
     Seek { node: usize, life: u32 },
     Restart { node: usize },
     Operate { node: usize },
-    Noticed { original: usize, copy: usize, told: u64 },
+    Noticed { original: usize, copy: usize },
     Client { at: usize },
     Weather,
     Type,
@@ -102,8 +103,12 @@ struct Conn {
     is_open: [bool; 2],
     /// When the last message arrives.
     last: [u64; 2],
-    /// What waits for the path to open again.
+    /// What waits for the path to open again, and the system to try again.
     stuck: [VecDeque<Message>; 2],
+    /// Since when, for what was lost first.
+    lost_at: [Option<u64>; 2],
+    /// This end has closed, and the other cannot hear of it.
+    is_end_lost: [bool; 2],
 }
 
 /// A program that sends by one member.
@@ -245,10 +250,11 @@ impl World {
                     self.break_conn(conn);
                 }
             }
+            Due::Retransmit { lane } => self.retransmit(lane),
             Due::Seek { node, life } => self.seek(node, life),
             Due::Restart { node } => self.start(node),
             Due::Operate { node } => self.operate(node),
-            Due::Noticed { original, copy, told } => self.judge_copy(original, copy, told),
+            Due::Noticed { original, copy } => self.judge_copy(original, copy),
             Due::Client { at } => self.on_client(at),
             Due::Weather => self.on_weather(),
             Due::Type => self.on_type(),
@@ -271,6 +277,7 @@ impl World {
         it.life += 1;
         let life = it.life;
         let memory = it.disk.memory(it.founds, &mut self.rng);
+        it.noted = it.disk.records.len();
         let rng = Rng::seed_from_u64(seed);
         let machine = Group::new(self.config.clone(), it.member.clone(), rng, memory);
         it.delivered = machine.status().commit;
@@ -589,6 +596,8 @@ impl World {
             is_open: [true, true],
             last: [self.now; 2],
             stuck: [VecDeque::new(), VecDeque::new()],
+            lost_at: [None; 2],
+            is_end_lost: [false; 2],
         });
         self.count("connection");
         let links = [conn * 2, conn * 2 + 1].map(|it| LinkId(it as u64));
@@ -625,7 +634,8 @@ impl World {
             return;
         }
         let to = self.conns[conn].nodes[1 - side];
-        if self.is_cut(node, to) || !self.conns[conn].stuck[side].is_empty() {
+        if self.is_cut(node, to) || self.conns[conn].lost_at[side].is_some() {
+            self.conns[conn].lost_at[side].get_or_insert(self.now);
             self.conns[conn].stuck[side].push_back(msg);
             return;
         }
@@ -645,6 +655,7 @@ impl World {
             return;
         }
         if self.cuts.contains(&(from, node)) {
+            self.conns[conn].lost_at[1 - side].get_or_insert(self.now);
             self.conns[conn].stuck[1 - side].push_back(msg);
             return;
         }
@@ -670,9 +681,16 @@ impl World {
         if !self.nodes[node].links.contains(&link) {
             return;
         }
-        // What was sent before arrives before.
-        let at = self.conns[lane / 2].last[lane % 2].max(self.now) + 1;
-        self.plan(at, Due::Close { lane: lane ^ 1 });
+        let (conn, side) = (lane / 2, lane % 2);
+        let other = self.conns[conn].nodes[1 - side];
+        if self.is_cut(node, other) || self.conns[conn].lost_at[side].is_some() {
+            self.conns[conn].lost_at[side].get_or_insert(self.now);
+            self.conns[conn].is_end_lost[side] = true;
+        } else {
+            // What was sent before arrives before.
+            let at = self.conns[conn].last[side].max(self.now) + 1;
+            self.plan(at, Due::Close { lane: lane ^ 1 });
+        }
         self.plan(self.now, Due::Close { lane });
     }
 
@@ -709,14 +727,28 @@ impl World {
         }
         self.trace(|| "HEAL".to_owned());
         self.cuts.clear();
-        for conn in 0..self.conns.len() {
-            for side in 0..2 {
-                let stuck = std::mem::take(&mut self.conns[conn].stuck[side]);
-                let node = self.conns[conn].nodes[side];
-                for msg in stuck {
-                    self.send(node, LinkId((conn * 2 + side) as u64), msg);
-                }
+        // The pauses between two tries grow with the silence, up to two minutes.
+        for lane in 0..self.conns.len() * 2 {
+            if let Some(lost_at) = self.conns[lane / 2].lost_at[lane % 2] {
+                let delay = self.rng.random_range(0..=(self.now - lost_at).min(120_000_000));
+                self.plan(self.now + delay, Due::Retransmit { lane });
             }
+        }
+    }
+
+    /// The system of one end sends again what was lost.
+    fn retransmit(&mut self, lane: usize) {
+        let (conn, side) = (lane / 2, lane % 2);
+        let [node, to] = [self.conns[conn].nodes[side], self.conns[conn].nodes[1 - side]];
+        if self.is_cut(node, to) || self.conns[conn].lost_at[side].take().is_none() {
+            return;
+        }
+        for msg in std::mem::take(&mut self.conns[conn].stuck[side]) {
+            self.send(node, LinkId(lane as u64), msg);
+        }
+        if self.conns[conn].is_end_lost[side] {
+            let at = self.conns[conn].last[side].max(self.now) + 1;
+            self.plan(at, Due::Close { lane: lane ^ 1 });
         }
     }
 
@@ -740,7 +772,26 @@ impl World {
         self.plan(self.now + delay, Due::Seek { node, life });
     }
 
+    /// All packets of a node vanish from now on, and nobody is told.
+    pub(crate) fn silence(&mut self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|it| *it != node) {
+            self.cuts.extend([(node, other), (other, node)]);
+        }
+    }
+
     // Whoever types.
+
+    pub(crate) fn say(&mut self, node: usize, text: &str) {
+        let life = self.nodes[node].life;
+        let command = Command::Say { room: "general".into(), text: text.into() };
+        self.hand(node, life, Input::Command(command));
+    }
+
+    /// Whether a text is final.
+    pub(crate) fn is_said(&self, text: &str) -> bool {
+        let is_it = |body: &Body| matches!(body, Body::Chat(chat) if *chat.payload == *text);
+        self.checker.order.iter().any(|it| is_it(&it.body))
+    }
 
     /// Nobody types any more; what waits is sent on.
     pub(crate) fn stop_typing(&mut self) {

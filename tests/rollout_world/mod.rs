@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) is_harsh: bool,
     /// None: drawn.
     pub(crate) decides: Option<Decides>,
+    /// Logs are opened without a sync, to show that one is needed.
+    pub(crate) opens_unsynced: bool,
 }
 
 /// What came of it.
@@ -115,6 +117,7 @@ pub(crate) struct World {
     pub(crate) answers: BTreeMap<Ticket, Answer>,
     is_traced: bool,
     pub(crate) has_odd_rosters: bool,
+    opens_unsynced: bool,
     pub(crate) lost: BTreeSet<usize>,
     mallory: KeyPair,
     /// How many committed transactions a node keeps whole.
@@ -190,6 +193,7 @@ impl World {
             answers: BTreeMap::new(),
             is_traced: std::env::var("TRACE").is_ok_and(|it| it == "1"),
             has_odd_rosters,
+            opens_unsynced: setup.opens_unsynced,
             lost: BTreeSet::new(),
             mallory,
             history_max: [1, 3, 10_000][rng.random_range(0..3)],
@@ -358,9 +362,12 @@ impl World {
         if node.life % 3 == 2 {
             // A log that has grown long is written anew.
             node.disk = memory.snapshot();
+            node.synced = node.disk.len();
         }
         // Whoever opens a log has it on disk before it goes on.
-        node.synced = node.disk.len();
+        if !self.opens_unsynced {
+            node.synced = node.disk.len();
+        }
         node.base = node.disk.len();
         node.life += 1;
         let initial = RoutingState::initial(model("v1"), model("v1"));

@@ -24,6 +24,7 @@ Examples:
   peer chat status                                        what the one running here is doing
   peer chat send 'hello'                                  say something by it; its number comes back
   peer chat verify data/logs/peer_*.log              whether logs are equal, or where they part
+  peer chat recover --i-know                         go on alone when the majority is gone for good
 
 A message is shown with its number when a majority of the group has it on disk; it never changes
 then. What is typed is kept until it is final, across leaders and restarts. On a terminal there is
@@ -127,6 +128,8 @@ pub enum ChatCommand {
     Verify(ChatVerifyArgs),
     /// Remove a member from the group for good
     Remove(ChatRemoveArgs),
+    /// Go on alone, as a new group, when the majority is gone for good
+    Recover(ChatRecoverArgs),
 }
 
 /// Which chat is meant.
@@ -196,6 +199,30 @@ pub struct ChatRemoveArgs {
     #[command(flatten)]
     pub ask: ChatAskArgs,
 }
+
+/// `peer chat recover`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = RECOVER)]
+pub struct ChatRecoverArgs {
+    /// I know that most members of the group are gone for good, or will join anew
+    #[arg(long)]
+    pub i_know: bool,
+    /// Where its log is, if it does not run
+    #[arg(long, value_name = "DIR", default_value = "data/logs")]
+    pub log_dir: PathBuf,
+    /// Which chat is meant; one that does not run is named by its id.
+    #[command(flatten)]
+    pub ask: ChatAskArgs,
+}
+
+const RECOVER: &str = "\
+The member goes on alone with all messages in its log, those too that were not final. What only the
+others have is lost to it. It is a new group from then on, which remembers what it was, by whom and
+when it was recovered, and whom that left out: these are removed for good. Nothing is ever put
+together again by itself: whoever was left out learns it when it comes back, is told which of its
+own messages are not final, and joins anew with a new --data, --log-dir and --id. So do members that
+are still there: recover one of them, the one whose status shows the highest final number. Two that
+are recovered are two groups.";
 
 fn count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|it| (1..=HISTORY_MAX).contains(it));

@@ -16,7 +16,7 @@ use crate::runtime::control;
 use crate::runtime::files::control_path;
 
 /// How long an answer may take beyond what is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long comparing the logs of a whole group may take.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(120);
@@ -69,7 +69,7 @@ pub(super) fn verify(args: &ChatVerifyArgs) -> Result<(), CliError> {
     if verdict.is_equal() { Ok(()) } else { Err(differ()) }
 }
 
-fn ask(args: &ChatAskArgs, wanted: &Ask, patience: Duration) -> Result<Value, CliError> {
+pub(super) fn ask(args: &ChatAskArgs, wanted: &Ask, patience: Duration) -> Result<Value, CliError> {
     asking::exchange(&find(args)?, wanted, patience, "ask the chat that runs here")
 }
 
@@ -106,7 +106,7 @@ fn running(data: &Path) -> Vec<(u32, PathBuf)> {
     asking::running(data, "chat-")
 }
 
-fn show(args: &ChatAskArgs, answer: &Value) -> Result<(), CliError> {
+pub(super) fn show(args: &ChatAskArgs, answer: &Value) -> Result<(), CliError> {
     if args.json {
         return print(&format!("{}\n", answer["json"]));
     }

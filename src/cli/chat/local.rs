@@ -14,7 +14,7 @@ use super::watch::{Fate, Watchers};
 use super::{command, words};
 use crate::cli::log::escape;
 use crate::model::Time;
-use crate::protocol::chat::{Body, Entry, MemberId, SeqNo};
+use crate::protocol::chat::{Body, Entry, MemberId, SeqNo, Status};
 use crate::runtime::chat::Engine;
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Handler};
@@ -47,6 +47,8 @@ pub(super) enum Ask {
     },
     /// Are all members' logs equal?
     Verify,
+    /// Go on alone: the majority is gone for good.
+    Recover,
     /// Remove a member.
     Remove {
         /// Whom.
@@ -111,9 +113,12 @@ impl Local {
         let others: Vec<_> = status.members.iter().filter(|it| it.member.id != status.id).collect();
         let known = others.iter().map(|it| {
             let away = if it.linked { "" } else { ", away" };
+            let heard = it.heard_ms.map_or(String::from(", not heard yet"), |ms| {
+                format!(", heard {:.1} s ago", Duration::from_millis(ms).as_secs_f32())
+            });
             let lag =
                 it.lag.filter(|it| *it > 0).map_or(String::new(), |it| format!(", lacks {it}"));
-            format!("{} {}{away}{lag}", it.member.id, words::place(it.member.at))
+            format!("{} {}{away}{heard}{lag}", it.member.id, words::place(it.member.at))
         });
         let known: Vec<_> = known.collect();
         let list =
@@ -136,6 +141,10 @@ impl Local {
             format!("Majority: {quorum} ({here} of {all} reachable)"),
             format!("Pending: {}", status.pending.len()),
         ];
+        if let Some(it) = &status.recovered {
+            let whom = words::list(&it.left_out);
+            lines.push(format!("Recovered: by {}, as a new group, without {whom}", it.by));
+        }
         if !status.promises.is_empty() {
             lines.insert(5, format!("Promised by: {}", words::list(&status.promises)));
         }
@@ -201,6 +210,11 @@ impl Local {
                 let report = self.engine.verify()?;
                 Ok(super::compare::answer(&report, self.engine.me().id))
             }
+            Ask::Recover => {
+                let status = self.engine.recover();
+                let status = status.map_err(|why| format!("nothing was recovered: {why}"))?;
+                Ok(json!({ "lines": recovered_lines(&status), "json": status }))
+            }
             Ask::Remove { id } => {
                 self.remove(id)?;
                 let line = format!("asked the leader to remove {id} for good");
@@ -213,6 +227,24 @@ impl Local {
 /// The answer to a program whose message is not kept.
 fn refused(reason: &str) -> Value {
     json!({ "lines": [], "json": { "seq_no": null, "refused": reason }, "refused": reason })
+}
+
+/// What somebody is told who has recovered a group.
+pub(super) fn recovered_lines(status: &Status) -> Vec<String> {
+    let Some(it) = &status.recovered else {
+        return vec!["nothing was recovered".to_owned()];
+    };
+    let whom = words::list(&it.left_out);
+    vec![
+        format!(
+            "recovered: {} goes on alone as a new group, with seq 1 to {}",
+            it.by, status.last.0
+        ),
+        format!("left out, and removed for good: {whom}"),
+        "machines join anew, each with a new --data and --log-dir; whoever was left out is \
+         told so when it comes back"
+            .to_owned(),
+    ]
 }
 
 /// Answers by `local`, for as long as that lives.

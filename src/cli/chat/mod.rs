@@ -13,6 +13,7 @@ mod input;
 mod local;
 mod plain;
 mod plan;
+mod recover;
 mod run;
 mod screen;
 mod session;
@@ -36,5 +37,6 @@ pub fn run(args: &ChatArgs) -> Result<(), CliError> {
         Some(ChatCommand::Send(args)) => ask::send(args),
         Some(ChatCommand::Verify(args)) => ask::verify(args),
         Some(ChatCommand::Remove(args)) => ask::remove(args),
+        Some(ChatCommand::Recover(args)) => recover::run(args),
     }
 }

@@ -176,7 +176,7 @@ fn doubled(plan: &Plan, error: FilesError) -> CliError {
     ))
 }
 
-fn start_failed(error: StartError) -> CliError {
+pub(super) fn start_failed(error: StartError) -> CliError {
     match error {
         StartError::Listen(error) => error.into(),
         StartError::Files(error) => error.into(),

@@ -103,6 +103,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// A connection by which nothing came for more than so many rounds of one heartbeat is closed:
+    /// as many as a leader may be silent for.
+    pub(super) fn quiet_rounds(&self) -> u32 {
+        let rounds = self.leader_timeout.as_micros().div_ceil(self.heartbeat.as_micros().max(1));
+        u32::try_from(rounds).unwrap_or(u32::MAX).max(2)
+    }
+
     /// Whether a rule is kept.
     pub(super) fn keeps(&self, rule: Rule) -> bool {
         self.without != Some(rule)

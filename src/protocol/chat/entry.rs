@@ -197,6 +197,22 @@ pub struct Membership {
     /// earlier versions founded have none, and each leader's flag counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_max: Option<u32>,
+    /// The recovery that this group began with, if it began so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
+}
+
+/// How one member of a group that had lost its majority went on as a group of its own (C14).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// The group that it was.
+    pub was: GroupId,
+    /// Who went on.
+    pub by: MemberId,
+    /// Its clock then.
+    pub at: WallTime,
+    /// Whom it left out, ascending; their keys are among the removed.
+    pub left_out: Vec<MemberId>,
 }
 
 /// What stands at one place of the order.
@@ -323,7 +339,20 @@ impl Chain {
                             .key(&it.key)
                     });
                 let bytes = membership.removed.iter().fold(bytes, SigningBytes::key);
-                membership.message_max.iter().fold(bytes, |b, it| b.number((*it).into()))
+                let bytes =
+                    membership.message_max.iter().fold(bytes, |b, it| b.number((*it).into()));
+                match &membership.recovered {
+                    None => bytes,
+                    Some(it) => it.left_out.iter().fold(
+                        bytes
+                            .text("recovered")
+                            .bytes(&it.was.0)
+                            .number(it.by.0.into())
+                            .wall(it.at)
+                            .number(it.left_out.len() as u64),
+                        |bytes, id| bytes.number(id.0.into()),
+                    ),
+                }
             }
         };
         Self(bytes.sha256())

@@ -46,6 +46,11 @@ pub enum Input {
         /// The connection.
         link: LinkId,
     },
+    /// Something came by a connection, perhaps not a whole message yet.
+    Stirred {
+        /// The connection.
+        link: LinkId,
+    },
     /// A message came.
     Received {
         /// The connection.
@@ -90,6 +95,9 @@ pub enum Command {
     Remove(MemberId),
     /// The seeds have certified that whoever holds this key is gone. It may come back.
     Certified(PublicKey),
+    /// Go on alone, as another group: the majority is gone for good (C14). Nothing happens unless
+    /// [`Group::may_recover`](super::Group::may_recover) says so.
+    Recover,
     /// Stop; a leader hands over first.
     Leave,
 }
@@ -146,13 +154,15 @@ pub enum Timer {
     Takeover,
     /// A catch-up's answer is late.
     Catchup,
+    /// Give a sign of life, and look for those of the others.
+    Pulse,
 }
 
 /// What a member must still know after a crash. Written in order, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
-    /// The first: whose log of which group this is.
+    /// The first: whose log of which group this is. A later one: it goes on as that group (C14).
     Group {
         /// The group.
         group: GroupId,

@@ -151,10 +151,11 @@ impl Group {
         match input {
             Input::Start => self.on_start(fx),
             Input::Linked { link, member, intent, is_ours, life } => {
-                self.on_linked(link, Link::new(member, intent, is_ours, life, now.mono), fx);
+                self.on_linked(link, Link::new(member, intent, is_ours, life), fx);
             }
             Input::DialFailed { member } => self.on_dial_failed(member, fx),
             Input::Unlinked { link } => self.on_unlinked(link, fx),
+            Input::Stirred { link } => self.links.stir(link),
             Input::Received { link, msg } => self.on_received(link, msg, fx),
             Input::Synced { records } => self.on_synced(records, fx),
             Input::Loaded { link, prev_term, entries } => {
@@ -170,6 +171,7 @@ impl Group {
     fn on_start(&mut self, fx: &mut Vec<Effect>) {
         self.leader_heard = self.now.mono;
         self.rename_taken(fx);
+        fx.push(Effect::SetTimer(Timer::Pulse, self.config.heartbeat));
         if self.founds {
             self.found(fx);
             return;
@@ -190,8 +192,8 @@ impl Group {
         self.persist(Record::Term { term: self.term, promised_to: self.promised_to }, fx);
         let membership = Membership {
             members: vec![self.me.clone()],
-            removed: Vec::new(),
             message_max: u32::try_from(self.config.message_max).ok(),
+            ..Membership::default()
         };
         self.lead(vec![self.me.id], Body::Membership(Arc::new(membership)), fx);
         fx.push(Effect::SetTimer(Timer::Resend, self.config.resend));
@@ -202,6 +204,7 @@ impl Group {
             Command::Say { room, text } => self.on_say(room, text, fx),
             Command::Remove(id) => self.on_remove(id, fx),
             Command::Certified(key) => self.on_certified(key, fx),
+            Command::Recover => self.on_recover(fx),
             Command::Leave => self.on_leave(fx),
         }
     }
@@ -216,6 +219,7 @@ impl Group {
             Timer::Commit => self.tell_commit(fx),
             Timer::Takeover => self.on_takeover_timer(fx),
             Timer::Catchup => self.on_catchup_timer(fx),
+            Timer::Pulse => self.on_pulse(fx),
         }
     }
 

@@ -28,8 +28,8 @@ pub(super) struct Link {
     pub(super) is_ours: bool,
     /// The random number of the process at the other end.
     pub(super) life: Option<u64>,
-    /// When it was last heard.
-    pub(super) heard: Time,
+    /// Rounds since anything came by it.
+    pub(super) quiet: u32,
 }
 
 impl Link {
@@ -38,9 +38,8 @@ impl Link {
         intent: Intent,
         is_ours: bool,
         life: Option<u64>,
-        heard: Time,
     ) -> Self {
-        Self { member, intent, is_ours, life, heard }
+        Self { member, intent, is_ours, life, quiet: 0 }
     }
 }
 
@@ -52,9 +51,38 @@ pub(super) struct Links {
     dialing: BTreeMap<MemberId, u32>,
     /// Later processes with the keys of members that are linked; see `rival.rs`.
     pub(super) rivals: BTreeMap<MemberId, Rival>,
+    /// When somebody was heard last.
+    pub(super) heard: BTreeMap<MemberId, Time>,
 }
 
 impl Links {
+    /// Something came by a connection.
+    pub(super) fn stir(&mut self, link: LinkId) {
+        if let Some(link) = self.all.get_mut(&link) {
+            link.quiet = 0;
+        }
+    }
+
+    /// A round is over: returns the links to members by which nothing came for more than so many.
+    pub(super) fn end_round(&mut self, quiet_max: u32) -> Vec<LinkId> {
+        for link in self.all.values_mut() {
+            link.quiet = link.quiet.saturating_add(1);
+        }
+        let is_silent = |link: &LinkId| self.all[link].quiet > quiet_max;
+        self.by_member.values().copied().filter(is_silent).collect()
+    }
+
+    /// Forgets whoever is no client, and all calls; returns their links, to be hung up.
+    pub(super) fn take_members(&mut self) -> Vec<LinkId> {
+        self.by_member.clear();
+        self.dialing.clear();
+        self.heard.clear();
+        let of_members = self.all.iter().filter(|(_, it)| it.intent == Intent::Member);
+        let links: Vec<_> = of_members.map(|(link, _)| *link).collect();
+        links.iter().for_each(|link| drop(self.all.remove(link)));
+        links
+    }
+
     pub(super) fn get(&self, link: LinkId) -> Option<&Link> {
         self.all.get(&link)
     }
@@ -75,13 +103,13 @@ impl Group {
     /// # Errors
     /// The code of the refusal.
     pub fn admits(&self, member: &Member, group: Option<GroupId>) -> Result<(), NackCode> {
-        if group.is_some() && self.group.is_some() && group != self.group {
-            return Err(NackCode::OtherGroup);
-        }
         // By what is final: a leader that was cut off may have written removals that never were.
         let membership = self.log.final_membership();
         if membership.removed.contains(&member.key) {
             return Err(NackCode::Removed);
+        }
+        if group.is_some() && self.group.is_some() && group != self.group {
+            return Err(NackCode::OtherGroup);
         }
         let is_other = |it: &Member| (it.id == member.id) != (it.key == member.key);
         // A member that was away may know the id as a former machine's, and the one that a member
@@ -130,6 +158,7 @@ impl Group {
             return;
         }
         self.links.dialing.remove(&id);
+        self.links.heard.insert(id, self.now.mono);
         fx.push(Effect::StopTimer(Timer::Redial(id)));
         match self.links.by_member.get(&id).copied() {
             Some(old) if !self.is_better(link, old) => {
@@ -144,10 +173,11 @@ impl Group {
     }
 
     /// Of two connections between the same two, the one that the lower id called stays; of two by
-    /// the same caller, the newer.
+    /// the same caller, the newer; but none that has been quiet for a while.
     fn is_better(&self, new: LinkId, old: LinkId) -> bool {
         let (new, old) = (&self.links.all[&new], &self.links.all[&old]);
-        new.is_ours == old.is_ours || new.is_ours == (self.me.id < new.member.id)
+        let is_quiet = old.quiet > 1;
+        is_quiet || new.is_ours == old.is_ours || new.is_ours == (self.me.id < new.member.id)
     }
 
     fn on_reached(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
@@ -252,13 +282,14 @@ impl Group {
     }
 
     pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
-        let now = self.now.mono;
         let Some(known) = self.links.all.get_mut(&link) else { return };
-        known.heard = now;
-        let known = &self.links.all[&link];
-        let (id, is_ours) = (known.member.id, known.is_ours);
-        let is_client = known.intent == Intent::Client;
-        let is_trusted = !is_client && self.is_trusted(&known.member);
+        known.quiet = 0;
+        let (member, is_ours) = (known.member.clone(), known.is_ours);
+        let (id, is_client) = (member.id, known.intent == Intent::Client);
+        if !is_client && self.links.of_member(id) == Some(link) {
+            self.links.heard.insert(id, self.now.mono);
+        }
+        let is_trusted = !is_client && self.is_trusted(&member);
         if let Message::Chat(request) = msg {
             self.on_chat(link, id, is_client, is_trusted, request, fx);
             return;
@@ -282,6 +313,7 @@ impl Group {
                 | Message::SeqNack(_)
                 | Message::CatchupReq(_)
                 | Message::JoinAck(_)
+                | Message::Alive(_)
                 | Message::Nack(_)
                 | Message::VerifyResp(_)
         );
@@ -310,7 +342,7 @@ impl Group {
             Message::CatchupResp(it) => self.on_catchup_resp(id, link, &it, fx),
             Message::Election(it) => self.on_election(id, link, it, fx),
             Message::ElectionOk(it) => self.on_election_ok(id, it, fx),
-            Message::ChatAck(_) => {}
+            Message::ChatAck(_) | Message::Alive(_) => {}
             Message::TakeoverReq(it) => self.on_takeover_req(id, it, fx),
             Message::TakeNow(it) => self.on_take_now(id, it, fx),
             Message::RemoveReq(it) => self.on_remove_req(it, fx),

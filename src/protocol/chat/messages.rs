@@ -58,6 +58,9 @@ pub enum Message {
     /// Remove a member for good (C7).
     RemoveReq(RemoveReq),
 
+    /// I am here.
+    Alive(Alive),
+
     /// Which running hash have you at these numbers? (C11)
     VerifyReq(VerifyReq),
     /// These.
@@ -377,6 +380,13 @@ pub struct RemoveReq {
     pub certified: bool,
 }
 
+/// `ALIVE`: a sign of life, on every connection between members in every round (C13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alive {
+    /// Who is here.
+    pub sender_id: MemberId,
+}
+
 /// `VERIFY_REQ`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyReq {
@@ -423,6 +433,7 @@ impl Message {
             Self::TakeoverReq(it) => Some(it.sender_id),
             Self::TakeNow(it) => Some(it.sender_id),
             Self::RemoveReq(it) => Some(it.sender_id),
+            Self::Alive(it) => Some(it.sender_id),
             Self::VerifyReq(it) => Some(it.sender_id),
             Self::VerifyResp(it) => Some(it.sender_id),
         }
@@ -452,6 +463,7 @@ impl Message {
             | Self::Chat(_)
             | Self::ChatAck(_)
             | Self::RemoveReq(_)
+            | Self::Alive(_)
             | Self::VerifyReq(_)
             | Self::VerifyResp(_) => (0, 0),
         }

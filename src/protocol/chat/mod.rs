@@ -5,7 +5,7 @@
 //! (Viewstamped Replication's view change). It numbers messages; one that a majority has on disk
 //! is final.
 //!
-//! Rules C1–C12, R1–R9 and L1–L3 are stated in `docs/PROTOCOL.md`.
+//! Rules C1–C14, R1–R9 and L1–L3 are stated in `docs/PROTOCOL.md`.
 
 mod adopt;
 mod authors;
@@ -22,6 +22,8 @@ mod membership;
 mod memory;
 pub mod messages;
 mod outbox;
+mod pulse;
+mod recover;
 mod replicate;
 mod rival;
 mod status;
@@ -33,7 +35,8 @@ mod window;
 
 pub use config::{Config, Rule};
 pub use entry::{
-    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, Recovered,
+    SeqNo, Term,
 };
 pub use event::{Command, Effect, Event, Input, Record, Role, Snapshot, Timer};
 pub use group::Group;

@@ -32,7 +32,9 @@ impl Group {
         let old = self.links.of_member(new.member.id).and_then(|link| self.links.get(link));
         old.is_some_and(|old| {
             let is_other = old.life.is_some() && new.life.is_some() && old.life != new.life;
-            let is_recent = self.now.mono.since(old.heard) < self.config.leader_timeout;
+            let heard = self.links.heard.get(&new.member.id);
+            let is_recent =
+                heard.is_some_and(|at| self.now.mono.since(*at) < self.config.leader_timeout);
             is_other && is_recent && self.config.keeps(Rule::OneProcess)
         })
     }

@@ -1,10 +1,11 @@
 //! What a member tells about itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::entry::{GroupId, Member, MemberId, MsgId, SeqNo, Term};
+use super::entry::{GroupId, Member, MemberId, MsgId, Recovered, SeqNo, Term};
 use super::event::Role;
 use super::group::{Duty, Group};
 use crate::model::PublicKey;
@@ -18,6 +19,9 @@ pub struct Status {
     pub key: PublicKey,
     /// The group, once it is known.
     pub group: Option<GroupId>,
+    /// The recovery that the group began with, if it began so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
     /// What it does.
     pub role: Role,
     /// The newest term that it knows.
@@ -52,10 +56,16 @@ pub struct MemberStatus {
     pub member: Member,
     /// Whether there is a connection.
     pub linked: bool,
+    /// How long ago anything was heard of it, in ms; absent if nothing was in this life.
+    pub heard_ms: Option<u64>,
     /// How far its disk has the log; only a leader knows.
     pub stored: Option<SeqNo>,
     /// How many entries it lacks; only a leader knows.
     pub lag: Option<u64>,
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Group {
@@ -74,6 +84,7 @@ impl Group {
         let member = |it: &Member| MemberStatus {
             member: it.clone(),
             linked: it.id == self.me.id || self.links.of_member(it.id).is_some(),
+            heard_ms: self.links.heard.get(&it.id).map(|at| self.now.mono.since(*at)).map(millis),
             stored: stored(it.id),
             lag: stored(it.id).map(|at| last.0.saturating_sub(at.0)),
         };
@@ -81,6 +92,7 @@ impl Group {
             id: self.me.id,
             key: self.me.key,
             group: self.group,
+            recovered: self.recovered().cloned(),
             role: self.role(),
             term: self.term,
             leader: self.leader,

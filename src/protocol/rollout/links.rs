@@ -23,7 +23,13 @@ pub(super) struct Peer {
     pub(super) health: Option<HealthSnapshot>,
     /// What was complained of already: (version, digest) and the roster's digest.
     pub(super) told: (Option<(u64, Digest)>, Option<Digest>),
+    /// Heartbeats of this node since it said anything.
+    pub(super) quiet: u32,
 }
+
+/// A link by which nothing came for more than so many heartbeats of this node is closed. Rounds are
+/// counted, not time: a process that slept through some finds nobody guilty of it.
+const QUIET_ROUNDS_MAX: u32 = 2;
 
 impl Rollout {
     pub(super) fn on_linked(&mut self, link: LinkId, node: &NodeId, key: PublicKey) {
@@ -35,7 +41,7 @@ impl Rollout {
             self.out.at_once(Effect::Hangup(link));
             return self.drop_from(node, "its key is not the one in the roster");
         }
-        let peer = Peer { link, key, heartbeat: None, health: None, told: (None, None) };
+        let peer = Peer { link, key, heartbeat: None, health: None, told: (None, None), quiet: 0 };
         if let Some(old) = self.peers.insert(node.clone(), peer) {
             self.by_link.remove(&old.link);
             self.out.at_once(Effect::Hangup(old.link));
@@ -144,7 +150,22 @@ impl Rollout {
         }
     }
 
+    /// Gives up links without a sign of life: a network may lose everything and leave both ends
+    /// their connection, on which the system tries again ever more seldom.
+    fn close_silent(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.quiet = peer.quiet.saturating_add(1);
+        }
+        let silent = self.peers.values().filter(|it| it.quiet > QUIET_ROUNDS_MAX);
+        let links: Vec<_> = silent.map(|it| it.link).collect();
+        for link in links {
+            self.out.at_once(Effect::Hangup(link));
+            self.on_unlinked(link);
+        }
+    }
+
     pub(super) fn on_heartbeat_due(&mut self) {
+        self.close_silent();
         let heartbeat = self.heartbeat();
         self.send_all(&Message::Heartbeat(heartbeat));
         if self.recall.is_some() {

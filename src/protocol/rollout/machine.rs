@@ -147,6 +147,9 @@ impl Rollout {
     fn on_received(&mut self, link: LinkId, msg: Message) {
         // What was on its way on a link that was replaced is not heard.
         let Some(from) = self.by_link.get(&link).cloned() else { return };
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.quiet = 0;
+        }
         match msg {
             Message::PrepareReq(msg) => self.on_prepare(from, (*msg).into()),
             Message::PrepareResp(msg) => self.on_vote(&from, msg),

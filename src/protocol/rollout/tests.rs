@@ -527,3 +527,34 @@ fn every_record_and_message_survives_its_json() {
     memory.snapshot().into_iter().for_each(|it| smaller.replay(it));
     assert_eq!(smaller.snapshot(), memory.snapshot());
 }
+
+#[test]
+fn a_link_without_a_sign_of_life_is_closed_and_called_again() {
+    let table = table(3);
+    let mut one = table.seat(0, whole());
+    let heartbeat = one.machine.heartbeat();
+    let say = |node_id| Message::Heartbeat(messages::Heartbeat { node_id, ..heartbeat.clone() });
+    let round = |seat: &mut Seat| {
+        seat.now.mono = seat.now.mono.after(seat.machine.config.heartbeat_every);
+        seat.tell(Input::TimerFired(Timer::Heartbeat))
+    };
+    let is_closed = |fx: &[Effect], link| fx.iter().any(|it| *it == Effect::Hangup(LinkId(link)));
+    for _ in 0..5 {
+        let fx = round(&mut one);
+        assert!(!is_closed(&fx, 1) && !is_closed(&fx, 2), "both are heard");
+        one.hear(1, say(name(1)));
+        one.hear(2, say(name(2)));
+    }
+    let silent: Vec<_> = (0..4)
+        .map(|_| {
+            let fx = round(&mut one);
+            one.hear(2, say(name(2)));
+            assert!(!is_closed(&fx, 2));
+            is_closed(&fx, 1)
+        })
+        .collect();
+    assert_eq!(silent, [false, false, true, false], "after two whole rounds, once");
+    let fx = one.tell(Input::TimerFired(Timer::Redial(name(1))));
+    assert!(fx.iter().any(|it| matches!(it, Effect::Dial(who) if who.node_id == name(1))));
+    assert!(one.hear(1, say(name(1))).is_empty(), "the old link is not heard any more");
+}

@@ -217,6 +217,17 @@ impl Engine {
         self.command(Command::Remove(id))
     }
 
+    /// Has this member go on alone, as another group (C14); returns how it stands then.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn recover(&self) -> Result<Status, &'static str> {
+        const STOPPING: &str = "it is stopping";
+        self.shared.ask(Group::may_recover).unwrap_or(Err(STOPPING))?;
+        let is_asked = self.command(Command::Recover);
+        self.status().filter(|_| is_asked).ok_or(STOPPING)
+    }
+
     /// The seeds have certified that whoever holds this key is gone. False once stopping.
     pub fn certified(&self, key: PublicKey) -> bool {
         self.command(Command::Certified(key))

@@ -17,7 +17,7 @@ use crate::protocol::Binding;
 use crate::protocol::chat::messages::{
     Intent, Join, JoinAck, JoinChallenge, JoinProof, Nack, NackCode,
 };
-use crate::protocol::chat::{At, Member, MemberId, Message, Term};
+use crate::protocol::chat::{At, Member, MemberId, Message, Recovered, Term};
 use crate::protocol::message::{ErrorCode, ErrorReply};
 use crate::runtime::driver::options::Connection;
 use crate::runtime::inbox::Closed;
@@ -95,6 +95,7 @@ fn refuses(code: NackCode, reason: &str) -> Trouble {
 struct Parley {
     input: Reader<Incoming<Timed>>,
     deadline: Arc<AtomicU64>,
+    reads: Arc<AtomicU64>,
     stream: Arc<TcpStream>,
     sealer: Option<Sealer>,
     binding: Option<Binding>,
@@ -102,13 +103,13 @@ struct Parley {
 
 impl Parley {
     fn new(timed: Timed, sealed: Option<Sealed>) -> Self {
-        let (stream, deadline) = (timed.stream(), timed.deadline());
+        let (stream, deadline, reads) = (timed.stream(), timed.deadline(), timed.reads());
         let (sealer, opener, binding) = match sealed {
             None => (None, None, None),
             Some(it) => (Some(it.sealer), Some(it.opener), Some(it.binding)),
         };
         let input = Reader::new(Incoming::new(timed, READ_BUFFER_BYTES, opener));
-        Self { input, deadline, stream, sealer, binding }
+        Self { input, deadline, reads, stream, sealer, binding }
     }
 
     fn say(&mut self, message: &Message) -> io::Result<()> {
@@ -126,8 +127,8 @@ impl Parley {
     }
 
     fn ends(self, member: Member, intent: Intent, life: Option<u64>, ack: Option<JoinAck>) -> Ends {
-        let Self { input, deadline, stream, sealer, .. } = self;
-        Ends { input, deadline, stream, sealer, member, intent, life, ack }
+        let Self { input, deadline, reads, stream, sealer, .. } = self;
+        Ends { input, deadline, reads, stream, sealer, member, intent, life, ack }
     }
 }
 
@@ -301,6 +302,14 @@ impl Shared {
                 let reason = "this member is in no group itself yet; try again later";
                 Err(refuses(NackCode::Busy, reason))
             }
+            Err(NackCode::Removed) => {
+                let recovered = self.ask(|machine| machine.recovered().cloned())?;
+                let reason = match recovered.filter(|it| it.left_out.contains(&caller.id)) {
+                    Some(it) => left_out(&it, caller.id),
+                    None => self.why_not(NackCode::Removed, caller),
+                };
+                Err(Trouble::Refuses(NackCode::Removed, reason))
+            }
             Err(code) => Err(Trouble::Refuses(code, self.why_not(code, caller))),
         }
     }
@@ -415,9 +424,18 @@ impl Shared {
     }
 }
 
+fn left_out(recovered: &Recovered, id: MemberId) -> String {
+    format!(
+        "{} has recovered the group without {id}, which was removed with its key; its log stays \
+         as it is and is never put together with the group's: join anew, with a new --data and \
+         --log-dir, and send again what the group does not have",
+        recovered.by
+    )
+}
+
 fn unexpected(message: &Message, by: Option<PublicKey>) -> Trouble {
     if let Message::Nack(Nack { code, reason, .. }) = message {
-        return Trouble::Refused(*code, reason.chars().take(300).collect(), by);
+        return Trouble::Refused(*code, reason.chars().take(400).collect(), by);
     }
     let reason = format!("it says something else in the handshake: {message:?}");
     Trouble::Refuses(NackCode::Handshake, reason.chars().take(200).collect())

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -30,6 +31,10 @@ use crate::wire::sealed::Sealer;
 
 /// How long the other end may take to read our last words and close.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Texts that are told with a refusal at most, and characters of each.
+const UNFINISHED_MAX: usize = 20;
+const UNFINISHED_CHARS: usize = 200;
 
 /// A question to the machine, answered on its thread.
 pub(super) type Question = Box<dyn FnOnce(&Group) + Send>;
@@ -60,6 +65,7 @@ pub(super) enum Item {
 pub(super) struct Arrival {
     pub(super) link: LinkId,
     pub(super) line: Arc<Line>,
+    pub(super) reads: Arc<AtomicU64>,
     pub(super) sealer: Option<Sealer>,
     pub(super) member: Member,
     pub(super) intent: Intent,
@@ -72,6 +78,8 @@ pub(super) struct Arrival {
 /// What is decided for a connection and has not left yet.
 struct Out {
     line: Arc<Line>,
+    /// How often anything came by it; and how often, when it was last looked at.
+    reads: (Arc<AtomicU64>, u64),
     sealer: Option<Sealer>,
     lines: Vec<u8>,
 }
@@ -151,12 +159,29 @@ impl Keeper {
     fn fire(&mut self) {
         let now = self.shared.clock.now().mono;
         while let Some(timer) = self.timers.pop_due(now) {
+            if timer == Timer::Pulse {
+                self.tell_signs_of_life();
+            }
             self.handle(Input::TimerFired(timer));
         }
         while self.lingering.front().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, line)) = self.lingering.pop_front() {
                 line.cut();
             }
+        }
+    }
+
+    /// A long message on a slow way is a sign of life before it is whole.
+    fn tell_signs_of_life(&mut self) {
+        let mut alive = Vec::new();
+        for (link, Out { reads: (reads, seen), .. }) in &mut self.outs {
+            let now = reads.load(Ordering::Relaxed);
+            if std::mem::replace(seen, now) != now {
+                alive.push(*link);
+            }
+        }
+        for link in alive {
+            self.handle(Input::Stirred { link });
         }
     }
 
@@ -181,6 +206,7 @@ impl Keeper {
                 Input::Start
                 | Input::Linked { .. }
                 | Input::DialFailed { .. }
+                | Input::Stirred { .. }
                 | Input::Received { .. }
                 | Input::Synced { .. }
                 | Input::Loaded { .. }
@@ -206,12 +232,12 @@ impl Keeper {
     }
 
     fn welcome(&mut self, arrival: Arrival) {
-        let Arrival { link, line, sealer, member, intent, life, ack } = arrival;
+        let Arrival { link, line, reads, sealer, member, intent, life, ack } = arrival;
         if self.has_failed {
             line.cut();
         }
         let is_ours = ack.is_some();
-        self.outs.insert(link, Out { line, sealer, lines: Vec::new() });
+        self.outs.insert(link, Out { line, reads: (reads, 0), sealer, lines: Vec::new() });
         self.handle(Input::Linked { link, member, intent, is_ours, life });
         if let Some(ack) = ack {
             self.handle(Input::Received { link, msg: Message::JoinAck(ack) });
@@ -219,7 +245,14 @@ impl Keeper {
     }
 
     /// What does not change is said once.
-    fn refused(&mut self, reason: String) {
+    fn refused(&mut self, mut reason: String) {
+        let texts = self.group.unfinished().take(UNFINISHED_MAX);
+        let cut = |it: &Arc<str>| it.chars().take(UNFINISHED_CHARS).collect();
+        let texts: Vec<String> = texts.map(cut).collect();
+        if !texts.is_empty() {
+            let texts = texts.join("\", \"");
+            reason = format!("{reason}; typed here and not final: \"{texts}\"");
+        }
         if self.refused.as_ref() != Some(&reason) {
             self.refused = Some(reason.clone());
             self.tell(Told::Event(Event::Refused { reason }));

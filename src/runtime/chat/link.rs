@@ -14,7 +14,7 @@ use crate::protocol::LinkId;
 use crate::protocol::chat::messages::{Intent, JoinAck, VerifyReq, VerifyResp};
 use crate::protocol::chat::{Input, Member, Message};
 use crate::runtime::inbox::Closed;
-use crate::runtime::line::Line;
+use crate::runtime::line::{Line, give_up_after};
 use crate::runtime::timed::Timed;
 use crate::wire::chat::Reader;
 use crate::wire::line::ReadError;
@@ -31,6 +31,8 @@ pub(super) const VERIFY_MAX: usize = 64;
 pub(super) struct Ends {
     pub(super) input: Reader<Incoming<Timed>>,
     pub(super) deadline: Arc<AtomicU64>,
+    /// How often anything came by it.
+    pub(super) reads: Arc<AtomicU64>,
     pub(super) stream: Arc<TcpStream>,
     pub(super) sealer: Option<Sealer>,
     /// Who is at the other end.
@@ -45,16 +47,17 @@ pub(super) struct Ends {
 impl Shared {
     /// Hands over what comes by a connection until either end has enough, on the calling thread.
     pub(super) fn converse(&self, ends: Ends) {
-        let Ends { mut input, deadline, stream, sealer, member, intent, life, ack } = ends;
+        let Ends { mut input, deadline, reads, stream, sealer, member, intent, life, ack } = ends;
         deadline.store(u64::MAX, Ordering::Relaxed);
         let is_ready = stream.set_read_timeout(None).is_ok()
             && stream.set_write_timeout(Some(self.limits.write_timeout)).is_ok();
+        give_up_after(&stream, self.limits.write_timeout);
         let link = self.number_link();
         let line = Arc::new(Line::new(Arc::clone(&stream)));
         let is_member = intent == Intent::Member;
         let peer = member.id;
-        let line_of_link = Arc::clone(&line);
-        let arrival = Arrival { link, line: line_of_link, sealer, member, intent, life, ack };
+        let for_machine = Arc::clone(&line);
+        let arrival = Arrival { link, line: for_machine, reads, sealer, member, intent, life, ack };
         self.enter(link, &stream, peer, is_member);
         if is_ready && self.inbox.push(Item::Arrived(Box::new(arrival)), 0).is_ok() {
             self.counters.links.add(1);

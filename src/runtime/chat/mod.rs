@@ -13,6 +13,7 @@ mod keeper;
 mod link;
 mod loader;
 mod options;
+pub mod recover;
 mod seek;
 pub mod store;
 mod verify;

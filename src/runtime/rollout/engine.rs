@@ -30,7 +30,7 @@ use crate::protocol::rollout::{
 use crate::runtime::clock::Clock;
 use crate::runtime::disk::Disk;
 use crate::runtime::driver::options::{Connection, Dialects, Serve};
-use crate::runtime::files::os_rng;
+use crate::runtime::files::{make_dirs, os_rng};
 use crate::runtime::inbox::Inbox;
 use crate::runtime::journal::{Journal, JournalError};
 use crate::runtime::listen;
@@ -311,7 +311,7 @@ fn open(options: &Options) -> Result<(Journal<Entry>, Past, Recovered), StartErr
         move |source| StartError::Log(JournalError::Io { action, path: path.clone(), source })
     };
     if let Some(dir) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir).map_err(io("create the folder of"))?;
+        make_dirs(dir, 0o777).map_err(io("create the folder of"))?;
     }
     let (journal, entries, torn) = Journal::<Entry>::open(path).map_err(StartError::Log)?;
     let recovered = Recovered { records: entries.len(), torn };

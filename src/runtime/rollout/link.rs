@@ -11,7 +11,7 @@ use super::engine::Shared;
 use super::keeper::{Arrival, Item};
 use crate::protocol::LinkId;
 use crate::protocol::rollout::{Enroll, EnrollAck, Input, Participant};
-use crate::runtime::line::Line;
+use crate::runtime::line::{Line, give_up_after};
 use crate::runtime::timed::Timed;
 use crate::wire::rollout::{Form, ReadError, Reader, Said};
 use crate::wire::sealed::{Incoming, Sealer};
@@ -42,6 +42,7 @@ impl Shared {
         deadline.store(u64::MAX, Ordering::Relaxed);
         let is_ready = stream.set_read_timeout(None).is_ok()
             && stream.set_write_timeout(Some(self.limits.write_timeout)).is_ok();
+        give_up_after(&stream, self.limits.write_timeout);
         let link = self.number_link();
         let line = Arc::new(Line::new(Arc::clone(&stream)));
         let joins = enroll.is_some_and(|it| it.joins);

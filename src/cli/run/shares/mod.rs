@@ -10,6 +10,7 @@ mod taken;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -31,7 +32,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::{Connection, Serve, Sink};
-use crate::runtime::files::replace_file;
+use crate::runtime::files::{replace_file, settle};
 use crate::runtime::swarm::{Engine, EngineOptions};
 use crate::runtime::thread;
 use crate::wire::sealed::ClusterKeys;
@@ -174,9 +175,22 @@ impl Sharing {
         Ok(held)
     }
 
+    fn read_memory(&self) -> Option<Vec<u8>> {
+        let path = self.memory();
+        let mut file = fs::File::open(&path).ok()?;
+        let mut text = Vec::new();
+        match settle(&path, &file).and_then(|()| file.read_to_end(&mut text)) {
+            Ok(_) => Some(text),
+            Err(error) => {
+                ::log::warn!("{} cannot be read, share again: {error}", path.display());
+                None
+            }
+        }
+    }
+
     /// Shares again what was shared before the restart.
     fn share_again(&self) {
-        let Ok(text) = fs::read(self.memory()) else { return };
+        let Some(text) = self.read_memory() else { return };
         let kept: Vec<Kept> = match serde_json::from_slice(&text) {
             Ok(kept) => kept,
             Err(error) => {

@@ -1,25 +1,27 @@
 //! A member's log and snapshot: what it must still know after a crash, and what it shows of old
 //! times.
 //!
-//! `peer_<id>.log` has one record a line: the CRC-32 of its JSON as eight hexadecimal digits, a
-//! space, the JSON. `peer_<id>.snapshot` is one such line, `peer_<id>.lock` keeps others away.
+//! `peer_<id>.log` has one record a line, and a mark after each sync, in the form of
+//! [`crate::runtime::records`]. `peer_<id>.snapshot` is one such line, `peer_<id>.lock` keeps
+//! others away.
 //!
 //! Invariants:
 //! - After [`Log::append`] has returned without an error, its records are read back by every later
 //!   [`open`], in order, whenever the process dies.
-//! - A log is read back whole, but for a last line that a crash tore, or refused with its line.
+//! - A log is read back whole, but for a last write that a crash tore, or refused with its line.
+//! - What [`open`] returns is on disk, whoever wrote it and however that process ended.
 //! - A log is only ever used by the member, with the key, that began it.
 //! - What is kept in memory of a log does not grow with its messages, but for 16 bytes in every
 //!   [`index::MARK_ENTRIES`].
 
 mod error;
 mod index;
-mod mark;
+mod note;
 mod read;
 mod replay;
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -28,13 +30,11 @@ pub use error::StoreError;
 pub use read::{LogFile, LogReader, Page};
 
 use self::index::Index;
-use self::mark::{Mark, Place};
+use self::note::{Note, Place};
 use crate::model::PublicKey;
 use crate::protocol::chat::{GroupId, MemberId, Record, Snapshot};
-use crate::runtime::files::{replace_file, sync_dir};
-
-/// Eight hexadecimal digits and a space.
-const PREFIX_BYTES: usize = 9;
+use crate::runtime::files::{make_dirs, replace_file, settle};
+use crate::runtime::records::{MARK_BYTES, Mark, checked_json, push_line};
 
 /// How every entry's JSON opens, and no other record's.
 const ENTRY_OPENING: &[u8] = br#"{"record":"entry","#;
@@ -45,7 +45,7 @@ const KEPT_BYTES_MAX: usize = 1024 * 1024;
 /// What a log holds that a restart begins with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The group, if this member is in one.
+    /// The group, if this member is in one; the last one that the log names (C14).
     pub group: Option<GroupId>,
     /// The newest snapshot that holds.
     pub snapshot: Option<Snapshot>,
@@ -74,12 +74,14 @@ pub struct Log {
     file: File,
     /// Where the next line begins.
     bytes: u64,
+    /// Where the last record ends on which others may rely: any but what was typed here.
+    bound: u64,
     index: Arc<Mutex<Index>>,
     lines: Vec<u8>,
     snapshots: Snapshots,
     /// Where it is noted, away from the log, that there is one, and how far it has come.
     marker: Option<PathBuf>,
-    mark: Option<Mark>,
+    note: Option<Note>,
     /// Held open for its lock, which the system releases even after a crash.
     _lock: File,
 }
@@ -90,9 +92,8 @@ pub struct Log {
 /// When another process has it open, when it is somebody else's or damaged, or the disk refuses.
 pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreError> {
     let path = dir.join(format!("peer_{}.log", me.0));
-    std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+    make_dirs(dir, 0o777).map_err(StoreError::io("create", dir))?;
     let lock = lock(&dir.join(format!("peer_{}.lock", me.0)), dir)?;
-    let is_new = !path.exists();
     let file = OpenOptions::new()
         .read(true)
         .append(true)
@@ -100,9 +101,6 @@ pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreErr
         .mode(0o600)
         .open(&path)
         .map_err(StoreError::io("open", &path))?;
-    if is_new {
-        sync_dir(dir).map_err(StoreError::io("create a file in", dir))?;
-    }
     let snapshots = Snapshots { path: dir.join(format!("peer_{}.snapshot", me.0)) };
     let mut notes = Vec::new();
     let snapshot = snapshots.read().unwrap_or_else(|reason| {
@@ -115,25 +113,26 @@ pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreErr
         let reason = "a leader noticed that it ends before what had been acknowledged".to_owned();
         return Err(StoreError::Rewound { path, reason, me });
     }
-    if let Some((line, bytes)) = replayed.torn {
+    if let Some(torn) = &replayed.torn {
         file.set_len(replayed.bytes).map_err(StoreError::io("cut the torn end of", &path))?;
-        file.sync_all().map_err(StoreError::io("sync", &path))?;
-        notes.push(format!(
-            "{}: line {line} was torn by a crash; its {bytes} bytes were cut off",
-            path.display()
-        ));
+        notes.extend(torn.notes(&path));
     }
-    let log = Log {
+    settle(&path, &file).map_err(StoreError::io("sync", &path))?;
+    let mut log = Log {
         path,
         file,
         bytes: replayed.bytes,
+        bound: replayed.bound,
         index: Arc::new(Mutex::new(replayed.index)),
         lines: Vec::new(),
         snapshots,
         marker: None,
-        mark: None,
+        note: None,
         _lock: lock,
     };
+    if !replayed.ends_marked {
+        log.mark()?;
+    }
     Ok(Opened { log, found: replayed.found, notes })
 }
 
@@ -161,7 +160,7 @@ impl Opened {
     /// refuses.
     pub fn mark(&mut self, marker: &Path, me: MemberId) -> Result<(), StoreError> {
         let path = self.log.path.clone();
-        let known = Mark::read(marker).map_err(StoreError::io("read", marker))?;
+        let known = Note::read(marker).map_err(StoreError::io("read", marker))?;
         if self.found.group.is_none() && known.is_some() {
             return Err(StoreError::Forgotten { path, marker: marker.into(), me });
         }
@@ -192,13 +191,14 @@ impl Log {
     fn write_marker(&mut self) -> Result<(), StoreError> {
         let Some(marker) = &self.marker else { return Ok(()) };
         let place = self.place()?;
-        let mark = Mark::create(marker, &self.path, place);
-        self.mark = Some(mark.map_err(StoreError::io("write", marker))?);
+        let note = Note::create(marker, &self.path, place);
+        self.note = Some(note.map_err(StoreError::io("write", marker))?);
         Ok(())
     }
 
+    /// The end of what others rely on.
     fn place(&self) -> Result<Place, StoreError> {
-        Place::of(&self.file, self.bytes).map_err(StoreError::io("read", &self.path))
+        Place::of(&self.file, self.bound).map_err(StoreError::io("read", &self.path))
     }
 
     /// Writes records at the end, all at once, and waits until the disk has them.
@@ -208,19 +208,31 @@ impl Log {
     pub fn append(&mut self, records: &[Record]) -> Result<(), StoreError> {
         self.lines.clear();
         self.lines.shrink_to(KEPT_BYTES_MAX);
-        let mut places = Vec::with_capacity(records.len());
+        let (mut places, mut bound) = (Vec::with_capacity(records.len()), self.bound);
+        let mut marked = 0;
         for record in records {
+            if self.lines.len() > marked + MARK_BYTES {
+                marked = self.lines.len();
+                let at = self.bytes + marked as u64;
+                let mark = Mark { synced: self.bytes, bound: self.bound, at };
+                push_line(&mark, &mut self.lines);
+            }
             places.push(self.bytes + self.lines.len() as u64);
             push_line(record, &mut self.lines);
+            if is_bound(record) {
+                bound = self.bytes + self.lines.len() as u64;
+            }
         }
         self.file.write_all(&self.lines).map_err(StoreError::io("write", &self.path))?;
         self.file.sync_data().map_err(StoreError::io("sync", &self.path))?;
         self.bytes += self.lines.len() as u64;
+        self.bound = bound;
+        self.mark()?;
         if records.iter().any(|it| matches!(it, Record::Group { .. })) {
             self.write_marker()?;
-        } else if let Some(mark) = &self.mark {
+        } else if let Some(note) = &self.note {
             // After the sync, before anything of it is acknowledged.
-            mark.note(self.place()?).map_err(StoreError::io("write", mark.path()))?;
+            note.write(self.place()?).map_err(StoreError::io("write", note.path()))?;
         }
         let mut index = self.index.lock().expect("nothing under this lock can panic");
         for (record, offset) in records.iter().zip(places) {
@@ -237,6 +249,17 @@ impl Log {
             }
         }
         index.end = self.bytes;
+        Ok(())
+    }
+
+    /// Says that everything so far is on disk. It gets there with the next write: if it is lost,
+    /// nothing else is.
+    fn mark(&mut self) -> Result<(), StoreError> {
+        self.lines.clear();
+        let (at, bound) = (self.bytes, self.bound);
+        push_line(&Mark { synced: at, bound, at }, &mut self.lines);
+        self.file.write_all(&self.lines).map_err(StoreError::io("write", &self.path))?;
+        self.bytes += self.lines.len() as u64;
         Ok(())
     }
 
@@ -274,8 +297,11 @@ impl Snapshots {
 
     /// The snapshot, if there is one.
     fn read(&self) -> Result<Option<Snapshot>, String> {
-        let line = match std::fs::read(&self.path) {
-            Ok(line) => line,
+        let mut line = Vec::new();
+        match File::open(&self.path) {
+            Ok(mut file) => settle(&self.path, &file)
+                .and_then(|()| file.read_to_end(&mut line))
+                .map_err(|err| err.to_string())?,
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(err) => return Err(err.to_string()),
         };
@@ -284,25 +310,43 @@ impl Snapshots {
     }
 }
 
-/// Appends the line of a record.
-fn push_line(record: &impl serde::Serialize, lines: &mut Vec<u8>) {
-    let start = lines.len();
-    lines.extend_from_slice(b"00000000 ");
-    serde_json::to_writer(&mut *lines, record)
-        .expect("records are plain data with text keys, which always have a JSON form");
-    let checksum = crc32fast::hash(&lines[start + PREFIX_BYTES..]).to_be_bytes();
-    hex::encode_to_slice(checksum, &mut lines[start..start + PREFIX_BYTES - 1])
-        .expect("there are two digits a byte");
-    lines.push(b'\n');
+/// Whether others may rely on a record: on all but what was typed here and has no number yet.
+fn is_bound(record: &Record) -> bool {
+    match record {
+        Record::Typed(_) | Record::Renamed { .. } | Record::GivenBack { .. } => false,
+        Record::Group { .. }
+        | Record::Rewound
+        | Record::Term { .. }
+        | Record::Entry(_)
+        | Record::Cut { .. }
+        | Record::Commit { .. } => true,
+    }
 }
 
-/// The JSON of a line whose checksum holds.
-fn checked_json(line: &[u8]) -> Result<&[u8], &'static str> {
-    let text = line.strip_suffix(b"\n").ok_or("it has no newline")?;
-    let (prefix, json) = text.split_at_checked(PREFIX_BYTES).ok_or("it has no checksum")?;
-    let mut expected = [0; 4];
-    let digits = prefix.strip_suffix(b" ").ok_or("it has no checksum")?;
-    hex::decode_to_slice(digits, &mut expected).map_err(|_| "it has no checksum")?;
-    let is_right = crc32fast::hash(json) == u32::from_be_bytes(expected);
-    if is_right { Ok(json) } else { Err("its checksum is wrong") }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::KeyPair;
+    use crate::runtime::files::settling;
+
+    #[test]
+    fn what_was_read_is_on_disk_before_it_is_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (me, key) = (MemberId(2), KeyPair::from_secret([1; 32]).public());
+        let marker = dir.path().join("has-a-log");
+        let mut opened = open(dir.path(), me, key).unwrap();
+        opened.mark(&marker, me).unwrap();
+        let group = GroupId([7; 16]);
+        opened.log.append(&[Record::Group { group, me, key }]).unwrap();
+        std::fs::write(dir.path().join("peer_2.snapshot"), "damaged").unwrap();
+        drop(opened);
+        let reopen =
+            || open(dir.path(), me, key).and_then(|mut it| it.mark(&marker, me).map(|()| it));
+        let (opened, seen) = settling::during(false, reopen);
+        assert_eq!(opened.unwrap().found.group, Some(group));
+        let expected = ["peer_2.snapshot", "peer_2.log", "has-a-log"];
+        assert_eq!(seen, expected.map(|it| dir.path().join(it)));
+        let error = settling::during(true, reopen).0.unwrap_err().to_string();
+        assert!(error.contains("cannot sync") && error.contains("peer_2.log"), "{error}");
+    }
 }

@@ -6,11 +6,12 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::StoreError;
 use super::index::Index;
 use super::replay::{parse, peek_entry, replay};
-use super::{StoreError, checked_json};
 use crate::model::PublicKey;
 use crate::protocol::chat::{Chain, Entry, GroupId, MemberId, Record, SeqNo, Term};
+use crate::runtime::records::checked_json;
 
 /// What is read at a time.
 const BUFFER_BYTES: usize = 64 * 1024;

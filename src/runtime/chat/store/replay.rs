@@ -4,20 +4,17 @@
 //! which makes a start with a long log several times faster.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::index::Index;
-use super::{ENTRY_OPENING, Found, StoreError, checked_json};
+use super::{ENTRY_OPENING, Found, StoreError, is_bound};
 use crate::model::PublicKey;
-use crate::protocol::chat::{Chat, Entry, MemberId, MsgId, Record, SeqNo, Snapshot};
+use crate::protocol::chat::{Chat, Entry, GroupId, MemberId, MsgId, Record, SeqNo, Snapshot};
+use crate::runtime::records::{Mark, checked_json, judge, lines_from, read_line};
 
-/// The longest line of a log: far above any record, and a bound for what a damaged file costs.
-const LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
-
-/// What is read at a time.
-const BUFFER_BYTES: usize = 256 * 1024;
+/// Typed texts of a torn end that are told, at most.
+const TOLD_MAX: usize = 100;
 
 /// A log that was read.
 pub(super) struct Replayed {
@@ -26,14 +23,50 @@ pub(super) struct Replayed {
     pub(super) index: Index,
     /// The length of the intact part.
     pub(super) bytes: u64,
-    /// The line and bytes of a torn end.
-    pub(super) torn: Option<(u64, u64)>,
+    /// Where the last record ends on which others may rely.
+    pub(super) bound: u64,
+    /// Whether its last line is a mark.
+    pub(super) ends_marked: bool,
+    pub(super) torn: Option<Torn>,
+}
+
+/// An end that was never confirmed to anybody, and that a crash left in pieces.
+#[derive(Debug)]
+pub(super) struct Torn {
+    /// The first damaged line, counted from 1.
+    line: u64,
+    bytes: u64,
+    /// The texts in it that can still be read.
+    texts: Vec<Arc<str>>,
+}
+
+impl Torn {
+    /// What people are told of it.
+    pub(super) fn notes(&self, path: &Path) -> Vec<String> {
+        let Self { line, bytes, texts } = self;
+        let shown = path.display();
+        let head =
+            format!("{shown}: line {line} was torn by a crash; its {bytes} bytes were cut off");
+        let text = |text: &Arc<str>| {
+            format!("typed here, and cut off with it; if it does not appear, send it again: {text}")
+        };
+        std::iter::once(head).chain(texts.iter().take(TOLD_MAX).map(text)).collect()
+    }
 }
 
 /// A record, or what is enough of an entry that the snapshot covers.
 enum Line {
     Covered(SeqNo),
     Record(Record),
+}
+
+impl Line {
+    fn is_bound(&self) -> bool {
+        match self {
+            Self::Covered(_) => true,
+            Self::Record(record) => is_bound(record),
+        }
+    }
 }
 
 /// Reads a log; with `owner`, only if it is that member's, else without its entries.
@@ -44,44 +77,66 @@ pub(super) fn replay(
     owner: Option<(MemberId, PublicKey)>,
 ) -> Result<Replayed, StoreError> {
     let read_error = |source| StoreError::io("read", path)(source);
-    let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
+    let mut reader = lines_from(file, 0).map_err(read_error)?;
     let mut reading = Reading::new(snapshot, owner);
     let (mut line, mut bytes, mut torn) = (Vec::new(), 0, None);
+    let (mut bound, mut has_marks, mut ends_marked) = (0, false, false);
     for number in 1.. {
         let me = owner.map(|(me, _)| me);
         let corrupt =
             |reason: String| StoreError::Corrupt { path: path.into(), line: number, reason, me };
-        line.clear();
         let len = read_line(&mut reader, &mut line).map_err(read_error)?;
         if len == 0 {
             break;
         }
         match checked_json(&line) {
             Ok(json) => {
-                let record = reading.record(json).map_err(corrupt)?;
-                reading.take(record, bytes).map_err(|fault| match fault {
-                    Fault::Corrupt(reason) => corrupt(reason),
-                    Fault::Foreign(whose) => StoreError::Foreign { path: path.into(), whose },
-                })?;
+                ends_marked = Mark::parse(json).is_some();
+                has_marks |= ends_marked;
+                if !ends_marked {
+                    let record = reading.record(json).map_err(corrupt)?;
+                    if record.is_bound() {
+                        bound = bytes + len;
+                    }
+                    reading.take(record, bytes).map_err(|fault| match fault {
+                        Fault::Corrupt(reason) => corrupt(reason),
+                        Fault::Foreign(whose) => StoreError::Foreign { path: path.into(), whose },
+                    })?;
+                }
                 bytes += len;
             }
-            Err(reason) if !reader.fill_buf().map_err(read_error)?.is_empty() => {
-                return Err(corrupt(reason.into()));
+            Err(reason) => {
+                let rest = judge(file, bytes, has_marks).map_err(read_error)?;
+                if !rest.is_torn {
+                    return Err(corrupt(reason.into()));
+                }
+                let texts = rest.intact.iter().filter_map(|json| typed_text(json)).collect();
+                torn = Some(Torn { line: number, bytes: rest.bytes, texts });
+                ends_marked = false;
+                break;
             }
-            Err(_) => torn = Some((number, len)),
         }
     }
-    reading
-        .finish(bytes)
-        .map_err(|reason| {
-            let (line, me) = (1, owner.map(|(me, _)| me));
-            StoreError::Corrupt { path: path.into(), line, reason, me }
-        })
-        .map(|(found, whose, index)| Replayed { found, whose, index, bytes, torn })
+    let (found, whose, index) = reading.finish(bytes).map_err(|reason| {
+        let (line, me) = (1, owner.map(|(me, _)| me));
+        StoreError::Corrupt { path: path.into(), line, reason, me }
+    })?;
+    Ok(Replayed { found, whose, index, bytes, bound, ends_marked, torn })
 }
 
-fn read_line(reader: &mut BufReader<&File>, line: &mut Vec<u8>) -> io::Result<u64> {
-    Ok(reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', line)? as u64)
+/// The text of a record, if it is of one that was typed here.
+fn typed_text(json: &[u8]) -> Option<Arc<str>> {
+    match parse(json).ok()? {
+        Record::Typed(chat) => Some(chat.payload),
+        Record::Group { .. }
+        | Record::Term { .. }
+        | Record::Entry(_)
+        | Record::Cut { .. }
+        | Record::Renamed { .. }
+        | Record::GivenBack { .. }
+        | Record::Rewound
+        | Record::Commit { .. } => None,
+    }
 }
 
 /// Why a record cannot stand where it stands.
@@ -95,6 +150,8 @@ struct Reading {
     owner: Option<(MemberId, PublicKey)>,
     whose: Option<(MemberId, PublicKey)>,
     found: Found,
+    /// All that it was, in order: more than one after a recovery.
+    groups: Vec<GroupId>,
     index: Index,
     /// What the snapshot covers.
     covered: SeqNo,
@@ -111,6 +168,7 @@ impl Reading {
             owner,
             whose: None,
             found: Found { snapshot, ..Found::default() },
+            groups: Vec::new(),
             index: Index::default(),
             covered,
             term: None,
@@ -135,12 +193,14 @@ impl Reading {
         match line {
             Line::Covered(seq_no) => self.entry(seq_no, offset),
             Line::Record(Record::Group { group, me, key }) => {
-                if self.found.group.is_some() || self.index.last > SeqNo(0) {
+                let is_late = self.groups.is_empty() && self.index.last > SeqNo(0);
+                if is_late || self.groups.contains(&group) {
                     return Err(Fault::Corrupt("it names a group, which the first does".into()));
                 }
                 if self.owner.is_some_and(|owner| owner != (me, key)) {
                     return Err(Fault::Foreign(format!("{me}, whose key is {}…", key.short())));
                 }
+                self.groups.push(group);
                 (self.found.group, self.whose) = (Some(group), Some((me, key)));
                 Ok(())
             }
@@ -212,8 +272,9 @@ impl Reading {
         if self.found.group.is_none() && self.index.last > SeqNo(0) {
             return Err("it names no group".into());
         }
-        if let (Some(snapshot), Some(group)) = (&self.found.snapshot, self.found.group)
-            && snapshot.group != group
+        if let Some(snapshot) = &self.found.snapshot
+            && !self.groups.is_empty()
+            && !self.groups.contains(&snapshot.group)
         {
             return Err("its snapshot is of another group".into());
         }

@@ -53,12 +53,12 @@ impl Place {
 
 /// The note.
 #[derive(Debug)]
-pub(super) struct Mark {
+pub(super) struct Note {
     path: PathBuf,
     file: File,
 }
 
-impl Mark {
+impl Note {
     /// Makes the note, in place of an older one.
     pub(super) fn create(path: &Path, log: &Path, place: Place) -> io::Result<Self> {
         let text = format!("{}{}\n", place.head(), log.display());
@@ -78,7 +78,7 @@ impl Mark {
     }
 
     /// Notes how far the log is on disk.
-    pub(super) fn note(&self, place: Place) -> io::Result<()> {
+    pub(super) fn write(&self, place: Place) -> io::Result<()> {
         self.file.write_all_at(place.head().as_bytes(), 0)
     }
 

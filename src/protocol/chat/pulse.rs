@@ -1,0 +1,29 @@
+//! Signs of life (C13): on a connection between members each end says something in every round of
+//! one heartbeat, and whoever hears nothing for longer than a leader may be silent gives it up.
+//!
+//! A network can lose everything and leave both ends their connection; the system then tries again
+//! after pauses as long as the silence was. A new connection is there sooner.
+//!
+//! Rounds are counted, not time: a process that slept through some finds nobody guilty of it.
+
+use super::event::{Effect, Timer};
+use super::group::Group;
+use super::messages::{Alive, Message};
+
+impl Group {
+    pub(super) fn on_pulse(&mut self, fx: &mut Vec<Effect>) {
+        fx.push(Effect::SetTimer(Timer::Pulse, self.config.heartbeat));
+        for link in self.links.end_round(self.config.quiet_rounds()) {
+            self.drop_it("a connection without a sign of life", fx);
+            fx.push(Effect::Hangup(link));
+            self.on_unlinked(link, fx);
+        }
+        let linked: Vec<_> = self.links.members().map(|(_, link, _)| link).collect();
+        let mut heard = std::mem::take(&mut self.links.heard);
+        heard.retain(|id, _| self.has_member(*id) || self.links.of_member(*id).is_some());
+        self.links.heard = heard;
+        if !linked.is_empty() {
+            fx.push(Effect::Send(linked, Message::Alive(Alive { sender_id: self.me.id })));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! A way on for a member whose group has lost its majority for good (C14): it goes on alone, with
+//! its log, as another group. Both are recorded: the new group's number, and an entry that says who
+//! did this, when, and whom it left out.
+//!
+//! Another number, because nobody can know that the others are gone: if they come back, or one of
+//! them has recovered too, they are strangers to this group and it to them. What differs in their
+//! logs is never put together.
+
+use std::sync::Arc;
+
+use super::config::REMOVED_MAX;
+use super::entry::{Body, GroupId, Member, Membership, Recovered};
+use super::event::{Effect, Record};
+use super::group::Group;
+use rand::RngExt as _;
+
+impl Group {
+    /// Whether this member may go on alone.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn may_recover(&self) -> Result<(), &'static str> {
+        if self.group.is_none() || !self.is_member() || self.was_refused {
+            Err("it is a member of no group")
+        } else if self.is_leaving {
+            Err("it is stopping")
+        } else if self.reaches_majority() {
+            Err("a majority is in reach, and can remove whoever is gone")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The recovery that this group began with, if it began so.
+    pub fn recovered(&self) -> Option<&Recovered> {
+        self.log.membership().recovered.as_ref()
+    }
+
+    /// The texts that were typed here and are not final, the oldest first.
+    pub fn unfinished(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.outbox.own_waiting().map(|it| &it.payload)
+    }
+
+    pub(super) fn on_recover(&mut self, fx: &mut Vec<Effect>) {
+        let (Some(was), Some(term), Ok(())) = (self.group, self.next_term(), self.may_recover())
+        else {
+            self.drop_it("a recovery that is not needed", fx);
+            return;
+        };
+        for link in self.links.take_members() {
+            fx.push(Effect::Hangup(link));
+        }
+        self.vouched.clear();
+        self.removals.clear();
+        self.donations.clear();
+        let old = Arc::clone(self.log.membership());
+        let others = || old.members.iter().filter(|it| it.id != self.me.id);
+        let mut removed = old.removed.clone();
+        removed.extend(others().map(|it| it.key));
+        removed.drain(..removed.len().saturating_sub(REMOVED_MAX));
+        let left_out = others().map(|it| it.id).collect();
+        let (by, at) = (self.me.id, self.now.wall);
+        let recovered = Some(Recovered { was, by, at, left_out });
+        // First of all, so that nothing of what follows can ever be said in the old group.
+        let group = GroupId(self.rng.random());
+        (self.group, self.is_group_kept) = (Some(group), true);
+        let Member { id: me, key, .. } = self.me;
+        self.persist(Record::Group { group, me, key }, fx);
+        self.enter(term, Some(me), fx);
+        let (members, message_max) = (vec![self.me.clone()], old.message_max);
+        let membership = Membership { members, removed, message_max, recovered };
+        self.lead(vec![me], Body::Membership(Arc::new(membership)), fx);
+    }
+}

@@ -1,0 +1,77 @@
+//! A recovery (C14) of a member that does not run: its machine is woken for this one step, with its
+//! log and without a network.
+
+use std::path::Path;
+
+use super::options::StartError;
+use super::store::{self, Opened};
+use crate::model::PublicKey;
+use crate::protocol::chat::{
+    At, Command, Config, Effect, Group, Input, Member, MemberId, Memory, Record, Status,
+};
+use crate::runtime::clock::Clock;
+use crate::runtime::files::os_rng;
+
+/// Has the member go on alone, as another group; returns how it stands then.
+///
+/// # Errors
+/// When the log cannot be used, or `Ok(Err(_))` with the reason why nothing is to be recovered.
+pub fn recover(
+    log_dir: &Path,
+    marker: &Path,
+    me: MemberId,
+    key: PublicKey,
+) -> Result<Result<Status, &'static str>, StartError> {
+    let mut opened = store::open(log_dir, me, key).map_err(StartError::Store)?;
+    opened.mark(marker, me).map_err(StartError::Store)?;
+    let Opened { mut log, found, .. } = opened;
+    let memory = Memory {
+        founds: false,
+        group: found.group,
+        snapshot: found.snapshot,
+        records: found.records,
+    };
+    let machine = |at| -> Result<Group, StartError> {
+        let rng = os_rng().map_err(StartError::Files)?;
+        Ok(Group::new(Config::default(), Member { id: me, at, key }, rng, memory.clone()))
+    };
+    // Its own address is in its log.
+    let nowhere = At { host: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
+    let known = machine(nowhere)?.status().members;
+    let at = known.iter().find(|it| it.member.id == me).map_or(nowhere, |it| it.member.at);
+    let mut group = machine(at)?;
+    let clock = Clock::start();
+    let mut fx = Vec::new();
+    group.handle(clock.now(), Input::Start, &mut fx);
+    if let Err(reason) = group.may_recover() {
+        return Ok(Err(reason));
+    }
+    group.handle(clock.now(), Input::Command(Command::Recover), &mut fx);
+    let mut written = 0;
+    loop {
+        let records: Vec<Record> = fx.drain(..).filter_map(record).collect();
+        if records.is_empty() {
+            break;
+        }
+        log.append(&records).map_err(StartError::Store)?;
+        written += records.len() as u64;
+        group.handle(clock.now(), Input::Synced { records: written }, &mut fx);
+        group.handle(clock.now(), Input::Idle, &mut fx);
+    }
+    Ok(Ok(group.status()))
+}
+
+fn record(effect: Effect) -> Option<Record> {
+    match effect {
+        Effect::Persist(record) => Some(record),
+        Effect::Send(..)
+        | Effect::Load { .. }
+        | Effect::Dial(_)
+        | Effect::Hangup(_)
+        | Effect::Deliver(_)
+        | Effect::Snapshot(_)
+        | Effect::SetTimer(..)
+        | Effect::StopTimer(_)
+        | Effect::Emit(_) => None,
+    }
+}
