@@ -78,8 +78,8 @@ impl Links {
         self.dialing.clear();
         self.heard.clear();
         let of_members = self.all.iter().filter(|(_, it)| it.intent == Intent::Member);
-        let links: Vec<_> = of_members.map(|(link, _)| *link).collect();
-        links.iter().for_each(|link| drop(self.all.remove(link)));
+        let links = of_members.map(|(link, _)| *link).collect();
+        self.all.retain(|_, it| it.intent != Intent::Member);
         links
     }
 

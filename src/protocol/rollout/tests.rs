@@ -538,7 +538,7 @@ fn a_link_without_a_sign_of_life_is_closed_and_called_again() {
         seat.now.mono = seat.now.mono.after(seat.machine.config.heartbeat_every);
         seat.tell(Input::TimerFired(Timer::Heartbeat))
     };
-    let is_closed = |fx: &[Effect], link| fx.iter().any(|it| *it == Effect::Hangup(LinkId(link)));
+    let is_closed = |fx: &[Effect], link| fx.contains(&Effect::Hangup(LinkId(link)));
     for _ in 0..5 {
         let fx = round(&mut one);
         assert!(!is_closed(&fx, 1) && !is_closed(&fx, 2), "both are heard");
