@@ -25,6 +25,7 @@ use super::screen::terminal::{Terminal, keys};
 use super::session::{News, Session};
 use crate::cli::CliError;
 use crate::cli::log::{Line, Origin, install_on_stderr};
+use crate::cli::room;
 use crate::cli::run::signals;
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::protocol::chat::Member;
@@ -82,7 +83,10 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
         return Ok(());
     }
     let (tell, ear) = bounded(TOLD_MAX);
-    let engine = Engine::start(options(&plan, args, keys, tell)).map_err(start_failed)?;
+    let (links_max, shortage) = room::for_connections(Limits::default().links_max);
+    plan.notes.extend(shortage);
+    let options = options(&plan, args, (keys, links_max), tell);
+    let engine = Engine::start(options).map_err(start_failed)?;
     if let Some(fleet) = &mut fleet {
         fleet.serve(&engine)?;
     }
@@ -151,7 +155,7 @@ fn find(
 fn options(
     plan: &Plan,
     args: &ChatArgs,
-    keys: KeyPair,
+    (keys, links_max): (KeyPair, usize),
     tell: crossbeam_channel::Sender<(Now, Told)>,
 ) -> Options {
     Options {
@@ -164,7 +168,7 @@ fn options(
         cluster_keys: plan.cluster_keys.clone(),
         founds: plan.founds,
         marker: Some(plan.dir.join("has-a-log")),
-        limits: Limits::default(),
+        limits: Limits { links_max, ..Limits::default() },
         allows: None,
         sink: Box::new(tell),
     }

@@ -30,6 +30,7 @@ use self::index::Index;
 use crate::model::PublicKey;
 use crate::protocol::chat::{GroupId, MemberId, Record, Snapshot};
 use crate::runtime::files::{replace_file, sync_dir};
+use crate::runtime::lock::LockedFile;
 
 /// Eight hexadecimal digits and a space.
 const PREFIX_BYTES: usize = 9;
@@ -75,8 +76,7 @@ pub struct Log {
     snapshots: Snapshots,
     /// Where it is noted, away from the log, that there is one.
     marker: Option<PathBuf>,
-    /// Held open for its lock, which the system releases even after a crash.
-    _lock: File,
+    _lock: LockedFile,
 }
 
 /// Opens the log of a member in `dir`, which is made where it is missing, or begins an empty one.
@@ -127,7 +127,7 @@ pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreErr
     Ok(Opened { log, found: replayed.found, notes })
 }
 
-fn lock(path: &Path, dir: &Path) -> Result<File, StoreError> {
+fn lock(path: &Path, dir: &Path) -> Result<LockedFile, StoreError> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -135,11 +135,10 @@ fn lock(path: &Path, dir: &Path) -> Result<File, StoreError> {
         .mode(0o600)
         .open(path)
         .map_err(StoreError::io("open", path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { dir: dir.into() }),
-        Err(TryLockError::Error(source)) => Err(StoreError::io("lock", path)(source)),
-    }
+    LockedFile::lock(file).map_err(|error| match error {
+        TryLockError::WouldBlock => StoreError::Locked { dir: dir.into() },
+        TryLockError::Error(source) => StoreError::io("lock", path)(source),
+    })
 }
 
 impl Opened {
