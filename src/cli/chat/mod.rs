@@ -16,6 +16,7 @@ mod plan;
 mod run;
 mod screen;
 mod session;
+mod typing;
 pub(in crate::cli) mod verify;
 mod words;
 
