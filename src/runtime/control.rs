@@ -385,6 +385,19 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_too_long_for_a_socket_is_served() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("a-folder-with-a-long-name/".repeat(9));
+        let dir = DataDir::open(&deep, "peer", 1).unwrap();
+        let control = serve(&dir, shout()).unwrap();
+        let path = dir.control_path();
+        assert!(path.as_os_str().len() > 200 && is_served(&path));
+        assert_eq!(ask(&path, "deep", PATIENCE).unwrap(), "DEEP");
+        drop(control);
+        assert!(!is_served(&path) && !path.exists());
+    }
+
+    #[test]
     fn a_socket_left_by_a_crash_is_replaced() {
         let (_root, dir) = data_dir();
         drop(UnixListener::bind(dir.control_path()).unwrap());

@@ -75,7 +75,12 @@ mod tests {
     use super::*;
 
     fn file(dir: &tempfile::TempDir) -> File {
-        File::options().write(true).create(true).truncate(false).open(dir.path().join("lock")).unwrap()
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.path().join("lock"))
+            .unwrap()
     }
 
     /// A process that holds a copy of the open file, as one does that has not executed its program.

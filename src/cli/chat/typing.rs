@@ -193,8 +193,7 @@ mod tests {
             [Reply::Ask(THREE), Reply::Remove(THREE), Reply::Take]
         );
         let pasted = ["see the manual:", "/remove 3", "and so on", "yes peer_3"];
-        let expected =
-            [Reply::Take, Reply::Ask(THREE), Reply::KeepAndTake(THREE), Reply::Take];
+        let expected = [Reply::Take, Reply::Ask(THREE), Reply::KeepAndTake(THREE), Reply::Take];
         assert_eq!(replies(&pasted), expected);
         for no in ["no", "", "NO \n"] {
             assert_eq!(replies(&["/remove 3", no]), [Reply::Ask(THREE), Reply::Keep(THREE)]);
@@ -213,10 +212,17 @@ mod tests {
         read(&mut &b"one\ncaf\xe9\n\xc3\xa9\n\xc3"[..], &tell);
         drop(tell);
         let lines: Vec<_> = told.iter().collect();
-        assert_eq!((lines.len(), &lines[0], &lines[2]), (4, &Ok("one\n".into()), &Ok("é\n".into())));
+        assert_eq!(
+            (lines.len(), &lines[0], &lines[2]),
+            (4, &Ok("one\n".into()), &Ok("é\n".into()))
+        );
         let reason = |at: usize| lines[at].clone().unwrap_err();
         assert!(reason(1).contains("line 2 is not UTF-8 (its byte 4 is 0xe9)"), "{}", reason(1));
-        assert!(reason(3).contains("line 4 is not UTF-8"), "a character that is cut: {}", reason(3));
+        assert!(
+            reason(3).contains("line 4 is not UTF-8"),
+            "a character that is cut: {}",
+            reason(3)
+        );
     }
 
     #[test]
