@@ -210,11 +210,11 @@ fn the_limit_of_open_files_is_raised_and_a_shortage_is_told_with_its_remedy() {
     let args = ["--port", &port, "--open"];
     let peer = limited("ulimit -Sn 300 && ulimit -Hn 900", &args, dir.path());
     assert!(
-        eventually(|| peer.err().contains("644 connections instead of 8192")),
+        eventually(|| peer.out().contains("644 connections instead of 8192")),
         "{}",
         peer.err()
     );
-    assert!(peer.err().contains("ulimit -Hn 8448"), "{}", peer.err());
+    assert!(peer.out().contains("ulimit -Hn 8448"), "{}", peer.out());
     assert_eq!(open_files_allowed(&peer), Some(900));
     let port = (base + 1).to_string();
     let args = ["chat", "--id", "1", "--port", &port, "--stay", "--plain"];

@@ -96,9 +96,10 @@ mod tests {
         let mut child = child_with_a_copy_of(&held, "exec tail -f /dev/null");
         drop(held);
         // Without another try: it is free now, and not only soon.
-        assert!(file(&dir).try_lock().is_ok());
+        let locked_again = file(&dir).try_lock();
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(locked_again.is_ok(), "{locked_again:?}");
     }
 
     #[test]
@@ -139,7 +140,9 @@ mod tests {
         let mut kept = 0;
         for _ in 0..2_000 {
             drop(LockedFile::lock(file(&dir)).unwrap());
-            kept += usize::from(file(&dir).try_lock().is_err());
+            let probe = file(&dir);
+            kept += usize::from(probe.try_lock().is_err());
+            let _ = probe.unlock();
         }
         is_over.store(true, Ordering::Relaxed);
         starters.into_iter().for_each(|it| it.join().unwrap());
