@@ -173,7 +173,7 @@ fn a_seed_without_an_address_is_passed_by_while_another_or_the_log_has_one() {
 #[test]
 fn a_member_deep_in_the_file_system_takes_local_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let deep = vec!["a-folder-with-a-long-name"; 6].join("/");
+    let deep = ["a-folder-with-a-long-name"; 6].join("/");
     let (port, seat) = (ports().to_string(), ["--data", deep.as_str()]);
     let mut args = vec!["chat", "--id", "1", "--port", &port, "--stay", "--plain"];
     args.extend(seat);
