@@ -461,5 +461,6 @@ fn control_characters_reach_no_terminal_and_too_long_texts_are_refused() {
     one.wait_for("not sent: it has 16385 bytes, and a message at most 16384");
     one.type_line(&"y".repeat(16_384));
     one.wait_for(&"y".repeat(16_384));
-    one.quit();
+    one.type_line("/quit");
+    assert_eq!(one.wait_for_end(), Some(4), "a text was refused: {}", one.err());
 }

@@ -135,7 +135,7 @@ fn a_script_whose_line_is_no_text_learns_which_and_fails() {
     let code = child.wait().unwrap().code();
     let said = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
     assert_eq!(code, Some(4), "{}", said("err"));
-    assert!(said("err").contains("2 lines were not taken"), "{}", said("err"));
+    assert!(said("err").contains("2 texts were not sent"), "{}", said("err"));
     assert!(said("out").contains("line 2 is not UTF-8"), "{}", said("out"));
     assert!(said("out").contains("17000 bytes"), "{}", said("out"));
     for text in ["<peer_1>: first", "<peer_1>: last"] {

@@ -48,7 +48,7 @@ pub enum CliError {
     Failed(String),
     /// A chat ended while so many messages typed there were not final. They are kept.
     Pending(usize),
-    /// Lines that a script gave to a chat were not sent.
+    /// Texts that a script gave to a chat were not sent.
     Refused {
         /// How many.
         refused: usize,
@@ -103,8 +103,8 @@ impl fmt::Display for CliError {
                 write!(f, "{count} {what} not final; kept, and sent when a majority is reached")
             }
             Self::Refused { refused, pending } => {
-                let what = if *refused == 1 { "line was" } else { "lines were" };
-                write!(f, "{refused} {what} not taken; the answers above say why")?;
+                let what = if *refused == 1 { "text was" } else { "texts were" };
+                write!(f, "{refused} {what} not sent; the answers above say why")?;
                 if *pending > 0 {
                     write!(f, "; {}", Self::Pending(*pending))?;
                 }

@@ -34,8 +34,8 @@ its input the program waits up to 10 s until what was typed is final, and ends; 
 
 Numbers have gaps: a leader's first entry and changes of the group have places in the order too.
 Exit codes: 0 after /quit, 1 for the machine or network, 2 for wrong flags, 3 when it ends while
-messages are pending; they are kept, and sent at the next start, 4 when a line of a script was
-refused (too long, no UTF-8, no command).";
+messages are pending; they are kept, and sent at the next start, 4 when a text of a script was
+refused (too long, no UTF-8).";
 
 /// `peer chat`.
 #[derive(Clone, Debug, Args)]

@@ -71,11 +71,6 @@ impl Session {
         Self { local, message_max, last: SeqNo(0), unheard: 0, looks: 0, dropped }
     }
 
-    /// Bytes of a message at most.
-    pub(super) const fn message_max(&self) -> usize {
-        self.message_max
-    }
-
     /// Whether this is a member of the group.
     pub(super) fn knows(&self, id: MemberId) -> bool {
         let members = self.local.engine.status().map(|it| it.members).unwrap_or_default();
