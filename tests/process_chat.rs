@@ -304,6 +304,12 @@ fn a_removed_member_learns_it_and_never_comes_back_with_its_key() {
     one.type_line("/remove 9");
     one.wait_for("peer_9 is no member");
     one.type_line("/remove 2");
+    one.wait_for("to remove it, type: yes peer_2");
+    one.type_line("and so on");
+    one.wait_for("peer_2 is not removed");
+    one.wait_for("<peer_1>: and so on");
+    one.type_line("/remove 2");
+    one.type_line("yes peer_2");
     one.wait_for("peer_2 was removed from the group");
     assert_eq!(two.wait_for_end(), Some(1), "{}", two.out());
     assert!(two.err().contains("removed"), "{}", two.err());
@@ -522,5 +528,6 @@ fn control_characters_reach_no_terminal_and_too_long_texts_are_refused() {
     one.wait_for("not sent: it has 16385 bytes, and a message at most 16384");
     one.type_line(&"y".repeat(16_384));
     one.wait_for(&"y".repeat(16_384));
-    one.quit();
+    one.type_line("/quit");
+    assert_eq!(one.wait_for_end(), Some(4), "a text was refused: {}", one.err());
 }

@@ -50,11 +50,18 @@ pub enum CliError {
     Rejected(String),
     /// A chat ended while so many messages typed there were not final. They are kept.
     Pending(usize),
+    /// Texts that a script gave to a chat were not sent.
+    Refused {
+        /// How many.
+        refused: usize,
+        /// How many others are kept, and not final.
+        pending: usize,
+    },
 }
 
 impl CliError {
-    /// 2 when the user's input is wrong, 1 when the surroundings are, 3 when work is left, 4 when a
-    /// message was refused.
+    /// 2 when the user's input is wrong, 1 when the surroundings are, 3 when work is left, 4 when
+    /// some of it was refused.
     pub const fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::ClusterKey(_) => 2,
@@ -66,7 +73,7 @@ impl CliError {
             | Self::System { .. }
             | Self::Failed(_) => 1,
             Self::Pending(_) => 3,
-            Self::Rejected(_) => 4,
+            Self::Rejected(_) | Self::Refused { .. } => 4,
         }
     }
 
@@ -98,6 +105,14 @@ impl fmt::Display for CliError {
                 let what = if *count == 1 { "message is" } else { "messages are" };
                 write!(f, "{count} {what} not final; kept, and sent when a majority is reached")
             }
+            Self::Refused { refused, pending } => {
+                let what = if *refused == 1 { "text was" } else { "texts were" };
+                write!(f, "{refused} {what} not sent; the answers above say why")?;
+                if *pending > 0 {
+                    write!(f, "; {}", Self::Pending(*pending))?;
+                }
+                Ok(())
+            }
             Self::Config(error) => error.fmt(f),
             Self::ClusterKey(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
@@ -120,7 +135,11 @@ impl fmt::Display for CliError {
 impl Error for CliError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Usage(_) | Self::Failed(_) | Self::Rejected(_) | Self::Pending(_) => None,
+            Self::Usage(_)
+            | Self::Failed(_)
+            | Self::Rejected(_)
+            | Self::Pending(_)
+            | Self::Refused { .. } => None,
             Self::Config(error) => Some(error),
             Self::ClusterKey(error) => Some(error),
             Self::Listen(error) => Some(error),
@@ -156,6 +175,7 @@ mod tests {
         assert_eq!(CliError::Usage(String::new()).code(), 2);
         let source = io::Error::other("no");
         assert_eq!(CliError::Pending(2).code(), 3);
+        assert_eq!(CliError::Refused { refused: 1, pending: 2 }.code(), 4);
         assert_eq!(CliError::Output { path: "x".into(), source }.code(), 1);
     }
 }

@@ -23,6 +23,7 @@ pub mod page;
 pub mod query;
 pub mod report;
 pub mod rollout;
+mod room;
 pub mod run;
 pub mod settings;
 pub mod share;
@@ -35,12 +36,14 @@ pub use error::{CliError, conclude};
 
 use self::args::{PeerArgs, PeerCommand, SeedArgs, SeedCommand};
 use self::settings::{PeerSettings, SeedSettings};
+use crate::runtime::descriptors;
 
 /// The program `seed`.
 ///
 /// # Errors
 /// Whatever keeps it from starting, or stops it before it is told to stop.
 pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
+    descriptors::raise();
     match &args.command {
         None => run::seed(&SeedSettings::from_args(args)?),
         Some(SeedCommand::Keygen(args)) => keygen::run(args),
@@ -56,6 +59,7 @@ pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
 /// Whatever keeps it from starting, stops it before it is told to stop, or leaves a question
 /// without an answer.
 pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
+    descriptors::raise();
     match &args.command {
         None if args.rollout.id.is_some() => rollout::node(args),
         None => run::peer(&PeerSettings::from_args(args)?),

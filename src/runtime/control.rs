@@ -4,9 +4,10 @@
 //! under its name. What the lines mean is the handler's business. A request costs one thread for a
 //! bounded time, and there is a bound to their number; the node's port knows nothing of all this.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -89,7 +90,7 @@ pub struct Control {
 ///
 /// # Errors
 ///
-/// When the socket cannot be made; a path of more than about 100 bytes is too long for one.
+/// When the socket cannot be made; outside Linux a path of more than about 100 bytes is too long.
 pub fn serve(dir: &DataDir, handler: Handler) -> io::Result<Control> {
     serve_at(dir.control_path(), handler)
 }
@@ -118,7 +119,7 @@ impl Drop for Control {
         self.open = None;
         // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
         if SockRef::from(&*self.listener).shutdown(Shutdown::Both).is_err() {
-            let _ = UnixStream::connect(&self.path);
+            let _ = connect(&self.path);
         }
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -178,11 +179,31 @@ pub fn follow(
 
 /// Whether a node serves `path`: one that was killed leaves its socket behind.
 pub fn is_served(path: &Path) -> bool {
-    UnixStream::connect(path).is_ok()
+    connect(path).is_ok()
+}
+
+/// The longest path of a socket in bytes, on every system.
+const SOCKET_PATH_BYTES_MAX: usize = 100;
+
+/// Does `work` with a name of the socket `path` that is short enough. Of a longer path, Linux has
+/// one by way of the open directory; elsewhere the path is refused.
+fn with_short_name<T>(path: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return work(path) };
+    if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        return work(path);
+    }
+    let dir = File::open(dir)?;
+    let by_dir = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    // Where there is no such file system, the error speaks of the path that was given.
+    if by_dir.is_dir() { work(&by_dir.join(name)) } else { work(path) }
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    with_short_name(path, |path| UnixStream::connect(path))
 }
 
 fn put(path: &Path, request: &str, timeout: Duration) -> io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(path)?;
+    let mut stream = connect(path)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
@@ -196,6 +217,8 @@ fn at(path: &Path, action: &str, err: &io::Error) -> io::Error {
         "no node is running there".into()
     } else if matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut) {
         "no answer in time".into()
+    } else if kind == ErrorKind::InvalidInput {
+        "its path is too long for a socket; name a shorter directory with --data".into()
     } else {
         err.to_string()
     };
@@ -209,7 +232,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(&draft)?;
+    let listener = with_short_name(&draft, |draft| UnixListener::bind(draft))?;
     std::fs::set_permissions(&draft, Permissions::from_mode(0o600))?;
     std::fs::rename(&draft, path)?;
     path.parent().map_or(Ok(()), sync_dir)?;
@@ -359,6 +382,19 @@ mod tests {
         assert!(!path.exists());
         let text = ask(&path, "{}", PATIENCE).unwrap_err().to_string();
         assert!(text.contains("control.sock") && text.contains("no node is running"), "{text}");
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_for_a_socket_is_served() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("a-folder-with-a-long-name/".repeat(9));
+        let dir = DataDir::open(&deep, "peer", 1).unwrap();
+        let control = serve(&dir, shout()).unwrap();
+        let path = dir.control_path();
+        assert!(path.as_os_str().len() > 200 && is_served(&path));
+        assert_eq!(ask(&path, "deep", PATIENCE).unwrap(), "DEEP");
+        drop(control);
+        assert!(!is_served(&path) && !path.exists());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use rand::SeedableRng as _;
 use rand::rngs::SysRng;
 
+use super::lock::LockedFile;
 use crate::model::{KeyPair, Rng};
 
 /// The key file's whole text: 64 hexadecimal digits and a newline, with some room for more.
@@ -117,8 +118,7 @@ impl Error for FilesError {
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    /// Held open for its lock, which the system releases even after a crash.
-    _lock: File,
+    _lock: LockedFile,
 }
 
 impl DataDir {
@@ -154,8 +154,8 @@ impl DataDir {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(io("open the lock file in"))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+        match LockedFile::lock(lock) {
+            Ok(lock) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(FilesError::Locked { dir: path }),
             Err(TryLockError::Error(source)) => Err(io("lock")(source)),
         }

@@ -19,6 +19,7 @@ pub mod nodes;
 pub mod process;
 pub mod seeds;
 pub mod talker;
+pub mod terminal;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ use folkmoot::cli::query::fetch_members;
 use folkmoot::model::{Endpoint, Time};
 use folkmoot::protocol::membership::authority::MemberLine;
 use folkmoot::runtime::clock::Clock;
+use folkmoot::runtime::descriptors;
 
 /// How long anything may take before a test fails. Far beyond what it takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,6 +49,8 @@ pub fn peer_exe() -> PathBuf {
 
 /// The first of 32 ports that no other scene of this machine is likely to use.
 pub fn ports() -> u16 {
+    // A crowd of strangers needs more than the usual soft limit.
+    descriptors::raise();
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let turn = NEXT.fetch_add(1, Ordering::Relaxed);
     let scene = std::process::id().wrapping_mul(17).wrapping_add(turn) % SCENES;

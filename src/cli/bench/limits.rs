@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use crate::cli::CliError;
+use crate::runtime::descriptors;
 
 /// Threads of one peer, links to a handful of neighbors included; hubs have more.
 const THREADS_PER_PEER: u64 = 24;
@@ -21,30 +21,24 @@ fn threads_for(peers: u16, seeds: u16) -> u64 {
     u64::from(peers) * (THREADS_PER_PEER + 2 * u64::from(seeds))
 }
 
-/// Raises this process's limit of descriptors, which the fleet's processes inherit, as far as
-/// `peers` of them need. Returns what was found and done, for a line of the measurement.
+/// Whether `peers` of them fit, whose processes inherit this one's limits. Returns what was found,
+/// for a line of the measurement.
 ///
 /// # Errors
-/// When the system does not allow as many.
+/// When the system does not allow as many descriptors.
 pub(super) fn make_room(peers: u16, seeds: u16) -> Result<Value, CliError> {
     let wanted = descriptors_for(peers);
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let is_raised = current.is_some_and(|current| current < wanted);
-    if is_raised {
-        let limit = Rlimit { current: Some(wanted), maximum };
-        setrlimit(Resource::Nofile, limit).map_err(|error| {
-            let found = current.unwrap_or(wanted);
-            CliError::Failed(format!(
-                "{peers} peers need {wanted} open files per process, and {found} are allowed \
-                 ({error}); raise the limit with ulimit -n {wanted}, or take fewer peers"
-            ))
-        })?;
+    let open_files = descriptors::raise() as u64;
+    if open_files < wanted {
+        return Err(CliError::Failed(format!(
+            "{peers} peers need {wanted} open files per process, and {open_files} are allowed; \
+             raise the hard limit with ulimit -Hn {wanted} as root, or take fewer peers"
+        )));
     }
     let threads = threads_for(peers, seeds);
     let allowed = threads_allowed();
     Ok(json!({
-        "open_files": if is_raised { Some(wanted) } else { current },
-        "open_files_were": current, "raised": is_raised,
+        "open_files": open_files,
         "threads_expected": threads, "threads_allowed": allowed,
         "enough_threads": allowed.is_none_or(|allowed| threads < allowed),
     }))
@@ -69,14 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_is_high_enough_is_left_alone() {
-        let before = getrlimit(Resource::Nofile);
-        let found = make_room(2, 1).unwrap();
-        if before.current.is_none_or(|current| current >= descriptors_for(2)) {
-            assert_eq!(found["raised"], false);
-            assert_eq!(getrlimit(Resource::Nofile), before);
-        } else {
-            assert_eq!(getrlimit(Resource::Nofile).current, Some(descriptors_for(2)));
-        }
+    fn a_limit_that_is_high_enough_is_found() {
+        assert!(make_room(2, 1).unwrap()["open_files"].as_u64() >= Some(descriptors_for(2)));
     }
 }

@@ -28,14 +28,15 @@ Examples:
 
 A message is shown with its number when a majority of the group has it on disk; it never changes
 then. What is typed is kept until it is final, across leaders and restarts. On a terminal there is
-a whole screen; with --plain, or when input or output is no terminal, there are plain lines:
-the prompt at the start and after each answer, [seq=N] <peer_S>: TEXT for each message, and lines
-that begin with * for what happens. Lines never follow a prompt on its line. At the end of its input
-the program waits up to 10 s until what was typed is final, and ends; not with --stay.
+a whole screen. With --plain, with TERM=dumb, or when input or output is no terminal, there are
+plain lines: the prompt at the start and after each answer, [seq=N] <peer_S>: TEXT for each message,
+and lines that begin with * for what happens. Lines never follow a prompt on its line. At the end of
+its input the program waits up to 10 s until what was typed is final, and ends; not with --stay.
 
 Numbers have gaps: a leader's first entry and changes of the group have places in the order too.
 Exit codes: 0 after /quit, 1 for the machine or network, 2 for wrong flags, 3 when it ends while
-messages are pending; they are kept, and sent at the next start.";
+messages are pending; they are kept, and sent at the next start, 4 when a text of a script was
+refused (too long, no UTF-8).";
 
 /// `peer chat`.
 #[derive(Clone, Debug, Args)]
@@ -64,8 +65,8 @@ pub struct ChatArgs {
     #[arg(long, value_name = "IP")]
     pub advertise: Option<IpAddr>,
     /// A member of the group, its id first if that is known; may be given more than once, and some
-    /// may be down. Without any, without a group in the log and without a fleet to ask, one is
-    /// founded
+    /// may be down or have no address just now. Without any, without a group in the log and without
+    /// a fleet to ask, one is founded
     #[arg(long, visible_alias = "join", value_name = "[ID:]HOST:PORT")]
     pub seed: Vec<Place>,
     /// The file that names the seeds of a fleet. If enough of them run, this member becomes one of

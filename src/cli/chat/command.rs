@@ -20,7 +20,7 @@ pub(super) const HELP: &[&str] = &[
     "/history [N]   the last N final messages (20)",
     "/room NAME     what is typed from now on goes to this room",
     "/rooms         the rooms that were spoken in",
-    "/remove ID     remove a member from the group for good",
+    "/remove ID     remove a member from the group for good, after asking back",
     "/quit          hand over and end; what is pending is kept and sent at the next start",
     "/help          this list",
     "//text         say a text that begins with a slash",

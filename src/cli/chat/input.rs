@@ -3,7 +3,7 @@
 //! The cursor stands between what a reader takes for characters (grapheme clusters), never within
 //! one. Pure: keys are somebody else's business.
 
-use unicode_segmentation::UnicodeSegmentation as _;
+use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation as _};
 use unicode_width::UnicodeWidthStr as _;
 
 /// Lines that are remembered.
@@ -49,11 +49,12 @@ impl Input {
         line
     }
 
-    /// Puts `text` before the cursor. What could end a line becomes a blank, what else could steer
-    /// a terminal is left out.
+    /// Puts `text` before the cursor. An end of a line (LF, CR LF, or CR, as terminals send it)
+    /// becomes a blank; what else could steer a terminal is left out.
     pub(super) fn insert(&mut self, text: &str) {
+        let text = text.replace("\r\n", "\n");
         let clean = text.chars().filter_map(|c| match c {
-            '\n' | '\t' => Some(' '),
+            '\n' | '\r' | '\t' => Some(' '),
             c if c.is_control() => None,
             c => Some(c),
         });
@@ -66,8 +67,13 @@ impl Input {
         }
     }
 
+    /// Looks around `at` only: keys come one by one, and a line of them must not cost its square.
     fn is_boundary(&self, at: usize) -> bool {
-        at >= self.text.len() || self.text.grapheme_indices(true).any(|(start, _)| start == at)
+        let (text, len) = (self.text.as_str(), self.text.len());
+        // The whole text is given, so that the cursor never asks for more of it.
+        at >= len
+            || text.is_char_boundary(at)
+                && GraphemeCursor::new(at, len, true).is_boundary(text, 0).unwrap_or(true)
     }
 
     fn before(&self) -> usize {
@@ -249,5 +255,6 @@ mod tests {
     #[test]
     fn pasted_lines_become_one_and_nothing_steers_the_terminal() {
         assert_eq!(typed("a\nb\tc\x1b[2J\u{7f}").text(), "a b c[2J");
+        assert_eq!(typed("first\rsecond\r\nthird\n\rfourth").text(), "first second third  fourth");
     }
 }

@@ -17,6 +17,7 @@ mod recover;
 mod run;
 mod screen;
 mod session;
+mod typing;
 pub(in crate::cli) mod verify;
 mod watch;
 mod words;

@@ -1,7 +1,7 @@
 //! What was typed, checked: who this member is, where it is called, whom it calls.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::{ChatArgs, Place};
@@ -46,13 +46,10 @@ impl Plan {
         let missing = || CliError::Usage("a chat needs --id and --port".to_owned());
         let me = MemberId(args.id.ok_or_else(missing)?);
         let port = args.port.ok_or_else(missing)?;
-        let mut seeds = Vec::new();
-        for place in &args.seed {
-            seeds.push((place.id, resolve(place)?));
-        }
+        let mut notes = Vec::new();
+        let mut seeds = found_seeds(args, me, &mut notes)?;
         let ways: Vec<_> = seeds.iter().map(|(_, seed)| seed).chain(fleet).copied().collect();
         let at = Endpoint::new(advertised(args, &ways), port);
-        let mut notes = Vec::new();
         let mut is_other = |seed: &(Option<MemberId>, Endpoint)| {
             let is_me = seed.1 == at || seed.0 == Some(me);
             if is_me {
@@ -78,7 +75,7 @@ impl Plan {
         Ok(Self {
             me,
             listen: Some(SocketAddr::new(args.host, port)),
-            founds: if seeds.is_empty() { Founds::IfNew } else { Founds::Never },
+            founds: if args.seed.is_empty() { Founds::IfNew } else { Founds::Never },
             at,
             seeds,
             config: config(args)?,
@@ -87,6 +84,38 @@ impl Plan {
             notes,
         })
     }
+}
+
+/// Where the members that `--seed` names are. One whose name is not known just now is noted: the
+/// others will do, and a member that knows its group from its log needs none.
+fn found_seeds(
+    args: &ChatArgs,
+    me: MemberId,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(Option<MemberId>, Endpoint)>, CliError> {
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for place in &args.seed {
+        match resolve(place) {
+            Ok(at) => found.push((place.id, at)),
+            Err(why) => missing.push(format!("--seed {place}: {why}")),
+        }
+    }
+    let needs_none = || knows_its_group(&args.log_dir, me);
+    match missing.first() {
+        Some(first) if found.is_empty() && !needs_none() => Err(CliError::Usage(format!(
+            "{first}; name an address, as in 1:127.0.0.1:6001, or a member whose name is known"
+        ))),
+        _ => {
+            notes.extend(missing.into_iter().map(|it| format!("{it}; goes on without it")));
+            Ok(found)
+        }
+    }
+}
+
+/// Whether the log of `me` has something in it.
+pub(super) fn knows_its_group(log_dir: &Path, me: MemberId) -> bool {
+    std::fs::metadata(log_dir.join(format!("{me}.log"))).is_ok_and(|it| it.len() > 0)
 }
 
 fn config(args: &ChatArgs) -> Result<Config, CliError> {
@@ -113,15 +142,12 @@ fn config(args: &ChatArgs) -> Result<Config, CliError> {
     Ok(Config { heartbeat, leader_timeout, takeover, message_max, ..default })
 }
 
-fn resolve(place: &Place) -> Result<Endpoint, CliError> {
-    let failed = |why: String| {
-        CliError::Usage(format!("--seed {place}: {why}; name an address, as in 1:127.0.0.1:6001"))
-    };
+fn resolve(place: &Place) -> Result<Endpoint, String> {
     let found = format!("{}:{}", place.host, place.port).to_socket_addrs();
-    let found: Vec<_> = found.map_err(|error| failed(error.to_string()))?.collect();
+    let found: Vec<_> = found.map_err(|error| error.to_string())?.collect();
     // Groups listen on IPv4 unless told.
     let addr = found.iter().find(|it| it.is_ipv4()).or(found.first());
-    addr.map(|addr| Endpoint::from(*addr)).ok_or_else(|| failed("it has no address".to_owned()))
+    addr.map(|addr| Endpoint::from(*addr)).ok_or_else(|| "it has no address".to_owned())
 }
 
 /// Where others call this one: as told, as it listens, or as the way to a seed says.

@@ -4,13 +4,14 @@
 //! control socket, the screen. A second process of the same member fails before it touches
 //! anything.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::log::{Level, LevelFilter};
 use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
+use ratatui::crossterm::event::Event;
 use serde_json::json;
 
 use super::args::ChatArgs;
@@ -18,14 +19,16 @@ use super::book::{Book, Item};
 use super::fleet::{self, Fleet};
 use super::local::{Local, handler};
 use super::plain::Plain;
-use super::plan::Plan;
+use super::plan::{self, Plan};
 use super::screen::Screen;
 use super::screen::keys::Asked;
-use super::screen::terminal::{Terminal, keys};
-use super::session::{News, Session};
+use super::screen::terminal::{self, Job, Terminal};
+use super::session::{Answer, News, Session};
+use super::typing::{Line as Typed, Typing, lines};
 use super::watch::{Announcer, Watchers};
 use crate::cli::CliError;
 use crate::cli::log::{Line, Origin, install_on_stderr};
+use crate::cli::room;
 use crate::cli::run::signals;
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::protocol::chat::Member;
@@ -33,16 +36,9 @@ use crate::runtime::chat::{Engine, Founds, Limits, Options, StartError, Told};
 use crate::runtime::clock::Clock;
 use crate::runtime::control;
 use crate::runtime::files::{DataDir, FilesError};
-use crate::runtime::thread;
 
 /// What may wait to be shown; what finds no room is read from the log later.
 const TOLD_MAX: usize = 4 * 1024;
-
-/// Lines of input that may wait.
-const LINES_MAX: usize = 64;
-
-/// The longest line of input in bytes; of a longer one the rest is not looked at.
-const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How long the end of the input is put off while something typed is not final.
 const END_GRACE: Duration = Duration::from_secs(10);
@@ -50,7 +46,7 @@ const END_GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked at how the group stands.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What is told between two pictures, at most.
+/// What is told, and keys that are taken, between two pictures at most.
 const TOLD_AT_ONCE: usize = 256;
 
 /// What comes from the engine.
@@ -65,8 +61,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let mut plan = Plan::new(args, seeds.as_deref().unwrap_or_default())?;
     let system = |action| move |source| CliError::System { action, source };
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
-    let has_screen =
-        !args.plain && !args.quiet && io::stdin().is_terminal() && io::stdout().is_terminal();
+    let has_screen = !args.plain && !args.quiet && terminal::is_capable();
     if !has_screen {
         let origin = Origin { role: "chat", node: plan.at };
         install_on_stderr(args.log_format, LevelFilter::from(args.log_level), origin)?;
@@ -85,7 +80,10 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let (tell, ear) = bounded(TOLD_MAX);
     let watchers = Watchers::default();
     let announcer = Announcer { watchers: watchers.clone(), tell };
-    let engine = Engine::start(options(&plan, args, keys, announcer)).map_err(start_failed)?;
+    let (links_max, shortage) = room::for_connections(Limits::default().links_max);
+    plan.notes.extend(shortage);
+    let options = options(&plan, args, (keys, links_max), announcer);
+    let engine = Engine::start(options).map_err(start_failed)?;
     if let Some(fleet) = &mut fleet {
         fleet.serve(&engine)?;
     }
@@ -95,6 +93,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let mut talk = Talk {
         session: Session::new(Arc::clone(&local), plan.config.message_max),
         book: Book::new(plan.me, &args.room),
+        typing: Typing::default(),
         clock: Clock::start(),
         ear,
         signals,
@@ -132,9 +131,7 @@ fn find(
     signals: &Receiver<&'static str>,
 ) -> Result<bool, CliError> {
     plan.listen = None;
-    let log = args.log_dir.join(format!("{}.log", plan.me));
-    let is_known = std::fs::metadata(&log).is_ok_and(|it| it.len() > 0);
-    if is_known || !plan.seeds.is_empty() {
+    if plan::knows_its_group(&args.log_dir, plan.me) || !plan.seeds.is_empty() {
         plan.founds = Founds::Never;
         return Ok(true);
     }
@@ -150,7 +147,12 @@ fn find(
     Ok(!is_stopped)
 }
 
-fn options(plan: &Plan, args: &ChatArgs, keys: KeyPair, announcer: Announcer) -> Options {
+fn options(
+    plan: &Plan,
+    args: &ChatArgs,
+    (keys, links_max): (KeyPair, usize),
+    announcer: Announcer,
+) -> Options {
     Options {
         listen: plan.listen,
         me: Member { id: plan.me, at: plan.at.into(), key: keys.public() },
@@ -161,7 +163,7 @@ fn options(plan: &Plan, args: &ChatArgs, keys: KeyPair, announcer: Announcer) ->
         cluster_keys: plan.cluster_keys.clone(),
         founds: plan.founds,
         marker: Some(plan.dir.join("has-a-log")),
-        limits: Limits::default(),
+        limits: Limits { links_max, ..Limits::default() },
         allows: None,
         sink: Box::new(announcer),
     }
@@ -189,6 +191,7 @@ pub(super) fn start_failed(error: StartError) -> CliError {
 struct Talk {
     session: Session,
     book: Book,
+    typing: Typing,
     clock: Clock,
     ear: Ear,
     signals: Receiver<&'static str>,
@@ -239,7 +242,7 @@ impl Talk {
                 }
                 recv(typed) -> line => if let Ok(line) = line {
                     plain.was_typed();
-                    let answer = self.session.typed(&mut self.book, &line);
+                    let answer = self.typed(&line);
                     plain.answer(&answer.lines).map_err(screen_failed)?;
                     if answer.is_over {
                         break;
@@ -266,10 +269,38 @@ impl Talk {
         Ok(plain)
     }
 
+    fn typed(&mut self, line: &Typed) -> Answer {
+        self.typing.line(&mut self.session, &mut self.book, line)
+    }
+
+    /// What a key does; says whether it ends the chat.
+    fn key(
+        &mut self,
+        (terminal, screen): (&mut Terminal, &mut Screen),
+        key: &Event,
+    ) -> Result<bool, CliError> {
+        match screen.tell(&self.book, key) {
+            Asked::Nothing => {}
+            Asked::Redraw => terminal.forget().map_err(screen_failed)?,
+            Asked::Stop => terminal.stop().map_err(screen_failed)?,
+            Asked::Quit => return Ok(true),
+            Asked::Line(line) => {
+                let answer = self.typed(&Ok(line));
+                for line in answer.lines {
+                    self.book.note(&line);
+                }
+                return Ok(answer.is_over);
+            }
+        }
+        Ok(false)
+    }
+
     /// Goes on on the whole screen until the end is asked for; then there are plain lines.
     fn on_screen(&mut self, plan: &Plan) -> Result<Plain<io::Stdout>, CliError> {
         let mut terminal = Terminal::take().map_err(screen_failed)?;
-        let keys = keys().map_err(screen_failed)?;
+        let (keys, jobs) = terminal::keys()
+            .and_then(|keys| Ok((keys, terminal::jobs()?)))
+            .map_err(screen_failed)?;
         let mut screen = Screen::default();
         self.session.remember(&mut self.book);
         self.begin(plan);
@@ -292,21 +323,20 @@ impl Talk {
                 recv(keys) -> key => {
                     // Without a terminal there is nobody to go on for.
                     let Ok(key) = key else { break };
-                    match screen.tell(&self.book, &key) {
-                        Asked::Nothing => {}
-                        Asked::Redraw => terminal.forget().map_err(screen_failed)?,
-                        Asked::Quit => break,
-                        Asked::Line(line) => {
-                            let answer = self.session.typed(&mut self.book, &line);
-                            for line in answer.lines {
-                                self.book.note(&line);
-                            }
-                            if answer.is_over {
-                                break;
-                            }
-                        }
+                    // A pasted text may come as keys: there is one picture for many of them.
+                    let mut is_over = self.key((&mut terminal, &mut screen), &key)?;
+                    for key in keys.try_iter().take(TOLD_AT_ONCE) {
+                        is_over = is_over || self.key((&mut terminal, &mut screen), &key)?;
+                    }
+                    if is_over {
+                        break;
                     }
                 }
+                recv(jobs) -> job => match job {
+                    Ok(Job::Stop) => terminal.stop().map_err(screen_failed)?,
+                    Ok(Job::Continued) => terminal.take_again().map_err(screen_failed)?,
+                    Err(_) => break,
+                },
                 recv(signals) -> _ => break,
                 recv(ticks) -> _ => {
                     let (before, standing) = (self.book.span(), self.book.standing.clone());
@@ -333,34 +363,14 @@ impl Talk {
         plain.end().map_err(screen_failed)?;
         // What was typed at an earlier start counts too.
         let kept = self.session.local.engine.status().map_or(0, |it| it.pending.len());
-        match self.session.open(&self.book).max(kept) {
-            0 => Ok(()),
-            count => Err(CliError::Pending(count)),
+        let pending = self.session.open(&self.book).max(kept);
+        // Who reads the answers on a terminal has seen it.
+        match (self.typing.refused(), pending) {
+            (refused @ 1.., pending) if !io::stdin().is_terminal() => {
+                Err(CliError::Refused { refused, pending })
+            }
+            (_, 0) => Ok(()),
+            (_, pending) => Err(CliError::Pending(pending)),
         }
     }
-}
-
-/// The lines of standard input, as they come; the channel ends with it.
-fn lines() -> io::Result<Receiver<String>> {
-    let (tell, told) = bounded(LINES_MAX);
-    thread::spawn("stdin", move || {
-        let mut input = io::stdin().lock();
-        let mut line = Vec::new();
-        let mut is_rest = false;
-        loop {
-            line.clear();
-            match (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-            let is_whole = line.ends_with(b"\n");
-            let text = String::from_utf8_lossy(&line).into_owned();
-            if !is_rest && tell.send(text).is_err() {
-                return;
-            }
-            // What follows without a newline belongs to a line that is too long in any case.
-            is_rest = !is_whole;
-        }
-    })?;
-    Ok(told)
 }

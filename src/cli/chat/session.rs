@@ -71,6 +71,12 @@ impl Session {
         Self { local, message_max, last: SeqNo(0), unheard: 0, looks: 0, dropped }
     }
 
+    /// Whether this is a member of the group.
+    pub(super) fn knows(&self, id: MemberId) -> bool {
+        let members = self.local.engine.status().map(|it| it.members).unwrap_or_default();
+        members.iter().any(|it| it.member.id == id)
+    }
+
     /// How many messages typed here are not final.
     pub(super) fn open(&self, book: &Book) -> usize {
         self.unheard + book.waiting().len()

@@ -22,6 +22,7 @@ use super::report;
 use crate::cli::CliError;
 use crate::cli::args::PeerArgs;
 use crate::cli::log::{Line, Origin, install};
+use crate::cli::room;
 use crate::cli::run::signals;
 use crate::cli::settings::LogSettings;
 use crate::model::{KeyPair, Now, WallTime};
@@ -275,11 +276,25 @@ fn data_plane(plan: &Plan, args: &PeerArgs, counts: &Arc<Counts>) -> Result<Data
         listen: plan.http,
         node_id: plan.me.clone(),
         upstreams: plan.upstreams.clone(),
-        limits: dataplane::Limits { body_bytes, ..dataplane::Limits::default() },
+        limits: dataplane::Limits { body_bytes, ..affordable() },
         seed: os_rng()?.random(),
         more_metrics: Some(Box::new(move |out| shown.write(out))),
     };
     Ok(DataPlane::start(options)?)
+}
+
+/// The limits of a data plane, or as much of them as the system allows, which is then said.
+fn affordable() -> dataplane::Limits {
+    let limits = dataplane::Limits::default();
+    // A client's connection may need one to an upstream; as many as half of both are kept for
+    // later, and the other nodes' come on top.
+    let wanted = 3 * limits.connections;
+    let (room, shortage) = room::for_connections(wanted);
+    let Some(shortage) = shortage else { return limits };
+    ::log::warn!("{shortage}");
+    let connections = (room / 4).max(1);
+    let connections_of_one = limits.connections_of_one.min(connections);
+    dataplane::Limits { connections, connections_of_one, ..limits }
 }
 
 fn options(

@@ -33,6 +33,7 @@ use self::report::{EventOf, Reporting};
 pub(in crate::cli) use self::uses::Use;
 use super::CliError;
 use super::log::{self as lines, Line, Origin};
+use super::room;
 use super::settings::NodeSettings;
 use crate::model::{Endpoint, KeyPair, Now, Rng};
 use crate::protocol::membership::authority::{Order, OrderState};
@@ -40,7 +41,7 @@ use crate::protocol::membership::certificate::Proposal;
 use crate::protocol::{Input, Kind, Machine};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::Answer;
-use crate::runtime::driver::options::{Dialects, Options, Serve, Sink};
+use crate::runtime::driver::options::{Dialects, Limits, Options, Serve, Sink};
 use crate::runtime::driver::{Drivable, Driver};
 use crate::runtime::files::{DataDir, FilesError};
 use crate::runtime::http::{Access, Counters, Server};
@@ -192,7 +193,7 @@ fn live<R: Role>(
     dialects.extend(R::swarm(&board).map(|it| (Dialect::Swarm, it)));
     let options = Options {
         dialects,
-        limits: settings.limits.clone(),
+        limits: affordable(&settings.limits),
         cluster_keys: settings.cluster_keys.clone(),
         ..Options::new(Tap::<R> { board: Arc::clone(&board), log: events_in })
     };
@@ -220,6 +221,16 @@ fn live<R: Role>(
     reporting.finish();
     drop(control);
     outcome
+}
+
+/// These limits, or as much of them as the system allows, which is then said.
+fn affordable(limits: &Limits) -> Limits {
+    let (links_max, shortage) = room::for_connections(limits.links_max);
+    let Some(shortage) = shortage else { return limits.clone() };
+    ::log::warn!("{shortage}");
+    // Connections that say nothing must not take all of the room.
+    let silent_max = limits.silent_max.min(links_max.div_ceil(2));
+    Limits { links_max, silent_max, ..limits.clone() }
 }
 
 /// The way of a node's events: to whoever waits for them, and to the log.

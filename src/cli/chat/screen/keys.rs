@@ -14,6 +14,8 @@ pub(in crate::cli::chat) enum Asked {
     Line(String),
     /// Draw everything, whatever is thought to be there.
     Redraw,
+    /// Give the terminal back and stop until the shell goes on with this program.
+    Stop,
     /// End.
     Quit,
 }
@@ -76,6 +78,7 @@ impl Screen {
             'p' => self.input.older(),
             'n' => self.input.newer(),
             'l' => return Asked::Redraw,
+            'z' => return Asked::Stop,
             _ => {}
         }
         Asked::Nothing

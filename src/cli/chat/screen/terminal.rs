@@ -1,6 +1,6 @@
 //! The terminal itself: taken over at the start, given back at the end, whatever the end is.
 
-use std::io::{self, Stdout, stdout};
+use std::io::{self, IsTerminal as _, Stdout, stdin, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -11,13 +11,37 @@ use ratatui::crossterm::terminal::{
 };
 use ratatui::crossterm::{cursor, execute};
 use ratatui::layout::Rect;
+use rustix::process::{getpid, getsid};
+use signal_hook::consts::{SIGCONT, SIGTSTP};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::{Screen, draw};
 use crate::cli::chat::book::Book;
 use crate::runtime::thread;
 
-/// Keys that may wait; a person types no faster, and a paste is one.
+/// Keys that may wait; a person types no faster, a paste is one, and the terminal keeps the rest.
 const KEYS_MAX: usize = 256;
+
+/// Stops that may wait; those after them say nothing else.
+const JOBS_MAX: usize = 4;
+
+/// Whether there is a terminal that understands control sequences. `TERM=dumb`, as editors and
+/// consoles of build servers set it, says that it does not; without `TERM` nothing says that it
+/// does.
+pub(in crate::cli::chat) fn is_capable() -> bool {
+    let term = std::env::var_os("TERM").unwrap_or_default();
+    !term.is_empty() && term != "dumb" && stdin().is_terminal() && stdout().is_terminal()
+}
+
+/// What happens to the process at the hands of a shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli::chat) enum Job {
+    /// It is asked to stop for a while.
+    Stop,
+    /// It goes on, after a stop that it may not have been asked for.
+    Continued,
+}
 
 /// Whether this process has taken the terminal over.
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
@@ -38,10 +62,8 @@ impl Terminal {
             give_back();
             told(panic);
         }));
-        enable_raw_mode()?;
-        IS_TAKEN.store(true, Ordering::SeqCst);
-        let taken = execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)
-            .and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(stdout())));
+        let taken =
+            take_over().and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(stdout())));
         match taken {
             Ok(inner) => Ok(Self { inner }),
             Err(error) => {
@@ -76,10 +98,45 @@ impl Terminal {
     }
 }
 
+impl Terminal {
+    /// Gives the terminal back and stops the process; takes the terminal again when the process
+    /// goes on. Does nothing where no shell could make it go on.
+    ///
+    /// # Errors
+    /// When the terminal has gone.
+    pub(in crate::cli::chat) fn stop(&mut self) -> io::Result<()> {
+        // The first process of a session has no shell above it: it would stand still for ever.
+        if getsid(None).is_ok_and(|session| session == getpid()) {
+            return Ok(());
+        }
+        give_back();
+        emulate_default_handler(SIGTSTP)?;
+        self.take_again()
+    }
+
+    /// Takes the terminal over again, whatever a shell has made of it, and draws everything at the
+    /// next time.
+    ///
+    /// # Errors
+    /// When the terminal has gone.
+    pub(in crate::cli::chat) fn take_again(&mut self) -> io::Result<()> {
+        // The modes that were found at the start, so that these are also left behind at the end.
+        disable_raw_mode()?;
+        take_over()?;
+        self.forget()
+    }
+}
+
 impl Drop for Terminal {
     fn drop(&mut self) {
         give_back();
     }
+}
+
+fn take_over() -> io::Result<()> {
+    enable_raw_mode()?;
+    IS_TAKEN.store(true, Ordering::SeqCst);
+    execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)
 }
 
 /// Leaves the terminal as it was found; does nothing where it was not taken over.
@@ -88,6 +145,24 @@ fn give_back() {
         let _ = execute!(stdout(), DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
         let _ = disable_raw_mode();
     }
+}
+
+/// When a shell stops this process and makes it go on. The thread ends with the process.
+///
+/// # Errors
+/// When the system takes no handler or has no room for a thread.
+pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
+    let mut signals = Signals::new([SIGTSTP, SIGCONT])?;
+    let (tell, told) = bounded(JOBS_MAX);
+    thread::spawn("jobs", move || {
+        for signal in signals.forever() {
+            let job = if signal == SIGTSTP { Job::Stop } else { Job::Continued };
+            if tell.send(job).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(told)
 }
 
 /// What the terminal tells, as it comes; the channel ends with the terminal. The thread that

@@ -34,6 +34,7 @@ use self::note::{Note, Place};
 use crate::model::PublicKey;
 use crate::protocol::chat::{GroupId, MemberId, Record, Snapshot};
 use crate::runtime::files::{make_dirs, replace_file, settle};
+use crate::runtime::lock::LockedFile;
 use crate::runtime::records::{MARK_BYTES, Mark, checked_json, push_line};
 
 /// How every entry's JSON opens, and no other record's.
@@ -83,7 +84,7 @@ pub struct Log {
     marker: Option<PathBuf>,
     note: Option<Note>,
     /// Held open for its lock, which the system releases even after a crash.
-    _lock: File,
+    _lock: LockedFile,
 }
 
 /// Opens the log of a member in `dir`, which is made where it is missing, or begins an empty one.
@@ -136,7 +137,7 @@ pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreErr
     Ok(Opened { log, found: replayed.found, notes })
 }
 
-fn lock(path: &Path, dir: &Path) -> Result<File, StoreError> {
+fn lock(path: &Path, dir: &Path) -> Result<LockedFile, StoreError> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -144,11 +145,10 @@ fn lock(path: &Path, dir: &Path) -> Result<File, StoreError> {
         .mode(0o600)
         .open(path)
         .map_err(StoreError::io("open", path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { dir: dir.into() }),
-        Err(TryLockError::Error(source)) => Err(StoreError::io("lock", path)(source)),
-    }
+    LockedFile::lock(file).map_err(|error| match error {
+        TryLockError::WouldBlock => StoreError::Locked { dir: dir.into() },
+        TryLockError::Error(source) => StoreError::io("lock", path)(source),
+    })
 }
 
 impl Opened {

@@ -11,13 +11,14 @@
 //! - A record of another content, or of another file of the same name, is worth nothing.
 //! - While a [`Record`] lives, nobody else has it.
 
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use super::StoreError;
 use super::folder::{Access, Folder};
 use crate::protocol::swarm::{Hash, PIECES_MAX, PieceIndex, Pieces};
+use crate::runtime::lock::LockedFile;
 
 const MAGIC: &[u8; 20] = b"folkmoot resume 1\n\0\0";
 const HEADER_BYTES: usize = 20 + 32 + 8 + 4 + 8 + 8 + 4;
@@ -53,18 +54,10 @@ pub(super) struct Claim {
 /// A record that is open and locked.
 #[derive(Debug)]
 pub(super) struct Record {
-    file: File,
+    file: LockedFile,
     path: PathBuf,
     /// Entries that are there.
     entries: u32,
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        // Closing alone would leave it locked while a process that is just being started still
-        // holds a copy of the file.
-        let _ = self.file.unlock();
-    }
 }
 
 impl Record {
@@ -76,11 +69,11 @@ impl Record {
     ) -> Result<(Self, Vec<Option<Claim>>), StoreError> {
         let file = folder.file(name, Access::Write)?;
         let path = folder.path().join(name);
-        match file.try_lock() {
-            Ok(()) => {}
+        let file = match LockedFile::lock(file) {
+            Ok(file) => file,
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path }),
             Err(TryLockError::Error(err)) => return Err(StoreError::of("lock", path, err)),
-        }
+        };
         let mut record = Self { file, path, entries: 0 };
         let claims = record.read(subject).map_err(|err| record.failed("read", err))?;
         Ok((record, claims))
@@ -122,7 +115,7 @@ impl Record {
         // Longer than any record that this program writes: it is something else.
         let most = HEADER_BYTES as u64 + 4 * ENTRY_BYTES as u64 * u64::from(PIECES_MAX);
         self.file.seek(SeekFrom::Start(0))?;
-        (&self.file).take(most).read_to_end(&mut bytes)?;
+        (&*self.file).take(most).read_to_end(&mut bytes)?;
         let Some(entries) = bytes.strip_prefix(&header[..]) else {
             self.file.set_len(0)?;
             self.file.seek(SeekFrom::Start(0))?;

@@ -1,0 +1,227 @@
+//! The lines that are typed, on their way to the session: what cannot be undone is asked back, and
+//! texts that were not taken are counted, so that a script learns it by the exit code.
+
+use std::io::{self, BufRead, Read as _};
+use std::str;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::book::Book;
+use super::command::{self, Typed};
+use super::session::{Answer, Session};
+use crate::protocol::chat::MemberId;
+use crate::runtime::thread;
+
+/// Lines of input that may wait.
+const LINES_MAX: usize = 64;
+
+/// The longest line of input in bytes; of a longer one the rest is not looked at.
+const LINE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A line of input, or why it is none.
+pub(super) type Line = Result<String, String>;
+
+/// What was typed before.
+#[derive(Debug, Default)]
+pub(super) struct Typing {
+    /// Whom the line before asked to remove.
+    doubtful: Option<MemberId>,
+    /// Texts that were not taken.
+    refused: usize,
+}
+
+/// What a line means after a question.
+#[derive(Debug, PartialEq, Eq)]
+enum Reply {
+    /// Remove this member.
+    Remove(MemberId),
+    /// Ask back first, whether this member is to be removed.
+    Ask(MemberId),
+    /// Do not remove this member; the line said no more than that.
+    Keep(MemberId),
+    /// Do not remove this member; the line goes its own way.
+    KeepAndTake(MemberId),
+    /// The line goes its own way.
+    Take,
+}
+
+impl Typing {
+    /// How many texts were not taken so far.
+    pub(super) const fn refused(&self) -> usize {
+        self.refused
+    }
+
+    /// Takes a line.
+    pub(super) fn line(&mut self, session: &mut Session, book: &mut Book, line: &Line) -> Answer {
+        let line = match line {
+            Ok(line) => line,
+            Err(reason) => {
+                self.doubtful = None;
+                self.refused += 1;
+                return said(reason.clone());
+            }
+        };
+        match self.reply(line) {
+            Reply::Ask(id) if session.knows(id) => said(question(id)),
+            Reply::Ask(_) => {
+                self.doubtful = None;
+                self.pass(session, book, line)
+            }
+            Reply::Keep(id) => said(kept(id)),
+            Reply::Remove(id) => session.typed(book, &format!("/remove {}", id.0)),
+            Reply::KeepAndTake(id) => {
+                let mut answer = self.pass(session, book, line);
+                answer.lines.insert(0, kept(id));
+                answer
+            }
+            Reply::Take => self.pass(session, book, line),
+        }
+    }
+
+    fn pass(&mut self, session: &mut Session, book: &mut Book, line: &str) -> Answer {
+        let answer = session.typed(book, line);
+        // A text that is taken is not answered. A command that is none loses nothing.
+        let is_text = !line.starts_with('/') || line.starts_with("//");
+        self.refused += usize::from(is_text && !answer.lines.is_empty());
+        answer
+    }
+
+    fn reply(&mut self, line: &str) -> Reply {
+        let word = line.trim();
+        match (self.doubtful.take(), command::parse(line, usize::MAX)) {
+            (_, Typed::Remove(id)) => {
+                self.doubtful = Some(id);
+                Reply::Ask(id)
+            }
+            (None, _) => Reply::Take,
+            (Some(id), _) if word.eq_ignore_ascii_case(&format!("yes {id}")) => Reply::Remove(id),
+            (Some(id), Typed::Nothing) => Reply::Keep(id),
+            (Some(id), _) if word.eq_ignore_ascii_case("no") => Reply::Keep(id),
+            (Some(id), _) => Reply::KeepAndTake(id),
+        }
+    }
+}
+
+fn said(text: String) -> Answer {
+    Answer { lines: vec![text], is_over: false }
+}
+
+/// It names the member once more: a lone "yes" may be the next line of a pasted text.
+fn question(id: MemberId) -> String {
+    format!("{id} would be out for good, also after a restart; to remove it, type: yes {id}")
+}
+
+fn kept(id: MemberId) -> String {
+    format!("{id} is not removed")
+}
+
+/// The lines of standard input, as they come; the channel ends with it.
+pub(super) fn lines() -> io::Result<Receiver<Line>> {
+    let (tell, told) = bounded(LINES_MAX);
+    thread::spawn("stdin", move || read(&mut io::stdin().lock(), &tell))?;
+    Ok(told)
+}
+
+fn read(input: &mut impl BufRead, tell: &Sender<Line>) {
+    let mut line = Vec::new();
+    let mut is_rest = false;
+    let mut number: u64 = 1;
+    loop {
+        line.clear();
+        match input.take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let is_whole = line.ends_with(b"\n");
+        if !is_rest && tell.send(text(number, &line)).is_err() {
+            return;
+        }
+        number += u64::from(is_whole);
+        // What follows without a newline belongs to a line that is too long in any case.
+        is_rest = !is_whole;
+    }
+}
+
+/// A line as a text. Bytes that are none are refused: a text that was changed to be one would be
+/// final, and wrong for ever.
+fn text(number: u64, line: &[u8]) -> Line {
+    match str::from_utf8(line) {
+        Ok(text) => Ok(text.to_owned()),
+        // Cut within a character; it is too long for a message in any case.
+        Err(error) if line.len() as u64 == LINE_BYTES_MAX && error.error_len().is_none() => {
+            Ok(String::from_utf8_lossy(line).into_owned())
+        }
+        Err(error) => {
+            let at = error.valid_up_to();
+            Err(format!(
+                "not sent: line {number} is not UTF-8 (its byte {} is 0x{:02x}); convert it first, \
+                 for example with iconv -f LATIN1 -t UTF-8",
+                at + 1,
+                line[at]
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREE: MemberId = MemberId(3);
+
+    fn replies(lines: &[&str]) -> Vec<Reply> {
+        let mut typing = Typing::default();
+        lines.iter().map(|line| typing.reply(line)).collect()
+    }
+
+    #[test]
+    fn a_removal_is_asked_back_and_only_its_own_answer_on_the_next_line_removes() {
+        assert_eq!(
+            replies(&["/remove 3", "yes peer_3\n", "yes peer_3"]),
+            [Reply::Ask(THREE), Reply::Remove(THREE), Reply::Take]
+        );
+        let pasted = ["see the manual:", "/remove 3", "and so on", "yes peer_3"];
+        let expected = [Reply::Take, Reply::Ask(THREE), Reply::KeepAndTake(THREE), Reply::Take];
+        assert_eq!(replies(&pasted), expected);
+        for no in ["no", "", "NO \n"] {
+            assert_eq!(replies(&["/remove 3", no]), [Reply::Ask(THREE), Reply::Keep(THREE)]);
+        }
+        for other in ["yes", "y", "yes peer_2", "/status"] {
+            let expected = [Reply::Ask(THREE), Reply::KeepAndTake(THREE)];
+            assert_eq!(replies(&["/remove peer_3", other]), expected, "{other}");
+        }
+        let twice = [Reply::Ask(THREE), Reply::Ask(MemberId(2)), Reply::KeepAndTake(MemberId(2))];
+        assert_eq!(replies(&["/remove 3", "/remove 2", "yes peer_3"]), twice);
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_is_refused_by_its_number_and_the_next_one_is_read() {
+        let (tell, told) = bounded(LINES_MAX);
+        read(&mut &b"one\ncaf\xe9\n\xc3\xa9\n\xc3"[..], &tell);
+        drop(tell);
+        let lines: Vec<_> = told.iter().collect();
+        assert_eq!(
+            (lines.len(), &lines[0], &lines[2]),
+            (4, &Ok("one\n".into()), &Ok("é\n".into()))
+        );
+        let reason = |at: usize| lines[at].clone().unwrap_err();
+        assert!(reason(1).contains("line 2 is not UTF-8 (its byte 4 is 0xe9)"), "{}", reason(1));
+        assert!(
+            reason(3).contains("line 4 is not UTF-8"),
+            "a character that is cut: {}",
+            reason(3)
+        );
+    }
+
+    #[test]
+    fn a_line_without_end_is_one_line() {
+        let (tell, told) = bounded(LINES_MAX);
+        let mut input = vec![b'x'; LINE_BYTES_MAX as usize * 2 + 9];
+        input.extend(b"\nnext\n\xff\n");
+        read(&mut &input[..], &tell);
+        drop(tell);
+        let lines: Vec<_> = told.iter().collect();
+        assert_eq!((lines.len(), &lines[1]), (3, &Ok("next\n".into())));
+        assert!(lines[2].as_ref().is_err_and(|it| it.contains("line 3")), "{:?}", lines[2]);
+    }
+}
