@@ -77,7 +77,10 @@ impl World {
         self.nodes.push(Node { member, disk, noted, disk_micros, ..Node::default() });
         let copy = self.nodes.len() - 1;
         self.start(copy);
-        self.plan(self.now + NOTICE - 1, Due::Noticed { original, copy });
+        for second in 3..NOTICE / 1_000_000 {
+            self.plan(self.now + second * 1_000_000, Due::Noticed { original, copy });
+        }
+        self.plan(self.quiet_until - 1, Due::Noticed { original, copy });
     }
 
     /// One of the two has ended, or the later one takes no part; then its operator stops it.
@@ -88,7 +91,7 @@ impl World {
             let what = format!("a copy of {} takes part", self.nodes[original].member.id);
             self.checker.fail(Kind::Unnoticed, what);
         }
-        if self.is_up(copy) && self.is_up(original) {
+        if self.now + 1 == self.quiet_until && self.is_up(copy) && self.is_up(original) {
             self.kill(copy, false);
             self.nodes[copy].is_spent = true;
         }

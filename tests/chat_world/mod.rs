@@ -277,7 +277,7 @@ impl World {
         it.life += 1;
         let life = it.life;
         let memory = it.disk.memory(it.founds, &mut self.rng);
-        it.noted = it.disk.records.len();
+        it.noted = it.noted.max(it.disk.synced);
         let rng = Rng::seed_from_u64(seed);
         let machine = Group::new(self.config.clone(), it.member.clone(), rng, memory);
         it.delivered = machine.status().commit;
