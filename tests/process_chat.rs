@@ -293,8 +293,8 @@ fn programs_ask_a_running_member_and_get_json() {
     assert_eq!(code, Some(1));
     assert!(err.contains("peer_9 does not run"), "{err}");
     let (code, _, err) = group.ask(&["send", "--id", "1", &"x".repeat(16_385)]);
-    assert_eq!(code, Some(1));
-    assert!(err.contains("16385 bytes") && err.contains("16384"), "{err}");
+    assert_eq!(code, Some(4));
+    assert!(err.contains("at most 16384 bytes"), "{err}");
 }
 
 #[test]
@@ -423,7 +423,7 @@ fn a_flipped_bit_is_refused_with_its_line_and_a_remedy() {
     fs::write(&path, &bytes).unwrap();
     let (code, err) = refusal(group.start(1));
     assert_eq!(code, Some(1));
-    assert!(err.contains("peer_1.log is corrupt at line 2") && err.contains("restore"), "{err}");
+    assert!(err.contains("peer_1.log is corrupt at line 2") && err.contains("remove 1"), "{err}");
     assert_eq!(fs::read(&path).unwrap(), bytes, "it is left as it was");
 }
 
@@ -530,4 +530,154 @@ fn control_characters_reach_no_terminal_and_too_long_texts_are_refused() {
     one.wait_for(&"y".repeat(16_384));
     one.type_line("/quit");
     assert_eq!(one.wait_for_end(), Some(4), "a text was refused: {}", one.err());
+}
+
+// Promises that are kept, and processes that are not what they seem.
+
+#[test]
+fn a_refused_text_has_its_own_exit_code_and_a_kept_one_another() {
+    let group = Group::new();
+    let one = group.start(1);
+    one.wait_for("peer_1 (this one) leads in term");
+    let two = group.start(2);
+    one.wait_for("has joined the group");
+    two.kill();
+    one.wait_for("no majority is reached");
+    let send = |text: &str| group.ask(&["send", text, "--wait", "10ms", "--id", "1"]);
+    let (code, out, err) = send("kept until the other one is back");
+    assert_eq!(code, Some(3), "{out}{err}");
+    assert!(out.contains("kept on disk, and not final yet"), "{out}");
+    let (code, out, err) = send(&"x".repeat(16_385));
+    assert_eq!((code, out.as_str()), (Some(4), ""), "{err}");
+    assert!(err.contains("not sent: a text has at most 16384 bytes in this group"), "{err}");
+    let two = group.start(2);
+    two.wait_for("<peer_1>: kept until the other one is back");
+    assert_eq!(two.messages().len(), 1);
+}
+
+#[test]
+fn a_terminal_that_stands_still_holds_up_no_answer() {
+    let group = Group::new();
+    let mut one = Command::new(peer_exe())
+        .args(["chat", "--plain", "--stay", "--id", "1", "--host", "127.0.0.1", "--port"])
+        .arg(group.port(1).to_string())
+        .current_dir(group.dir.path())
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it can be run");
+    let is_up = || group.ask(&["status", "--id", "1"]).0 == Some(0);
+    assert!(eventually(is_up), "it does not answer");
+    // More than a pipe holds; nobody reads it.
+    for number in 0..12 {
+        let text = format!("{number} {}", "y".repeat(12_000));
+        let (code, out, err) = group.ask(&["send", &text, "--wait", "30s", "--id", "1"]);
+        assert!(code == Some(0) && out.starts_with("final: seq "), "{out}{err}");
+    }
+    one.kill().expect("it is ours");
+    one.wait().expect("it is ours");
+}
+
+#[test]
+fn what_is_said_by_a_new_machine_under_a_removed_id_is_shown() {
+    let group = Group::new();
+    let [mut one, two, three] = group.of_three();
+    for text in ["first", "second", "third"] {
+        let (code, _, err) = group.ask(&["send", text, "--wait", "30s", "--id", "2"]);
+        assert_eq!(code, Some(0), "{err}");
+    }
+    assert_eq!(group.ask(&["remove", "2", "--id", "1"]).0, Some(0));
+    one.wait_for("peer_2 was removed from the group");
+    two.kill();
+    let seed = format!("1:127.0.0.1:{}", group.port(1));
+    let mut new = group.start_with(2, &["--seed", &seed, "--data", "new", "--log-dir", "new/logs"]);
+    new.wait_for("peer_2 at 127.0.0.1");
+    for text in ["fourth", "fifth"] {
+        new.type_line(text);
+        three.wait_for(&format!("<peer_2>: {text}"));
+    }
+    one.type_line("/status");
+    one.wait_for("Known peers: 2");
+}
+
+#[test]
+fn a_copied_folder_makes_no_second_member_and_both_processes_are_told() {
+    let group = Group::new();
+    let [one, mut two, three] = group.of_three();
+    let copied =
+        ["chat-2", "logs"].map(|it| (group.path("data").join(it), group.path("copy").join(it)));
+    for (from, to) in copied {
+        fs::create_dir_all(&to).expect("there is room");
+        for file in fs::read_dir(from).expect("it is there") {
+            let file = file.expect("it can be read");
+            let name = file.file_name();
+            let is_file = file.file_type().is_ok_and(|it| it.is_file());
+            if is_file && !name.to_string_lossy().contains("lock") {
+                fs::copy(file.path(), to.join(&name)).expect("there is room");
+            }
+        }
+    }
+    let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    for dir in ["copy", "copy/chat-2"] {
+        fs::set_permissions(group.path(dir), mode.clone()).expect("it is ours");
+    }
+    let at = ("127.0.0.1", group.base + 50);
+    let flags = ["--data", "copy", "--log-dir", "copy/logs", "--stay"];
+    let mut copy = Talker::start(Command::new(peer_exe()), 2, at, &flags, group.dir.path());
+    assert_eq!(copy.wait_for_end(), Some(1), "{}", copy.out());
+    assert!(copy.err().contains("another process is peer_2 already"), "{}", copy.err());
+    two.wait_for("another process came with the key of peer_2");
+    // The group goes on with the one that it knew.
+    two.type_line("still here");
+    for peer in [&one, &three] {
+        peer.wait_for_messages(&["<peer_2>: still here"]);
+    }
+}
+
+#[test]
+fn a_log_that_was_put_back_to_an_older_copy_is_refused_with_a_remedy_that_works() {
+    let group = Group::new();
+    let [mut one, two, three] = group.of_three();
+    one.type_line("monday");
+    two.wait_for("<peer_1>: monday");
+    let log = group.path("data/logs/peer_2.log");
+    fs::copy(&log, group.path("monday.log")).expect("there is room");
+    one.type_line("tuesday");
+    two.wait_for("<peer_1>: tuesday");
+    two.kill();
+    fs::copy(group.path("monday.log"), &log).expect("there is room");
+    let mut two = group.start(2);
+    assert_eq!(two.wait_for_end(), Some(1), "{}", two.out());
+    let told = two.err();
+    assert!(told.contains("was cut, or replaced by a copy"), "{told}");
+    assert!(told.contains("an older copy is no remedy") && told.contains("peer chat remove 2"));
+    // As told: another member removes it, and it starts anew.
+    assert_eq!(group.ask(&["remove", "2", "--id", "1"]).0, Some(0));
+    one.wait_for("peer_2 was removed from the group");
+    let seed = format!("1:127.0.0.1:{}", group.port(1));
+    let new = group.start_with(2, &["--seed", &seed, "--data", "new", "--log-dir", "new/logs"]);
+    new.wait_for_messages(&["<peer_1>: monday", "<peer_1>: tuesday"]);
+    drop(three);
+}
+
+#[test]
+fn another_group_at_the_address_of_a_seed_is_passed_by() {
+    let group = Group::new();
+    let [one, two, three] = group.of_three();
+    for peer in [one, two, three] {
+        peer.kill();
+    }
+    // Another group lives at the first one's address now.
+    let at = ("127.0.0.1", group.port(1));
+    let flags = ["--data", "other", "--log-dir", "other/logs"];
+    let other = Talker::start(Command::new(peer_exe()), 7, at, &flags, group.dir.path());
+    other.wait_for("peer_7 (this one) leads in term");
+    let seed = format!("127.0.0.1:{}", group.port(1));
+    let mut two = group.start_with(2, &["--seed", &seed]);
+    two.wait_for("another group");
+    let three = group.start(3);
+    two.wait_for("peer_3 leads in term");
+    two.type_line("together again");
+    three.wait_for("<peer_2>: together again");
+    assert!(other.messages().is_empty(), "{}", other.out());
 }

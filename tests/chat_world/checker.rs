@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     Lost,
     /// A text that a disk keeps is not final in the end.
     Kept,
+    /// A member that has kept everything was told that its log is old.
+    Accused,
     /// Two processes of one member were not noticed.
     Unnoticed,
     /// A message stands twice, or an author's messages out of their order.

@@ -502,6 +502,10 @@ impl World {
             Event::Refused { reason } => {
                 self.count("refused");
                 let is_double = reason.contains("another process");
+                let is_copy = self.nodes.iter().position(|it| it.member.id == id) != Some(node);
+                if reason.contains("must not vote again") && !is_copy {
+                    self.checker.fail(Kind::Accused, format!("{id} is told: {reason}"));
+                }
                 if is_double || reason.contains("must not vote again") {
                     self.count(if is_double { "a copy ends" } else { "told that its log is old" });
                     self.kill(node, false);

@@ -10,6 +10,7 @@ use super::group::{Duty, Group};
 use super::messages::{Coordinator, Heartbeat, Message};
 use super::replicate::Progress;
 use super::takeover::Handover;
+use crate::model::PublicKey;
 use crate::protocol::LinkId;
 use crate::protocol::quorum::majority;
 
@@ -21,8 +22,9 @@ pub(super) struct Reign {
     pub(super) promises: Vec<MemberId>,
     pub(super) progress: BTreeMap<MemberId, Progress>,
     pub(super) handover: Option<Handover>,
-    /// The ends of the logs that members had acknowledged when their connections ended.
-    pub(super) acknowledged: BTreeMap<MemberId, SeqNo>,
+    /// The ends of the logs that the members of these keys had acknowledged when their connections
+    /// ended.
+    pub(super) acknowledged: BTreeMap<PublicKey, SeqNo>,
     /// When it began, for whoever was not heard yet.
     pub(super) since: crate::model::Time,
     /// When it was last told what became final, by itself.

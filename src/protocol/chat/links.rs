@@ -209,7 +209,7 @@ impl Group {
         match &mut self.duty {
             Duty::Lead(reign) => {
                 if let Some(progress) = reign.progress.remove(&id) {
-                    reign.acknowledged.insert(id, progress.matched);
+                    reign.acknowledged.insert(progress.key, progress.matched);
                 }
             }
             Duty::Adopt(_, adopting) if adopting.donor == id => self.on_donor_lost(fx),

@@ -8,7 +8,7 @@ use super::entry::{Entry, MemberId, SeqNo, Term};
 use super::event::{Effect, Timer};
 use super::group::{Duty, Group};
 use super::messages::{CatchupReq, Message, NackCode, SeqAck, SeqChat};
-use crate::model::Time;
+use crate::model::{PublicKey, Time};
 use crate::protocol::LinkId;
 
 /// After so many heartbeats without progress a follower is asked again where it stands.
@@ -18,6 +18,7 @@ const STALLED_MAX: u8 = 3;
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) link: LinkId,
+    pub(super) key: PublicKey,
     /// The first entry that was not sent.
     pub(super) next: SeqNo,
     /// Its disk has the log up to here.
@@ -37,9 +38,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    const fn new(link: LinkId, next: SeqNo, heard: Time) -> Self {
+    const fn new((link, key): (LinkId, PublicKey), next: SeqNo, heard: Time) -> Self {
         Self {
             link,
+            key,
             next,
             matched: SeqNo(0),
             in_flight: VecDeque::new(),
@@ -81,14 +83,15 @@ impl Group {
     pub(super) fn on_follower_linked(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
         let next = SeqNo(self.log.last().seq.0 + 1);
         let msg = self.coordinator();
+        let Some(key) = self.links.get(link).map(|it| it.member.key) else { return };
         let Some(reign) = self.reign() else { return };
         let old = reign.progress.remove(&id);
         let heard = old.as_ref().map_or(reign.since, |it| it.heard);
         if let Some(old) = old {
-            reign.acknowledged.insert(id, old.matched);
+            reign.acknowledged.insert(old.key, old.matched);
         }
         // Another process may have come: it says itself how far its disk has the log.
-        reign.progress.insert(id, Progress::new(link, next, heard));
+        reign.progress.insert(id, Progress::new((link, key), next, heard));
         self.send(link, msg, fx);
     }
 
@@ -151,15 +154,17 @@ impl Group {
         fx: &mut Vec<Effect>,
     ) -> bool {
         let Duty::Lead(reign) = &self.duty else { return false };
-        let now = reign.progress.get(&id).map_or(SeqNo(0), |it| it.matched);
-        let before = reign.acknowledged.get(&id).copied().unwrap_or(SeqNo(0));
-        let had = now.max(before);
+        let Some(progress) = reign.progress.get(&id) else { return false };
+        // Of that key: a new machine may have the id of one that was removed.
+        let before = reign.acknowledged.get(&progress.key).copied().unwrap_or(SeqNo(0));
+        let had = progress.matched.max(before);
         if ask.term != self.term || ask.last_seq >= had || !self.config.keeps(Rule::Rewound) {
             return false;
         }
         self.drop_it("a log that ends before what its member has acknowledged", fx);
         let reason = format!(
-            "the log of {id} ends at seq {}, and it had acknowledged seq {}: it was cut, or restored              from a copy, and must not vote again. Have another member remove it (peer chat remove \
+            "the log of {id} ends at seq {}, and it had acknowledged seq {}: it was cut, or restored \
+             from a copy, and must not vote again. Have another member remove it (peer chat remove \
              {}), then start it anew with a fresh --data and --log-dir",
             ask.last_seq.0, had.0, id.0
         );
