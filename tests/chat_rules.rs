@@ -636,3 +636,22 @@ fn a_connection_without_a_sign_of_life_is_given_up_and_called_again() {
     hands.pass(2_000 * MILLI, |_| true);
     assert_eq!(lost(&hands), 0);
 }
+
+#[test]
+fn a_text_for_which_there_is_no_room_is_refused() {
+    let config = Config { waiting_entries: 2, ..Config::default() };
+    let mut hands = Hands::new(config, 3);
+    hands.start(1);
+    for text in ["one", "two", "three"] {
+        hands.type_at(1, text);
+    }
+    let kept = |it: &&Event| matches!(it, Event::Pending(_));
+    assert_eq!(hands.hands[&1].events.iter().filter(kept).count(), 2);
+    let refused = hands.hands[&1].events.iter().find_map(|it| match it {
+        Event::Rejected { text, reason, .. } => Some((text.to_string(), reason.clone())),
+        _ => None,
+    });
+    let (text, reason) = refused.expect("it is refused");
+    assert!(text == "three" && reason.contains("2 messages wait"), "{text}: {reason}");
+    assert_eq!(hands.status(1).pending.len(), 2);
+}

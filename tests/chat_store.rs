@@ -494,3 +494,33 @@ fn a_full_disk_is_an_error_and_costs_nothing_that_was_kept() {
     assert!(found >= kept && kept > 50, "{found} of {kept}");
     std::io::stderr().flush().unwrap();
 }
+
+#[test]
+fn a_log_that_ends_before_what_was_acknowledged_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let marker = dir.path().join("has-a-log");
+    let mut opened = open(dir.path());
+    opened.mark(&marker, ME).unwrap();
+    opened.log.append(&[group(), entry(1, 1)]).unwrap();
+    let monday = fs::read(log_path(dir.path())).unwrap();
+    opened.log.append(&[entry(2, 1), entry(3, 1)]).unwrap();
+    let tuesday = fs::read(log_path(dir.path())).unwrap();
+    // What was only typed is nobody else's business.
+    opened.log.append(&[Record::Typed(chat(1))]).unwrap();
+    drop(opened);
+    for (bytes, is_whole) in [(&monday, false), (&tuesday, true), (&monday, false)] {
+        fs::write(log_path(dir.path()), bytes).unwrap();
+        let outcome = open(dir.path()).mark(&marker, ME);
+        match outcome {
+            Ok(()) => assert!(is_whole),
+            Err(error) => {
+                assert!(!is_whole && matches!(error, StoreError::Rewound { .. }), "{error}");
+                let told = error.to_string();
+                assert!(
+                    told.contains("peer chat remove 2") && told.contains("no remedy"),
+                    "{told}"
+                );
+            }
+        }
+    }
+}

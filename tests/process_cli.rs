@@ -289,7 +289,7 @@ fn a_journal_is_cut_where_a_crash_tore_it_and_refused_where_it_is_corrupt() {
     desk.write(&journal, &broken);
     let at = 1 + whole.lines().position(|line| line.contains("\"voted\"")).expect("a vote");
     let told = format!("journal.log is corrupt at line {at}");
-    desk.fails_plainly("seed --id 1", 1, &[&told, "restore it"]);
+    desk.fails_plainly("seed --id 1", 1, &[&told, "Move it away"]);
     assert_eq!(desk.read(&journal), broken, "it is left as it was found");
 }
 

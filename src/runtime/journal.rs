@@ -98,8 +98,9 @@ impl fmt::Display for JournalError {
             }
             Self::Corrupt { path, line, reason } => write!(
                 f,
-                "{} is corrupt at line {line}: {reason}; restore it from a copy, or move it away \
-                 to start as a new node",
+                "{} is corrupt at line {line}: {reason}; an older copy is no remedy, for it lacks \
+                 what this node has said since. Move it away: the node then starts as a new one, \
+                 and learns from the others",
                 path.display()
             ),
         }

@@ -1,5 +1,5 @@
-//! Machines that come and go with their disks: restored from a copy, copied while they run, replaced
-//! by new ones under the same id.
+//! Machines that come and go with their disks: restored from a copy, copied while they run,
+//! replaced by new ones under the same id.
 
 use folkmoot::model::{KeyPair, Rng};
 use folkmoot::protocol::chat::{Command, Input, Role, Rule, SeqNo};

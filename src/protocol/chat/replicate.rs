@@ -163,9 +163,9 @@ impl Group {
         }
         self.drop_it("a log that ends before what its member has acknowledged", fx);
         let reason = format!(
-            "the log of {id} ends at seq {}, and it had acknowledged seq {}: it was cut, or restored \
-             from a copy, and must not vote again. Have another member remove it (peer chat remove \
-             {}), then start it anew with a fresh --data and --log-dir",
+            "the log of {id} ends at seq {}, and it had acknowledged seq {}: it was cut, or \
+             restored from a copy, and must not vote again. Have another member remove it (peer \
+             chat remove {}), then start it anew with a fresh --data and --log-dir",
             ask.last_seq.0, had.0, id.0
         );
         self.refuse(link, NackCode::Rewound, &reason, fx);

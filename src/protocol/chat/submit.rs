@@ -1,5 +1,5 @@
-//! Submitting messages to the leader, again and again, until they are final (C5) or the group cannot
-//! take them; and what a leader does with them (R9).
+//! Submitting messages to the leader, again and again, until they are final (C5) or the group
+//! cannot take them; and what a leader does with them (R9).
 //!
 //! Invariants:
 //! - What is typed here leaves only when its record is on disk, on a leader too.

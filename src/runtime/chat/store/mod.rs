@@ -152,8 +152,8 @@ fn lock(path: &Path, dir: &Path) -> Result<LockedFile, StoreError> {
 }
 
 impl Opened {
-    /// Notes in the file `marker` that this member has a log, and how far it has come, as soon as it
-    /// is one of a group: before it promises or acknowledges anything.
+    /// Notes in the file `marker` that this member has a log, and how far it has come, as soon as
+    /// it is one of a group: before it promises or acknowledges anything.
     ///
     /// # Errors
     /// When there was a log, by the marker, and it is gone or ends before that place; when the disk

@@ -1,10 +1,10 @@
 //! A note, away from the log, of how far the log had come: so that a log that was cut, or restored
 //! from a copy, is noticed (R13).
 //!
-//! The file `has-a-log` in the member's data directory has one line: the log's length in bytes, the
-//! checksum of what stands before that place, the log's path. The length is written after each write
-//! of the log, in place and without a sync: it must survive the process, not the machine. After a
-//! power cut it may be behind, which is harmless; it is never ahead of what was synced.
+//! The file `has-a-log` in the member's data directory has one line: how many bytes of the log
+//! others may rely on, the checksum of what stands before that place, the log's path. The number is
+//! written after each sync of the log, in place and without a sync: it must survive the process,
+//! not the machine. After a power cut it may be behind, which is harmless; it is never ahead.
 
 use std::fs::{File, OpenOptions};
 use std::io;
