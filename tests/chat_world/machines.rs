@@ -97,7 +97,8 @@ impl World {
         }
     }
 
-    /// The operator of a spent process: has its member removed, then puts a new machine in its place.
+    /// The operator of a spent process: has its member removed, then puts a new machine in its
+    /// place.
     pub(super) fn operate(&mut self, node: usize) {
         let id = self.nodes[node].member.id;
         let is_other = |it: &Node| it.member.id == id && !it.is_spent;

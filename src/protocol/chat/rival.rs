@@ -3,7 +3,8 @@
 //!
 //! A later process is let in only when the earlier one has fallen silent. Until then the earlier
 //! one is asked for a sign of life by a fresh random number; its answer proves that both run at
-//! once, and both are told. Nothing of the later process counts meanwhile, so the group loses nothing.
+//! once, and both are told. Nothing of the later process counts meanwhile, so the group loses
+//! nothing.
 
 use rand::RngExt as _;
 
