@@ -12,7 +12,7 @@ use super::args::FetchArgs;
 use super::host::{Held, Order, ShareHost};
 use super::progress::{Screen, View};
 use super::timeline::Timeline;
-use super::watch::{Course, Notices};
+use super::watch::{Course, Notices, read_again};
 use super::{fleet, running, ticket};
 use crate::cli::CliError;
 use crate::cli::log::escape;
@@ -21,6 +21,7 @@ use crate::cli::size::Size;
 use crate::model::{Ticket, Time};
 use crate::protocol::swarm::{Outcome, Pieces};
 use crate::runtime::clock::Clock;
+use crate::runtime::swarm::store::Checked;
 use crate::runtime::swarm::{Phase, Progress};
 
 /// How often the bar moves, and how often programs get a line.
@@ -85,6 +86,7 @@ fn fetch(
     let mut watch =
         Watch { held: &held, screen, is_seen, at, clock, began: clock.now().mono, last: None };
     watch.started()?;
+    watch.found_changed()?;
     let outcome = watch.until_stored(&notices, signals);
     let drawn = draw(args.timeline.as_deref(), course.as_ref());
     let outcome = outcome.and_then(|()| watch.complete()).and(drawn);
@@ -148,6 +150,15 @@ impl Watch<'_> {
         self.screen.write(&format!("fetches {name} ({size}) to {}{there}\n", escape(&path)))
     }
 
+    /// What of it others have changed since it was left.
+    fn found_changed(&mut self) -> Result<(), CliError> {
+        let Checked { read, lost, files } = self.held.swarm.store().read_again().clone();
+        if files.is_empty() {
+            return Ok(());
+        }
+        self.notice(&read_again(read, lost.len(), &files))
+    }
+
     /// Something that went wrong and is borne.
     fn notice(&mut self, text: &str) -> Result<(), CliError> {
         let text = escape(text);
@@ -177,6 +188,7 @@ impl Watch<'_> {
         loop {
             let progress = self.held.swarm.wait(Duration::ZERO, |_, _| true);
             if let Some(outcome) = self.outcome(&progress) {
+                notices.try_iter().try_for_each(|it| self.notice(&it))?;
                 return outcome;
             }
             select! {

@@ -257,6 +257,32 @@ impl Swarm {
         }
     }
 
+    /// Pieces were read again; those that are lost are wanted again. Neighbors that were told of
+    /// them cannot be told otherwise: their requests are left out.
+    pub(super) fn on_read_again(
+        &mut self,
+        read: u32,
+        lost: &[PieceIndex],
+        files: Vec<String>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let lost: Vec<_> = lost.iter().copied().filter(|it| self.have.clear(*it)).collect();
+        fx.push(Effect::Emit(Event::ReadAgain { read, lost: lost.len(), files }));
+        for index in &lost {
+            if self.tree.as_ref().is_none_or(|it| it.leaf(*index).is_some()) {
+                self.picker.want(*index);
+            }
+            let has_it = self.links.values_mut().filter(|it| it.have.has(*index));
+            has_it.for_each(|it| it.useful += 1);
+        }
+        if !lost.is_empty() {
+            self.progressed();
+            let links: Vec<_> = self.links.keys().copied().collect();
+            links.into_iter().for_each(|link| self.tell_interest(link, false, fx));
+            self.ask_everybody(fx);
+        }
+    }
+
     /// Nothing is missing any more.
     pub(super) fn on_done(&mut self, fx: &mut Vec<Effect>) {
         fx.push(Effect::Emit(Event::Complete));

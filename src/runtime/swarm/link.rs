@@ -20,7 +20,7 @@ use rustix::net::SendFlags;
 use super::engine::Shared;
 use super::outgoing::{Item, Outgoing};
 use super::room::Room;
-use super::store::Part;
+use super::store::{Part, StoreError};
 use crate::protocol::swarm::{Input, Message, PeerId, PieceIndex, Place, Tongue};
 use crate::protocol::{LinkId, Never};
 use crate::runtime::driver::options::Connection;
@@ -229,6 +229,9 @@ impl Room {
         let found = self.store().parts(index);
         let parts = match found {
             Ok(parts) => parts,
+            Err(StoreError::Changed { .. }) => {
+                return self.upload_changed(link, line, sealer, index);
+            }
             Err(err) => {
                 self.fail(err.to_string());
                 return Err(io::Error::other(err));
@@ -240,6 +243,44 @@ impl Room {
         send(&line.stream, sealer, &head, bytes > 0)?;
         for part in parts {
             self.send_part(&line.stream, sealer, &part)?;
+        }
+        self.submit(Input::Uploaded { link, index, bytes });
+        Ok(())
+    }
+
+    /// Sends a piece of a file that somebody else has changed, if the piece is what it was.
+    fn upload_changed(
+        self: &Arc<Self>,
+        link: LinkId,
+        line: &Line,
+        sealer: &mut Option<Sealer>,
+        index: PieceIndex,
+    ) -> io::Result<()> {
+        let mut data = Vec::new();
+        let is_good = self.store().read_changed(index, &mut data).is_ok()
+            && self.store().is_what_was_stored(index, &data, self.leaf(index));
+        if !is_good && self.store().is_unfinished() {
+            // It is not offered but fetched here, and can be fetched again.
+            self.submit(Input::ReadAgain { read: 1, lost: vec![index], files: Vec::new() });
+            self.submit(Input::Uploaded { link, index, bytes: 0 });
+            return Ok(());
+        }
+        if !is_good {
+            let err = StoreError::Changed { path: self.store().path_of_piece(index) };
+            self.fail(err.to_string());
+            return Err(io::Error::other(err));
+        }
+        let bytes = data.len() as u64;
+        let head = piece_head(index, u32::try_from(bytes).map_err(io::Error::other)?);
+        self.shared().up.take(head.len());
+        send(&line.stream, sealer, &head, bytes > 0)?;
+        let mut left = &data[..];
+        while !left.is_empty() {
+            let share = self.shared().up.share(left.len().min(SEAL_BYTES));
+            self.shared().up.take(share);
+            send(&line.stream, sealer, &left[..share], false)?;
+            self.traffic.went(share as u64);
+            left = &left[share..];
         }
         self.submit(Input::Uploaded { link, index, bytes });
         Ok(())

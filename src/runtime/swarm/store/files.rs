@@ -1,9 +1,10 @@
 //! The open files of one content: few at a time, whatever the folder holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::StoreError;
 use super::folder::{Access, Folder};
@@ -12,12 +13,16 @@ use super::layout::{Extent, Layout};
 /// Files open at a time; a process has a thousand descriptors at times.
 const OPEN_MAX: usize = 64;
 
-/// What a file that is offered looked like when it was hashed.
+/// All that the system tells of a file and that a change of it changes: whoever writes to it, cuts
+/// it, puts another in its place, or gives it another name or mode leaves another stamp. The time of
+/// change (ctime) is the one part of it that nobody can set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) size: u64,
     pub(super) mtime: (i64, i64),
+    pub(super) ctime: (i64, i64),
     pub(super) inode: (u64, u64),
+    pub(super) links: u64,
 }
 
 impl Stamp {
@@ -27,8 +32,27 @@ impl Stamp {
         Ok(Self {
             size: meta.len(),
             mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
             inode: (meta.dev(), meta.ino()),
+            links: meta.nlink(),
         })
+    }
+
+    /// The stamp in 32 bits, for a record.
+    pub(super) fn digest(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        self.update(&mut |part| sum.update(part));
+        sum.finalize()
+    }
+
+    /// Hands over all of it as bytes.
+    pub(super) fn update(&self, take: &mut dyn FnMut(&[u8])) {
+        for part in [self.size, self.inode.0, self.inode.1, self.links] {
+            take(&part.to_be_bytes());
+        }
+        for part in [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1] {
+            take(&part.to_be_bytes());
+        }
     }
 }
 
@@ -50,6 +74,22 @@ pub(super) struct Files {
     folder: Folder,
     manner: Manner,
     open: Mutex<Open>,
+    marks: Mutex<Marks>,
+    /// What the only file is called since it has its name.
+    named: OnceLock<String>,
+    /// Held while a file is written, so that the stamps before and after belong to one write.
+    writing: Mutex<()>,
+}
+
+/// What is known of the files that are written.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// What each looked like after this program's last look or write.
+    left: BTreeMap<usize, Stamp>,
+    /// Whose each file is, to find out if two names lead to one file.
+    owners: BTreeMap<(u64, u64), usize>,
+    /// Files that looked otherwise when they were written to again: others were there.
+    suspects: BTreeSet<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +100,7 @@ struct Open {
 
 impl Files {
     pub(super) fn new(folder: Folder, manner: Manner) -> Self {
-        Self { folder, manner, open: Mutex::default() }
+        Self { folder, manner, open: Mutex::default(), marks: Mutex::default(), named: OnceLock::new(), writing: Mutex::default() }
     }
 
     /// The folder they are in.
@@ -86,6 +126,124 @@ impl Files {
             }
         }
         Ok(file)
+    }
+
+    /// Has `put` write to one of the files. A file that was not as it was left is opened anew by its
+    /// name, and is read again before it is believed: see [`Self::suspects`].
+    pub(super) fn write(
+        &self,
+        layout: &Layout,
+        number: usize,
+        put: impl FnOnce(&File) -> std::io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let path = || self.folder.path().join(&layout.extents()[number].path);
+        let failed = |action| move |err| StoreError::of(action, path(), err);
+        let _alone = self.writing.lock().expect("nothing under this lock can panic");
+        let mut file = self.get(layout, number)?;
+        let is = Stamp::of(&file).map_err(failed("examine"))?;
+        match self.left(number) {
+            Some(left) if left == is => {}
+            Some(_) => {
+                self.marks().suspects.insert(number);
+                self.let_go(number);
+                file = self.get(layout, number)?;
+            }
+            None => self.marks().claim(layout, number, is.inode)?,
+        }
+        put(&file).map_err(failed("write"))?;
+        let left = Stamp::of(&file).map_err(failed("examine"))?;
+        self.marks().left.insert(number, left);
+        Ok(())
+    }
+
+    /// Whether one of the files is as it was hashed or as it was left: nobody else was there.
+    pub(super) fn is_untouched(&self, number: usize, file: &File) -> bool {
+        let wanted = || match &self.manner {
+            Manner::Offered(stamps) => Some(stamps[number]),
+            Manner::Written { .. } => self.left(number).filter(|_| !self.is_suspect(number)),
+        };
+        let is_so = || Stamp::of(file).ok() == wanted();
+        is_so() || {
+            // It may be written to just now, by this program.
+            let _alone = self.writing.lock().expect("nothing under this lock can panic");
+            is_so()
+        }
+    }
+
+    /// Forgets what one of the files looked like: it is gone, and what is written next is new.
+    pub(super) fn forget(&self, number: usize) {
+        let mut marks = self.marks();
+        marks.left.remove(&number);
+        marks.suspects.remove(&number);
+    }
+
+    /// What one of the files looked like after it was last written here.
+    pub(super) fn left(&self, number: usize) -> Option<Stamp> {
+        self.marks().left.get(&number).copied()
+    }
+
+    /// Says that one of the files was read, and looked so before and after.
+    pub(super) fn was_read(
+        &self,
+        layout: &Layout,
+        number: usize,
+        stamp: Stamp,
+    ) -> Result<(), StoreError> {
+        let mut marks = self.marks();
+        marks.claim(layout, number, stamp.inode)?;
+        marks.left.insert(number, stamp);
+        marks.suspects.remove(&number);
+        Ok(())
+    }
+
+    /// Whether one of the files is in doubt although it may look as it was left.
+    pub(super) fn is_suspect(&self, number: usize) -> bool {
+        self.marks().suspects.contains(&number)
+    }
+
+    /// One of the files as its name leads to it now, and what it looks like; nothing if there is
+    /// none.
+    pub(super) fn by_name(
+        &self,
+        layout: &Layout,
+        number: usize,
+    ) -> Result<Option<(File, Stamp)>, StoreError> {
+        let path = self.name_of(&layout.extents()[number]);
+        let file = match self.folder.file(path, Access::Read) {
+            Ok(file) => file,
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(err) => return Err(err),
+        };
+        let failed = |err| StoreError::of("examine", self.folder.path().join(path), err);
+        let stamp = Stamp::of(&file).map_err(failed)?;
+        Ok(Some((file, stamp)))
+    }
+
+    /// Says that the only file has this name now.
+    pub(super) fn was_named(&self, layout: &Layout, name: &str) -> Result<(), StoreError> {
+        let _ = self.named.set(name.to_owned());
+        // To get a name is a change as well.
+        if let (Some(left), Some((_, stamp))) = (self.left(0), self.by_name(layout, 0)?)
+            && (stamp.size, stamp.mtime, stamp.inode) == (left.size, left.mtime, left.inode)
+        {
+            self.was_read(layout, 0, stamp)?;
+        }
+        Ok(())
+    }
+
+    fn name_of<'a>(&'a self, extent: &'a Extent) -> &'a str {
+        self.named.get().unwrap_or(&extent.path)
+    }
+
+    /// Forgets an open file, so that it is opened by its name when it is wanted again.
+    pub(super) fn let_go(&self, number: usize) {
+        self.open.lock().expect("nothing under this lock can panic").files.remove(&number);
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().expect("nothing under this lock can panic")
     }
 
     fn find(&self, number: usize) -> Option<Arc<File>> {
@@ -116,7 +274,7 @@ impl Files {
             }
             Manner::Written { preallocates } => preallocates,
         };
-        let file = self.folder.file(&extent.path, Access::Write)?;
+        let file = self.folder.own_file(self.name_of(extent))?;
         let failed = |action| {
             let path = self.folder.path().join(&extent.path);
             move |err| StoreError::of(action, path, err)
@@ -129,6 +287,25 @@ impl Files {
             file.set_len(extent.len).map_err(failed("make room for"))?;
         }
         Ok(file)
+    }
+}
+
+impl Marks {
+    /// Notes whose a file is.
+    fn claim(
+        &mut self,
+        layout: &Layout,
+        number: usize,
+        inode: (u64, u64),
+    ) -> Result<(), StoreError> {
+        let owner = *self.owners.entry(inode).or_insert(number);
+        let is_there = owner != number && self.left.get(&owner).is_some_and(|it| it.inode == inode);
+        if is_there {
+            let name = |number: usize| layout.extents()[number].path.clone();
+            return Err(StoreError::SameFile { one: name(owner), other: name(number) });
+        }
+        self.owners.insert(inode, number);
+        Ok(())
     }
 }
 
