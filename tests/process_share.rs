@@ -228,18 +228,18 @@ fn a_lying_seeder_is_named_and_costs_one_piece() {
 }
 
 #[test]
-fn a_full_disk_is_a_clear_stop_that_goes_on_later() {
+fn a_file_that_is_too_large_for_a_limit_is_a_clear_stop_that_goes_on_later() {
     let dir = scene();
     let bytes = content(3 << 20);
     fs::write(dir.path().join("source/big"), &bytes).expect("a file");
     let (_seeder, _) = share(dir.path(), "source/big", &["--piece", "64K"]);
-    // A limit of the size of files is to a process what a full disk is to all.
-    let shell = script(&dir.path().join("limited"), "trap '' XFSZ\nulimit -f 2048\nexec \"$@\"");
+    // Not even the signal that comes with such a limit ends the process without a word.
+    let shell = script(&dir.path().join("limited"), "ulimit -c 0\nulimit -f 2048\nexec \"$@\"");
     let exe = peer_exe();
     let exe = exe.to_str().expect("a plain path");
     let (code, out, err) = run(&shell, &[exe, "fetch", "ticket", "--to", "there"], dir.path());
     assert_eq!(code, Some(1), "{out}\n{err}");
-    assert!(err.contains("room"), "{err}");
+    assert!(err.contains("larger than") && err.contains("ulimit -f"), "{err}");
     assert!(!dir.path().join("there/big").exists());
     ok(&["fetch", "ticket", "--to", "there"], dir.path());
     assert!(fs::read(dir.path().join("there/big")).expect("a file") == bytes, "the same bytes");
@@ -250,7 +250,7 @@ fn tickets_that_lead_elsewhere_or_are_damaged_are_refused() {
     let dir = scene();
     let root = "0".repeat(64);
     let ticket = |name: &str| format!("folkmoot:share?name={name}&size=1&piece=16384&root={root}");
-    for name in ["..", "a%2Fb", "%2Fetc", "", "a%0Ab", "a%5Cb"] {
+    for name in ["..", "a%2Fb", "%2Fetc", "", "a%00b"] {
         let (code, _, err) = run(&peer_exe(), &["fetch", &ticket(name)], dir.path());
         assert_eq!(code, Some(2), "{name}: {err}");
         assert!(err.contains("name") && err.contains("copy the whole ticket"), "{name}: {err}");

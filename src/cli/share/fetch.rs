@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::FetchArgs;
 use super::host::{Held, Order, ShareHost};
+use super::offer::hash_bar;
 use super::progress::{Screen, View};
 use super::timeline::Timeline;
 use super::watch::{Course, Notices, read_again};
@@ -47,8 +48,15 @@ pub(super) fn run(args: &FetchArgs) -> Result<(), CliError> {
     let host = Arc::new(ShareHost::start(&args.net)?);
     let give_up = Some(args.give_up.into());
     let (to, at) = (&args.to, &args.at);
-    let order = Order { ticket: &ticket, to, at, give_up, preallocates: true };
+    let bar = hash_bar();
+    let hashed = |done, size| {
+        bar.set_length(size);
+        bar.set_position(done);
+        signals.is_empty()
+    };
+    let order = Order { ticket: &ticket, to, at, give_up, preallocates: true, hashed: &hashed };
     let outcome = fetch(args, &order, (&host, peer), &signals);
+    bar.finish_and_clear();
     host.stop();
     outcome
 }
@@ -220,9 +228,16 @@ impl Watch<'_> {
             }
             (Phase::Fetching, Some(_)) => {
                 let last = self.last.as_deref().unwrap_or("nobody answered");
+                let at = &self.held.ticket.at;
+                let hint = match !at.is_empty() && at.iter().all(|it| it.ip().is_loopback()) {
+                    true => ", which is a place on this machine only: a share for others is made \
+                             with --ip",
+                    false => "",
+                };
                 failed(format!(
                     "nobody who has the rest came in time (at last: {last}); {} of {} pieces are \
-                     kept: see that peer share runs where the ticket says, and fetch it again",
+                     kept: see that peer share runs where the ticket says{hint}, and fetch it \
+                     again",
                     progress.have, progress.pieces
                 ))
             }

@@ -62,6 +62,11 @@ pub enum Input {
         /// What became of it.
         outcome: Stored,
     },
+    /// A part of a piece came, and the rest is under way.
+    Coming {
+        /// The connection.
+        link: LinkId,
+    },
     /// Pieces on the disk were in doubt and were read again.
     ReadAgain {
         /// How many.

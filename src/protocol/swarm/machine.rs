@@ -154,6 +154,7 @@ impl Swarm {
             Input::Skipped { link, what } => self.odd(link, what, fx),
             Input::Disconnected { link } => self.remove(link, None, fx),
             Input::Stored { index, from, outcome } => self.on_stored(index, from, outcome, fx),
+            Input::Coming { link } => self.on_coming(link),
             Input::ReadAgain { read, lost, files } => self.on_read_again(read, &lost, files, fx),
             Input::Uploaded { link, index, bytes } => self.on_uploaded(link, index, bytes),
             Input::DiskFailed(reason) => self.end(Outcome::DiskFailed(reason), fx),

@@ -36,6 +36,9 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// Bytes of a piece that are read, encrypted and written at a time.
 const SEAL_BYTES: usize = 256 * 1024;
 
+/// How often the swarm is told that a piece is coming.
+const COMING_EVERY: Duration = Duration::from_secs(1);
+
 /// How long the other end may take to read our last words and close.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -148,15 +151,21 @@ impl Room {
         let tongue = if self.share().is_some() { Tongue::Share } else { Tongue::Assignment };
         let mut decoder = Decoder::new(Limits { tongue, pieces: self.store().pieces() });
         let mut input = input;
+        let clock = self.shared().clock;
+        let mut told = clock.now().mono;
         loop {
-            match decoder.read_from(&mut input) {
+            let coming = |bytes: usize| {
+                self.traffic.came(bytes as u64);
+                let now = clock.now().mono;
+                if now.since(told) >= COMING_EVERY {
+                    told = now;
+                    self.submit(Input::Coming { link: id });
+                }
+            };
+            match decoder.read_from(&mut input, coming) {
                 Ok(Some(Frame::Message(msg))) => {
-                    let is_piece = if let Message::Piece { data, .. } = &msg {
-                        self.traffic.came(data.len() as u64);
-                        true
-                    } else {
-                        false
-                    };
+                    told = clock.now().mono;
+                    let is_piece = matches!(msg, Message::Piece { .. });
                     if !self.deliver(id, msg) {
                         break;
                     }
@@ -234,7 +243,8 @@ impl Room {
             }
             Err(err) => {
                 self.fail(err.to_string());
-                return Err(io::Error::other(err));
+                // Nothing of the piece has left: the last words, which say so, still can.
+                return Ok(());
             }
         };
         let bytes: u64 = parts.iter().map(|part| part.len).sum();
@@ -268,7 +278,7 @@ impl Room {
         if !is_good {
             let err = StoreError::Changed { path: self.store().path_of_piece(index) };
             self.fail(err.to_string());
-            return Err(io::Error::other(err));
+            return Ok(());
         }
         let bytes = data.len() as u64;
         let head = piece_head(index, u32::try_from(bytes).map_err(io::Error::other)?);

@@ -246,11 +246,16 @@ impl Decoder {
     }
 
     /// Reads a message out of what `read` puts into the space, until one is whole. Nothing at the
-    /// end of the connection between two messages.
+    /// end of the connection between two messages. `coming` is told of the bytes of pieces as they
+    /// come.
     ///
     /// # Errors
     /// What `read` fails with; an end amid a message; bytes that cannot be read.
-    pub fn read_from(&mut self, source: &mut impl std::io::Read) -> std::io::Result<Option<Frame>> {
+    pub fn read_from(
+        &mut self,
+        source: &mut impl std::io::Read,
+        mut coming: impl FnMut(usize),
+    ) -> std::io::Result<Option<Frame>> {
         use std::io::{Error, ErrorKind};
         loop {
             match source.read(self.space()) {
@@ -259,6 +264,9 @@ impl Decoder {
                 }
                 Ok(0) => return Ok(None),
                 Ok(count) => {
+                    if matches!(self.state, State::Content { .. }) {
+                        coming(count);
+                    }
                     let found = self.filled(count);
                     match found.map_err(|it| Error::new(ErrorKind::InvalidData, it))? {
                         Some(frame) => return Ok(Some(frame)),

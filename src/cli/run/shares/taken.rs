@@ -9,10 +9,9 @@ use serde_json::json;
 
 use super::{Quiet, Sharing};
 use crate::cli::log::{Line, escape};
-use crate::cli::share::host::Order;
+use crate::cli::share::host::{Held, Order, Role};
 use crate::cli::size::Size;
 use crate::model::{Ticket, Time};
-use crate::protocol::swarm::Hash;
 use crate::runtime::clock::Clock;
 use crate::runtime::swarm::Phase;
 
@@ -29,7 +28,7 @@ impl Sharing {
                 let id = known.ticket.share_id();
                 if let Some((held, _)) = state.taken.get(&id) {
                     places.push((Arc::clone(held), known.ticket.at));
-                } else if !state.kept.contains_key(&id) && !state.refused.contains(&id) {
+                } else if !state.kept.keys().any(|it| it.0 == id) && !state.refused.contains(&id) {
                     wanted.push(known.ticket);
                 }
             }
@@ -59,7 +58,8 @@ impl Sharing {
         };
         let host = self.lock().host.clone();
         let Some(host) = host.filter(|_| !unwanted.is_empty()) else { return false };
-        host.end_those(|it| unwanted.contains(&it.ticket.share_id()));
+        let is_taken = |it: &Held| it.role == Role::Fetches;
+        host.end_those(|it| is_taken(it) && unwanted.contains(&it.ticket.share_id()));
         let mut state = self.lock();
         unwanted.iter().for_each(|id| drop(state.taken.remove(id)));
         true
@@ -69,20 +69,32 @@ impl Sharing {
     pub(super) fn end_failed(&self) -> bool {
         let host = self.lock().host.clone();
         let failed = host.as_ref().map(|it| it.failed()).unwrap_or_default();
-        let own = |id: &Hash| self.lock().kept.remove(id).is_some();
         let mut is_changed = false;
-        for (held, why) in failed {
+        let mut others = Vec::new();
+        for (held, why) in &failed {
             let id = held.ticket.share_id();
-            if !own(&id) {
-                continue;
-            }
+            let own = self.lock().kept.remove(&(id, held.ticket.name.clone()));
+            let Some(own) = own else { continue };
             is_changed = true;
             if let Some(host) = &host {
-                host.end_those(|it| it.ticket.share_id() == id);
+                host.end_those(|it| Arc::ptr_eq(&it.swarm, &held.swarm) && it.path == held.path);
+            }
+            let is_alone = failed.iter().filter(|(it, _)| it.ticket.share_id() == id).count() == 1;
+            if !is_alone {
+                // The files of another name of the same content may be as they were.
+                others.push((own, held.clone(), why));
+                continue;
             }
             let name = escape(&held.ticket.name);
             let message = format!("does not share {name} any more: {why}");
             tell(Level::Warn, "share_ended", message, &held.ticket);
+        }
+        for (own, held, why) in others {
+            if self.share(own, false, &|_, _| true).is_err() {
+                let name = escape(&held.ticket.name);
+                let message = format!("does not share {name} any more: {why}");
+                tell(Level::Warn, "share_ended", message, &held.ticket);
+            }
         }
         if is_changed {
             self.remember();
@@ -94,7 +106,15 @@ impl Sharing {
         let id = ticket.share_id();
         let to = self.folder.join("received");
         // What never comes must not fill the disk either.
-        let order = Order { ticket, to: &to, at: &[], give_up: None, preallocates: false };
+        let hashed = |_, _| !self.lock().is_closed;
+        let order = Order {
+            ticket,
+            to: &to,
+            at: &[],
+            give_up: None,
+            preallocates: false,
+            hashed: &hashed,
+        };
         let taken = self.lock().taken.values().map(|(held, _)| held.ticket.size).sum::<u64>();
         let begun = if ticket.size > self.push_max.saturating_sub(taken) {
             let (size, taken, most) = (Size(ticket.size), Size(taken), Size(self.push_max));

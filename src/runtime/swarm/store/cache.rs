@@ -42,6 +42,11 @@ impl TreeCache {
         (rest.is_empty() && leaves.len() == pieces.count() as usize).then(|| leaves.to_vec())
     }
 
+    /// Forgets the hashes of `offer`: they are to be made anew.
+    pub fn forget(&self, offer: &Offer) {
+        let _ = fs::remove_file(self.folder.join(name(offer)));
+    }
+
     /// Keeps the hashes of `offer`.
     pub(super) fn keep(
         &self,

@@ -1,12 +1,14 @@
 //! The open files of one content: few at a time, whatever the folder holds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::StoreError;
+use crate::model::Traits;
 use super::folder::{Access, Folder};
 use super::layout::{Extent, Layout};
 
@@ -237,6 +239,34 @@ impl Files {
         self.named.get().unwrap_or(&extent.path)
     }
 
+    /// Gives one of the files its mode and time, once all of it is there.
+    pub(super) fn dress(&self, layout: &Layout, number: usize) -> Result<(), StoreError> {
+        let extent = &layout.extents()[number];
+        let Traits { run, private: _, mtime } = extent.traits;
+        if !run && mtime.is_none() {
+            return Ok(());
+        }
+        let Some((file, before)) = self.by_name(layout, number)? else { return Ok(()) };
+        let path = || self.folder.path().join(&extent.path);
+        let failed = |err| StoreError::of("set mode and time of", path(), err);
+        if run {
+            let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+            // Whoever may read it may execute it.
+            let mode = Permissions::from_mode(mode | (mode & 0o444) >> 2);
+            file.set_permissions(mode).map_err(failed)?;
+        }
+        if let Some(time) = mtime.and_then(system_time) {
+            file.set_modified(time).map_err(failed)?;
+        }
+        let after = Stamp::of(&file).map_err(failed)?;
+        let is_ours = extent.len == 0 || self.left(number) == Some(before);
+        if !is_ours || after.size != extent.len {
+            // It was changed since it was verified.
+            return Err(StoreError::Disturbed { path: path() });
+        }
+        self.was_read(layout, number, after)
+    }
+
     /// Forgets an open file, so that it is opened by its name when it is wanted again.
     pub(super) fn let_go(&self, number: usize) {
         self.open.lock().expect("nothing under this lock can panic").files.remove(&number);
@@ -279,7 +309,13 @@ impl Files {
             let path = self.folder.path().join(&extent.path);
             move |err| StoreError::of(action, path, err)
         };
-        let is = file.metadata().map_err(failed("examine"))?.len();
+        let meta = file.metadata().map_err(failed("examine"))?;
+        let is = meta.len();
+        if extent.traits.private && meta.mode() & 0o077 != 0 {
+            // Before anything is in it.
+            let mode = Permissions::from_mode(meta.mode() & 0o700);
+            file.set_permissions(mode).map_err(failed("change the mode of"))?;
+        }
         if is != extent.len {
             if preallocates && is < extent.len {
                 preallocate(&file, extent.len).map_err(failed("make room for"))?;
@@ -307,6 +343,12 @@ impl Marks {
         self.owners.insert(inode, number);
         Ok(())
     }
+}
+
+/// A time in seconds since 1970, if the system has it.
+fn system_time(secs: i64) -> Option<SystemTime> {
+    let span = Duration::from_secs(secs.unsigned_abs());
+    if secs < 0 { UNIX_EPOCH.checked_sub(span) } else { UNIX_EPOCH.checked_add(span) }
 }
 
 /// Asks the disk for room, where it can give it in advance.

@@ -160,6 +160,12 @@ impl Store {
             return Ok(());
         }
         let layout = self.layout()?;
+        for folder in layout.folders() {
+            self.files.folder().enter_or_make_all(folder)?;
+        }
+        for number in 0..layout.extents().len() {
+            self.files.dress(layout, number)?;
+        }
         let part = outer.stat(&work.part)?.map(|it| it.st_ino);
         if self.list.get().is_some() {
             #[cfg(target_os = "linux")]

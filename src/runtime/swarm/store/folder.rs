@@ -110,10 +110,7 @@ impl Folder {
     fn copy_apart(&self, path: &str) -> Result<(), StoreError> {
         use std::os::unix::fs::FileExt;
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let mut folder = Self { fd: self.again()?, path: self.path.clone() };
-        for part in above.split('/').filter(|it| !it.is_empty()) {
-            folder = folder.enter_or_make(part)?;
-        }
+        let folder = self.enter_or_make_all(above)?;
         let draft = ".folkmoot-copy";
         folder.remove(draft)?;
         let failed = |action| move |err| StoreError::of(action, self.path.join(path), err);
@@ -135,6 +132,16 @@ impl Folder {
         to.sync_all().map_err(failed("sync"))?;
         rustix::fs::renameat(&folder.fd, draft, &folder.fd, name)
             .map_err(|err| self.failed("rename", path, err))
+    }
+
+    /// Opens the folder at `path`, parts divided by `/`, and makes what is missing; this one, if the
+    /// path is empty.
+    pub(super) fn enter_or_make_all(&self, path: &str) -> Result<Self, StoreError> {
+        let mut folder = Self { fd: self.again()?, path: self.path.clone() };
+        for part in path.split('/').filter(|it| !it.is_empty()) {
+            folder = folder.enter_or_make(part)?;
+        }
+        Ok(folder)
     }
 
     fn again(&self) -> Result<OwnedFd, StoreError> {

@@ -13,6 +13,7 @@ use super::folder::{Access, Folder, check_part};
 use super::layout::Layout;
 use super::record::{Found, Record, Subject};
 use super::{Goal, Offer, Store, StoreError, WorkNames, hashing};
+use crate::model::Traits;
 use crate::protocol::swarm::{FILES_BYTES_MAX, Hash, PieceIndex, Pieces};
 
 /// What is to be fetched.
@@ -28,6 +29,8 @@ pub struct Fetch<'a> {
     pub pieces: Pieces,
     /// The digest of the list of files, if it is a folder.
     pub list: Option<Hash>,
+    /// What else travels of it, if it is a file.
+    pub traits: Traits,
     /// Whether to ask the disk for all room at once; otherwise it is taken as pieces come.
     pub preallocates: bool,
 }
@@ -58,7 +61,7 @@ impl Store {
         let resume = format!(".{}", WorkNames::new(name, &[0; 32]).resume);
         let resume = resume.chars().rev().take(200).collect::<Vec<_>>();
         let resume: String = resume.into_iter().rev().collect();
-        let layout = Layout::single(name, pieces.size());
+        let layout = Layout::single(name, pieces.size(), Traits::default());
         let manner = Manner::Written { preallocates: false };
         let mut store = Self::new(pieces, Files::new(folder, manner), Goal::Stays);
         store.files.get(&layout, 0)?;
@@ -97,7 +100,7 @@ impl Store {
         let (inner, layout) = if fetch.list.is_some() {
             (outer.enter_or_make(&work.part)?, None)
         } else {
-            let layout = Layout::single(&work.part, fetch.pieces.size());
+            let layout = Layout::single(&work.part, fetch.pieces.size(), fetch.traits);
             (Folder::open(fetch.folder)?, Some(layout))
         };
         let (resume, list) = (work.resume.clone(), work.list.clone());
