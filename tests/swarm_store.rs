@@ -35,7 +35,15 @@ fn all(pieces: Pieces) -> impl Iterator<Item = PieceIndex> {
 }
 
 fn fetch(folder: &Path, pieces: Pieces) -> Result<Store, StoreError> {
-    let fetch = Fetch { folder, name: NAME, id: ID, pieces, list: None, traits: Traits::default(), preallocates: false };
+    let fetch = Fetch {
+        folder,
+        name: NAME,
+        id: ID,
+        pieces,
+        list: None,
+        traits: Traits::default(),
+        preallocates: false,
+    };
     Store::fetched(&fetch)
 }
 
@@ -234,7 +242,7 @@ fn the_child_with_a_full_disk() {
         let outcome = store.write_piece(index, &content(pieces, index));
         match index.0 {
             0..50 => outcome.unwrap(),
-                _ => assert!(matches!(outcome, Err(StoreError::TooLarge { .. })), "{outcome:?}"),
+            _ => assert!(matches!(outcome, Err(StoreError::TooLarge { .. })), "{outcome:?}"),
         }
     }
     let open = Store::fetched(&Fetch {
@@ -343,8 +351,15 @@ fn names_that_lead_elsewhere_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let pieces = pieces(10, 10);
     for name in ["", ".", "..", "a/b", "/etc/passwd", "a\0b", &"x".repeat(256)] {
-        let fetch =
-            Fetch { folder: dir.path(), name, id: ID, pieces, list: None, traits: Traits::default(), preallocates: false };
+        let fetch = Fetch {
+            folder: dir.path(),
+            name,
+            id: ID,
+            pieces,
+            list: None,
+            traits: Traits::default(),
+            preallocates: false,
+        };
         assert!(matches!(Store::fetched(&fetch), Err(StoreError::BadName { .. })), "{name:?}");
         let assigned = Store::assigned(dir.path(), name, pieces, false);
         assert!(matches!(assigned, Err(StoreError::BadName { .. })), "{name:?}");
@@ -352,8 +367,15 @@ fn names_that_lead_elsewhere_are_refused() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     // The longest name has no room for anything more.
     let name = "ü".repeat(127);
-    let fetch =
-        Fetch { folder: dir.path(), name: &name, id: ID, pieces, list: None, traits: Traits::default(), preallocates: false };
+    let fetch = Fetch {
+        folder: dir.path(),
+        name: &name,
+        id: ID,
+        pieces,
+        list: None,
+        traits: Traits::default(),
+        preallocates: false,
+    };
     let store = Store::fetched(&fetch).unwrap();
     write(&store, PieceIndex(0));
     finish(&store);

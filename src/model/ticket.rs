@@ -507,15 +507,7 @@ mod tests {
     #[test]
     fn names_stay_where_they_are_put() {
         let long = "x".repeat(256);
-        let bad = [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "/etc",
-            "a\0",
-            &long,
-        ];
+        let bad = ["", ".", "..", "a/b", "/etc", "a\0", &long];
         let foreign = [
             "a\\b",
             "c:",

@@ -230,8 +230,10 @@ impl Watch<'_> {
                 let last = self.last.as_deref().unwrap_or("nobody answered");
                 let at = &self.held.ticket.at;
                 let hint = match !at.is_empty() && at.iter().all(|it| it.ip().is_loopback()) {
-                    true => ", which is a place on this machine only: a share for others is made \
-                             with --ip",
+                    true => {
+                        ", which is a place on this machine only: a share for others is made \
+                             with --ip"
+                    }
                     false => "",
                 };
                 failed(format!(

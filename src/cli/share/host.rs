@@ -158,7 +158,8 @@ impl ShareHost {
         if let Some(cache) = self.cache.as_ref().filter(|_| rehash) {
             cache.forget(&offer);
         }
-        let tree = self.tree(&offer, pieces, hashed).map_err(|error| unusable(error.to_string()))?;
+        let tree =
+            self.tree(&offer, pieces, hashed).map_err(|error| unusable(error.to_string()))?;
         let list = offer.list().map(<[u8]>::to_vec);
         let ticket = Ticket {
             name,
@@ -328,7 +329,8 @@ impl ShareHost {
 
     /// How far each is, for programs.
     pub(in crate::cli) fn views(&self) -> BTreeMap<Key, Value> {
-        let held: Vec<_> = self.held().iter().map(|(key, it)| (key.clone(), Arc::clone(it))).collect();
+        let held: Vec<_> =
+            self.held().iter().map(|(key, it)| (key.clone(), Arc::clone(it))).collect();
         held.into_iter().map(|(key, it)| (key, it.json())).collect()
     }
 

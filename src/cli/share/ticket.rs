@@ -136,7 +136,8 @@ mod tests {
         let plain = ticket();
         let broken = |between: &str| {
             let lines: Vec<_> = plain.as_bytes().chunks(70).collect();
-            let lines: Vec<_> = lines.into_iter().map(|it| std::str::from_utf8(it).unwrap()).collect();
+            let lines: Vec<_> =
+                lines.into_iter().map(|it| std::str::from_utf8(it).unwrap()).collect();
             lines.join(between)
         };
         let ways = [
@@ -167,7 +168,8 @@ mod tests {
             let found = find(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(found.to_string(), plain, "{text}");
         }
-        let wide: Vec<u8> = format!("\u{feff}{plain}\n").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let wide: Vec<u8> =
+            format!("\u{feff}{plain}\n").encode_utf16().flat_map(u16::to_le_bytes).collect();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("ticket");
         std::fs::write(&file, wide).unwrap();
@@ -178,7 +180,9 @@ mod tests {
 
     #[test]
     fn what_is_cut_or_changed_is_no_ticket() {
-        for text in [&ticket()[..60], "folkmoot:share?name=a", &ticket().replace("ab", "xy"), "folkmoot:"] {
+        for text in
+            [&ticket()[..60], "folkmoot:share?name=a", &ticket().replace("ab", "xy"), "folkmoot:"]
+        {
             assert!(find(text).is_err(), "{text}");
         }
     }

@@ -93,7 +93,9 @@ pub(super) fn read_again(read: u32, lost: usize, files: &[String]) -> String {
     let what = match files {
         [] => "what was not surely on disk".to_owned(),
         [one] => format!("{one} was changed by others, or is gone:"),
-        [one, more @ ..] => format!("{one} and {} more were changed by others, or are gone:", more.len()),
+        [one, more @ ..] => {
+            format!("{one} and {} more were changed by others, or are gone:", more.len())
+        }
     };
     let pieces = if read == 1 { "piece" } else { "pieces" };
     let outcome = match lost {

@@ -128,7 +128,8 @@ impl Swarm {
             self.release(link, index);
         }
         let is_slow = self.links.get(&link).is_some_and(|it| it.is_slow);
-        let what = if is_slow { "it is slow: for a while nothing came" } else { "it does not answer" };
+        let what =
+            if is_slow { "it is slow: for a while nothing came" } else { "it does not answer" };
         self.odd(link, what, fx);
         self.ask_everybody(fx);
     }

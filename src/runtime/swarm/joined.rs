@@ -17,8 +17,8 @@ use super::room::{Keep, Plan, Room, View};
 use super::store::{Checked, Store, StoreError};
 use crate::model::{Rng, Time};
 use crate::protocol::swarm::{
-    Bitfield, Config, Event, Files, Hash, Input, Outcome, PeerId, Place, Roster, Setup, Status, Swarm,
-    Tree,
+    Bitfield, Config, Event, Files, Hash, Input, Outcome, PeerId, Place, Roster, Setup, Status,
+    Swarm, Tree,
 };
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files;

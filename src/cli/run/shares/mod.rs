@@ -31,7 +31,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::{Connection, Serve, Sink};
-use crate::runtime::files::replace_file;
+use crate::runtime::files::{replace_file, sync_dir};
 use crate::runtime::swarm::{Engine, EngineOptions};
 use crate::runtime::thread;
 use crate::wire::sealed::ClusterKeys;
@@ -172,13 +172,30 @@ impl Sharing {
             return Err(CliError::Failed(text.to_owned()));
         }
         let ticket = Some(Ticket { at: Vec::new(), ..held.ticket.clone() }.to_string());
-        self.lock().kept.insert((id, name), Kept { ticket, ..kept });
+        // What was shared from there before is a version that is there no more.
+        let older: Vec<_> = {
+            let state = self.lock();
+            let is_older = |it: &(&Key, &Kept)| it.1.path == kept.path && it.0.0 != id;
+            state.kept.iter().filter(is_older).map(|(key, _)| key.clone()).collect()
+        };
+        let is_older = |it: &Held| {
+            older.iter().any(|(id, name)| it.ticket.share_id() == *id && it.ticket.name == *name)
+        };
+        host.end_those(is_older);
+        let mut state = self.lock();
+        older.iter().for_each(|key| drop(state.kept.remove(key)));
+        state.kept.insert((id, name), Kept { ticket, ..kept });
+        drop(state);
         Ok(held)
     }
 
     /// Shares again what was shared before the restart.
     fn share_again(&self) {
         let Ok(text) = fs::read(self.memory()) else { return };
+        // It may have been written by a process that was killed before the disk had its name.
+        if let Err(error) = sync_dir(&self.folder) {
+            ::log::warn!("shares may not be remembered over a crash: {error}");
+        }
         let kept: Vec<Kept> = match serde_json::from_slice(&text) {
             Ok(kept) => kept,
             Err(error) => {
@@ -279,7 +296,8 @@ impl Sharing {
         let work = move || {
             let before: BTreeSet<_> = this.lock().kept.keys().cloned().collect();
             let outcome = this.share(kept, rehash, &|done, size| hashed(&report, done, size));
-            let key = outcome.as_ref().ok().map(|it| (it.ticket.share_id(), it.ticket.name.clone()));
+            let key =
+                outcome.as_ref().ok().map(|it| (it.ticket.share_id(), it.ticket.name.clone()));
             let line = match outcome {
                 Ok(held) => {
                     this.remember();

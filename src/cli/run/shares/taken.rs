@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::log::Level;
@@ -13,7 +16,15 @@ use crate::cli::share::host::{Held, Order, Role};
 use crate::cli::size::Size;
 use crate::model::{Ticket, Time};
 use crate::runtime::clock::Clock;
+use crate::runtime::files::sync_dir;
 use crate::runtime::swarm::Phase;
+
+/// The folder of all versions of what was taken, each in one named by its content.
+const VERSIONS: &str = ".versions";
+
+fn version(id: &[u8; 32]) -> String {
+    hex::encode(&id[..8])
+}
 
 /// Shares that are taken at a time: each calls whoever is said to have it.
 const TAKEN_AT_ONCE_MAX: usize = 4;
@@ -104,21 +115,17 @@ impl Sharing {
 
     fn take(&self, ticket: &Ticket) {
         let id = ticket.share_id();
-        let to = self.folder.join("received");
+        let to = self.folder.join("received").join(VERSIONS).join(version(&id));
         // What never comes must not fill the disk either.
         let hashed = |_, _| !self.lock().is_closed;
-        let order = Order {
-            ticket,
-            to: &to,
-            at: &[],
-            give_up: None,
-            preallocates: false,
-            hashed: &hashed,
-        };
+        let order =
+            Order { ticket, to: &to, at: &[], give_up: None, preallocates: false, hashed: &hashed };
         let taken = self.lock().taken.values().map(|(held, _)| held.ticket.size).sum::<u64>();
         let begun = if ticket.size > self.push_max.saturating_sub(taken) {
             let (size, taken, most) = (Size(ticket.size), Size(taken), Size(self.push_max));
             Err(format!("it has {size}, and {taken} are taken; --push-max allows {most} in all"))
+        } else if ticket.name == VERSIONS {
+            Err("that name is taken".to_owned())
         } else {
             fs::create_dir_all(&to)
                 .map_err(|error| error.to_string())
@@ -140,6 +147,38 @@ impl Sharing {
         }
     }
 
+    /// Has the name lead to what is wanted everywhere now; other versions stay beside it. Returns
+    /// where it is.
+    fn give_name(&self, held: &Held) -> PathBuf {
+        let folder = self.folder.join("received");
+        let name = &held.ticket.name;
+        let (at, versions) = (folder.join(name), folder.join(VERSIONS));
+        let named = || -> io::Result<()> {
+            // Before there were versions, content itself had the name.
+            if at.symlink_metadata().is_ok_and(|it| !it.is_symlink()) {
+                let before = versions.join("before");
+                fs::create_dir_all(&before)?;
+                fs::rename(&at, before.join(name))?;
+            }
+            let draft = versions.join("link.new");
+            match fs::remove_file(&draft) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            let id = held.ticket.share_id();
+            symlink(Path::new(VERSIONS).join(version(&id)).join(name), &draft)?;
+            fs::rename(&draft, &at)?;
+            sync_dir(&folder)
+        };
+        match named() {
+            Ok(()) => at,
+            Err(error) => {
+                ::log::warn!("{} does not lead to the new version: {error}", escape(name));
+                held.path.clone()
+            }
+        }
+    }
+
     /// Tells once what became of what was taken; returns whether something is complete since.
     pub(super) fn tell_taken(&self) -> bool {
         let mut ended = Vec::new();
@@ -156,7 +195,8 @@ impl Sharing {
                 let message = format!("stopped taking {name}: {why}; it goes on after a restart");
                 tell(Level::Warn, "share_refused", message, ticket);
             } else {
-                let path = held.path.display();
+                let path = self.give_name(held);
+                let path = escape(&path.display().to_string());
                 let message = format!("has all of {name}, verified, at {path}");
                 tell(Level::Info, "share_complete", message, ticket);
             }

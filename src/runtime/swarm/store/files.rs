@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::StoreError;
-use crate::model::Traits;
 use super::folder::{Access, Folder};
 use super::layout::{Extent, Layout};
+use crate::model::Traits;
 
 /// Files open at a time; a process has a thousand descriptors at times.
 const OPEN_MAX: usize = 64;
@@ -102,7 +102,14 @@ struct Open {
 
 impl Files {
     pub(super) fn new(folder: Folder, manner: Manner) -> Self {
-        Self { folder, manner, open: Mutex::default(), marks: Mutex::default(), named: OnceLock::new(), writing: Mutex::default() }
+        Self {
+            folder,
+            manner,
+            open: Mutex::default(),
+            marks: Mutex::default(),
+            named: OnceLock::new(),
+            writing: Mutex::default(),
+        }
     }
 
     /// The folder they are in.

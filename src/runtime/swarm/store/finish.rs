@@ -35,10 +35,7 @@ impl Store {
     /// # Errors
     /// When the disk refuses, the name was taken meanwhile, or others go on changing the files;
     /// nothing is lost then.
-    pub fn finish(
-        &self,
-        leaf: &dyn Fn(PieceIndex) -> Option<Hash>,
-    ) -> Result<Checked, StoreError> {
+    pub fn finish(&self, leaf: &dyn Fn(PieceIndex) -> Option<Hash>) -> Result<Checked, StoreError> {
         let layout = self.layout()?;
         if self.list.get().is_some() {
             // Empty files have no pieces.

@@ -99,7 +99,6 @@ impl Offer {
         &self.left_out
     }
 
-
     /// The content, whole and only to be read.
     ///
     /// # Errors
