@@ -112,10 +112,12 @@ impl StoreError {
 
 /// A path or name with everything that could end a line or steer a terminal written out.
 fn shown(text: &str) -> String {
-    let is_plain = |it: char| {
-        !it.is_control()
-            && !matches!(it, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    // Characters that turn the direction of a line do so on every terminal.
+    let turns = |it| {
+        matches!(it, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(it, '\u{2066}'..='\u{2069}')
     };
+    let is_plain = |it: char| !it.is_control() && !turns(it);
     let mut out = String::with_capacity(text.len());
     for it in text.chars() {
         if is_plain(it) { out.push(it) } else { out.extend(it.escape_default()) }

@@ -16,8 +16,8 @@ use crate::model::Traits;
 const OPEN_MAX: usize = 64;
 
 /// All that the system tells of a file and that a change of it changes: whoever writes to it, cuts
-/// it, puts another in its place, or gives it another name or mode leaves another stamp. The time of
-/// change (ctime) is the one part of it that nobody can set back.
+/// it, puts another in its place, or gives it another name or mode leaves another stamp. The time
+/// of change (ctime) is the one part of it that nobody can set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) size: u64,
@@ -137,8 +137,8 @@ impl Files {
         Ok(file)
     }
 
-    /// Has `put` write to one of the files. A file that was not as it was left is opened anew by its
-    /// name, and is read again before it is believed: see [`Self::suspects`].
+    /// Has `put` write to one of the files. A file that was not as it was left is opened anew by
+    /// its name, and is read again before it is believed: see [`Self::suspects`].
     pub(super) fn write(
         &self,
         layout: &Layout,

@@ -93,8 +93,8 @@ impl Folder {
         Ok(file.into())
     }
 
-    /// Opens the file at `path` to be written, as [`Self::file`] does; one that has a second name is
-    /// copied first, and the second name keeps what it had.
+    /// Opens the file at `path` to be written, as [`Self::file`] does; one that has a second name
+    /// is copied first, and the second name keeps what it had.
     pub(super) fn own_file(&self, path: &str) -> Result<File, StoreError> {
         match self.file(path, Access::Write) {
             Err(StoreError::SecondName { .. }) => {
@@ -134,8 +134,8 @@ impl Folder {
             .map_err(|err| self.failed("rename", path, err))
     }
 
-    /// Opens the folder at `path`, parts divided by `/`, and makes what is missing; this one, if the
-    /// path is empty.
+    /// Opens the folder at `path`, parts divided by `/`, and makes what is missing; this one, if
+    /// the path is empty.
     pub(super) fn enter_or_make_all(&self, path: &str) -> Result<Self, StoreError> {
         let mut folder = Self { fd: self.again()?, path: self.path.clone() };
         for part in path.split('/').filter(|it| !it.is_empty()) {

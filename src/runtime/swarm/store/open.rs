@@ -130,8 +130,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Takes claims for pieces that are there; those that are in doubt are read again first. Without
-    /// `trusts_stamps` all are.
+    /// Takes claims for pieces that are there; those that are in doubt are read again first.
+    /// Without `trusts_stamps` all are.
     fn prove(
         &mut self,
         mut record: Record,

@@ -35,8 +35,8 @@ const ENTRY_BYTES: usize = 12;
 /// What an entry says: beside a piece's number, one of these.
 const MARK: u32 = u32::MAX;
 const FORGET: u32 = 1 << 31;
-/// Beside a file's number. Programs before this entry was known take it for a piece that the content
-/// does not have, and leave it out.
+/// Beside a file's number. Programs before this entry was known take it for a piece that the
+/// content does not have, and leave it out.
 const STAMP: u32 = 1 << 30;
 
 // Numbers of pieces and files leave those free.
