@@ -276,6 +276,7 @@ fn hashing_in_a_running_peer_ends_with_the_command_that_wanted_it() {
     let huge = fs::File::create(fleet.path("fleet-huge")).expect("a file");
     huge.set_len(64 << 30).expect("holes");
     let port = fleet.ports[0].to_string();
+    assert!(eventually(|| fleet.run(&format!("shares --peer {port}")).0 == Some(0)));
     let args = ["share", "fleet-huge", "--peer", &port];
     let command = Process::start(&peer_exe(), &args, fleet.dir.path());
     // Threads of processes that work in this folder: the peer's own process may be a child.

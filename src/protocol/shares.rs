@@ -70,6 +70,9 @@ struct Listed {
     everywhere: bool,
 }
 
+/// A share and where it is.
+type Found = (KnownShare, BTreeSet<Endpoint>);
+
 #[derive(Debug)]
 struct List {
     heard: Time,
@@ -139,8 +142,7 @@ impl Shares {
     fn those(&mut self, now: Time, is_meant: impl Fn(&[u8; 32]) -> bool) -> Vec<KnownShare> {
         self.forget_old(now);
         // The same content under a second name is a second share.
-        let mut found: BTreeMap<([u8; 32], &str), (KnownShare, BTreeSet<Endpoint>)> =
-            BTreeMap::new();
+        let mut found: BTreeMap<([u8; 32], &str), Found> = BTreeMap::new();
         let listed = self.lists.values().flat_map(|list| &list.shares);
         for Listed { id, ticket, everywhere } in listed.filter(|it| is_meant(&it.id)) {
             let fresh = || {
@@ -152,7 +154,7 @@ impl Shares {
             known.everywhere |= everywhere;
             places.extend(&ticket.at);
         }
-        let with_places = |(mut known, places): (KnownShare, BTreeSet<Endpoint>)| {
+        let with_places = |(mut known, places): Found| {
             known.ticket.at = places.into_iter().take(PLACES_MAX).collect();
             known
         };

@@ -277,11 +277,8 @@ fn a_slow_neighbor_is_waited_for_as_long_as_bytes_come() {
     stage.later(patience - SECOND);
     stage.give(Input::Coming { link: link(3) });
     let fx = stage.timer(answer);
-    let told = fx.iter().find_map(|it| match it {
-        Effect::Emit(Event::Odd(_, what)) => Some(*what),
-        _ => None,
-    });
-    assert!(told.is_some_and(|it| it.contains("slow")), "{fx:?}");
+    let is_told = |it: &Event| matches!(it, Event::Odd(_, what) if what.contains("slow"));
+    assert!(events(&fx).iter().any(is_told), "{fx:?}");
 }
 
 #[test]

@@ -130,6 +130,7 @@ fn path_shown(path: &Path) -> String {
 }
 
 impl fmt::Display for StoreError {
+    #[allow(clippy::too_many_lines, reason = "a sentence for each")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { action, path, source } => {

@@ -180,6 +180,9 @@ impl Store {
     }
 }
 
+/// Digests of stamps, by the files' numbers.
+type Stamps = Vec<(usize, u32)>;
+
 /// How a file looks when its store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
@@ -227,7 +230,7 @@ impl Looks<'_> {
     }
 
     /// What the files that were read look like now, and the names of those that others were at.
-    fn settle(self) -> Result<(Vec<(usize, u32)>, Vec<String>), StoreError> {
+    fn settle(self) -> Result<(Stamps, Vec<String>), StoreError> {
         let (mut stamps, mut names) = (Vec::new(), Vec::new());
         for (file, (look, before)) in &self.seen {
             if *look == Look::AsLeft {
