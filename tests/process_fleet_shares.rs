@@ -233,3 +233,64 @@ fn a_share_whose_file_is_changed_is_told_and_ended_and_the_same_twice_is_one() {
     fleet.peers[0].wait_for("does not share fleet-frail any more");
     assert!(eventually(|| fleet.shares(1).is_empty()));
 }
+
+#[test]
+fn a_new_version_under_an_old_name_is_taken_by_all_and_the_old_one_stays_beside_it() {
+    let fleet = Fleet::start(2, &[]);
+    let at = fleet.ports[0];
+    fs::create_dir(fleet.path("fleet-release")).expect("a directory");
+    noise(&fleet.path("fleet-release/blob"), 100_000);
+    let received = fleet.path(&format!("data/peer-{}/received", fleet.ports[1]));
+    let app = || fs::read_to_string(received.join("fleet-release/app")).unwrap_or_default();
+    for version in ["v1", "v2"] {
+        fs::write(fleet.path("fleet-release/app"), version).expect("a file");
+        fleet.succeeds(&format!("share fleet-release --everywhere --peer {at}"));
+        assert!(eventually(|| app() == version), "{version}: {:?}", app());
+    }
+    let versions = fs::read_dir(received.join(".versions")).expect("a folder").count();
+    assert_eq!(versions, 2);
+}
+
+#[test]
+fn the_same_content_under_a_second_name_is_a_second_share() {
+    let fleet = Fleet::start(2, &[]);
+    let at = fleet.ports[0];
+    let content = noise(&fleet.path("fleet-one"), 50_000);
+    fs::write(fleet.path("fleet-two"), &content).expect("a file");
+    fleet.succeeds(&format!("share fleet-one --peer {at}"));
+    let second = fleet.succeeds(&format!("share fleet-two --peer {at}"));
+    assert!(second.contains("name=fleet-two&"), "{second}");
+    fleet.wait_for_shares(1, &[("fleet-one", 1), ("fleet-two", 1)]);
+    fleet.succeeds(&format!("unshare fleet-one --peer {at}"));
+    fleet.wait_for_shares(1, &[("fleet-two", 1)]);
+    let line = format!("fetch fleet-two --to here --peer {}", fleet.ports[1]);
+    fleet.succeeds(&line);
+    assert!(fs::read(fleet.path("here/fleet-two")).expect("it is there") == content);
+    // Once more is no fault: it is there.
+    fleet.succeeds(&line);
+}
+
+#[test]
+fn hashing_in_a_running_peer_ends_with_the_command_that_wanted_it() {
+    let fleet = Fleet::start(1, &[]);
+    let huge = fs::File::create(fleet.path("fleet-huge")).expect("a file");
+    huge.set_len(64 << 30).expect("holes");
+    let port = fleet.ports[0].to_string();
+    assert!(eventually(|| fleet.run(&format!("shares --peer {port}")).0 == Some(0)));
+    let args = ["share", "fleet-huge", "--peer", &port];
+    let command = Process::start(&peer_exe(), &args, fleet.dir.path());
+    // Threads of processes that work in this folder: the peer's own process may be a child.
+    let hashing = || {
+        let processes = fs::read_dir("/proc").expect("processes").flatten();
+        let here = processes.filter(|it| {
+            fs::read_link(it.path().join("cwd")).is_ok_and(|cwd| cwd == fleet.dir.path())
+        });
+        let threads = here.filter_map(|it| fs::read_dir(it.path().join("task")).ok()).flatten();
+        let name = |it: fs::DirEntry| fs::read_to_string(it.path().join("comm")).ok();
+        threads.flatten().filter_map(name).any(|it| it.starts_with("hash:") || it.trim() == "share")
+    };
+    assert!(eventually(hashing), "it hashes");
+    command.signal(rustix::process::Signal::INT);
+    assert!(eventually(|| !hashing()), "it goes on without anybody who wants it");
+    assert_eq!(fleet.shares(0), []);
+}

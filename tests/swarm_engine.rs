@@ -80,6 +80,7 @@ fn share(engine: &Engine, path: &Path, piece_size: u32) -> (Joined, Ticket) {
         piece_size,
         root: tree.root(),
         files: list.as_ref().map(digest),
+        traits: folkmoot::model::Traits::default(),
         at: Vec::new(),
     };
     let files = list.map_or(Files::None, Files::Known);
@@ -101,6 +102,7 @@ fn fetch(
         id: ticket.share_id(),
         pieces,
         list: ticket.files,
+        traits: ticket.traits,
         preallocates: false,
     };
     let store = Store::fetched(&fetch).unwrap();

@@ -76,7 +76,7 @@ fn read_all(bytes: &[u8], step: usize, tongue: Tongue) -> (Vec<Frame>, Option<io
     let (mut source, mut frames) = (Trickle(bytes, step), Vec::new());
     let mut decoder = Decoder::new(limits(tongue));
     loop {
-        match decoder.read_from(&mut source) {
+        match decoder.read_from(&mut source, |_| ()) {
             Ok(Some(frame)) => frames.push(frame),
             Ok(None) => return (frames, None),
             Err(error) => return (frames, Some(error)),

@@ -18,7 +18,7 @@ pub use identity::{KeyPair, Nonce, PublicKey, ReadyKey, Signature};
 pub use memo::VerdictMemo;
 pub use ticket::{
     ADDRESSES_MAX, FILES_MAX, FileEntry, FileList, NAME_BYTES_MAX, PATH_BYTES_MAX,
-    TICKET_BYTES_MAX, Ticket, TicketError, name_complaint, path_complaint,
+    TICKET_BYTES_MAX, Ticket, TicketError, Traits, name_complaint, path_complaint,
 };
 pub use time::{Now, Time, WallTime};
 

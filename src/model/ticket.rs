@@ -24,7 +24,7 @@ pub const TICKET_BYTES_MAX: usize = 8 * 1024;
 pub const NAME_BYTES_MAX: usize = 255;
 
 /// Bytes of a path in a list of files at most.
-pub const PATH_BYTES_MAX: usize = 2_048;
+pub const PATH_BYTES_MAX: usize = 4_096;
 
 /// Files of one folder at most.
 pub const FILES_MAX: usize = 65_536;
@@ -35,30 +35,42 @@ pub const ADDRESSES_MAX: usize = 16;
 /// How every ticket begins.
 const OPENING: &str = "folkmoot:share?";
 
-/// What some systems take for devices, whatever follows the first dot.
+/// What some other systems take for devices, whatever follows the first dot.
 const RESERVED: [&str; 4] = ["con", "prn", "aux", "nul"];
 
-/// What is wrong with a name that is to be a file or folder of its own, if anything (S1).
+/// What is wrong with a name that is to be a file or folder of its own, if anything (S1). A name
+/// that only other systems could not hold is refused only there.
 pub fn name_complaint(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("a name is empty")
+    } else if name == "." || name == ".." {
+        Some("a name leads to another folder")
+    } else if name.contains(['/', '\0']) {
+        Some("a name has a separator in it")
+    } else if name.len() > NAME_BYTES_MAX {
+        Some("a name has more than 255 bytes")
+    } else if cfg!(target_os = "linux") {
+        None
+    } else {
+        foreign_complaint(name)
+    }
+}
+
+/// What is wrong with a name on systems that take more than `/` for something else.
+fn foreign_complaint(name: &str) -> Option<&'static str> {
     let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_lowercase();
     let is_port = |prefix| {
         let number = stem.strip_prefix(prefix).unwrap_or_default();
         number.len() == 1 && number.bytes().all(|digit| digit.is_ascii_digit())
     };
-    if name.is_empty() {
-        Some("a name is empty")
-    } else if name == "." || name == ".." {
-        Some("a name leads to another folder")
-    } else if name.contains(['/', '\\', ':']) {
-        Some("a name has a separator in it")
+    if name.contains(['\\', ':']) {
+        Some("this system takes a character of a name for a separator")
     } else if name.chars().any(char::is_control) {
         Some("a name has a control character in it")
-    } else if name.len() > NAME_BYTES_MAX {
-        Some("a name has more than 255 bytes")
     } else if RESERVED.contains(&stem.as_str()) || is_port("com") || is_port("lpt") {
-        Some("a name belongs to a device on some systems")
+        Some("a name belongs to a device on this system")
     } else if name.ends_with(['.', ' ']) {
-        Some("a name ends with a dot or blank, which some systems leave out")
+        Some("a name ends with a dot or blank, which this system leaves out")
     } else {
         None
     }
@@ -67,7 +79,7 @@ pub fn name_complaint(name: &str) -> Option<&'static str> {
 /// What is wrong with a path below a folder, its parts separated by `/`, if anything (S1).
 pub fn path_complaint(path: &str) -> Option<&'static str> {
     if path.len() > PATH_BYTES_MAX {
-        return Some("a path has more than 2048 bytes");
+        return Some("a path has more than 4096 bytes");
     }
     path.split('/').find_map(name_complaint)
 }
@@ -85,6 +97,8 @@ pub struct Ticket {
     pub root: [u8; 32],
     /// The SHA-256 of the list of files, if it is a folder.
     pub files: Option<[u8; 32]>,
+    /// What else travels of a file; a folder's list has it for each of its files.
+    pub traits: Traits,
     /// Where to ask first.
     pub at: Vec<Endpoint>,
 }
@@ -110,6 +124,12 @@ impl fmt::Display for Ticket {
         if let Some(files) = &self.files {
             write!(f, "&files={}", hex::encode(files))?;
         }
+        if self.traits.run {
+            f.write_str("&run=1")?;
+        }
+        if self.traits.private {
+            f.write_str("&private=1")?;
+        }
         let at: Vec<_> = self.at.iter().map(ToString::to_string).collect();
         if at.is_empty() { Ok(()) } else { write!(f, "&at={}", at.join(",")) }
     }
@@ -121,7 +141,7 @@ pub struct TicketError(String);
 
 impl fmt::Display for TicketError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; copy the whole ticket again", self.0)
+        f.write_str(&self.0)
     }
 }
 
@@ -135,38 +155,53 @@ impl FromStr for Ticket {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Self, TicketError> {
-        if text.len() > TICKET_BYTES_MAX {
-            return Err(wrong(format!("a ticket has at most {TICKET_BYTES_MAX} bytes")));
-        }
-        let text = text.trim();
-        let rest = text
-            .strip_prefix(OPENING)
-            .ok_or_else(|| wrong(format!("a ticket begins with {OPENING}")))?;
-        let mut fields = rest.split('&').peekable();
-        let mut field = |key: &str| {
-            let is_it = |it: &&str| it.split_once('=').is_some_and(|(name, _)| name == key);
-            fields.next_if(is_it).and_then(|it| it.split_once('=')).map(|(_, value)| value)
-        };
-        let missing = |key: &str| wrong(format!("the ticket has no {key} where it belongs"));
-        let name = unescape(field("name").ok_or_else(|| missing("name"))?)?;
-        let size = field("size").ok_or_else(|| missing("size"))?;
-        let piece = field("piece").ok_or_else(|| missing("piece"))?;
-        let root = digest("root", field("root").ok_or_else(|| missing("root"))?)?;
-        let files = field("files").map(|it| digest("files", it)).transpose()?;
-        let at = field("at").map(addresses).transpose()?.unwrap_or_default();
-        if let Some(more) = fields.next() {
-            let what = "the ticket has a field that does not belong there:";
-            return Err(wrong(format!("{what} {}", more.escape_debug())));
-        }
-        if let Some(complaint) = name_complaint(&name) {
-            return Err(wrong(format!("{complaint}: {}", name.escape_debug())));
-        }
-        let (size, piece_size) = (number("size", size)?, number("piece", piece)?);
-        if piece_size == 0 {
-            return Err(wrong("the ticket's pieces have no bytes"));
-        }
-        Ok(Self { name, size, piece_size, root, files, at })
+        parse(text).map_err(|TicketError(why)| wrong(format!("{why}; copy the whole ticket again")))
     }
+}
+
+fn parse(text: &str) -> Result<Ticket, TicketError> {
+    if text.len() > TICKET_BYTES_MAX {
+        return Err(wrong(format!("a ticket has at most {TICKET_BYTES_MAX} bytes")));
+    }
+    let text = text.trim();
+    let rest = text
+        .strip_prefix(OPENING)
+        .ok_or_else(|| wrong(format!("a ticket begins with {OPENING}")))?;
+    let mut fields = rest.split('&').peekable();
+    let mut field = |key: &str| {
+        let is_it = |it: &&str| it.split_once('=').is_some_and(|(name, _)| name == key);
+        fields.next_if(is_it).and_then(|it| it.split_once('=')).map(|(_, value)| value)
+    };
+    let missing = |key: &str| wrong(format!("the ticket has no {key} where it belongs"));
+    let name = unescape(field("name").ok_or_else(|| missing("name"))?)?;
+    let Some(size) = field("size") else {
+        let what = "the ticket ends before its size, as a shell cuts it that takes & for itself: \
+                    put it between single quotes";
+        return Err(wrong(what));
+    };
+    let piece = field("piece").ok_or_else(|| missing("piece"))?;
+    let root = digest("root", field("root").ok_or_else(|| missing("root"))?)?;
+    let files = field("files").map(|it| digest("files", it)).transpose()?;
+    let flag = |value: Option<&str>| match value {
+        None => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => Err(wrong(format!("a mark is 1, not {}", other.escape_debug()))),
+    };
+    let run = flag(field("run"))?;
+    let traits = Traits { run, private: flag(field("private"))?, mtime: None };
+    let at = field("at").map(addresses).transpose()?.unwrap_or_default();
+    if let Some(more) = fields.next() {
+        let what = "the ticket has a field that does not belong there:";
+        return Err(wrong(format!("{what} {}", more.escape_debug())));
+    }
+    if let Some(complaint) = name_complaint(&name) {
+        return Err(wrong(format!("{complaint}: {}", name.escape_debug())));
+    }
+    let (size, piece_size) = (number("size", size)?, number("piece", piece)?);
+    if piece_size == 0 {
+        return Err(wrong("the ticket's pieces have no bytes"));
+    }
+    Ok(Ticket { name, size, piece_size, root, files, traits, at })
 }
 
 /// A number without sign, blanks or leading zeros: one spelling for each.
@@ -229,14 +264,56 @@ fn unescape(text: &str) -> Result<String, TicketError> {
     Ok(name)
 }
 
-/// One file of a folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What travels of a file beside its name and its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// It may be executed.
+    pub run: bool,
+    /// Nobody but its owner may read it.
+    pub private: bool,
+    /// When it was changed last, in seconds since 1970.
+    pub mtime: Option<i64>,
+}
+
+/// One file of a folder, or a folder in it that is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
-    /// Where it is below the folder, with `/` between the parts.
+    /// Where it is below the folder, with `/` between the parts, and at the end of a folder's.
     pub path: String,
     /// Its bytes.
     pub size: u64,
+    /// See [`Traits::run`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub run: bool,
+    /// See [`Traits::private`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
+    /// See [`Traits::mtime`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtime: Option<i64>,
+}
+
+impl FileEntry {
+    /// A file of which nothing but name and bytes travels.
+    pub fn new(path: impl Into<String>, size: u64) -> Self {
+        Self { path: path.into(), size, ..Self::default() }
+    }
+
+    /// An empty folder.
+    pub fn folder(path: &str) -> Self {
+        Self::new(format!("{path}/"), 0)
+    }
+
+    /// The path of the folder, if it is one.
+    pub fn as_folder(&self) -> Option<&str> {
+        self.path.strip_suffix('/')
+    }
+
+    /// What else travels of it.
+    pub const fn traits(&self) -> Traits {
+        Traits { run: self.run, private: self.private, mtime: self.mtime }
+    }
 }
 
 /// The files of a folder, in the order in which they make up the content.
@@ -311,21 +388,30 @@ impl FileList {
         if self.0.windows(2).any(|pair| pair[0].path >= pair[1].path) {
             return Err(wrong("the list of files is not in order, or has one twice"));
         }
-        // Some systems take names that differ in case for one.
-        let folded: BTreeSet<_> = self.0.iter().map(|it| it.path.to_lowercase()).collect();
+        let fold = |path: &str| match cfg!(target_os = "linux") {
+            true => path.to_owned(),
+            // Other systems take names that differ in case for one.
+            false => path.to_lowercase(),
+        };
+        let folded: BTreeSet<_> = self.0.iter().map(|it| fold(&it.path)).collect();
         if folded.len() < self.0.len() {
             return Err(wrong("two files have one name, but for the case of letters"));
         }
-        for path in self.0.iter().map(|it| &it.path) {
-            if let Some(complaint) = path_complaint(path) {
-                return Err(wrong(format!("{complaint}: {}", path.escape_debug())));
+        for entry in &self.0 {
+            let plain = entry.as_folder().unwrap_or(&entry.path);
+            let shown = entry.path.escape_debug();
+            if let Some(complaint) = path_complaint(plain) {
+                return Err(wrong(format!("{complaint}: {shown}")));
             }
-            let mut above = path.to_lowercase();
+            if entry.as_folder().is_some() && *entry != FileEntry::folder(plain) {
+                return Err(wrong(format!("a folder has the size or the mode of a file: {shown}")));
+            }
+            let mut above = fold(&entry.path);
             while let Some(at) = above.rfind('/') {
                 above.truncate(at);
-                if folded.contains(&above) {
-                    let path = path.escape_debug();
-                    return Err(wrong(format!("a file is also a folder above {path}")));
+                let is_empty = folded.contains(&format!("{above}/")) && at + 1 < entry.path.len();
+                if folded.contains(&above) || is_empty {
+                    return Err(wrong(format!("a file or an empty folder is also above {shown}")));
                 }
             }
         }
@@ -344,6 +430,7 @@ mod tests {
             piece_size: 1_048_576,
             root: [0xab; 32],
             files: None,
+            traits: Traits::default(),
             at: vec!["127.0.0.1:6001".parse().unwrap(), "[::1]:7".parse().unwrap()],
         }
     }
@@ -420,15 +507,10 @@ mod tests {
     #[test]
     fn names_stay_where_they_are_put() {
         let long = "x".repeat(256);
-        let bad = [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "/etc",
+        let bad = ["", ".", "..", "a/b", "/etc", "a\0", &long];
+        let foreign = [
             "a\\b",
             "c:",
-            "a\0",
             "a\nb",
             "con",
             "Com1.txt",
@@ -439,15 +521,22 @@ mod tests {
             "x ",
             "\u{7f}",
             "\u{85}",
-            &long,
         ];
+        for name in foreign {
+            assert!(foreign_complaint(name).is_some(), "{name:?}");
+            assert_eq!(name_complaint(name).is_none(), cfg!(target_os = "linux"), "{name:?}");
+            if cfg!(target_os = "linux") {
+                let ticket = Ticket { name: name.to_owned(), ..ticket() };
+                assert_eq!(ticket.to_string().parse(), Ok(ticket));
+            }
+        }
         for name in bad {
             assert!(name_complaint(name).is_some(), "{name:?}");
             let text = Ticket { name: name.to_owned(), ..ticket() }.to_string();
             assert!(text.parse::<Ticket>().is_err(), "{name:?}");
         }
         for name in ["a", "...a", ".bashrc", "com", "com10", "console", "ä b", &long[..255]] {
-            assert_eq!(name_complaint(name), None, "{name:?}");
+            assert_eq!(name_complaint(name).or(foreign_complaint(name)), None, "{name:?}");
         }
         for path in ["/a", "a/", "a//b", "a/../b", "..", "./a"] {
             assert!(path_complaint(path).is_some(), "{path}");
@@ -456,8 +545,36 @@ mod tests {
     }
 
     #[test]
+    fn modes_times_and_empty_folders_are_in_the_list_and_names_of_one_system_pass_there() {
+        let tool = FileEntry { run: true, mtime: Some(981_173_106), ..FileEntry::new("b/tool", 5) };
+        let key = FileEntry { private: true, ..FileEntry::new("key", 1) };
+        let list = FileList::new(vec![key, FileEntry::folder("a/deep"), tool]).unwrap();
+        let text = "{\"path\":\"a/deep/\",\"size\":0}\n\
+                    {\"path\":\"b/tool\",\"size\":5,\"run\":true,\"mtime\":981173106}\n\
+                    {\"path\":\"key\",\"size\":1,\"private\":true}\n";
+        assert_eq!(String::from_utf8(list.encode()).unwrap(), text);
+        assert_eq!(FileList::decode(text.as_bytes(), 6), Ok(list));
+        let pair = FileList::new(vec![FileEntry::new("Docs/a", 0), FileEntry::new("docs/A", 0)]);
+        assert!(pair.is_ok());
+        let pair = FileList::new(vec![FileEntry::new("A", 0), FileEntry::new("a", 0)]);
+        assert_eq!(pair.is_ok(), cfg!(target_os = "linux"));
+        let traits = Traits { run: true, private: true, mtime: None };
+        let with = Ticket { traits, ..ticket() };
+        assert!(with.to_string().contains("&run=1&private=1&at="));
+        assert_eq!(with.to_string().parse(), Ok(with.clone()));
+        assert_eq!(with.share_id(), ticket().share_id(), "the content is the same");
+        assert!(with.to_string().replace("run=1", "run=0").parse::<Ticket>().is_err());
+    }
+
+    #[test]
+    fn a_ticket_that_a_shell_has_cut_says_so() {
+        let cut = "folkmoot:share?name=a".parse::<Ticket>().unwrap_err().to_string();
+        assert!(cut.contains("single quotes"), "{cut}");
+    }
+
+    #[test]
     fn a_list_of_files_is_read_as_it_was_written_and_no_other_way() {
-        let entry = |path: &str, size| FileEntry { path: path.to_owned(), size };
+        let entry = |path: &str, size| FileEntry::new(path, size);
         let list =
             FileList::new(vec![entry("b/c", 5), entry("a", 0), entry("b/a \"q\"", 7)]).unwrap();
         let bytes = list.encode();
@@ -479,11 +596,21 @@ mod tests {
             "{\"path\": \"a\",\"size\":0}\n",
             "{\"path\":\"a\",\"size\":0}\r\n",
             "{\"path\":\"a\",\"size\":0}\n{\"path\":\"a\",\"size\":0}\n",
-            "{\"path\":\"A\",\"size\":0}\n{\"path\":\"a\",\"size\":0}\n",
             "{\"path\":\"b\",\"size\":0}\n{\"path\":\"a\",\"size\":0}\n",
             "{\"path\":\"a\",\"size\":0}\n{\"path\":\"a/b\",\"size\":0}\n",
             "{\"path\":\"a\",\"size\":0}\n{\"path\":\"a-\",\"size\":0}\n\
              {\"path\":\"a/b\",\"size\":0}\n",
+        ] {
+            assert!(FileList::decode(text.as_bytes(), 0).is_err(), "{text}");
+        }
+        for text in [
+            "{\"path\":\"a/\",\"size\":0}\n{\"path\":\"a/b\",\"size\":0}\n",
+            "{\"path\":\"a\",\"size\":0}\n{\"path\":\"a/\",\"size\":0}\n",
+            "{\"path\":\"a/\",\"size\":0,\"run\":true}\n",
+            "{\"path\":\"a/b/\",\"size\":0}\n{\"path\":\"a/b/c/\",\"size\":0}\n",
+            "{\"path\":\"/\",\"size\":0}\n",
+            "{\"path\":\"../\",\"size\":0}\n",
+            "{\"path\":\"a\",\"size\":0,\"run\":false}\n",
         ] {
             assert!(FileList::decode(text.as_bytes(), 0).is_err(), "{text}");
         }

@@ -70,6 +70,9 @@ struct Listed {
     everywhere: bool,
 }
 
+/// A share and where it is.
+type Found = (KnownShare, BTreeSet<Endpoint>);
+
 #[derive(Debug)]
 struct List {
     heard: Time,
@@ -131,25 +134,27 @@ impl Shares {
 
     /// Where a share can be had, as far as is known.
     pub fn places(&mut self, now: Time, id: &[u8; 32]) -> Vec<Endpoint> {
-        let found = self.those(now, |it| it == id).pop();
-        found.map(|it| it.ticket.at).unwrap_or_default()
+        let found = self.those(now, |it| it == id);
+        let places: BTreeSet<_> = found.into_iter().flat_map(|it| it.ticket.at).collect();
+        places.into_iter().take(PLACES_MAX).collect()
     }
 
     fn those(&mut self, now: Time, is_meant: impl Fn(&[u8; 32]) -> bool) -> Vec<KnownShare> {
         self.forget_old(now);
-        let mut found: BTreeMap<[u8; 32], (KnownShare, BTreeSet<Endpoint>)> = BTreeMap::new();
+        // The same content under a second name is a second share.
+        let mut found: BTreeMap<([u8; 32], &str), Found> = BTreeMap::new();
         let listed = self.lists.values().flat_map(|list| &list.shares);
         for Listed { id, ticket, everywhere } in listed.filter(|it| is_meant(&it.id)) {
             let fresh = || {
                 let ticket = Ticket { at: Vec::new(), ..ticket.clone() };
                 (KnownShare { ticket, peers: 0, everywhere: false }, BTreeSet::new())
             };
-            let (known, places) = found.entry(*id).or_insert_with(fresh);
+            let (known, places) = found.entry((*id, &ticket.name)).or_insert_with(fresh);
             known.peers += 1;
             known.everywhere |= everywhere;
             places.extend(&ticket.at);
         }
-        let with_places = |(mut known, places): (KnownShare, BTreeSet<Endpoint>)| {
+        let with_places = |(mut known, places): Found| {
             known.ticket.at = places.into_iter().take(PLACES_MAX).collect();
             known
         };
@@ -175,6 +180,7 @@ mod tests {
             piece_size: 16_384,
             root: [root; 32],
             files: None,
+            traits: crate::model::Traits::default(),
             at: vec![Endpoint::new([127, 0, 0, 1].into(), port)],
         }
     }

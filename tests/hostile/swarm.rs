@@ -164,7 +164,7 @@ pub fn swarm(bytes: &[u8]) {
             (_, Some(link)) => {
                 let mut decoder = Decoder::new(Limits { tongue, pieces });
                 let mut source = frame;
-                while let Ok(Some(frame)) = decoder.read_from(&mut source) {
+                while let Ok(Some(frame)) = decoder.read_from(&mut source, |_| ()) {
                     if let Frame::Message(msg) = frame {
                         desk.step(Input::Received { link, msg });
                     }

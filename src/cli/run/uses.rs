@@ -46,7 +46,14 @@ pub(in crate::cli) enum Use {
     /// The peers that can be found from here.
     Discover,
     /// A file or folder, for the fleet; with `everywhere`, all peers are asked to take it.
-    Share { path: PathBuf, piece: Option<u32>, everywhere: bool },
+    Share {
+        path: PathBuf,
+        piece: Option<u32>,
+        everywhere: bool,
+        /// Whether to read all of it although nothing seems to have changed.
+        #[serde(default)]
+        rehash: bool,
+    },
     /// What was shared under this name no more.
     Unshare { name: String },
     /// What is shared in the fleet.
@@ -107,8 +114,8 @@ pub(super) fn begin(
                 }),
             }))
         }
-        Use::Share { path, piece, everywhere } => {
-            sharing.begin((path, piece, everywhere), (board, node))
+        Use::Share { path, piece, everywhere, rehash } => {
+            sharing.begin((path, piece, everywhere, rehash), (board, node))
         }
         Use::Unshare { name } => {
             sharing.unshare(&name, (board, node))?;

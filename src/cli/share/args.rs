@@ -46,6 +46,9 @@ pub struct ShareArgs {
     /// Have every peer of the fleet take it
     #[arg(long)]
     pub everywhere: bool,
+    /// Read and hash all of it, although nothing seems to have changed since the last time
+    #[arg(long)]
+    pub rehash: bool,
     /// In which fleet.
     #[command(flatten)]
     pub fleet: FleetArgs,

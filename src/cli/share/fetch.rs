@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::args::FetchArgs;
 use super::host::{Held, Order, ShareHost};
+use super::offer::hash_bar;
 use super::progress::{Screen, View};
 use super::timeline::Timeline;
-use super::watch::{Course, Notices};
+use super::watch::{Course, Notices, read_again};
 use super::{fleet, running, ticket};
 use crate::cli::CliError;
 use crate::cli::log::escape;
@@ -21,6 +22,7 @@ use crate::cli::size::Size;
 use crate::model::{Ticket, Time};
 use crate::protocol::swarm::{Outcome, Pieces};
 use crate::runtime::clock::Clock;
+use crate::runtime::swarm::store::Checked;
 use crate::runtime::swarm::{Phase, Progress};
 
 /// How often the bar moves, and how often programs get a line.
@@ -46,8 +48,15 @@ pub(super) fn run(args: &FetchArgs) -> Result<(), CliError> {
     let host = Arc::new(ShareHost::start(&args.net)?);
     let give_up = Some(args.give_up.into());
     let (to, at) = (&args.to, &args.at);
-    let order = Order { ticket: &ticket, to, at, give_up, preallocates: true };
+    let bar = hash_bar();
+    let hashed = |done, size| {
+        bar.set_length(size);
+        bar.set_position(done);
+        signals.is_empty()
+    };
+    let order = Order { ticket: &ticket, to, at, give_up, preallocates: true, hashed: &hashed };
     let outcome = fetch(args, &order, (&host, peer), &signals);
+    bar.finish_and_clear();
     host.stop();
     outcome
 }
@@ -85,6 +94,7 @@ fn fetch(
     let mut watch =
         Watch { held: &held, screen, is_seen, at, clock, began: clock.now().mono, last: None };
     watch.started()?;
+    watch.found_changed()?;
     let outcome = watch.until_stored(&notices, signals);
     let drawn = draw(args.timeline.as_deref(), course.as_ref());
     let outcome = outcome.and_then(|()| watch.complete()).and(drawn);
@@ -148,6 +158,15 @@ impl Watch<'_> {
         self.screen.write(&format!("fetches {name} ({size}) to {}{there}\n", escape(&path)))
     }
 
+    /// What of it others have changed since it was left.
+    fn found_changed(&mut self) -> Result<(), CliError> {
+        let Checked { read, lost, files } = self.held.swarm.store().read_again().clone();
+        if files.is_empty() {
+            return Ok(());
+        }
+        self.notice(&read_again(read, lost.len(), &files))
+    }
+
     /// Something that went wrong and is borne.
     fn notice(&mut self, text: &str) -> Result<(), CliError> {
         let text = escape(text);
@@ -177,6 +196,7 @@ impl Watch<'_> {
         loop {
             let progress = self.held.swarm.wait(Duration::ZERO, |_, _| true);
             if let Some(outcome) = self.outcome(&progress) {
+                notices.try_iter().try_for_each(|it| self.notice(&it))?;
                 return outcome;
             }
             select! {
@@ -208,9 +228,18 @@ impl Watch<'_> {
             }
             (Phase::Fetching, Some(_)) => {
                 let last = self.last.as_deref().unwrap_or("nobody answered");
+                let at = &self.held.ticket.at;
+                let hint = match !at.is_empty() && at.iter().all(|it| it.ip().is_loopback()) {
+                    true => {
+                        ", which is a place on this machine only: a share for others is made \
+                             with --ip"
+                    }
+                    false => "",
+                };
                 failed(format!(
                     "nobody who has the rest came in time (at last: {last}); {} of {} pieces are \
-                     kept: see that peer share runs where the ticket says, and fetch it again",
+                     kept: see that peer share runs where the ticket says{hint}, and fetch it \
+                     again",
                     progress.have, progress.pieces
                 ))
             }

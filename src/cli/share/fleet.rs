@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::{FleetArgs, NetArgs, ShareArgs, UnshareArgs};
 use super::host::Held;
-use super::offer::{hash_bar, piece_size, write_ticket};
+use super::offer::{hash_bar, only_here, piece_size, write_ticket};
 use crate::cli::CliError;
 use crate::cli::log::escape;
 use crate::cli::query::{peer_at, print, put};
@@ -59,7 +59,8 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
     })?;
     let bar = hash_bar();
     let mut found = Map::new();
-    let wanted = Use::Share { path, piece, everywhere: args.everywhere };
+    let (everywhere, rehash) = (args.everywhere, args.rehash);
+    let wanted = Use::Share { path, piece, everywhere, rehash };
     put(&peer, &wanted, |object| {
         let number = |name: &str| object.get(name).and_then(Value::as_u64).unwrap_or_default();
         bar.set_length(number("size"));
@@ -78,7 +79,10 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
     print(&format!("{ticket}\n"))?;
     let left_out = found.get("left_out").and_then(Value::as_array);
     for path in left_out.into_iter().flatten().filter_map(Value::as_str) {
-        super::say(&format!("left out, being no plain file: {}", escape(path)));
+        super::say(&format!("left out: {}", escape(path)));
+    }
+    if let Some(hint) = ticket.parse().ok().as_ref().and_then(only_here) {
+        super::say(&hint);
     }
     let peer = peer.display();
     super::say(&format!("the peer in {peer} shares it from now on; peer unshare NAME ends that"));

@@ -13,11 +13,13 @@ use serde_json::Value;
 use super::args::NetArgs;
 use super::progress::View;
 use crate::cli::CliError;
+use crate::cli::log::escape;
 use crate::model::{Endpoint, Ticket};
-
 use crate::protocol::swarm::{Config, Event, Files, Hash, PeerId, Pieces, Tree};
 use crate::runtime::driver::options::{Serve, Sink};
-use crate::runtime::swarm::store::{Fetch, Hashing, Offer, Store, TreeCache, piece_size_for};
+use crate::runtime::swarm::store::{
+    Fetch, Hashing, Offer, Store, StoreError, TreeCache, piece_size_for,
+};
 use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Phase};
 use crate::runtime::{cluster_key, files};
 
@@ -39,10 +41,10 @@ pub(in crate::cli) struct Held {
     pub(in crate::cli) role: Role,
     /// Where it is on the disk, or will be.
     pub(in crate::cli) path: PathBuf,
-    /// Links and special files of a folder that are not offered.
+    /// What of a folder is not offered, each with its reason.
     pub(in crate::cli) left_out: Vec<String>,
-    /// The swarm.
-    pub(in crate::cli) swarm: Joined,
+    /// The swarm; the same for all names of one content.
+    pub(in crate::cli) swarm: Arc<Joined>,
 }
 
 impl Held {
@@ -78,7 +80,24 @@ pub(in crate::cli) struct Order<'a> {
     pub(in crate::cli) give_up: Option<Duration>,
     /// Whether the disk is to set aside all of it at once.
     pub(in crate::cli) preallocates: bool,
+    /// Called with the bytes of what has the name already that are hashed so far, of how many; it
+    /// says whether to go on.
+    pub(in crate::cli) hashed: &'a (dyn Fn(u64, u64) -> bool + Sync),
 }
+
+/// What is to be shared.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) struct Wanted<'a> {
+    /// The file or folder.
+    pub(in crate::cli) path: &'a Path,
+    /// Bytes of a piece, if not as fits the size.
+    pub(in crate::cli) piece: Option<u32>,
+    /// Whether to read all of it although nothing seems to have changed.
+    pub(in crate::cli) rehash: bool,
+}
+
+/// One share of one name.
+pub(in crate::cli) type Key = (Hash, String);
 
 /// The shares of one engine.
 #[derive(Debug)]
@@ -87,7 +106,7 @@ pub(in crate::cli) struct ShareHost {
     /// Where others find this engine, for tickets.
     at: Vec<Endpoint>,
     cache: Option<TreeCache>,
-    held: Mutex<BTreeMap<Hash, Arc<Held>>>,
+    held: Mutex<BTreeMap<Key, Arc<Held>>>,
 }
 
 impl ShareHost {
@@ -113,6 +132,8 @@ impl ShareHost {
     /// A host over an engine that somebody serves, and that others find at `at`.
     pub(in crate::cli) fn over(engine: Engine, at: Vec<Endpoint>) -> Self {
         let cache = cache_folder().map(TreeCache::new);
+        // A file that is too large for a limit is an error with a remedy, and no sudden end.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
         Self { engine, at, cache, held: Mutex::default() }
     }
 
@@ -123,22 +144,22 @@ impl ShareHost {
     /// When it cannot be read, or is offered already.
     pub(in crate::cli) fn share(
         &self,
-        path: &Path,
-        piece: Option<u32>,
+        wanted: Wanted<'_>,
         hashed: &(dyn Fn(u64, u64) -> bool + Sync),
         events: impl Sink<Event> + 'static,
     ) -> Result<Arc<Held>, CliError> {
+        let Wanted { path, piece, rehash } = wanted;
         let unusable =
             |error| CliError::Failed(format!("cannot share {}: {error}", path.display()));
         let offer = Offer::new(path).map_err(|error| unusable(error.to_string()))?;
         let (name, size) = (offer.name().to_owned(), offer.size());
         let pieces = Pieces::new(size, piece.unwrap_or_else(|| piece_size_for(size)))
             .map_err(|error| CliError::Usage(format!("{error} with --piece")))?;
-        let progress = |done| hashed(done, size);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let hashing = Hashing { threads, cache: self.cache.as_ref(), progress: &progress };
-        let leaves = hashing.leaves(&offer, pieces).map_err(|error| unusable(error.to_string()))?;
-        let tree = Tree::of_leaves(&leaves);
+        if let Some(cache) = self.cache.as_ref().filter(|_| rehash) {
+            cache.forget(&offer);
+        }
+        let tree =
+            self.tree(&offer, pieces, hashed).map_err(|error| unusable(error.to_string()))?;
         let list = offer.list().map(<[u8]>::to_vec);
         let ticket = Ticket {
             name,
@@ -146,16 +167,23 @@ impl ShareHost {
             piece_size: pieces.piece_size(),
             root: tree.root(),
             files: list.as_deref().map(digest),
+            traits: offer.traits(),
             at: self.at.clone(),
         };
-        if let Some(held) = self.held().get(&ticket.share_id()) {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let left_out = offer.left_out().to_vec();
+        let id = ticket.share_id();
+        if let Some(held) = self.held().get(&(id, ticket.name.clone())) {
             return Ok(Arc::clone(held));
         }
-        let left_out = offer.left_out().to_vec();
+        let same = self.held().values().find(|it| it.ticket.share_id() == id).cloned();
+        if let Some(same) = same {
+            let swarm = Arc::clone(&same.swarm);
+            return Ok(self.hold(Held { ticket, role: Role::Offers, path, left_out, swarm }));
+        }
         let store = offer.store(pieces).map_err(|error| unusable(error.to_string()))?;
         let files = list.map_or(Files::None, Files::Known);
         let kind = Kind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let swarm = self.join(kind, store, Config::share(), events)?;
         Ok(self.hold(Held { ticket, role: Role::Offers, path, left_out, swarm }))
     }
@@ -169,16 +197,20 @@ impl ShareHost {
         order: &Order<'_>,
         events: impl Sink<Event> + 'static,
     ) -> Result<Arc<Held>, CliError> {
-        let Order { ticket, to, at, give_up, preallocates } = order;
+        let Order { ticket, to, at, give_up, preallocates, .. } = order;
         let unusable = |error| CliError::Failed(format!("cannot fetch {}: {error}", ticket.name));
         let pieces = Pieces::new(ticket.size, ticket.piece_size)
             .map_err(|error| CliError::Usage(format!("the ticket cannot be used: {error}")))?;
+        if to.join(&ticket.name).symlink_metadata().is_ok() {
+            return self.take_up(order, pieces, events);
+        }
         let fetch = Fetch {
             folder: to,
             name: &ticket.name,
             id: ticket.share_id(),
             pieces,
             list: ticket.files,
+            traits: ticket.traits,
             preallocates: *preallocates,
         };
         let store = Store::fetched(&fetch).map_err(|error| unusable(error.to_string()))?;
@@ -198,21 +230,72 @@ impl ShareHost {
         Ok(self.hold(Held { ticket, role: Role::Fetches, path, left_out, swarm }))
     }
 
+    /// Takes what has the name of what is to be fetched, if it is that; it is read for it.
+    fn take_up(
+        &self,
+        order: &Order<'_>,
+        pieces: Pieces,
+        events: impl Sink<Event> + 'static,
+    ) -> Result<Arc<Held>, CliError> {
+        let ticket = order.ticket;
+        let path = order.to.join(&ticket.name);
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let is_other = || {
+            CliError::Failed(format!(
+                "{} exists already, and is not what the ticket names; move it away, or choose \
+                 another folder with --to",
+                escape(&path.display().to_string())
+            ))
+        };
+        let offer = Offer::new(&path).map_err(|_| is_other())?;
+        let list = offer.list().map(<[u8]>::to_vec);
+        if offer.size() != ticket.size || list.as_deref().map(digest) != ticket.files {
+            return Err(is_other());
+        }
+        let tree = self.tree(&offer, pieces, order.hashed).map_err(|error| {
+            CliError::Failed(format!("cannot read what is there already: {error}"))
+        })?;
+        if tree.root() != ticket.root {
+            return Err(is_other());
+        }
+        let store = offer.store(pieces).map_err(|_| is_other())?;
+        let files = list.map_or(Files::None, Files::Known);
+        let kind = Kind::Share { id: ticket.share_id(), tree, files, at: Vec::new() };
+        let swarm = self.join(kind, store, Config::share(), events)?;
+        let (ticket, left_out) = (ticket.clone(), Vec::new());
+        Ok(self.hold(Held { ticket, role: Role::Fetches, path, left_out, swarm }))
+    }
+
+    /// The hashes of all pieces.
+    fn tree(
+        &self,
+        offer: &Offer,
+        pieces: Pieces,
+        hashed: &(dyn Fn(u64, u64) -> bool + Sync),
+    ) -> Result<Tree, StoreError> {
+        let progress = |done| hashed(done, pieces.size());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let hashing = Hashing { threads, cache: self.cache.as_ref(), progress: &progress };
+        Ok(Tree::of_leaves(&hashing.leaves(offer, pieces)?))
+    }
+
     fn join(
         &self,
         kind: Kind,
         store: Store,
         config: Config,
         events: impl Sink<Event> + 'static,
-    ) -> Result<Joined, CliError> {
+    ) -> Result<Arc<Joined>, CliError> {
         let me = PeerId(files::os_rng()?.next_u32());
         let join = Join { kind, me, store, config, events: Box::new(events) };
-        self.engine.join(join).map_err(|error| CliError::Failed(error.to_string()))
+        let joined = self.engine.join(join);
+        joined.map(Arc::new).map_err(|error| CliError::Failed(error.to_string()))
     }
 
     fn hold(&self, held: Held) -> Arc<Held> {
         let held = Arc::new(held);
-        self.held().insert(held.ticket.share_id(), Arc::clone(&held));
+        let key = (held.ticket.share_id(), held.ticket.name.clone());
+        self.held().insert(key, Arc::clone(&held));
         held
     }
 
@@ -245,21 +328,25 @@ impl ShareHost {
     }
 
     /// How far each is, for programs.
-    pub(in crate::cli) fn views(&self) -> BTreeMap<Hash, Value> {
-        let held: Vec<_> = self.held().values().cloned().collect();
-        held.iter().map(|it| (it.ticket.share_id(), it.json())).collect()
+    pub(in crate::cli) fn views(&self) -> BTreeMap<Key, Value> {
+        let held: Vec<_> =
+            self.held().iter().map(|(key, it)| (key.clone(), Arc::clone(it))).collect();
+        held.into_iter().map(|(key, it)| (key, it.json())).collect()
     }
 
     /// Ends what has this name; returns what that was.
-    pub(in crate::cli) fn end(&self, name: &str) -> Vec<Hash> {
+    pub(in crate::cli) fn end(&self, name: &str) -> Vec<Key> {
         self.end_those(|it| it.ticket.name == name)
     }
 
     /// Ends those; returns what they were.
-    pub(in crate::cli) fn end_those(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<Hash> {
+    pub(in crate::cli) fn end_those(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<Key> {
         let mut held = self.held();
-        let ended: Vec<_> = held.iter().filter(|(_, it)| is_meant(it)).map(|(id, _)| *id).collect();
-        let swarms: Vec<_> = ended.iter().filter_map(|id| held.remove(id)).collect();
+        let is_ended = |it: &(&Key, &Arc<Held>)| is_meant(it.1);
+        let ended: Vec<_> = held.iter().filter(is_ended).map(|(key, _)| key.clone()).collect();
+        let mut swarms: Vec<_> = ended.iter().filter_map(|key| held.remove(key)).collect();
+        // Another name of the same content may go on.
+        swarms.retain(|it| !held.values().any(|other| Arc::ptr_eq(&it.swarm, &other.swarm)));
         drop(held);
         swarms.iter().for_each(|it| it.swarm.stop());
         ended
@@ -284,7 +371,7 @@ impl ShareHost {
         self.engine.stop();
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<Hash, Arc<Held>>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Held>>> {
         self.held.lock().expect("nothing under this lock can panic")
     }
 }

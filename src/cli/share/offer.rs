@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, select, tick};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::ShareArgs;
-use super::host::{Held, ShareHost};
+use super::host::{Held, ShareHost, Wanted};
 use super::watch::Notices;
 use super::{fleet, running};
 use crate::cli::CliError;
@@ -19,6 +19,7 @@ use crate::cli::log::escape;
 use crate::cli::query::print;
 use crate::cli::run::signals;
 use crate::cli::size::Size;
+use crate::model::Ticket;
 use crate::runtime::swarm::Phase;
 
 /// Pieces that may be asked for with `--piece`.
@@ -66,7 +67,8 @@ fn offer(
         !is_stopped.load(Ordering::Relaxed)
     };
     let (events, notices) = Notices::new();
-    let shared = host.share(&args.path, piece, &hashed, events);
+    let wanted = Wanted { path: &args.path, piece, rehash: args.rehash };
+    let shared = host.share(wanted, &hashed, events);
     bar.finish_and_clear();
     if is_stopped.load(Ordering::Relaxed) {
         return Err(CliError::Failed("stopped before the ticket was made".to_owned()));
@@ -111,10 +113,22 @@ fn tell_people(held: &Held) {
     let mut err = io::stderr().lock();
     let name = escape(&held.ticket.name);
     for path in &held.left_out {
-        let _ = writeln!(err, "left out of {name}, being no plain file: {}", escape(path));
+        let _ = writeln!(err, "left out of {name}: {}", escape(path));
+    }
+    if let Some(hint) = only_here(&held.ticket) {
+        let _ = writeln!(err, "{hint}");
     }
     let size = Size(held.ticket.size);
     let _ = writeln!(err, "shares {name} ({size}) until Ctrl-C; fetch it with: peer fetch TICKET");
+}
+
+/// What is to be said of a ticket that leads nowhere from other machines.
+pub(super) fn only_here(ticket: &Ticket) -> Option<String> {
+    let is_only = !ticket.at.is_empty() && ticket.at.iter().all(|it| it.ip().is_loopback());
+    is_only.then(|| {
+        "the ticket is good on this machine only; for others: --ip with an address of this machine"
+            .to_owned()
+    })
 }
 
 /// Writes the ticket so that nobody ever reads half of it.

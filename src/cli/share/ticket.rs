@@ -1,4 +1,8 @@
 //! Tickets as they are typed: themselves, or the name of a file that holds one.
+//!
+//! People paste tickets out of mails, chats and web pages: with quotes, broken into lines, cited,
+//! with marks of an encoding in front. What surrounds a ticket is left away; the ticket itself is
+//! then read by its one spelling.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -11,15 +15,16 @@ use crate::model::{TICKET_BYTES_MAX, Ticket};
 /// How every ticket begins.
 const OPENING: &str = "folkmoot:";
 
+/// Bytes of a file with a ticket that are read: a mail may be around it.
+const FILE_BYTES_MAX: u64 = 8 * TICKET_BYTES_MAX as u64;
+
+/// Lines that a ticket may be broken into.
+const LINES_MAX: usize = 256;
+
 /// Whether a ticket was typed, or a file named that holds something like one.
 pub(super) fn is_typed(typed: &str) -> bool {
-    let is_file = || {
-        let mut opening = [0; OPENING.len()];
-        let mut file = File::open(typed.trim()).ok()?;
-        file.read_exact(&mut opening).ok()?;
-        Some(opening == *OPENING.as_bytes())
-    };
-    typed.trim().starts_with(OPENING) || is_file().unwrap_or(false)
+    let is_file = || has_opening(&text_of(Path::new(typed.trim())).ok()?).then_some(());
+    has_opening(typed) || is_file().is_some()
 }
 
 /// The ticket that was typed, or that is in the file that was named.
@@ -27,21 +32,158 @@ pub(super) fn is_typed(typed: &str) -> bool {
 /// # Errors
 /// When it is none.
 pub(super) fn read(typed: &str) -> Result<Ticket, CliError> {
-    let typed = typed.trim();
-    if typed.starts_with(OPENING) {
-        return typed.parse().map_err(|error| CliError::Usage(format!("{error}")));
+    if has_opening(typed) {
+        return find(typed).map_err(CliError::Usage);
     }
-    let path = Path::new(typed);
+    let path = Path::new(typed.trim());
     let fault = |reason: String| ConfigError { file: path.into(), line: None, reason };
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| {
+    let text = text_of(path).map_err(|error| {
         let remedy = "type a ticket, which begins with folkmoot:, or the name of a file with one";
         fault(format!("cannot be opened ({error}); {remedy}"))
     })?;
-    file.take(TICKET_BYTES_MAX as u64 + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| fault(format!("cannot be read as a ticket ({error})")))?;
-    let ticket = text.lines().map(str::trim).find(|line| !line.is_empty());
-    let ticket = ticket.ok_or_else(|| fault("is empty; it should hold a ticket".to_owned()))?;
-    Ok(ticket.parse().map_err(|error| fault(format!("holds no ticket: {error}")))?)
+    if text.trim().is_empty() {
+        return Err(fault("is empty; it should hold a ticket".to_owned()).into());
+    }
+    Ok(find(&text).map_err(|error| fault(format!("holds no ticket: {error}")))?)
+}
+
+/// What a file says, in UTF-8 or UTF-16.
+fn text_of(path: &Path) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    let wide = |read: fn([u8; 2]) -> u16| {
+        let units: Vec<_> = bytes.as_chunks().0.iter().map(|it| read(*it)).collect();
+        String::from_utf16_lossy(&units)
+    };
+    Ok(match bytes.first_chunk() {
+        Some([0xff, 0xfe]) => wide(u16::from_le_bytes),
+        Some([0xfe, 0xff]) => wide(u16::from_be_bytes),
+        Some(_) | None => String::from_utf8_lossy(&bytes).into_owned(),
+    })
+}
+
+fn opening(text: &str) -> Option<usize> {
+    let is_it = |at: &usize| {
+        let end = at + OPENING.len();
+        text.as_bytes().get(*at..end).is_some_and(|it| it.eq_ignore_ascii_case(OPENING.as_bytes()))
+    };
+    (0..text.len()).find(is_it)
+}
+
+fn has_opening(text: &str) -> bool {
+    opening(text).is_some()
+}
+
+/// The ticket within a text.
+fn find(text: &str) -> Result<Ticket, String> {
+    let text = text.replace("=\r\n", "").replace("=\n", "").replace("&amp;", "&");
+    let Some(start) = opening(&text) else { return text.parse().map_err(|it| format!("{it}")) };
+    let mut found = String::new();
+    // As many lines as may belong to it; the longest that is a ticket is it.
+    let mut ends = Vec::new();
+    for line in text[start..].lines().take(LINES_MAX) {
+        let line = line.trim_start_matches(['>', ' ', '\t']).trim_end();
+        let (part, is_cut) = part_of(line, found.is_empty());
+        found.push_str(&part);
+        ends.push(found.len());
+        if is_cut || part.is_empty() {
+            break;
+        }
+    }
+    let tries = ends.iter().rev().map(|end| &found[..*end]);
+    let tries = tries.flat_map(|it| [it, it.trim_end_matches(['.', ',', ';', ':', '!', ')', ']'])]);
+    let parsed = tries.map(|it| it.parse::<Ticket>());
+    let mut first = None;
+    for ticket in parsed {
+        match ticket {
+            Ok(ticket) => return Ok(ticket),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.map_or_else(|| "it is none".to_owned(), |error| error.to_string()))
+}
+
+/// What of a line belongs to a ticket, and whether something follows that does not.
+fn part_of(line: &str, is_first: bool) -> (String, bool) {
+    let mut line = line.to_owned();
+    if is_first {
+        let rest = line.split_off(OPENING.len());
+        line = OPENING.to_owned() + rest.trim_start_matches('/');
+        // A blank in the name, written as web pages and people do.
+        if let (Some(from), Some(to)) = (line.find("name="), line.find("&size="))
+            && from < to
+        {
+            let name = line[from..to].replace(['+', ' '], "%20");
+            line.replace_range(from..to, &name);
+        }
+    }
+    let is_part = |it: char| it.is_ascii_alphanumeric() || "-._~%&=?:,[]".contains(it);
+    let end = line.find(|it| !is_part(it)).unwrap_or(line.len());
+    (line[..end].to_owned(), end < line.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket() -> String {
+        let root = "ab".repeat(32);
+        format!("folkmoot:share?name=a%20b.txt&size=6&piece=262144&root={root}&at=127.0.0.1:6001")
+    }
+
+    #[test]
+    fn a_ticket_survives_what_people_and_programs_put_around_it() {
+        let plain = ticket();
+        let broken = |between: &str| {
+            let lines: Vec<_> = plain.as_bytes().chunks(70).collect();
+            let lines: Vec<_> =
+                lines.into_iter().map(|it| std::str::from_utf8(it).unwrap()).collect();
+            lines.join(between)
+        };
+        let ways = [
+            plain.clone(),
+            format!("  {plain}  \n"),
+            format!("{plain}\r\n"),
+            format!("\u{feff}{plain}\n"),
+            format!("\"{plain}\""),
+            format!("'{plain}'"),
+            format!("<{plain}>"),
+            format!("`{plain}`"),
+            format!("\u{201c}{plain}\u{201d}"),
+            format!("{plain}."),
+            format!("See ({plain}), please"),
+            format!("Here is the ticket:\n\n{plain}\n\nRegards\n"),
+            format!("{plain}\nRegards\n"),
+            broken("\n"),
+            broken("\r\n"),
+            broken("=\n"),
+            format!("> {}", broken("\n> ")),
+            plain.replace('&', "&amp;"),
+            plain.replace("%20", "+"),
+            plain.replace("%20", " "),
+            plain.replace("folkmoot", "FOLKMOOT"),
+            plain.replace("folkmoot:", "folkmoot://"),
+        ];
+        for text in ways {
+            let found = find(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(found.to_string(), plain, "{text}");
+        }
+        let wide: Vec<u8> =
+            format!("\u{feff}{plain}\n").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ticket");
+        std::fs::write(&file, wide).unwrap();
+        let typed = file.to_str().unwrap();
+        assert!(is_typed(typed));
+        assert_eq!(read(typed).unwrap().to_string(), plain);
+    }
+
+    #[test]
+    fn what_is_cut_or_changed_is_no_ticket() {
+        for text in
+            [&ticket()[..60], "folkmoot:share?name=a", &ticket().replace("ab", "xy"), "folkmoot:"]
+        {
+            assert!(find(text).is_err(), "{text}");
+        }
+    }
 }

@@ -65,6 +65,12 @@ fn notice(event: &Event) -> Option<String> {
             Some(pause) => format!("cannot be reached: {reason}; again in {}", shown(*pause)),
             None => format!("cannot be reached: {reason}"),
         },
+        Event::ReadAgain { read, lost, files } => read_again(*read, *lost, files),
+        Event::Withdrawn(peer) => format!(
+            "{} does not offer this any more: its files were changed since it shared them, or \
+             cannot be read; a new ticket is needed if nobody else has it",
+            name(*peer)
+        ),
         Event::Disconnected(_, None)
         | Event::Connected(_)
         | Event::ConnectedFrom(_)
@@ -80,6 +86,23 @@ fn notice(event: &Event) -> Option<String> {
         | Event::FileList(_)
         | Event::Ended(_) => return None,
     })
+}
+
+/// What was read again because others had changed it, for people.
+pub(super) fn read_again(read: u32, lost: usize, files: &[String]) -> String {
+    let what = match files {
+        [] => "what was not surely on disk".to_owned(),
+        [one] => format!("{one} was changed by others, or is gone:"),
+        [one, more @ ..] => {
+            format!("{one} and {} more were changed by others, or are gone:", more.len())
+        }
+    };
+    let pieces = if read == 1 { "piece" } else { "pieces" };
+    let outcome = match lost {
+        0 => "all are as they were".to_owned(),
+        lost => format!("{lost} of them are fetched again"),
+    };
+    format!("{what} {read} {pieces} read again, {outcome}")
 }
 
 /// Peers of a share are numbered at random.

@@ -46,7 +46,9 @@ impl Story {
                  Now the number of pieces it has is {have}."
             ),
             Event::Complete => format!("Peer {me} has downloaded the complete file."),
-            Event::Refused(..)
+            Event::ReadAgain { .. }
+            | Event::Withdrawn(_)
+            | Event::Refused(..)
             | Event::Odd(..)
             | Event::Disconnected(..)
             | Event::Unreachable { .. }
@@ -82,6 +84,10 @@ impl Story {
             Event::FalsePiece(PeerId(it), PieceIndex(piece)) => {
                 format!("peer {it} sent a false piece {piece}, and is asked for no more")
             }
+            Event::ReadAgain { read, lost, .. } => {
+                format!("the file was changed by others: {read} pieces read again, {lost} lost")
+            }
+            Event::Withdrawn(PeerId(it)) => format!("peer {it} does not offer the file any more"),
             Event::FileList(list) => format!("the list of files has {} bytes", list.len()),
             Event::Ended(outcome) => ending(outcome),
             Event::Connected(_)
@@ -167,6 +173,11 @@ fn facts(event: &Event) -> (Level, &'static str, Value) {
         Event::FalsePiece(it, piece) => {
             (Level::Warn, "swarm_false_piece", json!({ "peer": it.0, "piece": piece.0 }))
         }
+        Event::ReadAgain { read, lost, files } => {
+            let fields = json!({ "read": read, "lost": lost, "files": files });
+            (Level::Warn, "swarm_read_again", fields)
+        }
+        Event::Withdrawn(it) => (Level::Warn, "swarm_withdrawn", json!({ "peer": it.0 })),
         Event::FileList(list) => (Level::Debug, "swarm_files", json!({ "bytes": list.len() })),
         Event::Ended(outcome) => {
             let (level, missing) = match outcome {

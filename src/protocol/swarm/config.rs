@@ -74,6 +74,10 @@ pub(super) const LINK_LASTS: Duration = Duration::from_secs(10);
 /// Neighbors of whom one piece is asked for at the same time.
 pub(super) const COPIES_MAX: usize = 2;
 
+/// Bytes a second of a neighbor that is still waited for: whoever is slower than that loses what
+/// was asked of it to others.
+pub(super) const SLOW_BYTES: u64 = 512;
+
 /// Oddities of one neighbor that are borne, counting each; the next ends the connection.
 pub(super) const ODDITIES_MAX: u32 = 1_000;
 

@@ -5,6 +5,7 @@
 
 use super::event::{Effect, Event, Outcome, Timer};
 use super::machine::Swarm;
+use super::messages::Message;
 
 impl Swarm {
     pub(super) fn end_if_over(&mut self, fx: &mut Vec<Effect>) {
@@ -34,6 +35,11 @@ impl Swarm {
         }
     }
 
+    /// Whether neighbors are to be told that this end does not offer the content any more.
+    pub(super) fn has_withdrawn(&self, outcome: &Outcome) -> bool {
+        self.speaks_share() && matches!(outcome, Outcome::DiskFailed(_))
+    }
+
     /// Ends everything. What was sent before still leaves.
     pub(super) fn end(&mut self, outcome: Outcome, fx: &mut Vec<Effect>) {
         for timer in [Timer::Unchoke, Timer::Optimistic, Timer::Retry, Timer::GiveUp] {
@@ -42,6 +48,9 @@ impl Swarm {
         let redials = self.places.waiting().map(Timer::Redial);
         fx.extend(redials.map(Effect::StopTimer));
         for (link, neighbor) in std::mem::take(&mut self.links) {
+            if self.has_withdrawn(&outcome) {
+                fx.push(Effect::Send(link, Message::Withdrawn));
+            }
             if neighbor.is_timed {
                 fx.push(Effect::StopTimer(Timer::Answer(link)));
             }

@@ -62,6 +62,20 @@ pub enum Input {
         /// What became of it.
         outcome: Stored,
     },
+    /// A part of a piece came, and the rest is under way.
+    Coming {
+        /// The connection.
+        link: LinkId,
+    },
+    /// Pieces on the disk were in doubt and were read again.
+    ReadAgain {
+        /// How many.
+        read: u32,
+        /// Those that are not there any more.
+        lost: Vec<PieceIndex>,
+        /// The files that others had changed, for people.
+        files: Vec<String>,
+    },
     /// An [`Effect::Upload`] is wholly written to the socket, or was dropped by a choke or cancel.
     Uploaded {
         /// The connection.
@@ -171,6 +185,15 @@ pub enum Event {
         /// How many pieces are there now.
         have: u32,
     },
+    /// Files were changed by others, and were read again.
+    ReadAgain {
+        /// How many pieces were read.
+        read: u32,
+        /// How many of them are not there any more, and are fetched again.
+        lost: usize,
+        /// The files.
+        files: Vec<String>,
+    },
     /// Everything is on disk now, and was not before. What is complete from the beginning is not
     /// told of: ask `Swarm::status`.
     Complete,
@@ -192,6 +215,8 @@ pub enum Event {
     },
     /// A piece was false: the neighbor is not asked again.
     FalsePiece(PeerId, PieceIndex),
+    /// A neighbor does not offer the content any more: its files were changed, or cannot be read.
+    Withdrawn(PeerId),
     /// The list of files of a folder is there and is what the ticket says.
     FileList(Vec<u8>),
     /// The swarm is over for this peer.

@@ -4,7 +4,9 @@
 //! unchokes us; a piece is asked of one neighbor, in the endgame of [`COPIES_MAX`]; nothing is
 //! asked for that could not be checked when it comes. A piece that comes twice is dropped.
 
-use super::config::COPIES_MAX;
+use std::time::Duration;
+
+use super::config::{COPIES_MAX, SLOW_BYTES};
 use super::event::{Effect, Event, Outcome, Stored, Timer};
 use super::machine::{Files, Swarm};
 use super::messages::{Message, PeerId};
@@ -56,7 +58,10 @@ impl Swarm {
         let age = self.config.endgame_after.filter(|_| self.picker.wanted().is_empty())?;
         let neighbor = self.links.get(&link)?;
         let open = self.askers.iter().filter(|(index, askers)| {
-            neighbor.have.has(**index) && !askers.contains(&link) && askers.len() < COPIES_MAX
+            // Who is slow does not keep others from being asked.
+            let is_quick = |it: &&LinkId| self.links.get(it).is_some_and(|it| !it.is_slow);
+            let quick = askers.iter().filter(is_quick).count();
+            neighbor.have.has(**index) && !askers.contains(&link) && quick < COPIES_MAX
         });
         let asked_at = |(index, askers): (&PieceIndex, &std::collections::BTreeSet<LinkId>)| {
             let times = askers.iter().filter_map(|it| self.links.get(it)?.asked.get(index));
@@ -122,8 +127,25 @@ impl Swarm {
             }
             self.release(link, index);
         }
-        self.odd(link, "it does not answer", fx);
+        let is_slow = self.links.get(&link).is_some_and(|it| it.is_slow);
+        let what =
+            if is_slow { "it is slow: for a while nothing came" } else { "it does not answer" };
+        self.odd(link, what, fx);
         self.ask_everybody(fx);
+    }
+
+    /// Bytes of a piece came from a neighbor: it is slow at worst, and the swarm goes on. Only what
+    /// was asked for counts, and of that no more time than [`SLOW_BYTES`] a second would take.
+    pub(super) fn on_coming(&mut self, link: LinkId) {
+        let Some(neighbor) = self.links.get_mut(&link) else { return };
+        let since = neighbor.asked.values().min().copied();
+        let most = u64::from(self.pieces.piece_size()) * neighbor.asked.len() as u64 / SLOW_BYTES;
+        let patience = self.config.answer_after + Duration::from_secs(most);
+        if since.is_some_and(|since| self.now.since(since) <= patience) {
+            neighbor.waiting_since = self.now;
+            neighbor.is_slow = true;
+            self.progress_at = self.now;
+        }
     }
 
     /// A piece is not asked of this neighbor any more; if it is of nobody, it is wanted again.
@@ -254,6 +276,32 @@ impl Swarm {
         self.send_all(&Message::Have(index), fx);
         if self.is_done() {
             self.on_done(fx);
+        }
+    }
+
+    /// Pieces were read again; those that are lost are wanted again. Neighbors that were told of
+    /// them cannot be told otherwise: their requests are left out.
+    pub(super) fn on_read_again(
+        &mut self,
+        read: u32,
+        lost: &[PieceIndex],
+        files: Vec<String>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let lost: Vec<_> = lost.iter().copied().filter(|it| self.have.clear(*it)).collect();
+        fx.push(Effect::Emit(Event::ReadAgain { read, lost: lost.len(), files }));
+        for index in &lost {
+            if self.tree.as_ref().is_none_or(|it| it.leaf(*index).is_some()) {
+                self.picker.want(*index);
+            }
+            let has_it = self.links.values_mut().filter(|it| it.have.has(*index));
+            has_it.for_each(|it| it.useful += 1);
+        }
+        if !lost.is_empty() {
+            self.progressed();
+            let links: Vec<_> = self.links.keys().copied().collect();
+            links.into_iter().for_each(|link| self.tell_interest(link, false, fx));
+            self.ask_everybody(fx);
         }
     }
 

@@ -30,6 +30,7 @@ impl Swarm {
             | Message::Hashes { .. }
             | Message::FilesReq { .. }
             | Message::Files { .. }
+            | Message::Withdrawn
                 if !self.speaks_share() =>
             {
                 self.odd(link, "a message of shares", fx);
@@ -41,6 +42,11 @@ impl Swarm {
             }
             Message::FilesReq { offset } => self.on_files_req(link, offset, fx),
             Message::Files { offset, bytes } => self.on_files(link, offset, &bytes, fx),
+            Message::Withdrawn => {
+                let peer = self.links.get(&link).map(|it| it.peer);
+                fx.extend(peer.map(|it| Effect::Emit(Event::Withdrawn(it))));
+                self.hang_up(link, "it does not offer this any more", fx);
+            }
         }
     }
 

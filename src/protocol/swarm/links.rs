@@ -151,13 +151,11 @@ impl Swarm {
         }
     }
 
-    /// Ends a connection with one that lies, for good.
+    /// Ends a connection with one that lies, for good. The place may be called again: whoever is
+    /// there after a restart has another id, and may be honest.
     pub(super) fn ban(&mut self, link: LinkId, peer: PeerId, why: &str, fx: &mut Vec<Effect>) {
         if self.banned.len() < BANNED_MAX {
             self.banned.insert(peer);
-        }
-        if let Some(place) = self.links.get(&link).and_then(|it| it.place) {
-            self.places.never(place);
         }
         self.hang_up(link, why, fx);
     }

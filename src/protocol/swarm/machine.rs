@@ -136,8 +136,11 @@ impl Swarm {
     /// Takes one input. Never fails and never blocks: bad input is left out and reported.
     pub fn handle(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
         self.now = now.mono;
-        if self.ended.is_some() {
+        if let Some(outcome) = &self.ended {
             if let Input::Connected { link, .. } = input {
+                if self.has_withdrawn(outcome) {
+                    fx.push(Effect::Send(link, Message::Withdrawn));
+                }
                 fx.push(Effect::Hangup(link));
             }
             return;
@@ -151,6 +154,8 @@ impl Swarm {
             Input::Skipped { link, what } => self.odd(link, what, fx),
             Input::Disconnected { link } => self.remove(link, None, fx),
             Input::Stored { index, from, outcome } => self.on_stored(index, from, outcome, fx),
+            Input::Coming { link } => self.on_coming(link),
+            Input::ReadAgain { read, lost, files } => self.on_read_again(read, &lost, files, fx),
             Input::Uploaded { link, index, bytes } => self.on_uploaded(link, index, bytes),
             Input::DiskFailed(reason) => self.end(Outcome::DiskFailed(reason), fx),
             Input::TimerFired(timer) => self.on_timer(timer, fx),

@@ -66,4 +66,7 @@ pub enum Message {
         /// Its bytes, at most 64 KiB; none at the end.
         bytes: Vec<u8>,
     },
+    /// The sender does not offer the content any more: its files were changed since, or cannot be
+    /// read. It is the last message of a connection.
+    Withdrawn,
 }

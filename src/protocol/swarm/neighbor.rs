@@ -53,6 +53,8 @@ pub(super) struct Neighbor {
     pub(super) waiting_since: Time,
     /// Its timer runs.
     pub(super) is_timed: bool,
+    /// A piece of it took long enough that its parts were told of.
+    pub(super) is_slow: bool,
     /// Times in a row that it did not answer.
     pub(super) stalls: u32,
     /// It did not answer, and is not asked before then.
@@ -86,6 +88,7 @@ impl Neighbor {
             is_ignorant: false,
             waiting_since: Time::ZERO,
             is_timed: false,
+            is_slow: false,
             stalls: 0,
             snubbed_until: None,
             oddities: 0,

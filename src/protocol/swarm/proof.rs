@@ -14,7 +14,7 @@ use super::pieces::PieceIndex;
 use crate::protocol::LinkId;
 
 /// Bytes of a list of files at most.
-pub const FILES_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const FILES_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes of such a list in one message.
 pub const FILES_PART_BYTES: usize = 64 * 1024;
@@ -126,7 +126,7 @@ impl Swarm {
         }
         list.extend_from_slice(bytes);
         if !bytes.is_empty() {
-            let offset = u32::try_from(list.len()).expect("a list has at most 4 MiB");
+            let offset = u32::try_from(list.len()).expect("a list has at most 16 MiB");
             neighbor.asked_files = true;
             self.list = Some((link, list));
             fx.push(Effect::Send(link, Message::FilesReq { offset }));

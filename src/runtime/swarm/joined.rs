@@ -14,11 +14,11 @@ use rand::SeedableRng as _;
 
 use super::engine::Shared;
 use super::room::{Keep, Plan, Room, View};
-use super::store::Store;
+use super::store::{Checked, Store, StoreError};
 use crate::model::{Rng, Time};
 use crate::protocol::swarm::{
-    Bitfield, Config, Event, Files, Hash, Outcome, PeerId, Place, Roster, Setup, Status, Swarm,
-    Tree,
+    Bitfield, Config, Event, Files, Hash, Input, Outcome, PeerId, Place, Roster, Setup, Status,
+    Swarm, Tree,
 };
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files;
@@ -270,7 +270,7 @@ impl Room {
     fn keep_loop(self: &Arc<Self>, keeping: &Receiver<Keep>) {
         loop {
             let done = match keeping.recv_timeout(SYNC_PAUSE) {
-                Ok(Keep::Finish) => self.store().finish().map(|()| self.set_phase(Phase::Stored)),
+                Ok(Keep::Finish) => self.bring_to_end(),
                 Ok(Keep::List) => self.store().keep_list(),
                 Err(RecvTimeoutError::Timeout) => self.store().sync(),
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -282,5 +282,25 @@ impl Room {
         if let Err(err) = self.store().sync() {
             log::warn!("{err}");
         }
+    }
+
+    /// Gives what was fetched its name; or has pieces fetched again that others have spoiled.
+    fn bring_to_end(self: &Arc<Self>) -> Result<(), StoreError> {
+        let Checked { read, lost, files } = self.store().finish(&|index| self.leaf(index))?;
+        let is_whole = lost.is_empty();
+        if !is_whole {
+            self.set_phase(Phase::Fetching);
+        }
+        if read > 0 || !files.is_empty() {
+            self.submit(Input::ReadAgain { read, lost, files });
+        }
+        if is_whole {
+            self.set_phase(Phase::Stored);
+        } else if self.view().ended.is_some() {
+            // Nobody is there any more who could send them.
+            let path = self.store().folder().to_owned();
+            return Err(StoreError::Disturbed { path });
+        }
+        Ok(())
     }
 }

@@ -20,7 +20,7 @@ use rustix::net::SendFlags;
 use super::engine::Shared;
 use super::outgoing::{Item, Outgoing};
 use super::room::Room;
-use super::store::Part;
+use super::store::{Part, StoreError};
 use crate::protocol::swarm::{Input, Message, PeerId, PieceIndex, Place, Tongue};
 use crate::protocol::{LinkId, Never};
 use crate::runtime::driver::options::Connection;
@@ -35,6 +35,9 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 /// Bytes of a piece that are read, encrypted and written at a time.
 const SEAL_BYTES: usize = 256 * 1024;
+
+/// How often the swarm is told that a piece is coming.
+const COMING_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the other end may take to read our last words and close.
 const LINGER: Duration = Duration::from_secs(2);
@@ -148,15 +151,21 @@ impl Room {
         let tongue = if self.share().is_some() { Tongue::Share } else { Tongue::Assignment };
         let mut decoder = Decoder::new(Limits { tongue, pieces: self.store().pieces() });
         let mut input = input;
+        let clock = self.shared().clock;
+        let mut told = clock.now().mono;
         loop {
-            match decoder.read_from(&mut input) {
+            let coming = |bytes: usize| {
+                self.traffic.came(bytes as u64);
+                let now = clock.now().mono;
+                if now.since(told) >= COMING_EVERY {
+                    told = now;
+                    self.submit(Input::Coming { link: id });
+                }
+            };
+            match decoder.read_from(&mut input, coming) {
                 Ok(Some(Frame::Message(msg))) => {
-                    let is_piece = if let Message::Piece { data, .. } = &msg {
-                        self.traffic.came(data.len() as u64);
-                        true
-                    } else {
-                        false
-                    };
+                    told = clock.now().mono;
+                    let is_piece = matches!(msg, Message::Piece { .. });
                     if !self.deliver(id, msg) {
                         break;
                     }
@@ -229,9 +238,13 @@ impl Room {
         let found = self.store().parts(index);
         let parts = match found {
             Ok(parts) => parts,
+            Err(StoreError::Changed { .. }) => {
+                return self.upload_changed(link, line, sealer, index);
+            }
             Err(err) => {
                 self.fail(err.to_string());
-                return Err(io::Error::other(err));
+                // Nothing of the piece has left: the last words, which say so, still can.
+                return Ok(());
             }
         };
         let bytes: u64 = parts.iter().map(|part| part.len).sum();
@@ -240,6 +253,44 @@ impl Room {
         send(&line.stream, sealer, &head, bytes > 0)?;
         for part in parts {
             self.send_part(&line.stream, sealer, &part)?;
+        }
+        self.submit(Input::Uploaded { link, index, bytes });
+        Ok(())
+    }
+
+    /// Sends a piece of a file that somebody else has changed, if the piece is what it was.
+    fn upload_changed(
+        self: &Arc<Self>,
+        link: LinkId,
+        line: &Line,
+        sealer: &mut Option<Sealer>,
+        index: PieceIndex,
+    ) -> io::Result<()> {
+        let mut data = Vec::new();
+        let is_good = self.store().read_changed(index, &mut data).is_ok()
+            && self.store().is_what_was_stored(index, &data, self.leaf(index));
+        if !is_good && self.store().is_unfinished() {
+            // It is not offered but fetched here, and can be fetched again.
+            self.submit(Input::ReadAgain { read: 1, lost: vec![index], files: Vec::new() });
+            self.submit(Input::Uploaded { link, index, bytes: 0 });
+            return Ok(());
+        }
+        if !is_good {
+            let err = StoreError::Changed { path: self.store().path_of_piece(index) };
+            self.fail(err.to_string());
+            return Ok(());
+        }
+        let bytes = data.len() as u64;
+        let head = piece_head(index, u32::try_from(bytes).map_err(io::Error::other)?);
+        self.shared().up.take(head.len());
+        send(&line.stream, sealer, &head, bytes > 0)?;
+        let mut left = &data[..];
+        while !left.is_empty() {
+            let share = self.shared().up.share(left.len().min(SEAL_BYTES));
+            self.shared().up.take(share);
+            send(&line.stream, sealer, &left[..share], false)?;
+            self.traffic.went(share as u64);
+            left = &left[share..];
         }
         self.submit(Input::Uploaded { link, index, bytes });
         Ok(())

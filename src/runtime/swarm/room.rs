@@ -25,7 +25,7 @@ use super::stores::{Job, Stores};
 use crate::model::{Now, Time};
 use crate::protocol::LinkId;
 use crate::protocol::swarm::{
-    Event, Hash, Input, Message, Outcome, PeerId, Place, Roster, Status, Swarm,
+    Event, Hash, Input, Message, Outcome, PeerId, PieceIndex, Place, Roster, Status, Swarm,
 };
 use crate::protocol::timer::TimerQueue;
 use crate::runtime::driver::lobby::Lobby;
@@ -242,6 +242,11 @@ impl Room {
         }
         drop(state);
         self.phase_moved.notify_all();
+    }
+
+    /// The hash of a piece, if it is known.
+    pub(super) fn leaf(&self, index: PieceIndex) -> Option<Hash> {
+        self.lock().machine.tree()?.leaf(index)
     }
 
     /// Looks at the swarm.

@@ -163,6 +163,8 @@ impl State {
             | Event::Interested(_)
             | Event::NotInterested(_)
             | Event::Downloaded { .. }
+            | Event::ReadAgain { .. }
+            | Event::Withdrawn(_)
             | Event::Refused(..)
             | Event::Odd(..)
             | Event::Disconnected(..)

@@ -38,6 +38,7 @@ const HASHES_REQ: u8 = 16;
 const HASHES: u8 = 17;
 const FILES_REQ: u8 = 18;
 const FILES: u8 = 19;
+const WITHDRAWN: u8 = 20;
 
 /// What comes before the content of a piece of `len` bytes, when the content is sent by itself.
 ///
@@ -76,6 +77,7 @@ pub fn encode(msg: &Message) -> Vec<u8> {
             let hashes = [leaves.concat(), uncles.concat()].concat();
             (HASHES, [[first.0, count].map(u32::to_be_bytes).concat(), hashes].concat())
         }
+        Message::Withdrawn => (WITHDRAWN, Vec::new()),
         Message::FilesReq { offset } => (FILES_REQ, number(offset)),
         Message::Files { offset, bytes } => (FILES, [&offset.to_be_bytes(), &bytes[..]].concat()),
     };
@@ -244,11 +246,16 @@ impl Decoder {
     }
 
     /// Reads a message out of what `read` puts into the space, until one is whole. Nothing at the
-    /// end of the connection between two messages.
+    /// end of the connection between two messages. `coming` is told of the bytes of pieces as they
+    /// come.
     ///
     /// # Errors
     /// What `read` fails with; an end amid a message; bytes that cannot be read.
-    pub fn read_from(&mut self, source: &mut impl std::io::Read) -> std::io::Result<Option<Frame>> {
+    pub fn read_from(
+        &mut self,
+        source: &mut impl std::io::Read,
+        mut coming: impl FnMut(usize),
+    ) -> std::io::Result<Option<Frame>> {
         use std::io::{Error, ErrorKind};
         loop {
             match source.read(self.space()) {
@@ -257,6 +264,9 @@ impl Decoder {
                 }
                 Ok(0) => return Ok(None),
                 Ok(count) => {
+                    if matches!(self.state, State::Content { .. }) {
+                        coming(count);
+                    }
                     let found = self.filled(count);
                     match found.map_err(|it| Error::new(ErrorKind::InvalidData, it))? {
                         Some(frame) => return Ok(Some(frame)),
@@ -291,6 +301,7 @@ impl Decoder {
             PIECE => Some(4..=4 + pieces.piece_size()),
             _ if tongue == Tongue::Assignment => None,
             CANCEL | FILES_REQ => Some(4..=4),
+            WITHDRAWN => Some(0..=0),
             HASHES_REQ => Some(8..=8),
             HASHES => Some(8..=8 + (RUN_MAX + UNCLES_MAX) * hash),
             FILES => Some(4..=4 + u32::try_from(FILES_PART_BYTES).expect("64 KiB")),
@@ -336,6 +347,7 @@ fn message(kind: u8, payload: Vec<u8>) -> Result<Message, FrameError> {
         HASHES => return hashes(&payload),
         FILES_REQ => Message::FilesReq { offset: number(&payload) },
         FILES => Message::Files { offset: number(&payload), bytes: payload[4..].to_vec() },
+        WITHDRAWN => Message::Withdrawn,
         _ => return Err(FrameError::Kind(kind)),
     })
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::cli::CliError;
 use crate::cli::bench::procfs;
 use crate::cli::query::print;
-use crate::model::Ticket;
+use crate::model::{Ticket, Traits};
 use crate::protocol::swarm::{Config, Event, Files, PeerId, Pieces, Roster, Tree};
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files::os_rng;
@@ -185,6 +185,7 @@ fn share(file: &Path, piece_size: u32, up: Option<u64>) -> Result<(), CliError> 
         piece_size,
         root: tree.root(),
         files: None,
+        traits: Traits::default(),
         at: Vec::new(),
     };
     let options = EngineOptions { listen: Some(anywhere()), up, ..EngineOptions::default() };
@@ -207,7 +208,8 @@ fn fetch(folder: &Path, ticket: &str) -> Result<(), CliError> {
     let go = wait_for_go()?;
     let id = ticket.share_id();
     let (name, list) = (ticket.name.as_str(), None);
-    let fetch = Fetch { folder, name, id, pieces, list, preallocates: true };
+    let traits = ticket.traits;
+    let fetch = Fetch { folder, name, id, pieces, list, traits, preallocates: true };
     let store = Store::fetched(&fetch).map_err(failed)?;
     let tree = Tree::of_root(pieces.count(), ticket.root);
     let kind = Kind::Share { id, tree, files: Files::None, at: go.at };

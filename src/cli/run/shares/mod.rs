@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cli::CliError;
-use crate::cli::share::host::{Held, ShareHost};
+use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
 use crate::model::{Data, Endpoint, Now, Ticket, Time};
 use crate::network::{Gone, Switchboard};
 use crate::node::PeerNode;
@@ -74,7 +74,7 @@ struct Kept {
 struct State {
     host: Option<Arc<ShareHost>>,
     known: Shares,
-    kept: BTreeMap<Hash, Kept>,
+    kept: BTreeMap<Key, Kept>,
     /// Taken because somebody wanted it everywhere; and whether its end was told.
     taken: BTreeMap<Hash, (Arc<Held>, bool)>,
     /// What could not be taken, so that it is told once.
@@ -155,6 +155,7 @@ impl Sharing {
     fn share(
         &self,
         kept: Kept,
+        rehash: bool,
         hashed: &(dyn Fn(u64, u64) -> bool + Sync),
     ) -> Result<Arc<Held>, CliError> {
         if self.lock().kept.len() >= LIST_MAX {
@@ -162,16 +163,30 @@ impl Sharing {
             return Err(CliError::Failed(text));
         }
         let host = self.host()?;
-        let held = host.share(&kept.path, kept.piece, hashed, Quiet)?;
-        let id = held.ticket.share_id();
+        let wanted = Wanted { path: &kept.path, piece: kept.piece, rehash };
+        let held = host.share(wanted, hashed, Quiet)?;
+        let (id, name) = (held.ticket.share_id(), held.ticket.name.clone());
         let before = kept.ticket.as_ref().and_then(|it| it.parse::<Ticket>().ok());
         if before.is_some_and(|it| it.share_id() != id) {
-            host.end_those(|it| it.ticket.share_id() == id);
+            host.end_those(|it| it.ticket.share_id() == id && it.ticket.name == name);
             let text = "it was changed since it was shared: share it again";
             return Err(CliError::Failed(text.to_owned()));
         }
         let ticket = Some(Ticket { at: Vec::new(), ..held.ticket.clone() }.to_string());
-        self.lock().kept.insert(id, Kept { ticket, ..kept });
+        // What was shared from there before is a version that is there no more.
+        let older: Vec<_> = {
+            let state = self.lock();
+            let is_older = |it: &(&Key, &Kept)| it.1.path == kept.path && it.0.0 != id;
+            state.kept.iter().filter(is_older).map(|(key, _)| key.clone()).collect()
+        };
+        let is_older = |it: &Held| {
+            older.iter().any(|(id, name)| it.ticket.share_id() == *id && it.ticket.name == *name)
+        };
+        host.end_those(is_older);
+        let mut state = self.lock();
+        older.iter().for_each(|key| drop(state.kept.remove(key)));
+        state.kept.insert((id, name), Kept { ticket, ..kept });
+        drop(state);
         Ok(held)
     }
 
@@ -200,7 +215,7 @@ impl Sharing {
         };
         for kept in kept {
             let path = kept.path.display().to_string();
-            if let Err(error) = self.share(kept, &|_, _| true) {
+            if let Err(error) = self.share(kept, false, &|_, _| true) {
                 ::log::warn!("{path} is not shared any more: {error}");
             }
         }
@@ -210,12 +225,12 @@ impl Sharing {
     fn announcement(&self) -> Announcement {
         let state = self.lock();
         let everywhere: BTreeSet<_> =
-            state.kept.iter().filter(|(_, it)| it.everywhere).map(|(id, _)| *id).collect();
+            state.kept.iter().filter(|(_, it)| it.everywhere).map(|(key, _)| key.clone()).collect();
         let held = state.host.as_ref().map(|it| it.tickets()).unwrap_or_default();
         let mut shares: Vec<_> = held
             .into_iter()
             .map(|ticket| Offered {
-                everywhere: everywhere.contains(&ticket.share_id()),
+                everywhere: everywhere.contains(&(ticket.share_id(), ticket.name.clone())),
                 ticket: ticket.to_string(),
             })
             .collect();
@@ -282,14 +297,17 @@ impl Sharing {
     /// Shares a file or folder; answered by how much is hashed, and then by the ticket.
     pub(super) fn begin(
         self: &Arc<Self>,
-        (path, piece, everywhere): (PathBuf, Option<u32>, bool),
+        (path, piece, everywhere, rehash): (PathBuf, Option<u32>, bool, bool),
         (board, node): (&Arc<Switchboard>, &Node),
     ) -> Result<Answer, String> {
         let (report, reports) = bounded(REPORTS_MAX);
         let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
         let kept = Kept { path, piece, everywhere, ticket: None };
         let work = move || {
-            let outcome = this.share(kept, &|done, size| hashed(&report, done, size));
+            let before: BTreeSet<_> = this.lock().kept.keys().cloned().collect();
+            let outcome = this.share(kept, rehash, &|done, size| hashed(&report, done, size));
+            let key =
+                outcome.as_ref().ok().map(|it| (it.ticket.share_id(), it.ticket.name.clone()));
             let line = match outcome {
                 Ok(held) => {
                     this.remember();
@@ -298,8 +316,11 @@ impl Sharing {
                 }
                 Err(error) => json!({ "error": error.to_string() }),
             };
-            // Nobody waits for it if this fails.
-            let _ = report.send(line);
+            let is_heard = report.send(line).is_ok();
+            // Whoever asked for it has gone, as Ctrl-C does: what it began ends with it.
+            if let Some(key) = key.filter(|key| !is_heard && !before.contains(key)) {
+                this.end_keys(&[key], (&board, &node));
+            }
         };
         thread::spawn("share", work).map_err(|error| error.to_string())?;
         Ok(lines_of(reports))
@@ -316,19 +337,29 @@ impl Sharing {
         if ended.is_empty() {
             return Err(format!("nothing that this peer shares is called {name}"));
         }
+        self.end_keys(&ended, (board, node));
+        Ok(())
+    }
+
+    /// Ends these, and tells the others.
+    fn end_keys(&self, ended: &[Key], (board, node): (&Arc<Switchboard>, &Node)) {
+        let host = self.lock().host.clone();
+        let is_meant = |it: &Held| {
+            ended.iter().any(|(id, name)| it.ticket.share_id() == *id && it.ticket.name == *name)
+        };
+        let _ = host.map(|it| it.end_those(is_meant));
         {
             let mut state = self.lock();
-            for id in &ended {
-                state.kept.remove(id);
+            for key in ended {
+                let is_shared = state.kept.remove(key).is_some();
                 // It is not taken again, though others still want it everywhere.
-                if state.taken.remove(id).is_some() {
-                    state.refused.insert(*id);
+                if !is_shared && state.taken.remove(&key.0).is_some() {
+                    state.refused.insert(key.0);
                 }
             }
         }
         self.remember();
         self.announce(board, node);
-        Ok(())
     }
 
     /// What the fleet shares, as far as is known here.
@@ -339,7 +370,8 @@ impl Sharing {
         let object = |it: &KnownShare| {
             json!({
                 "name": it.ticket.name, "size": it.ticket.size, "peers": it.peers,
-                "everywhere": it.everywhere, "here": here.get(&it.ticket.share_id()),
+                "everywhere": it.everywhere,
+                "here": here.get(&(it.ticket.share_id(), it.ticket.name.clone())),
                 "is_folder": it.ticket.files.is_some(), "ticket": it.ticket.to_string(),
             })
         };
@@ -405,9 +437,9 @@ impl Drop for Lent {
 }
 
 fn hashed(report: &Sender<Value>, done: u64, size: u64) -> bool {
-    // One that is behind gets the next.
-    let _ = report.try_send(json!({ "hashed": done, "size": size }));
-    true
+    // One that is behind gets the next; one that has gone wants no more of it.
+    let sent = report.try_send(json!({ "hashed": done, "size": size }));
+    !matches!(sent, Err(TrySendError::Disconnected(_)))
 }
 
 fn lines_of(reports: Receiver<Value>) -> Answer {

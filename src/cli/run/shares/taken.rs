@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::log::Level;
@@ -9,12 +12,19 @@ use serde_json::json;
 
 use super::{Quiet, Sharing};
 use crate::cli::log::{Line, escape};
-use crate::cli::share::host::Order;
+use crate::cli::share::host::{Held, Order, Role};
 use crate::cli::size::Size;
 use crate::model::{Ticket, Time};
-use crate::protocol::swarm::Hash;
 use crate::runtime::clock::Clock;
+use crate::runtime::files::sync_dir;
 use crate::runtime::swarm::Phase;
+
+/// The folder of all versions of what was taken, each in one named by its content.
+const VERSIONS: &str = ".versions";
+
+fn version(id: &[u8; 32]) -> String {
+    hex::encode(&id[..8])
+}
 
 /// Shares that are taken at a time: each calls whoever is said to have it.
 const TAKEN_AT_ONCE_MAX: usize = 4;
@@ -29,7 +39,7 @@ impl Sharing {
                 let id = known.ticket.share_id();
                 if let Some((held, _)) = state.taken.get(&id) {
                     places.push((Arc::clone(held), known.ticket.at));
-                } else if !state.kept.contains_key(&id) && !state.refused.contains(&id) {
+                } else if !state.kept.keys().any(|it| it.0 == id) && !state.refused.contains(&id) {
                     wanted.push(known.ticket);
                 }
             }
@@ -59,7 +69,8 @@ impl Sharing {
         };
         let host = self.lock().host.clone();
         let Some(host) = host.filter(|_| !unwanted.is_empty()) else { return false };
-        host.end_those(|it| unwanted.contains(&it.ticket.share_id()));
+        let is_taken = |it: &Held| it.role == Role::Fetches;
+        host.end_those(|it| is_taken(it) && unwanted.contains(&it.ticket.share_id()));
         let mut state = self.lock();
         unwanted.iter().for_each(|id| drop(state.taken.remove(id)));
         true
@@ -69,20 +80,32 @@ impl Sharing {
     pub(super) fn end_failed(&self) -> bool {
         let host = self.lock().host.clone();
         let failed = host.as_ref().map(|it| it.failed()).unwrap_or_default();
-        let own = |id: &Hash| self.lock().kept.remove(id).is_some();
         let mut is_changed = false;
-        for (held, why) in failed {
+        let mut others = Vec::new();
+        for (held, why) in &failed {
             let id = held.ticket.share_id();
-            if !own(&id) {
-                continue;
-            }
+            let own = self.lock().kept.remove(&(id, held.ticket.name.clone()));
+            let Some(own) = own else { continue };
             is_changed = true;
             if let Some(host) = &host {
-                host.end_those(|it| it.ticket.share_id() == id);
+                host.end_those(|it| Arc::ptr_eq(&it.swarm, &held.swarm) && it.path == held.path);
+            }
+            let is_alone = failed.iter().filter(|(it, _)| it.ticket.share_id() == id).count() == 1;
+            if !is_alone {
+                // The files of another name of the same content may be as they were.
+                others.push((own, held.clone(), why));
+                continue;
             }
             let name = escape(&held.ticket.name);
             let message = format!("does not share {name} any more: {why}");
             tell(Level::Warn, "share_ended", message, &held.ticket);
+        }
+        for (own, held, why) in others {
+            if self.share(own, false, &|_, _| true).is_err() {
+                let name = escape(&held.ticket.name);
+                let message = format!("does not share {name} any more: {why}");
+                tell(Level::Warn, "share_ended", message, &held.ticket);
+            }
         }
         if is_changed {
             self.remember();
@@ -92,13 +115,17 @@ impl Sharing {
 
     fn take(&self, ticket: &Ticket) {
         let id = ticket.share_id();
-        let to = self.folder.join("received");
+        let to = self.folder.join("received").join(VERSIONS).join(version(&id));
         // What never comes must not fill the disk either.
-        let order = Order { ticket, to: &to, at: &[], give_up: None, preallocates: false };
+        let hashed = |_, _| !self.lock().is_closed;
+        let order =
+            Order { ticket, to: &to, at: &[], give_up: None, preallocates: false, hashed: &hashed };
         let taken = self.lock().taken.values().map(|(held, _)| held.ticket.size).sum::<u64>();
         let begun = if ticket.size > self.push_max.saturating_sub(taken) {
             let (size, taken, most) = (Size(ticket.size), Size(taken), Size(self.push_max));
             Err(format!("it has {size}, and {taken} are taken; --push-max allows {most} in all"))
+        } else if ticket.name == VERSIONS {
+            Err("that name is taken".to_owned())
         } else {
             fs::create_dir_all(&to)
                 .map_err(|error| error.to_string())
@@ -120,6 +147,38 @@ impl Sharing {
         }
     }
 
+    /// Has the name lead to what is wanted everywhere now; other versions stay beside it. Returns
+    /// where it is.
+    fn give_name(&self, held: &Held) -> PathBuf {
+        let folder = self.folder.join("received");
+        let name = &held.ticket.name;
+        let (at, versions) = (folder.join(name), folder.join(VERSIONS));
+        let named = || -> io::Result<()> {
+            // Before there were versions, content itself had the name.
+            if at.symlink_metadata().is_ok_and(|it| !it.is_symlink()) {
+                let before = versions.join("before");
+                fs::create_dir_all(&before)?;
+                fs::rename(&at, before.join(name))?;
+            }
+            let draft = versions.join("link.new");
+            match fs::remove_file(&draft) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            let id = held.ticket.share_id();
+            symlink(Path::new(VERSIONS).join(version(&id)).join(name), &draft)?;
+            fs::rename(&draft, &at)?;
+            sync_dir(&folder)
+        };
+        match named() {
+            Ok(()) => at,
+            Err(error) => {
+                ::log::warn!("{} does not lead to the new version: {error}", escape(name));
+                held.path.clone()
+            }
+        }
+    }
+
     /// Tells once what became of what was taken; returns whether something is complete since.
     pub(super) fn tell_taken(&self) -> bool {
         let mut ended = Vec::new();
@@ -136,7 +195,8 @@ impl Sharing {
                 let message = format!("stopped taking {name}: {why}; it goes on after a restart");
                 tell(Level::Warn, "share_refused", message, ticket);
             } else {
-                let path = held.path.display();
+                let path = self.give_name(held);
+                let path = escape(&path.display().to_string());
                 let message = format!("has all of {name}, verified, at {path}");
                 tell(Level::Info, "share_complete", message, ticket);
             }

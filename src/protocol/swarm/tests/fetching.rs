@@ -207,7 +207,7 @@ fn a_false_piece_is_named_and_its_sender_never_asked_again() {
     assert!(events(&fx).contains(&Event::FalsePiece(peer, piece(0))));
     assert!(hangs_up(&fx, 3));
     assert_eq!(requests(&fx), [(4, 0)]);
-    assert!(!fx.iter().any(|it| matches!(it, Effect::SetTimer(Timer::Redial(_), _))));
+    // Where it is, an honest one may be after a restart; itself it is known by its id.
     stage.give(Input::Connected { link: link(30), peer, place: None });
     let fx = stage.take();
     assert!(hangs_up(&fx, 30) && matches!(events(&fx)[..], [Event::Refused(..)]));
@@ -258,4 +258,39 @@ fn one_that_only_talks_nonsense_is_hung_up_on() {
         .sum();
     assert_eq!(told, 1, "told once");
     assert!(hangs_up(&stage.hear(3, Message::Have(piece(77))), 3));
+}
+
+#[test]
+fn a_slow_neighbor_is_waited_for_as_long_as_bytes_come() {
+    let mut stage = Stage::share(2, &[1]);
+    let patience = stage.swarm.config.answer_after;
+    stage.comes_with(3, &[0]);
+    assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 0)]);
+    let answer = Timer::Answer(link(3));
+    stage.later(patience - SECOND);
+    stage.give(Input::Coming { link: link(3) });
+    stage.later(SECOND);
+    let fx = stage.timer(answer);
+    assert!(fx.contains(&Effect::SetTimer(answer, patience - SECOND)), "{fx:?}");
+    assert!(!fx.iter().any(|it| matches!(it, Effect::Emit(Event::Odd(..)))), "{fx:?}");
+    // Slower than that is too slow: so small a piece does not take so long.
+    stage.later(patience - SECOND);
+    stage.give(Input::Coming { link: link(3) });
+    let fx = stage.timer(answer);
+    let is_told = |it: &Event| matches!(it, Event::Odd(_, what) if what.contains("slow"));
+    assert!(events(&fx).iter().any(is_told), "{fx:?}");
+}
+
+#[test]
+fn pieces_that_others_have_spoiled_are_fetched_again() {
+    let mut stage = Stage::share(2, &[0, 1]);
+    stage.comes_with(3, &[0, 1]);
+    stage.hear(3, Message::Unchoke);
+    stage.give(Input::ReadAgain { read: 2, lost: vec![piece(1)], files: Vec::new() });
+    let fx = stage.take();
+    assert_eq!(requests(&fx), [(3, 1)]);
+    let told = Event::ReadAgain { read: 2, lost: 1, files: Vec::new() };
+    assert!(fx.contains(&Effect::Emit(told)) && !stage.swarm.status().is_complete);
+    let fx = stage.hear(3, Message::Withdrawn);
+    assert!(fx.contains(&Effect::Emit(Event::Withdrawn(PeerId(1_003)))), "{fx:?}");
 }

@@ -132,7 +132,7 @@ fn a_false_list_ends_the_connection_and_another_neighbor_is_asked() {
     assert!(said(&fx).contains(&(4, Message::FilesReq { offset: 0 })));
     // An endless one is not listened to for ever.
     let mut offset = 0;
-    let is_over = (0..100).any(|_| {
+    let is_over = (0..1_000).any(|_| {
         let bytes = vec![0; FILES_PART_BYTES];
         let fx = stage.hear(4, Message::Files { offset, bytes });
         offset += u32::try_from(FILES_PART_BYTES).unwrap();

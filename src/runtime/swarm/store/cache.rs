@@ -1,7 +1,7 @@
 //! Hashes of what was offered before, so that a large file is not hashed at every start.
 //!
-//! One file an offer, named by a digest of where it is. It holds what each file looked like (size,
-//! time of change, number on its device) and is of use only while that is so.
+//! One file an offer, named by a digest of where it is. It holds what each file looked like (its
+//! [`Stamp`](super::files::Stamp)) and is of use only while that is so.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ use super::folder::{Access, Folder};
 use super::{Offer, StoreError};
 use crate::protocol::swarm::{Hash, Pieces};
 
-const MAGIC: &[u8] = b"folkmoot hashes 1\n";
+const MAGIC: &[u8] = b"folkmoot hashes 2\n";
 
 /// Offers whose hashes are kept; those that were not asked for longest go first.
 const KEPT_MAX: usize = 256;
@@ -40,6 +40,11 @@ impl TreeCache {
         let leaves = bytes.strip_prefix(&head(offer, pieces)[..])?;
         let (leaves, rest) = leaves.as_chunks::<32>();
         (rest.is_empty() && leaves.len() == pieces.count() as usize).then(|| leaves.to_vec())
+    }
+
+    /// Forgets the hashes of `offer`: they are to be made anew.
+    pub fn forget(&self, offer: &Offer) {
+        let _ = fs::remove_file(self.folder.join(name(offer)));
     }
 
     /// Keeps the hashes of `offer`.
@@ -91,11 +96,7 @@ fn head(offer: &Offer, pieces: Pieces) -> Vec<u8> {
     for (extent, stamp) in offer.layout.extents().iter().zip(&offer.stamps) {
         looks.update((extent.path.len() as u64).to_be_bytes());
         looks.update(extent.path.as_bytes());
-        for part in [stamp.size, stamp.inode.0, stamp.inode.1] {
-            looks.update(part.to_be_bytes());
-        }
-        looks.update(stamp.mtime.0.to_be_bytes());
-        looks.update(stamp.mtime.1.to_be_bytes());
+        stamp.update(&mut |part| looks.update(part));
     }
     let mut head = MAGIC.to_vec();
     head.extend(pieces.size().to_be_bytes());

@@ -1,23 +1,30 @@
 //! The open files of one content: few at a time, whatever the folder holds.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::StoreError;
 use super::folder::{Access, Folder};
 use super::layout::{Extent, Layout};
+use crate::model::Traits;
 
 /// Files open at a time; a process has a thousand descriptors at times.
 const OPEN_MAX: usize = 64;
 
-/// What a file that is offered looked like when it was hashed.
+/// All that the system tells of a file and that a change of it changes: whoever writes to it, cuts
+/// it, puts another in its place, or gives it another name or mode leaves another stamp. The time
+/// of change (ctime) is the one part of it that nobody can set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) size: u64,
     pub(super) mtime: (i64, i64),
+    pub(super) ctime: (i64, i64),
     pub(super) inode: (u64, u64),
+    pub(super) links: u64,
 }
 
 impl Stamp {
@@ -27,8 +34,27 @@ impl Stamp {
         Ok(Self {
             size: meta.len(),
             mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
             inode: (meta.dev(), meta.ino()),
+            links: meta.nlink(),
         })
+    }
+
+    /// The stamp in 32 bits, for a record.
+    pub(super) fn digest(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        self.update(&mut |part| sum.update(part));
+        sum.finalize()
+    }
+
+    /// Hands over all of it as bytes.
+    pub(super) fn update(&self, take: &mut dyn FnMut(&[u8])) {
+        for part in [self.size, self.inode.0, self.inode.1, self.links] {
+            take(&part.to_be_bytes());
+        }
+        for part in [self.mtime.0, self.mtime.1, self.ctime.0, self.ctime.1] {
+            take(&part.to_be_bytes());
+        }
     }
 }
 
@@ -50,6 +76,22 @@ pub(super) struct Files {
     folder: Folder,
     manner: Manner,
     open: Mutex<Open>,
+    marks: Mutex<Marks>,
+    /// What the only file is called since it has its name.
+    named: OnceLock<String>,
+    /// Held while a file is written, so that the stamps before and after belong to one write.
+    writing: Mutex<()>,
+}
+
+/// What is known of the files that are written.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// What each looked like after this program's last look or write.
+    left: BTreeMap<usize, Stamp>,
+    /// Whose each file is, to find out if two names lead to one file.
+    owners: BTreeMap<(u64, u64), usize>,
+    /// Files that looked otherwise when they were written to again: others were there.
+    suspects: BTreeSet<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +102,14 @@ struct Open {
 
 impl Files {
     pub(super) fn new(folder: Folder, manner: Manner) -> Self {
-        Self { folder, manner, open: Mutex::default() }
+        Self {
+            folder,
+            manner,
+            open: Mutex::default(),
+            marks: Mutex::default(),
+            named: OnceLock::new(),
+            writing: Mutex::default(),
+        }
     }
 
     /// The folder they are in.
@@ -86,6 +135,152 @@ impl Files {
             }
         }
         Ok(file)
+    }
+
+    /// Has `put` write to one of the files. A file that was not as it was left is opened anew by
+    /// its name, and is read again before it is believed: see [`Self::suspects`].
+    pub(super) fn write(
+        &self,
+        layout: &Layout,
+        number: usize,
+        put: impl FnOnce(&File) -> std::io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let path = || self.folder.path().join(&layout.extents()[number].path);
+        let failed = |action| move |err| StoreError::of(action, path(), err);
+        let _alone = self.writing.lock().expect("nothing under this lock can panic");
+        let mut file = self.get(layout, number)?;
+        let is = Stamp::of(&file).map_err(failed("examine"))?;
+        match self.left(number) {
+            Some(left) if left == is => {}
+            Some(_) => {
+                self.marks().suspects.insert(number);
+                self.let_go(number);
+                file = self.get(layout, number)?;
+            }
+            None => self.marks().claim(layout, number, is.inode)?,
+        }
+        put(&file).map_err(failed("write"))?;
+        let left = Stamp::of(&file).map_err(failed("examine"))?;
+        self.marks().left.insert(number, left);
+        Ok(())
+    }
+
+    /// Whether one of the files is as it was hashed or as it was left: nobody else was there.
+    pub(super) fn is_untouched(&self, number: usize, file: &File) -> bool {
+        let wanted = || match &self.manner {
+            Manner::Offered(stamps) => Some(stamps[number]),
+            Manner::Written { .. } => self.left(number).filter(|_| !self.is_suspect(number)),
+        };
+        let is_so = || Stamp::of(file).ok() == wanted();
+        is_so() || {
+            // It may be written to just now, by this program.
+            let _alone = self.writing.lock().expect("nothing under this lock can panic");
+            is_so()
+        }
+    }
+
+    /// Forgets what one of the files looked like: it is gone, and what is written next is new.
+    pub(super) fn forget(&self, number: usize) {
+        let mut marks = self.marks();
+        marks.left.remove(&number);
+        marks.suspects.remove(&number);
+    }
+
+    /// What one of the files looked like after it was last written here.
+    pub(super) fn left(&self, number: usize) -> Option<Stamp> {
+        self.marks().left.get(&number).copied()
+    }
+
+    /// Says that one of the files was read, and looked so before and after.
+    pub(super) fn was_read(
+        &self,
+        layout: &Layout,
+        number: usize,
+        stamp: Stamp,
+    ) -> Result<(), StoreError> {
+        let mut marks = self.marks();
+        marks.claim(layout, number, stamp.inode)?;
+        marks.left.insert(number, stamp);
+        marks.suspects.remove(&number);
+        Ok(())
+    }
+
+    /// Whether one of the files is in doubt although it may look as it was left.
+    pub(super) fn is_suspect(&self, number: usize) -> bool {
+        self.marks().suspects.contains(&number)
+    }
+
+    /// One of the files as its name leads to it now, and what it looks like; nothing if there is
+    /// none.
+    pub(super) fn by_name(
+        &self,
+        layout: &Layout,
+        number: usize,
+    ) -> Result<Option<(File, Stamp)>, StoreError> {
+        let path = self.name_of(&layout.extents()[number]);
+        let file = match self.folder.file(path, Access::Read) {
+            Ok(file) => file,
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(err) => return Err(err),
+        };
+        let failed = |err| StoreError::of("examine", self.folder.path().join(path), err);
+        let stamp = Stamp::of(&file).map_err(failed)?;
+        Ok(Some((file, stamp)))
+    }
+
+    /// Says that the only file has this name now.
+    pub(super) fn was_named(&self, layout: &Layout, name: &str) -> Result<(), StoreError> {
+        let _ = self.named.set(name.to_owned());
+        // To get a name is a change as well.
+        if let (Some(left), Some((_, stamp))) = (self.left(0), self.by_name(layout, 0)?)
+            && (stamp.size, stamp.mtime, stamp.inode) == (left.size, left.mtime, left.inode)
+        {
+            self.was_read(layout, 0, stamp)?;
+        }
+        Ok(())
+    }
+
+    fn name_of<'a>(&'a self, extent: &'a Extent) -> &'a str {
+        self.named.get().unwrap_or(&extent.path)
+    }
+
+    /// Gives one of the files its mode and time, once all of it is there.
+    pub(super) fn dress(&self, layout: &Layout, number: usize) -> Result<(), StoreError> {
+        let extent = &layout.extents()[number];
+        let Traits { run, private: _, mtime } = extent.traits;
+        if !run && mtime.is_none() {
+            return Ok(());
+        }
+        let Some((file, before)) = self.by_name(layout, number)? else { return Ok(()) };
+        let path = || self.folder.path().join(&extent.path);
+        let failed = |err| StoreError::of("set mode and time of", path(), err);
+        if run {
+            let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+            // Whoever may read it may execute it.
+            let mode = Permissions::from_mode(mode | (mode & 0o444) >> 2);
+            file.set_permissions(mode).map_err(failed)?;
+        }
+        if let Some(time) = mtime.and_then(system_time) {
+            file.set_modified(time).map_err(failed)?;
+        }
+        let after = Stamp::of(&file).map_err(failed)?;
+        let is_ours = extent.len == 0 || self.left(number) == Some(before);
+        if !is_ours || after.size != extent.len {
+            // It was changed since it was verified.
+            return Err(StoreError::Disturbed { path: path() });
+        }
+        self.was_read(layout, number, after)
+    }
+
+    /// Forgets an open file, so that it is opened by its name when it is wanted again.
+    pub(super) fn let_go(&self, number: usize) {
+        self.open.lock().expect("nothing under this lock can panic").files.remove(&number);
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().expect("nothing under this lock can panic")
     }
 
     fn find(&self, number: usize) -> Option<Arc<File>> {
@@ -116,12 +311,18 @@ impl Files {
             }
             Manner::Written { preallocates } => preallocates,
         };
-        let file = self.folder.file(&extent.path, Access::Write)?;
+        let file = self.folder.own_file(self.name_of(extent))?;
         let failed = |action| {
             let path = self.folder.path().join(&extent.path);
             move |err| StoreError::of(action, path, err)
         };
-        let is = file.metadata().map_err(failed("examine"))?.len();
+        let meta = file.metadata().map_err(failed("examine"))?;
+        let is = meta.len();
+        if extent.traits.private && meta.mode() & 0o077 != 0 {
+            // Before anything is in it.
+            let mode = Permissions::from_mode(meta.mode() & 0o700);
+            file.set_permissions(mode).map_err(failed("change the mode of"))?;
+        }
         if is != extent.len {
             if preallocates && is < extent.len {
                 preallocate(&file, extent.len).map_err(failed("make room for"))?;
@@ -130,6 +331,31 @@ impl Files {
         }
         Ok(file)
     }
+}
+
+impl Marks {
+    /// Notes whose a file is.
+    fn claim(
+        &mut self,
+        layout: &Layout,
+        number: usize,
+        inode: (u64, u64),
+    ) -> Result<(), StoreError> {
+        let owner = *self.owners.entry(inode).or_insert(number);
+        let is_there = owner != number && self.left.get(&owner).is_some_and(|it| it.inode == inode);
+        if is_there {
+            let name = |number: usize| layout.extents()[number].path.clone();
+            return Err(StoreError::SameFile { one: name(owner), other: name(number) });
+        }
+        self.owners.insert(inode, number);
+        Ok(())
+    }
+}
+
+/// A time in seconds since 1970, if the system has it.
+fn system_time(secs: i64) -> Option<SystemTime> {
+    let span = Duration::from_secs(secs.unsigned_abs());
+    if secs < 0 { UNIX_EPOCH.checked_sub(span) } else { UNIX_EPOCH.checked_add(span) }
 }
 
 /// Asks the disk for room, where it can give it in advance.

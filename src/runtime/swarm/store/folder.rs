@@ -17,6 +17,9 @@ use crate::model::name_complaint;
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
+/// Bytes that are copied at a time.
+const COPY_BYTES: usize = 256 * 1024;
+
 const FOLDER_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -80,11 +83,77 @@ impl Folder {
             .map_err(|err| self.failed("open", path, err))?;
         let stat = rustix::fs::fstat(&file).map_err(|err| self.failed("examine", path, err))?;
         let is_plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        // A second name may lie anywhere, and what is written to the one is written to the other.
-        if !is_plain || makes && stat.st_nlink > 1 {
+        if !is_plain {
             return Err(StoreError::NotPlain { path: self.path.join(path) });
         }
+        // It may lie anywhere, and what is written to the one is written to the other.
+        if makes && stat.st_nlink > 1 {
+            return Err(StoreError::SecondName { path: self.path.join(path) });
+        }
         Ok(file.into())
+    }
+
+    /// Opens the file at `path` to be written, as [`Self::file`] does; one that has a second name
+    /// is copied first, and the second name keeps what it had.
+    pub(super) fn own_file(&self, path: &str) -> Result<File, StoreError> {
+        match self.file(path, Access::Write) {
+            Err(StoreError::SecondName { .. }) => {
+                self.copy_apart(path)?;
+                self.file(path, Access::Write)
+            }
+            file => file,
+        }
+    }
+
+    /// Puts a copy in the place of a file that has a second name, which keeps the file. Runs of
+    /// zeros become holes.
+    fn copy_apart(&self, path: &str) -> Result<(), StoreError> {
+        use std::os::unix::fs::FileExt;
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let folder = self.enter_or_make_all(above)?;
+        let draft = ".folkmoot-copy";
+        folder.remove(draft)?;
+        let failed = |action| move |err| StoreError::of(action, self.path.join(path), err);
+        let from = folder.file(name, Access::Read)?;
+        let to = folder.file(draft, Access::Write)?;
+        let len = from.metadata().map_err(failed("examine"))?.len();
+        to.set_len(len).map_err(failed("make room for"))?;
+        let (mut data, mut at) = (vec![0; COPY_BYTES], 0);
+        while at < len {
+            let read = from.read_at(&mut data, at).map_err(failed("read"))?;
+            if read == 0 {
+                break;
+            }
+            if data[..read].iter().any(|it| *it != 0) {
+                to.write_all_at(&data[..read], at).map_err(failed("write"))?;
+            }
+            at += read as u64;
+        }
+        to.sync_all().map_err(failed("sync"))?;
+        rustix::fs::renameat(&folder.fd, draft, &folder.fd, name)
+            .map_err(|err| self.failed("rename", path, err))
+    }
+
+    /// Opens the folder at `path`, parts divided by `/`, and makes what is missing; this one, if
+    /// the path is empty.
+    pub(super) fn enter_or_make_all(&self, path: &str) -> Result<Self, StoreError> {
+        let mut folder = Self { fd: self.again()?, path: self.path.clone() };
+        for part in path.split('/').filter(|it| !it.is_empty()) {
+            folder = folder.enter_or_make(part)?;
+        }
+        Ok(folder)
+    }
+
+    fn again(&self) -> Result<OwnedFd, StoreError> {
+        rustix::fs::openat(&self.fd, ".", FOLDER_FLAGS, Mode::empty())
+            .map_err(|err| self.failed("open", ".", err))
+    }
+
+    /// Whether the path of this folder still leads to it.
+    pub(super) fn is_in_place(&self) -> bool {
+        let inode = |it: Stat| (it.st_dev, it.st_ino);
+        let here = rustix::fs::fstat(&self.fd).map(inode);
+        here.is_ok() && rustix::fs::stat(&self.path).map(inode).ok() == here.ok()
     }
 
     /// What is known of `name`, without following it; `None` where there is nothing.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::model::FileList;
+use crate::model::{FileList, Traits};
 
 /// One file, and its place in the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) struct Extent {
     pub(super) start: u64,
     /// Its bytes.
     pub(super) len: u64,
+    /// What else travels of it.
+    pub(super) traits: Traits,
 }
 
 /// A run of bytes within one file.
@@ -26,39 +28,53 @@ pub(super) struct Run {
     pub(super) len: u64,
 }
 
-/// The files one after the other, without a gap.
+/// The files one after the other, without a gap; and the empty folders beside them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Layout(Vec<Extent>);
+pub(super) struct Layout {
+    extents: Vec<Extent>,
+    folders: Vec<String>,
+}
 
 impl Layout {
     /// A content that is one file.
-    pub(super) fn single(path: &str, len: u64) -> Self {
-        Self(vec![Extent { path: path.to_owned(), start: 0, len }])
+    pub(super) fn single(path: &str, len: u64, traits: Traits) -> Self {
+        let extents = vec![Extent { path: path.to_owned(), start: 0, len, traits }];
+        Self { extents, folders: Vec::new() }
     }
 
     /// A content that is the files of a list.
     pub(super) fn of(list: &FileList) -> Self {
         let mut start = 0;
-        let extents = list.files().iter().map(|file| {
-            let extent = Extent { path: file.path.clone(), start, len: file.size };
-            start += file.size;
-            extent
-        });
-        Self(extents.collect())
+        let (mut extents, mut folders) = (Vec::new(), Vec::new());
+        for entry in list.files() {
+            if let Some(folder) = entry.as_folder() {
+                folders.push(folder.to_owned());
+                continue;
+            }
+            let (path, len, traits) = (entry.path.clone(), entry.size, entry.traits());
+            extents.push(Extent { path, start, len, traits });
+            start += len;
+        }
+        Self { extents, folders }
     }
 
     /// The files.
     pub(super) fn extents(&self) -> &[Extent] {
-        &self.0
+        &self.extents
+    }
+
+    /// The empty folders.
+    pub(super) fn folders(&self) -> &[String] {
+        &self.folders
     }
 
     /// Where the bytes `range` of the content lie.
     pub(super) fn runs(&self, range: Range<u64>) -> impl Iterator<Item = Run> + '_ {
-        let first = self.0.partition_point(|it| it.start + it.len <= range.start);
+        let first = self.extents.partition_point(|it| it.start + it.len <= range.start);
         let (mut at, mut file) = (range.start, first);
         std::iter::from_fn(move || {
             while at < range.end {
-                let extent = self.0.get(file)?;
+                let extent = self.extents.get(file)?;
                 let end = range.end.min(extent.start + extent.len);
                 let run = Run { file, offset: at - extent.start, len: end.saturating_sub(at) };
                 (at, file) = (at.max(end), file + 1);
@@ -77,8 +93,7 @@ mod tests {
     use crate::model::FileEntry;
 
     fn layout(sizes: &[u64]) -> Layout {
-        let file =
-            |(number, size): (usize, &u64)| FileEntry { path: format!("{number:03}"), size: *size };
+        let file = |(number, size): (usize, &u64)| FileEntry::new(format!("{number:03}"), *size);
         Layout::of(&FileList::new(sizes.iter().enumerate().map(file).collect()).unwrap())
     }
 

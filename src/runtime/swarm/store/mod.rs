@@ -9,61 +9,50 @@
 //! - After a crash a piece counts if its claim was on disk after the piece was, or if its checksum
 //!   holds (S2). Half a piece has no claim; nothing whole is fetched twice.
 //! - What was fetched has its own name only when all of it is on disk, and takes nobody else's.
-//! - An offered file is looked at again whenever a piece of it is wanted; one that has changed is
-//!   offered no more.
+//! - Each file's stamp is taken after every own write. A file that looks otherwise later, or is
+//!   another one, was in other hands: it is read again before any of it counts.
+//! - An offered file is looked at again whenever a piece of it is wanted; of one that has changed
+//!   only those pieces are sent that are found to be what they were.
 //!
 //! Which pieces are wanted, from whom and whether their hashes hold, is decided elsewhere.
 
 mod cache;
 mod error;
 mod files;
+mod finish;
 mod folder;
 mod hashing;
 mod layout;
 mod offer;
+mod open;
 mod record;
 mod scan;
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 pub use cache::TreeCache;
 pub use error::StoreError;
+pub use finish::Checked;
 pub use hashing::{Hashing, piece_size_for};
 pub use offer::Offer;
+pub use open::Fetch;
 
-use self::files::{Files, Manner, punch};
-use self::folder::{Access, Folder, check_part};
+use self::files::{Files, punch};
+use self::folder::{Access, Folder};
 use self::layout::Layout;
-use self::record::{Claim, Record, Subject};
+use self::record::{Record, Subject};
 use crate::model::{FileList, NAME_BYTES_MAX};
-use crate::protocol::swarm::{FILES_BYTES_MAX, Hash, PieceIndex, Pieces};
+use crate::protocol::swarm::{Hash, PieceIndex, Pieces, leaf_hash};
 
 /// What ends the name of content that is under way, of its record, and of its list of files.
 const PART: &str = ".part";
 const RESUME: &str = ".part-resume";
 const LIST: &str = ".part-list";
-
-/// What is to be fetched.
-#[derive(Clone, Debug)]
-pub struct Fetch<'a> {
-    /// The folder that it goes to; made where it is missing.
-    pub folder: &'a Path,
-    /// Its name there, one part of a path.
-    pub name: &'a str,
-    /// The name of the share.
-    pub id: Hash,
-    /// The division of the content.
-    pub pieces: Pieces,
-    /// The digest of the list of files, if it is a folder.
-    pub list: Option<Hash>,
-    /// Whether to ask the disk for all room at once; otherwise it is taken as pieces come.
-    pub preallocates: bool,
-}
 
 /// Where a piece lies, or a part of it, for whoever sends it.
 #[derive(Clone, Debug)]
@@ -86,7 +75,10 @@ pub struct Store {
     list: OnceLock<Vec<u8>>,
     list_digest: Option<Hash>,
     goal: Goal,
+    /// What the record is of, where there is one.
+    id: Hash,
     proven: Vec<PieceIndex>,
+    again: Checked,
     keeping: Mutex<Keeping>,
     /// Held by whoever tells the disk to keep everything.
     syncing: Mutex<()>,
@@ -127,9 +119,6 @@ impl WorkNames {
     }
 }
 
-/// How much younger than its record content may be.
-const TOUCHED_SECS: i64 = 2;
-
 #[derive(Debug, Default)]
 struct Keeping {
     record: Option<Record>,
@@ -138,106 +127,6 @@ struct Keeping {
 }
 
 impl Store {
-    /// The assignment's file `name` in the folder `peer_<id>/`: whole and only read, or to be
-    /// written in place. Without a record, nothing in it is believed.
-    ///
-    /// # Errors
-    /// When it should be whole and is missing or of another size, and when the disk refuses.
-    pub fn assigned(
-        folder: &Path,
-        name: &str,
-        pieces: Pieces,
-        is_whole: bool,
-    ) -> Result<Self, StoreError> {
-        check_part(name)?;
-        if is_whole {
-            let offer = Offer::file(&folder.join(name), name)?;
-            if offer.size() != pieces.size() {
-                let (is, should) = (offer.size(), pieces.size());
-                return Err(StoreError::WrongSize { path: folder.join(name), is, should });
-            }
-            return offer.store(pieces);
-        }
-        let folder = Folder::open_or_make(folder)?;
-        // A cut name cannot meet another: there is one content in this folder.
-        let resume = format!(".{}", WorkNames::new(name, &[0; 32]).resume);
-        let resume = resume.chars().rev().take(200).collect::<Vec<_>>();
-        let resume: String = resume.into_iter().rev().collect();
-        let layout = Layout::single(name, pieces.size());
-        let manner = Manner::Written { preallocates: false };
-        let mut store = Self::new(pieces, Files::new(folder, manner), Goal::Stays);
-        let file = store.files.get(&layout, 0)?;
-        let _ = store.layout.set(layout);
-        let meta = file.metadata().map_err(|err| StoreError::of("examine", name, err))?;
-        let subject = Subject { id: [0; 32], pieces, inode: (meta.dev(), meta.ino()) };
-        let (record, claims) = Record::open(store.files.folder(), &resume, &subject)?;
-        // The file may have been replaced or restored since: here nothing else would find it out.
-        store.prove(record, &claims, |_| true)?;
-        Ok(store)
-    }
-
-    /// What is to be fetched, with as much of it as is there.
-    ///
-    /// # Errors
-    /// When the name is taken or cannot be used, when there is no room, when somebody else fetches
-    /// the same, and when the disk refuses.
-    pub fn fetched(fetch: &Fetch<'_>) -> Result<Self, StoreError> {
-        check_part(fetch.name)?;
-        let outer = Folder::open_or_make(fetch.folder)?;
-        if outer.stat(fetch.name)?.is_some() {
-            return Err(StoreError::Exists { path: outer.path().join(fetch.name) });
-        }
-        let work = WorkNames::new(fetch.name, &fetch.id);
-        let there = outer.stat(&work.part)?;
-        let recorded = outer.stat(&work.resume)?;
-        // Others call unfinished files so, too: what has no record is not ours.
-        if recorded.is_none() && there.is_some_and(|it| it.st_size > 0) {
-            return Err(StoreError::Exists { path: outer.path().join(&work.part) });
-        }
-        // The record is written after each piece: content that is younger was changed by others.
-        let written = recorded.map(|it| it.st_mtime + TOUCHED_SECS);
-        let is_younger = written.is_some() && there.map(|it| it.st_mtime) > written;
-        // Sparse: what is there may take less room than it has bytes.
-        let taken = there.map_or(0, |it| u64::try_from(it.st_blocks).unwrap_or(0) * 512);
-        if fetch.pieces.size().saturating_sub(taken) > outer.room() && fetch.list.is_none() {
-            return Err(StoreError::Full { path: outer.path().join(fetch.name) });
-        }
-        let manner = Manner::Written { preallocates: fetch.preallocates };
-        let (inner, layout) = if fetch.list.is_some() {
-            (outer.enter_or_make(&work.part)?, None)
-        } else {
-            let layout = Layout::single(&work.part, fetch.pieces.size());
-            (Folder::open(fetch.folder)?, Some(layout))
-        };
-        let (resume, list) = (work.resume.clone(), work.list.clone());
-        let goal = Goal::Named { outer, name: fetch.name.to_owned(), work };
-        let mut store = Self::new(fetch.pieces, Files::new(inner, manner), goal);
-        store.list_digest = fetch.list;
-        if let Some(layout) = layout {
-            store.files.get(&layout, 0)?;
-            let _ = store.layout.set(layout);
-        }
-        let Goal::Named { outer, work, .. } = &store.goal else { unreachable!("it was just made") };
-        let part = outer.stat(&work.part)?;
-        let part = part.ok_or_else(|| StoreError::NotPlain { path: outer.path().into() })?;
-        // The types of these two differ from system to system.
-        #[allow(clippy::unnecessary_cast, reason = "not unnecessary everywhere")]
-        let inode = (part.st_dev as u64, part.st_ino as u64);
-        let subject = Subject { id: fetch.id, pieces: fetch.pieces, inode };
-        let (record, claims) = Record::open(outer, &resume, &subject)?;
-        if let Some(digest) = fetch.list
-            && let Some(text) = read_list(outer, &list, &digest)
-        {
-            store.lay_out(&text)?;
-        }
-        if store.layout.get().is_some() {
-            store.prove(record, &claims, |claim| is_younger || !claim.is_marked)?;
-        } else {
-            store.keeping().record = Some(record);
-        }
-        Ok(store)
-    }
-
     fn new(pieces: Pieces, files: Files, goal: Goal) -> Self {
         Self {
             pieces,
@@ -246,7 +135,9 @@ impl Store {
             list: OnceLock::new(),
             list_digest: None,
             goal,
+            id: [0; 32],
             proven: Vec::new(),
+            again: Checked::default(),
             keeping: Mutex::default(),
             syncing: Mutex::default(),
         }
@@ -260,6 +151,16 @@ impl Store {
     /// The pieces that were there when the store was opened, in order.
     pub fn proven(&self) -> &[PieceIndex] {
         &self.proven
+    }
+
+    /// The folder that the files are in.
+    pub fn folder(&self) -> &Path {
+        self.files.folder().path()
+    }
+
+    /// What was read again when the store was opened, and why.
+    pub const fn read_again(&self) -> &Checked {
+        &self.again
     }
 
     /// Whether a folder's list of files is still missing.
@@ -332,21 +233,26 @@ impl Store {
         let layout = self.layout()?;
         let is_zero = is_zero(data);
         let mut rest = data;
+        let mut stamped = Vec::new();
         for run in layout.runs(range) {
             let (here, after) = rest.split_at(run.len as usize);
             rest = after;
-            let file = self.files.get(layout, run.file)?;
-            if !(is_zero && punch(&file, run.offset, run.len)) {
-                file.write_all_at(here, run.offset)
-                    .map_err(|err| StoreError::of("write", self.path_of(run.file), err))?;
-            }
+            self.files.write(layout, run.file, |file| {
+                let is_hole = is_zero && punch(file, run.offset, run.len);
+                if is_hole { Ok(()) } else { file.write_all_at(here, run.offset) }
+            })?;
             self.keeping().dirty.insert(run.file);
+            stamped.push(run.file);
         }
         let check = crc32fast::hash(data);
-        match &mut self.keeping().record {
-            Some(record) => record.claim(index, check),
-            None => Ok(()),
-        }
+        let mut keeping = self.keeping();
+        let Some(record) = &mut keeping.record else { return Ok(()) };
+        // Under the lock: the last stamp in the record is the last that there was.
+        let stamps: Vec<_> = stamped
+            .into_iter()
+            .filter_map(|file| Some((file, self.files.left(file)?.digest())))
+            .collect();
+        record.claim(index, check, &stamps)
     }
 
     /// Reads a piece into `data`, whose content is replaced.
@@ -371,14 +277,53 @@ impl Store {
     /// Where a piece lies, in order.
     ///
     /// # Errors
-    /// As [`Self::read_piece`].
+    /// As [`Self::read_piece`], and [`StoreError::Changed`] when somebody else was at one of the
+    /// files: see [`Self::read_changed`].
     pub fn parts(&self, index: PieceIndex) -> Result<Vec<Part>, StoreError> {
         let layout = self.layout()?;
         let part = |run: layout::Run| {
             let file = self.files.get(layout, run.file)?;
+            if !self.files.is_untouched(run.file, &file) {
+                return Err(StoreError::Changed { path: self.path_of(run.file) });
+            }
             Ok(Part { file, offset: run.offset, len: run.len })
         };
         layout.runs(self.range(index)?).map(part).collect()
+    }
+
+    /// Reads a piece out of files that were changed, to see whether it is still what it was.
+    ///
+    /// # Errors
+    /// When a file is gone or too short, and when the disk refuses.
+    pub fn read_changed(&self, index: PieceIndex, data: &mut Vec<u8>) -> Result<(), StoreError> {
+        let range = self.range(index)?;
+        data.resize((range.end - range.start) as usize, 0);
+        let layout = self.layout()?;
+        let mut rest = data.as_mut_slice();
+        for run in layout.runs(range) {
+            let (here, after) = rest.split_at_mut(run.len as usize);
+            rest = after;
+            let path = || self.path_of(run.file);
+            let found = self.files.by_name(layout, run.file)?;
+            let (file, _) = found.ok_or_else(|| StoreError::Changed { path: path() })?;
+            file.read_exact_at(here, run.offset)
+                .map_err(|err| StoreError::of("read", path(), err))?;
+        }
+        Ok(())
+    }
+
+    /// Whether these bytes are what was stored as this piece: by its hash, or where that is not
+    /// known, by its checksum.
+    pub fn is_what_was_stored(&self, index: PieceIndex, data: &[u8], leaf: Option<Hash>) -> bool {
+        let subject = Subject { id: self.id, pieces: self.pieces };
+        let check = || {
+            let found = self.keeping().record.as_mut()?.found(&subject).ok()?;
+            found.claims.get(index.0 as usize).copied().flatten().map(|it| it.check)
+        };
+        match leaf {
+            Some(leaf) => leaf == leaf_hash(data),
+            None => check() == Some(crc32fast::hash(data)),
+        }
     }
 
     /// Tells the disk to keep what was written, and notes that it has.
@@ -387,6 +332,7 @@ impl Store {
     /// When the disk refuses: what was written since the last time may be lost.
     pub fn sync(&self) -> Result<(), StoreError> {
         let _alone = self.syncing.lock().expect("nothing under this lock can panic");
+        self.check_place()?;
         let (dirty, entries) = {
             let mut keeping = self.keeping();
             let entries = keeping.record.as_ref().map_or(0, Record::entries);
@@ -406,61 +352,15 @@ impl Store {
         }
     }
 
-    /// Tells the disk to keep everything, and gives what was fetched its name. Comes when every
-    /// piece was written.
-    ///
-    /// # Errors
-    /// When the disk refuses or the name was taken meanwhile; nothing is lost then.
-    pub fn finish(&self) -> Result<(), StoreError> {
-        let layout = self.layout()?;
-        let is_folder = self.list.get().is_some();
-        if is_folder {
-            // Empty files have no pieces.
-            for (number, extent) in layout.extents().iter().enumerate() {
-                if extent.len == 0 {
-                    self.files.get(layout, number)?;
-                }
-            }
-        }
-        self.sync()?;
-        let Goal::Named { outer, name, work } = &self.goal else {
-            return self.files.folder().sync();
+    /// Whether the folders that are written to are still where they were, as far as it matters.
+    fn check_place(&self) -> Result<(), StoreError> {
+        let folders = match &self.goal {
+            _ if self.keeping().record.is_none() => return Ok(()),
+            Goal::Stays => [self.files.folder(); 2],
+            Goal::Named { outer, .. } => [outer, self.files.folder()],
         };
-        if is_folder {
-            #[cfg(target_os = "linux")]
-            rustix::fs::syncfs(self.files.folder().fd())
-                .map_err(|err| StoreError::of("sync", outer.path(), err.into()))?;
-            self.files.folder().sync()?;
-        }
-        outer.rename(&work.part, name)?;
-        outer.sync()?;
-        self.keeping().record = None;
-        outer.remove(&work.resume)?;
-        outer.remove(&work.list)
-    }
-
-    /// Takes claims for pieces that are there; those that `doubt` doubts are read again first.
-    fn prove(
-        &mut self,
-        mut record: Record,
-        claims: &[Option<Claim>],
-        doubt: impl Fn(&Claim) -> bool,
-    ) -> Result<(), StoreError> {
-        let mut data = Vec::new();
-        for (number, claim) in claims.iter().enumerate() {
-            let Some(claim) = claim else { continue };
-            let index = PieceIndex(u32::try_from(number).expect("pieces are counted in 32 bits"));
-            let holds = !doubt(claim)
-                || self.read_piece(index, &mut data).is_ok()
-                    && crc32fast::hash(&data) == claim.check;
-            if holds {
-                self.proven.push(index);
-            } else {
-                record.forget(index)?;
-            }
-        }
-        self.keeping().record = Some(record);
-        Ok(())
+        let moved = folders.into_iter().find(|it| !it.is_in_place());
+        moved.map_or(Ok(()), |it| Err(StoreError::Moved { path: it.path().to_owned() }))
     }
 
     fn keeping(&self) -> MutexGuard<'_, Keeping> {
@@ -478,20 +378,17 @@ impl Store {
         })
     }
 
+    /// The first file that a piece lies in.
+    pub fn path_of_piece(&self, index: PieceIndex) -> std::path::PathBuf {
+        let range = self.pieces.range(index);
+        let run = range.and_then(|range| self.layout.get()?.runs(range).next());
+        run.map_or_else(|| self.folder().to_owned(), |run| self.path_of(run.file))
+    }
+
     fn path_of(&self, file: usize) -> std::path::PathBuf {
         let name = self.layout.get().map(|it| it.extents()[file].path.as_str());
         self.files.folder().path().join(name.unwrap_or_default())
     }
-}
-
-/// The list of files that a fetch has kept, if it is the right one.
-fn read_list(outer: &Folder, name: &str, digest: &Hash) -> Option<Vec<u8>> {
-    use std::io::Read;
-    outer.stat(name).ok()??;
-    let mut text = Vec::new();
-    let file = outer.file(name, Access::Read).ok()?;
-    file.take(FILES_BYTES_MAX as u64 + 1).read_to_end(&mut text).ok()?;
-    (hashing::digest(&text) == *digest).then_some(text)
 }
 
 /// Whether all bytes are zero; stops at the first that is not.

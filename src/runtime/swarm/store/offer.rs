@@ -5,9 +5,9 @@ use std::path::Path;
 use super::files::{Files, Manner, Stamp};
 use super::folder::{Access, Folder};
 use super::layout::Layout;
-use super::scan::scan;
+use super::scan::{scan, traits_of};
 use super::{Goal, Store, StoreError};
-use crate::model::FileEntry;
+use crate::model::Traits;
 use crate::protocol::swarm::{PieceIndex, Pieces};
 
 /// What is to be offered, as it was when it was looked at.
@@ -49,8 +49,10 @@ impl Offer {
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
         let folder = Folder::open(folder.unwrap_or(Path::new(".")))?;
         let file = folder.file(name, Access::Read)?;
-        let len = file.metadata().map_err(|err| StoreError::of("examine", path, err))?.len();
-        Self::look(folder, name, Layout::single(name, len))
+        let meta = file.metadata().map_err(|err| StoreError::of("examine", path, err))?;
+        // A ticket has no room for a time.
+        let traits = Traits { mtime: None, ..traits_of(&meta, false) };
+        Self::look(folder, name, Layout::single(name, meta.len(), traits))
     }
 
     fn look(folder: Folder, name: &str, layout: Layout) -> Result<Self, StoreError> {
@@ -84,15 +86,17 @@ impl Offer {
         self.list.as_deref()
     }
 
-    /// Links and special files below the folder, which are not offered.
-    pub fn left_out(&self) -> &[String] {
-        &self.left_out
+    /// What else travels of it, if it is a file.
+    pub fn traits(&self) -> Traits {
+        match (&self.list, self.layout.extents()) {
+            (None, [only]) => only.traits,
+            (Some(_) | None, _) => Traits::default(),
+        }
     }
 
-    /// The files.
-    pub fn listed(&self) -> Vec<FileEntry> {
-        let extents = self.layout.extents().iter();
-        extents.map(|it| FileEntry { path: it.path.clone(), size: it.len }).collect()
+    /// What is not offered, each with its reason: links, special files, names that are no text.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     /// The content, whole and only to be read.

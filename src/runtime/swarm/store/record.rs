@@ -5,31 +5,43 @@
 //! its piece, if the machine itself stopped; so each carries a checksum of its piece, and whoever
 //! opens the record compares. A claim before a mark needs no second look.
 //!
+//! A **stamp** says what a file looked like after this program's last write to it (32 bits of its
+//! [`Stamp`](super::files::Stamp)). Claims in a file that looks otherwise when the record is opened
+//! are compared, too: somebody else was there.
+//!
 //! Invariants:
 //! - Every entry has a checksum over itself and its place; a torn end is cut, and whatever follows
 //!   a wrong entry is not believed.
-//! - A record of another content, or of another file of the same name, is worth nothing.
+//! - A record of another content is worth nothing.
+//! - What was read when it was opened is on disk before anything is built on it.
 //! - While a [`Record`] lives, nobody else has it.
 
+use std::collections::BTreeMap;
 use std::fs::TryLockError;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use super::StoreError;
-use super::folder::{Access, Folder};
+use super::folder::Folder;
+use crate::model::FILES_MAX;
 use crate::protocol::swarm::{Hash, PIECES_MAX, PieceIndex, Pieces};
 use crate::runtime::lock::LockedFile;
 
 const MAGIC: &[u8; 20] = b"folkmoot resume 1\n\0\0";
-const HEADER_BYTES: usize = 20 + 32 + 8 + 4 + 8 + 8 + 4;
+const SUBJECT_BYTES: usize = 20 + 32 + 8 + 4;
+const INODE_BYTES: usize = 8 + 8;
+const HEADER_BYTES: usize = SUBJECT_BYTES + INODE_BYTES + 4;
 const ENTRY_BYTES: usize = 12;
 
 /// What an entry says: beside a piece's number, one of these.
 const MARK: u32 = u32::MAX;
 const FORGET: u32 = 1 << 31;
+/// Beside a file's number. Programs before this entry was known take it for a piece that the
+/// content does not have, and leave it out.
+const STAMP: u32 = 1 << 30;
 
-// Numbers of pieces leave those free.
-const _: () = assert!(PIECES_MAX < FORGET);
+// Numbers of pieces and files leave those free.
+const _: () = assert!(PIECES_MAX < STAMP && FILES_MAX < STAMP as usize);
 
 /// What a record is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +50,15 @@ pub(super) struct Subject {
     pub(super) id: Hash,
     /// The division of the content.
     pub(super) pieces: Pieces,
-    /// The device and number of the file or folder.
-    pub(super) inode: (u64, u64),
+}
+
+/// What a record says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The claim for each piece.
+    pub(super) claims: Vec<Option<Claim>>,
+    /// What the files looked like, by their numbers.
+    pub(super) stamps: BTreeMap<usize, u32>,
 }
 
 /// A claim that was read back.
@@ -61,13 +80,13 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Opens the record `name`, or begins a new one, and returns the claims by piece.
+    /// Opens the record `name`, or begins a new one, and returns what it says.
     pub(super) fn open(
         folder: &Folder,
         name: &str,
         subject: &Subject,
-    ) -> Result<(Self, Vec<Option<Claim>>), StoreError> {
-        let file = folder.file(name, Access::Write)?;
+    ) -> Result<(Self, Found), StoreError> {
+        let file = folder.own_file(name)?;
         let path = folder.path().join(name);
         let file = match LockedFile::lock(file) {
             Ok(file) => file,
@@ -75,18 +94,40 @@ impl Record {
             Err(TryLockError::Error(err)) => return Err(StoreError::of("lock", path, err)),
         };
         let mut record = Self { file, path, entries: 0 };
-        let claims = record.read(subject).map_err(|err| record.failed("read", err))?;
-        Ok((record, claims))
+        let found = record.read(subject).map_err(|err| record.failed("read", err))?;
+        // It may have been written by a process that was killed before it waited for the disk.
+        record.file.sync_all().map_err(|err| record.failed("sync", err))?;
+        Ok((record, found))
     }
 
-    /// Says that a piece was written, and what it is.
-    pub(super) fn claim(&mut self, index: PieceIndex, check: u32) -> Result<(), StoreError> {
-        self.append(index.0, check)
+    /// Says that a piece was written, what it is, and what the files that it lies in look like
+    /// since.
+    pub(super) fn claim(
+        &mut self,
+        index: PieceIndex,
+        check: u32,
+        stamps: &[(usize, u32)],
+    ) -> Result<(), StoreError> {
+        let mut entries = vec![(index.0, check)];
+        entries.extend(stamps.iter().map(|(at, stamp)| (stamp_word(*at), *stamp)));
+        self.append(&entries)
+    }
+
+    /// Says what files look like.
+    pub(super) fn stamp(&mut self, stamps: &[(usize, u32)]) -> Result<(), StoreError> {
+        let entries: Vec<_> = stamps.iter().map(|(at, it)| (stamp_word(*at), *it)).collect();
+        self.append(&entries)
+    }
+
+    /// What the record says by now.
+    pub(super) fn found(&mut self, subject: &Subject) -> Result<Found, StoreError> {
+        self.entries = 0;
+        self.read(subject).map_err(|err| self.failed("read", err))
     }
 
     /// Takes a claim back.
     pub(super) fn forget(&mut self, index: PieceIndex) -> Result<(), StoreError> {
-        self.append(index.0 | FORGET, 0)
+        self.append(&[(index.0 | FORGET, 0)])
     }
 
     /// How many entries there are; see [`Self::mark`].
@@ -96,32 +137,34 @@ impl Record {
 
     /// Says that what the first `entries` entries claim is on disk, and waits until this is.
     pub(super) fn mark(&mut self, entries: u32) -> Result<(), StoreError> {
-        self.append(MARK, entries)?;
+        self.append(&[(MARK, entries)])?;
         self.file.sync_data().map_err(|err| self.failed("sync", err))
     }
 
-    fn append(&mut self, word: u32, check: u32) -> Result<(), StoreError> {
-        let entry = entry(self.entries, word, check);
-        self.file.write_all(&entry).map_err(|err| self.failed("write", err))?;
-        self.entries += 1;
+    fn append(&mut self, entries: &[(u32, u32)]) -> Result<(), StoreError> {
+        let places = self.entries..;
+        let bytes: Vec<_> =
+            places.zip(entries).map(|(at, (word, check))| entry(at, *word, *check)).collect();
+        self.file.write_all(bytes.as_flattened()).map_err(|err| self.failed("write", err))?;
+        self.entries += u32::try_from(entries.len()).expect("files are bounded");
         Ok(())
     }
 
     /// Reads what is there; where that is of something else, begins anew.
-    fn read(&mut self, subject: &Subject) -> io::Result<Vec<Option<Claim>>> {
+    fn read(&mut self, subject: &Subject) -> io::Result<Found> {
         let mut claims = vec![None; subject.pieces.count() as usize];
+        let mut stamps = BTreeMap::new();
         let header = header(subject);
         let mut bytes = Vec::new();
         // Longer than any record that this program writes: it is something else.
-        let most = HEADER_BYTES as u64 + 4 * ENTRY_BYTES as u64 * u64::from(PIECES_MAX);
+        let most = HEADER_BYTES as u64 + 8 * ENTRY_BYTES as u64 * u64::from(PIECES_MAX);
         self.file.seek(SeekFrom::Start(0))?;
         (&*self.file).take(most).read_to_end(&mut bytes)?;
-        let Some(entries) = bytes.strip_prefix(&header[..]) else {
+        let Some(entries) = after_header(&bytes, &header) else {
             self.file.set_len(0)?;
             self.file.seek(SeekFrom::Start(0))?;
             self.file.write_all(&header)?;
-            self.file.sync_all()?;
-            return Ok(claims);
+            return Ok(Found { claims, stamps });
         };
         // The place of each claim, to see which of them the marks cover.
         let mut made = vec![0_u32; claims.len()];
@@ -134,6 +177,8 @@ impl Record {
             }
             if word == MARK {
                 covered = covered.max(check);
+            } else if word & (STAMP | FORGET) == STAMP {
+                stamps.insert((word & !STAMP) as usize, check);
             } else if let Some(claim) = claims.get_mut((word & !FORGET) as usize) {
                 let is_claim = word & FORGET == 0;
                 *claim = is_claim.then_some(Claim { check, is_marked: false });
@@ -149,12 +194,16 @@ impl Record {
         let end = HEADER_BYTES as u64 + u64::from(self.entries) * ENTRY_BYTES as u64;
         self.file.set_len(end)?;
         self.file.seek(SeekFrom::Start(end))?;
-        Ok(claims)
+        Ok(Found { claims, stamps })
     }
 
     fn failed(&self, action: &'static str, err: io::Error) -> StoreError {
         StoreError::of(action, &self.path, err)
     }
+}
+
+fn stamp_word(file: usize) -> u32 {
+    STAMP | u32::try_from(file).expect("files are bounded")
 }
 
 fn header(subject: &Subject) -> [u8; HEADER_BYTES] {
@@ -163,10 +212,18 @@ fn header(subject: &Subject) -> [u8; HEADER_BYTES] {
     header.extend(subject.id);
     header.extend(subject.pieces.size().to_be_bytes());
     header.extend(subject.pieces.piece_size().to_be_bytes());
-    header.extend(subject.inode.0.to_be_bytes());
-    header.extend(subject.inode.1.to_be_bytes());
+    // Here were the device and number of the file, which a restart of the machine may change.
+    header.extend([0; INODE_BYTES]);
     header.extend(crc32fast::hash(&header).to_be_bytes());
     header.try_into().expect("the fields add up to the header")
+}
+
+/// What follows the header, if that is of the same content.
+fn after_header<'a>(bytes: &'a [u8], wanted: &[u8; HEADER_BYTES]) -> Option<&'a [u8]> {
+    let (header, entries) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+    let (fields, sum) = header.split_last_chunk::<4>()?;
+    let is_same = fields[..SUBJECT_BYTES] == wanted[..SUBJECT_BYTES];
+    (is_same && crc32fast::hash(fields).to_be_bytes() == *sum).then_some(entries)
 }
 
 fn entry(place: u32, word: u32, check: u32) -> [u8; ENTRY_BYTES] {
@@ -189,13 +246,13 @@ mod tests {
     const NAME: &str = "x.resume";
 
     fn subject() -> Subject {
-        Subject { id: [7; 32], pieces: Pieces::new(1_000, 10).unwrap(), inode: (1, 2) }
+        Subject { id: [7; 32], pieces: Pieces::new(1_000, 10).unwrap() }
     }
 
     fn claims(dir: &tempfile::TempDir, subject: &Subject) -> Vec<(u32, u32, bool)> {
         let folder = Folder::open(dir.path()).unwrap();
-        let (_, claims) = Record::open(&folder, NAME, subject).unwrap();
-        let there = claims.iter().enumerate();
+        let (_, found) = Record::open(&folder, NAME, subject).unwrap();
+        let there = found.claims.iter().enumerate();
         there.filter_map(|(at, it)| it.map(|it| (at as u32, it.check, it.is_marked))).collect()
     }
 
@@ -204,12 +261,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(dir.path()).unwrap();
         let (mut record, found) = Record::open(&folder, NAME, &subject()).unwrap();
-        assert!(found.iter().all(Option::is_none));
-        record.claim(PieceIndex(0), 100).unwrap();
-        record.claim(PieceIndex(1), 101).unwrap();
+        assert!(found.claims.iter().all(Option::is_none) && found.stamps.is_empty());
+        record.claim(PieceIndex(0), 100, &[]).unwrap();
+        record.claim(PieceIndex(1), 101, &[]).unwrap();
         let covered = record.entries();
-        record.claim(PieceIndex(2), 102).unwrap();
-        record.claim(PieceIndex(3), 103).unwrap();
+        record.claim(PieceIndex(2), 102, &[]).unwrap();
+        record.claim(PieceIndex(3), 103, &[]).unwrap();
         record.mark(covered).unwrap();
         record.forget(PieceIndex(3)).unwrap();
         dir
@@ -262,11 +319,39 @@ mod tests {
             Subject { id: [8; 32], ..subject() },
             Subject { pieces: Pieces::new(1_000, 11).unwrap(), ..subject() },
             Subject { pieces: Pieces::new(999, 10).unwrap(), ..subject() },
-            Subject { inode: (1, 3), ..subject() },
         ];
         for other in other {
             assert_eq!(claims(&written(), &other), []);
         }
+    }
+
+    #[test]
+    fn the_last_stamp_of_each_file_counts_and_one_behind_a_torn_end_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let (mut record, _) = Record::open(&folder, NAME, &subject()).unwrap();
+        record.claim(PieceIndex(0), 100, &[(3, 1), (4, 2)]).unwrap();
+        record.claim(PieceIndex(1), 101, &[(3, 7)]).unwrap();
+        drop(record);
+        let stamps = |folder| Record::open(folder, NAME, &subject()).unwrap().1.stamps;
+        assert_eq!(stamps(&folder), BTreeMap::from([(3, 7), (4, 2)]));
+        assert_eq!(claims(&dir, &subject()).len(), 2);
+        let path = dir.path().join(NAME);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(stamps(&folder), BTreeMap::from([(3, 1), (4, 2)]));
+    }
+
+    #[test]
+    fn a_record_from_before_there_were_stamps_keeps_its_claims() {
+        let dir = written();
+        let path = dir.path().join(NAME);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[SUBJECT_BYTES..SUBJECT_BYTES + INODE_BYTES].fill(5);
+        let sum = crc32fast::hash(&bytes[..HEADER_BYTES - 4]).to_be_bytes();
+        bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&sum);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(claims(&dir, &subject()).len(), 3);
     }
 
     #[test]

@@ -1,0 +1,192 @@
+//! The end of content that was fetched: all of it is on disk and is what was verified, and it gets
+//! its name.
+//!
+//! Invariant: a file counts if its name leads to what this program left there, by all that the
+//! system tells of it. Any other is read again, whole, before the name is given.
+
+use std::collections::BTreeSet;
+
+use super::files::Stamp;
+use super::layout::Layout;
+use super::record::{Record, Subject};
+use super::{Goal, Store, StoreError};
+use crate::protocol::swarm::{Hash, PieceIndex, leaf_hash};
+
+/// How often files that others change while they are read are read again.
+const ROUNDS_MAX: usize = 8;
+
+/// What was read again because it was in doubt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Pieces that were read again.
+    pub read: u32,
+    /// Those of them that are not what they were, and are claimed no more.
+    pub lost: Vec<PieceIndex>,
+    /// The files that somebody else had changed, by their paths below the folder.
+    pub files: Vec<String>,
+}
+
+impl Store {
+    /// Tells the disk to keep everything, and gives what was fetched its name. Comes when every
+    /// piece was written. `leaf` tells the hash of a piece; without one its checksum decides.
+    ///
+    /// If pieces were lost, nothing has got its name: they are to be written again first.
+    ///
+    /// # Errors
+    /// When the disk refuses, the name was taken meanwhile, or others go on changing the files;
+    /// nothing is lost then.
+    pub fn finish(&self, leaf: &dyn Fn(PieceIndex) -> Option<Hash>) -> Result<Checked, StoreError> {
+        let layout = self.layout()?;
+        if self.list.get().is_some() {
+            // Empty files have no pieces.
+            for (number, _) in layout.extents().iter().enumerate().filter(|(_, it)| it.len == 0) {
+                self.files.let_go(number);
+                self.files.get(layout, number)?;
+            }
+        }
+        self.sync()?;
+        let mut all = Checked::default();
+        for _ in 0..ROUNDS_MAX {
+            let doubtful = self.doubtful(layout)?;
+            if doubtful.is_empty() {
+                self.give_name()?;
+                return Ok(all);
+            }
+            self.check(layout, &doubtful, leaf, &mut all)?;
+            self.sync()?;
+            if !all.lost.is_empty() {
+                return Ok(all);
+            }
+        }
+        Err(StoreError::Disturbed { path: self.files.folder().path().to_owned() })
+    }
+
+    /// The files that are not as they were left.
+    fn doubtful(&self, layout: &Layout) -> Result<Vec<usize>, StoreError> {
+        let mut found = Vec::new();
+        for (number, extent) in layout.extents().iter().enumerate() {
+            let there = self.files.by_name(layout, number)?.map(|(_, stamp)| stamp);
+            let is_fine = match there {
+                None => false,
+                Some(stamp) if extent.len == 0 => stamp.size == 0,
+                Some(stamp) => {
+                    self.files.left(number) == Some(stamp) && !self.files.is_suspect(number)
+                }
+            };
+            if !is_fine {
+                found.push(number);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads files again, and takes back the claims of pieces that are not what they were.
+    fn check(
+        &self,
+        layout: &Layout,
+        doubtful: &[usize],
+        leaf: &dyn Fn(PieceIndex) -> Option<Hash>,
+        all: &mut Checked,
+    ) -> Result<(), StoreError> {
+        let (mut pieces, mut gone) = (BTreeSet::new(), BTreeSet::new());
+        let mut looks: Vec<(usize, Stamp)> = Vec::new();
+        for number in doubtful.iter().copied() {
+            let extent = &layout.extents()[number];
+            all.files.push(extent.path.clone());
+            self.files.let_go(number);
+            let piece_size = u64::from(self.pieces.piece_size());
+            let (first, end) = (extent.start / piece_size, extent.start + extent.len);
+            let its = (first..end.div_ceil(piece_size))
+                .filter(|_| extent.len > 0)
+                .map(|it| PieceIndex(u32::try_from(it).expect("pieces are counted in 32 bits")));
+            if self.files.by_name(layout, number)?.is_some() {
+                pieces.extend(its);
+                self.files.get(layout, number)?;
+                looks.extend(self.files.by_name(layout, number)?.map(|(_, it)| (number, it)));
+            } else {
+                self.files.forget(number);
+                gone.extend(its);
+            }
+        }
+        let mut record = self.keeping().record.take();
+        let outcome = self.check_pieces(&pieces, &gone, leaf, record.as_mut(), all);
+        self.keeping().record = record;
+        outcome?;
+        for (number, stamp) in looks {
+            self.files.was_read(layout, number, stamp)?;
+        }
+        Ok(())
+    }
+
+    fn check_pieces(
+        &self,
+        pieces: &BTreeSet<PieceIndex>,
+        gone: &BTreeSet<PieceIndex>,
+        leaf: &dyn Fn(PieceIndex) -> Option<Hash>,
+        mut record: Option<&mut Record>,
+        all: &mut Checked,
+    ) -> Result<(), StoreError> {
+        let subject = Subject { id: self.id, pieces: self.pieces };
+        let found = record.as_mut().map(|it| it.found(&subject)).transpose()?;
+        let check = |index: PieceIndex| {
+            let claim = found.as_ref()?.claims.get(index.0 as usize).copied()?;
+            claim.map(|it| it.check)
+        };
+        let mut data = Vec::new();
+        for index in pieces.union(gone).copied() {
+            let is_good = !gone.contains(&index)
+                && self.read_piece(index, &mut data).is_ok()
+                && match leaf(index) {
+                    Some(hash) => hash == leaf_hash(&data),
+                    None => check(index) == Some(crc32fast::hash(&data)),
+                };
+            all.read += 1;
+            if !is_good {
+                all.lost.push(index);
+                record.as_mut().map_or(Ok(()), |it| it.forget(index))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn give_name(&self) -> Result<(), StoreError> {
+        let Goal::Named { outer, name, work } = &self.goal else {
+            return self.files.folder().sync();
+        };
+        if self.keeping().record.is_none() {
+            return Ok(());
+        }
+        let layout = self.layout()?;
+        for folder in layout.folders() {
+            self.files.folder().enter_or_make_all(folder)?;
+        }
+        for number in 0..layout.extents().len() {
+            self.files.dress(layout, number)?;
+        }
+        let part = outer.stat(&work.part)?.map(|it| it.st_ino);
+        if self.list.get().is_some() {
+            #[cfg(target_os = "linux")]
+            rustix::fs::syncfs(self.files.folder().fd())
+                .map_err(|err| StoreError::of("sync", outer.path(), err.into()))?;
+            self.files.folder().sync()?;
+            self.check_place()?;
+        } else if part != self.files.left(0).map(|it| it.inode.1).or(part) {
+            let path = outer.path().join(&work.part);
+            return Err(StoreError::Moved { path });
+        }
+        outer.rename(&work.part, name)?;
+        let named = outer.stat(name)?.map(|it| it.st_ino);
+        if named != part || !outer.is_in_place() {
+            // Somebody exchanged it at the last moment: it is not what was verified.
+            let _ = outer.rename(name, &work.part);
+            return Err(StoreError::Moved { path: outer.path().join(&work.part) });
+        }
+        outer.sync()?;
+        self.keeping().record = None;
+        if self.list.get().is_none() {
+            self.files.was_named(layout, name)?;
+        }
+        outer.remove(&work.resume)?;
+        outer.remove(&work.list)
+    }
+}
