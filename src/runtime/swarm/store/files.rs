@@ -138,7 +138,7 @@ impl Files {
     }
 
     /// Has `put` write to one of the files. A file that was not as it was left is opened anew by
-    /// its name, and is read again before it is believed: see [`Self::suspects`].
+    /// its name, and is read again before it is believed.
     pub(super) fn write(
         &self,
         layout: &Layout,
