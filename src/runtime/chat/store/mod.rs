@@ -344,7 +344,8 @@ mod tests {
             || open(dir.path(), me, key).and_then(|mut it| it.mark(&marker, me).map(|()| it));
         let (opened, seen) = settling::during(false, reopen);
         assert_eq!(opened.unwrap().found.group, Some(group));
-        let expected = ["peer_2.snapshot", "peer_2.log", "has-a-log"];
+        // The marker is not only synced, but written anew.
+        let expected = ["peer_2.snapshot", "peer_2.log"];
         assert_eq!(seen, expected.map(|it| dir.path().join(it)));
         let error = settling::during(true, reopen).0.unwrap_err().to_string();
         assert!(error.contains("cannot sync") && error.contains("peer_2.log"), "{error}");
