@@ -224,7 +224,12 @@ fn heartbeat(hands: &Hands) -> Message {
 
 /// Member 1, quick to give up a leader: 50 ms between heartbeats, 200 ms patience.
 fn impatient() -> Hands {
-    let config = Config { heartbeat: 50 * MILLI, leader_timeout: 200 * MILLI, ..Config::default() };
+    let config = Config {
+        heartbeat: 50 * MILLI,
+        leader_timeout: 200 * MILLI,
+        rank_silent: 10 * MILLI,
+        ..Config::default()
+    };
     let mut hands = Hands::new(config, 3);
     hands.start(1);
     hands.link(3, 1);
@@ -252,8 +257,8 @@ fn failure_timeout_detected() {
     let mut hands = impatient();
     hands.pass(190 * MILLI, |letter| letter.from != 1);
     assert_eq!(hands.status(1).role, Role::Follower);
-    hands.pass(120 * MILLI, |letter| letter.from != 1);
-    assert_eq!(hands.status(1).role, Role::Candidate, "200 ms, and 50 for each above");
+    hands.pass(40 * MILLI, |letter| letter.from != 1);
+    assert_eq!(hands.status(1).role, Role::Candidate, "200 ms, and 10 for each above");
 }
 
 #[test]
