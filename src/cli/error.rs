@@ -54,7 +54,7 @@ pub enum CliError {
     Refused {
         /// How many.
         refused: usize,
-        /// How many others are kept, and not final.
+        /// The number of others that are kept and not final.
         pending: usize,
     },
 }

@@ -1,8 +1,8 @@
-//! Whether the connections that a program is to hold fit into what the system lets it have open.
+//! The check whether a program's connections fit into the limit of open files.
 
 use crate::runtime::descriptors::{self, Shortage};
 
-/// How many of `connections` there is room for, and what a person should know when that is fewer.
+/// The number of `connections` that there is room for, and a sentence for people when it is less.
 pub(in crate::cli) fn for_connections(connections: usize) -> (usize, Option<String>) {
     match descriptors::fit(connections) {
         Ok(()) => (connections, None),

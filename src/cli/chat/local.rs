@@ -229,7 +229,7 @@ fn refused(reason: &str) -> Value {
     json!({ "lines": [], "json": { "seq_no": null, "refused": reason }, "refused": reason })
 }
 
-/// What somebody is told who has recovered a group.
+/// The answer to an operator who has recovered a group.
 pub(super) fn recovered_lines(status: &Status) -> Vec<String> {
     let Some(it) = &status.recovered else {
         return vec!["nothing was recovered".to_owned()];

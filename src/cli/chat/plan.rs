@@ -86,8 +86,8 @@ impl Plan {
     }
 }
 
-/// Where the members that `--seed` names are. One whose name is not known just now is noted: the
-/// others will do, and a member that knows its group from its log needs none.
+/// The addresses of the members that `--seed` names. A name that is not known just now is noted:
+/// the others will do, and a member that knows its group from its log needs none.
 fn found_seeds(
     args: &ChatArgs,
     me: MemberId,

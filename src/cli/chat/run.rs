@@ -46,7 +46,7 @@ const END_GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked at how the group stands.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What is told, and keys that are taken, between two pictures at most.
+/// The most notifications and keys that are taken between two pictures.
 const TOLD_AT_ONCE: usize = 256;
 
 /// What comes from the engine.
@@ -273,7 +273,7 @@ impl Talk {
         self.typing.line(&mut self.session, &mut self.book, line)
     }
 
-    /// What a key does; says whether it ends the chat.
+    /// Carries out a key; returns whether it ends the chat.
     fn key(
         &mut self,
         (terminal, screen): (&mut Terminal, &mut Screen),

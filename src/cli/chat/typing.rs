@@ -21,16 +21,16 @@ const LINE_BYTES_MAX: u64 = 1024 * 1024;
 /// A line of input, or why it is none.
 pub(super) type Line = Result<String, String>;
 
-/// What was typed before.
+/// The lines typed before, as far as they matter.
 #[derive(Debug, Default)]
 pub(super) struct Typing {
-    /// Whom the line before asked to remove.
+    /// The member that the line before asked to remove.
     doubtful: Option<MemberId>,
     /// Texts that were not taken.
     refused: usize,
 }
 
-/// What a line means after a question.
+/// The meaning of a line after a question.
 #[derive(Debug, PartialEq, Eq)]
 enum Reply {
     /// Remove this member.
@@ -46,7 +46,7 @@ enum Reply {
 }
 
 impl Typing {
-    /// How many texts were not taken so far.
+    /// The number of texts that were not taken so far.
     pub(super) const fn refused(&self) -> usize {
         self.refused
     }
@@ -106,7 +106,7 @@ fn said(text: String) -> Answer {
     Answer { lines: vec![text], is_over: false }
 }
 
-/// It names the member once more: a lone "yes" may be the next line of a pasted text.
+/// The answer names the member once more: a lone "yes" may be the next line of a pasted text.
 fn question(id: MemberId) -> String {
     format!("{id} would be out for good, also after a restart; to remove it, type: yes {id}")
 }

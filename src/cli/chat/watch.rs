@@ -15,14 +15,14 @@ use crate::runtime::driver::options::Sink;
 /// Programs that wait at a time; a further one is refused.
 const WATCHERS_MAX: usize = 1_024;
 
-/// What has become of a message.
+/// The fate of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is on disk, and is sent until it is final.
+    /// The message is on disk, and is sent until it is final.
     Kept,
-    /// It is final, at this place.
+    /// The message is final, at this place.
     Final(SeqNo),
-    /// It is not kept, and never will be final, for this reason.
+    /// The message is not kept, and never will be final, for this reason.
     Refused(String),
 }
 
@@ -136,7 +136,7 @@ impl Drop for Watch {
     }
 }
 
-/// What an engine tells, for the programs that wait and then for the person at the screen.
+/// A sink that tells the programs that wait, and then the person at the screen.
 pub(super) struct Announcer {
     pub(super) watchers: Watchers,
     pub(super) tell: Sender<(Now, Told)>,

@@ -158,7 +158,7 @@ impl Watch<'_> {
         self.screen.write(&format!("fetches {name} ({size}) to {}{there}\n", escape(&path)))
     }
 
-    /// What of it others have changed since it was left.
+    /// The parts of it that others have changed since it was left.
     fn found_changed(&mut self) -> Result<(), CliError> {
         let Checked { read, lost, files } = self.held.swarm.store().read_again().clone();
         if files.is_empty() {

@@ -41,7 +41,7 @@ pub(in crate::cli) struct Held {
     pub(in crate::cli) role: Role,
     /// Where it is on the disk, or will be.
     pub(in crate::cli) path: PathBuf,
-    /// What of a folder is not offered, each with its reason.
+    /// The parts of a folder that are not offered, each with its reason.
     pub(in crate::cli) left_out: Vec<String>,
     /// The swarm; the same for all names of one content.
     pub(in crate::cli) swarm: Arc<Joined>,
@@ -85,7 +85,7 @@ pub(in crate::cli) struct Order<'a> {
     pub(in crate::cli) hashed: &'a (dyn Fn(u64, u64) -> bool + Sync),
 }
 
-/// What is to be shared.
+/// The content to be shared.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cli) struct Wanted<'a> {
     /// The file or folder.

@@ -34,12 +34,12 @@ pub(in crate::cli::chat) fn is_capable() -> bool {
     !term.is_empty() && term != "dumb" && stdin().is_terminal() && stdout().is_terminal()
 }
 
-/// What happens to the process at the hands of a shell.
+/// A stop or a continuation of the process by a shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli::chat) enum Job {
-    /// It is asked to stop for a while.
+    /// The process is asked to stop for a while.
     Stop,
-    /// It goes on, after a stop that it may not have been asked for.
+    /// The process goes on, after a stop that it may not have been asked for.
     Continued,
 }
 
