@@ -39,6 +39,21 @@ impl Fleet {
         Process::start(&peer_exe(), &all, self.dir.path())
     }
 
+    /// One more peer, with flags of its own.
+    fn add(&mut self, more: &[&str]) {
+        self.ports.push(self.ports[0] + u16::try_from(self.ports.len()).expect("a few"));
+        let peer = self.peer(self.ports.len() - 1, more);
+        peer.wait_for("won the neighbor");
+        self.peers.push(peer);
+    }
+
+    /// Waits until a peer can find so many others.
+    #[track_caller]
+    fn wait_for_others(&self, at: usize, wanted: usize) {
+        let line = format!("discover --port {}", self.ports[at]);
+        assert!(eventually(|| self.run(&line).1.matches("127.0.0.1:").count() == wanted));
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -249,6 +264,42 @@ fn a_new_version_under_an_old_name_is_taken_by_all_and_the_old_one_stays_beside_
     }
     let versions = fs::read_dir(received.join(".versions")).expect("a folder").count();
     assert_eq!(versions, 2);
+}
+
+#[test]
+fn who_waits_for_everybody_is_told_how_many_have_it_and_why_others_have_not() {
+    let mut fleet = Fleet::start(3, &[]);
+    let at = fleet.ports[1];
+    fleet.wait_for_others(1, 2);
+    let content = noise(&fleet.path("fleet-all"), 700_000);
+    let order = format!("share fleet-all --everywhere --peer {at} --wait");
+    let (code, out, err) = fleet.run(&order);
+    assert_eq!(code, Some(0), "{out}\n{err}");
+    assert!(err.contains("2 of 2 have it"), "{err}");
+    for other in [0, 2] {
+        let path = format!("data/peer-{}/received/fleet-all", fleet.ports[other]);
+        assert!(fs::read(fleet.path(&path)).expect("it is there") == content);
+    }
+    // What all have is answered for at once, also when it is asked for again.
+    assert_eq!(fleet.run(&order).0, Some(0));
+
+    fleet.add(&["--no-push"]);
+    fleet.add(&["--push-max", "1K"]);
+    fleet.wait_for_others(1, 4);
+    let (code, out, err) = fleet.run(&order);
+    assert_eq!(code, Some(4), "{out}\n{err}");
+    let refuses = |at: usize, why: &str| {
+        let who = format!("127.0.0.1:{} refuses: ", fleet.ports[at]);
+        err.lines().any(|line| line.starts_with(&who) && line.contains(why))
+    };
+    assert!(refuses(3, "--no-push") && refuses(4, "--push-max"), "{err}");
+    assert!(err.contains("2 of 4 have it"), "{err}");
+
+    noise(&fleet.path("fleet-late"), 30_000_000);
+    let (code, _, err) =
+        fleet.run(&format!("share fleet-late --everywhere --peer {at} --wait 1ms"));
+    assert!(matches!(code, Some(3 | 4)) && err.contains("after 1ms"), "{code:?} {err}");
+    fleet.fails(&format!("share fleet-late --peer {at} --wait"), "--everywhere");
 }
 
 #[test]

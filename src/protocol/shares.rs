@@ -3,7 +3,7 @@
 //! Each peer that has something to offer publishes the list of it about the topic [`TOPIC`], now
 //! and then and when it changes; a list takes the place of the one before from the same key, and
 //! is forgotten when none follows. What is announced is a hint: whoever fetches checks all of it
-//! against the ticket.
+//! against the ticket. Beside it a list answers for what others want everywhere.
 //!
 //! Invariants:
 //! - Shares, places and the lists of one key are bounded; what is beyond finds no room.
@@ -34,6 +34,9 @@ pub const LISTS_MAX: usize = 4_096;
 /// Places of one share that are told at most.
 pub const PLACES_MAX: usize = 16;
 
+/// Bytes of a reason that are kept.
+pub const REASON_BYTES_MAX: usize = 200;
+
 /// One share in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offered {
@@ -42,13 +45,47 @@ pub struct Offered {
     /// Whether everybody is asked to take it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub everywhere: bool,
+    /// The number of that order: greater than those of all orders of this peer before. 0 in lists
+    /// of older builds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub order: u64,
 }
 
-/// What one peer offers.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A peer's answer to the order to take a share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The content.
+    #[serde(with = "hex::serde")]
+    pub id: [u8; 32],
+    /// The name of the share.
+    pub name: String,
+    /// The order that is answered, or one before it that had the same answer.
+    pub order: u64,
+    /// Why it is not taken; without it, all of it is there, verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// What one peer offers and answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// All of it.
+    /// All that it offers.
     pub shares: Vec<Offered>,
+    /// What became of the orders of others, [`LIST_MAX`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answered>,
+}
+
+impl Announcement {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.shares.is_empty() && self.answers.is_empty()
+    }
 }
 
 /// A share that is known here.
@@ -58,8 +95,28 @@ pub struct KnownShare {
     pub ticket: Ticket,
     /// How many offer it.
     pub peers: usize,
-    /// Whether everybody is asked to take it.
-    pub everywhere: bool,
+    /// Those who want it everywhere, each with the number of its order.
+    pub orders: BTreeMap<PublicKey, u64>,
+}
+
+impl KnownShare {
+    /// The greatest number of the orders to take it; 0 if there is none.
+    pub fn order(&self) -> u64 {
+        self.orders.values().max().copied().unwrap_or_default()
+    }
+}
+
+/// What one peer makes of a share, as its list tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has told nothing of it.
+    Silent,
+    /// It has some of it.
+    Part,
+    /// It has all of it, verified.
+    Has,
+    /// It does not take it, for this reason.
+    Refuses(String),
 }
 
 #[derive(Debug)]
@@ -68,6 +125,7 @@ struct Listed {
     id: [u8; 32],
     ticket: Ticket,
     everywhere: bool,
+    order: u64,
 }
 
 /// A share and where it is.
@@ -77,6 +135,7 @@ type Found = (KnownShare, BTreeSet<Endpoint>);
 struct List {
     heard: Time,
     shares: Vec<Listed>,
+    answers: Vec<Answered>,
 }
 
 /// The lists of all peers.
@@ -94,8 +153,9 @@ impl Shares {
     pub fn on_announced(&mut self, now: Time, from: PublicKey, data: &[u8]) -> Result<(), String> {
         let list: Announcement =
             serde_json::from_slice(data).map_err(|error| format!("no list of shares: {error}"))?;
-        if list.shares.len() > LIST_MAX {
-            return Err(format!("{} shares in a list; at most {LIST_MAX}", list.shares.len()));
+        let longest = list.shares.len().max(list.answers.len());
+        if longest > LIST_MAX {
+            return Err(format!("{longest} shares or answers in a list; at most {LIST_MAX}"));
         }
         self.forget_old(now);
         if self.lists.len() >= LISTS_MAX && !self.lists.contains_key(&from) {
@@ -103,12 +163,18 @@ impl Shares {
         }
         let read = |it: Offered| {
             let ticket: Ticket = it.ticket.parse().ok()?;
-            Some(Listed { id: ticket.share_id(), ticket, everywhere: it.everywhere })
+            let (everywhere, order) = (it.everywhere, it.order);
+            Some(Listed { id: ticket.share_id(), ticket, everywhere, order })
         };
         let shares: Vec<_> = list.shares.into_iter().filter_map(read).collect();
-        match shares.is_empty() {
+        let cut = |mut it: Answered| {
+            it.refused = it.refused.map(|why| cut(&why).to_owned());
+            it
+        };
+        let answers: Vec<_> = list.answers.into_iter().map(cut).collect();
+        match shares.is_empty() && answers.is_empty() {
             true => self.lists.remove(&from),
-            false => self.lists.insert(from, List { heard: now, shares }),
+            false => self.lists.insert(from, List { heard: now, shares, answers }),
         };
         Ok(())
     }
@@ -128,8 +194,22 @@ impl Shares {
         let wanted: BTreeSet<_> = wanted.map(|it| it.id).collect();
         let mut found = self.those(now, |id| wanted.contains(id));
         // Whose list was forgotten just now wants nothing any more.
-        found.retain(|it| it.everywhere);
+        found.retain(|it| !it.orders.is_empty());
         found
+    }
+
+    /// What the peer with this key makes of a share since the order of this number.
+    pub fn standing(&self, from: &PublicKey, share: &Ticket, order: u64) -> Standing {
+        let Some(list) = self.lists.get(from) else { return Standing::Silent };
+        let id = share.share_id();
+        let mut answers = list.answers.iter();
+        let answer = answers.find(|it| it.id == id && it.name == share.name && it.order >= order);
+        match answer.map(|it| &it.refused) {
+            Some(None) => Standing::Has,
+            Some(Some(why)) => Standing::Refuses(why.clone()),
+            None if list.shares.iter().any(|it| it.id == id) => Standing::Part,
+            None => Standing::Silent,
+        }
     }
 
     /// Where a share can be had, as far as is known.
@@ -143,15 +223,20 @@ impl Shares {
         self.forget_old(now);
         // The same content under a second name is a second share.
         let mut found: BTreeMap<([u8; 32], &str), Found> = BTreeMap::new();
-        let listed = self.lists.values().flat_map(|list| &list.shares);
-        for Listed { id, ticket, everywhere } in listed.filter(|it| is_meant(&it.id)) {
+        let lists = self.lists.iter();
+        let listed = lists.flat_map(|(from, list)| list.shares.iter().map(|it| (*from, it)));
+        for (from, listed) in listed.filter(|(_, it)| is_meant(&it.id)) {
+            let Listed { id, ticket, everywhere, order } = listed;
             let fresh = || {
                 let ticket = Ticket { at: Vec::new(), ..ticket.clone() };
-                (KnownShare { ticket, peers: 0, everywhere: false }, BTreeSet::new())
+                (KnownShare { ticket, peers: 0, orders: BTreeMap::new() }, BTreeSet::new())
             };
             let (known, places) = found.entry((*id, &ticket.name)).or_insert_with(fresh);
             known.peers += 1;
-            known.everywhere |= everywhere;
+            if *everywhere {
+                let known = known.orders.entry(from).or_default();
+                *known = (*known).max(*order);
+            }
             places.extend(&ticket.at);
         }
         let with_places = |(mut known, places): Found| {
@@ -162,6 +247,11 @@ impl Shares {
         all.sort_by(|a, b| a.ticket.name.cmp(&b.ticket.name).then(b.peers.cmp(&a.peers)));
         all
     }
+}
+
+/// The beginning of a reason, as much as is kept.
+fn cut(why: &str) -> &str {
+    &why[..why.floor_char_boundary(REASON_BYTES_MAX)]
 }
 
 #[cfg(test)]
@@ -186,9 +276,9 @@ mod tests {
     }
 
     fn list(tickets: &[Ticket]) -> Vec<u8> {
-        let offered = |it: &Ticket| Offered { ticket: it.to_string(), everywhere: false };
+        let offered = |it: &Ticket| Offered { ticket: it.to_string(), everywhere: false, order: 0 };
         let shares = tickets.iter().map(offered).collect();
-        serde_json::to_vec(&Announcement { shares }).unwrap()
+        serde_json::to_vec(&Announcement { shares, ..Announcement::default() }).unwrap()
     }
 
     fn names(shares: &mut Shares, secs: u64) -> Vec<String> {
@@ -219,15 +309,38 @@ mod tests {
         let mut shares = Shares::default();
         let wants = |everywhere| {
             let it = ticket("a", 1, 6001);
-            let shares = vec![Offered { ticket: it.to_string(), everywhere }];
-            serde_json::to_vec(&Announcement { shares }).unwrap()
+            let shares = vec![Offered { ticket: it.to_string(), everywhere, order: 7 }];
+            serde_json::to_vec(&Announcement { shares, ..Announcement::default() }).unwrap()
         };
         shares.on_announced(at(0), key(1), &wants(true)).unwrap();
         shares.on_announced(at(100), key(2), &wants(false)).unwrap();
         let wanted = |shares: &mut Shares, secs| shares.wanted_everywhere(at(secs)).len();
         assert_eq!(shares.wanted_everywhere(at(100))[0].peers, 2);
+        assert_eq!(shares.wanted_everywhere(at(100))[0].orders, BTreeMap::from([(key(1), 7)]));
         assert_eq!(wanted(&mut shares, LIST_TTL.as_secs()), 0, "its list is old");
         assert_eq!(names(&mut shares, LIST_TTL.as_secs()), ["a"]);
+    }
+
+    #[test]
+    fn an_answer_counts_from_its_order_on_and_lists_of_older_builds_have_none() {
+        let mut shares = Shares::default();
+        let share = ticket("a", 1, 6001);
+        let answers = |order, refused: Option<String>| {
+            let answers = vec![Answered { id: share.share_id(), name: "a".into(), order, refused }];
+            serde_json::to_vec(&Announcement { answers, ..Announcement::default() }).unwrap()
+        };
+        assert_eq!(shares.standing(&key(1), &share, 7), Standing::Silent);
+        shares.on_announced(at(0), key(1), &answers(7, None)).unwrap();
+        assert_eq!(shares.standing(&key(1), &share, 7), Standing::Has);
+        assert_eq!(shares.standing(&key(1), &share, 8), Standing::Silent, "of an older order");
+        assert_eq!(shares.standing(&key(1), &ticket("b", 1, 6001), 7), Standing::Silent);
+        let long = "ä".repeat(REASON_BYTES_MAX);
+        shares.on_announced(at(1), key(1), &answers(8, Some(long))).unwrap();
+        let why = "ä".repeat(REASON_BYTES_MAX / 2);
+        assert_eq!(shares.standing(&key(1), &share, 8), Standing::Refuses(why));
+        let old = format!("{{\"shares\":[{{\"ticket\":\"{share}\"}}]}}");
+        shares.on_announced(at(2), key(2), old.as_bytes()).unwrap();
+        assert_eq!(shares.standing(&key(2), &share, 0), Standing::Part);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(in crate::cli) enum Use {
         #[serde(default)]
         rehash: bool,
     },
+    /// How many have what was shared with `everywhere`, until all have or refuse it.
+    Answers { ticket: String, wait_ms: u64 },
     /// What was shared under this name no more.
     Unshare { name: String },
     /// What is shared in the fleet.
@@ -116,6 +118,10 @@ pub(super) fn begin(
         }
         Use::Share { path, piece, everywhere, rehash } => {
             sharing.begin((path, piece, everywhere, rehash), (board, node))
+        }
+        Use::Answers { ticket, wait_ms } => {
+            let ticket = ticket.parse().map_err(|error: TicketError| error.to_string())?;
+            sharing.await_answers((ticket, Duration::from_millis(wait_ms)), (board, node))
         }
         Use::Unshare { name } => {
             sharing.unshare(&name, (board, node))?;

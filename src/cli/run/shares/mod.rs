@@ -6,6 +6,7 @@
 //! - What somebody wants everywhere is taken only up to the size that the operator allows for all
 //!   of it together, into one folder of the peer's own; it gets its name when it was verified.
 
+mod answers;
 mod taken;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,7 @@ use crate::model::{Data, Endpoint, Now, Ticket, Time};
 use crate::network::{Gone, Switchboard};
 use crate::node::PeerNode;
 use crate::protocol::shares::{
-    ANNOUNCE_EVERY, Announcement, KnownShare, LIST_MAX, Offered, Shares, TOPIC,
+    ANNOUNCE_EVERY, Announcement, Answered, KnownShare, LIST_MAX, Offered, Shares, TOPIC,
 };
 use crate::protocol::swarm::{Event, Hash};
 use crate::runtime::clock::Clock;
@@ -65,9 +66,27 @@ struct Kept {
     piece: Option<u32>,
     #[serde(default)]
     everywhere: bool,
+    /// The number of the order to take it everywhere.
+    #[serde(default)]
+    order: u64,
     /// What it was, so that nothing else is shared in its place after a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ticket: Option<String>,
+}
+
+/// What is taken because somebody wanted it everywhere.
+struct Taken {
+    held: Arc<Held>,
+    /// Whether its end was told.
+    is_told: bool,
+    /// The newest order to take it.
+    order: u64,
+}
+
+/// Why something is not taken, and since which order.
+struct Refusal {
+    order: u64,
+    why: String,
 }
 
 #[derive(Default)]
@@ -75,10 +94,12 @@ struct State {
     host: Option<Arc<ShareHost>>,
     known: Shares,
     kept: BTreeMap<Key, Kept>,
-    /// Taken because somebody wanted it everywhere; and whether its end was told.
-    taken: BTreeMap<Hash, (Arc<Held>, bool)>,
+    /// Taken because somebody wanted it everywhere.
+    taken: BTreeMap<Hash, Taken>,
     /// What could not be taken, so that it is told once.
-    refused: BTreeSet<Hash>,
+    refused: BTreeMap<Key, Refusal>,
+    /// The answers that others were told last.
+    answered: Vec<Answered>,
     /// Of programs of this machine, which serve by themselves: number, ticket.
     others: BTreeMap<u64, Ticket>,
     number: u64,
@@ -223,26 +244,27 @@ impl Sharing {
 
     /// What this machine offers at this moment.
     fn announcement(&self) -> Announcement {
-        let state = self.lock();
-        let everywhere: BTreeSet<_> =
-            state.kept.iter().filter(|(_, it)| it.everywhere).map(|(key, _)| key.clone()).collect();
+        let mut state = self.lock();
+        let ordered = state.kept.iter().filter(|(_, it)| it.everywhere);
+        let orders: BTreeMap<_, _> = ordered.map(|(key, it)| (key.clone(), it.order)).collect();
         let held = state.host.as_ref().map(|it| it.tickets()).unwrap_or_default();
-        let mut shares: Vec<_> = held
-            .into_iter()
-            .map(|ticket| Offered {
-                everywhere: everywhere.contains(&(ticket.share_id(), ticket.name.clone())),
-                ticket: ticket.to_string(),
-            })
-            .collect();
-        let of_others = state.others.values();
-        shares.extend(of_others.map(|it| Offered { ticket: it.to_string(), everywhere: false }));
+        let offered = |ticket: Ticket| {
+            let order = orders.get(&(ticket.share_id(), ticket.name.clone())).copied();
+            let (everywhere, order) = (order.is_some(), order.unwrap_or_default());
+            Offered { ticket: ticket.to_string(), everywhere, order }
+        };
+        let mut shares: Vec<_> = held.into_iter().map(offered).collect();
+        let lent = |it: &Ticket| Offered { ticket: it.to_string(), everywhere: false, order: 0 };
+        shares.extend(state.others.values().map(lent));
         shares.truncate(LIST_MAX);
-        Announcement { shares }
+        let answers = state.answers(self.clock.now().mono);
+        state.answered.clone_from(&answers);
+        Announcement { shares, answers }
     }
 
     fn announce(&self, board: &Arc<Switchboard>, node: &Node) {
         let list = self.announcement();
-        self.lock().is_known = !list.shares.is_empty();
+        self.lock().is_known = !list.is_empty();
         let list = serde_json::to_vec(&list).unwrap_or_default();
         if let Err(error) = board.publish(node, (TOPIC.to_owned(), Data::from(list)), false) {
             ::log::debug!("the shares are not announced now: {error}");
@@ -258,7 +280,7 @@ impl Sharing {
             let now = self.clock.now();
             let is_due = announced.is_none_or(|at| now.mono.since(at) >= ANNOUNCE_EVERY);
             if is_due {
-                if self.lock().is_known || !self.announcement().shares.is_empty() {
+                if self.lock().is_known || !self.announcement().is_empty() {
                     self.announce(board, node);
                 }
                 announced = Some(now.mono);
@@ -280,7 +302,8 @@ impl Sharing {
             }
             self.take_pushed(now.mono);
             let is_changed = self.tell_taken();
-            if self.end_failed() || self.end_unwanted(now.mono) || is_changed {
+            let is_answered = self.lock().has_new_answers(now.mono);
+            if self.end_failed() || self.end_unwanted(now.mono) || is_changed || is_answered {
                 announced = None;
             }
         }
@@ -302,7 +325,8 @@ impl Sharing {
     ) -> Result<Answer, String> {
         let (report, reports) = bounded(REPORTS_MAX);
         let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
-        let kept = Kept { path, piece, everywhere, ticket: None };
+        let order = if everywhere { self.next_order() } else { 0 };
+        let kept = Kept { path, piece, everywhere, order, ticket: None };
         let work = move || {
             let before: BTreeSet<_> = this.lock().kept.keys().cloned().collect();
             let outcome = this.share(kept, rehash, &|done, size| hashed(&report, done, size));
@@ -354,7 +378,8 @@ impl Sharing {
                 let is_shared = state.kept.remove(key).is_some();
                 // It is not taken again, though others still want it everywhere.
                 if !is_shared && state.taken.remove(&key.0).is_some() {
-                    state.refused.insert(key.0);
+                    let why = "its operator has ended it there".to_owned();
+                    state.refuse(key.clone(), Refusal { order: u64::MAX, why });
                 }
             }
         }
@@ -370,7 +395,7 @@ impl Sharing {
         let object = |it: &KnownShare| {
             json!({
                 "name": it.ticket.name, "size": it.ticket.size, "peers": it.peers,
-                "everywhere": it.everywhere,
+                "everywhere": !it.orders.is_empty(),
                 "here": here.get(&(it.ticket.share_id(), it.ticket.name.clone())),
                 "is_folder": it.ticket.files.is_some(), "ticket": it.ticket.to_string(),
             })

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ::log::Level;
 use serde_json::json;
 
-use super::{Quiet, Sharing};
+use super::{Quiet, Refusal, Sharing, Taken};
 use crate::cli::log::{Line, escape};
 use crate::cli::share::host::{Held, Order, Role};
 use crate::cli::size::Size;
@@ -32,25 +32,48 @@ const TAKEN_AT_ONCE_MAX: usize = 4;
 impl Sharing {
     /// Takes what somebody wants everywhere.
     pub(super) fn take_pushed(&self, now: Time) {
-        let (mut wanted, mut places) = (Vec::new(), Vec::new());
+        let (mut wanted, mut places, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         {
             let mut state = self.lock();
             for known in state.known.wanted_everywhere(now) {
                 let id = known.ticket.share_id();
-                if let Some((held, _)) = state.taken.get(&id) {
-                    places.push((Arc::clone(held), known.ticket.at));
-                } else if !state.kept.keys().any(|it| it.0 == id) && !state.refused.contains(&id) {
-                    wanted.push(known.ticket);
+                let order = known.order();
+                let key = (id, known.ticket.name.clone());
+                if state.kept.keys().any(|it| it.0 == id)
+                    || state.refused.get(&key).is_some_and(|it| it.order >= order)
+                {
+                    continue;
+                }
+                match state.taken.get_mut(&id) {
+                    Some(taken) if taken.held.ticket.name != key.1 => {
+                        let name = escape(&taken.held.ticket.name);
+                        let why = format!("it is there already, and is called {name}");
+                        state.refuse(key, Refusal { order, why });
+                    }
+                    Some(taken) if taken.order < order && taken.is_failed() => {
+                        failed.push(id);
+                        wanted.push((known.ticket, order));
+                    }
+                    Some(taken) => {
+                        taken.order = taken.order.max(order);
+                        places.push((Arc::clone(&taken.held), known.ticket.at));
+                    }
+                    None => wanted.push((known.ticket, order)),
                 }
             }
+            failed.iter().for_each(|id| drop(state.taken.remove(id)));
         }
+        // A new order is a new try.
+        let host = self.lock().host.clone().filter(|_| !failed.is_empty());
+        let is_failed = |it: &Held| failed.contains(&it.ticket.share_id());
+        host.map(|it| it.end_those(is_failed));
         for (held, at) in places {
             let others = at.into_iter().filter(|it| *it != self.me);
             others.for_each(|it| held.swarm.add_place(it.socket_addr()));
         }
-        let under_way = self.lock().taken.values().filter(|(_, is_told)| !is_told).count();
-        for ticket in wanted.iter().take(TAKEN_AT_ONCE_MAX.saturating_sub(under_way)) {
-            self.take(ticket);
+        let under_way = self.lock().taken.values().filter(|it| !it.is_told).count();
+        for (ticket, order) in wanted.iter().take(TAKEN_AT_ONCE_MAX.saturating_sub(under_way)) {
+            self.take(ticket, *order);
         }
     }
 
@@ -59,12 +82,12 @@ impl Sharing {
     pub(super) fn end_unwanted(&self, now: Time) -> bool {
         let unwanted: Vec<_> = {
             let mut state = self.lock();
-            if state.taken.values().all(|(_, is_told)| *is_told) {
+            if state.taken.values().all(|it| it.is_told) {
                 return false;
             }
             let wanted = state.known.wanted_everywhere(now);
             let wanted: BTreeSet<_> = wanted.iter().map(|it| it.ticket.share_id()).collect();
-            let open = state.taken.iter().filter(|(_, (_, is_told))| !is_told);
+            let open = state.taken.iter().filter(|(_, it)| !it.is_told);
             open.map(|(id, _)| *id).filter(|id| !wanted.contains(id)).collect()
         };
         let host = self.lock().host.clone();
@@ -113,15 +136,17 @@ impl Sharing {
         is_changed
     }
 
-    fn take(&self, ticket: &Ticket) {
+    fn take(&self, ticket: &Ticket, order: u64) {
         let id = ticket.share_id();
         let to = self.folder.join("received").join(VERSIONS).join(version(&id));
         // What never comes must not fill the disk either.
         let hashed = |_, _| !self.lock().is_closed;
-        let order =
+        let fetch =
             Order { ticket, to: &to, at: &[], give_up: None, preallocates: false, hashed: &hashed };
-        let taken = self.lock().taken.values().map(|(held, _)| held.ticket.size).sum::<u64>();
-        let begun = if ticket.size > self.push_max.saturating_sub(taken) {
+        let taken = self.lock().taken.values().map(|it| it.held.ticket.size).sum::<u64>();
+        let begun = if self.push_max == 0 {
+            Err("it takes nothing that others want everywhere (--no-push)".to_owned())
+        } else if ticket.size > self.push_max.saturating_sub(taken) {
             let (size, taken, most) = (Size(ticket.size), Size(taken), Size(self.push_max));
             Err(format!("it has {size}, and {taken} are taken; --push-max allows {most} in all"))
         } else if ticket.name == VERSIONS {
@@ -130,19 +155,19 @@ impl Sharing {
             fs::create_dir_all(&to)
                 .map_err(|error| error.to_string())
                 .and_then(|()| self.host().map_err(|error| error.to_string()))
-                .and_then(|host| host.fetch(&order, Quiet).map_err(|error| error.to_string()))
+                .and_then(|host| host.fetch(&fetch, Quiet).map_err(|error| error.to_string()))
         };
         let name = escape(&ticket.name);
         match begun {
             Ok(held) => {
                 let message = format!("takes {name} ({}), wanted everywhere", Size(ticket.size));
                 tell(Level::Info, "share_taken", message, ticket);
-                self.lock().taken.insert(id, (held, false));
+                self.lock().taken.insert(id, Taken { held, is_told: false, order });
             }
             Err(why) => {
                 let message = format!("does not take {name}, wanted everywhere: {why}");
                 tell(Level::Warn, "share_refused", message, ticket);
-                self.lock().refused.insert(id);
+                self.lock().refuse((id, ticket.name.clone()), Refusal { order, why });
             }
         }
     }
@@ -182,11 +207,11 @@ impl Sharing {
     /// Tells once what became of what was taken; returns whether something is complete since.
     pub(super) fn tell_taken(&self) -> bool {
         let mut ended = Vec::new();
-        for (held, is_told) in self.lock().taken.values_mut().filter(|(_, is_told)| !is_told) {
-            let phase = held.swarm.progress().phase;
+        for taken in self.lock().taken.values_mut().filter(|it| !it.is_told) {
+            let phase = taken.held.swarm.progress().phase;
             if matches!(phase, Phase::Stored | Phase::Failed(_)) {
-                *is_told = true;
-                ended.push((Arc::clone(held), phase));
+                taken.is_told = true;
+                ended.push((Arc::clone(&taken.held), phase));
             }
         }
         for (held, phase) in &ended {
