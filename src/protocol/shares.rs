@@ -71,6 +71,15 @@ pub struct Answered {
     pub refused: Option<String>,
 }
 
+/// What a peer has asked all others to take, and now asks to remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// The name of the share.
+    pub name: String,
+    /// The versions of that peer's orders up to this number are meant.
+    pub order: u64,
+}
+
 /// What one peer offers and answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
@@ -79,12 +88,19 @@ pub struct Announcement {
     /// What became of the orders of others, [`LIST_MAX`] at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<Answered>,
+    /// Greater than those of this peer's lists before, for messages may come in another order; 0
+    /// in lists of older builds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub number: u64,
+    /// What others are to remove of what this peer had them take, [`LIST_MAX`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<Withdrawn>,
 }
 
 impl Announcement {
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
-        self.shares.is_empty() && self.answers.is_empty()
+        self.shares.is_empty() && self.answers.is_empty() && self.removed.is_empty()
     }
 }
 
@@ -134,8 +150,10 @@ type Found = (KnownShare, BTreeSet<Endpoint>);
 #[derive(Debug)]
 struct List {
     heard: Time,
+    number: u64,
     shares: Vec<Listed>,
     answers: Vec<Answered>,
+    removed: Vec<Withdrawn>,
 }
 
 /// The lists of all peers.
@@ -145,19 +163,23 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// A peer's list came. Tickets that are none are left out; returns what is wrong, if nothing
-    /// of it can be used.
+    /// A peer's list came; one made before that which is known is nothing new. Tickets that are
+    /// none are left out; returns what is wrong, if nothing of it can be used.
     ///
     /// # Errors
     /// What is wrong with it, for people.
     pub fn on_announced(&mut self, now: Time, from: PublicKey, data: &[u8]) -> Result<(), String> {
         let list: Announcement =
             serde_json::from_slice(data).map_err(|error| format!("no list of shares: {error}"))?;
-        let longest = list.shares.len().max(list.answers.len());
+        let longest = list.shares.len().max(list.answers.len()).max(list.removed.len());
         if longest > LIST_MAX {
-            return Err(format!("{longest} shares or answers in a list; at most {LIST_MAX}"));
+            return Err(format!("{longest} entries in a list; at most {LIST_MAX}"));
         }
         self.forget_old(now);
+        // A newcomer is handed messages that were held for it, in any order.
+        if self.lists.get(&from).is_some_and(|it| it.number > list.number && list.number > 0) {
+            return Ok(());
+        }
         if self.lists.len() >= LISTS_MAX && !self.lists.contains_key(&from) {
             return Err(format!("more than {LISTS_MAX} peers offer something"));
         }
@@ -172,9 +194,12 @@ impl Shares {
             it
         };
         let answers: Vec<_> = list.answers.into_iter().map(cut).collect();
-        match shares.is_empty() && answers.is_empty() {
+        let removed = list.removed;
+        match shares.is_empty() && answers.is_empty() && removed.is_empty() {
             true => self.lists.remove(&from),
-            false => self.lists.insert(from, List { heard: now, shares, answers }),
+            false => self
+                .lists
+                .insert(from, List { heard: now, number: list.number, shares, answers, removed }),
         };
         Ok(())
     }
@@ -196,6 +221,13 @@ impl Shares {
         // Whose list was forgotten just now wants nothing any more.
         found.retain(|it| !it.orders.is_empty());
         found
+    }
+
+    /// What is to be removed, each with the key of the peer that says so.
+    pub fn withdrawn(&mut self, now: Time) -> Vec<(PublicKey, Withdrawn)> {
+        self.forget_old(now);
+        let lists = self.lists.iter();
+        lists.flat_map(|(from, it)| it.removed.iter().map(|it| (*from, it.clone()))).collect()
     }
 
     /// What the peer with this key makes of a share since the order of this number.
@@ -251,7 +283,11 @@ impl Shares {
 
 /// The beginning of a reason, as much as is kept.
 fn cut(why: &str) -> &str {
-    &why[..why.floor_char_boundary(REASON_BYTES_MAX)]
+    let mut end = why.len().min(REASON_BYTES_MAX);
+    while !why.is_char_boundary(end) {
+        end -= 1;
+    }
+    &why[..end]
 }
 
 #[cfg(test)]
@@ -349,6 +385,16 @@ mod tests {
         shares.on_announced(at(0), key(1), &list(&[ticket("a", 1, 6001)])).unwrap();
         shares.on_announced(at(1), key(1), &list(&[ticket("b", 2, 6001)])).unwrap();
         assert_eq!(names(&mut shares, 1), ["b"]);
+        let numbered = |name, number| {
+            let offered =
+                Offered { ticket: ticket(name, 1, 6001).to_string(), everywhere: false, order: 0 };
+            let list = Announcement { shares: vec![offered], number, ..Announcement::default() };
+            serde_json::to_vec(&list).unwrap()
+        };
+        shares.on_announced(at(1), key(2), &numbered("d", 8)).unwrap();
+        shares.on_announced(at(1), key(2), &numbered("c", 7)).unwrap();
+        assert_eq!(names(&mut shares, 1), ["b", "d"], "what came last was made before");
+        shares.on_announced(at(1), key(2), &list(&[])).unwrap();
         assert_eq!(names(&mut shares, LIST_TTL.as_secs()), ["b"]);
         assert_eq!(names(&mut shares, 1 + LIST_TTL.as_secs()), [""; 0], "it is old");
         shares.on_announced(at(200), key(1), &list(&[ticket("b", 2, 6001)])).unwrap();

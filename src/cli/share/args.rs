@@ -68,6 +68,9 @@ pub struct UnshareArgs {
     /// The name that it is shared under
     #[arg(value_name = "NAME")]
     pub name: String,
+    /// Have every peer remove all versions that it took of this from this peer
+    #[arg(long)]
+    pub everywhere: bool,
     /// In which fleet.
     #[command(flatten)]
     pub fleet: FleetArgs,

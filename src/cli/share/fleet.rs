@@ -139,8 +139,11 @@ fn await_answers(peer: &Path, ticket: &str, wait: Span) -> Result<(), CliError> 
 /// When no peer runs, or it shares nothing of that name.
 pub(super) fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
     let peer = peer_at(&args.fleet.data, args.fleet.peer)?;
-    put(&peer, &Use::Unshare { name: args.name.clone() }, |_| true)?;
-    print(&format!("{} is not shared there any more\n", escape(&args.name)))
+    let (name, everywhere) = (args.name.clone(), args.everywhere);
+    put(&peer, &Use::Unshare { name, everywhere }, |_| true)?;
+    let more =
+        if everywhere { "; the others remove what they have of it from this peer" } else { "" };
+    print(&format!("{} is not shared there any more{more}\n", escape(&args.name)))
 }
 
 /// What the fleet shares, as a peer knows it.

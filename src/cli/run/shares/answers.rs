@@ -70,12 +70,6 @@ impl State {
 }
 
 impl Sharing {
-    /// A number for an order, greater than those before it, also where the clock was set back.
-    pub(super) fn next_order(&self) -> u64 {
-        let last = self.lock().kept.values().map(|it| it.order).max().unwrap_or_default();
-        self.clock.now().wall.0.max(last.saturating_add(1))
-    }
-
     /// Tells how many of the peers that can be found now have what was ordered for everybody, as
     /// that changes, and then what each of them answered; ends when all have, or after `wait`.
     ///

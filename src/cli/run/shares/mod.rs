@@ -7,7 +7,9 @@
 //!   of it together, into one folder of the peer's own; it gets its name when it was verified.
 
 mod answers;
+mod orders;
 mod taken;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,6 +22,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::orders::Ordered;
+use self::versions::Version;
 use crate::cli::CliError;
 use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
 use crate::model::{Data, Endpoint, Now, Ticket, Time};
@@ -96,8 +100,14 @@ struct State {
     kept: BTreeMap<Key, Kept>,
     /// Taken because somebody wanted it everywhere.
     taken: BTreeMap<Hash, Taken>,
+    /// All that was taken and is there, also in earlier lives.
+    versions: BTreeMap<Hash, Version>,
+    /// What this peer has asked all others to take, by name.
+    ordered: BTreeMap<String, Ordered>,
     /// What could not be taken, so that it is told once.
     refused: BTreeMap<Key, Refusal>,
+    /// The number of the last list that others were told.
+    announced: u64,
     /// The answers that others were told last.
     answered: Vec<Answered>,
     /// Of programs of this machine, which serve by themselves: number, ticket.
@@ -211,11 +221,10 @@ impl Sharing {
         Ok(held)
     }
 
-    fn read_memory(&self) -> Option<Vec<u8>> {
-        let path = self.memory();
-        let mut file = fs::File::open(&path).ok()?;
+    fn read(path: &Path) -> Option<Vec<u8>> {
+        let mut file = fs::File::open(path).ok()?;
         let mut text = Vec::new();
-        match settle(&path, &file).and_then(|()| file.read_to_end(&mut text)) {
+        match settle(path, &file).and_then(|()| file.read_to_end(&mut text)) {
             Ok(_) => Some(text),
             Err(error) => {
                 ::log::warn!("{} cannot be read, share again: {error}", path.display());
@@ -226,7 +235,7 @@ impl Sharing {
 
     /// Shares again what was shared before the restart.
     fn share_again(&self) {
-        let Some(text) = self.read_memory() else { return };
+        let Some(text) = Self::read(&self.memory()) else { return };
         let kept: Vec<Kept> = match serde_json::from_slice(&text) {
             Ok(kept) => kept,
             Err(error) => {
@@ -259,31 +268,44 @@ impl Sharing {
         shares.truncate(LIST_MAX);
         let answers = state.answers(self.clock.now().mono);
         state.answered.clone_from(&answers);
-        Announcement { shares, answers }
+        let removed = state.removed();
+        Announcement { shares, answers, removed, number: 0 }
     }
 
-    fn announce(&self, board: &Arc<Switchboard>, node: &Node) {
-        let list = self.announcement();
-        self.lock().is_known = !list.is_empty();
+    /// Tells the others what is shared here; returns whether it was sent.
+    fn announce(&self, board: &Arc<Switchboard>, node: &Node) -> bool {
+        let mut list = self.announcement();
+        {
+            let mut state = self.lock();
+            state.is_known = !list.is_empty();
+            // Also where the clock was set back.
+            state.announced = self.clock.now().wall.0.max(state.announced + 1);
+            list.number = state.announced;
+        }
         let list = serde_json::to_vec(&list).unwrap_or_default();
-        if let Err(error) = board.publish(node, (TOPIC.to_owned(), Data::from(list)), false) {
+        let sent = board.publish(node, (TOPIC.to_owned(), Data::from(list)), false);
+        if let Err(error) = &sent {
             ::log::debug!("the shares are not announced now: {error}");
         }
+        sent.is_ok()
     }
 
     /// Hears and tells what is shared, until the network stops. For a thread of its own.
     pub(super) fn run(&self, board: &Arc<Switchboard>, node: &Node) {
         let Ok(queue) = board.subscribe(TOPIC) else { return };
+        self.read_orders();
+        self.read_versions();
         self.share_again();
         let mut announced: Option<Time> = None;
         loop {
             let now = self.clock.now();
             let is_due = announced.is_none_or(|at| now.mono.since(at) >= ANNOUNCE_EVERY);
             if is_due {
+                let mut is_told = true;
                 if self.lock().is_known || !self.announcement().is_empty() {
-                    self.announce(board, node);
+                    is_told = self.announce(board, node);
                 }
-                announced = Some(now.mono);
+                announced = is_told.then_some(now.mono);
             }
             match queue.recv_timeout(LOOK_EVERY) {
                 Ok(message) => {
@@ -301,7 +323,7 @@ impl Sharing {
                 Err(Gone::Closed) => break,
             }
             self.take_pushed(now.mono);
-            let is_changed = self.tell_taken();
+            let is_changed = self.tell_taken() | self.remove_withdrawn(now.mono);
             let is_answered = self.lock().has_new_answers(now.mono);
             if self.end_failed() || self.end_unwanted(now.mono) || is_changed || is_answered {
                 announced = None;
@@ -334,8 +356,9 @@ impl Sharing {
                 outcome.as_ref().ok().map(|it| (it.ticket.share_id(), it.ticket.name.clone()));
             let line = match outcome {
                 Ok(held) => {
+                    this.note_order(&held.ticket.name, order);
                     this.remember();
-                    this.announce(&board, &node);
+                    let _ = this.announce(&board, &node);
                     json!({ "ticket": held.ticket.to_string(), "left_out": held.left_out })
                 }
                 Err(error) => json!({ "error": error.to_string() }),
@@ -348,21 +371,6 @@ impl Sharing {
         };
         thread::spawn("share", work).map_err(|error| error.to_string())?;
         Ok(lines_of(reports))
-    }
-
-    /// Ends what is shared or taken here under this name.
-    pub(super) fn unshare(
-        &self,
-        name: &str,
-        (board, node): (&Arc<Switchboard>, &Node),
-    ) -> Result<(), String> {
-        let host = self.lock().host.clone();
-        let ended = host.map(|it| it.end(name)).unwrap_or_default();
-        if ended.is_empty() {
-            return Err(format!("nothing that this peer shares is called {name}"));
-        }
-        self.end_keys(&ended, (board, node));
-        Ok(())
     }
 
     /// Ends these, and tells the others.
@@ -384,7 +392,7 @@ impl Sharing {
             }
         }
         self.remember();
-        self.announce(board, node);
+        let _ = self.announce(board, node);
     }
 
     /// What the fleet shares, as far as is known here.
@@ -417,7 +425,7 @@ impl Sharing {
             state.others.insert(number, ticket);
             number
         };
-        self.announce(board, node);
+        let _ = self.announce(board, node);
         let lent = Lent {
             number,
             sharing: Arc::downgrade(self),
@@ -457,7 +465,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let Some(sharing) = self.sharing.upgrade() else { return };
         sharing.lock().others.remove(&self.number);
-        sharing.announce(&self.board, &self.node);
+        let _ = sharing.announce(&self.board, &self.node);
     }
 }
 

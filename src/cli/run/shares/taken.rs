@@ -2,29 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::log::Level;
 use serde_json::json;
 
+use super::versions::{VERSIONS, VERSIONS_MAX, Version, version};
 use super::{Quiet, Refusal, Sharing, Taken};
 use crate::cli::log::{Line, escape};
 use crate::cli::share::host::{Held, Order, Role};
 use crate::cli::size::Size;
 use crate::model::{Ticket, Time};
+use crate::protocol::shares::KnownShare;
 use crate::runtime::clock::Clock;
-use crate::runtime::files::sync_dir;
 use crate::runtime::swarm::Phase;
-
-/// The folder of all versions of what was taken, each in one named by its content.
-const VERSIONS: &str = ".versions";
-
-fn version(id: &[u8; 32]) -> String {
-    hex::encode(&id[..8])
-}
 
 /// Shares that are taken at a time: each calls whoever is said to have it.
 const TAKEN_AT_ONCE_MAX: usize = 4;
@@ -32,7 +23,7 @@ const TAKEN_AT_ONCE_MAX: usize = 4;
 impl Sharing {
     /// Takes what somebody wants everywhere.
     pub(super) fn take_pushed(&self, now: Time) {
-        let (mut wanted, mut places, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut wanted, mut places, mut failed, mut ordered) = (vec![], vec![], vec![], vec![]);
         {
             let mut state = self.lock();
             for known in state.known.wanted_everywhere(now) {
@@ -52,16 +43,27 @@ impl Sharing {
                     }
                     Some(taken) if taken.order < order && taken.is_failed() => {
                         failed.push(id);
-                        wanted.push((known.ticket, order));
+                        wanted.push((known.clone(), order));
                     }
                     Some(taken) => {
                         taken.order = taken.order.max(order);
-                        places.push((Arc::clone(&taken.held), known.ticket.at));
+                        places.push((Arc::clone(&taken.held), known.ticket.at.clone()));
                     }
-                    None => wanted.push((known.ticket, order)),
+                    None => wanted.push((known.clone(), order)),
+                }
+                let version = state.versions.get_mut(&id);
+                if version.is_some_and(|it| it.order(&known.orders)) {
+                    ordered.push(id);
                 }
             }
             failed.iter().for_each(|id| drop(state.taken.remove(id)));
+        }
+        if !ordered.is_empty() {
+            self.remember_versions();
+        }
+        // An old version that is ordered again is the newest.
+        for id in &ordered {
+            let _ = self.name_if_newest(id);
         }
         // A new order is a new try.
         let host = self.lock().host.clone().filter(|_| !failed.is_empty());
@@ -72,8 +74,8 @@ impl Sharing {
             others.for_each(|it| held.swarm.add_place(it.socket_addr()));
         }
         let under_way = self.lock().taken.values().filter(|it| !it.is_told).count();
-        for (ticket, order) in wanted.iter().take(TAKEN_AT_ONCE_MAX.saturating_sub(under_way)) {
-            self.take(ticket, *order);
+        for (known, order) in wanted.iter().take(TAKEN_AT_ONCE_MAX.saturating_sub(under_way)) {
+            self.take(known, *order);
         }
     }
 
@@ -95,7 +97,12 @@ impl Sharing {
         let is_taken = |it: &Held| it.role == Role::Fetches;
         host.end_those(|it| is_taken(it) && unwanted.contains(&it.ticket.share_id()));
         let mut state = self.lock();
-        unwanted.iter().for_each(|id| drop(state.taken.remove(id)));
+        for id in &unwanted {
+            state.taken.remove(id);
+            state.versions.remove(id);
+        }
+        drop(state);
+        self.remember_versions();
         true
     }
 
@@ -136,19 +143,25 @@ impl Sharing {
         is_changed
     }
 
-    fn take(&self, ticket: &Ticket, order: u64) {
+    fn take(&self, KnownShare { ticket, orders, .. }: &KnownShare, order: u64) {
         let id = ticket.share_id();
         let to = self.folder.join("received").join(VERSIONS).join(version(&id));
         // What never comes must not fill the disk either.
         let hashed = |_, _| !self.lock().is_closed;
         let fetch =
             Order { ticket, to: &to, at: &[], give_up: None, preallocates: false, hashed: &hashed };
-        let taken = self.lock().taken.values().map(|it| it.held.ticket.size).sum::<u64>();
+        let (taken, count) = {
+            let state = self.lock();
+            let others = state.versions.iter().filter(|(it, _)| **it != id);
+            (others.map(|(_, it)| it.size).sum::<u64>(), state.versions.len())
+        };
         let begun = if self.push_max == 0 {
             Err("it takes nothing that others want everywhere (--no-push)".to_owned())
         } else if ticket.size > self.push_max.saturating_sub(taken) {
             let (size, taken, most) = (Size(ticket.size), Size(taken), Size(self.push_max));
             Err(format!("it has {size}, and {taken} are taken; --push-max allows {most} in all"))
+        } else if count >= VERSIONS_MAX {
+            Err(format!("{count} versions are kept; unshare some with --everywhere"))
         } else if ticket.name == VERSIONS {
             Err("that name is taken".to_owned())
         } else {
@@ -162,44 +175,19 @@ impl Sharing {
             Ok(held) => {
                 let message = format!("takes {name} ({}), wanted everywhere", Size(ticket.size));
                 tell(Level::Info, "share_taken", message, ticket);
-                self.lock().taken.insert(id, Taken { held, is_told: false, order });
+                let mut state = self.lock();
+                state.taken.insert(id, Taken { held, is_told: false, order });
+                let version = state.versions.entry(id).or_insert_with(|| Version::new(ticket));
+                let is_news = version.order(orders);
+                drop(state);
+                if is_news {
+                    self.remember_versions();
+                }
             }
             Err(why) => {
                 let message = format!("does not take {name}, wanted everywhere: {why}");
                 tell(Level::Warn, "share_refused", message, ticket);
                 self.lock().refuse((id, ticket.name.clone()), Refusal { order, why });
-            }
-        }
-    }
-
-    /// Has the name lead to what is wanted everywhere now; other versions stay beside it. Returns
-    /// where it is.
-    fn give_name(&self, held: &Held) -> PathBuf {
-        let folder = self.folder.join("received");
-        let name = &held.ticket.name;
-        let (at, versions) = (folder.join(name), folder.join(VERSIONS));
-        let named = || -> io::Result<()> {
-            // Before there were versions, content itself had the name.
-            if at.symlink_metadata().is_ok_and(|it| !it.is_symlink()) {
-                let before = versions.join("before");
-                fs::create_dir_all(&before)?;
-                fs::rename(&at, before.join(name))?;
-            }
-            let draft = versions.join("link.new");
-            match fs::remove_file(&draft) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-            let id = held.ticket.share_id();
-            symlink(Path::new(VERSIONS).join(version(&id)).join(name), &draft)?;
-            fs::rename(&draft, &at)?;
-            sync_dir(&folder)
-        };
-        match named() {
-            Ok(()) => at,
-            Err(error) => {
-                ::log::warn!("{} does not lead to the new version: {error}", escape(name));
-                held.path.clone()
             }
         }
     }
@@ -220,7 +208,7 @@ impl Sharing {
                 let message = format!("stopped taking {name}: {why}; it goes on after a restart");
                 tell(Level::Warn, "share_refused", message, ticket);
             } else {
-                let path = self.give_name(held);
+                let path = self.complete(held);
                 let path = escape(&path.display().to_string());
                 let message = format!("has all of {name}, verified, at {path}");
                 tell(Level::Info, "share_complete", message, ticket);
@@ -228,6 +216,12 @@ impl Sharing {
         }
         !ended.is_empty()
     }
+}
+
+/// Tells of a version that is known by its name and size alone.
+pub(super) fn tell_of(level: Level, event: &'static str, text: String, name: &str, size: u64) {
+    let fields = json!({ "name": name, "size": size });
+    Line::new(level, event, text, fields).log(Clock::start().now().wall);
 }
 
 fn tell(level: Level, event: &'static str, message: String, ticket: &Ticket) {
