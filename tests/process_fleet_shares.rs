@@ -39,6 +39,21 @@ impl Fleet {
         Process::start(&peer_exe(), &all, self.dir.path())
     }
 
+    /// One more peer, with flags of its own.
+    fn add(&mut self, more: &[&str]) {
+        self.ports.push(self.ports[0] + u16::try_from(self.ports.len()).expect("a few"));
+        let peer = self.peer(self.ports.len() - 1, more);
+        peer.wait_for("won the neighbor");
+        self.peers.push(peer);
+    }
+
+    /// Waits until a peer can find so many others.
+    #[track_caller]
+    fn wait_for_others(&self, at: usize, wanted: usize) {
+        let line = format!("discover --port {}", self.ports[at]);
+        assert!(eventually(|| self.run(&line).1.matches("127.0.0.1:").count() == wanted));
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -249,6 +264,121 @@ fn a_new_version_under_an_old_name_is_taken_by_all_and_the_old_one_stays_beside_
     }
     let versions = fs::read_dir(received.join(".versions")).expect("a folder").count();
     assert_eq!(versions, 2);
+}
+
+#[test]
+fn who_waits_for_everybody_is_told_how_many_have_it_and_why_others_have_not() {
+    let mut fleet = Fleet::start(3, &[]);
+    let at = fleet.ports[1];
+    fleet.wait_for_others(1, 2);
+    let content = noise(&fleet.path("fleet-all"), 700_000);
+    let order = format!("share fleet-all --everywhere --peer {at} --wait");
+    let (code, out, err) = fleet.run(&order);
+    assert_eq!(code, Some(0), "{out}\n{err}");
+    assert!(err.contains("2 of 2 have it"), "{err}");
+    for other in [0, 2] {
+        let path = format!("data/peer-{}/received/fleet-all", fleet.ports[other]);
+        assert!(fs::read(fleet.path(&path)).expect("it is there") == content);
+    }
+    // What all have is answered for at once, also when it is asked for again.
+    assert_eq!(fleet.run(&order).0, Some(0));
+
+    fleet.add(&["--no-push"]);
+    fleet.add(&["--push-max", "1K"]);
+    fleet.wait_for_others(1, 4);
+    let (code, out, err) = fleet.run(&order);
+    assert_eq!(code, Some(4), "{out}\n{err}");
+    let refuses = |at: usize, why: &str| {
+        let who = format!("127.0.0.1:{} refuses: ", fleet.ports[at]);
+        err.lines().any(|line| line.starts_with(&who) && line.contains(why))
+    };
+    assert!(refuses(3, "--no-push") && refuses(4, "--push-max"), "{err}");
+    assert!(err.contains("2 of 4 have it"), "{err}");
+
+    noise(&fleet.path("fleet-late"), 30_000_000);
+    let (code, _, err) =
+        fleet.run(&format!("share fleet-late --everywhere --peer {at} --wait 1ms"));
+    assert!(matches!(code, Some(3 | 4)) && err.contains("after 1ms"), "{code:?} {err}");
+    fleet.fails(&format!("share fleet-late --peer {at} --wait"), "--everywhere");
+}
+
+#[test]
+fn the_name_is_that_of_the_last_order_although_an_older_one_is_complete_later() {
+    let fleet = Fleet::start(2, &[]);
+    let at = fleet.ports[0];
+    fs::create_dir_all(fleet.path("old/fleet-rel")).expect("a directory");
+    fs::create_dir_all(fleet.path("new/fleet-rel")).expect("a directory");
+    noise(&fleet.path("old/fleet-rel/blob"), 60_000_000);
+    fs::write(fleet.path("old/fleet-rel/app"), "old").expect("a file");
+    fs::write(fleet.path("new/fleet-rel/app"), "new").expect("a file");
+    fleet.succeeds(&format!("share old/fleet-rel --everywhere --peer {at}"));
+    fleet.succeeds(&format!("share new/fleet-rel --everywhere --peer {at}"));
+    let told = || fleet.peers[1].out().matches("has all of fleet-rel, verified").count();
+    assert!(eventually(|| told() == 2), "{}", fleet.peers[1].out());
+    let received = fleet.path(&format!("data/peer-{}/received", fleet.ports[1]));
+    let app = || fs::read_to_string(received.join("fleet-rel/app")).unwrap_or_default();
+    assert_eq!(app(), "new");
+    // The way back is an order, too.
+    fleet.succeeds(&format!("share old/fleet-rel --everywhere --peer {at} --wait"));
+    assert!(eventually(|| app() == "old"), "{}", app());
+}
+
+#[test]
+fn what_was_taken_is_removed_everywhere_for_the_peer_that_ordered_it_and_nothing_else_is() {
+    let mut fleet = Fleet::start(2, &[]);
+    let (at, other) = (fleet.ports[0], fleet.ports[1]);
+    fleet.wait_for_others(0, 1);
+    fs::create_dir(fleet.path("fleet-tool")).expect("a directory");
+    let received = fleet.path(&format!("data/peer-{other}/received"));
+    let versions = || {
+        let all = fs::read_dir(received.join(".versions")).expect("a folder").flatten();
+        all.map(|it| it.path()).collect::<Vec<_>>()
+    };
+    for version in ["v1", "v2", "v3"] {
+        fs::write(fleet.path("fleet-tool/app"), version).expect("a file");
+        fleet.succeeds(&format!("share fleet-tool --everywhere --wait --peer {at}"));
+    }
+    assert_eq!(versions().len(), 3);
+    let of = |version: &str| {
+        let app = |it: &PathBuf| fs::read_to_string(it.join("fleet-tool/app")).ok();
+        versions().into_iter().find(|it| app(it).as_deref() == Some(version))
+    };
+    // One has a file of somebody else's beside the content, one among it, one is behind a link.
+    let (v1, v2, v3) = (of("v1").expect("v1"), of("v2").expect("v2"), of("v3").expect("v3"));
+    fs::write(v1.join("notes"), "mine").expect("a file");
+    fs::write(v2.join("fleet-tool/mine"), "mine").expect("a file");
+    fs::rename(&v3, fleet.path("elsewhere")).expect("it moves");
+    std::os::unix::fs::symlink(fleet.path("elsewhere"), &v3).expect("a link");
+    // It is remembered whose they are.
+    let second = fleet.peers.remove(1);
+    second.signal(rustix::process::Signal::KILL);
+    drop(second);
+    let second = fleet.peer(1, &[]);
+    fleet.peers.push(second);
+
+    assert!(eventually(|| fleet.run(&format!("shares --peer {other}")).0 == Some(0)));
+    fleet.fails(&format!("unshare fleet-tool --everywhere --peer {other}"), "has not shared");
+    fleet.succeeds(&format!("unshare fleet-tool --everywhere --peer {at}"));
+    let told = |text: &str| fleet.peers[1].out().matches(text).count();
+    let is_told =
+        || told("has removed a version of fleet-tool") + told("does not remove a version of") == 3;
+    assert!(eventually(is_told), "{}", fleet.peers[1].out());
+    assert_eq!(told("was changed there"), 1);
+    assert_eq!(told("is behind a link"), 1);
+    assert_eq!(fs::read_to_string(v1.join("notes")).expect("it stays"), "mine");
+    assert!(!v1.join("fleet-tool").exists());
+    assert_eq!(fs::read_to_string(v2.join("fleet-tool/mine")).expect("it stays"), "mine");
+    assert!(fleet.path("elsewhere/fleet-tool/app").exists());
+    // A later order is not meant.
+    fs::write(fleet.path("fleet-tool/app"), "v4").expect("a file");
+    fleet.succeeds(&format!("share fleet-tool --everywhere --wait --peer {at}"));
+    let app = || fs::read_to_string(received.join("fleet-tool/app")).unwrap_or_default();
+    assert!(eventually(|| app() == "v4"), "{}", app());
+    fleet.succeeds(&format!("unshare fleet-tool --everywhere --peer {at}"));
+    assert!(
+        eventually(|| received.join("fleet-tool").symlink_metadata().is_err() || app() == "v2")
+    );
+    assert!(of("v4").is_none());
 }
 
 #[test]

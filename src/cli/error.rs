@@ -57,6 +57,15 @@ pub enum CliError {
         /// The number of others that are kept and not final.
         pending: usize,
     },
+    /// Not all peers have what was shared with all; the lines before say why.
+    NotEverywhere {
+        /// How many refuse it.
+        refused: usize,
+        /// How many others do not have it yet.
+        open: usize,
+        /// How many there are.
+        of: usize,
+    },
 }
 
 impl CliError {
@@ -72,8 +81,8 @@ impl CliError {
             | Self::Output { .. }
             | Self::System { .. }
             | Self::Failed(_) => 1,
-            Self::Pending(_) => 3,
-            Self::Rejected(_) | Self::Refused { .. } => 4,
+            Self::Pending(_) | Self::NotEverywhere { refused: 0, .. } => 3,
+            Self::Rejected(_) | Self::Refused { .. } | Self::NotEverywhere { .. } => 4,
         }
     }
 
@@ -113,6 +122,14 @@ impl fmt::Display for CliError {
                 }
                 Ok(())
             }
+            Self::NotEverywhere { refused, open, of } => {
+                let have = of - refused - open;
+                write!(
+                    f,
+                    "{have} of {of} have it; {refused} refuse it, {open} have not all of it; "
+                )?;
+                f.write_str("it is shared on, and taken by those who can; see the lines above")
+            }
             Self::Config(error) => error.fmt(f),
             Self::ClusterKey(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
@@ -139,7 +156,8 @@ impl Error for CliError {
             | Self::Failed(_)
             | Self::Rejected(_)
             | Self::Pending(_)
-            | Self::Refused { .. } => None,
+            | Self::Refused { .. }
+            | Self::NotEverywhere { .. } => None,
             Self::Config(error) => Some(error),
             Self::ClusterKey(error) => Some(error),
             Self::Listen(error) => Some(error),
@@ -176,6 +194,8 @@ mod tests {
         let source = io::Error::other("no");
         assert_eq!(CliError::Pending(2).code(), 3);
         assert_eq!(CliError::Refused { refused: 1, pending: 2 }.code(), 4);
+        assert_eq!(CliError::NotEverywhere { refused: 1, open: 2, of: 5 }.code(), 4);
+        assert_eq!(CliError::NotEverywhere { refused: 0, open: 2, of: 5 }.code(), 3);
         assert_eq!(CliError::Output { path: "x".into(), source }.code(), 1);
     }
 }

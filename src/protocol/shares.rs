@@ -3,7 +3,7 @@
 //! Each peer that has something to offer publishes the list of it about the topic [`TOPIC`], now
 //! and then and when it changes; a list takes the place of the one before from the same key, and
 //! is forgotten when none follows. What is announced is a hint: whoever fetches checks all of it
-//! against the ticket.
+//! against the ticket. Beside it a list answers for what others want everywhere.
 //!
 //! Invariants:
 //! - Shares, places and the lists of one key are bounded; what is beyond finds no room.
@@ -34,6 +34,9 @@ pub const LISTS_MAX: usize = 4_096;
 /// Places of one share that are told at most.
 pub const PLACES_MAX: usize = 16;
 
+/// Bytes of a reason that are kept.
+pub const REASON_BYTES_MAX: usize = 200;
+
 /// One share in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offered {
@@ -42,13 +45,63 @@ pub struct Offered {
     /// Whether everybody is asked to take it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub everywhere: bool,
+    /// The number of that order: greater than those of all orders of this peer before. 0 in lists
+    /// of older builds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub order: u64,
 }
 
-/// What one peer offers.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A peer's answer to the order to take a share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The content.
+    #[serde(with = "hex::serde")]
+    pub id: [u8; 32],
+    /// The name of the share.
+    pub name: String,
+    /// The order that is answered, or one before it that had the same answer.
+    pub order: u64,
+    /// Why it is not taken; without it, all of it is there, verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// What a peer has asked all others to take, and now asks to remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// The name of the share.
+    pub name: String,
+    /// The versions of that peer's orders up to this number are meant.
+    pub order: u64,
+}
+
+/// What one peer offers and answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// All of it.
+    /// All that it offers.
     pub shares: Vec<Offered>,
+    /// What became of the orders of others, [`LIST_MAX`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answered>,
+    /// Greater than those of this peer's lists before, for messages may come in another order; 0
+    /// in lists of older builds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub number: u64,
+    /// What others are to remove of what this peer had them take, [`LIST_MAX`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<Withdrawn>,
+}
+
+impl Announcement {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.shares.is_empty() && self.answers.is_empty() && self.removed.is_empty()
+    }
 }
 
 /// A share that is known here.
@@ -58,8 +111,28 @@ pub struct KnownShare {
     pub ticket: Ticket,
     /// How many offer it.
     pub peers: usize,
-    /// Whether everybody is asked to take it.
-    pub everywhere: bool,
+    /// Those who want it everywhere, each with the number of its order.
+    pub orders: BTreeMap<PublicKey, u64>,
+}
+
+impl KnownShare {
+    /// The greatest number of the orders to take it; 0 if there is none.
+    pub fn order(&self) -> u64 {
+        self.orders.values().max().copied().unwrap_or_default()
+    }
+}
+
+/// What one peer makes of a share, as its list tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has told nothing of it.
+    Silent,
+    /// It has some of it.
+    Part,
+    /// It has all of it, verified.
+    Has,
+    /// It does not take it, for this reason.
+    Refuses(String),
 }
 
 #[derive(Debug)]
@@ -68,6 +141,7 @@ struct Listed {
     id: [u8; 32],
     ticket: Ticket,
     everywhere: bool,
+    order: u64,
 }
 
 /// A share and where it is.
@@ -76,7 +150,10 @@ type Found = (KnownShare, BTreeSet<Endpoint>);
 #[derive(Debug)]
 struct List {
     heard: Time,
+    number: u64,
     shares: Vec<Listed>,
+    answers: Vec<Answered>,
+    removed: Vec<Withdrawn>,
 }
 
 /// The lists of all peers.
@@ -86,29 +163,43 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// A peer's list came. Tickets that are none are left out; returns what is wrong, if nothing
-    /// of it can be used.
+    /// A peer's list came; one made before that which is known is nothing new. Tickets that are
+    /// none are left out; returns what is wrong, if nothing of it can be used.
     ///
     /// # Errors
     /// What is wrong with it, for people.
     pub fn on_announced(&mut self, now: Time, from: PublicKey, data: &[u8]) -> Result<(), String> {
         let list: Announcement =
             serde_json::from_slice(data).map_err(|error| format!("no list of shares: {error}"))?;
-        if list.shares.len() > LIST_MAX {
-            return Err(format!("{} shares in a list; at most {LIST_MAX}", list.shares.len()));
+        let longest = list.shares.len().max(list.answers.len()).max(list.removed.len());
+        if longest > LIST_MAX {
+            return Err(format!("{longest} entries in a list; at most {LIST_MAX}"));
         }
         self.forget_old(now);
+        // A newcomer is handed messages that were held for it, in any order.
+        if self.lists.get(&from).is_some_and(|it| it.number > list.number && list.number > 0) {
+            return Ok(());
+        }
         if self.lists.len() >= LISTS_MAX && !self.lists.contains_key(&from) {
             return Err(format!("more than {LISTS_MAX} peers offer something"));
         }
         let read = |it: Offered| {
             let ticket: Ticket = it.ticket.parse().ok()?;
-            Some(Listed { id: ticket.share_id(), ticket, everywhere: it.everywhere })
+            let (everywhere, order) = (it.everywhere, it.order);
+            Some(Listed { id: ticket.share_id(), ticket, everywhere, order })
         };
         let shares: Vec<_> = list.shares.into_iter().filter_map(read).collect();
-        match shares.is_empty() {
+        let cut = |mut it: Answered| {
+            it.refused = it.refused.map(|why| cut(&why).to_owned());
+            it
+        };
+        let answers: Vec<_> = list.answers.into_iter().map(cut).collect();
+        let removed = list.removed;
+        match shares.is_empty() && answers.is_empty() && removed.is_empty() {
             true => self.lists.remove(&from),
-            false => self.lists.insert(from, List { heard: now, shares }),
+            false => self
+                .lists
+                .insert(from, List { heard: now, number: list.number, shares, answers, removed }),
         };
         Ok(())
     }
@@ -128,8 +219,29 @@ impl Shares {
         let wanted: BTreeSet<_> = wanted.map(|it| it.id).collect();
         let mut found = self.those(now, |id| wanted.contains(id));
         // Whose list was forgotten just now wants nothing any more.
-        found.retain(|it| it.everywhere);
+        found.retain(|it| !it.orders.is_empty());
         found
+    }
+
+    /// What is to be removed, each with the key of the peer that says so.
+    pub fn withdrawn(&mut self, now: Time) -> Vec<(PublicKey, Withdrawn)> {
+        self.forget_old(now);
+        let lists = self.lists.iter();
+        lists.flat_map(|(from, it)| it.removed.iter().map(|it| (*from, it.clone()))).collect()
+    }
+
+    /// What the peer with this key makes of a share since the order of this number.
+    pub fn standing(&self, from: &PublicKey, share: &Ticket, order: u64) -> Standing {
+        let Some(list) = self.lists.get(from) else { return Standing::Silent };
+        let id = share.share_id();
+        let mut answers = list.answers.iter();
+        let answer = answers.find(|it| it.id == id && it.name == share.name && it.order >= order);
+        match answer.map(|it| &it.refused) {
+            Some(None) => Standing::Has,
+            Some(Some(why)) => Standing::Refuses(why.clone()),
+            None if list.shares.iter().any(|it| it.id == id) => Standing::Part,
+            None => Standing::Silent,
+        }
     }
 
     /// Where a share can be had, as far as is known.
@@ -143,15 +255,20 @@ impl Shares {
         self.forget_old(now);
         // The same content under a second name is a second share.
         let mut found: BTreeMap<([u8; 32], &str), Found> = BTreeMap::new();
-        let listed = self.lists.values().flat_map(|list| &list.shares);
-        for Listed { id, ticket, everywhere } in listed.filter(|it| is_meant(&it.id)) {
+        let lists = self.lists.iter();
+        let listed = lists.flat_map(|(from, list)| list.shares.iter().map(|it| (*from, it)));
+        for (from, listed) in listed.filter(|(_, it)| is_meant(&it.id)) {
+            let Listed { id, ticket, everywhere, order } = listed;
             let fresh = || {
                 let ticket = Ticket { at: Vec::new(), ..ticket.clone() };
-                (KnownShare { ticket, peers: 0, everywhere: false }, BTreeSet::new())
+                (KnownShare { ticket, peers: 0, orders: BTreeMap::new() }, BTreeSet::new())
             };
             let (known, places) = found.entry((*id, &ticket.name)).or_insert_with(fresh);
             known.peers += 1;
-            known.everywhere |= everywhere;
+            if *everywhere {
+                let known = known.orders.entry(from).or_default();
+                *known = (*known).max(*order);
+            }
             places.extend(&ticket.at);
         }
         let with_places = |(mut known, places): Found| {
@@ -162,6 +279,15 @@ impl Shares {
         all.sort_by(|a, b| a.ticket.name.cmp(&b.ticket.name).then(b.peers.cmp(&a.peers)));
         all
     }
+}
+
+/// The beginning of a reason, as much as is kept.
+fn cut(why: &str) -> &str {
+    let mut end = why.len().min(REASON_BYTES_MAX);
+    while !why.is_char_boundary(end) {
+        end -= 1;
+    }
+    &why[..end]
 }
 
 #[cfg(test)]
@@ -186,9 +312,9 @@ mod tests {
     }
 
     fn list(tickets: &[Ticket]) -> Vec<u8> {
-        let offered = |it: &Ticket| Offered { ticket: it.to_string(), everywhere: false };
+        let offered = |it: &Ticket| Offered { ticket: it.to_string(), everywhere: false, order: 0 };
         let shares = tickets.iter().map(offered).collect();
-        serde_json::to_vec(&Announcement { shares }).unwrap()
+        serde_json::to_vec(&Announcement { shares, ..Announcement::default() }).unwrap()
     }
 
     fn names(shares: &mut Shares, secs: u64) -> Vec<String> {
@@ -219,15 +345,38 @@ mod tests {
         let mut shares = Shares::default();
         let wants = |everywhere| {
             let it = ticket("a", 1, 6001);
-            let shares = vec![Offered { ticket: it.to_string(), everywhere }];
-            serde_json::to_vec(&Announcement { shares }).unwrap()
+            let shares = vec![Offered { ticket: it.to_string(), everywhere, order: 7 }];
+            serde_json::to_vec(&Announcement { shares, ..Announcement::default() }).unwrap()
         };
         shares.on_announced(at(0), key(1), &wants(true)).unwrap();
         shares.on_announced(at(100), key(2), &wants(false)).unwrap();
         let wanted = |shares: &mut Shares, secs| shares.wanted_everywhere(at(secs)).len();
         assert_eq!(shares.wanted_everywhere(at(100))[0].peers, 2);
+        assert_eq!(shares.wanted_everywhere(at(100))[0].orders, BTreeMap::from([(key(1), 7)]));
         assert_eq!(wanted(&mut shares, LIST_TTL.as_secs()), 0, "its list is old");
         assert_eq!(names(&mut shares, LIST_TTL.as_secs()), ["a"]);
+    }
+
+    #[test]
+    fn an_answer_counts_from_its_order_on_and_lists_of_older_builds_have_none() {
+        let mut shares = Shares::default();
+        let share = ticket("a", 1, 6001);
+        let answers = |order, refused: Option<String>| {
+            let answers = vec![Answered { id: share.share_id(), name: "a".into(), order, refused }];
+            serde_json::to_vec(&Announcement { answers, ..Announcement::default() }).unwrap()
+        };
+        assert_eq!(shares.standing(&key(1), &share, 7), Standing::Silent);
+        shares.on_announced(at(0), key(1), &answers(7, None)).unwrap();
+        assert_eq!(shares.standing(&key(1), &share, 7), Standing::Has);
+        assert_eq!(shares.standing(&key(1), &share, 8), Standing::Silent, "of an older order");
+        assert_eq!(shares.standing(&key(1), &ticket("b", 1, 6001), 7), Standing::Silent);
+        let long = "ä".repeat(REASON_BYTES_MAX);
+        shares.on_announced(at(1), key(1), &answers(8, Some(long))).unwrap();
+        let why = "ä".repeat(REASON_BYTES_MAX / 2);
+        assert_eq!(shares.standing(&key(1), &share, 8), Standing::Refuses(why));
+        let old = format!("{{\"shares\":[{{\"ticket\":\"{share}\"}}]}}");
+        shares.on_announced(at(2), key(2), old.as_bytes()).unwrap();
+        assert_eq!(shares.standing(&key(2), &share, 0), Standing::Part);
     }
 
     #[test]
@@ -236,6 +385,16 @@ mod tests {
         shares.on_announced(at(0), key(1), &list(&[ticket("a", 1, 6001)])).unwrap();
         shares.on_announced(at(1), key(1), &list(&[ticket("b", 2, 6001)])).unwrap();
         assert_eq!(names(&mut shares, 1), ["b"]);
+        let numbered = |name, number| {
+            let offered =
+                Offered { ticket: ticket(name, 1, 6001).to_string(), everywhere: false, order: 0 };
+            let list = Announcement { shares: vec![offered], number, ..Announcement::default() };
+            serde_json::to_vec(&list).unwrap()
+        };
+        shares.on_announced(at(1), key(2), &numbered("d", 8)).unwrap();
+        shares.on_announced(at(1), key(2), &numbered("c", 7)).unwrap();
+        assert_eq!(names(&mut shares, 1), ["b", "d"], "what came last was made before");
+        shares.on_announced(at(1), key(2), &list(&[])).unwrap();
         assert_eq!(names(&mut shares, LIST_TTL.as_secs()), ["b"]);
         assert_eq!(names(&mut shares, 1 + LIST_TTL.as_secs()), [""; 0], "it is old");
         shares.on_announced(at(200), key(1), &list(&[ticket("b", 2, 6001)])).unwrap();

@@ -54,8 +54,15 @@ pub(in crate::cli) enum Use {
         #[serde(default)]
         rehash: bool,
     },
+    /// How many have what was shared with `everywhere`, until all have or refuse it.
+    Answers { ticket: String, wait_ms: u64 },
     /// What was shared under this name no more.
-    Unshare { name: String },
+    Unshare {
+        name: String,
+        /// Whether the others are to remove what they have taken of it.
+        #[serde(default)]
+        everywhere: bool,
+    },
     /// What is shared in the fleet.
     Shares,
     /// The fleet is told that the asking program serves this, as long as it listens; it is told
@@ -117,8 +124,12 @@ pub(super) fn begin(
         Use::Share { path, piece, everywhere, rehash } => {
             sharing.begin((path, piece, everywhere, rehash), (board, node))
         }
-        Use::Unshare { name } => {
-            sharing.unshare(&name, (board, node))?;
+        Use::Answers { ticket, wait_ms } => {
+            let ticket = ticket.parse().map_err(|error: TicketError| error.to_string())?;
+            sharing.await_answers((ticket, Duration::from_millis(wait_ms)), (board, node))
+        }
+        Use::Unshare { name, everywhere } => {
+            sharing.unshare((&name, everywhere), (board, node))?;
             Ok(Answer::Line(json!({ "ended": name }).to_string()))
         }
         Use::Shares => Ok(Answer::Line(json!({ "shares": sharing.list() }).to_string())),

@@ -15,6 +15,7 @@ Examples:
   peer share big.iso                        print a ticket, and serve until Ctrl-C; where a peer of
                                             a fleet runs on this machine, it serves from now on
   peer share big.iso --everywhere           have every peer of the fleet take it
+  peer share big.iso --everywhere --wait    the same, and wait until all have it, verified
   peer share photos --ip 192.168.1.7        a folder, for other machines
   peer share big.iso --ticket big.ticket    put the ticket into a file as well
   peer share big.iso --port 7001 --up 4M    a fixed port, so the ticket stays good; 4 MiB/s";
@@ -46,6 +47,10 @@ pub struct ShareArgs {
     /// Have every peer of the fleet take it
     #[arg(long)]
     pub everywhere: bool,
+    /// Wait until all peers that can be found now have it, this long at most
+    #[arg(long, value_name = "TIME", requires = "everywhere", num_args = 0..=1,
+        default_missing_value = "10m")]
+    pub wait: Option<Span>,
     /// Read and hash all of it, although nothing seems to have changed since the last time
     #[arg(long)]
     pub rehash: bool,
@@ -63,6 +68,9 @@ pub struct UnshareArgs {
     /// The name that it is shared under
     #[arg(value_name = "NAME")]
     pub name: String,
+    /// Have every peer remove all versions that it took of this from this peer
+    #[arg(long)]
+    pub everywhere: bool,
     /// In which fleet.
     #[command(flatten)]
     pub fleet: FleetArgs,

@@ -13,6 +13,7 @@ use crate::cli::CliError;
 use crate::cli::log::escape;
 use crate::cli::query::{peer_at, print, put};
 use crate::cli::run::Use;
+use crate::cli::span::Span;
 use crate::model::{Endpoint, Ticket, Time};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
@@ -84,9 +85,52 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
     if let Some(hint) = ticket.parse().ok().as_ref().and_then(only_here) {
         super::say(&hint);
     }
-    let peer = peer.display();
+    let (found_at, peer) = (&peer, peer.display());
     super::say(&format!("the peer in {peer} shares it from now on; peer unshare NAME ends that"));
+    args.wait.map_or(Ok(()), |wait| await_answers(found_at, ticket, wait))?;
     Ok(true)
+}
+
+/// Waits until all peers have what was ordered for everybody; tells how many have it.
+fn await_answers(peer: &Path, ticket: &str, wait: Span) -> Result<(), CliError> {
+    let wait_ms = u64::try_from(wait.0.as_millis()).unwrap_or(u64::MAX);
+    let mut answers = Vec::new();
+    put(peer, &Use::Answers { ticket: ticket.to_owned(), wait_ms }, |mut object| {
+        if let Some(Value::Array(all)) = object.remove("answers") {
+            answers = all;
+            return false;
+        }
+        super::say(&format!("{} of {} have it", object["have"], object["of"]));
+        true
+    })?;
+    if answers.is_empty() {
+        let text = "no other peer can be found from here, so nobody was seen to take it";
+        return Err(CliError::Failed(text.to_owned()));
+    }
+    let (mut refused, mut open) = (0, 0);
+    for it in &answers {
+        let who = escape(it["peer"].as_str().unwrap_or_default());
+        let text = match it["answer"].as_str() {
+            Some("has") => continue,
+            Some("refuses") => {
+                refused += 1;
+                format!("refuses: {}", escape(it["reason"].as_str().unwrap_or_default()))
+            }
+            Some("part") => {
+                open += 1;
+                format!("has a part of it after {wait}")
+            }
+            Some(_) | None => {
+                open += 1;
+                format!("has told nothing of it after {wait}; it is gone, or an older build")
+            }
+        };
+        super::say(&format!("{who} {text}"));
+    }
+    match refused + open {
+        0 => Ok(()),
+        _ => Err(CliError::NotEverywhere { refused, open, of: answers.len() }),
+    }
 }
 
 /// Ends a share of a running peer.
@@ -95,8 +139,11 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
 /// When no peer runs, or it shares nothing of that name.
 pub(super) fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
     let peer = peer_at(&args.fleet.data, args.fleet.peer)?;
-    put(&peer, &Use::Unshare { name: args.name.clone() }, |_| true)?;
-    print(&format!("{} is not shared there any more\n", escape(&args.name)))
+    let (name, everywhere) = (args.name.clone(), args.everywhere);
+    put(&peer, &Use::Unshare { name, everywhere }, |_| true)?;
+    let more =
+        if everywhere { "; the others remove what they have of it from this peer" } else { "" };
+    print(&format!("{} is not shared there any more{more}\n", escape(&args.name)))
 }
 
 /// What the fleet shares, as a peer knows it.

@@ -383,7 +383,8 @@ fn cache_folder() -> Option<PathBuf> {
     named.or_else(usual).filter(|it| it.is_absolute()).map(|it| it.join("folkmoot"))
 }
 
-fn digest(text: &[u8]) -> Hash {
+/// The digest of a list of files, as a ticket has it.
+pub(in crate::cli) fn digest(text: &[u8]) -> Hash {
     use sha2::{Digest as _, Sha256};
     Sha256::digest(text).into()
 }

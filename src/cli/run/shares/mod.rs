@@ -6,7 +6,10 @@
 //! - What somebody wants everywhere is taken only up to the size that the operator allows for all
 //!   of it together, into one folder of the peer's own; it gets its name when it was verified.
 
+mod answers;
+mod orders;
 mod taken;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,13 +22,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::orders::Ordered;
+use self::versions::Version;
 use crate::cli::CliError;
 use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
 use crate::model::{Data, Endpoint, Now, Ticket, Time};
 use crate::network::{Gone, Switchboard};
 use crate::node::PeerNode;
 use crate::protocol::shares::{
-    ANNOUNCE_EVERY, Announcement, KnownShare, LIST_MAX, Offered, Shares, TOPIC,
+    ANNOUNCE_EVERY, Announcement, Answered, KnownShare, LIST_MAX, Offered, Shares, TOPIC,
 };
 use crate::protocol::swarm::{Event, Hash};
 use crate::runtime::clock::Clock;
@@ -65,9 +70,27 @@ struct Kept {
     piece: Option<u32>,
     #[serde(default)]
     everywhere: bool,
+    /// The number of the order to take it everywhere.
+    #[serde(default)]
+    order: u64,
     /// What it was, so that nothing else is shared in its place after a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ticket: Option<String>,
+}
+
+/// What is taken because somebody wanted it everywhere.
+struct Taken {
+    held: Arc<Held>,
+    /// Whether its end was told.
+    is_told: bool,
+    /// The newest order to take it.
+    order: u64,
+}
+
+/// Why something is not taken, and since which order.
+struct Refusal {
+    order: u64,
+    why: String,
 }
 
 #[derive(Default)]
@@ -75,10 +98,18 @@ struct State {
     host: Option<Arc<ShareHost>>,
     known: Shares,
     kept: BTreeMap<Key, Kept>,
-    /// Taken because somebody wanted it everywhere; and whether its end was told.
-    taken: BTreeMap<Hash, (Arc<Held>, bool)>,
+    /// Taken because somebody wanted it everywhere.
+    taken: BTreeMap<Hash, Taken>,
+    /// All that was taken and is there, also in earlier lives.
+    versions: BTreeMap<Hash, Version>,
+    /// What this peer has asked all others to take, by name.
+    ordered: BTreeMap<String, Ordered>,
     /// What could not be taken, so that it is told once.
-    refused: BTreeSet<Hash>,
+    refused: BTreeMap<Key, Refusal>,
+    /// The number of the last list that others were told.
+    announced: u64,
+    /// The answers that others were told last.
+    answered: Vec<Answered>,
     /// Of programs of this machine, which serve by themselves: number, ticket.
     others: BTreeMap<u64, Ticket>,
     number: u64,
@@ -190,11 +221,10 @@ impl Sharing {
         Ok(held)
     }
 
-    fn read_memory(&self) -> Option<Vec<u8>> {
-        let path = self.memory();
-        let mut file = fs::File::open(&path).ok()?;
+    fn read(path: &Path) -> Option<Vec<u8>> {
+        let mut file = fs::File::open(path).ok()?;
         let mut text = Vec::new();
-        match settle(&path, &file).and_then(|()| file.read_to_end(&mut text)) {
+        match settle(path, &file).and_then(|()| file.read_to_end(&mut text)) {
             Ok(_) => Some(text),
             Err(error) => {
                 ::log::warn!("{} cannot be read, share again: {error}", path.display());
@@ -205,7 +235,7 @@ impl Sharing {
 
     /// Shares again what was shared before the restart.
     fn share_again(&self) {
-        let Some(text) = self.read_memory() else { return };
+        let Some(text) = Self::read(&self.memory()) else { return };
         let kept: Vec<Kept> = match serde_json::from_slice(&text) {
             Ok(kept) => kept,
             Err(error) => {
@@ -223,45 +253,59 @@ impl Sharing {
 
     /// What this machine offers at this moment.
     fn announcement(&self) -> Announcement {
-        let state = self.lock();
-        let everywhere: BTreeSet<_> =
-            state.kept.iter().filter(|(_, it)| it.everywhere).map(|(key, _)| key.clone()).collect();
+        let mut state = self.lock();
+        let ordered = state.kept.iter().filter(|(_, it)| it.everywhere);
+        let orders: BTreeMap<_, _> = ordered.map(|(key, it)| (key.clone(), it.order)).collect();
         let held = state.host.as_ref().map(|it| it.tickets()).unwrap_or_default();
-        let mut shares: Vec<_> = held
-            .into_iter()
-            .map(|ticket| Offered {
-                everywhere: everywhere.contains(&(ticket.share_id(), ticket.name.clone())),
-                ticket: ticket.to_string(),
-            })
-            .collect();
-        let of_others = state.others.values();
-        shares.extend(of_others.map(|it| Offered { ticket: it.to_string(), everywhere: false }));
+        let offered = |ticket: Ticket| {
+            let order = orders.get(&(ticket.share_id(), ticket.name.clone())).copied();
+            let (everywhere, order) = (order.is_some(), order.unwrap_or_default());
+            Offered { ticket: ticket.to_string(), everywhere, order }
+        };
+        let mut shares: Vec<_> = held.into_iter().map(offered).collect();
+        let lent = |it: &Ticket| Offered { ticket: it.to_string(), everywhere: false, order: 0 };
+        shares.extend(state.others.values().map(lent));
         shares.truncate(LIST_MAX);
-        Announcement { shares }
+        let answers = state.answers(self.clock.now().mono);
+        state.answered.clone_from(&answers);
+        let removed = state.removed();
+        Announcement { shares, answers, removed, number: 0 }
     }
 
-    fn announce(&self, board: &Arc<Switchboard>, node: &Node) {
-        let list = self.announcement();
-        self.lock().is_known = !list.shares.is_empty();
+    /// Tells the others what is shared here; returns whether it was sent.
+    fn announce(&self, board: &Arc<Switchboard>, node: &Node) -> bool {
+        let mut list = self.announcement();
+        {
+            let mut state = self.lock();
+            state.is_known = !list.is_empty();
+            // Also where the clock was set back.
+            state.announced = self.clock.now().wall.0.max(state.announced + 1);
+            list.number = state.announced;
+        }
         let list = serde_json::to_vec(&list).unwrap_or_default();
-        if let Err(error) = board.publish(node, (TOPIC.to_owned(), Data::from(list)), false) {
+        let sent = board.publish(node, (TOPIC.to_owned(), Data::from(list)), false);
+        if let Err(error) = &sent {
             ::log::debug!("the shares are not announced now: {error}");
         }
+        sent.is_ok()
     }
 
     /// Hears and tells what is shared, until the network stops. For a thread of its own.
     pub(super) fn run(&self, board: &Arc<Switchboard>, node: &Node) {
         let Ok(queue) = board.subscribe(TOPIC) else { return };
+        self.read_orders();
+        self.read_versions();
         self.share_again();
         let mut announced: Option<Time> = None;
         loop {
             let now = self.clock.now();
             let is_due = announced.is_none_or(|at| now.mono.since(at) >= ANNOUNCE_EVERY);
             if is_due {
-                if self.lock().is_known || !self.announcement().shares.is_empty() {
-                    self.announce(board, node);
+                let mut is_told = true;
+                if self.lock().is_known || !self.announcement().is_empty() {
+                    is_told = self.announce(board, node);
                 }
-                announced = Some(now.mono);
+                announced = is_told.then_some(now.mono);
             }
             match queue.recv_timeout(LOOK_EVERY) {
                 Ok(message) => {
@@ -279,8 +323,9 @@ impl Sharing {
                 Err(Gone::Closed) => break,
             }
             self.take_pushed(now.mono);
-            let is_changed = self.tell_taken();
-            if self.end_failed() || self.end_unwanted(now.mono) || is_changed {
+            let is_changed = self.tell_taken() | self.remove_withdrawn(now.mono);
+            let is_answered = self.lock().has_new_answers(now.mono);
+            if self.end_failed() || self.end_unwanted(now.mono) || is_changed || is_answered {
                 announced = None;
             }
         }
@@ -302,7 +347,8 @@ impl Sharing {
     ) -> Result<Answer, String> {
         let (report, reports) = bounded(REPORTS_MAX);
         let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
-        let kept = Kept { path, piece, everywhere, ticket: None };
+        let order = if everywhere { self.next_order() } else { 0 };
+        let kept = Kept { path, piece, everywhere, order, ticket: None };
         let work = move || {
             let before: BTreeSet<_> = this.lock().kept.keys().cloned().collect();
             let outcome = this.share(kept, rehash, &|done, size| hashed(&report, done, size));
@@ -310,8 +356,9 @@ impl Sharing {
                 outcome.as_ref().ok().map(|it| (it.ticket.share_id(), it.ticket.name.clone()));
             let line = match outcome {
                 Ok(held) => {
+                    this.note_order(&held.ticket.name, order);
                     this.remember();
-                    this.announce(&board, &node);
+                    let _ = this.announce(&board, &node);
                     json!({ "ticket": held.ticket.to_string(), "left_out": held.left_out })
                 }
                 Err(error) => json!({ "error": error.to_string() }),
@@ -324,21 +371,6 @@ impl Sharing {
         };
         thread::spawn("share", work).map_err(|error| error.to_string())?;
         Ok(lines_of(reports))
-    }
-
-    /// Ends what is shared or taken here under this name.
-    pub(super) fn unshare(
-        &self,
-        name: &str,
-        (board, node): (&Arc<Switchboard>, &Node),
-    ) -> Result<(), String> {
-        let host = self.lock().host.clone();
-        let ended = host.map(|it| it.end(name)).unwrap_or_default();
-        if ended.is_empty() {
-            return Err(format!("nothing that this peer shares is called {name}"));
-        }
-        self.end_keys(&ended, (board, node));
-        Ok(())
     }
 
     /// Ends these, and tells the others.
@@ -354,12 +386,13 @@ impl Sharing {
                 let is_shared = state.kept.remove(key).is_some();
                 // It is not taken again, though others still want it everywhere.
                 if !is_shared && state.taken.remove(&key.0).is_some() {
-                    state.refused.insert(key.0);
+                    let why = "its operator has ended it there".to_owned();
+                    state.refuse(key.clone(), Refusal { order: u64::MAX, why });
                 }
             }
         }
         self.remember();
-        self.announce(board, node);
+        let _ = self.announce(board, node);
     }
 
     /// What the fleet shares, as far as is known here.
@@ -370,7 +403,7 @@ impl Sharing {
         let object = |it: &KnownShare| {
             json!({
                 "name": it.ticket.name, "size": it.ticket.size, "peers": it.peers,
-                "everywhere": it.everywhere,
+                "everywhere": !it.orders.is_empty(),
                 "here": here.get(&(it.ticket.share_id(), it.ticket.name.clone())),
                 "is_folder": it.ticket.files.is_some(), "ticket": it.ticket.to_string(),
             })
@@ -392,7 +425,7 @@ impl Sharing {
             state.others.insert(number, ticket);
             number
         };
-        self.announce(board, node);
+        let _ = self.announce(board, node);
         let lent = Lent {
             number,
             sharing: Arc::downgrade(self),
@@ -432,7 +465,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let Some(sharing) = self.sharing.upgrade() else { return };
         sharing.lock().others.remove(&self.number);
-        sharing.announce(&self.board, &self.node);
+        let _ = sharing.announce(&self.board, &self.node);
     }
 }
 

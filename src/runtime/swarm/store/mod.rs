@@ -119,6 +119,12 @@ impl WorkNames {
     }
 }
 
+/// The names of all that a fetch of this name has in its folder until it is whole.
+pub fn under_way(name: &str, id: &Hash) -> [String; 3] {
+    let WorkNames { part, resume, list } = WorkNames::new(name, id);
+    [part, resume, list]
+}
+
 #[derive(Debug, Default)]
 struct Keeping {
     record: Option<Record>,

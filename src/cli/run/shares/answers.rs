@@ -1,0 +1,166 @@
+//! What becomes of an order to take something everywhere: the answers of this peer to the orders
+//! of others, and those of others to its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{BEAT, Node, Refusal, Sharing, State, Taken};
+use crate::model::{Ticket, Time};
+use crate::network::{Known, Pending, Switchboard};
+use crate::protocol::shares::{Answered, LIST_MAX, Standing};
+use crate::runtime::clock::Clock;
+use crate::runtime::control::{Answer, Next};
+use crate::runtime::swarm::Phase;
+
+/// Refusals that are remembered; lists of others can name any number of shares.
+const REFUSALS_MAX: usize = 4_096;
+
+/// How often the answers of others are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+impl Taken {
+    pub(super) fn is_failed(&self) -> bool {
+        matches!(self.held.swarm.progress().phase, Phase::Failed(_))
+    }
+}
+
+impl State {
+    /// Remembers that this is not taken.
+    pub(super) fn refuse(&mut self, key: super::Key, refusal: Refusal) {
+        if self.refused.len() >= REFUSALS_MAX {
+            self.refused.pop_first();
+        }
+        self.refused.insert(key, refusal);
+    }
+
+    /// This peer's answers to the orders that are known to it.
+    pub(super) fn answers(&mut self, now: Time) -> Vec<Answered> {
+        let mut answers = Vec::new();
+        for known in self.known.wanted_everywhere(now) {
+            let (id, name, order) =
+                (known.ticket.share_id(), known.ticket.name.clone(), known.order());
+            let key = (id, name.clone());
+            if self.kept.get(&key).is_some_and(|it| it.everywhere) {
+                continue;
+            }
+            let refused = if self.kept.keys().any(|it| it.0 == id) {
+                None
+            } else if let Some(refusal) = self.refused.get(&key).filter(|it| it.order >= order) {
+                Some(refusal.why.clone())
+            } else {
+                let taken = self.taken.get(&id).filter(|it| it.held.ticket.name == name);
+                match taken.filter(|it| it.is_told).map(|it| it.held.swarm.progress().phase) {
+                    Some(Phase::Stored) => None,
+                    Some(Phase::Failed(why)) => Some(why),
+                    Some(Phase::Fetching | Phase::Finishing) | None => continue,
+                }
+            };
+            answers.push(Answered { id, name, order, refused });
+        }
+        answers.truncate(LIST_MAX);
+        answers
+    }
+
+    /// Whether the others do not know this peer's answers as they are now.
+    pub(super) fn has_new_answers(&mut self, now: Time) -> bool {
+        self.answers(now) != self.answered
+    }
+}
+
+impl Sharing {
+    /// Tells how many of the peers that can be found now have what was ordered for everybody, as
+    /// that changes, and then what each of them answered; ends when all have, or after `wait`.
+    ///
+    /// # Errors
+    /// When this peer has ordered no such thing, or has stopped.
+    pub(in crate::cli::run) fn await_answers(
+        self: &Arc<Self>,
+        (ticket, wait): (Ticket, Duration),
+        (board, node): (&Arc<Switchboard>, &Node),
+    ) -> Result<Answer, String> {
+        let key = (ticket.share_id(), ticket.name.clone());
+        let order = self.lock().kept.get(&key).filter(|it| it.everywhere).map(|it| it.order);
+        let order = order.ok_or("this peer has not asked the others to take that")?;
+        let finding = board.discover(node).map_err(|error| error.to_string())?;
+        let mut watch = Watch {
+            sharing: Arc::clone(self),
+            ticket,
+            order,
+            clock: Clock::start(),
+            wait,
+            finding: Some(finding),
+            peers: Vec::new(),
+            told: None,
+            is_ended: false,
+        };
+        Ok(Answer::Lines(Box::new(move || watch.next())))
+    }
+}
+
+type Finding = Pending<Result<Vec<Known>, crate::network::NetworkError>>;
+
+/// Somebody who waits for the answers to an order.
+struct Watch {
+    sharing: Arc<Sharing>,
+    ticket: Ticket,
+    order: u64,
+    clock: Clock,
+    wait: Duration,
+    /// Until it is known whom to wait for.
+    finding: Option<Finding>,
+    peers: Vec<Known>,
+    /// How many have it, as was told.
+    told: Option<usize>,
+    is_ended: bool,
+}
+
+impl Watch {
+    fn next(&mut self) -> Next {
+        if self.is_ended || self.sharing.lock().is_closed {
+            return Next::End;
+        }
+        if let Some(finding) = &mut self.finding {
+            match finding.wait_timeout(BEAT) {
+                None => return Next::Idle,
+                Some(Ok(peers)) => (self.peers, self.finding) = (peers, None),
+                Some(Err(error)) => {
+                    self.is_ended = true;
+                    return Next::Line(json!({ "error": error.to_string() }).to_string());
+                }
+            }
+        } else if self.told.is_some() {
+            // Nothing wakes this but the time.
+            let _ = crossbeam_channel::after(LOOK_EVERY).recv();
+        }
+        let standings: Vec<_> = {
+            let state = self.sharing.lock();
+            let standing = |it: &Known| state.known.standing(&it.key, &self.ticket, self.order);
+            self.peers.iter().map(standing).collect()
+        };
+        let have = standings.iter().filter(|it| **it == Standing::Has).count();
+        if self.told != Some(have) {
+            self.told = Some(have);
+            return Next::Line(json!({ "have": have, "of": self.peers.len() }).to_string());
+        }
+        let is_open = |it: &Standing| matches!(it, Standing::Silent | Standing::Part);
+        let is_over = self.clock.mono().since(Time::ZERO) >= self.wait;
+        if standings.iter().any(is_open) && !is_over {
+            return Next::Idle;
+        }
+        self.is_ended = true;
+        let peers: Vec<_> = self.peers.iter().zip(&standings).map(answer).collect();
+        Next::Line(json!({ "answers": peers }).to_string())
+    }
+}
+
+fn answer((peer, standing): (&Known, &Standing)) -> Value {
+    let (answer, reason) = match standing {
+        Standing::Has => ("has", None),
+        Standing::Refuses(why) => ("refuses", Some(why)),
+        Standing::Part => ("part", None),
+        Standing::Silent => ("none", None),
+    };
+    json!({ "peer": peer.endpoint, "answer": answer, "reason": reason })
+}

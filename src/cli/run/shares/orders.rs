@@ -1,0 +1,104 @@
+//! What this peer has asked all others to take, and to remove.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Node, Sharing, State};
+use crate::cli::log::escape;
+use crate::network::Switchboard;
+use crate::protocol::shares::{LIST_MAX, Withdrawn};
+use crate::runtime::files::replace_file;
+
+/// The orders for one name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ordered {
+    /// The number of the last.
+    last: u64,
+    /// Versions of orders up to this one are to be removed.
+    removed: u64,
+}
+
+impl State {
+    /// What the others are to remove.
+    pub(super) fn removed(&self) -> Vec<Withdrawn> {
+        let removed = self.ordered.iter().filter(|(_, it)| it.removed > 0);
+        removed.map(|(name, it)| Withdrawn { name: name.clone(), order: it.removed }).collect()
+    }
+}
+
+impl Sharing {
+    fn orders_file(&self) -> PathBuf {
+        self.folder.join("orders.json")
+    }
+
+    /// Reads what was ordered in earlier lives.
+    pub(super) fn read_orders(&self) {
+        let path = self.orders_file();
+        let Some(text) = Self::read(&path) else { return };
+        match serde_json::from_slice::<BTreeMap<String, Ordered>>(&text) {
+            Ok(ordered) => self.lock().ordered = ordered,
+            Err(error) => ::log::warn!("{} is damaged: {error}", path.display()),
+        }
+    }
+
+    fn remember_orders(&self) -> Result<(), String> {
+        let ordered = self.lock().ordered.clone();
+        let text = serde_json::to_vec_pretty(&ordered).unwrap_or_default();
+        replace_file(&self.orders_file(), &text).map_err(|error| error.to_string())
+    }
+
+    /// A number for an order, greater than those before it, also where the clock was set back.
+    pub(super) fn next_order(&self) -> u64 {
+        let last = self.lock().ordered.values().map(|it| it.last).max().unwrap_or_default();
+        self.clock.now().wall.0.max(last.saturating_add(1))
+    }
+
+    /// Remembers that all were asked to take what has this name; 0 is no order.
+    pub(super) fn note_order(&self, name: &str, order: u64) {
+        if order == 0 {
+            return;
+        }
+        {
+            let mut state = self.lock();
+            let ordered = &mut state.ordered;
+            if ordered.len() >= LIST_MAX && !ordered.contains_key(name) {
+                let oldest = ordered.iter().min_by_key(|(_, it)| it.last);
+                let oldest = oldest.map(|(name, _)| name.clone()).unwrap_or_default();
+                ordered.remove(&oldest);
+            }
+            ordered.entry(name.to_owned()).or_default().last = order;
+        }
+        if let Err(error) = self.remember_orders() {
+            ::log::warn!("the order is not remembered over a restart: {error}");
+        }
+    }
+
+    /// Ends what is shared or taken here under this name; with `everywhere`, the others are asked
+    /// to remove what they have taken of it from this peer.
+    pub(in crate::cli::run) fn unshare(
+        &self,
+        (name, everywhere): (&str, bool),
+        (board, node): (&Arc<Switchboard>, &Node),
+    ) -> Result<(), String> {
+        if everywhere {
+            match self.lock().ordered.get_mut(name) {
+                Some(it) => it.removed = it.last,
+                None => {
+                    let name = escape(name);
+                    return Err(format!("this peer has not shared {name} with --everywhere"));
+                }
+            }
+            self.remember_orders()?;
+        }
+        let host = self.lock().host.clone();
+        let ended = host.map(|it| it.end(name)).unwrap_or_default();
+        if ended.is_empty() && !everywhere {
+            return Err(format!("nothing that this peer shares is called {name}"));
+        }
+        self.end_keys(&ended, (board, node));
+        Ok(())
+    }
+}

@@ -1,0 +1,319 @@
+//! The versions of what was taken for others: who ordered each, which one has the name, and which
+//! are to go.
+//!
+//! Invariants:
+//! - A version has the name only if no other that is complete was ordered later by the same peer.
+//! - A version is removed only when all who ordered it say so, and only if it still is what was
+//!   taken. No link is followed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use ::log::Level;
+use serde::{Deserialize, Serialize};
+
+use super::Sharing;
+use super::taken::tell_of;
+use crate::cli::log::escape;
+use crate::cli::share::host::{Held, Role, digest};
+use crate::model::{PublicKey, Ticket, Time};
+use crate::protocol::swarm::Hash;
+use crate::runtime::files::{replace_file, sync_dir};
+use crate::runtime::swarm::store::{Offer, under_way};
+
+/// The folder of all versions of what was taken, each in one named by its content.
+pub(super) const VERSIONS: &str = ".versions";
+
+/// Versions that are kept at most.
+pub(super) const VERSIONS_MAX: usize = 1_024;
+
+/// Those who ordered one version that are remembered at most.
+const ORIGINS_MAX: usize = 16;
+
+/// The folder of a version below [`VERSIONS`].
+pub(super) fn version(id: &Hash) -> String {
+    hex::encode(&id[..8])
+}
+
+/// What was taken because somebody wanted it everywhere, as it is remembered over a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Version {
+    #[serde(with = "hex::serde")]
+    id: Hash,
+    name: String,
+    pub(super) size: u64,
+    /// The digest of a folder's list of files, in hexadecimal digits.
+    files: Option<String>,
+    /// Those who ordered it, each with the number of its last order.
+    orders: BTreeMap<PublicKey, u64>,
+    is_complete: bool,
+}
+
+impl Version {
+    pub(super) fn new(ticket: &Ticket) -> Self {
+        Self {
+            id: ticket.share_id(),
+            name: ticket.name.clone(),
+            size: ticket.size,
+            files: ticket.files.map(hex::encode),
+            orders: BTreeMap::new(),
+            is_complete: false,
+        }
+    }
+
+    /// Notes who orders it; returns whether that is news.
+    pub(super) fn order(&mut self, orders: &BTreeMap<PublicKey, u64>) -> bool {
+        let mut is_news = false;
+        for (from, number) in orders {
+            let known = self.orders.get(from).copied();
+            let has_room = known.is_some() || self.orders.len() < ORIGINS_MAX;
+            if has_room && known.is_none_or(|known| known < *number) {
+                self.orders.insert(*from, *number);
+                is_news = true;
+            }
+        }
+        is_news
+    }
+
+    /// Whether one of those who ordered it has ordered nothing of its name later that is complete.
+    fn is_newest(&self, all: &BTreeMap<Hash, Self>) -> bool {
+        let others = || all.values().filter(|it| it.is_complete && it.name == self.name);
+        let later = |from, number| others().any(|it| it.orders.get(from) > Some(number));
+        self.orders.iter().any(|(from, number)| !later(from, number))
+    }
+
+    /// Where it is, from `received`.
+    fn inside(&self) -> PathBuf {
+        Path::new(VERSIONS).join(version(&self.id)).join(&self.name)
+    }
+}
+
+impl Sharing {
+    fn received(&self) -> PathBuf {
+        self.folder.join("received")
+    }
+
+    fn versions_file(&self) -> PathBuf {
+        self.folder.join("received.json")
+    }
+
+    /// Reads what was taken in earlier lives and is still there.
+    pub(super) fn read_versions(&self) {
+        let path = self.versions_file();
+        let Some(text) = Self::read(&path) else { return };
+        let versions: Vec<Version> = match serde_json::from_slice(&text) {
+            Ok(versions) => versions,
+            Err(error) => return ::log::warn!("{} is damaged: {error}", path.display()),
+        };
+        let is_there = |it: &Version| self.received().join(it.inside()).symlink_metadata().is_ok();
+        let there = versions.into_iter().filter(|it| !it.is_complete || is_there(it));
+        self.lock().versions = there.map(|it| (it.id, it)).collect();
+    }
+
+    pub(super) fn remember_versions(&self) {
+        let versions: Vec<_> = self.lock().versions.values().cloned().collect();
+        let text = serde_json::to_vec_pretty(&versions).unwrap_or_default();
+        if let Err(error) = replace_file(&self.versions_file(), &text) {
+            ::log::warn!("what was taken is not remembered over a restart: {error}");
+        }
+    }
+
+    /// Notes that a version is complete, and has its name lead to it if it is the newest. Returns
+    /// where it is.
+    pub(super) fn complete(&self, held: &Held) -> PathBuf {
+        let id = held.ticket.share_id();
+        let was_complete = {
+            let mut state = self.lock();
+            let version = state.versions.entry(id).or_insert_with(|| Version::new(&held.ticket));
+            std::mem::replace(&mut version.is_complete, true)
+        };
+        let at = self.received().join(&held.ticket.name);
+        if was_complete && at.symlink_metadata().is_ok() {
+            return held.path.clone();
+        }
+        self.remember_versions();
+        if self.name_if_newest(&id) { at } else { held.path.clone() }
+    }
+
+    /// Has the name of a complete version lead to it, if it is the newest; says whether it does.
+    pub(super) fn name_if_newest(&self, id: &Hash) -> bool {
+        let version = {
+            let state = self.lock();
+            let version = state.versions.get(id).filter(|it| it.is_complete);
+            version.filter(|it| it.is_newest(&state.versions)).cloned()
+        };
+        let Some(version) = version else { return false };
+        let named = self.give_name(&version);
+        if let Err(error) = &named {
+            let name = escape(&version.name);
+            ::log::warn!("{name} does not lead to the new version: {error}");
+        }
+        named.is_ok()
+    }
+
+    fn give_name(&self, version: &Version) -> io::Result<()> {
+        let folder = self.received();
+        let (at, versions) = (folder.join(&version.name), folder.join(VERSIONS));
+        // Before there were versions, content itself had the name.
+        if at.symlink_metadata().is_ok_and(|it| !it.is_symlink()) {
+            let before = versions.join("before");
+            fs::create_dir_all(&before)?;
+            fs::rename(&at, before.join(&version.name))?;
+        }
+        let draft = versions.join("link.new");
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        symlink(version.inside(), &draft)?;
+        fs::rename(&draft, &at)?;
+        sync_dir(&folder)
+    }
+
+    /// Removes what all who ordered it want removed everywhere; returns whether something was.
+    pub(super) fn remove_withdrawn(&self, now: Time) -> bool {
+        let (gone, is_changed) = {
+            let mut state = self.lock();
+            let withdrawn = state.known.withdrawn(now);
+            let mut is_changed = false;
+            for version in state.versions.values_mut() {
+                for (from, it) in withdrawn.iter().filter(|(_, it)| it.name == version.name) {
+                    if version.orders.get(from).is_some_and(|number| *number <= it.order) {
+                        version.orders.remove(from);
+                        is_changed = true;
+                    }
+                }
+            }
+            let is_gone = |it: &&Version| is_changed && it.orders.is_empty();
+            (state.versions.values().filter(is_gone).cloned().collect::<Vec<_>>(), is_changed)
+        };
+        let host = self.lock().host.clone();
+        for version in &gone {
+            let is_meant =
+                |it: &Held| it.role == Role::Fetches && it.ticket.share_id() == version.id;
+            host.as_ref().map(|it| it.end_those(is_meant));
+            let mut state = self.lock();
+            state.taken.remove(&version.id);
+            state.versions.remove(&version.id);
+            drop(state);
+            let name = escape(&version.name);
+            let (level, text) = match self.remove(version) {
+                Ok(()) => (Level::Info, format!("has removed a version of {name}, as was wanted")),
+                Err(why) => (Level::Warn, format!("does not remove a version of {name}: {why}")),
+            };
+            tell_of(level, "share_removed", text, &version.name, version.size);
+        }
+        if is_changed {
+            self.remember_versions();
+        }
+        !gone.is_empty()
+    }
+
+    fn remove(&self, version: &Version) -> Result<(), String> {
+        let failed = |error: io::Error| error.to_string();
+        let received = self.received();
+        let at = received.join(version.inside());
+        let (Some(folder), versions) = (at.parent(), received.join(VERSIONS)) else {
+            return Err("it is nowhere".to_owned());
+        };
+        let real = match folder.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            real => real.map_err(failed)?,
+        };
+        let own = self.folder.canonicalize().map_err(failed)?.join("received").join(VERSIONS);
+        if real != own.join(self::version(&version.id)) {
+            return Err(format!("{} is behind a link", folder.display()));
+        }
+        if let Ok(meta) = at.symlink_metadata() {
+            let is_same = !meta.is_symlink() && Offer::new(&at).is_ok_and(|it| version.is(&it));
+            if !is_same {
+                return Err(format!("{} was changed there, and stays", at.display()));
+            }
+            self.take_name(version).map_err(failed)?;
+            remove_all(&at).map_err(failed)?;
+        }
+        for name in under_way(&version.name, &version.id) {
+            remove_all(&folder.join(name)).map_err(failed)?;
+        }
+        // What somebody else has put there stays, and the folder with it.
+        let _ = fs::remove_dir(folder);
+        sync_dir(&versions).map_err(failed)
+    }
+
+    /// Has the name lead to the newest of the other versions, or to nothing, if it leads to this.
+    fn take_name(&self, version: &Version) -> io::Result<()> {
+        let at = self.received().join(&version.name);
+        if fs::read_link(&at).ok() != Some(version.inside()) {
+            return Ok(());
+        }
+        let newest = {
+            let state = self.lock();
+            let others = state.versions.values();
+            let others = others.filter(|it| it.is_complete && it.name == version.name);
+            others.max_by_key(|it| it.orders.values().max().copied()).cloned()
+        };
+        match newest {
+            Some(newest) => self.give_name(&newest),
+            None => fs::remove_file(&at),
+        }
+    }
+}
+
+impl Version {
+    /// Whether a file or folder looks as it does.
+    fn is(&self, offer: &Offer) -> bool {
+        offer.size() == self.size
+            && offer.left_out().is_empty()
+            && offer.list().map(|it| hex::encode(digest(it))) == self.files
+    }
+}
+
+fn remove_all(path: &Path) -> io::Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::KeyPair;
+
+    #[test]
+    fn the_newest_version_is_that_of_the_last_order_and_not_of_the_last_download() {
+        let key = |number| KeyPair::from_secret([number; 32]).public();
+        let version = |id: u8, orders: &[(u8, u64)]| Version {
+            id: [id; 32],
+            name: "a".to_owned(),
+            size: 0,
+            files: None,
+            orders: orders.iter().map(|(from, number)| (key(*from), *number)).collect(),
+            is_complete: true,
+        };
+        let newest = |all: &[Version]| {
+            let map: BTreeMap<_, _> = all.iter().map(|it| (it.id, it.clone())).collect();
+            all.iter().map(|it| it.is_newest(&map)).collect::<Vec<_>>()
+        };
+        let (old, new) = (version(1, &[(1, 5)]), version(2, &[(1, 6)]));
+        assert_eq!(newest(&[old.clone(), new.clone()]), [false, true]);
+        assert_eq!(newest(&[new.clone(), old.clone()]), [true, false]);
+        let open = Version { is_complete: false, ..new.clone() };
+        assert_eq!(newest(&[old.clone(), open]), [true, true], "the new one is not there yet");
+        let again = version(1, &[(1, 7)]);
+        assert_eq!(newest(&[again, new.clone()]), [true, false], "back to the old one");
+        let other = version(3, &[(2, 1)]);
+        assert_eq!(newest(&[other, new]), [true, true], "numbers of two peers say nothing");
+        let mut ordered = old;
+        assert!(!ordered.order(&BTreeMap::from([(key(1), 5)])));
+        assert!(ordered.order(&BTreeMap::from([(key(1), 6)])));
+    }
+}
