@@ -55,20 +55,18 @@ impl<R> Disk<R> {
     }
 
     /// Writes what is handed over by `append`, until [`Self::close`] or a failure of the disk.
-    /// Tells how many records are there by `tell`.
+    /// Tells how many records are there by `tell`, and then calls `conclude`, for which nobody
+    /// waits.
     pub(in crate::runtime) fn write<E>(
         &self,
         mut append: impl FnMut(&[R]) -> Result<(), E>,
         tell: impl Fn(u64),
+        mut conclude: impl FnMut() -> Result<(), E>,
     ) -> Result<(), E> {
         let mut records = Vec::new();
         let mut written = 0;
         while self.take(&mut records) {
-            if let Err(error) = append(&records) {
-                self.lock().has_failed = true;
-                self.moved.notify_all();
-                return Err(error);
-            }
+            append(&records).inspect_err(|_| self.fail())?;
             written += records.len() as u64;
             records.clear();
             let mut inner = self.lock();
@@ -79,8 +77,14 @@ impl<R> Disk<R> {
             if is_awaited {
                 self.moved.notify_all();
             }
+            conclude().inspect_err(|_| self.fail())?;
         }
         Ok(())
+    }
+
+    fn fail(&self) {
+        self.lock().has_failed = true;
+        self.moved.notify_all();
     }
 
     fn take(&self, records: &mut Vec<R>) -> bool {
@@ -138,7 +142,7 @@ mod tests {
                 log.extend_from_slice(records);
                 Ok(())
             };
-            writing.write(append, |records| tell.send(records).unwrap()).unwrap();
+            writing.write(append, |records| tell.send(records).unwrap(), || Ok(())).unwrap();
             log
         });
         assert_eq!(told.recv(), Ok(3), "together");
@@ -154,7 +158,7 @@ mod tests {
     fn what_the_disk_refuses_is_never_confirmed() {
         let disk = Disk::default();
         disk.hand_over(&mut vec![1, 2, 3]);
-        let error = disk.write(|_: &[u32]| Err("full"), |_| panic!("it is not there"));
+        let error = disk.write(|_: &[u32]| Err("full"), |_| panic!("it is not there"), || Ok(()));
         assert_eq!(error, Err("full"));
         assert!(!disk.await_synced(1));
         assert!(disk.await_synced(0));

@@ -4,6 +4,7 @@
 //! - After [`Engine::stop`] no thread and no socket is left, and everything handed to the disk is
 //!   there.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -377,7 +378,10 @@ impl Shared {
 
     fn write_log(&self, log: &mut Log) {
         let tell = |records| self.submit(Input::Synced { records });
-        if let Err(error) = Arc::clone(&self.disk).write(|records| log.append(records), tell) {
+        let log = RefCell::new(log);
+        let write = |records: &[Record]| log.borrow_mut().write(records);
+        let conclude = || log.borrow_mut().conclude();
+        if let Err(error) = Arc::clone(&self.disk).write(write, tell, conclude) {
             self.fail(error.to_string());
         }
     }

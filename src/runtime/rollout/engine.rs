@@ -403,7 +403,7 @@ impl Shared {
         let tell = |entries| {
             let _ = self.inbox.push_now(Item::Synced(entries));
         };
-        if let Err(error) = self.disk.write(append, tell) {
+        if let Err(error) = self.disk.write(append, tell, || Ok(())) {
             let _ = self.inbox.push_now(Item::Failed(error.to_string()));
         }
     }

@@ -201,11 +201,32 @@ impl Log {
         Place::of(&self.file, self.bound).map_err(StoreError::io("read", &self.path))
     }
 
-    /// Writes records at the end, all at once, and waits until the disk has them.
+    /// Writes records at the end, all at once, waits until the disk has them, and concludes.
     ///
     /// # Errors
     /// When the disk refuses. The log must not be used again: what is on the disk is then unknown.
     pub fn append(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        self.write(records)?;
+        self.conclude()
+    }
+
+    /// Marks that the last write is on disk, and notes away from the log how far it has come.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn conclude(&mut self) -> Result<(), StoreError> {
+        self.mark()?;
+        let Some(note) = &self.note else { return Ok(()) };
+        note.write(self.place()?).map_err(StoreError::io("write", note.path()))
+    }
+
+    /// Writes records at the end, all at once, and waits until the disk has them. To be followed by
+    /// [`Self::conclude`], which need not be waited for: neither of its writes is synced, and a
+    /// process that dies in between leaves a mark and a note that are one write behind.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn write(&mut self, records: &[Record]) -> Result<(), StoreError> {
         self.lines.clear();
         self.lines.shrink_to(KEPT_BYTES_MAX);
         let (mut places, mut bound) = (Vec::with_capacity(records.len()), self.bound);
@@ -227,12 +248,8 @@ impl Log {
         self.file.sync_data().map_err(StoreError::io("sync", &self.path))?;
         self.bytes += self.lines.len() as u64;
         self.bound = bound;
-        self.mark()?;
         if records.iter().any(|it| matches!(it, Record::Group { .. })) {
             self.write_marker()?;
-        } else if let Some(note) = &self.note {
-            // After the sync, before anything of it is acknowledged.
-            note.write(self.place()?).map_err(StoreError::io("write", note.path()))?;
         }
         let mut index = self.index.lock().expect("nothing under this lock can panic");
         for (record, offset) in records.iter().zip(places) {
