@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -75,6 +75,7 @@ fn the_child_that_is_killed() {
     missing.shuffle(&mut rng);
     let mut out = std::io::stdout().lock();
     for index in missing {
+        std::io::stdin().read_exact(&mut [0]).unwrap();
         write(&store, index);
         // Below the harness: it would hold the line back.
         writeln!(out, "\nwrote {}", index.0).unwrap();
@@ -112,6 +113,9 @@ fn after_kills_at_any_moment_nothing_is_lost_and_nothing_half_is_believed() {
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
+            // The child is a few pieces ahead of what is read here, on the fastest disk too.
+            let mut leave = child.stdin.take().unwrap();
+            leave.write_all(&[0; 8]).unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap()).lines();
             let (mut left, mut is_done) = (rng.random_range(1..120), false);
             for line in lines.map_while(Result::ok) {
@@ -121,6 +125,8 @@ fn after_kills_at_any_moment_nothing_is_lost_and_nothing_half_is_believed() {
                     Err(_) => is_done = true,
                 }
                 left -= 1;
+                // It may have been killed already.
+                let _ = leave.write_all(&[0]);
                 if left == 0 || is_done {
                     child.kill().unwrap();
                 }
