@@ -681,3 +681,58 @@ fn another_group_at_the_address_of_a_seed_is_passed_by() {
     three.wait_for("<peer_2>: together again");
     assert!(other.messages().is_empty(), "{}", other.out());
 }
+
+#[test]
+fn programs_that_send_at_once_each_get_a_true_answer() {
+    let group = Group::new();
+    let _peers = group.of_three();
+    let send = |number: u32| {
+        let text = format!("burst {number}");
+        let (code, _, _) = group.ask(&["send", &text, "--wait", "60s", "--id", "1"]);
+        (text, code)
+    };
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..40)
+            .map(|number| {
+                scope.spawn({
+                    let send = &send;
+                    move || send(number)
+                })
+            })
+            .collect();
+        all.into_iter().map(|it| it.join().expect("it answers")).collect()
+    });
+    let (code, out, err) = group.ask(&["history", "1000", "--json", "--id", "1"]);
+    assert_eq!(code, Some(0), "{err}");
+    let history: Value = serde_json::from_str(&out).expect("it is JSON");
+    for (text, code) in answers {
+        let said = history.as_array().expect("a list").iter().filter(|it| it["payload"] == *text);
+        let expected = usize::from(code == Some(0));
+        assert_eq!(said.count(), expected, "{text} ended with {code:?}");
+    }
+}
+
+#[test]
+fn a_group_whose_addresses_all_change_at_once_is_together_again() {
+    let group = Group::new();
+    let [mut one, two, three] = group.of_three();
+    one.type_line("before");
+    for peer in [&two, &three] {
+        peer.wait_for("<peer_1>: before");
+    }
+    for peer in [one, two, three] {
+        peer.kill();
+    }
+    let moved = |id: u32, seed: u32| {
+        let port = |id: u32| group.port(id) + 20;
+        let (seed, at) = (format!("127.0.0.1:{}", port(seed)), ("127.0.0.1", port(id)));
+        let command = Command::new(peer_exe());
+        Talker::start(command, id, at, &["--seed", &seed], group.dir.path())
+    };
+    let (mut one, two, three) = (moved(1, 2), moved(2, 1), moved(3, 1));
+    one.wait_for("peer_3 leads in term");
+    one.type_line("after");
+    for peer in [&one, &two, &three] {
+        peer.wait_for("<peer_1>: after");
+    }
+}

@@ -206,7 +206,14 @@ fn put(path: &Path, request: &str, timeout: Duration) -> io::Result<UnixStream> 
     let mut stream = connect(path)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
-    stream.write_all(format!("{request}\n").as_bytes())?;
+    let written = stream.write_all(format!("{request}\n").as_bytes());
+    // A request that was not taken: not to be confused with a reader of our output that has gone.
+    written.map_err(|err| match err.kind() {
+        ErrorKind::BrokenPipe => {
+            io::Error::other("it serves as many commands as it takes; try again")
+        }
+        _ => err,
+    })?;
     Ok(stream)
 }
 

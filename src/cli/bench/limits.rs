@@ -21,11 +21,11 @@ fn threads_for(peers: u16, seeds: u16) -> u64 {
     u64::from(peers) * (THREADS_PER_PEER + 2 * u64::from(seeds))
 }
 
-/// Whether `peers` of them fit, whose processes inherit this one's limits. Returns what was found,
-/// for a line of the measurement.
+/// Raises this process's limits, which its `peers` processes inherit. Returns the limits that were
+/// found, for a line of the measurement.
 ///
 /// # Errors
-/// When the system does not allow as many descriptors.
+/// The system does not allow as many descriptors.
 pub(super) fn make_room(peers: u16, seeds: u16) -> Result<Value, CliError> {
     let wanted = descriptors_for(peers);
     let open_files = descriptors::raise() as u64;

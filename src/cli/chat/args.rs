@@ -208,10 +208,10 @@ pub struct ChatRecoverArgs {
     /// I know that most members of the group are gone for good, or will join anew
     #[arg(long)]
     pub i_know: bool,
-    /// Where its log is, if it does not run
+    /// The directory of its log, if it does not run
     #[arg(long, value_name = "DIR", default_value = "data/logs")]
     pub log_dir: PathBuf,
-    /// Which chat is meant; one that does not run is named by its id.
+    /// The chat that is meant; one that does not run is named by its id.
     #[command(flatten)]
     pub ask: ChatAskArgs,
 }

@@ -22,7 +22,7 @@ use crate::runtime::control::{Answer, Handler};
 /// Entries that are read from the log at a time.
 const PAGE: u64 = 1_000;
 
-/// How long a disk may take to keep a message, however little its sender waits.
+/// The time that a disk has to keep a message, however little its sender waits.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A question.

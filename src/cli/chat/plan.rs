@@ -113,7 +113,7 @@ fn found_seeds(
     }
 }
 
-/// Whether the log of `me` has something in it.
+/// Tells whether the log of `me` has something in it.
 pub(super) fn knows_its_group(log_dir: &Path, me: MemberId) -> bool {
     std::fs::metadata(log_dir.join(format!("{me}.log"))).is_ok_and(|it| it.len() > 0)
 }
