@@ -208,12 +208,10 @@ fn put(path: &Path, request: &str, timeout: Duration) -> io::Result<UnixStream> 
     stream.set_write_timeout(Some(timeout))?;
     let written = stream.write_all(format!("{request}\n").as_bytes());
     // A request that was not taken: not to be confused with a reader of our output that has gone.
-    written.map_err(|err| match err.kind() {
-        ErrorKind::BrokenPipe => {
-            io::Error::other("it serves as many commands as it takes; try again")
-        }
-        _ => err,
-    })?;
+    if written.as_ref().is_err_and(|err| err.kind() == ErrorKind::BrokenPipe) {
+        return Err(io::Error::other("it serves as many commands as it takes; try again"));
+    }
+    written?;
     Ok(stream)
 }
 
