@@ -43,7 +43,7 @@ fn one_transaction_has_one_end_in_any_weather() {
     let of = |it| total(&figures, it);
     println!(
         "{} runs: {} committed, {} aborted, {} answers, {} deaths, {} lost disks ({} recalled), \
-         {} questions in doubt, {} resolved by hand, {} gates failed, {} took over, {} lies",
+         {} restored, {} questions in doubt, {} resolved by hand, {} gates failed, {} took over, {} lies",
         figures.len(),
         of(|it| it.committed),
         of(|it| it.aborted),
@@ -51,6 +51,7 @@ fn one_transaction_has_one_end_in_any_weather() {
         of(|it| it.crashes),
         of(|it| it.lost_disks),
         of(|it| it.recovered),
+        of(|it| it.restored),
         of(|it| it.doubts),
         of(|it| it.resolved),
         of(|it| it.rollbacks),
@@ -59,6 +60,7 @@ fn one_transaction_has_one_end_in_any_weather() {
     );
     if figures.len() >= 500 {
         assert!(of(|it| it.committed) > 1000, "too little happens");
+        assert!(of(|it| it.restored) > 20);
         assert!(of(|it| it.lost_disks) > 20 && of(|it| it.rollbacks) > 20);
     }
 }
@@ -89,6 +91,7 @@ fn rows() -> Vec<Row> {
         row("T7 roster not agreed", Breaks { roster_unagreed: true, ..WHOLE }, false, 100),
         row("T1 version not checked", Breaks { version_unchecked: true, ..WHOLE }, false, 500),
         row("lost disk, free to vote", Breaks { forgets_freely: true, ..WHOLE }, false, 500),
+        row("P1 a name of a forgotten life", Breaks { names_again: true, ..WHOLE }, false, 500),
         Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 1000) },
     ]
 }

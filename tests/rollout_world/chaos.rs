@@ -86,7 +86,8 @@ pub(crate) fn something(world: &mut World) {
                 world.lose_disk(at);
             }
         }
-        84..92 => say_again(world),
+        84..88 => world.back_up_or_restore(at),
+        88..94 => say_again(world),
         _ => lie(world, at),
     }
 }

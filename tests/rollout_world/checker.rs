@@ -23,6 +23,8 @@ pub(crate) struct Checker {
     /// Who ever wrote that it votes COMMIT.
     prepared: BTreeSet<(NodeId, TxId)>,
     resolved: BTreeSet<TxId>,
+    /// What each name was begun with.
+    begun: BTreeMap<TxId, Digest>,
     /// What anybody ever wrote that it was aborted; it may die before it tells.
     written_off: BTreeSet<TxId>,
     /// Who ever let a signed COMMIT leave.
@@ -72,6 +74,12 @@ impl Checker {
     pub(crate) fn on_lost_disk(&mut self, at: usize) {
         self.lost_coordinators.insert(at);
         self.served.remove(&at);
+    }
+
+    /// It has forgotten what it served and signed; others have not forgotten its names.
+    pub(crate) fn on_restored(&mut self, at: usize, id: &NodeId) {
+        self.served.remove(&at);
+        self.signed.retain(|(node, _)| node != id);
     }
 
     pub(crate) fn on_command(&mut self, at: usize, ticket: Ticket, now: Time) {
@@ -146,6 +154,11 @@ impl Checker {
             self.on_committed(id, committed);
         } else if let Event::Aborted(aborted) = event {
             self.was_aborted(&aborted.txid);
+        } else if let Event::Began(proposal) = event {
+            let digest = proposal.digest();
+            if *self.begun.entry(proposal.txid.clone()).or_insert(digest) != digest {
+                self.violation(format!("P1: {} is the name of two", proposal.txid));
+            }
         } else if let Event::Diverged { node, version } = event {
             self.violation(format!("T1: {id} sees {node} serve another {version}"));
         }
@@ -252,7 +265,7 @@ impl Checker {
                 }
             }
         }
-        let late = |(_, since): &&(usize, Time)| now.since(*since) > ms(4000);
+        let late = |(_, since): &&(usize, Time)| now.since(*since) > ms(6000);
         if decides == Decides::Coordinator && self.waiting.values().any(|it| late(&it)) {
             self.violation("T6: a command without an answer".to_owned());
         }

@@ -47,6 +47,7 @@ pub(crate) struct Figures {
     pub(crate) aborted: usize,
     pub(crate) crashes: usize,
     pub(crate) lost_disks: usize,
+    pub(crate) restored: usize,
     pub(crate) resolved: usize,
     pub(crate) recovered: usize,
     pub(crate) doubts: usize,
@@ -61,6 +62,7 @@ pub(crate) struct Node {
     pub(crate) keys: KeyPair,
     pub(crate) roster: Roster,
     pub(crate) disk: Vec<Record>,
+    backup: Option<Vec<Record>>,
     /// How many of these a power cut leaves.
     pub(crate) synced: usize,
     /// Where this life's records begin.
@@ -161,6 +163,7 @@ impl World {
             keys: keys.clone(),
             roster: roster.clone(),
             disk: Vec::new(),
+            backup: None,
             synced: 0,
             base: 0,
             machine: None,
@@ -427,6 +430,26 @@ impl World {
         self.figures.lost_disks += 1;
         self.lost.insert(at);
         self.checker.on_lost_disk(at);
+    }
+
+    /// The log is that of an earlier moment again: nothing is under way, so only names are lost.
+    pub(crate) fn back_up_or_restore(&mut self, at: usize) {
+        let is_quiet = |it: &Node| {
+            let status = it.machine.as_ref().map(|machine| machine.status(self.now));
+            status.is_some_and(|it| it.running.is_none() && it.in_doubt.is_none())
+        };
+        let node = &self.nodes[at];
+        if node.backup.is_none() {
+            self.nodes[at].backup = Some(node.disk[..node.synced].to_vec());
+        } else if self.nodes.iter().all(is_quiet) && self.lost.is_empty() && !self.has_odd_rosters {
+            self.crash(at, false);
+            self.trace(|| format!("{} is restored from a backup", self.nodes[at].id));
+            let node = &mut self.nodes[at];
+            node.disk = node.backup.take().unwrap_or_default();
+            node.synced = node.disk.len();
+            self.figures.restored += 1;
+            self.checker.on_restored(at, &self.nodes[at].id);
+        }
     }
 
     fn wake(&mut self, at: usize) {

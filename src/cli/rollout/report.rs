@@ -85,6 +85,13 @@ pub(super) fn line(event: &Event) -> Line {
         Event::Recalled => {
             Line::new(Level::Info, "rollout_recalled", "knows enough to vote", json!({}))
         }
+        Event::Rewound { by } => {
+            let text = format!(
+                "this node's log is older than what {by} has seen of it, as after a restore from a \
+                 backup: it signs nothing before it has heard from all others"
+            );
+            of_node(Level::Warn, "rollout_rewound", by, text)
+        }
         Event::TookOver { .. } | Event::StepHeld { .. } | Event::GateFailed { .. } => step(event),
         Event::Reached(node) => {
             of_node(Level::Info, "rollout_reached", node, format!("{node} is within reach"))

@@ -104,6 +104,7 @@ impl Counts {
             | Event::OtherRoster { .. }
             | Event::Recalling { .. }
             | Event::Recalled
+            | Event::Rewound { .. }
             | Event::TookOver { .. }
             | Event::StepHeld { .. }
             | Event::GateFailed { .. }

@@ -96,6 +96,8 @@ pub struct Breaks {
     pub version_unchecked: bool,
     /// A node without its disk votes and refuses as if it had said nothing before.
     pub forgets_freely: bool,
+    /// P1: a node begins transactions before it has heard how far it had come.
+    pub names_again: bool,
 }
 
 impl Breaks {
@@ -111,5 +113,6 @@ impl Breaks {
         roster_unagreed: false,
         version_unchecked: false,
         forgets_freely: false,
+        names_again: false,
     };
 }

@@ -132,7 +132,9 @@ impl Rollout {
             return Err(busy(&prepared.txid, "is running, its decision is not known here yet"));
         }
         if self.recall.is_some() {
-            let reason = "this node has not heard from all others since it began without a log";
+            let names = self.recall_waits_for();
+            let names: Vec<_> = names.iter().map(NodeId::as_str).collect();
+            let reason = format!("no word yet of {} since this node's start", names.join(", "));
             return Err(Refusal::new(Cause::Recalling, reason));
         }
         if !self.roster.has(&self.config.me) {

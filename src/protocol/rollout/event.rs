@@ -231,6 +231,8 @@ pub enum Timer {
     Doubt,
     /// Look whether a step is due.
     Step,
+    /// Orders have waited for long enough.
+    Orders,
     /// Call a node again.
     Redial(NodeId),
 }
@@ -349,6 +351,12 @@ pub enum Event {
     },
     /// It knows enough to vote.
     Recalled,
+    /// Somebody has seen later transactions of this node's than its log can know: it was restored
+    /// from a backup. It signs nothing before all others have told what they have seen.
+    Rewound {
+        /// Who.
+        by: NodeId,
+    },
     /// This node takes a rollout's steps from now on, because its owner is away.
     TookOver {
         /// Whose rollout.

@@ -168,7 +168,7 @@ impl Rollout {
         self.close_silent();
         let heartbeat = self.heartbeat();
         self.send_all(&Message::Heartbeat(heartbeat));
-        if self.recall.is_some() {
+        if self.is_blank() {
             self.call_for_help();
         }
         let after = self.config.heartbeat_every;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::config::Config;
 use super::coordinator::Running;
 use super::course::Course;
-use super::event::{Effect, Event, Input, Record, Serving, Timer};
+use super::event::{Command, Effect, Event, Input, Record, Serving, Timer};
 use super::health::HealthSnapshot;
 use super::ids::{NodeId, TxId};
 use super::links::Peer;
@@ -18,7 +18,7 @@ use super::recovery::Doubt;
 use super::roster::Roster;
 use super::state::{Digest, RoutingState};
 use crate::model::{KeyPair, Now, Rng, Time};
-use crate::protocol::LinkId;
+use crate::protocol::{LinkId, Ticket};
 
 /// One node's part in all rollouts of its fleet.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub struct Rollout {
     pub(super) early: Option<(NodeId, Proposal)>,
     pub(super) doubt: Option<Doubt>,
     pub(super) recall: Option<Recall>,
+    /// Orders that wait until they can be begun.
+    pub(super) orders: Vec<(Ticket, Command)>,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) by_link: BTreeMap<LinkId, NodeId>,
     /// Since when nodes are out of reach.
@@ -80,6 +82,7 @@ impl Rollout {
             early: None,
             doubt: None,
             recall: None,
+            orders: Vec::new(),
             peers: BTreeMap::new(),
             by_link: BTreeMap::new(),
             away: BTreeMap::new(),
@@ -140,6 +143,7 @@ impl Rollout {
             Timer::Votes => self.on_votes_late(),
             Timer::Doubt => self.on_doubt(),
             Timer::Step => self.on_step_due(),
+            Timer::Orders => self.on_orders_late(),
             Timer::Redial(node) => self.on_redial(&node),
         }
     }

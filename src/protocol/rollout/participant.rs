@@ -33,7 +33,7 @@ impl Rollout {
             return self.on_decision_req(&from, &proposal.txid);
         }
         let is_behind = version > self.state.version + 1 && !self.config.breaks.version_unchecked;
-        if is_behind && self.memory.prepared.is_none() && self.recall.is_none() {
+        if is_behind && self.memory.prepared.is_none() && !self.is_blank() {
             // It may be the next one as soon as this node has what is before it.
             let from_version = self.state.version;
             self.send_to(&from, Message::StateReq(StateReq { from_version }));
@@ -54,7 +54,7 @@ impl Rollout {
     fn vote(&mut self, from: &NodeId, proposal: &Proposal) {
         let txid = &proposal.txid;
         let voters = self.voters(proposal);
-        if self.memory.is_unsure(txid) || self.recall.is_some() {
+        if self.memory.is_unsure(txid) || self.is_blank() {
             let reason = "this node may have voted on it and forgotten it";
             let refusal = Refusal::new(Cause::Recalling, reason);
             return self.vote_abort(from, txid, &refusal, false);

@@ -278,7 +278,7 @@ impl Rollout {
         // begun: what is to come must not be refused, for it may be committed.
         let begun = Mark { epoch: self.memory.epoch, counter: self.counter };
         let may_ask = if is_own { txid.mark() <= begun } else { self.roster.has(from) };
-        let has_forgotten = self.memory.is_unsure(txid) || self.recall.is_some();
+        let has_forgotten = self.memory.is_unsure(txid) || self.is_blank();
         if is_prepared || is_running || has_forgotten || !may_ask {
             return uncertain;
         }

@@ -111,7 +111,7 @@ impl Rollout {
             course: self.course.clone(),
             running,
             in_doubt,
-            recalling: self.recall_waits_for(),
+            recalling: if self.is_blank() { self.recall_waits_for() } else { BTreeSet::new() },
             next_step: self.next_step(now),
             held: self.held_told.clone(),
             health: self.health.clone(),

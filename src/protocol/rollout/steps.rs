@@ -19,8 +19,41 @@ use super::messages::{Cause, Message};
 use super::plan::{Gate, Plan};
 use crate::protocol::Ticket;
 
+/// So many orders may wait at a time.
+const ORDERS_MAX: usize = 16;
+
 impl Rollout {
     pub(super) fn on_command(&mut self, ticket: Ticket, command: Command) {
+        let can_wait = self.orders.len() < ORDERS_MAX && !matches!(command, Command::Resolve { .. });
+        if can_wait && self.may_begin_soon() {
+            self.orders.push((ticket, command));
+            self.out.at_once(Effect::SetTimer(Timer::Orders, self.config.votes_within));
+            return;
+        }
+        self.obey(ticket, command);
+    }
+
+    /// Whether what stands in the way of a transaction of this node's is over in a moment.
+    fn may_begin_soon(&self) -> bool {
+        self.recall.is_some() && !self.is_blank()
+    }
+
+    /// What the orders waited for is over.
+    pub(super) fn obey_waiting(&mut self) {
+        if !self.may_begin_soon() {
+            self.on_orders_late();
+        }
+    }
+
+    /// Orders are begun, or refused with what stands in their way.
+    pub(super) fn on_orders_late(&mut self) {
+        self.out.at_once(Effect::StopTimer(Timer::Orders));
+        for (ticket, command) in std::mem::take(&mut self.orders) {
+            self.obey(ticket, command);
+        }
+    }
+
+    fn obey(&mut self, ticket: Ticket, command: Command) {
         let plain = Wish { ticket: Some(ticket), ..Wish::default() };
         let begun = match command {
             Command::Start(order) => self.order(order, plain),

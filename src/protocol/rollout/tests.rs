@@ -57,6 +57,21 @@ impl Table {
     }
 
     fn seat_with(&self, memory: Memory, config: Config, at: usize, past: Vec<Record>) -> Seat {
+        let mut seat = self.linked_seat(memory, config, at, past);
+        if !seat.machine.is_blank() {
+            for other in (0..self.keys.len()).filter(|it| *it != at) {
+                seat.is_told(other, &[]);
+            }
+        }
+        seat
+    }
+
+    /// The same, before anybody has answered what it asks at its start.
+    fn bare_seat(&self, config: Config, at: usize, past: Vec<Record>) -> Seat {
+        self.linked_seat(Memory::default(), config, at, past)
+    }
+
+    fn linked_seat(&self, memory: Memory, config: Config, at: usize, past: Vec<Record>) -> Seat {
         let mut memory = memory;
         past.into_iter().for_each(|it| memory.replay(it));
         let keys = self.keys[at].clone();
@@ -100,6 +115,16 @@ impl Seat {
 
     fn hear(&mut self, from: usize, msg: Message) -> Vec<Effect> {
         self.tell(Input::Received { link: LinkId(from as u64), msg })
+    }
+
+    /// That node answers what this one asks at its start.
+    fn is_told(&mut self, from: usize, names: &[&str]) -> Vec<Effect> {
+        let Some(question) = self.machine.recall.as_ref().map(|it| it.question) else {
+            return Vec::new();
+        };
+        let names = names.iter().map(|it| it.parse::<TxId>().unwrap());
+        let seen = names.map(|it| (it.node.clone(), it.mark())).collect();
+        self.hear(from, Message::RecallResp(RecallResp { question, seen }))
     }
 
     fn ask(&mut self, command: Command) -> Vec<Effect> {
@@ -363,9 +388,7 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
     let mut seat = table.seat(0, Vec::new());
     seat.now.wall = WallTime(60_000);
     for from in [1, 2] {
-        let question = seat.machine.recall.as_ref().unwrap().question;
-        let seen = Default::default();
-        seat.hear(from, Message::RecallResp(RecallResp { question, seen }));
+        seat.is_told(from, &[]);
     }
     // A power cut between the two leaves it as ignorant as before, and never with an old name.
     let [.., Record::Epoch { epoch: 60 }, Record::Recalled { unsure }] = &seat.records[..] else {
@@ -378,6 +401,54 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
     assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
     let wish = proposal(&seat.ask(start(&[10_000])));
     assert_eq!(wish.txid.to_string(), "start-node-a-60-1");
+}
+
+#[test]
+fn a_node_begins_nothing_before_all_others_have_told_how_far_it_had_come() {
+    let table = table(3);
+    let mut seat = table.bare_seat(table.config(0), 0, whole());
+    assert!(sent(&seat.ask(start(&[10_000]))).is_empty(), "the order waits");
+    seat.is_told(1, &["step-node-a-1-9"]);
+    let fx = seat.is_told(2, &[]);
+    assert_eq!(proposal(&fx).txid.to_string(), "start-node-a-2-1", "its log has not forgotten it");
+    // One that is away makes it refuse in time, and it votes meanwhile.
+    let mut seat = table.bare_seat(table.config(0), 0, whole());
+    seat.ask(start(&[10_000]));
+    seat.is_told(1, &[]);
+    let wish = proposal(&table.seat(1, whole()).ask(start(&[10_000])));
+    assert_eq!(vote(&seat.hear(1, prepare(&wish))).vote, Choice::Commit);
+    let mut seat = table.bare_seat(table.config(0), 0, whole());
+    seat.ask(start(&[10_000]));
+    let fx = seat.tell(Input::TimerFired(Timer::Orders));
+    let Some(Answer::Refused { cause: Cause::Recalling, reason, .. }) = answer(&fx) else {
+        panic!("{fx:?}")
+    };
+    assert!(reason.contains("node-b, node-c"), "{reason}");
+}
+
+#[test]
+fn a_log_from_a_backup_takes_no_name_twice_and_signs_nothing_about_what_it_forgot() {
+    let table = table(3);
+    let mut seat = table.bare_seat(table.config(0), 0, whole());
+    seat.ask(start(&[10_000]));
+    let fx = seat.is_told(1, &["abort-node-a-7-2", "step-node-c-4-4"]);
+    let rewound = Effect::Emit(Event::Rewound { by: name(1) });
+    assert!(fx.contains(&rewound), "{fx:?}");
+    let wish = Proposal { txid: "start-node-c-4-1".parse().unwrap(), ..wish_of(&table, 2) };
+    assert_eq!(vote(&seat.hear(2, prepare(&wish))).signed, None);
+    let fx = seat.is_told(2, &[]);
+    assert_eq!(proposal(&fx).txid.to_string(), "start-node-a-8-1");
+    for txid in ["abort-node-a-7-2", "step-node-a-2-1", "step-node-c-4-4"] {
+        let txid: TxId = txid.parse().unwrap();
+        let fx = seat.hear(1, Message::DecisionReq(DecisionReq { txid }));
+        let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
+        assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
+    }
+}
+
+/// What that node proposes first.
+fn wish_of(table: &Table, at: usize) -> Proposal {
+    proposal(&table.seat(at, whole()).ask(start(&[10_000])))
 }
 
 /// A fleet that has gone on for long, of which every node remembers the last few alone.

@@ -222,7 +222,8 @@ fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
                 .to_owned()
         }
         (Cause::Recalling, _) => {
-            "that node has lost its log and asks all others first; try again when all are up"
+            "a node asks all others at its start first; start those that peer rollout status shows \
+             as away, and try again"
                 .to_owned()
         }
         (Cause::Late, _) => "try again".to_owned(),
