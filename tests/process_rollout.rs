@@ -25,7 +25,7 @@ fn row_1_three_separate_nodes_start_in_any_order() {
     nodes.wait("it waits", |it| it.standing("node-c")["phase"] == "forming");
     let waits = nodes.standing("node-c")["waits_for"].to_string();
     assert!(waits.contains("node-a") && waits.contains("node-b"), "{waits}");
-    assert_eq!(nodes.routing("node-c")["version"], 1, "it serves version 1 meanwhile");
+    assert_eq!(nodes.http_of("node-c", "POST", "/predict", "{}").0, 503, "it cannot know yet");
     let refused = nodes.begin("node-c", ("v1", "v2"), 500);
     assert_eq!(refused["answer"], "refused", "{refused}");
     nodes.start("node-a");
@@ -244,6 +244,33 @@ fn row_8_a_log_that_was_torn_or_deleted_does_no_harm() {
     assert!(nodes.out("node-c").contains("began without a log"), "{}", nodes.out("node-c"));
     assert_eq!(nodes.order("node-c", json!({ "command": "abort" }))["answer"], "committed");
     nodes.await_version(4);
+}
+
+#[test]
+fn a_node_without_its_log_serves_nothing_before_it_has_heard_from_all() {
+    let mut nodes = Nodes::up(3);
+    assert_eq!(nodes.begin("node-a", ("v1", "v2"), 500)["answer"], "committed");
+    assert_eq!(nodes.order("node-b", json!({ "command": "promote", "full": true }))["version"], 3);
+    nodes.await_version(3);
+    nodes.kill("node-a");
+    nodes.kill("node-c");
+    fs::remove_file(nodes.log("node-c")).expect("it is there");
+    nodes.start("node-c");
+    nodes.wait("it waits for node-a", |it| {
+        it.standing("node-c")["waits_for"].to_string().contains("node-a")
+    });
+    for (method, path) in [("POST", "/predict"), ("GET", "/routing")] {
+        let (status, body) = nodes.http_of("node-c", method, path, "{}");
+        assert_eq!(status, 503, "{body}");
+        assert!(body.contains("does not know yet what its fleet serves"), "{body}");
+    }
+    assert!(nodes.http_of("node-c", "GET", "/health", "").1.contains("\"starting\""));
+    nodes.start("node-a");
+    nodes.await_ready();
+    nodes.await_version(3);
+    nodes.wait("it serves the present version", |it| {
+        it.http_of("node-c", "GET", "/routing", "").1.contains("\"version\":3")
+    });
 }
 
 #[test]

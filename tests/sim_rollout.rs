@@ -92,6 +92,7 @@ fn rows() -> Vec<Row> {
         row("T1 version not checked", Breaks { version_unchecked: true, ..WHOLE }, false, 500),
         row("lost disk, free to vote", Breaks { forgets_freely: true, ..WHOLE }, false, 500),
         row("P1 a name of a forgotten life", Breaks { names_again: true, ..WHOLE }, false, 500),
+        row("P7 serves what it cannot know", Breaks { serves_unknown: true, ..WHOLE }, false, 500),
         Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 1000) },
     ]
 }

@@ -238,6 +238,14 @@ impl Checker {
             Some(last) if self.may_leap => state.version > last,
             Some(last) => state.version == last + 1,
         };
+        let newest = self.rosters.last_key_value();
+        let node = NodeId::try_from(format!("node-{}", char::from(b'a' + at as u8)));
+        let is_retired = newest.is_some_and(|(newest, roster)| {
+            state.version + 1 < *newest && node.is_ok_and(|it| roster.has(&it))
+        });
+        if last.is_none() && is_retired {
+            self.violation(format!("P7: {at} has no log and serves {}", state.version));
+        }
         if !follows {
             self.violation(format!("T6: {at} serves {last:?} and then {}", state.version));
         }

@@ -26,7 +26,7 @@ use crate::cli::room;
 use crate::cli::run::signals;
 use crate::cli::settings::LogSettings;
 use crate::model::{KeyPair, Now, WallTime};
-use crate::protocol::rollout::{Choice, Decides, Event, NodeId, Serving};
+use crate::protocol::rollout::{Choice, Decides, Event, NodeId};
 use crate::runtime::clock::Clock;
 use crate::runtime::control;
 use crate::runtime::dataplane::{self, DataPlane};
@@ -193,7 +193,7 @@ pub(super) fn run(args: &PeerArgs) -> Result<(), CliError> {
         fleet.serve(&engine)?;
     }
     let clock = Clock::start();
-    begin(&plan, &engine, &plane, &recovered).log(clock.now().wall);
+    begin(&plan, &engine, plane.addr(), &recovered).log(clock.now().wall);
     let ready = decider.as_ref().map(Decider::readiness);
     let local = Arc::new(Local::new(engine, Some(plane.addr().to_string()), ready));
     let decider = decider.map(|it| it.run(&local)).transpose()?;
@@ -328,14 +328,12 @@ fn options(
     }
 }
 
-/// The first line. A node without a history serves version 1 meanwhile.
-fn begin(plan: &Plan, engine: &Engine, plane: &DataPlane, recovered: &Recovered) -> Line {
-    let mut waits = Vec::new();
-    if let Ok(Standing::Forming { waits_for, .. }) = engine.standing() {
-        let (state, salt, sticky) = (plan.initial.clone(), 0, None);
-        plane.set(Arc::new(Serving { state, salt, sticky, window: None }));
-        waits = waits_for;
-    }
+/// The first line.
+fn begin(plan: &Plan, engine: &Engine, http: SocketAddr, recovered: &Recovered) -> Line {
+    let waits = match engine.standing() {
+        Ok(Standing::Forming { waits_for, .. }) => waits_for,
+        Ok(Standing::Running { .. }) | Err(_) => Vec::new(),
+    };
     let waiting = match &waits[..] {
         [] => String::new(),
         waits => format!("; waits for {}", waits.join(", ")),
@@ -349,11 +347,11 @@ fn begin(plan: &Plan, engine: &Engine, plane: &DataPlane, recovered: &Recovered)
          log{torn}){waiting}",
         plan.me,
         plan.at,
-        plane.addr(),
+        http,
         recovered.records,
     );
     let fields = json!({
-        "node_id": plan.me, "http": plane.addr().to_string(), "entries": recovered.records,
+        "node_id": plan.me, "http": http.to_string(), "entries": recovered.records,
         "waits_for": waits,
     });
     Line::new(Level::Info, "rollout_started", text, fields)

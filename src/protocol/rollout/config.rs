@@ -98,6 +98,8 @@ pub struct Breaks {
     pub forgets_freely: bool,
     /// P1: a node begins transactions before it has heard how far it had come.
     pub names_again: bool,
+    /// P7: a node without a log serves version 1 before it has heard from the others.
+    pub serves_unknown: bool,
 }
 
 impl Breaks {
@@ -114,5 +116,6 @@ impl Breaks {
         version_unchecked: false,
         forgets_freely: false,
         names_again: false,
+        serves_unknown: false,
     };
 }

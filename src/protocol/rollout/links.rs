@@ -183,6 +183,7 @@ impl Rollout {
         let Some(peer) = self.peers.get_mut(from) else { return };
         let roster = heartbeat.roster;
         peer.heartbeat = Some(heartbeat);
+        self.serve_if_new();
         if version > mine {
             return self.send_to(from, Message::StateReq(StateReq { from_version: mine }));
         }

@@ -44,6 +44,8 @@ pub struct Rollout {
     pub(super) early: Option<(NodeId, Proposal)>,
     pub(super) doubt: Option<Doubt>,
     pub(super) recall: Option<Recall>,
+    /// Whether this node knows what its fleet serves, and has served it.
+    pub(super) is_serving: bool,
     /// Orders that wait until they can be begun.
     pub(super) orders: Vec<(Ticket, Command)>,
     pub(super) peers: BTreeMap<NodeId, Peer>,
@@ -82,6 +84,7 @@ impl Rollout {
             early: None,
             doubt: None,
             recall: None,
+            is_serving: false,
             orders: Vec::new(),
             peers: BTreeMap::new(),
             by_link: BTreeMap::new(),
@@ -122,16 +125,12 @@ impl Rollout {
         for node in self.roster.nodes().map(|it| it.node_id.clone()) {
             self.away.insert(node, self.now.mono);
         }
-        let mut serving = self.serving();
         if let Some(proposal) = &self.memory.prepared {
-            if self.config.breaks.serves_last_line {
-                serving.state = proposal.state.clone();
-            }
             let txid = proposal.txid.clone();
             self.begin_doubt(txid, self.config.redial_every);
         }
-        self.out.say(Effect::Serve(serving));
         self.begin_recall();
+        self.serve_if_new();
         self.call_all();
         self.out.at_once(Effect::SetTimer(Timer::Heartbeat, self.config.heartbeat_every));
         self.look_for_steps();
@@ -180,10 +179,32 @@ impl Rollout {
         self.out.say(Effect::Emit(event));
     }
 
-    pub(super) fn serving(&self) -> Serving {
+    /// Serves what is committed. A node without a log has to know first what that is: from all
+    /// others, and what they have committed since (P7).
+    pub(super) fn serve(&mut self) {
+        let members = self.peers.iter().filter(|(node, _)| self.roster.has(node));
+        let beats = members.filter_map(|(_, peer)| peer.heartbeat.as_ref());
+        let newest = beats.map(|it| it.last_committed_version).max().unwrap_or(0);
+        let knows = !self.is_blank() && newest <= self.state.version;
+        self.is_serving |= knows || self.config.breaks.serves_unknown;
+        if self.is_serving {
+            self.out.say(Effect::Serve(self.serving()));
+        }
+    }
+
+    /// The same, if it has served nothing yet.
+    pub(super) fn serve_if_new(&mut self) {
+        if !self.is_serving {
+            self.serve();
+        }
+    }
+
+    fn serving(&self) -> Serving {
         let plan = self.course.as_ref().map(|it| &it.plan);
+        let prepared = self.memory.prepared.as_ref();
+        let prepared = prepared.filter(|_| self.config.breaks.serves_last_line);
         Serving {
-            state: self.state.clone(),
+            state: prepared.map_or(&self.state, |it| &it.state).clone(),
             salt: plan.map_or(0, |it| it.salt),
             sticky: plan.and_then(|it| it.sticky.clone()),
             window: plan.map(|it| std::time::Duration::from_millis(it.window_ms)),

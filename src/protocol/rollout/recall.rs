@@ -113,6 +113,7 @@ impl Rollout {
         let recall = self.recall.take().unwrap_or_default();
         if recall.is_blank {
             self.go_on_after(recall.seen);
+            self.serve_if_new();
         }
         self.obey_waiting();
         true

@@ -215,7 +215,7 @@ impl Rollout {
         self.course = Course::after(self.course.take(), proposal);
         self.course_at = self.now.mono;
         self.held_told = None;
-        self.out.say(Effect::Serve(self.serving()));
+        self.serve();
         let whole = std::sync::Arc::new(committed.clone());
         self.tell(Event::Committed(whole));
         if let Some(running) = &self.running {

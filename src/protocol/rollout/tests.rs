@@ -28,6 +28,10 @@ fn table(count: usize) -> Table {
     Table { keys, roster }
 }
 
+fn rng() -> Rng {
+    Rng::seed_from_u64(1)
+}
+
 /// A node beside its driver: a disk that is as fast as one likes.
 struct Seat {
     machine: Rollout,
@@ -75,7 +79,7 @@ impl Table {
         let mut memory = memory;
         past.into_iter().for_each(|it| memory.replay(it));
         let keys = self.keys[at].clone();
-        let machine = Rollout::new(config, keys, Rng::seed_from_u64(1), memory);
+        let machine = Rollout::new(config, keys, rng(), memory);
         let now = Now { mono: Time::ZERO, wall: WallTime(5) };
         let mut seat = Seat { machine, records: Vec::new(), now, is_quick: true };
         seat.tell(Input::Start);
@@ -401,6 +405,32 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
     assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
     let wish = proposal(&seat.ask(start(&[10_000])));
     assert_eq!(wish.txid.to_string(), "start-node-a-60-1");
+}
+
+#[test]
+fn a_node_without_a_log_serves_nothing_before_it_has_heard_and_caught_up() {
+    let table = table(3);
+    let past = long_fleet(&table, 3, 100);
+    let mut old = table.seat(1, past);
+    let mut seat = table.bare_seat(table.config(2), 2, Vec::new());
+    let beat = Message::Heartbeat(old.machine.heartbeat());
+    assert!(served(&seat.hear(1, beat.clone())).is_none());
+    seat.is_told(1, &[]);
+    assert!(served(&seat.is_told(0, &[])).is_none(), "one says that there is more");
+    let fx = old.hear(2, Message::StateReq(StateReq { from_version: 1 }));
+    let [state @ Message::StateResp(_)] = sent(&fx)[..] else { panic!("{fx:?}") };
+    assert_eq!(served(&seat.hear(1, state.clone())), Some(4));
+    // Where all begin, and where there is a log, nothing is waited for.
+    let mut seat = table.bare_seat(table.config(2), 2, Vec::new());
+    seat.is_told(1, &[]);
+    assert_eq!(served(&seat.is_told(0, &[])), Some(1));
+    let memory = Memory::default();
+    let mut again = Rollout::new(table.config(2), table.keys[2].clone(), rng(), memory);
+    let mut fx = Vec::new();
+    whole().into_iter().for_each(|it| again.memory.replay(it));
+    again.handle(Now::default(), Input::Start, &mut fx);
+    again.handle(Now::default(), Input::Synced { records: 9 }, &mut fx);
+    assert_eq!(served(&fx), Some(1));
 }
 
 #[test]

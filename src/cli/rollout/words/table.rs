@@ -143,7 +143,7 @@ fn own_word(status: &NodeStatus) -> String {
         return "REMOVED, takes part no more".to_owned();
     }
     if !status.recalling.is_empty() {
-        return format!("began without a log, asks {}", list(&status.recalling));
+        return format!("began without a log, answers 503, asks {}", list(&status.recalling));
     }
     "COMMITTED".to_owned()
 }
