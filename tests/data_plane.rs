@@ -40,7 +40,13 @@ fn serving(version: u64, share: u32, sticky: Option<Sticky>) -> Arc<Serving> {
     let mut state = RoutingState::initial("v1".parse().unwrap(), "v2".parse().unwrap());
     state.version = version;
     state.weights = Weights::split(&state.stable_model_id, &state.canary_model_id, share);
-    Arc::new(Serving { state, salt: 7, sticky, window: Some(Duration::from_secs(600)) })
+    Arc::new(Serving {
+        state,
+        salt: 7,
+        sticky,
+        window: Some(Duration::from_secs(600)),
+        brake: None,
+    })
 }
 
 fn plane_with(limits: Limits, upstreams: &[(&str, String)], share: u32) -> DataPlane {

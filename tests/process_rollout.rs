@@ -229,7 +229,9 @@ fn row_7_the_coordinator_decides_nothing_alone() {
 fn row_8_a_log_that_was_torn_or_deleted_does_no_harm() {
     let mut nodes = Nodes::up(3);
     assert_eq!(nodes.begin("node-a", ("v1", "v2"), 500)["answer"], "committed");
-    assert_eq!(nodes.order("node-b", json!({ "command": "promote", "full": true }))["version"], 3);
+    nodes.await_version(2);
+    let promoted = nodes.order("node-b", json!({ "command": "promote", "full": true }));
+    assert_eq!(promoted["version"], 3, "{promoted}");
     nodes.await_version(3);
     nodes.kill("node-b");
     nodes.kill("node-c");
@@ -250,6 +252,7 @@ fn row_8_a_log_that_was_torn_or_deleted_does_no_harm() {
 fn a_node_without_its_log_serves_nothing_before_it_has_heard_from_all() {
     let mut nodes = Nodes::up(3);
     assert_eq!(nodes.begin("node-a", ("v1", "v2"), 500)["answer"], "committed");
+    nodes.await_version(2);
     assert_eq!(nodes.order("node-b", json!({ "command": "promote", "full": true }))["version"], 3);
     nodes.await_version(3);
     nodes.kill("node-a");
@@ -553,6 +556,40 @@ fn a_gate_that_fails_rolls_back_by_itself_on_all_nodes() {
     let state = nodes.routing("node-c");
     assert_eq!(state["weights"]["v1"], 1.0, "{state}");
     assert!(state["txid"].as_str().is_some_and(|it| it.starts_with("rollback-")), "{state}");
+}
+
+#[test]
+fn a_failing_canary_is_stopped_while_a_node_is_dead_and_rolled_back_when_it_is_back() {
+    let mut nodes = Nodes::lay_out(3);
+    for name in nodes.names() {
+        nodes.start(name);
+    }
+    nodes.await_ready();
+    // Echoes do not fail; the operator sees it. Nobody else has to be there.
+    let order = start(("v1", "v2"), &[10_000], 600_000);
+    assert_eq!(nodes.order("node-b", order)["answer"], "committed");
+    nodes.await_version(2);
+    nodes.kill("node-c");
+    let answer = nodes.order("node-a", json!({ "command": "rollback" }));
+    assert_ne!(answer["answer"], "committed", "{answer}");
+    for name in ["node-a", "node-b"] {
+        nodes.wait("it brakes", |it| it.routing(name)["brake"].is_string());
+        let state = nodes.routing(name);
+        assert_eq!((&state["version"], &state["weights"]["v2"]), (&json!(2), &json!(1.0)));
+        let (status, body) = nodes.http_of(name, "POST", "/predict", "{}");
+        assert!(status == 200 && body.contains("\"model_selected\":\"v1\""), "{body}");
+    }
+    assert!(nodes.standing("node-b")["brake"]["reason"].to_string().contains("node-a"));
+    // It outlives them.
+    nodes.kill("node-b");
+    nodes.start("node-b");
+    nodes.wait("it still brakes", |it| it.standing("node-b")["brake"].is_object());
+    assert!(nodes.routing("node-b")["brake"].is_string());
+    nodes.start("node-c");
+    nodes.await_version(3);
+    nodes.wait("no brake any more", |it| {
+        it.names().iter().all(|name| it.routing(name)["brake"].is_null())
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::io::{BufReader, Cursor, Read};
 
 use folkmoot::model::{KeyPair, Rng, WallTime};
 use folkmoot::protocol::rollout::{
-    Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
+    Brake, Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
     HealthSnapshot, Heartbeat, Kind, Mark, Message, ModelHealth, ModelId, NodeId, Outcome,
     Participant, Plan, PrepareResp, Proof, Proposal, RecallReq, RecallResp, Resolution, Roster,
     RoutingState, STATE_RESP_MAX, StateReq, StateResp, Status, Sticky, TxId, Vote, Weights,
@@ -149,7 +149,13 @@ impl Draw {
                 last_committed_version: self.number(),
                 digest: self.digest(),
                 roster: self.digest(),
-                in_doubt: self.is().then_some(txid),
+                in_doubt: self.is().then(|| txid.clone()),
+                brake: self.is().then(|| Brake {
+                    course: txid,
+                    version: self.number(),
+                    kind: Kind::Rollback,
+                    reason: self.text(),
+                }),
             }),
             4 => {
                 let model = |it: &mut Self| {

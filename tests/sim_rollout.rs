@@ -43,7 +43,7 @@ fn one_transaction_has_one_end_in_any_weather() {
     let of = |it| total(&figures, it);
     println!(
         "{} runs: {} committed, {} aborted, {} answers, {} deaths, {} lost disks ({} recalled), \
-         {} restored, {} questions in doubt, {} resolved by hand, {} gates failed, {} took over, {} lies",
+         {} restored, {} questions in doubt, {} resolved by hand, {} gates failed, {} brakes, {} took over, {} lies",
         figures.len(),
         of(|it| it.committed),
         of(|it| it.aborted),
@@ -55,6 +55,7 @@ fn one_transaction_has_one_end_in_any_weather() {
         of(|it| it.doubts),
         of(|it| it.resolved),
         of(|it| it.rollbacks),
+        of(|it| it.braked),
         of(|it| it.took_over),
         of(|it| it.forged),
     );
@@ -93,6 +94,7 @@ fn rows() -> Vec<Row> {
         row("lost disk, free to vote", Breaks { forgets_freely: true, ..WHOLE }, false, 500),
         row("P1 a name of a forgotten life", Breaks { names_again: true, ..WHOLE }, false, 500),
         row("P7 serves what it cannot know", Breaks { serves_unknown: true, ..WHOLE }, false, 500),
+        row("T8 no brake", Breaks { no_brake: true, ..WHOLE }, false, 200),
         Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 1000) },
     ]
 }

@@ -23,6 +23,7 @@ pub(crate) struct Checker {
     /// Who ever wrote that it votes COMMIT.
     prepared: BTreeSet<(NodeId, TxId)>,
     resolved: BTreeSet<TxId>,
+    restored: BTreeSet<usize>,
     /// What each name was begun with.
     begun: BTreeMap<TxId, Digest>,
     /// What anybody ever wrote that it was aborted; it may die before it tells.
@@ -44,7 +45,7 @@ impl Checker {
         Self { rosters: [(1, roster)].into(), ..Self::default() }
     }
 
-    fn violation(&mut self, what: String) {
+    pub(crate) fn violation(&mut self, what: String) {
         self.violations.push(what);
     }
 
@@ -79,6 +80,7 @@ impl Checker {
     /// It has forgotten what it served and signed; others have not forgotten its names.
     pub(crate) fn on_restored(&mut self, at: usize, id: &NodeId) {
         self.served.remove(&at);
+        self.restored.insert(at);
         self.signed.retain(|(node, _)| node != id);
     }
 
@@ -216,7 +218,7 @@ impl Checker {
         }
     }
 
-    pub(crate) fn on_serve(&mut self, at: usize, state: &RoutingState) {
+    pub(crate) fn on_serve(&mut self, at: usize, state: &RoutingState, is_braked: bool) {
         if state.status != Status::Committed {
             self.violation(format!("T1: what is served is {:?}", state.status));
         }
@@ -235,6 +237,8 @@ impl Checker {
             None => state.version == 1 || is_first,
             // Death may come between the disk and the data plane, but what was served is kept.
             Some(last) if is_first => state.version >= last,
+            // The brake is put on within a version.
+            Some(last) if state.version == last => is_braked,
             Some(last) if self.may_leap => state.version > last,
             Some(last) => state.version == last + 1,
         };
@@ -243,7 +247,8 @@ impl Checker {
         let is_retired = newest.is_some_and(|(newest, roster)| {
             state.version + 1 < *newest && node.is_ok_and(|it| roster.has(&it))
         });
-        if last.is_none() && is_retired {
+        // A log from a backup is a log: only others can tell that it is old.
+        if last.is_none() && is_retired && !self.restored.remove(&at) {
             self.violation(format!("P7: {at} has no log and serves {}", state.version));
         }
         if !follows {
@@ -332,6 +337,9 @@ impl World {
             let status = node.machine.as_ref().expect("all are up").status(self.now);
             if let Some(doubt) = status.in_doubt.as_ref().filter(|it| it.waited >= ms(12_000)) {
                 return Err(format!("T5: {} is still in doubt about {}", node.id, doubt.txid));
+            }
+            if let Some(brake) = &status.brake {
+                return Err(format!("T8: {} still has its brake on: {}", node.id, brake.reason));
             }
             if !status.recalling.is_empty() {
                 return Err(format!("{} still waits for {:?}", node.id, status.recalling));

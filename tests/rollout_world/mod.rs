@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::protocol::rollout::{
-    Answer, Breaks, Command, Committed, Config, Decides, Effect, Event, HealthSnapshot, Input,
-    Memory, Message, ModelHealth, ModelId, NodeId, Participant, Record, Rollout, Roster,
-    RoutingState, Timer, TxId,
+    Answer, Breaks, Command, Committed, Config, Course, Decides, Digest, Effect, Event,
+    HealthSnapshot, Input, Memory, Message, ModelHealth, ModelId, NodeId, Participant, Phase,
+    Record, Rollout, Roster, RoutingState, Timer, TxId,
 };
 use folkmoot::protocol::timer::TimerQueue;
 use folkmoot::protocol::{LinkId, Ticket};
@@ -52,6 +52,7 @@ pub(crate) struct Figures {
     pub(crate) recovered: usize,
     pub(crate) doubts: usize,
     pub(crate) rollbacks: usize,
+    pub(crate) braked: usize,
     pub(crate) took_over: usize,
     pub(crate) forged: usize,
     pub(crate) answers: usize,
@@ -74,6 +75,10 @@ pub(crate) struct Node {
     slow_disk: bool,
     /// How its canary fares, in percent of errors; none: too few requests.
     pub(crate) errors: Option<u64>,
+    /// Whether the brake is on in what it serves.
+    is_braked: bool,
+    /// In which life and state its own figures were bad when it measured last.
+    was_bad: Option<(u64, Digest)>,
 }
 
 enum Happening {
@@ -172,6 +177,8 @@ impl World {
             wake_at: None,
             slow_disk: rng.random_bool(0.2),
             errors: Some(0),
+            is_braked: false,
+            was_bad: None,
         });
         let nodes: Vec<_> = nodes.collect();
         let latency = *[200, 1000, 20_000, 300_000].get(rng.random_range(0..4)).unwrap();
@@ -521,11 +528,13 @@ impl World {
             }
             Effect::Persist(record) => self.persist(at, record),
             Effect::Serve(serving) => {
+                let is_braked = serving.brake.is_some();
+                self.nodes[at].is_braked = is_braked;
                 let state = serving.state;
                 self.trace(|| {
                     format!("{} serves {} {:?}", self.nodes[at].id, state.version, state.txid)
                 });
-                self.checker.on_serve(at, &state);
+                self.checker.on_serve(at, &state, is_braked);
             }
             Effect::Decide { txid, commit, proof } => self.decide(at, txid, commit, proof),
             Effect::Dial(participant) => {
@@ -557,6 +566,7 @@ impl World {
         figures.aborted += usize::from(matches!(event, Event::Aborted(_)));
         figures.doubts += usize::from(matches!(event, Event::InDoubt { .. }));
         figures.took_over += usize::from(matches!(event, Event::TookOver { .. }));
+        figures.braked += usize::from(matches!(event, Event::Braked(_)));
         figures.rollbacks += usize::from(matches!(event, Event::GateFailed { .. }));
         let is_back = event == Event::Recalled && self.lost.remove(&at);
         figures.recovered += usize::from(is_back);
@@ -700,8 +710,27 @@ impl World {
 
     // Traffic.
 
+    /// T8: whoever sees its own canary fail for a second sends nothing to it any more.
+    fn look_at_brake(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let Some(status) = node.machine.as_ref().map(|it| it.status(self.now)) else { return };
+        let is_judged = |it: &Course| {
+            it.phase == Phase::Running && it.plan.to == model("v2") && !it.plan.gates.is_empty()
+        };
+        let is_member = status.roster.has(&node.id);
+        let is_bad =
+            node.errors == Some(50) && is_member && status.course.as_ref().is_some_and(is_judged);
+        let now = is_bad.then_some((node.life, status.digest));
+        let was_bad = std::mem::replace(&mut node.was_bad, now);
+        if now.is_some() && was_bad == now && !node.is_braked {
+            let id = node.id.clone();
+            self.checker.violation(format!("T8: {id} sees its canary fail, and asks it"));
+        }
+    }
+
     fn measure(&mut self) {
         for at in 0..self.nodes.len() {
+            self.look_at_brake(at);
             let node_id = self.nodes[at].id.clone();
             let errors = self.nodes[at].errors;
             let of = |bad: u64| ModelHealth {

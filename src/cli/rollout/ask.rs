@@ -119,7 +119,21 @@ fn ordered(asked: &Asked, args: &NodeAskArgs, command: &Command) -> Result<Answe
             "{source}; whether it was done or not, peer rollout history shows at any node (--id)"
         ))
     })?;
-    conclude(args, command, value)
+    conclude(args, command, value).map_err(|error| with_brake(asked, command, error))
+}
+
+/// Where the way back cannot be committed yet, the brake is on meanwhile.
+fn with_brake(asked: &Asked, command: &Command, error: CliError) -> CliError {
+    let is_way_back = matches!(command, Command::Abort | Command::Rollback);
+    let CliError::Failed(text) = &error else { return error };
+    let view = asked.view().ok().filter(|_| is_way_back);
+    let braked = view.as_ref().and_then(View::status).filter(|it| it.brake.is_some());
+    let Some(status) = braked else { return error };
+    CliError::Failed(format!(
+        "{text}\nthe brake is on meanwhile: each node in reach sends all requests to {}, and the \
+         way back follows by itself once all nodes can vote",
+        status.state.stable_model_id
+    ))
 }
 
 fn conclude(args: &NodeAskArgs, command: &Command, value: Value) -> Result<Answer, CliError> {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::cli::log::Line;
 use crate::protocol::rollout::{
-    Aborted, Choice, Committed, Event, NodeId, Proposal, RoutingState, TxId,
+    Aborted, Choice, Committed, Event, Kind, NodeId, Proposal, RoutingState, TxId,
 };
 
 /// Several nodes.
@@ -92,6 +92,16 @@ pub(super) fn line(event: &Event) -> Line {
             );
             of_node(Level::Warn, "rollout_rewound", by, text)
         }
+        Event::Braked(brake) => {
+            let text = format!(
+                "the brake is on: all requests go to the stable version until {} is committed; \
+                 {}",
+                if brake.kind == Kind::Abort { "an abort" } else { "a rollback" },
+                brake.reason
+            );
+            let fields = json!({ "course": brake.course, "reason": brake.reason });
+            Line::new(Level::Warn, "rollout_braked", text, fields)
+        }
         Event::TookOver { .. } | Event::StepHeld { .. } | Event::GateFailed { .. } => step(event),
         Event::Reached(node) => {
             of_node(Level::Info, "rollout_reached", node, format!("{node} is within reach"))
@@ -123,7 +133,7 @@ fn step(event: &Event) -> Line {
         return of_node(Level::Info, "rollout_took_over", owner, text);
     }
     if let Event::GateFailed { node, gate } = event {
-        let text = format!("{gate} does not hold on {node}: rolls back");
+        let text = format!("{gate} does not hold on {node}: it is rolled back");
         let fields = json!({ "node_id": node, "gate": gate });
         return Line::new(Level::Warn, "rollout_gate_failed", text, fields);
     }

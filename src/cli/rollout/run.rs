@@ -105,6 +105,7 @@ impl Counts {
             | Event::Recalling { .. }
             | Event::Recalled
             | Event::Rewound { .. }
+            | Event::Braked(_)
             | Event::TookOver { .. }
             | Event::StepHeld { .. }
             | Event::GateFailed { .. }
@@ -345,10 +346,7 @@ fn begin(plan: &Plan, engine: &Engine, http: SocketAddr, recovered: &Recovered) 
     let text = format!(
         "{} takes part in rollouts at {}, its data plane at http://{} ({} entries in its \
          log{torn}){waiting}",
-        plan.me,
-        plan.at,
-        http,
-        recovered.records,
+        plan.me, plan.at, http, recovered.records,
     );
     let fields = json!({
         "node_id": plan.me, "http": http.to_string(), "entries": recovered.records,

@@ -42,6 +42,8 @@ pub struct Config {
     pub takeover_after: Duration,
     /// The pause before a step that came to nothing is tried again; with as much again by chance.
     pub retry_after: Duration,
+    /// The longest such pause: it doubles each time that somebody's vote was missing.
+    pub retry_max: Duration,
     /// Between two calls to a node that is out of reach.
     pub redial_every: Duration,
     /// Rules that are left out, to show in simulations what each is good for.
@@ -65,6 +67,7 @@ impl Config {
             doubt_max: Duration::from_secs(5),
             takeover_after: Duration::from_secs(6),
             retry_after: Duration::from_secs(1),
+            retry_max: Duration::from_secs(10),
             redial_every: Duration::from_secs(1),
             breaks: Breaks::NONE,
         }
@@ -100,6 +103,8 @@ pub struct Breaks {
     pub names_again: bool,
     /// P7: a node without a log serves version 1 before it has heard from the others.
     pub serves_unknown: bool,
+    /// T8: what fails is served until its rollback is committed.
+    pub no_brake: bool,
 }
 
 impl Breaks {
@@ -117,5 +122,6 @@ impl Breaks {
         forgets_freely: false,
         names_again: false,
         serves_unknown: false,
+        no_brake: false,
     };
 }

@@ -67,9 +67,14 @@ pub(super) struct Wish {
 impl Rollout {
     /// Begins a transaction; T6: one at a time.
     pub(super) fn begin(&mut self, kind: Kind, wish: Wish) -> Result<(), Refusal> {
-        self.refuse_to_begin()?;
         let (course, plan) = (self.course.as_ref(), wish.plan.as_ref());
-        let (stable, canary, share) = target(kind, wish.is_full, &self.state, course, plan)?;
+        let is_braked = self.brake().is_some();
+        let goal = target(kind, wish.is_full, &self.state, course, plan, is_braked);
+        if goal.is_ok() && wish.ticket.is_some() {
+            self.give_way();
+        }
+        self.refuse_to_begin()?;
+        let (stable, canary, share) = goal?;
         self.counter += 1;
         let (node, epoch) = (self.config.me.clone(), self.memory.epoch);
         let txid = TxId { node, epoch, counter: self.counter, kind };
@@ -120,6 +125,14 @@ impl Rollout {
         Ok(())
     }
 
+    /// An operator orders something: what nobody has ordered is tried again later.
+    fn give_way(&mut self) {
+        let is_ordered = |it: &Running| it.ticket.is_some();
+        if self.running.as_ref().is_some_and(|it| !is_ordered(it) && it.proposal.is_by_itself()) {
+            self.abort_running(Cause::Busy, "an operator's order goes first".to_owned(), None);
+        }
+    }
+
     fn refuse_to_begin(&self) -> Result<(), Refusal> {
         let busy = |txid: &TxId, what: &str| {
             let running = Some(txid.clone());
@@ -152,6 +165,9 @@ impl Rollout {
                 let reason = format!("this node serves no model {unknown}");
                 return Err(Refusal::new(Cause::Model, reason));
             }
+        }
+        if let Some(brake) = self.brake().filter(|_| proposal.txid.kind.raises()) {
+            return Err(Refusal::new(Cause::Gate, format!("the brake is on: {}", brake.reason)));
         }
         let live = self.course.as_ref().filter(|it| it.is_live());
         if let (Some(course), Some(health)) = (live, &self.health)

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::brake::Brake;
 use super::health::HealthSnapshot;
 use super::ids::{Mark, ModelId, NodeId, TxId};
 use super::messages::{Cause, Message};
@@ -218,6 +219,8 @@ pub struct Serving {
     pub sticky: Option<Sticky>,
     /// How long the window is that its gates look at.
     pub window: Option<Duration>,
+    /// Why everything goes to the stable version, if the brake is on.
+    pub brake: Option<String>,
 }
 
 /// The deadlines.
@@ -263,6 +266,8 @@ pub enum Record {
     Committed(Box<Committed>),
     /// A transaction was aborted.
     Aborted(Aborted),
+    /// The brake was put on.
+    Braked(Brake),
 }
 
 /// A transaction that came to nothing, as history keeps it.
@@ -367,13 +372,15 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
-    /// A gate failed; a rollback begins.
+    /// A gate failed; the brake is put on, and a rollback follows.
     GateFailed {
         /// On which node.
         node: NodeId,
         /// Which gate.
         gate: Gate,
     },
+    /// The brake is on: everything goes to the stable version until a rollback is committed.
+    Braked(Brake),
     /// A node came within reach.
     Reached(NodeId),
     /// A node is out of reach.

@@ -47,6 +47,7 @@ impl Rollout {
             self.out.at_once(Effect::Hangup(old.link));
         } else {
             self.out.say(Effect::Emit(Event::Reached(node.clone())));
+            (self.retry_at, self.missed) = (self.now.mono, 0);
         }
         self.by_link.insert(link, node.clone());
         self.away.remove(node);
@@ -147,6 +148,7 @@ impl Rollout {
             digest: self.state_digest,
             roster: self.roster_digest,
             in_doubt: self.memory.prepared.as_ref().map(|it| it.txid.clone()),
+            brake: self.brake().cloned(),
         }
     }
 
@@ -181,12 +183,16 @@ impl Rollout {
         let other_roster =
             version == mine && heartbeat.roster != self.roster_digest && self.roster.has(from);
         let Some(peer) = self.peers.get_mut(from) else { return };
-        let roster = heartbeat.roster;
+        let (roster, brake) = (heartbeat.roster, heartbeat.brake.clone());
         peer.heartbeat = Some(heartbeat);
         self.serve_if_new();
+        if let Some(brake) = brake {
+            self.on_brake_of(from, brake);
+        }
         if version > mine {
             return self.send_to(from, Message::StateReq(StateReq { from_version: mine }));
         }
+        let Some(peer) = self.peers.get_mut(from) else { return };
         if version == mine && digest != my_digest && peer.told.0 != Some((version, digest)) {
             peer.told.0 = Some((version, digest));
             self.out.say(Effect::Emit(Event::Diverged { node: from.clone(), version }));
@@ -218,6 +224,12 @@ impl Rollout {
 
     pub(super) fn drop_from(&mut self, node: &NodeId, what: &'static str) {
         self.out.say(Effect::Emit(Event::Dropped(node.clone(), what)));
+    }
+
+    /// Somebody of the roster who is out of reach.
+    pub(super) fn out_of_reach(&self) -> Option<&NodeId> {
+        let is_missing = |it: &&NodeId| **it != self.config.me && !self.peers.contains_key(*it);
+        self.roster.nodes().map(|it| &it.node_id).find(is_missing)
     }
 
     /// The highest name of those of the roster that are up, as far as this node sees.

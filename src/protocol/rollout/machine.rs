@@ -7,12 +7,12 @@ use super::coordinator::Running;
 use super::course::Course;
 use super::event::{Command, Effect, Event, Input, Record, Serving, Timer};
 use super::health::HealthSnapshot;
-use super::ids::{NodeId, TxId};
+use super::ids::{Kind, NodeId, TxId};
 use super::links::Peer;
 use super::memory::Memory;
 use super::messages::Message;
 use super::outbox::Outbox;
-use super::proposal::Proposal;
+use super::proposal::{Committed, Proposal};
 use super::recall::Recall;
 use super::recovery::Doubt;
 use super::roster::Roster;
@@ -53,10 +53,11 @@ pub struct Rollout {
     /// Since when nodes are out of reach.
     pub(super) away: BTreeMap<NodeId, Time>,
     pub(super) health: Option<HealthSnapshot>,
-    /// Why the rollout is to be rolled back, until it is.
-    pub(super) rollback: Option<String>,
-    /// When a step may be tried again.
+    /// When a step may be tried again, and how often a vote was missing since one was not.
     pub(super) retry_at: Time,
+    pub(super) missed: u32,
+    /// The version by which steps were resumed last.
+    pub(super) resumed_at: u64,
     pub(super) held_told: Option<String>,
     pub(super) took_over: Option<TxId>,
     pub(super) now: Now,
@@ -67,6 +68,8 @@ impl Rollout {
     /// A machine that has not begun: the first input is [`Input::Start`].
     pub fn new(config: Config, keys: KeyPair, rng: Rng, memory: Memory) -> Self {
         let (state, roster, course) = memory.present(&config);
+        let resumed = |it: &&Committed| it.proposal.txid.kind == Kind::Resume;
+        let resumed = memory.history.iter().rfind(resumed).map(|it| it.proposal.state.version);
         Self {
             state_digest: state.digest(),
             roster_digest: roster.digest(),
@@ -90,8 +93,9 @@ impl Rollout {
             by_link: BTreeMap::new(),
             away: BTreeMap::new(),
             health: None,
-            rollback: None,
             retry_at: Time::ZERO,
+            missed: 0,
+            resumed_at: resumed.unwrap_or(0),
             held_told: None,
             took_over: None,
             now: Now::default(),
@@ -208,6 +212,7 @@ impl Rollout {
             salt: plan.map_or(0, |it| it.salt),
             sticky: plan.and_then(|it| it.sticky.clone()),
             window: plan.map(|it| std::time::Duration::from_millis(it.window_ms)),
+            brake: self.brake().map(|it| it.reason.clone()),
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::brake::Brake;
 use super::health::HealthSnapshot;
 use super::ids::{Mark, NodeId, TxId};
 use super::proposal::{Choice, Committed, Proof, Proposal, Vote};
@@ -258,6 +259,9 @@ pub struct Heartbeat {
     /// The transaction that it is in doubt about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_doubt: Option<TxId>,
+    /// Its brake, if that is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brake: Option<Brake>,
 }
 
 /// `DECISION_REQ`.

@@ -6,6 +6,7 @@
 //!
 //! Rules T1-T11 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
 
+mod brake;
 mod buckets;
 mod config;
 mod coordinator;
@@ -32,6 +33,7 @@ mod steps;
 mod tests;
 mod window;
 
+pub use brake::Brake;
 pub use buckets::{bucket_of_draw, bucket_of_key};
 pub use config::{Breaks, Config, Decides};
 pub use course::{Course, Phase};

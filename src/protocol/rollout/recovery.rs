@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::config::Decides;
 use super::coordinator::commit_message;
-use super::course::{Course, Phase};
+use super::course::Course;
 use super::event::{Aborted, Answer, Effect, Event, Record, Timer};
-use super::ids::{Mark, NodeId, TxId};
+use super::ids::{Kind, Mark, NodeId, TxId};
 use super::machine::Rollout;
 use super::messages::{
     Cause, Decision, DecisionAck, DecisionReq, DecisionResp, Message, Outcome, STATE_RESP_MAX,
@@ -195,6 +195,7 @@ impl Rollout {
             // The coordinator may be away: whoever is the highest passes it on (T5).
             self.send_abort(&voters, &aborted, &prepared);
         }
+        self.obey_waiting();
     }
 
     /// Makes a transaction the present: on disk, then served, then told.
@@ -214,7 +215,10 @@ impl Rollout {
         self.state_digest = self.state.digest();
         self.course = Course::after(self.course.take(), proposal);
         self.course_at = self.now.mono;
-        self.held_told = None;
+        (self.held_told, self.missed) = (None, 0);
+        if proposal.txid.kind == Kind::Resume {
+            self.resumed_at = proposal.state.version;
+        }
         self.serve();
         let whole = std::sync::Arc::new(committed.clone());
         self.tell(Event::Committed(whole));
@@ -242,10 +246,8 @@ impl Rollout {
         }
         self.end_recall_if_complete();
         self.vote_on_early();
-        if self.course.as_ref().is_none_or(|it| it.phase != Phase::Running) {
-            self.rollback = None;
-        }
         self.look_for_steps();
+        self.obey_waiting();
     }
 
     pub(super) fn on_decision_req(&mut self, from: &NodeId, txid: &TxId) {

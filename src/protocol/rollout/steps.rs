@@ -3,7 +3,8 @@
 //!
 //! Invariants: every command is answered; a step is tried by the rollout's owner, or when it is
 //! away by the highest live id, and two that try at once do no harm, because all must agree; too
-//! few requests hold a step; a gate that fails leads to a rollback, tried until it is committed.
+//! few requests hold a step; a gate that fails puts the brake on, and the rollback is tried until it
+//! is committed; an operator's order goes before what a node tries of itself.
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::ids::{Kind, NodeId};
 use super::machine::Rollout;
 use super::messages::{Cause, Message};
 use super::plan::{Gate, Plan};
+use super::recovery::Doubt;
 use crate::protocol::Ticket;
 
 /// So many orders may wait at a time.
@@ -24,10 +26,27 @@ const ORDERS_MAX: usize = 16;
 
 impl Rollout {
     pub(super) fn on_command(&mut self, ticket: Ticket, command: Command) {
-        let can_wait = self.orders.len() < ORDERS_MAX && !matches!(command, Command::Resolve { .. });
+        let way_back = match command {
+            Command::Abort => Some(Kind::Abort),
+            Command::Rollback => Some(Kind::Rollback),
+            Command::Start(_)
+            | Command::Pause
+            | Command::Resume
+            | Command::Promote { .. }
+            | Command::Retry
+            | Command::Roster(_)
+            | Command::Resolve { .. } => None,
+        };
+        if let Some(kind) = way_back {
+            self.brake_for(kind);
+        }
+        let can_wait =
+            self.orders.len() < ORDERS_MAX && !matches!(command, Command::Resolve { .. });
         if can_wait && self.may_begin_soon() {
+            if self.orders.is_empty() {
+                self.out.at_once(Effect::SetTimer(Timer::Orders, self.config.votes_within));
+            }
             self.orders.push((ticket, command));
-            self.out.at_once(Effect::SetTimer(Timer::Orders, self.config.votes_within));
             return;
         }
         self.obey(ticket, command);
@@ -35,7 +54,10 @@ impl Rollout {
 
     /// Whether what stands in the way of a transaction of this node's is over in a moment.
     fn may_begin_soon(&self) -> bool {
-        self.recall.is_some() && !self.is_blank()
+        let of_another = self.memory.prepared.as_ref().filter(|it| it.is_by_itself());
+        let is_young = |it: &Doubt| self.now.mono.since(it.since) < self.config.votes_within;
+        let ends_soon = of_another.is_some() && self.doubt.as_ref().is_some_and(is_young);
+        self.recall.is_some() && !self.is_blank() || ends_soon
     }
 
     /// What the orders waited for is over.
@@ -135,26 +157,17 @@ impl Rollout {
     /// A gate that fails is not waited on until the next step.
     fn look_at_gates(&mut self) {
         let running = self.course.as_ref().filter(|it| it.phase == Phase::Running);
-        let Some(course) = running.filter(|_| self.rollback.is_none()) else { return };
-        if let (Verdict::Bad, Some((node, gate))) = self.judge_all(&course.plan)
-            && self.is_executor()
-        {
-            self.rollback = Some(format!("{gate} does not hold on {node}"));
+        let Some(course) = running.filter(|_| self.brake().is_none()) else { return };
+        if let (Verdict::Bad, Some((node, gate))) = self.judge_all(&course.plan) {
+            let reason = format!("{gate} does not hold on {node}");
             self.tell(Event::GateFailed { node, gate });
-            self.roll_back();
-        }
-    }
-
-    fn roll_back(&mut self) {
-        let note = self.rollback.clone().unwrap_or_default();
-        let begun = self.begin(Kind::Rollback, Wish { note, ..Wish::default() });
-        if let Err(refusal) = begun {
-            self.hold(refusal.reason);
+            self.put_brake_on(Kind::Rollback, &reason);
+            self.try_to_go_back();
         }
     }
 
     /// Whether this node takes the steps: the owner, or when it is away the highest live id.
-    fn is_executor(&self) -> bool {
+    pub(super) fn is_executor(&self) -> bool {
         let Some(course) = &self.course else { return false };
         let (owner, me) = (&course.plan.owner, &self.config.me);
         let is_in_reach = self.peers.contains_key(owner) && self.roster.has(owner);
@@ -164,9 +177,14 @@ impl Rollout {
         owner == me || !is_in_reach && is_away && self.highest_live() == Some(me)
     }
 
+    /// Whether there may be something to do of itself.
+    fn is_under_way(&self) -> bool {
+        self.brake().is_some() || self.course.as_ref().is_some_and(|it| it.phase == Phase::Running)
+    }
+
     /// Looks for steps as long as a rollout runs.
     pub(super) fn look_for_steps(&mut self) {
-        if self.course.as_ref().is_some_and(|it| it.phase == Phase::Running) {
+        if self.is_under_way() {
             let pause = self.config.retry_after / 2;
             self.out.at_once(Effect::SetTimer(Timer::Step, pause.min(self.until_step())));
         } else {
@@ -182,11 +200,12 @@ impl Rollout {
     }
 
     pub(super) fn on_step_due(&mut self) {
-        if let Some(course) = self.course.clone().filter(|it| it.phase == Phase::Running) {
+        if self.brake().is_some() {
+            self.try_to_go_back();
+        } else if let Some(course) = self.course.clone().filter(|it| it.phase == Phase::Running) {
             self.try_step(&course);
         }
-        let is_running = self.course.as_ref().is_some_and(|it| it.phase == Phase::Running);
-        if is_running {
+        if self.is_under_way() {
             let after = self.config.retry_after / 2;
             self.out.at_once(Effect::SetTimer(Timer::Step, after));
         }
@@ -202,16 +221,11 @@ impl Rollout {
             self.took_over = Some(course.id.clone());
             self.tell(Event::TookOver { owner: course.plan.owner.clone() });
         }
-        if self.rollback.is_some() {
-            return self.roll_back();
-        }
         let interval = Duration::from_millis(course.plan.interval_ms);
         if self.now.mono.since(self.course_at) < interval {
             return;
         }
-        let is_missing = |it: &&NodeId| **it != self.config.me && !self.peers.contains_key(*it);
-        let missing = self.roster.nodes().map(|it| &it.node_id).find(is_missing);
-        if let Some(node) = missing {
+        if let Some(node) = self.out_of_reach() {
             return self.hold(format!("{node} is out of reach"));
         }
         match self.judge_all(&course.plan).0 {
@@ -225,21 +239,24 @@ impl Rollout {
         }
     }
 
-    fn hold(&mut self, reason: String) {
+    pub(super) fn hold(&mut self, reason: String) {
         if self.held_told.as_ref() != Some(&reason) {
             self.held_told = Some(reason.clone());
             self.tell(Event::StepHeld { reason });
         }
     }
 
-    /// Nothing is tried again at once, and by two nodes not at the same moment.
+    /// Nothing is tried again at once, and by two nodes not at the same moment; ever more rarely
+    /// while somebody does not vote.
     pub(super) fn after_abort(&mut self, aborted: &Aborted) {
-        let pause = self.config.retry_after.as_millis() as u64;
+        self.missed = if aborted.cause == Cause::NoVote { self.missed + 1 } else { 0 };
+        let doubled = self.config.retry_after * (1 << self.missed.saturating_sub(1).min(10));
+        let pause = doubled.min(self.config.retry_max).as_millis() as u64;
         let pause = pause + self.rng.random_range(0..=pause);
         self.retry_at = self.now.mono.after(Duration::from_millis(pause));
         let is_running = self.course.as_ref().is_some_and(|it| it.phase == Phase::Running);
-        if aborted.cause == Cause::Gate && is_running && self.rollback.is_none() {
-            self.rollback = Some(aborted.reason.clone());
+        if aborted.cause == Cause::Gate && is_running {
+            self.put_brake_on(Kind::Rollback, &aborted.reason);
         }
         self.look_for_steps();
     }

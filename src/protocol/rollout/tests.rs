@@ -585,6 +585,155 @@ fn a_joiner_catches_up_is_added_and_takes_part_and_one_that_is_removed_knows_it(
     assert!(matches!(answer(&refused), Some(Answer::Refused { cause: Cause::Roster, .. })));
 }
 
+/// Three that have begun a rollout, of which half the requests go to the canary.
+fn on_the_way(table: &Table) -> Vec<Seat> {
+    let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
+    commit(&mut seats, 0, start(&[5000, 10_000]));
+    seats
+}
+
+/// That one orders it, and all agree.
+fn commit(seats: &mut [Seat], by: usize, command: Command) {
+    let fx = seats[by].ask(command);
+    agree(seats, by, &fx);
+}
+
+/// All vote for what that one proposes in `fx`, and hear of the end.
+fn agree(seats: &mut [Seat], by: usize, fx: &[Effect]) {
+    let wish = proposal(fx);
+    let mut last = Vec::new();
+    for at in (0..seats.len()).filter(|it| *it != by) {
+        let yes = vote(&seats[at].hear(by, prepare(&wish)));
+        assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
+        last = seats[by].hear(at, Message::PrepareResp(yes));
+    }
+    let told = decision(&last);
+    for at in (0..seats.len()).filter(|it| *it != by) {
+        seats[at].hear(by, Message::Decision(Box::new(told.clone())));
+    }
+}
+
+fn failing(at: usize) -> HealthSnapshot {
+    let of = |errors| ModelHealth { samples: 100, errors, p95_us: 1 };
+    let models = [("v1".parse().unwrap(), of(0)), ("v2".parse().unwrap(), of(50))];
+    HealthSnapshot { node_id: name(at), window_id: "window-1".to_owned(), models: models.into() }
+}
+
+fn brake_of(fx: &[Effect]) -> Option<Brake> {
+    let found = sent(fx).into_iter().rev().find_map(|it| {
+        let Message::Heartbeat(it) = it else { return None };
+        Some(it.brake.clone())
+    });
+    found.flatten()
+}
+
+fn is_braked(seat: &Seat) -> bool {
+    seat.machine.status(seat.now.mono).brake.is_some()
+}
+
+#[test]
+fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
+    let table = table(3);
+    let mut seats = on_the_way(&table);
+    for seat in &mut seats[..2] {
+        seat.tell(Input::Unlinked { link: LinkId(2) });
+    }
+    // Not the owner's own figures: whoever sees it says so, and all who hear it do the same.
+    let fx = seats[1].tell(Input::Health(failing(1)));
+    let serving = fx.iter().find_map(|it| {
+        let Effect::Serve(serving) = it else { return None };
+        Some(serving)
+    });
+    let serving = serving.expect("it serves otherwise now");
+    assert!(serving.brake.as_ref().is_some_and(|it| it.contains("node-b")), "{serving:?}");
+    assert_eq!((serving.state.version, serving.state.canary_share()), (2, 5000), "unchanged");
+    let brake = brake_of(&fx).expect("it is told");
+    let heartbeat = Message::Heartbeat(seats[1].machine.heartbeat());
+    let fx = seats[0].hear(1, heartbeat.clone());
+    assert!(fx.contains(&Effect::Emit(Event::Braked(brake))) && is_braked(&seats[0]), "{fx:?}");
+    // Nothing is tried that would need the dead one, and nothing goes on.
+    let fx = seats[0].tell(Input::TimerFired(Timer::Step));
+    assert!(!sent(&fx).iter().any(|it| matches!(it, Message::PrepareReq(_))), "{fx:?}");
+    let refused = seats[0].ask(Command::Promote { full: false });
+    assert!(matches!(answer(&refused), Some(Answer::Refused { cause: Cause::Gate, .. })));
+    // It outlives a restart.
+    let past = [whole(), seats[0].records.clone()].concat();
+    assert!(is_braked(&table.seat(0, past)));
+    // Back again, the dead one hears of it first, and the rollback follows.
+    let (link, node, key) = (LinkId(2), name(2), table.keys[2].public());
+    seats[0].tell(Input::Linked { link, node, key });
+    seats[2].hear(1, heartbeat);
+    assert!(is_braked(&seats[2]));
+    let fx = seats[0].tell(Input::TimerFired(Timer::Step));
+    assert_eq!(proposal(&fx).txid.kind, Kind::Rollback);
+    agree(&mut seats, 0, &fx);
+    assert!(seats.iter().all(|it| !is_braked(it) && it.machine.state.version == 3));
+}
+
+#[test]
+fn an_order_to_go_back_brakes_and_resume_takes_the_brake_off() {
+    let table = table(3);
+    let mut seats = on_the_way(&table);
+    seats[1].tell(Input::Unlinked { link: LinkId(2) });
+    seats[1].ask(Command::Abort);
+    let fx = seats[1].tell(Input::TimerFired(Timer::Votes));
+    assert!(matches!(answer(&fx), Some(Answer::Aborted { cause: Cause::NoVote, .. })));
+    let old = seats[1].machine.heartbeat();
+    assert_eq!(old.brake.as_ref().map(|it| it.kind), Some(Kind::Abort));
+    let (link, node, key) = (LinkId(2), name(2), table.keys[2].public());
+    seats[1].tell(Input::Linked { link, node, key });
+    // A stranger's brake is nobody's.
+    let (link, key) = (LinkId(9), KeyPair::from_secret([9; 32]).public());
+    let node: NodeId = "zz-stranger".parse().unwrap();
+    seats[0].tell(Input::Linked { link, node: node.clone(), key });
+    seats[0].hear(9, Message::Heartbeat(Heartbeat { node_id: node, ..old.clone() }));
+    assert!(!is_braked(&seats[0]));
+    seats[0].hear(1, Message::Heartbeat(old.clone()));
+    assert!(is_braked(&seats[0]));
+    commit(&mut seats, 1, Command::Resume);
+    assert!(!is_braked(&seats[0]) && !is_braked(&seats[1]));
+    // What was said before that, and is heard again, is no brake any more.
+    seats[0].hear(1, Message::Heartbeat(old));
+    assert!(!is_braked(&seats[0]));
+}
+
+#[test]
+fn an_operator_s_order_goes_before_what_is_tried_again_by_itself() {
+    let table = table(3);
+    let mut seats = on_the_way(&table);
+    let fx = seats[0].tell(Input::Health(failing(0)));
+    let automatic = proposal(&fx);
+    assert!(!automatic.note.is_empty());
+    // At another node it waits until the other's end is known.
+    assert_eq!(vote(&seats[1].hear(0, prepare(&automatic))).vote, Choice::Commit);
+    let fx = seats[1].ask(Command::Pause);
+    assert!(answer(&fx).is_none() && sent(&fx).is_empty(), "it waits");
+    // At the same node the other one ends.
+    let fx = seats[0].ask(Command::Pause);
+    assert_eq!(proposal(&fx).txid.kind, Kind::Pause);
+    let fx = seats[1].hear(0, Message::Decision(Box::new(decision(&fx))));
+    assert_eq!(proposal(&fx).txid.kind, Kind::Pause, "and then it is begun");
+}
+
+#[test]
+fn what_lacks_a_vote_is_tried_ever_more_rarely_until_somebody_is_back() {
+    let table = table(3);
+    let mut seats = on_the_way(&table);
+    let mut seat = seats.swap_remove(0);
+    seat.tell(Input::Health(failing(0)));
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        seat.tell(Input::TimerFired(Timer::Votes));
+        let (began, pause) = (seat.now.mono, seat.machine.retry_at);
+        pauses.push(pause.since(began).as_secs());
+        seat.now.mono = pause;
+        let fx = seat.tell(Input::TimerFired(Timer::Step));
+        assert_eq!(proposal(&fx).txid.kind, Kind::Rollback);
+    }
+    assert!(pauses[0] <= 2 && pauses[3] >= 8, "{pauses:?}");
+    assert!(pauses.iter().all(|it| *it <= 20), "{pauses:?}");
+}
+
 #[test]
 fn what_is_wrong_with_an_order_is_said_and_nothing_changes() {
     let mut seat = table(3).seat(0, whole());

@@ -26,7 +26,7 @@ mod texts;
 mod upstream;
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -225,8 +225,14 @@ impl Shared {
         };
         let (stable, canary) = (lane(&state.stable_model_id), lane(&state.canary_model_id));
         current.meters.tidy(&[&state.stable_model_id, &state.canary_model_id]);
-        let (json, digest) = (json_of(state).into_bytes(), state.digest().to_string());
-        let share = state.canary_share();
+        let mut json = json_of(state);
+        if let Some(reason) = &serving.brake {
+            json.truncate(json.len() - 1);
+            let _ = write!(json, ",\"brake\":{}}}", json!(reason));
+        }
+        let (json, digest) = (json.into_bytes(), state.digest().to_string());
+        // The brake: what was committed stays, and everything goes to the stable version.
+        let share = if serving.brake.is_some() { 0 } else { state.canary_share() };
         current.live = Some(Arc::new(Live { serving, share, json, digest, epoch, stable, canary }));
         current.generation += 1;
         self.generation.store(current.generation, Ordering::Release);
@@ -249,6 +255,9 @@ impl Shared {
         fields["status"] = if live.is_some() { "serving" } else { "starting" }.into();
         fields["last_committed_version"] =
             live.as_ref().map_or(0, |it| it.serving.state.version).into();
+        if let Some(reason) = live.as_ref().and_then(|it| it.serving.brake.clone()) {
+            fields["brake"] = reason.into();
+        }
         fields["digest"] = live.map(|it| it.digest.clone()).into();
         fields.to_string()
     }

@@ -142,7 +142,7 @@ fn start(listen: SocketAddr, upstream: Option<&Upstream>) -> Result<DataPlane, C
     .map_err(|err| CliError::Failed(err.to_string()))?;
     let weights = Weights::split(&stable, &canary, SHARE);
     let state = RoutingState { weights, ..RoutingState::initial(stable, canary) };
-    plane.set(Arc::new(Serving { state, salt: 1, sticky: None, window: None }));
+    plane.set(Arc::new(Serving { state, salt: 1, sticky: None, window: None, brake: None }));
     Ok(plane)
 }
 

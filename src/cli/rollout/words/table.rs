@@ -10,8 +10,8 @@ use crate::cli::log::escape;
 use crate::cli::query::{table, table_text};
 use crate::model::WallTime;
 use crate::protocol::rollout::{
-    Committed, Course, Digest, HealthSnapshot, NodeId, NodeStatus, PeerStatus, Phase, Verdict,
-    Weights,
+    Committed, Course, Digest, HealthSnapshot, Kind, NodeId, NodeStatus, PeerStatus, Phase,
+    Verdict, Weights,
 };
 use crate::runtime::rollout::Standing;
 
@@ -145,7 +145,7 @@ fn own_word(status: &NodeStatus) -> String {
     if !status.recalling.is_empty() {
         return format!("began without a log, answers 503, asks {}", list(&status.recalling));
     }
-    "COMMITTED".to_owned()
+    if status.brake.is_some() { "COMMITTED, brake on" } else { "COMMITTED" }.to_owned()
 }
 
 /// `is_fresh`: the present state is younger than others' last words may be.
@@ -176,7 +176,7 @@ fn peer_word(status: &NodeStatus, peer: &PeerStatus, is_fresh: bool) -> String {
     if beat.roster != status.roster.digest() {
         return "another roster: nothing is agreed with it".to_owned();
     }
-    "COMMITTED".to_owned()
+    if beat.brake.is_some() { "COMMITTED, brake on" } else { "COMMITTED" }.to_owned()
 }
 
 /// p95, errors and requests, each of all models.
@@ -217,6 +217,15 @@ fn course(status: &NodeStatus) -> String {
             text += &format!("; {what} in {}", span(left));
         }
         _ => text += "; peer rollout resume goes on",
+    }
+    if let Some(brake) = &status.brake {
+        text += &format!(
+            "\n  THE BRAKE IS ON: each node in reach sends all requests to {}, until {} is \
+             committed: {}",
+            plan.from,
+            if brake.kind == Kind::Abort { "an abort" } else { "the rollback" },
+            escape(&brake.reason)
+        );
     }
     let every = span(Duration::from_millis(plan.interval_ms));
     text += &format!(

@@ -162,6 +162,7 @@ fn heartbeat(name: &str, state: &RoutingState) -> Heartbeat {
         digest: state.digest(),
         roster: roster().digest(),
         in_doubt: None,
+        brake: None,
     }
 }
 
@@ -186,6 +187,7 @@ fn status() -> NodeStatus {
         in_doubt: None,
         recalling: Default::default(),
         next_step: Some(Duration::from_millis(12_300)),
+        brake: None,
         held: Some("too few requests\nto judge by".to_owned()),
         health: Some(health("node-a", 100, 2, 240_000)),
         peers: vec![
