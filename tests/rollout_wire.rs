@@ -79,6 +79,9 @@ impl Draw {
             samples_min: self.number(),
             window_ms: self.number(),
             owner: self.node(),
+            warm_up_ms: self.number() / 8,
+            failures: self.number() / 8,
+            deadline_ms: self.number() / 8,
         }
     }
 
@@ -150,6 +153,7 @@ impl Draw {
                 digest: self.digest(),
                 roster: self.digest(),
                 in_doubt: self.is().then(|| txid.clone()),
+                serves: self.is().then(|| [(self.model(), self.text())].into()),
                 brake: self.is().then(|| Brake {
                     course: txid,
                     version: self.number(),
@@ -160,7 +164,16 @@ impl Draw {
             4 => {
                 let model = |it: &mut Self| {
                     let (samples, errors, p95_us) = (it.number(), it.number(), it.number());
-                    (it.model(), ModelHealth { samples: samples / 8, errors: errors / 8, p95_us })
+                    (
+                        it.model(),
+                        ModelHealth {
+                            samples: samples / 8,
+                            errors: errors / 8,
+                            refused: errors / 16,
+                            cold: samples / 16,
+                            p95_us,
+                        },
+                    )
                 };
                 let (node_id, window_id) = (self.node(), self.text());
                 let models = (0..self.0.random_range(0..4)).map(|_| model(self)).collect();

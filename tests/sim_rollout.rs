@@ -86,7 +86,7 @@ fn rows() -> Vec<Row> {
         row("T3 decision not forced", Breaks { decision_unforced: true, ..WHOLE }, true, 1000),
         row("P6 decision not matched", Breaks { decision_unmatched: true, ..WHOLE }, false, 100),
         row("P7 last line is served", Breaks { serves_last_line: true, ..WHOLE }, false, 100),
-        row("T4 abort after a while", Breaks { aborts_in_doubt: true, ..WHOLE }, false, 1000),
+        row("T4 abort after a while", Breaks { aborts_in_doubt: true, ..WHOLE }, true, 1000),
         row("T4 highest id aborts", Breaks { highest_aborts: true, ..WHOLE }, false, 500),
         row("T3 messages are counted", Breaks { counts_messages: true, ..WHOLE }, false, 100),
         row("T7 roster not agreed", Breaks { roster_unagreed: true, ..WHOLE }, false, 100),
@@ -95,6 +95,7 @@ fn rows() -> Vec<Row> {
         row("P1 a name of a forgotten life", Breaks { names_again: true, ..WHOLE }, false, 500),
         row("P7 serves what it cannot know", Breaks { serves_unknown: true, ..WHOLE }, false, 500),
         row("T8 no brake", Breaks { no_brake: true, ..WHOLE }, false, 200),
+        row("T8 votes unanswered", Breaks { unanswered: true, ..WHOLE }, false, 100),
         Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 1000) },
     ]
 }

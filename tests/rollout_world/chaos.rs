@@ -127,6 +127,9 @@ fn start(world: &mut World, at: usize) -> Command {
         sticky: None,
         samples_min: 10,
         window_ms: 1000,
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
     })
 }
 
@@ -141,6 +144,9 @@ pub(crate) fn plain_start(steps: Vec<u32>) -> Command {
         sticky: None,
         samples_min: 10,
         window_ms: 1000,
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
     })
 }
 

@@ -75,8 +75,10 @@ pub(crate) struct Node {
     slow_disk: bool,
     /// How its canary fares, in percent of errors; none: too few requests.
     pub(crate) errors: Option<u64>,
-    /// Whether the brake is on in what it serves.
-    is_braked: bool,
+    /// Versions that have answered it since it voted last.
+    answered: BTreeSet<ModelId>,
+    /// Whether the brake is on in what it serves, if it serves anything.
+    is_braked: Option<bool>,
     /// In which life and state its own figures were bad when it measured last.
     was_bad: Option<(u64, Digest)>,
 }
@@ -91,6 +93,7 @@ enum Happening {
     Health,
     Chaos,
     Decided { node: usize, life: u64, txid: TxId },
+    Probed { node: usize, life: u64, model: ModelId },
 }
 
 struct Link {
@@ -133,6 +136,8 @@ pub(crate) struct World {
     form: Option<Form>,
     /// In a million, how often a death takes the disk with it.
     loss_ppm: u32,
+    /// Whether nodes have servers of their own, which have to answer.
+    has_servers: bool,
     /// How long the dead stay dead; drawn if it is not set.
     down_for: Option<Duration>,
 }
@@ -177,7 +182,8 @@ impl World {
             wake_at: None,
             slow_disk: rng.random_bool(0.2),
             errors: Some(0),
-            is_braked: false,
+            answered: BTreeSet::new(),
+            is_braked: None,
             was_bad: None,
         });
         let nodes: Vec<_> = nodes.collect();
@@ -209,6 +215,7 @@ impl World {
             history_max: [1, 3, 10_000][rng.random_range(0..3)],
             form: [None, None, Some(Form::Line), Some(Form::Frame)][rng.random_range(0..4)],
             loss_ppm: 0,
+            has_servers: rng.random_bool(0.3),
             down_for: None,
             rng,
         };
@@ -346,6 +353,11 @@ impl World {
                     self.plan(self.now.after(pause), Happening::Chaos);
                 }
             }
+            Happening::Probed { node, life, model } => {
+                if self.is_living(node, life) {
+                    self.probed(node, model);
+                }
+            }
             Happening::Decided { node, life, txid } => {
                 if self.is_living(node, life) {
                     let (commit, proof) = self.log[&txid].clone();
@@ -353,6 +365,15 @@ impl World {
                 }
             }
         }
+    }
+
+    fn probed(&mut self, node: usize, model: ModelId) {
+        let is_silent = !self.is_calm && self.rng.random_bool(0.1);
+        if !is_silent {
+            self.nodes[node].answered.insert(model.clone());
+        }
+        let failure = is_silent.then(|| "it answers with 503".to_owned());
+        self.hand(node, Input::Probed { model, failure });
     }
 
     fn is_living(&self, at: usize, life: u64) -> bool {
@@ -380,9 +401,12 @@ impl World {
         }
         node.base = node.disk.len();
         node.life += 1;
+        node.is_braked = None;
         let initial = RoutingState::initial(model("v1"), model("v1"));
         let mut config = Config::new(node.id.clone(), node.roster.clone(), initial);
         config.decides = self.decides;
+        let served = ["v1", "v2", "v3"].map(|it| (model(it), String::new()));
+        config.models = self.has_servers.then(|| served.into());
         config.breaks = self.breaks;
         node.machine = Some(Rollout::new(config, node.keys.clone(), rng, memory));
         self.trace(|| format!("{} starts", self.nodes[at].id));
@@ -529,7 +553,7 @@ impl World {
             Effect::Persist(record) => self.persist(at, record),
             Effect::Serve(serving) => {
                 let is_braked = serving.brake.is_some();
-                self.nodes[at].is_braked = is_braked;
+                self.nodes[at].is_braked = Some(is_braked);
                 let state = serving.state;
                 self.trace(|| {
                     format!("{} serves {} {:?}", self.nodes[at].id, state.version, state.txid)
@@ -543,6 +567,11 @@ impl World {
                 let (from, life) = (at, self.nodes[at].life);
                 let span = self.travel();
                 self.plan(self.now.after(span), Happening::Dialed { from, life, to });
+            }
+            Effect::Probe(model) => {
+                let (node, life) = (at, self.nodes[at].life);
+                let span = ms(self.rng_between(1, 40));
+                self.plan(self.now.after(span), Happening::Probed { node, life, model });
             }
             Effect::Hangup(link) => self.close(link, at),
             Effect::SetTimer(timer, span) => {
@@ -575,6 +604,13 @@ impl World {
 
     fn persist(&mut self, at: usize, record: Record) {
         self.checker.on_record(&self.nodes[at].id, &record);
+        if let (Record::Prepared(it), true) = (&record, self.has_servers) {
+            let raises = it.txid.kind.raises();
+            if !self.nodes[at].answered.remove(&it.state.canary_model_id) && raises {
+                let id = self.nodes[at].id.clone();
+                self.checker.violation(format!("T8: {id} votes for what has not answered it"));
+            }
+        }
         let node = &mut self.nodes[at];
         node.disk.push(record);
         let (life, records) = (node.life, (node.disk.len() - node.base) as u64);
@@ -722,7 +758,7 @@ impl World {
             node.errors == Some(50) && is_member && status.course.as_ref().is_some_and(is_judged);
         let now = is_bad.then_some((node.life, status.digest));
         let was_bad = std::mem::replace(&mut node.was_bad, now);
-        if now.is_some() && was_bad == now && !node.is_braked {
+        if now.is_some() && was_bad == now && node.is_braked == Some(false) {
             let id = node.id.clone();
             self.checker.violation(format!("T8: {id} sees its canary fail, and asks it"));
         }
@@ -737,6 +773,7 @@ impl World {
                 samples: if errors.is_some() { 100 } else { 3 },
                 errors: if errors.is_some() { bad } else { 0 },
                 p95_us: 50_000,
+                ..ModelHealth::default()
             };
             let models = [(model("v1"), of(0)), (model("v2"), of(errors.unwrap_or(0)))];
             let models = models.into_iter().chain([(model("v3"), of(0))]).collect();

@@ -33,6 +33,8 @@ pub(super) struct Running {
     ticket: Option<Ticket>,
     /// All votes are there, with the log's answer to come: nobody here may say no any more.
     is_deciding: bool,
+    /// This node's server of the new version has not answered yet.
+    pub(super) lacks_answer: bool,
     /// What the log is asked with.
     proof: Option<Box<Committed>>,
 }
@@ -111,8 +113,12 @@ impl Rollout {
             votes: Vec::new(),
             ticket,
             is_deciding: false,
+            lacks_answer: self.needs_answer(&proposal),
             proof: None,
         };
+        if running.lacks_answer {
+            self.out.at_once(Effect::Probe(proposal.state.canary_model_id.clone()));
+        }
         self.running = Some(running);
         let links = self.links_to(&voters);
         if !links.is_empty() {
@@ -161,10 +167,13 @@ impl Rollout {
         let state = &proposal.state;
         if let Some(models) = &self.config.models {
             let named = [&state.stable_model_id, &state.canary_model_id];
-            if let Some(unknown) = named.into_iter().find(|it| !models.contains(*it)) {
+            if let Some(unknown) = named.into_iter().find(|it| !models.contains_key(*it)) {
                 let reason = format!("this node serves no model {unknown}");
                 return Err(Refusal::new(Cause::Model, reason));
             }
+        }
+        if let Some(refusal) = self.would_echo().filter(|_| proposal.txid.kind.raises()) {
+            return Err(refusal);
         }
         if let Some(brake) = self.brake().filter(|_| proposal.txid.kind.raises()) {
             return Err(Refusal::new(Cause::Gate, format!("the brake is on: {}", brake.reason)));
@@ -172,7 +181,8 @@ impl Rollout {
         let live = self.course.as_ref().filter(|it| it.is_live());
         if let (Some(course), Some(health)) = (live, &self.health)
             && proposal.txid.kind.raises()
-            && let (Verdict::Bad, Some(gate)) = course.plan.judge(health)
+            && course.plan.failures == 0
+            && let (Verdict::Bad, Some(gate)) = course.plan.judge(health, self.state.canary_share())
         {
             return Err(Refusal::new(Cause::Gate, format!("{gate} does not hold")));
         }
@@ -227,13 +237,13 @@ impl Rollout {
         self.decide_if_complete();
     }
 
-    fn decide_if_complete(&mut self) {
+    pub(super) fn decide_if_complete(&mut self) {
         let Some(running) = &mut self.running else { return };
         let is_complete = match self.config.breaks.counts_messages {
             true => running.votes.len() + 1 >= running.voters.len(),
             false => running.missing().is_empty(),
         };
-        if running.is_deciding || !is_complete {
+        if running.is_deciding || running.lacks_answer || !is_complete {
             return;
         }
         let proposal = Arc::clone(&running.proposal);
@@ -273,7 +283,10 @@ impl Rollout {
     pub(super) fn on_votes_late(&mut self) {
         let Some(running) = self.running.as_ref().filter(|it| !it.is_deciding) else { return };
         let missing: Vec<_> = running.missing().iter().map(ToString::to_string).collect();
-        let reason = format!("no vote of {} in time", missing.join(", "));
+        let reason = match &missing[..] {
+            [] => format!("no answer of {} in time", running.proposal.state.canary_model_id),
+            some => format!("no vote of {} in time", some.join(", ")),
+        };
         self.abort_running(Cause::NoVote, reason, None);
     }
 

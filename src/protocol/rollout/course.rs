@@ -51,9 +51,14 @@ impl Course {
         let step = course.plan.steps.iter().take_while(|it| **it < share).count();
         course.phase = match proposal.txid.kind {
             Kind::Start | Kind::Retry => Phase::Running,
-            Kind::Step | Kind::Promote | Kind::Resume => {
+            Kind::Step | Kind::Resume => {
                 course.step = step;
                 Phase::Running
+            }
+            // A pause goes on until somebody resumes.
+            Kind::Promote => {
+                course.step = step;
+                course.phase
             }
             Kind::Finish => {
                 course.step = course.plan.steps.len().saturating_sub(1);

@@ -36,6 +36,15 @@ pub enum Input {
         /// Its key, which is proved.
         key: PublicKey,
     },
+    /// A node that called, and is linked, says where it is called itself.
+    Called {
+        /// Which.
+        node: NodeId,
+        /// Its address, or a name for it.
+        host: String,
+        /// Its control port.
+        port: u16,
+    },
     /// A call that was asked for failed.
     DialFailed {
         /// Whom it was to.
@@ -68,6 +77,13 @@ pub enum Input {
     },
     /// This node's data plane has measured a window.
     Health(HealthSnapshot),
+    /// A version has answered a request of this node's, or has not; answers [`Effect::Probe`].
+    Probed {
+        /// Which.
+        model: ModelId,
+        /// Why not.
+        failure: Option<String>,
+    },
     /// The log of decisions says how a transaction ended: its first entry for it (T10).
     Decided {
         /// The transaction.
@@ -132,14 +148,38 @@ pub struct StartOrder {
     pub samples_min: u64,
     /// The window.
     pub window_ms: u64,
+    /// See [`Plan::warm_up_ms`].
+    #[serde(default)]
+    pub warm_up_ms: u64,
+    /// See [`Plan::failures`].
+    #[serde(default)]
+    pub failures: u64,
+    /// See [`Plan::deadline_ms`].
+    #[serde(default)]
+    pub deadline_ms: u64,
 }
 
 impl StartOrder {
     /// The plan that it makes.
     #[must_use]
     pub fn into_plan(self, owner: NodeId, salt: u64) -> Plan {
-        let Self { from, to, steps, interval_ms, gates, sticky, samples_min, window_ms } = self;
-        Plan { from, to, steps, interval_ms, gates, sticky, salt, samples_min, window_ms, owner }
+        let Self { from, to, steps, interval_ms, gates, sticky, samples_min, window_ms, .. } = self;
+        let Self { warm_up_ms, failures, deadline_ms, .. } = self;
+        Plan {
+            from,
+            to,
+            steps,
+            interval_ms,
+            gates,
+            sticky,
+            salt,
+            samples_min,
+            window_ms,
+            owner,
+            warm_up_ms,
+            failures,
+            deadline_ms,
+        }
     }
 }
 
@@ -194,6 +234,8 @@ pub enum Effect {
         /// What shows that it may be committed.
         proof: Option<Box<Committed>>,
     },
+    /// Have this node's server of a version answer one request; answered by [`Input::Probed`].
+    Probe(ModelId),
     /// Call a node; answered by [`Input::Linked`] or [`Input::DialFailed`].
     Dial(Participant),
     /// End a connection, after what was sent to it has left.
@@ -219,6 +261,8 @@ pub struct Serving {
     pub sticky: Option<Sticky>,
     /// How long the window is that its gates look at.
     pub window: Option<Duration>,
+    /// So long after the rollout's begin the canary's latencies do not count.
+    pub warm_up: Duration,
     /// Why everything goes to the stable version, if the brake is on.
     pub brake: Option<String>,
 }
@@ -374,10 +418,30 @@ pub enum Event {
     },
     /// A gate failed; the brake is put on, and a rollback follows.
     GateFailed {
-        /// On which node.
-        node: NodeId,
+        /// On which node; none: over all together.
+        node: Option<NodeId>,
         /// Which gate.
         gate: Gate,
+    },
+    /// A node is called at another place than the roster says: it has called from there, or this
+    /// node was told so at its start.
+    Moved {
+        /// Which.
+        node: NodeId,
+        /// Where.
+        at: String,
+    },
+    /// A node has no servers of its own among such that have, and answers with an echo.
+    Echoes {
+        /// Which; this one, perhaps.
+        node: NodeId,
+    },
+    /// A node asks other servers than this one for the same versions.
+    OtherServers {
+        /// Which.
+        node: NodeId,
+        /// For these.
+        models: Vec<ModelId>,
     },
     /// The brake is on: everything goes to the stable version until a rollback is committed.
     Braked(Brake),

@@ -42,6 +42,8 @@ pub struct Rollout {
     pub(super) unacked: Option<(TxId, BTreeSet<NodeId>)>,
     /// A proposal that waits until this node has caught up.
     pub(super) early: Option<(NodeId, Proposal)>,
+    /// A proposal whose new version is being asked for an answer.
+    pub(super) probing: Option<(NodeId, Proposal)>,
     pub(super) doubt: Option<Doubt>,
     pub(super) recall: Option<Recall>,
     /// Whether this node knows what its fleet serves, and has served it.
@@ -50,12 +52,16 @@ pub struct Rollout {
     pub(super) orders: Vec<(Ticket, Command)>,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) by_link: BTreeMap<LinkId, NodeId>,
+    /// Where nodes are called that are not where the roster says.
+    pub(super) places: BTreeMap<NodeId, (String, u16)>,
     /// Since when nodes are out of reach.
     pub(super) away: BTreeMap<NodeId, Time>,
     pub(super) health: Option<HealthSnapshot>,
     /// When a step may be tried again, and how often a vote was missing since one was not.
     pub(super) retry_at: Time,
     pub(super) missed: u32,
+    /// Looks in a row that found a gate that does not hold.
+    pub(super) bad_looks: u64,
     /// The version by which steps were resumed last.
     pub(super) resumed_at: u64,
     pub(super) held_told: Option<String>,
@@ -85,16 +91,19 @@ impl Rollout {
             running: None,
             unacked: None,
             early: None,
+            probing: None,
             doubt: None,
             recall: None,
             is_serving: false,
             orders: Vec::new(),
             peers: BTreeMap::new(),
             by_link: BTreeMap::new(),
+            places: BTreeMap::new(),
             away: BTreeMap::new(),
             health: None,
             retry_at: Time::ZERO,
             missed: 0,
+            bad_looks: 0,
             resumed_at: resumed.unwrap_or(0),
             held_told: None,
             took_over: None,
@@ -110,12 +119,14 @@ impl Rollout {
         match input {
             Input::Start => self.on_start(),
             Input::Linked { link, node, key } => self.on_linked(link, &node, key),
+            Input::Called { node, host, port } => self.on_called(node, (host, port)),
             Input::DialFailed { node } => self.on_dial_failed(node),
             Input::Unlinked { link } => self.on_unlinked(link),
             Input::Received { link, msg } => self.on_received(link, msg),
             Input::Synced { records } => self.out.on_synced(records),
             Input::Command { ticket, command } => self.on_command(ticket, command),
             Input::Health(health) => self.on_own_health(health),
+            Input::Probed { model, failure } => self.on_probed(&model, failure),
             Input::Decided { txid, commit, proof } => self.on_decided(&txid, commit, proof),
             Input::TimerFired(timer) => self.on_timer(timer),
         }
@@ -126,6 +137,9 @@ impl Rollout {
         let epoch = self.memory.epoch + 1;
         self.persist(Record::Epoch { epoch });
         self.course_at = self.now.mono;
+        for (node, place) in std::mem::take(&mut self.config.places) {
+            self.on_told_place(node, place);
+        }
         for node in self.roster.nodes().map(|it| it.node_id.clone()) {
             self.away.insert(node, self.now.mono);
         }
@@ -212,6 +226,7 @@ impl Rollout {
             salt: plan.map_or(0, |it| it.salt),
             sticky: plan.and_then(|it| it.sticky.clone()),
             window: plan.map(|it| std::time::Duration::from_millis(it.window_ms)),
+            warm_up: std::time::Duration::from_millis(plan.map_or(0, |it| it.warm_up_ms)),
             brake: self.brake().map(|it| it.reason.clone()),
         }
     }

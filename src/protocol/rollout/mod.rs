@@ -22,6 +22,7 @@ mod messages;
 mod outbox;
 mod participant;
 mod plan;
+mod probe;
 mod proposal;
 mod recall;
 mod recovery;
@@ -55,4 +56,4 @@ pub use proposal::{Choice, Committed, NOTE_BYTES_MAX, Proof, Proposal, Resolutio
 pub use roster::{HOST_BYTES_MAX, Participant, ROSTER_MAX, Roster};
 pub use state::{BASIS_POINTS, Digest, RoutingState, Status, Weights};
 pub use status::{DoubtStatus, PeerStatus, RunningStatus, Status as NodeStatus};
-pub use window::Window;
+pub use window::{Ending, Window};

@@ -175,6 +175,7 @@ impl Rollout {
         } else if self.early.as_ref().is_some_and(|it| it.1.txid == *txid) {
             self.early = None;
         }
+        self.probing.take_if(|it| it.1.txid == *txid);
         // A proposal that comes later than its end is not voted for.
         self.memory.mark(txid);
     }
@@ -215,7 +216,7 @@ impl Rollout {
         self.state_digest = self.state.digest();
         self.course = Course::after(self.course.take(), proposal);
         self.course_at = self.now.mono;
-        (self.held_told, self.missed) = (None, 0);
+        (self.held_told, self.missed, self.bad_looks) = (None, 0, 0);
         if proposal.txid.kind == Kind::Resume {
             self.resumed_at = proposal.state.version;
         }

@@ -119,7 +119,7 @@ impl Rollout {
     pub(super) fn on_own_health(&mut self, health: HealthSnapshot) {
         self.health = Some(health.clone());
         self.send_all(&Message::HealthSnapshot(health));
-        self.look_at_gates();
+        self.look_at_gates(true);
     }
 
     pub(super) fn on_health(&mut self, from: &NodeId, health: HealthSnapshot) {
@@ -129,40 +129,50 @@ impl Rollout {
         if let Some(peer) = self.peers.get_mut(from) {
             peer.health = Some(health);
         }
-        self.look_at_gates();
+        self.look_at_gates(false);
     }
 
-    /// What every node of the roster that is heard says, and the first gate that fails.
-    fn judge_all(&self, plan: &Plan) -> (Verdict, Option<(NodeId, Gate)>) {
-        let mut verdict = Verdict::TooFew;
-        if plan.gates.is_empty() {
-            return (Verdict::Good, None);
-        }
-        for node in self.roster.nodes().map(|it| &it.node_id) {
-            let health = match *node == self.config.me {
-                true => self.health.as_ref(),
-                false => self.peers.get(node).and_then(|it| it.health.as_ref()),
-            };
-            match health.map(|it| plan.judge(it)) {
-                Some((Verdict::Bad, Some(gate))) => {
-                    return (Verdict::Bad, Some((node.clone(), gate)));
+    /// What every node of the roster that is heard says, each alone and all together, and the gate
+    /// that speaks against it; without a node's name where it is of all together.
+    fn judge_all(&self, plan: &Plan) -> (Verdict, Option<(Option<NodeId>, Gate)>) {
+        let share = self.state.canary_share();
+        let heard = self.roster.nodes().filter_map(|it| match it.node_id == self.config.me {
+            true => self.health.as_ref(),
+            false => self.peers.get(&it.node_id).and_then(|it| it.health.as_ref()),
+        });
+        let heard: Vec<_> = heard.collect();
+        let alone = heard.iter().map(|it| (Some(it.node_id.clone()), plan.judge(it, share)));
+        let all: Vec<_> = alone.chain([(None, plan.judge_pooled(&heard, share))]).collect();
+        for wanted in [Verdict::Bad, Verdict::Doubtful] {
+            for (node, (verdict, gate)) in &all {
+                if let (true, Some(gate)) = (*verdict == wanted, gate) {
+                    return (wanted, Some((node.clone(), *gate)));
                 }
-                Some((Verdict::Good, _)) => verdict = Verdict::Good,
-                Some((Verdict::Bad | Verdict::TooFew, _)) | None => {}
             }
         }
-        (verdict, None)
+        let is_good = all.iter().any(|it| it.1.0 == Verdict::Good);
+        (if is_good { Verdict::Good } else { Verdict::TooFew }, None)
     }
 
-    /// A gate that fails is not waited on until the next step.
-    fn look_at_gates(&mut self) {
+    /// A gate that fails is not waited on until the next step. Only looks of its own, one a second,
+    /// are counted where some may fail.
+    fn look_at_gates(&mut self, is_own: bool) {
         let running = self.course.as_ref().filter(|it| it.phase == Phase::Running);
         let Some(course) = running.filter(|_| self.brake().is_none()) else { return };
-        if let (Verdict::Bad, Some((node, gate))) = self.judge_all(&course.plan) {
-            let reason = format!("{gate} does not hold on {node}");
-            self.tell(Event::GateFailed { node, gate });
-            self.put_brake_on(Kind::Rollback, &reason);
-            self.try_to_go_back();
+        let failures = course.plan.failures;
+        match self.judge_all(&course.plan) {
+            (Verdict::Bad, Some((node, gate))) => {
+                self.bad_looks += u64::from(is_own);
+                if self.bad_looks > failures || failures == 0 {
+                    let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
+                    let reason = format!("{gate} does not hold on {on}");
+                    self.tell(Event::GateFailed { node, gate });
+                    self.put_brake_on(Kind::Rollback, &reason);
+                    self.try_to_go_back();
+                }
+            }
+            (Verdict::Good, _) => self.bad_looks = 0,
+            (Verdict::Bad | Verdict::Doubtful | Verdict::TooFew, _) => {}
         }
     }
 
@@ -222,16 +232,29 @@ impl Rollout {
             self.tell(Event::TookOver { owner: course.plan.owner.clone() });
         }
         let interval = Duration::from_millis(course.plan.interval_ms);
-        if self.now.mono.since(self.course_at) < interval {
+        let passed = self.now.mono.since(self.course_at);
+        if passed < interval {
             return;
+        }
+        let deadline = Duration::from_millis(course.plan.deadline_ms);
+        if !deadline.is_zero() && passed - interval >= deadline {
+            let why = self.held_told.clone().unwrap_or_default();
+            let reason = format!("no step for {} s after it was due: {why}", deadline.as_secs());
+            self.put_brake_on(Kind::Rollback, &reason);
+            return self.try_to_go_back();
         }
         if let Some(node) = self.out_of_reach() {
             return self.hold(format!("{node} is out of reach"));
         }
-        match self.judge_all(&course.plan).0 {
-            Verdict::Good => {}
-            Verdict::TooFew => return self.hold("too few requests to judge by".to_owned()),
-            Verdict::Bad => return self.look_at_gates(),
+        match self.judge_all(&course.plan) {
+            (Verdict::Good, _) => {}
+            (Verdict::Bad | Verdict::Doubtful, Some((node, gate))) => {
+                let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
+                return self.hold(format!("{gate} does not hold on {on}, so far"));
+            }
+            (Verdict::TooFew | Verdict::Bad | Verdict::Doubtful, _) => {
+                return self.hold("too few requests to judge by".to_owned());
+            }
         }
         let kind = if course.is_last_step() { Kind::Finish } else { Kind::Step };
         if let Err(refusal) = self.begin(kind, Wish::default()) {
@@ -257,6 +280,8 @@ impl Rollout {
         let is_running = self.course.as_ref().is_some_and(|it| it.phase == Phase::Running);
         if aborted.cause == Cause::Gate && is_running {
             self.put_brake_on(Kind::Rollback, &aborted.reason);
+        } else if is_running && matches!(aborted.txid.kind, Kind::Step | Kind::Finish) {
+            self.hold(aborted.reason.clone());
         }
         self.look_for_steps();
     }

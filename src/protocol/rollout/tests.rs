@@ -146,6 +146,9 @@ fn start(steps: &[u32]) -> Command {
         sticky: None,
         samples_min: 10,
         window_ms: 1000,
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
     })
 }
 
@@ -439,7 +442,7 @@ fn a_node_begins_nothing_before_all_others_have_told_how_far_it_had_come() {
     let mut seat = table.bare_seat(table.config(0), 0, whole());
     assert!(sent(&seat.ask(start(&[10_000]))).is_empty(), "the order waits");
     seat.is_told(1, &["step-node-a-1-9"]);
-    let fx = seat.is_told(2, &[]);
+    let fx = seat.is_told(2, &["step-node-a-2-0"]);
     assert_eq!(proposal(&fx).txid.to_string(), "start-node-a-2-1", "its log has not forgotten it");
     // One that is away makes it refuse in time, and it votes meanwhile.
     let mut seat = table.bare_seat(table.config(0), 0, whole());
@@ -614,7 +617,7 @@ fn agree(seats: &mut [Seat], by: usize, fx: &[Effect]) {
 }
 
 fn failing(at: usize) -> HealthSnapshot {
-    let of = |errors| ModelHealth { samples: 100, errors, p95_us: 1 };
+    let of = |errors| ModelHealth { samples: 100, errors, p95_us: 1, ..ModelHealth::default() };
     let models = [("v1".parse().unwrap(), of(0)), ("v2".parse().unwrap(), of(50))];
     HealthSnapshot { node_id: name(at), window_id: "window-1".to_owned(), models: models.into() }
 }
@@ -734,6 +737,122 @@ fn what_lacks_a_vote_is_tried_ever_more_rarely_until_somebody_is_back() {
     assert!(pauses.iter().all(|it| *it <= 20), "{pauses:?}");
 }
 
+/// Nodes with servers of their own for both versions.
+fn with_servers(table: &Table, past: &[Record]) -> Vec<Seat> {
+    let models = ["v1", "v2"].map(|it| (it.parse().unwrap(), "0a".to_owned()));
+    let config = |at| Config { models: Some(models.clone().into()), ..table.config(at) };
+    (0..3).map(|at| table.seat_of(config(at), at, past.to_vec())).collect()
+}
+
+fn probed(failure: Option<&str>) -> Input {
+    Input::Probed { model: "v2".parse().unwrap(), failure: failure.map(str::to_owned) }
+}
+
+#[test]
+fn a_version_has_to_answer_each_node_before_it_votes_for_it() {
+    let table = table(3);
+    let mut seats = with_servers(&table, &whole());
+    let probe = Effect::Probe("v2".parse().unwrap());
+    let fx = seats[0].ask(start(&[5000, 10_000]));
+    assert!(fx.contains(&probe));
+    let wish = proposal(&fx);
+    for at in [1, 2] {
+        let fx = seats[at].hear(0, prepare(&wish));
+        assert!(fx.contains(&probe) && sent(&fx).is_empty(), "{fx:?}");
+        assert!(!seats[at].hear(0, prepare(&wish)).contains(&probe), "once");
+        let yes = vote(&seats[at].tell(probed(None)));
+        assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
+        let fx = seats[0].hear(at, Message::PrepareResp(yes));
+        assert!(answer(&fx).is_none(), "its own answer is missing");
+    }
+    let fx = seats[0].tell(probed(None));
+    assert!(matches!(answer(&fx), Some(Answer::Committed { .. })));
+    // One that does not answer, here and there; and nobody has to for the way back.
+    let mut seats = with_servers(&table, &whole());
+    let wish = proposal(&seats[0].ask(start(&[5000, 10_000])));
+    seats[1].hear(0, prepare(&wish));
+    let no = vote(&seats[1].tell(probed(Some("it answers with 503"))));
+    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(Cause::Model)));
+    assert!(no.signed.is_some() && no.reason.contains("v2 does not answer it"), "{}", no.reason);
+    let fx = seats[0].tell(probed(Some("it answers with 503")));
+    assert!(matches!(answer(&fx), Some(Answer::Aborted { cause: Cause::Model, .. })));
+    let late = seats[0].tell(probed(None));
+    assert!(late.is_empty(), "{late:?}");
+    let begun = on_the_way(&table).swap_remove(0).records;
+    let mut seats = with_servers(&table, &[whole(), begun].concat());
+    let fx = seats[0].ask(Command::Abort);
+    assert!(!fx.contains(&probe));
+    agree(&mut seats, 0, &fx);
+}
+
+#[test]
+fn one_without_servers_among_such_that_have_is_named_and_votes_for_no_version() {
+    let table = table(3);
+    let mut real = with_servers(&table, &whole());
+    let mut echo = table.seat(2, whole());
+    let beat = Message::Heartbeat(echo.machine.heartbeat());
+    let named = Effect::Emit(Event::Echoes { node: name(2) });
+    assert!(real[0].hear(2, beat.clone()).contains(&named));
+    assert!(!real[0].hear(2, beat).contains(&named), "once");
+    let beat = Message::Heartbeat(real[0].machine.heartbeat());
+    assert!(echo.hear(0, beat).contains(&named), "itself too");
+    let wish = proposal(&real[0].ask(start(&[10_000])));
+    let no = vote(&echo.hear(0, prepare(&wish)));
+    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(Cause::Model)));
+}
+
+fn start_with(failures: u64, deadline_ms: u64) -> Command {
+    let Command::Start(order) = start(&[5000, 10_000]) else { unreachable!() };
+    Command::Start(StartOrder { failures, deadline_ms, ..order })
+}
+
+#[test]
+fn so_many_bad_looks_in_a_row_are_borne() {
+    let table = table(3);
+    let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
+    commit(&mut seats, 0, start_with(2, 0));
+    let mut good = failing(0);
+    good.models.values_mut().for_each(|it| it.errors = 0);
+    for health in [failing(0), failing(0), good, failing(0), failing(0)] {
+        seats[0].tell(Input::Health(health));
+        assert!(!is_braked(&seats[0]));
+        // What others say in between is not counted.
+        seats[0].hear(1, Message::HealthSnapshot(failing(1)));
+        assert!(!is_braked(&seats[0]));
+        let mut good = failing(1);
+        good.models.values_mut().for_each(|it| it.errors = 0);
+        seats[0].hear(1, Message::HealthSnapshot(good));
+    }
+    seats[0].tell(Input::Health(failing(0)));
+    assert!(is_braked(&seats[0]));
+}
+
+#[test]
+fn a_step_that_is_held_beyond_its_deadline_is_undone() {
+    let table = table(3);
+    let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
+    commit(&mut seats, 0, start_with(0, 60_000));
+    for (second, is_over) in [(1, false), (60, false), (61, true)] {
+        seats[0].now.mono = Time::from_micros(second * 1_000_000);
+        seats[0].tell(Input::TimerFired(Timer::Step));
+        assert_eq!(is_braked(&seats[0]), is_over, "{second}");
+    }
+    let brake = seats[0].machine.status(seats[0].now.mono).brake.unwrap();
+    assert!(brake.reason.contains("too few requests to judge by"), "{brake:?}");
+}
+
+#[test]
+fn promoting_takes_a_step_and_leaves_a_pause_as_it_is() {
+    let table = table(3);
+    let mut seats = on_the_way(&table);
+    commit(&mut seats, 0, Command::Pause);
+    commit(&mut seats, 1, Command::Promote { full: false });
+    let course = seats[2].machine.status(Time::ZERO).course.unwrap();
+    assert_eq!((course.step, course.phase), (1, Phase::Paused));
+    commit(&mut seats, 1, Command::Resume);
+    assert_eq!(seats[2].machine.status(Time::ZERO).course.unwrap().phase, Phase::Running);
+}
+
 #[test]
 fn what_is_wrong_with_an_order_is_said_and_nothing_changes() {
     let mut seat = table(3).seat(0, whole());
@@ -776,6 +895,41 @@ fn every_record_and_message_survives_its_json() {
     let mut smaller = Memory::default();
     memory.snapshot().into_iter().for_each(|it| smaller.replay(it));
     assert_eq!(smaller.snapshot(), memory.snapshot());
+}
+
+#[test]
+fn both_ends_call_and_a_proved_caller_is_called_where_it_says() {
+    let table = table(3);
+    let mut seat = table.seat(1, whole());
+    let dialed = |fx: &[Effect]| {
+        fx.iter().find_map(|it| {
+            let Effect::Dial(who) = it else { return None };
+            Some((who.node_id.clone(), who.port))
+        })
+    };
+    // The lower name calls, and has not for a while: it may have moved.
+    seat.tell(Input::Unlinked { link: LinkId(0) });
+    let fx = seat.tell(Input::TimerFired(Timer::Redial(name(0))));
+    assert!(dialed(&fx).is_none(), "not yet");
+    assert!(fx.iter().any(|it| matches!(it, Effect::SetTimer(Timer::Redial(_), _))));
+    seat.now.mono = seat.now.mono.after(seat.machine.config.call_after);
+    let fx = seat.tell(Input::TimerFired(Timer::Redial(name(0))));
+    assert_eq!(dialed(&fx), Some((name(0), 60_001)));
+    // It calls from elsewhere, and is called there, until nobody answers there.
+    let called = |port| Input::Called { node: name(0), host: "127.0.0.1".to_owned(), port };
+    assert!(seat.tell(called(9)).is_empty(), "nobody has proved that");
+    let (link, node, key) = (LinkId(7), name(0), table.keys[0].public());
+    seat.tell(Input::Linked { link, node, key });
+    let moved = Effect::Emit(Event::Moved { node: name(0), at: "127.0.0.1:9".to_owned() });
+    assert_eq!(seat.tell(called(9)), [moved]);
+    assert!(seat.tell(called(9)).is_empty(), "once");
+    seat.tell(Input::Unlinked { link });
+    seat.now.mono = seat.now.mono.after(seat.machine.config.call_after);
+    for port in [9, 60_001] {
+        let fx = seat.tell(Input::TimerFired(Timer::Redial(name(0))));
+        assert_eq!(dialed(&fx), Some((name(0), port)));
+        seat.tell(Input::DialFailed { node: name(0) });
+    }
 }
 
 #[test]

@@ -218,7 +218,7 @@ fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
             "peer rollout status shows the figures; mend the version, or change the gate".to_owned()
         }
         (Cause::Model, _) => {
-            "peer rollout status shows what is served; a node knows the versions of its --serve"
+            "each node needs a server of the version that answers: --serve NAME=URL, and start it"
                 .to_owned()
         }
         (Cause::Recalling, _) => {

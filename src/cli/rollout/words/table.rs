@@ -176,6 +176,13 @@ fn peer_word(status: &NodeStatus, peer: &PeerStatus, is_fresh: bool) -> String {
     if beat.roster != status.roster.digest() {
         return "another roster: nothing is agreed with it".to_owned();
     }
+    let is_echo = beat.serves.as_ref().is_some_and(|it| it.is_empty());
+    let is_real = |it: &PeerStatus| {
+        it.heartbeat.as_ref().and_then(|it| it.serves.as_ref()).is_some_and(|it| !it.is_empty())
+    };
+    if is_echo && status.peers.iter().any(is_real) {
+        return "COMMITTED, but ECHOES: it has no --serve".to_owned();
+    }
     if beat.brake.is_some() { "COMMITTED, brake on" } else { "COMMITTED" }.to_owned()
 }
 
@@ -251,9 +258,13 @@ fn verdicts(status: &NodeStatus, course: &Course) -> String {
     let judge = |(node, health): (&NodeId, Option<&HealthSnapshot>)| {
         let Some(health) = health else { return format!("{node} says nothing yet") };
         let samples = health.of(&plan.to).samples;
-        match plan.judge(health) {
+        match plan.judge(health, status.state.canary_share()) {
             (Verdict::Good, _) => format!("{node} good"),
             (Verdict::TooFew, _) => format!("{node} too few requests ({samples})"),
+            (Verdict::Doubtful, gate) => {
+                let gate = gate.map_or_else(String::new, |it| it.to_string());
+                format!("{node} too few requests ({samples}), and {gate} does not hold in these")
+            }
             (Verdict::Bad, Some(gate)) => format!("{node} BAD, {gate} does not hold"),
             (Verdict::Bad, None) => format!("{node} BAD"),
         }
