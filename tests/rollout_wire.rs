@@ -126,6 +126,23 @@ impl Draw {
         (0..self.0.random_range(0..5)).map(|_| (self.node(), mark(self))).collect()
     }
 
+    fn heartbeat(&mut self, txid: TxId) -> Heartbeat {
+        Heartbeat {
+            node_id: self.node(),
+            last_committed_version: self.number(),
+            digest: self.digest(),
+            roster: self.digest(),
+            in_doubt: self.is().then(|| txid.clone()),
+            serves: self.is().then(|| [(self.model(), self.text())].into()),
+            brake: self.is().then(|| Brake {
+                course: txid,
+                version: self.number(),
+                kind: Kind::Rollback,
+                reason: self.text(),
+            }),
+        }
+    }
+
     fn message(&mut self, type_no: u32) -> Message {
         let txid = self.txid();
         match type_no {
@@ -147,20 +164,7 @@ impl Draw {
                 let (proof, reason) = (self.proof(&txid), self.text());
                 Message::Decision(Box::new(Decision { txid, kind, proposal, proof, reason }))
             }
-            3 => Message::Heartbeat(Heartbeat {
-                node_id: self.node(),
-                last_committed_version: self.number(),
-                digest: self.digest(),
-                roster: self.digest(),
-                in_doubt: self.is().then(|| txid.clone()),
-                serves: self.is().then(|| [(self.model(), self.text())].into()),
-                brake: self.is().then(|| Brake {
-                    course: txid,
-                    version: self.number(),
-                    kind: Kind::Rollback,
-                    reason: self.text(),
-                }),
-            }),
+            3 => Message::Heartbeat(self.heartbeat(txid)),
             4 => {
                 let model = |it: &mut Self| {
                     let (samples, errors, p95_us) = (it.number(), it.number(), it.number());

@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::cli::log::Line;
 use crate::protocol::rollout::{
-    Aborted, Choice, Committed, Event, Kind, NodeId, Proposal, RoutingState, TxId,
+    Aborted, Brake, Choice, Committed, Digest, Event, Kind, ModelId, NodeId, Proposal,
+    RoutingState, TxId,
 };
 
 /// Several nodes.
@@ -15,7 +16,7 @@ fn list<'a>(nodes: impl IntoIterator<Item = &'a NodeId>) -> String {
 
 /// Who gets how much, for people.
 pub(super) fn weights(state: &RoutingState) -> String {
-    let share = |(model, points): (&crate::protocol::rollout::ModelId, u32)| {
+    let share = |(model, points): (&ModelId, u32)| {
         let (whole, part) = (points / 100, points % 100);
         let text = format!("{whole}.{part:02}");
         format!("{model} {} %", text.trim_end_matches('0').trim_end_matches('.'))
@@ -67,13 +68,7 @@ pub(super) fn line(event: &Event) -> Line {
             let text = format!("{node} serves another version {version}: the fleet is split");
             of_node(Level::Error, "rollout_diverged", node, text)
         }
-        Event::OtherRoster { node, digest } => {
-            let text = format!(
-                "{node} has another roster ({digest:?}); nothing is agreed with it: give all \
-                 nodes the same --node flags"
-            );
-            of_node(Level::Error, "rollout_other_roster", node, text)
-        }
+        Event::OtherRoster { node, digest } => other_roster(node, *digest),
         Event::Recalling { waits_for } => {
             let names = list(waits_for);
             let text = format!(
@@ -85,44 +80,11 @@ pub(super) fn line(event: &Event) -> Line {
         Event::Recalled => {
             Line::new(Level::Info, "rollout_recalled", "knows enough to vote", json!({}))
         }
-        Event::Rewound { by } => {
-            let text = format!(
-                "this node's log is older than what {by} has seen of it, as after a restore from a \
-                 backup: it signs nothing before it has heard from all others"
-            );
-            of_node(Level::Warn, "rollout_rewound", by, text)
-        }
-        Event::Moved { node, at } => {
-            let text = format!(
-                "{node} is at {at}, not where the log says; it is called there from now on"
-            );
-            of_node(Level::Warn, "rollout_moved", node, text)
-        }
-        Event::Echoes { node } => {
-            let text = format!(
-                "{node} has no --serve among nodes that have: it would answer with an echo of the \
-                 question; start it again with --serve NAME=URL for each version"
-            );
-            of_node(Level::Warn, "rollout_echoes", node, text)
-        }
-        Event::OtherServers { node, models } => {
-            let names = models.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let text = format!(
-                "{node} has another --serve address than this node for {names}; the same version \
-                 must answer at both"
-            );
-            of_node(Level::Info, "rollout_other_servers", node, text)
-        }
-        Event::Braked(brake) => {
-            let text = format!(
-                "the brake is on: all requests go to the stable version until {} is committed; \
-                 {}",
-                if brake.kind == Kind::Abort { "an abort" } else { "a rollback" },
-                brake.reason
-            );
-            let fields = json!({ "course": brake.course, "reason": brake.reason });
-            Line::new(Level::Warn, "rollout_braked", text, fields)
-        }
+        Event::Rewound { by } => rewound(by),
+        Event::Moved { node, at } => moved(node, at),
+        Event::Echoes { node } => echoes(node),
+        Event::OtherServers { node, models } => other_servers(node, models),
+        Event::Braked(brake) => braked(brake),
         Event::TookOver { .. } | Event::StepHeld { .. } | Event::GateFailed { .. } => step(event),
         Event::Reached(node) => {
             of_node(Level::Info, "rollout_reached", node, format!("{node} is within reach"))
@@ -134,6 +96,55 @@ pub(super) fn line(event: &Event) -> Line {
             of_node(Level::Debug, "rollout_dropped", node, format!("dropped of {node}: {what}"))
         }
     }
+}
+
+fn rewound(by: &NodeId) -> Line {
+    let text = format!(
+        "this node's log is older than what {by} has seen of it, as after a restore from a \
+                 backup: it signs nothing before it has heard from all others"
+    );
+    of_node(Level::Warn, "rollout_rewound", by, text)
+}
+
+fn moved(node: &NodeId, at: &str) -> Line {
+    let text = format!("{node} is at {at}, not where the log says; it is called there from now on");
+    of_node(Level::Warn, "rollout_moved", node, text)
+}
+
+fn echoes(node: &NodeId) -> Line {
+    let text = format!(
+        "{node} has no --serve among nodes that have: it would answer with an echo of the \
+                 question; start it again with --serve NAME=URL for each version"
+    );
+    of_node(Level::Warn, "rollout_echoes", node, text)
+}
+
+fn other_servers(node: &NodeId, models: &[ModelId]) -> Line {
+    let names = models.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "{node} has another --serve address than this node for {names}; the same version \
+                 must answer at both"
+    );
+    of_node(Level::Info, "rollout_other_servers", node, text)
+}
+
+fn braked(brake: &Brake) -> Line {
+    let text = format!(
+        "the brake is on: all requests go to the stable version until {} is committed; \
+                 {}",
+        if brake.kind == Kind::Abort { "an abort" } else { "a rollback" },
+        brake.reason
+    );
+    let fields = json!({ "course": brake.course, "reason": brake.reason });
+    Line::new(Level::Warn, "rollout_braked", text, fields)
+}
+
+fn other_roster(node: &NodeId, digest: Digest) -> Line {
+    let text = format!(
+        "{node} has another roster ({digest:?}); nothing is agreed with it: give all \
+                 nodes the same --node flags"
+    );
+    of_node(Level::Error, "rollout_other_roster", node, text)
 }
 
 fn in_doubt(txid: &TxId, waited: std::time::Duration, waits_for: &[NodeId]) -> Line {
