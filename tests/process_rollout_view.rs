@@ -173,7 +173,7 @@ fn a_node_that_is_away_is_shown_and_never_called_synchronized() {
     assert!(text.contains("NOT SYNCHRONIZED: ") && text.contains("cannot be asked"), "{text}");
     let (code, text) = trio.rollout("start --from v1 --to v2");
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("node-c") && text.contains("peer rollout remove"), "{text}");
+    assert!(text.contains("node-c") && text.contains("every node has to vote"), "{text}");
     let (_, text) = trio.rollout("history");
     assert!(text.starts_with("aborted ") && text.contains("start-node-a-"), "{text}");
     trio.nodes[2] = Some(trio.start(2));

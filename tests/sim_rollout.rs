@@ -43,7 +43,8 @@ fn one_transaction_has_one_end_in_any_weather() {
     let of = |it| total(&figures, it);
     println!(
         "{} runs: {} committed, {} aborted, {} answers, {} deaths, {} lost disks ({} recalled), \
-         {} restored, {} questions in doubt, {} resolved by hand, {} gates failed, {} brakes, {} took over, {} lies",
+         {} restored, {} questions in doubt, {} resolved by hand, {} gates failed, {} brakes, \
+         {} took over, {} lies",
         figures.len(),
         of(|it| it.committed),
         of(|it| it.aborted),

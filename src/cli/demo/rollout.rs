@@ -161,7 +161,7 @@ impl Play {
         self.check("all three went back to v2 together, as version 7", same)?;
         let last = self.last_committed("node-c")?;
         let note = last.as_ref().map_or("", |it| it.proposal.note.as_str());
-        let blames = note.contains("does not hold on node-");
+        let blames = note.contains("does not hold on ");
         self.check("the transaction says which gate failed, and where", blames)?;
         let tally = traffic.take();
         self.tell(&tally)?;

@@ -1,7 +1,8 @@
 //! What a node's data plane measured of its real traffic, and what gates make of it (T8).
 //!
 //! Invariants: counts are counts and latencies whole microseconds, so every node judges one
-//! snapshot alike; too few requests are neither good nor bad, and not good if their figures are bad.
+//! snapshot alike; too few requests are neither good nor bad, and not good if their figures are
+//! bad.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Who is within reach, and what they said of themselves last.
 //!
 //! Invariants: one link a node, the newest, so nothing that a node's former life said is heard
-//! after its present one; of two nodes the one with the lower name calls, and the other one too when
-//! it has waited in vain: one of them may have moved, or not know that the other takes part.
+//! after its present one; of two nodes the one with the lower name calls, and the other one too
+//! when it has waited in vain: one of them may have moved, or not know that the other takes part.
 
 use std::collections::{BTreeMap, BTreeSet};
 

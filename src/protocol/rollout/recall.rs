@@ -85,8 +85,8 @@ impl Rollout {
             *entry = (*entry).max(mark);
         }
         recall.heard.insert(from.clone());
-        // Nothing of this life has a name before all have answered. Others may know the life itself,
-        // whose number this node has told them when they asked.
+        // Nothing of this life has a name before all have answered. Others may know the life
+        // itself, whose number this node has told them when they asked.
         let last = Mark { epoch: self.memory.epoch, counter: self.counter };
         let is_later = recall.seen.get(&self.config.me).is_some_and(|it| *it > last);
         if is_later && !std::mem::replace(&mut recall.is_blank, true) {

@@ -3,8 +3,8 @@
 //!
 //! Invariants: every command is answered; a step is tried by the rollout's owner, or when it is
 //! away by the highest live id, and two that try at once do no harm, because all must agree; too
-//! few requests hold a step; a gate that fails puts the brake on, and the rollback is tried until it
-//! is committed; an operator's order goes before what a node tries of itself.
+//! few requests hold a step; a gate that fails puts the brake on, and the rollback is tried until
+//! it is committed; an operator's order goes before what a node tries of itself.
 
 use std::time::Duration;
 

@@ -227,9 +227,11 @@ fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
                 .to_owned()
         }
         (Cause::Late, _) => "try again".to_owned(),
-        (Cause::NoVote, _) => "peer rollout status shows who is away: start it, or take it out \
-                               by peer rollout remove, and try again"
-            .to_owned(),
+        (Cause::NoVote, _) => {
+            "every node has to vote: start the one that peer rollout status shows as away, and try \
+             again"
+                .to_owned()
+        }
         (Cause::Nothing, _) => "peer rollout status shows what there is".to_owned(),
         (Cause::Resolved, _) => "peer rollout history shows who said so".to_owned(),
     }

@@ -80,7 +80,7 @@ fn an_order_that_was_not_done_says_why_and_what_to_do() {
     let answer = Answer::Aborted { txid: txid(), cause: Cause::NoVote, reason };
     let text = outcome(&start(), &answer).unwrap_err();
     assert!(text.contains("node-c did not\\nvote (no_vote, start-node-a-1-1)"), "{text}");
-    assert!(text.contains("peer rollout remove"), "{text}");
+    assert!(text.contains("every node has to vote"), "{text}");
     let reason = "the rollout start-node-a-1-1 is not over".to_owned();
     let running = Some(txid());
     let answer = Answer::Refused { cause: Cause::Busy, reason, running };
