@@ -97,7 +97,7 @@ fn rows() -> Vec<Row> {
         row("P7 serves what it cannot know", Breaks { serves_unknown: true, ..WHOLE }, false, 500),
         row("T8 no brake", Breaks { no_brake: true, ..WHOLE }, false, 200),
         row("T8 votes unanswered", Breaks { unanswered: true, ..WHOLE }, false, 100),
-        Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 1000) },
+        Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 3000) },
     ]
 }
 

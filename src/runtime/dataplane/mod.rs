@@ -167,8 +167,9 @@ impl DataPlane {
         self.shared.health()
     }
 
-    /// Has the server of a model answer one request, `{}`, over a connection of its own. An answer
-    /// below 500 is one: what a model thinks of this question says nothing.
+    /// Has the server of a model answer one request, `{}`, over a connection of its own. Any answer
+    /// is one but 502, 503 and 504, by which servers say that they are not ready: what a model
+    /// thinks of this question says nothing, and gates judge the rest.
     ///
     /// # Errors
     /// Why there is no such answer, for people.
@@ -186,7 +187,7 @@ impl DataPlane {
         request.extend_from_slice(b"Content-Length: 2\r\n\r\n{}");
         let mut reply = Reply::default();
         match pool.ask(&request, &mut reply) {
-            Ok(()) if reply.status < 500 => Ok(()),
+            Ok(()) if !matches!(reply.status, 502..=504) => Ok(()),
             Ok(()) => Err(format!("it answers with {}", reply.status)),
             Err(failure) => Err(failure.to_string()),
         }
