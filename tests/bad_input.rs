@@ -38,7 +38,7 @@ fn now() -> Now {
 /// The refusals among what was said.
 fn refusals(said: &[Message]) -> Vec<(ErrorCode, String)> {
     let refusal = |msg: &Message| {
-        let Message::Error(ErrorReply { code, reason }) = msg else { return None };
+        let Message::Error(ErrorReply { code, reason, .. }) = msg else { return None };
         Some((*code, reason.clone()))
     };
     said.iter().filter_map(refusal).collect()

@@ -189,6 +189,7 @@ fn is_optional(name: &str, field: &str) -> bool {
         "TOPOLOGY_REQ" | "SEED_SYNC_REQ" => field == "after",
         "SEED_SYNC_RESP" => ["removals", "bans"].contains(&field),
         "SEED_DIGEST" => field == "buckets",
+        "ERROR" => field == "above",
         "DIRECT" => field == "data",
         "DIRECT_ACK" => field == "reason",
         "PUBLISH" => ["data", "receipt", "proof"].contains(&field),

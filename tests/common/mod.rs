@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub options: Options,
     /// The time between two peers' starts.
     pub stagger: Duration,
+    /// Whether the second peer's data directory is a copy of the first one's.
+    pub twins: bool,
 }
 
 impl Default for Plan {
@@ -40,6 +42,7 @@ impl Default for Plan {
             peer_config: PeerConfig::default(),
             options: Options::default(),
             stagger: Duration::from_millis(200),
+            twins: false,
         }
     }
 }
@@ -104,11 +107,13 @@ impl Fleet {
         }
         for endpoint in &peers {
             let (config, endpoint) = (plan.peer_config, *endpoint);
+            let is_copy = plan.twins && endpoint == peer_endpoint(2);
+            let home = if is_copy { peer_endpoint(1) } else { endpoint };
             let book = SeedBook::new(plan.rule, &addresses(plan.pinned));
             world.add_host(
                 endpoint,
                 Box::new(move |boot: Boot<'_, Record>| {
-                    let me = (endpoint, keys_of(endpoint));
+                    let me = (endpoint, keys_of(home));
                     let rng = Rng::seed_from_u64(boot.seed);
                     let records: Vec<_> = boot.records.iter().filter_map(peer_record).collect();
                     Node::Peer(Box::new(PeerNode::new(config, me, book.clone(), &records, rng)))

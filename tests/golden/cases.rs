@@ -218,6 +218,9 @@ fn handshake() -> Vec<(&'static str, Message)> {
         (ErrorCode::WrongRole, "a seed takes no part in GOSSIP_MSG"),
     ];
     lines.extend(codes.map(|(code, why)| ("a refusal", ErrorReply::new(code, why).into())));
+    let ended = ErrorReply::new(ErrorCode::Removed, "this life has ended");
+    let floor = Incarnation(1_734_567_880_000);
+    lines.push(("a refusal with a floor", ended.with_floor(floor).into()));
     lines
 }
 

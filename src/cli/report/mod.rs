@@ -209,6 +209,16 @@ impl Contradictions {
     }
 }
 
+fn shared_key(key: PublicKey, [first, second]: [Endpoint; 2]) -> Line {
+    let message = format!(
+        "{first} and {second} have the same key, {}: the data directory of one is a copy of the \
+         other's; stop one of the two, delete its identity.key and start it again",
+        key.short()
+    );
+    let fields = json!({ "key": key, "places": [first, second] });
+    Line::new(Level::Error, "shared_key", message, fields)
+}
+
 fn seed_link(seed: SeedId, up: bool, connected: usize) -> Line {
     let what = if up { "is linked" } else { "is not linked any more" };
     let message = format!("seed {seed} {what}; {}", counted(connected, "seed") + " in reach");

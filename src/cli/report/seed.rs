@@ -6,8 +6,8 @@ use ::log::Level;
 use serde_json::json;
 
 use super::{
-    Contradictions, counted, foreign, left, refused, removed, seed_key_learnt, seed_link,
-    seeds_text, voters, yes_no,
+    Contradictions, counted, foreign, left, listed, refused, removed, seed_key_learnt, seed_link,
+    seeds_text, shared_key, voters, yes_no,
 };
 use crate::cli::log::Line;
 use crate::model::{Endpoint, Now, SeedId, Time};
@@ -87,6 +87,8 @@ impl SeedReport {
             It::Banned(ban) => banned(ban),
             It::Left(leave) => left(leave),
             It::SeedKeyLearnt(key) => seed_key_learnt(*key),
+            It::Isolated { members, alone } => isolated(members, *alone),
+            It::SharedKey { key, places } => shared_key(*key, *places),
             It::SeedLink { seed, up, connected } => seed_link(*seed, *up, *connected),
             It::Quorum { reached, connected, needed } => quorum(*reached, *connected, *needed),
             It::Ready { members } => ready(*members),
@@ -152,6 +154,20 @@ const fn kind_word(proposal: &Proposal) -> &'static str {
         ProposalKind::Ban if proposal.subject.incarnation.0 % 2 == 1 => "ban",
         ProposalKind::Ban => "unban",
     }
+}
+
+fn isolated(members: &[Endpoint], alone: bool) -> Line {
+    let names = listed(members);
+    let fields = json!({ "members": members, "alone": alone });
+    if !alone {
+        let message = format!("neighbors again, after a while without any: {names}");
+        return Line::new(Level::Info, "isolated", message, fields);
+    }
+    let message = format!(
+        "alive, but without a neighbor for half a minute: {names}; the seeds reach them, other \
+         members do not: let members call each other, and look for a smaller MTU on the way"
+    );
+    Line::new(Level::Warn, "isolated", message, fields)
 }
 
 fn proposed(proposal: &Proposal, needed: usize, because: &str) -> Line {

@@ -19,11 +19,13 @@ impl PeerNode {
             },
             session::Event::Answered { to, card } => {
                 let key = card.key;
+                self.probed_twin(to, Some(&card), fx);
                 self.with_prober(now, fx, |it, part| it.on_answered(to, card, part));
                 self.on_key_shown(now, to, Some(key), fx);
             }
             session::Event::Failed { to, intent, error } => match intent {
                 Intent::Probe => {
+                    self.probed_twin(to, None, fx);
                     self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part));
                     self.on_key_shown(now, to, None, fx);
                 }
@@ -167,6 +169,7 @@ impl PeerNode {
         }
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Member, part));
         self.with_contacts(now, fx, |it, part| it.on_heard(now, card.endpoint, part));
+        self.seek_twin(now, card, fx);
         let is_shared = self.errands.contains_key(&card.endpoint)
             && self.questions.contains_key(&card.endpoint);
         if is_shared && intent == Intent::Errand {

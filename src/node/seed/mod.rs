@@ -390,6 +390,8 @@ impl SeedNode {
             | authority::Event::Reported { .. }
             | authority::Event::SeedKeyLearnt(_)
             | authority::Event::SeedKeyContradicted { .. }
+            | authority::Event::SharedKey { .. }
+            | authority::Event::Isolated { .. }
             | authority::Event::SeedLink { .. }
             | authority::Event::Quorum { .. }
             | authority::Event::Ready { .. }

@@ -66,6 +66,25 @@ impl Card {
         }
     }
 
+    /// What is wrong with a caller's card that shows the key of the `own` card: it is this node
+    /// itself, or one of the two is a seed, which its key has to name. Two peers with one key are
+    /// two members.
+    pub(super) fn own_key_objection(&self, own: &Self) -> Option<String> {
+        if self.key != own.key {
+            return None;
+        }
+        let (here, there) = (own.endpoint, self.endpoint);
+        if here == there {
+            return Some("this is my own key: you called yourself".to_owned());
+        }
+        (self.seed.is_some() || own.seed.is_some()).then(|| {
+            format!(
+                "{here} and {there} have the same key: the data directory of one is a copy of the \
+                 other's; stop one of the two, delete its identity.key and start it again"
+            )
+        })
+    }
+
     /// The statement by which the card's owner answers `nonce`, put by the holder of
     /// `challenger`. The caller and the called sign different domains, so that an answer cannot
     /// be reflected; both sign the encrypted connection, if it is one, so that an answer cannot be

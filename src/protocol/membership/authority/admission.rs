@@ -270,11 +270,9 @@ impl Authority {
         fx: &mut Fx,
     ) {
         let kind = ProposalKind::Admit;
-        let objection = self.objection(subject).map(|(_, _, reason)| reason);
-        let verdict = match verdict.and(objection.map_or(Ok(()), Err)) {
-            Ok(()) if !self.is_of_our_time(now, subject) => {
-                Err("the incarnation is far ahead of my clock".to_owned())
-            }
+        let objection = self.objection(subject).map(|(_, error)| error.reason);
+        let verdict = verdict.and(objection.map_or(Ok(()), Err));
+        let verdict = match verdict.and_then(|()| self.check_time(now, subject)) {
             Ok(()) if !self.ready => Err("catching up with the other seeds first".to_owned()),
             Ok(()) => match self.vote_given(kind, subject).cloned() {
                 Some(given) if given.lives.contains(subject) => Ok(given),

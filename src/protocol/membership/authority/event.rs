@@ -178,6 +178,20 @@ pub enum Event {
         /// The shown key.
         shown: PublicKey,
     },
+    /// Two members answer with one key.
+    SharedKey {
+        /// The key.
+        key: PublicKey,
+        /// Where they answer.
+        places: [Endpoint; 2],
+    },
+    /// Members that this seed knows as alive have had no neighbor for a while, or have one again.
+    Isolated {
+        /// Which, ascending.
+        members: Vec<Endpoint>,
+        /// Whether they have none.
+        alone: bool,
+    },
     /// Another seed's link came up or went down; `connected` counts this seed too.
     SeedLink {
         /// Which.

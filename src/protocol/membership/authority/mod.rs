@@ -20,6 +20,7 @@ mod pages;
 mod queries;
 mod removal;
 mod sync;
+mod twins;
 mod verdict;
 mod watch;
 mod witnesses;
@@ -101,8 +102,14 @@ pub struct Authority {
     quorum_reached: Option<bool>,
     overlay_changed: bool,
     rates: BTreeMap<IpAddr, Bucket>,
+    twins: twins::Twins,
     health: LocalHealth,
     audit_due: Time,
+    /// Ended lives that are to be forgotten, and since when.
+    old: BTreeMap<(Endpoint, Incarnation), Time>,
+    /// Members that had no neighbor at the last look, and whether that was told.
+    isolated: BTreeMap<Endpoint, bool>,
+    isolated_due: Time,
 }
 
 impl Kind for Authority {
@@ -150,8 +157,12 @@ impl Authority {
             quorum_reached: None,
             overlay_changed: false,
             rates: BTreeMap::new(),
+            twins: twins::Twins::default(),
             health: LocalHealth::default(),
             audit_due: Time::ZERO,
+            old: BTreeMap::new(),
+            isolated: BTreeMap::new(),
+            isolated_due: Time::ZERO,
         };
         for record in records {
             match record {
@@ -173,6 +184,9 @@ impl Authority {
         }
         let own = this.keys.public();
         this.book.learn(me, own);
+        for entry in this.registry.alive() {
+            _ = this.twins.came(&entry.subject);
+        }
         this.unlinked =
             this.registry.alive().map(|entry| (entry.subject.endpoint, Time::ZERO)).collect();
         this
@@ -359,6 +373,7 @@ impl Authority {
         self.probed_suspect(now, endpoint, outcome, fx);
         self.probed_witness(now, endpoint, outcome, fx);
         self.probed_orphan(now, endpoint, outcome, fx);
+        self.probed_twin(endpoint, outcome, fx);
     }
 
     /// A deadline passed.

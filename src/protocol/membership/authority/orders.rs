@@ -21,7 +21,7 @@ use crate::protocol::membership::certificate::{
     Ban, Because, Proposal, ProposalKind, Removal, Subject, Vote,
 };
 use crate::protocol::membership::registry::{Entry, Merged};
-use crate::protocol::message::ErrorCode;
+use crate::protocol::message::{ErrorCode, ErrorReply};
 use crate::protocol::quorum::{Ballot, Tally};
 use crate::protocol::session::Cause;
 
@@ -401,14 +401,14 @@ impl Authority {
     }
 
     /// What is wrong with an applicant that is banned.
-    pub(super) fn ban_objection(&self, subject: &Subject) -> Option<(Cause, ErrorCode, String)> {
+    pub(super) fn ban_objection(&self, subject: &Subject) -> Option<(Cause, ErrorReply)> {
         self.registry.is_banned(subject).then(|| {
             let reason = format!(
                 "{} is banned, or its key is, by the operators of a quorum of seeds; \
                  they can lift it with peer unban",
                 subject.endpoint
             );
-            (Cause::NotAllowed, ErrorCode::Banned, reason)
+            (Cause::NotAllowed, ErrorReply::new(ErrorCode::Banned, reason))
         })
     }
 }

@@ -4,7 +4,7 @@
 //! that differ are exchanged whole. Every entry is verified as if it had come as a commit, so a
 //! lying seed can add nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -70,13 +70,31 @@ impl Authority {
 
     pub(super) fn on_digest_timer(&mut self, now: Now, fx: &mut Fx) {
         fx.set_timer(Timer::Digest, self.config.digest_interval);
-        for (endpoint, incarnation) in self.registry.purge(now.wall, self.config.tombstone_ttl) {
-            fx.persist(Record::Floor { endpoint, incarnation });
-        }
+        self.forget_the_old(now, fx);
         self.forget_old_votes(now, fx);
         self.forget_old_orders(now, fx);
         self.tell_seeds(&self.digest(false).into(), None, fx);
         self.hint_links(fx);
+        self.seek_isolated(now, fx);
+    }
+
+    /// Forgets the tombstones that have looked old for a while, by this seed's own patience: to a
+    /// clock that is days ahead each of them is old, and the other seeds may not have it yet. They
+    /// would never learn of it, and keep alive whom this seed knows as ended.
+    fn forget_the_old(&mut self, now: Now, fx: &mut Fx) {
+        let keep = self.config.tombstone_ttl;
+        let mut old = BTreeMap::new();
+        for life in self.registry.old(now.wall, keep) {
+            let since = *self.old.get(&life).unwrap_or(&now.mono);
+            if now.mono.since(since) < keep / 24 {
+                old.insert(life, since);
+            } else {
+                let (endpoint, incarnation) = life;
+                self.registry.raise_floor(endpoint, incarnation);
+                fx.persist(Record::Floor { endpoint, incarnation });
+            }
+        }
+        self.old = old;
     }
 
     /// Another seed's registry in hashes.
