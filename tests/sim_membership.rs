@@ -5,10 +5,11 @@ mod common;
 use std::time::Duration;
 
 use common::checkers::{check_safety, overlay_fault, removals, seeds_agree, undelivered};
-use common::{Fleet, Plan};
+use common::{Fleet, Plan, peer_endpoint, seed_endpoint};
 use folkmoot::model::Endpoint;
 use folkmoot::node::{Event, peer_kind, seed_kind};
-use folkmoot::protocol::membership::authority;
+use folkmoot::protocol::membership::{applicant, authority};
+use folkmoot::protocol::session::Cause;
 use folkmoot::sim::{Fault, Options, Tally, Weather, for_each_seed, single_seed};
 
 const fn secs(n: u64) -> Duration {
@@ -219,5 +220,124 @@ fn a_member_that_seeds_reach_and_other_members_do_not_is_named() {
         fleet.world.heal();
         fleet.run_until(secs(90), "it is no more", |fleet| told(fleet, false));
         check_safety(&fleet);
+    });
+}
+
+#[test]
+fn lists_of_seeds_in_another_order_are_the_same_list() {
+    for_each_seed(30, |seed| {
+        let drift = vec![
+            (seed_endpoint(2), vec![3, 1, 2]),
+            (seed_endpoint(3), vec![2, 3, 1]),
+            (peer_endpoint(1), vec![3, 2, 1]),
+            (peer_endpoint(2), vec![2, 3, 1]),
+        ];
+        let mut fleet = Fleet::started(seed, &Plan { peers: 6, drift, ..Plan::default() });
+        fleet.settle(secs(20));
+        let peers = fleet.peers.clone();
+        fleet.run_until(secs(20), "the overlay is whole", |fleet| {
+            overlay_fault(fleet, &peers).is_none()
+        });
+        for host in [fleet.seeds[1], fleet.seeds[0], peers[0]] {
+            fleet.world.crash(host);
+            fleet.world.run_for(secs(3));
+            fleet.world.boot(host);
+        }
+        fleet.settle(secs(30));
+        fleet.world.crash(peers[0]);
+        fleet.run_until(secs(20), "a dead member is removed", |fleet| {
+            fleet.all_seeds_list(&peers[1..])
+        });
+        assert_eq!(accusations(&fleet), Vec::<String>::new());
+    });
+}
+
+/// What seeds and peers were blamed of.
+fn accusations(fleet: &Fleet) -> Vec<String> {
+    let is_blame = |event: &Event| match event {
+        Event::Seed(
+            seed_kind::Event::RejectedBySeed { .. }
+            | seed_kind::Event::Authority(authority::Event::SeedKeyContradicted { .. }),
+        )
+        | Event::Peer(peer_kind::Event::Applicant(applicant::Event::SeedKeyContradicted {
+            ..
+        })) => true,
+        Event::Seed(seed_kind::Event::Refused(it)) | Event::Peer(peer_kind::Event::Refused(it)) => {
+            matches!(it.cause, Cause::Forged | Cause::BadHandshake)
+        }
+        Event::Seed(_) | Event::Peer(_) => false,
+    };
+    let events = fleet.world.events().iter().filter(|(_, _, event)| is_blame(event));
+    events.map(|(at, host, event)| format!("{host} at {at:?}: {event:?}")).collect()
+}
+
+#[test]
+fn who_lists_another_number_of_seeds_is_told_so_and_is_in_nobodys_list() {
+    for_each_seed(20, |seed| {
+        let drift = vec![
+            (seed_endpoint(3), vec![1, 3]),
+            (peer_endpoint(1), vec![1, 2]),
+            (peer_endpoint(2), vec![2]),
+        ];
+        let mut fleet = Fleet::started(seed, &Plan { peers: 6, drift, ..Plan::default() });
+        let rest = fleet.peers[2..].to_vec();
+        fleet.run_until(secs(30), "the others are members of each other's seeds", |fleet| {
+            fleet.seeds[..2].iter().all(|seed| fleet.members_at(*seed) == rest)
+        });
+        fleet.world.run_for(secs(20));
+        assert_eq!(fleet.members_at(fleet.seeds[2]), [], "it decides nothing with one list");
+        assert_eq!(fleet.members_at(fleet.seeds[0]), rest);
+        let told: std::collections::BTreeSet<_> = fleet
+            .world
+            .events()
+            .iter()
+            .filter(|(_, _, event)| match event {
+                Event::Seed(seed_kind::Event::ListsDiffer(_)) => true,
+                Event::Peer(peer_kind::Event::Applicant(applicant::Event::Refused {
+                    reason,
+                    ..
+                })) => reason.contains("the same list"),
+                Event::Seed(_) | Event::Peer(_) => false,
+            })
+            .map(|(_, host, _)| *host)
+            .collect();
+        for host in fleet.seeds.iter().chain(&fleet.peers[..2]) {
+            assert!(told.contains(host), "{host} was not told: {told:?}");
+        }
+        assert!(rest.iter().all(|host| !told.contains(host)), "{told:?}");
+        check_safety(&fleet);
+    });
+}
+
+#[test]
+fn seeds_are_replaced_one_by_one_and_nobody_is_called_a_forger() {
+    for_each_seed(20, |seed| {
+        let mut fleet = Fleet::started(seed, &Plan { peers: 5, ..Plan::default() });
+        fleet.settle(secs(20));
+        fleet.world.run_for(secs(5));
+        for old in 1..=3 {
+            let new = old + 3;
+            fleet.world.crash(seed_endpoint(old));
+            fleet.lists.replace(old, new);
+            fleet.seeds[usize::from(old) - 1] = seed_endpoint(new);
+            fleet.world.boot(seed_endpoint(new));
+            let others = fleet.seeds.clone().into_iter().filter(|it| *it != seed_endpoint(new));
+            for host in others.chain(fleet.peers.clone()) {
+                fleet.world.crash(host);
+                fleet.world.run_for(secs(1));
+                fleet.world.boot(host);
+                fleet.world.run_for(secs(4));
+            }
+            fleet.settle(secs(30));
+            let peers = fleet.peers.clone();
+            fleet.run_until(secs(30), "the overlay is whole", |fleet| {
+                overlay_fault(fleet, &peers).is_none()
+            });
+        }
+        assert_eq!(accusations(&fleet), Vec::<String>::new());
+        let victim = fleet.peers.remove(0);
+        fleet.world.crash(victim);
+        let rest = fleet.peers.clone();
+        fleet.run_until(secs(20), "the new seeds decide", |fleet| fleet.all_seeds_list(&rest));
     });
 }

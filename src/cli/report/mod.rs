@@ -165,7 +165,7 @@ fn refused(refusal: &Refusal) -> Line {
     Line::new(Level::Warn, "refused", message, fields)
 }
 
-fn seed_key_learnt(SeedKey { seed, key }: SeedKey) -> Line {
+fn seed_key_learnt(SeedKey { seed, key, .. }: SeedKey) -> Line {
     let message = format!("seed {seed} is known by the key {key} from now on");
     Line::new(Level::Info, "seed_key_learnt", message, json!({ "seed": seed, "key": key }))
 }

@@ -59,6 +59,10 @@ impl SeedReport {
                 let fields = json!({ "seed": seed, "reason": reason });
                 vec![Line::new(Level::Error, "rejected_by_seed", message, fields)]
             }
+            Event::ListsDiffer(reason) => {
+                let fields = json!({ "reason": reason });
+                vec![Line::new(Level::Warn, "lists_differ", foreign(reason), fields)]
+            }
             Event::Authority(event) => self.authority(now.mono, event),
         }
     }
@@ -88,6 +92,7 @@ impl SeedReport {
             It::Left(leave) => left(leave),
             It::SeedKeyLearnt(key) => seed_key_learnt(*key),
             It::Isolated { members, alone } => isolated(members, *alone),
+            It::Foreign { seed, entries } => foreign_entries(*seed, *entries),
             It::SharedKey { key, places } => shared_key(*key, *places),
             It::SeedLink { seed, up, connected } => seed_link(*seed, *up, *connected),
             It::Quorum { reached, connected, needed } => quorum(*reached, *connected, *needed),
@@ -154,6 +159,16 @@ const fn kind_word(proposal: &Proposal) -> &'static str {
         ProposalKind::Ban if proposal.subject.incarnation.0 % 2 == 1 => "ban",
         ProposalKind::Ban => "unban",
     }
+}
+
+fn foreign_entries(seed: SeedId, entries: usize) -> Line {
+    let message = format!(
+        "seed {seed} holds {}, or more, by votes of seeds that are not in config.txt any more; \
+         members among them are known here once they were started with the new config.txt",
+        if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") }
+    );
+    let fields = json!({ "seed": seed, "entries": entries });
+    Line::new(Level::Info, "foreign", message, fields)
 }
 
 fn isolated(members: &[Endpoint], alone: bool) -> Line {

@@ -143,6 +143,7 @@ impl PeerNode {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
+            list: book.list(),
         };
         let mut part = || Rng::from_rng(&mut rng);
         let session = Session::new(config.session, keys.clone(), card, part());

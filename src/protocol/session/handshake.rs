@@ -37,15 +37,32 @@ pub struct Card {
     /// The seed keys it knows, if it is a seed: hints, never trusted from one alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seed_keys: Vec<SeedKey>,
+    /// Its list of seeds, if its fleet has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<SeedList>,
+}
+
+/// A node's list of seeds, as far as others compare it with theirs. The order of the list is not
+/// part of it: between nodes, a seed is known by its address and its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedList {
+    /// How many seeds it names.
+    pub count: u16,
+    /// A number that differs when their addresses do.
+    pub digest: u32,
 }
 
 /// A seed's key as somebody knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedKey {
-    /// Which seed.
+    /// Which seed: its number in the list of whoever says so.
     pub seed: SeedId,
     /// Its key.
     pub key: PublicKey,
+    /// Where it listens. Lists may have another order, so this goes before the number; earlier
+    /// programs left it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Endpoint>,
 }
 
 impl Card {
@@ -196,6 +213,7 @@ mod tests {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
+            list: None,
         };
         Session::new(Config::default(), keys, card, Rng::seed_from_u64(number.into()))
     }

@@ -20,7 +20,7 @@ mod timers;
 
 pub use config::Config;
 pub use event::{CallError, Cause, Event};
-pub use handshake::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
+pub use handshake::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey, SeedList};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

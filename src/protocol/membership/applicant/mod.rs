@@ -110,7 +110,7 @@ impl Applicant {
         for record in records {
             match record {
                 Record::Incarnation { incarnation } => this.admitted = *incarnation,
-                Record::SeedKey(SeedKey { seed, key }) => _ = this.book.learn(*seed, *key),
+                Record::SeedKey(known) => this.book.remember(*known),
             }
         }
         this.floor = this.admitted;
@@ -186,7 +186,7 @@ impl Applicant {
             Learned::Known => true,
             Learned::Contradicts { known } => {
                 self.calling.remove(&shown.seed);
-                let SeedKey { seed, key: shown } = shown;
+                let SeedKey { seed, key: shown, .. } = shown;
                 self.failed.insert(seed, "its key changed".to_owned());
                 fx.emit(Event::SeedKeyContradicted { seed, known, shown });
                 false
@@ -353,10 +353,15 @@ impl Applicant {
 
     /// A certificate could not be judged: the keys of its voters are needed.
     pub fn want_keys(&mut self, seeds: impl IntoIterator<Item = SeedId>, fx: &mut Fx) {
-        for seed in seeds {
-            if self.book.key(seed).is_none() && !self.links.contains_key(&seed) {
-                self.call(seed, fx);
-            }
+        let is_wanted =
+            |seed: &SeedId| self.book.key(*seed).is_none() && !self.links.contains_key(seed);
+        let mut wanted: Vec<_> = seeds.into_iter().filter(is_wanted).collect();
+        if wanted.is_empty() {
+            // The voters' lists may have another order.
+            wanted = self.book.seeds().map(|(seed, _)| seed).filter(is_wanted).collect();
+        }
+        for seed in wanted {
+            self.call(seed, fx);
         }
     }
 

@@ -178,6 +178,13 @@ pub enum Event {
         /// The shown key.
         shown: PublicKey,
     },
+    /// Another seed holds entries that rest on votes of seeds which are not in the list any more.
+    Foreign {
+        /// Which seed.
+        seed: SeedId,
+        /// How many entries of the first page that had any.
+        entries: usize,
+    },
     /// Two members answer with one key.
     SharedKey {
         /// The key.

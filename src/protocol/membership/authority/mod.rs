@@ -94,6 +94,8 @@ pub struct Authority {
     /// Members that are being probed because nobody here is linked with them.
     audits: BTreeSet<Endpoint>,
     compared: BTreeSet<SeedId>,
+    /// Seeds that hold entries which only another list of seeds proves: that is told once.
+    foreign: BTreeSet<SeedId>,
     /// Buckets that are being fetched from other seeds, a page at a time.
     syncing: BTreeMap<SeedId, BTreeSet<u8>>,
     /// Seeds that have not got all neighbor lists yet, and the last one they got.
@@ -151,6 +153,7 @@ impl Authority {
             lost: BTreeMap::new(),
             audits: BTreeSet::new(),
             compared: BTreeSet::new(),
+            foreign: BTreeSet::new(),
             syncing: BTreeMap::new(),
             lists_owed: BTreeMap::new(),
             ready: records.contains(&Record::Ready),
@@ -172,7 +175,7 @@ impl Authority {
                 Record::Entry { entry } => _ = this.registry.merge(*entry),
                 Record::Removed { removal } => _ = this.registry.merge_removal(&removal),
                 Record::Ban { ban } => _ = this.registry.merge_ban(ban),
-                Record::SeedKey(SeedKey { seed, key }) => _ = this.book.learn(seed, key),
+                Record::SeedKey(known) => this.book.remember(known),
                 Record::Floor { endpoint, incarnation } => {
                     this.registry.raise_floor(endpoint, incarnation);
                 }
@@ -321,9 +324,7 @@ impl Authority {
         (card, is_agreed): (&Card, bool),
         fx: &mut Fx,
     ) {
-        if let Some(seed) = card.seed
-            && self.seed_links.get(&seed) == Some(&link)
-        {
+        if let Some(seed) = self.seed_of(link) {
             self.seed_links.remove(&seed);
             self.syncing.remove(&seed);
             self.lists_owed.remove(&seed);
@@ -345,7 +346,7 @@ impl Authority {
         if !at_address {
             let known = self.book.key(shown.seed);
             if let Some(known) = known.filter(|known| *known != shown.key) {
-                let SeedKey { seed, key: shown } = shown;
+                let SeedKey { seed, key: shown, .. } = shown;
                 fx.emit(Event::SeedKeyContradicted { seed, known, shown });
             }
             return known == Some(shown.key);
@@ -359,7 +360,7 @@ impl Authority {
             }
             Learned::Known => true,
             Learned::Contradicts { known } => {
-                let SeedKey { seed, key: shown } = shown;
+                let SeedKey { seed, key: shown, .. } = shown;
                 fx.emit(Event::SeedKeyContradicted { seed, known, shown });
                 false
             }
