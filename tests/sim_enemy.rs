@@ -50,6 +50,7 @@ fn card(endpoint: Endpoint, seed: Option<u16>) -> Card {
         certificate: None,
         seed_keys: Vec::new(),
         list: None,
+        fleet: None,
     }
 }
 

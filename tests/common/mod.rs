@@ -261,7 +261,7 @@ fn seed_record(record: &Record) -> Option<<SeedNode as folkmoot::protocol::Kind>
 
 fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::protocol::Kind>::Record> {
     match record {
-        Record::Peer(record) => Some(*record),
+        Record::Peer(record) => Some(record.clone()),
         Record::Seed(_) => None,
     }
 }

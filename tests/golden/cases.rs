@@ -138,6 +138,7 @@ fn peer_card(port: u16) -> Card {
         certificate: None,
         seed_keys: Vec::new(),
         list: None,
+        fleet: None,
     }
 }
 
@@ -166,6 +167,7 @@ fn seed_card(seed: u16) -> Card {
         certificate: None,
         seed_keys: vec![known(1), known(2)],
         list: Some(SeedList { count: 3, digest: 3_735_928_559 }),
+        fleet: Some("staging".to_owned()),
     }
 }
 

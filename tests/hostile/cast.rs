@@ -96,8 +96,19 @@ impl Actor {
             Self::Peer(_) => Some(admission(self.subject(life))),
         };
         let (neighbors, seed_keys) = (Vec::new(), Vec::new());
-        let (degree, list) = (0, None);
-        Card { seed, endpoint, incarnation, key, degree, neighbors, certificate, seed_keys, list }
+        let (degree, list, fleet) = (0, None, None);
+        Card {
+            seed,
+            endpoint,
+            incarnation,
+            key,
+            degree,
+            neighbors,
+            certificate,
+            seed_keys,
+            list,
+            fleet,
+        }
     }
 }
 

@@ -77,6 +77,7 @@ pub const fn card_of(subject: Subject) -> Card {
         certificate: None,
         seed_keys: Vec::new(),
         list: None,
+        fleet: None,
     }
 }
 

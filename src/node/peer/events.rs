@@ -176,6 +176,7 @@ impl PeerNode {
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Member, part));
         self.with_contacts(now, fx, |it, part| it.on_heard(now, card.endpoint, part));
         self.seek_twin(now, card, fx);
+        self.take_name(card, fx);
         let is_shared = self.errands.contains_key(&card.endpoint)
             && self.questions.contains_key(&card.endpoint);
         if is_shared && intent == Intent::Errand {
@@ -349,6 +350,7 @@ impl PeerNode {
                 card.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
                 card.neighbors.clone_from(&neighbors);
                 self.list_version += 1;
+                self.remember_neighbors(&neighbors, fx);
                 let list = self.own_list();
                 let seeds = self.applicant.seed_links().map(|(_, link)| link);
                 for link in self.overlay.neighbors().values().copied().chain(seeds) {

@@ -95,6 +95,8 @@ pub struct PeerNode {
     applicant: Applicant,
     /// Only in a fleet without seeds.
     open: Option<OpenFleet>,
+    /// What is remembered of that fleet; only where it is to be.
+    memory: Option<open::Memory>,
     overlay: Overlay,
     discovery: Discovery,
     gossip: Gossip,
@@ -144,6 +146,7 @@ impl PeerNode {
             certificate: None,
             seed_keys: Vec::new(),
             list: book.list(),
+            fleet: None,
         };
         let mut part = || Rng::from_rng(&mut rng);
         let session = Session::new(config.session, keys.clone(), card, part());
@@ -157,6 +160,7 @@ impl PeerNode {
             prober: Prober::new(config.probe),
             applicant,
             open: None,
+            memory: None,
             overlay,
             discovery: Discovery::new(config.discovery, own, seeds, part()),
             gossip: Gossip::new(config.gossip, endpoint),
@@ -409,6 +413,7 @@ impl Machine for PeerNode {
     }
 
     fn snapshot(&self) -> Vec<applicant::Record> {
-        self.applicant.snapshot()
+        let fleet = self.memory.iter().flat_map(open::Memory::records);
+        self.applicant.snapshot().into_iter().chain(fleet).collect()
     }
 }

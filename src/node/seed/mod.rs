@@ -165,6 +165,7 @@ impl SeedNode {
             certificate: None,
             seed_keys: Vec::new(),
             list: book.list(),
+            fleet: None,
         };
         let session = Session::new(config.session, keys.clone(), card, Rng::from_rng(&mut rng));
         let authority =
@@ -181,6 +182,13 @@ impl SeedNode {
             greetings: (Time::ZERO, 0),
             rng,
         }
+    }
+
+    /// The same in a fleet of this name.
+    #[must_use]
+    pub fn in_fleet(mut self, name: Option<String>) -> Self {
+        self.session.card_mut().fleet = name;
+        self
     }
 
     /// The membership state, to look at.

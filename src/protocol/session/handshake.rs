@@ -10,6 +10,9 @@ use crate::protocol::membership::certificate::{Admission, Subject};
 /// Neighbors that a card may name; as many as a member may have.
 const NEIGHBORS_MAX: usize = 256;
 
+/// Bytes of a fleet's name.
+pub const FLEET_NAME_MAX: usize = 64;
+
 /// Votes in a card's certificate, and seeds whose keys it may name: as many seeds as can be
 /// configured. More would only be kept in memory until somebody has looked at them.
 const CARD_SEEDS_MAX: usize = 64;
@@ -40,6 +43,9 @@ pub struct Card {
     /// Its list of seeds, if its fleet has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list: Option<SeedList>,
+    /// The name of its fleet, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<String>,
 }
 
 /// A node's list of seeds, as far as others compare it with theirs. The order of the list is not
@@ -78,15 +84,33 @@ impl Card {
             Some(format!("a card names at most {NEIGHBORS_MAX} neighbors"))
         } else if self.seed_keys.len() > CARD_SEEDS_MAX || votes > CARD_SEEDS_MAX {
             Some(format!("a card has votes and keys of at most {CARD_SEEDS_MAX} seeds"))
+        } else if self.fleet.as_ref().is_some_and(|name| name.len() > FLEET_NAME_MAX) {
+            Some(format!("a fleet's name has at most {FLEET_NAME_MAX} bytes"))
         } else {
             None
         }
     }
 
+    /// Why the owner of the `own` card does not talk with the owner of this one.
+    pub(super) fn objection(&self, own: &Self) -> Option<String> {
+        self.excess().or_else(|| self.own_key_objection(own)).or_else(|| self.fleet_objection(own))
+    }
+
+    /// Two fleets stay two, also when an address of one is given to a node of the other.
+    pub(super) fn fleet_objection(&self, own: &Self) -> Option<String> {
+        let (theirs, ours) = (self.fleet.as_ref()?, own.fleet.as_ref()?);
+        (theirs != ours).then(|| {
+            format!(
+                "{} belongs to the fleet {theirs:?}, {} to {ours:?}; --fleet NAME says to which",
+                self.endpoint, own.endpoint
+            )
+        })
+    }
+
     /// What is wrong with a caller's card that shows the key of the `own` card: it is this node
     /// itself, or one of the two is a seed, which its key has to name. Two peers with one key are
     /// two members.
-    pub(super) fn own_key_objection(&self, own: &Self) -> Option<String> {
+    fn own_key_objection(&self, own: &Self) -> Option<String> {
         if self.key != own.key {
             return None;
         }
@@ -214,6 +238,7 @@ mod tests {
             certificate: None,
             seed_keys: Vec::new(),
             list: None,
+            fleet: None,
         };
         Session::new(Config::default(), keys, card, Rng::seed_from_u64(number.into()))
     }

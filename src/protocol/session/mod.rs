@@ -20,7 +20,9 @@ mod timers;
 
 pub use config::Config;
 pub use event::{CallError, Cause, Event};
-pub use handshake::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey, SeedList};
+pub use handshake::{
+    Bye, Card, FLEET_NAME_MAX, Hello, HelloAck, HelloProof, Intent, SeedKey, SeedList,
+};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -383,10 +385,7 @@ impl Session {
             let reason = format!("version {} is not spoken here, {VERSION} is", hello.version);
             return self.reject(link, &reason, fx);
         }
-        if let Some(reason) = hello.card.excess() {
-            return self.reject(link, &reason, fx);
-        }
-        if let Some(reason) = hello.card.own_key_objection(&self.card) {
+        if let Some(reason) = hello.card.objection(&self.card) {
             return self.reject(link, &reason, fx);
         }
         let answer = self.card.proof_bytes(CALLED, &hello.nonce, &hello.card.key, *binding);
@@ -416,6 +415,7 @@ impl Session {
         let proved = ack.version == VERSION
             && ack.card.excess().is_none()
             && ack.card.key.verifies(&statement, &ack.proof);
+        let foreign = ack.card.fleet_objection(&self.card);
         match intent {
             _ if !proved => {
                 self.end_call(link, (to, intent), fx);
@@ -426,9 +426,11 @@ impl Session {
                 fx.emit(Event::Answered { to, card: Arc::new(ack.card) });
             }
             Intent::Link | Intent::Errand | Intent::Direct if ack.card.endpoint != to => {
-                self.end_call(link, (to, intent), fx);
                 let reason = format!("{} answers there", ack.card.endpoint);
-                fx.emit(Event::Failed { to, intent, error: CallError::Rejected(reason) });
+                self.fail_call(link, (to, intent), reason, fx);
+            }
+            Intent::Link | Intent::Errand | Intent::Direct if foreign.is_some() => {
+                self.fail_call(link, (to, intent), foreign.unwrap_or_default(), fx);
             }
             Intent::Link | Intent::Errand | Intent::Direct => {
                 self.calling.remove(&(to, intent));
@@ -493,9 +495,14 @@ impl Session {
             fx.emit(Event::Message { link, msg: Box::new(Message::Error(error)) });
             return;
         };
-        let (to, intent) = (*to, *intent);
-        self.end_call(link, (to, intent), fx);
-        fx.emit(Event::Failed { to, intent, error: CallError::Rejected(error.reason) });
+        let call = (*to, *intent);
+        self.fail_call(link, call, error.reason, fx);
+    }
+
+    fn fail_call(&mut self, link: LinkId, call: (Endpoint, Intent), reason: String, fx: &mut Fx) {
+        self.end_call(link, call, fx);
+        let ((to, intent), error) = (call, CallError::Rejected(reason));
+        fx.emit(Event::Failed { to, intent, error });
     }
 
     /// A call is over, and its link with it.

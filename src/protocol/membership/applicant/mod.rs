@@ -111,6 +111,8 @@ impl Applicant {
             match record {
                 Record::Incarnation { incarnation } => this.admitted = *incarnation,
                 Record::SeedKey(known) => this.book.remember(*known),
+                // The node's, which remembers them itself.
+                Record::Fleet { .. } | Record::Known { .. } => {}
             }
         }
         this.floor = this.admitted;

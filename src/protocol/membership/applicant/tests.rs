@@ -46,6 +46,7 @@ fn link(it: &mut Applicant, fx: &mut Fx) {
             certificate: None,
             seed_keys: Vec::new(),
             list: None,
+            fleet: None,
         };
         it.on_seed_link(seed, LinkId(u64::from(seed.0)), &card, fx);
     }
