@@ -196,6 +196,41 @@ fn a_fetch_that_was_stopped_goes_on_and_fetches_nothing_twice() {
     leecher.stop();
 }
 
+/// An address behind which every connection ends after so many bytes from the other side.
+fn breaks_off(to: SocketAddr, after: u64) -> SocketAddr {
+    let listener = TcpListener::bind(loopback().unwrap()).unwrap();
+    let at = listener.local_addr().unwrap();
+    // Ends with the test's process.
+    std::thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            let far = TcpStream::connect(to).unwrap();
+            let (asks, asked) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut &asks, &mut &asked));
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut (&far).take(after), &mut &near);
+                let _ = near.shutdown(std::net::Shutdown::Both);
+                let _ = far.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    at
+}
+
+#[test]
+fn a_piece_is_finished_over_connections_that_all_end_amid_it() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = random_file(from.path(), "content", 1_000_000);
+    let seeder = engine(|_| {});
+    let (_shared, ticket) = share(&seeder, &file, 1_000_000);
+    let at = breaks_off(seeder.addr().unwrap(), 400_000);
+    let leecher = engine(|_| {});
+    let (joined, _) = fetch(&leecher, (to.path(), &ticket, 2), &[at]);
+    await_stored(&joined);
+    assert!(fs::read(to.path().join("content")).unwrap() == fs::read(&file).unwrap());
+    seeder.stop();
+    leecher.stop();
+}
+
 #[test]
 fn limits_on_rates_hold_in_both_directions() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
