@@ -18,6 +18,7 @@ use folkmoot::runtime::clock::Clock;
 use folkmoot::runtime::driver::options::Sink;
 use folkmoot::runtime::swarm::store::{Fetch, Hashing, Offer, Store};
 use folkmoot::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Limits, Phase};
+use folkmoot::runtime::thread;
 use folkmoot::wire::sealed::{ClusterKey, ClusterKeys};
 use folkmoot::wire::swarm::frame::encode;
 use folkmoot::wire::swarm::handshake::Handshake;
@@ -201,12 +202,12 @@ fn breaks_off(to: SocketAddr, after: u64) -> SocketAddr {
     let listener = TcpListener::bind(loopback().unwrap()).unwrap();
     let at = listener.local_addr().unwrap();
     // Ends with the test's process.
-    std::thread::spawn(move || {
+    let _ends = thread::spawn("between", move || {
         for near in listener.incoming().map_while(Result::ok) {
             let far = TcpStream::connect(to).unwrap();
             let (asks, asked) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-            std::thread::spawn(move || std::io::copy(&mut &asks, &mut &asked));
-            std::thread::spawn(move || {
+            let _asks = thread::spawn("asks", move || std::io::copy(&mut &asks, &mut &asked));
+            let _answers = thread::spawn("answers", move || {
                 let _ = std::io::copy(&mut (&far).take(after), &mut &near);
                 let _ = near.shutdown(std::net::Shutdown::Both);
                 let _ = far.shutdown(std::net::Shutdown::Both);
