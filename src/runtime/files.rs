@@ -140,6 +140,46 @@ impl DataDir {
     ///
     /// As [`DataDir::open`].
     pub fn open_at(path: PathBuf) -> Result<Self, FilesError> {
+        Self::open_by(path, LockedFile::lock)
+    }
+
+    /// The same for the directory `path`, or `None` at once when another process uses it.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataDir::open`], but for that.
+    pub fn open_idle(path: PathBuf) -> Result<Option<Self>, FilesError> {
+        match Self::open_by(path, LockedFile::try_lock) {
+            Err(FilesError::Locked { .. }) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Whether it has the name `<root>/<role>-<port>`, or nothing else has.
+    pub fn is_free_for(&self, root: &Path, role: &str, port: u16) -> bool {
+        let path = root.join(format!("{role}-{port}"));
+        path == self.path || !path.exists()
+    }
+
+    /// The same directory, locked all the time, under the name `<root>/<role>-<port>`.
+    ///
+    /// # Errors
+    ///
+    /// When the disk refuses, or there is another directory of that name with something in it.
+    pub fn moved_to(self, root: &Path, role: &str, port: u16) -> Result<Self, FilesError> {
+        let path = root.join(format!("{role}-{port}"));
+        if path != self.path {
+            let moved = std::fs::rename(&self.path, &path).and_then(|()| sync_dir(parent(&path)));
+            let from = self.path;
+            moved.map_err(|source| FilesError::Io { action: "rename", path: from, source })?;
+        }
+        Ok(Self { path, _lock: self._lock })
+    }
+
+    fn open_by(
+        path: PathBuf,
+        lock_file: impl FnOnce(File) -> Result<LockedFile, TryLockError>,
+    ) -> Result<Self, FilesError> {
         let io = |action| {
             let path = path.clone();
             move |source| FilesError::Io { action, path, source }
@@ -156,7 +196,7 @@ impl DataDir {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(io("open the lock file in"))?;
-        match LockedFile::lock(lock) {
+        match lock_file(lock) {
             Ok(lock) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(FilesError::Locked { dir: path }),
             Err(TryLockError::Error(source)) => Err(io("lock")(source)),

@@ -37,15 +37,32 @@ pub struct Card {
     /// The seed keys it knows, if it is a seed: hints, never trusted from one alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seed_keys: Vec<SeedKey>,
+    /// Its list of seeds, if its fleet has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<SeedList>,
+}
+
+/// A node's list of seeds, as far as others compare it with theirs. The order of the list is not
+/// part of it: between nodes, a seed is known by its address and its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedList {
+    /// How many seeds it names.
+    pub count: u16,
+    /// A number that differs when their addresses do.
+    pub digest: u32,
 }
 
 /// A seed's key as somebody knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedKey {
-    /// Which seed.
+    /// Which seed: its number in the list of whoever says so.
     pub seed: SeedId,
     /// Its key.
     pub key: PublicKey,
+    /// Where it listens. Lists may have another order, so this goes before the number; earlier
+    /// programs left it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Endpoint>,
 }
 
 impl Card {
@@ -64,6 +81,25 @@ impl Card {
         } else {
             None
         }
+    }
+
+    /// What is wrong with a caller's card that shows the key of the `own` card: it is this node
+    /// itself, or one of the two is a seed, which its key has to name. Two peers with one key are
+    /// two members.
+    pub(super) fn own_key_objection(&self, own: &Self) -> Option<String> {
+        if self.key != own.key {
+            return None;
+        }
+        let (here, there) = (own.endpoint, self.endpoint);
+        if here == there {
+            return Some("this is my own key: you called yourself".to_owned());
+        }
+        (self.seed.is_some() || own.seed.is_some()).then(|| {
+            format!(
+                "{here} and {there} have the same key: the data directory of one is a copy of the \
+                 other's; stop one of the two, delete its identity.key and start it again"
+            )
+        })
     }
 
     /// The statement by which the card's owner answers `nonce`, put by the holder of
@@ -177,6 +213,7 @@ mod tests {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
+            list: None,
         };
         Session::new(Config::default(), keys, card, Rng::seed_from_u64(number.into()))
     }

@@ -20,7 +20,7 @@ mod timers;
 
 pub use config::Config;
 pub use event::{CallError, Cause, Event};
-pub use handshake::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
+pub use handshake::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey, SeedList};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -393,8 +393,8 @@ impl Session {
         if let Some(reason) = hello.card.excess() {
             return self.reject(link, &reason, fx);
         }
-        if hello.card.key == self.card.key {
-            return self.reject(link, "this is my own key: you called yourself", fx);
+        if let Some(reason) = hello.card.own_key_objection(&self.card) {
+            return self.reject(link, &reason, fx);
         }
         let answer = self.card.proof_bytes(CALLED, &hello.nonce, &hello.card.key, *binding);
         let proof = self.keys.sign(&answer);

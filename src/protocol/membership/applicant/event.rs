@@ -61,7 +61,7 @@ pub enum Timer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
-    /// The highest incarnation it has asked for.
+    /// The highest incarnation that was admitted.
     Incarnation {
         /// That incarnation.
         incarnation: Incarnation,
