@@ -40,7 +40,14 @@ fn serving(version: u64, share: u32, sticky: Option<Sticky>) -> Arc<Serving> {
     let mut state = RoutingState::initial("v1".parse().unwrap(), "v2".parse().unwrap());
     state.version = version;
     state.weights = Weights::split(&state.stable_model_id, &state.canary_model_id, share);
-    Arc::new(Serving { state, salt: 7, sticky, window: Some(Duration::from_secs(600)) })
+    Arc::new(Serving {
+        state,
+        salt: 7,
+        sticky,
+        window: Some(Duration::from_secs(600)),
+        warm_up: Duration::ZERO,
+        brake: None,
+    })
 }
 
 fn plane_with(limits: Limits, upstreams: &[(&str, String)], share: u32) -> DataPlane {
@@ -757,6 +764,63 @@ fn a_small_model_ends_at_once_although_it_is_slow() {
 }
 
 #[test]
+fn a_version_that_is_to_get_requests_is_asked_once_before() {
+    let fine = saying(OK);
+    let missing = saying("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    let bad = saying("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let upstreams = [
+        ("v1", fine.url()),
+        ("v2", missing.url()),
+        ("v3", bad.url()),
+        ("v4", format!("http://{gone}")),
+    ];
+    let plane = plane_with(Limits::default(), &upstreams, 0);
+    let probe = |model: &str| plane.probe(&model.parse().unwrap());
+    assert_eq!((probe("v1"), probe("v2")), (Ok(()), Ok(())));
+    assert_eq!(probe("v3"), Err("it answers with 503".to_owned()));
+    assert!(probe("v4").unwrap_err().starts_with("cannot call it"));
+    assert_eq!(plane.health().of(&"v1".parse().unwrap()).samples, 0, "nobody's request");
+}
+
+#[test]
+fn while_a_version_warms_up_its_errors_count_and_its_latencies_do_not() {
+    let missing = saying("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    let plane = plane_with(Limits::default(), &[("v1", missing.url()), ("v2", missing.url())], 0);
+    let warms = Serving { salt: 8, warm_up: PATIENCE, ..(*serving(2, 5_000, None)).clone() };
+    plane.set(Arc::new(warms));
+    let mut client = Client::call(plane.addr());
+    for wish in ["always", "never"] {
+        assert_eq!(client.predict(&format!("X-Canary: {wish}\r\n"), "{}").status, 404);
+    }
+    let health = plane.health();
+    let of = |model: &str| health.of(&model.parse().unwrap());
+    let (stable, canary) = (of("v1"), of("v2"));
+    assert_eq!((canary.samples, canary.refused, canary.cold, canary.p95_us), (1, 1, 1, 0));
+    assert_eq!((stable.samples, stable.refused, stable.cold), (1, 1, 0));
+}
+
+#[test]
+fn with_the_brake_on_everything_goes_to_the_stable_version_and_the_state_stays() {
+    let plane = plane(10_000);
+    let brake = Some("an abort was ordered".to_owned());
+    plane.set(Arc::new(Serving { brake, ..(*serving(2, 10_000, None)).clone() }));
+    let mut client = Client::call(plane.addr());
+    for _ in 0..20 {
+        assert_eq!(client.predict("", "{}").header("x-model"), "v1");
+    }
+    assert_eq!(client.predict("X-Canary: always\r\n", "{}").header("x-model"), "v2");
+    let state = client.get("/routing").json();
+    assert_eq!(
+        (&state["brake"], &state["weights"]["v2"]),
+        (&"an abort was ordered".into(), &1.0.into())
+    );
+    assert_eq!(client.get("/health").json()["brake"], "an abort was ordered");
+    plane.set(serving(3, 0, None));
+    assert!(client.get("/routing").json().get("brake").is_none());
+}
+
+#[test]
 fn gates_judge_what_the_models_really_did_in_this_rollout() {
     let good = saying(OK);
     let bad = saying("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
@@ -779,6 +843,9 @@ fn gates_judge_what_the_models_really_did_in_this_rollout() {
         samples_min: 10,
         window_ms: 600_000,
         owner: "node-a".parse().unwrap(),
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
     };
     let all = ["error=1%", "p95=20ms"];
     for (canary, gates, verdict) in [
@@ -793,11 +860,12 @@ fn gates_judge_what_the_models_really_did_in_this_rollout() {
         let mut client = Client::call(plane.addr());
         for _ in 0..9 {
             client.predict("", "{}");
-            assert_eq!(plan(gates).judge(&plane.health()).0, Verdict::TooFew);
+            let verdict = plan(gates).judge(&plane.health(), 10_000).0;
+            assert!(matches!(verdict, Verdict::TooFew | Verdict::Doubtful));
         }
         client.predict("", "{}");
         let health = plane.health();
-        assert_eq!(plan(gates).judge(&health).0, verdict, "{gates:?} {health:?}");
+        assert_eq!(plan(gates).judge(&health, 10_000).0, verdict, "{gates:?} {health:?}");
         // Another step of the same rollout goes on with the window, another rollout does not.
         plane.set(serving(2, 10_000, None));
         assert_eq!(plane.health().of(&"v2".parse().unwrap()).samples, 10);

@@ -11,10 +11,45 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use folkmoot::runtime::clock::Clock;
+use folkmoot::runtime::dataplane::model::{Model, Options};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::nodes::{Nodes, http, start};
 use support::process::eventually;
+
+/// A server of a model, of whose requests so many of 10,000 fail.
+fn model(name: &str, failing: u32) -> Model {
+    let (listen, name) =
+        ("127.0.0.1:0".parse().expect("an address"), name.parse().expect("a name"));
+    Model::start(Options { listen, name, delay: Duration::ZERO, failing }).expect("it starts")
+}
+
+#[test]
+fn who_would_echo_among_real_models_and_a_version_that_does_not_answer_are_refused() {
+    let mut nodes = Nodes::lay_out(3);
+    let (server, bad) = (model("v1", 0), model("v2", 10_000));
+    let v1 = format!("v1=http://{}", server.addr());
+    let [v2, v3] = ["v2", "v3"].map(|it| format!("{it}=http://{}", bad.addr()));
+    for name in ["node-a", "node-b"] {
+        nodes.start_with(name, &["--serve", &v1, "--serve", &v2, "--serve", &v3]);
+    }
+    nodes.start("node-c");
+    nodes.await_ready();
+    nodes.wait("all say it", |it| {
+        it.names().iter().all(|name| it.out(name).contains("node-c has no --serve among nodes"))
+    });
+    let aborted = nodes.begin("node-a", ("v1", "v3"), 500);
+    assert_eq!(aborted["cause"], "model", "{aborted}");
+    nodes.kill("node-c");
+    let fine =
+        v2.replace("v2=", "v3=").replace(&bad.addr().to_string(), &server.addr().to_string());
+    nodes.start_with("node-c", &["--serve", &v1, "--serve", &fine]);
+    nodes.await_ready();
+    let aborted = nodes.begin("node-c", ("v1", "v3"), 500);
+    let reason = aborted["reason"].to_string();
+    assert!(reason.contains("v3 does not answer it: it answers with 500"), "{aborted}");
+    nodes.await_version(1);
+}
 
 // The ten rows of the table.
 
@@ -25,7 +60,7 @@ fn row_1_three_separate_nodes_start_in_any_order() {
     nodes.wait("it waits", |it| it.standing("node-c")["phase"] == "forming");
     let waits = nodes.standing("node-c")["waits_for"].to_string();
     assert!(waits.contains("node-a") && waits.contains("node-b"), "{waits}");
-    assert_eq!(nodes.routing("node-c")["version"], 1, "it serves version 1 meanwhile");
+    assert_eq!(nodes.http_of("node-c", "POST", "/predict", "{}").0, 503, "it cannot know yet");
     let refused = nodes.begin("node-c", ("v1", "v2"), 500);
     assert_eq!(refused["answer"], "refused", "{refused}");
     nodes.start("node-a");
@@ -179,10 +214,18 @@ fn row_5_the_routing_state_is_the_same_on_all_nodes_at_all_times() {
 #[test]
 fn row_6_two_phase_commit_is_for_all_or_for_none() {
     let mut nodes = Nodes::lay_out(3);
-    let echo = ["--serve", "v1=http://127.0.0.1:9", "--serve", "v2=http://127.0.0.1:9"];
-    nodes.start("node-a");
-    nodes.start_with("node-b", &echo);
-    nodes.start_with("node-c", &echo);
+    let server = model("any", 0);
+    let flags = |names: &[&str]| -> Vec<String> {
+        let serve =
+            |name: &&str| ["--serve".to_owned(), format!("{name}=http://{}", server.addr())];
+        names.iter().flat_map(serve).collect()
+    };
+    for (name, names) in
+        [("node-a", &["v1", "v2", "v3"][..]), ("node-b", &["v1", "v2"]), ("node-c", &["v1", "v2"])]
+    {
+        let flags = flags(names);
+        nodes.start_with(name, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+    }
     nodes.await_ready();
     // Two of three have no v3.
     let aborted = nodes.begin("node-a", ("v1", "v3"), 500);
@@ -214,9 +257,12 @@ fn row_7_the_coordinator_decides_nothing_alone() {
 
     // The coordinator's own node votes too, and everybody's vote is needed.
     let mut others = Nodes::lay_out(3);
-    others.start_with("node-a", &["--serve", "v1=http://127.0.0.1:9"]);
-    others.start("node-b");
-    others.start("node-c");
+    let server = model("any", 0);
+    let serve = ["v1", "v2"].map(|it| format!("{it}=http://{}", server.addr()));
+    others.start_with("node-a", &["--serve", &serve[0]]);
+    for name in ["node-b", "node-c"] {
+        others.start_with(name, &["--serve", &serve[0], "--serve", &serve[1]]);
+    }
     others.await_ready();
     let refused = others.begin("node-a", ("v1", "v2"), 500);
     assert_eq!((&refused["answer"], &refused["cause"]), (&json!("refused"), &json!("model")));
@@ -229,7 +275,9 @@ fn row_7_the_coordinator_decides_nothing_alone() {
 fn row_8_a_log_that_was_torn_or_deleted_does_no_harm() {
     let mut nodes = Nodes::up(3);
     assert_eq!(nodes.begin("node-a", ("v1", "v2"), 500)["answer"], "committed");
-    assert_eq!(nodes.order("node-b", json!({ "command": "promote", "full": true }))["version"], 3);
+    nodes.await_version(2);
+    let promoted = nodes.order("node-b", json!({ "command": "promote", "full": true }));
+    assert_eq!(promoted["version"], 3, "{promoted}");
     nodes.await_version(3);
     nodes.kill("node-b");
     nodes.kill("node-c");
@@ -244,6 +292,34 @@ fn row_8_a_log_that_was_torn_or_deleted_does_no_harm() {
     assert!(nodes.out("node-c").contains("began without a log"), "{}", nodes.out("node-c"));
     assert_eq!(nodes.order("node-c", json!({ "command": "abort" }))["answer"], "committed");
     nodes.await_version(4);
+}
+
+#[test]
+fn a_node_without_its_log_serves_nothing_before_it_has_heard_from_all() {
+    let mut nodes = Nodes::up(3);
+    assert_eq!(nodes.begin("node-a", ("v1", "v2"), 500)["answer"], "committed");
+    nodes.await_version(2);
+    assert_eq!(nodes.order("node-b", json!({ "command": "promote", "full": true }))["version"], 3);
+    nodes.await_version(3);
+    nodes.kill("node-a");
+    nodes.kill("node-c");
+    fs::remove_file(nodes.log("node-c")).expect("it is there");
+    nodes.start("node-c");
+    nodes.wait("it waits for node-a", |it| {
+        it.standing("node-c")["waits_for"].to_string().contains("node-a")
+    });
+    for (method, path) in [("POST", "/predict"), ("GET", "/routing")] {
+        let (status, body) = nodes.http_of("node-c", method, path, "{}");
+        assert_eq!(status, 503, "{body}");
+        assert!(body.contains("does not know yet what its fleet serves"), "{body}");
+    }
+    assert!(nodes.http_of("node-c", "GET", "/health", "").1.contains("\"starting\""));
+    nodes.start("node-a");
+    nodes.await_ready();
+    nodes.await_version(3);
+    nodes.wait("it serves the present version", |it| {
+        it.http_of("node-c", "GET", "/routing", "").1.contains("\"version\":3")
+    });
 }
 
 #[test]
@@ -498,13 +574,12 @@ fn a_node_that_joins_is_admitted_by_all_and_catches_up() {
 #[test]
 fn a_gate_that_fails_rolls_back_by_itself_on_all_nodes() {
     let mut nodes = Nodes::lay_out(3);
-    // Nobody answers for v2: every request to it fails.
-    let echo = |nodes: &Nodes| {
-        let url = format!("v1=http://127.0.0.1:{}/v1", nodes.http("node-i"));
-        (url, "v2=http://127.0.0.1:9".to_owned())
-    };
-    let (v1, v2) = echo(&nodes);
-    for name in nodes.names() {
+    // The first request to each server of v2 is answered, and no other.
+    let servers: Vec<_> = (0..3).map(|_| model("v2", 9_999)).collect();
+    let stable = model("v1", 10_000);
+    for (name, server) in nodes.names().into_iter().zip(&servers) {
+        let v1 = format!("v1=http://{}", stable.addr());
+        let v2 = format!("v2=http://{}", server.addr());
         nodes.start_with(name, &["--serve", &v1, "--serve", &v2]);
     }
     nodes.await_ready();
@@ -517,7 +592,7 @@ fn a_gate_that_fails_rolls_back_by_itself_on_all_nodes() {
         for name in ["node-b", "node-c"] {
             let at = ("127.0.0.1", nodes.http(name));
             let (status, body) = http(at, "POST", "/predict", "{}").expect("it answers");
-            assert_eq!(status, 502, "{body}");
+            assert_eq!(status, 500, "{body}");
         }
         nodes.names().iter().all(|it| nodes.version(it) == 3)
     });
@@ -526,6 +601,40 @@ fn a_gate_that_fails_rolls_back_by_itself_on_all_nodes() {
     let state = nodes.routing("node-c");
     assert_eq!(state["weights"]["v1"], 1.0, "{state}");
     assert!(state["txid"].as_str().is_some_and(|it| it.starts_with("rollback-")), "{state}");
+}
+
+#[test]
+fn a_failing_canary_is_stopped_while_a_node_is_dead_and_rolled_back_when_it_is_back() {
+    let mut nodes = Nodes::lay_out(3);
+    for name in nodes.names() {
+        nodes.start(name);
+    }
+    nodes.await_ready();
+    // Echoes do not fail; the operator sees it. Nobody else has to be there.
+    let order = start(("v1", "v2"), &[10_000], 600_000);
+    assert_eq!(nodes.order("node-b", order)["answer"], "committed");
+    nodes.await_version(2);
+    nodes.kill("node-c");
+    let answer = nodes.order("node-a", json!({ "command": "rollback" }));
+    assert_ne!(answer["answer"], "committed", "{answer}");
+    for name in ["node-a", "node-b"] {
+        nodes.wait("it brakes", |it| it.routing(name)["brake"].is_string());
+        let state = nodes.routing(name);
+        assert_eq!((&state["version"], &state["weights"]["v2"]), (&json!(2), &json!(1.0)));
+        let (status, body) = nodes.http_of(name, "POST", "/predict", "{}");
+        assert!(status == 200 && body.contains("\"model_selected\":\"v1\""), "{body}");
+    }
+    assert!(nodes.standing("node-b")["brake"]["reason"].to_string().contains("node-a"));
+    // It outlives them.
+    nodes.kill("node-b");
+    nodes.start("node-b");
+    nodes.wait("it still brakes", |it| it.standing("node-b")["brake"].is_object());
+    assert!(nodes.routing("node-b")["brake"].is_string());
+    nodes.start("node-c");
+    nodes.await_version(3);
+    nodes.wait("no brake any more", |it| {
+        it.names().iter().all(|name| it.routing(name)["brake"].is_null())
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::io::{BufReader, Cursor, Read};
 
 use folkmoot::model::{KeyPair, Rng, WallTime};
 use folkmoot::protocol::rollout::{
-    Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
+    Brake, Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
     HealthSnapshot, Heartbeat, Kind, Mark, Message, ModelHealth, ModelId, NodeId, Outcome,
     Participant, Plan, PrepareResp, Proof, Proposal, RecallReq, RecallResp, Resolution, Roster,
     RoutingState, STATE_RESP_MAX, StateReq, StateResp, Status, Sticky, TxId, Vote, Weights,
@@ -79,6 +79,9 @@ impl Draw {
             samples_min: self.number(),
             window_ms: self.number(),
             owner: self.node(),
+            warm_up_ms: self.number() / 8,
+            failures: self.number() / 8,
+            deadline_ms: self.number() / 8,
         }
     }
 
@@ -149,12 +152,28 @@ impl Draw {
                 last_committed_version: self.number(),
                 digest: self.digest(),
                 roster: self.digest(),
-                in_doubt: self.is().then_some(txid),
+                in_doubt: self.is().then(|| txid.clone()),
+                serves: self.is().then(|| [(self.model(), self.text())].into()),
+                brake: self.is().then(|| Brake {
+                    course: txid,
+                    version: self.number(),
+                    kind: Kind::Rollback,
+                    reason: self.text(),
+                }),
             }),
             4 => {
                 let model = |it: &mut Self| {
                     let (samples, errors, p95_us) = (it.number(), it.number(), it.number());
-                    (it.model(), ModelHealth { samples: samples / 8, errors: errors / 8, p95_us })
+                    (
+                        it.model(),
+                        ModelHealth {
+                            samples: samples / 8,
+                            errors: errors / 8,
+                            refused: errors / 16,
+                            cold: samples / 16,
+                            p95_us,
+                        },
+                    )
                 };
                 let (node_id, window_id) = (self.node(), self.text());
                 let models = (0..self.0.random_range(0..4)).map(|_| model(self)).collect();

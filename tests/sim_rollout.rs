@@ -43,7 +43,7 @@ fn one_transaction_has_one_end_in_any_weather() {
     let of = |it| total(&figures, it);
     println!(
         "{} runs: {} committed, {} aborted, {} answers, {} deaths, {} lost disks ({} recalled), \
-         {} questions in doubt, {} resolved by hand, {} gates failed, {} took over, {} lies",
+         {} restored, {} questions in doubt, {} resolved by hand, {} gates failed, {} brakes, {} took over, {} lies",
         figures.len(),
         of(|it| it.committed),
         of(|it| it.aborted),
@@ -51,14 +51,17 @@ fn one_transaction_has_one_end_in_any_weather() {
         of(|it| it.crashes),
         of(|it| it.lost_disks),
         of(|it| it.recovered),
+        of(|it| it.restored),
         of(|it| it.doubts),
         of(|it| it.resolved),
         of(|it| it.rollbacks),
+        of(|it| it.braked),
         of(|it| it.took_over),
         of(|it| it.forged),
     );
     if figures.len() >= 500 {
         assert!(of(|it| it.committed) > 1000, "too little happens");
+        assert!(of(|it| it.restored) > 20);
         assert!(of(|it| it.lost_disks) > 20 && of(|it| it.rollbacks) > 20);
     }
 }
@@ -83,12 +86,16 @@ fn rows() -> Vec<Row> {
         row("T3 decision not forced", Breaks { decision_unforced: true, ..WHOLE }, true, 1000),
         row("P6 decision not matched", Breaks { decision_unmatched: true, ..WHOLE }, false, 100),
         row("P7 last line is served", Breaks { serves_last_line: true, ..WHOLE }, false, 100),
-        row("T4 abort after a while", Breaks { aborts_in_doubt: true, ..WHOLE }, false, 1000),
+        row("T4 abort after a while", Breaks { aborts_in_doubt: true, ..WHOLE }, true, 1000),
         row("T4 highest id aborts", Breaks { highest_aborts: true, ..WHOLE }, false, 500),
         row("T3 messages are counted", Breaks { counts_messages: true, ..WHOLE }, false, 100),
         row("T7 roster not agreed", Breaks { roster_unagreed: true, ..WHOLE }, false, 100),
         row("T1 version not checked", Breaks { version_unchecked: true, ..WHOLE }, false, 500),
         row("lost disk, free to vote", Breaks { forgets_freely: true, ..WHOLE }, false, 500),
+        row("P1 a name of a forgotten life", Breaks { names_again: true, ..WHOLE }, false, 500),
+        row("P7 serves what it cannot know", Breaks { serves_unknown: true, ..WHOLE }, false, 500),
+        row("T8 no brake", Breaks { no_brake: true, ..WHOLE }, false, 200),
+        row("T8 votes unanswered", Breaks { unanswered: true, ..WHOLE }, false, 100),
         Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 1000) },
     ]
 }

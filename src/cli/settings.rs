@@ -274,7 +274,7 @@ fn node_settings(
             dials_max: connections.dials_max,
         },
         http: http_access(args.http, cluster_keys.is_some())?,
-        cluster_keys: cluster_keys.map(Arc::new),
+        cluster_keys,
     })
 }
 

@@ -183,7 +183,7 @@ impl Builder {
         };
         let board = Switchboard::new(endpoint, false);
         let options = Options {
-            cluster_keys: cluster_keys.map(Arc::new),
+            cluster_keys,
             dialects: site.dialects,
             ..Options::new(Relay(Arc::clone(&board)))
         };

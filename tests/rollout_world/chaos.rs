@@ -86,7 +86,8 @@ pub(crate) fn something(world: &mut World) {
                 world.lose_disk(at);
             }
         }
-        84..92 => say_again(world),
+        84..88 => world.back_up_or_restore(at),
+        88..94 => say_again(world),
         _ => lie(world, at),
     }
 }
@@ -126,6 +127,9 @@ fn start(world: &mut World, at: usize) -> Command {
         sticky: None,
         samples_min: 10,
         window_ms: 1000,
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
     })
 }
 
@@ -140,6 +144,9 @@ pub(crate) fn plain_start(steps: Vec<u32>) -> Command {
         sticky: None,
         samples_min: 10,
         window_ms: 1000,
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
     })
 }
 

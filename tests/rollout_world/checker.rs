@@ -23,6 +23,9 @@ pub(crate) struct Checker {
     /// Who ever wrote that it votes COMMIT.
     prepared: BTreeSet<(NodeId, TxId)>,
     resolved: BTreeSet<TxId>,
+    restored: BTreeSet<usize>,
+    /// What each name was begun with.
+    begun: BTreeMap<TxId, Digest>,
     /// What anybody ever wrote that it was aborted; it may die before it tells.
     written_off: BTreeSet<TxId>,
     /// Who ever let a signed COMMIT leave.
@@ -42,7 +45,7 @@ impl Checker {
         Self { rosters: [(1, roster)].into(), ..Self::default() }
     }
 
-    fn violation(&mut self, what: String) {
+    pub(crate) fn violation(&mut self, what: String) {
         self.violations.push(what);
     }
 
@@ -72,6 +75,13 @@ impl Checker {
     pub(crate) fn on_lost_disk(&mut self, at: usize) {
         self.lost_coordinators.insert(at);
         self.served.remove(&at);
+    }
+
+    /// It has forgotten what it served and signed; others have not forgotten its names.
+    pub(crate) fn on_restored(&mut self, at: usize, id: &NodeId) {
+        self.served.remove(&at);
+        self.restored.insert(at);
+        self.signed.retain(|(node, _)| node != id);
     }
 
     pub(crate) fn on_command(&mut self, at: usize, ticket: Ticket, now: Time) {
@@ -146,6 +156,11 @@ impl Checker {
             self.on_committed(id, committed);
         } else if let Event::Aborted(aborted) = event {
             self.was_aborted(&aborted.txid);
+        } else if let Event::Began(proposal) = event {
+            let digest = proposal.digest();
+            if *self.begun.entry(proposal.txid.clone()).or_insert(digest) != digest {
+                self.violation(format!("P1: {} is the name of two", proposal.txid));
+            }
         } else if let Event::Diverged { node, version } = event {
             self.violation(format!("T1: {id} sees {node} serve another {version}"));
         }
@@ -203,7 +218,7 @@ impl Checker {
         }
     }
 
-    pub(crate) fn on_serve(&mut self, at: usize, state: &RoutingState) {
+    pub(crate) fn on_serve(&mut self, at: usize, state: &RoutingState, is_braked: bool) {
         if state.status != Status::Committed {
             self.violation(format!("T1: what is served is {:?}", state.status));
         }
@@ -222,9 +237,20 @@ impl Checker {
             None => state.version == 1 || is_first,
             // Death may come between the disk and the data plane, but what was served is kept.
             Some(last) if is_first => state.version >= last,
+            // The brake is put on within a version.
+            Some(last) if state.version == last => is_braked,
             Some(last) if self.may_leap => state.version > last,
             Some(last) => state.version == last + 1,
         };
+        let newest = self.rosters.last_key_value();
+        let node = NodeId::try_from(format!("node-{}", char::from(b'a' + at as u8)));
+        let is_retired = newest.is_some_and(|(newest, roster)| {
+            state.version + 1 < *newest && node.is_ok_and(|it| roster.has(&it))
+        });
+        // A log from a backup is a log: only others can tell that it is old.
+        if last.is_none() && is_retired && !self.restored.remove(&at) {
+            self.violation(format!("P7: {at} has no log and serves {}", state.version));
+        }
         if !follows {
             self.violation(format!("T6: {at} serves {last:?} and then {}", state.version));
         }
@@ -252,7 +278,7 @@ impl Checker {
                 }
             }
         }
-        let late = |(_, since): &&(usize, Time)| now.since(*since) > ms(4000);
+        let late = |(_, since): &&(usize, Time)| now.since(*since) > ms(6000);
         if decides == Decides::Coordinator && self.waiting.values().any(|it| late(&it)) {
             self.violation("T6: a command without an answer".to_owned());
         }
@@ -311,6 +337,11 @@ impl World {
             let status = node.machine.as_ref().expect("all are up").status(self.now);
             if let Some(doubt) = status.in_doubt.as_ref().filter(|it| it.waited >= ms(12_000)) {
                 return Err(format!("T5: {} is still in doubt about {}", node.id, doubt.txid));
+            }
+            // Who takes part no more may have heard what a lost disk has forgotten.
+            let is_member = newest.roster.has(&node.id);
+            if let Some(brake) = status.brake.as_ref().filter(|_| is_member) {
+                return Err(format!("T8: {} still has its brake on: {}", node.id, brake.reason));
             }
             if !status.recalling.is_empty() {
                 return Err(format!("{} still waits for {:?}", node.id, status.recalling));

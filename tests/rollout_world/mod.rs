@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::protocol::rollout::{
-    Answer, Breaks, Command, Committed, Config, Decides, Effect, Event, HealthSnapshot, Input,
-    Memory, Message, ModelHealth, ModelId, NodeId, Participant, Record, Rollout, Roster,
-    RoutingState, Timer, TxId,
+    Answer, Breaks, Command, Committed, Config, Course, Decides, Digest, Effect, Event,
+    HealthSnapshot, Input, Memory, Message, ModelHealth, ModelId, NodeId, Participant, Phase,
+    Record, Rollout, Roster, RoutingState, Timer, TxId,
 };
 use folkmoot::protocol::timer::TimerQueue;
 use folkmoot::protocol::{LinkId, Ticket};
@@ -47,10 +47,12 @@ pub(crate) struct Figures {
     pub(crate) aborted: usize,
     pub(crate) crashes: usize,
     pub(crate) lost_disks: usize,
+    pub(crate) restored: usize,
     pub(crate) resolved: usize,
     pub(crate) recovered: usize,
     pub(crate) doubts: usize,
     pub(crate) rollbacks: usize,
+    pub(crate) braked: usize,
     pub(crate) took_over: usize,
     pub(crate) forged: usize,
     pub(crate) answers: usize,
@@ -61,6 +63,7 @@ pub(crate) struct Node {
     pub(crate) keys: KeyPair,
     pub(crate) roster: Roster,
     pub(crate) disk: Vec<Record>,
+    backup: Option<Vec<Record>>,
     /// How many of these a power cut leaves.
     pub(crate) synced: usize,
     /// Where this life's records begin.
@@ -72,6 +75,12 @@ pub(crate) struct Node {
     slow_disk: bool,
     /// How its canary fares, in percent of errors; none: too few requests.
     pub(crate) errors: Option<u64>,
+    /// Versions that have answered it since it voted last.
+    answered: BTreeSet<ModelId>,
+    /// Whether the brake is on in what it serves, if it serves anything.
+    is_braked: Option<bool>,
+    /// In which life and state its own figures were bad when it measured last.
+    was_bad: Option<(u64, Digest)>,
 }
 
 enum Happening {
@@ -84,6 +93,7 @@ enum Happening {
     Health,
     Chaos,
     Decided { node: usize, life: u64, txid: TxId },
+    Probed { node: usize, life: u64, model: ModelId },
 }
 
 struct Link {
@@ -126,6 +136,8 @@ pub(crate) struct World {
     form: Option<Form>,
     /// In a million, how often a death takes the disk with it.
     loss_ppm: u32,
+    /// Whether nodes have servers of their own, which have to answer.
+    has_servers: bool,
     /// How long the dead stay dead; drawn if it is not set.
     down_for: Option<Duration>,
 }
@@ -161,6 +173,7 @@ impl World {
             keys: keys.clone(),
             roster: roster.clone(),
             disk: Vec::new(),
+            backup: None,
             synced: 0,
             base: 0,
             machine: None,
@@ -169,6 +182,9 @@ impl World {
             wake_at: None,
             slow_disk: rng.random_bool(0.2),
             errors: Some(0),
+            answered: BTreeSet::new(),
+            is_braked: None,
+            was_bad: None,
         });
         let nodes: Vec<_> = nodes.collect();
         let latency = *[200, 1000, 20_000, 300_000].get(rng.random_range(0..4)).unwrap();
@@ -199,6 +215,7 @@ impl World {
             history_max: [1, 3, 10_000][rng.random_range(0..3)],
             form: [None, None, Some(Form::Line), Some(Form::Frame)][rng.random_range(0..4)],
             loss_ppm: 0,
+            has_servers: rng.random_bool(0.3),
             down_for: None,
             rng,
         };
@@ -336,6 +353,11 @@ impl World {
                     self.plan(self.now.after(pause), Happening::Chaos);
                 }
             }
+            Happening::Probed { node, life, model } => {
+                if self.is_living(node, life) {
+                    self.probed(node, model);
+                }
+            }
             Happening::Decided { node, life, txid } => {
                 if self.is_living(node, life) {
                     let (commit, proof) = self.log[&txid].clone();
@@ -343,6 +365,15 @@ impl World {
                 }
             }
         }
+    }
+
+    fn probed(&mut self, node: usize, model: ModelId) {
+        let is_silent = !self.is_calm && self.rng.random_bool(0.1);
+        if !is_silent {
+            self.nodes[node].answered.insert(model.clone());
+        }
+        let failure = is_silent.then(|| "it answers with 503".to_owned());
+        self.hand(node, Input::Probed { model, failure });
     }
 
     fn is_living(&self, at: usize, life: u64) -> bool {
@@ -370,9 +401,12 @@ impl World {
         }
         node.base = node.disk.len();
         node.life += 1;
+        node.is_braked = None;
         let initial = RoutingState::initial(model("v1"), model("v1"));
         let mut config = Config::new(node.id.clone(), node.roster.clone(), initial);
         config.decides = self.decides;
+        let served = ["v1", "v2", "v3"].map(|it| (model(it), String::new()));
+        config.models = self.has_servers.then(|| served.into());
         config.breaks = self.breaks;
         node.machine = Some(Rollout::new(config, node.keys.clone(), rng, memory));
         self.trace(|| format!("{} starts", self.nodes[at].id));
@@ -427,6 +461,26 @@ impl World {
         self.figures.lost_disks += 1;
         self.lost.insert(at);
         self.checker.on_lost_disk(at);
+    }
+
+    /// The log is that of an earlier moment again: nothing is under way, so only names are lost.
+    pub(crate) fn back_up_or_restore(&mut self, at: usize) {
+        let is_quiet = |it: &Node| {
+            let status = it.machine.as_ref().map(|machine| machine.status(self.now));
+            status.is_some_and(|it| it.running.is_none() && it.in_doubt.is_none())
+        };
+        let node = &self.nodes[at];
+        if node.backup.is_none() {
+            self.nodes[at].backup = Some(node.disk[..node.synced].to_vec());
+        } else if self.nodes.iter().all(is_quiet) && self.lost.is_empty() && !self.has_odd_rosters {
+            self.crash(at, false);
+            self.trace(|| format!("{} is restored from a backup", self.nodes[at].id));
+            let node = &mut self.nodes[at];
+            node.disk = node.backup.take().unwrap_or_default();
+            node.synced = node.disk.len();
+            self.figures.restored += 1;
+            self.checker.on_restored(at, &self.nodes[at].id);
+        }
     }
 
     fn wake(&mut self, at: usize) {
@@ -498,11 +552,13 @@ impl World {
             }
             Effect::Persist(record) => self.persist(at, record),
             Effect::Serve(serving) => {
+                let is_braked = serving.brake.is_some();
+                self.nodes[at].is_braked = Some(is_braked);
                 let state = serving.state;
                 self.trace(|| {
                     format!("{} serves {} {:?}", self.nodes[at].id, state.version, state.txid)
                 });
-                self.checker.on_serve(at, &state);
+                self.checker.on_serve(at, &state, is_braked);
             }
             Effect::Decide { txid, commit, proof } => self.decide(at, txid, commit, proof),
             Effect::Dial(participant) => {
@@ -511,6 +567,11 @@ impl World {
                 let (from, life) = (at, self.nodes[at].life);
                 let span = self.travel();
                 self.plan(self.now.after(span), Happening::Dialed { from, life, to });
+            }
+            Effect::Probe(model) => {
+                let (node, life) = (at, self.nodes[at].life);
+                let span = ms(self.rng_between(1, 40));
+                self.plan(self.now.after(span), Happening::Probed { node, life, model });
             }
             Effect::Hangup(link) => self.close(link, at),
             Effect::SetTimer(timer, span) => {
@@ -534,6 +595,7 @@ impl World {
         figures.aborted += usize::from(matches!(event, Event::Aborted(_)));
         figures.doubts += usize::from(matches!(event, Event::InDoubt { .. }));
         figures.took_over += usize::from(matches!(event, Event::TookOver { .. }));
+        figures.braked += usize::from(matches!(event, Event::Braked(_)));
         figures.rollbacks += usize::from(matches!(event, Event::GateFailed { .. }));
         let is_back = event == Event::Recalled && self.lost.remove(&at);
         figures.recovered += usize::from(is_back);
@@ -542,6 +604,13 @@ impl World {
 
     fn persist(&mut self, at: usize, record: Record) {
         self.checker.on_record(&self.nodes[at].id, &record);
+        if let (Record::Prepared(it), true) = (&record, self.has_servers) {
+            let raises = it.txid.kind.raises();
+            if !self.nodes[at].answered.remove(&it.state.canary_model_id) && raises {
+                let id = self.nodes[at].id.clone();
+                self.checker.violation(format!("T8: {id} votes for what has not answered it"));
+            }
+        }
         let node = &mut self.nodes[at];
         node.disk.push(record);
         let (life, records) = (node.life, (node.disk.len() - node.base) as u64);
@@ -677,14 +746,34 @@ impl World {
 
     // Traffic.
 
+    /// T8: whoever sees its own canary fail for a second sends nothing to it any more.
+    fn look_at_brake(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let Some(status) = node.machine.as_ref().map(|it| it.status(self.now)) else { return };
+        let is_judged = |it: &Course| {
+            it.phase == Phase::Running && it.plan.to == model("v2") && !it.plan.gates.is_empty()
+        };
+        let is_member = status.roster.has(&node.id);
+        let is_bad =
+            node.errors == Some(50) && is_member && status.course.as_ref().is_some_and(is_judged);
+        let now = is_bad.then_some((node.life, status.digest));
+        let was_bad = std::mem::replace(&mut node.was_bad, now);
+        if now.is_some() && was_bad == now && node.is_braked == Some(false) {
+            let id = node.id.clone();
+            self.checker.violation(format!("T8: {id} sees its canary fail, and asks it"));
+        }
+    }
+
     fn measure(&mut self) {
         for at in 0..self.nodes.len() {
+            self.look_at_brake(at);
             let node_id = self.nodes[at].id.clone();
             let errors = self.nodes[at].errors;
             let of = |bad: u64| ModelHealth {
                 samples: if errors.is_some() { 100 } else { 3 },
                 errors: if errors.is_some() { bad } else { 0 },
                 p95_us: 50_000,
+                ..ModelHealth::default()
             };
             let models = [(model("v1"), of(0)), (model("v2"), of(errors.unwrap_or(0)))];
             let models = models.into_iter().chain([(model("v3"), of(0))]).collect();

@@ -140,6 +140,12 @@ impl Link {
         let _ = stream.write_all(&encode(&msg.into()));
     }
 
+    /// Sends a line, which may be no message.
+    pub fn say(&self, line: &str) {
+        let mut stream = self.stream.lock().expect("no test thread panics here");
+        let _ = stream.write_all(format!("{line}\n").as_bytes());
+    }
+
     /// The next message that `wanted` takes something from; others are thrown away.
     #[track_caller]
     pub fn await_msg<T>(&self, what: &str, mut wanted: impl FnMut(Message) -> Option<T>) -> T {

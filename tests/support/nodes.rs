@@ -190,7 +190,8 @@ impl Nodes {
                     peers.iter().filter(|peer| peer["is_linked"] == true).count()
                 });
                 let is_sure = standing["recalling"].as_array().is_some_and(Vec::is_empty);
-                standing["phase"] == "running" && peers >= others && is_sure
+                let serves = || it.http_of(name, "GET", "/routing", "").0 == 200;
+                standing["phase"] == "running" && peers >= others && is_sure && serves()
             })
         });
     }
@@ -199,7 +200,12 @@ impl Nodes {
     #[track_caller]
     pub fn await_version(&self, version: u64) {
         self.wait(&format!("all serve version {version}"), |it| {
-            it.running.keys().all(|name| it.routing(name)["version"] == version)
+            // Who began without a log answers 503 until it has caught up.
+            it.running.keys().all(|name| {
+                let (status, body) = it.http_of(name, "GET", "/routing/state", "");
+                let state: Value = serde_json::from_str(&body).unwrap_or_default();
+                status == 200 && state["version"] == version
+            })
         });
         let states: Vec<_> = self.running.keys().map(|it| self.routing(it)).collect();
         assert!(states.iter().all(|it| *it == states[0]), "{states:?}");

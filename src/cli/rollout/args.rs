@@ -89,7 +89,7 @@ Examples:
   curl -d '{\"x\":1}' http://127.0.0.1:50051/predict
 
 Every step is a transaction: all nodes take it, or none does. A gate that fails rolls back by
-itself. Gates: p95=200ms, error=1%, p95<=1.2x (against the stable version), error<=2x.
+itself. Gates: p95=200ms, error=1%, 4xx=5%, p95<=1.2x (against the stable version), error<=2x.
 Exit codes: 0 done, 1 refused or aborted, 2 for wrong flags.";
 
 /// `peer rollout`.
@@ -166,7 +166,8 @@ pub struct StartArgs {
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
     pub interval: Span,
     /// What must hold of the new version's traffic before each step: p95=200ms, error=1%,
-    /// p95<=1.2x, error<=2x; once for each [default: none]
+    /// p95<=1.2x, error<=2x, 4xx=5%; once for each. Beside any gate 4xx<=2x holds, unless one is of
+    /// 4xx [default: none]
     #[arg(long, value_name = "GATE")]
     pub gate: Vec<Gate>,
     /// Requests to the new version within a window, below which gates say nothing and the step is
@@ -176,6 +177,18 @@ pub struct StartArgs {
     /// How long the window is that gates look at
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
     pub window: Span,
+    /// So many looks in a row, one a second, may find a gate that does not hold before it is rolled
+    /// back
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub failures: u64,
+    /// Do not count the latencies of the new version for so long after it began [default: a third
+    /// of the interval, at most 10s]
+    #[arg(long, value_name = "TIME")]
+    pub warm_up: Option<Span>,
+    /// Roll back when a step is due for so long and cannot be taken, for want of requests or of a
+    /// node [default: it is waited for]
+    #[arg(long, value_name = "TIME")]
+    pub deadline: Option<Span>,
     /// Keep requests with the same value of this header at one version [default: none]
     #[arg(long, value_name = "NAME", conflicts_with = "sticky_json")]
     pub sticky_header: Option<String>,

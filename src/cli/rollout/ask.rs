@@ -17,7 +17,7 @@ use super::words::timeline::{Explained, History};
 use super::words::{self, outcome};
 use crate::cli::query::print;
 use crate::cli::{CliError, asking};
-use crate::protocol::rollout::{Answer, Command, NodeId, StartOrder};
+use crate::protocol::rollout::{Answer, Command, NodeId, Phase, StartOrder};
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 
@@ -119,7 +119,21 @@ fn ordered(asked: &Asked, args: &NodeAskArgs, command: &Command) -> Result<Answe
             "{source}; whether it was done or not, peer rollout history shows at any node (--id)"
         ))
     })?;
-    conclude(args, command, value)
+    conclude(args, command, value).map_err(|error| with_brake(asked, command, error))
+}
+
+/// Where the way back cannot be committed yet, the brake is on meanwhile.
+fn with_brake(asked: &Asked, command: &Command, error: CliError) -> CliError {
+    let is_way_back = matches!(command, Command::Abort | Command::Rollback);
+    let CliError::Failed(text) = &error else { return error };
+    let view = asked.view().ok().filter(|_| is_way_back);
+    let braked = view.as_ref().and_then(View::status).filter(|it| it.brake.is_some());
+    let Some(status) = braked else { return error };
+    CliError::Failed(format!(
+        "{text}\nthe brake is on meanwhile: each node in reach sends all requests to {}, and the \
+         way back follows by itself once all nodes can vote",
+        status.state.stable_model_id
+    ))
 }
 
 fn conclude(args: &NodeAskArgs, command: &Command, value: Value) -> Result<Answer, CliError> {
@@ -146,6 +160,9 @@ pub(super) fn start(args: &StartArgs) -> Result<(), CliError> {
         sticky: args.sticky(),
         samples_min: args.samples,
         window_ms: millis(args.window.0),
+        warm_up_ms: millis(args.warm_up.map_or_else(|| usual_warm_up(args.interval.0), |it| it.0)),
+        failures: args.failures,
+        deadline_ms: args.deadline.map_or(0, |it| millis(it.0)),
     });
     let asked = Asked::find(&args.ask)?;
     let answer = ordered(&asked, &args.ask, &order)?;
@@ -155,9 +172,21 @@ pub(super) fn start(args: &StartArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// A third of the interval, so that figures of a warm version are there before the next step.
+fn usual_warm_up(interval: Duration) -> Duration {
+    (interval / 3).min(Duration::from_secs(10))
+}
+
 /// Takes the next step.
 pub(super) fn promote(args: &PromoteArgs) -> Result<(), CliError> {
-    order(&args.ask, &Command::Promote { full: args.full })
+    let asked = Asked::find(&args.ask)?;
+    ordered(&asked, &args.ask, &Command::Promote { full: args.full })?;
+    let view = asked.view()?;
+    let course = view.status().and_then(|it| it.course.as_ref());
+    if course.is_some_and(|it| it.phase == Phase::Paused) && !args.ask.json {
+        print("it stays paused: peer rollout resume lets steps be taken again\n")?;
+    }
+    Ok(())
 }
 
 /// Shows how all stand, once or each second.

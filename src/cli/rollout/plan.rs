@@ -1,9 +1,11 @@
 //! What was typed for a node that rolls out, checked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
 
 use super::args::Served;
 use crate::cli::CliError;
@@ -67,16 +69,19 @@ impl Plan {
             upstreams: upstreams(&flags.serve, &flags.stable)?,
             initial,
             founding: founding(args, &me, at)?,
-            cluster_keys: cluster_keys.map(Arc::new),
+            cluster_keys,
             dir: args.node.data.join(format!("rollout-{me}")),
             log: flags.log_dir.join(format!("{me}.log")),
             me,
         })
     }
 
-    /// The versions that this node can serve; none: any.
-    pub(super) fn models(&self) -> Option<BTreeSet<ModelId>> {
-        (!self.upstreams.is_empty()).then(|| self.upstreams.keys().cloned().collect())
+    /// The versions that this node can serve, each with a digest of its server's address, which may
+    /// hold a secret; none: any.
+    pub(super) fn models(&self) -> Option<BTreeMap<ModelId, String>> {
+        let digest = |it: &Upstream| hex::encode(&Sha256::digest(it.to_string())[..4]);
+        let told = self.upstreams.iter().map(|(model, at)| (model.clone(), digest(at)));
+        (!self.upstreams.is_empty()).then(|| told.collect())
     }
 }
 

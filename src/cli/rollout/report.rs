@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::cli::log::Line;
 use crate::protocol::rollout::{
-    Aborted, Choice, Committed, Event, NodeId, Proposal, RoutingState, TxId,
+    Aborted, Choice, Committed, Event, Kind, NodeId, Proposal, RoutingState, TxId,
 };
 
 /// Several nodes.
@@ -85,6 +85,44 @@ pub(super) fn line(event: &Event) -> Line {
         Event::Recalled => {
             Line::new(Level::Info, "rollout_recalled", "knows enough to vote", json!({}))
         }
+        Event::Rewound { by } => {
+            let text = format!(
+                "this node's log is older than what {by} has seen of it, as after a restore from a \
+                 backup: it signs nothing before it has heard from all others"
+            );
+            of_node(Level::Warn, "rollout_rewound", by, text)
+        }
+        Event::Moved { node, at } => {
+            let text = format!(
+                "{node} is at {at}, not where the log says; it is called there from now on"
+            );
+            of_node(Level::Warn, "rollout_moved", node, text)
+        }
+        Event::Echoes { node } => {
+            let text = format!(
+                "{node} has no --serve among nodes that have: it would answer with an echo of the \
+                 question; start it again with --serve NAME=URL for each version"
+            );
+            of_node(Level::Warn, "rollout_echoes", node, text)
+        }
+        Event::OtherServers { node, models } => {
+            let names = models.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let text = format!(
+                "{node} has another --serve address than this node for {names}; the same version \
+                 must answer at both"
+            );
+            of_node(Level::Info, "rollout_other_servers", node, text)
+        }
+        Event::Braked(brake) => {
+            let text = format!(
+                "the brake is on: all requests go to the stable version until {} is committed; \
+                 {}",
+                if brake.kind == Kind::Abort { "an abort" } else { "a rollback" },
+                brake.reason
+            );
+            let fields = json!({ "course": brake.course, "reason": brake.reason });
+            Line::new(Level::Warn, "rollout_braked", text, fields)
+        }
         Event::TookOver { .. } | Event::StepHeld { .. } | Event::GateFailed { .. } => step(event),
         Event::Reached(node) => {
             of_node(Level::Info, "rollout_reached", node, format!("{node} is within reach"))
@@ -116,7 +154,8 @@ fn step(event: &Event) -> Line {
         return of_node(Level::Info, "rollout_took_over", owner, text);
     }
     if let Event::GateFailed { node, gate } = event {
-        let text = format!("{gate} does not hold on {node}: rolls back");
+        let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
+        let text = format!("{gate} does not hold on {on}: it is rolled back");
         let fields = json!({ "node_id": node, "gate": gate });
         return Line::new(Level::Warn, "rollout_gate_failed", text, fields);
     }

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ::log::Level;
@@ -26,7 +27,7 @@ use crate::cli::room;
 use crate::cli::run::signals;
 use crate::cli::settings::LogSettings;
 use crate::model::{KeyPair, Now, WallTime};
-use crate::protocol::rollout::{Choice, Decides, Event, NodeId, Serving};
+use crate::protocol::rollout::{Choice, Decides, Event, ModelId, NodeId};
 use crate::runtime::clock::Clock;
 use crate::runtime::control;
 use crate::runtime::dataplane::{self, DataPlane};
@@ -35,10 +36,14 @@ use crate::runtime::files::{DataDir, FilesError, os_rng};
 use crate::runtime::rollout::{
     Admits, Engine, Founding, Limits, Options, Recovered, Standing, StartError, Told,
 };
+use crate::runtime::thread;
 use crate::wire::dialect::Dialect;
 
 /// What may wait to be logged.
 const TOLD_MAX: usize = 16 * 1024;
+
+/// Versions that may wait to be asked.
+const PROBES_MAX: usize = 16;
 
 /// How often the health of the own traffic is told.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -60,6 +65,7 @@ struct Ear {
     counts: Arc<Counts>,
     failed: Arc<OnceLock<String>>,
     tell: Sender<(Now, Told)>,
+    probe: Sender<ModelId>,
     want: Option<Sender<Decision>>,
 }
 
@@ -74,6 +80,8 @@ impl Sink<Told> for Ear {
                 let _ = self.failed.set(reason.clone());
             }
             Told::Event(event) => self.counts.count(event),
+            // What finds no room is a vote that is not given in time.
+            Told::Probe(model) => return self.probe.try_send(model.clone()).is_ok(),
             Told::Decide { txid, commit, proof } => {
                 let decision = || Decision::new(txid.clone(), *commit, proof.clone());
                 // What finds no room is wanted again.
@@ -104,6 +112,11 @@ impl Counts {
             | Event::OtherRoster { .. }
             | Event::Recalling { .. }
             | Event::Recalled
+            | Event::Rewound { .. }
+            | Event::Braked(_)
+            | Event::Moved { .. }
+            | Event::Echoes { .. }
+            | Event::OtherServers { .. }
             | Event::TookOver { .. }
             | Event::StepHeld { .. }
             | Event::GateFailed { .. }
@@ -183,16 +196,20 @@ pub(super) fn run(args: &PeerArgs) -> Result<(), CliError> {
     let Some(founding) = founding(&mut plan, fleet.as_ref(), &signals) else { return Ok(()) };
     let (tell, told) = bounded(TOLD_MAX);
     let failed = Arc::<OnceLock<String>>::default();
-    let ear = Ear { plane: Arc::clone(&plane), counts, failed: Arc::clone(&failed), tell, want };
+    let (probe, probes) = bounded(PROBES_MAX);
+    let for_plane = Arc::clone(&plane);
+    let ear = Ear { plane: for_plane, counts, failed: Arc::clone(&failed), tell, probe, want };
     let own = SocketAddr::new(plan.at.ip(), plan.at.port());
     let listen = fleet.is_none().then_some(own);
     let options = options(&plan, args, (keys, founding, listen), (guests, Box::new(ear)));
     let (engine, recovered) = Engine::start(options).map_err(start_failed)?;
+    let prober = prober(Arc::clone(&plane), engine.clone(), probes);
+    let prober = prober.map_err(system("start a thread"))?;
     if let Some(fleet) = &mut fleet {
         fleet.serve(&engine)?;
     }
     let clock = Clock::start();
-    begin(&plan, &engine, &plane, &recovered).log(clock.now().wall);
+    begin(&plan, &engine, plane.addr(), &recovered).log(clock.now().wall);
     let ready = decider.as_ref().map(Decider::readiness);
     let local = Arc::new(Local::new(engine, Some(plane.addr().to_string()), ready));
     let decider = decider.map(|it| it.run(&local)).transpose()?;
@@ -205,6 +222,7 @@ pub(super) fn run(args: &PeerArgs) -> Result<(), CliError> {
     if let Some(fleet) = fleet {
         fleet.stop();
     }
+    let _ = prober.join();
     if let Some(decider) = decider {
         // It has panicked if this fails, and said so itself.
         let _ = decider.join();
@@ -215,6 +233,22 @@ pub(super) fn run(args: &PeerArgs) -> Result<(), CliError> {
     };
     Line::new(Level::Info, "rollout_stopped", text, json!({})).log(clock.now().wall);
     ended
+}
+
+/// Has versions answer, one after the other, until the engine is gone.
+fn prober(
+    plane: Arc<DataPlane>,
+    engine: Engine,
+    probes: Receiver<ModelId>,
+) -> std::io::Result<JoinHandle<()>> {
+    thread::spawn("roll-probe", move || {
+        for model in probes {
+            let failure = plane.probe(&model).err();
+            if !engine.probed(model, failure) {
+                return;
+            }
+        }
+    })
 }
 
 /// The log of decisions, and where it is told what is wanted of it, if there is one.
@@ -327,14 +361,12 @@ fn options(
     }
 }
 
-/// The first line. A node without a history serves version 1 meanwhile.
-fn begin(plan: &Plan, engine: &Engine, plane: &DataPlane, recovered: &Recovered) -> Line {
-    let mut waits = Vec::new();
-    if let Ok(Standing::Forming { waits_for, .. }) = engine.standing() {
-        let (state, salt, sticky) = (plan.initial.clone(), 0, None);
-        plane.set(Arc::new(Serving { state, salt, sticky, window: None }));
-        waits = waits_for;
-    }
+/// The first line.
+fn begin(plan: &Plan, engine: &Engine, http: SocketAddr, recovered: &Recovered) -> Line {
+    let waits = match engine.standing() {
+        Ok(Standing::Forming { waits_for, .. }) => waits_for,
+        Ok(Standing::Running { .. }) | Err(_) => Vec::new(),
+    };
     let waiting = match &waits[..] {
         [] => String::new(),
         waits => format!("; waits for {}", waits.join(", ")),
@@ -346,13 +378,10 @@ fn begin(plan: &Plan, engine: &Engine, plane: &DataPlane, recovered: &Recovered)
     let text = format!(
         "{} takes part in rollouts at {}, its data plane at http://{} ({} entries in its \
          log{torn}){waiting}",
-        plan.me,
-        plan.at,
-        plane.addr(),
-        recovered.records,
+        plan.me, plan.at, http, recovered.records,
     );
     let fields = json!({
-        "node_id": plan.me, "http": plane.addr().to_string(), "entries": recovered.records,
+        "node_id": plan.me, "http": http.to_string(), "entries": recovered.records,
         "waits_for": waits,
     });
     Line::new(Level::Info, "rollout_started", text, fields)
@@ -391,7 +420,7 @@ fn show(local: &Local, at: WallTime, told: &Told) {
             Line::new(Level::Info, "rollout_founded", text, json!({ "nodes": nodes }))
         }
         Told::Note(text) => Line::new(Level::Warn, "rollout_note", text.clone(), json!({})),
-        Told::Serve(_) | Told::Decide { .. } | Told::Failed(_) => return,
+        Told::Serve(_) | Told::Probe(_) | Told::Decide { .. } | Told::Failed(_) => return,
     };
     line.log(at);
     local.note(at, &line);

@@ -1,6 +1,6 @@
 //! The limits and habits of a node's rollout machine.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ids::{ModelId, NodeId};
@@ -25,8 +25,11 @@ pub struct Config {
     pub roster: Roster,
     /// Version 1, the same on every node.
     pub initial: RoutingState,
-    /// The models that this node's data plane can ask; none: any.
-    pub models: Option<BTreeSet<ModelId>>,
+    /// The models that this node's data plane can ask, each with what tells its server from
+    /// others; none: any, by an echo.
+    pub models: Option<BTreeMap<ModelId, String>>,
+    /// Where nodes are called, as this node was told at its start.
+    pub places: BTreeMap<NodeId, (String, u16)>,
     /// Who has the last word.
     pub decides: Decides,
     /// Without all votes for so long a transaction is aborted (T2: 2 s).
@@ -42,8 +45,12 @@ pub struct Config {
     pub takeover_after: Duration,
     /// The pause before a step that came to nothing is tried again; with as much again by chance.
     pub retry_after: Duration,
+    /// The longest such pause: it doubles each time that somebody's vote was missing.
+    pub retry_max: Duration,
     /// Between two calls to a node that is out of reach.
     pub redial_every: Duration,
+    /// A node that should have called and has not for so long is called by the other end, too.
+    pub call_after: Duration,
     /// Rules that are left out, to show in simulations what each is good for.
     #[doc(hidden)]
     pub breaks: Breaks,
@@ -58,6 +65,7 @@ impl Config {
             roster,
             initial,
             models: None,
+            places: BTreeMap::new(),
             decides: Decides::Coordinator,
             votes_within: Duration::from_secs(2),
             heartbeat_every: Duration::from_secs(2),
@@ -65,7 +73,9 @@ impl Config {
             doubt_max: Duration::from_secs(5),
             takeover_after: Duration::from_secs(6),
             retry_after: Duration::from_secs(1),
+            retry_max: Duration::from_secs(10),
             redial_every: Duration::from_secs(1),
+            call_after: Duration::from_secs(3),
             breaks: Breaks::NONE,
         }
     }
@@ -96,6 +106,14 @@ pub struct Breaks {
     pub version_unchecked: bool,
     /// A node without its disk votes and refuses as if it had said nothing before.
     pub forgets_freely: bool,
+    /// P1: a node begins transactions before it has heard how far it had come.
+    pub names_again: bool,
+    /// P7: a node without a log serves version 1 before it has heard from the others.
+    pub serves_unknown: bool,
+    /// T8: what fails is served until its rollback is committed.
+    pub no_brake: bool,
+    /// T8: a node votes for a version that has not answered it.
+    pub unanswered: bool,
 }
 
 impl Breaks {
@@ -111,5 +129,9 @@ impl Breaks {
         roster_unagreed: false,
         version_unchecked: false,
         forgets_freely: false,
+        names_again: false,
+        serves_unknown: false,
+        no_brake: false,
+        unanswered: false,
     };
 }

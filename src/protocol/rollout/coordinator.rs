@@ -33,6 +33,8 @@ pub(super) struct Running {
     ticket: Option<Ticket>,
     /// All votes are there, with the log's answer to come: nobody here may say no any more.
     is_deciding: bool,
+    /// This node's server of the new version has not answered yet.
+    pub(super) lacks_answer: bool,
     /// What the log is asked with.
     proof: Option<Box<Committed>>,
 }
@@ -67,9 +69,14 @@ pub(super) struct Wish {
 impl Rollout {
     /// Begins a transaction; T6: one at a time.
     pub(super) fn begin(&mut self, kind: Kind, wish: Wish) -> Result<(), Refusal> {
-        self.refuse_to_begin()?;
         let (course, plan) = (self.course.as_ref(), wish.plan.as_ref());
-        let (stable, canary, share) = target(kind, wish.is_full, &self.state, course, plan)?;
+        let is_braked = self.brake().is_some();
+        let goal = target(kind, wish.is_full, &self.state, course, plan, is_braked);
+        if goal.is_ok() && wish.ticket.is_some() {
+            self.give_way();
+        }
+        self.refuse_to_begin()?;
+        let (stable, canary, share) = goal?;
         self.counter += 1;
         let (node, epoch) = (self.config.me.clone(), self.memory.epoch);
         let txid = TxId { node, epoch, counter: self.counter, kind };
@@ -106,8 +113,12 @@ impl Rollout {
             votes: Vec::new(),
             ticket,
             is_deciding: false,
+            lacks_answer: self.needs_answer(&proposal),
             proof: None,
         };
+        if running.lacks_answer {
+            self.out.at_once(Effect::Probe(proposal.state.canary_model_id.clone()));
+        }
         self.running = Some(running);
         let links = self.links_to(&voters);
         if !links.is_empty() {
@@ -118,6 +129,14 @@ impl Rollout {
         self.out.at_once(Effect::SetTimer(Timer::Votes, self.config.votes_within));
         self.decide_if_complete();
         Ok(())
+    }
+
+    /// An operator orders something: what nobody has ordered is tried again later.
+    fn give_way(&mut self) {
+        let is_ordered = |it: &Running| it.ticket.is_some();
+        if self.running.as_ref().is_some_and(|it| !is_ordered(it) && it.proposal.is_by_itself()) {
+            self.abort_running(Cause::Busy, "an operator's order goes first".to_owned(), None);
+        }
     }
 
     fn refuse_to_begin(&self) -> Result<(), Refusal> {
@@ -132,7 +151,9 @@ impl Rollout {
             return Err(busy(&prepared.txid, "is running, its decision is not known here yet"));
         }
         if self.recall.is_some() {
-            let reason = "this node has not heard from all others since it began without a log";
+            let names = self.recall_waits_for();
+            let names: Vec<_> = names.iter().map(NodeId::as_str).collect();
+            let reason = format!("no word yet of {} since this node's start", names.join(", "));
             return Err(Refusal::new(Cause::Recalling, reason));
         }
         if !self.roster.has(&self.config.me) {
@@ -146,15 +167,22 @@ impl Rollout {
         let state = &proposal.state;
         if let Some(models) = &self.config.models {
             let named = [&state.stable_model_id, &state.canary_model_id];
-            if let Some(unknown) = named.into_iter().find(|it| !models.contains(*it)) {
+            if let Some(unknown) = named.into_iter().find(|it| !models.contains_key(*it)) {
                 let reason = format!("this node serves no model {unknown}");
                 return Err(Refusal::new(Cause::Model, reason));
             }
         }
+        if let Some(refusal) = self.would_echo().filter(|_| proposal.txid.kind.raises()) {
+            return Err(refusal);
+        }
+        if let Some(brake) = self.brake().filter(|_| proposal.txid.kind.raises()) {
+            return Err(Refusal::new(Cause::Gate, format!("the brake is on: {}", brake.reason)));
+        }
         let live = self.course.as_ref().filter(|it| it.is_live());
         if let (Some(course), Some(health)) = (live, &self.health)
             && proposal.txid.kind.raises()
-            && let (Verdict::Bad, Some(gate)) = course.plan.judge(health)
+            && course.plan.failures == 0
+            && let (Verdict::Bad, Some(gate)) = course.plan.judge(health, self.state.canary_share())
         {
             return Err(Refusal::new(Cause::Gate, format!("{gate} does not hold")));
         }
@@ -209,13 +237,13 @@ impl Rollout {
         self.decide_if_complete();
     }
 
-    fn decide_if_complete(&mut self) {
+    pub(super) fn decide_if_complete(&mut self) {
         let Some(running) = &mut self.running else { return };
         let is_complete = match self.config.breaks.counts_messages {
             true => running.votes.len() + 1 >= running.voters.len(),
             false => running.missing().is_empty(),
         };
-        if running.is_deciding || !is_complete {
+        if running.is_deciding || running.lacks_answer || !is_complete {
             return;
         }
         let proposal = Arc::clone(&running.proposal);
@@ -255,7 +283,10 @@ impl Rollout {
     pub(super) fn on_votes_late(&mut self) {
         let Some(running) = self.running.as_ref().filter(|it| !it.is_deciding) else { return };
         let missing: Vec<_> = running.missing().iter().map(ToString::to_string).collect();
-        let reason = format!("no vote of {} in time", missing.join(", "));
+        let reason = match &missing[..] {
+            [] => format!("no answer of {} in time", running.proposal.state.canary_model_id),
+            some => format!("no vote of {} in time", some.join(", ")),
+        };
         self.abort_running(Cause::NoVote, reason, None);
     }
 

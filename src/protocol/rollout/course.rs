@@ -51,9 +51,14 @@ impl Course {
         let step = course.plan.steps.iter().take_while(|it| **it < share).count();
         course.phase = match proposal.txid.kind {
             Kind::Start | Kind::Retry => Phase::Running,
-            Kind::Step | Kind::Promote | Kind::Resume => {
+            Kind::Step | Kind::Resume => {
                 course.step = step;
                 Phase::Running
+            }
+            // A pause goes on until somebody resumes.
+            Kind::Promote => {
+                course.step = step;
+                course.phase
             }
             Kind::Finish => {
                 course.step = course.plan.steps.len().saturating_sub(1);
@@ -109,6 +114,7 @@ pub(super) fn target(
     now: &RoutingState,
     course: Option<&Course>,
     plan: Option<&Plan>,
+    is_braked: bool,
 ) -> Result<(ModelId, ModelId, u32), Refusal> {
     let nothing = |reason: &str| Refusal::new(Cause::Nothing, reason);
     let same = (now.stable_model_id.clone(), now.canary_model_id.clone());
@@ -139,7 +145,9 @@ pub(super) fn target(
             let is_paused = course.phase == Phase::Paused;
             match kind {
                 Kind::Pause if is_paused => Err(nothing("the rollout is paused already")),
-                Kind::Resume if !is_paused => Err(nothing("the rollout is not paused")),
+                Kind::Resume if !is_paused && !is_braked => {
+                    Err(nothing("the rollout is not paused"))
+                }
                 Kind::Pause | Kind::Resume => Ok((same.0, same.1, now.canary_share())),
                 Kind::Abort => Ok((same.0, same.1, 0)),
                 Kind::Finish => Ok((same.1.clone(), same.1, 0)),

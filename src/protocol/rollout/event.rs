@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::brake::Brake;
 use super::health::HealthSnapshot;
 use super::ids::{Mark, ModelId, NodeId, TxId};
 use super::messages::{Cause, Message};
@@ -34,6 +35,15 @@ pub enum Input {
         node: NodeId,
         /// Its key, which is proved.
         key: PublicKey,
+    },
+    /// A node that called, and is linked, says where it is called itself.
+    Called {
+        /// Which.
+        node: NodeId,
+        /// Its address, or a name for it.
+        host: String,
+        /// Its control port.
+        port: u16,
     },
     /// A call that was asked for failed.
     DialFailed {
@@ -67,6 +77,13 @@ pub enum Input {
     },
     /// This node's data plane has measured a window.
     Health(HealthSnapshot),
+    /// A version has answered a request of this node's, or has not; answers [`Effect::Probe`].
+    Probed {
+        /// Which.
+        model: ModelId,
+        /// Why not.
+        failure: Option<String>,
+    },
     /// The log of decisions says how a transaction ended: its first entry for it (T10).
     Decided {
         /// The transaction.
@@ -131,14 +148,38 @@ pub struct StartOrder {
     pub samples_min: u64,
     /// The window.
     pub window_ms: u64,
+    /// See [`Plan::warm_up_ms`].
+    #[serde(default)]
+    pub warm_up_ms: u64,
+    /// See [`Plan::failures`].
+    #[serde(default)]
+    pub failures: u64,
+    /// See [`Plan::deadline_ms`].
+    #[serde(default)]
+    pub deadline_ms: u64,
 }
 
 impl StartOrder {
     /// The plan that it makes.
     #[must_use]
     pub fn into_plan(self, owner: NodeId, salt: u64) -> Plan {
-        let Self { from, to, steps, interval_ms, gates, sticky, samples_min, window_ms } = self;
-        Plan { from, to, steps, interval_ms, gates, sticky, salt, samples_min, window_ms, owner }
+        let Self { from, to, steps, interval_ms, gates, sticky, samples_min, window_ms, .. } = self;
+        let Self { warm_up_ms, failures, deadline_ms, .. } = self;
+        Plan {
+            from,
+            to,
+            steps,
+            interval_ms,
+            gates,
+            sticky,
+            salt,
+            samples_min,
+            window_ms,
+            owner,
+            warm_up_ms,
+            failures,
+            deadline_ms,
+        }
     }
 }
 
@@ -193,6 +234,8 @@ pub enum Effect {
         /// What shows that it may be committed.
         proof: Option<Box<Committed>>,
     },
+    /// Have this node's server of a version answer one request; answered by [`Input::Probed`].
+    Probe(ModelId),
     /// Call a node; answered by [`Input::Linked`] or [`Input::DialFailed`].
     Dial(Participant),
     /// End a connection, after what was sent to it has left.
@@ -218,6 +261,10 @@ pub struct Serving {
     pub sticky: Option<Sticky>,
     /// How long the window is that its gates look at.
     pub window: Option<Duration>,
+    /// So long after the rollout's begin the canary's latencies do not count.
+    pub warm_up: Duration,
+    /// Why everything goes to the stable version, if the brake is on.
+    pub brake: Option<String>,
 }
 
 /// The deadlines.
@@ -231,6 +278,8 @@ pub enum Timer {
     Doubt,
     /// Look whether a step is due.
     Step,
+    /// Orders have waited for long enough.
+    Orders,
     /// Call a node again.
     Redial(NodeId),
 }
@@ -261,6 +310,8 @@ pub enum Record {
     Committed(Box<Committed>),
     /// A transaction was aborted.
     Aborted(Aborted),
+    /// The brake was put on.
+    Braked(Brake),
 }
 
 /// A transaction that came to nothing, as history keeps it.
@@ -349,6 +400,12 @@ pub enum Event {
     },
     /// It knows enough to vote.
     Recalled,
+    /// Somebody has seen later transactions of this node's than its log can know: it was restored
+    /// from a backup. It signs nothing before all others have told what they have seen.
+    Rewound {
+        /// Who.
+        by: NodeId,
+    },
     /// This node takes a rollout's steps from now on, because its owner is away.
     TookOver {
         /// Whose rollout.
@@ -359,13 +416,35 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
-    /// A gate failed; a rollback begins.
+    /// A gate failed; the brake is put on, and a rollback follows.
     GateFailed {
-        /// On which node.
-        node: NodeId,
+        /// On which node; none: over all together.
+        node: Option<NodeId>,
         /// Which gate.
         gate: Gate,
     },
+    /// A node is called at another place than the roster says: it has called from there, or this
+    /// node was told so at its start.
+    Moved {
+        /// Which.
+        node: NodeId,
+        /// Where.
+        at: String,
+    },
+    /// A node has no servers of its own among such that have, and answers with an echo.
+    Echoes {
+        /// Which; this one, perhaps.
+        node: NodeId,
+    },
+    /// A node asks other servers than this one for the same versions.
+    OtherServers {
+        /// Which.
+        node: NodeId,
+        /// For these.
+        models: Vec<ModelId>,
+    },
+    /// The brake is on: everything goes to the stable version until a rollback is committed.
+    Braked(Brake),
     /// A node came within reach.
     Reached(NodeId),
     /// A node is out of reach.

@@ -1,13 +1,14 @@
 //! Who is within reach, and what they said of themselves last.
 //!
 //! Invariants: one link a node, the newest, so nothing that a node's former life said is heard
-//! after its present one; of two nodes the one with the lower name calls.
+//! after its present one; of two nodes the one with the lower name calls, and the other one too when
+//! it has waited in vain: one of them may have moved, or not know that the other takes part.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{Effect, Event, Timer};
 use super::health::HealthSnapshot;
-use super::ids::NodeId;
+use super::ids::{ModelId, NodeId};
 use super::machine::Rollout;
 use super::messages::{DecisionReq, Heartbeat, Message, RecallReq, StateReq};
 use super::state::Digest;
@@ -23,6 +24,7 @@ pub(super) struct Peer {
     pub(super) health: Option<HealthSnapshot>,
     /// What was complained of already: (version, digest) and the roster's digest.
     pub(super) told: (Option<(u64, Digest)>, Option<Digest>),
+    pub(super) told_servers: Option<BTreeMap<ModelId, String>>,
     /// Heartbeats of this node since it said anything.
     pub(super) quiet: u32,
 }
@@ -41,12 +43,21 @@ impl Rollout {
             self.out.at_once(Effect::Hangup(link));
             return self.drop_from(node, "its key is not the one in the roster");
         }
-        let peer = Peer { link, key, heartbeat: None, health: None, told: (None, None), quiet: 0 };
+        let peer = Peer {
+            link,
+            key,
+            heartbeat: None,
+            health: None,
+            told: (None, None),
+            told_servers: None,
+            quiet: 0,
+        };
         if let Some(old) = self.peers.insert(node.clone(), peer) {
             self.by_link.remove(&old.link);
             self.out.at_once(Effect::Hangup(old.link));
         } else {
             self.out.say(Effect::Emit(Event::Reached(node.clone())));
+            (self.retry_at, self.missed) = (self.now.mono, 0);
         }
         self.by_link.insert(link, node.clone());
         self.away.remove(node);
@@ -74,7 +85,29 @@ impl Rollout {
         self.redial_later(node);
     }
 
+    /// A caller that has proved its key knows where it is.
+    pub(super) fn on_called(&mut self, node: NodeId, place: (String, u16)) {
+        if self.peers.contains_key(&node) {
+            self.on_told_place(node, place);
+        }
+    }
+
+    /// A node is called elsewhere than the roster says, until a call there fails.
+    pub(super) fn on_told_place(&mut self, node: NodeId, place: (String, u16)) {
+        let Some(known) = self.roster.get(&node).filter(|it| it.node_id != self.config.me) else {
+            return;
+        };
+        if (&known.host, known.port) == (&place.0, place.1) {
+            self.places.remove(&node);
+        } else if self.places.get(&node) != Some(&place) {
+            let at = format!("{}:{}", place.0, place.1);
+            self.places.insert(node.clone(), place);
+            self.tell(Event::Moved { node, at });
+        }
+    }
+
     pub(super) fn on_dial_failed(&mut self, node: NodeId) {
+        self.places.remove(&node);
         self.redial_later(node);
     }
 
@@ -86,22 +119,30 @@ impl Rollout {
     pub(super) fn on_redial(&mut self, node: &NodeId) {
         if self.is_mine_to_call(node) {
             self.call(node);
+        } else if self.roster.has(node) && !self.peers.contains_key(node) {
+            self.redial_later(node.clone());
         }
     }
 
-    /// Of two, the lower name calls; who is not of the roster calls everybody, and whoever wants a
-    /// vote calls for it.
+    /// Of two, the lower name calls, and the other when it has waited for long; who is not of the
+    /// roster calls everybody, and whoever wants a vote calls for it.
     fn is_mine_to_call(&self, node: &NodeId) -> bool {
         let me = &self.config.me;
         let is_wanted = self.running.as_ref().is_some_and(|it| it.wants(node));
-        node != me && (is_wanted || self.roster.has(node) && (me < node || !self.roster.has(me)))
+        let away = self.away.get(node).map(|since| self.now.mono.since(*since));
+        let has_waited = away.is_some_and(|it| it >= self.config.call_after);
+        let is_turn = me < node || !self.roster.has(me) || has_waited;
+        node != me && (is_wanted || self.roster.has(node) && is_turn)
     }
 
     fn call(&mut self, node: &NodeId) {
         let new = self.running.as_ref().and_then(|it| it.proposal.new_roster.as_ref());
         let known = self.roster.get(node).or_else(|| new?.get(node));
         if let Some(participant) = known.filter(|_| !self.peers.contains_key(node)) {
-            let participant = participant.clone();
+            let mut participant = participant.clone();
+            if let Some((host, port)) = self.places.get(node).cloned() {
+                (participant.host, participant.port) = (host, port);
+            }
             self.out.at_once(Effect::Dial(participant));
         }
     }
@@ -114,6 +155,8 @@ impl Rollout {
         for node in names {
             if self.is_mine_to_call(&node) {
                 self.call(&node);
+            } else if node != self.config.me && !self.peers.contains_key(&node) {
+                self.redial_later(node);
             }
         }
     }
@@ -147,6 +190,8 @@ impl Rollout {
             digest: self.state_digest,
             roster: self.roster_digest,
             in_doubt: self.memory.prepared.as_ref().map(|it| it.txid.clone()),
+            serves: Some(self.config.models.clone().unwrap_or_default()),
+            brake: self.brake().cloned(),
         }
     }
 
@@ -168,7 +213,7 @@ impl Rollout {
         self.close_silent();
         let heartbeat = self.heartbeat();
         self.send_all(&Message::Heartbeat(heartbeat));
-        if self.recall.is_some() {
+        if self.is_blank() {
             self.call_for_help();
         }
         let after = self.config.heartbeat_every;
@@ -181,11 +226,17 @@ impl Rollout {
         let other_roster =
             version == mine && heartbeat.roster != self.roster_digest && self.roster.has(from);
         let Some(peer) = self.peers.get_mut(from) else { return };
-        let roster = heartbeat.roster;
+        let (roster, brake) = (heartbeat.roster, heartbeat.brake.clone());
         peer.heartbeat = Some(heartbeat);
+        self.serve_if_new();
+        self.compare_servers(from);
+        if let Some(brake) = brake {
+            self.on_brake_of(from, brake);
+        }
         if version > mine {
             return self.send_to(from, Message::StateReq(StateReq { from_version: mine }));
         }
+        let Some(peer) = self.peers.get_mut(from) else { return };
         if version == mine && digest != my_digest && peer.told.0 != Some((version, digest)) {
             peer.told.0 = Some((version, digest));
             self.out.say(Effect::Emit(Event::Diverged { node: from.clone(), version }));
@@ -217,6 +268,12 @@ impl Rollout {
 
     pub(super) fn drop_from(&mut self, node: &NodeId, what: &'static str) {
         self.out.say(Effect::Emit(Event::Dropped(node.clone(), what)));
+    }
+
+    /// Somebody of the roster who is out of reach.
+    pub(super) fn out_of_reach(&self) -> Option<&NodeId> {
+        let is_missing = |it: &&NodeId| **it != self.config.me && !self.peers.contains_key(*it);
+        self.roster.nodes().map(|it| &it.node_id).find(is_missing)
     }
 
     /// The highest name of those of the roster that are up, as far as this node sees.

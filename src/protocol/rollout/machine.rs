@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::config::Config;
 use super::coordinator::Running;
 use super::course::Course;
-use super::event::{Effect, Event, Input, Record, Serving, Timer};
+use super::event::{Command, Effect, Event, Input, Record, Serving, Timer};
 use super::health::HealthSnapshot;
-use super::ids::{NodeId, TxId};
+use super::ids::{Kind, NodeId, TxId};
 use super::links::Peer;
 use super::memory::Memory;
 use super::messages::Message;
 use super::outbox::Outbox;
-use super::proposal::Proposal;
+use super::proposal::{Committed, Proposal};
 use super::recall::Recall;
 use super::recovery::Doubt;
 use super::roster::Roster;
 use super::state::{Digest, RoutingState};
 use crate::model::{KeyPair, Now, Rng, Time};
-use crate::protocol::LinkId;
+use crate::protocol::{LinkId, Ticket};
 
 /// One node's part in all rollouts of its fleet.
 #[derive(Debug)]
@@ -42,17 +42,28 @@ pub struct Rollout {
     pub(super) unacked: Option<(TxId, BTreeSet<NodeId>)>,
     /// A proposal that waits until this node has caught up.
     pub(super) early: Option<(NodeId, Proposal)>,
+    /// A proposal whose new version is being asked for an answer.
+    pub(super) probing: Option<(NodeId, Proposal)>,
     pub(super) doubt: Option<Doubt>,
     pub(super) recall: Option<Recall>,
+    /// Whether this node knows what its fleet serves, and has served it.
+    pub(super) is_serving: bool,
+    /// Orders that wait until they can be begun.
+    pub(super) orders: Vec<(Ticket, Command)>,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) by_link: BTreeMap<LinkId, NodeId>,
+    /// Where nodes are called that are not where the roster says.
+    pub(super) places: BTreeMap<NodeId, (String, u16)>,
     /// Since when nodes are out of reach.
     pub(super) away: BTreeMap<NodeId, Time>,
     pub(super) health: Option<HealthSnapshot>,
-    /// Why the rollout is to be rolled back, until it is.
-    pub(super) rollback: Option<String>,
-    /// When a step may be tried again.
+    /// When a step may be tried again, and how often a vote was missing since one was not.
     pub(super) retry_at: Time,
+    pub(super) missed: u32,
+    /// Looks in a row that found a gate that does not hold.
+    pub(super) bad_looks: u64,
+    /// The version by which steps were resumed last.
+    pub(super) resumed_at: u64,
     pub(super) held_told: Option<String>,
     pub(super) took_over: Option<TxId>,
     pub(super) now: Now,
@@ -63,6 +74,8 @@ impl Rollout {
     /// A machine that has not begun: the first input is [`Input::Start`].
     pub fn new(config: Config, keys: KeyPair, rng: Rng, memory: Memory) -> Self {
         let (state, roster, course) = memory.present(&config);
+        let resumed = |it: &&Committed| it.proposal.txid.kind == Kind::Resume;
+        let resumed = memory.history.iter().rfind(resumed).map(|it| it.proposal.state.version);
         Self {
             state_digest: state.digest(),
             roster_digest: roster.digest(),
@@ -78,14 +91,20 @@ impl Rollout {
             running: None,
             unacked: None,
             early: None,
+            probing: None,
             doubt: None,
             recall: None,
+            is_serving: false,
+            orders: Vec::new(),
             peers: BTreeMap::new(),
             by_link: BTreeMap::new(),
+            places: BTreeMap::new(),
             away: BTreeMap::new(),
             health: None,
-            rollback: None,
             retry_at: Time::ZERO,
+            missed: 0,
+            bad_looks: 0,
+            resumed_at: resumed.unwrap_or(0),
             held_told: None,
             took_over: None,
             now: Now::default(),
@@ -100,12 +119,14 @@ impl Rollout {
         match input {
             Input::Start => self.on_start(),
             Input::Linked { link, node, key } => self.on_linked(link, &node, key),
+            Input::Called { node, host, port } => self.on_called(node, (host, port)),
             Input::DialFailed { node } => self.on_dial_failed(node),
             Input::Unlinked { link } => self.on_unlinked(link),
             Input::Received { link, msg } => self.on_received(link, msg),
             Input::Synced { records } => self.out.on_synced(records),
             Input::Command { ticket, command } => self.on_command(ticket, command),
             Input::Health(health) => self.on_own_health(health),
+            Input::Probed { model, failure } => self.on_probed(&model, failure),
             Input::Decided { txid, commit, proof } => self.on_decided(&txid, commit, proof),
             Input::TimerFired(timer) => self.on_timer(timer),
         }
@@ -116,19 +137,18 @@ impl Rollout {
         let epoch = self.memory.epoch + 1;
         self.persist(Record::Epoch { epoch });
         self.course_at = self.now.mono;
+        for (node, place) in std::mem::take(&mut self.config.places) {
+            self.on_told_place(node, place);
+        }
         for node in self.roster.nodes().map(|it| it.node_id.clone()) {
             self.away.insert(node, self.now.mono);
         }
-        let mut serving = self.serving();
         if let Some(proposal) = &self.memory.prepared {
-            if self.config.breaks.serves_last_line {
-                serving.state = proposal.state.clone();
-            }
             let txid = proposal.txid.clone();
             self.begin_doubt(txid, self.config.redial_every);
         }
-        self.out.say(Effect::Serve(serving));
         self.begin_recall();
+        self.serve_if_new();
         self.call_all();
         self.out.at_once(Effect::SetTimer(Timer::Heartbeat, self.config.heartbeat_every));
         self.look_for_steps();
@@ -140,6 +160,7 @@ impl Rollout {
             Timer::Votes => self.on_votes_late(),
             Timer::Doubt => self.on_doubt(),
             Timer::Step => self.on_step_due(),
+            Timer::Orders => self.on_orders_late(),
             Timer::Redial(node) => self.on_redial(&node),
         }
     }
@@ -176,13 +197,37 @@ impl Rollout {
         self.out.say(Effect::Emit(event));
     }
 
-    pub(super) fn serving(&self) -> Serving {
+    /// Serves what is committed. A node without a log has to know first what that is: from all
+    /// others, and what they have committed since (P7).
+    pub(super) fn serve(&mut self) {
+        let members = self.peers.iter().filter(|(node, _)| self.roster.has(node));
+        let beats = members.filter_map(|(_, peer)| peer.heartbeat.as_ref());
+        let newest = beats.map(|it| it.last_committed_version).max().unwrap_or(0);
+        let knows = !self.is_blank() && newest <= self.state.version;
+        self.is_serving |= knows || self.config.breaks.serves_unknown;
+        if self.is_serving {
+            self.out.say(Effect::Serve(self.serving()));
+        }
+    }
+
+    /// The same, if it has served nothing yet.
+    pub(super) fn serve_if_new(&mut self) {
+        if !self.is_serving {
+            self.serve();
+        }
+    }
+
+    fn serving(&self) -> Serving {
         let plan = self.course.as_ref().map(|it| &it.plan);
+        let prepared = self.memory.prepared.as_ref();
+        let prepared = prepared.filter(|_| self.config.breaks.serves_last_line);
         Serving {
-            state: self.state.clone(),
+            state: prepared.map_or(&self.state, |it| &it.state).clone(),
             salt: plan.map_or(0, |it| it.salt),
             sticky: plan.and_then(|it| it.sticky.clone()),
             window: plan.map(|it| std::time::Duration::from_millis(it.window_ms)),
+            warm_up: std::time::Duration::from_millis(plan.map_or(0, |it| it.warm_up_ms)),
+            brake: self.brake().map(|it| it.reason.clone()),
         }
     }
 

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::brake::Brake;
 use super::config::Config;
 use super::course::Course;
 use super::event::{Aborted, Record};
@@ -37,6 +38,7 @@ pub struct Memory {
     pub(super) unsure: Option<BTreeMap<NodeId, Mark>>,
     pub(super) marks: BTreeMap<NodeId, Mark>,
     pub(super) prepared: Option<Proposal>,
+    pub(super) brake: Option<Brake>,
     /// What is left of what came before the history, ascending by version.
     pub(super) skeleton: Vec<Committed>,
     pub(super) history: Vec<Committed>,
@@ -61,6 +63,7 @@ impl Memory {
             unsure: None,
             marks: BTreeMap::new(),
             prepared: None,
+            brake: None,
             skeleton: Vec::new(),
             history: Vec::new(),
             by_txid: BTreeMap::new(),
@@ -80,6 +83,7 @@ impl Memory {
             Record::Refused { txid } => self.mark(&txid),
             Record::Committed(committed) => self.commit(*committed),
             Record::Aborted(aborted) => self.abort(aborted),
+            Record::Braked(brake) => self.brake = Some(brake),
         }
     }
 
@@ -97,6 +101,7 @@ impl Memory {
             let txid = TxId { node: node.clone(), epoch, counter, kind: super::ids::Kind::Step };
             Record::Refused { txid }
         }));
+        records.extend(self.brake.clone().map(Record::Braked));
         let prepared = self.prepared.clone();
         records.extend(prepared.map(|it| Record::Prepared(Box::new(it))));
         records
@@ -123,6 +128,12 @@ impl Memory {
         let txid = committed.proposal.txid.clone();
         self.mark(&txid);
         let version = committed.proposal.state.version;
+        match txid.kind {
+            Kind::Step | Kind::Promote | Kind::Finish | Kind::Pause | Kind::Roster => {}
+            Kind::Start | Kind::Rollback | Kind::Abort | Kind::Retry | Kind::Resume => {
+                self.brake = None;
+            }
+        }
         if self.prepared.as_ref().is_some_and(|it| it.state.version <= version) {
             self.prepared = None;
         }

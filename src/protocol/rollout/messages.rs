@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::brake::Brake;
 use super::health::HealthSnapshot;
-use super::ids::{Mark, NodeId, TxId};
+use super::ids::{Mark, ModelId, NodeId, TxId};
 use super::proposal::{Choice, Committed, Proof, Proposal, Vote};
 use super::state::{Digest, RoutingState, Status};
 
@@ -258,6 +259,13 @@ pub struct Heartbeat {
     /// The transaction that it is in doubt about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_doubt: Option<TxId>,
+    /// The versions that it has servers for, each with what tells that from others; empty: it
+    /// echoes; absent: it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serves: Option<BTreeMap<ModelId, String>>,
+    /// Its brake, if that is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brake: Option<Brake>,
 }
 
 /// `DECISION_REQ`.

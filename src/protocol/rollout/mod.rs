@@ -6,6 +6,7 @@
 //!
 //! Rules T1-T11 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
 
+mod brake;
 mod buckets;
 mod config;
 mod coordinator;
@@ -21,6 +22,7 @@ mod messages;
 mod outbox;
 mod participant;
 mod plan;
+mod probe;
 mod proposal;
 mod recall;
 mod recovery;
@@ -32,6 +34,7 @@ mod steps;
 mod tests;
 mod window;
 
+pub use brake::Brake;
 pub use buckets::{bucket_of_draw, bucket_of_key};
 pub use config::{Breaks, Config, Decides};
 pub use course::{Course, Phase};
@@ -53,4 +56,4 @@ pub use proposal::{Choice, Committed, NOTE_BYTES_MAX, Proof, Proposal, Resolutio
 pub use roster::{HOST_BYTES_MAX, Participant, ROSTER_MAX, Roster};
 pub use state::{BASIS_POINTS, Digest, RoutingState, Status, Weights};
 pub use status::{DoubtStatus, PeerStatus, RunningStatus, Status as NodeStatus};
-pub use window::Window;
+pub use window::{Ending, Window};

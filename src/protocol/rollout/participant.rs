@@ -33,28 +33,29 @@ impl Rollout {
             return self.on_decision_req(&from, &proposal.txid);
         }
         let is_behind = version > self.state.version + 1 && !self.config.breaks.version_unchecked;
-        if is_behind && self.memory.prepared.is_none() && self.recall.is_none() {
+        if is_behind && self.memory.prepared.is_none() && !self.is_blank() {
             // It may be the next one as soon as this node has what is before it.
             let from_version = self.state.version;
             self.send_to(&from, Message::StateReq(StateReq { from_version }));
             self.early = Some((from, proposal));
             return;
         }
-        self.vote(&from, &proposal);
+        self.vote_on(&from, &proposal, false);
     }
 
     /// A proposal that came before what it follows may be voted on now.
     pub(super) fn vote_on_early(&mut self) {
         let next = self.state.version + 1;
         if let Some((from, proposal)) = self.early.take_if(|it| it.1.state.version <= next) {
-            self.vote(&from, &proposal);
+            self.vote_on(&from, &proposal, false);
         }
     }
 
-    fn vote(&mut self, from: &NodeId, proposal: &Proposal) {
+    /// `is_answered`: its new version has just answered this node.
+    pub(super) fn vote_on(&mut self, from: &NodeId, proposal: &Proposal, is_answered: bool) {
         let txid = &proposal.txid;
         let voters = self.voters(proposal);
-        if self.memory.is_unsure(txid) || self.recall.is_some() {
+        if self.memory.is_unsure(txid) || self.is_blank() {
             let reason = "this node may have voted on it and forgotten it";
             let refusal = Refusal::new(Cause::Recalling, reason);
             return self.vote_abort(from, txid, &refusal, false);
@@ -66,6 +67,9 @@ impl Rollout {
         }
         if let Err(refusal) = self.judge(proposal) {
             return self.vote_abort(from, txid, &refusal, true);
+        }
+        if !is_answered && self.needs_answer(proposal) {
+            return self.vote_after_answer(from.clone(), proposal.clone());
         }
         self.begin_doubt(txid.clone(), self.config.doubt_first);
         self.persist(Record::Prepared(Box::new(proposal.clone())));
@@ -117,7 +121,13 @@ impl Rollout {
         self.tell(voted);
     }
 
-    fn vote_abort(&mut self, to: &NodeId, txid: &TxId, refusal: &Refusal, may_sign: bool) {
+    pub(super) fn vote_abort(
+        &mut self,
+        to: &NodeId,
+        txid: &TxId,
+        refusal: &Refusal,
+        may_sign: bool,
+    ) {
         let (txid, vote, reason) = (txid.clone(), Choice::Abort, refusal.reason.clone());
         let signed = may_sign.then(|| self.refuse(&txid));
         let voted = Event::Voted { txid: txid.clone(), vote, reason: reason.clone() };

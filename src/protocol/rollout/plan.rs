@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::health::{HealthSnapshot, Verdict};
+use super::health::{HealthSnapshot, ModelHealth, Verdict, pooled};
 use super::ids::{ModelId, NodeId};
 use super::state::BASIS_POINTS;
 use crate::model::SigningBytes;
@@ -28,6 +28,8 @@ pub enum Metric {
     P95,
     /// The share of requests that failed.
     Error,
+    /// The share of requests that were answered with a 4xx.
+    Refused,
 }
 
 /// What it may be.
@@ -66,12 +68,13 @@ impl FromStr for Gate {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str = "a gate is like p95=200ms, error=1% or p95<=1.2x";
+        const WRONG: &str = "a gate is like p95=200ms, error=1%, 4xx=5% or p95<=1.2x";
         let (name, value) = text.split_once("<=").or_else(|| text.split_once('=')).ok_or(WRONG)?;
         let metric = match name {
             "p95" => Metric::P95,
             "error" => Metric::Error,
-            _ => return Err("a gate is of p95 or of error"),
+            "4xx" => Metric::Refused,
+            _ => return Err("a gate is of p95, of error or of 4xx"),
         };
         let at = value.find(|c: char| c.is_ascii_alphabetic() || c == '%');
         let (number, unit) = value.split_at(at.ok_or("a gate needs a unit: ms, s, % or x")?);
@@ -80,11 +83,20 @@ impl FromStr for Gate {
         let limit = match (metric, unit) {
             (Metric::P95, "ms") => Limit::Micros(number),
             (Metric::P95, "s") => Limit::Micros(number.checked_mul(1000).ok_or(WRONG)?),
-            (Metric::Error, "%") if number <= 100_000 => Limit::PerMillion(narrow(number * 10)?),
+            (Metric::Error | Metric::Refused, "%") if number <= 100_000 => {
+                Limit::PerMillion(narrow(number * 10)?)
+            }
             (_, "x") => Limit::OfStable(narrow(number)?),
-            _ => return Err("p95 is limited in ms, s or x, error in % (at most 100) or x"),
+            _ => return Err("p95 is limited in ms, s or x, error and 4xx in % (at most 100) or x"),
         };
         Ok(Self { metric, limit })
+    }
+}
+
+impl Gate {
+    /// Whether it compares with the stable version.
+    pub(super) const fn is_relative(self) -> bool {
+        matches!(self.limit, Limit::OfStable(_))
     }
 }
 
@@ -93,6 +105,7 @@ impl fmt::Display for Gate {
         let name = match self.metric {
             Metric::P95 => "p95",
             Metric::Error => "error",
+            Metric::Refused => "4xx",
         };
         let (number, unit) = match self.limit {
             Limit::Micros(micros) => (micros, "ms"),
@@ -153,6 +166,20 @@ pub struct Plan {
     pub window_ms: u64,
     /// Who takes the steps as long as it is alive.
     pub owner: NodeId,
+    /// So long after its begin the new version's latencies do not count: it warms up.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub warm_up_ms: u64,
+    /// So many looks in a row, one a second, may find a gate that does not hold.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u64,
+    /// A step that is due for so long and cannot be taken is answered by a rollback; 0: never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deadline_ms: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Plan {
@@ -183,25 +210,52 @@ impl Plan {
         if Duration::from_millis(self.window_ms) > INTERVAL_MAX || self.window_ms == 0 {
             return Err("the window is not between 1 ms and a week");
         }
+        if self.warm_up_ms.max(self.deadline_ms) > INTERVAL_MAX.as_secs() * 1000 {
+            return Err("the warm-up or the deadline is longer than a week");
+        }
         Ok(())
     }
 
-    /// What one node's health says of going on, and what spoke against it.
+    /// What one node's health says of going on, while the new version has that share, and what
+    /// spoke against it.
     #[must_use]
-    pub fn judge(&self, health: &HealthSnapshot) -> (Verdict, Option<Gate>) {
-        let (canary, stable) = (health.of(&self.to), health.of(&self.from));
+    pub fn judge(&self, health: &HealthSnapshot, share: u32) -> (Verdict, Option<Gate>) {
+        self.judge_figures(health.of(&self.to), health.of(&self.from), share)
+    }
+
+    /// The same of all nodes together.
+    pub(super) fn judge_pooled(
+        &self,
+        healths: &[&HealthSnapshot],
+        share: u32,
+    ) -> (Verdict, Option<Gate>) {
+        let of = |model| pooled(&healths.iter().map(|it| it.of(model)).collect::<Vec<_>>());
+        self.judge_figures(of(&self.to), of(&self.from), share)
+    }
+
+    fn judge_figures(
+        &self,
+        canary: ModelHealth,
+        stable: ModelHealth,
+        share: u32,
+    ) -> (Verdict, Option<Gate>) {
         if self.gates.is_empty() {
             return (Verdict::Good, None);
         }
-        if canary.samples < self.samples_min.max(1) {
-            return (Verdict::TooFew, None);
-        }
-        let mut verdict = Verdict::Good;
-        for gate in &self.gates {
-            match gate.judge(canary, stable, self.samples_min.max(1)) {
+        let is_few = canary.samples < self.samples_min.max(1);
+        let least = if is_few { 1 } else { self.samples_min.max(1) };
+        let mut verdict = if is_few { Verdict::TooFew } else { Verdict::Good };
+        let is_usual = self.gates.iter().all(|it| it.metric != Metric::Refused);
+        let usual = is_usual.then_some(&Gate::USUAL);
+        for gate in self.gates.iter().chain(usual) {
+            match gate.judge(canary, stable, least) {
+                Verdict::Bad if is_few => return (Verdict::Doubtful, Some(*gate)),
                 Verdict::Bad => return (Verdict::Bad, Some(*gate)),
+                Verdict::TooFew if *gate == Gate::USUAL && is_usual => {}
+                // Where everything goes to the new version there is nothing to compare with.
+                Verdict::TooFew if share == BASIS_POINTS && gate.is_relative() => {}
                 Verdict::TooFew => verdict = Verdict::TooFew,
-                Verdict::Good => {}
+                Verdict::Good | Verdict::Doubtful => {}
             }
         }
         (verdict, None)
@@ -224,7 +278,13 @@ impl Plan {
         let bytes = bytes.number(self.steps.len() as u64);
         let bytes = self.steps.iter().fold(bytes, |bytes, step| bytes.number((*step).into()));
         let bytes = bytes.number(self.gates.len() as u64);
-        self.gates.iter().fold(bytes, |bytes, gate| bytes.text(&gate.to_string()))
+        let bytes = self.gates.iter().fold(bytes, |bytes, gate| bytes.text(&gate.to_string()));
+        let more = [self.warm_up_ms, self.failures, self.deadline_ms];
+        if more == [0; 3] {
+            // As plans were signed before these were known.
+            return bytes;
+        }
+        more.into_iter().fold(bytes, SigningBytes::number)
     }
 }
 
@@ -245,11 +305,19 @@ mod tests {
             samples_min: 10,
             window_ms: 1000,
             owner: "node-a".parse().unwrap(),
+            warm_up_ms: 0,
+            failures: 0,
+            deadline_ms: 0,
         }
     }
 
     fn health(stable: (u64, u64, u64), canary: (u64, u64, u64)) -> HealthSnapshot {
-        let of = |(samples, errors, p95_us)| ModelHealth { samples, errors, p95_us };
+        let of = |(samples, errors, p95_us)| ModelHealth {
+            samples,
+            errors,
+            p95_us,
+            ..ModelHealth::default()
+        };
         HealthSnapshot {
             node_id: "node-a".parse().unwrap(),
             window_id: "window-1".to_owned(),
@@ -266,6 +334,7 @@ mod tests {
             ("error=1%", "error<=1%"),
             ("error<=0.05%", "error<=0.05%"),
             ("p95<=1.2x", "p95<=1.2x"),
+            ("4xx=5%", "4xx<=5%"),
         ] {
             let gate: Gate = text.parse().unwrap();
             assert_eq!(gate.to_string(), shown);
@@ -303,7 +372,12 @@ mod tests {
         let good = (100, 0, 50_000);
         for (gates, canary, verdict) in [
             (vec![], (0, 0, 0), Verdict::Good),
-            (vec!["p95=200ms"], (9, 9, 900_000), Verdict::TooFew),
+            (vec!["p95=200ms"], (9, 9, 200_000), Verdict::TooFew),
+            (vec!["p95=200ms"], (9, 9, 200_001), Verdict::Doubtful),
+            (vec!["error=1%"], (1, 1, 1), Verdict::Doubtful),
+            (vec!["error<=2x"], (354, 1, 1), Verdict::Good),
+            (vec!["error<=2x"], (1000, 10, 1), Verdict::Good),
+            (vec!["error<=2x"], (1000, 11, 1), Verdict::Bad),
             (vec!["p95=200ms"], (10, 0, 200_000), Verdict::Good),
             (vec!["p95=200ms"], (10, 0, 200_001), Verdict::Bad),
             (vec!["error=10%"], (10, 1, 1), Verdict::Good),
@@ -312,12 +386,73 @@ mod tests {
             (vec!["p95<=1.2x"], (10, 0, 60_001), Verdict::Bad),
             (vec!["p95=200ms", "error=1%"], (100, 5, 1), Verdict::Bad),
         ] {
-            let (found, blamed) = plan(&gates).judge(&health(good, canary));
+            let (found, blamed) = plan(&gates).judge(&health(good, canary), 500);
             assert_eq!(found, verdict, "{gates:?} {canary:?}");
-            assert_eq!(blamed.is_some(), verdict == Verdict::Bad);
+            let is_blamed = matches!(verdict, Verdict::Bad | Verdict::Doubtful);
+            assert_eq!(blamed.is_some(), is_blamed);
         }
         // Without a stable version that is used there is nothing to compare with.
-        let (found, _) = plan(&["p95<=1.2x"]).judge(&health((1, 0, 1), (10, 0, 60_000)));
+        let (found, _) = plan(&["p95<=1.2x"]).judge(&health((1, 0, 1), (10, 0, 60_000)), 500);
         assert_eq!(found, Verdict::TooFew);
+        let (found, _) = plan(&["p95<=1.2x"]).judge(&health((1, 0, 1), (10, 0, 60_000)), 10_000);
+        assert_eq!(found, Verdict::Good, "the last step has no other version");
+    }
+
+    #[test]
+    fn a_version_that_answers_4xx_where_the_other_does_not_is_bad_unless_it_may() {
+        let of = |refused| ModelHealth { samples: 100, refused, ..ModelHealth::default() };
+        for (gates, stable, canary, verdict) in [
+            (vec!["error=1%"], 0, 100, Verdict::Bad),
+            (vec!["error=1%"], 0, 5, Verdict::Good),
+            (vec!["error=1%"], 0, 6, Verdict::Bad),
+            (vec!["error=1%"], 30, 60, Verdict::Good),
+            (vec!["error=1%", "4xx=100%"], 0, 100, Verdict::Good),
+            (vec!["4xx=2%"], 30, 3, Verdict::Bad),
+            (vec![], 0, 100, Verdict::Good),
+        ] {
+            let (found, _) = plan(&gates).judge_figures(of(canary), of(stable), 500);
+            assert_eq!(found, verdict, "{gates:?} {stable} {canary}");
+        }
+    }
+
+    #[test]
+    fn nodes_with_few_requests_are_judged_together() {
+        let of = |samples, errors, p95_us| health((100, 0, 1), (samples, errors, p95_us));
+        let judge = |gates: &[&str], parts: &[HealthSnapshot]| {
+            plan(gates).judge_pooled(&parts.iter().collect::<Vec<_>>(), 500).0
+        };
+        let few = [of(4, 0, 90_000), of(4, 0, 90_000), of(4, 0, 90_000)];
+        assert_eq!(judge(&["error=1%", "p95=100ms"], &few), Verdict::Good);
+        assert_eq!(judge(&["error=1%", "p95=80ms"], &few), Verdict::Bad);
+        assert_eq!(judge(&["error=1%"], &few[..2]), Verdict::TooFew);
+        assert_eq!(judge(&["error=10%"], &[of(4, 1, 1), of(9, 1, 1)]), Verdict::Bad);
+        // One slow request of a thousand is no p95.
+        assert_eq!(judge(&["p95=80ms"], &[of(1000, 0, 70_000), of(1, 0, 900_000)]), Verdict::Good);
+    }
+
+    #[test]
+    fn a_version_that_warms_up_is_judged_by_its_errors_alone() {
+        let cold = ModelHealth { samples: 50, cold: 50, ..ModelHealth::default() };
+        let plan = plan(&["p95=200ms", "error=1%"]);
+        let judge = |canary| plan.judge_figures(canary, ModelHealth::default(), 500).0;
+        assert_eq!(judge(cold), Verdict::TooFew);
+        assert_eq!(judge(ModelHealth { errors: 5, ..cold }), Verdict::Bad);
+        assert_eq!(judge(ModelHealth { cold: 40, ..cold }), Verdict::Good);
+    }
+
+    #[test]
+    fn a_plan_of_before_is_signed_as_it_was() {
+        let bytes = |plan: &Plan| plan.sign_into(SigningBytes::new("x")).sha256();
+        let old = plan(&[]);
+        let text = serde_json::to_string(&old).unwrap();
+        assert!(!text.contains("warm_up") && !text.contains("deadline"), "{text}");
+        let mut seen = std::collections::BTreeSet::from([bytes(&old)]);
+        for at in 0..3 {
+            let mut new = old.clone();
+            *[&mut new.warm_up_ms, &mut new.failures, &mut new.deadline_ms][at] = 7;
+            assert!(seen.insert(bytes(&new)));
+            let text = serde_json::to_string(&new).unwrap();
+            assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), new);
+        }
     }
 }

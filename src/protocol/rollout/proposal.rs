@@ -78,6 +78,20 @@ impl Proposal {
         roster.nodes().chain(added).collect()
     }
 
+    /// Whether a node proposes it of itself: an operator's order goes first.
+    pub(super) fn is_by_itself(&self) -> bool {
+        match self.txid.kind {
+            Kind::Step | Kind::Finish => true,
+            Kind::Rollback | Kind::Abort => !self.note.is_empty(),
+            Kind::Start
+            | Kind::Promote
+            | Kind::Retry
+            | Kind::Pause
+            | Kind::Resume
+            | Kind::Roster => false,
+        }
+    }
+
     /// Why this cannot be one, whoever says so: its parts do not fit together.
     pub(super) fn complaint(&self) -> Option<&'static str> {
         if self.state.txid.as_ref() != Some(&self.txid) {

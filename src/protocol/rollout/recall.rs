@@ -1,5 +1,11 @@
-//! A node without a log: it never ran, or it lost its disk and may have voted on what still runs.
+//! What a node asks all others at its start: what have you seen of anybody?
 //!
+//! A node with a log votes meanwhile, but begins no transaction of its own before all others of its
+//! roster have answered: a log that was restored from a backup has forgotten which names its node
+//! has used (P1). If anybody has seen a name of this life or a later one, the log is such a one,
+//! and its node goes on as one without a log does.
+//!
+//! A node without a log never ran, or it lost its disk and may have voted on what still runs.
 //! Invariant: it signs nothing before all others of its roster have told it, since it began, up to
 //! which transaction of each coordinator they have seen anything; of those up to there it never
 //! signs anything, and of later ones it remembers everything. A coordinator's own word covers what
@@ -23,20 +29,29 @@ use super::messages::{Message, RecallReq, RecallResp};
 pub(super) struct Recall {
     /// Drawn anew in each life: an answer to a former one says nothing of what came after.
     pub(super) question: u64,
+    /// Whether this node may have forgotten what it signed.
+    pub(super) is_blank: bool,
     heard: BTreeSet<NodeId>,
     seen: BTreeMap<NodeId, Mark>,
 }
 
 impl Rollout {
     pub(super) fn begin_recall(&mut self) {
-        if self.memory.unsure.is_some() {
+        let is_blank = self.memory.unsure.is_none();
+        if !is_blank && self.config.breaks.names_again {
             return;
         }
-        self.recall = Some(Recall { question: self.rng.random(), ..Recall::default() });
-        if !self.end_recall_if_complete() {
+        let question = self.rng.random();
+        self.recall = Some(Recall { question, is_blank, ..Recall::default() });
+        if !self.end_recall_if_complete() && is_blank {
             let waits_for = self.recall_waits_for();
             self.tell(Event::Recalling { waits_for });
         }
+    }
+
+    /// Whether this node may have forgotten what it signed, and has not heard from all others yet.
+    pub(super) fn is_blank(&self) -> bool {
+        self.recall.as_ref().is_some_and(|it| it.is_blank)
     }
 
     /// Who has not answered yet.
@@ -53,7 +68,7 @@ impl Rollout {
         let own = Mark { epoch: self.memory.epoch, counter: self.counter };
         let mine = [(self.config.me.clone(), own)];
         // One that is without its log itself has begun nothing yet, and its epoch means nothing.
-        let mine = mine.into_iter().filter(|_| self.recall.is_none());
+        let mine = mine.into_iter().filter(|_| !self.is_blank());
         for (node, mark) in unsure.into_iter().chain(mine) {
             let entry = seen.entry(node).or_default();
             *entry = (*entry).max(mark);
@@ -69,7 +84,14 @@ impl Rollout {
             let entry = recall.seen.entry(node).or_default();
             *entry = (*entry).max(mark);
         }
-        recall.heard.insert(from);
+        recall.heard.insert(from.clone());
+        // Nothing of this life has a name before all have answered. Others may know the life itself,
+        // whose number this node has told them when they asked.
+        let last = Mark { epoch: self.memory.epoch, counter: self.counter };
+        let is_later = recall.seen.get(&self.config.me).is_some_and(|it| *it > last);
+        if is_later && !std::mem::replace(&mut recall.is_blank, true) {
+            self.tell(Event::Rewound { by: from });
+        }
         if self.recall_waits_for().is_empty() {
             self.end_recall_if_complete();
         }
@@ -90,7 +112,21 @@ impl Rollout {
             }
             return false;
         }
-        let mut unsure = self.recall.take().unwrap_or_default().seen;
+        let recall = self.recall.take().unwrap_or_default();
+        if recall.is_blank {
+            self.go_on_after(recall.seen);
+            self.serve_if_new();
+        }
+        self.obey_waiting();
+        true
+    }
+
+    /// Everybody has told what it had seen: nothing of that is signed any more.
+    fn go_on_after(&mut self, mut unsure: BTreeMap<NodeId, Mark>) {
+        for (node, mark) in self.memory.unsure.clone().unwrap_or_default() {
+            let entry = unsure.entry(node).or_default();
+            *entry = (*entry).max(mark);
+        }
         let me = self.config.me.clone();
         let last = unsure.get(&me).map_or(0, |it| it.epoch);
         let epoch = self.memory.epoch.max(last + 1).max(self.now.wall.0 / 1000);
@@ -104,6 +140,5 @@ impl Rollout {
         }
         self.persist(Record::Recalled { unsure });
         self.tell(Event::Recalled);
-        true
     }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::config::Decides;
 use super::coordinator::commit_message;
-use super::course::{Course, Phase};
+use super::course::Course;
 use super::event::{Aborted, Answer, Effect, Event, Record, Timer};
-use super::ids::{Mark, NodeId, TxId};
+use super::ids::{Kind, Mark, NodeId, TxId};
 use super::machine::Rollout;
 use super::messages::{
     Cause, Decision, DecisionAck, DecisionReq, DecisionResp, Message, Outcome, STATE_RESP_MAX,
@@ -175,6 +175,7 @@ impl Rollout {
         } else if self.early.as_ref().is_some_and(|it| it.1.txid == *txid) {
             self.early = None;
         }
+        self.probing.take_if(|it| it.1.txid == *txid);
         // A proposal that comes later than its end is not voted for.
         self.memory.mark(txid);
     }
@@ -195,6 +196,7 @@ impl Rollout {
             // The coordinator may be away: whoever is the highest passes it on (T5).
             self.send_abort(&voters, &aborted, &prepared);
         }
+        self.obey_waiting();
     }
 
     /// Makes a transaction the present: on disk, then served, then told.
@@ -214,8 +216,11 @@ impl Rollout {
         self.state_digest = self.state.digest();
         self.course = Course::after(self.course.take(), proposal);
         self.course_at = self.now.mono;
-        self.held_told = None;
-        self.out.say(Effect::Serve(self.serving()));
+        (self.held_told, self.missed, self.bad_looks) = (None, 0, 0);
+        if proposal.txid.kind == Kind::Resume {
+            self.resumed_at = proposal.state.version;
+        }
+        self.serve();
         let whole = std::sync::Arc::new(committed.clone());
         self.tell(Event::Committed(whole));
         if let Some(running) = &self.running {
@@ -242,10 +247,8 @@ impl Rollout {
         }
         self.end_recall_if_complete();
         self.vote_on_early();
-        if self.course.as_ref().is_none_or(|it| it.phase != Phase::Running) {
-            self.rollback = None;
-        }
         self.look_for_steps();
+        self.obey_waiting();
     }
 
     pub(super) fn on_decision_req(&mut self, from: &NodeId, txid: &TxId) {
@@ -278,7 +281,7 @@ impl Rollout {
         // begun: what is to come must not be refused, for it may be committed.
         let begun = Mark { epoch: self.memory.epoch, counter: self.counter };
         let may_ask = if is_own { txid.mark() <= begun } else { self.roster.has(from) };
-        let has_forgotten = self.memory.is_unsure(txid) || self.recall.is_some();
+        let has_forgotten = self.memory.is_unsure(txid) || self.is_blank();
         if is_prepared || is_running || has_forgotten || !may_ask {
             return uncertain;
         }

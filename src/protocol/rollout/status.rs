@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::brake::Brake;
 use super::course::{Course, Phase};
 use super::event::Aborted;
 use super::health::HealthSnapshot;
@@ -72,6 +73,9 @@ pub struct Status {
     pub recalling: BTreeSet<NodeId>,
     /// When the next step is due, if a rollout runs; zero once it is.
     pub next_step: Option<Duration>,
+    /// The brake, if it is on.
+    #[serde(default)]
+    pub brake: Option<Brake>,
     /// Why no step is taken, if one is due and held.
     pub held: Option<String>,
     /// How its own traffic fares.
@@ -111,8 +115,9 @@ impl Rollout {
             course: self.course.clone(),
             running,
             in_doubt,
-            recalling: self.recall_waits_for(),
+            recalling: if self.is_blank() { self.recall_waits_for() } else { BTreeSet::new() },
             next_step: self.next_step(now),
+            brake: self.brake().cloned(),
             held: self.held_told.clone(),
             health: self.health.clone(),
             peers: peers.collect(),

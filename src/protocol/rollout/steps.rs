@@ -3,7 +3,8 @@
 //!
 //! Invariants: every command is answered; a step is tried by the rollout's owner, or when it is
 //! away by the highest live id, and two that try at once do no harm, because all must agree; too
-//! few requests hold a step; a gate that fails leads to a rollback, tried until it is committed.
+//! few requests hold a step; a gate that fails puts the brake on, and the rollback is tried until it
+//! is committed; an operator's order goes before what a node tries of itself.
 
 use std::time::Duration;
 
@@ -17,10 +18,64 @@ use super::ids::{Kind, NodeId};
 use super::machine::Rollout;
 use super::messages::{Cause, Message};
 use super::plan::{Gate, Plan};
+use super::recovery::Doubt;
 use crate::protocol::Ticket;
+
+/// So many orders may wait at a time.
+const ORDERS_MAX: usize = 16;
 
 impl Rollout {
     pub(super) fn on_command(&mut self, ticket: Ticket, command: Command) {
+        let way_back = match command {
+            Command::Abort => Some(Kind::Abort),
+            Command::Rollback => Some(Kind::Rollback),
+            Command::Start(_)
+            | Command::Pause
+            | Command::Resume
+            | Command::Promote { .. }
+            | Command::Retry
+            | Command::Roster(_)
+            | Command::Resolve { .. } => None,
+        };
+        if let Some(kind) = way_back {
+            self.brake_for(kind);
+        }
+        let can_wait =
+            self.orders.len() < ORDERS_MAX && !matches!(command, Command::Resolve { .. });
+        if can_wait && self.may_begin_soon() {
+            if self.orders.is_empty() {
+                self.out.at_once(Effect::SetTimer(Timer::Orders, self.config.votes_within));
+            }
+            self.orders.push((ticket, command));
+            return;
+        }
+        self.obey(ticket, command);
+    }
+
+    /// Whether what stands in the way of a transaction of this node's is over in a moment.
+    fn may_begin_soon(&self) -> bool {
+        let of_another = self.memory.prepared.as_ref().filter(|it| it.is_by_itself());
+        let is_young = |it: &Doubt| self.now.mono.since(it.since) < self.config.votes_within;
+        let ends_soon = of_another.is_some() && self.doubt.as_ref().is_some_and(is_young);
+        self.recall.is_some() && !self.is_blank() || ends_soon
+    }
+
+    /// What the orders waited for is over.
+    pub(super) fn obey_waiting(&mut self) {
+        if !self.may_begin_soon() {
+            self.on_orders_late();
+        }
+    }
+
+    /// Orders are begun, or refused with what stands in their way.
+    pub(super) fn on_orders_late(&mut self) {
+        self.out.at_once(Effect::StopTimer(Timer::Orders));
+        for (ticket, command) in std::mem::take(&mut self.orders) {
+            self.obey(ticket, command);
+        }
+    }
+
+    fn obey(&mut self, ticket: Ticket, command: Command) {
         let plain = Wish { ticket: Some(ticket), ..Wish::default() };
         let begun = match command {
             Command::Start(order) => self.order(order, plain),
@@ -64,7 +119,7 @@ impl Rollout {
     pub(super) fn on_own_health(&mut self, health: HealthSnapshot) {
         self.health = Some(health.clone());
         self.send_all(&Message::HealthSnapshot(health));
-        self.look_at_gates();
+        self.look_at_gates(true);
     }
 
     pub(super) fn on_health(&mut self, from: &NodeId, health: HealthSnapshot) {
@@ -74,54 +129,55 @@ impl Rollout {
         if let Some(peer) = self.peers.get_mut(from) {
             peer.health = Some(health);
         }
-        self.look_at_gates();
+        self.look_at_gates(false);
     }
 
-    /// What every node of the roster that is heard says, and the first gate that fails.
-    fn judge_all(&self, plan: &Plan) -> (Verdict, Option<(NodeId, Gate)>) {
-        let mut verdict = Verdict::TooFew;
-        if plan.gates.is_empty() {
-            return (Verdict::Good, None);
-        }
-        for node in self.roster.nodes().map(|it| &it.node_id) {
-            let health = match *node == self.config.me {
-                true => self.health.as_ref(),
-                false => self.peers.get(node).and_then(|it| it.health.as_ref()),
-            };
-            match health.map(|it| plan.judge(it)) {
-                Some((Verdict::Bad, Some(gate))) => {
-                    return (Verdict::Bad, Some((node.clone(), gate)));
+    /// What every node of the roster that is heard says, each alone and all together, and the gate
+    /// that speaks against it; without a node's name where it is of all together.
+    fn judge_all(&self, plan: &Plan) -> (Verdict, Option<(Option<NodeId>, Gate)>) {
+        let share = self.state.canary_share();
+        let heard = self.roster.nodes().filter_map(|it| match it.node_id == self.config.me {
+            true => self.health.as_ref(),
+            false => self.peers.get(&it.node_id).and_then(|it| it.health.as_ref()),
+        });
+        let heard: Vec<_> = heard.collect();
+        let alone = heard.iter().map(|it| (Some(it.node_id.clone()), plan.judge(it, share)));
+        let all: Vec<_> = alone.chain([(None, plan.judge_pooled(&heard, share))]).collect();
+        for wanted in [Verdict::Bad, Verdict::Doubtful] {
+            for (node, (verdict, gate)) in &all {
+                if let (true, Some(gate)) = (*verdict == wanted, gate) {
+                    return (wanted, Some((node.clone(), *gate)));
                 }
-                Some((Verdict::Good, _)) => verdict = Verdict::Good,
-                Some((Verdict::Bad | Verdict::TooFew, _)) | None => {}
             }
         }
-        (verdict, None)
+        let is_good = all.iter().any(|it| it.1.0 == Verdict::Good);
+        (if is_good { Verdict::Good } else { Verdict::TooFew }, None)
     }
 
-    /// A gate that fails is not waited on until the next step.
-    fn look_at_gates(&mut self) {
+    /// A gate that fails is not waited on until the next step. Only looks of its own, one a second,
+    /// are counted where some may fail.
+    fn look_at_gates(&mut self, is_own: bool) {
         let running = self.course.as_ref().filter(|it| it.phase == Phase::Running);
-        let Some(course) = running.filter(|_| self.rollback.is_none()) else { return };
-        if let (Verdict::Bad, Some((node, gate))) = self.judge_all(&course.plan)
-            && self.is_executor()
-        {
-            self.rollback = Some(format!("{gate} does not hold on {node}"));
-            self.tell(Event::GateFailed { node, gate });
-            self.roll_back();
-        }
-    }
-
-    fn roll_back(&mut self) {
-        let note = self.rollback.clone().unwrap_or_default();
-        let begun = self.begin(Kind::Rollback, Wish { note, ..Wish::default() });
-        if let Err(refusal) = begun {
-            self.hold(refusal.reason);
+        let Some(course) = running.filter(|_| self.brake().is_none()) else { return };
+        let failures = course.plan.failures;
+        match self.judge_all(&course.plan) {
+            (Verdict::Bad, Some((node, gate))) => {
+                self.bad_looks += u64::from(is_own);
+                if self.bad_looks > failures || failures == 0 {
+                    let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
+                    let reason = format!("{gate} does not hold on {on}");
+                    self.tell(Event::GateFailed { node, gate });
+                    self.put_brake_on(Kind::Rollback, &reason);
+                    self.try_to_go_back();
+                }
+            }
+            (Verdict::Good, _) => self.bad_looks = 0,
+            (Verdict::Bad | Verdict::Doubtful | Verdict::TooFew, _) => {}
         }
     }
 
     /// Whether this node takes the steps: the owner, or when it is away the highest live id.
-    fn is_executor(&self) -> bool {
+    pub(super) fn is_executor(&self) -> bool {
         let Some(course) = &self.course else { return false };
         let (owner, me) = (&course.plan.owner, &self.config.me);
         let is_in_reach = self.peers.contains_key(owner) && self.roster.has(owner);
@@ -131,9 +187,14 @@ impl Rollout {
         owner == me || !is_in_reach && is_away && self.highest_live() == Some(me)
     }
 
+    /// Whether there may be something to do of itself.
+    fn is_under_way(&self) -> bool {
+        self.brake().is_some() || self.course.as_ref().is_some_and(|it| it.phase == Phase::Running)
+    }
+
     /// Looks for steps as long as a rollout runs.
     pub(super) fn look_for_steps(&mut self) {
-        if self.course.as_ref().is_some_and(|it| it.phase == Phase::Running) {
+        if self.is_under_way() {
             let pause = self.config.retry_after / 2;
             self.out.at_once(Effect::SetTimer(Timer::Step, pause.min(self.until_step())));
         } else {
@@ -149,11 +210,12 @@ impl Rollout {
     }
 
     pub(super) fn on_step_due(&mut self) {
-        if let Some(course) = self.course.clone().filter(|it| it.phase == Phase::Running) {
+        if self.brake().is_some() {
+            self.try_to_go_back();
+        } else if let Some(course) = self.course.clone().filter(|it| it.phase == Phase::Running) {
             self.try_step(&course);
         }
-        let is_running = self.course.as_ref().is_some_and(|it| it.phase == Phase::Running);
-        if is_running {
+        if self.is_under_way() {
             let after = self.config.retry_after / 2;
             self.out.at_once(Effect::SetTimer(Timer::Step, after));
         }
@@ -169,22 +231,30 @@ impl Rollout {
             self.took_over = Some(course.id.clone());
             self.tell(Event::TookOver { owner: course.plan.owner.clone() });
         }
-        if self.rollback.is_some() {
-            return self.roll_back();
-        }
         let interval = Duration::from_millis(course.plan.interval_ms);
-        if self.now.mono.since(self.course_at) < interval {
+        let passed = self.now.mono.since(self.course_at);
+        if passed < interval {
             return;
         }
-        let is_missing = |it: &&NodeId| **it != self.config.me && !self.peers.contains_key(*it);
-        let missing = self.roster.nodes().map(|it| &it.node_id).find(is_missing);
-        if let Some(node) = missing {
+        let deadline = Duration::from_millis(course.plan.deadline_ms);
+        if !deadline.is_zero() && passed - interval >= deadline {
+            let why = self.held_told.clone().unwrap_or_default();
+            let reason = format!("no step for {} s after it was due: {why}", deadline.as_secs());
+            self.put_brake_on(Kind::Rollback, &reason);
+            return self.try_to_go_back();
+        }
+        if let Some(node) = self.out_of_reach() {
             return self.hold(format!("{node} is out of reach"));
         }
-        match self.judge_all(&course.plan).0 {
-            Verdict::Good => {}
-            Verdict::TooFew => return self.hold("too few requests to judge by".to_owned()),
-            Verdict::Bad => return self.look_at_gates(),
+        match self.judge_all(&course.plan) {
+            (Verdict::Good, _) => {}
+            (Verdict::Bad | Verdict::Doubtful, Some((node, gate))) => {
+                let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
+                return self.hold(format!("{gate} does not hold on {on}, so far"));
+            }
+            (Verdict::TooFew | Verdict::Bad | Verdict::Doubtful, _) => {
+                return self.hold("too few requests to judge by".to_owned());
+            }
         }
         let kind = if course.is_last_step() { Kind::Finish } else { Kind::Step };
         if let Err(refusal) = self.begin(kind, Wish::default()) {
@@ -192,21 +262,26 @@ impl Rollout {
         }
     }
 
-    fn hold(&mut self, reason: String) {
+    pub(super) fn hold(&mut self, reason: String) {
         if self.held_told.as_ref() != Some(&reason) {
             self.held_told = Some(reason.clone());
             self.tell(Event::StepHeld { reason });
         }
     }
 
-    /// Nothing is tried again at once, and by two nodes not at the same moment.
+    /// Nothing is tried again at once, and by two nodes not at the same moment; ever more rarely
+    /// while somebody does not vote.
     pub(super) fn after_abort(&mut self, aborted: &Aborted) {
-        let pause = self.config.retry_after.as_millis() as u64;
+        self.missed = if aborted.cause == Cause::NoVote { self.missed + 1 } else { 0 };
+        let doubled = self.config.retry_after * (1 << self.missed.saturating_sub(1).min(10));
+        let pause = doubled.min(self.config.retry_max).as_millis() as u64;
         let pause = pause + self.rng.random_range(0..=pause);
         self.retry_at = self.now.mono.after(Duration::from_millis(pause));
         let is_running = self.course.as_ref().is_some_and(|it| it.phase == Phase::Running);
-        if aborted.cause == Cause::Gate && is_running && self.rollback.is_none() {
-            self.rollback = Some(aborted.reason.clone());
+        if aborted.cause == Cause::Gate && is_running {
+            self.put_brake_on(Kind::Rollback, &aborted.reason);
+        } else if is_running && matches!(aborted.txid.kind, Kind::Step | Kind::Finish) {
+            self.hold(aborted.reason.clone());
         }
         self.look_for_steps();
     }

@@ -28,6 +28,10 @@ fn table(count: usize) -> Table {
     Table { keys, roster }
 }
 
+fn rng() -> Rng {
+    Rng::seed_from_u64(1)
+}
+
 /// A node beside its driver: a disk that is as fast as one likes.
 struct Seat {
     machine: Rollout,
@@ -57,10 +61,25 @@ impl Table {
     }
 
     fn seat_with(&self, memory: Memory, config: Config, at: usize, past: Vec<Record>) -> Seat {
+        let mut seat = self.linked_seat(memory, config, at, past);
+        if !seat.machine.is_blank() {
+            for other in (0..self.keys.len()).filter(|it| *it != at) {
+                seat.is_told(other, &[]);
+            }
+        }
+        seat
+    }
+
+    /// The same, before anybody has answered what it asks at its start.
+    fn bare_seat(&self, config: Config, at: usize, past: Vec<Record>) -> Seat {
+        self.linked_seat(Memory::default(), config, at, past)
+    }
+
+    fn linked_seat(&self, memory: Memory, config: Config, at: usize, past: Vec<Record>) -> Seat {
         let mut memory = memory;
         past.into_iter().for_each(|it| memory.replay(it));
         let keys = self.keys[at].clone();
-        let machine = Rollout::new(config, keys, Rng::seed_from_u64(1), memory);
+        let machine = Rollout::new(config, keys, rng(), memory);
         let now = Now { mono: Time::ZERO, wall: WallTime(5) };
         let mut seat = Seat { machine, records: Vec::new(), now, is_quick: true };
         seat.tell(Input::Start);
@@ -102,6 +121,16 @@ impl Seat {
         self.tell(Input::Received { link: LinkId(from as u64), msg })
     }
 
+    /// That node answers what this one asks at its start.
+    fn is_told(&mut self, from: usize, names: &[&str]) -> Vec<Effect> {
+        let Some(question) = self.machine.recall.as_ref().map(|it| it.question) else {
+            return Vec::new();
+        };
+        let names = names.iter().map(|it| it.parse::<TxId>().unwrap());
+        let seen = names.map(|it| (it.node.clone(), it.mark())).collect();
+        self.hear(from, Message::RecallResp(RecallResp { question, seen }))
+    }
+
     fn ask(&mut self, command: Command) -> Vec<Effect> {
         self.tell(Input::Command { ticket: Ticket(9), command })
     }
@@ -117,6 +146,9 @@ fn start(steps: &[u32]) -> Command {
         sticky: None,
         samples_min: 10,
         window_ms: 1000,
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
     })
 }
 
@@ -363,9 +395,7 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
     let mut seat = table.seat(0, Vec::new());
     seat.now.wall = WallTime(60_000);
     for from in [1, 2] {
-        let question = seat.machine.recall.as_ref().unwrap().question;
-        let seen = Default::default();
-        seat.hear(from, Message::RecallResp(RecallResp { question, seen }));
+        seat.is_told(from, &[]);
     }
     // A power cut between the two leaves it as ignorant as before, and never with an old name.
     let [.., Record::Epoch { epoch: 60 }, Record::Recalled { unsure }] = &seat.records[..] else {
@@ -378,6 +408,80 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
     assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
     let wish = proposal(&seat.ask(start(&[10_000])));
     assert_eq!(wish.txid.to_string(), "start-node-a-60-1");
+}
+
+#[test]
+fn a_node_without_a_log_serves_nothing_before_it_has_heard_and_caught_up() {
+    let table = table(3);
+    let past = long_fleet(&table, 3, 100);
+    let mut old = table.seat(1, past);
+    let mut seat = table.bare_seat(table.config(2), 2, Vec::new());
+    let beat = Message::Heartbeat(old.machine.heartbeat());
+    assert!(served(&seat.hear(1, beat.clone())).is_none());
+    seat.is_told(1, &[]);
+    assert!(served(&seat.is_told(0, &[])).is_none(), "one says that there is more");
+    let fx = old.hear(2, Message::StateReq(StateReq { from_version: 1 }));
+    let [state @ Message::StateResp(_)] = sent(&fx)[..] else { panic!("{fx:?}") };
+    assert_eq!(served(&seat.hear(1, state.clone())), Some(4));
+    // Where all begin, and where there is a log, nothing is waited for.
+    let mut seat = table.bare_seat(table.config(2), 2, Vec::new());
+    seat.is_told(1, &[]);
+    assert_eq!(served(&seat.is_told(0, &[])), Some(1));
+    let memory = Memory::default();
+    let mut again = Rollout::new(table.config(2), table.keys[2].clone(), rng(), memory);
+    let mut fx = Vec::new();
+    whole().into_iter().for_each(|it| again.memory.replay(it));
+    again.handle(Now::default(), Input::Start, &mut fx);
+    again.handle(Now::default(), Input::Synced { records: 9 }, &mut fx);
+    assert_eq!(served(&fx), Some(1));
+}
+
+#[test]
+fn a_node_begins_nothing_before_all_others_have_told_how_far_it_had_come() {
+    let table = table(3);
+    let mut seat = table.bare_seat(table.config(0), 0, whole());
+    assert!(sent(&seat.ask(start(&[10_000]))).is_empty(), "the order waits");
+    seat.is_told(1, &["step-node-a-1-9"]);
+    let fx = seat.is_told(2, &["step-node-a-2-0"]);
+    assert_eq!(proposal(&fx).txid.to_string(), "start-node-a-2-1", "its log has not forgotten it");
+    // One that is away makes it refuse in time, and it votes meanwhile.
+    let mut seat = table.bare_seat(table.config(0), 0, whole());
+    seat.ask(start(&[10_000]));
+    seat.is_told(1, &[]);
+    let wish = proposal(&table.seat(1, whole()).ask(start(&[10_000])));
+    assert_eq!(vote(&seat.hear(1, prepare(&wish))).vote, Choice::Commit);
+    let mut seat = table.bare_seat(table.config(0), 0, whole());
+    seat.ask(start(&[10_000]));
+    let fx = seat.tell(Input::TimerFired(Timer::Orders));
+    let Some(Answer::Refused { cause: Cause::Recalling, reason, .. }) = answer(&fx) else {
+        panic!("{fx:?}")
+    };
+    assert!(reason.contains("node-b, node-c"), "{reason}");
+}
+
+#[test]
+fn a_log_from_a_backup_takes_no_name_twice_and_signs_nothing_about_what_it_forgot() {
+    let table = table(3);
+    let mut seat = table.bare_seat(table.config(0), 0, whole());
+    seat.ask(start(&[10_000]));
+    let fx = seat.is_told(1, &["abort-node-a-7-2", "step-node-c-4-4"]);
+    let rewound = Effect::Emit(Event::Rewound { by: name(1) });
+    assert!(fx.contains(&rewound), "{fx:?}");
+    let wish = Proposal { txid: "start-node-c-4-1".parse().unwrap(), ..wish_of(&table, 2) };
+    assert_eq!(vote(&seat.hear(2, prepare(&wish))).signed, None);
+    let fx = seat.is_told(2, &[]);
+    assert_eq!(proposal(&fx).txid.to_string(), "start-node-a-8-1");
+    for txid in ["abort-node-a-7-2", "step-node-a-2-1", "step-node-c-4-4"] {
+        let txid: TxId = txid.parse().unwrap();
+        let fx = seat.hear(1, Message::DecisionReq(DecisionReq { txid }));
+        let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
+        assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
+    }
+}
+
+/// What that node proposes first.
+fn wish_of(table: &Table, at: usize) -> Proposal {
+    proposal(&table.seat(at, whole()).ask(start(&[10_000])))
 }
 
 /// A fleet that has gone on for long, of which every node remembers the last few alone.
@@ -484,6 +588,271 @@ fn a_joiner_catches_up_is_added_and_takes_part_and_one_that_is_removed_knows_it(
     assert!(matches!(answer(&refused), Some(Answer::Refused { cause: Cause::Roster, .. })));
 }
 
+/// Three that have begun a rollout, of which half the requests go to the canary.
+fn on_the_way(table: &Table) -> Vec<Seat> {
+    let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
+    commit(&mut seats, 0, start(&[5000, 10_000]));
+    seats
+}
+
+/// That one orders it, and all agree.
+fn commit(seats: &mut [Seat], by: usize, command: Command) {
+    let fx = seats[by].ask(command);
+    agree(seats, by, &fx);
+}
+
+/// All vote for what that one proposes in `fx`, and hear of the end.
+fn agree(seats: &mut [Seat], by: usize, fx: &[Effect]) {
+    let wish = proposal(fx);
+    let mut last = Vec::new();
+    for at in (0..seats.len()).filter(|it| *it != by) {
+        let yes = vote(&seats[at].hear(by, prepare(&wish)));
+        assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
+        last = seats[by].hear(at, Message::PrepareResp(yes));
+    }
+    let told = decision(&last);
+    for at in (0..seats.len()).filter(|it| *it != by) {
+        seats[at].hear(by, Message::Decision(Box::new(told.clone())));
+    }
+}
+
+fn failing(at: usize) -> HealthSnapshot {
+    let of = |errors| ModelHealth { samples: 100, errors, p95_us: 1, ..ModelHealth::default() };
+    let models = [("v1".parse().unwrap(), of(0)), ("v2".parse().unwrap(), of(50))];
+    HealthSnapshot { node_id: name(at), window_id: "window-1".to_owned(), models: models.into() }
+}
+
+fn brake_of(fx: &[Effect]) -> Option<Brake> {
+    let found = sent(fx).into_iter().rev().find_map(|it| {
+        let Message::Heartbeat(it) = it else { return None };
+        Some(it.brake.clone())
+    });
+    found.flatten()
+}
+
+fn is_braked(seat: &Seat) -> bool {
+    seat.machine.status(seat.now.mono).brake.is_some()
+}
+
+#[test]
+fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
+    let table = table(3);
+    let mut seats = on_the_way(&table);
+    for seat in &mut seats[..2] {
+        seat.tell(Input::Unlinked { link: LinkId(2) });
+    }
+    // Not the owner's own figures: whoever sees it says so, and all who hear it do the same.
+    let fx = seats[1].tell(Input::Health(failing(1)));
+    let serving = fx.iter().find_map(|it| {
+        let Effect::Serve(serving) = it else { return None };
+        Some(serving)
+    });
+    let serving = serving.expect("it serves otherwise now");
+    assert!(serving.brake.as_ref().is_some_and(|it| it.contains("node-b")), "{serving:?}");
+    assert_eq!((serving.state.version, serving.state.canary_share()), (2, 5000), "unchanged");
+    let brake = brake_of(&fx).expect("it is told");
+    let heartbeat = Message::Heartbeat(seats[1].machine.heartbeat());
+    let fx = seats[0].hear(1, heartbeat.clone());
+    assert!(fx.contains(&Effect::Emit(Event::Braked(brake))) && is_braked(&seats[0]), "{fx:?}");
+    // Nothing is tried that would need the dead one, and nothing goes on.
+    let fx = seats[0].tell(Input::TimerFired(Timer::Step));
+    assert!(!sent(&fx).iter().any(|it| matches!(it, Message::PrepareReq(_))), "{fx:?}");
+    let refused = seats[0].ask(Command::Promote { full: false });
+    assert!(matches!(answer(&refused), Some(Answer::Refused { cause: Cause::Gate, .. })));
+    // It outlives a restart.
+    let past = [whole(), seats[0].records.clone()].concat();
+    assert!(is_braked(&table.seat(0, past)));
+    // Back again, the dead one hears of it first, and the rollback follows.
+    let (link, node, key) = (LinkId(2), name(2), table.keys[2].public());
+    seats[0].tell(Input::Linked { link, node, key });
+    seats[2].hear(1, heartbeat);
+    assert!(is_braked(&seats[2]));
+    let fx = seats[0].tell(Input::TimerFired(Timer::Step));
+    assert_eq!(proposal(&fx).txid.kind, Kind::Rollback);
+    agree(&mut seats, 0, &fx);
+    assert!(seats.iter().all(|it| !is_braked(it) && it.machine.state.version == 3));
+}
+
+#[test]
+fn an_order_to_go_back_brakes_and_resume_takes_the_brake_off() {
+    let table = table(3);
+    let mut seats = on_the_way(&table);
+    seats[1].tell(Input::Unlinked { link: LinkId(2) });
+    seats[1].ask(Command::Abort);
+    let fx = seats[1].tell(Input::TimerFired(Timer::Votes));
+    assert!(matches!(answer(&fx), Some(Answer::Aborted { cause: Cause::NoVote, .. })));
+    let old = seats[1].machine.heartbeat();
+    assert_eq!(old.brake.as_ref().map(|it| it.kind), Some(Kind::Abort));
+    let (link, node, key) = (LinkId(2), name(2), table.keys[2].public());
+    seats[1].tell(Input::Linked { link, node, key });
+    // A stranger's brake is nobody's.
+    let (link, key) = (LinkId(9), KeyPair::from_secret([9; 32]).public());
+    let node: NodeId = "zz-stranger".parse().unwrap();
+    seats[0].tell(Input::Linked { link, node: node.clone(), key });
+    seats[0].hear(9, Message::Heartbeat(Heartbeat { node_id: node, ..old.clone() }));
+    assert!(!is_braked(&seats[0]));
+    seats[0].hear(1, Message::Heartbeat(old.clone()));
+    assert!(is_braked(&seats[0]));
+    commit(&mut seats, 1, Command::Resume);
+    assert!(!is_braked(&seats[0]) && !is_braked(&seats[1]));
+    // What was said before that, and is heard again, is no brake any more.
+    seats[0].hear(1, Message::Heartbeat(old));
+    assert!(!is_braked(&seats[0]));
+}
+
+#[test]
+fn an_operator_s_order_goes_before_what_is_tried_again_by_itself() {
+    let table = table(3);
+    let mut seats = on_the_way(&table);
+    let fx = seats[0].tell(Input::Health(failing(0)));
+    let automatic = proposal(&fx);
+    assert!(!automatic.note.is_empty());
+    // At another node it waits until the other's end is known.
+    assert_eq!(vote(&seats[1].hear(0, prepare(&automatic))).vote, Choice::Commit);
+    let fx = seats[1].ask(Command::Pause);
+    assert!(answer(&fx).is_none() && sent(&fx).is_empty(), "it waits");
+    // At the same node the other one ends.
+    let fx = seats[0].ask(Command::Pause);
+    assert_eq!(proposal(&fx).txid.kind, Kind::Pause);
+    let fx = seats[1].hear(0, Message::Decision(Box::new(decision(&fx))));
+    assert_eq!(proposal(&fx).txid.kind, Kind::Pause, "and then it is begun");
+}
+
+#[test]
+fn what_lacks_a_vote_is_tried_ever_more_rarely_until_somebody_is_back() {
+    let table = table(3);
+    let mut seats = on_the_way(&table);
+    let mut seat = seats.swap_remove(0);
+    seat.tell(Input::Health(failing(0)));
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        seat.tell(Input::TimerFired(Timer::Votes));
+        let (began, pause) = (seat.now.mono, seat.machine.retry_at);
+        pauses.push(pause.since(began).as_secs());
+        seat.now.mono = pause;
+        let fx = seat.tell(Input::TimerFired(Timer::Step));
+        assert_eq!(proposal(&fx).txid.kind, Kind::Rollback);
+    }
+    assert!(pauses[0] <= 2 && pauses[3] >= 8, "{pauses:?}");
+    assert!(pauses.iter().all(|it| *it <= 20), "{pauses:?}");
+}
+
+/// Nodes with servers of their own for both versions.
+fn with_servers(table: &Table, past: &[Record]) -> Vec<Seat> {
+    let models = ["v1", "v2"].map(|it| (it.parse().unwrap(), "0a".to_owned()));
+    let config = |at| Config { models: Some(models.clone().into()), ..table.config(at) };
+    (0..3).map(|at| table.seat_of(config(at), at, past.to_vec())).collect()
+}
+
+fn probed(failure: Option<&str>) -> Input {
+    Input::Probed { model: "v2".parse().unwrap(), failure: failure.map(str::to_owned) }
+}
+
+#[test]
+fn a_version_has_to_answer_each_node_before_it_votes_for_it() {
+    let table = table(3);
+    let mut seats = with_servers(&table, &whole());
+    let probe = Effect::Probe("v2".parse().unwrap());
+    let fx = seats[0].ask(start(&[5000, 10_000]));
+    assert!(fx.contains(&probe));
+    let wish = proposal(&fx);
+    for at in [1, 2] {
+        let fx = seats[at].hear(0, prepare(&wish));
+        assert!(fx.contains(&probe) && sent(&fx).is_empty(), "{fx:?}");
+        assert!(!seats[at].hear(0, prepare(&wish)).contains(&probe), "once");
+        let yes = vote(&seats[at].tell(probed(None)));
+        assert_eq!(yes.vote, Choice::Commit, "{}", yes.reason);
+        let fx = seats[0].hear(at, Message::PrepareResp(yes));
+        assert!(answer(&fx).is_none(), "its own answer is missing");
+    }
+    let fx = seats[0].tell(probed(None));
+    assert!(matches!(answer(&fx), Some(Answer::Committed { .. })));
+    // One that does not answer, here and there; and nobody has to for the way back.
+    let mut seats = with_servers(&table, &whole());
+    let wish = proposal(&seats[0].ask(start(&[5000, 10_000])));
+    seats[1].hear(0, prepare(&wish));
+    let no = vote(&seats[1].tell(probed(Some("it answers with 503"))));
+    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(Cause::Model)));
+    assert!(no.signed.is_some() && no.reason.contains("v2 does not answer it"), "{}", no.reason);
+    let fx = seats[0].tell(probed(Some("it answers with 503")));
+    assert!(matches!(answer(&fx), Some(Answer::Aborted { cause: Cause::Model, .. })));
+    let late = seats[0].tell(probed(None));
+    assert!(late.is_empty(), "{late:?}");
+    let begun = on_the_way(&table).swap_remove(0).records;
+    let mut seats = with_servers(&table, &[whole(), begun].concat());
+    let fx = seats[0].ask(Command::Abort);
+    assert!(!fx.contains(&probe));
+    agree(&mut seats, 0, &fx);
+}
+
+#[test]
+fn one_without_servers_among_such_that_have_is_named_and_votes_for_no_version() {
+    let table = table(3);
+    let mut real = with_servers(&table, &whole());
+    let mut echo = table.seat(2, whole());
+    let beat = Message::Heartbeat(echo.machine.heartbeat());
+    let named = Effect::Emit(Event::Echoes { node: name(2) });
+    assert!(real[0].hear(2, beat.clone()).contains(&named));
+    assert!(!real[0].hear(2, beat).contains(&named), "once");
+    let beat = Message::Heartbeat(real[0].machine.heartbeat());
+    assert!(echo.hear(0, beat).contains(&named), "itself too");
+    let wish = proposal(&real[0].ask(start(&[10_000])));
+    let no = vote(&echo.hear(0, prepare(&wish)));
+    assert_eq!((no.vote, no.cause), (Choice::Abort, Some(Cause::Model)));
+}
+
+fn start_with(failures: u64, deadline_ms: u64) -> Command {
+    let Command::Start(order) = start(&[5000, 10_000]) else { unreachable!() };
+    Command::Start(StartOrder { failures, deadline_ms, ..order })
+}
+
+#[test]
+fn so_many_bad_looks_in_a_row_are_borne() {
+    let table = table(3);
+    let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
+    commit(&mut seats, 0, start_with(2, 0));
+    let mut good = failing(0);
+    good.models.values_mut().for_each(|it| it.errors = 0);
+    for health in [failing(0), failing(0), good, failing(0), failing(0)] {
+        seats[0].tell(Input::Health(health));
+        assert!(!is_braked(&seats[0]));
+        // What others say in between is not counted.
+        seats[0].hear(1, Message::HealthSnapshot(failing(1)));
+        assert!(!is_braked(&seats[0]));
+        let mut good = failing(1);
+        good.models.values_mut().for_each(|it| it.errors = 0);
+        seats[0].hear(1, Message::HealthSnapshot(good));
+    }
+    seats[0].tell(Input::Health(failing(0)));
+    assert!(is_braked(&seats[0]));
+}
+
+#[test]
+fn a_step_that_is_held_beyond_its_deadline_is_undone() {
+    let table = table(3);
+    let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
+    commit(&mut seats, 0, start_with(0, 60_000));
+    for (second, is_over) in [(1, false), (60, false), (61, true)] {
+        seats[0].now.mono = Time::from_micros(second * 1_000_000);
+        seats[0].tell(Input::TimerFired(Timer::Step));
+        assert_eq!(is_braked(&seats[0]), is_over, "{second}");
+    }
+    let brake = seats[0].machine.status(seats[0].now.mono).brake.unwrap();
+    assert!(brake.reason.contains("too few requests to judge by"), "{brake:?}");
+}
+
+#[test]
+fn promoting_takes_a_step_and_leaves_a_pause_as_it_is() {
+    let table = table(3);
+    let mut seats = on_the_way(&table);
+    commit(&mut seats, 0, Command::Pause);
+    commit(&mut seats, 1, Command::Promote { full: false });
+    let course = seats[2].machine.status(Time::ZERO).course.unwrap();
+    assert_eq!((course.step, course.phase), (1, Phase::Paused));
+    commit(&mut seats, 1, Command::Resume);
+    assert_eq!(seats[2].machine.status(Time::ZERO).course.unwrap().phase, Phase::Running);
+}
+
 #[test]
 fn what_is_wrong_with_an_order_is_said_and_nothing_changes() {
     let mut seat = table(3).seat(0, whole());
@@ -526,6 +895,41 @@ fn every_record_and_message_survives_its_json() {
     let mut smaller = Memory::default();
     memory.snapshot().into_iter().for_each(|it| smaller.replay(it));
     assert_eq!(smaller.snapshot(), memory.snapshot());
+}
+
+#[test]
+fn both_ends_call_and_a_proved_caller_is_called_where_it_says() {
+    let table = table(3);
+    let mut seat = table.seat(1, whole());
+    let dialed = |fx: &[Effect]| {
+        fx.iter().find_map(|it| {
+            let Effect::Dial(who) = it else { return None };
+            Some((who.node_id.clone(), who.port))
+        })
+    };
+    // The lower name calls, and has not for a while: it may have moved.
+    seat.tell(Input::Unlinked { link: LinkId(0) });
+    let fx = seat.tell(Input::TimerFired(Timer::Redial(name(0))));
+    assert!(dialed(&fx).is_none(), "not yet");
+    assert!(fx.iter().any(|it| matches!(it, Effect::SetTimer(Timer::Redial(_), _))));
+    seat.now.mono = seat.now.mono.after(seat.machine.config.call_after);
+    let fx = seat.tell(Input::TimerFired(Timer::Redial(name(0))));
+    assert_eq!(dialed(&fx), Some((name(0), 60_001)));
+    // It calls from elsewhere, and is called there, until nobody answers there.
+    let called = |port| Input::Called { node: name(0), host: "127.0.0.1".to_owned(), port };
+    assert!(seat.tell(called(9)).is_empty(), "nobody has proved that");
+    let (link, node, key) = (LinkId(7), name(0), table.keys[0].public());
+    seat.tell(Input::Linked { link, node, key });
+    let moved = Effect::Emit(Event::Moved { node: name(0), at: "127.0.0.1:9".to_owned() });
+    assert_eq!(seat.tell(called(9)), [moved]);
+    assert!(seat.tell(called(9)).is_empty(), "once");
+    seat.tell(Input::Unlinked { link });
+    seat.now.mono = seat.now.mono.after(seat.machine.config.call_after);
+    for port in [9, 60_001] {
+        let fx = seat.tell(Input::TimerFired(Timer::Redial(name(0))));
+        assert_eq!(dialed(&fx), Some((name(0), port)));
+        seat.tell(Input::DialFailed { node: name(0) });
+    }
 }
 
 #[test]

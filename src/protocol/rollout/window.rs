@@ -36,15 +36,28 @@ struct Part {
     cells: Vec<u32>,
     samples: u64,
     errors: u64,
+    refused: u64,
+    cold: u64,
 }
 
 impl Part {
     fn clear(&mut self) {
         if self.samples > 0 {
             self.cells.fill(0);
-            (self.samples, self.errors) = (0, 0);
+            (self.samples, self.errors, self.refused, self.cold) = (0, 0, 0, 0);
         }
     }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was answered.
+    Fine,
+    /// It was answered with a 4xx.
+    Refused,
+    /// It was answered with a 5xx, or not at all.
+    Failed,
 }
 
 /// The cell of a latency.
@@ -71,7 +84,7 @@ impl Window {
     #[must_use]
     pub fn new(span: Duration) -> Self {
         let part_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX) / PARTS as u64;
-        let part = Part { cells: vec![0; CELLS], samples: 0, errors: 0 };
+        let part = Part { cells: vec![0; CELLS], samples: 0, errors: 0, refused: 0, cold: 0 };
         Self { part_us: part_us.max(1000), parts: vec![part; PARTS + 1], newest: 0 }
     }
 
@@ -90,15 +103,19 @@ impl Window {
         usize::try_from(number % self.parts.len() as u64).unwrap_or(0)
     }
 
-    /// Counts a request.
-    pub fn observe(&mut self, now: Time, latency: Duration, is_error: bool) {
+    /// Counts a request; without a latency where that is not to count.
+    pub fn observe(&mut self, now: Time, latency: Option<Duration>, ending: Ending) {
         self.move_on(now);
         let at = self.place(self.newest);
         let part = &mut self.parts[at];
-        let cell = cell(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-        part.cells[cell] = part.cells[cell].saturating_add(1);
+        if let Some(latency) = latency {
+            let cell = cell(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+            part.cells[cell] = part.cells[cell].saturating_add(1);
+        }
         part.samples += 1;
-        part.errors += u64::from(is_error);
+        part.cold += u64::from(latency.is_none());
+        part.errors += u64::from(ending == Ending::Failed);
+        part.refused += u64::from(ending == Ending::Refused);
     }
 
     /// What it shows now.
@@ -106,14 +123,15 @@ impl Window {
         self.move_on(now);
         let sum = |of: fn(&Part) -> u64| self.parts.iter().map(of).sum();
         let (samples, errors): (u64, u64) = (sum(|it| it.samples), sum(|it| it.errors));
+        let (refused, cold) = (sum(|it| it.refused), sum(|it| it.cold));
         // The 95th of 100, and the 1st of 1.
-        let rank = (samples * 95).div_ceil(100);
+        let rank = ((samples - cold) * 95).div_ceil(100);
         let mut below = 0;
         let at = (0..CELLS).find(|cell| {
             below += self.parts.iter().map(|part| u64::from(part.cells[*cell])).sum::<u64>();
             below >= rank && rank > 0
         });
-        ModelHealth { samples, errors, p95_us: at.map_or(0, longest) }
+        ModelHealth { samples, errors, refused, cold, p95_us: at.map_or(0, longest) }
     }
 }
 
@@ -128,7 +146,7 @@ mod tests {
     fn window(latencies_us: impl IntoIterator<Item = u64>) -> Window {
         let mut window = Window::new(Duration::from_secs(10));
         for latency in latencies_us {
-            window.observe(at(1), Duration::from_micros(latency), false);
+            window.observe(at(1), Some(Duration::from_micros(latency)), Ending::Fine);
         }
         window
     }
@@ -162,17 +180,21 @@ mod tests {
     fn what_is_old_is_forgotten_a_tenth_at_a_time() {
         let mut window = Window::new(Duration::from_secs(10));
         for second in 0..20 {
-            let is_error = second < 5;
-            window.observe(at(second * 1000), Duration::from_millis(second), is_error);
+            let ending = if second < 5 { Ending::Failed } else { Ending::Refused };
+            window.observe(at(second * 1000), Some(Duration::from_millis(second)), ending);
             let health = window.health(at(second * 1000 + 999));
             let oldest = (second + 1).saturating_sub(11);
             assert_eq!(health.samples, second + 1 - oldest, "{second}");
             assert_eq!(health.errors, (second + 1).min(5).saturating_sub(oldest), "{second}");
+            assert_eq!(health.errors + health.refused, health.samples, "{second}");
         }
         assert_eq!(window.health(at(29_999)).samples, 1, "the last one");
         assert_eq!(window.health(at(30_000)).samples, 0, "without a new one");
-        window.observe(at(3_000_000), Duration::ZERO, true);
+        window.observe(at(3_000_000), Some(Duration::ZERO), Ending::Failed);
         let health = window.health(at(3_000_000));
         assert_eq!((health.samples, health.errors), (1, 1), "after a long silence");
+        window.observe(at(3_000_000), None, Ending::Fine);
+        let health = window.health(at(3_000_000));
+        assert_eq!((health.samples, health.cold, health.p95_us), (2, 1, 0), "its time is no one's");
     }
 }

@@ -39,6 +39,9 @@ use crate::protocol::{Binding, DialError, Effects, Kind, LinkId, Never, Ticket};
 /// The version of the native dialect; both ends must name the same.
 pub const VERSION: u16 = 1;
 
+/// The beginning of the complaint about a message or word that only newer versions know.
+const UNKNOWN: &str = "unknown variant ";
+
 /// How many offenses (garbled lines, messages above one's standing) end a link.
 const OFFENSES_MAX: u32 = 16;
 
@@ -350,7 +353,11 @@ impl Session {
 
     /// A line came that is no message.
     pub fn on_garbled(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
-        if self.is_live(link) {
+        // A member of a newer version says what this one does not know: it is told once, and no
+        // more of it counts.
+        let is_newer = reason.starts_with(UNKNOWN) && self.standing(link) >= Standing::Member;
+        let was_told = self.links.get(&link).is_some_and(|it| it.offenses > 0);
+        if self.is_live(link) && !(is_newer && was_told) {
             let error = ErrorReply::new(ErrorCode::Malformed, reason);
             self.refuse(link, Cause::Garbled, error, fx);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::model::Time;
 use crate::protocol::histogram::Histogram;
-use crate::protocol::rollout::{ModelHealth, ModelId, Window};
+use crate::protocol::rollout::{Ending, ModelHealth, ModelId, Window};
 
 /// Upper bounds of latencies, in microseconds.
 pub(super) const LATENCY_US: &[u64] = &[
@@ -28,13 +28,15 @@ pub(super) struct Readings {
     window: Window,
     /// The rollout that the window is of.
     epoch: u64,
+    /// Until then latencies do not count in the window.
+    warm_at: Time,
 }
 
 impl Meter {
     fn new() -> Self {
         let window = Window::new(Duration::from_secs(1));
         let latency_us = Histogram::new(LATENCY_US);
-        Self(Mutex::new(Readings { latency_us, errors: 0, window, epoch: 0 }))
+        Self(Mutex::new(Readings { latency_us, errors: 0, window, epoch: 0, warm_at: Time::ZERO }))
     }
 
     pub(super) fn readings(&self) -> MutexGuard<'_, Readings> {
@@ -42,12 +44,13 @@ impl Meter {
     }
 
     /// Counts a request that began in a rollout; its successor's gates do not look at it.
-    pub(super) fn observe(&self, now: Time, latency: Duration, is_error: bool, epoch: u64) {
+    pub(super) fn observe(&self, now: Time, latency: Duration, ending: Ending, epoch: u64) {
         let mut readings = self.readings();
         readings.latency_us.observe(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-        readings.errors += u64::from(is_error);
+        readings.errors += u64::from(ending == Ending::Failed);
         if readings.epoch == epoch {
-            readings.window.observe(now, latency, is_error);
+            let is_warm = now >= readings.warm_at;
+            readings.window.observe(now, is_warm.then_some(latency), ending);
         }
     }
 
@@ -61,14 +64,21 @@ impl Meter {
 pub(super) struct Meters(BTreeMap<ModelId, Arc<Meter>>);
 
 impl Meters {
-    /// The meter of a model; its window is of that rollout and length from now on.
-    pub(super) fn of(&mut self, model: &ModelId, epoch: u64, span: Duration) -> Arc<Meter> {
+    /// The meter of a model; its window is of that rollout and length from now on, and of one that
+    /// begins anew latencies count from `warm_at`.
+    pub(super) fn of(
+        &mut self,
+        model: &ModelId,
+        epoch: u64,
+        (span, warm_at): (Duration, Time),
+    ) -> Arc<Meter> {
         let new = || Arc::new(Meter::new());
         let meter = Arc::clone(self.0.entry(model.clone()).or_insert_with(new));
         let mut readings = meter.readings();
         if readings.epoch != epoch {
             readings.epoch = epoch;
             readings.window = Window::new(span);
+            readings.warm_at = warm_at;
         }
         drop(readings);
         meter

@@ -40,6 +40,9 @@ pub(super) fn text(shared: &Shared) -> String {
         let state = &live.serving.state;
         let help = "Version of the committed state that is served.";
         single(out, "folkmoot_rollout_version", "gauge", help, state.version);
+        let help = "Whether the brake is on: 1, everything goes to the stable version.";
+        let brake = u64::from(live.serving.brake.is_some());
+        single(out, "folkmoot_rollout_brake", "gauge", help, brake);
         let name = "folkmoot_rollout_weight";
         head(out, name, "gauge", "Share of the requests that each model is to get.");
         for (model, share) in state.weights.iter() {

@@ -26,7 +26,7 @@ mod texts;
 mod upstream;
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -45,7 +45,7 @@ use self::meters::Meters;
 use self::predict::Desk;
 use self::sockets::Seat;
 use self::talk::Talk;
-use self::upstream::Pool;
+use self::upstream::{Pool, Reply};
 use super::driver::counters::Counter;
 use super::listen::StartError;
 use crate::model::Rng;
@@ -53,6 +53,9 @@ use crate::protocol::rollout::{HealthSnapshot, ModelId, NodeId, Serving};
 
 /// The window of gates as long as no rollout says another.
 const WINDOW_DEFAULT: Duration = Duration::from_secs(60);
+
+/// How long a version may take to answer before a vote: votes have two seconds.
+const PROBE_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Appends lines of further metrics to the text of `/metrics`.
 pub type MoreMetrics = Box<dyn Fn(&mut String) + Send + Sync>;
@@ -164,6 +167,31 @@ impl DataPlane {
         self.shared.health()
     }
 
+    /// Has the server of a model answer one request, `{}`, over a connection of its own. An answer
+    /// below 500 is one: what a model thinks of this question says nothing.
+    ///
+    /// # Errors
+    /// Why there is no such answer, for people.
+    pub fn probe(&self, model: &ModelId) -> Result<(), String> {
+        let Shared { pools, house, .. } = &*self.shared;
+        let Some(pool) = pools.get(model) else { return Ok(()) };
+        let limits = Limits { answer: PROBE_WITHIN, connect: PROBE_WITHIN, ..house.limits };
+        let sockets = Arc::clone(&house.sockets);
+        let pool = Pool::new(pool.upstream.clone(), limits, house.clock, sockets);
+        let mut request = b"POST ".to_vec();
+        pool.upstream.write_target(&mut request, "/predict", "");
+        request.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+        pool.upstream.write_host(&mut request);
+        request.extend_from_slice(b"\r\nContent-Type: application/json\r\nConnection: close\r\n");
+        request.extend_from_slice(b"Content-Length: 2\r\n\r\n{}");
+        let mut reply = Reply::default();
+        match pool.ask(&request, &mut reply) {
+            Ok(()) if reply.status < 500 => Ok(()),
+            Ok(()) => Err(format!("it answers with {}", reply.status)),
+            Err(failure) => Err(failure.to_string()),
+        }
+    }
+
     /// What it has done so far.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
@@ -214,19 +242,27 @@ impl Shared {
         };
         let span = serving.window.unwrap_or(WINDOW_DEFAULT);
         let state = &serving.state;
-        let mut lane = |model: &ModelId| {
+        let now = self.house.clock.mono();
+        let mut lane = |model: &ModelId, warm_up: Duration| {
             let backend = match self.pools.get(model) {
                 Some(pool) => Backend::Upstream(Arc::clone(pool)),
                 None if self.pools.is_empty() => Backend::Echo,
                 None => Backend::Missing,
             };
-            let meter = current.meters.of(model, epoch, span);
+            let meter = current.meters.of(model, epoch, (span, now.after(warm_up)));
             Lane::new(model, meter, backend, state, &self.node_id)
         };
-        let (stable, canary) = (lane(&state.stable_model_id), lane(&state.canary_model_id));
+        let stable = lane(&state.stable_model_id, Duration::ZERO);
+        let canary = lane(&state.canary_model_id, serving.warm_up);
         current.meters.tidy(&[&state.stable_model_id, &state.canary_model_id]);
-        let (json, digest) = (json_of(state).into_bytes(), state.digest().to_string());
-        let share = state.canary_share();
+        let mut json = json_of(state);
+        if let Some(reason) = &serving.brake {
+            json.truncate(json.len() - 1);
+            let _ = write!(json, ",\"brake\":{}}}", json!(reason));
+        }
+        let (json, digest) = (json.into_bytes(), state.digest().to_string());
+        // The brake: what was committed stays, and everything goes to the stable version.
+        let share = if serving.brake.is_some() { 0 } else { state.canary_share() };
         current.live = Some(Arc::new(Live { serving, share, json, digest, epoch, stable, canary }));
         current.generation += 1;
         self.generation.store(current.generation, Ordering::Release);
@@ -249,6 +285,9 @@ impl Shared {
         fields["status"] = if live.is_some() { "serving" } else { "starting" }.into();
         fields["last_committed_version"] =
             live.as_ref().map_or(0, |it| it.serving.state.version).into();
+        if let Some(reason) = live.as_ref().and_then(|it| it.serving.brake.clone()) {
+            fields["brake"] = reason.into();
+        }
         fields["digest"] = live.map(|it| it.digest.clone()).into();
         fields.to_string()
     }

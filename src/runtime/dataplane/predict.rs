@@ -12,7 +12,7 @@ use super::ear::HOARD_BYTES;
 use super::live::{Backend, Lane, Live};
 use super::upstream::{Pool, REQUEST_ONLY, Reply, write_passed};
 use crate::model::{Rng, Time};
-use crate::protocol::rollout::{Serving, Sticky, bucket_of_draw, bucket_of_key};
+use crate::protocol::rollout::{Ending, Serving, Sticky, bucket_of_draw, bucket_of_key};
 use crate::runtime::clock::Clock;
 use crate::wire::http::{Headers, Outline, reason};
 
@@ -66,25 +66,25 @@ impl Desk {
         };
         let lane = if is_canary { &live.canary } else { &live.stable };
         let began = self.clock.mono();
-        let is_error = match &lane.backend {
+        let ending = match &lane.backend {
             Backend::Echo => {
                 echo(lane, choice, body, going, out);
-                false
+                Ending::Fine
             }
             Backend::Upstream(pool) => self.forward(lane, pool, choice, outline, body, going, out),
             Backend::Missing => {
                 let reason = format!("this node has no upstream for {}", lane.model);
                 let headers = headers_of(lane, choice);
                 refusal(out, 502, "no_upstream", &reason, &headers, going);
-                true
+                Ending::Failed
             }
         };
-        self.count(live, lane, began, is_error);
+        self.count(live, lane, began, ending);
     }
 
-    fn count(&self, live: &Live, lane: &Lane, began: Time, is_error: bool) {
+    fn count(&self, live: &Live, lane: &Lane, began: Time, ending: Ending) {
         let now = self.clock.mono();
-        lane.meter.observe(now, now.since(began), is_error, live.epoch);
+        lane.meter.observe(now, now.since(began), ending, live.epoch);
     }
 
     /// None when a request says how it wants to be treated, and it cannot be understood.
@@ -112,7 +112,7 @@ impl Desk {
         })
     }
 
-    /// Returns whether it counts as a failure of the model.
+    /// Returns how it counts.
     #[allow(clippy::too_many_arguments, reason = "it is one part of `answer`")]
     fn forward(
         &mut self,
@@ -123,7 +123,7 @@ impl Desk {
         body: &[u8],
         going: Going,
         out: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Ending {
         let request = &mut self.request;
         request.clear();
         request.extend_from_slice(b"POST ");
@@ -140,22 +140,26 @@ impl Desk {
         if request.len() > HOARD_BYTES {
             *request = Vec::new();
         }
-        let is_error = match asked {
+        let ending = match asked {
             Ok(()) => {
                 pass_on(&self.reply, lane, choice, going, out);
-                self.reply.status >= 500
+                match self.reply.status {
+                    500.. => Ending::Failed,
+                    400.. => Ending::Refused,
+                    0.. => Ending::Fine,
+                }
             }
             Err(failure) => {
                 let reason = format!("the upstream of {} failed: {failure}", lane.model);
                 let headers = headers_of(lane, choice);
                 refusal(out, failure.status(), failure.code(), &reason, &headers, going);
-                true
+                Ending::Failed
             }
         };
         if self.reply.body.len() > HOARD_BYTES {
             self.reply = Reply::default();
         }
-        is_error
+        ending
     }
 }
 

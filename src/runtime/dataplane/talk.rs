@@ -145,7 +145,8 @@ impl<'a> Talk<'a> {
                 self.live = Some(live);
             }
             (Place::Predict | Place::Routing, None) => {
-                let reason = "this node serves no state yet; it has only just begun";
+                let reason = "this node does not know yet what its fleet serves; peer rollout \
+                              status shows for whom it waits";
                 refusal(&mut self.out, 503, "not_ready", reason, &[], facts.going);
             }
             (Place::Routing, Some(live)) => {

@@ -24,7 +24,7 @@ use super::stage::{Asking, Phase, Stage};
 use crate::model::{KeyPair, PublicKey, Rng};
 use crate::protocol::LinkId;
 use crate::protocol::rollout::{
-    Aborted, Answer, Command, Committed, Genesis, HealthSnapshot, Input, Memory, NodeId,
+    Aborted, Answer, Command, Committed, Genesis, HealthSnapshot, Input, Memory, ModelId, NodeId,
     Participant, Record, Roster, TxId,
 };
 use crate::runtime::clock::Clock;
@@ -225,6 +225,11 @@ impl Engine {
     /// The data plane has measured a window. False once the node is stopping.
     pub fn health(&self, snapshot: HealthSnapshot) -> bool {
         self.shared.inbox.push(Item::Input(Input::Health(snapshot)), 0).is_ok()
+    }
+
+    /// A version has answered, or has not, for this reason. False once the node is stopping.
+    pub fn probed(&self, model: ModelId, failure: Option<String>) -> bool {
+        self.shared.inbox.push(Item::Input(Input::Probed { model, failure }), 0).is_ok()
     }
 
     /// What the log of decisions says (T10). False once the node is stopping.

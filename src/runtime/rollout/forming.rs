@@ -43,6 +43,12 @@ impl Forming {
         }
     }
 
+    /// Where nodes are, as this one was told.
+    pub(super) fn places(&self) -> BTreeMap<NodeId, (String, u16)> {
+        let Founding::By(places) = &self.founding else { return BTreeMap::new() };
+        places.iter().map(|it| (it.node_id.clone(), (it.host.clone(), it.port))).collect()
+    }
+
     /// Why somebody is not to be heard, if so.
     pub(super) fn objection(&self, caller: &Participant) -> Option<String> {
         let node = &caller.node_id;

@@ -64,6 +64,8 @@ pub(super) struct Arrival {
     pub(super) form: Form,
     pub(super) sealer: Option<Sealer>,
     pub(super) other: Participant,
+    /// Whether it has called, and so says itself where it is called.
+    pub(super) is_caller: bool,
     /// Whether it asks to be let in.
     pub(super) joins: bool,
     /// What its history begins with, if it said so.
@@ -215,17 +217,23 @@ impl Keeper {
     }
 
     fn welcome(&mut self, arrival: Arrival) {
-        let Arrival { link, line, form, sealer, other, joins, genesis } = arrival;
+        let Arrival { link, line, form, sealer, other, is_caller, joins, genesis } = arrival;
         if self.has_failed {
             line.cut();
         }
         self.outs.insert(link, Out { line, form, sealer, bytes: Vec::new() });
         let (node, key) = (other.node_id.clone(), other.key);
+        let place = is_caller.then(|| (node.clone(), other.host.clone(), other.port));
         if joins {
             self.stage.asking.asks(other);
         }
         match &mut self.stage.phase {
-            Phase::Running { .. } => self.handle(Input::Linked { link, node, key }),
+            Phase::Running { .. } => {
+                self.handle(Input::Linked { link, node, key });
+                if let Some((node, host, port)) = place {
+                    self.handle(Input::Called { node, host, port });
+                }
+            }
             Phase::Forming(forming) => {
                 if let Some(genesis) = forming.arrived(link, (node, key), genesis) {
                     self.begin(genesis, Memory::default(), true);
@@ -251,6 +259,9 @@ impl Keeper {
         };
         let mut config = Config::new(me.clone(), genesis.roster.clone(), genesis.state.clone());
         habits(&mut config);
+        if let Phase::Forming(forming) = &self.stage.phase {
+            config.places = forming.places();
+        }
         let keys = self.shared.keys_again();
         let rollout = Box::new(Rollout::new(config, keys, rng, memory));
         let phase = Phase::Running { rollout, genesis: genesis.clone() };
@@ -331,6 +342,7 @@ impl Keeper {
             Effect::Decide { txid, commit, proof } => {
                 self.tell(Told::Decide { txid, commit, proof });
             }
+            Effect::Probe(model) => self.tell(Told::Probe(model)),
             Effect::Dial(participant) => self.shared.dial(participant),
             Effect::Hangup(link) => {
                 self.flush(link);

@@ -45,11 +45,20 @@ impl Shared {
         give_up_after(&stream, self.limits.write_timeout);
         let link = self.number_link();
         let line = Arc::new(Line::new(Arc::clone(&stream)));
+        let is_caller = enroll.is_some();
         let joins = enroll.is_some_and(|it| it.joins);
         let genesis = ack.and_then(|it| it.genesis);
         let node = other.node_id.clone();
-        let arrival =
-            Arrival { link, line: Arc::clone(&line), form, sealer, other, joins, genesis };
+        let arrival = Arrival {
+            link,
+            line: Arc::clone(&line),
+            form,
+            sealer,
+            other,
+            is_caller,
+            joins,
+            genesis,
+        };
         self.enter(link, &stream);
         if is_ready && self.inbox.push(Item::Arrived(Box::new(arrival)), 0).is_ok() {
             self.counters.links.add(1);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{KeyPair, PublicKey};
 use crate::protocol::rollout::{
-    Committed, Config, Event, NodeId, NodeStatus, RoutingState, Serving, TxId,
+    Committed, Config, Event, ModelId, NodeId, NodeStatus, RoutingState, Serving, TxId,
 };
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::options::{Dialects, Sink};
@@ -177,6 +177,8 @@ pub enum Told {
     Serve(Serving),
     /// Something happened.
     Event(Event),
+    /// Have the server of this version answer one request; answered by `Engine::probed`.
+    Probe(ModelId),
     /// Put this into the log of decisions; answered by `Engine::decided` (T10).
     Decide {
         /// The transaction.

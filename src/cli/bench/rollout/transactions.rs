@@ -127,6 +127,9 @@ fn begin() -> Result<Command, CliError> {
         gates: Vec::new(),
         sticky: None,
         samples_min: 1,
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
         window_ms: 1_000,
     }))
 }

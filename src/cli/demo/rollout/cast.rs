@@ -16,7 +16,7 @@ pub(super) const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
 /// The versions: two good ones, and one that is slow and failing.
 const MODELS: [(&str, &[&str]); 3] =
-    [("v1", &[]), ("v2", &[]), ("v3", &["--delay", "900ms", "--fail", "50"])];
+    [("v1", &[]), ("v2", &[]), ("v3", &["--delay", "900ms", "--fail", "20"])];
 
 /// Lines of a command that may wait to be shown.
 const LINES_MAX: usize = 1_024;

@@ -218,11 +218,12 @@ fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
             "peer rollout status shows the figures; mend the version, or change the gate".to_owned()
         }
         (Cause::Model, _) => {
-            "peer rollout status shows what is served; a node knows the versions of its --serve"
+            "each node needs a server of the version that answers: --serve NAME=URL, and start it"
                 .to_owned()
         }
         (Cause::Recalling, _) => {
-            "that node has lost its log and asks all others first; try again when all are up"
+            "a node asks all others at its start first; start those that peer rollout status shows \
+             as away, and try again"
                 .to_owned()
         }
         (Cause::Late, _) => "try again".to_owned(),

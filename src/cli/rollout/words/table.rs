@@ -10,8 +10,8 @@ use crate::cli::log::escape;
 use crate::cli::query::{table, table_text};
 use crate::model::WallTime;
 use crate::protocol::rollout::{
-    Committed, Course, Digest, HealthSnapshot, NodeId, NodeStatus, PeerStatus, Phase, Verdict,
-    Weights,
+    Committed, Course, Digest, HealthSnapshot, Kind, NodeId, NodeStatus, PeerStatus, Phase,
+    Verdict, Weights,
 };
 use crate::runtime::rollout::Standing;
 
@@ -143,9 +143,9 @@ fn own_word(status: &NodeStatus) -> String {
         return "REMOVED, takes part no more".to_owned();
     }
     if !status.recalling.is_empty() {
-        return format!("began without a log, asks {}", list(&status.recalling));
+        return format!("began without a log, answers 503, asks {}", list(&status.recalling));
     }
-    "COMMITTED".to_owned()
+    if status.brake.is_some() { "COMMITTED, brake on" } else { "COMMITTED" }.to_owned()
 }
 
 /// `is_fresh`: the present state is younger than others' last words may be.
@@ -176,7 +176,14 @@ fn peer_word(status: &NodeStatus, peer: &PeerStatus, is_fresh: bool) -> String {
     if beat.roster != status.roster.digest() {
         return "another roster: nothing is agreed with it".to_owned();
     }
-    "COMMITTED".to_owned()
+    let is_echo = beat.serves.as_ref().is_some_and(|it| it.is_empty());
+    let is_real = |it: &PeerStatus| {
+        it.heartbeat.as_ref().and_then(|it| it.serves.as_ref()).is_some_and(|it| !it.is_empty())
+    };
+    if is_echo && status.peers.iter().any(is_real) {
+        return "COMMITTED, but ECHOES: it has no --serve".to_owned();
+    }
+    if beat.brake.is_some() { "COMMITTED, brake on" } else { "COMMITTED" }.to_owned()
 }
 
 /// p95, errors and requests, each of all models.
@@ -218,6 +225,15 @@ fn course(status: &NodeStatus) -> String {
         }
         _ => text += "; peer rollout resume goes on",
     }
+    if let Some(brake) = &status.brake {
+        text += &format!(
+            "\n  THE BRAKE IS ON: each node in reach sends all requests to {}, until {} is \
+             committed: {}",
+            plan.from,
+            if brake.kind == Kind::Abort { "an abort" } else { "the rollback" },
+            escape(&brake.reason)
+        );
+    }
     let every = span(Duration::from_millis(plan.interval_ms));
     text += &format!(
         "\n  steps: {}, every {every}, taken by {}; {}\n  gates: {}\n",
@@ -242,9 +258,13 @@ fn verdicts(status: &NodeStatus, course: &Course) -> String {
     let judge = |(node, health): (&NodeId, Option<&HealthSnapshot>)| {
         let Some(health) = health else { return format!("{node} says nothing yet") };
         let samples = health.of(&plan.to).samples;
-        match plan.judge(health) {
+        match plan.judge(health, status.state.canary_share()) {
             (Verdict::Good, _) => format!("{node} good"),
             (Verdict::TooFew, _) => format!("{node} too few requests ({samples})"),
+            (Verdict::Doubtful, gate) => {
+                let gate = gate.map_or_else(String::new, |it| it.to_string());
+                format!("{node} too few requests ({samples}), and {gate} does not hold in these")
+            }
             (Verdict::Bad, Some(gate)) => format!("{node} BAD, {gate} does not hold"),
             (Verdict::Bad, None) => format!("{node} BAD"),
         }

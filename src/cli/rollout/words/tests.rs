@@ -21,6 +21,9 @@ fn start() -> Command {
         sticky: None,
         samples_min: 1,
         window_ms: 1_000,
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
     })
 }
 
@@ -149,8 +152,8 @@ fn committed(version: u64, share: u32, proof: Proof) -> Committed {
 }
 
 fn health(name: &str, samples: u64, errors: u64, p95_us: u64) -> HealthSnapshot {
-    let canary = ModelHealth { samples, errors, p95_us };
-    let stable = ModelHealth { samples: 400, errors: 0, p95_us: 1_200 };
+    let canary = ModelHealth { samples, errors, p95_us, ..ModelHealth::default() };
+    let stable = ModelHealth { samples: 400, p95_us: 1_200, ..ModelHealth::default() };
     let models = [("v1".parse().unwrap(), stable), ("v2".parse().unwrap(), canary)].into();
     HealthSnapshot { node_id: node(name), window_id: "window-1".to_owned(), models }
 }
@@ -162,6 +165,8 @@ fn heartbeat(name: &str, state: &RoutingState) -> Heartbeat {
         digest: state.digest(),
         roster: roster().digest(),
         in_doubt: None,
+        serves: None,
+        brake: None,
     }
 }
 
@@ -186,6 +191,7 @@ fn status() -> NodeStatus {
         in_doubt: None,
         recalling: Default::default(),
         next_step: Some(Duration::from_millis(12_300)),
+        brake: None,
         held: Some("too few requests\nto judge by".to_owned()),
         health: Some(health("node-a", 100, 2, 240_000)),
         peers: vec![

@@ -1,0 +1,95 @@
+//! One request to the version that a proposal gives more requests to, before this node votes (T8).
+//!
+//! Invariant: a node with servers of its own votes COMMIT on a higher share only after the version
+//! has answered it, since it was asked for that vote. The way back needs no answer.
+
+use std::collections::BTreeMap;
+
+use super::coordinator::Running;
+use super::course::Refusal;
+use super::event::{Effect, Event};
+use super::ids::{ModelId, NodeId};
+use super::machine::Rollout;
+use super::messages::Cause;
+use super::proposal::Proposal;
+
+impl Rollout {
+    /// Whether a vote on it needs an answer of its new version first.
+    pub(super) fn needs_answer(&self, proposal: &Proposal) -> bool {
+        let is_due = self.config.models.is_some() && proposal.txid.kind.raises();
+        is_due && !self.config.breaks.unanswered
+    }
+
+    /// Votes when the new version has answered.
+    pub(super) fn vote_after_answer(&mut self, from: NodeId, proposal: Proposal) {
+        let model = proposal.state.canary_model_id.clone();
+        let is_asked = self.probing.as_ref().is_some_and(|it| it.1 == proposal);
+        self.probing = Some((from, proposal));
+        if !is_asked {
+            self.out.at_once(Effect::Probe(model));
+        }
+    }
+
+    /// The new version has answered, or has not, for this reason.
+    pub(super) fn on_probed(&mut self, model: &ModelId, failure: Option<String>) {
+        let is_it = |it: &Proposal| it.state.canary_model_id == *model;
+        let silent = |why: &String| format!("{model} does not answer it: {why}");
+        if let Some((from, proposal)) = self.probing.take_if(|it| is_it(&it.1)) {
+            match &failure {
+                None => self.vote_on(&from, &proposal, true),
+                Some(why) => {
+                    let refusal = Refusal::new(Cause::Model, silent(why));
+                    self.vote_abort(&from, &proposal.txid, &refusal, true);
+                }
+            }
+        }
+        let waits = |it: &Running| is_it(&it.proposal) && it.lacks_answer;
+        let Some(running) = self.running.as_mut().filter(|it| waits(it)) else { return };
+        running.lacks_answer = false;
+        match failure {
+            None => self.decide_if_complete(),
+            Some(why) => {
+                let reason = format!("{}: {}", self.config.me, silent(&why));
+                self.abort_running(Cause::Model, reason, None);
+            }
+        }
+    }
+
+    /// Why this node may not answer for a version: it would echo where another asks real models.
+    pub(super) fn would_echo(&self) -> Option<Refusal> {
+        let is_real = |node: &&NodeId| {
+            let beat = self.peers.get(*node).and_then(|it| it.heartbeat.as_ref());
+            beat.and_then(|it| it.serves.as_ref()).is_some_and(|it| !it.is_empty())
+        };
+        let other = self.roster.nodes().map(|it| &it.node_id).find(is_real);
+        let other = other.filter(|_| self.config.models.is_none())?;
+        let reason = format!("it has no --serve and would echo, where {other} has servers");
+        Some(Refusal::new(Cause::Model, reason))
+    }
+
+    /// Tells what is served differently there, once.
+    pub(super) fn compare_servers(&mut self, node: &NodeId) {
+        let Some(peer) = self.peers.get_mut(node).filter(|_| self.roster.has(node)) else { return };
+        let Some(theirs) = peer.heartbeat.as_ref().and_then(|it| it.serves.clone()) else { return };
+        if peer.told_servers.as_ref() == Some(&theirs) {
+            return;
+        }
+        peer.told_servers = Some(theirs.clone());
+        let none = BTreeMap::new();
+        let ours = self.config.models.as_ref().unwrap_or(&none);
+        let echoes = match (ours.is_empty(), theirs.is_empty()) {
+            (true, false) => Some(self.config.me.clone()),
+            (false, true) => Some(node.clone()),
+            (true, true) | (false, false) => None,
+        };
+        let differs =
+            |(model, at): &(&ModelId, &String)| theirs.get(*model).is_some_and(|it| it != *at);
+        let others: Vec<_> = ours.iter().filter(differs).map(|it| it.0.clone()).collect();
+        if let Some(node) = echoes {
+            self.tell(Event::Echoes { node });
+        }
+        if !others.is_empty() {
+            self.tell(Event::OtherServers { node: node.clone(), models: others });
+        }
+    }
+}
