@@ -353,7 +353,11 @@ mod tests {
         assert!(!is_ok(&[vote(1, 0)]), "one seed alone");
         assert!(!is_ok(&[vote(1, 0), vote(1, 0)]), "one seed twice");
         assert!(!is_ok(&[vote(1, 0), vote(2, 0)]), "one seed in another's name");
-        assert!(!is_ok(&[vote(1, 0), vote(4, 2)]), "a seed that is not configured");
+        assert!(is_ok(&[vote(1, 0), vote(4, 2)]), "known by its key, whatever its line elsewhere");
+        assert!(!is_ok(&[vote(3, 2), vote(4, 2)]), "one seed under two numbers");
+        let stranger = KeyPair::generate(&mut Rng::seed_from_u64(8));
+        let strange = Vote::sign(admit, &[subject], (SeedId(2), &stranger), WallTime(5));
+        assert!(!is_ok(&[vote(1, 0), strange]), "a seed that is not configured");
         assert!(!is_ok(&[]), "nobody");
         let votes = [vote(1, 0), vote(2, 1)];
         assert!(book.verify(ProposalKind::Remove, &[subject], &votes).is_err(), "something else");
