@@ -38,7 +38,7 @@ fn now() -> Now {
 /// The refusals among what was said.
 fn refusals(said: &[Message]) -> Vec<(ErrorCode, String)> {
     let refusal = |msg: &Message| {
-        let Message::Error(ErrorReply { code, reason }) = msg else { return None };
+        let Message::Error(ErrorReply { code, reason, .. }) = msg else { return None };
         Some((*code, reason.clone()))
     };
     said.iter().filter_map(refusal).collect()
@@ -145,7 +145,7 @@ fn nobody_registers_where_nobody_can_be_called() {
 fn a_card_with_votes_or_keys_of_more_seeds_than_there_can_be_is_refused() {
     let key = Actor::Seed(2).keys().public();
     let mut named = Actor::Peer(1).card(0);
-    named.seed_keys = vec![SeedKey { seed: SeedId(2), key }; 65];
+    named.seed_keys = vec![SeedKey { seed: SeedId(2), key, at: None }; 65];
     let mut voted = Actor::Peer(1).card(0);
     voted.certificate.as_mut().expect("it has one").votes =
         votes(ProposalKind::Admit, voted.subject(), &[2; 65]);

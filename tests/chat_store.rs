@@ -243,7 +243,7 @@ fn what_does_not_belong_together_is_refused() {
     let line = format!("{:08x} {}\n", crc32fast::hash(line), line.escape_ascii());
     fs::write(log_path(dir.path()), line.replace('\\', "")).unwrap();
     let error = store::open(dir.path(), ME, key(1)).unwrap_err().to_string();
-    assert!(error.contains("line 1: not a record of a chat"), "{error}");
+    assert!(error.contains("at line 1 a record that this version does not know"), "{error}");
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl KeyRing {
         fs::set_permissions(self.path(to), mode).expect("its mode can be set");
     }
 
-    fn keys(&self, name: &str) -> ClusterKeys {
+    fn keys(&self, name: &str) -> std::sync::Arc<ClusterKeys> {
         cluster_key::read(Path::new(&self.path(name))).expect("a good key file")
     }
 }
@@ -364,7 +364,7 @@ fn whoever_is_on_the_path_reads_nothing_and_gets_nowhere() {
 fn shake(to: Endpoint, keys: &ClusterKeys) -> (TcpStream, Sealed) {
     let mut stream = TcpStream::connect(to.socket_addr()).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes options");
-    let sealed = sealed::call(&mut stream, keys.used()).expect("the key is right");
+    let sealed = sealed::call(&mut stream, &keys.used()).expect("the key is right");
     (stream, sealed)
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use support::process::{Process, eventually, run};
-use support::{peer_exe, ports, words};
+use support::{NO_GOSSIP, Scene, peer_exe, ports, words};
 
 /// A fleet without seeds, all in one directory.
 struct Fleet {
@@ -423,4 +423,23 @@ fn hashing_in_a_running_peer_ends_with_the_command_that_wanted_it() {
     command.signal(rustix::process::Signal::INT);
     assert!(eventually(|| !hashing()), "it goes on without anybody who wants it");
     assert_eq!(fleet.shares(0), []);
+}
+
+#[test]
+fn members_that_take_no_shares_are_not_waited_for() {
+    let scene = Scene::up(1, 2, NO_GOSSIP);
+    let (dir, config) = (scene.fleet.dir(), scene.fleet.config());
+    let port = ports().to_string();
+    let config = config.to_str().expect("a plain path");
+    let args = ["chat", "--id", "1", "--port", &port, "--config", config, "--stay", "--plain"];
+    let chat = Process::start(&peer_exe(), &args, dir);
+    chat.wait_for("leads");
+    let at = scene.peers()[0].port().to_string();
+    let finds = || run(&peer_exe(), &["discover", "--port", &at], dir).1;
+    assert!(eventually(|| finds().matches("127.0.0.1:").count() == 2), "{}", finds());
+    fs::write(dir.join("fleet-all"), "all of it").expect("a file");
+    let order = ["share", "fleet-all", "--everywhere", "--peer", &at, "--wait", "60s"];
+    let (code, out, err) = run(&peer_exe(), &order, dir);
+    assert_eq!(code, Some(0), "{out}\n{err}");
+    assert!(err.contains("1 of 1 have it"), "{err}");
 }

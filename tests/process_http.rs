@@ -210,19 +210,24 @@ fn a_fleet_tells_its_health_its_numbers_and_its_state_over_http() {
         let started = |node| lines.iter().any(|it| it.node == node && it.event == "started");
         started(seeds[0]) && started(peers[0])
     });
-    let seed = get(seeds[0], "/healthz");
-    assert_eq!((seed.status, &seed.json()["status"]), (503, &Value::from("unhealthy")));
+    let seed = get(seeds[0], "/readyz");
+    assert_eq!((seed.status, &seed.json()["status"]), (503, &Value::from("not ready")));
     assert!(seed.json()["reason"].as_str().is_some_and(|it| it.contains("no quorum")));
-    let peer = get(peers[0], "/healthz");
+    let peer = get(peers[0], "/readyz");
     assert_eq!(peer.status, 503);
     assert!(peer.json()["reason"].as_str().is_some_and(|it| it.contains("no member")));
+    // Neither would do its part if it was started again: both are alive.
+    for node in [seeds[0], peers[0]] {
+        let alive = get(node, "/healthz");
+        assert_eq!((alive.status, &alive.json()["status"]), (200, &Value::from("ok")));
+    }
     scene.start_some_seeds(&seeds[1..]);
     scene.start_some_peers(&peers[1..]);
     scene.await_overlay(&peers);
     for node in [seeds[0], peers[0]] {
-        let becomes_healthy = eventually(|| get(node, "/healthz").status == 200);
-        assert!(becomes_healthy, "{node}: {}", get(node, "/healthz").body);
-        assert_eq!(get(node, "/healthz").json()["status"], "ok");
+        let becomes_healthy = eventually(|| get(node, "/readyz").status == 200);
+        assert!(becomes_healthy, "{node}: {}", get(node, "/readyz").body);
+        assert_eq!(get(node, "/readyz").json()["status"], "ready");
     }
     check_metrics(&scene, &seeds, &peers);
     check_pages(&scene, seeds[0], peers[0]);

@@ -411,12 +411,22 @@ fn a_seeder_whose_file_was_touched_goes_on_and_one_whose_file_was_changed_says_s
     file.write_all_at(b"other", 600_000).expect("it can be written");
     file.set_modified(time).expect("a time");
     let args = ["fetch", &ticket, "--to", "two", "--give-up", "2s"];
-    let (code, out, _) = run(&peer_exe(), &args, dir.path());
+    let (code, out, err) = run(&peer_exe(), &args, dir.path());
     assert_eq!(code, Some(1), "{out}");
     assert!(out.contains("does not offer this any more") && !out.contains("false"), "{out}");
+    assert!(err.contains("a new ticket is needed") && !err.contains("fetch it again"), "{err}");
     assert_ne!(seeder.wait_for_end(), Some(0));
     assert!(seeder.err().contains("was changed since"), "{}", seeder.err());
     let (_seeder, fresh) = share(dir.path(), "source/big", &["--rehash"]);
     assert_ne!(fresh, ticket);
     ok(&["fetch", &fresh, "--to", "three"], dir.path());
+}
+
+#[test]
+fn a_pipe_is_no_file_with_a_ticket() {
+    let dir = scene();
+    let made = std::process::Command::new("mkfifo").arg(dir.path().join("pipe")).status();
+    assert!(made.is_ok_and(|it| it.success()));
+    let (code, _, err) = run(&peer_exe(), &["fetch", "pipe"], dir.path());
+    assert!(code != Some(0) && err.contains("it is a pipe"), "{err}");
 }

@@ -22,6 +22,7 @@ use folkmoot::protocol::membership::seedbook::{SeedAddress, SeedBook};
 use folkmoot::protocol::membership::{applicant, authority};
 use folkmoot::protocol::message::Message;
 use folkmoot::protocol::quorum::QuorumRule;
+use folkmoot::protocol::session::{Hello, HelloAck};
 use folkmoot::sim::{Boot, Outgoing, Trouble, for_each_seed};
 use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -183,6 +184,16 @@ fn two_faced(fleet: &mut Fleet, asks: &[u16]) -> (Endpoint, Arc<AtomicBool>) {
     (endpoint, shows_other)
 }
 
+/// The message as an earlier program says it, which does not tell of its list.
+fn without_list(outgoing: &Outgoing<'_>) -> Message {
+    let mut msg = outgoing.msg.clone();
+    if let Message::Hello(Hello { card, .. }) | Message::HelloAck(HelloAck { card, .. }) = &mut msg
+    {
+        card.list = None;
+    }
+    msg
+}
+
 /// Starts the process at `host` at the same moment by its own clock as the time before, so that
 /// it is the same life.
 fn boot_in_the_life(fleet: &mut Fleet, host: Endpoint, life: WallTime) {
@@ -224,6 +235,10 @@ fn a_seed_that_crashes_after_its_yes_gives_no_other_key_a_yes_in_that_life() {
             let (host, switch) = two_faced(&mut fleet, &[1]);
             fleet.world.cut(host, seed_endpoint(2));
             fleet.world.cut(host, seed_endpoint(3));
+            // It lists one seed, and neither end says how many it lists.
+            for end in [host, seed_endpoint(1)] {
+                fleet.world.set_tamper(end, Box::new(|_, outgoing| vec![without_list(outgoing)]));
+            }
             let life = fleet.world.wall(host);
             fleet.world.crash_after(seed_endpoint(1), steps);
             fleet.world.boot(host);

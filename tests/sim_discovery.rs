@@ -8,7 +8,8 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Fleet, Plan, keys_of, peer_endpoint};
@@ -44,7 +45,7 @@ fn open_world(seed: u64, count: u16, named: impl Fn(u16) -> Vec<u16>) -> World<N
 
 fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::protocol::Kind>::Record> {
     match record {
-        Record::Peer(record) => Some(*record),
+        Record::Peer(record) => Some(record.clone()),
         Record::Seed(_) => None,
     }
 }
@@ -483,4 +484,69 @@ fn peers_of_the_two_kinds_of_fleets_do_not_link() {
         *host == others[0] && matches!(event, Event::Peer(peer_kind::Event::Refused(_)))
     });
     assert!(refused, "the member says why it refused, too");
+}
+
+/// Peers of named fleets without seeds. Whom each joins by is read when it boots.
+fn named_world(seed: u64, peers: &[u16], joins: &Arc<Mutex<BTreeMap<u16, u16>>>) -> World<Node> {
+    let mut world = World::new(seed, Options::default());
+    for &number in peers {
+        let (endpoint, joins) = (peer_endpoint(number), Arc::clone(joins));
+        world.add_host(
+            endpoint,
+            Box::new(move |boot: Boot<'_, Record>| {
+                let me = (endpoint, keys_of(endpoint));
+                let joins = joins.lock().expect("one thread runs a world");
+                let by: Vec<_> =
+                    joins.get(&number).copied().map(peer_endpoint).into_iter().collect();
+                let records: Vec<_> = boot.records.iter().filter_map(peer_record).collect();
+                let rng = Rng::seed_from_u64(boot.seed);
+                let config = PeerConfig::default();
+                let node = PeerNode::without_seeds(config, me, &by, &records, rng);
+                Node::Peer(Box::new(node.in_fleet(None, &records)))
+            }),
+        );
+    }
+    world
+}
+
+#[test]
+fn two_fleets_stay_two_though_an_address_of_one_is_given_to_the_other() {
+    for_each_seed(10, |seed| {
+        let joins = Arc::new(Mutex::new(BTreeMap::from([(2, 1), (3, 1), (12, 11)])));
+        let mut world = named_world(seed, &[1, 2, 3, 11, 12], &joins);
+        for number in [1, 2, 3, 11, 12] {
+            world.boot(peer_endpoint(number));
+            world.run_for(Duration::from_secs(3));
+        }
+        assert!(neighbors(&world, 1).len() == 2 && neighbors(&world, 11).len() == 1);
+        joins.lock().expect("one thread runs a world").insert(2, 11);
+        world.wipe(peer_endpoint(2));
+        world.run_for(Duration::from_secs(180));
+        let set = |numbers: &[u16]| numbers.iter().copied().map(peer_endpoint).collect();
+        assert_eq!(neighbors(&world, 1), set(&[3]));
+        assert_eq!(neighbors(&world, 3), set(&[1]));
+        let second: BTreeSet<_> = neighbors(&world, 2);
+        assert!(!second.is_empty() && second.is_subset(&set(&[11, 12])), "{second:?}");
+    });
+}
+
+#[test]
+fn members_that_were_known_are_called_after_a_restart() {
+    for_each_seed(10, |seed| {
+        let joins = Arc::new(Mutex::new(BTreeMap::from([(2, 1), (3, 1)])));
+        let mut world = named_world(seed, &[1, 2, 3], &joins);
+        for number in [1, 2, 3] {
+            world.boot(peer_endpoint(number));
+            world.run_for(Duration::from_secs(3));
+        }
+        world.run_for(Duration::from_secs(10));
+        // Its operator names nobody any more, and the one that was named is gone.
+        joins.lock().expect("one thread runs a world").clear();
+        world.crash(peer_endpoint(3));
+        world.crash(peer_endpoint(1));
+        world.run_for(Duration::from_secs(20));
+        world.boot(peer_endpoint(3));
+        world.run_for(Duration::from_secs(90));
+        assert_eq!(neighbors(&world, 3), [peer_endpoint(2)].into_iter().collect());
+    });
 }

@@ -49,6 +49,8 @@ fn card(endpoint: Endpoint, seed: Option<u16>) -> Card {
         neighbors: Vec::new(),
         certificate: None,
         seed_keys: Vec::new(),
+        list: None,
+        fleet: None,
     }
 }
 

@@ -243,8 +243,24 @@ fn in_any_weather_everybody_who_stays_completes() {
                 let pause = Duration::from_millis(world.random(0..5_000));
                 world.start(at, crash + pause);
             }
+            for _ in 0..world.random(0..4) {
+                let cut = after + Duration::from_millis(world.random(0..20_000));
+                world.cut(at, cut);
+            }
         }
         world.run(400 * SECOND, World::all_complete);
+        world.check_content();
+    }
+}
+
+#[test]
+fn pieces_that_take_longer_than_a_connection_lasts_come_part_by_part() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, Config::share(), 100_000, 20_000, &one_of(2, 0));
+        world.peers[0].rate = 1_000;
+        (0..2).for_each(|at| world.start(at, Duration::ZERO));
+        (1..40).for_each(|number| world.cut(0, 12 * number * SECOND));
+        world.run(450 * SECOND, World::all_complete);
         world.check_content();
     }
 }

@@ -18,6 +18,7 @@ use folkmoot::runtime::clock::Clock;
 use folkmoot::runtime::driver::options::Sink;
 use folkmoot::runtime::swarm::store::{Fetch, Hashing, Offer, Store};
 use folkmoot::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Limits, Phase};
+use folkmoot::runtime::thread;
 use folkmoot::wire::sealed::{ClusterKey, ClusterKeys};
 use folkmoot::wire::swarm::frame::encode;
 use folkmoot::wire::swarm::handshake::Handshake;
@@ -191,6 +192,41 @@ fn a_fetch_that_was_stopped_goes_on_and_fetches_nothing_twice() {
     await_stored(&joined);
     let fetched = events.try_iter().filter(|it| matches!(it, Event::Downloaded { .. })).count();
     assert_eq!(fetched + before as usize, 400);
+    assert!(fs::read(to.path().join("content")).unwrap() == fs::read(&file).unwrap());
+    seeder.stop();
+    leecher.stop();
+}
+
+/// An address behind which every connection ends after so many bytes from the other side.
+fn breaks_off(to: SocketAddr, after: u64) -> SocketAddr {
+    let listener = TcpListener::bind(loopback().unwrap()).unwrap();
+    let at = listener.local_addr().unwrap();
+    // Ends with the test's process.
+    let _ends = thread::spawn("between", move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            let far = TcpStream::connect(to).unwrap();
+            let (asks, asked) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            let _asks = thread::spawn("asks", move || std::io::copy(&mut &asks, &mut &asked));
+            let _answers = thread::spawn("answers", move || {
+                let _ = std::io::copy(&mut (&far).take(after), &mut &near);
+                let _ = near.shutdown(std::net::Shutdown::Both);
+                let _ = far.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    at
+}
+
+#[test]
+fn a_piece_is_finished_over_connections_that_all_end_amid_it() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = random_file(from.path(), "content", 1_000_000);
+    let seeder = engine(|_| {});
+    let (_shared, ticket) = share(&seeder, &file, 1_000_000);
+    let at = breaks_off(seeder.addr().unwrap(), 400_000);
+    let leecher = engine(|_| {});
+    let (joined, _) = fetch(&leecher, (to.path(), &ticket, 2), &[at]);
+    await_stored(&joined);
     assert!(fs::read(to.path().join("content")).unwrap() == fs::read(&file).unwrap());
     seeder.stop();
     leecher.stop();

@@ -511,6 +511,12 @@ fn a_folder_is_offered_fetched_and_taken_up_again() {
         source.read_piece(index, &mut data).unwrap();
         store.write_piece(index, &data).unwrap();
     }
+    let part = fs::read_dir(to.path()).unwrap().map(|it| it.unwrap().path()).find(|it| it.is_dir());
+    let stray = part.unwrap().join("deep/stray");
+    fs::write(&stray, "not of the share").unwrap();
+    let told = store.finish(&|_| None).unwrap_err();
+    assert!(matches!(&told, StoreError::Stray { path } if *path == stray), "{told}");
+    fs::remove_file(stray).unwrap();
     finish(&store);
     for (path, size) in files {
         let copy = fs::read(to.path().join("docs").join(path)).unwrap();

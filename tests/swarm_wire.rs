@@ -51,6 +51,9 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("files_req", Message::FilesReq { offset: 65_536 }),
         ("files", Message::Files { offset: 65_536, bytes: b"xy".to_vec() }),
         ("files_end", Message::Files { offset: 65_538, bytes: vec![] }),
+        ("withdrawn", Message::Withdrawn),
+        ("request_rest", Message::RequestRest { index: index(7), offset: 2 }),
+        ("rest_7_c", Message::Rest { index: index(7), offset: 2, data: b"c".to_vec() }),
     ]
 }
 
@@ -111,7 +114,26 @@ fn every_message_has_the_golden_bytes_and_is_read_from_them() {
 fn the_head_of_a_piece_is_what_precedes_its_content() {
     let data = vec![9; 5_992];
     let whole = encode(&Message::Piece { index: PieceIndex(305), data: data.clone() });
-    assert_eq!([&piece_head(PieceIndex(305), 5_992)[..], &data].concat(), whole);
+    assert_eq!([&piece_head(PieceIndex(305), 0, 5_992)[..], &data].concat(), whole);
+    let rest = encode(&Message::Rest { index: PieceIndex(305), offset: 8, data: data.clone() });
+    assert_eq!([&piece_head(PieceIndex(305), 8, 5_992)[..], &data].concat(), rest);
+}
+
+#[test]
+fn a_connection_that_ends_amid_a_piece_leaves_the_part_that_came() {
+    let (index, data) = (PieceIndex(7), b"abcdef".to_vec());
+    let piece = encode(&Message::Piece { index, data: data.clone() });
+    let rest = encode(&Message::Rest { index, offset: 2, data });
+    for (whole, offset) in [(piece, 0), (rest, 2)] {
+        for came in 0..whole.len() {
+            let mut decoder = Decoder::new(limits(Tongue::Share));
+            let end = decoder.read_from(&mut &whole[..came], |_| ());
+            assert_eq!(end.is_err(), came > 0);
+            let content = 6_usize.saturating_sub(whole.len() - came);
+            let part = (content > 0).then(|| (index, offset, b"abcdef"[..content].to_vec()));
+            assert_eq!(decoder.into_part(), part);
+        }
+    }
 }
 
 #[test]
@@ -264,6 +286,10 @@ fn any_message() -> impl Strategy<Value = Message> {
             leaves,
             uncles
         }),
+        Just(Message::Withdrawn),
+        (index(), any::<u32>()).prop_map(|(index, offset)| Message::RequestRest { index, offset }),
+        (index(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..2_000))
+            .prop_map(|(index, offset, data)| Message::Rest { index, offset, data }),
         any::<u32>().prop_map(|offset| Message::FilesReq { offset }),
         (any::<u32>(), prop::collection::vec(any::<u8>(), 0..2_000))
             .prop_map(|(offset, bytes)| Message::Files { offset, bytes }),

@@ -28,7 +28,8 @@ pub(super) fn running<T: FromStr + Ord>(data: &Path, prefix: &str) -> Vec<(T, Pa
 /// What the program in that directory answers.
 ///
 /// # Errors
-/// When none runs there, it does not answer in time, or it answers `{"error": …}`.
+/// When none runs there, it does not answer in time, or it answers `{"error": …}`; as
+/// [`CliError::Unanswered`] when it may have done what was asked.
 pub(super) fn exchange(
     dir: &Path,
     wanted: &impl Serialize,
@@ -37,7 +38,13 @@ pub(super) fn exchange(
 ) -> Result<Value, CliError> {
     let system = |source| CliError::System { action, source };
     let request = serde_json::to_string(wanted).map_err(|error| system(error.into()))?;
-    let answer = control::ask(&control_path(dir), &request, patience).map_err(system)?;
+    let answer = control::ask(&control_path(dir), &request, patience).map_err(|error| {
+        if control::may_be_done(&error) {
+            CliError::Unanswered(escape(&error.to_string()))
+        } else {
+            system(error)
+        }
+    })?;
     let answer: Value = serde_json::from_str(&answer).map_err(|error| system(error.into()))?;
     match answer["error"].as_str() {
         Some(error) => Err(CliError::Failed(escape(error))),

@@ -167,6 +167,7 @@ fn parse_ip(text: &str) -> Result<IpAddr, String> {
 /// # Errors
 /// What is wrong with the address, with what to do about it.
 pub fn check_ip(ip: IpAddr) -> Result<(), String> {
+    let ip = ip.to_canonical();
     if ip.is_unspecified() || ip.is_multicast() {
         Err(format!("{ip} cannot be called by others; write an address that this machine has"))
     } else {

@@ -46,6 +46,8 @@ pub enum CliError {
     },
     /// Something else did not go as it should; the text says what, and what to do.
     Failed(String),
+    /// A program that was asked for something did not answer: it may have done it or not.
+    Unanswered(String),
     /// A message was not taken, for this reason; nothing of it is kept.
     Rejected(String),
     /// A chat ended while so many messages typed there were not final. They are kept.
@@ -70,7 +72,7 @@ pub enum CliError {
 
 impl CliError {
     /// 2 when the user's input is wrong, 1 when the surroundings are, 3 when work is left, 4 when
-    /// some of it was refused.
+    /// some of it was refused, 5 when it is not known what became of it.
     pub const fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::ClusterKey(_) => 2,
@@ -83,6 +85,7 @@ impl CliError {
             | Self::Failed(_) => 1,
             Self::Pending(_) | Self::NotEverywhere { refused: 0, .. } => 3,
             Self::Rejected(_) | Self::Refused { .. } | Self::NotEverywhere { .. } => 4,
+            Self::Unanswered(_) => 5,
         }
     }
 
@@ -109,6 +112,9 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::Failed(text) => f.write_str(text),
+            Self::Unanswered(text) => {
+                write!(f, "{text}; it may have been done or not: look before you ask again")
+            }
             Self::Rejected(reason) => write!(f, "not sent: {reason}"),
             Self::Pending(count) => {
                 let what = if *count == 1 { "message is" } else { "messages are" };
@@ -154,6 +160,7 @@ impl Error for CliError {
         match self {
             Self::Usage(_)
             | Self::Failed(_)
+            | Self::Unanswered(_)
             | Self::Rejected(_)
             | Self::Pending(_)
             | Self::Refused { .. }

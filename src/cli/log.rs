@@ -12,6 +12,7 @@ use std::fmt::{Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ::log::kv::Key;
@@ -23,6 +24,7 @@ use super::args::LogFormat;
 use super::settings::LogSettings;
 use crate::model::{Endpoint, WallTime};
 use crate::runtime::clock::Clock;
+use crate::runtime::files::warn_of_group;
 
 /// The event of lines that no event of a node made: warnings of the runtime.
 const PLAIN_EVENT: &str = "log";
@@ -95,7 +97,9 @@ pub fn install(settings: &LogSettings, origin: Origin) -> Result<(), CliError> {
         })
         .target(env_logger::Target::Pipe(Box::new(tee)))
         .try_init()
-        .map_err(|_| CliError::Failed("this process logs for another node already".to_owned()))
+        .map_err(|_| CliError::Failed("this process logs for another node already".to_owned()))?;
+    warn_of_group();
+    Ok(())
 }
 
 /// Makes the `log` crate write lines of `origin` to standard error, where nothing else is to be
@@ -124,6 +128,7 @@ fn open_output(path: &Path) -> io::Result<File> {
 }
 
 /// Writes each line once to the console and once to the output file, and goes on without either.
+/// An output file that was renamed or removed, as log rotation does, is made anew.
 struct Tee {
     console: Option<File>,
     output: File,
@@ -136,6 +141,7 @@ impl Tee {
     /// Appends a line. After a failure, for want of space perhaps, the next line is tried again,
     /// on a line of its own; standard error tells of the first failure in a row.
     fn append(&mut self, line: &[u8]) {
+        self.follow_name();
         let appended = if self.is_torn {
             self.output.write_all(&[b"\n", line].concat())
         } else {
@@ -149,6 +155,21 @@ impl Tee {
                 let path = self.path.display();
                 let _ = writeln!(io::stderr().lock(), "error: cannot append to {path}: {error}");
             }
+        }
+    }
+}
+
+impl Tee {
+    /// Opens the output file again if its name stands for another file now, or for none.
+    fn follow_name(&mut self) {
+        let which = |it: std::fs::Metadata| (it.dev(), it.ino());
+        let named = std::fs::metadata(&self.path).map(which).ok();
+        if named == self.output.metadata().map(which).ok() {
+            return;
+        }
+        // Where it cannot be opened, the lines go where they went: none is lost.
+        if let Ok(output) = open_output(&self.path) {
+            (self.output, self.is_torn) = (output, false);
         }
     }
 }

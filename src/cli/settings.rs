@@ -39,6 +39,8 @@ pub struct NodeSettings {
     pub until_stdin_closes: bool,
     /// The bounds of the driver.
     pub limits: Limits,
+    /// The name of the fleet, if one was typed.
+    pub fleet: Option<String>,
     /// The keys of the fleet, if it has any.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
     /// Whom it answers over HTTP, if anybody.
@@ -262,6 +264,7 @@ fn node_settings(
         rule: args.quorum.into(),
         data: args.data.clone(),
         log,
+        fleet: args.fleet.clone(),
         until_stdin_closes: args.until_stdin_closes,
         limits: Limits {
             handshake_timeout: connections.opening_timeout.0,
@@ -271,7 +274,7 @@ fn node_settings(
             dials_max: connections.dials_max,
         },
         http: http_access(args.http, cluster_keys.is_some())?,
-        cluster_keys: cluster_keys.map(Arc::new),
+        cluster_keys,
     })
 }
 

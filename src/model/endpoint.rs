@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 
 /// Where a node listens; the name under which the fleet knows it.
 ///
-/// Ordered by address, then port, so that every collection of nodes iterates alike everywhere.
+/// Ordered by address, then port, so that every collection of nodes iterates alike everywhere. An
+/// IPv4 address written as IPv6 (`::ffff:192.0.2.1`) is the IPv4 address: one place has one name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "SocketAddr")]
 pub struct Endpoint(SocketAddr);
 
 impl Endpoint {
     /// The endpoint at `ip` and `port`.
     pub const fn new(ip: IpAddr, port: u16) -> Self {
-        Self(SocketAddr::new(ip, port))
+        Self(SocketAddr::new(ip.to_canonical(), port))
     }
 
     /// The address without its port, as the two fixed texts print it.
@@ -46,7 +47,10 @@ impl Endpoint {
 
 impl From<SocketAddr> for Endpoint {
     fn from(addr: SocketAddr) -> Self {
-        Self(addr)
+        match addr.ip().to_canonical() {
+            IpAddr::V4(ip) => Self::new(ip.into(), addr.port()),
+            IpAddr::V6(_) => Self(addr),
+        }
     }
 }
 
@@ -54,7 +58,7 @@ impl FromStr for Endpoint {
     type Err = AddrParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
+        text.parse().map(SocketAddr::into)
     }
 }
 
@@ -106,6 +110,22 @@ impl fmt::Display for SeedId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ipv4_address_written_as_ipv6_is_the_ipv4_address() {
+        let plain: Endpoint = "192.0.2.1:5001".parse().unwrap();
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:5001".parse().unwrap();
+        let others = [
+            Endpoint::from(mapped),
+            Endpoint::new(mapped.ip(), mapped.port()),
+            mapped.to_string().parse().unwrap(),
+            serde_json::from_str(&format!("{:?}", mapped.to_string())).unwrap(),
+        ];
+        assert_eq!(others, [plain; 4]);
+        assert_eq!(serde_json::to_string(&others[0]).unwrap(), "\"192.0.2.1:5001\"");
+        let six: Endpoint = "[2001:db8::1]:5001".parse().unwrap();
+        assert_eq!(six.to_string(), "[2001:db8::1]:5001");
+    }
 
     #[test]
     fn an_incarnation_rises_even_when_the_clock_goes_back() {

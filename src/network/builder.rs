@@ -18,9 +18,10 @@ use crate::protocol::quorum::QuorumRule;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::{Dialects, Options};
-use crate::runtime::files::{DataDir, os_rng};
+use crate::runtime::files::os_rng;
 use crate::runtime::journal::Journal;
-use crate::runtime::{listen, thread};
+use crate::runtime::place::Place;
+use crate::runtime::thread;
 
 /// Settings of a [`Network`] before it starts. All have defaults.
 #[derive(Clone, Debug)]
@@ -159,8 +160,6 @@ impl Builder {
             return Err(StartError::Setting(text.to_owned()));
         }
         let cluster_keys = self.cluster_key.as_deref().map(cluster_key::read).transpose()?;
-        let listener = listen::bind(listen.ip(), listen.port())?;
-        let endpoint = Endpoint::from(listener.local_addr().map_err(StartError::System)?);
         let (root, scratch) = match self.data {
             Some(root) => (root, None),
             None => {
@@ -168,7 +167,9 @@ impl Builder {
                 (scratch.path().to_owned(), Some(scratch))
             }
         };
-        let dir = DataDir::open(&root, "peer", endpoint.port())?;
+        let place = Place::take((&root, "peer"), (listen.ip(), listen.port()))?;
+        let endpoint = place.endpoint;
+        let (listener, dir) = place.open()?;
         let keys = site.keys.map_or_else(|| dir.identity(), Ok)?;
         let (journal, records, _) = Journal::open(&dir.journal_path())?;
         let rng = Rng::from_rng(&mut os_rng()?);
@@ -182,7 +183,7 @@ impl Builder {
         };
         let board = Switchboard::new(endpoint, false);
         let options = Options {
-            cluster_keys: cluster_keys.map(Arc::new),
+            cluster_keys,
             dialects: site.dialects,
             ..Options::new(Relay(Arc::clone(&board)))
         };

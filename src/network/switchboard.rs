@@ -150,6 +150,7 @@ impl Switchboard {
             | Event::Discovery(_)
             | Event::Open(_)
             | Event::MemberLeft(_)
+            | Event::SharedKey { .. }
             | Event::Gone
             | Event::Refused(_) => {}
         }

@@ -98,6 +98,8 @@ pub struct PeerStatus {
     pub member_since: Option<WallTime>,
     /// The seeds it is linked with.
     pub seeds: Vec<SeedId>,
+    /// Seeds in `config.txt`; none in a fleet without seeds.
+    pub seeds_configured: usize,
     /// Yes votes that decide.
     pub quorum: usize,
     /// Members it knows beside itself.

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Incarnation;
+
 use super::broadcast::{Announce, Graft, Part, PartReq, Prune, Publish, Receipt};
 use super::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq};
 use super::discovery::{FindNode, Found};
@@ -267,12 +269,21 @@ pub struct ErrorReply {
     pub code: ErrorCode,
     /// What was wrong and what the limit is, for people.
     pub reason: String,
+    /// The life above which a refused applicant's next one has to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<Incarnation>,
 }
 
 impl ErrorReply {
     /// A refusal of the kind `code`.
     pub fn new(code: ErrorCode, reason: impl Into<String>) -> Self {
-        Self { code, reason: reason.into() }
+        Self { code, reason: reason.into(), above: None }
+    }
+
+    /// The same refusal of a life that has to be above `floor`.
+    #[must_use]
+    pub fn with_floor(self, floor: Incarnation) -> Self {
+        Self { above: Some(floor), ..self }
     }
 }
 

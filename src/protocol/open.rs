@@ -69,6 +69,11 @@ pub enum Event {
         /// Which.
         to: Endpoint,
     },
+    /// This peer belongs to a fleet of this name from now on, as those do that it has joined.
+    Joined {
+        /// The name.
+        fleet: String,
+    },
     /// A neighbor was dropped: this peer's own fresh probes have failed. It binds nobody else.
     Dropped {
         /// Which life of which neighbor.
@@ -81,6 +86,8 @@ struct Bootstrap {
     is_linked: bool,
     failures: u32,
     is_told: bool,
+    /// It was a neighbor before a restart, and nobody named it: it is missed in silence.
+    is_remembered: bool,
 }
 
 /// The bootstrap peers of one peer.
@@ -108,6 +115,21 @@ impl OpenFleet {
         Self { config, me, rng, bootstrap, has_met: false }
     }
 
+    /// The same with members that were neighbors before a restart.
+    #[must_use]
+    pub fn remembering(mut self, members: &[Endpoint]) -> Self {
+        for member in members {
+            let known = Bootstrap { is_told: true, is_remembered: true, ..Bootstrap::default() };
+            self.bootstrap.entry(*member).or_insert(known);
+        }
+        self
+    }
+
+    /// Whether the operator has named this peer to join by.
+    pub fn is_named(&self, peer: Endpoint) -> bool {
+        self.bootstrap.get(&peer).is_some_and(|it| !it.is_remembered)
+    }
+
     /// Those named, this peer not among them once it has started.
     pub fn bootstrap(&self) -> impl Iterator<Item = Endpoint> {
         self.bootstrap.keys().copied()
@@ -115,12 +137,12 @@ impl OpenFleet {
 
     /// Whether it was told to join somebody and has met nobody yet.
     pub fn is_joining(&self) -> bool {
-        !self.has_met && !self.bootstrap.is_empty()
+        !self.has_met && self.bootstrap.values().any(|it| !it.is_remembered)
     }
 
     /// Calls all of them.
     pub fn on_start(&mut self, fx: &mut Fx) {
-        if self.bootstrap.remove(&self.me).is_some() {
+        if self.bootstrap.remove(&self.me).is_some_and(|it| !it.is_remembered) {
             fx.emit(Event::OwnAddress { endpoint: self.me });
         }
         for to in self.bootstrap.keys() {
@@ -135,7 +157,7 @@ impl OpenFleet {
         entry.is_linked = true;
         entry.failures = 0;
         fx.stop_timer(Timer::Call(neighbor));
-        if std::mem::take(&mut entry.is_told) {
+        if std::mem::replace(&mut entry.is_told, entry.is_remembered) && !entry.is_remembered {
             fx.emit(Event::Met { to: neighbor });
         }
     }

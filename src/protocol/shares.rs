@@ -95,9 +95,17 @@ pub struct Announcement {
     /// What others are to remove of what this peer had them take, [`LIST_MAX`] at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<Withdrawn>,
+    /// This member of the fleet takes no shares: it is a program that serves something else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_none: bool,
 }
 
 impl Announcement {
+    /// What a member of the fleet answers that takes no shares.
+    pub fn of_none() -> Self {
+        Self { takes_none: true, ..Self::default() }
+    }
+
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
         self.shares.is_empty() && self.answers.is_empty() && self.removed.is_empty()
@@ -133,6 +141,8 @@ pub enum Standing {
     Has,
     /// It does not take it, for this reason.
     Refuses(String),
+    /// It takes no shares at all.
+    Apart,
 }
 
 #[derive(Debug)]
@@ -154,6 +164,7 @@ struct List {
     shares: Vec<Listed>,
     answers: Vec<Answered>,
     removed: Vec<Withdrawn>,
+    takes_none: bool,
 }
 
 /// The lists of all peers.
@@ -194,13 +205,13 @@ impl Shares {
             it
         };
         let answers: Vec<_> = list.answers.into_iter().map(cut).collect();
-        let removed = list.removed;
-        match shares.is_empty() && answers.is_empty() && removed.is_empty() {
-            true => self.lists.remove(&from),
-            false => self
-                .lists
-                .insert(from, List { heard: now, number: list.number, shares, answers, removed }),
-        };
+        let (number, removed, takes_none) = (list.number, list.removed, list.takes_none);
+        if shares.is_empty() && answers.is_empty() && removed.is_empty() && !takes_none {
+            self.lists.remove(&from);
+        } else {
+            let list = List { heard: now, number, shares, answers, removed, takes_none };
+            self.lists.insert(from, list);
+        }
         Ok(())
     }
 
@@ -233,6 +244,9 @@ impl Shares {
     /// What the peer with this key makes of a share since the order of this number.
     pub fn standing(&self, from: &PublicKey, share: &Ticket, order: u64) -> Standing {
         let Some(list) = self.lists.get(from) else { return Standing::Silent };
+        if list.takes_none {
+            return Standing::Apart;
+        }
         let id = share.share_id();
         let mut answers = list.answers.iter();
         let answer = answers.find(|it| it.id == id && it.name == share.name && it.order >= order);

@@ -10,10 +10,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
 
 use rand::Rng as _;
 
-use super::files::{os_rng, sync_dir};
+use super::files::{is_exposed, os_rng, sync_dir};
 use crate::wire::sealed::{ClusterKey, ClusterKeys, KEYS_MAX};
 
 /// The file's size at most: two keys and room for comments.
@@ -41,12 +42,38 @@ impl fmt::Display for ClusterKeyError {
 
 impl Error for ClusterKeyError {}
 
-/// Reads the keys in the file at `path`.
+/// The files that were read in this process, for [`read_again`].
+static READ: Mutex<Vec<(PathBuf, Weak<ClusterKeys>)>> = Mutex::new(Vec::new());
+
+/// Reads the keys in the file at `path`. [`read_again`] replaces them.
 ///
 /// # Errors
 ///
 /// When it is missing, open to others, or holds anything but one or two keys.
-pub fn read(path: &Path) -> Result<ClusterKeys, ClusterKeyError> {
+pub fn read(path: &Path) -> Result<Arc<ClusterKeys>, ClusterKeyError> {
+    let keys = Arc::new(read_file(path)?);
+    READ.lock()
+        .expect("nothing under this lock can panic")
+        .push((path.into(), Arc::downgrade(&keys)));
+    Ok(keys)
+}
+
+/// Reads all files of keys again that are in use in this process: how many there are.
+///
+/// # Errors
+///
+/// Those of [`read`]; the keys of that file stay as they were.
+pub fn read_again() -> Result<usize, ClusterKeyError> {
+    let mut files = READ.lock().expect("nothing under this lock can panic");
+    files.retain(|(_, keys)| keys.strong_count() > 0);
+    for (path, keys) in files.iter() {
+        let found = read_file(path)?;
+        keys.upgrade().into_iter().for_each(|keys| keys.replace(&found));
+    }
+    Ok(files.len())
+}
+
+fn read_file(path: &Path) -> Result<ClusterKeys, ClusterKeyError> {
     let fault = |reason: String| ClusterKeyError { file: path.into(), line: None, reason };
     let shown = path.display();
     let file = File::open(path).map_err(|err| {
@@ -56,8 +83,9 @@ pub fn read(path: &Path) -> Result<ClusterKeys, ClusterKeyError> {
         ))
     })?;
     let unreadable = |err: io::Error| fault(format!("cannot read this cluster key: {err}"));
-    let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let found = file.metadata().map_err(unreadable)?;
+    if is_exposed(path, &found, 0o077) {
+        let mode = found.mode() & 0o7777;
         return Err(fault(format!(
             "others may read or change this cluster key (its mode is {mode:04o}); run: \
              chmod 600 {shown}; if it may have been copied, make a new one for the whole fleet"
@@ -203,12 +231,12 @@ mod tests {
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("seed keygen --cluster-key"), "{error}");
         create(&path).unwrap();
-        for mode in [0o604, 0o640, 0o620, 0o601] {
+        for mode in [0o604, 0o644, 0o622, 0o601] {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let error = read(&path).unwrap_err().to_string();
             assert!(error.contains("chmod 600") && error.contains(&format!("{mode:04o}")));
         }
-        fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o440)).unwrap();
         assert!(read(&path).is_ok());
     }
 }

@@ -12,10 +12,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, select};
 use socket2::SockRef;
 
 use super::clock::Clock;
@@ -29,7 +28,7 @@ pub const REQUEST_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// The longest answer in bytes, its newline included: a registry of ten thousand fits.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Requests that are served at a time; more than a person and their scripts need.
+/// Requests that are served at a time; others wait for their turn.
 const REQUESTS_MAX: usize = 16;
 
 /// How long a client may take to send its request, and to take each part of its answer.
@@ -138,9 +137,21 @@ impl Drop for Control {
 ///
 /// # Errors
 ///
-/// When no node serves `path`, or no answer comes within `timeout`.
+/// When no node serves `path`, or no answer comes within `timeout`. [`may_be_done`] tells whether
+/// the node may have done what was asked all the same.
 pub fn ask(path: &Path, request: &str, timeout: Duration) -> io::Result<String> {
     exchange(path, request, timeout).map_err(|err| at(path, "ask the node at", &err))
+}
+
+/// Whether an error of [`ask`] leaves open what became of the request.
+pub fn may_be_done(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::WouldBlock
+            | ErrorKind::TimedOut
+    )
 }
 
 fn exchange(path: &Path, request: &str, timeout: Duration) -> io::Result<String> {
@@ -152,7 +163,8 @@ fn exchange(path: &Path, request: &str, timeout: Duration) -> io::Result<String>
 ///
 /// # Errors
 ///
-/// When no node serves `path`, or it has gone for `timeout` without a sign of life.
+/// When no node serves `path`, it has gone for `timeout` without a sign of life, or it gives as
+/// many long answers as it can.
 pub fn follow(
     path: &Path,
     request: &str,
@@ -162,6 +174,7 @@ pub fn follow(
     let mut follow = || {
         let mut lines = BufReader::new(put(path, request, timeout)?);
         let mut line = String::new();
+        let mut is_answered = false;
         loop {
             line.clear();
             let len = (&mut lines).take(ANSWER_BYTES_MAX as u64).read_line(&mut line)?;
@@ -169,9 +182,11 @@ pub fn follow(
                 Some("") => {}
                 Some(line) if take(line) => {}
                 Some(_) => return Ok(()),
-                None if len == 0 => return Ok(()),
+                None if len == 0 && is_answered => return Ok(()),
+                None if len == 0 => return Err(not_taken()),
                 None => return Err(io::Error::new(ErrorKind::UnexpectedEof, "cut short")),
             }
+            is_answered = true;
         }
     };
     follow().map_err(|err| at(path, "follow the node at", &err))
@@ -209,10 +224,14 @@ fn put(path: &Path, request: &str, timeout: Duration) -> io::Result<UnixStream> 
     let written = stream.write_all(format!("{request}\n").as_bytes());
     // A request that was not taken: not to be confused with a reader of our output that has gone.
     if written.as_ref().is_err_and(|err| err.kind() == ErrorKind::BrokenPipe) {
-        return Err(io::Error::other("it serves as many commands as it takes; try again"));
+        return Err(not_taken());
     }
     written?;
     Ok(stream)
+}
+
+fn not_taken() -> io::Error {
+    io::Error::other("it does not take the command now; try again")
 }
 
 /// The error `err` with what was tried and where.
@@ -221,7 +240,9 @@ fn at(path: &Path, action: &str, err: &io::Error) -> io::Error {
     let text = if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
         "no node is running there".into()
     } else if matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut) {
-        "no answer in time".into()
+        "no answer came in time".into()
+    } else if matches!(kind, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) {
+        "it ended before it answered".into()
     } else if kind == ErrorKind::InvalidInput {
         "its path is too long for a socket; name a shorter directory with --data".into()
     } else {
@@ -257,7 +278,15 @@ fn accept_loop(
             return;
         }
         match accepted {
-            Ok((stream, _)) => start_answer(stream, &serving, handler),
+            Ok((stream, _)) => {
+                // Those that come meanwhile wait in the system's queue.
+                select! {
+                    send(serving.requests.0, ()) -> _ => {}
+                    recv(stopping) -> _ => return,
+                }
+                let place = Place(serving.requests.1.clone());
+                start_answer(stream, place, &serving, handler);
+            }
             Err(err) if err.kind() == ErrorKind::Interrupted => {}
             Err(err) => {
                 log::warn!("cannot accept local commands: {err}");
@@ -269,21 +298,26 @@ fn accept_loop(
     }
 }
 
+/// A place for each that is being served: taken by sending, given back by receiving.
+type Places = (Sender<()>, Receiver<()>);
+
 /// How many are being served now.
-#[derive(Default)]
 struct Serving {
-    requests: Arc<AtomicUsize>,
-    streams: Arc<AtomicUsize>,
+    requests: Places,
+    streams: Places,
     /// Those whose request was read.
     answering: Crew,
 }
 
+impl Default for Serving {
+    fn default() -> Self {
+        let (requests, streams) = (bounded(REQUESTS_MAX), bounded(STREAMS_MAX));
+        Self { requests, streams, answering: Crew::default() }
+    }
+}
+
 /// Answers a client on a thread of its own; closes the connection where there is no room for one.
-fn start_answer(stream: UnixStream, serving: &Arc<Serving>, handler: &Handler) {
-    let Some(place) = Place::take(&serving.requests, REQUESTS_MAX) else {
-        log::warn!("refused a local command: {REQUESTS_MAX} are being served");
-        return;
-    };
+fn start_answer(stream: UnixStream, place: Place, serving: &Arc<Serving>, handler: &Handler) {
     let (handler, serving) = (Arc::clone(handler), Arc::clone(serving));
     let spawned = thread::spawn("command", move || {
         if let Err(err) = answer(&stream, place, &serving, &handler) {
@@ -295,18 +329,12 @@ fn start_answer(stream: UnixStream, serving: &Arc<Serving>, handler: &Handler) {
     }
 }
 
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(places: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let place = Self(Arc::clone(places));
-        (places.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
-    }
-}
+/// A place that was taken.
+struct Place(Receiver<()>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let _ = self.0.try_recv();
     }
 }
 
@@ -327,10 +355,11 @@ fn answer(
     };
     // It may last: others must be able to ask meanwhile.
     drop(place);
-    let Some(_place) = Place::take(&serving.streams, STREAMS_MAX) else {
+    if serving.streams.0.try_send(()).is_err() {
         log::warn!("refused a local command: {STREAMS_MAX} long answers are being given");
         return Ok(());
-    };
+    }
+    let _place = Place(serving.streams.1.clone());
     loop {
         match next() {
             Next::Line(line) => write_line(stream, line)?,
@@ -353,9 +382,11 @@ fn read_line(stream: &UnixStream, max: usize) -> io::Result<String> {
     if line.pop() == Some('\n') {
         return Ok(line);
     }
-    let reason =
-        if line.len() + 1 >= max { "the line is too long" } else { "the line is cut short" };
-    Err(io::Error::new(ErrorKind::InvalidData, reason))
+    Err(if line.len() + 1 >= max {
+        io::Error::new(ErrorKind::InvalidData, "the line is too long")
+    } else {
+        io::Error::new(ErrorKind::UnexpectedEof, "the line is cut short")
+    })
 }
 
 #[cfg(test)]
@@ -456,6 +487,38 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_ends_before_it_answers_may_have_done_it_and_one_that_is_not_there_has_not() {
+        let (_root, dir) = data_dir();
+        let path = dir.control_path();
+        let missing = ask(&path, "x", PATIENCE).unwrap_err();
+        assert!(!may_be_done(&missing), "{missing}");
+        let listener = UnixListener::bind(&path).unwrap();
+        let hang_up = thread::spawn("ends", move || {
+            let (stream, _) = listener.accept().unwrap();
+            read_line(&stream, REQUEST_BYTES_MAX).unwrap();
+        });
+        let unanswered = ask(&path, "x", PATIENCE).unwrap_err();
+        assert!(may_be_done(&unanswered), "{unanswered}");
+        hang_up.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_long_answer_for_which_there_is_no_room_is_an_error() {
+        let (_root, dir) = data_dir();
+        let idle: Handler = Arc::new(|_| Answer::Lines(Box::new(|| Next::Line("x".to_owned()))));
+        let _control = serve(&dir, idle).unwrap();
+        let path = dir.control_path();
+        let mut streams: Vec<_> = (0..STREAMS_MAX)
+            .map(|_| BufReader::new(put(&path, "follow", PATIENCE).unwrap()))
+            .collect();
+        for stream in &mut streams {
+            stream.read_line(&mut String::new()).unwrap();
+        }
+        let told = follow(&path, "follow", PATIENCE, |_| true).unwrap_err().to_string();
+        assert!(told.contains("it does not take the command now"), "{told}");
+    }
+
+    #[test]
     fn a_server_that_stops_gives_the_answers_that_it_owes_but_waits_for_no_request() {
         let (_root, dir) = data_dir();
         let (entered_in, entered) = bounded::<()>(1);
@@ -502,7 +565,7 @@ mod tests {
         };
         let _control = serve(&dir, Arc::new(stuck)).unwrap();
         let err = ask(&dir.control_path(), "{}", Duration::from_millis(20)).unwrap_err();
-        assert!(err.to_string().contains("no answer in time"), "{err}");
+        assert!(err.to_string().contains("no answer came in time"), "{err}");
         drop(release);
     }
 }

@@ -7,10 +7,12 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::SeedableRng as _;
 use rand::rngs::SysRng;
@@ -138,14 +140,54 @@ impl DataDir {
     ///
     /// As [`DataDir::open`].
     pub fn open_at(path: PathBuf) -> Result<Self, FilesError> {
+        Self::open_by(path, LockedFile::lock)
+    }
+
+    /// The same for the directory `path`, or `None` at once when another process uses it.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataDir::open`], but for that.
+    pub fn open_idle(path: PathBuf) -> Result<Option<Self>, FilesError> {
+        match Self::open_by(path, LockedFile::try_lock) {
+            Err(FilesError::Locked { .. }) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Whether it has the name `<root>/<role>-<port>`, or nothing else has.
+    pub fn is_free_for(&self, root: &Path, role: &str, port: u16) -> bool {
+        let path = root.join(format!("{role}-{port}"));
+        path == self.path || !path.exists()
+    }
+
+    /// The same directory, locked all the time, under the name `<root>/<role>-<port>`.
+    ///
+    /// # Errors
+    ///
+    /// When the disk refuses, or there is another directory of that name with something in it.
+    pub fn moved_to(self, root: &Path, role: &str, port: u16) -> Result<Self, FilesError> {
+        let path = root.join(format!("{role}-{port}"));
+        if path != self.path {
+            let moved = std::fs::rename(&self.path, &path).and_then(|()| sync_dir(parent(&path)));
+            let from = self.path;
+            moved.map_err(|source| FilesError::Io { action: "rename", path: from, source })?;
+        }
+        Ok(Self { path, _lock: self._lock })
+    }
+
+    fn open_by(
+        path: PathBuf,
+        lock_file: impl FnOnce(File) -> Result<LockedFile, TryLockError>,
+    ) -> Result<Self, FilesError> {
         let io = |action| {
             let path = path.clone();
             move |source| FilesError::Io { action, path, source }
         };
         make_dirs(&path, 0o700).map_err(io("create"))?;
-        let mode = std::fs::metadata(&path).map_err(io("examine"))?.mode() & 0o7777;
-        if mode & 0o022 != 0 {
-            return Err(FilesError::DirExposed { dir: path, mode });
+        let found = std::fs::metadata(&path).map_err(io("examine"))?;
+        if is_exposed(&path, &found, 0o022) {
+            return Err(FilesError::DirExposed { dir: path, mode: found.mode() & 0o7777 });
         }
         let lock = OpenOptions::new()
             .write(true)
@@ -154,7 +196,7 @@ impl DataDir {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(io("open the lock file in"))?;
-        match LockedFile::lock(lock) {
+        match lock_file(lock) {
             Ok(lock) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(FilesError::Locked { dir: path }),
             Err(TryLockError::Error(source)) => Err(io("lock")(source)),
@@ -229,6 +271,44 @@ pub fn os_rng() -> Result<Rng, FilesError> {
     Rng::try_from_rng(&mut SysRng).map_err(|err| FilesError::NoEntropy { reason: err.to_string() })
 }
 
+/// The first path that a group of this process may reach, and that group.
+static OPEN_TO_GROUP: OnceLock<(PathBuf, u32)> = OnceLock::new();
+
+/// Whether others than this process's user may do with `path` what the bits `forbidden` of its mode
+/// stand for.
+///
+/// A group is not others where this process belongs to it and the owner is its user or root: the
+/// volumes and secrets of container systems are made so. [`warn_of_group`] says that.
+pub(super) fn is_exposed(path: &Path, found: &Metadata, forbidden: u32) -> bool {
+    let open = found.mode() & forbidden;
+    if open == 0 {
+        return false;
+    }
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let others = rustix::process::getgroups().unwrap_or_default();
+    let groups: Vec<_> = others.into_iter().map(|it| it.as_raw()).chain([group]).collect();
+    let is_own = [user, 0].contains(&found.uid()) && groups.contains(&found.gid());
+    if open & 0o007 != 0 || !is_own {
+        return true;
+    }
+    OPEN_TO_GROUP.get_or_init(|| (path.to_owned(), found.gid()));
+    warn_of_group();
+    false
+}
+
+/// Warns once of what a group of this process may reach, as soon as there is a log.
+pub fn warn_of_group() {
+    static IS_SAID: AtomicBool = AtomicBool::new(false);
+    let Some((path, group)) = OPEN_TO_GROUP.get() else { return };
+    if log::max_level() >= log::Level::Warn && !IS_SAID.swap(true, Ordering::Relaxed) {
+        log::warn!(
+            "{} is open to the group {group}, to which this process belongs: whoever else is in it \
+             can act as this node",
+            path.display(),
+        );
+    }
+}
+
 /// Waits until the entries of the directory `dir` are on disk.
 ///
 /// # Errors
@@ -290,9 +370,9 @@ pub(super) fn make_dirs(dir: &Path, mode: u32) -> io::Result<()> {
 
 fn read_key(path: &Path, file: &File) -> Result<KeyPair, FilesError> {
     let io = |action| move |source| FilesError::Io { action, path: path.into(), source };
-    let mode = file.metadata().map_err(io("examine"))?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(FilesError::KeyExposed { path: path.into(), mode });
+    let found = file.metadata().map_err(io("examine"))?;
+    if is_exposed(path, &found, 0o077) {
+        return Err(FilesError::KeyExposed { path: path.into(), mode: found.mode() & 0o7777 });
     }
     settle(path, file).map_err(io("sync"))?;
     let mut text = Vec::new();
@@ -400,13 +480,13 @@ mod tests {
     fn a_directory_that_others_may_write_to_is_refused_with_a_remedy() {
         let root = tempfile::tempdir().unwrap();
         let path = DataDir::open(root.path(), "peer", 1).unwrap().path().to_owned();
-        for exposed in [0o720, 0o702, 0o777, 0o1777] {
+        for exposed in [0o702, 0o722, 0o777, 0o1777] {
             fs::set_permissions(&path, Permissions::from_mode(exposed)).unwrap();
             let text = DataDir::open(root.path(), "peer", 1).unwrap_err().to_string();
             assert!(text.contains(&format!("{exposed:04o}")), "{text}");
             assert!(text.contains("chmod 700") && text.contains("peer-1"), "{text}");
         }
-        for fine in [0o700, 0o755] {
+        for fine in [0o700, 0o755, 0o2770] {
             fs::set_permissions(&path, Permissions::from_mode(fine)).unwrap();
             DataDir::open(root.path(), "peer", 1).unwrap();
         }
@@ -418,12 +498,15 @@ mod tests {
         let dir = DataDir::open(root.path(), "peer", 1).unwrap();
         dir.identity().unwrap();
         let path = dir.path().join("identity.key");
-        for exposed in [0o604, 0o640, 0o666] {
+        for exposed in [0o604, 0o644, 0o666] {
             fs::set_permissions(&path, Permissions::from_mode(exposed)).unwrap();
             let text = dir.identity().unwrap_err().to_string();
             assert!(text.contains(&format!("{exposed:04o}")), "{text}");
             assert!(text.contains("chmod 600"), "{text}");
         }
+        // A group of this process is its own.
+        fs::set_permissions(&path, Permissions::from_mode(0o660)).unwrap();
+        dir.identity().unwrap();
     }
 
     #[test]

@@ -88,6 +88,15 @@ pub enum JournalError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A line is what was written, and not a record of this version.
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is not known of it.
+        reason: String,
+    },
 }
 
 impl fmt::Display for JournalError {
@@ -103,6 +112,12 @@ impl fmt::Display for JournalError {
                  and learns from the others",
                 path.display()
             ),
+            Self::Newer { path, line, reason } => write!(
+                f,
+                "{} has at line {line} a record that this version does not know ({reason}): a \
+                 newer version has written it. Start that version here",
+                path.display()
+            ),
         }
     }
 }
@@ -111,7 +126,7 @@ impl Error for JournalError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Io { source, .. } => Some(source),
-            Self::Corrupt { .. } => None,
+            Self::Corrupt { .. } | Self::Newer { .. } => None,
         }
     }
 }
@@ -135,8 +150,8 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     ///
     /// # Errors
     ///
-    /// When the disk refuses, or a line other than a torn last one is corrupt: a node that would
-    /// silently forget must not start.
+    /// When the disk refuses, a line other than a torn last one is corrupt, or a newer version has
+    /// written one: a node that would silently forget must not start.
     pub fn open(path: &Path) -> Result<Opened<R>, JournalError> {
         let io = |action| move |source| JournalError::Io { action, path: path.into(), source };
         let file = OpenOptions::new()
@@ -218,24 +233,40 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     }
 
     /// Replaces the whole history by `records`, including what was appended and not yet synced.
+    /// Returns false where the new file cannot be made, for want of room or of a descriptor say:
+    /// then the journal stays as it is, and wants no rewrite before it is twice as large.
     ///
     /// # Errors
     ///
     /// When the disk refuses. The journal must not be used again.
-    pub fn rewrite(&mut self, records: &[R]) -> Result<(), JournalError> {
+    pub fn rewrite(&mut self, records: &[R]) -> Result<bool, JournalError> {
         let mut lines = Lines::default();
         for record in records {
             lines.push(record);
         }
         let draft = self.path.with_extension("new");
-        self.file = self.write_draft(&draft, &lines).map_err(|err| self.io("rewrite", err))?;
+        let written = match Self::write_draft(&draft, &lines) {
+            Ok(file) => file,
+            Err(err) => {
+                let path = self.path.display();
+                log::warn!("cannot rewrite {path}: {err}; it stays as it is, and grows");
+                // What there is of it would only take room.
+                let _ = std::fs::remove_file(&draft);
+                self.bytes_at_rewrite = self.bytes;
+                return Ok(false);
+            }
+        };
+        std::fs::rename(&draft, &self.path).map_err(|err| self.io("rewrite", err))?;
+        sync_dir(parent(&self.path)).map_err(|err| self.io("rewrite", err))?;
+        self.file = written;
         self.bytes = lines.bytes.len() as u64;
         self.bytes_at_rewrite = self.bytes;
         self.lines.clear();
-        self.mark().map_err(|err| self.io("write", err))
+        self.mark().map_err(|err| self.io("write", err))?;
+        Ok(true)
     }
 
-    fn write_draft(&self, draft: &Path, lines: &Lines) -> io::Result<File> {
+    fn write_draft(draft: &Path, lines: &Lines) -> io::Result<File> {
         // A draft left by a crash is worth nothing; `append` and `truncate` exclude each other.
         if draft.exists() {
             std::fs::remove_file(draft)?;
@@ -243,8 +274,6 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(draft)?;
         file.write_all(&lines.bytes)?;
         file.sync_all()?;
-        std::fs::rename(draft, &self.path)?;
-        sync_dir(parent(&self.path))?;
         Ok(file)
     }
 
@@ -278,12 +307,14 @@ fn replay<R: DeserializeOwned>(path: &Path, file: &File) -> Result<Replayed<R>, 
                 found.ends_marked = Mark::parse(json).is_some();
                 has_marks |= found.ends_marked;
                 if !found.ends_marked {
-                    // The bytes are those once written, so a crash is no excuse: even on the last
-                    // line this is a record of another program or version.
-                    let record = serde_json::from_slice(json).map_err(|err| {
-                        corrupt(number, format!("not a record of this node: {err}"))
-                    })?;
-                    found.records.push(record);
+                    // The bytes are those once written, so a crash is no excuse, even on the last
+                    // line.
+                    let newer = |err: serde_json::Error| JournalError::Newer {
+                        path: path.into(),
+                        line: number,
+                        reason: err.to_string(),
+                    };
+                    found.records.push(serde_json::from_slice(json).map_err(newer)?);
                 }
                 found.bytes += bytes;
             }
@@ -467,7 +498,7 @@ mod tests {
         lines.push(&"another program's record");
         fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&lines.bytes).unwrap();
         let text = Journal::<Record>::open(&path).unwrap_err().to_string();
-        assert!(text.contains("line 4: not a record"), "{text}");
+        assert!(text.contains("at line 4 a record that this version does not know"), "{text}");
     }
 
     #[test]
@@ -481,6 +512,20 @@ mod tests {
         journal.sync().unwrap();
         assert_eq!(reopen(&path), (records(3), None));
         assert!(!path.with_extension("new").exists());
+    }
+
+    #[test]
+    fn a_rewrite_for_which_there_is_no_room_leaves_the_journal_as_it_is() {
+        let (_dir, path) = journal_of(9);
+        // A folder in the draft's place: as with a full disk, no file can be made there.
+        fs::create_dir(path.with_extension("new")).unwrap();
+        let (mut journal, ..) = Journal::open(&path).unwrap();
+        journal.append(&record(9));
+        assert!(!journal.rewrite(&records(2)).unwrap());
+        journal.sync().unwrap();
+        drop(journal);
+        let (_, found, torn) = Journal::<Record>::open(&path).unwrap();
+        assert_eq!((found, torn), (records(10), None));
     }
 
     #[test]

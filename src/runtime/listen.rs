@@ -60,7 +60,7 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
 ///
 /// When the port is taken, not permitted, or not an address of this machine.
 pub fn bind(ip: IpAddr, port: u16) -> Result<TcpListener, StartError> {
-    let addr = SocketAddr::new(ip, port);
+    let addr = SocketAddr::new(ip.to_canonical(), port);
     listen_on(addr).map_err(|source| StartError::Listen { addr, source })
 }
 

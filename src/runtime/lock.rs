@@ -41,6 +41,15 @@ impl LockedFile {
                 locked => return locked.map(|()| Self(file)),
             }
         }
+        Self::try_lock(file)
+    }
+
+    /// Locks `file` if nobody has it locked now.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockedFile::lock`].
+    pub fn try_lock(file: File) -> Result<Self, TryLockError> {
         file.try_lock().map(|()| Self(file))
     }
 }

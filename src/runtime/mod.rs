@@ -19,6 +19,7 @@ mod line;
 pub mod listen;
 pub mod lock;
 pub mod ping;
+pub mod place;
 mod porter;
 mod records;
 pub mod rollout;

@@ -6,6 +6,7 @@ pub(crate) mod campaign;
 pub(crate) mod checkers;
 pub(crate) mod liars;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use folkmoot::model::{Endpoint, KeyPair, Rng, SeedId, WallTime};
@@ -27,6 +28,10 @@ pub(crate) struct Plan {
     pub options: Options,
     /// The time between two peers' starts.
     pub stagger: Duration,
+    /// Hosts whose list of seeds is another one: these seeds, in this order.
+    pub drift: Vec<(Endpoint, Vec<u16>)>,
+    /// Whether the second peer's data directory is a copy of the first one's.
+    pub twins: bool,
 }
 
 impl Default for Plan {
@@ -40,6 +45,50 @@ impl Default for Plan {
             peer_config: PeerConfig::default(),
             options: Options::default(),
             stagger: Duration::from_millis(200),
+            twins: false,
+            drift: Vec::new(),
+        }
+    }
+}
+
+/// The `config.txt` of every host; may change while it runs, as files do.
+#[derive(Clone)]
+pub(crate) struct Lists {
+    rule: QuorumRule,
+    pinned: bool,
+    seeds: Arc<Mutex<Vec<u16>>>,
+    drift: Vec<(Endpoint, Vec<u16>)>,
+}
+
+impl Lists {
+    /// The list of a host, from the next boot on.
+    fn of(&self, host: Endpoint) -> Vec<u16> {
+        let other = self.drift.iter().find(|(it, _)| *it == host);
+        other.map_or_else(
+            || self.seeds.lock().expect("one thread runs a world").clone(),
+            |(_, list)| list.clone(),
+        )
+    }
+
+    fn book(&self, host: Endpoint) -> SeedBook {
+        let address = |(id, seed)| {
+            let endpoint = seed_endpoint(seed);
+            let key = self.pinned.then(|| keys_of(endpoint).public());
+            SeedAddress { id: SeedId(id), endpoint, key }
+        };
+        SeedBook::new(self.rule, &(1..).zip(self.of(host)).map(address).collect::<Vec<_>>())
+    }
+
+    /// A new seed in the place of another one, for all that boot from now on.
+    pub(crate) fn replace(&self, old: u16, new: u16) {
+        for seed in self
+            .seeds
+            .lock()
+            .expect("one thread runs a world")
+            .iter_mut()
+            .filter(|seed| **seed == old)
+        {
+            *seed = new;
         }
     }
 }
@@ -53,6 +102,8 @@ pub(crate) struct Fleet {
     pub book: SeedBook,
     /// The wall clock at the world's start.
     pub epoch: WallTime,
+    /// The lists of seeds that hosts read when they boot.
+    pub lists: Lists,
 }
 
 pub(crate) fn seed_endpoint(number: u16) -> Endpoint {
@@ -79,44 +130,47 @@ impl Fleet {
     pub(crate) fn new(seed: u64, plan: &Plan) -> Self {
         let seeds: Vec<_> = (1..=plan.seeds).map(seed_endpoint).collect();
         let peers: Vec<_> = (1..=plan.peers).map(peer_endpoint).collect();
-        let addresses = |pinned: bool| -> Vec<SeedAddress> {
-            (1..=plan.seeds)
-                .map(|id| {
-                    let endpoint = seed_endpoint(id);
-                    let key = pinned.then(|| keys_of(endpoint).public());
-                    SeedAddress { id: SeedId(id), endpoint, key }
-                })
-                .collect()
+        let lists = Lists {
+            rule: plan.rule,
+            pinned: plan.pinned,
+            seeds: Arc::new(Mutex::new((1..=plan.seeds).collect())),
+            drift: plan.drift.clone(),
         };
         let mut world = World::new(seed, plan.options.clone());
-        for (id, endpoint) in (1..).zip(&seeds) {
-            let (config, endpoint) = (plan.seed_config, *endpoint);
-            let book = SeedBook::new(plan.rule, &addresses(plan.pinned));
+        // As many again are ready to take their places.
+        for endpoint in (1..=plan.seeds * 2).map(seed_endpoint) {
+            let (config, lists) = (plan.seed_config, lists.clone());
             world.add_host(
                 endpoint,
                 Box::new(move |boot: Boot<'_, Record>| {
-                    let me = (SeedId(id), endpoint, keys_of(endpoint));
+                    let book = lists.book(endpoint);
+                    let id = book.seed_at(endpoint).expect("it is in its own list");
+                    let me = (id, endpoint, keys_of(endpoint));
                     let rng = Rng::seed_from_u64(boot.seed);
                     let records = boot.records.iter().filter_map(seed_record).collect();
-                    Node::Seed(Box::new(SeedNode::new(config, me, book.clone(), records, rng)))
+                    Node::Seed(Box::new(SeedNode::new(config, me, book, records, rng)))
                 }),
             );
         }
         for endpoint in &peers {
             let (config, endpoint) = (plan.peer_config, *endpoint);
-            let book = SeedBook::new(plan.rule, &addresses(plan.pinned));
+            let is_copy = plan.twins && endpoint == peer_endpoint(2);
+            let home = if is_copy { peer_endpoint(1) } else { endpoint };
+            let lists = lists.clone();
             world.add_host(
                 endpoint,
                 Box::new(move |boot: Boot<'_, Record>| {
-                    let me = (endpoint, keys_of(endpoint));
+                    let me = (endpoint, keys_of(home));
                     let rng = Rng::seed_from_u64(boot.seed);
                     let records: Vec<_> = boot.records.iter().filter_map(peer_record).collect();
-                    Node::Peer(Box::new(PeerNode::new(config, me, book.clone(), &records, rng)))
+                    let book = lists.book(endpoint);
+                    Node::Peer(Box::new(PeerNode::new(config, me, book, &records, rng)))
                 }),
             );
         }
-        let book = SeedBook::new(plan.rule, &addresses(true));
-        Self { world, seeds, peers, book, epoch: plan.options.epoch }
+        let known = Lists { pinned: true, drift: Vec::new(), ..lists.clone() };
+        let book = known.book(seeds[0]);
+        Self { world, seeds, peers, book, epoch: plan.options.epoch, lists }
     }
 
     /// A fleet whose seeds start at once and whose peers follow one by one.
@@ -207,7 +261,7 @@ fn seed_record(record: &Record) -> Option<<SeedNode as folkmoot::protocol::Kind>
 
 fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::protocol::Kind>::Record> {
     match record {
-        Record::Peer(record) => Some(*record),
+        Record::Peer(record) => Some(record.clone()),
         Record::Seed(_) => None,
     }
 }

@@ -26,7 +26,7 @@ use folkmoot::protocol::membership::certificate::{
 };
 use folkmoot::protocol::membership::registry::{Entry, Registry, Status};
 use folkmoot::protocol::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::protocol::session::{self, Bye, Card, Intent, SeedKey, Session};
+use folkmoot::protocol::session::{self, Bye, Card, Intent, SeedKey, SeedList, Session};
 use folkmoot::protocol::{Effect, Effects, LinkId, Ticket};
 use rand::SeedableRng as _;
 
@@ -137,6 +137,8 @@ fn peer_card(port: u16) -> Card {
         neighbors: Vec::new(),
         certificate: None,
         seed_keys: Vec::new(),
+        list: None,
+        fleet: None,
     }
 }
 
@@ -150,7 +152,11 @@ fn member_card() -> Card {
 }
 
 fn seed_card(seed: u16) -> Card {
-    let known = |seed| SeedKey { seed: SeedId(seed), key: seed_keys(seed).public() };
+    let known = |seed| SeedKey {
+        seed: SeedId(seed),
+        key: seed_keys(seed).public(),
+        at: Some(endpoint(5000 + seed)),
+    };
     Card {
         seed: Some(SeedId(seed)),
         endpoint: endpoint(5000 + seed),
@@ -160,6 +166,8 @@ fn seed_card(seed: u16) -> Card {
         neighbors: Vec::new(),
         certificate: None,
         seed_keys: vec![known(1), known(2)],
+        list: Some(SeedList { count: 3, digest: 3_735_928_559 }),
+        fleet: Some("staging".to_owned()),
     }
 }
 
@@ -218,6 +226,9 @@ fn handshake() -> Vec<(&'static str, Message)> {
         (ErrorCode::WrongRole, "a seed takes no part in GOSSIP_MSG"),
     ];
     lines.extend(codes.map(|(code, why)| ("a refusal", ErrorReply::new(code, why).into())));
+    let ended = ErrorReply::new(ErrorCode::Removed, "this life has ended");
+    let floor = Incarnation(1_734_567_880_000);
+    lines.push(("a refusal with a floor", ended.with_floor(floor).into()));
     lines
 }
 

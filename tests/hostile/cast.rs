@@ -96,7 +96,19 @@ impl Actor {
             Self::Peer(_) => Some(admission(self.subject(life))),
         };
         let (neighbors, seed_keys) = (Vec::new(), Vec::new());
-        Card { seed, endpoint, incarnation, key, degree: 0, neighbors, certificate, seed_keys }
+        let (degree, list, fleet) = (0, None, None);
+        Card {
+            seed,
+            endpoint,
+            incarnation,
+            key,
+            degree,
+            neighbors,
+            certificate,
+            seed_keys,
+            list,
+            fleet,
+        }
     }
 }
 

@@ -39,11 +39,13 @@ impl Desk {
                     Effect::Send(link, Message::Unchoke) => self.unchoked.push(link),
                     Effect::Send(link, Message::Choke) => self.unchoked.retain(|it| *it != link),
                     Effect::Send(_, msg) => {
-                        assert!(!matches!(msg, Message::Piece { .. }), "pieces are uploads");
+                        let is_piece = matches!(msg, Message::Piece { .. } | Message::Rest { .. });
+                        assert!(!is_piece, "pieces are uploads");
                         assert!(encode(&msg).len() < 512 * 1_024);
                     }
-                    Effect::Upload(link, index) => {
+                    Effect::Upload(link, index, offset) => {
                         assert!(self.unchoked.contains(&link), "S3: it is choked");
+                        assert!(offset < 4, "there is something to send");
                         assert!(self.swarm.have().has(index), "it is there");
                         inputs.insert(0, Input::Uploaded { link, index, bytes: 1 });
                     }
@@ -139,6 +141,9 @@ pub fn swarm(bytes: &[u8]) {
             (1, Some(link)) => {
                 open.retain(|it| *it != link);
                 desk.unchoked.retain(|it| *it != link);
+                let (index, offset) = (PieceIndex(u32::from(*whom) % 4), u32::from(*whom) % 5);
+                let data = frame.iter().copied().take(3).collect();
+                desk.step(Input::Part { link, index, offset, data });
                 desk.step(Input::Disconnected { link });
             }
             (2, Some(link)) => {
@@ -181,7 +186,7 @@ fn said(word: &[u8]) -> Message {
     let at = |place: usize| word.get(place).copied().unwrap_or_default();
     // Three pieces, and one that there is not.
     let index = PieceIndex(u32::from(at(1)) % 4);
-    match at(0) % 12 {
+    match at(0) % 14 {
         0 => Message::Choke,
         1 => Message::Unchoke,
         2 | 3 => Message::Interested,
@@ -191,6 +196,11 @@ fn said(word: &[u8]) -> Message {
         7 | 8 => Message::Request(index),
         9 => Message::Cancel(index),
         10 => Message::HashesReq { first: index, count: 1 << (at(2) % 12) },
+        11 => Message::RequestRest { index, offset: u32::from(at(2)) % 6 },
+        12 => {
+            let data = word.iter().copied().take(3).collect();
+            Message::Rest { index, offset: u32::from(at(2)) % 5, data }
+        }
         _ => Message::Piece { index, data: word.iter().copied().take(5).collect() },
     }
 }

@@ -99,7 +99,7 @@ pub fn card(speaker: Actor, src: &mut Source<'_>) -> Card {
 
 fn seed_keys(src: &mut Source<'_>) -> Vec<SeedKey> {
     let count = src.length(64);
-    let one = |_| SeedKey { seed: SeedId(u16::from(src.byte() % 6)), key: key(src) };
+    let one = |_| SeedKey { seed: SeedId(u16::from(src.byte() % 6)), key: key(src), at: None };
     (0..count).map(one).collect()
 }
 

@@ -76,6 +76,8 @@ pub const fn card_of(subject: Subject) -> Card {
         neighbors: Vec::new(),
         certificate: None,
         seed_keys: Vec::new(),
+        list: None,
+        fleet: None,
     }
 }
 
@@ -136,6 +138,12 @@ impl Link {
         let mut stream = self.stream.lock().expect("no test thread panics here");
         // A closed connection shows in what comes back.
         let _ = stream.write_all(&encode(&msg.into()));
+    }
+
+    /// Sends a line, which may be no message.
+    pub fn say(&self, line: &str) {
+        let mut stream = self.stream.lock().expect("no test thread panics here");
+        let _ = stream.write_all(format!("{line}\n").as_bytes());
     }
 
     /// The next message that `wanted` takes something from; others are thrown away.

@@ -43,13 +43,14 @@ pub(crate) struct Peer {
     unchoked: BTreeSet<LinkId>,
     queues: BTreeMap<LinkId, VecDeque<Out>>,
     uplink_free: Time,
-    sending: BTreeSet<LinkId>,
+    /// Pieces that are leaving, and from which byte on.
+    sending: BTreeMap<LinkId, (PieceIndex, u32)>,
     wake_at: Option<Time>,
 }
 
 enum Out {
     Say(Message),
-    Piece(PieceIndex),
+    Piece(PieceIndex, u32),
     End,
 }
 
@@ -57,9 +58,11 @@ enum Out {
 enum Happening {
     Start(usize),
     Crash(usize),
+    Cut(usize),
     Wake(usize),
     Called { from: usize, to: Place },
     Arrived { link: LinkId, to: usize, msg: Message },
+    Part { link: LinkId, to: usize, index: PieceIndex, offset: u32, data: Vec<u8> },
     Broken { link: LinkId, to: usize },
     Sent { link: LinkId, from: usize, index: PieceIndex, life: u32 },
     Dropped { link: LinkId, from: usize, index: PieceIndex, life: u32 },
@@ -125,7 +128,7 @@ impl World {
             unchoked: BTreeSet::new(),
             queues: BTreeMap::new(),
             uplink_free: Time::ZERO,
-            sending: BTreeSet::new(),
+            sending: BTreeMap::new(),
             wake_at: None,
         });
         Self {
@@ -153,6 +156,11 @@ impl World {
 
     pub(crate) fn crash(&mut self, peer: usize, at: Duration) {
         self.at(Time::ZERO.after(at), Happening::Crash(peer));
+    }
+
+    /// One of a peer's connections breaks then, amid what is being sent.
+    pub(crate) fn cut(&mut self, peer: usize, at: Duration) {
+        self.at(Time::ZERO.after(at), Happening::Cut(peer));
     }
 
     pub(crate) fn random(&mut self, range: std::ops::Range<u64>) -> u64 {
@@ -207,6 +215,7 @@ impl World {
         match what {
             Happening::Start(at) => self.begin(at),
             Happening::Crash(at) => self.die(at),
+            Happening::Cut(at) => self.lose_link(at),
             Happening::Wake(at) => {
                 self.peers[at].wake_at = None;
                 while let Some(timer) = self.peers[at].timers.pop_due(self.now) {
@@ -218,6 +227,11 @@ impl World {
             Happening::Arrived { link, to, msg } => {
                 if self.peers[to].links.contains(&link) {
                     self.hand(to, Input::Received { link, msg });
+                }
+            }
+            Happening::Part { link, to, index, offset, data } => {
+                if self.peers[to].links.contains(&link) {
+                    self.hand(to, Input::Part { link, index, offset, data });
                 }
             }
             Happening::Broken { link, to } => {
@@ -284,6 +298,10 @@ impl World {
         if peer.outcome.is_some() || peer.machine.take().is_none() {
             return;
         }
+        for link in self.peers[at].links.clone() {
+            self.send_part(link, at);
+        }
+        let peer = &mut self.peers[at];
         peer.restarts += 1;
         peer.timers = TimerQueue::default();
         peer.unchoked.clear();
@@ -293,6 +311,43 @@ impl World {
             let other = self.other_end(link, at);
             self.deliver(link, other, Happening::Broken { link, to: other });
         }
+    }
+
+    fn lose_link(&mut self, at: usize) {
+        let links: Vec<_> = self.peers[at].links.iter().copied().collect();
+        if links.is_empty() {
+            return;
+        }
+        let link = links[self.rng.random_range(0..links.len())];
+        for to in self.ends[&link] {
+            self.send_part(link, to);
+            self.peers[to].sending.remove(&link);
+            self.peers[to].queues.remove(&link);
+        }
+        for to in self.ends[&link] {
+            self.deliver(link, to, Happening::Broken { link, to });
+        }
+    }
+
+    /// Lets a part of what is being sent arrive, because the connection ends now.
+    fn send_part(&mut self, link: LinkId, from: usize) {
+        let Some((index, offset)) = self.peers[from].sending.get(&link).copied() else { return };
+        let mut data = self.rest(from, index, offset);
+        data.truncate(self.rng.random_range(0..data.len()));
+        if !data.is_empty() && self.peers[from].manner != Manner::Mute {
+            let to = self.other_end(link, from);
+            self.deliver(link, to, Happening::Part { link, to, index, offset, data });
+        }
+    }
+
+    /// A piece from this byte on, as this peer sends it.
+    fn rest(&self, from: usize, index: PieceIndex, offset: u32) -> Vec<u8> {
+        let peer = &self.peers[from];
+        let mut data = peer.disk[&index][offset as usize..].to_vec();
+        if peer.manner == Manner::Lying {
+            data[0] ^= 1;
+        }
+        data
     }
 
     fn other_end(&self, link: LinkId, at: usize) -> usize {
@@ -357,7 +412,8 @@ impl World {
     fn carry_out(&mut self, at: usize, effect: Effect) {
         match effect {
             Effect::Send(link, msg) => {
-                assert!(!matches!(msg, Message::Piece { .. }), "pieces go from the disk");
+                let is_piece = matches!(msg, Message::Piece { .. } | Message::Rest { .. });
+                assert!(!is_piece, "pieces go from the disk");
                 if msg == Message::Choke {
                     assert!(self.peers[at].unchoked.remove(&link), "choked twice");
                     self.drop_pieces(at, link, |_| true);
@@ -367,10 +423,10 @@ impl World {
                 }
                 self.push(at, link, Out::Say(msg));
             }
-            Effect::Upload(link, index) => {
+            Effect::Upload(link, index, offset) => {
                 assert!(self.peers[at].unchoked.contains(&link), "S3: served while choked");
                 assert!(self.peers[at].disk.contains_key(&index), "S2: not on disk");
-                self.push(at, link, Out::Piece(index));
+                self.push(at, link, Out::Piece(index, offset));
             }
             Effect::Drop(link, index) => self.drop_pieces(at, link, |it| it == index),
             Effect::Store { index, data, from, expected } => {
@@ -422,8 +478,8 @@ impl World {
         let (mut kept, mut dropped) = (VecDeque::new(), Vec::new());
         for out in queue.drain(..) {
             match out {
-                Out::Piece(index) if which(index) => dropped.push(index),
-                Out::Say(_) | Out::Piece(_) | Out::End => kept.push_back(out),
+                Out::Piece(index, _) if which(index) => dropped.push(index),
+                Out::Say(_) | Out::Piece(..) | Out::End => kept.push_back(out),
             }
         }
         *queue = kept;
@@ -437,7 +493,7 @@ impl World {
 
     /// Lets a link's queue out, up to a piece, which takes its time.
     fn pump(&mut self, at: usize, link: LinkId) {
-        while !self.peers[at].sending.contains(&link) {
+        while !self.peers[at].sending.contains_key(&link) {
             let to = self.other_end(link, at);
             let peer = &mut self.peers[at];
             match peer.queues.get_mut(&link).and_then(VecDeque::pop_front) {
@@ -449,12 +505,12 @@ impl World {
                     self.at(self.now, Happening::Broken { link, to: at });
                     return;
                 }
-                Some(Out::Piece(index)) => {
-                    peer.sending.insert(link);
+                Some(Out::Piece(index, offset)) => {
+                    peer.sending.insert(link, (index, offset));
                     if peer.manner == Manner::Mute {
                         return;
                     }
-                    let bytes = u64::from(self.pieces.len(index).expect("a piece"));
+                    let bytes = u64::from(self.pieces.len(index).expect("a piece") - offset);
                     let span = Duration::from_micros(bytes * 1_000_000 / peer.rate);
                     peer.uplink_free = peer.uplink_free.max(self.now).after(span);
                     let (time, life) = (peer.uplink_free, peer.restarts);
@@ -469,13 +525,15 @@ impl World {
         let to = self.other_end(link, from);
         let peer = &mut self.peers[from];
         let mut bytes = 0;
-        if peer.sending.remove(&link) && peer.queues.contains_key(&link) {
-            let mut data = peer.disk[&index].clone();
+        if let Some((_, offset)) = peer.sending.remove(&link)
+            && peer.queues.contains_key(&link)
+        {
+            let data = self.rest(from, index, offset);
             bytes = data.len() as u64;
-            if peer.manner == Manner::Lying {
-                data[0] ^= 1;
-            }
-            let msg = Message::Piece { index, data };
+            let msg = match offset {
+                0 => Message::Piece { index, data },
+                _ => Message::Rest { index, offset, data },
+            };
             self.deliver(link, to, Happening::Arrived { link, to, msg });
         }
         self.hand(from, Input::Uploaded { link, index, bytes });

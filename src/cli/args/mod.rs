@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use self::questions::parse_endpoint;
+use self::questions::{parse_endpoint, parse_fleet};
 use super::bench::BenchArgs;
 use super::chat::args::ChatArgs;
 use super::demo::DemoArgs;
@@ -233,6 +233,10 @@ pub struct NodeArgs {
     /// [default: none, and talk with anybody in plain text]
     #[arg(long, value_name = "FILE")]
     pub cluster_key: Option<PathBuf>,
+    /// The name of the fleet: nodes of another name are not talked with [default: none, and without
+    /// seeds that of the peer that began the fleet]
+    #[arg(long, value_name = "NAME", value_parser = parse_fleet)]
+    pub fleet: Option<String>,
     /// Whom to tell over HTTP, on the same port, what this node is doing (/, /healthz, /metrics,
     /// /status): any, loopback or off. For a peer with --id: where its data plane listens, as in
     /// 127.0.0.1:50051 [default: any, and with a cluster key loopback]

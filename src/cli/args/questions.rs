@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::cli::span::Span;
 use crate::model::Endpoint;
+use crate::protocol::session::FLEET_NAME_MAX;
 
 const ORDER_HELP: &str = "\
 Whoever can write to a seed's data directory speaks for that seed, and for no other. An order \
@@ -73,6 +74,15 @@ pub struct ExplainArgs {
 
 pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
     text.parse().map_err(|_| "an endpoint is IP:PORT, for example 127.0.0.1:6003 or [::1]:6003")
+}
+
+/// A fleet's name goes into every handshake and into log lines.
+pub(super) fn parse_fleet(text: &str) -> Result<String, String> {
+    let is_short = (1..=FLEET_NAME_MAX).contains(&text.len());
+    match is_short && text.chars().all(|it| it.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("a fleet's name has 1 to {FLEET_NAME_MAX} letters, digits or signs")),
+    }
 }
 
 /// `peer status`.

@@ -82,7 +82,8 @@ fn find(args: &ChatAskArgs) -> Result<PathBuf, CliError> {
             return Ok(dir);
         }
         return Err(CliError::Failed(format!(
-            "peer_{id} does not run with --data {data}; start it: peer chat --id {id} --port P"
+            "peer_{id} does not run with --data {data}; name the --data of the one that runs, or \
+             start it: peer chat --id {id} --port P"
         )));
     }
     let mut found = running(&args.data);

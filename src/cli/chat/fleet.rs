@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
 use crate::cli::door::Door;
+use crate::cli::share::apart;
 use crate::cli::{CliError, config};
 use crate::model::{Endpoint, KeyPair};
 use crate::network::{Gone, Message, Network, Queue, Site};
@@ -222,6 +223,7 @@ impl Fleet {
             };
             self.threads.push(thread::spawn("chat-removals", mourn).map_err(system)?);
         }
+        self.threads.push(apart::say_so(&self.network).map_err(system)?);
         self.say(false);
         Ok(())
     }

@@ -96,7 +96,10 @@ impl Local {
     pub(super) fn remove(&self, id: MemberId) -> Result<(), String> {
         let Some(status) = self.engine.status() else { return Err("it is stopping".to_owned()) };
         if status.leader.is_none() {
-            return Err("nobody leads, so nobody can be removed; a majority is needed".to_owned());
+            let reason = "nobody leads, so nobody can be removed; start enough members for a \
+                          majority, or, if those that are missing are lost for good, go on \
+                          without them: peer chat recover --i-know";
+            return Err(reason.to_owned());
         }
         let members = status.members;
         if members.iter().any(|it| it.member.id == id) {

@@ -79,7 +79,7 @@ impl Plan {
             at,
             seeds,
             config: config(args)?,
-            cluster_keys: cluster_keys.map(Arc::new),
+            cluster_keys,
             dir: args.data.join(format!("chat-{}", me.0)),
             notes,
         })

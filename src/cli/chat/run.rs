@@ -297,10 +297,11 @@ impl Talk {
 
     /// Goes on on the whole screen until the end is asked for; then there are plain lines.
     fn on_screen(&mut self, plan: &Plan) -> Result<Plain<io::Stdout>, CliError> {
+        // Before the terminal is taken: a stop in between would leave it as nobody can use it, or,
+        // where no shell is above this process, be lost.
+        let jobs = terminal::jobs().map_err(screen_failed)?;
         let mut terminal = Terminal::take().map_err(screen_failed)?;
-        let (keys, jobs) = terminal::keys()
-            .and_then(|keys| Ok((keys, terminal::jobs()?)))
-            .map_err(screen_failed)?;
+        let keys = terminal::keys().map_err(screen_failed)?;
         let mut screen = Screen::default();
         self.session.remember(&mut self.book);
         self.begin(plan);

@@ -91,7 +91,7 @@ impl Client {
         };
         let (mut stream, reading) = open().map_err(|error| io_text(&error, timeout))?;
         let sealed =
-            manner.cluster_keys.as_ref().map(|keys| sealed::call(&mut stream, keys.used()));
+            manner.cluster_keys.as_ref().map(|keys| sealed::call(&mut stream, &keys.used()));
         let sealed = sealed.transpose().map_err(|error| match error {
             HandshakeError::Io(error) => io_text(&error, timeout).into(),
             HandshakeError::WrongKey | HandshakeError::Garbled => Failure::from(error.to_string()),

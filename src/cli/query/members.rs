@@ -7,9 +7,10 @@ use super::client::{Client, Failure, Page};
 use super::{QueryError, ask_first, ask_one, print, table, table_text};
 use crate::cli::CliError;
 use crate::cli::args::MembersArgs;
-use crate::cli::report::counted;
+use crate::cli::report::{counted, listed};
 use crate::model::Endpoint;
 use crate::protocol::membership::authority::{MemberLine, PeerListReq};
+use crate::protocol::membership::registry::Status;
 use crate::protocol::message::Message;
 
 /// Lists the members, as a seed sees them.
@@ -68,6 +69,13 @@ fn text(seed: Endpoint, members: &[MemberLine], is_terminal: bool) -> String {
     let mut text = table_text(table, is_terminal);
     if is_terminal {
         text.push_str(&format!("{}, as {seed} knows them\n", counted(members.len(), "peer")));
+        let alive = members.iter().filter(|it| it.status == Status::Alive);
+        let alone: Vec<_> =
+            alive.clone().filter(|it| it.degree == 0).map(|it| it.endpoint).collect();
+        if alive.count() > 1 && !alone.is_empty() {
+            let names = listed(&alone);
+            text.push_str(&format!("seeds reach these, other members do not: {names}\n"));
+        }
     }
     text
 }
@@ -76,7 +84,6 @@ fn text(seed: Endpoint, members: &[MemberLine], is_terminal: bool) -> String {
 mod tests {
     use super::*;
     use crate::model::{Incarnation, WallTime};
-    use crate::protocol::membership::registry::Status;
 
     fn member() -> MemberLine {
         MemberLine {

@@ -24,7 +24,6 @@ pub(in crate::cli) use uses::{peer_at, put};
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -151,7 +150,7 @@ fn ask_first<R>(
     mut question: impl FnMut(&mut Client) -> Result<R, Failure>,
 ) -> Result<(Endpoint, R), CliError> {
     let cluster_keys = args.cluster_key.as_deref().map(cluster_key::read).transpose()?;
-    let manner = Manner { timeout: args.timeout, cluster_keys: cluster_keys.map(Arc::new) };
+    let manner = Manner { timeout: args.timeout, cluster_keys };
     let mut tried = Vec::new();
     for (who, endpoint) in candidates(args)? {
         let answer =

@@ -165,7 +165,7 @@ fn refused(refusal: &Refusal) -> Line {
     Line::new(Level::Warn, "refused", message, fields)
 }
 
-fn seed_key_learnt(SeedKey { seed, key }: SeedKey) -> Line {
+fn seed_key_learnt(SeedKey { seed, key, .. }: SeedKey) -> Line {
     let message = format!("seed {seed} is known by the key {key} from now on");
     Line::new(Level::Info, "seed_key_learnt", message, json!({ "seed": seed, "key": key }))
 }
@@ -207,6 +207,16 @@ impl Contradictions {
         let fields = json!({ "seed": seed, "known": known, "shown": shown, "again": again });
         Some(Line::new(Level::Error, "seed_key_contradicted", message, fields))
     }
+}
+
+fn shared_key(key: PublicKey, [first, second]: [Endpoint; 2]) -> Line {
+    let message = format!(
+        "{first} and {second} have the same key, {}: the data directory of one is a copy of the \
+         other's; stop one of the two, delete its identity.key and start it again",
+        key.short()
+    );
+    let fields = json!({ "key": key, "places": [first, second] });
+    Line::new(Level::Error, "shared_key", message, fields)
 }
 
 fn seed_link(seed: SeedId, up: bool, connected: usize) -> Line {

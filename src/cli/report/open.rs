@@ -26,6 +26,11 @@ pub(super) fn open_line(event: &Event) -> Option<Line> {
             let fields = json!({ "peer": to, "reason": reason, "retry_ms": retry_ms });
             Line::new(Level::Warn, "bootstrap_unreachable", message, fields)
         }
+        Event::Joined { fleet } => {
+            let fleet = foreign(fleet);
+            let message = format!("belongs to the fleet {fleet:?} from now on");
+            Line::new(Level::Info, "fleet_joined", message, json!({ "fleet": fleet }))
+        }
         Event::Met { to } => {
             let message = format!("{to} can be reached now, and is a neighbor");
             Line::new(Level::Info, "bootstrap_met", message, json!({ "peer": to }))

@@ -6,8 +6,8 @@ use ::log::Level;
 use serde_json::json;
 
 use super::{
-    Contradictions, counted, foreign, left, refused, removed, seed_key_learnt, seed_link,
-    seeds_text, voters, yes_no,
+    Contradictions, counted, foreign, left, listed, refused, removed, seed_key_learnt, seed_link,
+    seeds_text, shared_key, voters, yes_no,
 };
 use crate::cli::log::Line;
 use crate::model::{Endpoint, Now, SeedId, Time};
@@ -59,6 +59,10 @@ impl SeedReport {
                 let fields = json!({ "seed": seed, "reason": reason });
                 vec![Line::new(Level::Error, "rejected_by_seed", message, fields)]
             }
+            Event::ListsDiffer(reason) => {
+                let fields = json!({ "reason": reason });
+                vec![Line::new(Level::Warn, "lists_differ", foreign(reason), fields)]
+            }
             Event::Authority(event) => self.authority(now.mono, event),
         }
     }
@@ -87,6 +91,9 @@ impl SeedReport {
             It::Banned(ban) => banned(ban),
             It::Left(leave) => left(leave),
             It::SeedKeyLearnt(key) => seed_key_learnt(*key),
+            It::Isolated { members, alone } => isolated(members, *alone),
+            It::Foreign { seed, entries } => foreign_entries(*seed, *entries),
+            It::SharedKey { key, places } => shared_key(*key, *places),
             It::SeedLink { seed, up, connected } => seed_link(*seed, *up, *connected),
             It::Quorum { reached, connected, needed } => quorum(*reached, *connected, *needed),
             It::Ready { members } => ready(*members),
@@ -152,6 +159,30 @@ const fn kind_word(proposal: &Proposal) -> &'static str {
         ProposalKind::Ban if proposal.subject.incarnation.0 % 2 == 1 => "ban",
         ProposalKind::Ban => "unban",
     }
+}
+
+fn foreign_entries(seed: SeedId, entries: usize) -> Line {
+    let message = format!(
+        "seed {seed} holds {}, or more, by votes of seeds that are not in config.txt any more; \
+         members among them are known here once they were started with the new config.txt",
+        if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") }
+    );
+    let fields = json!({ "seed": seed, "entries": entries });
+    Line::new(Level::Info, "foreign", message, fields)
+}
+
+fn isolated(members: &[Endpoint], alone: bool) -> Line {
+    let names = listed(members);
+    let fields = json!({ "members": members, "alone": alone });
+    if !alone {
+        let message = format!("neighbors again, after a while without any: {names}");
+        return Line::new(Level::Info, "isolated", message, fields);
+    }
+    let message = format!(
+        "alive, but without a neighbor for half a minute: {names}; the seeds reach them, other \
+         members do not: let members call each other, and look for a smaller MTU on the way"
+    );
+    Line::new(Level::Warn, "isolated", message, fields)
 }
 
 fn proposed(proposal: &Proposal, needed: usize, because: &str) -> Line {

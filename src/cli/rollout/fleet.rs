@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::CliError;
 use crate::cli::door::Door;
+use crate::cli::share::apart;
 use crate::model::{Endpoint, KeyPair, PublicKey};
 use crate::network::{Gone, Message, Network, Queue, Site};
 use crate::protocol::rollout::NodeId;
@@ -72,7 +73,7 @@ pub(super) struct Fleet {
     frames: Arc<Door>,
     me: News,
     news: Option<Queue<Message>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Fleet {
@@ -97,7 +98,7 @@ impl Fleet {
         let news = network.subscribe(TOPIC).map_err(|error| CliError::Failed(error.to_string()))?;
         let me = News { node_id: node_id.clone(), at, key: keys.public(), seeks: false };
         let network = Arc::new(network);
-        Ok(Self { network, lines, frames, me, news: Some(news), thread: None })
+        Ok(Self { network, lines, frames, me, news: Some(news), threads: Vec::new() })
     }
 
     /// Looks for nodes that have a history, until some are found or one is this node's to found;
@@ -168,7 +169,8 @@ impl Fleet {
             let engine = engine.clone();
             let attend = move || attend(&me, &news, &network, &engine);
             let system = |source| CliError::System { action: "start a thread", source };
-            self.thread = Some(thread::spawn("roll-fleet", attend).map_err(system)?);
+            self.threads.push(thread::spawn("roll-fleet", attend).map_err(system)?);
+            self.threads.push(apart::say_so(&self.network).map_err(system)?);
         }
         say(&self.network, &self.me);
         Ok(())
@@ -177,7 +179,7 @@ impl Fleet {
     /// Leaves the fleet.
     pub(super) fn stop(self) {
         self.network.stop();
-        if let Some(thread) = self.thread {
+        for thread in self.threads {
             // It has panicked if this fails, and said so itself.
             let _ = thread.join();
         }

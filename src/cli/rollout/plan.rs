@@ -69,7 +69,7 @@ impl Plan {
             upstreams: upstreams(&flags.serve, &flags.stable)?,
             initial,
             founding: founding(args, &me, at)?,
-            cluster_keys: cluster_keys.map(Arc::new),
+            cluster_keys,
             dir: args.node.data.join(format!("rollout-{me}")),
             log: flags.log_dir.join(format!("{me}.log")),
             me,

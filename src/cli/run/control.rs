@@ -113,8 +113,32 @@ pub(super) fn status<R: Role>(driver: &Driver<R::Machine>, http: &Counters) -> V
         counters.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
     fields.insert("counters".to_owned(), counters.into());
     let mut status = Value::Object(fields);
-    status["healthy"] = health(&status).is_ok().into();
+    let health = health(&status);
+    status["healthy"] = health.is_ok().into();
+    if let Err(reason) = health {
+        status["trouble"] = reason.into();
+    }
     status
+}
+
+/// Whether a member reaches those whom it needs.
+fn reach(status: &Value) -> Result<(), String> {
+    let others = status["members_known"].as_u64().unwrap_or(0);
+    let is_none = |name: &str| match &status[name] {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(list) => list.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    };
+    if status["seeds_configured"].as_u64() > Some(0) && is_none("seeds") {
+        return Err("no seed is in reach: nobody can join, and a death is not decided".to_owned());
+    }
+    if others > 0 && is_none("neighbors") {
+        return Err(format!(
+            "no neighbor, though {others} other members are known: either they cannot be called \
+             from here, or this peer cannot be called from there"
+        ));
+    }
+    Ok(())
 }
 
 /// Whether a node with this status does its part.
@@ -126,7 +150,7 @@ pub(super) fn health(status: &Value) -> Result<(), String> {
     let state = status["state"].as_str().unwrap_or_default();
     if status["role"] == "peer" {
         return match state {
-            "member" => Ok(()),
+            "member" => reach(status),
             "joining" => {
                 Err("none of the peers to join by was met yet; it goes on trying".to_owned())
             }
@@ -151,6 +175,16 @@ mod tests {
     fn a_node_that_does_not_do_its_part_says_why() {
         let peer = |state| health(&json!({ "role": "peer", "state": state }));
         assert_eq!(peer("member"), Ok(()));
+        let member = |seeds: &[u8], others: u64, neighbors: Value| {
+            health(&json!({
+                "role": "peer", "state": "member", "seeds": seeds, "seeds_configured": 3,
+                "members_known": others, "neighbors": neighbors,
+            }))
+        };
+        assert_eq!(member(&[1], 0, json!({})), Ok(()), "the first member");
+        assert_eq!(member(&[1], 2, json!({ "127.0.0.1:6001": 100 })), Ok(()));
+        assert!(member(&[1], 2, json!({})).unwrap_err().contains("no neighbor, though 2"));
+        assert!(member(&[], 0, json!({})).unwrap_err().contains("no seed"));
         assert!(peer("asking").unwrap_err().contains("asking"));
         let seed = |connected, ready| {
             health(&json!({

@@ -77,8 +77,9 @@ impl<R: Role> Pages<R> {
 
 impl<R: Role> Handler for Pages<R> {
     fn refuse(&self, head: &Head) -> Option<Response> {
-        if !["/", "/healthz", "/metrics", "/status"].contains(&head.path.as_str()) {
-            let text = "nothing is here; see /, /healthz, /metrics and /status";
+        let paths = ["/", "/healthz", "/metrics", "/readyz", "/status"];
+        if !paths.contains(&head.path.as_str()) {
+            let text = "nothing is here; see /, /healthz, /readyz, /metrics and /status";
             return Some(Response::text(404, text));
         }
         let is_read = ["GET", "HEAD"].contains(&head.method.as_str());
@@ -103,14 +104,10 @@ impl<R: Role> Handler for Pages<R> {
                 Response::new(200, metrics::CLASSIC, text.as_str())
             }
             "/status" => Response::new(200, "application/json", format!("{status}\n")),
-            "/healthz" => {
-                let (code, word) = if trouble.is_none() { (200, "ok") } else { (503, "unhealthy") };
-                let answer = json!({
-                    "status": word, "role": R::NAME, "endpoint": status["endpoint"],
-                    "reason": trouble,
-                });
-                Response::new(code, "application/json", format!("{answer}\n"))
-            }
+            // To be asked whether a restart would help: whoever can answer is alive.
+            "/healthz" => verdict::<R>(200, "ok", status, None),
+            "/readyz" if trouble.is_none() => verdict::<R>(200, "ready", status, None),
+            "/readyz" => verdict::<R>(503, "not ready", status, trouble.as_deref()),
             _ => {
                 let text = snapshot.page.get_or_init(|| page::html(status, trouble.as_deref()));
                 Response::new(200, "text/html; charset=utf-8", text.as_str())
@@ -119,6 +116,13 @@ impl<R: Role> Handler for Pages<R> {
             }
         }
     }
+}
+
+/// The answer to a program that watches the node.
+fn verdict<R: Role>(code: u16, word: &str, status: &Value, reason: Option<&str>) -> Response {
+    let endpoint = &status["endpoint"];
+    let answer = json!({ "status": word, "role": R::NAME, "endpoint": endpoint, "reason": reason });
+    Response::new(code, "application/json", format!("{answer}\n"))
 }
 
 /// Whether a client names `OpenMetrics` among what it takes, and not as what it does not.

@@ -46,7 +46,8 @@ use crate::runtime::driver::{Drivable, Driver};
 use crate::runtime::files::{DataDir, FilesError};
 use crate::runtime::http::{Access, Counters, Server};
 use crate::runtime::journal::{Journal, JournalError};
-use crate::runtime::{listen, thread};
+use crate::runtime::place::Place;
+use crate::runtime::thread;
 use crate::wire::dialect::Dialect;
 
 /// How long links may take to drain when a node stops; a goodbye needs milliseconds.
@@ -141,13 +142,10 @@ struct Ground {
 
 impl Ground {
     fn prepare(role: &'static str, settings: &NodeSettings) -> Result<Self, CliError> {
-        let listener = listen::bind(settings.ip, settings.port)?;
-        let addr = listener
-            .local_addr()
-            .map_err(|source| CliError::System { action: "learn the own port", source })?;
-        let endpoint = Endpoint::from(addr);
+        let place = Place::take((&settings.data, role), (settings.ip, settings.port))?;
+        let endpoint = place.endpoint;
         lines::install(&settings.log, Origin { role, node: endpoint })?;
-        let dir = DataDir::open(&settings.data, role, endpoint.port())?;
+        let (listener, dir) = place.open()?;
         let keys = dir.identity()?;
         Ok(Self { endpoint, listener, dir, keys, rng: random()? })
     }

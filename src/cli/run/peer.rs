@@ -121,6 +121,7 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
         None => PeerNode::new(config, me, settings.node.book(), &records, rng),
         Some(others) => PeerNode::without_seeds(config, me, others, &records, rng),
     };
+    let machine = machine.in_fleet(settings.node.fleet.clone(), &records);
     let keys = settings.node.cluster_keys.clone();
     let board = Board {
         // The log shows direct messages to whoever runs this process: they are taken.

@@ -95,6 +95,7 @@ pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
         records.retain(|record| *record != Record::Ready);
     }
     let who = (settings.id, endpoint, keys);
-    let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng);
+    let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng)
+        .in_fleet(settings.node.fleet.clone());
     live(Seed::default(), (machine, Arc::new(())), journal, (listener, &dir, &settings.node))
 }

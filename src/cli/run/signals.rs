@@ -1,16 +1,18 @@
-//! What asks a node to end: Ctrl-C, SIGTERM and, for nodes that a program has started, the end of
-//! standard input. The first asks for an orderly end; a second signal ends the process at once.
+//! Signals. Ctrl-C, SIGTERM, the closing of the terminal and, for nodes that a program has started,
+//! the end of standard input ask for an orderly end; a second signal ends the process at once.
+//! SIGHUP without the end of a terminal has the cluster keys read again, as daemons do.
 
+use std::fs::{self, File};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use crate::runtime::thread;
+use crate::runtime::{cluster_key, thread};
 
 /// The signals that end a node, with their names.
 const ENDING: [(i32, &str); 2] = [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM")];
@@ -31,6 +33,11 @@ pub(in crate::cli) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'
         flag::register(signal, Arc::clone(&is_ending))?;
     }
     let mut signals = Signals::new(ENDING.map(|(signal, _)| signal))?;
+    // Who was started with `nohup` is not to hear of it.
+    if !ignores(SIGHUP) {
+        signals.add_signal(SIGHUP)?;
+    }
+    let had_terminal = has_terminal();
     let (tell, told) = bounded(1);
     if until_stdin_closes {
         let tell = tell.clone();
@@ -42,10 +49,39 @@ pub(in crate::cli) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'
     }
     thread::spawn("signals", move || {
         for signal in signals.forever() {
+            if signal == SIGHUP {
+                if had_terminal && !has_terminal() {
+                    let _ = tell.try_send("the closing of its terminal");
+                } else {
+                    read_again();
+                }
+                continue;
+            }
             let name = ENDING.iter().find(|(it, _)| *it == signal).map_or("", |(_, name)| *name);
             // A full channel holds a signal already.
             let _ = tell.try_send(name);
         }
     })?;
     Ok(told)
+}
+
+/// Whether this process has a terminal that is still there.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+/// Whether this process ignores a signal, as far as the system tells.
+fn ignores(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|it| u64::from_str_radix(it.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
+}
+
+fn read_again() {
+    match cluster_key::read_again() {
+        Ok(0) => ::log::info!("SIGHUP: there is nothing to read again"),
+        Ok(_) => ::log::info!("SIGHUP: the cluster key was read again; new connections use it"),
+        Err(error) => ::log::warn!("SIGHUP: the cluster key stays as it was: {error}"),
+    }
 }

@@ -13,7 +13,7 @@ use super::host::{Held, Order, ShareHost};
 use super::offer::hash_bar;
 use super::progress::{Screen, View};
 use super::timeline::Timeline;
-use super::watch::{Course, Notices, read_again};
+use super::watch::{Course, NO_MORE, Notices, read_again};
 use super::{fleet, running, ticket};
 use crate::cli::CliError;
 use crate::cli::log::escape;
@@ -175,7 +175,10 @@ impl Watch<'_> {
         } else {
             self.line("notice", json!({ "message": text }))?;
         }
-        self.last = Some(text);
+        // That a seeder has withdrawn it says more than that it cannot be reached since.
+        if !self.last.as_deref().is_some_and(|it| it.contains(NO_MORE)) {
+            self.last = Some(text);
+        }
         Ok(())
     }
 
@@ -236,6 +239,12 @@ impl Watch<'_> {
                     }
                     false => "",
                 };
+                if last.contains(NO_MORE) {
+                    return failed(format!(
+                        "nobody has the rest ({last}); {} of {} pieces are kept",
+                        progress.have, progress.pieces
+                    ));
+                }
                 failed(format!(
                     "nobody who has the rest came in time (at last: {last}); {} of {} pieces are \
                      kept: see that peer share runs where the ticket says{hint}, and fetch it \

@@ -121,7 +121,7 @@ impl ShareHost {
             listen: Some(SocketAddr::new(net.ip, net.port)),
             up: net.up.map(|it| it.0),
             down: net.down.map(|it| it.0),
-            cluster_keys: cluster_keys.map(Arc::new),
+            cluster_keys,
             ..EngineOptions::default()
         };
         let engine = Engine::start(options)?;

@@ -4,6 +4,7 @@
 //! its own. What is told is for people where they look on and for programs otherwise. No piece is
 //! chosen, checked or moved here.
 
+pub(in crate::cli) mod apart;
 pub mod args;
 mod fetch;
 mod fleet;

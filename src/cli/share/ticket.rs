@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use crate::cli::CliError;
@@ -49,6 +50,10 @@ pub(super) fn read(typed: &str) -> Result<Ticket, CliError> {
 
 /// What a file says, in UTF-8 or UTF-16.
 fn text_of(path: &Path) -> std::io::Result<String> {
+    // A pipe with a name would be waited for until somebody writes into it.
+    if std::fs::metadata(path)?.file_type().is_fifo() && !path.starts_with("/dev") {
+        return Err(std::io::Error::other("it is a pipe"));
+    }
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     let wide = |read: fn([u8; 2]) -> u16| {

@@ -12,6 +12,9 @@ use crate::protocol::swarm::{Event, PeerId, PieceIndex};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Sink;
 
+/// The words about a seeder that has withdrawn what it offered.
+pub(super) const NO_MORE: &str = "does not offer this any more";
+
 /// Notices that may wait; beyond, they are lost, for a person reads a few.
 const NOTICES_MAX: usize = 64;
 
@@ -67,8 +70,8 @@ fn notice(event: &Event) -> Option<String> {
         },
         Event::ReadAgain { read, lost, files } => read_again(*read, *lost, files),
         Event::Withdrawn(peer) => format!(
-            "{} does not offer this any more: its files were changed since it shared them, or \
-             cannot be read; a new ticket is needed if nobody else has it",
+            "{} {NO_MORE}: its files were changed since it shared them, or cannot be read; a new \
+             ticket is needed if nobody else has it",
             name(*peer)
         ),
         Event::Disconnected(_, None)

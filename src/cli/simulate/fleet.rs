@@ -198,7 +198,7 @@ fn seed_record(record: &Record) -> Option<authority::Record> {
 
 fn peer_record(record: &Record) -> Option<applicant::Record> {
     match record {
-        Record::Peer(record) => Some(*record),
+        Record::Peer(record) => Some(record.clone()),
         Record::Seed(_) => None,
     }
 }

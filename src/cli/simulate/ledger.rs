@@ -133,6 +133,7 @@ impl Ledger {
             | peer_kind::Event::Direct(_)
             | peer_kind::Event::Contacts(_)
             | peer_kind::Event::MemberLeft(_)
+            | peer_kind::Event::SharedKey { .. }
             | peer_kind::Event::Gone
             | peer_kind::Event::Open(_)
             | peer_kind::Event::Refused(_) => {}

@@ -19,11 +19,13 @@ impl PeerNode {
             },
             session::Event::Answered { to, card } => {
                 let key = card.key;
+                self.probed_twin(to, Some(&card), fx);
                 self.with_prober(now, fx, |it, part| it.on_answered(to, card, part));
                 self.on_key_shown(now, to, Some(key), fx);
             }
             session::Event::Failed { to, intent, error } => match intent {
                 Intent::Probe => {
+                    self.probed_twin(to, None, fx);
                     self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part));
                     self.on_key_shown(now, to, None, fx);
                 }
@@ -103,16 +105,22 @@ impl PeerNode {
         (dialed, intent): (bool, Intent),
         fx: &mut Fx,
     ) {
-        let Some(seed) = card.seed else { return };
+        let Some(theirs) = card.seed else { return };
         if self.open.is_some() {
             let reason =
                 "a fleet without seeds and a seed do not link; --join takes a peer's address";
             return self.turn_away(now, (link, card), (dialed, intent), (reason, true), fx);
         }
-        let is_configured = self.applicant.book().endpoint(seed) == Some(card.endpoint);
+        let own = self.session.card().endpoint;
+        if let Some(reason) = self.applicant.book().list_objection(own, card) {
+            let why = (reason.as_str(), true);
+            return self.turn_away(now, (link, card), (dialed, intent), why, fx);
+        }
+        let seat = self.applicant.book().seed_at(card.endpoint);
+        let (is_configured, seed) = (seat.is_some(), seat.unwrap_or(theirs));
         let mut is_trusted = false;
         if dialed && is_configured {
-            let shown = SeedKey { seed, key: card.key };
+            let shown = SeedKey { seed, key: card.key, at: Some(card.endpoint) };
             self.with_applicant(now, fx, |it, part| is_trusted = it.on_seed_key(shown, part));
         }
         if !is_trusted {
@@ -167,6 +175,8 @@ impl PeerNode {
         }
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Member, part));
         self.with_contacts(now, fx, |it, part| it.on_heard(now, card.endpoint, part));
+        self.seek_twin(now, card, fx);
+        self.take_name(card, fx);
         let is_shared = self.errands.contains_key(&card.endpoint)
             && self.questions.contains_key(&card.endpoint);
         if is_shared && intent == Intent::Errand {
@@ -214,6 +224,10 @@ impl PeerNode {
     /// Whether a card proves a membership; if not, why, and whether its owner should have known.
     fn check_member(&mut self, now: Now, card: &Card, fx: &mut Fx) -> Result<(), (String, bool)> {
         let subject = card.subject();
+        let own = self.session.card().endpoint;
+        if let Some(reason) = self.applicant.book().list_objection(own, card) {
+            return Err((reason, true));
+        }
         let Some(certificate) = &card.certificate else {
             let reason = "links are for members: register with the seeds first";
             return Err((reason.to_owned(), true));
@@ -336,6 +350,7 @@ impl PeerNode {
                 card.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
                 card.neighbors.clone_from(&neighbors);
                 self.list_version += 1;
+                self.remember_neighbors(&neighbors, fx);
                 let list = self.own_list();
                 let seeds = self.applicant.seed_links().map(|(_, link)| link);
                 for link in self.overlay.neighbors().values().copied().chain(seeds) {

@@ -168,9 +168,9 @@ impl PeerNode {
             return;
         }
         if let Err(error) = self.applicant.book().verify_removal(&proof) {
-            let reason = format!("no certificate: {error}");
+            let (cause, reason) = (error.cause(), format!("no certificate: {error}"));
             let error = ErrorReply::new(ErrorCode::Invalid, reason);
-            self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
+            self.with_session(now, fx, |it, part| it.refuse(link, cause, error, part));
             return;
         }
         for (_, neighbor) in self.overlay.neighbors().iter().filter(|(_, it)| **it != link) {

@@ -10,6 +10,7 @@ mod events;
 mod messages;
 mod open;
 mod timers;
+mod twins;
 mod vocabulary;
 
 pub use vocabulary::{Command, Event, Timer};
@@ -77,6 +78,14 @@ pub struct PeerConfig {
     pub broadcast: casting::Config,
 }
 
+/// Members that show one key.
+#[derive(Debug, Default)]
+struct Twins {
+    /// Places that are being probed, with another where the same key was shown.
+    asked: BTreeMap<Endpoint, Endpoint>,
+    told: BTreeSet<[Endpoint; 2]>,
+}
+
 /// A whole peer.
 #[derive(Debug)]
 pub struct PeerNode {
@@ -86,6 +95,8 @@ pub struct PeerNode {
     applicant: Applicant,
     /// Only in a fleet without seeds.
     open: Option<OpenFleet>,
+    /// What is remembered of that fleet; only where it is to be.
+    memory: Option<open::Memory>,
     overlay: Overlay,
     discovery: Discovery,
     gossip: Gossip,
@@ -104,6 +115,7 @@ pub struct PeerNode {
     /// Lives known to have ended.
     gone: BTreeMap<Endpoint, Incarnation>,
     list_version: u64,
+    twins: Twins,
     refusals: Refusals,
 }
 
@@ -133,6 +145,8 @@ impl PeerNode {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
+            list: book.list(),
+            fleet: None,
         };
         let mut part = || Rng::from_rng(&mut rng);
         let session = Session::new(config.session, keys.clone(), card, part());
@@ -146,6 +160,7 @@ impl PeerNode {
             prober: Prober::new(config.probe),
             applicant,
             open: None,
+            memory: None,
             overlay,
             discovery: Discovery::new(config.discovery, own, seeds, part()),
             gossip: Gossip::new(config.gossip, endpoint),
@@ -160,6 +175,7 @@ impl PeerNode {
             shared_errands: BTreeSet::new(),
             gone: BTreeMap::new(),
             list_version: 0,
+            twins: Twins::default(),
             refusals: Refusals::default(),
         }
     }
@@ -211,6 +227,7 @@ impl PeerNode {
             },
             member_since: self.applicant.admission().map(|admission| admission.at()),
             seeds: self.applicant.seed_links().map(|(seed, _)| seed).collect(),
+            seeds_configured: self.applicant.book().len(),
             quorum: self.applicant.book().quorum(),
             members_known: self.overlay.known_members(),
             neighbors: neighbors.map(|it| (it.to_string(), round_trip(it))).collect(),
@@ -396,6 +413,7 @@ impl Machine for PeerNode {
     }
 
     fn snapshot(&self) -> Vec<applicant::Record> {
-        self.applicant.snapshot()
+        let fleet = self.memory.iter().flat_map(open::Memory::records);
+        self.applicant.snapshot().into_iter().chain(fleet).collect()
     }
 }

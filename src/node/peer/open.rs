@@ -8,13 +8,83 @@ use crate::model::{Endpoint, Incarnation, Now, WallTime};
 use crate::protocol::Effects;
 use crate::protocol::LinkId;
 use crate::protocol::discovery::Contact;
+use crate::protocol::membership::applicant::Record;
 use crate::protocol::membership::authority::MemberLine;
 use crate::protocol::membership::certificate::{Leave, Subject};
 use crate::protocol::membership::registry::Status;
 use crate::protocol::open::{self, OpenFleet};
 use crate::protocol::session::{Card, Intent};
 
+/// Neighbors that are remembered for a restart.
+const KNOWN_MAX: usize = 16;
+
+/// What a peer remembers of a fleet without seeds.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    name: Option<String>,
+    known: Vec<Endpoint>,
+}
+
+impl Memory {
+    /// The records that rebuild it.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let fleet = self.name.iter().map(|name| Record::Fleet { name: name.clone() });
+        fleet.chain([Record::Known { members: self.known.clone() }]).collect()
+    }
+}
+
 impl PeerNode {
+    /// The same in a fleet of this name. Without one, a peer in a fleet without seeds goes on in
+    /// that of its last run; else it founds one, if its operator named nobody to join by, or takes
+    /// the name of those that it joins. It also calls those that were its neighbors last.
+    #[must_use]
+    pub fn in_fleet(mut self, name: Option<String>, records: &[Record]) -> Self {
+        let Some(open) = self.open.take() else {
+            self.session.card_mut().fleet = name;
+            return self;
+        };
+        let mut memory = Memory::default();
+        for record in records {
+            match record {
+                Record::Fleet { name } => memory.name = Some(name.clone()),
+                Record::Known { members } => memory.known.clone_from(members),
+                Record::Incarnation { .. } | Record::SeedKey(_) => {}
+            }
+        }
+        let founded = || (open.bootstrap().next().is_none()).then(|| self.keys.public().short());
+        let name = name.or_else(|| memory.name.clone()).or_else(founded);
+        if memory.name != name {
+            memory = Memory { name: name.clone(), known: Vec::new() };
+        }
+        self.open = Some(open.remembering(&memory.known));
+        self.session.card_mut().fleet = name;
+        self.memory = Some(memory);
+        self
+    }
+
+    /// A peer without a fleet takes the name of the first that it has joined.
+    pub(super) fn take_name(&mut self, card: &Card, fx: &mut Fx) {
+        let own = &mut self.session.card_mut().fleet;
+        let (Some(memory), None, Some(name)) = (&mut self.memory, &own, &card.fleet) else {
+            return;
+        };
+        *own = Some(name.clone());
+        memory.name = Some(name.clone());
+        fx.persist(Record::Fleet { name: name.clone() });
+        fx.emit(Event::Open(open::Event::Joined { fleet: name.clone() }));
+    }
+
+    /// The neighbors have changed: some are remembered for a restart. The last ones are not
+    /// forgotten when all are gone.
+    pub(super) fn remember_neighbors(&mut self, neighbors: &[Endpoint], fx: &mut Fx) {
+        let Some(memory) = self.memory.as_mut().filter(|_| !neighbors.is_empty()) else { return };
+        let known = &neighbors[..neighbors.len().min(KNOWN_MAX)];
+        if memory.known != known {
+            memory.known = known.to_vec();
+            fx.persist(Record::Known { members: memory.known.clone() });
+        }
+    }
+
     pub(super) fn with_open(
         &mut self,
         now: Now,
@@ -32,6 +102,7 @@ impl PeerNode {
                 event @ (open::Event::OwnAddress { .. }
                 | open::Event::Unreachable { .. }
                 | open::Event::Met { .. }
+                | open::Event::Joined { .. }
                 | open::Event::Dropped { .. }) => fx.emit(Event::Open(event)),
             }
         }
@@ -40,6 +111,9 @@ impl PeerNode {
     /// It is a member from the start, and looks for others.
     pub(super) fn on_open_start(&mut self, now: Now, fx: &mut Fx) {
         self.with_applicant(now, fx, |it, part| it.begin_alone(now, part));
+        for record in self.memory.iter().flat_map(Memory::records) {
+            fx.persist(record);
+        }
         self.begin_broadcast(now, fx);
         self.with_overlay(now, fx, |it, part| it.begin(part));
         self.with_open(now, fx, |it, part| it.on_start(part));
@@ -62,6 +136,15 @@ impl PeerNode {
         }
         if !card.endpoint.is_callable() {
             return Err((format!("{} cannot be called", card.endpoint), true));
+        }
+        // Others of its fleet are met first: whoever had this address before is still looked for.
+        let is_nameless = self.memory.is_some() && self.session.card().fleet.is_none();
+        let is_joining = self
+            .open
+            .as_ref()
+            .is_some_and(|it| is_nameless && it.is_joining() && !it.is_named(card.endpoint));
+        if is_joining && card.fleet.is_some() && !dialed {
+            return Err(("this peer has not joined its fleet yet".to_owned(), false));
         }
         let known = self.overlay.neighbors().get(&card.endpoint);
         let is_other = known

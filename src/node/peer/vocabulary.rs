@@ -106,6 +106,13 @@ pub enum Event {
     },
     /// A member's goodbye became known.
     MemberLeft(Leave),
+    /// Two members answer with one key; this peer may be one of them.
+    SharedKey {
+        /// The key.
+        key: crate::model::PublicKey,
+        /// Where they answer, ascending.
+        places: [Endpoint; 2],
+    },
     /// This peer has said goodbye; its process may end.
     Gone,
     /// Something was refused.

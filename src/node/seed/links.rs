@@ -16,7 +16,7 @@ impl SeedNode {
     pub(super) fn on_session_event(&mut self, now: Now, event: session::Event, fx: &mut Fx) {
         match event {
             session::Event::Opened { link, card, dialed, intent: _ } => match card.seed {
-                Some(seed) => self.on_seed_opened(now, link, seed, &card, dialed, fx),
+                Some(seed) => self.on_seed_opened(now, (link, seed), &card, dialed, fx),
                 None => self.on_peer_opened(now, link, &card, fx),
             },
             session::Event::Answered { to, card } => {
@@ -44,7 +44,7 @@ impl SeedNode {
                 self.with_authority(now, fx, |it, part| {
                     it.on_link_down(now, link, (&card, is_agreed), part);
                 });
-                if let Some(seed) = card.seed {
+                if let Some(seed) = self.seat_of(&card) {
                     self.redial_later(seed, fx);
                 }
             }
@@ -56,16 +56,19 @@ impl SeedNode {
     pub(super) fn on_seed_opened(
         &mut self,
         now: Now,
-        link: LinkId,
-        seed: SeedId,
+        (link, theirs): (LinkId, SeedId),
         card: &Card,
         dialed: bool,
         fx: &mut Fx,
     ) {
-        let is_configured = self.authority.book().endpoint(seed) == Some(card.endpoint);
+        let seat = self.seat_of(card);
+        let (is_configured, seed) = (seat.is_some(), seat.unwrap_or(theirs));
+        if self.is_drifted(now, link, (seat, card), fx) {
+            return;
+        }
         let mut is_trusted = false;
         if is_configured && seed != self.id {
-            let shown = SeedKey { seed, key: card.key };
+            let shown = SeedKey { seed, key: card.key, at: Some(card.endpoint) };
             self.with_authority(now, fx, |authority, part| {
                 is_trusted = authority.on_seed_key(shown, dialed, part);
             });
@@ -76,10 +79,9 @@ impl SeedNode {
             return self.call_seed(now, seed, fx);
         }
         if !is_trusted {
-            let reason = format!("this is not the key known for seed {seed}, or not its address");
-            let error = ErrorReply::new(ErrorCode::Handshake, reason);
+            let (cause, error) = self.seed_refusal(seed, is_configured, card);
             self.with_session(now, fx, |session, part| {
-                session.refuse(link, Cause::BadHandshake, error, part);
+                session.refuse(link, cause, error, part);
                 session.hangup(link, "seed key not trusted", part);
             });
             // Only what answers at the seed's own address says something of that seed.
@@ -91,14 +93,16 @@ impl SeedNode {
         }
         self.refresh_card();
         let is_linked = self.authority.linked_seeds().any(|linked| linked == seed);
-        if is_linked && dialed != (self.id < seed) {
+        // The same at both ends, whatever the order of their lists.
+        let is_lower = (self.id, self.session.card().endpoint) < (theirs, card.endpoint);
+        if is_linked && dialed != is_lower {
             self.with_session(now, fx, |it, part| it.hangup(link, "already linked", part));
             return;
         }
         let older = self
             .session
             .open()
-            .find(|(id, other, _)| *id != link && other.seed == Some(seed))
+            .find(|(id, it, _)| *id != link && it.seed.is_some() && it.endpoint == card.endpoint)
             .map(|(id, _, _)| id);
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
         self.with_authority(now, fx, |it, part| it.on_seed_link(now, (seed, link), card, part));
@@ -108,7 +112,60 @@ impl SeedNode {
         self.refresh_card();
     }
 
+    /// What to tell a seed that is not believed to be one.
+    fn seed_refusal(&self, seed: SeedId, is_seat: bool, card: &Card) -> (Cause, ErrorReply) {
+        if !is_seat && self.authority.book().lists_others(card) {
+            let reason = format!(
+                "{} is no seed by the config.txt of {}: give all nodes of a fleet the same list",
+                card.endpoint,
+                self.session.card().endpoint
+            );
+            return (Cause::NotAllowed, ErrorReply::new(ErrorCode::NotAllowed, reason));
+        }
+        let reason = format!("this is not the key known for seed {seed}, or not its address");
+        (Cause::BadHandshake, ErrorReply::new(ErrorCode::Handshake, reason))
+    }
+
+    /// Compares another node's list of seeds with the own. Whether its link has ended by that.
+    fn is_drifted(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        (seat, card): (Option<SeedId>, &Card),
+        fx: &mut Fx,
+    ) -> bool {
+        let own = self.session.card().endpoint;
+        let objection = self.authority.book().list_objection(own, card);
+        let Some(reason) = objection else {
+            if let Some(seed) = seat
+                && self.authority.book().lists_others(card)
+                && self.drifted.insert(seed)
+            {
+                fx.emit(Event::ListsDiffer(format!(
+                    "the config.txt of seed {seed} names other seeds than the one here; both go \
+                     on, but give all nodes of a fleet the same list"
+                )));
+            }
+            return false;
+        };
+        if let Some(seed) = seat {
+            self.estranged.insert(seed);
+            if self.drifted.insert(seed) {
+                fx.emit(Event::ListsDiffer(reason.clone()));
+            }
+        }
+        let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
+        self.with_session(now, fx, |it, part| {
+            it.refuse(link, Cause::NotAllowed, error, part);
+            it.hangup(link, "another list of seeds", part);
+        });
+        true
+    }
+
     pub(super) fn on_peer_opened(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
+        if self.is_drifted(now, link, (None, card), fx) {
+            return;
+        }
         if let Some(seed) = self.authority.book().seed_at(card.endpoint) {
             // Somebody who is no seed answers at a seed's address, or claims it.
             let reason =

@@ -80,6 +80,8 @@ pub enum Event {
         /// What it says.
         reason: String,
     },
+    /// A seed's list of seeds differs from the one here.
+    ListsDiffer(String),
     /// Something was refused.
     Refused(Refusal),
 }
@@ -105,6 +107,8 @@ pub struct SeedNode {
     refusals: Refusals,
     /// Seeds with whom this one disagrees about a key: that is said once, and tried less often.
     estranged: BTreeSet<SeedId>,
+    /// Seeds whose other list was told of.
+    drifted: BTreeSet<SeedId>,
     /// Since when connections are counted, and how many were told of since.
     greetings: (Time, u32),
     rng: Rng,
@@ -160,6 +164,8 @@ impl SeedNode {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
+            list: book.list(),
+            fleet: None,
         };
         let session = Session::new(config.session, keys.clone(), card, Rng::from_rng(&mut rng));
         let authority =
@@ -172,9 +178,17 @@ impl SeedNode {
             authority,
             refusals: Refusals::default(),
             estranged: BTreeSet::new(),
+            drifted: BTreeSet::new(),
             greetings: (Time::ZERO, 0),
             rng,
         }
+    }
+
+    /// The same in a fleet of this name.
+    #[must_use]
+    pub fn in_fleet(mut self, name: Option<String>) -> Self {
+        self.session.card_mut().fleet = name;
+        self
     }
 
     /// The membership state, to look at.
@@ -291,6 +305,11 @@ impl SeedNode {
         }
     }
 
+    /// The number that the seed with this card has here.
+    fn seat_of(&self, card: &Card) -> Option<SeedId> {
+        card.seed.and(self.authority.book().seed_at(card.endpoint))
+    }
+
     /// Another seed refuses this seed's handshake: usually because it knows another key for it.
     fn on_seed_error(&mut self, seed: SeedId, error: &ErrorReply, fx: &mut Fx) {
         if error.code == ErrorCode::Handshake && self.estranged.insert(seed) {
@@ -300,7 +319,9 @@ impl SeedNode {
 
     fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
         let card = self.session.peer(link).cloned();
-        if let (Message::Error(error), Some(seed)) = (&msg, card.as_ref().and_then(|it| it.seed)) {
+        if let (Message::Error(error), Some(card)) = (&msg, &card)
+            && let Some(seed) = self.seat_of(card)
+        {
             self.on_seed_error(seed, error, fx);
         }
         let Some(address) = self.session.address(link) else { return };
@@ -390,6 +411,9 @@ impl SeedNode {
             | authority::Event::Reported { .. }
             | authority::Event::SeedKeyLearnt(_)
             | authority::Event::SeedKeyContradicted { .. }
+            | authority::Event::Foreign { .. }
+            | authority::Event::SharedKey { .. }
+            | authority::Event::Isolated { .. }
             | authority::Event::SeedLink { .. }
             | authority::Event::Quorum { .. }
             | authority::Event::Ready { .. }

@@ -377,18 +377,22 @@ impl Registry {
         self.floors.iter().map(|(endpoint, incarnation)| (*endpoint, *incarnation))
     }
 
-    /// Forgets those who ended longer than `keep` ago, but for their incarnations. Returns those.
-    pub fn purge(&mut self, now: WallTime, keep: Duration) -> Vec<(Endpoint, Incarnation)> {
+    /// Those who ended longer than `keep` ago, by the clocks of those who decided it.
+    pub fn old(&self, now: WallTime, keep: Duration) -> Vec<(Endpoint, Incarnation)> {
         let is_old = |entry: &Entry| {
             entry.status() != Status::Alive
                 && entry.since() < now
                 && entry.since().distance(now) > keep
         };
-        let old: Vec<_> = self
-            .entries()
+        self.entries()
             .filter(|entry| is_old(entry))
             .map(|entry| (entry.subject.endpoint, entry.subject.incarnation))
-            .collect();
+            .collect()
+    }
+
+    /// Forgets all of those, but for their incarnations. Returns those.
+    pub fn purge(&mut self, now: WallTime, keep: Duration) -> Vec<(Endpoint, Incarnation)> {
+        let old = self.old(now, keep);
         for (endpoint, incarnation) in &old {
             self.raise_floor(*endpoint, *incarnation);
         }

@@ -4,15 +4,23 @@
 //! node proved it at the configured address (trust on first use), or because a quorum of seeds
 //! whose keys are known all name the same one.
 //!
+//! A number is a seed's place in the own list. Other nodes may have another order, so what they say
+//! of seeds is taken by address, and a vote by whichever known key has signed it.
+//!
 //! Invariant: a known key never changes; whoever shows another one is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::certificate::{Admission, Ban, ProposalKind, Removal, Subject, Vote};
-use crate::model::{Endpoint, PublicKey, SeedId};
+use crate::model::{Endpoint, PublicKey, SeedId, SigningBytes};
 use crate::protocol::quorum::QuorumRule;
-use crate::protocol::session::SeedKey;
+use crate::protocol::session::{Card, Cause, SeedKey, SeedList};
+
+/// Checks of a certificate's votes against the keys of other numbers than their own. Lists of one
+/// order need none; this bounds what a forged certificate costs, and suffices for eight seeds in
+/// any order.
+const OTHER_KEYS_MAX: usize = 64;
 
 /// A seed as `config.txt` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +67,14 @@ pub struct NoQuorum {
     pub unknown: usize,
     /// Votes beyond one of each seed. With any of these nothing was judged.
     pub excess: usize,
+}
+
+impl NoQuorum {
+    /// Who brings such a certificate is no forger if a known seed has signed it: others that have
+    /// may have been replaced since.
+    pub const fn cause(&self) -> Cause {
+        if self.valid > 0 { Cause::Stale } else { Cause::Forged }
+    }
 }
 
 impl fmt::Display for NoQuorum {
@@ -131,9 +147,58 @@ impl SeedBook {
 
     /// All known keys, ascending by seed.
     pub fn known_keys(&self) -> Vec<SeedKey> {
-        let known =
-            |(id, entry): (&SeedId, &Entry)| entry.key.map(|key| SeedKey { seed: *id, key });
+        let known = |(id, entry): (&SeedId, &Entry)| {
+            let at = Some(entry.endpoint);
+            entry.key.map(|key| SeedKey { seed: *id, key, at })
+        };
         self.seeds.iter().filter_map(known).collect()
+    }
+
+    /// What other nodes compare with their lists; `None` without seeds.
+    pub fn list(&self) -> Option<SeedList> {
+        let mut places: Vec<_> = self.seeds().map(|(_, endpoint)| endpoint).collect();
+        places.sort_unstable();
+        let bytes = places
+            .into_iter()
+            .fold(SigningBytes::new("folkmoot/seeds/1"), |bytes, place| bytes.endpoint(place));
+        let [a, b, c, d, ..] = bytes.sha256();
+        let count = u16::try_from(self.len()).ok().filter(|count| *count > 0)?;
+        Some(SeedList { count, digest: u32::from_be_bytes([a, b, c, d]) })
+    }
+
+    /// Why nothing can be decided together with the node at the other end of `own`'s link: quorums
+    /// of lists of different lengths need not share a seed. Both ends may be told.
+    pub fn list_objection(&self, own: Endpoint, other: &Card) -> Option<String> {
+        let (here, there) = (self.list()?.count, other.list?.count);
+        (here != there).then(|| {
+            let seeds =
+                |count| if count == 1 { "1 seed".to_owned() } else { format!("{count} seeds") };
+            format!(
+                "the config.txt of {} lists {}, that of {own} {}: give all nodes of a fleet the \
+                 same list and start them again",
+                other.endpoint,
+                seeds(there),
+                seeds(here),
+            )
+        })
+    }
+
+    /// Whether that node lists as many seeds, but others.
+    pub fn lists_others(&self, other: &Card) -> bool {
+        self.list().zip(other.list).is_some_and(|(here, there)| here != there)
+    }
+
+    /// The number that a seed has here of which somebody else has said this.
+    fn number_of(&self, said: &SeedKey) -> Option<SeedId> {
+        said.at.map_or(Some(said.seed), |at| self.seed_at(at))
+    }
+
+    /// Takes a key that an earlier run has remembered. That of a seed that is not in the list any
+    /// more is forgotten.
+    pub fn remember(&mut self, known: SeedKey) {
+        if let Some(seed) = self.number_of(&known) {
+            _ = self.learn(seed, known.key);
+        }
     }
 
     /// Takes a key that was *proved at the seed's configured address* or read from disk.
@@ -158,12 +223,13 @@ impl SeedBook {
             return learnt;
         }
         for hinted in keys {
-            let Some(entry) = self.seeds.get_mut(&hinted.seed) else { continue };
+            let Some(seed) = self.number_of(hinted) else { continue };
+            let Some(entry) = self.seeds.get_mut(&seed) else { continue };
             entry.hints.insert(by, hinted.key);
             let agreeing = entry.hints.values().filter(|&&key| key == hinted.key).count();
             if entry.key.is_none() && agreeing >= quorum {
                 entry.key = Some(hinted.key);
-                learnt.push(*hinted);
+                learnt.push(SeedKey { seed, key: hinted.key, at: Some(entry.endpoint) });
             }
         }
         learnt
@@ -203,23 +269,49 @@ impl SeedBook {
         votes: &[Vote],
     ) -> Result<(), NoQuorum> {
         let mut valid = BTreeSet::new();
-        let mut unknown = BTreeSet::new();
+        let mut invalid = BTreeSet::new();
+        let mut checks = OTHER_KEYS_MAX;
         let excess = votes.len().saturating_sub(self.seeds.len());
         for vote in votes.iter().filter(|_| excess == 0) {
-            match self.key(vote.seed) {
-                _ if valid.contains(&vote.seed) => {}
-                Some(key) if vote.is_valid(kind, lives, &key) => _ = valid.insert(vote.seed),
-                Some(_) => {}
-                None if self.seeds.contains_key(&vote.seed) => _ = unknown.insert(vote.seed),
-                None => {}
+            match self.voter(kind, lives, vote, &mut checks) {
+                Some(key) => _ = valid.insert(key),
+                None => _ = invalid.insert(vote.seed),
             }
         }
         let (valid, needed) = (valid.len(), self.quorum());
         if valid >= needed {
-            Ok(())
-        } else {
-            Err(NoQuorum { valid, needed, unknown: unknown.len(), excess })
+            return Ok(());
         }
+        let keyless = self.seeds.values().filter(|entry| entry.key.is_none()).count();
+        Err(NoQuorum { valid, needed, unknown: invalid.len().min(keyless), excess })
+    }
+
+    /// The known key that has signed a vote: that of the vote's number, or where the voter's list
+    /// has another order, any other.
+    fn voter(
+        &self,
+        kind: ProposalKind,
+        lives: &[Subject],
+        vote: &Vote,
+        checks: &mut usize,
+    ) -> Option<PublicKey> {
+        let own = self.key(vote.seed);
+        if let Some(key) = own.filter(|key| vote.is_valid(kind, lives, key)) {
+            return Some(key);
+        }
+        let others = self.seeds.values().filter_map(|entry| entry.key);
+        for key in others.filter(|key| Some(*key) != own) {
+            *checks = checks.checked_sub(1)?;
+            if vote.is_valid(kind, lives, &key) {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Whether some known seed has given this vote.
+    pub fn is_given(&self, kind: ProposalKind, lives: &[Subject], vote: &Vote) -> bool {
+        self.voter(kind, lives, vote, &mut OTHER_KEYS_MAX.clone()).is_some()
     }
 }
 
@@ -261,7 +353,11 @@ mod tests {
         assert!(!is_ok(&[vote(1, 0)]), "one seed alone");
         assert!(!is_ok(&[vote(1, 0), vote(1, 0)]), "one seed twice");
         assert!(!is_ok(&[vote(1, 0), vote(2, 0)]), "one seed in another's name");
-        assert!(!is_ok(&[vote(1, 0), vote(4, 2)]), "a seed that is not configured");
+        assert!(is_ok(&[vote(1, 0), vote(4, 2)]), "known by its key, whatever its line elsewhere");
+        assert!(!is_ok(&[vote(3, 2), vote(4, 2)]), "one seed under two numbers");
+        let stranger = KeyPair::generate(&mut Rng::seed_from_u64(8));
+        let strange = Vote::sign(admit, &[subject], (SeedId(2), &stranger), WallTime(5));
+        assert!(!is_ok(&[vote(1, 0), strange]), "a seed that is not configured");
         assert!(!is_ok(&[]), "nobody");
         let votes = [vote(1, 0), vote(2, 1)];
         assert!(book.verify(ProposalKind::Remove, &[subject], &votes).is_err(), "something else");
@@ -310,14 +406,59 @@ mod tests {
         let addresses: Vec<_> =
             full.seeds().map(|(id, endpoint)| SeedAddress { id, endpoint, key: None }).collect();
         let mut book = SeedBook::new(QuorumRule::Majority, &addresses);
-        let third = [SeedKey { seed: SeedId(3), key: keys[2].public() }];
+        let at = book.endpoint(SeedId(3));
+        let third = [SeedKey { seed: SeedId(3), key: keys[2].public(), at }];
         assert_eq!(book.hint(SeedId(1), &third), [], "an unproved seed's word is nothing");
         assert_eq!(book.learn(SeedId(1), keys[0].public()), Learned::New);
         assert_eq!(book.learn(SeedId(2), keys[1].public()), Learned::New);
-        let lie = [SeedKey { seed: SeedId(3), key: keys[0].public() }];
+        let lie = [SeedKey { seed: SeedId(3), key: keys[0].public(), at }];
         assert_eq!(book.hint(SeedId(1), &third), []);
         assert_eq!(book.hint(SeedId(2), &lie), []);
         assert_eq!(book.hint(SeedId(2), &third), third);
         assert_eq!(book.key(SeedId(3)), Some(keys[2].public()));
+    }
+    /// The same seeds in another order, without their keys.
+    fn turned(full: &SeedBook) -> SeedBook {
+        let mut places: Vec<_> = full.seeds().map(|(_, endpoint)| endpoint).collect();
+        places.rotate_left(1);
+        let seeds: Vec<_> = (1..)
+            .zip(places)
+            .map(|(id, endpoint)| SeedAddress { id: SeedId(id), endpoint, key: None })
+            .collect();
+        SeedBook::new(QuorumRule::Majority, &seeds)
+    }
+
+    #[test]
+    fn the_order_of_the_list_does_not_matter() {
+        let (full, keys, subject) = fleet(3);
+        let mut book = turned(&full);
+        assert_eq!(book.list(), full.list());
+        for known in full.known_keys() {
+            book.remember(known);
+        }
+        let (first, known) = (full.endpoint(SeedId(1)).unwrap(), keys[0].public());
+        let number = book.seed_at(first).unwrap();
+        assert_eq!((number, book.key(number)), (SeedId(3), Some(known)));
+        let admit = ProposalKind::Admit;
+        let vote = |seed: u16| {
+            let keys = &keys[usize::from(seed) - 1];
+            Vote::sign(admit, &[subject], (SeedId(seed), keys), WallTime(5))
+        };
+        assert!(book.verify(admit, &[subject], &[vote(1), vote(2)]).is_ok());
+        assert!(book.verify(admit, &[subject], &[vote(1), vote(1)]).is_err(), "one seed twice");
+        assert!(book.is_given(admit, &[subject], &vote(2)));
+    }
+
+    #[test]
+    fn a_key_that_was_remembered_is_that_of_its_address() {
+        let (full, keys, _) = fleet(3);
+        let mut book = turned(&full);
+        let gone = Endpoint::new([127, 0, 0, 1].into(), 9);
+        let key = keys[0].public();
+        book.remember(SeedKey { seed: SeedId(1), key, at: Some(gone) });
+        assert_eq!(book.known_keys(), [], "that seed has been replaced");
+        // An earlier program has not written down the address.
+        book.remember(SeedKey { seed: SeedId(1), key, at: None });
+        assert_eq!(book.key(SeedId(1)), Some(key));
     }
 }

@@ -10,6 +10,9 @@ use crate::protocol::membership::certificate::{Admission, Subject};
 /// Neighbors that a card may name; as many as a member may have.
 const NEIGHBORS_MAX: usize = 256;
 
+/// Bytes of a fleet's name.
+pub const FLEET_NAME_MAX: usize = 64;
+
 /// Votes in a card's certificate, and seeds whose keys it may name: as many seeds as can be
 /// configured. More would only be kept in memory until somebody has looked at them.
 const CARD_SEEDS_MAX: usize = 64;
@@ -37,15 +40,35 @@ pub struct Card {
     /// The seed keys it knows, if it is a seed: hints, never trusted from one alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seed_keys: Vec<SeedKey>,
+    /// Its list of seeds, if its fleet has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<SeedList>,
+    /// The name of its fleet, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<String>,
+}
+
+/// A node's list of seeds, as far as others compare it with theirs. The order of the list is not
+/// part of it: between nodes, a seed is known by its address and its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedList {
+    /// How many seeds it names.
+    pub count: u16,
+    /// A number that differs when their addresses do.
+    pub digest: u32,
 }
 
 /// A seed's key as somebody knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedKey {
-    /// Which seed.
+    /// Which seed: its number in the list of whoever says so.
     pub seed: SeedId,
     /// Its key.
     pub key: PublicKey,
+    /// Where it listens. Lists may have another order, so this goes before the number; earlier
+    /// programs left it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Endpoint>,
 }
 
 impl Card {
@@ -61,9 +84,46 @@ impl Card {
             Some(format!("a card names at most {NEIGHBORS_MAX} neighbors"))
         } else if self.seed_keys.len() > CARD_SEEDS_MAX || votes > CARD_SEEDS_MAX {
             Some(format!("a card has votes and keys of at most {CARD_SEEDS_MAX} seeds"))
+        } else if self.fleet.as_ref().is_some_and(|name| name.len() > FLEET_NAME_MAX) {
+            Some(format!("a fleet's name has at most {FLEET_NAME_MAX} bytes"))
         } else {
             None
         }
+    }
+
+    /// Why the owner of the `own` card does not talk with the owner of this one.
+    pub(super) fn objection(&self, own: &Self) -> Option<String> {
+        self.excess().or_else(|| self.own_key_objection(own)).or_else(|| self.fleet_objection(own))
+    }
+
+    /// Two fleets stay two, also when an address of one is given to a node of the other.
+    pub(super) fn fleet_objection(&self, own: &Self) -> Option<String> {
+        let (theirs, ours) = (self.fleet.as_ref()?, own.fleet.as_ref()?);
+        (theirs != ours).then(|| {
+            format!(
+                "{} belongs to the fleet {theirs:?}, {} to {ours:?}; --fleet NAME says to which",
+                self.endpoint, own.endpoint
+            )
+        })
+    }
+
+    /// What is wrong with a caller's card that shows the key of the `own` card: it is this node
+    /// itself, or one of the two is a seed, which its key has to name. Two peers with one key are
+    /// two members.
+    fn own_key_objection(&self, own: &Self) -> Option<String> {
+        if self.key != own.key {
+            return None;
+        }
+        let (here, there) = (own.endpoint, self.endpoint);
+        if here == there {
+            return Some("this is my own key: you called yourself".to_owned());
+        }
+        (self.seed.is_some() || own.seed.is_some()).then(|| {
+            format!(
+                "{here} and {there} have the same key: the data directory of one is a copy of the \
+                 other's; stop one of the two, delete its identity.key and start it again"
+            )
+        })
     }
 
     /// The statement by which the card's owner answers `nonce`, put by the holder of
@@ -177,6 +237,8 @@ mod tests {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
+            list: None,
+            fleet: None,
         };
         Session::new(Config::default(), keys, card, Rng::seed_from_u64(number.into()))
     }

@@ -20,7 +20,9 @@ mod timers;
 
 pub use config::Config;
 pub use event::{CallError, Cause, Event};
-pub use handshake::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
+pub use handshake::{
+    Bye, Card, FLEET_NAME_MAX, Hello, HelloAck, HelloProof, Intent, SeedKey, SeedList,
+};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -36,6 +38,9 @@ use crate::protocol::{Binding, DialError, Effects, Kind, LinkId, Never, Ticket};
 
 /// The version of the native dialect; both ends must name the same.
 pub const VERSION: u16 = 1;
+
+/// The beginning of the complaint about a message or word that only newer versions know.
+const UNKNOWN: &str = "unknown variant ";
 
 /// How many offenses (garbled lines, messages above one's standing) end a link.
 const OFFENSES_MAX: u32 = 16;
@@ -348,7 +353,11 @@ impl Session {
 
     /// A line came that is no message.
     pub fn on_garbled(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
-        if self.is_live(link) {
+        // A member of a newer version says what this one does not know: it is told once, and no
+        // more of it counts.
+        let is_newer = reason.starts_with(UNKNOWN) && self.standing(link) >= Standing::Member;
+        let was_told = self.links.get(&link).is_some_and(|it| it.offenses > 0);
+        if self.is_live(link) && !(is_newer && was_told) {
             let error = ErrorReply::new(ErrorCode::Malformed, reason);
             self.refuse(link, Cause::Garbled, error, fx);
         }
@@ -383,11 +392,8 @@ impl Session {
             let reason = format!("version {} is not spoken here, {VERSION} is", hello.version);
             return self.reject(link, &reason, fx);
         }
-        if let Some(reason) = hello.card.excess() {
+        if let Some(reason) = hello.card.objection(&self.card) {
             return self.reject(link, &reason, fx);
-        }
-        if hello.card.key == self.card.key {
-            return self.reject(link, "this is my own key: you called yourself", fx);
         }
         let answer = self.card.proof_bytes(CALLED, &hello.nonce, &hello.card.key, *binding);
         let proof = self.keys.sign(&answer);
@@ -416,6 +422,7 @@ impl Session {
         let proved = ack.version == VERSION
             && ack.card.excess().is_none()
             && ack.card.key.verifies(&statement, &ack.proof);
+        let foreign = ack.card.fleet_objection(&self.card);
         match intent {
             _ if !proved => {
                 self.end_call(link, (to, intent), fx);
@@ -426,9 +433,11 @@ impl Session {
                 fx.emit(Event::Answered { to, card: Arc::new(ack.card) });
             }
             Intent::Link | Intent::Errand | Intent::Direct if ack.card.endpoint != to => {
-                self.end_call(link, (to, intent), fx);
                 let reason = format!("{} answers there", ack.card.endpoint);
-                fx.emit(Event::Failed { to, intent, error: CallError::Rejected(reason) });
+                self.fail_call(link, (to, intent), reason, fx);
+            }
+            Intent::Link | Intent::Errand | Intent::Direct if foreign.is_some() => {
+                self.fail_call(link, (to, intent), foreign.unwrap_or_default(), fx);
             }
             Intent::Link | Intent::Errand | Intent::Direct => {
                 self.calling.remove(&(to, intent));
@@ -493,9 +502,14 @@ impl Session {
             fx.emit(Event::Message { link, msg: Box::new(Message::Error(error)) });
             return;
         };
-        let (to, intent) = (*to, *intent);
-        self.end_call(link, (to, intent), fx);
-        fx.emit(Event::Failed { to, intent, error: CallError::Rejected(error.reason) });
+        let call = (*to, *intent);
+        self.fail_call(link, call, error.reason, fx);
+    }
+
+    fn fail_call(&mut self, link: LinkId, call: (Endpoint, Intent), reason: String, fx: &mut Fx) {
+        self.end_call(link, call, fx);
+        let ((to, intent), error) = (call, CallError::Rejected(reason));
+        fx.emit(Event::Failed { to, intent, error });
     }
 
     /// A call is over, and its link with it.

@@ -78,6 +78,9 @@ pub(super) const COPIES_MAX: usize = 2;
 /// was asked of it to others.
 pub(super) const SLOW_BYTES: u64 = 512;
 
+/// Bytes of pieces amid which connections ended, for one swarm: those of the largest piece.
+pub(super) const PARTS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Oddities of one neighbor that are borne, counting each; the next ends the connection.
 pub(super) const ODDITIES_MAX: u32 = 1_000;
 

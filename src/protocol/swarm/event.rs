@@ -67,6 +67,17 @@ pub enum Input {
         /// The connection.
         link: LinkId,
     },
+    /// A connection ends amid a piece. Comes before its [`Input::Disconnected`].
+    Part {
+        /// The connection.
+        link: LinkId,
+        /// The piece.
+        index: PieceIndex,
+        /// The first byte: 0, or that of a [`Message::Rest`].
+        offset: u32,
+        /// The bytes that came, not yet believed.
+        data: Vec<u8>,
+    },
     /// Pieces on the disk were in doubt and were read again.
     ReadAgain {
         /// How many.
@@ -106,12 +117,12 @@ pub enum Stored {
 /// What the driver is to do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Send a message (never a [`Message::Piece`]).
+    /// Send a message (never a [`Message::Piece`] or a [`Message::Rest`]).
     Send(LinkId, Message),
-    /// Send a piece from the disk; answered by [`Input::Uploaded`]. Uploads of one link go out in
-    /// order, among its messages; a [`Message::Choke`] that is sent drops those not begun, and so
-    /// does [`Effect::Drop`].
-    Upload(LinkId, PieceIndex),
+    /// Send a piece from the disk, from this byte on; answered by [`Input::Uploaded`]. Uploads of
+    /// one link go out in order, among its messages; a [`Message::Choke`] that is sent drops those
+    /// not begun, and so does [`Effect::Drop`].
+    Upload(LinkId, PieceIndex, u32),
     /// Drop an upload that has not begun.
     Drop(LinkId, PieceIndex),
     /// Write a piece to the disk, if its hash is this one (none: not known, and not asked for);

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::config::{COPIES_MAX, SLOW_BYTES};
+use super::config::{COPIES_MAX, SLOW_BYTES, Tongue};
 use super::event::{Effect, Event, Outcome, Stored, Timer};
 use super::machine::{Files, Swarm};
 use super::messages::{Message, PeerId};
@@ -33,7 +33,11 @@ impl Swarm {
             neighbor.asked.insert(index, self.now);
             self.askers.entry(index).or_default().insert(link);
             self.picker.want_no_more(index);
-            fx.push(Effect::Send(link, Message::Request(index)));
+            let request = match self.parts.ask(index, neighbor.peer) {
+                None => Message::Request(index),
+                Some(offset) => Message::RequestRest { index, offset },
+            };
+            fx.push(Effect::Send(link, request));
             self.await_answer(link, fx);
         }
     }
@@ -49,7 +53,9 @@ impl Swarm {
         if !may || neighbor.asked.len() >= room {
             return None;
         }
-        let fresh = self.picker.pick(&neighbor.have, &mut self.rng);
+        let is_wanted = |it: &PieceIndex| self.picker.wanted().has(*it) && neighbor.have.has(*it);
+        let begun = self.parts.of(neighbor.peer).find(is_wanted);
+        let fresh = begun.or_else(|| self.picker.pick(&neighbor.have, &mut self.rng));
         fresh.or_else(|| self.next_copy_for(link, fx))
     }
 
@@ -162,13 +168,50 @@ impl Swarm {
         }
     }
 
+    /// A connection ends amid a piece that was asked for.
+    pub(super) fn on_part(&mut self, link: LinkId, index: PieceIndex, offset: u32, data: Vec<u8>) {
+        let Some(neighbor) = self.links.get_mut(&link) else { return };
+        let len = self.pieces.len(index).unwrap_or(0) as usize;
+        let is_short = offset as usize + data.len() < len;
+        if is_short && self.config.tongue == Tongue::Share && neighbor.answers(index) {
+            self.parts.keep(index, neighbor.peer, offset, data);
+            self.release(link, index);
+        }
+    }
+
+    pub(super) fn on_rest(
+        &mut self,
+        link: LinkId,
+        index: PieceIndex,
+        offset: u32,
+        data: Vec<u8>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(neighbor) = self.links.get_mut(&link) else { return };
+        if let Some(part) = self.parts.take(index, neighbor.peer, offset) {
+            return self.on_piece(link, index, part, data, fx);
+        }
+        if neighbor.answers(index) {
+            self.release(link, index);
+        }
+        self.odd(link, "the end of a piece that was not asked for", fx);
+        self.ask(link, fx);
+    }
+
+    /// A piece came: what was kept of it, and what came now.
     pub(super) fn on_piece(
         &mut self,
         link: LinkId,
         index: PieceIndex,
-        mut data: Vec<u8>,
+        kept: Vec<u8>,
+        came: Vec<u8>,
         fx: &mut Vec<Effect>,
     ) {
+        let new = came.len() as u64;
+        let mut data = came;
+        if !kept.is_empty() {
+            data = [kept, data].concat();
+        }
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         let Some(len) = self.pieces.len(index) else {
             return self.odd(link, "a piece that does not exist", fx);
@@ -183,9 +226,10 @@ impl Swarm {
             && data.len() == self.pieces.piece_size() as usize
             && data.len() > len as usize;
         neighbor.answered(self.now);
-        neighbor.credit += u64::from(len);
-        neighbor.down += u64::from(len);
-        self.down += u64::from(len);
+        let new = new.min(u64::from(len));
+        neighbor.credit += new;
+        neighbor.down += new;
+        self.down += new;
         let others = self.askers.remove(&index).unwrap_or_default();
         if is_padded {
             data.truncate(len as usize);
@@ -263,6 +307,7 @@ impl Swarm {
     fn on_gained(&mut self, index: PieceIndex, from: PeerId, fx: &mut Vec<Effect>) {
         self.progressed();
         self.have.set(index);
+        self.parts.forget(index);
         let have = self.have.count();
         fx.push(Effect::Emit(Event::Downloaded { index, from, have }));
         let links: Vec<_> = self.links.keys().copied().collect();

@@ -23,9 +23,11 @@ impl Swarm {
             Message::NotInterested => self.on_not_interested(link, fx),
             Message::Have(index) => self.on_have(link, index, fx),
             Message::Bitfield(bytes) => self.on_bitfield(link, &bytes, fx),
-            Message::Request(index) => self.on_request(link, index, fx),
-            Message::Piece { index, data } => self.on_piece(link, index, data, fx),
+            Message::Request(index) => self.on_request(link, index, 0, fx),
+            Message::Piece { index, data } => self.on_piece(link, index, Vec::new(), data, fx),
             Message::Cancel(_)
+            | Message::RequestRest { .. }
+            | Message::Rest { .. }
             | Message::HashesReq { .. }
             | Message::Hashes { .. }
             | Message::FilesReq { .. }
@@ -36,6 +38,8 @@ impl Swarm {
                 self.odd(link, "a message of shares", fx);
             }
             Message::Cancel(index) => self.on_cancel(link, index, fx),
+            Message::RequestRest { index, offset } => self.on_request(link, index, offset, fx),
+            Message::Rest { index, offset, data } => self.on_rest(link, index, offset, data, fx),
             Message::HashesReq { first, count } => self.on_hashes_req(link, first, count, fx),
             Message::Hashes { first, leaves, uncles } => {
                 self.on_hashes(link, first, leaves, &uncles, fx);

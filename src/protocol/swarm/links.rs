@@ -179,6 +179,7 @@ impl Swarm {
         for index in neighbor.asked.keys() {
             self.release(link, *index);
         }
+        self.parts.is_gone(neighbor.peer);
         let is_short = self.now.since(neighbor.since) < LINK_LASTS;
         let cause = if is_short { Cause::Short } else { Cause::Over };
         self.call_again(neighbor.place, cause, fx);

@@ -9,6 +9,7 @@ use super::config::{Config, RETRY_AFTER, Tongue};
 use super::event::{Effect, Event, Input, Outcome, Timer};
 use super::messages::{Hash, Message, PeerId};
 use super::neighbor::Neighbor;
+use super::parts::Parts;
 use super::picker::Picker;
 use super::pieces::{PieceIndex, Pieces};
 use super::places::Places;
@@ -70,6 +71,8 @@ pub struct Swarm {
     pub(super) picker: Picker,
     /// Of whom a piece is asked for.
     pub(super) askers: BTreeMap<PieceIndex, BTreeSet<LinkId>>,
+    /// What came of pieces amid which a connection ended.
+    pub(super) parts: Parts,
     /// On their way to the disk, and whose they were.
     pub(super) storing: BTreeMap<PieceIndex, (LinkId, PeerId)>,
     pub(super) places: Places,
@@ -120,6 +123,7 @@ impl Swarm {
             links: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             askers: BTreeMap::new(),
+            parts: Parts::default(),
             storing: BTreeMap::new(),
             places: Places::default(),
             banned: BTreeSet::new(),
@@ -155,6 +159,7 @@ impl Swarm {
             Input::Disconnected { link } => self.remove(link, None, fx),
             Input::Stored { index, from, outcome } => self.on_stored(index, from, outcome, fx),
             Input::Coming { link } => self.on_coming(link),
+            Input::Part { link, index, offset, data } => self.on_part(link, index, offset, data),
             Input::ReadAgain { read, lost, files } => self.on_read_again(read, &lost, files, fx),
             Input::Uploaded { link, index, bytes } => self.on_uploaded(link, index, bytes),
             Input::DiskFailed(reason) => self.end(Outcome::DiskFailed(reason), fx),

@@ -37,6 +37,23 @@ pub enum Message {
     },
     /// The sender wants this piece no more.
     Cancel(PieceIndex),
+    /// The sender wants this piece from a byte on, because a connection ended amid it.
+    RequestRest {
+        /// The piece.
+        index: PieceIndex,
+        /// Bytes that it has already; at least 1.
+        offset: u32,
+    },
+    /// The end of a piece, which a [`Message::RequestRest`] asked for. The length is not yet
+    /// checked.
+    Rest {
+        /// The piece.
+        index: PieceIndex,
+        /// The first byte.
+        offset: u32,
+        /// The bytes from there on.
+        data: Vec<u8>,
+    },
     /// The sender wants hashes of pieces: `count` (a power of two, at most 1,024) from `first` (a
     /// multiple of it).
     HashesReq {

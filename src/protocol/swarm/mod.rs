@@ -22,6 +22,7 @@ mod links;
 mod machine;
 mod messages;
 mod neighbor;
+mod parts;
 mod picker;
 mod pieces;
 mod places;

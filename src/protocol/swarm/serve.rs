@@ -10,9 +10,16 @@ use super::pieces::PieceIndex;
 use crate::protocol::LinkId;
 
 impl Swarm {
-    pub(super) fn on_request(&mut self, link: LinkId, index: PieceIndex, fx: &mut Vec<Effect>) {
+    /// A neighbor wants a piece from this byte on.
+    pub(super) fn on_request(
+        &mut self,
+        link: LinkId,
+        index: PieceIndex,
+        offset: u32,
+        fx: &mut Vec<Effect>,
+    ) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
-        if self.pieces.len(index).is_none() {
+        if self.pieces.len(index).is_none_or(|len| offset >= len) {
             self.odd(link, "it wants a piece that does not exist", fx);
         } else if !self.choker.is_unchoked(link) {
             // No oddity: it may have crossed the choke on its way.
@@ -24,7 +31,7 @@ impl Swarm {
             self.odd(link, "it wants too many pieces at a time", fx);
         } else {
             neighbor.uploads.push_back(index);
-            fx.push(Effect::Upload(link, index));
+            fx.push(Effect::Upload(link, index, offset));
         }
     }
 

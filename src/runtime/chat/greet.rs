@@ -340,7 +340,7 @@ impl Shared {
             | NackCode::Taken
             | NackCode::Doubled
             | NackCode::Copied
-            | NackCode::Rewound => format!("{id} may not join now ({code:?}); try again later"),
+            | NackCode::Rewound => format!("{id} may not join now; it tries again by itself"),
         }
     }
 
@@ -367,7 +367,7 @@ impl Shared {
         let mut timed = Timed::new(connection, self.clock, deadline);
         let sealed = match &self.keys {
             None => None,
-            Some(keys) => Some(sealed::call(&mut timed, keys.used()).map_err(Trouble::Key)?),
+            Some(keys) => Some(sealed::call(&mut timed, &keys.used()).map_err(Trouble::Key)?),
         };
         let mut parley = Parley::new(timed, sealed);
         let (term, group, life) = self.ask(|machine| {
@@ -427,8 +427,8 @@ impl Shared {
 fn left_out(recovered: &Recovered, id: MemberId) -> String {
     format!(
         "{} has recovered the group without {id}, which was removed with its key; its log stays \
-         as it is and is never put together with the group's: join anew, with a new --data and \
-         --log-dir, and send again what the group does not have",
+         as it is and is never put together with the group's: join anew, with --seed ADDRESS of a \
+         member and a new --data and --log-dir, and send again what the group does not have",
         recovered.by
     )
 }
@@ -437,6 +437,5 @@ fn unexpected(message: &Message, by: Option<PublicKey>) -> Trouble {
     if let Message::Nack(Nack { code, reason, .. }) = message {
         return Trouble::Refused(*code, reason.chars().take(400).collect(), by);
     }
-    let reason = format!("it says something else in the handshake: {message:?}");
-    Trouble::Refuses(NackCode::Handshake, reason.chars().take(200).collect())
+    Trouble::Refuses(NackCode::Handshake, "it says something else in the handshake".to_owned())
 }

@@ -28,7 +28,18 @@ impl<M: Drivable> Driver<M> {
                 }
                 Work::Rewrite { snapshot, records } => {
                     self.counters.journal_rewrites.add(1);
-                    (journal.rewrite(&snapshot), records)
+                    let outcome = match journal.rewrite(&snapshot) {
+                        Ok(true) => {
+                            lines.clear();
+                            Ok(())
+                        }
+                        Ok(false) => {
+                            journal.append_lines(&mut lines);
+                            journal.sync()
+                        }
+                        Err(err) => Err(err),
+                    };
+                    (outcome, records)
                 }
             };
             match outcome {
@@ -48,7 +59,7 @@ impl<M: Drivable> Driver<M> {
                 // Every record taken so far is in the machine's state, whether it was written or
                 // not: state and records change under the same lock.
                 let snapshot = state.machine.snapshot();
-                return Some(Work::Rewrite { snapshot, records: state.outbox.skip_lines() });
+                return Some(Work::Rewrite { snapshot, records: state.outbox.take_lines(lines) });
             }
             if state.outbox.has_lines() {
                 return Some(Work::Append { records: state.outbox.take_lines(lines) });

@@ -152,7 +152,7 @@ impl<M: Drivable> Driver<M> {
         deadline: Time,
     ) -> Result<Option<Sealed>, HandshakeError> {
         let Some(keys) = self.gate.keys() else { return Ok(None) };
-        let outcome = sealed::call(&mut self.timed(connection, deadline), keys.used());
+        let outcome = sealed::call(&mut self.timed(connection, deadline), &keys.used());
         if let Err(HandshakeError::Refused(error)) = &outcome {
             self.was_barred(Endpoint::from(connection.from()), error);
         }

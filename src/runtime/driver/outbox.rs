@@ -71,13 +71,6 @@ impl<K: Kind<Record: Serialize>> Outbox<K> {
         self.appended
     }
 
-    /// Forgets the records not yet written because a snapshot holds them; returns as
-    /// [`Self::take_lines`] does.
-    pub(super) fn skip_lines(&mut self) -> u64 {
-        self.lines.clear();
-        self.appended
-    }
-
     /// The disk has the first `records` records; returns how many of them are new there.
     pub(super) fn set_synced(&mut self, records: u64) -> u64 {
         debug_assert!(self.synced <= records && records <= self.appended);
@@ -173,7 +166,7 @@ mod tests {
         let mut outbox = Outbox::<Toy>::default();
         outbox.persist(&1);
         assert!(!emit(&mut outbox, 1));
-        let records = outbox.skip_lines();
+        let records = outbox.take_lines(&mut Lines::default());
         outbox.set_synced(records);
         assert!(!emit(&mut outbox, 2), "the first is still waiting to be carried out");
         assert_eq!(ready(&mut outbox), [1, 2]);

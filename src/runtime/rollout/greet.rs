@@ -277,7 +277,7 @@ impl Shared {
         let mut timed = Timed::new(Connection::new(stream, Vec::new(), addr), self.clock, deadline);
         let sealed = match &self.keys {
             None => None,
-            Some(keys) => Some(sealed::call(&mut timed, keys.used()).map_err(Trouble::Key)?),
+            Some(keys) => Some(sealed::call(&mut timed, &keys.used()).map_err(Trouble::Key)?),
         };
         let mut parley = Parley::new(timed, Form::Line, sealed);
         let enroll = Enroll { caller: self.me.clone(), nonce: self.nonce(), joins: call.joins };

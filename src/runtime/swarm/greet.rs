@@ -184,7 +184,7 @@ impl Room {
             None => None,
             Some(keys) => {
                 let mut timed = Timed::new(&mut connection, &shared.clock, deadline);
-                Some(sealed::call(&mut timed, keys.used()).map_err(Trouble::Key)?)
+                Some(sealed::call(&mut timed, &keys.used()).map_err(Trouble::Key)?)
             }
         };
         let mut parting = Parting::new(shared, connection, sealed);

@@ -187,6 +187,9 @@ impl Room {
                 }
             }
         }
+        if let Some((index, offset, data)) = decoder.into_part() {
+            self.submit(Input::Part { link: id, index, offset, data });
+        }
         if line.is_hung_up.load(Ordering::Relaxed) {
             // Our last words may be on their way, and unread input would take them back.
             let _ = io::copy(&mut input.take(DISCARD_BYTES_MAX), &mut io::sink());
@@ -213,7 +216,7 @@ impl Room {
                     self.shared().up.take(bytes.len());
                     send(&line.stream, &mut sealer, &bytes, false)
                 }
-                Item::Piece(index) => self.upload(id, line, &mut sealer, index),
+                Item::Piece(index, offset) => self.upload(id, line, &mut sealer, (index, offset)),
             };
         }
         match outcome {
@@ -233,13 +236,13 @@ impl Room {
         link: LinkId,
         line: &Line,
         sealer: &mut Option<Sealer>,
-        index: PieceIndex,
+        (index, offset): (PieceIndex, u32),
     ) -> io::Result<()> {
         let found = self.store().parts(index);
-        let parts = match found {
+        let mut parts = match found {
             Ok(parts) => parts,
             Err(StoreError::Changed { .. }) => {
-                return self.upload_changed(link, line, sealer, index);
+                return self.upload_changed(link, line, sealer, (index, offset));
             }
             Err(err) => {
                 self.fail(err.to_string());
@@ -247,8 +250,14 @@ impl Room {
                 return Ok(());
             }
         };
+        let mut skipped = u64::from(offset);
+        for part in &mut parts {
+            let skip = skipped.min(part.len);
+            (part.offset, part.len, skipped) =
+                (part.offset + skip, part.len - skip, skipped - skip);
+        }
         let bytes: u64 = parts.iter().map(|part| part.len).sum();
-        let head = piece_head(index, u32::try_from(bytes).map_err(io::Error::other)?);
+        let head = piece_head(index, offset, u32::try_from(bytes).map_err(io::Error::other)?);
         self.shared().up.take(head.len());
         send(&line.stream, sealer, &head, bytes > 0)?;
         for part in parts {
@@ -264,7 +273,7 @@ impl Room {
         link: LinkId,
         line: &Line,
         sealer: &mut Option<Sealer>,
-        index: PieceIndex,
+        (index, offset): (PieceIndex, u32),
     ) -> io::Result<()> {
         let mut data = Vec::new();
         let is_good = self.store().read_changed(index, &mut data).is_ok()
@@ -280,11 +289,12 @@ impl Room {
             self.fail(err.to_string());
             return Ok(());
         }
+        let data = &data[offset as usize..];
         let bytes = data.len() as u64;
-        let head = piece_head(index, u32::try_from(bytes).map_err(io::Error::other)?);
+        let head = piece_head(index, offset, u32::try_from(bytes).map_err(io::Error::other)?);
         self.shared().up.take(head.len());
         send(&line.stream, sealer, &head, bytes > 0)?;
-        let mut left = &data[..];
+        let mut left = data;
         while !left.is_empty() {
             let share = self.shared().up.share(left.len().min(SEAL_BYTES));
             self.shared().up.take(share);

@@ -21,8 +21,8 @@ const ITEMS_MAX: usize = 128 * 1024;
 pub(super) enum Item {
     /// A message, encoded.
     Message(Vec<u8>),
-    /// A piece, from the disk.
-    Piece(PieceIndex),
+    /// A piece from the disk, from this byte on.
+    Piece(PieceIndex, u32),
 }
 
 /// There is no room.
@@ -75,7 +75,7 @@ impl Outgoing {
         let mut dropped = Vec::new();
         self.lock().items.retain(|item| match item {
             Item::Message(_) => true,
-            Item::Piece(index) => {
+            Item::Piece(index, _) => {
                 dropped.push(*index);
                 false
             }
@@ -86,7 +86,8 @@ impl Outgoing {
     /// Takes out one piece; false if it is not here.
     pub(super) fn drop_piece(&self, index: PieceIndex) -> bool {
         let mut inner = self.lock();
-        let at = inner.items.iter().position(|item| *item == Item::Piece(index));
+        let at =
+            inner.items.iter().position(|item| matches!(item, Item::Piece(it, _) if *it == index));
         at.is_some_and(|at| inner.items.remove(at).is_some())
     }
 
@@ -131,7 +132,7 @@ impl Inner {
     fn take(&mut self, most: usize) -> Option<Item> {
         let mut batch = match self.items.pop_front()? {
             Item::Message(bytes) => bytes,
-            piece @ Item::Piece(_) => return Some(piece),
+            piece @ Item::Piece(..) => return Some(piece),
         };
         let mut taken = batch.len();
         while let Some(Item::Message(next)) = self.items.front()
@@ -155,7 +156,7 @@ mod tests {
     }
 
     fn piece(index: u32) -> Item {
-        Item::Piece(PieceIndex(index))
+        Item::Piece(PieceIndex(index), 0)
     }
 
     #[test]

@@ -68,7 +68,9 @@ impl State {
     ) {
         match effect {
             Effect::Send(link, msg) => self.send(link, &msg, inputs, chores),
-            Effect::Upload(link, index) => self.push(link, Item::Piece(index), chores),
+            Effect::Upload(link, index, offset) => {
+                self.push(link, Item::Piece(index, offset), chores);
+            }
             Effect::Drop(link, index) => {
                 if self.links.get(&link).is_some_and(|it| it.outgoing.drop_piece(index)) {
                     inputs.push_back(Input::Uploaded { link, index, bytes: 0 });

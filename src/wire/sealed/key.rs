@@ -1,6 +1,7 @@
 //! The shared secret of a fleet.
 
 use std::fmt;
+use std::sync::{Mutex, MutexGuard};
 
 /// Keys that a node accepts at most: the one it uses, and another while keys are changed.
 pub const KEYS_MAX: usize = 2;
@@ -34,29 +35,48 @@ impl fmt::Debug for ClusterKey {
     }
 }
 
-/// The keys of one node: it calls with the first and answers to each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The keys of one node: it calls with the first and answers to each. They can be replaced while
+/// it runs; connections that are up go on.
+#[derive(Debug)]
 pub struct ClusterKeys {
-    used: ClusterKey,
-    also: Option<ClusterKey>,
+    keys: Mutex<(ClusterKey, Option<ClusterKey>)>,
 }
 
 impl ClusterKeys {
     /// The key to call with, and another that is answered to while keys are changed.
     pub const fn new(used: ClusterKey, also: Option<ClusterKey>) -> Self {
-        Self { used, also }
+        Self { keys: Mutex::new((used, also)) }
     }
 
     /// The key to call with.
-    pub const fn used(&self) -> &ClusterKey {
-        &self.used
+    pub fn used(&self) -> ClusterKey {
+        self.lock().0.clone()
     }
 
     /// All keys that are answered to, the used one first.
-    pub fn accepted(&self) -> impl Iterator<Item = &ClusterKey> {
-        std::iter::once(&self.used).chain(&self.also)
+    pub fn accepted(&self) -> impl Iterator<Item = ClusterKey> {
+        let (used, also) = self.lock().clone();
+        std::iter::once(used).chain(also)
+    }
+
+    /// Uses these keys from now on.
+    pub fn replace(&self, by: &Self) {
+        let keys = by.lock().clone();
+        *self.lock() = keys;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (ClusterKey, Option<ClusterKey>)> {
+        self.keys.lock().expect("nothing under this lock can panic")
     }
 }
+
+impl PartialEq for ClusterKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.accepted().eq(other.accepted())
+    }
+}
+
+impl Eq for ClusterKeys {}
 
 #[cfg(test)]
 mod tests {

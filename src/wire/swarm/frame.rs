@@ -10,9 +10,6 @@ use crate::protocol::swarm::{
     FILES_PART_BYTES, Hash, Message, PIECE_BYTES_MAX, PieceIndex, Pieces, RUN_MAX, Tongue,
 };
 
-/// Bytes before the content of a piece: length, type, index.
-pub const PIECE_HEAD_BYTES: usize = 9;
-
 /// Bytes of a message of unknown type at most; it is skipped.
 pub const UNKNOWN_BYTES_MAX: u32 = 64 * 1024;
 
@@ -39,18 +36,23 @@ const HASHES: u8 = 17;
 const FILES_REQ: u8 = 18;
 const FILES: u8 = 19;
 const WITHDRAWN: u8 = 20;
+const REQUEST_REST: u8 = 21;
+const REST: u8 = 22;
 
-/// What comes before the content of a piece of `len` bytes, when the content is sent by itself.
+/// The bytes before `len` bytes of content of a piece, which are sent by themselves: the whole
+/// piece if `offset` is 0, else its end from there on.
 ///
 /// # Panics
-/// When the piece has more than [`PIECE_BYTES_MAX`] bytes.
-pub fn piece_head(index: PieceIndex, len: u32) -> [u8; PIECE_HEAD_BYTES] {
+/// When the content has more than [`PIECE_BYTES_MAX`] bytes.
+pub fn piece_head(index: PieceIndex, offset: u32, len: u32) -> Vec<u8> {
     assert!(len <= PIECE_BYTES_MAX, "pieces are bounded");
-    let mut head = [0; PIECE_HEAD_BYTES];
-    head[..4].copy_from_slice(&(len + 5).to_be_bytes());
-    head[4] = PIECE;
-    head[5..].copy_from_slice(&index.0.to_be_bytes());
-    head
+    let (kind, numbers) = match offset {
+        0 => (PIECE, vec![index.0]),
+        _ => (REST, vec![index.0, offset]),
+    };
+    let numbers: Vec<u8> = numbers.into_iter().flat_map(u32::to_be_bytes).collect();
+    let all = len + u32::try_from(numbers.len()).expect("two numbers") + 1;
+    [&all.to_be_bytes(), &[kind][..], &numbers].concat()
 }
 
 /// A message as one frame.
@@ -69,6 +71,12 @@ pub fn encode(msg: &Message) -> Vec<u8> {
         Message::Request(index) => (REQUEST, number(&index.0)),
         Message::Piece { index, data } => (PIECE, [&index.0.to_be_bytes(), &data[..]].concat()),
         Message::Cancel(index) => (CANCEL, number(&index.0)),
+        Message::RequestRest { index, offset } => {
+            (REQUEST_REST, [index.0, *offset].map(u32::to_be_bytes).concat())
+        }
+        Message::Rest { index, offset, data } => {
+            (REST, [&index.0.to_be_bytes(), &offset.to_be_bytes(), &data[..]].concat())
+        }
         Message::HashesReq { first, count } => {
             (HASHES_REQ, [first.0, *count].map(u32::to_be_bytes).concat())
         }
@@ -142,10 +150,10 @@ impl std::error::Error for FrameError {}
 enum State {
     /// Length and type.
     Head { head: [u8; HEAD_BYTES], got: usize },
-    /// The payload of anything but a piece; the index, if it is a piece.
+    /// The payload of anything but a piece; the numbers before the content, if it is a piece.
     Payload { kind: u8, rest: u32, payload: Vec<u8>, got: usize },
-    /// The content of a piece.
-    Content { index: PieceIndex, data: Vec<u8>, got: usize },
+    /// The content of a piece, or of the rest of one, from a byte on.
+    Content { index: PieceIndex, offset: Option<u32>, data: Vec<u8>, got: usize },
     /// What is skipped.
     Skip { kind: u8, bytes: u32, left: usize },
 }
@@ -192,6 +200,21 @@ impl Decoder {
         !matches!(self.state, State::Head { got: 0, .. })
     }
 
+    /// The piece amid which the connection ended: the index, the first byte, and the bytes that
+    /// came.
+    pub fn into_part(self) -> Option<(PieceIndex, u32, Vec<u8>)> {
+        match self.state {
+            State::Content { index, offset, mut data, got: got @ 1.. } => {
+                data.truncate(got);
+                Some((index, offset.unwrap_or(0), data))
+            }
+            State::Head { .. }
+            | State::Payload { .. }
+            | State::Content { .. }
+            | State::Skip { .. } => None,
+        }
+    }
+
     /// `count` bytes were put where [`Decoder::space`] said. Returns a message if they end one.
     ///
     /// # Errors
@@ -220,16 +243,20 @@ impl Decoder {
                     self.state = self.begin(head[4], len - 1)?;
                 }
                 State::Payload { kind, rest, payload, got } if got == payload.len() => {
-                    if kind == PIECE {
+                    if kind == PIECE || kind == REST {
                         let index = PieceIndex(number(&payload));
+                        let offset = (kind == REST).then(|| number(&payload[4..]));
                         let data = self.content(rest as usize);
-                        self.state = State::Content { index, data, got: 0 };
+                        self.state = State::Content { index, offset, data, got: 0 };
                     } else {
                         return message(kind, payload).map(|msg| Some(Frame::Message(msg)));
                     }
                 }
-                State::Content { index, data, got } if got == data.len() => {
-                    return Ok(Some(Frame::Message(Message::Piece { index, data })));
+                State::Content { index, offset, data, got } if got == data.len() => {
+                    return Ok(Some(Frame::Message(match offset {
+                        None => Message::Piece { index, data },
+                        Some(offset) => Message::Rest { index, offset, data },
+                    })));
                 }
                 State::Skip { kind, bytes, left: 0 } => {
                     self.waste = Vec::new();
@@ -301,6 +328,8 @@ impl Decoder {
             PIECE => Some(4..=4 + pieces.piece_size()),
             _ if tongue == Tongue::Assignment => None,
             CANCEL | FILES_REQ => Some(4..=4),
+            REQUEST_REST => Some(8..=8),
+            REST => Some(8..=8 + pieces.piece_size()),
             WITHDRAWN => Some(0..=0),
             HASHES_REQ => Some(8..=8),
             HASHES => Some(8..=8 + (RUN_MAX + UNCLES_MAX) * hash),
@@ -316,8 +345,10 @@ impl Decoder {
         }
         Ok(match (lengths, kind) {
             (None, _) => State::Skip { kind, bytes, left: bytes as usize },
-            (Some(_), PIECE) => {
-                State::Payload { kind, rest: bytes - 4, payload: vec![0; 4], got: 0 }
+            (Some(numbers), PIECE | REST) => {
+                let numbers = *numbers.start();
+                let payload = vec![0; numbers as usize];
+                State::Payload { kind, rest: bytes - numbers, payload, got: 0 }
             }
             (Some(_), _) => {
                 State::Payload { kind, rest: 0, payload: vec![0; bytes as usize], got: 0 }
@@ -343,6 +374,9 @@ fn message(kind: u8, payload: Vec<u8>) -> Result<Message, FrameError> {
         BITFIELD => Message::Bitfield(payload),
         REQUEST => Message::Request(index(&payload)),
         CANCEL => Message::Cancel(index(&payload)),
+        REQUEST_REST => {
+            Message::RequestRest { index: index(&payload), offset: number(&payload[4..]) }
+        }
         HASHES_REQ => Message::HashesReq { first: index(&payload), count: number(&payload[4..]) },
         HASHES => return hashes(&payload),
         FILES_REQ => Message::FilesReq { offset: number(&payload) },

@@ -56,6 +56,8 @@ impl Identity {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
+            list: None,
+            fleet: None,
         };
         let rng = Rng::seed_from_u64(u64::from(endpoint.port()) << 32 | salt);
         Session::new(Config::default(), self.keys.clone(), card, rng)

@@ -134,6 +134,11 @@ impl Watch {
             // Nothing wakes this but the time.
             let _ = crossbeam_channel::after(LOOK_EVERY).recv();
         }
+        {
+            let state = self.sharing.lock();
+            let standing = |it: &Known| state.known.standing(&it.key, &self.ticket, self.order);
+            self.peers.retain(|it| standing(it) != Standing::Apart);
+        }
         let standings: Vec<_> = {
             let state = self.sharing.lock();
             let standing = |it: &Known| state.known.standing(&it.key, &self.ticket, self.order);
@@ -160,7 +165,7 @@ fn answer((peer, standing): (&Known, &Standing)) -> Value {
         Standing::Has => ("has", None),
         Standing::Refuses(why) => ("refuses", Some(why)),
         Standing::Part => ("part", None),
-        Standing::Silent => ("none", None),
+        Standing::Silent | Standing::Apart => ("none", None),
     };
     json!({ "peer": peer.endpoint, "answer": answer, "reason": reason })
 }

@@ -269,7 +269,7 @@ impl Sharing {
         let answers = state.answers(self.clock.now().mono);
         state.answered.clone_from(&answers);
         let removed = state.removed();
-        Announcement { shares, answers, removed, number: 0 }
+        Announcement { shares, answers, removed, ..Announcement::default() }
     }
 
     /// Tells the others what is shared here; returns whether it was sent.

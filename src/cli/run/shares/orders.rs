@@ -94,7 +94,12 @@ impl Sharing {
             self.remember_orders()?;
         }
         let host = self.lock().host.clone();
-        let ended = host.map(|it| it.end(name)).unwrap_or_default();
+        let ended: Vec<_> = if everywhere {
+            // What others have ordered under this name is theirs, and is taken on.
+            self.lock().kept.keys().filter(|it| it.1 == name).cloned().collect()
+        } else {
+            host.map(|it| it.end(name)).unwrap_or_default()
+        };
         if ended.is_empty() && !everywhere {
             return Err(format!("nothing that this peer shares is called {name}"));
         }

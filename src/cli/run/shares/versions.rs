@@ -157,11 +157,13 @@ impl Sharing {
     fn give_name(&self, version: &Version) -> io::Result<()> {
         let folder = self.received();
         let (at, versions) = (folder.join(&version.name), folder.join(VERSIONS));
-        // Before there were versions, content itself had the name.
-        if at.symlink_metadata().is_ok_and(|it| !it.is_symlink()) {
-            let before = versions.join("before");
-            fs::create_dir_all(&before)?;
-            fs::rename(&at, before.join(&version.name))?;
+        let leads_to = fs::read_link(&at).unwrap_or_default();
+        if at.symlink_metadata().is_ok() && !leads_to.starts_with(VERSIONS) {
+            // Somebody's own, or from before there were versions: nothing of it is lost.
+            let kept = free_name(&versions.join("before"), &version.name)?;
+            fs::rename(&at, &kept)?;
+            let (name, kept) = (escape(&version.name), kept.display());
+            ::log::warn!("{name} was not this program's; it is kept as {kept}");
         }
         let draft = versions.join("link.new");
         match fs::remove_file(&draft) {
@@ -262,6 +264,18 @@ impl Sharing {
     }
 }
 
+/// A path in `folder`, which is made, where nothing is: `name`, or that with a number.
+fn free_name(folder: &Path, name: &str) -> io::Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let mut kept = folder.join(name);
+    let mut number = 1;
+    while kept.symlink_metadata().is_ok() {
+        number += 1;
+        kept = folder.join(format!("{name}.{number}"));
+    }
+    Ok(kept)
+}
+
 impl Version {
     /// Whether a file or folder looks as it does.
     fn is(&self, offer: &Offer) -> bool {
@@ -287,6 +301,17 @@ fn remove_all(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::model::KeyPair;
+
+    #[test]
+    fn nothing_takes_the_place_of_what_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = folder.path().join("before");
+        for expected in ["a", "a.2", "a.3"] {
+            let kept = free_name(&before, "a").unwrap();
+            assert_eq!(kept, before.join(expected));
+            symlink("nowhere", kept).unwrap();
+        }
+    }
 
     #[test]
     fn the_newest_version_is_that_of_the_last_order_and_not_of_the_last_download() {

@@ -58,16 +58,26 @@ pub enum Timer {
 }
 
 /// What a peer must not forget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
-    /// The highest incarnation it has asked for.
+    /// The highest incarnation that was admitted.
     Incarnation {
         /// That incarnation.
         incarnation: Incarnation,
     },
     /// A seed's key, proved at its configured address or named by a quorum.
     SeedKey(SeedKey),
+    /// The fleet without seeds that it belongs to.
+    Fleet {
+        /// The name.
+        name: String,
+    },
+    /// Members of that fleet that were neighbors last, to be called after a restart.
+    Known {
+        /// Where they listen.
+        members: Vec<Endpoint>,
+    },
 }
 
 /// What an applicant tells its surroundings, or asks its node to do.

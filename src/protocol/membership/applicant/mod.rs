@@ -3,11 +3,13 @@
 //! Invariants:
 //! - Active only with a verified certificate for exactly this life (O1).
 //! - A request goes out only when at least a quorum of seeds, chosen at random, is linked.
-//! - Each attempt has a higher incarnation than any before it, also across restarts.
 //! - Whoever learns that its own life was ended registers again under a new one (M8).
 
 mod event;
+mod lives;
 mod renewal;
+#[cfg(test)]
+mod tests;
 
 pub use event::{Config, Event, Record, Timer};
 
@@ -33,7 +35,7 @@ enum State {
     /// Calling seeds.
     Connecting,
     /// Asked, waiting for the decision.
-    Asking { yes: BTreeSet<SeedId>, no: BTreeSet<LinkId> },
+    Asking { yes: BTreeSet<SeedId>, no: BTreeMap<LinkId, ErrorReply> },
     /// Waiting for the next attempt.
     Pausing,
     /// In.
@@ -53,6 +55,10 @@ pub struct Applicant {
     rng: Rng,
     book: SeedBook,
     incarnation: Incarnation,
+    /// What the next attempt has to be above.
+    floor: Incarnation,
+    /// The highest life that was admitted.
+    admitted: Incarnation,
     state: State,
     attempts: u32,
     /// Whether this life ends in a while, because a yes to its removal is about.
@@ -90,6 +96,8 @@ impl Applicant {
             rng,
             book,
             incarnation: Incarnation::default(),
+            floor: Incarnation::default(),
+            admitted: Incarnation::default(),
             state: State::Pausing,
             attempts: 0,
             is_renewing: false,
@@ -101,10 +109,13 @@ impl Applicant {
         };
         for record in records {
             match record {
-                Record::Incarnation { incarnation } => this.incarnation = *incarnation,
-                Record::SeedKey(SeedKey { seed, key }) => _ = this.book.learn(*seed, *key),
+                Record::Incarnation { incarnation } => this.admitted = *incarnation,
+                Record::SeedKey(known) => this.book.remember(*known),
+                // The node's, which remembers them itself.
+                Record::Fleet { .. } | Record::Known { .. } => {}
             }
         }
+        this.floor = this.admitted;
         this
     }
 
@@ -150,7 +161,7 @@ impl Applicant {
     /// The records that rebuild this state.
     pub fn snapshot(&self) -> Vec<Record> {
         let keys = self.book.known_keys().into_iter().map(Record::SeedKey);
-        keys.chain([Record::Incarnation { incarnation: self.incarnation }]).collect()
+        keys.chain([Record::Incarnation { incarnation: self.admitted }]).collect()
     }
 
     /// Begins the first attempt.
@@ -160,9 +171,9 @@ impl Applicant {
 
     /// Begins a life in a fleet without seeds: nobody is asked, and it lasts until the goodbye.
     pub fn begin_alone(&mut self, now: Now, fx: &mut Fx) {
-        self.incarnation = self.incarnation.next(now.wall.0);
+        self.incarnation = self.floor.next(now.wall.0);
         self.state = State::Alone;
-        fx.persist(Record::Incarnation { incarnation: self.incarnation });
+        self.keep_life(fx);
         fx.emit(Event::Attempt { incarnation: self.incarnation, number: 1 });
     }
 
@@ -177,7 +188,7 @@ impl Applicant {
             Learned::Known => true,
             Learned::Contradicts { known } => {
                 self.calling.remove(&shown.seed);
-                let SeedKey { seed, key: shown } = shown;
+                let SeedKey { seed, key: shown, .. } = shown;
                 self.failed.insert(seed, "its key changed".to_owned());
                 fx.emit(Event::SeedKeyContradicted { seed, known, shown });
                 false
@@ -263,6 +274,7 @@ impl Applicant {
                 self.attempts = 0;
                 self.failed.clear();
                 self.state = State::Member(Box::new(admission.clone()));
+                self.keep_life(fx);
                 fx.emit(Event::Admitted(Box::new(admission)));
                 self.refresh(fx);
             }
@@ -294,9 +306,9 @@ impl Applicant {
             | ErrorCode::Banned
             | ErrorCode::Invalid
             | ErrorCode::NotAllowed => {
-                no.insert(link);
+                no.insert(link, error.clone());
                 // One seed alone refuses nobody: the others may still decide.
-                if self.links.values().all(|link| no.contains(link)) {
+                if self.links.values().all(|link| no.contains_key(link)) {
                     self.fail(&error.reason, fx);
                 }
             }
@@ -343,10 +355,15 @@ impl Applicant {
 
     /// A certificate could not be judged: the keys of its voters are needed.
     pub fn want_keys(&mut self, seeds: impl IntoIterator<Item = SeedId>, fx: &mut Fx) {
-        for seed in seeds {
-            if self.book.key(seed).is_none() && !self.links.contains_key(&seed) {
-                self.call(seed, fx);
-            }
+        let is_wanted =
+            |seed: &SeedId| self.book.key(*seed).is_none() && !self.links.contains_key(seed);
+        let mut wanted: Vec<_> = seeds.into_iter().filter(is_wanted).collect();
+        if wanted.is_empty() {
+            // The voters' lists may have another order.
+            wanted = self.book.seeds().map(|(seed, _)| seed).filter(is_wanted).collect();
+        }
+        for seed in wanted {
+            self.call(seed, fx);
         }
     }
 
@@ -382,25 +399,6 @@ impl Applicant {
             }
             Timer::Refresh => self.refresh(fx),
         }
-    }
-
-    fn attempt(&mut self, now: Now, fx: &mut Fx) {
-        self.incarnation = self.incarnation.next(now.wall.0);
-        self.attempts += 1;
-        self.state = State::Connecting;
-        self.undecided = None;
-        self.failed.clear();
-        self.calling.clear();
-        self.is_renewing = false;
-        fx.stop_timer(Timer::Decision);
-        fx.stop_timer(Timer::Renew);
-        fx.persist(Record::Incarnation { incarnation: self.incarnation });
-        for link in std::mem::take(&mut self.links).into_values() {
-            fx.emit(Event::Hangup { link });
-        }
-        fx.emit(Event::Attempt { incarnation: self.incarnation, number: self.attempts });
-        fx.set_timer(Timer::Decision, self.config.decision_timeout);
-        self.connect(fx);
     }
 
     /// Calls as many seeds as are missing to a quorum, at random among those not tried yet.
@@ -461,7 +459,7 @@ impl Applicant {
     }
 
     fn ask(&mut self, fx: &mut Fx) {
-        self.state = State::Asking { yes: BTreeSet::new(), no: BTreeSet::new() };
+        self.state = State::Asking { yes: BTreeSet::new(), no: BTreeMap::new() };
         let request = RegisterReq::sign(self.subject(), &self.keys);
         for link in self.links.values() {
             fx.send(*link, request);
@@ -472,6 +470,7 @@ impl Applicant {
     }
 
     fn fail(&mut self, reason: &str, fx: &mut Fx) {
+        self.learn_floor();
         self.state = State::Pausing;
         fx.stop_timer(Timer::Decision);
         let doubled = self.config.backoff_min * 2_u32.saturating_pow(self.attempts.min(16) - 1);

@@ -8,7 +8,7 @@
 use super::{Applicant, Event, Fx, State, Timer};
 use crate::protocol::LinkId;
 use crate::protocol::membership::authority::SeedDeadVote;
-use crate::protocol::membership::certificate::ProposalKind;
+use crate::protocol::membership::certificate::{ProposalKind, Vote};
 
 impl Applicant {
     /// A seed shows a yes to the removal of members. One that is about this life is reason to begin
@@ -19,11 +19,8 @@ impl Applicant {
         if !is_own || !is_asked || !self.links.values().any(|it| *it == link) {
             return;
         }
-        let (key, vote) = (self.book.key(said.seed), said.vote());
-        let is_valid = key
-            .zip(vote)
-            .is_some_and(|(key, vote)| vote.is_valid(ProposalKind::Remove, &said.lives, &key));
-        if is_valid {
+        let is_given = |vote: Vote| self.book.is_given(ProposalKind::Remove, &said.lives, &vote);
+        if said.vote().is_some_and(is_given) {
             self.is_renewing = true;
             let after = self.jitter(self.config.renew);
             fx.set_timer(Timer::Renew, after);

@@ -119,9 +119,9 @@ impl Authority {
 
     /// Another seed's vote came. It must come from the voter itself.
     pub fn on_register_vote(&mut self, now: Now, link: LinkId, vote: RegisterVote, fx: &mut Fx) {
-        if self.seed_of(link) != Some(vote.seed) {
-            return self.refuse(link, Cause::Forged, "a vote in another seed's name", fx);
-        }
+        let Some(voter) = self.seed_of(link) else {
+            return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
+        };
         if vote.reason.len() > REASON_BYTES_MAX {
             let reason = format!("a reason of more than {REASON_BYTES_MAX} bytes");
             return self.refuse(link, Cause::TooMany, reason, fx);
@@ -134,9 +134,9 @@ impl Authority {
             if !vote.request().is_valid() {
                 return self.refuse(link, Cause::Forged, "a vote for a forged request", fx);
             }
-            self.open_admission(vote.request(), Some(vote.seed), fx);
+            self.open_admission(vote.request(), Some(voter), fx);
         }
-        self.count_register_vote(now, Some(link), vote, fx);
+        self.count_register_vote(now, (Some(link), voter), vote, fx);
     }
 
     /// The proof of an admission came.
@@ -145,7 +145,7 @@ impl Authority {
             return;
         }
         if let Err(error) = self.book.verify_admission(proof) {
-            self.refuse(link, Cause::Forged, format!("no certificate: {error}"), fx);
+            self.refuse(link, error.cause(), format!("no certificate: {error}"), fx);
         }
     }
 
@@ -270,11 +270,9 @@ impl Authority {
         fx: &mut Fx,
     ) {
         let kind = ProposalKind::Admit;
-        let objection = self.objection(subject).map(|(_, _, reason)| reason);
-        let verdict = match verdict.and(objection.map_or(Ok(()), Err)) {
-            Ok(()) if !self.is_of_our_time(now, subject) => {
-                Err("the incarnation is far ahead of my clock".to_owned())
-            }
+        let objection = self.objection(subject).map(|(_, error)| error.reason);
+        let verdict = verdict.and(objection.map_or(Ok(()), Err));
+        let verdict = match verdict.and_then(|()| self.check_time(now, subject)) {
             Ok(()) if !self.ready => Err("catching up with the other seeds first".to_owned()),
             Ok(()) => match self.vote_given(kind, subject).cloned() {
                 Some(given) if given.lives.contains(subject) => Ok(given),
@@ -289,26 +287,25 @@ impl Authority {
             incarnation: subject.incarnation,
             key: subject.key,
             request: case.request.signature,
-            seed: self.me,
+            seed: verdict.as_ref().map_or(self.me, |given| given.vote.seed),
             yes: verdict.is_ok(),
             at: verdict.as_ref().map_or(now.wall, |given| given.vote.at),
             signature: verdict.as_ref().ok().map(|given| given.vote.signature),
             reason: verdict.err().unwrap_or_else(|| "it answered when dialed back".to_owned()),
         };
         self.tell_seeds(&said.clone().into(), None, fx);
-        self.count_register_vote(now, None, said, fx);
+        self.count_register_vote(now, (None, self.me), said, fx);
     }
 
     fn count_register_vote(
         &mut self,
         now: Now,
-        link: Option<LinkId>,
+        (link, seed): (Option<LinkId>, SeedId),
         said: RegisterVote,
         fx: &mut Fx,
     ) {
         let subject = said.request().subject();
         let proposal = Proposal { kind: ProposalKind::Admit, subject };
-        let seed = said.seed;
         if let Some(vote) = said.vote()
             && !self
                 .book
@@ -377,9 +374,9 @@ impl Authority {
         let Some(case) = self.admissions.get(subject) else { return };
         let reasons: Vec<_> = case
             .said
-            .values()
-            .filter(|said| said.vote().is_none())
-            .map(|said| format!("seed {}: {}", said.seed, said.reason))
+            .iter()
+            .filter(|(_, said)| said.vote().is_none())
+            .map(|(seed, said)| format!("seed {seed}: {}", said.reason))
             .collect();
         self.reject_admission(subject, &reasons.join("; "), fx);
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Authority, Bucket};
-use crate::model::{Now, Time};
+use crate::model::{Endpoint, Incarnation, Now, Time, WallTime};
 use crate::protocol::membership::certificate::{RegisterReq, Subject};
 use crate::protocol::membership::registry::Status;
 use crate::protocol::message::{ErrorCode, ErrorReply};
@@ -32,12 +32,16 @@ impl Authority {
             let reason = "the request is not about the one who proved its key on this link";
             return refuse(Cause::Forged, ErrorCode::Invalid, reason.to_owned());
         }
-        if !self.is_of_our_time(now, &subject) {
-            let reason = "the incarnation is far ahead of the seeds' clocks; set this clock";
-            return refuse(Cause::Stale, ErrorCode::Invalid, reason.to_owned());
+        if let Err(reason) = self.check_time(now, &subject) {
+            // The floor goes with it: the applicant is to forget what its clock has made of it.
+            let floor = self.last_life(subject.endpoint);
+            return Err((
+                Cause::Stale,
+                ErrorReply::new(ErrorCode::Invalid, reason).with_floor(floor),
+            ));
         }
-        if let Some((cause, code, reason)) = self.objection(&subject) {
-            return refuse(cause, code, reason);
+        if let Some(objection) = self.objection(&subject) {
+            return Err(objection);
         }
         if self.registry.alive_count() >= self.config.members_max
             || self.admissions.len() >= self.config.admissions_max
@@ -49,30 +53,50 @@ impl Authority {
         Ok(())
     }
 
-    /// An incarnation is a time: one far ahead would use up its endpoint for good.
-    pub(super) fn is_of_our_time(&self, now: Now, subject: &Subject) -> bool {
-        let bound = now.wall.0.saturating_add(millis(self.config.evidence_skew));
-        subject.incarnation.0 <= bound
+    /// An incarnation is a time, and one far ahead would use up its endpoint. It may be ahead of
+    /// this clock only as far as a quorum has admitted an earlier life of that endpoint: a clock
+    /// that was ahead once, a member's or all seeds', shuts nobody out later.
+    pub(super) fn check_time(&self, now: Now, subject: &Subject) -> Result<(), String> {
+        let last = self.last_life(subject.endpoint).0.max(now.wall.0);
+        if subject.incarnation.0 <= last.saturating_add(millis(self.config.evidence_skew)) {
+            return Ok(());
+        }
+        let (theirs, own) = (WallTime(subject.incarnation.0), now.wall);
+        Err(format!(
+            "the clock at {} is far ahead of seed {}'s ({theirs} there, {own} here); \
+             set the clock that is wrong",
+            subject.endpoint, self.me
+        ))
+    }
+
+    /// The highest life of an endpoint that is known to have been admitted, or the lowest of all.
+    fn last_life(&self, endpoint: Endpoint) -> Incarnation {
+        let held = self.registry.get(endpoint).map(|held| held.subject.incarnation);
+        held.max(self.registry.floor(endpoint)).unwrap_or_default()
     }
 
     /// Why this seed would not admit `subject`, whoever asks (M4, M5).
-    pub(super) fn objection(&self, subject: &Subject) -> Option<(Cause, ErrorCode, String)> {
+    pub(super) fn objection(&self, subject: &Subject) -> Option<(Cause, ErrorReply)> {
+        let refusal = |cause, code, reason| Some((cause, ErrorReply::new(code, reason)));
         if !subject.endpoint.is_callable() {
             let reason = format!("nobody can be called at {}", subject.endpoint);
-            return Some((Cause::Forged, ErrorCode::Invalid, reason));
+            return refusal(Cause::Forged, ErrorCode::Invalid, reason);
         }
         if self.book.seed_at(subject.endpoint).is_some() {
             let reason = format!("{} is a seed's address", subject.endpoint);
-            return Some((Cause::NotAllowed, ErrorCode::EndpointTaken, reason));
+            return refusal(Cause::NotAllowed, ErrorCode::EndpointTaken, reason);
         }
         if let Some(objection) = self.ban_objection(subject) {
             return Some(objection);
         }
+        let ended = |last: Incarnation| {
+            let reason = format!("this life has ended; register above incarnation {last}");
+            (Cause::Stale, ErrorReply::new(ErrorCode::Removed, reason).with_floor(last))
+        };
         if let Some(floor) = self.registry.floor(subject.endpoint)
             && subject.incarnation <= floor
         {
-            let reason = format!("this life has ended; register above incarnation {floor}");
-            return Some((Cause::Stale, ErrorCode::Removed, reason));
+            return Some(ended(floor));
         }
         let held = self.registry.get(subject.endpoint)?;
         if held.status() == Status::Alive && held.subject.key != subject.key {
@@ -82,13 +106,11 @@ impl Authority {
                 subject.endpoint,
                 held.subject.key.short(),
             );
-            return Some((Cause::NotAllowed, ErrorCode::EndpointTaken, reason));
+            return refusal(Cause::NotAllowed, ErrorCode::EndpointTaken, reason);
         }
         let has_ended = held.subject == *subject && held.status() != Status::Alive;
         if held.subject.incarnation > subject.incarnation || has_ended {
-            let last = held.subject.incarnation;
-            let reason = format!("this life has ended; register above incarnation {last}");
-            return Some((Cause::Stale, ErrorCode::Removed, reason));
+            return Some(ended(held.subject.incarnation));
         }
         None
     }

@@ -178,6 +178,27 @@ pub enum Event {
         /// The shown key.
         shown: PublicKey,
     },
+    /// Another seed holds entries that rest on votes of seeds which are not in the list any more.
+    Foreign {
+        /// Which seed.
+        seed: SeedId,
+        /// How many entries of the first page that had any.
+        entries: usize,
+    },
+    /// Two members answer with one key.
+    SharedKey {
+        /// The key.
+        key: PublicKey,
+        /// Where they answer.
+        places: [Endpoint; 2],
+    },
+    /// Members that this seed knows as alive have had no neighbor for a while, or have one again.
+    Isolated {
+        /// Which, ascending.
+        members: Vec<Endpoint>,
+        /// Whether they have none.
+        alone: bool,
+    },
     /// Another seed's link came up or went down; `connected` counts this seed too.
     SeedLink {
         /// Which.

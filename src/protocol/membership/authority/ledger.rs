@@ -96,6 +96,7 @@ impl Authority {
         self.lists.remove(&subject.endpoint);
         self.member_links.remove(&subject.endpoint);
         self.unlinked.insert(subject.endpoint, now.mono);
+        self.seek_twin(subject, fx);
     }
 
     /// A member's link is the one by which it is told and asked from now on.
@@ -110,6 +111,7 @@ impl Authority {
         self.lists.remove(&subject.endpoint);
         self.unlinked.remove(&subject.endpoint);
         self.lost.remove(&subject.endpoint);
+        self.twins.went(subject);
         self.spent.retain(|(other, _), _| other != subject);
         if let Some(link) = self.member_links.remove(&subject.endpoint) {
             fx.emit(Event::Standing { link, member: false });

@@ -20,6 +20,7 @@ mod pages;
 mod queries;
 mod removal;
 mod sync;
+mod twins;
 mod verdict;
 mod watch;
 mod witnesses;
@@ -93,6 +94,8 @@ pub struct Authority {
     /// Members that are being probed because nobody here is linked with them.
     audits: BTreeSet<Endpoint>,
     compared: BTreeSet<SeedId>,
+    /// Seeds that hold entries which only another list of seeds proves: that is told once.
+    foreign: BTreeSet<SeedId>,
     /// Buckets that are being fetched from other seeds, a page at a time.
     syncing: BTreeMap<SeedId, BTreeSet<u8>>,
     /// Seeds that have not got all neighbor lists yet, and the last one they got.
@@ -101,8 +104,14 @@ pub struct Authority {
     quorum_reached: Option<bool>,
     overlay_changed: bool,
     rates: BTreeMap<IpAddr, Bucket>,
+    twins: twins::Twins,
     health: LocalHealth,
     audit_due: Time,
+    /// Ended lives that are to be forgotten, and since when.
+    old: BTreeMap<(Endpoint, Incarnation), Time>,
+    /// Members that had no neighbor at the last look, and whether that was told.
+    isolated: BTreeMap<Endpoint, bool>,
+    isolated_due: Time,
 }
 
 impl Kind for Authority {
@@ -144,14 +153,19 @@ impl Authority {
             lost: BTreeMap::new(),
             audits: BTreeSet::new(),
             compared: BTreeSet::new(),
+            foreign: BTreeSet::new(),
             syncing: BTreeMap::new(),
             lists_owed: BTreeMap::new(),
             ready: records.contains(&Record::Ready),
             quorum_reached: None,
             overlay_changed: false,
             rates: BTreeMap::new(),
+            twins: twins::Twins::default(),
             health: LocalHealth::default(),
             audit_due: Time::ZERO,
+            old: BTreeMap::new(),
+            isolated: BTreeMap::new(),
+            isolated_due: Time::ZERO,
         };
         for record in records {
             match record {
@@ -161,7 +175,7 @@ impl Authority {
                 Record::Entry { entry } => _ = this.registry.merge(*entry),
                 Record::Removed { removal } => _ = this.registry.merge_removal(&removal),
                 Record::Ban { ban } => _ = this.registry.merge_ban(ban),
-                Record::SeedKey(SeedKey { seed, key }) => _ = this.book.learn(seed, key),
+                Record::SeedKey(known) => this.book.remember(known),
                 Record::Floor { endpoint, incarnation } => {
                     this.registry.raise_floor(endpoint, incarnation);
                 }
@@ -173,6 +187,9 @@ impl Authority {
         }
         let own = this.keys.public();
         this.book.learn(me, own);
+        for entry in this.registry.alive() {
+            _ = this.twins.came(&entry.subject);
+        }
         this.unlinked =
             this.registry.alive().map(|entry| (entry.subject.endpoint, Time::ZERO)).collect();
         this
@@ -307,9 +324,7 @@ impl Authority {
         (card, is_agreed): (&Card, bool),
         fx: &mut Fx,
     ) {
-        if let Some(seed) = card.seed
-            && self.seed_links.get(&seed) == Some(&link)
-        {
+        if let Some(seed) = self.seed_of(link) {
             self.seed_links.remove(&seed);
             self.syncing.remove(&seed);
             self.lists_owed.remove(&seed);
@@ -331,7 +346,7 @@ impl Authority {
         if !at_address {
             let known = self.book.key(shown.seed);
             if let Some(known) = known.filter(|known| *known != shown.key) {
-                let SeedKey { seed, key: shown } = shown;
+                let SeedKey { seed, key: shown, .. } = shown;
                 fx.emit(Event::SeedKeyContradicted { seed, known, shown });
             }
             return known == Some(shown.key);
@@ -345,7 +360,7 @@ impl Authority {
             }
             Learned::Known => true,
             Learned::Contradicts { known } => {
-                let SeedKey { seed, key: shown } = shown;
+                let SeedKey { seed, key: shown, .. } = shown;
                 fx.emit(Event::SeedKeyContradicted { seed, known, shown });
                 false
             }
@@ -359,6 +374,7 @@ impl Authority {
         self.probed_suspect(now, endpoint, outcome, fx);
         self.probed_witness(now, endpoint, outcome, fx);
         self.probed_orphan(now, endpoint, outcome, fx);
+        self.probed_twin(endpoint, outcome, fx);
     }
 
     /// A deadline passed.

@@ -21,7 +21,7 @@ use crate::protocol::membership::certificate::{
     Ban, Because, Proposal, ProposalKind, Removal, Subject, Vote,
 };
 use crate::protocol::membership::registry::{Entry, Merged};
-use crate::protocol::message::ErrorCode;
+use crate::protocol::message::{ErrorCode, ErrorReply};
 use crate::protocol::quorum::{Ballot, Tally};
 use crate::protocol::session::Cause;
 
@@ -223,19 +223,19 @@ impl Authority {
 
     /// Another seed's operator wants something. It must come from that seed itself.
     pub fn on_seed_order_vote(&mut self, now: Now, link: LinkId, said: SeedOrderVote, fx: &mut Fx) {
-        if self.seed_of(link) != Some(said.seed) {
-            return self.refuse(link, Cause::Forged, "a vote in another seed's name", fx);
-        }
+        let Some(voter) = self.seed_of(link) else {
+            return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
+        };
         let (proposal, subject) = (said.proposal(), said.subject());
         let is_order = matches!(said.kind, ProposalKind::Evict | ProposalKind::Ban);
-        let key = self.book.key(said.seed);
+        let key = self.book.key(voter);
         if !is_order || !key.is_some_and(|key| said.vote().is_valid(said.kind, &[subject], &key)) {
             return self.refuse(link, Cause::Forged, "the vote's signature does not hold", fx);
         }
         if self.is_moot(&proposal) {
             return self.send_outcome(link, &proposal, fx);
         }
-        self.count_order_vote(now, proposal, said.vote(), fx);
+        self.count_order_vote(now, proposal, (voter, said.vote()), fx);
         if said.kind == ProposalKind::Evict && self.registry.is_banned(&subject) {
             self.want(now, proposal, "it is banned", fx);
         }
@@ -244,7 +244,7 @@ impl Authority {
     /// The proof of a ban, or of its end, came.
     pub fn on_seed_ban_commit(&mut self, now: Now, link: LinkId, ban: Ban, fx: &mut Fx) {
         if let Err(error) = self.book.verify_ban(&ban) {
-            return self.refuse(link, Cause::Forged, format!("no certificate: {error}"), fx);
+            return self.refuse(link, error.cause(), format!("no certificate: {error}"), fx);
         }
         self.apply_ban(now, ban, Some(link), fx);
     }
@@ -293,7 +293,7 @@ impl Authority {
         }
         let said = order_vote(&proposal, &given.vote);
         self.tell_seeds(&said.into(), None, fx);
-        self.count_order_vote(now, proposal, given.vote.clone(), fx);
+        self.count_order_vote(now, proposal, (self.me, given.vote.clone()), fx);
     }
 
     /// Whether a proposal has been decided, or overtaken.
@@ -347,8 +347,14 @@ impl Authority {
         true
     }
 
-    fn count_order_vote(&mut self, now: Now, proposal: Proposal, vote: Vote, fx: &mut Fx) {
-        let (seed, because) = (vote.seed, format!("seed {}'s operator wants it", vote.seed));
+    fn count_order_vote(
+        &mut self,
+        now: Now,
+        proposal: Proposal,
+        (seed, vote): (SeedId, Vote),
+        fx: &mut Fx,
+    ) {
+        let because = format!("seed {seed}'s operator wants it");
         if !self.open_order(now, (proposal, seed), &because, fx) {
             return;
         }
@@ -401,14 +407,14 @@ impl Authority {
     }
 
     /// What is wrong with an applicant that is banned.
-    pub(super) fn ban_objection(&self, subject: &Subject) -> Option<(Cause, ErrorCode, String)> {
+    pub(super) fn ban_objection(&self, subject: &Subject) -> Option<(Cause, ErrorReply)> {
         self.registry.is_banned(subject).then(|| {
             let reason = format!(
                 "{} is banned, or its key is, by the operators of a quorum of seeds; \
                  they can lift it with peer unban",
                 subject.endpoint
             );
-            (Cause::NotAllowed, ErrorCode::Banned, reason)
+            (Cause::NotAllowed, ErrorReply::new(ErrorCode::Banned, reason))
         })
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ledger::Given;
+use super::witnesses::blame;
 use super::{Authority, Event, Fx, Timer};
 use crate::model::{Endpoint, Incarnation, Now, SeedId, Time};
 use crate::protocol::LinkId;
@@ -104,7 +105,7 @@ impl Authority {
         let (valid, complaint) = self.check_all(now, &subject, &report.confirmations);
         if valid.is_empty() {
             let reason = complaint.unwrap_or("a report needs the signed findings of witnesses");
-            return self.refuse(link, Cause::Forged, reason, fx);
+            return self.refuse(link, blame(reason), reason, fx);
         }
         self.open_removal(now, &subject, fx);
         let Some(case) = self.removals.get_mut(&subject) else { return };
@@ -141,7 +142,7 @@ impl Authority {
         let (valid, complaint) = self.check_all(now, &subject, &[found]);
         if valid.is_empty() {
             if let Some(complaint) = complaint {
-                self.refuse(link, Cause::Forged, complaint, fx);
+                self.refuse(link, blame(complaint), complaint, fx);
             }
             return;
         }

@@ -4,7 +4,7 @@
 //! that differ are exchanged whole. Every entry is verified as if it had come as a commit, so a
 //! lying seed can add nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -70,13 +70,31 @@ impl Authority {
 
     pub(super) fn on_digest_timer(&mut self, now: Now, fx: &mut Fx) {
         fx.set_timer(Timer::Digest, self.config.digest_interval);
-        for (endpoint, incarnation) in self.registry.purge(now.wall, self.config.tombstone_ttl) {
-            fx.persist(Record::Floor { endpoint, incarnation });
-        }
+        self.forget_the_old(now, fx);
         self.forget_old_votes(now, fx);
         self.forget_old_orders(now, fx);
         self.tell_seeds(&self.digest(false).into(), None, fx);
         self.hint_links(fx);
+        self.seek_isolated(now, fx);
+    }
+
+    /// Forgets the tombstones that have looked old for a while, by this seed's own patience: to a
+    /// clock that is days ahead each of them is old, and the other seeds may not have it yet. They
+    /// would never learn of it, and keep alive whom this seed knows as ended.
+    fn forget_the_old(&mut self, now: Now, fx: &mut Fx) {
+        let keep = self.config.tombstone_ttl;
+        let mut old = BTreeMap::new();
+        for life in self.registry.old(now.wall, keep) {
+            let since = *self.old.get(&life).unwrap_or(&now.mono);
+            if now.mono.since(since) < keep / 24 {
+                old.insert(life, since);
+            } else {
+                let (endpoint, incarnation) = life;
+                self.registry.raise_floor(endpoint, incarnation);
+                fx.persist(Record::Floor { endpoint, incarnation });
+            }
+        }
+        self.old = old;
     }
 
     /// Another seed's registry in hashes.
@@ -151,38 +169,50 @@ impl Authority {
             let reason = format!("more than {ENTRIES_MAX} entries in one message");
             return self.refuse(link, Cause::TooMany, reason, fx);
         }
-        let (mut news, mut is_judged) = (0, true);
+        let (mut news, mut is_judged, mut foreign) = (0, true, 0);
         let last_entry = resp.entries.last().map(|entry| entry.subject.endpoint);
         let after = last_entry.max(resp.bans.last().map(|ban| ban.endpoint));
         for ban in resp.bans {
             match self.book.verify_ban(&ban) {
                 Ok(()) => news += usize::from(self.apply_ban(now, ban, Some(link), fx)),
                 Err(_) if self.has_unknown_voters(&ban.votes) => is_judged = false,
+                Err(_) if self.is_of_others(&ban.votes) => foreign += 1,
                 Err(_) => self.refuse(link, Cause::Forged, "a ban without proof", fx),
             }
         }
         for removal in resp.removals {
             let is_unknown = self.has_unknown_voters(&removal.votes);
+            let is_of_others = self.is_of_others(&removal.votes);
             match self.take_removal(now, Arc::unwrap_or_clone(removal), Some(link), fx) {
                 Ok(is_new) => news += usize::from(is_new),
                 Err(_) if is_unknown => is_judged = false,
+                Err(_) if is_of_others => foreign += 1,
                 Err(_) => self.refuse(link, Cause::Forged, "a removal without proof", fx),
             }
         }
         for entry in resp.entries {
-            let is_unknown =
-                entry.admission.as_ref().is_some_and(|it| self.has_unknown_voters(&it.votes));
+            let votes = entry.admission.as_ref().map(|it| it.votes.as_slice());
+            let is_unknown = votes.is_some_and(|votes| self.has_unknown_voters(votes));
+            let is_of_others = match votes {
+                Some(votes) => self.is_of_others(votes),
+                // Its removal stands on the same page.
+                None => foreign > 0,
+            };
             match self.verified(now, entry) {
                 Some(entry) => {
                     news += usize::from(self.apply(now, entry, Some(link), fx) != Merged::Nothing);
                 }
                 // Voted on by seeds whose keys are not known here yet: no offense, no knowledge.
                 None if is_unknown => is_judged = false,
+                None if is_of_others => foreign += 1,
                 None => self.refuse(link, Cause::Forged, "an entry without proof", fx),
             }
         }
         if news > 0 {
             fx.emit(Event::Synced { seed, entries: news });
+        }
+        if foreign > 0 && self.foreign.insert(seed) {
+            fx.emit(Event::Foreign { seed, entries: foreign });
         }
         match self.syncing.get(&seed) {
             // As long as something cannot be judged, the registries have not been compared. The
@@ -197,6 +227,13 @@ impl Authority {
             }
             None => {}
         }
+    }
+
+    /// Whether these votes would prove something where another list holds: seeds that have been
+    /// replaced have given them. Nothing is believed by it, and nobody is blamed for it.
+    fn is_of_others(&self, votes: &[Vote]) -> bool {
+        let voters: BTreeSet<_> = votes.iter().map(|vote| vote.seed).collect();
+        (self.book.quorum()..=self.book.len()).contains(&voters.len())
     }
 
     fn has_unknown_voters(&self, votes: &[Vote]) -> bool {

@@ -75,9 +75,9 @@ impl SeedDeadVote {
 impl Authority {
     /// Another seed's vote came. It must come from the voter itself.
     pub fn on_seed_dead_vote(&mut self, now: Now, link: LinkId, said: &SeedDeadVote, fx: &mut Fx) {
-        if self.seed_of(link) != Some(said.seed) {
-            return self.refuse(link, Cause::Forged, "a vote in another seed's name", fx);
-        }
+        let Some(voter) = self.seed_of(link) else {
+            return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
+        };
         if !said.is_well_formed() {
             let reason = format!(
                 "a vote is about 1 to {LIVES_MAX} lives, ascending, and gives a short reason"
@@ -104,7 +104,7 @@ impl Authority {
         if let Some(vote) = said.vote()
             && !self
                 .book
-                .key(said.seed)
+                .key(voter)
                 .is_some_and(|key| vote.is_valid(ProposalKind::Remove, &said.lives, &key))
         {
             return self.refuse(link, Cause::Forged, "the vote's signature does not hold", fx);
@@ -116,7 +116,7 @@ impl Authority {
             self.open_removal(now, subject, fx);
             self.add_confirmations(now, subject, valid);
         }
-        self.count_dead_vote(now, said, &current, fx);
+        self.count_dead_vote(now, (voter, said), &current, fx);
         for subject in &current {
             self.probe_suspect(subject, fx);
             self.weigh(now, subject, fx);
@@ -133,7 +133,7 @@ impl Authority {
             return;
         }
         if let Err(error) = self.take_removal(now, proof, Some(link), fx) {
-            self.refuse(link, Cause::Forged, format!("no certificate: {error}"), fx);
+            self.refuse(link, error.cause(), format!("no certificate: {error}"), fx);
         }
     }
 
@@ -270,7 +270,7 @@ impl Authority {
         self.tell_seeds(&said.clone().into(), None, fx);
         let open = |life: &&Subject| self.removals.contains_key(*life);
         let current: Vec<_> = given.lives.iter().filter(open).copied().collect();
-        self.count_dead_vote(now, &said, &current, fx);
+        self.count_dead_vote(now, (self.me, &said), &current, fx);
     }
 
     pub(super) fn said_yes(&self, given: &Given) -> SeedDeadVote {
@@ -286,7 +286,7 @@ impl Authority {
         let findings = cases().flat_map(|(_, case)| case.confirmations.values());
         SeedDeadVote {
             lives: given.lives.clone(),
-            seed: self.me,
+            seed: given.vote.seed,
             yes: true,
             at: given.vote.at,
             signature: Some(given.vote.signature),
@@ -312,28 +312,34 @@ impl Authority {
     fn say_no(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
         let said = self.said_no(now, subject);
         self.tell_seeds(&said.clone().into(), None, fx);
-        self.count_dead_vote(now, &said, &[*subject], fx);
+        self.count_dead_vote(now, (self.me, &said), &[*subject], fx);
     }
 
     /// Counts a verified vote for those of its lives that are being decided here.
-    fn count_dead_vote(&mut self, now: Now, said: &SeedDeadVote, lives: &[Subject], fx: &mut Fx) {
+    fn count_dead_vote(
+        &mut self,
+        now: Now,
+        (voter, said): (SeedId, &SeedDeadVote),
+        lives: &[Subject],
+        fx: &mut Fx,
+    ) {
         let given = said.vote().map(|vote| {
             Arc::new(Given { kind: ProposalKind::Remove, lives: said.lives.clone(), vote })
         });
         for subject in lives {
             let Some(case) = self.removals.get_mut(subject) else { continue };
-            if case.said.insert(said.seed, said.yes) == Some(said.yes) {
+            if case.said.insert(voter, said.yes) == Some(said.yes) {
                 continue;
             }
             if let Some(given) = &given {
-                case.votes.insert(said.seed, Arc::clone(given));
+                case.votes.insert(voter, Arc::clone(given));
                 case.last_news = now.mono;
             }
             // A no is an answer for now only; the case stays open until it is decided or stale.
-            case.ballot.cast(said.seed, given.is_some());
+            case.ballot.cast(voter, given.is_some());
             fx.emit(Event::Voted {
                 proposal: Proposal { kind: ProposalKind::Remove, subject: *subject },
-                seed: said.seed,
+                seed: voter,
                 yes: given.is_some(),
                 reason: said.reason.clone(),
                 count: case.ballot.yes(),

@@ -23,6 +23,10 @@ use crate::protocol::session::{Card, Cause};
 /// have noticed a crash long before; this is for those that have none.
 const ORPHAN_PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// The time between two looks for members without neighbors; who has none at two of them is told
+/// of. Shorter would blame those that have just come, or whose neighbors have just gone.
+const ISOLATED_LOOK: Duration = Duration::from_secs(30);
+
 /// Neighbor lists in one portion for a seed that has just come.
 const LISTS_PORTION: usize = 128;
 
@@ -219,6 +223,36 @@ impl Authority {
             let target = largest.iter().choose(&mut self.rng);
             if let (Some(link), Some(target)) = (link, target) {
                 fx.send(*link, LinkHint { endpoint: *target });
+            }
+        }
+    }
+
+    /// Tells of members that the seeds reach, so that nobody removes them, and that have no
+    /// neighbor all the same: on their way to others something is lost.
+    pub(super) fn seek_isolated(&mut self, now: Now, fx: &mut Fx) {
+        if now.mono < self.isolated_due || self.quorum_reached != Some(true) {
+            return;
+        }
+        self.isolated_due = now.mono.after(ISOLATED_LOOK);
+        let has_others = self.registry.alive_count() > 1;
+        let members = self.registry.alive().map(|entry| entry.subject.endpoint);
+        let alone: BTreeSet<_> =
+            members.filter(|it| has_others && self.neighbors_of(*it).is_empty()).collect();
+        let (mut lasting, mut over) = (Vec::new(), Vec::new());
+        for (endpoint, is_told) in std::mem::take(&mut self.isolated) {
+            if alone.contains(&endpoint) {
+                lasting.extend((!is_told).then_some(endpoint));
+                self.isolated.insert(endpoint, true);
+            } else if is_told && self.registry.alive_at(endpoint).is_some() {
+                over.push(endpoint);
+            }
+        }
+        for endpoint in alone {
+            self.isolated.entry(endpoint).or_insert(false);
+        }
+        for (members, alone) in [(lasting, true), (over, false)] {
+            if !members.is_empty() {
+                fx.emit(Event::Isolated { members, alone });
             }
         }
     }

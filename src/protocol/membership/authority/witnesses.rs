@@ -10,9 +10,19 @@ use crate::model::{Endpoint, Now};
 use crate::protocol::liveness::SuspectReq;
 use crate::protocol::membership::certificate::{Confirmation, Finding, Subject};
 use crate::protocol::quorum::witnesses_needed;
+use crate::protocol::session::Cause;
 
 /// Members asked in place of neighbors, where a suspect has too few of those.
 const SUBSTITUTES: usize = 3;
+
+/// Why a finding of somebody who is not in here does not count.
+const NO_MEMBER: &str = "a witness that is not a member";
+
+/// What whoever brings findings is blamed of that do not count for this reason. A witness may have
+/// left, or be known elsewhere only: that is no forgery.
+pub(super) fn blame(reason: &str) -> Cause {
+    if reason == NO_MEMBER { Cause::Stale } else { Cause::Forged }
+}
 
 impl Authority {
     /// The findings that hold, and what is wrong with one of the others.
@@ -48,7 +58,7 @@ impl Authority {
             return Err(Some("a finding about somebody else"));
         }
         let Some(witness) = self.registry.alive_at(found.witness) else {
-            return Err(Some("a witness that is not a member"));
+            return Err(Some(NO_MEMBER));
         };
         if found.witness == subject.endpoint {
             return Err(Some("a suspect is no witness of its own death"));

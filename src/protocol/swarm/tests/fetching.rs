@@ -162,6 +162,99 @@ fn the_last_piece_may_be_filled_up_and_no_other_length_is_taken() {
     }
 }
 
+/// A neighbor's connection ends when so many bytes of the content from `offset` on have come.
+fn breaks(stage: &mut Stage, number: u32, (index, offset, data): (u32, u32, &[u8])) {
+    let (link, data) = (link(number.into()), data.to_vec());
+    stage.give(Input::Part { link, index: piece(index), offset, data });
+    stage.give(Input::Disconnected { link });
+    stage.take();
+}
+
+/// The same peer calls again, over another connection.
+fn returns(stage: &mut Stage, number: u32, peer: u32, have: &[u32]) -> Vec<Effect> {
+    let peer = PeerId(1_000 + peer);
+    stage.give(Input::Connected { link: link(number.into()), peer, place: None });
+    let mut bits = Bitfield::none(stage.count);
+    have.iter().for_each(|index| assert!(bits.set(piece(*index))));
+    stage.hear(number, Message::Bitfield(bits.to_wire()));
+    stage.hear(number, Message::Unchoke)
+}
+
+fn asks_for_rest(fx: &[Effect], number: u32, index: u32, offset: u32) -> bool {
+    said(fx).contains(&(number.into(), Message::RequestRest { index: piece(index), offset }))
+}
+
+#[test]
+fn a_piece_amid_which_a_connection_ended_is_continued_by_who_began_it() {
+    let mut stage = Stage::share(4, &[]);
+    stage.comes_with(3, &[0, 1]);
+    let asked = requests(&stage.hear(3, Message::Unchoke))[0].1;
+    let whole = bytes(4, asked);
+    breaks(&mut stage, 3, (asked, 0, &whole[..1]));
+    let fx = returns(&mut stage, 30, 3, &[0, 1]);
+    assert!(asks_for_rest(&fx, 30, asked, 1), "first what was begun: {fx:?}");
+    breaks(&mut stage, 30, (asked, 1, &whole[1..3]));
+    // Somebody else's rest could be false, and then nobody would know whose fault it is.
+    let fx = returns(&mut stage, 4, 4, &[asked]);
+    assert_eq!(requests(&fx), [(4, asked)]);
+    stage.give(Input::Disconnected { link: link(4) });
+    stage.take();
+    let fx = returns(&mut stage, 31, 3, &[0, 1]);
+    assert!(asks_for_rest(&fx, 31, asked, 3));
+    let (index, data) = (piece(asked), whole[3..].to_vec());
+    let fx = stage.hear(31, Message::Rest { index, offset: 3, data });
+    let stores = |it: &Effect| matches!(it, Effect::Store { data, .. } if *data == whole);
+    assert!(fx.iter().any(stores), "{fx:?}");
+    assert_eq!(stage.swarm.status().down, 1, "only what came now counts here");
+}
+
+#[test]
+fn whoever_does_not_know_how_to_go_on_is_asked_for_the_whole_piece() {
+    let mut stage = Stage::share(4, &[]);
+    stage.comes_with(3, &[1]);
+    stage.hear(3, Message::Unchoke);
+    breaks(&mut stage, 3, (1, 0, &[4]));
+    assert!(asks_for_rest(&returns(&mut stage, 30, 3, &[1]), 30, 1, 1));
+    // An older program ends the connection at a message that it does not know.
+    stage.give(Input::Disconnected { link: link(30) });
+    stage.take();
+    assert_eq!(requests(&returns(&mut stage, 31, 3, &[1])), [(31, 1)]);
+}
+
+#[test]
+fn parts_that_mean_nothing_are_left_out() {
+    let mut stage = Stage::share(4, &[]);
+    stage.comes_with(3, &[0, 1, 2, 3]);
+    let asked = requests(&stage.hear(3, Message::Unchoke))[0].1;
+    let other = (asked + 1) % 3;
+    for (index, offset, data) in
+        [(other, 0, &[1][..]), (7, 0, &[1]), (asked, 2, &[1]), (asked, 0, &[0; 4]), (asked, 4, &[])]
+    {
+        stage.give(Input::Part { link: link(3), index: piece(index), offset, data: data.to_vec() });
+    }
+    let rest =
+        |offset, data: &[u8]| Message::Rest { index: piece(asked), offset, data: data.to_vec() };
+    assert!(is_odd(&stage.hear(3, rest(1, &[1, 2, 3]))));
+    stage.give(Input::Disconnected { link: link(3) });
+    stage.take();
+    assert_eq!(requests(&returns(&mut stage, 30, 3, &[asked])), [(30, asked)]);
+    // A rest of another length is a fault of its sender, as a piece would be.
+    breaks(&mut stage, 30, (asked, 0, &[1]));
+    returns(&mut stage, 31, 3, &[asked]);
+    assert!(hangs_up(&stage.hear(31, rest(1, &[0; 9])), 31));
+}
+
+#[test]
+fn what_is_kept_of_pieces_is_bounded() {
+    let largest = PIECE_BYTES_MAX;
+    let mut parts = super::super::parts::Parts::default();
+    for index in 0..40 {
+        let bytes = vec![0; largest as usize / 4];
+        parts.keep(piece(index), PeerId(1), 0, bytes);
+    }
+    assert_eq!(parts.of(PeerId(1)).count(), 4);
+}
+
 #[test]
 fn a_piece_that_was_not_asked_for_is_dropped() {
     let mut stage = Stage::share(4, &[0]);

@@ -163,7 +163,7 @@ fn events(fx: &[Effect]) -> Vec<Event> {
 
 fn uploads(fx: &[Effect]) -> Vec<(u64, u32)> {
     let uploads = fx.iter().filter_map(|it| {
-        let Effect::Upload(link, index) = it else { return None };
+        let Effect::Upload(link, index, _) = it else { return None };
         Some((link.0, index.0))
     });
     uploads.collect()

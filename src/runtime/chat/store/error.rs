@@ -35,6 +35,15 @@ pub enum StoreError {
         /// Whose log it is, if that is known.
         me: Option<MemberId>,
     },
+    /// A line is what was written, and not a record of this version.
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is not known of it.
+        reason: String,
+    },
     /// It is the log of another member, or of this one with another key.
     Foreign {
         /// The file.
@@ -87,6 +96,12 @@ impl fmt::Display for StoreError {
                 write!(f, "{} is corrupt at line {line}: {reason}", path.display())?;
                 me.map_or(Ok(()), |me| write!(f, "; {}", anew(me)))
             }
+            Self::Newer { path, line, reason } => write!(
+                f,
+                "{} has at line {line} a record that this version does not know ({reason}): a \
+                 newer version has written it. Start that version here",
+                path.display()
+            ),
             Self::Rewound { path, reason, me } => {
                 write!(f, "{} is not whole: {reason}; {}", path.display(), anew(*me))
             }
@@ -113,6 +128,7 @@ impl Error for StoreError {
             Self::Io { source, .. } => Some(source),
             Self::Locked { .. }
             | Self::Corrupt { .. }
+            | Self::Newer { .. }
             | Self::Foreign { .. }
             | Self::Rewound { .. }
             | Self::Forgotten { .. } => None,
@@ -125,8 +141,9 @@ impl Error for StoreError {
 fn anew(me: MemberId) -> String {
     format!(
         "an older copy is no remedy, for it lacks what {me} has acknowledged. Have another member \
-         remove {me} (peer chat remove {}), then start it anew with --seed and a fresh --data and \
-         --log-dir; it gets all messages from the others",
+         remove {me} (peer chat remove {}; where no majority runs without it: peer chat recover \
+         --i-know), then start it anew with --seed and a fresh --data and --log-dir; it gets all \
+         messages from the others",
         me.0
     )
 }

@@ -94,7 +94,12 @@ pub(super) fn replay(
                 ends_marked = Mark::parse(json).is_some();
                 has_marks |= ends_marked;
                 if !ends_marked {
-                    let record = reading.record(json).map_err(corrupt)?;
+                    let newer = |err: serde_json::Error| StoreError::Newer {
+                        path: path.into(),
+                        line: number,
+                        reason: err.to_string(),
+                    };
+                    let record = reading.record(json).map_err(newer)?;
                     if record.is_bound() {
                         bound = bytes + len;
                     }
@@ -177,16 +182,14 @@ impl Reading {
         }
     }
 
-    fn record(&self, json: &[u8]) -> Result<Line, String> {
+    fn record(&self, json: &[u8]) -> Result<Line, serde_json::Error> {
         if let Some(seq_no) = peek_entry(json)
             && (seq_no <= self.covered || self.owner.is_none())
         {
             return Ok(Line::Covered(seq_no));
         }
-        // The bytes are those once written, so a crash is no excuse: even on the last line this
-        // is a record of another program or version.
-        let record = parse(json).map_err(|err| format!("not a record of a chat: {err}"))?;
-        Ok(Line::Record(record))
+        // The bytes are those once written, so a crash is no excuse, even on the last line.
+        parse(json).map(Line::Record)
     }
 
     fn take(&mut self, line: Line, offset: u64) -> Result<(), Fault> {

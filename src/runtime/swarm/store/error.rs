@@ -61,6 +61,11 @@ pub enum StoreError {
         /// The file or folder.
         path: PathBuf,
     },
+    /// Something is in the folder that is not of the share.
+    Stray {
+        /// What it is.
+        path: PathBuf,
+    },
     /// A name that could lead out of the folder, or that the disk cannot have.
     BadName {
         /// The name, shortened.
@@ -182,6 +187,9 @@ impl fmt::Display for StoreError {
                 "others change {} while it is written; find out who, or choose another folder",
                 path_shown(path)
             ),
+            Self::Stray { path } => {
+                write!(f, "{} is not of the share; move it away", path_shown(path))
+            }
             Self::BadName { name, reason } => {
                 write!(f, "the name {} cannot be used: {reason}", shown(name))
             }
@@ -220,6 +228,7 @@ impl Error for StoreError {
             | Self::TooLarge { .. }
             | Self::Moved { .. }
             | Self::Disturbed { .. }
+            | Self::Stray { .. }
             | Self::BadName { .. }
             | Self::InUse { .. }
             | Self::Changed { .. }

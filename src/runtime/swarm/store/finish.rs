@@ -5,10 +5,12 @@
 //! system tells of it. Any other is read again, whole, before the name is given.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::files::Stamp;
 use super::layout::Layout;
 use super::record::{Record, Subject};
+use super::scan::scan;
 use super::{Goal, Store, StoreError};
 use crate::protocol::swarm::{Hash, PieceIndex, leaf_hash};
 
@@ -149,6 +151,19 @@ impl Store {
         Ok(())
     }
 
+    /// Something below the folder that is not of the share: with it the folder would not be what
+    /// was shared.
+    fn stray(&self, layout: &Layout) -> Result<Option<PathBuf>, StoreError> {
+        let folder = self.files.folder().path();
+        let (found, left_out) = scan(folder)?;
+        let files = layout.extents().iter().map(|it| it.path.as_str());
+        let folders = layout.folders().iter().map(String::as_str);
+        let known: BTreeSet<_> = files.chain(folders).map(|it| it.trim_end_matches('/')).collect();
+        let mut found = found.files().iter().map(|it| it.path.trim_end_matches('/'));
+        let stray = found.find(|it| !known.contains(it)).map(str::to_owned);
+        Ok(stray.or_else(|| left_out.first().cloned()).map(|it| folder.join(it)))
+    }
+
     fn give_name(&self) -> Result<(), StoreError> {
         let Goal::Named { outer, name, work } = &self.goal else {
             return self.files.folder().sync();
@@ -159,6 +174,11 @@ impl Store {
         let layout = self.layout()?;
         for folder in layout.folders() {
             self.files.folder().enter_or_make_all(folder)?;
+        }
+        if self.list.get().is_some()
+            && let Some(path) = self.stray(layout)?
+        {
+            return Err(StoreError::Stray { path });
         }
         for number in 0..layout.extents().len() {
             self.files.dress(layout, number)?;

@@ -1,0 +1,43 @@
+//! Members of a fleet that take no shares, such as chats and rollout nodes: they say so to whoever
+//! asks everybody to take something, and are not waited for.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::model::Time;
+use crate::network::{Gone, Network};
+use crate::protocol::shares::{Announcement, TOPIC};
+use crate::runtime::clock::Clock;
+use crate::runtime::thread;
+
+/// How often it is said at most; each order is announced more than once.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+/// Answers orders to take something with the word that nothing is taken here, as long as there is
+/// a network.
+///
+/// # Errors
+/// When there is no room for a thread.
+pub(in crate::cli) fn say_so(network: &Arc<Network>) -> io::Result<JoinHandle<()>> {
+    let network = Arc::clone(network);
+    thread::spawn("apart", move || {
+        let Ok(lists) = network.subscribe(TOPIC) else { return };
+        let (clock, mut said) = (Clock::start(), None::<Time>);
+        loop {
+            let list = match lists.recv() {
+                Ok(message) => serde_json::from_slice::<Announcement>(&message.data),
+                Err(Gone::Missed(_) | Gone::Empty) => continue,
+                Err(Gone::Closed) => return,
+            };
+            let is_order = list.is_ok_and(|it| it.shares.iter().any(|it| it.everywhere));
+            let now = clock.now().mono;
+            if is_order && said.is_none_or(|at| now.since(at) >= SAY_EVERY) {
+                said = Some(now);
+                let text = serde_json::to_vec(&Announcement::of_none()).unwrap_or_default();
+                let _ = network.broadcast(TOPIC, text);
+            }
+        }
+    })
+}

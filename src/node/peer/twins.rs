@@ -1,0 +1,52 @@
+//! One key at two places, as a peer notices it: a copied data directory, or a cloned machine.
+
+use super::{CALL_TIMEOUT, Event, Fx, PeerNode};
+use crate::model::{Endpoint, Now};
+use crate::protocol::message::Standing;
+use crate::protocol::session::{Card, Intent};
+
+/// Pairs of places that are remembered; with more, some are told of again.
+const PAIRS_MAX: usize = 256;
+
+impl PeerNode {
+    /// A member's link opened. Where another member shows the same key, that one is called: a
+    /// machine that has only moved does not answer at its old place.
+    pub(super) fn seek_twin(&mut self, now: Now, card: &Card, fx: &mut Fx) {
+        let own = self.session.card();
+        if card.key == own.key {
+            let places = [own.endpoint, card.endpoint];
+            return self.tell_of_twins(card, places, fx);
+        }
+        let other = self.session.open().find(|(_, other, standing)| {
+            *standing == Standing::Member
+                && other.key == card.key
+                && other.endpoint != card.endpoint
+        });
+        if let Some(other) = other.map(|(_, other, _)| other.endpoint) {
+            self.twins.asked.insert(other, card.endpoint);
+            self.with_session(now, fx, |it, part| {
+                it.call(other, Intent::Probe, CALL_TIMEOUT, part);
+            });
+        }
+    }
+
+    /// A probe of `to` is over, with this answer if there was one.
+    pub(super) fn probed_twin(&mut self, to: Endpoint, answer: Option<&Card>, fx: &mut Fx) {
+        let Some(later) = self.twins.asked.remove(&to) else { return };
+        let Some(card) = answer else { return };
+        let is_there = |(_, it, _): (_, &Card, _)| it.endpoint == later && it.key == card.key;
+        if card.endpoint == to && self.session.open().any(is_there) {
+            self.tell_of_twins(card, [to, later], fx);
+        }
+    }
+
+    fn tell_of_twins(&mut self, card: &Card, mut places: [Endpoint; 2], fx: &mut Fx) {
+        places.sort_unstable();
+        if self.twins.told.len() >= PAIRS_MAX {
+            self.twins.told.clear();
+        }
+        if self.twins.told.insert(places) {
+            fx.emit(Event::SharedKey { key: card.key, places });
+        }
+    }
+}

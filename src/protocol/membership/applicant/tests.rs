@@ -1,0 +1,126 @@
+//! Lives of an applicant: which one an attempt is made in, and which ones are kept on disk.
+
+use rand::SeedableRng as _;
+
+use super::*;
+use crate::model::WallTime;
+use crate::protocol::Effect;
+use crate::protocol::membership::certificate::{ProposalKind, Vote};
+use crate::protocol::membership::seedbook::SeedAddress;
+use crate::protocol::quorum::QuorumRule;
+
+const SEEDS: [SeedId; 2] = [SeedId(1), SeedId(2)];
+
+fn endpoint(port: u16) -> Endpoint {
+    Endpoint::new([127, 0, 0, 1].into(), port)
+}
+
+fn keys(number: u8) -> KeyPair {
+    KeyPair::from_secret([number; 32])
+}
+
+fn applicant(records: &[Record]) -> Applicant {
+    let seeds = SEEDS.map(|id| {
+        let key = keys(u8::try_from(id.0).unwrap()).public();
+        SeedAddress { id, endpoint: endpoint(5000 + id.0), key: Some(key) }
+    });
+    let book = SeedBook::new(QuorumRule::Majority, &seeds);
+    let me = (endpoint(6001), keys(9));
+    Applicant::new(Config::default(), me, book, records, Rng::seed_from_u64(1))
+}
+
+fn at(ms: u64) -> Now {
+    Now { wall: WallTime(ms), ..Now::default() }
+}
+
+/// Links both seeds, so that the applicant asks.
+fn link(it: &mut Applicant, fx: &mut Fx) {
+    for seed in SEEDS {
+        let card = Card {
+            seed: Some(seed),
+            endpoint: endpoint(5000 + seed.0),
+            incarnation: Incarnation(0),
+            key: keys(u8::try_from(seed.0).unwrap()).public(),
+            degree: 0,
+            neighbors: Vec::new(),
+            certificate: None,
+            seed_keys: Vec::new(),
+            list: None,
+            fleet: None,
+        };
+        it.on_seed_link(seed, LinkId(u64::from(seed.0)), &card, fx);
+    }
+}
+
+/// Makes an attempt that both seeds answer with these refusals, and another one after it.
+fn refused(it: &mut Applicant, errors: [ErrorReply; 2], now: Now) -> Incarnation {
+    let mut fx = Fx::default();
+    link(it, &mut fx);
+    for (seed, error) in SEEDS.into_iter().zip(errors) {
+        it.on_error(LinkId(u64::from(seed.0)), &error, &mut fx);
+    }
+    it.on_timer(now, Timer::Retry, &mut fx);
+    let kept = fx.drain().filter(|it| matches!(it, Effect::Persist(_))).count();
+    assert_eq!(kept, 0, "nothing is kept of a refused life");
+    it.subject().incarnation
+}
+
+fn ended(floor: u64) -> ErrorReply {
+    ErrorReply::new(ErrorCode::Removed, "ended").with_floor(Incarnation(floor))
+}
+
+fn ahead(floor: u64) -> ErrorReply {
+    ErrorReply::new(ErrorCode::Invalid, "ahead").with_floor(Incarnation(floor))
+}
+
+#[test]
+fn a_life_is_kept_when_it_was_admitted_and_not_before() {
+    let (mut it, mut fx) = (applicant(&[]), Fx::default());
+    it.on_start(at(100), &mut fx);
+    link(&mut it, &mut fx);
+    assert!(!fx.drain().any(|it| matches!(it, Effect::Persist(_))));
+    let subject = it.subject();
+    let vote = |seed: SeedId| {
+        let keys = keys(u8::try_from(seed.0).unwrap());
+        Vote::sign(ProposalKind::Admit, &[subject], (seed, &keys), WallTime(100))
+    };
+    let Subject { endpoint, incarnation, key } = subject;
+    let votes = SEEDS.map(vote).to_vec();
+    it.on_commit(Admission { endpoint, incarnation, key, votes }, &mut fx);
+    let first = fx.drain().find(|it| !matches!(it, Effect::StopTimer(_)));
+    let expected = Record::Incarnation { incarnation: Incarnation(100) };
+    assert!(matches!(first, Some(Effect::Persist(it)) if it == expected), "before it is told");
+    assert!(it.snapshot().contains(&expected));
+    let mut again = applicant(&it.snapshot());
+    again.on_start(at(50), &mut fx);
+    assert_eq!(again.subject().incarnation, Incarnation(101), "the clock went back");
+}
+
+#[test]
+fn an_attempt_is_above_the_highest_floor_that_was_told() {
+    let (mut it, mut fx) = (applicant(&[]), Fx::default());
+    it.on_start(at(100), &mut fx);
+    assert_eq!(refused(&mut it, [ended(700), ended(900)], at(120)), Incarnation(901));
+    let busy = || ErrorReply::new(ErrorCode::Busy, "busy");
+    assert_eq!(refused(&mut it, [busy(), busy()], at(140)), Incarnation(902));
+}
+
+#[test]
+fn what_a_clock_that_was_ahead_has_made_is_forgotten() {
+    // An earlier program kept it before anybody had accepted it.
+    let (mut it, mut fx) =
+        (applicant(&[Record::Incarnation { incarnation: Incarnation(9_000) }]), Fx::default());
+    it.on_start(at(8_000), &mut fx);
+    assert_eq!(it.subject().incarnation, Incarnation(9_001));
+    assert_eq!(refused(&mut it, [ahead(0), ahead(0)], at(100)), Incarnation(100));
+    assert_eq!(refused(&mut it, [ended(300), ahead(40)], at(110)), Incarnation(110));
+}
+
+#[test]
+fn a_lying_seed_spoils_one_attempt_with_a_floor_and_not_the_next() {
+    let (mut it, mut fx) = (applicant(&[]), Fx::default());
+    it.on_start(at(100), &mut fx);
+    let rejected = ErrorReply::new(ErrorCode::Rejected, "lost");
+    assert_eq!(refused(&mut it, [ended(u64::MAX - 9), rejected], at(120)).0, u64::MAX - 8);
+    assert_eq!(refused(&mut it, [ended(u64::MAX - 2), ahead(0)], at(140)), Incarnation(140));
+}

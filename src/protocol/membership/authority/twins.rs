@@ -1,0 +1,79 @@
+//! One key at two places: a copied data directory, or a machine that was cloned.
+//!
+//! Each copy is a member like any other, for what it says is bound to its endpoint, too. But who
+//! knows nodes by their keys finds only one of them, and whoever reads one disk can speak for both.
+//! So it is told, once an earlier place still answers with the key that was admitted elsewhere: a
+//! machine that has only moved does not.
+
+use std::collections::BTreeMap;
+
+use super::{Authority, Event, Fx};
+use crate::model::{Endpoint, PublicKey};
+use crate::protocol::membership::certificate::Subject;
+use crate::protocol::probe::Outcome;
+
+/// How often it is told of one key: the copies of an image may be many, and come and go.
+const TOLD_MAX: u32 = 8;
+
+/// Keys of which that is remembered.
+const KEYS_MAX: usize = 4_096;
+
+/// Where the keys of members are.
+#[derive(Debug, Default)]
+pub(super) struct Twins {
+    /// The place that was admitted last under each member's key.
+    last: BTreeMap<PublicKey, Endpoint>,
+    /// Earlier places that are being probed, with the key and the later place.
+    asked: BTreeMap<Endpoint, (PublicKey, Endpoint)>,
+    told: BTreeMap<PublicKey, u32>,
+}
+
+impl Twins {
+    /// A life began. Returns the place that had its key before.
+    pub(super) fn came(&mut self, subject: &Subject) -> Option<Endpoint> {
+        let earlier = self.last.insert(subject.key, subject.endpoint);
+        earlier.filter(|earlier| *earlier != subject.endpoint)
+    }
+
+    /// A life ended.
+    pub(super) fn went(&mut self, subject: &Subject) {
+        if self.last.get(&subject.key) == Some(&subject.endpoint) {
+            self.last.remove(&subject.key);
+        }
+        self.asked.remove(&subject.endpoint);
+    }
+
+    fn may_tell(&mut self, key: PublicKey) -> bool {
+        if self.told.len() >= KEYS_MAX {
+            self.told.clear();
+        }
+        let told = self.told.entry(key).or_default();
+        *told += 1;
+        *told <= TOLD_MAX
+    }
+}
+
+impl Authority {
+    /// A life began: is its key somewhere else, too?
+    pub(super) fn seek_twin(&mut self, subject: &Subject, fx: &mut Fx) {
+        let Some(earlier) = self.twins.came(subject) else { return };
+        if self.is_home(earlier, &subject.key) {
+            self.twins.asked.insert(earlier, (subject.key, subject.endpoint));
+            let timeout = self.health.stretch(self.config.probe_timeout * 2);
+            fx.emit(Event::Probe { endpoint: earlier, timeout });
+        }
+    }
+
+    /// An earlier place of a key was probed.
+    pub(super) fn probed_twin(&mut self, endpoint: Endpoint, outcome: &Outcome, fx: &mut Fx) {
+        let Some((key, later)) = self.twins.asked.remove(&endpoint) else { return };
+        let Outcome::Answered(card) = outcome else { return };
+        if card.key == key && self.is_home(later, &key) && self.twins.may_tell(key) {
+            fx.emit(Event::SharedKey { key, places: [endpoint, later] });
+        }
+    }
+
+    fn is_home(&self, endpoint: Endpoint, key: &PublicKey) -> bool {
+        self.registry.alive_at(endpoint).is_some_and(|entry| entry.subject.key == *key)
+    }
+}
