@@ -349,7 +349,7 @@ fn a_flood_of_garbage_is_not_a_flood_of_log_lines() {
 fn a_flood_of_strangers_is_not_a_flood_of_log_lines() {
     let mut scene = fleet();
     let seed = scene.seeds()[0];
-    let before = scene.mark();
+    let (before, began) = (scene.mark(), wall());
     for number in 0..400 {
         let (mut me, keys) = ghost();
         let is_impostor = number % 2 == 0;
@@ -368,7 +368,9 @@ fn a_flood_of_strangers_is_not_a_flood_of_log_lines() {
     let lines = scene.lines()[before..].to_vec();
     for event in ["seed_key_contradicted", "connected", "refused"] {
         let told = lines.iter().filter(|it| of(it, seed, event)).count();
-        assert!(told <= 50, "{told} lines of {event} about 400 strangers");
+        // So many in ten seconds are told of, and a busy machine takes longer for all strangers.
+        let most = 50 * (1 + (wall().0 - began.0) / 10_000);
+        assert!(told as u64 <= most.min(350), "{told} lines of {event} about 400 strangers");
     }
 }
 
