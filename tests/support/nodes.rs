@@ -190,7 +190,9 @@ impl Nodes {
                     peers.iter().filter(|peer| peer["is_linked"] == true).count()
                 });
                 let is_sure = standing["recalling"].as_array().is_some_and(Vec::is_empty);
-                let serves = || it.http_of(name, "GET", "/routing", "").0 == 200;
+                // On a host of its own it is not reached from here.
+                let at = ("127.0.0.1", it.http(name));
+                let serves = || http(at, "GET", "/routing", "").map_or(true, |it| it.0 == 200);
                 standing["phase"] == "running" && peers >= others && is_sure && serves()
             })
         });
