@@ -211,7 +211,7 @@ impl Play {
         self.rise_again("node-a", Some("after-decision"))?;
         traffic.take();
         let code = self.type_at(Some("node-a"), &["abort"])?;
-        self.check("the order is left without an answer", code == Some(1))?;
+        self.check("the order is left without an answer", code == Some(5))?;
         let dead = self.dies("node-a")?;
         self.check("node-a is dead", dead)?;
         let doubt = self.wait(|play| {
