@@ -411,7 +411,7 @@ fn clocks_that_are_an_hour_off_change_nothing() {
         let mut fleet = Fleet::new(seed, &plan);
         let mut rng = dice(seed);
         let mut skew = move |fleet: &mut Fleet, truth: &mut Truth| {
-            for host in fleet.world.hosts().collect::<Vec<_>>() {
+            for host in fleet.hosts() {
                 let off = match seed % 3 {
                     0 => [0, HOUR][usize::from(rng.random_bool(0.5))],
                     1 => [0, -HOUR][usize::from(rng.random_bool(0.5))],
@@ -426,7 +426,7 @@ fn clocks_that_are_an_hour_off_change_nothing() {
         };
         skew(&mut fleet, &mut truth);
         let at = fleet.world.now();
-        for host in fleet.world.hosts().collect::<Vec<_>>() {
+        for host in fleet.hosts() {
             fleet.world.boot_at(host, at);
         }
         let (seeds, peers) = (fleet.seeds.clone(), fleet.peers.clone());

@@ -126,6 +126,11 @@ pub(crate) fn keys_of(endpoint: Endpoint) -> KeyPair {
 }
 
 impl Fleet {
+    /// The hosts of its seeds and peers; without those that are ready to take a seed's place.
+    pub(crate) fn hosts(&self) -> Vec<Endpoint> {
+        [&self.seeds[..], &self.peers].concat()
+    }
+
     /// A fleet that has not been started.
     pub(crate) fn new(seed: u64, plan: &Plan) -> Self {
         let seeds: Vec<_> = (1..=plan.seeds).map(seed_endpoint).collect();
