@@ -39,15 +39,15 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Ports of the tests: below those that the system gives to callers, or a restarted node could
 /// find its port taken by somebody's outgoing connection.
 const PORTS_FIRST: u32 = 12_000;
-const PORTS_PER_SCENE: u32 = 32;
-const SCENES: u32 = 600;
+const PORTS_PER_SCENE: u32 = 64;
+const SCENES: u32 = 300;
 
 /// The executable of the peer, which can be a seed too.
 pub fn peer_exe() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_peer"))
 }
 
-/// The first of 32 ports that no other scene of this machine is likely to use.
+/// The first of 64 ports that no other scene of this machine is likely to use.
 pub fn ports() -> u16 {
     // A crowd of strangers needs more than the usual soft limit.
     descriptors::raise();
