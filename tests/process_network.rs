@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use folkmoot::Network;
@@ -57,7 +58,11 @@ fn read(mut reader: Process) -> String {
     reader.out()
 }
 
+/// Held by scenes that keep a small machine busy, so that they come one after the other.
+static CROWD: Mutex<()> = Mutex::new(());
+
 fn publish_and_hear(peers: u16) {
+    let _alone = CROWD.lock();
     let scene = Scene::up(3, peers, NO_GOSSIP);
     let all = scene.peers();
     let (first, last) = (all[0], all[all.len() - 1]);
@@ -100,6 +105,7 @@ fn ten_peers_hear_each_message_of_their_topic_once() {
 
 #[test]
 fn fifty_peers_hear_a_program_that_publishes() {
+    let _alone = CROWD.lock();
     let scene = Scene::up(3, 50, NO_GOSSIP);
     let network = Network::builder().seeds(scene.seeds()).start().expect("it starts");
     network.wait_for_peers(2, PATIENCE).expect("it becomes a member");
