@@ -28,8 +28,8 @@ pub(super) fn running<T: FromStr + Ord>(data: &Path, prefix: &str) -> Vec<(T, Pa
 /// What the program in that directory answers.
 ///
 /// # Errors
-/// When none runs there, it does not answer in time, or it answers `{"error": …}`; as
-/// [`CliError::Unanswered`] when it may have done what was asked.
+/// An answer `{"error": …}`, no program there, or no answer in time. [`CliError::Unanswered`] says
+/// that the program may have done what was asked.
 pub(super) fn exchange(
     dir: &Path,
     wanted: &impl Serialize,

@@ -157,9 +157,7 @@ impl Tee {
             }
         }
     }
-}
 
-impl Tee {
     /// Opens the output file again if its name stands for another file now, or for none.
     fn follow_name(&mut self) {
         let which = |it: std::fs::Metadata| (it.dev(), it.ino());

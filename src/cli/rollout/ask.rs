@@ -122,7 +122,7 @@ fn ordered(asked: &Asked, args: &NodeAskArgs, command: &Command) -> Result<Answe
     conclude(args, command, value).map_err(|error| with_brake(asked, command, error))
 }
 
-/// Where the way back cannot be committed yet, the brake is on meanwhile.
+/// The brake stays on until the way back is committed.
 fn with_brake(asked: &Asked, command: &Command, error: CliError) -> CliError {
     let is_way_back = matches!(command, Command::Abort | Command::Rollback);
     let CliError::Failed(text) = &error else { return error };

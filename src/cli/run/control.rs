@@ -121,7 +121,7 @@ pub(super) fn status<R: Role>(driver: &Driver<R::Machine>, http: &Counters) -> V
     status
 }
 
-/// Whether a member reaches those whom it needs.
+/// Checks that a member is linked with a seed, and with a neighbor where there are others.
 fn reach(status: &Value) -> Result<(), String> {
     let others = status["members_known"].as_u64().unwrap_or(0);
     let is_none = |name: &str| match &status[name] {

@@ -65,12 +65,12 @@ pub(in crate::cli) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'
     Ok(told)
 }
 
-/// Whether this process has a terminal that is still there.
+/// True while this process has a controlling terminal.
 fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// Whether this process ignores a signal, as far as the system tells.
+/// True if the disposition of a signal is to be ignored; false where the system does not tell.
 fn ignores(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

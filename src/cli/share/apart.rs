@@ -12,7 +12,7 @@ use crate::protocol::shares::{Announcement, TOPIC};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
-/// How often it is said at most; each order is announced more than once.
+/// The shortest time between two answers; each order is announced more than once.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// Answers orders to take something with the word that nothing is taken here, as long as there is

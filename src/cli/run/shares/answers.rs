@@ -134,14 +134,10 @@ impl Watch {
             // Nothing wakes this but the time.
             let _ = crossbeam_channel::after(LOOK_EVERY).recv();
         }
-        {
-            let state = self.sharing.lock();
-            let standing = |it: &Known| state.known.standing(&it.key, &self.ticket, self.order);
-            self.peers.retain(|it| standing(it) != Standing::Apart);
-        }
         let standings: Vec<_> = {
             let state = self.sharing.lock();
             let standing = |it: &Known| state.known.standing(&it.key, &self.ticket, self.order);
+            self.peers.retain(|it| standing(it) != Standing::Apart);
             self.peers.iter().map(standing).collect()
         };
         let have = standings.iter().filter(|it| **it == Standing::Has).count();
