@@ -141,12 +141,12 @@ impl Watch {
             self.peers.iter().map(standing).collect()
         };
         let have = standings.iter().filter(|it| **it == Standing::Has).count();
-        if self.told != Some(have) {
+        let is_over = self.clock.mono().since(Time::ZERO) >= self.wait;
+        if self.told != Some(have) && !is_over {
             self.told = Some(have);
             return Next::Line(json!({ "have": have, "of": self.peers.len() }).to_string());
         }
         let is_open = |it: &Standing| matches!(it, Standing::Silent | Standing::Part);
-        let is_over = self.clock.mono().since(Time::ZERO) >= self.wait;
         if standings.iter().any(is_open) && !is_over {
             return Next::Idle;
         }
