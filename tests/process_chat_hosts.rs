@@ -4,17 +4,19 @@
 
 mod support;
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use folkmoot::model::Time;
 use folkmoot::runtime::clock::Clock;
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use support::hosts::{Net, obstacle};
 use support::process::{eventually, run};
 use support::seeds::Seeds;
 use support::talker::Talker;
+use support::terminal::{OnTerminal, only_child};
 use support::{peer_exe, ports};
 
 const PORT: u16 = 6_001;
@@ -202,4 +204,31 @@ fn in_a_fleet_members_find_their_group_and_whom_the_seeds_certify_to_be_gone_is_
     talkers[1..].iter().for_each(|it| it.wait_for_count(3));
     let shown: Vec<_> = talkers.iter().map(|it| it.messages().pop()).collect();
     assert_eq!(shown[1], shown[2]);
+}
+
+#[test]
+fn a_chat_in_a_container_whose_session_began_outside_stops_and_goes_on() {
+    if let Some(why) = obstacle() {
+        println!("skipped: {why}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let peer = peer_exe();
+    let port = ports().to_string();
+    // The first process of a container cannot be stopped: there is a shell in between.
+    let mut args = vec!["--pid", "--fork", "--kill-child", "sh", "-c", "\"$@\"; exit $?", "sh"];
+    args.push(peer.to_str().unwrap());
+    args.extend(["chat", "--id", "1", "--host", "127.0.0.1", "--port", &port]);
+    let mut it = OnTerminal::start(Path::new("unshare"), &args, dir.path(), "xterm-256color");
+    it.wait_for("peer_1");
+    let chat = only_child(only_child(it.pid()));
+    it.type_keys("\x1a");
+    it.wait_for("\x1b[?1049l");
+    let status = format!("/proc/{}/status", chat.as_raw_pid());
+    assert!(eventually(|| fs::read_to_string(&status).unwrap().contains("T (stopped)")));
+    it.forget();
+    kill_process(chat, Signal::CONT).unwrap();
+    it.wait_for("peer_1");
+    it.type_keys("/quit\r");
+    assert_eq!(it.wait_for_end(), Some(0), "{}", it.written());
 }

@@ -8,6 +8,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal::{SIGTERM, SIGTSTP};
 use rustix::process::Signal;
 use support::process::{Process, eventually, run};
 use support::terminal::OnTerminal;
@@ -81,6 +83,21 @@ fn a_stopped_chat_has_its_terminal_again_when_it_goes_on() {
     it.type_keys("/quit\r");
     assert_eq!(it.wait_for_end(), Some(0));
     assert!(!it.is_raw());
+}
+
+#[test]
+fn a_chat_whose_parent_has_blocked_its_signals_takes_them_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocked = SigSet::from_iter([SIGTSTP, SIGTERM]);
+    // A child inherits the signals that are blocked in the thread that starts it.
+    blocked.thread_block().unwrap();
+    let mut it = chat(dir.path(), ports(), "xterm-256color");
+    blocked.thread_unblock().unwrap();
+    it.signal(Signal::TSTP);
+    assert!(eventually(|| it.is_stopped()));
+    it.signal(Signal::CONT);
+    it.signal(Signal::TERM);
+    assert_eq!(it.wait_for_end(), Some(0));
 }
 
 #[test]

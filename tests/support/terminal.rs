@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use folkmoot::runtime::thread;
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{
     LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize,
@@ -98,16 +98,20 @@ impl OnTerminal {
         tcsetattr(&self.slave, OptionalActions::Now, &modes).expect("it is a terminal");
     }
 
+    /// The process of the program.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Sends the program a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        rustix::process::kill_process(pid.expect("a process id"), signal).expect("it runs");
+        kill_process(self.pid(), signal).expect("it runs");
     }
 
     /// Whether the program is stopped.
     pub fn is_stopped(&self) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        status.is_ok_and(|it| it.contains("T (stopped)"))
+        let of = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.pid()), of).expect("it is ours").is_some()
     }
 
     /// Waits until the program has ended; its exit code.
@@ -121,6 +125,14 @@ impl OnTerminal {
         assert!(has_ended, "it does not end: {:?}", self.written());
         status.and_then(|status| status.code())
     }
+}
+
+/// The only process that a process has started.
+pub fn only_child(parent: Pid) -> Pid {
+    let parent = parent.as_raw_pid();
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let children = children.expect("it runs");
+    children.trim().parse().ok().and_then(Pid::from_raw).expect("there is one")
 }
 
 impl Drop for OnTerminal {

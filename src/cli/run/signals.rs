@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crossbeam_channel::{Receiver, bounded};
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -26,6 +27,7 @@ const INTERRUPTED: i32 = 130;
 /// # Errors
 /// When the system takes no handler or has no room for a thread.
 pub(in crate::cli) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'static str>> {
+    unblock(&[SIGINT, SIGTERM, SIGHUP])?;
     let is_ending = Arc::new(AtomicBool::new(false));
     for (signal, _) in ENDING {
         // In this order: the first signal finds the flag down and raises it.
@@ -63,6 +65,16 @@ pub(in crate::cli) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'
         }
     })?;
     Ok(told)
+}
+
+/// Lets the calling thread, and the threads that it starts from now on, receive `signals`. A
+/// process inherits the set of blocked signals from the program that starts it.
+///
+/// # Errors
+/// When the system knows no such signal.
+pub(in crate::cli) fn unblock(signals: &[i32]) -> io::Result<()> {
+    let signals = signals.iter().map(|&it| Signal::try_from(it)).collect::<Result<SigSet, _>>()?;
+    Ok(signals.thread_unblock()?)
 }
 
 /// True while this process has a controlling terminal.

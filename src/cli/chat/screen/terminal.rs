@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Stdout, stdin, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, bounded};
+use nix::unistd::{Pid, getsid};
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event};
 use ratatui::crossterm::terminal::{
@@ -11,13 +12,13 @@ use ratatui::crossterm::terminal::{
 };
 use ratatui::crossterm::{cursor, execute};
 use ratatui::layout::Rect;
-use rustix::process::{getpid, getsid};
 use signal_hook::consts::{SIGCONT, SIGTSTP};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
 use super::{Screen, draw};
 use crate::cli::chat::book::Book;
+use crate::cli::run::signals;
 use crate::runtime::thread;
 
 /// Keys that may wait; a person types no faster, a paste is one, and the terminal keeps the rest.
@@ -106,7 +107,7 @@ impl Terminal {
     /// When the terminal has gone.
     pub(in crate::cli::chat) fn stop(&mut self) -> io::Result<()> {
         // The first process of a session has no shell above it: it would stand still for ever.
-        if getsid(None).is_ok_and(|session| session == getpid()) {
+        if getsid(None) == Ok(Pid::this()) {
             return Ok(());
         }
         give_back();
@@ -152,6 +153,7 @@ fn give_back() {
 /// # Errors
 /// When the system takes no handler or has no room for a thread.
 pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
+    signals::unblock(&[SIGTSTP, SIGCONT])?;
     let mut signals = Signals::new([SIGTSTP, SIGCONT])?;
     let (tell, told) = bounded(JOBS_MAX);
     thread::spawn("jobs", move || {
