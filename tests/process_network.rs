@@ -6,7 +6,6 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use folkmoot::Network;
 use folkmoot::cli::fleet::Happening;

@@ -311,7 +311,7 @@ pub(super) fn lines_of(entries: &[Arc<Entry>], me: MemberId) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::unbounded;
+    use crossbeam_channel::bounded;
 
     use super::*;
     use crate::cli::chat::book::GENERAL;
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn a_message_that_was_read_from_the_log_before_it_was_told_is_not_pending_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        let (tell, ear) = unbounded();
+        let (tell, ear) = bounded(1_000);
         let watchers = Watchers::default();
         let keys = KeyPair::from_secret([1; 32]);
         let at: Endpoint = "127.0.0.1:1".parse().unwrap();
