@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use folkmoot::Network;
 use folkmoot::cli::fleet::Happening;
@@ -254,7 +253,7 @@ fn peers_without_seeds_find_and_hear_each_other_in_one_process() {
     let place = second.endpoint();
     second.stop();
     assert!(second.broadcast("news", "late").is_err());
-    assert_eq!(news[1].recv_timeout(Duration::from_secs(1)), Err(Gone::Closed));
+    assert_eq!(news[1].recv_timeout(PATIENCE), Err(Gone::Closed));
     let again = Network::builder().listen(place).bootstrap([first.endpoint()]).start();
     again.expect("the port is free").wait_for_peers(1, PATIENCE).expect("it is back");
     assert!(Network::builder().listen("localhost:1").start().is_err(), "a name is no address");
