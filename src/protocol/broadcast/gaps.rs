@@ -108,16 +108,19 @@ impl Broadcast {
         }
         let Some(link) = self.links.get_mut(&from) else { return };
         for Reached { origin, done, top } in &have.of {
+            let here = self.origins.numbers(origin).map(Numbers::top);
             let has_room = link.claims.len() < HAVES_MAX || link.claims.contains_key(origin);
-            if !has_room {
+            if origin.endpoint != self.me && here.is_some_and(|here| here <= *done && here >= *top)
+            {
+                // Neither lacks anything of it.
+                link.claims.remove(origin);
+            } else if has_room {
+                let claim = link.claims.entry(*origin).or_default();
+                claim.asks = if *top > claim.top { 0 } else { claim.asks };
+                (claim.done, claim.top) = (*done, *top);
+            } else {
                 self.metrics.drop_one(Reason::Crowded);
-                continue;
             }
-            let claim = link.claims.entry(*origin).or_default();
-            if *top > claim.top {
-                claim.asks = 0;
-            }
-            (claim.done, claim.top) = (*done, *top);
             // An origin that is about to leave wants to know whether its messages are here.
             if origin.endpoint == link.endpoint
                 && let Some(reached) =
