@@ -13,6 +13,7 @@ mod coordinator;
 mod course;
 mod enroll;
 mod event;
+mod gone;
 mod health;
 mod ids;
 mod links;
@@ -52,7 +53,7 @@ pub use messages::{
     StateResp,
 };
 pub use plan::{GATES_MAX, Gate, INTERVAL_MAX, Limit, Metric, Plan, STEPS_MAX, Sticky};
-pub use proposal::{Choice, Committed, NOTE_BYTES_MAX, Proof, Proposal, Resolution, Vote};
+pub use proposal::{Choice, Committed, Gone, NOTE_BYTES_MAX, Proof, Proposal, Resolution, Vote};
 pub use roster::{HOST_BYTES_MAX, Participant, ROSTER_MAX, Roster};
 pub use state::{BASIS_POINTS, Digest, RoutingState, Status, Weights};
 pub use status::{DoubtStatus, PeerStatus, RunningStatus, Status as NodeStatus};

@@ -1,5 +1,7 @@
 //! One input, the exact effects: what the simulations cannot name.
 
+mod gone;
+
 use rand::SeedableRng as _;
 
 use super::*;

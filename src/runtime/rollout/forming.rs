@@ -8,7 +8,7 @@ use super::options::{Founding, Place};
 use super::seek::Call;
 use crate::model::PublicKey;
 use crate::protocol::LinkId;
-use crate::protocol::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState};
+use crate::protocol::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState, TxId};
 
 /// Messages that are kept until the machine begins.
 const EARLY_MAX: usize = 256;
@@ -74,8 +74,16 @@ impl Forming {
         }
         match &self.founding {
             Founding::Join(_) => genesis,
-            Founding::By(_) => self.complete(),
+            Founding::By(_) => match genesis {
+                // It has begun without this key: it may have been lost, and is another one now.
+                Some(it) if !self.is_named_by(&it) => Some(it),
+                Some(_) | None => self.complete(),
+            },
         }
+    }
+
+    fn is_named_by(&self, genesis: &Genesis) -> bool {
+        genesis.roster.get(&self.me.node_id).is_some_and(|it| it.key == self.me.key)
     }
 
     pub(super) fn left(&mut self, link: LinkId) {
@@ -115,13 +123,16 @@ impl Forming {
         }
     }
 
-    /// Whom to call now: of two, the lower name calls.
-    pub(super) fn calls(&self) -> Vec<Call> {
+    /// Whom to call now: of two, the lower name calls, and the other when it has waited in vain.
+    pub(super) fn calls(&self, has_waited: bool) -> Vec<Call> {
         match &self.founding {
             Founding::Join(places) => places.iter().cloned().map(Call::join).collect(),
             Founding::By(places) => {
                 let is_mine = |it: &&Place| {
-                    self.me.node_id < it.node_id && !self.arrived.iter().any(|a| a.1 == it.node_id)
+                    let is_turn = self.me.node_id < it.node_id || has_waited;
+                    is_turn
+                        && it.node_id != self.me.node_id
+                        && !self.arrived.iter().any(|a| a.1 == it.node_id)
                 };
                 let call = |it: &Place| Call {
                     node: Some(it.node_id.clone()),
@@ -139,7 +150,17 @@ impl Forming {
 pub(super) fn in_use(node: &NodeId) -> String {
     format!(
         "the name {node} is in use by another key; choose another --id, or start it with the \
-         --data that it had"
+         --data that it had; if that is lost, at a node that takes part: peer rollout remove \
+         {node} --gone --i-know, then peer rollout admit {node}"
+    )
+}
+
+/// A name was this key's.
+pub(super) fn replaced(node: &NodeId, txid: &TxId) -> String {
+    format!(
+        "{node} was called gone ({txid}), and another machine has its name now: this one decides \
+         nothing any more; stop it, or start it with another --id, --data and --log-dir, and \
+         --join"
     )
 }
 
@@ -167,7 +188,8 @@ mod tests {
     fn a_history_begins_when_everybody_named_has_proved_a_key() {
         let named = vec![place("a", 1), place("b", 2), place("c", 3)];
         let mut it = forming(Founding::By(named));
-        assert_eq!(it.calls().len(), 1, "the lower name calls");
+        assert_eq!(it.calls(false).len(), 1, "the lower name calls");
+        assert_eq!(it.calls(true).len(), 2, "and the other in time");
         assert_eq!(it.waits_for(), ["a at 127.0.0.1:1", "c at 127.0.0.1:3"]);
         let arrive = |it: &mut Forming, link, name: &str, number| {
             it.arrived(LinkId(link), (name.parse().unwrap(), key(number)), None)

@@ -187,6 +187,7 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
         Command::Roster(roster) => {
             format!("{} take part now", list(roster.nodes().map(|it| &it.node_id)))
         }
+        Command::Gone(nodes) => format!("{} counts as gone", list(nodes)),
         Command::Resolve { commit, .. } => {
             let how = if *commit { "committed" } else { "aborted" };
             return format!("resolved: {txid} counts as {how}; that is recorded for ever");
@@ -195,9 +196,38 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
     format!("{what} (version {version}, {txid})")
 }
 
+/// What to do where nodes could not be called gone.
+fn remedy_of_gone(cause: Cause, running: Option<&TxId>) -> Option<String> {
+    let text = match (cause, running) {
+        (Cause::Malformed, _) => "order it at a node that remains (--id)".to_owned(),
+        (Cause::NoVote, _) => {
+            "all that are not gone have to vote: start those that peer rollout status shows as \
+             away, or name them too: peer rollout remove NAME NAME --gone --i-know"
+                .to_owned()
+        }
+        (Cause::Recalling, _) => {
+            "a node without its log cannot vote before all others have answered it: stop it, name \
+             it too, and admit it again afterwards"
+                .to_owned()
+        }
+        (Cause::Reached, _) => {
+            "stop it first, or take it out with its own vote: peer rollout remove NAME".to_owned()
+        }
+        (Cause::Unsettled, Some(txid)) => {
+            format!("end that first: peer rollout resolve {txid} --commit --i-know")
+        }
+        (Cause::Version, _) => "try again in some seconds".to_owned(),
+        _ => return None,
+    };
+    Some(text)
+}
+
 /// What to do about it.
 fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
     let starts = matches!(command, Command::Start(_) | Command::Retry);
+    if let (Command::Gone(_), Some(remedy)) = (command, remedy_of_gone(cause, running)) {
+        return remedy;
+    }
     match (cause, running) {
         (Cause::Malformed, _) if starts => {
             "steps are percents that ascend to 100: --steps 5,20,50,100".to_owned()
@@ -229,10 +259,11 @@ fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
         (Cause::Late, _) => "try again".to_owned(),
         (Cause::NoVote, _) => {
             "every node has to vote: start the one that peer rollout status shows as away, and try \
-             again"
+             again; if its machine is gone for good: peer rollout remove NAME --gone --i-know"
                 .to_owned()
         }
         (Cause::Nothing, _) => "peer rollout status shows what there is".to_owned(),
         (Cause::Resolved, _) => "peer rollout history shows who said so".to_owned(),
+        (Cause::Reached | Cause::Unsettled, _) => "peer rollout status shows it".to_owned(),
     }
 }

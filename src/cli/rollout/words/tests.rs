@@ -103,6 +103,8 @@ fn every_cause_has_a_remedy() {
         Cause::NoVote,
         Cause::Nothing,
         Cause::Resolved,
+        Cause::Reached,
+        Cause::Unsettled,
     ] {
         assert!(!remedy(&Command::Pause, cause, None).is_empty(), "{cause:?}");
     }
@@ -146,9 +148,10 @@ fn committed(version: u64, share: u32, proof: Proof) -> Committed {
     let state = state(version, share);
     let txid = state.txid.clone().unwrap();
     let base = Digest([1; 32]);
-    let (new_roster, plan, note) = (None, None, String::new());
+    let (new_roster, plan, note, gone) = (None, None, String::new(), None);
     let roster = roster().digest();
-    Committed { proposal: Proposal { txid, state, base, roster, new_roster, plan, note }, proof }
+    let proposal = Proposal { txid, state, base, roster, new_roster, plan, note, gone };
+    Committed { proposal, proof }
 }
 
 fn health(name: &str, samples: u64, errors: u64, p95_us: u64) -> HealthSnapshot {
@@ -194,6 +197,8 @@ fn status() -> NodeStatus {
         brake: None,
         held: Some("too few requests\nto judge by".to_owned()),
         health: Some(health("node-a", 100, 2, 240_000)),
+        removed: None,
+        gone: Default::default(),
         peers: vec![
             peer("node-b", Some(heartbeat("node-b", &now)), Some(health("node-b", 50, 0, 9_000))),
             peer("node-c", Some(heartbeat("node-c", &old)), Some(health("node-c", 7, 0, 350))),
