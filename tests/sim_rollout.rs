@@ -44,7 +44,7 @@ fn one_transaction_has_one_end_in_any_weather() {
     println!(
         "{} runs: {} committed, {} aborted, {} answers, {} deaths, {} lost disks ({} recalled), \
          {} restored, {} questions in doubt, {} resolved by hand, {} gates failed, {} brakes, \
-         {} took over, {} lies",
+         {} took over, {} lies, {} times some were called gone ({} settled)",
         figures.len(),
         of(|it| it.committed),
         of(|it| it.aborted),
@@ -59,6 +59,8 @@ fn one_transaction_has_one_end_in_any_weather() {
         of(|it| it.braked),
         of(|it| it.took_over),
         of(|it| it.forged),
+        of(|it| it.gone),
+        of(|it| it.settled),
     );
     if figures.len() >= 500 {
         assert!(of(|it| it.committed) > 1000, "too little happens");
@@ -97,6 +99,9 @@ fn rows() -> Vec<Row> {
         row("P7 serves what it cannot know", Breaks { serves_unknown: true, ..WHOLE }, false, 500),
         row("T8 no brake", Breaks { no_brake: true, ..WHOLE }, false, 200),
         row("T8 votes unanswered", Breaks { unanswered: true, ..WHOLE }, false, 100),
+        row("T12 gone, doubt forgotten", Breaks { gone_forgets: true, ..WHOLE }, true, 3000),
+        row("T12 gone, vote beside doubt", Breaks { gone_unbound: true, ..WHOLE }, true, 3000),
+        row("T12 gone, settled unfenced", Breaks { gone_unfenced: true, ..WHOLE }, true, 5000),
         Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 3000) },
     ]
 }

@@ -55,6 +55,8 @@ pub(crate) struct Figures {
     pub(crate) braked: usize,
     pub(crate) took_over: usize,
     pub(crate) forged: usize,
+    pub(crate) gone: usize,
+    pub(crate) settled: usize,
     pub(crate) answers: usize,
 }
 
@@ -140,6 +142,8 @@ pub(crate) struct World {
     has_servers: bool,
     /// How long the dead stay dead; drawn if it is not set.
     down_for: Option<Duration>,
+    /// Whom no operator ever calls gone, so that no two halves call each other so.
+    pub(crate) anchor: usize,
 }
 
 pub(crate) fn model(text: &str) -> ModelId {
@@ -217,6 +221,7 @@ impl World {
             loss_ppm: 0,
             has_servers: rng.random_bool(0.3),
             down_for: None,
+            anchor: rng.random_range(0..usize::from(first)),
             rng,
         };
         world.checker.may_leap = world.history_max < 100;
@@ -554,11 +559,12 @@ impl World {
             Effect::Serve(serving) => {
                 let is_braked = serving.brake.is_some();
                 self.nodes[at].is_braked = Some(is_braked);
+                let is_again = is_braked || serving.removed.is_some();
                 let state = serving.state;
                 self.trace(|| {
                     format!("{} serves {} {:?}", self.nodes[at].id, state.version, state.txid)
                 });
-                self.checker.on_serve(at, &state, is_braked);
+                self.checker.on_serve(at, &state, is_again);
             }
             Effect::Decide { txid, commit, proof } => self.decide(at, txid, commit, proof),
             Effect::Dial(participant) => {
@@ -597,6 +603,13 @@ impl World {
         figures.took_over += usize::from(matches!(event, Event::TookOver { .. }));
         figures.braked += usize::from(matches!(event, Event::Braked(_)));
         figures.rollbacks += usize::from(matches!(event, Event::GateFailed { .. }));
+        if let Event::Committed(it) = &event
+            && it.proposal.txid.node == self.nodes[at].id
+            && let Some(gone) = &it.proposal.gone
+        {
+            figures.gone += 1;
+            figures.settled += usize::from(gone.settles.is_some());
+        }
         let is_back = event == Event::Recalled && self.lost.remove(&at);
         figures.recovered += usize::from(is_back);
         self.checker.on_event(&self.nodes[at].id, &event);

@@ -114,11 +114,11 @@ pub struct Breaks {
     pub no_brake: bool,
     /// T8: a node votes for a version that has not answered it.
     pub unanswered: bool,
-    /// T11: what all others are in doubt about is aborted when its coordinator is called gone.
+    /// T12: what all others are in doubt about is aborted when its coordinator is called gone.
     pub gone_forgets: bool,
-    /// T11: a node in doubt about one transaction votes for a removal beside it.
+    /// T12: a node in doubt about one transaction votes for a removal beside it.
     pub gone_unbound: bool,
-    /// T11: who voted to settle a transaction still believes that it was aborted.
+    /// T12: who voted to settle a transaction still believes that it was aborted.
     pub gone_unfenced: bool,
 }
 

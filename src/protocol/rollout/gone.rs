@@ -1,4 +1,4 @@
-//! Going on without nodes that are gone for good, by an operator's word (T11).
+//! Going on without nodes that are gone for good, by an operator's word (T12).
 //!
 //! A step needs everybody's vote, and so does a change of the roster, but for this one: the others
 //! take the gone out, all of them and nobody else. It is a transaction like all, so whoever voted

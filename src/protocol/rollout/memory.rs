@@ -241,9 +241,8 @@ impl Memory {
     /// By which transaction that key was called gone under its name, the last time.
     pub(super) fn called_gone(&self, first: &Roster, known: &Participant) -> Option<TxId> {
         let of_it = self.rosters(first).filter(|(before, proposal)| {
-            let is_gone =
-                proposal.gone.as_ref().is_some_and(|it| it.nodes.contains(&known.node_id));
-            is_gone && before.get(&known.node_id).is_some_and(|it| it.key == known.key)
+            let is_it = |it: &Participant| it.key == known.key;
+            proposal.calls_gone(&known.node_id) && before.get(&known.node_id).is_some_and(is_it)
         });
         of_it.last().map(|it| it.1.txid.clone())
     }

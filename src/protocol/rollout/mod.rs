@@ -4,7 +4,7 @@
 //! So COMMIT is proved by everybody's vote and ABORT by anybody's, no decision can be forged, and
 //! who has not voted can always say no. Who voted COMMIT asks until it learns the end.
 //!
-//! Rules T1-T11 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
+//! Rules T1-T12 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
 
 mod brake;
 mod buckets;

@@ -99,10 +99,12 @@ impl Proposal {
     pub fn participants<'a>(&'a self, roster: &'a Roster) -> Vec<&'a Participant> {
         let new = self.new_roster.iter().flat_map(Roster::nodes);
         let added = new.filter(|it| !roster.has(&it.node_id));
-        let is_gone = |it: &Participant| {
-            self.gone.as_ref().is_some_and(|gone| gone.nodes.contains(&it.node_id))
-        };
-        roster.nodes().chain(added).filter(|it| !is_gone(it)).collect()
+        roster.nodes().chain(added).filter(|it| !self.calls_gone(&it.node_id)).collect()
+    }
+
+    /// Whether it takes that node out without its vote.
+    pub fn calls_gone(&self, node: &NodeId) -> bool {
+        self.gone.as_ref().is_some_and(|it| it.nodes.contains(node))
     }
 
     /// The transaction that is committed before this one and with it, if there is such a one.

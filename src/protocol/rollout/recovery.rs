@@ -135,15 +135,19 @@ impl Rollout {
 
     /// Believes what others have committed long after this node's version and kept only the
     /// skeleton of what was between: all of this node's own roster have voted for it, so it was
-    /// committed, whatever came before. Who is in doubt learns the end of that first; and who
-    /// could be left behind so far is not, because nothing goes on without its vote.
+    /// committed, whatever came before. Nothing goes on without this node's vote, unless it was
+    /// called gone or its log is from a backup: what it is in doubt about then was over long ago,
+    /// and it signs nothing about that any more.
     fn leap(&mut self, from: &NodeId, committed: Committed) {
-        if self.memory.prepared.is_some() {
-            return;
-        }
         let may_tell = self.config.decides == Decides::Coordinator || self.roster.has(from);
         if !may_tell || !self.is_proved(&committed) {
             return self.drop_from(from, "a COMMIT that its votes do not show");
+        }
+        if let Some(prepared) = &self.memory.prepared {
+            let mut unsure = self.memory.unsure.clone().unwrap_or_default();
+            let mark = unsure.entry(prepared.txid.node.clone()).or_default();
+            *mark = (*mark).max(prepared.txid.mark());
+            self.persist(Record::Recalled { unsure });
         }
         self.apply(committed);
     }

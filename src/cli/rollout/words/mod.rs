@@ -217,7 +217,17 @@ fn remedy_of_gone(cause: Cause, running: Option<&TxId>) -> Option<String> {
             format!("end that first: peer rollout resolve {txid} --commit --i-know")
         }
         (Cause::Version, _) => "try again in some seconds".to_owned(),
-        _ => return None,
+        (
+            Cause::Busy
+            | Cause::Roster
+            | Cause::Gate
+            | Cause::Model
+            | Cause::Late
+            | Cause::Nothing
+            | Cause::Resolved
+            | Cause::Unsettled,
+            _,
+        ) => return None,
     };
     Some(text)
 }

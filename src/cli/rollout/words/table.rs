@@ -1,6 +1,7 @@
 //! How a fleet stands, as one of its nodes sees it: a row for each node, and what is under way.
 //! Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -74,6 +75,7 @@ impl View {
                     escape(at)
                 );
             }
+            text += &gone(status, asking);
         }
         if let Some(http) = &self.http {
             text += &format!("data plane: http://{}\n", escape(http));
@@ -138,6 +140,9 @@ fn own_word(status: &NodeStatus) -> String {
             span(doubt.waited),
             list(&doubt.waits_for)
         );
+    }
+    if let Some(txid) = &status.removed {
+        return format!("CALLED GONE ({txid}), decides nothing");
     }
     if !status.roster.has(&status.node_id) {
         return "REMOVED, takes part no more".to_owned();
@@ -272,6 +277,29 @@ fn verdicts(status: &NodeStatus, course: &Course) -> String {
     let all = std::iter::once((&status.node_id, status.health.as_ref()))
         .chain(status.peers.iter().map(|it| (&it.node_id, it.health.as_ref())));
     format!("  now: {}\n", all.map(judge).collect::<Vec<_>>().join("; "))
+}
+
+/// Who was called gone, and what can be done about it.
+fn gone(status: &NodeStatus, asking: &BTreeMap<NodeId, String>) -> String {
+    let me = &status.node_id;
+    if let Some(txid) = &status.removed {
+        return format!(
+            "{me} was called gone ({txid}): it serves what the others commit, and decides \
+             nothing\n  let it in again, at a node that takes part: peer rollout admit {me}\n"
+        );
+    }
+    let others = status.gone.iter().filter(|(node, _)| !asking.contains_key(*node));
+    let line = |(node, is_here): (&NodeId, &bool)| match is_here {
+        true => format!(
+            "{node} was called gone, and one of that name is here; let it in: peer rollout admit \
+             {node}\n"
+        ),
+        false => format!(
+            "{node} was called gone; when it is back, or another machine runs by that name with \
+             --join, let it in: peer rollout admit {node}\n"
+        ),
+    };
+    others.map(line).collect()
 }
 
 /// What is being decided.

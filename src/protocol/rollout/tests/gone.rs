@@ -1,4 +1,4 @@
-//! Going on without who is gone (T11).
+//! Going on without who is gone (T12).
 
 use std::collections::BTreeSet;
 
