@@ -189,7 +189,7 @@ fn call_gone(world: &mut World, at: usize) {
     let gone: BTreeSet<_> = roster.nodes().map(|it| &it.node_id).filter(is_away).cloned().collect();
     let is_left = roster.has(&anchor) && !gone.contains(&anchor);
     if is_left && !gone.is_empty() && roster.len() >= gone.len() + 2 {
-        world.command(at, Command::Gone(gone));
+        world.command(at, Command::Gone { nodes: gone });
     }
 }
 

@@ -269,29 +269,28 @@ pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
 pub(super) fn remove(args: &RemoveArgs) -> Result<(), CliError> {
     let asked = Asked::find(&args.ask)?;
     let nodes: BTreeSet<NodeId> = args.nodes.iter().cloned().collect();
+    if args.gone {
+        return ordered(&asked, &args.ask, &Command::Gone { nodes }).map(|_| ());
+    }
+    let [node] = &args.nodes[..] else {
+        let text = "one node at a time: peer rollout remove NAME; or --gone for all that are";
+        return Err(CliError::Usage(text.to_owned()));
+    };
     let view = asked.view()?;
-    let rest = view.status().map(|it| it.roster.nodes().filter(|it| !nodes.contains(&it.node_id)));
+    let rest = view.status().map(|it| it.roster.nodes().filter(|it| it.node_id != *node));
     let rest = rest.map_or_else(String::new, |it| words::list(it.map(|it| &it.node_id)));
-    let value = asked.raw(&Ask::Remove { nodes: nodes.clone(), gone: args.gone })?;
+    let value = asked.raw(&Ask::Remove { node: node.clone() })?;
     if args.ask.json {
         print(&raw_text(&value))?;
     }
-    let names = words::list(&nodes);
     match understood(value)? {
         Answer::Committed { .. } if args.ask.json => Ok(()),
-        Answer::Committed { txid, version } => print(&format!(
-            "{names} {}; {rest} take part now (version {version}, {txid})",
-            if args.gone {
-                "counts as gone, which is recorded for ever; whoever returns decides nothing \
-                 before peer rollout admit"
-            } else {
-                "takes part no more"
-            }
-        )),
+        Answer::Committed { txid, version } => {
+            print(&format!("{node} takes part no more; {rest} do (version {version}, {txid})"))
+        }
         answer @ (Answer::Aborted { .. } | Answer::Refused { .. }) => {
-            // What is said of a pause fits the plain one: nothing began.
-            let command = if args.gone { Command::Gone(nodes) } else { Command::Pause };
-            Err(CliError::Failed(outcome(&command, &answer).err().unwrap_or_default()))
+            // What is said of a pause fits: nothing began.
+            Err(CliError::Failed(outcome(&Command::Pause, &answer).err().unwrap_or_default()))
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One line of JSON in, one out: `{"ask": …}`, and `{"ok": …}` or `{"error": …}`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -44,12 +44,10 @@ pub(in crate::cli) enum Ask {
         /// Whom.
         node: NodeId,
     },
-    /// Let them take part no more; answered as an order.
+    /// Let it take part no more; answered as an order.
     Remove {
         /// Whom.
-        nodes: BTreeSet<NodeId>,
-        /// Whether they are gone for good, and are not asked.
-        gone: bool,
+        node: NodeId,
     },
 }
 
@@ -111,7 +109,7 @@ impl Local {
                 let vouched = self.engine.vouch(node, None).map_err(stopping)?;
                 Ok(json!({ "vouched": vouched }))
             }
-            Ask::Remove { nodes, gone } => self.remove(nodes, gone),
+            Ask::Remove { node } => self.remove(&node),
         }
     }
 
@@ -130,18 +128,17 @@ impl Local {
         Ok(json!({ "txid": name, "committed": committed, "aborted": aborted, "story": told }))
     }
 
-    fn remove(&self, nodes: BTreeSet<NodeId>, gone: bool) -> Result<Value, String> {
+    fn remove(&self, node: &NodeId) -> Result<Value, String> {
         let standing = self.engine.standing().map_err(|error| error.to_string())?;
         let Standing::Running { status, .. } = standing else {
             return Err("this node has not begun, so it has no roster yet".to_owned());
         };
-        if let Some(node) = nodes.iter().find(|it| !status.roster.has(it)) {
+        if !status.roster.has(node) {
             return Err(format!("{node} does not take part; peer rollout status lists who does"));
         }
-        let rest = status.roster.nodes().filter(|it| !nodes.contains(&it.node_id));
-        let roster = Roster::new(rest.cloned().collect()).map_err(str::to_owned)?;
-        let command = if gone { Command::Gone(nodes) } else { Command::Roster(roster) };
-        let answer = self.engine.command(command);
+        let rest = status.roster.nodes().filter(|it| it.node_id != *node).cloned().collect();
+        let roster = Roster::new(rest).map_err(str::to_owned)?;
+        let answer = self.engine.command(Command::Roster(roster));
         Ok(json!(answer.map_err(|error| error.to_string())?))
     }
 }

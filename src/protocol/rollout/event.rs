@@ -121,7 +121,10 @@ pub enum Command {
     /// These take part from now on.
     Roster(Roster),
     /// These are gone for good, and take part no more; their votes are not asked for.
-    Gone(BTreeSet<NodeId>),
+    Gone {
+        /// Which.
+        nodes: BTreeSet<NodeId>,
+    },
     /// Decide a transaction that is stuck, against all rules.
     Resolve {
         /// Which.

@@ -70,6 +70,7 @@ impl Shared {
         };
         match self.call(addr, call) {
             Ok(ends) => {
+                self.told.lock().expect("nothing under this lock can panic").remove(&call.at);
                 self.converse(ends);
                 true
             }

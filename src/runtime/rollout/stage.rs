@@ -152,6 +152,7 @@ impl Stage {
             Phase::Running { rollout, .. } => Standing::Running {
                 status: Box::new(rollout.status(now)),
                 asking: self.asking.shown(rollout),
+                refusals: BTreeMap::new(),
             },
         }
     }

@@ -187,7 +187,13 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
         Command::Roster(roster) => {
             format!("{} take part now", list(roster.nodes().map(|it| &it.node_id)))
         }
-        Command::Gone(nodes) => format!("{} counts as gone", list(nodes)),
+        Command::Gone { nodes } => {
+            let names = list(nodes);
+            format!(
+                "{names}: called gone, which is recorded for ever; whoever returns decides nothing \
+                 before peer rollout admit"
+            )
+        }
         Command::Resolve { commit, .. } => {
             let how = if *commit { "committed" } else { "aborted" };
             return format!("resolved: {txid} counts as {how}; that is recorded for ever");
@@ -235,7 +241,7 @@ fn remedy_of_gone(cause: Cause, running: Option<&TxId>) -> Option<String> {
 /// What to do about it.
 fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
     let starts = matches!(command, Command::Start(_) | Command::Retry);
-    if let (Command::Gone(_), Some(remedy)) = (command, remedy_of_gone(cause, running)) {
+    if let (Command::Gone { .. }, Some(remedy)) = (command, remedy_of_gone(cause, running)) {
         return remedy;
     }
     match (cause, running) {
@@ -263,7 +269,7 @@ fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
         }
         (Cause::Recalling, _) => {
             "a node asks all others at its start first; start those that peer rollout status shows \
-             as away, and try again"
+             as away, or see there why they refuse, and try again"
                 .to_owned()
         }
         (Cause::Late, _) => "try again".to_owned(),

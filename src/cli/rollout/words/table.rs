@@ -66,9 +66,12 @@ impl View {
                 rows(status, known, since < STALE_MAX, is_terminal)
             }
         };
-        if let Standing::Running { status, asking } = &self.standing {
+        if let Standing::Running { status, asking, refusals } = &self.standing {
             text += &course(status);
             text += &transactions(status);
+            for (node, why) in refusals {
+                text += &format!("{node}: {}\n", escape(why));
+            }
             for (node, at) in asking {
                 text += &format!(
                     "{node} ({}) asks to be let in; let it: peer rollout admit {node}\n",
@@ -288,7 +291,8 @@ fn gone(status: &NodeStatus, asking: &BTreeMap<NodeId, String>) -> String {
              nothing\n  let it in again, at a node that takes part: peer rollout admit {me}\n"
         );
     }
-    let others = status.gone.iter().filter(|(node, _)| !asking.contains_key(*node));
+    let is_other = |node: &NodeId| node != me && !asking.contains_key(node);
+    let others = status.gone.iter().filter(|(node, _)| is_other(node));
     let line = |(node, is_here): (&NodeId, &bool)| match is_here {
         true => format!(
             "{node} was called gone, and one of that name is here; let it in: peer rollout admit \
@@ -299,7 +303,13 @@ fn gone(status: &NodeStatus, asking: &BTreeMap<NodeId, String>) -> String {
              --join, let it in: peer rollout admit {node}\n"
         ),
     };
-    others.map(line).collect()
+    let mut text: String = others.map(line).collect();
+    if !status.roster.has(me) {
+        text += &format!(
+            "{me} takes no part; to let it, at a node that does: peer rollout admit {me}\n"
+        );
+    }
+    text
 }
 
 /// What is being decided.

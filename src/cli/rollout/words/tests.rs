@@ -213,7 +213,8 @@ const LATER_MS: u64 = 1_772_010_090_000;
 
 fn view(status: NodeStatus) -> View {
     let asking = [(node("node-e"), "127.0.0.1:60005".to_owned())].into();
-    let standing = Standing::Running { status: Box::new(status), asking };
+    let standing =
+        Standing::Running { status: Box::new(status), asking, refusals: Default::default() };
     View { standing, http: Some("127.0.0.1:50051".to_owned()), wall_ms: LATER_MS }
 }
 

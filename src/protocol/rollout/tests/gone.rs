@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 
 fn gone(of: &[usize]) -> Command {
-    Command::Gone(of.iter().map(|at| name(*at)).collect())
+    Command::Gone { nodes: of.iter().map(|at| name(*at)).collect() }
 }
 
 /// That node is away from all others.
@@ -277,7 +277,7 @@ fn what_is_wrong_with_calling_a_node_gone_is_said() {
     leaves(&mut seats, 2);
     for (order, cause) in [
         (gone(&[0]), Cause::Malformed),
-        (Command::Gone(["node-z".parse().unwrap()].into()), Cause::Nothing),
+        (Command::Gone { nodes: ["node-z".parse().unwrap()].into() }, Cause::Nothing),
         (gone(&[1]), Cause::Reached),
     ] {
         let fx = seats[0].ask(order);
