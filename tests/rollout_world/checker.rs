@@ -48,6 +48,11 @@ impl Checker {
         Self { rosters: [(1, roster)].into(), ..Self::default() }
     }
 
+    /// How many take part at first.
+    pub(crate) fn roster_len(&self) -> usize {
+        self.rosters[&1].len()
+    }
+
     pub(crate) fn violation(&mut self, what: String) {
         self.violations.push(what);
     }

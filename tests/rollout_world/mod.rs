@@ -301,6 +301,50 @@ impl World {
         Ok(longest)
     }
 
+    /// The coordinator of the only transaction dies or is cut off somewhere on its way, is called
+    /// gone, and comes back, perhaps before that.
+    pub(crate) fn play_gone(&mut self) -> Result<(), String> {
+        self.crash_ppm = 0;
+        self.latency = 1000;
+        for at in 0..self.nodes.len() {
+            self.plan(self.now, Happening::Restart(at));
+        }
+        self.run_for(ms(3000))?;
+        self.latency = [1000, 20_000, 200_000][self.rng.random_range(0..3)];
+        self.command(0, chaos::plain_start(vec![10_000]));
+        let moment = self.rng_between(0, 4 * self.latency);
+        self.run_for(Duration::from_micros(moment))?;
+        if self.rng.random_bool(0.5) {
+            self.down_for = Some(ms(self.rng_between(10, 4000)));
+            let is_power_cut = self.rng.random_bool(0.5);
+            self.crash(0, is_power_cut);
+        } else {
+            self.sides[0] = 1;
+            let all = self.open_links();
+            for (link, ends) in all.into_iter().filter(|(_, ends)| ends.contains(&0)) {
+                self.close(link, ends[0]);
+            }
+        }
+        let (whole_at, order_at) = (self.rng_between(1, 60), self.rng_between(1, 40));
+        for step in 0..80 {
+            self.run_for(ms(50))?;
+            if step == whole_at {
+                self.sides.fill(0);
+            }
+            let gone = self.nodes[0].id.clone();
+            let machine = self.nodes[1].machine.as_ref().expect("it lives");
+            let is_away = machine.roster().has(&gone) && !machine.reaches(&gone);
+            if step >= order_at && (step - order_at).is_multiple_of(20) && is_away {
+                self.command(1, Command::Gone { nodes: [gone].into() });
+            }
+        }
+        self.calm_down();
+        self.run_for(ms(25_000))?;
+        self.check_doubts()?;
+        self.check_end()?;
+        self.probe()
+    }
+
     fn rng_between(&mut self, low: u64, high: u64) -> u64 {
         self.rng.random_range(low..high)
     }
