@@ -105,7 +105,7 @@ impl Checker {
             Answer::Committed { txid, .. } => self.committed(txid, None),
             Answer::Aborted { txid, .. } => self.was_aborted(&name_of(at), txid),
             Answer::Refused { cause, running, .. } => {
-                let is_busy = *cause == Cause::Busy;
+                let is_busy = matches!(cause, Cause::Busy | Cause::InDoubt);
                 if is_busy && running.is_none() {
                     self.violation("T6: busy, and nobody says with what".to_owned());
                 }

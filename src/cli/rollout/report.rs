@@ -155,8 +155,8 @@ fn removed(txid: &TxId) -> Line {
 
 fn other_roster(node: &NodeId, digest: Digest) -> Line {
     let text = format!(
-        "{node} has another roster ({digest:?}); nothing is agreed with it: give all \
-                 nodes the same --node flags"
+        "{node} has another roster ({digest:?}); nothing is agreed with it: stop all nodes, move \
+         their logs away, and start them with the same --node flags"
     );
     of_node(Level::Error, "rollout_other_roster", node, text)
 }

@@ -145,19 +145,20 @@ impl Rollout {
     }
 
     fn refuse_to_begin(&mut self, gone: Option<&Gone>) -> Result<(), Refusal> {
-        let busy = |txid: &TxId, what: &str| {
+        let busy = |txid: &TxId, cause: Cause, what: &str| {
             let running = Some(txid.clone());
-            Refusal { running, ..Refusal::new(Cause::Busy, format!("{txid} {what}")) }
+            Refusal { running, ..Refusal::new(cause, format!("{txid} {what}")) }
         };
         if let Some(running) = &self.running {
-            return Err(busy(&running.proposal.txid, "is running"));
+            return Err(busy(&running.proposal.txid, Cause::Busy, "is running"));
         }
         let settles = |it: &Proposal| {
             let settled = gone.and_then(|gone| gone.settles.as_ref());
             settled.is_some_and(|settled| settled.proposal.txid == it.txid)
         };
         if let Some(prepared) = self.memory.prepared.as_ref().filter(|it| !settles(it)) {
-            return Err(busy(&prepared.txid, "is running, its decision is not known here yet"));
+            let what = "is running, its decision is not known here yet";
+            return Err(busy(&prepared.txid, Cause::InDoubt, what));
         }
         if self.recall.is_some() && !self.goes_on_without(gone) {
             let names = self.recall_waits_for();
@@ -292,11 +293,12 @@ impl Rollout {
     pub(super) fn on_votes_late(&mut self) {
         let Some(running) = self.running.as_ref().filter(|it| !it.is_deciding) else { return };
         let missing: Vec<_> = running.missing().iter().map(ToString::to_string).collect();
-        let reason = match &missing[..] {
-            [] => format!("no answer of {} in time", running.proposal.state.canary_model_id),
-            some => format!("no vote of {} in time", some.join(", ")),
+        let model = &running.proposal.state.canary_model_id;
+        let (cause, reason) = match &missing[..] {
+            [] => (Cause::Model, format!("no answer of {model} in time")),
+            some => (Cause::NoVote, format!("no vote of {} in time", some.join(", "))),
         };
-        self.abort_running(Cause::NoVote, reason, None);
+        self.abort_running(cause, reason, None);
     }
 
     /// Ends what runs, by somebody's signed objection or by this node's own.

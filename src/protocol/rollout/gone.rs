@@ -81,7 +81,7 @@ impl Rollout {
         if prepared.new_roster.is_some() {
             let running = Some(prepared.txid.clone());
             let reason = "what all are in doubt about changes who takes part";
-            return Err(Refusal { running, ..Refusal::new(Cause::Unsettled, reason) });
+            return Err(Refusal { running, ..Refusal::new(Cause::InDoubt, reason) });
         }
         let (me, at) = (&self.config.me, self.now.wall);
         let word = Resolution::new(&self.keys, me, &prepared.txid, Choice::Commit, at);

@@ -123,8 +123,8 @@ pub enum Cause {
     Resolved,
     /// Whoever is called gone is in reach.
     Reached,
-    /// What is in doubt cannot be settled together with a removal.
-    Unsettled,
+    /// This node waits for the end of a transaction that it voted for.
+    InDoubt,
 }
 
 /// `PREPARE_RESP`.

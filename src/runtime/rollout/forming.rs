@@ -75,11 +75,24 @@ impl Forming {
         match &self.founding {
             Founding::Join(_) => genesis,
             Founding::By(_) => match genesis {
-                // It has begun without this key: it may have been lost, and is another one now.
-                Some(it) if !self.is_named_by(&it) => Some(it),
+                // It has begun without this key, which may be another one than before; or it is the
+                // one that was told, and somebody of it may be gone by now.
+                Some(it) if !self.is_named_by(&it) || self.is_told(&it) => Some(it),
                 Some(_) | None => self.complete(),
             },
         }
+    }
+
+    /// Whether a history begins as this node was told, with no other key than those proved to it.
+    fn is_told(&self, genesis: &Genesis) -> bool {
+        let Founding::By(places) = &self.founding else { return false };
+        let is_proved = |(node, key): (&NodeId, &PublicKey)| {
+            genesis.roster.get(node).is_none_or(|it| it.key == *key)
+        };
+        genesis.state == self.initial
+            && places.len() == genesis.roster.len()
+            && places.iter().all(|it| genesis.roster.has(&it.node_id))
+            && self.keys.iter().all(is_proved)
     }
 
     fn is_named_by(&self, genesis: &Genesis) -> bool {
@@ -200,6 +213,31 @@ mod tests {
         let genesis = arrive(&mut it, 2, "a", 1).unwrap();
         let names: Vec<_> = genesis.roster.nodes().map(|it| it.node_id.to_string()).collect();
         assert_eq!(names, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn who_lost_its_log_or_its_key_follows_the_history_that_others_have() {
+        let named = || Founding::By(vec![place("a", 1), place("b", 2), place("c", 3)]);
+        let participant = |name: &str, port, number| {
+            let Place { node_id, host, port, .. } = place(name, port);
+            Participant { node_id, host, port, key: key(number) }
+        };
+        let genesis = |mine: u8, others: u8| {
+            let nodes = [participant("a", 1, 1), participant("b", 2, mine)];
+            let nodes = nodes.into_iter().chain([participant("c", 3, others)]).collect();
+            let state = forming(named()).initial;
+            Genesis { roster: Roster::new(nodes).unwrap(), state }
+        };
+        let told = |genesis: &Genesis| {
+            let other = ("a".parse().unwrap(), key(1));
+            forming(named()).arrived(LinkId(1), other, Some(genesis.clone()))
+        };
+        // c is dead; what a says of it is believed.
+        assert_eq!(told(&genesis(2, 3)), Some(genesis(2, 3)));
+        assert_eq!(told(&genesis(9, 3)), Some(genesis(9, 3)), "another key of its own name");
+        let mut other = genesis(2, 3);
+        other.state.version = 2;
+        assert_eq!(told(&other), None, "not as it was told");
     }
 
     #[test]

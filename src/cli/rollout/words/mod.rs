@@ -5,12 +5,13 @@ pub(in crate::cli) mod table;
 mod tests;
 pub(in crate::cli) mod timeline;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::cli::log::escape;
 use crate::protocol::rollout::{
-    Answer, BASIS_POINTS, Cause, Command, Gate, Kind, Phase, Plan, RoutingState, Sticky, TxId,
-    Weights,
+    Answer, BASIS_POINTS, Cause, Command, Gate, Kind, NodeId, Phase, Plan, RoutingState, Sticky,
+    TxId, Weights,
 };
 
 /// A share: `5 %`, `12.5 %`.
@@ -153,7 +154,7 @@ pub(super) fn outcome(command: &Command, answer: &Answer) -> Result<String, Stri
             "aborted, nothing has changed on any node: {} ({}, {txid}); {}",
             escape(reason),
             cause(*why),
-            remedy(command, *why, None),
+            remedy(command, *why, reason, None),
         )),
         Answer::Refused { cause: why, reason, running } => {
             let running = running.as_ref();
@@ -162,7 +163,7 @@ pub(super) fn outcome(command: &Command, answer: &Answer) -> Result<String, Stri
                 "refused, nothing was tried: {} ({}{way}); {}",
                 escape(reason),
                 cause(*why),
-                remedy(command, *why, running),
+                remedy(command, *why, reason, running),
             ))
         }
     }
@@ -203,7 +204,11 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
 }
 
 /// What to do where nodes could not be called gone.
-fn remedy_of_gone(cause: Cause, running: Option<&TxId>) -> Option<String> {
+fn remedy_of_gone(
+    nodes: &BTreeSet<NodeId>,
+    cause: Cause,
+    running: Option<&TxId>,
+) -> Option<String> {
     let text = match (cause, running) {
         (Cause::Malformed, _) => "order it at a node that remains (--id)".to_owned(),
         (Cause::NoVote, _) => {
@@ -219,8 +224,11 @@ fn remedy_of_gone(cause: Cause, running: Option<&TxId>) -> Option<String> {
         (Cause::Reached, _) => {
             "stop it first, or take it out with its own vote: peer rollout remove NAME".to_owned()
         }
-        (Cause::Unsettled, Some(txid)) => {
+        (Cause::InDoubt, Some(txid)) if nodes.contains(&txid.node) => {
             format!("end that first: peer rollout resolve {txid} --commit --i-know")
+        }
+        (Cause::InDoubt, Some(txid)) => {
+            format!("start {} again, or name it too if it is gone", txid.node)
         }
         (Cause::Version, _) => "try again in some seconds".to_owned(),
         (
@@ -231,7 +239,7 @@ fn remedy_of_gone(cause: Cause, running: Option<&TxId>) -> Option<String> {
             | Cause::Late
             | Cause::Nothing
             | Cause::Resolved
-            | Cause::Unsettled,
+            | Cause::InDoubt,
             _,
         ) => return None,
     };
@@ -239,14 +247,19 @@ fn remedy_of_gone(cause: Cause, running: Option<&TxId>) -> Option<String> {
 }
 
 /// What to do about it.
-fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
+fn remedy(command: &Command, cause: Cause, reason: &str, running: Option<&TxId>) -> String {
     let starts = matches!(command, Command::Start(_) | Command::Retry);
-    if let (Command::Gone { .. }, Some(remedy)) = (command, remedy_of_gone(cause, running)) {
+    if let Command::Gone { nodes } = command
+        && let Some(remedy) = remedy_of_gone(nodes, cause, running)
+    {
         return remedy;
     }
     match (cause, running) {
-        (Cause::Malformed, _) if starts => {
+        (Cause::Malformed, _) if starts && reason.contains("step") => {
             "steps are percents that ascend to 100: --steps 5,20,50,100".to_owned()
+        }
+        (Cause::Malformed, _) if starts => {
+            "peer rollout start --help shows what each flag takes".to_owned()
         }
         (Cause::Malformed, _) => "peer rollout --help shows what may be asked".to_owned(),
         (Cause::Busy, Some(_)) if starts => {
@@ -261,7 +274,9 @@ fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
         }
         (Cause::Roster, _) => "peer rollout status shows who takes part".to_owned(),
         (Cause::Gate, _) => {
-            "peer rollout status shows the figures; mend the version, or change the gate".to_owned()
+            "peer rollout status shows the figures; peer rollout abort ends the rollout, peer \
+             rollout resume takes a brake off"
+                .to_owned()
         }
         (Cause::Model, _) => {
             "each node needs a server of the version that answers: --serve NAME=URL, and start it"
@@ -278,8 +293,16 @@ fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
              again; if its machine is gone for good: peer rollout remove NAME --gone --i-know"
                 .to_owned()
         }
+        (Cause::Nothing, _) if matches!(command, Command::Start(_)) => {
+            "--from takes the version that peer rollout status shows as the stable one".to_owned()
+        }
         (Cause::Nothing, _) => "peer rollout status shows what there is".to_owned(),
         (Cause::Resolved, _) => "peer rollout history shows who said so".to_owned(),
-        (Cause::Reached | Cause::Unsettled, _) => "peer rollout status shows it".to_owned(),
+        (Cause::InDoubt, _) => {
+            "it ends when the nodes can be asked that peer rollout status names: start them; if \
+             one is gone for good: peer rollout remove NAME --gone --i-know"
+                .to_owned()
+        }
+        (Cause::Reached, _) => "peer rollout status shows it".to_owned(),
     }
 }

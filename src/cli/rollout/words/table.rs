@@ -325,8 +325,9 @@ fn transactions(status: &NodeStatus) -> String {
     if let Some(doubt) = &status.in_doubt {
         text += &format!(
             "{} voted COMMIT on {} and must not guess: it serves version {} until {} can be \
-             asked\n  it ends by itself when that is so; if they never come back: peer rollout \
-             resolve {} --commit or --abort, with --i-know\n",
+             asked\n  it ends by itself when that is so; if one of them is gone for good, here: \
+             peer rollout remove NAME --gone --i-know\n  if all are there and do not know it any \
+             more: peer rollout resolve {} --commit or --abort, with --i-know\n",
             status.node_id,
             doubt.txid,
             status.state.version,
