@@ -210,9 +210,9 @@ impl Trio {
     /// What that one has, put away or brought back.
     fn move_data(&self, from: &str, to: &str, name: &str) {
         let data = |state: &str| self.dir.path().join(state);
-        std::fs::create_dir_all(data(to).join("logs")).unwrap();
+        std::fs::create_dir_all(data(to).join("logs")).expect("there is room");
         for part in [format!("rollout-{name}"), format!("logs/{name}.log")] {
-            std::fs::rename(data(from).join(&part), data(to).join(&part)).unwrap();
+            std::fs::rename(data(from).join(&part), data(to).join(&part)).expect("it is there");
         }
     }
 
