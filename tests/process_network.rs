@@ -3,10 +3,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use folkmoot::Network;
 use folkmoot::cli::fleet::Happening;
@@ -14,6 +14,7 @@ use folkmoot::model::{Data, Endpoint, Signature};
 use folkmoot::network::Gone;
 use folkmoot::protocol::broadcast::Publish;
 use folkmoot::protocol::direct::FailKind;
+use rustix::process::Signal;
 use support::member::{Member, wall};
 use support::process::{Process, eventually, run};
 use support::{NO_GOSSIP, PATIENCE, Scene, of, peer_exe, words};
@@ -125,6 +126,64 @@ fn fifty_peers_hear_a_program_that_publishes() {
     }
 }
 
+/// How many messages of `origin` a reader has printed, and how many it was told it missed.
+fn heard(reader: &Process, origin: Endpoint) -> (usize, u64) {
+    let out = reader.out();
+    let lines = out.lines().filter_map(|it| serde_json::from_str::<serde_json::Value>(it).ok());
+    let (mut ids, mut missed) = (BTreeSet::new(), 0);
+    for line in lines {
+        if line["origin"] == origin.to_string() {
+            assert!(ids.insert(line["id"].to_string()), "{line} came twice");
+        } else if line["of"] == origin.to_string() {
+            missed += line["missed"].as_u64().expect("it is a number");
+        }
+    }
+    (ids.len(), missed)
+}
+
+#[test]
+fn a_peer_that_stands_still_gets_each_message_or_its_reader_is_told() {
+    const ALL: usize = 4_000;
+    let _alone = CROWD.lock();
+    let scene = Scene::up(3, 3, NO_GOSSIP);
+    let network = Network::builder().seeds(scene.seeds()).start().expect("it starts");
+    network.wait_for_peers(2, PATIENCE).expect("it becomes a member");
+    let still = scene.peers()[2];
+    let reader = reader(&scene, &format!("subscribe news --json --port {}", still.port()));
+    let origin = network.endpoint();
+    for number in 0..ALL {
+        if number == ALL / 10 {
+            assert!(eventually(|| heard(&reader, origin).0 == number));
+            scene.fleet.signal(still, Signal::STOP).expect("it runs");
+            // A second is about as long as it takes to be suspected.
+            let _ = crossbeam_channel::after(Duration::from_secs(1)).recv();
+        }
+        if number == ALL / 2 {
+            scene.fleet.signal(still, Signal::CONT).expect("it runs");
+        }
+        network.broadcast("news", format!("{number:>2048}").as_str()).expect("a member may");
+    }
+    let sum = |(came, missed)| came as u64 + missed == ALL as u64;
+    assert!(eventually(|| sum(heard(&reader, origin))), "{:?}", heard(&reader, origin));
+}
+
+#[test]
+fn what_was_published_just_before_a_stop_arrives() {
+    const ALL: usize = 1_000;
+    let _alone = CROWD.lock();
+    let scene = Scene::up(3, 3, NO_GOSSIP);
+    let network = Network::builder().seeds(scene.seeds()).start().expect("it starts");
+    network.wait_for_peers(2, PATIENCE).expect("it becomes a member");
+    let reader =
+        reader(&scene, &format!("subscribe news --json --port {}", scene.peers()[0].port()));
+    for number in 0..ALL {
+        network.broadcast("news", format!("{number}").as_str()).expect("a member may");
+    }
+    network.stop();
+    let origin = network.endpoint();
+    assert!(eventually(|| heard(&reader, origin) == (ALL, 0)), "{:?}", heard(&reader, origin));
+}
+
 #[test]
 fn a_direct_message_is_taken_once_or_its_sender_is_told() {
     let mut scene = Scene::up(3, 4, NO_GOSSIP);
@@ -194,7 +253,7 @@ fn peers_without_seeds_find_and_hear_each_other_in_one_process() {
     let place = second.endpoint();
     second.stop();
     assert!(second.broadcast("news", "late").is_err());
-    assert_eq!(news[1].recv_timeout(Duration::from_secs(1)), Err(Gone::Closed));
+    assert_eq!(news[1].recv_timeout(PATIENCE), Err(Gone::Closed));
     let again = Network::builder().listen(place).bootstrap([first.endpoint()]).start();
     again.expect("the port is free").wait_for_peers(1, PATIENCE).expect("it is back");
     assert!(Network::builder().listen("localhost:1").start().is_err(), "a name is no address");

@@ -111,6 +111,8 @@ fn f2_a_peer_stays_out_without_a_quorum_and_gets_in_when_there_is_one() {
     let mut scene = Scene::lay_out(3, 2, &args);
     let (seeds, peers) = (scene.seeds(), scene.peers());
     scene.fleet.start_seed(seeds[0]).expect("a seed starts");
+    // Before it listens the peers would reach none.
+    scene.wait("a seed", |lines| lines.iter().any(|it| of(it, seeds[0], "started")));
     for peer in &peers {
         scene.fleet.start_peer(*peer).expect("a peer starts");
     }
@@ -118,16 +120,20 @@ fn f2_a_peer_stays_out_without_a_quorum_and_gets_in_when_there_is_one() {
         let refused = |it: &&Happening| of(it, peer, "not_admitted");
         lines.iter().filter(refused).cloned().collect::<Vec<_>>()
     };
+    let says = |it: &Happening, what| it.text("reason").is_some_and(|it| it.contains(what));
     scene.wait("three refusals each, and one seed's warning", |lines| {
         let warned =
             |it: &Happening| of(it, seeds[0], "quorum") && it.level.eq_ignore_ascii_case("warn");
-        peers.iter().all(|peer| refusals(lines, *peer).len() >= 3) && lines.iter().any(warned)
+        peers.iter().all(|peer| {
+            let refused = refusals(lines, *peer);
+            let one = "no quorum: 1 of 2 needed seeds in reach";
+            refused.len() >= 3 && refused.iter().any(|it| says(it, one))
+        }) && lines.iter().any(warned)
     });
     let lines = scene.lines();
     for peer in &peers {
         let refused = refusals(&lines, *peer);
-        let reason = refused[0].text("reason").expect("a refusal has a reason").to_owned();
-        assert!(reason.contains("no quorum: 1 of 2 needed seeds in reach"), "{reason}");
+        assert!(refused.iter().all(|it| says(it, "no quorum: ")), "{refused:?}");
         let pauses: Vec<_> = refused.iter().filter_map(|it| it.number("retry_ms")).collect();
         assert!(pauses[..3].is_sorted_by(|a, b| a < b), "it backs off: {pauses:?}");
     }
@@ -403,9 +409,11 @@ fn check_rebirth(scene: &mut Scene, peer: Endpoint, life: u64) -> u64 {
     scene.await_lists(&scene.peers());
     let new = life_of(&scene.lines(), peer);
     for seed in scene.seeds() {
-        let listed = scene.members_at(seed);
-        let line = listed.iter().find(|it| it.endpoint == peer).expect("it is listed");
-        assert_eq!(line.incarnation.0, new);
+        // One that did not vote may list the former life for a moment.
+        assert!(eventually(|| {
+            let listed = scene.members_at(seed);
+            listed.iter().any(|it| it.endpoint == peer && it.incarnation.0 == new)
+        }));
     }
     new
 }

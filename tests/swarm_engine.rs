@@ -246,9 +246,9 @@ fn limits_on_rates_hold_in_both_directions() {
         let clock = Clock::start();
         let (joined, _) = fetch(&leecher, (&folder, &ticket, 2), &[seeder.addr().unwrap()]);
         await_stored(&joined);
-        // Two seconds are the least; a busy machine may take longer.
+        // Two seconds are the least, but for what was saved up; a busy machine takes longer.
         let took = clock.now().mono.since(Time::ZERO).as_secs_f64();
-        assert!((1.85..6.0).contains(&took), "{took} s");
+        assert!(took >= 1.85, "{took} s");
         seeder.stop();
         leecher.stop();
     }
@@ -516,7 +516,7 @@ fn after_the_end_neither_thread_nor_socket_is_left() {
     // A thread that has done all its work may still be on its way out of the system's list.
     let clock = Clock::start();
     while threads().iter().any(ours) {
-        assert!(clock.now().mono.since(Time::ZERO) < Duration::from_secs(5), "{:?}", threads());
+        assert!(clock.now().mono.since(Time::ZERO) < PATIENCE, "{:?}", threads());
         std::thread::yield_now();
     }
     assert!(raws.into_iter().all(Raw::gets_closed));

@@ -23,7 +23,7 @@ use folkmoot::wire::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
 use serde_json::{Value, json};
 
 /// How many kinds of messages there are; see [`number`].
-const KINDS: usize = 44;
+const KINDS: usize = 47;
 
 fn path() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "golden", "native.jsonl"].iter().collect()
@@ -114,6 +114,9 @@ const fn number(msg: &Message) -> usize {
         Message::PartReq(_) => 41,
         Message::Part(_) => 42,
         Message::Receipt(_) => 43,
+        Message::Have(_) => 44,
+        Message::Lack(_) => 45,
+        Message::Slow(_) => 46,
     }
 }
 
@@ -504,6 +507,9 @@ fn every_signature_in_the_golden_file_holds_for_the_documented_statement() {
             | Message::PartReq(_)
             | Message::Part(_)
             | Message::Receipt(_)
+            | Message::Have(_)
+            | Message::Lack(_)
+            | Message::Slow(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncReq(_)
             | Message::LinkHint(_)

@@ -63,6 +63,9 @@ use crate::runtime::files::DataDir;
 /// How long links may take to drain when the network stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
+/// How long a goodbye may wait until the last messages are with a neighbor.
+const GOODBYE_MAX: Duration = Duration::from_secs(5);
+
 /// The topic of direct messages that name none.
 const DIRECT_TOPIC: &str = "direct";
 
@@ -122,7 +125,9 @@ impl Network {
     }
 
     /// Sends a message to every peer that subscribes to `topic`, now or while it is still held
-    /// (4 minutes). Each takes it once.
+    /// (4 minutes, and 16 MiB of all messages). Each takes it once, or is told how many it missed.
+    ///
+    /// Blocks while a peer does not keep up, but for none that stands still longer than 10 s.
     ///
     /// # Errors
     /// When this peer is no member yet, the message is too large (1 MiB unless told otherwise), or
@@ -221,13 +226,15 @@ impl Network {
         self.driver.inspect(|node, _| node.status())
     }
 
-    /// Says goodbye, and ends: when this returns, no thread and no socket is left, the port is
-    /// free, and every wait has its outcome. A second call does nothing.
+    /// Waits until what was broadcast is with a neighbor, 3 s at most; then says goodbye, and ends:
+    /// when this returns, no thread and no socket is left, the port is free, and every wait has its
+    /// outcome. A second call does nothing.
     pub fn stop(&self) {
         let Some(answers) = self.answers.lock().expect("nothing can panic here").take() else {
             return;
         };
         self.driver.submit(Input::Command(Command::Leave));
+        self.board.wait_for_goodbye(GOODBYE_MAX);
         self.driver.stop(STOP_GRACE);
         self.board.close();
         // It has panicked if this fails, and said so itself.

@@ -6,9 +6,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::error::NetworkError;
+use crate::model::Endpoint;
 
 /// One of the waits that a wait without an end is made of.
 const LONG: Duration = Duration::from_secs(3_600);
+
+/// Words about messages that never came that wait in one queue; more count as lost to the reader.
+const MISSING_MAX: usize = 1_024;
 
 /// What has a size in memory.
 pub trait Weigh {
@@ -20,6 +24,8 @@ enum Entry<T> {
     Item(T),
     /// So many found no room between the items before and after.
     Lost(u64),
+    /// So many of an origin never came to this node.
+    Missing(Endpoint, u64),
 }
 
 struct Inner<T> {
@@ -27,7 +33,21 @@ struct Inner<T> {
     items: usize,
     bytes: usize,
     lost: u64,
+    /// Entries for messages that never came.
+    missing: usize,
     is_closed: bool,
+}
+
+impl<T> Inner<T> {
+    /// So many find no room.
+    fn lose(&mut self, count: u64) {
+        self.lost += count;
+        if let Some(Entry::Lost(known)) = self.entries.back_mut() {
+            *known += count;
+        } else {
+            self.entries.push_back(Entry::Lost(count));
+        }
+    }
 }
 
 /// Both ends of a queue.
@@ -41,8 +61,14 @@ pub(super) struct Shared<T> {
 impl<T: Weigh> Shared<T> {
     /// An empty queue with room for so many items and bytes. One item always finds room.
     pub(super) fn new(items_max: usize, bytes_max: usize) -> Arc<Self> {
-        let inner =
-            Inner { entries: VecDeque::new(), items: 0, bytes: 0, lost: 0, is_closed: false };
+        let inner = Inner {
+            entries: VecDeque::new(),
+            items: 0,
+            bytes: 0,
+            lost: 0,
+            missing: 0,
+            is_closed: false,
+        };
         Arc::new(Self { inner: Mutex::new(inner), moved: Condvar::new(), items_max, bytes_max })
     }
 
@@ -56,12 +82,7 @@ impl<T: Weigh> Shared<T> {
         let bytes = item.bytes();
         let is_full = inner.items >= self.items_max || inner.bytes + bytes > self.bytes_max;
         if inner.is_closed || (is_full && inner.items > 0) {
-            inner.lost += 1;
-            if let Some(Entry::Lost(count)) = inner.entries.back_mut() {
-                *count += 1;
-            } else {
-                inner.entries.push_back(Entry::Lost(1));
-            }
+            inner.lose(1);
             return false;
         }
         inner.items += 1;
@@ -70,6 +91,26 @@ impl<T: Weigh> Shared<T> {
         drop(inner);
         self.moved.notify_one();
         true
+    }
+
+    /// Appends the word that so many messages of an origin never came to this node.
+    pub(super) fn push_missing(&self, origin: Endpoint, count: u64) {
+        let mut inner = self.lock();
+        if inner.is_closed {
+            return;
+        }
+        if let Some(Entry::Missing(last, known)) = inner.entries.back_mut()
+            && *last == origin
+        {
+            *known += count;
+        } else if inner.missing >= MISSING_MAX {
+            inner.lose(count);
+        } else {
+            inner.missing += 1;
+            inner.entries.push_back(Entry::Missing(origin, count));
+        }
+        drop(inner);
+        self.moved.notify_one();
     }
 
     /// Nothing more comes.
@@ -89,6 +130,10 @@ impl<T: Weigh> Shared<T> {
                 Ok(item)
             }
             Some(Entry::Lost(count)) => Err(Gone::Missed(count)),
+            Some(Entry::Missing(origin, count)) => {
+                inner.missing -= 1;
+                Err(Gone::Missing { origin, count })
+            }
             None if inner.is_closed => Err(Gone::Closed),
             None => Err(Gone::Empty),
         }
@@ -100,6 +145,14 @@ impl<T: Weigh> Shared<T> {
 pub enum Gone {
     /// So many came here while there was no room, and are lost to this reader. More can follow.
     Missed(u64),
+    /// So many messages of an origin never came to this node, and no neighbor holds them any more.
+    /// They may have been about any topic. More can follow.
+    Missing {
+        /// The endpoint that made them.
+        origin: Endpoint,
+        /// How many.
+        count: u64,
+    },
     /// None has come in time.
     Empty,
     /// The network has stopped; nothing more comes.
@@ -112,6 +165,7 @@ impl fmt::Display for Gone {
             Self::Missed(count) => {
                 write!(f, "{count} messages found no room here and are lost; read faster")
             }
+            Self::Missing { origin, count } => write!(f, "missed {count} of {origin}"),
             Self::Empty => f.write_str("no message in time"),
             Self::Closed => f.write_str("the network has stopped"),
         }
@@ -137,7 +191,8 @@ impl<T: Weigh> Queue<T> {
     /// Blocks until something comes.
     ///
     /// # Errors
-    /// [`Gone::Missed`] once for each gap, [`Gone::Closed`] when nothing more comes.
+    /// [`Gone::Missed`] and [`Gone::Missing`] once for each gap, [`Gone::Closed`] when nothing more
+    /// comes.
     pub fn recv(&self) -> Result<T, Gone> {
         loop {
             match self.shared.pop(LONG) {
@@ -174,7 +229,7 @@ impl<T: Weigh> Queue<T> {
             loop {
                 match self.recv() {
                     Ok(item) => return Some(item),
-                    Err(Gone::Missed(_)) => {}
+                    Err(Gone::Missed(_) | Gone::Missing { .. }) => {}
                     Err(Gone::Empty | Gone::Closed) => return None,
                 }
             }

@@ -36,6 +36,8 @@ type DiscoverCell = Arc<Cell<Result<Vec<Known>, NetworkError>>>;
 struct Waiting {
     token: u64,
     is_closed: bool,
+    /// The node has said goodbye.
+    is_gone: bool,
     topics: BTreeMap<String, BTreeMap<u64, Arc<Shared<Message>>>>,
     inbox: Option<Arc<Shared<Incoming>>>,
     shown: Shown,
@@ -64,7 +66,7 @@ const SHOWN_SPAN: Duration = Duration::from_secs(10);
 /// Who waits for what of one node.
 pub struct Switchboard {
     waiting: Mutex<Waiting>,
-    /// A neighbor was won, more peers have a message, or the network has stopped.
+    /// A neighbor was won, more peers have a message, or the node has said goodbye or stopped.
     moved: Condvar,
     /// `None` once the switchboard is closed, which ends the thread that carries them.
     answers: Mutex<Option<Sender<Command>>>,
@@ -141,6 +143,10 @@ impl Switchboard {
                     queue.push(Known { endpoint: life.endpoint, key: life.key });
                 }
             }
+            Event::Gone => {
+                self.lock().is_gone = true;
+                self.moved.notify_all();
+            }
             Event::Started { .. }
             | Event::Applicant(_)
             | Event::Overlay(_)
@@ -151,7 +157,6 @@ impl Switchboard {
             | Event::Open(_)
             | Event::MemberLeft(_)
             | Event::SharedKey { .. }
-            | Event::Gone
             | Event::Refused(_) => {}
         }
         true
@@ -173,6 +178,12 @@ impl Switchboard {
         } else {
             Ok(())
         }
+    }
+
+    /// Blocks until the node has said goodbye, but no longer than `most`.
+    pub fn wait_for_goodbye(&self, most: Duration) {
+        let is_there = |it: &mut Waiting| !it.is_gone;
+        drop(self.moved.wait_timeout_while(self.lock(), most, is_there));
     }
 
     fn on_broadcast(&self, event: &broadcast::Event) {
@@ -199,6 +210,11 @@ impl Switchboard {
                 if let Some(known) = self.lock().receipts.get_mut(id) {
                     *known = (*known).max(*count);
                     self.moved.notify_all();
+                }
+            }
+            broadcast::Event::Missed { origin, count } => {
+                for queue in self.lock().topics.values().flat_map(BTreeMap::values) {
+                    queue.push_missing(*origin, *count);
                 }
             }
             broadcast::Event::Malformed { .. } => {}
@@ -371,7 +387,8 @@ impl Switchboard {
         };
         let message = Command::Publish { topic: topic.clone(), data: data.clone(), receipt, token };
         driver.submit(Input::Command(message));
-        // The node decides within that call, unless it is stopping: then closing ends the wait.
+        // The node decides within that call, unless others do not keep up, or it is stopping: then
+        // closing ends the wait.
         let published = Pending::new(cell, None).wait()?;
         let key = driver.inspect(|node, _| node.key());
         self.spread(&topic, || Message {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Incarnation;
 
-use super::broadcast::{Announce, Graft, Part, PartReq, Prune, Publish, Receipt};
+use super::broadcast::{Announce, Graft, Have, Lack, Part, PartReq, Prune, Publish, Receipt, Slow};
 use super::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq};
 use super::discovery::{FindNode, Found};
 use super::gossip::{GossipDigest, GossipMsg};
@@ -105,6 +105,12 @@ pub enum Message {
     Part(Part),
     /// So many have this message by way of me.
     Receipt(Receipt),
+    /// I have the messages with these numbers.
+    Have(Have),
+    /// Announce to me the messages with these numbers.
+    Lack(Lack),
+    /// Wait for a node that does not keep up with your messages.
+    Slow(Slow),
 
     /// The state of my registry, in hashes.
     SeedDigest(SeedDigest),
@@ -178,6 +184,9 @@ impl Message {
             Self::PartReq(_) => "PART_REQ",
             Self::Part(_) => "PART",
             Self::Receipt(_) => "RECEIPT",
+            Self::Have(_) => "HAVE",
+            Self::Lack(_) => "LACK",
+            Self::Slow(_) => "SLOW",
             Self::SeedDigest(_) => "SEED_DIGEST",
             Self::SeedSyncReq(_) => "SEED_SYNC_REQ",
             Self::SeedSyncResp(_) => "SEED_SYNC_RESP",
@@ -246,7 +255,10 @@ impl Message {
             | Self::Prune(_)
             | Self::PartReq(_)
             | Self::Part(_)
-            | Self::Receipt(_) => Standing::Member,
+            | Self::Receipt(_)
+            | Self::Have(_)
+            | Self::Lack(_)
+            | Self::Slow(_) => Standing::Member,
             Self::RegisterVote(_)
             | Self::PeerListResp(_)
             | Self::SeedDeadVote(_)
@@ -337,7 +349,8 @@ into_message! {
     Direct(DirectMsg), DirectAck(DirectAck), DirectPartReq(DirectPartReq), DirectPart(DirectPart),
     FindNode(FindNode), Found(Found),
     Publish(Publish), Announce(Announce), Graft(Graft), Prune(Prune), PartReq(PartReq),
-    Part(Part), Receipt(Receipt),
+    Part(Part), Receipt(Receipt), Have(Have), Lack(Lack),
+    Slow(Slow),
     SeedDigest(SeedDigest),
     SeedSyncReq(SeedSyncReq), SeedSyncResp(SeedSyncResp), LinkHint(LinkHint),
     ExplainReq(ExplainReq), ExplainResp(ExplainResp), TopologyReq(TopologyReq),

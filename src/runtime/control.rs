@@ -34,6 +34,9 @@ const REQUESTS_MAX: usize = 16;
 /// How long a client may take to send its request, and to take each part of its answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often it is looked, while the reader of a long answer stands still, whether the node stops.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);
 
@@ -285,7 +288,7 @@ fn accept_loop(
                     recv(stopping) -> _ => return,
                 }
                 let place = Place(serving.requests.1.clone());
-                start_answer(stream, place, &serving, handler);
+                start_answer(stream, place, (&serving, handler), stopping);
             }
             Err(err) if err.kind() == ErrorKind::Interrupted => {}
             Err(err) => {
@@ -317,10 +320,16 @@ impl Default for Serving {
 }
 
 /// Answers a client on a thread of its own; closes the connection where there is no room for one.
-fn start_answer(stream: UnixStream, place: Place, serving: &Arc<Serving>, handler: &Handler) {
+fn start_answer(
+    stream: UnixStream,
+    place: Place,
+    (serving, handler): (&Arc<Serving>, &Handler),
+    stopping: &Receiver<Never>,
+) {
     let (handler, serving) = (Arc::clone(handler), Arc::clone(serving));
+    let stopping = stopping.clone();
     let spawned = thread::spawn("command", move || {
-        if let Err(err) = answer(&stream, place, &serving, &handler) {
+        if let Err(err) = answer(&stream, place, &serving, &handler, &stopping) {
             log::debug!("a local command went unanswered: {err}");
         }
     });
@@ -343,6 +352,7 @@ fn answer(
     place: Place,
     serving: &Serving,
     handler: &Handler,
+    stopping: &Receiver<Never>,
 ) -> io::Result<()> {
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
@@ -360,11 +370,28 @@ fn answer(
         return Ok(());
     }
     let _place = Place(serving.streams.1.clone());
+    // A reader that stands still is not one that has gone.
+    stream.set_write_timeout(Some(LOOK))?;
     loop {
-        match next() {
-            Next::Line(line) => write_line(stream, line)?,
-            Next::Idle => stream.write_all(b"\n")?,
+        let mut line = match next() {
+            Next::Line(line) => line,
+            Next::Idle => String::new(),
             Next::End => return Ok(()),
+        };
+        line.push('\n');
+        let mut rest = line.as_bytes();
+        while !rest.is_empty() {
+            match stream.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => rest = &rest[count..],
+                Err(err) if err.kind() == ErrorKind::WouldBlock => {
+                    if stopping.try_recv() == Err(TryRecvError::Disconnected) {
+                        return Err(err);
+                    }
+                }
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
         }
     }
 }

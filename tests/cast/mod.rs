@@ -1,9 +1,10 @@
 //! A fleet of broadcasts without membership around them: machines that link as they are told,
 //! publish, and deliver. What is tested is the broadcast alone, so that fleets can be large.
 
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a host takes a few messages of many")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -84,6 +85,9 @@ impl Host {
             Message::PartReq(msg) => it.on_part_req(link, msg, part),
             Message::Part(msg) => it.on_part(now, link, &msg, part),
             Message::Receipt(msg) => it.on_receipt(now, link, msg, part),
+            Message::Have(msg) => it.on_have(now, link, &msg, part),
+            Message::Lack(msg) => it.on_lack(now, link, &msg, part),
+            Message::Slow(msg) => it.on_slow(now, link, msg, part),
             other => panic!("a broadcast says {other:?}"),
         });
     }
@@ -158,6 +162,10 @@ pub(crate) struct Cast {
     pub delivered: BTreeMap<MessageId, BTreeMap<Endpoint, u32>>,
     /// What honest hosts published, with topic and data.
     pub published: BTreeMap<MessageId, (Endpoint, Option<(String, Data)>)>,
+    /// What each host was asked to publish and has not published yet.
+    pub waiting: BTreeMap<Endpoint, VecDeque<(String, Data)>>,
+    /// How many messages each host has missed, by origin.
+    pub missed: BTreeMap<(Endpoint, Endpoint), u64>,
     /// What was delivered, by identity.
     pub heard: BTreeMap<MessageId, (String, Data)>,
     pub receipts: BTreeMap<MessageId, u32>,
@@ -219,6 +227,8 @@ impl Cast {
             calls,
             delivered: BTreeMap::new(),
             published: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            missed: BTreeMap::new(),
             heard: BTreeMap::new(),
             receipts: BTreeMap::new(),
             hops_max: 0,
@@ -246,13 +256,18 @@ impl Cast {
     }
 
     pub(crate) fn say(&mut self, from: Endpoint, data: impl Into<Data>, receipt: bool) {
-        let data = data.into();
         let before = self.published.len();
-        self.world.command(from, Say("news".to_owned(), data.clone(), receipt));
+        self.say_in_turn(from, data, receipt);
         self.run(Duration::from_micros(1));
         assert_eq!(self.published.len(), before + 1, "{from} published");
-        let fresh = self.published.values_mut().find(|it| it.1.is_none());
-        fresh.expect("it is new").1 = Some(("news".to_owned(), data));
+    }
+
+    /// Has a host publish, at once or when others have kept up.
+    pub(crate) fn say_in_turn(&mut self, from: Endpoint, data: impl Into<Data>, receipt: bool) {
+        let data = data.into();
+        let said = ("news".to_owned(), data.clone());
+        self.waiting.entry(from).or_default().push_back(said);
+        self.world.command(from, Say("news".to_owned(), data, receipt));
     }
 
     pub(crate) fn run(&mut self, span: Duration) {
@@ -268,9 +283,13 @@ impl Cast {
                     self.heard.insert(message.id, (message.topic, message.data));
                 }
                 broadcast::Event::Published { id, .. } => {
-                    self.published.insert(id, (at, None));
+                    let said = self.waiting.get_mut(&at).and_then(VecDeque::pop_front);
+                    self.published.insert(id, (at, said));
                 }
                 broadcast::Event::Receipts { id, count } => _ = self.receipts.insert(id, count),
+                broadcast::Event::Missed { origin, count } => {
+                    *self.missed.entry((at, origin)).or_default() += count;
+                }
                 broadcast::Event::PublishRefused { reason, .. } => panic!("refused: {reason}"),
                 broadcast::Event::Malformed { .. } => unreachable!("it was kept by the host"),
             }

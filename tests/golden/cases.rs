@@ -9,7 +9,8 @@ use folkmoot::model::{
     SigningBytes, WallTime,
 };
 use folkmoot::protocol::broadcast::{
-    Announce, Graft, Offer, Part, PartReq, Prune, Publish, Receipt,
+    Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
+    Slow,
 };
 use folkmoot::protocol::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
 use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
@@ -378,6 +379,7 @@ fn broadcast() -> Vec<(&'static str, Message)> {
     let Subject { endpoint: life, incarnation, key } = subject(6001);
     let proof = Some(Arc::new(Admission { endpoint: life, incarnation, key, votes }));
     let small = published(&Data::from("hello"), false);
+    let (origin, who) = (small.subject(), endpoint(6003));
     let large = published(&Data::from(vec![0x2a; 65_538]), true);
     let id = |msg: &Publish| MessageId::of(&statement(msg));
     let offer = |msg: &Publish| Offer { id: id(msg), size: msg.size, hops: msg.hops };
@@ -391,6 +393,12 @@ fn broadcast() -> Vec<(&'static str, Message)> {
         ("two parts are asked for", PartReq { id: id(&large), at: 0, count: 2 }.into()),
         ("the last part", Part { id: id(&large), at: 1, data: vec![0x2a; 2].into() }.into()),
         ("three have it", Receipt { id: id(&large), count: 3 }.into()),
+        (
+            "all up to 7 are here, and 9",
+            Have { of: vec![Reached { origin, done: 7, top: 9 }] }.into(),
+        ),
+        ("8 is not", Lack { of: vec![Lacking { origin, rows: vec![(8, 8)] }] }.into()),
+        ("a node does not keep up", Slow { origin, who, done: 7, room: 65_536, hops: 1 }.into()),
     ]
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use folkmoot::model::{Data, Endpoint, Incarnation, MessageId, Nonce, SeedId, Signature};
 use folkmoot::protocol::broadcast::{
-    Announce, Graft, Offer, Part, PartReq, Prune, Publish, Receipt,
+    Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
+    Slow,
 };
 use folkmoot::protocol::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
 use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
@@ -28,7 +29,7 @@ use super::cast::{self, Actor, junk_signature, key, moment, place, subject};
 use super::source::Source;
 
 /// How many kinds of messages there are.
-pub const KINDS: usize = 44;
+pub const KINDS: usize = 47;
 
 /// A message of kind `kind`, as `speaker` might say it.
 pub fn message(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
@@ -42,7 +43,7 @@ pub fn message(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
         30 => ban(src).into(),
         31..35 => direct(kind, src),
         35 | 36 => search(kind, src),
-        37..44 => broadcast(kind, speaker, src),
+        37..47 => broadcast(kind, speaker, src),
         _ => questions(kind, src),
     }
 }
@@ -333,7 +334,21 @@ fn broadcast(kind: usize, speaker: Actor, src: &mut Source<'_>) -> Message {
             let data = vec![src.byte(); src.one(&[0, 1, 1_000, 65_536, 65_537])];
             Part { id: id(src), at: src.below(4) as u32, data: data.into() }.into()
         }
-        _ => Receipt { id: id(src), count: src.number() as u32 }.into(),
+        43 => Receipt { id: id(src), count: src.number() as u32 }.into(),
+        44 => {
+            let mut reached =
+                || Reached { origin: subject(src), done: src.number(), top: src.number() };
+            Have { of: (0..3).map(|_| reached()).collect() }.into()
+        }
+        45 => {
+            let rows = (0..src.length(40)).map(|_| (src.number(), src.number())).collect();
+            Lack { of: vec![Lacking { origin: subject(src), rows }] }.into()
+        }
+        _ => {
+            let (origin, who) = (subject(src), speaker.endpoint());
+            let hops = src.number() as u32;
+            Slow { origin, who, done: src.number(), room: src.number(), hops }.into()
+        }
     }
 }
 

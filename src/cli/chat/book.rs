@@ -6,7 +6,7 @@
 //! - Bounded: the oldest lines are forgotten; the log has them.
 //! - Nothing of a message reaches a terminal unescaped (C12).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::words;
@@ -290,6 +290,12 @@ impl Book {
         if !self.waiting.iter().any(|it| it.chat.msg_id == chat.msg_id) {
             self.waiting.push(Waiting { chat: chat.clone(), number: None });
         }
+    }
+
+    /// Forgets what does not wait any more, by what the engine knows.
+    pub(super) fn keep_waiting(&mut self, pending: &[MsgId]) {
+        let pending: BTreeSet<_> = pending.iter().collect();
+        self.waiting.retain(|it| pending.contains(&it.chat.msg_id));
     }
 
     fn number(&mut self, id: MsgId, seq: SeqNo) {

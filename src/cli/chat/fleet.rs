@@ -250,7 +250,7 @@ fn attend(me: News, news: &Queue<Message>, network: &Network, engine: &Engine) {
     loop {
         let message = match news.recv() {
             Ok(message) => message,
-            Err(Gone::Missed(_) | Gone::Empty) => continue,
+            Err(Gone::Missed(_) | Gone::Missing { .. } | Gone::Empty) => continue,
             Err(Gone::Closed) => return,
         };
         let Some(other) = News::of(&message).filter(|it| it.node_id != me.node_id) else {

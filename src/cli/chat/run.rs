@@ -262,7 +262,7 @@ impl Talk {
                     plain.show(&items).map_err(screen_failed)?;
                 }
             }
-            if is_ending && self.session.is_settled(&self.book) {
+            if is_ending && self.session.is_settled() {
                 break;
             }
         }
@@ -361,10 +361,11 @@ impl Talk {
             let news = self.take(told)?;
             plain.show(&news.items).map_err(screen_failed)?;
         }
+        // What found no room to be told.
+        let items = self.look();
+        plain.show(&items).map_err(screen_failed)?;
         plain.end().map_err(screen_failed)?;
-        // What was typed at an earlier start counts too.
-        let kept = self.session.local.engine.status().map_or(0, |it| it.pending.len());
-        let pending = self.session.open(&self.book).max(kept);
+        let pending = self.session.pending().unwrap_or_else(|| self.session.open(&self.book));
         // Who reads the answers on a terminal has seen it.
         match (self.typing.refused(), pending) {
             (refused @ 1.., pending) if !io::stdin().is_terminal() => {

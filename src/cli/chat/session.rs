@@ -56,7 +56,7 @@ pub(super) struct Session {
     message_max: usize,
     /// The last entry that was taken.
     last: SeqNo,
-    /// Messages typed of which the engine has not said that it keeps them.
+    /// Messages typed of which it was not heard that the engine keeps them.
     unheard: usize,
     /// How often it was looked for a group that was not found.
     looks: u32,
@@ -77,7 +77,13 @@ impl Session {
         members.iter().any(|it| it.member.id == id)
     }
 
-    /// How many messages typed here are not final.
+    /// How many messages typed here are not final, also those of earlier starts; nothing once the
+    /// member is stopping.
+    pub(super) fn pending(&self) -> Option<usize> {
+        self.local.engine.status().map(|it| it.pending.len())
+    }
+
+    /// The same by what was heard so far: late, and without asking the engine.
     pub(super) fn open(&self, book: &Book) -> usize {
         self.unheard + book.waiting().len()
     }
@@ -94,9 +100,9 @@ impl Session {
         }
     }
 
-    /// Whether there are none.
-    pub(super) fn is_settled(&self, book: &Book) -> bool {
-        self.open(book) == 0
+    /// Whether everything typed here is final.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending() == Some(0)
     }
 
     /// Takes a line.
@@ -258,6 +264,9 @@ impl Session {
             Seen { id, at: words::place(at).to_string(), is_here, lag: it.lag, seen_ms }
         });
         book.seen = seen.collect();
+        // What is read from the log may be told of later, or never: then it would wait for ever.
+        book.keep_waiting(&status.pending);
+        self.unheard = status.pending.len().saturating_sub(book.waiting().len());
         let mut items = self.fill(book, SeqNo(status.commit.0.saturating_add(1)));
         items.extend(self.remind(book, status.group.is_none()));
         if status.group.is_some() {
@@ -298,4 +307,64 @@ pub(super) fn lines_of(entries: &[Arc<Entry>], me: MemberId) -> Vec<String> {
         Body::Opening | Body::Membership(_) => None,
     };
     entries.iter().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::cli::chat::book::GENERAL;
+    use crate::cli::chat::watch::{Announcer, Watchers};
+    use crate::model::{Endpoint, KeyPair};
+    use crate::runtime::chat::{Engine, Founds, Limits, Options};
+
+    #[test]
+    fn a_message_that_was_read_from_the_log_before_it_was_told_is_not_pending_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tell, ear) = bounded(1_000);
+        let watchers = Watchers::default();
+        let keys = KeyPair::from_secret([1; 32]);
+        let at: Endpoint = "127.0.0.1:1".parse().unwrap();
+        let me = Member { id: MemberId(1), at: at.into(), key: keys.public() };
+        let engine = Engine::start(Options {
+            listen: None,
+            keys,
+            me,
+            log_dir: dir.path().to_owned(),
+            seeds: Vec::new(),
+            config: Config::default(),
+            cluster_keys: None,
+            founds: Founds::IfNew,
+            marker: None,
+            limits: Limits::default(),
+            allows: None,
+            sink: Box::new(Announcer { watchers: watchers.clone(), tell }),
+        });
+        let local = Arc::new(Local::new(engine.unwrap(), watchers));
+        let (mut session, mut book) =
+            (Session::new(local, Config::default().message_max), Book::new(MemberId(1), GENERAL));
+        // The log is read up to here, so that what is missing is noticed.
+        while session.last == SeqNo(0) {
+            let (now, told) = ear.recv().unwrap();
+            session.told(&mut book, now, told).unwrap();
+        }
+        session.typed(&mut book, "one");
+        assert!(!session.is_settled());
+        // The reader is slow: all is told, and nothing of it heard.
+        while !session.is_settled() {
+            std::thread::yield_now();
+        }
+        let now = Now::default();
+        let shown = session.look(&mut book, now);
+        assert_eq!(shown.iter().map(Item::line).collect::<Vec<_>>(), ["[seq=2] <peer_1>: one"]);
+        for (now, told) in ear.try_iter() {
+            let news = session.told(&mut book, now, told).unwrap();
+            let is_said = |it: &Item| matches!(it, Item::Said { .. });
+            assert!(!news.items.iter().any(is_said), "it is shown once");
+        }
+        session.look(&mut book, now);
+        assert_eq!((session.open(&book), session.pending()), (0, Some(0)));
+        session.local.engine.stop();
+    }
 }

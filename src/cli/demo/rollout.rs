@@ -108,7 +108,7 @@ impl Play {
                 "--interval",
                 "2s",
                 "--gate",
-                "p95=500ms",
+                "p95=2s",
                 "--gate",
                 "error=5%",
                 "--samples",

@@ -163,6 +163,8 @@ pub const ROWS: &[Row] = &[
     // The network layer of a peer.
     counter("broadcast_published", &[("", "network.broadcast.messages_published")],
         "Broadcast messages that were published here"),
+    counter("broadcast_delayed", &[("", "network.broadcast.messages_delayed")],
+        "Broadcast messages that waited here for nodes that do not keep up"),
     counter("broadcast_delivered", &[("", "network.broadcast.messages_delivered")],
         "Broadcast messages of others that were delivered here, each once"),
     counter("broadcast_messages_sent", &[("", "network.broadcast.messages_sent")],

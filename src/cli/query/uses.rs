@@ -62,7 +62,10 @@ fn follow(through: &UseArgs, wanted: &Use, count: Option<u64>, by: &str) -> Resu
             }
             (false, false) => {
                 let missed = &object["missed"];
-                eprint_line(&format!("{missed} messages were missed: this reads too slowly"));
+                eprint_line(&match object.get("of").and_then(Value::as_str) {
+                    Some(origin) => format!("missed {missed} of {origin}"),
+                    None => format!("{missed} messages were missed: this reads too slowly"),
+                });
                 return true;
             }
         });

@@ -274,6 +274,10 @@ fn broadcast_line(event: &broadcast::Event) -> Option<Line> {
             });
             Line::new(Level::Debug, "delivered", message, fields)
         }
+        It::Missed { origin, count } => {
+            let message = format!("missed {count} of {origin}: no neighbor holds them any more");
+            Line::new(Level::Warn, "missed", message, json!({ "origin": origin, "count": count }))
+        }
         // Told to whoever published; and refused by the node, which counts it.
         It::Receipts { .. } | It::Malformed { .. } => return None,
     };

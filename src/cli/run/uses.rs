@@ -186,6 +186,9 @@ fn stream<T: Weigh + Send + 'static>(queue: Queue<T>, object: fn(&T) -> Value) -
         match queue.recv_timeout(BEAT) {
             Ok(item) => Next::Line(object(&item).to_string()),
             Err(Gone::Missed(count)) => Next::Line(json!({ "missed": count }).to_string()),
+            Err(Gone::Missing { origin, count }) => {
+                Next::Line(json!({ "missed": count, "of": origin }).to_string())
+            }
             Err(Gone::Empty) => Next::Idle,
             Err(Gone::Closed) => Next::End,
         }

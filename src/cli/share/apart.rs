@@ -28,7 +28,7 @@ pub(in crate::cli) fn say_so(network: &Arc<Network>) -> io::Result<JoinHandle<()
         loop {
             let list = match lists.recv() {
                 Ok(message) => serde_json::from_slice::<Announcement>(&message.data),
-                Err(Gone::Missed(_) | Gone::Empty) => continue,
+                Err(Gone::Missed(_) | Gone::Missing { .. } | Gone::Empty) => continue,
                 Err(Gone::Closed) => return,
             };
             let is_order = list.is_ok_and(|it| it.shares.iter().any(|it| it.everywhere));

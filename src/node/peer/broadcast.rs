@@ -65,8 +65,17 @@ impl PeerNode {
                 it.on_part(now, link, &piece, part);
             } else if let Message::Receipt(receipt) = msg {
                 it.on_receipt(now, link, receipt, part);
+            } else if let Message::Have(have) = msg {
+                it.on_have(now, link, &have, part);
+            } else if let Message::Lack(lack) = msg {
+                it.on_lack(now, link, &lack, part);
+            } else if let Message::Slow(slow) = msg {
+                it.on_slow(now, link, slow, part);
             }
         });
+        if self.is_leaving && self.broadcast.is_settled() {
+            self.leave(now, fx);
+        }
     }
 
     /// An origin is believed by the certificate of its membership, as a neighbor is (O6).

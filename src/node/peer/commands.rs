@@ -1,9 +1,14 @@
 //! What the local process asks of a peer.
 
-use super::{Command, Event, Fx, PeerNode};
+use std::time::Duration;
+
+use super::{Command, Event, Fx, PeerNode, Timer};
 use crate::model::Now;
 use crate::protocol::direct::Letter;
 use crate::protocol::message::Standing;
+
+/// How long a peer that leaves waits until its last messages are with a neighbor.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
 
 impl PeerNode {
     pub(super) fn on_command(&mut self, now: Now, command: Command, fx: &mut Fx) {
@@ -34,13 +39,25 @@ impl PeerNode {
         }
     }
 
-    /// Says goodbye to seeds and neighbors, and ends.
+    /// Leaves as soon as what was published here is with a neighbor, and after [`LEAVE_MAX`].
     fn on_leave_command(&mut self, now: Now, fx: &mut Fx) {
+        if self.broadcast.is_settled() {
+            return self.leave(now, fx);
+        }
+        self.is_leaving = true;
+        self.with_broadcast(now, fx, |it, part| it.ask_for_progress(part));
+        fx.set_timer(Timer::Leave, LEAVE_MAX);
+    }
+
+    /// Says goodbye to seeds and neighbors, and ends.
+    pub(super) fn leave(&mut self, now: Now, fx: &mut Fx) {
+        self.is_leaving = false;
+        fx.stop_timer(Timer::Leave);
         let mut leave = None;
         self.with_applicant(now, fx, |it, part| leave = it.leave(now, part));
         self.with_gossip(now, fx, |it, part| it.pause(part));
         self.with_direct(now, fx, |it, part| it.reset(part));
-        self.broadcast.pause();
+        self.with_broadcast(now, fx, |it, part| it.pause(part));
         if self.open.is_some() {
             self.overlay.stop();
         }

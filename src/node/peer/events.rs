@@ -288,7 +288,7 @@ impl PeerNode {
     /// From here on everything this peer says is said by another life.
     pub(super) fn begin_life(&mut self, now: Now, incarnation: Incarnation, fx: &mut Fx) {
         self.with_gossip(now, fx, |it, part| it.pause(part));
-        self.broadcast.pause();
+        self.with_broadcast(now, fx, |it, part| it.pause(part));
         self.with_overlay(now, fx, |it, part| it.pause(part));
         self.with_liveness(now, fx, |it, part| it.reset(part));
         self.with_direct(now, fx, |it, part| it.reset(part));

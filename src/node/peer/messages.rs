@@ -34,7 +34,10 @@ impl PeerNode {
         | Message::Prune(_)
         | Message::PartReq(_)
         | Message::Part(_)
-        | Message::Receipt(_) = msg
+        | Message::Receipt(_)
+        | Message::Have(_)
+        | Message::Lack(_)
+        | Message::Slow(_) = msg
         {
             return self.on_broadcast(now, link, msg, fx);
         }

@@ -104,6 +104,8 @@ pub struct PeerNode {
     direct: Direct,
     contacts: Contacts,
     broadcast: Broadcast,
+    /// It is asked to leave, and does so when its last messages are with a neighbor.
+    is_leaving: bool,
     /// Questions that wait for a link to the witness.
     errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
     /// The same of discovery.
@@ -168,6 +170,7 @@ impl PeerNode {
             direct: Direct::new(config.direct, endpoint, part()),
             contacts: Contacts::new(config.contacts),
             broadcast: Broadcast::new(config.broadcast, endpoint, keys.clone()),
+            is_leaving: false,
             keys,
             errands: BTreeMap::new(),
             questions: BTreeMap::new(),

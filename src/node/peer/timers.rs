@@ -34,6 +34,7 @@ impl PeerNode {
             Timer::Broadcast(timer) => {
                 self.with_broadcast(now, fx, |it, part| it.on_timer(now, timer, part));
             }
+            Timer::Leave => self.leave(now, fx),
             Timer::Open(timer) => self.with_open(now, fx, |it, part| it.on_timer(timer, part)),
         }
     }

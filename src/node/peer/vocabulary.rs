@@ -38,6 +38,8 @@ pub enum Timer {
     Discovery(finding::Timer),
     /// The broadcast's.
     Broadcast(casting::Timer),
+    /// Leave, although the last own messages may be with nobody.
+    Leave,
 }
 
 macro_rules! timer_from {

@@ -14,8 +14,69 @@ pub const PARTS_MAX: u32 = 4;
 /// Identities in one `ANNOUNCE`.
 pub const ANNOUNCE_MAX: usize = 512;
 
-/// Held messages that are announced when a link comes up, the newest.
-pub(super) const CATCH_UP_MAX: usize = 1_024;
+/// Origins in one `HAVE` or `LACK`.
+pub const HAVE_MAX: usize = 64;
+
+/// Rows of numbers of one origin in a `LACK`.
+pub const LACK_ROWS_MAX: usize = 32;
+
+/// Origins whose numbers are remembered of each neighbor.
+pub(super) const HAVES_MAX: usize = 1_024;
+
+/// Rows of missing numbers of one origin; of more the lowest is given up. What is asked for comes
+/// in any order, so there are about as many as a link's share of [`WANTED_MAX`].
+pub(super) const GAPS_MAX: usize = 8_192;
+
+/// How often neighbors are told which numbers are here, and asked for missing ones.
+pub(super) const TICK: Duration = Duration::from_millis(250);
+
+/// The part of what may be held after which all numbers are told at once, as one by so many.
+pub(super) const TELL_SHARE: u64 = 32;
+
+/// How many numbers of one origin are told at the next tick; fewer are told after [`LEISURE`].
+pub(super) const HAVE_AFTER: u64 = 64;
+pub(super) const LEISURE: Duration = Duration::from_secs(1);
+
+/// How long a number may be missing before neighbors are asked for it: most come by themselves.
+pub(super) const GAP_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a number may be missing, with no other of its row coming, before it is given up; every
+/// neighbor has been asked by then.
+pub(super) const GAP_MAX: Duration = Duration::from_secs(10);
+
+/// The pause before the same neighbor is asked for the same numbers again.
+pub(super) const LACK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Links that a request to wait crosses at most.
+pub(super) const HOPS_MAX: u32 = 32;
+
+/// Nodes that an origin waits for at once.
+pub(super) const BRAKES_MAX: usize = 64;
+
+/// How long a request to wait holds; while it is needed it is repeated each [`TICK`].
+pub(super) const BRAKE_FOR: Duration = Duration::from_secs(1);
+
+/// How long after its last request a node is known: its next one is about the same delay.
+pub(super) const BRAKE_LAPSE: Duration = Duration::from_secs(3);
+
+/// How long an origin waits for a node that takes less meanwhile than this part of what may be
+/// held, as one by so many.
+pub(super) const STALL_MAX: Duration = Duration::from_secs(10);
+pub(super) const STALL_SHARE: u64 = 16;
+
+/// How long an origin waits for nobody after it has published less than that in [`STALL_MAX`]:
+/// names of slow nodes can be invented, one after the other.
+pub(super) const FREE_FOR: Duration = Duration::from_secs(60);
+
+/// Own messages that wait for others to keep up, and the pause before they are tried again.
+pub(super) const PENDING_MAX: usize = 1_024;
+pub(super) const PENDING_PAUSE: Duration = Duration::from_millis(20);
+
+/// After how many messages it is looked for neighbors that do not keep up, beside each [`TICK`].
+pub(super) const WATCH_EVERY: u64 = 64;
+
+/// How often a neighbor is asked for numbers that it says it has and does not send.
+pub(super) const LACKS_MAX: u32 = 5;
 
 /// Identities in one `GRAFT`, and asked for at once on a link: an answer is so many messages.
 pub const GRAFT_MAX: usize = 64;

@@ -66,6 +66,13 @@ pub enum Event {
         /// How many.
         count: u32,
     },
+    /// Messages did not come, and nobody sends them any more.
+    Missed {
+        /// The endpoint that made them.
+        origin: Endpoint,
+        /// How many.
+        count: u64,
+    },
     /// Something was refused; the neighbor is to blame.
     Malformed {
         /// The neighbor's link.
@@ -94,11 +101,13 @@ pub enum Reason {
     Withheld,
     /// Announced beyond what is remembered.
     Crowded,
+    /// Known by the numbers of its origin, and held by no neighbor any more.
+    Missed,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Malformed,
         Self::Forged,
         Self::Unproven,
@@ -107,6 +116,7 @@ impl Reason {
         Self::Hasty,
         Self::Withheld,
         Self::Crowded,
+        Self::Missed,
     ];
 
     /// The reason's name in metrics.
@@ -120,6 +130,7 @@ impl Reason {
             Self::Hasty => "hasty",
             Self::Withheld => "withheld",
             Self::Crowded => "crowded",
+            Self::Missed => "missed",
         }
     }
 }
@@ -129,6 +140,8 @@ impl Reason {
 pub struct BroadcastMetrics {
     /// Own messages.
     pub messages_published: u64,
+    /// Own messages that had to wait for nodes that do not keep up.
+    pub messages_delayed: u64,
     /// Messages of others, each once.
     pub messages_delivered: u64,
     /// Copies sent to neighbors.
@@ -178,6 +191,7 @@ impl Default for BroadcastMetrics {
     fn default() -> Self {
         Self {
             messages_published: 0,
+            messages_delayed: 0,
             messages_delivered: 0,
             messages_sent: 0,
             messages_received: 0,
@@ -205,6 +219,10 @@ impl Default for BroadcastMetrics {
 
 impl BroadcastMetrics {
     pub(super) fn drop_one(&mut self, reason: Reason) {
-        *self.messages_dropped.entry(reason.as_str()).or_default() += 1;
+        self.drop_many(reason, 1);
+    }
+
+    pub(super) fn drop_many(&mut self, reason: Reason, count: u64) {
+        *self.messages_dropped.entry(reason.as_str()).or_default() += count;
     }
 }

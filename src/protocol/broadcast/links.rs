@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::config::{
-    ANSWER_MAX, ASKED_BYTES_MAX, GRAFT_MAX, INTRODUCED_MAX, PREFER_PAUSE, PRUNE_PAUSE, SPAN,
-    SPAN_BYTES, SPAN_MESSAGES,
+    ANSWER_MAX, ASKED_BYTES_MAX, GRAFT_MAX, HAVES_MAX, INTRODUCED_MAX, PREFER_PAUSE, PRUNE_PAUSE,
+    SPAN, SPAN_BYTES, SPAN_MESSAGES,
 };
+use super::gaps::Claim;
 use super::messages::Offer;
 use crate::model::{Endpoint, MessageId, Time};
 use crate::protocol::membership::certificate::Subject;
@@ -106,6 +107,10 @@ pub(super) struct Link {
     served: Allowance,
     introduced: BTreeSet<Subject>,
     introduced_order: VecDeque<Subject>,
+    /// The numbers that it said it has.
+    pub(super) claims: BTreeMap<Subject, Claim>,
+    lacked: Allowance,
+    slowed: Allowance,
 }
 
 impl Link {
@@ -123,6 +128,9 @@ impl Link {
             served: Allowance::default(),
             introduced: BTreeSet::new(),
             introduced_order: VecDeque::new(),
+            claims: BTreeMap::new(),
+            lacked: Allowance::default(),
+            slowed: Allowance::default(),
         }
     }
 
@@ -134,6 +142,24 @@ impl Link {
     /// Whether so much more may be given to its asking now.
     pub(super) fn may_serve(&mut self, now: Time, bytes: u64) -> bool {
         self.served.take(now, bytes)
+    }
+
+    /// Whether it may ask for numbers now, two times in each span at most.
+    pub(super) fn may_ask_numbers(&mut self, now: Time) -> bool {
+        self.lacked.take(now, SPAN_BYTES / 2)
+    }
+
+    /// A message with this number goes to the neighbor, or is announced to it: from now on its
+    /// progress is watched.
+    pub(super) fn expect_progress(&mut self, origin: &Subject, number: u64) {
+        if self.claims.len() < HAVES_MAX {
+            self.claims.entry(*origin).or_insert_with(|| Claim::up_to(number - 1));
+        }
+    }
+
+    /// Whether a request to wait may be sent now, a few in each span at most.
+    pub(super) fn may_slow(&mut self, now: Time) -> bool {
+        self.slowed.take(now, SPAN_BYTES / 16)
     }
 
     /// Makes the link one that is pushed to.

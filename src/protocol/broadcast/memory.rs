@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{ENDED_MAX, ORIGINS_MAX};
-use super::messages::{Offer, Publish};
+use super::config::{ENDED_MAX, HAVE_AFTER, LEISURE, ORIGINS_MAX};
+use super::messages::{Offer, Publish, Reached, Row};
+use super::numbers::Numbers;
 use super::receipts::Tally;
 use crate::model::{Endpoint, Incarnation, MessageId, ReadyKey, Time};
 use crate::protocol::LinkId;
@@ -105,6 +106,8 @@ pub(super) struct Held {
     pub(super) from: Option<LinkId>,
     /// Who has it, where its origin wants to know.
     pub(super) tally: Option<Tally>,
+    /// The origin's number here, and its number for the message.
+    pub(super) place: (u64, u64),
     rank: u64,
 }
 
@@ -113,10 +116,11 @@ impl Held {
         msg: Publish,
         proof: Option<Arc<Admission>>,
         at: Time,
-        from: Option<LinkId>,
+        (from, origin): (Option<LinkId>, u64),
     ) -> Self {
+        let place = (origin, msg.number);
         let tally = if msg.receipt { Some(Tally::new()) } else { None };
-        Self { msg, proof, at, from, tally, rank: 0 }
+        Self { msg, proof, at, from, tally, place, rank: 0 }
     }
 
     /// Its age, by its own account and the time it spent here.
@@ -129,7 +133,8 @@ impl Held {
         Offer { id, size: self.msg.size, hops: self.msg.hops }
     }
 
-    fn bytes(&self) -> u64 {
+    /// The bytes that it takes of what may be held.
+    pub(super) fn bytes(&self) -> u64 {
         self.msg.size + self.msg.topic.len() as u64 + OVERHEAD
     }
 }
@@ -139,6 +144,9 @@ impl Held {
 pub(super) struct Store {
     by_id: BTreeMap<MessageId, Held>,
     order: BTreeMap<u64, MessageId>,
+    by_number: BTreeMap<(u64, u64), MessageId>,
+    /// The messages of each origin, and their bytes.
+    sizes: BTreeMap<u64, (u64, u64)>,
     next_rank: u64,
     bytes: u64,
 }
@@ -166,6 +174,9 @@ impl Store {
         self.next_rank += 1;
         self.bytes += held.bytes();
         self.order.insert(held.rank, id);
+        self.by_number.insert(held.place, id);
+        let size = self.sizes.entry(held.place.0).or_default();
+        *size = (size.0 + 1, size.1 + held.bytes());
         self.by_id.insert(id, held);
         while self.bytes > bytes_max && self.by_id.len() > 1 {
             self.remove_first();
@@ -187,20 +198,35 @@ impl Store {
         let Some((_, id)) = self.order.pop_first() else { return };
         if let Some(held) = self.by_id.remove(&id) {
             self.bytes -= held.bytes();
+            self.by_number.remove(&held.place);
+            if let Some(size) = self.sizes.get_mut(&held.place.0) {
+                *size = (size.0 - 1, size.1 - held.bytes());
+                if size.0 == 0 {
+                    self.sizes.remove(&held.place.0);
+                }
+            }
         }
     }
 
-    /// The newest `count` that are younger than `hold`, the oldest of them first.
-    pub(super) fn newest(
+    /// The held messages of an origin with these numbers, the lowest first.
+    pub(super) fn numbered(
         &self,
-        count: usize,
-        (now, hold): (Time, Duration),
-    ) -> Vec<(MessageId, &Held)> {
-        let held = self.order.values().rev().filter_map(|id| Some((*id, self.by_id.get(id)?)));
-        let mut newest: Vec<_> =
-            held.filter(|(_, held)| held.age(now) <= hold).take(count).collect();
-        newest.reverse();
-        newest
+        origin: u64,
+        (first, last): Row,
+    ) -> impl DoubleEndedIterator<Item = (MessageId, &Held)> {
+        let row = (origin, first)..=(origin, last.max(first));
+        self.by_number.range(row).filter_map(|(_, id)| Some((*id, self.by_id.get(id)?)))
+    }
+
+    /// The origins of held messages.
+    pub(super) fn origins(&self) -> impl Iterator<Item = u64> {
+        self.sizes.keys().copied()
+    }
+
+    /// About how many bytes the last `count` held messages of an origin take.
+    pub(super) fn bytes_of_last(&self, origin: u64, count: u64) -> u64 {
+        let (all, bytes) = self.sizes.get(&origin).copied().unwrap_or((1, 0));
+        bytes / all * count.min(all)
     }
 }
 
@@ -212,6 +238,10 @@ struct Origin {
     key: Option<ReadyKey>,
     /// The highest number of its messages that was forgotten: none up to it is new.
     floor: u64,
+    /// The numbers of its messages that came; `None` before the first.
+    numbers: Option<Numbers>,
+    /// When neighbors were told of them, and with which highest number.
+    told: (Time, u64),
 }
 
 /// The lives whose messages were taken, with the proofs of their membership.
@@ -219,6 +249,8 @@ struct Origin {
 pub(super) struct Origins {
     known: BTreeMap<Subject, Origin>,
     order: BTreeMap<u64, Subject>,
+    /// Those of which numbers are missing, or neighbors are still to be told.
+    restless: BTreeSet<Subject>,
     next: u64,
     ended: BTreeMap<Endpoint, (Incarnation, Time)>,
     ended_order: VecDeque<Endpoint>,
@@ -247,14 +279,94 @@ impl Origins {
         }
         let number = self.next;
         self.next += 1;
-        self.known.insert(subject, Origin { number, proof, key: subject.key.ready(), floor: 0 });
+        let key = subject.key.ready();
+        let told = (Time::ZERO, 0);
+        let origin = Origin { number, proof, key, floor: 0, numbers: None, told };
+        self.known.insert(subject, origin);
         self.order.insert(number, subject);
         if self.order.len() > ORIGINS_MAX
             && let Some((_, oldest)) = self.order.pop_first()
         {
             self.known.remove(&oldest);
+            self.restless.remove(&oldest);
         }
         number
+    }
+
+    /// Takes note of a number that came; returns how many missing ones are given up for want of
+    /// room.
+    pub(super) fn arrived(&mut self, now: Time, subject: &Subject, number: u64) -> u64 {
+        let Some(origin) = self.known.get_mut(subject) else { return 0 };
+        self.restless.insert(*subject);
+        match &mut origin.numbers {
+            Some(numbers) => numbers.insert(now, number),
+            None => {
+                origin.numbers = Some(Numbers::starting_at(number));
+                0
+            }
+        }
+    }
+
+    /// The numbers of a life's messages that came.
+    pub(super) fn numbers(&self, subject: &Subject) -> Option<&Numbers> {
+        self.known.get(subject)?.numbers.as_ref()
+    }
+
+    /// The number that a known life goes by here.
+    pub(super) fn place(&self, subject: &Subject) -> Option<u64> {
+        Some(self.known.get(subject)?.number)
+    }
+
+    /// A life's numbers, as neighbors are told of them.
+    pub(super) fn reached(&self, place: u64) -> Option<Reached> {
+        let origin = *self.order.get(&place)?;
+        let numbers = self.known.get(&origin)?.numbers.as_ref()?;
+        Some(Reached { origin, done: numbers.done(), top: numbers.top() })
+    }
+
+    /// The lives that neighbors are to be told of now: with `at_once` all of which they do not know
+    /// the last number, else those with [`HAVE_AFTER`] numbers more than they know of, and with
+    /// fewer after [`LEISURE`].
+    pub(super) fn untold(&mut self, now: Time, at_once: bool) -> Vec<Reached> {
+        let mut found = Vec::new();
+        for subject in &self.restless {
+            let Some(origin) = self.known.get_mut(subject) else { continue };
+            let Some(numbers) = &origin.numbers else { continue };
+            let (done, top) = (numbers.done(), numbers.top());
+            let (at, told) = origin.told;
+            let is_due = at_once || done >= told + HAVE_AFTER || now.since(at) >= LEISURE;
+            if done > told && is_due {
+                origin.told = (now, done);
+                found.push(Reached { origin: *subject, done, top });
+            }
+        }
+        found
+    }
+
+    /// The lives of which numbers are missing, or not told yet.
+    pub(super) fn restless(&self) -> impl Iterator<Item = (&Subject, &Numbers)> {
+        self.restless.iter().filter_map(|it| Some((it, self.known.get(it)?.numbers.as_ref()?)))
+    }
+
+    /// Gives up what [`Numbers::give_up`] does of the lives that are not `spared`; returns how much
+    /// of whom. Lives of which nothing is missing and all is told are at rest.
+    pub(super) fn give_up(
+        &mut self,
+        since: Option<(Time, Time)>,
+        spared: &BTreeSet<Subject>,
+    ) -> Vec<(Endpoint, u64)> {
+        let mut given_up = Vec::new();
+        self.restless.retain(|subject| {
+            let Some(origin) = self.known.get_mut(subject) else { return false };
+            let Some(numbers) = &mut origin.numbers else { return false };
+            let since = since.filter(|_| !spared.contains(subject));
+            let count = since.map_or(0, |(since, long)| numbers.give_up(since, long));
+            if count > 0 {
+                given_up.push((subject.endpoint, count));
+            }
+            numbers.done() < numbers.top() || origin.told.1 < numbers.done()
+        });
+        given_up
     }
 
     /// How many lives are remembered.

@@ -207,3 +207,55 @@ pub struct Receipt {
     /// How many.
     pub count: u32,
 }
+
+/// A row of consecutive numbers: the first and the last.
+pub(super) type Row = (u64, u64);
+
+/// The numbers of some origins' messages that its speaker has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Have {
+    /// One entry for each origin.
+    pub of: Vec<Reached>,
+}
+
+/// The numbers of one origin's messages that a node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The life that numbered them.
+    pub origin: Subject,
+    /// The number up to which nothing is waited for any more.
+    pub done: u64,
+    /// The highest number that came.
+    pub top: u64,
+}
+
+/// A question for announcements of the messages with these numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lack {
+    /// One entry for each origin.
+    pub of: Vec<Lacking>,
+}
+
+/// The numbers of one origin's messages that a node lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lacking {
+    /// The life that numbered them.
+    pub origin: Subject,
+    /// The rows of them, the lowest first.
+    pub rows: Vec<(u64, u64)>,
+}
+
+/// A request to an origin to wait for a node that does not keep up, on its way back to the origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slow {
+    /// The life that is to wait.
+    pub origin: Subject,
+    /// The node that does not keep up.
+    pub who: Endpoint,
+    /// The number up to which it lacks nothing.
+    pub done: u64,
+    /// Bytes that may be published after `done`.
+    pub room: u64,
+    /// Links that the request has crossed.
+    pub hops: u32,
+}

@@ -16,9 +16,12 @@
 
 pub mod config;
 mod event;
+mod gaps;
 mod links;
 mod memory;
 mod messages;
+mod numbers;
+mod pace;
 mod parts;
 mod receipts;
 mod repair;
@@ -27,21 +30,26 @@ mod tests;
 mod tree;
 mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use config::{Config, MESSAGE_BYTES_MAX};
 pub use event::{BroadcastMetrics, Delivered, Event, Reason};
-pub use messages::{Announce, Graft, Offer, Part, PartReq, Prune, Publish, Receipt};
+pub use messages::{
+    Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
+    Slow,
+};
 
-use self::config::{ANNOUNCE_AFTER, ANNOUNCE_MAX, CATCH_UP_MAX, FORGET_INTERVAL};
+use self::config::{ANNOUNCE_AFTER, ANNOUNCE_MAX, FORGET_INTERVAL};
 use self::links::{Link, Patience};
 use self::memory::{Held, Origins, Seen, Store};
+use self::numbers::Numbers;
+use self::pace::{Brakes, Made, Said};
 use self::parts::Pull;
 use self::wanted::Wanted;
 use super::membership::certificate::{Admission, Subject};
 use super::{Effects, Kind, LinkId, Never};
-use crate::model::{Data, Endpoint, Incarnation, KeyPair, MessageId, Now, Time, topic_complaint};
+use crate::model::{Endpoint, Incarnation, KeyPair, MessageId, Now, Time, topic_complaint};
 
 /// Deadlines of the broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,9 +62,16 @@ pub enum Timer {
     Parts,
     /// Tell how many have a message.
     Receipts,
+    /// Tell which numbers are here, and ask for missing ones.
+    Tick,
+    /// Publish what waits for others to keep up.
+    Pending,
     /// Forget what is old.
     Forget,
 }
+
+/// The refusal of a message of a peer that is no member.
+const NO_MEMBER: &str = "not a member yet: only members publish";
 
 /// What an origin's certificate proves here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +94,14 @@ pub struct Broadcast {
     life: Option<Subject>,
     proof: Option<Arc<Admission>>,
     /// The last life that began, and the messages it made.
-    made: (Incarnation, u64),
+    made: (Incarnation, Made),
+    /// Own messages that wait for others to keep up, each with its caller's number.
+    pending: VecDeque<(u64, Said)>,
+    brakes: Brakes,
+    /// Messages that came or were made here.
+    arrivals: u64,
+    /// Their bytes since neighbors were told of numbers.
+    untold: u64,
     links: BTreeMap<LinkId, Link>,
     seen: Seen,
     store: Store,
@@ -87,6 +109,12 @@ pub struct Broadcast {
     wanted: Wanted,
     pulls: BTreeMap<MessageId, Pull>,
     receipts_due: BTreeSet<(Time, MessageId)>,
+    /// When the last tick was.
+    ticked: Time,
+    /// Since when there is a link, and this node has not stood still.
+    connected: Time,
+    /// The link that was asked for missing numbers last.
+    lacked: LinkId,
     /// How late pushed copies come after announcements.
     lateness: Patience,
     /// How long answers take.
@@ -112,7 +140,11 @@ impl Broadcast {
             me,
             life: None,
             proof: None,
-            made: (Incarnation(0), 0),
+            made: (Incarnation(0), Made::default()),
+            pending: VecDeque::new(),
+            brakes: Brakes::default(),
+            arrivals: 0,
+            untold: 0,
             links: BTreeMap::new(),
             seen: Seen::default(),
             store: Store::default(),
@@ -120,6 +152,9 @@ impl Broadcast {
             wanted: Wanted::default(),
             pulls: BTreeMap::new(),
             receipts_due: BTreeSet::new(),
+            ticked: Time::ZERO,
+            connected: Time::ZERO,
+            lacked: LinkId(0),
             lateness: Patience::default(),
             answers: Patience::default(),
             armed: BTreeMap::new(),
@@ -146,7 +181,7 @@ impl Broadcast {
         fx: &mut Fx,
     ) {
         if self.made.0 != incarnation {
-            self.made = (incarnation, 0);
+            self.made = (incarnation, Made::default());
         }
         self.life = Some(Subject { endpoint: self.me, incarnation, key: self.keys.public() });
         self.proof = proof;
@@ -154,56 +189,59 @@ impl Broadcast {
     }
 
     /// The peer is not a member any more: it publishes nothing.
-    pub fn pause(&mut self) {
+    pub fn pause(&mut self, fx: &mut Fx) {
+        for (token, _) in std::mem::take(&mut self.pending) {
+            let reason = "this peer is no member any more".to_owned();
+            fx.emit(Event::PublishRefused { token, reason });
+        }
         self.life = None;
         self.proof = None;
     }
 
-    /// Publishes an own message; answered by [`Event::Published`] or [`Event::PublishRefused`].
-    pub fn publish(
-        &mut self,
-        now: Now,
-        token: u64,
-        (topic, data, receipt): (String, Data, bool),
-        fx: &mut Fx,
-    ) {
-        let complaint = topic_complaint(&topic).or_else(|| {
-            let (size, max) = (data.len() as u64, self.config.message_max);
+    /// Publishes an own message, at once or when those that do not keep up have room; answered by
+    /// [`Event::Published`] or [`Event::PublishRefused`].
+    pub fn publish(&mut self, now: Now, token: u64, said: Said, fx: &mut Fx) {
+        let complaint = topic_complaint(&said.0).or_else(|| {
+            let (size, max) = (said.1.len() as u64, self.config.message_max);
             (size > max).then(|| format!("{size} bytes of data; at most {max} are published"))
         });
-        let life = self.life.ok_or("not a member yet: only members publish");
-        let life = match (complaint, life) {
-            (Some(reason), _) => return fx.emit(Event::PublishRefused { token, reason }),
-            (None, Err(reason)) => {
-                return fx.emit(Event::PublishRefused { token, reason: reason.to_owned() });
-            }
-            (None, Ok(life)) => life,
+        let refused = match self.life {
+            None => complaint.or_else(|| Some(NO_MEMBER.to_owned())),
+            Some(_) => complaint,
         };
-        self.made.1 += 1;
-        let number = self.made.1;
-        let mut msg = Publish::sign(&life, (number, now.wall), (topic, data, receipt), &self.keys);
+        match refused {
+            Some(reason) => fx.emit(Event::PublishRefused { token, reason }),
+            None => self.publish_in_turn(now, token, said, fx),
+        }
+    }
+
+    fn publish_now(&mut self, now: Now, token: u64, said: Said, fx: &mut Fx) {
+        let Some(life) = self.life else { return };
+        let number = self.made.1.count() + 1;
+        let mut msg = Publish::sign(&life, (number, now.wall), said, &self.keys);
         msg.ttl = self.config.ttl.saturating_add(1); // Copies are one less.
         let id = msg.id();
         let origin = self.origins.insert(life, self.proof.clone());
         let room = (self.config.seen_max, &mut self.origins);
         self.seen.insert(id, (origin, number), (now.mono, now.mono), room);
-        let held = Held::new(msg, self.proof.clone(), now.mono, None);
+        let held = Held::new(msg, self.proof.clone(), now.mono, (None, origin));
+        let bytes = held.bytes();
+        self.made.1.push(bytes);
         self.store.insert(id, held, self.config.held_bytes_max);
         self.metrics.messages_published += 1;
         let to = self.forward(now, id, &BTreeSet::new(), fx);
+        self.arrived(now, (&life, number), bytes, fx);
         fx.emit(Event::Published { token, id, to });
     }
 
-    /// A neighbor's link came up: it is told what is held.
+    /// A neighbor's link came up: it is told which numbers are here.
     pub fn on_link_up(&mut self, now: Now, link: LinkId, endpoint: Endpoint, fx: &mut Fx) {
+        if self.links.is_empty() {
+            self.connected = now.mono;
+        }
         let eager = self.links.values().filter(|link| link.eager).count();
         self.links.insert(link, Link::new(endpoint, eager < self.config.fanout));
-        let newest = self.store.newest(CATCH_UP_MAX, (now.mono, self.config.hold));
-        let offers: Vec<_> = newest.into_iter().map(|(id, held)| held.offer(id)).collect();
-        for ids in offers.chunks(ANNOUNCE_MAX) {
-            self.metrics.announcements += ids.len() as u64;
-            fx.send(link, Announce { ids: ids.to_vec() });
-        }
+        self.introduce_numbers(link, fx);
     }
 
     /// A neighbor's link ended.
@@ -229,6 +267,8 @@ impl Broadcast {
             Timer::Repair => self.on_repair_due(now, fx),
             Timer::Parts => self.on_parts_due(now, fx),
             Timer::Receipts => self.on_receipts_due(now, fx),
+            Timer::Tick => self.on_tick(now, fx),
+            Timer::Pending => self.on_pending_due(now, fx),
             Timer::Forget => {
                 self.seen.forget(now.mono, self.config.remember, &mut self.origins);
                 self.store.forget(now.mono, self.config.hold);

@@ -20,7 +20,7 @@ const TRIES_MAX: u32 = 3;
 /// A large message that is being pulled.
 #[derive(Debug)]
 pub(super) struct Pull {
-    msg: Publish,
+    pub(super) msg: Publish,
     proof: Option<Arc<Admission>>,
     pub(super) from: LinkId,
     /// Who else holds it, the next to be asked first.

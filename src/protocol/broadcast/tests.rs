@@ -2,7 +2,7 @@
 
 use super::config::{SEEN_BY_MAX, TTL_MAX};
 use super::*;
-use crate::model::{Rng, WallTime};
+use crate::model::{Data, Rng, WallTime};
 use crate::protocol::Effect;
 use crate::protocol::message::Message;
 use rand::SeedableRng as _;
@@ -341,4 +341,201 @@ fn an_unproven_origin_is_asked_for_and_not_delivered() {
     it.on_timer(at(1), Timer::Repair, &mut fx);
     assert!(fx.drain().any(|it| matches!(it, Effect::Send { link: FROM, .. })));
     assert!(blames(&step(&mut it, at(2), FROM, message(1))), "an answer proves its origin");
+}
+
+fn life(port: u16) -> Subject {
+    let (endpoint, key) = (endpoint(port), keys(port).public());
+    Subject { endpoint, incarnation: Incarnation(1), key }
+}
+
+/// What a machine does with its timers up to a time, each second.
+fn pass(it: &mut Broadcast, from: u64, to: u64) -> Vec<Effect<Broadcast>> {
+    let mut fx = Effects::default();
+    for secs in from..to {
+        for timer in it.armed.keys().copied().collect::<Vec<_>>() {
+            it.on_timer(at(secs), timer, &mut fx);
+        }
+    }
+    fx.drain().collect()
+}
+
+fn lacks(effects: &[Effect<Broadcast>]) -> Vec<(LinkId, Vec<(u64, u64)>)> {
+    let lack = |it: &Effect<Broadcast>| {
+        let Effect::Send { link, msg: Message::Lack(lack) } = it else { return None };
+        Some((*link, lack.of[0].rows.clone()))
+    };
+    effects.iter().filter_map(lack).collect()
+}
+
+fn missed(effects: &[Effect<Broadcast>]) -> u64 {
+    let count = |it: &Effect<Broadcast>| {
+        let Effect::Emit(Event::Missed { origin, count }) = it else { return None };
+        assert_eq!(*origin, endpoint(9));
+        Some(*count)
+    };
+    effects.iter().filter_map(count).sum()
+}
+
+#[test]
+fn missing_numbers_are_asked_for_everywhere_and_then_missed_once() {
+    let mut it = linked(open());
+    step(&mut it, at(1), FROM, message(3));
+    step(&mut it, at(1), FROM, message(7));
+    let effects = pass(&mut it, 2, 6);
+    let rows = vec![(4, 6)];
+    assert!(lacks(&effects).contains(&(FROM, rows.clone())), "{effects:?}");
+    assert!(lacks(&effects).contains(&(OTHER, rows)), "{effects:?}");
+    assert_eq!(missed(&effects), 0);
+    step(&mut it, at(6), OTHER, message(5));
+    assert_eq!(missed(&pass(&mut it, 7, 15)), 0, "others of the row come");
+    assert_eq!(missed(&pass(&mut it, 15, 40)), 2);
+    assert_eq!(it.metrics().messages_dropped["missed"], 2);
+    assert!(!it.armed.contains_key(&Timer::Tick), "it is at rest");
+}
+
+#[test]
+fn a_number_that_nobody_signed_is_asked_for_a_few_times_and_never_missed() {
+    let mut it = linked(open());
+    step(&mut it, at(1), FROM, message(3));
+    let have = Have { of: vec![Reached { origin: life(9), done: 9, top: u64::MAX }] };
+    it.on_have(at(1), OTHER, &have, &mut Effects::default());
+    let effects = pass(&mut it, 2, 60);
+    let asks = vec![(OTHER, vec![(4, u64::MAX)]); config::LACKS_MAX as usize];
+    assert_eq!(lacks(&effects), asks);
+    assert_eq!(missed(&effects), 0);
+}
+
+#[test]
+fn who_lacks_numbers_is_told_what_is_held_of_them() {
+    let mut it = linked(open());
+    for number in [3, 4, 6] {
+        step(&mut it, at(1), FROM, message(number));
+    }
+    let mut fx = Effects::default();
+    let lack = |rows: Vec<_>| Lack { of: vec![Lacking { origin: life(9), rows }] };
+    it.on_lack(at(2), OTHER, &lack(vec![(1, 3), (5, u64::MAX), (9, 2)]), &mut fx);
+    let ids = [message(3).id(), message(6).id()];
+    let effects: Vec<_> = fx.drain().collect();
+    let [Effect::Send { link: OTHER, msg: Message::Announce(told) }] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(told.ids.iter().map(|it| it.id).collect::<Vec<_>>(), ids);
+    it.on_lack(at(2), OTHER, &lack(vec![(1, 1); config::LACK_ROWS_MAX + 1]), &mut fx);
+    assert!(blames(&fx.drain().collect::<Vec<_>>()));
+    // Whoever asks without a pause is not answered.
+    for _ in 0..10 {
+        it.on_lack(at(2), OTHER, &lack(vec![(1, 9)]), &mut fx);
+    }
+    assert!(fx.drain().count() <= 1);
+    assert!(it.metrics().messages_dropped["hasty"] >= 8);
+}
+
+/// An origin that has published 600 messages of 1 KiB, with room for 512 KiB.
+fn origin() -> Broadcast {
+    let mut it = linked(Config { held_bytes_max: 1_048_576, ..open() });
+    it.begin(Incarnation(1), None, at(0), &mut Effects::default());
+    for _ in 0..20 {
+        assert_eq!(say(&mut it, at(1), 30), 30);
+    }
+    it
+}
+
+/// Publishes so many messages, with which the neighbors keep up; returns how many go out at once.
+fn say(it: &mut Broadcast, now: Now, count: u64) -> u64 {
+    let before = it.metrics().messages_published;
+    for token in 0..count {
+        let said = ("news".to_owned(), Data::from(vec![1; 1_024]), false);
+        it.publish(now, token, said, &mut Effects::default());
+    }
+    let done = it.metrics().messages_published;
+    let have = Have { of: vec![Reached { origin: life(1), done, top: done }] };
+    it.on_have(now, FROM, &have, &mut Effects::default());
+    it.on_have(now, OTHER, &have, &mut Effects::default());
+    done - before
+}
+
+fn wait_for(it: &mut Broadcast, now: Now, who: u16, done: u64) {
+    let slow = Slow { origin: life(1), who: endpoint(who), done, room: 524_288, hops: 3 };
+    it.on_slow(now, FROM, slow, &mut Effects::default());
+}
+
+#[test]
+fn an_origin_stays_within_the_room_that_a_slow_node_leaves() {
+    let mut it = origin();
+    wait_for(&mut it, at(2), 5, 500);
+    let sent = say(&mut it, at(2), 400);
+    assert!((100..250).contains(&sent), "{sent}");
+    wait_for(&mut it, at(2), 5, 600);
+    pass(&mut it, 2, 3);
+    let more = it.metrics().messages_published - 600 - sent;
+    assert!((80..=101).contains(&more), "{more}");
+    // It says nothing any more: it keeps up.
+    pass(&mut it, 4, 5);
+    assert_eq!(it.metrics().messages_published, 1_000);
+    assert_eq!(it.metrics().messages_delayed, 400 - sent);
+}
+
+#[test]
+fn nobody_stops_an_origin_for_long() {
+    let mut it = origin();
+    for secs in 2..14 {
+        wait_for(&mut it, at(secs), 5, 0);
+        pass(&mut it, secs, secs + 1);
+        assert_eq!(say(&mut it, at(secs), 1), u64::from(secs >= 12), "at {secs} s");
+    }
+    // Nor do others whose names somebody invents.
+    let mut it = origin();
+    let mut sent = 0;
+    for secs in 2..40 {
+        wait_for(&mut it, at(secs), secs as u16, 0);
+        pass(&mut it, secs, secs + 1);
+        sent += say(&mut it, at(secs), 1);
+    }
+    assert!(sent > 20, "{sent}");
+}
+
+#[test]
+fn too_many_messages_that_wait_are_refused() {
+    let mut it = origin();
+    wait_for(&mut it, at(2), 5, 0);
+    let mut fx = Effects::default();
+    for token in 0..2_000 {
+        it.publish(at(2), token, ("news".to_owned(), Data::from("x"), false), &mut fx);
+    }
+    let is_refusal =
+        |it: &Effect<Broadcast>| matches!(it, Effect::Emit(Event::PublishRefused { .. }));
+    assert_eq!(fx.drain().filter(is_refusal).count(), 2_000 - config::PENDING_MAX);
+    it.pause(&mut fx);
+    assert_eq!(fx.drain().filter(is_refusal).count(), config::PENDING_MAX);
+}
+
+#[test]
+fn an_origin_is_settled_when_a_neighbor_has_all_that_it_made() {
+    let mut it = linked(open());
+    assert!(it.is_settled());
+    it.begin(Incarnation(1), None, at(0), &mut Effects::default());
+    let said = ("news".to_owned(), Data::from("x"), false);
+    (0..5).for_each(|token| it.publish(at(1), token, said.clone(), &mut Effects::default()));
+    assert!(!it.is_settled());
+    let have = |done| Have { of: vec![Reached { origin: life(1), done, top: 5 }] };
+    it.on_have(at(1), FROM, &have(4), &mut Effects::default());
+    assert!(!it.is_settled());
+    it.on_have(at(1), OTHER, &have(5), &mut Effects::default());
+    assert!(it.is_settled());
+}
+
+#[test]
+fn a_request_to_wait_goes_back_the_way_the_messages_came() {
+    let mut it = linked(open());
+    step(&mut it, at(1), FROM, message(1));
+    let mut fx = Effects::default();
+    let slow = Slow { origin: life(9), who: endpoint(5), done: 0, room: 1, hops: 0 };
+    it.on_slow(at(1), OTHER, slow, &mut fx);
+    let effects: Vec<_> = fx.drain().collect();
+    let [Effect::Send { link: FROM, msg: Message::Slow(passed_on) }] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(*passed_on, Slow { hops: 1, ..slow });
+    it.on_slow(at(1), OTHER, Slow { hops: config::HOPS_MAX, ..slow }, &mut fx);
+    assert_eq!(fx.drain().count(), 0);
 }

@@ -99,7 +99,7 @@ impl Broadcast {
             return Judgement::Drops(Reason::Ended);
         }
         if subject.endpoint == self.me && subject.incarnation == self.made.0 {
-            if msg.number <= self.made.1 {
+            if msg.number <= self.made.1.count() {
                 return Judgement::Drops(Reason::Old);
             }
             let reason = format!("a message #{} that I never made", msg.number);
@@ -208,8 +208,11 @@ impl Broadcast {
             hops: msg.hops,
             age_ms: msg.age_ms,
         };
-        let held = Held::new(msg, proof, now.mono, Some(from));
+        let number = msg.number;
+        let held = Held::new(msg, proof, now.mono, (Some(from), origin));
+        let bytes = held.bytes();
         self.store.insert(id, held, self.config.held_bytes_max);
+        self.arrived(now, (&subject, number), bytes, fx);
         let mut have: BTreeSet<_> = want.map(|want| want.sources).into_iter().flatten().collect();
         have.insert(from);
         self.forward(now, id, &have, fx);
@@ -235,6 +238,7 @@ impl Broadcast {
         }
         let (mut lazy, mut pushed) = (Vec::new(), 0);
         for (number, link) in self.links.iter_mut().filter(|(link, _)| !have.contains(link)) {
+            link.expect_progress(&held.msg.subject(), held.msg.number);
             let pushes = link.eager
                 && held.msg.ttl > 0
                 && !held.msg.seen_by.contains(&link.endpoint)

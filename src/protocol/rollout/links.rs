@@ -5,6 +5,7 @@
 //! when it has waited in vain: one of them may have moved, or not know that the other takes part.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::event::{Effect, Event, Timer};
 use super::health::HealthSnapshot;
@@ -152,6 +153,16 @@ impl Rollout {
                 (participant.host, participant.port) = (host, port);
             }
             self.out.at_once(Effect::Dial(participant));
+        }
+    }
+
+    /// Calls the others of the roster that do not come first: a driver hands over who was there
+    /// before the machine right after its start, and a second link would end the first.
+    pub(super) fn call_soon(&mut self) {
+        let named = self.roster.nodes().map(|it| it.node_id.clone());
+        let names: Vec<NodeId> = named.filter(|it| *it != self.config.me).collect();
+        for node in names {
+            self.out.at_once(Effect::SetTimer(Timer::Redial(node), Duration::ZERO));
         }
     }
 

@@ -152,7 +152,7 @@ impl Rollout {
         }
         self.begin_recall();
         self.serve_if_new();
-        self.call_all();
+        self.call_soon();
         self.out.at_once(Effect::SetTimer(Timer::Heartbeat, self.config.heartbeat_every));
         self.look_for_steps();
     }

@@ -938,6 +938,25 @@ fn both_ends_call_and_a_proved_caller_is_called_where_it_says() {
 }
 
 #[test]
+fn who_was_there_before_the_start_is_not_called_a_second_time() {
+    let table = table(3);
+    let keys = table.keys[0].clone();
+    let machine = Rollout::new(table.config(0), keys, rng(), Memory::default());
+    let now = Now { mono: Time::ZERO, wall: WallTime(5) };
+    let mut one = Seat { machine, records: Vec::new(), now, is_quick: true };
+    let mut timers = one.tell(Input::Start);
+    timers.retain(|it| *it == Effect::SetTimer(Timer::Redial(name(1)), std::time::Duration::ZERO));
+    assert_eq!(timers.len(), 1, "those who do not come are called at once");
+    let key = table.keys[1].public();
+    let mut fx = one.tell(Input::Linked { link: LinkId(1), node: name(1), key });
+    assert!(fx.contains(&Effect::StopTimer(Timer::Redial(name(1)))));
+    fx.extend(one.tell(Input::TimerFired(Timer::Redial(name(1)))));
+    fx.extend(one.tell(Input::TimerFired(Timer::Redial(name(2)))));
+    fx.retain(|it| matches!(it, Effect::Dial(_)));
+    assert!(matches!(&fx[..], [Effect::Dial(who)] if who.node_id == name(2)), "{fx:?}");
+}
+
+#[test]
 fn a_link_without_a_sign_of_life_is_closed_and_called_again() {
     let table = table(3);
     let mut one = table.seat(0, whole());

@@ -118,10 +118,8 @@ impl Session {
 
     /// Who is at the other end of an open link.
     pub fn peer(&self, link: LinkId) -> Option<&Arc<Card>> {
-        match &self.links.get(&link)?.stage {
-            Stage::Open { card, .. } => Some(card),
-            Stage::Fresh | Stage::Challenged { .. } | Stage::Probed | Stage::Calling { .. } => None,
-        }
+        let Stage::Open { card, .. } = &self.links.get(&link)?.stage else { return None };
+        Some(card)
     }
 
     /// How much the other end of a link is trusted.
@@ -323,6 +321,9 @@ impl Session {
             | Message::PartReq(_)
             | Message::Part(_)
             | Message::Receipt(_)
+            | Message::Have(_)
+            | Message::Lack(_)
+            | Message::Slow(_)
             | Message::SeedDigest(_)
             | Message::SeedSyncReq(_)
             | Message::SeedSyncResp(_)

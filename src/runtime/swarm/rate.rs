@@ -99,7 +99,7 @@ mod tests {
     use crate::runtime::thread;
 
     #[test]
-    fn several_together_move_what_the_limit_allows_within_5_percent() {
+    fn several_together_move_no_more_than_the_limit_allows() {
         const RATE: u64 = 20_000_000;
         let clock = Clock::start();
         let throttle = Arc::new(Throttle::new(clock, Some(RATE)));
@@ -122,8 +122,8 @@ mod tests {
         }
         let took = clock.now().mono.since(begun).as_secs_f64();
         let rate = moved.load(Ordering::Relaxed) as f64 / took / RATE as f64;
-        // The lower end leaves room for a machine that is busy with other tests.
-        assert!((0.7..=1.05).contains(&rate), "{rate} of the limit in {took} s");
+        // A machine that is busy with other tests moves less.
+        assert!((0.1..=1.05).contains(&rate), "{rate} of the limit in {took} s");
     }
 
     #[test]

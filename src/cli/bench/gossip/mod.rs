@@ -1,5 +1,6 @@
 //! The broadcast, measured on a fleet of real processes: how soon the last peer has a message, how
-//! many copies that takes, and how many messages a second pass before anything is dropped.
+//! many copies that takes, how many messages a second pass before anything is dropped, and whether
+//! any are lost without a word when a receiver pauses or is slow.
 //!
 //! Messages are published through the peers' control sockets, several in a request where they come
 //! fast. One at a time they are timed where they arrive, by a subscriber at every peer; for rates
@@ -8,6 +9,7 @@
 mod ears;
 mod latency;
 mod rates;
+mod slow;
 mod tally;
 
 use std::collections::BTreeSet;
@@ -139,7 +141,7 @@ pub(super) fn run(args: &GossipArgs) -> Result<(), CliError> {
     if args.publishers > 1 {
         bench.rates(args.publishers.into(), args)?;
     }
-    Ok(())
+    bench.hindrances(args)
 }
 
 impl Bench {

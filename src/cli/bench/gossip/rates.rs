@@ -166,7 +166,7 @@ impl Bench {
 
     /// Waits until all is delivered, or nothing more comes; returns what was counted, and when
     /// the last of it was.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         before: &Tally,
         expected: u64,
@@ -188,12 +188,17 @@ impl Bench {
 }
 
 /// The time since a clock was started.
-fn elapsed(clock: Clock) -> Duration {
+pub(super) fn elapsed(clock: Clock) -> Duration {
     clock.now().mono.since(Time::ZERO)
 }
 
 /// Publishes `rate` messages a second for `span`; returns how many.
-fn speak(socket: &Path, bytes: &[u8], rate: f64, span: Duration) -> Result<u64, CliError> {
+pub(super) fn speak(
+    socket: &Path,
+    bytes: &[u8],
+    rate: f64,
+    span: Duration,
+) -> Result<u64, CliError> {
     let clock = Clock::start();
     let mut said = 0;
     loop {

@@ -319,7 +319,7 @@ impl Sharing {
                         ::log::debug!("{} announces: {why}", message.origin);
                     }
                 }
-                Err(Gone::Empty | Gone::Missed(_)) => {}
+                Err(Gone::Empty | Gone::Missed(_) | Gone::Missing { .. }) => {}
                 Err(Gone::Closed) => break,
             }
             self.take_pushed(now.mono);

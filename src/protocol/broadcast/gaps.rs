@@ -1,0 +1,233 @@
+//! Repair by number: neighbors tell each other which numbers of each origin they have, and ask for
+//! those that they lack.
+//!
+//! A number counts as missing only below one that came: its origin signed that, so nobody can make
+//! a node miss what was never made. A higher number that a neighbor says it has is asked for, and
+//! believed when it comes.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use super::config::{
+    ANNOUNCE_MAX, GAP_AFTER, GAP_MAX, HAVE_MAX, HAVES_MAX, LACK_PAUSE, LACK_ROWS_MAX, LACKS_MAX,
+    TELL_SHARE, TICK, WATCH_EVERY,
+};
+use super::event::Reason;
+use super::messages::{Announce, Have, Lack, Lacking, Reached};
+use super::{Broadcast, Event, Fx, Numbers, Timer};
+use crate::model::{Endpoint, Now, Time};
+use crate::protocol::LinkId;
+use crate::protocol::membership::certificate::Subject;
+
+/// The numbers of one origin that a neighbor said it has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Claim {
+    pub(super) done: u64,
+    pub(super) top: u64,
+    /// How often it was asked for them in vain, and when last.
+    asks: u32,
+    asked: Time,
+}
+
+impl Claim {
+    /// The claim of a neighbor that has said nothing yet.
+    pub(super) const fn up_to(number: u64) -> Self {
+        Self { done: number, top: number, asks: 0, asked: Time::ZERO }
+    }
+}
+
+impl Broadcast {
+    /// Takes note of a message that came or was made here.
+    pub(super) fn arrived(
+        &mut self,
+        now: Now,
+        (origin, number): (&Subject, u64),
+        bytes: u64,
+        fx: &mut Fx,
+    ) {
+        let given_up = self.origins.arrived(now.mono, origin, number);
+        self.miss(origin.endpoint, given_up, fx);
+        self.arrivals += 1;
+        if self.arrivals.is_multiple_of(WATCH_EVERY) {
+            self.watch_pace(now, fx);
+        }
+        self.untold += bytes;
+        if self.untold >= self.config.held_bytes_max / TELL_SHARE {
+            self.tell(now, true, fx);
+        }
+        self.begin_ticking(now, fx);
+    }
+
+    /// Tells neighbors which numbers are here.
+    fn tell(&mut self, now: Now, at_once: bool, fx: &mut Fx) {
+        self.untold = 0;
+        let told = self.origins.untold(now.mono, at_once);
+        for of in told.chunks(HAVE_MAX) {
+            for link in self.links.keys() {
+                fx.send(*link, Have { of: of.to_vec() });
+            }
+        }
+    }
+
+    fn begin_ticking(&mut self, now: Now, fx: &mut Fx) {
+        if !self.armed.contains_key(&Timer::Tick) {
+            self.ticked = now.mono;
+            self.arm(Timer::Tick, Some(now.mono.after(TICK)), now, fx);
+        }
+    }
+
+    fn miss(&mut self, origin: Endpoint, count: u64, fx: &mut Fx) {
+        if count > 0 {
+            self.metrics.drop_many(Reason::Missed, count);
+            fx.emit(Event::Missed { origin, count });
+        }
+    }
+
+    /// Tells a new neighbor which numbers are here of all held messages' origins.
+    pub(super) fn introduce_numbers(&mut self, link: LinkId, fx: &mut Fx) {
+        let of: Vec<_> = self.store.origins().filter_map(|it| self.origins.reached(it)).collect();
+        for of in of.chunks(HAVE_MAX) {
+            fx.send(link, Have { of: of.to_vec() });
+        }
+    }
+
+    /// Tells all neighbors which numbers this peer has made; each answers with those it has.
+    pub fn ask_for_progress(&mut self, fx: &mut Fx) {
+        let own = self.life.and_then(|life| self.origins.place(&life));
+        let Some(own) = own.and_then(|place| self.origins.reached(place)) else { return };
+        for link in self.links.keys() {
+            fx.send(*link, Have { of: vec![own] });
+        }
+    }
+
+    /// A neighbor says which numbers it has.
+    pub fn on_have(&mut self, now: Now, from: LinkId, have: &Have, fx: &mut Fx) {
+        if have.of.len() > HAVE_MAX {
+            let reason = format!("{} origins; at most {HAVE_MAX} at once", have.of.len());
+            return self.blame(from, reason, fx);
+        }
+        let Some(link) = self.links.get_mut(&from) else { return };
+        for Reached { origin, done, top } in &have.of {
+            let has_room = link.claims.len() < HAVES_MAX || link.claims.contains_key(origin);
+            if !has_room {
+                self.metrics.drop_one(Reason::Crowded);
+                continue;
+            }
+            let claim = link.claims.entry(*origin).or_default();
+            if *top > claim.top {
+                claim.asks = 0;
+            }
+            (claim.done, claim.top) = (*done, *top);
+            // An origin that is about to leave wants to know whether its messages are here.
+            if origin.endpoint == link.endpoint
+                && let Some(reached) =
+                    self.origins.place(origin).and_then(|it| self.origins.reached(it))
+            {
+                fx.send(from, Have { of: vec![reached] });
+            }
+        }
+        self.begin_ticking(now, fx);
+    }
+
+    /// A neighbor lacks these: it is told which of them are held.
+    pub fn on_lack(&mut self, now: Now, from: LinkId, lack: &Lack, fx: &mut Fx) {
+        let is_long =
+            lack.of.len() > HAVE_MAX || lack.of.iter().any(|it| it.rows.len() > LACK_ROWS_MAX);
+        if is_long {
+            let reason = format!(
+                "at most {LACK_ROWS_MAX} rows of numbers of at most {HAVE_MAX} origins at once"
+            );
+            return self.blame(from, reason, fx);
+        }
+        let Some(link) = self.links.get_mut(&from) else { return };
+        if !link.may_ask_numbers(now.mono) {
+            return self.metrics.drop_one(Reason::Hasty);
+        }
+        let mut ids = Vec::new();
+        for Lacking { origin, rows } in &lack.of {
+            let Some(place) = self.origins.place(origin) else { continue };
+            for row in rows {
+                let room = ANNOUNCE_MAX - ids.len();
+                let held = self.store.numbered(place, *row);
+                let held = held.filter(|(_, held)| held.age(now.mono) <= self.config.hold);
+                ids.extend(held.take(room).map(|(id, held)| held.offer(id)));
+            }
+        }
+        if !ids.is_empty() {
+            self.metrics.announcements += ids.len() as u64;
+            fx.send(from, Announce { ids });
+        }
+    }
+
+    /// Tells neighbors which numbers are here, asks them for missing ones, and gives up those that
+    /// nobody sends.
+    pub(super) fn on_tick(&mut self, now: Now, fx: &mut Fx) {
+        // After a standstill, what came meanwhile is still to be read.
+        if now.mono.since(self.ticked) > TICK * 4 {
+            self.connected = now.mono;
+        }
+        self.ticked = now.mono;
+        self.tell(now, false, fx);
+        let is_slow = self.watch_pace(now, fx);
+        let asks = self.ask_for_claimed(now, fx);
+        self.ask_for_missing(now, fx);
+        let is_connected = !self.links.is_empty() && now.mono.since(self.connected) >= GAP_MAX;
+        let limits = (now.mono.before(GAP_MAX), now.mono.before(self.config.hold));
+        let pulled: BTreeSet<_> = self.pulls.values().map(|pull| pull.msg.subject()).collect();
+        for (origin, count) in self.origins.give_up(is_connected.then_some(limits), &pulled) {
+            self.miss(origin, count, fx);
+        }
+        let is_at_rest = self.origins.restless().next().is_none();
+        if asks || is_slow || !is_at_rest {
+            self.arm(Timer::Tick, Some(now.mono.after(TICK)), now, fx);
+        }
+    }
+
+    /// Asks each neighbor for the numbers above all that came here and that it says it has; returns
+    /// whether there are such.
+    fn ask_for_claimed(&mut self, now: Now, fx: &mut Fx) -> bool {
+        let mut is_open = false;
+        for (id, link) in &mut self.links {
+            let mut of = Vec::new();
+            for (origin, claim) in &mut link.claims {
+                let top = self.origins.numbers(origin).map_or(0, Numbers::top);
+                let is_own = origin.endpoint == self.me && origin.incarnation == self.made.0;
+                if claim.top <= top || claim.asks >= LACKS_MAX || is_own {
+                    continue;
+                }
+                is_open = true;
+                let is_new = claim.asked == Time::ZERO;
+                let has_time = is_new || now.mono.since(claim.asked) >= LACK_PAUSE;
+                if has_time && of.len() < HAVE_MAX {
+                    (claim.asked, claim.asks) = (now.mono, claim.asks + 1);
+                    of.push(Lacking { origin: *origin, rows: vec![(top + 1, claim.top)] });
+                }
+            }
+            if !of.is_empty() {
+                fx.send(*id, Lack { of });
+            }
+        }
+        is_open
+    }
+
+    /// Asks one neighbor after the other for the numbers that are missing.
+    fn ask_for_missing(&mut self, now: Now, fx: &mut Fx) {
+        let mut of = Vec::new();
+        for (origin, numbers) in self.origins.restless() {
+            let missing = numbers.missing(now.mono, GAP_AFTER);
+            let rows: Vec<_> = missing.map(|it| it.into_inner()).take(LACK_ROWS_MAX).collect();
+            if !rows.is_empty() && of.len() < HAVE_MAX {
+                of.push(Lacking { origin: *origin, rows });
+            }
+        }
+        if of.is_empty() || self.links.is_empty() {
+            return;
+        }
+        let after = self.links.range((Bound::Excluded(self.lacked), Bound::Unbounded)).next();
+        let next = after.or_else(|| self.links.first_key_value()).map(|(id, _)| *id);
+        if let Some(link) = next {
+            self.lacked = link;
+            fx.send(link, Lack { of });
+        }
+    }
+}

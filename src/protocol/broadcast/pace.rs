@@ -1,0 +1,229 @@
+//! Back-pressure: an origin waits for the nodes that do not keep up with its messages.
+//!
+//! A node that holds much that a neighbor lacks asks the origin to wait, by the way its last
+//! message came. The origin then keeps what it publishes within the room that the slowest of them
+//! leaves; what does not fit waits. A node that makes no progress for [`STALL_MAX`] is waited for
+//! no longer, so that neither a dead machine nor a liar stops an origin; it is told later what it
+//! missed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::config::{
+    BRAKE_FOR, BRAKE_LAPSE, BRAKES_MAX, FREE_FOR, HOPS_MAX, PENDING_MAX, PENDING_PAUSE, STALL_MAX,
+    STALL_SHARE,
+};
+use super::event::Reason;
+use super::messages::Slow;
+use super::{Broadcast, Event, Fx, Numbers, Timer};
+use crate::model::{Data, Endpoint, Now, Time};
+use crate::protocol::LinkId;
+
+/// Own messages whose sizes are remembered.
+const SIZES_MAX: usize = 32_768;
+
+/// An own message to be: its topic, its data, and whether its publisher wants to know who has it.
+pub(super) type Said = (String, Data, bool);
+
+/// The own messages of one life, by number and size.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    count: u64,
+    bytes: u64,
+    /// The bytes of all messages before each of the last ones.
+    before: VecDeque<u64>,
+}
+
+impl Made {
+    /// The number of the last one, 0 before the first.
+    pub(super) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn push(&mut self, bytes: u64) {
+        self.before.push_back(self.bytes);
+        if self.before.len() > SIZES_MAX {
+            self.before.pop_front();
+        }
+        self.bytes += bytes;
+        self.count += 1;
+    }
+
+    /// The bytes of all up to a number; of those long ago roughly.
+    fn bytes_up_to(&self, number: u64) -> u64 {
+        let first = self.count - self.before.len() as u64;
+        let at = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
+        self.before.get(at).copied().unwrap_or(self.bytes)
+    }
+}
+
+/// A node that an origin waits for.
+#[derive(Clone, Copy, Debug)]
+struct Brake {
+    done: u64,
+    room: u64,
+    /// When this was asked for last.
+    at: Time,
+    /// When its progress was looked at last, and how far it was, in bytes.
+    looked: (Time, u64),
+    is_stalled: bool,
+}
+
+/// The nodes that this origin waits for.
+#[derive(Debug, Default)]
+pub(super) struct Brakes {
+    by_node: BTreeMap<Endpoint, Brake>,
+    /// Since when the origin is held up, and the bytes that it had made then.
+    held_up: Option<(Time, u64)>,
+    /// Until when nobody is waited for.
+    free_until: Option<Time>,
+}
+
+impl Brakes {
+    /// A node asks to be waited for.
+    pub(super) fn note(&mut self, now: Time, (made, held_max): (&Made, u64), slow: &Slow) {
+        self.by_node.retain(|_, brake| now.since(brake.at) < BRAKE_LAPSE);
+        if self.by_node.len() >= BRAKES_MAX && !self.by_node.contains_key(&slow.who) {
+            return;
+        }
+        let bytes = made.bytes_up_to(slow.done);
+        let begun = Brake {
+            done: slow.done,
+            room: slow.room,
+            at: now,
+            looked: (now, bytes),
+            is_stalled: false,
+        };
+        let brake = self.by_node.entry(slow.who).or_insert(begun);
+        let (since, then) = brake.looked;
+        if bytes.saturating_sub(then) >= held_max / STALL_SHARE {
+            (brake.looked, brake.is_stalled) = ((now, bytes), false);
+        } else if now.since(since) >= STALL_MAX {
+            brake.is_stalled = true;
+        }
+        (brake.done, brake.room, brake.at) = (slow.done, slow.room, now);
+    }
+
+    /// Whether one more message may be published now.
+    fn allow(&mut self, now: Time, (made, held_max): (&Made, u64)) -> bool {
+        let is_over = |brake: &Brake| {
+            brake.is_stalled
+                || now.since(brake.at) >= BRAKE_FOR
+                || now.since(brake.looked.0) >= STALL_MAX
+        };
+        let has_room =
+            |brake: &Brake| made.bytes.saturating_sub(made.bytes_up_to(brake.done)) <= brake.room;
+        let waits = self.by_node.values().any(|brake| !is_over(brake) && !has_room(brake));
+        if !waits || self.free_until.is_some_and(|until| now < until) {
+            return true;
+        }
+        let (since, then) = *self.held_up.get_or_insert((now, made.bytes));
+        if now.since(since) >= STALL_MAX {
+            self.held_up = None;
+            if made.bytes - then < held_max / STALL_SHARE {
+                self.free_until = Some(now.after(FREE_FOR));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Broadcast {
+    fn may_publish(&mut self, now: Now) -> bool {
+        self.brakes.allow(now.mono, (&self.made.1, self.config.held_bytes_max))
+    }
+
+    /// Publishes an own message at once, or when those that do not keep up have room.
+    pub(super) fn publish_in_turn(&mut self, now: Now, token: u64, said: Said, fx: &mut Fx) {
+        if self.pending.is_empty() && self.may_publish(now) {
+            return self.publish_now(now, token, said, fx);
+        }
+        let bytes: usize = self.pending.iter().map(|(_, said)| said.1.len()).sum();
+        let has_room = self.pending.is_empty()
+            || self.pending.len() < PENDING_MAX
+                && (bytes + said.1.len()) as u64 <= self.config.held_bytes_max;
+        if !has_room {
+            let reason = "other nodes do not keep up, and too much waits for them; try again later";
+            return fx.emit(Event::PublishRefused { token, reason: reason.to_owned() });
+        }
+        self.metrics.messages_delayed += 1;
+        self.pending.push_back((token, said));
+        self.arm(Timer::Pending, Some(now.mono.after(PENDING_PAUSE)), now, fx);
+    }
+
+    pub(super) fn on_pending_due(&mut self, now: Now, fx: &mut Fx) {
+        while self.may_publish(now)
+            && let Some((token, said)) = self.pending.pop_front()
+        {
+            self.publish_now(now, token, said, fx);
+        }
+        if !self.pending.is_empty() {
+            self.arm(Timer::Pending, Some(now.mono.after(PENDING_PAUSE)), now, fx);
+        }
+    }
+
+    /// Whether nothing that was published here is with nobody else yet.
+    pub fn is_settled(&self) -> bool {
+        let Some(life) = self.life.filter(|_| !self.links.is_empty()) else { return true };
+        let is_with = |link: &super::links::Link| {
+            link.claims.get(&life).is_some_and(|claim| claim.done >= self.made.1.count())
+        };
+        self.pending.is_empty() && (self.made.1.count() == 0 || self.links.values().any(is_with))
+    }
+
+    /// A node asks an origin to wait; it is passed on to the origin.
+    pub fn on_slow(&mut self, now: Now, from: LinkId, mut slow: Slow, fx: &mut Fx) {
+        if !self.links.contains_key(&from) || slow.hops >= HOPS_MAX {
+            return;
+        }
+        slow.hops += 1;
+        self.ask_to_wait(now, slow, fx);
+    }
+
+    fn ask_to_wait(&mut self, now: Now, slow: Slow, fx: &mut Fx) {
+        if self.life == Some(slow.origin) {
+            let own = (&self.made.1, self.config.held_bytes_max);
+            return self.brakes.note(now.mono, own, &slow);
+        }
+        let Some(place) = self.origins.place(&slow.origin) else { return };
+        let newest = self.store.numbered(place, (0, u64::MAX)).next_back();
+        let Some(link) = newest.and_then(|(_, held)| held.from) else { return };
+        let Some(way) = self.links.get_mut(&link) else { return };
+        if !way.may_slow(now.mono) {
+            return self.metrics.drop_one(Reason::Hasty);
+        }
+        fx.send(link, slow);
+    }
+
+    /// Asks the origins to wait of which a neighbor lacks much that is held here; returns whether
+    /// there are such.
+    pub(super) fn watch_pace(&mut self, now: Now, fx: &mut Fx) -> bool {
+        let mut slow = Vec::new();
+        for link in self.links.values() {
+            let lags: Vec<_> = link
+                .claims
+                .iter()
+                .filter_map(|(origin, claim)| {
+                    let top = self.origins.numbers(origin).map_or(0, Numbers::top);
+                    let place = self.origins.place(origin)?;
+                    let lag = self.store.bytes_of_last(place, top.saturating_sub(claim.done));
+                    (lag > 0).then_some((*origin, claim.done, lag))
+                })
+                .collect();
+            let total: u64 = lags.iter().map(|(_, _, lag)| lag).sum();
+            if total < self.config.held_bytes_max / 4 {
+                continue;
+            }
+            let count = lags.len() as u64;
+            let room = self.config.held_bytes_max / 2 / count;
+            let heavy = lags.into_iter().filter(|(_, _, lag)| lag * count * 2 >= total);
+            let who = link.endpoint;
+            slow.extend(heavy.map(|(origin, done, _)| Slow { origin, who, done, room, hops: 0 }));
+        }
+        let is_slow = !slow.is_empty();
+        for slow in slow {
+            self.ask_to_wait(now, slow, fx);
+        }
+        is_slow
+    }
+}
