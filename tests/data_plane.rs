@@ -47,6 +47,7 @@ fn serving(version: u64, share: u32, sticky: Option<Sticky>) -> Arc<Serving> {
         window: Some(Duration::from_secs(600)),
         warm_up: Duration::ZERO,
         brake: None,
+        removed: None,
     })
 }
 

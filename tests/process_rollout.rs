@@ -460,7 +460,7 @@ fn who_is_in_doubt_says_so_serves_the_last_state_and_may_be_resolved() {
     });
     assert_eq!(nodes.routing("node-b")["version"], 1);
     let busy = nodes.begin("node-c", ("v1", "v2"), 500);
-    assert_eq!((&busy["answer"], &busy["cause"]), (&json!("refused"), &json!("busy")));
+    assert_eq!((&busy["answer"], &busy["cause"]), (&json!("refused"), &json!("in_doubt")));
     let txid = nodes.doubt("node-b").expect("it is in doubt");
     assert_eq!(busy["running"], json!(txid), "the running one is named");
     let resolve = json!({ "command": "resolve", "txid": txid, "commit": false });

@@ -96,7 +96,12 @@ fn orders_are_done_by_all_or_refused_with_their_remedy() {
         ("history", 0, "nothing was decided yet"),
         ("resolve start-node-a-1-1 --abort", 2, "--i-know"),
         ("resolve start-node-a-1-1 --abort --i-know", 1, "not in doubt about start-node-a-1-1"),
-        ("admit node-z", 1, "it must run with --join"),
+        ("admit node-z", 1, "start it with --join HOST:PORT"),
+        ("admit node-c", 1, "node-c takes part already"),
+        ("remove node-b --gone --i-know", 1, "node-b is not gone, node-a reaches it"),
+        ("remove node-a --gone --i-know", 1, "order it at a node that remains (--id)"),
+        ("remove node-b --gone", 2, "--i-know"),
+        ("remove node-b node-c", 2, "one node at a time"),
         ("remove node-z", 1, "node-z does not take part"),
         ("status --id node-z", 1, "start it: peer --port"),
         ("query nowhere", 2, "write HOST:PORT"),
@@ -199,6 +204,90 @@ fn a_node_that_asks_to_be_let_in_is_shown_with_the_way_to_do_it() {
     let (code, text) = trio.rollout("remove node-d --id node-c");
     assert_eq!(code, Some(0), "{text}");
     assert!(text.starts_with("node-d takes part no more; node-a, node-b and node-c do"), "{text}");
+}
+
+impl Trio {
+    /// What that one has, put away or brought back.
+    fn move_data(&self, from: &str, to: &str, name: &str) {
+        let data = |state: &str| self.dir.path().join(state);
+        std::fs::create_dir_all(data(to).join("logs")).expect("there is room");
+        for part in [format!("rollout-{name}"), format!("logs/{name}.log")] {
+            std::fs::rename(data(from).join(&part), data(to).join(&part)).expect("it is there");
+        }
+    }
+
+    fn wait(&self, what: &str, reached: impl Fn(&Self) -> bool) {
+        assert!(eventually(|| reached(self)), "not: {what}; {}", self.rollout("status").1);
+    }
+
+    fn does(&self, line: &str) -> String {
+        let (code, text) = self.rollout(line);
+        assert_eq!(code, Some(0), "{line}: {text}");
+        text
+    }
+}
+
+#[test]
+fn one_that_was_called_gone_knows_it_when_it_is_back_and_is_let_in_again() {
+    let mut trio = Trio::up();
+    trio.nodes[2] = None;
+    trio.wait("it is away", |it| it.rollout("status").1.contains("away for"));
+    let (code, text) = trio.rollout("remove node-c");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("peer rollout remove NAME --gone --i-know"), "{text}");
+    trio.does("remove node-c --gone --i-know");
+    let text = trio.does("history");
+    assert!(
+        text.contains("!! node-c CALLED GONE BY AN OPERATOR at node-a, and not asked"),
+        "{text}"
+    );
+    trio.does("start --from v1 --to v2 --interval 1h");
+    trio.nodes[2] = Some(trio.start(2));
+    let out = || trio.nodes[2].as_ref().map_or_else(String::new, Process::out);
+    assert!(eventually(|| out().contains("was called gone while it was away")), "{}", out());
+    trio.wait("it follows", |it| it.standing("node-c")["state"]["version"] == 3);
+    let text = trio.does("status --id node-c");
+    assert!(text.contains("CALLED GONE") && text.contains("peer rollout admit node-c"), "{text}");
+    let (code, text) = trio.rollout("abort --id node-c");
+    assert_eq!(code, Some(1), "{text}");
+    let text = trio.does("status");
+    assert!(text.contains("one of that name is here; let it in: peer rollout admit"), "{text}");
+    trio.does("admit node-c");
+    trio.await_all_at(4);
+    trio.does("abort --id node-c");
+}
+
+#[test]
+fn a_lost_machine_is_called_gone_and_another_has_its_name() {
+    let mut trio = Trio::up();
+    trio.nodes[2] = None;
+    trio.move_data("data", "old", "node-c");
+    let new = trio.start(2);
+    assert!(eventually(|| new.out().contains("--gone --i-know")), "{}", new.out());
+    trio.nodes[2] = Some(new);
+    let (code, text) = trio.rollout("admit node-c");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("peer rollout remove node-c --gone --i-know, then admit it"), "{text}");
+    trio.does("remove node-c --gone --i-know");
+    trio.wait("it is here", |it| it.rollout("admit node-c").0 == Some(0));
+    trio.await_all_at(3);
+    trio.does("start --from v1 --to v2 --interval 1h --id node-c");
+    // The old machine is back.
+    trio.nodes[2] = None;
+    trio.move_data("data", "new", "node-c");
+    trio.move_data("old", "data", "node-c");
+    trio.nodes[2] = Some(trio.start(2));
+    let is_told = |it: &Trio| it.rollout("status --id node-c").1.contains("has its name now");
+    trio.wait("it is refused", is_told);
+    let (code, text) = trio.rollout("pause --id node-c");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("see there why they refuse"), "{text}");
+    // And the new one goes on.
+    trio.nodes[2] = None;
+    trio.move_data("data", "old", "node-c");
+    trio.move_data("new", "data", "node-c");
+    trio.nodes[2] = Some(trio.start(2));
+    trio.await_all_at(4);
 }
 
 #[test]

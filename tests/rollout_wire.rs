@@ -8,7 +8,7 @@ use std::io::{BufReader, Cursor, Read};
 use folkmoot::model::{KeyPair, Rng, WallTime};
 use folkmoot::protocol::rollout::{
     Brake, Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
-    HealthSnapshot, Heartbeat, Kind, Mark, Message, ModelHealth, ModelId, NodeId, Outcome,
+    Gone, HealthSnapshot, Heartbeat, Kind, Mark, Message, ModelHealth, ModelId, NodeId, Outcome,
     Participant, Plan, PrepareResp, Proof, Proposal, RecallReq, RecallResp, Resolution, Roster,
     RoutingState, STATE_RESP_MAX, StateReq, StateResp, Status, Sticky, TxId, Vote, Weights,
 };
@@ -104,7 +104,21 @@ impl Draw {
             new_roster: self.is().then(|| self.roster()),
             plan: self.is().then(|| self.plan()),
             note: self.text(),
+            gone: self.gone(),
         }
+    }
+
+    fn gone(&mut self) -> Option<Gone> {
+        if self.0.random_range(0..4) > 0 {
+            return None;
+        }
+        let nodes = (0..self.0.random_range(1..3)).map(|_| self.node()).collect();
+        let settles = self.is().then(|| {
+            let txid = self.txid();
+            let proposal = self.proposal(&txid, Status::Committed);
+            Box::new(Committed { proposal, proof: self.proof(&txid) })
+        });
+        Some(Gone { nodes, settles })
     }
 
     fn proof(&mut self, txid: &TxId) -> Proof {
@@ -510,7 +524,12 @@ fn a_full_answer_with_the_largest_rosters_fits() {
     proposal.new_roster = Some(roster);
     proposal.note = "x".repeat(folkmoot::protocol::rollout::NOTE_BYTES_MAX);
     let plan = Plan { steps: (9_901..=10_000).collect(), ..draw.plan() };
+    let settled = Proposal { plan: Some(plan.clone()), new_roster: None, ..proposal.clone() };
     proposal.plan = Some(plan);
+    let word = Resolution::new(&keys, &name('b', 0), &txid, Choice::Commit, WallTime(1));
+    let proof = Proof { votes: Vec::new(), resolution: Some(word) };
+    let settles = Some(Box::new(Committed { proposal: settled, proof }));
+    proposal.gone = Some(Gone { nodes: (0..63).map(|at| name('b', at)).collect(), settles });
     let committed = vec![Committed { proposal, proof: Proof::of(votes) }; STATE_RESP_MAX];
     let message = Message::StateResp(StateResp { committed });
     for form in FORMS {

@@ -2,7 +2,8 @@
 //! and nobody waits who need not.
 //!
 //! `SEEDS=50000 cargo test --release --test sim_rollout any_weather` runs more; `SEED=n` replays
-//! one and `TRACE=1` prints it. `TABLE=n` has the table of rules printed over n seeds each.
+//! one and `TRACE=1` prints it. `TABLE=n` has the table of rules printed over n seeds each,
+//! `ROW=T12` only of the rules whose names have that in them.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,6 +29,15 @@ fn run(setup: &Setup) -> Result<Figures, String> {
     world.play().map(|()| world.figures)
 }
 
+fn run_gone(setup: &Setup) -> Result<Figures, String> {
+    let _memo = VerdictMemo::on_this_thread();
+    let mut world = World::new(setup);
+    if world.has_odd_rosters || world.checker.roster_len() < 3 {
+        return Ok(world.figures);
+    }
+    world.play_gone().map(|()| world.figures)
+}
+
 fn total(all: &[Figures], of: fn(&Figures) -> usize) -> usize {
     all.iter().map(of).sum()
 }
@@ -44,7 +54,7 @@ fn one_transaction_has_one_end_in_any_weather() {
     println!(
         "{} runs: {} committed, {} aborted, {} answers, {} deaths, {} lost disks ({} recalled), \
          {} restored, {} questions in doubt, {} resolved by hand, {} gates failed, {} brakes, \
-         {} took over, {} lies",
+         {} took over, {} lies, {} times some were called gone ({} settled)",
         figures.len(),
         of(|it| it.committed),
         of(|it| it.aborted),
@@ -59,6 +69,8 @@ fn one_transaction_has_one_end_in_any_weather() {
         of(|it| it.braked),
         of(|it| it.took_over),
         of(|it| it.forged),
+        of(|it| it.gone),
+        of(|it| it.settled),
     );
     if figures.len() >= 500 {
         assert!(of(|it| it.committed) > 1000, "too little happens");
@@ -67,17 +79,40 @@ fn one_transaction_has_one_end_in_any_weather() {
     }
 }
 
+/// T12: whatever a coordinator had done when it was called gone, all end alike, and so does it.
+#[test]
+fn a_coordinator_that_is_called_gone_splits_no_version_whenever_it_is_back() {
+    let figures = for_each_seed(400, |seed| {
+        let (breaks, is_harsh, opens_unsynced) = (WHOLE, false, false);
+        let decides = (seed % 4 != 3).then_some(Decides::Coordinator);
+        let setup = Setup { seed, breaks, is_harsh, decides, opens_unsynced };
+        run_gone(&setup).unwrap_or_else(|violation| panic!("{violation}"))
+    });
+    let of = |it| total(&figures, it);
+    let (gone, settled) = (of(|it| it.gone), of(|it| it.settled));
+    println!("{} runs: {gone} times one was called gone, {settled} settled", figures.len());
+    if figures.len() >= 400 {
+        assert!(gone > 100 && settled > 20, "too little happens");
+    }
+}
+
 struct Row {
     rule: &'static str,
     breaks: Breaks,
     is_harsh: bool,
     opens_unsynced: bool,
+    /// Whether the only thing that happens is that a coordinator is called gone.
+    plays_gone: bool,
     /// Within so many seeds it shows.
     within: u64,
 }
 
 const fn row(rule: &'static str, breaks: Breaks, is_harsh: bool, within: u64) -> Row {
-    Row { rule, breaks, is_harsh, opens_unsynced: false, within }
+    Row { rule, breaks, is_harsh, opens_unsynced: false, plays_gone: false, within }
+}
+
+const fn gone_row(rule: &'static str, breaks: Breaks) -> Row {
+    Row { plays_gone: true, ..row(rule, breaks, false, 3000) }
 }
 
 /// Each rule left out, and within how many seeds that shows.
@@ -97,6 +132,9 @@ fn rows() -> Vec<Row> {
         row("P7 serves what it cannot know", Breaks { serves_unknown: true, ..WHOLE }, false, 500),
         row("T8 no brake", Breaks { no_brake: true, ..WHOLE }, false, 200),
         row("T8 votes unanswered", Breaks { unanswered: true, ..WHOLE }, false, 100),
+        gone_row("T12 gone, doubt forgotten", Breaks { gone_forgets: true, ..WHOLE }),
+        row("T12 gone, vote beside doubt", Breaks { gone_unbound: true, ..WHOLE }, true, 3000),
+        gone_row("T12 gone, settled unfenced", Breaks { gone_unfenced: true, ..WHOLE }),
         Row { opens_unsynced: true, ..row("T3 no sync at open", WHOLE, true, 3000) },
     ]
 }
@@ -108,7 +146,8 @@ fn violations(row: &Row, count: u64, all: bool) -> Vec<(u64, String)> {
         let Row { breaks, is_harsh, opens_unsynced, .. } = *row;
         let decides = Some(Decides::Coordinator);
         let setup = Setup { seed, breaks, is_harsh, decides, opens_unsynced };
-        if let Err(violation) = run(&setup) {
+        let played = if row.plays_gone { run_gone(&setup) } else { run(&setup) };
+        if let Err(violation) = played {
             found.push((seed, violation));
             if !all {
                 break;
@@ -121,8 +160,9 @@ fn violations(row: &Row, count: u64, all: bool) -> Vec<(u64, String)> {
 #[test]
 fn every_rule_that_is_left_out_is_missed() {
     let table: Option<u64> = std::env::var("TABLE").ok().and_then(|it| it.parse().ok());
+    let wanted = std::env::var("ROW").unwrap_or_default();
     let mut missed = Vec::new();
-    for row in rows() {
+    for row in rows().into_iter().filter(|it| it.rule.contains(&wanted)) {
         let count = table.unwrap_or(row.within);
         let found = violations(&row, count, table.is_some());
         match found.first() {

@@ -1,5 +1,7 @@
 //! What befalls a fleet: operators, deaths, partitions, strangers, and words said twice.
 
+use std::collections::BTreeSet;
+
 use folkmoot::model::{PublicKey, WallTime};
 use folkmoot::protocol::LinkId;
 use folkmoot::protocol::rollout::Input;
@@ -87,7 +89,8 @@ pub(crate) fn something(world: &mut World) {
             }
         }
         84..88 => world.back_up_or_restore(at),
-        88..94 => say_again(world),
+        88..91 => call_gone(world, at),
+        91..95 => say_again(world),
         _ => lie(world, at),
     }
 }
@@ -171,6 +174,23 @@ fn other_roster(world: &mut World, at: usize) -> Option<Roster> {
         });
     }
     (nodes.len() >= 2).then(|| Roster::new(nodes).unwrap())
+}
+
+/// An operator gives up whoever a node does not reach, but not the half of the fleet: he knows who
+/// is left.
+fn call_gone(world: &mut World, at: usize) {
+    if world.has_odd_rosters {
+        return;
+    }
+    let anchor = world.nodes[world.anchor].id.clone();
+    let Some(machine) = &world.nodes[at].machine else { return };
+    let roster = machine.roster();
+    let is_away = |it: &&NodeId| **it != *machine.me() && !machine.reaches(it);
+    let gone: BTreeSet<_> = roster.nodes().map(|it| &it.node_id).filter(is_away).cloned().collect();
+    let is_left = roster.has(&anchor) && !gone.contains(&anchor);
+    if is_left && !gone.is_empty() && roster.len() >= gone.len() + 2 {
+        world.command(at, Command::Gone { nodes: gone });
+    }
 }
 
 /// What was said once is heard again, late and out of order.

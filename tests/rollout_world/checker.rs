@@ -15,7 +15,10 @@ use super::{Node, World, ms};
 pub(crate) struct Checker {
     violations: Vec<String>,
     commits: BTreeMap<TxId, u64>,
-    aborts: BTreeSet<TxId>,
+    /// By whom.
+    aborts: BTreeMap<TxId, BTreeSet<NodeId>>,
+    /// What was committed because its coordinator was gone, and who was.
+    settled: BTreeMap<TxId, BTreeSet<NodeId>>,
     contents: BTreeMap<u64, Digest>,
     /// Who takes part after each version.
     rosters: BTreeMap<u64, Roster>,
@@ -45,6 +48,11 @@ impl Checker {
         Self { rosters: [(1, roster)].into(), ..Self::default() }
     }
 
+    /// How many take part at first.
+    pub(crate) fn roster_len(&self) -> usize {
+        self.rosters[&1].len()
+    }
+
     pub(crate) fn violation(&mut self, what: String) {
         self.violations.push(what);
     }
@@ -57,7 +65,7 @@ impl Checker {
         if self.commits.contains_key(txid) {
             return Some(true);
         }
-        self.aborts.contains(txid).then_some(false)
+        self.aborts.contains_key(txid).then_some(false)
     }
 
     pub(crate) fn on_start(&mut self, at: usize, is_fresh: bool) {
@@ -89,14 +97,15 @@ impl Checker {
     }
 
     pub(crate) fn on_answer(&mut self, ticket: Ticket, answer: &Answer) {
-        if self.waiting.remove(&ticket).is_none() {
-            self.violation(format!("T6: {ticket:?} is answered twice or unasked: {answer:?}"));
-        }
+        let Some((at, _)) = self.waiting.remove(&ticket) else {
+            let what = format!("T6: {ticket:?} is answered twice or unasked: {answer:?}");
+            return self.violation(what);
+        };
         match answer {
             Answer::Committed { txid, .. } => self.committed(txid, None),
-            Answer::Aborted { txid, .. } => self.was_aborted(txid),
+            Answer::Aborted { txid, .. } => self.was_aborted(&name_of(at), txid),
             Answer::Refused { cause, running, .. } => {
-                let is_busy = *cause == Cause::Busy;
+                let is_busy = matches!(cause, Cause::Busy | Cause::InDoubt);
                 if is_busy && running.is_none() {
                     self.violation("T6: busy, and nobody says with what".to_owned());
                 }
@@ -109,6 +118,11 @@ impl Checker {
             self.prepared.insert((id.clone(), proposal.txid.clone()));
         } else if let Record::Aborted(aborted) = record {
             self.written_off.insert(aborted.txid.clone());
+        } else if let Record::Committed(it) = record
+            && let Some(gone) = &it.proposal.gone
+            && let Some(settled) = &gone.settles
+        {
+            self.settled.insert(settled.proposal.txid.clone(), gone.nodes.clone());
         }
     }
 
@@ -155,7 +169,7 @@ impl Checker {
         if let Event::Committed(committed) = event {
             self.on_committed(id, committed);
         } else if let Event::Aborted(aborted) = event {
-            self.was_aborted(&aborted.txid);
+            self.was_aborted(id, &aborted.txid);
         } else if let Event::Began(proposal) = event {
             let digest = proposal.digest();
             if *self.begun.entry(proposal.txid.clone()).or_insert(digest) != digest {
@@ -169,7 +183,9 @@ impl Checker {
     fn on_committed(&mut self, id: &NodeId, committed: &Committed) {
         let proposal = &committed.proposal;
         let version = proposal.state.version;
-        if committed.proof.resolution.is_some() {
+        let gone = proposal.gone.as_ref().map(|it| &it.nodes);
+        let gone = gone.or_else(|| self.settled.get(&proposal.txid)).cloned().unwrap_or_default();
+        if committed.proof.resolution.is_some() && gone.is_empty() {
             self.resolved.insert(proposal.txid.clone());
         }
         self.committed(&proposal.txid, Some(version));
@@ -180,6 +196,7 @@ impl Checker {
         let after = proposal.new_roster.clone().unwrap_or_else(|| before.clone());
         let voters: BTreeSet<_> =
             before.nodes().chain(after.nodes()).map(|it| it.node_id.clone()).collect();
+        let voters = &voters - &gone;
         for voter in &voters {
             let has_voted = *voter == proposal.txid.node
                 || self.prepared.contains(&(voter.clone(), proposal.txid.clone()));
@@ -196,18 +213,24 @@ impl Checker {
     }
 
     fn committed(&mut self, txid: &TxId, version: Option<u64>) {
-        if self.aborts.contains(txid) {
+        if self.is_aborted(txid) {
             self.violation(format!("T5: {txid} was aborted, and is committed"));
         }
         let version = version.unwrap_or_else(|| self.commits.get(txid).copied().unwrap_or(0));
         self.commits.insert(txid.clone(), version);
     }
 
-    fn was_aborted(&mut self, txid: &TxId) {
-        if self.commits.contains_key(txid) {
-            self.violation(format!("T5: {txid} was committed, and is aborted"));
+    fn was_aborted(&mut self, id: &NodeId, txid: &TxId) {
+        self.aborts.entry(txid.clone()).or_default().insert(id.clone());
+        if self.commits.contains_key(txid) && self.is_aborted(txid) {
+            self.violation(format!("T5: {txid} was committed, and is aborted by {id}"));
         }
-        self.aborts.insert(txid.clone());
+    }
+
+    /// Whether anybody aborted it whose word counts: not that of who was called gone meanwhile.
+    fn is_aborted(&self, txid: &TxId) -> bool {
+        let by = self.aborts.get(txid);
+        by.is_some_and(|by| self.settled.get(txid).is_none_or(|gone| !by.is_subset(gone)))
     }
 
     fn content(&mut self, state: &RoutingState) {
@@ -218,12 +241,12 @@ impl Checker {
         }
     }
 
-    pub(crate) fn on_serve(&mut self, at: usize, state: &RoutingState, is_braked: bool) {
+    pub(crate) fn on_serve(&mut self, at: usize, state: &RoutingState, is_again: bool) {
         if state.status != Status::Committed {
             self.violation(format!("T1: what is served is {:?}", state.status));
         }
         if let Some(txid) = &state.txid
-            && self.aborts.contains(txid)
+            && self.is_aborted(txid)
         {
             self.violation(format!("T1: {txid} was aborted, and is served"));
         }
@@ -237,15 +260,14 @@ impl Checker {
             None => state.version == 1 || is_first,
             // Death may come between the disk and the data plane, but what was served is kept.
             Some(last) if is_first => state.version >= last,
-            // The brake is put on within a version.
-            Some(last) if state.version == last => is_braked,
+            // The brake is put on within a version, and so is the mark of who was called gone.
+            Some(last) if state.version == last => is_again,
             Some(last) if self.may_leap => state.version > last,
             Some(last) => state.version == last + 1,
         };
         let newest = self.rosters.last_key_value();
-        let node = NodeId::try_from(format!("node-{}", char::from(b'a' + at as u8)));
         let is_retired = newest.is_some_and(|(newest, roster)| {
-            state.version + 1 < *newest && node.is_ok_and(|it| roster.has(&it))
+            state.version + 1 < *newest && roster.has(&name_of(at))
         });
         // A log from a backup is a log: only others can tell that it is old.
         if last.is_none() && is_retired && !self.restored.remove(&at) {
@@ -283,6 +305,10 @@ impl Checker {
             self.violation("T6: a command without an answer".to_owned());
         }
     }
+}
+
+fn name_of(at: usize) -> NodeId {
+    format!("node-{}", char::from(b'a' + at as u8)).parse().expect("a name")
 }
 
 impl World {
@@ -342,6 +368,9 @@ impl World {
             let is_member = newest.roster.has(&node.id);
             if let Some(brake) = status.brake.as_ref().filter(|_| is_member) {
                 return Err(format!("T8: {} still has its brake on: {}", node.id, brake.reason));
+            }
+            if newest.gone.contains_key(&node.id) && status.removed.is_none() {
+                return Err(format!("T12: {} was called gone and does not know it", node.id));
             }
             if !status.recalling.is_empty() {
                 return Err(format!("{} still waits for {:?}", node.id, status.recalling));

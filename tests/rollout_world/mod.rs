@@ -55,6 +55,8 @@ pub(crate) struct Figures {
     pub(crate) braked: usize,
     pub(crate) took_over: usize,
     pub(crate) forged: usize,
+    pub(crate) gone: usize,
+    pub(crate) settled: usize,
     pub(crate) answers: usize,
 }
 
@@ -140,6 +142,8 @@ pub(crate) struct World {
     has_servers: bool,
     /// How long the dead stay dead; drawn if it is not set.
     down_for: Option<Duration>,
+    /// Whom no operator ever calls gone, so that no two halves call each other so.
+    pub(crate) anchor: usize,
 }
 
 pub(crate) fn model(text: &str) -> ModelId {
@@ -217,6 +221,7 @@ impl World {
             loss_ppm: 0,
             has_servers: rng.random_bool(0.3),
             down_for: None,
+            anchor: rng.random_range(0..usize::from(first)),
             rng,
         };
         world.checker.may_leap = world.history_max < 100;
@@ -294,6 +299,50 @@ impl World {
             }
         }
         Ok(longest)
+    }
+
+    /// The coordinator of the only transaction dies or is cut off somewhere on its way, is called
+    /// gone, and comes back, perhaps before that.
+    pub(crate) fn play_gone(&mut self) -> Result<(), String> {
+        self.crash_ppm = 0;
+        self.latency = 1000;
+        for at in 0..self.nodes.len() {
+            self.plan(self.now, Happening::Restart(at));
+        }
+        self.run_for(ms(3000))?;
+        self.latency = [1000, 20_000, 200_000][self.rng.random_range(0..3)];
+        self.command(0, chaos::plain_start(vec![10_000]));
+        let moment = self.rng_between(0, 4 * self.latency);
+        self.run_for(Duration::from_micros(moment))?;
+        if self.rng.random_bool(0.5) {
+            self.down_for = Some(ms(self.rng_between(10, 4000)));
+            let is_power_cut = self.rng.random_bool(0.5);
+            self.crash(0, is_power_cut);
+        } else {
+            self.sides[0] = 1;
+            let all = self.open_links();
+            for (link, ends) in all.into_iter().filter(|(_, ends)| ends.contains(&0)) {
+                self.close(link, ends[0]);
+            }
+        }
+        let (whole_at, order_at) = (self.rng_between(1, 60), self.rng_between(1, 40));
+        for step in 0..80 {
+            self.run_for(ms(50))?;
+            if step == whole_at {
+                self.sides.fill(0);
+            }
+            let gone = self.nodes[0].id.clone();
+            let machine = self.nodes[1].machine.as_ref().expect("it lives");
+            let is_away = machine.roster().has(&gone) && !machine.reaches(&gone);
+            if step >= order_at && (step - order_at).is_multiple_of(20) && is_away {
+                self.command(1, Command::Gone { nodes: [gone].into() });
+            }
+        }
+        self.calm_down();
+        self.run_for(ms(25_000))?;
+        self.check_doubts()?;
+        self.check_end()?;
+        self.probe()
     }
 
     fn rng_between(&mut self, low: u64, high: u64) -> u64 {
@@ -554,11 +603,12 @@ impl World {
             Effect::Serve(serving) => {
                 let is_braked = serving.brake.is_some();
                 self.nodes[at].is_braked = Some(is_braked);
+                let is_again = is_braked || serving.removed.is_some();
                 let state = serving.state;
                 self.trace(|| {
                     format!("{} serves {} {:?}", self.nodes[at].id, state.version, state.txid)
                 });
-                self.checker.on_serve(at, &state, is_braked);
+                self.checker.on_serve(at, &state, is_again);
             }
             Effect::Decide { txid, commit, proof } => self.decide(at, txid, commit, proof),
             Effect::Dial(participant) => {
@@ -597,6 +647,13 @@ impl World {
         figures.took_over += usize::from(matches!(event, Event::TookOver { .. }));
         figures.braked += usize::from(matches!(event, Event::Braked(_)));
         figures.rollbacks += usize::from(matches!(event, Event::GateFailed { .. }));
+        if let Event::Committed(it) = &event
+            && it.proposal.txid.node == self.nodes[at].id
+            && let Some(gone) = &it.proposal.gone
+        {
+            figures.gone += 1;
+            figures.settled += usize::from(gone.settles.is_some());
+        }
         let is_back = event == Event::Recalled && self.lost.remove(&at);
         figures.recovered += usize::from(is_back);
         self.checker.on_event(&self.nodes[at].id, &event);

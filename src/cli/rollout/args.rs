@@ -128,8 +128,8 @@ pub enum RolloutCommand {
     Resolve(ResolveArgs),
     /// Let a node take part that asks for it
     Admit(AdmitArgs),
-    /// Let a node take part no more; it must agree, as all others
-    Remove(AdmitArgs),
+    /// Let a node take part no more; it must agree, as all others, unless it is gone for good
+    Remove(RemoveArgs),
     /// Ask data planes what they serve, and for one prediction each
     Query(QueryArgs),
     /// Run a small model server, slow or failing if told so
@@ -299,7 +299,25 @@ pub struct ResolveArgs {
     pub ask: NodeAskArgs,
 }
 
-/// `peer rollout admit` and `remove`.
+/// `peer rollout remove`.
+#[derive(Clone, Debug, Args)]
+pub struct RemoveArgs {
+    /// The nodes
+    #[arg(value_name = "NAME", required = true)]
+    pub nodes: Vec<NodeId>,
+    /// They are gone for good: all others agree without them; recorded for ever
+    #[arg(long, requires = "i_know")]
+    pub gone: bool,
+    /// I know that the nodes named are gone, and that nobody calls those gone that remain: two
+    /// halves that did it to each other would split the fleet
+    #[arg(long, requires = "gone")]
+    pub i_know: bool,
+    /// Which node is meant.
+    #[command(flatten)]
+    pub ask: NodeAskArgs,
+}
+
+/// `peer rollout admit`.
 #[derive(Clone, Debug, Args)]
 pub struct AdmitArgs {
     /// The node

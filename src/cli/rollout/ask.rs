@@ -1,5 +1,6 @@
 //! `peer rollout …`: asks the node that runs here, and shows what it says.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::args::{
-    AdmitArgs, ExplainTxArgs, HistoryArgs, NodeAskArgs, PromoteArgs, ResolveArgs, StartArgs,
-    WatchArgs,
+    AdmitArgs, ExplainTxArgs, HistoryArgs, NodeAskArgs, PromoteArgs, RemoveArgs, ResolveArgs,
+    StartArgs, WatchArgs,
 };
 use super::local::Ask;
 use super::watch;
@@ -235,7 +236,7 @@ pub(super) fn resolve(args: &ResolveArgs) -> Result<(), CliError> {
     order(&args.ask, &Command::Resolve { txid: args.txid.clone(), commit: args.commit })
 }
 
-/// Lets a node take part that asks for it.
+/// Lets a node take part that is here.
 pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
     let asked = Asked::find(&args.ask)?;
     let value = asked.raw(&Ask::Admit { node: args.node.clone() })?;
@@ -244,10 +245,19 @@ pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
     }
     let node = &args.node;
     if value["vouched"] != true {
-        return Err(CliError::Failed(format!(
-            "{node} is not known here, or this name is another key's; it must run with --join and \
-             be seen in peer rollout status"
-        )));
+        let view = asked.view()?;
+        let takes_part = view.status().is_some_and(|it| it.roster.has(node));
+        return Err(CliError::Failed(if takes_part {
+            format!(
+                "{node} takes part already; if its machine was lost with its key, and another is \
+                 to have its name: peer rollout remove {node} --gone --i-know, then admit it"
+            )
+        } else {
+            format!(
+                "{node} is not in reach of this node; start it with --join HOST:PORT of this node \
+                 (of the control port, as --port says), and try again"
+            )
+        }));
     }
     if args.ask.json {
         return Ok(());
@@ -255,17 +265,24 @@ pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
     print(&format!("{node} may take part; it does once all nodes agree, see peer rollout status"))
 }
 
-/// Takes a node out.
-pub(super) fn remove(args: &AdmitArgs) -> Result<(), CliError> {
+/// Takes nodes out.
+pub(super) fn remove(args: &RemoveArgs) -> Result<(), CliError> {
     let asked = Asked::find(&args.ask)?;
+    let nodes: BTreeSet<NodeId> = args.nodes.iter().cloned().collect();
+    if args.gone {
+        return ordered(&asked, &args.ask, &Command::Gone { nodes }).map(|_| ());
+    }
+    let [node] = &args.nodes[..] else {
+        let text = "one node at a time: peer rollout remove NAME; or --gone for all that are";
+        return Err(CliError::Usage(text.to_owned()));
+    };
     let view = asked.view()?;
-    let rest = view.status().map(|it| it.roster.nodes().filter(|it| it.node_id != args.node));
+    let rest = view.status().map(|it| it.roster.nodes().filter(|it| it.node_id != *node));
     let rest = rest.map_or_else(String::new, |it| words::list(it.map(|it| &it.node_id)));
-    let value = asked.raw(&Ask::Remove { node: args.node.clone() })?;
+    let value = asked.raw(&Ask::Remove { node: node.clone() })?;
     if args.ask.json {
         print(&raw_text(&value))?;
     }
-    let node = &args.node;
     match understood(value)? {
         Answer::Committed { .. } if args.ask.json => Ok(()),
         Answer::Committed { txid, version } => {

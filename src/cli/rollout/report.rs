@@ -65,7 +65,11 @@ pub(super) fn line(event: &Event) -> Line {
             of_tx(Level::Warn, "rollout_resolved", txid, text)
         }
         Event::Diverged { node, version } => {
-            let text = format!("{node} serves another version {version}: the fleet is split");
+            let text = format!(
+                "{node} has served another version {version}: the fleet is split; choose one side, \
+                 and at each node of the other: stop it, move its log away, start it with --join \
+                 to a node of the chosen side, and admit it there"
+            );
             of_node(Level::Error, "rollout_diverged", node, text)
         }
         Event::OtherRoster { node, digest } => other_roster(node, *digest),
@@ -85,6 +89,7 @@ pub(super) fn line(event: &Event) -> Line {
         Event::Echoes { node } => echoes(node),
         Event::OtherServers { node, models } => other_servers(node, models),
         Event::Braked(brake) => braked(brake),
+        Event::Removed { txid } => removed(txid),
         Event::TookOver { .. } | Event::StepHeld { .. } | Event::GateFailed { .. } => step(event),
         Event::Reached(node) => {
             of_node(Level::Info, "rollout_reached", node, format!("{node} is within reach"))
@@ -139,10 +144,19 @@ fn braked(brake: &Brake) -> Line {
     Line::new(Level::Warn, "rollout_braked", text, fields)
 }
 
+fn removed(txid: &TxId) -> Line {
+    let text = format!(
+        "{txid}: this node was called gone while it was away: it serves what the others commit, \
+         and decides nothing; to let it in again, at a node that takes part: peer rollout admit, \
+         with its name"
+    );
+    of_tx(Level::Warn, "rollout_removed", txid, text)
+}
+
 fn other_roster(node: &NodeId, digest: Digest) -> Line {
     let text = format!(
-        "{node} has another roster ({digest:?}); nothing is agreed with it: give all \
-                 nodes the same --node flags"
+        "{node} has another roster ({digest:?}); nothing is agreed with it: stop all nodes, move \
+         their logs away, and start them with the same --node flags"
     );
     of_node(Level::Error, "rollout_other_roster", node, text)
 }

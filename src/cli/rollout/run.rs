@@ -114,6 +114,7 @@ impl Counts {
             | Event::Recalled
             | Event::Rewound { .. }
             | Event::Braked(_)
+            | Event::Removed { .. }
             | Event::Moved { .. }
             | Event::Echoes { .. }
             | Event::OtherServers { .. }

@@ -52,7 +52,7 @@ impl Rollout {
     /// Puts it on, if there is a rollout to stop and it is not on yet. Who takes no part, and may
     /// be behind, leaves it to the members.
     pub(super) fn put_brake_on(&mut self, kind: Kind, reason: &str) {
-        let is_member = self.roster.has(&self.config.me);
+        let is_member = self.is_member();
         let live = self.course.as_ref().filter(|it| it.is_live() && is_member);
         let Some(course) = live else { return };
         let (course, version, reason) =

@@ -114,6 +114,12 @@ pub struct Breaks {
     pub no_brake: bool,
     /// T8: a node votes for a version that has not answered it.
     pub unanswered: bool,
+    /// T12: what all others are in doubt about is aborted when its coordinator is called gone.
+    pub gone_forgets: bool,
+    /// T12: a node in doubt about one transaction votes for a removal beside it.
+    pub gone_unbound: bool,
+    /// T12: who voted to settle a transaction still believes that it was aborted.
+    pub gone_unfenced: bool,
 }
 
 impl Breaks {
@@ -133,5 +139,8 @@ impl Breaks {
         serves_unknown: false,
         no_brake: false,
         unanswered: false,
+        gone_forgets: false,
+        gone_unbound: false,
+        gone_unfenced: false,
     };
 }

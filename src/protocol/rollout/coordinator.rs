@@ -17,7 +17,7 @@ use super::ids::{Kind, NodeId, TxId};
 use super::machine::Rollout;
 use super::messages::{Cause, Decision, Message, PrepareResp};
 use super::plan::Plan;
-use super::proposal::{Choice, Committed, Proof, Proposal, Vote, cut};
+use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Vote, cut};
 use super::roster::Roster;
 use super::state::{Digest, RoutingState, Status, Weights};
 use crate::protocol::Ticket;
@@ -62,6 +62,7 @@ pub(super) struct Wish {
     pub(super) is_full: bool,
     pub(super) plan: Option<Plan>,
     pub(super) new_roster: Option<Roster>,
+    pub(super) gone: Option<Gone>,
     pub(super) note: String,
     pub(super) ticket: Option<Ticket>,
 }
@@ -71,18 +72,21 @@ impl Rollout {
     pub(super) fn begin(&mut self, kind: Kind, wish: Wish) -> Result<(), Refusal> {
         let (course, plan) = (self.course.as_ref(), wish.plan.as_ref());
         let is_braked = self.brake().is_some();
-        let goal = target(kind, wish.is_full, &self.state, course, plan, is_braked);
+        // What is settled comes first.
+        let settled = wish.gone.as_ref().and_then(|it| Some(&it.settles.as_ref()?.proposal.state));
+        let before = settled.unwrap_or(&self.state).clone();
+        let goal = target(kind, wish.is_full, &before, course, plan, is_braked);
         if goal.is_ok() && wish.ticket.is_some() {
             self.give_way();
         }
-        self.refuse_to_begin()?;
+        self.refuse_to_begin(wish.gone.as_ref())?;
         let (stable, canary, share) = goal?;
         self.counter += 1;
         let (node, epoch) = (self.config.me.clone(), self.memory.epoch);
         let txid = TxId { node, epoch, counter: self.counter, kind };
         let proposal = Proposal {
             state: RoutingState {
-                version: self.state.version + 1,
+                version: before.version + 1,
                 weights: Weights::split(&stable, &canary, share),
                 stable_model_id: stable,
                 canary_model_id: canary,
@@ -91,11 +95,12 @@ impl Rollout {
                 timestamp: self.now.wall,
             },
             txid,
-            base: self.state_digest,
+            base: before.digest(),
             roster: self.roster_digest,
             new_roster: wish.new_roster,
             plan: wish.plan,
             note: wish.note,
+            gone: wish.gone,
         };
         if let Some(complaint) = proposal.complaint() {
             return Err(Refusal::new(Cause::Malformed, complaint));
@@ -139,24 +144,29 @@ impl Rollout {
         }
     }
 
-    fn refuse_to_begin(&self) -> Result<(), Refusal> {
-        let busy = |txid: &TxId, what: &str| {
+    fn refuse_to_begin(&mut self, gone: Option<&Gone>) -> Result<(), Refusal> {
+        let busy = |txid: &TxId, cause: Cause, what: &str| {
             let running = Some(txid.clone());
-            Refusal { running, ..Refusal::new(Cause::Busy, format!("{txid} {what}")) }
+            Refusal { running, ..Refusal::new(cause, format!("{txid} {what}")) }
         };
         if let Some(running) = &self.running {
-            return Err(busy(&running.proposal.txid, "is running"));
+            return Err(busy(&running.proposal.txid, Cause::Busy, "is running"));
         }
-        if let Some(prepared) = &self.memory.prepared {
-            return Err(busy(&prepared.txid, "is running, its decision is not known here yet"));
+        let settles = |it: &Proposal| {
+            let settled = gone.and_then(|gone| gone.settles.as_ref());
+            settled.is_some_and(|settled| settled.proposal.txid == it.txid)
+        };
+        if let Some(prepared) = self.memory.prepared.as_ref().filter(|it| !settles(it)) {
+            let what = "is running, its decision is not known here yet";
+            return Err(busy(&prepared.txid, Cause::InDoubt, what));
         }
-        if self.recall.is_some() {
+        if self.recall.is_some() && !self.goes_on_without(gone) {
             let names = self.recall_waits_for();
             let names: Vec<_> = names.iter().map(NodeId::as_str).collect();
             let reason = format!("no word yet of {} since this node's start", names.join(", "));
             return Err(Refusal::new(Cause::Recalling, reason));
         }
-        if !self.roster.has(&self.config.me) {
+        if !self.is_member() {
             return Err(Refusal::new(Cause::Roster, "this node is not in the roster"));
         }
         Ok(())
@@ -283,11 +293,12 @@ impl Rollout {
     pub(super) fn on_votes_late(&mut self) {
         let Some(running) = self.running.as_ref().filter(|it| !it.is_deciding) else { return };
         let missing: Vec<_> = running.missing().iter().map(ToString::to_string).collect();
-        let reason = match &missing[..] {
-            [] => format!("no answer of {} in time", running.proposal.state.canary_model_id),
-            some => format!("no vote of {} in time", some.join(", ")),
+        let model = &running.proposal.state.canary_model_id;
+        let (cause, reason) = match &missing[..] {
+            [] => (Cause::Model, format!("no answer of {model} in time")),
+            some => (Cause::NoVote, format!("no vote of {} in time", some.join(", "))),
         };
-        self.abort_running(Cause::NoVote, reason, None);
+        self.abort_running(cause, reason, None);
     }
 
     /// Ends what runs, by somebody's signed objection or by this node's own.

@@ -130,7 +130,7 @@ pub(super) fn target(
             }
             if plan.from != now.stable_model_id {
                 let reason = format!("{} is served as stable, not {}", same.0, plan.from);
-                return Err(Refusal::new(Cause::Model, reason));
+                return Err(Refusal::new(Cause::Nothing, reason));
             }
             Ok((plan.from.clone(), plan.to.clone(), plan.steps[0]))
         }

@@ -120,6 +120,11 @@ pub enum Command {
     Retry,
     /// These take part from now on.
     Roster(Roster),
+    /// These are gone for good, and take part no more; their votes are not asked for.
+    Gone {
+        /// Which.
+        nodes: BTreeSet<NodeId>,
+    },
     /// Decide a transaction that is stuck, against all rules.
     Resolve {
         /// Which.
@@ -265,6 +270,8 @@ pub struct Serving {
     pub warm_up: Duration,
     /// Why everything goes to the stable version, if the brake is on.
     pub brake: Option<String>,
+    /// By which transaction this node was called gone, if it was.
+    pub removed: Option<TxId>,
 }
 
 /// The deadlines.
@@ -378,8 +385,8 @@ pub enum Event {
         /// What was said.
         resolution: Resolution,
     },
-    /// A node serves another content under the same version. Never happens unless an operator
-    /// resolved a transaction against its outcome.
+    /// A node has served another content under the same version. Never happens unless an operator
+    /// resolved a transaction against its outcome, or two called each other's nodes gone.
     Diverged {
         /// Which node.
         node: NodeId,
@@ -405,6 +412,11 @@ pub enum Event {
     Rewound {
         /// Who.
         by: NodeId,
+    },
+    /// An operator called this node gone while it was away: it decides nothing any more.
+    Removed {
+        /// By which transaction.
+        txid: TxId,
     },
     /// This node takes a rollout's steps from now on, because its owner is away.
     TookOver {

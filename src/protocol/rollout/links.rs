@@ -113,14 +113,15 @@ impl Rollout {
     }
 
     fn redial_later(&mut self, node: NodeId) {
-        let after = self.config.redial_every;
+        let is_gone = self.gone.contains_key(&node);
+        let after = if is_gone { self.config.retry_max } else { self.config.redial_every };
         self.out.at_once(Effect::SetTimer(Timer::Redial(node), after));
     }
 
     pub(super) fn on_redial(&mut self, node: &NodeId) {
         if self.is_mine_to_call(node) {
             self.call(node);
-        } else if self.roster.has(node) && !self.peers.contains_key(node) {
+        } else if self.is_called(node) && !self.peers.contains_key(node) {
             self.redial_later(node.clone());
         }
     }
@@ -132,13 +133,20 @@ impl Rollout {
         let is_wanted = self.running.as_ref().is_some_and(|it| it.wants(node));
         let away = self.away.get(node).map(|since| self.now.mono.since(*since));
         let has_waited = away.is_some_and(|it| it >= self.config.call_after);
-        let is_turn = me < node || !self.roster.has(me) || has_waited;
-        node != me && (is_wanted || self.roster.has(node) && is_turn)
+        let is_turn = me < node || !self.is_member() || has_waited;
+        node != me && (is_wanted || self.is_called(node) && is_turn)
+    }
+
+    /// Whether a node is called at all: who takes part, and who was called gone, because it does
+    /// not know that.
+    fn is_called(&self, node: &NodeId) -> bool {
+        self.roster.has(node) || self.gone.contains_key(node)
     }
 
     fn call(&mut self, node: &NodeId) {
         let new = self.running.as_ref().and_then(|it| it.proposal.new_roster.as_ref());
         let known = self.roster.get(node).or_else(|| new?.get(node));
+        let known = known.or_else(|| self.gone.get(node).map(|it| &it.0));
         if let Some(participant) = known.filter(|_| !self.peers.contains_key(node)) {
             let mut participant = participant.clone();
             if let Some((host, port)) = self.places.get(node).cloned() {
@@ -162,7 +170,8 @@ impl Rollout {
     pub(super) fn call_all(&mut self) {
         let new = self.running.as_ref().and_then(|it| it.proposal.new_roster.as_ref());
         let named = self.roster.nodes().chain(new.into_iter().flat_map(|it| it.nodes()));
-        let names: BTreeSet<NodeId> = named.map(|it| it.node_id.clone()).collect();
+        let names = named.map(|it| &it.node_id).chain(self.gone.keys());
+        let names: BTreeSet<NodeId> = names.cloned().collect();
         for node in names {
             if self.is_mine_to_call(&node) {
                 self.call(&node);
@@ -247,11 +256,15 @@ impl Rollout {
         if version > mine {
             return self.send_to(from, Message::StateReq(StateReq { from_version: mine }));
         }
+        let then = self.memory.after(version.saturating_sub(1)).next();
+        let then = then.filter(|it| it.proposal.state.version == version);
+        if then.map_or(my_digest, |it| it.proposal.state.digest()) != digest
+            && (version == mine || then.is_some())
+        {
+            return self.on_diverged(from, version, digest);
+        }
         let Some(peer) = self.peers.get_mut(from) else { return };
-        if version == mine && digest != my_digest && peer.told.0 != Some((version, digest)) {
-            peer.told.0 = Some((version, digest));
-            self.out.say(Effect::Emit(Event::Diverged { node: from.clone(), version }));
-        } else if other_roster && peer.told.1 != Some(roster) {
+        if other_roster && peer.told.1 != Some(roster) {
             peer.told.1 = Some(roster);
             let event = Event::OtherRoster { node: from.clone(), digest: roster };
             self.out.say(Effect::Emit(event));

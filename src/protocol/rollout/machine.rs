@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::proposal::{Committed, Proposal};
 use super::recall::Recall;
 use super::recovery::Doubt;
-use super::roster::Roster;
+use super::roster::{Participant, Roster};
 use super::state::{Digest, RoutingState};
 use crate::model::{KeyPair, Now, Rng, Time};
 use crate::protocol::{LinkId, Ticket};
@@ -32,6 +32,8 @@ pub struct Rollout {
     pub(super) state_digest: Digest,
     pub(super) roster: Roster,
     pub(super) roster_digest: Digest,
+    /// Who was called gone, and by which transaction.
+    pub(super) gone: BTreeMap<NodeId, (Participant, TxId)>,
     pub(super) course: Option<Course>,
     /// Since when that is so, or known.
     pub(super) course_at: Time,
@@ -79,6 +81,7 @@ impl Rollout {
         Self {
             state_digest: state.digest(),
             roster_digest: roster.digest(),
+            gone: memory.gone(&config.roster),
             state,
             roster,
             course,
@@ -228,6 +231,7 @@ impl Rollout {
             window: plan.map(|it| std::time::Duration::from_millis(it.window_ms)),
             warm_up: std::time::Duration::from_millis(plan.map_or(0, |it| it.warm_up_ms)),
             brake: self.brake().map(|it| it.reason.clone()),
+            removed: self.removed().cloned(),
         }
     }
 

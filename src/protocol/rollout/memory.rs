@@ -19,7 +19,7 @@ use super::course::Course;
 use super::event::{Aborted, Record};
 use super::ids::{Kind, Mark, NodeId, TxId};
 use super::proposal::{Committed, Proposal};
-use super::roster::Roster;
+use super::roster::{Participant, Roster};
 use super::state::RoutingState;
 
 /// Aborted transactions that history keeps, besides those that an operator resolved.
@@ -125,6 +125,10 @@ impl Memory {
     }
 
     pub(super) fn commit(&mut self, committed: Committed) {
+        // One record for both, so that no crash comes between them.
+        if let Some(settled) = committed.proposal.settles().filter(|it| self.is_next(it)) {
+            self.commit(settled.clone());
+        }
         let txid = committed.proposal.txid.clone();
         self.mark(&txid);
         let version = committed.proposal.state.version;
@@ -147,6 +151,12 @@ impl Memory {
         if self.history.len() > self.history_max + self.history_max / 8 {
             self.forget(self.history.len() - self.history_max);
         }
+    }
+
+    /// Whether it follows what was committed last.
+    pub(super) fn is_next(&self, committed: &Committed) -> bool {
+        let newest = self.history.last().map_or(1, |it| it.proposal.state.version);
+        committed.proposal.state.version == newest + 1
     }
 
     /// Leaves the skeleton of the oldest so many of the history.
@@ -173,8 +183,10 @@ impl Memory {
 
     pub(super) fn abort(&mut self, aborted: Aborted) {
         self.mark(&aborted.txid);
-        if self.prepared.as_ref().is_some_and(|it| it.txid == aborted.txid) {
-            self.prepared = None;
+        if let Some(prepared) = self.prepared.take_if(|it| it.txid == aborted.txid) {
+            // What it would have settled is in doubt again.
+            let settled = prepared.settles().filter(|it| self.is_next(it));
+            self.prepared = settled.map(|it| it.proposal.clone());
         }
         self.aborted.push_back(aborted);
         if self.aborted.len() > ABORTED_MAX {
@@ -193,6 +205,46 @@ impl Memory {
         let skipped = usize::try_from((version + 1).saturating_sub(first)).unwrap_or(usize::MAX);
         let older = self.skeleton.iter().filter(move |it| it.proposal.state.version > version);
         older.chain(self.history.iter().skip(skipped))
+    }
+
+    /// Whether this node waits for the end of a transaction: it voted COMMIT on it, or on one that
+    /// settles it.
+    pub(super) fn is_waiting_for(&self, txid: &TxId) -> bool {
+        self.prepared.as_ref().is_some_and(|it| it.txid == *txid || it.settles_tx(txid))
+    }
+
+    /// Each change of the roster: what it was before, and the transaction.
+    fn rosters<'a>(
+        &'a self,
+        first: &'a Roster,
+    ) -> impl Iterator<Item = (&'a Roster, &'a Proposal)> {
+        let all = self.skeleton.iter().chain(&self.history).map(|it| &it.proposal);
+        let changes = all.filter_map(|it| Some((it, it.new_roster.as_ref()?)));
+        changes
+            .scan(first, |roster, (proposal, new)| Some((std::mem::replace(roster, new), proposal)))
+    }
+
+    /// Who was called gone by which transaction, and takes part no more under that name.
+    pub(super) fn gone(&self, first: &Roster) -> BTreeMap<NodeId, (Participant, TxId)> {
+        let mut gone = BTreeMap::new();
+        for (before, proposal) in self.rosters(first) {
+            for node in proposal.gone.iter().flat_map(|it| &it.nodes) {
+                if let Some(participant) = before.get(node) {
+                    gone.insert(node.clone(), (participant.clone(), proposal.txid.clone()));
+                }
+            }
+            gone.retain(|node, _| proposal.new_roster.as_ref().is_none_or(|it| !it.has(node)));
+        }
+        gone
+    }
+
+    /// By which transaction that key was called gone under its name, the last time.
+    pub(super) fn called_gone(&self, first: &Roster, known: &Participant) -> Option<TxId> {
+        let of_it = self.rosters(first).filter(|(before, proposal)| {
+            let is_it = |it: &Participant| it.key == known.key;
+            proposal.calls_gone(&known.node_id) && before.get(&known.node_id).is_some_and(is_it)
+        });
+        of_it.last().map(|it| it.1.txid.clone())
     }
 
     /// What is served, who takes part, and where the rollout is.

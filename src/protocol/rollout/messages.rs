@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::brake::Brake;
 use super::health::HealthSnapshot;
 use super::ids::{Mark, ModelId, NodeId, TxId};
-use super::proposal::{Choice, Committed, Proof, Proposal, Vote};
+use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Vote};
 use super::state::{Digest, RoutingState, Status};
 
 /// Committed transactions in one `STATE_RESP` at most.
@@ -75,20 +75,23 @@ pub struct ProposalRest {
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// Who does not vote on it, because it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Gone>,
 }
 
 impl From<Proposal> for PrepareReq {
     fn from(proposal: Proposal) -> Self {
-        let Proposal { txid, state, base, roster, new_roster, plan, note } = proposal;
-        Self { txid, state, rest: ProposalRest { base, roster, new_roster, plan, note } }
+        let Proposal { txid, state, base, roster, new_roster, plan, note, gone } = proposal;
+        Self { txid, state, rest: ProposalRest { base, roster, new_roster, plan, note, gone } }
     }
 }
 
 impl From<PrepareReq> for Proposal {
     fn from(message: PrepareReq) -> Self {
         let PrepareReq { txid, state, rest } = message;
-        let ProposalRest { base, roster, new_roster, plan, note } = rest;
-        Self { txid, state, base, roster, new_roster, plan, note }
+        let ProposalRest { base, roster, new_roster, plan, note, gone } = rest;
+        Self { txid, state, base, roster, new_roster, plan, note, gone }
     }
 }
 
@@ -118,6 +121,10 @@ pub enum Cause {
     Nothing,
     /// An operator, or the log, said so.
     Resolved,
+    /// Whoever is called gone is in reach.
+    Reached,
+    /// This node waits for the end of a transaction that it voted for.
+    InDoubt,
 }
 
 /// `PREPARE_RESP`.
@@ -170,6 +177,8 @@ struct DecisionFields {
     plan: Option<super::plan::Plan>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     note: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gone: Option<Gone>,
     #[serde(flatten)]
     proof: Proof,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -188,14 +197,17 @@ impl From<Decision> for DecisionFields {
             new_roster: None,
             plan: None,
             note: String::new(),
+            gone: None,
             proof,
             reason,
         };
-        let Some(Proposal { state, base, roster, new_roster, plan, note, .. }) = proposal else {
+        let Some(Proposal { state, base, roster, new_roster, plan, note, gone, .. }) = proposal
+        else {
             return none;
         };
         let state = Some(state.with_status(status_of(kind)));
-        Self { state, base: Some(base), roster: Some(roster), new_roster, plan, note, ..none }
+        let (base, roster) = (Some(base), Some(roster));
+        Self { state, base, roster, new_roster, plan, note, gone, ..none }
     }
 }
 
@@ -219,6 +231,7 @@ impl TryFrom<DecisionFields> for Decision {
             new_roster,
             plan,
             note,
+            gone,
             proof,
             reason,
         } = fields;
@@ -233,7 +246,7 @@ impl TryFrom<DecisionFields> for Decision {
         let proposal = match (state, base, roster) {
             (Some(state), Some(base), Some(roster)) => {
                 let txid = txid.clone();
-                Some(Proposal { txid, state, base, roster, new_roster, plan, note })
+                Some(Proposal { txid, state, base, roster, new_roster, plan, note, gone })
             }
             (None, ..) if kind == Choice::Commit => return Err("missing field `state`"),
             (_, None, _) if kind == Choice::Commit => return Err("missing field `base`"),

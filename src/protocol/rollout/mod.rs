@@ -4,7 +4,7 @@
 //! So COMMIT is proved by everybody's vote and ABORT by anybody's, no decision can be forged, and
 //! who has not voted can always say no. Who voted COMMIT asks until it learns the end.
 //!
-//! Rules T1-T11 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
+//! Rules T1-T12 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
 
 mod brake;
 mod buckets;
@@ -13,6 +13,7 @@ mod coordinator;
 mod course;
 mod enroll;
 mod event;
+mod gone;
 mod health;
 mod ids;
 mod links;
@@ -52,7 +53,7 @@ pub use messages::{
     StateResp,
 };
 pub use plan::{GATES_MAX, Gate, INTERVAL_MAX, Limit, Metric, Plan, STEPS_MAX, Sticky};
-pub use proposal::{Choice, Committed, NOTE_BYTES_MAX, Proof, Proposal, Resolution, Vote};
+pub use proposal::{Choice, Committed, Gone, NOTE_BYTES_MAX, Proof, Proposal, Resolution, Vote};
 pub use roster::{HOST_BYTES_MAX, Participant, ROSTER_MAX, Roster};
 pub use state::{BASIS_POINTS, Digest, RoutingState, Status, Weights};
 pub use status::{DoubtStatus, PeerStatus, RunningStatus, Status as NodeStatus};

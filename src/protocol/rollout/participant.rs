@@ -18,7 +18,7 @@ impl Rollout {
         }
         // Who is not of the roster asks whoever is, and hears in time whether that is still so.
         let is_lax = self.config.breaks.roster_unagreed;
-        if !is_lax && self.roster.has(&self.config.me) && !self.roster.has(&from) {
+        if !is_lax && self.is_member() && !self.roster.has(&from) {
             return self.drop_from(&from, "a proposal of nobody in the roster");
         }
         let version = proposal.state.version;
@@ -27,6 +27,10 @@ impl Rollout {
             if *prepared == proposal {
                 self.vote_commit(&from, &proposal);
             }
+            return;
+        }
+        if self.memory.is_waiting_for(&proposal.txid) {
+            // It voted on that, and on one that settles it: it can say neither yes nor no now.
             return;
         }
         if self.memory.committed(&proposal.txid).is_some() {
@@ -86,7 +90,9 @@ impl Rollout {
             let reason = "this node has refused it, or knows a later one of that coordinator";
             return Err(Refusal::new(Cause::Late, reason));
         }
+        self.judge_gone(proposal)?;
         let prepared = self.memory.prepared.as_ref().map(|it| &it.txid);
+        let prepared = prepared.filter(|it| !proposal.settles_tx(it) && !breaks.gone_unbound);
         let running = self.running.as_ref().map(|it| &it.proposal.txid);
         if let Some(other) = prepared.or(running) {
             let refusal = Refusal::new(Cause::Busy, format!("{other} is running"));
@@ -95,8 +101,7 @@ impl Rollout {
         if !breaks.roster_unagreed && proposal.roster != self.roster_digest {
             return Err(Refusal::new(Cause::Roster, "this node has another roster"));
         }
-        let follows =
-            proposal.state.version == self.state.version + 1 && proposal.base == self.state_digest;
+        let follows = self.follows(proposal);
         if !breaks.version_unchecked && !breaks.roster_unagreed && !follows {
             let reason = format!("this node serves version {}", self.state.version);
             return Err(Refusal::new(Cause::Version, reason));

@@ -48,6 +48,20 @@ pub struct Proposal {
     /// For people: why, in a rollback's case the gate.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// Who is taken out of the roster without its vote, if anybody is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Gone>,
+}
+
+/// An operator's word that nodes are gone for good: the others change the roster without them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Which.
+    pub nodes: BTreeSet<NodeId>,
+    /// The transaction that all who vote are in doubt about: it may have been committed by one that
+    /// is gone, so it is committed before this one, by the same word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settles: Option<Box<Committed>>,
 }
 
 impl Proposal {
@@ -64,18 +78,43 @@ impl Proposal {
             None => bytes.number(0),
             Some(roster) => roster.sign_into(bytes.number(1)),
         };
-        let bytes = match &self.plan {
+        let mut bytes = match &self.plan {
             None => bytes.number(0),
             Some(plan) => plan.sign_into(bytes.number(1)),
         };
+        // Nothing where nobody is gone: what was signed before there was such a word stays true.
+        if let Some(Gone { nodes, settles }) = &self.gone {
+            bytes = bytes.number(nodes.len() as u64);
+            bytes = nodes.iter().fold(bytes, |bytes, it| bytes.text(it.as_str()));
+            bytes = match settles {
+                None => bytes.number(0),
+                Some(it) => bytes.number(1).bytes(&it.proposal.digest().0),
+            };
+        }
         Digest(bytes.sha256())
     }
 
-    /// Who votes on it when `roster` is in force: these and, if it changes, the new ones (T7).
+    /// Who votes on it when `roster` is in force: these and, if it changes, the new ones (T7), but
+    /// nobody who is gone.
     pub fn participants<'a>(&'a self, roster: &'a Roster) -> Vec<&'a Participant> {
         let new = self.new_roster.iter().flat_map(Roster::nodes);
         let added = new.filter(|it| !roster.has(&it.node_id));
-        roster.nodes().chain(added).collect()
+        roster.nodes().chain(added).filter(|it| !self.calls_gone(&it.node_id)).collect()
+    }
+
+    /// Whether it takes that node out without its vote.
+    pub fn calls_gone(&self, node: &NodeId) -> bool {
+        self.gone.as_ref().is_some_and(|it| it.nodes.contains(node))
+    }
+
+    /// The transaction that is committed before this one and with it, if there is such a one.
+    pub fn settles(&self) -> Option<&Committed> {
+        self.gone.as_ref()?.settles.as_deref()
+    }
+
+    /// Whether that is this one.
+    pub(super) fn settles_tx(&self, txid: &TxId) -> bool {
+        self.settles().is_some_and(|it| it.proposal.txid == *txid)
     }
 
     /// Whether a node proposes it of itself: an operator's order goes first.
@@ -109,7 +148,24 @@ impl Proposal {
         if let Some(Err(complaint)) = self.plan.as_ref().map(Plan::check) {
             return Some(complaint);
         }
-        self.state.complaint()
+        self.complaint_of_gone().or_else(|| self.state.complaint())
+    }
+
+    fn complaint_of_gone(&self) -> Option<&'static str> {
+        let Gone { nodes, settles } = self.gone.as_ref()?;
+        let Some(roster) = &self.new_roster else { return Some("the gone need a new roster") };
+        if nodes.is_empty() || nodes.contains(&self.txid.node) {
+            return Some("nobody is gone, or the coordinator");
+        }
+        if nodes.iter().any(|it| roster.has(it)) {
+            return Some("who is gone cannot take part");
+        }
+        let Proposal { txid, state, new_roster, gone, .. } = &settles.as_ref()?.proposal;
+        let follows = self.state.version == state.version + 1 && self.base == state.digest();
+        if !follows || new_roster.is_some() || gone.is_some() || !nodes.contains(&txid.node) {
+            return Some("what it settles is not what comes before it");
+        }
+        settles.as_ref()?.proposal.complaint()
     }
 }
 

@@ -19,6 +19,7 @@ use super::messages::{
     StateReq, StateResp,
 };
 use super::proposal::{Choice, Committed, Proof, Resolution, Vote, cut};
+use super::roster::Roster;
 use super::state::Status;
 use crate::model::Time;
 use crate::protocol::Ticket;
@@ -113,11 +114,11 @@ impl Rollout {
             return;
         }
         let is_lax = self.config.breaks.version_unchecked || self.config.breaks.roster_unagreed;
-        if version > self.state.version + 1 && !is_lax {
+        let follows = self.follows(proposal);
+        if version > self.state.version + 1 && !follows && !is_lax {
             let from_version = self.state.version;
             return self.send_to(from, Message::StateReq(StateReq { from_version }));
         }
-        let follows = version == self.state.version + 1 && proposal.base == self.state_digest;
         let unmatched = self.config.breaks.decision_unmatched;
         if !follows && !is_lax && !unmatched {
             return self.drop_from(from, "a COMMIT of what does not follow");
@@ -134,15 +135,19 @@ impl Rollout {
 
     /// Believes what others have committed long after this node's version and kept only the
     /// skeleton of what was between: all of this node's own roster have voted for it, so it was
-    /// committed, whatever came before. Who is in doubt learns the end of that first; and who
-    /// could be left behind so far is not, because nothing goes on without its vote.
+    /// committed, whatever came before. Nothing goes on without this node's vote, unless it was
+    /// called gone or its log is from a backup: what it is in doubt about then was over long ago,
+    /// and it signs nothing about that any more.
     fn leap(&mut self, from: &NodeId, committed: Committed) {
-        if self.memory.prepared.is_some() {
-            return;
-        }
         let may_tell = self.config.decides == Decides::Coordinator || self.roster.has(from);
         if !may_tell || !self.is_proved(&committed) {
             return self.drop_from(from, "a COMMIT that its votes do not show");
+        }
+        if let Some(prepared) = &self.memory.prepared {
+            let mut unsure = self.memory.unsure.clone().unwrap_or_default();
+            let mark = unsure.entry(prepared.txid.node.clone()).or_default();
+            *mark = (*mark).max(prepared.txid.mark());
+            self.persist(Record::Recalled { unsure });
         }
         self.apply(committed);
     }
@@ -170,7 +175,11 @@ impl Rollout {
         if !is_proved && !self.config.breaks.decision_unmatched {
             return self.drop_from(from, "an ABORT that no vote shows");
         }
-        if self.memory.prepared.as_ref().is_some_and(|it| it.txid == *txid) {
+        let is_unfenced = self.config.breaks.gone_unfenced;
+        let is_settled = self.memory.prepared.as_ref().is_some_and(|it| it.settles_tx(txid));
+        if self.memory.prepared.as_ref().is_some_and(|it| it.txid == *txid)
+            || is_settled && is_unfenced
+        {
             self.end_prepared(Cause::Late, reason, proof);
         } else if self.early.as_ref().is_some_and(|it| it.1.txid == *txid) {
             self.early = None;
@@ -190,6 +199,13 @@ impl Rollout {
         let voters = self.voters(&prepared);
         self.persist(Record::Aborted(aborted.clone()));
         self.tell(Event::Aborted(aborted.clone()));
+        if let Some(settled) = self.memory.prepared.as_ref().map(|it| it.txid.clone()) {
+            self.begin_doubt(settled, self.config.redial_every);
+        }
+        if self.running.as_ref().is_some_and(|it| it.proposal.settles_tx(&prepared.txid)) {
+            let reason = format!("{} was aborted meanwhile", prepared.txid);
+            self.abort_running(Cause::Version, reason, None);
+        }
         if self.running.as_ref().is_some_and(|it| it.proposal.txid == prepared.txid) {
             self.on_running_over(Err(&aborted));
         } else if self.highest_live() == Some(&self.config.me) {
@@ -202,27 +218,23 @@ impl Rollout {
     /// Makes a transaction the present: on disk, then served, then told.
     pub(super) fn apply(&mut self, mut committed: Committed) {
         committed.proposal.state.status = Status::Committed;
-        let was_in_doubt = self.memory.prepared.take();
+        let version = committed.proposal.state.version;
+        let was_in_doubt = self.memory.prepared.take_if(|it| it.state.version <= version);
         let voters = self.voters(&committed.proposal);
+        let settled = committed.proposal.settles().filter(|it| self.memory.is_next(it)).cloned();
         self.persist(Record::Committed(Box::new(committed.clone())));
-        self.end_doubt();
+        if self.memory.prepared.is_none() {
+            self.end_doubt();
+        }
+        if let Some(settled) = &settled {
+            if let Some(resolution) = settled.proof.resolution.clone() {
+                let txid = settled.proposal.txid.clone();
+                self.tell(Event::Resolved { txid, resolution });
+            }
+            self.switch_to(settled);
+        }
+        self.switch_to(&committed);
         let proposal = &committed.proposal;
-        if proposal.state.weights != self.state.weights {
-            // What was measured before says nothing of the new shares.
-            self.health = None;
-            self.peers.values_mut().for_each(|it| it.health = None);
-        }
-        self.state = proposal.state.clone();
-        self.state_digest = self.state.digest();
-        self.course = Course::after(self.course.take(), proposal);
-        self.course_at = self.now.mono;
-        (self.held_told, self.missed, self.bad_looks) = (None, 0, 0);
-        if proposal.txid.kind == Kind::Resume {
-            self.resumed_at = proposal.state.version;
-        }
-        self.serve();
-        let whole = std::sync::Arc::new(committed.clone());
-        self.tell(Event::Committed(whole));
         if let Some(running) = &self.running {
             if running.proposal.txid == proposal.txid {
                 self.on_running_over(Ok(&committed));
@@ -240,15 +252,46 @@ impl Rollout {
             }
         }
         if let Some(roster) = committed.proposal.new_roster {
-            self.roster_digest = roster.digest();
-            self.roster = roster;
-            self.drop_impostors();
-            self.call_all();
+            self.take_roster(roster);
         }
         self.end_recall_if_complete();
         self.vote_on_early();
         self.look_for_steps();
         self.obey_waiting();
+    }
+
+    fn take_roster(&mut self, roster: Roster) {
+        self.roster_digest = roster.digest();
+        self.roster = roster;
+        let was_removed = self.removed().is_some();
+        self.gone = self.memory.gone(&self.config.roster);
+        if let Some(txid) = self.removed().filter(|_| !was_removed).cloned() {
+            self.tell(Event::Removed { txid });
+            self.serve();
+        }
+        self.drop_impostors();
+        self.call_all();
+    }
+
+    /// Serves what was committed, and tells.
+    fn switch_to(&mut self, committed: &Committed) {
+        let proposal = &committed.proposal;
+        if proposal.state.weights != self.state.weights {
+            // What was measured before says nothing of the new shares.
+            self.health = None;
+            self.peers.values_mut().for_each(|it| it.health = None);
+        }
+        self.state = proposal.state.clone();
+        self.state_digest = self.state.digest();
+        self.course = Course::after(self.course.take(), proposal);
+        self.course_at = self.now.mono;
+        (self.held_told, self.missed, self.bad_looks) = (None, 0, 0);
+        if proposal.txid.kind == Kind::Resume {
+            self.resumed_at = proposal.state.version;
+        }
+        self.serve();
+        let whole = std::sync::Arc::new(committed.clone());
+        self.tell(Event::Committed(whole));
     }
 
     pub(super) fn on_decision_req(&mut self, from: &NodeId, txid: &TxId) {
@@ -273,7 +316,7 @@ impl Rollout {
             return (Outcome::Abort, None, aborted.proof.clone());
         }
         let uncertain = (Outcome::Uncertain, None, Proof::default());
-        let is_prepared = self.memory.prepared.as_ref().is_some_and(|it| it.txid == *txid);
+        let is_prepared = self.memory.is_waiting_for(txid);
         let is_running = self.running.as_ref().is_some_and(|it| it.proposal.txid == *txid);
         let is_own = txid.node == self.config.me;
         // A stranger cannot make this node refuse what it has not seen. Of its own transactions a
@@ -339,6 +382,9 @@ impl Rollout {
         for it in committed {
             let next = self.state.version + 1;
             if it.proposal.state.version == next {
+                if it.proposal.base != self.state_digest {
+                    return self.on_diverged(from, self.state.version, it.proposal.base);
+                }
                 self.on_proved_commit(from, it);
             } else if it.proposal.state.version > next {
                 self.leap(from, it);

@@ -1,6 +1,6 @@
 //! What a node can be asked at any time: what it serves, what runs, and what happened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use super::ids::{NodeId, TxId};
 use super::machine::Rollout;
 use super::messages::Heartbeat;
 use super::proposal::{Committed, Proposal};
-use super::roster::Roster;
+use super::roster::{Participant, Roster};
 use super::state::{Digest, RoutingState};
 use crate::model::Time;
 
@@ -82,6 +82,12 @@ pub struct Status {
     pub health: Option<HealthSnapshot>,
     /// The others of the roster.
     pub peers: Vec<PeerStatus>,
+    /// By which transaction this node was called gone, if it was.
+    #[serde(default)]
+    pub removed: Option<TxId>,
+    /// Who was called gone, and has not been let in again, each with whether it is in reach.
+    #[serde(default)]
+    pub gone: BTreeMap<NodeId, bool>,
 }
 
 impl Rollout {
@@ -121,6 +127,8 @@ impl Rollout {
             held: self.held_told.clone(),
             health: self.health.clone(),
             peers: peers.collect(),
+            removed: self.removed().cloned(),
+            gone: self.gone.keys().map(|it| (it.clone(), self.reaches(it))).collect(),
         }
     }
 
@@ -143,6 +151,12 @@ impl Rollout {
     /// Whether that node is linked.
     pub fn reaches(&self, node: &NodeId) -> bool {
         self.peers.contains_key(node)
+    }
+
+    /// By which transaction that key was called gone, if its name is another key's now.
+    pub fn replaced(&self, caller: &Participant) -> Option<TxId> {
+        let known = self.roster.get(&caller.node_id).filter(|it| it.key != caller.key);
+        known.and_then(|_| self.memory.called_gone(&self.config.roster, caller))
     }
 
     /// How many are linked that do not take part.

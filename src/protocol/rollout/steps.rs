@@ -35,6 +35,7 @@ impl Rollout {
             | Command::Promote { .. }
             | Command::Retry
             | Command::Roster(_)
+            | Command::Gone { .. }
             | Command::Resolve { .. } => None,
         };
         if let Some(kind) = way_back {
@@ -92,6 +93,7 @@ impl Rollout {
             Command::Roster(roster) => {
                 self.begin(Kind::Roster, Wish { new_roster: Some(roster), ..plain })
             }
+            Command::Gone { nodes } => self.order_gone(nodes, plain),
             Command::Resolve { txid, commit } => return self.resolve(ticket, &txid, commit),
         };
         if let Err(Refusal { cause, reason, running }) = begun {

@@ -1,5 +1,7 @@
 //! One input, the exact effects: what the simulations cannot name.
 
+mod gone;
+
 use rand::SeedableRng as _;
 
 use super::*;
@@ -531,7 +533,7 @@ fn what_is_long_past_is_forgotten_and_who_was_away_leaps_over_it() {
 }
 
 #[test]
-fn nobody_leaps_without_everybody_s_votes_or_while_in_doubt() {
+fn nobody_leaps_without_all_votes_and_what_was_leaped_over_in_doubt_is_not_signed() {
     let table = table(3);
     let mut old = table.seat_keeping(5, 1, long_fleet(&table, 31, 5));
     let fx = old.hear(2, Message::StateReq(StateReq { from_version: 1 }));
@@ -545,8 +547,11 @@ fn nobody_leaps_without_everybody_s_votes_or_while_in_doubt() {
     let wish = proposal(&other.ask(start(&[10_000])));
     assert_eq!(vote(&late.hear(0, prepare(&wish))).vote, Choice::Commit);
     late.hear(1, Message::StateResp(state.clone()));
-    assert_eq!(late.machine.status(Time::ZERO).state.version, 1);
-    assert!(late.machine.prepared().is_some());
+    assert_eq!(late.machine.status(Time::ZERO).state.version, 32);
+    assert_eq!(late.machine.prepared(), None);
+    let fx = late.hear(0, Message::DecisionReq(DecisionReq { txid: wish.txid }));
+    let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
+    assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
 }
 
 /// T7: it begins with the fleet's first roster, follows, and is taken in by anybody's transaction.

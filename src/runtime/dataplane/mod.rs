@@ -257,9 +257,18 @@ impl Shared {
         let canary = lane(&state.canary_model_id, serving.warm_up);
         current.meters.tidy(&[&state.stable_model_id, &state.canary_model_id]);
         let mut json = json_of(state);
-        if let Some(reason) = &serving.brake {
-            json.truncate(json.len() - 1);
-            let _ = write!(json, ",\"brake\":{}}}", json!(reason));
+        let removed = serving.removed.as_ref().map(|txid| {
+            let me = &self.node_id;
+            format!(
+                "{me} was called gone ({txid}) and decides nothing; to let it in again, at a node \
+                 that takes part: peer rollout admit {me}"
+            )
+        });
+        for (name, text) in [("brake", serving.brake.as_ref()), ("removed", removed.as_ref())] {
+            if let Some(text) = text {
+                json.truncate(json.len() - 1);
+                let _ = write!(json, ",\"{name}\":{}}}", json!(text));
+            }
         }
         let (json, digest) = (json.into_bytes(), state.digest().to_string());
         // The brake: what was committed stays, and everything goes to the stable version.

@@ -257,7 +257,16 @@ impl Engine {
     pub fn standing(&self) -> Result<Standing, StandingError> {
         let (me, clock) = (self.shared.me.node_id.clone(), self.shared.clock);
         let ask = move |stage: &Stage| stage.standing(&me, clock.now().mono);
-        self.shared.ask(ask).map_err(|_| StandingError)
+        let mut standing = self.shared.ask(ask).map_err(|_| StandingError)?;
+        if let Standing::Running { status, refusals, .. } = &mut standing {
+            let told = self.shared.told.lock().expect("nothing under this lock can panic");
+            for peer in status.peers.iter().filter(|it| !it.is_linked) {
+                let known = status.roster.get(&peer.node_id);
+                let why = known.and_then(|it| told.get(&format!("{}:{}", it.host, it.port)));
+                refusals.extend(why.map(|why| (peer.node_id.clone(), why.clone())));
+            }
+        }
+        Ok(standing)
     }
 
     /// The last committed transactions and the last aborted ones that it keeps, oldest first, at

@@ -8,7 +8,7 @@ use super::options::{Founding, Place};
 use super::seek::Call;
 use crate::model::PublicKey;
 use crate::protocol::LinkId;
-use crate::protocol::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState};
+use crate::protocol::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState, TxId};
 
 /// Messages that are kept until the machine begins.
 const EARLY_MAX: usize = 256;
@@ -74,8 +74,29 @@ impl Forming {
         }
         match &self.founding {
             Founding::Join(_) => genesis,
-            Founding::By(_) => self.complete(),
+            Founding::By(_) => match genesis {
+                // It has begun without this key, which may be another one than before; or it is the
+                // one that was told, and somebody of it may be gone by now.
+                Some(it) if !self.is_named_by(&it) || self.is_told(&it) => Some(it),
+                Some(_) | None => self.complete(),
+            },
         }
+    }
+
+    /// Whether a history begins as this node was told, with no other key than those proved to it.
+    fn is_told(&self, genesis: &Genesis) -> bool {
+        let Founding::By(places) = &self.founding else { return false };
+        let is_proved = |(node, key): (&NodeId, &PublicKey)| {
+            genesis.roster.get(node).is_none_or(|it| it.key == *key)
+        };
+        genesis.state == self.initial
+            && places.len() == genesis.roster.len()
+            && places.iter().all(|it| genesis.roster.has(&it.node_id))
+            && self.keys.iter().all(is_proved)
+    }
+
+    fn is_named_by(&self, genesis: &Genesis) -> bool {
+        genesis.roster.get(&self.me.node_id).is_some_and(|it| it.key == self.me.key)
     }
 
     pub(super) fn left(&mut self, link: LinkId) {
@@ -115,13 +136,16 @@ impl Forming {
         }
     }
 
-    /// Whom to call now: of two, the lower name calls.
-    pub(super) fn calls(&self) -> Vec<Call> {
+    /// Whom to call now: of two, the lower name calls, and the other when it has waited in vain.
+    pub(super) fn calls(&self, has_waited: bool) -> Vec<Call> {
         match &self.founding {
             Founding::Join(places) => places.iter().cloned().map(Call::join).collect(),
             Founding::By(places) => {
                 let is_mine = |it: &&Place| {
-                    self.me.node_id < it.node_id && !self.arrived.iter().any(|a| a.1 == it.node_id)
+                    let is_turn = self.me.node_id < it.node_id || has_waited;
+                    is_turn
+                        && it.node_id != self.me.node_id
+                        && !self.arrived.iter().any(|a| a.1 == it.node_id)
                 };
                 let call = |it: &Place| Call {
                     node: Some(it.node_id.clone()),
@@ -139,7 +163,17 @@ impl Forming {
 pub(super) fn in_use(node: &NodeId) -> String {
     format!(
         "the name {node} is in use by another key; choose another --id, or start it with the \
-         --data that it had"
+         --data that it had; if that is lost, at a node that takes part: peer rollout remove \
+         {node} --gone --i-know, then peer rollout admit {node}"
+    )
+}
+
+/// A name was this key's.
+pub(super) fn replaced(node: &NodeId, txid: &TxId) -> String {
+    format!(
+        "{node} was called gone ({txid}), and another machine has its name now: this one decides \
+         nothing any more; stop it, or start it with another --id, --data and --log-dir, and \
+         --join"
     )
 }
 
@@ -167,7 +201,8 @@ mod tests {
     fn a_history_begins_when_everybody_named_has_proved_a_key() {
         let named = vec![place("a", 1), place("b", 2), place("c", 3)];
         let mut it = forming(Founding::By(named));
-        assert_eq!(it.calls().len(), 1, "the lower name calls");
+        assert_eq!(it.calls(false).len(), 1, "the lower name calls");
+        assert_eq!(it.calls(true).len(), 2, "and the other in time");
         assert_eq!(it.waits_for(), ["a at 127.0.0.1:1", "c at 127.0.0.1:3"]);
         let arrive = |it: &mut Forming, link, name: &str, number| {
             it.arrived(LinkId(link), (name.parse().unwrap(), key(number)), None)
@@ -178,6 +213,31 @@ mod tests {
         let genesis = arrive(&mut it, 2, "a", 1).unwrap();
         let names: Vec<_> = genesis.roster.nodes().map(|it| it.node_id.to_string()).collect();
         assert_eq!(names, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn who_lost_its_log_or_its_key_follows_the_history_that_others_have() {
+        let named = || Founding::By(vec![place("a", 1), place("b", 2), place("c", 3)]);
+        let participant = |name: &str, port, number| {
+            let Place { node_id, host, port, .. } = place(name, port);
+            Participant { node_id, host, port, key: key(number) }
+        };
+        let genesis = |mine: u8, others: u8| {
+            let nodes = [participant("a", 1, 1), participant("b", 2, mine)];
+            let nodes = nodes.into_iter().chain([participant("c", 3, others)]).collect();
+            let state = forming(named()).initial;
+            Genesis { roster: Roster::new(nodes).unwrap(), state }
+        };
+        let told = |genesis: &Genesis| {
+            let other = ("a".parse().unwrap(), key(1));
+            forming(named()).arrived(LinkId(1), other, Some(genesis.clone()))
+        };
+        // c is dead; what a says of it is believed.
+        assert_eq!(told(&genesis(2, 3)), Some(genesis(2, 3)));
+        assert_eq!(told(&genesis(9, 3)), Some(genesis(9, 3)), "another key of its own name");
+        let mut other = genesis(2, 3);
+        other.state.version = 2;
+        assert_eq!(told(&other), None, "not as it was told");
     }
 
     #[test]

@@ -224,8 +224,12 @@ impl Keeper {
         self.outs.insert(link, Out { line, form, sealer, bytes: Vec::new() });
         let (node, key) = (other.node_id.clone(), other.key);
         let place = is_caller.then(|| (node.clone(), other.host.clone(), other.port));
-        if joins {
-            self.stage.asking.asks(other);
+        let is_known = match &self.stage.phase {
+            Phase::Running { rollout, .. } => rollout.roster().has(&node),
+            Phase::Forming(_) => !joins,
+        };
+        if !is_known {
+            self.stage.asking.came(other, joins);
         }
         match &mut self.stage.phase {
             Phase::Running { .. } => {

@@ -214,6 +214,9 @@ pub enum Standing {
         status: Box<NodeStatus>,
         /// Who asks to be let in.
         asking: BTreeMap<NodeId, String>,
+        /// Who is out of reach because one end refuses the other, and why.
+        #[serde(default)]
+        refusals: BTreeMap<NodeId, String>,
     },
 }
 

@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long an address is left alone where nobody answered.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a node waits for calls whose turn it is not.
+const TURN: Duration = Duration::from_secs(3);
+
 /// A call that is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Call {
@@ -67,6 +70,7 @@ impl Shared {
         };
         match self.call(addr, call) {
             Ok(ends) => {
+                self.told.lock().expect("nothing under this lock can panic").remove(&call.at);
                 self.converse(ends);
                 true
             }
@@ -92,7 +96,10 @@ impl Shared {
 
     /// Calls those who are needed, until the machine has all that it needs and calls by itself.
     pub(super) fn seek(self: &Arc<Self>, stopping: &Receiver<Never>) {
-        while let Ok(calls) = self.ask(|stage| stage.calls()) {
+        let started = self.clock.now().mono;
+        loop {
+            let has_waited = self.clock.now().mono.since(started) >= TURN;
+            let Ok(calls) = self.ask(move |stage| stage.calls(has_waited)) else { return };
             for call in calls {
                 self.seek_at(call, stopping.clone());
             }

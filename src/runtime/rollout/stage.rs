@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::engine::Shared;
-use super::forming::{Forming, in_use};
+use super::forming::{Forming, in_use, replaced};
 use super::keeper::{Item, Question};
 use super::options::{Admits, Standing};
 use super::seek::Call;
@@ -31,7 +31,9 @@ pub(super) struct Asking {
     admits: Admits,
     /// Where this node asked itself to be let in.
     joins: Vec<String>,
-    nodes: BTreeMap<NodeId, Participant>,
+    /// Who is here and takes no part, and whether it is to be let in if its key is vouched for: it
+    /// asks, or an operator wants it.
+    nodes: BTreeMap<NodeId, (Participant, bool)>,
     vouched: BTreeMap<NodeId, PublicKey>,
 }
 
@@ -40,22 +42,32 @@ impl Asking {
         Self { admits, joins, nodes: BTreeMap::new(), vouched: BTreeMap::new() }
     }
 
-    /// Somebody asks. Kept without its connection, which may be replaced by another.
-    pub(super) fn asks(&mut self, participant: Participant) {
-        if self.nodes.len() < ASKING_MAX || self.nodes.contains_key(&participant.node_id) {
-            self.nodes.insert(participant.node_id.clone(), participant);
+    /// Somebody came. Kept without its connection, which may be replaced by another.
+    pub(super) fn came(&mut self, participant: Participant, asks: bool) {
+        let known = self.nodes.get(&participant.node_id);
+        let asks = asks || known.is_some_and(|(it, asks)| *asks && it.key == participant.key);
+        if self.nodes.len() < ASKING_MAX || known.is_some() {
+            self.nodes.insert(participant.node_id.clone(), (participant, asks));
         }
     }
 
     /// Somebody who knows says that this name is this key's; false where it is another's already.
+    /// Without a key an operator means whoever is here by that name, whoever had it before.
     pub(super) fn vouch(&mut self, node: NodeId, key: Option<PublicKey>) -> bool {
-        let key = key.or_else(|| self.nodes.get(&node).map(|it| it.key));
-        key.is_some_and(|key| *self.vouched.entry(node).or_insert(key) == key)
+        match (key, self.nodes.get_mut(&node)) {
+            (Some(key), _) => *self.vouched.entry(node).or_insert(key) == key,
+            (None, Some((participant, asks))) => {
+                *asks = true;
+                self.vouched.insert(node, participant.key);
+                true
+            }
+            (None, None) => false,
+        }
     }
 
-    fn is_let_in(&self, participant: &Participant) -> bool {
+    fn is_let_in(&self, (participant, asks): &(Participant, bool)) -> bool {
         let vouched = self.vouched.get(&participant.node_id);
-        self.admits == Admits::Anybody || vouched == Some(&participant.key)
+        *asks && (self.admits == Admits::Anybody || vouched == Some(&participant.key))
     }
 
     /// Whether somebody asks who is to be let in.
@@ -68,7 +80,7 @@ impl Asking {
         let roster = rollout.roster();
         // Who has gone would not vote, and asks again when it is back.
         self.nodes.retain(|node, _| !roster.has(node) && rollout.reaches(node));
-        let (node, new) = self.nodes.iter().find(|(_, it)| self.is_let_in(it))?;
+        let (node, (new, _)) = self.nodes.iter().find(|(_, it)| self.is_let_in(it))?;
         let node = node.clone();
         let nodes: Vec<_> = roster.nodes().cloned().chain([new.clone()]).collect();
         match Roster::new(nodes) {
@@ -82,11 +94,11 @@ impl Asking {
     }
 
     fn shown(&self, rollout: &Rollout) -> BTreeMap<NodeId, String> {
-        let show = |(node, it): (&NodeId, &Participant)| {
+        let show = |(node, (it, _)): (&NodeId, &(Participant, bool))| {
             (node.clone(), format!("{}:{} {}", it.host, it.port, it.key.short()))
         };
-        let asks = |(node, _): &(&NodeId, &Participant)| {
-            !rollout.roster().has(node) && rollout.reaches(node)
+        let asks = |(node, (_, asks)): &(&NodeId, &(Participant, bool))| {
+            *asks && !rollout.roster().has(node) && rollout.reaches(node)
         };
         self.nodes.iter().filter(asks).map(show).collect()
     }
@@ -107,7 +119,10 @@ impl Stage {
                     return Err(in_use(node));
                 }
                 match roster.get(node) {
-                    Some(known) if known.key != caller.key => Err(in_use(node)),
+                    Some(known) if known.key != caller.key => Err(match rollout.replaced(caller) {
+                        Some(txid) => replaced(node, &txid),
+                        None => in_use(node),
+                    }),
                     Some(_) => Ok(Some(genesis.clone())),
                     None if rollout.strangers() >= self.strangers_max => {
                         Err("too many strangers are here already".to_owned())
@@ -119,9 +134,9 @@ impl Stage {
     }
 
     /// Whom to call, beside those whom the machine calls.
-    pub(super) fn calls(&self) -> Vec<Call> {
+    pub(super) fn calls(&self, has_waited: bool) -> Vec<Call> {
         match &self.phase {
-            Phase::Forming(forming) => forming.calls(),
+            Phase::Forming(forming) => forming.calls(has_waited),
             Phase::Running { rollout, .. } if !rollout.roster().has(rollout.me()) => {
                 self.asking.joins.iter().cloned().map(Call::join).collect()
             }
@@ -137,6 +152,7 @@ impl Stage {
             Phase::Running { rollout, .. } => Standing::Running {
                 status: Box::new(rollout.status(now)),
                 asking: self.asking.shown(rollout),
+                refusals: BTreeMap::new(),
             },
         }
     }

@@ -142,8 +142,9 @@ fn start(listen: SocketAddr, upstream: Option<&Upstream>) -> Result<DataPlane, C
     .map_err(|err| CliError::Failed(err.to_string()))?;
     let weights = Weights::split(&stable, &canary, SHARE);
     let state = RoutingState { weights, ..RoutingState::initial(stable, canary) };
-    let (sticky, window, brake, warm_up) = (None, None, None, Duration::ZERO);
-    plane.set(Arc::new(Serving { state, salt: 1, sticky, window, warm_up, brake }));
+    let (sticky, window, brake, removed) = (None, None, None, None);
+    let warm_up = Duration::ZERO;
+    plane.set(Arc::new(Serving { state, salt: 1, sticky, window, warm_up, brake, removed }));
     Ok(plane)
 }
 

@@ -5,12 +5,13 @@ pub(in crate::cli) mod table;
 mod tests;
 pub(in crate::cli) mod timeline;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::cli::log::escape;
 use crate::protocol::rollout::{
-    Answer, BASIS_POINTS, Cause, Command, Gate, Kind, Phase, Plan, RoutingState, Sticky, TxId,
-    Weights,
+    Answer, BASIS_POINTS, Cause, Command, Gate, Kind, NodeId, Phase, Plan, RoutingState, Sticky,
+    TxId, Weights,
 };
 
 /// A share: `5 %`, `12.5 %`.
@@ -153,7 +154,7 @@ pub(super) fn outcome(command: &Command, answer: &Answer) -> Result<String, Stri
             "aborted, nothing has changed on any node: {} ({}, {txid}); {}",
             escape(reason),
             cause(*why),
-            remedy(command, *why, None),
+            remedy(command, *why, reason, None),
         )),
         Answer::Refused { cause: why, reason, running } => {
             let running = running.as_ref();
@@ -162,7 +163,7 @@ pub(super) fn outcome(command: &Command, answer: &Answer) -> Result<String, Stri
                 "refused, nothing was tried: {} ({}{way}); {}",
                 escape(reason),
                 cause(*why),
-                remedy(command, *why, running),
+                remedy(command, *why, reason, running),
             ))
         }
     }
@@ -187,6 +188,13 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
         Command::Roster(roster) => {
             format!("{} take part now", list(roster.nodes().map(|it| &it.node_id)))
         }
+        Command::Gone { nodes } => {
+            let names = list(nodes);
+            format!(
+                "{names}: called gone, which is recorded for ever; whoever returns decides nothing \
+                 before peer rollout admit"
+            )
+        }
         Command::Resolve { commit, .. } => {
             let how = if *commit { "committed" } else { "aborted" };
             return format!("resolved: {txid} counts as {how}; that is recorded for ever");
@@ -195,12 +203,63 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
     format!("{what} (version {version}, {txid})")
 }
 
+/// What to do where nodes could not be called gone.
+fn remedy_of_gone(
+    nodes: &BTreeSet<NodeId>,
+    cause: Cause,
+    running: Option<&TxId>,
+) -> Option<String> {
+    let text = match (cause, running) {
+        (Cause::Malformed, _) => "order it at a node that remains (--id)".to_owned(),
+        (Cause::NoVote, _) => {
+            "all that are not gone have to vote: start those that peer rollout status shows as \
+             away, or name them too: peer rollout remove NAME NAME --gone --i-know"
+                .to_owned()
+        }
+        (Cause::Recalling, _) => {
+            "a node without its log cannot vote before all others have answered it: stop it, name \
+             it too, and admit it again afterwards"
+                .to_owned()
+        }
+        (Cause::Reached, _) => {
+            "stop it first, or take it out with its own vote: peer rollout remove NAME".to_owned()
+        }
+        (Cause::InDoubt, Some(txid)) if nodes.contains(&txid.node) => {
+            format!("end that first: peer rollout resolve {txid} --commit --i-know")
+        }
+        (Cause::InDoubt, Some(txid)) => {
+            format!("start {} again, or name it too if it is gone", txid.node)
+        }
+        (Cause::Version, _) => "try again in some seconds".to_owned(),
+        (
+            Cause::Busy
+            | Cause::Roster
+            | Cause::Gate
+            | Cause::Model
+            | Cause::Late
+            | Cause::Nothing
+            | Cause::Resolved
+            | Cause::InDoubt,
+            _,
+        ) => return None,
+    };
+    Some(text)
+}
+
 /// What to do about it.
-fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
+fn remedy(command: &Command, cause: Cause, reason: &str, running: Option<&TxId>) -> String {
     let starts = matches!(command, Command::Start(_) | Command::Retry);
+    if let Command::Gone { nodes } = command
+        && let Some(remedy) = remedy_of_gone(nodes, cause, running)
+    {
+        return remedy;
+    }
     match (cause, running) {
-        (Cause::Malformed, _) if starts => {
+        (Cause::Malformed, _) if starts && reason.contains("step") => {
             "steps are percents that ascend to 100: --steps 5,20,50,100".to_owned()
+        }
+        (Cause::Malformed, _) if starts => {
+            "peer rollout start --help shows what each flag takes".to_owned()
         }
         (Cause::Malformed, _) => "peer rollout --help shows what may be asked".to_owned(),
         (Cause::Busy, Some(_)) if starts => {
@@ -215,7 +274,9 @@ fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
         }
         (Cause::Roster, _) => "peer rollout status shows who takes part".to_owned(),
         (Cause::Gate, _) => {
-            "peer rollout status shows the figures; mend the version, or change the gate".to_owned()
+            "peer rollout status shows the figures; peer rollout abort ends the rollout, peer \
+             rollout resume takes a brake off"
+                .to_owned()
         }
         (Cause::Model, _) => {
             "each node needs a server of the version that answers: --serve NAME=URL, and start it"
@@ -223,16 +284,25 @@ fn remedy(command: &Command, cause: Cause, running: Option<&TxId>) -> String {
         }
         (Cause::Recalling, _) => {
             "a node asks all others at its start first; start those that peer rollout status shows \
-             as away, and try again"
+             as away, or see there why they refuse, and try again"
                 .to_owned()
         }
         (Cause::Late, _) => "try again".to_owned(),
         (Cause::NoVote, _) => {
             "every node has to vote: start the one that peer rollout status shows as away, and try \
-             again"
+             again; if its machine is gone for good: peer rollout remove NAME --gone --i-know"
                 .to_owned()
+        }
+        (Cause::Nothing, _) if matches!(command, Command::Start(_)) => {
+            "--from takes the version that peer rollout status shows as the stable one".to_owned()
         }
         (Cause::Nothing, _) => "peer rollout status shows what there is".to_owned(),
         (Cause::Resolved, _) => "peer rollout history shows who said so".to_owned(),
+        (Cause::InDoubt, _) => {
+            "it ends when the nodes can be asked that peer rollout status names: start them; if \
+             one is gone for good: peer rollout remove NAME --gone --i-know"
+                .to_owned()
+        }
+        (Cause::Reached, _) => "peer rollout status shows it".to_owned(),
     }
 }

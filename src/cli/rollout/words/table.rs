@@ -1,6 +1,7 @@
 //! How a fleet stands, as one of its nodes sees it: a row for each node, and what is under way.
 //! Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -65,15 +66,19 @@ impl View {
                 rows(status, known, since < STALE_MAX, is_terminal)
             }
         };
-        if let Standing::Running { status, asking } = &self.standing {
+        if let Standing::Running { status, asking, refusals } = &self.standing {
             text += &course(status);
             text += &transactions(status);
+            for (node, why) in refusals {
+                text += &format!("{node}: {}\n", escape(why));
+            }
             for (node, at) in asking {
                 text += &format!(
                     "{node} ({}) asks to be let in; let it: peer rollout admit {node}\n",
                     escape(at)
                 );
             }
+            text += &gone(status, asking);
         }
         if let Some(http) = &self.http {
             text += &format!("data plane: http://{}\n", escape(http));
@@ -138,6 +143,9 @@ fn own_word(status: &NodeStatus) -> String {
             span(doubt.waited),
             list(&doubt.waits_for)
         );
+    }
+    if let Some(txid) = &status.removed {
+        return format!("CALLED GONE ({txid}), decides nothing");
     }
     if !status.roster.has(&status.node_id) {
         return "REMOVED, takes part no more".to_owned();
@@ -274,6 +282,36 @@ fn verdicts(status: &NodeStatus, course: &Course) -> String {
     format!("  now: {}\n", all.map(judge).collect::<Vec<_>>().join("; "))
 }
 
+/// Who was called gone, and what can be done about it.
+fn gone(status: &NodeStatus, asking: &BTreeMap<NodeId, String>) -> String {
+    let me = &status.node_id;
+    if let Some(txid) = &status.removed {
+        return format!(
+            "{me} was called gone ({txid}): it serves what the others commit, and decides \
+             nothing\n  let it in again, at a node that takes part: peer rollout admit {me}\n"
+        );
+    }
+    let is_other = |node: &NodeId| node != me && !asking.contains_key(node);
+    let others = status.gone.iter().filter(|(node, _)| is_other(node));
+    let line = |(node, is_here): (&NodeId, &bool)| match is_here {
+        true => format!(
+            "{node} was called gone, and one of that name is here; let it in: peer rollout admit \
+             {node}\n"
+        ),
+        false => format!(
+            "{node} was called gone; when it is back, or another machine runs by that name with \
+             --join, let it in: peer rollout admit {node}\n"
+        ),
+    };
+    let mut text: String = others.map(line).collect();
+    if !status.roster.has(me) {
+        text += &format!(
+            "{me} takes no part; to let it, at a node that does: peer rollout admit {me}\n"
+        );
+    }
+    text
+}
+
 /// What is being decided.
 fn transactions(status: &NodeStatus) -> String {
     let mut text = String::new();
@@ -287,8 +325,9 @@ fn transactions(status: &NodeStatus) -> String {
     if let Some(doubt) = &status.in_doubt {
         text += &format!(
             "{} voted COMMIT on {} and must not guess: it serves version {} until {} can be \
-             asked\n  it ends by itself when that is so; if they never come back: peer rollout \
-             resolve {} --commit or --abort, with --i-know\n",
+             asked\n  it ends by itself when that is so; if one of them is gone for good, here: \
+             peer rollout remove NAME --gone --i-know\n  if all are there and do not know it any \
+             more: peer rollout resolve {} --commit or --abort, with --i-know\n",
             status.node_id,
             doubt.txid,
             status.state.version,

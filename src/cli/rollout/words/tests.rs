@@ -90,6 +90,29 @@ fn an_order_that_was_not_done_says_why_and_what_to_do() {
 }
 
 #[test]
+fn a_remedy_fits_what_is_in_the_way() {
+    let of = |command: &Command, cause, reason: &str, txid: &str| {
+        let running = Some(txid.parse().unwrap());
+        let answer = Answer::Refused { cause, reason: reason.to_owned(), running };
+        outcome(command, &answer).unwrap_err()
+    };
+    // An abort would be refused as well.
+    let text = of(&start(), Cause::InDoubt, "it is running", "start-node-c-1-1");
+    assert!(text.contains("start them; if one is gone for good: peer rollout remove"), "{text}");
+    let text = of(&start(), Cause::Nothing, "v1 is served as stable, not v9", "start-node-c-1-1");
+    assert!(text.contains("--from takes the version"), "{text}");
+    let text = of(&start(), Cause::Malformed, "from one version to another", "start-node-c-1-1");
+    assert!(text.contains("peer rollout start --help"), "{text}");
+    let text = of(&Command::Pause, Cause::Gate, "the brake is on", "start-node-c-1-1");
+    assert!(text.contains("peer rollout resume takes a brake off"), "{text}");
+    let gone = Command::Gone { nodes: [node("node-c")].into() };
+    let text = of(&gone, Cause::InDoubt, "it is running", "roster-node-c-1-1");
+    assert!(text.contains("peer rollout resolve roster-node-c-1-1 --commit --i-know"), "{text}");
+    let text = of(&gone, Cause::InDoubt, "it is running", "step-node-b-1-1");
+    assert!(text.contains("start node-b again, or name it too"), "{text}");
+}
+
+#[test]
 fn every_cause_has_a_remedy() {
     for cause in [
         Cause::Malformed,
@@ -103,8 +126,10 @@ fn every_cause_has_a_remedy() {
         Cause::NoVote,
         Cause::Nothing,
         Cause::Resolved,
+        Cause::Reached,
+        Cause::InDoubt,
     ] {
-        assert!(!remedy(&Command::Pause, cause, None).is_empty(), "{cause:?}");
+        assert!(!remedy(&Command::Pause, cause, "", None).is_empty(), "{cause:?}");
     }
 }
 
@@ -146,9 +171,10 @@ fn committed(version: u64, share: u32, proof: Proof) -> Committed {
     let state = state(version, share);
     let txid = state.txid.clone().unwrap();
     let base = Digest([1; 32]);
-    let (new_roster, plan, note) = (None, None, String::new());
+    let (new_roster, plan, note, gone) = (None, None, String::new(), None);
     let roster = roster().digest();
-    Committed { proposal: Proposal { txid, state, base, roster, new_roster, plan, note }, proof }
+    let proposal = Proposal { txid, state, base, roster, new_roster, plan, note, gone };
+    Committed { proposal, proof }
 }
 
 fn health(name: &str, samples: u64, errors: u64, p95_us: u64) -> HealthSnapshot {
@@ -194,6 +220,8 @@ fn status() -> NodeStatus {
         brake: None,
         held: Some("too few requests\nto judge by".to_owned()),
         health: Some(health("node-a", 100, 2, 240_000)),
+        removed: None,
+        gone: Default::default(),
         peers: vec![
             peer("node-b", Some(heartbeat("node-b", &now)), Some(health("node-b", 50, 0, 9_000))),
             peer("node-c", Some(heartbeat("node-c", &old)), Some(health("node-c", 7, 0, 350))),
@@ -208,7 +236,8 @@ const LATER_MS: u64 = 1_772_010_090_000;
 
 fn view(status: NodeStatus) -> View {
     let asking = [(node("node-e"), "127.0.0.1:60005".to_owned())].into();
-    let standing = Standing::Running { status: Box::new(status), asking };
+    let standing =
+        Standing::Running { status: Box::new(status), asking, refusals: Default::default() };
     View { standing, http: Some("127.0.0.1:50051".to_owned()), wall_ms: LATER_MS }
 }
 
@@ -268,6 +297,7 @@ fn who_is_in_doubt_says_so_and_what_to_do() {
     let text = view(status).text(&[], false);
     assert!(text.contains("in doubt about step-node-c-1-4 for 3.2 s, waits for node-c"), "{text}");
     assert!(text.contains("peer rollout resolve step-node-c-1-4 --commit or --abort"), "{text}");
+    assert!(text.contains("gone for good, here: peer rollout remove NAME --gone"), "{text}");
     assert!(text.contains("it serves version 3 until node-c can be asked"), "{text}");
 }
 

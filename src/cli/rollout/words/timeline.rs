@@ -52,6 +52,17 @@ fn marked(resolution: &Resolution) -> String {
     format!("!! {kind} BY AN OPERATOR at {node_id}, {timestamp}, not by the votes of all")
 }
 
+/// The same of a change of the roster without everybody's vote.
+fn taken_out(proposal: &Proposal) -> Option<String> {
+    let gone = proposal.gone.as_ref()?;
+    let (names, by) = (list(&gone.nodes), &proposal.txid.node);
+    let mut text = format!("!! {names} CALLED GONE BY AN OPERATOR at {by}, and not asked");
+    if let Some(settled) = proposal.settles() {
+        text += &format!("; {} committed with it", settled.proposal.txid);
+    }
+    Some(text)
+}
+
 impl History {
     /// The last `count` of each kind in the order in which versions were tried: what was aborted
     /// stands before the version that was committed in its place.
@@ -93,6 +104,9 @@ impl History {
         }
         if let Some(resolution) = &committed.proof.resolution {
             text += &format!("    {}\n", marked(resolution));
+        }
+        if let Some(taken_out) = taken_out(&committed.proposal) {
+            text += &format!("    {taken_out}\n");
         }
         text
     }
@@ -160,6 +174,9 @@ fn explain_commit(committed: &Committed, history: &History) -> String {
     if let Some(roster) = new_roster {
         text += &format!("  nodes     {}\n", list(roster.nodes().map(|it| &it.node_id)));
     }
+    if let Some(taken_out) = taken_out(&committed.proposal) {
+        text += &format!("  gone      {taken_out}\n");
+    }
     if let Some(plan) = plan {
         let every = span(std::time::Duration::from_millis(plan.interval_ms));
         text += &format!(
@@ -178,6 +195,10 @@ fn explain_commit(committed: &Committed, history: &History) -> String {
                          it otherwise\n"
         }
         (None, 0) => "  shown by  the log of decisions\n",
+        (None, _) if committed.proposal.gone.is_some() => {
+            "  shown by  the COMMIT of all others, each signed over this very content; nodes \
+                      that\n            call each other gone can both show such a thing\n"
+        }
         (None, _) => {
             "  shown by  the COMMIT of everybody who takes part, each signed over this \
                       very content\n            and the digest that it follows: nobody else can \

@@ -1,0 +1,136 @@
+//! Going on without nodes that are gone for good, by an operator's word (T12).
+//!
+//! A step needs everybody's vote, and so does a change of the roster, but for this one: the others
+//! take the gone out, all of them and nobody else. It is a transaction like all, so whoever voted
+//! for it votes for nothing else of that version, and afterwards everything needs the votes of the
+//! new roster. The gone need the votes of the old one, and never get those of the others again.
+//!
+//! A coordinator that is gone may have decided what all others voted COMMIT on: its vote is the
+//! decision. They cannot know; but it can have committed nothing else, and none of them serves it
+//! yet. So they commit it, together with the removal. Who has not voted on it refuses it instead.
+//!
+//! Invariants: nobody votes to call gone whom it reaches; who voted to settle a transaction hears
+//! no ABORT of it before the removal came to nothing; whoever was called gone is called, so that it
+//! learns of it, and so that two halves of a fleet that called each other gone find out.
+
+use std::collections::BTreeSet;
+
+use super::config::Decides;
+use super::coordinator::Wish;
+use super::course::Refusal;
+use super::event::{Effect, Event, Record};
+use super::ids::{Kind, NodeId, TxId};
+use super::machine::Rollout;
+use super::messages::Cause;
+use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Resolution};
+use super::roster::Roster;
+use super::state::{Digest, Status};
+
+impl Rollout {
+    /// Whether this node takes part: its name may be another machine's by now.
+    pub(super) fn is_member(&self) -> bool {
+        self.roster.get(&self.config.me).is_some_and(|it| it.key == self.keys.public())
+    }
+
+    /// By which transaction this node was called gone, if it was and is still.
+    pub(super) fn removed(&self) -> Option<&TxId> {
+        let (participant, txid) = self.gone.get(&self.config.me)?;
+        (participant.key == self.keys.public()).then_some(txid)
+    }
+
+    /// An operator says that these are gone.
+    pub(super) fn order_gone(
+        &mut self,
+        nodes: BTreeSet<NodeId>,
+        wish: Wish,
+    ) -> Result<(), Refusal> {
+        if nodes.contains(&self.config.me) {
+            return Err(Refusal::new(Cause::Malformed, "the node that is asked is not gone"));
+        }
+        if let Some(unknown) = nodes.iter().find(|it| !self.roster.has(it)) {
+            return Err(Refusal::new(Cause::Nothing, format!("{unknown} does not take part")));
+        }
+        self.refuse_reached(&nodes)?;
+        let rest = self.roster.nodes().filter(|it| !nodes.contains(&it.node_id)).cloned();
+        let new_roster = Roster::new(rest.collect());
+        let new_roster = new_roster.map_err(|it| Refusal::new(Cause::Malformed, it))?;
+        if self.config.breaks.gone_forgets
+            && let Some(prepared) = self.memory.prepared.clone()
+        {
+            let own = super::proposal::Vote::abort(&self.keys, &self.config.me, &prepared.txid);
+            self.end_prepared(Cause::Resolved, "forgotten", Proof::of(vec![own]));
+        }
+        let settles = self.to_be_settled(&nodes)?;
+        let gone = Some(Gone { nodes, settles });
+        self.begin(Kind::Roster, Wish { new_roster: Some(new_roster), gone, ..wish })
+    }
+
+    fn refuse_reached(&self, nodes: &BTreeSet<NodeId>) -> Result<(), Refusal> {
+        let reached = nodes.iter().find(|it| self.peers.contains_key(*it));
+        let me = &self.config.me;
+        let reason = |it: &NodeId| format!("{it} is not gone, {me} reaches it");
+        reached.map_or(Ok(()), |it| Err(Refusal::new(Cause::Reached, reason(it))))
+    }
+
+    /// What this node is in doubt about, if its coordinator is gone: by this word it is committed.
+    fn to_be_settled(&self, nodes: &BTreeSet<NodeId>) -> Result<Option<Box<Committed>>, Refusal> {
+        let of_gone = self.memory.prepared.as_ref().filter(|it| nodes.contains(&it.txid.node));
+        let Some(prepared) = of_gone.filter(|_| self.config.decides == Decides::Coordinator) else {
+            return Ok(None);
+        };
+        if prepared.new_roster.is_some() {
+            let running = Some(prepared.txid.clone());
+            let reason = "what all are in doubt about changes who takes part";
+            return Err(Refusal { running, ..Refusal::new(Cause::InDoubt, reason) });
+        }
+        let (me, at) = (&self.config.me, self.now.wall);
+        let word = Resolution::new(&self.keys, me, &prepared.txid, Choice::Commit, at);
+        let proof = Proof { votes: Vec::new(), resolution: Some(word) };
+        let mut proposal = prepared.clone();
+        proposal.state.status = Status::Committed;
+        Ok(Some(Box::new(Committed { proposal, proof })))
+    }
+
+    /// Why this node does not vote to call these gone, if so.
+    pub(super) fn judge_gone(&self, proposal: &Proposal) -> Result<(), Refusal> {
+        let Some(gone) = &proposal.gone else { return Ok(()) };
+        self.refuse_reached(&gone.nodes)?;
+        let Some(settled) = proposal.settles().filter(|it| self.memory.is_next(it)) else {
+            return Ok(());
+        };
+        let prepared = self.memory.prepared.as_ref();
+        if prepared.is_none_or(|it| it.digest() != settled.proposal.digest()) {
+            let reason = format!("this node is not in doubt about {}", settled.proposal.txid);
+            return Err(Refusal::new(Cause::Version, reason));
+        }
+        Ok(())
+    }
+
+    /// Whether a proposal follows what is served, with what it settles between if need be.
+    pub(super) fn follows(&self, proposal: &Proposal) -> bool {
+        let settled = proposal.settles().filter(|it| self.memory.is_next(it));
+        let next = settled.map_or(proposal, |it| &it.proposal);
+        next.state.version == self.state.version + 1 && next.base == self.state_digest
+    }
+
+    /// Whether nobody but the gone has still to answer what this node asked at its start. They may
+    /// know names that it has used and forgotten, so it goes on in a life that nobody has seen.
+    pub(super) fn goes_on_without(&mut self, gone: Option<&Gone>) -> bool {
+        let Some(gone) = gone.filter(|_| !self.is_blank()) else { return false };
+        if !self.recall_waits_for().is_subset(&gone.nodes) {
+            return false;
+        }
+        let epoch = (self.memory.epoch + 1).max(self.now.wall.0 / 1000);
+        self.persist(Record::Epoch { epoch });
+        true
+    }
+
+    /// A node has served something else than this one under a version's name: told once.
+    pub(super) fn on_diverged(&mut self, node: &NodeId, version: u64, digest: Digest) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        if peer.told.0 != Some((version, digest)) {
+            peer.told.0 = Some((version, digest));
+            self.out.say(Effect::Emit(Event::Diverged { node: node.clone(), version }));
+        }
+    }
+}
