@@ -333,7 +333,7 @@ impl Course {
     }
 
     /// By the logs of all: nobody had more than k + 1 neighbors unchoked at once. The logs are
-    /// those of the receivers, each as late as they are loaded, so that much is left out at the end.
+    /// those of the receivers, which read late when they are busy: so much is left out at the end.
     #[track_caller]
     pub fn check_unchoked(&self) {
         const MOMENT_MS: i64 = 150;
