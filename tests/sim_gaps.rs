@@ -136,8 +136,12 @@ fn all_that_is_held_is_repaired_after_a_partition_however_much_it_is() {
         }
         cast.settle(&all, secs(10));
         cast.world.partition(&[one, other]);
-        for number in 0..2_500_u16 {
+        for number in 0..6_000_u16 {
             cast.publish(host(number % 2 * 6), format!("apart {number}").as_str());
+        }
+        // Nothing is on its way any more: all is to be asked for.
+        for (one, other) in one.iter().flat_map(|it| other.iter().map(move |other| (*it, *other))) {
+            cast.world.reset_link(one, other);
         }
         cast.run(secs(20));
         cast.world.reunite();

@@ -24,15 +24,16 @@ use crate::protocol::membership::certificate::Subject;
 pub(super) struct Claim {
     pub(super) done: u64,
     pub(super) top: u64,
-    /// How often it was asked for them in vain, and when last.
+    /// How often it was asked for them in vain, when last, and for numbers from which on.
     asks: u32,
     asked: Time,
+    from: u64,
 }
 
 impl Claim {
     /// The claim of a neighbor that has said nothing yet.
     pub(super) const fn up_to(number: u64) -> Self {
-        Self { done: number, top: number, asks: 0, asked: Time::ZERO }
+        Self { done: number, top: number, asks: 0, asked: Time::ZERO, from: 0 }
     }
 }
 
@@ -195,14 +196,16 @@ impl Broadcast {
             for (origin, claim) in &mut link.claims {
                 let top = self.origins.numbers(origin).map_or(0, Numbers::top);
                 let is_own = origin.endpoint == self.me && origin.incarnation == self.made.0;
+                if top >= claim.from {
+                    claim.asks = 0; // The first of what was asked for has come.
+                }
                 if claim.top <= top || claim.asks >= LACKS_MAX || is_own {
                     continue;
                 }
                 is_open = true;
-                let is_new = claim.asked == Time::ZERO;
-                let has_time = is_new || now.mono.since(claim.asked) >= LACK_PAUSE;
+                let has_time = claim.asks == 0 || now.mono.since(claim.asked) >= LACK_PAUSE;
                 if has_time && of.len() < HAVE_MAX {
-                    (claim.asked, claim.asks) = (now.mono, claim.asks + 1);
+                    (claim.asked, claim.asks, claim.from) = (now.mono, claim.asks + 1, top + 1);
                     of.push(Lacking { origin: *origin, rows: vec![(top + 1, claim.top)] });
                 }
             }

@@ -65,6 +65,9 @@ pub struct GossipArgs {
     #[arg(long, value_name = "N", default_value_t = 100_000,
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate_max: u32,
+    /// Measure also with a receiver that pauses and with a slow one, a minute or two more
+    #[arg(long)]
+    pub hinder: bool,
 }
 
 /// Below the ports that the system gives to callers; where one is taken, free ones are found.
@@ -141,7 +144,10 @@ pub(super) fn run(args: &GossipArgs) -> Result<(), CliError> {
     if args.publishers > 1 {
         bench.rates(args.publishers.into(), args)?;
     }
-    bench.hindrances(args)
+    if args.hinder {
+        bench.hindrances(args)?;
+    }
+    Ok(())
 }
 
 impl Bench {
