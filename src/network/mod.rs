@@ -63,7 +63,7 @@ use crate::runtime::files::DataDir;
 /// How long links may take to drain when the network stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// How long a goodbye may wait until the last messages are with a neighbor.
+/// Longest goodbye: it waits until the last messages are with a neighbor.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
 
 /// The topic of direct messages that name none.

@@ -53,8 +53,8 @@ use crate::wire::dialect::Dialect;
 /// How long links may take to drain when a node stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// How long a goodbye may take: to be decided, written down if the disk is asked, and to wait until
-/// the last messages are with a neighbor.
+/// Longest goodbye: it is decided, written down if the disk is asked, and waits until the last
+/// messages are with a neighbor.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
 
 /// What the life of a process must know of its node.

@@ -7,7 +7,7 @@ use crate::model::Now;
 use crate::protocol::direct::Letter;
 use crate::protocol::message::Standing;
 
-/// How long a peer that leaves waits until its last messages are with a neighbor.
+/// Longest wait of a peer that leaves until its last messages are with a neighbor.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
 impl PeerNode {

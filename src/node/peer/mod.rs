@@ -104,7 +104,7 @@ pub struct PeerNode {
     direct: Direct,
     contacts: Contacts,
     broadcast: Broadcast,
-    /// It is asked to leave, and does so when its last messages are with a neighbor.
+    /// True once this peer is asked to leave and its last messages are with no neighbor yet.
     is_leaving: bool,
     /// Questions that wait for a link to the witness.
     errands: BTreeMap<Endpoint, Vec<SuspectReq>>,

@@ -27,21 +27,21 @@ pub(super) const HAVES_MAX: usize = 1_024;
 /// in any order, so there are about as many as a link's share of [`WANTED_MAX`].
 pub(super) const GAPS_MAX: usize = 8_192;
 
-/// How often neighbors are told which numbers are here, and asked for missing ones.
+/// Interval at which neighbors are told which numbers are here, and asked for missing ones.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 
 /// The part of what may be held after which all numbers are told at once, as one by so many.
 pub(super) const TELL_SHARE: u64 = 32;
 
-/// How many numbers of one origin are told at the next tick; fewer are told after [`LEISURE`].
+/// Numbers of one origin that are told at the next tick; fewer are told after [`LEISURE`].
 pub(super) const HAVE_AFTER: u64 = 64;
 pub(super) const LEISURE: Duration = Duration::from_secs(1);
 
-/// How long a number may be missing before neighbors are asked for it: most come by themselves.
+/// Wait before neighbors are asked for a missing number: most come by themselves.
 pub(super) const GAP_AFTER: Duration = Duration::from_millis(500);
 
-/// How long a number may be missing, with no other of its row coming, before it is given up; every
-/// neighbor has been asked by then.
+/// Wait before a missing number is given up while no other of its row comes; every neighbor has
+/// been asked by then.
 pub(super) const GAP_MAX: Duration = Duration::from_secs(10);
 
 /// The pause before the same neighbor is asked for the same numbers again.
@@ -53,19 +53,19 @@ pub(super) const HOPS_MAX: u32 = 32;
 /// Nodes that an origin waits for at once.
 pub(super) const BRAKES_MAX: usize = 64;
 
-/// How long a request to wait holds; while it is needed it is repeated each [`TICK`].
+/// Validity of a request to wait; while it is needed it is repeated each [`TICK`].
 pub(super) const BRAKE_FOR: Duration = Duration::from_secs(1);
 
-/// How long after its last request a node is known: its next one is about the same delay.
+/// Memory of a slow node after its last request: a next one until then is about the same delay.
 pub(super) const BRAKE_LAPSE: Duration = Duration::from_secs(3);
 
-/// How long an origin waits for a node that takes less meanwhile than this part of what may be
+/// Longest wait of an origin for a node that takes less meanwhile than this part of what may be
 /// held, as one by so many.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(10);
 pub(super) const STALL_SHARE: u64 = 16;
 
-/// How long an origin waits for nobody after it has published less than that in [`STALL_MAX`]:
-/// names of slow nodes can be invented, one after the other.
+/// Time in which an origin waits for nobody, after it has published less than that in
+/// [`STALL_MAX`]: names of slow nodes can be invented, one after the other.
 pub(super) const FREE_FOR: Duration = Duration::from_secs(60);
 
 /// Own messages that wait for others to keep up, and the pause before they are tried again.
@@ -75,7 +75,7 @@ pub(super) const PENDING_PAUSE: Duration = Duration::from_millis(20);
 /// After how many messages it is looked for neighbors that do not keep up, beside each [`TICK`].
 pub(super) const WATCH_EVERY: u64 = 64;
 
-/// How often a neighbor is asked for numbers that it says it has and does not send.
+/// Questions to one neighbor for numbers that it says it has and does not send.
 pub(super) const LACKS_MAX: u32 = 5;
 
 /// Identities in one `GRAFT`, and asked for at once on a link: an answer is so many messages.

@@ -24,7 +24,7 @@ use crate::protocol::membership::certificate::Subject;
 pub(super) struct Claim {
     pub(super) done: u64,
     pub(super) top: u64,
-    /// How often it was asked for them in vain, when last, and for numbers from which on.
+    /// Questions for them in vain, the time of the last, and the first number that it asked for.
     asks: u32,
     asked: Time,
     from: u64,

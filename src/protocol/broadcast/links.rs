@@ -144,7 +144,7 @@ impl Link {
         self.served.take(now, bytes)
     }
 
-    /// Whether it may ask for numbers now, two times in each span at most.
+    /// Takes note of a question for numbers; says no beyond two in each span.
     pub(super) fn may_ask_numbers(&mut self, now: Time) -> bool {
         self.lacked.take(now, SPAN_BYTES / 2)
     }
@@ -157,7 +157,7 @@ impl Link {
         }
     }
 
-    /// Whether a request to wait may be sent now, a few in each span at most.
+    /// Takes note of a request to wait that is to be sent; says no beyond a few in each span.
     pub(super) fn may_slow(&mut self, now: Time) -> bool {
         self.slowed.take(now, SPAN_BYTES / 16)
     }

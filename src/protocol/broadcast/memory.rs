@@ -240,7 +240,7 @@ struct Origin {
     floor: u64,
     /// The numbers of its messages that came; `None` before the first.
     numbers: Option<Numbers>,
-    /// When neighbors were told of them, and with which highest number.
+    /// Time at which neighbors were told of them, and the number up to which.
     told: (Time, u64),
 }
 

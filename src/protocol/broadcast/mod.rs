@@ -109,9 +109,9 @@ pub struct Broadcast {
     wanted: Wanted,
     pulls: BTreeMap<MessageId, Pull>,
     receipts_due: BTreeSet<(Time, MessageId)>,
-    /// When the last tick was.
+    /// Time of the last tick.
     ticked: Time,
-    /// Since when there is a link, and this node has not stood still.
+    /// Time since which there is a link, and this node has not stood still.
     connected: Time,
     /// The link that was asked for missing numbers last.
     lacked: LinkId,

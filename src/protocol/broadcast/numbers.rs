@@ -10,7 +10,7 @@ use crate::model::Time;
 #[derive(Clone, Copy, Debug)]
 struct Gap {
     last: u64,
-    /// When it opened, or when the last of its neighbors in number came.
+    /// Time at which it opened, or at which the last number beside it came.
     since: Time,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Numbers {
     top: u64,
     /// The numbers below it that are missing, by the first of each row.
     gaps: BTreeMap<u64, Gap>,
-    /// When a missing one came last.
+    /// Time at which a missing one came last.
     filled: Time,
 }
 

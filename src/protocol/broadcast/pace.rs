@@ -61,9 +61,9 @@ impl Made {
 struct Brake {
     done: u64,
     room: u64,
-    /// When this was asked for last.
+    /// Time of the last request.
     at: Time,
-    /// When its progress was looked at last, and how far it was, in bytes.
+    /// Time at which its progress was looked at last, and the bytes that it had then.
     looked: (Time, u64),
     is_stalled: bool,
 }
@@ -72,9 +72,9 @@ struct Brake {
 #[derive(Debug, Default)]
 pub(super) struct Brakes {
     by_node: BTreeMap<Endpoint, Brake>,
-    /// Since when the origin is held up, and the bytes that it had made then.
+    /// Time since which the origin is held up, and the bytes that it had made then.
     held_up: Option<(Time, u64)>,
-    /// Until when nobody is waited for.
+    /// Time until which nobody is waited for.
     free_until: Option<Time>,
 }
 
@@ -103,7 +103,7 @@ impl Brakes {
         (brake.done, brake.room, brake.at) = (slow.done, slow.room, now);
     }
 
-    /// Whether one more message may be published now.
+    /// Tests whether one more message may be published now.
     fn allow(&mut self, now: Time, (made, held_max): (&Made, u64)) -> bool {
         let is_over = |brake: &Brake| {
             brake.is_stalled
@@ -162,7 +162,7 @@ impl Broadcast {
         }
     }
 
-    /// Whether nothing that was published here is with nobody else yet.
+    /// True when a neighbor has all that was published here, or there is none.
     pub fn is_settled(&self) -> bool {
         let Some(life) = self.life.filter(|_| !self.links.is_empty()) else { return true };
         let is_with = |link: &super::links::Link| {

@@ -15,7 +15,7 @@ use crate::protocol::Never;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
-/// How long one publisher publishes, as fast as it can.
+/// Time in which one publisher publishes as fast as it can.
 const SPAN: Duration = Duration::from_secs(8);
 
 /// The receiver that pauses does so after a while, for some seconds.
@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 const RUN: Duration = Duration::from_millis(10);
 const STILL: Duration = Duration::from_millis(90);
 
-/// How long after the last delivery all that is missing has been told.
+/// Time after the last delivery in which all that is missing is told.
 const TOLD_AFTER: Duration = Duration::from_secs(13);
 
 /// Faster than any publisher is.
