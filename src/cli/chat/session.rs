@@ -77,7 +77,7 @@ impl Session {
         members.iter().any(|it| it.member.id == id)
     }
 
-    /// How many messages typed here are not final, also those of earlier starts; nothing once the
+    /// Number of messages typed here that are not final, also at earlier starts; nothing once the
     /// member is stopping.
     pub(super) fn pending(&self) -> Option<usize> {
         self.local.engine.status().map(|it| it.pending.len())
@@ -100,7 +100,7 @@ impl Session {
         }
     }
 
-    /// Whether everything typed here is final.
+    /// True when everything typed here is final.
     pub(super) fn is_settled(&self) -> bool {
         self.pending() == Some(0)
     }

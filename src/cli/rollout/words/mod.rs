@@ -203,7 +203,7 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
     format!("{what} (version {version}, {txid})")
 }
 
-/// What to do where nodes could not be called gone.
+/// Remedy where nodes could not be called gone.
 fn remedy_of_gone(
     nodes: &BTreeSet<NodeId>,
     cause: Cause,

@@ -282,7 +282,7 @@ fn verdicts(status: &NodeStatus, course: &Course) -> String {
     format!("  now: {}\n", all.map(judge).collect::<Vec<_>>().join("; "))
 }
 
-/// Who was called gone, and what can be done about it.
+/// Nodes that were called gone, and the remedy.
 fn gone(status: &NodeStatus, asking: &BTreeMap<NodeId, String>) -> String {
     let me = &status.node_id;
     if let Some(txid) = &status.removed {
