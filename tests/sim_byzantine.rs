@@ -189,7 +189,7 @@ fn without_list(outgoing: &Outgoing<'_>) -> Message {
     let mut msg = outgoing.msg.clone();
     if let Message::Hello(Hello { card, .. }) | Message::HelloAck(HelloAck { card, .. }) = &mut msg
     {
-        card.list = None;
+        card.seeds = Vec::new();
     }
     msg
 }

@@ -49,7 +49,7 @@ fn card(endpoint: Endpoint, seed: Option<u16>) -> Card {
         neighbors: Vec::new(),
         certificate: None,
         seed_keys: Vec::new(),
-        list: None,
+        seeds: Vec::new(),
         fleet: None,
     }
 }

@@ -187,7 +187,7 @@ fn unknown_fields_and_another_order_of_fields_are_tolerated() {
 fn is_optional(name: &str, field: &str) -> bool {
     match name {
         "HELLO" | "HELLO_ACK" => {
-            ["seed", "neighbors", "certificate", "seed_keys", "list", "fleet"].contains(&field)
+            ["seed", "neighbors", "certificate", "seed_keys", "seeds", "fleet"].contains(&field)
         }
         "REGISTER_VOTE" | "SEED_DEAD_VOTE" => field == "signature",
         "PEER_LIST_REQ" => ["after", "ended", "sample"].contains(&field),

@@ -155,6 +155,7 @@ impl Switchboard {
             | Event::Contacts(_)
             | Event::Discovery(_)
             | Event::Open(_)
+            | Event::ListsDiffer(_)
             | Event::MemberLeft(_)
             | Event::SharedKey { .. }
             | Event::Refused(_) => {}

@@ -27,7 +27,7 @@ use folkmoot::protocol::membership::certificate::{
 };
 use folkmoot::protocol::membership::registry::{Entry, Registry, Status};
 use folkmoot::protocol::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::protocol::session::{self, Bye, Card, Intent, SeedKey, SeedList, Session};
+use folkmoot::protocol::session::{self, Bye, Card, Intent, SeedKey, Session};
 use folkmoot::protocol::{Effect, Effects, LinkId, Ticket};
 use rand::SeedableRng as _;
 
@@ -138,7 +138,7 @@ fn peer_card(port: u16) -> Card {
         neighbors: Vec::new(),
         certificate: None,
         seed_keys: Vec::new(),
-        list: None,
+        seeds: Vec::new(),
         fleet: None,
     }
 }
@@ -167,7 +167,7 @@ fn seed_card(seed: u16) -> Card {
         neighbors: Vec::new(),
         certificate: None,
         seed_keys: vec![known(1), known(2)],
-        list: Some(SeedList { count: 3, digest: 3_735_928_559 }),
+        seeds: vec![7, 3_735_928_559],
         fleet: Some("staging".to_owned()),
     }
 }

@@ -95,8 +95,8 @@ impl Actor {
             Self::Seed(_) => None,
             Self::Peer(_) => Some(admission(self.subject(life))),
         };
-        let (neighbors, seed_keys) = (Vec::new(), Vec::new());
-        let (degree, list, fleet) = (0, None, None);
+        let (neighbors, seed_keys, seeds) = (Vec::new(), Vec::new(), Vec::new());
+        let (degree, fleet) = (0, None);
         Card {
             seed,
             endpoint,
@@ -106,7 +106,7 @@ impl Actor {
             neighbors,
             certificate,
             seed_keys,
-            list,
+            seeds,
             fleet,
         }
     }

@@ -76,7 +76,7 @@ pub const fn card_of(subject: Subject) -> Card {
         neighbors: Vec::new(),
         certificate: None,
         seed_keys: Vec::new(),
-        list: None,
+        seeds: Vec::new(),
         fleet: None,
     }
 }

@@ -42,6 +42,10 @@ const CONTRADICTION_PAUSE: Duration = Duration::from_secs(30);
 /// The most of a foreign text that goes into a line, in characters.
 const FOREIGN_MAX: usize = 400;
 
+fn lists_differ(reason: &str) -> Line {
+    Line::new(Level::Warn, "lists_differ", foreign(reason), json!({ "reason": reason }))
+}
+
 /// A bounded copy of what somebody else wrote.
 fn foreign(text: &str) -> String {
     match text.char_indices().nth(FOREIGN_MAX) {

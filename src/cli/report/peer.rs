@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{
     Contradictions, counted, direct, findings_text, foreign, host_remark, host_word, left, listed,
-    millis, open_line, refused, removed, seed_key_learnt, seed_link, seeds_text, shared_key,
-    voters, witnesses, yes_no,
+    lists_differ, millis, open_line, refused, removed, seed_key_learnt, seed_link, seeds_text,
+    shared_key, voters, witnesses, yes_no,
 };
 use crate::cli::log::Line;
 use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
@@ -69,6 +69,7 @@ impl PeerReport {
             Event::Discovery(_) => Vec::new(),
             Event::Open(event) => open_line(event).into_iter().collect(),
             Event::Broadcast(event) => broadcast_line(event).into_iter().collect(),
+            Event::ListsDiffer(warning) => vec![lists_differ(warning)],
             Event::MemberRemoved { removal, life } => vec![removed(removal, life)],
             Event::MemberLeft(leave) => vec![left(leave)],
             Event::SharedKey { key, places } => vec![shared_key(*key, *places)],

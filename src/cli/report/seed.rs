@@ -6,8 +6,8 @@ use ::log::Level;
 use serde_json::json;
 
 use super::{
-    Contradictions, counted, foreign, left, listed, refused, removed, seed_key_learnt, seed_link,
-    seeds_text, shared_key, voters, yes_no,
+    Contradictions, counted, foreign, left, listed, lists_differ, refused, removed,
+    seed_key_learnt, seed_link, seeds_text, shared_key, voters, yes_no,
 };
 use crate::cli::log::Line;
 use crate::model::{Endpoint, Now, SeedId, Time};
@@ -59,10 +59,7 @@ impl SeedReport {
                 let fields = json!({ "seed": seed, "reason": reason });
                 vec![Line::new(Level::Error, "rejected_by_seed", message, fields)]
             }
-            Event::ListsDiffer(reason) => {
-                let fields = json!({ "reason": reason });
-                vec![Line::new(Level::Warn, "lists_differ", foreign(reason), fields)]
-            }
+            Event::ListsDiffer(reason) => vec![lists_differ(reason)],
             Event::Authority(event) => self.authority(now.mono, event),
         }
     }

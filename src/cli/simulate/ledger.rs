@@ -136,6 +136,7 @@ impl Ledger {
             | peer_kind::Event::SharedKey { .. }
             | peer_kind::Event::Gone
             | peer_kind::Event::Open(_)
+            | peer_kind::Event::ListsDiffer(_)
             | peer_kind::Event::Refused(_) => {}
         }
     }

@@ -134,6 +134,11 @@ impl PeerNode {
         }
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
         self.with_applicant(now, fx, |it, part| it.on_seed_link(seed, link, card, part));
+        if let Some(warning) = self.applicant.book().list_warning(own, card)
+            && self.drifted.insert(seed)
+        {
+            fx.emit(Event::ListsDiffer(warning));
+        }
         if self.applicant.admission().is_some() {
             fx.send(link, self.own_list());
         }

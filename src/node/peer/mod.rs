@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng};
+use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng, SeedId};
 use crate::node::refusals::Refusals;
 use crate::node::status::{NetworkStatus, PeerStatus};
 use crate::protocol::broadcast::{self as casting, Broadcast};
@@ -104,6 +104,8 @@ pub struct PeerNode {
     direct: Direct,
     contacts: Contacts,
     broadcast: Broadcast,
+    /// Seeds whose other lists were told of.
+    drifted: BTreeSet<SeedId>,
     /// True once this peer is asked to leave and its last messages are with no neighbor yet.
     is_leaving: bool,
     /// Questions that wait for a link to the witness.
@@ -147,7 +149,7 @@ impl PeerNode {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
-            list: book.list(),
+            seeds: book.digests(),
             fleet: None,
         };
         let mut part = || Rng::from_rng(&mut rng);
@@ -170,6 +172,7 @@ impl PeerNode {
             direct: Direct::new(config.direct, endpoint, part()),
             contacts: Contacts::new(config.contacts),
             broadcast: Broadcast::new(config.broadcast, endpoint, keys.clone()),
+            drifted: BTreeSet::new(),
             is_leaving: false,
             keys,
             errands: BTreeMap::new(),

@@ -99,6 +99,8 @@ pub enum Event {
     Discovery(finding::Event),
     /// A message of the broadcast was published or delivered, or was not.
     Broadcast(casting::Event),
+    /// A seed's list of seeds differs from the one here, and both go on.
+    ListsDiffer(String),
     /// A member's removal became known, and is certified.
     MemberRemoved {
         /// The proof.

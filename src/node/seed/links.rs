@@ -138,13 +138,10 @@ impl SeedNode {
         let objection = self.authority.book().list_objection(own, card);
         let Some(reason) = objection else {
             if let Some(seed) = seat
-                && self.authority.book().lists_others(card)
+                && let Some(warning) = self.authority.book().list_warning(own, card)
                 && self.drifted.insert(seed)
             {
-                fx.emit(Event::ListsDiffer(format!(
-                    "the config.txt of seed {seed} names other seeds than the one here; both go \
-                     on, but give all nodes of a fleet the same list"
-                )));
+                fx.emit(Event::ListsDiffer(warning));
             }
             return false;
         };

@@ -164,7 +164,7 @@ impl SeedNode {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
-            list: book.list(),
+            seeds: book.digests(),
             fleet: None,
         };
         let session = Session::new(config.session, keys.clone(), card, Rng::from_rng(&mut rng));

@@ -15,7 +15,7 @@ use std::fmt;
 use super::certificate::{Admission, Ban, ProposalKind, Removal, Subject, Vote};
 use crate::model::{Endpoint, PublicKey, SeedId, SigningBytes};
 use crate::protocol::quorum::QuorumRule;
-use crate::protocol::session::{Card, Cause, SeedKey, SeedList};
+use crate::protocol::session::{Card, Cause, SeedKey};
 
 /// Checks of a certificate's votes against the keys of other numbers than their own. Lists of one
 /// order need none; this bounds what a forged certificate costs, and suffices for eight seeds in
@@ -154,38 +154,64 @@ impl SeedBook {
         self.seeds.iter().filter_map(known).collect()
     }
 
-    /// What other nodes compare with their lists; `None` without seeds.
-    pub fn list(&self) -> Option<SeedList> {
-        let mut places: Vec<_> = self.seeds().map(|(_, endpoint)| endpoint).collect();
-        places.sort_unstable();
-        let bytes = places
-            .into_iter()
-            .fold(SigningBytes::new("folkmoot/seeds/1"), |bytes, place| bytes.endpoint(place));
-        let [a, b, c, d, ..] = bytes.sha256();
-        let count = u16::try_from(self.len()).ok().filter(|count| *count > 0)?;
-        Some(SeedList { count, digest: u32::from_be_bytes([a, b, c, d]) })
+    /// Digests of the listed addresses, ascending. Others compare them with those of their lists.
+    pub fn digests(&self) -> Vec<u32> {
+        let digest = |(_, endpoint): (SeedId, Endpoint)| {
+            let [a, b, c, d, ..] = SigningBytes::new("folkmoot/seed/1").endpoint(endpoint).sha256();
+            u32::from_be_bytes([a, b, c, d])
+        };
+        let mut digests: Vec<_> = self.seeds().map(digest).collect();
+        digests.sort_unstable();
+        digests
     }
 
-    /// Why nothing can be decided together with the node at the other end of `own`'s link: quorums
-    /// of lists of different lengths need not share a seed. Both ends may be told.
+    /// The reason why nothing can be decided together with the node at the other end of `own`'s
+    /// link, for both ends: lists of different lengths have other quorums, and lists that share
+    /// fewer seeds than a quorum belong to two fleets.
     pub fn list_objection(&self, own: Endpoint, other: &Card) -> Option<String> {
-        let (here, there) = (self.list()?.count, other.list?.count);
-        (here != there).then(|| {
+        let (here, there) = self.both_lists(other)?;
+        let shared = here.intersection(&there).count();
+        let remedy = "give all nodes of a fleet the same list and start them again";
+        let place = other.endpoint;
+        if here.len() != there.len() {
             let seeds =
                 |count| if count == 1 { "1 seed".to_owned() } else { format!("{count} seeds") };
+            let (here, there) = (seeds(here.len()), seeds(there.len()));
+            let lists = format!("the config.txt of {place} lists {there}, that of {own} {here}");
+            Some(format!("{lists}: {remedy}"))
+        } else if shared < self.quorum() {
+            Some(format!(
+                "the config.txt of {place} and that of {own} have {shared} of {} seeds in common, \
+                 as in two fleets: {remedy}",
+                here.len()
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// A warning about another list of the node at the other end of `own`'s link. Where there is no
+    /// objection, both go on in spite of it, as while one seed is replaced.
+    pub fn list_warning(&self, own: Endpoint, other: &Card) -> Option<String> {
+        self.lists_others(other).then(|| {
             format!(
-                "the config.txt of {} lists {}, that of {own} {}: give all nodes of a fleet the \
-                 same list and start them again",
-                other.endpoint,
-                seeds(there),
-                seeds(here),
+                "the config.txt of {} names other seeds than that of {own}; both go on, but give \
+                 all nodes of a fleet the same list",
+                other.endpoint
             )
         })
     }
 
-    /// Whether that node lists as many seeds, but others.
+    /// Whether that node lists other seeds.
     pub fn lists_others(&self, other: &Card) -> bool {
-        self.list().zip(other.list).is_some_and(|(here, there)| here != there)
+        self.both_lists(other).is_some_and(|(here, there)| here != there)
+    }
+
+    /// The own list and another node's, unless a fleet without seeds has none.
+    fn both_lists(&self, other: &Card) -> Option<(BTreeSet<u32>, BTreeSet<u32>)> {
+        let here: BTreeSet<_> = self.digests().into_iter().collect();
+        let there: BTreeSet<_> = other.seeds.iter().copied().collect();
+        (!here.is_empty() && !there.is_empty()).then_some((here, there))
     }
 
     /// The number that a seed has here of which somebody else has said this.
@@ -417,6 +443,47 @@ mod tests {
         assert_eq!(book.hint(SeedId(2), &third), third);
         assert_eq!(book.key(SeedId(3)), Some(keys[2].public()));
     }
+
+    #[test]
+    fn lists_that_share_no_quorum_belong_to_two_fleets() {
+        let book = |ports: &[u16]| {
+            let seeds: Vec<_> = (1..)
+                .zip(ports)
+                .map(|(id, port)| SeedAddress {
+                    id: SeedId(id),
+                    endpoint: Endpoint::new([127, 0, 0, 1].into(), *port),
+                    key: None,
+                })
+                .collect();
+            SeedBook::new(QuorumRule::Majority, &seeds)
+        };
+        let own = Endpoint::new([127, 0, 0, 1].into(), 6001);
+        let said = |here: &[u16], there: &[u16]| {
+            let other = Card {
+                seed: None,
+                endpoint: Endpoint::new([127, 0, 0, 1].into(), 6002),
+                incarnation: Incarnation(1),
+                key: KeyPair::from_secret([2; 32]).public(),
+                degree: 0,
+                neighbors: Vec::new(),
+                certificate: None,
+                seed_keys: Vec::new(),
+                seeds: book(there).digests(),
+                fleet: None,
+            };
+            let here = book(here);
+            (here.list_objection(own, &other), here.list_warning(own, &other))
+        };
+        assert_eq!(said(&[1, 2, 3], &[3, 1, 2]), (None, None), "in another order");
+        let (objection, warning) = said(&[1, 2, 3], &[1, 2, 4]);
+        assert_eq!(objection, None, "as while one is replaced");
+        assert!(warning.unwrap().contains("names other seeds"));
+        assert!(said(&[1, 2, 3], &[1, 4, 5]).0.unwrap().contains("1 of 3 seeds in common"));
+        assert!(said(&[1], &[2]).0.unwrap().contains("0 of 1 seeds in common"));
+        assert!(said(&[1, 2, 3], &[1, 2]).0.unwrap().contains("lists 2 seeds"));
+        assert_eq!(said(&[1, 2, 3], &[]), (None, None), "nothing was said");
+    }
+
     /// The same seeds in another order, without their keys.
     fn turned(full: &SeedBook) -> SeedBook {
         let mut places: Vec<_> = full.seeds().map(|(_, endpoint)| endpoint).collect();
@@ -432,7 +499,7 @@ mod tests {
     fn the_order_of_the_list_does_not_matter() {
         let (full, keys, subject) = fleet(3);
         let mut book = turned(&full);
-        assert_eq!(book.list(), full.list());
+        assert_eq!(book.digests(), full.digests());
         for known in full.known_keys() {
             book.remember(known);
         }

@@ -40,22 +40,13 @@ pub struct Card {
     /// The seed keys it knows, if it is a seed: hints, never trusted from one alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seed_keys: Vec<SeedKey>,
-    /// Its list of seeds, if its fleet has any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub list: Option<SeedList>,
+    /// Digests of the addresses in its list of seeds: each the first 32 bits of a SHA-256. The
+    /// order of the list is not part of it. Empty in a fleet without seeds and in probes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<u32>,
     /// The name of its fleet, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fleet: Option<String>,
-}
-
-/// A node's list of seeds, as far as others compare it with theirs. The order of the list is not
-/// part of it: between nodes, a seed is known by its address and its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedList {
-    /// How many seeds it names.
-    pub count: u16,
-    /// A number that differs when their addresses do.
-    pub digest: u32,
 }
 
 /// A seed's key as somebody knows it.
@@ -82,8 +73,11 @@ impl Card {
         let votes = self.certificate.as_ref().map_or(0, |proof| proof.votes.len());
         if self.neighbors.len() > NEIGHBORS_MAX {
             Some(format!("a card names at most {NEIGHBORS_MAX} neighbors"))
-        } else if self.seed_keys.len() > CARD_SEEDS_MAX || votes > CARD_SEEDS_MAX {
-            Some(format!("a card has votes and keys of at most {CARD_SEEDS_MAX} seeds"))
+        } else if [self.seeds.len(), self.seed_keys.len(), votes]
+            .iter()
+            .any(|it| *it > CARD_SEEDS_MAX)
+        {
+            Some(format!("a card has digests, keys and votes of at most {CARD_SEEDS_MAX} seeds"))
         } else if self.fleet.as_ref().is_some_and(|name| name.len() > FLEET_NAME_MAX) {
             Some(format!("a fleet's name has at most {FLEET_NAME_MAX} bytes"))
         } else {
@@ -237,7 +231,7 @@ mod tests {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
-            list: None,
+            seeds: Vec::new(),
             fleet: None,
         };
         Session::new(Config::default(), keys, card, Rng::seed_from_u64(number.into()))

@@ -20,9 +20,7 @@ mod timers;
 
 pub use config::Config;
 pub use event::{CallError, Cause, Event};
-pub use handshake::{
-    Bye, Card, FLEET_NAME_MAX, Hello, HelloAck, HelloProof, Intent, SeedKey, SeedList,
-};
+pub use handshake::{Bye, Card, FLEET_NAME_MAX, Hello, HelloAck, HelloProof, Intent, SeedKey};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

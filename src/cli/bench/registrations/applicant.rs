@@ -56,7 +56,7 @@ impl Identity {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
-            list: None,
+            seeds: Vec::new(),
             fleet: None,
         };
         let rng = Rng::seed_from_u64(u64::from(endpoint.port()) << 32 | salt);

@@ -45,7 +45,7 @@ fn link(it: &mut Applicant, fx: &mut Fx) {
             neighbors: Vec::new(),
             certificate: None,
             seed_keys: Vec::new(),
-            list: None,
+            seeds: Vec::new(),
             fleet: None,
         };
         it.on_seed_link(seed, LinkId(u64::from(seed.0)), &card, fx);
