@@ -10,7 +10,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use folkmoot::cli::fleet::Happening;
@@ -23,6 +23,14 @@ use support::{
     FAST_GOSSIP, NO_GOSSIP, PATIENCE, Scene, about, endpoints, life_of, neighborhoods, of,
     peer_exe, voters,
 };
+
+fn seed_exe() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_seed"))
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
 
 const fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -373,6 +381,47 @@ fn check_removal(
         survivors.len(),
         neighbors.len()
     )
+}
+
+/// Seeds that were made anew have other keys, and nothing proves that they are not somebody else's:
+/// peers that knew the old keys come back when an operator pins the new ones.
+#[test]
+fn seeds_that_lost_their_keys_are_believed_again_when_the_new_ones_are_pinned() {
+    let mut scene = Scene::up(3, 2, NO_GOSSIP);
+    let (seeds, peers) = (scene.seeds(), scene.peers());
+    for seed in &seeds {
+        scene.fleet.stop(*seed, PATIENCE).expect("it runs");
+        fs::remove_dir_all(scene.data_of("seed", *seed)).expect("it had data");
+    }
+    let before = scene.mark();
+    scene.start_seeds();
+    scene.wait("both peers refuse the new keys", |lines| {
+        let refuses = |peer| lines[before..].iter().any(|it| of(it, peer, "seed_key_contradicted"));
+        peers.iter().all(|peer| refuses(*peer))
+    });
+    let lines = scene.lines();
+    let refused = lines[before..].iter().find(|it| it.event == "seed_key_contradicted");
+    let refused = &refused.expect("it was told").message;
+    assert!(refused.contains("pin the new key in config.txt on every node"), "{refused}");
+
+    for node in peers.iter().chain(&seeds) {
+        scene.fleet.stop(*node, PATIENCE).expect("it runs");
+    }
+    let mut pinned = String::new();
+    let (config, data) = (scene.fleet.config(), scene.fleet.dir().join("data"));
+    for id in 1..=seeds.len() {
+        let id = id.to_string();
+        let args = ["keygen", "--id", &id, "--config", path(&config), "--data", path(&data)];
+        let (code, line, err) = run(&seed_exe(), &args, scene.fleet.dir());
+        assert_eq!(code, Some(0), "{err}");
+        pinned += &line;
+    }
+    fs::write(&config, pinned).expect("it can be written");
+    for seed in &seeds {
+        scene.fleet.start_seed(*seed).expect("a seed starts");
+    }
+    scene.start_peers();
+    scene.await_lists(&peers);
 }
 
 #[test]
