@@ -13,6 +13,7 @@ mod support;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use folkmoot::protocol::liveness::Ping;
 use folkmoot::protocol::message::Message;
@@ -33,6 +34,12 @@ fn desk() -> (tempfile::TempDir, u16) {
     (dir, port)
 }
 
+/// Has children start with the usual disposition of SIGHUP, which `nohup` makes the tests ignore: a
+/// signal that a process catches is not ignored by the programs that it starts.
+fn heed_hangups() {
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).unwrap();
+}
+
 /// Whether a holder of this key file gets an answer of the seed.
 fn answers(dir: &Path, port: u16, key: &str) -> bool {
     let at = format!("127.0.0.1:{port}");
@@ -41,6 +48,7 @@ fn answers(dir: &Path, port: u16, key: &str) -> bool {
 
 #[test]
 fn a_hangup_ends_nobody_and_has_the_cluster_key_read_again() {
+    heed_hangups();
     let (dir, port) = desk();
     for name in ["used.key", "other.key"] {
         run(&seed_exe(), &["keygen", "--cluster-key", name], dir.path());
@@ -59,8 +67,24 @@ fn a_hangup_ends_nobody_and_has_the_cluster_key_read_again() {
     assert!(answers(dir.path(), port, "other.key"));
 }
 
+/// `nohup` starts a program so.
+#[test]
+fn a_node_that_was_started_to_ignore_hangups_ignores_them() {
+    let (dir, port) = desk();
+    let line = format!("trap '' HUP; exec {} --id 1", seed_exe().display());
+    let mut seed = Process::start(Path::new("/bin/sh"), &["-c", &line], dir.path());
+    seed.wait_for("started as seed 1");
+    seed.signal(Signal::HUP);
+    let at = format!("127.0.0.1:{port}");
+    assert_eq!(run(&peer_exe(), &["members", "--at", &at], dir.path()).0, Some(0));
+    seed.signal(Signal::TERM);
+    assert_eq!(seed.wait_for_end(), Some(0));
+    assert!(!seed.out().contains("SIGHUP"), "{}", seed.out());
+}
+
 #[test]
 fn a_log_file_that_was_renamed_or_removed_is_made_anew() {
+    heed_hangups();
     let (dir, _) = desk();
     let seed = Process::start(&seed_exe(), &["--id", "1", "--output", "seed.log"], dir.path());
     seed.wait_for("started as seed 1");
@@ -126,6 +150,7 @@ fn a_record_of_a_newer_version_is_called_that() {
 /// A peer whose terminal is closed says goodbye, as when it is asked to end.
 #[test]
 fn a_peer_whose_terminal_is_closed_says_goodbye() {
+    heed_hangups();
     let mut scene = Scene::up(1, 2, NO_GOSSIP);
     let peers = scene.peers();
     let left = peers[1];
