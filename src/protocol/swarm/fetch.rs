@@ -156,6 +156,9 @@ impl Swarm {
 
     /// A piece is not asked of this neighbor any more; if it is of nobody, it is wanted again.
     pub(super) fn release(&mut self, link: LinkId, index: PieceIndex) {
+        if let Some(neighbor) = self.links.get(&link) {
+            self.parts.was_put_off(index, neighbor.peer);
+        }
         if let Some(askers) = self.askers.get_mut(&index) {
             askers.remove(&link);
             if !askers.is_empty() {

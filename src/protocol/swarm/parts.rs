@@ -1,8 +1,8 @@
 //! Parts of pieces amid which a connection ended.
 //!
 //! Invariants: a part is continued only by the peer that sent it, so that a false piece has one
-//! sender; a part whose rest was asked for in vain is forgotten, because older programs hang up at
-//! that question; and all parts together have at most [`PARTS_BYTES_MAX`] bytes.
+//! sender; a part is forgotten when its sender hangs up after the rest was asked for, as older
+//! programs do; and all parts together have at most [`PARTS_BYTES_MAX`] bytes.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +36,13 @@ impl Parts {
         let part = self.parts.get_mut(&index).filter(|it| it.from == peer && !it.is_asked)?;
         part.is_asked = true;
         u32::try_from(part.bytes.len()).ok()
+    }
+
+    /// The peer did not send the rest that it was asked for, and its connection goes on.
+    pub(super) fn was_put_off(&mut self, index: PieceIndex, peer: PeerId) {
+        if let Some(part) = self.parts.get_mut(&index).filter(|it| it.from == peer) {
+            part.is_asked = false;
+        }
     }
 
     /// Keeps what came from `offset` on, with what there is before it.

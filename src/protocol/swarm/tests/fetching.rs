@@ -209,6 +209,23 @@ fn a_piece_amid_which_a_connection_ended_is_continued_by_who_began_it() {
 }
 
 #[test]
+fn the_rest_of_a_piece_is_asked_for_again_after_a_choke_and_after_a_delay() {
+    let mut stage = Stage::share(4, &[]);
+    stage.comes_with(3, &[1]);
+    stage.hear(3, Message::Unchoke);
+    breaks(&mut stage, 3, (1, 0, &[4]));
+    assert!(asks_for_rest(&returns(&mut stage, 30, 3, &[1]), 30, 1, 1));
+    stage.hear(30, Message::Choke);
+    assert!(asks_for_rest(&stage.hear(30, Message::Unchoke), 30, 1, 1));
+    let mut asked = false;
+    for _ in 0..2 {
+        stage.later(stage.swarm.config.answer_after);
+        asked |= asks_for_rest(&stage.timer(Timer::Answer(link(30))), 30, 1, 1);
+    }
+    assert!(asked, "it was left alone for a while, and is asked for the rest again");
+}
+
+#[test]
 fn whoever_does_not_know_how_to_go_on_is_asked_for_the_whole_piece() {
     let mut stage = Stage::share(4, &[]);
     stage.comes_with(3, &[1]);
