@@ -27,7 +27,7 @@ use folkmoot::wire::sealed::{self, ClusterKeys, Incoming, OPENING, Sealed, Seale
 use support::client::Client;
 use support::member::{card_of, rng, wall};
 use support::process::{Process, eventually, run};
-use support::{FAST_GOSSIP, NO_GOSSIP, PATIENCE, Scene, about, of, peer_exe, ports};
+use support::{FAST_GOSSIP, NO_GOSSIP, PATIENCE, Scene, about, doubts, of, peer_exe, ports};
 
 fn seed_exe() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_seed"))
@@ -237,13 +237,11 @@ fn keys_are_changed_node_by_node_and_nobody_is_removed() {
         }
         await_lists(&scene, &key, &seeds, &peers);
     }
-    let bad = ["removed", "suspected", "dead_node", "evicted", "doubtful"];
     let lines = scene.lines();
-    let bad: Vec<_> = lines
-        .iter()
-        .filter(|it| bad.contains(&it.event.as_str()) || it.message.contains("cluster key"))
-        .collect();
+    let bad = doubts(&lines, &["removed", "suspected", "dead_node", "evicted"]);
     assert!(bad.is_empty(), "{bad:?}");
+    let refused: Vec<_> = lines.iter().filter(|it| it.message.contains("cluster key")).collect();
+    assert!(refused.is_empty(), "{refused:?}");
     for seed in &seeds {
         let (code, _, err) = ask(&scene, *seed, &["--cluster-key", &ring.path("old")]);
         assert_eq!(code, Some(1));
@@ -356,8 +354,7 @@ fn whoever_is_on_the_path_reads_nothing_and_gets_nowhere() {
 
     await_lists(&scene, &key, &[seed], &peers);
     let lines = scene.lines();
-    let lost: Vec<_> =
-        lines[mark..].iter().filter(|it| ["unlinked", "suspected"].contains(&&*it.event)).collect();
+    let lost = doubts(&lines[mark..], &["unlinked", "suspected"]);
     assert!(lost.is_empty(), "{lost:?}");
 }
 

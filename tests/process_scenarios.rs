@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use support::member::Member;
 use support::process::{Process, eventually, run, script};
 use support::{
-    FAST_GOSSIP, NO_GOSSIP, PATIENCE, Scene, about, endpoints, life_of, neighborhoods, of,
+    FAST_GOSSIP, NO_GOSSIP, PATIENCE, Scene, about, doubts, endpoints, life_of, neighborhoods, of,
     peer_exe, voters,
 };
 
@@ -528,9 +528,8 @@ fn check_goodbye(scene: &mut Scene, left: Endpoint) {
         seeds.iter().all(|seed| lines.iter().any(|it| it.node == *seed && about(it, left, "left")))
     });
     let lines = scene.lines();
-    let doubts = ["suspected", "reported", "dead_node", "removed", "confirmed"];
-    let doubt = lines.iter().find(|it| doubts.contains(&it.event.as_str()));
-    assert_eq!(doubt.map(Happening::line), None);
+    let bad = doubts(&lines, &["suspected", "reported", "dead_node", "removed", "confirmed"]);
+    assert!(bad.is_empty(), "{bad:?}");
 }
 
 #[test]
@@ -764,9 +763,8 @@ fn the_systems_ping_is_asked_in_its_turn_and_its_failure_removes_nobody() {
         assert!(span / turns >= 350, "{turns} turns in {span} ms, one each 400 ms");
     }
     let lines = scene.lines();
-    let doubts = ["suspected", "removed", "evicted"];
-    let doubt = lines.iter().find(|it| doubts.contains(&it.event.as_str()));
-    assert_eq!(doubt.map(Happening::line), None, "a failed ping of the host is no verdict");
+    let bad = doubts(&lines, &["suspected", "removed", "evicted"]);
+    assert!(bad.is_empty(), "a failed ping of the host is no verdict: {bad:?}");
     scene.await_lists(&scene.peers());
 }
 

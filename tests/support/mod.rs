@@ -285,6 +285,15 @@ pub fn about(line: &Happening, endpoint: Endpoint, event: &str) -> bool {
     line.event == event && line.endpoint("endpoint") == Some(endpoint)
 }
 
+/// The lines among `lines` that tell of one of these events. On a machine that keeps a node from
+/// running in time suspicions are right, and do not count; the node says so by `doubtful`.
+pub fn doubts<'a>(lines: &'a [Happening], events: &[&str]) -> Vec<&'a Happening> {
+    let is_late = lines.iter().any(|it| it.event == "doubtful");
+    let comes_of_load =
+        |it: &Happening| is_late && ["unlinked", "suspected", "confirmed"].contains(&&*it.event);
+    lines.iter().filter(|it| events.contains(&&*it.event) && !comes_of_load(it)).collect()
+}
+
 /// The endpoints in a list of a line.
 pub fn endpoints(line: &Happening, field: &str) -> Vec<Endpoint> {
     let list = line.fields.get(field).and_then(|it| it.as_array());
