@@ -92,11 +92,11 @@ pub enum Message {
     FindNode(FindNode),
     /// The closest contacts, in answer to a question.
     Found(Found),
-    /// A message of a member on its way to all.
+    /// A broadcast message of a member on its way to all.
     Publish(Publish),
-    /// I hold these messages.
+    /// An announcement of broadcast messages that the sender holds.
     Announce(Announce),
-    /// Send me these messages.
+    /// A request for broadcast messages.
     Graft(Graft),
     /// A request to announce messages instead of pushing them.
     Prune(Prune),

@@ -5,8 +5,8 @@
 //! fleet of N (Maymounkov and Mazières, "Kademlia", 2002).
 //!
 //! Invariants:
-//! - Only an endpoint at which a key was proved in a handshake is kept, passed on or returned. The
-//!   statements of others are tried, never believed.
+//! - Only an endpoint at which a key was proved, in a handshake or by a certificate, is kept,
+//!   passed on or returned. The statements of others are tried, never believed.
 //! - Look-ups, questions, candidates and answers are bounded; every question has a deadline.
 //! - An idle peer refreshes its table rarely, less often the longer it runs.
 
