@@ -232,7 +232,7 @@ impl Group {
         }
     }
 
-    /// Tells the leader up to which number the disk has its log (R7): when that is news, or `always`.
+    /// Tells the leader up to which number the disk has its log (R7): if that is news, or `always`.
     pub(super) fn acknowledge(&mut self, always: bool, fx: &mut Vec<Effect>) {
         let link = self.leader.and_then(|id| self.links.of_member(id));
         let Some(link) = link.filter(|_| !self.was_refused) else { return };

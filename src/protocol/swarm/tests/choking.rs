@@ -1,4 +1,4 @@
-//! Who is served, and what is done with requests.
+//! Places of the neighbors, and their requests.
 
 use super::*;
 
@@ -55,7 +55,7 @@ fn a_choke_withdraws_uploads_and_the_same_piece_may_be_wanted_again() {
     (5..=6).for_each(|it| {
         stage.hear(it, Message::Interested);
     });
-    // Those that want nothing lose their places with the next choice, and not before.
+    // Neighbors that want nothing lose their places with the next choice, and not before.
     stage.timer(Timer::Unchoke);
     assert_eq!(uploads(&stage.hear(3, Message::Request(piece(1)))), []);
     stage.timer(Timer::Unchoke);
