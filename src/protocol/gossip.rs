@@ -338,7 +338,7 @@ impl Gossip {
         }
         fx.set_timer(Timer::Next, self.config.interval);
         if self.neighbors.is_empty() {
-            return; // A message to nobody would use up a number; the next round may find some.
+            return; // Without neighbors it would use up a number; the next round may have some.
         }
         self.made += 1;
         let msg = GossipMsg {

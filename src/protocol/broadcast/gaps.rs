@@ -197,7 +197,7 @@ impl Broadcast {
                 let top = self.origins.numbers(origin).map_or(0, Numbers::top);
                 let is_own = origin.endpoint == self.me && origin.incarnation == self.made.0;
                 if top >= claim.from {
-                    claim.asks = 0; // The first of what was asked for has come.
+                    claim.asks = 0; // The first number asked for has come.
                 }
                 if claim.top <= top || claim.asks >= LACKS_MAX || is_own {
                     continue;

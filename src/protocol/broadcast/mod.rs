@@ -78,7 +78,7 @@ const NO_MEMBER: &str = "not a member yet: only members publish";
 pub enum Verdict {
     /// The certificate holds.
     Holds,
-    /// It cannot be judged yet: keys of its voters are not known here.
+    /// The certificate cannot be judged yet: keys of its voters are not known here.
     Unsure,
     /// The certificate does not hold.
     Fails,

@@ -319,7 +319,7 @@ fn parts_that_are_not_what_was_signed_are_blamed_and_pulled_elsewhere() {
         fx.drain().collect::<Vec<_>>()
     };
     give(&mut it, FROM, &part(0, 7, config::PART_BYTES));
-    give(&mut it, OTHER, &part(1, 6, 10)); // Nobody asked it.
+    give(&mut it, OTHER, &part(1, 6, 10)); // It was not asked.
     let effects = give(&mut it, FROM, &part(1, 8, 10));
     assert!(blames(&effects) && !delivers(&effects), "{effects:?}");
     assert_eq!(sent(effects), request(OTHER));

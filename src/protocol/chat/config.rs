@@ -40,7 +40,7 @@ pub struct Config {
     /// Delay before a follower of a leader whose connection broke stands, for each linked
     /// member above it.
     pub rank_broken: Duration,
-    /// The same delay after a leader's silence.
+    /// Delay of the same kind after a leader's silence.
     pub rank_silent: Duration,
     /// Pause before a message without a number is sent again.
     pub resend: Duration,

@@ -303,9 +303,9 @@ pub enum NackCode {
     NotAllowed,
     /// The handshake failed: version, key, proof.
     Handshake,
-    /// That id belongs to another key.
+    /// The id belongs to another key.
     IdTaken,
-    /// That key was removed for good.
+    /// The key was removed for good.
     Removed,
     /// The other end is in another group.
     OtherGroup,

@@ -261,7 +261,7 @@ impl Direct {
         let memory = self.inbox.senders.get_mut(&sender);
         let assembly = memory.and_then(|memory| memory.parts.get_mut(&number));
         let Some(assembly) = assembly.filter(|assembly| assembly.link == link) else {
-            return; // It was dropped, or goes on over another link.
+            return; // Dropped, or continued over another link.
         };
         self.routes.used(link, now.mono);
         let size = usize::try_from(assembly.msg.size).unwrap_or(usize::MAX);

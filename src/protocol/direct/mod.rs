@@ -1,4 +1,4 @@
-//! Direct sends: a message for one member, a neighbor or not, acknowledged end to end.
+//! Direct sends: a message for one member, neighbor or not, acknowledged end to end.
 //!
 //! A message travels over any link with the member, or over a new one that is called for it. The
 //! receiver's application says yes or no, and that answer comes back. A lost message is sent again

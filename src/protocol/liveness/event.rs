@@ -47,7 +47,7 @@ pub enum Timer {
     Look,
     /// The system `ping` is asked about a host.
     Host,
-    /// It is this node's turn to ask about a suspect, or to ask again.
+    /// This node's turn to ask about a suspect, or to ask again, has come.
     Ask(Endpoint),
 }
 

@@ -3,7 +3,7 @@
 //! A link that breaks without a goodbye, or three pings in a row without an answer, start a burst
 //! of fresh probes. If those fail too, the suspect's own neighbors are asked; each answers from a
 //! fresh probe of its own, signed. Only a majority makes a report, which carries the signatures to
-//! the seeds, who probe for themselves (O3, O4, O5).
+//! the seeds; these probe for themselves (O3, O4, O5).
 //!
 //! Invariants:
 //! - No single failed ping or probe accuses a member.

@@ -265,7 +265,7 @@ fn decided_at(votes: &[Vote]) -> WallTime {
 pub enum Finding {
     /// The connection to the endpoint was refused.
     Refused,
-    /// Nothing answered in time.
+    /// No answer came in time.
     Silent,
     /// Another life or key answered than the suspect's: the suspect was restarted or replaced.
     Replaced,

@@ -107,7 +107,7 @@ pub enum Input {
 /// Outcome of storing a piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// It is on disk.
+    /// The piece is on disk.
     Yes,
     /// Its hash is another: its sender lies or is broken.
     False,

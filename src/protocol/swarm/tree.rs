@@ -229,7 +229,7 @@ mod tests {
             for first in grown.missing().collect::<Vec<_>>() {
                 let (hashes, uncles) = whole.prove(first, whole.run_len()).unwrap();
                 grown.accept(first, hashes, &uncles).unwrap();
-                // Whatever one run needs above it came with it.
+                // The hashes that one run needs above it came with it.
                 let (hashes, uncles) = grown.prove(first, whole.run_len()).unwrap();
                 passed.accept(first, hashes, &uncles).unwrap();
             }

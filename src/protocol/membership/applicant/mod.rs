@@ -309,7 +309,7 @@ impl Applicant {
             | ErrorCode::Invalid
             | ErrorCode::NotAllowed => {
                 no.insert(link, error.clone());
-                // One seed alone refuses nobody: the others may still decide.
+                // One seed alone refuses no peer: the others may still decide.
                 if self.links.values().all(|link| no.contains_key(link)) {
                     self.fail(&error.reason, fx);
                 }

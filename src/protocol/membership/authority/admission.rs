@@ -322,7 +322,7 @@ impl Authority {
         let Some(case) = self.admissions.get_mut(&subject) else { return };
         let earlier = case.said.get(&seed).map(|earlier| earlier.vote().is_some());
         if earlier == Some(said.vote().is_some()) {
-            return; // Repeated: nobody is told twice.
+            return; // Repeated: it is not told twice.
         }
         if let Some(vote) = said.vote() {
             case.votes.insert(seed, vote);

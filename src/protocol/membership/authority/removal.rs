@@ -149,7 +149,7 @@ impl Authority {
             return;
         }
         if !self.removals.contains_key(&subject) && !from_seed {
-            return; // Nobody here has asked.
+            return; // Not asked for by this seed.
         }
         self.open_removal(now, &subject, fx);
         self.add_confirmations(now, &subject, valid);

@@ -117,7 +117,7 @@ fn those_that_fed_us_best_in_the_last_interval_are_preferred() {
     }
     let fx = stage.timer(Timer::Unchoke);
     assert_eq!(events(&fx), [Event::Preferred(vec![PeerId(1_004), PeerId(1_006)])]);
-    // In the next interval nobody fed us more than another: two at random, by nobody's past.
+    // In the next interval all fed us alike: two at random, whatever they did before.
     let chosen: std::collections::BTreeSet<_> = (0..40)
         .flat_map(|_| {
             stage.timer(Timer::Unchoke);
