@@ -211,6 +211,7 @@ impl Contacts {
     /// Returns the entry of a peer, made if there is room.
     fn watch(&mut self, now: Now, peer: Endpoint) -> Option<&mut Watched> {
         if !self.watched.contains_key(&peer) && self.watched.len() >= self.config.watched_max {
+            // A full table drops the longest silent of the peers without a reason to stay.
             let is_spare = |it: &Watched| it.links.is_empty() && !it.is_by_hand && !it.is_busy;
             let spare = self.watched.iter().filter(|(_, it)| is_spare(it));
             let oldest = spare.min_by_key(|(_, it)| it.heard).map(|(peer, _)| *peer)?;

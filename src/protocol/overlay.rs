@@ -359,6 +359,7 @@ impl Overlay {
             return;
         }
         while self.neighbors.len() + self.calling.len() < self.config.links {
+            // The first link and one in three after it are uniform, so that the share stays.
             let at_random = !self.has_random_edge || self.rng.random_ratio(1, 3);
             let chosen = if at_random { self.uniform() } else { self.preferential() };
             let Some(to) = chosen else { return };

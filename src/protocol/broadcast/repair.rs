@@ -134,6 +134,7 @@ impl Broadcast {
         {
             link.give_up(id);
         }
+        // A large message waits until another pull may begin.
         if want.size > PART_BYTES as u64 && self.pulls.len() >= PULLS_MAX {
             return Choice::Wait;
         }

@@ -163,6 +163,7 @@ impl Broadcast {
         };
         let is_own = self.store.get(id).is_some_and(|held| held.from.is_none());
         let is_served = first.and_then(|first| self.links.get(&first)).is_some_and(|it| it.eager);
+        // An answer to a request is no push: it prunes no link.
         let is_needless = !solicited && first != Some(from) && (is_served || is_own);
         if is_needless && self.links.get_mut(&from).is_some_and(|link| link.prune(now.mono)) {
             self.metrics.prunes += 1;

@@ -122,6 +122,7 @@ impl Direct {
     /// Checks whether there is room for another link of this peer; else returns the one that must
     /// be closed for it, if any may be.
     fn make_room(&self, peer: Endpoint) -> Result<(), Option<LinkId>> {
+        // Of the links that the peer has called, the older gives way to a further one.
         if let Some(second) = self.routes.second_called(peer) {
             return Err(Some(second));
         }

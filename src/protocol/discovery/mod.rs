@@ -300,6 +300,7 @@ impl Discovery {
         }
         let is_settled = self.pause >= self.config.refresh_max;
         let own = self.me.id();
+        // A settled table is refreshed around a random id half of the time.
         let target = if is_settled && self.rng.random() { NodeId(self.rng.random()) } else { own };
         self.waiting.push_back((Purpose::Refresh, target));
         self.start_waiting(now, fx);

@@ -302,6 +302,7 @@ impl Liveness {
         let own = Confirmation::sign(&suspicion.subject, finding, me, now.wall);
         suspicion.stage = Stage::Asking;
         suspicion.confirmations.insert(self.me, own);
+        // Neighbors take turns by endpoint, ten steps at most, so that not all ask at once.
         let turn = suspicion.neighbors.iter().filter(|it| **it < self.me).count().min(10);
         let wait = self.config.turn * u32::try_from(turn).unwrap_or(0);
         self.confirmed(endpoint, &own, fx);

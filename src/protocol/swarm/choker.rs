@@ -115,6 +115,7 @@ impl Choker {
             if it.is_unchoked(link) {
                 return;
             }
+            // A preferred neighbor that is not interested gives up its place.
             let idle = it.preferred.iter().copied().find(|other| !is_interested(*other));
             if let Some(idle) = idle.filter(|_| takes_others && it.preferred.len() >= it.k) {
                 it.preferred.remove(&idle);

@@ -239,7 +239,7 @@ pub enum Event {
 /// Outcome of a swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All members that had to have all pieces.
+    /// All members of the roster have all pieces.
     AllComplete,
     /// This peer has all pieces; the members named did not come, or went before they had.
     WithoutSome(Vec<PeerId>),

@@ -54,6 +54,7 @@ impl Swarm {
             return None;
         }
         let is_wanted = |it: &PieceIndex| self.picker.wanted().has(*it) && neighbor.have.has(*it);
+        // A begun piece is continued first, by the peer that sent its beginning.
         let begun = self.parts.of(neighbor.peer).find(is_wanted);
         let fresh = begun.or_else(|| self.picker.pick(&neighbor.have, &mut self.rng));
         fresh.or_else(|| self.next_copy_for(link, fx))

@@ -421,6 +421,7 @@ impl Applicant {
         for seed in chosen {
             self.call(seed, fx);
         }
+        // No seed is left to call: the attempt has failed; a member tries again later.
         if is_stuck && self.calling.is_empty() {
             match self.state {
                 State::Connecting => {
