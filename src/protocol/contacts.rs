@@ -1,14 +1,13 @@
-//! Who was heard of lately: the peers that this one deals with, and which of them are cut off.
+//! Contacts: the peers that this one deals with, and the ones among them that are cut off.
 //!
-//! Watched are the neighbors, whoever there is a link for direct messages with, or something on its
-//! way to, and whom the operator added by hand. Anything that comes from a peer by a link that
-//! proves it is a contact; what is sent to it is none, until it is answered. Who is idle is pinged.
+//! Watched are the neighbors, the peers with a link for direct messages or a message on its way,
+//! and the peers that the operator added by hand. A message from a peer by a link that proves it is
+//! a contact; a message sent to it is none, until it is answered. Idle peers are pinged.
 //!
 //! Invariants:
-//! - A peer without contact for `unreachable_after` is told of once, and once more when it
-//!   is back.
-//! - Any contact brings it back at once. Meanwhile it is called from time to time, gently.
-//! - Nobody is accused here: whether somebody is dead is the business of liveness.
+//! - A peer without contact for `unreachable_after` is told of once, and once more when it is back.
+//! - Any contact brings a peer back at once. Meanwhile it is called from time to time, gently.
+//! - No peer is accused here: liveness decides whether a peer is dead.
 //! - A peer added by hand is called for as long as it is not removed; one removed by hand never.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,29 +19,29 @@ use super::liveness::Ping;
 use super::{Effects, Kind, LinkId, Never};
 use crate::model::{Endpoint, Now, Time};
 
-/// Looks in one `unreachable_after`.
+/// Number of looks in one `unreachable_after`.
 const LOOKS: u32 = 20;
 
-/// Calls in one look at most, so that a fleet that fell apart is not flooded with them.
+/// Greatest number of calls in one look, so that a fleet that fell apart is not flooded with them.
 const CALLS_MAX: usize = 4;
 
-/// The pauses between calls to a peer that was added by hand: from, to.
+/// Shortest and longest pause between calls to a peer that was added by hand.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// A link that lasted for so long was a good one: the next pause is the first again.
+/// Duration from which a link was a good one: the next pause is the first again.
 const GOOD_LINK: Duration = Duration::from_secs(10);
 
-/// How long an unreachable peer that nobody wants anything of is called.
+/// Time that an unreachable peer is called without further reason.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
 /// Limits and periods of contacts.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The silence after which a peer is unreachable.
+    /// Silence after which a peer is unreachable.
     pub unreachable_after: Duration,
-    /// Peers watched at most; of those without a link the longest silent goes.
+    /// Greatest number of peers watched; of those without a link the longest silent is dropped.
     pub watched_max: usize,
-    /// Peers added by hand at most, and peers removed by hand.
+    /// Greatest number of peers added by hand, and of peers removed by hand.
     pub by_hand_max: usize,
 }
 
@@ -60,71 +59,71 @@ impl Default for Config {
 /// Deadlines of contacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Look who has been silent.
+    /// The silence of all peers is checked.
     Look,
-    /// Call a peer that was added by hand.
+    /// A peer that was added by hand is called.
     Call(Endpoint),
 }
 
-/// What contacts tell their node, or ask it to do.
+/// Events of contacts: news for the node, and requests to it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The node must call this peer.
     Call {
-        /// Whom.
+        /// Address of the peer.
         to: Endpoint,
     },
     /// A watched peer is cut off.
     Unreachable {
-        /// Which.
+        /// Address of the peer.
         peer: Endpoint,
-        /// How long it has been silent.
+        /// Time since the last contact.
         silent_for: Duration,
     },
-    /// It is back.
+    /// An unreachable peer is back.
     Reachable {
-        /// Which.
+        /// Address of the peer.
         peer: Endpoint,
-        /// How long it was silent.
+        /// Time that the peer was silent.
         after: Duration,
     },
     /// A peer could not be added by hand.
     NotAdded {
-        /// Which.
+        /// Address of the peer.
         peer: Endpoint,
-        /// Why not, for people.
+        /// Reason in words, for people.
         reason: String,
     },
 }
 
-/// The counts of contacts.
+/// Counters and present sizes of contacts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ContactsMetrics {
-    /// Peers watched now.
+    /// Number of peers watched now.
     pub watched: u64,
-    /// Of these, with a link.
+    /// Number of watched peers with a link.
     pub connected_peers: u64,
-    /// Of these, unreachable.
+    /// Number of watched peers that are unreachable.
     pub unreachable: u64,
-    /// How often a peer became unreachable.
+    /// Number of times that a peer became unreachable.
     pub lost: u64,
-    /// How often one came back.
+    /// Number of times that a peer came back.
     pub regained: u64,
-    /// Calls made to find out.
+    /// Number of calls made to silent peers and peers added by hand.
     pub calls: u64,
 }
 
 #[derive(Debug)]
 struct Watched {
     heard: Time,
-    /// When it was last pinged or called.
+    /// Time of the last ping or call.
     asked: Time,
     links: BTreeSet<LinkId>,
     linked: Time,
-    /// Something is on its way to it.
+    /// Whether a message is on its way to the peer.
     is_busy: bool,
     is_by_hand: bool,
-    /// Its last link broke.
+    /// Whether the peer's last link broke.
     is_lost: bool,
     is_unreachable: bool,
     is_called: bool,
@@ -132,7 +131,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// Whether there is no reason to watch it any more.
+    /// Whether there is no reason to watch the peer any more.
     fn is_idle(&self) -> bool {
         let is_wanted = self.is_busy || self.is_by_hand || self.is_lost || self.is_unreachable;
         self.links.is_empty() && !is_wanted
@@ -158,7 +157,7 @@ impl Kind for Contacts {
 type Fx = Effects<Contacts>;
 
 impl Contacts {
-    /// No contacts yet.
+    /// Creates an empty set of contacts.
     pub fn new(config: Config) -> Self {
         Self {
             config,
@@ -169,7 +168,7 @@ impl Contacts {
         }
     }
 
-    /// The counts.
+    /// Returns the counters and present sizes.
     pub fn metrics(&self) -> ContactsMetrics {
         let count = |is_counted: fn(&&Watched) -> bool| {
             self.watched.values().filter(is_counted).count() as u64
@@ -182,23 +181,23 @@ impl Contacts {
         }
     }
 
-    /// How long a peer has been silent that is held for unreachable; `None` of others.
+    /// Time that an unreachable peer has been silent; `None` for others.
     pub fn unreachable_for(&self, now: Now, peer: Endpoint) -> Option<Duration> {
         let watched = self.watched.get(&peer).filter(|it| it.is_unreachable)?;
         Some(now.mono.since(watched.heard))
     }
 
-    /// The last contact with a watched peer.
+    /// Time of the last contact with a watched peer.
     pub fn last_contact(&self, peer: Endpoint) -> Option<Time> {
         self.watched.get(&peer).map(|it| it.heard)
     }
 
-    /// Whether the operator wants nothing to do with a peer.
+    /// Whether the operator has removed a peer.
     pub fn is_removed(&self, peer: Endpoint) -> bool {
         self.removed.contains(&peer)
     }
 
-    /// Begins to look.
+    /// Starts the timer.
     pub fn on_start(&mut self, now: Now, fx: &mut Fx) {
         self.look_later(now, fx);
     }
@@ -209,9 +208,10 @@ impl Contacts {
         fx.set_timer(Timer::Look, pause);
     }
 
-    /// The record of a peer, made if there is room.
+    /// Returns the entry of a peer, made if there is room.
     fn watch(&mut self, now: Now, peer: Endpoint) -> Option<&mut Watched> {
         if !self.watched.contains_key(&peer) && self.watched.len() >= self.config.watched_max {
+            // A full table drops the longest silent of the peers without a reason to stay.
             let is_spare = |it: &Watched| it.links.is_empty() && !it.is_by_hand && !it.is_busy;
             let spare = self.watched.iter().filter(|(_, it)| is_spare(it));
             let oldest = spare.min_by_key(|(_, it)| it.heard).map(|(peer, _)| *peer)?;
@@ -238,7 +238,7 @@ impl Contacts {
         }
     }
 
-    /// The operator wants a link with this peer, whatever comes.
+    /// Adds a peer by hand: the operator wants a link with it at any time.
     pub fn add(&mut self, now: Now, peer: Endpoint, fx: &mut Fx) {
         let by_hand = self.watched.values().filter(|it| it.is_by_hand).count();
         let most = self.config.by_hand_max;
@@ -253,7 +253,7 @@ impl Contacts {
         self.call(peer, fx);
     }
 
-    /// The operator wants nothing more to do with this peer.
+    /// Removes a peer by hand: the operator wants no link with it.
     pub fn remove(&mut self, peer: Endpoint, fx: &mut Fx) {
         self.watched.remove(&peer);
         fx.stop_timer(Timer::Call(peer));
@@ -273,7 +273,7 @@ impl Contacts {
         }
     }
 
-    /// A call for direct messages came to nothing, whoever wanted it.
+    /// Takes the failure of a call for direct messages, made for any purpose.
     pub fn on_call_failed(&mut self, peer: Endpoint, fx: &mut Fx) {
         let Some(watched) = self.watched.get_mut(&peer) else { return };
         watched.is_called = false;
@@ -283,7 +283,7 @@ impl Contacts {
         }
     }
 
-    /// A neighbor's link, or one for direct messages, came up.
+    /// Takes a neighbor's new link, or one for direct messages.
     pub fn on_link_up(&mut self, now: Now, link: LinkId, peer: Endpoint, fx: &mut Fx) {
         let Some(watched) = self.watch(now, peer) else { return };
         if watched.links.is_empty() {
@@ -296,7 +296,7 @@ impl Contacts {
         self.on_heard(now, peer, fx);
     }
 
-    /// A link ended.
+    /// Takes the end of a link.
     pub fn on_link_down(
         &mut self,
         now: Now,
@@ -321,7 +321,7 @@ impl Contacts {
         self.drop_idle(peer);
     }
 
-    /// Something came from a peer, by a link that proves it.
+    /// Takes a message of a peer, by a link that proves it, as a contact.
     pub fn on_heard(&mut self, now: Now, peer: Endpoint, fx: &mut Fx) {
         let Some(watched) = self.watched.get_mut(&peer) else { return };
         let after = now.mono.since(watched.heard);
@@ -335,7 +335,7 @@ impl Contacts {
         }
     }
 
-    /// Something is on its way to a peer, or not any more.
+    /// Sets whether a message is on its way to a peer.
     pub fn on_busy(&mut self, now: Now, peer: Endpoint, busy: bool) {
         if busy {
             if let Some(watched) = self.watch(now, peer) {
@@ -347,7 +347,7 @@ impl Contacts {
         }
     }
 
-    /// A member's life ended, by certificate or goodbye: nobody need look for it.
+    /// Takes the end of a member's life, by certificate or goodbye: it need not be looked for.
     pub fn on_gone(&mut self, peer: Endpoint) {
         if let Some(watched) = self.watched.get_mut(&peer)
             && !watched.is_by_hand
@@ -359,7 +359,7 @@ impl Contacts {
         }
     }
 
-    /// A deadline passed.
+    /// Handles a timer that has fired.
     pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Look => self.on_look(now, fx),
@@ -370,7 +370,7 @@ impl Contacts {
     fn on_look(&mut self, now: Now, fx: &mut Fx) {
         let late_by = now.mono.since(self.due);
         if late_by > self.config.unreachable_after / LOOKS {
-            // Nobody was listened to meanwhile: that silence is this node's own.
+            // The node read no message meanwhile: that silence is its own.
             for watched in self.watched.values_mut() {
                 watched.heard = watched.heard.after(late_by).min(now.mono);
             }
@@ -394,7 +394,7 @@ impl Contacts {
                 fx.send(*link, Ping { nonce: 0 });
                 continue;
             }
-            // What is on its way has its own schedule, and so has a peer added by hand.
+            // Messages on their way have their own schedule, and so has a peer added by hand.
             let is_called_anyway = watched.is_by_hand || watched.is_busy;
             let pause = (silent_for / 3).min(PAUSES.1);
             if !is_called_anyway && since_asked >= pause && calls < CALLS_MAX {

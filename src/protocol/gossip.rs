@@ -2,11 +2,11 @@
 //!
 //! Invariants:
 //! - A message is delivered at most once per node (G2), by its identity (G1), not by its text.
-//! - It is never sent back along the link it came from, and at most once along any link.
-//! - Over every live link both ends come to hold the same messages: what was seen before the link
-//!   came up is compared by digests (G4), what comes later is forwarded.
+//! - A message is never sent back along the link it came from, and at most once along any link.
+//! - Over every live link both ends come to hold the same messages: those seen before the link came
+//!   up are compared by digests (G4), later ones are forwarded.
 //! - Content is offered while it is younger than `hold`; identities are remembered a minute longer
-//!   than that by origin's age, so nothing comes back from the dead (G3).
+//!   than that by origin's age, so no message comes back from the dead (G3).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,32 +16,32 @@ use serde::{Deserialize, Serialize};
 use super::{Effects, Kind, LinkId, Never};
 use crate::model::{Endpoint, Incarnation, Now, SigningBytes, Time, WallTime};
 
-/// The text's limit in bytes; the fixed text needs about 40.
+/// Limit of the text, in bytes; the fixed text needs about 40.
 pub const TEXT_MAX: usize = 512;
 
-/// Hexadecimal digits of an identity in a digest: 64 bits tell 100,000 messages apart.
+/// Number of hexadecimal digits of an identity in a digest: 64 bits tell 100,000 messages apart.
 const DIGEST_DIGITS: usize = 16;
 
-/// Links that a message may cross; no overlay of this size needs a tenth of it.
+/// Number of links that a message may cross; no overlay of this size needs a tenth of it.
 const HOPS_MAX: u32 = 255;
 
-/// Messages that a neighbor is sent at once after its digest, and the pause before the next: a
-/// link's queue holds many times as many.
+/// Number of messages that a neighbor is sent at once after its digest, and the pause before the
+/// next portion: a link's queue holds many times as many.
 const PORTION: usize = 200;
 const PORTION_PAUSE: Duration = Duration::from_millis(20);
 
 /// Limits and periods of gossip.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The pause between two own messages (G5).
+    /// Pause between two own messages (G5).
     pub interval: Duration,
-    /// Own messages at most (G5).
+    /// Greatest number of own messages (G5).
     pub messages_max: u32,
-    /// Identities remembered at most (G3).
+    /// Greatest number of identities remembered (G3).
     pub seen_max: usize,
-    /// How long a message is offered to neighbors that lack it, from its origin on.
+    /// Age up to which a message is offered to neighbors that lack it.
     pub hold: Duration,
-    /// How long its identity is remembered, from its origin on (G3).
+    /// Age up to which the identity of a message is remembered (G3).
     pub remember: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Default for Config {
     }
 }
 
-/// A message's identity: SHA-256 over origin, incarnation, number and text (G1).
+/// Identity of a message: SHA-256 over origin, incarnation, number and text (G1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MessageId([u8; 32]);
 
@@ -70,22 +70,22 @@ impl MessageId {
 /// One gossip message on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GossipMsg {
-    /// The fixed text, `<timestamp>:<IP>:<Msg#>`.
+    /// Fixed text, `<timestamp>:<IP>:<Msg#>`.
     pub text: String,
-    /// Who made it.
+    /// Endpoint of the peer that made the message.
     pub origin: Endpoint,
-    /// In which of its lives.
+    /// Incarnation of the origin's life.
     pub incarnation: Incarnation,
-    /// The origin's number for it, from 1.
+    /// Number that the origin gave to the message, from 1.
     pub number: u32,
-    /// Links it has crossed.
+    /// Number of links that the message has crossed.
     pub hops: u32,
     /// Milliseconds since its origin made it, added up along the way without any clock.
     pub age_ms: u64,
 }
 
 impl GossipMsg {
-    /// Its identity.
+    /// Returns the identity of the message.
     pub fn id(&self) -> MessageId {
         let bytes = SigningBytes::new("folkmoot/gossip/1")
             .endpoint(self.origin)
@@ -96,46 +96,46 @@ impl GossipMsg {
     }
 }
 
-/// Which messages the sender has seen lately.
+/// Digest of the messages that the sender has seen lately.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GossipDigest {
-    /// The first 16 hexadecimal digits of each identity, run together.
+    /// First 16 hexadecimal digits of each identity, run together.
     pub ids: String,
 }
 
 /// Deadlines of gossip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Time for the next own message.
+    /// The next own message is due.
     Next,
-    /// Time to forget what is old.
+    /// Old messages are forgotten.
     Forget,
-    /// Time for the next portion of what neighbors lack.
+    /// The next portion of the messages that neighbors lack is due.
     Owed,
 }
 
-/// What gossip tells its node.
+/// Events of gossip for its node.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// This node made a message.
     Made {
-        /// The message.
+        /// Message that was made.
         msg: GossipMsg,
-        /// How many neighbors it was sent to.
+        /// Number of neighbors that the message was sent to.
         to: usize,
     },
     /// A message came for the first time.
     Heard {
-        /// The message.
+        /// Message that came.
         msg: GossipMsg,
-        /// Which link it came by.
+        /// Link by which the message came.
         from: LinkId,
     },
     /// A message was refused.
     Malformed {
-        /// Which link it came by.
+        /// Link by which the message came.
         from: LinkId,
-        /// What was wrong.
+        /// Reason of the refusal, in words.
         reason: String,
     },
 }
@@ -143,14 +143,14 @@ pub enum Event {
 #[derive(Debug)]
 struct Seen {
     msg: GossipMsg,
-    /// When this node got it.
+    /// Time at which this node got the message.
     at: Time,
-    /// How many this node had got before it.
+    /// Number of messages that this node had got before.
     rank: u64,
 }
 
 impl Seen {
-    /// The message's age, by its own account and the time it spent here.
+    /// Age of the message, by its own account and the time it spent here.
     fn age(&self, now: Time) -> Duration {
         Duration::from_millis(self.msg.age_ms) + now.since(self.at)
     }
@@ -164,16 +164,16 @@ pub struct Gossip {
     incarnation: Incarnation,
     made: u32,
     running: bool,
-    /// The links, each with the rank of the first message that was forwarded on it.
+    /// Links, each with the rank of the first message that was forwarded on it.
     neighbors: BTreeMap<LinkId, u64>,
     seen: BTreeMap<MessageId, Seen>,
-    /// The same by rank: what goes first when the table is full.
+    /// Identities by rank: the lowest is forgotten first when the table is full.
     order: BTreeMap<u64, MessageId>,
     rank: u64,
-    /// What neighbors lack by their digests, until it is sent.
+    /// Messages that neighbors lack by their digests, until they are sent.
     owed: BTreeMap<LinkId, VecDeque<MessageId>>,
-    /// The youngest origin's time, by this node's clock, of what was forgotten for want of room:
-    /// nothing as old as that is taken for new (G2).
+    /// The latest time of origin, by this node's clock, of the messages forgotten for want of room:
+    /// no message as old is taken for new (G2).
     forgotten: Option<Time>,
     duplicates: u64,
 }
@@ -187,7 +187,7 @@ impl Kind for Gossip {
 type Fx = Effects<Gossip>;
 
 impl Gossip {
-    /// Gossip of the peer at `me`, silent until [`Gossip::begin`].
+    /// Creates the gossip of the peer at `me`, silent until [`Gossip::begin`].
     pub const fn new(config: Config, me: Endpoint) -> Self {
         Self {
             config,
@@ -205,7 +205,8 @@ impl Gossip {
         }
     }
 
-    /// The peer is active under this incarnation and has a neighbor: its own messages begin.
+    /// Begins the peer's own messages, because it is active under this incarnation and
+    /// has a neighbor.
     pub fn begin(&mut self, incarnation: Incarnation, fx: &mut Fx) {
         if self.running && self.incarnation == incarnation {
             return;
@@ -219,31 +220,31 @@ impl Gossip {
         fx.set_timer(Timer::Forget, self.config.interval * 2);
     }
 
-    /// The peer is not a member any more.
+    /// Stops the own messages, because the peer is not a member any more.
     pub fn pause(&mut self, fx: &mut Fx) {
         self.running = false;
         fx.stop_timer(Timer::Next);
     }
 
-    /// Own messages so far, messages held, duplicates dropped.
+    /// Returns the numbers of own messages, of messages held and of duplicates dropped.
     pub fn counts(&self) -> (u32, usize, u64) {
         (self.made, self.seen.len(), self.duplicates)
     }
 
-    /// A neighbor's link came up: compare what was seen (G4).
+    /// Takes a neighbor's new link, and sends it a digest of the messages seen (G4).
     pub fn on_link_up(&mut self, now: Now, link: LinkId, fx: &mut Fx) {
         self.neighbors.insert(link, self.rank);
         let offered = self.offered(now.mono).map(|(id, _)| id.short());
         fx.send(link, GossipDigest { ids: offered.collect() });
     }
 
-    /// A neighbor's link ended.
+    /// Takes the end of a neighbor's link.
     pub fn on_link_down(&mut self, link: LinkId) {
         self.neighbors.remove(&link);
         self.owed.remove(&link);
     }
 
-    /// A message came.
+    /// Takes a message; a new one is forwarded.
     pub fn on_message(&mut self, now: Now, from: LinkId, mut msg: GossipMsg, fx: &mut Fx) {
         if let Some(reason) = complaint(&msg) {
             return fx.emit(Event::Malformed { from, reason });
@@ -268,7 +269,7 @@ impl Gossip {
         fx.emit(Event::Heard { msg, from });
     }
 
-    /// A neighbor says what it has seen; it is sent what it lacks.
+    /// Takes a neighbor's digest, and sends it the messages that it lacks.
     pub fn on_digest(&mut self, now: Now, from: LinkId, digest: &GossipDigest, fx: &mut Fx) {
         if !digest.ids.len().is_multiple_of(DIGEST_DIGITS) || !digest.ids.is_ascii() {
             let reason = "a digest is a whole number of 16-digit identities".to_owned();
@@ -278,7 +279,7 @@ impl Gossip {
             .step_by(DIGEST_DIGITS)
             .map(|start| &digest.ids[start..start + DIGEST_DIGITS])
             .collect();
-        // What came after the link was forwarded on it already (G2).
+        // Messages that came after the link were forwarded on it already (G2).
         let Some(first_forwarded) = self.neighbors.get(&from) else { return };
         let owed: VecDeque<_> = self
             .offered(now.mono)
@@ -288,12 +289,12 @@ impl Gossip {
             .map(|(id, _)| *id)
             .collect();
         self.owed.insert(from, owed);
-        // Once a link: whoever compares again gets nothing, or one line would buy thousands.
+        // Once a link: a second digest gets no messages, or one line would buy thousands.
         self.neighbors.insert(from, 0);
         self.send_owed(now, fx);
     }
 
-    /// Sends each neighbor a portion of what it lacks.
+    /// Sends each neighbor a portion of the messages that it lacks.
     fn send_owed(&mut self, now: Now, fx: &mut Fx) {
         let mut owed = std::mem::take(&mut self.owed);
         owed.retain(|link, ids| {
@@ -310,7 +311,7 @@ impl Gossip {
         }
     }
 
-    /// A deadline passed.
+    /// Handles a timer that has fired.
     pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Next => self.on_next(now, fx),
@@ -337,7 +338,7 @@ impl Gossip {
         }
         fx.set_timer(Timer::Next, self.config.interval);
         if self.neighbors.is_empty() {
-            return; // A message to nobody would use up a number; the next round may find some.
+            return; // Without neighbors it would use up a number; the next round may have some.
         }
         self.made += 1;
         let msg = GossipMsg {
@@ -379,8 +380,8 @@ impl Gossip {
     }
 }
 
-/// The fixed text of a gossip message: `<timestamp>:<IP>:<Msg#>`, the timestamp in seconds since
-/// the Unix epoch with milliseconds.
+/// Returns the fixed text of a gossip message: `<timestamp>:<IP>:<Msg#>`, the timestamp in seconds
+/// since the Unix epoch with three decimals.
 pub fn fixed_text(at: WallTime, origin: Endpoint, number: u32) -> String {
     format!("{}.{:03}:{}:{number}", at.0 / 1_000, at.0 % 1_000, origin.ip())
 }

@@ -1,15 +1,15 @@
-//! How far this node can trust its own eyes (O4), and how long an answer may take.
+//! Local health: this node's distrust of its own observations (O4), and time-outs of answers.
 //!
-//! The idea is Lifeguard's local health (arXiv 1707.00788): a node that is late itself sees
-//! everybody else as late. Its own lateness, and many probes failing at once, raise a score that
-//! stretches its time-outs and holds its accusations back; answers lower it again.
+//! The idea is Lifeguard's local health (arXiv 1707.00788): a node that is late itself sees all
+//! others as late. Its own lateness, and many probes failing at once, raise a score that stretches
+//! its time-outs and holds its accusations back; answers lower it again.
 
 use std::time::Duration;
 
-/// The highest score; time-outs stretch by up to this plus one.
+/// Highest score; time-outs stretch by up to this plus one.
 const SCORE_MAX: u32 = 7;
 
-/// A timer this late says that this node did not run when it should have. Above the jitter of a
+/// Lateness of a timer from which this node did not run when it should have. Above the jitter of a
 /// busy two-core machine (measured: tens of milliseconds), below any time-out in use.
 const LATE: Duration = Duration::from_millis(250);
 
@@ -20,8 +20,8 @@ pub struct LocalHealth {
 }
 
 impl LocalHealth {
-    /// Takes note of how late a timer fired. Returns whether this node was asleep or starved, in
-    /// which case what it believes to have waited for has to be waited for again.
+    /// Takes note of the lateness of a timer. Returns whether this node was asleep or starved, in
+    /// which case all its waits have to begin anew.
     pub fn timer_fired(&mut self, late_by: Duration) -> bool {
         if late_by >= LATE * 4 {
             self.raise(3);
@@ -31,13 +31,13 @@ impl LocalHealth {
         late_by >= LATE
     }
 
-    /// One quiet round: everybody watched has answered and the timers were on time.
+    /// Takes note of a quiet round: all watched nodes have answered and the timers were on time.
     pub fn quiet_round(&mut self) {
         self.score = self.score.saturating_sub(1);
     }
 
-    /// More than half of at least three watched nodes went silent together: the likelier
-    /// explanation is this node.
+    /// Takes note that more than half of at least three watched nodes went silent together: the
+    /// likelier explanation is this node.
     pub fn many_failed_at_once(&mut self) {
         self.raise(2);
     }
@@ -52,7 +52,7 @@ impl LocalHealth {
         self.score
     }
 
-    /// `timeout`, stretched by the distrust.
+    /// Returns `timeout`, stretched by the distrust.
     pub fn stretch(&self, timeout: Duration) -> Duration {
         timeout * (self.score + 1)
     }
@@ -80,7 +80,7 @@ impl RoundTrip {
         });
     }
 
-    /// How long to wait for an answer: the mean and four deviations, within `floor` and `ceiling`.
+    /// Time-out of an answer: the mean and four deviations, within `floor` and `ceiling`.
     pub fn timeout(&self, floor: Duration, ceiling: Duration) -> Duration {
         match self.smoothed {
             None => floor,

@@ -1,4 +1,4 @@
-//! How often a measured value was how large: counts by fixed upper bounds.
+//! A histogram of measured values: counts by fixed upper bounds.
 //!
 //! Invariants: the memory is that of the bounds, whatever is observed; every observation is in
 //! exactly one bucket, so that the last cumulative count is the count of all.
@@ -18,14 +18,14 @@ pub const SMALL_COUNTS: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
     bounds: &'static [u64],
-    /// Observations at most as large as the bound at the same place and larger than the one
-    /// before; the last are those above every bound.
+    /// Number of observations for each bound, at most as large as it and larger than the one
+    /// before; the last is of those above every bound.
     counts: Vec<u64>,
     sum: u64,
 }
 
 impl Histogram {
-    /// Nothing observed yet. `bounds` rise strictly, and are inclusive.
+    /// Creates an empty histogram. `bounds` rise strictly, and are inclusive.
     #[must_use]
     pub fn new(bounds: &'static [u64]) -> Self {
         debug_assert!(bounds.is_sorted_by(|a, b| a < b), "bounds rise");
@@ -39,8 +39,8 @@ impl Histogram {
         self.sum = self.sum.saturating_add(value);
     }
 
-    /// For each upper bound, in order, how many values were at most that; last, with `None`, how
-    /// many there were at all.
+    /// For each upper bound, in order, the number of values that were at most that; last, with
+    /// `None`, the number of all.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> + '_ {
         let bounds = self.bounds.iter().copied().map(Some).chain([None]);
         bounds.zip(self.counts.iter().scan(0, |below, count| {
@@ -49,13 +49,13 @@ impl Histogram {
         }))
     }
 
-    /// How many values were observed.
+    /// Number of values observed.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// What they sum up to; stays at the largest number rather than starting again.
+    /// Sum of the values observed; stays at the largest number rather than starting again.
     #[must_use]
     pub const fn sum(&self) -> u64 {
         self.sum

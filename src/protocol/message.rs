@@ -1,7 +1,8 @@
 //! Every message of the native dialect, in one table: flat JSON objects told apart by `type`.
 //!
-//! The payloads are declared by the services they belong to; this file says who may send what.
-//! `docs/PROTOCOL.md` states fields, duties and limits; `tests/golden/` holds the exact bytes.
+//! The payloads are declared by the services they belong to; this file says which standing
+//! may send each. `docs/PROTOCOL.md` states fields, duties and limits; `tests/golden/` holds
+//! the exact bytes.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,131 +22,131 @@ use super::membership::certificate::{
 };
 use super::session::{Bye, Hello, HelloAck, HelloProof};
 
-/// How much of a text for people is taken in. Such texts are kept, logged and passed on; a longer
-/// one is cut. Twice what an honest node writes.
+/// Greatest length of a text for people that is taken in, in bytes. Such texts are kept, logged and
+/// passed on; a longer one is cut. Twice the length that an honest node writes.
 const REASON_BYTES_MAX: usize = 1_024;
 
-/// One line of the native dialect.
+/// A message of the native dialect, which is one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Message {
-    /// Who I am, and a challenge to prove that you are who you are.
+    /// The caller's card, and a challenge for the called node.
     Hello(Hello),
-    /// Who I am, the answer to your challenge, and one of mine.
+    /// The called node's card, its answer to the challenge, and a challenge for the caller.
     HelloAck(HelloAck),
-    /// The answer to your challenge; the link is open.
+    /// The caller's answer to the challenge; the link is open.
     HelloProof(HelloProof),
     /// This link ends by intent; its sender lives on.
     Bye(Bye),
-    /// What was refused and why.
+    /// A refusal with its reason.
     Error(ErrorReply),
 
-    /// Let me in.
+    /// A request to be admitted.
     RegisterReq(RegisterReq),
     /// A seed's yes or no to an applicant.
     RegisterVote(RegisterVote),
     /// The proof that an applicant was admitted.
     RegisterCommit(Admission),
-    /// Who is in?
+    /// A request for a page of members.
     PeerListReq(PeerListReq),
-    /// The members, a page at a time.
+    /// A page of members.
     PeerListResp(PeerListResp),
 
     /// One gossip message on its way.
     GossipMsg(GossipMsg),
-    /// What I have seen lately; send me the rest.
+    /// A digest of the messages that the sender has seen lately, to get the rest.
     GossipDigest(GossipDigest),
 
-    /// Are you there?
+    /// A request for a sign of life.
     Ping(Ping),
-    /// I am.
+    /// The answer to a ping.
     Pong(Pong),
-    /// My neighbors are now these.
+    /// The sender's present neighbors.
     Neighbors(NeighborList),
-    /// Your neighbor does not answer me; probe it and tell me.
+    /// A request to probe a neighbor that does not answer the sender, and to testify.
     SuspectReq(SuspectReq),
-    /// What my own fresh probe found.
+    /// The finding of the sender's own fresh probe.
     SuspectAck(Confirmation),
-    /// A majority of its neighbors found it dead.
+    /// A report that a majority of a member's neighbors found it dead.
     DeadReport(DeadReport),
     /// A seed's yes or no to a removal.
     SeedDeadVote(SeedDeadVote),
     /// The proof that a member was removed.
     SeedDeadCommit(Removal),
-    /// My operator wants a member evicted, or an endpoint banned.
+    /// A seed's vote by order of its operator, to evict a member or ban an endpoint.
     SeedOrderVote(SeedOrderVote),
-    /// The proof of a ban, or that it was lifted.
+    /// The proof of a ban, or of its lifting.
     SeedBanCommit(Ban),
-    /// I am going.
+    /// A member's goodbye.
     Leave(Leave),
 
-    /// Something for the application of the other end.
+    /// A message for the application of the other end.
     Direct(DirectMsg),
-    /// What became of it.
+    /// The verdict on a direct message.
     DirectAck(DirectAck),
-    /// Send me parts of its data.
+    /// A request for parts of a direct message's data.
     DirectPartReq(DirectPartReq),
-    /// One part of its data.
+    /// One part of a direct message's data.
     DirectPart(DirectPart),
-    /// Who of those you know is closest to this id?
+    /// A question for the known contacts that are closest to an id.
     FindNode(FindNode),
-    /// These are.
+    /// The closest contacts, in answer to a question.
     Found(Found),
-    /// A message of a member on its way to all.
+    /// A broadcast message of a member on its way to all.
     Publish(Publish),
-    /// I hold these messages.
+    /// An announcement of broadcast messages that the sender holds.
     Announce(Announce),
-    /// Send me these messages.
+    /// A request for broadcast messages.
     Graft(Graft),
-    /// Push to me no more; announce.
+    /// A request to announce messages instead of pushing them.
     Prune(Prune),
-    /// Send me these parts of a large message.
+    /// A request for parts of a large broadcast message.
     PartReq(PartReq),
-    /// A part of a large message.
+    /// A part of a large broadcast message.
     Part(Part),
-    /// So many have this message by way of me.
+    /// The number of nodes that have a broadcast message by way of the sender.
     Receipt(Receipt),
-    /// I have the messages with these numbers.
+    /// The numbers of the broadcast messages that the sender has.
     Have(Have),
-    /// Announce to me the messages with these numbers.
+    /// A request to announce the broadcast messages with these numbers.
     Lack(Lack),
-    /// Wait for a node that does not keep up with your messages.
+    /// A request to wait for a node that is slower than the origin's messages.
     Slow(Slow),
 
-    /// The state of my registry, in hashes.
+    /// The state of the sender's registry, in hashes.
     SeedDigest(SeedDigest),
-    /// Send me these parts of yours.
+    /// A request for parts of the receiver's registry.
     SeedSyncReq(SeedSyncReq),
-    /// Parts of my registry.
+    /// Parts of the sender's registry.
     SeedSyncResp(SeedSyncResp),
-    /// Your part of the overlay is cut off; link to this member.
+    /// Advice to link to a member, because the receiver's part of the overlay is cut off.
     LinkHint(LinkHint),
 
-    /// Why is this endpoint in or out?
+    /// A request for the reasons why an endpoint is a member or is not.
     ExplainReq(ExplainReq),
-    /// Its certificates.
+    /// The certificates of an endpoint.
     ExplainResp(ExplainResp),
-    /// Who is linked with whom?
+    /// A request for a page of neighbor lists.
     TopologyReq(TopologyReq),
-    /// The neighbor lists, a page at a time.
+    /// A page of neighbor lists.
     TopologyResp(TopologyResp),
 }
 
-/// How much is known of the other end of a link. Ordered: each grade may do all the lower may.
+/// Standing of the other end of a link. Ordered: each grade may do all the lower may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// Nothing but an address.
+    /// Only the address is known.
     Stranger,
-    /// It proved a key, but holds no certificate for it.
+    /// The other end proved a key, but holds no certificate for it.
     Applicant,
-    /// It proved the key of a certificate that is not known to have ended.
+    /// The other end proved the key of a certificate that is not known to have ended.
     Member,
-    /// It proved the key of a configured seed.
+    /// The other end proved the key of a configured seed.
     Seed,
 }
 
 impl Message {
-    /// The name in the `type` field.
+    /// Name of the message in the `type` field.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Hello(_) => "HELLO",
@@ -198,7 +199,7 @@ impl Message {
         }
     }
 
-    /// Cuts the text for people in it, if there is one, to a modest length.
+    /// Cuts the message's text for people, if it has one, to 1,024 bytes.
     pub fn shorten_reason(&mut self) {
         let reason = if let Self::Bye(Bye { reason })
         | Self::Error(ErrorReply { reason, .. })
@@ -218,10 +219,10 @@ impl Message {
         }
     }
 
-    /// The least standing from which this message is listened to.
+    /// Returns the least standing from which this message is taken.
     ///
-    /// Proofs that anybody can check (certificates, goodbyes) are still taken only from known
-    /// nodes: a stranger has no business here but to introduce itself and to ask public questions.
+    /// Proofs that every node can check (certificates, goodbyes) are still taken only from known
+    /// nodes: a stranger may only introduce itself and ask public questions.
     pub const fn needs(&self) -> Standing {
         match self {
             Self::Hello(_)
@@ -274,32 +275,32 @@ impl Message {
     }
 }
 
-/// A refusal; it always names what was refused and what would be accepted instead.
+/// A refusal; its reason names the fault and what would be accepted instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReply {
-    /// What kind of refusal, for programs.
+    /// Kind of refusal, for programs.
     pub code: ErrorCode,
-    /// What was wrong and what the limit is, for people.
+    /// The fault and the limit in words, for people.
     pub reason: String,
-    /// The life above which a refused applicant's next one has to be.
+    /// Incarnation that a refused applicant's next one must exceed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub above: Option<Incarnation>,
 }
 
 impl ErrorReply {
-    /// A refusal of the kind `code`.
+    /// Creates a refusal of the kind `code`.
     pub fn new(code: ErrorCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into(), above: None }
     }
 
-    /// The same refusal of a life that has to be above `floor`.
+    /// Adds the incarnation `floor`, which the applicant's next one must exceed.
     #[must_use]
     pub fn with_floor(self, floor: Incarnation) -> Self {
         Self { above: Some(floor), ..self }
     }
 }
 
-/// Kinds of refusal. All are definite: what was asked for did not happen.
+/// Kind of refusal. All are definite: the requested action did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
@@ -309,7 +310,7 @@ pub enum ErrorCode {
     NotAllowed,
     /// The handshake failed: wrong proof, wrong version, wrong key.
     Handshake,
-    /// The two ends do not hold the same cluster key; nothing was listened to.
+    /// The two ends do not hold the same cluster key; no message was read.
     ClusterKey,
     /// The endpoint is taken: it is alive under another key.
     EndpointTaken,
@@ -321,9 +322,9 @@ pub enum ErrorCode {
     Rejected,
     /// This incarnation has ended; register again under a new one.
     Removed,
-    /// The seeds' operators keep this endpoint, or this key, out.
+    /// The seeds' operators have banned this endpoint, or this key.
     Banned,
-    /// This node takes no part in what was asked.
+    /// This node takes no part in the requested action.
     WrongRole,
 }
 

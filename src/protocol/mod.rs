@@ -1,12 +1,12 @@
-//! The state machines: everything the fleet decides, and nothing it touches.
+//! The state machines: all decisions of the fleet, without any input or output.
 //!
 //! No sockets, no files, no threads, no clock, no global randomness: a machine is a function from
 //! (state, input) to (state, effects). Two drivers run the same machines: [`crate::runtime`] with
 //! real sockets and disks, and [`crate::sim`] with virtual time and any weather.
 //!
 //! **The contract of a driver:** hand over one [`Input`]; then carry out every [`Effect`], in
-//! order, before the next input. What follows a [`Effect::Persist`], in this or any later input,
-//! may leave the node only when that record is on disk.
+//! order, before the next input. Effects that follow an [`Effect::Persist`], of this or any later
+//! input, may leave the node only when that record is on disk.
 
 pub mod broadcast;
 pub mod chat;
@@ -44,24 +44,24 @@ pub struct LinkId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// What is the same at both ends of one encrypted connection and nowhere else: signed by both, it
-/// shows that nobody is between them.
+/// A value that is the same at both ends of one encrypted connection and nowhere else: signed by
+/// both, it shows that no third node is between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding(pub [u8; 32]);
 
 /// The four vocabularies of a service or node beside its messages.
 pub trait Kind {
-    /// Names of deadlines. Setting a name again moves its deadline.
+    /// Names of timers. Setting a name again moves its deadline.
     type Timer: Ord + Clone + Debug;
-    /// What must survive a crash.
+    /// Records that must survive a crash.
     type Record: Clone + Debug;
-    /// What the surroundings are told.
+    /// Events for the surroundings.
     type Event: Debug;
 }
 
-/// A whole node, as a driver sees it.
+/// A whole node, as a driver runs it.
 pub trait Machine: Kind + Sized {
-    /// What the local process may ask of the node.
+    /// Requests of the local process to the node.
     type Command: Debug;
 
     /// Takes one input. Never fails and never blocks: bad input is answered or reported.
@@ -71,84 +71,84 @@ pub trait Machine: Kind + Sized {
     fn snapshot(&self) -> Vec<Self::Record>;
 }
 
-/// What can happen to a node.
+/// Input to a node.
 #[derive(Debug)]
 pub enum Input<M: Machine> {
     /// The first input, once, after the journal was replayed and the port was bound.
     Start,
-    /// Somebody connected; nothing is known of them but the address.
+    /// A caller connected; only its address is known.
     Accepted {
-        /// The new connection.
+        /// Link of the connection.
         link: LinkId,
-        /// Where it comes from.
+        /// Address of the caller.
         from: IpAddr,
-        /// The connection's own name, if it is encrypted.
+        /// Binding of the connection, if it is encrypted.
         binding: Option<Binding>,
     },
     /// An attempt to connect succeeded.
     Dialed {
-        /// The attempt.
+        /// Ticket of the attempt.
         ticket: Ticket,
-        /// The new connection.
+        /// Link of the connection.
         link: LinkId,
-        /// The connection's own name, if it is encrypted.
+        /// Binding of the connection, if it is encrypted.
         binding: Option<Binding>,
     },
     /// An attempt to connect failed.
     DialFailed {
-        /// The attempt.
+        /// Ticket of the attempt.
         ticket: Ticket,
-        /// Why.
+        /// Reason of the failure.
         reason: DialError,
     },
-    /// A message came.
+    /// A message was received.
     Received {
-        /// The connection it came by.
+        /// Link by which it came.
         link: LinkId,
         /// The message, well-formed but not yet believed.
         msg: Message,
     },
     /// A line came that is no message; the connection is still usable.
     Garbled {
-        /// The connection it came by.
+        /// Link by which it came.
         link: LinkId,
-        /// What was wrong with it.
+        /// The fault of the line, in words.
         reason: String,
     },
-    /// A connection ended, for whatever reason. Comes exactly once for each link.
+    /// A connection ended, for any reason. Comes exactly once for each link.
     Closed {
-        /// The connection.
+        /// Link that ended.
         link: LinkId,
-        /// What ended it, for people.
+        /// Reason in words, for people.
         reason: String,
     },
     /// A deadline passed.
     Expired(M::Timer),
-    /// The system `ping` came back for a host.
+    /// The system `ping` has finished for a host.
     HostPinged {
-        /// The host that was asked for.
+        /// Address of the host.
         host: IpAddr,
-        /// What was learnt.
+        /// Answer of the host.
         answer: HostAnswer,
     },
-    /// The local process asks for something.
+    /// The local process requests something.
     Command(M::Command),
 }
 
-/// Why a connection could not be made.
+/// Reason why a connection could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DialError {
-    /// The host answered that nobody listens there: the process is gone.
+    /// The host answered that no process listens there: the process is gone.
     Refused,
-    /// No answer in time.
+    /// No answer came in time.
     TimedOut,
     /// No route, or another failure of the network.
     Unreachable,
-    /// It was there, and hung up before the connection stood, as a dying process does.
+    /// The other end was there, and hung up before the connection stood, as a dying process does.
     HungUp,
-    /// It was there, and holds no cluster key or another one than this node.
+    /// The other end was there, and holds no cluster key or another one than this node.
     Barred,
-    /// This node has no room for another attempt (its own limit, nobody else's fault).
+    /// This node has no room for another attempt (its own limit; the other end is not at fault).
     Busy,
 }
 
@@ -166,58 +166,58 @@ impl DialError {
     }
 }
 
-/// What the system `ping` says of a host.
+/// Answer of the system `ping` about a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostAnswer {
     /// The host answered.
     Answered,
-    /// It did not.
+    /// The host did not answer.
     Silent,
     /// This machine has no usable `ping`; nothing was learnt.
     NoPing,
 }
 
-/// What a driver must do.
+/// An action that a driver must carry out.
 #[derive(Debug)]
 pub enum Effect<K: Kind> {
-    /// Queue a message on a link. A link that is gone or full is a [`Input::Closed`] to come.
+    /// Queue a message on a link. A link that is gone or full leads to an [`Input::Closed`].
     Send {
-        /// The connection to use.
+        /// Link to use.
         link: LinkId,
-        /// The message.
+        /// Message to send.
         msg: Message,
     },
     /// Try to connect; answered by [`Input::Dialed`] or [`Input::DialFailed`], exactly once.
     Dial {
-        /// The attempt's number.
+        /// Ticket of the attempt.
         ticket: Ticket,
-        /// Whom to call.
+        /// Address to connect to.
         to: Endpoint,
-        /// How long to try.
+        /// Time-out of the attempt.
         timeout: Duration,
     },
     /// Close a link after what is queued on it has left; [`Input::Closed`] follows.
     Hangup {
-        /// The connection to close.
+        /// Link to close.
         link: LinkId,
     },
     /// Ask the system `ping` once; answered by [`Input::HostPinged`].
     PingHost {
-        /// The host to ask for.
+        /// Address of the host.
         host: IpAddr,
     },
     /// Set or move a deadline.
     SetTimer {
-        /// Its name.
+        /// Name of the timer.
         timer: K::Timer,
-        /// How far in the future.
+        /// Delay from now.
         after: Duration,
     },
     /// Remove a deadline; harmless when there is none of that name.
     StopTimer(K::Timer),
     /// Write a record to the journal; later effects wait for the disk.
     Persist(K::Record),
-    /// Tell the surroundings.
+    /// Report an event to the surroundings.
     Emit(K::Event),
 }
 
@@ -304,7 +304,7 @@ impl<K: Kind> Effects<K> {
         self.list.push(Effect::Persist(record.into()));
     }
 
-    /// Tells the surroundings.
+    /// Reports `event` to the surroundings.
     pub fn emit(&mut self, event: impl Into<K::Event>) {
         self.list.push(Effect::Emit(event.into()));
     }
@@ -314,12 +314,12 @@ impl<K: Kind> Effects<K> {
         self.list.drain(..)
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there are no effects.
     pub const fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Takes over a part's effects as one's own, and returns what the part reports, in order.
+    /// Adds the effects of a part to these, and returns the part's events, in order.
     pub fn absorb<P: Kind>(&mut self, part: Effects<P>) -> Vec<P::Event>
     where
         K::Timer: From<P::Timer>,
@@ -348,6 +348,6 @@ impl<K: Kind> Effects<K> {
     }
 }
 
-/// The record type of parts that keep nothing on disk.
+/// The record type of parts that keep no records on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Never {}

@@ -1,14 +1,14 @@
-//! A fleet without seeds: whom to call first, and again.
+//! A fleet without seeds: the peers to call first, and again.
 //!
-//! Who is in such a fleet is decided by nobody: whoever proves a key is. All that a peer needs is
-//! one other that is there; this service calls those that its operator named, the *bootstrap*,
-//! until it has met each of them, and again when it has lost one.
+//! No node decides the membership of such a fleet: a peer that proves a key is a member. All that a
+//! peer needs is one other that is there; this service calls those that its operator named, the
+//! *bootstrap*, until it has met each of them, and again when it has lost one.
 //!
 //! Invariants:
 //! - A bootstrap peer that is not linked is called again, after pauses that double up to
 //!   `backoff_max`; with enough neighbors at that pace only. So two halves of a fleet that lost
 //!   each other find together again, and dead addresses cost next to nothing.
-//! - The own address is never called.
+//! - A peer never calls its own address.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::protocol::membership::certificate::Subject;
 /// Periods of a peer without seeds.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The first pause before a bootstrap peer is called again; doubles each time.
+    /// First pause before a bootstrap peer is called again; doubles each time.
     pub backoff_min: Duration,
-    /// The longest pause, and the pace while there are enough neighbors. Longer makes halves of a
-    /// fleet find together later, shorter makes dead addresses dearer.
+    /// Longest pause, and the pace while there are enough neighbors. Longer makes halves of a fleet
+    /// find together later, shorter makes dead addresses dearer.
     pub backoff_max: Duration,
 }
 
@@ -38,45 +38,46 @@ impl Default for Config {
 /// Deadlines of a peer without seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Time to call this bootstrap peer again.
+    /// This bootstrap peer is called again.
     Call(Endpoint),
 }
 
-/// What it tells its node, or asks it to do.
+/// Events of a peer without seeds: news for its node, and requests to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The node must call this bootstrap peer.
     Call {
-        /// Whom.
+        /// Address of the bootstrap peer.
         to: Endpoint,
     },
-    /// The own address is among the bootstrap peers; it is ignored.
+    /// The peer's own address is among the bootstrap peers; it is ignored.
     OwnAddress {
-        /// That address.
+        /// Own address of the peer.
         endpoint: Endpoint,
     },
     /// A bootstrap peer cannot be reached, or cannot be linked with. Told once until it is met.
     Unreachable {
-        /// Which.
+        /// Address of the bootstrap peer.
         to: Endpoint,
-        /// Why.
+        /// Reason in words.
         reason: String,
-        /// When it is called again.
+        /// Pause before the next call.
         retry_in: Duration,
     },
     /// A bootstrap peer that could not be reached is a neighbor now.
     Met {
-        /// Which.
+        /// Address of the bootstrap peer.
         to: Endpoint,
     },
-    /// This peer belongs to a fleet of this name from now on, as those do that it has joined.
+    /// This peer belongs to a fleet of this name from now on, like the peers that it has joined.
     Joined {
-        /// The name.
+        /// Name of the fleet.
         fleet: String,
     },
-    /// A neighbor was dropped: this peer's own fresh probes have failed. It binds nobody else.
+    /// A neighbor was dropped: this peer's own fresh probes have failed. No other peer is
+    /// bound by it.
     Dropped {
-        /// Which life of which neighbor.
+        /// Life of the neighbor that was dropped.
         life: Subject,
     },
 }
@@ -86,7 +87,7 @@ struct Bootstrap {
     is_linked: bool,
     failures: u32,
     is_told: bool,
-    /// It was a neighbor before a restart, and nobody named it: it is missed in silence.
+    /// Whether it is only known as a neighbor from before a restart: its absence is not told.
     is_remembered: bool,
 }
 
@@ -109,13 +110,13 @@ impl Kind for OpenFleet {
 type Fx = Effects<OpenFleet>;
 
 impl OpenFleet {
-    /// The peer at `me`, whose operator named these others.
+    /// Creates the peer at `me`, whose operator named the peers `bootstrap`.
     pub fn new(config: Config, me: Endpoint, bootstrap: &[Endpoint], rng: Rng) -> Self {
         let bootstrap = bootstrap.iter().map(|it| (*it, Bootstrap::default())).collect();
         Self { config, me, rng, bootstrap, has_met: false }
     }
 
-    /// The same with members that were neighbors before a restart.
+    /// Adds members that were neighbors before a restart.
     #[must_use]
     pub fn remembering(mut self, members: &[Endpoint]) -> Self {
         for member in members {
@@ -130,17 +131,17 @@ impl OpenFleet {
         self.bootstrap.get(&peer).is_some_and(|it| !it.is_remembered)
     }
 
-    /// Those named, this peer not among them once it has started.
+    /// The bootstrap peers, this peer not among them once it has started.
     pub fn bootstrap(&self) -> impl Iterator<Item = Endpoint> {
         self.bootstrap.keys().copied()
     }
 
-    /// Whether it was told to join somebody and has met nobody yet.
+    /// Whether the operator named peers to join, and none was met yet.
     pub fn is_joining(&self) -> bool {
         !self.has_met && self.bootstrap.values().any(|it| !it.is_remembered)
     }
 
-    /// Calls all of them.
+    /// Calls all bootstrap peers.
     pub fn on_start(&mut self, fx: &mut Fx) {
         if self.bootstrap.remove(&self.me).is_some_and(|it| !it.is_remembered) {
             fx.emit(Event::OwnAddress { endpoint: self.me });
@@ -150,7 +151,7 @@ impl OpenFleet {
         }
     }
 
-    /// Somebody became a neighbor.
+    /// Takes a new neighbor.
     pub fn on_linked(&mut self, neighbor: Endpoint, fx: &mut Fx) {
         self.has_met = true;
         let Some(entry) = self.bootstrap.get_mut(&neighbor) else { return };
@@ -162,7 +163,7 @@ impl OpenFleet {
         }
     }
 
-    /// Somebody is a neighbor no more.
+    /// Takes the loss of a neighbor.
     pub fn on_unlinked(&mut self, neighbor: Endpoint, has_enough: bool, fx: &mut Fx) {
         let Some(entry) = self.bootstrap.get_mut(&neighbor) else { return };
         if std::mem::take(&mut entry.is_linked) {
@@ -170,7 +171,7 @@ impl OpenFleet {
         }
     }
 
-    /// A call came to nothing. `has_enough`: no neighbors are sought at the moment.
+    /// Takes the failure of a call. `has_enough` is true if no neighbors are sought at the moment.
     pub fn on_call_failed(&mut self, to: Endpoint, reason: &str, has_enough: bool, fx: &mut Fx) {
         let is_told = match self.bootstrap.get_mut(&to) {
             Some(entry) if !entry.is_linked => std::mem::replace(&mut entry.is_told, true),
@@ -182,11 +183,11 @@ impl OpenFleet {
         }
     }
 
-    /// A deadline passed.
+    /// Calls a bootstrap peer again after its pause.
     pub fn on_timer(&mut self, Timer::Call(to): Timer, fx: &mut Fx) {
         if self.bootstrap.get(&to).is_some_and(|entry| !entry.is_linked) {
             fx.emit(Event::Call { to });
-            // Whatever becomes of that call: this address is not forgotten.
+            // Whatever the outcome of that call, this address is not forgotten.
             fx.set_timer(Timer::Call(to), self.config.backoff_max);
         }
     }

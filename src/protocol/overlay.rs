@@ -1,4 +1,4 @@
-//! Whom to be linked with: preferential attachment, one random edge, and repair (O2).
+//! The overlay: preferential attachment, one random edge, and repair of links (O2).
 //!
 //! A joiner links to members in proportion to how far their degree exceeds the least degree, and
 //! to one more uniformly at random. The shift makes up for the random edge: with two of three
@@ -7,9 +7,9 @@
 //!
 //! Invariants:
 //! - At most one link per neighbor; of two, the one dialed by the lower endpoint stays.
-//! - A neighbor is somebody who proved a certificate of membership; links are symmetric because
-//!   both ends hold the same connection.
-//! - Below the wanted number of neighbors, new ones are sought until there are enough or nobody
+//! - A neighbor is a member that has proved a certificate of membership; links are symmetric
+//!   because both ends hold the same connection.
+//! - Below the wanted number of neighbors, new ones are sought until there are enough or no member
 //!   is left to ask.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,25 +23,25 @@ use super::membership::registry::Status;
 use super::{Effects, Kind, LinkId, Never};
 use crate::model::{Endpoint, Incarnation, Now, Rng, Time};
 
-/// The least degree in the weight of preferential attachment.
+/// Least degree in the weight of preferential attachment.
 const LEAST_DEGREE: u32 = 2;
 
 /// Limits and periods of the overlay.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Links a joiner makes, and below which a member repairs. One of them is random. Fewer make
-    /// the overlay fragile, more make gossip and liveness dearer.
+    /// Number of links that a joiner makes, and below which a member repairs. One of them is
+    /// random. Fewer make the overlay fragile, more make gossip and liveness dearer.
     pub links: usize,
-    /// Links at most; a hub refuses more.
+    /// Greatest number of links; a hub refuses more.
     pub links_max: usize,
-    /// Members known at most, neighbors beside: those a peer may come to choose among. More cost
-    /// memory at every peer, fewer make the choice by degree coarser.
+    /// Greatest number of members known, neighbors beside: those among which a peer may come to
+    /// choose. More cost memory at every peer, fewer make the choice by degree coarser.
     pub known_max: usize,
-    /// How long to leave a member alone that could not be reached.
+    /// Time that a member is left alone after it could not be reached.
     pub cooldown: Duration,
-    /// How long to collect changes before they are announced.
+    /// Time in which changes are collected before they are announced.
     pub announce_after: Duration,
-    /// How often to look whether links are missing.
+    /// Interval between two looks for missing links.
     pub check_interval: Duration,
 }
 
@@ -61,50 +61,50 @@ impl Default for Config {
 /// Deadlines of the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Look whether links are missing.
+    /// Missing links are looked for.
     Check,
-    /// Tell the neighbors and seeds who the neighbors are.
+    /// The neighbors are announced to the neighbors and seeds.
     Announce,
 }
 
-/// What the overlay tells its node, or asks it to do.
+/// Events of the overlay: news for the node, and requests to it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The node must call this member.
     Call {
-        /// Whom.
+        /// Address of the member.
         to: Endpoint,
     },
     /// The node must hang up this link.
     Hangup {
-        /// Which.
+        /// Link to hang up.
         link: LinkId,
-        /// Why, for people.
+        /// Reason in words, for people.
         reason: &'static str,
     },
-    /// A neighbor was won.
+    /// A new neighbor was linked.
     Linked {
-        /// Who.
+        /// Endpoint of the neighbor.
         neighbor: Endpoint,
-        /// The link.
+        /// Link to the neighbor.
         link: LinkId,
-        /// Whether this node dialed.
+        /// True if this node dialed.
         dialed: bool,
-        /// Neighbors now.
+        /// Number of neighbors now.
         degree: usize,
     },
     /// A neighbor was lost.
     Unlinked {
-        /// Who.
+        /// Endpoint of the neighbor.
         neighbor: Endpoint,
-        /// The link it was.
+        /// Link that ended.
         link: LinkId,
-        /// Neighbors now.
+        /// Number of neighbors now.
         degree: usize,
     },
     /// The neighbors have changed; the node must announce them, signed.
     Announce {
-        /// Who they are now, ascending.
+        /// Neighbors now, ascending.
         neighbors: Vec<Endpoint>,
     },
     /// Too few members are known to find neighbors among.
@@ -117,7 +117,7 @@ struct Known {
     degree: u32,
 }
 
-/// The overlay as one peer sees it.
+/// The overlay of one peer.
 #[derive(Debug)]
 pub struct Overlay {
     config: Config,
@@ -125,7 +125,7 @@ pub struct Overlay {
     rng: Rng,
     running: bool,
     members: BTreeMap<Endpoint, Known>,
-    /// The local view of the topology: each neighbor's own neighbors, as it last named them.
+    /// Local view of the topology: each neighbor's own neighbors, as it last named them.
     topology: BTreeMap<Endpoint, BTreeSet<Endpoint>>,
     neighbors: BTreeMap<Endpoint, LinkId>,
     calling: BTreeSet<Endpoint>,
@@ -142,7 +142,7 @@ impl Kind for Overlay {
 type Fx = Effects<Overlay>;
 
 impl Overlay {
-    /// The overlay of the peer at `me`, passive until [`Overlay::begin`].
+    /// Creates the overlay of the peer at `me`, passive until [`Overlay::begin`].
     pub const fn new(config: Config, me: Endpoint, rng: Rng) -> Self {
         Self {
             config,
@@ -158,13 +158,13 @@ impl Overlay {
         }
     }
 
-    /// The peer is a member: links may be made.
+    /// Allows links, because the peer is a member.
     pub fn begin(&mut self, fx: &mut Fx) {
         self.running = true;
         fx.set_timer(Timer::Check, self.config.check_interval);
     }
 
-    /// The peer is not a member any more: all links go.
+    /// Hangs up all links, because the peer is not a member any more.
     pub fn pause(&mut self, fx: &mut Fx) {
         self.running = false;
         self.calling.clear();
@@ -185,7 +185,7 @@ impl Overlay {
         &self.topology
     }
 
-    /// How many members are known beside this one.
+    /// Number of members known beside this one.
     pub fn known_members(&self) -> usize {
         self.members.len()
     }
@@ -195,7 +195,7 @@ impl Overlay {
         self.members.get(&endpoint).map(|known| known.incarnation)
     }
 
-    /// A seed's list came; lists of several seeds add up (their union, O1).
+    /// Adds a seed's list; the union of several seeds' lists is kept (O1).
     pub fn on_members(&mut self, list: &[MemberLine], fx: &mut Fx) {
         for line in list {
             if line.endpoint == self.me || line.status != Status::Alive {
@@ -211,7 +211,7 @@ impl Overlay {
         self.fill(fx);
     }
 
-    /// Keeps to the bound, at random: what stays is still a fair sample of all lists.
+    /// Forgets members at random down to the bound: the rest is still a fair sample of all lists.
     fn forget_some(&mut self) {
         let excess = self.members.len().saturating_sub(self.config.known_max);
         if excess == 0 {
@@ -225,8 +225,8 @@ impl Overlay {
         }
     }
 
-    /// A certified member is at the other end of a link. Both ends judge alike which of two
-    /// links to the same member stays.
+    /// Takes the new link of a certified member. Both ends judge alike which of two links to the
+    /// same member stays.
     pub fn on_link_up(
         &mut self,
         link: LinkId,
@@ -263,7 +263,7 @@ impl Overlay {
         self.changed(fx);
     }
 
-    /// A link ended, from whichever side.
+    /// Takes the end of a link, by either side.
     pub fn on_link_down(&mut self, now: Now, link: LinkId, neighbor: Endpoint, fx: &mut Fx) {
         if self.neighbors.get(&neighbor) != Some(&link) {
             return;
@@ -276,7 +276,7 @@ impl Overlay {
         self.fill(fx);
     }
 
-    /// A call came to nothing.
+    /// Takes the failure of a call.
     pub fn on_call_failed(&mut self, now: Now, to: Endpoint, fx: &mut Fx) {
         if self.calling.remove(&to) {
             self.failed.insert(to, now.mono);
@@ -284,24 +284,25 @@ impl Overlay {
         }
     }
 
-    /// No further links are sought or taken; those there are stay until they are hung up.
+    /// Stops the search for links and refuses new ones; the existing ones stay until they
+    /// are hung up.
     pub const fn stop(&mut self) {
         self.running = false;
     }
 
-    /// Whether as many links are up as are sought.
+    /// Whether as many links are up as are wanted.
     pub fn has_enough(&self) -> bool {
         self.neighbors.len() >= self.config.links
     }
 
-    /// A member that is no neighbor is of no interest any more, until somebody names it again.
+    /// Forgets a member that is no neighbor, until a list or peer names it again.
     pub fn forget(&mut self, endpoint: Endpoint) {
         if !self.neighbors.contains_key(&endpoint) {
             self.members.remove(&endpoint);
         }
     }
 
-    /// A neighbor names its neighbors.
+    /// Takes the neighbors that a neighbor names.
     pub fn on_neighbors(&mut self, neighbor: Endpoint, theirs: &[Endpoint]) {
         if let Some(known) = self.members.get_mut(&neighbor) {
             known.degree = u32::try_from(theirs.len()).unwrap_or(u32::MAX);
@@ -311,7 +312,8 @@ impl Overlay {
         }
     }
 
-    /// A member's life ended, by certificate or goodbye (O6). A later life is left alone.
+    /// Takes the end of a member's life, by certificate or goodbye (O6). A later life
+    /// is left alone.
     pub fn on_gone(&mut self, endpoint: Endpoint, incarnation: Incarnation, fx: &mut Fx) {
         if self.members.get(&endpoint).is_none_or(|known| known.incarnation > incarnation) {
             return;
@@ -323,7 +325,7 @@ impl Overlay {
         }
     }
 
-    /// A seed advises to link to a member of another part of the overlay.
+    /// Takes a seed's advice to link to a member of another part of the overlay.
     pub fn on_hint(&mut self, endpoint: Endpoint, fx: &mut Fx) {
         let is_useful = self.running
             && endpoint != self.me
@@ -334,7 +336,7 @@ impl Overlay {
         }
     }
 
-    /// A deadline passed.
+    /// Handles a timer that has fired.
     pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Check => {
@@ -357,6 +359,7 @@ impl Overlay {
             return;
         }
         while self.neighbors.len() + self.calling.len() < self.config.links {
+            // The first link and one in three after it are uniform, so that the share stays.
             let at_random = !self.has_random_edge || self.rng.random_ratio(1, 3);
             let chosen = if at_random { self.uniform() } else { self.preferential() };
             let Some(to) = chosen else { return };
@@ -402,8 +405,8 @@ impl Overlay {
     }
 }
 
-/// The weight of a member in preferential attachment: in quarters, so that one of the least
-/// degree can still be chosen.
+/// Weight of a member in preferential attachment: in quarters, so that one of the least degree can
+/// still be chosen.
 fn weight(degree: u32) -> u64 {
     1 + 4 * u64::from(degree.saturating_sub(LEAST_DEGREE))
 }

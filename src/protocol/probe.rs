@@ -1,11 +1,11 @@
-//! Fresh probes: does this endpoint answer now, and as whom?
+//! Fresh probes: whether an endpoint answers now, and under which card.
 //!
 //! Every verdict about a death rests on these (O3, O5, M6), and so does the dial-back before an
-//! admission (M5). A probe is a new connection and a handshake cut short after the proof; it
-//! shares nothing with the links whose failure made somebody curious.
+//! admission (M5). A probe is a new connection and a handshake cut short after the proof; it shares
+//! nothing with the links whose failure led to it.
 //!
-//! Invariant: a refusal is believed only after a burst, a connection that does not come about only
-//! after a second attempt; a probe under way serves all who ask.
+//! Invariant: a refusal is believed only after a burst, a connection that could not be made only
+//! after a second attempt; a probe under way serves all callers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,15 +16,16 @@ use super::session::{CallError, Card};
 use super::{DialError, Effects, Kind, Never};
 use crate::model::Endpoint;
 
-/// How often and how long to try.
+/// Attempts and time-outs of a probe.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Attempts when nobody listens: a restarting process may be back in a moment.
+    /// Number of attempts when the connection is refused: a restarting process may be back
+    /// in a moment.
     pub attempts: u32,
-    /// The pause between two of them.
+    /// Pause between two attempts.
     pub pause: Duration,
-    /// How long one attempt waits for the connection, and then for the proof, before stretching;
-    /// the first waits half as long for the connection. Shorter blames slow hosts.
+    /// Time-out of one attempt for the connection, and again for the proof, before stretching; the
+    /// first attempt waits half as long for the connection. Shorter blames slow hosts.
     pub timeout: Duration,
 }
 
@@ -34,46 +35,46 @@ impl Default for Config {
     }
 }
 
-/// The pause before the next attempt at an endpoint.
+/// Pause before the next attempt at an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timer(pub Endpoint);
 
-/// What the prober tells its node.
+/// Events of the prober for its node.
 #[derive(Debug)]
 pub enum Event {
     /// The node must call the endpoint with [`super::session::Intent::Probe`].
     Call {
-        /// Whom.
+        /// Endpoint to call.
         to: Endpoint,
-        /// For how long a connection may take to come about.
+        /// Time-out of the connection.
         connect: Duration,
-        /// For how long the answer then may.
+        /// Time-out of the answer once connected.
         timeout: Duration,
     },
     /// A probe is over.
     Done {
-        /// Whom it asked for.
+        /// Endpoint that was probed.
         to: Endpoint,
-        /// What it found.
+        /// Outcome of the probe.
         outcome: Outcome,
     },
 }
 
-/// What a probe found.
+/// Outcome of a probe.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// Somebody proved a key there.
+    /// A node proved a key there.
     Answered(Arc<Card>),
-    /// Nobody listens there, repeatedly.
+    /// The connection was refused, repeatedly.
     Refused,
-    /// No valid answer in time.
+    /// No valid answer came in time.
     Silent,
     /// This node could not try; says nothing about the other.
     Inconclusive,
 }
 
 impl Outcome {
-    /// What this says about one life of the endpoint; `None` if nothing.
+    /// Returns the finding that follows about one life of the endpoint; `None` if none does.
     pub fn finding(&self, subject: &Subject) -> Option<Finding> {
         match self {
             Self::Answered(card) if card.subject() == *subject => Some(Finding::Alive),
@@ -96,7 +97,7 @@ pub struct Prober {
 struct Burst {
     left: u32,
     timeout: Duration,
-    /// A connection has failed to come about in time once.
+    /// Whether a connection has failed to be made in time once.
     is_lossy: bool,
 }
 
@@ -109,12 +110,12 @@ impl Kind for Prober {
 type Fx = Effects<Prober>;
 
 impl Prober {
-    /// A prober with nothing under way.
+    /// Creates a prober with no probe under way.
     pub const fn new(config: Config) -> Self {
         Self { config, under_way: BTreeMap::new() }
     }
 
-    /// The time one attempt waits, before stretching.
+    /// Time-out of one attempt, before stretching.
     pub const fn timeout(&self) -> Duration {
         self.config.timeout
     }
@@ -129,12 +130,12 @@ impl Prober {
         self.attempt(to, fx);
     }
 
-    /// The called one proved a key.
+    /// Takes the card that the called node proved.
     pub fn on_answered(&mut self, to: Endpoint, card: Arc<Card>, fx: &mut Fx) {
         self.finish(to, Outcome::Answered(card), fx);
     }
 
-    /// The call failed.
+    /// Takes the failure of a call.
     pub fn on_failed(&mut self, to: Endpoint, error: &CallError, fx: &mut Fx) {
         let Some(burst) = self.under_way.get_mut(&to) else { return };
         match error {
@@ -165,7 +166,7 @@ impl Prober {
         }
     }
 
-    /// The pause between two attempts is over.
+    /// Makes the next attempt after the pause.
     pub fn on_timer(&mut self, Timer(to): Timer, fx: &mut Fx) {
         self.attempt(to, fx);
     }

@@ -1,4 +1,4 @@
-//! How many are enough: the arithmetic of votes and of witnesses, and nothing else.
+//! The arithmetic of quorums and of witnesses, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::SeedId;
 
-/// How many seeds a quorum is (M9).
+/// Rule by which the size of a quorum of seeds follows from their number (M9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuorumRule {
@@ -18,7 +18,7 @@ pub enum QuorumRule {
 }
 
 impl QuorumRule {
-    /// The number of distinct yes votes that decide among `seeds` configured seeds.
+    /// Returns the number of distinct yes votes that decide among `seeds` configured seeds.
     ///
     /// Counted over the configured seeds, never over those that happen to be up. Zero seeds give
     /// an unreachable quorum of 1.
@@ -36,13 +36,13 @@ impl QuorumRule {
     }
 }
 
-/// floor(n/2)+1.
+/// Returns floor(n/2)+1.
 pub const fn majority(n: usize) -> usize {
     n / 2 + 1
 }
 
-/// How many witnesses must confirm a death, of an electorate of `electorate` neighbors that can
-/// testify, when `others` members beside the suspect exist at all (M6, O5).
+/// Number of witnesses that must confirm a death, of an electorate of `electorate` neighbors that
+/// can testify, when `others` members beside the suspect exist at all (M6, O5).
 ///
 /// A majority of the neighbors; where fewer than two of those are left, two witnesses of any
 /// kind, or as many as exist. A sole member has no witnesses: there the seeds' probes decide.
@@ -50,14 +50,14 @@ pub fn witnesses_needed(electorate: usize, others: usize) -> usize {
     if electorate >= 2 { majority(electorate) } else { others.min(2) }
 }
 
-/// Where a vote stands.
+/// State of a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tally {
-    /// Enough yes votes; nothing can change that.
+    /// There are enough yes votes; nothing can change that.
     Won,
-    /// Not enough, and too few open votes to get there.
+    /// There are not enough yes votes, and too few open votes to get there.
     Lost,
-    /// Neither.
+    /// Neither is certain yet.
     Pending,
 }
 
@@ -70,14 +70,15 @@ pub struct Ballot {
 }
 
 impl Ballot {
-    /// A ballot among `electorate`, decided by `rule`.
+    /// Creates a ballot among `electorate`, decided by `rule`.
     pub fn new(electorate: impl IntoIterator<Item = SeedId>, rule: QuorumRule) -> Self {
         let electorate: BTreeSet<_> = electorate.into_iter().collect();
         let needed = rule.needed(electorate.len());
         Self { electorate, needed, votes: BTreeMap::new() }
     }
 
-    /// Counts a vote. A yes is final, a no may still become a yes; strangers change nothing.
+    /// Counts a vote. A yes is final, a no may still become a yes; a voter outside the
+    /// electorate changes nothing.
     pub fn cast(&mut self, voter: SeedId, yes: bool) -> Tally {
         if self.electorate.contains(&voter) {
             let vote = self.votes.entry(voter).or_insert(yes);
@@ -86,7 +87,7 @@ impl Ballot {
         self.tally()
     }
 
-    /// Where the vote stands.
+    /// Returns the state of the vote.
     pub fn tally(&self) -> Tally {
         let yes = self.yes();
         let open = self.electorate.len() - self.votes.len();
@@ -99,12 +100,12 @@ impl Ballot {
         }
     }
 
-    /// The yes votes so far, of distinct voters.
+    /// Number of yes votes so far, of distinct voters.
     pub fn yes(&self) -> usize {
         self.votes.values().filter(|&&yes| yes).count()
     }
 
-    /// The yes votes that decide.
+    /// Number of yes votes that decide.
     pub const fn needed(&self) -> usize {
         self.needed
     }

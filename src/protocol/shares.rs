@@ -1,13 +1,13 @@
-//! Who offers what: the shares of a fleet, as its peers announce them to each other.
+//! Shares: the lists of offers that the peers of a fleet announce to each other.
 //!
-//! Each peer that has something to offer publishes the list of it about the topic [`TOPIC`], now
-//! and then and when it changes; a list takes the place of the one before from the same key, and
-//! is forgotten when none follows. What is announced is a hint: whoever fetches checks all of it
-//! against the ticket. Beside it a list answers for what others want everywhere.
+//! Each peer that has shares publishes the list of them about the topic [`TOPIC`], now and then and
+//! when it changes; a list replaces the earlier one of the same key, and is forgotten when none
+//! follows. An announcement is a hint: a downloader checks all of it against the ticket. A list
+//! also answers the orders of other peers to take their shares everywhere.
 //!
 //! Invariants:
-//! - Shares, places and the lists of one key are bounded; what is beyond finds no room.
-//! - Nobody speaks for another key.
+//! - The shares, places and lists of one key are bounded; further ones find no room.
+//! - No peer speaks for another key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,36 +16,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Endpoint, PublicKey, Ticket, Time};
 
-/// The topic of these lists.
+/// Topic of the lists.
 pub const TOPIC: &str = "folkmoot/shares";
 
-/// How often a list is published anew.
+/// Interval between two publications of a list.
 pub const ANNOUNCE_EVERY: Duration = Duration::from_secs(60);
 
-/// How long a list counts.
+/// Time after which a list is forgotten.
 pub const LIST_TTL: Duration = Duration::from_secs(150);
 
-/// Shares of one list at most.
+/// Greatest number of shares in one list.
 pub const LIST_MAX: usize = 64;
 
-/// Lists remembered at most.
+/// Greatest number of lists remembered.
 pub const LISTS_MAX: usize = 4_096;
 
-/// Places of one share that are told at most.
+/// Greatest number of places told of one share.
 pub const PLACES_MAX: usize = 16;
 
-/// Bytes of a reason that are kept.
+/// Number of bytes of a reason that are kept.
 pub const REASON_BYTES_MAX: usize = 200;
 
 /// One share in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offered {
-    /// The ticket; its places are where this peer serves it.
+    /// The ticket; its places are the addresses where this peer serves the share.
     pub ticket: String,
-    /// Whether everybody is asked to take it.
+    /// Whether all peers are asked to take the share.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub everywhere: bool,
-    /// The number of that order: greater than those of all orders of this peer before. 0 in lists
+    /// Number of that order: greater than those of all earlier orders of this peer. 0 in lists
     /// of older builds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub order: u64,
@@ -59,54 +59,55 @@ const fn is_zero(number: &u64) -> bool {
 /// A peer's answer to the order to take a share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
-    /// The content.
+    /// Id of the share's content.
     #[serde(with = "hex::serde")]
     pub id: [u8; 32],
-    /// The name of the share.
+    /// Name of the share.
     pub name: String,
-    /// The order that is answered, or one before it that had the same answer.
+    /// Number of the order that is answered, or of one before it that had the same answer.
     pub order: u64,
-    /// Why it is not taken; without it, all of it is there, verified.
+    /// Reason why the share is not taken; without one, all of it is there, verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
 
-/// What a peer has asked all others to take, and now asks to remove.
+/// A share that a peer has asked all others to take, and now asks them to remove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withdrawn {
-    /// The name of the share.
+    /// Name of the share.
     pub name: String,
-    /// The versions of that peer's orders up to this number are meant.
+    /// Greatest number of that peer's orders whose versions are meant.
     pub order: u64,
 }
 
-/// What one peer offers and answers.
+/// List of the shares that one peer offers, and of its answers to others' orders.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// All that it offers.
+    /// All shares that the peer offers.
     pub shares: Vec<Offered>,
-    /// What became of the orders of others, [`LIST_MAX`] at most.
+    /// Answers to the orders of others, [`LIST_MAX`] at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<Answered>,
-    /// Greater than those of this peer's lists before, for messages may come in another order; 0
-    /// in lists of older builds.
+    /// Number of the list, greater than those of this peer's earlier lists, for messages may come
+    /// in another order; 0 in lists of older builds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub number: u64,
-    /// What others are to remove of what this peer had them take, [`LIST_MAX`] at most.
+    /// Shares that others are to remove and that this peer had them take, [`LIST_MAX`] at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<Withdrawn>,
-    /// This member of the fleet takes no shares: it is a program that serves something else.
+    /// True if this member of the fleet takes no shares: it is a program that
+    /// serves something else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub takes_none: bool,
 }
 
 impl Announcement {
-    /// What a member of the fleet answers that takes no shares.
+    /// Returns the list of a member of the fleet that takes no shares.
     pub fn of_none() -> Self {
         Self { takes_none: true, ..Self::default() }
     }
 
-    /// Whether it says nothing.
+    /// Whether the list says nothing.
     pub fn is_empty(&self) -> bool {
         self.shares.is_empty() && self.answers.is_empty() && self.removed.is_empty()
     }
@@ -115,46 +116,46 @@ impl Announcement {
 /// A share that is known here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownShare {
-    /// The ticket, with up to [`PLACES_MAX`] places.
+    /// Ticket of the share, with up to [`PLACES_MAX`] places.
     pub ticket: Ticket,
-    /// How many offer it.
+    /// Number of peers that offer the share.
     pub peers: usize,
-    /// Those who want it everywhere, each with the number of its order.
+    /// Keys of the peers that want the share everywhere, each with the number of its order.
     pub orders: BTreeMap<PublicKey, u64>,
 }
 
 impl KnownShare {
-    /// The greatest number of the orders to take it; 0 if there is none.
+    /// The greatest number of the orders to take the share; 0 if there is none.
     pub fn order(&self) -> u64 {
         self.orders.values().max().copied().unwrap_or_default()
     }
 }
 
-/// What one peer makes of a share, as its list tells.
+/// Standing of one peer toward a share, as its list tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It has told nothing of it.
+    /// The peer has told nothing of the share.
     Silent,
-    /// It has some of it.
+    /// The peer has some of the share.
     Part,
-    /// It has all of it, verified.
+    /// The peer has all of the share, verified.
     Has,
-    /// It does not take it, for this reason.
+    /// The peer does not take the share, for this reason.
     Refuses(String),
-    /// It takes no shares at all.
+    /// The peer takes no shares at all.
     Apart,
 }
 
 #[derive(Debug)]
 struct Listed {
-    /// Computed once: lists are looked through all the time.
+    /// Id of the content, computed once: lists are looked through all the time.
     id: [u8; 32],
     ticket: Ticket,
     everywhere: bool,
     order: u64,
 }
 
-/// A share and where it is.
+/// A share with its places.
 type Found = (KnownShare, BTreeSet<Endpoint>);
 
 #[derive(Debug)]
@@ -174,11 +175,10 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// A peer's list came; one made before that which is known is nothing new. Tickets that are
-    /// none are left out; returns what is wrong, if nothing of it can be used.
+    /// Takes a peer's list; one older than the known list is ignored. Invalid tickets are left out.
     ///
     /// # Errors
-    /// What is wrong with it, for people.
+    /// The reason in words, for people, if the list cannot be used at all.
     pub fn on_announced(&mut self, now: Time, from: PublicKey, data: &[u8]) -> Result<(), String> {
         let list: Announcement =
             serde_json::from_slice(data).map_err(|error| format!("no list of shares: {error}"))?;
@@ -187,7 +187,7 @@ impl Shares {
             return Err(format!("{longest} entries in a list; at most {LIST_MAX}"));
         }
         self.forget_old(now);
-        // A newcomer is handed messages that were held for it, in any order.
+        // A new member is handed messages that were held for it, in any order.
         if self.lists.get(&from).is_some_and(|it| it.number > list.number && list.number > 0) {
             return Ok(());
         }
@@ -219,29 +219,29 @@ impl Shares {
         self.lists.retain(|_, list| now.since(list.heard) < LIST_TTL);
     }
 
-    /// All shares, by name.
+    /// Returns all shares, by name.
     pub fn all(&mut self, now: Time) -> Vec<KnownShare> {
         self.those(now, |_| true)
     }
 
-    /// The shares that somebody wants everywhere, by name.
+    /// Returns the shares that a peer wants everywhere, by name.
     pub fn wanted_everywhere(&mut self, now: Time) -> Vec<KnownShare> {
         let wanted = self.lists.values().flat_map(|list| &list.shares).filter(|it| it.everywhere);
         let wanted: BTreeSet<_> = wanted.map(|it| it.id).collect();
         let mut found = self.those(now, |id| wanted.contains(id));
-        // Whose list was forgotten just now wants nothing any more.
+        // A share whose order was in a list forgotten just now is wanted no more.
         found.retain(|it| !it.orders.is_empty());
         found
     }
 
-    /// What is to be removed, each with the key of the peer that says so.
+    /// Returns the shares to be removed, each with the key of the peer that says so.
     pub fn withdrawn(&mut self, now: Time) -> Vec<(PublicKey, Withdrawn)> {
         self.forget_old(now);
         let lists = self.lists.iter();
         lists.flat_map(|(from, it)| it.removed.iter().map(|it| (*from, it.clone()))).collect()
     }
 
-    /// What the peer with this key makes of a share since the order of this number.
+    /// Standing of the peer with this key toward a share since the order of this number.
     pub fn standing(&self, from: &PublicKey, share: &Ticket, order: u64) -> Standing {
         let Some(list) = self.lists.get(from) else { return Standing::Silent };
         if list.takes_none {
@@ -258,7 +258,7 @@ impl Shares {
         }
     }
 
-    /// Where a share can be had, as far as is known.
+    /// Returns the endpoints from which a share can be had, as far as is known.
     pub fn places(&mut self, now: Time, id: &[u8; 32]) -> Vec<Endpoint> {
         let found = self.those(now, |it| it == id);
         let places: BTreeSet<_> = found.into_iter().flat_map(|it| it.ticket.at).collect();
@@ -295,7 +295,7 @@ impl Shares {
     }
 }
 
-/// The beginning of a reason, as much as is kept.
+/// Returns the beginning of a reason, as much as is kept.
 fn cut(why: &str) -> &str {
     let mut end = why.len().min(REASON_BYTES_MAX);
     while !why.is_char_boundary(end) {

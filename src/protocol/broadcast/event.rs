@@ -1,4 +1,4 @@
-//! What the broadcast tells its node, and what it counts.
+//! Events and metrics of the broadcast.
 
 use std::collections::BTreeMap;
 
@@ -11,78 +11,78 @@ use crate::protocol::histogram::{Histogram, LATENCY_MS, SMALL_COUNTS};
 /// A message that came for the first time, with its proof of origin checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
-    /// Its identity.
+    /// Identity of the message.
     pub id: MessageId,
-    /// Who made it.
+    /// Endpoint that published the message.
     pub origin: Endpoint,
-    /// In which of its lives.
+    /// Incarnation of the origin's life.
     pub incarnation: Incarnation,
-    /// The key that signed it.
+    /// Key that signed the message.
     pub key: PublicKey,
-    /// The origin's number for it.
+    /// Number that the origin gave to the message.
     pub number: u64,
-    /// What it is about.
+    /// Topic of the message.
     pub topic: String,
-    /// When it was made, by the origin's clock.
+    /// Time of publication, by the origin's clock.
     pub time: WallTime,
-    /// Its data.
+    /// Data of the message.
     pub data: Data,
-    /// Links it has crossed.
+    /// Number of links that the message has crossed.
     pub hops: u32,
-    /// How long it was under way, in milliseconds: exact within nodes, estimated on links.
+    /// Time since publication, in milliseconds: exact within nodes, estimated on links.
     pub age_ms: u64,
 }
 
-/// What the broadcast tells its node.
+/// Events of the broadcast for its node.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// A message came for the first time.
     Delivered {
-        /// The message.
+        /// Message that came.
         message: Delivered,
-        /// The neighbor it came from.
+        /// Neighbor that sent the message.
         from: Endpoint,
     },
-    /// An own message is on its way.
+    /// An own message was sent.
     Published {
-        /// The caller's number for it.
+        /// Token that the caller gave to the message.
         token: u64,
-        /// Its identity.
+        /// Identity of the message.
         id: MessageId,
-        /// How many neighbors it was pushed to; the others are told of it.
+        /// Number of neighbors that the message was pushed to; it is announced to the others.
         to: usize,
     },
     /// An own message was not sent.
     PublishRefused {
-        /// The caller's number for it.
+        /// Token that the caller gave to the message.
         token: u64,
-        /// Why not.
+        /// Reason of the refusal, in words.
         reason: String,
     },
-    /// So many other peers are known to have an own message.
+    /// More peers are known to have an own message.
     Receipts {
-        /// Which message.
+        /// Identity of the message.
         id: MessageId,
-        /// How many.
+        /// Number of other peers known to have it.
         count: u32,
     },
-    /// Messages did not come, and nobody sends them any more.
+    /// Messages did not come, and no neighbor sends them any more.
     Missed {
-        /// The endpoint that made them.
+        /// Endpoint that published the messages.
         origin: Endpoint,
-        /// How many.
+        /// Number of messages missed.
         count: u64,
     },
-    /// Something was refused; the neighbor is to blame.
+    /// A message was refused; its sender, a neighbor, is to blame.
     Malformed {
-        /// The neighbor's link.
+        /// Link of the neighbor.
         from: LinkId,
-        /// What was wrong.
+        /// Reason of the refusal, in words.
         reason: String,
     },
 }
 
-/// Why something was dropped.
+/// Reason why a message was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// Fields that contradict each other, or break a limit.
@@ -91,9 +91,9 @@ pub enum Reason {
     Forged,
     /// The origin is not proven yet; it was asked for.
     Unproven,
-    /// The origin's life had ended when this was made.
+    /// The origin's life had ended before the message was made.
     Ended,
-    /// So old that its identity may be forgotten.
+    /// The message is so old that its identity may be forgotten.
     Old,
     /// The neighbor wanted more at once than a link is given.
     Hasty,
@@ -106,7 +106,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons, in a fixed order.
     pub const ALL: [Self; 9] = [
         Self::Malformed,
         Self::Forged,
@@ -135,55 +135,56 @@ impl Reason {
     }
 }
 
-/// What was counted so far, and what is held now.
+/// Counters since the start, and current sizes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BroadcastMetrics {
-    /// Own messages.
+    /// Number of own messages published.
     pub messages_published: u64,
-    /// Own messages that had to wait for nodes that do not keep up.
+    /// Number of own messages that had to wait for slow nodes.
     pub messages_delayed: u64,
-    /// Messages of others, each once.
+    /// Number of messages of others, each counted once.
     pub messages_delivered: u64,
-    /// Copies sent to neighbors.
+    /// Number of copies sent to neighbors.
     pub messages_sent: u64,
-    /// Copies that neighbors sent.
+    /// Number of copies that neighbors sent.
     pub messages_received: u64,
-    /// What was dropped, by reason; duplicates are counted apart.
+    /// Number of messages dropped, by reason; duplicates are counted apart.
     pub messages_dropped: BTreeMap<&'static str, u64>,
-    /// Copies of what was there already.
+    /// Number of copies of messages that were here already.
     pub duplicates: u64,
-    /// Messages that came because they were asked for.
+    /// Number of messages that came because they were asked for.
     pub repaired: u64,
-    /// `GRAFT` sent.
+    /// Number of `GRAFT` sent.
     pub grafts: u64,
-    /// Links that took another one's place in the tree for being nearer to an origin.
+    /// Number of links that took another one's place in the tree because they are nearer
+    /// to an origin.
     pub preferred: u64,
-    /// `PRUNE` sent.
+    /// Number of `PRUNE` sent.
     pub prunes: u64,
-    /// Identities announced to neighbors.
+    /// Number of identities announced to neighbors.
     pub announcements: u64,
-    /// Bytes of data that came, parts included.
+    /// Bytes of data received, parts included.
     pub bytes_in: u64,
-    /// Bytes of data that went, parts included.
+    /// Bytes of data sent, parts included.
     pub bytes_out: u64,
-    /// Identities remembered.
+    /// Number of identities remembered now.
     pub seen_messages: u64,
-    /// Messages held for repair.
+    /// Number of messages held for repair now.
     pub held_messages: u64,
-    /// Their bytes.
+    /// Bytes of the messages held for repair.
     pub held_bytes: u64,
-    /// Messages announced here and not there yet.
+    /// Number of messages announced here that have not come yet.
     pub wanted_messages: u64,
-    /// Large messages being pulled.
+    /// Number of large messages that are being pulled.
     pub pulls: u64,
-    /// Links that are pushed to.
+    /// Number of links that are pushed to.
     pub eager_links: u64,
-    /// Links that are announced to.
+    /// Number of links that are announced to.
     pub lazy_links: u64,
-    /// How old messages were when they were delivered, in milliseconds, by their own account:
-    /// time on links is estimated from round trips where these are measured, or else left out.
+    /// Ages of messages at their delivery, in milliseconds, by their own account: time on links is
+    /// estimated from round trips where these are measured, or else left out.
     pub delivery_latency_ms: Histogram,
-    /// Links that messages had crossed when they were delivered.
+    /// Numbers of links that messages had crossed at their delivery.
     pub delivery_hops: Histogram,
 }
 

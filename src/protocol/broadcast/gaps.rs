@@ -1,9 +1,9 @@
 //! Repair by number: neighbors tell each other which numbers of each origin they have, and ask for
 //! those that they lack.
 //!
-//! A number counts as missing only below one that came: its origin signed that, so nobody can make
-//! a node miss what was never made. A higher number that a neighbor says it has is asked for, and
-//! believed when it comes.
+//! A number counts as missing only below one that came: its origin signed that one, so no neighbor
+//! can make a node miss a message that was never made. A higher number that a neighbor claims to
+//! have is asked for, and believed when it comes.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -19,26 +19,26 @@ use crate::model::{Endpoint, Now, Time};
 use crate::protocol::LinkId;
 use crate::protocol::membership::certificate::Subject;
 
-/// The numbers of one origin that a neighbor said it has.
+/// A neighbor's claim to have numbers of one origin.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Claim {
     pub(super) done: u64,
     pub(super) top: u64,
-    /// Questions for them in vain, the time of the last, and the first number that it asked for.
+    /// Number of questions for them in vain, the time of the last, and the first number asked for.
     asks: u32,
     asked: Time,
     from: u64,
 }
 
 impl Claim {
-    /// The claim of a neighbor that has said nothing yet.
+    /// Creates the claim of a neighbor that has made none yet.
     pub(super) const fn up_to(number: u64) -> Self {
         Self { done: number, top: number, asks: 0, asked: Time::ZERO, from: 0 }
     }
 }
 
 impl Broadcast {
-    /// Takes note of a message that came or was made here.
+    /// Takes note of a message that came, or that this node published.
     pub(super) fn arrived(
         &mut self,
         now: Now,
@@ -59,7 +59,7 @@ impl Broadcast {
         self.begin_ticking(now, fx);
     }
 
-    /// Tells neighbors which numbers are here.
+    /// Tells the neighbors the numbers that are here.
     fn tell(&mut self, now: Now, at_once: bool, fx: &mut Fx) {
         self.untold = 0;
         let told = self.origins.untold(now.mono, at_once);
@@ -84,7 +84,7 @@ impl Broadcast {
         }
     }
 
-    /// Tells a new neighbor which numbers are here of all held messages' origins.
+    /// Tells a new neighbor the numbers that are here, for the origins of all held messages.
     pub(super) fn introduce_numbers(&mut self, link: LinkId, fx: &mut Fx) {
         let of: Vec<_> = self.store.origins().filter_map(|it| self.origins.reached(it)).collect();
         for of in of.chunks(HAVE_MAX) {
@@ -92,7 +92,7 @@ impl Broadcast {
         }
     }
 
-    /// Tells all neighbors which numbers this peer has made; each answers with those it has.
+    /// Tells all neighbors the numbers that this peer has made; each answers with those it has.
     pub fn ask_for_progress(&mut self, fx: &mut Fx) {
         let own = self.life.and_then(|life| self.origins.place(&life));
         let Some(own) = own.and_then(|place| self.origins.reached(place)) else { return };
@@ -101,7 +101,7 @@ impl Broadcast {
         }
     }
 
-    /// A neighbor says which numbers it has.
+    /// Takes a neighbor's claim to have numbers.
     pub fn on_have(&mut self, now: Now, from: LinkId, have: &Have, fx: &mut Fx) {
         if have.of.len() > HAVE_MAX {
             let reason = format!("{} origins; at most {HAVE_MAX} at once", have.of.len());
@@ -113,7 +113,7 @@ impl Broadcast {
             let has_room = link.claims.len() < HAVES_MAX || link.claims.contains_key(origin);
             if origin.endpoint != self.me && here.is_some_and(|here| here <= *done && here >= *top)
             {
-                // Neither lacks anything of it.
+                // Both sides have all of its numbers.
                 link.claims.remove(origin);
             } else if has_room {
                 let claim = link.claims.entry(*origin).or_default();
@@ -133,7 +133,7 @@ impl Broadcast {
         self.begin_ticking(now, fx);
     }
 
-    /// A neighbor lacks these: it is told which of them are held.
+    /// Announces the held messages among those that a neighbor lacks.
     pub fn on_lack(&mut self, now: Now, from: LinkId, lack: &Lack, fx: &mut Fx) {
         let is_long =
             lack.of.len() > HAVE_MAX || lack.of.iter().any(|it| it.rows.len() > LACK_ROWS_MAX);
@@ -163,10 +163,10 @@ impl Broadcast {
         }
     }
 
-    /// Tells neighbors which numbers are here, asks them for missing ones, and gives up those that
-    /// nobody sends.
+    /// Tells the neighbors the numbers that are here, asks for missing ones, and gives up those
+    /// that no neighbor sends.
     pub(super) fn on_tick(&mut self, now: Now, fx: &mut Fx) {
-        // After a standstill, what came meanwhile is still to be read.
+        // After a standstill, messages that came meanwhile are still to be read.
         if now.mono.since(self.ticked) > TICK * 4 {
             self.connected = now.mono;
         }
@@ -187,8 +187,8 @@ impl Broadcast {
         }
     }
 
-    /// Asks each neighbor for the numbers above all that came here and that it says it has; returns
-    /// whether there are such.
+    /// Asks each neighbor for the numbers that it claims to have above all that came here. Returns
+    /// whether there are any.
     fn ask_for_claimed(&mut self, now: Now, fx: &mut Fx) -> bool {
         let mut is_open = false;
         for (id, link) in &mut self.links {
@@ -197,7 +197,7 @@ impl Broadcast {
                 let top = self.origins.numbers(origin).map_or(0, Numbers::top);
                 let is_own = origin.endpoint == self.me && origin.incarnation == self.made.0;
                 if top >= claim.from {
-                    claim.asks = 0; // The first of what was asked for has come.
+                    claim.asks = 0; // The first number asked for has come.
                 }
                 if claim.top <= top || claim.asks >= LACKS_MAX || is_own {
                     continue;

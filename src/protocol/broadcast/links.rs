@@ -1,4 +1,4 @@
-//! The links as the broadcast sees them: pushed to or announced to, and what is under way on each.
+//! The links of the broadcast: eager or lazy, and the requests under way on each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::messages::Offer;
 use crate::model::{Endpoint, MessageId, Time};
 use crate::protocol::membership::certificate::Subject;
 
-/// How long an answer is still known for one after its patience is over.
+/// Time that a request is remembered after it was sent, so that a late answer is recognized.
 const LATE_ANSWER: Duration = Duration::from_secs(10);
 
-/// What one link was given in the present span.
+/// Messages and bytes that one link was given in the present span.
 #[derive(Debug, Default)]
 struct Allowance {
     since: Time,
@@ -42,11 +42,11 @@ impl Allowance {
 struct Asked {
     at: Time,
     size: u64,
-    /// Whether its answer is still waited for.
+    /// Whether the answer is still waited for.
     open: bool,
 }
 
-/// What a link was asked for. A liar leaves thousands unanswered, so nothing walks them all.
+/// Requests on one link. A liar leaves thousands unanswered, so nothing iterates over all.
 #[derive(Debug, Default)]
 struct Asks {
     by_id: BTreeMap<MessageId, Asked>,
@@ -61,7 +61,7 @@ impl Asks {
             && now.since(at) >= LATE_ANSWER
         {
             self.order.pop_front();
-            // Asked for again since, it has a later place as well.
+            // An identity that was asked for again since has a later entry as well.
             if self.by_id.get(&old).is_some_and(|asked| asked.at == at) {
                 self.remove(&old);
             }
@@ -73,7 +73,7 @@ impl Asks {
         self.open_bytes = self.open_bytes.saturating_add(size);
     }
 
-    /// The answer is waited for no more; whether it was.
+    /// Stops waiting for an answer. Returns whether it was waited for.
     fn close(&mut self, id: &MessageId) -> bool {
         let Some(asked) = self.by_id.get_mut(id).filter(|asked| asked.open) else { return false };
         asked.open = false;
@@ -92,13 +92,13 @@ impl Asks {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) endpoint: Endpoint,
-    /// Whether messages are pushed on it; else they are announced.
+    /// Whether messages are pushed on the link; else they are announced.
     pub(super) eager: bool,
-    /// What waits to be announced.
+    /// Announcements that wait to be sent.
     pub(super) offers: BTreeMap<MessageId, Offer>,
-    /// How many messages are waited for that it announced.
+    /// Number of messages waited for that the neighbor announced.
     pub(super) wanted: usize,
-    /// What it was asked for and has not sent, halved with each answer.
+    /// Number of requests that the neighbor has not answered, halved with each answer.
     pub(super) unanswered: u32,
     asked: Asks,
     pruned: Option<Time>,
@@ -107,7 +107,7 @@ pub(super) struct Link {
     served: Allowance,
     introduced: BTreeSet<Subject>,
     introduced_order: VecDeque<Subject>,
-    /// The numbers that it said it has.
+    /// Numbers that the neighbor claims to have, by origin.
     pub(super) claims: BTreeMap<Subject, Claim>,
     lacked: Allowance,
     slowed: Allowance,
@@ -134,42 +134,42 @@ impl Link {
         }
     }
 
-    /// Whether so much more may be pushed now.
+    /// Takes `bytes` from the allowance for pushes. Returns false if there is not that much left.
     pub(super) fn may_push(&mut self, now: Time, bytes: u64) -> bool {
         self.pushed.take(now, bytes)
     }
 
-    /// Whether so much more may be given to its asking now.
+    /// Takes `bytes` from the allowance for requests. Returns false if there is not that much left.
     pub(super) fn may_serve(&mut self, now: Time, bytes: u64) -> bool {
         self.served.take(now, bytes)
     }
 
-    /// Takes note of a question for numbers; says no beyond two in each span.
+    /// Takes note of a question for numbers. Returns false beyond two in each span.
     pub(super) fn may_ask_numbers(&mut self, now: Time) -> bool {
         self.lacked.take(now, SPAN_BYTES / 2)
     }
 
-    /// A message with this number goes to the neighbor, or is announced to it: from now on its
-    /// progress is watched.
+    /// Begins to watch the neighbor's progress, because a message with this number is pushed or
+    /// announced to it.
     pub(super) fn expect_progress(&mut self, origin: &Subject, number: u64) {
         if self.claims.len() < HAVES_MAX {
             self.claims.entry(*origin).or_insert_with(|| Claim::up_to(number - 1));
         }
     }
 
-    /// Takes note of a request to wait that is to be sent; says no beyond a few in each span.
+    /// Takes note of a request to wait that is to be sent. Returns false beyond a few in each span.
     pub(super) fn may_slow(&mut self, now: Time) -> bool {
         self.slowed.take(now, SPAN_BYTES / 16)
     }
 
-    /// Makes the link one that is pushed to.
+    /// Makes the link eager.
     pub(super) fn graft(&mut self) {
         self.eager = true;
         self.pruned = None;
     }
 
-    /// Makes a lazy link eager because it is nearer to an origin; whether it may be so again yet,
-    /// and answers what it is asked.
+    /// Makes a lazy link eager because it is nearer to an origin. Returns false if it is eager, was
+    /// preferred a short while ago, or leaves requests unanswered.
     pub(super) fn prefer(&mut self, now: Time) -> bool {
         let is_soon = self.preferred.is_some_and(|at| now.since(at) < PREFER_PAUSE);
         if self.eager || is_soon || self.unanswered > 0 {
@@ -180,7 +180,8 @@ impl Link {
         true
     }
 
-    /// Makes the link lazy; whether to say so, which is not done for each push under way.
+    /// Makes the link lazy. Returns whether to send a `PRUNE`, which is not sent for each
+    /// push under way.
     pub(super) fn prune(&mut self, now: Time) -> bool {
         self.eager = false;
         if self.pruned.is_some_and(|at| now.since(at) < PRUNE_PAUSE) {
@@ -190,7 +191,7 @@ impl Link {
         true
     }
 
-    /// Whether an origin's certificate is still to be sent on this link; from now on it was.
+    /// Whether an origin's certificate is still to be sent on this link; marks it as sent.
     pub(super) fn introduce(&mut self, subject: &Subject) -> bool {
         if !self.introduced.insert(*subject) {
             return false;
@@ -204,7 +205,7 @@ impl Link {
         true
     }
 
-    /// Whether there is room to ask for so many bytes more.
+    /// Whether there is room to ask for `size` bytes more.
     pub(super) fn may_ask(&self, size: u64) -> bool {
         let (count, bytes) = (self.asked.open, self.asked.open_bytes);
         count == 0 || count < GRAFT_MAX && size.saturating_add(bytes) <= ASKED_BYTES_MAX
@@ -214,19 +215,19 @@ impl Link {
         self.asked.insert(now, id, size);
     }
 
-    /// The answer is waited for no more; it is still known for one if it comes.
+    /// Stops waiting for an answer that is overdue; it is still recognized if it comes.
     pub(super) fn give_up(&mut self, id: &MessageId) {
         if self.asked.close(id) {
             self.unanswered = self.unanswered.saturating_add(1);
         }
     }
 
-    /// It came from elsewhere: the answer is not waited for, and its lack is no fault.
+    /// Stops waiting for an answer because the message came from elsewhere; its lack is no fault.
     pub(super) fn settle(&mut self, id: &MessageId) {
         self.asked.close(id);
     }
 
-    /// Something came; if it was asked for, how long the answer took.
+    /// Takes a message. Returns the time that the answer took if the message was asked for.
     pub(super) fn answered(&mut self, now: Time, id: &MessageId) -> Option<Duration> {
         let asked = self.asked.remove(id)?;
         self.unanswered /= 2;
@@ -234,7 +235,7 @@ impl Link {
     }
 }
 
-/// A running mean and deviation, and from them how long to wait.
+/// Running mean and deviation of durations, and the wait that follows from them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Patience {
     mean: Duration,

@@ -1,7 +1,7 @@
-//! What was seen, what is held for neighbors that lack it, and which origins are proven.
+//! Tables of the identities seen, the messages held for neighbors that lack them, and the origins.
 //!
 //! Invariants: each table has a bound; an identity is forgotten only after its origin's floor or
-//! the common horizon was raised, so that what was forgotten is never taken for new.
+//! the common horizon was raised, so that a forgotten message is never taken for new.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::model::{Endpoint, Incarnation, MessageId, ReadyKey, Time};
 use crate::protocol::LinkId;
 use crate::protocol::membership::certificate::{Admission, Subject};
 
-/// Bytes that a held message takes beside its data and topic, roughly.
+/// Bytes that a held message takes beside its data and topic, about.
 const OVERHEAD: u64 = 1_024;
 
 #[derive(Debug)]
@@ -23,18 +23,19 @@ struct Trace {
     id: MessageId,
     origin: u64,
     number: u64,
-    /// When it came.
+    /// Time of arrival.
     at: Time,
-    /// When it was made, by this node's clock.
+    /// Time of publication, by this node's clock.
     born: Time,
 }
 
-/// The identities of what was delivered, or dropped for good.
+/// Identities of the messages that were delivered, or dropped for good.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     ids: BTreeSet<MessageId>,
     order: VecDeque<Trace>,
-    /// The youngest birth of what was forgotten for want of room; nothing as old is new.
+    /// The latest time of publication among the identities forgotten for want of room; no message
+    /// as old is new.
     horizon: Option<Time>,
 }
 
@@ -47,12 +48,12 @@ impl Seen {
         self.ids.contains(id)
     }
 
-    /// Whether what was made at `born` may have been forgotten.
+    /// Whether a message published at `born` may have been forgotten.
     pub(super) fn is_beyond(&self, born: Time) -> bool {
         self.horizon.is_some_and(|horizon| born <= horizon)
     }
 
-    /// Remembers an identity; what goes for want of room raises floor and horizon.
+    /// Remembers an identity; each one forgotten for want of room raises floor and horizon.
     pub(super) fn insert(
         &mut self,
         id: MessageId,
@@ -70,14 +71,14 @@ impl Seen {
         }
     }
 
-    /// Forgets what came more than `remember` ago.
+    /// Forgets the identities that came more than `remember` ago.
     pub(super) fn forget(&mut self, now: Time, remember: Duration, origins: &mut Origins) {
         while self.order.front().is_some_and(|first| now.since(first.at) > remember) {
             self.forget_first(origins);
         }
     }
 
-    /// Its entries, and about how many bytes they take.
+    /// Number of entries, and about the bytes that they take.
     #[cfg(test)]
     pub(super) fn footprint(&self) -> (usize, usize) {
         // Nodes of a balanced tree are at least half full.
@@ -97,16 +98,16 @@ impl Seen {
 /// A message with all of its data.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// As it came, one hop older; its proof is apart.
+    /// The message as it came, one hop older; its proof is apart.
     pub(super) msg: Publish,
     pub(super) proof: Option<Arc<Admission>>,
-    /// When it came, by this node's clock.
+    /// Time of arrival, by this node's clock.
     pub(super) at: Time,
-    /// The link it came by; none for an own one.
+    /// Link by which the message came; none for an own one.
     pub(super) from: Option<LinkId>,
-    /// Who has it, where its origin wants to know.
+    /// Receipts of the message, where its origin wants them.
     pub(super) tally: Option<Tally>,
-    /// The origin's number here, and its number for the message.
+    /// Number of the origin here, and its number for the message.
     pub(super) place: (u64, u64),
     rank: u64,
 }
@@ -123,29 +124,29 @@ impl Held {
         Self { msg, proof, at, from, tally, place, rank: 0 }
     }
 
-    /// Its age, by its own account and the time it spent here.
+    /// Age of the message, by its own account and the time it spent here.
     pub(super) fn age(&self, now: Time) -> Duration {
         Duration::from_millis(self.msg.age_ms).saturating_add(now.since(self.at))
     }
 
-    /// Its announcement.
+    /// Returns the announcement of the message.
     pub(super) const fn offer(&self, id: MessageId) -> Offer {
         Offer { id, size: self.msg.size, hops: self.msg.hops }
     }
 
-    /// The bytes that it takes of what may be held.
+    /// Bytes that the message takes of `held_bytes_max`.
     pub(super) fn bytes(&self) -> u64 {
         self.msg.size + self.msg.topic.len() as u64 + OVERHEAD
     }
 }
 
-/// The messages that are held for neighbors that lack them.
+/// Messages that are held for neighbors that lack them.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     by_id: BTreeMap<MessageId, Held>,
     order: BTreeMap<u64, MessageId>,
     by_number: BTreeMap<(u64, u64), MessageId>,
-    /// The messages of each origin, and their bytes.
+    /// Number of messages of each origin, and their bytes.
     sizes: BTreeMap<u64, (u64, u64)>,
     next_rank: u64,
     bytes: u64,
@@ -168,7 +169,7 @@ impl Store {
         self.by_id.get_mut(id)
     }
 
-    /// Holds a message, and lets the oldest go while there are more than `bytes_max` bytes.
+    /// Holds a message, and removes the oldest while all take more than `bytes_max` bytes.
     pub(super) fn insert(&mut self, id: MessageId, mut held: Held, bytes_max: u64) {
         held.rank = self.next_rank;
         self.next_rank += 1;
@@ -183,8 +184,8 @@ impl Store {
         }
     }
 
-    /// Lets go of what is older than `hold`. What came first need not be the oldest, but nothing
-    /// is kept for longer than this after it came.
+    /// Removes the messages older than `hold`. The first to come need not be the oldest, but no
+    /// message is kept for longer than this after it came.
     pub(super) fn forget(&mut self, now: Time, hold: Duration) {
         while let Some((_, id)) = self.order.first_key_value() {
             if self.by_id.get(id).is_some_and(|held| held.age(now) <= hold) {
@@ -223,7 +224,7 @@ impl Store {
         self.sizes.keys().copied()
     }
 
-    /// About how many bytes the last `count` held messages of an origin take.
+    /// Returns about the bytes that the last `count` held messages of an origin take.
     pub(super) fn bytes_of_last(&self, origin: u64, count: u64) -> u64 {
         let (all, bytes) = self.sizes.get(&origin).copied().unwrap_or((1, 0));
         bytes / all * count.min(all)
@@ -234,22 +235,22 @@ impl Store {
 struct Origin {
     number: u64,
     proof: Option<Arc<Admission>>,
-    /// Its key, which every message of it is checked with.
+    /// Key of the origin, by which every message of it is checked.
     key: Option<ReadyKey>,
-    /// The highest number of its messages that was forgotten: none up to it is new.
+    /// Highest number among its forgotten messages: none up to it is new.
     floor: u64,
-    /// The numbers of its messages that came; `None` before the first.
+    /// Numbers of its messages that came; `None` before the first.
     numbers: Option<Numbers>,
-    /// Time at which neighbors were told of them, and the number up to which.
+    /// Time at which neighbors were told of its numbers, and the last number told.
     told: (Time, u64),
 }
 
-/// The lives whose messages were taken, with the proofs of their membership.
+/// Lives whose messages were taken, with the proofs of their membership.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     known: BTreeMap<Subject, Origin>,
     order: BTreeMap<u64, Subject>,
-    /// Those of which numbers are missing, or neighbors are still to be told.
+    /// Lives of which numbers are missing, or neighbors are still to be told.
     restless: BTreeSet<Subject>,
     next: u64,
     ended: BTreeMap<Endpoint, (Incarnation, Time)>,
@@ -257,7 +258,7 @@ pub(super) struct Origins {
 }
 
 impl Origins {
-    /// Whether this life is known, and the highest of its numbers that was forgotten.
+    /// Highest forgotten number of a life; `None` if the life is not known.
     pub(super) fn floor(&self, subject: &Subject) -> Option<u64> {
         self.known.get(subject).map(|origin| origin.floor)
     }
@@ -271,8 +272,8 @@ impl Origins {
         self.known.get(subject)?.key.as_ref()
     }
 
-    /// Remembers a proven life; returns the number it goes by here. Of too many the one known
-    /// for longest goes.
+    /// Remembers a proven life. Returns its number here. Beyond [`ORIGINS_MAX`] lives the one known
+    /// for longest is forgotten.
     pub(super) fn insert(&mut self, subject: Subject, proof: Option<Arc<Admission>>) -> u64 {
         if let Some(origin) = self.known.get(&subject) {
             return origin.number;
@@ -293,8 +294,8 @@ impl Origins {
         number
     }
 
-    /// Takes note of a number that came; returns how many missing ones are given up for want of
-    /// room.
+    /// Takes note of a number that came. Returns the count of missing numbers that are given up for
+    /// want of room.
     pub(super) fn arrived(&mut self, now: Time, subject: &Subject, number: u64) -> u64 {
         let Some(origin) = self.known.get_mut(subject) else { return 0 };
         self.restless.insert(*subject);
@@ -312,20 +313,20 @@ impl Origins {
         self.known.get(subject)?.numbers.as_ref()
     }
 
-    /// The number that a known life goes by here.
+    /// Number that a known life has here.
     pub(super) fn place(&self, subject: &Subject) -> Option<u64> {
         Some(self.known.get(subject)?.number)
     }
 
-    /// A life's numbers, as neighbors are told of them.
+    /// The numbers of a life, as neighbors are told of them.
     pub(super) fn reached(&self, place: u64) -> Option<Reached> {
         let origin = *self.order.get(&place)?;
         let numbers = self.known.get(&origin)?.numbers.as_ref()?;
         Some(Reached { origin, done: numbers.done(), top: numbers.top() })
     }
 
-    /// The lives that neighbors are to be told of now: with `at_once` all of which they do not know
-    /// the last number, else those with [`HAVE_AFTER`] numbers more than they know of, and with
+    /// The lives that neighbors are to be told of now: with `at_once` all whose last number they
+    /// do not know, else those with [`HAVE_AFTER`] numbers more than they know of, and with
     /// fewer after [`LEISURE`].
     pub(super) fn untold(&mut self, now: Time, at_once: bool) -> Vec<Reached> {
         let mut found = Vec::new();
@@ -348,8 +349,8 @@ impl Origins {
         self.restless.iter().filter_map(|it| Some((it, self.known.get(it)?.numbers.as_ref()?)))
     }
 
-    /// Gives up what [`Numbers::give_up`] does of the lives that are not `spared`; returns how much
-    /// of whom. Lives of which nothing is missing and all is told are at rest.
+    /// Applies [`Numbers::give_up`] to the lives that are not `spared`; returns the counts by
+    /// origin. Lives of which no number is missing and all are told are at rest.
     pub(super) fn give_up(
         &mut self,
         since: Option<(Time, Time)>,
@@ -369,7 +370,7 @@ impl Origins {
         given_up
     }
 
-    /// How many lives are remembered.
+    /// Number of lives remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.known.len().max(self.order.len())
@@ -381,7 +382,7 @@ impl Origins {
         }
     }
 
-    /// A life ended, and with it all earlier ones of its endpoint.
+    /// Marks a life, and all earlier ones of its endpoint, as ended.
     pub(super) fn end(&mut self, now: Time, endpoint: Endpoint, incarnation: Incarnation) {
         if self.ended.get(&endpoint).is_some_and(|(known, _)| *known >= incarnation) {
             return;
@@ -396,7 +397,7 @@ impl Origins {
         }
     }
 
-    /// When this life's end became known here.
+    /// Time at which the end of this life became known here.
     pub(super) fn ended_at(&self, subject: &Subject) -> Option<Time> {
         let (incarnation, at) = self.ended.get(&subject.endpoint)?;
         (*incarnation >= subject.incarnation).then_some(*at)

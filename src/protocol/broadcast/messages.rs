@@ -1,4 +1,4 @@
-//! What neighbors say to each other about broadcast messages.
+//! Messages between neighbors about broadcast messages.
 
 use std::sync::Arc;
 
@@ -11,44 +11,45 @@ use crate::model::{
 };
 use crate::protocol::membership::certificate::{Admission, Subject};
 
-/// A message on its way; without its data where that is large and must be pulled in parts.
+/// A broadcast message on its way; without its data where that is large and must be
+/// pulled in parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publish {
-    /// Who made it.
+    /// Endpoint that published the message.
     pub origin: Endpoint,
-    /// In which of its lives.
+    /// Incarnation of the origin's life.
     pub incarnation: Incarnation,
-    /// The origin's key.
+    /// Public key of the origin.
     pub key: PublicKey,
-    /// The origin's number for it, from 1 in each life.
+    /// Number that the origin gave to the message, from 1 in each life.
     pub number: u64,
-    /// What it is about.
+    /// Topic of the message.
     pub topic: String,
-    /// When it was made, by the origin's clock; for people.
+    /// Time of publication, by the origin's clock; for people.
     pub time: WallTime,
-    /// Bytes of data.
+    /// Size of the data, in bytes.
     pub size: u64,
-    /// The data, up to 64 KiB; more is pulled.
+    /// Data up to 64 KiB; more is pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Data>,
-    /// The SHA-256 of the data.
+    /// SHA-256 of the data.
     #[serde(with = "hex::serde")]
     pub digest: [u8; 32],
-    /// Whether the origin wants to know how many have it.
+    /// Whether the origin wants receipts of the message.
     #[serde(default, skip_serializing_if = "is_false")]
     pub receipt: bool,
-    /// The origin's signature over all of the above, the data by its digest.
+    /// Signature of the origin over all of the above, the data by its digest.
     pub signature: Signature,
-    /// How many more links it may be pushed over.
+    /// Number of further links that the message may be pushed over.
     pub ttl: u32,
-    /// Links it has crossed.
+    /// Number of links that the message has crossed.
     pub hops: u32,
-    /// Nodes that have it, the latest last.
+    /// Nodes that have the message, the latest last.
     pub seen_by: Vec<Endpoint>,
-    /// Milliseconds since its origin made it, added up along the way without any clock: exactly
-    /// what it spent in nodes, about what it spent on links.
+    /// Milliseconds since its origin made it, added up along the way without any clock: the exact
+    /// time spent in nodes, and about the time spent on links.
     pub age_ms: u64,
-    /// The origin's certificate.
+    /// Certificate of the origin's admission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Arc<Admission>>,
 }
@@ -59,7 +60,7 @@ const fn is_false(flag: &bool) -> bool {
 }
 
 impl Publish {
-    /// A new message of `subject`, signed.
+    /// Signs a new message of `subject`.
     pub(super) fn sign(
         subject: &Subject,
         (number, time): (u64, WallTime),
@@ -88,7 +89,7 @@ impl Publish {
         this
     }
 
-    /// What the origin signs; its SHA-256 is the message's identity.
+    /// The statement that the origin signs; its SHA-256 is the message's identity.
     pub fn statement(&self) -> SigningBytes {
         SigningBytes::new("folkmoot/message/1")
             .endpoint(self.origin)
@@ -102,22 +103,22 @@ impl Publish {
             .number(u64::from(self.receipt))
     }
 
-    /// The message's identity.
+    /// Identity of the message.
     pub fn id(&self) -> MessageId {
         MessageId::of(&self.statement())
     }
 
-    /// The life that made it.
+    /// The life that published the message.
     pub const fn subject(&self) -> Subject {
         Subject { endpoint: self.origin, incarnation: self.incarnation, key: self.key }
     }
 
-    /// Whether its data is pulled in parts.
+    /// Whether the data is pulled in parts.
     pub const fn is_large(&self) -> bool {
         self.size > PART_BYTES as u64
     }
 
-    /// What is wrong with it that can be seen without any arithmetic of signatures.
+    /// Returns the fault of the message that is seen without verifying signatures.
     pub(super) fn complaint(&self, config: &Config) -> Option<String> {
         if let Some(reason) = topic_complaint(&self.topic) {
             return Some(reason);
@@ -146,72 +147,72 @@ impl Publish {
     }
 }
 
-/// A message that its speaker holds.
+/// A message that the sender holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Which.
+    /// Identity of the message.
     pub id: MessageId,
-    /// Bytes of data.
+    /// Size of the data, in bytes.
     pub size: u64,
-    /// Links that the speaker's copy has crossed.
+    /// Number of links that the sender's copy has crossed.
     pub hops: u32,
 }
 
-/// I hold these.
+/// Announcement of messages that the sender holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announce {
-    /// Which, and how large.
+    /// Identities, sizes and hops of the messages.
     pub ids: Vec<Offer>,
 }
 
-/// Send me these, with the certificates of their origins.
+/// Request for messages, with the certificates of their origins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Graft {
-    /// Which.
+    /// Identities of the messages.
     pub ids: Vec<MessageId>,
-    /// Whether to push to me from now on.
+    /// Whether to push to the sender from now on.
     pub push: bool,
 }
 
-/// Push to me no more; announce.
+/// Request to announce messages to the sender instead of pushing them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prune {}
 
-/// Send me these parts of a large message.
+/// Request for parts of a large message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartReq {
-    /// Of which message.
+    /// Identity of the message.
     pub id: MessageId,
-    /// The first part, from 0.
+    /// Index of the first part, from 0.
     pub at: u32,
-    /// How many.
+    /// Number of parts.
     pub count: u32,
 }
 
-/// A part of a large message: 64 KiB, the last one what is left.
+/// A part of a large message: 64 KiB, or the rest in the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Of which message.
+    /// Identity of the message.
     pub id: MessageId,
-    /// Which part, from 0.
+    /// Index of the part, from 0.
     pub at: u32,
-    /// Its bytes.
+    /// Bytes of the part.
     pub data: Data,
 }
 
-/// How many are known to have a message that they got by way of me, myself included.
+/// Count of the nodes known to have a message by way of the sender, the sender included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// Which message.
+    /// Identity of the message.
     pub id: MessageId,
-    /// How many.
+    /// Number of the nodes.
     pub count: u32,
 }
 
 /// A row of consecutive numbers: the first and the last.
 pub(super) type Row = (u64, u64);
 
-/// The numbers of some origins' messages that its speaker has.
+/// The numbers of some origins' messages that the sender has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Have {
     /// One entry for each origin.
@@ -223,7 +224,7 @@ pub struct Have {
 pub struct Reached {
     /// The life that numbered them.
     pub origin: Subject,
-    /// The number up to which nothing is waited for any more.
+    /// The number up to which no message is waited for any more.
     pub done: u64,
     /// The highest number that came.
     pub top: u64,
@@ -241,7 +242,7 @@ pub struct Lack {
 pub struct Lacking {
     /// The life that numbered them.
     pub origin: Subject,
-    /// The rows of them, the lowest first.
+    /// Rows of these numbers, the lowest first; each with its first and last.
     pub rows: Vec<(u64, u64)>,
 }
 

@@ -1,17 +1,17 @@
 //! Reliable broadcast: every message of a member reaches every connected member, once.
 //!
 //! A tree forms itself out of the overlay's links (Leitão, Pereira and Rodrigues, "Epidemic
-//! Broadcast Trees", SRDS 2007): on eager links messages are pushed, on all others announced.
-//! Whoever is pushed a message twice makes the second link lazy; whoever hears of a message that
-//! does not come asks for it, and makes the link it came by eager.
+//! Broadcast Trees", SRDS 2007): on eager links messages are pushed, on all others announced. A
+//! node that is pushed a message twice makes the second link lazy; a node that hears of a message
+//! that does not come asks for it, and makes the link it came by eager.
 //!
 //! Invariants:
 //! - A message is delivered at most once per node, by its identity: the SHA-256 of all that its
-//!   origin signed. What was forgotten is never taken for new.
-//! - Nothing is delivered, held or passed on whose signature and origin do not hold.
-//! - Whatever one link fails to push, another announces: pushes make for speed, announcements for
-//!   certainty, and no push is trusted to come.
-//! - What is queued on a link unasked is bounded in each span of time; the rest is announced and
+//!   origin signed. A forgotten message is never taken for new.
+//! - No message is delivered, held or passed on whose signature and origin do not hold.
+//! - A message that one link fails to push is announced on another: pushes make for speed,
+//!   announcements for certainty, and no push is trusted to come.
+//! - The bytes queued on a link unasked are bounded in each span of time; the rest is announced and
 //!   pulled by its receiver. All tables are bounded, and held messages in bytes.
 
 pub mod config;
@@ -54,37 +54,37 @@ use crate::model::{Endpoint, Incarnation, KeyPair, MessageId, Now, Time, topic_c
 /// Deadlines of the broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Announce what was collected.
+    /// Collected announcements are sent.
     Announce,
-    /// Ask for what was announced and did not come.
+    /// Announced messages that did not come are asked for.
     Repair,
-    /// Ask elsewhere for parts that did not come.
+    /// Parts that did not come are asked for elsewhere.
     Parts,
-    /// Tell how many have a message.
+    /// Collected receipts are sent.
     Receipts,
-    /// Tell which numbers are here, and ask for missing ones.
+    /// Numbers are told to the neighbors, and missing ones asked for.
     Tick,
-    /// Publish what waits for others to keep up.
+    /// Own messages that wait for slow nodes are published.
     Pending,
-    /// Forget what is old.
+    /// Old messages and identities are forgotten.
     Forget,
 }
 
-/// The refusal of a message of a peer that is no member.
+/// Reason for refusing a message of a peer that is no member.
 const NO_MEMBER: &str = "not a member yet: only members publish";
 
-/// What an origin's certificate proves here.
+/// Verdict on an origin's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It holds.
+    /// The certificate holds.
     Holds,
-    /// It cannot be judged yet: keys of its voters are not known here.
+    /// The certificate cannot be judged yet: keys of its voters are not known here.
     Unsure,
-    /// It does not hold.
+    /// The certificate does not hold.
     Fails,
 }
 
-/// The broadcast as one peer sees it.
+/// State of the broadcast of one peer.
 #[derive(Debug)]
 pub struct Broadcast {
     config: Config,
@@ -95,12 +95,12 @@ pub struct Broadcast {
     proof: Option<Arc<Admission>>,
     /// The last life that began, and the messages it made.
     made: (Incarnation, Made),
-    /// Own messages that wait for others to keep up, each with its caller's number.
+    /// Own messages that wait for slow nodes, each with its caller's token.
     pending: VecDeque<(u64, Said)>,
     brakes: Brakes,
-    /// Messages that came or were made here.
+    /// Number of messages that came or were published here.
     arrivals: u64,
-    /// Their bytes since neighbors were told of numbers.
+    /// Bytes of the messages since neighbors were told of numbers.
     untold: u64,
     links: BTreeMap<LinkId, Link>,
     seen: Seen,
@@ -113,11 +113,11 @@ pub struct Broadcast {
     ticked: Time,
     /// Time since which there is a link, and this node has not stood still.
     connected: Time,
-    /// The link that was asked for missing numbers last.
+    /// Link that was asked for missing numbers last.
     lacked: LinkId,
-    /// How late pushed copies come after announcements.
+    /// Delays of pushed copies after announcements.
     lateness: Patience,
-    /// How long answers take.
+    /// Times that answers take.
     answers: Patience,
     armed: BTreeMap<Timer, Time>,
     metrics: BroadcastMetrics,
@@ -132,7 +132,8 @@ impl Kind for Broadcast {
 type Fx = Effects<Broadcast>;
 
 impl Broadcast {
-    /// The broadcast of the peer at `me`, which publishes nothing until [`Broadcast::begin`].
+    /// Creates the broadcast of the peer at `me`, which publishes nothing until
+    /// [`Broadcast::begin`].
     pub fn new(config: Config, me: Endpoint, keys: KeyPair) -> Self {
         Self {
             config,
@@ -162,17 +163,17 @@ impl Broadcast {
         }
     }
 
-    /// A message came whose origin cannot be who it says, as the node knows.
+    /// Counts a message whose claimed origin the node knows to be false.
     pub fn drop_forged(&mut self) {
         self.metrics.drop_one(Reason::Forged);
     }
 
-    /// Whether origins must show certificates; changes with the kind of fleet.
+    /// Sets whether origins must show certificates, which depends on the kind of fleet.
     pub const fn set_requires_proof(&mut self, requires_proof: bool) {
         self.config.requires_proof = requires_proof;
     }
 
-    /// The peer is a member in this life, by this proof: it may publish.
+    /// Lets the peer publish, because it is a member in this life by this proof.
     pub fn begin(
         &mut self,
         incarnation: Incarnation,
@@ -188,7 +189,7 @@ impl Broadcast {
         self.arm(Timer::Forget, Some(now.mono.after(FORGET_INTERVAL)), now, fx);
     }
 
-    /// The peer is not a member any more: it publishes nothing.
+    /// Stops publishing, because the peer is not a member any more.
     pub fn pause(&mut self, fx: &mut Fx) {
         for (token, _) in std::mem::take(&mut self.pending) {
             let reason = "this peer is no member any more".to_owned();
@@ -198,7 +199,7 @@ impl Broadcast {
         self.proof = None;
     }
 
-    /// Publishes an own message, at once or when those that do not keep up have room; answered by
+    /// Publishes an own message, at once or when slow nodes have room; answered by
     /// [`Event::Published`] or [`Event::PublishRefused`].
     pub fn publish(&mut self, now: Now, token: u64, said: Said, fx: &mut Fx) {
         let complaint = topic_complaint(&said.0).or_else(|| {
@@ -234,7 +235,7 @@ impl Broadcast {
         fx.emit(Event::Published { token, id, to });
     }
 
-    /// A neighbor's link came up: it is told which numbers are here.
+    /// Takes a neighbor's new link, and tells it the numbers that are here.
     pub fn on_link_up(&mut self, now: Now, link: LinkId, endpoint: Endpoint, fx: &mut Fx) {
         if self.links.is_empty() {
             self.connected = now.mono;
@@ -244,7 +245,7 @@ impl Broadcast {
         self.introduce_numbers(link, fx);
     }
 
-    /// A neighbor's link ended.
+    /// Takes the end of a neighbor's link.
     pub fn on_link_down(&mut self, now: Now, link: LinkId, fx: &mut Fx) {
         if self.links.remove(&link).is_none() {
             return;
@@ -254,12 +255,12 @@ impl Broadcast {
         self.arm(Timer::Repair, self.wanted.next_due(), now, fx);
     }
 
-    /// A member's life ended: what it says from now on is not taken.
+    /// Takes the end of a member's life: messages that it makes from now on are not taken.
     pub fn on_gone(&mut self, now: Now, endpoint: Endpoint, incarnation: Incarnation) {
         self.origins.end(now.mono, endpoint, incarnation);
     }
 
-    /// A deadline passed.
+    /// Handles a timer that has fired.
     pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         self.armed.remove(&timer);
         match timer {
@@ -277,7 +278,7 @@ impl Broadcast {
         }
     }
 
-    /// What was counted so far, and what is held now.
+    /// Returns the counters since the start, and the current sizes.
     pub fn metrics(&self) -> BroadcastMetrics {
         let eager = self.links.values().filter(|link| link.eager).count();
         BroadcastMetrics {
@@ -292,7 +293,7 @@ impl Broadcast {
         }
     }
 
-    /// Announces what was collected for each lazy link.
+    /// Sends the collected announcements on each link.
     fn announce(&mut self, fx: &mut Fx) {
         for (id, link) in &mut self.links {
             let offers = std::mem::take(&mut link.offers);
@@ -304,7 +305,8 @@ impl Broadcast {
         }
     }
 
-    /// Announces a message on the links in a moment, at once where there is much to announce.
+    /// Announces a message on the links after a short delay, at once where there is
+    /// much to announce.
     fn offer(&mut self, now: Now, offer: Offer, to: &[LinkId], fx: &mut Fx) {
         let mut is_full = false;
         for link in to {
@@ -335,7 +337,7 @@ impl Broadcast {
         fx.emit(Event::Malformed { from, reason: reason.into() });
     }
 
-    /// Sets the deadline if it is another than before; an idle timer just runs out.
+    /// Sets the timer if its deadline changes; an idle timer just runs out.
     fn arm(&mut self, timer: Timer, due: Option<Time>, now: Now, fx: &mut Fx) {
         let Some(due) = due else { return };
         if self.armed.get(&timer) != Some(&due) {

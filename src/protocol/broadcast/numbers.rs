@@ -1,4 +1,4 @@
-//! The numbers of one origin's messages: which came, which are missing, and since when.
+//! The numbers of one origin's messages: those that came, and the gaps with their times.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -14,14 +14,14 @@ struct Gap {
     since: Time,
 }
 
-/// The numbers of one origin that came, counted from the first that did.
+/// The numbers of one origin that came, counted from the first that came.
 #[derive(Debug)]
 pub(super) struct Numbers {
     /// The highest number that came.
     top: u64,
-    /// The numbers below it that are missing, by the first of each row.
+    /// Rows of missing numbers below `top`, by the first of each row.
     gaps: BTreeMap<u64, Gap>,
-    /// Time at which a missing one came last.
+    /// Time at which a missing number came last.
     filled: Time,
 }
 
@@ -52,8 +52,8 @@ impl Numbers {
         self.gaps.iter().filter(move |(_, gap)| is_due(gap)).map(|(first, gap)| *first..=gap.last)
     }
 
-    /// Takes note of a number that came. Returns how many missing ones are given up because there
-    /// are more than [`GAPS_MAX`] rows of them.
+    /// Takes note of a number that came. Returns the count of missing numbers that are given up
+    /// because they are more than [`GAPS_MAX`] rows.
     pub(super) fn insert(&mut self, now: Time, number: u64) -> u64 {
         if number > self.top {
             if number > self.top + 1 {
@@ -79,7 +79,7 @@ impl Numbers {
     }
 
     /// Gives up the rows that stand since before `long_since`; also those that stand since before
-    /// `since`, if no missing number came since then. Returns how many numbers that are.
+    /// `since`, if no missing number came since then. Returns the count of these numbers.
     pub(super) fn give_up(&mut self, since: Time, long_since: Time) -> u64 {
         let mut count = 0;
         let since = if self.filled > since { long_since } else { since };

@@ -1,10 +1,10 @@
-//! Back-pressure: an origin waits for the nodes that do not keep up with its messages.
+//! Back-pressure: an origin waits for the nodes that are slower than its messages.
 //!
 //! A node that holds much that a neighbor lacks asks the origin to wait, by the way its last
 //! message came. The origin then keeps what it publishes within the room that the slowest of them
-//! leaves; what does not fit waits. A node that makes no progress for [`STALL_MAX`] is waited for
-//! no longer, so that neither a dead machine nor a liar stops an origin; it is told later what it
-//! missed.
+//! leaves; messages that do not fit wait. A node that makes no progress for [`STALL_MAX`] is waited
+//! for no longer, so that neither a dead machine nor a liar stops an origin; it is told later which
+//! messages it missed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,10 +18,10 @@ use super::{Broadcast, Event, Fx, Numbers, Timer};
 use crate::model::{Data, Endpoint, Now, Time};
 use crate::protocol::LinkId;
 
-/// Own messages whose sizes are remembered.
+/// Number of own messages whose sizes are remembered.
 const SIZES_MAX: usize = 32_768;
 
-/// An own message to be: its topic, its data, and whether its publisher wants to know who has it.
+/// An own message to be: its topic, its data, and whether its publisher wants receipts.
 pub(super) type Said = (String, Data, bool);
 
 /// The own messages of one life, by number and size.
@@ -29,12 +29,12 @@ pub(super) type Said = (String, Data, bool);
 pub(super) struct Made {
     count: u64,
     bytes: u64,
-    /// The bytes of all messages before each of the last ones.
+    /// Bytes of all earlier messages, for each of the last messages.
     before: VecDeque<u64>,
 }
 
 impl Made {
-    /// The number of the last one, 0 before the first.
+    /// Number of the last message, 0 before the first.
     pub(super) const fn count(&self) -> u64 {
         self.count
     }
@@ -48,7 +48,7 @@ impl Made {
         self.count += 1;
     }
 
-    /// The bytes of all up to a number; of those long ago roughly.
+    /// Bytes of all messages up to a number; of those long ago about.
     fn bytes_up_to(&self, number: u64) -> u64 {
         let first = self.count - self.before.len() as u64;
         let at = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
@@ -63,7 +63,7 @@ struct Brake {
     room: u64,
     /// Time of the last request.
     at: Time,
-    /// Time at which its progress was looked at last, and the bytes that it had then.
+    /// Time at which its progress was last looked at, and the bytes that it had then.
     looked: (Time, u64),
     is_stalled: bool,
 }
@@ -74,12 +74,12 @@ pub(super) struct Brakes {
     by_node: BTreeMap<Endpoint, Brake>,
     /// Time since which the origin is held up, and the bytes that it had made then.
     held_up: Option<(Time, u64)>,
-    /// Time until which nobody is waited for.
+    /// Time until which no node is waited for.
     free_until: Option<Time>,
 }
 
 impl Brakes {
-    /// A node asks to be waited for.
+    /// Takes a slow node's request to wait.
     pub(super) fn note(&mut self, now: Time, (made, held_max): (&Made, u64), slow: &Slow) {
         self.by_node.retain(|_, brake| now.since(brake.at) < BRAKE_LAPSE);
         if self.by_node.len() >= BRAKES_MAX && !self.by_node.contains_key(&slow.who) {
@@ -103,7 +103,7 @@ impl Brakes {
         (brake.done, brake.room, brake.at) = (slow.done, slow.room, now);
     }
 
-    /// Tests whether one more message may be published now.
+    /// Whether one more message may be published now.
     fn allow(&mut self, now: Time, (made, held_max): (&Made, u64)) -> bool {
         let is_over = |brake: &Brake| {
             brake.is_stalled
@@ -133,7 +133,7 @@ impl Broadcast {
         self.brakes.allow(now.mono, (&self.made.1, self.config.held_bytes_max))
     }
 
-    /// Publishes an own message at once, or when those that do not keep up have room.
+    /// Publishes an own message at once, or when slow nodes have room.
     pub(super) fn publish_in_turn(&mut self, now: Now, token: u64, said: Said, fx: &mut Fx) {
         if self.pending.is_empty() && self.may_publish(now) {
             return self.publish_now(now, token, said, fx);
@@ -162,7 +162,7 @@ impl Broadcast {
         }
     }
 
-    /// True when a neighbor has all that was published here, or there is none.
+    /// True when a neighbor has all messages that were published here, or there is no neighbor.
     pub fn is_settled(&self) -> bool {
         let Some(life) = self.life.filter(|_| !self.links.is_empty()) else { return true };
         let is_with = |link: &super::links::Link| {
@@ -171,7 +171,7 @@ impl Broadcast {
         self.pending.is_empty() && (self.made.1.count() == 0 || self.links.values().any(is_with))
     }
 
-    /// A node asks an origin to wait; it is passed on to the origin.
+    /// Takes a slow node's request, and passes it on toward the origin.
     pub fn on_slow(&mut self, now: Now, from: LinkId, mut slow: Slow, fx: &mut Fx) {
         if !self.links.contains_key(&from) || slow.hops >= HOPS_MAX {
             return;
@@ -195,8 +195,8 @@ impl Broadcast {
         fx.send(link, slow);
     }
 
-    /// Asks the origins to wait of which a neighbor lacks much that is held here; returns whether
-    /// there are such.
+    /// Asks origins to wait if a neighbor lacks many of their messages that are held here. Returns
+    /// whether there are any.
     pub(super) fn watch_pace(&mut self, now: Now, fx: &mut Fx) -> bool {
         let mut slow = Vec::new();
         for link in self.links.values() {

@@ -1,7 +1,7 @@
 //! Large messages: announced with their signed head, pulled in parts, and judged as a whole.
 //!
-//! Invariant: of a message at most four parts are under way, all from one neighbor. What its
-//! parts add up to is held against the signed digest; a lie is blamed on who sent the parts.
+//! Invariant: of a message at most four parts are under way, all from one neighbor. The whole is
+//! checked against the signed digest; a lie is blamed on the sender of the parts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::model::{Data, MessageId, Now, Time};
 use crate::protocol::LinkId;
 use crate::protocol::membership::certificate::Admission;
 
-/// How often the whole is begun anew at the same neighbor.
+/// Number of times that the whole is begun anew at the same neighbor.
 const TRIES_MAX: u32 = 3;
 
 /// A large message that is being pulled.
@@ -23,13 +23,13 @@ pub(super) struct Pull {
     pub(super) msg: Publish,
     proof: Option<Arc<Admission>>,
     pub(super) from: LinkId,
-    /// Who else holds it, the next to be asked first.
+    /// Other links whose neighbors hold the message, the next to be asked first.
     sources: VecDeque<LinkId>,
     solicited: bool,
-    /// When the head came.
+    /// Time at which the head came.
     since: Time,
     buffer: Vec<u8>,
-    /// The first part that was not asked for.
+    /// Index of the first part that was not asked for.
     next: u32,
     tries: u32,
     due: Time,
@@ -40,19 +40,19 @@ const fn parts_of(size: u64) -> u32 {
 }
 
 impl Pull {
-    /// Another neighbor holds it as well.
+    /// Adds another neighbor that holds the message.
     pub(super) fn add_source(&mut self, link: LinkId) {
         if link != self.from && !self.sources.contains(&link) {
             self.sources.push_back(link);
         }
     }
 
-    /// The place of the part that is to come next.
+    /// Index of the part that is to come next.
     const fn place(&self) -> u32 {
         (self.buffer.len() / PART_BYTES) as u32
     }
 
-    /// The bytes of the part that is to come next.
+    /// Bytes of the part that is to come next.
     fn expected(&self) -> usize {
         let left = self.msg.size - self.buffer.len() as u64;
         usize::try_from(left).unwrap_or(PART_BYTES).min(PART_BYTES)
@@ -60,7 +60,7 @@ impl Pull {
 }
 
 impl Broadcast {
-    /// Begins to pull what was announced with a head that holds.
+    /// Begins to pull a message whose head holds.
     pub(super) fn pull(
         &mut self,
         now: Now,
@@ -72,7 +72,7 @@ impl Broadcast {
         let bytes: u64 = self.pulls.values().map(|pull| pull.msg.size).sum();
         let room = self.config.held_bytes_max.max(self.config.message_max);
         if self.pulls.len() >= PULLS_MAX || bytes.saturating_add(msg.size) > room {
-            // Its turn comes when others are done.
+            // The pull begins when others are done.
             self.want(now, (id, msg.size), from, fx);
             self.wanted.postpone(&id, now.mono.after(ROOM_PAUSE));
             return self.arm(Timer::Repair, self.wanted.next_due(), now, fx);
@@ -108,7 +108,7 @@ impl Broadcast {
         self.arm(Timer::Parts, due, now, fx);
     }
 
-    /// A neighbor wants parts of what is held here.
+    /// Sends the parts of a held message that a neighbor asks for.
     pub fn on_part_req(&mut self, from: LinkId, request: PartReq, fx: &mut Fx) {
         let PartReq { id, at, count } = request;
         if !(1..=PARTS_MAX).contains(&count) {
@@ -128,7 +128,7 @@ impl Broadcast {
         }
     }
 
-    /// A part came.
+    /// Takes a part of a message that is being pulled.
     pub fn on_part(&mut self, now: Now, from: LinkId, part: &Part, fx: &mut Fx) {
         let Some(pull) = self.pulls.get_mut(&part.id).filter(|pull| pull.from == from) else {
             return; // Late: it was asked for elsewhere meanwhile.
@@ -176,8 +176,8 @@ impl Broadcast {
         self.arm(Timer::Parts, due, now, fx);
     }
 
-    /// Begins anew with the next neighbor that holds it; `again` if the present one may be tried
-    /// once more for want of others.
+    /// Begins the pull anew with the next neighbor that holds the message; `again` if the present
+    /// one may be tried once more for want of others.
     pub(super) fn pull_elsewhere(&mut self, now: Now, id: MessageId, again: bool, fx: &mut Fx) {
         let Some(pull) = self.pulls.get_mut(&id) else { return };
         let (links, old) = (&self.links, pull.from);
@@ -206,7 +206,7 @@ impl Broadcast {
         self.ask_parts(now, id, PARTS_MAX, fx);
     }
 
-    /// A link is gone, and with it what was to come by it.
+    /// Pulls the messages elsewhere that were to come by a link that ended.
     pub(super) fn on_source_gone(&mut self, now: Now, link: LinkId, fx: &mut Fx) {
         let from_it = |(_, pull): &(&MessageId, &Pull)| pull.from == link;
         let ids: Vec<_> = self.pulls.iter().filter(from_it).map(|(id, _)| *id).collect();

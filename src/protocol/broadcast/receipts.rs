@@ -1,8 +1,8 @@
-//! Receipts: how many have a message, summed up along the way it came.
+//! Receipts: counts of the nodes that have a message, summed up along the way it came.
 //!
-//! Each node tells the neighbor that it got the message from how many are known to have it by way
-//! of itself. A node counts for one neighbor only, so nobody honest is counted twice; a liar can
-//! add what it likes, up to a bound.
+//! Each node tells the neighbor that sent it the message the number of nodes known to have it by
+//! way of itself. A node counts for one neighbor only, so no honest node is counted twice; a liar
+//! can add any number, up to a bound.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{Broadcast, Event, Fx, Timer};
 use crate::model::{MessageId, Now};
 use crate::protocol::LinkId;
 
-/// Who has one message by way of this node.
+/// Counts of the nodes that have one message by way of this node.
 #[derive(Debug)]
 pub(super) struct Tally {
     counts: BTreeMap<LinkId, u32>,
@@ -35,7 +35,7 @@ impl Tally {
 }
 
 impl Broadcast {
-    /// A neighbor says how many have a message by way of it.
+    /// Takes a neighbor's count of the nodes that have a message by way of it.
     pub fn on_receipt(&mut self, now: Now, from: LinkId, receipt: Receipt, fx: &mut Fx) {
         if !(1..=RECEIPT_MAX).contains(&receipt.count) {
             let reason = format!("a receipt counts 1 to {RECEIPT_MAX}");
@@ -51,7 +51,7 @@ impl Broadcast {
         }
     }
 
-    /// Sees to it that the present count is told in a moment, ever later.
+    /// Schedules a receipt with the present count; each further one waits longer.
     pub(super) fn report(&mut self, now: Now, id: MessageId, fx: &mut Fx) {
         let Some(tally) = self.store.get_mut(&id).and_then(|held| held.tally.as_mut()) else {
             return;

@@ -1,8 +1,9 @@
-//! What was announced and does not come is asked for, from one announcer after the other.
+//! Repair: messages that were announced and do not come are asked for, from one announcer
+//! after the other.
 //!
-//! How long a push is waited for follows how late pushes come after announcements; how long an
-//! answer is waited for follows how long answers take. Both have bounds, so that neither a slow
-//! link nor a liar makes the waiting long.
+//! The wait for a push follows the delays of pushes after announcements; the wait for an answer
+//! follows the times that answers take. Both have bounds, so that neither a slow link nor a liar
+//! makes the waiting long.
 
 use std::collections::BTreeMap;
 
@@ -17,20 +18,20 @@ use super::{Broadcast, Fx, Timer};
 use crate::model::{MessageId, Now};
 use crate::protocol::LinkId;
 
-/// Messages asked for, or given up, in one go.
+/// Number of messages asked for, or given up, at once.
 const PORTION: usize = 1_024;
 
-/// What became of the search for somebody to ask.
+/// Result of the search for an announcer to ask.
 enum Choice {
     Ask(LinkId),
-    /// Whoever was not asked yet has enough to answer.
+    /// The announcers not asked yet have enough to answer.
     Wait,
-    /// Everybody was asked.
+    /// All announcers were asked.
     Nobody,
 }
 
 impl Broadcast {
-    /// A neighbor says what it holds.
+    /// Takes a neighbor's announcement of messages that it holds.
     pub fn on_announce(&mut self, now: Now, from: LinkId, announce: &Announce, fx: &mut Fx) {
         if announce.ids.len() > ANNOUNCE_MAX {
             let count = announce.ids.len();
@@ -41,7 +42,7 @@ impl Broadcast {
             return;
         }
         for offer in &announce.ids {
-            // It needs no announcement in return.
+            // The neighbor needs no announcement in return.
             if let Some(link) = self.links.get_mut(&from) {
                 link.offers.remove(&offer.id);
             }
@@ -61,7 +62,7 @@ impl Broadcast {
     pub(super) fn want(&mut self, now: Now, offer: (MessageId, u64), from: LinkId, fx: &mut Fx) {
         let share = WANTED_MAX / self.links.len().max(16);
         let Some(link) = self.links.get_mut(&from) else { return };
-        // Whoever announces what it does not send is not believed much more at once.
+        // An announcer that does not send is not believed much more at once.
         let halvings = (link.unanswered / UNANSWERED_STEP).min(UNANSWERED_STEPS_MAX);
         if link.wanted >= share >> halvings {
             return self.metrics.drop_one(Reason::Crowded);
@@ -73,7 +74,7 @@ impl Broadcast {
         self.arm(Timer::Repair, self.wanted.next_due(), now, fx);
     }
 
-    /// Waits for a message no longer.
+    /// Stops waiting for a message.
     pub(super) fn unwant(&mut self, id: &MessageId) -> Option<Want> {
         let want = self.wanted.remove(id)?;
         for source in &want.sources {
@@ -85,7 +86,7 @@ impl Broadcast {
         Some(want)
     }
 
-    /// Asks for all that did not come in time.
+    /// Asks for all messages that did not come in time.
     pub(super) fn on_repair_due(&mut self, now: Now, fx: &mut Fx) {
         let patience = self.answers.wait(ANSWER_MIN, ANSWER_MAX);
         let mut grafts: BTreeMap<LinkId, Vec<MessageId>> = BTreeMap::new();
@@ -125,7 +126,7 @@ impl Broadcast {
         self.arm(Timer::Repair, self.wanted.next_due(), now, fx);
     }
 
-    /// Whom to ask next: of those not asked yet the one that answered best so far.
+    /// Chooses the announcer to ask next: of those not asked yet the one that answered best so far.
     fn choose(&mut self, id: &MessageId) -> Choice {
         let Some(want) = self.wanted.get_mut(id) else { return Choice::Nobody };
         if let Some(silent) = want.asked.take()
@@ -133,6 +134,7 @@ impl Broadcast {
         {
             link.give_up(id);
         }
+        // A large message waits until another pull may begin.
         if want.size > PART_BYTES as u64 && self.pulls.len() >= PULLS_MAX {
             return Choice::Wait;
         }

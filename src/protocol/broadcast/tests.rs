@@ -111,7 +111,7 @@ fn what_is_older_than_the_horizon_is_not_taken_from_an_unknown_origin_either() {
     for number in 1..=5 {
         step(&mut it, at(number), FROM, message(number));
     }
-    // What was made 2 s after the start was forgotten; whatever is as old might have been, too.
+    // The message made 2 s after the start was forgotten; any as old might have been, too.
     let old = Publish { age_ms: 7_000, ..said_by(8, 1, "hello", false) };
     assert!(!delivers(&step(&mut it, at(9), FROM, old.clone())));
     assert_eq!(it.metrics().messages_dropped["old"], 1);
@@ -319,7 +319,7 @@ fn parts_that_are_not_what_was_signed_are_blamed_and_pulled_elsewhere() {
         fx.drain().collect::<Vec<_>>()
     };
     give(&mut it, FROM, &part(0, 7, config::PART_BYTES));
-    give(&mut it, OTHER, &part(1, 6, 10)); // Nobody asked it.
+    give(&mut it, OTHER, &part(1, 6, 10)); // It was not asked.
     let effects = give(&mut it, FROM, &part(1, 8, 10));
     assert!(blames(&effects) && !delivers(&effects), "{effects:?}");
     assert_eq!(sent(effects), request(OTHER));
@@ -348,7 +348,7 @@ fn life(port: u16) -> Subject {
     Subject { endpoint, incarnation: Incarnation(1), key }
 }
 
-/// What a machine does with its timers up to a time, each second.
+/// Fires the timers as a node does up to a time, each second.
 fn pass(it: &mut Broadcast, from: u64, to: u64) -> Vec<Effect<Broadcast>> {
     let mut fx = Effects::default();
     for secs in from..to {
@@ -422,7 +422,7 @@ fn who_lacks_numbers_is_told_what_is_held_of_them() {
     assert_eq!(told.ids.iter().map(|it| it.id).collect::<Vec<_>>(), ids);
     it.on_lack(at(2), OTHER, &lack(vec![(1, 1); config::LACK_ROWS_MAX + 1]), &mut fx);
     assert!(blames(&fx.drain().collect::<Vec<_>>()));
-    // Whoever asks without a pause is not answered.
+    // A neighbor that asks without a pause is not answered.
     for _ in 0..10 {
         it.on_lack(at(2), OTHER, &lack(vec![(1, 9)]), &mut fx);
     }
@@ -483,7 +483,7 @@ fn nobody_stops_an_origin_for_long() {
         pass(&mut it, secs, secs + 1);
         assert_eq!(say(&mut it, at(secs), 1), u64::from(secs >= 12), "at {secs} s");
     }
-    // Nor do others whose names somebody invents.
+    // Nor do invented names of slow nodes.
     let mut it = origin();
     let mut sent = 0;
     for secs in 2..40 {

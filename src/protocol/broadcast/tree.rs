@@ -14,20 +14,20 @@ use crate::model::{Endpoint, MessageId, Now, Time};
 use crate::protocol::LinkId;
 use crate::protocol::membership::certificate::Admission;
 
-/// What is to become of a message that is not known yet.
+/// Judgement on a message that is not known yet.
 enum Judgement {
-    /// It is taken; with the proof of its origin, if that is known.
+    /// The message is taken; with the proof of its origin, if that is known.
     Takes(Option<Arc<Admission>>),
-    /// It is dropped, and nobody is to blame.
+    /// The message is dropped, and no neighbor is to blame.
     Drops(Reason),
-    /// Its origin's proof is to be asked for.
+    /// The proof of the message's origin is to be asked for.
     Asks,
     /// The neighbor that sent it is to blame.
     Blames(Reason, String),
 }
 
 impl Broadcast {
-    /// A message came. `judge` says what a certificate proves here; it is asked only about
+    /// Takes a message. `judge` says whether a certificate holds here; it is asked only about
     /// origins that are not known yet.
     pub fn on_publish(
         &mut self,
@@ -77,7 +77,7 @@ impl Broadcast {
         }
     }
 
-    /// Judges a message that is not known yet: the cheap first, signatures last.
+    /// Judges a message that is not known yet: the cheap checks first, signatures last.
     fn judge(
         &self,
         now: Now,
@@ -94,7 +94,8 @@ impl Broadcast {
         if is_old {
             return Judgement::Drops(Reason::Old);
         }
-        // Whoever forwards what was made before the end does no wrong, nor whoever has not heard.
+        // A neighbor does no wrong that forwards a message made before the end, or has not
+        // heard of it.
         if self.origins.ended_at(&subject).is_some_and(|at| age + AGE_GRACE < now.mono.since(at)) {
             return Judgement::Drops(Reason::Ended);
         }
@@ -142,7 +143,8 @@ impl Broadcast {
         Judgement::Takes(proof)
     }
 
-    /// The same again: the link is not needed for pushing, unless the one that was first is none.
+    /// Takes a duplicate: its link is not needed for pushing, unless that of the first copy is
+    /// gone or lazy.
     fn on_duplicate(
         &mut self,
         now: Now,
@@ -161,6 +163,7 @@ impl Broadcast {
         };
         let is_own = self.store.get(id).is_some_and(|held| held.from.is_none());
         let is_served = first.and_then(|first| self.links.get(&first)).is_some_and(|it| it.eager);
+        // An answer to a request is no push: it prunes no link.
         let is_needless = !solicited && first != Some(from) && (is_served || is_own);
         if is_needless && self.links.get_mut(&from).is_some_and(|link| link.prune(now.mono)) {
             self.metrics.prunes += 1;
@@ -184,7 +187,7 @@ impl Broadcast {
         } else {
             let late = want.as_ref().map_or(Duration::ZERO, |want| now.mono.since(want.since));
             self.lateness.observe(late.min(ANSWER_MAX));
-            // Who delivers first is a neighbor in the tree, in both directions.
+            // A neighbor that delivers first is a neighbor in the tree, in both directions.
             if let Some(link) = self.links.get_mut(&from) {
                 link.graft();
             }
@@ -222,8 +225,8 @@ impl Broadcast {
         }
     }
 
-    /// Pushes a held message on the eager links and announces it on the others, but not to those
-    /// who have it; returns how many it was pushed to.
+    /// Pushes a held message on the eager links and announces it on the others, but not on the
+    /// links whose neighbors have it. Returns the number of pushes.
     pub(super) fn forward(
         &mut self,
         now: Now,
@@ -258,12 +261,13 @@ impl Broadcast {
         usize::try_from(pushed).unwrap_or(usize::MAX)
     }
 
-    /// A neighbor announces what came here by another link: if it is much nearer to the origin,
-    /// its link takes the other one's place in the tree.
+    /// Takes the announcement of a message that came here by another link: if the announcer is much
+    /// nearer to the origin, its link takes the other one's place in the tree.
     ///
-    /// It was not reached by way of this node, or its copy would have crossed more links; so the
-    /// tree stays whole. Whoever only claims to be near gains nothing soon after: announcements
-    /// repair what it does not push, and its link is preferred again only after a pause.
+    /// The announcer was not reached by way of this node, or its copy would have crossed more
+    /// links; so the tree stays whole. A neighbor that only claims to be near gains nothing soon
+    /// after: announcements repair what it does not push, and its link is preferred again only
+    /// after a pause.
     pub(super) fn prefer_nearer(&mut self, now: Now, from: LinkId, offer: Offer, fx: &mut Fx) {
         let Some(held) = self.store.get(&offer.id) else { return };
         let Some(parent) = held.from.filter(|parent| *parent != from) else { return };
@@ -284,7 +288,7 @@ impl Broadcast {
         }
     }
 
-    /// A neighbor asks for messages, and perhaps to be pushed to from now on.
+    /// Sends the messages that a neighbor asks for, and perhaps pushes to it from now on.
     pub fn on_graft(&mut self, now: Now, from: LinkId, graft: &Graft, fx: &mut Fx) {
         if graft.ids.len() > GRAFT_MAX {
             let reason = format!("{} messages; ask for {GRAFT_MAX} at once", graft.ids.len());
@@ -307,7 +311,7 @@ impl Broadcast {
         }
     }
 
-    /// A neighbor wants announcements instead of pushes.
+    /// Makes a link lazy because its neighbor wants announcements instead of pushes.
     pub fn on_prune(&mut self, from: LinkId) {
         if let Some(link) = self.links.get_mut(&from) {
             link.eager = false;
@@ -328,12 +332,12 @@ impl Broadcast {
     }
 }
 
-/// The bytes of data that go with a message: of a large one none.
+/// Bytes of data that travel with a message: none with a large one.
 fn weight(msg: &Publish) -> u64 {
     if msg.is_large() { 0 } else { msg.size }
 }
 
-/// The copy of a held message that leaves now.
+/// Makes the copy of a held message that leaves now.
 fn copy(held: &Held, now: Time, with_proof: bool) -> Publish {
     let msg = &held.msg;
     Publish {

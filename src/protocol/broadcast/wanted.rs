@@ -1,4 +1,4 @@
-//! What neighbors have announced and nobody has sent: whom to ask, and when.
+//! Messages that neighbors have announced and none has sent, with their announcers and due times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,26 +7,26 @@ use super::config::ROUNDS_MAX;
 use crate::model::{MessageId, Time};
 use crate::protocol::LinkId;
 
-/// The pause before all announcers are asked again; doubled each round.
+/// Half of the pause before all announcers are asked for the second time; doubled each round.
 const ROUND_PAUSE: Duration = Duration::from_millis(250);
 
 /// A message that is waited for.
 #[derive(Debug)]
 pub(super) struct Want {
     pub(super) size: u64,
-    /// When it was first announced.
+    /// Time of the first announcement.
     pub(super) since: Time,
-    /// Who holds it, in the order of the announcements.
+    /// Links of the announcers, in the order of the announcements.
     pub(super) sources: Vec<LinkId>,
-    /// Who was asked in this round.
+    /// Links that were asked in this round.
     pub(super) tried: BTreeSet<LinkId>,
-    /// Whose answer is waited for.
+    /// Link whose answer is waited for.
     pub(super) asked: Option<LinkId>,
     rounds: u32,
     due: Time,
 }
 
-/// The messages that are waited for.
+/// Messages that are waited for.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     by_id: BTreeMap<MessageId, Want>,
@@ -42,7 +42,7 @@ impl Wanted {
         self.by_id.get_mut(id)
     }
 
-    /// Notes that `source` holds a message; whether it had not said so before.
+    /// Notes that `source` holds a message. Returns whether it had not said so before.
     pub(super) fn announce(
         &mut self,
         (id, size): (MessageId, u64),
@@ -77,7 +77,7 @@ impl Wanted {
         Some(want)
     }
 
-    /// When the next message is to be asked for.
+    /// Time at which the next message is to be asked for.
     pub(super) fn next_due(&self) -> Option<Time> {
         self.by_due.first().map(|(due, _)| *due)
     }
@@ -96,7 +96,7 @@ impl Wanted {
         }
     }
 
-    /// It was answered, but cannot be taken yet: the search begins anew at `due`.
+    /// Begins the search anew at `due` for a message that was answered, but cannot be taken yet.
     pub(super) fn postpone(&mut self, id: &MessageId, due: Time) {
         if let Some(want) = self.by_id.get_mut(id) {
             want.rounds = 0;
@@ -106,7 +106,8 @@ impl Wanted {
         }
     }
 
-    /// Everybody was asked: begins another round after a pause, or says that there is none left.
+    /// Begins another round after a pause, when all announcers were asked. Returns false if no
+    /// round is left.
     pub(super) fn next_round(&mut self, id: &MessageId, now: Time) -> bool {
         let Some(want) = self.by_id.get_mut(id) else { return false };
         want.rounds += 1;
@@ -119,7 +120,8 @@ impl Wanted {
         true
     }
 
-    /// A link is gone: whoever waited for it asks others at once.
+    /// Removes a link that ended from the announcers; messages that were asked for on it are asked
+    /// for elsewhere at once.
     pub(super) fn on_link_down(&mut self, link: LinkId, now: Time) {
         let mut hurried = Vec::new();
         for (id, want) in &mut self.by_id {

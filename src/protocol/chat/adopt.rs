@@ -1,4 +1,4 @@
-//! Before it leads, a candidate makes the best log of its majority its own (R3).
+//! Adoption: before it leads, a candidate makes the best log of its majority its own (R3).
 
 use super::config::Rule;
 use super::entry::{Body, MemberId, SeqNo, Term};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 
-/// A log on its way.
+/// The fetch of a donor's log.
 #[derive(Debug)]
 pub(super) struct Adopting {
     pub(super) donor: MemberId,
@@ -18,7 +18,7 @@ pub(super) struct Adopting {
 }
 
 impl Group {
-    /// A majority has promised: the best log of those is adopted; if it is here, this one leads.
+    /// Adopts the best log of the majority that has promised; leads if that log is here already.
     pub(super) fn adopt_best(&mut self, fx: &mut Vec<Effect>) {
         let Duty::Stand(it) = std::mem::replace(&mut self.duty, Duty::Follow) else { return };
         let last = self.log.last();
@@ -30,7 +30,7 @@ impl Group {
                 let from = self.log.commit();
                 self.ask_donor(donor, from, fx);
             }
-            // The log that was adopted may not know this one as a member any more.
+            // The adopted log may not know this member any more.
             _ if !self.is_member() => self.give_up(fx),
             _ => {
                 let promises = it.answers.keys().copied().collect();
@@ -49,7 +49,7 @@ impl Group {
         self.send(link, Message::CatchupReq(ask), fx);
     }
 
-    /// The donor's promise is of no use any more; others may still be enough.
+    /// Drops the donor's promise, which is of no use any more; the others may still be enough.
     pub(super) fn on_donor_lost(&mut self, fx: &mut Vec<Effect>) {
         match std::mem::replace(&mut self.duty, Duty::Follow) {
             Duty::Adopt(mut it, adopting) => {
@@ -66,7 +66,7 @@ impl Group {
         self.on_donor_lost(fx);
     }
 
-    /// A piece of the donor's log.
+    /// Takes a piece of the donor's log.
     pub(super) fn on_donated(&mut self, id: MemberId, msg: &SeqChat, fx: &mut Vec<Effect>) {
         let Duty::Adopt(_, adopting) = &self.duty else { return };
         let target = adopting.target.1;
@@ -89,7 +89,8 @@ impl Group {
         }
     }
 
-    /// The log is the best now; its newest membership decides who must have promised.
+    /// Asks for promises anew, because the log is the best now: its newest membership decides which
+    /// members must have promised.
     fn on_adopted(&mut self, fx: &mut Vec<Effect>) {
         fx.push(Effect::StopTimer(Timer::Catchup));
         match std::mem::replace(&mut self.duty, Duty::Follow) {
@@ -104,7 +105,8 @@ impl Group {
         }
     }
 
-    /// Gives a candidate what it asks for, while this one's newest promise is its.
+    /// Sends a candidate the entries that it asks for, while this member's newest promise
+    /// is the candidate's.
     pub(super) fn donate(
         &mut self,
         id: MemberId,

@@ -1,4 +1,4 @@
-//! How far each author's numbering is (R9), at the last final entry.
+//! The last number of each author's numbering (R9), at the last final entry.
 //!
 //! Invariant: a function of the final entries alone, so that all members have the same table.
 
@@ -8,13 +8,13 @@ use super::config::AUTHORS_MAX;
 use super::entry::{MemberId, Membership, MsgId, Origin, SeqNo};
 use super::event::AuthorMark;
 
-/// The last number of each author.
+/// Last number of each author.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Authors {
     last: BTreeMap<Origin, (u64, SeqNo)>,
-    /// The same by place, to find the oldest.
+    /// The authors by the place of their last message, to find the oldest.
     by_seq: BTreeSet<(SeqNo, Origin)>,
-    /// The newest numbering of each member's own.
+    /// Newest own numbering of each member.
     own: BTreeMap<MemberId, Origin>,
 }
 
@@ -37,12 +37,12 @@ impl Authors {
         self.by_seq.iter().map(mark).collect()
     }
 
-    /// An author's last number, and where it stands.
+    /// The last number of an author, and its place in the order.
     pub(super) fn last(&self, origin: Origin) -> Option<(u64, SeqNo)> {
         self.last.get(&origin).copied()
     }
 
-    /// Takes a final message. The newest numbering of a member's own is never forgotten: a member
+    /// Takes a final message. The newest own numbering of a member is never forgotten: a member
     /// sends nothing by a newer one before all of the older one is final.
     pub(super) fn on_final(&mut self, id: MsgId, seq: SeqNo, group: &Membership) {
         self.put(id.origin, id.number, seq);

@@ -1,74 +1,80 @@
-//! The limits and habits of a group's machine, each with its unit and reason.
+//! Limits and periods of a group's machine, each with its unit and reason.
 
 use std::time::Duration;
 
-/// The most members of a group; each of them is linked with each, and a membership is one entry.
+/// Greatest number of members of a group; each of them is linked with each, and a membership
+/// is one entry.
 pub const MEMBERS_MAX: usize = 128;
-/// So many removed keys are remembered; older ones are forgotten, the oldest first.
+/// Number of removed keys that are remembered; the oldest are forgotten first.
 pub const REMOVED_MAX: usize = 256;
-/// The numberings that are remembered (R9); the one whose last message is oldest goes first.
+/// Number of numberings that are remembered (R9); the one whose last message is oldest goes first.
 pub const AUTHORS_MAX: usize = 4_096;
-/// The longest name of a room, in bytes.
+/// Greatest length of a room's name, in bytes.
 pub const ROOM_BYTES_MAX: usize = 64;
-/// The most connections at a time; whoever comes then is turned away.
+/// Greatest number of connections at a time; further ones are refused.
 pub const LINKS_MAX: usize = 1_024;
-/// Of these, those of whoever is no member; a group takes in one at a time.
+/// Greatest number of these with nodes that are no members; a group admits one at a time.
 pub const STRANGERS_MAX: usize = 64;
-/// A term that is further ahead than this is not believed: no group has had so many elections.
+/// Number of terms ahead of the own from which a term is not believed: no group has had
+/// so many elections.
 pub const TERM_LEAP_MAX: u64 = 4_294_967_296;
-/// No term is above this: nobody gets there by elections, and nothing overflows.
+/// Greatest term: elections never get there, and nothing overflows.
 pub const TERM_MAX: u64 = 1 << 62;
-/// No entry is above this.
+/// Greatest number of an entry.
 pub const SEQ_MAX: u64 = 1 << 62;
 
-/// The limits and habits of a group's machine.
+/// Limits and periods of a group's machine.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How often a leader says that it leads (C9).
+    /// Interval of a leader's heartbeats (C9).
     pub heartbeat: Duration,
-    /// What became final is told by itself at most once in this; entries on their way tell it too.
+    /// Pause between two messages that only tell the commit; entries on their way tell it, too.
     pub commit_pause: Duration,
-    /// After so much silence a leader is given up, and a leader that hears no majority gives up.
+    /// Silence after which a leader is given up, and after which a leader that hears no
+    /// majority gives up.
     pub leader_timeout: Duration,
-    /// A majority may be complete; so long a higher id may still object.
+    /// Time in which a higher id may still object once a majority is complete.
     pub grace: Duration,
-    /// A candidate asks again after this whoever has not answered.
+    /// Pause before a candidate asks again the members that have not answered.
     pub ask_again: Duration,
-    /// Whoever followed a leader whose connection broke waits so long for each one above it.
+    /// Delay before a follower of a leader whose connection broke stands, for each linked
+    /// member above it.
     pub rank_broken: Duration,
-    /// The same after silence.
+    /// Delay of the same kind after a leader's silence.
     pub rank_silent: Duration,
-    /// What has no number after this is sent again.
+    /// Pause before a message without a number is sent again.
     pub resend: Duration,
-    /// A failed call is repeated after this at first, then after twice as long, up to 2 s.
+    /// Pause before a failed call is repeated; doubles up to 2 s.
     pub redial: Duration,
     /// Whether a higher id takes over from a lower one once it has caught up (C8).
     pub takeover: bool,
-    /// So long a higher id waits after a handover that failed.
+    /// Pause of a higher id after a handover that failed.
     pub takeover_cooldown: Duration,
-    /// So long a leader that leaves waits for its successor.
+    /// Time that a leader that leaves waits for its successor.
     pub leave_timeout: Duration,
-    /// The longest text in bytes of a group that this member founds; all members of a group agree
-    /// on its founder's.
+    /// Greatest length of a text, in bytes, in a group that this member founds; all members of a
+    /// group agree on its founder's.
     pub message_max: usize,
-    /// A snapshot after so many final entries: a restart reads no more than these.
+    /// Number of final entries after which a snapshot is taken: a restart reads no more than these.
     pub snapshot_every: u64,
-    /// So many final entries stay in memory for whoever lags a little.
+    /// Number of final entries that stay in memory for followers that lag a little.
     pub window_entries: usize,
-    /// The same, in bytes.
+    /// Bytes of final entries that stay in memory.
     pub window_bytes: usize,
-    /// The entries of one `SEQ_CHAT` at most.
+    /// Greatest number of entries in one `SEQ_CHAT`.
     pub batch_entries: usize,
-    /// The text of one `SEQ_CHAT` or `CATCHUP_RESP` at most, in bytes: a line has 256 KiB.
+    /// Greatest length of the text in one `SEQ_CHAT` or `CATCHUP_RESP`, in bytes: a line
+    /// has 256 KiB.
     pub batch_bytes: usize,
-    /// So many `SEQ_CHAT` are on their way to a follower at most. With one, what comes meanwhile
-    /// goes together in the next, which costs least (measured: 23,000 instead of 19,000 a second).
+    /// Greatest number of `SEQ_CHAT` on their way to a follower. With one, entries that come
+    /// meanwhile go together in the next, which costs least (measured: 23,000 instead of
+    /// 19,000 a second).
     pub batches_in_flight: usize,
-    /// Entries that are not final yet, at most; then `busy`.
+    /// Greatest number of entries that are not final yet; beyond, messages are refused as `busy`.
     pub waiting_entries: usize,
-    /// The same, in bytes.
+    /// Greatest sum of bytes of the entries that are not final yet.
     pub waiting_bytes: usize,
-    /// A rule left out, to show that it is needed; only tests do that.
+    /// Rule that is left out, to show that it is needed; only tests do that.
     #[doc(hidden)]
     pub without: Option<Rule>,
 }
@@ -103,8 +109,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// A connection by which nothing came for more than so many rounds of one heartbeat is closed:
-    /// as many as a leader may be silent for.
+    /// Number of heartbeat rounds without a message after which a connection is closed: as many as
+    /// a leader may be silent for.
     pub(super) fn quiet_rounds(&self) -> u32 {
         let rounds = self.leader_timeout.as_micros().div_ceil(self.heartbeat.as_micros().max(1));
         u32::try_from(rounds).unwrap_or(u32::MAX).max(2)
@@ -116,7 +122,7 @@ impl Config {
     }
 }
 
-/// The rules that safety needs.
+/// Rules that safety needs.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -136,11 +142,11 @@ pub enum Rule {
     Disk,
     /// R8: final only when a majority has it.
     Majority,
-    /// R9: a repeat is not numbered again.
+    /// R9: a repeated message is not numbered again.
     Once,
-    /// R10: each process numbers what is typed there by a client number of its own.
+    /// R10: each process numbers the texts typed there by a client number of its own.
     Life,
-    /// R11: a repeat is one only if the text is the same.
+    /// R11: a message is a repeat only if the text is the same.
     Text,
     /// R12: one process at a time is taken for a member.
     OneProcess,
@@ -149,7 +155,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// All of them.
+    /// All rules, by number.
     pub const ALL: [Self; 13] = [
         Self::Promise,
         Self::Quorum,

@@ -1,4 +1,4 @@
-//! What the disk has, as far as the machine was told, and what waits for it (R7).
+//! State of the disk, as far as the machine was told, and the messages that wait for it (R7).
 
 use std::collections::VecDeque;
 
@@ -6,16 +6,16 @@ use super::entry::SeqNo;
 use super::messages::Message;
 use crate::protocol::LinkId;
 
-/// The records of this life.
+/// Records of this life, and the messages held until they are on disk.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     issued: u64,
     synced: u64,
-    /// Entries on their way: record, and number.
+    /// Entries on their way: number of the record, and of the entry.
     entries: VecDeque<(u64, SeqNo)>,
-    /// Up to here the log is on disk.
+    /// Number up to which the log is on disk.
     stored: SeqNo,
-    /// What may be said after a record.
+    /// Messages that may be sent once a record is on disk.
     held: VecDeque<(u64, LinkId, Message)>,
 }
 
@@ -24,7 +24,7 @@ impl Disk {
         Self { stored, ..Self::default() }
     }
 
-    /// A record was handed over; returns its number.
+    /// Counts a record that was handed over. Returns its number.
     pub(super) const fn issue(&mut self) -> u64 {
         self.issued += 1;
         self.issued
@@ -55,7 +55,7 @@ impl Disk {
         self.held.push_back((record, link, msg));
     }
 
-    /// So many records are on disk; returns what may be said now.
+    /// Notes that `records` records are on disk. Returns the messages that may be sent now.
     pub(super) fn on_synced(&mut self, records: u64) -> Vec<(LinkId, Message)> {
         self.synced = self.synced.max(records.min(self.issued));
         while let Some((record, seq)) = self.entries.front().copied() {

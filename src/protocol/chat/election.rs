@@ -1,5 +1,5 @@
-//! Elections: a fenced Bully. The highest id that reaches a majority stands first; whoever stands
-//! asks without writing anything, then for promises that are on disk (R1, R2).
+//! Elections: a fenced Bully. The highest id that reaches a majority stands first; a candidate asks
+//! without writing anything, then for promises that are on disk (R1, R2).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,20 +15,21 @@ use crate::model::Time;
 use crate::protocol::LinkId;
 use crate::protocol::quorum::majority;
 
-/// After so many objections of higher ids without a leader, one goes on all the same (L2).
+/// Number of objections of higher ids without a leader after which a candidate goes on all
+/// the same (L2).
 const OBJECTIONS_MAX: u32 = 2;
 
-/// What a candidate has.
+/// State of a candidate.
 #[derive(Debug)]
 pub(super) struct Candidacy {
     is_trial: bool,
     force: bool,
     term: Term,
-    /// Its own promise.
+    /// Record of its own promise.
     record: u64,
     began: Time,
     enough_at: Option<Time>,
-    /// Whoever consented, and the end of its log then.
+    /// Members that consented, with the last entries of their logs then.
     pub(super) answers: BTreeMap<MemberId, (Term, SeqNo)>,
 }
 
@@ -39,14 +40,14 @@ impl Candidacy {
 }
 
 impl Group {
-    /// How long to let those above stand first.
+    /// Delay in which the members above stand first.
     pub(super) fn stagger(&self, unit: Duration) -> Duration {
         let is_above = |id: MemberId| id > self.me.id && self.has_member(id);
         let rank = self.links.members().filter(|(id, ..)| is_above(*id)).count();
         unit * u32::try_from(rank.min(64)).unwrap_or(64)
     }
 
-    /// Whether it leads, or hears whoever leads (L1).
+    /// Whether this member leads, or hears the leader (L1).
     pub(super) fn hears_leader(&self) -> bool {
         if matches!(self.duty, Duty::Lead(_)) {
             return true;
@@ -101,7 +102,8 @@ impl Group {
         self.stand(self.objections >= OBJECTIONS_MAX, true, reason, fx);
     }
 
-    /// Wants to lead: asks at first only whether it would be promised.
+    /// Stands as a candidate: with `is_trial` the members are only asked whether
+    /// they would promise.
     pub(super) fn stand(
         &mut self,
         force: bool,
@@ -173,12 +175,14 @@ impl Group {
             self.refuse(link, NackCode::Stale, "that term is over", fx);
             return;
         }
-        // Whoever is asked counts for the candidate, even if it does not know yet that it is in.
+        // An asked member counts for the candidate, even if it does not know yet that it
+        // is a member.
         if self.was_refused {
             return;
         }
         if self.hears_leader() && !ask.force {
-            // It should follow the leader, too (L1); perhaps it does not know where that is.
+            // The candidate should follow the leader, too (L1); perhaps it does not
+            // know its address.
             if let Some(group) = self.introduction() {
                 self.send(link, Message::JoinAck(group), fx);
             }
@@ -254,7 +258,7 @@ impl Group {
         }
     }
 
-    /// Goes on if enough have consented.
+    /// Goes on if enough members have consented.
     pub(super) fn count_promises(&mut self, fx: &mut Vec<Effect>) {
         let Duty::Stand(it) = &self.duty else { return };
         let group = self.log.membership();

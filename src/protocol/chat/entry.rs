@@ -1,4 +1,4 @@
-//! What the one order is made of: entries, who wrote them, and whom the group consists of.
+//! The one order of the chat: entries, their authors, and the membership of the group.
 //!
 //! Invariants:
 //! - An entry's hash covers everything before it: two logs with one hash at one number are equal.
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Endpoint, PublicKey, SigningBytes, WallTime};
 
-/// The number of a member within its group, from 1; the higher is preferred as leader.
+/// Number of a member within its group, from 1; the higher is preferred as leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MemberId(pub u32);
@@ -24,52 +24,52 @@ impl fmt::Display for MemberId {
     }
 }
 
-/// A reign: there is at most one leader in each. 0 is before the first.
+/// Term of a leader: there is at most one leader in each. 0 is before the first.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct Term(pub u64);
 
-/// A place in the one order, from 1. 0 is before the first.
+/// Place in the one order, from 1. 0 is before the first.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct SeqNo(pub u64);
 
-/// What tells this group from all others: drawn by its founder.
+/// Identity of a group, drawn at random by its founder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GroupId(#[serde(with = "hex::serde")] pub [u8; 16]);
 
-/// The running hash over all entries up to one.
+/// Running hash over all entries up to one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Chain(#[serde(with = "hex::serde")] pub [u8; 32]);
 
-/// A numbering of messages. A process of a member numbers what is typed there by a client number
+/// Numbering of messages. A process of a member numbers the texts typed there by a client number
 /// that it draws at its start, so that no number is ever given twice, even where a log was lost,
 /// restored or copied. A program that sends by a member has a client number of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// The member that answers for the messages.
     pub member: MemberId,
-    /// The random client number; the highest bit is set in those of members ([`Self::own`]).
-    /// Members of earlier versions numbered by client 0.
+    /// Random client number; the highest bit is set in those of members ([`Self::own`]). Members of
+    /// earlier versions numbered by client 0.
     pub client: u64,
 }
 
 impl Origin {
-    /// The bit that tells members' own numberings from those of programs.
+    /// The bit that distinguishes members' own numberings from those of programs.
     const OWN: u64 = 1 << 63;
 
-    /// A numbering of what is typed at a member, from a random number.
+    /// Returns a numbering of the texts typed at a member, from a random number.
     pub const fn own(member: MemberId, drawn: u64) -> Self {
         Self { member, client: drawn | Self::OWN }
     }
 
-    /// A client number for a program, from a random number: not 0, the highest bit not set.
+    /// Returns a client number for a program, from a random number: not 0, the highest bit not set.
     pub const fn program(drawn: u64) -> u64 {
         match drawn & !Self::OWN {
             0 => 1,
@@ -83,12 +83,12 @@ impl Origin {
     }
 }
 
-/// The identity of a message; `MEMBER-CLIENT-NUMBER` in text, the client in 16 hexadecimal digits.
+/// Identity of a message; `MEMBER-CLIENT-NUMBER` in text, the client in 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MsgId {
-    /// Whose numbering.
+    /// Numbering that the number belongs to.
     pub origin: Origin,
-    /// From 1, without a gap.
+    /// Number of the message, from 1, without a gap.
     pub number: u64,
 }
 
@@ -118,7 +118,7 @@ impl FromStr for MsgId {
     }
 }
 
-/// A number in the one way in which it is written.
+/// Parses a number in its canonical form, without leading zeros.
 fn decimal(text: &str) -> Option<u64> {
     let is_canonical = text == "0" || !text.starts_with('0');
     (is_canonical && text.bytes().all(|it| it.is_ascii_digit())).then(|| text.parse().ok())?
@@ -146,36 +146,36 @@ impl<'de> Deserialize<'de> for MsgId {
     }
 }
 
-/// A message that somebody typed, not yet numbered.
+/// A message with its author's identity, not yet numbered in the order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chat {
-    /// Its identity.
+    /// Identity of the message.
     pub msg_id: MsgId,
-    /// The label under which it is shown.
+    /// Label under which the message is shown.
     pub room_id: Arc<str>,
-    /// The text.
+    /// Text of the message.
     pub payload: Arc<str>,
 }
 
-/// One of the group.
+/// A member of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its number.
+    /// Number of the member.
     #[serde(rename = "node_id")]
     pub id: MemberId,
-    /// Where it listens, in the form `host` and `port` on the wire.
+    /// Address on which the member listens, in the form `host` and `port` on the wire.
     #[serde(flatten)]
     pub at: At,
-    /// Its key, for good.
+    /// Public key of the member, which never changes.
     pub key: PublicKey,
 }
 
 /// An endpoint as two fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct At {
-    /// The address.
+    /// IP address of the host.
     pub host: std::net::IpAddr,
-    /// The port.
+    /// TCP port of the endpoint.
     pub port: u16,
 }
 
@@ -185,44 +185,44 @@ impl From<Endpoint> for At {
     }
 }
 
-/// Who the group is, from one entry on until the next that says it anew (C7).
+/// Membership of the group, from one entry on until the next that states it anew (C7).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
-    /// The members, ascending by id. All of them vote.
+    /// Members, ascending by id. All of them vote.
     pub members: Vec<Member>,
     /// Keys that were removed for good; the latest `REMOVED_MAX`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<PublicKey>,
-    /// The longest text in bytes, as the founder said; the same for all members. Groups that
-    /// earlier versions founded have none, and each leader's flag counts.
+    /// Greatest length of a text, in bytes, as the founder set it; the same for all members. Groups
+    /// that earlier versions founded have none, and each leader's flag counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_max: Option<u32>,
-    /// The recovery that this group began with, if it began so.
+    /// Recovery that this group began with, if it began so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<Recovered>,
 }
 
-/// How one member of a group that had lost its majority went on as a group of its own (C14).
+/// Recovery: one member of a group that had lost its majority went on as a group of its own (C14).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovered {
-    /// The group that it was.
+    /// Group that the member was of.
     pub was: GroupId,
-    /// Who went on.
+    /// Member that went on.
     pub by: MemberId,
-    /// Its clock then.
+    /// Time of the recovery, by the member's clock.
     pub at: WallTime,
-    /// Whom it left out, ascending; their keys are among the removed.
+    /// Members that were left out, ascending; their keys are among the removed.
     pub left_out: Vec<MemberId>,
 }
 
-/// What stands at one place of the order.
+/// Content of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// A leader's first entry, by which it commits what it found (R4).
+    /// First entry of a leader, by which it commits the entries that it found (R4).
     Opening,
-    /// A message.
+    /// A numbered message.
     Chat(Chat),
-    /// The group is this from here on.
+    /// The membership of the group from here on.
     Membership(Arc<Membership>),
 }
 
@@ -230,15 +230,15 @@ pub enum Body {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "EntryFields", into = "EntryFields")]
 pub struct Entry {
-    /// Where it stands.
+    /// Number of the entry.
     pub seq_no: SeqNo,
-    /// The reign in which it was put there.
+    /// Term in which the entry was appended.
     pub term: Term,
-    /// Who led then.
+    /// Leader of that term.
     pub leader: MemberId,
-    /// The leader's clock then; for people, nothing depends on it.
+    /// Time by the leader's clock; for people, nothing depends on it.
     pub time: WallTime,
-    /// What it says.
+    /// Content of the entry.
     pub body: Body,
 }
 
@@ -249,7 +249,7 @@ struct EntryFields {
     term: Term,
     leader_id: MemberId,
     time: WallTime,
-    /// The author, which `msg_id` says too.
+    /// Author of the message, which `msg_id` says, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sender_id: Option<MemberId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -311,7 +311,7 @@ impl From<Entry> for EntryFields {
 }
 
 impl Chain {
-    /// The hash after `entry`, if this is the one before it.
+    /// Returns the hash after `entry`, if this is the one before it.
     #[must_use]
     pub fn after(&self, entry: &Entry) -> Self {
         let bytes = SigningBytes::new("folkmoot/chat/entry/1")

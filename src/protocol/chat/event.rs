@@ -1,8 +1,7 @@
-//! What happens to a group's machine, what it has its driver do, and what it must still know after
-//! a crash.
+//! Inputs, effects, timers, records and events of a group's machine.
 //!
-//! The machine never waits. A [`Effect::Persist`] is answered by [`Input::Synced`] when the disk
-//! has it; what must not be said before is said by the machine only then (R7).
+//! The machine never waits. An [`Effect::Persist`] is answered by [`Input::Synced`] when the disk
+//! has the record; messages that must not be sent before are sent by the machine only then (R7).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use super::messages::{Intent, Message};
 use crate::model::PublicKey;
 use crate::protocol::LinkId;
 
-/// What can happen to the machine.
+/// Input to the machine.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The first input, once.
@@ -25,75 +24,75 @@ pub enum Input {
     /// end's `JOIN_ACK` follows as [`Input::Received`] where this end called. A call that
     /// [`Effect::Dial`] asked for is only linked if the key that was proved is that member's.
     Linked {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
         /// The other end, as it describes itself; its key is proved.
         member: Member,
-        /// What it is for.
+        /// Purpose of the connection.
         intent: Intent,
-        /// Whether this end called.
+        /// True if this end called.
         is_ours: bool,
-        /// The random number of the process at the other end, if it has told it.
+        /// Random number of the process at the other end, if it has told it.
         life: Option<u64>,
     },
     /// A call that was asked for failed.
     DialFailed {
-        /// Whom it was to.
+        /// Member that was called.
         member: MemberId,
     },
     /// A connection ended. Comes once for each that was [`Input::Linked`].
     Unlinked {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
     },
-    /// Something came by a connection, perhaps not a whole message yet.
+    /// Bytes came by a connection, perhaps not a whole message yet.
     Stirred {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
     },
-    /// A message came.
+    /// A message was received.
     Received {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
         /// The message, well-formed and not yet believed.
         msg: Message,
     },
     /// All records handed over up to the one of this number, counted from 1, are on disk.
     Synced {
-        /// How many.
+        /// Number of the records.
         records: u64,
     },
     /// An [`Effect::Load`] is done.
     Loaded {
-        /// As asked.
+        /// Link that the effect named.
         link: LinkId,
-        /// The term of the entry before the first.
+        /// Term of the entry before the first.
         prev_term: Term,
-        /// The entries, at least one if there is one.
+        /// Entries, at least one if there is one.
         entries: Vec<Arc<Entry>>,
     },
-    /// Somebody at this member typed something.
+    /// A command of the local process.
     Command(Command),
     /// A deadline passed.
     TimerFired(Timer),
-    /// All inputs that were waiting have been handed over: whatever piled up may go now, together.
-    /// Follows each input sooner or later.
+    /// All inputs that were waiting have been handed over: messages that have piled up may go now,
+    /// together. Follows each input sooner or later.
     Idle,
 }
 
-/// What the local process asks for.
+/// Command of the local process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Send this; it is kept until it is final, across restarts (C5).
+    /// Send this text; it is kept until it is final, across restarts (C5).
     Say {
-        /// The room.
+        /// Name of the room.
         room: Arc<str>,
-        /// The text.
+        /// Text of the message.
         text: Arc<str>,
     },
     /// Remove a member for good.
     Remove(MemberId),
-    /// The seeds have certified that whoever holds this key is gone. It may come back.
+    /// The seeds have certified that the member with this key is gone. It may come back.
     Certified(PublicKey),
     /// Go on alone, as another group: the majority is gone for good (C14). Nothing happens unless
     /// [`Group::may_recover`](super::Group::may_recover) says so.
@@ -102,7 +101,7 @@ pub enum Command {
     Leave,
 }
 
-/// What the driver is to do, in order.
+/// Action that the driver must carry out, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Send a message by these connections.
@@ -110,101 +109,102 @@ pub enum Effect {
     /// Write a record at the end of the log; answered by [`Input::Synced`].
     Persist(Record),
     /// Read final entries from this number on, at most so many bytes of text; answered by
-    /// [`Input::Loaded`]. Nothing else waits for it.
+    /// [`Input::Loaded`]. No other effect waits for it.
     Load {
-        /// For whom.
+        /// Link that the entries are for.
         link: LinkId,
-        /// The first.
+        /// Number of the first entry.
         from: SeqNo,
-        /// The bound, of at least one entry.
+        /// Limit of their text in bytes; at least one entry is read.
         bytes_max: usize,
     },
     /// Call a member; answered by [`Input::Linked`] or [`Input::DialFailed`].
     Dial(Member),
     /// End a connection, after what was sent to it has left.
     Hangup(LinkId),
-    /// These are final, in order, each once in a life (C4).
+    /// Deliver these entries, which are final; in order, each once in a life (C4).
     Deliver(Vec<Arc<Entry>>),
-    /// What a restart may begin with instead of the log's beginning.
+    /// Write a snapshot, with which a restart may begin instead of the log's beginning.
     Snapshot(Box<Snapshot>),
-    /// Have a deadline; setting it again moves it.
+    /// Set a timer; setting it again moves it.
     SetTimer(Timer, Duration),
-    /// Have it no more.
+    /// Stop a timer; harmless if it is not set.
     StopTimer(Timer),
-    /// Tell the surroundings.
+    /// Report an event to the surroundings.
     Emit(Event),
 }
 
-/// The deadlines.
+/// Timers of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// The leader was silent for too long; or a candidate asked for long enough.
+    /// The leader was silent for too long; or a candidate has asked for long enough.
     Election,
-    /// Say that this one leads; tell what became final.
+    /// The leader sends its heartbeat, with the commit.
     Heartbeat,
-    /// Tell what became final, if no entries have carried that on their way.
+    /// The leader tells the commit, if no entries have carried it on their way.
     Commit,
-    /// Look whether a majority is still heard.
+    /// The leader checks whether it still hears a majority.
     Quorum,
-    /// Send again what has no number yet.
+    /// Messages without a number are sent again.
     Resend,
-    /// Call a member again.
+    /// A member is called again.
     Redial(MemberId),
     /// A handover may begin; or it takes too long.
     Takeover,
-    /// A catch-up's answer is late.
+    /// The answer to a catch-up is late.
     Catchup,
-    /// Give a sign of life, and look for those of the others.
+    /// Signs of life are sent, and the others' are checked.
     Pulse,
 }
 
-/// What a member must still know after a crash. Written in order, never changed.
+/// Record that a member must still know after a crash. Written in order, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
-    /// The first: whose log of which group this is. A later one: it goes on as that group (C14).
+    /// The first record: group and owner of this log. A later one: the log goes on as
+    /// that group (C14).
     Group {
-        /// The group.
+        /// Identity of the group.
         group: GroupId,
-        /// Whose log.
+        /// Member that owns the log.
         me: MemberId,
-        /// Its key.
+        /// Public key of that member.
         key: PublicKey,
     },
-    /// A term, and whom this member has promised it (R1).
+    /// A term, and the candidate to which this member has promised it (R1).
     Term {
-        /// The term.
+        /// Newest term that is known.
         term: Term,
-        /// The candidate, if any.
+        /// Candidate that has the promise, if any.
         promised_to: Option<MemberId>,
     },
     /// An entry; its number is one above the entry before it.
     Entry(Arc<Entry>),
     /// From this number on the entries before this record do not count.
     Cut {
-        /// The first that does not.
+        /// First number that does not count.
         from: SeqNo,
     },
-    /// Something typed here that has no number yet.
+    /// A text typed here that has no number yet.
     Typed(Chat),
     /// A text typed here goes on under another identity; the old one was another text's.
     Renamed {
-        /// The identity until now.
+        /// Identity until now.
         from: MsgId,
-        /// The identity from now on.
+        /// Identity from now on.
         to: MsgId,
     },
     /// A text typed here was given back to its author: the group cannot take it.
     GivenBack {
-        /// The identity.
+        /// Identity of the message.
         msg_id: MsgId,
     },
     /// This member's log ends before what it had acknowledged, as a leader has noticed: it must
     /// not be used any more.
     Rewound,
-    /// Everything up to here was final then. May lag; what is final stays so.
+    /// All entries up to here were final then. May lag; a final entry stays final.
     Commit {
-        /// The last.
+        /// Number of the last final entry.
         seq_no: SeqNo,
     },
 }
@@ -212,111 +212,111 @@ pub enum Record {
 /// The state at one final entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The group.
+    /// Identity of the group.
     pub group: GroupId,
-    /// The entry.
+    /// Number of the entry.
     pub seq_no: SeqNo,
-    /// Its term.
+    /// Term of the entry.
     pub term: Term,
-    /// The running hash there.
+    /// Running hash there.
     pub chain: Chain,
-    /// Who the group is there.
+    /// Membership of the group there.
     pub membership: Arc<Membership>,
-    /// The last number of each author there, and where it stands (R9), ascending by the last.
+    /// Last number of each author there, and its place (R9), ascending by the place.
     pub authors: Vec<AuthorMark>,
 }
 
-/// How far an author's numbering is.
+/// Last number of an author's numbering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorMark {
-    /// The member.
+    /// Member that answers for the messages.
     pub member: MemberId,
-    /// Its client.
+    /// Client number of the numbering.
     pub client: u64,
-    /// The last number.
+    /// Last number of the author.
     pub number: u64,
-    /// Where it stands.
+    /// Place of that message in the order.
     pub seq_no: SeqNo,
 }
 
 impl AuthorMark {
-    /// Whose.
+    /// Numbering that the mark is about.
     pub const fn origin(&self) -> Origin {
         Origin { member: self.member, client: self.client }
     }
 }
 
-/// What a member does in its group.
+/// Role of a member in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Role {
-    /// It is not one of the group yet.
+    /// The process is not a member of the group yet.
     Joining,
-    /// It follows a leader, or waits for one.
+    /// The member follows a leader, or waits for one.
     Follower,
-    /// It wants to lead.
+    /// The member stands for election.
     Candidate,
-    /// It leads.
+    /// The member leads the group.
     Leader,
 }
 
-/// What the surroundings are told.
+/// Event for the surroundings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Role, term or leader changed.
     RoleChanged {
-        /// The role.
+        /// Role of this member now.
         role: Role,
-        /// The term.
+        /// Newest term that is known.
         term: Term,
-        /// Who leads.
+        /// Present leader, if known.
         leader: Option<MemberId>,
-        /// Whose promises a leader holds.
+        /// Members whose promises a leader holds.
         promises: Vec<MemberId>,
     },
-    /// An election was begun; for the reason given.
+    /// An election was begun.
     ElectionBegun {
-        /// The term wanted.
+        /// Term in which the member wants to lead.
         term: Term,
-        /// Why, for people.
+        /// Reason in words, for people.
         reason: &'static str,
     },
-    /// The leader, or this one as the leader, reaches no majority: what is typed waits (C6).
+    /// The leader, or this member as the leader, reaches no majority: typed texts wait (C6).
     NoQuorum,
     /// A majority is reached again.
     Quorum,
-    /// The group is now this.
+    /// The membership of the group has changed to this.
     MembershipChanged(Arc<Membership>),
-    /// Something typed here is kept on disk, and waits for its number.
+    /// A text typed here is kept on disk, and waits for its number.
     Pending(Chat),
-    /// Something typed here is not kept: there is no room, or it is no message.
+    /// A text typed here is not kept: there is no room, or it is no message.
     Rejected {
-        /// The room.
+        /// Name of the room.
         room: Arc<str>,
-        /// The text.
+        /// Text that was typed.
         text: Arc<str>,
-        /// The reason, for people.
+        /// Reason in words, for people.
         reason: String,
     },
-    /// Something typed here that was kept is given back: the group cannot take it.
+    /// A text typed here that was kept is given back: the group cannot take it.
     GivenBack {
-        /// The message.
+        /// Message that is given back.
         chat: Chat,
-        /// The reason, for people.
+        /// Reason in words, for people.
         reason: String,
     },
     /// A text typed here goes on under another identity.
     Renamed {
-        /// The identity until now.
+        /// Identity until now.
         from: MsgId,
-        /// The identity from now on.
+        /// Identity from now on.
         to: MsgId,
     },
     /// Two processes use one member's key; the later one was refused.
     Doubled {
-        /// The member.
+        /// Member whose key is used twice.
         member: MemberId,
-        /// What has happened and what to do, for people.
+        /// The fault and the remedy in words, for people.
         reason: String,
     },
     /// A message typed here is in the leader's log at this number, not yet final.
@@ -327,18 +327,18 @@ pub enum Event {
     Lost(MemberId),
     /// This member was removed for good, or refused.
     Refused {
-        /// Why, for people.
+        /// Reason in words, for people.
         reason: String,
     },
     /// A member's log differs from this one at or before this number (C11).
     Diverged {
-        /// The member.
+        /// Member whose log differs.
         member: MemberId,
-        /// The number.
+        /// Number at or before which it differs.
         at: SeqNo,
     },
-    /// Something was dropped and counted; why.
+    /// An input was dropped and counted, for this reason.
     Dropped(&'static str),
-    /// The end, after [`Command::Leave`].
+    /// The machine has ended, after [`Command::Leave`].
     Gone,
 }

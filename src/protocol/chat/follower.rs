@@ -1,4 +1,5 @@
-//! Following: whose word counts (R5), which entries are taken (R6), what is acknowledged (R7).
+//! Following: the leader that is believed (R5), the entries that are taken (R6), and
+//! their acknowledgement (R7).
 
 use std::sync::Arc;
 
@@ -11,21 +12,21 @@ use super::messages::{
 };
 use crate::protocol::LinkId;
 
-/// Why entries were not taken.
+/// Reason why entries were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Misfit {
-    /// The log ends before them.
+    /// The log ends before the entries.
     Gap,
-    /// The entry before them is another.
+    /// The entry before them is another one here.
     Conflict,
-    /// They contradict something final: a log is broken.
+    /// The entries contradict a final one: a log is broken.
     Final(SeqNo),
-    /// They are no piece of a log.
+    /// The entries are no piece of a log.
     Nonsense,
 }
 
 impl Group {
-    /// Takes a leader's word, if its term is not over; whether it did.
+    /// Follows a leader, if its term is not over. Returns whether it did.
     fn follow(&mut self, id: MemberId, link: LinkId, term: Term, fx: &mut Vec<Effect>) -> bool {
         let fenced = self.config.keeps(Rule::Fence);
         if term < self.term && fenced {
@@ -90,7 +91,7 @@ impl Group {
             self.tell_divergence(id, msg.commit, fx);
         }
         self.tell_quorum(true, fx);
-        // A leader must hear that it is followed, but not at each word of what became final.
+        // A leader must hear that it is followed, but not with each commit.
         let is_due = self.now.mono >= self.acked_at.after(self.config.heartbeat / 2);
         self.acknowledge(is_due, fx);
         self.take_over_if_due(msg.commit, fx);
@@ -108,7 +109,7 @@ impl Group {
         }
     }
 
-    /// Entries of the leader, or of the donor of a candidate; they make nobody a leader.
+    /// Takes entries of the leader, or of the donor of a candidate; they make no sender a leader.
     pub(super) fn on_catchup_resp(
         &mut self,
         id: MemberId,
@@ -160,7 +161,7 @@ impl Group {
     }
 
     /// Asks the leader to go on elsewhere; once, until it did or some time has passed. A conflict
-    /// is told even if something is on its way: that may be what showed it.
+    /// is told even if a question is on its way: the answer may have shown the conflict.
     fn ask(&mut self, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
         let now = self.now.mono;
         let patience = self.config.heartbeat;
@@ -174,7 +175,8 @@ impl Group {
         self.send(link, msg, fx);
     }
 
-    /// Puts entries where they belong (R6); up to where the log is the sender's then.
+    /// Appends entries at their places (R6). Returns the number up to which the log is
+    /// the sender's then.
     pub(super) fn apply(
         &mut self,
         prev_seq: SeqNo,
@@ -215,15 +217,14 @@ impl Group {
         Ok(end)
     }
 
-    /// The leader says what is final; of that counts what is known to be the leader's.
+    /// Takes the leader's commit, as far as the log is known to be the leader's.
     fn learn_commit(&mut self, commit: SeqNo, fx: &mut Vec<Effect>) {
         self.resume_at.get_or_insert(commit);
         self.make_final(commit.min(self.verified), fx);
         self.send_typed(fx);
     }
 
-    /// Tells the leader how far the disk has its log (R7): when that is news, or `always`.
-    /// Tells that a log differs, once for each reign.
+    /// Tells that a log differs, once in each term.
     fn tell_divergence(&mut self, member: MemberId, at: SeqNo, fx: &mut Vec<Effect>) {
         if self.diverged_in != Some(self.term) {
             self.diverged_in = Some(self.term);
@@ -231,6 +232,7 @@ impl Group {
         }
     }
 
+    /// Tells the leader up to which number the disk has its log (R7): if that is news, or `always`.
     pub(super) fn acknowledge(&mut self, always: bool, fx: &mut Vec<Effect>) {
         let link = self.leader.and_then(|id| self.links.of_member(id));
         let Some(link) = link.filter(|_| !self.was_refused) else { return };
@@ -244,7 +246,7 @@ impl Group {
     }
 }
 
-/// Whether numbers go on without a gap, and terms never back.
+/// Whether numbers go on without a gap, and terms never go back.
 fn is_piece(prev_seq: SeqNo, prev_term: Term, entries: &[Arc<Entry>]) -> bool {
     let mut before = (prev_seq, prev_term);
     entries.iter().all(|it| {

@@ -1,4 +1,4 @@
-//! The machine itself: its state, and which part an input is for.
+//! The machine itself: its state, and the dispatch of each input.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ use super::window::Log;
 use crate::model::{Now, Rng, Time};
 use crate::protocol::LinkId;
 
-/// What a member does now.
+/// Present duty of a member.
 #[derive(Debug)]
 pub(super) enum Duty {
-    /// It follows, or waits.
+    /// The member follows, or waits.
     Follow,
-    /// It asks for promises.
+    /// The member asks for promises.
     Stand(Candidacy),
-    /// It has its promises, and fetches the best log (R3).
+    /// The member has its promises, and fetches the best log (R3).
     Adopt(Candidacy, Adopting),
-    /// It leads.
+    /// The member leads the group.
     Lead(Reign),
 }
 
-/// One member's part in its group.
+/// State of one member in its group.
 #[derive(Debug)]
 pub struct Group {
     pub(super) config: Config,
@@ -42,7 +42,7 @@ pub struct Group {
     pub(super) rng: Rng,
     pub(super) now: Now,
     pub(super) group: Option<GroupId>,
-    /// Whether the log says which group it is of.
+    /// Whether the log says to which group it belongs.
     pub(super) is_group_kept: bool,
     pub(super) founds: bool,
     pub(super) term: Term,
@@ -52,27 +52,27 @@ pub struct Group {
     pub(super) leader_heard: Time,
     pub(super) log: Log,
     pub(super) disk: Disk,
-    /// Up to here the log is that of the term's leader.
+    /// Number up to which the log is that of the term's leader.
     pub(super) verified: SeqNo,
-    /// When the leader was asked for what is missing, and whether because of a conflict.
+    /// Time of the last question to the leader, and whether it was for a conflict.
     pub(super) asked_at: Option<(Time, bool)>,
-    /// What it was last told to be stored here.
+    /// Number that the leader was last told to be stored here.
     pub(super) acked: SeqNo,
-    /// And when.
+    /// Time of that acknowledgement.
     pub(super) acked_at: Time,
-    /// Candidates for whom old entries are being read, and in which term.
+    /// Candidates for which old entries are being read, and the terms.
     pub(super) donations: BTreeMap<LinkId, Term>,
     pub(super) links: Links,
-    /// The end of what was final when the leader was last heard anew; `None` until it is heard.
+    /// The leader's commit when it was last heard anew; `None` until it is heard.
     pub(super) resume_at: Option<SeqNo>,
-    /// The random number of this process.
+    /// Random number of this process.
     pub(super) life: u64,
     /// Members that a member has named, and that the log does not know yet.
     pub(super) vouched: BTreeMap<MemberId, Member>,
     pub(super) outbox: Outbox,
-    /// Whom to remove, when it is possible.
+    /// Members to remove, when it is possible.
     pub(super) removals: BTreeMap<MemberId, super::membership::Ending>,
-    /// How often a higher id has objected since a leader was heard (L2).
+    /// Number of objections of higher ids since a leader was heard (L2).
     pub(super) objections: u32,
     pub(super) takeover: Takeover,
     pub(super) drops: BTreeMap<&'static str, u64>,
@@ -81,7 +81,7 @@ pub struct Group {
     pub(super) told: (Role, Term, Option<MemberId>),
     pub(super) snapshot_at: SeqNo,
     pub(super) commit_kept: SeqNo,
-    /// The reign in which it was told that logs differ.
+    /// Last term in which it was told that logs differ.
     pub(super) diverged_in: Option<Term>,
     pub(super) is_leaving: bool,
     pub(super) is_gone: bool,
@@ -89,10 +89,10 @@ pub struct Group {
 }
 
 impl Group {
-    /// A member that has not begun: the first input is [`Input::Start`].
+    /// Creates a member that has not begun: the first input is [`Input::Start`].
     ///
     /// # Panics
-    /// When the memory's entries have a gap.
+    /// Panics if the memory's entries have a gap.
     pub fn new(config: Config, me: Member, mut rng: Rng, memory: Memory) -> Self {
         let founds = memory.founds;
         let life = rng.random();
@@ -245,7 +245,7 @@ impl Group {
         }
     }
 
-    /// What this member is in its group.
+    /// Role of this member in its group.
     pub fn role(&self) -> Role {
         match self.duty {
             Duty::Lead(_) => Role::Leader,
@@ -255,7 +255,7 @@ impl Group {
         }
     }
 
-    /// The newest term that it knows.
+    /// Newest term that this member knows.
     pub const fn term(&self) -> Term {
         self.term
     }
@@ -272,17 +272,17 @@ impl Group {
         })
     }
 
-    /// The random number of this process, by which it is told from others of the same member.
+    /// Random number of this process, by which it is distinguished from others of the same member.
     pub const fn life(&self) -> u64 {
         self.life
     }
 
-    /// Whether it is one of the group, by the newest membership.
+    /// Whether this process is a member, by the newest membership.
     pub(super) fn is_member(&self) -> bool {
         self.log.membership().members.iter().any(|it| it.id == self.me.id && it.key == self.me.key)
     }
 
-    /// Whether that one is one of the group, by the newest membership.
+    /// Whether `id` is a member, by the newest membership.
     pub(super) fn has_member(&self, id: MemberId) -> bool {
         self.log.membership().members.iter().any(|it| it.id == id)
     }
@@ -292,7 +292,7 @@ impl Group {
         self.disk.issue()
     }
 
-    /// The log says first of all whose it is.
+    /// Writes the group and the log's owner as the first record, unless it is written.
     pub(super) fn keep_group(&mut self, fx: &mut Vec<Effect>) {
         if let (Some(group), false) = (self.group, self.is_group_kept) {
             self.is_group_kept = true;
@@ -301,7 +301,7 @@ impl Group {
         }
     }
 
-    /// A newer term begins; whatever this one did in the old one is over.
+    /// Begins a newer term; the duty of the old one is over.
     pub(super) fn enter(
         &mut self,
         term: Term,
@@ -366,14 +366,14 @@ impl Group {
         }
     }
 
-    /// Takes everything from `from` on out of the log.
+    /// Removes all entries from `from` on from the log.
     pub(super) fn cut(&mut self, from: SeqNo, fx: &mut Vec<Effect>) {
         self.log.cut(from);
         self.persist(Record::Cut { from }, fx);
         self.disk.on_cut(from);
     }
 
-    /// Everything up to `seq` is final: it is delivered.
+    /// Makes all entries up to `seq` final, and delivers them.
     pub(super) fn make_final(&mut self, seq: SeqNo, fx: &mut Vec<Effect>) {
         let entries = self.log.commit_to(seq);
         if entries.is_empty() {
@@ -391,7 +391,7 @@ impl Group {
         self.snapshot_if_due(fx);
     }
 
-    /// A snapshot, when it is time and the disk has everything that it stands for.
+    /// Takes a snapshot, if it is due and the disk has all entries that it stands for.
     fn snapshot_if_due(&mut self, fx: &mut Vec<Effect>) {
         let commit = self.log.commit();
         let is_due = commit.0 >= self.snapshot_at.0.saturating_add(self.config.snapshot_every);
@@ -404,12 +404,12 @@ impl Group {
         }
     }
 
-    /// How far the disk has the log (R7).
+    /// Number up to which the disk has the log (R7).
     pub(super) fn stored(&self) -> SeqNo {
         if self.config.keeps(Rule::Disk) { self.disk.stored() } else { self.log.last().seq }
     }
 
-    /// Tells how far everything is final; a restart begins there.
+    /// Writes the commit to disk; a restart begins there.
     pub(super) fn keep_commit(&mut self, fx: &mut Vec<Effect>) {
         let seq_no = self.log.commit();
         if seq_no > self.commit_kept && self.disk.stored() >= seq_no {
@@ -433,7 +433,7 @@ impl Group {
         self.introduce(fx);
     }
 
-    /// Tells whoever is linked here and not in yet who leads: nobody else may know them.
+    /// Tells linked nodes that are no members yet the leader: no other member may know them.
     pub(super) fn introduce(&self, fx: &mut Vec<Effect>) {
         let is_elsewhere = self.leader.is_some_and(|leader| leader != self.me.id);
         let strangers = self.links.members().filter(|(id, ..)| !self.has_member(*id));
@@ -451,7 +451,7 @@ impl Group {
         }
     }
 
-    /// Something is left out; told at the first, second, fourth… time.
+    /// Counts an input that is left out; told at the first, second, fourth… time.
     pub(super) fn drop_it(&mut self, why: &'static str, fx: &mut Vec<Effect>) {
         let count = self.drops.entry(why).or_default();
         *count += 1;

@@ -1,4 +1,4 @@
-//! Leading: the first entry of one's own (R4), what is final (R8), and when to give up.
+//! Leading: the leader's own first entry (R4), the final entries (R8), and the end of a leadership.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,20 +14,19 @@ use crate::model::PublicKey;
 use crate::protocol::LinkId;
 use crate::protocol::quorum::majority;
 
-/// A leader's term.
+/// State of a leader in its term.
 #[derive(Debug)]
 pub(super) struct Reign {
-    /// Its first entry; nothing of a predecessor is final by itself before it is.
+    /// Number of its first entry; a predecessor's entries are not final by themselves before it is.
     pub(super) opening: SeqNo,
     pub(super) promises: Vec<MemberId>,
     pub(super) progress: BTreeMap<MemberId, Progress>,
     pub(super) handover: Option<Handover>,
-    /// The ends of the logs that the members of these keys had acknowledged when their connections
-    /// ended.
+    /// Last entries that the members of these keys had acknowledged when their connections ended.
     pub(super) acknowledged: BTreeMap<PublicKey, SeqNo>,
-    /// When it began, for whoever was not heard yet.
+    /// Time at which the term began, for members not heard yet.
     pub(super) since: crate::model::Time,
-    /// When it was last told what became final, by itself.
+    /// Time at which the commit was last told by itself.
     pub(super) told_at: Option<crate::model::Time>,
 }
 
@@ -39,7 +38,7 @@ impl Group {
         }
     }
 
-    /// Leads from now on, beginning with `first`.
+    /// Begins to lead, with `first` as the first entry.
     pub(super) fn lead(&mut self, promises: Vec<MemberId>, first: Body, fx: &mut Vec<Effect>) {
         let opening = SeqNo(self.log.last().seq.0 + 1);
         let since = self.now.mono;
@@ -78,7 +77,7 @@ impl Group {
         })
     }
 
-    /// Numbers something.
+    /// Appends an entry with the next number.
     pub(super) fn append_own(&mut self, body: Body, fx: &mut Vec<Effect>) {
         let seq_no = SeqNo(self.log.last().seq.0 + 1);
         if seq_no.0 > SEQ_MAX {
@@ -92,13 +91,13 @@ impl Group {
         }
     }
 
-    /// Looks what a majority has on disk by now (R8).
+    /// Makes final the entries that a majority has on disk by now (R8).
     pub(super) fn advance_commit(&mut self, fx: &mut Vec<Effect>) {
         let Duty::Lead(reign) = &self.duty else { return };
         let opening = reign.opening;
         loop {
-            // Whoever takes somebody in waits for a majority without that one, too: then whoever
-            // survives of the others knows it.
+            // A leader that adds a member waits for a majority without that one, too: then every
+            // survivor of the others knows it.
             let before = self.log.before_addition(self.term).map(|it| self.stored_by_majority(it));
             let now = self.stored_by_majority(self.log.membership());
             let all = before.map_or(now, |it| it.min(now));
@@ -130,7 +129,7 @@ impl Group {
         all[majority(all.len()) - 1]
     }
 
-    /// Whether the first entry of this reign is final.
+    /// Whether the first entry of this term is final.
     pub(super) fn has_opened(&self) -> bool {
         matches!(&self.duty, Duty::Lead(reign) if self.log.commit() >= reign.opening)
     }
@@ -159,7 +158,7 @@ impl Group {
         self.change_membership(fx);
     }
 
-    /// A leader that hears no majority is none (L1).
+    /// Steps down if this leader hears no majority (L1).
     pub(super) fn on_quorum_timer(&mut self, fx: &mut Vec<Effect>) {
         let patience = self.config.leader_timeout;
         let now = self.now.mono;

@@ -1,7 +1,7 @@
-//! Connections: whose they are, who is believed, and whom to call.
+//! Connections: their members, the messages that are believed, and the members to call.
 //!
-//! Whoever is no member, and whom no member has named, can neither raise a term nor be heard as a
-//! leader; it can ask to be taken in.
+//! A node that is no member, and that no member has named, can neither raise a term nor be heard as
+//! a leader; it can ask to be admitted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,18 +17,18 @@ use super::rival::Rival;
 use crate::model::{PublicKey, Time};
 use crate::protocol::LinkId;
 
-/// The longest wait between two calls.
+/// Longest pause between two calls.
 const REDIAL_MAX: Duration = Duration::from_secs(2);
 
-/// One connection.
+/// One connection with its member.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) member: Member,
     pub(super) intent: Intent,
     pub(super) is_ours: bool,
-    /// The random number of the process at the other end.
+    /// Random number of the process at the other end.
     pub(super) life: Option<u64>,
-    /// Rounds since anything came by it.
+    /// Number of rounds since a message came by it.
     pub(super) quiet: u32,
 }
 
@@ -51,19 +51,20 @@ pub(super) struct Links {
     dialing: BTreeMap<MemberId, u32>,
     /// Later processes with the keys of members that are linked; see `rival.rs`.
     pub(super) rivals: BTreeMap<MemberId, Rival>,
-    /// When somebody was heard last.
+    /// Times at which members were heard last.
     pub(super) heard: BTreeMap<MemberId, Time>,
 }
 
 impl Links {
-    /// Something came by a connection.
+    /// Notes that bytes came by a connection.
     pub(super) fn stir(&mut self, link: LinkId) {
         if let Some(link) = self.all.get_mut(&link) {
             link.quiet = 0;
         }
     }
 
-    /// A round is over: returns the links to members by which nothing came for more than so many.
+    /// Ends a round. Returns the links to members by which nothing came for more
+    /// than `quiet_max` rounds.
     pub(super) fn end_round(&mut self, quiet_max: u32) -> Vec<LinkId> {
         for link in self.all.values_mut() {
             link.quiet = link.quiet.saturating_add(1);
@@ -72,7 +73,7 @@ impl Links {
         self.by_member.values().copied().filter(is_silent).collect()
     }
 
-    /// Forgets whoever is no client, and all calls; returns their links, to be hung up.
+    /// Forgets all connections but the clients', and all calls. Returns their links, to be hung up.
     pub(super) fn take_members(&mut self) -> Vec<LinkId> {
         self.by_member.clear();
         self.dialing.clear();
@@ -91,19 +92,20 @@ impl Links {
         self.by_member.get(&id).copied()
     }
 
-    /// Whoever is linked and is no client.
+    /// The linked members, without clients.
     pub(super) fn members(&self) -> impl Iterator<Item = (MemberId, LinkId, &Member)> {
         self.by_member.iter().map(|(id, link)| (*id, *link, &self.all[link].member))
     }
 }
 
 impl Group {
-    /// Whether the driver may let somebody in, and what to answer if not.
+    /// Whether the driver may admit a member's connection.
     ///
     /// # Errors
-    /// The code of the refusal.
+    /// The code of the refusal to answer with.
     pub fn admits(&self, member: &Member, group: Option<GroupId>) -> Result<(), NackCode> {
-        // By what is final: a leader that was cut off may have written removals that never were.
+        // By the final membership: a leader that was cut off may have written removals that
+        // never became final.
         let membership = self.log.final_membership();
         if membership.removed.contains(&member.key) {
             return Err(NackCode::Removed);
@@ -118,14 +120,16 @@ impl Group {
             && self.vouched.get(&member.id).is_some_and(|it| it.key == member.key);
         let is_taken = !is_named && membership.members.iter().any(is_other);
         if is_taken || is_other(&self.me) || member.id == self.me.id {
-            // A refusal ends the other process: only a member that knows the newest says it.
+            // A refusal ends the other process: only a member that knows the newest
+            // membership sends it.
             let is_sure = !is_taken || self.knows_the_newest();
             return Err(if is_sure { NackCode::IdTaken } else { NackCode::Busy });
         }
         Ok(())
     }
 
-    /// Whether it leads, or hears its leader and has all that was final when it was heard first.
+    /// Whether this member leads, or hears its leader and has all entries that were final when it
+    /// was heard first.
     fn knows_the_newest(&self) -> bool {
         matches!(self.duty, Duty::Lead(_)) || self.hears_leader() && self.has_caught_up()
     }
@@ -172,8 +176,9 @@ impl Group {
         self.on_reached(id, link, fx);
     }
 
-    /// Of two connections between the same two, the one that the lower id called stays; of two by
-    /// the same caller, the newer; but none that has been quiet for a while.
+    /// Whether the new one of two connections is kept: between the same two, the one that the
+    /// lower id called stays; of two by the same caller, the newer; but none that has been quiet
+    /// for a while.
     fn is_better(&self, new: LinkId, old: LinkId) -> bool {
         let (new, old) = (&self.links.all[&new], &self.links.all[&old]);
         let is_quiet = old.quiet > 1;
@@ -245,8 +250,8 @@ impl Group {
         }
     }
 
-    /// All whom this one wants to be linked to. Whoever was last named at another place than the
-    /// log says is called at both in turn.
+    /// All members that should be linked. A member that was last named at another address than the
+    /// log's is called at both in turn.
     fn wanted(&self) -> Vec<Member> {
         let (newest, last) = (self.log.membership(), self.log.final_membership());
         let is_new = |it: &&Member| !last.removed.contains(&it.key) && !self.has_member(it.id);
@@ -262,7 +267,7 @@ impl Group {
         known.chain(named).filter(|it| it.id != self.me.id && it.key != self.me.key).collect()
     }
 
-    /// Calls everybody to whom there is neither a connection nor a call.
+    /// Calls all members to which there is neither a connection nor a call.
     pub(super) fn dial_everybody(&mut self, fx: &mut Vec<Effect>) {
         for member in self.wanted() {
             let id = member.id;
@@ -273,7 +278,7 @@ impl Group {
         }
     }
 
-    /// Whether whoever is at the other end is a member, or named by one.
+    /// Whether the other end is a member, or named by one.
     fn is_trusted(&self, member: &Member) -> bool {
         let is_it = |it: &Member| it.id == member.id && it.key == member.key;
         self.log.membership().members.iter().any(is_it)
@@ -306,7 +311,7 @@ impl Group {
             self.refuse(link, NackCode::Invalid, "a term or number beyond the limit", fx);
             return;
         }
-        // Whoever is not in yet may say these; a leader looks who it is.
+        // A node that is no member yet may send these; a leader checks its id.
         let is_open = matches!(
             msg,
             Message::SeqAck(_)
@@ -347,7 +352,7 @@ impl Group {
             Message::TakeNow(it) => self.on_take_now(id, it, fx),
             Message::RemoveReq(it) => self.on_remove_req(it, fx),
             Message::VerifyResp(it) => self.on_sign_of_life(id, link, &it, fx),
-            // Of the handshake, or the driver's own business (C11).
+            // Of the handshake, or for the driver (C11).
             Message::Join(_)
             | Message::JoinChallenge(_)
             | Message::JoinProof(_)
@@ -356,8 +361,8 @@ impl Group {
         }
     }
 
-    /// Somebody tells who the group is. A member is believed; so is whoever was called at a place
-    /// that was given to a member which knows no group yet, or finds nobody of its own.
+    /// Takes a membership of the group. A member is believed; so is a node that was called at an
+    /// address given to a member which knows no group yet, or finds none of its own.
     fn on_join_ack(&mut self, ack: JoinAck, is_trusted: bool, is_ours: bool, fx: &mut Vec<Effect>) {
         let is_lost = !self.is_member() || self.leader.is_none();
         if !(is_trusted || is_ours && is_lost) {
@@ -378,8 +383,8 @@ impl Group {
     }
 
     /// Whether a refusal by the holder of a key counts: a member's does; where no member is known
-    /// yet, that of the process at the address that the operator named. Others know nothing of
-    /// this group.
+    /// yet, that of the process at the address that the operator named. Other nodes know nothing
+    /// of this group.
     pub fn believes_refusal(&self, key: &PublicKey) -> bool {
         let (newest, last) = (self.log.membership(), self.log.final_membership());
         let is_member = |it: &Member| it.key == *key;
@@ -459,7 +464,7 @@ impl Group {
         }
     }
 
-    /// The group does not take this member: it takes no part from now on.
+    /// Ends this member's part in the group, which refuses it.
     fn be_refused(&mut self, reason: &str, fx: &mut Vec<Effect>) {
         if !std::mem::replace(&mut self.was_refused, true) {
             self.step_down(fx);
@@ -468,7 +473,7 @@ impl Group {
         }
     }
 
-    /// Says why something did not happen.
+    /// Sends a refusal with its reason.
     pub(super) fn refuse(&self, link: LinkId, code: NackCode, reason: &str, fx: &mut Vec<Effect>) {
         let nack = Nack {
             sender_id: self.me.id,

@@ -1,4 +1,4 @@
-//! Who the group is: agreed in the order itself, one change at a time (C7).
+//! Changes of the group's membership: agreed in the order itself, one at a time (C7).
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use super::group::{Duty, Group};
 use super::messages::{Message, RemoveReq};
 use crate::model::PublicKey;
 
-/// What is to become of a member.
+/// Removal of a member that is wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ending {
-    /// Whose key it is; another's membership of that id is not meant.
+    /// Public key of the member; a membership of that id with another key is not meant.
     pub(super) key: PublicKey,
-    /// Whether the key is refused from then on. Whom the seeds have certified to be gone may come
-    /// back.
+    /// Whether the key is refused from then on. A member that the seeds have certified to be gone
+    /// may come back.
     pub(super) is_for_good: bool,
 }
 
@@ -51,7 +51,7 @@ impl Group {
         }
     }
 
-    /// Tells the leader whom to remove; again until it is done.
+    /// Tells the leader the members to remove; again until it is done.
     pub(super) fn send_removals(&mut self, fx: &mut Vec<Effect>) {
         let Some(link) = self.leader.and_then(|id| self.links.of_member(id)) else { return };
         let sender_id = self.me.id;
@@ -62,7 +62,7 @@ impl Group {
         }
     }
 
-    /// The leader makes the next change, if the last one is final.
+    /// Appends the leader's next change, if the last one is final.
     pub(super) fn change_membership(&mut self, fx: &mut Vec<Effect>) {
         let Duty::Lead(reign) = &self.duty else { return };
         if reign.handover.is_some() || self.log.is_changing() || !self.has_opened() {
@@ -92,7 +92,7 @@ impl Group {
         Some(next)
     }
 
-    /// A member that is back at another place.
+    /// The membership with the new address of a member that has moved.
     fn moved(&self) -> Option<Membership> {
         let mut next = Membership::clone(self.log.membership());
         let here = [&self.me].into_iter();
@@ -106,7 +106,7 @@ impl Group {
         Some(next)
     }
 
-    /// Somebody who has nearly everything becomes one of the group.
+    /// The membership with a learner that has nearly all entries.
     fn with_learner(&self) -> Option<Membership> {
         let Duty::Lead(reign) = &self.duty else { return None };
         let group = self.log.membership();
@@ -151,7 +151,7 @@ impl Group {
         }
     }
 
-    /// Whoever was removed hears of it, and is let go.
+    /// Tells the removed members, and closes their links.
     fn let_go_of_removed(&mut self, now: &Membership, fx: &mut Vec<Effect>) {
         let removed = self.links.members().filter(|(.., it)| now.removed.contains(&it.key));
         let removed: Vec<_> = removed.map(|(id, link, _)| (id, link)).collect();

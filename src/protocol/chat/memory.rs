@@ -1,4 +1,4 @@
-//! What a member knows after a restart, rebuilt from its records.
+//! Memory of a member after a restart, rebuilt from its records.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use super::event::{Record, Snapshot};
 use super::outbox::Outbox;
 use super::window::Log;
 
-/// What the driver found on disk.
+/// Data that the driver found on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// Whether a group is to be founded if there is none.
     pub founds: bool,
-    /// The group, if one is known.
+    /// Identity of the group, if one is known.
     pub group: Option<GroupId>,
-    /// The newest snapshot.
+    /// Newest snapshot, if there is one.
     pub snapshot: Option<Snapshot>,
-    /// In order: at least all entries and cuts after the snapshot's place, the newest term, and
-    /// everything typed that is not final.
+    /// Records in order: at least all entries and cuts after the snapshot's place, the newest term,
+    /// and all typed texts that are not final.
     pub records: Vec<Record>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Known {
 
 impl Memory {
     /// # Panics
-    /// When entries have a gap: the driver has checked its files before.
+    /// Panics if entries have a gap: the driver must check its files before.
     pub(super) fn restore(self, config: &Config, me: &Member, life: u64) -> Known {
         let snapshot_at = self.snapshot.as_ref().map_or(SeqNo(0), |it| it.seq_no);
         let mut known = Known {
@@ -83,7 +83,7 @@ impl Memory {
     }
 }
 
-/// Carries out a record on what was typed, in order: what was written later counts.
+/// Applies a record to the typed texts, in order: a later record counts.
 pub fn apply_typed(typed: &mut Vec<Chat>, record: Record) {
     match record {
         Record::Typed(chat) => typed.push(chat),

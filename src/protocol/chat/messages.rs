@@ -1,7 +1,7 @@
-//! What the members of a group say to each other: the seed document's ten messages, and what safety
-//! needs beyond them, in the same style.
+//! Messages between the members of a group: the seed document's ten, and those that safety needs
+//! beyond them, in the same style.
 //!
-//! `docs/PROTOCOL.md`, "Chat", states fields, duties and limits. Who says it was proved by the
+//! `docs/PROTOCOL.md`, "Chat", states fields, duties and limits. The sender was proved by the
 //! handshake (`JOIN` … `JOIN_ACK`), which the driver carries out; the machine sees the rest.
 
 use std::sync::Arc;
@@ -11,89 +11,89 @@ use serde::{Deserialize, Serialize};
 use super::entry::{Chain, Chat, Entry, GroupId, Member, MemberId, MsgId, SeqNo, Term};
 use crate::model::{Nonce, PublicKey, Signature};
 
-/// One line of the chat.
+/// A message of the chat, which is one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Message {
-    /// Who I am, and a challenge; the first line of a connection.
+    /// The caller's card and challenge; the first line of a connection.
     Join(Join),
-    /// The answer to your challenge, and one of mine.
+    /// The called node's answer to the challenge, and a challenge of its own.
     JoinChallenge(JoinChallenge),
-    /// The answer to your challenge.
+    /// The caller's answer to the challenge.
     JoinProof(JoinProof),
-    /// You are heard; this is the group.
+    /// The end of the handshake, with the membership of the group.
     JoinAck(JoinAck),
 
-    /// I lead, and this is final.
+    /// The leader's sign of life, with its commit.
     Heartbeat(Heartbeat),
-    /// I want to lead: will you promise?
+    /// A candidate's request for a promise.
     Election(Election),
-    /// I promise; or: I am higher, leave it to me.
+    /// A promise; or an objection of a higher id.
     ElectionOk(ElectionOk),
-    /// I lead from now on.
+    /// The announcement of a new leader.
     Coordinator(Coordinator),
 
-    /// Please give this a number.
+    /// A request to number a message.
     Chat(ChatReq),
-    /// It is final, at this number.
+    /// The answer that a message is final, with its number.
     ChatAck(ChatAck),
-    /// Entries in order: store them.
+    /// Entries in order, to be stored.
     SeqChat(SeqChat),
-    /// I have stored everything up to here. Also the answer to a heartbeat.
+    /// The number up to which the sender has stored the log. Also the answer to a heartbeat.
     SeqAck(SeqAck),
-    /// What I have does not fit to what you sent.
+    /// The answer that entries do not fit the sender's log.
     SeqNack(SeqNack),
-    /// What was asked for did not happen.
+    /// The refusal of a request.
     Nack(Nack),
 
-    /// What comes after this?
+    /// A request for the entries after a number.
     CatchupReq(CatchupReq),
-    /// A part of it.
+    /// A part of the entries requested.
     CatchupResp(SeqChat),
 
-    /// I am higher than you and have caught up: hand over (C8).
+    /// A higher id's request to hand over, once it has caught up (C8).
     TakeoverReq(TakeoverReq),
-    /// You have everything: stand for election at once.
+    /// The leader's order to stand for election at once.
     TakeNow(TakeNow),
-    /// Remove a member for good (C7).
+    /// A request to remove a member (C7).
     RemoveReq(RemoveReq),
 
-    /// I am here.
+    /// A sign of life on a connection.
     Alive(Alive),
 
-    /// Which running hash have you at these numbers? (C11)
+    /// A request for the running hashes at some numbers (C11).
     VerifyReq(VerifyReq),
-    /// These.
+    /// The running hashes requested.
     VerifyResp(VerifyResp),
 }
 
 /// `JOIN`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
-    /// The caller.
+    /// Number of the caller.
     pub sender_id: MemberId,
-    /// The newest term that it knows.
+    /// Newest term that the caller knows.
     pub term: Term,
-    /// Its group; absent in whoever is in none yet.
+    /// Group of the caller; absent if it is in none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupId>,
-    /// What the connection is for.
+    /// Purpose of the connection.
     pub intent: Intent,
     /// The caller itself, one entry.
     pub membership: Vec<Member>,
-    /// The caller's challenge.
+    /// Challenge for the called node.
     pub nonce: Nonce,
-    /// The random number of the caller's process, by which two processes of one member are told
-    /// apart; absent in clients and in earlier versions.
+    /// Random number of the caller's process, by which two processes of one member are
+    /// distinguished; absent in clients and in earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub life: Option<u64>,
 }
 
-/// What a connection is for.
+/// Purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Intent {
-    /// To be one of the group.
+    /// A link between members of the group.
     Member,
     /// To send `CHAT` by the called member, with that member's own key as proof.
     Client,
@@ -102,38 +102,38 @@ pub enum Intent {
 /// `JOIN_CHALLENGE`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinChallenge {
-    /// The called one.
+    /// Number of the called node.
     pub sender_id: MemberId,
-    /// Its key.
+    /// Public key of the called node.
     pub key: PublicKey,
-    /// Its challenge.
+    /// Challenge for the caller.
     pub nonce: Nonce,
-    /// Its signature over the caller's challenge.
+    /// Signature of the called node over the caller's challenge.
     pub proof: Signature,
 }
 
 /// `JOIN_PROOF`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinProof {
-    /// The caller's signature over the called one's challenge.
+    /// Signature of the caller over the called node's challenge.
     pub proof: Signature,
 }
 
 /// `JOIN_ACK`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinAck {
-    /// The called one.
+    /// Number of the called node.
     pub sender_id: MemberId,
-    /// The newest term that it knows.
+    /// Newest term that the called node knows.
     pub term: Term,
-    /// The group.
+    /// Identity of the group.
     pub group: GroupId,
-    /// Who leads, as far as it knows.
+    /// Leader, as far as the called node knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader_id: Option<MemberId>,
-    /// Everybody.
+    /// All members of the group.
     pub membership: Vec<Member>,
-    /// The random number of the called one's process; absent in earlier versions.
+    /// Random number of the called node's process; absent in earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub life: Option<u64>,
 }
@@ -141,32 +141,32 @@ pub struct JoinAck {
 /// `HEARTBEAT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// The leader.
+    /// Number of the leader.
     pub sender_id: MemberId,
-    /// Its term.
+    /// Term of the leader.
     pub term: Term,
-    /// Everything up to here is final.
+    /// Number up to which all entries are final.
     pub commit: SeqNo,
-    /// The running hash there (C11).
+    /// Running hash at that number (C11).
     pub hash: Chain,
 }
 
 /// `ELECTION`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Election {
-    /// The candidate.
+    /// Number of the candidate.
     pub sender_id: MemberId,
-    /// The term that it wants to lead in.
+    /// Term in which the candidate wants to lead.
     pub term: Term,
-    /// The term of its last entry.
+    /// Term of the candidate's last entry.
     pub last_term: Term,
-    /// The number of its last entry.
+    /// Number of the candidate's last entry.
     pub last_seq: SeqNo,
-    /// Whether it only asks whether there would be a promise; nothing is written for it.
+    /// Whether the candidate only asks for a promise in principle; nothing is written for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trial: bool,
-    /// Whether a higher id must promise like anybody (it has objected often enough, L2), or
-    /// whoever hears its leader (the leader itself has handed over, C8).
+    /// Whether a higher id must promise like any other (it has objected often enough, L2), or a
+    /// member that hears its leader (the leader itself has handed over, C8).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
 }
@@ -174,63 +174,63 @@ pub struct Election {
 /// `ELECTION_OK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ElectionOk {
-    /// Who answers.
+    /// Number of the member that answers.
     pub sender_id: MemberId,
-    /// The term asked for.
+    /// Term that was asked for.
     pub term: Term,
-    /// What is said.
+    /// Kind of the answer.
     pub kind: Consent,
-    /// The term of its last entry.
+    /// Term of the member's last entry.
     pub last_term: Term,
-    /// The number of its last entry.
+    /// Number of the member's last entry.
     pub last_seq: SeqNo,
-    /// What it knows to be final.
+    /// Number up to which the member knows the log to be final.
     pub commit: SeqNo,
 }
 
-/// What an `ELECTION_OK` says.
+/// Kind of an `ELECTION_OK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Consent {
-    /// It would promise; nothing is written.
+    /// The member would promise; nothing is written.
     Would,
-    /// It has promised, on disk, and follows nobody else in this term.
+    /// The member has promised, on disk, and follows no other candidate in this term.
     Promise,
-    /// It has the higher id and takes over itself; be quiet for a while.
+    /// The member has the higher id and stands itself; the candidate must wait for a while.
     Takeover,
 }
 
 /// `COORDINATOR`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coordinator {
-    /// The leader.
+    /// Number of the leader.
     pub sender_id: MemberId,
-    /// Its term.
+    /// Term of the leader.
     pub term: Term,
-    /// What is final.
+    /// Number up to which all entries are final.
     pub commit: SeqNo,
-    /// The leader itself, one entry: how to reach it.
+    /// The leader itself, one entry, with its address.
     pub membership: Vec<Member>,
 }
 
 /// `CHAT`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatReq {
-    /// The author.
+    /// Number of the author.
     pub sender_id: MemberId,
-    /// The message.
+    /// Message to be numbered.
     #[serde(flatten)]
     pub chat: Chat,
 }
 
-/// `CHAT_ACK`: a majority has it on disk.
+/// `CHAT_ACK`: a majority has the message on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatAck {
-    /// Who answers.
+    /// Number of the member that answers.
     pub sender_id: MemberId,
-    /// The message.
+    /// Identity of the message.
     pub msg_id: MsgId,
-    /// Its number; absent when it was numbered so long ago that the number is not at hand.
+    /// Place of the message; absent when it was numbered so long ago that the place is not at hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq_no: Option<SeqNo>,
 }
@@ -238,109 +238,109 @@ pub struct ChatAck {
 /// `SEQ_CHAT`, and with it `CATCHUP_RESP`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeqChat {
-    /// Who sends: the leader, or the donor of a catch-up.
+    /// Number of the sender: the leader, or the donor of a catch-up.
     pub sender_id: MemberId,
-    /// The leader's term; in an answer to `CATCHUP_REQ` the term of the question.
+    /// Term of the leader; in an answer to `CATCHUP_REQ` the term of the question.
     pub term: Term,
-    /// The number before the first entry.
+    /// Number before the first entry.
     pub prev_seq: SeqNo,
-    /// The term of the entry there (R6).
+    /// Term of the entry there (R6).
     pub prev_term: Term,
-    /// What is final.
+    /// Number up to which all entries are final.
     pub commit: SeqNo,
-    /// The entries, one after the other.
+    /// Entries, one after the other.
     pub entries: Vec<Arc<Entry>>,
 }
 
 /// `SEQ_ACK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeqAck {
-    /// Who answers.
+    /// Number of the member that answers.
     pub sender_id: MemberId,
-    /// The leader's term.
+    /// Term of the leader.
     pub term: Term,
-    /// Up to here its log, on disk, is the leader's.
+    /// Number up to which the member's log, on disk, is the leader's.
     pub last_seq: SeqNo,
 }
 
 /// `SEQ_NACK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeqNack {
-    /// Who answers.
+    /// Number of the member that answers.
     pub sender_id: MemberId,
-    /// Its newest term.
+    /// Newest term of the member.
     pub term: Term,
-    /// Where to go on: everything up to here may fit.
+    /// Number after which to go on: all entries up to here may fit.
     pub last_seq: SeqNo,
 }
 
 /// `NACK`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nack {
-    /// Who answers.
+    /// Number of the member that answers.
     pub sender_id: MemberId,
-    /// Its newest term.
+    /// Newest term of the member.
     pub term: Term,
-    /// Why.
+    /// Code of the refusal.
     pub code: NackCode,
-    /// Who leads, as far as it knows.
+    /// Leader, as far as the member knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader_id: Option<MemberId>,
-    /// Which message this is about.
+    /// Identity of the message that was refused, if it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub msg_id: Option<MsgId>,
-    /// For people: what was wrong and what the limit is.
+    /// The fault and the limit in words, for people.
     pub reason: String,
 }
 
-/// Why something did not happen.
+/// Reason of a refusal, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NackCode {
     /// The line is no message, or breaks a limit.
     Malformed,
-    /// The sender is not a member, or not who it says.
+    /// The sender is not a member, or sends in another's name.
     NotAllowed,
     /// The handshake failed: version, key, proof.
     Handshake,
-    /// That id is another key's.
+    /// The id belongs to another key.
     IdTaken,
-    /// That key was removed for good.
+    /// The key was removed for good.
     Removed,
-    /// That is another group.
+    /// The other end is in another group.
     OtherGroup,
     /// The term is over (R5).
     Stale,
-    /// Whoever was asked does not lead.
+    /// The member that was asked does not lead.
     NotLeader,
     /// The leader reaches no majority now.
     NoQuorum,
-    /// Too much is under way; try later.
+    /// Too many requests are under way; try later.
     Busy,
     /// The author's number before this one is missing.
     Gap,
-    /// A text that is too long, a room that is none.
+    /// The text is too long, or the room's name is not valid.
     Invalid,
     /// Another text stands under that `msg_id`.
     Taken,
     /// The caller's member is connected already, by another process that has just answered.
     Doubled,
-    /// Another process came with the key of the member that is told this, and was refused.
+    /// Another process came with the key of the receiver, and was refused.
     Copied,
-    /// The log of the member that is told this ends before what it had acknowledged.
+    /// The receiver's log ends before the entries that it had acknowledged.
     Rewound,
 }
 
 /// `CATCHUP_REQ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatchupReq {
-    /// Who asks.
+    /// Number of the member that asks.
     pub sender_id: MemberId,
-    /// The term in which it asks; a donor serves a candidate only while this is its promise (R3).
+    /// Term in which it asks; a donor serves a candidate only while this is its promise (R3).
     pub term: Term,
-    /// What it has, up to here.
+    /// Number up to which the member has the log.
     pub last_seq: SeqNo,
-    /// Whether what is not final is wanted too: a candidate's.
+    /// Whether entries that are not final are wanted, too: by a candidate.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tail: bool,
 }
@@ -348,34 +348,34 @@ pub struct CatchupReq {
 /// `TAKEOVER_REQ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeoverReq {
-    /// Who asks.
+    /// Number of the member that asks.
     pub sender_id: MemberId,
-    /// The leader's term.
+    /// Term of the leader.
     pub term: Term,
 }
 
 /// `TAKE_NOW`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeNow {
-    /// The leader.
+    /// Number of the leader.
     pub sender_id: MemberId,
-    /// Its term; the next one is the other's.
+    /// Term of the leader; the next one is the successor's.
     pub term: Term,
-    /// Its last entry.
+    /// Number of the leader's last entry.
     pub last_seq: SeqNo,
 }
 
 /// `REMOVE_REQ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveReq {
-    /// Who asks.
+    /// Number of the member that asks.
     pub sender_id: MemberId,
-    /// Whom to remove.
+    /// Number of the member to remove.
     pub node_id: MemberId,
-    /// Whose key that is; another's membership of that id is not meant.
+    /// Public key of that member; a membership of that id with another key is not meant.
     pub key: PublicKey,
-    /// Whether the seeds have certified that it is gone; then it may come back. Else this is for
-    /// good.
+    /// Whether the seeds have certified that the member is gone; then it may come back. Else it is
+    /// removed for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub certified: bool,
 }
@@ -383,36 +383,36 @@ pub struct RemoveReq {
 /// `ALIVE`: a sign of life, on every connection between members in every round (C13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alive {
-    /// Who is here.
+    /// Number of the sender.
     pub sender_id: MemberId,
 }
 
 /// `VERIFY_REQ`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyReq {
-    /// Who asks.
+    /// Number of the member that asks.
     pub sender_id: MemberId,
-    /// Told from other questions by this.
+    /// Random number of the question.
     pub question: u64,
-    /// The numbers, ascending, at most `VERIFY_MAX`.
+    /// Numbers of entries, ascending, at most `VERIFY_MAX`.
     pub at: Vec<SeqNo>,
 }
 
 /// `VERIFY_RESP`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyResp {
-    /// Who answers.
+    /// Number of the member that answers.
     pub sender_id: MemberId,
-    /// The question.
+    /// Random number of the question.
     pub question: u64,
-    /// What is final there.
+    /// Number up to which all entries are final there.
     pub commit: SeqNo,
-    /// The running hash at each of the numbers asked for that is final.
+    /// Running hash at each of the requested numbers that is final.
     pub hashes: Vec<(SeqNo, Chain)>,
 }
 
 impl Message {
-    /// Who says it, as it says; the handshake's own lines are the driver's.
+    /// The sender as the message names it; the handshake's own lines are the driver's.
     pub fn sender(&self) -> Option<MemberId> {
         match self {
             Self::Join(it) => Some(it.sender_id),
@@ -439,7 +439,7 @@ impl Message {
         }
     }
 
-    /// The highest term and number in it that the machine reckons with.
+    /// Returns the highest term and number in the message that the machine reckons with.
     pub(super) fn bounds(&self) -> (u64, u64) {
         match self {
             Self::Heartbeat(it) => (it.term.0, it.commit.0),

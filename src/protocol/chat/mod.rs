@@ -1,11 +1,11 @@
-//! Chat: one order for everybody, no message lost, whatever dies.
+//! Chat: one order for all members, in which no message is lost if any of them dies.
 //!
 //! A fenced Bully. The highest id that is alive and reaches a majority leads: it collects the
-//! promises of a majority, adopts the most advanced log among them, and only then says COORDINATOR
-//! (Viewstamped Replication's view change). It numbers messages; one that a majority has on disk
-//! is final.
+//! promises of a majority, adopts the most advanced log among them, and only then says
+//! COORDINATOR (Viewstamped Replication's view change). It numbers messages; one that a majority
+//! has on disk is final.
 //!
-//! Rules C1–C14, R1–R9 and L1–L3 are stated in `docs/PROTOCOL.md`.
+//! Rules C1–C14, R1–R13 and L1–L3 are stated in `docs/PROTOCOL.md`.
 
 mod adopt;
 mod authors;

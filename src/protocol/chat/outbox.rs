@@ -1,5 +1,5 @@
-//! The messages that were typed here, or sent by this member, and are not final yet; and the
-//! numbering of what is typed.
+//! The outbox: messages that were typed here, or sent by this member, and are not final yet; and
+//! the numbering of typed texts.
 //!
 //! Invariant: no identity is given twice.
 
@@ -11,24 +11,24 @@ use crate::protocol::LinkId;
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) chat: Chat,
-    /// The record after which it may be sent; own ones only.
+    /// Number of the record after which the message may be sent; own ones only.
     pub(super) record: u64,
-    /// The client that waits for it.
+    /// Link of the client that waits for the answer.
     pub(super) client: Option<LinkId>,
 }
 
-/// All messages that wait.
+/// All messages that are not final.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    /// The numbering of what is typed now (R10).
+    /// Numbering of the texts typed now (R10).
     pub(super) own: Option<Origin>,
-    /// The last number given in it.
+    /// Last number given in it.
     pub(super) numbered: u64,
-    /// The own numberings of which something may wait, the oldest first.
+    /// Own numberings of which messages may wait, the oldest first.
     pub(super) numberings: Vec<Origin>,
     pub(super) waiting: BTreeMap<MsgId, Waiting>,
     pub(super) bytes: usize,
-    /// Messages that this leader has got.
+    /// Messages that were sent to this leader.
     pub(super) sent: BTreeSet<MsgId>,
     pub(super) unsent: BTreeSet<MsgId>,
     /// Own messages whose records are on their way to the disk, with the records' numbers.
@@ -45,14 +45,14 @@ impl Outbox {
         outbox
     }
 
-    /// A number of the current numbering is taken: the next one is above it.
+    /// Raises the current numbering above a number that is taken.
     pub(super) fn raise(&mut self, id: MsgId) {
         if self.own == Some(id.origin) {
             self.numbered = self.numbered.max(id.number);
         }
     }
 
-    /// The identity of the next message; `None` when the numbering is full.
+    /// Returns the identity of the next message; `None` when the numbering is full.
     pub(super) fn next_id(&mut self) -> Option<MsgId> {
         let origin = self.own?;
         self.numbered = self.numbered.checked_add(1).filter(|it| *it < u64::MAX)?;
@@ -86,7 +86,8 @@ impl Outbox {
         self.waiting.range(all).map(|(id, _)| *id)
     }
 
-    /// Another leader, or the same after a pause: everything is sent again, in order.
+    /// Marks all messages to be sent again, in order, to another leader, or to the same
+    /// after a pause.
     pub(super) fn begin_again(&mut self) {
         self.sent.clear();
         self.unsent = self.waiting.keys().copied().collect();

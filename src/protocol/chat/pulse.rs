@@ -1,10 +1,10 @@
-//! Signs of life (C13): on a connection between members each end says something in every round of
-//! one heartbeat, and whoever hears nothing for longer than a leader may be silent gives it up.
+//! Signs of life (C13): on a connection between members each end sends a message in every round of
+//! one heartbeat, and closes it if none comes for longer than a leader may be silent.
 //!
-//! A network can lose everything and leave both ends their connection; the system then tries again
-//! after pauses as long as the silence was. A new connection is there sooner.
+//! A network can lose all packets and leave both ends their connection; the system then tries again
+//! after pauses as long as the silence was. A new connection is made sooner.
 //!
-//! Rounds are counted, not time: a process that slept through some finds nobody guilty of it.
+//! Rounds are counted, not time: a process that slept through some blames no member for it.
 
 use super::event::{Effect, Timer};
 use super::group::Group;

@@ -1,10 +1,10 @@
-//! A way on for a member whose group has lost its majority for good (C14): it goes on alone, with
-//! its log, as another group. Both are recorded: the new group's number, and an entry that says who
-//! did this, when, and whom it left out.
+//! Recovery of a member whose group has lost its majority for good (C14): it goes on alone, with
+//! its log, as another group. Both are recorded: the new group's number, and an entry that names
+//! this member, the time, and the members that it left out.
 //!
-//! Another number, because nobody can know that the others are gone: if they come back, or one of
-//! them has recovered too, they are strangers to this group and it to them. What differs in their
-//! logs is never put together.
+//! The number is another one, because a member cannot know that the others are gone: if they come
+//! back, or one of them has recovered, too, they belong to another group. Entries that differ in
+//! their logs are never put together.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl Group {
     /// Whether this member may go on alone.
     ///
     /// # Errors
-    /// Why not, for people.
+    /// The reason against it in words, for people.
     pub fn may_recover(&self) -> Result<(), &'static str> {
         if self.group.is_none() || !self.is_member() || self.was_refused {
             Err("it is a member of no group")
@@ -61,7 +61,7 @@ impl Group {
         let left_out = others().map(|it| it.id).collect();
         let (by, at) = (self.me.id, self.now.wall);
         let recovered = Some(Recovered { was, by, at, left_out });
-        // First of all, so that nothing of what follows can ever be said in the old group.
+        // First of all, so that no later message can ever be sent in the old group.
         let group = GroupId(self.rng.random());
         (self.group, self.is_group_kept) = (Some(group), true);
         let Member { id: me, key, .. } = self.me;

@@ -1,4 +1,5 @@
-//! Bringing entries to the followers: in batches, several on their way, each from where it stands.
+//! Replication: bringing entries to the followers in batches, several on their way, each from the
+//! follower's own place.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,29 +12,29 @@ use super::messages::{CatchupReq, Message, NackCode, SeqAck, SeqChat};
 use crate::model::{PublicKey, Time};
 use crate::protocol::LinkId;
 
-/// After so many heartbeats without progress a follower is asked again where it stands.
+/// Number of heartbeats without progress after which a follower is probed again.
 const STALLED_MAX: u8 = 3;
 
-/// What a leader knows of one follower, or of one that wants to become one.
+/// A leader's view of one follower, or of a learner.
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) link: LinkId,
     pub(super) key: PublicKey,
-    /// The first entry that was not sent.
+    /// First entry that was not sent.
     pub(super) next: SeqNo,
-    /// Its disk has the log up to here.
+    /// Number up to which the follower's disk has the log.
     pub(super) matched: SeqNo,
-    /// The last entries of batches on their way.
+    /// Last entries of the batches on their way.
     in_flight: VecDeque<SeqNo>,
-    /// It asked for what it missed, and has not got all of it.
+    /// Whether the follower asked for missing entries, and has not got all of them.
     is_behind: bool,
     is_loading: bool,
-    /// It was sent something that tells whether its log fits.
+    /// Whether the follower was sent a message that tells whether its log fits.
     is_probed: bool,
     stalled: u8,
     stalled_at: SeqNo,
     pub(super) heard: Time,
-    /// What it was told to be final.
+    /// Commit that the follower was told last.
     pub(super) told: SeqNo,
 }
 
@@ -55,7 +56,7 @@ impl Progress {
         }
     }
 
-    /// Goes on after `seq`.
+    /// Sends from the entry after `seq` on.
     fn restart(&mut self, seq: SeqNo) {
         self.next = SeqNo(seq.0 + 1);
         self.in_flight.clear();
@@ -63,7 +64,7 @@ impl Progress {
         self.stalled = 0;
     }
 
-    /// Something may have been left out on the way: then it begins again.
+    /// Begins again if the follower makes no progress: a message may have been lost on the way.
     pub(super) fn look_for_stall(&mut self, last: SeqNo) {
         let is_waiting = self.next.0 > self.matched.0 + 1 && !self.is_loading;
         if !is_waiting || self.stalled_at != self.matched {
@@ -79,7 +80,7 @@ impl Progress {
 }
 
 impl Group {
-    /// Somebody came within the leader's reach.
+    /// Begins to send to a member or learner that came within the leader's reach.
     pub(super) fn on_follower_linked(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
         let next = SeqNo(self.log.last().seq.0 + 1);
         let msg = self.coordinator();
@@ -90,7 +91,7 @@ impl Group {
         if let Some(old) = old {
             reign.acknowledged.insert(old.key, old.matched);
         }
-        // Another process may have come: it says itself how far its disk has the log.
+        // Another process may have come: it tells itself how far its disk has the log.
         reign.progress.insert(id, Progress::new((link, key), next, heard));
         self.send(link, msg, fx);
     }
@@ -116,7 +117,7 @@ impl Group {
         self.hand_over_if_ready(fx);
     }
 
-    /// What was sent does not fit: everything up to `seq` may.
+    /// Takes a follower's answer that entries do not fit: all up to `seq` may.
     pub(super) fn on_misfit(&mut self, id: MemberId, term: Term, seq: SeqNo, fx: &mut Vec<Effect>) {
         let (last, now, own) = (self.log.last().seq, self.now.mono, self.term);
         let Some(reign) = self.reign() else { return };
@@ -144,8 +145,9 @@ impl Group {
         }
     }
 
-    /// Whether a member's log ends before what it has acknowledged in this term (R13): it was cut,
-    /// or restored from a copy. The member is told; a majority without it must not count it.
+    /// Whether a member's log ends before an entry that it has acknowledged in this term (R13):
+    /// the log was cut, or restored from a copy. The member is told; a majority without it must
+    /// not count it.
     fn is_rewound(
         &mut self,
         id: MemberId,
@@ -172,8 +174,8 @@ impl Group {
         true
     }
 
-    /// Sends each follower what it has not got, as far as bounds allow; those who stand at one
-    /// place get one message.
+    /// Sends each follower the entries that it has not got, as far as bounds allow; followers at
+    /// one place get one message.
     pub(super) fn flush(&mut self, fx: &mut Vec<Effect>) {
         loop {
             let last = self.log.last().seq;
@@ -244,7 +246,7 @@ impl Group {
         fx.push(Effect::Send(links, msg));
     }
 
-    /// Old entries were read from disk, for a follower or for a candidate.
+    /// Takes old entries that were read from disk, for a follower or for a candidate.
     pub(super) fn on_loaded(
         &mut self,
         link: LinkId,
@@ -269,7 +271,7 @@ impl Group {
         self.on_donation_loaded(link, prev_term, entries, fx);
     }
 
-    /// Whoever has not been told yet what is final is told now.
+    /// Tells the commit to the followers that have not been told yet.
     pub(super) fn tell_commit(&mut self, fx: &mut Vec<Effect>) {
         let (commit, now) = (self.log.commit(), self.now.mono);
         let (msg, pause) = (self.heartbeat(), self.config.commit_pause);
@@ -277,7 +279,7 @@ impl Group {
         if reign.progress.values().all(|it| it.told >= commit) {
             return;
         }
-        // While there is much to say, the next entries say it too.
+        // While there are many entries, the next ones carry the commit.
         let due = reign.told_at.map(|it| it.after(pause)).filter(|due| now < *due);
         if let Some(due) = due {
             fx.push(Effect::SetTimer(Timer::Commit, due.since(now)));

@@ -1,10 +1,10 @@
-//! Two processes with one member's key (R12): a copied data folder, a restored machine beside the
-//! old one.
+//! Two processes with one member's key (R12): a copied data folder, a restored machine beside
+//! the old one.
 //!
-//! A later process is let in only when the earlier one has fallen silent. Until then the earlier
-//! one is asked for a sign of life by a fresh random number; its answer proves that both run at
-//! once, and both are told. Nothing of the later process counts meanwhile, so the group loses
-//! nothing.
+//! A later process is admitted only when the earlier one has fallen silent. Until then the
+//! earlier one is asked for a sign of life by a fresh random number; its answer proves that both
+//! run at once, and both are told. No message of the later process counts meanwhile, so the
+//! group loses nothing.
 
 use rand::RngExt as _;
 
@@ -21,7 +21,7 @@ use crate::protocol::LinkId;
 pub(super) struct Rival {
     life: Option<u64>,
     at: At,
-    /// The question that the earlier process has been asked.
+    /// Random number of the question that the earlier process has been asked.
     question: u64,
     /// Whether the earlier process has answered.
     is_proved: bool,
@@ -40,7 +40,7 @@ impl Group {
         })
     }
 
-    /// Refuses a later process, and asks the earlier one whether it is alive.
+    /// Refuses a later process, and asks the earlier one for a sign of life.
     pub(super) fn turn_away(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
         let Some(earlier) = self.links.of_member(id) else { return };
         let Some(new) = self.links.get(link) else { return };
@@ -71,7 +71,7 @@ impl Group {
         fx.push(Effect::Hangup(link));
     }
 
-    /// The answer of an earlier process that was asked whether it is alive.
+    /// Takes the sign of life of an earlier process that was asked for one.
     pub(super) fn on_sign_of_life(
         &mut self,
         id: MemberId,

@@ -1,4 +1,4 @@
-//! What a member tells about itself.
+//! Status of a member, as it reports it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,54 +13,54 @@ use crate::model::PublicKey;
 /// A member and its group, as it sees them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// Its number.
+    /// Number of the member.
     pub id: MemberId,
-    /// Its key.
+    /// Public key of the member.
     pub key: PublicKey,
-    /// The group, once it is known.
+    /// Identity of the group, once it is known.
     pub group: Option<GroupId>,
-    /// The recovery that the group began with, if it began so.
+    /// Recovery that the group began with, if it began so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered: Option<Recovered>,
-    /// What it does.
+    /// Role of the member.
     pub role: Role,
-    /// The newest term that it knows.
+    /// Newest term that the member knows.
     pub term: Term,
-    /// Who leads.
+    /// Leader, if the member knows one.
     pub leader: Option<MemberId>,
-    /// Whose promises a leader holds.
+    /// Members whose promises a leader holds.
     pub promises: Vec<MemberId>,
-    /// Everything up to here is final.
+    /// Number up to which all entries are final.
     pub commit: SeqNo,
-    /// The last entry.
+    /// Number of the last entry.
     pub last: SeqNo,
     /// Whether a majority is in reach; absent while that is not known.
     pub quorum: Option<bool>,
-    /// The newest membership.
+    /// Members by the newest membership.
     pub members: Vec<MemberStatus>,
-    /// What was typed here and is not final.
+    /// Identities of the texts that were typed here and are not final.
     pub pending: Vec<MsgId>,
-    /// Everything that waits, clients' messages too.
+    /// Number of messages that wait, those of clients included.
     pub waiting: usize,
-    /// The longest text of a message in bytes, as the group has agreed.
+    /// Greatest length of a text, in bytes, as the group has agreed.
     pub message_max: usize,
-    /// What was left out, by reason.
+    /// Numbers of dropped inputs, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
 }
 
 /// One member, as another sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemberStatus {
-    /// Who and where.
+    /// The member, with its address.
     #[serde(flatten)]
     pub member: Member,
-    /// Whether there is a connection.
+    /// True if the member is linked.
     pub linked: bool,
-    /// How long ago anything was heard of it, in ms; absent if nothing was in this life.
+    /// Time since the member was heard last, in milliseconds; absent if it was not in this life.
     pub heard_ms: Option<u64>,
-    /// How far its disk has the log; only a leader knows.
+    /// Number up to which its disk has the log; only a leader knows.
     pub stored: Option<SeqNo>,
-    /// How many entries it lacks; only a leader knows.
+    /// Number of entries that it lacks; only a leader knows.
     pub lag: Option<u64>,
 }
 
@@ -69,7 +69,7 @@ fn millis(span: Duration) -> u64 {
 }
 
 impl Group {
-    /// What it is now.
+    /// Returns the present status.
     pub fn status(&self) -> Status {
         let last = self.log.last().seq;
         let reign = match &self.duty {

@@ -1,11 +1,11 @@
 //! Submitting messages to the leader, again and again, until they are final (C5) or the group
-//! cannot take them; and what a leader does with them (R9).
+//! cannot take them; and their numbering by a leader (R9).
 //!
 //! Invariants:
-//! - What is typed here leaves only when its record is on disk, on a leader too.
+//! - A text typed here leaves only when its record is on disk, on a leader, too.
 //! - Messages of one own numbering are on their way at a time, the oldest numbering's first.
-//! - Nothing is sent to a leader before everything is known that was final when the leader was
-//!   first heard: what is final is not sent again.
+//! - No message is sent to a leader before all entries are known that were final when the leader
+//!   was first heard: a final message is not sent again.
 
 use std::sync::Arc;
 
@@ -18,14 +18,15 @@ use super::group::{Duty, Group};
 use super::messages::{ChatAck, ChatReq, Message, Nack, NackCode};
 use crate::protocol::LinkId;
 
-/// So many messages are on their way to the leader without an answer.
+/// Number of messages that are on their way to the leader without an answer.
 const SENT_MAX: usize = 1_024;
 
-/// The reason for which a program's message is refused whose identity is another text's.
+/// Reason for refusing a program's message whose identity is another text's.
 const TAKEN: &str = "another text stands under this msg_id; send with a fresh client number";
 
 impl Group {
-    /// The longest text in bytes: the group's, or this member's own where the group has none.
+    /// Greatest length of a text, in bytes: the group's, or this member's own where the
+    /// group has none.
     pub(super) fn message_max(&self) -> usize {
         let agreed = self.log.membership().message_max;
         agreed.and_then(|it| usize::try_from(it).ok()).unwrap_or(self.config.message_max)
@@ -69,7 +70,7 @@ impl Group {
         self.send_typed(fx);
     }
 
-    /// Tells which of the messages typed here the disk has now.
+    /// Tells which of the texts typed here the disk has now.
     pub(super) fn tell_kept(&mut self, fx: &mut Vec<Effect>) {
         while let Some((record, id)) = self.outbox.unkept.front().copied() {
             if !self.disk.has(record) {
@@ -81,7 +82,7 @@ impl Group {
         }
     }
 
-    /// A message to be numbered: of a client of this member, or of a member that forwards it.
+    /// Takes a message to be numbered: of a client of this member, or of a member that forwards it.
     pub(super) fn on_chat(
         &mut self,
         link: LinkId,
@@ -176,7 +177,8 @@ impl Group {
         self.send(link, Message::Nack(nack), fx);
     }
 
-    /// The leader gives a message its number, once (R9); `link` is the member's that forwarded it.
+    /// Gives a message its number, once (R9), if this member leads; `link` is that of the member
+    /// that forwarded it.
     fn number(&mut self, chat: Chat, link: Option<LinkId>, fx: &mut Vec<Effect>) {
         let id = chat.msg_id;
         let Duty::Lead(reign) = &self.duty else {
@@ -184,7 +186,7 @@ impl Group {
             return;
         };
         if reign.handover.is_some() {
-            // Its author sends it to the successor, or here again.
+            // Its author sends the message to the successor, or here again.
             return;
         }
         let last = self.log.last_number(id.origin);
@@ -203,7 +205,7 @@ impl Group {
         let is_gap = self.config.keeps(Rule::Once) && id.number > last + 1;
         let is_wrong = !self.is_valid(&chat.room_id, &chat.payload) || id.number == u64::MAX;
         if (is_gap || is_wrong) && !self.has_opened() {
-            // An entry of an earlier leader may still come to light: nothing definite is said.
+            // An entry of an earlier leader may still come to light: no definite answer is sent.
             return;
         }
         if is_gap {
@@ -225,8 +227,8 @@ impl Group {
         self.append_own(Body::Chat(chat), fx);
     }
 
-    /// Tells whose message it is that the leader does not number it: the member that forwarded it,
-    /// this member's own client, or this member itself.
+    /// Refuses to number a message, toward the member that forwarded it, this member's own client,
+    /// or this member itself.
     fn refuse_chat(
         &mut self,
         id: MsgId,
@@ -244,12 +246,12 @@ impl Group {
         }
     }
 
-    /// Whether everything is known that was final when the leader was first heard.
+    /// Whether all entries are known that were final when the leader was first heard.
     pub(super) fn has_caught_up(&self) -> bool {
         self.resume_at.is_some_and(|at| self.log.commit() >= at)
     }
 
-    /// Sends what waits to the leader, in order; what is on disk, and within the bound.
+    /// Sends the waiting messages to the leader, in order; those on disk, and within the bound.
     pub(super) fn send_typed(&mut self, fx: &mut Vec<Effect>) {
         let leads = matches!(self.duty, Duty::Lead(_));
         let is_handing_over = matches!(&self.duty, Duty::Lead(it) if it.handover.is_some());
@@ -284,7 +286,8 @@ impl Group {
 
     pub(super) fn on_resend_timer(&mut self, fx: &mut Vec<Effect>) {
         fx.push(Effect::SetTimer(Timer::Resend, self.config.resend));
-        // A restart shows again what became final after the last note of it.
+        // A restart delivers again the entries that became final after the last record
+        // of the commit.
         self.keep_commit(fx);
         self.introduce(fx);
         self.send_removals(fx);
@@ -295,19 +298,19 @@ impl Group {
         self.send_typed(fx);
     }
 
-    /// The leader did not number a message that was sent to it.
+    /// Takes the leader's refusal of a message that was sent to it.
     pub(super) fn on_chat_refused(&mut self, nack: &Nack, fx: &mut Vec<Effect>) {
         let Some(id) = nack.msg_id else { return };
         if id.origin.is_own() {
             self.on_own_refused(id, nack.code, &nack.reason, fx);
         } else if let Some(link) = self.outbox.take(id).and_then(|it| it.client) {
-            // A client decides for itself whether it tries again.
+            // A client decides for itself whether to try again.
             self.nack_chat(link, id, nack.code, &nack.reason, fx);
         }
     }
 
-    /// A message typed here was not numbered. It is sent again until it is final, unless it never
-    /// can be: by an [opened](Self::has_opened) leader, which knows everything that is final.
+    /// Takes the refusal of a text typed here. It is sent again until it is final, unless it never
+    /// can be: by the word of an [opened](Self::has_opened) leader, which knows all final entries.
     fn on_own_refused(&mut self, id: MsgId, code: NackCode, why: &str, fx: &mut Vec<Effect>) {
         let is_first = self.outbox.waiting_of(id.origin).next() == Some(id);
         match code {
@@ -322,7 +325,7 @@ impl Group {
                 let all: Vec<_> = self.outbox.waiting_of(id.origin).collect();
                 all.into_iter().for_each(|id| self.rename(id, fx));
             }
-            // Once that text is final here; until then it may still go.
+            // Renamed once that other text is final here; until then the message may still go.
             NackCode::Taken => self.rename_taken(fx),
             NackCode::Gap
             | NackCode::Malformed
@@ -341,8 +344,7 @@ impl Group {
         }
     }
 
-    /// Gives a message typed here another identity: its own can never be final, or is another
-    /// text's.
+    /// Gives a text typed here another identity: its own can never be final, or is another text's.
     fn rename(&mut self, from: MsgId, fx: &mut Vec<Effect>) {
         let Some(waiting) = self.outbox.take(from) else { return };
         if self.outbox.own == Some(from.origin) {
@@ -355,7 +357,7 @@ impl Group {
         self.outbox.put(Chat { msg_id: to, ..waiting.chat }, record, None);
     }
 
-    /// Messages that an earlier process kept under identities that are other texts'.
+    /// Renames the texts that an earlier process kept under identities of other texts.
     pub(super) fn rename_taken(&mut self, fx: &mut Vec<Effect>) {
         let is_taken = |it: &&Chat| self.is_known_final(it.msg_id) && self.is_other_text(it);
         let taken: Vec<_> =
@@ -363,8 +365,8 @@ impl Group {
         taken.into_iter().for_each(|id| self.rename(id, fx));
     }
 
-    /// A message is final: the member or client that waits for it is told. A text that waits under
-    /// the identity of another text is not final by that (R11).
+    /// Tells the member or client that waits for a message that it is final. A text that waits
+    /// under the identity of another text is not final by that (R11).
     pub(super) fn answer_author(&mut self, chat: &Chat, seq: SeqNo, fx: &mut Vec<Effect>) {
         let id = chat.msg_id;
         if id.origin.member != self.me.id {
@@ -385,7 +387,8 @@ impl Group {
         }
     }
 
-    /// There is no majority: clients are told at once, and try again when they like.
+    /// Refuses the clients' messages at once, because no majority is in reach; the clients
+    /// may try again.
     pub(super) fn refuse_clients(&mut self, fx: &mut Vec<Effect>) {
         let of_clients = |it: &&MsgId| !it.origin.is_own();
         let all: Vec<_> = self.outbox.waiting.keys().filter(of_clients).copied().collect();

@@ -1,5 +1,5 @@
-//! Handing over in order: a leader numbers nothing more, brings its successor to its last entry,
-//! and lets it stand at once (C8).
+//! Handover: a leader numbers no further message, brings its successor to its last entry, and lets
+//! it stand at once (C8).
 
 use super::entry::{MemberId, SeqNo};
 use super::event::{Effect, Event, Timer};
@@ -7,13 +7,13 @@ use super::group::{Duty, Group};
 use super::messages::{Message, NackCode, TakeNow, TakeoverReq};
 use crate::model::Time;
 
-/// What a higher id remembers of its tries.
+/// State of a higher id between its requests.
 #[derive(Debug, Default)]
 pub(super) struct Takeover {
     pub(super) not_before: Time,
 }
 
-/// What a leader that hands over is about.
+/// State of a leader that hands over.
 #[derive(Debug)]
 pub(super) struct Handover {
     target: MemberId,
@@ -21,7 +21,7 @@ pub(super) struct Handover {
 }
 
 impl Group {
-    /// A higher id that has caught up asks for the lead, if it could keep it.
+    /// Asks for the lead if this member has the highest id, has caught up and could keep the lead.
     pub(super) fn take_over_if_due(&mut self, final_there: SeqNo, fx: &mut Vec<Effect>) {
         let Some(leader) = self.leader.filter(|it| *it < self.me.id) else { return };
         let Some(link) = self.links.of_member(leader) else { return };
@@ -97,7 +97,7 @@ impl Group {
         self.stand(true, false, "the leader hands over", fx);
     }
 
-    /// The process ends: a leader hands over first, if somebody is there.
+    /// Ends the process: a leader hands over first, if a successor is linked.
     pub(super) fn on_leave(&mut self, fx: &mut Vec<Effect>) {
         self.is_leaving = true;
         let members = self.links.members().map(|(id, ..)| id).filter(|id| self.has_member(*id));
@@ -108,7 +108,7 @@ impl Group {
         }
     }
 
-    /// Somebody leads.
+    /// Notes a new leader; a member that leaves ends then.
     pub(super) fn on_successor(&mut self, fx: &mut Vec<Effect>) {
         if self.leader == Some(self.me.id) {
             self.takeover = Takeover::default();

@@ -1,4 +1,4 @@
-//! The parts of the machine that are easier to see alone: the log in memory, the authors, the disk.
+//! Parts of the machine that are easier to test alone: the log in memory, the authors, the disk.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! The part of the log that is in memory: everything not final, and a bounded part before it.
+//! The part of the log that is in memory: all entries not final, and a bounded part before them.
 //!
 //! Invariants:
 //! - Numbers have no gap; the running hash of each entry is known.
-//! - Nothing final is ever cut.
+//! - No final entry is ever cut.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::config::Config;
 use super::entry::{Body, Chain, Chat, Entry, Membership, MsgId, Origin, SeqNo, Term};
 use super::event::Snapshot;
 
-/// An entry without its content.
+/// Place, term and hash of an entry, without its content.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Mark {
     pub(super) seq: SeqNo,
@@ -33,18 +33,18 @@ pub(super) struct Log {
     /// The entry before the first slot.
     base: Mark,
     slots: VecDeque<Slot>,
-    /// Text of the final slots, and of those that are not.
+    /// Bytes of text of the final slots, and of those that are not final.
     final_bytes: usize,
     waiting_bytes: usize,
     commit: SeqNo,
-    /// Ascending; the first is the one at the last final entry.
+    /// Memberships, ascending; the first is the one at the last final entry.
     memberships: VecDeque<(SeqNo, Arc<Membership>)>,
     authors: Authors,
-    /// Last numbers in what is not final.
+    /// Last numbers of authors in the entries that are not final.
     tail: BTreeMap<Origin, u64>,
 }
 
-/// How many bytes of text an entry is at most.
+/// Upper bound of an entry's encoded text, in bytes.
 pub(super) fn text_bytes(entry: &Entry) -> usize {
     const FIELDS: usize = 256;
     const MEMBER: usize = 176;
@@ -96,7 +96,7 @@ impl Log {
         self.waiting_bytes
     }
 
-    /// How many entries are not final.
+    /// Number of entries that are not final.
     pub(super) fn waiting(&self) -> usize {
         usize::try_from(self.last().seq.0 - self.commit.0).unwrap_or(usize::MAX)
     }
@@ -142,7 +142,7 @@ impl Log {
     }
 
     /// # Panics
-    /// When there would be a gap.
+    /// Panics if there would be a gap.
     pub(super) fn append(&mut self, entry: Arc<Entry>) {
         let last = self.last();
         assert_eq!(entry.seq_no.0, last.seq.0 + 1, "the log has no gap");
@@ -159,10 +159,10 @@ impl Log {
         self.slots.push_back(Slot { entry, chain, bytes });
     }
 
-    /// Forgets everything from `from` on.
+    /// Removes all entries from `from` on.
     ///
     /// # Panics
-    /// When that is final.
+    /// Panics if `from` is final.
     pub(super) fn cut(&mut self, from: SeqNo) {
         assert!(from > self.commit, "what is final is not cut");
         while self.last().seq >= from {
@@ -181,7 +181,7 @@ impl Log {
         }
     }
 
-    /// Everything up to `seq` is final; returns what was not before.
+    /// Makes all entries up to `seq` final. Returns those that were not before.
     pub(super) fn commit_to(&mut self, seq: SeqNo) -> Vec<Arc<Entry>> {
         let mut fresh = Vec::new();
         while self.commit < seq.min(self.last().seq) {
@@ -224,18 +224,18 @@ impl Log {
         }
     }
 
-    /// The newest membership, final or not: it counts from where it stands (C7).
+    /// The newest membership, final or not: it counts from its own entry on (C7).
     pub(super) fn membership(&self) -> &Arc<Membership> {
         let last = self.memberships.len() - 1;
         &self.memberships[last].1
     }
 
-    /// The membership at the last final entry: what comes after it may still be replaced.
+    /// The membership at the last final entry: a later one may still be replaced.
     pub(super) fn final_membership(&self) -> &Arc<Membership> {
         &self.memberships[0].1
     }
 
-    /// The membership before the newest, while one that was taken in in `term` is not final yet.
+    /// The membership before the newest, while an addition made in `term` is not final yet.
     pub(super) fn before_addition(&self, term: Term) -> Option<&Arc<Membership>> {
         let count = self.memberships.len();
         let (at, newest) = self.memberships.back()?;
@@ -258,13 +258,13 @@ impl Log {
         })
     }
 
-    /// An author's last number in the whole log.
+    /// The last number of an author in the whole log.
     pub(super) fn last_number(&self, origin: Origin) -> u64 {
         let known = self.authors.last(origin).map_or(0, |(number, _)| number);
         self.tail.get(&origin).copied().unwrap_or(0).max(known)
     }
 
-    /// An author's last final number, and where it stands.
+    /// The last final number of an author, and its place.
     pub(super) fn last_final(&self, origin: Origin) -> Option<(u64, SeqNo)> {
         self.authors.last(origin)
     }

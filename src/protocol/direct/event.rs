@@ -1,4 +1,4 @@
-//! Limits, deadlines, and what direct sends tell their node.
+//! Limits, deadlines, events and metrics of direct sends.
 
 use std::time::Duration;
 
@@ -10,38 +10,38 @@ use crate::protocol::LinkId;
 /// Limits and periods of direct sends.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Bytes of one message at most.
+    /// Greatest size of one message, in bytes.
     pub message_max: usize,
-    /// Messages on their way from here at most; more are refused.
+    /// Greatest number of messages on their way from here; more are refused.
     pub sends_max: usize,
-    /// Their bytes at most.
+    /// Greatest sum of their bytes.
     pub sends_bytes_max: usize,
-    /// Messages that one member is sent before it has answered; the next wait. With the largest
-    /// data it fills half of a link's queue.
+    /// Number of messages that one member is sent before it has answered; further ones wait. With
+    /// the largest data so many fill half of a link's queue.
     pub window: usize,
-    /// How long one attempt waits for a sign of its receiver. Longer than `answer_max` and a link's
-    /// way there and back.
+    /// Time-out of one attempt without an answer of its receiver. Longer than `answer_max` and a
+    /// link's way there and back.
     pub attempt_max: Duration,
-    /// How long after the first attempt that may have arrived another is made at most: well below
-    /// `remember`, so that whatever is repeated is still remembered.
+    /// Time after the first attempt that may have arrived in which others are made: well below
+    /// `remember`, so that a repeated message is still remembered.
     pub repeat_max: Duration,
-    /// How long a link without a message is kept by the one who called.
+    /// Time that the caller keeps a link without a message.
     pub idle: Duration,
-    /// Links for direct messages at most; of the idle ones the oldest goes.
+    /// Greatest number of links for direct messages; of the idle ones the oldest is closed.
     pub links_max: usize,
-    /// How long the application here may think about a message.
+    /// Time-out of the application's answer to a message.
     pub answer_max: Duration,
-    /// Messages that wait for the application at once; more are refused as busy.
+    /// Number of messages that wait for the application at once; more are refused as busy.
     pub questions_max: usize,
-    /// The same of one sender.
+    /// Number of messages of one sender that wait for the application at once.
     pub questions_each_max: usize,
-    /// Bytes that are being put together from parts at most, all senders together.
+    /// Greatest sum of bytes that are being put together from parts, over all senders.
     pub parts_bytes_max: usize,
-    /// How long a receiver waits for the next part.
+    /// Time that a receiver waits for the next part.
     pub part_max: Duration,
-    /// How long verdicts are remembered.
+    /// Time that verdicts are remembered.
     pub remember: Duration,
-    /// Verdicts remembered at most; each takes some hundred bytes.
+    /// Greatest number of verdicts remembered; each takes some hundred bytes.
     pub verdicts_max: usize,
 }
 
@@ -70,34 +70,34 @@ impl Default for Config {
 /// Deadlines of direct sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// An attempt had its time, or a pause is over; by the send's own number here.
+    /// The attempt or pause of a message is over; by this node's number of the send.
     Send(u64),
-    /// The application had its time; by the question's number.
+    /// The application did not answer in time; by the question's number.
     Question(u64),
-    /// Look what is idle, what stands still, and what can be forgotten.
+    /// Idle links are closed, and old parts and verdicts forgotten.
     Sweep,
 }
 
-/// Why something was not delivered, or why nobody can say. All but the last are definite.
+/// Kind of a failed delivery. All but the last are definite: the message was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailKind {
-    /// It never left this node.
+    /// The message never left this node.
     NotSent,
-    /// The receiver was there and would not take it.
+    /// The receiver was reached and refused the message.
     Refused,
     /// The receiver could not be reached.
     Unreachable,
-    /// It has more bytes than may be sent.
+    /// The message has more bytes than may be sent.
     TooLarge,
-    /// It was called back before it had left.
+    /// The message was called back before it had left.
     Cancelled,
-    /// It may have been delivered or not: it has left, and no answer came.
+    /// The message may have been delivered or not: it has left, and no answer came.
     Unknown,
 }
 
 impl FailKind {
-    /// Every kind.
+    /// All kinds, in a fixed order.
     pub const ALL: [Self; 6] = [
         Self::NotSent,
         Self::Refused,
@@ -125,117 +125,117 @@ impl FailKind {
     }
 }
 
-/// What direct sends tell their node, or ask it to do.
+/// Events of direct sends: news for the node, and requests to it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The node must call this member for direct messages.
     Call {
-        /// Whom.
+        /// Endpoint of the member.
         to: Endpoint,
     },
     /// The node must hang up this link.
     Hangup {
-        /// Which.
+        /// Link to hang up.
         link: LinkId,
-        /// Why, for people.
+        /// Reason in words, for people.
         reason: &'static str,
     },
-    /// A message was refused as nonsense.
+    /// A message was refused because no honest node sends such.
     Malformed {
-        /// Which link it came by.
+        /// Link by which the message came.
         from: LinkId,
-        /// What was wrong.
+        /// Reason of the refusal, in words.
         reason: String,
     },
-    /// Something is on its way to this member from now on, or not any more.
+    /// Sends to this member have begun, or the last of them has ended.
     Busy {
-        /// To whom.
+        /// Endpoint of the member.
         to: Endpoint,
-        /// Whether something is.
+        /// True if messages are on their way.
         busy: bool,
     },
-    /// A message came, whole, for the application, which must answer it: by a command that names
-    /// the same sender and number.
+    /// A message came, whole, for the application, which must answer it by a command that names the
+    /// same sender and number.
     Arrived {
-        /// Who sent it, proved by its link.
+        /// Endpoint of the sender, proved by its link.
         from: Endpoint,
-        /// This node's number for the question, never used twice.
+        /// Number of the question at this node, never used twice.
         number: u64,
-        /// What it is about.
+        /// Topic of the message.
         topic: String,
-        /// The message.
+        /// Data of the message.
         data: Data,
     },
-    /// The application did not answer in time; what it says now counts no more.
+    /// The application did not answer in time; a later answer is ignored.
     Lapsed {
-        /// Who sent the message.
+        /// Endpoint of the sender.
         from: Endpoint,
-        /// The question's number.
+        /// Number of the question.
         number: u64,
     },
     /// A message from here was taken, exactly once.
     Sent {
-        /// The sender's name for it.
+        /// Token that the caller gave to the message.
         token: u64,
-        /// Who took it.
+        /// Endpoint of the receiver.
         to: Endpoint,
-        /// How long that took.
+        /// Time from the send to the answer.
         after: Duration,
     },
-    /// A message from here came to nothing, or nobody can say.
+    /// A message from here failed, or its fate is unknown.
     Failed {
-        /// The sender's name for it.
+        /// Token that the caller gave to the message.
         token: u64,
-        /// Whom it was for.
+        /// Endpoint of the receiver.
         to: Endpoint,
-        /// What that means.
+        /// Kind of the failure.
         kind: FailKind,
-        /// Why, for people.
+        /// Reason in words, for people.
         reason: String,
     },
 }
 
-/// The counts of direct sends.
+/// Counters and present sizes of direct sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DirectMetrics {
-    /// Messages that the application wanted sent.
+    /// Number of messages that the application sent.
     pub messages_sent: u64,
-    /// Of these, taken.
+    /// Number of sent messages that were taken.
     pub acknowledged: u64,
-    /// Refused by their receivers.
+    /// Number of sent messages that their receivers refused.
     pub refused: u64,
-    /// Never left.
+    /// Number of messages that never left.
     pub not_sent: u64,
-    /// Receivers that could not be reached.
+    /// Number of messages whose receivers could not be reached.
     pub unreachable: u64,
-    /// Too large.
+    /// Number of messages that were too large.
     pub too_large: u64,
-    /// Called back in time.
+    /// Number of messages that were called back in time.
     pub cancelled: u64,
-    /// Of unknown fate.
+    /// Number of messages of unknown fate.
     pub unknown: u64,
-    /// Attempts after the first.
+    /// Number of attempts after the first ones.
     pub retries: u64,
-    /// On their way now.
+    /// Number of messages on their way now.
     pub open: u64,
-    /// The bytes of these.
+    /// Bytes of the messages on their way.
     pub open_bytes: u64,
-    /// Messages that came whole and were shown to the application.
+    /// Number of messages that came whole and were shown to the application.
     pub messages_received: u64,
-    /// Of these, waiting for the application now.
+    /// Number of messages that wait for the application now.
     pub questions: u64,
-    /// Not answered in time.
+    /// Number of messages that the application did not answer in time.
     pub lapsed: u64,
-    /// Messages that came again, and were shown to nobody.
+    /// Number of messages that came again, and were not shown again.
     pub duplicates: u64,
-    /// Messages that came when there was no room.
+    /// Number of messages that came when there was no room.
     pub busy: u64,
-    /// Verdicts remembered.
+    /// Number of verdicts remembered now.
     pub remembered: u64,
     /// Bytes of the messages that arrived.
     pub bytes_received: u64,
     /// Bytes that were sent, repetitions included.
     pub bytes_sent: u64,
-    /// Links for direct messages.
+    /// Number of links for direct messages.
     pub links: u64,
 }

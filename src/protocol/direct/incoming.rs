@@ -1,4 +1,4 @@
-//! What comes here: each message is shown to the application once, and its verdict is repeated.
+//! Incoming messages: each is shown to the application once, and its verdict is repeated.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,13 +10,13 @@ use super::{
 use crate::model::{Data, Endpoint, Incarnation, MessageId, Now, Time, topic_complaint};
 use crate::protocol::LinkId;
 
-/// Lives of members of whom something is remembered at most: as many as a fleet has.
+/// Number of members' lives that are remembered: as many as a fleet has.
 const SENDERS_MAX: usize = 20_000;
 
-/// The most of a reason that is kept and passed on, in bytes.
+/// Greatest length of a reason that is kept and passed on, in bytes.
 const REASON_BYTES: usize = 256;
 
-/// One life of a member.
+/// A sender: one life of a member.
 type Sender = (Endpoint, Incarnation);
 
 /// Data that is being put together.
@@ -25,16 +25,15 @@ struct Assembly {
     msg: DirectMsg,
     link: LinkId,
     bytes: Vec<u8>,
-    /// The part up to which was asked.
+    /// Index up to which parts were asked for.
     asked: u32,
     touched: Time,
 }
 
-/// What one life of a member has sent.
+/// Memory of the messages that one life of a member has sent.
 #[derive(Debug, Default)]
 struct Memory {
-    /// The greatest number whose verdict was forgotten: of this and lower ones nobody can say
-    /// whether they came before.
+    /// Greatest number whose verdict was forgotten: this and lower ones may have come before.
     horizon: u64,
     verdicts: BTreeMap<u64, (Verdict, String)>,
     /// Questions to the application, by the sender's numbers.
@@ -51,7 +50,7 @@ impl Memory {
     }
 }
 
-/// A message that waits for the application.
+/// A message that waits for the application's answer.
 #[derive(Debug)]
 struct Question {
     sender: Sender,
@@ -59,12 +58,12 @@ struct Question {
     link: LinkId,
 }
 
-/// All that came.
+/// Memory of all messages that came.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     senders: BTreeMap<Sender, Memory>,
     questions: BTreeMap<u64, Question>,
-    /// The verdicts by age.
+    /// Verdicts in the order of their age.
     order: VecDeque<(Time, Sender, u64)>,
     assembling: usize,
     parts_bytes: usize,
@@ -84,7 +83,7 @@ impl Inbox {
         self.senders.is_empty()
     }
 
-    /// Whether something of this member's waits here.
+    /// Whether a message of this member waits for an answer or for parts.
     pub(super) fn is_asking(&self, peer: Endpoint) -> bool {
         let first = (peer, Incarnation(0));
         let last = (peer, Incarnation(u64::MAX));
@@ -92,7 +91,7 @@ impl Inbox {
         lives.any(|(_, memory)| !memory.open.is_empty() || !memory.parts.is_empty())
     }
 
-    /// Drops all data that is not whole.
+    /// Drops all messages that are not whole.
     pub(super) fn drop_parts(&mut self) {
         for memory in self.senders.values_mut() {
             memory.parts.clear();
@@ -108,7 +107,7 @@ impl Inbox {
         Some(assembly)
     }
 
-    /// Forgets what is old.
+    /// Forgets old verdicts, parts that stand still, and members without either.
     pub(super) fn forget(&mut self, now: Time, config: &Config) {
         while let Some((at, sender, number)) = self.order.front().copied() {
             if now.since(at) < config.remember {
@@ -157,7 +156,7 @@ impl Inbox {
         }
     }
 
-    /// Why there is no room for a message of this size.
+    /// The reason why there is no room for a message of this size.
     fn complaint(&self, sender: Sender, size: usize, config: &Config) -> Option<&'static str> {
         let memory = self.senders.get(&sender);
         let (own, own_parts) =
@@ -180,7 +179,7 @@ impl Inbox {
 }
 
 impl Direct {
-    /// A message came from a member, by a link that proves it. `life` is this peer's own.
+    /// Takes a message of a member, by a link that proves the member. `life` is this peer's own.
     pub fn on_message(
         &mut self,
         now: Now,
@@ -190,7 +189,7 @@ impl Direct {
         fx: &mut Fx,
     ) {
         if !self.routes.knows(link) {
-            return; // It is just being exchanged for another link.
+            return; // The link is being exchanged for another.
         }
         self.routes.used(link, now.mono);
         let number = msg.number;
@@ -220,7 +219,7 @@ impl Direct {
                 return;
             }
             if let Some(assembly) = memory.parts.get_mut(&number) {
-                // The next attempt goes on where the last one ended.
+                // The next attempt goes on from the part where the last one ended.
                 assembly.link = link;
                 assembly.asked = next_part(assembly);
                 assembly.touched = now.mono;
@@ -250,7 +249,7 @@ impl Direct {
         }
     }
 
-    /// A part of a large message came.
+    /// Takes a part of a large message.
     pub fn on_part(
         &mut self,
         now: Now,
@@ -262,7 +261,7 @@ impl Direct {
         let memory = self.inbox.senders.get_mut(&sender);
         let assembly = memory.and_then(|memory| memory.parts.get_mut(&number));
         let Some(assembly) = assembly.filter(|assembly| assembly.link == link) else {
-            return; // It was dropped, or goes on over another link.
+            return; // Dropped, or continued over another link.
         };
         self.routes.used(link, now.mono);
         let size = usize::try_from(assembly.msg.size).unwrap_or(usize::MAX);
@@ -289,7 +288,7 @@ impl Direct {
         }
     }
 
-    /// Asks the application what it says to a message.
+    /// Shows a message to the application, which must answer it.
     fn show(
         &mut self,
         now: Now,
@@ -316,7 +315,8 @@ impl Direct {
         fx.emit(Event::Arrived { from: sender.0, number: question, topic: msg.topic, data });
     }
 
-    /// The application's answer to a message. One that comes too late, or to nothing, is nothing.
+    /// Takes the application's answer to a message. One that comes too late, or to an unknown
+    /// question, is ignored.
     pub fn answer(
         &mut self,
         now: Now,
@@ -344,7 +344,7 @@ impl Direct {
         fx.emit(Event::Lapsed { from, number: question });
     }
 
-    /// A message has its verdict for good.
+    /// Gives a message its final verdict.
     fn settle(&mut self, now: Now, question: u64, verdict: (Verdict, String), fx: &mut Fx) {
         let Some(it) = self.inbox.questions.remove(&question) else { return };
         fx.stop_timer(Timer::Question(question));
@@ -359,7 +359,7 @@ impl Direct {
         } else {
             self.routes.way(it.sender.0).filter(is_way).map(|(link, _)| link)
         };
-        // Without a link it is told when the sender asks again.
+        // Without a link the verdict is sent when the sender asks again.
         if let Some(link) = link {
             self.routes.used(link, now.mono);
             ack(link, it.number, verdict, fx);
@@ -371,7 +371,7 @@ fn ack(link: LinkId, number: u64, (verdict, reason): (Verdict, String), fx: &mut
     fx.send(link, DirectAck { number, verdict, reason });
 }
 
-/// The part that comes next.
+/// Index of the part that comes next.
 fn next_part(assembly: &Assembly) -> u32 {
     parts_of(assembly.bytes.len())
 }
@@ -384,7 +384,7 @@ fn ask_parts(number: u64, assembly: &mut Assembly, fx: &mut Fx) {
     fx.send(assembly.link, DirectPartReq { number, at, count });
 }
 
-/// What makes a message one that no honest node sends.
+/// Returns the reason if no honest node sends such a message.
 fn nonsense(msg: &DirectMsg) -> Option<String> {
     if let Some(reason) = topic_complaint(&msg.topic) {
         return Some(reason);

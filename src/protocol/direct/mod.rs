@@ -1,16 +1,16 @@
-//! Direct sends: a message for one member, whoever's neighbor it is, acknowledged end to end.
+//! Direct sends: a message for one member, neighbor or not, acknowledged end to end.
 //!
-//! A message travels over any link with the member, or over a new one that is called for it. Its
-//! receiver's application says yes or no, and that answer comes back. What was lost is sent again
+//! A message travels over any link with the member, or over a new one that is called for it. The
+//! receiver's application says yes or no, and that answer comes back. A lost message is sent again
 //! after ever longer pauses.
 //!
 //! Invariants:
 //! - Every message ends in exactly one of [`Event::Sent`] and [`Event::Failed`].
 //! - `Sent`: the receiver took it, once. A definite failure: it was not taken, and will not be.
 //! - A message that may have arrived is repeated only toward the same life of its receiver, and
-//!   only for as long as that life remembers it; there, whatever comes again is shown to nobody.
-//! - Nothing grows without bound: not what waits here, nor what waits for the application, nor what
-//!   is put together, nor what is remembered.
+//!   only for as long as that life remembers it; there, a repeated message is not shown again.
+//! - All is bounded: the messages that wait here, those that wait for the application, those that
+//!   are put together, and the verdicts that are remembered.
 
 mod event;
 mod incoming;
@@ -34,10 +34,10 @@ use routes::Routes;
 use crate::model::{Endpoint, Incarnation, Now, Rng};
 use crate::protocol::{Effects, Kind, LinkId, Never};
 
-/// Messages of more than one part that one member is sent, or sends, at a time.
+/// Number of messages of more than one part that one member is sent, or sends, at a time.
 const LARGE_MAX: usize = 2;
 
-/// The pause between two looks at what has become old.
+/// Pause between two searches for idle links and old entries.
 const SWEEP: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The direct sends of one peer, in both directions.
@@ -62,7 +62,7 @@ impl Kind for Direct {
 type Fx = Effects<Direct>;
 
 impl Direct {
-    /// The direct sends of the peer at `me`.
+    /// Creates the direct sends of the peer at `me`.
     pub fn new(config: Config, me: Endpoint, rng: Rng) -> Self {
         Self {
             config,
@@ -76,7 +76,7 @@ impl Direct {
         }
     }
 
-    /// The counts.
+    /// Returns the counters and the present sizes.
     pub fn metrics(&self) -> DirectMetrics {
         DirectMetrics {
             open: self.outbox.len() as u64,
@@ -88,13 +88,13 @@ impl Direct {
         }
     }
 
-    /// Whether this is a link for direct messages, kept or called by one end for them alone.
+    /// Whether a link is one for direct messages, kept or called by one end for them alone.
     pub fn is_own(&self, link: LinkId) -> bool {
         self.routes.is_own(link)
     }
 
-    /// A link with a member came up. `own` says of a link for direct messages alone whether this
-    /// node called; a neighbor's link serves as well.
+    /// Takes a new link with a member. `own` says of a link for direct messages alone whether this
+    /// node called; `None` is a neighbor's link, which serves as well.
     pub fn on_link_up(
         &mut self,
         now: Now,
@@ -119,9 +119,10 @@ impl Direct {
         self.advance(now, peer, fx);
     }
 
-    /// Whether there is room for another link of this peer; else which one must go for it, if any
-    /// may.
+    /// Checks whether there is room for another link of this peer; else returns the one that must
+    /// be closed for it, if any may be.
     fn make_room(&self, peer: Endpoint) -> Result<(), Option<LinkId>> {
+        // Of the links that the peer has called, the older gives way to a further one.
         if let Some(second) = self.routes.second_called(peer) {
             return Err(Some(second));
         }
@@ -132,26 +133,26 @@ impl Direct {
         Err(self.routes.idlest(is_needed))
     }
 
-    /// A link ended.
+    /// Takes the end of a link.
     pub fn on_link_down(&mut self, now: Now, link: LinkId, fx: &mut Fx) {
         if let Some(peer) = self.routes.remove(link) {
             self.on_flights_lost(now, peer, link, fx);
         }
     }
 
-    /// Whether the links with this member are kept without a message on them.
+    /// Sets whether the links with this member are kept without a message on them.
     pub fn keep(&mut self, peer: Endpoint, kept: bool) {
         self.routes.keep(peer, kept);
     }
 
-    /// A life of a member ended: its links for direct messages go.
+    /// Closes the links for direct messages of a member's life that ended.
     pub fn on_gone(&mut self, peer: Endpoint, life: Incarnation, fx: &mut Fx) {
         for link in self.routes.of(peer, |it| it <= life) {
             fx.emit(Event::Hangup { link, reason: "its membership ended" });
         }
     }
 
-    /// The operator wants nothing more to do with a member.
+    /// Ends all sends to a member that the operator removed, and closes its links.
     pub fn on_removed(&mut self, peer: Endpoint, fx: &mut Fx) {
         self.routes.keep(peer, false);
         self.give_up(Some(peer), "that peer was removed by hand", fx);
@@ -160,14 +161,14 @@ impl Direct {
         }
     }
 
-    /// This peer's life ended: what is on its way from here cannot be told from what the next life
-    /// sends.
+    /// Ends all sends, because this peer's life ended: its messages could not be told from those of
+    /// the next life.
     pub fn reset(&mut self, fx: &mut Fx) {
         self.give_up(None, "this peer's membership ended", fx);
         self.inbox.drop_parts();
     }
 
-    /// A deadline passed.
+    /// Handles a timer that has fired.
     pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Send(id) => self.on_send_timer(now, id, fx),

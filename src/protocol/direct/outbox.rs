@@ -1,4 +1,4 @@
-//! The books of what is on its way from here.
+//! The outbox: the messages on their way from here, by several keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,15 +9,15 @@ use crate::protocol::LinkId;
 /// A message to be sent.
 #[derive(Clone, Debug)]
 pub struct Letter {
-    /// The sender's name for it; no other message on its way has it.
+    /// Token that the caller gave to the message; unique among those on their way.
     pub token: u64,
-    /// Whom it is for.
+    /// Endpoint of the receiver.
     pub to: Endpoint,
-    /// What it is about.
+    /// Topic of the message.
     pub topic: String,
-    /// The message.
+    /// Data of the message.
     pub data: Data,
-    /// When it is sent again.
+    /// Schedule of the attempts.
     pub retry: RetryConfig,
 }
 
@@ -27,9 +27,9 @@ pub(super) struct Send {
     pub(super) letter: Letter,
     pub(super) digest: MessageId,
     pub(super) began: Time,
-    /// Attempts that came to nothing.
+    /// Number of attempts that failed.
     pub(super) failed: u32,
-    /// Its number on the wire, once there was an attempt.
+    /// Number of the message on the wire, once there was an attempt.
     pub(super) number: Option<u64>,
     pub(super) left: Option<Left>,
     pub(super) stage: Stage,
@@ -41,33 +41,33 @@ impl Send {
     }
 }
 
-/// All its bytes have left, so that it may have arrived.
+/// Record that all bytes of a message have left, so that it may have arrived.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
-    /// Toward which life.
+    /// Life of the receiver toward which the bytes left.
     pub(super) life: Incarnation,
-    /// When first.
+    /// Time of the first such attempt.
     pub(super) first: Time,
-    /// How often.
+    /// Number of such attempts.
     pub(super) times: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// A pause between two attempts.
+    /// The message pauses between two attempts.
     Pausing,
-    /// Waits for a link, or for room on it.
+    /// The message waits for a link, or for room on it.
     Queued,
-    /// Waits for the receiver's answer.
+    /// The message waits for the receiver's answer.
     Flying {
         link: LinkId,
         life: Incarnation,
-        /// Parts that were asked for.
+        /// Number of parts that were asked for.
         asked: u32,
     },
 }
 
-/// What is on its way to one member.
+/// Messages on their way to one member.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     pub(super) all: BTreeSet<u64>,
@@ -81,7 +81,7 @@ pub(super) struct Line {
 pub(super) struct Outbox {
     pub(super) sends: BTreeMap<u64, Send>,
     pub(super) tokens: BTreeMap<u64, u64>,
-    /// Which message has which number on the wire.
+    /// Messages by their numbers on the wire.
     pub(super) numbers: BTreeMap<u64, u64>,
     pub(super) lines: BTreeMap<Endpoint, Line>,
     pub(super) calling: BTreeSet<Endpoint>,
@@ -103,12 +103,12 @@ impl Outbox {
         self.lines.contains_key(&peer)
     }
 
-    /// A call for direct messages has come about.
+    /// Notes that a call for direct messages has succeeded.
     pub(super) fn called(&mut self, peer: Endpoint) {
         self.calling.remove(&peer);
     }
 
-    /// Moves a message to another stage, and keeps the books of its line.
+    /// Moves a message to another stage, and updates the counts of its line.
     pub(super) fn set_stage(&mut self, id: u64, stage: Stage) {
         let Some(send) = self.sends.get_mut(&id) else { return };
         let Some(line) = self.lines.get_mut(&send.letter.to) else { return };

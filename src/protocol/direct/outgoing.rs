@@ -1,4 +1,4 @@
-//! What is on its way from here: attempts, pauses, and how each message ends.
+//! Outgoing messages: attempts, pauses, and the end of each message.
 
 use super::messages::{part, parts_of};
 use super::outbox::{Left, Letter, Send, Stage};
@@ -10,7 +10,7 @@ use crate::model::{Endpoint, Incarnation, MessageId, Now, Time, topic_complaint}
 use crate::protocol::LinkId;
 
 impl Direct {
-    /// Sends a message. `bar` is what the node knows against it.
+    /// Sends a message. `bar` is the node's own reason against it, if any.
     pub fn send(&mut self, now: Now, letter: Letter, bar: Option<(FailKind, String)>, fx: &mut Fx) {
         self.metrics.messages_sent += 1;
         if let Some((kind, reason)) = bar.or_else(|| self.bar(&letter)) {
@@ -33,7 +33,7 @@ impl Direct {
         self.advance(now, to, fx);
     }
 
-    /// What speaks against a message from the start.
+    /// Returns the reason against a message from the start.
     fn bar(&self, letter: &Letter) -> Option<(FailKind, String)> {
         let (size, config) = (letter.data.len(), &self.config);
         let not_sent = |reason: String| Some((FailKind::NotSent, reason));
@@ -63,7 +63,7 @@ impl Direct {
         None
     }
 
-    /// Calls a message back. What has left may still arrive.
+    /// Calls a message back. One that has left may still arrive.
     pub fn cancel(&mut self, now: Now, token: u64, fx: &mut Fx) {
         let Some(id) = self.outbox.tokens.get(&token).copied() else { return };
         let to = self.outbox.sends.get(&id).map(|send| send.letter.to);
@@ -73,7 +73,7 @@ impl Direct {
         }
     }
 
-    /// Ends what is on its way to one member, or to all.
+    /// Ends all messages on their way to one member, or to all.
     pub(super) fn give_up(&mut self, to: Option<Endpoint>, reason: &str, fx: &mut Fx) {
         let is_meant = |send: &Send| to.is_none_or(|to| send.letter.to == to);
         let meant = self.outbox.sends.iter().filter(|(_, send)| is_meant(send));
@@ -82,8 +82,8 @@ impl Direct {
         }
     }
 
-    /// Sends what waits for a member over the youngest link with it, as far as there is room, or
-    /// calls it.
+    /// Sends the queued messages of a member over the youngest link with it, as far as there is
+    /// room, or calls the member.
     pub(super) fn advance(&mut self, now: Now, to: Endpoint, fx: &mut Fx) {
         loop {
             let line = self.outbox.lines.get(&to);
@@ -119,11 +119,12 @@ impl Direct {
         }
     }
 
-    /// One attempt, unless it would be one too many; then the message ends.
+    /// Makes one attempt; ends the message instead if it may have reached an earlier life, or has
+    /// left too long ago.
     fn fly(&mut self, now: Now, id: u64, (link, life): (LinkId, Incarnation), fx: &mut Fx) -> bool {
         let repeat_max = self.config.repeat_max;
         let Some(send) = self.outbox.sends.get_mut(&id) else { return false };
-        // Only the life that it may have reached remembers it, and not for ever.
+        // Only the life that the message may have reached remembers it, and not for ever.
         if let Some(left) = send.left {
             if left.life != life {
                 let reason = "it had left, and the receiver has begun a new life since";
@@ -164,7 +165,7 @@ impl Direct {
         true
     }
 
-    /// An attempt came to nothing: again after a pause, or not at all.
+    /// Takes a failed attempt: begins the pause before the next, or ends the message.
     fn attempt_failed(&mut self, id: u64, kind: FailKind, reason: &str, fx: &mut Fx) {
         self.outbox.set_stage(id, Stage::Pausing);
         let Some(send) = self.outbox.sends.get_mut(&id) else { return };
@@ -181,7 +182,7 @@ impl Direct {
         fx.set_timer(Timer::Send(id), pause);
     }
 
-    /// Ends a message without success; what has left is of unknown fate.
+    /// Ends a message without success; one that has left is of unknown fate.
     fn fail(&mut self, id: u64, kind: FailKind, reason: &str, fx: &mut Fx) {
         let has_left = self.outbox.sends.get(&id).is_some_and(|send| send.left.is_some());
         let Some(send) = self.end(id, fx) else { return };
@@ -214,7 +215,7 @@ impl Direct {
         fx.emit(Event::Failed { token, to, kind, reason });
     }
 
-    /// Takes a message out of all books.
+    /// Removes a message from all tables.
     fn end(&mut self, id: u64, fx: &mut Fx) -> Option<Send> {
         self.outbox.set_stage(id, Stage::Pausing);
         let send = self.outbox.sends.remove(&id)?;
@@ -249,7 +250,7 @@ impl Direct {
         self.advance(now, to, fx);
     }
 
-    /// A call for direct messages came to nothing.
+    /// Takes the failure of a call for direct messages.
     pub fn on_call_failed(&mut self, to: Endpoint, reason: &str, fx: &mut Fx) {
         if !self.outbox.calling.remove(&to) {
             return;
@@ -260,7 +261,7 @@ impl Direct {
         }
     }
 
-    /// A link ended: what was under way on it is sent again.
+    /// Takes the end of a link: messages under way on it are sent again.
     pub(super) fn on_flights_lost(&mut self, now: Now, peer: Endpoint, link: LinkId, fx: &mut Fx) {
         let Some(line) = self.outbox.lines.get(&peer) else { return };
         let is_lost = |id: &&u64| {
@@ -274,7 +275,7 @@ impl Direct {
         self.advance(now, peer, fx);
     }
 
-    /// The receiver, or who sits at the end of this link, says what became of a message.
+    /// Takes the answer to a message, from the member at the other end of this link.
     pub fn on_ack(
         &mut self,
         now: Now,
@@ -307,14 +308,14 @@ impl Direct {
         self.advance(now, from, fx);
     }
 
-    /// The receiver had no room; nobody has seen that attempt.
+    /// Takes a busy answer: the application has not seen that attempt.
     fn on_busy(&mut self, (id, link): (u64, LinkId), reason: &str, fx: &mut Fx) {
         let Some(send) = self.outbox.sends.get_mut(&id) else { return };
         if !matches!(send.stage, Stage::Flying { link: by, .. } if by == link) {
             return;
         }
         if send.left.is_none_or(|left| left.times == 1) {
-            // That was the only one, so nothing has arrived anywhere: it begins anew.
+            // That was the only attempt, so the message has not arrived: it begins anew.
             send.left = None;
             if let Some(number) = send.number.take() {
                 self.outbox.numbers.remove(&number);
@@ -327,7 +328,7 @@ impl Direct {
         self.attempt_failed(id, kind, reason, fx);
     }
 
-    /// The receiver asks for parts of a large message.
+    /// Sends the parts of a large message that the receiver asks for.
     pub fn on_part_req(
         &mut self,
         now: Now,
@@ -337,7 +338,7 @@ impl Direct {
         fx: &mut Fx,
     ) {
         let DirectPartReq { number, at, count } = wanted;
-        // It may have been called back.
+        // The message may have been called back.
         let Some((id, _)) = self.outbox.numbered(number, from) else { return };
         let Some(send) = self.outbox.sends.get_mut(&id) else { return };
         let Stage::Flying { link: by, life, asked } = &mut send.stage else { return };
@@ -365,7 +366,7 @@ impl Direct {
     }
 }
 
-/// It has left once more.
+/// Records that a message has left once more.
 fn again(left: Option<Left>, life: Incarnation, now: Time) -> Left {
     match left {
         Some(left) if left.life == life => Left { times: left.times + 1, ..left },

@@ -1,4 +1,4 @@
-//! When a message that did not get through is sent again.
+//! Retries: the schedule by which a failed message is sent again.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use rand::RngExt as _;
 
 use crate::model::Rng;
 
-/// The longest pause that can be wanted.
+/// Longest pause that can be configured.
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
-/// The most attempts that can be wanted.
+/// Greatest number of retries that can be configured.
 const RETRIES_MAX: u32 = 100;
 
-/// The pauses between attempts: each `factor` times the one before, up to `most`.
+/// Pauses between attempts: each `factor` times the one before, up to `most`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryConfig {
-    /// The pause before the second attempt.
+    /// Pause before the second attempt.
     pub first: Duration,
-    /// How much longer each pause is than the one before it.
+    /// Ratio of each pause to the one before it.
     pub factor: f64,
-    /// The longest pause.
+    /// Upper bound of a pause.
     pub most: Duration,
-    /// Attempts after the first.
+    /// Number of attempts after the first.
     pub retries: u32,
-    /// How much a pause may be shorter or longer by chance, as a share of it.
+    /// Random variation of a pause, as a share of it.
     pub jitter: f64,
 }
 
@@ -40,10 +40,10 @@ impl Default for RetryConfig {
 }
 
 impl RetryConfig {
-    /// Checks that the numbers make a schedule.
+    /// Checks that the values make a schedule.
     ///
     /// # Errors
-    /// What is wrong, and what would be accepted.
+    /// The reason in words, with the range that is accepted.
     pub fn check(&self) -> Result<(), String> {
         if self.first.is_zero() || self.first > self.most || self.most > PAUSE_MAX {
             let (first, most) = (self.first, self.most);
@@ -59,7 +59,7 @@ impl RetryConfig {
         }
     }
 
-    /// The pause after so many failed attempts (1 and more), without chance.
+    /// The pause after `failed` failed attempts (1 and more), without variation.
     fn plain(&self, failed: u32) -> Duration {
         let most = self.most.as_secs_f64();
         let mut pause = self.first.as_secs_f64();
@@ -69,7 +69,7 @@ impl RetryConfig {
         Duration::from_secs_f64(pause)
     }
 
-    /// The pause after so many failed attempts (1 and more).
+    /// The pause after `failed` failed attempts (1 and more).
     pub(super) fn pause(&self, failed: u32, rng: &mut Rng) -> Duration {
         let plain = self.plain(failed);
         if self.jitter == 0.0 {

@@ -1,4 +1,4 @@
-//! The links over which direct messages can go.
+//! Routes: the links over which direct messages can go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::model::{Endpoint, Incarnation, Time};
 use crate::protocol::LinkId;
 
-/// Links for direct messages that one member may have called us by.
+/// Number of links for direct messages that one member may have called this node by.
 const CALLED_MAX: usize = 2;
 
 #[derive(Debug)]
 struct Route {
     peer: Endpoint,
     life: Incarnation,
-    /// Of a link for direct messages alone: whether this node called, and when it was used last.
+    /// Of a link for direct messages alone: whether this node called, and the time of its last use.
     own: Option<(bool, Time)>,
 }
 
@@ -39,7 +39,7 @@ impl Routes {
         self.ways.entry(peer).or_default().insert(link);
     }
 
-    /// Forgets a link; returns whose it was.
+    /// Forgets a link. Returns the member at its other end.
     pub(super) fn remove(&mut self, link: LinkId) -> Option<Endpoint> {
         let route = self.links.remove(&link)?;
         self.own -= usize::from(route.own.is_some());
@@ -52,7 +52,7 @@ impl Routes {
         Some(route.peer)
     }
 
-    /// How many links are for direct messages alone.
+    /// Number of links for direct messages alone.
     pub(super) const fn own(&self) -> usize {
         self.own
     }
@@ -71,14 +71,14 @@ impl Routes {
         Some((link, self.links.get(&link)?.life))
     }
 
-    /// Something was said on a link.
+    /// Notes that a message went over a link.
     pub(super) fn used(&mut self, link: LinkId, now: Time) {
         if let Some(Route { own: Some((_, used)), .. }) = self.links.get_mut(&link) {
             *used = now;
         }
     }
 
-    /// Keeps the links with a member, or no longer.
+    /// Sets whether the links with a member are kept.
     pub(super) fn keep(&mut self, peer: Endpoint, kept: bool) {
         if kept {
             self.kept.insert(peer);
@@ -87,7 +87,7 @@ impl Routes {
         }
     }
 
-    /// A member's links for direct messages, of the lives that are meant.
+    /// A member's links for direct messages, of the lives for which `is_meant` holds.
     pub(super) fn of(&self, peer: Endpoint, is_meant: impl Fn(Incarnation) -> bool) -> Vec<LinkId> {
         let is_own = |link: &&LinkId| {
             self.links.get(link).is_some_and(|route| route.own.is_some() && is_meant(route.life))
@@ -121,7 +121,7 @@ impl Routes {
         self.unneeded(is_needed).min().map(|(_, link, _)| link)
     }
 
-    /// The links that this node called and that were idle for so long.
+    /// The links that this node called and that have been idle for `span`.
     pub(super) fn idle(
         &self,
         now: Time,

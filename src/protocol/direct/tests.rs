@@ -103,7 +103,7 @@ impl Bench {
         self.run(|it, now, fx| it.answer(now, (endpoint(2), number), taken, "no", fx));
     }
 
-    /// The messages sent since this was last asked, by kind.
+    /// The messages sent since the last call.
     fn sent(&mut self) -> Vec<DirectMsg> {
         let said = std::mem::take(&mut self.said).into_iter();
         said.filter_map(|(_, msg)| if let Message::Direct(it) = msg { Some(it) } else { None })
@@ -118,7 +118,7 @@ impl Bench {
         .collect()
     }
 
-    /// How the messages ended so far.
+    /// The ends of the messages so far.
     fn ends(&self) -> Vec<(u64, Option<FailKind>)> {
         let end = |event: &Event| match event {
             Event::Sent { token, .. } => Some((*token, None)),
@@ -280,7 +280,7 @@ fn a_busy_receiver_is_asked_again_and_a_refusal_is_final() {
     let second = bench.sent()[0].number;
     bench.ack(LIFE, second, Verdict::Refused);
     assert_eq!(bench.ends(), [(1, Some(FailKind::Refused))]);
-    // Called back after a busy answer alone: nobody has seen it.
+    // Called back after a busy answer alone: the receiver has not seen it.
     bench.send(letter(2, 3));
     let third = bench.sent()[0].number;
     bench.ack(LIFE, third, Verdict::Busy);

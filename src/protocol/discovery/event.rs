@@ -1,4 +1,4 @@
-//! What discovery waits for, tells and counts, and its periods with their reasons.
+//! Configuration, timers, events and metrics of discovery.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::protocol::histogram::Histogram;
 /// Periods and limits of discovery.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How long one question may take, the call included. Longer makes the dead dearer.
+    /// Time-out of one question, the call included. With a longer one dead peers cost more.
     pub answer_timeout: Duration,
-    /// How long one look-up may take.
+    /// Time-out of one look-up.
     pub lookup_timeout: Duration,
-    /// Look-ups at a time; further ones wait.
+    /// Number of look-ups at a time; further ones wait.
     pub lookups_max: usize,
-    /// Look-ups that wait at most; further ones are answered at once with what is known.
+    /// Greatest number of look-ups that wait; further ones are answered at once with what is known.
     pub waiting_max: usize,
-    /// The pause from the first contact to the look-up of the own id.
+    /// Pause from the first contact to the look-up of the own id.
     pub refresh_min: Duration,
-    /// The longest pause between two look-ups that nobody asked for; the pause grows fourfold.
+    /// Longest pause between two refreshes; the pause grows fourfold each time.
     pub refresh_max: Duration,
-    /// Callers whose word about their endpoint is being checked at a time; others are not.
+    /// Number of callers whose claimed endpoints are checked at a time; others are not.
     pub checks_max: usize,
 }
 
@@ -45,22 +45,22 @@ impl Default for Config {
 /// Deadlines of discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A question was not answered in time.
+    /// The time-out of a question is over.
     Answer(u64),
-    /// A look-up has taken long enough.
+    /// The time-out of a look-up is over.
     Lookup(u64),
-    /// Time to look around.
+    /// The next refresh begins.
     Refresh,
 }
 
-/// Somebody whose key was proved at its endpoint.
+/// A peer whose key was proved at its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Peer {
-    /// Where it listens.
+    /// Address on which the peer listens.
     pub endpoint: Endpoint,
-    /// Its key.
+    /// Public key of the peer.
     pub key: PublicKey,
-    /// Its id.
+    /// Id of the peer.
     pub id: NodeId,
 }
 
@@ -70,71 +70,72 @@ impl From<Contact> for Peer {
     }
 }
 
-/// What discovery tells its node, or asks it to do.
+/// Events of discovery: news for the node, and requests to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Put this question there, by whatever link.
+    /// The node must put this question to an endpoint, by any link.
     Ask {
-        /// Where.
+        /// Endpoint to ask.
         to: Endpoint,
-        /// What.
+        /// Question to put.
         question: FindNode,
     },
-    /// Find out afresh which key is there.
+    /// The node must find out afresh which key answers at an endpoint.
     Check {
-        /// Where.
+        /// Endpoint to check.
         endpoint: Endpoint,
     },
     /// An answer was refused.
     Malformed {
-        /// Which link it came by.
+        /// Link by which the answer came.
         from: LinkId,
-        /// What was wrong.
+        /// Reason of the refusal, in words.
         reason: String,
     },
     /// A key was proved at an endpoint that was not known before.
     Learnt(Peer),
     /// The answer to [`super::Discovery::discover`].
     Discovered {
-        /// The caller's number.
+        /// Token that the caller gave to the request.
         token: u64,
-        /// Everybody known now, by endpoint.
+        /// All peers known now, by endpoint.
         peers: Vec<Peer>,
     },
     /// The answer to [`super::Discovery::look_up`].
     Resolved {
-        /// The caller's number.
+        /// Token that the caller gave to the request.
         token: u64,
         /// The id that was looked for.
         id: NodeId,
-        /// Its holder, who has just proved its key there; `None` if nobody was found.
+        /// Holder of the id, which has just proved its key; `None` if it was not found.
         peer: Option<Peer>,
-        /// How many had to be asked, one after the other, to hear of it.
+        /// Number of peers on the path of questions to the holder.
         hops: u32,
     },
 }
 
-/// What discovery counts.
+/// Counters and present sizes of discovery.
 #[derive(Clone, Debug, Serialize)]
 pub struct Metrics {
-    /// Peers known, each proved at its endpoint.
+    /// Number of peers known, each proved at its endpoint.
     pub entries: u64,
-    /// Look-ups under way or waiting.
+    /// Number of look-ups under way or waiting.
     pub lookups_open: u64,
-    /// Look-ups begun.
+    /// Number of look-ups begun.
     pub lookups: u64,
-    /// Questions put to others.
+    /// Number of questions put to others.
     pub asked: u64,
-    /// Questions of others answered.
+    /// Number of others' questions answered.
     pub answered: u64,
-    /// Questions that nobody answered in time.
+    /// Number of questions that were not answered in time.
     pub unanswered: u64,
-    /// Answers that were refused, because nobody asked for them or they were too long.
+    /// Number of answers that were refused, as unasked for or too long.
     pub refused: u64,
-    /// Contacts in answers that were ignored: this peer, seeds, places that cannot be called.
+    /// Number of contacts in answers that were ignored: this peer, seeds, endpoints that
+    /// cannot be called.
     pub ignored: u64,
-    /// Contacts under whose endpoint another key answered.
+    /// Number of contacts at whose endpoint another key answered.
     pub false_contacts: u64,
-    /// Hops to what look-ups ended with.
+    /// Numbers of hops to the results of look-ups.
     pub lookup_hops: Histogram,
 }

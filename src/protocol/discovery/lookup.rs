@@ -1,32 +1,32 @@
-//! One look-up: whom to ask next on the way to an id, and when to be content.
+//! One look-up: the peers to ask on the way to an id, and the end of the search.
 //!
 //! Invariants:
-//! - Only the closest that did not fail are asked, three at a time, each once; the look-up is over
-//!   when the sixteen closest have answered (`WIDTH_MAX` where the holder of an id is wanted), or
-//!   the one that is looked for, or after `ASKED_MAX` questions.
-//! - What was told is bounded: the farthest are dropped first.
-//! - One whose word has led to nobody `LIES_MAX` times is not listened to any more in this
-//!   look-up: what it named and was not asked yet is dropped.
+//! - Only the closest peers that did not fail are asked, three at a time, each once; the look-up is
+//!   over when the sixteen closest have answered (`WIDTH_MAX` where the holder of an id is wanted),
+//!   or the holder has, or after `ASKED_MAX` questions.
+//! - The number of contacts told is bounded: the farthest are dropped first.
+//! - A peer `LIES_MAX` of whose contacts were not there is not listened to any more in this
+//!   look-up: contacts that it named and that were not asked yet are dropped.
 
 use std::collections::BTreeMap;
 
 use super::messages::{CONTACTS_MAX, Contact, Distance, NodeId};
 
-/// Questions under way at a time (alpha in the paper).
+/// Number of questions under way at a time (alpha in the paper).
 const PARALLELISM: usize = 3;
 
-/// Questions of one look-up at most. An honest fleet of a million needs about thirty.
+/// Greatest number of questions of one look-up. An honest fleet of a million needs about thirty.
 const ASKED_MAX: usize = 96;
 
-/// Candidates remembered at most.
+/// Greatest number of candidates remembered.
 const CANDIDATES_MAX: usize = 256;
 
-/// How many of the closest are asked for the holder of an id before it is taken as not there:
-/// liars that name each other can be closer than everybody honest, but not all of these.
+/// Number of the closest peers that are asked for the holder of an id before it is taken as not
+/// there: liars that name each other can be closer than every honest peer, but not all of these.
 const WIDTH_MAX: usize = 3 * CONTACTS_MAX;
 
-/// Candidates of one teller that turn out to be nobody before the rest of them is dropped. The
-/// honest name the dead, too, as long as they have not noticed.
+/// Number of one teller's candidates that fail before the rest of them is dropped. Honest peers
+/// name dead ones, too, as long as they have not noticed.
 const LIES_MAX: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ enum Stage {
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     contact: Contact,
-    /// How many had to be asked, one after the other, to hear of it.
+    /// Number of peers on the path of questions to the candidate.
     hops: u32,
     teller: Option<Distance>,
     stage: Stage,
@@ -81,8 +81,8 @@ impl Lookup {
         }
     }
 
-    /// Whom to ask now; counted as asked. Empty while enough questions are under way, and when
-    /// there is nobody left.
+    /// Returns the peers to ask now, and counts them as asked. Empty while enough questions are
+    /// under way, and when no candidate is left.
     pub(super) fn next(&mut self) -> Vec<Contact> {
         let under_way = self.candidates.values().filter(|it| it.stage == Stage::Asked).count();
         let room = PARALLELISM.saturating_sub(under_way).min(ASKED_MAX.saturating_sub(self.asked));
@@ -104,12 +104,12 @@ impl Lookup {
         chosen
     }
 
-    /// Whether nothing is under way any more; to be asked after [`Lookup::next`].
+    /// Whether no question is under way any more; to be called after [`Lookup::next`].
     pub(super) fn is_over(&self) -> bool {
         self.found().is_some() || !self.candidates.values().any(|it| it.stage == Stage::Asked)
     }
 
-    /// An answer came from somebody whose key was proved.
+    /// Takes an answer of a peer whose key was proved.
     pub(super) fn on_answer(&mut self, from: &Contact, contacts: Vec<Contact>) {
         let distance = from.id().distance(&self.target);
         let Some(teller) = self.candidates.get_mut(&distance) else { return };
@@ -118,7 +118,7 @@ impl Lookup {
         self.add(contacts, hops, Some(distance));
     }
 
-    /// Nobody answered there, or somebody else did.
+    /// Takes a question without an answer, or with one under another key.
     pub(super) fn on_failed(&mut self, whom: &Contact) {
         let distance = whom.id().distance(&self.target);
         let Some(candidate) = self.candidates.get_mut(&distance) else { return };
@@ -141,7 +141,7 @@ impl Lookup {
         (self.wants_one && is_it).then_some((nearest.contact, nearest.hops))
     }
 
-    /// The hops to the closest that answered.
+    /// The hops to the closest peer that answered.
     pub(super) fn hops(&self) -> Option<u32> {
         let answered = self.candidates.values().find(|it| it.stage == Stage::Answered);
         answered.map(|it| it.hops)

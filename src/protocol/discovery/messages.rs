@@ -1,4 +1,4 @@
-//! What peers ask each other to find somebody, and the names used in it.
+//! Messages between peers to find the holder of an id, and the ids and distances in them.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Endpoint, PublicKey, SigningBytes};
 
-/// Contacts in one answer at most; the size of a bucket.
+/// Greatest number of contacts in one answer; the size of a bucket.
 pub const CONTACTS_MAX: usize = 16;
 
-/// A peer's place in the space of ids: the hash of its key, so that nobody chooses it freely.
-/// 64 hexadecimal digits in JSON.
+/// A peer's place in the space of ids: the hash of its key, so that it cannot be chosen freely. 64
+/// hexadecimal digits in JSON.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(#[serde(with = "hex::serde")] pub [u8; 32]);
@@ -21,8 +21,8 @@ impl NodeId {
         Self(SigningBytes::new("folkmoot/node-id/1").key(key).sha256())
     }
 
-    /// How far it is to `other`: exclusive or, read as a number. Symmetric, and for each id and
-    /// distance there is one other.
+    /// Distance to `other`: exclusive or, read as a number. Symmetric, and for each id and distance
+    /// there is one other.
     #[must_use]
     pub fn distance(&self, other: &Self) -> Distance {
         let mut bits = self.0;
@@ -45,12 +45,12 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// How far two ids are apart.
+/// Distance between two ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Distance([u8; 32]);
 
 impl Distance {
-    /// How many leading bits are alike; 256 of an id and itself.
+    /// Number of leading bits that are alike; 256 of an id and itself.
     pub fn common_bits(&self) -> u16 {
         let zeros = self.0.iter().take_while(|byte| **byte == 0).count();
         let rest = self.0.get(zeros).map_or(0, |byte| byte.leading_zeros());
@@ -58,36 +58,36 @@ impl Distance {
     }
 }
 
-/// Somebody, and where: a claim until that key was proved at that endpoint.
+/// A peer and its endpoint: a claim until that key was proved at that endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Contact {
-    /// Where it listens.
+    /// Address on which the peer listens.
     pub endpoint: Endpoint,
-    /// Its key.
+    /// Public key of the peer.
     pub key: PublicKey,
 }
 
 impl Contact {
-    /// Its place in the space of ids.
+    /// The peer's place in the space of ids.
     pub fn id(&self) -> NodeId {
         NodeId::of(&self.key)
     }
 }
 
-/// Who of those you know is closest to this id?
+/// A question for the known contacts that are closest to an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindNode {
-    /// The asker's number for the question; comes back in the answer.
+    /// Number that the asker gave to the question; repeated in the answer.
     pub number: u64,
-    /// The id that is looked for.
+    /// Id that is looked for.
     pub target: NodeId,
 }
 
-/// These, whose keys I have seen proved there.
+/// Answer: contacts whose keys the sender has seen proved at their endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// The number of the question.
+    /// Number of the question.
     pub number: u64,
-    /// The closest, closest first; at most [`CONTACTS_MAX`].
+    /// The closest contacts, closest first; at most [`CONTACTS_MAX`].
     pub contacts: Vec<Contact>,
 }

@@ -1,14 +1,14 @@
-//! Finding anybody by its id, without anybody who knows all.
+//! Discovery: finding peers by their ids, without a node that knows all.
 //!
 //! Each peer keeps a table of others, many of them near by the exclusive or of their ids and few
 //! far away, and asks those it knows for closer ones, step by step: about log2 N of them in a
 //! fleet of N (Maymounkov and Mazières, "Kademlia", 2002).
 //!
 //! Invariants:
-//! - Only an endpoint at which a key was proved in a handshake is kept, passed on or returned.
-//!   What others say is tried, never believed.
+//! - Only an endpoint at which a key was proved, in a handshake or by a certificate, is kept,
+//!   passed on or returned. The statements of others are tried, never believed.
 //! - Look-ups, questions, candidates and answers are bounded; every question has a deadline.
-//! - An idle peer looks around rarely, less often the longer it runs.
+//! - An idle peer refreshes its table rarely, less often the longer it runs.
 
 mod event;
 mod lookup;
@@ -29,14 +29,13 @@ use crate::model::{Endpoint, Now, PublicKey, Rng};
 use crate::protocol::histogram::{Histogram, SMALL_COUNTS};
 use crate::protocol::{Effects, Kind, LinkId, Never};
 
-/// Look-ups of random ids that a discovery makes beside that of the own id.
+/// Number of look-ups of random ids that a discovery makes beside that of the own id.
 const RANDOM_LOOKUPS: usize = 3;
 
-/// An entry that was not heard of for this long is asked whether it is still there; one at each
-/// refresh.
+/// Age after which an entry without a sign of life is checked again; one at each refresh.
 const STALE_AFTER: Duration = Duration::from_secs(900);
 
-/// What a look-up is for.
+/// Purpose of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Refresh,
@@ -50,12 +49,12 @@ struct Question {
     whom: Contact,
 }
 
-/// The table and the look-ups of one peer.
+/// Table and look-ups of one peer.
 #[derive(Debug)]
 pub struct Discovery {
     config: Config,
     me: Contact,
-    /// Where no peer can be: this one's endpoint and the seeds'.
+    /// Endpoints at which no peer can be: this one's and the seeds'.
     barred: BTreeSet<Endpoint>,
     rng: Rng,
     table: Table,
@@ -77,7 +76,8 @@ impl Kind for Discovery {
 type Fx = Effects<Discovery>;
 
 impl Discovery {
-    /// The peer `me`, which knows nobody. At the endpoints `barred` nobody is ever looked for.
+    /// Creates the peer `me`, which knows no others. No peer is ever looked for at
+    /// the endpoints `barred`.
     pub fn new(
         config: Config,
         me: Contact,
@@ -117,22 +117,22 @@ impl Discovery {
         self.me.id()
     }
 
-    /// Everybody known, proved at its endpoint.
+    /// All contacts known, each proved at its endpoint.
     pub fn contacts(&self) -> impl Iterator<Item = Contact> {
         self.table.contacts()
     }
 
-    /// The key that was proved at an endpoint, if whoever is there is in the table.
+    /// The key that was proved at an endpoint, if its peer is in the table.
     pub fn key_at(&self, endpoint: Endpoint) -> Option<PublicKey> {
         self.table.contacts().find(|it| it.endpoint == endpoint).map(|it| it.key)
     }
 
-    /// Whether a question to whoever is at this endpoint is open.
+    /// Whether a question to the peer at this endpoint is open.
     pub fn awaits(&self, endpoint: Endpoint) -> bool {
         self.questions.values().any(|it| it.whom.endpoint == endpoint)
     }
 
-    /// What was counted so far.
+    /// Returns the counters since the start, and the present sizes.
     pub fn metrics(&self) -> Metrics {
         let count = |it: usize| u64::try_from(it).unwrap_or(u64::MAX);
         Metrics {
@@ -142,7 +142,8 @@ impl Discovery {
         }
     }
 
-    /// A key was proved at an endpoint, by a handshake that this peer began or by a certificate.
+    /// Takes a key that was proved at an endpoint, by a handshake that this peer began or
+    /// by a certificate.
     pub fn on_proved(&mut self, now: Now, contact: Contact, fx: &mut Fx) {
         self.checks.remove(&contact.endpoint);
         if !self.is_possible(&contact) {
@@ -159,7 +160,8 @@ impl Discovery {
         }
     }
 
-    /// Somebody proved a key and says where it listens. That is checked, if it is of interest.
+    /// Takes a caller's proved key and claimed endpoint. The claim is checked, if it
+    /// is of interest.
     pub fn on_claimed(&mut self, contact: Contact, fx: &mut Fx) {
         let is_of_interest = self.is_possible(&contact)
             && !self.table.knows(&contact)
@@ -172,7 +174,7 @@ impl Discovery {
         }
     }
 
-    /// The check of an endpoint came back: the key that was proved there, if any was.
+    /// Takes the result of checking an endpoint: the key that was proved there, if any was.
     pub fn on_checked(
         &mut self,
         now: Now,
@@ -189,12 +191,12 @@ impl Discovery {
         }
     }
 
-    /// A member's life ended: it is not passed on any more.
+    /// Forgets the endpoint of a member whose life ended: it is not passed on any more.
     pub fn on_gone(&mut self, endpoint: Endpoint) {
         self.table.remove(endpoint);
     }
 
-    /// Somebody asks.
+    /// Answers a question with the closest contacts known.
     pub fn on_find_node(&mut self, from: (LinkId, PublicKey), question: FindNode, fx: &mut Fx) {
         let (link, asker) = from;
         let closest = self.table.closest(&question.target, CONTACTS_MAX + 1);
@@ -203,7 +205,7 @@ impl Discovery {
         fx.send(link, Found { number: question.number, contacts: others.collect() });
     }
 
-    /// An answer came, by a link whose other end proved `from.key`; that it listens at
+    /// Takes an answer, by a link whose other end proved `from.key`; that it listens at
     /// `from.endpoint` is proved if this peer called it there.
     pub fn on_found(&mut self, now: Now, link: LinkId, from: Contact, found: Found, fx: &mut Fx) {
         let Some(question) = self.questions.get(&found.number).copied() else {
@@ -229,12 +231,12 @@ impl Discovery {
             found.contacts.into_iter().filter(|it| self.is_possible(it)).collect();
         self.metrics.ignored += u64::try_from(told - contacts.len()).unwrap_or(0);
         self.end_question(now, found.number, Some(contacts), fx);
-        // One that was given up for lost has come back.
+        // A peer that was given up for lost has come back.
         self.on_claimed(from, fx);
     }
 
-    /// The questions for this endpoint cannot be put: nobody can be reached there, or nobody who
-    /// is a member.
+    /// Fails the questions for this endpoint, because it cannot be reached, or its peer
+    /// is no member.
     pub fn on_unreachable(&mut self, now: Now, endpoint: Endpoint, fx: &mut Fx) {
         let numbers: Vec<_> = self
             .questions
@@ -247,8 +249,8 @@ impl Discovery {
         }
     }
 
-    /// Looks for as many others as can be found in a few look-ups; answered by
-    /// [`Event::Discovered`] with the same token.
+    /// Looks for as many others as a few look-ups find; answered by [`Event::Discovered`] with
+    /// the same token.
     pub fn discover(&mut self, now: Now, token: u64, fx: &mut Fx) {
         let own = self.me.id();
         let random = (0..RANDOM_LOOKUPS).map(|_| NodeId(self.rng.random()));
@@ -269,7 +271,7 @@ impl Discovery {
         self.start_waiting(now, fx);
     }
 
-    /// A deadline passed.
+    /// Handles a timer that has fired.
     pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Answer(number) => {
@@ -298,6 +300,7 @@ impl Discovery {
         }
         let is_settled = self.pause >= self.config.refresh_max;
         let own = self.me.id();
+        // A settled table is refreshed around a random id half of the time.
         let target = if is_settled && self.rng.random() { NodeId(self.rng.random()) } else { own };
         self.waiting.push_back((Purpose::Refresh, target));
         self.start_waiting(now, fx);
@@ -317,7 +320,7 @@ impl Discovery {
         }
     }
 
-    /// Puts the next questions of a look-up, or ends it.
+    /// Puts the next questions of a look-up, or ends the look-up.
     fn go_on(&mut self, now: Now, lookup: u64, fx: &mut Fx) {
         let Some((_, state)) = self.lookups.get_mut(&lookup) else { return };
         let target = state.target();
@@ -335,7 +338,7 @@ impl Discovery {
         }
     }
 
-    /// A question was answered with these contacts, or not at all.
+    /// Ends a question that was answered with these contacts, or not at all.
     fn end_question(&mut self, now: Now, number: u64, contacts: Option<Vec<Contact>>, fx: &mut Fx) {
         let Some(Question { lookup, whom }) = self.questions.remove(&number) else { return };
         fx.stop_timer(Timer::Answer(number));

@@ -1,9 +1,9 @@
-//! The buckets: those whose key was proved at their endpoint, many of them near, few far away.
+//! The buckets: peers whose key was proved at their endpoint, many of them near, few far away.
 //!
 //! Invariants (Maymounkov and Mazières, "Kademlia", 2002, section 2.2):
 //! - An entry's key was proved at its endpoint; an endpoint and a key have one entry each.
-//! - A bucket holds at most `BUCKET_SIZE` entries. Those that were there first stay: who has been
-//!   there long stays longer, and a flood of newcomers displaces nobody.
+//! - A bucket holds at most `BUCKET_SIZE` entries. Those that were there first stay: a peer that
+//!   has been there long stays longer, and a flood of newcomers displaces no entry.
 //! - A newcomer to a full bucket waits, one for each bucket, until an entry has failed.
 
 use std::collections::BTreeMap;
@@ -11,33 +11,33 @@ use std::collections::BTreeMap;
 use super::messages::{CONTACTS_MAX, Contact, NodeId};
 use crate::model::{Endpoint, Time};
 
-/// Entries of one bucket (k in the paper): all of them would have to vanish at once.
+/// Number of entries of one bucket (k in the paper): all of them would have to vanish at once.
 const BUCKET_SIZE: usize = CONTACTS_MAX;
 
-/// Failures in a row after which an entry goes: one may be a lost packet.
+/// Number of failures in a row after which an entry is removed: one may be a lost packet.
 const FAILURES_MAX: u32 = 2;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     contact: Contact,
     id: NodeId,
-    /// When its key was last proved, or it last answered.
+    /// Time at which its key was last proved.
     seen: Time,
     failures: u32,
 }
 
 #[derive(Debug, Default)]
 struct Bucket {
-    /// The longest known first.
+    /// Entries, the longest known first.
     entries: Vec<Entry>,
     waiting: Option<Entry>,
 }
 
-/// Whom one peer knows, by their distance.
+/// Contacts of one peer, by their distance.
 #[derive(Debug)]
 pub(super) struct Table {
     me: NodeId,
-    /// By the number of leading bits that are those of this peer's id.
+    /// Buckets by the number of leading bits that are those of this peer's id.
     buckets: BTreeMap<u16, Bucket>,
 }
 
@@ -46,12 +46,12 @@ impl Table {
         Self { me, buckets: BTreeMap::new() }
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.buckets.values().map(|bucket| bucket.entries.len()).sum()
     }
 
-    /// All of them.
+    /// The contacts of all entries.
     pub(super) fn contacts(&self) -> impl Iterator<Item = Contact> {
         self.entries().map(|entry| entry.contact)
     }
@@ -76,13 +76,13 @@ impl Table {
         bucket.is_some_and(|it| it.entries.iter().any(|entry| entry.contact == *contact))
     }
 
-    /// A key was proved at an endpoint.
+    /// Adds or renews a contact whose key was proved at its endpoint.
     pub(super) fn insert(&mut self, contact: Contact, now: Time) {
         let id = contact.id();
         if id == self.me {
             return;
         }
-        // Another key listens there now, or the same elsewhere: what was known is over.
+        // Another key listens there now, or the same key elsewhere: the old entry is over.
         for bucket in self.buckets.values_mut() {
             bucket.entries.retain(|it| {
                 it.contact == contact || (it.contact.endpoint != contact.endpoint && it.id != id)
@@ -100,7 +100,7 @@ impl Table {
         }
     }
 
-    /// Nobody answered there, or not in time. Two in a row end an entry, and one that waited
+    /// Counts a failure to answer at an endpoint. Two in a row end an entry, and one that waited
     /// takes its place.
     pub(super) fn failed(&mut self, endpoint: Endpoint) {
         self.weed(|entry| {
@@ -111,7 +111,7 @@ impl Table {
         });
     }
 
-    /// Whoever listened there is gone for certain.
+    /// Removes an endpoint whose peer is gone for certain.
     pub(super) fn remove(&mut self, endpoint: Endpoint) {
         self.weed(|entry| entry.contact.endpoint != endpoint);
     }
@@ -127,7 +127,7 @@ impl Table {
         self.buckets.retain(|_, bucket| !bucket.entries.is_empty());
     }
 
-    /// The closest to `target` of those that did not fail lately, closest first.
+    /// The closest to `target` of the contacts that did not fail lately, closest first.
     pub(super) fn closest(&self, target: &NodeId, count: usize) -> Vec<Contact> {
         let healthy = self.entries().filter(|entry| entry.failures == 0);
         let mut found: Vec<_> =
@@ -136,7 +136,7 @@ impl Table {
         found.into_iter().take(count).map(|(_, contact)| contact).collect()
     }
 
-    /// The entry that was not heard of for longest.
+    /// The entry whose key was proved the longest time ago.
     pub(super) fn stalest(&self) -> Option<(Contact, Time)> {
         let oldest = self.entries().min_by_key(|entry| entry.seen)?;
         Some((oldest.contact, oldest.seen))

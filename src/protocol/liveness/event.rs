@@ -1,4 +1,4 @@
-//! What the watch waits for and tells, and its periods with their reasons.
+//! Configuration, timers and events of the watch.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,18 +11,19 @@ use crate::protocol::{HostAnswer, LinkId};
 /// Periods and limits of the watch.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How often each neighbor is looked at; it is pinged if it was silent since the last look.
+    /// Interval between two looks at each neighbor, which is pinged if it was silent since
+    /// the last look.
     pub ping_interval: Duration,
-    /// Unanswered pings in a row that make a suspect (O3).
+    /// Number of unanswered pings in a row that make a suspect (O3).
     pub misses_max: u32,
-    /// How long a fresh probe waits, before stretching.
+    /// Time-out of a fresh probe, before stretching.
     pub probe_timeout: Duration,
-    /// The step by which neighbors of one suspect take their turns in asking, so that the death
-    /// of a hub does not make each of its neighbors ask all the others.
+    /// Step by which neighbors of one suspect take their turns in asking, so that the death of a
+    /// hub does not make each of its neighbors ask all the others.
     pub turn: Duration,
-    /// How long to wait for witnesses before asking more of them.
+    /// Wait for witnesses before more of them are asked.
     pub ask_interval: Duration,
-    /// How often the system `ping` is asked about a neighbor's host.
+    /// Interval between two questions to the system `ping` about a neighbor's host.
     pub host_ping_interval: Duration,
 }
 
@@ -42,79 +43,80 @@ impl Default for Config {
 /// Deadlines of the watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Look at all neighbors.
+    /// All neighbors are looked at.
     Look,
-    /// Ask the system `ping` about a host.
+    /// The system `ping` is asked about a host.
     Host,
-    /// This node's turn to ask about a suspect, or to ask again.
+    /// This node's turn to ask about a suspect, or to ask again, has come.
     Ask(Endpoint),
 }
 
-/// What the watch tells its node, or asks it to do.
+/// Events of the watch: news for the node, and requests to it.
 #[derive(Debug)]
 pub enum Event {
-    /// Probe this endpoint afresh; the answer comes by [`super::Liveness::on_probed`].
+    /// The node must probe this endpoint afresh; the answer comes by
+    /// [`super::Liveness::on_probed`].
     Probe {
-        /// Whom.
+        /// Endpoint to probe.
         endpoint: Endpoint,
-        /// For how long.
+        /// Time-out of the probe.
         timeout: Duration,
     },
-    /// Put this request to this member, by whatever link.
+    /// The node must put this request to a member, by any link.
     Ask {
-        /// Whom.
+        /// Endpoint of the witness.
         witness: Endpoint,
-        /// What.
+        /// Request to put.
         request: SuspectReq,
     },
-    /// Send this to every linked seed.
+    /// The node must send this report to every linked seed.
     Report(DeadReport),
     /// A neighbor is suspected.
     Suspected {
-        /// Who.
+        /// Life that is suspected.
         subject: Subject,
-        /// Why.
+        /// Reason of the suspicion, in words.
         reason: String,
-        /// What the system `ping` says of its host.
+        /// Last answer of the system `ping` about its host.
         host: Option<HostAnswer>,
     },
-    /// A witness confirmed, this node included.
+    /// A witness confirmed a death; the witness may be this node.
     Confirmed {
-        /// Whose death.
+        /// Life that is suspected.
         subject: Subject,
-        /// Who confirms.
+        /// Endpoint of the witness.
         witness: Endpoint,
-        /// What it found.
+        /// Finding of the witness.
         finding: Finding,
-        /// Confirmations so far.
+        /// Number of confirmations so far.
         count: usize,
-        /// Confirmations needed.
+        /// Number of confirmations needed.
         needed: usize,
     },
-    /// A suspicion came to nothing.
+    /// A suspicion was dropped.
     Cleared {
-        /// Who was suspected.
+        /// Life that was suspected.
         subject: Subject,
-        /// Why no more.
+        /// Reason for dropping it, in words.
         reason: String,
     },
     /// This node was late, and doubts itself for a while (O4).
     Doubtful {
-        /// How late it was.
+        /// Delay of this node's own timer.
         late_by: Duration,
     },
     /// This machine has no usable system `ping`; the port probes go on without it.
     NoHostPing,
     /// The system `ping` of a host changed its answer.
     Host {
-        /// Which host.
+        /// Address of the host.
         host: IpAddr,
-        /// Whether it answers now.
+        /// True if the host answers now.
         answers: bool,
     },
     /// A finding whose signature or author is wrong came by this link.
     Forged {
-        /// Which link.
+        /// Link by which the finding came.
         link: LinkId,
     },
 }

@@ -1,14 +1,15 @@
-//! Who is dead? Watch the neighbors, doubt oneself first, ask others, and only then report.
+//! Liveness: watches the neighbors, doubts itself first, asks witnesses, and only then reports.
 //!
 //! A link that breaks without a goodbye, or three pings in a row without an answer, start a burst
 //! of fresh probes. If those fail too, the suspect's own neighbors are asked; each answers from a
 //! fresh probe of its own, signed. Only a majority makes a report, which carries the signatures to
-//! the seeds, who probe for themselves (O3, O4, O5).
+//! the seeds; these probe for themselves (O3, O4, O5).
 //!
 //! Invariants:
-//! - No single failed ping or probe accuses anybody.
-//! - A node that is late itself accuses nobody and testifies against nobody until it has caught up.
-//! - Nothing here removes anybody: that takes a certificate (O6).
+//! - No single failed ping or probe accuses a member.
+//! - A node that is late itself neither accuses nor testifies against others until it
+//!   has caught up.
+//! - The watch removes no member: that takes a certificate (O6).
 
 mod event;
 mod messages;
@@ -29,21 +30,21 @@ use crate::protocol::membership::certificate::{Confirmation, Finding, Subject};
 use crate::protocol::probe::Outcome;
 use crate::protocol::{Effects, HostAnswer, Kind, LinkId, Never};
 
-/// Suspects that others may have asked about at once, and askers of each: both far above what a
-/// hub's death causes, so that a flood of requests cannot fill the memory.
+/// Number of suspects that others may have asked about at once, and of askers of each: both far
+/// above the numbers that a hub's death causes, so that a flood of requests cannot fill the memory.
 const REQUESTS_MAX: usize = 512;
 
-/// How many more witnesses are asked than are needed, at first.
+/// Number of witnesses that are asked at first beyond those needed.
 const SPARE_WITNESSES: usize = 2;
 
-/// How often a suspicion that nobody confirms is taken up again before it is dropped.
+/// Number of times that a suspicion is probed without enough confirmations before it is dropped.
 const ROUNDS_MAX: u32 = 5;
 
 #[derive(Debug)]
 struct Watch {
     subject: Subject,
     link: LinkId,
-    /// Its own neighbors, as it last named them: its witnesses.
+    /// The neighbor's own neighbors, as it last named them: its witnesses.
     neighbors: BTreeSet<Endpoint>,
     heard: Time,
     pinged: Option<(u64, Time)>,
@@ -59,18 +60,18 @@ struct Suspicion {
     confirmations: BTreeMap<Endpoint, Confirmation>,
     asked: BTreeSet<Endpoint>,
     unreachable: BTreeSet<Endpoint>,
-    /// Whether everybody there is has been asked, and has a last interval to answer.
+    /// Whether all witnesses have been asked, and have a last interval to answer.
     is_last_call: bool,
     rounds: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Known, but this node doubts itself: look again later.
+    /// The suspicion waits, because this node doubts itself.
     Held,
-    /// This node's own burst of probes is under way.
+    /// This node's own probe is under way.
     Probing,
-    /// Its own probes failed; witnesses are asked, or will be at this node's turn.
+    /// This node's own probe failed; witnesses are asked, or will be at this node's turn.
     Asking,
     /// The seeds have been told.
     Reported,
@@ -84,7 +85,7 @@ pub struct Liveness {
     keys: KeyPair,
     watched: BTreeMap<Endpoint, Watch>,
     suspects: BTreeMap<Endpoint, Suspicion>,
-    /// Who has asked about whom, until the probe is over.
+    /// Links of the askers about each life, until the probe is over.
     requests: BTreeMap<Subject, BTreeSet<LinkId>>,
     health: LocalHealth,
     look_due: Time,
@@ -103,7 +104,7 @@ impl Kind for Liveness {
 type Fx = Effects<Liveness>;
 
 impl Liveness {
-    /// The watch of the peer at `me`.
+    /// Creates the watch of the peer at `me`.
     pub fn new(config: Config, me: Endpoint, keys: KeyPair) -> Self {
         Self {
             config,
@@ -121,19 +122,19 @@ impl Liveness {
         }
     }
 
-    /// Begins to look.
+    /// Starts the timers.
     pub fn on_start(&mut self, now: Now, fx: &mut Fx) {
         self.look_due = now.mono.after(self.config.ping_interval);
         fx.set_timer(Timer::Look, self.config.ping_interval);
         fx.set_timer(Timer::Host, self.config.host_ping_interval);
     }
 
-    /// How many members there are beside this one, as far as is known.
+    /// Sets the number of other members, as far as is known.
     pub const fn set_others(&mut self, others: usize) {
         self.others = others;
     }
 
-    /// This node's distrust of itself, 0 to 7.
+    /// Score of this node's distrust of itself, 0 to 7.
     pub const fn health_score(&self) -> u32 {
         self.health.score()
     }
@@ -143,12 +144,12 @@ impl Liveness {
         self.watched.get(&neighbor)?.round_trip.mean()
     }
 
-    /// Who is suspected now.
+    /// The lives that are suspected now.
     pub fn suspects(&self) -> impl Iterator<Item = &Subject> {
         self.suspects.values().map(|suspicion| &suspicion.subject)
     }
 
-    /// A neighbor's link came up: whatever was suspected of it is settled.
+    /// Takes a neighbor's new link, which settles any suspicion of it.
     pub fn on_link_up(
         &mut self,
         now: Now,
@@ -170,14 +171,14 @@ impl Liveness {
         self.watched.insert(subject.endpoint, watch);
     }
 
-    /// A link of any kind ended: whoever asked by it cannot be answered.
+    /// Takes the end of any link: requests that came by it cannot be answered.
     pub fn on_asker_gone(&mut self, link: LinkId) {
         for askers in self.requests.values_mut() {
             askers.remove(&link);
         }
     }
 
-    /// A neighbor's link ended. Unless that was agreed, the neighbor is suspected.
+    /// Takes the end of a neighbor's link. Unless that was agreed, the neighbor is suspected.
     pub fn on_link_down(&mut self, link: LinkId, neighbor: Endpoint, is_agreed: bool, fx: &mut Fx) {
         if self.watched.get(&neighbor).is_none_or(|watch| watch.link != link) {
             return;
@@ -188,7 +189,7 @@ impl Liveness {
         }
     }
 
-    /// Something came from a neighbor: it is alive.
+    /// Takes a message of a neighbor as a sign of life.
     pub fn on_heard(&mut self, now: Now, neighbor: Endpoint) {
         if let Some(watch) = self.watched.get_mut(&neighbor) {
             watch.heard = now.mono;
@@ -196,14 +197,14 @@ impl Liveness {
         }
     }
 
-    /// A neighbor names its neighbors.
+    /// Takes the neighbors that a neighbor names.
     pub fn on_neighbors(&mut self, neighbor: Endpoint, theirs: &[Endpoint]) {
         if let Some(watch) = self.watched.get_mut(&neighbor) {
             watch.neighbors = theirs.iter().copied().collect();
         }
     }
 
-    /// A ping's answer came.
+    /// Takes the answer to a ping.
     pub fn on_pong(&mut self, now: Now, neighbor: Endpoint, pong: Pong) {
         if let Some(watch) = self.watched.get_mut(&neighbor)
             && let Some((nonce, sent)) = watch.pinged
@@ -214,7 +215,7 @@ impl Liveness {
         }
     }
 
-    /// A life ended by certificate or goodbye: nothing is left to find out (O6).
+    /// Ends the watch and the suspicion of a life that ended by certificate or goodbye (O6).
     pub fn on_gone(&mut self, endpoint: Endpoint, incarnation: Incarnation, fx: &mut Fx) {
         let is_over = |subject: &Subject| subject.incarnation <= incarnation;
         if self.suspects.get(&endpoint).is_some_and(|it| is_over(&it.subject)) {
@@ -224,7 +225,7 @@ impl Liveness {
         if self.watched.get(&endpoint).is_some_and(|it| is_over(&it.subject)) {
             self.watched.remove(&endpoint);
         }
-        // The dead are no witnesses.
+        // A dead member is no witness.
         for watch in self.watched.values_mut() {
             watch.neighbors.remove(&endpoint);
         }
@@ -233,7 +234,7 @@ impl Liveness {
         }
     }
 
-    /// Forgets everything: this peer begins a new life.
+    /// Forgets everything, because this peer begins a new life.
     pub fn reset(&mut self, fx: &mut Fx) {
         self.watched.clear();
         self.requests.clear();
@@ -242,10 +243,10 @@ impl Liveness {
         }
     }
 
-    /// Somebody asks this node to probe a suspect and to testify.
+    /// Takes a request to probe a suspect and to testify.
     ///
-    /// One who is asked about itself answers for itself at once, late or not (O4): `own` is this
-    /// node's present life.
+    /// A node that is asked about itself answers for itself at once, late or not (O4): `own` is
+    /// this node's present life.
     pub fn on_suspect_req(
         &mut self,
         now: Now,
@@ -272,14 +273,14 @@ impl Liveness {
         if askers.len() < REQUESTS_MAX {
             askers.insert(link);
         }
-        // Somebody else is about it already: this node's own turn can wait.
+        // Another node asks about it already: this node's own turn can wait.
         if self.suspects.get(&subject.endpoint).is_some_and(|it| it.stage == Stage::Asking) {
             fx.set_timer(Timer::Ask(subject.endpoint), self.config.ask_interval);
         }
         fx.emit(Event::Probe { endpoint: subject.endpoint, timeout: self.probe_timeout() });
     }
 
-    /// A probe of an endpoint is over, whoever wanted it.
+    /// Takes the outcome of a probe, for askers and for this node's own suspicion.
     pub fn on_probed(&mut self, now: Now, endpoint: Endpoint, outcome: &Outcome, fx: &mut Fx) {
         self.answer_askers(now, endpoint, outcome, fx);
         let Some(suspicion) = self.suspects.get_mut(&endpoint) else { return };
@@ -301,6 +302,7 @@ impl Liveness {
         let own = Confirmation::sign(&suspicion.subject, finding, me, now.wall);
         suspicion.stage = Stage::Asking;
         suspicion.confirmations.insert(self.me, own);
+        // Neighbors take turns by endpoint, ten steps at most, so that not all ask at once.
         let turn = suspicion.neighbors.iter().filter(|it| **it < self.me).count().min(10);
         let wait = self.config.turn * u32::try_from(turn).unwrap_or(0);
         self.confirmed(endpoint, &own, fx);
@@ -310,7 +312,7 @@ impl Liveness {
         self.weigh(now, endpoint, fx);
     }
 
-    /// A witness's finding came by `link`, whose other end proved `from`.
+    /// Takes a witness's finding by `link`, whose other end proved `from`.
     pub fn on_suspect_ack(
         &mut self,
         now: Now,
@@ -335,7 +337,7 @@ impl Liveness {
             return;
         }
         if !found.finding.is_dead() {
-            // One who reaches it outweighs nobody, but this node should look again.
+            // One witness that reaches it decides nothing, but this node should look again.
             if suspicion.stage == Stage::Asking {
                 suspicion.stage = Stage::Held;
             }
@@ -347,7 +349,7 @@ impl Liveness {
         self.weigh(now, found.endpoint, fx);
     }
 
-    /// A member that was to be asked cannot be reached: it cannot testify.
+    /// Takes that a witness cannot be reached: it cannot testify.
     pub fn on_witness_unreachable(&mut self, now: Now, witness: Endpoint, fx: &mut Fx) {
         let mut concerned = Vec::new();
         for (endpoint, suspicion) in &mut self.suspects {
@@ -364,7 +366,7 @@ impl Liveness {
         }
     }
 
-    /// The system `ping` came back.
+    /// Takes the answer of the system `ping`.
     pub fn on_host_pinged(&mut self, host: IpAddr, answer: HostAnswer, fx: &mut Fx) {
         if answer == HostAnswer::NoPing {
             if std::mem::take(&mut self.has_host_ping) {
@@ -377,7 +379,7 @@ impl Liveness {
         }
     }
 
-    /// A deadline passed.
+    /// Handles a timer that has fired.
     pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Look => self.on_look(now, fx),
@@ -392,7 +394,7 @@ impl Liveness {
         fx.set_timer(Timer::Look, self.config.ping_interval);
         if self.health.timer_fired(late_by) {
             fx.emit(Event::Doubtful { late_by });
-            // Nobody was listened to meanwhile: what was waited for, is waited for anew.
+            // The node read no message meanwhile: all waits begin anew.
             for watch in self.watched.values_mut() {
                 watch.heard = now.mono;
                 watch.pinged = None;
@@ -410,8 +412,8 @@ impl Liveness {
         self.take_up_held(fx);
     }
 
-    /// Pings those who said nothing since the last look. Returns how many have just missed their
-    /// last but one chance.
+    /// Pings the neighbors that were silent since the last look. Returns the number that have just
+    /// missed their last but one chance.
     fn ping_the_silent(&mut self, now: Now, fx: &mut Fx) -> usize {
         let interval = self.config.ping_interval;
         let mut newly_silent = 0;

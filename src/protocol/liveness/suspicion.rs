@@ -1,4 +1,4 @@
-//! A suspicion's way: own probes, witnesses in turn, a majority, the report (O3, O5).
+//! Stages of a suspicion: own probes, witnesses in turn, a majority, the report (O3, O5).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +41,7 @@ impl Liveness {
         self.probe(subject.endpoint, fx);
     }
 
-    /// Takes up what was held back, once this node trusts itself again.
+    /// Probes the suspects that were held back, once this node trusts itself again.
     pub(super) fn take_up_held(&mut self, fx: &mut Fx) {
         let held: Vec<_> = self
             .suspects
@@ -89,7 +89,7 @@ impl Liveness {
     }
 
     /// Asks as many witnesses as are missing, and two more; the rest when those do not answer. With
-    /// `is_due`, those asked before have had an interval.
+    /// `is_due`, the witnesses asked before have had an interval.
     pub(super) fn ask(&mut self, endpoint: Endpoint, is_due: bool, fx: &mut Fx) {
         let Some(suspicion) = self.suspects.get(&endpoint) else { return };
         if suspicion.stage != Stage::Asking {
@@ -108,7 +108,8 @@ impl Liveness {
         let request = SuspectReq { endpoint, incarnation, key };
         fx.set_timer(Timer::Ask(endpoint), self.config.ask_interval);
         if let Some(suspicion) = self.suspects.get_mut(&endpoint) {
-            // Who was asked an interval ago may be as slow as this node was to find nobody there.
+            // A witness asked an interval ago may be as slow as this node was to find
+            // the suspect gone.
             suspicion.is_last_call = chosen.is_empty() && is_due && !suspicion.asked.is_empty();
             if chosen.is_empty() && !suspicion.is_last_call {
                 suspicion.stage = Stage::Held;
@@ -127,7 +128,7 @@ impl Liveness {
         suspicion.neighbors.iter().filter(can_testify).copied().collect()
     }
 
-    /// How many findings count, and how many it takes (O5).
+    /// Returns the number of findings that count, and the number needed (O5).
     pub(super) fn count(&self, suspicion: &Suspicion) -> (usize, usize) {
         let electorate = self.electorate(suspicion);
         let others = self.others.saturating_sub(1 + suspicion.unreachable.len()) + 1;
@@ -143,7 +144,7 @@ impl Liveness {
         fx.emit(Event::Confirmed { subject, witness, finding, count, needed });
     }
 
-    /// Reports when enough have confirmed, this node among them.
+    /// Reports when enough witnesses have confirmed, this node among them.
     pub(super) fn weigh(&mut self, now: Now, endpoint: Endpoint, fx: &mut Fx) {
         let Some(suspicion) = self.suspects.get(&endpoint) else { return };
         let (count, needed) = self.count(suspicion);

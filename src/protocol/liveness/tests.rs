@@ -58,7 +58,7 @@ fn witnesses_may_take_longer_than_it_takes_to_ask_all_there_are() {
     it.on_timer(at(600), Timer::Ask(endpoint(4)), &mut fx);
     let asked = events(fx).into_iter().filter(|it| matches!(it, Event::Ask { .. })).count();
     assert_eq!(asked, 2, "all there are");
-    // Nobody is left to be asked, and the first two are still trying to reach it.
+    // All witnesses have been asked, and the first two are still trying to reach it.
     let mut fx = Fx::default();
     it.on_timer(at(1_500), Timer::Ask(endpoint(4)), &mut fx);
     for number in [2, 3] {

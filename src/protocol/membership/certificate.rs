@@ -1,11 +1,12 @@
-//! Statements that can be checked by anybody: proposals, votes, certificates, confirmations.
+//! Statements that every node can check: proposals, votes, certificates, confirmations.
 //!
 //! A proposal is identified by its content (M1), so proposals for the same thing made by several
 //! seeds are one. A certificate is that content with the signed yes votes of a quorum (M3).
 //!
-//! Removals that are ripe together are one decision: one signature of a seed covers several lives,
-//! and one certificate ends them. Seeds need not sign the same list. A vote in a certificate names
-//! what else its signature covers, so whatever a quorum has signed in common is decided.
+//! Removals that are ripe together are one decision: one signature of a seed covers several
+//! lives, and one certificate ends them. Seeds need not sign the same list. A vote in a
+//! certificate names the other lives that its signature covers, so the lives that a quorum has
+//! signed in common are decided.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,11 +17,11 @@ use crate::model::{
     Endpoint, Incarnation, KeyPair, PublicKey, SeedId, Signature, SigningBytes, WallTime,
 };
 
-/// Lives that one signature may cover: a rack that fails is a few decisions, and the certificate
-/// is still a short line for each of thousands of members.
+/// Number of lives that one signature may cover: a rack that fails is a few decisions, and the
+/// certificate is still a short line for each of thousands of members.
 pub const LIVES_MAX: usize = 32;
 
-/// What a proposal would do.
+/// Kind of a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProposalKind {
@@ -28,10 +29,10 @@ pub enum ProposalKind {
     Admit,
     /// Remove a member as dead.
     Remove,
-    /// Remove a member because the operators of a quorum of seeds want it so.
+    /// Remove a member because the operators of a quorum of seeds order it.
     Evict,
-    /// Keep an endpoint and a key out, or let them in again: the subject's incarnation is the
-    /// number of the ban.
+    /// Keep an endpoint and a key out, or admit them again: the subject's incarnation is the number
+    /// of the ban.
     Ban,
 }
 
@@ -46,14 +47,14 @@ impl ProposalKind {
     }
 }
 
-/// Whom a statement is about: one life of one endpoint under one key.
+/// Subject of a statement: one life of one endpoint under one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Subject {
-    /// Where it listens.
+    /// Address on which the member listens.
     pub endpoint: Endpoint,
-    /// Which of its lives.
+    /// Incarnation of the life.
     pub incarnation: Incarnation,
-    /// The key it proved.
+    /// Public key that the member proved.
     pub key: PublicKey,
 }
 
@@ -76,29 +77,29 @@ impl Subject {
 /// A change to the registry that seeds vote on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Proposal {
-    /// What it would do.
+    /// Kind of the proposal.
     pub kind: ProposalKind,
-    /// To whom.
+    /// Life that the proposal is about.
     pub subject: Subject,
 }
 
 /// One seed's signed yes. A no is never signed: it decides nothing and may change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
-    /// Who voted.
+    /// Seed that voted.
     pub seed: SeedId,
-    /// When, by the voter's clock.
+    /// Time of the vote, by the voter's clock.
     pub at: WallTime,
-    /// What the signature covers beside the lives it stands with; usually nothing.
+    /// Further lives that the signature covers; usually none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Subject>,
-    /// The voter's signature over kind, all the lives, voter and time.
+    /// Signature of the voter over kind, all the lives, voter and time.
     pub signature: Signature,
 }
 
 impl Vote {
-    /// The yes of seed `seed` to `kind` for all of `lives`, which ascend. Journal it before it
-    /// leaves the node (M2).
+    /// Signs the yes of seed `seed` to `kind` for all of `lives`, which ascend. The vote must be
+    /// journaled before it leaves the node (M2).
     pub fn sign(
         kind: ProposalKind,
         lives: &[Subject],
@@ -113,7 +114,7 @@ impl Vote {
     pub fn is_valid(&self, kind: ProposalKind, lives: &[Subject], key: &PublicKey) -> bool {
         let covered: BTreeSet<_> = lives.iter().chain(&self.others).collect();
         let count = lives.len() + self.others.len();
-        // A list that names somebody twice is nothing that an honest seed has signed.
+        // No honest seed signs a list that names a life twice.
         (1..=LIVES_MAX).contains(&count)
             && covered.len() == count
             && key.verifies(
@@ -136,41 +137,41 @@ impl Vote {
 /// The proof that a member was admitted; the payload of `REGISTER_COMMIT`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admission {
-    /// Where the member listens.
+    /// Address on which the member listens.
     pub endpoint: Endpoint,
-    /// Which of its lives.
+    /// Incarnation of the life.
     pub incarnation: Incarnation,
-    /// The key it proved to each voter.
+    /// Public key that the member proved to each voter.
     pub key: PublicKey,
     /// Yes votes of a quorum of distinct seeds, ascending by seed.
     pub votes: Vec<Vote>,
 }
 
 impl Admission {
-    /// The admitted one.
+    /// The admitted life.
     pub const fn subject(&self) -> Subject {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// When this was decided, by the clocks of the voters.
+    /// Time of the decision, by the clocks of the voters.
     pub fn at(&self) -> WallTime {
         decided_at(&self.votes)
     }
 }
 
-/// Why members were removed: what each of the votes says.
+/// Reason of a removal, as each of the votes states it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Because {
-    /// They are dead.
+    /// The members are dead.
     #[default]
     Death,
-    /// The operators want it so; whether they live is another matter.
+    /// The operators order the removal, whether or not the members live.
     Eviction,
 }
 
 impl Because {
-    /// What was voted on.
+    /// Kind of proposal that the seeds voted on.
     pub const fn kind(self) -> ProposalKind {
         match self {
             Self::Death => ProposalKind::Remove,
@@ -182,18 +183,18 @@ impl Because {
 /// The proof that members were removed, with the evidence; the payload of `SEED_DEAD_COMMIT`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
-    /// Why.
+    /// Reason of the removal.
     pub because: Because,
-    /// Whose lives ended, ascending: what was decided together.
+    /// Lives that ended, ascending: those that were decided together.
     pub lives: Vec<Subject>,
     /// Yes votes of a quorum of distinct seeds, ascending by seed; each covers all the lives.
     pub votes: Vec<Vote>,
-    /// Who confirmed, for people; the votes alone decide.
+    /// Findings of the witnesses, for people; the votes alone decide.
     pub confirmations: Vec<Confirmation>,
 }
 
 impl Removal {
-    /// Whether this ends exactly this life.
+    /// Whether the removal ends exactly this life.
     pub fn ends(&self, life: &Subject) -> bool {
         self.lives.contains(life)
     }
@@ -204,14 +205,14 @@ impl Removal {
         self.confirmations.iter().filter(is_about).copied().collect()
     }
 
-    /// The same with less of the evidence: at most `count` findings.
+    /// Returns the removal with less of the evidence: at most `count` findings.
     pub fn with_evidence(&self, count: usize) -> Self {
         let confirmations = self.confirmations.iter().take(count).copied().collect();
         let (because, lives, votes) = (self.because, self.lives.clone(), self.votes.clone());
         Self { because, lives, votes, confirmations }
     }
 
-    /// When this was decided, by the clocks of the voters.
+    /// Time of the decision, by the clocks of the voters.
     pub fn at(&self) -> WallTime {
         decided_at(&self.votes)
     }
@@ -221,59 +222,59 @@ impl Removal {
 /// lifted that ban; the payload of `SEED_BAN_COMMIT`. The highest number counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ban {
-    /// Which endpoint.
+    /// Endpoint that is banned.
     pub endpoint: Endpoint,
-    /// Which key.
+    /// Public key that is banned.
     pub key: PublicKey,
-    /// Rises by one with each ban and each lifting: odd bans, even lifts.
+    /// Number of the ban; rises by one with each ban and each lifting: odd bans, even lifts.
     pub number: u64,
     /// Yes votes of a quorum of distinct seeds, ascending by seed.
     pub votes: Vec<Vote>,
 }
 
 impl Ban {
-    /// What was voted on.
+    /// Subject that the seeds voted on; its incarnation is the number of the ban.
     pub const fn subject(&self) -> Subject {
         let incarnation = Incarnation(self.number);
         Subject { endpoint: self.endpoint, incarnation, key: self.key }
     }
 
-    /// Whether it keeps anybody out.
+    /// Whether the ban keeps its endpoint and key out.
     pub const fn is_in_force(&self) -> bool {
         self.number % 2 == 1
     }
 
-    /// When this was decided, by the clocks of the voters.
+    /// Time of the decision, by the clocks of the voters.
     pub fn at(&self) -> WallTime {
         decided_at(&self.votes)
     }
 }
 
-/// The middle of the times that the votes name, the lower one of two. A vote's time is its
-/// voter's word: fewer liars than half a quorum must not date a decision into the future, where it
-/// would never be forgotten.
+/// The median of the times that the votes name, the lower one of two. A vote's time is its voter's
+/// word: fewer liars than half a quorum must not date a decision into the future, where it would
+/// never be forgotten.
 fn decided_at(votes: &[Vote]) -> WallTime {
     let mut times: Vec<_> = votes.iter().map(|vote| vote.at).collect();
     times.sort_unstable();
     times.get(times.len().saturating_sub(1) / 2).copied().unwrap_or_default()
 }
 
-/// What a witness found when it probed a suspect afresh.
+/// Finding of a witness that probed a suspect afresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
-    /// Nobody listens at the endpoint.
+    /// The connection to the endpoint was refused.
     Refused,
-    /// Nothing answered in time.
+    /// No answer came in time.
     Silent,
-    /// Somebody answered, but not this life of the suspect: it was restarted or replaced.
+    /// Another life or key answered than the suspect's: the suspect was restarted or replaced.
     Replaced,
     /// The suspect answered.
     Alive,
 }
 
 impl Finding {
-    /// Whether the suspect's life is over by this finding.
+    /// Whether the finding says that the suspect's life is over.
     pub const fn is_dead(self) -> bool {
         match self {
             Self::Refused | Self::Silent | Self::Replaced => true,
@@ -297,23 +298,24 @@ impl Finding {
 pub struct Confirmation {
     /// The suspect's endpoint.
     pub endpoint: Endpoint,
-    /// Which of its lives; evidence about one life says nothing of another.
+    /// Incarnation of the suspect's life; evidence about one life says nothing of another.
     pub incarnation: Incarnation,
-    /// By which key the witness would have recognized it. A witness that was asked about a wrong
-    /// key finds somebody else there; that must not count against the holder of the right one.
+    /// Public key by which the witness would have recognized the suspect. A witness that was
+    /// asked about a wrong key finds another key there; that must not count against the holder of
+    /// the right one.
     pub key: PublicKey,
-    /// What the witness found.
+    /// Result of the probe.
     pub finding: Finding,
     /// The witness's endpoint.
     pub witness: Endpoint,
-    /// When, by the witness's clock; evidence expires.
+    /// Time of the finding, by the witness's clock; evidence expires.
     pub at: WallTime,
-    /// The witness's signature over all of this.
+    /// Signature of the witness over all of this.
     pub signature: Signature,
 }
 
 impl Confirmation {
-    /// The finding of `witness` about `subject`, signed.
+    /// Signs the finding of `witness` about `subject`.
     pub fn sign(
         subject: &Subject,
         finding: Finding,
@@ -333,12 +335,12 @@ impl Confirmation {
         this
     }
 
-    /// Whom this is about.
+    /// The life that the finding is about.
     pub const fn subject(&self) -> Subject {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// Whether the holder of `key` signed this.
+    /// Whether the holder of `key` signed the finding.
     pub fn is_valid(&self, key: &PublicKey) -> bool {
         key.verifies(&self.signing_bytes(), &self.signature)
     }
@@ -355,32 +357,33 @@ impl Confirmation {
 /// A member's own goodbye; the payload of `LEAVE`. It ends exactly one incarnation (M7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leave {
-    /// Who leaves.
+    /// Address on which the member listens.
     pub endpoint: Endpoint,
-    /// Which of its lives ends.
+    /// Incarnation of the life that ends.
     pub incarnation: Incarnation,
-    /// Its key.
+    /// Public key of the member.
     pub key: PublicKey,
-    /// When, by its own clock.
+    /// Time of the goodbye, by the member's own clock.
     pub at: WallTime,
-    /// Its signature.
+    /// Signature of the member.
     pub signature: Signature,
 }
 
 impl Leave {
-    /// The goodbye of `subject` at `at`.
+    /// Signs the goodbye of `subject` at `at`.
     pub fn sign(subject: Subject, at: WallTime, keys: &KeyPair) -> Self {
         let signature = keys.sign(&Self::signing_bytes(&subject, at));
         let Subject { endpoint, incarnation, key } = subject;
         Self { endpoint, incarnation, key, at, signature }
     }
 
-    /// Who leaves.
+    /// The life that ends.
     pub const fn subject(&self) -> Subject {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// Whether the leaver itself signed this. Its key must still be compared with the registry's.
+    /// Whether the leaver itself signed the goodbye. Its key must still be compared with the
+    /// registry's.
     pub fn is_valid(&self) -> bool {
         self.key.verifies(&Self::signing_bytes(&self.subject(), self.at), &self.signature)
     }
@@ -393,54 +396,54 @@ impl Leave {
 /// A request to be admitted; the payload of `REGISTER_REQ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisterReq {
-    /// Where the applicant listens.
+    /// Address on which the applicant listens.
     pub endpoint: Endpoint,
-    /// The life that asks.
+    /// Incarnation of the life that asks.
     pub incarnation: Incarnation,
-    /// Its key.
+    /// Public key of the applicant.
     pub key: PublicKey,
-    /// Its signature, which other seeds check before they spend a dial-back on it.
+    /// Signature of the applicant, which other seeds check before they spend a dial-back on it.
     pub signature: Signature,
 }
 
 impl RegisterReq {
-    /// The request of `subject`.
+    /// Signs the request of `subject`.
     pub fn sign(subject: Subject, keys: &KeyPair) -> Self {
         let signature = keys.sign(&subject.signing_bytes("folkmoot/register/1"));
         let Subject { endpoint, incarnation, key } = subject;
         Self { endpoint, incarnation, key, signature }
     }
 
-    /// Who asks.
+    /// The life that asks.
     pub const fn subject(&self) -> Subject {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// Whether the applicant itself signed this.
+    /// Whether the applicant itself signed the request.
     pub fn is_valid(&self) -> bool {
         self.key.verifies(&self.subject().signing_bytes("folkmoot/register/1"), &self.signature)
     }
 }
 
-/// A peer's own statement of whom it is linked with; the payload of `NEIGHBORS`.
+/// A peer's own statement of its neighbors; the payload of `NEIGHBORS`.
 ///
-/// It is what makes somebody a witness: only those whom the suspect itself named count.
+/// The list makes its members witnesses: only neighbors that the suspect itself named count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighborList {
-    /// Who states it.
+    /// Address of the peer that states the list.
     pub endpoint: Endpoint,
-    /// In which life.
+    /// Incarnation of the peer's life.
     pub incarnation: Incarnation,
-    /// Rises with each statement of one life; a lower one is ignored.
+    /// Number of the statement; rises within one life, and a lower one is ignored.
     pub version: u64,
-    /// Whom it is linked with, ascending.
+    /// Endpoints of the neighbors, ascending.
     pub neighbors: Vec<Endpoint>,
-    /// Its signature.
+    /// Signature of the peer.
     pub signature: Signature,
 }
 
 impl NeighborList {
-    /// The statement number `version` of `subject`.
+    /// Signs the statement number `version` of `subject`.
     pub fn sign(subject: &Subject, version: u64, neighbors: Vec<Endpoint>, keys: &KeyPair) -> Self {
         let mut this = Self {
             endpoint: subject.endpoint,
@@ -453,7 +456,7 @@ impl NeighborList {
         this
     }
 
-    /// Whether the holder of `key` signed this.
+    /// Whether the holder of `key` signed the list.
     pub fn is_valid(&self, key: &PublicKey) -> bool {
         key.verifies(&self.signing_bytes(), &self.signature)
     }

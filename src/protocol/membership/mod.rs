@@ -1,4 +1,4 @@
-//! Who is in, and by whose decision.
+//! Membership: the members of the fleet, and the decisions that admit and remove them.
 //!
 //! Invariants:
 //! - Only a [`certificate`] — signed yes votes of a quorum of distinct configured seeds — admits or
@@ -6,7 +6,7 @@
 //! - The [`registry`] is a join-semilattice: merging is idempotent and order-free, and nothing that
 //!   ended ever comes back under the same incarnation (M4).
 //!
-//! `authority` decides at seeds, `applicant` asks at peers; the rest is what both agree on.
+//! `authority` decides at seeds, `applicant` asks at peers; both agree on the other modules.
 
 pub mod applicant;
 pub mod authority;

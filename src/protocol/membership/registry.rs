@@ -1,10 +1,10 @@
-//! The members: a join-semilattice (M4).
+//! The registry of members: a join-semilattice (M4).
 //!
 //! Invariants:
 //! - Of each endpoint the highest incarnation is kept; within one, an end wins over alive.
-//! - Merging is idempotent, commutative and associative, so seeds that exchange what they have, in
+//! - Merging is idempotent, commutative and associative, so seeds that exchange their entries, in
 //!   any order and any number of times, end with the same members.
-//! - Nothing here is believed without proof: the caller verifies certificates *before* merging.
+//! - The registry checks no proof: the caller verifies certificates *before* merging.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,41 +16,41 @@ use serde::{Deserialize, Serialize};
 use super::certificate::{Admission, Ban, Leave, Removal, Subject};
 use crate::model::{Endpoint, Incarnation, Rng, SigningBytes, WallTime};
 
-/// Into how many parts the registry is divided for comparison between seeds.
+/// Number of parts into which the registry is divided for comparison between seeds.
 pub const BUCKETS: usize = 64;
 
-/// Endpoints whose forgotten lives are remembered: five times the most members.
+/// Number of endpoints whose forgotten lives are remembered: five times the most members.
 const FLOORS_MAX: usize = 100_000;
 
-/// How many earlier lives of an endpoint are kept for `explain`.
+/// Number of earlier lives of an endpoint that are kept for `explain`.
 const PAST_MAX: usize = 4;
 
-/// What is known of one life of one endpoint, with the proofs.
+/// Knowledge of one life of one endpoint, with the proofs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Whom this is about.
+    /// The life that the entry is about.
     #[serde(flatten)]
     pub subject: Subject,
-    /// The proof that it was admitted; absent where only the end became known.
+    /// Certificate of the admission; absent where only the end became known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
-    /// The proof that it was removed, shared with those that were removed together with it.
+    /// Certificate of the removal, shared by the lives that were removed together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<Arc<Removal>>,
-    /// Its own goodbye.
+    /// The member's own goodbye.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leave: Option<Leave>,
 }
 
-/// Whether a member is in.
+/// Status of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It is in.
+    /// The member is in.
     Alive,
-    /// It was removed as dead.
+    /// The member was removed.
     Removed,
-    /// It said goodbye.
+    /// The member said goodbye.
     Left,
 }
 
@@ -66,29 +66,30 @@ impl Status {
 }
 
 impl Entry {
-    /// An entry that says only that `admission` admits.
+    /// Creates an entry that holds only the proof `admission`.
     pub const fn admitted(admission: Admission) -> Self {
         let subject = admission.subject();
         Self { subject, admission: Some(admission), removal: None, leave: None }
     }
 
-    /// An entry that says only that `removal`, which ends this life, ends it.
+    /// Creates an entry that holds only the proof `removal`, which must end this life.
     pub const fn removed(subject: Subject, removal: Arc<Removal>) -> Self {
         Self { subject, admission: None, removal: Some(removal), leave: None }
     }
 
-    /// An entry that says only that `leave` leaves.
+    /// Creates an entry that holds only the goodbye `leave`.
     pub const fn left(leave: Leave) -> Self {
         let subject = leave.subject();
         Self { subject, admission: None, removal: None, leave: Some(leave) }
     }
 
-    /// The entry without the proof of a removal, which is kept and sent once for all its lives.
+    /// Returns the entry without the proof of a removal, which is kept and sent once for
+    /// all its lives.
     pub fn unremoved(&self) -> Self {
         Self { removal: None, ..self.clone() }
     }
 
-    /// Where it stands.
+    /// Status of the life.
     pub const fn status(&self) -> Status {
         if self.leave.is_some() {
             Status::Left
@@ -99,7 +100,7 @@ impl Entry {
         }
     }
 
-    /// Since when it stands there, by the clocks of those who decided.
+    /// Time since which the status holds, by the clocks of the deciding nodes.
     pub fn since(&self) -> WallTime {
         let admitted = self.admission.as_ref().map(Admission::at);
         let removed = self.removal.as_ref().map(|removal| removal.at());
@@ -107,8 +108,9 @@ impl Entry {
         left.or(removed).or(admitted).unwrap_or_default()
     }
 
-    /// A number that differs when what seeds must agree on differs. Which votes a certificate
-    /// happens to hold is not part of it: several quorums may prove the same thing.
+    /// Returns a number that differs when the facts differ on which seeds must agree. The
+    /// votes that a certificate happens to hold are not part of it: several quorums may prove
+    /// the same thing.
     fn fingerprint(&self) -> u64 {
         let hash = SigningBytes::new("folkmoot/entry/1")
             .endpoint(self.subject.endpoint)
@@ -121,7 +123,7 @@ impl Entry {
         first_number(&hash)
     }
 
-    /// Adds what `other` knows about the same life. Returns whether that was anything new.
+    /// Adds the proofs that `other` has about the same life. Returns whether any was new.
     fn join(&mut self, other: Self) -> bool {
         let mut news = false;
         if self.admission.is_none() && other.admission.is_some() {
@@ -140,20 +142,20 @@ impl Entry {
     }
 }
 
-/// What a merge changed.
+/// Effect of a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
-    /// Nothing new.
+    /// The merge changed nothing.
     Nothing,
-    /// A proof more of what was known; nobody came or went.
+    /// A further proof of a known state; no member came or went.
     Detail,
-    /// The endpoint is now in, in this life.
+    /// The endpoint is now a member, in this life.
     Alive,
-    /// The endpoint is now out.
+    /// The endpoint is no member now.
     Ended,
 }
 
-/// Everybody who is in, and those who went lately.
+/// All members that are in, and those that went lately.
 #[derive(Clone, Debug)]
 pub struct Registry {
     entries: BTreeMap<Endpoint, Entry>,
@@ -163,7 +165,7 @@ pub struct Registry {
     /// Bans, and those that were lifted, by endpoint.
     bans: BTreeMap<Endpoint, Ban>,
     buckets: [u64; BUCKETS],
-    /// Those who are in, in no order, and where each stands in it: to draw some of many.
+    /// Members that are in, in no order, with the index of each in `place`: to draw a few of many.
     alive: Vec<Endpoint>,
     place: BTreeMap<Endpoint, usize>,
 }
@@ -222,8 +224,8 @@ impl Registry {
         }
     }
 
-    /// Joins a verified removal into the registry: whether anything of it was new, and the lives
-    /// that ended by it.
+    /// Joins a verified removal into the registry. Returns whether anything of it was new, and the
+    /// lives that ended by it.
     pub fn merge_removal(&mut self, removal: &Arc<Removal>) -> (bool, Vec<Subject>) {
         let (mut news, mut ended) = (false, Vec::new());
         for life in &removal.lives {
@@ -268,7 +270,7 @@ impl Registry {
         self.bans().any(|ban| ban.is_in_force() && names(ban))
     }
 
-    /// What is known of an endpoint's latest life.
+    /// The entry of an endpoint's latest life.
     pub fn get(&self, endpoint: Endpoint) -> Option<&Entry> {
         self.entries.get(&endpoint)
     }
@@ -283,12 +285,12 @@ impl Registry {
         self.get(endpoint).filter(|entry| entry.status() == Status::Alive)
     }
 
-    /// How many members are in.
+    /// Number of members that are in.
     pub const fn alive_count(&self) -> usize {
         self.alive.len()
     }
 
-    /// Whether nothing at all is known.
+    /// Whether the registry holds no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -298,13 +300,13 @@ impl Registry {
         self.entries.values()
     }
 
-    /// The entries of those who are in.
+    /// The entries of the members that are in.
     pub fn alive(&self) -> impl Iterator<Item = &Entry> {
         self.entries().filter(|entry| entry.status() == Status::Alive)
     }
 
-    /// At most `count` of those who are in, each as likely as any other, ascending by endpoint.
-    /// Takes no longer when there are more to draw from.
+    /// Draws at most `count` of the members that are in, each as likely as any other, ascending by
+    /// endpoint. The time does not grow with the number of members to draw from.
     pub fn sample(&self, count: usize, rng: &mut Rng) -> Vec<&Entry> {
         let count = count.min(self.alive.len());
         let drawn = rand::seq::index::sample(rng, self.alive.len(), count);
@@ -322,12 +324,12 @@ impl Registry {
         self.past.get(&endpoint).map_or(&[], Vec::as_slice)
     }
 
-    /// One number for each bucket; equal registries have equal numbers.
+    /// One hash for each bucket; equal registries have equal hashes.
     pub const fn buckets(&self) -> &[u64; BUCKETS] {
         &self.buckets
     }
 
-    /// One number for all buckets; equal registries have equal numbers.
+    /// One hash for all buckets; equal registries have equal hashes.
     pub fn root(&self) -> u64 {
         let bytes = SigningBytes::new("folkmoot/registry/1");
         first_number(&self.buckets.iter().fold(bytes, |it, bucket| it.number(*bucket)).sha256())
@@ -352,8 +354,8 @@ impl Registry {
         self.entries_after(after).filter(|entry| is_in(wanted, entry.subject.endpoint))
     }
 
-    /// Nothing of `endpoint` up to `incarnation` is ever taken in again, and what is known of such
-    /// a life that has ended is forgotten: a journal tells of both, the life first.
+    /// Bars all lives of `endpoint` up to `incarnation` from being merged again, and forgets a
+    /// known life of these that has ended: a journal tells of both, the life first.
     pub fn raise_floor(&mut self, endpoint: Endpoint, incarnation: Incarnation) {
         let held = self.get(endpoint).map(|held| (held.subject.incarnation, held.status()));
         if held.is_some_and(|(life, status)| life <= incarnation && status != Status::Alive) {
@@ -377,7 +379,7 @@ impl Registry {
         self.floors.iter().map(|(endpoint, incarnation)| (*endpoint, *incarnation))
     }
 
-    /// Those who ended longer than `keep` ago, by the clocks of those who decided it.
+    /// The lives that ended longer than `keep` ago, by the clocks of the deciding nodes.
     pub fn old(&self, now: WallTime, keep: Duration) -> Vec<(Endpoint, Incarnation)> {
         let is_old = |entry: &Entry| {
             entry.status() != Status::Alive
@@ -390,7 +392,7 @@ impl Registry {
             .collect()
     }
 
-    /// Forgets all of those, but for their incarnations. Returns those.
+    /// Forgets the lives that [`Self::old`] returns, but for their incarnations, and returns them.
     pub fn purge(&mut self, now: WallTime, keep: Duration) -> Vec<(Endpoint, Incarnation)> {
         let old = self.old(now, keep);
         for (endpoint, incarnation) in &old {
@@ -399,7 +401,8 @@ impl Registry {
         old
     }
 
-    /// The same proof, as another of the lives that it ended has it already: it is kept once.
+    /// Returns the equal certificate that another of the lives it ended holds already, so that it
+    /// is kept once.
     fn shared(&self, removal: Arc<Removal>) -> Arc<Removal> {
         let held = |life: &Subject| self.get(life.endpoint)?.removal.as_ref();
         let same = removal.lives.iter().filter_map(held).find(|held| **held == removal);

@@ -1,13 +1,13 @@
-//! Which seeds there are, and by which keys their votes are known.
+//! The seed book: the configured seeds, and the keys by which their votes are known.
 //!
 //! A key is known because `config.txt` pins it, because an earlier run remembered it, because this
 //! node proved it at the configured address (trust on first use), or because a quorum of seeds
 //! whose keys are known all name the same one.
 //!
-//! A number is a seed's place in the own list. Other nodes may have another order, so what they say
-//! of seeds is taken by address, and a vote by whichever known key has signed it.
+//! A number is a seed's place in this node's own list. Other nodes may have another order, so their
+//! statements about seeds are taken by address, and a vote by whichever known key has signed it.
 //!
-//! Invariant: a known key never changes; whoever shows another one is refused.
+//! Invariant: a known key never changes; another key of the same seed is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,19 +17,19 @@ use crate::model::{Endpoint, PublicKey, SeedId, SigningBytes};
 use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session::{Card, Cause, SeedKey};
 
-/// Checks of a certificate's votes against the keys of other numbers than their own. Lists of one
-/// order need none; this bounds what a forged certificate costs, and suffices for eight seeds in
-/// any order.
+/// Number of checks of a certificate's votes against the keys of other numbers than their own.
+/// Lists of one order need none; this bounds the cost of a forged certificate, and suffices for
+/// eight seeds in any order.
 const OTHER_KEYS_MAX: usize = 64;
 
 /// A seed as `config.txt` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeedAddress {
-    /// Its number: its position in the file, from 1.
+    /// Number of the seed: its position in the file, from 1.
     pub id: SeedId,
-    /// Where it listens.
+    /// Address on which the seed listens.
     pub endpoint: Endpoint,
-    /// Its key, if the file pins it.
+    /// Public key of the seed, if the file pins it.
     pub key: Option<PublicKey>,
 }
 
@@ -40,38 +40,38 @@ struct Entry {
     hints: BTreeMap<SeedId, PublicKey>,
 }
 
-/// What became of a key that somebody showed.
+/// Outcome of learning a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
-    /// It was not known before, and is now. Remember it on disk.
+    /// The key was not known before, and is now. The caller must remember it on disk.
     New,
-    /// It was known.
+    /// The key was known.
     Known,
-    /// Another one is known; the shown one is refused.
+    /// Another key is known; the shown one is refused.
     Contradicts {
-        /// The one that is known.
+        /// Key that is known.
         known: PublicKey,
     },
-    /// There is no such seed.
+    /// No seed has this number.
     NoSuchSeed,
 }
 
-/// Why a certificate proves nothing.
+/// Reason why a certificate proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoQuorum {
-    /// Valid votes of distinct configured seeds whose keys are known.
+    /// Number of valid votes of distinct configured seeds whose keys are known.
     pub valid: usize,
-    /// Votes needed.
+    /// Number of votes needed.
     pub needed: usize,
-    /// Votes that may be valid, of seeds whose keys are not known yet.
+    /// Number of votes that may be valid, of seeds whose keys are not known yet.
     pub unknown: usize,
-    /// Votes beyond one of each seed. With any of these nothing was judged.
+    /// Number of votes beyond one of each seed. With any of these nothing was judged.
     pub excess: usize,
 }
 
 impl NoQuorum {
-    /// Who brings such a certificate is no forger if a known seed has signed it: others that have
-    /// may have been replaced since.
+    /// Offense of the sender of such a certificate: no forgery if a known seed has signed it,
+    /// because other signers may have been replaced since.
     pub const fn cause(&self) -> Cause {
         if self.valid > 0 { Cause::Stale } else { Cause::Forged }
     }
@@ -95,7 +95,7 @@ pub struct SeedBook {
 }
 
 impl SeedBook {
-    /// The book of these seeds.
+    /// Creates the book of these seeds.
     pub fn new(rule: QuorumRule, seeds: &[SeedAddress]) -> Self {
         let entry = |seed: &SeedAddress| Entry {
             endpoint: seed.endpoint,
@@ -105,12 +105,12 @@ impl SeedBook {
         Self { rule, seeds: seeds.iter().map(|seed| (seed.id, entry(seed))).collect() }
     }
 
-    /// How many yes votes decide.
+    /// Number of yes votes that decide.
     pub fn quorum(&self) -> usize {
         self.rule.needed(self.seeds.len())
     }
 
-    /// How a quorum is counted.
+    /// Rule by which a quorum is counted.
     pub const fn rule(&self) -> QuorumRule {
         self.rule
     }
@@ -120,7 +120,7 @@ impl SeedBook {
         self.seeds.iter().map(|(id, entry)| (*id, entry.endpoint))
     }
 
-    /// How many seeds are configured.
+    /// Number of configured seeds.
     pub fn len(&self) -> usize {
         self.seeds.len()
     }
@@ -130,12 +130,12 @@ impl SeedBook {
         self.seeds.is_empty()
     }
 
-    /// Where a seed listens.
+    /// Address on which a seed listens.
     pub fn endpoint(&self, seed: SeedId) -> Option<Endpoint> {
         self.seeds.get(&seed).map(|entry| entry.endpoint)
     }
 
-    /// Which seed listens at `endpoint`.
+    /// The seed that listens at `endpoint`.
     pub fn seed_at(&self, endpoint: Endpoint) -> Option<SeedId> {
         self.seeds().find(|(_, other)| *other == endpoint).map(|(id, _)| id)
     }
@@ -154,7 +154,8 @@ impl SeedBook {
         self.seeds.iter().filter_map(known).collect()
     }
 
-    /// Digests of the listed addresses, ascending. Others compare them with those of their lists.
+    /// Digests of the listed addresses, ascending. Other nodes compare them with those
+    /// of their lists.
     pub fn digests(&self) -> Vec<u32> {
         let digest = |(_, endpoint): (SeedId, Endpoint)| {
             let [a, b, c, d, ..] = SigningBytes::new("folkmoot/seed/1").endpoint(endpoint).sha256();
@@ -165,9 +166,9 @@ impl SeedBook {
         digests
     }
 
-    /// The reason why nothing can be decided together with the node at the other end of `own`'s
-    /// link, for both ends: lists of different lengths have other quorums, and lists that share
-    /// fewer seeds than a quorum belong to two fleets.
+    /// The reason why nothing can be decided together with the node at the other end of a link, for
+    /// both ends (`own` is this node's endpoint): lists of different lengths have other quorums,
+    /// and lists that share fewer seeds than a quorum belong to two fleets.
     pub fn list_objection(&self, own: Endpoint, other: &Card) -> Option<String> {
         let (here, there) = self.both_lists(other)?;
         let shared = here.intersection(&there).count();
@@ -190,8 +191,9 @@ impl SeedBook {
         }
     }
 
-    /// A warning about another list of the node at the other end of `own`'s link. Where there is no
-    /// objection, both go on in spite of it, as while one seed is replaced.
+    /// A warning if the node at the other end of a link has another list (`own` is this
+    /// node's endpoint). Where there is no objection, both go on in spite of it, as while one
+    /// seed is replaced.
     pub fn list_warning(&self, own: Endpoint, other: &Card) -> Option<String> {
         self.lists_others(other).then(|| {
             format!(
@@ -202,25 +204,25 @@ impl SeedBook {
         })
     }
 
-    /// Whether that node lists other seeds.
+    /// Whether the other node lists other seeds.
     pub fn lists_others(&self, other: &Card) -> bool {
         self.both_lists(other).is_some_and(|(here, there)| here != there)
     }
 
-    /// The own list and another node's, unless a fleet without seeds has none.
+    /// The digests of this node's list and of the other's, unless one of them has none.
     fn both_lists(&self, other: &Card) -> Option<(BTreeSet<u32>, BTreeSet<u32>)> {
         let here: BTreeSet<_> = self.digests().into_iter().collect();
         let there: BTreeSet<_> = other.seeds.iter().copied().collect();
         (!here.is_empty() && !there.is_empty()).then_some((here, there))
     }
 
-    /// The number that a seed has here of which somebody else has said this.
+    /// The number that this node gives to the seed of another node's statement.
     fn number_of(&self, said: &SeedKey) -> Option<SeedId> {
         said.at.map_or(Some(said.seed), |at| self.seed_at(at))
     }
 
-    /// Takes a key that an earlier run has remembered. That of a seed that is not in the list any
-    /// more is forgotten.
+    /// Takes a key that an earlier run has remembered. The key of a seed that is not in the list
+    /// any more is forgotten.
     pub fn remember(&mut self, known: SeedKey) {
         if let Some(seed) = self.number_of(&known) {
             _ = self.learn(seed, known.key);
@@ -240,8 +242,8 @@ impl SeedBook {
         }
     }
 
-    /// Takes what the proved seed `by` says of other seeds' keys. Returns the keys that became
-    /// known by it: those named alike by a quorum of known seeds.
+    /// Takes the statements of the proved seed `by` about other seeds' keys. Returns the keys that
+    /// became known by it: those named alike by a quorum of known seeds.
     pub fn hint(&mut self, by: SeedId, keys: &[SeedKey]) -> Vec<SeedKey> {
         let quorum = self.quorum();
         let mut learnt = Vec::new();
@@ -263,11 +265,10 @@ impl SeedBook {
 
     /// Checks the proof of an admission (M3).
     ///
-    /// # Errors
-    /// [`NoQuorum`], as for every certificate: when fewer seeds than a quorum have signed. Votes
-    /// that are forged, doubled or of strangers do not count and do no harm. A list longer than
-    /// there are seeds proves nothing at all: a certificate is kept and passed on as it came, and
-    /// must not carry a load.
+    /// [`NoQuorum`], as for every certificate, when fewer seeds than a quorum have signed. Votes
+    /// that are forged, doubled or of unknown signers do not count and do no harm. A list longer
+    /// than there are seeds proves nothing at all: a certificate is kept and passed on as it came,
+    /// and must not carry a load.
     pub fn verify_admission(&self, proof: &Admission) -> Result<(), NoQuorum> {
         self.verify(ProposalKind::Admit, &[proof.subject()], &proof.votes)
     }
@@ -312,8 +313,8 @@ impl SeedBook {
         Err(NoQuorum { valid, needed, unknown: invalid.len().min(keyless), excess })
     }
 
-    /// The known key that has signed a vote: that of the vote's number, or where the voter's list
-    /// has another order, any other.
+    /// The known key that has signed a vote: the key of the vote's number, or where the voter's
+    /// list has another order, any other.
     fn voter(
         &self,
         kind: ProposalKind,
@@ -335,7 +336,7 @@ impl SeedBook {
         None
     }
 
-    /// Whether some known seed has given this vote.
+    /// Whether a known seed has given this vote.
     pub fn is_given(&self, kind: ProposalKind, lives: &[Subject], vote: &Vote) -> bool {
         self.voter(kind, lives, vote, &mut OTHER_KEYS_MAX.clone()).is_some()
     }

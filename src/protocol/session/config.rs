@@ -5,13 +5,13 @@ use std::time::Duration;
 /// Limits of the handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How long a connection may take to prove itself. Shorter refuses slow hosts; longer lets
-    /// silent connections pile up.
+    /// Time-out of a connection's handshake. Shorter refuses slow hosts; longer lets silent
+    /// connections pile up.
     pub handshake_timeout: Duration,
-    /// How many unproven connections are kept; beyond, the oldest is closed.
+    /// Number of unproven connections that are kept; when another comes, the oldest is closed.
     pub unproven_max: usize,
-    /// The length of a keep-alive round. A link that is silent for four is closed; neighbors
-    /// watch each other more closely than that, seeds and their links need no more.
+    /// Length of a keep-alive round. A link that is silent for four is closed; neighbors watch each
+    /// other more closely than that, seeds and their links need no more.
     pub keep_alive: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What a session tells its node: links, probes, failures, refusals.
+//! Events of a session: links, answers to probes, failures, refusals.
 
 use std::net::IpAddr;
 
@@ -9,77 +9,77 @@ use crate::model::Endpoint;
 use crate::protocol::message::Message;
 use crate::protocol::{DialError, LinkId};
 
-/// What the handshake tells its node.
+/// Events of a session for its node.
 #[derive(Debug)]
 pub enum Event {
     /// The other end proved its key. The node must now call [`super::Session::admit`] or hang up.
     Opened {
-        /// The link.
+        /// Link that was opened.
         link: LinkId,
-        /// Who is there.
+        /// Card of the other end.
         card: Arc<Card>,
-        /// Whether this node dialed; else it was called.
+        /// True if this node dialed; false if it was called.
         dialed: bool,
-        /// What the caller wants.
+        /// Purpose of the call.
         intent: Intent,
     },
     /// A probe was answered; the card is proved, but may be another life or key than expected.
     Answered {
-        /// Whom this node asked for.
+        /// Endpoint that this node called.
         to: Endpoint,
-        /// Who answered.
+        /// Card of the node that answered.
         card: Arc<Card>,
     },
-    /// A dialed handshake came to nothing.
+    /// A dialed handshake failed.
     Failed {
-        /// Whom this node called.
+        /// Endpoint that this node called.
         to: Endpoint,
-        /// What for.
+        /// Purpose of the call.
         intent: Intent,
-        /// Why not.
+        /// Reason of the failure.
         error: CallError,
     },
     /// A message that the link's standing allows.
     Message {
-        /// The link.
+        /// Link on which the message came.
         link: LinkId,
-        /// The message.
+        /// Message that came.
         msg: Box<Message>,
     },
-    /// Something was refused; the sender was told where that is possible.
+    /// A message or connection was refused; the sender was told where that is possible.
     Refused {
-        /// The sender's address.
+        /// Address of the sender.
         from: IpAddr,
-        /// What was wrong.
+        /// Kind of the offense.
         cause: Cause,
         /// Details for people.
         detail: String,
     },
     /// An open link ended.
     Closed {
-        /// The link.
+        /// Link that ended.
         link: LinkId,
-        /// Who was there.
+        /// Card of the other end.
         card: Arc<Card>,
-        /// Whether one of the two ends wanted it so.
+        /// True if one of the two ends intended to close the link.
         is_agreed: bool,
-        /// Why, for people.
+        /// Reason in words, for people.
         reason: String,
     },
 }
 
-/// Why a call came to nothing.
+/// Reason why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
-    /// No connection.
+    /// The connection could not be made.
     Dial(DialError),
-    /// A connection, but no valid answer in time.
+    /// The connection was made, but no valid answer came in time.
     Silent,
     /// The other side closed the connection before it answered, as a dying process does.
     Closed,
     /// The other side refused.
     Rejected(String),
-    /// The answer did not prove what it claimed.
+    /// The answer did not prove the key that it claimed.
     BadProof,
 }
 
@@ -96,7 +96,7 @@ impl CallError {
     }
 }
 
-/// What was wrong with something refused. Counted for each cause.
+/// Kind of offense for which a message or connection is refused. Each kind has its own counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// A line that is no message.
@@ -120,7 +120,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All of them.
+    /// All kinds of offense.
     pub const ALL: [Self; 9] = [
         Self::Garbled,
         Self::NotAllowed,

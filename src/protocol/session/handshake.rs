@@ -1,4 +1,4 @@
-//! The lines of the handshake, and what each side proves in them.
+//! Messages of the handshake, and the statements that each side signs in them.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,68 +7,68 @@ use crate::model::{Endpoint, Incarnation, Nonce, PublicKey, SeedId, Signature, S
 use crate::protocol::Binding;
 use crate::protocol::membership::certificate::{Admission, Subject};
 
-/// Neighbors that a card may name; as many as a member may have.
+/// Number of neighbors that a card may name; as many as a member may have.
 const NEIGHBORS_MAX: usize = 256;
 
-/// Bytes of a fleet's name.
+/// Greatest length of a fleet's name, in bytes.
 pub const FLEET_NAME_MAX: usize = 64;
 
-/// Votes in a card's certificate, and seeds whose keys it may name: as many seeds as can be
-/// configured. More would only be kept in memory until somebody has looked at them.
+/// Number of votes in a card's certificate, and of seeds whose keys it may name: as many seeds as
+/// can be configured. More would only be kept in memory until the card is judged.
 const CARD_SEEDS_MAX: usize = 64;
 
-/// What a node says of itself when it shakes hands.
+/// Card by which a node introduces itself in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {
-    /// Its number, if it is a seed.
+    /// Number of the seed, if the node is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<SeedId>,
-    /// Where it listens.
+    /// Address on which the node listens.
     pub endpoint: Endpoint,
-    /// Which of its lives.
+    /// Incarnation of the node's life.
     pub incarnation: Incarnation,
-    /// Its key.
+    /// Public key of the node.
     pub key: PublicKey,
-    /// How many neighbors it has: the weight for preferential attachment (O2).
+    /// Number of the node's neighbors: the weight for preferential attachment (O2).
     pub degree: u32,
-    /// Who they are.
+    /// Endpoints of the neighbors.
     #[serde(default)]
     pub neighbors: Vec<Endpoint>,
-    /// The proof of its membership, if it has one.
+    /// Certificate of the node's admission, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Admission>,
-    /// The seed keys it knows, if it is a seed: hints, never trusted from one alone.
+    /// Seed keys that the node knows, if it is a seed: hints, never trusted from one seed alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seed_keys: Vec<SeedKey>,
-    /// Digests of the addresses in its list of seeds: each the first 32 bits of a SHA-256. The
-    /// order of the list is not part of it. Empty in a fleet without seeds and in probes.
+    /// Digests of the addresses in the node's list of seeds: each the first 32 bits of a SHA-256.
+    /// The order of the list is not part of it. Empty in a fleet without seeds and in probes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seeds: Vec<u32>,
-    /// The name of its fleet, if it has one.
+    /// Name of the node's fleet, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fleet: Option<String>,
 }
 
-/// A seed's key as somebody knows it.
+/// A seed's key as another node knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedKey {
-    /// Which seed: its number in the list of whoever says so.
+    /// Number of the seed in the list of the node that states the key.
     pub seed: SeedId,
-    /// Its key.
+    /// Public key of the seed.
     pub key: PublicKey,
-    /// Where it listens. Lists may have another order, so this goes before the number; earlier
-    /// programs left it out.
+    /// Address on which the seed listens. Lists may have another order, so this goes before the
+    /// number; earlier programs left it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Endpoint>,
 }
 
 impl Card {
-    /// The life this card speaks for.
+    /// The life for which the card speaks.
     pub const fn subject(&self) -> Subject {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// What there is too much of in this card, in words.
+    /// Returns the limit that this card exceeds, in words.
     pub(super) fn excess(&self) -> Option<String> {
         let votes = self.certificate.as_ref().map_or(0, |proof| proof.votes.len());
         if self.neighbors.len() > NEIGHBORS_MAX {
@@ -85,12 +85,13 @@ impl Card {
         }
     }
 
-    /// Why the owner of the `own` card does not talk with the owner of this one.
+    /// The reason why the owner of the `own` card does not talk with the owner of this one.
     pub(super) fn objection(&self, own: &Self) -> Option<String> {
         self.excess().or_else(|| self.own_key_objection(own)).or_else(|| self.fleet_objection(own))
     }
 
-    /// Two fleets stay two, also when an address of one is given to a node of the other.
+    /// The objection to a node of another fleet: two fleets stay two, also when an address of one
+    /// is given to a node of the other.
     pub(super) fn fleet_objection(&self, own: &Self) -> Option<String> {
         let (theirs, ours) = (self.fleet.as_ref()?, own.fleet.as_ref()?);
         (theirs != ours).then(|| {
@@ -101,9 +102,9 @@ impl Card {
         })
     }
 
-    /// What is wrong with a caller's card that shows the key of the `own` card: it is this node
-    /// itself, or one of the two is a seed, which its key has to name. Two peers with one key are
-    /// two members.
+    /// The objection to a caller's card that shows the key of the `own` card: the caller is this
+    /// node itself, or one of the two is a seed, which its key has to name. Two peers with one key
+    /// are two members.
     fn own_key_objection(&self, own: &Self) -> Option<String> {
         if self.key != own.key {
             return None;
@@ -120,9 +121,9 @@ impl Card {
         })
     }
 
-    /// The statement by which the card's owner answers `nonce`, put by the holder of
-    /// `challenger`. The caller and the called sign different domains, so that an answer cannot
-    /// be reflected; both sign the encrypted connection, if it is one, so that an answer cannot be
+    /// The statement by which the card's owner answers `nonce`, put by the holder of `challenger`.
+    /// The caller and the called node sign different domains, so that an answer cannot be
+    /// reflected; both sign the encrypted connection, if it is one, so that an answer cannot be
     /// carried to another.
     pub(super) fn proof_bytes(
         &self,
@@ -146,12 +147,12 @@ impl Card {
     }
 }
 
-/// What the called one signs.
+/// Domain of the called node's signature.
 pub(super) const CALLED: &str = "folkmoot/hello-ack/1";
-/// What the caller signs.
+/// Domain of the caller's signature.
 pub(super) const CALLER: &str = "folkmoot/hello-proof/1";
 
-/// What a caller wants.
+/// Purpose of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Intent {
@@ -159,36 +160,36 @@ pub enum Intent {
     Link,
     /// A link for one question and its answer, closed by the caller, or after a short while.
     Errand,
-    /// Only the proof that the called one is there.
+    /// Only the proof that the called node is there.
     Probe,
-    /// A link for direct messages, kept while they come; its ends are no neighbors by it.
+    /// A link for direct messages, kept while they come; its ends do not become neighbors by it.
     Direct,
 }
 
 /// The first line of a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The dialect's version, [`VERSION`].
+    /// Version of the dialect, [`VERSION`].
     pub version: u16,
-    /// What the caller wants.
+    /// Purpose of the call.
     pub intent: Intent,
-    /// The challenge for the called one.
+    /// Challenge for the called node.
     pub nonce: Nonce,
-    /// Who calls.
+    /// Card of the caller.
     #[serde(flatten)]
     pub card: Card,
 }
 
-/// The called one's answer.
+/// The called node's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloAck {
-    /// The dialect's version, [`VERSION`].
+    /// Version of the dialect, [`VERSION`].
     pub version: u16,
-    /// The challenge for the caller.
+    /// Challenge for the caller.
     pub nonce: Nonce,
-    /// The signed answer to the caller's challenge.
+    /// Signed answer to the caller's challenge.
     pub proof: Signature,
-    /// Who answers.
+    /// Card of the called node.
     #[serde(flatten)]
     pub card: Card,
 }
@@ -196,15 +197,15 @@ pub struct HelloAck {
 /// The caller's answer; after it the link is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloProof {
-    /// The signed answer to the called one's challenge.
+    /// Signed answer to the called node's challenge.
     pub proof: Signature,
 }
 
-/// The last message on an open link that its sender closes on purpose. Whoever gets it has no
-/// reason to suspect the sender.
+/// The last message on an open link that its sender closes on purpose. Its receiver has no reason
+/// to suspect the sender.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bye {
-    /// Why, for people.
+    /// Reason in words, for people.
     pub reason: String,
 }
 
@@ -254,8 +255,8 @@ mod tests {
         (msg, events)
     }
 
-    /// Two sessions over connections that are bound as given: what the caller and what the called
-    /// one reports in the end.
+    /// Runs a handshake between two sessions over connections with the given bindings; returns the
+    /// events of the caller and of the called node.
     fn shake(near: Option<Binding>, far: Option<Binding>) -> (Vec<Event>, Vec<Event>) {
         let (mut caller, mut called) = (session(1), session(2));
         let (to, link) = (called.card().endpoint, LinkId(1));

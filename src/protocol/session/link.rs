@@ -1,4 +1,4 @@
-//! What a session remembers of one link, and of one call on its way.
+//! State of one link of a session, and of one call that is being dialed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,15 +11,16 @@ use crate::protocol::message::Standing;
 
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// Called by somebody who said nothing yet.
+    /// The caller has not said anything yet.
     Fresh,
-    /// Called by somebody who was sent a challenge.
+    /// The caller was sent a challenge.
     Challenged { card: Arc<Card>, nonce: Nonce, intent: Intent },
-    /// Called by somebody who only wanted to know whether this node is there.
+    /// The caller only asked whether this node is there.
     Probed,
-    /// Calling somebody.
+    /// This node calls the other end.
     Calling { to: Endpoint, intent: Intent, nonce: Nonce },
-    /// Proved, and given a standing (a stranger's until [`super::Session::admit`]).
+    /// The key is proved, and the link has a standing (a stranger's until
+    /// [`super::Session::admit`]).
     Open { card: Arc<Card>, standing: Standing, intent: Intent },
 }
 
@@ -27,17 +28,17 @@ pub(super) enum Stage {
 pub(super) struct Link {
     pub(super) from: IpAddr,
     pub(super) stage: Stage,
-    /// What both ends sign beside their challenges, if the connection is encrypted.
+    /// Binding that both ends sign beside their challenges, if the connection is encrypted.
     pub(super) binding: Option<Binding>,
     pub(super) offenses: u32,
-    /// Rounds of the keep-alive since something came.
+    /// Rounds of the keep-alive since a message came.
     pub(super) quiet_rounds: u32,
-    /// The other end said why it will hang up.
+    /// Reason that the other end gave for hanging up.
     pub(super) bye: Option<String>,
 }
 
 impl Link {
-    /// A link on which nothing has come yet.
+    /// Creates a link on which no message has come yet.
     pub(super) const fn new(from: IpAddr, stage: Stage, binding: Option<Binding>) -> Self {
         Self { from, stage, binding, offenses: 0, quiet_rounds: 0, bye: None }
     }

@@ -1,4 +1,4 @@
-//! Who is at the other end of a link: the handshake, and what each standing may send.
+//! The session: the handshake of a link, and the messages that each standing may send.
 //!
 //! HELLO, HELLO_ACK, HELLO_PROOF: each side signs the other's challenge, so a name and a key
 //! cannot be claimed, replayed or relayed. On an encrypted connection each signs that connection,
@@ -8,8 +8,8 @@
 //!
 //! Invariants:
 //! - A message reaches the node only if its link's standing allows it ([`Message::needs`]).
-//! - A link that has not completed its handshake in time is closed; of the unproven ones only
-//!   the youngest `unproven_max` are kept, so silence cannot lock anybody out.
+//! - A link that has not completed its handshake in time is closed; of the unproven ones only the
+//!   youngest `unproven_max` are kept, so silent connections lock no peer out.
 //! - Nothing is sent on a link after it was hung up.
 
 mod config;
@@ -37,22 +37,22 @@ use crate::protocol::{Binding, DialError, Effects, Kind, LinkId, Never, Ticket};
 /// The version of the native dialect; both ends must name the same.
 pub const VERSION: u16 = 1;
 
-/// The beginning of the complaint about a message or word that only newer versions know.
+/// Beginning of the complaint about a message or word that only newer versions know.
 const UNKNOWN: &str = "unknown variant ";
 
-/// How many offenses (garbled lines, messages above one's standing) end a link.
+/// Number of offenses (garbled lines, messages above the link's standing) that end a link.
 const OFFENSES_MAX: u32 = 16;
 
-/// Rounds without a sign of life after which a link is closed; in all but the first it is pinged.
+/// Number of silent rounds after which a link is closed; in all but the first it is pinged.
 const QUIET_ROUNDS_MAX: u32 = 4;
 
-/// How long an errand may take: a witness's fresh probe at its most patient, and room to spare.
+/// Time-out of an errand: a witness's fresh probe at its most patient, and room to spare.
 const ERRAND_MAX: Duration = Duration::from_secs(10);
 
-/// How long somebody without a certificate may keep a link: longer than any admission takes.
+/// Time that a node without a certificate may keep a link: longer than any admission takes.
 const APPLICANT_MAX: Duration = Duration::from_secs(30);
 
-/// Errands of one member that are served at once.
+/// Number of errands of one member that are served at once.
 const ERRANDS_MAX: usize = 8;
 
 /// Deadlines of the session.
@@ -60,7 +60,7 @@ const ERRANDS_MAX: usize = 8;
 pub enum Timer {
     /// A handshake, or an errand, has taken long enough.
     Handshake(LinkId),
-    /// Look which links have gone quiet.
+    /// The links are checked for silence.
     KeepAlive,
 }
 
@@ -72,10 +72,10 @@ pub struct Session {
     card: Card,
     rng: Rng,
     links: BTreeMap<LinkId, Link>,
-    /// The links that count against `unproven_max`: a seed has thousands of others.
+    /// Links that count against `unproven_max`: a seed has thousands of others.
     unproven: BTreeSet<LinkId>,
     calls: BTreeMap<Ticket, Call>,
-    /// Who is being called for what, from the dialing to the end of the handshake.
+    /// Endpoints and purposes of the calls from the dialing to the end of the handshake.
     calling: BTreeSet<(Endpoint, Intent)>,
     tickets: u64,
 }
@@ -89,7 +89,7 @@ impl Kind for Session {
 type Fx = Effects<Session>;
 
 impl Session {
-    /// A session for the holder of `keys`, who introduces itself with `card`.
+    /// Creates a session for the holder of `keys`, which introduces itself with `card`.
     pub const fn new(config: Config, keys: KeyPair, card: Card, rng: Rng) -> Self {
         Self {
             config,
@@ -104,23 +104,23 @@ impl Session {
         }
     }
 
-    /// What this node says of itself from now on.
+    /// This node's card, for changes that hold from now on.
     pub const fn card_mut(&mut self) -> &mut Card {
         &mut self.card
     }
 
-    /// What this node says of itself.
+    /// This node's card.
     pub const fn card(&self) -> &Card {
         &self.card
     }
 
-    /// Who is at the other end of an open link.
+    /// Card of the other end of an open link.
     pub fn peer(&self, link: LinkId) -> Option<&Arc<Card>> {
         let Stage::Open { card, .. } = &self.links.get(&link)?.stage else { return None };
         Some(card)
     }
 
-    /// How much the other end of a link is trusted.
+    /// Standing of the other end of a link.
     pub fn standing(&self, link: LinkId) -> Standing {
         match self.links.get(&link).map(|link| &link.stage) {
             Some(Stage::Open { standing, .. }) => *standing,
@@ -133,12 +133,12 @@ impl Session {
         self.links.contains_key(&link)
     }
 
-    /// The address at the other end of a link.
+    /// The IP address at the other end of a link.
     pub fn address(&self, link: LinkId) -> Option<IpAddr> {
         self.links.get(&link).map(|link| link.from)
     }
 
-    /// The open links, with who is there.
+    /// The open links, with the card and the standing of the other end.
     pub fn open(&self) -> impl Iterator<Item = (LinkId, &Card, Standing)> {
         self.links.iter().filter_map(|(id, link)| match &link.stage {
             Stage::Open { card, standing, .. } => Some((*id, &**card, *standing)),
@@ -152,7 +152,7 @@ impl Session {
         self.call_within(to, intent, (timeout, timeout), fx);
     }
 
-    /// The same with a time of its own for the connection to come about, and one for the answer.
+    /// Calls `to` with a time-out of its own for the connection, and one for the answer.
     pub fn call_within(
         &mut self,
         to: Endpoint,
@@ -169,8 +169,8 @@ impl Session {
         fx.dial(ticket, to, connect);
     }
 
-    /// Gives an opened link its standing; also used later, when a standing changes. Below a
-    /// member's, a link does not last.
+    /// Gives an opened link its standing, or changes it later. Below a member's standing, a link
+    /// does not last.
     pub fn admit(&mut self, link: LinkId, as_standing: Standing, fx: &mut Fx) {
         if let Some(Link { stage: Stage::Open { standing, .. }, .. }) = self.links.get_mut(&link) {
             *standing = as_standing;
@@ -183,7 +183,7 @@ impl Session {
         }
     }
 
-    /// Replaces what the other end said of its neighborhood.
+    /// Replaces the neighbors in the card of the other end.
     pub fn update_neighbors(&mut self, link: LinkId, neighbors: &[Endpoint]) {
         if let Some(Link { stage: Stage::Open { card, .. }, .. }) = self.links.get_mut(&link) {
             let card = Arc::make_mut(card);
@@ -192,8 +192,8 @@ impl Session {
         }
     }
 
-    /// Closes a link from this side, with a BYE if it is open. Its `Closed` event follows at
-    /// once; nothing may be sent on it afterwards.
+    /// Closes a link from this side, with a BYE if it is open. Its `Closed` event follows at once;
+    /// nothing may be sent on the link afterwards.
     pub fn hangup(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
         let Some(entry) = self.links.get(&link) else { return };
         if matches!(entry.stage, Stage::Open { .. }) {
@@ -203,7 +203,7 @@ impl Session {
         self.forget(link, reason, true, fx);
     }
 
-    /// Tells the other end what was wrong, and counts it.
+    /// Refuses a message of the other end: tells it the error, and counts the offense.
     pub fn refuse(&mut self, link: LinkId, cause: Cause, error: ErrorReply, fx: &mut Fx) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.offenses += 1;
@@ -215,7 +215,7 @@ impl Session {
         }
     }
 
-    /// Somebody connected.
+    /// Takes an incoming connection.
     pub fn on_accepted(
         &mut self,
         link: LinkId,
@@ -236,7 +236,7 @@ impl Session {
         fx.set_timer(Timer::Handshake(link), self.config.handshake_timeout);
     }
 
-    /// A call was connected: say HELLO.
+    /// Says HELLO on the connection of a call.
     pub fn on_dialed(
         &mut self,
         ticket: Ticket,
@@ -265,7 +265,7 @@ impl Session {
         fx.set_timer(Timer::Handshake(link), timeout);
     }
 
-    /// A call could not be connected.
+    /// Ends a call that could not be connected.
     pub fn on_dial_failed(&mut self, ticket: Ticket, reason: DialError, fx: &mut Fx) {
         if let Some(Call { to, intent, .. }) = self.calls.remove(&ticket) {
             self.calling.remove(&(to, intent));
@@ -273,7 +273,7 @@ impl Session {
         }
     }
 
-    /// A message came; it is the handshake's, or is passed on if the standing allows it.
+    /// Takes a message: one of the handshake, or one for the node if the link's standing allows it.
     pub fn on_received(&mut self, link: LinkId, mut msg: Message, fx: &mut Fx) {
         msg.shorten_reason();
         let Some(entry) = self.links.get_mut(&link) else { return };
@@ -350,10 +350,10 @@ impl Session {
         self.refuse(link, Cause::NotAllowed, error, fx);
     }
 
-    /// A line came that is no message.
+    /// Takes a line that is no message.
     pub fn on_garbled(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
-        // A member of a newer version says what this one does not know: it is told once, and no
-        // more of it counts.
+        // A member of a newer version says words that this one does not know: it is told once, and
+        // no more of them count.
         let is_newer = reason.starts_with(UNKNOWN) && self.standing(link) >= Standing::Member;
         let was_told = self.links.get(&link).is_some_and(|it| it.offenses > 0);
         if self.is_live(link) && !(is_newer && was_told) {
@@ -362,7 +362,7 @@ impl Session {
         }
     }
 
-    /// A link ended.
+    /// Takes the end of a link.
     pub fn on_closed(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
         if let Some(entry) = self.links.get(&link) {
             let bye = entry.bye.clone();
@@ -370,12 +370,12 @@ impl Session {
         }
     }
 
-    /// The node starts.
+    /// Starts the keep-alive.
     pub fn on_start(&mut self, fx: &mut Fx) {
         fx.set_timer(Timer::KeepAlive, self.config.keep_alive);
     }
 
-    /// A deadline passed.
+    /// Handles a timer that has fired.
     pub fn on_timer(&mut self, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Handshake(link) => self.on_handshake_timer(link, fx),
@@ -494,7 +494,7 @@ impl Session {
         fx.emit(Event::Opened { link, card, dialed, intent });
     }
 
-    /// An ERROR during a call is its failure; later it is the node's business.
+    /// An ERROR during a call is its failure; later it is passed to the node.
     fn on_error(&mut self, link: LinkId, error: ErrorReply, fx: &mut Fx) {
         let Some(Link { stage: Stage::Calling { to, intent, .. }, .. }) = self.links.get(&link)
         else {
@@ -511,7 +511,7 @@ impl Session {
         fx.emit(Event::Failed { to, intent, error });
     }
 
-    /// A call is over, and its link with it.
+    /// Ends a call, and its link with it.
     fn end_call(&mut self, link: LinkId, call: (Endpoint, Intent), fx: &mut Fx) {
         self.calling.remove(&call);
         self.links.remove(&link);
@@ -533,7 +533,7 @@ impl Session {
             Stage::Fresh | Stage::Challenged { .. } | Stage::Probed => {}
             Stage::Calling { to, intent, .. } => {
                 self.calling.remove(&(to, intent));
-                // Hung up by this side: its patience was over.
+                // Hung up by this side after the time-out.
                 let error = if is_agreed { CallError::Silent } else { CallError::Closed };
                 fx.emit(Event::Failed { to, intent, error });
             }

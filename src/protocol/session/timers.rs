@@ -1,4 +1,4 @@
-//! What the session does when time passes: keep-alive rounds, and links that took too long.
+//! Timers of the session: keep-alive rounds, and links whose time is over.
 
 use super::{
     Cause, ErrorCode, ErrorReply, Event, Fx, Intent, LinkId, QUIET_ROUNDS_MAX, Session, Stage,
@@ -7,15 +7,15 @@ use super::{
 use crate::protocol::liveness::Ping;
 
 impl Session {
-    /// Pings the links that were quiet for a whole round, and closes those that stay so. Rounds
-    /// are counted, not time: a node that slept through some finds nobody guilty of it.
+    /// Pings the links that were quiet for a whole round, and closes those that stay quiet. Rounds
+    /// are counted, not time: a node that slept through some blames no link for it.
     pub(super) fn on_keep_alive(&mut self, fx: &mut Fx) {
         fx.set_timer(Timer::KeepAlive, self.config.keep_alive);
         let mut silent = Vec::new();
         for (link, entry) in &mut self.links {
             if matches!(entry.stage, Stage::Open { .. }) {
                 entry.quiet_rounds += 1;
-                // Forgiven in time: only offenses in quick succession end a link.
+                // Halved each round: only offenses in quick succession end a link.
                 entry.offenses /= 2;
                 if entry.quiet_rounds > QUIET_ROUNDS_MAX {
                     silent.push(*link);
@@ -30,7 +30,7 @@ impl Session {
         }
     }
 
-    /// A handshake took too long.
+    /// Closes a link whose handshake, errand or application has taken too long.
     pub(super) fn on_handshake_timer(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(entry) = self.links.get(&link) else { return };
         match entry.stage {

@@ -5,7 +5,7 @@
 
 use super::pieces::PieceIndex;
 
-/// Which of a fixed number of pieces are meant.
+/// A set of pieces, out of a fixed number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitfield {
     words: Vec<u64>,
@@ -14,12 +14,12 @@ pub struct Bitfield {
 }
 
 impl Bitfield {
-    /// None of `len` pieces.
+    /// Returns the empty set out of `len` pieces.
     pub fn none(len: u32) -> Self {
         Self { words: vec![0; len.div_ceil(64) as usize], len, ones: 0 }
     }
 
-    /// All of `len` pieces.
+    /// Returns the set of all `len` pieces.
     pub fn all(len: u32) -> Self {
         let mut all = Self { words: vec![u64::MAX; len.div_ceil(64) as usize], len, ones: len };
         if let Some(last) = all.words.last_mut()
@@ -30,9 +30,9 @@ impl Bitfield {
         all
     }
 
-    /// What `bytes` from the wire say of `len` pieces, and whether they are exactly as long as they
-    /// should be with all spare bits zero. If they are not, bits without a piece are left out and
-    /// pieces without a bit are not in the set.
+    /// Reads a set of `len` pieces from the wire. Returns it, and whether `bytes` are exactly as
+    /// long as they should be with all spare bits zero. If they are not, bits without a piece are
+    /// left out and pieces without a bit are not in the set.
     pub fn from_wire(len: u32, bytes: &[u8]) -> (Self, bool) {
         let mut found = Self::none(len);
         let mut spare = false;
@@ -52,38 +52,38 @@ impl Bitfield {
         (found, is_exact)
     }
 
-    /// The bytes for the wire; the spare bits are zero.
+    /// Returns the bytes for the wire; the spare bits are zero.
     pub fn to_wire(&self) -> Vec<u8> {
         let bytes = self.words.iter().flat_map(|word| word.to_le_bytes());
         bytes.map(u8::reverse_bits).take(self.len.div_ceil(8) as usize).collect()
     }
 
-    /// How many pieces there are, in the set or not.
+    /// Number of pieces, in the set or not.
     pub const fn len(&self) -> u32 {
         self.len
     }
 
-    /// How many are in the set.
+    /// Number of pieces in the set.
     pub const fn count(&self) -> u32 {
         self.ones
     }
 
-    /// Whether all are.
+    /// Whether all pieces are in the set.
     pub const fn is_full(&self) -> bool {
         self.ones == self.len
     }
 
-    /// Whether none is.
+    /// Whether no piece is in the set.
     pub const fn is_empty(&self) -> bool {
         self.ones == 0
     }
 
-    /// Whether this one is; not, if there is no such piece.
+    /// Whether a piece is in the set; false if there is no such piece.
     pub fn has(&self, index: PieceIndex) -> bool {
         index.0 < self.len && self.words[index.0 as usize / 64] & (1 << (index.0 % 64)) != 0
     }
 
-    /// Puts a piece in; says whether that changed anything. A piece that does not exist stays out.
+    /// Adds a piece. Returns whether that changed the set. A piece that does not exist stays out.
     pub fn set(&mut self, index: PieceIndex) -> bool {
         let is_new = index.0 < self.len && !self.has(index);
         if is_new {
@@ -93,7 +93,7 @@ impl Bitfield {
         is_new
     }
 
-    /// Takes a piece out; says whether that changed anything.
+    /// Removes a piece. Returns whether that changed the set.
     pub fn clear(&mut self, index: PieceIndex) -> bool {
         let was = self.has(index);
         if was {
@@ -115,7 +115,7 @@ impl Bitfield {
         })
     }
 
-    /// How many pieces are here and not in `other`.
+    /// Number of pieces that are in this set and not in `other`.
     pub fn count_without(&self, other: &Self) -> u32 {
         let pairs = self.words.iter().zip(&other.words);
         pairs.map(|(ours, theirs)| (ours & !theirs).count_ones()).sum()

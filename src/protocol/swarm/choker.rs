@@ -1,8 +1,8 @@
-//! Who is served: k preferred neighbors and one optimistic one.
+//! The choker: chooses the neighbors to serve, k preferred ones and one optimistic one.
 //!
-//! Invariant (S3): at most k + 1 neighbors are unchoked, also between two effects, because
-//! whoever loses a place is choked before somebody else is unchoked. Who sends what is not decided
-//! here, only who has a place.
+//! Invariant (S3): at most k + 1 neighbors are unchoked, also between two effects, because a
+//! neighbor that loses its place is choked before another is unchoked. The choker only assigns the
+//! places; uploads are decided elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -12,27 +12,27 @@ use rand::seq::SliceRandom as _;
 use crate::model::Rng;
 use crate::protocol::LinkId;
 
-/// A neighbor that wants something, and the bytes that came from it in the last interval.
+/// An interested neighbor, and the bytes that came from it in the last interval.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
     pub(super) link: LinkId,
     pub(super) credit: u64,
 }
 
-/// What a choice changed.
+/// Changes that follow from a choice.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// To be choked, first.
+    /// Links to choke, which comes first.
     pub(super) choke: Vec<LinkId>,
-    /// To be unchoked.
+    /// Links to unchoke.
     pub(super) unchoke: Vec<LinkId>,
-    /// Whether the preferred are others than before.
+    /// Whether the preferred neighbors are others than before.
     pub(super) preferred: bool,
-    /// Whether the optimistic one is another than before.
+    /// Whether the optimistic neighbor is another than before.
     pub(super) optimistic: bool,
 }
 
-/// The places.
+/// Neighbors with a place: preferred, or optimistic.
 #[derive(Debug)]
 pub(super) struct Choker {
     k: usize,
@@ -61,7 +61,7 @@ impl Choker {
         self.preferred.iter().chain(&self.optimistic).copied().collect()
     }
 
-    /// Does `change` and says what it changed.
+    /// Carries out `change`. Returns the changes that it made.
     fn changing(&mut self, change: impl FnOnce(&mut Self)) -> Changes {
         let (before, preferred) = (self.unchoked(), self.preferred.clone());
         let optimistic = self.optimistic;
@@ -76,8 +76,8 @@ impl Choker {
         }
     }
 
-    /// Chooses the preferred anew: those with the highest credit, ties at random; all at random if
-    /// there is nothing to give credit for (`is_complete`).
+    /// Chooses the preferred neighbors anew: those with the highest credit, ties at random; all at
+    /// random if `is_complete`, because there is nothing to give credit for.
     pub(super) fn choose(
         &mut self,
         mut candidates: Vec<Candidate>,
@@ -92,8 +92,8 @@ impl Choker {
         self.changing(|it| it.preferred = candidates.iter().take(it.k).map(|it| it.link).collect())
     }
 
-    /// Chooses the optimistic one anew among those of `interested` that are choked. If there are
-    /// none, whoever has the place keeps it as long as it is interested.
+    /// Chooses the optimistic neighbor anew among those of `interested` that are choked. If there
+    /// are none, the present one keeps the place as long as it is interested.
     pub(super) fn choose_optimistic(&mut self, interested: &[LinkId], rng: &mut Rng) -> Changes {
         let choked: Vec<_> = interested.iter().filter(|it| !self.is_unchoked(**it)).collect();
         let chosen = match choked.len() {
@@ -103,8 +103,8 @@ impl Choker {
         self.changing(|it| it.optimistic = chosen)
     }
 
-    /// Gives `link` a place at once, if one is free; where `takes_others`, also one of somebody
-    /// that wants nothing, or the optimistic one's.
+    /// Gives `link` a place at once, if one is free; where `takes_others`, also that of a neighbor
+    /// that is not interested, or the optimistic one's.
     pub(super) fn seat(
         &mut self,
         link: LinkId,
@@ -115,6 +115,7 @@ impl Choker {
             if it.is_unchoked(link) {
                 return;
             }
+            // A preferred neighbor that is not interested gives up its place.
             let idle = it.preferred.iter().copied().find(|other| !is_interested(*other));
             if let Some(idle) = idle.filter(|_| takes_others && it.preferred.len() >= it.k) {
                 it.preferred.remove(&idle);
@@ -127,7 +128,7 @@ impl Choker {
         })
     }
 
-    /// A neighbor is gone; its places are free.
+    /// Frees the places of a neighbor that is gone.
     pub(super) fn remove(&mut self, link: LinkId) {
         self.preferred.remove(&link);
         self.optimistic = self.optimistic.filter(|it| *it != link);

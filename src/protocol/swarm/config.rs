@@ -1,98 +1,102 @@
-//! How a swarm behaves: the assignment's way and the way of shares.
+//! Configuration of a swarm: the assignment's way and the way of shares.
 
 use std::time::Duration;
 
-/// In which order pieces are asked for.
+/// Order in which pieces are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Any, with the same chance.
+    /// Any piece, with the same chance.
     Random,
-    /// Those that the fewest neighbors have before others.
+    /// The pieces that the fewest neighbors have come first.
     RarestFirst,
 }
 
-/// Which words are spoken.
+/// Set of messages that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tongue {
     /// The eight messages of the assignment.
     Assignment,
-    /// These, and those of shares.
+    /// The eight messages of the assignment, and those of shares.
     Share,
 }
 
-/// The limits and habits of one swarm.
+/// Limits and periods of one swarm.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Which words are spoken.
+    /// Set of messages that are spoken.
     pub tongue: Tongue,
-    /// Preferred neighbors (k); one more may be unchoked.
+    /// Number of preferred neighbors (k); one more may be unchoked.
     pub preferred: usize,
-    /// Between two choices of the preferred (p).
+    /// Interval between two choices of the preferred neighbors (p).
     pub unchoke_every: Duration,
-    /// Between two choices of the optimistic one (m).
+    /// Interval between two choices of the optimistic neighbor (m).
     pub optimistic_every: Duration,
     /// Whether a free place is given at once; else only until the first choice, so that a swarm
     /// that begins need not wait for it.
     pub seats_at_once: bool,
-    /// Requests under way with one neighbor.
+    /// Number of requests under way with one neighbor.
     pub pipeline: usize,
-    /// Requests under way with one that has not sent a good piece yet, if pieces can be checked.
+    /// Number of requests under way with a neighbor that has not sent a good piece yet, if pieces
+    /// can be checked.
     pub pipeline_unproven: usize,
-    /// In which order pieces are asked for.
+    /// Order in which pieces are asked for.
     pub order: Order,
-    /// After how long a piece that was asked for is asked of a second neighbor too, when nothing
-    /// else is left to ask for. None: never.
+    /// Time after which a piece is asked of a second neighbor, too, when nothing else is left to
+    /// ask for. None: never.
     pub endgame_after: Option<Duration>,
-    /// Without an answer for so long, a neighbor loses what was asked of it to others; twice as
-    /// long after each such time in a row, up to [`ANSWER_AFTER_MAX`].
+    /// Time without an answer after which a neighbor loses its requests to others; twice as long
+    /// after each such time in a row, up to [`ANSWER_AFTER_MAX`].
     pub answer_after: Duration,
-    /// Without any progress for so long, the swarm ends. None: never.
+    /// Time without any progress after which the swarm ends. None: never.
     pub give_up_after: Option<Duration>,
-    /// Neighbors at most.
+    /// Greatest number of neighbors.
     pub links_max: usize,
-    /// The first pause before somebody is called again; doubled after each failure.
+    /// First pause before a place is called again; doubled after each failure.
     pub redial_first: Duration,
-    /// The longest.
+    /// Longest pause between calls.
     pub redial_max: Duration,
 }
 
-/// Between two looks at what could not be asked for before.
+/// Pause before requests that could not be made before are tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// The longest patience with a neighbor that does not answer.
+/// Longest wait for a neighbor that does not answer.
 pub(super) const ANSWER_AFTER_MAX: Duration = Duration::from_secs(240);
 
-/// Uploads that wait for one neighbor; requests beyond are not taken (S5).
+/// Number of uploads that wait for one neighbor; requests beyond are not taken (S5).
 pub const UPLOADS_MAX: usize = 32;
 
-/// Withdrawn requests of one neighbor that are remembered, so that what still comes is welcome.
+/// Number of withdrawn requests of one neighbor that are remembered, so that late
+/// pieces are welcome.
 pub(super) const LAPSED_MAX: usize = 64;
 
-/// A connection that ends before is a failure: whoever hangs up at once is called ever less often.
+/// Duration below which a connection counts as a failure: a peer that hangs up at once is called
+/// ever less often.
 pub(super) const LINK_LASTS: Duration = Duration::from_secs(10);
 
-/// Neighbors of whom one piece is asked for at the same time.
+/// Number of neighbors of which one piece is asked for at the same time.
 pub(super) const COPIES_MAX: usize = 2;
 
-/// Bytes a second of a neighbor that is still waited for: whoever is slower than that loses what
-/// was asked of it to others.
+/// Bytes a second that a neighbor must send to be waited for: a slower one loses its
+/// requests to others.
 pub(super) const SLOW_BYTES: u64 = 512;
 
-/// Bytes of pieces amid which connections ended, for one swarm: those of the largest piece.
+/// Greatest sum of the bytes of unfinished pieces whose connections ended, for one swarm: those of
+/// the largest piece.
 pub(super) const PARTS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Oddities of one neighbor that are borne, counting each; the next ends the connection.
+/// Number of oddities of one neighbor that are tolerated; the next ends the connection.
 pub(super) const ODDITIES_MAX: u32 = 1_000;
 
-/// Addresses of one swarm that are remembered.
+/// Number of places of one swarm that are remembered.
 pub(super) const PLACES_MAX: usize = 4_096;
 
-/// Liars that are remembered.
+/// Number of banned peers that are remembered.
 pub(super) const BANNED_MAX: usize = 4_096;
 
 impl Config {
-    /// The assignment's way: `k` preferred neighbors every `p`, one optimistic every `m`; one
-    /// request a neighbor, random pieces.
+    /// Returns the assignment's way: `k` preferred neighbors every `p`, one optimistic every `m`;
+    /// one request a neighbor, random pieces.
     pub const fn assignment(k: usize, p: Duration, m: Duration) -> Self {
         Self {
             tongue: Tongue::Assignment,
@@ -112,7 +116,7 @@ impl Config {
         }
     }
 
-    /// The way of shares.
+    /// Returns the way of shares.
     pub const fn share() -> Self {
         Self {
             tongue: Tongue::Share,

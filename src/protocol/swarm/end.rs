@@ -1,7 +1,8 @@
-//! When a swarm is over for this peer.
+//! The end of a swarm for this peer.
 //!
-//! Invariant: with a roster it ends in every case (S4): when all have everything and nobody waits
-//! for us, or when nothing has come any nearer to that for as long as the limit says.
+//! Invariant: with a roster the swarm ends in every case (S4): when all members have all
+//! pieces and none waits for this peer, or when there was no progress toward that for as long
+//! as the limit says.
 
 use super::event::{Effect, Event, Outcome, Timer};
 use super::machine::Swarm;
@@ -35,12 +36,12 @@ impl Swarm {
         }
     }
 
-    /// Whether neighbors are to be told that this end does not offer the content any more.
+    /// Whether neighbors are told that this peer does not offer the content any more.
     pub(super) fn has_withdrawn(&self, outcome: &Outcome) -> bool {
         self.speaks_share() && matches!(outcome, Outcome::DiskFailed(_))
     }
 
-    /// Ends everything. What was sent before still leaves.
+    /// Ends the swarm. Messages that were sent before still leave.
     pub(super) fn end(&mut self, outcome: Outcome, fx: &mut Vec<Effect>) {
         for timer in [Timer::Unchoke, Timer::Optimistic, Timer::Retry, Timer::GiveUp] {
             fx.push(Effect::StopTimer(timer));

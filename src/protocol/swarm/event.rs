@@ -1,4 +1,4 @@
-//! What happens to a swarm's machine, and what it has its driver do.
+//! Inputs, effects, timers and events of a swarm's machine.
 
 use std::time::Duration;
 
@@ -6,115 +6,116 @@ use super::messages::{Hash, Message, PeerId};
 use super::pieces::PieceIndex;
 use crate::protocol::LinkId;
 
-/// Somebody who may be called, numbered by the driver, which knows the address. In the
+/// A peer's address that may be called, numbered by the driver, which knows the address. In the
 /// assignment's swarms it is the number of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(pub u32);
 
-/// What can happen to the machine.
+/// Input to the machine.
 #[derive(Debug)]
 pub enum Input {
     /// The first input, once.
     Start,
-    /// Here is somebody who may be called.
+    /// A place became known that may be called.
     Known(Place),
     /// Both handshakes were exchanged over a new connection.
     Connected {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
-        /// Who the other end says it is.
+        /// Id that the other end claims.
         peer: PeerId,
-        /// Whom this was a call to, if this end called.
+        /// Place that was called, if this end called.
         place: Option<Place>,
     },
     /// A call failed, before or within the handshake.
     DialFailed {
-        /// Whom it was to.
+        /// Place that was called.
         place: Place,
-        /// Why, for people.
+        /// Reason in words, for people.
         reason: String,
     },
-    /// A message came.
+    /// A message was received.
     Received {
-        /// The connection.
+        /// Link by which it came.
         link: LinkId,
         /// The message, well-formed and not yet believed.
         msg: Message,
     },
-    /// Something came that is no message of this swarm, and was left out.
+    /// Bytes came that are no message of this swarm, and were left out.
     Skipped {
-        /// The connection.
+        /// Link by which they came.
         link: LinkId,
-        /// What it was, for people.
+        /// Description of the bytes, for people.
         what: &'static str,
     },
-    /// A connection ended. Comes once for each that was connected, also after a [`Effect::Hangup`].
+    /// A connection ended. Comes once for each that was connected, also
+    /// after an [`Effect::Hangup`].
     Disconnected {
-        /// The connection.
+        /// Link that ended.
         link: LinkId,
     },
     /// An [`Effect::Store`] is done.
     Stored {
-        /// The piece.
+        /// Index of the piece.
         index: PieceIndex,
-        /// Whose it was.
+        /// Link that the piece came by.
         from: LinkId,
-        /// What became of it.
+        /// Outcome of storing it.
         outcome: Stored,
     },
     /// A part of a piece came, and the rest is under way.
     Coming {
-        /// The connection.
+        /// Link by which it comes.
         link: LinkId,
     },
     /// A connection ends amid a piece. Comes before its [`Input::Disconnected`].
     Part {
-        /// The connection.
+        /// Link that ends.
         link: LinkId,
-        /// The piece.
+        /// Index of the piece.
         index: PieceIndex,
-        /// The first byte: 0, or that of a [`Message::Rest`].
+        /// Offset of the first byte: 0, or that of a [`Message::Rest`].
         offset: u32,
-        /// The bytes that came, not yet believed.
+        /// Bytes that came, not yet believed.
         data: Vec<u8>,
     },
     /// Pieces on the disk were in doubt and were read again.
     ReadAgain {
-        /// How many.
+        /// Number of pieces that were read.
         read: u32,
-        /// Those that are not there any more.
+        /// Pieces that are not there any more.
         lost: Vec<PieceIndex>,
-        /// The files that others had changed, for people.
+        /// Files that other programs had changed, for people.
         files: Vec<String>,
     },
     /// An [`Effect::Upload`] is wholly written to the socket, or was dropped by a choke or cancel.
     Uploaded {
-        /// The connection.
+        /// Link of the upload.
         link: LinkId,
-        /// The piece.
+        /// Index of the piece.
         index: PieceIndex,
-        /// Bytes that left; 0 if it was dropped.
+        /// Number of bytes that left; 0 if the upload was dropped.
         bytes: u64,
     },
-    /// The disk can be used no more, for this reason, as far as it is not said by a piece that was
-    /// to be stored: what is offered cannot be read, say. The swarm stops.
+    /// The disk can be used no more, for this reason, unless an [`Input::Stored`] tells it: the
+    /// content on offer cannot be read, say. The swarm stops.
     DiskFailed(String),
     /// A deadline passed.
     TimerFired(Timer),
 }
 
-/// What became of a piece that was to be stored.
+/// Outcome of storing a piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// It is on disk.
+    /// The piece is on disk.
     Yes,
-    /// Its hash is another: whoever sent it lies or is broken.
+    /// Its hash is another: its sender lies or is broken.
     False,
     /// The disk did not take it; the swarm stops with this reason.
     Failed(String),
 }
 
-/// What the driver is to do, in order.
+/// Action that the driver must carry out, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Send a message (never a [`Message::Piece`] or a [`Message::Rest`]).
@@ -128,120 +129,121 @@ pub enum Effect {
     /// Write a piece to the disk, if its hash is this one (none: not known, and not asked for);
     /// answered by [`Input::Stored`].
     Store {
-        /// The piece.
+        /// Index of the piece.
         index: PieceIndex,
-        /// Its bytes, of the right number.
+        /// Bytes of the piece, of the right number.
         data: Vec<u8>,
-        /// Who sent it.
+        /// Link that the piece came by.
         from: LinkId,
-        /// What it must be.
+        /// Hash that the piece must have, if it is known.
         expected: Option<Hash>,
     },
-    /// Call somebody; answered by [`Input::Connected`] or [`Input::DialFailed`].
+    /// Call a place; answered by [`Input::Connected`] or [`Input::DialFailed`].
     Dial(Place),
     /// End a connection, after what was sent to it has left.
     Hangup(LinkId),
-    /// Have a deadline; setting it again moves it.
+    /// Set a timer; setting it again moves it.
     SetTimer(Timer, Duration),
-    /// Have it no more.
+    /// Stop a timer; harmless if it is not set.
     StopTimer(Timer),
-    /// Tell the surroundings.
+    /// Report an event to the surroundings.
     Emit(Event),
 }
 
-/// The deadlines.
+/// Timers of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Choose the preferred neighbors anew.
+    /// The preferred neighbors are chosen anew.
     Unchoke,
-    /// Choose the optimistically unchoked neighbor anew.
+    /// The optimistic neighbor is chosen anew.
     Optimistic,
-    /// Call somebody again.
+    /// A place is called again.
     Redial(Place),
-    /// A neighbor has had long enough for what was asked of it.
+    /// A neighbor has had long enough for its requests.
     Answer(LinkId),
-    /// What could not be asked for before may be now.
+    /// Requests that could not be made before are tried again.
     Retry,
-    /// Whoever is still missing has had long enough.
+    /// The members that are still missing have had long enough.
     GiveUp,
 }
 
-/// What the surroundings are told. The first eleven are the assignment's log.
+/// Event for the surroundings. Those up to `Downloaded`, and `Complete`, are the assignment's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// This peer called that one.
+    /// This peer called another one.
     Connected(PeerId),
-    /// That one called.
+    /// Another peer called this one.
     ConnectedFrom(PeerId),
     /// The preferred neighbors changed.
     Preferred(Vec<PeerId>),
     /// The optimistically unchoked neighbor changed.
     Optimistic(PeerId),
-    /// That one will answer requests.
+    /// A neighbor will answer requests.
     UnchokedBy(PeerId),
-    /// It will not any more.
+    /// A neighbor will not answer requests any more.
     ChokedBy(PeerId),
-    /// It has another piece.
+    /// A neighbor has another piece.
     Have(PeerId, PieceIndex),
-    /// It wants something.
+    /// A neighbor wants pieces.
     Interested(PeerId),
-    /// It wants nothing.
+    /// A neighbor wants no pieces.
     NotInterested(PeerId),
-    /// A piece came from it and is on disk; so many are there now.
+    /// A piece came from a neighbor and is on disk.
     Downloaded {
-        /// The piece.
+        /// Index of the piece.
         index: PieceIndex,
-        /// From whom.
+        /// Neighbor that sent it.
         from: PeerId,
-        /// How many pieces are there now.
+        /// Number of pieces that are here now.
         have: u32,
     },
-    /// Files were changed by others, and were read again.
+    /// Files were changed by other programs, and were read again.
     ReadAgain {
-        /// How many pieces were read.
+        /// Number of pieces that were read.
         read: u32,
-        /// How many of them are not there any more, and are fetched again.
+        /// Number of these that are not there any more, and are fetched again.
         lost: usize,
-        /// The files.
+        /// Names of the files.
         files: Vec<String>,
     },
-    /// Everything is on disk now, and was not before. What is complete from the beginning is not
-    /// told of: ask `Swarm::status`.
+    /// All pieces are on disk now, and were not before. Content that is complete from the beginning
+    /// is not told of: ask `Swarm::status`.
     Complete,
-    /// A connection was not wanted: an unexpected or wrong id, a second one, no room, a liar.
+    /// A connection was not wanted: an unexpected or wrong id, a second one, no room,
+    /// a banned peer.
     Refused(PeerId, &'static str),
-    /// A neighbor did something that the protocol does not allow and that harms nothing; told once
-    /// for each kind and connection.
+    /// A neighbor did something harmless that the protocol does not allow; told once for each
+    /// kind and connection.
     Odd(PeerId, &'static str),
-    /// A connection ended; it is told why where this end ended it.
+    /// A connection ended, with the reason if this end ended it.
     Disconnected(PeerId, Option<String>),
     /// A call failed; it is repeated after the pause, if there is one.
     Unreachable {
-        /// Whom it was to.
+        /// Place that was called.
         place: Place,
-        /// Why, for people.
+        /// Reason in words, for people.
         reason: String,
-        /// The pause.
+        /// Pause before the next call, if there is one.
         retry_in: Option<Duration>,
     },
-    /// A piece was false: the neighbor is not asked again.
+    /// A piece was false: its sender is not asked again.
     FalsePiece(PeerId, PieceIndex),
     /// A neighbor does not offer the content any more: its files were changed, or cannot be read.
     Withdrawn(PeerId),
-    /// The list of files of a folder is there and is what the ticket says.
+    /// The list of files of a folder is here, and its digest is the ticket's.
     FileList(Vec<u8>),
     /// The swarm is over for this peer.
     Ended(Outcome),
 }
 
-/// How a swarm ended.
+/// Outcome of a swarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everybody who had to has everything.
+    /// All members of the roster have all pieces.
     AllComplete,
-    /// This peer has everything; those named did not come or went before they had.
+    /// This peer has all pieces; the members named did not come, or went before they had.
     WithoutSome(Vec<PeerId>),
-    /// This peer lacks pieces, and nobody who has them came in time.
+    /// This peer lacks pieces, and no peer that has them came in time.
     Incomplete,
     /// The disk failed, for this reason.
     DiskFailed(String),

@@ -1,8 +1,8 @@
-//! What is asked of whom, and what becomes of the pieces that come.
+//! Fetching: the requests to each neighbor, and the pieces that come.
 //!
 //! Invariants: at most a pipeline of requests is under way with one neighbor, and only while it
-//! unchokes us; a piece is asked of one neighbor, in the endgame of [`COPIES_MAX`]; nothing is
-//! asked for that could not be checked when it comes. A piece that comes twice is dropped.
+//! unchokes this peer; a piece is asked of one neighbor, in the endgame of [`COPIES_MAX`]; no piece
+//! is asked for that could not be checked when it comes. A piece that comes twice is dropped.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::pieces::PieceIndex;
 use crate::protocol::LinkId;
 
 impl Swarm {
-    /// Asks everybody for whatever may be asked.
+    /// Asks all neighbors for all that may be asked.
     pub(super) fn ask_everybody(&mut self, fx: &mut Vec<Effect>) {
         let links: Vec<_> = self.links.keys().copied().collect();
         for link in links {
@@ -22,7 +22,7 @@ impl Swarm {
         }
     }
 
-    /// Asks one neighbor for whatever may be asked of it now.
+    /// Asks one neighbor for all that may be asked of it now.
     pub(super) fn ask(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
         self.ask_for_proof(link, fx);
         if matches!(self.files, Files::Wanted(_)) || self.have.is_full() {
@@ -54,17 +54,18 @@ impl Swarm {
             return None;
         }
         let is_wanted = |it: &PieceIndex| self.picker.wanted().has(*it) && neighbor.have.has(*it);
+        // A begun piece is continued first, by the peer that sent its beginning.
         let begun = self.parts.of(neighbor.peer).find(is_wanted);
         let fresh = begun.or_else(|| self.picker.pick(&neighbor.have, &mut self.rng));
         fresh.or_else(|| self.next_copy_for(link, fx))
     }
 
-    /// In the endgame: the piece that was asked of somebody else the longest ago.
+    /// In the endgame: the piece that was asked of another neighbor the longest ago.
     fn next_copy_for(&mut self, link: LinkId, fx: &mut Vec<Effect>) -> Option<PieceIndex> {
         let age = self.config.endgame_after.filter(|_| self.picker.wanted().is_empty())?;
         let neighbor = self.links.get(&link)?;
         let open = self.askers.iter().filter(|(index, askers)| {
-            // Who is slow does not keep others from being asked.
+            // A slow neighbor does not keep others from being asked.
             let is_quick = |it: &&LinkId| self.links.get(it).is_some_and(|it| !it.is_slow);
             let quick = askers.iter().filter(is_quick).count();
             neighbor.have.has(**index) && !askers.contains(&link) && quick < COPIES_MAX
@@ -81,7 +82,7 @@ impl Swarm {
         None
     }
 
-    /// Has a deadline for what was just asked of a neighbor.
+    /// Sets the timer for a request that was just made to a neighbor.
     pub(super) fn await_answer(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         if neighbor.asked.len() <= 1 {
@@ -94,8 +95,8 @@ impl Swarm {
         }
     }
 
-    /// A neighbor's timer ran out: what it owes is asked of others (S4), and it is left alone for
-    /// as long again.
+    /// Asks others for the pieces that a neighbor owes (S4), because its timer ran out; the
+    /// neighbor is left alone for as long again.
     pub(super) fn on_answer_late(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         neighbor.is_timed = false;
@@ -140,8 +141,9 @@ impl Swarm {
         self.ask_everybody(fx);
     }
 
-    /// Bytes of a piece came from a neighbor: it is slow at worst, and the swarm goes on. Only what
-    /// was asked for counts, and of that no more time than [`SLOW_BYTES`] a second would take.
+    /// Notes that bytes of a piece come from a neighbor: it is slow at worst, and the swarm
+    /// goes on. Only requested pieces count, and for these no more time than [`SLOW_BYTES`] a
+    /// second would take.
     pub(super) fn on_coming(&mut self, link: LinkId) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         let since = neighbor.asked.values().min().copied();
@@ -154,7 +156,8 @@ impl Swarm {
         }
     }
 
-    /// A piece is not asked of this neighbor any more; if it is of nobody, it is wanted again.
+    /// Ends the request of a piece to this neighbor; if no other has one, the piece
+    /// is wanted again.
     pub(super) fn release(&mut self, link: LinkId, index: PieceIndex) {
         if let Some(neighbor) = self.links.get(&link) {
             self.parts.was_put_off(index, neighbor.peer);
@@ -171,7 +174,7 @@ impl Swarm {
         }
     }
 
-    /// A connection ends amid a piece that was asked for.
+    /// Keeps the part of a requested piece amid which a connection ends.
     pub(super) fn on_part(&mut self, link: LinkId, index: PieceIndex, offset: u32, data: Vec<u8>) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         let len = self.pieces.len(index).unwrap_or(0) as usize;
@@ -201,7 +204,7 @@ impl Swarm {
         self.ask(link, fx);
     }
 
-    /// A piece came: what was kept of it, and what came now.
+    /// Takes a piece: the part that was kept of it, and the part that came now.
     pub(super) fn on_piece(
         &mut self,
         link: LinkId,
@@ -258,7 +261,7 @@ impl Swarm {
         self.ask(link, fx);
     }
 
-    /// The piece came from somebody else.
+    /// Withdraws a request, because the piece came from another neighbor.
     fn call_off(&mut self, link: LinkId, index: PieceIndex, fx: &mut Vec<Effect>) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         if neighbor.withdraw(index) && self.speaks_share() {
@@ -267,8 +270,8 @@ impl Swarm {
         self.ask(link, fx);
     }
 
-    /// A neighbor did what cannot be borne. In a share it is not spoken with again; in the
-    /// assignment's swarms everybody is needed, and may come back.
+    /// Ends the connection with a neighbor for a fault. In a share the peer is banned; in the
+    /// assignment's swarms all peers are needed, and may come back.
     pub(super) fn fault(&mut self, link: LinkId, why: &str, fx: &mut Vec<Effect>) {
         let Some(peer) = self.links.get(&link).map(|it| it.peer) else { return };
         match self.speaks_share() {
@@ -320,15 +323,15 @@ impl Swarm {
                 self.tell_interest(link, false, fx);
             }
         }
-        // After the interest: whoever hears of the last piece may end at once.
+        // After the interest: a neighbor that hears of the last piece may end at once.
         self.send_all(&Message::Have(index), fx);
         if self.is_done() {
             self.on_done(fx);
         }
     }
 
-    /// Pieces were read again; those that are lost are wanted again. Neighbors that were told of
-    /// them cannot be told otherwise: their requests are left out.
+    /// Wants lost pieces again, after some were read again. Neighbors that were told of them cannot
+    /// be told otherwise: their requests are left out.
     pub(super) fn on_read_again(
         &mut self,
         read: u32,
@@ -353,7 +356,7 @@ impl Swarm {
         }
     }
 
-    /// Nothing is missing any more.
+    /// Tells that no piece is missing any more.
     pub(super) fn on_done(&mut self, fx: &mut Vec<Effect>) {
         fx.push(Effect::Emit(Event::Complete));
         if let Some(roster) = &mut self.roster {

@@ -1,8 +1,8 @@
-//! What neighbors say, and whether there is anything to want from them.
+//! Messages of the neighbors, and the interest in their pieces.
 //!
 //! Liberal where content stays correct: a bitfield may come late, twice, never, or with the wrong
-//! length; `have` may be repeated; interest need not be told off. What names a piece that does not
-//! exist is left out and reported.
+//! length; `have` may be repeated; interest need not be told off. A message that names a piece that
+//! does not exist is left out and reported.
 
 use super::bitfield::Bitfield;
 use super::event::{Effect, Event};
@@ -132,7 +132,7 @@ impl Swarm {
         self.judge(link, true, fx);
     }
 
-    /// A neighbor has this piece; says whether that is news.
+    /// Notes that a neighbor has this piece. Returns whether that is news.
     fn appeared(&mut self, link: LinkId, index: PieceIndex) -> bool {
         let Some(neighbor) = self.links.get_mut(&link) else { return false };
         let is_new = neighbor.have.set(index);
@@ -146,8 +146,8 @@ impl Swarm {
         is_new
     }
 
-    /// Says whether this neighbor has anything of interest, if that is news or `is_asked`; then
-    /// asks for it.
+    /// Tells a neighbor whether its pieces are of interest, if that is news or `is_asked`; then
+    /// asks for them.
     fn judge(&mut self, link: LinkId, is_asked: bool, fx: &mut Vec<Effect>) {
         self.tell_interest(link, is_asked, fx);
         self.ask(link, fx);

@@ -1,8 +1,8 @@
-//! Who is a neighbor: connections that come and go, and whom to call again.
+//! Neighbors: connections that come and go, and the places to call again.
 //!
-//! Invariants: one connection a peer; none with oneself, with a liar, or with somebody who is not
-//! on the roster. When two peers of a share have called each other, both keep the connection that
-//! the one with the higher id dialed.
+//! Invariants: one connection a peer; none with this peer itself, with a banned peer, or with one
+//! that is not on the roster. When two peers of a share have called each other, both keep the
+//! connection that the one with the higher id dialed.
 
 use super::config::{BANNED_MAX, LINK_LASTS, Tongue};
 use super::event::{Effect, Event, Place, Timer};
@@ -81,12 +81,12 @@ impl Swarm {
             None => Event::ConnectedFrom(peer),
         };
         fx.push(Effect::Emit(event));
-        // Also when there is nothing in it: some programs wait for it before they do anything.
+        // Also when it is empty: some programs wait for it before they do anything.
         fx.push(Effect::Send(link, Message::Bitfield(self.have.to_wire())));
         self.ask(link, fx);
     }
 
-    /// Whether this peer may be a neighbor; if so, there is room for it now.
+    /// Checks whether a peer may be a neighbor; if so, there is room for it now.
     fn admit(
         &mut self,
         peer: PeerId,
@@ -126,7 +126,7 @@ impl Swarm {
         Ok(())
     }
 
-    /// Ends a connection that is of no use to either end; says whether there was one.
+    /// Ends a connection that is of no use to either end. Returns whether there was one.
     fn make_room(&mut self, fx: &mut Vec<Effect>) -> bool {
         let idle = self.links.iter().find(|(_, it)| it.have.is_full()).map(|(link, _)| *link);
         let idle = idle.filter(|_| self.is_done() && self.speaks_share());
@@ -143,7 +143,7 @@ impl Swarm {
         }
     }
 
-    /// Ends a connection.
+    /// Ends a connection, with the reason.
     pub(super) fn hang_up(&mut self, link: LinkId, why: &str, fx: &mut Vec<Effect>) {
         if self.links.contains_key(&link) {
             fx.push(Effect::Hangup(link));
@@ -151,8 +151,8 @@ impl Swarm {
         }
     }
 
-    /// Ends a connection with one that lies, for good. The place may be called again: whoever is
-    /// there after a restart has another id, and may be honest.
+    /// Ends a connection and bans its peer. The place may be called again: a peer that is there
+    /// after a restart has another id, and may be honest.
     pub(super) fn ban(&mut self, link: LinkId, peer: PeerId, why: &str, fx: &mut Vec<Effect>) {
         if self.banned.len() < BANNED_MAX {
             self.banned.insert(peer);
@@ -160,7 +160,7 @@ impl Swarm {
         self.hang_up(link, why, fx);
     }
 
-    /// A connection is over: what was asked of it goes to others.
+    /// Removes a connection that is over: its requests go to other neighbors.
     pub(super) fn remove(&mut self, link: LinkId, why: Option<String>, fx: &mut Vec<Effect>) {
         let Some(neighbor) = self.links.remove(&link) else { return };
         self.by_peer.remove(&neighbor.peer);

@@ -1,4 +1,4 @@
-//! The machine itself: its state, and which part an input is for.
+//! The machine itself: its state, and the dispatch of each input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,40 +18,40 @@ use super::tree::Tree;
 use crate::model::{Now, Rng, Time};
 use crate::protocol::LinkId;
 
-/// No interval is shorter: a swarm that only chooses does nothing else.
+/// Shortest interval between choices: a swarm that only chooses does nothing else.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// The list of files of a share that is a folder.
 #[derive(Clone, Debug)]
 pub enum Files {
-    /// It is no folder.
+    /// The share is no folder.
     None,
-    /// Its SHA-256 is this; it is fetched before anything else.
+    /// The list has this SHA-256, and is fetched before anything else.
     Wanted(Hash),
-    /// It is here, and its digest was checked.
+    /// The list is here, and its digest was checked.
     Known(Vec<u8>),
 }
 
-/// What a swarm begins with.
+/// Setup of a swarm.
 #[derive(Debug)]
 pub struct Setup {
-    /// Its limits and habits.
+    /// Limits and periods of the swarm.
     pub config: Config,
-    /// Who this peer is.
+    /// Id of this peer.
     pub me: PeerId,
-    /// How the content falls into pieces.
+    /// Division of the content into pieces.
     pub pieces: Pieces,
-    /// What is provably on disk (S2).
+    /// Pieces that are provably on disk (S2).
     pub have: Bitfield,
-    /// Who belongs to it, if that is known beforehand; then it ends by itself.
+    /// Members of the swarm, if they are known beforehand; then it ends by itself.
     pub roster: Option<Roster>,
-    /// As much of the tree as is known, if pieces can be checked.
+    /// The known part of the tree, if pieces can be checked.
     pub tree: Option<Tree>,
-    /// The list of files.
+    /// List of files of the share.
     pub files: Files,
 }
 
-/// One peer's part in one swarm.
+/// State of one peer in one swarm.
 #[derive(Debug)]
 pub struct Swarm {
     pub(super) config: Config,
@@ -61,7 +61,7 @@ pub struct Swarm {
     pub(super) roster: Option<Roster>,
     pub(super) tree: Option<Tree>,
     pub(super) files: Files,
-    /// What of the wanted list has come, and from whom.
+    /// Part of the wanted list that has come, and the link it comes by.
     pub(super) list: Option<(LinkId, Vec<u8>)>,
     pub(super) rng: Rng,
     pub(super) links: BTreeMap<LinkId, Neighbor>,
@@ -69,11 +69,11 @@ pub struct Swarm {
     pub(super) choker: Choker,
     pub(super) preferred_told: Vec<PeerId>,
     pub(super) picker: Picker,
-    /// Of whom a piece is asked for.
+    /// Links of the neighbors that each piece is asked of.
     pub(super) askers: BTreeMap<PieceIndex, BTreeSet<LinkId>>,
-    /// What came of pieces amid which a connection ended.
+    /// Parts of pieces amid which a connection ended.
     pub(super) parts: Parts,
-    /// On their way to the disk, and whose they were.
+    /// Pieces on their way to the disk, and the neighbors that sent them.
     pub(super) storing: BTreeMap<PieceIndex, (LinkId, PeerId)>,
     pub(super) places: Places,
     pub(super) banned: BTreeSet<PeerId>,
@@ -87,10 +87,10 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// A swarm that has not begun: the first input is [`Input::Start`].
+    /// Creates a swarm that has not begun: the first input is [`Input::Start`].
     ///
     /// # Panics
-    /// When `have` or the tree is not over as many pieces as there are.
+    /// Panics if `have` or the tree is not over as many pieces as there are.
     pub fn new(setup: Setup, rng: Rng) -> Self {
         let Setup { mut config, me, pieces, have, mut roster, tree, files } = setup;
         assert_eq!(have.len(), pieces.count(), "a bit for every piece");
@@ -188,7 +188,7 @@ impl Swarm {
         }
     }
 
-    /// Looks again, before long, for what may be asked of whom.
+    /// Sets the timer after which all possible requests are tried again.
     pub(super) fn retry_later(&mut self, fx: &mut Vec<Effect>) {
         if !self.is_retrying {
             self.is_retrying = true;
@@ -211,12 +211,12 @@ impl Swarm {
         self.config.tongue == Tongue::Share
     }
 
-    /// Something happened that brings somebody nearer to the end.
+    /// Notes progress that brings a member nearer to the end.
     pub(super) const fn progressed(&mut self) {
         self.progress_at = self.now;
     }
 
-    /// A neighbor did what it should not have, without harm.
+    /// Counts and reports a harmless fault of a neighbor.
     pub(super) fn odd(&mut self, link: LinkId, what: &'static str, fx: &mut Vec<Effect>) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         neighbor.oddities += 1;

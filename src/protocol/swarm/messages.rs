@@ -1,8 +1,8 @@
-//! What neighbors in a swarm say to each other.
+//! Messages between the neighbors in a swarm.
 
 use super::pieces::PieceIndex;
 
-/// The name of a peer within one swarm: the number in `PeerInfo.cfg`, or drawn at random.
+/// Id of a peer within one swarm: the number in `PeerInfo.cfg`, or drawn at random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u32);
 
@@ -19,68 +19,68 @@ pub enum Message {
     Unchoke,
     /// The receiver has a piece that the sender lacks.
     Interested,
-    /// It has none.
+    /// The receiver has no piece that the sender lacks.
     NotInterested,
     /// The sender has this piece now.
     Have(PieceIndex),
-    /// What the sender has: one bit a piece, from the high bit of the first byte on, as it was on
-    /// the wire. Not yet checked.
+    /// Pieces that the sender has: one bit a piece, from the high bit of the first byte on, as it
+    /// was on the wire. Not yet checked.
     Bitfield(Vec<u8>),
     /// The sender wants this piece.
     Request(PieceIndex),
     /// A piece and its content. The length is not yet checked.
     Piece {
-        /// Which.
+        /// Index of the piece.
         index: PieceIndex,
-        /// Its bytes.
+        /// Bytes of the piece.
         data: Vec<u8>,
     },
     /// The sender wants this piece no more.
     Cancel(PieceIndex),
     /// The sender wants this piece from a byte on, because a connection ended amid it.
     RequestRest {
-        /// The piece.
+        /// Index of the piece.
         index: PieceIndex,
-        /// Bytes that it has already; at least 1.
+        /// Number of bytes that the sender has already; at least 1.
         offset: u32,
     },
-    /// The end of a piece, which a [`Message::RequestRest`] asked for. The length is not yet
-    /// checked.
+    /// The end of a piece, which a [`Message::RequestRest`] asked for. The length is
+    /// not yet checked.
     Rest {
-        /// The piece.
+        /// Index of the piece.
         index: PieceIndex,
-        /// The first byte.
+        /// Offset of the first byte.
         offset: u32,
-        /// The bytes from there on.
+        /// Bytes from there on.
         data: Vec<u8>,
     },
     /// The sender wants hashes of pieces: `count` (a power of two, at most 1,024) from `first` (a
     /// multiple of it).
     HashesReq {
-        /// The first piece.
+        /// Index of the first piece.
         first: PieceIndex,
-        /// How many.
+        /// Number of hashes.
         count: u32,
     },
-    /// The hashes, and what leads from them to the root: one hash a level, from below.
+    /// The hashes, and those that lead from them to the root: one hash a level, from below.
     Hashes {
-        /// The first piece.
+        /// Index of the first piece.
         first: PieceIndex,
         /// One hash a piece; those behind the last piece are zero.
         leaves: Vec<Hash>,
-        /// The siblings on the way up.
+        /// Siblings on the way up.
         uncles: Vec<Hash>,
     },
     /// The sender wants the list of files of a folder, from this byte on.
     FilesReq {
-        /// Bytes that it has already.
+        /// Number of bytes that the sender has already.
         offset: u32,
     },
-    /// A part of that list.
+    /// A part of the list of files.
     Files {
-        /// Where the part begins.
+        /// Offset at which the part begins.
         offset: u32,
-        /// Its bytes, at most 64 KiB; none at the end.
+        /// Bytes of the part, at most 64 KiB; none at the end.
         bytes: Vec<u8>,
     },
     /// The sender does not offer the content any more: its files were changed since, or cannot be

@@ -1,15 +1,15 @@
 //! A swarm: peers that hand each other the pieces of one content until all have it.
 //!
 //! The machine is [`Swarm`]: inputs in, effects out; no sockets, no disk, no clock. It speaks the
-//! assignment's eight messages, or those and the messages of shares, as its [`Config`] says. What
-//! each part is in charge of: `links` (who is a neighbor), `hear` (what neighbors say), `slots`
-//! and `choker` (who is served), `fetch` and `picker` (what is asked of whom), `serve` (uploads),
-//! `proof` and `tree` (hashes and lists of files), `end` and `roster` (when it is over).
+//! assignment's eight messages, or those and the messages of shares, as its [`Config`] says. The
+//! parts: `links` (neighbors), `hear` (their messages), `slots` and `choker` (the neighbors
+//! served), `fetch` and `picker` (requests), `serve` (uploads), `proof` and `tree` (hashes and
+//! lists of files), `end` and `roster` (the end of the swarm).
 //!
 //! Invariants: S2, a piece counts when it is stored, and with a tree only when its hash was known
-//! before it was asked for; S3, at most k + 1 neighbors are unchoked and only those are served;
-//! S4, a neighbor that does not answer loses its requests to others; S5, what is under way with
-//! one neighbor is bounded, whatever the content's size.
+//! before it was asked for; S3, at most k + 1 neighbors are unchoked and only those are served; S4,
+//! a neighbor that does not answer loses its requests to others; S5, the messages under way with
+//! one neighbor are bounded, whatever the content's size.
 
 mod bitfield;
 mod choker;

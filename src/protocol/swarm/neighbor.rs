@@ -1,7 +1,8 @@
-//! What is known of one neighbor, and what is under way with it.
+//! State of one neighbor, and of the requests and uploads under way with it.
 //!
-//! Invariants: a piece is asked of it once at a time; what was withdrawn is remembered for a while,
-//! because it may come nevertheless; the uploads it waits for are bounded.
+//! Invariants: a piece is asked of a neighbor once at a time; a withdrawn request is
+//! remembered for a while, because the piece may come nevertheless; the uploads that wait for
+//! a neighbor are bounded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -17,47 +18,47 @@ use crate::model::Time;
 pub(super) struct Neighbor {
     pub(super) peer: PeerId,
     pub(super) place: Option<Place>,
-    /// When the connection came up.
+    /// Time at which the connection was made.
     pub(super) since: Time,
     pub(super) have: Bitfield,
-    /// Pieces that it has and we lack.
+    /// Number of pieces that the neighbor has and this peer lacks.
     pub(super) useful: u32,
-    /// Whether it was told that we want something; nothing, if it was told neither.
+    /// Interest that the neighbor was told; `None` if it was told neither.
     pub(super) told_interest: Option<bool>,
-    /// It wants something.
+    /// Whether the neighbor wants pieces.
     pub(super) is_interested: bool,
-    /// It has said whether it wants something; some programs never do.
+    /// Whether the neighbor has said that it wants pieces or not; some programs never do.
     pub(super) says_interest: bool,
-    /// It answers no requests.
+    /// Whether the neighbor answers no requests.
     pub(super) is_choking: bool,
-    /// It sent a piece that was good, or nothing can be checked.
+    /// Whether the neighbor has sent a good piece, or pieces cannot be checked.
     pub(super) is_proven: bool,
-    /// Pieces asked of it, and when.
+    /// Pieces asked of the neighbor, and the times of the requests.
     pub(super) asked: BTreeMap<PieceIndex, Time>,
     lapsed: VecDeque<PieceIndex>,
     /// Bytes that came since the last choice.
     pub(super) credit: u64,
     pub(super) down: u64,
     pub(super) up: u64,
-    /// Uploads ordered and not done.
+    /// Uploads that were ordered and are not done.
     pub(super) uploads: VecDeque<PieceIndex>,
-    /// Those of them that were withdrawn and whose end was not told yet.
+    /// Uploads that were withdrawn and whose end was not told yet.
     pub(super) withdrawn: VecDeque<PieceIndex>,
-    /// The run of hashes asked of it.
+    /// First piece of the run of hashes that the neighbor was asked for.
     pub(super) asked_hashes: Option<PieceIndex>,
-    /// The list of files was asked of it.
+    /// Whether the neighbor was asked for the list of files.
     pub(super) asked_files: bool,
-    /// It said that it does not know yet what it was asked about hashes or files.
+    /// Whether the neighbor said that it does not know the hashes or files it was asked for.
     pub(super) is_ignorant: bool,
-    /// When it was asked or answered last.
+    /// Time of the last request or answer.
     pub(super) waiting_since: Time,
-    /// Its timer runs.
+    /// Whether the neighbor's timer runs.
     pub(super) is_timed: bool,
-    /// A piece of it took long enough that its parts were told of.
+    /// Whether a piece of the neighbor took long enough that its parts were told of.
     pub(super) is_slow: bool,
-    /// Times in a row that it did not answer.
+    /// Number of times in a row that the neighbor did not answer.
     pub(super) stalls: u32,
-    /// It did not answer, and is not asked before then.
+    /// Time before which the neighbor is not asked, because it did not answer.
     pub(super) snubbed_until: Option<Time>,
     pub(super) oddities: u32,
     pub(super) oddities_told: BTreeSet<&'static str>,
@@ -96,17 +97,18 @@ impl Neighbor {
         }
     }
 
-    /// Whether an answer is owed.
+    /// Whether the neighbor owes an answer.
     pub(super) fn owes(&self) -> bool {
         !self.asked.is_empty() || self.asked_hashes.is_some() || self.asked_files
     }
 
-    /// How long it may take to answer.
+    /// Time that the neighbor has to answer.
     pub(super) fn patience(&self, plain: Duration) -> Duration {
         plain.saturating_mul(1 << self.stalls.min(8)).min(ANSWER_AFTER_MAX.max(plain))
     }
 
-    /// Forgets a request that was asked of it; it may be answered nevertheless.
+    /// Withdraws a request to the neighbor; it may be answered nevertheless. Returns whether
+    /// there was one.
     pub(super) fn withdraw(&mut self, index: PieceIndex) -> bool {
         let was = self.asked.remove(&index).is_some();
         if was {
@@ -118,7 +120,7 @@ impl Neighbor {
         was
     }
 
-    /// Whether a piece that comes was asked of it, now or before; it is not any more.
+    /// Whether a piece that comes was asked of the neighbor, now or before; forgets the request.
     pub(super) fn answers(&mut self, index: PieceIndex) -> bool {
         if self.asked.remove(&index).is_some() {
             return true;
@@ -127,7 +129,7 @@ impl Neighbor {
         at.is_some_and(|at| self.lapsed.remove(at).is_some())
     }
 
-    /// It answered: it is trusted to go on.
+    /// Notes an answer: the neighbor is asked again without delay.
     pub(super) fn answered(&mut self, now: Time) {
         self.waiting_since = now;
         self.stalls = 0;

@@ -14,11 +14,11 @@ use super::pieces::PieceIndex;
 struct Part {
     from: PeerId,
     bytes: Vec<u8>,
-    /// The rest was asked for, and has not come.
+    /// Whether the rest was asked for, and has not come.
     is_asked: bool,
 }
 
-/// The parts of one swarm.
+/// Parts of the pieces of one swarm.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     parts: BTreeMap<PieceIndex, Part>,
@@ -31,7 +31,8 @@ impl Parts {
         self.parts.iter().filter(move |(_, part)| is_open(part)).map(|(index, _)| *index)
     }
 
-    /// The first byte that is to be asked of this peer; it is asked now. `None`: the whole piece.
+    /// Marks the rest of a piece as asked of this peer. Returns its offset; `None` for
+    /// the whole piece.
     pub(super) fn ask(&mut self, index: PieceIndex, peer: PeerId) -> Option<u32> {
         let part = self.parts.get_mut(&index).filter(|it| it.from == peer && !it.is_asked)?;
         part.is_asked = true;
@@ -45,7 +46,7 @@ impl Parts {
         }
     }
 
-    /// Keeps what came from `offset` on, with what there is before it.
+    /// Keeps the bytes that came from `offset` on, with those before it.
     pub(super) fn keep(&mut self, index: PieceIndex, from: PeerId, offset: u32, data: Vec<u8>) {
         let bytes = match (offset, self.take(index, from, offset)) {
             (0, _) => data,
@@ -62,19 +63,19 @@ impl Parts {
         }
     }
 
-    /// Takes out what this peer sent of a piece, if it ends at `offset`.
+    /// Takes out the part that this peer sent of a piece, if it ends at `offset`.
     pub(super) fn take(&mut self, index: PieceIndex, peer: PeerId, offset: u32) -> Option<Vec<u8>> {
         let is_it = |it: &Part| it.from == peer && it.bytes.len() == offset as usize;
         self.parts.get(&index).filter(|it| is_it(it))?;
         self.parts.remove(&index).map(|it| it.bytes)
     }
 
-    /// The piece is here.
+    /// Forgets the part of a piece that is here.
     pub(super) fn forget(&mut self, index: PieceIndex) {
         self.parts.remove(&index);
     }
 
-    /// The connection with this peer has ended.
+    /// Forgets the parts that this peer was asked to continue, because its connection has ended.
     pub(super) fn is_gone(&mut self, peer: PeerId) {
         self.parts.retain(|_, part| part.from != peer || !part.is_asked);
     }

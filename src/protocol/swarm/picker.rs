@@ -1,8 +1,8 @@
-//! Which piece is asked for next.
+//! The picker: chooses the piece that is asked for next.
 //!
 //! Invariants: only a piece that is wanted and that the neighbor has is picked, each of the
-//! eligible with the same chance. Wanted is what is neither here, nor asked for, nor being stored.
-//! Picking costs a few steps for every 64 pieces, never one for each.
+//! eligible with the same chance. Wanted are the pieces that are neither here, nor asked for, nor
+//! being stored. Picking costs a few steps for every 64 pieces, never one for each.
 
 use rand::RngExt as _;
 
@@ -11,10 +11,11 @@ use super::config::Order;
 use super::pieces::PieceIndex;
 use crate::model::Rng;
 
-/// Neighbors that have a piece are counted up to this; what more have is not rare.
+/// Number of levels by which neighbors that have a piece are counted; a piece that more have
+/// is not rare.
 const LEVELS: usize = 16;
 
-/// What is wanted, and how many neighbors have each piece.
+/// Wanted pieces, and the number of neighbors that have each piece.
 #[derive(Debug)]
 pub(super) struct Picker {
     wanted: Bitfield,
@@ -49,12 +50,12 @@ impl Picker {
         self.wanted.clear(index);
     }
 
-    /// One more neighbor has this piece.
+    /// Notes that one more neighbor has this piece.
     pub(super) fn appeared(&mut self, index: PieceIndex) {
         self.shift(index, |seen| seen.saturating_add(1));
     }
 
-    /// A neighbor that had these pieces is gone.
+    /// Notes that a neighbor that had these pieces is gone.
     pub(super) fn lost(&mut self, pieces: &Bitfield) {
         for index in pieces.iter() {
             self.shift(index, |seen| seen.saturating_sub(1));
@@ -73,7 +74,7 @@ impl Picker {
         }
     }
 
-    /// A wanted piece among `theirs`.
+    /// Picks a wanted piece among `theirs`.
     pub(super) fn pick(&self, theirs: &Bitfield, rng: &mut Rng) -> Option<PieceIndex> {
         match self.order {
             Order::Random => any_of(&self.wanted, theirs, None, rng),
@@ -86,7 +87,7 @@ impl Picker {
     }
 }
 
-/// One piece that is in all sets, each with the same chance.
+/// Picks one piece that is in all sets, each with the same chance.
 fn any_of(a: &Bitfield, b: &Bitfield, c: Option<&Bitfield>, rng: &mut Rng) -> Option<PieceIndex> {
     let word =
         |at: usize| a.words()[at] & b.words()[at] & c.map_or(u64::MAX, |level| level.words()[at]);

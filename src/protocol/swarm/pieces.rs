@@ -1,15 +1,15 @@
-//! How content falls into pieces, and which of them somebody has.
+//! Pieces: the division of content, and the index of each piece.
 
 use std::ops::Range;
 
-/// One piece of the content, counted from 0.
+/// Index of a piece of the content, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PieceIndex(pub u32);
 
-/// Bytes of a piece at most: one is held in memory as a whole.
+/// Greatest size of a piece, in bytes: one is held in memory as a whole.
 pub const PIECE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
-/// Pieces of one content at most. A bitfield of so many is 512 KiB.
+/// Greatest number of pieces of one content. A bitfield of so many is 512 KiB.
 pub const PIECES_MAX: u32 = 4 * 1024 * 1024;
 
 /// The division of content into pieces of one size, of which the last may be shorter.
@@ -21,11 +21,12 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// Content of `size` bytes in pieces of `piece_size` bytes. Empty content has no pieces.
+    /// Divides content of `size` bytes into pieces of `piece_size` bytes. Empty content
+    /// has no pieces.
     ///
     /// # Errors
-    /// When the piece size is 0 or above [`PIECE_BYTES_MAX`], or there are more than
-    /// [`PIECES_MAX`] pieces. The text is for people.
+    /// The reason in words, if the piece size is 0 or above [`PIECE_BYTES_MAX`], or there are more
+    /// than [`PIECES_MAX`] pieces.
     pub fn new(size: u64, piece_size: u32) -> Result<Self, String> {
         if piece_size == 0 || piece_size > PIECE_BYTES_MAX {
             return Err(format!("pieces have 1 to {PIECE_BYTES_MAX} bytes, not {piece_size}"));
@@ -37,17 +38,17 @@ impl Pieces {
         }
     }
 
-    /// Bytes of the whole content.
+    /// Size of the whole content, in bytes.
     pub const fn size(&self) -> u64 {
         self.size
     }
 
-    /// Bytes of every piece but the last.
+    /// Size of every piece but the last, in bytes.
     pub const fn piece_size(&self) -> u32 {
         self.piece_size
     }
 
-    /// How many pieces there are.
+    /// Number of pieces in all.
     pub const fn count(&self) -> u32 {
         self.count
     }
@@ -60,7 +61,7 @@ impl Pieces {
         })
     }
 
-    /// Bytes of a piece, if there is such a piece.
+    /// Size of a piece in bytes, if there is such a piece.
     pub fn len(&self, index: PieceIndex) -> Option<u32> {
         self.range(index).and_then(|it| u32::try_from(it.end - it.start).ok())
     }

@@ -1,8 +1,8 @@
-//! Whom to call, and when again.
+//! Places: the addresses to call, and the pauses between calls.
 //!
 //! Invariants: a place is called once at a time; pauses double from the first to the longest, each
-//! a little shorter by chance so that two do not call each other in step. A place that turned out
-//! to be ourselves or a liar is never called again.
+//! a little shorter by chance so that two peers do not call each other in step. A place that turned
+//! out to be this peer itself or a banned peer is never called again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,15 +26,15 @@ enum Spot {
 struct Entry {
     spot: Spot,
     failures: u32,
-    /// The last call came to nothing.
+    /// Whether the last call failed.
     was_missed: bool,
     peer: Option<PeerId>,
 }
 
-/// Why there is no connection with a place.
+/// Cause of having no connection with a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The call came to nothing.
+    /// The call failed.
     Missed,
     /// The connection was refused or soon over.
     Short,
@@ -47,7 +47,7 @@ pub(super) enum Cause {
 pub(super) struct Places(BTreeMap<Place, Entry>);
 
 impl Places {
-    /// Takes note of a place; says whether it is new.
+    /// Takes note of a place. Returns whether it is new.
     pub(super) fn learn(&mut self, place: Place) -> bool {
         let is_new = !self.0.contains_key(&place) && self.0.len() < PLACES_MAX;
         if is_new {
@@ -59,17 +59,17 @@ impl Places {
         is_new
     }
 
-    /// How many are being called.
+    /// Number of places that are being called.
     pub(super) fn calling(&self) -> usize {
         self.0.values().filter(|it| it.spot == Spot::Calling).count()
     }
 
-    /// Whether this one waits to be called.
+    /// Whether a place waits to be called.
     pub(super) fn is_waiting(&self, place: Place) -> bool {
         self.0.get(&place).is_some_and(|it| it.spot == Spot::Waiting)
     }
 
-    /// Those that wait to be called.
+    /// The places that wait to be called.
     pub(super) fn waiting(&self) -> impl Iterator<Item = Place> + '_ {
         self.0.iter().filter(|(_, it)| it.spot == Spot::Waiting).map(|(place, _)| *place)
     }
@@ -84,19 +84,19 @@ impl Places {
         }
     }
 
-    /// This peer answers there, but over another connection.
+    /// Notes that this peer answers at a place, but over another connection.
     pub(super) fn known_as(&mut self, place: Place, peer: PeerId) {
         if let Some(entry) = self.0.get_mut(&place) {
             entry.peer = Some(peer);
         }
     }
 
-    /// Who answered there.
+    /// Peer that answered at a place.
     pub(super) fn peer_at(&self, place: Place) -> Option<PeerId> {
         self.0.get(&place)?.peer
     }
 
-    /// Nobody needs to call there any more, ever.
+    /// Marks a place as one that is never called again.
     pub(super) fn never(&mut self, place: Place) {
         self.put(place, Spot::Never);
     }
@@ -107,7 +107,7 @@ impl Places {
         }
     }
 
-    /// There is no connection: how long to wait before the next. None: never again.
+    /// Returns the pause before the next call of a place without connection. None: never again.
     pub(super) fn pause(
         &mut self,
         place: Place,
@@ -127,8 +127,8 @@ impl Places {
         Some(pause.mul_f64(rng.random_range(0.75..=1.0)))
     }
 
-    /// Whether a peer that went can be taken as ended: it cannot be called, or was and was not
-    /// there.
+    /// Whether a peer that went can be taken as ended: it cannot be called, or was called and
+    /// was not there.
     pub(super) fn is_gone(&self, peer: PeerId) -> bool {
         let mut its = self.0.values().filter(|it| it.peer == Some(peer));
         its.all(|it| it.spot == Spot::Never || it.was_missed)

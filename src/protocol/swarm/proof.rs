@@ -1,9 +1,9 @@
 //! Hashes of pieces and lists of files: fetched before the pieces they are about.
 //!
-//! Invariants: nothing is believed before it leads to the root or has the ticket's digest; one
-//! question of each kind is open with a neighbor at a time; a list comes from one neighbor as a
-//! whole, so that it is clear who lied. These questions are answered whether or not the asker is
-//! choked: they are small, and without them nobody could begin.
+//! Invariants: no hash is believed before it leads to the root, and no list before it has the
+//! ticket's digest; one question of each kind is open with a neighbor at a time; a list comes from
+//! one neighbor as a whole, so that it is clear which one lied. These questions are answered
+//! whether or not the asker is choked: they are small, and without the answers no peer could begin.
 
 use sha2::{Digest as _, Sha256};
 
@@ -13,14 +13,15 @@ use super::messages::{Hash, Message};
 use super::pieces::PieceIndex;
 use crate::protocol::LinkId;
 
-/// Bytes of a list of files at most.
+/// Greatest size of a list of files, in bytes.
 pub const FILES_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes of such a list in one message.
+/// Size of the part of a list in one message, in bytes.
 pub const FILES_PART_BYTES: usize = 64 * 1024;
 
 impl Swarm {
-    /// Asks for the list of files and for hashes, if they are missing and nobody else was asked.
+    /// Asks for the list of files and for hashes, if they are missing and no other
+    /// neighbor was asked.
     pub(super) fn ask_for_proof(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
         if !self.speaks_share() {
             return;
@@ -49,7 +50,7 @@ impl Swarm {
         }
     }
 
-    /// Answers with nothing if it is not known.
+    /// Answers a request for hashes, with none if they are not known.
     pub(super) fn on_hashes_req(
         &mut self,
         link: LinkId,
@@ -140,7 +141,7 @@ impl Swarm {
             }
             self.ask_everybody(fx);
         } else if list.is_empty() {
-            // It does not have it yet.
+            // The neighbor does not have the list yet.
             neighbor.is_ignorant = true;
             self.retry_later(fx);
             self.ask_everybody(fx);

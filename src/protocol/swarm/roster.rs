@@ -1,8 +1,8 @@
-//! Who belongs to a swarm whose members are known beforehand, and who has everything.
+//! The roster: the members of a swarm that are known beforehand, and the ones that have all pieces.
 //!
-//! Invariant: somebody is content with us when it knows that we have everything, or when it had
-//! everything itself and is gone. Only when all are, and all have everything, may we go: whoever is
-//! left behind untold would wait for us.
+//! Invariant: a member is content with this peer when it knows that this peer has all pieces, or
+//! when it had all pieces itself and is gone. This peer may go only when all members are, and all
+//! have all pieces: a member left behind untold would wait for it.
 
 use std::collections::BTreeMap;
 
@@ -10,28 +10,28 @@ use super::messages::PeerId;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Member {
-    /// It has everything, as far as is known.
+    /// Whether the member has all pieces, as far as is known.
     is_complete: bool,
-    /// It was a neighbor once.
+    /// Whether the member was a neighbor once.
     was_met: bool,
-    /// It is one.
+    /// Whether the member is a neighbor now.
     is_linked: bool,
-    /// It was, while we had everything.
+    /// Whether the member was a neighbor while this peer had all pieces.
     was_told: bool,
 }
 
-/// The members other than oneself.
+/// The members of the swarm, without this peer.
 #[derive(Clone, Debug, Default)]
 pub struct Roster(BTreeMap<PeerId, Member>);
 
 impl Roster {
-    /// The members, each with whether it has everything from the beginning.
+    /// Creates the roster of these members, each with whether it has all pieces from the beginning.
     pub fn new(members: impl IntoIterator<Item = (PeerId, bool)>) -> Self {
         let member = |is_complete| Member { is_complete, ..Member::default() };
         Self(members.into_iter().map(|(peer, has)| (peer, member(has))).collect())
     }
 
-    /// Whether this is one.
+    /// Whether a peer is a member.
     pub fn has(&self, peer: PeerId) -> bool {
         self.0.contains_key(&peer)
     }
@@ -53,18 +53,18 @@ impl Roster {
         }
     }
 
-    /// We have everything: whoever is linked was told.
+    /// Notes that this peer has all pieces: the linked members were told.
     pub(super) fn tell(&mut self) {
         self.0.values_mut().filter(|it| it.is_linked).for_each(|it| it.was_told = true);
     }
 
-    /// Those that lack something, as far as is known.
+    /// The members that lack pieces, as far as is known.
     pub(super) fn incomplete(&self) -> Vec<PeerId> {
         self.0.iter().filter(|(_, it)| !it.is_complete).map(|(peer, _)| *peer).collect()
     }
 
-    /// Whether everybody has everything and nobody waits for us; `is_gone` says of one that was met
-    /// and is not linked whether it can be taken as ended.
+    /// Whether all members have all pieces and none waits for this peer; `is_gone` says of a member
+    /// that was met and is not linked whether it can be taken as ended.
     pub(super) fn is_over(&self, is_gone: impl Fn(PeerId) -> bool) -> bool {
         self.0.iter().all(|(peer, it)| {
             it.is_complete && (it.was_told || (it.was_met && !it.is_linked && is_gone(*peer)))

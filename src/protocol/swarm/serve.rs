@@ -1,4 +1,4 @@
-//! Uploads: whose requests are taken.
+//! Uploads: the requests of neighbors that are taken.
 //!
 //! Invariants: only an unchoked neighbor's request is taken (S3), only for a piece that is here,
 //! once at a time, and at most [`UPLOADS_MAX`] wait for one neighbor (S5).
@@ -10,7 +10,7 @@ use super::pieces::PieceIndex;
 use crate::protocol::LinkId;
 
 impl Swarm {
-    /// A neighbor wants a piece from this byte on.
+    /// Takes a neighbor's request for a piece from the byte `offset` on.
     pub(super) fn on_request(
         &mut self,
         link: LinkId,
@@ -22,7 +22,7 @@ impl Swarm {
         if self.pieces.len(index).is_none_or(|len| offset >= len) {
             self.odd(link, "it wants a piece that does not exist", fx);
         } else if !self.choker.is_unchoked(link) {
-            // No oddity: it may have crossed the choke on its way.
+            // No oddity: the request may have crossed the choke on its way.
         } else if !self.have.has(index) {
             self.odd(link, "it wants a piece that is not here", fx);
         } else if neighbor.uploads.contains(&index) {
@@ -37,7 +37,7 @@ impl Swarm {
 
     pub(super) fn on_cancel(&mut self, link: LinkId, index: PieceIndex, fx: &mut Vec<Effect>) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
-        // One that is under way or done by now is no oddity.
+        // A cancel of an upload that is under way or done by now is no oddity.
         if let Some(at) = neighbor.uploads.iter().position(|it| *it == index) {
             neighbor.uploads.remove(at);
             neighbor.withdrawn.push_back(index);
@@ -48,7 +48,7 @@ impl Swarm {
     pub(super) fn on_uploaded(&mut self, link: LinkId, index: PieceIndex, bytes: u64) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         let waiting = match neighbor.withdrawn.contains(&index) {
-            // What was withdrawn was ordered before what is not.
+            // A withdrawn upload was ordered before one that is not.
             true => &mut neighbor.withdrawn,
             false => &mut neighbor.uploads,
         };

@@ -1,4 +1,4 @@
-//! Who is served, carried out: what the choker decides becomes messages and reports.
+//! Slots: the choker's decisions, carried out as messages and events.
 
 use super::choker::{Candidate, Changes};
 use super::event::{Effect, Event, Timer};
@@ -22,8 +22,8 @@ impl Swarm {
 
     pub(super) fn on_optimistic(&mut self, fx: &mut Vec<Effect>) {
         fx.push(Effect::SetTimer(Timer::Optimistic, self.config.optimistic_every));
-        // Who never says either way and lacks pieces gets its turn here: some programs of others
-        // know no such messages, and would never have the file.
+        // A neighbor that never says either way and lacks pieces gets its turn here: some programs
+        // of others know no such messages, and would never have the file.
         let own = self.have.count();
         let is_candidate =
             |it: &Neighbor| it.is_interested || (!it.says_interest && it.have.count() < own);
@@ -33,7 +33,7 @@ impl Swarm {
         self.carry_out(changes, fx);
     }
 
-    /// A neighbor wants something: it gets a place at once if one is free and that is the habit.
+    /// Gives an interested neighbor a place at once, if one is free and the configuration says so.
     pub(super) fn seat(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
         let at_once = self.config.seats_at_once;
         if at_once || !self.was_chosen {
@@ -44,7 +44,8 @@ impl Swarm {
         }
     }
 
-    /// A place may be free: somebody who waits for one gets it, if that is the habit.
+    /// Gives a place that may be free to a neighbor that waits for one, if the
+    /// configuration says so.
     pub(super) fn seat_somebody(&mut self, fx: &mut Vec<Effect>) {
         let waits = |it: &LinkId| self.links[it].is_interested && !self.choker.is_unchoked(*it);
         if let Some(link) = self.links.keys().copied().find(waits) {

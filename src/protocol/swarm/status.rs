@@ -1,57 +1,57 @@
-//! What a swarm looks like from outside.
+//! Status of a swarm and its neighbors.
 
 use super::machine::Swarm;
 use super::messages::PeerId;
 use crate::protocol::LinkId;
 
-/// A swarm at one moment.
+/// Status of a swarm at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Pieces on disk.
+    /// Number of pieces on disk.
     pub have: u32,
-    /// Pieces in all.
+    /// Number of pieces in all.
     pub count: u32,
     /// Whether nothing is missing, neither pieces nor the list of files.
     pub is_complete: bool,
-    /// Whether it is over.
+    /// Whether the swarm is over.
     pub is_ended: bool,
-    /// Pieces asked for and not here yet.
+    /// Number of pieces that are asked for and not here yet.
     pub asked: usize,
-    /// Pieces on their way to the disk.
+    /// Number of pieces on their way to the disk.
     pub storing: usize,
     /// Bytes of pieces that came.
     pub down: u64,
     /// Bytes of pieces that left.
     pub up: u64,
-    /// The neighbors.
+    /// Status of each neighbor.
     pub neighbors: Vec<NeighborStatus>,
 }
 
-/// One neighbor at that moment.
+/// Status of one neighbor at that moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeighborStatus {
-    /// Who.
+    /// Id of the peer.
     pub peer: PeerId,
-    /// The connection.
+    /// Link to the neighbor.
     pub link: LinkId,
-    /// Pieces that it has.
+    /// Number of pieces that the neighbor has.
     pub have: u32,
-    /// It answers our requests.
+    /// Whether the neighbor answers this peer's requests.
     pub unchokes_us: bool,
-    /// We answer its requests.
+    /// Whether this peer answers the neighbor's requests.
     pub is_unchoked: bool,
-    /// It wants something.
+    /// Whether the neighbor wants pieces of this peer.
     pub is_interested: bool,
-    /// We want something.
+    /// Whether this peer wants pieces of the neighbor.
     pub is_interesting: bool,
-    /// Bytes of pieces that came from it.
+    /// Bytes of pieces that came from the neighbor.
     pub down: u64,
-    /// Bytes of pieces that went to it.
+    /// Bytes of pieces that went to the neighbor.
     pub up: u64,
 }
 
 impl Swarm {
-    /// The swarm now.
+    /// Returns the present status.
     pub fn status(&self) -> Status {
         let neighbors = self.links.iter().map(|(link, it)| NeighborStatus {
             peer: it.peer,
@@ -77,12 +77,12 @@ impl Swarm {
         }
     }
 
-    /// What is on disk.
+    /// The pieces that are on disk.
     pub const fn have(&self) -> &super::Bitfield {
         &self.have
     }
 
-    /// As much of the tree as is known.
+    /// The known part of the tree.
     pub const fn tree(&self) -> Option<&super::Tree> {
         self.tree.as_ref()
     }

@@ -1,4 +1,4 @@
-//! The tree of hashes over the pieces of a share: whoever knows its root can check every piece.
+//! The tree of hashes over the pieces of a share: a peer that knows its root can check every piece.
 //!
 //! A leaf is SHA-256(0x00 ‖ piece), a node SHA-256(0x01 ‖ left ‖ right); leaves are filled up with
 //! zero hashes to a power of two. Content of one piece has its leaf as the root, empty content
@@ -15,13 +15,13 @@ use sha2::{Digest as _, Sha256};
 use super::messages::Hash;
 use super::pieces::PieceIndex;
 
-/// Hashes in one message at most.
+/// Greatest number of hashes in one message.
 pub const RUN_MAX: u32 = 1_024;
 
-/// What leads nowhere: stands where there is no piece.
+/// Hash that stands where there is no piece.
 const NO_HASH: Hash = [0; 32];
 
-/// The hash of a piece.
+/// Returns the hash of a piece.
 pub fn leaf_hash(piece: &[u8]) -> Hash {
     Sha256::new().chain_update([0]).chain_update(piece).finalize().into()
 }
@@ -30,12 +30,12 @@ fn node_hash(left: &Hash, right: &Hash) -> Hash {
     Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
 }
 
-/// The hashes one level up.
+/// Returns the hashes one level up.
 fn level_up(hashes: &[Hash]) -> Vec<Hash> {
     hashes.chunks(2).map(|pair| node_hash(&pair[0], &pair[1])).collect()
 }
 
-/// As much of a tree as is known.
+/// The known part of a tree.
 #[derive(Clone, Debug)]
 pub struct Tree {
     count: u32,
@@ -47,7 +47,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The tree over `count` pieces of which only the root is known.
+    /// Creates the tree over `count` pieces of which only the root is known.
     pub fn of_root(count: u32, root: Hash) -> Self {
         let width = count.max(1).next_power_of_two();
         let mut tree = Self { count, width, root, runs: BTreeMap::new(), upper: BTreeMap::new() };
@@ -57,7 +57,7 @@ impl Tree {
         tree
     }
 
-    /// The whole tree over pieces with these hashes.
+    /// Creates the whole tree over pieces with these hashes.
     pub fn of_leaves(leaves: &[Hash]) -> Self {
         let count = u32::try_from(leaves.len()).expect("pieces are counted in 32 bits");
         let mut tree = Self::of_root(count, NO_HASH);
@@ -86,12 +86,12 @@ impl Tree {
         tree
     }
 
-    /// The root.
+    /// Root of the tree.
     pub const fn root(&self) -> Hash {
         self.root
     }
 
-    /// How many pieces it is over.
+    /// Number of pieces that the tree is over.
     pub const fn count(&self) -> u32 {
         self.count
     }
@@ -103,7 +103,7 @@ impl Tree {
         run.get((index.0 - first) as usize).copied()
     }
 
-    /// How many leaves belong to one run.
+    /// Number of leaves in one run.
     pub fn run_len(&self) -> u32 {
         self.width.min(RUN_MAX)
     }
@@ -119,8 +119,8 @@ impl Tree {
         firsts.filter(|first| !self.runs.contains_key(first)).map(PieceIndex)
     }
 
-    /// `count` leaves from `first` on, and what leads from them to the root, if they are known and
-    /// `count` is a power of two up to [`RUN_MAX`] and divides `first`.
+    /// Returns `count` leaves from `first` on, and the hashes that lead from them to the root, if
+    /// they are known and `count` is a power of two up to [`RUN_MAX`] and divides `first`.
     pub fn prove(&self, first: PieceIndex, count: u32) -> Option<(Vec<Hash>, Vec<Hash>)> {
         let run = self.run_len();
         if !count.is_power_of_two() || count > run || !first.0.is_multiple_of(count) {
@@ -152,7 +152,7 @@ impl Tree {
     /// Takes the run that begins at `first`, if it leads to the root.
     ///
     /// # Errors
-    /// When it does not: whoever sent it lies or is broken. The text is for people.
+    /// The reason in words, if it does not: its sender lies or is broken.
     pub fn accept(
         &mut self,
         first: PieceIndex,
@@ -188,7 +188,7 @@ impl Tree {
     }
 }
 
-/// The root over a power of two of hashes.
+/// Returns the root over a power of two of hashes.
 fn fold(hashes: &[Hash]) -> Hash {
     let mut level = hashes.to_vec();
     while level.len() > 1 {
@@ -229,7 +229,7 @@ mod tests {
             for first in grown.missing().collect::<Vec<_>>() {
                 let (hashes, uncles) = whole.prove(first, whole.run_len()).unwrap();
                 grown.accept(first, hashes, &uncles).unwrap();
-                // Whatever one run needs above it came with it.
+                // The hashes that one run needs above it came with it.
                 let (hashes, uncles) = grown.prove(first, whole.run_len()).unwrap();
                 passed.accept(first, hashes, &uncles).unwrap();
             }

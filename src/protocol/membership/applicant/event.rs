@@ -1,4 +1,4 @@
-//! What an applicant waits for, remembers and tells.
+//! Configuration, timers, records and events of an applicant.
 
 use std::time::Duration;
 
@@ -13,19 +13,20 @@ use crate::protocol::session::SeedKey;
 /// Periods of an applicant.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How long to wait for the seeds' decision; above their own limit, so that their reason
-    /// arrives first.
+    /// Time-out of a registration attempt; above the seeds' own limit, so that their
+    /// reason arrives first.
     pub decision_timeout: Duration,
-    /// The first pause after a failed attempt; doubles each time.
+    /// First pause after a failed attempt; doubles with each further failure.
     pub backoff_min: Duration,
-    /// The longest pause.
+    /// Longest pause between attempts.
     pub backoff_max: Duration,
-    /// How long to wait before seeds that went away are called again.
+    /// Pause before seeds whose links ended are called again.
     pub reconnect: Duration,
-    /// How often the member lists are fetched anew.
+    /// Interval between two fetches of the member lists.
     pub refresh: Duration,
-    /// How long a life goes on once a seed's yes to its removal is known. Long enough that a lying
-    /// seed gains nothing; short enough that such votes are worth nothing when they are collected.
+    /// Delay before a new life begins once a seed's yes to the removal of this one is known. Long
+    /// enough that a lying seed gains nothing; short enough that such votes are worth nothing when
+    /// they are collected.
     pub renew: Duration,
 }
 
@@ -45,75 +46,75 @@ impl Default for Config {
 /// Deadlines of an applicant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// The seeds have not decided.
+    /// The seeds have not decided in time.
     Decision,
-    /// Time for the next attempt.
+    /// The pause ended; the next attempt begins.
     Retry,
-    /// Time to call seeds that are missing.
+    /// Missing seeds are called again.
     Reconnect,
-    /// Time to fetch the member lists again.
+    /// The member lists are fetched again.
     Refresh,
-    /// Time for a new life, because a yes to the removal of this one is about.
+    /// A new life begins, because a yes to the removal of this one exists.
     Renew,
 }
 
-/// What a peer must not forget.
+/// Records that a peer keeps on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
     /// The highest incarnation that was admitted.
     Incarnation {
-        /// That incarnation.
+        /// Incarnation that was admitted.
         incarnation: Incarnation,
     },
     /// A seed's key, proved at its configured address or named by a quorum.
     SeedKey(SeedKey),
-    /// The fleet without seeds that it belongs to.
+    /// The fleet without seeds that this peer belongs to.
     Fleet {
-        /// The name.
+        /// Name of the fleet.
         name: String,
     },
-    /// Members of that fleet that were neighbors last, to be called after a restart.
+    /// Members of that fleet that were the last neighbors, to be called after a restart.
     Known {
-        /// Where they listen.
+        /// Addresses on which these members listen.
         members: Vec<Endpoint>,
     },
 }
 
-/// What an applicant tells its surroundings, or asks its node to do.
+/// Events of an applicant: news for its surroundings, and requests to its node.
 #[derive(Debug)]
 pub enum Event {
     /// The node must call this seed.
     Call {
-        /// Where it listens.
+        /// Address of the seed.
         to: Endpoint,
     },
-    /// The node must hang up, for a new life or a needless link.
+    /// The node must hang up, because a new life begins or the link is of no use.
     Hangup {
-        /// Which link.
+        /// Link to close.
         link: LinkId,
     },
     /// A new attempt begins under this incarnation; all links speak for it from now on.
     Attempt {
-        /// The life that will ask.
+        /// Incarnation of the life that asks.
         incarnation: Incarnation,
         /// The attempt's number since the last success, from 1.
         number: u32,
     },
-    /// The request is out.
+    /// The request was sent.
     Asked {
         /// The seeds that were asked.
         seeds: Vec<SeedId>,
-        /// How many yes votes it takes.
+        /// Number of yes votes needed.
         needed: usize,
     },
     /// A seed's answer became known.
     Voted {
-        /// Which seed.
+        /// Seed that answered.
         seed: SeedId,
-        /// How it voted.
+        /// True if the seed voted yes.
         yes: bool,
-        /// Why.
+        /// Reason of the seed, in words.
         reason: String,
         /// Yes votes so far.
         count: usize,
@@ -124,28 +125,28 @@ pub enum Event {
     Admitted(Box<Admission>),
     /// An attempt failed.
     Refused {
-        /// Why, with what can be done.
+        /// Reason of the failure, with a remedy.
         reason: String,
-        /// When the next attempt follows.
+        /// Pause before the next attempt.
         retry_in: Duration,
     },
-    /// This peer's own life was ended while it lives (M8).
+    /// A removal ended this peer's life while the peer lives (M8).
     Evicted {
-        /// The proof.
+        /// Certificate of the removal.
         removal: Box<Removal>,
-        /// Which life of this peer it ended.
+        /// Life of this peer that was ended.
         life: Subject,
     },
-    /// A seed has voted to remove this peer, in vain; it begins a new life in a while.
+    /// A seed has voted to remove this peer, in vain; the peer begins a new life after a delay.
     Renews {
-        /// Which seed has.
+        /// Seed that voted for the removal.
         seed: SeedId,
-        /// In what while.
+        /// Delay before the new life.
         after: Duration,
     },
-    /// A whole member list came from a seed.
+    /// A complete member list came from a seed.
     Members {
-        /// From which.
+        /// Seed that sent the list.
         seed: SeedId,
         /// The members in it.
         members: Vec<MemberLine>,
@@ -154,7 +155,7 @@ pub enum Event {
     SeedKeyLearnt(SeedKey),
     /// A seed shows another key than the known one.
     SeedKeyContradicted {
-        /// Which seed it claims to be.
+        /// Number that the seed claims.
         seed: SeedId,
         /// The known key.
         known: PublicKey,
@@ -163,11 +164,11 @@ pub enum Event {
     },
     /// A seed's link came up or went down.
     SeedLink {
-        /// Which.
+        /// Seed at the other end.
         seed: SeedId,
-        /// Whether it is up.
+        /// True if the link is up.
         up: bool,
-        /// Seeds linked now.
+        /// Number of seeds linked now.
         connected: usize,
     },
 }

@@ -1,10 +1,10 @@
-//! In which life an attempt is made, and which lives are kept.
+//! Incarnations of a peer: which one an attempt uses, and which ones are kept on disk.
 //!
 //! Invariants:
 //! - Each attempt has a higher incarnation than any life that was admitted, also across restarts,
 //!   and than the attempt before it, unless the seeds say that it is ahead of their clocks.
-//! - An incarnation is kept on disk once it is admitted, before anything is said in it: what a
-//!   wrong clock has made of one is forgotten with the refusal.
+//! - An incarnation is kept on disk once it is admitted, before the peer says anything in it: one
+//!   that came from a wrong clock is forgotten with the refusal.
 
 use super::{Applicant, ErrorCode, Event, Fx, Incarnation, Now, Record, State, Timer};
 
@@ -28,14 +28,15 @@ impl Applicant {
         self.connect(fx);
     }
 
-    /// Nobody shares this life with a process before: whatever is said in it comes after this.
+    /// Keeps the incarnation on disk before anything is said in it, so that no earlier process has
+    /// spoken in the same life.
     pub(super) fn keep_life(&mut self, fx: &mut Fx) {
         self.admitted = self.incarnation;
         fx.persist(Record::Incarnation { incarnation: self.incarnation });
     }
 
-    /// What the next attempt has to be above, by what the seeds have said to this one. A lying seed
-    /// can spoil one attempt with it: the honest ones then say that it is ahead of their clocks.
+    /// Sets the floor of the next attempt from the seeds' refusals. A lying seed can spoil one
+    /// attempt by it: the honest seeds then refuse the incarnation as ahead of their clocks.
     pub(super) fn learn_floor(&mut self) {
         let State::Asking { no, .. } = &self.state else { return };
         let told = |code| no.values().filter(move |it| it.code == code).filter_map(|it| it.above);

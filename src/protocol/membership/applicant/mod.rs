@@ -1,9 +1,9 @@
-//! A peer's part of the membership: it asks to be let in, and stays in touch with the seeds.
+//! A peer's part of the membership: the peer asks to be admitted, and stays linked with the seeds.
 //!
 //! Invariants:
 //! - Active only with a verified certificate for exactly this life (O1).
 //! - A request goes out only when at least a quorum of seeds, chosen at random, is linked.
-//! - Whoever learns that its own life was ended registers again under a new one (M8).
+//! - A peer that learns of the end of its own life registers again under a new one (M8).
 
 mod event;
 mod lives;
@@ -27,22 +27,22 @@ use crate::protocol::message::{ErrorCode, ErrorReply};
 use crate::protocol::session::{Card, SeedKey};
 use crate::protocol::{Effects, Kind, LinkId};
 
-/// Members in a list before it is taken as hostile; twice what a seed admits.
+/// Number of members above which a list is taken as hostile; twice what a seed admits.
 const LIST_MAX: usize = 40_000;
 
 #[derive(Debug)]
 enum State {
-    /// Calling seeds.
+    /// The peer calls seeds.
     Connecting,
-    /// Asked, waiting for the decision.
+    /// The request was sent; the seeds have not decided.
     Asking { yes: BTreeSet<SeedId>, no: BTreeMap<LinkId, ErrorReply> },
-    /// Waiting for the next attempt.
+    /// The peer waits for the next attempt.
     Pausing,
-    /// In.
+    /// The peer is a member.
     Member(Box<Admission>),
-    /// In a fleet without seeds, where nobody is asked.
+    /// The peer is in a fleet without seeds, where admission needs no request.
     Alone,
-    /// Said goodbye.
+    /// The peer has said goodbye.
     Gone,
 }
 
@@ -55,9 +55,9 @@ pub struct Applicant {
     rng: Rng,
     book: SeedBook,
     incarnation: Incarnation,
-    /// What the next attempt has to be above.
+    /// Incarnation that the next attempt must exceed.
     floor: Incarnation,
-    /// The highest life that was admitted.
+    /// Highest incarnation that was admitted.
     admitted: Incarnation,
     state: State,
     attempts: u32,
@@ -65,7 +65,7 @@ pub struct Applicant {
     is_renewing: bool,
     links: BTreeMap<SeedId, LinkId>,
     calling: BTreeSet<SeedId>,
-    /// Why calls failed since the last pause.
+    /// Reasons why calls failed since the last pause.
     failed: BTreeMap<SeedId, String>,
     /// A certificate that cannot be judged before more keys are known.
     undecided: Option<Box<Admission>>,
@@ -81,7 +81,7 @@ impl Kind for Applicant {
 type Fx = Effects<Applicant>;
 
 impl Applicant {
-    /// A peer that listens at `endpoint`, with what its journal remembers.
+    /// Creates a peer that listens at `endpoint`, with the state that its journal remembers.
     pub fn new(
         config: Config,
         (endpoint, keys): (Endpoint, KeyPair),
@@ -111,7 +111,7 @@ impl Applicant {
             match record {
                 Record::Incarnation { incarnation } => this.admitted = *incarnation,
                 Record::SeedKey(known) => this.book.remember(*known),
-                // The node's, which remembers them itself.
+                // The node itself remembers these.
                 Record::Fleet { .. } | Record::Known { .. } => {}
             }
         }
@@ -130,7 +130,7 @@ impl Applicant {
         Subject { endpoint: *endpoint, incarnation: *incarnation, key: keys.public() }
     }
 
-    /// The proof of membership, while this peer is in.
+    /// The proof of membership, while this peer is a member.
     pub fn admission(&self) -> Option<&Admission> {
         match &self.state {
             State::Member(admission) => Some(admission),
@@ -142,7 +142,7 @@ impl Applicant {
         }
     }
 
-    /// Where this peer stands, in a word.
+    /// State of the registration, in one word.
     pub const fn state(&self) -> &'static str {
         match self.state {
             State::Connecting => "connecting",
@@ -169,7 +169,8 @@ impl Applicant {
         self.attempt(now, fx);
     }
 
-    /// Begins a life in a fleet without seeds: nobody is asked, and it lasts until the goodbye.
+    /// Begins a life in a fleet without seeds: admission needs no request, and the life lasts
+    /// until the goodbye.
     pub fn begin_alone(&mut self, now: Now, fx: &mut Fx) {
         self.incarnation = self.floor.next(now.wall.0);
         self.state = State::Alone;
@@ -177,7 +178,8 @@ impl Applicant {
         fx.emit(Event::Attempt { incarnation: self.incarnation, number: 1 });
     }
 
-    /// A key was proved at a seed's configured address. Returns whether it is the known one.
+    /// Takes a key that was proved at a seed's configured address. Returns whether it is
+    /// the known one.
     pub fn on_seed_key(&mut self, shown: SeedKey, fx: &mut Fx) -> bool {
         match self.book.learn(shown.seed, shown.key) {
             Learned::New => {
@@ -197,7 +199,7 @@ impl Applicant {
         }
     }
 
-    /// A seed's link came up, its key proved.
+    /// Takes the new link of a seed that has proved its key.
     pub fn on_seed_link(&mut self, seed: SeedId, link: LinkId, card: &Card, fx: &mut Fx) {
         self.calling.remove(&seed);
         self.links.insert(seed, link);
@@ -211,14 +213,14 @@ impl Applicant {
         }
         match self.state {
             State::Connecting if self.links.len() >= self.book.quorum() => self.ask(fx),
-            // This may have been the last call under way, and not enough.
+            // This call may have been the last one under way, with too few seeds linked.
             State::Connecting => self.connect(fx),
             State::Member(_) => fx.send(link, PeerListReq::SAMPLE),
             State::Asking { .. } | State::Pausing | State::Alone | State::Gone => {}
         }
     }
 
-    /// A call to a seed failed.
+    /// Takes the failure of a call to a seed.
     pub fn on_call_failed(&mut self, to: Endpoint, reason: &str, fx: &mut Fx) {
         let Some(seed) = self.book.seed_at(to) else { return };
         self.calling.remove(&seed);
@@ -226,7 +228,7 @@ impl Applicant {
         self.connect(fx);
     }
 
-    /// A seed's link ended.
+    /// Takes the end of a seed's link.
     pub fn on_link_down(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(seed) = self.seed_of(link) else { return };
         self.links.remove(&seed);
@@ -245,7 +247,7 @@ impl Applicant {
         }
     }
 
-    /// A seed's answer came, from itself or relayed by another.
+    /// Takes a seed's answer, from that seed or relayed by another.
     pub fn on_vote(&mut self, vote: &RegisterVote, fx: &mut Fx) {
         let subject = self.subject();
         if (vote.endpoint, vote.incarnation) != (subject.endpoint, subject.incarnation) {
@@ -260,8 +262,8 @@ impl Applicant {
         }
     }
 
-    /// The proof of this peer's own admission came. It holds as well after a seed has refused the
-    /// request: that seed was too early, or it lied.
+    /// Takes the proof of this peer's own admission. The proof holds also after a seed has refused
+    /// the request: that seed was too early, or it lied.
     pub fn on_commit(&mut self, admission: Admission, fx: &mut Fx) {
         let is_out = matches!(self.state, State::Asking { .. } | State::Pausing);
         if admission.subject() != self.subject() || !is_out {
@@ -286,8 +288,8 @@ impl Applicant {
         }
     }
 
-    /// A seed refused something. A request has failed when more seeds refuse it than may lie:
-    /// the others have passed it on and may still admit this peer.
+    /// Takes a seed's refusal. A request has failed when all linked seeds have refused it: a seed
+    /// that has not has passed it on and may still admit this peer.
     pub fn on_error(&mut self, link: LinkId, error: &ErrorReply, fx: &mut Fx) {
         if self.seed_of(link).is_none() {
             return;
@@ -307,7 +309,7 @@ impl Applicant {
             | ErrorCode::Invalid
             | ErrorCode::NotAllowed => {
                 no.insert(link, error.clone());
-                // One seed alone refuses nobody: the others may still decide.
+                // One seed alone refuses no peer: the others may still decide.
                 if self.links.values().all(|link| no.contains_key(link)) {
                     self.fail(&error.reason, fx);
                 }
@@ -319,7 +321,7 @@ impl Applicant {
         }
     }
 
-    /// Somebody's removal came with a valid certificate. If it is this peer's own, M8 applies.
+    /// Takes a removal whose certificate is valid. If it ends this peer's own life, M8 applies.
     pub fn on_removal(&mut self, now: Now, removal: &Removal, fx: &mut Fx) {
         if !removal.ends(&self.subject()) || !matches!(self.state, State::Member(_)) {
             return;
@@ -328,7 +330,7 @@ impl Applicant {
         self.attempt(now, fx);
     }
 
-    /// A page of a member list came.
+    /// Takes a page of a member list.
     pub fn on_peer_list(&mut self, link: LinkId, page: PeerListResp, fx: &mut Fx) {
         let Some(seed) = self.seed_of(link) else { return };
         let list = self.lists.entry(seed).or_default();
@@ -353,7 +355,7 @@ impl Applicant {
         }
     }
 
-    /// A certificate could not be judged: the keys of its voters are needed.
+    /// Calls the seeds whose keys are needed to judge a certificate.
     pub fn want_keys(&mut self, seeds: impl IntoIterator<Item = SeedId>, fx: &mut Fx) {
         let is_wanted =
             |seed: &SeedId| self.book.key(*seed).is_none() && !self.links.contains_key(seed);
@@ -367,7 +369,7 @@ impl Applicant {
         }
     }
 
-    /// Says goodbye to the seeds (M7). Nothing is asked for any more.
+    /// Says goodbye to the seeds (M7). The peer asks for nothing afterwards.
     pub fn leave(&mut self, now: Now, fx: &mut Fx) -> Option<Leave> {
         let was_member = matches!(self.state, State::Member(_) | State::Alone);
         for timer in [Timer::Decision, Timer::Retry, Timer::Reconnect, Timer::Refresh, Timer::Renew]
@@ -401,7 +403,7 @@ impl Applicant {
         }
     }
 
-    /// Calls as many seeds as are missing to a quorum, at random among those not tried yet.
+    /// Calls as many seeds as a quorum lacks, at random among those not tried yet.
     fn connect(&mut self, fx: &mut Fx) {
         if matches!(self.state, State::Pausing | State::Alone | State::Gone) {
             return;
@@ -419,6 +421,7 @@ impl Applicant {
         for seed in chosen {
             self.call(seed, fx);
         }
+        // No seed is left to call: the attempt has failed; a member tries again later.
         if is_stuck && self.calling.is_empty() {
             match self.state {
                 State::Connecting => {
@@ -444,7 +447,7 @@ impl Applicant {
 
     fn unreachable(&self) -> String {
         let quorum = self.book.quorum();
-        // Each reason once, with all whom it holds for.
+        // Each reason once, with all seeds to which it applies.
         let mut whose: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (seed, why) in &self.failed {
             whose.entry(why).or_default().push(format!("seed {seed}"));
@@ -483,7 +486,8 @@ impl Applicant {
         self.links.iter().find(|(_, it)| **it == link).map(|(seed, _)| *seed)
     }
 
-    /// Between three and five quarters of `span`, so that a fleet does not retry in step.
+    /// Returns a random value between three and five quarters of `span`, so that the peers of a
+    /// fleet do not retry in step.
     fn jitter(&mut self, span: Duration) -> Duration {
         span.mul_f64(self.rng.random_range(0.75..1.25))
     }

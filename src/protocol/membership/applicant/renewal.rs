@@ -1,9 +1,9 @@
-//! A life on which a yes to its removal lies is not kept for long.
+//! Renewal: a peer soon ends a life for whose removal a yes vote exists.
 //!
-//! A seed's yes is final (M2), also when the removal came to nothing because the others reach the
-//! member. Whoever collects such votes could complete a certificate with them long after, with the
-//! vote of one lying seed. A seed that knows of one therefore shows it to the member, which begins
-//! a new life in a while; votes on the old one are worth nothing then.
+//! A seed's yes is final (M2), also when the removal came to nothing because other seeds reach the
+//! member. A collector of such votes could complete a certificate with them much later, with the
+//! vote of one lying seed. A seed that knows of such a vote therefore shows it to the member, which
+//! begins a new life after a delay; votes on the old one are worth nothing then.
 
 use super::{Applicant, Event, Fx, State, Timer};
 use crate::protocol::LinkId;
@@ -11,8 +11,8 @@ use crate::protocol::membership::authority::SeedDeadVote;
 use crate::protocol::membership::certificate::{ProposalKind, Vote};
 
 impl Applicant {
-    /// A seed shows a yes to the removal of members. One that is about this life is reason to begin
-    /// another, but not at once: a lying seed must not keep a member from being one.
+    /// Takes a seed's yes to the removal of members. A vote about this life makes the peer begin
+    /// another one, but not at once: a lying seed must not keep a peer from being a member.
     pub fn on_dead_vote(&mut self, link: LinkId, said: &SeedDeadVote, fx: &mut Fx) {
         let is_own = said.lives.contains(&self.subject());
         let is_asked = matches!(self.state, State::Member(_)) && !self.is_renewing;

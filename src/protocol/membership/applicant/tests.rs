@@ -1,4 +1,4 @@
-//! Lives of an applicant: which one an attempt is made in, and which ones are kept on disk.
+//! Lives of an applicant: the incarnation of each attempt, and the ones kept on disk.
 
 use rand::SeedableRng as _;
 
@@ -107,7 +107,7 @@ fn an_attempt_is_above_the_highest_floor_that_was_told() {
 
 #[test]
 fn what_a_clock_that_was_ahead_has_made_is_forgotten() {
-    // An earlier program kept it before anybody had accepted it.
+    // An earlier program kept the incarnation before any seed had accepted it.
     let (mut it, mut fx) =
         (applicant(&[Record::Incarnation { incarnation: Incarnation(9_000) }]), Fx::default());
     it.on_start(at(8_000), &mut fx);

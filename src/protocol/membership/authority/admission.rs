@@ -18,30 +18,30 @@ use crate::protocol::probe::Outcome;
 use crate::protocol::quorum::{Ballot, Tally};
 use crate::protocol::session::{Card, Cause};
 
-/// A seed's answer to a request to register; goes to the other seeds and to the applicant.
+/// A seed's answer to a request to register, sent to the other seeds and to the applicant.
 ///
-/// It carries the applicant's own signature, so that a seed that has not seen the request can
-/// begin its own dial-back on the strength of the vote.
+/// The answer carries the applicant's own signature, so that a seed that has not seen the request
+/// can begin its own dial-back on the strength of the vote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisterVote {
-    /// Where the applicant listens.
+    /// Address on which the applicant listens.
     pub endpoint: Endpoint,
-    /// The life that asks.
+    /// Incarnation of the life that asks.
     pub incarnation: Incarnation,
-    /// Its key.
+    /// Public key of the applicant.
     pub key: PublicKey,
-    /// The applicant's signature of its request.
+    /// Signature of the applicant on its request.
     pub request: Signature,
-    /// Who votes.
+    /// Seed that votes.
     pub seed: SeedId,
-    /// How.
+    /// True for a yes, false for a no.
     pub yes: bool,
-    /// When, by the voter's clock.
+    /// Time of the vote, by the voter's clock.
     pub at: WallTime,
-    /// The signature of a yes; a no has none.
+    /// Signature of a yes; a no has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
-    /// Why, for people.
+    /// Reason in words, for people.
     pub reason: String,
 }
 
@@ -55,7 +55,7 @@ impl RegisterVote {
         }
     }
 
-    /// The signed yes in it, if it is one.
+    /// Returns the signed yes, or `None` for a no.
     pub fn vote(&self) -> Option<Vote> {
         let signature = self.signature.filter(|_| self.yes)?;
         Some(Vote { seed: self.seed, at: self.at, others: Vec::new(), signature })
@@ -66,18 +66,18 @@ impl RegisterVote {
 #[derive(Debug)]
 pub(super) struct Case {
     pub(super) request: RegisterReq,
-    /// The other seed by whose word it was opened.
+    /// The other seed whose message opened the case.
     by: Option<SeedId>,
     /// Links that wait for the outcome.
     pub(super) applicants: BTreeSet<LinkId>,
     ballot: Ballot,
     votes: BTreeMap<SeedId, Vote>,
-    /// What was said last by each seed, for people and for seeds that connect later.
+    /// Last answer of each seed, for people and for seeds that connect later.
     said: BTreeMap<SeedId, RegisterVote>,
 }
 
 impl Authority {
-    /// A request came, from the applicant itself or forwarded by a seed.
+    /// Takes a request, from the applicant itself or forwarded by a seed.
     pub fn on_register_req(
         &mut self,
         now: Now,
@@ -100,7 +100,7 @@ impl Authority {
             && entry.subject == subject
             && let Some(admission) = entry.admission.clone()
         {
-            // Decided by the other seeds before this request came: the link is a member's now.
+            // The other seeds decided before this request came: the link is a member's now.
             self.linked(subject.endpoint, link);
             fx.send(link, admission);
             fx.emit(Event::Standing { link, member: true });
@@ -117,7 +117,7 @@ impl Authority {
         self.tell_seeds(&request.into(), None, fx);
     }
 
-    /// Another seed's vote came. It must come from the voter itself.
+    /// Takes another seed's vote. It must come from the voter itself.
     pub fn on_register_vote(&mut self, now: Now, link: LinkId, vote: RegisterVote, fx: &mut Fx) {
         let Some(voter) = self.seed_of(link) else {
             return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
@@ -139,7 +139,7 @@ impl Authority {
         self.count_register_vote(now, (Some(link), voter), vote, fx);
     }
 
-    /// The proof of an admission came.
+    /// Takes the certificate of an admission.
     pub fn on_register_commit(&mut self, now: Now, link: LinkId, proof: &Admission, fx: &mut Fx) {
         if self.take_admission(now, proof, fx) == Some(Merged::Nothing) {
             return;
@@ -149,7 +149,7 @@ impl Authority {
         }
     }
 
-    /// Merges an admission if its certificate holds; `None` if it does not.
+    /// Merges an admission if its certificate holds; returns `None` if not.
     pub(super) fn take_admission(
         &mut self,
         now: Now,
@@ -166,7 +166,7 @@ impl Authority {
         Some(merged)
     }
 
-    /// The dial-back of an applicant is over (M5).
+    /// Takes the outcome of an applicant's dial-back (M5).
     pub(super) fn probed_applicant(
         &mut self,
         now: Now,
@@ -197,7 +197,7 @@ impl Authority {
         }
     }
 
-    /// An admission has taken too long.
+    /// Rejects an admission that has taken too long.
     pub(super) fn admission_expired(&mut self, subject: &Subject, fx: &mut Fx) {
         let Some(case) = self.admissions.get(subject) else { return };
         let silent: Vec<_> = self
@@ -215,7 +215,8 @@ impl Authority {
         self.reject_admission(subject, &reason, fx);
     }
 
-    /// A seed's link came up: what is still open here may be decided with it.
+    /// Repeats this seed's votes and requests to a seed whose link came up: open cases may be
+    /// decided with it.
     pub(super) fn repeat_admissions(&self, link: LinkId, fx: &mut Fx) {
         for case in self.admissions.values() {
             match case.said.get(&self.me) {
@@ -225,7 +226,8 @@ impl Authority {
         }
     }
 
-    /// Whether a request of `subject` opens nothing here: it is being voted on, or has been.
+    /// Whether a request of `subject` opens no case here, because a vote on it is open or a life as
+    /// high is known.
     fn is_settled(&self, subject: &Subject) -> bool {
         let known = self.registry.get(subject.endpoint);
         let is_obsolete = known.is_some_and(|held| held.subject.incarnation >= subject.incarnation);
@@ -254,14 +256,14 @@ impl Authority {
         fx.emit(Event::Probe { endpoint: subject.endpoint, timeout });
     }
 
-    /// Whether another seed has opened as many admissions here as it may: one that lies must not
-    /// keep out those whom the others vouch for.
+    /// Whether another seed has opened as many admissions here as its share allows: a lying seed
+    /// must not keep out the applicants that the others vouch for.
     fn has_used_its_share(&self, by: Option<SeedId>) -> bool {
         let share = self.config.admissions_max / (self.book.len() + 1);
         by.is_some() && self.admissions.values().filter(|case| case.by == by).count() >= share
     }
 
-    /// Gives this seed's answer, to the other seeds and to those who wait.
+    /// Sends this seed's answer to the other seeds, and counts it.
     fn cast_register_vote(
         &mut self,
         now: Now,
@@ -320,7 +322,7 @@ impl Authority {
         let Some(case) = self.admissions.get_mut(&subject) else { return };
         let earlier = case.said.get(&seed).map(|earlier| earlier.vote().is_some());
         if earlier == Some(said.vote().is_some()) {
-            return; // Repeated: nobody is told twice.
+            return; // Repeated: it is not told twice.
         }
         if let Some(vote) = said.vote() {
             case.votes.insert(seed, vote);
@@ -358,7 +360,8 @@ impl Authority {
         }
     }
 
-    /// Ends a case well: those who wait are told, and are members from now on.
+    /// Ends a case with an admission: the waiting links get the certificate and are members' links
+    /// from now on.
     fn close_admission(&mut self, admission: &Admission, fx: &mut Fx) {
         let subject = admission.subject();
         let Some(case) = self.admissions.remove(&subject) else { return };

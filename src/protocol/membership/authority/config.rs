@@ -5,39 +5,40 @@ use std::time::Duration;
 /// Limits and periods of a seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How long an admission may take before it is refused. Longer than a dial-back and a vote
-    /// on a loaded machine; an applicant waits this long for a clear no.
+    /// Time-out of an admission, which is then refused. Longer than a dial-back and a vote on a
+    /// loaded machine; an applicant waits this long for a clear no.
     pub admission_timeout: Duration,
-    /// How long a removal stays open without new evidence.
+    /// Time that a removal stays open without new evidence.
     pub removal_timeout: Duration,
-    /// How often an open removal is looked at again.
+    /// Interval between two looks at an open removal.
     pub removal_tick: Duration,
-    /// How long a signed finding counts after this seed first saw it.
+    /// Time that a signed finding counts after this seed first saw it.
     pub evidence_ttl: Duration,
-    /// How far a finding's own time may be from this seed's clock. Generous: clocks are skewed,
-    /// and freshness rests on this seed's own probe; it only bars evidence from long ago.
+    /// Greatest distance of a finding's own time from this seed's clock. Generous: clocks are
+    /// skewed, and freshness rests on this seed's own probe; the limit only bars evidence
+    /// from long ago.
     pub evidence_skew: Duration,
-    /// How long to wait for a probe's answer, before stretching by the local health.
+    /// Time-out of a probe, before it is stretched by the local health.
     pub probe_timeout: Duration,
-    /// How often registries are compared with the other seeds'.
+    /// Interval between two comparisons of the registry with the other seeds'.
     pub digest_interval: Duration,
-    /// How often members without a link here are looked for.
+    /// Interval between two searches for members without a link here.
     pub audit_interval: Duration,
-    /// How long a member without a link here is left alone.
+    /// Time that a member without a link here is left alone before an audit.
     pub audit_after: Duration,
-    /// How many members are audited in one round.
+    /// Number of members audited in one round.
     pub audit_batch: usize,
-    /// How long ended members are remembered (M4).
+    /// Time that ended members are remembered (M4).
     pub tombstone_ttl: Duration,
-    /// Requests to register that one source address may make at once, and per second.
+    /// Requests to register that one source address may send at once.
     pub requests_burst: u32,
     /// Requests to register per second and source address.
     pub requests_per_second: u32,
-    /// Admissions under way at once.
+    /// Number of admissions under way at once.
     pub admissions_max: usize,
-    /// Members at most; beyond, applicants are refused.
+    /// Greatest number of members; further applicants are refused.
     pub members_max: usize,
-    /// Neighbors that one member may name.
+    /// Greatest number of neighbors that one member may name.
     pub neighbors_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Who may be admitted: what a seed asks of a request before anybody votes (M3, M4, M5).
+//! Eligibility: the checks of a request before any seed votes on it (M3, M4, M5).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -33,7 +33,8 @@ impl Authority {
             return refuse(Cause::Forged, ErrorCode::Invalid, reason.to_owned());
         }
         if let Err(reason) = self.check_time(now, &subject) {
-            // The floor goes with it: the applicant is to forget what its clock has made of it.
+            // The floor goes with the refusal: the applicant must forget the incarnation that its
+            // clock made.
             let floor = self.last_life(subject.endpoint);
             return Err((
                 Cause::Stale,
@@ -53,9 +54,10 @@ impl Authority {
         Ok(())
     }
 
-    /// An incarnation is a time, and one far ahead would use up its endpoint. It may be ahead of
-    /// this clock only as far as a quorum has admitted an earlier life of that endpoint: a clock
-    /// that was ahead once, a member's or all seeds', shuts nobody out later.
+    /// Checks that an incarnation, which is a time, is not too far ahead: one far ahead would use
+    /// up its endpoint. It may be ahead of this clock only as far as a quorum has admitted an
+    /// earlier life of that endpoint: a clock that was ahead once, a member's or all seeds', shuts
+    /// out no later life.
     pub(super) fn check_time(&self, now: Now, subject: &Subject) -> Result<(), String> {
         let last = self.last_life(subject.endpoint).0.max(now.wall.0);
         if subject.incarnation.0 <= last.saturating_add(millis(self.config.evidence_skew)) {
@@ -69,13 +71,13 @@ impl Authority {
         ))
     }
 
-    /// The highest life of an endpoint that is known to have been admitted, or the lowest of all.
+    /// Highest life of an endpoint that is known to have been admitted, or the lowest possible one.
     fn last_life(&self, endpoint: Endpoint) -> Incarnation {
         let held = self.registry.get(endpoint).map(|held| held.subject.incarnation);
         held.max(self.registry.floor(endpoint)).unwrap_or_default()
     }
 
-    /// Why this seed would not admit `subject`, whoever asks (M4, M5).
+    /// The reason why this seed would not admit `subject`, whichever node asks (M4, M5).
     pub(super) fn objection(&self, subject: &Subject) -> Option<(Cause, ErrorReply)> {
         let refusal = |cause, code, reason| Some((cause, ErrorReply::new(code, reason)));
         if !subject.endpoint.is_callable() {
@@ -118,7 +120,7 @@ impl Authority {
     /// Takes one token of the source address's bucket.
     fn spend_request(&mut self, now: Now, from: IpAddr) -> bool {
         let (burst, rate) = (self.config.requests_burst, self.config.requests_per_second);
-        // A full bucket is as good as none; this bounds the table by the active sources.
+        // A full bucket is the same as none; dropping these bounds the table by the active sources.
         if self.rates.len() >= 4_096 {
             self.rates.retain(|_, bucket| refill(bucket, now.mono, burst, rate) < burst);
         }
@@ -135,7 +137,7 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Adds the tokens that time has brought. Returns how many there are.
+/// Adds the tokens earned since the last refill. Returns their number.
 fn refill(bucket: &mut Bucket, now: Time, burst: u32, rate: u32) -> u32 {
     let micros = now.since(bucket.refilled).as_micros();
     let earned = u32::try_from(micros * u128::from(rate) / 1_000_000).unwrap_or(u32::MAX);

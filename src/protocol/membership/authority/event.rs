@@ -1,4 +1,4 @@
-//! What a seed waits for, remembers and tells.
+//! Timers, records and events of a seed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,135 +21,136 @@ pub enum Timer {
     Admission(Subject),
     /// An open removal is due for another look.
     Removal(Subject),
-    /// Removals that are ripe have waited long enough for those that are not.
+    /// The removals that are ripe have waited long enough for those that are not.
     Settle,
-    /// Compare registries with the other seeds.
+    /// Registries are compared with the other seeds.
     Digest,
-    /// Look for members that nobody here is linked with.
+    /// Members without a link to this seed are searched for.
     Audit,
-    /// A member's link broke a moment ago; is it back?
+    /// A member's link broke a moment ago; the member is probed unless it is back.
     Orphan(Endpoint),
-    /// A quorum is out of reach for a while now.
+    /// A quorum has been out of reach for a while.
     Quorum,
-    /// Time for the next neighbor lists that another seed is owed.
+    /// The next portion of neighbor lists that another seed is owed is sent.
     Lists,
 }
 
-/// What a seed must not forget.
+/// Records that a seed keeps on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
     /// This seed's yes to one admission, or to the removals that it decided on together (M2).
     Voted {
-        /// What it voted for.
+        /// Kind of the proposal.
         kind: ProposalKind,
-        /// For whom; ascending.
+        /// Lives that the vote covers, ascending.
         lives: Vec<Subject>,
         /// The vote as it left the node.
         vote: Vote,
     },
     /// A verified admission or goodbye; in a rewritten journal all that is known of a life.
     Entry {
-        /// What became known.
+        /// Proofs about the life.
         entry: Box<Entry>,
     },
     /// A verified removal of one or more lives.
     Removed {
-        /// The proof.
+        /// Certificate of the removal.
         removal: Arc<Removal>,
     },
     /// A verified ban, or its lifting.
     Ban {
-        /// The proof.
+        /// Certificate of the ban or of its lifting.
         ban: Ban,
     },
     /// A seed's key, proved at its configured address.
     SeedKey(SeedKey),
-    /// The highest ended life of an endpoint whose tombstone was forgotten: nothing up to it ever
+    /// The highest ended life of an endpoint whose tombstone was forgotten: no life up to it ever
     /// comes back (M4).
     Floor {
-        /// Which endpoint.
+        /// Endpoint of the forgotten lives.
         endpoint: Endpoint,
-        /// Its highest ended life.
+        /// Highest ended life of the endpoint.
         incarnation: Incarnation,
     },
     /// A yes that needs no memory any more: it is old, and about a life that has ended for good.
     Forgot {
-        /// Whose.
+        /// Endpoint that the vote was about.
         endpoint: Endpoint,
-        /// In which life.
+        /// Life that the vote was about.
         incarnation: Incarnation,
-        /// What for.
+        /// Kind of the proposal that the vote was for.
         kind: ProposalKind,
     },
-    /// This seed has compared its registry with enough others once: it remembers its own votes.
+    /// This seed has once compared its registry with enough others, so it remembers its own votes.
     Ready,
 }
 
-/// What a seed tells its surroundings, or asks its node to do.
+/// Events of a seed: news for its surroundings, and requests to its node.
 #[derive(Debug)]
 pub enum Event {
-    /// Probe this endpoint afresh; the answer comes by [`super::Authority::on_probed`].
+    /// The node must probe this endpoint afresh; the answer comes by
+    /// [`super::Authority::on_probed`].
     Probe {
-        /// Whom.
+        /// Endpoint to probe.
         endpoint: Endpoint,
-        /// For how long.
+        /// Time-out of the probe.
         timeout: Duration,
     },
     /// A link's other end became a member or ceased to be one.
     Standing {
-        /// The link.
+        /// Link whose standing changes.
         link: LinkId,
-        /// Whether it is a member now.
+        /// True if the other end is a member now.
         member: bool,
     },
-    /// A message was refused: answer the sender and count it.
+    /// A message was refused: the node answers the sender and counts the refusal.
     Refuse {
-        /// The sender's link.
+        /// Link of the sender.
         link: LinkId,
-        /// What was wrong.
+        /// Kind of the offense.
         cause: Cause,
-        /// What to tell it.
+        /// Answer for the sender.
         error: ErrorReply,
     },
-    /// Somebody asks to be admitted.
+    /// A proposal was opened for the seeds' votes.
     Proposed {
-        /// What is proposed.
+        /// Proposal that the seeds vote on.
         proposal: Proposal,
-        /// How many yes votes it takes.
+        /// Number of yes votes needed.
         needed: usize,
-        /// What it rests on, for people.
+        /// Reason of the proposal, for people.
         because: String,
     },
     /// A vote was counted.
     Voted {
-        /// On what.
+        /// Proposal that was voted on.
         proposal: Proposal,
-        /// Who voted.
+        /// Seed that voted.
         seed: SeedId,
-        /// How.
+        /// True if the seed voted yes.
         yes: bool,
-        /// Why, for people.
+        /// Reason of the vote, for people.
         reason: String,
         /// Yes votes so far.
         count: usize,
         /// Yes votes needed.
         needed: usize,
     },
-    /// A proposal came to nothing.
+    /// A proposal failed.
     Aborted {
-        /// Which.
+        /// Proposal that failed.
         proposal: Proposal,
-        /// Why.
+        /// Reason of the failure.
         reason: String,
     },
     /// A member was admitted.
     Admitted(Box<Admission>),
     /// Members were removed.
     Removed {
-        /// The proof.
+        /// Certificate of the removal.
         removal: Arc<Removal>,
-        /// Those of its lives that ended by it here, now.
+        /// Lives among those removed that ended here by this certificate, now.
         lives: Vec<Subject>,
     },
     /// An endpoint was banned, or its ban was lifted.
@@ -158,75 +159,75 @@ pub enum Event {
     Left(Leave),
     /// A death was reported.
     Reported {
-        /// Whose.
+        /// Life that is reported dead.
         subject: Subject,
-        /// By whom.
+        /// Endpoint of the member that reports.
         reporter: Endpoint,
-        /// The fixed text of the report.
+        /// Fixed text of the report.
         text: String,
-        /// How many findings it carries.
+        /// Number of findings in the report that hold.
         confirmations: usize,
     },
     /// A seed's key was proved for the first time.
     SeedKeyLearnt(SeedKey),
     /// A seed showed another key than the known one.
     SeedKeyContradicted {
-        /// Which seed it claims to be.
+        /// Number that the seed claims.
         seed: SeedId,
-        /// The known key.
+        /// Key that is known.
         known: PublicKey,
-        /// The shown key.
+        /// Key that was shown.
         shown: PublicKey,
     },
     /// Another seed holds entries that rest on votes of seeds which are not in the list any more.
     Foreign {
-        /// Which seed.
+        /// Seed that holds the entries.
         seed: SeedId,
-        /// How many entries of the first page that had any.
+        /// Number of such entries in the first page that had any.
         entries: usize,
     },
     /// Two members answer with one key.
     SharedKey {
-        /// The key.
+        /// The shared key.
         key: PublicKey,
-        /// Where they answer.
+        /// Endpoints at which the key answers.
         places: [Endpoint; 2],
     },
     /// Members that this seed knows as alive have had no neighbor for a while, or have one again.
     Isolated {
-        /// Which, ascending.
+        /// Endpoints of the members, ascending.
         members: Vec<Endpoint>,
-        /// Whether they have none.
+        /// True if the members have no neighbor.
         alone: bool,
     },
     /// Another seed's link came up or went down; `connected` counts this seed too.
     SeedLink {
-        /// Which.
+        /// Seed at the other end.
         seed: SeedId,
-        /// Whether it is up.
+        /// True if the link is up.
         up: bool,
-        /// Seeds in reach, this one included.
+        /// Number of seeds in reach, this one included.
         connected: usize,
     },
     /// A quorum is out of reach, or in reach again (M10).
     Quorum {
-        /// Whether decisions are possible.
+        /// True if decisions are possible.
         reached: bool,
-        /// Seeds in reach, this one included.
+        /// Number of seeds in reach, this one included.
         connected: usize,
-        /// Seeds needed.
+        /// Number of seeds needed.
         needed: usize,
     },
     /// This seed has compared registries with enough others and votes from now on.
     Ready {
-        /// Members known.
+        /// Number of living members known.
         members: usize,
     },
     /// Members were learnt from another seed.
     Synced {
-        /// From which.
+        /// Seed that sent the entries.
         seed: SeedId,
-        /// How many entries were new.
+        /// Number of new entries.
         entries: usize,
     },
 }

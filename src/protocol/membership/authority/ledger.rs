@@ -1,5 +1,5 @@
-//! What this seed writes down: its votes (M2), and verified changes of the registry (M3), which it
-//! then tells to everybody whom they concern.
+//! Changes that this seed writes down: its votes (M2), and verified changes of the registry (M3),
+//! of which it then tells all seeds and members concerned.
 
 use std::sync::Arc;
 
@@ -13,16 +13,17 @@ use crate::protocol::message::Message;
 /// A yes that this seed has given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Given {
-    /// What for.
+    /// Kind of the proposal.
     pub(super) kind: ProposalKind,
-    /// For whom, ascending.
+    /// Lives that the vote covers, ascending.
     pub(super) lives: Vec<Subject>,
-    /// The signature.
+    /// The signed vote.
     pub(super) vote: Vote,
 }
 
 impl Authority {
-    /// Merges a verified admission or goodbye, persists it, and tells everybody whom it concerns.
+    /// Merges a verified admission or goodbye, persists it, and tells all seeds
+    /// and members concerned.
     pub(super) fn apply(
         &mut self,
         now: Now,
@@ -58,7 +59,7 @@ impl Authority {
         merged
     }
 
-    /// The same for a verified removal. Returns whether it was anything new.
+    /// Merges, persists and tells a verified removal. Returns whether it was anything new.
     pub(super) fn apply_removal(
         &mut self,
         removal: &Arc<Removal>,
@@ -72,8 +73,8 @@ impl Authority {
         if lives.is_empty() {
             return news;
         }
-        // Told while the members' own links still count as such: they must learn of their own
-        // removal, to begin a new life (M8).
+        // Sent while the members' own links still count as such: a removed member must learn of it,
+        // to begin a new life (M8).
         self.tell(&Removal::clone(removal).into(), from, fx);
         for subject in &lives {
             self.member_went(subject, fx);
@@ -83,7 +84,7 @@ impl Authority {
     }
 
     pub(super) fn member_came(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
-        // Whatever was open about an earlier life of this endpoint is settled.
+        // Open removals of an earlier life of this endpoint are settled.
         let settled: Vec<_> = self
             .removals
             .keys()
@@ -99,7 +100,7 @@ impl Authority {
         self.seek_twin(subject, fx);
     }
 
-    /// A member's link is the one by which it is told and asked from now on.
+    /// Makes `link` the one by which the member is told and asked from now on.
     pub(super) fn linked(&mut self, endpoint: Endpoint, link: LinkId) {
         self.member_links.insert(endpoint, link);
         self.unlinked.remove(&endpoint);
@@ -119,7 +120,7 @@ impl Authority {
         self.overlay_changed = true;
     }
 
-    /// Sends a proof to all linked seeds and members but the one it came from.
+    /// Sends a proof to all linked seeds and members except the one that sent it.
     pub(super) fn tell(&self, msg: &Message, from: Option<LinkId>, fx: &mut Fx) {
         for link in self.seed_links.values().chain(self.member_links.values()) {
             if Some(*link) != from {
@@ -136,7 +137,7 @@ impl Authority {
         }
     }
 
-    /// Gives this seed's yes to one admission, or to removals that are ripe together. None of the
+    /// Signs this seed's yes to one admission, or to removals that are ripe together. None of the
     /// lives may have it already (M2).
     pub(super) fn vote(
         &mut self,
@@ -151,8 +152,8 @@ impl Authority {
         self.remember_vote(Given { kind, lives, vote })
     }
 
-    /// This seed's yes to `kind` for `subject`'s endpoint and incarnation, if it has given one;
-    /// perhaps to another key.
+    /// This seed's yes to `kind` for `subject`'s endpoint and incarnation, if given; perhaps
+    /// for another key.
     pub(super) fn vote_given(&self, kind: ProposalKind, subject: &Subject) -> Option<&Arc<Given>> {
         self.given.get(&(subject.endpoint, subject.incarnation, kind))
     }

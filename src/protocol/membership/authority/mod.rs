@@ -1,4 +1,4 @@
-//! A seed's part of the membership: it votes, and with the other seeds' votes it decides.
+//! A seed's part of the membership: the seed votes, and decides by the votes of a quorum.
 //!
 //! Invariants:
 //! - One yes per (endpoint, incarnation, kind), on disk before it is sent (M2).
@@ -7,8 +7,8 @@
 //!   seed's own failed probe *and* the signed findings of the suspect's neighbors (M6), unless that
 //!   life has ended here already and only the proof is forgotten.
 //!
-//! It does not gossip (M11) and knows no sockets; [`admission`], [`removal`], [`sync`] and
-//! [`watch`] hold the handlers of one concern each, [`queries`] what anybody may ask.
+//! The module does not gossip (M11) and knows no sockets; [`admission`], [`removal`], [`sync`] and
+//! [`watch`] hold the handlers of one concern each, [`queries`] the answers to questions.
 
 mod admission;
 mod config;
@@ -53,14 +53,14 @@ use crate::protocol::probe::Outcome;
 use crate::protocol::session::{Card, Cause, SeedKey};
 use crate::protocol::{Effects, Kind, LinkId};
 
-/// How long a quorum must be out of reach before that is said (M10).
+/// Time that a quorum must be out of reach before its loss is told (M10).
 const QUORUM_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The pause between two portions of neighbor lists for a seed that has just come; a portion
-/// fits a link's queue many times over.
+/// Pause between two portions of neighbor lists for a seed that has just come; a portion fits a
+/// link's queue many times over.
 const LISTS_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many more requests one source address may make.
+/// Token bucket of one source address's requests.
 #[derive(Debug)]
 struct Bucket {
     tokens: u32,
@@ -76,29 +76,29 @@ pub struct Authority {
     rng: Rng,
     book: SeedBook,
     registry: Registry,
-    /// This seed's yes votes, by what M2 allows one of.
+    /// This seed's yes votes, by endpoint, incarnation and kind, for each of which M2 allows one.
     given: BTreeMap<(Endpoint, Incarnation, ProposalKind), Arc<Given>>,
     admissions: BTreeMap<Subject, admission::Case>,
     removals: BTreeMap<Subject, removal::Case>,
-    /// What operators want, until a quorum of seeds wants it.
+    /// Orders of operators that wait for a quorum of seeds.
     orders: BTreeMap<Proposal, orders::Case>,
-    /// Findings that were used up, so that they cannot be replayed (M6).
+    /// Times of the findings that were used up, so that they cannot be replayed (M6).
     spent: BTreeMap<(Subject, Endpoint), crate::model::WallTime>,
     lists: BTreeMap<Endpoint, NeighborList>,
     seed_links: BTreeMap<SeedId, LinkId>,
     member_links: BTreeMap<Endpoint, LinkId>,
-    /// Members without a link here, and since when or since which audit.
+    /// Members without a link here, and the time since they are or of their last audit.
     unlinked: BTreeMap<Endpoint, Time>,
-    /// Members whose link broke a moment ago, and when.
+    /// Members whose link broke a moment ago, and the time of the break.
     lost: BTreeMap<Endpoint, Time>,
-    /// Members that are being probed because nobody here is linked with them.
+    /// Members that are being probed because they have no link here.
     audits: BTreeSet<Endpoint>,
     compared: BTreeSet<SeedId>,
-    /// Seeds that hold entries which only another list of seeds proves: that is told once.
+    /// Seeds that hold entries which only another list of seeds proves; each is told of once.
     foreign: BTreeSet<SeedId>,
     /// Buckets that are being fetched from other seeds, a page at a time.
     syncing: BTreeMap<SeedId, BTreeSet<u8>>,
-    /// Seeds that have not got all neighbor lists yet, and the last one they got.
+    /// Seeds that have not got all neighbor lists yet, and the last one sent to each.
     lists_owed: BTreeMap<SeedId, Option<Endpoint>>,
     ready: bool,
     quorum_reached: Option<bool>,
@@ -107,7 +107,7 @@ pub struct Authority {
     twins: twins::Twins,
     health: LocalHealth,
     audit_due: Time,
-    /// Ended lives that are to be forgotten, and since when.
+    /// Ended lives that are to be forgotten, and the time since they look old.
     old: BTreeMap<(Endpoint, Incarnation), Time>,
     /// Members that had no neighbor at the last look, and whether that was told.
     isolated: BTreeMap<Endpoint, bool>,
@@ -123,7 +123,7 @@ impl Kind for Authority {
 type Fx = Effects<Authority>;
 
 impl Authority {
-    /// Seed `me`, with what its journal remembers.
+    /// Creates seed `me`, with the state that its journal remembers.
     ///
     /// With nothing remembered, the seed does not vote before it has compared its registry with
     /// enough others to form a quorum: it may be one that lost its disk.
@@ -200,37 +200,37 @@ impl Authority {
         &self.book
     }
 
-    /// The members.
+    /// The registry of members.
     pub const fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Whether this seed votes.
+    /// True if this seed votes.
     pub const fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// Seeds in reach, this one included.
+    /// Number of seeds in reach, this one included.
     pub fn connected(&self) -> usize {
         self.seed_links.len() + 1
     }
 
-    /// Which seeds are linked.
+    /// The seeds that are linked.
     pub fn linked_seeds(&self) -> impl Iterator<Item = SeedId> {
         self.seed_links.keys().copied()
     }
 
-    /// How many members are linked here.
+    /// Number of members that are linked here.
     pub fn linked_members(&self) -> usize {
         self.member_links.len()
     }
 
-    /// Admissions and removals under way.
+    /// Numbers of the admissions and the removals under way.
     pub fn open_cases(&self) -> (usize, usize) {
         (self.admissions.len(), self.removals.len())
     }
 
-    /// This seed's distrust of itself, 0 to 7 (O4).
+    /// Score of this seed's distrust of itself, 0 to 7 (O4).
     pub const fn health_score(&self) -> u32 {
         self.health.score()
     }
@@ -256,7 +256,7 @@ impl Authority {
         keys.chain(votes).chain(floors).chain(entries).chain(bans).chain(ready).collect()
     }
 
-    /// The node starts.
+    /// Starts the timers; a seed that is its own quorum becomes ready at once.
     pub fn on_start(&mut self, now: Now, fx: &mut Fx) {
         if self.book.quorum() == 1 && !self.ready {
             self.become_ready(fx);
@@ -267,7 +267,7 @@ impl Authority {
         self.check_quorum(fx);
     }
 
-    /// A proved node's link came up. Returns whether it is a member.
+    /// Takes the new link of a node that has proved its key. Returns whether it is a member.
     pub fn on_member_link(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) -> bool {
         if let Some(admission) = &card.certificate {
             // A member may bring the proof of an admission that this seed has missed.
@@ -287,7 +287,7 @@ impl Authority {
         } else if let Some(held) = self.registry.get(subject.endpoint)
             && held.subject == subject
         {
-            // It was removed while it lives: with the proof it can begin a new life (M8).
+            // The member was removed while it lives: with the proof it can begin a new life (M8).
             if let Some(removal) = &held.removal {
                 fx.send(link, Removal::clone(removal));
             }
@@ -295,7 +295,7 @@ impl Authority {
         is_member
     }
 
-    /// Another seed's link came up, its key proved and known.
+    /// Takes the new link of another seed, whose key is proved and known.
     pub fn on_seed_link(
         &mut self,
         now: Now,
@@ -316,7 +316,7 @@ impl Authority {
         self.repeat_open_cases(now, link, fx);
     }
 
-    /// A link ended, by intent of one of its ends or not.
+    /// Takes the end of a link; `is_agreed` is true if one of its ends intended it.
     pub fn on_link_down(
         &mut self,
         now: Now,
@@ -340,8 +340,8 @@ impl Authority {
         }
     }
 
-    /// A key was proved at a seed's configured address, or shown by somebody who called.
-    /// Returns whether it is that seed's known key.
+    /// Takes a key that was proved at a seed's configured address, or shown by a caller. Returns
+    /// whether it is that seed's known key.
     pub fn on_seed_key(&mut self, shown: SeedKey, at_address: bool, fx: &mut Fx) -> bool {
         if !at_address {
             let known = self.book.key(shown.seed);
@@ -368,7 +368,7 @@ impl Authority {
         }
     }
 
-    /// A probe that was asked for is over.
+    /// Takes the outcome of a probe that was asked for.
     pub fn on_probed(&mut self, now: Now, endpoint: Endpoint, outcome: &Outcome, fx: &mut Fx) {
         self.probed_applicant(now, endpoint, outcome, fx);
         self.probed_suspect(now, endpoint, outcome, fx);
@@ -377,7 +377,7 @@ impl Authority {
         self.probed_twin(endpoint, outcome, fx);
     }
 
-    /// A deadline passed.
+    /// Handles a timer that has fired.
     pub fn on_timer(&mut self, now: Now, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Admission(subject) => self.admission_expired(&subject, fx),
@@ -391,7 +391,7 @@ impl Authority {
         }
     }
 
-    /// A goodbye came, from its author or relayed: it proves itself (M7).
+    /// Takes a goodbye, from its author or relayed: its signature proves it (M7).
     pub fn on_leave(&mut self, now: Now, link: LinkId, leave: Leave, fx: &mut Fx) {
         let subject = leave.subject();
         let known = self.registry.get(subject.endpoint).map(|entry| entry.subject);
@@ -401,15 +401,15 @@ impl Authority {
         if !leave.is_valid() {
             return self.refuse(link, Cause::Forged, "the goodbye's signature does not hold", fx);
         }
-        // Its time decides when it is forgotten; it must not be forgotten at once, or never.
+        // The time decides when the goodbye is forgotten, which must be neither at once nor never.
         if leave.at.distance(now.wall) > self.config.evidence_skew {
             return self.refuse(link, Cause::Stale, "a goodbye of another time", fx);
         }
         self.apply(now, Entry::left(leave), Some(link), fx);
     }
 
-    /// Says when a quorum is in reach again; says that it is lost only when that lasts, because
-    /// links are exchanged when two seeds call each other at once.
+    /// Tells when a quorum is in reach again; tells that it is lost only when the loss lasts,
+    /// because links are exchanged when two seeds call each other at once.
     fn check_quorum(&mut self, fx: &mut Fx) {
         let (connected, needed) = (self.connected(), self.book.quorum());
         if connected < needed {

@@ -1,13 +1,14 @@
-//! What operators want: evictions and bans, by the same quorum as everything else (M1, M2, M3).
+//! Orders of operators: evictions and bans, decided by the same quorum as everything else (M1, M2,
+//! M3).
 //!
 //! An operator of one machine speaks for the seed of that machine and for no other. An order makes
-//! this seed sign its yes; the others are told, and wait for their own operators. When a quorum has
-//! signed, the certificate is like any other. No dial-back and no witness is asked: whether the
-//! evicted one lives is not the question.
+//! this seed sign its yes; the other seeds are told, and wait for their own operators. When a
+//! quorum has signed, the certificate is like any other. No dial-back and no witness is asked: an
+//! eviction does not depend on whether the member lives.
 //!
 //! A ban holds for an endpoint *and* for the key that it had, so neither a new key at the old
-//! address nor the old key at a new address gets in. Once a ban is certified, every seed votes to
-//! evict whom it names, in whatever life: the quorum's will needs no second order.
+//! address nor the old key at a new address is admitted. Once a ban is certified, every seed votes
+//! to evict the members that it names, in any life: the quorum's will needs no second order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,46 +26,46 @@ use crate::protocol::message::{ErrorCode, ErrorReply};
 use crate::protocol::quorum::{Ballot, Tally};
 use crate::protocol::session::Cause;
 
-/// How long an order waits for the operators of other seeds. Long enough to log in to another
-/// machine; short enough that what is forgotten does not strike later.
+/// Time that an order waits for the operators of other seeds. Long enough to log in to another
+/// machine; short enough that a forgotten order does not strike later.
 pub const ORDER_TTL: Duration = Duration::from_secs(600);
 
-/// Orders of this seed's operator that wait for others at once.
+/// Number of orders of this seed's operator that wait for others at once.
 const ORDERS_MAX: usize = 256;
 
-/// Orders of one other seed that wait at once with nobody else's vote: one that lies must not keep
-/// the others' orders out.
+/// Number of orders of one other seed that wait at once with no further vote: a lying seed must not
+/// keep the others' orders out.
 const ORDERS_ALONE_MAX: usize = 64;
 
-/// Endpoints that can be banned at once, those whose ban was lifted included.
+/// Number of endpoints that can be banned, those whose ban was lifted included.
 pub const BANS_MAX: usize = 1_024;
 
-/// What an operator may want.
+/// Order of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// End this member's life; if it lives it may register again.
+    /// End this member's life; a member that lives may register again.
     Evict,
     /// Keep this endpoint and its key out.
     Ban,
-    /// Let them in again.
+    /// Admit the endpoint and its key again.
     Unban,
 }
 
-/// A seed's yes to what its operator wants; a seed has no reason to say no.
+/// A seed's yes to an order of its operator; a seed has no reason to say no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedOrderVote {
-    /// What is wanted: `evict` or `ban`.
+    /// Kind of the proposal: `evict` or `ban`.
     pub kind: ProposalKind,
-    /// Of whom.
+    /// Endpoint to evict or ban.
     pub endpoint: Endpoint,
-    /// The life to evict; of a ban its number: an odd one bans, an even one lifts it.
+    /// The life to evict; for a ban its number: an odd one bans, an even one lifts the ban.
     pub incarnation: Incarnation,
-    /// Its key.
+    /// Public key of the member.
     pub key: PublicKey,
-    /// Whose operator wants it.
+    /// Seed whose operator gave the order.
     pub seed: SeedId,
-    /// When, by the voter's clock.
+    /// Time of the vote, by the voter's clock.
     pub at: WallTime,
     /// The voter's signature.
     pub signature: Signature,
@@ -84,14 +85,14 @@ impl SeedOrderVote {
     }
 }
 
-/// Where an order stands, for the operator who gave it.
+/// State of an order, for the operator who gave it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OrderState {
-    /// Whether it has come about.
+    /// True if the order is carried out.
     pub done: bool,
-    /// Which seeds want it so far.
+    /// Seeds that have voted for the order so far.
     pub seeds: Vec<SeedId>,
-    /// How many it takes.
+    /// Number of seeds needed.
     pub needed: usize,
 }
 
@@ -104,11 +105,11 @@ pub(super) struct Case {
 }
 
 impl Authority {
-    /// What `order` about `endpoint` means in the registry's present state (M1: the same at every
-    /// seed whose registry is equal).
+    /// Returns the proposal that `order` about `endpoint` means in the registry's present state
+    /// (M1: the same at every seed whose registry is equal).
     ///
     /// # Errors
-    /// In words, when it means nothing.
+    /// The reason in words, when the order means nothing.
     pub fn meaning(&self, order: Order, endpoint: Endpoint) -> Result<Proposal, String> {
         let held = self.registry.get(endpoint).map(|entry| entry.subject);
         let ban = self.registry.ban(endpoint);
@@ -149,12 +150,12 @@ impl Authority {
 
     /// The ban of the same endpoint under the same number that this seed has voted for, or that
     /// others want; else `own`. A member that changes its key between two operators' orders must
-    /// not have them vote for two bans.
+    /// not make them vote for two bans.
     fn ban_to_join(&self, own: Subject) -> Subject {
         if let Some(given) = self.vote_given(ProposalKind::Ban, &own) {
             return given.lives.first().copied().unwrap_or(own);
         }
-        // Only with a key that was seen there, and that bars nobody elsewhere.
+        // Only with a key that was seen there, and that bars no member elsewhere.
         let was_there = |it: &Subject| {
             self.registry.past(it.endpoint).iter().any(|entry| entry.subject.key == it.key)
         };
@@ -171,10 +172,10 @@ impl Authority {
         wanted.find(|it| it.key == own.key || (was_there(it) && !is_elsewhere(it))).unwrap_or(own)
     }
 
-    /// This seed's operator wants something.
+    /// Takes an order of this seed's operator.
     ///
-    /// It names the proposal and not the endpoint: an order that comes late must not strike a life
-    /// that began meanwhile.
+    /// The order names the proposal and not the endpoint: an order that comes late must not strike
+    /// a life that began meanwhile.
     pub fn on_order(&mut self, now: Now, proposal: Proposal, fx: &mut Fx) {
         let orders = [Order::Evict, Order::Ban, Order::Unban];
         let endpoint = proposal.subject.endpoint;
@@ -184,10 +185,10 @@ impl Authority {
         }
     }
 
-    /// Where what an order means stands.
+    /// State of the order that means this proposal.
     ///
     /// # Errors
-    /// In words, when it can no more come about.
+    /// The reason in words, when the order can no longer be carried out.
     pub fn order_state(&self, proposal: &Proposal) -> Result<OrderState, String> {
         let subject = &proposal.subject;
         let (endpoint, needed) = (subject.endpoint, self.book.quorum());
@@ -202,7 +203,7 @@ impl Authority {
             };
             let mut lives = self.registry.past(endpoint).iter().chain(self.registry.get(endpoint));
             return match (proposal.kind, lives.find_map(eviction)) {
-                // A ban is done when nobody is left whom it names.
+                // A ban is done when no living member is left that it names.
                 (ProposalKind::Ban, _) => {
                     let votes = self.registry.ban(endpoint).map_or(&[][..], |ban| &ban.votes);
                     let is_named = |it: &Entry| self.registry.is_banned(&it.subject);
@@ -221,7 +222,7 @@ impl Authority {
         Ok(OrderState { done: false, seeds: seeds.unwrap_or_default(), needed })
     }
 
-    /// Another seed's operator wants something. It must come from that seed itself.
+    /// Takes the order of another seed's operator. It must come from that seed itself.
     pub fn on_seed_order_vote(&mut self, now: Now, link: LinkId, said: SeedOrderVote, fx: &mut Fx) {
         let Some(voter) = self.seed_of(link) else {
             return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
@@ -241,7 +242,7 @@ impl Authority {
         }
     }
 
-    /// The proof of a ban, or of its end, came.
+    /// Takes the certificate of a ban, or of its lifting.
     pub fn on_seed_ban_commit(&mut self, now: Now, link: LinkId, ban: Ban, fx: &mut Fx) {
         if let Err(error) = self.book.verify_ban(&ban) {
             return self.refuse(link, error.cause(), format!("no certificate: {error}"), fx);
@@ -249,7 +250,7 @@ impl Authority {
         self.apply_ban(now, ban, Some(link), fx);
     }
 
-    /// Whoever is banned and in is evicted; asked when somebody comes in or is banned.
+    /// Evicts the living members that are banned; called when a member comes or is banned.
     pub(super) fn evict_banned(&mut self, now: Now, fx: &mut Fx) {
         let banned = self.registry.alive().map(|entry| entry.subject);
         let banned: Vec<_> = banned.filter(|subject| self.registry.is_banned(subject)).collect();
@@ -259,7 +260,7 @@ impl Authority {
         }
     }
 
-    /// Orders that nobody else has wanted for too long are forgotten.
+    /// Forgets the orders that have waited too long for other seeds' votes.
     pub(super) fn forget_old_orders(&mut self, now: Now, fx: &mut Fx) {
         let is_old = |case: &Case| now.mono.since(case.since) >= ORDER_TTL;
         let old = self.orders.iter().filter(|(_, case)| is_old(case));
@@ -271,7 +272,7 @@ impl Authority {
         }
     }
 
-    /// A seed's link came up: it hears what this seed's operator wants.
+    /// Repeats this seed's orders to a seed whose link came up.
     pub(super) fn repeat_orders(&self, link: LinkId, fx: &mut Fx) {
         for (proposal, case) in &self.orders {
             if let Some(vote) = case.votes.get(&self.me) {
@@ -280,7 +281,7 @@ impl Authority {
         }
     }
 
-    /// Gives this seed's yes.
+    /// Gives this seed's yes to a proposal, unless its vote went to another key.
     fn want(&mut self, now: Now, proposal: Proposal, because: &str, fx: &mut Fx) {
         let Proposal { kind, subject } = proposal;
         let given = match self.vote_given(kind, &subject).cloned() {
@@ -296,7 +297,7 @@ impl Authority {
         self.count_order_vote(now, proposal, (self.me, given.vote.clone()), fx);
     }
 
-    /// Whether a proposal has been decided, or overtaken.
+    /// Whether a proposal has been decided, or overtaken by another decision.
     fn is_moot(&self, proposal: &Proposal) -> bool {
         let subject = &proposal.subject;
         match proposal.kind {
@@ -310,7 +311,7 @@ impl Authority {
         }
     }
 
-    /// Tells a seed that still wants what has come about.
+    /// Sends the certificate to a seed that still votes for a decided proposal.
     fn send_outcome(&self, link: LinkId, proposal: &Proposal, fx: &mut Fx) {
         let endpoint = proposal.subject.endpoint;
         if proposal.kind == ProposalKind::Ban {
@@ -324,7 +325,8 @@ impl Authority {
         }
     }
 
-    /// Whether there is a case for what the seed `by` wants now.
+    /// Whether a case is open for the proposal that the seed `by` wants; opens one
+    /// within its limit.
     fn open_order(
         &mut self,
         now: Now,
@@ -383,7 +385,7 @@ impl Authority {
         }
     }
 
-    /// Merges a verified ban, persists it, tells the other seeds, and acts on it.
+    /// Merges a verified ban, persists it, tells the other seeds, and evicts the members it names.
     pub(super) fn apply_ban(
         &mut self,
         now: Now,
@@ -406,7 +408,7 @@ impl Authority {
         true
     }
 
-    /// What is wrong with an applicant that is banned.
+    /// Objection to an applicant that is banned.
     pub(super) fn ban_objection(&self, subject: &Subject) -> Option<(Cause, ErrorReply)> {
         self.registry.is_banned(subject).then(|| {
             let reason = format!(

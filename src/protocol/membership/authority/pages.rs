@@ -1,7 +1,7 @@
-//! How long what is told will be on the wire, so that no message outgrows a line.
+//! Upper bounds of encoded lengths, so that no message outgrows a line.
 //!
-//! A message that does is dropped by its own sender, and whoever waits for it waits for good: a
-//! page must end before that, whatever certificates a lying seed has helped to make.
+//! A longer message is dropped by its own sender, and the receiver waits for it in vain: a page
+//! must end before that, whatever certificates a lying seed has helped to make.
 //!
 //! The lengths are those of the longest JSON form, with IPv6 addresses and numbers of 20 digits.
 
@@ -9,25 +9,25 @@ use crate::model::Endpoint;
 use crate::protocol::membership::certificate::{Admission, Ban, Removal, Vote};
 use crate::protocol::membership::registry::Entry;
 
-/// What the parts of one message may add up to: a line, less what is around them.
+/// Greatest sum of the lengths of a message's parts, in bytes: a line, less the text around them.
 pub(super) const ROOM: usize = 240_000;
 
-/// An endpoint in a list.
+/// Length of an endpoint in a list, in bytes.
 pub(super) const ENDPOINT: usize = 64;
 
-/// A life in a list.
+/// Length of a life in a list, in bytes.
 pub(super) const LIFE: usize = 196;
 
-/// A witness's finding.
+/// Length of a witness's finding, in bytes.
 pub(super) const FINDING: usize = 470;
 
-/// The signed yes of a seed, alone.
+/// Length of a seed's signed yes without further lives, in bytes.
 const VOTE: usize = 230;
 
-/// A goodbye.
+/// Length of a goodbye, in bytes.
 const LEAVE: usize = 400;
 
-/// The names of fields, and brackets.
+/// Length of field names and brackets, in bytes.
 const AROUND: usize = 128;
 
 pub(super) fn of_votes<'a>(votes: impl IntoIterator<Item = &'a Vote>) -> usize {
@@ -39,7 +39,7 @@ pub(super) fn of_removal(removal: &Removal) -> usize {
     AROUND + lives.len() * LIFE + of_votes(votes) + confirmations.len() * FINDING
 }
 
-/// The entry without the proof of its removal.
+/// Length of the entry without the proof of its removal, in bytes.
 pub(super) fn of_entry(entry: &Entry) -> usize {
     let of_admission = |it: &Admission| AROUND + LIFE + of_votes(&it.votes);
     let admission = entry.admission.as_ref().map_or(0, of_admission);
@@ -50,8 +50,8 @@ pub(super) fn of_ban(ban: &Ban) -> usize {
     AROUND + LIFE + of_votes(&ban.votes)
 }
 
-/// Where a page of these parts, in any order, has to end: before it is full, but never before the
-/// first endpoint. `None` if all of them fit.
+/// Endpoint after which a page of these parts, in any order, must end: before the page is full, but
+/// never before the first endpoint. `None` if all of them fit.
 pub(super) fn end_of(mut parts: Vec<(Endpoint, usize)>) -> Option<Endpoint> {
     parts.sort_unstable();
     let (mut sum, mut last) = (0, None);

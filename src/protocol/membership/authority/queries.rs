@@ -1,7 +1,7 @@
-//! What anybody may ask a seed: who is in, who is linked with whom, and why.
+//! Questions to a seed about members, topology and proofs, and their answers.
 //!
 //! Answers are pages of bounded size; a page says whether there is more, and the next question
-//! names where to go on. Nothing here changes state.
+//! names the endpoint after which to go on. No question changes state.
 
 use std::sync::Arc;
 
@@ -13,60 +13,60 @@ use crate::protocol::LinkId;
 use crate::protocol::membership::certificate::Removal;
 use crate::protocol::membership::registry::{Entry, Status};
 
-/// Members in one page; below a quarter of a line's limit.
+/// Number of members in one page; below a quarter of a line's limit.
 const MEMBERS_PER_PAGE: usize = 400;
 
-/// Members in a sample of more than one page. A peer seeks three neighbors and asks two seeds or
-/// more, each minute again, so it chooses among several times as many as that; whole lists would
-/// cost each peer more the larger the fleet is, and the seeds that times the fleet. Links still go
-/// to members in proportion to their degrees: each is as likely as any other to be in a sample,
-/// and within it they are chosen by degree.
+/// Number of members in a sample of more than one page. A peer seeks three neighbors and asks two
+/// seeds or more, each minute again, so it chooses among several times as many as that; whole lists
+/// would cost each peer more the larger the fleet is, and the seeds that times the fleet. Links
+/// still go to members in proportion to their degrees: each is as likely as any other to be in a
+/// sample, and within it they are chosen by degree.
 const SAMPLE_SIZE: usize = 128;
 
-/// Neighbor lists in one page, at most; a page of hubs ends where its line is full.
+/// Greatest number of neighbor lists in one page; a page of hubs ends where its line is full.
 const NODES_PER_PAGE: usize = 32;
 
-/// Findings about each life in one explanation.
+/// Number of findings about each life in one explanation.
 const EVIDENCE_MAX: usize = 32;
 
-/// Who is in?
+/// A request for a page of members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerListReq {
-    /// Go on after this endpoint; the first page without it.
+    /// Last endpoint of the previous page; the first page is asked for without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Endpoint>,
-    /// Whether those who left or were removed lately are wanted too.
+    /// Whether members that left or were removed lately are wanted too.
     #[serde(default)]
     pub ended: bool,
-    /// Whether some members will do: of more than fit one page, a few drawn at random.
+    /// Whether a sample is enough: of more members than fit one page, some drawn at random.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sample: bool,
 }
 
 impl PeerListReq {
-    /// The question of a peer that looks for neighbors.
+    /// The request of a peer that looks for neighbors.
     pub const SAMPLE: Self = Self { after: None, ended: false, sample: true };
 }
 
 /// One member in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberLine {
-    /// Where it listens.
+    /// Address on which the member listens.
     pub endpoint: Endpoint,
-    /// Which of its lives.
+    /// Incarnation of the member's life.
     pub incarnation: Incarnation,
-    /// Whether it is in.
+    /// Status of the member.
     pub status: Status,
-    /// Since when.
+    /// Time since which the status holds, by the clocks of the deciding nodes.
     pub since: WallTime,
-    /// How many neighbors it named last.
+    /// Number of neighbors that the member named last.
     pub degree: u32,
 }
 
 /// A page of members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerListResp {
-    /// Who answers.
+    /// Seed that answers.
     pub seed: SeedId,
     /// Members, ascending by endpoint.
     pub members: Vec<MemberLine>,
@@ -74,30 +74,30 @@ pub struct PeerListResp {
     pub more: bool,
 }
 
-/// Why is this endpoint in or out?
+/// A request for the reasons why an endpoint is a member or is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainReq {
-    /// Which endpoint.
+    /// Endpoint in question.
     pub endpoint: Endpoint,
 }
 
 /// The proofs about an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainResp {
-    /// Who answers.
+    /// Seed that answers.
     pub seed: SeedId,
-    /// Which endpoint.
+    /// Endpoint in question.
     pub endpoint: Endpoint,
-    /// Its lives, the latest last, at most five.
+    /// Lives of the endpoint, the latest last, at most five.
     pub lives: Vec<Entry>,
-    /// What is being decided about it right now, in words.
+    /// Open votes about the endpoint, in words.
     pub open: Vec<String>,
 }
 
-/// Who is linked with whom?
+/// A request for a page of neighbor lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopologyReq {
-    /// Go on after this endpoint; the first page without it.
+    /// Last endpoint of the previous page; the first page is asked for without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Endpoint>,
 }
@@ -105,7 +105,7 @@ pub struct TopologyReq {
 /// A page of neighbor lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopologyResp {
-    /// Who answers.
+    /// Seed that answers.
     pub seed: SeedId,
     /// Members and their neighbors, ascending by endpoint.
     pub nodes: Vec<NodeLine>,
@@ -116,9 +116,9 @@ pub struct TopologyResp {
 /// One member's neighbors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeLine {
-    /// The member.
+    /// Endpoint of the member.
     pub endpoint: Endpoint,
-    /// Whom it says it is linked with.
+    /// Neighbors that the member named last.
     pub neighbors: Vec<Endpoint>,
 }
 
@@ -175,7 +175,7 @@ impl Authority {
         let length = |it: &Entry| {
             pages::of_entry(it) + it.removal.as_ref().map_or(0, |it| pages::of_removal(it))
         };
-        // The oldest go first where there is no room for all.
+        // The oldest lives are left out where there is no room for all.
         while lives.len() > 1 && lives.iter().map(length).sum::<usize>() > pages::ROOM {
             lives.remove(0);
         }
@@ -202,7 +202,7 @@ impl Authority {
     }
 }
 
-/// An entry with the evidence about its own life only, and not more than people read.
+/// Returns the entry with the evidence about its own life only, at most [`EVIDENCE_MAX`] findings.
 fn explained(entry: &Entry) -> Entry {
     let removal = entry.removal.as_ref().map(|removal| {
         let mut confirmations = removal.evidence_about(&entry.subject);

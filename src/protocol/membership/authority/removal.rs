@@ -1,12 +1,12 @@
-//! Removals: the reports, this seed's own probe, the witnesses' findings (M6). What follows from
-//! them, votes and certificates, is in [`super::verdict`].
+//! Removals: the reports, this seed's own probe, the witnesses' findings (M6). The votes and
+//! certificates that follow from them are in [`super::verdict`].
 //!
 //! The suspect is told first and can answer for itself (O4): it is asked over its own link as well
 //! as by a fresh probe, because a loaded machine answers on a link long before it takes a new one.
 //!
 //! A neighbor that is itself out of this seed's reach cannot testify; it is left out of the
-//! electorate, so that the dead do not protect each other by their silence. Only this seed's own
-//! failed probe leaves somebody out, so nobody else can shrink the electorate.
+//! electorate, so that dead members do not protect each other by their silence. Only this seed's
+//! own failed probe leaves a neighbor out, so no other node can shrink the electorate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,21 +26,21 @@ use crate::protocol::probe::Outcome;
 use crate::protocol::quorum::Ballot;
 use crate::protocol::session::{Card, Cause};
 
-/// Findings that one message may carry: a majority of the most neighbors that one may name, and
-/// well within a line.
+/// Number of findings that one message may carry: a majority of the most neighbors that one member
+/// may name, and well within a line.
 pub(super) const CONFIRMATIONS_MAX: usize = 256;
 
-/// How often one reporter's reports of one death are told of and passed on.
+/// Pause before another report of the same death by the same reporter is told of and passed on.
 const REPORT_PAUSE: Duration = Duration::from_secs(3);
 
-/// How soon an open removal is looked at for the first time: by then the suspect's neighbors have
-/// usually reported; those that have not are asked.
+/// Delay before the first look at an open removal: by then the suspect's neighbors have usually
+/// reported; those that have not are asked.
 const FIRST_TICK: Duration = Duration::from_millis(100);
 
-/// How soon after it answered a suspect is probed again because somebody insists.
+/// Pause between a suspect's answer and another probe of it because witnesses insist.
 pub(super) const PROBE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where this seed's own probe of a suspect stands.
+/// State of this seed's own probe of a suspect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
     Wanted,
@@ -68,12 +68,13 @@ pub(super) struct Case {
     pub(super) ballot: Ballot,
     /// The signed yes votes, each with all the lives that it covers.
     pub(super) votes: BTreeMap<SeedId, Arc<Given>>,
-    /// What each seed said last.
+    /// Last answer of each seed: true for a yes.
     pub(super) said: BTreeMap<SeedId, bool>,
-    /// Since when this seed would vote yes; it waits a moment for others that are half accused.
+    /// Time since which this seed would vote yes; the vote waits a moment for suspects that
+    /// are half accused.
     pub(super) ripe: Option<Time>,
-    /// Who has reported, and when that was told of and passed on last: other seeds pass on what
-    /// came here already, and one who repeats itself is not repeated.
+    /// Reporters, with the time when a report of theirs was told of and passed on last: other seeds
+    /// pass on reports that came here already, and a reporter that repeats itself is not repeated.
     reports: BTreeMap<Endpoint, Time>,
     pub(super) opened: Time,
     pub(super) last_news: Time,
@@ -81,7 +82,7 @@ pub(super) struct Case {
 }
 
 impl Authority {
-    /// A death is reported, by a member or forwarded by a seed.
+    /// Takes a report of a death, from a member or forwarded by a seed.
     pub fn on_dead_report(
         &mut self,
         now: Now,
@@ -110,7 +111,8 @@ impl Authority {
         self.open_removal(now, &subject, fx);
         let Some(case) = self.removals.get_mut(&subject) else { return };
         let told = case.reports.get(&report.reporter);
-        // One who is no member is not remembered: a lying seed could name any number of them.
+        // A reporter that is no member is not remembered: a lying seed could name any number of
+        // them.
         let is_news = self.registry.alive_at(report.reporter).is_some()
             && told.is_none_or(|told| now.mono.since(*told) >= REPORT_PAUSE);
         if is_news {
@@ -130,7 +132,7 @@ impl Authority {
         self.weigh(now, &subject, fx);
     }
 
-    /// A witness's finding came, from itself or relayed by a seed.
+    /// Takes a witness's finding, from the witness itself or relayed by a seed.
     pub fn on_suspect_ack(&mut self, now: Now, link: LinkId, found: Confirmation, fx: &mut Fx) {
         let from_seed = self.seed_of(link).is_some();
         if found.witness == found.endpoint && !found.finding.is_dead() {
@@ -147,7 +149,7 @@ impl Authority {
             return;
         }
         if !self.removals.contains_key(&subject) && !from_seed {
-            return; // Nobody here has asked.
+            return; // Not asked for by this seed.
         }
         self.open_removal(now, &subject, fx);
         self.add_confirmations(now, &subject, valid);
@@ -158,8 +160,8 @@ impl Authority {
         self.weigh(now, &subject, fx);
     }
 
-    /// The suspect itself says that it lives, on the link on which it proved its key. A probe that
-    /// is still under way convicts nobody any more.
+    /// Takes the suspect's own statement that it lives, on the link on which it proved its key. A
+    /// probe that is still under way convicts the suspect no more.
     fn on_sign_of_life(&mut self, now: Now, link: LinkId, subject: &Subject, fx: &mut Fx) {
         if self.member_links.get(&subject.endpoint) != Some(&link) {
             return;
@@ -167,7 +169,7 @@ impl Authority {
         self.own_probe_done(now, subject, Finding::Alive, fx);
     }
 
-    /// This seed's own probe of a suspect is over.
+    /// Takes the outcome of this seed's own probe of a suspect.
     pub(super) fn probed_suspect(
         &mut self,
         now: Now,
@@ -206,7 +208,7 @@ impl Authority {
         }
     }
 
-    /// The probe of a neighbor that has not testified is over.
+    /// Takes the outcome of probing a neighbor that has not testified.
     pub(super) fn probed_witness(
         &mut self,
         now: Now,
@@ -232,7 +234,7 @@ impl Authority {
         }
     }
 
-    /// An open removal is due for another look: collect what is missing, or give up.
+    /// Looks again at an open removal: collects the evidence that is missing, or gives up.
     pub(super) fn removal_tick(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
         let Some(case) = self.removals.get_mut(subject) else { return };
         self.health.timer_fired(now.mono.since(case.tick_due));
@@ -252,7 +254,7 @@ impl Authority {
         self.weigh(now, subject, fx);
     }
 
-    /// A suspect has just proved its key on a new link: look again.
+    /// Wants a new probe of a suspect that has just proved its key on a new link.
     pub(super) fn suspect_came(&mut self, subject: &Subject) {
         if let Some(case) = self.removals.get_mut(subject)
             && matches!(case.own, Own::Done(..))
@@ -267,7 +269,7 @@ impl Authority {
         }
     }
 
-    /// Opens a removal on this seed's own observation or somebody's evidence.
+    /// Opens a removal on this seed's own observation or on another node's evidence.
     pub(super) fn open_removal(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
         if self.removals.contains_key(subject) || !self.registry.is_alive(subject) {
             return;
@@ -296,7 +298,8 @@ impl Authority {
         fx.set_timer(Timer::Removal(*subject), FIRST_TICK);
     }
 
-    /// The subject that a statement is about, if that life is in; else the sender is told.
+    /// Returns the subject of a statement if that life is alive; else sends the sender the proof of
+    /// its end, or refuses the statement.
     pub(super) fn current_life(
         &self,
         link: LinkId,
@@ -308,7 +311,7 @@ impl Authority {
         if held.subject.incarnation == incarnation && held.status() == Status::Alive {
             return Some(held.subject);
         }
-        // Whoever still accuses somebody who is out has missed the proof.
+        // A sender that still accuses a removed member has missed the proof.
         if let Some(removal) = &held.removal {
             fx.send(link, Removal::clone(removal));
         } else if let Some(leave) = held.leave {

@@ -1,4 +1,4 @@
-//! Anti-entropy between seeds: what one has missed, it gets from the others (M4).
+//! Anti-entropy between seeds: a seed gets the entries that it has missed from the others (M4).
 //!
 //! Registries are compared by one number; where it differs, by one number a bucket, and buckets
 //! that differ are exchanged whole. Every entry is verified as if it had come as a commit, so a
@@ -16,39 +16,39 @@ use crate::protocol::membership::certificate::{Ban, Leave, ProposalKind, Removal
 use crate::protocol::membership::registry::{BUCKETS, Entry, Merged};
 use crate::protocol::session::Cause;
 
-/// Entries in one message: with certificates of seven votes and their evidence well below the
-/// limit of a line.
+/// Number of entries in one message: with certificates of seven votes and their evidence well below
+/// the limit of a line.
 const ENTRIES_MAX: usize = 32;
 
-/// Evidence that travels with a removal between registries; the votes alone decide.
+/// Number of findings that travel with a removal between registries; the votes alone decide.
 const EVIDENCE_MAX: usize = 8;
 
 /// The state of a registry, in hashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedDigest {
-    /// How many entries there are, for people.
+    /// Number of entries in the registry, for people.
     pub entries: u64,
-    /// One number for the whole, as 16 hexadecimal digits.
+    /// Hash of the whole registry, as 16 hexadecimal digits.
     pub root: String,
-    /// One number a bucket, as 16 hexadecimal digits each; absent as long as the roots may be
+    /// One hash per bucket, as 16 hexadecimal digits each; absent as long as the roots may be
     /// equal, which they nearly always are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buckets: Vec<String>,
-    /// Whether the other side should answer with its own, as detailed as this one.
+    /// Whether the receiver should answer with its own digest, as detailed as this one.
     pub answer: bool,
 }
 
 /// A request for some buckets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedSyncReq {
-    /// Which buckets, by number.
+    /// Numbers of the buckets.
     pub buckets: BTreeSet<u8>,
-    /// Go on after this endpoint; the first page without it.
+    /// Last endpoint of the previous page; the first page is asked for without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Endpoint>,
 }
 
-/// Some entries of the asked-for buckets.
+/// Some entries of the requested buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedSyncResp {
     /// The entries, with the proofs of admissions and goodbyes.
@@ -59,7 +59,7 @@ pub struct SeedSyncResp {
     /// Bans of endpoints, and those that were lifted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bans: Vec<Ban>,
-    /// Whether there are more after the last one.
+    /// Whether there are more entries after the last one.
     pub more: bool,
 }
 
@@ -78,9 +78,10 @@ impl Authority {
         self.seek_isolated(now, fx);
     }
 
-    /// Forgets the tombstones that have looked old for a while, by this seed's own patience: to a
-    /// clock that is days ahead each of them is old, and the other seeds may not have it yet. They
-    /// would never learn of it, and keep alive whom this seed knows as ended.
+    /// Forgets the tombstones that have looked old for a while, measured by this seed's own
+    /// patience: to a clock that is days ahead each of them is old, and the other seeds may
+    /// not have it yet. They would never learn of it, and keep alive a member that this seed
+    /// knows as ended.
     fn forget_the_old(&mut self, now: Now, fx: &mut Fx) {
         let keep = self.config.tombstone_ttl;
         let mut old = BTreeMap::new();
@@ -97,12 +98,12 @@ impl Authority {
         self.old = old;
     }
 
-    /// Another seed's registry in hashes.
+    /// Takes the digest of another seed's registry.
     pub fn on_seed_digest(&mut self, link: LinkId, digest: &SeedDigest, fx: &mut Fx) {
         let Some(seed) = self.seed_of(link) else { return };
         let own = self.detailed_digest(false);
         if digest.buckets.is_empty() && digest.root != own.root {
-            // Both sides learn which buckets differ, and each asks for what it lacks.
+            // Both sides learn which buckets differ, and each asks for the entries that it lacks.
             return fx.send(link, SeedDigest { answer: true, ..own });
         }
         if digest.answer {
@@ -129,7 +130,7 @@ impl Authority {
         }
     }
 
-    /// Another seed wants a page of this registry.
+    /// Sends another seed a page of this registry.
     pub fn on_seed_sync_req(&self, link: LinkId, request: &SeedSyncReq, fx: &mut Fx) {
         let (buckets, after) = (&request.buckets, request.after);
         let mut entries = self.registry.in_buckets(buckets, after).peekable();
@@ -161,7 +162,7 @@ impl Authority {
         fx.send(link, page);
     }
 
-    /// Entries came; each has to prove itself.
+    /// Takes entries from another seed; each has to prove itself.
     pub fn on_seed_sync_resp(&mut self, now: Now, link: LinkId, resp: SeedSyncResp, fx: &mut Fx) {
         let Some(seed) = self.seed_of(link) else { return };
         let longest = resp.entries.len().max(resp.removals.len()).max(resp.bans.len());
@@ -229,8 +230,9 @@ impl Authority {
         }
     }
 
-    /// Whether these votes would prove something where another list holds: seeds that have been
-    /// replaced have given them. Nothing is believed by it, and nobody is blamed for it.
+    /// Whether these votes would prove something under another list of seeds: they may come from
+    /// seeds that have been replaced since. Such votes prove nothing here, and no sender is
+    /// blamed for them.
     fn is_of_others(&self, votes: &[Vote]) -> bool {
         let voters: BTreeSet<_> = votes.iter().map(|vote| vote.seed).collect();
         (self.book.quorum()..=self.book.len()).contains(&voters.len())
@@ -242,15 +244,16 @@ impl Authority {
         voters.any(|seed| is_configured(seed) && self.book.key(seed).is_none())
     }
 
-    /// A seed's key has become known: what could not be judged before may be now.
+    /// Asks for comparison again, because a seed's key has become known: entries that could not be
+    /// judged before may be judged now.
     pub(super) fn compare_again(&self, fx: &mut Fx) {
         if !self.ready {
             self.tell_seeds(&self.digest(true).into(), None, fx);
         }
     }
 
-    /// The parts of an entry that are proved; `None` if nothing is. That a life is known here
-    /// already, perhaps only its end, is proof enough of an entry that adds nothing.
+    /// The parts of an entry that are proved; `None` if nothing is. For an entry that adds nothing
+    /// it is proof enough that the life is known here already, perhaps only by its end.
     fn verified(&self, now: Now, entry: Entry) -> Option<Entry> {
         let subject = entry.subject;
         let known = self.registry.get(subject.endpoint).filter(|held| held.subject == subject);
@@ -259,8 +262,8 @@ impl Authority {
                 && (known.is_some_and(|held| held.admission.is_some())
                     || self.book.verify_admission(proof).is_ok())
         });
-        // A goodbye proves only that this key says so; that the key is the member's, the
-        // admission beside it proves, or what is known here already.
+        // A goodbye proves only that this key says so; that the key is the member's, the admission
+        // beside it proves, or the entry that is known here already.
         let is_member = admission.is_some() || known.is_some();
         let leave = entry.leave.filter(|proof| {
             proof.subject() == subject
@@ -272,8 +275,8 @@ impl Authority {
         any.then_some(Entry { subject, admission, removal: None, leave })
     }
 
-    /// Whether a goodbye of the past will be forgotten in its time. One that is about to be would
-    /// be forgotten here before the other seeds have it, and they would disagree for good.
+    /// Whether a goodbye of the past will be forgotten in its time. A goodbye that is about to be
+    /// would be forgotten here before the other seeds have it, and they would disagree for good.
     fn is_timely(&self, now: Now, leave: &Leave) -> bool {
         let (ttl, skew) = (self.config.tombstone_ttl, self.config.evidence_skew);
         let bound = if leave.at > now.wall { skew } else { ttl.saturating_sub(skew).max(ttl / 2) };
@@ -312,8 +315,8 @@ impl Authority {
         self.repeat_orders(link, fx);
     }
 
-    /// Votes about lives that have ended for good need no memory: whoever asked for one again
-    /// would be refused as stale.
+    /// Votes about lives that have ended for good need no memory: a request for one again would be
+    /// refused as stale.
     fn forget_old_votes(&mut self, now: Now, fx: &mut Fx) {
         let keep = self.config.tombstone_ttl;
         self.given.retain(|(endpoint, incarnation, kind), given| {

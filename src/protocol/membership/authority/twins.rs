@@ -1,9 +1,9 @@
-//! One key at two places: a copied data directory, or a machine that was cloned.
+//! Twins: one key at two endpoints, by a copied data directory or a cloned machine.
 //!
-//! Each copy is a member like any other, for what it says is bound to its endpoint, too. But who
-//! knows nodes by their keys finds only one of them, and whoever reads one disk can speak for both.
-//! So it is told, once an earlier place still answers with the key that was admitted elsewhere: a
-//! machine that has only moved does not.
+//! Each copy is a member like any other, for its statements are bound to its endpoint, too. But a
+//! user who knows nodes by their keys finds only one of them, and an attacker who reads one disk
+//! can speak for both. So it is told, once an earlier endpoint still answers with the key that was
+//! admitted elsewhere: a machine that has only moved does not.
 
 use std::collections::BTreeMap;
 
@@ -12,30 +12,30 @@ use crate::model::{Endpoint, PublicKey};
 use crate::protocol::membership::certificate::Subject;
 use crate::protocol::probe::Outcome;
 
-/// How often it is told of one key: the copies of an image may be many, and come and go.
+/// Number of times that one key is told of: the copies of an image may be many, and come and go.
 const TOLD_MAX: u32 = 8;
 
-/// Keys of which that is remembered.
+/// Number of keys for which the times told are remembered.
 const KEYS_MAX: usize = 4_096;
 
-/// Where the keys of members are.
+/// Endpoints of the members' keys.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
-    /// The place that was admitted last under each member's key.
+    /// Endpoint that was admitted last under each member's key.
     last: BTreeMap<PublicKey, Endpoint>,
-    /// Earlier places that are being probed, with the key and the later place.
+    /// Earlier endpoints that are being probed, with the key and the later endpoint.
     asked: BTreeMap<Endpoint, (PublicKey, Endpoint)>,
     told: BTreeMap<PublicKey, u32>,
 }
 
 impl Twins {
-    /// A life began. Returns the place that had its key before.
+    /// Takes a life that began. Returns the endpoint that had its key before.
     pub(super) fn came(&mut self, subject: &Subject) -> Option<Endpoint> {
         let earlier = self.last.insert(subject.key, subject.endpoint);
         earlier.filter(|earlier| *earlier != subject.endpoint)
     }
 
-    /// A life ended.
+    /// Takes a life that ended.
     pub(super) fn went(&mut self, subject: &Subject) {
         if self.last.get(&subject.key) == Some(&subject.endpoint) {
             self.last.remove(&subject.key);
@@ -54,7 +54,7 @@ impl Twins {
 }
 
 impl Authority {
-    /// A life began: is its key somewhere else, too?
+    /// Probes the endpoint that had the key of a new life before.
     pub(super) fn seek_twin(&mut self, subject: &Subject, fx: &mut Fx) {
         let Some(earlier) = self.twins.came(subject) else { return };
         if self.is_home(earlier, &subject.key) {
@@ -64,7 +64,7 @@ impl Authority {
         }
     }
 
-    /// An earlier place of a key was probed.
+    /// Takes the outcome of probing an earlier endpoint of a key.
     pub(super) fn probed_twin(&mut self, endpoint: Endpoint, outcome: &Outcome, fx: &mut Fx) {
         let Some((key, later)) = self.twins.asked.remove(&endpoint) else { return };
         let Outcome::Answered(card) = outcome else { return };

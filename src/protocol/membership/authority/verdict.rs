@@ -1,9 +1,10 @@
 //! From evidence to a decision: which removals are ripe, this seed's vote on all of them at once,
 //! the other seeds' votes, the certificate (M1, M2, M3, M6).
 //!
-//! Removals that are ripe together are voted on together. One that is ripe waits a moment while
-//! somebody else is half accused, so that ten deaths are one decision and not ten (the idea of two
-//! watermarks is Rapid's, ATC'18, section 4.2). Nothing waits for one who is not accused at all.
+//! Removals that are ripe together are voted on together. A ripe one waits a moment while
+//! another member is half accused, so that ten deaths are one decision and not ten (the idea of
+//! two watermarks is Rapid's, ATC'18, section 4.2). No removal waits for a member that is not
+//! accused at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,42 +24,43 @@ use crate::protocol::membership::seedbook::NoQuorum;
 use crate::protocol::quorum::Tally;
 use crate::protocol::session::Cause;
 
-/// How long this seed's own probe of a suspect is fresh. Longer than witnesses take to testify
-/// once it has failed; short enough that it still speaks of now.
+/// Time that this seed's own probe of a suspect is fresh. Longer than witnesses take to testify
+/// once it has failed; short enough that the finding still holds.
 const OWN_FRESH: Duration = Duration::from_secs(4);
 
-/// How long what is ripe waits for what is half accused. The neighbors of several that die at once
-/// confirm within a tenth of a second of each other.
+/// Time that ripe removals wait for half-accused suspects. The neighbors of several members that
+/// die at once confirm within a tenth of a second of each other.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// For how long after its first sign an accusation that does not ripen holds up others.
+/// Time after its first sign for which an accusation that does not ripen holds up others.
 const HALF_ACCUSED: Duration = Duration::from_millis(500);
 
-/// How long the reason of another seed's vote may be: it is kept, logged and passed on.
+/// Greatest length of the reason in another seed's vote, in bytes: the reason is kept, logged
+/// and passed on.
 pub(super) const REASON_BYTES_MAX: usize = 1_024;
 
 /// A seed's answer to reports, for the other seeds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedDeadVote {
-    /// Whom it is about, ascending. One signature covers them all.
+    /// Lives that the vote is about, ascending. One signature covers them all.
     pub lives: Vec<Subject>,
-    /// Who votes.
+    /// Seed that votes.
     pub seed: SeedId,
-    /// How.
+    /// True for a yes, false for a no.
     pub yes: bool,
-    /// When, by the voter's clock.
+    /// Time of the vote, by the voter's clock.
     pub at: WallTime,
-    /// The signature of a yes; a no has none.
+    /// Signature of a yes; a no has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
-    /// Why, for people.
+    /// Reason in words, for people.
     pub reason: String,
     /// The witnesses' findings that the voter holds; others judge them for themselves.
     pub confirmations: Vec<Confirmation>,
 }
 
 impl SeedDeadVote {
-    /// The signed yes in it, if it is one.
+    /// Returns the signed yes, or `None` for a no.
     pub fn vote(&self) -> Option<Vote> {
         let signature = self.signature.filter(|_| self.yes)?;
         Some(Vote { seed: self.seed, at: self.at, others: Vec::new(), signature })
@@ -73,7 +75,7 @@ impl SeedDeadVote {
 }
 
 impl Authority {
-    /// Another seed's vote came. It must come from the voter itself.
+    /// Takes another seed's vote. It must come from the voter itself.
     pub fn on_seed_dead_vote(&mut self, now: Now, link: LinkId, said: &SeedDeadVote, fx: &mut Fx) {
         let Some(voter) = self.seed_of(link) else {
             return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
@@ -123,7 +125,7 @@ impl Authority {
         }
     }
 
-    /// The proof of a removal came; whoever sent it, only the votes in it count (M3).
+    /// Takes the certificate of a removal from any sender: only the votes in it count (M3).
     pub fn on_seed_dead_commit(&mut self, now: Now, link: LinkId, proof: Removal, fx: &mut Fx) {
         let is_known = |life: &Subject| {
             let held = self.registry.get(life.endpoint);
@@ -137,7 +139,7 @@ impl Authority {
         }
     }
 
-    /// Merges the proof of a removal; whether it was anything new.
+    /// Merges the certificate of a removal. Returns whether it was anything new.
     pub(super) fn take_removal(
         &mut self,
         now: Now,
@@ -146,7 +148,7 @@ impl Authority {
         fx: &mut Fx,
     ) -> Result<bool, NoQuorum> {
         self.book.verify_removal(&proof)?;
-        // The votes decide; of the evidence that comes with them only what is signed is kept for
+        // The votes decide; of the evidence that comes with them only signed findings are kept for
         // people to read.
         proof.confirmations.truncate(CONFIRMATIONS_MAX);
         let lives = &proof.lives;
@@ -157,8 +159,8 @@ impl Authority {
         Ok(self.apply_removal(&Arc::new(proof), from, fx))
     }
 
-    /// Whether this seed would vote to remove `subject` now; looks again if what it has seen
-    /// itself is out of date.
+    /// Weighs whether this seed would vote to remove `subject` now; probes again if its own finding
+    /// is out of date.
     pub(super) fn weigh(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
         let Some(case) = self.removals.get(subject) else { return };
         let said = case.said.get(&self.me).copied();
@@ -173,8 +175,8 @@ impl Authority {
             return self.set_ripe(now, subject, false, fx);
         }
         let (count, needed) = self.count_witnesses(subject, case);
-        // What was so a while ago convicts nobody now; nor does what this seed saw while it was
-        // late itself (O4).
+        // An old finding convicts no member now; nor does a finding made while this seed was late
+        // itself (O4).
         let is_stale = now.mono.since(at) > OWN_FRESH;
         if is_stale || self.health.is_doubtful() {
             if let Some(case) = self.removals.get_mut(subject) {
@@ -196,7 +198,7 @@ impl Authority {
         }
     }
 
-    /// Votes on all removals that are ripe, unless others may be in a moment.
+    /// Votes on all removals that are ripe, unless others may be ripe in a moment.
     pub(super) fn settle(&mut self, now: Now, fx: &mut Fx) {
         let Some(since) = self.removals.values().filter_map(|case| case.ripe).min() else {
             return fx.stop_timer(Timer::Settle);
@@ -209,7 +211,7 @@ impl Authority {
         self.vote_on_ripe(now, fx);
     }
 
-    /// Whether somebody is half accused, and no other seed has found the time ripe.
+    /// Whether a suspect is half accused, and no other seed has voted on a ripe removal.
     fn is_unsettled(&self, now: Now) -> bool {
         let is_recent = |at: Time| now.mono.since(at) < HALF_ACCUSED;
         let is_half = |case: &Case| {
@@ -219,7 +221,7 @@ impl Authority {
                 && is_recent(case.opened)
         };
         let is_led = self.removals.values().any(|it| it.ripe.is_some() && !it.votes.is_empty());
-        // A crash breaks the link to this seed long before anybody reports it.
+        // A crash breaks the link to this seed long before a neighbor reports it.
         let is_lost = |(endpoint, at): (&_, &Time)| {
             is_recent(*at)
                 && self
@@ -264,7 +266,7 @@ impl Authority {
         }
     }
 
-    /// Tells this seed's yes to the others, with the evidence, and counts it.
+    /// Sends this seed's yes to the others, with the evidence, and counts it.
     fn say_yes(&mut self, now: Now, given: &Arc<Given>, fx: &mut Fx) {
         let said = self.said_yes(given);
         self.tell_seeds(&said.clone().into(), None, fx);
@@ -349,7 +351,8 @@ impl Authority {
         self.commit_removals(fx);
     }
 
-    /// Makes certificates of what a quorum has signed: one for all lives with the same votes.
+    /// Makes certificates of the removals that a quorum has signed: one for all lives with
+    /// the same votes.
     fn commit_removals(&mut self, fx: &mut Fx) {
         let mut decided: BTreeMap<Vec<(SeedId, Signature)>, Vec<Subject>> = BTreeMap::new();
         for (subject, case) in &self.removals {
@@ -383,8 +386,8 @@ impl Authority {
         }
     }
 
-    /// Shows a member the votes to remove it that came to nothing: they are final, and a lying seed
-    /// could still add its own. The member begins a new life in a while.
+    /// Shows a member the votes to remove it that were in vain: they are final, and a lying seed
+    /// could still add its own. The member begins a new life after a delay.
     pub(super) fn warn<'a>(
         link: LinkId,
         subject: &Subject,
@@ -400,7 +403,8 @@ impl Authority {
         }
     }
 
-    /// A seed's link came up: what is still open here may be decided with it.
+    /// Repeats this seed's votes and findings to a seed whose link came up: open cases may be
+    /// decided with it.
     pub(super) fn repeat_removals(&self, now: Now, link: LinkId, fx: &mut Fx) {
         let mut told = Vec::<Arc<Given>>::new();
         for (subject, case) in &self.removals {

@@ -1,9 +1,9 @@
-//! A seed's eye on the overlay: who is whose neighbor, who is watched by nobody, who is cut off.
+//! A seed's view of the overlay: neighbor lists, members without a link, parts that are cut off.
 //!
 //! Neighbor lists are the peers' own signed statements and are soft state: they are not on disk,
-//! and decide nothing but whose findings count as a witness's (M6). A member that no seed is
-//! linked with and that all its neighbors lost at once would be missed by everybody; the audit
-//! here finds it, and the witnesses are asked from here.
+//! and decide nothing but which members' findings count as a witness's (M6). A member that no seed
+//! is linked with and that all its neighbors lost at once would be missed by every node; the audit
+//! finds it, and its witnesses are asked from here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,19 +19,19 @@ use crate::protocol::membership::certificate::{NeighborList, ProposalKind, Subje
 use crate::protocol::probe::Outcome;
 use crate::protocol::session::{Card, Cause};
 
-/// How long a member whose link broke has to come back before it is probed. Its neighbors will
-/// have noticed a crash long before; this is for those that have none.
+/// Time that a member whose link broke has to come back before it is probed. Its neighbors will
+/// have noticed a crash long before; the probe is for members without neighbors.
 const ORPHAN_PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// The time between two looks for members without neighbors; who has none at two of them is told
-/// of. Shorter would blame those that have just come, or whose neighbors have just gone.
+/// Interval between two looks for members without neighbors; a member without one at two looks is
+/// told of. Shorter would blame those that have just come, or whose neighbors have just gone.
 const ISOLATED_LOOK: Duration = Duration::from_secs(30);
 
-/// Neighbor lists in one portion for a seed that has just come.
+/// Number of neighbor lists in one portion for a seed that has just come.
 const LISTS_PORTION: usize = 128;
 
-/// Removals of earlier lives of one endpoint voted for, above which this seed vouches for no more:
-/// one that lies must not fill the journal with votes on lives that never were.
+/// Number of removals of earlier lives of one endpoint voted for, above which this seed vouches for
+/// no more: a lying seed must not fill the journal with votes on lives that never were.
 const VOUCHED_MAX: usize = 16;
 
 /// A seed's advice to a peer in a part of the overlay that is cut off from the rest.
@@ -42,7 +42,7 @@ pub struct LinkHint {
 }
 
 impl Authority {
-    /// A member states its neighbors, itself or relayed by a seed.
+    /// Takes a member's statement of its neighbors, from itself or relayed by a seed.
     pub fn on_neighbors(&mut self, link: LinkId, from: &Card, list: NeighborList, fx: &mut Fx) {
         let is_relayed = from.seed.is_some();
         if !is_relayed && list.endpoint != from.endpoint {
@@ -75,7 +75,7 @@ impl Authority {
         self.lists.get(&endpoint).map_or(&[], |list| &list.neighbors)
     }
 
-    /// Tells seeds that have just come what is known of the overlay, in portions.
+    /// Sends seeds that have just come the neighbor lists that are known, in portions.
     pub(super) fn on_lists_timer(&mut self, fx: &mut Fx) {
         use std::ops::Bound::{Excluded, Unbounded};
         for (seed, after) in std::mem::take(&mut self.lists_owed) {
@@ -93,8 +93,8 @@ impl Authority {
         }
     }
 
-    /// A member's link broke. A crash breaks it without a goodbye; this seed then looks at once,
-    /// so that it has seen for itself when the neighbors' reports come.
+    /// Takes the break of a member's link. A crash breaks it without a goodbye; this seed then
+    /// probes at once, so that it has its own finding when the neighbors' reports come.
     pub(super) fn lost_member(
         &mut self,
         now: Now,
@@ -145,7 +145,8 @@ impl Authority {
         fx.emit(Event::Probe { endpoint, timeout });
     }
 
-    /// An audited member did not answer: its neighbors are asked, and the other seeds.
+    /// Takes the outcome of an audit: if the member did not answer, its neighbors and the other
+    /// seeds are asked.
     pub(super) fn probed_orphan(
         &mut self,
         now: Now,
@@ -169,7 +170,8 @@ impl Authority {
         }
     }
 
-    /// Another seed does not reach a member: look for oneself, and ask whom this seed can ask.
+    /// Takes the request of another seed that does not reach a member: probes it, and asks the
+    /// witnesses that this seed can reach.
     pub fn on_suspect_req(&mut self, now: Now, link: LinkId, request: SuspectReq, fx: &mut Fx) {
         let subject = request.subject();
         if self.seed_of(link).is_none() {
@@ -184,8 +186,9 @@ impl Authority {
         }
     }
 
-    /// Another seed still lists a life whose end this one has forgotten: it was away for longer
-    /// than tombstones last. This seed's yes takes the place of the proof that nobody has any more.
+    /// Vouches for the end of a life that another seed still lists and whose end this seed has
+    /// forgotten: the other was away for longer than tombstones last. This seed's yes takes the
+    /// place of the proof that no seed has any more.
     fn vouch_for_end(&mut self, now: Now, link: LinkId, subject: Subject, fx: &mut Fx) {
         let Subject { endpoint, incarnation, .. } = subject;
         let floor = self.registry.floor(endpoint).filter(|floor| incarnation <= *floor);
@@ -227,8 +230,8 @@ impl Authority {
         }
     }
 
-    /// Tells of members that the seeds reach, so that nobody removes them, and that have no
-    /// neighbor all the same: on their way to others something is lost.
+    /// Tells of members that the seeds reach, so that they are not removed, but that have no
+    /// neighbor: packets are lost on their way to other members.
     pub(super) fn seek_isolated(&mut self, now: Now, fx: &mut Fx) {
         if now.mono < self.isolated_due || self.quorum_reached != Some(true) {
             return;

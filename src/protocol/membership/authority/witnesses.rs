@@ -1,4 +1,5 @@
-//! Whose findings count, how many it takes, and how to get those that are missing (M6).
+//! Witnesses: members whose findings count, the number needed, and requests to the missing ones
+//! (M6).
 
 use std::collections::BTreeSet;
 
@@ -12,20 +13,20 @@ use crate::protocol::membership::certificate::{Confirmation, Finding, Subject};
 use crate::protocol::quorum::witnesses_needed;
 use crate::protocol::session::Cause;
 
-/// Members asked in place of neighbors, where a suspect has too few of those.
+/// Number of members asked in place of neighbors, where a suspect has too few of those.
 const SUBSTITUTES: usize = 3;
 
-/// Why a finding of somebody who is not in here does not count.
+/// Reason why a finding of a witness that is no member here does not count.
 const NO_MEMBER: &str = "a witness that is not a member";
 
-/// What whoever brings findings is blamed of that do not count for this reason. A witness may have
-/// left, or be known elsewhere only: that is no forgery.
+/// Offense of a sender whose findings do not count for this reason. A witness may have left, or be
+/// known elsewhere only: that is no forgery.
 pub(super) fn blame(reason: &str) -> Cause {
     if reason == NO_MEMBER { Cause::Stale } else { Cause::Forged }
 }
 
 impl Authority {
-    /// The findings that hold, and what is wrong with one of the others.
+    /// Returns the findings that hold, and the reason against one of the others.
     pub(super) fn check_all(
         &self,
         now: Now,
@@ -44,7 +45,7 @@ impl Authority {
         (valid, complaint)
     }
 
-    /// Whether a finding speaks for a death; `Err(None)` when it is honest but does not.
+    /// Checks that a finding speaks for a death; `Err(None)` when it is honest but does not.
     pub(super) fn check(
         &self,
         now: Now,
@@ -92,7 +93,7 @@ impl Authority {
             if newer {
                 case.confirmations.insert(found.witness, (found, now.mono));
                 case.last_news = now.mono;
-                // Somebody still insists: an answer to an earlier probe may be out of date.
+                // A witness still insists: an answer to an earlier probe may be out of date.
                 if let Own::Done(Finding::Alive, at) = case.own
                     && now.mono.since(at) >= PROBE_PAUSE
                 {
@@ -102,7 +103,7 @@ impl Authority {
         }
     }
 
-    /// The neighbors whose majority decides, and how many findings it takes (M6).
+    /// Returns the neighbors whose majority decides, and the number of findings needed (M6).
     pub(super) fn electorate(&self, subject: &Subject, case: &Case) -> (BTreeSet<Endpoint>, usize) {
         let list = self.lists.get(&subject.endpoint);
         let named = list.filter(|list| list.incarnation == subject.incarnation);
@@ -126,21 +127,21 @@ impl Authority {
         (electorate, needed)
     }
 
-    /// Whether this seed's own fresh probe found a member dead that is itself a suspect: it can
-    /// testify no more than any other whom this seed does not reach.
+    /// Whether this seed's own probe found a suspect dead: as a witness, it can testify no more
+    /// than any other member that this seed does not reach.
     fn has_found_dead(&self, subject: &Subject) -> bool {
         let own = self.removals.get(subject).map(|case| case.own);
         matches!(own, Some(Own::Done(finding, _)) if finding.is_dead())
     }
 
-    /// How many findings count, and how many it takes.
+    /// Returns the number of findings that count, and the number needed.
     pub(super) fn count_witnesses(&self, subject: &Subject, case: &Case) -> (usize, usize) {
         let (electorate, needed) = self.electorate(subject, case);
         let counts = |witness: &Endpoint| electorate.len() < 2 || electorate.contains(witness);
         (case.confirmations.keys().filter(|witness| counts(witness)).count(), needed)
     }
 
-    /// Asks those who have not testified, and finds out who cannot.
+    /// Asks the witnesses that have not testified, and probes which of them cannot.
     pub(super) fn collect_witnesses(&mut self, subject: &Subject, fx: &mut Fx) {
         let Some(case) = self.removals.get(subject) else { return };
         let (count, needed) = self.count_witnesses(subject, case);

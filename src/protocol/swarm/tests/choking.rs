@@ -1,4 +1,4 @@
-//! Who is served, and what is done with requests.
+//! Places of the neighbors, and their requests.
 
 use super::*;
 
@@ -55,7 +55,7 @@ fn a_choke_withdraws_uploads_and_the_same_piece_may_be_wanted_again() {
     (5..=6).for_each(|it| {
         stage.hear(it, Message::Interested);
     });
-    // Those that want nothing lose their places with the next choice, and not before.
+    // Neighbors that want nothing lose their places with the next choice, and not before.
     stage.timer(Timer::Unchoke);
     assert_eq!(uploads(&stage.hear(3, Message::Request(piece(1)))), []);
     stage.timer(Timer::Unchoke);
@@ -117,7 +117,7 @@ fn those_that_fed_us_best_in_the_last_interval_are_preferred() {
     }
     let fx = stage.timer(Timer::Unchoke);
     assert_eq!(events(&fx), [Event::Preferred(vec![PeerId(1_004), PeerId(1_006)])]);
-    // In the next interval nobody fed us more than another: two at random, by nobody's past.
+    // In the next interval all fed us alike: two at random, whatever they did before.
     let chosen: std::collections::BTreeSet<_> = (0..40)
         .flat_map(|_| {
             stage.timer(Timer::Unchoke);

@@ -194,7 +194,7 @@ fn a_piece_amid_which_a_connection_ended_is_continued_by_who_began_it() {
     let fx = returns(&mut stage, 30, 3, &[0, 1]);
     assert!(asks_for_rest(&fx, 30, asked, 1), "first what was begun: {fx:?}");
     breaks(&mut stage, 30, (asked, 1, &whole[1..3]));
-    // Somebody else's rest could be false, and then nobody would know whose fault it is.
+    // Another peer's rest could be false, and then it would not be known whose fault it is.
     let fx = returns(&mut stage, 4, 4, &[asked]);
     assert_eq!(requests(&fx), [(4, asked)]);
     stage.give(Input::Disconnected { link: link(4) });
@@ -280,7 +280,7 @@ fn a_piece_that_was_not_asked_for_is_dropped() {
         let fx = stage.hear(3, Message::Piece { index: piece(index), data: bytes(4, 1) });
         assert!(is_odd(&fx) && !fx.iter().any(|it| matches!(it, Effect::Store { .. })));
     }
-    // Whoever sends what is here already learns that it is here.
+    // A neighbor that sends a piece that is here already learns that it is here.
     assert_eq!(said(&stage.send_piece(3, 0)), [(3, Message::Have(piece(0)))]);
 }
 

@@ -1,4 +1,4 @@
-//! Who is a neighbor, and when a swarm is over.
+//! Neighbors, and the end of a swarm.
 
 use super::*;
 

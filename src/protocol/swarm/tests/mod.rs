@@ -39,7 +39,7 @@ fn whole_tree(count: u32) -> Tree {
     Tree::of_leaves(&leaves)
 }
 
-/// A machine, and what it did since it was last looked at.
+/// A machine, and its effects since it was last looked at.
 struct Stage {
     swarm: Swarm,
     now: Time,
@@ -69,7 +69,7 @@ impl Stage {
         stage
     }
 
-    /// The assignment's way with peers 1001 to 1009, of which 1001 has everything.
+    /// The assignment's way with peers 1001 to 1009, of which 1001 has all pieces.
     fn assignment(count: u32, have: &[u32]) -> Self {
         let config = Config::assignment(2, 5 * SECOND, 15 * SECOND);
         Self::new(config, count, have, |it| {
@@ -93,14 +93,14 @@ impl Stage {
         std::mem::take(&mut self.fx)
     }
 
-    /// A neighbor calls.
+    /// Lets a neighbor call.
     fn comes(&mut self, number: u32) {
         let peer = PeerId(1_000 + number);
         self.give(Input::Connected { link: link(number.into()), peer, place: None });
         self.take();
     }
 
-    /// A neighbor calls that has these pieces.
+    /// Lets a neighbor call that has these pieces.
     fn comes_with(&mut self, number: u32, have: &[u32]) {
         self.comes(number);
         let mut bits = Bitfield::none(self.count);
@@ -108,7 +108,7 @@ impl Stage {
         self.hear(number, Message::Bitfield(bits.to_wire()));
     }
 
-    /// What is done because a neighbor says this.
+    /// Gives the machine a neighbor's message; returns the effects.
     fn hear(&mut self, number: u32, msg: Message) -> Vec<Effect> {
         self.give(Input::Received { link: link(number.into()), msg });
         self.take()
@@ -123,7 +123,7 @@ impl Stage {
         self.now = self.now.after(span);
     }
 
-    /// A neighbor sends a piece as it should be.
+    /// Lets a neighbor send a piece as it should be.
     fn send_piece(&mut self, number: u32, index: u32) -> Vec<Effect> {
         let data = bytes(self.count, index);
         self.hear(number, Message::Piece { index: piece(index), data })
@@ -135,7 +135,7 @@ impl Stage {
     }
 }
 
-/// The messages among effects, with the numbers of those they go to.
+/// The messages among effects, with the numbers of their receivers.
 fn said(fx: &[Effect]) -> Vec<(u64, Message)> {
     let said = fx.iter().filter_map(|it| {
         let Effect::Send(link, msg) = it else { return None };
@@ -144,7 +144,7 @@ fn said(fx: &[Effect]) -> Vec<(u64, Message)> {
     said.collect()
 }
 
-/// The requests among effects: of whom, and for what.
+/// The requests among effects: the neighbor asked, and the piece.
 fn requests(fx: &[Effect]) -> Vec<(u64, u32)> {
     let requests = said(fx).into_iter().filter_map(|(link, msg)| {
         let Message::Request(index) = msg else { return None };

@@ -13,7 +13,7 @@ fn stranger() -> Stage {
     })
 }
 
-/// Which runs are asked of whom.
+/// The runs asked for, with the neighbors that they are asked of.
 fn runs(fx: &[Effect]) -> Vec<(u64, u32)> {
     let runs = said(fx).into_iter().filter_map(|(link, msg)| {
         let Message::HashesReq { first, count } = msg else { return None };
