@@ -126,6 +126,27 @@ fn a_host_that_was_cut_off_is_told_what_nobody_holds_any_more() {
 }
 
 #[test]
+fn the_first_messages_of_an_origin_are_repaired_though_later_ones_come_before_them() {
+    for_each_seed(8, |seed| {
+        let mut cast = Cast::started(seed, 12);
+        let (origin, off) = (host(seed as u16 % 12), host((seed as u16 + 5) % 12));
+        let all = cast.hosts.clone();
+        let others: Vec<_> = all.iter().copied().filter(|it| *it != off).collect();
+        cast.world.partition(&[&[off], &others]);
+        others.iter().for_each(|it| cast.world.reset_link(off, *it));
+        (0..3).for_each(|number| cast.publish(origin, format!("first {number}").as_str()));
+        cast.run(secs(5));
+        cast.world.reunite();
+        for number in 0..500 {
+            cast.publish(origin, format!("later {number}").as_str());
+            cast.run(millis(10));
+        }
+        cast.settle(&all, secs(30));
+        assert!(cast.missed.is_empty(), "SEED={seed}: {:?}", cast.missed);
+    });
+}
+
+#[test]
 fn all_that_is_held_is_repaired_after_a_partition_however_much_it_is() {
     for_each_seed(2, |seed| {
         let mut cast = Cast::started(seed, 12);

@@ -41,9 +41,9 @@ struct Inner<T> {
 impl<T> Inner<T> {
     /// So many find no room.
     fn lose(&mut self, count: u64) {
-        self.lost += count;
+        self.lost = self.lost.saturating_add(count);
         if let Some(Entry::Lost(known)) = self.entries.back_mut() {
-            *known += count;
+            *known = known.saturating_add(count);
         } else {
             self.entries.push_back(Entry::Lost(count));
         }
@@ -102,7 +102,7 @@ impl<T: Weigh> Shared<T> {
         if let Some(Entry::Missing(last, known)) = inner.entries.back_mut()
             && *last == origin
         {
-            *known += count;
+            *known = known.saturating_add(count);
         } else if inner.missing >= MISSING_MAX {
             inner.lose(count);
         } else {

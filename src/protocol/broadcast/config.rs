@@ -34,9 +34,9 @@ pub(super) const TICK: Duration = Duration::from_millis(250);
 /// Divisor of `held_bytes_max`: after so many bytes of messages all numbers are told at once.
 pub(super) const TELL_SHARE: u64 = 32;
 
-/// Count of new numbers of one origin that is told at the next tick; fewer are
-/// told after [`LEISURE`].
-pub(super) const HAVE_AFTER: u64 = 64;
+/// Count of new numbers of one origin that is told at the next tick; fewer are told after
+/// [`LEISURE`].
+pub(super) const HAVE_AFTER: u64 = 512;
 pub(super) const LEISURE: Duration = Duration::from_secs(1);
 
 /// Wait before neighbors are asked for a missing number: most come by themselves.
@@ -80,6 +80,16 @@ pub(super) const WATCH_EVERY: u64 = 64;
 
 /// Number of questions to one neighbor for numbers that it claims to have and does not send.
 pub(super) const LACKS_MAX: u32 = 5;
+
+/// Highest number of a message, in each life of its origin: sums of such numbers do not overflow.
+pub const NUMBER_MAX: u64 = 65_536 * 65_536 * 65_536;
+
+/// Number of held messages that are looked at to answer one `LACK`.
+pub(super) const LOOKED_MAX: usize = 2_048;
+
+/// Number of neighbors of which one more is asked for missing numbers at each [`TICK`]: all are
+/// asked well within [`GAP_MAX`].
+pub(super) const ASKED_SHARE: usize = 16;
 
 /// Number of identities in one `GRAFT`, and asked for at once on a link: an answer is
 /// so many messages.

@@ -224,6 +224,7 @@ impl BroadcastMetrics {
     }
 
     pub(super) fn drop_many(&mut self, reason: Reason, count: u64) {
-        *self.messages_dropped.entry(reason.as_str()).or_default() += count;
+        let dropped = self.messages_dropped.entry(reason.as_str()).or_default();
+        *dropped = dropped.saturating_add(count);
     }
 }

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::config::{
-    ANNOUNCE_MAX, GAP_AFTER, GAP_MAX, HAVE_MAX, HAVES_MAX, LACK_PAUSE, LACK_ROWS_MAX, LACKS_MAX,
-    TELL_SHARE, TICK, WATCH_EVERY,
+    ANNOUNCE_MAX, ASKED_SHARE, GAP_AFTER, GAP_MAX, HAVE_MAX, HAVES_MAX, LACK_PAUSE, LACK_ROWS_MAX,
+    LACKS_MAX, LOOKED_MAX, TELL_SHARE, TICK, WATCH_EVERY,
 };
 use super::event::Reason;
 use super::messages::{Announce, Have, Lack, Lacking, Reached};
@@ -47,7 +47,7 @@ impl Broadcast {
         fx: &mut Fx,
     ) {
         let given_up = self.origins.arrived(now.mono, origin, number);
-        self.miss(origin.endpoint, given_up, fx);
+        self.miss(origin.endpoint, given_up);
         self.arrivals += 1;
         if self.arrivals.is_multiple_of(WATCH_EVERY) {
             self.watch_pace(now, fx);
@@ -77,10 +77,11 @@ impl Broadcast {
         }
     }
 
-    fn miss(&mut self, origin: Endpoint, count: u64, fx: &mut Fx) {
+    /// Counts messages that are missed, until the next tick tells of them.
+    fn miss(&mut self, origin: Endpoint, count: u64) {
         if count > 0 {
-            self.metrics.drop_many(Reason::Missed, count);
-            fx.emit(Event::Missed { origin, count });
+            let missed = self.missed.entry(origin).or_default();
+            *missed = missed.saturating_add(count);
         }
     }
 
@@ -147,16 +148,14 @@ impl Broadcast {
         if !link.may_ask_numbers(now.mono) {
             return self.metrics.drop_one(Reason::Hasty);
         }
-        let mut ids = Vec::new();
+        let hold = self.config.hold;
+        self.store.forget(now.mono, hold);
+        let (mut ids, mut looks) = (Vec::new(), LOOKED_MAX);
         for Lacking { origin, rows } in &lack.of {
             let Some(place) = self.origins.place(origin) else { continue };
-            for row in rows {
-                let room = ANNOUNCE_MAX - ids.len();
-                let held = self.store.numbered(place, *row);
-                let held = held.filter(|(_, held)| held.age(now.mono) <= self.config.hold);
-                ids.extend(held.take(room).map(|(id, held)| held.offer(id)));
-            }
+            ids.extend(self.store.offers((place, rows), (now.mono, hold), &mut looks));
         }
+        ids.truncate(ANNOUNCE_MAX);
         if !ids.is_empty() {
             self.metrics.announcements += ids.len() as u64;
             fx.send(from, Announce { ids });
@@ -177,12 +176,16 @@ impl Broadcast {
         self.ask_for_missing(now, fx);
         let is_connected = !self.links.is_empty() && now.mono.since(self.connected) >= GAP_MAX;
         let limits = (now.mono.before(GAP_MAX), now.mono.before(self.config.hold));
-        let pulled: BTreeSet<_> = self.pulls.values().map(|pull| pull.msg.subject()).collect();
-        for (origin, count) in self.origins.give_up(is_connected.then_some(limits), &pulled) {
-            self.miss(origin, count, fx);
+        let pulled = self.pulls.values().map(|pull| pull.msg.subject());
+        let coming: BTreeSet<_> = pulled.chain(self.wanted.origins()).collect();
+        for (origin, count) in self.origins.give_up(is_connected.then_some(limits), &coming) {
+            self.miss(origin, count);
         }
-        let is_at_rest = self.origins.restless().next().is_none();
-        if asks || is_slow || !is_at_rest {
+        for (origin, count) in std::mem::take(&mut self.missed) {
+            self.metrics.drop_many(Reason::Missed, count);
+            fx.emit(Event::Missed { origin, count });
+        }
+        if asks || is_slow || !self.origins.is_at_rest() {
             self.arm(Timer::Tick, Some(now.mono.after(TICK)), now, fx);
         }
     }
@@ -216,24 +219,28 @@ impl Broadcast {
         is_open
     }
 
-    /// Asks one neighbor after the other for the numbers that are missing.
+    /// Asks one neighbor after the other for the numbers that are missing, of one batch of origins
+    /// after the other: no origin keeps the gaps of others from being asked for.
     fn ask_for_missing(&mut self, now: Now, fx: &mut Fx) {
-        let mut of = Vec::new();
-        for (origin, numbers) in self.origins.restless() {
+        let (mut link, from) = self.lacked;
+        let lacking = self.origins.restless_after(from).filter_map(|(origin, numbers)| {
             let missing = numbers.missing(now.mono, GAP_AFTER);
             let rows: Vec<_> = missing.map(|it| it.into_inner()).take(LACK_ROWS_MAX).collect();
-            if !rows.is_empty() && of.len() < HAVE_MAX {
-                of.push(Lacking { origin: *origin, rows });
+            (!rows.is_empty()).then_some(Lacking { origin: *origin, rows })
+        });
+        let of: Vec<_> = lacking.take(HAVE_MAX).collect();
+        for _ in 0..=self.links.len() / ASKED_SHARE {
+            let after = self.links.range((Bound::Excluded(link), Bound::Unbounded)).next();
+            let next = after.or_else(|| self.links.first_key_value()).map(|(id, _)| *id);
+            if let Some(next) = next.filter(|_| !of.is_empty()) {
+                link = next;
+                fx.send(link, Lack { of: of.clone() });
             }
         }
-        if of.is_empty() || self.links.is_empty() {
-            return;
-        }
-        let after = self.links.range((Bound::Excluded(self.lacked), Bound::Unbounded)).next();
-        let next = after.or_else(|| self.links.first_key_value()).map(|(id, _)| *id);
-        if let Some(link) = next {
-            self.lacked = link;
-            fx.send(link, Lack { of });
-        }
+        self.lacked = match of.last() {
+            // There may be more: the same neighbors are asked for those.
+            Some(last) if of.len() == HAVE_MAX => (self.lacked.0, Some(last.origin)),
+            Some(_) | None => (link, None),
+        };
     }
 }

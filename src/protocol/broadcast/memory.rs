@@ -4,6 +4,7 @@
 //! the common horizon was raised, so that a forgotten message is never taken for new.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -219,6 +220,26 @@ impl Store {
         self.by_number.range(row).filter_map(|(_, id)| Some((*id, self.by_id.get(id)?)))
     }
 
+    /// The held messages of an origin in these rows that are younger than `hold`, among the first
+    /// `looks` that are held; `looks` is less by those that were looked at.
+    pub(super) fn offers(
+        &self,
+        (origin, rows): (u64, &[Row]),
+        (now, hold): (Time, Duration),
+        looks: &mut usize,
+    ) -> Vec<Offer> {
+        let mut offers = Vec::new();
+        for row in rows {
+            for (id, held) in self.numbered(origin, *row).take(*looks) {
+                *looks -= 1;
+                if held.age(now) <= hold {
+                    offers.push(held.offer(id));
+                }
+            }
+        }
+        offers
+    }
+
     /// The origins of held messages.
     pub(super) fn origins(&self) -> impl Iterator<Item = u64> {
         self.sizes.keys().copied()
@@ -302,7 +323,7 @@ impl Origins {
         match &mut origin.numbers {
             Some(numbers) => numbers.insert(now, number),
             None => {
-                origin.numbers = Some(Numbers::starting_at(number));
+                origin.numbers = Some(Numbers::starting_at(now, number));
                 0
             }
         }
@@ -335,7 +356,8 @@ impl Origins {
             let Some(numbers) = &origin.numbers else { continue };
             let (done, top) = (numbers.done(), numbers.top());
             let (at, told) = origin.told;
-            let is_due = at_once || done >= told + HAVE_AFTER || now.since(at) >= LEISURE;
+            let is_due =
+                at_once || done.saturating_sub(told) >= HAVE_AFTER || now.since(at) >= LEISURE;
             if done > told && is_due {
                 origin.told = (now, done);
                 found.push(Reached { origin: *subject, done, top });
@@ -344,9 +366,19 @@ impl Origins {
         found
     }
 
-    /// The lives of which numbers are missing, or not told yet.
-    pub(super) fn restless(&self) -> impl Iterator<Item = (&Subject, &Numbers)> {
-        self.restless.iter().filter_map(|it| Some((it, self.known.get(it)?.numbers.as_ref()?)))
+    /// The lives of which numbers are missing, or not told yet, above `from`.
+    pub(super) fn restless_after(
+        &self,
+        from: Option<Subject>,
+    ) -> impl Iterator<Item = (&Subject, &Numbers)> {
+        let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+        let lives = self.restless.range((from, Bound::Unbounded));
+        lives.filter_map(|it| Some((it, self.known.get(it)?.numbers.as_ref()?)))
+    }
+
+    /// True if no number is missing, and all were told.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.restless.is_empty()
     }
 
     /// Applies [`Numbers::give_up`] to the lives that are not `spared`; returns the counts by
@@ -365,7 +397,7 @@ impl Origins {
             if count > 0 {
                 given_up.push((subject.endpoint, count));
             }
-            numbers.done() < numbers.top() || origin.told.1 < numbers.done()
+            numbers.has_gaps() || origin.told.1 < numbers.done()
         });
         given_up
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{Config, PART_BYTES, SEEN_BY_MAX};
+use super::config::{Config, NUMBER_MAX, PART_BYTES, SEEN_BY_MAX};
 use crate::model::{
     Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Signature, SigningBytes, WallTime,
     topic_complaint,
@@ -123,8 +123,8 @@ impl Publish {
         if let Some(reason) = topic_complaint(&self.topic) {
             return Some(reason);
         }
-        if self.number == 0 {
-            return Some("messages are numbered from 1".to_owned());
+        if !(1..=NUMBER_MAX).contains(&self.number) {
+            return Some(format!("messages are numbered from 1 to {NUMBER_MAX}"));
         }
         if self.seen_by.len() > SEEN_BY_MAX {
             let count = self.seen_by.len();

@@ -113,8 +113,10 @@ pub struct Broadcast {
     ticked: Time,
     /// Time since which there is a link, and this node has not stood still.
     connected: Time,
-    /// Link that was asked for missing numbers last.
-    lacked: LinkId,
+    /// Link that was asked for missing numbers last, and the origin at which it goes on.
+    lacked: (LinkId, Option<Subject>),
+    /// Messages given up since the last tick, by their origins.
+    missed: BTreeMap<Endpoint, u64>,
     /// Delays of pushed copies after announcements.
     lateness: Patience,
     /// Times that answers take.
@@ -155,7 +157,8 @@ impl Broadcast {
             receipts_due: BTreeSet::new(),
             ticked: Time::ZERO,
             connected: Time::ZERO,
-            lacked: LinkId(0),
+            lacked: (LinkId(0), None),
+            missed: BTreeMap::new(),
             lateness: Patience::default(),
             answers: Patience::default(),
             armed: BTreeMap::new(),
@@ -183,6 +186,7 @@ impl Broadcast {
     ) {
         if self.made.0 != incarnation {
             self.made = (incarnation, Made::default());
+            self.brakes = Brakes::default();
         }
         self.life = Some(Subject { endpoint: self.me, incarnation, key: self.keys.public() });
         self.proof = proof;
@@ -258,6 +262,10 @@ impl Broadcast {
     /// Takes the end of a member's life: messages that it makes from now on are not taken.
     pub fn on_gone(&mut self, now: Now, endpoint: Endpoint, incarnation: Incarnation) {
         self.origins.end(now.mono, endpoint, incarnation);
+        let is_ended = |it: &Subject| it.endpoint == endpoint && it.incarnation <= incarnation;
+        for link in self.links.values_mut() {
+            link.claims.retain(|origin, _| !is_ended(origin));
+        }
     }
 
     /// Handles a timer that has fired.

@@ -14,9 +14,20 @@ struct Gap {
     since: Time,
 }
 
-/// The numbers of one origin that came, counted from the first that came.
+impl Gap {
+    /// The count of numbers that are missed when this row is given up; rows below `counted_from`
+    /// are not missed.
+    const fn missed(self, first: u64, counted_from: u64) -> u64 {
+        if first < counted_from { 0 } else { self.last - first + 1 }
+    }
+}
+
+/// The numbers of one origin that came. Those below the first that came may have been sent before
+/// this node was there: they are asked for, and never count as missed.
 #[derive(Debug)]
 pub(super) struct Numbers {
+    /// The first number that came.
+    first: u64,
     /// The highest number that came.
     top: u64,
     /// Rows of missing numbers below `top`, by the first of each row.
@@ -26,10 +37,10 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// Begins with the first number that came: earlier ones may have been sent before this node
-    /// was there, and are not missing.
-    pub(super) const fn starting_at(number: u64) -> Self {
-        Self { top: number, gaps: BTreeMap::new(), filled: Time::ZERO }
+    /// Begins with the first number that came.
+    pub(super) fn starting_at(now: Time, number: u64) -> Self {
+        let before = (number > 1).then(|| (1, Gap { last: number - 1, since: now }));
+        Self { first: number, top: number, gaps: before.into_iter().collect(), filled: Time::ZERO }
     }
 
     /// The highest number that came.
@@ -37,12 +48,17 @@ impl Numbers {
         self.top
     }
 
-    /// The number up to which nothing is missing.
+    /// The number up to which nothing is missing, of those from the first that came on.
     pub(super) fn done(&self) -> u64 {
-        self.gaps.first_key_value().map_or(self.top, |(first, _)| first - 1)
+        self.gaps.range(self.first..).next().map_or(self.top, |(first, _)| first - 1)
     }
 
-    /// The rows of numbers that have been missing for `wait`, the lowest first.
+    /// True if numbers are to be asked for.
+    pub(super) fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
+    /// The rows of numbers that have not come for `wait`, the lowest first.
     pub(super) fn missing(
         &self,
         now: Time,
@@ -75,17 +91,17 @@ impl Numbers {
         if self.gaps.len() <= GAPS_MAX {
             return 0;
         }
-        self.gaps.pop_first().map_or(0, |(first, gap)| gap.last - first + 1)
+        self.gaps.pop_first().map_or(0, |(first, gap)| gap.missed(first, self.first))
     }
 
     /// Gives up the rows that stand since before `long_since`; also those that stand since before
     /// `since`, if no missing number came since then. Returns the count of these numbers.
     pub(super) fn give_up(&mut self, since: Time, long_since: Time) -> u64 {
-        let mut count = 0;
         let since = if self.filled > since { long_since } else { since };
+        let (mut count, counted_from) = (0, self.first);
         self.gaps.retain(|first, gap| {
             let is_kept = gap.since > since;
-            count += if is_kept { 0 } else { gap.last - first + 1 };
+            count += if is_kept { 0 } else { gap.missed(*first, counted_from) };
             is_kept
         });
         count
@@ -106,23 +122,25 @@ mod tests {
 
     #[test]
     fn what_came_is_known_in_any_order() {
-        let mut it = Numbers::starting_at(10);
-        assert_eq!((it.top(), it.done()), (10, 10));
+        let mut it = Numbers::starting_at(at(1), 10);
+        assert_eq!((it.top(), it.done(), missing(&it)), (10, 10, vec![1..=9]));
         it.insert(at(1), 15);
-        assert_eq!((it.done(), missing(&it)), (10, vec![11..=14]));
+        assert_eq!((it.done(), missing(&it)), (10, vec![1..=9, 11..=14]));
         it.insert(at(2), 12);
-        assert_eq!(missing(&it), [11..=11, 13..=14]);
+        assert_eq!(missing(&it), [1..=9, 11..=11, 13..=14]);
         it.insert(at(2), 9);
         it.insert(at(2), 12);
         for number in [14, 11, 13] {
             it.insert(at(3), number);
         }
-        assert_eq!((it.top(), it.done(), missing(&it)), (15, 15, vec![]));
+        assert_eq!((it.top(), it.done(), missing(&it)), (15, 15, vec![1..=8]));
+        assert_eq!(it.give_up(at(9), at(9)), 0, "they may be older than this node");
+        assert!(!it.has_gaps());
     }
 
     #[test]
     fn a_row_that_shrinks_is_given_more_time_and_one_that_does_not_is_given_up() {
-        let mut it = Numbers::starting_at(1);
+        let mut it = Numbers::starting_at(at(1), 1);
         it.insert(at(1), 5);
         it.insert(at(1), 10);
         it.insert(at(8), 3);
@@ -137,7 +155,7 @@ mod tests {
 
     #[test]
     fn rows_are_bounded() {
-        let mut it = Numbers::starting_at(1);
+        let mut it = Numbers::starting_at(at(1), 1);
         let given_up: u64 = (2..=GAPS_MAX as u64 + 3).map(|it2| it.insert(at(1), it2 * 3)).sum();
         assert_eq!(missing(&it).len(), GAPS_MAX);
         assert_eq!(given_up, 4 + 2);

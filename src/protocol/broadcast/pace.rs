@@ -68,12 +68,21 @@ struct Brake {
     is_stalled: bool,
 }
 
+/// A time in which this origin waits, with pauses shorter than [`BRAKE_LAPSE`].
+#[derive(Clone, Copy, Debug)]
+struct HeldUp {
+    since: Time,
+    /// Bytes that it had made at `since`.
+    made: u64,
+    /// Time at which a message had to wait last.
+    last: Time,
+}
+
 /// The nodes that this origin waits for.
 #[derive(Debug, Default)]
 pub(super) struct Brakes {
     by_node: BTreeMap<Endpoint, Brake>,
-    /// Time since which the origin is held up, and the bytes that it had made then.
-    held_up: Option<(Time, u64)>,
+    held_up: Option<HeldUp>,
     /// Time until which no node is waited for.
     free_until: Option<Time>,
 }
@@ -83,7 +92,10 @@ impl Brakes {
     pub(super) fn note(&mut self, now: Time, (made, held_max): (&Made, u64), slow: &Slow) {
         self.by_node.retain(|_, brake| now.since(brake.at) < BRAKE_LAPSE);
         if self.by_node.len() >= BRAKES_MAX && !self.by_node.contains_key(&slow.who) {
-            return;
+            // A node that is not waited for any more does not take the place of one that is.
+            let stalled = self.by_node.iter().find(|(_, brake)| brake.is_stalled);
+            let Some((&stalled, _)) = stalled else { return };
+            self.by_node.remove(&stalled);
         }
         let bytes = made.bytes_up_to(slow.done);
         let begun = Brake {
@@ -116,13 +128,14 @@ impl Brakes {
         if !waits || self.free_until.is_some_and(|until| now < until) {
             return true;
         }
-        let (since, then) = *self.held_up.get_or_insert((now, made.bytes));
-        if now.since(since) >= STALL_MAX {
-            self.held_up = None;
-            if made.bytes - then < held_max / STALL_SHARE {
-                self.free_until = Some(now.after(FREE_FOR));
-                return true;
-            }
+        let is_recent = |held_up: &HeldUp| now.since(held_up.last) < BRAKE_LAPSE;
+        let before = self.held_up.take().filter(is_recent);
+        let begun = before.unwrap_or(HeldUp { since: now, made: made.bytes, last: now });
+        if now.since(begun.since) < STALL_MAX {
+            self.held_up = Some(HeldUp { last: now, ..begun });
+        } else if made.bytes.saturating_sub(begun.made) < held_max / STALL_SHARE {
+            self.free_until = Some(now.after(FREE_FOR));
+            return true;
         }
         false
     }
@@ -162,13 +175,16 @@ impl Broadcast {
         }
     }
 
-    /// True when a neighbor has all messages that were published here, or there is no neighbor.
+    /// True when neighbors have all messages that were published here, or there is no neighbor: two
+    /// where there are more than two, because one may lie.
     pub fn is_settled(&self) -> bool {
         let Some(life) = self.life.filter(|_| !self.links.is_empty()) else { return true };
         let is_with = |link: &super::links::Link| {
             link.claims.get(&life).is_some_and(|claim| claim.done >= self.made.1.count())
         };
-        self.pending.is_empty() && (self.made.1.count() == 0 || self.links.values().any(is_with))
+        let wanted = (self.links.len() - 1).clamp(1, 2);
+        let has_enough = || self.links.values().filter(|it| is_with(it)).count() >= wanted;
+        self.pending.is_empty() && (self.made.1.count() == 0 || has_enough())
     }
 
     /// Takes a slow node's request, and passes it on toward the origin.
@@ -214,7 +230,7 @@ impl Broadcast {
             if total < self.config.held_bytes_max / 4 {
                 continue;
             }
-            let count = lags.len() as u64;
+            let count = lags.len().max(1) as u64;
             let room = self.config.held_bytes_max / 2 / count;
             let heavy = lags.into_iter().filter(|(_, _, lag)| lag * count * 2 >= total);
             let who = link.endpoint;

@@ -74,7 +74,7 @@ impl Broadcast {
         if self.pulls.len() >= PULLS_MAX || bytes.saturating_add(msg.size) > room {
             // The pull begins when others are done.
             self.want(now, (id, msg.size), from, fx);
-            self.wanted.postpone(&id, now.mono.after(ROOM_PAUSE));
+            self.wanted.postpone(&id, msg.subject(), now.mono.after(ROOM_PAUSE));
             return self.arm(Timer::Repair, self.wanted.next_due(), now, fx);
         }
         let want = self.unwant(&id);

@@ -379,8 +379,9 @@ fn missed(effects: &[Effect<Broadcast>]) -> u64 {
 #[test]
 fn missing_numbers_are_asked_for_everywhere_and_then_missed_once() {
     let mut it = linked(open());
-    step(&mut it, at(1), FROM, message(3));
-    step(&mut it, at(1), FROM, message(7));
+    for number in [1, 2, 3, 7] {
+        step(&mut it, at(1), FROM, message(number));
+    }
     let effects = pass(&mut it, 2, 6);
     let rows = vec![(4, 6)];
     assert!(lacks(&effects).contains(&(FROM, rows.clone())), "{effects:?}");
@@ -393,6 +394,95 @@ fn missing_numbers_are_asked_for_everywhere_and_then_missed_once() {
     assert!(!it.armed.contains_key(&Timer::Tick), "it is at rest");
 }
 
+/// A message of before this node's link came up, and one that was published just after it.
+#[test]
+fn messages_before_the_first_that_came_are_asked_for_and_never_missed() {
+    let mut it = linked(open());
+    let have = Have { of: vec![Reached { origin: life(9), done: 1, top: 1 }] };
+    it.on_have(at(1), OTHER, &have, &mut Effects::default());
+    step(&mut it, at(1), FROM, message(3));
+    let effects = pass(&mut it, 2, 20);
+    assert!(lacks(&effects).contains(&(OTHER, vec![(1, 2)])), "{effects:?}");
+    assert_eq!(missed(&effects), 0, "they may be older than this node");
+    assert!(!it.armed.contains_key(&Timer::Tick), "it is at rest");
+    let other = step(&mut it, at(20), OTHER, message(1));
+    assert!(delivers(&other));
+}
+
+#[test]
+fn no_number_is_too_great_for_sums() {
+    let mut it = linked(open());
+    for number in [config::NUMBER_MAX + 1, u64::MAX] {
+        assert!(blames(&step(&mut it, at(1), FROM, message(number))));
+    }
+    step(&mut it, at(1), FROM, message(1));
+    step(&mut it, at(1), FROM, message(config::NUMBER_MAX));
+    pass(&mut it, 2, 3);
+    step(&mut it, at(3), FROM, message(config::NUMBER_MAX - 1));
+    it.metrics.drop_many(Reason::Missed, u64::MAX - 1);
+    assert_eq!(missed(&pass(&mut it, 4, 40)), config::NUMBER_MAX - 3);
+    assert_eq!(it.metrics().messages_dropped["missed"], u64::MAX);
+}
+
+#[test]
+fn a_question_for_numbers_costs_little_whatever_is_held() {
+    let mut it = linked(open());
+    step(&mut it, at(1), FROM, message(1));
+    for number in 2..3_000 {
+        step(&mut it, at(1), FROM, Publish { age_ms: 239_000, ..message(number) });
+    }
+    let mut looks = 100;
+    let place = it.origins.place(&life(9)).unwrap();
+    let rows = vec![(2, u64::MAX); 32];
+    let hold = it.config.hold;
+    let offers = it.store.offers((place, &rows), (at(3).mono, hold), &mut looks);
+    assert_eq!((offers.len(), looks), (0, 0), "all are too old by now");
+    let lack = Lack { of: vec![Lacking { origin: life(9), rows }; 64] };
+    let mut fx = Effects::default();
+    it.on_lack(at(3), OTHER, &lack, &mut fx);
+    assert_eq!(fx.drain().count(), 0);
+}
+
+#[test]
+fn no_origin_keeps_the_gaps_of_others_from_being_asked_for() {
+    let mut it = linked(open());
+    for port in 100..250 {
+        step(&mut it, at(1), FROM, said_by(port, 1, "x", false));
+        step(&mut it, at(1), FROM, said_by(port, 3, "x", false));
+    }
+    let effects = pass(&mut it, 2, 8);
+    let mut asked = BTreeSet::new();
+    for effect in &effects {
+        if let Effect::Send { link, msg: Message::Lack(lack) } = effect {
+            asked.extend(lack.of.iter().map(|it| (*link, it.origin.endpoint)));
+        }
+    }
+    assert_eq!(asked.len(), 2 * 150, "each neighbor is asked for each");
+}
+
+#[test]
+fn rows_without_room_are_told_of_once_a_tick() {
+    let mut it = linked(open());
+    step(&mut it, at(1), FROM, message(1));
+    let mut told = 0;
+    for number in 1..=config::GAPS_MAX as u64 + 500 {
+        let effects = step(&mut it, at(1), FROM, message(1 + number * 2));
+        told += usize::from(missed(&effects) > 0);
+    }
+    assert_eq!(told, 0);
+    assert_eq!(missed(&pass(&mut it, 2, 3)), 500);
+}
+
+#[test]
+fn claims_of_a_life_end_with_it() {
+    let mut it = linked(open());
+    let have = Have { of: vec![Reached { origin: life(9), done: 7, top: 7 }] };
+    it.on_have(at(1), OTHER, &have, &mut Effects::default());
+    it.on_gone(at(2), endpoint(9), Incarnation(1));
+    assert!(it.links[&OTHER].claims.is_empty());
+    assert_eq!(lacks(&pass(&mut it, 3, 5)), []);
+}
+
 #[test]
 fn a_number_that_nobody_signed_is_asked_for_a_few_times_and_never_missed() {
     let mut it = linked(open());
@@ -400,8 +490,8 @@ fn a_number_that_nobody_signed_is_asked_for_a_few_times_and_never_missed() {
     let have = Have { of: vec![Reached { origin: life(9), done: 9, top: u64::MAX }] };
     it.on_have(at(1), OTHER, &have, &mut Effects::default());
     let effects = pass(&mut it, 2, 60);
-    let asks = vec![(OTHER, vec![(4, u64::MAX)]); config::LACKS_MAX as usize];
-    assert_eq!(lacks(&effects), asks);
+    let asks: Vec<_> = lacks(&effects).into_iter().filter(|(_, rows)| rows[0].0 == 4).collect();
+    assert_eq!(asks, vec![(OTHER, vec![(4, u64::MAX)]); config::LACKS_MAX as usize]);
     assert_eq!(missed(&effects), 0);
 }
 
@@ -495,6 +585,53 @@ fn nobody_stops_an_origin_for_long() {
 }
 
 #[test]
+fn a_second_life_waits_for_nobody_of_the_first() {
+    let mut it = origin();
+    wait_for(&mut it, at(2), 5, 0);
+    assert_eq!(say(&mut it, at(2), 1), 0);
+    it.pause(&mut Effects::default());
+    it.begin(Incarnation(2), None, at(3), &mut Effects::default());
+    assert_eq!(say(&mut it, at(4), 1), 1);
+    // Nor does it overflow when the second waits for so long as well.
+    let slow = Slow {
+        origin: Subject { incarnation: Incarnation(2), ..life(1) },
+        who: endpoint(5),
+        done: 0,
+        room: 0,
+        hops: 3,
+    };
+    for secs in 5..30 {
+        it.on_slow(at(secs), FROM, slow, &mut Effects::default());
+        say(&mut it, at(secs), 1);
+    }
+}
+
+#[test]
+fn a_node_that_was_slow_long_ago_frees_no_origin_of_waiting() {
+    let mut it = origin();
+    wait_for(&mut it, at(2), 5, 0);
+    assert_eq!(say(&mut it, at(2), 1), 0);
+    pass(&mut it, 6, 7);
+    wait_for(&mut it, at(60), 6, 0);
+    assert_eq!(say(&mut it, at(60), 1), 0, "it is waited for");
+}
+
+#[test]
+fn invented_slow_nodes_take_no_place_of_a_slow_one() {
+    let mut it = origin();
+    for secs in 2..14 {
+        (100..100 + config::BRAKES_MAX as u16).for_each(|it2| wait_for(&mut it, at(secs), it2, 0));
+        pass(&mut it, secs, secs);
+    }
+    pass(&mut it, 15, 90);
+    for secs in 90..102 {
+        (100..100 + config::BRAKES_MAX as u16).for_each(|it2| wait_for(&mut it, at(secs), it2, 0));
+    }
+    wait_for(&mut it, at(102), 5, 0);
+    assert_eq!(say(&mut it, at(102), 1), 0, "the slow one is waited for");
+}
+
+#[test]
 fn too_many_messages_that_wait_are_refused() {
     let mut it = origin();
     wait_for(&mut it, at(2), 5, 0);
@@ -521,6 +658,11 @@ fn an_origin_is_settled_when_a_neighbor_has_all_that_it_made() {
     it.on_have(at(1), FROM, &have(4), &mut Effects::default());
     assert!(!it.is_settled());
     it.on_have(at(1), OTHER, &have(5), &mut Effects::default());
+    assert!(it.is_settled());
+    // One of several may lie.
+    it.on_link_up(at(1), LinkId(3), endpoint(4), &mut Effects::default());
+    assert!(!it.is_settled());
+    it.on_have(at(1), FROM, &have(5), &mut Effects::default());
     assert!(it.is_settled());
 }
 

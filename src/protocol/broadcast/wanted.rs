@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::config::ROUNDS_MAX;
 use crate::model::{MessageId, Time};
 use crate::protocol::LinkId;
+use crate::protocol::membership::certificate::Subject;
 
 /// Half of the pause before all announcers are asked for the second time; doubled each round.
 const ROUND_PAUSE: Duration = Duration::from_millis(250);
@@ -24,6 +25,8 @@ pub(super) struct Want {
     pub(super) asked: Option<LinkId>,
     rounds: u32,
     due: Time,
+    /// Origin of a large message whose head came, and whose parts wait for room.
+    origin: Option<Subject>,
 }
 
 /// Messages that are waited for.
@@ -31,6 +34,8 @@ pub(super) struct Want {
 pub(super) struct Wanted {
     by_id: BTreeMap<MessageId, Want>,
     by_due: BTreeSet<(Time, MessageId)>,
+    /// Large messages whose parts wait for room.
+    postponed: BTreeSet<MessageId>,
 }
 
 impl Wanted {
@@ -65,6 +70,7 @@ impl Wanted {
             asked: None,
             rounds: 0,
             due,
+            origin: None,
         };
         self.by_id.insert(id, want);
         self.by_due.insert((due, id));
@@ -73,6 +79,7 @@ impl Wanted {
 
     pub(super) fn remove(&mut self, id: &MessageId) -> Option<Want> {
         let want = self.by_id.remove(id)?;
+        self.postponed.remove(id);
         self.by_due.remove(&(want.due, *id));
         Some(want)
     }
@@ -96,9 +103,16 @@ impl Wanted {
         }
     }
 
+    /// The origins of messages whose parts wait for room.
+    pub(super) fn origins(&self) -> impl Iterator<Item = Subject> {
+        self.postponed.iter().filter_map(|id| self.by_id.get(id)?.origin)
+    }
+
     /// Begins the search anew at `due` for a message that was answered, but cannot be taken yet.
-    pub(super) fn postpone(&mut self, id: &MessageId, due: Time) {
+    pub(super) fn postpone(&mut self, id: &MessageId, origin: Subject, due: Time) {
         if let Some(want) = self.by_id.get_mut(id) {
+            want.origin = Some(origin);
+            self.postponed.insert(*id);
             want.rounds = 0;
             want.tried.clear();
             want.asked = None;
