@@ -1,7 +1,7 @@
 //! HTTP/1.0 and 1.1, the part that a node speaks: requests read, responses written.
 //!
 //! Invariants:
-//! - What is read is bounded before it is kept: head, headers, target, body.
+//! - Every part of a request is bounded before it is kept: head, headers, target, body.
 //! - A request whose end two readers could see at different places is refused (RFC 9112, 11.2):
 //!   nothing in front of a node can be made to take one request for two.
 //! - Every input has an answer: a request, the wish for more, or a [`Fault`] with its status.
@@ -33,7 +33,7 @@ pub const HEADERS_MAX: usize = 64;
 /// The longest body of a request in bytes.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Why a request cannot be served at all.
+/// Reason why a request cannot be served at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// It is no request, or one with two readings.
@@ -57,7 +57,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The status that answers it.
+    /// HTTP status of the response to this fault.
     pub const fn status(self) -> u16 {
         match self {
             Self::Malformed => 400,
@@ -72,7 +72,7 @@ impl Fault {
         }
     }
 
-    /// What was wrong, with the limit.
+    /// Description of the fault, with the limit that was exceeded.
     pub fn explain(self) -> String {
         match self {
             Self::Malformed => "this is no request of HTTP/1.1, or one with two readings".into(),
