@@ -25,7 +25,7 @@ pub(super) enum Due {
     Dial(u64),
     /// The head of a lane may have arrived.
     Arrival(LaneId),
-    /// An end that is closing is told so.
+    /// An end that is closing is told of it.
     LocalClose(LinkId),
     /// The sender gives up a lane that has been stuck.
     GiveUp {

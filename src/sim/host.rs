@@ -45,11 +45,11 @@ impl<R> Copy for Boot<'_, R> {}
 /// A message that is about to leave a tampering host.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// When, counted from the world's start.
+    /// Time of the sending, counted from the world's start.
     pub at: Time,
-    /// Who sends it.
+    /// Endpoint of the sender.
     pub from: Endpoint,
-    /// Whom it is for; `None` for a stranger, and where the link is already gone.
+    /// Endpoint of the receiver; `None` for a stranger, and if the link is already gone.
     pub to: Option<Endpoint>,
     /// The link, by the sender's number.
     pub link: LinkId,
@@ -86,7 +86,7 @@ pub(super) struct Process<M: Machine> {
     /// Effects that wait for this many of the disk's writes.
     pub(super) gate: VecDeque<(u64, Outward<M::Event>)>,
     pub(super) paused: bool,
-    /// When the handling of what is first in line ends, on a slow host.
+    /// Time when the handling of the first input in line ends, on a slow host.
     pub(super) busy: Option<Time>,
     /// The earliest wake-up in the agenda.
     pub(super) wake: Option<Time>,

@@ -164,7 +164,7 @@ impl Conns {
 /// All links, and the attempts to make them.
 #[derive(Debug)]
 pub(super) struct Network {
-    /// Who can reach whom. After a path opened, call [`Network::unstick`].
+    /// Reachability of hosts. After a path opened, call [`Network::unstick`].
     pub(super) reach: Reach,
     pub(super) rng: Rng,
     pub(super) tally: Tally,

@@ -45,7 +45,7 @@ impl Span {
 pub enum Fault {
     /// A process dies; its host stays and resets its links.
     Crash,
-    /// A host goes without a word.
+    /// A host vanishes from the network.
     Vanish,
     /// A process starts again from its disk.
     Restart,
