@@ -91,7 +91,7 @@ pub enum JournalError {
     },
     /// A line is intact, and not a record of this version.
     Newer {
-        /// The file.
+        /// Path of the journal.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,

@@ -21,7 +21,7 @@ const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Result of sending bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::runtime) enum Sent {
-    /// The system has it, or a writer will give it to the system.
+    /// The system has the bytes, or a writer will give them to the system.
     Taken,
     /// The bytes wait, and there is no writer yet.
     WantsWriter,
