@@ -1,8 +1,8 @@
-//! What may be typed: the flags of `seed` and `peer`, and the questions `peer` can ask.
+//! Command line of `seed` and `peer`: their flags, and the subcommands of `peer`.
 //!
-//! `Args` types hold what was typed and nothing else; [`super::settings`] checks it against
-//! `config.txt` and makes of it what the rest of the program sees. Every default is the default of
-//! the machine or driver it belongs to, so `--help` cannot tell another story than the code.
+//! `Args` types hold the typed flags and nothing else; [`super::settings`] checks them against
+//! `config.txt` and makes the settings for the rest of the program. Every default is the default of
+//! the machine or driver it belongs to, so `--help` cannot differ from the code.
 
 mod http;
 mod network;
@@ -94,7 +94,7 @@ pub struct SeedArgs {
     /// The address to listen on, which must be the one in config.txt [default: that one]
     #[arg(long)]
     pub ip: Option<IpAddr>,
-    /// What all nodes have in common.
+    /// Flags that all nodes have in common.
     #[command(flatten)]
     pub node: NodeArgs,
     /// The limits of a seed.
@@ -129,18 +129,18 @@ pub struct PeerArgs {
     /// Begin a fleet without seeds, which others join by this peer's address; --join implies it
     #[arg(long)]
     pub open: bool,
-    /// What all nodes have in common.
+    /// Flags that all nodes have in common.
     #[command(flatten)]
     pub node: NodeArgs,
     /// The periods and limits of a peer.
     #[command(flatten)]
     pub limits: PeerLimitArgs,
-    /// Rollouts.
+    /// Flags of rollouts.
     #[command(flatten)]
     pub rollout: RolloutNodeArgs,
 }
 
-/// What `peer` does instead of running a peer.
+/// Subcommands of `peer`.
 #[derive(Clone, Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it, for the life of the program")]
 pub enum PeerCommand {
@@ -195,7 +195,7 @@ pub enum PeerCommand {
     Seed(SeedArgs),
 }
 
-/// What `seed` does instead of running a seed.
+/// Subcommands of `seed`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum SeedCommand {
     /// Make a seed's identity, or the cluster key of a fleet, before anything runs
@@ -208,7 +208,7 @@ pub enum SeedCommand {
     Members(MembersArgs),
 }
 
-/// What all nodes have in common.
+/// Flags that all nodes have in common.
 #[derive(Clone, Debug, Args)]
 pub struct NodeArgs {
     /// The file that lists the seeds, one IP:PORT a line, the same for every node
@@ -418,7 +418,7 @@ pub struct PeerLimitArgs {
     pub refresh: Span,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people: time, level, node, message
@@ -428,7 +428,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The least important lines to show.
+/// Level of the least important lines to show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
     /// Nothing
@@ -459,7 +459,7 @@ impl From<LogLevel> for ::log::LevelFilter {
     }
 }
 
-/// How many yes votes decide.
+/// Rule for the number of yes votes that decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum QuorumArg {
     /// floor(n/2)+1: bears seeds that crash

@@ -1,4 +1,4 @@
-//! What may be typed after `peer swarm`.
+//! Flags of `peer swarm`.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -279,7 +279,8 @@ impl Engine {
         }
     }
 
-    /// Hands over what this member leads, within a bounded time. It is still to be stopped.
+    /// Hands the leadership over, if this member leads, within a bounded time. The engine is still
+    /// to be stopped.
     pub fn leave(&self) {
         let (tell, told) = bounded(1);
         let asked = self.command(Command::Leave)

@@ -44,9 +44,9 @@ pub enum Kind {
     Share {
         /// Identity of the share.
         id: Hash,
-        /// As much of its tree as is known.
+        /// The known part of its tree.
         tree: Tree,
-        /// Its list of files, if it is a folder.
+        /// List of its files, if it is a folder.
         files: Files,
         /// Addresses to call first.
         at: Vec<SocketAddr>,
@@ -284,7 +284,7 @@ impl Room {
         }
     }
 
-    /// Gives what was fetched its name; or has pieces fetched again that others have spoiled.
+    /// Gives the content its name, or fetches pieces again that other programs have spoiled.
     fn bring_to_end(self: &Arc<Self>) -> Result<(), StoreError> {
         let Checked { read, lost, files } = self.store().finish(&|index| self.leaf(index))?;
         let is_whole = lost.is_empty();

@@ -1,7 +1,7 @@
 //! End of a fetch: all content is on disk and verified, and it gets its name.
 //!
-//! Invariant: a file counts if its name leads to what this program left there, by all that the
-//! system tells of it. Any other is read again, whole, before the name is given.
+//! Invariant: a file counts if its name leads to the file that this program left there, by its
+//! whole stamp. Any other is read again, whole, before the name is given.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
