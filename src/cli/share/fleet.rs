@@ -194,8 +194,8 @@ pub(super) fn find(peer: &Path, name: &str) -> Result<Ticket, CliError> {
     }
 }
 
-/// Lets the fleet know that this process has pieces of a share, and learns who else has, for as
-/// long as the process lasts.
+/// Announces to the fleet that this process has pieces of a share, and learns the other peers that
+/// have, for as long as the process lasts.
 pub(super) fn lend(peer: PathBuf, ticket: Ticket, held: Weak<Held>) {
     let wanted = Use::Lend { ticket: ticket.to_string() };
     let learn = move || {

@@ -34,7 +34,7 @@ const KEYS: [&str; 6] = [
 /// The content of `Common.cfg`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Common {
-    /// Neighbors that are unchoked for what they gave.
+    /// Number of neighbors that are unchoked for their uploads.
     pub preferred: u32,
     /// Interval at which they are chosen.
     pub unchoking: Duration,

@@ -1,7 +1,7 @@
 //! `PeerInfo.cfg`: the peers of an assignment's swarm, one a line: id, host name, port, and 1 or 0
 //! for whether it has the whole file from the start.
 //!
-//! The order matters: a peer calls those listed before it. Host names are looked up where they are
+//! The order matters: a peer calls those listed before it. Host names are looked up when they are
 //! called, not here. Every error names file, line, reason and remedy.
 
 use std::io;
