@@ -1,4 +1,4 @@
-//! What may be typed after `peer chat`.
+//! Flags of `peer chat`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -133,7 +133,7 @@ pub enum ChatCommand {
     Recover(ChatRecoverArgs),
 }
 
-/// Which chat is meant.
+/// The chat to ask, and the form of the output.
 #[derive(Clone, Debug, Args)]
 pub struct ChatAskArgs {
     /// The id of the member that is meant [default: the one that runs]
@@ -153,7 +153,7 @@ pub struct ChatHistoryArgs {
     /// How many
     #[arg(value_name = "N", default_value_t = HISTORY, value_parser = count)]
     pub count: usize,
-    /// Which chat is meant.
+    /// The chat to ask.
     #[command(flatten)]
     pub ask: ChatAskArgs,
 }
@@ -170,7 +170,7 @@ pub struct ChatSendArgs {
     /// How long to wait until it is final; it is kept and sent in any case
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(10)))]
     pub wait: Span,
-    /// Which chat is meant.
+    /// The chat to ask.
     #[command(flatten)]
     pub ask: ChatAskArgs,
 }
@@ -185,7 +185,7 @@ pub struct ChatVerifyArgs {
     /// Compare all peer_*.log there, without asking a running chat [default: data/logs]
     #[arg(long, value_name = "DIR", conflicts_with = "files")]
     pub log_dir: Option<PathBuf>,
-    /// Which chat is meant.
+    /// The chat to ask.
     #[command(flatten)]
     pub ask: ChatAskArgs,
 }
@@ -196,7 +196,7 @@ pub struct ChatRemoveArgs {
     /// Whom
     #[arg(value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
     pub whom: u32,
-    /// Which chat is meant.
+    /// The chat to ask.
     #[command(flatten)]
     pub ask: ChatAskArgs,
 }
@@ -230,14 +230,14 @@ fn count(text: &str) -> Result<usize, String> {
     count.ok_or_else(|| format!("a number from 1 to {HISTORY_MAX}"))
 }
 
-/// Where a member of the group may be: `ID:HOST:PORT`, or `HOST:PORT`.
+/// Address at which a member of the group may be: `ID:HOST:PORT`, or `HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Who is expected there.
+    /// Id of the member that is expected there.
     pub id: Option<MemberId>,
     /// The address or name of the machine, an IPv6 address in brackets.
     pub host: String,
-    /// The port.
+    /// Port of the member.
     pub port: u16,
 }
 

@@ -280,7 +280,7 @@ fn free_name(folder: &Path, name: &str) -> io::Result<PathBuf> {
 }
 
 impl Version {
-    /// Whether a file or folder has the stamps of this version.
+    /// Whether a file or folder has the size and the list of files of this version.
     fn is(&self, offer: &Offer) -> bool {
         offer.size() == self.size
             && offer.left_out().is_empty()
