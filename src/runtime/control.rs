@@ -61,7 +61,7 @@ pub enum Answer {
 /// Next part of an answer of many lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// One line.
+    /// The next line of the answer.
     Line(String),
     /// Nothing for now. To be returned at least every few seconds, because it tests whether the
     /// client is there: an empty line is written.

@@ -1,7 +1,7 @@
 //! HTTP on the one port of a node: one connection, served to its end on the thread it came with.
 //!
 //! Invariants:
-//! - A connection ends within a bounded time, whatever its client sends or leaves out, and no other
+//! - A connection ends within a bounded time for any behavior of its client, and no other
 //!   connection ends with it.
 //! - The number of connections is bounded, and so is the share of one address, so that HTTP takes
 //!   no descriptors and threads from the fleet.

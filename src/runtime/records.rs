@@ -3,8 +3,8 @@
 //!
 //! A [`Mark`] states which bytes were on disk when it was written: one follows each sync, and more
 //! stand in a long write, which repeat it. Damage that a later mark covers is no torn write:
-//! confirmed records are lost. Damage that no mark covers lies in the last write, which was never
-//! confirmed, whatever shape it has: a crash may leave its last page without its first.
+//! confirmed records are lost. Damage that no mark covers, of any shape, lies in the last write,
+//! which was never confirmed: a crash may leave its last page without its first.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};

@@ -43,7 +43,7 @@ pub(super) enum Due {
     },
     /// The system `ping` comes back.
     Pinged {
-        /// Asking process.
+        /// Process that asks.
         owner: Owner,
         /// Address that was asked for.
         host: IpAddr,

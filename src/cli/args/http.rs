@@ -6,11 +6,11 @@ use std::str::FromStr;
 /// Clients that are answered over HTTP, or the address of a data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpArg {
-    /// All clients.
+    /// All clients are answered.
     Any,
-    /// Programs of this machine.
+    /// Only programs of this machine are answered.
     Loopback,
-    /// No client.
+    /// No client is answered.
     Off,
     /// A port of its own: the data plane of a node that rolls out.
     At(SocketAddr),

@@ -77,7 +77,7 @@ pub struct PublishArgs {
     /// Publish each line of standard input as a message of its own, as it comes
     #[arg(long, conflicts_with_all = ["text", "file"])]
     pub lines: bool,
-    /// How long to wait for word of who has it
+    /// How long to wait for reports of the peers that have it
     #[arg(long, value_name = "TIME", default_value = "2s")]
     pub wait: Span,
     /// The peer to use.
@@ -95,7 +95,7 @@ pub struct SendArgs {
     /// Data of the message.
     #[command(flatten)]
     pub content: ContentArgs,
-    /// What it is about, 1 to 128 bytes
+    /// The topic, 1 to 128 bytes
     #[arg(long, default_value = "direct")]
     pub topic: String,
     /// Attempts after the first, after 1, 2, 4, 8, 16 … seconds

@@ -49,7 +49,7 @@ pub struct ChatArgs {
     /// A question or an order, instead of taking part.
     #[command(subcommand)]
     pub command: Option<ChatCommand>,
-    /// Which member this is; the highest that is there leads. Nobody else may have it
+    /// The id of this member; the highest id that is there leads. No other member may have it
     // Always there when no subcommand is: clap refuses its absence.
     #[arg(long, value_name = "N", required = true,
         value_parser = clap::value_parser!(u32).range(1..))]
@@ -77,7 +77,7 @@ pub struct ChatArgs {
     /// Where the log is kept, as peer_N.log
     #[arg(long, value_name = "DIR", default_value = "data/logs")]
     pub log_dir: PathBuf,
-    /// Where the key is kept, and commands are taken, in chat-N
+    /// The directory of the key and of the control socket, which are in chat-N
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// Plain lines, also on a terminal
@@ -92,7 +92,7 @@ pub struct ChatArgs {
     /// The room to begin in
     #[arg(long, value_name = "NAME", default_value = GENERAL, value_parser = super::command::room)]
     pub room: String,
-    /// How often a leader says that it leads
+    /// How often a leader sends a sign of life
     #[arg(long, value_name = "TIME", default_value_t = Span(Config::default().heartbeat))]
     pub heartbeat: Span,
     /// The silence after which a leader is replaced, and one that hears no majority steps down
@@ -139,7 +139,7 @@ pub struct ChatAskArgs {
     /// The id of the member that is meant [default: the one that runs]
     #[arg(long, value_name = "N")]
     pub id: Option<u32>,
-    /// Where it keeps its key
+    /// The directory of its key
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// JSON, for programs
@@ -150,7 +150,7 @@ pub struct ChatAskArgs {
 /// `peer chat history`.
 #[derive(Clone, Debug, Args)]
 pub struct ChatHistoryArgs {
-    /// How many
+    /// The number of messages
     #[arg(value_name = "N", default_value_t = HISTORY, value_parser = count)]
     pub count: usize,
     /// The chat to ask.
@@ -193,7 +193,7 @@ pub struct ChatVerifyArgs {
 /// `peer chat remove`.
 #[derive(Clone, Debug, Args)]
 pub struct ChatRemoveArgs {
-    /// Whom
+    /// The id of the member to remove
     #[arg(value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
     pub whom: u32,
     /// The chat to ask.

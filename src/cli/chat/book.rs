@@ -120,7 +120,7 @@ pub(super) struct Seen {
 /// The whole book.
 #[derive(Clone, Debug)]
 pub(super) struct Book {
-    /// This member.
+    /// Id of this member.
     pub(super) me: MemberId,
     /// Room to which typed texts go.
     room: Arc<str>,

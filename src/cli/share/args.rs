@@ -104,13 +104,13 @@ pub struct FetchArgs {
     /// Ask here as well; may be given more than once
     #[arg(long, value_name = "IP:PORT")]
     pub at: Vec<Endpoint>,
-    /// Draw which piece came from whom and when: a picture, or a page if it ends in .html
+    /// Draw the source and time of each piece: a picture, or a page if it ends in .html
     #[arg(long, value_name = "FILE")]
     pub timeline: Option<PathBuf>,
     /// Go on serving it to others when it is complete, until Ctrl-C
     #[arg(long)]
     pub stay: bool,
-    /// How long to wait while nobody has what is missing
+    /// How long to wait while no peer has the missing pieces
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
     pub give_up: Span,
     /// Lines of JSON also on a terminal

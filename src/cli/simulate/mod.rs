@@ -81,7 +81,7 @@ pub struct SimulateArgs {
     /// The number that all chance follows from
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
-    /// Where to draw how fast the news spread
+    /// The file for the picture of how fast the news spread
     #[arg(long, value_name = "FILE", default_value = "simulate.svg")]
     pub svg: PathBuf,
     /// One JSON object a figure, with the keys of `peer bench membership`

@@ -25,7 +25,7 @@ pub(super) struct Plan {
     pub(super) roster: Roster,
     /// Index of this peer among them.
     pub(super) position: usize,
-    /// Listen address.
+    /// Listen address of the peer.
     pub(super) listen: SocketAddr,
     /// Peers listed before it, which it calls, with their addresses.
     pub(super) predecessors: Vec<(PeerId, Vec<SocketAddr>)>,

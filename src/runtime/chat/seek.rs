@@ -19,7 +19,7 @@ use crate::protocol::chat::{At, Member, MemberId};
 /// Pause after the first call that failed; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// Longest pause.
+/// Longest pause between two calls.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Interval at which places are looked through.

@@ -4,7 +4,7 @@
 //! Invariants:
 //! - A request is of one committed state from its choice to its last byte; a new state is for the
 //!   requests after it, all of it at once.
-//! - A connection ends within a bounded time, whatever its client sends or leaves out, and no other
+//! - A connection ends within a bounded time for any behavior of its client, and no other
 //!   connection ends with it; the same holds for an upstream's answer.
 //! - A model's figures are of its own doing: the costs of a slow client are not in them.
 //!
@@ -153,7 +153,7 @@ impl DataPlane {
         Ok(Self { shared, port })
     }
 
-    /// Listen address.
+    /// Listen address of the data plane.
     pub const fn addr(&self) -> SocketAddr {
         self.port.addr()
     }

@@ -87,7 +87,7 @@ impl Model {
         Ok(Self { shared, port, running: Mutex::new(Some(running)) })
     }
 
-    /// Listen address.
+    /// Listen address of the model.
     pub const fn addr(&self) -> SocketAddr {
         self.port.addr()
     }

@@ -85,8 +85,8 @@ pub type Dialects = BTreeMap<Dialect, Arc<dyn Serve>>;
 pub trait Serve: Send + Sync {
     /// Serves one connection to its end, on a thread of its own with a small stack.
     ///
-    /// When the node stops, the socket is shut down while the server uses it; the server must then
-    /// return.
+    /// At the end of the node the socket is shut down while the server uses it; the server must
+    /// then return.
     fn serve(&self, connection: Connection);
 }
 

@@ -195,7 +195,7 @@ impl<R: Read> Read for SealedReader<R> {
 /// Incoming bytes of a connection: plain lines, or lines in encrypted frames.
 #[derive(Debug)]
 pub enum Incoming<R> {
-    /// Plain lines.
+    /// Plain lines, without encryption.
     Plain(BufReader<R>),
     /// Lines in encrypted frames.
     Sealed(SealedReader<BufReader<R>>),

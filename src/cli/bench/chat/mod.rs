@@ -58,7 +58,7 @@ pub struct ChatBenchArgs {
     /// Freeze the leader with SIGSTOP for 9 seconds while clients send by the others
     #[arg(long)]
     pub freeze_leader: bool,
-    /// How often
+    /// How many times the leader is killed or frozen
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub kills: u32,
     /// The leader time-out of the peers

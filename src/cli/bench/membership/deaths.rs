@@ -100,7 +100,8 @@ impl Bench {
         self.fleet.kill(victim).map_err(failed)
     }
 
-    /// Lets the fleet come to rest before a deed. Returns the number of log lines before it.
+    /// Lets the fleet come to rest before a deed. Returns the number of log lines before it, and
+    /// the victim's neighbors.
     fn deed(&mut self, victim: Endpoint) -> Result<(usize, BTreeSet<Endpoint>), CliError> {
         self.watch(Duration::from_secs(2))?;
         let lines = self.fleet.story().lines();

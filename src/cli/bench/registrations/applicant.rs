@@ -197,7 +197,7 @@ fn carry_out(stream: &mut TcpStream, fx: &mut Effects<Session>) -> Result<Vec<Ev
     Ok(events)
 }
 
-/// Answers probes, one after the other. A connection without a probe gets the handshake's answer.
+/// Answers the probes of seeds, one after the other, as the applicant of the called address.
 fn answer_all(listener: &TcpListener, residents: &Residents) {
     for (salt, stream) in listener.incoming().enumerate() {
         let Ok(stream) = stream else { continue };
