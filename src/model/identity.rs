@@ -79,7 +79,7 @@ pub struct ReadyKey {
 }
 
 impl ReadyKey {
-    /// The same answer as [`PublicKey::verifies`].
+    /// Whether `signature` over `statement` is valid, as [`PublicKey::verifies`].
     #[must_use]
     pub fn verifies(&self, statement: &SigningBytes, signature: &Signature) -> bool {
         memo::holds(&self.key, statement, signature, || {

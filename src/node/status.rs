@@ -104,7 +104,7 @@ pub struct PeerStatus {
     pub quorum: usize,
     /// Members it knows beside itself.
     pub members_known: usize,
-    /// Its neighbors, with the measured round trip in microseconds.
+    /// Neighbors of the peer, with the measured round trip in microseconds.
     pub neighbors: BTreeMap<String, Option<u64>>,
     /// The local view of the topology: its own and its neighbors' neighbors.
     pub topology: BTreeMap<String, Vec<Endpoint>>,

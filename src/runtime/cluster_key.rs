@@ -62,7 +62,7 @@ pub fn read(path: &Path) -> Result<Arc<ClusterKeys>, ClusterKeyError> {
 ///
 /// # Errors
 ///
-/// Those of [`read`]; the keys of that file stay as they were.
+/// As [`read`]; the keys of that file stay as they were.
 pub fn read_again() -> Result<usize, ClusterKeyError> {
     let mut files = READ.lock().expect("nothing under this lock can panic");
     files.retain(|(_, keys)| keys.strong_count() > 0);

@@ -51,7 +51,7 @@ pub enum FilesError {
     KeyExposed {
         /// The key file.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the key file.
         mode: u32,
     },
     /// The key file does not hold a key.

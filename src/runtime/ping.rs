@@ -1,6 +1,6 @@
 //! The system's `ping`: tests whether a host answers at all if a port on it does not.
 //!
-//! Its answer is evidence and never a verdict, and a machine without a usable `ping` is as good as
+//! The answer is evidence and never a verdict, and a machine without a usable `ping` is as good as
 //! any other: then nothing is learned.
 
 use std::io::{self, Read};

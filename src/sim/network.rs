@@ -198,7 +198,7 @@ impl Network {
         }
     }
 
-    /// Puts a host on the map; `None` when the endpoint is taken.
+    /// Adds a host to the map; `None` if the endpoint is taken.
     pub(super) fn add_host(&mut self, endpoint: Endpoint) -> Option<HostId> {
         let host = self.reach.add(endpoint)?;
         self.of_host.push(BTreeSet::new());

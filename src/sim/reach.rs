@@ -61,7 +61,7 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// Puts a host on the map, down; `None` when the endpoint is taken.
+    /// Adds a host to the map, down; `None` if the endpoint is taken.
     pub(super) fn add(&mut self, endpoint: Endpoint) -> Option<HostId> {
         if self.by_endpoint.contains_key(&endpoint) {
             return None;

@@ -1,7 +1,7 @@
 //! Programs that wait for the outcome of a message that they have sent.
 //!
-//! They are told on the engine's own thread, before the person at the screen: a terminal that
-//! stands still holds up no answer.
+//! The programs are told on the engine's own thread, before the person at the screen: a terminal
+//! that stands still holds up no answer.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -36,7 +36,7 @@ pub fn open_metrics(status: &Value) -> String {
     out
 }
 
-/// The same in the classic text format.
+/// The metrics of a node with this status, in the classic text format.
 pub fn classic(status: &Value) -> String {
     let mut out = String::new();
     let open = open_metrics(status);

@@ -26,9 +26,9 @@ use crate::runtime::{cluster_key, files};
 /// Role of this process in a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Role {
-    /// It has the whole content from the start.
+    /// The process has the whole content from the start.
     Offers,
-    /// It fetches the content, and passes on the pieces it has.
+    /// The process fetches the content, and passes on the pieces it has.
     Fetches,
 }
 

@@ -186,7 +186,7 @@ impl PeerNode {
         }
     }
 
-    /// The same in a fleet without seeds, with the endpoints that its operator named to call first.
+    /// A peer of a fleet without seeds, with the endpoints that its operator named to call first.
     pub fn without_seeds(
         config: PeerConfig,
         me: (Endpoint, KeyPair),

@@ -34,9 +34,9 @@ impl Memory {
 }
 
 impl PeerNode {
-    /// The same in a fleet of this name. Without a name, a peer in a fleet without seeds goes on in
-    /// that of its last run; else it founds one, if its operator named no peer to join by, or takes
-    /// the name of the peers that it joins. It also calls its neighbors of the last run.
+    /// Sets the name of the peer's fleet. Without a name, a peer in a fleet without seeds goes on
+    /// in that of its last run; else it founds one, if its operator named no peer to join by, or
+    /// takes the name of the peers that it joins. It also calls its neighbors of the last run.
     #[must_use]
     pub fn in_fleet(mut self, name: Option<String>, records: &[Record]) -> Self {
         let Some(open) = self.open.take() else {

@@ -119,7 +119,7 @@ pub enum Event {
     },
     /// This peer has said goodbye; its process may end.
     Gone,
-    /// Something was refused.
+    /// A node or its message was refused.
     Refused(Refusal),
 }
 

@@ -82,7 +82,7 @@ pub enum Event {
     },
     /// A seed's list of seeds differs from the one here.
     ListsDiffer(String),
-    /// Something was refused.
+    /// A node or its message was refused.
     Refused(Refusal),
 }
 
@@ -185,7 +185,7 @@ impl SeedNode {
         }
     }
 
-    /// The same in a fleet of this name.
+    /// Sets the name of the seed's fleet.
     #[must_use]
     pub fn in_fleet(mut self, name: Option<String>) -> Self {
         self.session.card_mut().fleet = name;

@@ -48,7 +48,7 @@ pub struct Model {
 struct Shared {
     house: House,
     options: Options,
-    /// Its answers, up to the input, behind which a brace follows.
+    /// Start of each answer, up to the input, behind which a brace follows.
     prefix: Vec<u8>,
     /// Number of requests that it was asked.
     asked: AtomicU64,

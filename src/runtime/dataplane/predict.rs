@@ -25,11 +25,11 @@ const CANARY_HEADER: &str = "X-Canary";
 /// Reason for the choice of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
-    /// By the bucket of the request's key.
+    /// The bucket of the request's key.
     Key(u32),
-    /// By a draw.
+    /// A draw; has the drawn bucket.
     Draw(u32),
-    /// By the request's own wish; true for the canary.
+    /// The request's own wish; true for the canary.
     Wish(bool),
 }
 

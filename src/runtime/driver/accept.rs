@@ -51,7 +51,7 @@ enum Course {
     Left,
     /// The deadline passed, or the connection failed.
     Silent,
-    /// It was refused at the gate, and counted there.
+    /// The connection was refused at the gate, and counted there.
     Refused,
 }
 

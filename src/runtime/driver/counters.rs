@@ -83,7 +83,7 @@ counters! {
     links_closed,
     /// Attempts to connect that failed.
     dials_failed,
-    /// Of these, those where the two ends do not hold the same cluster key.
+    /// Dials that failed because the two ends do not hold the same cluster key.
     dials_barred,
     /// Well-formed messages received.
     lines_in,

@@ -1,7 +1,7 @@
 //! Connections that are not links: silent ones, guests of other dialects, and dials under way.
 //!
-//! They are kept here only so that they can be closed: the oldest silent one if there are too many,
-//! all of them when the node stops. Reading and writing is the business of their threads.
+//! Connections are kept here only so that they can be closed: the oldest silent one if there are
+//! too many, all of them when the node stops. Reading and writing is the business of their threads.
 
 use std::collections::BTreeMap;
 use std::mem;

@@ -43,7 +43,7 @@ impl Default for Limits {
 
 /// Receiver of a node's events, with the moment at which each was decided.
 ///
-/// It is called under the node's lock, so it must neither block nor call the driver.
+/// The sink is called under the node's lock, so it must neither block nor call the driver.
 pub trait Sink<E>: Send + Sync {
     /// Takes `event`; returns whether there was room for it. An event without room is dropped and
     /// counted: a slow reader of reports must not stop the node.

@@ -78,7 +78,7 @@ impl Line {
 pub(super) struct Ends {
     /// Source of the connection's further bytes.
     pub(super) input: Incoming<Limited>,
-    /// The same socket.
+    /// The socket of the connection.
     pub(super) stream: Arc<TcpStream>,
     /// Encryption of outgoing bytes, if the connection is encrypted.
     pub(super) sealer: Option<Sealer>,

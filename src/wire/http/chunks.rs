@@ -21,7 +21,7 @@ enum Place {
     /// In the line of a size.
     #[default]
     Size,
-    /// So many bytes before the end of a chunk.
+    /// Within a chunk, with so many bytes before its end.
     Within(usize),
     /// In the line end behind a chunk.
     Behind,

@@ -36,23 +36,23 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Reason why a request cannot be served at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// It is no request, or one with two readings.
+    /// The bytes are no request, or one with two readings.
     Malformed,
-    /// It did not come in time.
+    /// The request did not come in time.
     TooSlow,
-    /// Its body's length is not said in advance.
+    /// The length of the body is not given in advance.
     NoLength,
-    /// Its body is too long.
+    /// The body is too long.
     BodyTooLong,
-    /// Its target is too long.
+    /// The target is too long.
     TargetTooLong,
-    /// It expects something that no node does.
+    /// The request expects something that no node does.
     Expectation,
-    /// Its head is too long, or has too many headers.
+    /// The head is too long, or has too many headers.
     HeadTooLong,
-    /// Its method, or the coding of its body, is unknown here.
+    /// The method, or the coding of the body, is unknown here.
     NotImplemented,
-    /// It is not HTTP/1.0 or 1.1.
+    /// The version is not HTTP/1.0 or 1.1.
     Version,
 }
 

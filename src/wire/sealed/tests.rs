@@ -62,7 +62,7 @@ fn pair() -> (Sealed, Sealed) {
     (near.unwrap(), far.unwrap())
 }
 
-/// Everything that a reader of `bytes` gets, and the error that ended it.
+/// All bytes that a reader of `bytes` gets, and the error that ended it.
 fn read_all(opener: Opener, bytes: &[u8]) -> (Vec<u8>, Option<ErrorKind>) {
     let mut reader = SealedReader::new(bytes, opener);
     let mut got = Vec::new();

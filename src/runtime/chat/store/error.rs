@@ -44,7 +44,7 @@ pub enum StoreError {
         /// Description of the unknown part.
         reason: String,
     },
-    /// It is the log of another member, or of this one with another key.
+    /// The log is that of another member, or of this one with another key.
     Foreign {
         /// Path of the log.
         path: PathBuf,

@@ -18,7 +18,7 @@ use super::options::{Connection, Serve};
 
 mod keyed;
 
-/// Nothing takes this long unless it is broken.
+/// Longest wait of a test; only a broken driver takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Machine that reports all its inputs, echoes texts that begin with `echo`, and obeys orders.
@@ -132,7 +132,7 @@ impl Node {
         self.events.recv_timeout(PATIENCE).expect("an event was due").1
     }
 
-    /// Everything reported so far that has not been fetched.
+    /// All events reported so far that have not been fetched.
     fn rest(&self) -> Vec<Event> {
         self.events.try_iter().map(|(_, event)| event).collect()
     }

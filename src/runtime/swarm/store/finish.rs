@@ -21,7 +21,7 @@ const ROUNDS_MAX: usize = 8;
 pub struct Checked {
     /// Number of pieces that were read again.
     pub read: u32,
-    /// Those of them that have changed; their claims are taken back.
+    /// Pieces that have changed; their claims are taken back.
     pub lost: Vec<PieceIndex>,
     /// Files that other programs had changed, by their paths below the folder.
     pub files: Vec<String>,

@@ -87,9 +87,9 @@ pub struct Store {
 /// Future of the content when it is whole.
 #[derive(Debug)]
 enum Goal {
-    /// It stays as it is.
+    /// The content stays as it is.
     Stays,
-    /// It gets its name, in this folder.
+    /// The content gets its name, in this folder.
     Named { outer: Folder, name: String, work: WorkNames },
 }
 
