@@ -58,7 +58,7 @@ pub fn run(args: &KeygenArgs) -> Result<(), CliError> {
     // Not on standard output, which is the line alone: a program can put it into the file.
     let (id, file) = (own.id, args.config.display());
     let hint = format!("put this in the place of seed {id}'s line in {file}, on every machine");
-    // It is a hint only: the line has been printed.
+    // The hint may be lost: the line has been printed.
     let _ = writeln!(io::stderr().lock(), "{hint}");
     Ok(())
 }

@@ -238,7 +238,7 @@ impl Network {
         self.board.wait_for_goodbye(GOODBYE_MAX);
         self.driver.stop(STOP_GRACE);
         self.board.close();
-        // It has panicked if this fails, and said so itself.
+        // The thread has panicked if this fails, and reported that itself.
         let _ = answers.join();
     }
 }

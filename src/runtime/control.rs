@@ -213,7 +213,7 @@ fn with_short_name<T>(path: &Path, work: impl FnOnce(&Path) -> io::Result<T>) ->
     }
     let dir = File::open(dir)?;
     let by_dir = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    // Where there is no such file system, the error speaks of the path that was given.
+    // Without such a file system, the error names the path that was given.
     if by_dir.is_dir() { work(&by_dir.join(name)) } else { work(path) }
 }
 

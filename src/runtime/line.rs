@@ -136,7 +136,7 @@ impl Line {
         queue.parts.clear();
         queue.bytes = 0;
         drop(queue);
-        // It fails when the other end has already reset the connection: the goal is reached.
+        // This fails if the other end has already reset the connection: the goal is reached.
         let _ = self.stream.shutdown(Shutdown::Both);
         self.moved.notify_all();
     }

@@ -233,7 +233,7 @@ impl Fleet {
     pub(super) fn stop(self) {
         self.network.stop();
         for thread in self.threads {
-            // It has panicked if this fails, and said so itself.
+            // The thread has panicked if this fails, and reported that itself.
             let _ = thread.join();
         }
     }

@@ -137,7 +137,7 @@ fn read(input: &mut impl BufRead, tell: &Sender<Line>) {
             return;
         }
         number += u64::from(is_whole);
-        // What follows without a newline belongs to a line that is too long in any case.
+        // Text without a newline belongs to a line that is too long in any case.
         is_rest = !is_whole;
     }
 }

@@ -217,7 +217,7 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         for child in self.children.values_mut() {
-            // It may have ended by itself; then there is nothing left to do.
+            // The process may have ended by itself; then there is nothing left to do.
             let _ = child.kill();
         }
         for child in self.children.values_mut() {

@@ -211,7 +211,7 @@ fn live<R: Role>(
     let outcome = attend::<R>(&driver, &signals, reporting.last_event());
     driver.stop(STOP_GRACE);
     R::close(&board);
-    // It has panicked if this fails, and said so itself.
+    // The thread has panicked if this fails, and reported that itself.
     let _ = answers.join();
     let outcome = outcome.and_then(|()| disk_failed(driver.failed().try_recv().ok()));
     if outcome.is_ok() {

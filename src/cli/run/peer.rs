@@ -54,7 +54,7 @@ impl Role for Peer {
         let shares = thread::spawn("shares", move || sharing.run(&switch, &node));
         board.switch.answer(driver);
         match shares {
-            // It has panicked if this fails, and said so itself.
+            // The thread has panicked if this fails, and reported that itself.
             Ok(shares) => drop(shares.join()),
             Err(error) => ::log::warn!("nothing can be shared: {error}"),
         }

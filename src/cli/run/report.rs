@@ -56,7 +56,7 @@ impl Reporting {
     /// Logs the remaining events. The node has stopped.
     pub(super) fn finish(self) {
         drop(self.open);
-        // It has panicked if this fails, and said so itself.
+        // The thread has panicked if this fails, and reported that itself.
         let _ = self.thread.join();
     }
 }

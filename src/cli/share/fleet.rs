@@ -211,7 +211,7 @@ pub(super) fn lend(peer: PathBuf, ticket: Ticket, held: Weak<Held>) {
             ::log::debug!("the fleet does not know of this download: {error}");
         }
     };
-    // It ends with the process: there is nothing that it could leave undone.
+    // The thread ends with the process: there is nothing that it could leave undone.
     if let Err(error) = thread::spawn("lend", learn) {
         ::log::debug!("the fleet does not know of this download: {error}");
     }

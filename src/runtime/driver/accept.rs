@@ -149,7 +149,7 @@ impl<M: Drivable> Driver<M> {
         let course = self.set_course(stream, from);
         let is_ours = self.lobby.has_spoken(number);
         match course {
-            // It was closed to make room, and counted then.
+            // The connection was closed to make room, and counted then.
             _ if !is_ours => {}
             Course::Link(connection, sealed) => self.serve_native(number, connection, sealed),
             Course::Guest(dialect, connection) => self.serve_other(dialect, connection),

@@ -111,6 +111,6 @@ impl Sockets {
 
 /// Ends both directions, which wakes a thread that is blocked on the socket.
 pub(in crate::runtime) fn close(stream: &TcpStream) {
-    // It fails when the other end has already reset the connection: the goal is reached.
+    // This fails if the other end has already reset the connection: the goal is reached.
     let _ = stream.shutdown(Shutdown::Both);
 }

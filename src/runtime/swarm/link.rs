@@ -69,7 +69,7 @@ impl Line {
 
     /// Ends the connection at once, which wakes both threads.
     pub(super) fn cut(&self) {
-        // It fails when the other end has already reset the connection: the goal is reached.
+        // This fails if the other end has already reset the connection: the goal is reached.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }

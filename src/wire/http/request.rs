@@ -80,7 +80,7 @@ impl Head {
         let body_len = match outline.framing {
             Framing::Length(len) if len > BODY_BYTES_MAX => return Err(Fault::BodyTooLong),
             Framing::Length(len) => len,
-            // What a node takes is short; its length can be said in advance.
+            // Bodies for a node are short; their length can be given in advance.
             Framing::Chunked => return Err(Fault::NoLength),
         };
         let text = |value| String::from_utf8_lossy(value).into_owned();

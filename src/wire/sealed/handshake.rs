@@ -114,7 +114,7 @@ pub fn answer(
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header)?;
     let message = read_exactly(header, MESSAGE_BYTES, stream)?;
-    // What a wrong key costs is hashing; the costly part comes after the right one.
+    // A wrong key costs only hashing; the costly part comes after the right one.
     let known: Vec<_> = keys.accepted().collect();
     let mut accepted = (0..).zip(&known).filter_map(|(number, key)| {
         let mut noise = start(key, Builder::build_responder);

@@ -151,7 +151,7 @@ impl Fleet {
     /// Ends a process without warning.
     pub(super) fn kill(&self, id: u32) {
         let mut child = self.child(id);
-        // It fails if the process has ended by itself.
+        // This fails if the process has ended by itself.
         let _ = child.kill();
         let _ = child.wait();
     }

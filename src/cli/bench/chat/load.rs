@@ -171,7 +171,7 @@ impl Load<'_> {
                 tv_sec: 0,
                 tv_nsec: i64::try_from(patience.as_nanos()).unwrap_or(1_000_000),
             };
-            // It fails at a signal; then no socket counts as ready, and the poll is repeated.
+            // The poll fails at a signal; then no socket counts as ready, and it is repeated.
             let _ = poll(&mut fds, Some(&patience));
             fds.iter().map(|fd| !fd.revents().is_empty()).collect()
         };

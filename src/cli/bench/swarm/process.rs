@@ -160,7 +160,7 @@ impl Process {
 impl Drop for Crew {
     fn drop(&mut self) {
         for process in &mut self.all {
-            // It fails if the process has ended by itself.
+            // This fails if the process has ended by itself.
             let _ = process.child.kill();
             let _ = process.child.wait();
         }

@@ -385,7 +385,7 @@ impl Sharing {
             let mut state = self.lock();
             for key in ended {
                 let is_shared = state.kept.remove(key).is_some();
-                // It is not taken again, though other peers still order it everywhere.
+                // The share is not taken again, though other peers still order it everywhere.
                 if !is_shared && state.taken.remove(&key.0).is_some() {
                     let why = "its operator has ended it there".to_owned();
                     state.refuse(key.clone(), Refusal { order: u64::MAX, why });

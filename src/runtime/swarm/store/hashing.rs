@@ -56,7 +56,7 @@ impl Hashing<'_> {
         if let Some(cache) = self.cache
             && let Err(err) = cache.keep(offer, pieces, &leaves)
         {
-            // It costs the next start some time, and has no other effect.
+            // The failure costs the next start some time, and has no other effect.
             log::debug!("hashes are not kept: {err}");
         }
         Ok(leaves)

@@ -220,7 +220,7 @@ impl Looks<'_> {
                 (Look::AsLeft, Some(stamp))
             }
             Some(_) => {
-                // It gets its size, and a file of its own if it has a second name.
+                // The file gets its size, and a copy of its own if it has a second name.
                 files.get(layout, file)?;
                 (Look::Other, files.by_name(layout, file)?.map(|(_, stamp)| stamp))
             }

@@ -95,7 +95,7 @@ impl Record {
         };
         let mut record = Self { file, path, entries: 0 };
         let found = record.read(subject).map_err(|err| record.failed("read", err))?;
-        // It may have been written by a process that was killed before it waited for the disk.
+        // A process that was killed before it waited for the disk may have written the record.
         record.file.sync_all().map_err(|err| record.failed("sync", err))?;
         Ok((record, found))
     }
