@@ -217,7 +217,7 @@ impl Network {
         self.weather.latency.draw(&mut self.rng)
     }
 
-    /// Limits the base latency of all links to `base` from now on.
+    /// Limits the base latency of the existing links to `base`.
     pub(super) fn quicken(&mut self, base: Duration) {
         for conn in self.conns.values_mut() {
             conn.base = conn.base.min(base);
