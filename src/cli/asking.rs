@@ -1,5 +1,5 @@
-//! Asking the programs that run on this machine by their control sockets: which there are, and one
-//! line of JSON each way.
+//! Questions to the programs that run on this machine, by their control sockets: one line of JSON
+//! each way.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,7 +13,8 @@ use super::log::escape;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 
-/// Those that run with this data directory, in directories named `PREFIXNAME`; ascending by name.
+/// Programs that run with this data directory, in directories named `PREFIXNAME`; ascending by
+/// name.
 pub(super) fn running<T: FromStr + Ord>(data: &Path, prefix: &str) -> Vec<(T, PathBuf)> {
     let entries = std::fs::read_dir(data).into_iter().flatten().filter_map(Result::ok);
     let one = |path: PathBuf| {
@@ -25,11 +26,11 @@ pub(super) fn running<T: FromStr + Ord>(data: &Path, prefix: &str) -> Vec<(T, Pa
     found
 }
 
-/// What the program in that directory answers.
+/// Sends a question to the program in a directory and returns its answer.
 ///
 /// # Errors
-/// An answer `{"error": …}`, no program there, or no answer in time. [`CliError::Unanswered`] says
-/// that the program may have done what was asked.
+/// Fails at an answer `{"error": …}`, if no program is there, or without an answer in time.
+/// [`CliError::Unanswered`] means that the program may have carried out the request.
 pub(super) fn exchange(
     dir: &Path,
     wanted: &impl Serialize,

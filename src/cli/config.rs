@@ -15,20 +15,21 @@ use std::path::{Path, PathBuf};
 use crate::model::{Endpoint, PublicKey, SeedId};
 use crate::protocol::membership::seedbook::SeedAddress;
 
-/// Seeds at most: each linked with every other, and every admission dialed back by all of them.
+/// Largest number of seeds: each is linked with every other, and every admission is dialed back by
+/// all of them.
 pub const SEEDS_MAX: usize = 64;
 
-/// The file's size at most; a full one with keys and comments has a hundredth of this.
+/// Largest size of the file, in bytes; a full one with keys and comments has a hundredth of this.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Why `config.txt` cannot be used.
+/// Reason why `config.txt` cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
     /// The line, counted from 1, if one is to blame.
     pub line: Option<usize>,
-    /// What is wrong, with what to do about it.
+    /// Description of the error and its remedy.
     pub reason: String,
 }
 
@@ -162,10 +163,10 @@ fn parse_ip(text: &str) -> Result<IpAddr, String> {
     Ok(ip)
 }
 
-/// Refuses addresses that nobody can call.
+/// Refuses addresses that cannot be called.
 ///
 /// # Errors
-/// What is wrong with the address, with what to do about it.
+/// The fault of the address and its remedy.
 pub fn check_ip(ip: IpAddr) -> Result<(), String> {
     let ip = ip.to_canonical();
     if ip.is_unspecified() || ip.is_multicast() {

@@ -1,15 +1,15 @@
-//! Connections of a dialect whose server is not there yet.
+//! Door for connections of a dialect whose server may not exist yet.
 
 use std::sync::{Arc, OnceLock};
 
 use crate::runtime::driver::options::{Connection, Serve};
 
-/// Leads connections to a server as soon as there is one; before, they are closed.
+/// Passes connections to a server as soon as there is one; before, they are closed.
 #[derive(Default)]
 pub(in crate::cli) struct Door(OnceLock<Arc<dyn Serve>>);
 
 impl Door {
-    /// From now on they are led there. The first server stays.
+    /// Sets the server of all further connections. The first server stays.
     pub(in crate::cli) fn open(&self, server: Arc<dyn Serve>) {
         let _ = self.0.set(server);
     }

@@ -1,4 +1,4 @@
-//! Everything that can end a program, as one sentence and one exit code.
+//! Errors that end a program, each with one sentence and one exit code.
 
 use std::error::Error;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::runtime::files::FilesError;
 use crate::runtime::journal::JournalError;
 use crate::runtime::listen::StartError;
 
-/// Why a program ends without success.
+/// Reason why a program ends without success.
 #[derive(Debug)]
 pub enum CliError {
     /// The flags contradict each other, the configuration or the facts. The user's to mend.
@@ -30,23 +30,23 @@ pub enum CliError {
     Journal(JournalError),
     /// The output file cannot be written.
     Output {
-        /// The file.
+        /// Path of the output file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
     /// A question was not answered.
     Query(QueryError),
     /// The system refused something else.
     System {
-        /// What was tried, as an infinitive.
+        /// Action that failed, as an infinitive.
         action: &'static str,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
-    /// Something else did not go as it should; the text says what, and what to do.
+    /// Another failure; the text says what went wrong and its remedy.
     Failed(String),
-    /// A program that was asked for something did not answer: it may have done it or not.
+    /// A program did not answer a request: it may have carried it out or not.
     Unanswered(String),
     /// A message was not taken, for this reason; nothing of it is kept.
     Rejected(String),
@@ -54,25 +54,25 @@ pub enum CliError {
     Pending(usize),
     /// Texts that a script gave to a chat were not sent.
     Refused {
-        /// How many.
+        /// Number of refused texts.
         refused: usize,
         /// The number of others that are kept and not final.
         pending: usize,
     },
-    /// Not all peers have what was shared with all; the lines before say why.
+    /// Not all peers have the share that was ordered for all; the lines before say why.
     NotEverywhere {
-        /// How many refuse it.
+        /// Number of peers that refuse it.
         refused: usize,
-        /// How many others do not have it yet.
+        /// Number of other peers that do not have it yet.
         open: usize,
-        /// How many there are.
+        /// Number of all peers.
         of: usize,
     },
 }
 
 impl CliError {
-    /// 2 when the user's input is wrong, 1 when the surroundings are, 3 when work is left, 4 when
-    /// some of it was refused, 5 when it is not known what became of it.
+    /// Exit code: 2 if the user's input is wrong, 1 if the surroundings are, 3 if work is left, 4
+    /// if some of it was refused, 5 if the outcome is unknown.
     pub const fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::ClusterKey(_) => 2,
@@ -95,13 +95,13 @@ impl CliError {
     }
 }
 
-/// Says on standard error what went wrong, and chooses the exit code.
+/// Prints the error, if there is one, on standard error, and returns the exit code.
 pub fn conclude(result: Result<(), CliError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            // Where even standard error is closed, the exit code alone must do.
+            // If even standard error is closed, the exit code alone must do.
             let _ = writeln!(io::stderr().lock(), "error: {error}");
             ExitCode::from(error.code())
         }

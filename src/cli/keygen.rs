@@ -1,4 +1,4 @@
-//! `seed keygen`: makes keys before anything runs, and says where they belong.
+//! `seed keygen`: makes keys before anything runs, and prints where they belong.
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -41,7 +41,7 @@ pub struct KeygenArgs {
 /// Makes a cluster key, or the identity of a seed.
 ///
 /// # Errors
-/// When the file or directory cannot be made, or the flags name no seed.
+/// Fails if the file or directory cannot be made, or the flags name no seed.
 pub fn run(args: &KeygenArgs) -> Result<(), CliError> {
     if let Some(file) = &args.cluster_key {
         cluster_key::create(file)?;
@@ -58,7 +58,7 @@ pub fn run(args: &KeygenArgs) -> Result<(), CliError> {
     // Not on standard output, which is the line alone: a program can put it into the file.
     let (id, file) = (own.id, args.config.display());
     let hint = format!("put this in the place of seed {id}'s line in {file}, on every machine");
-    // It is a hint only: the line has been printed.
+    // The hint may be lost: the line has been printed.
     let _ = writeln!(io::stderr().lock(), "{hint}");
     Ok(())
 }

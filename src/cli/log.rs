@@ -3,10 +3,10 @@
 //! Invariants:
 //! - A line is written whole: many processes may share the console and the output file, and no
 //!   line is ever torn or mixed with another.
-//! - Whatever came from outside is escaped, so that it cannot end a line or steer a terminal.
+//! - Texts from outside are escaped, so that they cannot end a line or steer a terminal.
 //!
 //! Text is `2026-02-25T09:00:00.123Z INFO  peer 127.0.0.1:6001 <message>`; JSON has the same and
-//! the event's fields. What the events are is [`super::report`]'s business.
+//! the event's fields. [`super::report`] makes the lines of events.
 
 use std::fmt::{Display, Write as _};
 use std::fs::{File, OpenOptions};
@@ -26,19 +26,19 @@ use crate::model::{Endpoint, WallTime};
 use crate::runtime::clock::Clock;
 use crate::runtime::files::warn_of_group;
 
-/// The event of lines that no event of a node made: warnings of the runtime.
+/// Event name of lines that are no event of a node: warnings of the runtime.
 const PLAIN_EVENT: &str = "log";
 
 /// One event as a log line. The message is for people, the fields say the same for programs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
-    /// How important it is.
+    /// Level of the line.
     pub level: Level,
-    /// The event's name.
+    /// Name of the event.
     pub event: &'static str,
     /// One sentence, or one of the fixed texts.
     pub message: String,
-    /// The event's details.
+    /// Details of the event.
     pub fields: Map<String, Value>,
 }
 
@@ -54,7 +54,7 @@ impl Line {
         Self { level, event, message: message.into(), fields }
     }
 
-    /// Writes this line to wherever the process logs, as decided at `at`.
+    /// Writes this line to the process's log, with the time `at`.
     pub fn log(&self, at: WallTime) {
         let Self { level, event, message, fields } = self;
         if *level > ::log::max_level() {
@@ -66,19 +66,19 @@ impl Line {
     }
 }
 
-/// Whose lines these are.
+/// Node that writes the lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     /// `seed` or `peer`.
     pub role: &'static str,
-    /// Where it listens.
+    /// Listen address of the node.
     pub node: Endpoint,
 }
 
 /// Makes the `log` crate write lines of `origin` to the console and the output file from now on.
 ///
 /// # Errors
-/// When the output file cannot be appended to.
+/// Fails if the output file cannot be appended to, or this process logs already.
 pub fn install(settings: &LogSettings, origin: Origin) -> Result<(), CliError> {
     let output = open_output(&settings.output)
         .map_err(|source| CliError::Output { path: settings.output.clone(), source })?;
@@ -102,11 +102,11 @@ pub fn install(settings: &LogSettings, origin: Origin) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Makes the `log` crate write lines of `origin` to standard error, where nothing else is to be
-/// mixed with what a program prints.
+/// Makes the `log` crate write lines of `origin` to standard error, for programs whose standard
+/// output has its own format.
 ///
 /// # Errors
-/// When this process logs already.
+/// Fails if this process logs already.
 pub(in crate::cli) fn install_on_stderr(
     format: LogFormat,
     level: ::log::LevelFilter,
@@ -133,7 +133,7 @@ struct Tee {
     console: Option<File>,
     output: File,
     path: PathBuf,
-    /// The last line did not get into the output file, or not whole.
+    /// Whether the last line did not get into the output file, or not whole.
     is_torn: bool,
 }
 
@@ -165,7 +165,7 @@ impl Tee {
         if named == self.output.metadata().map(which).ok() {
             return;
         }
-        // Where it cannot be opened, the lines go where they went: none is lost.
+        // If it cannot be opened, the lines go to the old file: none is lost.
         if let Ok(output) = open_output(&self.path) {
             (self.output, self.is_torn) = (output, false);
         }
@@ -206,8 +206,8 @@ fn line_of(record: &Record<'_>, format: LogFormat, origin: Origin, clock: &Clock
     }
 }
 
-/// A line as it is written, newline included, of a process that is told apart by `role` and
-/// `name`; for programs that keep no log of a node.
+/// A line as it is written, newline included, of a process that is identified by `role` and `name`;
+/// for programs that keep no log of a node.
 pub(in crate::cli) fn render(
     line: &Line,
     at: WallTime,
@@ -233,7 +233,8 @@ fn text_line(
     format!("{at} {level:<5} {role} {node} {}\n", escape(message))
 }
 
-/// The head's names are this file's, the rest is the JSON object `fields`, as its event wrote it.
+/// A line of JSON. The head's names are this file's, the rest is the JSON object `fields`, as its
+/// event wrote it.
 fn json_line(
     at: WallTime,
     level: Level,
@@ -259,7 +260,7 @@ fn is_unsafe(c: char) -> bool {
             | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// `text` with everything that could end a line or steer a terminal written out.
+/// `text` with all characters escaped that could end a line or steer a terminal.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -272,7 +273,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// The same for a JSON text, in which the writer has escaped what JSON demands and no more.
+/// As [`escape`], for a JSON text, in which the writer has escaped what JSON demands and no more.
 fn escape_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

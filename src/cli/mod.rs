@@ -1,8 +1,8 @@
-//! What people type and see: flags, `config.txt`, log lines, questions and their answers.
+//! Command line: flags, `config.txt`, log lines, questions and their answers.
 //!
 //! Invariants:
-//! - Whatever a user does wrong ends in one clear sentence with its remedy, and exit code 2.
-//! - What the machine or network refuses ends in one sentence too, and exit code 1.
+//! - Every error of the user ends in one clear sentence with its remedy, and exit code 2.
+//! - Every refusal of the machine or network ends in one sentence too, and exit code 1.
 //! - Only [`report`] knows the required lines; only `src/bin` ends the process.
 //!
 //! No protocol decision is made here: a node's settings go in, its events come out.
@@ -41,7 +41,7 @@ use crate::runtime::descriptors;
 /// The program `seed`.
 ///
 /// # Errors
-/// Whatever keeps it from starting, or stops it before it is told to stop.
+/// Any failure that keeps it from starting, or stops it before it is told to stop.
 pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
     descriptors::raise();
     match &args.command {
@@ -56,8 +56,8 @@ pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
 /// The program `peer`.
 ///
 /// # Errors
-/// Whatever keeps it from starting, stops it before it is told to stop, or leaves a question
-/// without an answer.
+/// Any failure that keeps it from starting, stops it before it is told to stop, or leaves a
+/// question without an answer.
 pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
     descriptors::raise();
     match &args.command {

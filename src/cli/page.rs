@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// What the page may do: show its own style, and nothing else.
+/// Content security policy of the page: it may use its own style, and nothing else.
 pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
                           form-action 'none'; frame-ancestors 'none'";
 
-/// Neighbors and links that are listed; the rest are counted.
+/// Largest number of neighbors and links that are listed; the rest are counted.
 const LISTED_MAX: usize = 100;
 
 const STYLE: &str = "\
@@ -28,7 +28,7 @@ vertical-align:top;overflow-wrap:anywhere}\
 th{font-weight:500;color:var(--soft);width:40%}td{font-variant-numeric:tabular-nums}\
 nav a{margin-right:1rem;color:inherit}";
 
-/// A text that stands for itself in HTML, in an element or in quotes.
+/// Escapes a text for HTML, in an element or in quotes.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -2,7 +2,7 @@
 
 use crate::runtime::descriptors::{self, Shortage};
 
-/// The number of `connections` that there is room for, and a sentence for people when it is less.
+/// Number of `connections` that there is room for, and a sentence for people if it is less.
 pub(in crate::cli) fn for_connections(connections: usize) -> (usize, Option<String>) {
     match descriptors::fit(connections) {
         Ok(()) => (connections, None),

@@ -1,4 +1,5 @@
-//! What was typed, checked against `config.txt`: the only thing the rest of the program sees.
+//! Settings: the flags, checked against `config.txt`; the only form that the rest of the program
+//! uses.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -18,32 +19,32 @@ use crate::runtime::driver::options::Limits;
 use crate::runtime::http::Access;
 use crate::wire::sealed::ClusterKeys;
 
-/// What every node needs to start.
+/// Settings of every node.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
-    /// Where it listens; port 0 for a peer whose port the system is to choose.
+    /// Listen address; port 0 for a peer whose port the system is to choose.
     pub ip: IpAddr,
     /// See `ip`.
     pub port: u16,
-    /// The file the seeds were read from, for messages.
+    /// File that the seeds were read from, for messages.
     pub config: PathBuf,
     /// The seeds, in the order of the file.
     pub seeds: Vec<SeedAddress>,
-    /// How many of them decide.
+    /// Rule for the number of seeds that decide.
     pub rule: QuorumRule,
-    /// Where the data directories are.
+    /// Folder of the data directories.
     pub data: PathBuf,
-    /// How and where it logs.
+    /// Settings of the log.
     pub log: LogSettings,
     /// Whether the end of standard input ends the node.
     pub until_stdin_closes: bool,
-    /// The bounds of the driver.
+    /// Limits of the driver.
     pub limits: Limits,
     /// The name of the fleet, if one was typed.
     pub fleet: Option<String>,
     /// The keys of the fleet, if it has any.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
-    /// Whom it answers over HTTP, if anybody.
+    /// Clients that are answered over HTTP, if any.
     pub http: Option<Access>,
 }
 
@@ -54,46 +55,46 @@ impl NodeSettings {
     }
 }
 
-/// How and where a node logs.
+/// Settings of a node's log.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
-    /// The file that gets every line too.
+    /// File that gets every line too.
     pub output: PathBuf,
-    /// How lines look.
+    /// Format of the lines.
     pub format: LogFormat,
-    /// Which are shown.
+    /// Level of the least important lines shown.
     pub level: LogLevel,
 }
 
-/// What a seed needs to start.
+/// Settings of a seed.
 #[derive(Clone, Debug)]
 pub struct SeedSettings {
-    /// Which seed it is.
+    /// Number of the seed.
     pub id: SeedId,
-    /// What every node needs.
+    /// Settings of every node.
     pub node: NodeSettings,
     /// The periods and limits of its machines.
     pub machines: SeedConfig,
 }
 
-/// What a peer needs to start.
+/// Settings of a peer.
 #[derive(Clone, Debug)]
 pub struct PeerSettings {
-    /// What every node needs.
+    /// Settings of every node.
     pub node: NodeSettings,
-    /// Whom to call first, in a fleet without seeds; `None` in one with seeds.
+    /// Peers to call first, in a fleet without seeds; `None` in one with seeds.
     pub bootstrap: Option<Vec<Endpoint>>,
     /// The periods and limits of its machines.
     pub machines: PeerConfig,
-    /// Bytes of all shares that are taken because somebody wants them everywhere, at most.
+    /// Largest sum, in bytes, of all shares that are taken because they are ordered for all peers.
     pub push_max: u64,
 }
 
 impl SeedSettings {
-    /// Checks what was typed.
+    /// Checks the flags.
     ///
     /// # Errors
-    /// When `config.txt` cannot be used, or says something else about this seed.
+    /// Fails if `config.txt` cannot be used, or has another address for this seed.
     pub fn from_args(args: &SeedArgs) -> Result<Self, CliError> {
         let file = &args.node.config;
         let seeds = config::read(file)?;
@@ -120,7 +121,7 @@ impl SeedSettings {
     /// Checks that the key on disk is the pinned one, if one is pinned.
     ///
     /// # Errors
-    /// When `config.txt` pins another: nobody would believe this seed.
+    /// Fails if `config.txt` pins another key: no node would believe this seed.
     pub fn check_key(&self, key: PublicKey, dir: &Path) -> Result<(), CliError> {
         let own = self.node.seeds.iter().find(|seed| seed.id == self.id);
         match own.and_then(|seed| seed.key) {
@@ -137,10 +138,10 @@ impl SeedSettings {
 }
 
 impl PeerSettings {
-    /// Checks what was typed.
+    /// Checks the flags.
     ///
     /// # Errors
-    /// When `config.txt` cannot be used, or the address is no peer's.
+    /// Fails if `config.txt` cannot be used, or the address is not one for a peer.
     pub fn from_args(args: &PeerArgs) -> Result<Self, CliError> {
         let (ip, port) = (args.ip, args.port.unwrap_or_default());
         config::check_ip(ip).map_err(|reason| CliError::Usage(format!("--ip {reason}")))?;
@@ -170,10 +171,10 @@ impl PeerSettings {
     }
 }
 
-/// The place in `config.txt` of the seed that the flags name.
+/// Entry in `config.txt` of the seed that the flags name.
 ///
 /// # Errors
-/// When there is none, or it has another address.
+/// Fails if there is none, or it has another address.
 pub(super) fn seat<'a>(
     file: &Path,
     seeds: &'a [SeedAddress],
@@ -229,7 +230,7 @@ fn check_periods(args: &PeerArgs) -> Result<(), CliError> {
     Err(CliError::Usage(contradiction.to_owned()))
 }
 
-/// Refuses limits of zero, which would lock everybody out.
+/// Refuses limits of zero, which would lock out every node.
 fn check_counts(node: &NodeArgs, more: &[(&str, usize)]) -> Result<(), CliError> {
     let ConnectionArgs { silent_max, unproven_max, connections_max, dials_max, .. } =
         node.connections;
@@ -278,7 +279,8 @@ fn node_settings(
     })
 }
 
-/// A fleet that keeps others out does not tell them what it does.
+/// Clients that are answered over HTTP. By default, a fleet with a cluster key answers only
+/// programs of the same machine.
 fn http_access(typed: Option<HttpArg>, has_key: bool) -> Result<Option<Access>, CliError> {
     match typed {
         Some(HttpArg::Any) => Ok(Some(Access::Any)),

@@ -1,4 +1,4 @@
-//! Numbers of bytes as people write them: `700`, `64K`, `1.5M`, `2G`; also a second: rates.
+//! Numbers of bytes as people write them: `700`, `64K`, `1.5M`, `2G`; also rates, a second.
 
 use std::error::Error;
 use std::fmt;
@@ -7,14 +7,14 @@ use std::str::FromStr;
 /// The units, each with its bytes, the largest first.
 const UNITS: [(char, u64); 4] = [('T', 1 << 40), ('G', 1 << 30), ('M', 1 << 20), ('K', 1 << 10)];
 
-/// The most bytes that are taken; anything above is a slip of the pen.
+/// Largest number of bytes that is accepted; anything above is a slip of the pen.
 const SIZE_MAX: u64 = 1 << 50;
 
 /// A number of bytes, above zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
-/// Why a text is no size.
+/// Error of a text that is no size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SizeError;
 

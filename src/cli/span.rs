@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The longest span that is taken; anything above is a slip of the pen.
+/// Longest span that is accepted; anything above is a slip of the pen.
 const SPAN_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The units, each with its milliseconds, the largest first.
@@ -15,16 +15,16 @@ const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
-/// Why a text is no span.
+/// Reason why a text is no span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanError {
     /// No unit, or one that is not known.
     Unit,
     /// No number before the unit.
     Number,
-    /// Zero.
+    /// The number is zero.
     Zero,
-    /// Beyond any use.
+    /// The span is longer than any useful one.
     TooLong,
 }
 

@@ -1,4 +1,4 @@
-//! What applications say to each other: opaque bytes, and the names of messages.
+//! Payloads of applications as opaque bytes, and the identities of messages.
 
 use std::fmt;
 use std::ops::Deref;
@@ -118,10 +118,10 @@ impl fmt::Debug for MessageId {
     }
 }
 
-/// Bytes of a topic at most.
+/// Longest topic, in bytes.
 pub const TOPIC_BYTES_MAX: usize = 128;
 
-/// What is wrong with a topic, in words; `None` if it is one.
+/// Returns the reason why `topic` is not allowed, in words; `None` if it is allowed.
 pub fn topic_complaint(topic: &str) -> Option<String> {
     if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX {
         Some(format!("a topic has 1 to {TOPIC_BYTES_MAX} bytes, not {}", topic.len()))

@@ -1,4 +1,4 @@
-//! Who is meant: where a node listens, which of its lives, and which seed it is.
+//! Names of nodes: endpoint, incarnation, and number of a seed.
 
 use std::fmt;
 use std::net::{AddrParseError, IpAddr, SocketAddr};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a node listens; the name under which the fleet knows it.
+/// Listen address of a node; the name under which the fleet knows it.
 ///
 /// Ordered by address, then port, so that every collection of nodes iterates alike everywhere. An
 /// IPv4 address written as IPv6 (`::ffff:192.0.2.1`) is the IPv4 address: one place has one name.
@@ -30,7 +30,7 @@ impl Endpoint {
         self.0.port()
     }
 
-    /// Whether others can call it at all: an address of one machine, and a port.
+    /// Whether other nodes can call the endpoint at all: an address of one machine, and a port.
     pub const fn is_callable(&self) -> bool {
         let is_one = match self.0.ip() {
             IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
@@ -74,8 +74,8 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Which life of an endpoint is meant: its start in milliseconds since the Unix epoch, raised
-/// where needed so that each registration of one endpoint has a higher one than the last.
+/// Incarnation of an endpoint: its start in milliseconds since the Unix epoch, raised where needed
+/// so that each registration of one endpoint has a higher one than the last.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

@@ -1,4 +1,4 @@
-//! Keys and signatures: who says so, and can it be proved.
+//! Keys and signatures, which prove the author of a statement.
 //!
 //! Ed25519 (RFC 8032). Signing is deterministic and verification is strict, so the same statement
 //! by the same key has one signature and every node judges it alike.
@@ -57,8 +57,8 @@ impl PublicKey {
         })
     }
 
-    /// The same key, ready to verify much; `None` when the bytes are no point of the curve, under
-    /// which nothing holds.
+    /// The same key prepared for many verifications; `None` if the bytes are no point of the curve,
+    /// under which no signature is valid.
     #[must_use]
     pub fn ready(&self) -> Option<ReadyKey> {
         Some(ReadyKey { key: *self, point: VerifyingKey::from_bytes(&self.0).ok()? })
@@ -79,7 +79,7 @@ pub struct ReadyKey {
 }
 
 impl ReadyKey {
-    /// The same answer as [`PublicKey::verifies`].
+    /// Whether `signature` over `statement` is valid, as [`PublicKey::verifies`].
     #[must_use]
     pub fn verifies(&self, statement: &SigningBytes, signature: &Signature) -> bool {
         memo::holds(&self.key, statement, signature, || {

@@ -1,12 +1,12 @@
-//! Verdicts on signatures, remembered: for whoever plays many nodes in one thread.
+//! Memory of the valid signatures, for programs that play many nodes in one thread.
 //!
 //! Whether a signature holds is a pure function of key, statement and signature. In a fleet of
 //! thousands the same statement is judged by hundreds of nodes; where all of them live in one
 //! thread, the arithmetic is done once. Signing is real; a signature that was made here is known
 //! to hold, and only signatures that hold are remembered: a forged one is always computed.
 //!
-//! Invariant: with the memo or without it, every answer is the same. Off unless somebody holds a
-//! [`VerdictMemo`]; the drivers of real nodes do not.
+//! Invariant: with the memo or without it, every answer is the same. Off unless a [`VerdictMemo`]
+//! is held; the drivers of real nodes hold none.
 
 use std::cell::RefCell;
 
@@ -53,7 +53,7 @@ fn slot_of(proof: &Proof) -> usize {
     u32::from_be_bytes([a, b, c, d]) as usize % SLOTS
 }
 
-/// This thread made a signature.
+/// Remembers a signature that this thread made.
 pub(super) fn made(key: &PublicKey, statement: &SigningBytes, signature: &Signature) {
     PROOFS.with_borrow_mut(|proofs| {
         if !proofs.is_empty() {
@@ -63,7 +63,7 @@ pub(super) fn made(key: &PublicKey, statement: &SigningBytes, signature: &Signat
     });
 }
 
-/// Whether a signature holds, by memory or else by `compute`.
+/// Whether a signature is valid, by memory or else by `compute`.
 pub(super) fn holds(
     key: &PublicKey,
     statement: &SigningBytes,

@@ -1,4 +1,4 @@
-//! Names and quantities: the words every other module speaks.
+//! Names and quantities that all other modules use.
 //!
 //! Nothing here decides anything, and nothing here does I/O. Types are small, ordered and
 //! serializable; what has a unit carries it in its type.

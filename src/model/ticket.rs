@@ -1,12 +1,11 @@
 //! The ticket of a share, and the list of files of a folder.
 //!
 //! A ticket is one line: `folkmoot:share?name=NAME&size=BYTES&piece=BYTES&root=HEX`, for a folder
-//! `&files=HEX`, and `&at=IP:PORT,...` if it says where to ask. Whoever has it can fetch the
+//! `&files=HEX`, and `&at=IP:PORT,...` if it has addresses to call first. Its holder can fetch the
 //! content and check it.
 //!
-//! Invariants: tickets and lists come from strangers. What was parsed here has names that stay
-//! within the folder they are put in (S1), and has only one spelling: it is written again as it
-//! was read.
+//! Invariants: tickets and lists come from strangers. A parsed one has names that stay within the
+//! folder they are put in (S1), and has only one spelling: it is written again as it was read.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,28 +16,28 @@ use sha2::{Digest as _, Sha256};
 
 use super::endpoint::Endpoint;
 
-/// Bytes of a ticket at most.
+/// Longest ticket, in bytes.
 pub const TICKET_BYTES_MAX: usize = 8 * 1024;
 
-/// Bytes of one part of a path at most, as file systems have it.
+/// Longest component of a path, in bytes, as file systems have it.
 pub const NAME_BYTES_MAX: usize = 255;
 
-/// Bytes of a path in a list of files at most.
+/// Longest path in a list of files, in bytes.
 pub const PATH_BYTES_MAX: usize = 4_096;
 
-/// Files of one folder at most.
+/// Largest number of files in one folder.
 pub const FILES_MAX: usize = 65_536;
 
-/// Addresses in a ticket at most.
+/// Largest number of addresses in a ticket.
 pub const ADDRESSES_MAX: usize = 16;
 
-/// How every ticket begins.
+/// Prefix of every ticket.
 const OPENING: &str = "folkmoot:share?";
 
-/// What some other systems take for devices, whatever follows the first dot.
+/// Device names of some other systems, which are reserved with any extension.
 const RESERVED: [&str; 4] = ["con", "prn", "aux", "nul"];
 
-/// What is wrong with a name that is to be a file or folder of its own, if anything (S1). A name
+/// Returns the reason why a name cannot be that of a file or folder (S1), if there is one. A name
 /// that only other systems could not hold is refused only there.
 pub fn name_complaint(name: &str) -> Option<&'static str> {
     if name.is_empty() {
@@ -56,7 +55,8 @@ pub fn name_complaint(name: &str) -> Option<&'static str> {
     }
 }
 
-/// What is wrong with a name on systems that take more than `/` for something else.
+/// Returns the reason why a name is not allowed on systems with more separators and reserved names
+/// than `/`, if there is one.
 fn foreign_complaint(name: &str) -> Option<&'static str> {
     let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_lowercase();
     let is_port = |prefix| {
@@ -76,7 +76,8 @@ fn foreign_complaint(name: &str) -> Option<&'static str> {
     }
 }
 
-/// What is wrong with a path below a folder, its parts separated by `/`, if anything (S1).
+/// Returns the reason why a path below a folder, its parts separated by `/`, is not allowed (S1),
+/// if there is one.
 pub fn path_complaint(path: &str) -> Option<&'static str> {
     if path.len() > PATH_BYTES_MAX {
         return Some("a path has more than 4096 bytes");
@@ -84,27 +85,28 @@ pub fn path_complaint(path: &str) -> Option<&'static str> {
     path.split('/').find_map(name_complaint)
 }
 
-/// Where content is, what it is called, and how to check it.
+/// Ticket of a share: its name, the digests that check its content, and addresses to fetch it from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// The name of the file or folder.
     pub name: String,
-    /// Bytes of the content.
+    /// Size of the content, in bytes.
     pub size: u64,
-    /// Bytes of a piece.
+    /// Size of a piece, in bytes.
     pub piece_size: u32,
     /// The root of the tree over its pieces.
     pub root: [u8; 32],
     /// The SHA-256 of the list of files, if it is a folder.
     pub files: Option<[u8; 32]>,
-    /// What else travels of a file; a folder's list has it for each of its files.
+    /// Permissions and time of a file; a folder's list has them for each of its files.
     pub traits: Traits,
-    /// Where to ask first.
+    /// Addresses to call first.
     pub at: Vec<Endpoint>,
 }
 
 impl Ticket {
-    /// What the share is known by: the same whatever it is called and wherever it is.
+    /// Identity of the share: a hash of size, piece size and digests, independent of its name and
+    /// addresses.
     pub fn share_id(&self) -> [u8; 32] {
         let id = Sha256::new()
             .chain_update(b"folkmoot share 1\n")
@@ -135,7 +137,7 @@ impl fmt::Display for Ticket {
     }
 }
 
-/// What is wrong with a ticket or a list, for people.
+/// Error of a ticket or a list of files, in words for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TicketError(String);
 
@@ -264,14 +266,14 @@ fn unescape(text: &str) -> Result<String, TicketError> {
     Ok(name)
 }
 
-/// What travels of a file beside its name and its bytes.
+/// Attributes of a file that travel beside its name and its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traits {
-    /// It may be executed.
+    /// The file may be executed.
     pub run: bool,
-    /// Nobody but its owner may read it.
+    /// Only the owner may read the file.
     pub private: bool,
-    /// When it was changed last, in seconds since 1970.
+    /// Time of the last change, in seconds since 1970.
     pub mtime: Option<i64>,
 }
 
@@ -279,9 +281,9 @@ pub struct Traits {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
-    /// Where it is below the folder, with `/` between the parts, and at the end of a folder's.
+    /// Path below the folder, with `/` between the parts, and at the end of a folder's.
     pub path: String,
-    /// Its bytes.
+    /// Size of the file, in bytes.
     pub size: u64,
     /// See [`Traits::run`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -310,7 +312,7 @@ impl FileEntry {
         self.path.strip_suffix('/')
     }
 
-    /// What else travels of it.
+    /// Permissions and time of the file.
     pub const fn traits(&self) -> Traits {
         Traits { run: self.run, private: self.private, mtime: self.mtime }
     }
@@ -321,22 +323,22 @@ impl FileEntry {
 pub struct FileList(Vec<FileEntry>);
 
 impl FileList {
-    /// A list of these files, which it sorts by their paths.
+    /// Makes a list of these files, sorted by their paths.
     ///
     /// # Errors
-    /// When two are one, a name is none (S1), or there are too many.
+    /// Fails if two paths are equal, a path is not allowed (S1), or there are too many files.
     pub fn new(mut files: Vec<FileEntry>) -> Result<Self, TicketError> {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let list = Self(files);
         list.check().map(|()| list)
     }
 
-    /// The files.
+    /// Files of the list, sorted by path.
     pub fn files(&self) -> &[FileEntry] {
         &self.0
     }
 
-    /// Bytes of all files.
+    /// Sum of the sizes of all files, in bytes.
     pub fn size(&self) -> u64 {
         self.0.iter().map(|it| it.size).sum()
     }
@@ -354,8 +356,9 @@ impl FileList {
 
     /// Reads an encoded list of files with `size` bytes in all.
     ///
-    /// # Errors When it is not exactly what [`FileList::encode`] writes, has a name that leads
-    /// elsewhere (S1), or other sizes.
+    /// # Errors
+    /// Fails if the bytes are not exactly what [`FileList::encode`] writes, a path leads elsewhere
+    /// (S1), or the sizes differ.
     pub fn decode(bytes: &[u8], size: u64) -> Result<Self, TicketError> {
         let text = std::str::from_utf8(bytes).map_err(|_| wrong("the list of files is no text"))?;
         let mut files = Vec::new();

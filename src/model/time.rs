@@ -1,4 +1,4 @@
-//! Two kinds of time, which never mix: one decides, the other is printed.
+//! Monotonic time, which decides time-outs, and wall-clock time, which is printed and signed.
 
 use std::fmt;
 use std::time::Duration;
@@ -74,9 +74,9 @@ impl fmt::Display for WallTime {
 /// The moment at which an input is handled, on both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Decides time-outs.
+    /// Monotonic time; decides time-outs.
     pub mono: Time,
-    /// Printed in reports and signed into evidence; never decides a time-out.
+    /// Wall-clock time; printed in reports and signed into evidence, never decides a time-out.
     pub wall: WallTime,
 }
 

@@ -1,4 +1,4 @@
-//! What a network is told at its start.
+//! Settings of a network before its start.
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,7 +35,7 @@ pub struct Builder {
     machines: PeerConfig,
 }
 
-/// An address that is none, kept until the start.
+/// An address that could not be parsed, as given, and the reason; kept until the start.
 type StartFault = (String, String);
 
 fn parse(given: impl Display) -> Result<Endpoint, StartFault> {
@@ -44,12 +44,12 @@ fn parse(given: impl Display) -> Result<Endpoint, StartFault> {
     parsed.map_err(|_| (given, "write IP:PORT; host names are not looked up".to_owned()))
 }
 
-/// What else a program has where its peer is.
+/// Parts of a program that share the peer's process, for a program that is more than a peer.
 #[derive(Default)]
 pub(crate) struct Site {
     /// The peer's identity, if it is not the one in its directory.
     pub(crate) keys: Option<KeyPair>,
-    /// Who serves connections to the peer's port that are not the peer's.
+    /// Handlers of connections to the peer's port in other dialects than the peer's own.
     pub(crate) dialects: Dialects,
 }
 
@@ -68,8 +68,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Where to listen, `IP:PORT`, at which the others reach this peer; port 0 lets the system
-    /// choose. Unless told otherwise `127.0.0.1:0`.
+    /// Listen address `IP:PORT`, at which the others reach this peer; port 0 lets the system
+    /// choose. The default is `127.0.0.1:0`.
     #[must_use]
     pub fn listen(mut self, address: impl Display) -> Self {
         self.listen = parse(address).map(|it| SocketAddr::new(it.ip(), it.port()));
@@ -91,29 +91,28 @@ impl Builder {
         self
     }
 
-    /// How many seeds decide; the same on all nodes of a fleet.
+    /// Rule for the number of seeds that decide; the same on all nodes of a fleet.
     #[must_use]
     pub const fn quorum(mut self, rule: QuorumRule) -> Self {
         self.rule = rule;
         self
     }
 
-    /// Where to keep identity and journal. Unless told otherwise both end with the network.
+    /// Directory of identity and journal. Without one both end with the network.
     #[must_use]
     pub fn data(mut self, dir: impl AsRef<Path>) -> Self {
         self.data = Some(dir.as_ref().to_owned());
         self
     }
 
-    /// The file of the cluster key: only its holders are spoken to, encrypted.
+    /// File of the cluster key: links are encrypted, and only with its holders.
     #[must_use]
     pub fn cluster_key(mut self, file: impl AsRef<Path>) -> Self {
         self.cluster_key = Some(file.as_ref().to_owned());
         self
     }
 
-    /// Bytes of one message at most, 1 to 16 MiB; the same on all nodes. Unless told otherwise
-    /// 1 MiB.
+    /// Largest message in bytes, 1 to 16 MiB; the same on all nodes. The default is 1 MiB.
     #[must_use]
     pub const fn message_max(mut self, bytes: usize) -> Self {
         self.machines.broadcast.message_max = bytes as u64;
@@ -121,14 +120,14 @@ impl Builder {
         self
     }
 
-    /// After how long without contact a peer counts as unreachable. Unless told otherwise 30 s.
+    /// Time without contact after which a peer counts as unreachable. The default is 30 s.
     #[must_use]
     pub const fn unreachable_after(mut self, span: Duration) -> Self {
         self.machines.contacts.unreachable_after = span;
         self
     }
 
-    /// All periods and limits of the machines, for those who know them.
+    /// Sets all periods and limits of the machines, for experts.
     #[must_use]
     pub const fn machines(mut self, config: PeerConfig) -> Self {
         self.machines = config;
@@ -137,15 +136,15 @@ impl Builder {
 
     /// Listens, and begins to join.
     ///
-    /// It does not wait for anybody: see [`Network::wait_for_peers`].
+    /// Returns without waiting for other peers: see [`Network::wait_for_peers`].
     ///
     /// # Errors
-    /// When a setting is no good, the port is taken, or the disk or the system refuses.
+    /// Fails if a setting is invalid, the port is taken, or the disk or the system refuses.
     pub fn start(self) -> Result<Network, StartError> {
         self.start_at(Site::default())
     }
 
-    /// The same, for a program that is more than a peer.
+    /// As [`Self::start`], for a program that is more than a peer.
     pub(crate) fn start_at(self, site: Site) -> Result<Network, StartError> {
         let address = |(given, reason)| StartError::Address { given, reason };
         let listen = self.listen.map_err(address)?;

@@ -1,4 +1,4 @@
-//! What can go wrong for a program that uses the network.
+//! Errors of a network.
 
 use std::error::Error;
 use std::fmt;
@@ -10,14 +10,14 @@ use crate::runtime::files::FilesError;
 use crate::runtime::journal::JournalError;
 use crate::runtime::listen;
 
-/// Why a network could not be started.
+/// Reason why a network could not be started.
 #[derive(Debug)]
 pub enum StartError {
     /// A name in the builder is no address.
     Address {
-        /// As it was given.
+        /// The address as it was given.
         given: String,
-        /// What would be one.
+        /// Reason why it is no address.
         reason: String,
     },
     /// Settings contradict each other, or are out of range.
@@ -65,18 +65,18 @@ start_error_from! {
     ClusterKey(ClusterKeyError), System(io::Error),
 }
 
-/// Why a call did nothing. All are definite.
+/// Reason why a call did nothing. All are definite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkError {
     /// The network has stopped.
     Stopped,
-    /// The message was not published; why, for people.
+    /// The message was not published; the reason, for people.
     NotPublished(String),
-    /// A topic is 1 to 128 bytes without control characters.
+    /// The topic is not 1 to 128 bytes without control characters.
     Topic,
-    /// The application reads direct messages already, elsewhere.
+    /// Another queue of the application reads direct messages already.
     InboxTaken,
-    /// It did not come about in time; what, for people.
+    /// The awaited state was not reached in time; a description for people.
     TimedOut(String),
 }
 
@@ -94,12 +94,12 @@ impl fmt::Display for NetworkError {
 
 impl Error for NetworkError {}
 
-/// Why a direct message was not delivered, or why nobody knows.
+/// Reason why a direct message was not delivered, or why its outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendError {
-    /// What it means; [`FailKind::is_definite`] tells whether it surely did not arrive.
+    /// Kind of failure; [`FailKind::is_definite`] is true if the message surely did not arrive.
     pub kind: FailKind,
-    /// Why, for people.
+    /// The reason, for people.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! What applications are handed: messages, and peers that were found.
+//! Messages and discovered peers, as applications receive them.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use crate::model::{Data, Endpoint, MessageId, PublicKey};
 /// A message of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its identity: SHA-256 over the message and its origin.
+    /// Identity of the message: SHA-256 over the message and its origin.
     pub id: MessageId,
-    /// The topic.
+    /// Topic of the message.
     pub topic: String,
-    /// Who made it, and signed it.
+    /// Endpoint of the peer that made and signed the message.
     pub origin: Endpoint,
-    /// The key that signed it. A fleet with seeds vouches for whose it is; in one without, the key
-    /// is who it is, and the endpoint is what its holder says.
+    /// Key that signed the message. A fleet with seeds certifies the endpoint of the key; in one
+    /// without, the key alone identifies the origin, and the endpoint is only its holder's claim.
     pub key: PublicKey,
-    /// The data.
+    /// Payload of the message.
     pub data: Data,
-    /// How long it was under way.
+    /// Time the message was under way.
     pub age: Duration,
-    /// Links it has crossed.
+    /// Number of links the message has crossed.
     pub hops: u32,
 }
 
@@ -31,14 +31,14 @@ impl Weigh for Message {
     }
 }
 
-/// A direct message. It was taken: its sender knows that it is here.
+/// A direct message that was taken: its sender learns that it has arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incoming {
-    /// Who sent it, proved by the link it came by.
+    /// Endpoint of the sender, proved by the link it came by.
     pub from: Endpoint,
-    /// What it is about.
+    /// Topic of the message.
     pub topic: String,
-    /// The data.
+    /// Payload of the message.
     pub data: Data,
 }
 
@@ -48,21 +48,21 @@ impl Weigh for Incoming {
     }
 }
 
-/// A message that is on its way to everybody.
+/// A published message, on its way to all peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Its identity.
+    /// Identity of the message.
     pub id: MessageId,
-    /// How many neighbors it was pushed to at once; the others are told of it.
+    /// Number of neighbors that the message was pushed to at once; the others are told of it.
     pub pushed_to: usize,
 }
 
-/// A peer that was found, and has proved its key.
+/// A discovered peer, which has proved its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Where it listens.
+    /// Listen address of the peer.
     pub endpoint: Endpoint,
-    /// Its key.
+    /// Public key of the peer.
     pub key: PublicKey,
 }
 

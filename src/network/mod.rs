@@ -1,4 +1,4 @@
-//! The fleet as a programmer sees it: topics, direct messages, peers.
+//! Programming interface of the fleet: topics, direct messages, peers.
 //!
 //! A [`Network`] is one peer inside the calling process: the same machines, links and identity as
 //! the program `peer`. All calls may come from any thread, and none needs an async runtime.
@@ -24,11 +24,11 @@
 //! ```
 //!
 //! Invariants:
-//! - A subscriber that does not read harms nobody: its queue is bounded, and it is told how much it
-//!   has missed.
-//! - Every call that waits for the fleet has an outcome: a definite one, or one that says that
-//!   nobody can know.
-//! - After [`Network::stop`] no thread and no socket of it is left, and its port is free.
+//! - A subscriber that does not read harms no other: its queue is bounded, and it is told the
+//!   number of messages it has missed.
+//! - Every call that waits for the fleet has an outcome: a definite one, or one that says that the
+//!   result is unknown.
+//! - After [`Network::stop`] no thread and no socket of the network is left, and its port is free.
 
 mod builder;
 mod error;
@@ -60,16 +60,16 @@ use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files::DataDir;
 
-/// How long links may take to drain when the network stops; a goodbye needs milliseconds.
+/// Longest time for links to drain when the network stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// Longest goodbye: it waits until the last messages are with a neighbor.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
 
-/// The topic of direct messages that name none.
+/// Topic of direct messages without one.
 const DIRECT_TOPIC: &str = "direct";
 
-/// The driver's way to the switchboard.
+/// Observer of the driver that forwards events to the switchboard.
 struct Relay(Arc<Switchboard>);
 
 impl Sink<Event> for Relay {
@@ -81,14 +81,14 @@ impl Sink<Event> for Relay {
 
 /// One peer of a fleet, inside this process. See the [module](self).
 ///
-/// Dropping it stops it.
+/// Dropping a network stops it.
 pub struct Network {
     endpoint: Endpoint,
     driver: Arc<Driver<PeerNode>>,
     board: Arc<Switchboard>,
-    /// Taken by whoever stops the network.
+    /// Handle of the thread that carries answers; taken by the call that stops the network.
     answers: Mutex<Option<JoinHandle<()>>>,
-    /// The lock of the data directory, and the directory if nobody named one.
+    /// Lock of the data directory, and the directory itself if it is temporary.
     _ground: (DataDir, Option<TempDir>),
 }
 
@@ -107,19 +107,20 @@ impl Network {
         Self { endpoint, driver, board, answers, _ground: ground }
     }
 
-    /// Where this peer listens.
+    /// Listen address of this peer.
     pub const fn endpoint(&self) -> Endpoint {
         self.endpoint
     }
 
-    /// The messages of a topic, from now on, this peer's own too. A topic is 1 to 128 bytes without
-    /// control characters; it exists as soon as somebody names it.
+    /// Subscribes to the messages of a topic, from now on, this peer's own too. A topic is 1 to 128
+    /// bytes without control characters; it exists from its first use.
     ///
-    /// Any number may subscribe; each has a queue of its own, of 16,384 messages and 64 MiB at
-    /// most. What finds no room is lost to that subscriber alone, who is told.
+    /// The number of subscribers is not limited; each has a queue of its own, of at most 16,384
+    /// messages and 64 MiB. A message that finds no room is lost to that subscriber alone, which is
+    /// told.
     ///
     /// # Errors
-    /// When `topic` is none, or the network has stopped.
+    /// Fails if `topic` is not allowed, or the network has stopped.
     pub fn subscribe(&self, topic: &str) -> Result<Queue<Message>, NetworkError> {
         self.board.subscribe(topic)
     }
@@ -130,8 +131,8 @@ impl Network {
     /// Blocks while a peer does not keep up, but for none that stands still longer than 10 s.
     ///
     /// # Errors
-    /// When this peer is no member yet, the message is too large (1 MiB unless told otherwise), or
-    /// the network has stopped. Nothing was sent then.
+    /// Fails if this peer is no member yet, the message is too large (the limit is 1 MiB by
+    /// default), or the network has stopped. Nothing was sent then.
     pub fn broadcast(
         &self,
         topic: &str,
@@ -141,13 +142,13 @@ impl Network {
     }
 
     /// Sends a message to one peer, neighbor or not. It arrives once or not at all; the outcome
-    /// tells which, or that nobody can know.
+    /// tells which, or that it is unknown.
     ///
-    /// It is taken when it lies in the [`Network::inbox`] of the other end. Attempts that come to
-    /// nothing are repeated after 1, 2, 4, 8 and 16 seconds.
+    /// The message is taken when it lies in the [`Network::inbox`] of the other end. Failed
+    /// attempts are repeated after 1, 2, 4, 8 and 16 seconds.
     ///
     /// # Errors
-    /// When the network has stopped.
+    /// Fails if the network has stopped.
     pub fn send_to_peer(
         &self,
         peer: Endpoint,
@@ -156,10 +157,10 @@ impl Network {
         self.send(peer, DIRECT_TOPIC, message, RetryConfig::default())
     }
 
-    /// The same about a topic, repeated as `retry` says.
+    /// As [`Self::send_to_peer`], with a topic, and repeated as `retry` says.
     ///
     /// # Errors
-    /// When the network has stopped.
+    /// Fails if the network has stopped.
     pub fn send(
         &self,
         peer: Endpoint,
@@ -170,10 +171,10 @@ impl Network {
         self.board.send(&self.driver, peer, (topic.to_owned(), message.into()), retry)
     }
 
-    /// The direct messages for this peer. While nobody holds it, none is taken.
+    /// Opens the queue of direct messages for this peer. Without an open queue none is taken.
     ///
     /// # Errors
-    /// When somebody holds it already, or the network has stopped.
+    /// Fails if the queue is open already, or the network has stopped.
     pub fn inbox(&self) -> Result<Queue<Incoming>, NetworkError> {
         self.board.inbox()
     }
@@ -181,14 +182,14 @@ impl Network {
     /// Looks for peers that this one was not told of. All that are found have proved their keys.
     ///
     /// # Errors
-    /// When the network has stopped.
+    /// Fails if the network has stopped.
     pub fn discover_peers(
         &self,
     ) -> Result<Pending<Result<Vec<Known>, NetworkError>>, NetworkError> {
         self.board.discover(&self.driver)
     }
 
-    /// Keeps a link to `peer` from now on: it is called until it answers, and again when it is
+    /// Keeps a link to `peer` from now on: calls it until it answers, and again if the link is
     /// lost.
     pub fn add_peer(&self, peer: Endpoint) {
         self.driver.submit(Input::Command(Command::AddPeer(peer)));
@@ -199,16 +200,16 @@ impl Network {
         self.driver.submit(Input::Command(Command::RemovePeer(peer)));
     }
 
-    /// The members whose end a quorum of seeds certifies, from now on, as this peer hears of it:
-    /// that is sure for its neighbors, see [`Network::add_peer`].
+    /// Subscribes to the members whose removal a quorum of seeds certifies, from now on, as this
+    /// peer learns of it: sure only for its neighbors, see [`Network::add_peer`].
     ///
     /// # Errors
-    /// When the network has stopped.
+    /// Fails if the network has stopped.
     pub fn removals(&self) -> Result<Queue<Known>, NetworkError> {
         self.board.removals()
     }
 
-    /// The neighbors: peers at the other end of a lasting link.
+    /// Neighbors: peers at the other end of a lasting link.
     pub fn peers(&self) -> Vec<Endpoint> {
         self.driver.inspect(|node, _| node.overlay().neighbors().keys().copied().collect())
     }
@@ -216,19 +217,19 @@ impl Network {
     /// Blocks until there are `wanted` neighbors or more, but no longer than `most`.
     ///
     /// # Errors
-    /// When there are fewer then, or the network has stopped.
+    /// Fails if there are fewer then, or the network has stopped.
     pub fn wait_for_peers(&self, wanted: usize, most: Duration) -> Result<(), NetworkError> {
         self.board.wait_for_neighbors(wanted, most)
     }
 
-    /// What the peer is doing, with all its counters.
+    /// Status of the peer, with all its counters.
     pub fn status(&self) -> PeerStatus {
         self.driver.inspect(|node, _| node.status())
     }
 
-    /// Waits until what was broadcast is with a neighbor, 3 s at most; then says goodbye, and ends:
-    /// when this returns, no thread and no socket is left, the port is free, and every wait has its
-    /// outcome. A second call does nothing.
+    /// Waits until the broadcast messages are with a neighbor, 3 s at most; then says goodbye, and
+    /// ends: when this returns, no thread and no socket is left, the port is free, and every wait
+    /// has its outcome. A second call does nothing.
     pub fn stop(&self) {
         let Some(answers) = self.answers.lock().expect("nothing can panic here").take() else {
             return;
@@ -237,7 +238,7 @@ impl Network {
         self.board.wait_for_goodbye(GOODBYE_MAX);
         self.driver.stop(STOP_GRACE);
         self.board.close();
-        // It has panicked if this fails, and said so itself.
+        // The thread has panicked if this fails, and reported that itself.
         let _ = answers.join();
     }
 }

@@ -9,14 +9,14 @@ use std::time::Duration;
 /// One of the waits that a wait without an end is made of.
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// What is known of an outcome.
+/// State of an outcome: open, known, or taken.
 enum State<T> {
     Open(Option<Waker>),
     Known(T),
     Taken,
 }
 
-/// The outcome, if it is there.
+/// Takes the outcome, if it is there.
 fn take<T>(state: &mut State<T>) -> Option<T> {
     match std::mem::replace(state, State::Taken) {
         State::Known(outcome) => Some(outcome),
@@ -28,14 +28,14 @@ fn take<T>(state: &mut State<T>) -> Option<T> {
     }
 }
 
-/// The place where an outcome is put.
+/// Shared place of an outcome.
 pub(super) struct Cell<T> {
     state: Mutex<State<T>>,
     moved: Condvar,
 }
 
 impl<T> Cell<T> {
-    /// A place for an outcome, and the handle of who waits for it.
+    /// A place for an outcome that is open.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(State::Open(None)), moved: Condvar::new() })
     }
@@ -44,7 +44,7 @@ impl<T> Cell<T> {
         self.state.lock().expect("nothing under this lock can panic")
     }
 
-    /// Puts the outcome there; the first one counts.
+    /// Sets the outcome; only the first one counts.
     pub(super) fn put(&self, outcome: T) {
         let mut state = self.lock();
         let State::Open(waker) = &mut *state else { return };
@@ -60,7 +60,7 @@ impl<T> Cell<T> {
 
 /// An outcome that comes later: [`Pending::wait`] blocks for it, `.await` does not.
 ///
-/// Dropping it gives up the outcome, not what was asked for; see [`Pending::cancel`].
+/// Dropping it gives up the outcome, not the operation; see [`Pending::cancel`].
 #[must_use = "what becomes of it is known only by waiting"]
 pub struct Pending<T> {
     cell: Arc<Cell<T>>,
@@ -75,7 +75,7 @@ impl<T> Pending<T> {
     /// Blocks until the outcome is there.
     ///
     /// # Panics
-    /// When the outcome was taken already, by an earlier `await` or [`Pending::wait_timeout`].
+    /// Panics if the outcome was taken already, by an earlier `await` or [`Pending::wait_timeout`].
     pub fn wait(mut self) -> T {
         loop {
             if let Some(outcome) = self.wait_timeout(LONG) {
@@ -84,10 +84,10 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Blocks until the outcome is there, but no longer than `most`. `None`: not yet.
+    /// Blocks until the outcome is there, but no longer than `most`. `None` if it is not there yet.
     ///
     /// # Panics
-    /// When the outcome was taken already.
+    /// Panics if the outcome was taken already.
     pub fn wait_timeout(&mut self, most: Duration) -> Option<T> {
         let is_open = |state: &mut State<T>| matches!(state, State::Open(_));
         let waited = self.cell.moved.wait_timeout_while(self.cell.lock(), most, is_open);
@@ -95,8 +95,8 @@ impl<T> Pending<T> {
         take(&mut state)
     }
 
-    /// Gives up what was asked for, as far as that is still possible. The outcome then tells what
-    /// became of it: cancelled, done all the same, or unknown.
+    /// Cancels the operation, as far as that is still possible. The outcome then tells the result:
+    /// cancelled, done all the same, or unknown.
     pub fn cancel(&self) {
         if let Some(cancel) = &self.cancel {
             cancel();

@@ -1,4 +1,4 @@
-//! What waits for an application: bounded, and honest about what found no room.
+//! Bounded queues of an application, which report the number of items that found no room.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,20 +11,21 @@ use crate::model::Endpoint;
 /// One of the waits that a wait without an end is made of.
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// Words about messages that never came that wait in one queue; more count as lost to the reader.
+/// Largest number of gap reports (messages that never came) in one queue; further ones count as
+/// lost to the reader.
 const MISSING_MAX: usize = 1_024;
 
-/// What has a size in memory.
+/// An item with a size in memory.
 pub trait Weigh {
-    /// Its bytes, roughly.
+    /// Approximate size of the item, in bytes.
     fn bytes(&self) -> usize;
 }
 
 enum Entry<T> {
     Item(T),
-    /// So many found no room between the items before and after.
+    /// Number of items that found no room between the items before and after.
     Lost(u64),
-    /// So many of an origin never came to this node.
+    /// Number of messages of an origin that never came to this node.
     Missing(Endpoint, u64),
 }
 
@@ -33,13 +34,13 @@ struct Inner<T> {
     items: usize,
     bytes: usize,
     lost: u64,
-    /// Entries for messages that never came.
+    /// Number of entries for messages that never came.
     missing: usize,
     is_closed: bool,
 }
 
 impl<T> Inner<T> {
-    /// So many find no room.
+    /// Counts items that find no room.
     fn lose(&mut self, count: u64) {
         self.lost = self.lost.saturating_add(count);
         if let Some(Entry::Lost(known)) = self.entries.back_mut() {
@@ -50,7 +51,7 @@ impl<T> Inner<T> {
     }
 }
 
-/// Both ends of a queue.
+/// State shared by both ends of a queue.
 pub(super) struct Shared<T> {
     inner: Mutex<Inner<T>>,
     moved: Condvar,
@@ -76,7 +77,7 @@ impl<T: Weigh> Shared<T> {
         self.inner.lock().expect("nothing under this lock can panic")
     }
 
-    /// Appends an item; says whether there was room.
+    /// Appends an item; returns whether there was room.
     pub(super) fn push(&self, item: T) -> bool {
         let mut inner = self.lock();
         let bytes = item.bytes();
@@ -93,7 +94,7 @@ impl<T: Weigh> Shared<T> {
         true
     }
 
-    /// Appends the word that so many messages of an origin never came to this node.
+    /// Appends the report that `count` messages of an origin never came to this node.
     pub(super) fn push_missing(&self, origin: Endpoint, count: u64) {
         let mut inner = self.lock();
         if inner.is_closed {
@@ -113,7 +114,7 @@ impl<T: Weigh> Shared<T> {
         self.moved.notify_one();
     }
 
-    /// Nothing more comes.
+    /// Closes the queue: no more items will come.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.moved.notify_all();
@@ -140,20 +141,21 @@ impl<T: Weigh> Shared<T> {
     }
 }
 
-/// Why there is no item.
+/// Reason why there is no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gone {
-    /// So many came here while there was no room, and are lost to this reader. More can follow.
+    /// Number of messages that came while there was no room, and are lost to this reader. More can
+    /// follow.
     Missed(u64),
-    /// So many messages of an origin never came to this node, and no neighbor holds them any more.
+    /// Messages of an origin that never came to this node, and that no neighbor holds any more.
     /// They may have been about any topic. More can follow.
     Missing {
-        /// The endpoint that made them.
+        /// Endpoint that made the messages.
         origin: Endpoint,
-        /// How many.
+        /// Number of the messages.
         count: u64,
     },
-    /// None has come in time.
+    /// No item has come in time.
     Empty,
     /// The network has stopped; nothing more comes.
     Closed,
@@ -174,7 +176,7 @@ impl fmt::Display for Gone {
 
 impl std::error::Error for Gone {}
 
-/// What comes for one reader, in order. Reading may happen on any thread; to stop, drop it.
+/// Queue of one reader's items, in order. It may be read on any thread; dropping it ends it.
 pub struct Queue<T> {
     shared: Arc<Shared<T>>,
     retire: Option<Box<dyn FnOnce() + Send + Sync>>,
@@ -188,11 +190,11 @@ impl<T: Weigh> Queue<T> {
         Self { shared, retire: Some(Box::new(retire)) }
     }
 
-    /// Blocks until something comes.
+    /// Blocks until an item comes.
     ///
     /// # Errors
-    /// [`Gone::Missed`] and [`Gone::Missing`] once for each gap, [`Gone::Closed`] when nothing more
-    /// comes.
+    /// [`Gone::Missed`] and [`Gone::Missing`] once for each gap, [`Gone::Closed`] after the last
+    /// item.
     pub fn recv(&self) -> Result<T, Gone> {
         loop {
             match self.shared.pop(LONG) {
@@ -202,7 +204,7 @@ impl<T: Weigh> Queue<T> {
         }
     }
 
-    /// Blocks until something comes, but no longer than `most`.
+    /// Blocks until an item comes, but no longer than `most`.
     ///
     /// # Errors
     /// As [`Queue::recv`], and [`Gone::Empty`].
@@ -210,7 +212,7 @@ impl<T: Weigh> Queue<T> {
         self.shared.pop(most)
     }
 
-    /// What is there now.
+    /// Takes an item without blocking.
     ///
     /// # Errors
     /// As [`Queue::recv_timeout`].
@@ -218,12 +220,13 @@ impl<T: Weigh> Queue<T> {
         self.recv_timeout(Duration::ZERO)
     }
 
-    /// How many have found no room here so far.
+    /// Number of items that have found no room so far.
     pub fn missed(&self) -> u64 {
         self.shared.lock().lost
     }
 
-    /// All that comes until the network stops; gaps are skipped, [`Queue::missed`] counts them.
+    /// Iterates over all items until the network stops; gaps are skipped, [`Queue::missed`] counts
+    /// them.
     pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
         std::iter::from_fn(|| {
             loop {

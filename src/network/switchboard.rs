@@ -1,7 +1,7 @@
-//! Between one node and the parts of an application: who waits for what.
+//! Switchboard between one node and the waiting parts of an application.
 //!
-//! The driver hands it every event, under the node's lock, so that nothing is lost on the way to a
-//! queue whose reader is told of every gap. It never blocks, and what it must say to the node goes
+//! The driver calls it with every event, under the node's lock, so that no event is lost on the way
+//! to a queue whose reader is told of every gap. It never blocks, and its answers to the node go
 //! through a thread of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +21,11 @@ use crate::protocol::broadcast::{self, Delivered};
 use crate::protocol::{Input, direct, discovery, overlay};
 use crate::runtime::driver::Driver;
 
-/// Messages and bytes that wait for one reader at most.
+/// Largest number of messages, and of bytes, that wait for one reader.
 const QUEUE_ITEMS_MAX: usize = 16_384;
 const QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
 
-/// Answers on their way to the node at most: more than it has open questions.
+/// Largest number of answers on their way to the node: more than it has open questions.
 const ANSWERS_MAX: usize = 4_096;
 
 type SendCell = Arc<Cell<Result<Duration, SendError>>>;
@@ -41,11 +41,11 @@ struct Waiting {
     topics: BTreeMap<String, BTreeMap<u64, Arc<Shared<Message>>>>,
     inbox: Option<Arc<Shared<Incoming>>>,
     shown: Shown,
-    /// With each: whether its publisher watches who has it.
+    /// Each with whether its publisher wants a receipt.
     publishing: BTreeMap<u64, (PublishCell, bool)>,
     sending: BTreeMap<u64, SendCell>,
     discovering: BTreeMap<u64, DiscoverCell>,
-    /// Who is known to have own messages whose publisher watches.
+    /// Number of peers known to have each own message with a receipt.
     receipts: BTreeMap<MessageId, u32>,
     neighbors: BTreeSet<Endpoint>,
     removals: BTreeMap<u64, Arc<Shared<Known>>>,
@@ -63,20 +63,23 @@ const SHOWN_MAX: u32 = 60;
 
 const SHOWN_SPAN: Duration = Duration::from_secs(10);
 
-/// Who waits for what of one node.
+/// Switchboard of one node: all waits for its events.
 pub struct Switchboard {
     waiting: Mutex<Waiting>,
-    /// A neighbor was won, more peers have a message, or the node has said goodbye or stopped.
+    /// Signaled when a neighbor was won, more peers have a message, or the node has said goodbye or
+    /// stopped.
     moved: Condvar,
-    /// `None` once the switchboard is closed, which ends the thread that carries them.
+    /// Queue of answers; `None` once the switchboard is closed, which ends the thread that carries
+    /// them.
     answers: Mutex<Option<Sender<Command>>>,
     answering: Receiver<Command>,
     me: Endpoint,
-    /// Direct messages are taken though nobody reads them: the log shows them.
+    /// Whether direct messages are taken without a reader: the log shows them.
     takes_unread: bool,
 }
 
-/// How many unread messages a log shows: so many in each span. It must fill no disk.
+/// Rate limit of the unread messages that a log shows, so that they fill no disk: so many in each
+/// span.
 #[derive(Default)]
 struct Shown {
     since: Time,
@@ -94,8 +97,8 @@ impl Shown {
 }
 
 impl Switchboard {
-    /// The switchboard of the peer at `me`, at which nobody waits. With `takes_unread`, direct
-    /// messages are taken though nobody reads them.
+    /// The switchboard of the peer at `me`, without any waits. With `takes_unread`, direct messages
+    /// are taken without a reader.
     pub fn new(me: Endpoint, takes_unread: bool) -> Arc<Self> {
         let (answers, answering) = bounded(ANSWERS_MAX);
         let waiting = Mutex::new(Waiting::default());
@@ -118,8 +121,8 @@ impl Switchboard {
         }
     }
 
-    /// Tells whoever waits for this event. Neither blocks nor calls the node. Returns whether a log
-    /// should tell of it: not of messages that a program reads or that were not taken.
+    /// Passes an event to the waits for it. Neither blocks nor calls the node. Returns whether the
+    /// event belongs in a log: messages that a program reads or that were not taken do not.
     pub fn on_event(&self, now: Now, event: &Event) -> bool {
         match event {
             Event::Broadcast(event) => self.on_broadcast(event),
@@ -166,7 +169,7 @@ impl Switchboard {
     /// Blocks until the node has `wanted` neighbors or more, but no longer than `most`.
     ///
     /// # Errors
-    /// When it has not, or the network has stopped.
+    /// Fails if the node has fewer neighbors then, or the network has stopped.
     pub fn wait_for_neighbors(&self, wanted: usize, most: Duration) -> Result<(), NetworkError> {
         let is_short = |it: &mut Waiting| !it.is_closed && it.neighbors.len() < wanted;
         let waited = self.moved.wait_timeout_while(self.lock(), most, is_short);
@@ -263,7 +266,7 @@ impl Switchboard {
                 };
                 let reason = if taken { String::new() } else { reason.to_owned() };
                 let answer = Command::Answer { from: *from, number: *number, taken, reason };
-                // Without room there is no answer, and the sender hears that nobody gave one.
+                // Without room there is no answer, and the sender learns that none was given.
                 if let Some(answers) = &*self.lock_answers() {
                     let _ = answers.try_send(answer);
                 }
@@ -281,7 +284,7 @@ impl Switchboard {
                     cell.put(Err(SendError { kind: *kind, reason: reason.clone() }));
                 }
             }
-            // Orders to the node, carried out before anybody is told; and what its log tells.
+            // Orders to the node, carried out before this call; and events for its log.
             direct::Event::Call { .. }
             | direct::Event::Hangup { .. }
             | direct::Event::Malformed { .. }
@@ -291,10 +294,10 @@ impl Switchboard {
         true
     }
 
-    /// A queue for the messages of a topic from now on.
+    /// Opens a queue for the messages of a topic from now on.
     ///
     /// # Errors
-    /// When `topic` is none, or the network has stopped.
+    /// Fails if `topic` is not allowed, or the network has stopped.
     pub fn subscribe(self: &Arc<Self>, topic: &str) -> Result<Queue<Message>, NetworkError> {
         if topic_complaint(topic).is_some() {
             return Err(NetworkError::Topic);
@@ -321,10 +324,10 @@ impl Switchboard {
         }))
     }
 
-    /// The queue of direct messages; there is one.
+    /// Opens the queue of direct messages; there is one.
     ///
     /// # Errors
-    /// When it is in use, or the network has stopped.
+    /// Fails if the queue is open already, or the network has stopped.
     pub fn inbox(self: &Arc<Self>) -> Result<Queue<Incoming>, NetworkError> {
         let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
         let mut waiting = self.lock();
@@ -344,10 +347,10 @@ impl Switchboard {
         }))
     }
 
-    /// A queue for the members whose end a quorum of seeds certifies, from now on.
+    /// Opens a queue for the members whose removal a quorum of seeds certifies, from now on.
     ///
     /// # Errors
-    /// When the network has stopped.
+    /// Fails if the network has stopped.
     pub fn removals(self: &Arc<Self>) -> Result<Queue<Known>, NetworkError> {
         let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
         let mut waiting = self.lock();
@@ -366,10 +369,10 @@ impl Switchboard {
     }
 
     /// Sends a message to all peers, and to the subscribers here. With `receipt`,
-    /// [`Switchboard::known_to_have`] tells how many have it.
+    /// [`Switchboard::known_to_have`] returns the number of peers that have it.
     ///
     /// # Errors
-    /// Why it was not sent.
+    /// The reason why it was not sent.
     pub fn publish(
         &self,
         driver: &Arc<Driver<PeerNode>>,
@@ -404,9 +407,9 @@ impl Switchboard {
         Ok(published)
     }
 
-    /// How many other peers are known to have an own message that was published with a receipt;
-    /// blocks until there are more than `known`, but no longer than `most`. `None` when the network
-    /// has stopped.
+    /// Number of other peers that are known to have an own message published with a receipt; blocks
+    /// until there are more than `known`, but no longer than `most`. `None` if the network has
+    /// stopped.
     pub fn known_to_have(&self, id: MessageId, known: u32, most: Duration) -> Option<u32> {
         let count = |it: &Waiting| it.receipts.get(&id).copied().unwrap_or_default();
         let is_old = |it: &mut Waiting| !it.is_closed && count(it) <= known;
@@ -415,7 +418,7 @@ impl Switchboard {
         (!waiting.is_closed).then(|| count(&waiting))
     }
 
-    /// Nobody asks any more who has `id`.
+    /// Stops counting the peers that have `id`.
     pub fn forget_receipts(&self, id: MessageId) {
         self.lock().receipts.remove(&id);
     }
@@ -423,7 +426,7 @@ impl Switchboard {
     /// Sends a message to one member.
     ///
     /// # Errors
-    /// When the network has stopped.
+    /// Fails if the network has stopped.
     pub fn send(
         &self,
         driver: &Arc<Driver<PeerNode>>,
@@ -450,7 +453,7 @@ impl Switchboard {
     /// Looks for peers.
     ///
     /// # Errors
-    /// When the network has stopped.
+    /// Fails if the network has stopped.
     pub fn discover(
         &self,
         driver: &Arc<Driver<PeerNode>>,

@@ -1,7 +1,7 @@
-//! Which machines live together in a seed and in a peer, and what one's events mean to another.
+//! Composition of the machines of a seed and of a peer, and routing of their events to each other.
 //!
-//! Services do not know each other; a node receives what one reports and tells the others. No
-//! protocol decision is made here, and nothing is touched: nodes are pure machines too.
+//! Services do not know each other; a node receives the events of one and passes them to the
+//! others. No protocol decision is made here, and nothing is touched: nodes are pure machines too.
 
 mod peer;
 mod refusals;

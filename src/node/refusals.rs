@@ -1,20 +1,20 @@
-//! What was refused, counted by cause; reported at the first of each kind and then ever rarer.
+//! Refusals counted by cause, reported at the first of each kind and then ever rarer.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::protocol::session::Cause;
 
-/// A refusal worth telling the operator.
+/// A refusal to report to the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What was wrong.
+    /// Cause of the refusal.
     pub cause: Cause,
-    /// Where it came from.
+    /// Address of the refused node.
     pub from: IpAddr,
-    /// Details of this one.
+    /// Details of this refusal.
     pub detail: String,
-    /// How many of this cause there were so far.
+    /// Number of refusals of this cause so far.
     pub count: u64,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Counts one. Returns it at the 1st, 10th, 100th, … of its cause, so that a flood of bad
+    /// Counts a refusal. Returns it at the 1st, 10th, 100th, … of its cause, so that a flood of bad
     /// input cannot become a flood of log lines.
     pub(super) fn count(&mut self, cause: Cause, from: IpAddr, detail: String) -> Option<Refusal> {
         let count = self.counts.entry(cause).or_default();

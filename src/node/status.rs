@@ -1,4 +1,4 @@
-//! What a node says of itself to its operator.
+//! Status of a node for its operator.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ use crate::protocol::session::Card;
 /// One open link.
 #[derive(Clone, Debug, Serialize)]
 pub struct LinkStatus {
-    /// Who is at the other end.
+    /// Endpoint of the other end.
     pub endpoint: Endpoint,
-    /// How it is trusted.
+    /// Standing of the other end.
     pub standing: &'static str,
-    /// Its degree, as it last said.
+    /// Degree of the other end, as it last stated.
     pub degree: u32,
 }
 
@@ -40,61 +40,61 @@ impl From<(LinkId, &Card, Standing)> for LinkStatus {
 /// A seed's state.
 #[derive(Clone, Debug, Serialize)]
 pub struct SeedStatus {
-    /// Its number.
+    /// Number of the seed.
     pub seed: SeedId,
-    /// Where it listens.
+    /// Listen address of the seed.
     pub endpoint: Endpoint,
-    /// Its key.
+    /// Public key of the seed.
     pub key: PublicKey,
-    /// Whether it votes.
+    /// Whether the seed votes.
     pub ready: bool,
-    /// Seeds in reach, itself included.
+    /// Number of seeds in reach, itself included.
     pub seeds_connected: usize,
-    /// Seeds in `config.txt`.
+    /// Number of seeds in `config.txt`.
     pub seeds_configured: usize,
-    /// Yes votes that decide.
+    /// Number of yes votes that decide.
     pub quorum: usize,
-    /// Members.
+    /// Number of members.
     pub members: usize,
-    /// Members linked with this seed.
+    /// Number of members linked with this seed.
     pub members_linked: usize,
-    /// Admissions under way.
+    /// Number of admissions under way.
     pub admissions_open: usize,
-    /// Removals under way.
+    /// Number of removals under way.
     pub removals_open: usize,
     /// Distrust of itself, 0 to 7 (O4).
     pub health: u32,
-    /// What was refused, by cause.
+    /// Number of refusals, by cause.
     pub refused: Counts,
-    /// Open links.
+    /// Open links of the seed.
     pub links: Vec<LinkStatus>,
 }
 
-/// What the services of the network layer have counted.
+/// Counters of the services of the network layer.
 #[derive(Clone, Debug, Serialize)]
 pub struct NetworkStatus {
-    /// The broadcast.
+    /// Counters of the broadcast.
     pub broadcast: BroadcastMetrics,
-    /// Direct sends.
+    /// Counters of direct sends.
     pub direct: DirectMetrics,
-    /// Contacts.
+    /// Counters of contacts.
     pub contacts: ContactsMetrics,
-    /// Of finding others.
+    /// Counters of discovery.
     pub discovery: discovery::Metrics,
 }
 
 /// A peer's state.
 #[derive(Clone, Debug, Serialize)]
 pub struct PeerStatus {
-    /// Where it listens.
+    /// Listen address of the peer.
     pub endpoint: Endpoint,
-    /// Its key.
+    /// Public key of the peer.
     pub key: PublicKey,
-    /// Which of its lives.
+    /// Incarnation of the peer.
     pub incarnation: Incarnation,
-    /// `member`, `asking`, `connecting`, `pausing` or `gone`.
+    /// `member`, `joining`, `asking`, `connecting`, `pausing` or `gone`.
     pub state: &'static str,
-    /// Since when it is a member.
+    /// Time since which it is a member.
     pub member_since: Option<WallTime>,
     /// The seeds it is linked with.
     pub seeds: Vec<SeedId>,
@@ -104,22 +104,22 @@ pub struct PeerStatus {
     pub quorum: usize,
     /// Members it knows beside itself.
     pub members_known: usize,
-    /// Its neighbors, with the measured round trip in microseconds.
+    /// Neighbors of the peer, with the measured round trip in microseconds.
     pub neighbors: BTreeMap<String, Option<u64>>,
     /// The local view of the topology: its own and its neighbors' neighbors.
     pub topology: BTreeMap<String, Vec<Endpoint>>,
-    /// Whom it suspects.
+    /// Endpoints of the members it suspects.
     pub suspects: Vec<Endpoint>,
     /// Own gossip messages made.
     pub gossip_made: u32,
     /// Gossip messages held.
     pub gossip_held: usize,
-    /// Duplicates dropped.
+    /// Number of duplicates dropped.
     pub gossip_duplicates: u64,
     /// Distrust of itself, 0 to 7 (O4).
     pub health: u32,
-    /// What was refused, by cause.
+    /// Number of refusals, by cause.
     pub refused: Counts,
-    /// What the network layer counts.
+    /// Counters of the network layer.
     pub network: NetworkStatus,
 }

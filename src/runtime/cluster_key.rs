@@ -1,4 +1,4 @@
-//! The file of the cluster key: one key a line, two at most while keys are changed.
+//! File of the cluster key: one key a line, two at most while keys are changed.
 //!
 //! The first key is the one that a node calls with; it answers to both. `#` starts a comment, blank
 //! lines are skipped. A file that others can read, or that is not just this, stops the node with
@@ -17,17 +17,17 @@ use rand::Rng as _;
 use super::files::{is_exposed, os_rng, sync_dir};
 use crate::wire::sealed::{ClusterKey, ClusterKeys, KEYS_MAX};
 
-/// The file's size at most: two keys and room for comments.
+/// Largest size of the file: two keys and room for comments.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Why there is no cluster key.
+/// Error of a file of cluster keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterKeyError {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// The line, counted from 1, if one is to blame.
+    /// Line of the error, counted from 1, if one is to blame.
     pub line: Option<usize>,
-    /// What is wrong, with what to do about it.
+    /// Description of the error and its remedy.
     pub reason: String,
 }
 
@@ -42,14 +42,14 @@ impl fmt::Display for ClusterKeyError {
 
 impl Error for ClusterKeyError {}
 
-/// The files that were read in this process, for [`read_again`].
+/// Keys in use by this process and their files, for [`read_again`].
 static READ: Mutex<Vec<(PathBuf, Weak<ClusterKeys>)>> = Mutex::new(Vec::new());
 
 /// Reads the keys in the file at `path`. [`read_again`] replaces them.
 ///
 /// # Errors
 ///
-/// When it is missing, open to others, or holds anything but one or two keys.
+/// Fails if the file is missing, open to others, or holds anything but one or two keys.
 pub fn read(path: &Path) -> Result<Arc<ClusterKeys>, ClusterKeyError> {
     let keys = Arc::new(read_file(path)?);
     READ.lock()
@@ -58,11 +58,11 @@ pub fn read(path: &Path) -> Result<Arc<ClusterKeys>, ClusterKeyError> {
     Ok(keys)
 }
 
-/// Reads all files of keys again that are in use in this process: how many there are.
+/// Reads all key files in use by this process again; returns their number.
 ///
 /// # Errors
 ///
-/// Those of [`read`]; the keys of that file stay as they were.
+/// As [`read`]; the keys of that file stay as they were.
 pub fn read_again() -> Result<usize, ClusterKeyError> {
     let mut files = READ.lock().expect("nothing under this lock can panic");
     files.retain(|(_, keys)| keys.strong_count() > 0);
@@ -140,7 +140,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<ClusterKeys, ClusterKeyError> {
 ///
 /// # Errors
 ///
-/// When there is such a file already, or the disk or the system's randomness fails.
+/// Fails if there is such a file already, or the disk or the system's randomness fails.
 pub fn create(path: &Path) -> Result<(), ClusterKeyError> {
     let fault = |reason: String| ClusterKeyError { file: path.into(), line: None, reason };
     let mut secret = [0; 32];

@@ -1,8 +1,8 @@
 //! Local commands: a Unix socket in the data directory, one line in, one line or many out.
 //!
 //! Only the owner of the data directory can reach it: the socket's mode is 0600 before it appears
-//! under its name. What the lines mean is the handler's business. A request costs one thread for a
-//! bounded time, and there is a bound to their number; the node's port knows nothing of all this.
+//! under its name. The meaning of the lines is the handler's business. A request costs one thread
+//! for a bounded time, and there is a bound to their number; the node's port is not involved.
 
 use std::fs::{File, Permissions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -22,82 +22,83 @@ use super::files::{DataDir, sync_dir};
 use super::thread::{self, Crew};
 use crate::protocol::Never;
 
-/// The longest request in bytes, its newline included: the largest message (16 MiB) as text.
+/// Longest request in bytes, its newline included: the largest message (16 MiB) as text.
 pub const REQUEST_BYTES_MAX: usize = 24 * 1024 * 1024;
 
-/// The longest answer in bytes, its newline included: a registry of ten thousand fits.
+/// Longest answer in bytes, its newline included: a registry of ten thousand fits.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Requests that are served at a time; others wait for their turn.
+/// Largest number of requests served at a time; others wait for their turn.
 const REQUESTS_MAX: usize = 16;
 
-/// How long a client may take to send its request, and to take each part of its answer.
+/// Time-out of a client for sending its request, and for taking each part of its answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked, while the reader of a long answer stands still, whether the node stops.
+/// Interval of the checks whether the node stops, while the reader of a long answer stands still.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The pause after a failure to accept that would at once repeat itself.
+/// Pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// Answers in many lines that are given at a time; each may last for days.
+/// Largest number of answers in many lines at a time; each may last for days.
 const STREAMS_MAX: usize = 64;
 
-/// How long a server that stops waits for answers under way. What was asked for and not answered
-/// then is cut short.
+/// Longest wait of a server that stops for answers under way. Answers that are not finished then
+/// are cut short.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
-/// What answers a request. No line has its newline.
+/// Function that answers a request. No line has its newline.
 pub type Handler = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
 
-/// An answer.
+/// Answer to a request.
 pub enum Answer {
-    /// One line.
+    /// One line is the whole answer.
     Line(String),
-    /// Lines as they come. Dropped when the client has gone.
+    /// Lines follow as they come. Dropped when the client has gone.
     Lines(Box<dyn FnMut() -> Next + Send>),
 }
 
-/// What comes next in an answer of many lines.
+/// Next part of an answer of many lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// This line.
+    /// The next line of the answer.
     Line(String),
-    /// Nothing for now. Said at least every few seconds, it tells whether the client is there: an
-    /// empty line is written.
+    /// Nothing for now. To be returned at least every few seconds, because it tests whether the
+    /// client is there: an empty line is written.
     Idle,
-    /// Nothing more.
+    /// The end of the answer.
     End,
 }
 
-/// A server of local commands; stops, and removes its socket, when dropped.
+/// Server of local commands; stops, and removes its socket, when dropped.
 ///
-/// Whoever asks before gets an answer, if that takes no more than a second; answers of many lines
-/// should have been made to end.
+/// A request that came before gets its answer, if that takes no more than a second; answers of many
+/// lines should have been made to end.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
     listener: Arc<UnixListener>,
-    /// Taken when dropped, which is the acceptor's sign to stop.
+    /// Sender whose drop is the acceptor's sign to stop.
     open: Option<Sender<Never>>,
     acceptor: Option<std::thread::JoinHandle<()>>,
-    /// Those who answer.
+    /// Threads that answer requests.
     answering: Crew,
 }
 
 /// Serves local commands at [`DataDir::control_path`] of `dir`.
 ///
-/// A socket that a crash left there is replaced: whoever made it is gone, since the directory's
-/// lock is ours. `dir` must outlive the server.
+/// A socket that a crash left there is replaced: its server is gone, since this process holds the
+/// directory's lock. `dir` must outlive the server.
 ///
 /// # Errors
 ///
-/// When the socket cannot be made; outside Linux a path of more than about 100 bytes is too long.
+/// Fails if the socket cannot be made; outside Linux a path of more than about 100 bytes is too
+/// long.
 pub fn serve(dir: &DataDir, handler: Handler) -> io::Result<Control> {
     serve_at(dir.control_path(), handler)
 }
 
-/// Serves local commands at `path`, which nobody else serves while this process lives, in a
+/// Serves local commands at `path`, which no other server uses while this process lives, in a
 /// directory that only its owner can reach.
 ///
 /// # Errors
@@ -140,13 +141,13 @@ impl Drop for Control {
 ///
 /// # Errors
 ///
-/// When no node serves `path`, or no answer comes within `timeout`. [`may_be_done`] tells whether
-/// the node may have done what was asked all the same.
+/// Fails if no node serves `path`, or no answer comes within `timeout`. [`may_be_done`] tells
+/// whether the node may have carried out the request all the same.
 pub fn ask(path: &Path, request: &str, timeout: Duration) -> io::Result<String> {
     exchange(path, request, timeout).map_err(|err| at(path, "ask the node at", &err))
 }
 
-/// Whether an error of [`ask`] leaves open what became of the request.
+/// Whether an error of [`ask`] leaves the outcome of the request open.
 pub fn may_be_done(err: &io::Error) -> bool {
     matches!(
         err.kind(),
@@ -161,12 +162,12 @@ fn exchange(path: &Path, request: &str, timeout: Duration) -> io::Result<String>
     read_line(&put(path, request, timeout)?, ANSWER_BYTES_MAX)
 }
 
-/// Sends `request` to the node that serves `path` and hands each line of its answer to `take`,
-/// until that says no or the node says no more.
+/// Sends `request` to the node that serves `path` and passes each line of its answer to `take`,
+/// until that returns false or the answer ends.
 ///
 /// # Errors
 ///
-/// When no node serves `path`, it has gone for `timeout` without a sign of life, or it gives as
+/// Fails if no node serves `path`, the node has given no sign of life for `timeout`, or it gives as
 /// many long answers as it can.
 pub fn follow(
     path: &Path,
@@ -200,11 +201,11 @@ pub fn is_served(path: &Path) -> bool {
     connect(path).is_ok()
 }
 
-/// The longest path of a socket in bytes, on every system.
+/// Longest path of a socket in bytes, on every system.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 
-/// Does `work` with a name of the socket `path` that is short enough. Of a longer path, Linux has
-/// one by way of the open directory; elsewhere the path is refused.
+/// Does `work` with a name of the socket `path` that is short enough. On Linux a longer path has a
+/// short name by way of the open directory; elsewhere it is refused.
 fn with_short_name<T>(path: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return work(path) };
     if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
@@ -212,7 +213,7 @@ fn with_short_name<T>(path: &Path, work: impl FnOnce(&Path) -> io::Result<T>) ->
     }
     let dir = File::open(dir)?;
     let by_dir = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    // Where there is no such file system, the error speaks of the path that was given.
+    // Without such a file system, the error names the path that was given.
     if by_dir.is_dir() { work(&by_dir.join(name)) } else { work(path) }
 }
 
@@ -225,7 +226,7 @@ fn put(path: &Path, request: &str, timeout: Duration) -> io::Result<UnixStream> 
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let written = stream.write_all(format!("{request}\n").as_bytes());
-    // A request that was not taken: not to be confused with a reader of our output that has gone.
+    // The request was not taken: not to be confused with a reader of our output that has gone.
     if written.as_ref().is_err_and(|err| err.kind() == ErrorKind::BrokenPipe) {
         return Err(not_taken());
     }
@@ -237,7 +238,7 @@ fn not_taken() -> io::Error {
     io::Error::other("it does not take the command now; try again")
 }
 
-/// The error `err` with what was tried and where.
+/// The error `err` with the attempted action and its path.
 fn at(path: &Path, action: &str, err: &io::Error) -> io::Error {
     let kind = err.kind();
     let text = if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
@@ -282,7 +283,7 @@ fn accept_loop(
         }
         match accepted {
             Ok((stream, _)) => {
-                // Those that come meanwhile wait in the system's queue.
+                // Requests that come meanwhile wait in the system's queue.
                 select! {
                     send(serving.requests.0, ()) -> _ => {}
                     recv(stopping) -> _ => return,
@@ -301,14 +302,14 @@ fn accept_loop(
     }
 }
 
-/// A place for each that is being served: taken by sending, given back by receiving.
+/// Limited places: taken by sending, given back by receiving.
 type Places = (Sender<()>, Receiver<()>);
 
-/// How many are being served now.
+/// Requests and answers that are being served now.
 struct Serving {
     requests: Places,
     streams: Places,
-    /// Those whose request was read.
+    /// Threads whose request was read.
     answering: Crew,
 }
 
@@ -319,7 +320,7 @@ impl Default for Serving {
     }
 }
 
-/// Answers a client on a thread of its own; closes the connection where there is no room for one.
+/// Answers a client on a thread of its own; closes the connection if there is no room for one.
 fn start_answer(
     stream: UnixStream,
     place: Place,
@@ -338,7 +339,7 @@ fn start_answer(
     }
 }
 
-/// A place that was taken.
+/// A place in use, given back when dropped.
 struct Place(Receiver<()>);
 
 impl Drop for Place {
@@ -357,13 +358,13 @@ fn answer(
     stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let request = read_line(stream, REQUEST_BYTES_MAX)?;
-    // From here on: one that says nothing holds up nobody.
+    // From here on: a client that sends nothing holds up no stop.
     let _at_work = serving.answering.join();
     let mut next = match handler(&request) {
         Answer::Line(line) => return write_line(stream, line),
         Answer::Lines(next) => next,
     };
-    // It may last: others must be able to ask meanwhile.
+    // The answer may last: other clients must be able to ask meanwhile.
     drop(place);
     if serving.streams.0.try_send(()).is_err() {
         log::warn!("refused a local command: {STREAMS_MAX} long answers are being given");
@@ -561,7 +562,7 @@ mod tests {
         let asked = path.clone();
         let answered = thread::spawn("ask", move || ask(&asked, "late", PATIENCE)).unwrap();
         entered.recv().unwrap();
-        // The silent one came first, and does not count.
+        // The silent client came first, and does not count.
         assert_eq!(control.answering.at_work(), 1);
         let (stopped_in, stopped) = bounded::<Never>(0);
         let stopping = thread::spawn("stop", move || {
@@ -569,7 +570,7 @@ mod tests {
             drop(stopped_in);
         })
         .unwrap();
-        // The acceptor has gone when nobody is let in.
+        // The acceptor has gone when no connection succeeds.
         while UnixStream::connect(&path).is_ok() {
             std::thread::yield_now();
         }

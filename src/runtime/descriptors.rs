@@ -1,4 +1,4 @@
-//! How many files this process may have open at a time; each connection counts as one.
+//! Limit of the files that this process may have open; each connection counts as one.
 //!
 //! Systems give a process a low limit (1,024, for programs that use `select`) which it may raise
 //! itself up to a hard one. This project uses no `select`, so both programs raise it at once.
@@ -9,38 +9,38 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const KEPT_BACK: usize = 256;
 
 /// Raises this process's soft limit to the hard one, which the processes that it starts inherit.
-/// Returns how many files it may have open now.
+/// Returns the number of files it may have open now.
 pub fn raise() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
-        // Where the system allows no more after all, what it allowed before has to do.
+        // If the system allows no more after all, the earlier limit has to do.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
     allowed()
 }
 
-/// How many files this process may have open.
+/// Number of files that this process may have open.
 pub fn allowed() -> usize {
     let limit = getrlimit(Resource::Nofile).current;
     limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Fewer files may be open than the wanted connections need.
+/// Shortage of descriptors for the wanted connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
-    /// Files that may be open.
+    /// Number of files that may be open.
     pub allowed: usize,
-    /// Files that the wanted connections need, with what else is opened.
+    /// Number of files that the wanted connections need, with all others that are opened.
     pub needed: usize,
-    /// Connections for which there is room; at least one.
+    /// Number of connections for which there is room; at least one.
     pub room: usize,
 }
 
-/// Whether `connections` fit into what this process may have open.
+/// Checks that `connections` fit into the limit of open files.
 ///
 /// # Errors
 ///
-/// How many fit, when that is fewer.
+/// The shortage, with the number of connections that fit.
 pub fn fit(connections: usize) -> Result<(), Shortage> {
     fit_in(allowed(), connections)
 }

@@ -1,7 +1,7 @@
-//! The thread that writes the log: whatever waits goes to the disk together.
+//! The thread that writes the log: all waiting records go to the disk together.
 //!
-//! Invariant: what was not confirmed by the disk is never said to be there; after a failure of the
-//! disk nothing more is.
+//! Invariant: a record that the disk did not confirm is never reported as written; after a failure
+//! of the disk none is.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -11,12 +11,13 @@ struct Inner<R> {
     synced: u64,
     is_closed: bool,
     has_failed: bool,
-    /// Whether the writer sleeps, and how many wait for it; waking costs a system call.
+    /// Whether the writer sleeps, and the number of threads that wait for it; waking costs a system
+    /// call.
     is_idle: bool,
     waiting: usize,
 }
 
-/// What is on its way to the disk. There is no bound of its own: the machine takes no more than
+/// Records on their way to the disk. There is no bound of its own: the machine takes no more than
 /// it may have waiting.
 #[derive(Debug)]
 pub(in crate::runtime) struct Disk<R> {
@@ -54,9 +55,9 @@ impl<R> Disk<R> {
         }
     }
 
-    /// Writes what is handed over by `append`, until [`Self::close`] or a failure of the disk.
-    /// Tells how many records are there by `tell`, and then calls `conclude`, for which nobody
-    /// waits.
+    /// Writes the handed-over records with `append`, until [`Self::close`] or a failure of the
+    /// disk. Reports the number of records on disk by `tell`, and then calls `conclude`, for which
+    /// no thread waits.
     pub(in crate::runtime) fn write<E>(
         &self,
         mut append: impl FnMut(&[R]) -> Result<(), E>,
@@ -109,7 +110,7 @@ impl<R> Disk<R> {
         inner.synced >= records
     }
 
-    /// Ends the writer, once it has written what was handed over.
+    /// Ends the writer, once it has written all records that were handed over.
     pub(in crate::runtime) fn close(&self) {
         self.lock().is_closed = true;
         self.wanted.notify_all();

@@ -23,35 +23,35 @@ use crate::model::{KeyPair, Rng};
 /// The key file's whole text: 64 hexadecimal digits and a newline, with some room for more.
 const KEY_FILE_BYTES_MAX: u64 = 256;
 
-/// Why the data directory cannot be used.
+/// Reason why a data directory cannot be used.
 #[derive(Debug)]
 pub enum FilesError {
     /// The disk refused.
     Io {
-        /// What was tried, as an infinitive.
+        /// Action that failed, as an infinitive.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
     /// Another process uses the directory.
     Locked {
-        /// The directory.
+        /// Path of the directory.
         dir: PathBuf,
     },
-    /// Others than the owner may write to the directory, and so replace what is in it.
+    /// Users other than the owner may write to the directory, and so replace its files.
     DirExposed {
-        /// The directory.
+        /// Path of the directory.
         dir: PathBuf,
-        /// Its mode.
+        /// Mode of the directory.
         mode: u32,
     },
-    /// Others than the owner may touch the secret key.
+    /// Users other than the owner may read or write the secret key.
     KeyExposed {
         /// The key file.
         path: PathBuf,
-        /// Its permission bits.
+        /// Permission bits of the key file.
         mode: u32,
     },
     /// The key file does not hold a key.
@@ -61,7 +61,7 @@ pub enum FilesError {
     },
     /// The operating system gives no randomness.
     NoEntropy {
-        /// What it says instead.
+        /// Error of the system.
         reason: String,
     },
 }
@@ -128,13 +128,13 @@ impl DataDir {
     ///
     /// # Errors
     ///
-    /// [`FilesError::Locked`] when another process holds it, [`FilesError::DirExposed`] when others
-    /// may write to it; otherwise what the disk refuses.
+    /// [`FilesError::Locked`] if another process holds it, [`FilesError::DirExposed`] if users
+    /// other than the owner may write to it; otherwise the error of the disk.
     pub fn open(root: &Path, role: &str, port: u16) -> Result<Self, FilesError> {
         Self::open_at(root.join(format!("{role}-{port}")))
     }
 
-    /// The same for the directory `path`.
+    /// As [`Self::open`], for the directory `path`.
     ///
     /// # Errors
     ///
@@ -143,7 +143,7 @@ impl DataDir {
         Self::open_by(path, LockedFile::lock)
     }
 
-    /// The same for the directory `path`, or `None` at once when another process uses it.
+    /// As [`Self::open_at`], but `None` at once if another process uses the directory.
     ///
     /// # Errors
     ///
@@ -155,17 +155,17 @@ impl DataDir {
         }
     }
 
-    /// Whether it has the name `<root>/<role>-<port>`, or nothing else has.
+    /// Whether the directory has the name `<root>/<role>-<port>`, or no other file has.
     pub fn is_free_for(&self, root: &Path, role: &str, port: u16) -> bool {
         let path = root.join(format!("{role}-{port}"));
         path == self.path || !path.exists()
     }
 
-    /// The same directory, locked all the time, under the name `<root>/<role>-<port>`.
+    /// Renames the directory, locked all the time, to `<root>/<role>-<port>`.
     ///
     /// # Errors
     ///
-    /// When the disk refuses, or there is another directory of that name with something in it.
+    /// Fails if the disk refuses, or there is another directory of that name with something in it.
     pub fn moved_to(self, root: &Path, role: &str, port: u16) -> Result<Self, FilesError> {
         let path = root.join(format!("{role}-{port}"));
         if path != self.path {
@@ -203,27 +203,27 @@ impl DataDir {
         }
     }
 
-    /// The directory.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the journal is kept.
+    /// Path of the journal.
     pub fn journal_path(&self) -> PathBuf {
         self.path.join("journal.log")
     }
 
-    /// Where local commands are taken.
+    /// Path of the socket of local commands.
     pub fn control_path(&self) -> PathBuf {
         control_path(&self.path)
     }
 
-    /// The node's identity; a new one is made at the first start.
+    /// Identity of the node; a new one is made at the first start.
     ///
     /// # Errors
     ///
-    /// When the key file is malformed or others than the owner may touch it, and when the disk or
-    /// the operating system's randomness fails.
+    /// Fails if the key file is malformed or users other than the owner may touch it, or if the
+    /// disk or the operating system's randomness fails.
     pub fn identity(&self) -> Result<KeyPair, FilesError> {
         let path = self.path.join("identity.key");
         match File::open(&path) {
@@ -243,8 +243,8 @@ impl DataDir {
     }
 }
 
-/// The identity of the node in `<root>/<role>-<port>`, which may be running; a new one is made
-/// where there is none.
+/// Identity of the node in `<root>/<role>-<port>`, which may be running; a new one is made if there
+/// is none.
 ///
 /// # Errors
 ///
@@ -257,7 +257,7 @@ pub fn identity_of(root: &Path, role: &str, port: u16) -> Result<KeyPair, FilesE
     }
 }
 
-/// Where the node whose data directory is `dir` takes local commands.
+/// Path of the socket of local commands of the node whose data directory is `dir`.
 pub fn control_path(dir: &Path) -> PathBuf {
     dir.join("control.sock")
 }
@@ -266,7 +266,7 @@ pub fn control_path(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 ///
-/// When the operating system gives no randomness.
+/// Fails if the operating system gives no randomness.
 pub fn os_rng() -> Result<Rng, FilesError> {
     Rng::try_from_rng(&mut SysRng).map_err(|err| FilesError::NoEntropy { reason: err.to_string() })
 }
@@ -274,11 +274,10 @@ pub fn os_rng() -> Result<Rng, FilesError> {
 /// The first path that a group of this process may reach, and that group.
 static OPEN_TO_GROUP: OnceLock<(PathBuf, u32)> = OnceLock::new();
 
-/// Whether others than this process's user may do with `path` what the bits `forbidden` of its mode
-/// stand for.
+/// Whether users other than this process's may access `path` by the bits `forbidden` of its mode.
 ///
-/// A group is not others where this process belongs to it and the owner is its user or root: the
-/// volumes and secrets of container systems are made so. [`warn_of_group`] says that.
+/// A group is not others if this process belongs to it and the owner is its user or root: the
+/// volumes and secrets of container systems are made so. [`warn_of_group`] logs that.
 pub(super) fn is_exposed(path: &Path, found: &Metadata, forbidden: u32) -> bool {
     let open = found.mode() & forbidden;
     if open == 0 {
@@ -296,7 +295,7 @@ pub(super) fn is_exposed(path: &Path, found: &Metadata, forbidden: u32) -> bool 
     false
 }
 
-/// Warns once of what a group of this process may reach, as soon as there is a log.
+/// Warns once of a path that a group of this process may reach, as soon as there is a log.
 pub fn warn_of_group() {
     static IS_SAID: AtomicBool = AtomicBool::new(false);
     let Some((path, group)) = OPEN_TO_GROUP.get() else { return };
@@ -313,19 +312,19 @@ pub fn warn_of_group() {
 ///
 /// # Errors
 ///
-/// When the disk refuses.
+/// Fails if the disk refuses.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Waits until what can be read of `file`, which is at `path`, is on disk, and so is its name.
+/// Waits until the readable content of `file`, which is at `path`, is on disk, and so is its name.
 ///
-/// A process that was killed may have written what only the system's cache has: it can be read
-/// until the power fails. Nothing that was read at a start may be believed before this.
+/// A process that was killed may have written data that only the system's cache has: it can be read
+/// until the power fails. No data that was read at a start may be believed before this.
 ///
 /// # Errors
 ///
-/// When the disk refuses.
+/// Fails if the disk refuses.
 pub fn settle(path: &Path, file: &File) -> io::Result<()> {
     #[cfg(test)]
     settling::note(path)?;
@@ -346,7 +345,7 @@ pub(super) fn parent(path: &Path) -> &Path {
 ///
 /// # Errors
 ///
-/// When the disk refuses.
+/// Fails if the disk refuses.
 pub(super) fn make_dirs(dir: &Path, mode: u32) -> io::Result<()> {
     if dir.as_os_str().is_empty() || dir.parent().is_none() {
         return Ok(());
@@ -357,7 +356,7 @@ pub(super) fn make_dirs(dir: &Path, mode: u32) -> io::Result<()> {
             DirBuilder::new().mode(mode).create(dir)?;
         }
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {
-            // It may be somebody else's, in a place that may not be looked into.
+            // The parent may belong to another user, in a place that may not be looked into.
             return match sync_dir(parent(dir)) {
                 Err(err) if err.kind() != io::ErrorKind::PermissionDenied => Err(err),
                 Ok(()) | Err(_) => Ok(()),
@@ -387,7 +386,7 @@ fn read_key(path: &Path, file: &File) -> Result<KeyPair, FilesError> {
 ///
 /// # Errors
 ///
-/// When the disk refuses.
+/// Fails if the disk refuses.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("new");
     match std::fs::remove_file(&draft) {
@@ -403,7 +402,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(parent(path))
 }
 
-/// What tests see of [`settle`], each on its own thread.
+/// Record of the calls of [`settle`] for tests, each on its own thread.
 #[cfg(test)]
 pub(super) mod settling {
     use std::cell::{Cell, RefCell};
@@ -420,7 +419,7 @@ pub(super) mod settling {
         if FAILS.get() { Err(io::Error::other("the disk refuses")) } else { Ok(()) }
     }
 
-    /// What was settled while `work` ran; with `fails`, the disk refused it.
+    /// Paths that were settled while `work` ran; with `fails`, the disk refused it.
     pub(crate) fn during<T>(fails: bool, work: impl FnOnce() -> T) -> (T, Vec<PathBuf>) {
         FAILS.set(fails);
         SEEN.take();

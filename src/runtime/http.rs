@@ -1,13 +1,13 @@
 //! HTTP on the one port of a node: one connection, served to its end on the thread it came with.
 //!
 //! Invariants:
-//! - Whatever a client sends or leaves out, its connection ends within a bounded time, and is the
-//!   only one that does.
+//! - A connection ends within a bounded time for any behavior of its client, and no other
+//!   connection ends with it.
 //! - The number of connections is bounded, and so is the share of one address, so that HTTP takes
 //!   no descriptors and threads from the fleet.
 //! - A body is read only where the [`Handler`] takes one.
 //!
-//! What is answered is the handler's business.
+//! The content of answers is the handler's business.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -23,35 +23,36 @@ use super::driver::options::{Connection, Serve};
 use crate::model::Time;
 use crate::wire::http::{CONTINUE, Fault, Head, Reader, Response};
 
-/// Connections of HTTP at a time; above this new ones are answered with 503 and closed.
+/// Largest number of HTTP connections at a time; above this new ones are answered with 503 and
+/// closed.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Of these, those that one address may have.
+/// Largest number of these connections from one address.
 const CONNECTIONS_OF_ONE_MAX: usize = 16;
 
-/// While more than this many are open, none is kept after its answer.
+/// Number of open connections above which none is kept after its answer.
 const CONNECTIONS_KEPT_MAX: usize = 32;
 
-/// Requests on one connection; with the last answer it is closed.
+/// Largest number of requests on one connection; with the last answer it is closed.
 const REQUESTS_MAX: usize = 1000;
 
-/// How long a head may take from its first byte on, and a body from the end of its head on.
+/// Time-out of a head from its first byte on, and of a body from the end of its head on.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may say nothing between two requests: longer than programs that collect
-/// metrics pause.
+/// Time-out of an idle connection between two requests: longer than the pauses of programs that
+/// collect metrics.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// How long a client may take to read an answer.
+/// Time-out of a client for reading an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may take to read our last words and close.
+/// Time for a client to read the last bytes and close.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What is read and thrown away meanwhile, at most.
+/// Largest number of bytes that are read and thrown away meanwhile.
 const DISCARD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What is read at once.
+/// Number of bytes read at once.
 const READ_BYTES: usize = 4 * 1024;
 
 /// Every status that a node gives.
@@ -60,35 +61,35 @@ const STATUSES: [u16; 14] = [200, 400, 403, 404, 405, 408, 411, 413, 414, 417, 4
 /// A whole request.
 #[derive(Debug)]
 pub struct Request {
-    /// Its line and its headers.
+    /// Request line and headers.
     pub head: Head,
-    /// Its body.
+    /// Body of the request.
     pub body: Vec<u8>,
-    /// Where it comes from.
+    /// Address of the client.
     pub from: SocketAddr,
 }
 
-/// Answers requests, on any number of threads at once.
+/// Handler of requests, on any number of threads at once.
 pub trait Handler: Send + Sync {
-    /// The answer to a request that need not be read further: nothing is at its path, or not with
-    /// its method. `None` when [`Self::answer`] is to decide.
+    /// Response to a request whose body need not be read: nothing is at its path, or not with its
+    /// method. `None` if [`Self::answer`] is to decide.
     fn refuse(&self, head: &Head) -> Option<Response>;
 
-    /// The answer to a request.
+    /// Response to a request.
     fn answer(&self, request: &Request) -> Response;
 }
 
-/// Who is answered.
+/// Clients that are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody.
+    /// All clients are answered.
     Any,
-    /// Programs of this machine, that ask for it by its address or as `localhost`: a page of
-    /// somebody else's that a browser shows here cannot ask under its own name.
+    /// Only programs of this machine are answered, that name it by its address or as `localhost`:
+    /// another site's page in a browser here cannot ask under its own name.
     Loopback,
 }
 
-/// What was served, and what was not.
+/// Counters of served and refused requests.
 #[derive(Debug, Default)]
 pub struct Counters {
     connections: Counter,
@@ -101,7 +102,7 @@ pub struct Counters {
     answers: [Counter; STATUSES.len()],
 }
 
-/// The same at one moment.
+/// Values of the counters at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Metrics {
     /// Connections served or refused.
@@ -114,14 +115,14 @@ pub struct Metrics {
     pub refused_busy: u64,
     /// Requests refused because of where they came from.
     pub refused_access: u64,
-    /// Connections closed because they said nothing more.
+    /// Connections closed because no further request came.
     pub closed_idle: u64,
     /// Answers that could not be written.
     pub write_failed: u64,
 }
 
 impl Counters {
-    /// All of them.
+    /// Values of all counters.
     pub fn metrics(&self) -> Metrics {
         let answers = STATUSES.iter().zip(&self.answers);
         Metrics {
@@ -144,7 +145,7 @@ impl Counters {
     }
 }
 
-/// How long a client may take for what.
+/// Time-outs of a client.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     request: Duration,
@@ -152,7 +153,7 @@ struct Pace {
     write: Duration,
 }
 
-/// Serves HTTP.
+/// Server of HTTP.
 pub struct Server {
     handler: Arc<dyn Handler>,
     access: Access,
@@ -162,13 +163,13 @@ pub struct Server {
     guests: Mutex<BTreeMap<IpAddr, usize>>,
 }
 
-/// Why no more requests are read.
+/// Reason why no more requests are read.
 enum End {
-    /// All was said.
+    /// The last request was answered.
     Done,
     /// The rest cannot be understood.
     Fault(Fault),
-    /// It was idle for too long.
+    /// The connection was idle for too long.
     Idle,
     /// The socket failed.
     Broken,
@@ -186,7 +187,7 @@ impl Server {
         self.guests.lock().expect("nothing under this lock can panic")
     }
 
-    /// A place for one connection, if there is room.
+    /// Takes a place for one connection, if there is room.
     fn enter(&self, from: IpAddr) -> Option<Place<'_>> {
         let mut guests = self.guests();
         let all: usize = guests.values().sum();
@@ -206,7 +207,7 @@ impl Server {
         self.guests().values().sum::<usize>() > CONNECTIONS_KEPT_MAX
     }
 
-    /// Answers request after request; returns why there are no more.
+    /// Answers request after request; returns the reason why there are no more.
     fn converse(&self, connection: &mut Connection) -> End {
         let mut reader = Reader::default();
         for turn in 1..=REQUESTS_MAX {
@@ -219,10 +220,10 @@ impl Server {
             let may_go_on = head.keep_alive && turn < REQUESTS_MAX && !self.is_crowded();
             let (is_head, body_len) = (head.method == "HEAD", head.body_len);
             let (response, goes_on) = match refusal {
-                // What is not wanted is not read; the next request would begin behind it.
+                // An unwanted body is not read; the next request would begin behind it.
                 Some(refusal) => (refusal, may_go_on && body_len == 0),
                 None => {
-                    // One whose body is on its way does not wait for it.
+                    // A client whose body is on its way does not wait for this.
                     let expects = head.expects_continue && !reader.has_begun();
                     if expects && self.write(connection.stream(), CONTINUE).is_err() {
                         return End::Broken;
@@ -245,7 +246,7 @@ impl Server {
         End::Done
     }
 
-    /// The refusal of a request by its sender.
+    /// Refusal of a request because of its sender, if it is not allowed.
     fn bar(&self, head: &Head, from: SocketAddr) -> Option<Response> {
         let is_let_in = match self.access {
             Access::Any => true,
@@ -303,7 +304,7 @@ impl Server {
         }
     }
 
-    /// Reads once, however little; 0 at the end of the stream.
+    /// Reads once, any number of bytes; 0 at the end of the stream.
     fn read(
         &self,
         connection: &mut Connection,
@@ -328,7 +329,7 @@ impl Server {
         }
     }
 
-    /// Writes an answer and counts it; false when the client does not take it.
+    /// Writes an answer and counts it; false if the client does not take it.
     fn say(
         &self,
         stream: &TcpStream,
@@ -344,7 +345,7 @@ impl Server {
         written.is_ok()
     }
 
-    /// Writes all of `bytes`. A client that takes a byte now and then gains no time by it.
+    /// Writes all of `bytes`. A client gains no time by taking a byte now and then.
     fn write(&self, mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
         let deadline = self.after(self.pace.write);
         let mut rest = bytes;
@@ -364,7 +365,7 @@ impl Server {
         Ok(())
     }
 
-    /// Lets go of a connection so that the last answer arrives: closing a socket with unread input
+    /// Closes a connection so that the last answer arrives: closing a socket with unread input
     /// would reset it.
     fn part(&self, connection: &mut Connection) {
         if connection.stream().shutdown(Shutdown::Write).is_err() {
@@ -394,7 +395,7 @@ impl Serve for Server {
             self.counters.refused_busy.add(1);
             let busy = Response::text(503, "too many connections; try again in a moment");
             self.say(connection.stream(), &busy.with("Retry-After", "1"), false, false);
-            // One that is told off may not cost what one that is served does: no lingering.
+            // A refused connection may not cost as much as a served one: no lingering.
             return;
         };
         match self.converse(&mut connection) {

@@ -1,16 +1,17 @@
-//! What waits for the thread that owns the machine, in the order in which it came.
+//! Queue of inputs for the thread that owns the machine, in the order in which they came.
 //!
-//! Invariants: connections wait where there is no room, which holds up their other ends; the
-//! machine's own disk and timers never wait; whoever waits sleeps.
+//! Invariants: connections wait if there is no room, which holds up their other ends; the machine's
+//! own disk and timers never wait; a waiting thread sleeps.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Above so many things a connection waits until the machine has caught up.
+/// Number of items above which a connection waits until the machine has caught up.
 const ITEMS_MAX: usize = 4_096;
 
-/// The same for their bytes: lines of 256 KiB would otherwise make a gigabyte of them.
+/// Number of bytes above which a connection waits: lines of 256 KiB would otherwise make a gigabyte
+/// of the items.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The machine is gone.
@@ -24,7 +25,7 @@ struct Inner<T> {
     is_closed: bool,
     /// Whether the owner sleeps; waking it costs a system call.
     is_awaited: bool,
-    /// How many wait for room.
+    /// Number of threads that wait for room.
     waiting: usize,
 }
 
@@ -50,7 +51,7 @@ impl<T> Default for Inbox<T> {
 }
 
 impl<T> Inbox<T> {
-    /// Appends something of about so many bytes, and waits for room first.
+    /// Appends an item of about `bytes` bytes, and waits for room first.
     pub(in crate::runtime) fn push(&self, item: T, bytes: usize) -> Result<(), Closed> {
         let mut inner = self.lock();
         while !inner.is_closed && (inner.items.len() >= ITEMS_MAX || inner.bytes >= BYTES_MAX) {
@@ -61,7 +62,7 @@ impl<T> Inbox<T> {
         self.append(inner, item, bytes)
     }
 
-    /// Appends something without waiting. Only for what is bounded by its nature.
+    /// Appends an item without waiting. Only for items that are bounded by their nature.
     pub(in crate::runtime) fn push_now(&self, item: T) -> Result<(), Closed> {
         self.append(self.lock(), item, 0)
     }
@@ -85,8 +86,8 @@ impl<T> Inbox<T> {
         Ok(())
     }
 
-    /// Takes out everything, after waiting for something, for so long at most; false when the
-    /// queue is closed and empty.
+    /// Takes out all items, after waiting for one, for so long at most; false if the queue is
+    /// closed and empty.
     pub(in crate::runtime) fn take(
         &self,
         items: &mut VecDeque<T>,
@@ -115,7 +116,7 @@ impl<T> Inbox<T> {
         is_open
     }
 
-    /// Takes nothing more; what is here can still be taken out.
+    /// Refuses new items; those in the queue can still be taken out.
     pub(in crate::runtime) fn close(&self) {
         self.lock().is_closed = true;
         self.filled.notify_all();

@@ -1,4 +1,4 @@
-//! The append-only journal: what a node must still know after a crash.
+//! The append-only journal: the records that a node must still know after a crash.
 //!
 //! One record a line, and a mark after each sync, in the form of [`super::records`].
 //!
@@ -6,11 +6,12 @@
 //! - After [`Journal::sync`] has returned without an error, every record appended before is read
 //!   back by the next [`Journal::open`], in order.
 //! - A journal is either read back whole, but for a last write that a crash tore, or refused.
-//! - What [`Journal::open`] returns is on disk, whoever wrote it and however that process ended.
+//! - Records that [`Journal::open`] returns are on disk, whichever process wrote them and however
+//!   it ended.
 //! - A rewrite replaces all records at once or not at all, whenever the process dies.
 //!
-//! One process at a time: the caller holds the lock of the data directory. After an error from
-//! the disk the journal must be thrown away: what is on the disk is then unknown.
+//! One process at a time: the caller holds the lock of the data directory. After an error from the
+//! disk the journal must be thrown away: the state of the disk is then unknown.
 
 use std::error::Error;
 use std::fmt;
@@ -29,7 +30,7 @@ use super::records::{MARK_BYTES, Mark, checked_json, judge, lines_from, push_lin
 /// A journal below this size in bytes is never worth a rewrite.
 pub const REWRITE_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
-/// Records in their form on disk, collected where no disk may be touched.
+/// Records in their form on disk, collected without access to the disk.
 #[derive(Debug, Default)]
 pub struct Lines {
     bytes: Vec<u8>,
@@ -52,12 +53,12 @@ impl Lines {
     }
 }
 
-/// The end of a journal that a crash cut short; the record was never confirmed to anybody.
+/// The end of a journal that a crash cut short; its record was never confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TornTail {
     /// The number of the line that was removed, counted from 1.
     pub line: usize,
-    /// How many bytes were removed.
+    /// Number of bytes that were removed.
     pub bytes: u64,
 }
 
@@ -67,34 +68,34 @@ impl fmt::Display for TornTail {
     }
 }
 
-/// Why a journal cannot be used.
+/// Reason why a journal cannot be used.
 #[derive(Debug)]
 pub enum JournalError {
     /// The disk refused.
     Io {
-        /// What was tried, as an infinitive.
+        /// Action that failed, as an infinitive.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
-    /// A line other than a torn last one is not what was written.
+    /// A line other than a torn last one is damaged.
     Corrupt {
-        /// The file.
+        /// Path of the journal.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Description of the damage.
         reason: String,
     },
-    /// A line is what was written, and not a record of this version.
+    /// A line is intact, and not a record of this version.
     Newer {
-        /// The file.
+        /// Path of the journal.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is not known of it.
+        /// Description of the unknown part.
         reason: String,
     },
 }
@@ -131,7 +132,7 @@ impl Error for JournalError {
     }
 }
 
-/// What [`Journal::open`] found.
+/// Result of [`Journal::open`]: the journal, its records, and the end that a crash cut short.
 pub type Opened<R> = (Journal<R>, Vec<R>, Option<TornTail>);
 
 /// An open journal of records `R`.
@@ -150,8 +151,8 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     ///
     /// # Errors
     ///
-    /// When the disk refuses, a line other than a torn last one is corrupt, or a newer version has
-    /// written one: a node that would silently forget must not start.
+    /// Fails if the disk refuses, a line other than a torn last one is corrupt, or a newer version
+    /// has written one: a node that would silently forget must not start.
     pub fn open(path: &Path) -> Result<Opened<R>, JournalError> {
         let io = |action| move |source| JournalError::Io { action, path: path.into(), source };
         let file = OpenOptions::new()
@@ -202,7 +203,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
     ///
     /// # Errors
     ///
-    /// When the disk refuses. The journal must not be used again.
+    /// Fails if the disk refuses. The journal must not be used again.
     pub fn sync(&mut self) -> Result<(), JournalError> {
         let (synced, len) = (self.bytes, self.lines.bytes.len());
         if len > MARK_BYTES {
@@ -216,8 +217,8 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         self.mark().map_err(|err| self.io("write", err))
     }
 
-    /// Says that everything so far is on disk. It gets there with the next write: if it is lost,
-    /// nothing else is.
+    /// Writes a mark that everything so far is on disk. The mark gets there with the next write: if
+    /// it is lost, nothing else is.
     fn mark(&mut self) -> io::Result<()> {
         let mut line = Vec::new();
         let at = self.bytes;
@@ -232,13 +233,13 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         self.bytes > REWRITE_BYTES_MIN && self.bytes / 2 > self.bytes_at_rewrite
     }
 
-    /// Replaces the whole history by `records`, including what was appended and not yet synced.
-    /// Returns false where the new file cannot be made, for want of room or of a descriptor say:
-    /// then the journal stays as it is, and wants no rewrite before it is twice as large.
+    /// Replaces the whole history by `records`, including those appended and not yet synced.
+    /// Returns false if the new file cannot be made, for want of room or of a descriptor say: then
+    /// the journal stays as it is, and wants no rewrite before it is twice as large.
     ///
     /// # Errors
     ///
-    /// When the disk refuses. The journal must not be used again.
+    /// Fails if the disk refuses. The journal must not be used again.
     pub fn rewrite(&mut self, records: &[R]) -> Result<bool, JournalError> {
         let mut lines = Lines::default();
         for record in records {
@@ -250,7 +251,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
             Err(err) => {
                 let path = self.path.display();
                 log::warn!("cannot rewrite {path}: {err}; it stays as it is, and grows");
-                // What there is of it would only take room.
+                // The unfinished draft would only take room.
                 let _ = std::fs::remove_file(&draft);
                 self.bytes_at_rewrite = self.bytes;
                 return Ok(false);
@@ -284,10 +285,10 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
 
 struct Replayed<R> {
     records: Vec<R>,
-    /// The length of the intact part.
+    /// Length of the intact part, in bytes.
     bytes: u64,
     torn: Option<TornTail>,
-    /// Whether its last line is a mark.
+    /// Whether the last line is a mark.
     ends_marked: bool,
 }
 
@@ -386,7 +387,7 @@ mod tests {
         assert_eq!(reopen(&path), (records(1), None));
     }
 
-    /// Where the lines of a journal begin, and its end.
+    /// Offsets at which the lines of a journal begin, and its end.
     fn starts(bytes: &[u8]) -> Vec<usize> {
         let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
         std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect()
@@ -418,7 +419,7 @@ mod tests {
             let text = Journal::<Record>::open(&path).unwrap_err().to_string();
             assert!(text.contains(&format!("line {}", first + 1)), "{text}");
             assert_eq!(fs::read(&path).unwrap(), confirmed, "it is left as it is");
-            // Without the mark after it nothing says that the write was ever finished.
+            // Without the mark after it nothing proves that the write was ever finished.
             let torn = &confirmed[..at[4]];
             fs::write(&path, torn).unwrap();
             let bytes = (at[4] - at[first]) as u64;

@@ -1,9 +1,9 @@
 //! The sending end of one connection.
 //!
 //! Invariants:
-//! - What is sent leaves in order, and whoever sends never waits.
+//! - Bytes are sent in order, and a sender never waits.
 //! - Nothing is queued while the socket takes it: a message then costs no change of threads.
-//! - There is a bound to what waits; above it the connection is cut.
+//! - There is a bound to the waiting bytes; above it the connection is cut.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,20 +13,21 @@ use std::time::Duration;
 
 use rustix::net::SendFlags;
 
-/// What may wait for a connection whose other end reads slowly. The machine stops sending long
-/// before to whoever does not acknowledge; this is for those who do not read answers.
+/// Largest number of bytes that wait for a connection whose other end reads slowly. The machine
+/// stops sending long before to an end that does not acknowledge; this is for ends that do not read
+/// answers.
 const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What became of something that was sent.
+/// Result of sending bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::runtime) enum Sent {
-    /// The system has it, or a writer will give it to the system.
+    /// The system has the bytes, or a writer will give them to the system.
     Taken,
-    /// It waits, and there is no writer yet.
+    /// The bytes wait, and there is no writer yet.
     WantsWriter,
 }
 
-/// Too much waits.
+/// Error: more bytes wait than are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::runtime) struct Full;
 
@@ -37,7 +38,7 @@ struct Queue {
     has_writer: bool,
     /// Whether the writer holds something that it has not sent yet.
     is_writing: bool,
-    /// Nothing more is taken.
+    /// Whether no more bytes are taken.
     is_closed: bool,
 }
 
@@ -87,7 +88,7 @@ impl Line {
         Ok(Sent::WantsWriter)
     }
 
-    /// Sends what waits, until the connection is closed. On a thread of its own.
+    /// Sends the waiting bytes, until the connection is closed. On a thread of its own.
     pub(in crate::runtime) fn write(&self) {
         let mut queue = self.lock();
         loop {
@@ -115,7 +116,8 @@ impl Line {
         }
     }
 
-    /// Takes nothing more; what waits still leaves, and then the other end is told.
+    /// Takes no more bytes; waiting ones still leave, and then the other end gets the end of the
+    /// stream.
     pub(in crate::runtime) fn close(&self) {
         let mut queue = self.lock();
         queue.is_closed = true;
@@ -134,7 +136,7 @@ impl Line {
         queue.parts.clear();
         queue.bytes = 0;
         drop(queue);
-        // It fails when the other end has already reset the connection: the goal is reached.
+        // This fails if the other end has already reset the connection: the goal is reached.
         let _ = self.stream.shutdown(Shutdown::Both);
         self.moved.notify_all();
     }
@@ -144,17 +146,17 @@ impl Line {
     }
 }
 
-/// Has the system end a connection whose other end acknowledges nothing for so long, instead of
+/// Lets the system end a connection whose other end acknowledges nothing for so long, instead of
 /// trying for many minutes.
 pub(in crate::runtime) fn give_up_after(stream: &TcpStream, span: Duration) {
-    // Where this is not known, whoever uses the connection notices the silence by itself.
+    // If the system has no such option, the user of the connection notices the silence by itself.
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(span));
     #[cfg(not(target_os = "linux"))]
     let _ = (stream, span);
 }
 
-/// Gives the system as much of `bytes` as it takes without waiting.
+/// Gives the system as many of `bytes` as it takes without waiting.
 fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {

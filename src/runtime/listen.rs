@@ -7,19 +7,19 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that may wait to be accepted.
+/// Largest number of connections that wait to be accepted.
 ///
 /// A thousand nodes may start at once and all call the same seed; the system caps this further.
 const BACKLOG: i32 = 1024;
 
-/// Why a node cannot start.
+/// Reason why a node cannot start.
 #[derive(Debug)]
 pub enum StartError {
     /// The port cannot be listened on.
     Listen {
-        /// Where it was tried.
+        /// Address that was tried.
         addr: SocketAddr,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
 }
@@ -58,7 +58,7 @@ fn remedy(kind: io::ErrorKind) -> &'static str {
 ///
 /// # Errors
 ///
-/// When the port is taken, not permitted, or not an address of this machine.
+/// Fails if the port is taken, not permitted, or not an address of this machine.
 pub fn bind(ip: IpAddr, port: u16) -> Result<TcpListener, StartError> {
     let addr = SocketAddr::new(ip.to_canonical(), port);
     listen_on(addr).map_err(|source| StartError::Listen { addr, source })

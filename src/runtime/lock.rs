@@ -3,9 +3,9 @@
 //! The system keeps such a lock (`flock`) with the *open* file, of which a process that another
 //! thread is just starting has a copy until it executes its program. Closing the file therefore
 //! does not end the lock while such a child exists. Two rules follow:
-//! - Who ends a lock says so to the system, which ends it for every copy.
-//! - Who finds a file locked tries for a while: a process that was killed could not say so, and a
-//!   child that it was starting keeps the lock for some milliseconds more.
+//! - The owner of a lock ends it explicitly in the system, which ends it for every copy.
+//! - A process that finds a file locked tries for a while: a process that was killed could not end
+//!   its lock, and a child that it was starting keeps the lock for some milliseconds more.
 
 use std::fs::{File, TryLockError};
 use std::ops::{Deref, DerefMut};
@@ -13,24 +13,24 @@ use std::time::Duration;
 
 use crossbeam_channel::after;
 
-/// How often a locked file is tried again before it counts as used by another process.
+/// Number of tries before a locked file counts as used by another process.
 const RETRIES: usize = 100;
 
-/// The pause between two tries.
+/// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// An open file, locked for its owner alone until it is dropped. The system ends the lock when the
-/// process ends.
+/// An open file, locked for its owner alone until it is dropped. The system ends the lock at the
+/// end of the process.
 #[derive(Debug)]
 pub struct LockedFile(File);
 
 impl LockedFile {
-    /// Locks `file`. Blocks for up to two seconds while somebody else has it locked.
+    /// Locks `file`. Blocks for up to two seconds while another owner has it locked.
     ///
     /// # Errors
     ///
-    /// [`TryLockError::WouldBlock`] when another process, or another part of this one, keeps it
-    /// locked; otherwise what the system refuses.
+    /// [`TryLockError::WouldBlock`] if another process, or another part of this one, keeps it
+    /// locked; otherwise the error of the system.
     pub fn lock(file: File) -> Result<Self, TryLockError> {
         for _ in 0..RETRIES {
             match file.try_lock() {
@@ -44,7 +44,7 @@ impl LockedFile {
         Self::try_lock(file)
     }
 
-    /// Locks `file` if nobody has it locked now.
+    /// Locks `file` if it is not locked now.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl DerefMut for LockedFile {
 
 impl Drop for LockedFile {
     fn drop(&mut self) {
-        // Where this fails, closing the file is what is left.
+        // If this fails, closing the file is all that is left.
         let _ = self.0.unlock();
     }
 }
@@ -92,7 +92,8 @@ mod tests {
             .unwrap()
     }
 
-    /// A process that holds a copy of the open file, as one does that has not executed its program.
+    /// A process that holds a copy of the open file, like a child that has not yet executed its
+    /// program.
     fn child_with_a_copy_of(file: &File, script: &str) -> Child {
         let copy = Stdio::from(file.try_clone().unwrap());
         Command::new("sh").args(["-c", script]).stdin(copy).spawn().unwrap()

@@ -1,7 +1,7 @@
-//! The system's `ping`: does a host answer at all, when a port on it does not?
+//! The system's `ping`: tests whether a host answers at all if a port on it does not.
 //!
-//! Its answer is evidence and never a verdict, and a machine without a usable `ping` is as good as
-//! any other: then nothing is learnt.
+//! The answer is evidence and never a verdict, and a machine without a usable `ping` is as good as
+//! any other: then nothing is learned.
 
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -14,10 +14,10 @@ use super::clock::Clock;
 use crate::model::Time;
 use crate::protocol::HostAnswer;
 
-/// Runs of `ping` at a time; each is a process, and suspicions come in bursts.
+/// Largest number of `ping` processes at a time; suspicions come in bursts.
 pub const PINGS_MAX: usize = 4;
 
-/// After this a `ping` is killed. It was told to wait one second, so it is stuck.
+/// Time after which a `ping` is killed. It was told to wait one second, so it is stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Asks the system `ping` for `host` once. Blocks for up to three seconds.
@@ -36,7 +36,7 @@ pub fn ask(host: IpAddr, clock: &Clock) -> HostAnswer {
     }
 }
 
-/// Runs `command` to its end; `None` when it had to be killed, after `patience`.
+/// Runs `command` to its end; `None` if it had to be killed, after `patience`.
 fn run(mut command: Command, patience: Duration, clock: &Clock) -> io::Result<Option<ExitStatus>> {
     // The standard library cannot wait for a process with a time-out, but for the end of its
     // output it can: the child holds the only other end of this pair.

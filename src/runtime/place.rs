@@ -1,8 +1,8 @@
 //! The port of a node and the data directory that goes with it.
 //!
-//! A data directory is called after its node's port. A node whose port the system chooses would
-//! have a new one, and so a new identity, at each start: such a directory is marked, and the next
-//! node that is started with port 0 takes over one that nobody uses, and its port if that is free.
+//! A data directory is named after its node's port. A node whose port the system chooses would have
+//! a new one, and so a new identity, at each start: such a directory is marked, and the next node
+//! that is started with port 0 takes over one that is not in use, and its port if that is free.
 
 use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::files::{DataDir, FilesError, replace_file};
 use super::listen::{self, StartError};
 use crate::model::Endpoint;
 
-/// The file that marks the directory of a node whose port the system has chosen.
+/// File that marks the directory of a node whose port the system has chosen.
 const MARK: &str = "port-0";
 
 /// A port that is listened on, with the directory that an earlier node has left for it, if any.
@@ -19,7 +19,7 @@ const MARK: &str = "port-0";
 pub struct Place {
     /// The port's socket.
     pub listener: TcpListener,
-    /// Where it listens.
+    /// Listen address of the node.
     pub endpoint: Endpoint,
     root: PathBuf,
     role: &'static str,
@@ -33,7 +33,7 @@ impl Place {
     ///
     /// # Errors
     ///
-    /// When the port cannot be listened on.
+    /// Fails if the port cannot be listened on.
     pub fn take(
         (root, role): (&Path, &'static str),
         (ip, port): (IpAddr, u16),
@@ -70,8 +70,8 @@ impl Place {
     }
 }
 
-/// The first directory of a node whose port the system had chosen and that is not running, with
-/// that port.
+/// Finds the first directory, with its port, of a node that does not run and whose port the system
+/// had chosen.
 fn left_over(root: &Path, role: &str) -> Option<(DataDir, u16)> {
     let entries = std::fs::read_dir(root).ok()?;
     let mut ports: Vec<u16> = entries

@@ -1,8 +1,8 @@
-//! Who comes in: accepted connections of an engine, from their first byte to their handshake.
+//! Porter of an engine: accepted connections from their first byte to their handshake.
 //!
 //! Invariants:
-//! - Who has not proved a key holds a thread for a bounded time, and there is a bound to their
-//!   number; above it the oldest is closed.
+//! - A connection that has not proved a key holds a thread for a bounded time, and there is a bound
+//!   to their number; above it the oldest is closed.
 //! - No failure of one connection ends the acceptor.
 
 use std::io::{self, ErrorKind};
@@ -23,7 +23,7 @@ use crate::model::Time;
 use crate::protocol::Never;
 use crate::wire::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
 
-/// The pause after a failure to accept that would at once repeat itself.
+/// Pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// The threads and sockets of an engine.
@@ -43,17 +43,18 @@ struct Door {
     open: Sender<Never>,
 }
 
-/// Where those are counted who were turned away.
+/// Counters of refused connections.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::runtime) struct Refused<'a> {
-    /// For want of room.
+    /// Connections refused for want of room.
     pub(in crate::runtime) full: &'a Counter,
-    /// Because they said nothing, and there were too many of them.
+    /// Silent connections closed because there were too many of them.
     pub(in crate::runtime) silent: &'a Counter,
 }
 
 impl Porter {
-    /// Of at most so many connections that have not proved a key, and so many in all.
+    /// A porter for at most `silent_max` connections that have not proved a key, and `links_max` in
+    /// all.
     pub(in crate::runtime) fn new(silent_max: usize, links_max: usize) -> Self {
         Self {
             crew: Crew::default(),
@@ -65,7 +66,8 @@ impl Porter {
         }
     }
 
-    /// Opens the door, if there is one; what is returned is disconnected by [`Self::shut`].
+    /// Opens the door, if there is a listener; the returned channel is disconnected by
+    /// [`Self::shut`].
     pub(in crate::runtime) fn open(&self, listener: Option<&Arc<TcpListener>>) -> Receiver<Never> {
         let (open, stopping) = bounded(0);
         let door = Door { listener: listener.cloned(), open };
@@ -73,7 +75,7 @@ impl Porter {
         stopping
     }
 
-    /// Lets nobody in any more, and closes those who have not proved a key.
+    /// Admits no connection any more, and closes those that have not proved a key.
     pub(in crate::runtime) fn shut(&self) {
         let door = self.door.lock().expect("nothing under this lock can panic").take();
         if let Some(Door { listener, open }) = door {
@@ -121,7 +123,7 @@ impl Porter {
         }
     }
 
-    /// Leads an accepted connection from its first byte to its end.
+    /// Serves an accepted connection from its first byte to its end.
     pub(in crate::runtime) fn host<T>(
         &self,
         connection: Connection,
@@ -163,8 +165,8 @@ impl Drop for Seat {
     }
 }
 
-/// What a connection speaks, from its first bytes, which it says again; an error when that is not
-/// clear by the deadline.
+/// Detects the dialect of a connection from its first bytes, which can be read again; an error if
+/// it is not clear by the deadline.
 pub(in crate::runtime) fn hear_opening(
     mut connection: Connection,
     clock: Clock,
@@ -192,8 +194,8 @@ pub(in crate::runtime) fn hear_opening(
     }
 }
 
-/// Connects within `patience`; the socket can be closed meanwhile, by the lobby. Nothing when there
-/// is no room for it, or it was closed.
+/// Connects within `patience`; the lobby can close the socket meanwhile. `None` if there is no room
+/// for it, or it was closed.
 pub(in crate::runtime) fn connect<T>(
     lobby: &Lobby,
     addr: SocketAddr,
@@ -212,7 +214,7 @@ pub(in crate::runtime) fn connect<T>(
         .and_then(|()| Ok(stream.local_addr()? == stream.peer_addr()?));
     let outcome = match connected {
         Ok(false) => Ok(talk(stream)),
-        // Where nobody listens on a port that the system also hands out to callers, it may hand
+        // If no process listens on a port that the system also hands out to callers, it may hand
         // out that very port: the socket is then connected with itself.
         Ok(true) => Err(ErrorKind::ConnectionRefused.into()),
         Err(error) => Err(error),
@@ -220,7 +222,7 @@ pub(in crate::runtime) fn connect<T>(
     lobby.leave(number).then_some(outcome)
 }
 
-/// Linux keeps 15 bytes of it.
+/// Name of a thread, of which Linux keeps 15 bytes.
 fn thread_name(name: &str, from: SocketAddr) -> String {
     format!("{name}:{}", from.port())
 }

@@ -1,45 +1,45 @@
 //! The lines of append-only files, one record a line: the CRC-32 of its JSON as eight hexadecimal
 //! digits, a space, the JSON. Between them stand marks.
 //!
-//! A [`Mark`] says what was on disk when it was written: one follows each sync, and more stand in
-//! a long write, which say it again. Damage that a later mark covers is no torn write: something
-//! that was promised is gone. Damage that no mark covers lies in the last write, which was never
-//! confirmed, whatever shape it has: a crash may leave its last page without its first.
+//! A [`Mark`] states which bytes were on disk when it was written: one follows each sync, and more
+//! stand in a long write, which repeat it. Damage that a later mark covers is no torn write:
+//! confirmed records are lost. Damage that no mark covers, of any shape, lies in the last write,
+//! which was never confirmed: a crash may leave its last page without its first.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
 
 use serde::{Deserialize, Serialize};
 
-/// Eight hexadecimal digits and a space.
+/// Length of the prefix: eight hexadecimal digits and a space.
 pub(in crate::runtime) const PREFIX_BYTES: usize = 9;
 
-/// The longest line: far above any record, and a bound for what a damaged file costs.
+/// Longest line: far above any record, and a bound for the cost of a damaged file.
 const LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// What is read at a time.
+/// Size of the read buffer, in bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// How every mark's JSON opens, and no record's.
+/// Opening of every mark's JSON, and of no record's.
 const MARK_OPENING: &[u8] = br#"{"synced":"#;
 
-/// A write has a mark at least every so many bytes: a hole in its first page does not hide where it
-/// began from whoever reads the next.
+/// Largest distance of the marks in a write: a hole in its first page does not hide from a reader
+/// of the next page where the write began.
 pub(in crate::runtime) const MARK_BYTES: usize = 2 * 1024;
 
-/// Says what was on disk when it was written.
+/// Statement of the bytes that were on disk when it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::runtime) struct Mark {
-    /// Everything before this byte.
+    /// All bytes before this offset were on disk.
     pub(in crate::runtime) synced: u64,
-    /// The end of the last record on which anybody else may rely; later ones are private.
+    /// End of the last record on which any other node may rely; later ones are private.
     pub(in crate::runtime) bound: u64,
-    /// Where the mark itself begins.
+    /// Offset at which the mark itself begins.
     pub(in crate::runtime) at: u64,
 }
 
 impl Mark {
-    /// The mark that is this JSON, if it is one.
+    /// Parses a mark; `None` if the JSON is that of a record.
     pub(in crate::runtime) fn parse(json: &[u8]) -> Option<Self> {
         let is_mark = json.starts_with(MARK_OPENING);
         is_mark.then(|| serde_json::from_slice(json).ok()).flatten()
@@ -58,7 +58,7 @@ pub(in crate::runtime) fn push_line(record: &impl Serialize, lines: &mut Vec<u8>
     lines.push(b'\n');
 }
 
-/// The JSON of a line whose checksum holds.
+/// JSON of a line whose checksum is right.
 pub(in crate::runtime) fn checked_json(line: &[u8]) -> Result<&[u8], &'static str> {
     let text = line.strip_suffix(b"\n").ok_or("it has no newline")?;
     let (prefix, json) = text.split_at_checked(PREFIX_BYTES).ok_or("it has no checksum")?;
@@ -69,15 +69,15 @@ pub(in crate::runtime) fn checked_json(line: &[u8]) -> Result<&[u8], &'static st
     if is_right { Ok(json) } else { Err("its checksum is wrong") }
 }
 
-/// Reads a file line by line, from a byte on.
+/// Reads a file line by line, from an offset on.
 pub(in crate::runtime) fn lines_from(file: &File, at: u64) -> io::Result<BufReader<&File>> {
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
     reader.seek(SeekFrom::Start(at))?;
     Ok(reader)
 }
 
-/// The next line, of a bounded length, with its newline if it has one; returns its bytes, 0 at the
-/// end.
+/// Reads the next line, of a bounded length, with its newline if it has one; returns its length in
+/// bytes, 0 at the end.
 pub(in crate::runtime) fn read_line(
     reader: &mut BufReader<&File>,
     line: &mut Vec<u8>,
@@ -86,14 +86,15 @@ pub(in crate::runtime) fn read_line(
     Ok(reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', line)? as u64)
 }
 
-/// What is left of a file from its first damaged line on.
+/// Judgment of a file's rest, from its first damaged line on.
 #[derive(Debug, Default)]
 pub(in crate::runtime) struct Rest {
-    /// All bytes.
+    /// Length of the rest, in bytes.
     pub(in crate::runtime) bytes: u64,
-    /// Whether no mark says that anybody may rely on what was damaged: it can be cut off.
+    /// Whether no mark shows that any node may rely on the damaged records: the rest can be cut
+    /// off.
     pub(in crate::runtime) is_torn: bool,
-    /// The JSON of the lines in it that are intact, but for marks.
+    /// JSON of the intact lines in the rest, but for marks.
     pub(in crate::runtime) intact: Vec<Vec<u8>>,
 }
 
@@ -101,7 +102,7 @@ pub(in crate::runtime) struct Rest {
 /// program, may only be torn in its last line.
 ///
 /// # Errors
-/// When the disk refuses.
+/// Fails if the disk refuses.
 pub(in crate::runtime) fn judge(file: &File, at: u64, has_marks: bool) -> io::Result<Rest> {
     let mut reader = lines_from(file, at)?;
     let (mut line, mut lines, mut has_marks) = (Vec::new(), 0_u64, has_marks);

@@ -1,4 +1,4 @@
-//! Threads: named, with a sized stack, and counted so that one can wait for their end.
+//! Threads: named, with a sized stack, and counted so that their end can be waited for.
 //!
 //! Invariant: a thread that a [`Crew`] has started leaves it only after everything it owned has
 //! been dropped, so that a port or file it held is free once [`Crew::wait`] has returned.
@@ -10,21 +10,22 @@ use std::thread::{Builder, JoinHandle};
 use super::clock::Clock;
 use crate::model::Time;
 
-/// The stack of every thread, in bytes.
+/// Stack size of every thread, in bytes.
 ///
 /// Two threads serve each connection and a thousand nodes may share a machine, so the usual 2 MiB
 /// are out of the question. The deepest users are the JSON parser at its nesting limit (measured:
 /// passes with this size in an unoptimized build) and signature checks.
 pub const STACK_BYTES: usize = 256 * 1024;
 
-/// The length at which Linux cuts a thread's name.
+/// Length at which Linux cuts a thread's name.
 pub const NAME_BYTES_MAX: usize = 15;
 
-/// Starts a thread. What tells `name` apart must lie within its first [`NAME_BYTES_MAX`] bytes.
+/// Starts a thread. The distinctive part of `name` must lie within its first [`NAME_BYTES_MAX`]
+/// bytes.
 ///
 /// # Errors
 ///
-/// When the system has no room for another thread.
+/// Fails if the system has no room for another thread.
 pub fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     f: impl FnOnce() -> T + Send + 'static,
@@ -49,7 +50,7 @@ impl Crew {
     ///
     /// # Errors
     ///
-    /// When the system has no room for another thread; `f` is then dropped.
+    /// Fails if the system has no room for another thread; `f` is then dropped.
     pub fn spawn(
         &self,
         name: impl Into<String>,
@@ -69,12 +70,12 @@ impl Crew {
         Place::take(&self.shared)
     }
 
-    /// How many threads have not ended.
+    /// Number of threads that have not ended.
     pub fn at_work(&self) -> usize {
         *self.shared.at_work.lock().expect("nothing under this lock can panic")
     }
 
-    /// Waits until no thread is left or `deadline` has come; returns how many are left.
+    /// Waits until no thread is left or `deadline` has come; returns the number that are left.
     pub fn wait(&self, clock: &Clock, deadline: Time) -> usize {
         let mut at_work = self.shared.at_work.lock().expect("nothing under this lock can panic");
         loop {

@@ -1,4 +1,4 @@
-//! Connections with a deadline: what both ends must say to be heard, they must say in time.
+//! Connections with a deadline: the opening of both ends must come in time.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
@@ -24,12 +24,12 @@ impl Timed {
         Self { connection, clock, deadline, reads: Arc::default() }
     }
 
-    /// By which the deadline is lifted.
+    /// Handle that lifts the deadline.
     pub(in crate::runtime) fn deadline(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.deadline)
     }
 
-    /// How often anything came by it.
+    /// Number of successful reads.
     pub(in crate::runtime) fn reads(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.reads)
     }

@@ -1,4 +1,4 @@
-//! What happens next: a queue of things due, ordered by time and then by when they were planned.
+//! Queue of the events to come, ordered by time and then by the order of their planning.
 //!
 //! Invariant: two things due at the same moment come out in the order they were put in, so a run
 //! depends on nothing but its seed. Entries are small and own nothing; messages wait in their link.
@@ -14,7 +14,7 @@ use super::network::{LaneId, Owner};
 use super::reach::HostId;
 use super::storm::Amends;
 
-/// One thing that will happen.
+/// Kind of an event to come.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Due {
     /// A host starts for the first time, or again.
@@ -25,29 +25,29 @@ pub(super) enum Due {
     Dial(u64),
     /// The head of a lane may have arrived.
     Arrival(LaneId),
-    /// An end that is closing is told so.
+    /// An end that is closing is told of it.
     LocalClose(LinkId),
-    /// The sender gives a lane up that has been stuck since then.
+    /// The sender gives up a lane that has been stuck.
     GiveUp {
-        /// The lane.
+        /// The stuck lane.
         lane: LaneId,
-        /// When it got stuck; a lane that has moved meanwhile is left alone.
+        /// Time when the lane got stuck; a lane that has moved meanwhile is left alone.
         since: Time,
     },
     /// A disk finished its sync.
     Synced {
-        /// Whose disk.
+        /// Host of the disk.
         host: HostId,
-        /// In which life it was started.
+        /// Life of the host in which the sync was started.
         life: u32,
     },
     /// The system `ping` comes back.
     Pinged {
-        /// Who asked.
+        /// Process that asks.
         owner: Owner,
-        /// For whom.
+        /// Address that was asked for.
         host: IpAddr,
-        /// What is reported.
+        /// Answer that is reported.
         answer: HostAnswer,
     },
     /// The storm of this number strikes again.
@@ -105,12 +105,12 @@ impl Agenda {
         self.heap.push(Entry { at: at.max(self.now), number, due });
     }
 
-    /// When the next thing is due.
+    /// Time of the next event.
     pub(super) fn next(&self) -> Option<Time> {
         self.heap.peek().map(|entry| entry.at)
     }
 
-    /// Takes the next thing due up to `until` and moves the clock there.
+    /// Takes the next event due up to `until` and moves the clock there.
     pub(super) fn pop(&mut self, until: Time) -> Option<Due> {
         if self.next()? > until {
             return None;

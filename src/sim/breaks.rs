@@ -1,7 +1,7 @@
-//! How links end: by a hang-up, a reset, a crash, a silence, or for want of room.
+//! Ends of links: by a hang-up, a reset, a crash, a silence, or for want of room.
 //!
-//! Invariant: an end moves from open to closing to gone and never back; whoever moves it from
-//! open sees to it that its owner, if it still lives, is told once.
+//! Invariant: an end moves from open to closing to gone and never back; the function that moves it
+//! from open sees to it that its owner, if it still lives, is told once.
 
 use std::mem;
 
@@ -16,7 +16,7 @@ use super::reach::{HostId, Who};
 use super::tally::Trouble;
 
 impl Network {
-    /// Ends a link after what was sent before; both ends are told.
+    /// Ends a link after the parcels sent before; both ends are told.
     pub(super) fn hang_up(&mut self, agenda: &mut Agenda, link: LinkId) {
         let lane = LaneId::of(link);
         if self.begin_closing(agenda, lane, "hung up") {
@@ -24,7 +24,7 @@ impl Network {
         }
     }
 
-    /// The end of this side, if it is open, will soon be told that its link is closed.
+    /// Closes the end of this side, if it is open; its owner is told soon.
     pub(super) fn begin_closing(
         &mut self,
         agenda: &mut Agenda,
@@ -45,7 +45,7 @@ impl Network {
         true
     }
 
-    /// An end that is closing is told so, unless that is over already.
+    /// Tells the owner of an end that is closing, unless that is over already.
     pub(super) fn close_locally(&mut self, link: LinkId) -> Option<(Owner, Delivery)> {
         let lane = LaneId::of(link);
         let end = &mut self.conns.get_mut(lane.conn)?.ends[lane.side()];
@@ -58,7 +58,7 @@ impl Network {
         Some((owner, Delivery::Closed { link, reason }))
     }
 
-    /// The sender of a lane that is stuck since `since` loses patience.
+    /// Gives up a lane that is stuck since `since`, as its sender.
     pub(super) fn give_up(&mut self, lane: LaneId, since: Time) -> Option<(Owner, Delivery)> {
         let conn = self.conns.get_mut(lane.conn)?;
         if conn.lanes[lane.side()].stuck != Some(since) {
@@ -77,7 +77,7 @@ impl Network {
         was_open.then_some((owner, closed))
     }
 
-    /// Loses what is on a lane.
+    /// Loses all parcels on a lane.
     pub(super) fn clear(&mut self, lane: LaneId) {
         let Some(conn) = self.conns.get_mut(lane.conn) else {
             return;
@@ -88,15 +88,15 @@ impl Network {
         self.stuck.remove(&lane);
         let messages = lost.iter().filter(|(_, what)| matches!(what, Parcel::Message(_))).count();
         self.tally.add(Trouble::LostInFlight, messages);
-        // Whoever waits for the lost handshake will never know that there was a link.
+        // The listener's end that waits for the lost handshake never learns that there was a link.
         let far = &mut conn.ends[1 - lane.side()];
         if far.state == EndState::Pending {
             far.state = EndState::Gone;
         }
     }
 
-    /// The process of a host ended. In a crash its kernel tells the others; where the host itself
-    /// is gone (`silent`) nobody is told.
+    /// Ends the links of a host's process. In a crash its kernel tells the other ends; if the host
+    /// itself is gone (`silent`) no other end is told.
     pub(super) fn end_process(&mut self, agenda: &mut Agenda, host: HostId, silent: bool) {
         for number in self.of_host[host.index()].clone() {
             for lane in [LaneId::new(number, 0), LaneId::new(number, 1)] {
@@ -116,7 +116,7 @@ impl Network {
         }
         let state = mem::replace(&mut end.state, EndState::Gone);
         if silent {
-            // What is under way to the host stays with its sender, who will try again.
+            // Parcels under way to the host stay with their sender, which tries again.
             self.clear(lane);
             return;
         }
@@ -124,7 +124,7 @@ impl Network {
         if matches!(state, EndState::Closing(_)) {
             return;
         }
-        // A kernel may still deliver what the dead process wrote, or not.
+        // A kernel may still deliver the bytes that the dead process wrote, or not.
         if self.rng.random_bool(0.5) {
             self.post(agenda, lane, Parcel::Fin);
         } else {
@@ -146,7 +146,7 @@ impl Network {
         broken
     }
 
-    /// Some path opened: what is stuck and can move, moves.
+    /// Moves the stuck lanes that can move, after some path opened.
     pub(super) fn unstick(&mut self, agenda: &mut Agenda) {
         for lane in self.stuck.iter().copied().collect::<Vec<_>>() {
             let Some(conn) = self.conns.get(lane.conn) else { continue };

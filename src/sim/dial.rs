@@ -25,7 +25,7 @@ enum Stage {
     Heard(HostId),
     /// The answer has come back: connected, with this life of the host.
     Connected(HostId, u32),
-    /// The answer has come back: nobody listens.
+    /// The answer has come back: no process listens.
     Refused,
     /// The caller's time is up.
     Late,
@@ -44,7 +44,7 @@ pub(super) struct Attempt {
 }
 
 impl Network {
-    /// Begins an attempt.
+    /// Begins an attempt to connect.
     pub(super) fn dial(
         &mut self,
         agenda: &mut Agenda,
@@ -63,7 +63,7 @@ impl Network {
         agenda.plan(agenda.now(), Due::Dial(number));
     }
 
-    /// An attempt takes its next step; returns the answer when it was the last.
+    /// Takes the next step of an attempt; returns the answer after the last step.
     pub(super) fn dial_on(
         &mut self,
         agenda: &mut Agenda,

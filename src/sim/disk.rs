@@ -1,7 +1,8 @@
-//! A simulated disk: what was written, what is safe, and the group commit in between.
+//! A simulated disk: the records written, the safe ones, and the group commit in between.
 //!
-//! Invariants: one sync is under way at most, and the next takes all that piled up meanwhile;
-//! a record is safe when the sync that took it came back; a crash keeps all that is safe.
+//! Invariants: one sync is under way at most, and the next takes all writes that piled up
+//! meanwhile; a record is safe when the sync that took it came back; a crash keeps all safe
+//! records.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -10,7 +11,7 @@ use rand::RngExt as _;
 
 use crate::model::Rng;
 
-/// One write.
+/// A write to the disk.
 #[derive(Debug)]
 enum Write<R> {
     Record(R),
@@ -23,7 +24,7 @@ enum Write<R> {
 pub(super) struct Disk<R> {
     safe: Vec<R>,
     tail: VecDeque<Write<R>>,
-    /// How many of the tail's writes the sync under way has taken.
+    /// Number of the tail's writes that the sync under way has taken.
     syncing: usize,
     written: u64,
     synced: u64,
@@ -41,12 +42,12 @@ impl<R> Disk<R> {
         &self.safe
     }
 
-    /// How many writes this life has made; an effect that follows them waits for this mark.
+    /// Number of writes that this life has made; an effect that follows them waits for this mark.
     pub(super) const fn written(&self) -> u64 {
         self.written
     }
 
-    /// How many of this life's writes are safe.
+    /// Number of this life's writes that are safe.
     pub(super) const fn synced(&self) -> u64 {
         self.synced
     }
@@ -63,7 +64,7 @@ impl<R> Disk<R> {
         self.written += 1;
     }
 
-    /// Starts a sync if there is something to sync and none under way; whether it did.
+    /// Starts a sync if there is something to sync and none under way; returns whether it did.
     pub(super) fn start_sync(&mut self) -> bool {
         let starts = self.syncing == 0 && !self.tail.is_empty();
         if starts {
@@ -72,7 +73,7 @@ impl<R> Disk<R> {
         starts
     }
 
-    /// The sync under way came back; whether it brought a record (and not just a snapshot).
+    /// Ends the sync under way; returns whether it brought a record (and not just a snapshot).
     pub(super) fn finish_sync(&mut self) -> bool {
         let taken = mem::take(&mut self.syncing);
         let mut records = false;
@@ -83,8 +84,8 @@ impl<R> Disk<R> {
         records
     }
 
-    /// The process or the power is gone. Of the writes that are not safe, `torn` keeps as many of
-    /// the first as it draws. Returns how many were kept and how many were lost.
+    /// Loses the writes that are not safe, at the end of the process or power. Of them, `torn`
+    /// keeps as many of the first as it draws. Returns the numbers of writes kept and lost.
     pub(super) fn crash(&mut self, torn: Option<&mut Rng>) -> (usize, usize) {
         let kept = torn.map_or(0, |rng| rng.random_range(0..=self.tail.len()));
         for _ in 0..kept {
@@ -96,7 +97,7 @@ impl<R> Disk<R> {
         (kept, lost)
     }
 
-    /// Forgets everything; only while no process runs.
+    /// Forgets all records; only while no process runs.
     pub(super) fn wipe(&mut self) {
         *self = Self::default();
     }

@@ -1,8 +1,8 @@
 //! The driver's half of the contract: hand over an input, carry out every effect in order.
 //!
-//! What leaves a node after a record was written waits in the node's gate until that record is
-//! safe. A machine that breaks its half of the contract (it uses a link that it knows to be over,
-//! or dials twice under one ticket) ends the run with a panic that names it.
+//! An effect that leaves a node after a record was written waits in the node's gate until that
+//! record is safe. A machine that breaks its half of the contract (it uses a link that it knows to
+//! be over, or dials twice under one ticket) ends the run with a panic that names it.
 
 use std::fmt::Display;
 use std::mem;
@@ -21,12 +21,12 @@ use super::trace;
 use super::weather::{Branch, branch};
 use super::world::World;
 
-/// How long the system `ping` waits for an answer.
+/// Time-out of the system `ping`.
 const PING_WAITS: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl<M: Machine> World<M> {
-    /// Gives a node a command; whether there was a process to take it. A paused process takes it
-    /// when it goes on.
+    /// Gives a node a command; returns whether there was a process to take it. A paused process
+    /// takes it when it goes on.
     ///
     /// # Panics
     /// Like [`World::run_until`].
@@ -70,7 +70,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Starts a process from what the disk holds; without effect where one runs.
+    /// Starts a process from the records of its disk; without effect if one runs.
     pub(super) fn start(&mut self, id: HostId) {
         let now = self.now();
         let host = &mut self.hosts[id.index()];
@@ -111,7 +111,7 @@ impl<M: Machine> World<M> {
         };
         debug_assert!(self.network.is_alive(owner), "links and dials die with their process");
         let input = match delivery {
-            // Links are not encrypted here, and bear no name that could be signed.
+            // Links are not encrypted here, and have no binding that could be signed.
             Delivery::Accepted { link, from } => Input::Accepted { link, from, binding: None },
             Delivery::Dialed { ticket, link } => Input::Dialed { ticket, link, binding: None },
             Delivery::DialFailed { ticket, reason } => Input::DialFailed { ticket, reason },
@@ -127,7 +127,7 @@ impl<M: Machine> World<M> {
         let is_quick = self.hosts[host.index()].slow.is_zero();
         let Some(process) = self.process(host) else { return };
         if is_quick && process.is_idle(now) {
-            // Nothing is before it in the line, so it need not stand in it.
+            // No input waits before it, so it need not be queued.
             self.handle(host, input);
         } else {
             process.inbox.push_back((now, input));
@@ -143,7 +143,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Lets a process handle all that it can handle now, and plans when to look again.
+    /// Lets a process handle all that it can handle now, and plans the next look at it.
     pub(super) fn pump(&mut self, id: HostId) {
         let now = self.now();
         loop {
@@ -193,7 +193,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Keeps book of what the machine is about to be told.
+    /// Records the link or ticket of an input before the machine gets it.
     fn note(&mut self, id: HostId, input: &Input<M>) {
         let Some(process) = self.hosts[id.index()].process.as_mut() else {
             return;
@@ -347,7 +347,8 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Lets out what no longer waits; a paused process does so when it goes on.
+    /// Lets out the effects that need not wait any longer; a paused process does so when it goes
+    /// on.
     pub(super) fn open_gate(&mut self, id: HostId) {
         loop {
             let host = &mut self.hosts[id.index()];

@@ -1,4 +1,4 @@
-//! Harm on purpose: what a test, or the storm, does to hosts and paths.
+//! Faults that a test, or the storm, inflicts on hosts and paths.
 //!
 //! Each call takes effect at once and is counted only if it changed something. None of them
 //! breaks the driver's contract: machines see nothing here that a real network could not show.
@@ -15,8 +15,8 @@ use super::weather::{Fault, Weather};
 use super::world::World;
 
 impl<M: Machine> World<M> {
-    /// Kills a process. Its disk keeps what was synced, its host resets its links, so that the
-    /// others soon know.
+    /// Kills a process. Its disk keeps the synced records, its host resets its links, so that the
+    /// other ends soon know.
     pub fn crash(&mut self, endpoint: Endpoint) {
         let host = self.find(endpoint);
         if self.end_process(host, Presence::Down) {
@@ -33,7 +33,7 @@ impl<M: Machine> World<M> {
         self.hosts[host.index()].fuse = steps;
     }
 
-    /// Counts a step of a host; whether its process outlives it.
+    /// Counts a step of a host; returns whether its process outlives it.
     pub(super) fn step(&mut self, id: HostId) -> bool {
         let host = &mut self.hosts[id.index()];
         host.moves += 1;
@@ -46,7 +46,7 @@ impl<M: Machine> World<M> {
         self.hosts[id.index()].process.is_some()
     }
 
-    /// Takes a host off the network, its process with it, without a word to anybody.
+    /// Takes a host off the network, its process with it; no other host is told.
     pub fn vanish(&mut self, endpoint: Endpoint) {
         let host = self.find(endpoint);
         let was_there = self.network.reach.presence(host) != Presence::Vanished;
@@ -86,8 +86,8 @@ impl<M: Machine> World<M> {
         self.hosts[host.index()].buried = true;
     }
 
-    /// Stops a process in its tracks: its kernel still takes calls and bytes, its clock runs on,
-    /// and nothing is handled.
+    /// Pauses a process: its kernel still takes calls and bytes, its clock runs on, and no input is
+    /// handled.
     pub fn pause(&mut self, endpoint: Endpoint) {
         let host = self.find(endpoint);
         if let Some(process) = self.process(host).filter(|process| !process.paused) {
@@ -96,7 +96,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Lets a paused process go on; what came meanwhile is handled now, in order.
+    /// Lets a paused process go on; inputs that came meanwhile are handled now, in order.
     ///
     /// # Panics
     /// Like [`World::run_until`].
@@ -127,7 +127,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Cuts everything that comes to a host, or opens it again; what it sends is not touched.
+    /// Cuts everything that comes to a host, or opens it again; the other direction is not touched.
     pub fn deafen(&mut self, endpoint: Endpoint, deaf: bool) {
         let host = self.find(endpoint);
         if self.network.reach.deafen(host, deaf) {
@@ -135,7 +135,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Cuts everything that leaves a host, or opens it again; what comes to it is not touched.
+    /// Cuts everything that leaves a host, or opens it again; the other direction is not touched.
     pub fn mute(&mut self, endpoint: Endpoint, mute: bool) {
         let host = self.find(endpoint);
         if self.network.reach.mute(host, mute) {
@@ -143,7 +143,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Mends the path between two hosts, in both directions; what was held on it moves on.
+    /// Mends the path between two hosts, in both directions; parcels held on it move on.
     pub fn mend(&mut self, a: Endpoint, b: Endpoint) {
         let (a, b) = (self.find(a), self.find(b));
         self.network.reach.mend(a, b);
@@ -180,7 +180,7 @@ impl<M: Machine> World<M> {
         self.network.unstick(&mut self.agenda);
     }
 
-    /// Breaks every link between two hosts; what was under way is lost, both ends are told.
+    /// Breaks every link between two hosts; parcels under way are lost, both ends are told.
     pub fn reset_link(&mut self, a: Endpoint, b: Endpoint) {
         let (a, b) = (self.find(a), self.find(b));
         if self.network.reset(&mut self.agenda, a, b) > 0 {
@@ -209,7 +209,8 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// From now on each message that leaves this host is replaced by what `tamper` makes of it.
+    /// From now on each message that leaves this host is replaced by the messages that `tamper`
+    /// returns.
     pub fn set_tamper(&mut self, endpoint: Endpoint, tamper: Tamper) {
         let host = self.find(endpoint);
         self.hosts[host.index()].tamper = Some(tamper);

@@ -1,11 +1,11 @@
-//! One simulated host: its disk, how its process is made, and the process while there is one.
+//! One simulated host: its disk, the factory of its process, and the process while there is one.
 //!
 //! Invariants:
-//! - What comes to a process is handled in the order in which it came, timers among the rest; a
-//!   paused or slow process handles it later, never in another order. Only with `timers_first` it
-//!   handles all timers that are due before what came: of two threads either may wake up first.
-//! - `links` holds what the machine has been told, not what the network knows: a machine is held
-//!   to its own knowledge.
+//! - Inputs of a process are handled in the order in which they came, timers among the rest; a
+//!   paused or slow process handles them later, never in another order. Only with `timers_first` it
+//!   handles all timers that are due before the inputs: of two threads either may wake up first.
+//! - `links` holds the links that the machine has been told of, not those that the network knows: a
+//!   machine is held to its own knowledge.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -18,18 +18,18 @@ use crate::protocol::{Input, Kind, LinkId, Machine, Ticket};
 use super::disk::Disk;
 use super::traffic::Traffic;
 
-/// What a process is made from.
+/// Arguments of a host's start, from which its process is made.
 #[derive(Debug)]
 pub struct Boot<'a, R> {
-    /// Where it will listen.
+    /// Endpoint on which the process will listen.
     pub endpoint: Endpoint,
-    /// What its disk holds, oldest first; empty at the first start and after a wipe.
+    /// Records of its disk, oldest first; empty at the first start and after a wipe.
     pub records: &'a [R],
-    /// How often the host has started, this time included.
+    /// Number of starts of the host, this one included.
     pub boots: u32,
     /// The host's wall clock now.
     pub wall: WallTime,
-    /// For the machine's own randomness; another one at each start.
+    /// Seed of the machine's own randomness; another one at each start.
     pub seed: u64,
 }
 
@@ -45,22 +45,22 @@ impl<R> Copy for Boot<'_, R> {}
 /// A message that is about to leave a tampering host.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// When, counted from the world's start.
+    /// Time of the sending, counted from the world's start.
     pub at: Time,
-    /// Who sends it.
+    /// Endpoint of the sender.
     pub from: Endpoint,
-    /// Whom it is for; `None` for a stranger, and where the link is already gone.
+    /// Endpoint of the receiver; `None` for a stranger, and if the link is already gone.
     pub to: Option<Endpoint>,
     /// The link, by the sender's number.
     pub link: LinkId,
-    /// The message itself; it leaves only if it is among what the tamperer returns.
+    /// The message itself; it leaves only if the tamperer returns it.
     pub msg: &'a Message,
 }
 
 /// Makes the process of a host each time it starts.
 pub type Factory<M> = Box<dyn FnMut(Boot<'_, <M as Kind>::Record>) -> M + Send>;
 
-/// What a lying host makes of each message that leaves it: any messages, in any number.
+/// Replacement for each message that leaves a lying host: any messages, in any number.
 pub type Tamper = Box<dyn FnMut(&mut Rng, &Outgoing<'_>) -> Vec<Message> + Send>;
 
 /// The effects that leave a node, and so wait for its disk.
@@ -86,7 +86,7 @@ pub(super) struct Process<M: Machine> {
     /// Effects that wait for this many of the disk's writes.
     pub(super) gate: VecDeque<(u64, Outward<M::Event>)>,
     pub(super) paused: bool,
-    /// When the handling of what is first in line ends, on a slow host.
+    /// Time when the handling of the first input in line ends, on a slow host.
     pub(super) busy: Option<Time>,
     /// The earliest wake-up in the agenda.
     pub(super) wake: Option<Time>,
@@ -108,7 +108,8 @@ impl<M: Machine> Process<M> {
         }
     }
 
-    /// Whether what comes now is handled at once: nothing waits, and no deadline goes before it.
+    /// Whether an input that comes now is handled at once: no input waits, and no deadline goes
+    /// before it.
     pub(super) fn is_idle(&self, now: Time) -> bool {
         !self.paused
             && self.busy.is_none()
@@ -116,8 +117,9 @@ impl<M: Machine> Process<M> {
             && self.timers.next().is_none_or(|due| due > now)
     }
 
-    /// Takes what is to be handled now, with the time at which it came. On a host that is `slow`
-    /// the first call only begins the handling, and [`Process::wake_at`] says when to come back.
+    /// Takes the input to be handled now, with the time at which it came. On a host that is `slow`
+    /// the first call only begins the handling, and [`Process::wake_at`] returns the time of its
+    /// end.
     pub(super) fn take_ready(
         &mut self,
         now: Time,
@@ -150,7 +152,7 @@ impl<M: Machine> Process<M> {
         }
     }
 
-    /// When this process has to be looked at again if nothing comes to it before.
+    /// Time when this process has to be looked at again if no input comes before.
     pub(super) fn wake_at(&self) -> Option<Time> {
         if self.paused { None } else { self.busy.or_else(|| self.timers.next()) }
     }
@@ -161,22 +163,22 @@ pub(super) struct Host<M: Machine> {
     pub(super) endpoint: Endpoint,
     pub(super) factory: Factory<M>,
     pub(super) tamper: Option<Tamper>,
-    /// Draws for this host's disk, starts and tamperer.
+    /// Generator for this host's disk, starts and tamperer.
     pub(super) rng: Rng,
     pub(super) disk: Disk<M::Record>,
     pub(super) boots: u32,
     pub(super) process: Option<Process<M>>,
-    /// The test said that it stays dead.
+    /// Whether the test declared that the host stays dead.
     pub(super) buried: bool,
-    /// The steps taken so far, in the sense of `World::crash_after`.
+    /// Number of steps taken so far, in the sense of `World::crash_after`.
     pub(super) moves: u64,
-    /// After how many more its process crashes; 0 for never.
+    /// Number of further steps until its process crashes; 0 for never.
     pub(super) fuse: u64,
-    /// What is added to the handling of each input.
+    /// Time that is added to the handling of each input.
     pub(super) slow: Duration,
-    /// What its processes have sent.
+    /// Messages that its processes have sent.
     pub(super) sent: Traffic,
-    /// How far the wall clock is off, in milliseconds.
+    /// Error of the wall clock, in milliseconds.
     pub(super) skew_ms: i64,
 }
 

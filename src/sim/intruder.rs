@@ -1,4 +1,4 @@
-//! Strangers: raw links that a test scripts by hand, to say anything to any host.
+//! Strangers: raw links that a test scripts by hand, to send anything to any host.
 //!
 //! Invariant: an intruder is bound by TCP and by nothing else. It has an address, no endpoint,
 //! and no machine; paths between it and the hosts are never cut.
@@ -16,23 +16,23 @@ use super::network::{Delivery, Owner, Parcel};
 use super::reach::Who;
 use super::world::World;
 
-/// How long a stranger tries to connect.
+/// Time-out of a stranger's attempt to connect.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One stranger with one link; made by [`World::intruder_dial`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Intruder(u32);
 
-/// How far a stranger has come.
+/// State of a stranger's link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntruderState {
-    /// It is connecting.
+    /// The stranger is connecting.
     Dialing,
-    /// It did not get in.
+    /// The attempt to connect failed.
     Failed(DialError),
-    /// Its link is open.
+    /// The link is open.
     Open,
-    /// Its link is over.
+    /// The link is over.
     Closed,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Stranger {
     state: IntruderState,
     link: Option<LinkId>,
     inbox: Vec<(Time, Message)>,
-    /// What it wants to say once it is in.
+    /// Parcels to send once the link is open.
     outbox: VecDeque<Parcel>,
 }
 
@@ -63,7 +63,7 @@ impl Stranger {
 }
 
 impl<M: Machine> World<M> {
-    /// Lets a stranger at `from` call a host; it is connected, or not, some round trip later.
+    /// Lets a stranger at `from` call a host; the attempt ends some round trip later.
     pub fn intruder_dial(&mut self, from: IpAddr, to: Endpoint) -> Intruder {
         let number = self.network.reach.admit_stranger(from);
         self.strangers.push(Stranger {
@@ -77,7 +77,7 @@ impl<M: Machine> World<M> {
         Intruder(number)
     }
 
-    /// Says something; before the link is open it is kept, after its end it is lost.
+    /// Sends a message; before the link is open it is kept, after its end it is lost.
     pub fn intruder_send(&mut self, intruder: Intruder, msg: impl Into<Message>) {
         self.say(intruder, Parcel::Message(Arc::new(msg.into())));
     }
@@ -87,17 +87,17 @@ impl<M: Machine> World<M> {
         self.say(intruder, Parcel::Garbage(reason.to_owned()));
     }
 
-    /// Ends the link after what was said before.
+    /// Ends the link after the parcels sent before.
     pub fn intruder_hangup(&mut self, intruder: Intruder) {
         self.say(intruder, Parcel::Fin);
     }
 
-    /// How far the stranger has come.
+    /// State of the stranger's link.
     pub fn intruder_state(&self, intruder: Intruder) -> IntruderState {
         self.strangers[intruder.0 as usize].state
     }
 
-    /// All that the stranger was told, with the world's time.
+    /// All messages that the stranger has received, with the world's time.
     pub fn intruder_inbox(&self, intruder: Intruder) -> &[(Time, Message)] {
         &self.strangers[intruder.0 as usize].inbox
     }
@@ -107,7 +107,7 @@ impl<M: Machine> World<M> {
         self.speak_up(intruder.0);
     }
 
-    /// Sends what a stranger has to say, if its link is open.
+    /// Sends the parcels in the outbox of a stranger, if its link is open.
     pub(super) fn speak_up(&mut self, number: u32) {
         let stranger = &mut self.strangers[number as usize];
         let Some(link) = stranger.link.filter(|_| stranger.state == IntruderState::Open) else {

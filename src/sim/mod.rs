@@ -1,16 +1,16 @@
 //! The simulator: the second driver of the same machines, with virtual time and any weather.
 //!
-//! One number, the seed, fixes a whole run: latencies, faults, and every node's own randomness.
-//! The world keeps the driver's contract to the letter and is stricter than reality where that
-//! helps: a machine that uses a link it was told is closed is stopped with a panic, while the
-//! threaded driver would shrug. It knows machines only by [`crate::protocol::Machine`]; what they
-//! decide, and whether it is right, is for the tests to judge.
+//! One number, the seed, fixes a whole run: latencies, faults, and every node's own randomness. The
+//! world keeps the driver's contract to the letter and is stricter than reality where that helps: a
+//! machine that uses a link it was told is closed is stopped with a panic, while the threaded
+//! driver would ignore it. It knows machines only by [`crate::protocol::Machine`]; whether their
+//! decisions are right is for the tests to judge.
 //!
-//! `World` is the entry. The files: `agenda` what happens next · `reach` who can reach whom ·
-//! `network` links · `breaks` how they end · `dial` attempts to connect · `disk` what survives ·
-//! `host` one process · `world` and `drive` the loop · `faults`, `storm` and `weather` what goes
-//! wrong · `loss` packets that come late · `intruder` strangers · `tally` what went wrong ·
-//! `traffic` what was sent · `seeds` many runs · `trace` the story of one run.
+//! `World` is the entry. The files: `agenda` queue of events · `reach` cut paths and silent hosts ·
+//! `network` links · `breaks` ends of links · `dial` attempts to connect · `disk` safe records ·
+//! `host` one process · `world` and `drive` the loop · `faults`, `storm` and `weather` faults ·
+//! `loss` packets that come late · `intruder` strangers · `tally` counts of faults · `traffic`
+//! counts of messages · `seeds` many runs · `trace` the story of one run.
 
 mod agenda;
 mod breaks;

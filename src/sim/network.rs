@@ -2,11 +2,11 @@
 //!
 //! Invariants:
 //! - A lane (one direction) has at most one entry in the agenda that matters: its head's arrival.
-//! - An end that was told of its link is told of its closing exactly once, unless its process
-//!   went first. An end that was never told of its link hears nothing.
-//! - On a cut path a lane is stuck and keeps what it carries, as retransmission would; nobody is
+//! - An end that was told of its link is told of its closing exactly once, unless its process ended
+//!   first. An end that was never told of its link is told nothing.
+//! - On a cut path a lane is stuck and keeps its parcels, as retransmission would; neither end is
 //!   told until the path heals or the sender gives up.
-//! - What arrives where no end is anymore is answered by a reset, as a kernel does.
+//! - A parcel that arrives at an end that is gone is answered by a reset, as a kernel does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -26,12 +26,12 @@ use super::tally::{Tally, Trouble};
 use super::weather::Weather;
 use super::world::Options;
 
-/// One life of somebody; links die with it.
+/// One life of a host or stranger; links die with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
-    /// Who.
+    /// The host or stranger.
     pub(super) who: Who,
-    /// In which life; always 0 for strangers.
+    /// Number of its life; always 0 for strangers.
     pub(super) life: u32,
 }
 
@@ -52,7 +52,7 @@ impl LaneId {
         Self { conn, side }
     }
 
-    /// The number by which the end of this side knows the link.
+    /// Number by which the end of this side knows the link.
     pub(super) const fn link(self) -> LinkId {
         LinkId(self.conn * 2 + self.side as u64)
     }
@@ -66,7 +66,7 @@ impl LaneId {
     }
 }
 
-/// What travels on a lane.
+/// Content of a lane.
 #[derive(Debug)]
 pub(super) enum Parcel {
     /// The last step of the handshake; first on the dialer's lane.
@@ -81,7 +81,7 @@ pub(super) enum Parcel {
     Reset,
 }
 
-/// What the network hands to somebody.
+/// Input that the network has for the owner of a link or attempt.
 #[derive(Debug)]
 pub(super) enum Delivery {
     Accepted { link: LinkId, from: IpAddr },
@@ -94,12 +94,12 @@ pub(super) enum Delivery {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EndState {
-    /// The listener's end before it is told.
+    /// The listener's end before its owner is told.
     Pending,
     Open,
-    /// Hung up or reset; it will be told of the closing, for this reason.
+    /// Hung up or reset; its owner will be told of the closing, for this reason.
     Closing(&'static str),
-    /// Told, or its process is no more.
+    /// Its owner was told of the closing, or its process is no more.
     Gone,
 }
 
@@ -112,7 +112,7 @@ pub(super) struct End {
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) queue: VecDeque<(Time, Parcel)>,
-    /// The latest arrival given out; no later parcel arrives earlier.
+    /// Latest arrival so far; no later parcel arrives earlier.
     pub(super) last: Time,
     pub(super) stuck: Option<Time>,
 }
@@ -124,8 +124,8 @@ pub(super) struct Conn {
     pub(super) base: Duration,
 }
 
-/// The connections that live, by number. Numbers are given out one by one, so their place is
-/// found without a search: there are hundreds of thousands of messages a second to find it for.
+/// The living connections, by number. Numbers are assigned in ascending order, so a connection is
+/// found without a search: hundreds of thousands of messages a second need theirs.
 #[derive(Debug, Default)]
 pub(super) struct Conns(Vec<Option<Box<Conn>>>);
 
@@ -164,7 +164,7 @@ impl Conns {
 /// All links, and the attempts to make them.
 #[derive(Debug)]
 pub(super) struct Network {
-    /// Who can reach whom. After a path opened, call [`Network::unstick`].
+    /// Reachability of hosts. After a path opened, call [`Network::unstick`].
     pub(super) reach: Reach,
     pub(super) rng: Rng,
     pub(super) tally: Tally,
@@ -198,14 +198,14 @@ impl Network {
         }
     }
 
-    /// Puts a host on the map; `None` when the endpoint is taken.
+    /// Adds a host to the map; `None` if the endpoint is taken.
     pub(super) fn add_host(&mut self, endpoint: Endpoint) -> Option<HostId> {
         let host = self.reach.add(endpoint)?;
         self.of_host.push(BTreeSet::new());
         Some(host)
     }
 
-    /// The time one packet takes on a path of this base.
+    /// Draws the time that one packet takes on a path of this base.
     pub(super) fn travel(&mut self, base: Duration) -> Duration {
         let jitter = self.weather.jitter.as_micros() as u64;
         let extra = if jitter == 0 { 0 } else { self.rng.random_range(0..=jitter) };
@@ -217,7 +217,7 @@ impl Network {
         self.weather.latency.draw(&mut self.rng)
     }
 
-    /// From now on no link is slower than `base`.
+    /// Limits the base latency of the existing links to `base`.
     pub(super) fn quicken(&mut self, base: Duration) {
         for conn in self.conns.values_mut() {
             conn.base = conn.base.min(base);
@@ -227,7 +227,7 @@ impl Network {
     /// Makes the connection of a finished handshake; returns the dialer's link.
     ///
     /// The listener is told when the last step of the handshake reaches it. If its process died
-    /// meanwhile, the dialer has a link all the same, and soon learns better.
+    /// meanwhile, the dialer has a link all the same, and is soon told of its end.
     pub(super) fn connect(
         &mut self,
         agenda: &mut Agenda,
@@ -254,7 +254,7 @@ impl Network {
         lane.link()
     }
 
-    /// Whether this life of somebody is not over.
+    /// Whether this life of a host or stranger is not over.
     pub(super) fn is_alive(&self, owner: Owner) -> bool {
         match owner.who {
             Who::Host(host) => self.reach.presence(host) == Presence::Listening(owner.life),
@@ -267,7 +267,7 @@ impl Network {
         LaneId::of(link).conn < self.next_conn
     }
 
-    /// Who holds the other end of `link`, while the network knows the link.
+    /// Owner of the other end of `link`, while the network knows the link.
     pub(super) fn other_end(&self, link: LinkId) -> Option<Who> {
         let lane = LaneId::of(link).reverse();
         self.conns.get(lane.conn).map(|conn| conn.ends[lane.side()].owner.who)
@@ -284,7 +284,7 @@ impl Network {
             .collect()
     }
 
-    /// How many links between two hosts are open at both ends.
+    /// Number of links between two hosts that are open at both ends.
     pub(super) fn open_between(&self, a: HostId, b: HostId) -> usize {
         let all_open = |conn: &&u64| {
             self.conns
@@ -305,7 +305,7 @@ impl Network {
         self.of_host[a.index()].iter().filter(joins).copied().collect()
     }
 
-    /// Sends from the end that knows the link as `link`; on a broken link it vanishes.
+    /// Sends from the end that knows the link as `link`; on a broken link the parcel vanishes.
     pub(super) fn send(&mut self, agenda: &mut Agenda, link: LinkId, parcel: Parcel) {
         let lane = LaneId::of(link);
         let conn = self.conns.get(lane.conn);
@@ -339,7 +339,7 @@ impl Network {
         }
     }
 
-    /// The head of a lane may have arrived; returns what somebody gets by it.
+    /// Delivers the head of a lane if it has arrived; returns its receiver and the input.
     pub(super) fn arrive(
         &mut self,
         agenda: &mut Agenda,
@@ -368,7 +368,7 @@ impl Network {
         delivery
     }
 
-    /// A parcel reached the far end of its lane.
+    /// Receives a parcel at the far end of its lane.
     fn receive(
         &mut self,
         agenda: &mut Agenda,

@@ -1,7 +1,7 @@
-//! Who can reach whom: where hosts are, whether they answer, and which paths are cut.
+//! Reachability: positions of hosts, their presence, and the paths that are cut.
 //!
 //! Invariant: this is the only place that decides whether a packet gets through. A path has a
-//! direction; a vanished host neither hears nor speaks; strangers are cut from nobody.
+//! direction; a vanished host neither receives nor sends; strangers are cut from no host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ impl HostId {
     }
 }
 
-/// Anybody who can hold an end of a link.
+/// A host or stranger that can hold an end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
     /// A host of the world.
@@ -28,7 +28,7 @@ pub(super) enum Who {
     Intruder(u32),
 }
 
-/// What the network sees of a host.
+/// Presence of a host on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     /// The host answers; no process listens.
@@ -44,13 +44,13 @@ struct Place {
     endpoint: Endpoint,
     presence: Presence,
     island: Option<u32>,
-    /// Nothing gets to it, whoever sends.
+    /// Whether no packet gets to the host.
     deaf: bool,
-    /// Nothing gets away from it, whomever it is for.
+    /// Whether no packet gets away from the host.
     mute: bool,
 }
 
-/// The map of the world.
+/// Map of all hosts and paths.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     places: Vec<Place>,
@@ -61,7 +61,7 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// Puts a host on the map, down; `None` when the endpoint is taken.
+    /// Adds a host to the map, down; `None` if the endpoint is taken.
     pub(super) fn add(&mut self, endpoint: Endpoint) -> Option<HostId> {
         if self.by_endpoint.contains_key(&endpoint) {
             return None;
@@ -74,7 +74,7 @@ impl Reach {
         Some(host)
     }
 
-    /// The host that is meant to listen at `endpoint`.
+    /// The host that belongs to `endpoint`.
     pub(super) fn find(&self, endpoint: Endpoint) -> Option<HostId> {
         self.by_endpoint.get(&endpoint).copied()
     }
@@ -85,12 +85,12 @@ impl Reach {
         u32::try_from(self.strangers.len() - 1).expect("fewer than 2^32 strangers")
     }
 
-    /// Where a stranger calls from.
+    /// Address of a stranger.
     pub(super) fn stranger(&self, number: u32) -> IpAddr {
         self.strangers[number as usize]
     }
 
-    /// Where a host listens.
+    /// Listen address of a host.
     pub(super) fn endpoint(&self, host: HostId) -> Endpoint {
         self.places[host.index()].endpoint
     }
@@ -100,18 +100,18 @@ impl Reach {
         self.by_endpoint.keys().copied()
     }
 
-    /// What the network sees of `host`.
+    /// Presence of `host` on the network.
     pub(super) fn presence(&self, host: HostId) -> Presence {
         self.places[host.index()].presence
     }
 
-    /// Changes what the network sees of `host`.
+    /// Changes the presence of `host` on the network.
     pub(super) fn set_presence(&mut self, host: HostId, presence: Presence) {
         self.places[host.index()].presence = presence;
     }
 
-    /// Which host's kernel answers a call to `to`: the one that belongs there, else another of
-    /// the same address.
+    /// Host whose kernel answers a call to `to`: the one that belongs there, else another of the
+    /// same address.
     pub(super) fn answering(&self, to: Endpoint) -> Option<HostId> {
         self.find(to).or_else(|| {
             let hosts = self.by_ip.get(&to.ip())?;
@@ -151,7 +151,7 @@ impl Reach {
         })
     }
 
-    /// Cuts the path in one direction; whether that is news.
+    /// Cuts the path in one direction; returns whether it was open.
     pub(super) fn cut(&mut self, from: HostId, to: HostId) -> bool {
         self.cuts.insert((from, to))
     }
@@ -161,12 +161,12 @@ impl Reach {
         self.cuts.remove(&(from, to));
     }
 
-    /// Cuts all that comes to a host, or opens it again; whether that is news.
+    /// Cuts all packets to a host, or opens their path again; returns whether that is a change.
     pub(super) fn deafen(&mut self, host: HostId, deaf: bool) -> bool {
         std::mem::replace(&mut self.places[host.index()].deaf, deaf) != deaf
     }
 
-    /// Cuts all that leaves a host, or opens it again; whether that is news.
+    /// Cuts all packets of a host, or opens their path again; returns whether that is a change.
     pub(super) fn mute(&mut self, host: HostId, mute: bool) -> bool {
         std::mem::replace(&mut self.places[host.index()].mute, mute) != mute
     }

@@ -1,6 +1,6 @@
 //! Many runs of one check, each with its own seed, on all cores.
 //!
-//! `SEED=17` runs that seed alone, `SEEDS=5000` sets how many are run. Every failure prints
+//! `SEED=17` runs that seed alone, `SEEDS=5000` sets the number of runs. Every failure prints
 //! `SEED=n`, which is all that is needed to see it again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,17 +11,17 @@ use std::thread;
 /// The seed that the environment asks for, when it asks for a single one.
 ///
 /// # Panics
-/// When `SEED` is set to something that is no number.
+/// Panics if `SEED` is set to something that is no number.
 pub fn single_seed() -> Option<u64> {
     number("SEED")
 }
 
-/// Runs `check` for the seeds 0 to `count` - 1 and returns what it returned, by seed.
+/// Runs `check` for the seeds 0 to `count` - 1 and returns its results, by seed.
 ///
 /// After the first failure no further seed is begun.
 ///
 /// # Panics
-/// When a check panicked: with `SEED=n` and what it said.
+/// Panics if a check panicked: with `SEED=n` and the message of that panic.
 pub fn for_each_seed<T: Send>(count: u64, check: impl Fn(u64) -> T + Sync) -> Vec<T> {
     let (first, count) = match single_seed() {
         Some(seed) => (seed, 1),

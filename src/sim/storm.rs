@@ -13,7 +13,7 @@ use super::reach::{HostId, Presence};
 use super::weather::{Fault, Weather};
 use super::world::{World, draw_skew};
 
-/// How a fault ends.
+/// End of a fault of a storm.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Amends {
     /// Start this host again, if it has not started since this life.
@@ -25,7 +25,7 @@ pub(super) enum Amends {
     Hurry(HostId),
 }
 
-/// A storm that goes on.
+/// A storm in progress.
 #[derive(Debug)]
 pub(super) struct Storm {
     victims: Vec<HostId>,
@@ -40,8 +40,8 @@ impl<M: Machine> World<M> {
         self.storm_over(weather, &all, until);
     }
 
-    /// Begins a storm that harms nobody but `victims`; paths between a victim and another host
-    /// may suffer, and a partition divides the victims.
+    /// Begins a storm that harms only `victims`; paths between a victim and another host may
+    /// suffer, and a partition divides the victims.
     pub fn storm_over(&mut self, weather: &Weather, victims: &[Endpoint], until: Time) {
         let victims = victims.iter().map(|endpoint| self.find(*endpoint)).collect();
         self.set_weather(weather.clone());
@@ -77,7 +77,7 @@ impl<M: Machine> World<M> {
         self.plan_gust();
     }
 
-    /// Does one fault to one host; returns how it is to end.
+    /// Does one fault to one host; returns its later end.
     fn strike(&mut self, fault: Fault, victim: HostId) -> Option<Amends> {
         let (endpoint, life) =
             (self.hosts[victim.index()].endpoint, self.hosts[victim.index()].boots);
@@ -141,7 +141,8 @@ impl<M: Machine> World<M> {
         Some(Amends::Mend(victim, other))
     }
 
-    /// Mostly somebody the victim has a link with: in a large world other paths matter to nobody.
+    /// Draws the other host of a path fault, mostly one that the victim has a link with: in a large
+    /// world other paths matter to no link.
     fn draw_partner(&mut self, victim: HostId) -> Option<HostId> {
         let linked: Vec<_> = self.network.linked_with(victim).into_iter().collect();
         if !linked.is_empty() && self.rng.random_bool(0.8) {

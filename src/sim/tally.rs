@@ -1,4 +1,4 @@
-//! What went wrong, counted: a simulation proves only what it really met.
+//! Counts of faults and their consequences: a simulation proves only the cases that it really met.
 //!
 //! Invariant: a fault is counted when it changed something, not when it was asked for.
 
@@ -7,7 +7,7 @@ use std::ops::AddAssign;
 
 use super::weather::Fault;
 
-/// What follows from faults; counted so that a test can assert that it was met.
+/// Consequence of faults; counted so that a test can assert that it was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
     /// A message was lost because its link broke.
@@ -36,7 +36,7 @@ pub enum Trouble {
     Tampered,
 }
 
-/// How often each kind of fault and trouble happened.
+/// Counts of each kind of fault and trouble.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     faults: BTreeMap<Fault, u64>,
@@ -44,12 +44,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// How often faults of this kind happened.
+    /// Number of faults of this kind.
     pub fn faults(&self, fault: Fault) -> u64 {
         self.faults.get(&fault).copied().unwrap_or(0)
     }
 
-    /// How often troubles of this kind happened.
+    /// Number of troubles of this kind.
     pub fn troubles(&self, trouble: Trouble) -> u64 {
         self.troubles.get(&trouble).copied().unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! The story of one run, step by step, for whoever looks for a failure: `TRACE=1 SEED=n`.
+//! Trace of one run, step by step, to find the cause of a failure: `TRACE=1 SEED=n`.
 //!
 //! Nothing here has an influence on the run.
 
@@ -8,7 +8,7 @@ use super::reach::HostId;
 use super::world::World;
 
 impl<M: Machine> World<M> {
-    /// Tells a step on stderr when the run is traced.
+    /// Prints a step on stderr if the run is traced.
     #[allow(clippy::print_stderr, reason = "the trace is for the terminal of whoever asked for it")]
     pub(super) fn tell(&self, host: HostId, what: impl FnOnce() -> String) {
         if self.traced {

@@ -1,4 +1,4 @@
-//! What was sent: messages, and their bytes where the world's options name a meter.
+//! Counts of messages sent, and of their bytes if the world's options have a meter.
 //!
 //! A message counts when it leaves its node, whether or not it arrives.
 
@@ -15,9 +15,9 @@ use super::world::World;
 /// An amount of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// How many.
+    /// Number of messages.
     pub messages: u64,
-    /// Their bytes on the wire; 0 without a meter.
+    /// Size of the messages on the wire, in bytes; 0 without a meter.
     pub bytes: u64,
 }
 
@@ -31,14 +31,14 @@ impl AddAssign for Traffic {
 impl Sub for Traffic {
     type Output = Self;
 
-    /// What was added since `earlier`.
+    /// Difference to the `earlier` amount.
     fn sub(self, earlier: Self) -> Self {
         let messages = self.messages - earlier.messages;
         Self { messages, bytes: self.bytes - earlier.bytes }
     }
 }
 
-/// What was sent, by the messages' names. Few names, most of them rare: looked through in turn.
+/// Amounts sent, by the messages' names. Few names, most of them rare: searched one by one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ByName(Vec<(&'static str, Traffic)>);
 
@@ -50,15 +50,15 @@ impl ByName {
         }
     }
 
-    /// All of it, ascending by name.
+    /// All amounts, ascending by name.
     pub(super) fn sorted(&self) -> BTreeMap<&'static str, Traffic> {
         self.0.iter().copied().collect()
     }
 }
 
 impl<M: Machine> World<M> {
-    /// Counts a message that leaves a host. One that is sent to many, link after link, is kept
-    /// and metered once: a removal goes to thousands of members in the same moment.
+    /// Counts a message that leaves a host. A message that is sent to many, link after link, is
+    /// kept and metered once: a removal goes to thousands of members in the same moment.
     pub(super) fn pack(&mut self, id: HostId, msg: Message) -> Arc<Message> {
         let (msg, bytes) = match &self.packed {
             Some((last, bytes)) if **last == msg => (Arc::clone(last), *bytes),

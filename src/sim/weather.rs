@@ -1,4 +1,4 @@
-//! The weather: what is drawn from a run's seed, and how bad it may get.
+//! The weather of a run: latencies, losses and kinds of faults, drawn from its seed.
 //!
 //! Every seed draws its own; some draws leave a kind of fault out, because a fault that always
 //! strikes hides what happens without it. Nothing here acts: `storm` does.
@@ -13,9 +13,9 @@ use crate::model::Rng;
 /// A range of durations, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The shortest.
+    /// Shortest duration.
     pub min: Duration,
-    /// The longest; read as `min` when it is shorter than that.
+    /// Longest duration; read as `min` when it is shorter than that.
     pub max: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Span {
 pub enum Fault {
     /// A process dies; its host stays and resets its links.
     Crash,
-    /// A host goes without a word.
+    /// A host vanishes from the network.
     Vanish,
     /// A process starts again from its disk.
     Restart,
@@ -61,14 +61,14 @@ pub enum Fault {
     Partition,
     /// The links between two hosts are reset.
     Reset,
-    /// A host takes its time over every input.
+    /// A host takes longer for every input.
     Slow,
     /// A host's wall clock jumps.
     Skew,
 }
 
 impl Fault {
-    /// Every kind.
+    /// All kinds of fault.
     pub const ALL: [Self; 11] = [
         Self::Crash,
         Self::Vanish,
@@ -83,8 +83,9 @@ impl Fault {
         Self::Skew,
     ];
 
-    /// What [`Weather::draw`] chooses from. A wiped disk is not among it: protocols that promise
-    /// across crashes may break their promise then, so a test has to ask for it.
+    /// Kinds of fault that [`Weather::draw`] chooses from. A wiped disk is not among them:
+    /// protocols that promise something across crashes may break their promise then, so a test has
+    /// to ask for it.
     const DRAWN: [Self; 9] = [
         Self::Crash,
         Self::Vanish,
@@ -98,36 +99,36 @@ impl Fault {
     ];
 }
 
-/// How the network and the disks behave, and what may go wrong how often.
+/// Behavior of the network and the disks, with the kinds and rates of their faults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weather {
-    /// One way's base latency, drawn once for each link.
+    /// Base latency of one way, drawn once for each link.
     pub latency: Span,
-    /// The most that is added to the base for a single message; order is kept all the same.
+    /// Longest time that is added to the base for a single message; order is kept all the same.
     pub jitter: Duration,
-    /// How many of a million packets get lost. Links are TCP's, so what is lost on them is late
-    /// and not gone: see `loss`.
+    /// Number of packets in a million that get lost. Links are TCP's, so data that is lost on them
+    /// is late and not gone: see `loss`.
     pub loss_ppm: u32,
-    /// How long a disk takes for one sync.
+    /// Time that a disk takes for one sync.
     pub fsync: Span,
-    /// After how many of 100 syncs the log is replaced by the machine's snapshot.
+    /// Percentage of syncs after which the log is replaced by the machine's snapshot.
     pub snapshot_percent: u8,
-    /// Whether a crash may keep some of what was written but not synced, as real disks may.
+    /// Whether a crash may keep some of the writes that were not synced, as real disks may.
     pub torn_tails: bool,
-    /// How far a host's wall clock may be off, either way.
+    /// Largest error of a host's wall clock, either way.
     pub skew: Duration,
-    /// What a storm chooses from; empty means no storm.
+    /// Kinds of fault that a storm chooses from; empty means no storm.
     pub faults: BTreeSet<Fault>,
-    /// The time between two faults of a storm.
+    /// Time between two faults of a storm.
     pub gap: Span,
-    /// How long a fault of a storm lasts.
+    /// Duration of a fault of a storm.
     pub lasting: Span,
-    /// What a slow host adds to each input.
+    /// Time that a slow host adds to each input.
     pub slowness: Span,
 }
 
 impl Weather {
-    /// A quiet local network: nothing goes wrong, disks are quick, clocks agree.
+    /// A quiet local network: no faults, quick disks, exact clocks.
     pub const fn calm() -> Self {
         Self {
             latency: Span::micros(500, 2_000),

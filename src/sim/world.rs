@@ -1,8 +1,9 @@
-//! The world: hosts, a network between them, and the order in which things happen.
+//! The world: hosts, a network between them, and the loop that runs them in order.
 //!
-//! What a test builds, runs and asks is here; `drive` carries out effects, `faults` and `storm`
-//! do harm, `intruder` lets strangers in. A world is a pure function of its seed and of the calls
-//! made on it; two worlds with the same of both live the same life to the last event.
+//! A test builds, runs and asks a world by the functions here; `drive` carries out effects,
+//! `faults` and `storm` do harm, `intruder` lets strangers in. A world is a pure function of its
+//! seed and of the calls made on it; two worlds with the same of both live the same life to the
+//! last event.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,23 +26,24 @@ use super::tally::Tally;
 use super::traffic::{ByName, Traffic};
 use super::weather::{Branch, Weather, branch};
 
-/// What is fixed for a whole run.
+/// Settings that are fixed for a whole run.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The weather at the start. Its faults strike only in a storm.
     pub weather: Weather,
-    /// How many inputs may be handled before the run fails; catches endless storms of messages.
+    /// Largest number of inputs that may be handled before the run fails; catches endless storms of
+    /// messages.
     pub steps_max: u64,
     /// The wall clock at the world's start.
     pub epoch: WallTime,
-    /// How long a sender tries to get through on a silent path before its link is closed.
+    /// Time for which a sender tries to get through on a silent path before its link is closed.
     pub patience: Duration,
     /// Whether a process that is late handles the timers that are due before what came earlier,
     /// as a driver may whose timers have their own thread.
     pub timers_first: bool,
-    /// How many messages may be under way in one direction of a link; with more it is closed.
+    /// Largest number of messages under way in one direction of a link; with more it is closed.
     pub queue_max: usize,
-    /// Says how many bytes a message is on the wire, where somebody wants them counted.
+    /// Returns the size of a message on the wire, in bytes, if they are to be counted.
     pub meter: Option<fn(&Message) -> usize>,
 }
 
@@ -71,11 +73,11 @@ pub struct World<M: Machine> {
     pub(super) events: Vec<(Time, Endpoint, M::Event)>,
     pub(super) fx: Effects<M>,
     pub(super) tally: Tally,
-    /// What was sent, by the messages' names.
+    /// Messages sent, by their names.
     pub(super) traffic: ByName,
     /// The message that was sent last, and its bytes.
     pub(super) packed: Option<(Arc<Message>, u64)>,
-    /// Draws what the storm does.
+    /// Generator of the storm's faults.
     pub(super) rng: Rng,
     pub(super) storm: Option<Storm>,
     pub(super) storms: u32,
@@ -120,7 +122,7 @@ impl<M: Machine> World<M> {
     /// starts.
     ///
     /// # Panics
-    /// When the endpoint is taken.
+    /// Panics if the endpoint is taken.
     pub fn add_host(&mut self, endpoint: Endpoint, factory: Factory<M>) {
         let Some(host) = self.network.add_host(endpoint) else {
             panic!("SEED={}: there is already a host at {endpoint}", self.seed)
@@ -160,7 +162,7 @@ impl<M: Machine> World<M> {
     /// Runs everything due up to the moment `until`, and moves the clock there.
     ///
     /// # Panics
-    /// When a machine breaks the driver's contract, or the limit of steps is reached.
+    /// Panics if a machine breaks the driver's contract, or the limit of steps is reached.
     pub fn run_until(&mut self, until: Time) {
         while let Some(due) = self.agenda.pop(until) {
             self.happen(due);
@@ -176,8 +178,8 @@ impl<M: Machine> World<M> {
         self.run_until(self.now().after(span));
     }
 
-    /// Runs while `waiting` holds, at most for `limit`; whether it ceased to hold. Looks once a
-    /// millisecond at the most, because `waiting` may be costly.
+    /// Runs while `waiting` holds, at most for `limit`; returns whether it ceased to hold. Looks
+    /// once a millisecond at the most, because `waiting` may be costly.
     ///
     /// # Panics
     /// Like [`World::run_until`].
@@ -209,12 +211,12 @@ impl<M: Machine> World<M> {
         &self.weather
     }
 
-    /// How many inputs have been handled.
+    /// Number of inputs that have been handled.
     pub const fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// How many steps a host has taken, in the sense of [`World::crash_after`].
+    /// Number of steps that a host has taken, in the sense of [`World::crash_after`].
     pub fn moves(&self, endpoint: Endpoint) -> u64 {
         self.host(endpoint).moves
     }
@@ -224,17 +226,17 @@ impl<M: Machine> World<M> {
         self.host(endpoint).process.as_ref().map(|process| &process.machine)
     }
 
-    /// What a host's disk would give back after a crash now.
+    /// Records that a host's disk would give back after a crash now.
     pub fn records(&self, endpoint: Endpoint) -> &[M::Record] {
         self.host(endpoint).disk.safe()
     }
 
-    /// All that machines told their surroundings, in order, with the world's time.
+    /// All events that machines emitted, in order, with the world's time.
     pub fn events(&self) -> &[(Time, Endpoint, M::Event)] {
         &self.events
     }
 
-    /// Takes the events told so far, for tests that watch long runs piece by piece.
+    /// Takes the events emitted so far, for tests that watch long runs piece by piece.
     pub fn take_events(&mut self) -> Vec<(Time, Endpoint, M::Event)> {
         std::mem::take(&mut self.events)
     }
@@ -244,12 +246,12 @@ impl<M: Machine> World<M> {
         self.network.reach.endpoints()
     }
 
-    /// Whether a process lives there, paused or not.
+    /// Whether a process lives at `endpoint`, paused or not.
     pub fn is_up(&self, endpoint: Endpoint) -> bool {
         self.machine(endpoint).is_some()
     }
 
-    /// How many links between two hosts are open at both ends.
+    /// Number of links between two hosts that are open at both ends.
     pub fn open_links(&self, a: Endpoint, b: Endpoint) -> usize {
         self.network.open_between(self.find(a), self.find(b))
     }
@@ -259,19 +261,19 @@ impl<M: Machine> World<M> {
         self.host(endpoint).wall(self.options.epoch, self.now())
     }
 
-    /// What has gone wrong so far.
+    /// Counts of all faults and troubles so far.
     pub fn tally(&self) -> Tally {
         let mut tally = self.tally.clone();
         tally += &self.network.tally;
         tally
     }
 
-    /// What a host has sent so far, in all its lives.
+    /// Messages that a host has sent so far, in all its lives.
     pub fn sent(&self, endpoint: Endpoint) -> Traffic {
         self.host(endpoint).sent
     }
 
-    /// What all hosts have sent so far, by the messages' names.
+    /// Messages that all hosts have sent so far, by their names.
     pub fn traffic(&self) -> BTreeMap<&'static str, Traffic> {
         self.traffic.sorted()
     }

@@ -1,8 +1,9 @@
 //! The lines of a group that chats: JSON as in the native dialect, with messages of its own.
 //!
 //! Invariants:
-//! - What is read by the short way is read by the general way too, and is the same message.
-//! - Whatever is not just as this program writes it takes the general way, which alone refuses.
+//! - A line that the short way reads is read by the general way too, and is the same message.
+//! - Every line that is not just as this program writes it takes the general way, which alone
+//!   refuses.
 //!
 //! The general way keeps every field until it knows the type, which a leader's thousands of
 //! messages a second would pay for. Those few types, written by this program with the type first,
@@ -58,7 +59,7 @@ impl<R: BufRead> Reader<R> {
         self.lines.input()
     }
 
-    /// How many bytes the last line had that was read.
+    /// Length of the last line that was read, in bytes.
     pub const fn line_bytes(&self) -> usize {
         self.lines.line_bytes()
     }
@@ -66,8 +67,8 @@ impl<R: BufRead> Reader<R> {
     /// The next message; `None` when the stream ended after a whole line.
     ///
     /// # Errors
-    /// See [`ReadError`]. After an unrecoverable one the stream's position is undefined, and it
-    /// must not be read from again but to be thrown away.
+    /// See [`ReadError`]. After an unrecoverable one the stream's position is undefined, and the
+    /// reader must not be used again.
     pub fn read(&mut self) -> Result<Option<Message>, ReadError> {
         let Some(line) = self.lines.next_line()? else { return Ok(None) };
         match quickly(line, &mut self.rooms) {
@@ -80,7 +81,7 @@ impl<R: BufRead> Reader<R> {
 /// Reads one line without its newline, by the general way.
 ///
 /// # Errors
-/// When it is no message.
+/// Fails if the line is no message.
 pub fn decode(line: &[u8]) -> Result<Message, ReadError> {
     refuse_no_object(line)?;
     serde_json::from_slice(line).map_err(|err| malformed(&err))
@@ -246,7 +247,7 @@ impl SeqChatFields<'_> {
 }
 
 impl EntryFields<'_> {
-    /// The entry; nothing if the general way has something to say about it.
+    /// The entry; `None` if only the general way can judge it.
     fn entry(self, rooms: &mut Rooms) -> Option<Entry> {
         let Self { seq_no, term, leader_id, time, sender_id, .. } = self;
         let body = match (self.msg_id, self.room_id, self.payload, self.membership) {

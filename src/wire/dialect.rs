@@ -1,8 +1,8 @@
-//! What a connection speaks, told from its first bytes.
+//! Detection of a connection's dialect by its first bytes.
 //!
-//! Invariants: a verdict never changes when more bytes come, and it is given at the first byte
-//! that allows one. Pure: the caller owns the socket, the deadline and the bytes, which are part
-//! of the conversation and must be handed on to whoever carries it.
+//! Invariants: a verdict never changes when more bytes come, and it is given at the first byte that
+//! allows one. Pure: the caller owns the socket, the deadline and the bytes, which are part of the
+//! conversation and must be handed on to its handler.
 
 use super::sealed;
 
@@ -69,7 +69,7 @@ const OPENINGS: &[(&[u8], Dialect)] = &[
     (b"PATCH ", Dialect::Http),
 ];
 
-/// How first lines open that are not native; blanks may stand between the parts.
+/// First lines that are not of the native dialect, as parts between which blanks may stand.
 const LINES: [([&[u8]; 4], Dialect); 2] = [
     ([b"{", b"\"type\"", b":", b"\"JOIN\""], Dialect::Chat),
     ([b"{", b"\"type\"", b":", b"\"ENROLL\""], Dialect::Rollout),
@@ -87,8 +87,8 @@ pub fn detect(bytes: &[u8]) -> Detection {
     }
 }
 
-/// Tells whose line it is that opens as an object. More bytes than are waited for are not looked
-/// at, so that it does not matter how they came.
+/// Detects the dialect of a line that opens as an object. Bytes beyond the limit are not looked at,
+/// so that the verdict does not depend on how they were cut.
 fn detect_object(bytes: &[u8]) -> Detection {
     let mut verdict = Detection::Is(Dialect::Native);
     for (parts, dialect) in LINES {
@@ -101,7 +101,7 @@ fn detect_object(bytes: &[u8]) -> Detection {
     verdict
 }
 
-/// Whether a line opens with these parts; nothing as long as it may.
+/// Whether a line opens with these parts; `None` as long as more bytes must decide.
 fn opens(bytes: &[u8], parts: &[&[u8]]) -> Option<bool> {
     let mut left = bytes[..bytes.len().min(OPENING_BYTES_MAX)].trim_ascii_start();
     for part in parts {

@@ -4,8 +4,8 @@
 //! - A line costs its reader at most [`LINE_BYTES_MAX`] bytes, whatever the sender does.
 //! - After an error that [`ReadError::is_recoverable`], the next line of the same stream is intact.
 //!
-//! Both ends of the line are tolerant of a carriage return, and lines of blanks are skipped. What
-//! a message means is not the business of this file.
+//! Both ends of the line are tolerant of a carriage return, and lines of blanks are skipped. The
+//! meaning of a message is not the business of this file.
 
 use std::error::Error;
 use std::fmt;
@@ -22,7 +22,8 @@ pub const LINE_BYTES_MAX: usize = 256 * 1024;
 /// connection its memory for the rest of its life. Nearly all lines are shorter.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 
-/// How much of a parser's complaint is passed on; it may quote the sender at length.
+/// Longest part of a parser's complaint that is passed on, in characters; it may quote the sender
+/// at length.
 const REASON_CHARS_MAX: usize = 200;
 
 /// The line of `message`, newline included.
@@ -36,7 +37,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
     line
 }
 
-/// How many bytes [`encode`] would write, without keeping them.
+/// Length of the line that [`encode`] would write, in bytes, without keeping it.
 #[must_use]
 pub fn line_length(message: &Message) -> usize {
     struct Counter(usize);
@@ -55,7 +56,7 @@ pub fn line_length(message: &Message) -> usize {
     counter.0
 }
 
-/// Why a line could not be read.
+/// Reason why a line could not be read.
 #[derive(Debug)]
 pub enum ReadError {
     /// The connection failed, or nothing came within its read time-out.
@@ -66,7 +67,7 @@ pub enum ReadError {
     Truncated,
     /// The line is no message.
     Malformed {
-        /// What the parser says, cut to a modest length.
+        /// The parser's complaint, cut to a modest length.
         reason: String,
     },
 }
@@ -119,19 +120,19 @@ impl<R: BufRead> LineReader<R> {
     ///
     /// # Errors
     ///
-    /// See [`ReadError`]. After an unrecoverable one the stream's position is undefined, and it
-    /// must not be read from again but to be thrown away.
+    /// See [`ReadError`]. After an unrecoverable one the stream's position is undefined, and the
+    /// reader must not be used again.
     pub fn read(&mut self) -> Result<Option<Message>, ReadError> {
         self.lines.next_line()?.map(parse).transpose()
     }
 
-    /// The underlying stream, with whatever it still holds.
+    /// The underlying stream, with the bytes that it still holds.
     pub fn into_inner(self) -> R {
         self.lines.input
     }
 }
 
-/// Reads the lines of a stream as bytes, whatever stands in them.
+/// Reads the lines of a stream as bytes, of any content.
 #[derive(Debug)]
 pub(super) struct ByteLines<R> {
     input: R,
@@ -154,7 +155,7 @@ impl<R: BufRead> ByteLines<R> {
         &self.input
     }
 
-    /// How many bytes the last line had.
+    /// Length of the last line, in bytes.
     pub(super) const fn line_bytes(&self) -> usize {
         self.line.len()
     }
@@ -201,7 +202,8 @@ fn parse(text: &[u8]) -> Result<Message, ReadError> {
     serde_json::from_slice(text).map_err(|err| malformed(&err))
 }
 
-/// The JSON library would also take an array for an object with its fields in order.
+/// Refuses a text that is no JSON object: the JSON library would also take an array for an object
+/// with its fields in order.
 pub(super) fn refuse_no_object(text: &[u8]) -> Result<(), ReadError> {
     if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
         return Ok(());

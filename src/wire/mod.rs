@@ -1,4 +1,4 @@
-//! Bytes: how messages look on a connection, and how to tell what a connection speaks.
+//! Encoding of messages on a connection, and detection of a connection's dialect.
 //!
 //! Nothing here opens, waits or decides. Every form of input has a length limit that is checked
 //! before memory is spent on it.

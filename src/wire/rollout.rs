@@ -1,12 +1,11 @@
-//! What nodes say to each other about rollouts, in two forms of one JSON: a line
-//! `{"type":…,"sender_id":…,…}`, or a 4-byte big-endian length and as many bytes of
-//! `{"msg_type":…,"sender":…,"payload":{…}}`.
+//! Messages of nodes about rollouts, in two forms of one JSON: a line `{"type":…,"sender_id":…,…}`,
+//! or a 4-byte big-endian length and as many bytes of `{"msg_type":…,"sender":…,"payload":{…}}`.
 //!
 //! Invariants:
-//! - Whatever is announced or sent, a message costs its reader's buffer no more than
-//!   [`MESSAGE_BYTES_MAX`], and no more than twice what has really come.
-//! - What one form takes, the other takes as well, and it is the same message; each refusal says
-//!   what is wrong, and a field that is missing by its name.
+//! - A message of any announced or real length costs its reader's buffer no more than
+//!   [`MESSAGE_BYTES_MAX`], and no more than twice the bytes that have come.
+//! - A message that one form takes, the other takes as well; each refusal says what is wrong, and a
+//!   field that is missing by its name.
 //! - After an error that [`ReadError::is_recoverable`], the next message of the stream is intact.
 
 use std::error::Error;
@@ -25,13 +24,13 @@ use crate::protocol::rollout::{Message, NodeId};
 /// because of it, which tells frames from all other dialects.
 pub const MESSAGE_BYTES_MAX: usize = 1_048_576;
 
-/// A frame begins with its length in so many bytes.
+/// Bytes of the length before a frame.
 pub const LENGTH_BYTES: usize = 4;
 
 /// A frame's buffer above this size is given back after use.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 
-/// How messages stand on a connection.
+/// Form of the messages on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Each on a line of its own.
@@ -50,7 +49,7 @@ impl Form {
     /// One JSON text, without line breaks, as it is sent.
     ///
     /// # Panics
-    /// When a frame's length does not fit its 4 bytes, which no message's comes near.
+    /// Panics if a frame's length does not fit its 4 bytes, which no message's comes near.
     #[must_use]
     pub fn enclose(self, json: &[u8]) -> Vec<u8> {
         match self {
@@ -63,19 +62,19 @@ impl Form {
     }
 }
 
-/// A message and who says that it is from it. Who it really is, the connection's handshake proved.
+/// A message and its sender as stated; the connection's handshake proved the real one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
-    /// Who.
+    /// Stated sender of the message.
     pub sender: NodeId,
-    /// What.
+    /// The message itself.
     pub message: Message,
 }
 
-/// A message as it is sent.
+/// Encodes a message as it is sent.
 ///
 /// Longer than [`MESSAGE_BYTES_MAX`] only if the message breaks its own limits; a reader refuses
-/// it.
+/// such a message.
 #[must_use]
 pub fn encode(form: Form, said: &Said) -> Vec<u8> {
     const PLAIN: &str = "messages are plain data with text keys, which always have a JSON form";
@@ -110,7 +109,7 @@ struct FrameOut<'a> {
     payload: &'a serde_json::Value,
 }
 
-/// Why a message could not be read.
+/// Reason why a message could not be read.
 #[derive(Debug)]
 pub enum ReadError {
     /// The connection failed, or nothing came within its read time-out.
@@ -121,9 +120,9 @@ pub enum ReadError {
     Empty,
     /// The stream ended within a message.
     Truncated,
-    /// It is no message.
+    /// The text is no message.
     Malformed {
-        /// What the parser says, cut to a modest length.
+        /// The parser's complaint, cut to a modest length.
         reason: String,
     },
 }
@@ -191,7 +190,7 @@ impl<R: BufRead> Reader<R> {
         })
     }
 
-    /// The form that it reads.
+    /// Form of the messages that the reader expects.
     pub const fn form(&self) -> Form {
         match self.0 {
             Source::Lines(_) => Form::Line,
@@ -207,7 +206,7 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// How many bytes the last message had.
+    /// Length of the last message, in bytes.
     pub const fn message_bytes(&self) -> usize {
         match &self.0 {
             Source::Lines(lines) => lines.line_bytes(),
@@ -218,14 +217,14 @@ impl<R: BufRead> Reader<R> {
     /// The next message; `None` when the stream ended after a whole one.
     ///
     /// # Errors
-    /// See [`ReadError`]. After an unrecoverable one the stream's position is undefined, and it
-    /// must not be read from again but to be thrown away.
+    /// See [`ReadError`]. After an unrecoverable one the stream's position is undefined, and the
+    /// reader must not be used again.
     pub fn read(&mut self) -> Result<Option<Said>, ReadError> {
         let form = self.form();
         self.read_text()?.map(|json| decode(form, json)).transpose()
     }
 
-    /// The next JSON text, whatever it says; for what is exchanged before the first message.
+    /// The next JSON text of any content; for the exchange before the first message.
     ///
     /// # Errors
     /// As [`Self::read`]; none for what the text says.
@@ -258,7 +257,7 @@ fn read_frame(input: &mut impl BufRead, frame: &mut Vec<u8>) -> Result<bool, Rea
     if taken < length { Err(ReadError::Truncated) } else { Ok(true) }
 }
 
-/// Fills `bytes`, or says that there is nothing at all.
+/// Fills `bytes`; returns 0 if the stream is at its end.
 fn fill(input: &mut impl BufRead, bytes: &mut [u8]) -> Result<usize, ReadError> {
     let mut filled = 0;
     while filled < bytes.len() {
@@ -276,7 +275,7 @@ fn fill(input: &mut impl BufRead, bytes: &mut [u8]) -> Result<usize, ReadError> 
 /// Reads one JSON text of that form.
 ///
 /// # Errors
-/// When it is no message.
+/// Fails if the text is no message.
 pub fn decode(form: Form, json: &[u8]) -> Result<Said, ReadError> {
     #[derive(Deserialize)]
     struct LineIn {

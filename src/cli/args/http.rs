@@ -3,16 +3,16 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-/// Whom to answer over HTTP, or where.
+/// Clients that are answered over HTTP, or the address of a data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpArg {
-    /// Everybody
+    /// All clients are answered.
     Any,
-    /// Programs of this machine
+    /// Only programs of this machine are answered.
     Loopback,
-    /// Nobody
+    /// No client is answered.
     Off,
-    /// At a port of its own: the data plane of a node that rolls out.
+    /// A port of its own: the data plane of a node that rolls out.
     At(SocketAddr),
 }
 

@@ -1,8 +1,8 @@
-//! What may be typed: the flags of `seed` and `peer`, and the questions `peer` can ask.
+//! Command line of `seed` and `peer`: their flags, and the subcommands of `peer`.
 //!
-//! `Args` types hold what was typed and nothing else; [`super::settings`] checks it against
-//! `config.txt` and makes of it what the rest of the program sees. Every default is the default of
-//! the machine or driver it belongs to, so `--help` cannot tell another story than the code.
+//! `Args` types hold the typed flags and nothing else; [`super::settings`] checks them against
+//! `config.txt` and makes the settings for the rest of the program. Every default is the default of
+//! the machine or driver it belongs to, so `--help` cannot differ from the code.
 
 mod http;
 mod network;
@@ -83,7 +83,7 @@ pub struct SeedArgs {
     /// An order, instead of running a seed.
     #[command(subcommand)]
     pub command: Option<SeedCommand>,
-    /// Which seed this is: its place among the seeds in config.txt, counted from 1
+    /// The number of this seed: its place among the seeds in config.txt, counted from 1
     // Always there when no subcommand is: clap refuses its absence.
     #[arg(long, value_name = "N", required = true,
         value_parser = clap::value_parser!(u16).range(1..))]
@@ -94,7 +94,7 @@ pub struct SeedArgs {
     /// The address to listen on, which must be the one in config.txt [default: that one]
     #[arg(long)]
     pub ip: Option<IpAddr>,
-    /// What all nodes have in common.
+    /// Flags that all nodes have in common.
     #[command(flatten)]
     pub node: NodeArgs,
     /// The limits of a seed.
@@ -129,18 +129,18 @@ pub struct PeerArgs {
     /// Begin a fleet without seeds, which others join by this peer's address; --join implies it
     #[arg(long)]
     pub open: bool,
-    /// What all nodes have in common.
+    /// Flags that all nodes have in common.
     #[command(flatten)]
     pub node: NodeArgs,
     /// The periods and limits of a peer.
     #[command(flatten)]
     pub limits: PeerLimitArgs,
-    /// Rollouts.
+    /// Flags of rollouts.
     #[command(flatten)]
     pub rollout: RolloutNodeArgs,
 }
 
-/// What `peer` does instead of running a peer.
+/// Subcommands of `peer`.
 #[derive(Clone, Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it, for the life of the program")]
 pub enum PeerCommand {
@@ -195,7 +195,7 @@ pub enum PeerCommand {
     Seed(SeedArgs),
 }
 
-/// What `seed` does instead of running a seed.
+/// Subcommands of `seed`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum SeedCommand {
     /// Make a seed's identity, or the cluster key of a fleet, before anything runs
@@ -208,7 +208,7 @@ pub enum SeedCommand {
     Members(MembersArgs),
 }
 
-/// What all nodes have in common.
+/// Flags that all nodes have in common.
 #[derive(Clone, Debug, Args)]
 pub struct NodeArgs {
     /// The file that lists the seeds, one IP:PORT a line, the same for every node
@@ -237,9 +237,9 @@ pub struct NodeArgs {
     /// seeds that of the peer that began the fleet]
     #[arg(long, value_name = "NAME", value_parser = parse_fleet)]
     pub fleet: Option<String>,
-    /// Whom to tell over HTTP, on the same port, what this node is doing (/, /healthz, /metrics,
-    /// /status): any, loopback or off. For a peer with --id: where its data plane listens, as in
-    /// 127.0.0.1:50051 [default: any, and with a cluster key loopback]
+    /// The clients that are told over HTTP, on the same port, what this node is doing (/, /healthz,
+    /// /metrics, /status): any, loopback or off. For a peer with --id: the address of its data
+    /// plane, as in 127.0.0.1:50051 [default: any, and with a cluster key loopback]
     #[arg(long, value_name = "WHOM")]
     pub http: Option<HttpArg>,
     /// Stop, as at Ctrl-C, when standard input ends; for programs that start nodes
@@ -254,10 +254,10 @@ pub struct NodeArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Limits of connections")]
 pub struct ConnectionArgs {
-    /// How long a connection may take until it is clear what it speaks
+    /// How long a connection may take until its protocol is clear
     #[arg(long, value_name = "TIME", default_value_t = Span(Limits::default().handshake_timeout))]
     pub opening_timeout: Span,
-    /// How long a connection may take to prove who it is
+    /// How long a connection may take to prove its key
     #[arg(long, value_name = "TIME",
         default_value_t = Span(session::Config::default().handshake_timeout))]
     pub handshake_timeout: Span,
@@ -317,7 +317,7 @@ pub struct SeedLimitArgs {
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().audit_after))]
     pub audit_after: Span,
-    /// How long those who went are remembered
+    /// How long members that are gone are remembered
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().tombstone_ttl))]
     pub tombstone_ttl: Span,
@@ -407,7 +407,7 @@ pub struct PeerLimitArgs {
     #[arg(long, value_name = "BYTES", default_value_t = broadcast::Config::default().message_max,
         value_parser = clap::value_parser!(u64).range(1..=MESSAGE_BYTES_MAX))]
     pub message_max: u64,
-    /// How much is taken, all in all, because somebody wants it everywhere
+    /// The size of all shares together that are taken because they were shared with --everywhere
     #[arg(long, value_name = "SIZE", default_value_t = Size(1 << 30))]
     pub push_max: Size,
     /// Take no share that was not asked for
@@ -418,7 +418,7 @@ pub struct PeerLimitArgs {
     pub refresh: Span,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people: time, level, node, message
@@ -428,12 +428,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// The least important lines to show.
+/// Level of the least important lines to show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
     /// Nothing
     Off,
-    /// What an operator must act on
+    /// Failures that an operator must act on
     Error,
     /// Misbehavior of others, and what went wrong
     Warn,
@@ -459,7 +459,7 @@ impl From<LogLevel> for ::log::LevelFilter {
     }
 }
 
-/// How many yes votes decide.
+/// Rule for the number of yes votes that decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum QuorumArg {
     /// floor(n/2)+1: bears seeds that crash

@@ -1,4 +1,4 @@
-//! What a running peer may be used for.
+//! Flags of the commands that use a running peer.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ Exit code 0: that peer took it, once: a program that reads its inbox there, or, 
 none, its log. 1: it was not delivered, or nobody can know; the text says which. Without an \
 answer it is repeated after 1, 2, 4, 8 and 16 s, half a minute in all; --retries 0 tries once.";
 
-/// Which running peer to use.
+/// The running peer to use, and the form of the output.
 #[derive(Clone, Debug, Args)]
 pub struct UseArgs {
     /// The port of a peer of this machine [default: the lowest that runs here]
@@ -49,7 +49,7 @@ pub struct SubscribeArgs {
     /// End after so many messages [default: never]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// Through whom.
+    /// The peer to use.
     #[command(flatten)]
     pub through: UseArgs,
 }
@@ -60,7 +60,7 @@ pub struct InboxArgs {
     /// End after so many messages [default: never]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// Through whom.
+    /// The peer to use.
     #[command(flatten)]
     pub through: UseArgs,
 }
@@ -71,16 +71,16 @@ pub struct InboxArgs {
 pub struct PublishArgs {
     /// The topic, 1 to 128 bytes
     pub topic: String,
-    /// What to say
+    /// Data of the message.
     #[command(flatten)]
     pub content: ContentArgs,
     /// Publish each line of standard input as a message of its own, as it comes
     #[arg(long, conflicts_with_all = ["text", "file"])]
     pub lines: bool,
-    /// How long to wait for word of who has it
+    /// How long to wait for reports of the peers that have it
     #[arg(long, value_name = "TIME", default_value = "2s")]
     pub wait: Span,
-    /// Through whom.
+    /// The peer to use.
     #[command(flatten)]
     pub through: UseArgs,
 }
@@ -92,21 +92,21 @@ pub struct SendArgs {
     /// The receiver's IP:PORT
     #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
     pub to: Endpoint,
-    /// What to say
+    /// Data of the message.
     #[command(flatten)]
     pub content: ContentArgs,
-    /// What it is about, 1 to 128 bytes
+    /// The topic, 1 to 128 bytes
     #[arg(long, default_value = "direct")]
     pub topic: String,
     /// Attempts after the first, after 1, 2, 4, 8, 16 … seconds
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub retries: u32,
-    /// Through whom.
+    /// The peer to use.
     #[command(flatten)]
     pub through: UseArgs,
 }
 
-/// A message's data.
+/// Data of a message.
 #[derive(Clone, Debug, Args)]
 pub struct ContentArgs {
     /// The text [default: standard input to its end]
@@ -119,7 +119,7 @@ pub struct ContentArgs {
 /// `peer discover`.
 #[derive(Clone, Debug, Args)]
 pub struct DiscoverArgs {
-    /// Through whom.
+    /// The peer to use.
     #[command(flatten)]
     pub through: UseArgs,
 }

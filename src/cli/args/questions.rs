@@ -1,4 +1,4 @@
-//! What may be asked of a fleet, and ordered as an operator.
+//! Flags of questions to a fleet, and of orders to its seeds.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ Whoever can write to a seed's data directory speaks for that seed, and for no ot
 counts when a quorum of seeds has got it: where the seeds run on several machines, give it on as \
 many of them, within ten minutes. Exit code 1: not done, or not yet.";
 
-/// Whom to ask about the fleet.
+/// The seed to ask about the fleet.
 #[derive(Clone, Debug, Args)]
 pub struct AskArgs {
     /// The seed to ask: its number in config.txt or its IP:PORT [default: the first that answers]
@@ -33,7 +33,7 @@ pub struct AskArgs {
 /// `peer members`.
 #[derive(Clone, Debug, Args)]
 pub struct MembersArgs {
-    /// Whom to ask.
+    /// The seed to ask.
     #[command(flatten)]
     pub ask: AskArgs,
     /// Those who left or were removed lately, too
@@ -47,7 +47,7 @@ pub struct MembersArgs {
 /// `peer topology`.
 #[derive(Clone, Debug, Args)]
 pub struct TopologyArgs {
-    /// Whom to ask.
+    /// The seed to ask.
     #[command(flatten)]
     pub ask: AskArgs,
     /// One JSON object a line
@@ -64,7 +64,7 @@ pub struct ExplainArgs {
     /// The IP:PORT to explain
     #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
     pub endpoint: Endpoint,
-    /// Whom to ask.
+    /// The seed to ask.
     #[command(flatten)]
     pub ask: AskArgs,
     /// One JSON object
@@ -76,7 +76,7 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, &'static str> {
     text.parse().map_err(|_| "an endpoint is IP:PORT, for example 127.0.0.1:6003 or [::1]:6003")
 }
 
-/// A fleet's name goes into every handshake and into log lines.
+/// Checks the name of a fleet, which goes into every handshake and into log lines.
 pub(super) fn parse_fleet(text: &str) -> Result<String, String> {
     let is_short = (1..=FLEET_NAME_MAX).contains(&text.len());
     match is_short && text.chars().all(|it| it.is_ascii_graphic()) {
@@ -120,7 +120,7 @@ pub struct EvictArgs {
     /// Keep it out for good: neither this endpoint nor its key is let in again
     #[arg(long)]
     pub ban: bool,
-    /// As whom.
+    /// The seeds whose operator gives the order.
     #[command(flatten)]
     pub operator: OperatorArgs,
 }
@@ -132,12 +132,12 @@ pub struct UnbanArgs {
     /// The banned IP:PORT
     #[arg(value_name = "IP:PORT", value_parser = parse_endpoint)]
     pub endpoint: Endpoint,
-    /// As whom.
+    /// The seeds whose operator gives the order.
     #[command(flatten)]
     pub operator: OperatorArgs,
 }
 
-/// As whose operator an order is given.
+/// The seeds whose operator gives an order, and the form of the output.
 #[derive(Clone, Debug, Args)]
 pub struct OperatorArgs {
     /// Where the seeds of this machine keep their data

@@ -1,4 +1,4 @@
-//! The cost of proof: certificates checked and signatures made, on one thread.
+//! Measurement of proofs: certificates checked and signatures made, on one thread.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,10 +19,10 @@ use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
 use crate::protocol::quorum::QuorumRule;
 use crate::runtime::clock::Clock;
 
-/// Certificates that one thread should check in a second.
+/// Number of certificates that one thread should check in a second.
 const CERTIFICATES_WANTED: f64 = 10_000.0;
 
-/// What can be set at this measurement.
+/// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct CryptoArgs {
     /// How long to measure each figure
@@ -30,7 +30,7 @@ pub struct CryptoArgs {
     pub span: Span,
 }
 
-/// Seeds with their keys, and what everybody knows of them.
+/// Seeds with their keys, and the public list of them.
 struct Seeds {
     keys: Vec<(SeedId, KeyPair)>,
     book: SeedBook,
@@ -110,14 +110,14 @@ fn life(number: u16, rng: &mut Rng) -> Subject {
     Subject { endpoint: place(6_001 + number), incarnation: Incarnation(1), key }
 }
 
-/// How often `work` is done in a second, as long as `span` lasts. A tenth of the time warms up.
+/// Rate of `work` in a second, as long as `span` lasts. A tenth of the time warms up.
 fn per_second(span: Duration, mut work: impl FnMut()) -> f64 {
     let clock = Clock::start();
     let mut repeat = |span: Duration| {
         let start = clock.now().mono;
         let mut done = 0_u32;
         loop {
-            // The clock is cheap beside a signature, but it is not what is measured.
+            // The clock is cheap beside a signature, but it is not to be measured.
             for _ in 0..16 {
                 work();
             }

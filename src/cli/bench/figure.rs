@@ -1,4 +1,4 @@
-//! The lines of a measurement: distributions, and whether a target was met.
+//! Lines of a measurement: distributions, and whether a target was met.
 
 use serde_json::{Map, Value, json};
 
@@ -6,7 +6,7 @@ use super::procfs;
 use crate::cli::CliError;
 use crate::cli::query::print;
 
-/// What a figure is meant to be. It is judged by its worst value.
+/// Target of a figure, which is judged by its worst value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Target {
     /// No value is above this.
@@ -16,7 +16,7 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// Whether `values` meet it; no values meet nothing.
+    /// Whether `values` meet the target; without values it is not met.
     fn is_met(self, values: &[f64]) -> bool {
         let is_good = |value: &f64| match self {
             Self::AtMost(most) => *value <= most,
@@ -33,7 +33,7 @@ impl Target {
     }
 }
 
-/// What all lines of a measurement say of its circumstances.
+/// Common fields of all lines of a measurement.
 #[derive(Clone, Debug)]
 pub(super) struct Sheet {
     head: Map<String, Value>,
@@ -44,12 +44,12 @@ impl Sheet {
     pub(super) fn new(head: Value) -> Self {
         let mut sheet =
             Self { head: if let Value::Object(head) = head { head } else { Map::new() } };
-        // A fleet is itself a load, so what was there before tells more of the others.
+        // A fleet is itself a load, so the load before it tells more of other programs.
         sheet.note("load_before", procfs::load().into());
         sheet
     }
 
-    /// From now on, all lines say this too.
+    /// Adds a field to all further lines.
     pub(super) fn note(&mut self, name: &str, value: Value) {
         self.head.insert(name.to_owned(), value);
     }
@@ -81,7 +81,7 @@ impl Sheet {
     }
 }
 
-/// The distribution of `values`; of a single one itself.
+/// The distribution of `values`; a single value stands for itself.
 fn spread(values: &[f64]) -> Map<String, Value> {
     match values {
         [value] => Map::from_iter([("value".to_owned(), json!(rounded(*value)))]),

@@ -1,4 +1,4 @@
-//! What the system must allow so that a fleet of many processes fits on this machine.
+//! Limits of the system that a fleet of many processes needs on this machine.
 
 use std::fs;
 
@@ -7,16 +7,17 @@ use serde_json::{Value, json};
 use crate::cli::CliError;
 use crate::runtime::descriptors;
 
-/// Threads of one peer, links to a handful of neighbors included; hubs have more.
+/// Number of threads of one peer, links to a handful of neighbors included; hubs have more.
 const THREADS_PER_PEER: u64 = 24;
 
-/// Descriptors that one process may need in a fleet of `peers`: this one a pipe for each, a seed
-/// a link and a probe for each.
+/// Number of descriptors that one process may need in a fleet of `peers`: this one a pipe for each,
+/// a seed a link and a probe for each.
 fn descriptors_for(peers: u16) -> u64 {
     2 * u64::from(peers) + 512
 }
 
-/// Threads of the whole fleet, roughly: those of the peers, and at each seed two for each link.
+/// Number of threads of the whole fleet, roughly: those of the peers, and at each seed two for each
+/// link.
 fn threads_for(peers: u16, seeds: u16) -> u64 {
     u64::from(peers) * (THREADS_PER_PEER + 2 * u64::from(seeds))
 }
@@ -25,7 +26,7 @@ fn threads_for(peers: u16, seeds: u16) -> u64 {
 /// found, for a line of the measurement.
 ///
 /// # Errors
-/// The system does not allow as many descriptors.
+/// Fails if the system does not allow as many descriptors.
 pub(super) fn make_room(peers: u16, seeds: u16) -> Result<Value, CliError> {
     let wanted = descriptors_for(peers);
     let open_files = descriptors::raise() as u64;
@@ -44,7 +45,7 @@ pub(super) fn make_room(peers: u16, seeds: u16) -> Result<Value, CliError> {
     }))
 }
 
-/// How many threads this system can have; each also takes a process number.
+/// Number of threads that this system can have; each also takes a process number.
 fn threads_allowed() -> Option<u64> {
     let read = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let limits = ["/proc/sys/kernel/threads-max", "/proc/sys/kernel/pid_max"];

@@ -1,6 +1,6 @@
 //! Measurements on this machine; each prints JSON lines.
 //!
-//! Figures are as measured, with the machine's cores and its load beside them. Where there is a
+//! Figures are as measured, with the machine's cores and its load beside them. If there is a
 //! target, the line says whether it was met; nothing here passes or fails.
 
 mod chat;
@@ -26,7 +26,7 @@ pub use registrations::RegistrationsArgs;
 pub use rollout::RolloutArgs;
 pub use swarm::{PartArgs, SwarmArgs};
 
-/// What can be measured.
+/// Flags of `peer bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
     /// What to measure
@@ -34,7 +34,7 @@ pub struct BenchArgs {
     pub what: What,
 }
 
-/// The measurements.
+/// Kinds of measurements.
 #[derive(Clone, Debug, Subcommand)]
 pub enum What {
     /// Joining, detection of crashes and silence, gossip, idle cost, degrees
@@ -56,10 +56,10 @@ pub enum What {
     SwarmPart(PartArgs),
 }
 
-/// Measures.
+/// Runs a measurement, and prints a JSON line a figure.
 ///
 /// # Errors
-/// When a process cannot be started, or the fleet does not come together.
+/// Fails if a process cannot be started, or the fleet does not come together.
 pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     match &args.what {
         What::Membership(args) => membership::run(args),
@@ -73,7 +73,7 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     }
 }
 
-/// How many threads this machine runs at once.
+/// Number of threads that this machine runs at once.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,4 +1,4 @@
-//! A machine that has more to do than it can: busy loops beside the fleet.
+//! Overload of the machine: busy loops beside the fleet.
 
 use std::hint;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Overload {
         Ok(overload)
     }
 
-    /// How many busy loops there are.
+    /// Number of busy loops.
     pub(super) const fn count(&self) -> usize {
         self.loops.len()
     }

@@ -1,11 +1,11 @@
-//! What the kernel says of a process, its processor time and memory, and of the machine's load.
+//! Processor time and memory of a process, and load of the machine, as the kernel gives them.
 
 use std::fs;
 
 /// Seconds of processor time that a process has used, user and system.
 ///
-/// `None` when the process is gone. The kernel counts in hundredths of a second (`USER_HZ` is
-/// 100 on every architecture that Linux runs on here).
+/// `None` if the process is gone. The kernel counts in hundredths of a second (`USER_HZ` is 100 on
+/// every architecture that Linux runs on here).
 pub(in crate::cli) fn cpu_seconds(pid: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets may hold blanks; the fields are counted from behind it.
@@ -27,14 +27,14 @@ pub(in crate::cli) fn memory(pid: u32) -> Option<(f64, f64, f64)> {
     Some((resident, proportional, kib(&status, "Threads:")?))
 }
 
-/// The most memory that this process has had resident at once, in MiB.
+/// Largest resident memory of this process so far, in MiB.
 pub(in crate::cli) fn own_peak() -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
 }
 
-/// How many threads ran or wanted to, on average over the last minute.
+/// Number of threads that ran or wanted to, on average over the last minute.
 pub(super) fn load() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What may be typed after `peer chat`.
+//! Flags of `peer chat`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -49,7 +49,7 @@ pub struct ChatArgs {
     /// A question or an order, instead of taking part.
     #[command(subcommand)]
     pub command: Option<ChatCommand>,
-    /// Which member this is; the highest that is there leads. Nobody else may have it
+    /// The id of this member; the highest id that is there leads. No other member may have it
     // Always there when no subcommand is: clap refuses its absence.
     #[arg(long, value_name = "N", required = true,
         value_parser = clap::value_parser!(u32).range(1..))]
@@ -77,7 +77,7 @@ pub struct ChatArgs {
     /// Where the log is kept, as peer_N.log
     #[arg(long, value_name = "DIR", default_value = "data/logs")]
     pub log_dir: PathBuf,
-    /// Where the key is kept, and commands are taken, in chat-N
+    /// The directory of the key and of the control socket, which are in chat-N
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// Plain lines, also on a terminal
@@ -92,7 +92,7 @@ pub struct ChatArgs {
     /// The room to begin in
     #[arg(long, value_name = "NAME", default_value = GENERAL, value_parser = super::command::room)]
     pub room: String,
-    /// How often a leader says that it leads
+    /// How often a leader sends a sign of life
     #[arg(long, value_name = "TIME", default_value_t = Span(Config::default().heartbeat))]
     pub heartbeat: Span,
     /// The silence after which a leader is replaced, and one that hears no majority steps down
@@ -133,13 +133,13 @@ pub enum ChatCommand {
     Recover(ChatRecoverArgs),
 }
 
-/// Which chat is meant.
+/// The chat to ask, and the form of the output.
 #[derive(Clone, Debug, Args)]
 pub struct ChatAskArgs {
     /// The id of the member that is meant [default: the one that runs]
     #[arg(long, value_name = "N")]
     pub id: Option<u32>,
-    /// Where it keeps its key
+    /// The directory of its key
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// JSON, for programs
@@ -150,10 +150,10 @@ pub struct ChatAskArgs {
 /// `peer chat history`.
 #[derive(Clone, Debug, Args)]
 pub struct ChatHistoryArgs {
-    /// How many
+    /// The number of messages
     #[arg(value_name = "N", default_value_t = HISTORY, value_parser = count)]
     pub count: usize,
-    /// Which chat is meant.
+    /// The chat to ask.
     #[command(flatten)]
     pub ask: ChatAskArgs,
 }
@@ -170,7 +170,7 @@ pub struct ChatSendArgs {
     /// How long to wait until it is final; it is kept and sent in any case
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(10)))]
     pub wait: Span,
-    /// Which chat is meant.
+    /// The chat to ask.
     #[command(flatten)]
     pub ask: ChatAskArgs,
 }
@@ -185,7 +185,7 @@ pub struct ChatVerifyArgs {
     /// Compare all peer_*.log there, without asking a running chat [default: data/logs]
     #[arg(long, value_name = "DIR", conflicts_with = "files")]
     pub log_dir: Option<PathBuf>,
-    /// Which chat is meant.
+    /// The chat to ask.
     #[command(flatten)]
     pub ask: ChatAskArgs,
 }
@@ -193,10 +193,10 @@ pub struct ChatVerifyArgs {
 /// `peer chat remove`.
 #[derive(Clone, Debug, Args)]
 pub struct ChatRemoveArgs {
-    /// Whom
+    /// The id of the member to remove
     #[arg(value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
     pub whom: u32,
-    /// Which chat is meant.
+    /// The chat to ask.
     #[command(flatten)]
     pub ask: ChatAskArgs,
 }
@@ -230,14 +230,14 @@ fn count(text: &str) -> Result<usize, String> {
     count.ok_or_else(|| format!("a number from 1 to {HISTORY_MAX}"))
 }
 
-/// Where a member of the group may be: `ID:HOST:PORT`, or `HOST:PORT`.
+/// Address at which a member of the group may be: `ID:HOST:PORT`, or `HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Who is expected there.
+    /// Id of the member that is expected there.
     pub id: Option<MemberId>,
     /// The address or name of the machine, an IPv6 address in brackets.
     pub host: String,
-    /// The port.
+    /// Port of the member.
     pub port: u16,
 }
 

@@ -15,16 +15,16 @@ use crate::protocol::chat::MemberId;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 
-/// How long an answer may take beyond what is waited for.
+/// Time for an answer beyond the wait that was asked for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long comparing the logs of a whole group may take.
+/// Time-out of a comparison of the logs of a whole group.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Shows what the chat here is doing.
+/// Shows the status of the chat here.
 ///
 /// # Errors
-/// When none runs here, or it does not answer; so for all of these.
+/// Fails if none runs here, or it does not answer; so for all of these.
 pub(super) fn status(args: &ChatAskArgs) -> Result<(), CliError> {
     show(args, &ask(args, &Ask::Status, PATIENCE)?)
 }
@@ -34,7 +34,7 @@ pub(super) fn history(args: &ChatHistoryArgs) -> Result<(), CliError> {
     show(&args.ask, &ask(&args.ask, &Ask::History { count: args.count }, PATIENCE)?)
 }
 
-/// Says something; exit code 3 if it is kept and not final in time, 4 if it is refused.
+/// Sends a message; exit code 3 if it is kept and not final in time, 4 if it is refused.
 pub(super) fn send(args: &ChatSendArgs) -> Result<(), CliError> {
     let wait_ms = u64::try_from(args.wait.0.as_millis()).unwrap_or(u64::MAX);
     let wanted = Ask::Send { room: args.room.clone(), text: args.text.clone(), wait_ms };
@@ -46,12 +46,12 @@ pub(super) fn send(args: &ChatSendArgs) -> Result<(), CliError> {
     if answer["is_pending"] == true { Err(CliError::Pending(1)) } else { Ok(()) }
 }
 
-/// Has a member removed.
+/// Orders the removal of a member.
 pub(super) fn remove(args: &ChatRemoveArgs) -> Result<(), CliError> {
     show(&args.ask, &ask(&args.ask, &Ask::Remove { id: MemberId(args.whom) }, PATIENCE)?)
 }
 
-/// Compares logs; an error when they differ.
+/// Compares logs; an error if they differ.
 pub(super) fn verify(args: &ChatVerifyArgs) -> Result<(), CliError> {
     let differ = || CliError::Failed("the logs differ in what is final".to_owned());
     let files = match (&args.files[..], &args.log_dir) {
@@ -73,7 +73,7 @@ pub(super) fn ask(args: &ChatAskArgs, wanted: &Ask, patience: Duration) -> Resul
     asking::exchange(&find(args)?, wanted, patience, "ask the chat that runs here")
 }
 
-/// The directory of the chat that is meant.
+/// Directory of the chat to ask.
 fn find(args: &ChatAskArgs) -> Result<PathBuf, CliError> {
     let data = args.data.display();
     if let Some(id) = args.id {

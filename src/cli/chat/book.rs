@@ -1,8 +1,8 @@
-//! What a person at the chat knows: what was said, what is pending, the rooms, who is there.
+//! Book of a person at the chat: messages, pending texts, rooms, and members.
 //!
 //! Invariants:
-//! - Pure: what the engine tells goes in, what to show comes out. Both the screen and the plain
-//!   lines show this book, so they cannot tell two stories.
+//! - Pure: events of the engine go in, lines to show come out. Both the screen and the plain lines
+//!   show this book, so they cannot differ.
 //! - Bounded: the oldest lines are forgotten; the log has them.
 //! - Nothing of a message reaches a terminal unescaped (C12).
 
@@ -15,13 +15,13 @@ use crate::protocol::chat::{
     Body, Chat, Entry, Event, MemberId, Membership, MsgId, Role, SeqNo, Term,
 };
 
-/// Lines that are kept.
+/// Largest number of lines that are kept.
 const LINES_MAX: usize = 5_000;
 
-/// Rooms that are counted; a further one is shown, but not listed.
+/// Largest number of rooms that are counted; a further one is shown, but not listed.
 const ROOMS_MAX: usize = 1_000;
 
-/// The room that everybody begins in.
+/// Room in which every member begins.
 pub(super) const GENERAL: &str = "general";
 
 /// One line of the conversation.
@@ -29,18 +29,18 @@ pub(super) const GENERAL: &str = "general";
 pub(super) enum Item {
     /// A message, final.
     Said {
-        /// Its place.
+        /// Number of the entry.
         seq: SeqNo,
-        /// Who.
+        /// Member that sent it.
         sender: MemberId,
-        /// Where.
+        /// Room of the message.
         room: Arc<str>,
-        /// What, as a terminal may have it.
+        /// Text, escaped for a terminal.
         text: String,
         /// Whether it was typed here.
         is_mine: bool,
     },
-    /// What happened to the group.
+    /// A note about a change of the group.
     Note(String),
 }
 
@@ -53,7 +53,7 @@ impl Item {
         }
     }
 
-    /// What stands before the text.
+    /// Beginning of the line, before the text.
     pub(super) fn head(&self) -> String {
         match self {
             Self::Said { seq, sender, room, .. } if **room == *GENERAL => {
@@ -70,72 +70,72 @@ impl Item {
 /// A message typed here that is not final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waiting {
-    /// The message.
+    /// Identity and text of the message.
     pub(super) chat: Chat,
-    /// Its place, if the leader has given it one.
+    /// Number of its entry, if the leader has given it one.
     pub(super) number: Option<SeqNo>,
 }
 
-/// One room.
+/// Counts of one room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Room {
-    /// Messages shown.
+    /// Number of messages shown.
     pub(super) count: u64,
-    /// Those that came while another room was looked at.
+    /// Number of messages that came while another room was looked at.
     pub(super) unread: u64,
 }
 
-/// Where the group stands, as this member knows it.
+/// State of the group, as this member knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// What this member does.
+    /// Role of this member.
     pub(super) role: Role,
-    /// The newest reign it knows.
+    /// The newest term it knows.
     pub(super) term: Term,
-    /// Who leads.
+    /// Present leader, if it is known.
     pub(super) leader: Option<MemberId>,
     /// Whether a majority is reached.
     pub(super) has_quorum: bool,
-    /// Everything up to here is final.
+    /// Number of the last final entry.
     pub(super) commit: SeqNo,
-    /// The last entry here.
+    /// Number of the last entry here.
     pub(super) last: SeqNo,
 }
 
-/// One of the group, as this member sees it.
+/// A member of the group, as this member sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// Who.
+    /// Id of the member.
     pub(super) id: MemberId,
-    /// Where.
+    /// Address of the member.
     pub(super) at: String,
     /// Whether there is a connection, or it is this member itself.
     pub(super) is_here: bool,
-    /// How many entries it lacks, as far as is known.
+    /// Number of entries it lacks, as far as is known.
     pub(super) lag: Option<u64>,
-    /// When it was last heard of or lost, by this machine's clock, in ms.
+    /// Time when it was last heard of or lost, by this machine's clock, in ms.
     pub(super) seen_ms: Option<u64>,
 }
 
-/// The whole.
+/// The whole book.
 #[derive(Clone, Debug)]
 pub(super) struct Book {
-    /// Who looks at it.
+    /// Id of this member.
     pub(super) me: MemberId,
-    /// Where it is said what is typed.
+    /// Room to which typed texts go.
     room: Arc<str>,
     items: VecDeque<Item>,
-    /// How many items were forgotten.
+    /// Number of items that were forgotten.
     forgotten: u64,
     waiting: Vec<Waiting>,
     rooms: BTreeMap<Arc<str>, Room>,
-    /// The group as an entry or the engine said last.
+    /// Members by the last entry or report of the engine.
     membership: Arc<Membership>,
-    /// How it stands.
+    /// State of the group.
     pub(super) standing: Standing,
-    /// How it stood by what was told last, of which a person has read.
+    /// State of the group by the last event that was shown.
     told: Standing,
-    /// Who is there.
+    /// Members with their connections.
     pub(super) seen: Vec<Seen>,
 }
 
@@ -165,12 +165,12 @@ impl Book {
         }
     }
 
-    /// Where it is said what is typed.
+    /// Room to which typed texts go.
     pub(super) const fn room(&self) -> &Arc<str> {
         &self.room
     }
 
-    /// Goes to a room.
+    /// Changes the room to which typed texts go.
     pub(super) fn enter(&mut self, room: &str) {
         self.room = room.into();
         self.rooms.entry(Arc::clone(&self.room)).or_default().unread = 0;
@@ -181,7 +181,7 @@ impl Book {
         &self.rooms
     }
 
-    /// What was typed here and is not final, the oldest first.
+    /// Texts that were typed here and are not final, the oldest first.
     pub(super) fn waiting(&self) -> &[Waiting] {
         &self.waiting
     }
@@ -191,12 +191,12 @@ impl Book {
         (self.forgotten, self.forgotten + self.items.len() as u64)
     }
 
-    /// A line by its number.
+    /// Line of a number, if it is kept.
     pub(super) fn item(&self, number: u64) -> Option<&Item> {
         self.items.get(usize::try_from(number.checked_sub(self.forgotten)?).ok()?)
     }
 
-    /// Whether a line is to be seen from the room that is looked at.
+    /// Whether a line is shown in the present room.
     pub(super) fn is_shown(&self, item: &Item) -> bool {
         match item {
             Item::Said { room, .. } => *room == self.room,
@@ -292,7 +292,7 @@ impl Book {
         }
     }
 
-    /// Forgets what does not wait any more, by what the engine knows.
+    /// Forgets the texts that do not wait any more, by the engine's list.
     pub(super) fn keep_waiting(&mut self, pending: &[MsgId]) {
         let pending: BTreeSet<_> = pending.iter().collect();
         self.waiting.retain(|it| pending.contains(&it.chat.msg_id));
@@ -310,7 +310,7 @@ impl Book {
         }
     }
 
-    /// How many of the group are within reach, this member included.
+    /// Number of members within reach, this one included, and number of all.
     pub(super) fn reach(&self) -> (usize, usize) {
         (self.seen.iter().filter(|it| it.is_here).count(), self.seen.len())
     }

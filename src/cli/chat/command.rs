@@ -1,20 +1,20 @@
-//! What a typed line means: a text for everybody, or a command.
+//! Meaning of a typed line: a text for all members, or a command.
 //!
 //! Pure: a line goes in, its meaning comes out. A line that begins with `//` is a text that begins
 //! with `/`.
 
 use crate::protocol::chat::MemberId;
 
-/// How many messages `/history` shows unless told.
+/// Number of messages that `/history` shows by default.
 pub(super) const HISTORY: usize = 20;
 
-/// The most that one `/history` shows.
+/// Largest number of messages that one `/history` shows.
 pub(super) const HISTORY_MAX: usize = 10_000;
 
-/// The longest name of a room, in bytes.
+/// Longest name of a room, in bytes.
 const ROOM_BYTES_MAX: usize = 64;
 
-/// What `/help` says.
+/// Lines of `/help`.
 pub(super) const HELP: &[&str] = &[
     "/status        who I am, my role and term, who leads, who is known, what is pending",
     "/history [N]   the last N final messages (20)",
@@ -29,29 +29,29 @@ pub(super) const HELP: &[&str] = &[
 /// A typed line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Typed {
-    /// Nothing.
+    /// The line is empty.
     Nothing,
-    /// Say this.
+    /// Send this text.
     Say(String),
-    /// Who I am and what is about.
+    /// Show the status of this member.
     Status,
-    /// The last so many messages.
+    /// Show the last so many messages.
     History(usize),
-    /// Go to a room.
+    /// Change the room.
     Room(String),
-    /// Which rooms there are.
+    /// List the rooms.
     Rooms,
     /// Remove a member.
     Remove(MemberId),
-    /// What can be typed.
+    /// Show the commands.
     Help,
-    /// End.
+    /// End the chat.
     Quit,
-    /// Nothing that could be done; why.
+    /// The line cannot be understood, for this reason.
     Wrong(String),
 }
 
-/// What `line` means, if a text may have `message_max` bytes.
+/// Parses `line`, if a text may have `message_max` bytes.
 pub(super) fn parse(line: &str, message_max: usize) -> Typed {
     let line = line.trim_end_matches(['\n', '\r']);
     match line.strip_prefix('/') {
@@ -100,7 +100,7 @@ fn command(text: &str) -> Typed {
     }
 }
 
-/// `name` as a room's name, or what is wrong with it.
+/// `name` as a room's name, or the reason why it is none.
 pub(super) fn room(name: &str) -> Result<String, String> {
     let name = name.strip_prefix('#').unwrap_or(name);
     let is_plain = |c: char| !c.is_control() && !c.is_whitespace();

@@ -1,4 +1,4 @@
-//! What all members' logs are, beside this one's, in words.
+//! Words for the comparison of all members' logs with this one's.
 
 use serde_json::{Value, json};
 

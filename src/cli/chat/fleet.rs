@@ -1,8 +1,8 @@
 //! A chat in a fleet: its members are members of the fleet too, at the same port and with the same
-//! key. They find their group by it, and whose end the seeds have certified is removed.
+//! key. They find their group by it, and a member whose end the seeds have certified is removed.
 //!
-//! On the topic `folkmoot/chat` whoever looks for the group says so, and a member answers. Of
-//! several who look and whom nobody answers, the lowest id founds the group.
+//! On the topic `folkmoot/chat` a member that looks for the group asks, and a member of the group
+//! answers. If several look and none answers, the lowest id founds the group.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
@@ -27,36 +27,36 @@ use crate::runtime::driver::options::{Dialects, Serve};
 use crate::runtime::thread;
 use crate::wire::dialect::Dialect;
 
-/// Where members of groups are announced.
+/// Topic on which members of groups are announced.
 const TOPIC: &str = "folkmoot/chat";
 
-/// How long a seed may take to answer a call.
+/// Time-out of a call to a seed.
 const SEED_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long the fleet may take to let a member in before it goes on alone.
+/// Longest wait for the fleet to admit this member before it goes on alone.
 const ADMISSION_MAX: Duration = Duration::from_secs(15);
 
-/// How long it is waited for a neighbor, where the seeds know of others.
+/// Longest wait for a neighbor, if the seeds know other members.
 const NEIGHBOR_MAX: Duration = Duration::from_secs(5);
 
-/// A round of looking for the group; who is the lowest at its end founds one.
+/// Duration of a round of looking for the group; the lowest id at its end founds one.
 const ROUND: Duration = Duration::from_millis(2_500);
 
-/// How often it is said within a round that somebody looks.
+/// Interval of the questions within a round.
 const CALL: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether the fleet has let it in.
+/// Interval of the checks whether the fleet has admitted this member.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What is said on the topic.
+/// Announcement on the topic.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct News {
-    /// Who.
+    /// Id of the sender.
     node_id: MemberId,
-    /// Where.
+    /// Address of the sender.
     #[serde(flatten)]
     at: At,
-    /// Whether it looks for the group; else it is one of it.
+    /// Whether the sender looks for the group; else it is one of its members.
     #[serde(default)]
     seeks: bool,
 }
@@ -64,12 +64,12 @@ struct News {
 impl News {
     fn of(message: &Message) -> Option<Self> {
         let news: Self = serde_json::from_slice(&message.data).ok()?;
-        // Whoever says it is a member of the fleet and says where it is itself.
+        // Valid only from the member of the fleet that has this address.
         (Endpoint::new(news.at.host, news.at.port) == message.origin).then_some(news)
     }
 }
 
-/// The fleet, as a chat needs it.
+/// Membership of a chat in the fleet.
 pub(super) struct Fleet {
     network: Arc<Network>,
     door: Arc<Door>,
@@ -78,11 +78,11 @@ pub(super) struct Fleet {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// The seeds of the fleet that `file` names, if enough of them run. Unless it `is_wanted`, a file
-/// that is not there names none.
+/// Seeds of the fleet that `file` names, if enough of them run. Unless it `is_wanted`, a missing
+/// file names none.
 ///
 /// # Errors
-/// When the file cannot be used, or a fleet is wanted and not there.
+/// Fails if the file cannot be used, or a fleet is wanted and not there.
 pub(in crate::cli) fn seeds(
     file: &Path,
     is_wanted: bool,
@@ -113,10 +113,10 @@ pub(in crate::cli) fn seeds(
 }
 
 impl Fleet {
-    /// Becomes a member of the fleet of these seeds, as `plan` says where.
+    /// Becomes a member of the fleet of these seeds, at the address of `plan`.
     ///
     /// # Errors
-    /// When the port or the disk cannot be used.
+    /// Fails if the port or the disk cannot be used.
     pub(super) fn join(
         plan: &Plan,
         seeds: &[Endpoint],
@@ -141,7 +141,7 @@ impl Fleet {
     }
 
     /// Looks for the group until it is found, or is this member's to found. `told` takes words for
-    /// people and says whether to go on.
+    /// people and returns whether to go on.
     pub(super) fn seek(&self, mut told: impl FnMut(&str) -> bool) -> (Founds, Vec<Endpoint>) {
         if !self.is_let_in() {
             told("the fleet has not let this member in yet; it looks for the group meanwhile");
@@ -179,7 +179,7 @@ impl Fleet {
         false
     }
 
-    /// Those who are in the group, and those who look for it.
+    /// One round: members of the group that answer, and members that look for it.
     fn round(&self) -> (Vec<Endpoint>, BTreeSet<MemberId>) {
         let clock = Clock::start();
         let (mut found, mut seekers) = (Vec::new(), BTreeSet::new());
@@ -202,10 +202,11 @@ impl Fleet {
         (found, seekers)
     }
 
-    /// Leads callers to `engine`, tells it who else is there, and answers who looks for it.
+    /// Passes calls to `engine`, tells it the other members, and answers those that look for the
+    /// group.
     ///
     /// # Errors
-    /// When there are no threads.
+    /// Fails if no threads can be started.
     pub(super) fn serve(&mut self, engine: &Engine) -> Result<(), CliError> {
         self.door.open(engine.server());
         let system = |source| CliError::System { action: "start a thread", source };
@@ -232,7 +233,7 @@ impl Fleet {
     pub(super) fn stop(self) {
         self.network.stop();
         for thread in self.threads {
-            // It has panicked if this fails, and said so itself.
+            // The thread has panicked if this fails, and reported that itself.
             let _ = thread.join();
         }
     }
@@ -240,12 +241,12 @@ impl Fleet {
 
 fn say(network: &Network, news: News) {
     if let Ok(text) = serde_json::to_vec(&news) {
-        // Whoever comes later asks.
+        // A member that comes later asks.
         let _ = network.broadcast(TOPIC, text);
     }
 }
 
-/// Answers who looks for the group, as long as there is a network.
+/// Answers members that look for the group, as long as there is a network.
 fn attend(me: News, news: &Queue<Message>, network: &Network, engine: &Engine) {
     loop {
         let message = match news.recv() {
@@ -257,7 +258,7 @@ fn attend(me: News, news: &Queue<Message>, network: &Network, engine: &Engine) {
             continue;
         };
         let at = Endpoint::new(other.at.host, other.at.port);
-        // The seeds' word on a neighbor's end is sure to come here.
+        // The seeds' certificate of a neighbor's end is sure to come here.
         network.add_peer(at);
         if !other.seeks {
             engine.add_place(at);

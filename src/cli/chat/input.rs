@@ -1,35 +1,35 @@
 //! The line that is being typed: its cursor, and the lines typed before.
 //!
 //! The cursor stands between what a reader takes for characters (grapheme clusters), never within
-//! one. Pure: keys are somebody else's business.
+//! one. Pure: keys are read elsewhere.
 
 use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation as _};
 use unicode_width::UnicodeWidthStr as _;
 
-/// Lines that are remembered.
+/// Largest number of lines that are remembered.
 const HISTORY_MAX: usize = 500;
 
-/// The line, and those before it.
+/// The present line, and those before it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Input {
     text: String,
-    /// In bytes.
+    /// Position of the cursor, in bytes.
     cursor: usize,
-    /// The oldest first.
+    /// Earlier lines, the oldest first.
     history: Vec<String>,
-    /// Which of them is shown, if one is.
+    /// Index of the earlier line that is shown, if one is.
     at: Option<usize>,
-    /// What was typed before an older line was asked for.
+    /// Text that was typed before an older line was asked for.
     draft: String,
 }
 
 impl Input {
-    /// What stands there.
+    /// Text of the line.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// How many columns stand before the cursor.
+    /// Number of columns before the cursor.
     pub(super) fn column(&self) -> usize {
         self.text[..self.cursor].width()
     }
@@ -50,7 +50,7 @@ impl Input {
     }
 
     /// Puts `text` before the cursor. An end of a line (LF, CR LF, or CR, as terminals send it)
-    /// becomes a blank; what else could steer a terminal is left out.
+    /// becomes a blank; other control characters are left out.
     pub(super) fn insert(&mut self, text: &str) {
         let text = text.replace("\r\n", "\n");
         let clean = text.chars().filter_map(|c| match c {
@@ -85,29 +85,29 @@ impl Input {
         self.cursor + next.map_or(0, str::len)
     }
 
-    /// Where the word before the cursor begins.
+    /// Offset at which the word before the cursor begins.
     fn word_before(&self) -> usize {
         let head = self.text[..self.cursor].trim_end();
         head.rfind(char::is_whitespace)
             .map_or(0, |at| at + head[at..].chars().next().map_or(0, char::len_utf8))
     }
 
-    /// One character back.
+    /// Moves the cursor one character back.
     pub(super) fn left(&mut self) {
         self.cursor = self.before();
     }
 
-    /// One character on.
+    /// Moves the cursor one character on.
     pub(super) fn right(&mut self) {
         self.cursor = self.after();
     }
 
-    /// To the beginning.
+    /// Moves the cursor to the beginning.
     pub(super) const fn home(&mut self) {
         self.cursor = 0;
     }
 
-    /// To the end.
+    /// Moves the cursor to the end.
     pub(super) const fn end(&mut self) {
         self.cursor = self.text.len();
     }
@@ -143,7 +143,7 @@ impl Input {
         self.cursor = from;
     }
 
-    /// An older line.
+    /// Shows an older line.
     pub(super) fn older(&mut self) {
         let at = match self.at {
             Some(0) => return,
@@ -157,7 +157,7 @@ impl Input {
         self.show(Some(at));
     }
 
-    /// A newer line, at last the one that was being typed.
+    /// Shows a newer line, at last the one that was being typed.
     pub(super) fn newer(&mut self) {
         if let Some(at) = self.at {
             self.show((at + 1 < self.history.len()).then_some(at + 1));

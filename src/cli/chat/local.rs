@@ -1,4 +1,4 @@
-//! What others on this machine may ask of a running chat, by its control socket.
+//! Questions and orders of programs on this machine to a running chat, by its control socket.
 //!
 //! One line of JSON in, one out: `{"ask": …}`, and `{"lines": […], "json": …}` or
 //! `{"error": …}`.
@@ -19,52 +19,52 @@ use crate::runtime::chat::Engine;
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Handler};
 
-/// Entries that are read from the log at a time.
+/// Number of entries that are read from the log at a time.
 const PAGE: u64 = 1_000;
 
-/// The time that a disk has to keep a message, however little its sender waits.
+/// Time for the disk to keep a message, even if its sender waits less.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A question.
+/// Request to a chat.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(super) enum Ask {
-    /// Who and what is about?
+    /// Show the status.
     Status,
-    /// What was said last?
+    /// Show the last messages.
     History {
-        /// How many.
+        /// Number of messages.
         count: usize,
     },
-    /// Say this.
+    /// Send a message.
     Send {
-        /// Where.
+        /// Room of the message.
         room: String,
-        /// What.
+        /// Text of the message.
         text: String,
-        /// How long to wait until it is final, in ms.
+        /// Longest wait until it is final, in ms.
         wait_ms: u64,
     },
-    /// Are all members' logs equal?
+    /// Compare all members' logs.
     Verify,
     /// Go on alone: the majority is gone for good.
     Recover,
     /// Remove a member.
     Remove {
-        /// Whom.
+        /// Id of the member.
         id: MemberId,
     },
 }
 
-/// The engine, and those who ask it.
+/// The engine, and the programs that ask it.
 pub(super) struct Local {
-    /// The engine.
+    /// Engine of the chat.
     pub(super) engine: Engine,
     watchers: Watchers,
 }
 
 impl Local {
-    /// Around an engine that tells its news to an announcer with these watchers.
+    /// For an engine whose events go to an announcer with these watchers.
     pub(super) fn new(engine: Engine, watchers: Watchers) -> Self {
         Self { engine, watchers }
     }
@@ -72,7 +72,7 @@ impl Local {
     /// The last `count` messages, the oldest first.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// Fails if the log cannot be read.
     pub(super) fn history(&self, count: usize) -> Result<Vec<Arc<Entry>>, String> {
         let Some(status) = self.engine.status() else { return Ok(Vec::new()) };
         let mut end = status.commit.0;
@@ -89,10 +89,10 @@ impl Local {
         Ok(found)
     }
 
-    /// Asks for a member's removal.
+    /// Orders a member's removal.
     ///
     /// # Errors
-    /// When there is no such member, as a sentence.
+    /// Fails if there is no such member, with a sentence for people.
     pub(super) fn remove(&self, id: MemberId) -> Result<(), String> {
         let Some(status) = self.engine.status() else { return Err("it is stopping".to_owned()) };
         if status.leader.is_none() {
@@ -109,7 +109,7 @@ impl Local {
         }
     }
 
-    /// What `/status` says.
+    /// Lines of `/status`.
     pub(super) fn status_lines(&self) -> Vec<String> {
         let Some(status) = self.engine.status() else { return vec!["it is stopping".to_owned()] };
         let leader = status.leader.map_or("Unknown".to_owned(), |it| it.to_string());
@@ -227,12 +227,12 @@ impl Local {
     }
 }
 
-/// The answer to a program whose message is not kept.
+/// Answer to a program whose message is not kept.
 fn refused(reason: &str) -> Value {
     json!({ "lines": [], "json": { "seq_no": null, "refused": reason }, "refused": reason })
 }
 
-/// The answer to an operator who has recovered a group.
+/// Answer to an operator who has recovered a group.
 pub(super) fn recovered_lines(status: &Status) -> Vec<String> {
     let Some(it) = &status.recovered else {
         return vec!["nothing was recovered".to_owned()];
@@ -250,7 +250,7 @@ pub(super) fn recovered_lines(status: &Status) -> Vec<String> {
     ]
 }
 
-/// Answers by `local`, for as long as that lives.
+/// Handler of requests, for as long as `local` lives.
 pub(super) fn handler(local: Weak<Local>) -> Handler {
     Arc::new(move |request| {
         let answer = match (local.upgrade(), serde_json::from_str(request)) {

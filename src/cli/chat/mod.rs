@@ -1,7 +1,8 @@
-//! `peer chat`: what people type and see of a group that has one order for everybody.
+//! `peer chat`: the chat of a group that has one order for all messages, on terminals and for
+//! scripts.
 //!
-//! Whoever is at a terminal gets a [`screen`]; scripts get [`plain`] lines. Both show the same
-//! [`book`], which a [`session`] keeps. No protocol decision is made here.
+//! On a terminal there is a [`screen`]; scripts get [`plain`] lines. Both show the same [`book`],
+//! which a [`session`] keeps. No protocol decision is made here.
 
 pub mod args;
 mod ask;
@@ -28,8 +29,8 @@ use crate::cli::CliError;
 /// Takes part in a chat, or asks one that runs here.
 ///
 /// # Errors
-/// Whatever keeps it from starting or stops it, or leaves a question without an answer; also
-/// messages that are not final at the end.
+/// Any failure that keeps it from starting or stops it, or leaves a question without an answer;
+/// also messages that are not final at the end.
 pub fn run(args: &ChatArgs) -> Result<(), CliError> {
     match &args.command {
         None => run::run(args),

@@ -7,15 +7,15 @@ use std::io::{self, IsTerminal as _, Write};
 
 use super::book::Item;
 
-/// The output, and where its cursor is.
+/// The output, and the state of its last line.
 pub(super) struct Plain<W> {
     out: W,
     prompt: String,
-    /// The prompt is the last that was written.
+    /// Whether the prompt is the last that was written.
     is_prompted: bool,
-    /// Only answers are written.
+    /// Whether only answers are written.
     is_quiet: bool,
-    /// Whether what a person types ends the prompt's line.
+    /// Whether a person's newline ends the prompt's line.
     is_echoed: bool,
 }
 
@@ -32,10 +32,10 @@ impl<W: Write> Plain<W> {
         Self { out, prompt, is_prompted: false, is_quiet: false, is_echoed }
     }
 
-    /// Asks for the next line, unless that was done.
+    /// Writes the prompt, unless it is there.
     ///
     /// # Errors
-    /// When the output has gone; so below.
+    /// Fails if the output has gone; so below.
     pub(super) fn ask(&mut self) -> io::Result<()> {
         if !self.is_prompted {
             self.out.write_all(self.prompt.as_bytes())?;
@@ -45,14 +45,14 @@ impl<W: Write> Plain<W> {
         Ok(())
     }
 
-    /// A line was typed.
+    /// Notes that a line was typed.
     pub(super) const fn was_typed(&mut self) {
         if self.is_echoed {
             self.is_prompted = false;
         }
     }
 
-    /// Shows what happened unasked. A person who looks at the prompt gets it again.
+    /// Shows items that were not asked for. A person who looks at the prompt gets it again.
     pub(super) fn show(&mut self, items: &[Item]) -> io::Result<()> {
         if self.is_quiet {
             return Ok(());
@@ -63,7 +63,7 @@ impl<W: Write> Plain<W> {
         if was_prompted && self.is_echoed { self.ask() } else { Ok(()) }
     }
 
-    /// Writes lines.
+    /// Writes the lines of an answer.
     pub(super) fn answer(&mut self, lines: &[String]) -> io::Result<()> {
         if lines.is_empty() {
             return Ok(());

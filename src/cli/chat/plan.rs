@@ -1,4 +1,4 @@
-//! What was typed, checked: who this member is, where it is called, whom it calls.
+//! Plan of a chat: the checked flags, with the addresses of this member and of those it calls.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -12,36 +12,36 @@ use crate::runtime::chat::Founds;
 use crate::runtime::cluster_key;
 use crate::wire::sealed::ClusterKeys;
 
-/// The shortest heartbeat in ms: below it the group does little else.
+/// Shortest heartbeat in ms: below it the group does little else.
 const HEARTBEAT_MS_MIN: u128 = 10;
 
-/// Everything that a chat is started with.
+/// Settings with which a chat is started.
 pub(super) struct Plan {
-    /// Who.
+    /// Id of this member.
     pub(super) me: MemberId,
-    /// Where to listen; nowhere, where a member of a fleet does.
+    /// Listen address; `None` if the member of a fleet listens.
     pub(super) listen: Option<SocketAddr>,
-    /// Whether a group is founded where none is known.
+    /// Whether a group is founded if none is known.
     pub(super) founds: Founds,
-    /// Where others call.
+    /// Address at which other members call this one.
     pub(super) at: Endpoint,
-    /// Where members of the group may be.
+    /// Addresses at which members of the group may be.
     pub(super) seeds: Vec<(Option<MemberId>, Endpoint)>,
-    /// The machine's limits and habits.
+    /// Limits and settings of the machine.
     pub(super) config: Config,
-    /// The key that a link needs.
+    /// Cluster keys that a link needs.
     pub(super) cluster_keys: Option<Arc<ClusterKeys>>,
-    /// The directory of the key and the control socket.
+    /// Directory of the key and the control socket.
     pub(super) dir: PathBuf,
-    /// What a person should know of the flags.
+    /// Notes about the flags, for people.
     pub(super) notes: Vec<String>,
 }
 
 impl Plan {
-    /// Checks what was typed, in the fleet of these seeds, if there is one.
+    /// Checks the flags, in the fleet of these seeds, if there is one.
     ///
     /// # Errors
-    /// When it cannot be used; the text says what to type instead.
+    /// Fails if they cannot be used; the text says what to type instead.
     pub(super) fn new(args: &ChatArgs, fleet: &[Endpoint]) -> Result<Self, CliError> {
         let missing = || CliError::Usage("a chat needs --id and --port".to_owned());
         let me = MemberId(args.id.ok_or_else(missing)?);
@@ -113,7 +113,7 @@ fn found_seeds(
     }
 }
 
-/// Tells whether the log of `me` has something in it.
+/// Whether the log of `me` has any content.
 pub(super) fn knows_its_group(log_dir: &Path, me: MemberId) -> bool {
     std::fs::metadata(log_dir.join(format!("{me}.log"))).is_ok_and(|it| it.len() > 0)
 }
@@ -145,12 +145,13 @@ fn config(args: &ChatArgs) -> Result<Config, CliError> {
 fn resolve(place: &Place) -> Result<Endpoint, String> {
     let found = format!("{}:{}", place.host, place.port).to_socket_addrs();
     let found: Vec<_> = found.map_err(|error| error.to_string())?.collect();
-    // Groups listen on IPv4 unless told.
+    // Groups listen on IPv4 by default.
     let addr = found.iter().find(|it| it.is_ipv4()).or(found.first());
     addr.map(|addr| Endpoint::from(*addr)).ok_or_else(|| "it has no address".to_owned())
 }
 
-/// Where others call this one: as told, as it listens, or as the way to a seed says.
+/// Address at which other members call this one: the flag, the listen address, or that of the way
+/// to a seed.
 fn advertised(args: &ChatArgs, seeds: &[Endpoint]) -> IpAddr {
     if let Some(ip) = args.advertise {
         return ip;
@@ -170,7 +171,8 @@ fn advertised(args: &ChatArgs, seeds: &[Endpoint]) -> IpAddr {
         let ip = socket.local_addr().ok()?.ip();
         (!ip.is_unspecified()).then_some(ip)
     };
-    // Of a founder nobody knows the way to others: that of the default route, if there is one.
+    // For a founder the way to other members is unknown: that of the default route, if there is
+    // one.
     let far = SocketAddr::from(([192, 0, 2, 1], 9));
     let mut ways = seeds.iter().map(|seed| seed.socket_addr()).chain([far]);
     ways.find_map(way).unwrap_or(Ipv4Addr::LOCALHOST.into())

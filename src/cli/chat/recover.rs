@@ -11,10 +11,10 @@ use crate::runtime::control;
 use crate::runtime::files::{DataDir, control_path};
 use serde_json::json;
 
-/// Has a member go on alone.
+/// Lets a member go on alone.
 ///
 /// # Errors
-/// When that was not confirmed, or nothing is to be recovered, or its log cannot be used.
+/// Fails if that was not confirmed, nothing is to be recovered, or its log cannot be used.
 pub(super) fn run(args: &ChatRecoverArgs) -> Result<(), CliError> {
     if !args.i_know {
         return Err(CliError::Usage(

@@ -37,25 +37,25 @@ use crate::runtime::clock::Clock;
 use crate::runtime::control;
 use crate::runtime::files::{DataDir, FilesError};
 
-/// What may wait to be shown; what finds no room is read from the log later.
+/// Largest number of waiting events; those without room are read from the log later.
 const TOLD_MAX: usize = 4 * 1024;
 
-/// How long the end of the input is put off while something typed is not final.
+/// Time for which the end of the input is put off while typed messages are not final.
 const END_GRACE: Duration = Duration::from_secs(10);
 
-/// How often it is looked at how the group stands.
+/// Interval at which the state of the group is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The most notifications and keys that are taken between two pictures.
+/// Largest number of events and keys that are taken between two pictures.
 const TOLD_AT_ONCE: usize = 256;
 
-/// What comes from the engine.
+/// Receiver of the engine's events.
 type Ear = Receiver<(Now, Told)>;
 
 /// Takes part in a chat until it is told to stop.
 ///
 /// # Errors
-/// Whatever keeps it from starting or stops it, and messages that are not final at the end.
+/// Any failure that keeps it from starting or stops it, and messages that are not final at the end.
 pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let seeds = fleet_of(args)?;
     let mut plan = Plan::new(args, seeds.as_deref().unwrap_or_default())?;
@@ -111,7 +111,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
 /// The seeds of the fleet that this member becomes one of, if there is one.
 fn fleet_of(args: &ChatArgs) -> Result<Option<Vec<Endpoint>>, CliError> {
     if args.cluster_key.is_some() {
-        // On a port that fleet and chat share, nothing tells their encrypted connections apart.
+        // On a port that fleet and chat share, nothing distinguishes their encrypted connections.
         return match args.config {
             Some(_) => Err(CliError::Usage(
                 "--config cannot be used with --cluster-key: name members with --seed".to_owned(),
@@ -123,7 +123,8 @@ fn fleet_of(args: &ChatArgs) -> Result<Option<Vec<Endpoint>>, CliError> {
     fleet::seeds(file, args.config.is_some())
 }
 
-/// Finds the group by the fleet, if nothing else says where it is. Says no if it was told to stop.
+/// Finds the group by the fleet, if nothing else names its address. Returns false if it was told to
+/// stop.
 fn find(
     plan: &mut Plan,
     args: &ChatArgs,
@@ -137,7 +138,7 @@ fn find(
     }
     let mut is_stopped = false;
     let (founds, found) = fleet.seek(|words| {
-        // Nobody to tell is no reason to end.
+        // A closed output is no reason to end.
         let _ = writeln!(io::stdout(), "* {words}");
         is_stopped = signals.try_recv().is_ok();
         !is_stopped
@@ -187,7 +188,7 @@ pub(super) fn start_failed(error: StartError) -> CliError {
     }
 }
 
-/// Everything that a chat is made of while it runs.
+/// Parts of a chat while it runs.
 struct Talk {
     session: Session,
     book: Book,
@@ -202,7 +203,7 @@ fn screen_failed(source: io::Error) -> CliError {
 }
 
 impl Talk {
-    /// The first lines: where it is, and what the flags did not mean.
+    /// First lines: the address, and notes about the flags.
     fn begin(&mut self, plan: &Plan) -> Vec<Item> {
         let how = if plan.seeds.is_empty() { "" } else { "; looks for the group" };
         let text = format!("{} at {}{how}; /help lists the commands", plan.me, plan.at);
@@ -295,10 +296,10 @@ impl Talk {
         Ok(false)
     }
 
-    /// Goes on on the whole screen until the end is asked for; then there are plain lines.
+    /// Goes on on the whole screen until the end is asked for; then in plain lines.
     fn on_screen(&mut self, plan: &Plan) -> Result<Plain<io::Stdout>, CliError> {
-        // Before the terminal is taken: a stop in between would leave it as nobody can use it, or,
-        // where no shell is above this process, be lost.
+        // Before the terminal is taken: a stop in between would leave it in a mode that nobody can
+        // use, or, if no shell is above this process, be lost.
         let jobs = terminal::jobs().map_err(screen_failed)?;
         let mut terminal = Terminal::take().map_err(screen_failed)?;
         let keys = terminal::keys().map_err(screen_failed)?;
@@ -322,7 +323,7 @@ impl Talk {
                     }
                 }
                 recv(keys) -> key => {
-                    // Without a terminal there is nobody to go on for.
+                    // Without a terminal there is no person to go on for.
                     let Ok(key) = key else { break };
                     // A pasted text may come as keys: there is one picture for many of them.
                     let mut is_over = self.key((&mut terminal, &mut screen), &key)?;
@@ -342,7 +343,7 @@ impl Talk {
                 recv(ticks) -> _ => {
                     let (before, standing) = (self.book.span(), self.book.standing.clone());
                     self.look();
-                    // While somebody is away, it is shown for how long.
+                    // While a member is away, the duration is shown.
                     let (here, all) = self.book.reach();
                     has_changed = here < all
                         || before != self.book.span()
@@ -353,7 +354,7 @@ impl Talk {
         Ok(Plain::stdout(String::new(), false))
     }
 
-    /// Hands over, says goodbye, and shows what becomes final meanwhile.
+    /// Hands over, says goodbye, and shows the messages that become final meanwhile.
     fn leave(&mut self, plain: &mut Plain<io::Stdout>) -> Result<(), CliError> {
         self.session.local.engine.leave();
         let ear = self.ear.clone();
@@ -361,12 +362,12 @@ impl Talk {
             let news = self.take(told)?;
             plain.show(&news.items).map_err(screen_failed)?;
         }
-        // What found no room to be told.
+        // Events for which there was no room.
         let items = self.look();
         plain.show(&items).map_err(screen_failed)?;
         plain.end().map_err(screen_failed)?;
         let pending = self.session.pending().unwrap_or_else(|| self.session.open(&self.book));
-        // Who reads the answers on a terminal has seen it.
+        // A person who reads the answers on a terminal has seen it.
         match (self.typing.refused(), pending) {
             (refused @ 1.., pending) if !io::stdin().is_terminal() => {
                 Err(CliError::Refused { refused, pending })

@@ -1,7 +1,7 @@
-//! One person's part in a group: what is typed goes to the engine, what it tells into the book.
+//! One person's part in a group: typed lines go to the engine, its events into the book.
 //!
-//! Nothing is lost between the two: the engine never waits for a slow terminal, so what its queue
-//! had no room for is read from the log again, by number.
+//! No entry is lost between the two: the engine never waits for a slow terminal, so entries for
+//! which its queue had no room are read from the log again, by number.
 
 use std::sync::Arc;
 
@@ -18,49 +18,49 @@ use crate::model::Now;
 use crate::protocol::chat::{Body, Config, Entry, Event, Member, MemberId, SeqNo};
 use crate::runtime::chat::Told;
 
-/// Entries that are read from the log at a time.
+/// Number of entries that are read from the log at a time.
 const PAGE: u64 = 1_000;
 
-/// So many looks, one a second, lie between two reminders that the group was not found.
+/// Number of looks, one a second, between two reminders that the group was not found.
 const REMIND_LOOKS: u32 = 10;
 
-/// Messages of earlier times that a screen begins with.
+/// Number of earlier messages that a screen begins with.
 const REMEMBERED: usize = 100;
 
-/// Messages that may be pending; the machine takes no more than a few beyond that.
+/// Largest number of pending messages; the machine takes no more than a few beyond that.
 const OPEN_MAX: usize = 4_000;
 
-/// Messages pending above which a script is not read on, as long as they become final.
+/// Number of pending messages above which a script is not read on, as long as they become final.
 const OPEN_CALM: usize = 1_000;
 
-/// What a typed line leads to.
+/// Result of a typed line.
 pub(super) struct Answer {
-    /// What is said to it.
+    /// Lines of the answer.
     pub(super) lines: Vec<String>,
-    /// Whether this is the end.
+    /// Whether the chat is to end.
     pub(super) is_over: bool,
 }
 
-/// What something told leads to.
+/// Result of an event.
 #[derive(Default)]
 pub(super) struct News {
-    /// What is shown.
+    /// Items to show.
     pub(super) items: Vec<Item>,
 }
 
 /// One person's part.
 pub(super) struct Session {
-    /// The engine, and those who ask it from outside.
+    /// The engine, and the programs that ask it from outside.
     pub(super) local: Arc<Local>,
-    /// Bytes of a message at most: by the flag, until the group's limit is known.
+    /// Longest message, in bytes: by the flag, until the group's limit is known.
     message_max: usize,
-    /// The last entry that was taken.
+    /// Number of the last entry that was taken.
     last: SeqNo,
-    /// Messages typed of which it was not heard that the engine keeps them.
+    /// Number of typed messages that the engine has not yet reported as kept.
     unheard: usize,
-    /// How often it was looked for a group that was not found.
+    /// Number of looks for a group that was not found.
     looks: u32,
-    /// Refusals by cause, so that not each of them is a line.
+    /// Number of refusals by cause, so that not each of them is a line.
     dropped: std::collections::BTreeMap<&'static str, u64>,
 }
 
@@ -71,19 +71,20 @@ impl Session {
         Self { local, message_max, last: SeqNo(0), unheard: 0, looks: 0, dropped }
     }
 
-    /// Whether this is a member of the group.
+    /// Whether `id` is a member of the group.
     pub(super) fn knows(&self, id: MemberId) -> bool {
         let members = self.local.engine.status().map(|it| it.members).unwrap_or_default();
         members.iter().any(|it| it.member.id == id)
     }
 
-    /// Number of messages typed here that are not final, also at earlier starts; nothing once the
+    /// Number of messages typed here that are not final, also at earlier starts; `None` once the
     /// member is stopping.
     pub(super) fn pending(&self) -> Option<usize> {
         self.local.engine.status().map(|it| it.pending.len())
     }
 
-    /// The same by what was heard so far: late, and without asking the engine.
+    /// Number of messages that are not final by the events so far: late, and without asking the
+    /// engine.
     pub(super) fn open(&self, book: &Book) -> usize {
         self.unheard + book.waiting().len()
     }
@@ -93,7 +94,7 @@ impl Session {
         self.open(book) < OPEN_CALM || !book.standing.has_quorum
     }
 
-    /// What is there already, so that nobody looks at an empty screen.
+    /// Puts the last messages into the book, so that the screen is not empty.
     pub(super) fn remember(&mut self, book: &mut Book) {
         if let Ok(entries) = self.local.history(REMEMBERED) {
             self.deliver(book, &entries);
@@ -105,7 +106,7 @@ impl Session {
         self.pending() == Some(0)
     }
 
-    /// Takes a line.
+    /// Takes a typed line.
     pub(super) fn typed(&mut self, book: &mut Book, line: &str) -> Answer {
         let mut is_over = false;
         let lines = match command::parse(line, self.message_max) {
@@ -158,10 +159,10 @@ impl Session {
         }
     }
 
-    /// Takes what the engine tells.
+    /// Takes an event of the engine.
     ///
     /// # Errors
-    /// When it cannot go on: the disk fails, or the group refuses this member.
+    /// Fails if it cannot go on: the disk fails, or the group refuses this member.
     pub(super) fn told(&mut self, book: &mut Book, now: Now, told: Told) -> Result<News, CliError> {
         let mut news = News::default();
         match told {
@@ -227,7 +228,7 @@ impl Session {
         book.deliver(&new)
     }
 
-    /// Reads what was told while there was no room, up to the entry before `next`.
+    /// Reads the entries for which there was no room, up to the one before `next`.
     fn fill(&mut self, book: &mut Book, next: SeqNo) -> Vec<Item> {
         let mut items = Vec::new();
         while self.last.0 > 0 && self.last.0 + 1 < next.0 {
@@ -245,7 +246,8 @@ impl Session {
         items
     }
 
-    /// Looks at how the group stands, also at what the queue had no room for; once a second.
+    /// Looks at the state of the group, also for events that the queue had no room for; once a
+    /// second.
     pub(super) fn look(&mut self, book: &mut Book, now: Now) -> Vec<Item> {
         let Some(status) = self.local.engine.status() else { return Vec::new() };
         book.standing.role = status.role;
@@ -264,7 +266,8 @@ impl Session {
             Seen { id, at: words::place(at).to_string(), is_here, lag: it.lag, seen_ms }
         });
         book.seen = seen.collect();
-        // What is read from the log may be told of later, or never: then it would wait for ever.
+        // An entry that is read from the log may be reported later, or never: then it would wait
+        // for ever.
         book.keep_waiting(&status.pending);
         self.unheard = status.pending.len().saturating_sub(book.waiting().len());
         let mut items = self.fill(book, SeqNo(status.commit.0.saturating_add(1)));
@@ -275,7 +278,8 @@ impl Session {
         items
     }
 
-    /// Takes the group's limit; says once that a flag that differs from it does not count.
+    /// Takes the group's limit; returns once a note that a flag that differs from it does not
+    /// count.
     fn agree(&mut self, book: &mut Book, message_max: usize) -> Option<Item> {
         let flag = std::mem::replace(&mut self.message_max, message_max);
         let is_said = flag != message_max && flag != Config::default().message_max;
@@ -287,7 +291,8 @@ impl Session {
         })
     }
 
-    /// Says again and again that the group has not been found, as long as that is so.
+    /// Returns a reminder from time to time that the group has not been found, as long as that is
+    /// so.
     fn remind(&mut self, book: &mut Book, is_lost: bool) -> Option<Item> {
         self.looks = if is_lost { self.looks + 1 } else { 0 };
         let is_due = self.looks > 0 && self.looks.is_multiple_of(REMIND_LOOKS);
@@ -344,14 +349,14 @@ mod tests {
         let local = Arc::new(Local::new(engine.unwrap(), watchers));
         let (mut session, mut book) =
             (Session::new(local, Config::default().message_max), Book::new(MemberId(1), GENERAL));
-        // The log is read up to here, so that what is missing is noticed.
+        // The log is read up to here, so that missing entries are noticed.
         while session.last == SeqNo(0) {
             let (now, told) = ear.recv().unwrap();
             session.told(&mut book, now, told).unwrap();
         }
         session.typed(&mut book, "one");
         assert!(!session.is_settled());
-        // The reader is slow: all is told, and nothing of it heard.
+        // The reader is slow: all events are sent, and none of them taken.
         while !session.is_settled() {
             std::thread::yield_now();
         }

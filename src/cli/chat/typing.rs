@@ -1,5 +1,5 @@
-//! The lines that are typed, on their way to the session: what cannot be undone is asked back, and
-//! texts that were not taken are counted, so that a script learns it by the exit code.
+//! Typed lines on their way to the session: an order that cannot be undone is asked back, and texts
+//! that were not taken are counted, so that a script learns it by the exit code.
 
 use std::io::{self, BufRead, Read as _};
 use std::str;
@@ -12,21 +12,21 @@ use super::session::{Answer, Session};
 use crate::protocol::chat::MemberId;
 use crate::runtime::thread;
 
-/// Lines of input that may wait.
+/// Largest number of waiting lines of input.
 const LINES_MAX: usize = 64;
 
-/// The longest line of input in bytes; of a longer one the rest is not looked at.
+/// Longest line of input in bytes; the rest of a longer one is not looked at.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// A line of input, or why it is none.
+/// A line of input, or the reason why it is none.
 pub(super) type Line = Result<String, String>;
 
-/// The lines typed before, as far as they matter.
+/// State of the lines typed before.
 #[derive(Debug, Default)]
 pub(super) struct Typing {
     /// The member that the line before asked to remove.
     doubtful: Option<MemberId>,
-    /// Texts that were not taken.
+    /// Number of texts that were not taken.
     refused: usize,
 }
 
@@ -51,7 +51,7 @@ impl Typing {
         self.refused
     }
 
-    /// Takes a line.
+    /// Takes a line of input.
     pub(super) fn line(&mut self, session: &mut Session, book: &mut Book, line: &Line) -> Answer {
         let line = match line {
             Ok(line) => line,
@@ -80,7 +80,7 @@ impl Typing {
 
     fn pass(&mut self, session: &mut Session, book: &mut Book, line: &str) -> Answer {
         let answer = session.typed(book, line);
-        // A text that is taken is not answered. A command that is none loses nothing.
+        // A text that is taken is not answered. A wrong command loses nothing.
         let is_text = !line.starts_with('/') || line.starts_with("//");
         self.refused += usize::from(is_text && !answer.lines.is_empty());
         answer
@@ -137,7 +137,7 @@ fn read(input: &mut impl BufRead, tell: &Sender<Line>) {
             return;
         }
         number += u64::from(is_whole);
-        // What follows without a newline belongs to a line that is too long in any case.
+        // Text without a newline belongs to a line that is too long in any case.
         is_rest = !is_whole;
     }
 }

@@ -1,8 +1,8 @@
-//! Are logs equal? Files are compared by their running hashes, and where two part, the place is
+//! Comparison of logs. Files are compared by their running hashes, and the place where two part is
 //! found by halving: equal hashes at one number mean equal logs up to there.
 //!
-//! What is final must be equal. What one log has beyond that may differ from another's: it was
-//! never promised to anybody, and is cut off when its member meets the leader.
+//! Final entries must be equal. Entries that one log has beyond them may differ from another's:
+//! they were never confirmed, and are cut off when the member meets the leader.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,36 +14,36 @@ use crate::cli::CliError;
 use crate::protocol::chat::{Body, Chain, Entry, MemberId, SeqNo};
 use crate::runtime::chat::store::{LogFile, StoreError};
 
-/// What comparing gave.
+/// Result of a comparison.
 pub(in crate::cli) struct Verdict {
     /// Each log with its end.
     logs: Vec<Log>,
-    /// Where each two part, if they do.
+    /// Places where two logs part, if they do.
     parted: Vec<Parting>,
 }
 
-/// One log.
+/// One log of a comparison.
 struct Log {
     path: PathBuf,
     file: LogFile,
-    /// Up to here it is equal to the one that knows the most.
+    /// Number of the last entry up to which it equals the log with the most final entries.
     equal: SeqNo,
 }
 
-/// Two logs that differ in what both take for final.
+/// Two logs that differ in an entry that both take for final.
 struct Parting {
-    /// Their places in the list.
+    /// Indexes of the two logs in the list.
     logs: [usize; 2],
     /// The first number at which they differ.
     at: SeqNo,
-    /// What each has there.
+    /// Entry of each log there, in words.
     entries: [String; 2],
 }
 
-/// Compares logs.
+/// Compares logs by their files.
 ///
 /// # Errors
-/// When there are none, one cannot be read, or they are of several groups.
+/// Fails if there are none, one cannot be read, or they are of several groups.
 pub(in crate::cli) fn files(paths: &[PathBuf]) -> Result<Verdict, CliError> {
     let mut logs = Vec::new();
     for path in paths {
@@ -51,7 +51,7 @@ pub(in crate::cli) fn files(paths: &[PathBuf]) -> Result<Verdict, CliError> {
         let equal = file.commit;
         logs.push(Log { path: path.clone(), file, equal });
     }
-    // The one that knows the most is the measure of the others.
+    // The log with the most final entries is the measure of the others.
     logs.sort_by_key(|log| std::cmp::Reverse((log.file.commit, log.file.last)));
     let groups: Vec<_> = logs.iter().filter(|log| log.file.group.is_some()).collect();
     if let Some(other) = groups.iter().find(|log| log.file.group != groups[0].file.group) {
@@ -85,7 +85,7 @@ fn unreadable(error: &StoreError) -> CliError {
 /// The logs of a directory.
 ///
 /// # Errors
-/// When it cannot be read or has none.
+/// Fails if it cannot be read or has none.
 pub(super) fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     let name = dir.display();
     let entries = std::fs::read_dir(dir).map_err(|error| {
@@ -105,7 +105,8 @@ pub(super) fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     Ok(paths)
 }
 
-/// How far `b` is equal to what `a`, which knows at least as much, takes for final.
+/// Number of the last entry up to which `b` equals the final entries of `a`, which has at least as
+/// many.
 fn common(a: &mut LogFile, b: &mut LogFile) -> Result<SeqNo, StoreError> {
     let reach = a.commit.min(b.last);
     if reach == SeqNo(0) || hash(a, reach)? == hash(b, reach)? {
@@ -152,7 +153,7 @@ impl Verdict {
         self.parted.is_empty()
     }
 
-    /// For people.
+    /// Result for people.
     pub(in crate::cli) fn text(&self) -> String {
         let mut text = String::new();
         for log in &self.logs {
@@ -173,12 +174,12 @@ impl Verdict {
         text
     }
 
-    /// Up to here all are equal.
+    /// Number of the last entry up to which all logs are equal.
     pub(in crate::cli) fn equal(&self) -> SeqNo {
         self.logs.iter().map(|log| log.equal).min().unwrap_or_default()
     }
 
-    /// For programs.
+    /// Result for programs.
     pub(super) fn json(&self) -> Value {
         let path = |at: usize| self.logs[at].path.display().to_string();
         let logs = self.logs.iter().enumerate().map(|(at, log)| {

@@ -1,7 +1,7 @@
-//! Programs that wait to learn what becomes of a message that they have sent.
+//! Programs that wait for the outcome of a message that they have sent.
 //!
-//! They are told on the engine's own thread, before the person at the screen: a terminal that
-//! stands still holds up no answer.
+//! The programs are told on the engine's own thread, before the person at the screen: a terminal
+//! that stands still holds up no answer.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -12,7 +12,7 @@ use crate::protocol::chat::{Body, Chat, Entry, Event, MsgId, SeqNo};
 use crate::runtime::chat::Told;
 use crate::runtime::driver::options::Sink;
 
-/// Programs that wait at a time; a further one is refused.
+/// Largest number of programs that wait at a time; a further one is refused.
 const WATCHERS_MAX: usize = 1_024;
 
 /// The fate of a message.
@@ -30,7 +30,7 @@ struct Watcher {
     number: u64,
     room: Arc<str>,
     text: Arc<str>,
-    /// Known since the message is kept.
+    /// Identity of the message, once it is kept.
     id: Option<MsgId>,
     tell: Sender<Fate>,
 }
@@ -49,7 +49,7 @@ pub(super) struct Watchers(Arc<Mutex<Waiting>>);
 pub(super) struct Watch {
     watchers: Watchers,
     number: u64,
-    /// At most two fates: kept, and the last one.
+    /// Fates of the message, at most two: kept, and the last one.
     pub(super) fates: Receiver<Fate>,
 }
 
@@ -58,7 +58,7 @@ impl Watchers {
         self.0.lock().expect("nothing under this lock can panic")
     }
 
-    /// Waits for a message that is about to be said; `None` when too many wait.
+    /// Waits for a message that is about to be sent; `None` if too many wait.
     pub(super) fn add(&self, room: &Arc<str>, text: &Arc<str>) -> Option<Watch> {
         let (tell, fates) = bounded(2);
         let mut waiting = self.waiting();
@@ -93,7 +93,8 @@ impl Watchers {
         }
     }
 
-    /// Of several that sent the same text any one is meant: their messages differ in nothing else.
+    /// Reports a kept message. Of several programs that sent the same text any one is meant: their
+    /// messages differ in nothing else.
     fn on_kept(&self, chat: &Chat) {
         let mut waiting = self.waiting();
         let is_it = |it: &&mut Watcher| {

@@ -1,4 +1,4 @@
-//! What happens to a group, in words: notes for people, log lines for programs.
+//! Events of a group in words: notes for people, log lines for programs.
 
 use ::log::Level;
 use serde_json::{Value, json};
@@ -8,12 +8,12 @@ use crate::cli::log::Line;
 use crate::model::Endpoint;
 use crate::protocol::chat::{At, Event, Member, MemberId, Membership, Role};
 
-/// Where a member listens.
+/// Listen address of a member.
 pub(super) fn place(at: At) -> Endpoint {
     Endpoint::new(at.host, at.port)
 }
 
-/// Several members.
+/// Ids of several members, as a list.
 pub(super) fn list(members: &[MemberId]) -> String {
     members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -28,13 +28,13 @@ pub(super) const fn role(role: Role) -> &'static str {
     }
 }
 
-/// Whether that is somebody else than those of a group that is known.
+/// Whether `id` is no member of a group that is known.
 fn is_stranger(id: MemberId, group: &Membership) -> bool {
     !group.members.is_empty() && group.members.iter().all(|it| it.id != id)
 }
 
-/// What an event says to the person at `me`, to whom the group was `before` and stood as in
-/// `standing`; nothing for what the book shows in other ways.
+/// Notes of an event for the person at `me`, for which the group was `before` and its state
+/// `standing`; none for events that the book shows in other ways.
 pub(super) fn notes(
     event: &Event,
     me: MemberId,
@@ -59,7 +59,7 @@ pub(super) fn notes(
         Event::RoleChanged { role: Role::Follower, .. } if standing.role == Role::Leader => {
             one(format!("{me} (this one) leads no more"))
         }
-        // That a trial went well is for the log.
+        // A successful trial is for the log only.
         Event::ElectionBegun { reason, .. } if reason.contains("would promise") => Vec::new(),
         Event::ElectionBegun { term, reason } => {
             one(format!("stands for election in term {}: {reason}", term.0))
@@ -72,7 +72,7 @@ pub(super) fn notes(
         Event::Pending(_) if !standing.has_quorum => {
             one("kept, and sent when a majority is reached".to_owned())
         }
-        // Of strangers that come and go nobody wants to hear.
+        // Strangers that come and go are not reported.
         Event::Reached(id) | Event::Lost(id) if is_stranger(*id, before) => Vec::new(),
         Event::Reached(id) => one(format!("{id} is within reach")),
         Event::Lost(id) => one(format!("{id} is out of reach")),
@@ -97,7 +97,7 @@ pub(super) fn notes(
     }
 }
 
-/// How two memberships differ.
+/// Differences of two memberships.
 fn changes(before: &Membership, now: &Membership) -> Vec<String> {
     let find = |of: &Membership, id: MemberId| of.members.iter().find(|it| it.id == id).cloned();
     let mut texts = Vec::new();
@@ -274,7 +274,7 @@ mod tests {
     fn what_was_seen_before_it_was_told_is_told_all_the_same() {
         let mut book = Book::new(MemberId(1), "general");
         told(&mut book, &Event::NoQuorum);
-        // A look at the engine comes before what it tells.
+        // A look at the engine comes before its events.
         book.standing.leader = Some(MemberId(3));
         book.standing.term = Term(1);
         book.standing.has_quorum = true;

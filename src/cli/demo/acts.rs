@@ -1,4 +1,4 @@
-//! The acts, in their order. Each shows something and checks what it shows.
+//! Acts of the demo, in their order. Each shows a step and checks its outcome.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::cli::query;
 use crate::model::{Endpoint, Time};
 use crate::runtime::clock::Clock;
 
-/// How often to ask again.
+/// Interval at which a question is repeated.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Plays all acts.
@@ -83,7 +83,7 @@ fn peers_join(stage: &mut Stage) -> Result<(), CliError> {
     lists_agree(stage, "every seed lists exactly these peers")
 }
 
-/// For each peer the time between the last `first` and the `then` that follows it.
+/// Time of each peer between the last `first` and the `then` that follows it.
 fn waits(lines: &[Happening], first: &str, then: &str) -> Vec<u64> {
     let mut began = BTreeMap::new();
     let mut waits = Vec::new();
@@ -105,7 +105,7 @@ fn median(values: &[u64]) -> u64 {
     values.get(values.len() / 2).copied().unwrap_or(0)
 }
 
-/// Asks every seed for its list, as anybody could. The last of them may learn a moment later.
+/// Asks every seed for its list, as any program could. The last of them may learn a moment later.
 fn lists_agree(stage: &mut Stage, what: &str) -> Result<(), CliError> {
     let clock = Clock::start();
     let mut result = compare_lists(stage);
@@ -116,7 +116,7 @@ fn lists_agree(stage: &mut Stage, what: &str) -> Result<(), CliError> {
     stage.check(what, result)
 }
 
-/// Whether every seed lists exactly those who are meant to be members now.
+/// Checks that every seed lists exactly the peers that should be members now.
 fn compare_lists(stage: &Stage) -> Result<(), String> {
     let mut wanted = stage.members.clone();
     wanted.sort_unstable();
@@ -144,7 +144,8 @@ fn neighborhoods(lines: &[Happening]) -> BTreeMap<Endpoint, Vec<Endpoint>> {
     all
 }
 
-/// What is wrong with the overlay: links must be mutual, and nobody may have fewer than two.
+/// Fault of the overlay, if there is one: links must be mutual, and every member must have two or
+/// more.
 fn overlay_fault(lines: &[Happening], members: &[Endpoint]) -> Option<String> {
     let all = neighborhoods(lines);
     for member in members {

@@ -1,8 +1,8 @@
 //! Three members of a group on this machine: messages flow, the leader is killed, another takes
 //! over, the dead one comes back, and in the end nothing is lost or doubled.
 //!
-//! Real processes, sockets and disks. What is shown is read from what the members print, what is
-//! claimed is checked against that and against their logs.
+//! Real processes, sockets and disks. The output is read from the members' output, and claims are
+//! checked against that and against their logs.
 
 mod cast;
 
@@ -20,7 +20,7 @@ use crate::cli::run::signals;
 use crate::cli::span::Span;
 use crate::runtime::clock::Clock;
 
-/// What can be set at the demo of a chat.
+/// Flags of the demo of a chat.
 #[derive(Clone, Debug, Args)]
 pub struct ChatDemoArgs {
     /// The pause between two messages of a member
@@ -31,16 +31,16 @@ pub struct ChatDemoArgs {
     pub keep: Option<PathBuf>,
 }
 
-/// How long anything on a quiet machine may take.
+/// Longest wait for any step on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long messages flow before and after the leader's death.
+/// Time for which messages flow before and after the leader's death.
 const FLOW: Duration = Duration::from_millis(1_500);
 
-/// Plays it.
+/// Plays the demo.
 ///
 /// # Errors
-/// When something could not be started or did not happen as it should have. No process is left.
+/// Fails if something could not be started or did not happen as it should have. No process is left.
 pub(super) fn run(args: &ChatDemoArgs) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
@@ -58,15 +58,15 @@ pub(super) fn run(args: &ChatDemoArgs) -> Result<(), CliError> {
     play.conclude()
 }
 
-/// The demo under way.
+/// State of the demo.
 struct Play {
     cast: Cast,
     signals: Receiver<&'static str>,
     clock: Clock,
     pace: Duration,
-    /// What was typed, by member: texts in order.
+    /// Texts that were typed, by member, in order.
     typed: BTreeMap<u32, Vec<String>>,
-    /// What each life of a member has shown: number, author, text.
+    /// Messages that each life of a member has shown: number, author, text.
     shown: BTreeMap<u32, Vec<(u64, u32, String)>>,
     checks: Vec<(String, bool)>,
 }
@@ -104,7 +104,7 @@ impl Play {
 
     fn the_leader_dies(&mut self) -> Result<(), CliError> {
         self.say("\n== The leader is killed (kill -9) while messages flow")?;
-        // What a process has not read yet dies with it; that is no message of the group.
+        // Lines that a process has not read yet die with it; they are no messages of the group.
         let its_own = self.typed.get(&3).map_or(0, Vec::len);
         let read = self.wait(|play| {
             let shown = play.shown.get(&1).map_or(&[][..], Vec::as_slice);
@@ -198,7 +198,8 @@ impl Play {
         self.cast.notes(id).iter().rev().find(|it| it.contains("leads in"))
     }
 
-    /// Has members type for a while; notes when the first message beyond a number is shown.
+    /// Lets members type for a while; notes the time when the first message beyond a number is
+    /// shown.
     fn flow(
         &mut self,
         ids: &[u32],
@@ -224,7 +225,8 @@ impl Play {
             }
             if let Some((seen, at)) = &mut next
                 && at.is_none()
-                // What was under way when the leader died may be shown before it was noticed.
+                // Messages under way when the leader died may be shown before its death was
+                // noticed.
                 && self.cast.notes(1).iter().any(|it| it.contains("peer_2") && it.contains("leads"))
                 && self.final_at(1) > *seen
             {
@@ -260,7 +262,7 @@ impl Play {
         self.cast.start(id).map_err(|source| CliError::System { action: "start a member", source })
     }
 
-    /// Listens until something holds, and says whether it came to hold in time.
+    /// Reads until `holds` is true, and returns whether it came to hold in time.
     fn wait(&mut self, holds: impl Fn(&Self) -> bool) -> Result<bool, CliError> {
         let end = after(PATIENCE);
         while !holds(self) {

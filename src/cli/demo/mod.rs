@@ -1,7 +1,7 @@
-//! The whole story on one machine: joining, gossip, a death, its removal, a fresh start.
+//! Demo of a fleet on one machine: joining, gossip, a death, its removal, a fresh start.
 //!
 //! Real processes, real sockets, real disk; everything shown is read from the nodes' own logs and
-//! from the seeds' answers, and everything claimed is checked. The run is left in the output file.
+//! from the seeds' answers, and every claim is checked. The run is left in the output file.
 
 mod acts;
 pub mod chat;
@@ -17,7 +17,7 @@ use chat::ChatDemoArgs;
 use rollout::RolloutDemoArgs;
 use stage::Stage;
 
-/// What can be set at the demo.
+/// Flags of the demo.
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct DemoArgs {
@@ -46,8 +46,8 @@ pub enum DemoStory {
 /// Plays the demo.
 ///
 /// # Errors
-/// When something could not be started, or did not happen as it should have; the text lists
-/// what. Ctrl-C is an error too. In any case no process is left behind.
+/// Fails if something could not be started, or did not happen as it should have; the text lists the
+/// failures. Ctrl-C is an error too. In any case no process is left behind.
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
     match &args.story {
         Some(DemoStory::Chat(args)) => return chat::run(args),

@@ -2,8 +2,8 @@
 //! rolled back by itself, a participant dies after its vote and a coordinator after its decision,
 //! and in the end all serve the same.
 //!
-//! Real processes, sockets and disks, and requests that never pause. What is typed is run, what is
-//! claimed is checked against the nodes' own answers.
+//! Real processes, sockets and disks, and requests that never pause. Each shown command is run, and
+//! each claim is checked against the nodes' own answers.
 
 mod cast;
 mod traffic;
@@ -23,7 +23,7 @@ use crate::cli::run::signals;
 use crate::protocol::rollout::{Committed, Digest, NodeId, NodeStatus, TxId};
 use crate::runtime::clock::Clock;
 
-/// What can be set at the demo of rollouts.
+/// Flags of the demo of rollouts.
 #[derive(Clone, Debug, Args)]
 pub struct RolloutDemoArgs {
     /// Keep the nodes' logs and directories there
@@ -31,16 +31,16 @@ pub struct RolloutDemoArgs {
     pub keep: Option<PathBuf>,
 }
 
-/// How long anything on a quiet machine may take.
+/// Longest wait for any step on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The time between two looks at what is waited for.
+/// Pause between two looks at an awaited state.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Plays it.
+/// Plays the demo.
 ///
 /// # Errors
-/// When something could not be started or did not happen as it should have. No process is left.
+/// Fails if something could not be started or did not happen as it should have. No process is left.
 pub(super) fn run(args: &RolloutDemoArgs) -> Result<(), CliError> {
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
     let cast = Cast::new(args.keep.as_deref()).map_err(system("lay out the demo"))?;
@@ -54,7 +54,7 @@ fn system(action: &'static str) -> impl Fn(std::io::Error) -> CliError {
     move |source| CliError::System { action, source }
 }
 
-/// The demo under way.
+/// State of the demo.
 struct Play {
     cast: Cast,
     signals: Receiver<&'static str>,
@@ -288,7 +288,7 @@ impl Play {
         self.status(node).map(|it| it.state.version)
     }
 
-    /// Whether a node takes part, remembers all, and hears both others.
+    /// Whether a node takes part, remembers all, and is connected with both others.
     fn is_whole(&self, node: &str) -> bool {
         self.status(node).is_some_and(|it| {
             let hears = it.peers.iter().filter(|it| it.is_linked && it.heartbeat.is_some());
@@ -296,7 +296,7 @@ impl Play {
         })
     }
 
-    /// Whether all serve that version, and the same content.
+    /// Whether all nodes serve that version, and the same content.
     fn serve_alike(&self, version: u64) -> bool {
         let states: Vec<_> = NODES.iter().filter_map(|it| self.status(it)).collect();
         let alike = |it: &NodeStatus| it.state.version == version && it.digest == states[0].digest;
@@ -316,7 +316,7 @@ impl Play {
         Ok(all.iter().map(|it| it.proposal.state.canary_share()).collect())
     }
 
-    /// What was decided under which version.
+    /// Decisions of a node: version, transaction and content of each.
     fn decisions(&self, node: &str) -> Result<Vec<(u64, TxId, Digest)>, CliError> {
         let one = |it: Committed| {
             let state = &it.proposal.state;
@@ -339,7 +339,7 @@ impl Play {
         }
     }
 
-    /// Types a command, and shows what it says; returns its exit code.
+    /// Runs a command, and shows its output; returns its exit code.
     fn type_at(&self, node: Option<&str>, args: &[&str]) -> Result<Option<i32>, CliError> {
         let at = node.map_or(String::new(), |it| format!("   (at {it})"));
         self.say(&format!("   $ peer rollout {}{at}", args.join(" ")))?;
@@ -358,7 +358,7 @@ impl Play {
         typed.code().map_err(system("run a command"))
     }
 
-    /// Looks until something holds, and says whether it came to hold in time.
+    /// Looks until `holds` is true, and returns whether it came to hold in time.
     fn wait(&mut self, holds: impl Fn(&Self) -> bool) -> Result<bool, CliError> {
         self.wait_mut(|play| Ok(holds(play)))
     }

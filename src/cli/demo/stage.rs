@@ -1,4 +1,4 @@
-//! What the acts play on: the fleet, the voice that tells the story, and the list of checks.
+//! Stage of the demo: the fleet, the output to the screen, and the list of checks.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,15 +16,15 @@ use crate::model::{Endpoint, Time, WallTime};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
-/// How long anything on a quiet machine may take before the demo gives it up.
+/// Longest wait for any step on a quiet machine before the demo gives it up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Everything the acts need.
+/// State of the demo that the acts need.
 pub(super) struct Stage {
     pub(super) fleet: Fleet,
-    /// Peers that are meant to be members now.
+    /// Peers that should be members now.
     pub(super) members: Vec<Endpoint>,
-    /// Log lines that have been copied to the output file.
+    /// Number of log lines that have been copied to the output file.
     copied: usize,
     output: File,
     output_name: String,
@@ -69,7 +69,7 @@ impl Stage {
         })
     }
 
-    /// Says something on the screen.
+    /// Prints a line on the screen.
     pub(super) fn say(&self, text: &str) -> Result<(), CliError> {
         writeln!(io::stdout().lock(), "{text}")
             .map_err(|source| CliError::System { action: "write to the screen", source })
@@ -80,7 +80,7 @@ impl Stage {
         self.say(&format!("\n== {title}"))
     }
 
-    /// Notes what was expected, and whether it happened.
+    /// Records an expectation, and whether it was met.
     pub(super) fn check(&mut self, what: &str, result: Result<(), String>) -> Result<(), CliError> {
         match &result {
             Ok(()) => self.say(&format!("   ok    {what}"))?,
@@ -90,7 +90,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Notes a measured time for the summary.
+    /// Records a measured time for the summary.
     pub(super) fn time(&mut self, what: &str, value: String) {
         self.times.push((what.to_owned(), value));
     }
@@ -100,8 +100,8 @@ impl Stage {
         self.clock.now().wall
     }
 
-    /// Waits until `reached` holds of the log, copies the log to the output file meanwhile, and
-    /// says whether it came to hold in time.
+    /// Waits until `reached` is true of the log, copies the log to the output file meanwhile, and
+    /// returns whether it came to hold in time.
     pub(super) fn wait(
         &mut self,
         reached: impl FnMut(&[Happening]) -> bool,
@@ -129,12 +129,12 @@ impl Stage {
         self.wait(move |_| clock.now().wall >= until).map(|_| ())
     }
 
-    /// Everything that was said so far.
+    /// All log lines so far.
     pub(super) fn lines(&mut self) -> &[Happening] {
         self.fleet.story().lines()
     }
 
-    /// Ends the demo: the summary, and an error if anything expected did not happen.
+    /// Ends the demo: prints the summary; an error if an expectation was not met.
     pub(super) fn conclude(mut self) -> Result<(), CliError> {
         self.copy_log()?;
         self.act("Summary")?;
@@ -168,7 +168,7 @@ impl Stage {
     }
 }
 
-/// A channel by which Ctrl-C and SIGTERM come.
+/// Channel that reports Ctrl-C and SIGTERM.
 fn interrupts() -> Result<crossbeam_channel::Receiver<()>, CliError> {
     let failed = |source| CliError::System { action: "listen for signals", source };
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
@@ -183,7 +183,8 @@ fn interrupts() -> Result<crossbeam_channel::Receiver<()>, CliError> {
     Ok(interrupted)
 }
 
-/// Whether `list` holds exactly the keys of `wanted`, in words if not.
+/// Checks that `list` holds exactly the endpoints of `wanted`; an error has the differences in
+/// words.
 pub(super) fn same(list: &[Endpoint], wanted: &[Endpoint]) -> Result<(), String> {
     let missing: Vec<_> = wanted.iter().filter(|it| !list.contains(it)).collect();
     let extra: Vec<_> = list.iter().filter(|it| !wanted.contains(it)).collect();
@@ -194,10 +195,10 @@ pub(super) fn same(list: &[Endpoint], wanted: &[Endpoint]) -> Result<(), String>
     }
 }
 
-/// How often each peer got each message, from the log.
+/// Deliveries of each message to each peer, from the log.
 #[derive(Default)]
 pub(super) struct Deliveries {
-    /// By message: when it was made, and by whom it was heard how often and when last.
+    /// Spread of each message, by author, incarnation and number.
     pub(super) messages: BTreeMap<(Endpoint, u64, u64), Delivery>,
 }
 
@@ -210,7 +211,7 @@ pub(super) struct Delivery {
 }
 
 impl Deliveries {
-    /// Counts gossip in the log. A process that ended takes what it heard with it.
+    /// Counts gossip in the log. The end of a process also ends its memory of messages heard.
     pub(super) fn of(lines: &[Happening]) -> Self {
         let mut this = Self::default();
         for line in lines.iter().filter(|line| line.role == "peer") {
@@ -243,13 +244,14 @@ impl Deliveries {
         this
     }
 
-    /// What is wrong with the spread among `members`: everybody but the author hears each once.
+    /// Fault of the spread among `members`, if there is one: every member but the author hears each
+    /// message once.
     pub(super) fn fault(&self, members: &[Endpoint]) -> Option<String> {
         for ((origin, life, number), delivery) in &self.messages {
             for member in members {
                 let is_own = member == origin && delivery.made_ms.is_some();
                 let times = delivery.heard.get(member).copied().unwrap_or(0);
-                // A restarted author hears from others what it said in its earlier life.
+                // A restarted author hears from other peers the messages of its earlier life.
                 if times > 1 || (times == 0 && !is_own) {
                     return Some(format!(
                         "{member} heard #{number} of {origin} (incarnation {life}) {times} times"

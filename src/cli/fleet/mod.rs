@@ -1,7 +1,7 @@
 //! A fleet of real processes on this machine, for the demo, the measurements and the tests.
 //!
 //! Each node is this very executable, run as a seed or as a peer, on loopback, with its own data
-//! directory below a temporary one. What they do is read from their logs, as anybody could.
+//! directory below a temporary one. Their events are read from their logs, as any user could.
 //!
 //! Invariant: no process outlives the fleet, whatever ends it. Dropping kills them all; if this
 //! process is killed itself, each child sees its standard input close and ends.
@@ -24,18 +24,18 @@ use crate::model::Endpoint;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// How a fleet is laid out.
+/// Layout of a fleet.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The executable to run as either; usually the running one.
     pub exe: PathBuf,
-    /// How many seeds.
+    /// Number of seeds.
     pub seeds: u16,
-    /// The first seed's port; the others follow. Where one is taken, free ports are found.
+    /// Port of the first seed; the others follow. If one is taken, free ports are found.
     pub seed_port: u16,
-    /// The first peer's port; the others follow.
+    /// Port of the first peer; the others follow.
     pub peer_port: u16,
-    /// The most peers that will be started.
+    /// Largest number of peers that will be started.
     pub peers: u16,
     /// Further arguments of each seed.
     pub seed_args: Vec<String>,
@@ -43,7 +43,7 @@ pub struct Plan {
     pub peer_args: Vec<String>,
 }
 
-/// Running processes and what they have said.
+/// Running processes and their log.
 #[derive(Debug)]
 pub struct Fleet {
     plan: Plan,
@@ -58,7 +58,7 @@ impl Fleet {
     /// Lays out a fleet: ports, directories and `config.txt`. Starts nothing.
     ///
     /// # Errors
-    /// When the temporary directory cannot be made or no ports are free.
+    /// Fails if the temporary directory cannot be made or no ports are free.
     pub fn lay_out(plan: Plan) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("folkmoot-").tempdir()?;
         let seeds = ports(plan.seed_port, plan.seeds)?;
@@ -72,12 +72,12 @@ impl Fleet {
         Ok(Self { plan, dir, seeds, peers, children: BTreeMap::new(), story })
     }
 
-    /// Where the seeds listen, in the order of their numbers.
+    /// Addresses of the seeds, in the order of their numbers.
     pub fn seeds(&self) -> &[Endpoint] {
         &self.seeds
     }
 
-    /// Where the peers listen, or will.
+    /// Addresses of the peers, started or not.
     pub fn peers(&self) -> &[Endpoint] {
         &self.peers
     }
@@ -92,7 +92,7 @@ impl Fleet {
         self.dir.path().join("config.txt")
     }
 
-    /// What the nodes have said.
+    /// Log of the nodes.
     pub const fn story(&mut self) -> &mut Story {
         &mut self.story
     }
@@ -100,7 +100,7 @@ impl Fleet {
     /// Starts the seed at `endpoint`.
     ///
     /// # Errors
-    /// When the process cannot be started.
+    /// Fails if the process cannot be started.
     pub fn start_seed(&mut self, endpoint: Endpoint) -> io::Result<()> {
         let number = self.seeds.iter().position(|seed| *seed == endpoint).map_or(0, |at| at + 1);
         let mut command = Command::new(&self.plan.exe);
@@ -112,7 +112,7 @@ impl Fleet {
     /// Starts the peer at `endpoint`.
     ///
     /// # Errors
-    /// When the process cannot be started.
+    /// Fails if the process cannot be started.
     pub fn start_peer(&mut self, endpoint: Endpoint) -> io::Result<()> {
         self.start_peer_with(endpoint, &[])
     }
@@ -120,7 +120,7 @@ impl Fleet {
     /// Starts the peer at `endpoint`, with further arguments beside those of all peers.
     ///
     /// # Errors
-    /// When the process cannot be started.
+    /// Fails if the process cannot be started.
     pub fn start_peer_with(&mut self, endpoint: Endpoint, more: &[&str]) -> io::Result<()> {
         let mut command = Command::new(&self.plan.exe);
         command.arg("--port").arg(endpoint.port().to_string()).args(&self.plan.peer_args);
@@ -149,7 +149,7 @@ impl Fleet {
     /// Kills a process with SIGKILL and waits for its end.
     ///
     /// # Errors
-    /// When there is no such process.
+    /// Fails if there is no such process.
     pub fn kill(&mut self, endpoint: Endpoint) -> io::Result<()> {
         let mut child = self.children.remove(&endpoint).ok_or(io::ErrorKind::NotFound)?;
         child.kill()?;
@@ -160,7 +160,7 @@ impl Fleet {
     /// Sends a signal to a process.
     ///
     /// # Errors
-    /// When there is no such process.
+    /// Fails if there is no such process.
     pub fn signal(&self, endpoint: Endpoint, signal: Signal) -> io::Result<()> {
         let child = self.children.get(&endpoint).ok_or(io::ErrorKind::NotFound)?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -173,7 +173,7 @@ impl Fleet {
         self.children.get(&endpoint).map(Child::id)
     }
 
-    /// Nodes whose processes run, or have ended without being asked to.
+    /// Nodes whose processes run, or have ended by themselves.
     pub fn running(&self) -> impl Iterator<Item = Endpoint> {
         self.children.keys().copied()
     }
@@ -186,7 +186,7 @@ impl Fleet {
         })
     }
 
-    /// What the processes wrote to standard error: why one could not start, for example.
+    /// Standard error of the processes: the reason why one could not start, for example.
     pub fn complaints(&self) -> String {
         fs::read_to_string(self.errors()).unwrap_or_default().trim().to_owned()
     }
@@ -194,7 +194,7 @@ impl Fleet {
     /// Asks a process to end (SIGTERM) and waits at most `patience`. Returns its exit code.
     ///
     /// # Errors
-    /// When there is no such process, or it does not end in time.
+    /// Fails if there is no such process, or it does not end in time.
     pub fn stop(&mut self, endpoint: Endpoint, patience: Duration) -> io::Result<Option<i32>> {
         self.signal(endpoint, Signal::TERM)?;
         let child = self.children.get_mut(&endpoint).ok_or(io::ErrorKind::NotFound)?;
@@ -217,7 +217,7 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         for child in self.children.values_mut() {
-            // It may have ended by itself; then there is nothing left to do.
+            // The process may have ended by itself; then there is nothing left to do.
             let _ = child.kill();
         }
         for child in self.children.values_mut() {
@@ -226,7 +226,7 @@ impl Drop for Fleet {
     }
 }
 
-/// `count` endpoints from `first` on, or free ones where any of those is taken.
+/// `count` endpoints from `first` on, or free ones if any of those is taken.
 fn ports(first: u16, count: u16) -> io::Result<Vec<Endpoint>> {
     let wanted = (first..first.saturating_add(count)).map(|port| Endpoint::new(LOOPBACK, port));
     let wanted: Vec<_> = wanted.collect();

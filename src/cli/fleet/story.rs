@@ -1,4 +1,4 @@
-//! What a fleet's nodes say, read line by line from their common log while it grows.
+//! Log lines of a fleet's nodes, read from their common log while it grows.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -12,27 +12,27 @@ use serde_json::{Map, Value};
 use crate::model::Endpoint;
 use crate::runtime::clock::Clock;
 
-/// How long to wait before looking for new lines again.
+/// Pause before new lines are looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// One line of a log in JSON.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Happening {
-    /// When, as people read it.
+    /// Time of the line, for people.
     pub ts: String,
-    /// When, in milliseconds since the Unix epoch.
+    /// Time of the line, in milliseconds since the Unix epoch.
     pub ts_ms: u64,
     /// `info`, `warn`, `error` or `debug`.
     pub level: String,
     /// `seed` or `peer`.
     pub role: String,
-    /// Whose line it is.
+    /// Endpoint of the node that wrote the line.
     pub node: Endpoint,
-    /// The event's name.
+    /// Name of the event.
     pub event: String,
-    /// The line for people.
+    /// Sentence for people.
     pub message: String,
-    /// The event's fields.
+    /// Fields of the event.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
 }
@@ -81,7 +81,7 @@ impl Story {
     /// Follows the log at `path`, which is created if need be.
     ///
     /// # Errors
-    /// When it can be neither opened nor created.
+    /// Fails if the log can be neither opened nor created.
     pub fn follow(path: PathBuf) -> io::Result<Self> {
         drop(OpenOptions::new().create(true).append(true).open(&path)?);
         Ok(Self {
@@ -94,26 +94,26 @@ impl Story {
         })
     }
 
-    /// From now on, lines that `is_wanted` does not hold of are read and forgotten: a thousand
-    /// nodes say much.
+    /// From now on, lines for which `is_wanted` is false are read and forgotten: a thousand nodes
+    /// log much.
     pub fn keep_only(&mut self, is_wanted: fn(&Happening) -> bool) {
         self.is_wanted = is_wanted;
     }
 
-    /// Makes every wait end early, with an error, when something comes by this channel.
+    /// Makes every wait end early, with an error, when a message comes by this channel.
     pub fn interrupt_by(&mut self, interrupted: Receiver<()>) {
         self.interrupted = interrupted;
     }
 
-    /// Everything that was read so far.
+    /// All lines read so far.
     pub fn lines(&self) -> &[Happening] {
         &self.lines
     }
 
-    /// Reads what is new.
+    /// Reads the new lines.
     ///
     /// # Errors
-    /// When the log cannot be read, or holds something that is no log line.
+    /// Fails if the log cannot be read, or holds a line that is no log line.
     pub fn read(&mut self) -> io::Result<&[Happening]> {
         let before = self.lines.len();
         self.file.read_to_end(&mut self.unread)?;
@@ -129,8 +129,8 @@ impl Story {
         Ok(&self.lines[before..])
     }
 
-    /// Reads until `reached` holds of all lines so far, at most for `patience`. Returns whether
-    /// it came to hold.
+    /// Reads until `reached` is true of all lines so far, at most for `patience`. Returns whether
+    /// it became true.
     ///
     /// # Errors
     /// As [`Story::read`], and [`io::ErrorKind::Interrupted`] when it was interrupted.

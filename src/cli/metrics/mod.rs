@@ -1,7 +1,7 @@
-//! A node's numbers, for programs that collect them: from its status to the text of Prometheus.
+//! Metrics of a node, for programs that collect them: from its status to the text of Prometheus.
 //!
-//! [`table`] says which there are. The crate writes `OpenMetrics` 1.0; the classic text format
-//! 0.0.4 is made from the same lines, so that both always say the same.
+//! [`table`] lists them. The crate writes `OpenMetrics` 1.0; the classic text format 0.0.4 is made
+//! from the same lines, so that both always have the same values.
 
 pub mod process;
 pub mod table;
@@ -17,12 +17,12 @@ use serde_json::{Map, Number, Value};
 
 use self::table::{Kind, ROWS, Row};
 
-/// What every metric's name begins with.
+/// Prefix of every metric's name.
 const PREFIX: &str = "folkmoot";
 
-/// What a collector is told that it gets, for either form.
+/// Media type of `OpenMetrics`.
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// See [`OPEN_METRICS`].
+/// Media type of the classic text format.
 pub const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The metrics of a node with this status, as `OpenMetrics`.
@@ -36,7 +36,7 @@ pub fn open_metrics(status: &Value) -> String {
     out
 }
 
-/// The same in the classic text format.
+/// The metrics of a node with this status, in the classic text format.
 pub fn classic(status: &Value) -> String {
     let mut out = String::new();
     let open = open_metrics(status);
@@ -46,7 +46,7 @@ pub fn classic(status: &Value) -> String {
     for line in open.lines().filter(|line| *line != "# EOF") {
         let mut words = line.splitn(4, ' ');
         match (words.next(), words.next(), words.next(), words.next()) {
-            // There a family is named as its lines are, and an info is a gauge.
+            // In the classic format a family is named as its lines are, and an info is a gauge.
             (Some("#"), Some(what @ ("HELP" | "TYPE")), Some(name), Some(rest)) => {
                 let ending = match name {
                     "folkmoot_build" => "_info",
@@ -65,7 +65,7 @@ pub fn classic(status: &Value) -> String {
     out
 }
 
-/// The same as one object: the name of each line, with its label, and its value.
+/// The metrics as one object: the name of each line, with its label, and its value.
 pub fn json(status: &Value) -> Map<String, Value> {
     let lines = classic(status);
     let values = lines.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
@@ -111,7 +111,7 @@ impl Collector for Snapshot {
     }
 }
 
-/// Of what nothing was counted yet.
+/// Value of a metric that was not counted yet.
 static ZERO: LazyLock<Value> = LazyLock::new(|| Value::from(0));
 
 /// The values of a row that a status has, each with its label's value.
@@ -139,7 +139,7 @@ fn write(to: &mut MetricEncoder<'_>, row: &Row, value: &Value) -> fmt::Result {
     }
     let whole = match value {
         Value::Bool(is_so) => Some(u64::from(*is_so)),
-        // What lists its members is measured by their number: labels do not grow with the fleet.
+        // A list is measured by its length: labels do not grow with the fleet.
         Value::Array(items) => Some(items.len() as u64),
         Value::Object(items) => Some(items.len() as u64),
         Value::Number(number) => number.as_u64(),
@@ -161,7 +161,7 @@ fn write_histogram(to: &mut MetricEncoder<'_>, row: &Row, value: &Value) -> fmt:
     for bucket in value["buckets"].as_array().into_iter().flatten() {
         let bound = bucket[0].as_u64().map_or(f64::INFINITY, |it| it as f64 / row.divisor);
         let count = bucket[1].as_u64().unwrap_or(below);
-        // The writer adds them up again.
+        // The writer of the format adds the buckets up again.
         buckets.push((bound, count.saturating_sub(below)));
         below = count;
     }

@@ -1,24 +1,24 @@
-//! What the kernel says of this process.
+//! Figures of this process, as the kernel gives them.
 
 use std::fs;
 
 use serde::Serialize;
 
-/// The process at one moment; what the system does not tell is left out.
+/// The process at one moment; figures that the system does not give are left out.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Process {
     /// Processor time, user and system, in milliseconds.
     pub cpu_ms: Option<u64>,
-    /// Resident memory.
+    /// Resident memory, in bytes.
     pub resident_bytes: Option<u64>,
-    /// Threads.
+    /// Number of threads.
     pub threads: Option<u64>,
-    /// Open file descriptors, this look's own included.
+    /// Number of open file descriptors, including the one of this look.
     pub open_fds: Option<u64>,
 }
 
 impl Process {
-    /// Looks at the own process.
+    /// Reads the figures of the own process.
     pub fn look() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         // The name in brackets may hold blanks; the fields are counted from behind it.

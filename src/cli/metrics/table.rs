@@ -1,38 +1,38 @@
-//! Which metrics there are: one row each, with where in a node's status its value is.
+//! Table of the metrics: one row each, with the path of its value in a node's status.
 //!
-//! A new number of a service becomes a metric by a row here and a row in `docs/METRICS.md`. What a
-//! node's status does not have (a peer's numbers at a seed) is left out of its metrics. Numbers
-//! that grow with the fleet in number, such as one a neighbor, are counted, never listed.
+//! A new number of a service becomes a metric by a row here and a row in `docs/METRICS.md`. A
+//! metric that a node's status does not have (a peer's numbers at a seed) is left out. Numbers that
+//! grow with the fleet in number, such as one a neighbor, are counted, never listed.
 
 use crate::protocol::session::Cause;
 
-/// One metric.
+/// Row of one metric.
 #[derive(Debug)]
 pub struct Row {
-    /// Its name without prefix, and without the `_total` of counters.
+    /// Name without prefix, and without the `_total` of counters.
     pub name: &'static str,
-    /// What may be done with it.
+    /// Kind of the metric.
     pub kind: Kind,
-    /// What it means.
+    /// Help text of the metric.
     pub help: &'static str,
-    /// The one label that tells its values apart, if there are several.
+    /// Name of the one label that distinguishes its values, if there are several.
     pub label: Option<&'static str>,
-    /// Where its values are: the label's value, and the path in the status. An object at the path
+    /// Sources of its values: the label's value, and the path in the status. An object at the path
     /// has the label's values as its keys.
     pub sources: &'static [(&'static str, &'static str)],
-    /// The label's values that are shown from the start, though the object has them only once
+    /// Values of the label that are shown from the start, though the object has them only once
     /// there is something to count.
     pub from_start: &'static [&'static str],
-    /// What a value is divided by.
+    /// Number that a value is divided by.
     pub divisor: f64,
 }
 
-/// What may be done with a metric.
+/// Kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It only rises, and starts at zero with the process.
+    /// The value only rises, and starts at zero with the process.
     Counter,
-    /// It rises and falls.
+    /// The value rises and falls.
     Gauge,
     /// A distribution, as [`crate::protocol::histogram::Histogram`] shows itself.
     Histogram,
@@ -88,7 +88,7 @@ impl Row {
     }
 }
 
-/// The causes of refusals, as a status names them.
+/// Causes of refusals, as a status names them.
 const CAUSES: [&str; Cause::ALL.len()] = {
     let mut names = [""; Cause::ALL.len()];
     let mut at = 0;
@@ -102,7 +102,7 @@ const CAUSES: [&str; Cause::ALL.len()] = {
 /// All metrics but the build's, in the order in which they are shown.
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
-    // What every node has.
+    // Metrics of every node.
     gauge("healthy", &[("", "healthy")],
         "Whether the node does its part: a peer is a member, a seed votes and has a quorum"),
     gauge("uptime_seconds", &[("", "uptime_ms")], "Seconds since the process started").per(1_000.0),
@@ -146,12 +146,12 @@ pub const ROWS: &[Row] = &[
         "Rewrites of the journal from a snapshot"),
     gauge("health_score", &[("", "health")], "Distrust of itself, 0 to 7: above 0 it is slow"),
     gauge("quorum", &[("", "quorum")], "Yes votes that decide"),
-    // What seeds and peers have in different forms.
+    // Metrics that seeds and peers have in different forms.
     gauge("connected_peers", &[("", "neighbors"), ("", "members_linked")],
         "Neighbors of a peer; members that are linked with a seed"),
     gauge("connected_seeds", &[("", "seeds"), ("", "seeds_connected")],
         "Seeds that a peer is linked with; seeds in a seed's reach, itself included"),
-    // A peer's.
+    // Metrics of a peer.
     gauge("members_known", &[("", "members_known")], "Members that a peer knows beside itself"),
     gauge("suspects", &[("", "suspects")], "Members that a peer suspects to be dead"),
     counter("gossip_made", &[("", "gossip_made")], "Gossip messages that a peer made"),
@@ -270,13 +270,13 @@ pub const ROWS: &[Row] = &[
         "Contacts under whose endpoint another key answered"),
     histogram("discovery_lookup_hops", &[("", "network.discovery.lookup_hops")],
         "Hops to what look-ups ended with"),
-    // A seed's.
+    // Metrics of a seed.
     gauge("ready", &[("", "ready")], "Whether a seed votes"),
     gauge("seeds_configured", &[("", "seeds_configured")], "Seeds in a seed's config.txt"),
     gauge("members", &[("", "members")], "Members in a seed's registry"),
     gauge("proposals_open", &[("admission", "admissions_open"), ("removal", "removals_open")],
         "Proposals that a seed has not seen decided").by("kind"),
-    // HTTP itself.
+    // Metrics of HTTP itself.
     counter("http_connections", &[("", "http.connections")], "Connections that spoke HTTP"),
     counter("http_requests", &[("", "http.requests")], "Requests whose head was understood"),
     counter("http_responses", &[("", "http.answers")], "Answers by status").by("code"),
@@ -286,7 +286,7 @@ pub const ROWS: &[Row] = &[
     counter("http_connections_idle", &[("", "http.closed_idle")],
         "Connections closed because nothing more was asked"),
     counter("http_write_failures", &[("", "http.write_failed")], "Answers that were not taken"),
-    // The process.
+    // Metrics of the process.
     counter("process_cpu_seconds", &[("", "process.cpu_ms")],
         "Processor time of the process, user and system").per(1_000.0),
     gauge("process_resident_memory_bytes", &[("", "process.resident_bytes")], "Resident memory"),

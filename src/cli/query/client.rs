@@ -1,5 +1,5 @@
 //! A client of the native dialect for public questions: no handshake, one question at a time; in
-//! encrypted frames where there is a cluster key.
+//! encrypted frames if there is a cluster key.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
@@ -11,16 +11,16 @@ use crate::protocol::message::{ErrorCode, ErrorReply, Message};
 use crate::wire::line::{LineReader, ReadError, encode};
 use crate::wire::sealed::{self, ClusterKeys, HandshakeError, Incoming, Sealer};
 
-/// Pages in one answer at most; more than any registry has.
+/// Largest number of pages in one answer; more than any registry has.
 const PAGES_MAX: usize = 20_000;
 
-/// How much is read at a time.
+/// Size of the read buffer, in bytes.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
-/// How nodes are called.
+/// Settings of calls to nodes.
 #[derive(Clone, Debug)]
 pub(super) struct Manner {
-    /// How long a node may take to connect, and to answer.
+    /// Time-out of a node to connect, and to answer.
     pub(super) timeout: Span,
     /// The keys of the fleet, if it has any.
     pub(super) cluster_keys: Option<Arc<ClusterKeys>>,
@@ -37,18 +37,18 @@ pub(super) struct Client {
 
 /// One page of a long answer.
 pub(super) struct Page<T> {
-    /// What is on it.
+    /// Items on the page.
     pub(super) items: Vec<T>,
-    /// Where to go on, if there is more.
+    /// Key of the next page, if there is one.
     pub(super) next: Option<Endpoint>,
 }
 
-/// Why a question has no answer, for people.
+/// Reason why a question has no answer, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Nobody was reached, or what came was no answer.
+    /// No node was reached, or the bytes that came were no answer.
     Silent(String),
-    /// Somebody was there and said no: why, and what to do about it.
+    /// A node refused; the reason and its remedy.
     Refused(String),
 }
 
@@ -65,7 +65,7 @@ impl From<String> for Failure {
 }
 
 impl Failure {
-    /// What a node has refused, and the way out where its own words have none.
+    /// Failure of a refusal, with a remedy if the node's words have none.
     fn refused(error: &ErrorReply) -> Self {
         let reason = &error.reason;
         let is_no_seed = error.code == ErrorCode::WrongRole;
@@ -78,7 +78,7 @@ impl Client {
     /// Connects to the node at `to`.
     ///
     /// # Errors
-    /// Why not, for people.
+    /// The reason why it failed, for people.
     pub(super) fn connect(to: Endpoint, manner: &Manner) -> Result<Self, Failure> {
         let timeout = manner.timeout;
         let open = || -> io::Result<(TcpStream, TcpStream)> {
@@ -102,10 +102,10 @@ impl Client {
         Ok(Self { to, manner: manner.clone(), stream, sealer, reader })
     }
 
-    /// Puts one question; `pick` takes the answer out of the message that comes.
+    /// Asks one question; `pick` takes the answer out of the message that comes.
     ///
     /// # Errors
-    /// Why there is no answer, for people.
+    /// The reason why there is no answer, for people.
     pub(super) fn ask<R>(
         &mut self,
         question: impl Into<Message>,
@@ -131,11 +131,11 @@ impl Client {
         }
     }
 
-    /// Fetches page after page. Where the connection ends between two pages, because the seed
-    /// grants strangers little time, a new one goes on.
+    /// Fetches page after page. If the connection ends between two pages, because the seed grants
+    /// strangers little time, a new one goes on.
     ///
     /// # Errors
-    /// Why the answer is not complete, for people.
+    /// The reason why the answer is not complete, for people.
     pub(super) fn fetch_all<T>(
         &mut self,
         mut page: impl FnMut(&mut Self, Option<Endpoint>) -> Result<Page<T>, Failure>,

@@ -14,10 +14,10 @@ use crate::protocol::membership::certificate::{Admission, Because, Leave, Remova
 use crate::protocol::membership::registry::{Entry, Status};
 use crate::protocol::message::Message;
 
-/// Tells why an endpoint is in or out.
+/// Prints why an endpoint is in or out.
 ///
 /// # Errors
-/// When no seed answers.
+/// Fails if no seed answers.
 pub fn explain(args: &ExplainArgs) -> Result<(), CliError> {
     let endpoint = args.endpoint;
     let (_, answer) = ask_first(&args.ask, |client| {
@@ -99,7 +99,7 @@ fn removal_text(removal: &Removal, life: &Subject, admitted: Option<WallTime>) -
     if !others.is_empty() {
         let _ = writeln!(text, "    in one decision with {}", others.join(", "));
     }
-    // The first to find it dead is the accuser.
+    // The first witness to find it dead is the accuser.
     let mut confirmations = removal.evidence_about(life);
     confirmations.sort_by_key(|it| (it.at, it.witness));
     for (index, it) in confirmations.into_iter().enumerate() {
@@ -124,7 +124,7 @@ fn votes_text(votes: &[Vote], because: &str) -> String {
     text
 }
 
-/// How long a life lasted, as far as the clocks of those who decided can tell.
+/// Duration of a life, as far as the clocks of the seeds that decided can tell.
 fn after(admitted: Option<WallTime>, ended: WallTime) -> String {
     let Some(millis) = admitted.and_then(|admitted| ended.0.checked_sub(admitted.0)) else {
         return String::new();

@@ -1,4 +1,4 @@
-//! The overlay as a graph, put together from what each member says of itself.
+//! The overlay as a graph, put together from each member's statement about itself.
 //!
 //! A link is whole when both ends name it. One that only one end names is new, about to go, or
 //! leads to a member that has just gone; it is shown as such.
@@ -13,7 +13,7 @@ use crate::protocol::membership::authority::NodeLine;
 /// The longest bar of the histogram, in characters.
 const BAR_MAX: usize = 40;
 
-/// Who is linked with whom.
+/// Links of all members.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Graph {
     nodes: BTreeMap<Endpoint, BTreeSet<Endpoint>>,
@@ -42,7 +42,7 @@ impl Graph {
         links
     }
 
-    /// How many nodes have how many neighbors.
+    /// Number of nodes by their number of neighbors.
     fn histogram(&self) -> BTreeMap<usize, usize> {
         let mut histogram = BTreeMap::new();
         for neighbors in self.nodes.values() {

@@ -18,19 +18,19 @@ use crate::cli::span::Span;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 
-/// How long a node may take to answer a local program; a busy machine answers late.
+/// Time-out of a node's answer to a local program; a busy machine answers late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a peer may take to stop after its goodbye.
+/// Time-out of a peer to stop after its goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often to look whether it has stopped.
+/// Interval of the checks whether it has stopped.
 const STOP_LOOK: Duration = Duration::from_millis(20);
 
-/// Shows what a node of this machine is doing that has one of `roles`.
+/// Shows the status of a node of this machine that has one of `roles`.
 ///
 /// # Errors
-/// When no node answers, or it is not clear which is meant.
+/// Fails if no node answers, or it is not clear which is meant.
 pub fn status(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
     let answer = ask_status(args, roles)?;
     if args.json {
@@ -43,7 +43,7 @@ pub fn status(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
 /// Shows the metrics of a node of this machine that has one of `roles`.
 ///
 /// # Errors
-/// When no node answers, or it is not clear which is meant.
+/// Fails if no node answers, or it is not clear which is meant.
 pub fn metrics(args: &StatusArgs, roles: &[&str]) -> Result<(), CliError> {
     let answer = Value::Object(ask_status(args, roles)?);
     if args.json {
@@ -63,7 +63,7 @@ fn ask_status(args: &StatusArgs, roles: &[&str]) -> Result<Map<String, Value>, C
 /// Lets a peer say goodbye, and waits until it has stopped.
 ///
 /// # Errors
-/// When no peer answers, or it does not stop.
+/// Fails if no peer answers, or it does not stop.
 pub fn leave(args: &LeaveArgs) -> Result<(), CliError> {
     let (dir, _) = ask_at(&args.data, &["peer", "seed"], args.port, "leave")?;
     let socket = control_path(&dir);
@@ -86,7 +86,7 @@ pub(super) fn local(text: String) -> CliError {
     QueryError::Local(text).into()
 }
 
-/// Asks the node on `port`, whichever it is, and returns its directory and its answer.
+/// Asks the node on `port`, of any of `roles`, and returns its directory and its answer.
 fn ask_at(
     data: &Path,
     roles: &[&str],
@@ -129,10 +129,10 @@ fn ask_in(dir: &Path, ask: &str) -> Result<Map<String, Value>, String> {
     request_in(dir, &json!({ "ask": ask }))
 }
 
-/// Puts a request to the node that has its data in `dir`.
+/// Sends a request to the node that has its data in `dir`.
 ///
 /// # Errors
-/// In words, when it does not run or refuses.
+/// In words, if it does not run or refuses.
 pub(super) fn request_in(dir: &Path, request: &Value) -> Result<Map<String, Value>, String> {
     let request = request.to_string();
     let answer = control::ask(&control_path(dir), &request, ANSWER_TIMEOUT).map_err(|error| {
@@ -199,7 +199,7 @@ fn ask_only(data: &Path, roles: &[&str]) -> Result<Map<String, Value>, CliError>
     }
 }
 
-/// A line a field, in the order of interest; what is not known here comes last.
+/// A line for each field, in the order of interest; unknown fields come last.
 fn status_text(status: &Map<String, Value>, is_terminal: bool) -> String {
     const FIRST: [&str; 24] = [
         "role",
@@ -259,8 +259,8 @@ fn is_out_of_reach(status: &Map<String, Value>) -> bool {
     matches!((count("seeds_connected"), count("quorum")), (Some(up), Some(needed)) if up < needed)
 }
 
-/// Whom the driver did not let in, by cause: the machine never heard of them, so they are not among
-/// what it has refused.
+/// Connections that the driver refused, by cause: the machine never learned of them, so they are
+/// not among its own refusals.
 fn turned_away(status: &Map<String, Value>) -> Vec<String> {
     const CAUSES: [(&str, &str); 11] = [
         ("refused_keyless", "no cluster key"),
@@ -311,7 +311,7 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
         Value::Object(fields) => {
             let mut parts = Vec::new();
             for (key, value) in fields {
-                // Of long lists by cause, what did not happen is left out.
+                // In long lists by cause, zeros are left out.
                 if name == "messages_dropped" && value == 0 {
                     continue;
                 }
@@ -328,7 +328,7 @@ fn value_text(name: &str, value: &Value, separator: &str) -> String {
     }
 }
 
-/// How many were seen, and how large they were on average; `--json` and the metrics have more.
+/// Number and average of a distribution; `--json` and the metrics have more.
 fn distribution(name: &str, seen: &Map<String, Value>) -> String {
     let number = |field: &str| seen.get(field).and_then(Value::as_u64).unwrap_or(0);
     let (count, sum) = (number("count"), number("sum"));

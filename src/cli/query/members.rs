@@ -1,4 +1,4 @@
-//! `peer members`: who is in.
+//! `peer members`: list of the members.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::protocol::message::Message;
 /// Lists the members, as a seed sees them.
 ///
 /// # Errors
-/// When no seed answers.
+/// Fails if no seed answers.
 pub fn members(args: &MembersArgs) -> Result<(), CliError> {
     let (seed, members) = ask_first(&args.ask, |client| fetch(client, args.all))?;
     if args.json {
@@ -29,7 +29,7 @@ pub fn members(args: &MembersArgs) -> Result<(), CliError> {
 /// The members, as the seed at `endpoint` sees them.
 ///
 /// # Errors
-/// When it does not answer, or takes longer than `timeout` to connect or for a page.
+/// Fails if it does not answer, or takes longer than `timeout` to connect or for a page.
 pub fn fetch_members(endpoint: Endpoint, timeout: Duration) -> Result<Vec<MemberLine>, QueryError> {
     ask_one(endpoint, timeout, |client| fetch(client, false))
 }

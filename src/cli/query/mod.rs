@@ -2,7 +2,7 @@
 //! their Unix socket.
 //!
 //! A question never changes anything; `leave`, `evict` and `unban` are orders. Every wait has a
-//! limit, and an error names whom was tried and what came of it.
+//! limit, and an error names the nodes that were tried and their failures.
 
 mod client;
 mod explain;
@@ -37,26 +37,26 @@ use super::span::Span;
 use crate::model::{Endpoint, SeedId};
 use crate::runtime::cluster_key;
 
-/// Why a question has no answer.
+/// Reason why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryError {
     /// `--at` names no seed.
     At {
-        /// What was typed.
+        /// The typed text.
         typed: String,
-        /// How many seeds there are to name.
+        /// Number of seeds that can be named.
         seeds: usize,
     },
-    /// Nobody answered.
+    /// No seed answered.
     NoAnswer {
-        /// Who was asked, and what came of it.
+        /// Seeds that were asked, each with its failure.
         tried: Vec<(String, String)>,
     },
-    /// All that were asked refuse, for one reason.
+    /// All seeds that were asked refuse, for one reason.
     Refused {
-        /// Who was asked.
+        /// Seeds that were asked.
         who: Vec<String>,
-        /// Why they refuse, and what to do about it.
+        /// Reason of the refusal, and its remedy.
         why: String,
     },
     /// No node of this machine was found, or too many.
@@ -81,7 +81,7 @@ impl fmt::Display for QueryError {
                 "--at {typed} names no seed; write a number from 1 to {seeds}, or an IP:PORT"
             ),
             Self::NoAnswer { tried } => {
-                // Each reason once, with all whom it holds for.
+                // Each reason once, with all seeds that it holds for.
                 let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
                 for (who, why) in tried {
                     match reasons.iter_mut().find(|(known, _)| known == why) {
@@ -110,7 +110,7 @@ impl fmt::Display for QueryError {
 
 impl Error for QueryError {}
 
-/// Whom to ask, in this order: the one that was named, or all that `config.txt` lists.
+/// Seeds to ask, in this order: the one that was named, or all that `config.txt` lists.
 fn candidates(args: &AskArgs) -> Result<Vec<(String, Endpoint)>, CliError> {
     let label = |id: SeedId, endpoint| (format!("seed {id} at {endpoint}"), endpoint);
     if let Some(endpoint) = args.at.as_deref().and_then(|at| at.parse::<Endpoint>().ok()) {
@@ -128,7 +128,7 @@ fn candidates(args: &AskArgs) -> Result<Vec<(String, Endpoint)>, CliError> {
 }
 
 impl QueryError {
-    /// What it means that all of these failed.
+    /// Error of a question that all of these seeds failed to answer.
     fn of(tried: Vec<(String, Failure)>) -> Self {
         if let Some((_, Failure::Refused(why))) = tried.first()
             && tried.iter().all(|(_, it)| matches!(it, Failure::Refused(other) if other == why))
@@ -144,7 +144,7 @@ impl QueryError {
     }
 }
 
-/// Puts a question to the first seed that answers it.
+/// Asks the seeds in turn, until one answers.
 fn ask_first<R>(
     args: &AskArgs,
     mut question: impl FnMut(&mut Client) -> Result<R, Failure>,
@@ -163,7 +163,7 @@ fn ask_first<R>(
     Err(QueryError::of(tried).into())
 }
 
-/// Puts a question to one node of a fleet without a cluster key.
+/// Asks one node of a fleet without a cluster key.
 fn ask_one<R>(
     endpoint: Endpoint,
     timeout: Duration,
@@ -177,7 +177,7 @@ fn ask_one<R>(
 /// Writes `text` to standard output, and ends its last line if it has not ended.
 ///
 /// # Errors
-/// When standard output takes no more.
+/// Fails if standard output takes no more.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
@@ -188,7 +188,7 @@ pub fn print(text: &str) -> Result<(), CliError> {
     written.map_err(|source| CliError::System { action: "write the answer", source })
 }
 
-/// The width in columns below which a table is not fitted to its terminal.
+/// Width in columns below which a table is not fitted to its terminal.
 const WIDTH_MIN: u16 = 60;
 
 /// A table that fits a terminal, or, for programs, plain lines that are never broken.

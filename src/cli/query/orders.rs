@@ -1,4 +1,4 @@
-//! `peer evict` and `peer unban`: what the operator of this machine's seeds wants.
+//! `peer evict` and `peer unban`: orders of the operator of this machine's seeds.
 //!
 //! The order goes to every seed that runs with its data here; the seeds do the rest.
 
@@ -16,16 +16,16 @@ use crate::cli::log::escape;
 use crate::model::Endpoint;
 use crate::protocol::membership::authority::Order;
 
-/// How long to wait for what the seeds of this machine can bring about.
+/// Longest wait for the outcome of an order at the seeds of this machine.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How often to look whether it has.
+/// Interval of the checks of the outcome.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// Ends a member's life, and keeps it out if that is wanted.
+/// Ends a member's life, and keeps it out if that is ordered.
 ///
 /// # Errors
-/// When no seed here takes the order, or a quorum has not got it yet.
+/// Fails if no seed here takes the order, or a quorum has not got it yet.
 pub fn evict(args: &EvictArgs) -> Result<(), CliError> {
     let (order, done) = if args.ban {
         (Order::Ban, "is banned and out; neither it nor its key is let in again")
@@ -59,8 +59,8 @@ fn give(
             Err(reason) => reasons.push(reason),
         }
     }
-    // First what it means to each, and only then the order: what the first seeds bring about
-    // changes what the same words would mean to the last.
+    // First the order's meaning at each seed, and only then the order: the outcome at the first
+    // seeds changes what the same words would mean to the last.
     let mut taken = Vec::new();
     for (dir, proposal) in meanings {
         match request_in(&dir, &json!({ "ask": "order", "proposal": proposal })) {
@@ -112,7 +112,7 @@ fn down_text(down: &[PathBuf]) -> String {
     format!("; seeds that do not run here: {}", escape(&names.join(", ")))
 }
 
-/// Waits until the order has come about, or cannot, or must wait for others.
+/// Waits until the order has come about, or cannot, or must wait for other seeds.
 fn await_outcome(taken: &[(PathBuf, Value)]) -> Result<Value, CliError> {
     let (late, look) = (after(PATIENCE), tick(LOOK));
     loop {

@@ -1,4 +1,4 @@
-//! `peer topology`: who is linked with whom.
+//! `peer topology`: the links of all members.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::model::Endpoint;
 use crate::protocol::membership::authority::{NodeLine, TopologyReq};
 use crate::protocol::message::Message;
 
-/// Shows who is linked with whom, as a seed was told.
+/// Shows the links of all members, as a seed was told.
 ///
 /// # Errors
-/// When no seed answers.
+/// Fails if no seed answers.
 pub fn topology(args: &TopologyArgs) -> Result<(), CliError> {
     let (seed, nodes) = ask_first(&args.ask, fetch)?;
     if args.json {
@@ -31,7 +31,7 @@ pub fn topology(args: &TopologyArgs) -> Result<(), CliError> {
 /// The neighbors of each member, as the seed at `endpoint` was told.
 ///
 /// # Errors
-/// When it does not answer, or takes longer than `timeout` to connect or for a page.
+/// Fails if it does not answer, or takes longer than `timeout` to connect or for a page.
 pub fn fetch_topology(endpoint: Endpoint, timeout: Duration) -> Result<Vec<NodeLine>, QueryError> {
     ask_one(endpoint, timeout, fetch)
 }

@@ -20,16 +20,16 @@ use crate::model::{Data, MessageId};
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 
-/// How long a peer may be without a sign of life.
+/// Longest time of a peer without a sign of life.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// The largest message that any peer takes.
+/// Largest message that any peer takes, in bytes.
 const CONTENT_MAX: u64 = 16 * 1_048_576;
 
 /// Prints the messages of a topic as they come.
 ///
 /// # Errors
-/// When no peer runs here, or it ends.
+/// Fails if no peer runs here, or it ends.
 pub fn subscribe(args: &SubscribeArgs) -> Result<(), CliError> {
     let wanted = Use::Subscribe { topic: args.topic.clone() };
     follow(&args.through, &wanted, args.count, "origin")
@@ -38,7 +38,7 @@ pub fn subscribe(args: &SubscribeArgs) -> Result<(), CliError> {
 /// Prints the direct messages as they come.
 ///
 /// # Errors
-/// When no peer runs here, another program reads them, or the peer ends.
+/// Fails if no peer runs here, another program reads them, or the peer ends.
 pub fn inbox(args: &InboxArgs) -> Result<(), CliError> {
     follow(&args.through, &Use::Inbox, args.count, "from")
 }
@@ -79,12 +79,12 @@ fn follow(through: &UseArgs, wanted: &Use, count: Option<u64>, by: &str) -> Resu
     Ok(())
 }
 
-/// Says something on standard error; where that is closed, nobody wants to know.
+/// Prints a line on standard error; if that is closed, no reader is left.
 fn eprint_line(line: &str) {
     let _ = io::Write::write_fmt(&mut io::stderr().lock(), format_args!("{line}\n"));
 }
 
-/// The data as a person reads it.
+/// The data as text for people.
 fn shown(object: &Map<String, Value>) -> String {
     let data: Option<Data> =
         object.get("data").and_then(|it| serde_json::from_value(it.clone()).ok());
@@ -95,10 +95,10 @@ fn shown(object: &Map<String, Value>) -> String {
     }
 }
 
-/// Publishes a message, and tells how many are known to have it.
+/// Publishes a message, and prints the number of peers known to have it.
 ///
 /// # Errors
-/// When no peer runs here, there is nothing to say, or the peer refuses.
+/// Fails if no peer runs here, the input cannot be read, or the peer refuses.
 pub fn publish(args: &PublishArgs) -> Result<(), CliError> {
     let peer = peer_of(&args.through)?;
     if !args.lines {
@@ -139,10 +139,10 @@ fn publish_one(args: &PublishArgs, peer: &Path, data: Data) -> Result<(), CliErr
     })
 }
 
-/// Sends a message to one member, and waits for what becomes of it.
+/// Sends a message to one member, and waits for its outcome.
 ///
 /// # Errors
-/// When it was not delivered, or nobody can know.
+/// Fails if it was not delivered, or the outcome is unknown.
 pub fn send(args: &SendArgs) -> Result<(), CliError> {
     let peer = peer_of(&args.through)?;
     let (topic, data) = (args.topic.clone(), content(&args.content)?);
@@ -170,7 +170,7 @@ pub fn send(args: &SendArgs) -> Result<(), CliError> {
 /// Shows the peers that can be found from here.
 ///
 /// # Errors
-/// When no peer runs here.
+/// Fails if no peer runs here.
 pub fn discover(args: &DiscoverArgs) -> Result<(), CliError> {
     let peer = peer_of(&args.through)?;
     let mut found = Vec::new();
@@ -193,10 +193,10 @@ pub fn discover(args: &DiscoverArgs) -> Result<(), CliError> {
     print(&text)
 }
 
-/// Puts a request to a peer and hands on each object of its answer.
+/// Sends a request to a peer and passes each object of its answer to `take`.
 ///
 /// # Errors
-/// What the peer refused, or that it does not answer.
+/// The reason of the peer's refusal, or that it does not answer.
 pub(in crate::cli) fn put(
     peer: &Path,
     wanted: &Use,
@@ -232,10 +232,10 @@ fn peer_of(through: &UseArgs) -> Result<PathBuf, CliError> {
     peer_at(&through.data, through.port)
 }
 
-/// The data directory of the peer that is meant, or of the lowest port that runs.
+/// Data directory of the peer with this port, or of the running one with the lowest port.
 ///
 /// # Errors
-/// When none runs.
+/// Fails if none runs.
 pub(in crate::cli) fn peer_at(root: &Path, port: Option<u16>) -> Result<PathBuf, CliError> {
     let data = root.display();
     if let Some(port) = port {
@@ -255,7 +255,7 @@ pub(in crate::cli) fn peer_at(root: &Path, port: Option<u16>) -> Result<PathBuf,
     })
 }
 
-/// What is to be sent: the text, the file, or all of the input.
+/// Data to be sent: the text, the file, or all of the input.
 fn content(args: &ContentArgs) -> Result<Data, CliError> {
     if let Some(text) = &args.text {
         return Ok(Data::from(text.as_str()));

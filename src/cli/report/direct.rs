@@ -7,7 +7,7 @@ use super::{counted, foreign};
 use crate::cli::log::Line;
 use crate::protocol::{contacts, direct};
 
-/// The line that tells of a direct message, if an operator cares.
+/// Log line of a direct message, if it is worth one.
 pub(super) fn direct(event: &direct::Event) -> Option<Line> {
     use direct::Event as It;
     match event {
@@ -15,7 +15,8 @@ pub(super) fn direct(event: &direct::Event) -> Option<Line> {
             let bytes = data.len();
             let size = counted(bytes, "byte");
             let topic = foreign(topic);
-            // It is for whoever runs this process, and this is where they look.
+            // The message is for the person who runs this process, and this is the place to read
+            // it.
             let text = std::str::from_utf8(data).map(foreign).ok();
             let shown = text.clone().unwrap_or_else(|| "no text".to_owned());
             let message = format!("message from {from} about {topic} ({size}): {shown}");
@@ -38,7 +39,7 @@ pub(super) fn direct(event: &direct::Event) -> Option<Line> {
             let fields = json!({ "to": to, "kind": kind, "reason": reason });
             Some(Line::new(Level::Info, "direct_failed", message, fields))
         }
-        // What went well is the sender's business; the rest are orders to the node.
+        // A success is the sender's business; the rest are orders to the node.
         It::Sent { .. }
         | It::Call { .. }
         | It::Hangup { .. }
@@ -47,7 +48,7 @@ pub(super) fn direct(event: &direct::Event) -> Option<Line> {
     }
 }
 
-/// The line that tells of a contact lost or regained.
+/// Log line of a contact lost or regained.
 pub(super) fn contacts(event: &contacts::Event) -> Option<Line> {
     use contacts::Event as It;
     match event {

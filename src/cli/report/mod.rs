@@ -1,10 +1,9 @@
-//! What happened, in the words of the log: the only place that knows the required lines.
+//! Log lines of all events: the only place that knows the required lines.
 //!
 //! Two texts are fixed to the letter, and each is the whole message of its line: gossip,
-//! `<timestamp>:<IP>:<Msg#>`, and the death report,
-//! `Dead Node:<IP>:<Port>:<timestamp>:<reporter IP>`. Both are made by the protocol and printed
-//! here untouched; a companion line tells the story around each. Pings and duplicate gossip make
-//! no line at all.
+//! `<timestamp>:<IP>:<Msg#>`, and the death report, `Dead Node:<IP>:<Port>:<timestamp>:<reporter
+//! IP>`. Both are made by the protocol and printed here untouched; a companion line tells the story
+//! around each. Pings and duplicate gossip make no line at all.
 //!
 //! `docs/LOG.md` lists every event; names and fields here are a promise to programs.
 
@@ -33,20 +32,20 @@ use crate::protocol::membership::certificate::{
 };
 use crate::protocol::session::SeedKey;
 
-/// Endpoints that one line names at most; the rest is a number. `peer members` lists all.
+/// Largest number of endpoints that one line names; the rest is a number. `peer members` lists all.
 const NAMED_MAX: usize = 50;
 
-/// The pause between two lines about the changed key of one seed.
+/// Pause between two lines about the changed key of one seed.
 const CONTRADICTION_PAUSE: Duration = Duration::from_secs(30);
 
-/// The most of a foreign text that goes into a line, in characters.
+/// Longest part of a foreign text that goes into a line, in characters.
 const FOREIGN_MAX: usize = 400;
 
 fn lists_differ(reason: &str) -> Line {
     Line::new(Level::Warn, "lists_differ", foreign(reason), json!({ "reason": reason }))
 }
 
-/// A bounded copy of what somebody else wrote.
+/// A bounded copy of a text from another node.
 fn foreign(text: &str) -> String {
     match text.char_indices().nth(FOREIGN_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -100,7 +99,7 @@ const fn yes_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
 }
 
-/// What the system's ping says of a host, as a subordinate remark; empty if nothing.
+/// Answer of the system's ping for a host, as a subordinate remark; empty if there is none.
 const fn host_remark(host: Option<HostAnswer>) -> &'static str {
     match host {
         Some(HostAnswer::Answered) => "; its host answers ping",
@@ -117,7 +116,7 @@ const fn host_word(host: Option<HostAnswer>) -> Option<&'static str> {
     }
 }
 
-/// Who found a member dead and how, for people.
+/// Witnesses that found a member dead, with their findings, for people.
 pub(super) fn findings_text(confirmations: &[Confirmation]) -> String {
     let one = |it: &Confirmation| format!("{} ({})", it.witness, it.finding.as_str());
     let dead: Vec<_> = confirmations.iter().filter(|it| it.finding.is_dead()).map(one).collect();
@@ -174,11 +173,11 @@ fn seed_key_learnt(SeedKey { seed, key, .. }: SeedKey) -> Line {
     Line::new(Level::Info, "seed_key_learnt", message, json!({ "seed": seed, "key": key }))
 }
 
-/// Tells that a seed shows another key: at once, and then again from time to time, because both
+/// Reports that a seed shows another key: at once, and then again from time to time, because both
 /// an intruder and a seed that lost its key try again every moment.
 #[derive(Debug, Default)]
 struct Contradictions {
-    /// When it was last told of each seed, and how often it happened since.
+    /// Time of the last report about each seed, and number of cases since.
     told: BTreeMap<SeedId, (Time, u64)>,
 }
 

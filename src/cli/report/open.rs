@@ -1,4 +1,4 @@
-//! The story of a peer without seeds: whom it calls first, and whom it gives up.
+//! Log lines of a peer without seeds: the peers it calls first, and those it gives up.
 
 use ::log::Level;
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::foreign;
 use crate::cli::log::Line;
 use crate::protocol::open::Event;
 
-/// The line that tells an event of a fleet without seeds, if it is worth one.
+/// Log line of an event of a fleet without seeds, if it is worth one.
 pub(super) fn open_line(event: &Event) -> Option<Line> {
     let line = match event {
         Event::Call { .. } => return None,

@@ -1,4 +1,4 @@
-//! A peer's story: how it got in, whom it is linked with, what it hears, whom it suspects.
+//! Log lines of a peer: its membership, links, gossip and suspicions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,33 +22,34 @@ use crate::protocol::membership::authority::MemberLine;
 use crate::protocol::membership::certificate::{Admission, Because, Removal, Subject};
 use crate::protocol::overlay;
 
-/// How long after one warning about its own lateness a node keeps the next ones to itself: it
-/// notes its lateness at every look, and lines would make it later still.
+/// Pause between two warnings of a node about its own lateness: it notes that at every look, and
+/// lines would make it later still.
 const DOUBT_PAUSE: Duration = Duration::from_secs(30);
 
-/// The end of a peer that had nobody to say goodbye to.
+/// Last line of a peer that was no member and so sends no goodbye.
 const NO_MEMBER: &str = "stops; it was no member";
 
 /// Apparent ages above this come from clocks that differ, not from the network.
 const AGE_MAX: Duration = Duration::from_secs(300);
 
-/// Tells a peer's events; remembers what was told, so that nothing is told twice.
+/// Makes the log lines of a peer's events; remembers what was logged, so that nothing is logged
+/// twice.
 #[derive(Debug, Default)]
 pub struct PeerReport {
     lists: BTreeMap<SeedId, BTreeSet<Endpoint>>,
     union: BTreeSet<Endpoint>,
     doubted: Option<Time>,
-    /// Whether the life that was told last is a member's.
+    /// Whether the life that was logged last is a member's.
     is_member: bool,
     contradictions: Contradictions,
 }
 
 impl PeerReport {
-    /// The lines that tell `event`, decided at `now`, in order.
+    /// Log lines of `event`, decided at `now`, in order.
     pub fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
         match event {
             Event::Started { key, seeds, needed } => {
-                // Without seeds nobody has to be asked.
+                // Without seeds no admission is needed.
                 self.is_member = *seeds == 0;
                 let votes = counted(*needed, "yes vote");
                 let fleet = match seeds {
@@ -65,7 +66,7 @@ impl PeerReport {
             Event::Liveness(event) => self.liveness(now.mono, event),
             Event::Direct(event) => direct::direct(event).into_iter().collect(),
             Event::Contacts(event) => direct::contacts(event).into_iter().collect(),
-            // Told to whoever asked.
+            // The answer goes to the program that asked.
             Event::Discovery(_) => Vec::new(),
             Event::Open(event) => open_line(event).into_iter().collect(),
             Event::Broadcast(event) => broadcast_line(event).into_iter().collect(),
@@ -84,7 +85,7 @@ impl PeerReport {
     fn applicant(&mut self, now: Time, event: &applicant::Event) -> Vec<Line> {
         use applicant::Event as It;
         let line = match event {
-            // Orders to the node, carried out before anybody is told.
+            // Orders to the node, carried out before this call.
             It::Call { .. } | It::Hangup { .. } => return Vec::new(),
             It::Members { seed, members } => return self.members(*seed, members),
             It::Attempt { incarnation, number } => {
@@ -149,7 +150,7 @@ impl PeerReport {
         vec![line]
     }
 
-    /// The list of one seed, and the union of all; each only when it has changed.
+    /// Log lines of one seed's list, and of the union of all; each only if it has changed.
     fn members(&mut self, seed: SeedId, members: &[MemberLine]) -> Vec<Line> {
         let list: BTreeSet<_> = members.iter().map(|member| member.endpoint).collect();
         if self.lists.get(&seed) == Some(&list) {
@@ -174,7 +175,7 @@ impl PeerReport {
     fn liveness(&mut self, now: Time, event: &liveness::Event) -> Vec<Line> {
         use liveness::Event as It;
         match event {
-            // Orders to the node, carried out before anybody is told.
+            // Orders to the node, carried out before this call.
             It::Probe { .. } | It::Ask { .. } | It::Forged { .. } => Vec::new(),
             It::Report(report) => reported(report),
             It::Suspected { .. } | It::Confirmed { .. } | It::Cleared { .. } => {
@@ -246,7 +247,7 @@ fn evicted(removal: &Removal, life: &Subject) -> Line {
     Line::new(Level::Warn, "evicted", message, fields)
 }
 
-/// The data of users is in no line.
+/// Log line of a broadcast event; the data of users is in no line.
 fn broadcast_line(event: &broadcast::Event) -> Option<Line> {
     use broadcast::Event as It;
     let line = match event {
@@ -279,7 +280,7 @@ fn broadcast_line(event: &broadcast::Event) -> Option<Line> {
             let message = format!("missed {count} of {origin}: no neighbor holds them any more");
             Line::new(Level::Warn, "missed", message, json!({ "origin": origin, "count": count }))
         }
-        // Told to whoever published; and refused by the node, which counts it.
+        // Told to the publisher; and refused by the node, which counts it.
         It::Receipts { .. } | It::Malformed { .. } => return None,
     };
     Some(line)
@@ -287,7 +288,7 @@ fn broadcast_line(event: &broadcast::Event) -> Option<Line> {
 
 fn overlay_line(event: &overlay::Event) -> Option<Line> {
     match event {
-        // Orders to the node, carried out before anybody is told.
+        // Orders to the node, carried out before this call.
         overlay::Event::Call { .. }
         | overlay::Event::Hangup { .. }
         | overlay::Event::WantMembers => None,
@@ -314,7 +315,7 @@ fn neighbors(degree: usize) -> String {
     counted(degree, "neighbor")
 }
 
-/// The fixed text alone, then where the message comes from or goes.
+/// The fixed text alone, then a line with the neighbor it comes from or goes to.
 fn gossip_lines(now: WallTime, event: &gossip::Event, from: Option<Endpoint>) -> Vec<Line> {
     match event {
         gossip::Event::Malformed { .. } => Vec::new(),
@@ -350,8 +351,8 @@ fn gossip_lines(now: WallTime, event: &gossip::Event, from: Option<Endpoint>) ->
     }
 }
 
-/// How old a message seems: by its own timestamp where the clocks allow it, else by the time that
-/// those who passed it on say it spent with them.
+/// Apparent age of a message, in milliseconds: by its own timestamp if the clocks allow it, else by
+/// the time that the nodes on its way say it spent with them.
 fn apparent_age(now: WallTime, msg: &GossipMsg) -> u64 {
     let made = msg.text.split(':').next().and_then(|text| text.split_once('.'));
     let made = made.and_then(|(seconds, millis)| {
@@ -362,7 +363,7 @@ fn apparent_age(now: WallTime, msg: &GossipMsg) -> u64 {
     age.filter(|age| (msg.age_ms..=millis(AGE_MAX)).contains(age)).unwrap_or(msg.age_ms)
 }
 
-/// The fixed text alone, then on what it rests.
+/// The fixed text alone, then a line with its evidence.
 fn reported(report: &DeadReport) -> Vec<Line> {
     let DeadReport { text, endpoint, incarnation, reporter, confirmations, at: _ } = report;
     let fields = json!({

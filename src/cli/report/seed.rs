@@ -1,4 +1,4 @@
-//! A seed's story: who asks, who votes how and why, what came of it.
+//! Log lines of a seed: requests, votes with their reasons, and outcomes.
 
 use std::collections::VecDeque;
 
@@ -16,11 +16,12 @@ use crate::protocol::membership::authority;
 use crate::protocol::membership::certificate::{Admission, Ban, Proposal, ProposalKind, Subject};
 use crate::protocol::message::Standing;
 
-/// Death reports that are remembered, so that one report is told once although several seeds pass
-/// it on; far more than come within the seconds that a removal takes.
+/// Number of death reports that are remembered, so that one report is logged once although several
+/// seeds pass it on; far more than come within the seconds that a removal takes.
 const REPORTS_MAX: usize = 1_024;
 
-/// Tells a seed's events; remembers what was told, so that nothing is told twice.
+/// Makes the log lines of a seed's events; remembers what was logged, so that nothing is logged
+/// twice.
 #[derive(Debug, Default)]
 pub struct SeedReport {
     /// Reporter and text of the latest death reports, the latest last.
@@ -29,7 +30,7 @@ pub struct SeedReport {
 }
 
 impl SeedReport {
-    /// The lines that tell `event`, decided at `now`, in order.
+    /// Log lines of `event`, decided at `now`, in order.
     pub fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
         match event {
             Event::Started { seed, key, members, seeds, needed } => {
@@ -67,7 +68,7 @@ impl SeedReport {
     fn authority(&mut self, now: Time, event: &authority::Event) -> Vec<Line> {
         use authority::Event as It;
         let line = match event {
-            // These are orders to the node, carried out before anybody is told.
+            // Orders to the node, carried out before this call.
             It::Probe { .. } | It::Standing { .. } | It::Refuse { .. } => return Vec::new(),
             It::Reported { subject, reporter, text, confirmations } => {
                 return self.reported(subject, *reporter, text, *confirmations);
@@ -99,7 +100,7 @@ impl SeedReport {
         vec![line]
     }
 
-    /// The fixed text alone, then who reports and on what it rests.
+    /// The fixed text alone, then a line with the reporter and the evidence.
     fn reported(
         &mut self,
         subject: &Subject,

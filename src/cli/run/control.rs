@@ -1,6 +1,6 @@
-//! What a running node answers to local programs: JSON in, JSON out, through its Unix socket.
+//! Answers of a running node to local programs: JSON in, JSON out, through its Unix socket.
 //!
-//! Only the owner of the data directory gets here. A refusal is `{"error": "…"}`.
+//! Only the owner of the data directory can connect. A refusal is `{"error": "…"}`.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::runtime::driver::Driver;
 use crate::runtime::files::DataDir;
 use crate::runtime::http::Counters;
 
-/// What may be asked.
+/// Request of a local program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 enum Ask {
@@ -29,18 +29,18 @@ enum Ask {
     Topology,
     /// Say goodbye and stop.
     Leave,
-    /// What an order about an endpoint means now.
+    /// Meaning of an order about an endpoint at this moment.
     Meaning { order: Order, endpoint: Endpoint },
-    /// The operator of a seed wants it.
+    /// An order of a seed's operator.
     Order { proposal: Proposal },
-    /// Where an order stands.
+    /// State of an order.
     OrderState { proposal: Proposal },
 }
 
 /// Serves the node's local commands until the returned server is dropped.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// Fails if the socket cannot be made.
 pub(super) fn serve<R: Role>(
     dir: &DataDir,
     driver: &Arc<Driver<R::Machine>>,
@@ -91,7 +91,7 @@ fn answer<R: Role>(
     }
 }
 
-/// Everything that a node says of itself; the node stands still for a copy of its state only.
+/// Whole status of a node; the node stands still for a copy of its state only.
 pub(super) fn status<R: Role>(driver: &Driver<R::Machine>, http: &Counters) -> Value {
     let (state, now) = driver.inspect(|machine, now| (R::status(machine), now));
     let mut fields = Map::new();
@@ -121,7 +121,7 @@ pub(super) fn status<R: Role>(driver: &Driver<R::Machine>, http: &Counters) -> V
     status
 }
 
-/// Checks that a member is linked with a seed, and with a neighbor where there are others.
+/// Checks that a member is linked with a seed, and with a neighbor if there are other members.
 fn reach(status: &Value) -> Result<(), String> {
     let others = status["members_known"].as_u64().unwrap_or(0);
     let is_none = |name: &str| match &status[name] {
@@ -141,10 +141,10 @@ fn reach(status: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a node with this status does its part.
+/// Checks whether a node with this status does its part.
 ///
 /// # Errors
-/// Why not.
+/// The reason why it does not.
 pub(super) fn health(status: &Value) -> Result<(), String> {
     let number = |name: &str| status[name].as_u64().unwrap_or(0);
     let state = status["state"].as_str().unwrap_or_default();

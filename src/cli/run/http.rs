@@ -1,9 +1,9 @@
-//! What a running node answers over HTTP, on its one port: what it is doing, and nothing else.
+//! Answers of a running node over HTTP, on its one port: its status, and nothing else.
 //!
 //! Invariants:
 //! - A request changes nothing.
-//! - The node stands still for a copy of its status only, at most four times a second however
-//!   many ask; all else is done outside its lock.
+//! - The node stands still for a copy of its status only, at most four times a second for any
+//!   number of requests; all else is done outside its lock.
 
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::runtime::driver::Driver;
 use crate::runtime::http::{Counters, Handler, Request};
 use crate::wire::http::{Head, Response};
 
-/// How old an answer may be.
+/// Largest age of an answer.
 const CACHE_AGE: Duration = Duration::from_millis(250);
 
 /// The pages of one node.
@@ -31,7 +31,7 @@ pub(super) struct Pages<R: Role> {
     last: Mutex<Option<Arc<Snapshot>>>,
 }
 
-/// A node at one moment, and each of its pages once somebody has asked for it.
+/// A node at one moment, and each of its pages once it was asked for.
 struct Snapshot {
     at: Time,
     status: Value,
@@ -47,7 +47,7 @@ impl<R: Role> Pages<R> {
         Self { node, counters, clock: Clock::start(), last }
     }
 
-    /// From now on it is told what this node does.
+    /// Sets the node whose pages these are.
     pub(super) fn show(&self, node: &Arc<Driver<R::Machine>>) {
         // There is one node; a second call would change nothing.
         let _ = self.node.set(Arc::downgrade(node));
@@ -104,7 +104,7 @@ impl<R: Role> Handler for Pages<R> {
                 Response::new(200, metrics::CLASSIC, text.as_str())
             }
             "/status" => Response::new(200, "application/json", format!("{status}\n")),
-            // To be asked whether a restart would help: whoever can answer is alive.
+            // The question is whether a restart would help: a process that can answer is alive.
             "/healthz" => verdict::<R>(200, "ok", status, None),
             "/readyz" if trouble.is_none() => verdict::<R>(200, "ready", status, None),
             "/readyz" => verdict::<R>(503, "not ready", status, trouble.as_deref()),
@@ -118,14 +118,14 @@ impl<R: Role> Handler for Pages<R> {
     }
 }
 
-/// The answer to a program that watches the node.
+/// Response to a program that watches the node.
 fn verdict<R: Role>(code: u16, word: &str, status: &Value, reason: Option<&str>) -> Response {
     let endpoint = &status["endpoint"];
     let answer = json!({ "status": word, "role": R::NAME, "endpoint": endpoint, "reason": reason });
     Response::new(code, "application/json", format!("{answer}\n"))
 }
 
-/// Whether a client names `OpenMetrics` among what it takes, and not as what it does not.
+/// Whether a client accepts `OpenMetrics`.
 fn wants_open_metrics(head: &Head) -> bool {
     let wishes = head.header("accept").unwrap_or_default().split(',');
     let mut wishes = wishes.map(|wish| wish.split(';').map(str::trim));

@@ -1,8 +1,8 @@
 //! The life of a node's process: prepare, start, report, obey, stop.
 //!
 //! Order of preparation: port, log, data directory, identity, journal, machine, driver; each step
-//! can fail with one sentence, and none leaves anything behind that the next start would trip
-//! over. Nothing here knows what a seed or a peer is; that is said by its [`Role`].
+//! can fail with one sentence, and none leaves anything behind that the next start would trip over.
+//! Nothing here knows the difference of seeds and peers; their [`Role`] has it.
 
 mod control;
 mod http;
@@ -50,89 +50,89 @@ use crate::runtime::place::Place;
 use crate::runtime::thread;
 use crate::wire::dialect::Dialect;
 
-/// How long links may take to drain when a node stops; a goodbye needs milliseconds.
+/// Longest time for links to drain when a node stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// Longest goodbye: it is decided, written down if the disk is asked, and waits until the last
 /// messages are with a neighbor.
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
 
-/// What the life of a process must know of its node.
+/// Differences between the processes of a seed and of a peer.
 trait Role: Send + Sized + 'static {
-    /// The node.
+    /// Machine of the node.
     type Machine: Drivable;
 
     /// `seed` or `peer`: the name of its data directory and of its log lines.
     const NAME: &'static str;
 
-    /// The log lines that tell an event.
+    /// Log lines of an event.
     fn lines(&mut self, now: Now, event: &<Self::Machine as Kind>::Event) -> Vec<Line>;
 
-    /// Between the node and the local programs that use it.
+    /// Switchboard between the node and the local programs that use it.
     type Board: Send + Sync + 'static;
 
-    /// Tells whoever waits for this event; returns whether it is also for the log, as that is set.
-    /// Called under the node's lock: it must not block.
+    /// Passes an event to the programs that wait for it; returns whether it is also for the log, as
+    /// that is set. Called under the node's lock: it must not block.
     fn notice(board: &Self::Board, now: Now, event: &<Self::Machine as Kind>::Event) -> bool;
 
     /// Carries answers to the node until [`Role::close`]; has a thread of its own.
     fn carry(board: &Self::Board, driver: &Arc<Driver<Self::Machine>>);
 
-    /// Who serves the swarm's connections to the node's port, if anybody does.
+    /// Server of the swarm's connections to the node's port, if there is one.
     fn swarm(board: &Arc<Self::Board>) -> Option<Arc<dyn Serve>>;
 
-    /// Begins what a local program wants to use the node for.
+    /// Begins a use of the node by a local program.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// The reason why it cannot.
     fn begin(
         board: &Arc<Self::Board>,
         driver: &Arc<Driver<Self::Machine>>,
         wanted: Use,
     ) -> Result<Answer, String>;
 
-    /// The node has stopped: nobody waits any more.
+    /// Ends all waits: the node has stopped.
     fn close(board: &Self::Board);
 
     /// Whether this event is the node's last: its process may end.
     fn is_last(event: &<Self::Machine as Kind>::Event) -> bool;
 
-    /// What to ask of the node before it stops, if it wants to say goodbye.
+    /// Command that lets the node say goodbye before it stops, if it does.
     fn goodbye() -> Option<<Self::Machine as Machine>::Command>;
 
-    /// The node's state, for its operator.
+    /// Status of the node, for its operator.
     type Status: Serialize;
 
-    /// The node's state now; the node stands still meanwhile.
+    /// Status of the node now; the node stands still meanwhile.
     fn status(machine: &Self::Machine) -> Self::Status;
 
-    /// What an order means to the node now.
+    /// Meaning of an order to the node at this moment.
     ///
     /// # Errors
-    /// Why it means nothing.
+    /// The reason why it means nothing.
     fn meaning(
         machine: &Self::Machine,
         order: Order,
         endpoint: Endpoint,
     ) -> Result<Proposal, String>;
 
-    /// The command that gives an order, if the node takes any.
+    /// Command that gives an order, if the node takes any.
     fn order(proposal: Proposal) -> Option<<Self::Machine as Machine>::Command>;
 
-    /// Where an order stands.
+    /// State of an order.
     ///
     /// # Errors
-    /// Why it cannot come about.
+    /// The reason why it cannot come about.
     fn order_state(machine: &Self::Machine, proposal: &Proposal) -> Result<OrderState, String>;
 
-    /// The overlay as the node sees it, or where to ask for it.
+    /// The overlay as the node sees it.
     ///
     /// # Errors
-    /// Where to ask instead.
+    /// The node to ask instead.
     fn topology(machine: &Self::Machine) -> Result<Value, String>;
 }
 
-/// What a node stands on.
+/// Resources of a node before it starts.
 struct Ground {
     endpoint: Endpoint,
     listener: TcpListener,
@@ -161,7 +161,7 @@ fn random() -> Result<Rng, CliError> {
     Ok(Rng::from_seed(seed))
 }
 
-/// An open journal, what it remembers, and whether its last record was lost.
+/// An open journal, its records, and whether its last record was lost.
 type Remembered<M> = (Journal<<M as Kind>::Record>, Vec<<M as Kind>::Record>, bool);
 
 /// Opens the journal at its place.
@@ -204,14 +204,14 @@ fn live<R: Role>(
     let (carried, node) = (Arc::clone(&board), Arc::clone(&driver));
     let answers = thread::spawn("answers", move || R::carry(&carried, &node))
         .map_err(system("start the thread of the answers"))?;
-    // Without local commands a node can still be run, and stopped by a signal.
+    // Without local commands a node can still run, and be stopped by a signal.
     let control = control::serve::<R>(dir, &driver, &board, &counters)
         .map_err(|error| ::log::warn!("no local commands: {error}; use a shorter --data"))
         .ok();
     let outcome = attend::<R>(&driver, &signals, reporting.last_event());
     driver.stop(STOP_GRACE);
     R::close(&board);
-    // It has panicked if this fails, and said so itself.
+    // The thread has panicked if this fails, and reported that itself.
     let _ = answers.join();
     let outcome = outcome.and_then(|()| disk_failed(driver.failed().try_recv().ok()));
     if outcome.is_ok() {
@@ -222,17 +222,17 @@ fn live<R: Role>(
     outcome
 }
 
-/// These limits, or as much of them as the system allows, which is then said.
+/// These limits, or as much of them as the system allows, with a warning.
 fn affordable(limits: &Limits) -> Limits {
     let (links_max, shortage) = room::for_connections(limits.links_max);
     let Some(shortage) = shortage else { return limits.clone() };
     ::log::warn!("{shortage}");
-    // Connections that say nothing must not take all of the room.
+    // Silent connections must not take all of the room.
     let silent_max = limits.silent_max.min(links_max.div_ceil(2));
     Limits { links_max, silent_max, ..limits.clone() }
 }
 
-/// The way of a node's events: to whoever waits for them, and to the log.
+/// Sink of a node's events: passes them to the programs that wait, and to the log.
 struct Tap<R: Role> {
     board: Arc<R::Board>,
     log: Sender<(Now, EventOf<R>)>,
@@ -244,7 +244,7 @@ impl<R: Role> Sink<EventOf<R>> for Tap<R> {
     }
 }
 
-/// Who serves what is no message.
+/// Servers of connections in other dialects than the native one.
 fn dialects<R: Role>(
     access: Option<Access>,
     pages: &Arc<Pages<R>>,
@@ -283,8 +283,8 @@ fn attend<R: Role>(
     Ok(())
 }
 
-/// A node that cannot remember must stop, and its process must fail. The journal's thread has
-/// logged it.
+/// The error of a failed disk: a node that cannot remember must stop, and its process must fail.
+/// The journal's thread has logged it.
 fn disk_failed(error: Option<JournalError>) -> Result<(), CliError> {
     error.map_or(Ok(()), |error| Err(CliError::Journal(error)))
 }

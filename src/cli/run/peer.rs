@@ -24,7 +24,7 @@ use crate::runtime::thread;
 #[derive(Default)]
 struct Peer(PeerReport);
 
-/// Who waits at a peer, and what it shares.
+/// Switchboard of a peer, and its shares.
 struct Board {
     switch: Arc<Switchboard>,
     sharing: Arc<Sharing>,
@@ -54,7 +54,7 @@ impl Role for Peer {
         let shares = thread::spawn("shares", move || sharing.run(&switch, &node));
         board.switch.answer(driver);
         match shares {
-            // It has panicked if this fails, and said so itself.
+            // The thread has panicked if this fails, and reported that itself.
             Ok(shares) => drop(shares.join()),
             Err(error) => ::log::warn!("nothing can be shared: {error}"),
         }
@@ -111,7 +111,7 @@ impl Role for Peer {
 /// Runs a peer until it is stopped, or told to leave.
 ///
 /// # Errors
-/// When it cannot start, or its disk fails.
+/// Fails if it cannot start, or its disk fails.
 pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     let Ground { endpoint, listener, dir, keys, rng } =
         Ground::prepare(Peer::NAME, &settings.node)?;
@@ -124,7 +124,7 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     let machine = machine.in_fleet(settings.node.fleet.clone(), &records);
     let keys = settings.node.cluster_keys.clone();
     let board = Board {
-        // The log shows direct messages to whoever runs this process: they are taken.
+        // The log shows direct messages to the person who runs this process: they are taken.
         switch: Switchboard::new(endpoint, true),
         sharing: Sharing::new(endpoint, dir.path(), keys, settings.push_max),
     };

@@ -16,25 +16,26 @@ use crate::runtime::clock::Clock;
 use crate::runtime::driver::Driver;
 use crate::runtime::thread;
 
-/// Events that may wait to be told; enough for some hundred registrations at once. Beyond, the
-/// driver drops and counts them. Each place costs memory from the start, in every process.
+/// Largest number of events that wait to be logged; enough for some hundred registrations at once.
+/// Beyond, the driver drops and counts them. Each place costs memory from the start, in every
+/// process.
 pub(super) const EVENTS_MAX: usize = 2 * 1024;
 
 pub(super) type EventOf<R> = <<R as Role>::Machine as Kind>::Event;
 
-/// The thread at work.
+/// The reporting thread.
 pub(super) struct Reporting {
-    /// Dropped as the sign to tell what is left, and to end.
+    /// Sender whose drop is the sign to log the rest, and to end.
     open: Sender<Never>,
     thread: JoinHandle<()>,
     last_event: Receiver<()>,
 }
 
 impl Reporting {
-    /// Starts to tell `events` in the words of `role`.
+    /// Starts to log `events` in the lines of `role`.
     ///
     /// # Errors
-    /// When the system has no room for a thread.
+    /// Fails if the system has no room for a thread.
     pub(super) fn start<R: Role>(
         role: R,
         driver: Arc<Driver<R::Machine>>,
@@ -47,15 +48,15 @@ impl Reporting {
         Ok(Self { open, thread, last_event })
     }
 
-    /// Where a message comes once the node's last event was told.
+    /// Channel of the message that the node's last event was logged.
     pub(super) const fn last_event(&self) -> &Receiver<()> {
         &self.last_event
     }
 
-    /// Tells what is left. The node has stopped.
+    /// Logs the remaining events. The node has stopped.
     pub(super) fn finish(self) {
         drop(self.open);
-        // It has panicked if this fails, and said so itself.
+        // The thread has panicked if this fails, and reported that itself.
         let _ = self.thread.join();
     }
 }

@@ -52,7 +52,7 @@ impl Role for Seed {
         false
     }
 
-    /// None: a seed that stops keeps its place, and goes on when it is started again.
+    /// `None`: a seed that stops keeps its place, and goes on when it is started again.
     fn goodbye() -> Option<Command> {
         None
     }
@@ -83,15 +83,15 @@ impl Role for Seed {
 /// Runs a seed until it is stopped.
 ///
 /// # Errors
-/// When it cannot start, or its disk fails.
+/// Fails if it cannot start, or its disk fails.
 pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     let ground = Ground::prepare(Seed::NAME, &settings.node)?;
     let Ground { endpoint, listener, dir, keys, rng } = ground;
     settings.check_key(keys.public(), dir.path())?;
     let (journal, mut records, is_torn) = open_journal::<SeedNode>(&dir)?;
     if is_torn {
-        // A record that was torn was told to nobody; one whose bits have changed on the disk looks
-        // alike, and may have been a vote. As after a lost journal, compare first.
+        // A torn record was never reported; one whose bits have changed on the disk looks alike,
+        // and may have been a vote. As after a lost journal, compare first.
         records.retain(|record| *record != Record::Ready);
     }
     let who = (settings.id, endpoint, keys);

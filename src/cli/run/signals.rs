@@ -1,6 +1,7 @@
 //! Signals. Ctrl-C, SIGTERM, the closing of the terminal and, for nodes that a program has started,
 //! the end of standard input ask for an orderly end; a second signal ends the process at once.
-//! SIGHUP without the end of a terminal has the cluster keys read again, as daemons do.
+//! SIGHUP without the end of a terminal makes the process read the cluster keys again, as daemons
+//! do.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,17 +16,17 @@ use signal_hook::iterator::Signals;
 
 use crate::runtime::{cluster_key, thread};
 
-/// The signals that end a node, with their names.
+/// Signals that end a node, with their names.
 const ENDING: [(i32, &str); 2] = [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM")];
 
-/// The exit status after a second signal, as shells report an interrupted program.
+/// Exit status after a second signal, as shells report an interrupted program.
 const INTERRUPTED: i32 = 130;
 
 /// Starts to listen; the name of the first reason to end comes through the channel. With
 /// `until_stdin_closes`, the end of standard input is one.
 ///
 /// # Errors
-/// When the system takes no handler or has no room for a thread.
+/// Fails if the system takes no handler or has no room for a thread.
 pub(in crate::cli) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'static str>> {
     unblock(&[SIGINT, SIGTERM, SIGHUP])?;
     let is_ending = Arc::new(AtomicBool::new(false));
@@ -35,7 +36,7 @@ pub(in crate::cli) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'
         flag::register(signal, Arc::clone(&is_ending))?;
     }
     let mut signals = Signals::new(ENDING.map(|(signal, _)| signal))?;
-    // Who was started with `nohup` is not to hear of it.
+    // A process that was started with `nohup` is not to get it.
     if !ignores(SIGHUP) {
         signals.add_signal(SIGHUP)?;
     }
@@ -44,7 +45,7 @@ pub(in crate::cli) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'
     if until_stdin_closes {
         let tell = tell.clone();
         thread::spawn("stdin", move || {
-            // What comes is of no interest, only that nothing can come any more.
+            // The input is of no interest, only its end.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
             let _ = tell.try_send("the end of standard input");
         })?;
@@ -71,7 +72,7 @@ pub(in crate::cli) fn listen(until_stdin_closes: bool) -> io::Result<Receiver<&'
 /// process inherits the set of blocked signals from the program that starts it.
 ///
 /// # Errors
-/// When the system knows no such signal.
+/// Fails if the system knows no such signal.
 pub(in crate::cli) fn unblock(signals: &[i32]) -> io::Result<()> {
     let signals = signals.iter().map(|&it| Signal::try_from(it)).collect::<Result<SigSet, _>>()?;
     Ok(signals.thread_unblock()?)
@@ -82,7 +83,7 @@ fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// True if the disposition of a signal is to be ignored; false where the system does not tell.
+/// True if the signal is ignored by this process; false if the system does not tell.
 fn ignores(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! What local programs use a running peer for: to publish, subscribe, send and discover.
+//! Uses of a running peer by local programs: to publish, subscribe, send and discover.
 //!
 //! Each is a request through the node's Unix socket and an answer of many lines, one JSON object
 //! each; a `Next::Idle` in between finds out whether the program is still there.
@@ -20,62 +20,63 @@ use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 use crate::runtime::driver::Driver;
 
-/// How often an answer that has nothing to say makes sure that somebody listens.
+/// Interval at which an idle answer checks that its reader is there.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// After so long without news nobody else is waited for.
+/// Time without a further receipt after which a publisher stops waiting.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// How long a publisher may want to watch.
+/// Longest time that a publisher may watch.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// What a local program wants.
+/// Use of a peer by a local program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "use", rename_all = "snake_case")]
 pub(in crate::cli) enum Use {
-    /// The messages of a topic, as they come.
+    /// Subscribe to the messages of a topic, as they come.
     Subscribe { topic: String },
-    /// The direct messages, as they come.
+    /// Read the direct messages, as they come.
     Inbox,
-    /// A message to everybody; then, for `wait_ms` at most, how many are known to have it.
+    /// Publish a message; then, for `wait_ms` at most, report the number of peers known to have it.
     Publish { topic: String, data: Data, wait_ms: u64 },
-    /// Messages to everybody, in this order, whose publisher does not watch who has them.
+    /// Publish messages, in this order, without receipts.
     PublishAll { topic: String, all: Vec<Data> },
-    /// A message to one member; attempts after the first.
+    /// Send a message to one member; `retries` attempts after the first.
     Send { to: Endpoint, topic: String, data: Data, retries: u32 },
-    /// The peers that can be found from here.
+    /// Find the peers that can be found from here.
     Discover,
-    /// A file or folder, for the fleet; with `everywhere`, all peers are asked to take it.
+    /// Share a file or folder with the fleet; with `everywhere`, all peers are asked to take it.
     Share {
         path: PathBuf,
         piece: Option<u32>,
         everywhere: bool,
-        /// Whether to read all of it although nothing seems to have changed.
+        /// Whether to read all of it although it seems unchanged.
         #[serde(default)]
         rehash: bool,
     },
-    /// How many have what was shared with `everywhere`, until all have or refuse it.
+    /// Report how many peers have a share that was shared with `everywhere`, until all have or
+    /// refuse it.
     Answers { ticket: String, wait_ms: u64 },
-    /// What was shared under this name no more.
+    /// End the share of this name.
     Unshare {
         name: String,
-        /// Whether the others are to remove what they have taken of it.
+        /// Whether the other peers are to remove what they have taken of it.
         #[serde(default)]
         everywhere: bool,
     },
-    /// What is shared in the fleet.
+    /// List the shares of the fleet.
     Shares,
-    /// The fleet is told that the asking program serves this, as long as it listens; it is told
-    /// where else it is.
+    /// Announce to the fleet that the asking program serves this ticket, as long as it listens, and
+    /// report the other peers that have it.
     Lend { ticket: String },
 }
 
 type Node = Arc<Driver<PeerNode>>;
 
-/// Begins what is wanted.
+/// Begins a use.
 ///
 /// # Errors
-/// Why it cannot be had.
+/// The reason why it is not possible.
 pub(super) fn begin(
     wanted: Use,
     (board, sharing): (&Arc<Switchboard>, &Arc<Sharing>),
@@ -161,14 +162,14 @@ fn publish_all(topic: &str, all: &[Data], (board, node): (&Arc<Switchboard>, &No
     Answer::Line(json!({ "published": all.len() }).to_string())
 }
 
-/// The direct messages. A program that has just gone is found out at the next beat: until then its
-/// place is not free.
+/// Opens the queue of direct messages. A program that has just gone is found out at the next beat:
+/// until then its place is not free.
 fn inbox(board: &Arc<Switchboard>) -> Result<Queue<Incoming>, NetworkError> {
     let clock = Clock::start();
     loop {
         match board.inbox() {
             Err(NetworkError::InboxTaken) if clock.now().mono.since(Time::ZERO) < BEAT * 2 => {
-                // Nothing wakes this but the time.
+                // Only the time ends this pause.
                 let _ = after(QUIET / 10).recv();
             }
             found => return found,
@@ -176,7 +177,7 @@ fn inbox(board: &Arc<Switchboard>) -> Result<Queue<Incoming>, NetworkError> {
     }
 }
 
-/// What comes, an object each, and how much was missed between.
+/// Items of a queue, an object each, and the number that was missed between them.
 fn stream<T: Weigh + Send + 'static>(queue: Queue<T>, object: fn(&T) -> Value) -> Answer {
     let mut greeted = false;
     Answer::Lines(Box::new(move || {
@@ -195,7 +196,7 @@ fn stream<T: Weigh + Send + 'static>(queue: Queue<T>, object: fn(&T) -> Value) -
     }))
 }
 
-/// A publisher that watches who has its message.
+/// A publisher that waits for receipts of its message.
 struct Watch {
     board: Arc<Switchboard>,
     id: MessageId,
@@ -210,7 +211,7 @@ impl Drop for Watch {
     }
 }
 
-/// What was published, and then each time that more peers are known to have it.
+/// The published message, and then each rise of the number of peers known to have it.
 fn receipts(head: &Value, mut watch: Watch) -> Answer {
     let mut head = Some(head.to_string());
     Answer::Lines(Box::new(move || {
@@ -232,7 +233,7 @@ fn receipts(head: &Value, mut watch: Watch) -> Answer {
     }))
 }
 
-/// One object, when the outcome is there. A program that goes before gives up what it wanted.
+/// One object, when the outcome is there. A program that goes before cancels its wish.
 fn outcome<T: Send + 'static>(pending: Pending<T>, object: fn(T) -> Value) -> Answer {
     let mut pending = Some(Waiter(pending));
     Answer::Lines(Box::new(move || {
@@ -247,7 +248,7 @@ fn outcome<T: Send + 'static>(pending: Pending<T>, object: fn(T) -> Value) -> An
     }))
 }
 
-/// Gives up, when dropped, what has no outcome yet.
+/// Cancels an operation without an outcome, when dropped.
 struct Waiter<T>(Pending<T>);
 
 impl<T> Drop for Waiter<T> {

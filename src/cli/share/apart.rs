@@ -1,5 +1,5 @@
-//! Members of a fleet that take no shares, such as chats and rollout nodes: they say so to whoever
-//! asks everybody to take something, and are not waited for.
+//! Members of a fleet that take no shares, such as chats and rollout nodes: they answer orders to
+//! take a share with a list of none, and are not waited for.
 
 use std::io;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::protocol::shares::{Announcement, TOPIC};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
-/// The shortest time between two answers; each order is announced more than once.
+/// Shortest time between two answers; each order is announced more than once.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
-/// Answers orders to take something with the word that nothing is taken here, as long as there is
-/// a network.
+/// Answers orders to take a share with the announcement of no shares, as long as there is a
+/// network.
 ///
 /// # Errors
-/// When there is no room for a thread.
+/// Fails if no thread can be started.
 pub(in crate::cli) fn say_so(network: &Arc<Network>) -> io::Result<JoinHandle<()>> {
     let network = Arc::clone(network);
     thread::spawn("apart", move || {

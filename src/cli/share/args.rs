@@ -1,4 +1,4 @@
-//! What may be typed after `peer share`, `peer fetch` and `peer shares`.
+//! Flags of `peer share`, `peer fetch` and `peer shares`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -54,10 +54,10 @@ pub struct ShareArgs {
     /// Read and hash all of it, although nothing seems to have changed since the last time
     #[arg(long)]
     pub rehash: bool,
-    /// In which fleet.
+    /// The peer of the fleet to use.
     #[command(flatten)]
     pub fleet: FleetArgs,
-    /// Where to be reached, and how fast.
+    /// Address to be reached at, and limits of the rate.
     #[command(flatten)]
     pub net: NetArgs,
 }
@@ -71,12 +71,12 @@ pub struct UnshareArgs {
     /// Have every peer remove all versions that it took of this from this peer
     #[arg(long)]
     pub everywhere: bool,
-    /// In which fleet.
+    /// The peer of the fleet to use.
     #[command(flatten)]
     pub fleet: FleetArgs,
 }
 
-/// Which running peer stands for the fleet.
+/// The running peer that stands for the fleet.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "The fleet")]
 pub struct FleetArgs {
@@ -104,27 +104,27 @@ pub struct FetchArgs {
     /// Ask here as well; may be given more than once
     #[arg(long, value_name = "IP:PORT")]
     pub at: Vec<Endpoint>,
-    /// Draw which piece came from whom and when: a picture, or a page if it ends in .html
+    /// Draw the source and time of each piece: a picture, or a page if it ends in .html
     #[arg(long, value_name = "FILE")]
     pub timeline: Option<PathBuf>,
     /// Go on serving it to others when it is complete, until Ctrl-C
     #[arg(long)]
     pub stay: bool,
-    /// How long to wait while nobody has what is missing
+    /// How long to wait while no peer has the missing pieces
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
     pub give_up: Span,
     /// Lines of JSON also on a terminal
     #[arg(long)]
     pub json: bool,
-    /// In which fleet.
+    /// The peer of the fleet to use.
     #[command(flatten)]
     pub fleet: FleetArgs,
-    /// Where to be reached, and how fast.
+    /// Address to be reached at, and limits of the rate.
     #[command(flatten)]
     pub net: NetArgs,
 }
 
-/// Where to be reached, and how fast.
+/// Address to be reached at, and limits of the rate.
 #[derive(Clone, Debug, Args)]
 pub struct NetArgs {
     /// The address to listen on, at which others reach this machine
@@ -151,7 +151,7 @@ pub struct SharesArgs {
     /// One JSON object a share
     #[arg(long)]
     pub json: bool,
-    /// In which fleet.
+    /// The peer of the fleet to use.
     #[command(flatten)]
     pub fleet: FleetArgs,
 }

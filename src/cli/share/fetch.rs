@@ -1,4 +1,4 @@
-//! `peer fetch`: downloads what a ticket names, and tells how far it is.
+//! `peer fetch`: downloads the share of a ticket, and shows its progress.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -25,14 +25,14 @@ use crate::runtime::clock::Clock;
 use crate::runtime::swarm::store::Checked;
 use crate::runtime::swarm::{Phase, Progress};
 
-/// How often the bar moves, and how often programs get a line.
+/// Intervals at which the bar moves, and at which programs get a line.
 const BAR_EVERY: Duration = Duration::from_millis(200);
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-/// Fetches what a ticket names.
+/// Fetches the share of a ticket.
 ///
 /// # Errors
-/// When it did not come, or could not be put where it was wanted.
+/// Fails if it did not come, or could not be put into its place.
 pub(super) fn run(args: &FetchArgs) -> Result<(), CliError> {
     let peer = fleet::peer(&args.fleet)?;
     let ticket = match &peer {
@@ -115,22 +115,22 @@ fn draw(path: Option<&Path>, course: Option<&Course>) -> Result<(), CliError> {
     })
 }
 
-/// Tells how far a download is.
+/// Shows the progress of a download.
 struct Watch<'a> {
     held: &'a Held,
     screen: Screen,
-    /// A person looks on.
+    /// Whether a person looks on.
     is_seen: bool,
-    /// Where others find it.
+    /// Address at which other peers find it.
     at: Option<String>,
     clock: Clock,
     began: Time,
-    /// What went wrong last, for the case that nothing comes.
+    /// Last problem, for the case that nothing comes.
     last: Option<String>,
 }
 
 impl Watch<'_> {
-    /// A line for programs: what happened, and details.
+    /// Prints a line for programs: the event and its details.
     fn line(&self, event: &str, mut fields: Value) -> Result<(), CliError> {
         fields["event"] = event.into();
         fields["ts_ms"] = self.clock.now().wall.0.into();
@@ -139,7 +139,7 @@ impl Watch<'_> {
 
     fn started(&self) -> Result<(), CliError> {
         let (ticket, pieces) = (&self.held.ticket, self.held.swarm.store().pieces().count());
-        // Not what is there by now: what was there when it began.
+        // Pieces that were there at the beginning; more may have come since.
         let have = self.held.swarm.store().proven().len();
         if !self.is_seen {
             return self.line(
@@ -158,7 +158,7 @@ impl Watch<'_> {
         self.screen.write(&format!("fetches {name} ({size}) to {}{there}\n", escape(&path)))
     }
 
-    /// The parts of it that others have changed since it was left.
+    /// Reports the parts of it that others have changed since it was left.
     fn found_changed(&mut self) -> Result<(), CliError> {
         let Checked { read, lost, files } = self.held.swarm.store().read_again().clone();
         if files.is_empty() {
@@ -167,7 +167,7 @@ impl Watch<'_> {
         self.notice(&read_again(read, lost.len(), &files))
     }
 
-    /// Something that went wrong and is borne.
+    /// Reports a problem that the download goes on with.
     fn notice(&mut self, text: &str) -> Result<(), CliError> {
         let text = escape(text);
         if self.is_seen {
@@ -175,7 +175,7 @@ impl Watch<'_> {
         } else {
             self.line("notice", json!({ "message": text }))?;
         }
-        // That a seeder has withdrawn it says more than that it cannot be reached since.
+        // The withdrawal by a seeder says more than that it cannot be reached since.
         if !self.last.as_deref().is_some_and(|it| it.contains(NO_MORE)) {
             self.last = Some(text);
         }

@@ -18,11 +18,11 @@ use crate::model::{Endpoint, Ticket, Time};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
-/// How long after its start a peer may still hear for the first time what others share.
+/// Longest time after a peer's start in which it learns of others' shares for the first time.
 const HEARING_MAX: Duration = Duration::from_secs(3);
 
 impl NetArgs {
-    /// Whether this command must serve by itself to do as it is told.
+    /// Whether this command must serve by itself to obey the flags.
     fn wants_own_port(&self) -> bool {
         self.port != 0 || self.up.is_some() || self.down.is_some() || self.cluster_key.is_some()
     }
@@ -31,7 +31,7 @@ impl NetArgs {
 /// The peer that stands for the fleet, if one runs.
 ///
 /// # Errors
-/// When the one that was named does not run.
+/// Fails if the named peer does not run.
 pub(super) fn peer(fleet: &FleetArgs) -> Result<Option<PathBuf>, CliError> {
     match (fleet.alone, fleet.peer) {
         (true, _) => Ok(None),
@@ -40,10 +40,10 @@ pub(super) fn peer(fleet: &FleetArgs) -> Result<Option<PathBuf>, CliError> {
     }
 }
 
-/// Has a running peer share a file or folder; says whether one does.
+/// Lets a running peer share a file or folder; returns whether one does.
 ///
 /// # Errors
-/// When it cannot be read, or cannot be shared so.
+/// Fails if it cannot be read, or cannot be shared with these flags.
 pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
     let peer = peer(&args.fleet)?.filter(|_| !args.net.wants_own_port());
     let Some(peer) = peer else {
@@ -91,7 +91,7 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
     Ok(true)
 }
 
-/// Waits until all peers have what was ordered for everybody; tells how many have it.
+/// Waits until all peers have the share that was ordered for all; prints how many have it.
 fn await_answers(peer: &Path, ticket: &str, wait: Span) -> Result<(), CliError> {
     let wait_ms = u64::try_from(wait.0.as_millis()).unwrap_or(u64::MAX);
     let mut answers = Vec::new();
@@ -136,7 +136,7 @@ fn await_answers(peer: &Path, ticket: &str, wait: Span) -> Result<(), CliError> 
 /// Ends a share of a running peer.
 ///
 /// # Errors
-/// When no peer runs, or it shares nothing of that name.
+/// Fails if no peer runs, or it shares nothing of that name.
 pub(super) fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
     let peer = peer_at(&args.fleet.data, args.fleet.peer)?;
     let (name, everywhere) = (args.name.clone(), args.everywhere);
@@ -146,10 +146,10 @@ pub(super) fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
     print(&format!("{} is not shared there any more{more}\n", escape(&args.name)))
 }
 
-/// What the fleet shares, as a peer knows it.
+/// Shares of the fleet, as a peer knows them.
 ///
 /// # Errors
-/// When the peer does not answer.
+/// Fails if the peer does not answer.
 pub(super) fn list(peer: &Path) -> Result<Vec<Value>, CliError> {
     let mut found = Vec::new();
     put(peer, &Use::Shares, |mut object| {
@@ -164,7 +164,7 @@ pub(super) fn list(peer: &Path) -> Result<Vec<Value>, CliError> {
 /// The ticket of the share of this name.
 ///
 /// # Errors
-/// When there is none, or several of different content.
+/// Fails if there is none, or several of different content.
 pub(super) fn find(peer: &Path, name: &str) -> Result<Ticket, CliError> {
     let clock = Clock::start();
     loop {
@@ -187,15 +187,15 @@ pub(super) fn find(peer: &Path, name: &str) -> Result<Ticket, CliError> {
                         escape(name)
                     )));
                 }
-                // A peer that has just started hears of shares within a moment.
+                // A peer that has just started learns of shares within a moment.
                 let _ = crossbeam_channel::after(HEARING_MAX / 15).recv();
             }
         }
     }
 }
 
-/// Lets the fleet know that this process has pieces of a share, and learns who else has, for as
-/// long as the process lasts.
+/// Announces to the fleet that this process has pieces of a share, and learns the other peers that
+/// have, for as long as the process lasts.
 pub(super) fn lend(peer: PathBuf, ticket: Ticket, held: Weak<Held>) {
     let wanted = Use::Lend { ticket: ticket.to_string() };
     let learn = move || {
@@ -211,7 +211,7 @@ pub(super) fn lend(peer: PathBuf, ticket: Ticket, held: Weak<Held>) {
             ::log::debug!("the fleet does not know of this download: {error}");
         }
     };
-    // It ends with the process: there is nothing that it could leave undone.
+    // The thread ends with the process: there is nothing that it could leave undone.
     if let Err(error) = thread::spawn("lend", learn) {
         ::log::debug!("the fleet does not know of this download: {error}");
     }

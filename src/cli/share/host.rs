@@ -1,5 +1,5 @@
-//! Shares and downloads on one engine, whoever owns the engine: `peer share` and `peer fetch` with
-//! a port of their own, or a running peer at its one port.
+//! Shares and downloads on one engine, of any owner: `peer share` and `peer fetch` with a port of
+//! their own, or a running peer at its one port.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,23 +23,23 @@ use crate::runtime::swarm::store::{
 use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Phase};
 use crate::runtime::{cluster_key, files};
 
-/// What this process does with a share.
+/// Role of this process in a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Role {
-    /// It has all of it from the start.
+    /// The process has the whole content from the start.
     Offers,
-    /// It fetches it, and hands on what it has.
+    /// The process fetches the content, and passes on the pieces it has.
     Fetches,
 }
 
 /// One share of this process.
 #[derive(Debug)]
 pub(in crate::cli) struct Held {
-    /// What it is.
+    /// Ticket of the share.
     pub(in crate::cli) ticket: Ticket,
-    /// What is done with it.
+    /// Role of this process in it.
     pub(in crate::cli) role: Role,
-    /// Where it is on the disk, or will be.
+    /// Path of the content on the disk, present or future.
     pub(in crate::cli) path: PathBuf,
     /// The parts of a folder that are not offered, each with its reason.
     pub(in crate::cli) left_out: Vec<String>,
@@ -48,12 +48,12 @@ pub(in crate::cli) struct Held {
 }
 
 impl Held {
-    /// How far it is.
+    /// Progress of the share.
     pub(in crate::cli) fn view(&self) -> View {
         View::of(&self.swarm.progress(), self.ticket.size)
     }
 
-    /// All of this for programs.
+    /// Ticket, role, path and progress, for programs.
     pub(in crate::cli) fn json(&self) -> Value {
         let mut view = self.view().json();
         view["kind"] = match self.role {
@@ -68,20 +68,20 @@ impl Held {
     }
 }
 
-/// How to fetch.
+/// Options of a fetch.
 pub(in crate::cli) struct Order<'a> {
-    /// What.
+    /// Ticket of the share.
     pub(in crate::cli) ticket: &'a Ticket,
-    /// Into which folder.
+    /// Folder for the content.
     pub(in crate::cli) to: &'a Path,
-    /// Where to ask beside the places of the ticket.
+    /// Addresses to call beside those of the ticket.
     pub(in crate::cli) at: &'a [Endpoint],
-    /// How long to wait while nothing comes; none: for ever.
+    /// Time to wait while nothing comes; `None` for no limit.
     pub(in crate::cli) give_up: Option<Duration>,
-    /// Whether the disk is to set aside all of it at once.
+    /// Whether the disk is to set aside all room at once.
     pub(in crate::cli) preallocates: bool,
-    /// Called with the bytes of what has the name already that are hashed so far, of how many; it
-    /// says whether to go on.
+    /// Called while an existing file or folder of the name is hashed, with the bytes done and their
+    /// sum; returns whether to go on.
     pub(in crate::cli) hashed: &'a (dyn Fn(u64, u64) -> bool + Sync),
 }
 
@@ -90,20 +90,20 @@ pub(in crate::cli) struct Order<'a> {
 pub(in crate::cli) struct Wanted<'a> {
     /// The file or folder.
     pub(in crate::cli) path: &'a Path,
-    /// Bytes of a piece, if not as fits the size.
+    /// Size of a piece in bytes; `None` to choose it by the size of the content.
     pub(in crate::cli) piece: Option<u32>,
-    /// Whether to read all of it although nothing seems to have changed.
+    /// Whether to read all of it although it seems unchanged.
     pub(in crate::cli) rehash: bool,
 }
 
-/// One share of one name.
+/// Identity and name of a share.
 pub(in crate::cli) type Key = (Hash, String);
 
 /// The shares of one engine.
 #[derive(Debug)]
 pub(in crate::cli) struct ShareHost {
     engine: Engine,
-    /// Where others find this engine, for tickets.
+    /// Addresses at which other peers find this engine, for tickets.
     at: Vec<Endpoint>,
     cache: Option<TreeCache>,
     held: Mutex<BTreeMap<Key, Arc<Held>>>,
@@ -113,7 +113,7 @@ impl ShareHost {
     /// A host with a port of its own.
     ///
     /// # Errors
-    /// When the port or the cluster key cannot be used.
+    /// Fails if the port or the cluster key cannot be used.
     pub(in crate::cli) fn start(net: &NetArgs) -> Result<Self, CliError> {
         let cluster_keys = net.cluster_key.as_deref().map(cluster_key::read).transpose()?;
         crate::cli::config::check_ip(net.ip).map_err(CliError::Usage)?;
@@ -129,19 +129,21 @@ impl ShareHost {
         Ok(Self::over(engine, at))
     }
 
-    /// A host over an engine that somebody serves, and that others find at `at`.
+    /// A host over an engine whose connections come from another listener, which peers find at
+    /// `at`.
     pub(in crate::cli) fn over(engine: Engine, at: Vec<Endpoint>) -> Self {
         let cache = cache_folder().map(TreeCache::new);
-        // A file that is too large for a limit is an error with a remedy, and no sudden end.
+        // With the signal caught, a file that is too large for a limit is an error with a remedy,
+        // and no sudden end.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
         Self { engine, at, cache, held: Mutex::default() }
     }
 
-    /// Offers the file or folder at `path`. `hashed` is called with the bytes hashed so far, of
-    /// how many; it says whether to go on.
+    /// Offers the file or folder at `path`. `hashed` is called with the bytes hashed so far and
+    /// their sum; it returns whether to go on.
     ///
     /// # Errors
-    /// When it cannot be read, or is offered already.
+    /// Fails if it cannot be read, or is offered already.
     pub(in crate::cli) fn share(
         &self,
         wanted: Wanted<'_>,
@@ -188,10 +190,10 @@ impl ShareHost {
         Ok(self.hold(Held { ticket, role: Role::Offers, path, left_out, swarm }))
     }
 
-    /// Fetches what a ticket names; what is there already is not fetched again.
+    /// Fetches the share of a ticket; pieces that are there already are not fetched again.
     ///
     /// # Errors
-    /// When it cannot be put there.
+    /// Fails if it cannot be put there.
     pub(in crate::cli) fn fetch(
         &self,
         order: &Order<'_>,
@@ -230,7 +232,7 @@ impl ShareHost {
         Ok(self.hold(Held { ticket, role: Role::Fetches, path, left_out, swarm }))
     }
 
-    /// Takes what has the name of what is to be fetched, if it is that; it is read for it.
+    /// Takes the existing file or folder of the name as the content, if it is; it is read for that.
     fn take_up(
         &self,
         order: &Order<'_>,
@@ -266,7 +268,7 @@ impl ShareHost {
         Ok(self.hold(Held { ticket, role: Role::Fetches, path, left_out, swarm }))
     }
 
-    /// The hashes of all pieces.
+    /// Hashes of all pieces, as a tree.
     fn tree(
         &self,
         offer: &Offer,
@@ -299,13 +301,13 @@ impl ShareHost {
         held
     }
 
-    /// What is shared and fetched here, for programs.
+    /// Shares and downloads of this host, for programs.
     pub(in crate::cli) fn list(&self) -> Vec<Value> {
         let held: Vec<_> = self.held().values().cloned().collect();
         held.iter().map(|it| it.json()).collect()
     }
 
-    /// The tickets of all of which others can get something here.
+    /// Tickets of all shares of which other peers can get pieces here.
     pub(in crate::cli) fn tickets(&self) -> Vec<Ticket> {
         let held: Vec<_> = self.held().values().cloned().collect();
         let has_some = |it: &&Arc<Held>| {
@@ -317,7 +319,7 @@ impl ShareHost {
         held.iter().filter(has_some).map(here).collect()
     }
 
-    /// What cannot go on, and why.
+    /// Shares that cannot go on, each with its reason.
     pub(in crate::cli) fn failed(&self) -> Vec<(Arc<Held>, String)> {
         let held: Vec<_> = self.held().values().cloned().collect();
         let why = |it: Arc<Held>| match it.swarm.progress().phase {
@@ -327,19 +329,19 @@ impl ShareHost {
         held.into_iter().filter_map(why).collect()
     }
 
-    /// How far each is, for programs.
+    /// Progress of each share, for programs.
     pub(in crate::cli) fn views(&self) -> BTreeMap<Key, Value> {
         let held: Vec<_> =
             self.held().iter().map(|(key, it)| (key.clone(), Arc::clone(it))).collect();
         held.into_iter().map(|(key, it)| (key, it.json())).collect()
     }
 
-    /// Ends what has this name; returns what that was.
+    /// Ends the shares of a name; returns their keys.
     pub(in crate::cli) fn end(&self, name: &str) -> Vec<Key> {
         self.end_those(|it| it.ticket.name == name)
     }
 
-    /// Ends those; returns what they were.
+    /// Ends the shares for which `is_meant` is true; returns their keys.
     pub(in crate::cli) fn end_those(&self, is_meant: impl Fn(&Held) -> bool) -> Vec<Key> {
         let mut held = self.held();
         let is_ended = |it: &(&Key, &Arc<Held>)| is_meant(it.1);
@@ -352,17 +354,17 @@ impl ShareHost {
         ended
     }
 
-    /// Who serves connections that somebody else has accepted.
+    /// Server of connections that another listener has accepted.
     pub(in crate::cli) fn server(&self) -> Arc<dyn Serve> {
         self.engine.server()
     }
 
-    /// Where others find it.
+    /// Addresses at which other peers find this engine.
     pub(in crate::cli) fn at(&self) -> &[Endpoint] {
         &self.at
     }
 
-    /// Ends everything.
+    /// Ends all shares and the engine.
     pub(in crate::cli) fn stop(&self) {
         let held = std::mem::take(&mut *self.held());
         for held in held.values() {
@@ -376,14 +378,14 @@ impl ShareHost {
     }
 }
 
-/// Where hashes of what was shared are kept from one time to the next.
+/// Folder that keeps the hashes of shares from one time to the next.
 fn cache_folder() -> Option<PathBuf> {
     let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let usual = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     named.or_else(usual).filter(|it| it.is_absolute()).map(|it| it.join("folkmoot"))
 }
 
-/// The digest of a list of files, as a ticket has it.
+/// Digest of a list of files, as a ticket has it.
 pub(in crate::cli) fn digest(text: &[u8]) -> Hash {
     use sha2::{Digest as _, Sha256};
     Sha256::digest(text).into()

@@ -1,8 +1,8 @@
-//! `peer share`, `peer fetch`, `peer shares`: files and folders for whoever has the ticket.
+//! `peer share`, `peer fetch`, `peer shares`: files and folders for the holders of a ticket.
 //!
-//! A [`host`] holds shares on one engine, whoever listens for it; the commands give it a port of
-//! its own. What is told is for people where they look on and for programs otherwise. No piece is
-//! chosen, checked or moved here.
+//! A [`host`] holds shares on one engine, of any owner; the commands give it a port of its own. The
+//! output is for people on a terminal and for programs otherwise. No piece is chosen, checked or
+//! moved here.
 
 pub(in crate::cli) mod apart;
 pub mod args;
@@ -30,7 +30,7 @@ use crate::model::Ticket;
 /// `peer share`.
 ///
 /// # Errors
-/// When it cannot be read or served.
+/// Fails if it cannot be read or served.
 pub fn share(args: &ShareArgs) -> Result<(), CliError> {
     offer::run(args)
 }
@@ -38,7 +38,7 @@ pub fn share(args: &ShareArgs) -> Result<(), CliError> {
 /// `peer fetch`.
 ///
 /// # Errors
-/// When it did not come, or could not be put where it was wanted.
+/// Fails if it did not come, or could not be put into its place.
 pub fn fetch(args: &FetchArgs) -> Result<(), CliError> {
     fetch::run(args)
 }
@@ -46,16 +46,16 @@ pub fn fetch(args: &FetchArgs) -> Result<(), CliError> {
 /// `peer unshare`.
 ///
 /// # Errors
-/// When no peer runs, or it shares nothing of that name.
+/// Fails if no peer runs, or it shares nothing of that name.
 pub fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
     fleet::unshare(args)
 }
 
-/// `peer shares`: what the fleet shares, and what this user shares and fetches on this machine
-/// beside it, with the tickets.
+/// `peer shares`: the shares of the fleet, and those of this user on this machine beside it, with
+/// the tickets.
 ///
 /// # Errors
-/// When they cannot be asked for.
+/// Fails if they cannot be asked for.
 pub fn shares(args: &SharesArgs) -> Result<(), CliError> {
     let mut all = match fleet::peer(&args.fleet)? {
         Some(peer) => fleet::list(&peer)?,
@@ -80,21 +80,21 @@ pub fn shares(args: &SharesArgs) -> Result<(), CliError> {
     print(&table_text(rows, is_terminal))
 }
 
-/// The share that a line is about.
+/// Identity of the share that a line is about.
 fn id(it: &Value) -> Option<[u8; 32]> {
     Some(it["ticket"].as_str()?.parse::<Ticket>().ok()?.share_id())
 }
 
-/// Says something to people: the output is for programs.
+/// Prints a line for people on standard error: the output is for programs.
 fn say(line: &str) {
-    // Where standard error is closed, nobody wants to know.
+    // If standard error is closed, no reader is left.
     let _ = std::io::Write::write_fmt(&mut std::io::stderr().lock(), format_args!("{line}\n"));
 }
 
 /// `peer swarm status`: all swarms of this user on this machine.
 ///
 /// # Errors
-/// When they cannot be asked for.
+/// Fails if they cannot be asked for.
 pub(super) fn status(json: bool) -> Result<(), CliError> {
     let all = ask_all()?;
     if json {

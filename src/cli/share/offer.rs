@@ -22,16 +22,16 @@ use crate::cli::size::Size;
 use crate::model::Ticket;
 use crate::runtime::swarm::Phase;
 
-/// Pieces that may be asked for with `--piece`.
+/// Sizes of pieces, in bytes, that `--piece` allows.
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 16 * 1024..=16 * 1024 * 1024;
 
-/// How often it is looked whether the disk still gives what was promised.
+/// Interval of the checks whether the disk still has the promised content.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Shares a file or folder.
 ///
 /// # Errors
-/// When it cannot be read or served.
+/// Fails if it cannot be read or served.
 pub(super) fn run(args: &ShareArgs) -> Result<(), CliError> {
     if fleet::share(args)? {
         return Ok(());
@@ -88,7 +88,7 @@ fn offer(
     outcome
 }
 
-/// Serves until a signal comes, or the disk no longer gives what was promised.
+/// Serves until a signal comes, or the disk no longer has the promised content.
 fn serve(
     held: &Held,
     notices: &Receiver<String>,
@@ -99,7 +99,7 @@ fn serve(
         select! {
             recv(signals) -> _ => return Ok(()),
             recv(notices) -> notice => {
-                // It has a bound and may be lost; the share goes on.
+                // The queue is bounded and may lose notices; the share goes on.
                 let _ = writeln!(io::stderr().lock(), "{}", escape(&notice.unwrap_or_default()));
             }
             recv(look) -> _ => if let Phase::Failed(reason) = held.swarm.progress().phase {
@@ -122,7 +122,7 @@ fn tell_people(held: &Held) {
     let _ = writeln!(err, "shares {name} ({size}) until Ctrl-C; fetch it with: peer fetch TICKET");
 }
 
-/// What is to be said of a ticket that leads nowhere from other machines.
+/// Warning about a ticket that other machines cannot use; `None` if they can.
 pub(super) fn only_here(ticket: &Ticket) -> Option<String> {
     let is_only = !ticket.at.is_empty() && ticket.at.iter().all(|it| it.ip().is_loopback());
     is_only.then(|| {
@@ -131,7 +131,7 @@ pub(super) fn only_here(ticket: &Ticket) -> Option<String> {
     })
 }
 
-/// Writes the ticket so that nobody ever reads half of it.
+/// Writes the ticket so that no reader ever sees half of it.
 pub(super) fn write_ticket(path: &Path, ticket: &str) -> Result<(), CliError> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");

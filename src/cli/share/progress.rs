@@ -1,4 +1,4 @@
-//! How far a swarm is: a bar where a person looks on, lines of JSON where a program does.
+//! Progress of a swarm: a bar on a terminal, lines of JSON for programs.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -11,27 +11,27 @@ use crate::cli::size::Size;
 use crate::cli::span::Span;
 use crate::runtime::swarm::Progress;
 
-/// How far one swarm is, at one moment.
+/// Progress of one swarm at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::cli) struct View {
-    /// Pieces of the content.
+    /// Number of pieces of the content.
     pub(in crate::cli) pieces: u32,
-    /// Pieces that are here.
+    /// Number of pieces that are here.
     pub(in crate::cli) have: u32,
-    /// Bytes of the content.
+    /// Size of the content, in bytes.
     pub(in crate::cli) size: u64,
-    /// Neighbors.
+    /// Number of connected neighbors.
     pub(in crate::cli) peers: usize,
-    /// Bytes that came and went since the start.
+    /// Bytes that were received and sent since the start.
     pub(in crate::cli) down: u64,
     pub(in crate::cli) up: u64,
-    /// Bytes a second, lately.
+    /// Bytes a second that were received and sent lately.
     pub(in crate::cli) down_rate: u64,
     pub(in crate::cli) up_rate: u64,
 }
 
 impl View {
-    /// How long the rest will take at this rate, if it comes at all.
+    /// Time for the missing pieces at this rate, if any come.
     fn left(&self) -> Option<Duration> {
         let missing = u64::from(self.pieces.saturating_sub(self.have));
         let bytes = self.size.checked_mul(missing)?.checked_div(self.pieces.into()).unwrap_or(0);
@@ -39,7 +39,7 @@ impl View {
         (missing > 0).then(|| Duration::from_secs(secs.max(1)))
     }
 
-    /// What is said beside the bar.
+    /// Text beside the bar.
     fn text(&self) -> String {
         let peers = if self.peers == 1 { "peer" } else { "peers" };
         let mut text = format!("{} {peers}", self.peers);
@@ -55,7 +55,7 @@ impl View {
         }
     }
 
-    /// The same for programs.
+    /// The progress for programs.
     pub(in crate::cli) fn json(&self) -> Value {
         json!({
             "pieces": self.pieces, "have": self.have, "size": self.size, "peers": self.peers,
@@ -67,7 +67,7 @@ impl View {
 }
 
 impl View {
-    /// How far a swarm over so many bytes is.
+    /// Progress of a swarm over `size` bytes.
     pub(in crate::cli) fn of(progress: &Progress, size: u64) -> Self {
         // A rate is no exact count, and never below zero.
         #[allow(
@@ -102,7 +102,7 @@ impl Screen {
         Self { bar: is_seen.then(|| bar(name)) }
     }
 
-    /// A screen without one.
+    /// A screen without a bar.
     pub(in crate::cli) const fn plain() -> Self {
         Self { bar: None }
     }
@@ -123,7 +123,7 @@ impl Screen {
     /// Writes lines, each with its newline, in one write. A reader that has gone is no fault.
     ///
     /// # Errors
-    /// When the output cannot be written, for whatever other reason.
+    /// Fails if the output cannot be written, for any other reason.
     pub(in crate::cli) fn write(&self, lines: &str) -> Result<(), CliError> {
         let write = || {
             let mut out = io::stdout().lock();

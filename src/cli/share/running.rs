@@ -1,5 +1,5 @@
-//! The swarms that this user's processes on this machine take part in, for whoever asks: each
-//! process answers at a socket of its own in one directory that nobody else can reach.
+//! Swarms in which this user's processes on this machine take part: each process answers at a
+//! socket of its own in one directory that only this user can reach.
 
 use std::env;
 use std::fs::{self, DirBuilder};
@@ -13,21 +13,21 @@ use serde_json::Value;
 
 use crate::runtime::control::{self, Answer, Control};
 
-/// How long a process may take to answer; a busy machine answers late.
+/// Time-out of a process's answer; a busy machine answers late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The only question.
 const QUESTION: &str = "swarms";
 
-/// Where the sockets are: in the user's directory for such things, or in a private one among the
-/// temporary files.
+/// Directory of the sockets: in the user's runtime directory, or a private one among the temporary
+/// files.
 fn directory() -> PathBuf {
     let own = rustix::process::getuid().as_raw();
     let root = env::var_os("XDG_RUNTIME_DIR").filter(|it| Path::new(it).is_dir());
     root.map_or_else(env::temp_dir, PathBuf::from).join(format!("folkmoot-{own}"))
 }
 
-/// Refuses a directory that somebody else made or may write to.
+/// Refuses a directory that another user made or may write to.
 fn check(dir: &Path) -> io::Result<()> {
     let facts = fs::symlink_metadata(dir)?;
     let is_own = facts.uid() == rustix::process::getuid().as_raw();
@@ -38,10 +38,10 @@ fn check(dir: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
-/// Answers with what `tell` says, a JSON object for each swarm, until it is dropped.
+/// Answers with the JSON objects of `tell`, one for each swarm, until it is dropped.
 ///
 /// # Errors
-/// When the directory or the socket cannot be made.
+/// Fails if the directory or the socket cannot be made.
 pub(in crate::cli) fn announce(
     tell: impl Fn() -> Vec<Value> + Send + Sync + 'static,
 ) -> io::Result<Control> {
@@ -64,11 +64,11 @@ fn announce_in(
     control::serve_at(dir.join(format!("{pid}.sock")), Arc::new(handler))
 }
 
-/// What all of this user's processes on this machine say of their swarms, each with the process's
-/// `pid`. Those that are gone are forgotten.
+/// Answers of all of this user's processes on this machine about their swarms, each with the
+/// process's `pid`. Sockets of ended processes are removed.
 ///
 /// # Errors
-/// When the directory is not to be trusted.
+/// Fails if the directory is not to be trusted.
 pub(in crate::cli) fn ask_all() -> io::Result<Vec<Value>> {
     ask_in(&directory())
 }
@@ -100,7 +100,7 @@ fn ask_in(dir: &Path) -> io::Result<Vec<Value>> {
                 // Left by a process that was killed.
                 let _ = fs::remove_file(&path);
             }
-            // It ends just now, or is too busy: others may answer.
+            // The process ends just now, or is too busy: others may answer.
             Err(_) => {}
         }
     }

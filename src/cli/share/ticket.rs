@@ -1,8 +1,8 @@
-//! Tickets as they are typed: themselves, or the name of a file that holds one.
+//! Tickets as they are typed: the ticket itself, or the name of a file that holds one.
 //!
 //! People paste tickets out of mails, chats and web pages: with quotes, broken into lines, cited,
-//! with marks of an encoding in front. What surrounds a ticket is left away; the ticket itself is
-//! then read by its one spelling.
+//! with marks of an encoding in front. Text around a ticket is left out; the ticket itself is then
+//! read by its one spelling.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,25 +13,25 @@ use crate::cli::CliError;
 use crate::cli::config::ConfigError;
 use crate::model::{TICKET_BYTES_MAX, Ticket};
 
-/// How every ticket begins.
+/// Prefix of every ticket.
 const OPENING: &str = "folkmoot:";
 
-/// Bytes of a file with a ticket that are read: a mail may be around it.
+/// Largest number of bytes that are read of a file with a ticket: a mail may be around it.
 const FILE_BYTES_MAX: u64 = 8 * TICKET_BYTES_MAX as u64;
 
-/// Lines that a ticket may be broken into.
+/// Largest number of lines that a ticket may be broken into.
 const LINES_MAX: usize = 256;
 
-/// Whether a ticket was typed, or a file named that holds something like one.
+/// Whether a ticket was typed, or the name of a file that holds text like one.
 pub(super) fn is_typed(typed: &str) -> bool {
     let is_file = || has_opening(&text_of(Path::new(typed.trim())).ok()?).then_some(());
     has_opening(typed) || is_file().is_some()
 }
 
-/// The ticket that was typed, or that is in the file that was named.
+/// Returns the ticket that was typed, or that is in the named file.
 ///
 /// # Errors
-/// When it is none.
+/// Fails if it is none.
 pub(super) fn read(typed: &str) -> Result<Ticket, CliError> {
     if has_opening(typed) {
         return find(typed).map_err(CliError::Usage);
@@ -48,9 +48,9 @@ pub(super) fn read(typed: &str) -> Result<Ticket, CliError> {
     Ok(find(&text).map_err(|error| fault(format!("holds no ticket: {error}")))?)
 }
 
-/// What a file says, in UTF-8 or UTF-16.
+/// Text of a file in UTF-8 or UTF-16.
 fn text_of(path: &Path) -> std::io::Result<String> {
-    // A pipe with a name would be waited for until somebody writes into it.
+    // Reading a named pipe would wait until a program writes into it.
     if std::fs::metadata(path)?.file_type().is_fifo() && !path.starts_with("/dev") {
         return Err(std::io::Error::other("it is a pipe"));
     }
@@ -84,7 +84,7 @@ fn find(text: &str) -> Result<Ticket, String> {
     let text = text.replace("=\r\n", "").replace("=\n", "").replace("&amp;", "&");
     let Some(start) = opening(&text) else { return text.parse().map_err(|it| format!("{it}")) };
     let mut found = String::new();
-    // As many lines as may belong to it; the longest that is a ticket is it.
+    // Tries all numbers of lines that may belong to it; the longest that is a ticket is it.
     let mut ends = Vec::new();
     for line in text[start..].lines().take(LINES_MAX) {
         let line = line.trim_start_matches(['>', ' ', '\t']).trim_end();
@@ -108,7 +108,7 @@ fn find(text: &str) -> Result<Ticket, String> {
     Err(first.map_or_else(|| "it is none".to_owned(), |error| error.to_string()))
 }
 
-/// What of a line belongs to a ticket, and whether something follows that does not.
+/// Part of a line that belongs to a ticket, and whether text follows that does not.
 fn part_of(line: &str, is_first: bool) -> (String, bool) {
     let mut line = line.to_owned();
     if is_first {

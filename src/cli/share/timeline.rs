@@ -1,5 +1,5 @@
-//! Which piece came from whom and when, as a picture: an SVG that stands alone, reads in light and
-//! dark, and needs no script; or an HTML page around it with the same in a table.
+//! Picture of a download, with the source and time of each piece: an SVG that stands alone, reads
+//! in light and dark, and needs no script; or an HTML page around it with the same in a table.
 //!
 //! Memory is bounded: of more than [`DOTS_MAX`] pieces every second, third … is drawn, and the
 //! picture says so. The sums are of all pieces.
@@ -13,10 +13,10 @@ use super::watch::name;
 use crate::cli::size::Size;
 use crate::protocol::swarm::{PeerId, PieceIndex, Pieces};
 
-/// Pieces that are drawn, at most; more are a blot, and a large file.
+/// Largest number of pieces that are drawn; more are a blot, and a large file.
 const DOTS_MAX: u32 = 6_000;
 
-/// Sources with a color of their own; the others share one.
+/// Number of sources with a color of their own; the others share one.
 const COLORS: usize = 7;
 
 const WIDTH: f64 = 960.0;
@@ -45,7 +45,7 @@ text { fill: var(--ink); font: 13px system-ui, sans-serif; }
 .c4 { fill: var(--c4); } .c5 { fill: var(--c5); } .c6 { fill: var(--c6); }
 ";
 
-/// What came from one neighbor.
+/// Pieces, bytes and times of one neighbor.
 #[derive(Clone, Copy, Debug, Default)]
 struct Source {
     pieces: u32,
@@ -59,7 +59,7 @@ struct Source {
 pub(in crate::cli) struct Timeline {
     name: String,
     pieces: Pieces,
-    /// Every so manieth piece is drawn.
+    /// One piece in so many is drawn.
     stride: u32,
     dots: Vec<(Duration, PieceIndex, PeerId)>,
     sources: BTreeMap<PeerId, Source>,
@@ -73,7 +73,7 @@ impl Timeline {
         Self { name: name.to_owned(), pieces, stride, dots, sources }
     }
 
-    /// A piece came, so long after the beginning.
+    /// Adds a piece that came at `at` after the beginning.
     pub(in crate::cli) fn add(&mut self, at: Duration, piece: PieceIndex, from: PeerId) {
         let bytes = u64::from(self.pieces.len(piece).unwrap_or(0));
         let source = self.sources.entry(from).or_insert(Source { first: at, ..Source::default() });
@@ -85,7 +85,7 @@ impl Timeline {
         }
     }
 
-    /// The picture, as what the ending of `path` asks for: a page, or else an SVG alone.
+    /// The picture in the format of the ending of `path`: a page for `.html`, or else an SVG alone.
     pub(in crate::cli) fn render(&self, path: &Path) -> String {
         let ending = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
         if ["html", "htm"].contains(&ending.to_ascii_lowercase().as_str()) {
@@ -95,7 +95,7 @@ impl Timeline {
         }
     }
 
-    /// The sources, who gave most first.
+    /// Sources, the one that gave most first.
     fn ranking(&self) -> Vec<(PeerId, Source)> {
         let mut all: Vec<_> = self.sources.iter().map(|(peer, source)| (*peer, *source)).collect();
         all.sort_by_key(|(peer, source)| (std::cmp::Reverse(source.bytes), *peer));

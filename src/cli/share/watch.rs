@@ -1,4 +1,4 @@
-//! What is told of a share's events: notices for people, and the course of a download.
+//! Reports of a share's events: notices for people, and the course of a download.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,23 +12,23 @@ use crate::protocol::swarm::{Event, PeerId, PieceIndex};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Sink;
 
-/// The words about a seeder that has withdrawn what it offered.
+/// Words of the notice about a seeder that has withdrawn its offer.
 pub(super) const NO_MORE: &str = "does not offer this any more";
 
-/// Notices that may wait; beyond, they are lost, for a person reads a few.
+/// Largest number of waiting notices; more are lost, for a person reads a few.
 const NOTICES_MAX: usize = 64;
 
-/// The course of a download, if it is to be drawn.
+/// Course of a download that is to be drawn.
 pub(super) type Course = Arc<Mutex<Timeline>>;
 
-/// Takes a share's events.
+/// Receiver of a share's events.
 pub(super) struct Notices {
     tell: Sender<String>,
     course: Option<(Course, Clock, Time)>,
 }
 
 impl Notices {
-    /// A taker of events, and where what is worth telling comes out.
+    /// A receiver of events, and the channel of its notices.
     pub(super) fn new() -> (Self, Receiver<String>) {
         let (tell, told) = bounded(NOTICES_MAX);
         (Self { tell, course: None }, told)
@@ -55,7 +55,7 @@ impl Sink<Event> for Notices {
     }
 }
 
-/// What people are told of an event.
+/// Notice of an event for people, if it is worth one.
 fn notice(event: &Event) -> Option<String> {
     Some(match event {
         Event::FalsePiece(peer, PieceIndex(piece)) => {
@@ -91,7 +91,7 @@ fn notice(event: &Event) -> Option<String> {
     })
 }
 
-/// What was read again because others had changed it, for people.
+/// Notice for people about pieces that were read again because others had changed them.
 pub(super) fn read_again(read: u32, lost: usize, files: &[String]) -> String {
     let what = match files {
         [] => "what was not surely on disk".to_owned(),
@@ -108,7 +108,7 @@ pub(super) fn read_again(read: u32, lost: usize, files: &[String]) -> String {
     format!("{what} {read} {pieces} read again, {outcome}")
 }
 
-/// Peers of a share are numbered at random.
+/// Name of a peer, whose number in a share is random.
 pub(super) fn name(peer: PeerId) -> String {
     format!("peer {:08x}", peer.0)
 }

@@ -1,5 +1,5 @@
-//! The picture of a simulation: how fast a death and a gossip message become known. An SVG that
-//! stands alone, reads in light and dark, and needs no script.
+//! Picture of a simulation: how fast a death and a gossip message become known. An SVG that stands
+//! alone, reads in light and dark, and needs no script.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,10 +14,10 @@ const LEFT: f64 = 72.0;
 const RIGHT: f64 = 32.0;
 const PANEL_HEIGHT: f64 = 230.0;
 
-/// Points along a curve; enough to look smooth at this width.
+/// Number of points along a curve; enough to look smooth at this width.
 const POINTS: u32 = 160;
 
-/// Thin lines behind a bold one, at most: more are a blot.
+/// Largest number of thin lines behind a bold one: more are a blot.
 const THIN_MAX: usize = 60;
 
 const STYLE: &str = "\
@@ -44,19 +44,19 @@ text { fill: var(--ink); font: 13px system-ui, sans-serif; }
 .mark { stroke: var(--ink); stroke-width: 1; stroke-dasharray: 3 3; opacity: 0.7; }
 ";
 
-/// One set of axes and what is drawn on it.
+/// One set of axes and its curves.
 struct Panel<'a> {
     top: f64,
     head: String,
     x_label: &'a str,
     y_label: &'a str,
-    /// The bold curves: class, name, curve. The first has its p50, p99 and last marked.
+    /// Bold curves: class, name, curve. The first has its p50, p99 and last marked.
     bold: Vec<(&'a str, String, Curve)>,
-    /// What the first is the sum of.
+    /// Curves of which the first bold one is the sum.
     thin: Vec<Curve>,
 }
 
-/// What the run was, in one line.
+/// Parameters of the run, in one line.
 pub(super) fn parameters(args: &SimulateArgs) -> String {
     let how = if args.vanish { "vanish" } else { "die" };
     let quorum = format!("{:?}", args.quorum).to_lowercase();
@@ -144,7 +144,7 @@ fn gossip_panel<'a>(args: &SimulateArgs, outcome: &Outcome) -> Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// The length of the time axis: a round number of seconds that holds all that happened.
+    /// Length of the time axis: a round number of seconds that holds all that happened.
     fn span(&self) -> (Duration, Duration) {
         let last = self.bold.iter().filter_map(|(_, _, curve)| curve.last()).max();
         let last = last.unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(5));
@@ -162,7 +162,7 @@ impl Panel<'_> {
     }
 }
 
-/// The pause between two ticks: 1, 2 or 5 times a power of ten, so that there are 4 to 10.
+/// Distance of two ticks: 1, 2 or 5 times a power of ten, so that there are 4 to 10.
 fn step_of(last: Duration) -> Duration {
     let mut scale = Duration::from_millis(1);
     loop {
@@ -234,7 +234,7 @@ fn draw_curve(svg: &mut String, panel: &Panel<'_>, curve: &Curve, class: &str, s
     let _ = writeln!(svg, "\"/>");
 }
 
-/// When half, 99 of 100 and the last knew, by the first curve.
+/// Marks the times when half, 99 of 100 and the last knew, by the first curve.
 fn draw_marks(svg: &mut String, panel: &Panel<'_>, span: Duration) {
     let Some((_, _, curve)) = panel.bold.first() else { return };
     let marks = [("p50", 0.5), ("p99", 0.99), ("last", 1.0)];

@@ -1,5 +1,5 @@
-//! The figures of a simulation: under the names and with the keys of `peer bench membership`
-//! where they mean the same.
+//! Figures of a simulation: under the names and with the keys of `peer bench membership` if they
+//! mean the same.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,26 +13,26 @@ use super::run::{Outcome, Watch};
 use crate::cli::bench::figure::distribution;
 use crate::sim::Traffic;
 
-/// The least degree that counts as the tail, in the fit of the power law: one above what a joiner
-/// seeks, because that is where chance begins.
+/// Least degree that counts as the tail, in the fit of the power law: one above the number that a
+/// joiner seeks, because that is where chance begins.
 const TAIL_FROM: usize = 4;
 
-/// Messages or bytes.
+/// Number of messages, or of bytes.
 type Amount = fn(&Traffic) -> u64;
 
-/// One figure.
+/// One figure of a run.
 struct Figure {
     metric: String,
     fields: Map<String, Value>,
 }
 
-/// All of a run's.
+/// All figures of a run.
 pub(super) struct Figures {
     peers: u16,
     head: Map<String, Value>,
-    /// What follows from the flags.
+    /// Figures that follow from the flags.
     exact: Vec<Figure>,
-    /// What this machine has to do with.
+    /// Figures that depend on this machine.
     cost: Vec<Figure>,
 }
 
@@ -114,8 +114,8 @@ fn shape(outcome: &Outcome) -> Vec<Figure> {
     ]
 }
 
-/// The exponent of a power-law tail by maximum likelihood, in the discrete approximation of
-/// Clauset, Shalizi and Newman (SIAM Review 51, 661, equation 3.7), for degrees from `least` on.
+/// Exponent of a power-law tail by maximum likelihood, in the discrete approximation of Clauset,
+/// Shalizi and Newman (SIAM Review 51, 661, equation 3.7), for degrees from `least` on.
 fn exponent(degrees: &[usize], least: usize) -> Option<f64> {
     let tail: Vec<_> = degrees.iter().filter(|degree| **degree >= least).collect();
     let shift = least as f64 - 0.5;
@@ -201,7 +201,7 @@ fn deaths(args: &SimulateArgs, outcome: &Outcome) -> Vec<Figure> {
     figures
 }
 
-/// How long each stage of each death took; a stage that was not reached in time is left out.
+/// Duration of each stage of each death; a stage that was not reached in time is left out.
 fn stages(deaths: &[&Death], seeds: usize, survivors: usize) -> Vec<Figure> {
     let column = |metric: &str, pick: &dyn Fn(&Death) -> Option<Duration>| {
         let values: Vec<_> = deaths.iter().filter_map(|it| pick(it)).map(millis).collect();
@@ -256,7 +256,8 @@ fn cost(args: &SimulateArgs, outcome: &Outcome) -> Vec<Figure> {
 }
 
 impl Figures {
-    /// For programs: one JSON object a line. Those of this machine are a bench of their own.
+    /// The figures for programs: one JSON object a line. Those of this machine are a bench of their
+    /// own.
     pub(super) fn json_lines(&self) -> String {
         let line = |bench: &str, metric: Option<&str>, fields: &Map<String, Value>| {
             let mut all = Map::new();
@@ -275,7 +276,7 @@ impl Figures {
         text
     }
 
-    /// For people.
+    /// The figures for people.
     pub(super) fn text(&self, args: &SimulateArgs) -> String {
         let mut text = super::chart::parameters(args) + "\n\n";
         let width = self.exact.iter().map(|it| it.metric.len()).max().unwrap_or(0);
@@ -308,7 +309,8 @@ fn write_figure(text: &mut String, figure: &Figure, width: usize) {
     let _ = writeln!(text, "{metric}");
     for (name, value) in &figure.fields {
         match value {
-            // Long tables are for programs, but for the traffic, of which the most is shown.
+            // Long tables are for programs, but for the traffic, of which the largest amounts are
+            // shown.
             Value::Object(rows) if name == "by_message" => write_rows(text, rows),
             Value::Object(_) | Value::Array(_) => {}
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {

@@ -17,8 +17,8 @@ use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
 use crate::sim::{Boot, Options, Span, Weather, World};
 use crate::wire::line::line_length;
 
-/// When everything is to happen, in virtual time. Fixed before the run begins: a fleet that is
-/// slow to come together is measured as it is then, and said to be late.
+/// Times of the stages, in virtual time. Fixed before the run begins: a fleet that is slow to come
+/// together is measured as it is then, and reported to be late.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
     /// The first peer starts.
@@ -35,13 +35,13 @@ pub(super) struct Schedule {
     pub(super) end: Time,
 }
 
-/// The seeds are up and know each other's keys when the first peer starts.
+/// Pause in which the seeds learn each other's keys before the first peer starts.
 const HEAD_START: Duration = Duration::from_secs(2);
 
-/// For the last ones to be admitted and linked, and the overlay to come to rest.
+/// Pause for the last peers to be admitted and linked, and the overlay to come to rest.
 const REST: Duration = Duration::from_secs(15);
 
-/// Between two gossip messages, and from the last one to the deaths.
+/// Pause between two gossip messages, and from the last one to the deaths.
 const GOSSIP_PAUSE: Duration = Duration::from_secs(1);
 const GOSSIP_TAIL: Duration = Duration::from_secs(4);
 
@@ -71,7 +71,7 @@ pub(super) struct Fleet {
     pub(super) seeds: Vec<Endpoint>,
     /// The peers, ascending.
     pub(super) peers: Vec<Endpoint>,
-    /// Whoever is going to die.
+    /// Peers that are going to die.
     pub(super) victims: Vec<Endpoint>,
 }
 
@@ -110,7 +110,7 @@ impl Fleet {
         let mut rng = Rng::seed_from_u64(args.seed);
         let mut victims = peers.iter().copied().sample(&mut rng, usize::from(args.kill));
         victims.sort_unstable();
-        // In no order of endpoints: who joins first becomes a hub, whatever its address.
+        // In no order of endpoints: the first to join become hubs, whatever their addresses.
         let talkers = (0..peers.len()).sample(&mut rng, usize::from(args.gossip));
         let addresses: Vec<_> = (1..=args.seeds)
             .map(|id| SeedAddress { id: SeedId(id), endpoint: seed_endpoint(id), key: None })
@@ -176,7 +176,7 @@ impl Fleet {
     }
 }
 
-/// A path's base is drawn between half and one and a half of the latency that was asked for.
+/// Weather of these flags: a path's base is drawn between half and one and a half of the latency.
 fn weather(args: &SimulateArgs) -> Weather {
     let micros = u64::try_from(args.latency.0.as_micros()).unwrap_or(u64::MAX);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1 million")]

@@ -1,5 +1,5 @@
-//! What the simulated nodes reported, booked by what a planner asks: who was in when, who heard
-//! what when, who learnt of which death when.
+//! Ledger of the simulated nodes' events: times of admissions, of gossip heard, and of deaths
+//! learnt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::protocol::{gossip, liveness};
 #[derive(Clone, Debug)]
 pub(super) struct Rumor {
     made: Time,
-    /// After how long each of those who heard it did, in the order of hearing.
+    /// Times from its making until each peer heard it, in the order of hearing.
     pub(super) heard: Vec<Duration>,
 }
 
@@ -22,43 +22,43 @@ pub(super) struct Rumor {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Death {
     at: Time,
-    /// Its neighbors when it died.
+    /// Neighbors of the peer when it died.
     pub(super) neighbors: BTreeSet<Endpoint>,
-    /// Until a neighbor first suspected it.
+    /// Time until a neighbor first suspected it.
     pub(super) suspected: Option<Duration>,
-    /// Until it was first reported to seeds.
+    /// Time until it was first reported to seeds.
     pub(super) reported: Option<Duration>,
-    /// Until each seed had removed it.
+    /// Time until each seed had removed it.
     pub(super) removed: BTreeMap<Endpoint, Duration>,
-    /// Until each of its neighbors knew the certificate of its removal.
+    /// Time until each of its neighbors knew the certificate of its removal.
     pub(super) dropped: BTreeMap<Endpoint, Duration>,
-    /// Until each peer that knows the certificate learnt of it, in the order of learning.
+    /// Time until each peer that knows the certificate learnt of it, in the order of learning.
     pub(super) learnt: Vec<Duration>,
 }
 
-/// The book.
+/// Ledger of one run.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     asked: BTreeMap<Endpoint, Time>,
-    /// When each peer first became a member, and how long after it asked.
+    /// Time when each peer first became a member, and the time since it asked.
     pub(super) admitted: BTreeMap<Endpoint, (Time, Duration)>,
-    /// Attempts to register that came to nothing.
+    /// Number of failed attempts to register.
     pub(super) refused: u64,
-    /// Lives that ended by a removal though nobody had killed them.
+    /// Lives that ended by a removal though they were not killed.
     pub(super) wrong: BTreeSet<(Endpoint, Incarnation)>,
-    /// The lives that each certificate of a removal ended: what was decided together.
+    /// Sets of lives that one certificate of a removal ended together.
     pub(super) decisions: BTreeSet<Vec<Subject>>,
-    /// The deaths.
+    /// Deaths by endpoint.
     pub(super) deaths: BTreeMap<Endpoint, Death>,
     rumors: BTreeMap<(Endpoint, Incarnation, u32), Rumor>,
-    /// How many events were booked.
+    /// Number of suspicions.
     pub(super) suspicions: u64,
-    /// Peers that were suspected though they lived.
+    /// Number of suspicions of peers that lived.
     pub(super) false_suspicions: u64,
 }
 
 impl Ledger {
-    /// A peer dies now.
+    /// Begins the record of a peer that dies now.
     pub(super) fn kill(&mut self, victim: Endpoint, at: Time, neighbors: BTreeSet<Endpoint>) {
         self.deaths.insert(victim, Death { at, neighbors, ..Death::default() });
     }
@@ -70,7 +70,7 @@ impl Ledger {
         all
     }
 
-    /// Books what a node reported.
+    /// Books an event of a node.
     pub(super) fn book(&mut self, at: Time, node: Endpoint, event: &Event) {
         match event {
             Event::Seed(event) => self.book_seed(at, node, event),

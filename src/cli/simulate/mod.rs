@@ -1,12 +1,12 @@
 //! `peer simulate`: a fleet before it is built. The real state machines of seeds and peers, at the
 //! size a user plans, in virtual time.
 //!
-//! What is real: every protocol decision, message, timer, signature and retry of [`crate::node`].
-//! What is not: sockets, disks and processors. A message takes the path's latency and no time to
-//! be computed; so the figures hold for machines that are not overloaded.
+//! Real parts: every protocol decision, message, timer, signature and retry of [`crate::node`].
+//! Simulated parts: sockets, disks and processors. A message takes the path's latency and no time
+//! to be computed; so the figures hold for machines that are not overloaded.
 //!
-//! Figures that follow from the flags alone are the same in every run with the same flags. What
-//! depends on this machine (seconds, memory) is printed apart.
+//! Figures that follow from the flags alone are the same in every run with the same flags. Those
+//! that depend on this machine (seconds, memory) are printed apart.
 
 mod chart;
 mod curve;
@@ -35,7 +35,7 @@ Examples:
 
 The same flags give the same figures, but for those of this machine (seconds, memory).";
 
-/// What can be set at a simulation.
+/// Flags of a simulation.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SimulateArgs {
@@ -81,7 +81,7 @@ pub struct SimulateArgs {
     /// The number that all chance follows from
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
-    /// Where to draw how fast the news spread
+    /// The file for the picture of how fast the news spread
     #[arg(long, value_name = "FILE", default_value = "simulate.svg")]
     pub svg: PathBuf,
     /// One JSON object a figure, with the keys of `peer bench membership`
@@ -107,7 +107,7 @@ fn parse_latency(text: &str) -> Result<Span, String> {
 /// Simulates, prints the figures and draws them.
 ///
 /// # Errors
-/// When the flags contradict each other, or the picture cannot be written.
+/// Fails if the flags contradict each other, or the picture cannot be written.
 pub fn run(args: &SimulateArgs) -> Result<(), CliError> {
     check(args)?;
     // Before the run, because it may take minutes: can the picture be written at all?

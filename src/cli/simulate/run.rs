@@ -1,4 +1,4 @@
-//! One simulation from the first start to the end, phase by phase, and what was seen of it.
+//! One simulation from the first start to the end, phase by phase, with its measurements.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,50 +13,50 @@ use crate::model::{Endpoint, Time, VerdictMemo};
 use crate::runtime::clock::Clock;
 use crate::sim::Traffic;
 
-/// How much virtual time passes before the events are booked: they are not kept.
+/// Virtual time that passes before the events are booked: they are not kept.
 const STRIDE: Duration = Duration::from_millis(20);
 
-/// Everything that the figures and the picture are made from.
+/// Results from which the figures and the picture are made.
 pub(super) struct Outcome {
-    /// When what happened.
+    /// Times of the stages.
     pub(super) schedule: Schedule,
-    /// What the nodes reported.
+    /// Events of the nodes.
     pub(super) ledger: Ledger,
     /// Peers that were members when the quiet watch began.
     pub(super) active: usize,
-    /// How many of the seeds listed them all then.
+    /// Number of the seeds that listed them all then.
     pub(super) complete_seeds: usize,
     /// The overlay then: each peer's neighbors.
     pub(super) overlay: BTreeMap<Endpoint, BTreeSet<Endpoint>>,
-    /// What was sent in the quiet watch.
+    /// Messages sent in the quiet watch.
     pub(super) idle: Watch,
-    /// What was sent from the first start to the end.
+    /// Messages sent from the first start to the end.
     pub(super) total: Watch,
-    /// What this run cost here.
+    /// Costs of this run here.
     pub(super) cost: Cost,
 }
 
-/// What was sent in some span of virtual time.
+/// Messages sent in a span of virtual time.
 pub(super) struct Watch {
     pub(super) seconds: f64,
-    /// By each peer that lived all the while.
+    /// Messages of each peer that lived all the while.
     pub(super) peers: Vec<Traffic>,
-    /// By each seed.
+    /// Messages of each seed.
     pub(super) seeds: Vec<Traffic>,
-    /// By all, by the messages' names.
+    /// Messages of all nodes, by the messages' names.
     pub(super) by_name: BTreeMap<&'static str, Traffic>,
-    /// Inputs that machines handled.
+    /// Number of inputs that machines handled.
     pub(super) events: u64,
 }
 
-/// What a run costs the machine it runs on. Not a function of the flags.
+/// Costs of a run for the machine it runs on. Not a function of the flags.
 pub(super) struct Cost {
     pub(super) wall: Duration,
     /// Seconds of processor time, all of it of one core.
     pub(super) cpu: f64,
-    /// Resident memory that came with the fleet, in MiB, when it was complete and quiet.
+    /// Resident memory that the fleet added, in MiB, when it was complete and quiet.
     pub(super) resident: f64,
-    /// The most that this process had resident at once, in MiB.
+    /// Largest resident memory of this process, in MiB.
     pub(super) peak: f64,
     /// Seconds of processor time that the quiet watch took.
     pub(super) idle_cpu: f64,
@@ -119,7 +119,7 @@ fn resident() -> f64 {
     procfs::memory(std::process::id()).map_or(0.0, |(resident, _, _)| resident)
 }
 
-/// Shown on a terminal only.
+/// Progress bar, shown on a terminal only.
 fn progress(end: Time) -> ProgressBar {
     let bar = ProgressBar::new(end.as_micros() / 1_000);
     let style = ProgressStyle::with_template(
@@ -175,7 +175,7 @@ impl Run {
         }
     }
 
-    /// How many peers are members, and how many seeds list exactly those.
+    /// Number of peers that are members, and number of seeds that list exactly those.
     fn complete(&self) -> (usize, usize) {
         let is_active = |peer: &&Endpoint| {
             self.fleet.peer(**peer).is_some_and(|node| node.applicant().admission().is_some())
@@ -204,7 +204,7 @@ impl Run {
         let victims: BTreeSet<_> = self.fleet.victims.iter().copied().collect();
         let now = self.fleet.world.now();
         for victim in &victims {
-            // Of the neighbors only those that live on can let it go.
+            // Only the neighbors that live on can drop it.
             let neighbors = &self.neighbors(*victim) - &victims;
             self.ledger.kill(*victim, now, neighbors);
         }

@@ -1,4 +1,4 @@
-//! What may be typed after `peer swarm`.
+//! Flags of `peer swarm`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,14 +31,14 @@ pub struct SwarmArgs {
     /// A question, instead of taking part.
     #[command(subcommand)]
     pub command: Option<SwarmCommand>,
-    /// Which peer of PeerInfo.cfg this is
+    /// The id of this peer in PeerInfo.cfg
     // Always there when no subcommand is: clap refuses its absence.
     #[arg(value_name = "ID", required = true)]
     pub id: Option<u32>,
     /// The folder of the swarm
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
-    /// What all peers agree on [default: Common.cfg in the folder]
+    /// The settings that all peers share [default: Common.cfg in the folder]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The peers [default: PeerInfo.cfg in the folder]

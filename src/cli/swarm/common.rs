@@ -1,4 +1,4 @@
-//! `Common.cfg`: what all peers of an assignment's swarm agree on.
+//! `Common.cfg`: settings that all peers of an assignment's swarm share.
 //!
 //! Six keys, one a line, in any order: `NumberOfPreferredNeighbors`, `UnchokingInterval`,
 //! `OptimisticUnchokingInterval` (seconds), `FileName`, `FileSize`, `PieceSize` (bytes). Blanks,
@@ -15,10 +15,10 @@ use crate::cli::config::ConfigError;
 use crate::model::name_complaint;
 use crate::protocol::swarm::Pieces;
 
-/// Preferred neighbors at most; each is an upload at the same time.
+/// Largest number of preferred neighbors; each is an upload at the same time.
 const PREFERRED_MAX: u32 = 1_000;
 
-/// Seconds between two choices at most: a day.
+/// Longest interval between two choices, in seconds: a day.
 const INTERVAL_SECS_MAX: u64 = 24 * 60 * 60;
 
 /// The keys, as they are written.
@@ -34,22 +34,22 @@ const KEYS: [&str; 6] = [
 /// The content of `Common.cfg`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Common {
-    /// Neighbors that are unchoked for what they gave.
+    /// Number of neighbors that are unchoked for their uploads.
     pub preferred: u32,
-    /// How often they are chosen.
+    /// Interval at which they are chosen.
     pub unchoking: Duration,
-    /// How often one more is unchoked at random.
+    /// Interval at which one more neighbor is unchoked at random.
     pub optimistic: Duration,
-    /// The file's name, which is no path.
+    /// Name of the file, which is no path.
     pub file_name: String,
-    /// The file's bytes and pieces.
+    /// Size of the file and its pieces.
     pub pieces: Pieces,
 }
 
 /// Reads the file at `path`.
 ///
 /// # Errors
-/// [`ConfigError`] for whatever is wrong with it.
+/// [`ConfigError`] for any fault of the file.
 pub fn read(path: &Path) -> Result<Common, ConfigError> {
     let text = lines::read(path, "it says which file is shared: create it, or name it --config")?;
     parse(path, &text)
@@ -95,7 +95,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Common, ConfigError> {
     Ok(Common { preferred, unchoking, optimistic, file_name: name.value.to_owned(), pieces })
 }
 
-/// A value, and where it stands.
+/// A value and its place in the file.
 struct Value<'a> {
     path: &'a Path,
     line: usize,
@@ -125,7 +125,7 @@ impl Value<'_> {
     }
 }
 
-/// A name that stays within its folder (S1).
+/// Checks that a name stays within its folder (S1).
 fn check_name(name: &str) -> Result<(), String> {
     name_complaint(name).map_or(Ok(()), |complaint| {
         Err(format!("{name:?} is no plain file name: {complaint}; write the name alone"))

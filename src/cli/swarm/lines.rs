@@ -1,4 +1,4 @@
-//! What the two files of an assignment's swarm have in common: they are read as lines of words.
+//! Reading of the two files of an assignment's swarm as lines of words.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -6,13 +6,13 @@ use std::path::Path;
 
 use crate::cli::config::ConfigError;
 
-/// A file's size at most; one for a thousand peers has a tenth of this.
+/// Largest size of a file, in bytes; one for a thousand peers has a tenth of this.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The text of the file at `path`; where it cannot be opened, `remedy` is said as well.
+/// The text of the file at `path`; if it cannot be opened, the error has `remedy` as well.
 ///
 /// # Errors
-/// [`ConfigError`] when it cannot be read, or is no text.
+/// [`ConfigError`] if it cannot be read, or is no text.
 pub(super) fn read(path: &Path, remedy: &str) -> Result<String, ConfigError> {
     let fault = |reason: String| ConfigError { file: path.into(), line: None, reason };
     let mut bytes = Vec::new();
@@ -28,8 +28,8 @@ pub(super) fn read(path: &Path, remedy: &str) -> Result<String, ConfigError> {
         .map_err(|_| fault("is not plain text (UTF-8); save it as such".to_owned()))
 }
 
-/// The lines that say something, with their numbers: without comments and outer blanks. A `#`
-/// begins a comment at the start of a line or after a blank.
+/// The lines with content, with their numbers: without comments and outer blanks. A `#` begins a
+/// comment at the start of a line or after a blank.
 pub(super) fn of(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     (1..).zip(text.lines()).filter_map(|(number, line)| {

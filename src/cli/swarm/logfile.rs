@@ -1,7 +1,7 @@
 //! `log_peer_ID.log`: the sentences of the assignment, one a line, each written by one write.
 //!
-//! A run begins the file anew, as whoever grades a run expects; only a run that goes on with the
-//! pieces of one that was cut short goes on with its log, so that the log tells the whole download.
+//! A run begins the file anew, as graders of a run expect; only a run that goes on with the pieces
+//! of one that was cut short goes on with its log, so that the log tells the whole download.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -16,7 +16,7 @@ use crate::protocol::swarm::PeerId;
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
-    /// The last line did not get into the file, or not whole.
+    /// Whether the last line did not get into the file, or not whole.
     is_torn: bool,
 }
 
@@ -24,11 +24,11 @@ impl LogFile {
     /// Opens the log of a peer in `dir`: begins it anew, or goes on.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// Fails if the file cannot be written.
     pub(super) fn open(dir: &Path, me: PeerId, goes_on: bool) -> Result<Self, CliError> {
         let path = dir.join(format!("log_peer_{}.log", me.0));
         let open = || {
-            // Appending also where it begins anew: whoever else truncates it leaves no hole.
+            // Appending also if it begins anew: another program that truncates it leaves no hole.
             let file = OpenOptions::new().append(true).create(true).open(&path)?;
             if !goes_on {
                 file.set_len(0)?;
@@ -45,7 +45,7 @@ impl LogFile {
     /// Writes a sentence.
     ///
     /// # Errors
-    /// When the disk refuses; the next sentence is tried on a line of its own.
+    /// Fails if the disk refuses; the next sentence is tried on a line of its own.
     pub(super) fn write(&mut self, at: WallTime, sentence: &str) -> Result<(), CliError> {
         let newline = if self.is_torn { "\n" } else { "" };
         let line = format!("{newline}[{at}]: {sentence}\n");

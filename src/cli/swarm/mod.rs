@@ -1,8 +1,7 @@
 //! `peer swarm`: one peer of the assignment's swarm, from its two files to its log.
 //!
-//! Reads what `Common.cfg` and `PeerInfo.cfg` say, words what happens, and chooses how to end; who
-//! is unchoked and what is asked of whom is decided in [`crate::protocol::swarm`], and bytes are
-//! moved in [`crate::runtime`].
+//! Reads `Common.cfg` and `PeerInfo.cfg`, words the events, and chooses the exit code; choking and
+//! requests are decided in [`crate::protocol::swarm`], and bytes are moved in [`crate::runtime`].
 
 pub mod args;
 pub mod common;
@@ -20,7 +19,7 @@ use super::{CliError, share};
 /// `peer swarm`.
 ///
 /// # Errors
-/// Whatever keeps the peer from starting or from ending with success.
+/// Any failure that keeps the peer from starting or from ending with success.
 pub fn run(args: &SwarmArgs) -> Result<(), CliError> {
     match &args.command {
         None => run::run(args),

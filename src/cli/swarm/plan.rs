@@ -1,5 +1,5 @@
-//! What a peer of an assignment's swarm is about to do, by its files: everything that can be found
-//! wrong before a port is bound or a byte is written is found here.
+//! Plan of a peer of an assignment's swarm, by its files: every fault that can be found before a
+//! port is bound or a byte is written is found here.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,32 +10,32 @@ use super::roster::{self, Roster, listening_address};
 use crate::cli::CliError;
 use crate::protocol::swarm::PeerId;
 
-/// What a peer is about to do.
+/// Plan of a peer.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Who.
+    /// Id of this peer.
     pub(super) me: PeerId,
     /// The folder of the swarm.
     pub(super) dir: PathBuf,
     /// The peer's own folder in it, which may not exist yet.
     pub(super) folder: PathBuf,
-    /// What all agree on.
+    /// Settings that all peers share.
     pub(super) common: Common,
-    /// The peers.
+    /// All peers of the swarm.
     pub(super) roster: Roster,
-    /// Its place among them.
+    /// Index of this peer among them.
     pub(super) position: usize,
-    /// Where it listens.
+    /// Listen address of the peer.
     pub(super) listen: SocketAddr,
-    /// Those listed before it, whom it calls, and where.
+    /// Peers listed before it, which it calls, with their addresses.
     pub(super) predecessors: Vec<(PeerId, Vec<SocketAddr>)>,
 }
 
 impl Plan {
-    /// Reads the files, and looks up the hosts of those who are to be called.
+    /// Reads the files, and looks up the hosts of the peers to be called.
     ///
     /// # Errors
-    /// Whatever is wrong with the files.
+    /// Any fault of the files.
     pub(super) fn new(args: &SwarmArgs) -> Result<Self, CliError> {
         let dir = args.dir.clone();
         if !dir.is_dir() {

@@ -1,7 +1,7 @@
 //! `PeerInfo.cfg`: the peers of an assignment's swarm, one a line: id, host name, port, and 1 or 0
 //! for whether it has the whole file from the start.
 //!
-//! The order matters: a peer calls those listed before it. Host names are looked up where they are
+//! The order matters: a peer calls those listed before it. Host names are looked up when they are
 //! called, not here. Every error names file, line, reason and remedy.
 
 use std::io;
@@ -12,22 +12,22 @@ use super::lines;
 use crate::cli::config::ConfigError;
 use crate::protocol::swarm::PeerId;
 
-/// Peers at most: everybody is connected with everybody.
+/// Largest number of peers: each is connected with every other.
 pub const PEERS_MAX: usize = 1_000;
 
-/// How a line is written, for remedies.
+/// Form of a line, for remedies.
 const FORM: &str = "write ID HOST PORT 1-or-0, for example: 1001 localhost 6001 1";
 
 /// A line of `PeerInfo.cfg`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// The line's number, for complaints.
+    /// Number of the line, for errors.
     pub line: usize,
-    /// Who.
+    /// Id of the peer.
     pub id: PeerId,
-    /// The host's name or address, as it was written.
+    /// Host name or address, as it was written.
     pub host: String,
-    /// Where it listens.
+    /// Listen port of the peer.
     pub port: u16,
     /// Whether it has the whole file from the start.
     pub has_file: bool,
@@ -37,14 +37,14 @@ pub struct Member {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roster {
     file: PathBuf,
-    /// At least one, of different ids.
+    /// Peers with different ids; at least one.
     pub members: Vec<Member>,
 }
 
 /// Reads the file at `path`.
 ///
 /// # Errors
-/// [`ConfigError`] for whatever is wrong with it.
+/// [`ConfigError`] for any fault of the file.
 pub fn read(path: &Path) -> Result<Roster, ConfigError> {
     let text = lines::read(path, "it lists the peers: create it, or name it with --peers")?;
     parse(path, &text)
@@ -120,10 +120,10 @@ fn check_distinct(earlier: &[Member], member: &Member) -> Result<(), String> {
 }
 
 impl Roster {
-    /// The place of a peer in the list.
+    /// Index of a peer in the list.
     ///
     /// # Errors
-    /// When it is not listed, with who is.
+    /// Fails if it is not listed; the error has the ids that are.
     pub fn position(&self, id: PeerId) -> Result<usize, ConfigError> {
         self.members.iter().position(|it| it.id == id).ok_or_else(|| {
             let known: Vec<_> = self.members.iter().map(|it| it.id.0.to_string()).collect();
@@ -133,10 +133,10 @@ impl Roster {
         })
     }
 
-    /// Makes sure that somebody has the file.
+    /// Checks that some peer has the file.
     ///
     /// # Errors
-    /// When no line ends with 1: the swarm could never finish.
+    /// Fails if no line ends with 1: the swarm could never finish.
     pub fn check_source(&self) -> Result<(), ConfigError> {
         if self.members.iter().any(|it| it.has_file) {
             return Ok(());
@@ -148,7 +148,7 @@ impl Roster {
     /// The addresses of a peer, those of IPv4 first; at least one.
     ///
     /// # Errors
-    /// When its host has none that this machine can find out.
+    /// Fails if its host has no address that this machine can find out.
     pub fn addresses(&self, member: &Member) -> Result<Vec<SocketAddr>, ConfigError> {
         let fault = |error: String| {
             let host = &member.host;
@@ -170,8 +170,8 @@ impl Roster {
     }
 }
 
-/// Where a peer listens whose line has this host: where the line says this machine alone, there,
-/// and else at all its addresses. Its own name often leads to an address that others cannot call.
+/// Listen address of a peer whose line has this host: loopback if the line names this machine
+/// alone, else all its addresses. Its own name often leads to an address that others cannot call.
 pub fn listening_address(host: &str, port: u16) -> SocketAddr {
     let ip = match host.parse::<IpAddr>() {
         Ok(ip) if ip.is_loopback() => ip,

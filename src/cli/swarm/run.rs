@@ -26,13 +26,13 @@ use crate::runtime::swarm::store::Store;
 use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind};
 use crate::runtime::thread;
 
-/// How often the bar moves.
+/// Interval at which the bar moves.
 const BAR_EVERY: Duration = Duration::from_millis(200);
 
 /// Takes part in a swarm until all have the file.
 ///
 /// # Errors
-/// Whatever keeps it from starting, and whatever else than success it ends with.
+/// Any failure that keeps it from starting, and any other outcome than success.
 pub(super) fn run(args: &SwarmArgs) -> Result<(), CliError> {
     let plan = Plan::new(args)?;
     let system = |action| move |source| CliError::System { action, source };
@@ -80,7 +80,7 @@ fn take_part(
     joined.stop();
     drop(announced);
     screen.close();
-    // Nobody holds the way of the events any more, so the teller ends.
+    // No sender of events is left, so the teller ends.
     drop(joined);
     engine.stop();
     let told = teller
@@ -89,7 +89,7 @@ fn take_part(
     outcome.and(told)
 }
 
-/// What the swarm is made of.
+/// Options of the peer's part in the swarm.
 fn join(plan: &Plan, args: &SwarmArgs, store: Store, events: Mouth) -> Join {
     let common = &plan.common;
     let k = usize::try_from(common.preferred).unwrap_or(usize::MAX);
@@ -128,12 +128,12 @@ fn attend(
     }
 }
 
-/// How far it is.
+/// Progress of the swarm.
 fn view_of(joined: &Joined) -> View {
     View::of(&joined.progress(), joined.store().pieces().size())
 }
 
-/// The first line of the console.
+/// First line on the console.
 fn started(plan: &Plan, there: u32) -> Line {
     let (id, count, pieces) = (plan.me.0, plan.roster.members.len(), plan.common.pieces);
     let message = format!(
@@ -150,11 +150,11 @@ fn started(plan: &Plan, there: u32) -> Line {
     Line::new(Level::Info, "swarm_started", message, fields)
 }
 
-/// Lets `peer swarm status` ask; without it, the swarm runs all the same.
+/// Answers `peer swarm status`; if that fails, the swarm runs all the same.
 fn announce(plan: &Plan, joined: &Arc<Joined>) -> Option<crate::runtime::control::Control> {
     let (id, name) = (plan.me.0, plan.common.file_name.clone());
     let dir = std::path::absolute(&plan.dir).unwrap_or_else(|_| plan.dir.clone());
-    // Not the swarm's life: whoever asks must not keep it.
+    // A weak reference: a question must not keep the swarm alive.
     let joined = Arc::downgrade(joined);
     let tell = move || -> Vec<Value> {
         let Some(joined) = joined.upgrade() else { return Vec::new() };
@@ -170,7 +170,7 @@ fn announce(plan: &Plan, joined: &Arc<Joined>) -> Option<crate::runtime::control
         .ok()
 }
 
-/// What cannot be done with the peer's file.
+/// Error of a peer's file that cannot be used.
 fn unusable(plan: &Plan, error: &str) -> CliError {
     let (id, line) = (plan.me.0, plan.roster.members[plan.position].line);
     if plan.is_source() {

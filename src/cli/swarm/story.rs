@@ -1,4 +1,4 @@
-//! What a peer of a swarm tells: the eleven sentences of the assignment, which alone go into
+//! Texts of a swarm's events: the eleven sentences of the assignment, which alone go into
 //! `log_peer_ID.log`, and further lines for the console.
 //!
 //! Each event is one [`Line`] for the console, and at most one sentence for the file.
@@ -10,10 +10,10 @@ use crate::cli::log::Line;
 use crate::cli::span::Span;
 use crate::protocol::swarm::{Event, Outcome, PeerId, PieceIndex, Place};
 
-/// Tells the events of one peer of an assignment's swarm.
+/// Makes the texts of one peer's events.
 #[derive(Debug)]
 pub(super) struct Story {
-    /// Whose.
+    /// Id of the peer.
     pub(super) me: PeerId,
 }
 
@@ -65,7 +65,7 @@ impl Story {
         Line::new(level, name, message, fields)
     }
 
-    /// What an event means that the assignment has no sentence for.
+    /// Text of an event that the assignment has no sentence for.
     fn further(event: &Event) -> Option<String> {
         Some(match event {
             Event::Refused(PeerId(it), why) => format!("refused peer {it}: {why}"),
@@ -105,7 +105,7 @@ impl Story {
     }
 }
 
-/// How a swarm ended, for people.
+/// Outcome of a swarm, for people.
 pub(super) fn ending(outcome: &Outcome) -> String {
     match outcome {
         Outcome::AllComplete => "all peers have the complete file".to_owned(),
@@ -131,7 +131,7 @@ fn ids(peers: &[PeerId]) -> String {
     ids.join(",")
 }
 
-/// An event's importance, name and fields. In the assignment a place is the number of its peer.
+/// Level, name and fields of an event. In the assignment a place is the number of its peer.
 fn facts(event: &Event) -> (Level, &'static str, Value) {
     let numbers = |peers: &[PeerId]| -> Vec<u32> { peers.iter().map(|it| it.0).collect() };
     match event {

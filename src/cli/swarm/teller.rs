@@ -1,4 +1,4 @@
-//! The thread that writes what happens: each sentence to the log file, each line to the console.
+//! The thread that writes events: each sentence to the log file, each line to the console.
 //!
 //! Nothing of the assignment's log may be missing, so its queue never drops: when it is full, the
 //! swarm waits for the disk of its log. The teller never waits for the swarm.
@@ -18,14 +18,14 @@ use crate::model::{Now, WallTime};
 use crate::protocol::swarm::{Event, Outcome};
 use crate::runtime::driver::options::Sink;
 
-/// Events that may wait to be written.
+/// Largest number of events that wait to be written.
 const EVENTS_MAX: usize = 8 * 1024;
 
-/// The way of the events to the teller.
+/// Sender of events to the teller.
 pub(super) struct Mouth(Sender<(Now, Event)>);
 
 impl Mouth {
-    /// A way, and its end.
+    /// A sender, and the receiver for the teller.
     pub(super) fn new() -> (Self, Receiver<(Now, Event)>) {
         let (tell, told) = bounded(EVENTS_MAX);
         (Self(tell), told)
@@ -40,13 +40,13 @@ impl Sink<Event> for Mouth {
 
 /// Lines for the console of one peer.
 pub(super) struct Console {
-    /// Who speaks.
+    /// Name of the peer.
     pub(super) name: String,
-    /// How.
+    /// Format of the lines.
     pub(super) format: LogFormat,
-    /// What is left out.
+    /// Level of the least important lines shown.
     pub(super) level: LevelFilter,
-    /// Where.
+    /// Screen that shows the lines.
     pub(super) screen: Arc<Screen>,
 }
 
@@ -54,7 +54,7 @@ impl Console {
     /// Shows a line, if it is important enough.
     ///
     /// # Errors
-    /// When the output cannot be written.
+    /// Fails if the output cannot be written.
     pub(super) fn show(&self, at: WallTime, line: &Line) -> Result<(), CliError> {
         if line.level > self.level {
             return Ok(());
@@ -63,21 +63,21 @@ impl Console {
     }
 }
 
-/// Writes what happens, until the swarm is over.
+/// Writer of events, until the swarm is over.
 pub(super) struct Teller {
-    /// The words.
+    /// Texts of the events.
     pub(super) story: Story,
     /// The assignment's log.
     pub(super) log: LogFile,
-    /// The console.
+    /// Console of the peer.
     pub(super) console: Console,
 }
 
 impl Teller {
-    /// Writes all events until there are no more; how the swarm ended goes to `ended`.
+    /// Writes all events until there are no more; sends the outcome of the swarm to `ended`.
     ///
     /// # Errors
-    /// The first failure to write the log; all that follows is tried all the same.
+    /// The first failure to write the log; all later lines are tried all the same.
     pub(super) fn run(
         mut self,
         events: &Receiver<(Now, Event)>,

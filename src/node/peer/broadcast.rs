@@ -1,4 +1,4 @@
-//! The broadcast among the other services: whom it is for, and whose word proves an origin.
+//! Broadcast among the other services of a peer: its receivers, and the proof of an origin.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::protocol::message::{ErrorCode, ErrorReply, Message};
 use crate::protocol::session::Cause;
 use crate::protocol::{Effects, LinkId};
 
-/// What is added to a message's age for one link, at most: a round trip can be measured wrong.
+/// Longest time that is added to a message's age for one link: a round trip can be measured wrong.
 const WIRE_MAX: Duration = Duration::from_secs(1);
 
 impl PeerNode {
@@ -36,15 +36,15 @@ impl PeerNode {
         }
     }
 
-    /// This peer is a member: it may publish, and can prove it.
+    /// Starts the broadcast as a member: this peer may publish, and can prove its membership.
     pub(super) fn begin_broadcast(&mut self, now: Now, fx: &mut Fx) {
         let incarnation = self.session.card().incarnation;
         let proof = self.applicant.admission().cloned().map(Arc::new);
         self.with_broadcast(now, fx, |it, part| it.begin(incarnation, proof, now, part));
     }
 
-    /// A message of the broadcast came; it is for neighbors. On a link that is just being
-    /// exchanged it is no offense.
+    /// Handles a message of the broadcast, which is for neighbors only. On a link that is just
+    /// being exchanged it is no offense.
     pub(super) fn on_broadcast(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
         if self.broadcast.neighbor(link).is_none() {
             return;
@@ -86,7 +86,7 @@ impl PeerNode {
         let wire_ms = (wire.as_micros() + 500) / 1_000;
         msg.age_ms = msg.age_ms.saturating_add(u64::try_from(wire_ms).unwrap_or(u64::MAX));
         if self.is_contradicted(msg.origin, &msg.key) {
-            // Whoever passes it on may know less.
+            // The neighbor that passes it on may know less.
             return self.broadcast.drop_forged();
         }
         let mut part = Effects::default();
@@ -112,7 +112,7 @@ impl PeerNode {
     }
 
     /// Whether, in a fleet without seeds, another key is proved at an endpoint: there no
-    /// certificate says whose it is.
+    /// certificate binds the key to the endpoint.
     fn is_contradicted(&self, origin: Endpoint, key: &PublicKey) -> bool {
         if self.open.is_none() {
             return false;

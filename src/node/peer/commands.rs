@@ -1,4 +1,4 @@
-//! What the local process asks of a peer.
+//! Commands of the local process to a peer.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl PeerNode {
         }
     }
 
-    /// Leaves as soon as what was published here is with a neighbor, and after [`LEAVE_MAX`].
+    /// Leaves as soon as the own published messages are with a neighbor, and after [`LEAVE_MAX`].
     fn on_leave_command(&mut self, now: Now, fx: &mut Fx) {
         if self.broadcast.is_settled() {
             return self.leave(now, fx);

@@ -24,7 +24,7 @@ impl PeerNode {
         }
     }
 
-    /// The operator wants a link with a peer.
+    /// Adds a peer by the operator's command: a link with it is kept.
     pub(super) fn on_add_command(&mut self, now: Now, peer: Endpoint, fx: &mut Fx) {
         let is_seed = self.applicant.book().seed_at(peer).is_some();
         let reason = if peer == self.session.card().endpoint {
@@ -39,7 +39,7 @@ impl PeerNode {
         fx.emit(Event::Contacts(contacts::Event::NotAdded { peer, reason }));
     }
 
-    /// The operator wants nothing more to do with a peer.
+    /// Removes a peer by the operator's command: no link with it is kept or accepted.
     pub(super) fn on_remove_command(&mut self, now: Now, peer: Endpoint, fx: &mut Fx) {
         self.with_contacts(now, fx, |it, part| it.remove(peer, part));
         self.with_direct(now, fx, |it, part| it.on_removed(peer, part));

@@ -39,7 +39,7 @@ impl PeerNode {
         }
     }
 
-    /// Calls a member for a link that makes nobody a neighbor.
+    /// Calls a member for a link that is no link of neighbors.
     pub(super) fn call_directly(&mut self, now: Now, to: Endpoint, fx: &mut Fx) {
         if !self.is_member() {
             return self.on_direct_call_failed(now, to, "this peer is no member now", fx);
@@ -99,7 +99,7 @@ impl PeerNode {
         self.with_direct(now, fx, |it, part| it.send(now, letter, bar, part));
     }
 
-    /// What other services know against sending something there.
+    /// Reason of other services against a direct send to `to`, if there is one.
     fn bar(&self, now: Now, to: Endpoint) -> Option<(FailKind, String)> {
         if self.applicant.book().seed_at(to).is_some() {
             Some((FailKind::NotSent, format!("{to} is a seed; direct sends are for peers")))

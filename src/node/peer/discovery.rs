@@ -1,4 +1,4 @@
-//! Finding others by their ids: which link a question takes, and what counts as proved.
+//! Discovery among the other services of a peer: links for questions, and proof of endpoints.
 
 use super::{CALL_TIMEOUT, ERRAND_TIMEOUT, Event, Fx, PeerNode};
 use crate::model::{Endpoint, Now, PublicKey};
@@ -11,7 +11,7 @@ use crate::protocol::{Effects, LinkId};
 const QUESTIONS_MAX: usize = 16;
 
 impl PeerNode {
-    /// Discovery, to look at.
+    /// The discovery state, to look at.
     pub const fn discovery(&self) -> &Discovery {
         &self.discovery
     }
@@ -43,7 +43,7 @@ impl PeerNode {
         }
     }
 
-    /// Puts a question, over the neighbor's link if it is one, else by a short call.
+    /// Sends a question, over the neighbor's link if it is one, else by a short call.
     fn put(&mut self, now: Now, to: Endpoint, question: FindNode, fx: &mut Fx) {
         if let Some(link) = self.overlay.neighbors().get(&to) {
             return fx.send(*link, question);
@@ -60,8 +60,8 @@ impl PeerNode {
         });
     }
 
-    /// A member's link is open. Whom this peer called, and whom a certificate speaks for, is
-    /// where it says; anybody else may be.
+    /// Takes note of a member's open link. Its endpoint is proved if this peer called it or a
+    /// certificate names it; any other endpoint is only a claim.
     pub(super) fn on_member_opened(
         &mut self,
         now: Now,
@@ -84,14 +84,14 @@ impl PeerNode {
         }
     }
 
-    /// A call for a question came to nothing.
+    /// Handles the failure of a call for a question.
     pub(super) fn on_question_failed(&mut self, now: Now, to: Endpoint, fx: &mut Fx) {
         if self.questions.remove(&to).is_some() {
             self.with_discovery(now, fx, |it, part| it.on_unreachable(now, to, part));
         }
     }
 
-    /// A fresh handshake showed which key is at an endpoint, or that none is.
+    /// Takes note of the key that a fresh handshake showed at an endpoint, or that none is there.
     pub(super) fn on_key_shown(
         &mut self,
         now: Now,

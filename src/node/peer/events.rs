@@ -1,4 +1,4 @@
-//! What one service reports, and what that means to the others.
+//! Routing of the events of one service of a peer to the others.
 
 use super::{CALL_TIMEOUT, ERRAND_TIMEOUT, Event, Fx, PeerNode};
 use crate::model::{Endpoint, Incarnation, Now};
@@ -45,7 +45,7 @@ impl PeerNode {
         }
     }
 
-    /// A call came to nothing, or whoever answered is not the one who was wanted.
+    /// Handles a call that failed, or that another node answered than the wanted one.
     fn on_call_failed(
         &mut self,
         now: Now,
@@ -125,7 +125,7 @@ impl PeerNode {
         }
         if !is_trusted {
             self.with_session(now, fx, |it, part| it.hangup(link, "seed key not trusted", part));
-            // Whoever calls says nothing of a seed, whatever name it gives itself.
+            // An incoming call proves nothing about a seed, whatever name its caller uses.
             if dialed {
                 let reason = "its key is not the one known for it";
                 self.on_call_failed(now, (card.endpoint, intent), reason, fx);
@@ -204,7 +204,7 @@ impl PeerNode {
         }
     }
 
-    /// Hangs up on somebody who is not to be linked with, and says why.
+    /// Hangs up on a node that is not to be linked with, and sends the reason.
     fn turn_away(
         &mut self,
         now: Now,
@@ -226,7 +226,8 @@ impl PeerNode {
         }
     }
 
-    /// Whether a card proves a membership; if not, why, and whether its owner should have known.
+    /// Checks that a card proves a membership; otherwise returns the reason, and whether the card's
+    /// owner should have known.
     fn check_member(&mut self, now: Now, card: &Card, fx: &mut Fx) -> Result<(), (String, bool)> {
         let subject = card.subject();
         let own = self.session.card().endpoint;
@@ -249,7 +250,7 @@ impl PeerNode {
                 let voters: Vec<_> = certificate.votes.iter().map(|vote| vote.seed).collect();
                 self.with_applicant(now, fx, |it, part| it.want_keys(voters, part));
             }
-            // Keys that are not known here yet are nobody's offense.
+            // Keys that are not known here yet are no offense.
             (format!("the certificate does not hold here: {error}"), error.unknown == 0)
         })
     }
@@ -290,7 +291,7 @@ impl PeerNode {
         }
     }
 
-    /// From here on everything this peer says is said by another life.
+    /// Begins another incarnation of this peer: all further statements are in its name.
     pub(super) fn begin_life(&mut self, now: Now, incarnation: Incarnation, fx: &mut Fx) {
         self.with_gossip(now, fx, |it, part| it.pause(part));
         self.with_broadcast(now, fx, |it, part| it.pause(part));
@@ -381,7 +382,7 @@ impl PeerNode {
                 self.with_prober(now, fx, |it, part| it.probe(endpoint, timeout, part));
             }
             liveness::Event::Ask { witness, request } => self.ask(now, witness, request, fx),
-            // Without seeds there is nobody to report to: its own finding was enough.
+            // Without seeds there is no authority to report to: its own finding was enough.
             liveness::Event::Report(_) if self.open.is_some() => {}
             liveness::Event::Report(report) => {
                 for (_, link) in self.applicant.seed_links() {
@@ -414,7 +415,7 @@ impl PeerNode {
         }
     }
 
-    /// Puts a question to a witness, over its link if there is one.
+    /// Sends a question to a witness, over its link if there is one.
     pub(super) fn ask(&mut self, now: Now, witness: Endpoint, request: SuspectReq, fx: &mut Fx) {
         if let Some(link) = self.overlay.neighbors().get(&witness) {
             fx.send(*link, request);

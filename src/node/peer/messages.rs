@@ -1,4 +1,4 @@
-//! Where each message goes, and what membership news mean to a peer.
+//! Routing of messages to a peer's services, and consequences of membership news.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::protocol::session::{Card, Cause};
 use crate::protocol::{LinkId, liveness};
 
 impl PeerNode {
-    /// Whatever comes by a proved link is a sign of life of who is there. Says whether that is a
-    /// neighbor, by the link of its neighborhood.
+    /// Counts a message by a proved link as a sign of life of its sender; in a fleet without seeds,
+    /// only that of a neighbor. Returns whether the link is that of a neighbor.
     fn note_sender(&mut self, now: Now, link: LinkId, fx: &mut Fx) -> bool {
         let known = self.session.peer(link).map(|it| (it.endpoint, it.seed.is_some()));
         let is_neighbor =
@@ -27,7 +27,7 @@ impl PeerNode {
 
     pub(super) fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
         let is_neighbor = self.note_sender(now, link, fx);
-        // Most of what comes where much is said; it needs no copy of its sender's certificate.
+        // Most messages of a busy peer; they need no copy of their sender's certificate.
         if let Message::Publish(_)
         | Message::Announce(_)
         | Message::Graft(_)
@@ -149,10 +149,10 @@ impl PeerNode {
         self.on_candidates(now, &list.neighbors, fx);
     }
 
-    /// An answered errand needs its link no more, unless that serves something else, too.
+    /// Ends the link of an answered errand, unless the link has another use, too.
     pub(super) fn end_errand(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
         let is_neighbor = self.overlay.neighbors().get(&card.endpoint) == Some(&link);
-        // It also carries the questions that are still open, of one look-up or several.
+        // The link also carries the questions that are still open, of one look-up or several.
         let is_asking = self.question_links.get(&card.endpoint) == Some(&link)
             && self.discovery.awaits(card.endpoint);
         let is_errand = !is_neighbor && !is_asking && !self.direct.is_own(link);
@@ -191,8 +191,9 @@ impl PeerNode {
         self.with_applicant(now, fx, |it, part| it.on_removal(now, &removal, part));
     }
 
-    /// A goodbye proves itself; that its key is the member's, only a link with the member shows.
-    /// Of others a seed's word is enough to stop calling them, and for nothing else.
+    /// Handles a goodbye. Its signature proves it; that its key is the member's, only a link with
+    /// the member shows. Of others a seed's word is enough to stop calling them, and for nothing
+    /// else.
     pub(super) fn on_leave(
         &mut self,
         now: Now,

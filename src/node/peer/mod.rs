@@ -1,5 +1,5 @@
-//! A peer: handshakes, probes, membership, overlay, gossip and liveness, and what the events of
-//! one mean to the others.
+//! A peer: handshakes, probes, membership, overlay, gossip and liveness, and the routing of their
+//! events to each other.
 
 mod broadcast;
 mod commands;
@@ -39,42 +39,42 @@ use crate::protocol::quorum::QuorumRule;
 use crate::protocol::session::{self, Card, Cause, Intent, Session};
 use crate::protocol::{Effects, Input, Kind, LinkId, Machine};
 
-/// How long a call to a member or seed may take.
+/// Time-out of a call to a member or seed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a call to a witness may take: no longer than its answer is of use.
+/// Time-out of a call to a witness: no longer than its answer is of use.
 const ERRAND_TIMEOUT: Duration = Duration::from_millis(1_200);
 
-/// Neighbors that a member may name.
+/// Largest number of neighbors that a member may name.
 const NAMED_MAX: usize = 256;
 
 /// Ended lives that are remembered, so that old proofs are not passed on again.
 const GONE_MAX: usize = 10_000;
 
-/// Everything that can be set at a peer.
+/// All settings of a peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PeerConfig {
-    /// Handshake limits.
+    /// Limits of handshakes.
     pub session: session::Config,
-    /// Probe limits.
+    /// Limits of probes.
     pub probe: probe::Config,
-    /// Membership periods.
+    /// Periods of the membership.
     pub applicant: applicant::Config,
-    /// Overlay limits.
+    /// Limits of the overlay.
     pub overlay: overlay::Config,
-    /// Gossip limits.
+    /// Limits of gossip.
     pub gossip: gossip::Config,
-    /// Liveness periods.
+    /// Periods of liveness.
     pub liveness: liveness::Config,
     /// Limits and periods of direct sends.
     pub direct: direct_service::Config,
-    /// When a peer is unreachable.
+    /// Limits that make a peer unreachable.
     pub contacts: contacts_service::Config,
     /// Limits of discovery.
     pub discovery: finding::Config,
     /// Periods of a peer without seeds.
     pub open: open_fleet::Config,
-    /// Broadcast limits.
+    /// Limits of the broadcast.
     pub broadcast: casting::Config,
 }
 
@@ -95,7 +95,7 @@ pub struct PeerNode {
     applicant: Applicant,
     /// Only in a fleet without seeds.
     open: Option<OpenFleet>,
-    /// What is remembered of that fleet; only where it is to be.
+    /// State of the fleet without seeds that is kept for a restart, if it is to be kept.
     memory: Option<open::Memory>,
     overlay: Overlay,
     discovery: Discovery,
@@ -104,13 +104,13 @@ pub struct PeerNode {
     direct: Direct,
     contacts: Contacts,
     broadcast: Broadcast,
-    /// Seeds whose other lists were told of.
+    /// Seeds whose different list was reported already.
     drifted: BTreeSet<SeedId>,
     /// True once this peer is asked to leave and its last messages are with no neighbor yet.
     is_leaving: bool,
     /// Questions that wait for a link to the witness.
     errands: BTreeMap<Endpoint, Vec<SuspectReq>>,
-    /// The same of discovery.
+    /// Questions of discovery that wait for a link.
     questions: BTreeMap<Endpoint, Vec<FindNode>>,
     /// Links that were called for questions, while some of them are open.
     question_links: BTreeMap<Endpoint, LinkId>,
@@ -132,7 +132,7 @@ impl Kind for PeerNode {
 type Fx = Effects<PeerNode>;
 
 impl PeerNode {
-    /// The peer at `endpoint`, holder of `keys`, with what its journal remembers.
+    /// The peer at `endpoint`, holder of `keys`, with the state that its journal holds.
     pub fn new(
         config: PeerConfig,
         (endpoint, keys): (Endpoint, KeyPair),
@@ -186,7 +186,7 @@ impl PeerNode {
         }
     }
 
-    /// The same in a fleet without seeds, whose operator named these others to call first.
+    /// A peer of a fleet without seeds, with the endpoints that its operator named to call first.
     pub fn without_seeds(
         config: PeerConfig,
         me: (Endpoint, KeyPair),
@@ -197,7 +197,7 @@ impl PeerNode {
         let open = OpenFleet::new(config.open, me.0, bootstrap, Rng::from_rng(&mut rng));
         let nobody = SeedBook::new(QuorumRule::Majority, &[]);
         let mut it = Self { open: Some(open), ..Self::new(config, me, nobody, records, rng) };
-        // Whoever proves a key is a member there, and has no more to prove.
+        // A proved key is a member there, and has no more to prove.
         it.broadcast.set_requires_proof(false);
         it
     }
@@ -212,7 +212,7 @@ impl PeerNode {
         &self.overlay
     }
 
-    /// What an operator wants to know of this peer.
+    /// Status of this peer for its operator.
     pub fn status(&self) -> PeerStatus {
         let (gossip_made, gossip_held, gossip_duplicates) = self.gossip.counts();
         let card = self.session.card();
@@ -261,7 +261,7 @@ impl PeerNode {
         self.session.card().key
     }
 
-    /// Whether the others of its fleet take this peer for one of them: by its certificate, or in
+    /// Whether the other nodes of its fleet count this peer as a member: by its certificate, or in
     /// a fleet without seeds until it says goodbye.
     fn is_member(&self) -> bool {
         match self.open {
@@ -283,7 +283,7 @@ impl PeerNode {
         self.with_applicant(now, fx, |it, part| it.on_start(now, part));
     }
 
-    // Each of the following lets one service work, and carries on with what it reports.
+    // Each of the following lets one service work, and handles its events.
 
     fn with_session(
         &mut self,

@@ -1,7 +1,7 @@
-//! What is different at a peer whose fleet has no seeds.
+//! Rules of a peer whose fleet has no seeds.
 //!
-//! Nobody vouches for anybody there: a key that was proved is a member, its endpoint is what it
-//! says until it was called, and its death is each neighbor's own finding.
+//! There are no certificates there: a key that was proved is a member, its endpoint is a claim
+//! until it was called, and its death is each neighbor's own finding.
 
 use super::{CALL_TIMEOUT, Event, Fx, GONE_MAX, PeerNode};
 use crate::model::{Endpoint, Incarnation, Now, WallTime};
@@ -18,7 +18,7 @@ use crate::protocol::session::{Card, Intent};
 /// Neighbors that are remembered for a restart.
 const KNOWN_MAX: usize = 16;
 
-/// What a peer remembers of a fleet without seeds.
+/// State of a fleet without seeds that a peer keeps for a restart.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     name: Option<String>,
@@ -34,9 +34,9 @@ impl Memory {
 }
 
 impl PeerNode {
-    /// The same in a fleet of this name. Without one, a peer in a fleet without seeds goes on in
-    /// that of its last run; else it founds one, if its operator named nobody to join by, or takes
-    /// the name of those that it joins. It also calls those that were its neighbors last.
+    /// Sets the name of the peer's fleet. Without a name, a peer in a fleet without seeds goes on
+    /// in that of its last run; else it founds one, if its operator named no peer to join by, or
+    /// takes the name of the peers that it joins. It also calls its neighbors of the last run.
     #[must_use]
     pub fn in_fleet(mut self, name: Option<String>, records: &[Record]) -> Self {
         let Some(open) = self.open.take() else {
@@ -74,8 +74,8 @@ impl PeerNode {
         fx.emit(Event::Open(open::Event::Joined { fleet: name.clone() }));
     }
 
-    /// The neighbors have changed: some are remembered for a restart. The last ones are not
-    /// forgotten when all are gone.
+    /// Keeps some of the changed neighbors for a restart. The last ones are not forgotten when all
+    /// are gone.
     pub(super) fn remember_neighbors(&mut self, neighbors: &[Endpoint], fx: &mut Fx) {
         let Some(memory) = self.memory.as_mut().filter(|_| !neighbors.is_empty()) else { return };
         let known = &neighbors[..neighbors.len().min(KNOWN_MAX)];
@@ -108,7 +108,7 @@ impl PeerNode {
         }
     }
 
-    /// It is a member from the start, and looks for others.
+    /// Starts in a fleet without seeds: the peer is a member at once, and looks for others.
     pub(super) fn on_open_start(&mut self, now: Now, fx: &mut Fx) {
         self.with_applicant(now, fx, |it, part| it.begin_alone(now, part));
         for record in self.memory.iter().flat_map(Memory::records) {
@@ -137,7 +137,7 @@ impl PeerNode {
         if !card.endpoint.is_callable() {
             return Err((format!("{} cannot be called", card.endpoint), true));
         }
-        // Others of its fleet are met first: whoever had this address before is still looked for.
+        // Others of its fleet are met first: the former holder of this address is still looked for.
         let is_nameless = self.memory.is_some() && self.session.card().fleet.is_none();
         let is_joining = self
             .open
@@ -151,8 +151,8 @@ impl PeerNode {
             .and_then(|link| self.session.peer(*link))
             .is_some_and(|known| known.key != card.key);
         if is_other && !dialed {
-            // Whoever is called at an address is believed before one who only says so; either of
-            // the two may have lied, and a call there shows which.
+            // A peer that is called at an address is believed before one that only claims it;
+            // either of the two may have lied, and a call there shows which.
             self.with_session(now, fx, |it, part| {
                 it.call(card.endpoint, Intent::Probe, CALL_TIMEOUT, part);
             });
@@ -161,7 +161,7 @@ impl PeerNode {
         Ok(())
     }
 
-    /// Endpoints that somebody named: worth a try, and no more.
+    /// Handles endpoints that another peer named: worth a try, and no more.
     pub(super) fn on_candidates(&mut self, now: Now, named: &[Endpoint], fx: &mut Fx) {
         if self.open.is_none() {
             return;
@@ -189,7 +189,7 @@ impl PeerNode {
         self.with_open(now, fx, |it, part| it.on_unlinked(neighbor, has_enough, part));
     }
 
-    /// A call to somebody named came to nothing; with no seeds to ask, the name is forgotten.
+    /// Handles the failure of a call to a named endpoint; with no seeds to ask, it is forgotten.
     pub(super) fn on_open_call_failed(
         &mut self,
         now: Now,
@@ -206,8 +206,8 @@ impl PeerNode {
         }
     }
 
-    /// A goodbye ends the life of whose key signed it, by whichever link it comes, and of nobody
-    /// else: an endpoint alone is only what its link says.
+    /// Handles a goodbye. It ends the life of the key that signed it, by whichever link it comes,
+    /// and no other: an endpoint alone is only a claim.
     pub(super) fn on_open_leave(&mut self, now: Now, leave: Leave, fx: &mut Fx) {
         let contact = Contact { endpoint: leave.endpoint, key: leave.key };
         let link = self.overlay.neighbors().get(&leave.endpoint);
@@ -229,8 +229,8 @@ impl PeerNode {
         self.forget(now, leave.endpoint, leave.incarnation, fx);
     }
 
-    /// Whoever's link opens only after the goodbye, since both called each other, has not heard
-    /// it, and would take the hanging up for a death.
+    /// Repeats the goodbye on a link that opens only after it, since both ends called each other:
+    /// the other end has not heard it, and would take the hanging up for a death.
     pub(super) fn say_goodbye_again(&self, now: Now, link: LinkId, fx: &mut Fx) {
         if self.open.is_some() && self.applicant.state() == "gone" {
             fx.send(link, Leave::sign(self.applicant.subject(), now.wall, &self.keys));

@@ -1,4 +1,4 @@
-//! Which service a deadline belongs to.
+//! Routing of deadlines to a peer's services.
 
 use super::{Fx, PeerNode, Timer};
 use crate::model::Now;

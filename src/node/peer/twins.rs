@@ -5,12 +5,12 @@ use crate::model::{Endpoint, Now};
 use crate::protocol::message::Standing;
 use crate::protocol::session::{Card, Intent};
 
-/// Pairs of places that are remembered; with more, some are told of again.
+/// Pairs of places that are remembered; with more, some are reported again.
 const PAIRS_MAX: usize = 256;
 
 impl PeerNode {
-    /// A member's link opened. Where another member shows the same key, that one is called: a
-    /// machine that has only moved does not answer at its old place.
+    /// Calls the other member that shows the same key as the one whose link opened, if there is
+    /// one: a machine that has only moved does not answer at its old place.
     pub(super) fn seek_twin(&mut self, now: Now, card: &Card, fx: &mut Fx) {
         let own = self.session.card();
         if card.key == own.key {

@@ -1,4 +1,4 @@
-//! What a peer is told, reports and remembers deadlines by.
+//! Commands, events and timers of a peer.
 
 use std::sync::Arc;
 
@@ -16,29 +16,29 @@ use crate::protocol::{gossip, liveness, overlay, probe, session};
 /// Deadlines of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A handshake's.
+    /// Deadline of a handshake.
     Session(session::Timer),
-    /// A probe's.
+    /// Deadline of a probe.
     Probe(probe::Timer),
-    /// The membership's.
+    /// Deadline of the membership.
     Applicant(applicant::Timer),
-    /// The overlay's.
+    /// Deadline of the overlay.
     Overlay(overlay::Timer),
-    /// Gossip's.
+    /// Deadline of gossip.
     Gossip(gossip::Timer),
-    /// Liveness's.
+    /// Deadline of liveness.
     Liveness(liveness::Timer),
-    /// A direct send's.
+    /// Deadline of a direct send.
     Direct(direct_service::Timer),
-    /// The contacts'.
+    /// Deadline of the contacts.
     Contacts(contacts_service::Timer),
-    /// Those of a fleet without seeds.
+    /// Deadline of a fleet without seeds.
     Open(open_fleet::Timer),
-    /// Discovery's.
+    /// Deadline of discovery.
     Discovery(finding::Timer),
-    /// The broadcast's.
+    /// Deadline of the broadcast.
     Broadcast(casting::Timer),
-    /// Leave, although the last own messages may be with nobody.
+    /// Deadline to leave, although the last own messages may be with no neighbor.
     Leave,
 }
 
@@ -64,38 +64,38 @@ impl From<crate::protocol::Never> for applicant::Record {
     }
 }
 
-/// What a peer reports.
+/// Events of a peer.
 #[derive(Debug)]
 pub enum Event {
-    /// It listens.
+    /// The peer listens.
     Started {
-        /// Its key.
+        /// Public key of the peer.
         key: crate::model::PublicKey,
-        /// Seeds configured.
+        /// Number of configured seeds.
         seeds: usize,
-        /// Yes votes needed.
+        /// Number of yes votes needed.
         needed: usize,
     },
-    /// The membership's reports.
+    /// An event of the membership.
     Applicant(applicant::Event),
     /// A neighbor was won or lost, or the neighborhood is about to be announced.
     Overlay(overlay::Event),
-    /// Gossip was made or heard.
+    /// A gossip message was made or heard.
     Gossip {
-        /// What happened.
+        /// Event of gossip.
         event: gossip::Event,
-        /// The neighbor it came from, if it came.
+        /// Neighbor that it came from, if it came.
         from: Option<Endpoint>,
     },
-    /// Liveness's reports.
+    /// An event of liveness.
     Liveness(liveness::Event),
-    /// Direct messages came, and what became of those from here.
+    /// Direct messages came, or sends from here ended.
     Direct(direct_service::Event),
-    /// Peers that became unreachable, or reachable again.
+    /// Peers became unreachable, or reachable again.
     Contacts(contacts_service::Event),
-    /// Reports of a fleet without seeds.
+    /// An event of a fleet without seeds.
     Open(open_fleet::Event),
-    /// What was asked of discovery, answered.
+    /// Discovery answered a question.
     Discovery(finding::Event),
     /// A message of the broadcast was published or delivered, or was not.
     Broadcast(casting::Event),
@@ -103,58 +103,58 @@ pub enum Event {
     ListsDiffer(String),
     /// A member's removal became known, and is certified.
     MemberRemoved {
-        /// The proof.
+        /// Proof of the removal.
         removal: Arc<Removal>,
-        /// Whose life ended.
+        /// Life of the member that ended.
         life: Subject,
     },
     /// A member's goodbye became known.
     MemberLeft(Leave),
     /// Two members answer with one key; this peer may be one of them.
     SharedKey {
-        /// The key.
+        /// The shared key.
         key: crate::model::PublicKey,
-        /// Where they answer, ascending.
+        /// Endpoints of the two members, ascending.
         places: [Endpoint; 2],
     },
     /// This peer has said goodbye; its process may end.
     Gone,
-    /// Something was refused.
+    /// A node or its message was refused.
     Refused(Refusal),
 }
 
-/// What a local program may ask of a peer.
+/// Commands of a local program to a peer.
 #[derive(Debug)]
 pub enum Command {
     /// Say goodbye and end.
     Leave,
-    /// Send something to one member; ends in one `Sent` or `Failed` with this token.
+    /// Send a message to one member; ends in one `Sent` or `Failed` with this token.
     Send {
-        /// The caller's name for it; no other message on its way has it.
+        /// The caller's number for the message; no other message on its way has it.
         token: u64,
-        /// Whom it is for.
+        /// Endpoint of the receiver.
         to: Endpoint,
-        /// What it is about.
+        /// Topic of the message.
         topic: String,
-        /// The message.
+        /// Payload of the message.
         data: Data,
-        /// When it is sent again.
+        /// Schedule of repeated attempts.
         retry: RetryConfig,
     },
     /// Call a message back; it ends at once.
     CancelSend {
-        /// The caller's name for it.
+        /// The caller's number for the message.
         token: u64,
     },
     /// The application's answer to a message that arrived.
     Answer {
-        /// Who sent it.
+        /// Endpoint of the sender.
         from: Endpoint,
-        /// The number it arrived under.
+        /// Number of the message from this sender.
         number: u64,
         /// Whether the application took it.
         taken: bool,
-        /// Why not, for people.
+        /// Reason for not taking it, for people.
         reason: String,
     },
     /// Keep a link with this peer, whatever comes.
@@ -170,16 +170,16 @@ pub enum Command {
     LookUp {
         /// The caller's number.
         token: u64,
-        /// Whom.
+        /// Id of the wanted peer.
         id: NodeId,
     },
     /// Send a message to all members; answered by an event with the same token.
     Publish {
-        /// What it is about.
+        /// Topic of the message.
         topic: String,
-        /// Its data.
+        /// Payload of the message.
         data: Data,
-        /// Whether to count who has it.
+        /// Whether to count the peers that have it.
         receipt: bool,
         /// The caller's number for it.
         token: u64,

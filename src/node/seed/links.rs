@@ -1,4 +1,4 @@
-//! Links that open and close at a seed, and whom it takes the other end for.
+//! Links that open and close at a seed, and the identity of the other end.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use crate::protocol::LinkId;
 use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
 use crate::protocol::session::{self, Card, Cause, Intent, SeedKey};
 
-/// Connections that are told of in one pause; more than a fleet that comes together needs.
+/// Largest number of connections that are logged in one pause; more than a fleet that comes
+/// together needs.
 const GREETINGS_MAX: u32 = 40;
 const GREETINGS_PAUSE: Duration = Duration::from_secs(10);
 
@@ -51,8 +52,8 @@ impl SeedNode {
         }
     }
 
-    /// A seed's name is believed by its key alone; a key is learnt only where it was called at
-    /// the configured address, never from somebody who calls.
+    /// Handles the link of a seed. A seed's name is believed by its key alone; a key is learnt only
+    /// where it was called at the configured address, never from an incoming call.
     pub(super) fn on_seed_opened(
         &mut self,
         now: Now,
@@ -84,7 +85,7 @@ impl SeedNode {
                 session.refuse(link, cause, error, part);
                 session.hangup(link, "seed key not trusted", part);
             });
-            // Only what answers at the seed's own address says something of that seed.
+            // Only a node that answers at the seed's own address proves something about that seed.
             if is_configured && dialed {
                 self.estranged.insert(seed);
                 self.redial_later(seed, fx);
@@ -112,7 +113,7 @@ impl SeedNode {
         self.refresh_card();
     }
 
-    /// What to tell a seed that is not believed to be one.
+    /// Reason for a seed that is refused as such, and its cause for the counts.
     fn seed_refusal(&self, seed: SeedId, is_seat: bool, card: &Card) -> (Cause, ErrorReply) {
         if !is_seat && self.authority.book().lists_others(card) {
             let reason = format!(
@@ -126,7 +127,8 @@ impl SeedNode {
         (Cause::BadHandshake, ErrorReply::new(ErrorCode::Handshake, reason))
     }
 
-    /// Compares another node's list of seeds with the own. Whether its link has ended by that.
+    /// Compares another node's list of seeds with the own. Returns whether its link has ended by
+    /// that.
     fn is_drifted(
         &mut self,
         now: Now,
@@ -164,7 +166,7 @@ impl SeedNode {
             return;
         }
         if let Some(seed) = self.authority.book().seed_at(card.endpoint) {
-            // Somebody who is no seed answers at a seed's address, or claims it.
+            // A node that is no seed answers at a seed's address, or claims it.
             let reason =
                 format!("{} is a seed's address: seed {seed} listens there", card.endpoint);
             let error = ErrorReply::new(ErrorCode::EndpointTaken, reason);
@@ -189,7 +191,7 @@ impl SeedNode {
         }
     }
 
-    /// A member has one link here, its latest: strangers' links are counted, and nobody may take
+    /// Keeps only the latest link of a member: strangers' links are counted, and no node may take
     /// up all the room by being a member many times over.
     pub(super) fn keep_one_link(&mut self, now: Now, link: LinkId, fx: &mut Fx) {
         let Some(endpoint) = self.session.peer(link).map(|card| card.endpoint) else { return };
@@ -202,7 +204,7 @@ impl SeedNode {
         }
     }
 
-    /// Whether this connection is told of: strangers must not be able to flood the log.
+    /// Whether this connection is logged: strangers must not be able to flood the log.
     fn may_tell_of_connection(&mut self, now: Now) -> bool {
         let (since, told) = &mut self.greetings;
         if now.mono.since(*since) >= GREETINGS_PAUSE {

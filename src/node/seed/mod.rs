@@ -18,81 +18,81 @@ use crate::protocol::probe::{self, Prober};
 use crate::protocol::session::{self, Card, Cause, Intent, Session};
 use crate::protocol::{Effects, Input, Kind, LinkId, Machine, liveness};
 
-/// How long after a failed or lost link the other seed is called again.
+/// Pause before another seed is called again after a failed or lost link.
 const REDIAL: Duration = Duration::from_millis(500);
 
-/// How long a call to another seed may take.
+/// Time-out of a call to another seed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Everything that can be set at a seed.
+/// All settings of a seed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SeedConfig {
-    /// Handshake limits.
+    /// Limits of handshakes.
     pub session: session::Config,
-    /// Probe limits.
+    /// Limits of probes.
     pub probe: probe::Config,
-    /// Voting limits.
+    /// Limits of votes.
     pub authority: authority::Config,
 }
 
 /// Deadlines of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A handshake's.
+    /// Deadline of a handshake.
     Session(session::Timer),
-    /// A probe's.
+    /// Deadline of a probe.
     Probe(probe::Timer),
-    /// The authority's.
+    /// Deadline of the authority.
     Authority(authority::Timer),
-    /// Time to call another seed again.
+    /// Deadline to call another seed again.
     Redial(SeedId),
 }
 
-/// What a seed reports.
+/// Events of a seed.
 #[derive(Debug)]
 pub enum Event {
-    /// It listens.
+    /// The seed listens.
     Started {
-        /// Its number.
+        /// Number of the seed.
         seed: SeedId,
-        /// Its key.
+        /// Public key of the seed.
         key: crate::model::PublicKey,
-        /// Members known from disk.
+        /// Number of members known from disk.
         members: usize,
-        /// Seeds configured.
+        /// Number of configured seeds.
         seeds: usize,
-        /// Yes votes needed.
+        /// Number of yes votes needed.
         needed: usize,
     },
-    /// The authority's reports.
+    /// An event of the authority.
     Authority(authority::Event),
-    /// Somebody connected and proved a key.
+    /// A node connected and proved a key.
     Connected {
-        /// Who.
+        /// Endpoint of the node.
         endpoint: Endpoint,
-        /// How it is trusted.
+        /// Standing of the node.
         standing: Standing,
     },
     /// Another seed refuses this one, usually because it knows another key for it.
     RejectedBySeed {
-        /// Which.
+        /// Number of the other seed.
         seed: SeedId,
-        /// What it says.
+        /// Reason that the other seed gives.
         reason: String,
     },
     /// A seed's list of seeds differs from the one here.
     ListsDiffer(String),
-    /// Something was refused.
+    /// A node or its message was refused.
     Refused(Refusal),
 }
 
-/// What a local program may ask of a seed. Whoever reaches its socket speaks for this seed, and for
-/// no other.
+/// Commands of a local program to a seed. A program that can reach the seed's socket speaks for
+/// this seed, and for no other.
 #[derive(Debug)]
 pub enum Command {
-    /// This seed's operator wants something of an endpoint.
+    /// Orders something about an endpoint, for this seed's operator.
     Order {
-        /// What, of whom.
+        /// The order and its endpoint.
         proposal: Proposal,
     },
 }
@@ -105,11 +105,12 @@ pub struct SeedNode {
     prober: Prober,
     authority: Authority,
     refusals: Refusals,
-    /// Seeds with whom this one disagrees about a key: that is said once, and tried less often.
+    /// Seeds with which this one disagrees about a key: that is reported once, and tried less
+    /// often.
     estranged: BTreeSet<SeedId>,
-    /// Seeds whose other list was told of.
+    /// Seeds whose different list was reported already.
     drifted: BTreeSet<SeedId>,
-    /// Since when connections are counted, and how many were told of since.
+    /// Start of the span in which connections are counted, and the number that were logged in it.
     greetings: (Time, u32),
     rng: Rng,
 }
@@ -147,7 +148,7 @@ impl From<crate::protocol::Never> for authority::Record {
 type Fx = Effects<SeedNode>;
 
 impl SeedNode {
-    /// Seed `id` of `book`, holder of `keys`, with what its journal remembers.
+    /// Seed `id` of `book`, holder of `keys`, with the state that its journal holds.
     pub fn new(
         config: SeedConfig,
         (id, endpoint, keys): (SeedId, Endpoint, KeyPair),
@@ -184,7 +185,7 @@ impl SeedNode {
         }
     }
 
-    /// The same in a fleet of this name.
+    /// Sets the name of the seed's fleet.
     #[must_use]
     pub fn in_fleet(mut self, name: Option<String>) -> Self {
         self.session.card_mut().fleet = name;
@@ -196,7 +197,7 @@ impl SeedNode {
         &self.authority
     }
 
-    /// What an operator wants to know of this seed.
+    /// Status of this seed for its operator.
     pub fn status(&self) -> SeedStatus {
         let book = self.authority.book();
         let (admissions, removals) = self.authority.open_cases();
@@ -256,7 +257,7 @@ impl SeedNode {
         fx.set_timer(Timer::Redial(seed), pause.mul_f64(self.rng.random_range(0.75..1.25)));
     }
 
-    /// Lets the session work, and carries on with what it reports.
+    /// Lets the session work, and handles its events.
     fn with_session(
         &mut self,
         now: Now,
@@ -305,12 +306,13 @@ impl SeedNode {
         }
     }
 
-    /// The number that the seed with this card has here.
+    /// Number of the seed with this card in the list here.
     fn seat_of(&self, card: &Card) -> Option<SeedId> {
         card.seed.and(self.authority.book().seed_at(card.endpoint))
     }
 
-    /// Another seed refuses this seed's handshake: usually because it knows another key for it.
+    /// Handles the refusal of this seed's handshake by another seed, usually because that knows
+    /// another key for it.
     fn on_seed_error(&mut self, seed: SeedId, error: &ErrorReply, fx: &mut Fx) {
         if error.code == ErrorCode::Handshake && self.estranged.insert(seed) {
             fx.emit(Event::RejectedBySeed { seed, reason: error.reason.clone() });

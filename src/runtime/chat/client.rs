@@ -1,8 +1,7 @@
-//! A program that sends by a member, with that member's own key: a connection with intent
-//! `client`.
+//! Client that sends by a member, with that member's own key: a connection with intent `client`.
 //!
-//! It numbers its messages itself, so that one that is repeated is not doubled, and hears of each
-//! when a majority has it.
+//! The client numbers its messages itself, so that a repeated one is not doubled, and is told of
+//! each when a majority has it.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
@@ -20,12 +19,12 @@ use crate::runtime::timed::Timed;
 use crate::wire::chat::{Reader, encode};
 use crate::wire::sealed::Incoming;
 
-/// The buffer of the reader.
+/// Buffer size of the reader.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-/// A connection by which messages are sent.
+/// Connection of a client to a member.
 pub struct Client {
-    /// What the member said of itself and its group.
+    /// The member's description of itself and its group.
     pub ack: JoinAck,
     input: Reader<Incoming<Timed>>,
     stream: Arc<TcpStream>,
@@ -41,7 +40,7 @@ impl Client {
     /// Calls the member `id`, whose key pair is `keys`, at `addr`.
     ///
     /// # Errors
-    /// When it does not answer in time, is somebody else, or refuses.
+    /// Fails if the member does not answer in time, has another key or id, or refuses.
     pub fn connect(
         addr: SocketAddr,
         id: MemberId,
@@ -89,20 +88,20 @@ impl Client {
     /// Sends a message.
     ///
     /// # Errors
-    /// When the connection has broken.
+    /// Fails if the connection has broken.
     pub fn send(&mut self, message: &Message) -> io::Result<()> {
         (&*self.stream).write_all(&encode(message))
     }
 
-    /// The next message; waits for it.
+    /// Waits for the next message and returns it.
     ///
     /// # Errors
-    /// When the connection has ended, or what came is no message.
+    /// Fails if the connection has ended, or the next line is no message.
     pub fn hear(&mut self) -> io::Result<Message> {
         hear(&mut self.input)
     }
 
-    /// Whether something has come that was not heard yet.
+    /// Whether input has come that was not read yet.
     pub fn has_more(&self) -> bool {
         match self.input.input() {
             Incoming::Plain(input) => !input.buffer().is_empty(),
@@ -110,7 +109,7 @@ impl Client {
         }
     }
 
-    /// The socket, for whoever waits for many at a time.
+    /// Socket of the connection, to wait for many at a time.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }

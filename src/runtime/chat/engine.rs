@@ -1,7 +1,7 @@
-//! One member with its port, its log and its threads: what a program that chats holds in its hand.
+//! Engine of a chat: one member with its port, its log and its threads.
 //!
 //! Invariants:
-//! - After [`Engine::stop`] no thread and no socket is left, and everything handed to the disk is
+//! - After [`Engine::stop`] no thread and no socket is left, and all records handed to the disk are
 //!   there.
 
 use std::cell::RefCell;
@@ -34,10 +34,10 @@ use crate::runtime::listen;
 use crate::runtime::porter::{Porter, Refused};
 use crate::wire::sealed::ClusterKeys;
 
-/// How long threads may take to end once their sockets are shut.
+/// Time for threads to end once their sockets are shut.
 const CUT_GRACE: Duration = Duration::from_secs(5);
 
-/// How long a member that leaves waits for its machine, which bounds itself.
+/// Longest wait of a member that leaves for its machine, which bounds itself.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A running member. Dropping it leaves it running: see [`Self::stop`].
@@ -46,7 +46,7 @@ pub struct Engine {
     shared: Arc<Shared>,
 }
 
-/// What all threads know.
+/// State that all threads of an engine share.
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) limits: Limits,
@@ -65,7 +65,7 @@ pub(super) struct Shared {
     jobs: Mutex<Option<Sender<Job>>>,
     links: Mutex<Links>,
     next_link: AtomicU64,
-    /// How many records the machine has given out.
+    /// Number of records that the machine has given out.
     records: AtomicU64,
 }
 
@@ -86,7 +86,7 @@ impl Engine {
     /// Starts a member.
     ///
     /// # Errors
-    /// When its log cannot be used, its port is taken, or the system has no room.
+    /// Fails if the log cannot be used, the port is taken, or the system has no room.
     pub fn start(options: Options) -> Result<Self, StartError> {
         let Options { listen, keys, mut me, log_dir, seeds, config, .. } = options;
         let opened = store::open(&log_dir, me.id, keys.public());
@@ -183,29 +183,29 @@ impl Engine {
         Ok(())
     }
 
-    /// Where it listens, if it does.
+    /// Listen address, if the engine listens.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.shared.addr
     }
 
-    /// This member, as others are told of it.
+    /// This member, as it is announced to others.
     pub fn me(&self) -> &Member {
         &self.shared.me
     }
 
-    /// Serves accepted connections of this dialect that somebody else listens for.
+    /// Server of accepted connections of this dialect that another listener accepts.
     pub fn server(&self) -> Arc<dyn Serve> {
         Arc::new(Server(Arc::clone(&self.shared)))
     }
 
-    /// What it has turned away so far.
+    /// Counters of refused connections and lines.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
     /// Sends a text; it is kept until it is final. False once the member is stopping.
     ///
-    /// Waits where the machine has too much to do. Not to be called by the sink.
+    /// Waits while the machine has too much to do. Not to be called by the sink.
     pub fn say(&self, room: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> bool {
         let (room, text) = (room.into(), text.into());
         let bytes = text.len();
@@ -218,10 +218,10 @@ impl Engine {
         self.command(Command::Remove(id))
     }
 
-    /// Has this member go on alone, as another group (C14); returns how it stands then.
+    /// Lets this member go on alone, as another group (C14); returns its status then.
     ///
     /// # Errors
-    /// Why not, for people.
+    /// The reason why it may not, for people.
     pub fn recover(&self) -> Result<Status, &'static str> {
         const STOPPING: &str = "it is stopping";
         self.shared.ask(Group::may_recover).unwrap_or(Err(STOPPING))?;
@@ -229,7 +229,8 @@ impl Engine {
         self.status().filter(|_| is_asked).ok_or(STOPPING)
     }
 
-    /// The seeds have certified that whoever holds this key is gone. False once stopping.
+    /// Tells the machine that the seeds have certified the end of this key's holder. False once
+    /// stopping.
     pub fn certified(&self, key: PublicKey) -> bool {
         self.command(Command::Certified(key))
     }
@@ -238,15 +239,15 @@ impl Engine {
         self.shared.inbox.push(Item::Input(Input::Command(command)), 0).is_ok()
     }
 
-    /// How it stands; nothing once the member is stopping. Not to be called by the sink.
+    /// Status of the member; `None` once it is stopping. Not to be called by the sink.
     pub fn status(&self) -> Option<Status> {
         self.shared.ask(Group::status).ok()
     }
 
-    /// Up to `count` final entries from one on, out of the log.
+    /// Up to `count` final entries from number `from` on, out of the log.
     ///
     /// # Errors
-    /// When the member is stopping or the disk refuses.
+    /// Fails if the member is stopping, too much is being read, or the disk refuses.
     pub fn history(&self, from: SeqNo, count: u64) -> Result<Vec<Arc<Entry>>, String> {
         let stopping = || "this member is stopping".to_owned();
         let commit = self.status().ok_or_else(stopping)?.commit;
@@ -265,12 +266,12 @@ impl Engine {
     /// Compares the log with those of all linked members (C11).
     ///
     /// # Errors
-    /// When the member is stopping or the disk refuses.
+    /// Fails if the member is stopping or the disk refuses.
     pub fn verify(&self) -> Result<VerifyReport, String> {
         self.shared.compare()
     }
 
-    /// Looks for members at one more address.
+    /// Adds an address at which to look for members.
     pub fn add_place(&self, at: Endpoint) {
         let mut places = self.shared.places.lock().expect("nothing under this lock can panic");
         if !places.iter().any(|place| place.at() == at) {
@@ -278,7 +279,8 @@ impl Engine {
         }
     }
 
-    /// Hands over what this member leads, within a bounded time. It is still to be stopped.
+    /// Hands the leadership over, if this member leads, within a bounded time. The engine is still
+    /// to be stopped.
     pub fn leave(&self) {
         let (tell, told) = bounded(1);
         let asked = self.command(Command::Leave)
@@ -314,27 +316,27 @@ impl fmt::Debug for Engine {
 }
 
 impl Shared {
-    /// A number that no connection has had.
+    /// A new number of a connection.
     pub(super) fn number_link(&self) -> LinkId {
         LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The machine has given out one more record.
+    /// Counts a record that the machine has given out; returns their number.
     pub(super) fn count_record(&self) -> u64 {
         self.records.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// How many records the machine had given out when it answered this thread last, or more.
+    /// Number of records that the machine had given out when it answered this thread last, or more.
     pub(super) fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// Where jobs for the loader go.
+    /// Queue of jobs for the loader.
     pub(super) fn jobs(&self) -> Result<Sender<Job>, Closed> {
         self.jobs.lock().expect("nothing under this lock can panic").clone().ok_or(Closed)
     }
 
-    /// Keeps a connection, so that it can be cut; where all are cut, so is this.
+    /// Keeps a connection, so that it can be cut; if all have been cut, this one is, too.
     pub(super) fn enter(
         &self,
         link: LinkId,
@@ -354,7 +356,7 @@ impl Shared {
         self.links().by_id.remove(&link);
     }
 
-    /// The members at the other ends.
+    /// Members at the other ends of open connections.
     pub(super) fn linked_members(&self) -> BTreeSet<MemberId> {
         self.member_links().into_keys().collect()
     }
@@ -386,13 +388,13 @@ impl Shared {
         }
     }
 
-    /// The disk fails.
+    /// Reports a failure of the disk to the machine's thread.
     fn fail(&self, reason: String) {
-        // Where it is closed there is nobody left to tell.
+        // If the inbox is closed, no thread is left to tell.
         let _ = self.inbox.push_now(Item::Failed(reason));
     }
 
-    /// Leads an accepted connection from its first byte to its end.
+    /// Serves an accepted connection from its first byte to its end.
     fn host(self: &Arc<Self>, connection: Connection, is_told: bool) {
         let counters = &self.counters;
         let refused = Refused { full: &counters.refused_full, silent: &counters.refused_silent };
@@ -401,7 +403,7 @@ impl Shared {
     }
 }
 
-/// Serves what another listener accepts: it has told the dialect.
+/// Server of connections that another listener accepts, and whose dialect it has detected.
 struct Server(Arc<Shared>);
 
 impl Serve for Server {

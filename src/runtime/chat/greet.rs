@@ -1,8 +1,8 @@
 //! Handshakes, on accepted connections and on calls, each within a deadline.
 //!
-//! `JOIN` → `JOIN_CHALLENGE` → `JOIN_PROOF` → `JOIN_ACK`, or a `NACK` that says why not. Each
-//! end signs what both have said, so that neither can be played to somebody else; on an encrypted
-//! connection that includes what is unique to it. Whether the caller may join, the machine says.
+//! `JOIN` → `JOIN_CHALLENGE` → `JOIN_PROOF` → `JOIN_ACK`, or a `NACK` with the reason of a refusal.
+//! Each end signs all that both have sent, so that neither can be replayed to another node; on an
+//! encrypted connection that includes its binding. The machine decides whether the caller may join.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
@@ -28,10 +28,10 @@ use crate::wire::dialect::Dialect;
 use crate::wire::line::{self, ReadError};
 use crate::wire::sealed::{self, HandshakeError, Incoming, Sealed, Sealer};
 
-/// The buffer of each reader: most lines are short, and a batch passes through it quickly.
+/// Buffer size of each reader: most lines are short, and a batch passes through it quickly.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Why two ends did not come together.
+/// Reason why a handshake failed.
 #[derive(Debug)]
 pub(super) enum Trouble {
     Io(io::Error),
@@ -91,7 +91,7 @@ fn refuses(code: NackCode, reason: &str) -> Trouble {
     Trouble::Refuses(code, reason.to_owned())
 }
 
-/// A connection whose ends are still to prove themselves.
+/// A connection whose ends are still to prove their keys.
 struct Parley {
     input: Reader<Incoming<Timed>>,
     deadline: Arc<AtomicU64>,
@@ -132,7 +132,7 @@ impl Parley {
     }
 }
 
-/// What both ends sign: everything that was said, by whom, to whom, and over which connection.
+/// Statement that both ends sign: everything that was sent, with sender, receiver and connection.
 pub(super) fn statement(
     domain: &str,
     join: &Join,
@@ -164,7 +164,7 @@ pub(super) const CHALLENGE: &str = "folkmoot/chat/challenge/1";
 pub(super) const PROOF: &str = "folkmoot/chat/proof/1";
 
 impl Shared {
-    /// Finds out who called, and whether it may stay.
+    /// Identifies the caller, and decides whether it may stay.
     pub(super) fn greet(&self, connection: Connection, is_told: bool) -> Option<Ends> {
         let from = connection.from();
         let deadline = self.clock.now().mono.after(self.limits.handshake_timeout);
@@ -344,7 +344,7 @@ impl Shared {
         }
     }
 
-    /// Calls a member, or whoever is at an address.
+    /// Calls a member, or the unknown member at an address.
     pub(super) fn call(
         &self,
         addr: SocketAddr,

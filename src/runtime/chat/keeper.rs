@@ -1,10 +1,13 @@
-//! The thread that owns the machine: takes what waits, hands it over, does what is decided.
+//! The thread that owns the machine: takes waiting items, hands them over, and carries out the
+//! effects.
 //!
 //! Invariants:
 //! - Only this thread touches the machine, and it waits for nothing but its inbox and deadlines.
-//! - What is decided for one connection leaves in that order. A message for many is written once.
-//! - Whatever piled up is answered together: one write for each connection, one for the disk.
-//! - After a failure of the disk nothing is said any more.
+//! - Lines for one connection leave in the order of their decision. A message for many is written
+//!   once.
+//! - All items that piled up are answered together: one write for each connection, one for the
+//!   disk.
+//! - After a failure of the disk no message is sent any more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,35 +32,35 @@ use crate::runtime::line::{Line, Sent};
 use crate::wire::chat as wire;
 use crate::wire::sealed::Sealer;
 
-/// How long the other end may take to read our last words and close.
+/// Time for the other end to read the last lines and close.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Texts that are told with a refusal at most, and characters of each.
+/// Largest number of texts that are told with a refusal, and of characters of each.
 const UNFINISHED_MAX: usize = 20;
 const UNFINISHED_CHARS: usize = 200;
 
 /// A question to the machine, answered on its thread.
 pub(super) type Question = Box<dyn FnOnce(&Group) + Send>;
 
-/// What waits for the machine.
+/// Item that waits for the machine.
 pub(super) enum Item {
-    /// Something happened.
+    /// An input of the machine.
     Input(Input),
     /// Both ends of a connection have proved their keys.
     Arrived(Box<Arrival>),
-    /// A connection has said what is no message.
+    /// A connection has sent a line that is no message.
     Garbled { link: LinkId, reason: String },
     /// An answer that the machine has no part in.
     Answer(LinkId, Message),
-    /// Somebody wants to know something.
+    /// A question of another thread to the machine.
     Ask(Question),
-    /// Somebody waits for the end of this member's leaving.
+    /// A thread waits for the end of this member's leaving.
     AwaitGone(Sender<()>),
-    /// For people.
+    /// A note for people.
     Note(String),
-    /// Somebody said that this member is not welcome.
+    /// Another member has refused this one.
     Refused(String),
-    /// The disk fails.
+    /// The disk has failed.
     Failed(String),
 }
 
@@ -69,22 +72,22 @@ pub(super) struct Arrival {
     pub(super) sealer: Option<Sealer>,
     pub(super) member: Member,
     pub(super) intent: Intent,
-    /// The random number of the process at the other end.
+    /// Random number of the process at the other end.
     pub(super) life: Option<u64>,
-    /// What the called one said in the end, where this end called.
+    /// Last message of the called member, if this end called.
     pub(super) ack: Option<JoinAck>,
 }
 
-/// What is decided for a connection and has not left yet.
+/// Lines for a connection that have not left yet.
 struct Out {
     line: Arc<Line>,
-    /// How often anything came by it; and how often, when it was last looked at.
+    /// Counter of the connection's reads, and its value when it was last looked at.
     reads: (Arc<AtomicU64>, u64),
     sealer: Option<Sealer>,
     lines: Vec<u8>,
 }
 
-/// The machine and what is around it.
+/// The machine, its deadlines, links and effects.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     group: Group,
@@ -92,18 +95,18 @@ pub(super) struct Keeper {
     jobs: Sender<Job>,
     timers: TimerQueue<Timer>,
     outs: BTreeMap<LinkId, Out>,
-    /// Connections for which something is to be sent.
+    /// Connections with lines to be sent.
     touched: Vec<LinkId>,
     records: Vec<Record>,
     handed_over: u64,
-    /// Connections that are hung up, and when they are cut.
+    /// Connections that are hung up, and the times when they are cut.
     lingering: VecDeque<(Time, Arc<Line>)>,
     effects: Vec<Effect>,
     line: Vec<u8>,
     has_failed: bool,
     is_gone: bool,
     waiting: Vec<Sender<()>>,
-    /// Why this member was refused, as last told.
+    /// Reason of this member's refusal, as last reported.
     refused: Option<String>,
 }
 
@@ -149,7 +152,7 @@ impl Keeper {
         }
     }
 
-    /// How long there is nothing to do but wait.
+    /// Time until the next deadline or cut; `None` if there is neither.
     fn patience(&self) -> Option<Duration> {
         let deadlines = [self.timers.next(), self.lingering.front().map(|it| it.0)];
         let next = deadlines.into_iter().flatten().min()?;
@@ -171,7 +174,8 @@ impl Keeper {
         }
     }
 
-    /// A long message on a slow way is a sign of life before it is whole.
+    /// Reports connections that have read as alive: a long message on a slow way is a sign of life
+    /// before it is whole.
     fn tell_signs_of_life(&mut self) {
         let mut alive = Vec::new();
         for (link, Out { reads: (reads, seen), .. }) in &mut self.outs {
@@ -185,7 +189,7 @@ impl Keeper {
         }
     }
 
-    /// Everything that waited was handed over.
+    /// Ends a batch of items: all that waited were handed over.
     fn round_off(&mut self) {
         self.handle(Input::Idle);
         for link in std::mem::take(&mut self.touched) {
@@ -201,7 +205,7 @@ impl Keeper {
                     self.outs.remove(link);
                     self.handle(input);
                 }
-                // Whoever was hung up on is not heard any more.
+                // A connection that was hung up is not listened to any more.
                 Input::Received { link, .. } if !self.outs.contains_key(link) => {}
                 Input::Start
                 | Input::Linked { .. }
@@ -244,7 +248,7 @@ impl Keeper {
         }
     }
 
-    /// What does not change is said once.
+    /// Reports a refusal; one that does not change is reported once.
     fn refused(&mut self, mut reason: String) {
         let texts = self.group.unfinished().take(UNFINISHED_MAX);
         let cut = |it: &Arc<str>| it.chars().take(UNFINISHED_CHARS).collect();
@@ -286,7 +290,7 @@ impl Keeper {
             }
             Effect::Load { link, from, bytes_max } => {
                 let after = self.handed_over;
-                // Where there is no room the member asks again.
+                // If there is no room the member asks again.
                 hand_over(&self.jobs, Job::Load { link, from, bytes_max, after });
             }
             Effect::Dial(member) => self.shared.dial(&member),
@@ -336,7 +340,7 @@ impl Keeper {
         self.line = line;
     }
 
-    /// Sends what was decided for a connection.
+    /// Sends the lines that were decided for a connection.
     fn flush(&mut self, link: LinkId) {
         let Some(out) = self.outs.get_mut(&link) else { return };
         if out.lines.is_empty() {
@@ -363,7 +367,7 @@ impl Keeper {
         }
     }
 
-    /// The disk has failed: whatever could still be said might not be true after a restart.
+    /// Stops after a failure of the disk: any further message might not be true after a restart.
     fn fail(&mut self, reason: String) {
         if std::mem::replace(&mut self.has_failed, true) {
             return;
@@ -386,7 +390,7 @@ impl Keeper {
 }
 
 impl Drop for Keeper {
-    /// Nothing more goes to the disk, and nobody hears of anything.
+    /// Closes the disk and all connections.
     fn drop(&mut self) {
         for out in self.outs.values() {
             out.line.close();
@@ -403,20 +407,20 @@ impl Shared {
     ) -> Result<T, Closed> {
         let (tell, told) = crossbeam_channel::bounded(1);
         let ask: Question = Box::new(move |group| {
-            // Whoever has gone meanwhile does not want it.
+            // The asking thread may have gone meanwhile.
             let _ = tell.send(question(group));
         });
         self.inbox.push(Item::Ask(ask), 0)?;
         told.recv().map_err(|_| Closed)
     }
 
-    /// Hands the machine what its own threads found out.
+    /// Submits an input that a thread of the engine found out.
     pub(super) fn submit(&self, input: Input) {
-        // Where it is closed there is nobody left to tell.
+        // If the inbox is closed, no thread is left to tell.
         let _ = self.inbox.push_now(Item::Input(input));
     }
 
-    /// A call of the machine's failed.
+    /// Reports that a call of the machine's failed.
     pub(super) fn dial_failed(&self, member: MemberId) {
         self.submit(Input::DialFailed { member });
     }

@@ -1,6 +1,6 @@
 //! The reading end of a connection, from the moment at which both ends have proved their keys.
 //!
-//! Invariant: the machine hears of the connection before anything from it, and of its end exactly
+//! Invariant: the machine learns of the connection before anything from it, and of its end exactly
 //! once; both are told by the reading thread.
 
 use std::net::TcpStream;
@@ -20,32 +20,32 @@ use crate::wire::chat::Reader;
 use crate::wire::line::ReadError;
 use crate::wire::sealed::{Incoming, Sealer};
 
-/// So many lines of a connection may be no messages; newer programs may say what is not known
-/// here, but somebody who says nothing else is not one of them.
+/// Largest number of lines of a connection that may be no messages; newer programs may send types
+/// that are not known here, but an end that sends nothing else is not one of them.
 const GARBLED_MAX: u32 = 64;
 
-/// So many running hashes are told at a time.
+/// Largest number of running hashes in one answer.
 pub(super) const VERIFY_MAX: usize = 64;
 
 /// A connection over which both ends have proved their keys.
 pub(super) struct Ends {
     pub(super) input: Reader<Incoming<Timed>>,
     pub(super) deadline: Arc<AtomicU64>,
-    /// How often anything came by it.
+    /// Counter of the connection's reads.
     pub(super) reads: Arc<AtomicU64>,
     pub(super) stream: Arc<TcpStream>,
     pub(super) sealer: Option<Sealer>,
-    /// Who is at the other end.
+    /// Member at the other end.
     pub(super) member: Member,
     pub(super) intent: Intent,
-    /// The random number of the process at the other end.
+    /// Random number of the process at the other end.
     pub(super) life: Option<u64>,
-    /// What the called one said in the end, where this end called.
+    /// Last message of the called member, if this end called.
     pub(super) ack: Option<JoinAck>,
 }
 
 impl Shared {
-    /// Hands over what comes by a connection until either end has enough, on the calling thread.
+    /// Submits the messages of a connection until either end closes it, on the calling thread.
     pub(super) fn converse(&self, ends: Ends) {
         let Ends { mut input, deadline, reads, stream, sealer, member, intent, life, ack } = ends;
         deadline.store(u64::MAX, Ordering::Relaxed);

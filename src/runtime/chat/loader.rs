@@ -1,5 +1,5 @@
-//! The thread that reads the log for whoever lags or looks back, and writes snapshots: all that is
-//! slow and that nothing else waits for.
+//! The thread that reads the log for members that lag and for people, and writes snapshots: slow
+//! work that nothing else waits for.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use crate::protocol::LinkId;
 use crate::protocol::chat::{Chain, Input, Record, SeqNo, Snapshot};
 use crate::runtime::disk::Disk;
 
-/// Jobs that may wait. Whoever's job finds no room asks again.
+/// Largest number of waiting jobs. A job that finds no room has to be asked for again.
 pub(super) const JOBS_MAX: usize = 1_024;
 
-/// Entries that a page for people has at most.
+/// Largest size of a page for people, in bytes.
 const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where a reader's answer goes.
+/// Channel for the answer to a reader.
 pub(super) type Reply<T> = Sender<Result<T, StoreError>>;
 
-/// Something to do; where it says so, after so many records of this life are on disk: what is final
-/// may be on other disks before it is on this one.
+/// A job of the loader; those with `after` wait until so many records of this life are on disk: a
+/// final entry may be on other disks before it is on this one.
 pub(super) enum Job {
     /// Entries for a member.
     Load { link: LinkId, from: SeqNo, bytes_max: usize, after: u64 },
     /// Entries for people.
     Page { from: SeqNo, count: u64, after: u64, reply: Reply<Page> },
-    /// Running hashes.
+    /// Running hashes at these numbers.
     Hashes { at: Vec<SeqNo>, after: u64, reply: Reply<Vec<(SeqNo, Chain)>> },
-    /// A snapshot.
+    /// A snapshot to be written.
     Keep { snapshot: Box<Snapshot>, after: u64 },
 }
 
@@ -40,7 +40,7 @@ pub(super) fn hand_over(jobs: &Sender<Job>, job: Job) -> bool {
     }
 }
 
-/// Does jobs until nobody can give one any more.
+/// Does jobs until the queue is closed.
 pub(super) fn run(
     jobs: &Receiver<Job>,
     disk: &Arc<Disk<Record>>,
@@ -65,7 +65,7 @@ pub(super) fn run(
                 if !disk.await_synced(after) {
                     continue;
                 }
-                // Whoever has gone meanwhile does not want it.
+                // The asking thread may have gone meanwhile.
                 let _ = reply.send(reader.page(from, count, PAGE_BYTES_MAX));
             }
             Job::Hashes { at, after, reply } => {

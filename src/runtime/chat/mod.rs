@@ -1,6 +1,6 @@
 //! A group that chats, with real sockets, threads and files around its machine.
 //!
-//! No decision of the protocol is made here: what comes is handed over, what is decided is done.
+//! No decision of the protocol is made here: inputs are handed over, effects are carried out.
 //!
 //! One thread owns the machine (`keeper`); each connection has one that reads (`link`), and one to
 //! write once the system takes no more (`line`); one writes the log (`disk`), one reads it

@@ -1,4 +1,4 @@
-//! What an engine is told at its start, and what it tells.
+//! Options, events and counters of an engine.
 
 use std::error::Error;
 use std::fmt;
@@ -17,18 +17,19 @@ use crate::runtime::files::FilesError;
 use crate::runtime::listen;
 use crate::wire::sealed::ClusterKeys;
 
-/// The bounds of one engine. Every one protects it from the other ends of its sockets.
+/// Limits of one engine. Each protects it from the other ends of its sockets.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long a new connection may take until both ends have proved their keys.
+    /// Time-out of a new connection until both ends have proved their keys.
     pub handshake_timeout: Duration,
-    /// How long a call may take to be connected.
+    /// Time-out of a call to be connected.
     pub dial_timeout: Duration,
-    /// How long the other end may take nothing of what waits for it.
+    /// Time-out of an end that takes none of the bytes that wait for it.
     pub write_timeout: Duration,
-    /// Accepted connections that have not proved a key; above this the oldest is closed.
+    /// Largest number of accepted connections that have not proved a key; above this the oldest is
+    /// closed.
     pub silent_max: usize,
-    /// Connections in all; above this new ones are closed at once.
+    /// Largest number of connections; above this new ones are closed at once.
     pub links_max: usize,
 }
 
@@ -44,75 +45,76 @@ impl Default for Limits {
     }
 }
 
-/// Whether a group is begun where the log knows none.
+/// Whether a group is founded if the log knows none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Founds {
-    /// Yes, with this member alone.
+    /// A group is founded with this member alone.
     IfNew,
-    /// No: one is joined.
+    /// No group is founded: one is joined.
     Never,
 }
 
-/// Whether a key may be a member's.
+/// Function that decides whether a key may be a member's.
 pub type Allows = Box<dyn Fn(&PublicKey) -> bool + Send + Sync>;
 
-/// What an engine is told at its start.
+/// Options of an engine.
 pub struct Options {
-    /// Where to listen; nowhere if whoever is called at `Engine::server` listens.
+    /// Listen address; `None` if another listener serves connections by `Engine::server`.
     pub listen: Option<SocketAddr>,
-    /// This member's key.
+    /// Key pair of this member.
     pub keys: KeyPair,
-    /// This member, as others are told of it. Where its port is 0, that of `listen` is told.
+    /// This member, as it is announced to others. If its port is 0, that of `listen` is announced.
     pub me: Member,
-    /// Where its log is.
+    /// Directory of the log.
     pub log_dir: PathBuf,
     /// A file away from the log, beside the key, that remembers that there is a log: a key without
     /// its log must not vote again.
     pub marker: Option<PathBuf>,
-    /// Where members of the group may be found.
+    /// Addresses at which members of the group may be found.
     pub seeds: Vec<(Option<MemberId>, Endpoint)>,
-    /// The machine's limits and habits.
+    /// Limits and settings of the machine.
     pub config: chat::Config,
-    /// With keys, connections are encrypted, and nobody without one is heard.
+    /// Cluster keys: with them, connections are encrypted, and an end without one is refused.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
-    /// Whether a group is begun.
+    /// Whether a group is founded.
     pub founds: Founds,
-    /// The bounds.
+    /// Limits of the engine.
     pub limits: Limits,
-    /// Whose keys may be members at all; without it, whoever proves one. Asked on the threads of
-    /// connections, which it may hold up.
+    /// Decides which keys may be members at all; without it, any proved key may. Called on the
+    /// threads of connections, which it may hold up.
     pub allows: Option<Allows>,
-    /// Where what happens is told. Called by the thread that owns the machine: it must not block.
+    /// Receiver of the engine's events. Called by the thread that owns the machine: it must not
+    /// block.
     pub sink: Box<dyn Sink<Told>>,
 }
 
-/// What an engine tells.
+/// Event of an engine.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// These are final, in order.
+    /// These entries are final, in order.
     Delivered(Vec<Arc<Entry>>),
-    /// Something happened.
+    /// An event of the machine.
     Event(chat::Event),
-    /// For people: something about the surroundings.
+    /// A note for people about the surroundings.
     Note(String),
-    /// The disk fails: nothing more is done, and the process must end.
+    /// The disk has failed: nothing more is done, and the process must end.
     Failed(String),
 }
 
-/// What an engine has turned away so far.
+/// Counters of an engine.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections over which both ends have proved their keys.
     pub links: Counter,
     /// Accepted connections closed for want of room.
     pub refused_full: Counter,
-    /// Accepted connections that left, or said nothing useful in time.
+    /// Accepted connections that left, or sent nothing useful in time.
     pub refused_silent: Counter,
-    /// Accepted connections that speak something else.
+    /// Accepted connections that speak another dialect.
     pub refused_dialect: Counter,
     /// Connections without a cluster key, or with another one.
     pub refused_key: Counter,
-    /// Handshakes that failed, or of somebody who may not join.
+    /// Handshakes that failed, or whose caller may not join.
     pub refused_handshake: Counter,
     /// Lines that were no messages.
     pub refused_line: Counter,
@@ -120,14 +122,14 @@ pub struct Counters {
     pub cut_full: Counter,
 }
 
-/// Why an engine cannot start.
+/// Reason why an engine cannot start.
 #[derive(Debug)]
 pub enum StartError {
     /// The port cannot be listened on.
     Listen(listen::StartError),
     /// The log cannot be used.
     Store(StoreError),
-    /// There is no randomness.
+    /// The system gives no randomness.
     Files(FilesError),
     /// There is no room for the first threads.
     Threads(io::Error),

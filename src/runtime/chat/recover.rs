@@ -12,10 +12,11 @@ use crate::protocol::chat::{
 use crate::runtime::clock::Clock;
 use crate::runtime::files::os_rng;
 
-/// Has the member go on alone, as another group; returns how it stands then.
+/// Lets the member go on alone, as another group; returns its status then.
 ///
 /// # Errors
-/// When the log cannot be used, or `Ok(Err(_))` with the reason why nothing is to be recovered.
+/// Fails if the log cannot be used, or with `Ok(Err(_))` and the reason why nothing is to be
+/// recovered.
 pub fn recover(
     log_dir: &Path,
     marker: &Path,

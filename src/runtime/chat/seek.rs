@@ -1,7 +1,6 @@
-//! Whom this member calls: those that its machine names, and the places where it was told to look.
+//! Calls of this member: to the members that its machine names, and to configured addresses.
 //!
-//! Invariant: a place is called by one thread at a time, and not while whoever lives there is
-//! linked.
+//! Invariant: a place is called by one thread at a time, and not while its member is linked.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,30 +16,30 @@ use crate::protocol::Never;
 use crate::protocol::chat::messages::NackCode;
 use crate::protocol::chat::{At, Member, MemberId};
 
-/// The pause after the first call that failed; each further one is twice as long.
+/// Pause after the first call that failed; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// The longest pause.
+/// Longest pause between two calls.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How often places are looked through.
+/// Interval at which places are looked through.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long a member that knows its group leaves the calling to its machine.
+/// Time for which a member that knows its group leaves the calling to its machine.
 const TRUST: Duration = Duration::from_secs(1);
 
 /// A place where a member may be found.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     at: Endpoint,
-    /// Who should be there, or was.
+    /// Member that should be there, or was.
     id: Option<MemberId>,
     is_busy: bool,
     next: Time,
     pause: Duration,
-    /// What was said of it last, which is not said again.
+    /// Last report about the place, which is not repeated.
     told: Option<String>,
-    /// It is this member itself.
+    /// Whether the place is this member itself.
     is_mine: bool,
 }
 
@@ -69,7 +68,7 @@ impl Shared {
                 Err(trouble) => {
                     log::debug!("cannot reach {id} at {host}:{port}: {trouble}");
                     shared.heed(&trouble);
-                    // Before the machine hears of it, which may call again.
+                    // Before the machine learns of the failure: it may call again.
                     drop(seat);
                     shared.dial_failed(id);
                 }
@@ -157,7 +156,7 @@ impl Shared {
         }
     }
 
-    /// Ends this member's part when it is refused by somebody who has proved a key that counts:
+    /// Ends this member's part when it is refused by a member that has proved a key that counts:
     /// strangers and other groups at an old address are passed by.
     fn heed(&self, trouble: &Trouble) {
         if let Trouble::Refused(code, reason, Some(key)) = trouble

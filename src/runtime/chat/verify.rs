@@ -1,4 +1,5 @@
-//! Whether all members' logs are one: asked of each, and where not, from which entry on (C11).
+//! Comparison of all members' logs: each is asked for hashes, to find the first entry that differs
+//! (C11).
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -16,40 +17,40 @@ use crate::protocol::chat::messages::{VerifyReq, VerifyResp};
 use crate::protocol::chat::{Chain, MemberId, Message, SeqNo};
 use crate::runtime::inbox::Closed;
 
-/// How long a member may take to answer; it may have to read its whole log first.
+/// Time-out of a member's answer; it may have to read its whole log first.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What one member's log is beside this one's.
+/// Comparison of one member's log with this one's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Verdict {
-    /// The same up to here, where the shorter of the two ends.
+    /// Both logs are the same up to the end of the shorter one.
     Equal {
-        /// The last entry of both.
+        /// Number of the last entry of both.
         up_to: SeqNo,
     },
-    /// Another one from here on.
+    /// The logs differ from an entry on.
     Differs {
-        /// The first entry that is another.
+        /// Number of the first entry that differs.
         from: SeqNo,
     },
-    /// It did not answer.
+    /// The member did not answer.
     Silent,
 }
 
-/// What is known of all logs that can be reached.
+/// Comparison of all logs that can be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
-    /// What is final here.
+    /// Number of the last final entry here.
     pub commit: SeqNo,
-    /// The running hash there.
+    /// Running hash after that entry.
     pub hash: Chain,
     /// Every linked member, ascending.
     pub members: Vec<(MemberId, Verdict)>,
 }
 
 impl VerifyReport {
-    /// Whether nobody's log differs.
+    /// Whether no member's log differs.
     pub fn is_whole(&self) -> bool {
         !self.members.iter().any(|(_, it)| matches!(it, Verdict::Differs { .. }))
     }
@@ -66,16 +67,16 @@ struct Waiting {
 }
 
 impl Answers {
-    /// An answer came.
+    /// Passes an answer to the thread that waits for it.
     pub(super) fn take(&self, answer: VerifyResp) {
         let mut waiting = self.0.lock().expect("nothing under this lock can panic");
         if let Some(tell) = waiting.by_question.remove(&answer.question) {
-            // Whoever has gone meanwhile does not want it.
+            // The asking thread may have gone meanwhile.
             let _ = tell.try_send(answer);
         }
     }
 
-    /// Whether anybody waits for the answer to a question.
+    /// Whether a thread waits for the answer to a question.
     pub(super) fn is_awaited(&self, question: u64) -> bool {
         let waiting = self.0.lock().expect("nothing under this lock can panic");
         waiting.by_question.contains_key(&question)
@@ -110,7 +111,7 @@ impl Shared {
     fn compare_with(&self, link: LinkId, commit: SeqNo) -> Result<Verdict, String> {
         let Some(first) = self.question(link, vec![commit]) else { return Ok(Verdict::Silent) };
         let up_to = commit.min(first.commit);
-        // All is the same up to `low`, and something is not at `high`, once that is known.
+        // The logs are the same up to `low`, and differ at `high`, once that is known.
         let (mut low, mut high, mut at) = (SeqNo(0), None, vec![up_to]);
         loop {
             let Some(answer) = self.question(link, at.clone()) else { return Ok(Verdict::Silent) };
@@ -158,7 +159,7 @@ impl Shared {
     }
 }
 
-/// Numbers between two, evenly spread, with the second.
+/// Numbers in the range from `low` to `high`, evenly spread, with `high`.
 fn points(low: SeqNo, high: SeqNo) -> Vec<SeqNo> {
     let span = high.0 - low.0;
     let count = span.min(VERIFY_MAX as u64);

@@ -1,4 +1,4 @@
-//! What is written to a client: answers of this node's own, and the ends of all heads.
+//! Answers of this node's own, and the ends of all heads that are written to a client.
 
 use serde_json::json;
 
@@ -7,19 +7,19 @@ use super::limits::Limits;
 use super::texts;
 use crate::wire::http::{Fault, reason};
 
-/// What an answer says of its connection.
+/// Whether the connection goes on after an answer, and the header for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Going {
-    /// It goes on, as it does in HTTP/1.1.
+    /// The connection goes on, as it does in HTTP/1.1.
     On,
-    /// It goes on although the client speaks HTTP/1.0.
+    /// The connection goes on although the client speaks HTTP/1.0.
     OnAfterAll,
-    /// It ends.
+    /// The connection ends.
     Off,
 }
 
 impl Going {
-    /// What ends a head, from behind the value of its last header line.
+    /// End of a head, from behind the value of its last header line.
     pub(super) const fn header(self) -> &'static [u8] {
         match self {
             Self::On => b"\r\n\r\n",
@@ -73,7 +73,7 @@ pub(super) fn refusal(
     write_own(out, status, texts::JSON, headers, &body, going);
 }
 
-/// Writes the refusal of what could not be heard to its end; returns whether there is one.
+/// Writes the refusal of a request that could not be read to its end; returns whether there is one.
 pub(super) fn refusal_of_end(out: &mut Vec<u8>, end: &End, limits: &Limits) -> bool {
     let fault = match end {
         End::Fault(fault) => *fault,

@@ -1,6 +1,6 @@
 //! The reading half of a client's connection: head after head, each with its body.
 //!
-//! Invariant: nobody waits for a client without an end, however little it sends now and then.
+//! Invariant: every wait for a client has an end, even if it sends a little now and then.
 
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -13,39 +13,39 @@ use super::line::{Inbox, Line, is_late};
 use crate::model::Time;
 use crate::wire::http::{CONTINUE, Chunks, Fault, Framing, Scan, blanks};
 
-/// How long a client may take to read our last words and close.
+/// Time for a client to read the last bytes and close.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What is read and thrown away meanwhile, at most.
+/// Largest number of bytes that are read and thrown away meanwhile.
 const DISCARD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Bodies longer than this need room among all, and their memory is given back.
+/// Length above which a body needs room among all, and its memory is given back.
 pub(super) const HOARD_BYTES: usize = 64 * 1024;
 
-/// Why no more requests are read.
+/// Reason why no more requests are read.
 pub(super) enum End {
-    /// All was said.
+    /// The last request was answered.
     Done,
     /// The rest cannot be understood.
     Fault(Fault),
-    /// There is no room for this body beside those of others.
+    /// There is no room for this body beside those of other clients.
     Full,
-    /// It was idle for too long.
+    /// The connection was idle for too long.
     Idle,
     /// The socket failed.
     Broken,
 }
 
-/// What hears a client.
+/// Reader of a client's requests.
 pub(super) struct Ear<'a> {
     house: &'a House,
     pub(super) line: Line,
     inbox: Inbox,
     /// A body that came in chunks.
     body: Vec<u8>,
-    /// Whether nothing was asked yet.
+    /// Whether no request has begun yet.
     is_new: bool,
-    /// The room that was made for this body.
+    /// Length of the room that was taken for this body.
     taken: usize,
 }
 
@@ -62,12 +62,12 @@ impl<'a> Ear<'a> {
         Ok(Self { house, line, inbox, body, is_new: true, taken: 0 })
     }
 
-    /// The head of a request that [`Self::hear_head`] has heard.
+    /// Head of a request that [`Self::hear_head`] has read.
     pub(super) fn head(&self, head_len: usize) -> &[u8] {
         &self.inbox.filled()[..head_len]
     }
 
-    /// The body of one that [`Self::hear_body`] has heard.
+    /// Body of a request that [`Self::hear_body`] has read.
     pub(super) fn body(&self, head_len: usize, framing: Framing) -> &[u8] {
         match framing {
             Framing::Length(len) => &self.inbox.filled()[head_len..head_len + len],
@@ -75,7 +75,7 @@ impl<'a> Ear<'a> {
         }
     }
 
-    /// Uses up a request of that length; what comes behind it is another.
+    /// Uses up a request of that length; bytes behind it are of another.
     pub(super) fn forget(&mut self, len: usize) {
         self.inbox.consume(len);
         if self.body.len() > HOARD_BYTES {
@@ -90,7 +90,7 @@ impl<'a> Ear<'a> {
     pub(super) fn hear_head(&mut self) -> Result<usize, End> {
         let mut scan = Scan::default();
         let limits = &self.house.limits;
-        // Who has asked nothing yet has not earned the patience that is for a pause.
+        // A client without any request yet does not get the patience that is for a pause.
         let patience = if self.is_new { limits.idle.min(limits.request) } else { limits.idle };
         self.is_new = false;
         // The clock is not looked at for requests that come whole.
@@ -112,7 +112,7 @@ impl<'a> Ear<'a> {
                 Some(deadline) => self.line.read_by(&mut self.inbox, deadline),
             };
             match read {
-                // Who sends blank lines and no more is given no more time than others.
+                // A client that sends blank lines and no more is given no more time than others.
                 Ok(0) if self.inbox.is_empty() => return Err(End::Done),
                 Ok(0) => return Err(End::Fault(Fault::Malformed)),
                 Ok(_) if deadline.is_none() => has_begun = true,
@@ -128,7 +128,7 @@ impl<'a> Ear<'a> {
         self.line.now().after(self.house.limits.request)
     }
 
-    /// Reads what belongs to a request that has begun.
+    /// Reads more of a request that has begun.
     fn read_on(&mut self, deadline: Time) -> Result<(), End> {
         match self.line.read_by(&mut self.inbox, deadline) {
             Ok(0) => Err(End::Fault(Fault::Malformed)),
@@ -166,7 +166,7 @@ impl<'a> Ear<'a> {
             }
             self.take_room(len)?;
         }
-        // One whose body is on its way does not wait for it.
+        // A client whose body is on its way does not wait for this.
         let expects = expects_continue && self.inbox.filled().len() == head_len;
         if expects && self.line.write_all(CONTINUE).is_err() {
             return Err(End::Broken);
@@ -194,14 +194,14 @@ impl<'a> Ear<'a> {
                 return Ok(head_len);
             }
             if self.body.len() > HOARD_BYTES {
-                // How long it will be is not known.
+                // The length of the body is not known in advance.
                 self.take_room(max)?;
             }
             self.read_on(deadline)?;
         }
     }
 
-    /// Lets go of a connection so that the last answer arrives: closing a socket with unread input
+    /// Closes a connection so that the last answer arrives: closing a socket with unread input
     /// would reset it.
     pub(super) fn part(&mut self) {
         self.forget(0);

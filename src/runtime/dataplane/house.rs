@@ -1,4 +1,4 @@
-//! Where connections come in: a port, a thread for each connection, and the end of them all.
+//! House of connections: a port, a thread for each connection, and the end of them all.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,34 +13,34 @@ use crate::runtime::clock::Clock;
 use crate::runtime::listen::{self, StartError};
 use crate::runtime::thread::Crew;
 
-/// How long requests may take to end when all ends.
+/// Time for requests to end when the house is shut.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-/// How long threads may take to end when their sockets have.
+/// Time for threads to end once their sockets are shut.
 const CUT_GRACE: Duration = Duration::from_secs(5);
 
-/// The pause after a connection that could not be accepted, for lack of descriptors for example.
+/// Pause after a connection that could not be accepted, for lack of descriptors for example.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(50);
 
-/// What all threads of a port know.
+/// State that all threads of a port share.
 pub(super) struct House {
     pub(super) clock: Clock,
     pub(super) limits: Limits,
     pub(super) sockets: Arc<Sockets>,
     is_stopping: AtomicBool,
-    /// Bytes of long bodies that are kept at the moment.
+    /// Number of bytes of long bodies that are in memory now.
     kept: AtomicUsize,
 }
 
-/// Who serves a port.
+/// Server of a port's connections.
 pub(super) trait Host: Send + Sync + 'static {
-    /// Its house.
+    /// House of the port.
     fn house(&self) -> &House;
 
     /// Serves a connection to its end.
     fn serve(&self, stream: Arc<TcpStream>, seat: &Seat);
 
-    /// Counts a connection: whether there was room for it.
+    /// Counts a connection, with whether there was room for it.
     fn count(&self, has_room: bool);
 }
 
@@ -61,13 +61,14 @@ impl House {
         self.is_stopping.load(Ordering::Acquire)
     }
 
-    /// Whether a connection may have another request after this one; when there are many, each
-    /// makes room for others.
+    /// Whether a connection may have another request after this one; if there are many, each makes
+    /// room for others.
     pub(super) fn lets_go_on(&self) -> bool {
         !self.is_stopping() && self.sockets.clients() <= self.limits.connections / 4 * 3
     }
 
-    /// Makes room for a long body, if there is; [`Self::give_back`] is told the same length.
+    /// Takes room for a long body, if there is; to be given back with the same length by
+    /// [`Self::give_back`].
     pub(super) fn take_room(&self, len: usize) -> bool {
         let all = self.kept.fetch_add(len, Ordering::Relaxed) + len;
         let has_room = all <= self.limits.bodies_bytes;
@@ -83,10 +84,11 @@ impl House {
 }
 
 impl Port {
-    /// Listens, and has each connection served by a thread called after `name` and its port.
+    /// Listens, and serves each connection on a thread named after `name` and the connection's
+    /// port.
     ///
     /// # Errors
-    /// When it cannot listen there.
+    /// Fails if the port cannot be listened on.
     pub(super) fn open<H: Host>(
         listen: SocketAddr,
         name: &'static str,
@@ -106,8 +108,8 @@ impl Port {
         self.addr
     }
 
-    /// Ends it: requests that are being answered have [`STOP_GRACE`] to end. Returns when no thread
-    /// and no socket is left. Must not be called from one of its threads.
+    /// Shuts the port: requests that are being answered have [`STOP_GRACE`] to end. Returns when no
+    /// thread and no socket is left. Must not be called from one of its threads.
     pub(super) fn shut(&self, house: &House) {
         house.is_stopping.store(true, Ordering::Release);
         let listener = self.listener.lock().expect("nothing under this lock can panic").take();
@@ -129,7 +131,7 @@ impl Port {
     }
 }
 
-/// Accepts connections until all ends.
+/// Accepts connections until the house is shut.
 fn accept_loop<H: Host>(host: &Arc<H>, listener: &TcpListener, crew: &Crew, name: &'static str) {
     let (_never, pause) = crossbeam_channel::bounded::<()>(0);
     loop {
@@ -148,7 +150,7 @@ fn accept_loop<H: Host>(host: &Arc<H>, listener: &TcpListener, crew: &Crew, name
     }
 }
 
-/// Gives a new connection a thread, or turns it away.
+/// Gives a new connection a thread, or refuses it.
 fn receive<H: Host>(
     host: &Arc<H>,
     stream: TcpStream,
@@ -175,7 +177,7 @@ fn receive<H: Host>(
     }
 }
 
-/// One that is told off may not cost what one that is served does: no thread and no waiting.
+/// Refuses a connection. It may not cost as much as a served one: no thread and no waiting.
 fn turn_away(stream: &TcpStream) {
     let mut out = Vec::new();
     let reason = "too many connections; try again in a moment";

@@ -1,4 +1,4 @@
-//! One end of a connection: whatever is waited for has a deadline, and what came early is kept.
+//! One end of a connection: every wait has a deadline, and bytes that came early are kept.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,24 +8,24 @@ use std::time::Duration;
 use crate::model::Time;
 use crate::runtime::clock::Clock;
 
-/// What is read at once at least; most requests and answers fit.
+/// Least number of bytes that are read at once; most requests and answers fit.
 const READ_BYTES: usize = 4 * 1024;
 
-/// More than this is given back when a long message is over.
+/// Size above which the buffer is given back when a long message is over.
 const HOARD_BYTES: usize = 64 * 1024;
 
-/// A socket.
+/// A socket with time-outs.
 pub(super) struct Line {
     stream: Arc<TcpStream>,
     clock: Clock,
-    /// How long the system lets a read wait: setting it costs as much as a read, and mostly it is
-    /// the same again.
+    /// Read time-out that is set in the system: setting it costs as much as a read, and mostly it
+    /// is the same again.
     waits: Option<Duration>,
     write: Duration,
 }
 
 impl Line {
-    /// A line whose other end takes whatever is written within `write`.
+    /// A line whose other end takes all written bytes within `write`.
     pub(super) fn new(stream: Arc<TcpStream>, clock: Clock, write: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(write))?;
@@ -40,7 +40,7 @@ impl Line {
         self.clock.mono()
     }
 
-    /// Reads once, however little; 0 at the end of the stream.
+    /// Reads once, any number of bytes; 0 at the end of the stream.
     pub(super) fn read(&mut self, inbox: &mut Inbox, wait: Duration) -> io::Result<usize> {
         if self.waits != Some(wait) {
             if wait.is_zero() {
@@ -59,16 +59,16 @@ impl Line {
         Ok(len)
     }
 
-    /// The same, until a moment.
+    /// As [`Self::read`], until a moment.
     pub(super) fn read_by(&mut self, inbox: &mut Inbox, deadline: Time) -> io::Result<usize> {
         let left = deadline.since(self.now());
         self.read(inbox, left)
     }
 
-    /// Writes all of `bytes`. Who takes a byte now and then gains no time by it.
+    /// Writes all of `bytes`. The other end gains no time by taking a byte now and then.
     ///
     /// # Errors
-    /// With how much was written before.
+    /// Fails with the number of bytes written before.
     pub(super) fn write_all(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let mut written = match (&*self.stream).write(bytes) {
             Ok(len) if len == bytes.len() => return Ok(()),
@@ -97,7 +97,7 @@ impl Line {
     }
 }
 
-/// What came and is not used up.
+/// Received bytes that are not used up.
 #[derive(Default)]
 pub(super) struct Inbox {
     bytes: Vec<u8>,
@@ -106,7 +106,7 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// All of it.
+    /// All received bytes that are not used up.
     pub(super) fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
@@ -115,7 +115,7 @@ impl Inbox {
         self.start == self.end
     }
 
-    /// Uses up the first of it.
+    /// Uses up the first `len` bytes.
     pub(super) fn consume(&mut self, len: usize) {
         self.start += len;
         debug_assert!(self.start <= self.end, "only what came is used up");
@@ -134,7 +134,7 @@ impl Inbox {
         self.end -= len;
     }
 
-    /// Room for more.
+    /// Space for more bytes.
     fn spare(&mut self) -> &mut [u8] {
         if self.bytes.len() - self.end < READ_BYTES / 2 {
             self.bytes.copy_within(self.start..self.end, 0);

@@ -1,4 +1,5 @@
-//! What is served now: one committed state, with all that an answer needs of it made beforehand.
+//! State that is served now: one committed state, with all that an answer needs of it made
+//! beforehand.
 
 use std::sync::Arc;
 
@@ -11,25 +12,25 @@ use crate::protocol::rollout::{ModelId, NodeId, RoutingState, Serving, TxId};
 /// A committed state. A request takes one and keeps it to its end.
 pub(super) struct Live {
     pub(super) serving: Arc<Serving>,
-    /// Of the 10,000 buckets, so many are the canary's.
+    /// Number of the 10,000 buckets that are the canary's.
     pub(super) share: u32,
     /// The state as JSON, the same text on every node.
     pub(super) json: Vec<u8>,
-    /// Its digest.
+    /// Digest of the state, as text.
     pub(super) digest: String,
-    /// Told from other rollouts by this.
+    /// Number that distinguishes rollouts.
     pub(super) epoch: u64,
     pub(super) stable: Lane,
     pub(super) canary: Lane,
 }
 
-/// Where a model's requests go.
+/// Target of a model's requests.
 pub(super) enum Backend {
     /// The model that is built in.
     Echo,
-    /// A server.
+    /// A server, by its pool of connections.
     Upstream(Arc<Pool>),
-    /// Nothing: this node knows servers of other models only.
+    /// None: this node knows servers of other models only.
     Missing,
 }
 
@@ -38,9 +39,9 @@ pub(super) struct Lane {
     pub(super) model: ModelId,
     pub(super) meter: Arc<Meter>,
     pub(super) backend: Backend,
-    /// The header lines of all its answers, up to the value of the last one, which is the bucket.
+    /// Header lines of all its answers, up to the value of the last one, which is the bucket.
     pub(super) headers: Vec<u8>,
-    /// The built-in model's answer, up to the input, behind which a brace follows.
+    /// Answer of the built-in model, up to the input, behind which a brace follows.
     pub(super) echo: Vec<u8>,
 }
 
@@ -74,7 +75,7 @@ impl Lane {
     }
 }
 
-/// A state's text.
+/// Text of a state, in JSON.
 pub(super) fn json_of(state: &RoutingState) -> String {
     serde_json::to_string(state).expect("a state has text for keys")
 }

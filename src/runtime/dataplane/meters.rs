@@ -1,4 +1,4 @@
-//! What the requests of each model were like, for gates and for whoever collects metrics.
+//! Meters of the requests of each model, for gates and for metrics.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,21 +14,21 @@ pub(super) const LATENCY_US: &[u64] = &[
     1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
 
-/// Models that are remembered; above, those go that are not served.
+/// Number of models above which those that are not served are forgotten.
 const METERS_MAX: usize = 64;
 
-/// One model's requests.
+/// Meter of one model's requests.
 pub(super) struct Meter(Mutex<Readings>);
 
 pub(super) struct Readings {
-    /// All there were.
+    /// Latencies of all requests.
     pub(super) latency_us: Histogram,
-    /// Those that failed.
+    /// Number of failed requests.
     pub(super) errors: u64,
     window: Window,
-    /// The rollout that the window is of.
+    /// Rollout of the window.
     epoch: u64,
-    /// Until then latencies do not count in the window.
+    /// Time before which latencies do not count in the window.
     warm_at: Time,
 }
 
@@ -43,7 +43,7 @@ impl Meter {
         self.0.lock().expect("nothing under this lock can panic")
     }
 
-    /// Counts a request that began in a rollout; its successor's gates do not look at it.
+    /// Counts a request that began in a rollout; the gates of later rollouts do not look at it.
     pub(super) fn observe(&self, now: Time, latency: Duration, ending: Ending, epoch: u64) {
         let mut readings = self.readings();
         readings.latency_us.observe(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
@@ -64,8 +64,8 @@ impl Meter {
 pub(super) struct Meters(BTreeMap<ModelId, Arc<Meter>>);
 
 impl Meters {
-    /// The meter of a model; its window is of that rollout and length from now on, and of one that
-    /// begins anew latencies count from `warm_at`.
+    /// Meter of a model; its window is of that rollout and length from now on. In a window that
+    /// begins anew, latencies count from `warm_at`.
     pub(super) fn of(
         &mut self,
         model: &ModelId,
@@ -84,7 +84,7 @@ impl Meters {
         meter
     }
 
-    /// Forgets what is not served, if there is much of it.
+    /// Forgets the models that are not served, if there are too many.
     pub(super) fn tidy(&mut self, served: &[&ModelId]) {
         let too_many = self.0.len() > METERS_MAX;
         self.0.retain(|model, _| !too_many || served.contains(&model));

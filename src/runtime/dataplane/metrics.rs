@@ -7,7 +7,7 @@ use super::upstream::PoolCounters;
 use crate::protocol::histogram::Histogram;
 use crate::protocol::rollout::ModelId;
 
-/// One request's latency bounds are whole microseconds; collectors want seconds.
+/// Converts to seconds, which collectors want: latency bounds are whole microseconds.
 #[allow(clippy::cast_precision_loss, reason = "it is shown, nothing is decided by it")]
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1_000_000.0
@@ -31,7 +31,7 @@ fn histogram(text: &mut String, name: &str, model: &ModelId, seen: &Histogram) {
     let _ = writeln!(text, "{name}_count{{model=\"{model}\"}} {}", seen.count());
 }
 
-/// Everything there is to tell.
+/// Text of all metrics.
 pub(super) fn text(shared: &Shared) -> String {
     let mut text = String::with_capacity(8 * 1024);
     let out = &mut text;

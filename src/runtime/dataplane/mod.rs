@@ -4,11 +4,11 @@
 //! Invariants:
 //! - A request is of one committed state from its choice to its last byte; a new state is for the
 //!   requests after it, all of it at once.
-//! - Whatever a client sends or leaves out, its connection ends within a bounded time, and is the
-//!   only one that does; the same holds for what an upstream answers.
-//! - A model's figures are of its own doing: what a slow client costs is not in them.
+//! - A connection ends within a bounded time for any behavior of its client, and no other
+//!   connection ends with it; the same holds for an upstream's answer.
+//! - A model's figures are of its own doing: the costs of a slow client are not in them.
 //!
-//! A connection has one thread. Who is served which state is not decided here.
+//! A connection has one thread. The state that is served is not decided here.
 
 mod answers;
 mod ear;
@@ -51,49 +51,49 @@ use super::listen::StartError;
 use crate::model::Rng;
 use crate::protocol::rollout::{HealthSnapshot, ModelId, NodeId, Serving};
 
-/// The window of gates as long as no rollout says another.
+/// Window of gates as long as no rollout names another.
 const WINDOW_DEFAULT: Duration = Duration::from_secs(60);
 
-/// How long a version may take to answer before a vote: votes have two seconds.
+/// Time-out of a version's answer before a vote: votes have two seconds.
 const PROBE_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Appends lines of further metrics to the text of `/metrics`.
 pub type MoreMetrics = Box<dyn Fn(&mut String) + Send + Sync>;
 
-/// What a data plane begins with.
+/// Options of a data plane.
 pub struct Options {
-    /// Where it listens; port 0 lets the system choose.
+    /// Listen address; port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// This node.
+    /// Id of this node.
     pub node_id: NodeId,
-    /// Who serves which model; with none at all the built-in model answers for all.
+    /// Servers of the models; without any the built-in model answers for all.
     pub upstreams: BTreeMap<ModelId, Upstream>,
-    /// What anybody may take.
+    /// Limits of clients and upstreams.
     pub limits: Limits,
-    /// What requests without a key are drawn with.
+    /// Seed of the draws for requests without a key.
     pub seed: u64,
-    /// What `/metrics` says beside its own.
+    /// Writer of further metrics at `/metrics`.
     pub more_metrics: Option<MoreMetrics>,
 }
 
-/// What was served, and what was not.
+/// Counters of served and refused requests.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Connections served.
+    /// Connections that were served.
     pub connections: Counter,
     /// Requests whose head was read.
     pub requests: Counter,
-    /// Requests that were no good, or for nothing there is.
+    /// Requests that were malformed, or for a path or method that does not exist.
     pub refused: Counter,
     /// Connections refused because there were too many.
     pub refused_busy: Counter,
-    /// Connections closed because they said nothing more.
+    /// Connections closed because no further request came.
     pub closed_idle: Counter,
     /// Answers that could not be written.
     pub write_failed: Counter,
 }
 
-/// What all its threads know.
+/// State that all threads of a data plane share.
 struct Shared {
     node_id: NodeId,
     house: House,
@@ -101,7 +101,8 @@ struct Shared {
     counters: Counters,
     pools: BTreeMap<ModelId, Arc<Pool>>,
     more_metrics: Option<MoreMetrics>,
-    /// Rises with each state, so that a thread need not take the lock to see that it is the same.
+    /// Number that rises with each state, so that a thread need not take the lock to see that it is
+    /// the same.
     generation: AtomicU64,
     current: Mutex<Current>,
 }
@@ -126,10 +127,10 @@ impl fmt::Debug for DataPlane {
 }
 
 impl DataPlane {
-    /// Listens and answers; with 503 where a state is needed, until [`Self::set`] brings one.
+    /// Listens and answers; with 503 if a state is needed, until [`Self::set`] brings one.
     ///
     /// # Errors
-    /// When it cannot listen there.
+    /// Fails if the address cannot be listened on.
     pub fn start(options: Options) -> Result<Self, StartError> {
         let Options { listen, node_id, upstreams, limits, seed, more_metrics } = options;
         let house = House::new(limits);
@@ -152,7 +153,7 @@ impl DataPlane {
         Ok(Self { shared, port })
     }
 
-    /// Where it listens.
+    /// Listen address of the data plane.
     pub const fn addr(&self) -> SocketAddr {
         self.port.addr()
     }
@@ -162,17 +163,17 @@ impl DataPlane {
         self.shared.set(serving);
     }
 
-    /// What the last window was like, of the two models of the state that is served.
+    /// Figures of the last window, of the two models of the state that is served.
     pub fn health(&self) -> HealthSnapshot {
         self.shared.health()
     }
 
-    /// Has the server of a model answer one request, `{}`, over a connection of its own. Any answer
-    /// is one but 502, 503 and 504, by which servers say that they are not ready: what a model
-    /// thinks of this question says nothing, and gates judge the rest.
+    /// Lets the server of a model answer one request, `{}`, over a connection of its own. Any
+    /// answer will do but 502, 503 and 504, by which servers say that they are not ready: a model's
+    /// opinion of this question does not matter, and gates judge the rest.
     ///
     /// # Errors
-    /// Why there is no such answer, for people.
+    /// The reason why there is no such answer, for people.
     pub fn probe(&self, model: &ModelId) -> Result<(), String> {
         let Shared { pools, house, .. } = &*self.shared;
         let Some(pool) = pools.get(model) else { return Ok(()) };
@@ -193,13 +194,13 @@ impl DataPlane {
         }
     }
 
-    /// What it has done so far.
+    /// Counters of the data plane.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
-    /// Ends it: requests that are being answered have two seconds to end. Returns when no thread
-    /// and no socket is left. Must not be called from one of its threads.
+    /// Stops the data plane: requests that are being answered have two seconds to end. Returns when
+    /// no thread and no socket is left. Must not be called from one of its threads.
     pub fn stop(&self) {
         self.port.shut(&self.shared.house);
         for pool in self.shared.pools.values() {
@@ -219,12 +220,12 @@ impl Shared {
         self.current.lock().expect("nothing under this lock can panic")
     }
 
-    /// The number of the state that is served.
+    /// Number of the state that is served.
     fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// What is served, with its number.
+    /// The state that is served, with its number.
     fn current(&self) -> (Option<Arc<Live>>, u64) {
         let current = self.lock();
         (current.live.clone(), current.generation)
@@ -232,7 +233,7 @@ impl Shared {
 
     fn set(&self, serving: Arc<Serving>) {
         let mut current = self.lock();
-        // Another rollout, or another window: gates look at nothing from before.
+        // Another rollout, or another window: gates look at no earlier requests.
         let epoch = match &current.live {
             None => 1,
             Some(live) => {
@@ -271,7 +272,7 @@ impl Shared {
             }
         }
         let (json, digest) = (json.into_bytes(), state.digest().to_string());
-        // The brake: what was committed stays, and everything goes to the stable version.
+        // The brake: the committed state stays, and all requests go to the stable version.
         let share = if serving.brake.is_some() { 0 } else { state.canary_share() };
         current.live = Some(Arc::new(Live { serving, share, json, digest, epoch, stable, canary }));
         current.generation += 1;

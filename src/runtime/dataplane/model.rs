@@ -1,8 +1,8 @@
-//! A small server of a model, for demonstrations and tests: it says who it is and what it was
-//! asked, as late and as unreliably as it is told to.
+//! A small server of a model, for demonstrations and tests: it answers with its name and its input,
+//! with a set delay and a set share of failures.
 //!
-//! Invariant: of any number of its answers, the share that it fails is the one asked for, within
-//! one answer; which ones these are does not depend on chance.
+//! Invariant: of any number of its answers, the share that fails is the one asked for, within one
+//! answer; which ones these are does not depend on chance.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpStream};
@@ -24,16 +24,16 @@ use crate::runtime::driver::counters::Counter;
 use crate::runtime::listen::StartError;
 use crate::wire::http::{Outline, room};
 
-/// What a model begins with.
+/// Options of a model.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where it listens; port 0 lets the system choose.
+    /// Listen address; port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// Its name.
+    /// Name of the model.
     pub name: ModelId,
-    /// What it lets pass before each answer.
+    /// Pause before each answer.
     pub delay: Duration,
-    /// Of 10,000 requests, those that it fails; above, all.
+    /// Number of failures in 10,000 requests; above that, all fail.
     pub failing: u32,
 }
 
@@ -41,16 +41,16 @@ pub struct Options {
 pub struct Model {
     shared: Arc<Shared>,
     port: Port,
-    /// Who waits out a delay waits for this to go.
+    /// Sender whose drop ends the delays under way.
     running: Mutex<Option<Sender<()>>>,
 }
 
 struct Shared {
     house: House,
     options: Options,
-    /// Its answers, up to the input, behind which a brace follows.
+    /// Start of each answer, up to the input, behind which a brace follows.
     prefix: Vec<u8>,
-    /// Requests that it was asked.
+    /// Number of requests that it was asked.
     asked: AtomicU64,
     refused_busy: Counter,
     is_over: Receiver<()>,
@@ -66,9 +66,9 @@ impl Model {
     /// Listens and answers every POST, whatever its path.
     ///
     /// # Errors
-    /// When it cannot listen there.
+    /// Fails if the address cannot be listened on.
     pub fn start(options: Options) -> Result<Self, StartError> {
-        // All requests come from a few nodes, so one address may have all there is.
+        // All requests come from a few nodes, so one address may have all connections.
         let limits = Limits::default();
         let limits = Limits { connections_of_one: limits.connections, ..limits };
         let named = json!({ "model": options.name }).to_string();
@@ -87,17 +87,17 @@ impl Model {
         Ok(Self { shared, port, running: Mutex::new(Some(running)) })
     }
 
-    /// Where it listens.
+    /// Listen address of the model.
     pub const fn addr(&self) -> SocketAddr {
         self.port.addr()
     }
 
-    /// How many requests it was asked.
+    /// Number of requests that it was asked.
     pub fn asked(&self) -> u64 {
         self.shared.asked.load(Ordering::Relaxed)
     }
 
-    /// Ends it; nobody waits for a delay. Returns when no thread and no socket is left.
+    /// Stops the model, without waiting for delays. Returns when no thread and no socket is left.
     pub fn stop(&self) {
         drop(self.running.lock().expect("nothing under this lock can panic").take());
         self.port.shut(&self.shared.house);
@@ -171,7 +171,7 @@ impl Shared {
         Ok(going != Going::Off)
     }
 
-    /// Writes an answer; returns what it says of the connection.
+    /// Writes an answer; returns whether the connection goes on.
     fn answer(&self, body: &[u8], going: Going, out: &mut Vec<u8>) -> Going {
         let Options { name, delay, failing, .. } = &self.options;
         let number = self.asked.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! `POST /predict`: which model answers, and its answer.
+//! `POST /predict`: the choice of a model, and its answer.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,24 +16,24 @@ use crate::protocol::rollout::{Ending, Serving, Sticky, bucket_of_draw, bucket_o
 use crate::runtime::clock::Clock;
 use crate::wire::http::{Headers, Outline, reason};
 
-/// The header by whose value requests stick, whatever the rollout's own rule is.
+/// Header by whose value requests stick, whatever the rollout's own rule is.
 const KEY_HEADER: &str = "X-Routing-Key";
 
-/// The header that chooses by itself: `always` or `never`.
+/// Header by which a request chooses by itself: `always` or `never`.
 const CANARY_HEADER: &str = "X-Canary";
 
-/// How a request came to its model.
+/// Reason for the choice of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
-    /// By the bucket of its key.
+    /// The bucket of the request's key.
     Key(u32),
-    /// By a draw.
+    /// A draw; has the drawn bucket.
     Draw(u32),
-    /// By its own wish: whether to the canary.
+    /// The request's own wish; true for the canary.
     Wish(bool),
 }
 
-/// What one thread needs to have requests answered; its buffers are used again.
+/// Resources of one thread for answering requests; its buffers are used again.
 pub(super) struct Desk {
     rng: Rng,
     clock: Clock,
@@ -87,7 +87,8 @@ impl Desk {
         lane.meter.observe(now, now.since(began), ending, live.epoch);
     }
 
-    /// None when a request says how it wants to be treated, and it cannot be understood.
+    /// Chooses the model of a request; `None` if the request names a wish that cannot be
+    /// understood.
     fn choose(
         &mut self,
         serving: &Serving,
@@ -112,7 +113,7 @@ impl Desk {
         })
     }
 
-    /// Returns how it counts.
+    /// Forwards a request to its upstream; returns its ending for the meters.
     #[allow(clippy::too_many_arguments, reason = "it is one part of `answer`")]
     fn forward(
         &mut self,
@@ -181,7 +182,7 @@ fn headers_of(lane: &Lane, choice: Choice) -> Vec<u8> {
     headers
 }
 
-/// The built-in model: says who answers, in which state, and what was asked.
+/// Answer of the built-in model: the model, the state, and the input.
 fn echo(lane: &Lane, choice: Choice, body: &[u8], going: Going, out: &mut Vec<u8>) {
     let input = input_of(body);
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
@@ -194,7 +195,7 @@ fn echo(lane: &Lane, choice: Choice, body: &[u8], going: Going, out: &mut Vec<u8
     out.push(b'}');
 }
 
-/// Somebody else's answer.
+/// Passes on an upstream's answer.
 fn pass_on(reply: &Reply, lane: &Lane, choice: Choice, going: Going, out: &mut Vec<u8>) {
     let Reply { status, headers, body } = reply;
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -207,8 +208,8 @@ fn pass_on(reply: &Reply, lane: &Lane, choice: Choice, going: Going, out: &mut V
     compose(out, (*status != 204 && *status != 304).then_some(body), going);
 }
 
-/// A field of a JSON object as a key: a text as it is, a number or truth value as it is written.
-/// The last counts when there are several, as for most readers.
+/// A field of a JSON object as a key: a text as it is, a number or truth value as it is written. If
+/// there are several, the last counts, as for most readers.
 fn field(body: &[u8], name: &str) -> Option<String> {
     serde_json::Deserializer::from_slice(body).deserialize_map(Field(name)).ok().flatten()
 }
@@ -235,7 +236,7 @@ impl<'de> Visitor<'de> for Field<'_> {
     }
 }
 
-/// Whether a text is this one.
+/// Tests whether a text is this one.
 struct Is<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for Is<'_> {
@@ -258,7 +259,7 @@ impl Visitor<'_> for Is<'_> {
     }
 }
 
-/// A value that can be a key.
+/// Reads a value that can be a key.
 struct Scalar;
 
 impl<'de> DeserializeSeed<'de> for Scalar {

@@ -1,15 +1,15 @@
-//! All sockets of a data plane, so that its limits hold and its end is the end of each.
+//! All sockets of a data plane, so that its limits hold and all end with it.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Those that are open, by number.
+/// Open sockets, by number.
 #[derive(Default)]
 pub(super) struct Sockets {
     open: Mutex<Open>,
-    /// Clients among them; read for every request.
+    /// Number of clients among them; read for every request.
     clients: AtomicUsize,
 }
 
@@ -21,7 +21,7 @@ struct Open {
     clients_of: BTreeMap<IpAddr, usize>,
 }
 
-/// One's place among them, until dropped.
+/// Place of one socket among them, until dropped.
 pub(super) struct Seat {
     sockets: Arc<Sockets>,
     number: u64,
@@ -32,8 +32,8 @@ impl Sockets {
         self.open.lock().expect("nothing under this lock can panic")
     }
 
-    /// A place for a client's socket, if there is room among `all` and among `of_one` from its
-    /// address.
+    /// Takes a place for a client's socket, if there are fewer than `all` clients and fewer than
+    /// `of_one` from its address.
     pub(super) fn admit(
         self: &Arc<Self>,
         stream: &Arc<TcpStream>,
@@ -51,7 +51,7 @@ impl Sockets {
         Some(self.seat(open, stream, Some(from)))
     }
 
-    /// A place for a socket to an upstream, unless all is over.
+    /// Takes a place for a socket to an upstream, unless the data plane has ended.
     pub(super) fn add(self: &Arc<Self>, stream: &Arc<TcpStream>) -> Option<Seat> {
         let open = self.open();
         (!open.is_shut).then(|| self.seat(open, stream, None))
@@ -70,12 +70,13 @@ impl Sockets {
         Seat { sockets: Arc::clone(self), number }
     }
 
-    /// How many clients there are.
+    /// Number of open clients.
     pub(super) fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
     }
 
-    /// Lets no further ones in, and has those clients leave that wait for nothing.
+    /// Admits no more sockets, and ends the input of clients, so that those without a request
+    /// leave.
     pub(super) fn shut(&self) {
         let mut open = self.open();
         open.is_shut = true;
@@ -84,7 +85,7 @@ impl Sockets {
         }
     }
 
-    /// Ends all.
+    /// Ends all connections.
     pub(super) fn cut(&self) {
         for (stream, _) in self.open().by_number.values() {
             let _ = stream.shutdown(Shutdown::Both);
@@ -93,7 +94,7 @@ impl Sockets {
 }
 
 impl Seat {
-    /// A number that no other has had.
+    /// Number of the socket, which no other has had.
     pub(super) const fn number(&self) -> u64 {
         self.number
     }

@@ -9,7 +9,7 @@ use super::predict::Desk;
 use super::{Shared, texts};
 use crate::wire::http::{Framing, Outline, room};
 
-/// What is at a path.
+/// Resource at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Predict,
@@ -29,7 +29,7 @@ impl Place {
         })
     }
 
-    /// The methods that it has.
+    /// Methods that the resource has.
     const fn methods(self) -> &'static str {
         match self {
             Self::Predict => "POST",
@@ -38,7 +38,7 @@ impl Place {
     }
 }
 
-/// What must be known of a head before its body is read.
+/// Facts about a head that are needed before its body is read.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     place: Option<Place>,
@@ -84,7 +84,7 @@ impl<'a> Talk<'a> {
         Self { shared, ear, desk, out, live, generation }
     }
 
-    /// Serves it to its end.
+    /// Serves the connection to its end.
     pub(super) fn serve(mut self) {
         let end = self.converse();
         let counters = &self.shared.counters;
@@ -102,7 +102,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Answers request after request; returns why there are no more.
+    /// Answers request after request; returns the reason why there are no more.
     fn converse(&mut self) -> End {
         loop {
             match self.turn() {
@@ -126,7 +126,7 @@ impl<'a> Talk<'a> {
         }
         self.out.clear();
         let Some(place) = facts.place.filter(|_| facts.is_allowed) else {
-            // What is not wanted is not read; the next request would begin behind it.
+            // An unwanted body is not read; the next request would begin behind it.
             if facts.framing != Framing::Length(0) {
                 facts.going = Going::Off;
             }
@@ -167,7 +167,7 @@ impl<'a> Talk<'a> {
         self.say(facts, len)
     }
 
-    /// Writes what is in `self.out`, and goes on behind a request of `len` bytes.
+    /// Writes `self.out`, and goes on behind a request of `len` bytes.
     fn say(&mut self, facts: Facts, len: usize) -> Result<bool, End> {
         let mut bytes = self.out.as_slice();
         if facts.is_head {
@@ -202,7 +202,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// What is served now. The request that asks keeps to it.
+    /// The state that is served now. The asking request keeps it.
     fn look(&mut self) -> Option<Arc<Live>> {
         if self.shared.generation() == self.generation {
             return self.live.take();

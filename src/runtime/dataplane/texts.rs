@@ -5,7 +5,7 @@ use crate::wire::http::Fault;
 pub(super) const JSON: &str = "application/json";
 pub(super) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A fault's name for programs.
+/// Name of a fault for programs.
 pub(super) const fn code(fault: Fault) -> &'static str {
     match fault {
         Fault::Malformed => "malformed",

@@ -1,4 +1,4 @@
-//! The servers of the models: their addresses, connections to them, and what they answer.
+//! Servers of the models: their addresses, connections to them, and their answers.
 //!
 //! Invariants: an answer is passed on when it is whole, or not at all; a request is sent a second
 //! time only when not a byte of it had left, so none is ever processed twice.
@@ -20,15 +20,15 @@ use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
 use crate::wire::http::{Answer, AnswerBody, Chunks, Fault, Headers, room};
 
-/// So much may an answer take longer than its limit.
+/// Time that an answer may take beyond its limit.
 const ROUNDING: Duration = Duration::from_millis(50);
 
-/// Where a model is served: `http://host:port`, with a path or without.
+/// Address of a model's server: `http://host:port`, with a path or without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     host: String,
     port: u16,
-    /// None: as it was asked for here.
+    /// Path of all requests; `None` for the path that was asked for here.
     path: Option<String>,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Upstream {
 }
 
 impl Upstream {
-    /// The target of a request that was for `path` with `query`.
+    /// Writes the target of a request that was for `path` with `query`.
     pub(super) fn write_target(&self, out: &mut Vec<u8>, path: &str, query: &str) {
         let own = self.path.as_deref().unwrap_or(path);
         out.extend_from_slice(own.as_bytes());
@@ -81,23 +81,23 @@ impl Upstream {
     }
 }
 
-/// Why there is no answer.
+/// Reason why there is no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It cannot be called.
+    /// The server cannot be called.
     Unreachable(io::Error),
-    /// It did not answer in time.
+    /// The server did not answer in time.
     TooSlow,
-    /// It ended the connection before its answer was whole.
+    /// The server ended the connection before its answer was whole.
     Broken(io::Error),
-    /// What it said is no answer.
+    /// The received bytes are no answer.
     Garbled(Fault),
-    /// Its answer is too long.
+    /// The answer is too long.
     TooLong,
 }
 
 impl Failure {
-    /// The status that tells a client.
+    /// HTTP status of the answer to the client.
     pub(super) const fn status(&self) -> u16 {
         match self {
             Self::TooSlow => 504,
@@ -105,7 +105,7 @@ impl Failure {
         }
     }
 
-    /// For programs.
+    /// Name of the failure, for programs.
     pub(super) const fn code(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "upstream_unreachable",
@@ -130,23 +130,23 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What an upstream answered.
+/// Answer of an upstream.
 #[derive(Default)]
 pub(super) struct Reply {
-    /// The status.
+    /// Status code of the answer.
     pub(super) status: u16,
-    /// The header lines that are passed on.
+    /// Header lines that are passed on.
     pub(super) headers: Vec<u8>,
-    /// The body, whole.
+    /// Whole body of the answer.
     pub(super) body: Vec<u8>,
 }
 
-/// What was done with an upstream.
+/// Counters of an upstream.
 #[derive(Debug, Default)]
 pub(super) struct PoolCounters {
-    /// Connections made.
+    /// Connections that were made.
     pub(super) dials: Counter,
-    /// Requests sent over a connection that there was already.
+    /// Requests sent over a connection that existed already.
     pub(super) reuses: Counter,
     /// Kept connections that had ended meanwhile.
     pub(super) stale: Counter,
@@ -161,11 +161,11 @@ pub(super) struct Pool {
     limits: Limits,
     clock: Clock,
     sockets: Arc<Sockets>,
-    /// The one that was used last is the last.
+    /// Idle connections; the one that was used last is the last.
     kept: Mutex<Vec<(Wire, Time)>>,
 }
 
-/// One of them.
+/// One connection to the upstream.
 struct Wire {
     line: Line,
     inbox: Inbox,
@@ -187,16 +187,16 @@ impl Pool {
         self.kept.lock().expect("nothing under this lock can panic")
     }
 
-    /// Lets go of all that nobody needs.
+    /// Closes all idle connections.
     pub(super) fn close(&self) {
         let kept = std::mem::take(&mut *self.kept());
         drop(kept);
     }
 
-    /// Has a whole request answered.
+    /// Sends a whole request and reads its answer.
     ///
     /// # Errors
-    /// When there is no whole answer within the limits.
+    /// Fails if there is no whole answer within the limits.
     pub(super) fn ask(&self, request: &[u8], reply: &mut Reply) -> Result<(), Failure> {
         let result = self.try_to_ask(request, reply);
         if result.is_err() {
@@ -214,7 +214,8 @@ impl Pool {
                     self.counters.reuses.add(1);
                     Some(wire)
                 }
-                // It ended just now, and nothing has left: nobody can have processed it.
+                // The connection ended just now, and no byte has left: the request cannot have been
+                // processed.
                 Err((0, err)) if !is_late(&err) => {
                     self.counters.stale.add(1);
                     None
@@ -236,12 +237,12 @@ impl Pool {
         Ok(())
     }
 
-    /// A kept connection that has not ended, as far as one can see.
+    /// Takes a kept connection that has not ended, as far as one can see.
     fn take_kept(&self) -> Option<Wire> {
         loop {
             let (wire, since) = self.kept().pop()?;
             let is_old = self.clock.mono().since(since) > self.limits.kept_for;
-            // Whatever there is to read, it is no answer to a request that was not sent.
+            // Any byte there is to read is no answer to a request that was not sent.
             let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
             let seen = rustix::net::recv(wire.line.stream(), &mut [0_u8; 1], flags);
             if !is_old && seen.is_err_and(|err| err == rustix::io::Errno::AGAIN) {
@@ -249,7 +250,7 @@ impl Pool {
             }
             self.counters.stale.add(1);
             if is_old {
-                // Those before it are older.
+                // The remaining connections are older.
                 self.close();
             }
         }
@@ -294,10 +295,10 @@ impl Pool {
     fn hear(&self, wire: &mut Wire, deadline: Time, reply: &mut Reply) -> Result<bool, Failure> {
         let left = deadline.since(self.clock.mono());
         if self.limits.answer.saturating_sub(left) < ROUNDING {
-            // The same for every answer, so that the system need not be told each time.
+            // The same time-out for every answer, so that it need not be set each time.
             wire.read(self.limits.answer)?;
         } else {
-            // A call or a long request took its part.
+            // A call or a long request took its part of the time.
             wire.read_by(deadline)?;
         }
         let (body, keep_alive) = loop {
@@ -378,7 +379,7 @@ impl Wire {
     }
 }
 
-/// What a read before the end of an answer means.
+/// Meaning of a read before the end of an answer.
 fn taken(read: io::Result<usize>) -> Result<(), Failure> {
     match read {
         Ok(0) => Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into())),
@@ -391,7 +392,7 @@ fn broken(err: io::Error) -> Failure {
     if is_late(&err) { Failure::TooSlow } else { Failure::Broken(err) }
 }
 
-/// Headers that are of one connection, or say what is said anew for the next.
+/// Headers that are of one connection, or that are written anew for the next.
 const OF_ONE_CONNECTION: &[&str] = &[
     "connection",
     "content-length",
@@ -405,7 +406,7 @@ const OF_ONE_CONNECTION: &[&str] = &[
     "upgrade",
 ];
 
-/// Headers of an answer that are this node's to say.
+/// Headers of an answer that only this node may set.
 const ANSWER_ONLY: &[&str] =
     &["x-model", "x-routing-version", "x-routing-txid", "x-routing-node", "x-routing-bucket"];
 

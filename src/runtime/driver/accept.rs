@@ -1,7 +1,7 @@
-//! The acceptor, and what happens to a connection until its dialect is known.
+//! The acceptor, and the course of a connection until its dialect is known.
 //!
 //! Invariants:
-//! - The machine never hears of a connection that has not opened in the native dialect and passed
+//! - The machine never learns of a connection that has not opened in the native dialect and passed
 //!   the gate: silent ones cost a thread for a bounded time, and there is a bound to their number.
 //! - No failure of one connection, and no lack of descriptors or threads, ends the acceptor.
 
@@ -22,18 +22,18 @@ use crate::protocol::{Input, Never};
 use crate::wire::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
 use crate::wire::sealed::Sealed;
 
-/// The pause after a failure that would at once repeat itself, for want of descriptors or memory.
+/// Pause after a failure that would at once repeat itself, for want of descriptors or memory.
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// After so long without a failure to accept, the next one is news again and is logged.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long it is not said again that silent connections were closed to make room.
+/// Pause before closed silent connections are logged again.
 const CROWD_PAUSE: Duration = Duration::from_secs(60);
 
-/// How a connection showed what it speaks.
+/// Result of the wait for a connection's first bytes.
 enum Opening {
-    /// It did, with these bytes, which are part of the conversation.
+    /// The dialect is known, by these bytes, which are part of the conversation.
     Heard(Dialect, Vec<u8>),
     /// The other end closed first.
     Left,
@@ -41,7 +41,7 @@ enum Opening {
     Silent,
 }
 
-/// What becomes of a connection.
+/// Course of a connection after its opening.
 enum Course {
     /// A link, in frames or in plain lines.
     Link(Connection, Option<Sealed>),
@@ -51,11 +51,11 @@ enum Course {
     Left,
     /// The deadline passed, or the connection failed.
     Silent,
-    /// It was refused at the gate, and counted there.
+    /// The connection was refused at the gate, and counted there.
     Refused,
 }
 
-/// Silent connections closed to make room, and when that was last said.
+/// Number of silent connections closed to make room, and the time when it was last logged.
 #[derive(Default)]
 struct Crowd {
     said: Option<Time>,
@@ -63,7 +63,8 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// One more was closed: how many were since it was last said, if it is to be said now.
+    /// Counts a closed connection; returns the number since the last log line, if it is to be
+    /// logged now.
     fn closed_one(&mut self, now: Time) -> Option<u64> {
         self.closed += 1;
         if self.said.is_some_and(|last| now.since(last) < CROWD_PAUSE) {
@@ -109,7 +110,7 @@ impl<M: Drivable> Driver<M> {
         }
     }
 
-    /// Gives a new connection a thread, or closes it where there is no room.
+    /// Gives a new connection a thread, or closes it if there is no room.
     fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, crowd: &mut Crowd) {
         let Some(seat) = self.connections.enter(self.limits.links_max) else {
             self.counters.refused_full.add(1);
@@ -143,12 +144,12 @@ impl<M: Drivable> Driver<M> {
         }
     }
 
-    /// Finds out what a connection speaks and serves it to its end.
+    /// Detects the dialect of a connection and serves it to its end.
     fn greet(self: &Arc<Self>, number: u64, stream: Arc<TcpStream>, from: SocketAddr) {
         let course = self.set_course(stream, from);
         let is_ours = self.lobby.has_spoken(number);
         match course {
-            // It was closed to make room, and counted then.
+            // The connection was closed to make room, and counted then.
             _ if !is_ours => {}
             Course::Link(connection, sealed) => self.serve_native(number, connection, sealed),
             Course::Guest(dialect, connection) => self.serve_other(dialect, connection),
@@ -159,8 +160,8 @@ impl<M: Drivable> Driver<M> {
         self.lobby.leave(number);
     }
 
-    /// Hears the opening and leads it through the gate. Until then a connection counts as silent,
-    /// so that half a handshake holds no more than no word at all.
+    /// Detects the dialect and leads the connection through the gate. Until then it counts as
+    /// silent, so that half a handshake holds no more than no byte at all.
     fn set_course(self: &Arc<Self>, stream: Arc<TcpStream>, from: SocketAddr) -> Course {
         let deadline = self.clock.now().mono.after(self.limits.handshake_timeout);
         let (dialect, bytes) = match self.hear_opening(&stream, deadline) {
@@ -172,7 +173,7 @@ impl<M: Drivable> Driver<M> {
         let passage = match dialect {
             Dialect::Native => self.pass_plain(connection, deadline),
             Dialect::Sealed => self.pass_sealed(connection, deadline),
-            // Its bytes are plain: whoever shows no key is not heard here.
+            // These dialects are plain: a caller that proves no key is refused here.
             Dialect::Chat | Dialect::Rollout | Dialect::Framed | Dialect::Swarm
                 if self.gate.keys().is_some() =>
             {
@@ -221,7 +222,7 @@ impl<M: Drivable> Driver<M> {
 
     fn serve_native(self: &Arc<Self>, number: u64, connection: Connection, sealed: Option<Sealed>) {
         let from = connection.from();
-        // Without it, small messages would wait for the acknowledgment of earlier ones.
+        // Without this, small messages would wait for the acknowledgment of earlier ones.
         let _ = connection.stream().set_nodelay(true);
         let is_other_key = sealed.as_ref().is_some_and(|it| it.is_other_key);
         let ends = Ends::new(connection, sealed, None);

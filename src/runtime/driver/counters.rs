@@ -1,43 +1,43 @@
-//! What a driver has done so far, counted at the one place where each thing happens.
+//! Counters of a driver, each counted at one place.
 //!
-//! Counters only rise. They are read at any time from any thread and are not a consistent
-//! snapshot: two of them may be an instant apart.
+//! Counters only rise. They are read at any time from any thread and are not a consistent snapshot:
+//! two of them may be an instant apart.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
-/// A number of things that happened.
+/// Counter of events.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Counts `amount` more.
+    /// Adds `amount` to the counter.
     pub fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// The number so far.
+    /// Value of the counter.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How much of something there is at present.
+/// Level of a resource: its present amount.
 #[derive(Debug, Default)]
 pub struct Level(AtomicI64);
 
 impl Level {
-    /// There is so much more.
+    /// Raises the level by `amount`.
     pub(super) fn rise(&self, amount: usize) {
         self.0.fetch_add(i64::try_from(amount).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
-    /// There is so much less.
+    /// Lowers the level by `amount`.
     pub(super) fn fall(&self, amount: usize) {
         self.0.fetch_sub(i64::try_from(amount).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
-    /// How much there is; nothing while what has left already is not yet counted as come.
+    /// Present amount; 0 while a decrease is counted before its increase.
     pub fn get(&self) -> u64 {
         u64::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
     }
@@ -51,7 +51,7 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: Counter,)*
             /// Messages that wait to be written, on all links.
             pub lines_waiting: Level,
-            /// Their bytes.
+            /// Bytes of the messages that wait.
             pub bytes_waiting: Level,
         }
 
@@ -83,11 +83,11 @@ counters! {
     links_closed,
     /// Attempts to connect that failed.
     dials_failed,
-    /// Of these, those where the two ends do not hold the same cluster key.
+    /// Dials that failed because the two ends do not hold the same cluster key.
     dials_barred,
     /// Well-formed messages received.
     lines_in,
-    /// Messages written.
+    /// Messages written to links.
     lines_out,
     /// Messages that were decided and never written: their link ended, or had no room.
     lines_lost,
@@ -115,17 +115,17 @@ counters! {
     refused_wrong_key,
     /// Connections refused because they came with a cluster key, and this node has none.
     refused_key,
-    /// Connections and links closed because an encrypted frame was not what its sender made.
+    /// Connections and links closed because an encrypted frame was not as its sender made it.
     refused_frame,
     /// Connections closed because this node had no room: its limit of links, or no thread.
     refused_full,
-    /// Connections whose other end closed before it said anything, as port probes do.
+    /// Connections whose other end closed before it sent anything, as port probes do.
     left_silent,
     /// Failures of the listening socket, for example too many open files.
     accept_errors,
     /// Messages of this node that were dropped because they exceed the length of a line.
     oversized,
-    /// Events dropped because nobody fetched them in time.
+    /// Events dropped because their reader did not fetch them in time.
     events_dropped,
     /// Records written to the journal.
     journal_records,
@@ -135,11 +135,11 @@ counters! {
     journal_rewrites,
 }
 
-/// How many of something exist at present, with a limit.
+/// Number of present objects of one kind, with a limit.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gauge(Arc<AtomicUsize>);
 
-/// One of them; gone when dropped.
+/// One object that a [`Gauge`] counts; uncounted when dropped.
 #[derive(Debug)]
 pub(super) struct Seat(Arc<AtomicUsize>);
 

@@ -1,7 +1,7 @@
-//! Connecting to others: a thread for each attempt, which then reads the link it made. Where there
-//! is a cluster key, a connection stands only when both ends have shown it.
+//! Connecting to other nodes: a thread for each attempt, which then reads the link it made. With a
+//! cluster key, a connection stands only when both ends have proved it.
 //!
-//! Invariant: each attempt is answered exactly once, and its seat is free before the machine hears
+//! Invariant: each attempt is answered exactly once, and its seat is free before the machine gets
 //! the answer.
 
 use std::io::{self, ErrorKind};
@@ -19,7 +19,7 @@ use crate::model::{Endpoint, Time};
 use crate::protocol::{DialError, Input, Ticket};
 use crate::wire::sealed::HandshakeError;
 
-/// An attempt that has what it needs.
+/// An attempt to connect, with the seats it needs.
 struct Attempt {
     ticket: Ticket,
     to: Endpoint,
@@ -77,7 +77,7 @@ impl<M: Drivable> Driver<M> {
         drop(connected);
     }
 
-    /// Connects and shows the cluster key, in such a way that stopping the node ends the attempt.
+    /// Connects and proves the cluster key, in such a way that stopping the node ends the attempt.
     fn connect(&self, to: Endpoint, timeout: Duration) -> Result<Ends, HandshakeError> {
         let deadline = self.clock.now().mono.after(timeout);
         let addr = to.socket_addr();
@@ -98,7 +98,7 @@ impl<M: Drivable> Driver<M> {
         (timeout, deadline): (Duration, Time),
     ) -> Result<Ends, HandshakeError> {
         SockRef::from(&*stream).connect_timeout(&to.socket_addr().into(), timeout)?;
-        // Where nobody listens on a port that the system also hands out to callers, it may hand
+        // If no process listens on a port that the system also hands out to callers, it may hand
         // out that very port: the socket is then connected with itself.
         if stream.local_addr()? == stream.peer_addr()? {
             return Err(io::Error::from(ErrorKind::ConnectionRefused).into());

@@ -1,7 +1,7 @@
 //! The journal thread: one wait for the disk serves every record that piled up meanwhile.
 //!
-//! Invariant: the number of records told to the outbox never exceeds what a crash would leave. A
-//! failure of the disk is final: nothing that was waiting for it ever leaves the node.
+//! Invariant: the number of records told to the outbox never exceeds the number that a crash would
+//! leave. A failure of the disk is final: no effect that was waiting for it ever leaves the node.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::state::Phase;
 use super::{Drivable, Driver};
 use crate::runtime::journal::{Journal, JournalError, Lines};
 
-/// What the journal has to do next, and how many records it then holds.
+/// Next work of the journal, and the number of records it then holds.
 enum Work<R> {
     Append { records: u64 },
     Rewrite { snapshot: Vec<R>, records: u64 },

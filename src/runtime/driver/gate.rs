@@ -1,11 +1,11 @@
 //! The gate: with a cluster key, only its holders become links; without one, only plain lines do.
 //!
 //! Invariants:
-//! - The machine hears of nobody who has not passed: what is refused here leaves nothing behind
+//! - The machine learns of no connection that has not passed: a refused one leaves nothing behind
 //!   but a counter.
-//! - Whoever is refused is told why in one plain line, and so is this node's operator, but not
+//! - A refused caller is told the reason in one plain line, and so is this node's operator, but not
 //!   again for each attempt.
-//! - A handshake has a deadline, whatever the other end does.
+//! - A handshake has a deadline, for any behavior of the other end.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,16 +22,16 @@ use crate::runtime::clock::Clock;
 use crate::wire::line::encode;
 use crate::wire::sealed::{self, ClusterKeys, HandshakeError, Sealed};
 
-/// How long the same complaint is not repeated.
+/// Pause before the same complaint is repeated.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
-/// What is read and thrown away after a refusal, at most: a HELLO and more.
+/// Largest number of bytes that are read and thrown away after a refusal: a HELLO and more.
 const DISCARD_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How much of another's words is logged.
+/// Longest quote of another node's words in the log, in characters.
 const QUOTE_CHARS_MAX: usize = 200;
 
-/// What is wrong between two ends, as each complaint's own kind.
+/// Disagreement between two ends about the cluster key; each has its own complaint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Trouble {
     /// A caller uses no key, and this node has one.
@@ -40,12 +40,12 @@ enum Trouble {
     WrongKey,
     /// A caller uses a key, and this node has none.
     Key,
-    /// This node was refused by the one it called.
+    /// This node was refused by the node it called.
     Barred,
 }
 
 impl Trouble {
-    /// What the refused caller is told.
+    /// Text that the refused caller is sent.
     const fn reply(self) -> &'static str {
         match self {
             Self::Keyless | Self::Barred => {
@@ -61,7 +61,7 @@ impl Trouble {
     }
 }
 
-/// The keys of this node, and what it has complained about.
+/// The keys of this node, and its recent complaints.
 #[derive(Debug)]
 pub(super) struct Gate {
     keys: Option<Arc<ClusterKeys>>,
@@ -71,7 +71,7 @@ pub(super) struct Gate {
 #[derive(Debug)]
 struct Complaint {
     at: Time,
-    /// How often there would have been another since.
+    /// Number of complaints held back since.
     held_back: u64,
 }
 
@@ -80,12 +80,12 @@ impl Gate {
         Self { keys, complaints: Mutex::new(BTreeMap::new()) }
     }
 
-    /// The keys, if this node has any.
+    /// Keys of this node, if it has any.
     pub(super) const fn keys(&self) -> Option<&Arc<ClusterKeys>> {
         self.keys.as_ref()
     }
 
-    /// Whether to complain now, and how often it was held back since the last time.
+    /// Whether to complain now, and the number of complaints held back since the last one.
     fn complain(&self, trouble: Trouble, now: Time) -> Option<u64> {
         let mut complaints = self.complaints.lock().expect("nothing under this lock can panic");
         if let Some(last) = complaints.get_mut(&trouble)
@@ -99,15 +99,15 @@ impl Gate {
     }
 }
 
-/// A caller's way through the gate.
+/// Result of a caller's way through the gate.
 pub(super) enum Passage {
-    /// It may become a link: with frames, or with lines as they are.
+    /// The connection may become a link: with frames, or with lines as they are.
     Open(Connection, Option<Sealed>),
-    /// It was refused, told so, and counted.
+    /// The caller was refused, told so, and counted.
     Refused,
-    /// It left, in the middle of the handshake.
+    /// The caller left in the middle of the handshake.
     Left,
-    /// It took too long, or the connection failed.
+    /// The handshake took too long, or the connection failed.
     Silent,
 }
 
@@ -145,7 +145,7 @@ impl<M: Drivable> Driver<M> {
         }
     }
 
-    /// Shows the called one that this node holds the cluster key, if it has one.
+    /// Proves to the called node that this node holds the cluster key, if it has one.
     pub(super) fn pass_called(
         &self,
         connection: &mut Connection,
@@ -159,11 +159,11 @@ impl<M: Drivable> Driver<M> {
         outcome.map(Some)
     }
 
-    /// The one whom this node called wants another key, or none: the operator has to know.
+    /// Warns the operator that the called node wants another key, or none.
     pub(super) fn was_barred(&self, by: Endpoint, error: &ErrorReply) {
         self.counters.dials_barred.add(1);
         let text = if self.gate.keys().is_some() {
-            // Its remedy is told in its own terms, by this node in the operator's.
+            // The remedy in the answer is in the other node's terms; this node logs its own.
             let said = error.reason.split(':').next().unwrap_or_default();
             let said: String = said.chars().take(QUOTE_CHARS_MAX).collect();
             format!(
@@ -179,7 +179,7 @@ impl<M: Drivable> Driver<M> {
         self.complain(Trouble::Barred, |again| format!("{text}{again}"));
     }
 
-    /// Tells a caller why it does not pass.
+    /// Sends a caller the reason of its refusal.
     fn turn_away(&self, mut connection: Connection, why: Trouble, deadline: Time) -> Passage {
         let from = connection.from().ip();
         let (what, remedy) = match why {

@@ -1,12 +1,12 @@
 //! One link: a connection of the native dialect, with a thread that reads and one that writes.
 //!
 //! Invariants:
-//! - The machine hears of the link before anything from it, and of its end exactly once: both are
+//! - The machine learns of the link before anything from it, and of its end exactly once: both are
 //!   told by the reading thread alone.
 //! - A thread blocks on this link's socket or queue only, so a stuck link holds up no other.
 //! - A closed link drains first: the writer empties the queue and ends its direction, then gives
 //!   the other end a moment to read, and only then lets go. (Closing a socket with unread input
-//!   resets the connection, and the last words would be lost.)
+//!   resets the connection, and the last messages would be lost.)
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
@@ -31,48 +31,49 @@ use crate::wire::sealed::{Incoming, Opener, Sealed, Sealer};
 /// One encoded message, shared by all links it goes to.
 pub(super) type Frame = Arc<Vec<u8>>;
 
-/// Messages that may wait on one link.
+/// Largest number of messages that may wait on one link.
 ///
 /// Room for a burst (a registry in pages, a flood after a healed partition); a link that is further
 /// behind is closed, because its other end does not read.
 pub(super) const QUEUE_FRAMES_MAX: usize = 1024;
 
-/// Bytes that may wait on one link: a queue of long messages must not eat the machine.
+/// Largest number of bytes that may wait on one link: a queue of long messages must not use up the
+/// memory.
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A batch is written once it has this many bytes, even if more is queued.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// The buffer of each reader. Most messages fit several times; longer ones pass through it.
+/// Buffer size of each reader. Most messages fit several times; longer ones pass through it.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
-/// How long the other end may take to read our last words and close.
+/// Time for the other end to read the last messages and close.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
-/// What is read and thrown away meanwhile, at most.
+/// Largest number of bytes that are read and thrown away meanwhile.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// What both threads and the state know of a link.
+/// State of a link that both threads and the driver's state share.
 pub(super) struct Link {
     stream: Arc<TcpStream>,
     /// Bytes enqueued and not yet written.
     queued: AtomicUsize,
-    /// Why the link ended or is to end; the first reason stands.
+    /// Reason why the link ended or is to end; the first reason stands.
     end: OnceLock<String>,
 }
 
-/// What became of a frame.
+/// Result of queuing a frame.
 pub(super) enum Enqueued {
-    /// It is queued.
+    /// The frame is queued.
     Yes,
     /// The queue has no room.
     Full,
-    /// Nobody writes any more.
+    /// The writer has ended.
     WriterGone,
 }
 
 impl Link {
-    /// Queues `frame` without blocking. Called under the lock only, which makes the order.
+    /// Queues `frame` without blocking. Called only under the driver's lock, which fixes the order.
     pub(super) fn enqueue(&self, frames: &WayIn, frame: Frame) -> Enqueued {
         let len = frame.len();
         if self.queued.load(Ordering::Relaxed) + len > QUEUE_BYTES_MAX {
@@ -86,7 +87,7 @@ impl Link {
         }
     }
 
-    /// States why the link ends, unless that is already known.
+    /// Sets the reason of the link's end, unless there is one already.
     pub(super) fn set_end(&self, reason: String) {
         let _ = self.end.set(reason);
     }
@@ -97,14 +98,14 @@ impl Link {
     }
 }
 
-/// A connection that has passed the gate, and how it is spoken on.
+/// A connection that has passed the gate, with its encryption.
 pub(super) struct Ends {
     connection: Connection,
-    /// Both, where lines go in frames.
+    /// Encryption of both directions, if lines go in frames.
     sealer: Option<Sealer>,
     opener: Option<Opener>,
     binding: Option<Binding>,
-    /// Whom this node called, if it did.
+    /// Endpoint that this node called, if it did.
     called: Option<Endpoint>,
 }
 
@@ -119,7 +120,7 @@ impl Ends {
         Self { connection, sealer, opener, binding, called }
     }
 
-    /// The connection's own name, if it is encrypted.
+    /// Binding of the connection, if it is encrypted.
     pub(super) const fn binding(&self) -> Option<Binding> {
         self.binding
     }
@@ -137,12 +138,13 @@ pub(super) struct Opened {
 }
 
 impl<M: Drivable> Driver<M> {
-    /// Makes a connection a link, starts its writer, and hands the machine what `hello` says.
+    /// Makes a connection a link, starts its writer, and gives the machine the input that `hello`
+    /// returns.
     ///
     /// # Errors
     ///
-    /// When there is no thread to be had, or the node is stopping; the connection is then closed
-    /// and the machine has not heard of it.
+    /// Fails if no thread can be started, or the node is stopping; the connection is then closed
+    /// and the machine has not learned of it.
     pub(super) fn open_link(
         self: &Arc<Self>,
         ends: Ends,
@@ -182,7 +184,7 @@ impl<M: Drivable> Driver<M> {
         // The other end's close may be no more than the answer to ours.
         link.set_end(if was_hung_up { "closed by this node".into() } else { end });
         if was_hung_up {
-            // Our last words may be on their way: see the invariant on closing.
+            // The last messages may be on their way: see the invariant on closing.
             let rest = reader.into_inner().into_inner().connection;
             let _ = io::copy(&mut rest.take(DISCARD_BYTES_MAX), &mut io::sink());
         }
@@ -194,7 +196,7 @@ impl<M: Drivable> Driver<M> {
         });
     }
 
-    /// Hands over message after message; returns why no more will come.
+    /// Submits message after message; returns the reason why no more will come.
     fn read_lines<R: Read>(
         self: &Arc<Self>,
         id: LinkId,
@@ -228,7 +230,7 @@ impl<M: Drivable> Driver<M> {
         }
     }
 
-    /// Submits what came by a link; false when the machine no longer wants to hear from it.
+    /// Submits an input of a link; false if the machine has hung it up.
     ///
     /// Pauses while the outbox is full: if the disk cannot keep up, the network must not.
     fn deliver(self: &Arc<Self>, id: LinkId, input: Input<M>) -> bool {
@@ -245,7 +247,7 @@ impl<M: Drivable> Driver<M> {
         true
     }
 
-    /// Says why a link cannot go on, where that can still be said, and closes it.
+    /// Sends the reason why a link cannot go on, if that is still possible, and closes it.
     fn refuse(self: &Arc<Self>, id: LinkId, err: &ReadError) {
         match err {
             ReadError::TooLong => self.counters.refused_too_long.add(1),
@@ -282,7 +284,7 @@ impl<M: Drivable> Driver<M> {
         match self.write_frames(link, sealer, queue) {
             Ok(()) => {
                 let _ = link.stream.shutdown(Shutdown::Write);
-                // Nothing is ever sent here: it ends when the reader does, or in time.
+                // No message is ever sent here: the wait ends when the reader does, or in time.
                 let _ = reader_done.recv_timeout(LINGER);
             }
             Err(err) => link.set_end(format!("cannot write: {err}")),
@@ -332,7 +334,7 @@ impl<M: Drivable> Driver<M> {
         Ok(())
     }
 
-    /// Writes all of `bytes`. An other end that takes a byte now and then gains no time by it.
+    /// Writes all of `bytes`. The other end gains no time by taking a byte now and then.
     fn write_by(&self, mut stream: &TcpStream, bytes: &[u8], deadline: Time) -> io::Result<()> {
         let mut left = bytes;
         while !left.is_empty() {

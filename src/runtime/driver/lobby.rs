@@ -1,7 +1,7 @@
 //! Connections that are not links: silent ones, guests of other dialects, and dials under way.
 //!
-//! They are kept here only so that they can be closed: the oldest silent one when there are too
-//! many, all of them when the node stops. Reading and writing is the business of their threads.
+//! Connections are kept here only so that they can be closed: the oldest silent one if there are
+//! too many, all of them when the node stops. Reading and writing is the business of their threads.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -15,7 +15,7 @@ pub(in crate::runtime) struct Lobby(Mutex<Sockets>);
 #[derive(Debug, Default)]
 struct Sockets {
     next: u64,
-    /// In the order of their coming.
+    /// Silent connections, in the order of their coming.
     silent: BTreeMap<u64, Arc<TcpStream>>,
     dials: BTreeMap<u64, Arc<TcpStream>>,
     guests: BTreeMap<u64, Arc<TcpStream>>,
@@ -23,10 +23,10 @@ struct Sockets {
 }
 
 impl Lobby {
-    /// Takes in an accepted connection that has said nothing yet, under a new number.
+    /// Registers an accepted connection that has sent nothing yet, under a new number.
     ///
-    /// `None` when the node is stopping. When more than `max` are silent, the oldest is returned
-    /// for the caller to close.
+    /// `None` if the node is stopping. If more than `max` are silent, the oldest is returned for
+    /// the caller to close.
     pub(in crate::runtime) fn admit(
         &self,
         stream: &Arc<TcpStream>,
@@ -40,7 +40,7 @@ impl Lobby {
         Some((number, oldest.map(|(_, stream)| stream)))
     }
 
-    /// Takes in a socket that is about to connect; `None` when the node is stopping.
+    /// Registers a socket that is about to connect; `None` if the node is stopping.
     pub(in crate::runtime) fn admit_dial(&self, stream: &Arc<TcpStream>) -> Option<u64> {
         let mut sockets = self.lock();
         let number = sockets.number()?;
@@ -48,7 +48,7 @@ impl Lobby {
         Some(number)
     }
 
-    /// A silent connection has spoken; false when it was closed in the meantime.
+    /// Notes that a silent connection has spoken; false if it was closed in the meantime.
     pub(in crate::runtime) fn has_spoken(&self, number: u64) -> bool {
         let mut sockets = self.lock();
         match sockets.silent.remove(&number) {
@@ -57,7 +57,7 @@ impl Lobby {
         }
     }
 
-    /// Forgets a connection; false when the node has closed it.
+    /// Forgets a connection; false if the node has closed it.
     pub(in crate::runtime) fn leave(&self, number: u64) -> bool {
         let mut sockets = self.lock();
         let Sockets { silent, dials, guests, .. } = &mut *sockets;
@@ -73,8 +73,9 @@ impl Lobby {
         })
     }
 
-    /// Admits nobody from now on, and closes what is silent or not yet connected. Guests hear the
-    /// end of their input, so that those who wait for more of it end, and may still answer.
+    /// Admits no connection from now on, and closes those that are silent or not yet connected.
+    /// Guests get the end of their input, so that those that wait for more of it end, and may still
+    /// answer.
     pub(in crate::runtime) fn shut(&self) {
         let mut sockets = self.lock();
         sockets.is_closed = true;
@@ -86,7 +87,7 @@ impl Lobby {
         silent.values().chain(dials.values()).for_each(|stream| close(stream));
     }
 
-    /// Closes everything that is left; comes after [`Self::shut`].
+    /// Closes all connections that are left; comes after [`Self::shut`].
     pub(in crate::runtime) fn clear(&self) {
         let guests = mem::take(&mut self.lock().guests);
         guests.values().for_each(|stream| close(stream));
@@ -108,8 +109,8 @@ impl Sockets {
     }
 }
 
-/// Ends both directions, which wakes whoever is blocked on the socket.
+/// Ends both directions, which wakes a thread that is blocked on the socket.
 pub(in crate::runtime) fn close(stream: &TcpStream) {
-    // It fails when the other end has already reset the connection: the goal is reached.
+    // This fails if the other end has already reset the connection: the goal is reached.
     let _ = stream.shutdown(Shutdown::Both);
 }

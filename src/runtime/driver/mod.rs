@@ -6,7 +6,7 @@
 //! Invariants, beside those of the contract in [`crate::protocol`]:
 //! - One lock guards machine, deadlines, links and outbox; nothing blocks while it is held.
 //! - A stopped deadline cannot fire: deadlines and machine share the lock.
-//! - What a machine decides after a record leaves the node after the record is on disk.
+//! - An effect that a machine decides after a record leaves the node after the record is on disk.
 //! - After [`Driver::stop`] no thread of the driver is left, and its port is free.
 
 mod accept;
@@ -45,11 +45,11 @@ use super::thread::Crew;
 use crate::model::Now;
 use crate::protocol::{HostAnswer, Input, Machine, Never};
 
-/// How long threads may take to end once their sockets are shut: only a disk or a `ping` that
-/// hangs can need it.
+/// Time for threads to end once their sockets are shut: only a disk or a `ping` that hangs can need
+/// it.
 const CUT_GRACE: Duration = Duration::from_secs(5);
 
-/// What a machine needs to be so that threads can share it and a journal can hold its records.
+/// Bounds of a machine whose threads share it and whose records a journal holds.
 pub trait Drivable:
     Machine<Timer: Send, Record: Send + Serialize + DeserializeOwned, Event: Send, Command: Send>
     + Send
@@ -68,14 +68,14 @@ impl<M> Drivable for M where
 {
 }
 
-/// One node at work.
+/// A running node.
 pub struct Driver<M: Drivable> {
     state: Mutex<State<M>>,
-    /// The earliest deadline came closer, or the node stops.
+    /// Signaled when the earliest deadline came closer, or the node stops.
     deadline_moved: Condvar,
-    /// There are records to write, or the node stops.
+    /// Signaled when there are records to write, or the node stops.
     disk_wanted: Condvar,
-    /// The outbox has room again, or the journal thread has ended.
+    /// Signaled when the outbox has room again, or the journal thread has ended.
     outbox_moved: Condvar,
     clock: Clock,
     counters: Arc<Counters>,
@@ -87,26 +87,27 @@ pub struct Driver<M: Drivable> {
     connections: Gauge,
     dials: Gauge,
     pings: Gauge,
-    /// `None` once the door is closed.
+    /// Listener and sign to stop; `None` once it is closed.
     door: Mutex<Option<Door>>,
     failure: Sender<JournalError>,
     failed: Receiver<JournalError>,
 }
 
-/// The listening socket, and the acceptor's sign to stop: this sender's end.
+/// The listening socket, and the sender whose drop is the acceptor's sign to stop.
 struct Door {
     listener: Arc<TcpListener>,
     open: Sender<Never>,
 }
 
 impl<M: Drivable> Driver<M> {
-    /// Starts a node: hands it [`Input::Start`], and only then accepts connections.
+    /// Starts a node: submits [`Input::Start`], and only then accepts connections.
     ///
     /// The caller has replayed `journal` into `machine`.
     ///
     /// # Errors
     ///
-    /// When the system has no room for the first threads; whatever had started is stopped again.
+    /// Fails if the system has no room for the first threads; those that had started are stopped
+    /// again.
     pub fn start(
         machine: M,
         listener: TcpListener,
@@ -159,25 +160,25 @@ impl<M: Drivable> Driver<M> {
         self.crew.spawn("accept", move || driver.accept_loop(&listener, &stopping))
     }
 
-    /// Hands the machine one input and carries out its effects. Callable from any thread; returns
+    /// Gives the machine one input and carries out its effects. Callable from any thread; returns
     /// when every effect is carried out or waits for the disk. Without effect once stopping.
     pub fn submit(self: &Arc<Self>, input: Input<M>) {
         self.with(self.lock(), |state, now| state.step(now, input));
     }
 
-    /// Looks at the machine, between two inputs. The node stands still meanwhile: be brief.
+    /// Runs `look` on the machine, between two inputs. The node stands still meanwhile: be brief.
     pub fn inspect<R>(&self, look: impl FnOnce(&M, Now) -> R) -> R {
         let state = self.lock();
         look(&state.machine, self.clock.now())
     }
 
-    /// What the driver has done so far.
+    /// Counters of the driver.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Where the one message comes that the disk has failed. The node has then stopped deciding,
-    /// and its links are cut; what remains is to [`Self::stop`] it and to exit with a failure.
+    /// Channel of the one message that the disk has failed. The node has then stopped deciding, and
+    /// its links are cut; the caller is to [`Self::stop`] it and to exit with a failure.
     pub const fn failed(&self) -> &Receiver<JournalError> {
         &self.failed
     }
@@ -185,7 +186,7 @@ impl<M: Drivable> Driver<M> {
     /// Stops the node: accepts and decides no more, syncs the journal, gives writers up to `grace`
     /// to drain, ends all threads. Must not be called from one of them.
     ///
-    /// What the machine should still say (a goodbye) is submitted before. A second call waits for
+    /// The machine's last messages (a goodbye) must be submitted before. A second call waits for
     /// the same end.
     pub fn stop(self: &Arc<Self>, grace: Duration) {
         let deadline = self.clock.now().mono.after(grace);
@@ -217,7 +218,7 @@ impl<M: Drivable> Driver<M> {
         }
     }
 
-    /// Stops accepting, and wakes every thread so that it sees what has changed.
+    /// Stops accepting, and wakes every thread so that it sees the changed phase.
     fn close_door(&self) {
         let door = self.door.lock().expect("nothing under this lock can panic").take();
         if let Some(door) = door {
@@ -272,7 +273,7 @@ impl<M: Drivable> Driver<M> {
         self.state.lock().expect("a handler panicked")
     }
 
-    /// Does `work` under the lock, then what it left to be done without.
+    /// Does `work` under the lock, then its chores without the lock.
     fn with<R>(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State<M>>,
@@ -290,7 +291,7 @@ impl<M: Drivable> Driver<M> {
         result
     }
 
-    /// Releases the lock, wakes the threads that have something to do now, and returns the rest.
+    /// Releases the lock, wakes the threads that have something to do now, and returns the chores.
     fn release(&self, mut state: MutexGuard<'_, State<M>>) -> Vec<Chore> {
         let timers = state.needs_timer_thread();
         let disk = state.disk_is_idle && state.outbox.has_lines();
@@ -309,7 +310,8 @@ impl<M: Drivable> Driver<M> {
         chores
     }
 
-    /// Does what must not be done under the lock; returns what the machine must hear at once.
+    /// Does a chore, which must not be done under the lock; returns an input for the machine, if
+    /// there is one at once.
     fn do_chore(self: &Arc<Self>, chore: Chore) -> Option<Input<M>> {
         match chore {
             Chore::Cut(link) => {

@@ -1,4 +1,4 @@
-//! What a driver is told at its start: its limits, and who serves which dialect.
+//! Options of a driver: its limits, and the servers of dialects.
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
@@ -12,19 +12,20 @@ use crate::model::Now;
 use crate::wire::dialect::Dialect;
 use crate::wire::sealed::ClusterKeys;
 
-/// The bounds of one node. Every one protects the process from the other ends of its sockets.
+/// Limits of one node. Each protects the process from the other ends of its sockets.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long an accepted connection may take until its dialect is clear.
+    /// Time-out of an accepted connection until its dialect is clear.
     pub handshake_timeout: Duration,
-    /// How long one batch of messages may take to be written, and a closed link to drain.
-    /// Shorter loses links to a busy other end; longer holds memory for a dead one.
+    /// Time-out for writing one batch of messages, and for a closed link to drain. Shorter loses
+    /// links to a busy other end; longer holds memory for a dead one.
     pub write_timeout: Duration,
-    /// Accepted connections that have said nothing yet; above this the oldest is closed.
+    /// Largest number of accepted connections that have sent nothing yet; above this the oldest is
+    /// closed.
     pub silent_max: usize,
-    /// Connections of all kinds; above this new ones are closed at once.
+    /// Largest number of connections of all kinds; above this new ones are closed at once.
     pub links_max: usize,
-    /// Attempts to connect at a time; each holds a thread.
+    /// Largest number of attempts to connect at a time; each holds a thread.
     pub dials_max: usize,
 }
 
@@ -40,12 +41,12 @@ impl Default for Limits {
     }
 }
 
-/// Takes a node's events, with the moment at which each was decided.
+/// Receiver of a node's events, with the moment at which each was decided.
 ///
-/// It is called under the node's lock, so it must neither block nor call the driver.
+/// The sink is called under the node's lock, so it must neither block nor call the driver.
 pub trait Sink<E>: Send + Sync {
-    /// Takes `event`; says whether there was room for it. What finds none is dropped and counted: a
-    /// slow reader of reports must not stop the node.
+    /// Takes `event`; returns whether there was room for it. An event without room is dropped and
+    /// counted: a slow reader of reports must not stop the node.
     fn take(&self, now: Now, event: E) -> bool;
 }
 
@@ -55,15 +56,15 @@ impl<E: Send> Sink<E> for Sender<(Now, E)> {
     }
 }
 
-/// What a driver is told at its start. `E` is the machine's event.
+/// Options of a driver. `E` is the machine's event.
 pub struct Options<E> {
-    /// Where events go.
+    /// Receiver of the node's events.
     pub events: Box<dyn Sink<E>>,
-    /// The bounds.
+    /// Limits of the node.
     pub limits: Limits,
-    /// The cluster keys: with them, every link is encrypted, and nobody without one is heard.
+    /// Cluster keys: with them, every link is encrypted, and a caller without one is refused.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
-    /// Who serves accepted connections that do not speak the native dialect.
+    /// Servers of accepted connections that do not speak the native dialect.
     pub dialects: Dialects,
 }
 
@@ -75,16 +76,17 @@ impl<E> Options<E> {
     }
 }
 
-/// The server of each dialect; connections of a dialect without one are closed and counted.
+/// Server of each dialect; connections of a dialect without one are closed and counted.
 ///
 /// [`Dialect::Native`] and [`Dialect::Sealed`] need none: their connections become links.
 pub type Dialects = BTreeMap<Dialect, Arc<dyn Serve>>;
 
-/// Serves connections of one dialect.
+/// Server of the connections of one dialect.
 pub trait Serve: Send + Sync {
     /// Serves one connection to its end, on a thread of its own with a small stack.
     ///
-    /// When the node stops, the socket is shut down under the server's hands; it must then return.
+    /// At the end of the node the socket is shut down while the server uses it; the server must
+    /// then return.
     fn serve(&self, connection: Connection);
 }
 
@@ -110,7 +112,7 @@ impl Connection {
         Arc::clone(&self.stream)
     }
 
-    /// Where it comes from.
+    /// Address of the other end.
     pub const fn from(&self) -> SocketAddr {
         self.from
     }

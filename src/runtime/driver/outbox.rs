@@ -1,10 +1,11 @@
-//! What may not leave the node yet, because the journal does not have what it rests on.
+//! Outbox: effects that may not leave the node before the records they depend on are on disk.
 //!
 //! Invariants:
 //! - An effect leaves only when every record that was persisted before it is on disk.
 //! - Effects leave in the order in which they were decided.
 //!
-//! Pure bookkeeping: the journal thread tells what the disk has, the state carries the effects out.
+//! Pure bookkeeping: the journal thread reports the records on disk, the state carries the effects
+//! out.
 
 use std::collections::VecDeque;
 
@@ -14,12 +15,12 @@ use crate::model::Now;
 use crate::protocol::{Effect, Kind};
 use crate::runtime::journal::Lines;
 
-/// Waiting effects from which on readers pause until the disk has caught up.
+/// Number of waiting effects from which on readers pause until the disk has caught up.
 ///
 /// At a few hundred bytes each this is some megabytes, and seconds of traffic.
 const EFFECTS_MAX: usize = 16 * 1024;
 
-/// The effects that wait for the disk, and the records they wait for.
+/// Effects that wait for the disk, and the records they wait for.
 pub(super) struct Outbox<K: Kind> {
     lines: Lines,
     /// Records persisted so far.
@@ -30,7 +31,7 @@ pub(super) struct Outbox<K: Kind> {
 }
 
 struct Waiting<K: Kind> {
-    /// The records that must be on disk first.
+    /// Number of records that must be on disk first.
     records: u64,
     now: Now,
     effect: Effect<K>,
@@ -43,7 +44,7 @@ impl<K: Kind> Default for Outbox<K> {
 }
 
 impl<K: Kind<Record: Serialize>> Outbox<K> {
-    /// Takes a record for the journal; whatever is admitted from now on waits for it.
+    /// Takes a record for the journal; effects that are admitted from now on wait for it.
     pub(super) fn persist(&mut self, record: &K::Record) {
         self.lines.push(record);
         self.appended += 1;
@@ -63,15 +64,15 @@ impl<K: Kind<Record: Serialize>> Outbox<K> {
         !self.lines.is_empty()
     }
 
-    /// Moves the records not yet written into the empty `lines`; returns how many records there
-    /// will be on disk once these are.
+    /// Moves the records not yet written into the empty `lines`; returns the number of records on
+    /// disk after their write.
     pub(super) fn take_lines(&mut self, lines: &mut Lines) -> u64 {
         debug_assert!(lines.is_empty(), "records are written before more are taken");
         std::mem::swap(&mut self.lines, lines);
         self.appended
     }
 
-    /// The disk has the first `records` records; returns how many of them are new there.
+    /// Notes that the first `records` records are on disk; returns the number of new ones.
     pub(super) fn set_synced(&mut self, records: u64) -> u64 {
         debug_assert!(self.synced <= records && records <= self.appended);
         let fresh = records - self.synced;
@@ -99,7 +100,7 @@ impl<K: Kind<Record: Serialize>> Outbox<K> {
         self.waiting.len() >= EFFECTS_MAX
     }
 
-    /// Drops everything: the disk has failed, and nothing that rests on it may ever leave.
+    /// Drops everything: the disk has failed, and no effect that depends on it may ever leave.
     pub(super) fn abandon(&mut self) {
         self.lines.clear();
         self.waiting.clear();
@@ -117,7 +118,7 @@ mod tests {
         type Event = u32;
     }
 
-    /// Admits the event `number`; whether it went straight out.
+    /// Admits the event `number`; returns whether it went straight out.
     fn emit(outbox: &mut Outbox<Toy>, number: u32) -> bool {
         outbox.admit(Now::default(), Effect::Emit(number)).is_some()
     }

@@ -1,36 +1,36 @@
-//! The queue of one link: what was decided and is not yet written.
+//! Queue of one link: frames that were decided and are not yet written.
 //!
 //! Invariants:
 //! - Frames leave in the order in which they came.
-//! - It takes no more memory than what waits in it: thousands of links are idle most of the time.
-//! - Whoever waits for a frame sleeps. A waiter that turns round a few times first, as those of
-//!   general channels do, costs more than all else where thousands of threads share few cores.
+//! - A queue takes no more memory than its frames: thousands of links are idle most of the time.
+//! - A thread that waits for a frame sleeps. A waiter that turns round a few times first, as those
+//!   of general channels do, costs more than all else if thousands of threads share few cores.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::link::Frame;
 
-/// Room that an empty queue keeps.
+/// Number of frames for which an empty queue keeps room.
 const KEPT_FRAMES: usize = 16;
 
-/// Why a frame was not taken.
+/// Reason why a frame was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotTaken {
     /// There is no room.
     Full,
-    /// Nobody takes frames out any more.
+    /// The writer has ended.
     WriterGone,
 }
 
 #[derive(Default)]
 struct Inner {
     frames: VecDeque<Frame>,
-    /// The way in was dropped: what is here is the rest.
+    /// The way in was dropped: no more frames will come.
     is_closed: bool,
     /// The way out was dropped.
     is_abandoned: bool,
-    /// Whether somebody sleeps until there is a frame; waking costs a system call.
+    /// Whether the writer sleeps until there is a frame; waking costs a system call.
     is_awaited: bool,
 }
 
@@ -91,7 +91,7 @@ impl Drop for WayIn {
 }
 
 impl WayOut {
-    /// The next frame, once there is one; `None` when the queue is closed and empty.
+    /// Takes the next frame, once there is one; `None` if the queue is closed and empty.
     pub(super) fn wait(&self) -> Option<Frame> {
         let mut inner = self.shared.lock();
         loop {
@@ -107,7 +107,7 @@ impl WayOut {
         }
     }
 
-    /// The next frame, if there is one.
+    /// Takes the next frame, if there is one.
     pub(super) fn next(&self) -> Option<Frame> {
         self.shared.lock().frames.pop_front()
     }

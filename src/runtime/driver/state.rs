@@ -1,11 +1,11 @@
-//! What is behind the driver's one lock: the machine, its deadlines, its links, its outbox.
+//! State behind the driver's one lock: the machine, its deadlines, its links, its outbox.
 //!
 //! Invariants:
-//! - Nothing here blocks: no socket, disk, thread or full queue is waited for. What would block
-//!   becomes a [`Chore`], done by the caller after it has released the lock.
+//! - Nothing here blocks: no socket, disk, thread or full queue is waited for. Work that would
+//!   block becomes a [`Chore`], done by the caller after it has released the lock.
 //! - A message enters its link's queue in the order in which it was decided.
-//! - A link is in the table from just before the machine hears of it until just before the machine
-//!   hears of its end.
+//! - A link is in the table from just before the machine learns of it until just before the machine
+//!   learns of its end.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -31,14 +31,14 @@ pub(super) struct State<M: Drivable> {
     pub(super) machine: M,
     pub(super) phase: Phase,
     pub(super) timers: TimerQueue<M::Timer>,
-    /// What the timer thread waits for; see [`Self::needs_timer_thread`].
+    /// State of the timer thread; see [`Self::needs_timer_thread`].
     pub(super) armed: Armed,
     pub(super) outbox: Outbox<M>,
     /// Whether the journal thread waits for work.
     pub(super) disk_is_idle: bool,
     /// Whether the journal thread has ended.
     pub(super) disk_is_done: bool,
-    /// Readers that wait for room in the outbox.
+    /// Number of readers that wait for room in the outbox.
     pub(super) readers_paused: usize,
     links: BTreeMap<LinkId, Entry>,
     links_ever: u64,
@@ -49,35 +49,35 @@ pub(super) struct State<M: Drivable> {
     counters: Arc<Counters>,
 }
 
-/// Whether the machine still takes inputs.
+/// Phase of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It does.
+    /// The machine takes inputs.
     Running,
-    /// The node is stopping: what was decided still leaves, nothing more is decided.
+    /// The node is stopping: effects already decided still leave, no more are decided.
     Stopping,
-    /// The disk has failed: nothing leaves and nothing is decided.
+    /// The disk has failed: no effect leaves and none is decided.
     Failed,
 }
 
-/// What the timer thread is doing.
+/// State of the timer thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Armed {
-    /// It will look at the deadlines again by itself.
+    /// The thread will look at the deadlines again by itself.
     Busy,
-    /// It waits until then.
+    /// The thread waits until then.
     Until(Time),
-    /// It waits to be told.
+    /// The thread waits until it is woken.
     Forever,
 }
 
 struct Entry {
-    /// `None` once the link is to be closed: the writer drains what is queued and ends.
+    /// Queue of frames; `None` once the link is to be closed: the writer drains the queue and ends.
     frames: Option<WayIn>,
     link: Arc<Link>,
 }
 
-/// What has to be done without the lock.
+/// Work to be done without the lock.
 pub(super) enum Chore {
     /// End a link's connection at once.
     Cut(Arc<Link>),
@@ -115,7 +115,7 @@ impl<M: Drivable> State<M> {
         self.phase == Phase::Running
     }
 
-    /// Hands the machine one input and carries out its effects. Does nothing unless running.
+    /// Gives the machine one input and carries out its effects. Does nothing unless running.
     pub(super) fn step(&mut self, now: Now, input: Input<M>) {
         if !self.is_running() {
             return;
@@ -169,14 +169,15 @@ impl<M: Drivable> State<M> {
         }
     }
 
-    /// Takes what has to be done without the lock.
+    /// Takes the work to be done without the lock.
     pub(super) fn take_chores(&mut self) -> Vec<Chore> {
         mem::take(&mut self.chores)
     }
 
-    /// Whether the timer thread would miss the earliest deadline if it were not woken.
+    /// Whether the timer thread would miss the earliest deadline unless it is woken.
     ///
-    /// A deadline that moved away wakes nobody: the thread finds out when the old one comes.
+    /// A deadline that moved away wakes no thread: the timer thread finds out when the old one
+    /// comes.
     pub(super) fn needs_timer_thread(&self) -> bool {
         match (self.armed, self.timers.next()) {
             (Armed::Busy, _) | (_, None) => false,
@@ -185,7 +186,7 @@ impl<M: Drivable> State<M> {
         }
     }
 
-    /// Puts a link into the table, under a new number, before the machine hears of it.
+    /// Adds a link to the table, under a new number, before the machine learns of it.
     pub(super) fn add_link(&mut self, link: Arc<Link>, frames: WayIn) -> LinkId {
         self.links_ever += 1;
         let id = LinkId(self.links_ever);
@@ -193,17 +194,17 @@ impl<M: Drivable> State<M> {
         id
     }
 
-    /// Removes a link that has ended. What is queued on it may still leave.
+    /// Removes a link that has ended. Its queued frames may still leave.
     pub(super) fn remove_link(&mut self, id: LinkId) {
         self.links.remove(&id);
     }
 
-    /// Whether the machine still wants to hear from a link.
+    /// Whether the machine has not hung up the link.
     pub(super) fn is_open(&self, id: LinkId) -> bool {
         self.links.get(&id).is_some_and(|entry| entry.frames.is_some())
     }
 
-    /// Queues a message that rests on nothing in the journal.
+    /// Queues a message that depends on no record in the journal.
     pub(super) fn send_unjournaled(&mut self, id: LinkId, msg: Message) {
         self.send(id, msg, &mut FrameCache::default());
     }
@@ -233,7 +234,7 @@ impl<M: Drivable> State<M> {
                 self.counters.refused_slow.add(1);
                 self.chores.push(Chore::Cut(Arc::clone(&entry.link)));
             }
-            // The writer has failed and said why; the reader is about to report the end.
+            // The writer has failed and set the reason; the reader is about to report the end.
             Enqueued::WriterGone => {
                 self.counters.lines_lost.add(1);
                 entry.frames = None;

@@ -1,4 +1,4 @@
-//! The server at a real socket, with clients that behave and clients that do not.
+//! Tests of the server at a real socket, with clients that behave and clients that do not.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -23,7 +23,7 @@ impl Handler for Echo {
     }
 }
 
-/// A client's end, and where the server's thread says that it has ended.
+/// A client's end, and the sign that the server's thread has ended.
 struct Call {
     stream: TcpStream,
     ended: crossbeam_channel::Receiver<()>,
@@ -53,7 +53,7 @@ impl Call {
         (&self.stream).write_all(bytes).unwrap();
     }
 
-    /// Everything up to the end of the connection.
+    /// Reads everything up to the end of the connection.
     #[track_caller]
     fn rest(&self) -> String {
         let mut text = String::new();
@@ -69,7 +69,7 @@ fn get(path: &str) -> String {
 
 const LAST: &str = "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
-/// What a connection is answered that sends this and no more.
+/// Answer to a connection that sends `bytes` and no more.
 #[track_caller]
 fn answer(bytes: &[u8]) -> String {
     let server = server(Access::Any);
@@ -155,7 +155,7 @@ fn every_fault_is_answered_counted_and_ends_its_connection() {
     assert!(server.guests().is_empty(), "and every place is free");
 }
 
-/// A server that is patient for this long.
+/// A server with these time-outs.
 fn hasty(request: Duration, idle: Duration) -> Arc<Server> {
     let mut server = Server::new(Arc::new(Echo), Access::Any, Arc::default());
     server.pace = Pace { request, idle, write: request };
@@ -167,7 +167,7 @@ fn a_byte_now_and_then_buys_no_time() {
     let server = hasty(Duration::from_millis(150), PATIENCE);
     let call = call(&server);
     let pause = crossbeam_channel::tick(Duration::from_millis(5));
-    // Without a deadline for the whole this would go on until the head is too long.
+    // Without a deadline for the whole head this would go on until the head is too long.
     let mut sent = 0;
     for byte in format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(8_000)).bytes() {
         let _ = pause.recv();

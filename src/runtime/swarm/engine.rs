@@ -1,8 +1,8 @@
 //! All swarms of one process: the port they share, the limits of its connections, and its rates.
 //!
 //! Invariants:
-//! - Who has not said which swarm it wants holds a thread for a bounded time, and there is a bound
-//!   to their number; above it the oldest is closed.
+//! - A connection that has not named its swarm holds a thread for a bounded time, and there is a
+//!   bound to their number; above it the oldest is closed.
 //! - No failure of one connection ends the acceptor.
 //! - After [`Engine::stop`] no thread and no socket is left.
 
@@ -31,26 +31,27 @@ use crate::runtime::listen::{self, StartError};
 use crate::runtime::thread::Crew;
 use crate::wire::sealed::ClusterKeys;
 
-/// The pause after a failure to accept that would at once repeat itself.
+/// Pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// How long threads may take to end once their sockets are shut.
+/// Time for threads to end once their sockets are shut.
 const CUT_GRACE: Duration = Duration::from_secs(5);
 
-/// The bounds of all swarms of one process together.
+/// Limits of all swarms of one process together.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long a new connection may take until both handshakes are exchanged.
+    /// Time-out of a new connection until both handshakes are exchanged.
     pub handshake_timeout: Duration,
-    /// How long a call may take to be connected.
+    /// Time-out of a call to be connected.
     pub dial_timeout: Duration,
-    /// How long the other end may take nothing of what is sent to it.
+    /// Time-out of an end that takes none of the bytes sent to it.
     pub write_timeout: Duration,
-    /// Accepted connections that have not said what they want; above this the oldest is closed.
+    /// Largest number of accepted connections that have not named their swarm; above this the
+    /// oldest is closed.
     pub silent_max: usize,
-    /// Connections in all; above this new ones are closed at once.
+    /// Largest number of connections; above this new ones are closed at once.
     pub links_max: usize,
-    /// Of these, accepted ones of one address.
+    /// Largest number of accepted connections from one address.
     pub links_of_one_max: usize,
 }
 
@@ -67,35 +68,35 @@ impl Default for Limits {
     }
 }
 
-/// What an engine is told at its start.
+/// Options of an engine.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
-    /// Where to listen; nowhere if whoever is called at [`Engine::server`] listens.
+    /// Listen address; `None` if another listener serves connections by [`Engine::server`].
     pub listen: Option<SocketAddr>,
-    /// Bytes a second that all swarms together send at most.
+    /// Limit of the bytes a second that all swarms together send.
     pub up: Option<u64>,
-    /// Bytes a second that they receive at most.
+    /// Limit of the bytes a second that all swarms together receive.
     pub down: Option<u64>,
-    /// The bounds.
+    /// Limits of connections.
     pub limits: Limits,
-    /// With keys, connections are encrypted, and nobody without one is heard.
+    /// Cluster keys: with them, connections are encrypted, and an end without one is refused.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
 }
 
-/// What an engine has done so far.
+/// Counters of an engine.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections that became a swarm's, called or accepted.
     pub links: Counter,
     /// Accepted connections closed for want of room, in all or for one address.
     pub refused_full: Counter,
-    /// Accepted connections that said nothing useful in time.
+    /// Accepted connections that sent nothing useful in time.
     pub refused_silent: Counter,
-    /// Handshakes that were none, or for a swarm that is not here.
+    /// Handshakes that were malformed, or for a swarm that is not here.
     pub refused_handshake: Counter,
     /// Connections without a cluster key, or with another one.
     pub refused_key: Counter,
-    /// Connections that were ended because of what they said.
+    /// Connections that were ended because of their messages.
     pub refused_message: Counter,
 }
 
@@ -105,7 +106,7 @@ pub struct Engine {
     shared: Arc<Shared>,
 }
 
-/// What all threads know.
+/// State that all threads of an engine share.
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) limits: Limits,
@@ -124,7 +125,7 @@ pub(super) struct Shared {
     door: Mutex<Option<Door>>,
 }
 
-/// The swarms, by what a caller asks for.
+/// The swarms, by the identity that a caller names.
 #[derive(Default)]
 struct Rooms {
     assignment: Option<Arc<Room>>,
@@ -141,7 +142,7 @@ struct Seats {
 struct Door {
     listener: Arc<TcpListener>,
     open: Sender<Never>,
-    /// Dropped when there is a first swarm, which is the acceptor's sign to begin.
+    /// Sender whose drop is the acceptor's sign to begin, when there is a first swarm.
     shut: Option<Sender<Never>>,
 }
 
@@ -149,7 +150,7 @@ impl Engine {
     /// Starts an engine without swarms.
     ///
     /// # Errors
-    /// When the port is taken, or the system has no room for the first threads.
+    /// Fails if the port is taken, or the system has no room for the first threads.
     pub fn start(options: EngineOptions) -> Result<Self, StartError> {
         let EngineOptions { listen, up, down, limits, cluster_keys } = options;
         let listener = listen.map(|addr| listen::bind(addr.ip(), addr.port())).transpose()?;
@@ -187,7 +188,7 @@ impl Engine {
             let shared = Arc::clone(&engine.shared);
             let accept = move || {
                 // Until then the system keeps callers waiting: there is no swarm to lead them to,
-                // and many programs of others call only once.
+                // and many other programs call only once.
                 let _ = joined.recv();
                 shared.accept_loop(&listener, &stopping);
             };
@@ -199,20 +200,20 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Where it listens, if it does.
+    /// Listen address, if the engine listens.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.shared.addr
     }
 
-    /// Serves accepted connections of the swarm's dialect that somebody else listens for.
+    /// Server of accepted connections of the swarm's dialect that another listener accepts.
     pub fn server(&self) -> Arc<dyn Serve> {
         Arc::new(Server(Arc::clone(&self.shared)))
     }
 
-    /// Takes part in a swarm.
+    /// Joins a swarm.
     ///
     /// # Errors
-    /// When this engine is in that swarm already, or is stopping, or there are no threads.
+    /// Fails if this engine is in that swarm already, or is stopping, or no threads can be started.
     pub fn join(&self, join: Join) -> Result<Joined, JoinError> {
         let joined = Joined::start(&self.shared, join)?;
         let mut door = self.shared.door.lock().expect("nothing under this lock can panic");
@@ -222,7 +223,7 @@ impl Engine {
         Ok(joined)
     }
 
-    /// What it has done so far.
+    /// Counters of the engine.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
@@ -266,7 +267,7 @@ impl fmt::Debug for Engine {
 }
 
 impl Shared {
-    /// A number that no connection has had.
+    /// A new number of a connection.
     pub(super) fn number_link(&self) -> LinkId {
         LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
     }
@@ -280,13 +281,13 @@ impl Shared {
         }
     }
 
-    /// Whether callers need not say which swarm they want: there is but the assignment's.
+    /// The assignment's swarm if it is the only one: callers need not name theirs then.
     pub(super) fn only_room(&self) -> Option<Arc<Room>> {
         let rooms = self.rooms();
         rooms.assignment.clone().filter(|_| rooms.shares.is_empty())
     }
 
-    /// Makes a swarm known to callers; false if it is already, or the engine is stopping.
+    /// Makes a swarm known to callers; false if it is known already, or the engine is stopping.
     pub(super) fn enter(&self, room: &Arc<Room>) -> bool {
         let mut rooms = self.rooms();
         if rooms.is_closed {
@@ -351,7 +352,7 @@ impl Shared {
         }
     }
 
-    /// Gives a new connection a thread, or closes it where there is no room.
+    /// Gives a new connection a thread, or closes it if there is no room.
     fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
         let (shared, stream) = (Arc::clone(self), Arc::new(stream));
         let spawned = self.crew.spawn(format!("swarm:{}", from.port()), move || {
@@ -362,7 +363,7 @@ impl Shared {
         }
     }
 
-    /// Leads an accepted connection from its first byte to its end.
+    /// Serves an accepted connection from its first byte to its end.
     fn host(self: &Arc<Self>, connection: Connection, may_be_sealed: bool) {
         let Some(seat) = self.sit(Some(connection.from().ip())) else {
             self.counters.refused_full.add(1);
@@ -396,7 +397,8 @@ impl Shared {
     }
 }
 
-/// Serves what another listener accepts: it has told the dialect, and whether keys are wanted.
+/// Server of connections that another listener accepts, and whose dialect and need of keys it has
+/// detected.
 struct Server(Arc<Shared>);
 
 impl Serve for Server {

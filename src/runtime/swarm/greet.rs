@@ -17,15 +17,15 @@ use crate::runtime::driver::options::Connection;
 use crate::wire::sealed::{self, HandshakeError, Sealed};
 use crate::wire::swarm::handshake::{self, Expect, Handshake};
 
-/// Why two ends did not come together.
+/// Reason why a handshake failed.
 #[derive(Debug)]
 enum Trouble {
     Io(io::Error),
     Hello(handshake::HandshakeError),
     Key(HandshakeError),
-    /// Somebody else answers there.
+    /// Another peer answers at the address.
     OtherPeer(PeerId),
-    /// It is in another swarm.
+    /// The other end is in another swarm.
     OtherSwarm,
     /// This end is stopping, or has no room.
     Closed,
@@ -59,7 +59,7 @@ fn is_late(err: &io::Error) -> bool {
 }
 
 impl Shared {
-    /// Exchanges handshakes with a caller: the swarm that it wants, and the connection.
+    /// Exchanges handshakes with a caller; returns the swarm that it names, and the connection.
     pub(super) fn greet(
         self: &Arc<Self>,
         connection: Connection,
@@ -99,12 +99,12 @@ impl Shared {
             }
         };
         let mut parting = Parting::new(self, connection, sealed);
-        // There are programs that wait to be greeted although it is they who call.
+        // Some programs wait for the other handshake although they are the callers.
         let early = self.only_room();
         if let Some(room) = &early {
             parting.say(&Handshake { peer: room.me(), share: None }, (&self.clock, deadline))?;
         }
-        // Where there is but the assignment's, anything may stand in the spare bytes.
+        // If the assignment's is the only swarm, anything may stand in the spare bytes.
         let expect = early.is_some().then_some(Expect::Assignment);
         let hello = parting.hear(expect, (&self.clock, deadline))?;
         let room = self.room(hello.share.as_ref()).ok_or(Trouble::OtherSwarm)?;
@@ -118,7 +118,7 @@ impl Shared {
 }
 
 impl Room {
-    /// Calls somebody, on a thread of its own, which then reads the connection.
+    /// Calls a peer, on a thread of its own, which then reads the connection.
     pub(super) fn dial(self: &Arc<Self>, place: Place, addrs: Vec<SocketAddr>) {
         let room = Arc::clone(self);
         let port = addrs.first().map_or(0, SocketAddr::port);
@@ -131,7 +131,7 @@ impl Room {
             match room.call(place, &addrs) {
                 Ok(ends) => room.converse(ends, Some(place)),
                 Err(trouble) => {
-                    // Before the machine hears of it, which may call again.
+                    // Before the machine learns of the failure: it may call again.
                     drop(seat);
                     room.submit(Input::DialFailed { place, reason: trouble.to_string() });
                 }
@@ -172,7 +172,7 @@ impl Room {
     ) -> Result<Ends, Trouble> {
         let shared = self.shared();
         SockRef::from(&*stream).connect_timeout(&addr.into(), shared.limits.dial_timeout)?;
-        // Where nobody listens on a port that the system also hands out to callers, it may hand
+        // If no process listens on a port that the system also hands out to callers, it may hand
         // out that very port: the socket is then connected with itself.
         if stream.local_addr()? == stream.peer_addr()? {
             return Err(Trouble::Io(ErrorKind::ConnectionRefused.into()));
@@ -195,7 +195,7 @@ impl Room {
         if answer.share != self.share() {
             return Err(Trouble::OtherSwarm);
         }
-        // In the assignment, whoever is called is known by number.
+        // In the assignment, a called peer is known by number.
         let peer = answer.peer_among(|peer| peer.0 == place.0);
         if self.share().is_none() && peer.0 != place.0 {
             return Err(Trouble::OtherPeer(peer));
@@ -224,7 +224,7 @@ impl Parting {
         Ok(())
     }
 
-    /// Reads a handshake: one that is expected to be of a kind, or one of either.
+    /// Reads a handshake: one of the expected kind, or one of either.
     fn hear(
         &mut self,
         expect: Option<Expect>,

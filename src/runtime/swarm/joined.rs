@@ -1,4 +1,4 @@
-//! Taking part in one swarm: what is needed for it, and what its owner sees of it.
+//! Part of this process in one swarm: its options, and its progress for the owner.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -23,51 +23,51 @@ use crate::protocol::swarm::{
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files;
 
-/// How long what was written may wait until the disk is told to keep it. After a crash of the
-/// machine, so much is looked at again.
+/// Longest time before the disk is told to keep written data. After a crash of the machine, the
+/// writes of this time are read again.
 const SYNC_PAUSE: Duration = Duration::from_secs(5);
 
-/// Rates are those of about this span.
+/// Span over which rates are averaged, about.
 const RATE_SPAN: Duration = Duration::from_secs(3);
 
-/// Which swarm it is.
+/// Kind of a swarm, with its members or tree.
 #[derive(Debug)]
 pub enum Kind {
-    /// The assignment's: everybody is known beforehand.
+    /// The assignment's: all peers are known beforehand.
     Assignment {
-        /// The others.
+        /// Numbers of the other peers.
         roster: Roster,
-        /// Whom to call, and where; of several addresses the first that answers.
+        /// Peers to call, with their addresses; of several addresses the first that answers.
         calls: Vec<(PeerId, Vec<SocketAddr>)>,
     },
-    /// A share.
+    /// A share: its content is known by a hash, its peers are not.
     Share {
-        /// Its name.
+        /// Identity of the share.
         id: Hash,
-        /// As much of its tree as is known.
+        /// The known part of its tree.
         tree: Tree,
-        /// Its list of files, if it is a folder.
+        /// List of its files, if it is a folder.
         files: Files,
-        /// Where to ask first.
+        /// Addresses to call first.
         at: Vec<SocketAddr>,
     },
 }
 
-/// What it takes to take part in a swarm.
+/// Options of a part in a swarm.
 pub struct Join {
-    /// Which.
+    /// Kind of the swarm.
     pub kind: Kind,
-    /// Who this peer is there.
+    /// Id of this peer in the swarm.
     pub me: PeerId,
-    /// The content.
+    /// Content of the swarm on disk.
     pub store: Store,
-    /// The limits and habits.
+    /// Limits and settings of the machine.
     pub config: Config,
-    /// Where events go. See [`Sink`]: it is called under the swarm's lock.
+    /// Receiver of events. See [`Sink`]: it is called under the swarm's lock.
     pub events: Box<dyn Sink<Event>>,
 }
 
-/// Why one cannot take part.
+/// Reason why a swarm cannot be joined.
 #[derive(Debug)]
 pub enum JoinError {
     /// This engine is in that swarm already, or is stopping.
@@ -94,14 +94,14 @@ impl Error for JoinError {
     }
 }
 
-/// What has become of the content.
+/// State of the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Pieces are missing.
     Fetching,
     /// All pieces are written; the disk is told to keep them.
     Finishing,
-    /// It is on disk, under its own name.
+    /// The content is on disk, under its own name.
     Stored,
     /// The disk has failed, for this reason.
     Failed(String),
@@ -110,29 +110,29 @@ pub enum Phase {
 /// A swarm at one moment, as its owner sees it.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// What has become of the content.
+    /// State of the content.
     pub phase: Phase,
-    /// How the swarm has ended, if it has.
+    /// Outcome of the swarm, if it has ended.
     pub ended: Option<Outcome>,
-    /// Pieces in all.
+    /// Number of all pieces.
     pub pieces: u32,
-    /// Pieces on disk.
+    /// Number of pieces on disk.
     pub have: u32,
-    /// Connections.
+    /// Number of connections.
     pub peers: usize,
-    /// Bytes of pieces that were sent, in part or whole.
+    /// Number of bytes of pieces that were sent, in part or whole.
     pub up: u64,
-    /// Bytes of pieces that were received.
+    /// Number of bytes of pieces that were received.
     pub down: u64,
     /// Bytes a second that were sent lately, as seen from one call to the next.
     pub up_rate: f64,
     /// Bytes a second that were received lately.
     pub down_rate: f64,
-    /// What the machine says.
+    /// Status of the machine.
     pub status: Status,
 }
 
-/// One's part in one swarm. Dropping it leaves it running: see [`Self::stop`].
+/// Part of this process in one swarm. Dropping it leaves it running: see [`Self::stop`].
 pub struct Joined {
     room: Arc<Room>,
     samples: Mutex<VecDeque<(Time, u64, u64)>>,
@@ -190,18 +190,18 @@ impl Joined {
         Ok(Self { room, samples: Mutex::default() })
     }
 
-    /// Makes known where somebody in the swarm may be.
+    /// Adds an address at which a peer of the swarm may be.
     pub fn add_place(&self, addr: SocketAddr) {
         self.room.add_place(addr);
     }
 
-    /// How it stands.
+    /// Progress of the swarm.
     pub fn progress(&self) -> Progress {
         self.look(self.room.view())
     }
 
-    /// Waits until `is_enough` says so, at a change of the phase or the end of the swarm, for at
-    /// most `span`; pieces alone wake nobody.
+    /// Waits until `is_enough` returns true, at a change of the phase or the end of the swarm, for
+    /// at most `span`; new pieces alone do not end the wait.
     pub fn wait(
         &self,
         span: Duration,
@@ -212,13 +212,13 @@ impl Joined {
         self.look(view)
     }
 
-    /// The content.
+    /// Content of the swarm on disk.
     pub fn store(&self) -> &Store {
         self.room.store()
     }
 
-    /// Leaves the swarm: what was decided to say is said, then all connections and threads end.
-    /// What is on disk stays, and is told to be kept.
+    /// Leaves the swarm: queued messages are sent, then all connections and threads end. Stored
+    /// data stays on disk, and the disk is told to keep it.
     pub fn stop(&self) {
         self.room.stop();
     }
@@ -284,7 +284,7 @@ impl Room {
         }
     }
 
-    /// Gives what was fetched its name; or has pieces fetched again that others have spoiled.
+    /// Gives the content its name, or fetches pieces again that other programs have spoiled.
     fn bring_to_end(self: &Arc<Self>) -> Result<(), StoreError> {
         let Checked { read, lost, files } = self.store().finish(&|index| self.leaf(index))?;
         let is_whole = lost.is_empty();
@@ -297,7 +297,7 @@ impl Room {
         if is_whole {
             self.set_phase(Phase::Stored);
         } else if self.view().ended.is_some() {
-            // Nobody is there any more who could send them.
+            // No peer is connected any more that could send them.
             let path = self.store().folder().to_owned();
             return Err(StoreError::Disturbed { path });
         }

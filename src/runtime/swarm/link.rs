@@ -1,12 +1,12 @@
 //! One connection of a swarm: a thread that reads it, and one that writes.
 //!
 //! Invariants:
-//! - The swarm hears of the connection before anything from it, and of its end exactly once: both
+//! - The swarm learns of the connection before anything from it, and of its end exactly once: both
 //!   are told by the reading thread.
 //! - A piece that is sent goes from the disk to the socket without a stop in this process, unless
 //!   it has to be encrypted.
-//! - A closed connection drains first: the writer sends what was queued, ends its direction, gives
-//!   the other end a moment to read, and only then lets go.
+//! - A closed connection drains first: the writer sends the queue, ends its direction, gives the
+//!   other end a moment to read, and only then lets go.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
@@ -27,30 +27,30 @@ use crate::runtime::driver::options::Connection;
 use crate::wire::sealed::{Incoming, Opener, Sealer};
 use crate::wire::swarm::frame::{Decoder, Frame, Limits, piece_head};
 
-/// The buffer of each reader: pieces pass it by, all other messages are short.
+/// Buffer size of each reader: pieces pass it by, all other messages are short.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Messages that wait together are written together, up to so many bytes.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Bytes of a piece that are read, encrypted and written at a time.
+/// Number of bytes of a piece that are read, encrypted and written at a time.
 const SEAL_BYTES: usize = 256 * 1024;
 
-/// How often the swarm is told that a piece is coming.
+/// Interval at which the swarm is told that a piece is coming.
 const COMING_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the other end may take to read our last words and close.
+/// Time for the other end to read the last messages and close.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What is read and thrown away meanwhile, at most.
+/// Largest number of bytes that are read and thrown away meanwhile.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// After so long without a word, the system asks whether the other end is still there, and how
-/// often until it is given up.
+/// Silence after which the system tests whether the other end is still there, and number of tests
+/// until the connection is given up.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TRIES: u32 = 4;
 
-/// What all threads know of a connection.
+/// State of a connection that all its threads share.
 #[derive(Debug)]
 pub(super) struct Line {
     stream: Arc<TcpStream>,
@@ -60,7 +60,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Sends what is queued, and then ends the connection.
+    /// Sends the queue, and then ends the connection.
     pub(super) fn hang_up(&self, reason: &'static str) {
         let _ = self.end.set(reason);
         self.is_hung_up.store(true, Ordering::Relaxed);
@@ -69,20 +69,20 @@ impl Line {
 
     /// Ends the connection at once, which wakes both threads.
     pub(super) fn cut(&self) {
-        // It fails when the other end has already reset the connection: the goal is reached.
+        // This fails if the other end has already reset the connection: the goal is reached.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 
 /// A connection over which both handshakes were exchanged.
 pub(super) struct Ends {
-    /// Where reading goes on.
+    /// Source of the connection's further bytes.
     pub(super) input: Incoming<Limited>,
-    /// The same socket.
+    /// The socket of the connection.
     pub(super) stream: Arc<TcpStream>,
-    /// For what goes out, where it is encrypted.
+    /// Encryption of outgoing bytes, if the connection is encrypted.
     pub(super) sealer: Option<Sealer>,
-    /// Who is at the other end, as it says.
+    /// Id of the other end, as it states.
     pub(super) peer: PeerId,
 }
 
@@ -107,14 +107,14 @@ impl Read for Limited {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let share = self.shared.down.share(buf.len());
         let len = self.connection.read(&mut buf[..share])?;
-        // Afterwards, when it is known: what waits meanwhile holds up the sender.
+        // Afterwards, when the number is known: the waiting bytes hold up the sender.
         self.shared.down.take(len);
         Ok(len)
     }
 }
 
 impl Room {
-    /// Talks to a neighbor until either end has enough, on the calling thread.
+    /// Talks to a neighbor until either end closes, on the calling thread.
     pub(super) fn converse(self: &Arc<Self>, ends: Ends, place: Option<Place>) {
         let _place = self.crew.join();
         let Ends { input, stream, sealer, peer } = ends;
@@ -191,7 +191,7 @@ impl Room {
             self.submit(Input::Part { link: id, index, offset, data });
         }
         if line.is_hung_up.load(Ordering::Relaxed) {
-            // Our last words may be on their way, and unread input would take them back.
+            // The last messages may be on their way, and unread input would take them back.
             let _ = io::copy(&mut input.take(DISCARD_BYTES_MAX), &mut io::sink());
         }
         self.dismiss(id);
@@ -222,7 +222,7 @@ impl Room {
         match outcome {
             Ok(()) => {
                 let _ = line.stream.shutdown(Shutdown::Write);
-                // Nothing is ever sent here: it ends when the reader does, or in time.
+                // No message is ever sent here: the wait ends when the reader does, or in time.
                 let _ = reader_done.recv_timeout(LINGER);
             }
             Err(err) => log::debug!("cannot write to a neighbor in a swarm: {err}"),
@@ -246,7 +246,7 @@ impl Room {
             }
             Err(err) => {
                 self.fail(err.to_string());
-                // Nothing of the piece has left: the last words, which say so, still can.
+                // No byte of the piece has left: the last messages can still say so.
                 return Ok(());
             }
         };
@@ -267,7 +267,7 @@ impl Room {
         Ok(())
     }
 
-    /// Sends a piece of a file that somebody else has changed, if the piece is what it was.
+    /// Sends a piece of a file that was changed by others, if the piece itself is unchanged.
     fn upload_changed(
         self: &Arc<Self>,
         link: LinkId,
@@ -279,7 +279,7 @@ impl Room {
         let is_good = self.store().read_changed(index, &mut data).is_ok()
             && self.store().is_what_was_stored(index, &data, self.leaf(index));
         if !is_good && self.store().is_unfinished() {
-            // It is not offered but fetched here, and can be fetched again.
+            // The piece is not offered but fetched here, and can be fetched again.
             self.submit(Input::ReadAgain { read: 1, lost: vec![index], files: Vec::new() });
             self.submit(Input::Uploaded { link, index, bytes: 0 });
             return Ok(());
@@ -369,7 +369,7 @@ fn move_bytes(stream: &TcpStream, part: &Part, at: u64, most: usize) -> io::Resu
     let mut at = at;
     loop {
         match rustix::fs::sendfile(stream, &*part.file, Some(&mut at), most) {
-            // The file became shorter: the neighbor waits for bytes that there are not any more.
+            // The file became shorter: the neighbor waits for bytes that do not exist any more.
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(moved) => return Ok(moved),
             Err(rustix::io::Errno::INTR) => {}
@@ -388,7 +388,7 @@ fn move_bytes(stream: &TcpStream, part: &Part, at: u64, most: usize) -> io::Resu
     Ok(data.len())
 }
 
-/// Makes a socket fit for a conversation. What fails here makes it slower and not wrong.
+/// Sets the options of a socket. A failure here makes it slower and not wrong.
 fn prepare(stream: &TcpStream, write_timeout: Duration) {
     let _ = stream.set_nodelay(true);
     let _ = stream.set_read_timeout(None);

@@ -1,22 +1,23 @@
-//! What was decided for one connection and has not left yet: messages, and pieces to send from the
-//! disk, in the order in which they were decided.
+//! Queue of one connection: messages, and pieces to send from the disk, in the order in which they
+//! were decided.
 //!
-//! Invariants: a piece that was begun is not in here any more; whoever waits sleeps; and it is
-//! bounded, both by the bytes of messages and by the number of items.
+//! Invariants: a piece that was begun is not in here any more; a waiting writer sleeps; and the
+//! queue is bounded, both by the bytes of messages and by the number of items.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::protocol::swarm::PieceIndex;
 
-/// Bytes of messages that may wait: room for a bitfield and some runs of hashes. A connection that
-/// is further behind is cut, because its other end does not read.
+/// Largest number of bytes of messages that may wait: room for a bitfield and some runs of hashes.
+/// A connection that is further behind is cut, because its other end does not read.
 const BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Items that may wait; a swarm with 100,000 pieces says `have` as often, to slow ones too.
+/// Largest number of items that may wait; a swarm with 100,000 pieces sends `have` as often, to
+/// slow peers too.
 const ITEMS_MAX: usize = 128 * 1024;
 
-/// One thing to send.
+/// An item to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item {
     /// A message, encoded.
@@ -25,7 +26,7 @@ pub(super) enum Item {
     Piece(PieceIndex, u32),
 }
 
-/// There is no room.
+/// Error: the queue has no room.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -34,7 +35,7 @@ struct Inner {
     items: VecDeque<Item>,
     bytes: usize,
     is_closed: bool,
-    /// Whether somebody sleeps until there is something; waking costs a system call.
+    /// Whether the writer sleeps until there is an item; waking costs a system call.
     is_awaited: bool,
 }
 
@@ -46,7 +47,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Appends something, without blocking. After [`Self::close`] it goes nowhere.
+    /// Appends an item, without blocking. After [`Self::close`] it is dropped.
     pub(super) fn push(&self, item: Item) -> Result<(), Full> {
         let mut inner = self.lock();
         if inner.is_closed {
@@ -70,7 +71,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Takes out all pieces that were not begun.
+    /// Removes all pieces that were not begun, and returns them.
     pub(super) fn drop_pieces(&self) -> Vec<PieceIndex> {
         let mut dropped = Vec::new();
         self.lock().items.retain(|item| match item {
@@ -83,7 +84,7 @@ impl Outgoing {
         dropped
     }
 
-    /// Takes out one piece; false if it is not here.
+    /// Removes one piece; false if it is not queued.
     pub(super) fn drop_piece(&self, index: PieceIndex) -> bool {
         let mut inner = self.lock();
         let at =
@@ -91,13 +92,13 @@ impl Outgoing {
         at.is_some_and(|at| inner.items.remove(at).is_some())
     }
 
-    /// Takes nothing more; what is here still leaves.
+    /// Refuses new items; those in the queue still leave.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.moved.notify_all();
     }
 
-    /// Takes nothing more, and what is here does not leave either: the pieces among it.
+    /// Refuses new items and drops those in the queue; returns the pieces among them.
     pub(super) fn abandon(&self) -> Vec<PieceIndex> {
         self.close();
         let dropped = self.drop_pieces();
@@ -107,8 +108,8 @@ impl Outgoing {
         dropped
     }
 
-    /// The next thing to send, once there is one; `None` when the queue is closed and empty.
-    /// Messages that wait together are taken together, up to `most` bytes.
+    /// Takes the next item, once there is one; `None` if the queue is closed and empty. Messages
+    /// that wait together are taken together, up to `most` bytes.
     pub(super) fn wait(&self, most: usize) -> Option<Item> {
         let mut inner = self.lock();
         loop {

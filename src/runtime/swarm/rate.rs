@@ -1,8 +1,8 @@
-//! A limit in bytes a second, shared by everybody who moves bytes in one direction.
+//! A limit in bytes a second, shared by all threads that move bytes in one direction.
 //!
 //! Each share of bytes takes its own stretch of time, one after the other, in the order of asking:
-//! so the limit holds exactly over any second, and nobody is forgotten. What was not used is saved
-//! up for a moment only, so there are no bursts.
+//! so the limit holds exactly over any second, and no thread is forgotten. Unused time is saved up
+//! for a moment only, so there are no bursts.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -13,17 +13,17 @@ use crate::runtime::clock::Clock;
 /// late wake-ups cost.
 const SAVED: Duration = Duration::from_millis(100);
 
-/// Shares a second, about. More are smoother and cost more wake-ups.
+/// Number of shares a second, about. More are smoother and cost more wake-ups.
 const SHARES_A_SECOND: u64 = 50;
 
-/// Bytes of a share at least and at most.
+/// Least and greatest size of a share, in bytes.
 const SHARE_BYTES: std::ops::RangeInclusive<u64> = 512..=256 * 1024;
 
-/// A limit, or none.
+/// A limit of the rate, or none.
 #[derive(Debug)]
 pub(super) struct Throttle {
     clock: Clock,
-    /// Bytes a second.
+    /// Limit in bytes a second.
     rate: Option<u64>,
     inner: Mutex<Inner>,
     closed: Condvar,
@@ -31,7 +31,7 @@ pub(super) struct Throttle {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// When everything that was granted will have been moved, in nanoseconds.
+    /// Time when all granted bytes will have been moved, in nanoseconds.
     free_at: u64,
     is_closed: bool,
 }
@@ -42,7 +42,7 @@ impl Throttle {
         Self { clock, rate, inner: Mutex::default(), closed: Condvar::new() }
     }
 
-    /// Bytes that may be moved at a time; as many as wanted where there is no limit.
+    /// Number of bytes that may be moved at a time; all `wanted` ones without a limit.
     pub(super) fn share(&self, wanted: usize) -> usize {
         match self.rate {
             None => wanted,
@@ -54,7 +54,7 @@ impl Throttle {
         }
     }
 
-    /// Returns when `bytes` may be moved, or when the throttle is closed.
+    /// Waits until `bytes` may be moved, or the throttle is closed.
     pub(super) fn take(&self, bytes: usize) {
         let Some(rate) = self.rate else { return };
         let mut inner = self.lock();
@@ -63,7 +63,8 @@ impl Throttle {
         let cost = (bytes as u64).saturating_mul(1_000_000_000) / rate.max(1);
         let start = inner.free_at.max(now.saturating_sub(saved));
         inner.free_at = start + cost;
-        // When the stretch is over and not when it begins: nobody is ahead of the limit.
+        // The wait lasts to the end of the stretch and not to its beginning: no thread is ahead of
+        // the limit.
         let until = inner.free_at;
         loop {
             let left = until.saturating_sub(self.now());
@@ -75,7 +76,7 @@ impl Throttle {
         }
     }
 
-    /// Holds nobody up any more.
+    /// Ends all waits, now and in future.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.closed.notify_all();

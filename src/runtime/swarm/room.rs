@@ -1,11 +1,11 @@
-//! One swarm at work: its machine, and what the machine has done.
+//! One swarm at work: its machine, and the driver of the machine.
 //!
 //! Invariants:
-//! - The machine hears one input at a time, and its effects are carried out in order.
-//! - No socket and no disk is touched under the lock: what would touch them waits in queues, or
-//!   is done by the caller of [`Room::step`] after the lock is free.
-//! - The machine hears of a connection before anything from it, and of its end exactly once.
-//! - Nothing here decides whom to serve, what to ask for, or when to stop.
+//! - The machine gets one input at a time, and its effects are carried out in order.
+//! - No socket and no disk is touched under the lock: work that would touch them waits in queues,
+//!   or is done by the caller of [`Room::step`] after the lock is free.
+//! - The machine learns of a connection before anything from it, and of its end exactly once.
+//! - Nothing here decides which peers to serve, what to ask for, or when to stop.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -32,19 +32,19 @@ use crate::runtime::driver::lobby::Lobby;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::thread::Crew;
 
-/// How long connections may take to drain when a swarm stops, and threads to end after that.
+/// Time for connections to drain when a swarm stops, and for threads to end after that.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 const CUT_GRACE: Duration = Duration::from_secs(5);
 
-/// What the thread that looks after the disk is to do.
+/// Task of the thread that looks after the disk.
 pub(super) enum Keep {
-    /// Everything is written: bring it to an end.
+    /// All pieces are written: finish the content.
     Finish,
-    /// A folder's list of files is there: keep it.
+    /// A folder's list of files has come: keep it.
     List,
 }
 
-/// One swarm.
+/// One swarm, with its machine and threads.
 pub(super) struct Room {
     shared: Arc<Shared>,
     me: PeerId,
@@ -52,9 +52,9 @@ pub(super) struct Room {
     roster: Option<Roster>,
     store: Store,
     state: Mutex<State>,
-    /// The earliest deadline came closer, or the swarm stops.
+    /// Signaled when the earliest deadline came closer, or the swarm stops.
     deadline_moved: Condvar,
-    /// The phase has changed, or the swarm has ended.
+    /// Signaled when the phase has changed, or the swarm has ended.
     phase_moved: Condvar,
     /// Dropped when the swarm stops.
     keep: Mutex<Option<Sender<Keep>>>,
@@ -63,14 +63,14 @@ pub(super) struct Room {
     pub(super) traffic: Traffic,
 }
 
-/// Bytes of pieces that were moved.
+/// Numbers of bytes of pieces that were moved.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     pub(super) up: AtomicU64,
     pub(super) down: AtomicU64,
 }
 
-/// How a swarm stands at one moment.
+/// Status of a swarm at one moment.
 pub(super) struct View {
     pub(super) phase: Phase,
     pub(super) ended: Option<Outcome>,
@@ -78,7 +78,7 @@ pub(super) struct View {
     pub(super) peers: usize,
 }
 
-/// What a room is made of.
+/// Parts that a room is made of.
 pub(super) struct Plan {
     pub(super) me: PeerId,
     pub(super) share: Option<Hash>,
@@ -126,7 +126,7 @@ impl Room {
         self.me
     }
 
-    /// The share's name; none in the assignment.
+    /// Identity of the share; `None` in the assignment.
     pub(super) const fn share(&self) -> Option<Hash> {
         self.share
     }
@@ -148,8 +148,8 @@ impl Room {
         &self.shared
     }
 
-    /// Hands the machine one input and carries out its effects, but for the pieces to store, which
-    /// the caller does or has done: it may have to wait for the disk.
+    /// Gives the machine one input and carries out its effects, but for the pieces to store, which
+    /// it returns: the caller may have to wait for the disk.
     #[must_use]
     pub(super) fn step(self: &Arc<Self>, input: Input) -> Vec<Job> {
         let state = self.lock();
@@ -159,13 +159,13 @@ impl Room {
         self.advance(state, input)
     }
 
-    /// As [`Self::step`], and has the pieces stored.
+    /// As [`Self::step`], and stores the pieces.
     pub(super) fn submit(self: &Arc<Self>, input: Input) {
         let jobs = self.step(input);
         self.shared.stores.store(jobs);
     }
 
-    /// Hands over what came by a connection; false when the machine has hung up on it.
+    /// Submits a message of a connection; false if the machine has hung it up.
     pub(super) fn deliver(self: &Arc<Self>, link: LinkId, msg: Message) -> bool {
         let state = self.lock();
         if !state.is_open || !state.links.contains_key(&link) {
@@ -176,7 +176,7 @@ impl Room {
         true
     }
 
-    /// Takes in a new connection; false when the swarm is stopping.
+    /// Adds a new connection; false if the swarm is stopping.
     pub(super) fn admit(
         self: &Arc<Self>,
         link: LinkId,
@@ -194,7 +194,7 @@ impl Room {
         true
     }
 
-    /// Lets go of a connection, which has ended.
+    /// Removes a connection, which has ended.
     pub(super) fn dismiss(self: &Arc<Self>, link: LinkId) {
         let mut state = self.lock();
         state.links.remove(&link);
@@ -204,7 +204,7 @@ impl Room {
         }
     }
 
-    /// Makes known an address of somebody in the swarm.
+    /// Adds an address at which a peer of the swarm may be.
     pub(super) fn add_place(self: &Arc<Self>, addr: SocketAddr) {
         let mut state = self.lock();
         if state.places.values().flatten().any(|it| *it == addr) {
@@ -219,7 +219,7 @@ impl Room {
         }
     }
 
-    /// Hands over what begins a swarm.
+    /// Submits the first inputs of a swarm.
     pub(super) fn begin(self: &Arc<Self>) {
         self.submit(Input::Start);
         let places: Vec<_> = self.lock().places.keys().copied().collect();
@@ -228,7 +228,7 @@ impl Room {
         }
     }
 
-    /// The files cannot be used any more, for this reason.
+    /// Ends the swarm because the files cannot be used any more.
     pub(super) fn fail(self: &Arc<Self>, reason: String) {
         log::debug!("a swarm's files cannot be used: {reason}");
         self.set_phase(Phase::Failed(reason.clone()));
@@ -249,12 +249,12 @@ impl Room {
         self.lock().machine.tree()?.leaf(index)
     }
 
-    /// Looks at the swarm.
+    /// Status of the swarm.
     pub(super) fn view(&self) -> View {
         self.lock().view()
     }
 
-    /// Waits until `is_enough` says so of the swarm, at a change of its phase, or until `deadline`.
+    /// Waits until `is_enough` returns true, at a change of the phase, or until `deadline`.
     pub(super) fn wait(&self, deadline: Time, is_enough: impl Fn(&View) -> bool) -> View {
         let mut state = self.lock();
         loop {
@@ -290,7 +290,7 @@ impl Room {
         }
     }
 
-    /// Ends the swarm: lets what was said leave, and ends all its threads.
+    /// Ends the swarm: lets queued messages leave, and ends all its threads.
     pub(super) fn stop(self: &Arc<Self>) {
         self.shared.leave(self);
         let lines: Vec<_> = {
@@ -362,7 +362,8 @@ impl Room {
         }
         if !keeps.is_empty() {
             let keep = self.keep.lock().expect("nothing under this lock can panic").clone();
-            // There is room for all that is ever said; without its thread the swarm is stopping.
+            // There is room for all tasks that are ever sent; without its thread the swarm is
+            // stopping.
             keeps.into_iter().for_each(|it| {
                 let _ = keep.as_ref().map(|keep| keep.try_send(it));
             });

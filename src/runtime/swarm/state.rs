@@ -1,4 +1,4 @@
-//! What the lock of one swarm guards, and how effects are carried out under it.
+//! State that the lock of one swarm guards, and the effects that are carried out under it.
 //!
 //! Invariant: nothing here touches a socket or the disk, or waits for anything.
 
@@ -20,7 +20,7 @@ use crate::protocol::timer::TimerQueue;
 use crate::runtime::driver::options::Sink;
 use crate::wire::swarm::frame::encode;
 
-/// What the lock guards.
+/// State under the lock.
 pub(super) struct State {
     pub(super) machine: Swarm,
     pub(super) timers: TimerQueue<Timer>,
@@ -35,7 +35,7 @@ pub(super) struct State {
     pub(super) effects: Vec<Effect>,
 }
 
-/// What is left to be done without the lock.
+/// Work to be done without the lock.
 #[derive(Default)]
 pub(super) struct Chores {
     pub(super) jobs: Vec<(PieceIndex, Vec<u8>, LinkId, Option<Hash>)>,
@@ -46,7 +46,7 @@ pub(super) struct Chores {
 }
 
 impl State {
-    /// How the swarm stands.
+    /// Status of the swarm.
     pub(super) fn view(&self) -> View {
         View {
             phase: self.phase.clone(),
@@ -57,7 +57,7 @@ impl State {
     }
 
     /// Carries out one effect, as far as it touches neither sockets nor disk; the rest becomes
-    /// chores, and what the machine is to hear at once an input.
+    /// chores, and an immediate answer to the machine an input.
     pub(super) fn carry_out(
         &mut self,
         now: Now,
@@ -118,7 +118,7 @@ impl State {
         let Some(line) = self.links.get(&link) else { return };
         if line.outgoing.push(item).is_err() {
             line.hang_up("the other end does not read what it is sent");
-            // Its reader ends, and the machine hears of it.
+            // Its reader ends, and reports that to the machine.
             chores.cuts.push(Arc::clone(line));
         }
     }

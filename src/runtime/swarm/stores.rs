@@ -1,8 +1,8 @@
-//! Checking and writing pieces, beside the threads that read them from sockets.
+//! Threads that check and write pieces, beside the threads that read them from sockets.
 //!
-//! Invariants: no more than a few pieces wait here, and whoever brings one more waits until there
-//! is room, so that a slow disk makes slow readers and not a full memory (S5); buffers of pieces
-//! are used again.
+//! Invariants: no more than a few pieces wait here, and a thread that brings one more waits until
+//! there is room, so that a slow disk makes slow readers and not a full memory (S5); buffers of
+//! pieces are used again.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -14,17 +14,18 @@ use crate::protocol::LinkId;
 use crate::protocol::swarm::{Hash, Input, PieceIndex, Stored, leaf_hash};
 use crate::runtime::thread::Crew;
 
-/// Threads that check and write: a disk takes no more at once, and a link has its own reader.
+/// Number of threads that check and write: a disk takes no more at once, and a link has its own
+/// reader.
 const THREADS: usize = 2;
 
-/// Pieces that may wait for them.
+/// Largest number of pieces that wait for them.
 const WAITING_MAX: usize = 2;
 
-/// Pieces up to this size are checked and written by whoever read them: to hand them over costs
-/// as much.
+/// Largest size of pieces that are checked and written by the thread that read them: to hand them
+/// over costs as much.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of buffers that are kept for the next pieces.
+/// Largest sum of the buffers, in bytes, that are kept for the next pieces.
 const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A piece to be checked and written.
@@ -36,7 +37,7 @@ pub(super) struct Job {
     pub(super) expected: Option<Hash>,
 }
 
-/// The threads, and what waits for them.
+/// The threads, and the pieces that wait for them.
 #[derive(Debug)]
 pub(super) struct Stores {
     way_in: Mutex<Option<Sender<Job>>>,
@@ -57,7 +58,7 @@ impl Stores {
         Ok(Self { way_in: Mutex::new(Some(way_in)), spare: Mutex::default() })
     }
 
-    /// Has pieces stored; returns when they are, or when it is certain that they will be soon.
+    /// Stores pieces; returns when they are stored, or when it is certain that they will be soon.
     pub(super) fn store(&self, jobs: Vec<Job>) {
         for job in jobs {
             if job.data.len() <= INLINE_BYTES_MAX {
@@ -70,7 +71,7 @@ impl Stores {
         }
     }
 
-    /// Takes no more, and lets the threads end.
+    /// Refuses new pieces, and lets the threads end.
     pub(super) fn close(&self) {
         self.way_in.lock().expect("nothing under this lock can panic").take();
     }
@@ -91,7 +92,8 @@ impl Stores {
 }
 
 impl Job {
-    /// Checks and writes the piece, and tells its swarm; again, if that has another one to store.
+    /// Checks and writes the piece, and reports it to its swarm; again, if that has another one to
+    /// store.
     fn run(self) {
         let mut jobs = vec![self];
         while let Some(job) = jobs.pop() {

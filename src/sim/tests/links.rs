@@ -1,4 +1,4 @@
-//! Links, paths, strangers and liars.
+//! Tests of links, paths, strangers and liars.
 
 use super::toy::{Order, Told, text_of, words};
 use super::*;

@@ -1,4 +1,4 @@
-//! The simulator under test: a world that cannot be trusted proves nothing about machines.
+//! Tests of the simulator: a world that cannot be trusted proves nothing about machines.
 
 mod links;
 mod processes;
@@ -29,7 +29,7 @@ fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// Hosts 1 to `count`, booted, that do as they are told.
+/// Hosts 1 to `count`, booted, that act only on orders.
 fn idle_world(count: u8, options: Options) -> World<Toy> {
     let mut world = World::new(5, options);
     for number in 1..=count {
@@ -81,7 +81,7 @@ fn stormy_world(seed: u64, weather: &Weather) -> World<Toy> {
     world
 }
 
-/// Whether every note that anybody was told of is on its author's disk or in its memory of it.
+/// Whether every note in an event is on its author's disk or in its memory of it.
 fn told_is_durable(world: &World<Toy>) -> Result<(), String> {
     for (time, by, told) in world.events() {
         if let Told::Noted(number) = told

@@ -1,4 +1,4 @@
-//! Processes, their disks and their clocks.
+//! Tests of processes, their disks and their clocks.
 
 use super::toy::{Order, Told};
 use super::*;

@@ -15,19 +15,19 @@ use crate::protocol::{DialError, Effects, HostAnswer, Input, Kind, LinkId, Machi
 
 use crate::sim::Boot;
 
-/// What the toy may be told to do.
+/// Commands of the toy.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Order {
     Dial(Endpoint, Duration),
-    /// To all links.
+    /// Send a text on all links.
     Say(&'static str),
-    /// On a link that need not exist.
+    /// Send a text on a link that need not exist.
     SayOn(LinkId, &'static str),
-    /// Writes a number down, then says it to all links and reports it.
+    /// Write a number down, then send it on all links and report it.
     Note(u64),
-    /// All links.
+    /// Hang up on all links.
     Hangup,
-    /// All links, and says something afterwards.
+    /// Hang up on all links, and send something afterwards.
     HangupAndSay,
     TickAfter(Duration),
     PingHost(IpAddr),
@@ -35,7 +35,7 @@ pub(super) enum Order {
     Spin,
 }
 
-/// What the toy reports.
+/// Events of the toy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Up(LinkId),
@@ -62,7 +62,7 @@ struct Line {
     hung_up: bool,
 }
 
-/// The machine.
+/// Machine for the simulator's own tests.
 #[derive(Debug)]
 pub(super) struct Toy {
     rng: Rng,
@@ -80,7 +80,7 @@ impl Kind for Toy {
 }
 
 impl Toy {
-    /// A toy that does only as it is told.
+    /// A toy that acts only on orders.
     pub(super) fn idle(boot: Boot<'_, u64>) -> Self {
         Self::busy(boot, &[])
     }
@@ -170,12 +170,12 @@ impl Toy {
     }
 }
 
-/// A message of this number on its link.
+/// A message with this number on its link.
 pub(super) fn words(number: u64, text: &str) -> Message {
     Message::Error(ErrorReply::new(ErrorCode::Busy, format!("{number} {text}")))
 }
 
-/// What [`words`] said, without the number.
+/// Text of a message that [`words`] made, without the number.
 pub(super) fn text_of(msg: &Message) -> &str {
     #[allow(clippy::wildcard_enum_match_arm, reason = "toys speak in one kind of message")]
     match msg {

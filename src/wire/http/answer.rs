@@ -1,31 +1,31 @@
-//! The head of somebody else's answer.
+//! Head of an HTTP response that another server sent.
 
 use httparse::{Error, Status};
 
 use super::head::{Headers, Room};
 use super::{Fault, HEAD_BYTES_MAX};
 
-/// How the end of an answer's body is told.
+/// Framing of a response's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerBody {
-    /// It has so many bytes.
+    /// The body has so many bytes.
     Length(usize),
-    /// It comes in chunks.
+    /// The body comes in chunks.
     Chunked,
-    /// It ends with the connection.
+    /// The body ends with the connection.
     UntilClose,
 }
 
-/// What an answer's head says.
+/// Parsed head of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'r, 'b> {
-    /// Of three digits; below 200 another head follows.
+    /// Status code of three digits; below 200 another head follows.
     pub status: u16,
-    /// Its body.
+    /// Framing of the body.
     pub body: AnswerBody,
-    /// Whether the connection goes on.
+    /// Whether the connection can be used again after this response.
     pub keep_alive: bool,
-    /// The headers.
+    /// Headers of the response.
     pub headers: Headers<'r, 'b>,
 }
 
@@ -34,7 +34,7 @@ impl<'r, 'b> Answer<'r, 'b> {
     /// at the beginning of `bytes`.
     ///
     /// # Errors
-    /// When it is none, or one with two readings.
+    /// Fails if the bytes are no head of a response, or one with two readings.
     pub fn parse(bytes: &'b [u8], room: &'r mut Room<'b>) -> Result<Option<(usize, Self)>, Fault> {
         let mut response = httparse::Response::new(room);
         let len = match response.parse(bytes) {

@@ -21,7 +21,7 @@ enum Place {
     /// In the line of a size.
     #[default]
     Size,
-    /// So many bytes before the end of a chunk.
+    /// Within a chunk, with so many bytes before its end.
     Within(usize),
     /// In the line end behind a chunk.
     Behind,
@@ -32,12 +32,12 @@ enum Place {
 }
 
 impl Chunks {
-    /// Moves what is of the body from `bytes` to the end of `body`, which may have `max` bytes.
-    /// Returns how many of `bytes` were used up, and whether the body is whole; what is not used
-    /// up then belongs to the next message.
+    /// Moves the body's bytes from `bytes` to the end of `body`, which may have `max` bytes.
+    /// Returns how many of `bytes` were used up, and whether the body is whole; bytes that are not
+    /// used up then belong to the next message.
     ///
     /// # Errors
-    /// When these are no chunks, or too much.
+    /// Fails if the bytes are no chunks, or the body is too long.
     pub fn take(
         &mut self,
         bytes: &[u8],

@@ -1,4 +1,5 @@
-//! The head of a request without a copy of it: where it ends, what it says, how its body is framed.
+//! Parser of the head of a request, without a copy of it: its length, fields, and the framing of
+//! the body.
 
 use httparse::{Error, Header, Request, Status};
 
@@ -19,27 +20,27 @@ pub const fn room<'b>() -> Room<'b> {
     [httparse::EMPTY_HEADER; HEADERS_MAX]
 }
 
-/// How the end of a body is told.
+/// Framing of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// It has so many bytes; more than fit into memory are [`usize::MAX`].
+    /// The body has so many bytes; more than fit into memory are [`usize::MAX`].
     Length(usize),
-    /// It comes in chunks, see [`super::Chunks`].
+    /// The body comes in chunks, see [`super::Chunks`].
     Chunked,
 }
 
-/// What a head says.
+/// Parsed head of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Outline<'r, 'b> {
-    /// In capitals.
+    /// Method, in capitals.
     pub method: &'b str,
     /// The path, as it was sent; begins with `/`.
     pub path: &'b str,
-    /// What follows the question mark, or nothing.
+    /// Query behind the question mark; empty without one.
     pub query: &'b str,
     /// The body that follows.
     pub framing: Framing,
-    /// Whether the client waits for [`super::CONTINUE`] before it sends it.
+    /// Whether the client waits for [`super::CONTINUE`] before it sends the body.
     pub expects_continue: bool,
     /// Whether the client would go on with this connection.
     pub keep_alive: bool,
@@ -58,7 +59,7 @@ pub struct Scan {
     has_line: bool,
 }
 
-/// How many bytes of blank lines there are before a head; a known habit of clients after a body.
+/// Number of bytes of blank lines before a head; a known habit of clients after a body.
 #[must_use]
 pub fn blanks(bytes: &[u8]) -> usize {
     2 * bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count()
@@ -69,7 +70,7 @@ impl Scan {
     /// bytes may only be added.
     ///
     /// # Errors
-    /// When it is none, as soon as that is clear.
+    /// Fails if the bytes are no head, as soon as that is clear.
     pub fn head_len(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let end = bytes.len().min(HEAD_BYTES_MAX);
         let mut before = self.seen.checked_sub(1).map(|before| bytes[before]);
@@ -102,7 +103,7 @@ impl<'r, 'b> Outline<'r, 'b> {
     /// Reads a whole head.
     ///
     /// # Errors
-    /// When it is none, or one with two readings.
+    /// Fails if the bytes are no head, or one with two readings.
     pub fn parse(bytes: &'b [u8], room: &'r mut Room<'b>) -> Result<Self, Fault> {
         let mut request = Request::new(room);
         match request.parse(bytes) {
@@ -183,13 +184,13 @@ impl<'r, 'b> Headers<'r, 'b> {
         })
     }
 
-    /// The first of them.
+    /// The first value of the headers of this name.
     #[must_use]
     pub fn first(self, name: &str) -> Option<&'b [u8]> {
         self.all(name).next()
     }
 
-    /// Whether one of the words of a header, between commas, is this.
+    /// Whether the header `name` contains `word` among its comma-separated words.
     #[must_use]
     pub fn says(self, name: &str, word: &str) -> bool {
         self.all(name)
@@ -197,16 +198,16 @@ impl<'r, 'b> Headers<'r, 'b> {
             .any(|it| it.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
     }
 
-    /// Whether a message of HTTP/1.`minor` with these lets its connection go on.
+    /// Whether a message of HTTP/1.`minor` with these headers lets its connection go on.
     #[must_use]
     pub fn keep_alive(self, minor: u8) -> bool {
         !self.says("connection", "close") && (minor == 1 || self.says("connection", "keep-alive"))
     }
 
-    /// The length that they say, if they say it once and as a plain number.
+    /// Length of the body by the header Content-Length; `None` without the header.
     ///
     /// # Errors
-    /// When they say it otherwise.
+    /// Fails if the header is repeated or is no plain number.
     pub(super) fn length(self) -> Result<Option<usize>, Fault> {
         let mut lengths = self.all("content-length");
         let Some(length) = lengths.next() else { return Ok(None) };
@@ -219,10 +220,10 @@ impl<'r, 'b> Headers<'r, 'b> {
         Ok(Some(text.parse().unwrap_or(usize::MAX)))
     }
 
-    /// Whether the body comes in chunks, if there is only one reading of that.
+    /// Whether the body comes in chunks, by the header Transfer-Encoding.
     ///
     /// # Errors
-    /// When there are two, or it comes in another coding.
+    /// Fails if there are two readings of the end of the body, or another coding.
     pub(super) fn is_chunked(self, minor: u8) -> Result<bool, Fault> {
         let mut codings = self.all("transfer-encoding");
         let Some(coding) = codings.next() else { return Ok(false) };

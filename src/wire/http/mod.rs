@@ -1,7 +1,7 @@
 //! HTTP/1.0 and 1.1, the part that a node speaks: requests read, responses written.
 //!
 //! Invariants:
-//! - What is read is bounded before it is kept: head, headers, target, body.
+//! - Every part of a request is bounded before it is kept: head, headers, target, body.
 //! - A request whose end two readers could see at different places is refused (RFC 9112, 11.2):
 //!   nothing in front of a node can be made to take one request for two.
 //! - Every input has an answer: a request, the wish for more, or a [`Fault`] with its status.
@@ -33,31 +33,31 @@ pub const HEADERS_MAX: usize = 64;
 /// The longest body of a request in bytes.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Why a request cannot be served at all.
+/// Reason why a request cannot be served at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// It is no request, or one with two readings.
+    /// The bytes are no request, or one with two readings.
     Malformed,
-    /// It did not come in time.
+    /// The request did not come in time.
     TooSlow,
-    /// Its body's length is not said in advance.
+    /// The length of the body is not given in advance.
     NoLength,
-    /// Its body is too long.
+    /// The body is too long.
     BodyTooLong,
-    /// Its target is too long.
+    /// The target is too long.
     TargetTooLong,
-    /// It expects something that no node does.
+    /// The request expects something that no node does.
     Expectation,
-    /// Its head is too long, or has too many headers.
+    /// The head is too long, or has too many headers.
     HeadTooLong,
-    /// Its method, or the coding of its body, is unknown here.
+    /// The method, or the coding of the body, is unknown here.
     NotImplemented,
-    /// It is not HTTP/1.0 or 1.1.
+    /// The version is not HTTP/1.0 or 1.1.
     Version,
 }
 
 impl Fault {
-    /// The status that answers it.
+    /// HTTP status of the response to this fault.
     pub const fn status(self) -> u16 {
         match self {
             Self::Malformed => 400,
@@ -72,7 +72,7 @@ impl Fault {
         }
     }
 
-    /// What was wrong, with the limit.
+    /// Description of the fault, with the limit that was exceeded.
     pub fn explain(self) -> String {
         match self {
             Self::Malformed => "this is no request of HTTP/1.1, or one with two readings".into(),

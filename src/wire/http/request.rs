@@ -1,4 +1,4 @@
-//! The reading half: bytes in, heads and bodies out.
+//! Reader of requests: bytes in, heads and bodies out.
 
 use super::head::{Framing, Outline, Scan, blanks, room};
 use super::{BODY_BYTES_MAX, Fault};
@@ -6,15 +6,15 @@ use super::{BODY_BYTES_MAX, Fault};
 /// A request without its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// In capitals.
+    /// Method, in capitals.
     pub method: String,
     /// The path, as it was sent; begins with `/`.
     pub path: String,
-    /// What follows the question mark, or nothing.
+    /// Query behind the question mark; empty without one.
     pub query: String,
     /// The bytes of body that follow.
     pub body_len: usize,
-    /// Whether the client waits for [`super::CONTINUE`] before it sends them.
+    /// Whether the client waits for [`super::CONTINUE`] before it sends the body.
     pub expects_continue: bool,
     /// Whether the client would go on with this connection.
     pub keep_alive: bool,
@@ -37,7 +37,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Takes in what came. Call it only when a request or body is not complete without.
+    /// Appends received bytes. To be called only when a request or body is not complete without.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -50,7 +50,7 @@ impl Reader {
     /// The next head, if all of it is here.
     ///
     /// # Errors
-    /// When it is none, as soon as that is clear.
+    /// Fails if the bytes are no head, as soon as that is clear.
     pub fn head(&mut self) -> Result<Option<Head>, Fault> {
         let blanks = blanks(&self.bytes);
         if blanks > 0 {
@@ -80,7 +80,7 @@ impl Head {
         let body_len = match outline.framing {
             Framing::Length(len) if len > BODY_BYTES_MAX => return Err(Fault::BodyTooLong),
             Framing::Length(len) => len,
-            // What a node takes is short; its length can be said in advance.
+            // Bodies for a node are short; their length can be given in advance.
             Framing::Chunked => return Err(Fault::NoLength),
         };
         let text = |value| String::from_utf8_lossy(value).into_owned();

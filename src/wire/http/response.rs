@@ -1,4 +1,4 @@
-//! The writing half.
+//! Writer of responses.
 
 /// The interim response to a client that asks before it sends a body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -8,11 +8,11 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// What the body is.
+    /// Media type of the body.
     pub content_type: &'static str,
     /// Headers beside those that every response has. Texts of this program only: no line breaks.
     pub headers: Vec<(&'static str, String)>,
-    /// The body.
+    /// Bytes of the body.
     pub body: Vec<u8>,
 }
 
@@ -27,14 +27,14 @@ impl Response {
         Self::new(status, "text/plain; charset=utf-8", format!("{text}\n"))
     }
 
-    /// The same with one header more.
+    /// Adds a header to the response.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// What goes over the connection; the answer to HEAD has all but the body.
+    /// Bytes of the response as sent; the answer to HEAD has all but the body.
     pub fn encode(&self, is_head: bool, keep_alive: bool) -> Vec<u8> {
         let Self { status, content_type, headers, body } = self;
         let connection = if keep_alive { "keep-alive" } else { "close" };
@@ -58,7 +58,7 @@ impl Response {
     }
 }
 
-/// The words beside a status.
+/// Reason phrase of a status code.
 #[must_use]
 pub const fn reason(status: u16) -> &'static str {
     match status {

@@ -14,7 +14,7 @@ use super::TAG_BYTES;
 /// The longest frame, without its length; what two bytes can say and Noise allows.
 pub const FRAME_BYTES_MAX: usize = 65_535;
 
-/// What a writer puts into one frame at most. Longer frames would save nothing, and would cost
+/// Largest plain content of one frame, in bytes. Longer frames would save nothing, and would cost
 /// every reader a buffer of that size.
 const PLAIN_BYTES_MAX: usize = 16 * 1024;
 
@@ -55,7 +55,7 @@ impl fmt::Debug for Opener {
 }
 
 impl Sealer {
-    /// `plain` in as many frames as it takes.
+    /// Encrypts `plain` in as many frames as it takes.
     pub fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
         let count = plain.len().div_ceil(PLAIN_BYTES_MAX);
         let mut out = Vec::with_capacity(plain.len() + count * (HEADER_BYTES + TAG_BYTES));
@@ -80,7 +80,7 @@ impl Sealer {
 }
 
 impl Opener {
-    /// Replaces `plain` with what is in `frame`, the next one of this direction.
+    /// Replaces `plain` with the content of `frame`, the next one of this direction.
     pub(super) fn open(&mut self, frame: &[u8], plain: &mut Vec<u8>) -> io::Result<()> {
         plain.resize(frame.len(), 0);
         match self.noise.read_message(self.frames, frame, plain) {
@@ -101,7 +101,7 @@ fn garbled(reason: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, reason)
 }
 
-/// Reads what is inside the frames of a stream.
+/// Reads the content of the frames of a stream.
 ///
 /// A frame that does not hold is an error of the kind `InvalidData`, a stream that ends within one
 /// `UnexpectedEof`; after either the reader must not be read from again.
@@ -111,7 +111,7 @@ pub struct SealedReader<R> {
     opener: Opener,
     frame: Vec<u8>,
     plain: Vec<u8>,
-    /// How much of `plain` was taken.
+    /// Number of bytes of `plain` that were taken.
     taken: usize,
 }
 
@@ -192,12 +192,12 @@ impl<R: Read> Read for SealedReader<R> {
     }
 }
 
-/// What comes by a connection: lines as they are, or lines in frames.
+/// Incoming bytes of a connection: plain lines, or lines in encrypted frames.
 #[derive(Debug)]
 pub enum Incoming<R> {
-    /// As they are.
+    /// Plain lines, without encryption.
     Plain(BufReader<R>),
-    /// In frames.
+    /// Lines in encrypted frames.
     Sealed(SealedReader<BufReader<R>>),
 }
 

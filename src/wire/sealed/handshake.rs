@@ -35,14 +35,15 @@ pub struct Sealed {
     pub is_other_key: bool,
 }
 
-/// Why there is no connection.
+/// Reason why a handshake failed.
 #[derive(Debug)]
 pub enum HandshakeError {
     /// The connection failed, ended, or took too long.
     Io(io::Error),
     /// The caller holds none of the accepted keys, or sent noise of another kind.
     WrongKey,
-    /// A message is not what it should be; the other end is broken, or somebody is between.
+    /// A message is not what it should be; the other end is broken, or the bytes were changed on
+    /// the way.
     Garbled,
     /// The called end refused, in plain text.
     Refused(ErrorReply),
@@ -74,10 +75,10 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// Opens a connection as the one who calls.
+/// Opens a connection as the caller.
 ///
 /// # Errors
-/// When the other end does not hold `key`, or the connection fails.
+/// Fails if the other end does not hold `key`, or the connection fails.
 pub fn call(stream: &mut (impl Read + Write), key: &ClusterKey) -> Result<Sealed, HandshakeError> {
     let mut noise = start(key, Builder::build_initiator);
     let mut first = OPENING.to_vec();
@@ -97,10 +98,10 @@ pub fn call(stream: &mut (impl Read + Write), key: &ClusterKey) -> Result<Sealed
     Ok(sealed)
 }
 
-/// Opens a connection as the one who is called, from the first byte on.
+/// Opens a connection as the called end, from the first byte on.
 ///
 /// # Errors
-/// When the caller proves none of `keys`, or the connection fails.
+/// Fails if the caller proves none of `keys`, or the connection fails.
 pub fn answer(
     stream: &mut (impl Read + Write),
     keys: &ClusterKeys,
@@ -113,7 +114,7 @@ pub fn answer(
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header)?;
     let message = read_exactly(header, MESSAGE_BYTES, stream)?;
-    // What a wrong key costs is hashing; the costly part comes after the right one.
+    // A wrong key costs only hashing; the costly part comes after the right one.
     let known: Vec<_> = keys.accepted().collect();
     let mut accepted = (0..).zip(&known).filter_map(|(number, key)| {
         let mut noise = start(key, Builder::build_responder);
@@ -141,8 +142,8 @@ fn start<'k>(
     builder.and_then(build).expect("the pattern needs no other key than this")
 }
 
-/// Appends the next message of the handshake, in a frame. Its failure is that of the system's
-/// randomness.
+/// Appends the next message of the handshake, in a frame. Fails only if the system's source of
+/// random numbers fails.
 fn write_message(noise: &mut HandshakeState, out: &mut Vec<u8>) -> io::Result<()> {
     let mut message = [0; MESSAGE_BYTES];
     let len = noise.write_message(&[], &mut message).map_err(io::Error::other)?;

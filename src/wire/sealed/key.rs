@@ -1,9 +1,9 @@
-//! The shared secret of a fleet.
+//! Shared secret of a fleet.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 
-/// Keys that a node accepts at most: the one it uses, and another while keys are changed.
+/// Largest number of keys that a node accepts: the one it uses, and another while keys are changed.
 pub const KEYS_MAX: usize = 2;
 
 /// One shared secret: 32 random bytes.
@@ -23,7 +23,7 @@ impl ClusterKey {
         Some(Self(bytes))
     }
 
-    /// The secret itself.
+    /// The secret bytes.
     pub const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }

@@ -1,8 +1,8 @@
 //! The native dialect behind a cluster key: a Noise handshake, then the same lines in encrypted
 //! frames.
 //!
-//! Holders of the key, and nobody else, can open such a connection, read it, or change it; who of
-//! them is at the other end is the business of the lines inside. `docs/PROTOCOL.md` has the bytes.
+//! Holders of the key, and nobody else, can open such a connection, read it, or change it; the
+//! lines inside prove which of them is at the other end. `docs/PROTOCOL.md` has the bytes.
 //!
 //! Invariants:
 //! - [`answer`] succeeds only after the caller has proved that it holds an accepted key *now*: a
@@ -30,5 +30,5 @@ pub const OPENING: &[u8] = b"FOLKMOOT NOISE 1\n";
 /// its sender holds it.
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 
-/// What Noise adds to every message: the proof that it is unchanged.
+/// Bytes that Noise adds to every message: the proof that it is unchanged.
 const TAG_BYTES: usize = 16;

@@ -1,4 +1,5 @@
-//! Both ends over a real pair of sockets, and somebody between them who changes what he likes.
+//! Tests of both ends over a real pair of sockets, and with an attacker between them that changes
+//! bytes.
 
 use std::io::{self, BufRead as _, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -40,7 +41,8 @@ impl Write for Recorded {
 
 type Outcome = Result<Sealed, HandshakeError>;
 
-/// Lets the holder of `called` answer the holder of `caller`; also what each has written.
+/// Lets the holder of `called` answer the holder of `caller`; also returns the bytes each has
+/// written.
 fn shake(caller: u8, called: ClusterKeys) -> ((Outcome, Vec<u8>), (Outcome, Vec<u8>)) {
     let (near, far) = UnixStream::pair().unwrap();
     let answering = thread::spawn("called", move || {
@@ -60,7 +62,7 @@ fn pair() -> (Sealed, Sealed) {
     (near.unwrap(), far.unwrap())
 }
 
-/// Everything that a reader of `bytes` gets, and the error that ended it.
+/// All bytes that a reader of `bytes` gets, and the error that ended it.
 fn read_all(opener: Opener, bytes: &[u8]) -> (Vec<u8>, Option<ErrorKind>) {
     let mut reader = SealedReader::new(bytes, opener);
     let mut got = Vec::new();
@@ -163,7 +165,7 @@ fn an_answer_that_is_none_is_an_error_and_costs_no_memory() {
     }
 }
 
-/// What becomes of a caller who says `bytes` and no more.
+/// Result of answering a caller that sends `bytes` and no more.
 fn answered(bytes: &[u8]) -> Outcome {
     let (mut near, mut far) = UnixStream::pair().unwrap();
     near.write_all(bytes).unwrap();

@@ -1,8 +1,8 @@
 //! Messages of a swarm as frames: length (of type and payload), type, payload.
 //!
-//! Reading is by pieces of any size: [`Decoder::space`] says where the next bytes go, and
-//! [`Decoder::filled`] how many came. The content of a piece goes straight into the buffer that the
-//! message then carries. Lengths are checked before memory is spent on them.
+//! Reading is by pieces of any size: [`Decoder::space`] returns the buffer for the next bytes, and
+//! [`Decoder::filled`] takes their number. The content of a piece goes straight into the buffer
+//! that the message then carries. Lengths are checked before memory is spent on them.
 
 use std::fmt;
 
@@ -10,16 +10,17 @@ use crate::protocol::swarm::{
     FILES_PART_BYTES, Hash, Message, PIECE_BYTES_MAX, PieceIndex, Pieces, RUN_MAX, Tongue,
 };
 
-/// Bytes of a message of unknown type at most; it is skipped.
+/// Largest message of unknown type, in bytes; it is skipped.
 pub const UNKNOWN_BYTES_MAX: u32 = 64 * 1024;
 
-/// Bytes that a bitfield may be too long before it is an error: what is there can be used.
+/// Bytes that a bitfield may be too long before it is an error: the bits that are there can be
+/// used.
 pub const BITFIELD_EXCESS_MAX: u32 = 1_024;
 
 /// Bytes of length and type.
 const HEAD_BYTES: usize = 5;
 
-/// Uncles in one message at most: a tree is no higher.
+/// Largest number of uncles in one message: a tree is no higher.
 const UNCLES_MAX: u32 = 32;
 
 const CHOKE: u8 = 0;
@@ -43,7 +44,7 @@ const REST: u8 = 22;
 /// piece if `offset` is 0, else its end from there on.
 ///
 /// # Panics
-/// When the content has more than [`PIECE_BYTES_MAX`] bytes.
+/// Panics if the content has more than [`PIECE_BYTES_MAX`] bytes.
 pub fn piece_head(index: PieceIndex, offset: u32, len: u32) -> Vec<u8> {
     assert!(len <= PIECE_BYTES_MAX, "pieces are bounded");
     let (kind, numbers) = match offset {
@@ -55,10 +56,10 @@ pub fn piece_head(index: PieceIndex, offset: u32, len: u32) -> Vec<u8> {
     [&all.to_be_bytes(), &[kind][..], &numbers].concat()
 }
 
-/// A message as one frame.
+/// Encodes a message as one frame.
 ///
 /// # Panics
-/// When it is larger than 4 GiB.
+/// Panics if the message is larger than 4 GiB.
 pub fn encode(msg: &Message) -> Vec<u8> {
     let number = |value: &u32| value.to_be_bytes().to_vec();
     let (kind, payload) = match msg {
@@ -93,37 +94,37 @@ pub fn encode(msg: &Message) -> Vec<u8> {
     [&len.to_be_bytes(), &[kind][..], &payload].concat()
 }
 
-/// What is spoken on a connection, and how large it can be.
+/// Protocol of a connection, and the sizes that bound its messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Which types there are.
+    /// Set of message types.
     pub tongue: Tongue,
-    /// How large pieces and bitfields are.
+    /// Sizes of pieces and of the bitfield.
     pub pieces: Pieces,
 }
 
-/// What was read.
+/// Result of reading one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A message.
+    /// A message of a known type.
     Message(Message),
     /// A message of a type that the assignment does not have; it was skipped.
     Skipped {
-        /// Its type.
+        /// Number of the message's type.
         kind: u8,
         /// Bytes of its payload.
         bytes: u32,
     },
 }
 
-/// Why what comes cannot be read any more; the connection is to be closed.
+/// Reason why the stream cannot be read any more; the connection is to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
     /// A message without even a type.
     Empty,
     /// A payload that is too long or too short for its type.
     Length {
-        /// The type.
+        /// Number of the message's type.
         kind: u8,
         /// Bytes of its payload.
         bytes: u32,
@@ -154,7 +155,7 @@ enum State {
     Payload { kind: u8, rest: u32, payload: Vec<u8>, got: usize },
     /// The content of a piece, or of the rest of one, from a byte on.
     Content { index: PieceIndex, offset: Option<u32>, data: Vec<u8>, got: usize },
-    /// What is skipped.
+    /// The rest of a message that is skipped.
     Skip { kind: u8, bytes: u32, left: usize },
 }
 
@@ -181,7 +182,7 @@ impl Decoder {
         self.spare = buffer;
     }
 
-    /// Where the next bytes go; never empty.
+    /// Buffer for the next bytes; never empty.
     pub fn space(&mut self) -> &mut [u8] {
         match &mut self.state {
             State::Head { head, got } => &mut head[*got..],
@@ -200,8 +201,8 @@ impl Decoder {
         !matches!(self.state, State::Head { got: 0, .. })
     }
 
-    /// The piece amid which the connection ended: the index, the first byte, and the bytes that
-    /// came.
+    /// The piece amid which the connection ended: its index, the first byte's offset, and the bytes
+    /// that came.
     pub fn into_part(self) -> Option<(PieceIndex, u32, Vec<u8>)> {
         match self.state {
             State::Content { index, offset, mut data, got: got @ 1.. } => {
@@ -218,10 +219,10 @@ impl Decoder {
     /// `count` bytes were put where [`Decoder::space`] said. Returns a message if they end one.
     ///
     /// # Errors
-    /// When nothing after them can be read.
+    /// Fails if nothing after these bytes can be read.
     ///
     /// # Panics
-    /// When there was less space.
+    /// Panics if there was less space.
     pub fn filled(&mut self, count: usize) -> Result<Option<Frame>, FrameError> {
         assert!(count <= self.space().len(), "no more bytes than there was space for");
         match &mut self.state {
@@ -272,12 +273,12 @@ impl Decoder {
         }
     }
 
-    /// Reads a message out of what `read` puts into the space, until one is whole. Nothing at the
-    /// end of the connection between two messages. `coming` is told of the bytes of pieces as they
-    /// come.
+    /// Reads a message out of the bytes that `source` has, until one is whole. `None` at the end of
+    /// the connection between two messages. `coming` is called with the number of bytes of pieces
+    /// as they come.
     ///
     /// # Errors
-    /// What `read` fails with; an end amid a message; bytes that cannot be read.
+    /// Fails with the error of `source`, at an end amid a message, or at bytes that cannot be read.
     pub fn read_from(
         &mut self,
         source: &mut impl std::io::Read,
@@ -317,7 +318,7 @@ impl Decoder {
         spare
     }
 
-    /// What follows a head.
+    /// State for the payload that follows a head.
     fn begin(&self, kind: u8, bytes: u32) -> Result<State, FrameError> {
         let Limits { tongue, pieces } = self.limits;
         let hash = u32::try_from(size_of::<Hash>()).expect("32");
@@ -357,7 +358,7 @@ impl Decoder {
     }
 }
 
-/// The number at the beginning.
+/// The big-endian number at the beginning.
 fn number(bytes: &[u8]) -> u32 {
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }

@@ -1,4 +1,4 @@
-//! What both ends of a swarm's connection send first.
+//! Handshake that both ends of a swarm's connection send first.
 //!
 //! The assignment's handshake has 32 bytes: 18 of [`HEADER`], 10 zero bytes, the peer id. That of a
 //! share has [`MARK`] instead of the zeros, and 32 more bytes: the share's id.
@@ -10,7 +10,7 @@ use crate::protocol::swarm::{Hash, PeerId};
 /// The opening of every connection of a swarm.
 pub const HEADER: &[u8; 18] = b"P2PFILESHARINGPROJ";
 
-/// What stands in the ten spare bytes when the id of a share follows.
+/// Content of the ten spare bytes if the id of a share follows.
 pub const MARK: &[u8; 10] = b"FOLKMOOT1\0";
 
 /// Bytes of the assignment's handshake.
@@ -19,7 +19,7 @@ pub const HANDSHAKE_BYTES: usize = 32;
 /// Bytes of a share's handshake.
 pub const SHARE_HANDSHAKE_BYTES: usize = 64;
 
-/// Which handshakes are expected.
+/// Kind of handshake that is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// The assignment's; anything may stand in the spare bytes.
@@ -31,18 +31,18 @@ pub enum Expect {
 /// A handshake that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handshake {
-    /// Who the sender says it is.
+    /// Id of the sender, as stated.
     pub peer: PeerId,
     /// The share, if it is about one.
     pub share: Option<Hash>,
 }
 
-/// Why bytes are no handshake.
+/// Reason why bytes are no handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeError {
-    /// They do not open as one.
+    /// The bytes do not open as a handshake.
     Header,
-    /// It is about no share, where one is expected.
+    /// The handshake names no share, where one is expected.
     NoShare,
 }
 
@@ -93,8 +93,8 @@ impl Handshake {
         Ok(Some(Self { peer: PeerId(u32::from_be_bytes(id)), share }))
     }
 
-    /// Whom of those that are known the sender means: some programs write the id as ASCII digits.
-    /// If it is nobody known either way, the id as the protocol has it.
+    /// The peer that the sender means, among the known ones: some programs write the id as ASCII
+    /// digits. If neither reading is known, the id as the protocol has it.
     #[must_use]
     pub fn peer_among(&self, is_known: impl Fn(PeerId) -> bool) -> PeerId {
         if is_known(self.peer) {
@@ -109,7 +109,7 @@ impl Handshake {
     }
 }
 
-/// How many bytes a handshake has.
+/// Length of a handshake, in bytes.
 pub const fn expected_bytes(expect: Expect) -> usize {
     match expect {
         Expect::Assignment => HANDSHAKE_BYTES,

@@ -1,4 +1,4 @@
-//! What the logs say in the end: whether they are one, and hold every acknowledged message once.
+//! Final comparison of the logs: they must be equal, and hold every acknowledged message once.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::cli::bench::figure::Sheet;
 use crate::protocol::chat::{Body, Origin, SeqNo};
 use crate::runtime::chat::store::{LogFile, StoreError};
 
-/// Entries that are looked at together.
+/// Number of entries that are compared at a time.
 const PAGE: u64 = 4_096;
 
-/// Reads all logs.
+/// Reads all logs and compares them.
 ///
 /// # Errors
-/// When they differ, or something is lost or doubled.
+/// Fails if they differ, or a message is lost or doubled.
 pub(super) fn check(
     sheet: &Sheet,
     fleet: &Fleet,
@@ -26,7 +26,7 @@ pub(super) fn check(
     let logs: Result<Vec<_>, _> = fleet.logs().map(|path| LogFile::open(&path)).collect();
     let mut logs = logs.map_err(unreadable)?;
     let lasts: Vec<_> = logs.iter().map(|it| it.last).collect();
-    // What a majority has is the middle one's, of as many as there are.
+    // A majority has the entries up to the last one of the middle log.
     let mut sorted = lasts.clone();
     sorted.sort_unstable();
     let of_majority = sorted[(sorted.len() - 1) / 2];

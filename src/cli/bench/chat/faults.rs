@@ -1,4 +1,4 @@
-//! What is done to the leader while clients send, and when.
+//! Faults of the leader while clients send.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::cli::CliError;
 use crate::model::Time;
 use crate::runtime::thread;
 
-/// How long all is well before each fault.
+/// Time without a fault before each fault.
 const CALM: Duration = Duration::from_secs(2);
 
-/// How long a killed leader stays away.
+/// Time for which a killed leader stays away.
 const AWAY: Duration = Duration::from_secs(2);
 
-/// How long a frozen one is frozen.
+/// Time for which a frozen leader is frozen.
 const FROZEN: Duration = Duration::from_secs(9);
 
-/// What is done to the leader.
+/// Kind of a fault of the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// SIGKILL, and a restart.
@@ -28,21 +28,21 @@ pub(super) enum Fault {
     Freeze,
 }
 
-/// What is done, and how often.
+/// Kind and number of the faults.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) fault: Fault,
     pub(super) times: u32,
 }
 
-/// A span in which there was one leader less: from the fault until all is as before.
+/// Span of a fault: from its beginning until the group is as before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub(super) from: Time,
     pub(super) to: Time,
 }
 
-/// Begins; each fault is told when it is over, and the channel ends after the last.
+/// Begins the faults; each is reported when it is over, and the channel ends after the last.
 pub(super) fn begin(
     fleet: &Arc<Fleet>,
     plan: Plan,
@@ -80,7 +80,7 @@ fn act(fleet: &Fleet, plan: Plan, tell: &Sender<Result<Span, CliError>>) {
             return;
         }
     }
-    // The last one too is to see how it comes back.
+    // The last one, too, has to come back.
     if let Err(error) = fleet.await_leader() {
         let _ = tell.send(Err(error));
     }

@@ -18,16 +18,16 @@ use crate::runtime::chat::client::Client;
 use crate::runtime::clock::Clock;
 use crate::runtime::files::identity_of;
 
-/// How long the group may take to come together.
+/// Longest time for the group to come together.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a peer may take to answer a call.
+/// Time-out of a call to a peer.
 const CALL: Duration = Duration::from_secs(1);
 
-/// The pause between two questions for the leader.
+/// Pause between two questions for the leader.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// One process.
+/// One process of the group.
 struct Peer {
     id: u32,
     port: u16,
@@ -35,7 +35,7 @@ struct Peer {
     child: Mutex<Child>,
 }
 
-/// The processes.
+/// Processes of the group.
 pub(super) struct Fleet {
     dir: PathBuf,
     clock: Clock,
@@ -87,12 +87,12 @@ impl Fleet {
         command.spawn().map_err(failed)
     }
 
-    /// All ids.
+    /// Ids of all peers.
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
         self.peers.iter().map(|it| it.id)
     }
 
-    /// A connection to a peer, as its client.
+    /// Connects to a peer, as its client.
     pub(super) fn call(
         &self,
         id: u32,
@@ -104,7 +104,7 @@ impl Fleet {
         Client::connect(addr, MemberId(id), &peer.keys, rng, timeout)
     }
 
-    /// Waits until all agree on a leader, and the group is whole.
+    /// Waits until all peers agree on a leader, and the group is whole.
     pub(super) fn await_leader(&self) -> Result<u32, CliError> {
         let deadline = self.clock.now().mono.after(PATIENCE);
         let mut steady = 0;
@@ -130,14 +130,14 @@ impl Fleet {
         Err(CliError::Failed(text))
     }
 
-    /// Who leads, and of how many, as one peer sees it.
+    /// Leader and number of members, as one peer sees them.
     pub(super) fn view(&self, id: u32) -> Option<(u32, usize)> {
         let mut rng = Rng::seed_from_u64(self.clock.now().mono.as_micros());
         let client = self.call(id, &mut rng, CALL).ok()?;
         Some((client.ack.leader_id?.0, client.ack.membership.len()))
     }
 
-    /// Waits for a while, which nothing else ends.
+    /// Waits for a fixed time.
     pub(super) fn pause(&self, span: Duration) {
         let (_open, never) = crossbeam_channel::bounded::<()>(0);
         let _ = never.recv_timeout(span);
@@ -151,7 +151,7 @@ impl Fleet {
     /// Ends a process without warning.
     pub(super) fn kill(&self, id: u32) {
         let mut child = self.child(id);
-        // It fails where the process has ended by itself.
+        // This fails if the process has ended by itself.
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -185,17 +185,17 @@ impl Fleet {
         self.child(id).id()
     }
 
-    /// The memory of each, in MiB.
+    /// Memory of each process, in MiB.
     pub(super) fn memory(&self) -> Vec<f64> {
         self.ids().filter_map(|id| procfs::memory(self.pid(id))).map(|it| it.0).collect()
     }
 
-    /// Seconds of processor time of all.
+    /// Seconds of processor time of all processes.
     pub(super) fn cpu(&self) -> f64 {
         self.ids().filter_map(|id| procfs::cpu_seconds(self.pid(id))).sum()
     }
 
-    /// All logs.
+    /// Paths of all logs.
     pub(super) fn logs(&self) -> impl Iterator<Item = PathBuf> {
         self.ids().map(|id| self.dir.join(format!("data/logs/peer_{id}.log")))
     }

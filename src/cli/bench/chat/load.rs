@@ -16,41 +16,41 @@ use crate::protocol::chat::messages::{ChatReq, Message};
 use crate::protocol::chat::{Chat, MemberId, MsgId, Origin};
 use crate::runtime::chat::client::Client;
 
-/// After a refusal or a broken connection.
+/// Pause after a refusal or a broken connection.
 const AGAIN: Duration = Duration::from_millis(5);
 
-/// How long a call may take; the others wait meanwhile.
+/// Time-out of a call; the other clients wait meanwhile.
 const CALL: Duration = Duration::from_millis(500);
 
-/// An outage shorter than this is none.
+/// Shortest span without an acknowledgment that counts as an outage.
 const GAP: Duration = Duration::from_millis(10);
 
-/// What has no answer after this is sent again.
+/// Time after which a message without an answer is sent again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The clients of one measurement.
 pub(super) struct Load<'a> {
     pub(super) args: &'a ChatBenchArgs,
     pub(super) fleet: &'a Fleet,
-    /// By whom they send.
+    /// Ids of the peers that clients send by.
     pub(super) senders: Vec<u32>,
-    /// They send until this ends, if there is one.
+    /// Reports of faults, if there are any: clients send until the channel ends.
     pub(super) faults: Option<Receiver<Result<Span, CliError>>>,
 }
 
-/// What came of it.
+/// Results of a measurement.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) took: Duration,
-    /// In milliseconds.
+    /// Latencies in milliseconds.
     pub(super) latencies: Vec<f64>,
-    /// How long nobody's message was acknowledged around each fault, in seconds.
+    /// Time without any acknowledgment around each fault, in seconds.
     pub(super) outages: Vec<f64>,
-    /// The last number of each that was acknowledged.
+    /// Number of each client's last acknowledged message.
     pub(super) acknowledged: BTreeMap<Origin, u64>,
     pub(super) refusals: u64,
     pub(super) reconnects: u64,
-    /// MiB of each process after a tenth, and in the end.
+    /// Memory of each process in MiB after a tenth of the messages, and in the end.
     pub(super) memory_early: Vec<f64>,
     pub(super) memory_late: Vec<f64>,
 }
@@ -59,15 +59,15 @@ struct Caller {
     by: u32,
     origin: Origin,
     client: Option<Client>,
-    /// The message on its way, and when it was first sent.
+    /// The message on its way, and the time when it was first sent.
     message: Option<(Message, Time)>,
     number: u64,
-    /// When to try again; whatever is on its way otherwise has its answer by then.
+    /// Time to try again; a message on its way has its answer by then.
     again: Time,
 }
 
 impl Load<'_> {
-    /// Sends everything.
+    /// Sends all messages and returns the results.
     pub(super) fn run(mut self) -> Result<Outcome, CliError> {
         let mut rng = Rng::seed_from_u64(self.fleet.now().as_micros());
         let mut callers = Vec::new();
@@ -127,7 +127,7 @@ impl Load<'_> {
         Ok(outcome)
     }
 
-    /// Whether there are no faults to come.
+    /// Whether no faults are to come.
     fn hear_faults(&mut self, spans: &mut Vec<Span>) -> Result<bool, CliError> {
         let Some(faults) = &self.faults else { return Ok(true) };
         match faults.try_recv() {
@@ -138,7 +138,7 @@ impl Load<'_> {
         Ok(self.faults.is_none())
     }
 
-    /// Sends what a client has to send, now or again.
+    /// Sends the message of a client, now or again.
     fn serve(&self, caller: &mut Caller, now: Time, rng: &mut Rng, outcome: &mut Outcome) {
         let Some((message, _)) = &caller.message else { return };
         if caller.again > now {
@@ -156,7 +156,7 @@ impl Load<'_> {
         }
     }
 
-    /// Waits until somebody has an answer, or it is time to try again.
+    /// Waits until a client has an answer, or it is time to try again.
     fn wait(&self, callers: &mut [Caller], outcome: &mut Outcome) {
         let now = self.fleet.now();
         let next = callers.iter().filter(|it| it.message.is_some()).map(|it| it.again).min();
@@ -171,7 +171,7 @@ impl Load<'_> {
                 tv_sec: 0,
                 tv_nsec: i64::try_from(patience.as_nanos()).unwrap_or(1_000_000),
             };
-            // It fails at a signal; then nobody is ready, and it is asked again.
+            // The poll fails at a signal; then no socket counts as ready, and it is repeated.
             let _ = poll(&mut fds, Some(&patience));
             fds.iter().map(|fd| !fd.revents().is_empty()).collect()
         };
@@ -194,7 +194,7 @@ impl Caller {
         (self.message, self.again) = (Some((message, now)), now);
     }
 
-    /// Takes what has come.
+    /// Takes the answers that have come.
     fn hear(&mut self, now: Time, outcome: &mut Outcome) {
         while let Some(client) = &mut self.client {
             match client.hear() {
@@ -222,7 +222,7 @@ impl Caller {
     }
 }
 
-/// How long no message was acknowledged after a fault.
+/// Time without any acknowledgment after a fault.
 fn outage(span: Span, gaps: &[(Time, Time)]) -> f64 {
     let around = gaps.iter().filter(|(from, to)| *to > span.from && *from < span.to);
     let spans = around.map(|(from, to)| to.since((*from).max(span.from)));

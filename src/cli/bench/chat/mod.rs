@@ -1,8 +1,9 @@
-//! A group of processes with real disks, and programs that send by it in the public wire.
+//! Measurement of a chat: a group of processes with real disks, and programs that send by it in the
+//! public wire.
 //!
-//! Each client has one message on its way at a time. What is measured is from there until its
-//! `CHAT_ACK`, which comes when a majority has the message on disk. In the end all processes are
-//! killed at once, and their logs are read and compared.
+//! Each client has one message on its way at a time. Its latency lasts until its `CHAT_ACK`, which
+//! comes when a majority has the message on disk. In the end all processes are killed at once, and
+//! their logs are read and compared.
 
 mod check;
 mod faults;
@@ -26,10 +27,10 @@ use crate::cli::size::Size;
 use crate::cli::span::Span;
 use crate::runtime::clock::Clock;
 
-/// The entries whose write to this disk is measured beside.
+/// Number of writes to this disk that are measured for comparison.
 const FLOOR_WRITES: usize = 200;
 
-/// What is measured.
+/// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct ChatBenchArgs {
     /// Processes
@@ -57,7 +58,7 @@ pub struct ChatBenchArgs {
     /// Freeze the leader with SIGSTOP for 9 seconds while clients send by the others
     #[arg(long)]
     pub freeze_leader: bool,
-    /// How often
+    /// How many times the leader is killed or frozen
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub kills: u32,
     /// The leader time-out of the peers
@@ -79,10 +80,11 @@ impl ChatBenchArgs {
     }
 }
 
-/// Measures.
+/// Measures, and prints a JSON line a figure.
 ///
 /// # Errors
-/// When a process cannot be started, the group does not come together, or it has lost something.
+/// Fails if a process cannot be started, the group does not come together, or it has lost a
+/// message.
 pub(super) fn run(args: &ChatBenchArgs) -> Result<(), CliError> {
     let mut sheet = Sheet::new(json!({
         "bench": "chat", "peers": args.peers, "clients": args.clients, "bytes": args.size.0,
@@ -165,7 +167,7 @@ fn percentile(values: &[f64], share: f64) -> f64 {
     sorted.get((last * share).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// How long this disk takes for one small write: the floor of what a lone client waits.
+/// Measures small writes to this disk: the least latency of a lone client, in milliseconds.
 fn floor(dir: &Path) -> std::io::Result<Vec<f64>> {
     use std::io::Write as _;
     let clock = Clock::start();

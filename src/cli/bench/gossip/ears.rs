@@ -15,31 +15,32 @@ use crate::model::{Data, Time};
 use crate::runtime::clock::Clock;
 use crate::runtime::{control, thread};
 
-/// How long a peer may be without a sign of life.
+/// Longest time of a peer without a sign of life.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// What was heard and not looked at yet, at most; a subscriber waits then, and is told of gaps.
+/// Largest number of messages that were heard and not looked at yet; a subscriber waits then, and
+/// is told of gaps.
 const HEARD_MAX: usize = 65_536;
 
-/// Ends a subscriber that hears it.
+/// Number of the message that ends a subscriber.
 pub(super) const LAST: u64 = u64::MAX;
 
-/// Something that a subscriber heard.
+/// Report of a subscriber.
 pub(super) enum Heard {
-    /// It hears from now on.
+    /// The subscriber hears from now on.
     Ready,
-    /// The message with this number, then.
+    /// The message with this number came at this time.
     Message(u64, Time),
 }
 
-/// Subscribers, and what they hear.
+/// Subscribers, and their reports.
 pub(super) struct Ears {
     pub(super) heard: Receiver<Heard>,
     missed: Arc<AtomicU64>,
 }
 
 impl Ears {
-    /// Subscribes at each of `sockets`; returns when all hear.
+    /// Subscribes at each of `sockets`; returns when all subscribers hear.
     pub(super) fn open<'a>(
         sockets: impl IntoIterator<Item = &'a Path>,
         clock: Clock,
@@ -66,7 +67,7 @@ impl Ears {
         Ok(this)
     }
 
-    /// How many messages found no room at a subscriber so far.
+    /// Number of messages that found no room at a subscriber so far.
     pub(super) fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
     }
@@ -74,7 +75,7 @@ impl Ears {
 
 fn listen(socket: &Path, clock: Clock, tell: &Sender<Heard>, missed: &AtomicU64) {
     let request = json!(Use::Subscribe { topic: TOPIC.to_owned() }).to_string();
-    // Whoever waits for what it would have heard finds out that it has ended.
+    // A wait for further reports finds out that this subscriber has ended.
     let _ = control::follow(socket, &request, SILENCE_MAX, |line| {
         let at = clock.now().mono;
         let Ok(mut line) = serde_json::from_str::<Value>(line) else { return false };

@@ -1,4 +1,4 @@
-//! One message at a time: how soon the last peer has it, and how many copies that took.
+//! Latency of one message at a time, until the last peer has it, and the number of copies.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use super::{ANSWER_TIMEOUT, Bench, publish};
 use crate::cli::CliError;
 use crate::cli::bench::figure::{Target, distribution};
 
-/// Messages before those that count: the tree forms itself by what is published.
+/// Number of messages before those that count: the tree forms itself by published messages.
 const WARM_UP: u16 = 30;
 
-/// How long a message is waited for.
+/// Longest wait for a message.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 
-/// The pause between two messages, longer than announcements are collected for.
+/// Pause between two messages, longer than announcements are collected for.
 const PAUSE: Duration = Duration::from_millis(60);
 
-/// Milliseconds from the publisher's request until the last peer has the message.
+/// Target, in milliseconds, from the publisher's request until the last peer has the message.
 const LAST_MS_WANTED: f64 = 250.0;
 
-/// Copies that a peer is sent of each message.
+/// Target for the copies of each message that a peer is sent.
 const COPIES_WANTED: f64 = 1.2;
 
 impl Bench {
@@ -59,8 +59,8 @@ impl Bench {
         self.hush()
     }
 
-    /// Publishes one message; returns how many peers have it, its publisher included, and after
-    /// how long the last of them.
+    /// Publishes one message; returns the number of peers that have it, its publisher included, and
+    /// the time until the last of them had it.
     fn one(&mut self, number: u64, ears: &Ears) -> Result<(usize, Option<Duration>), CliError> {
         self.pause(PAUSE)?;
         let (message, by) = (self.message(number), self.rng.random_range(0..self.sockets.len()));

@@ -1,10 +1,10 @@
-//! The broadcast, measured on a fleet of real processes: how soon the last peer has a message, how
-//! many copies that takes, how many messages a second pass before anything is dropped, and whether
-//! any are lost without a word when a receiver pauses or is slow.
+//! Measurement of the broadcast on a fleet of real processes: the time until the last peer has a
+//! message, the number of copies, the rate that passes before anything is dropped, and whether
+//! messages are lost without a report when a receiver pauses or is slow.
 //!
-//! Messages are published through the peers' control sockets, several in a request where they come
-//! fast. One at a time they are timed where they arrive, by a subscriber at every peer; for rates
-//! the peers' counters are read, since timing each arrival would be the larger load.
+//! Messages are published through the peers' control sockets, several in a request at high rates.
+//! One at a time they are timed at their arrival, by a subscriber at every peer; for rates the
+//! peers' counters are read, since timing each arrival would be the larger load.
 
 mod ears;
 mod latency;
@@ -31,7 +31,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 
-/// What can be set at this measurement.
+/// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct GossipArgs {
     /// How many peers to start
@@ -70,25 +70,25 @@ pub struct GossipArgs {
     pub hinder: bool,
 }
 
-/// Below the ports that the system gives to callers; where one is taken, free ones are found.
+/// Below the ports that the system gives to callers; if one is taken, free ones are found.
 const SEED_PORT: u16 = 5_101;
 const PEER_PORT: u16 = 20_001;
 
-/// How long the fleet may take to come together: so long, and longer for each peer.
+/// Longest time for the fleet to come together, and the addition for each peer.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PATIENCE_PER_PEER: Duration = Duration::from_millis(300);
 
-/// Peers that may be on their way in at a time.
+/// Largest number of peers that join at a time.
 const AT_ONCE: usize = 64;
 
-/// How long nobody may say anything before the overlay counts as quiet, and how often to look.
+/// Time without a log line after which the overlay counts as quiet, and limit of the looks.
 const QUIET: Duration = Duration::from_secs(3);
 const QUIET_LOOKS_MAX: u32 = 20;
 
-/// How long a peer may take to answer a local program.
+/// Time-out of a peer's answer to a local program.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What everything is published under.
+/// Topic of all published messages.
 const TOPIC: &str = "bench";
 
 struct Bench {
@@ -167,7 +167,7 @@ impl Bench {
         self.wait_for("peer", "admitted", peers.len())
     }
 
-    /// Waits until as many nodes have said so.
+    /// Waits until `wanted` nodes have logged an event.
     fn wait_for(&mut self, role: &str, event: &str, wanted: usize) -> Result<(), CliError> {
         let patience = PATIENCE + PATIENCE_PER_PEER * (self.sockets.len() as u32);
         let (mut seen, mut nodes) = (0, BTreeSet::new());
@@ -229,7 +229,7 @@ fn publish(socket: &std::path::Path, all: Vec<Data>) -> Result<(), CliError> {
     ask(socket, &json!(Use::PublishAll { topic: TOPIC.to_owned(), all })).map(|_| ())
 }
 
-/// Asks a peer.
+/// Sends a request to a peer.
 fn ask(socket: &std::path::Path, request: &Value) -> Result<Value, CliError> {
     let failed = |source| CliError::System { action: "ask a peer", source };
     let answer = control::ask(socket, &request.to_string(), ANSWER_TIMEOUT).map_err(failed)?;

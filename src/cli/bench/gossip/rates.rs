@@ -1,4 +1,4 @@
-//! Many messages: the rate is raised until somebody cannot keep up.
+//! Rates of many messages: the rate is raised until it is not sustained.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,40 +16,40 @@ use crate::model::Time;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
-/// Deliveries a second that a fleet of 20 carries at the least.
+/// Least number of deliveries a second that a fleet of 20 should carry.
 const DELIVERIES_WANTED: f64 = 10_000.0;
 
-/// How often each publisher says what is due; and how much of it at once.
+/// Interval at which each publisher publishes the messages that are due, and their largest number.
 const TICK: Duration = Duration::from_millis(10);
 const BATCH_MAX: u64 = 64;
 
-/// How long counters may stand still before what is missing counts as lost.
+/// Time without a change of the counters after which missing messages count as lost.
 const STILL: Duration = Duration::from_secs(6);
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A rate is not sustained when the last delivery comes so long after the last message.
+/// A rate is not sustained if the last delivery comes so long after the last message.
 const BACKLOG: Duration = Duration::from_secs(1);
 
-/// Nor when publishers reach less than this share of it.
+/// A rate is not sustained either if publishers reach less than this share of it.
 const SHARE: f64 = 0.9;
 
 /// One rate, held for a while.
 struct Step {
     wanted: u32,
     messages: u64,
-    /// Until the last message was published.
+    /// Time until the last message was published.
     published_in: Duration,
-    /// Until the last delivery was seen.
+    /// Time until the last delivery was seen.
     delivered_in: Duration,
     counted: Tally,
-    /// What this process used itself.
+    /// Processor time of this process itself, in seconds.
     own_cpu: f64,
     missed: u64,
     expected: u64,
 }
 
 impl Step {
-    /// What is wrong with it.
+    /// Reasons why the rate was not sustained.
     fn complaints(&self) -> Vec<String> {
         let mut all = Vec::new();
         if self.counted.delivered != self.expected {
@@ -156,7 +156,7 @@ impl Bench {
         })
     }
 
-    /// Ends the subscribers by a last message, which counts for nothing that follows.
+    /// Ends the subscribers by a last message, which counts for no later figure.
     pub(super) fn hush(&mut self) -> Result<(), CliError> {
         let (before, last) = (self.tally()?, self.message(LAST));
         publish(&self.sockets[0], vec![last])?;
@@ -164,8 +164,8 @@ impl Bench {
         self.settle(&before, others, Clock::start()).map(|_| ())
     }
 
-    /// Waits until all is delivered, or nothing more comes; returns what was counted, and when
-    /// the last of it was.
+    /// Waits until all is delivered, or nothing more comes; returns the counters, and the time of
+    /// the last delivery.
     pub(super) fn settle(
         &mut self,
         before: &Tally,
@@ -192,7 +192,7 @@ pub(super) fn elapsed(clock: Clock) -> Duration {
     clock.now().mono.since(Time::ZERO)
 }
 
-/// Publishes `rate` messages a second for `span`; returns how many.
+/// Publishes `rate` messages a second for `span`; returns their number.
 pub(super) fn speak(
     socket: &Path,
     bytes: &[u8],
@@ -210,7 +210,7 @@ pub(super) fn speak(
             publish(socket, all)?;
             said += batch;
         }
-        // Whoever cannot keep up stops in time all the same: it is told by what was reached.
+        // A publisher that cannot keep up stops in time all the same: the reached rate shows it.
         if now >= span {
             return Ok(said);
         }

@@ -1,5 +1,5 @@
-//! Many messages to a fleet in which one receiver pauses, or has a tenth of a core: nothing may be
-//! lost without a word.
+//! Many messages to a fleet in which one receiver pauses, or has a tenth of a core: none may be
+//! lost without a report.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::runtime::thread;
 /// Time in which one publisher publishes as fast as it can.
 const SPAN: Duration = Duration::from_secs(8);
 
-/// The receiver that pauses does so after a while, for some seconds.
+/// Time before the receiver pauses, and duration of the pause.
 const PAUSE_AFTER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -26,10 +26,10 @@ const PAUSE: Duration = Duration::from_secs(5);
 const RUN: Duration = Duration::from_millis(10);
 const STILL: Duration = Duration::from_millis(90);
 
-/// Time after the last delivery in which all that is missing is told.
+/// Time after the last delivery in which all missing messages are reported.
 const TOLD_AFTER: Duration = Duration::from_secs(13);
 
-/// Faster than any publisher is.
+/// Rate above that of any publisher, in messages a second.
 const RATE: f64 = 100_000.0;
 
 impl Bench {
@@ -93,16 +93,16 @@ struct Process(Pid);
 
 impl Process {
     fn signal(&self, signal: Signal) {
-        // A process that has ended is found out by its counters.
+        // The counters show a process that has ended.
         let _ = kill_process(self.0, signal);
     }
 }
 
-/// Ends with the measurement.
+/// Sign of the end of a measurement.
 struct Ended(Receiver<Never>);
 
 impl Ended {
-    /// Waits for so long; says whether the measurement has ended.
+    /// Waits for so long; returns whether the measurement has ended.
     fn wait(&self, span: Duration) -> bool {
         select! {
             recv(self.0) -> _ => true,

@@ -1,4 +1,4 @@
-//! The counters of all peers together, and what the processes have used.
+//! Counters of all peers together, and the processor time of their processes.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +12,23 @@ use crate::cli::bench::procfs;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Tally {
     pub(super) delivered: u64,
-    /// Copies that came.
+    /// Number of copies that came.
     pub(super) received: u64,
-    /// Copies that came because they were asked for.
+    /// Number of copies that came because they were asked for.
     pub(super) repaired: u64,
-    /// What shows that somebody could not keep up, by its name: what the broadcast dropped for any
-    /// reason but that it was there already, lines never written, links closed because they were
-    /// slow, events that nobody fetched.
+    /// Signs that a peer could not keep up, by name: messages that the broadcast dropped for any
+    /// reason but that they were there already, lines never written, links closed because they were
+    /// slow, events that were not fetched.
     losses: BTreeMap<String, u64>,
     /// Seconds of processor time of all nodes.
     pub(super) cpu: f64,
 }
 
-/// Counters of a driver that only rise when somebody cannot keep up.
+/// Counters of a driver that only rise if a peer cannot keep up.
 const LOSSES: [&str; 3] = ["lines_lost", "refused_slow", "events_dropped"];
 
 impl Tally {
-    /// What was added since `before`.
+    /// Difference to the counters `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         let earlier = |name: &String| before.losses.get(name).copied().unwrap_or(0);
         let losses = self.losses.iter().map(|(name, it)| (name.clone(), it - earlier(name)));
@@ -41,7 +41,7 @@ impl Tally {
         }
     }
 
-    /// What shows that somebody could not keep up.
+    /// Signs that a peer could not keep up, by name.
     pub(super) const fn losses(&self) -> &BTreeMap<String, u64> {
         &self.losses
     }
@@ -51,7 +51,7 @@ impl Tally {
         self.cpu * 1e6 / self.delivered as f64
     }
 
-    /// Adds what a peer says of itself; `None` when it does not say all of it.
+    /// Adds the counters of a peer's status; `None` if some are missing.
     fn add(&mut self, status: &Value) -> Option<()> {
         let (broadcast, counters) = (&status["network"]["broadcast"], &status["counters"]);
         self.delivered += broadcast["messages_delivered"].as_u64()?;

@@ -1,4 +1,4 @@
-//! What a quiet fleet costs: processor, memory, and the seeds' comparison of their registries.
+//! Costs of a quiet fleet: processor, memory, and the seeds' comparison of their registries.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::protocol::membership::authority::SeedDigest;
 use crate::protocol::message::Message;
 use crate::wire::line::encode;
 
-/// MiB that a seed may hold with a thousand members.
+/// Target for the memory of a seed with a thousand members, in MiB.
 const SEED_MIB_WANTED: f64 = 50.0;
 
-/// Bytes that two seeds with equal registries may exchange in one round.
+/// Target for the bytes that two seeds with equal registries exchange in one round.
 const ROUND_BYTES_WANTED: f64 = 1_024.0;
 
 impl Bench {
@@ -54,7 +54,7 @@ impl Bench {
         self.sheet.figure("threads_seed", &column(|it| it.2))
     }
 
-    /// What two seeds with equal registries say to each other in one round, one line each way.
+    /// Measures the messages of two seeds with equal registries in one round, one line each way.
     pub(super) fn anti_entropy(&self) -> Result<(), CliError> {
         let digest = SeedDigest {
             entries: self.peers.into(),

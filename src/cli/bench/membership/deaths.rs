@@ -1,4 +1,4 @@
-//! Deaths: one after the other, many at once, and those that nobody brought about.
+//! Deaths: one after the other, many at once, and false ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct Death {
 }
 
 impl Bench {
-    /// All deaths that were asked for.
+    /// Kills and stops peers one after the other, and many at once, as the flags say.
     pub(super) fn die(&mut self, args: &MembershipArgs) -> Result<(), CliError> {
         let mut mortal = self.peers.saturating_sub(SURVIVORS);
         let many = args.kill_many.min(mortal);
@@ -100,7 +100,8 @@ impl Bench {
         self.fleet.kill(victim).map_err(failed)
     }
 
-    /// Lets the fleet come to rest before a deed. Returns how much of the log lies before it.
+    /// Lets the fleet come to rest before a deed. Returns the number of log lines before it, and
+    /// the victim's neighbors.
     fn deed(&mut self, victim: Endpoint) -> Result<(usize, BTreeSet<Endpoint>), CliError> {
         self.watch(Duration::from_secs(2))?;
         let lines = self.fleet.story().lines();
@@ -111,7 +112,7 @@ impl Bench {
         Ok((lines.len(), neighbors.unwrap_or_default()))
     }
 
-    /// Waits for a death to be known everywhere, and prints how long each stage took.
+    /// Waits until a death is known everywhere, and prints the time of each stage.
     fn death(
         &mut self,
         deed: &str,
@@ -168,7 +169,7 @@ impl Bench {
         self.sheet.figure(&name("dropped_by_every_neighbor"), &column(|it| it.dropped))
     }
 
-    /// Members that were removed though nobody had killed or stopped them.
+    /// Counts members that were removed though they were not killed or stopped.
     pub(super) fn innocents(&mut self) -> Result<(), CliError> {
         let deaths = self.deaths.values().map(Vec::len).sum::<usize>() + self.dead_at_once;
         let lines = self.fleet.story().lines();
@@ -184,7 +185,7 @@ impl Bench {
     }
 }
 
-/// One victim's end, as one seed decided it.
+/// End of one victim, as one seed decided it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Ending {
     seed: Endpoint,
@@ -193,7 +194,7 @@ struct Ending {
     certificate: Certificate,
 }
 
-/// What tells one certificate from another in the log of one seed.
+/// Fields that identify a certificate in the log of one seed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Certificate {
     decided_ms: u64,
@@ -202,7 +203,7 @@ struct Certificate {
 }
 
 impl Ending {
-    /// What a line says of the end of one of `victims`, if it says so.
+    /// The end of one of `victims` that a log line reports, if it does.
     fn of(line: &Happening, victims: &BTreeSet<Endpoint>) -> Option<Self> {
         let victim = line.endpoint("endpoint").filter(|it| victims.contains(it))?;
         let certificate = Certificate {
@@ -215,7 +216,7 @@ impl Ending {
     }
 }
 
-/// Of each victim the milliseconds from `deed` until the last seed had removed it.
+/// Milliseconds from `deed` until the last seed had removed each victim.
 fn waits(endings: &[Ending], deed: u64) -> Vec<f64> {
     let mut last = BTreeMap::new();
     for ending in endings {
@@ -225,7 +226,7 @@ fn waits(endings: &[Ending], deed: u64) -> Vec<f64> {
     last.into_values().map(|at| at.saturating_sub(deed) as f64).collect()
 }
 
-/// By how many certificates the victims ended, at the seed that needed the most.
+/// Number of certificates by which the victims ended, at the seed that needed the most.
 fn decisions(endings: &[Ending]) -> usize {
     let mut at_seeds: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for ending in endings {

@@ -1,5 +1,5 @@
-//! The membership, measured: how fast a fleet comes together, how fast the dead are known, what
-//! a quiet fleet costs; and whether anybody is taken for dead who is not.
+//! Measurement of the membership: the time for a fleet to come together and to learn of deaths, the
+//! costs of a quiet fleet, and whether living members are taken for dead.
 
 mod cost;
 mod deaths;
@@ -22,7 +22,7 @@ use crate::cli::span::Span;
 use crate::model::Rng;
 use crate::runtime::clock::Clock;
 
-/// What can be set at this measurement.
+/// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct MembershipArgs {
     /// How many peers to start
@@ -55,24 +55,25 @@ pub struct MembershipArgs {
 }
 
 /// Below the ports that the system gives to callers: in a large fleet those would take a peer's
-/// port before the peer does. Where one is taken, free ones are found.
+/// port before the peer does. If one is taken, free ones are found.
 const SEED_PORT: u16 = 5_101;
 const PEER_PORT: u16 = 20_001;
 
-/// How long anything may take before it is given up: so long, and longer for each peer.
+/// Longest wait for any step, and the addition for each peer.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PATIENCE_PER_PEER: Duration = Duration::from_millis(300);
 
-/// A thousand peers should be members after this many milliseconds.
+/// Target for the time until a thousand peers are members, in milliseconds.
 const ALL_ACTIVE_MS_WANTED: f64 = 20_000.0;
 
-/// Gossip messages that are heard, by all peers together; few of many peers speak.
+/// Largest number of gossip messages that are heard, by all peers together; few of many peers
+/// speak.
 const HEARD_MAX: usize = 100_000;
 
-/// What a peer says that speaks, at most.
+/// Largest number of gossip messages that each speaker makes.
 const MESSAGES_EACH: usize = 10;
 
-/// What is read in the fleet's log.
+/// Events that are read in the fleet's log.
 const EVENTS: &[&str] = &[
     "ready",
     "attempt",
@@ -86,21 +87,21 @@ const EVENTS: &[&str] = &[
     "removed",
 ];
 
-/// Three are left alive at the least, so that the last dead still has witnesses.
+/// Least number of peers that are left alive, so that the last dead still has witnesses.
 const SURVIVORS: u16 = 3;
 
 struct Bench {
     fleet: Fleet,
     peers: u16,
-    /// How many of them gossip: the last ones to start, so that nearly all can hear.
+    /// Number of peers that gossip: the last ones to start, so that nearly all can hear.
     speakers: usize,
     seeds: usize,
     clock: Clock,
     rng: Rng,
     sheet: Sheet,
-    /// What was measured of each death, by how it was brought about.
+    /// Measurements of each death, by its kind.
     deaths: BTreeMap<String, Vec<Death>>,
-    /// How many died at the same instant.
+    /// Number of peers that died at the same instant.
     dead_at_once: usize,
     overload: Option<Overload>,
 }
@@ -157,7 +158,7 @@ pub(super) fn run(args: &MembershipArgs) -> Result<(), CliError> {
     bench.innocents()
 }
 
-/// Refuses what cannot be measured.
+/// Refuses flags that cannot be measured.
 fn check(args: &MembershipArgs) -> Result<(), CliError> {
     let mortal = args.peers.saturating_sub(SURVIVORS);
     if args.kill_many > mortal {
@@ -170,7 +171,7 @@ fn check(args: &MembershipArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// How many of `peers` speak, so that what all hear is not more than a machine can log.
+/// Number of `peers` that speak, so that a machine can log all that is heard.
 const fn speakers(peers: usize) -> usize {
     let most = HEARD_MAX / (MESSAGES_EACH * peers);
     if most == 0 {
@@ -204,8 +205,8 @@ impl Bench {
         }
     }
 
-    /// Waits until `wanted` different nodes have said what `is_it` looks for. Each line is looked
-    /// at once: the log of a large fleet is long.
+    /// Waits until `wanted` different nodes have logged a line for which `is_it` is true. Each line
+    /// is looked at once: the log of a large fleet is long.
     fn wait_for_nodes(
         &mut self,
         what: &str,
@@ -265,7 +266,7 @@ impl Bench {
         self.sheet.figure("asked_to_admitted_ms", &waits)
     }
 
-    /// The overlay after it has come to rest.
+    /// Measures the overlay after it has come to rest.
     fn shape(&mut self) -> Result<(), CliError> {
         self.watch(Duration::from_secs(3))?;
         let seed = self.fleet.seeds()[0];
@@ -316,7 +317,7 @@ impl Bench {
         self.sheet.line("gossip_delivered", fields)
     }
 
-    /// Waits until nobody has anything to say any more.
+    /// Waits until the log is quiet.
     fn rest(&mut self) -> Result<(), CliError> {
         let began = self.wall();
         loop {
@@ -329,7 +330,7 @@ impl Bench {
         }
     }
 
-    /// From now on the machine has more to do than it can.
+    /// Gives the machine more work than it can do, from now on.
     fn overload(&mut self) -> Result<(), CliError> {
         let overload = Overload::start()?;
         self.sheet.note("overload", overload.count().into());

@@ -17,13 +17,13 @@ use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 use crate::wire::line::{LineReader, encode};
 
-/// How long anything may take before it is given up.
+/// Longest wait for any step.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Each session here serves a single connection.
 const LINK: LinkId = LinkId(1);
 
-/// When somebody asked, and when it was let in.
+/// Times at which an applicant asked and was admitted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Admitted {
     pub(super) asked: Time,
@@ -31,13 +31,13 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
-    /// Milliseconds between the two.
+    /// Milliseconds between the two times.
     pub(super) fn wait_ms(&self) -> f64 {
         self.admitted.since(self.asked).as_secs_f64() * 1_000.0
     }
 }
 
-/// Who an applicant is.
+/// Keys and life of an applicant.
 #[derive(Clone)]
 struct Identity {
     keys: KeyPair,
@@ -64,7 +64,8 @@ impl Identity {
     }
 }
 
-/// Those who live on one port, each at an address of its own: all of 127.0.0.0/8 is this machine.
+/// Applicants that live on one port, each at an address of its own: all of 127.0.0.0/8 is this
+/// machine.
 type Residents = Arc<Mutex<BTreeMap<IpAddr, Identity>>>;
 
 /// Applicants that register one after the other and then stay.
@@ -72,12 +73,13 @@ pub(super) struct Household {
     port: u16,
     clock: Clock,
     residents: Residents,
-    /// Links with seeds, kept so that members are seen to live.
+    /// Links with seeds, kept so that the members count as alive.
     links: Vec<TcpStream>,
 }
 
 impl Household {
-    /// Takes a port and answers on it for all who will live there, until the process ends.
+    /// Takes a port and answers on it for all applicants that will live there, until the process
+    /// ends.
     pub(super) fn settle(clock: Clock) -> Result<Self, String> {
         let failed = |error| format!("cannot listen for applicants: {error}");
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(failed)?;
@@ -101,7 +103,7 @@ impl Household {
         for call in &mut calls {
             call.send(&request.into())?;
         }
-        // Whichever says so first.
+        // The first seed to report the admission is enough.
         let first = calls.first_mut().ok_or("there is no seed to ask")?;
         first.await_admission(&identity.life)?;
         let admitted = self.clock.now().mono;
@@ -124,7 +126,7 @@ impl Household {
     }
 }
 
-/// One connection to a seed.
+/// A connection to a seed.
 struct Call {
     stream: TcpStream,
     reader: LineReader<BufReader<TcpStream>>,
@@ -181,7 +183,7 @@ impl Call {
     }
 }
 
-/// Sends what a session wants sent, and returns what it reports. Its deadlines are the sockets'.
+/// Sends the messages of a session, and returns its events. Its deadlines are the sockets'.
 fn carry_out(stream: &mut TcpStream, fx: &mut Effects<Session>) -> Result<Vec<Event>, String> {
     let mut events = Vec::new();
     for effect in fx.drain() {
@@ -195,7 +197,7 @@ fn carry_out(stream: &mut TcpStream, fx: &mut Effects<Session>) -> Result<Vec<Ev
     Ok(events)
 }
 
-/// Answers probes, one after the other. Whoever only asks whether somebody is there is told so.
+/// Answers the probes of seeds, one after the other, as the applicant of the called address.
 fn answer_all(listener: &TcpListener, residents: &Residents) {
     for (salt, stream) in listener.incoming().enumerate() {
         let Ok(stream) = stream else { continue };
@@ -205,7 +207,7 @@ fn answer_all(listener: &TcpListener, residents: &Residents) {
             residents.get(&here.ip()).cloned()
         };
         if let Some(identity) = identity {
-            // A seed that asks no more has its answer, or will ask again.
+            // A seed that hangs up has its answer, or will ask again.
             let _ = answer(stream, identity.session(salt as u64));
         }
     }

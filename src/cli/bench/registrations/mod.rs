@@ -1,4 +1,4 @@
-//! Admissions, measured: how many applicants a second the seeds let in.
+//! Measurement of admissions: the number of applicants a second that the seeds let in.
 //!
 //! The seeds are real processes with real disks. The applicants are as small as they can be, so
 //! that the seeds are measured and not the start of a thousand processes; they shake hands, ask,
@@ -22,13 +22,13 @@ use crate::model::Endpoint;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
-/// Registrations a second that three seeds should manage.
+/// Target for the registrations a second of three seeds.
 const RATE_WANTED: f64 = 500.0;
 
-/// MiB that a seed may hold with a thousand members.
+/// Target for the memory of a seed with a thousand members, in MiB.
 const SEED_MIB_WANTED: f64 = 50.0;
 
-/// What can be set at this measurement.
+/// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct RegistrationsArgs {
     /// How many applicants to register
@@ -104,7 +104,7 @@ fn start_seeds(args: &RegistrationsArgs) -> Result<Fleet, CliError> {
     Ok(fleet)
 }
 
-/// Lets all applicants in, `at_once` of them at a time, each by a quorum of the seeds.
+/// Registers all applicants, `at_once` of them at a time, each by a quorum of the seeds.
 fn register_all(args: &RegistrationsArgs, seeds: &[Endpoint]) -> Result<Vec<Admitted>, CliError> {
     let (next, clock) = (Arc::new(AtomicU32::new(0)), Clock::start());
     let mut workers: Vec<JoinHandle<Result<Vec<Admitted>, String>>> = Vec::new();
@@ -134,7 +134,7 @@ fn register_all(args: &RegistrationsArgs, seeds: &[Endpoint]) -> Result<Vec<Admi
     Ok(admitted)
 }
 
-/// As many of the seeds as decide, another choice for each applicant in turn.
+/// A quorum of the seeds, another choice for each applicant in turn.
 fn quorum_of(seeds: &[Endpoint], turn: usize) -> Vec<Endpoint> {
     let quorum = seeds.len() / 2 + 1;
     seeds.iter().cycle().skip(turn % seeds.len().max(1)).take(quorum).copied().collect()

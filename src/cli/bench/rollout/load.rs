@@ -13,32 +13,32 @@ use crate::runtime::thread;
 const REQUEST: &[u8] = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n\
     Content-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"x\":1}";
 
-/// How long an answer may take before the measurement is given up.
+/// Longest wait for an answer before the measurement is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Which load.
+/// Settings of a load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     pub(super) addr: SocketAddr,
-    /// Connections, each with one request on its way.
+    /// Number of connections, each with one request on its way.
     pub(super) clients: usize,
-    /// Threads that share them.
+    /// Number of threads that share them.
     pub(super) threads: usize,
     pub(super) lasts: Duration,
 }
 
-/// What came of it.
+/// Results of a load.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) per_second: f64,
-    /// Of all answers, those of the canary.
+    /// Share of all answers that were the canary's.
     pub(super) canary_share: f64,
-    /// Of each request, from its last byte to the reading of its answer; a thread reads them in
-    /// turn, so these are too long rather than too short.
+    /// Latency of each request in microseconds, from its last byte to the reading of its answer; a
+    /// thread reads them in turn, so these are too long rather than too short.
     pub(super) latencies_us: Vec<f64>,
 }
 
-/// One thread's part.
+/// Results of one thread.
 #[derive(Debug, Default)]
 struct Part {
     latencies_us: Vec<f64>,
@@ -46,10 +46,10 @@ struct Part {
 }
 
 impl Load {
-    /// Asks for as long as it lasts.
+    /// Sends requests for as long as it lasts.
     ///
     /// # Errors
-    /// When a request is not answered with 200.
+    /// Fails if a request is not answered with 200.
     pub(super) fn run(&self) -> Result<Outcome, CliError> {
         let clock = Clock::start();
         let threads = self.threads.min(self.clients);

@@ -1,4 +1,5 @@
-//! What transactions take, and what a node's data plane carries.
+//! Measurement of rollouts: the time of transactions, and the load that a node's data plane
+//! carries.
 //!
 //! Load, data plane and upstream share the machine, so a figure is of all of them together; the
 //! upstream is a second data plane with the built-in model, as small as an upstream can be.
@@ -20,13 +21,13 @@ use crate::cli::CliError;
 use crate::protocol::rollout::{ModelId, NodeId, RoutingState, Serving, Weights};
 use crate::runtime::dataplane::{DataPlane, Limits, Options, Upstream};
 
-/// Requests a second with the built-in model, on two cores shared with the load.
+/// Target for the requests a second with the built-in model, on two cores shared with the load.
 const ECHO_TARGET: Target = Target::AtLeast(40_000.0);
 
-/// The canary's share meanwhile, in basis points.
+/// Share of the canary meanwhile, in basis points.
 const SHARE: u32 = 500;
 
-/// How a rollout is measured.
+/// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct RolloutArgs {
     /// Only the transactions: how long one takes, and how many a second
@@ -52,7 +53,7 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// How often each is measured
+    /// How many times each is measured
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
@@ -64,10 +65,10 @@ pub struct RolloutArgs {
     upstream: Option<Upstream>,
 }
 
-/// Measures.
+/// Measures, and prints a JSON line a figure.
 ///
 /// # Errors
-/// When a port cannot be listened on, or a request is not answered as it should be.
+/// Fails if a port cannot be listened on, or a request is not answered as it should be.
 pub(super) fn run(args: &RolloutArgs) -> Result<(), CliError> {
     if let Some(at) = args.hold {
         return hold(at, args.upstream.as_ref());
@@ -107,7 +108,7 @@ fn measure(
         threads: super::cores(),
         lasts: Duration::from_secs(args.seconds),
     };
-    // What is new is slower: threads, connections, the pool of the proxy.
+    // New threads, connections and pools are slower.
     Load { lasts: Duration::from_millis(500), ..load }.run()?;
     let (mut rates, mut shares) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {

@@ -1,5 +1,6 @@
-//! How long a transaction takes, and how many a second are committed one after the other: nodes of
-//! this process, with the sockets, disks and threads that they have anywhere.
+//! Measurement of transactions: the time of each, and the rate of those that are committed one
+//! after the other, by nodes of this process, with the sockets, disks and threads that they have
+//! anywhere.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -17,16 +18,17 @@ use crate::runtime::driver::options::{Dialects, Sink};
 use crate::runtime::files::os_rng;
 use crate::runtime::rollout::{Admits, Engine, Founding, Limits, Options, Place, Standing, Told};
 
-/// From the order to the moment at which the coordinator knows that all have it on disk.
+/// Target for the time from the order until the coordinator knows that all have it on disk, in
+/// milliseconds.
 const EVERYWHERE_MS: Target = Target::AtMost(3.0);
 
-/// Committed one after the other.
+/// Target for the transactions a second that are committed one after the other.
 const PER_SECOND: Target = Target::AtLeast(200.0);
 
-/// How long anything may take before the measurement is given up.
+/// Longest wait for any step before the measurement is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What may wait to be counted.
+/// Largest number of reports that wait to be counted.
 const TOLD_MAX: usize = 1 << 16;
 
 struct Ear(Sender<TxId>);
@@ -40,10 +42,10 @@ impl Sink<Told> for Ear {
     }
 }
 
-/// Measures.
+/// Measures, and prints a JSON line a figure.
 ///
 /// # Errors
-/// When nodes cannot be started, or a transaction is not committed.
+/// Fails if nodes cannot be started, or a transaction is not committed.
 pub(super) fn run(nodes: u8, count: usize, rounds: u16) -> Result<(), CliError> {
     let dir = tempfile::tempdir();
     let dir = dir.map_err(|source| CliError::System { action: "make a directory", source })?;
@@ -134,7 +136,7 @@ fn begin() -> Result<Command, CliError> {
     }))
 }
 
-/// So many nodes that have begun; what the first of them told.
+/// Starts so many nodes; also returns the channel of the first one's commits.
 fn start(nodes: u8, dir: &Path) -> Result<(Vec<Engine>, Receiver<TxId>), CliError> {
     let system = |source| CliError::System { action: "find free ports", source };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -1,7 +1,7 @@
-//! Swarms, measured: one process that has a file and some that want it, on this machine.
+//! Measurement of swarms: one process that has a file and some that want it, on this machine.
 //!
 //! In the same run the plain limit is measured: one process that sends the file to as many with
-//! `sendfile`, and those write it and do nothing else. Whoever fetches also checks every piece.
+//! `sendfile`, and those write it and do nothing else. A fetching process also checks every piece.
 //! Files are compared byte by byte afterwards, outside the measured time.
 
 mod part;
@@ -26,22 +26,22 @@ use crate::cli::CliError;
 use crate::model::Rng;
 use crate::runtime::swarm::store::piece_size_for;
 
-/// What a swarm may take of the plain limit, and absolutely for 512 MiB to four.
+/// Targets for the time of a swarm: relative to the plain limit, and absolute for 512 MiB to four.
 const RATIO_WANTED: f64 = 2.0;
 const CPU_WANTED: f64 = 2.5;
 const MIB_WANTED: f64 = 27.0;
 const ASSIGNMENT_SECS_WANTED: f64 = 5.0;
 
-/// The name of the content.
+/// Name of the content.
 const NAME: &str = "content.bin";
 
-/// What can be set at this measurement.
+/// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct SwarmArgs {
     /// Bytes of the file
     #[arg(long, value_name = "BYTES", default_value = "512M")]
     pub size: Size,
-    /// How many processes want it
+    /// How many processes fetch it
     #[arg(long, value_name = "N", default_value_t = 4,
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub leechers: u16,
@@ -60,7 +60,7 @@ pub struct SwarmArgs {
     /// Seconds between two choices of the optimistic one
     #[arg(short, value_name = "SECONDS", default_value_t = 3)]
     pub m: u64,
-    /// Bytes a second that whoever has the file sends at most
+    /// Bytes a second that the process with the file sends at most
     #[arg(long, value_name = "BYTES")]
     pub up: Option<Size>,
     /// Where to put the files; a folder of its own is made there, and removed again
@@ -115,7 +115,7 @@ impl<'a> Bench<'a> {
         Ok(Self { args, folder, file, piece_size, sheet })
     }
 
-    /// The plain limit.
+    /// Measures the plain limit.
     fn limit(&self) -> Result<Measured, CliError> {
         let mut crew = Crew::default();
         let takers = self.args.leechers;
@@ -131,7 +131,7 @@ impl<'a> Bench<'a> {
         Ok(measured)
     }
 
-    /// A share.
+    /// Measures a share.
     fn share(&self) -> Result<Measured, CliError> {
         let mut crew = Crew::default();
         let up = self.args.up.map(|it| it.0);
@@ -150,7 +150,7 @@ impl<'a> Bench<'a> {
         Ok(measured)
     }
 
-    /// An assignment's swarm.
+    /// Measures an assignment's swarm.
     fn assignment(&self) -> Result<Measured, CliError> {
         let mut crew = Crew::default();
         let members: Vec<_> = (0..=u32::from(self.args.leechers)).map(|it| 1001 + it).collect();
@@ -202,7 +202,7 @@ impl<'a> Bench<'a> {
         )
     }
 
-    /// All that arrived, in GiB.
+    /// Sum of all copies, in GiB.
     fn moved_gib(&self) -> f64 {
         self.args.size.0 as f64 * f64::from(self.args.leechers) / f64::from(1 << 30)
     }
@@ -232,7 +232,7 @@ impl<'a> Bench<'a> {
         )
     }
 
-    /// Whether all copies are what they should be; they are removed.
+    /// Compares all copies with the content, and removes them.
     fn check_and_remove(&self, folders: &[PathBuf]) -> Result<(), CliError> {
         let failed = |source| CliError::System { action: "compare the copies", source };
         for folder in folders {
@@ -257,7 +257,7 @@ fn fill(path: &Path, size: u64) -> std::io::Result<()> {
         file.write_all(&bytes[..len])?;
         left -= len as u64;
     }
-    // What is measured later is not to share the disk with this.
+    // The later measurements must not share the disk with this write.
     file.sync_all()
 }
 

@@ -1,5 +1,5 @@
-//! What one process of the measurement does: it is started by the measuring one, says when it is
-//! ready, waits for the word, works, and tells how far it is, in lines of JSON.
+//! Part of one process in the measurement: the measuring process starts it, it reports when it is
+//! ready, waits for the word, works, and reports its progress, in lines of JSON.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
@@ -23,26 +23,26 @@ use crate::runtime::swarm::store::{Fetch, Hashing, Offer, Store};
 use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Phase};
 use crate::runtime::thread;
 
-/// How long one process may take for everything.
+/// Longest time of one process for everything.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// What is read and written at a time where nothing else is done.
+/// Number of bytes that are read and written at a time in the plain limit.
 const COPY_BYTES: usize = 256 * 1024;
 
-/// What a part of the measurement is told on its command line.
+/// Arguments of a part of the measurement.
 #[derive(Clone, Debug, Args)]
 pub struct PartArgs {
     /// The part, as JSON
     pub part: String,
 }
 
-/// The parts.
+/// Kinds of parts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Part {
-    /// Sends a file to so many with nothing but `sendfile`.
+    /// Sends a file to so many takers with nothing but `sendfile`.
     Source { file: PathBuf, takers: u16 },
-    /// Writes what comes to a file.
+    /// Writes the received bytes to a file.
     Sink { file: PathBuf },
     /// Shares a file.
     Share { file: PathBuf, piece_size: u32, up: Option<u64> },
@@ -52,7 +52,7 @@ pub(super) enum Part {
     Assigned(Assigned),
 }
 
-/// One of an assignment's swarm.
+/// A peer of an assignment's swarm.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Assigned {
     pub(super) folder: PathBuf,
@@ -60,21 +60,21 @@ pub(super) struct Assigned {
     pub(super) size: u64,
     pub(super) piece_size: u32,
     pub(super) me: u32,
-    /// Everybody, in order; the first has the file.
+    /// Ids of all peers, in order; the first has the file.
     pub(super) members: Vec<u32>,
     pub(super) k: usize,
     pub(super) p_secs: u64,
     pub(super) m_secs: u64,
 }
 
-/// The word that begins the work.
+/// Message that begins the work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Go {
-    /// Where the others are, in order.
+    /// Addresses of the other processes, in order.
     pub(super) at: Vec<SocketAddr>,
 }
 
-/// Nobody reads the events of a measurement.
+/// Sink that drops the events of a measurement.
 struct Nowhere;
 
 impl Sink<Event> for Nowhere {
@@ -145,7 +145,7 @@ fn source(file: &Path, takers: u16) -> Result<(), CliError> {
     wait_for_end()
 }
 
-/// What this platform has of the kind, for the plain limit.
+/// Sends the file by the fastest call of this platform, for the plain limit.
 fn send_all(file: &File, stream: &TcpStream) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     while rustix::fs::sendfile(stream, file, None, 1 << 30)? > 0 {}
@@ -256,7 +256,7 @@ fn join(
     engine.join(join).map_err(failed)
 }
 
-/// Says when every piece is verified and written, and when the disk was told to keep it.
+/// Reports when every piece is verified and written, and when the disk was told to keep it.
 fn report(joined: &Joined) -> Result<(), CliError> {
     let is_written = |phase: &Phase| *phase != Phase::Fetching;
     joined.wait(PATIENCE, |phase, _| is_written(phase));

@@ -1,4 +1,4 @@
-//! The processes of one measurement, and what they tell.
+//! Processes of one measurement, and their reports.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -15,28 +15,28 @@ use crate::model::Time;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
-/// How long one step may take.
+/// Longest time of one step.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// Lines that may wait to be looked at; there are a handful.
+/// Largest number of waiting lines; there are a handful.
 const LINES_MAX: usize = 64;
 
-/// What was measured.
+/// Results of a measurement.
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
-    /// Seconds until the last had everything, checked and written.
+    /// Seconds until the last process had everything, checked and written.
     pub(super) written: f64,
-    /// Seconds until the last had told the disk to keep it.
+    /// Seconds until the last process had told the disk to keep it.
     pub(super) kept: f64,
-    /// Seconds of processor time of all, until then.
+    /// Seconds of processor time of all processes, until then.
     pub(super) cpu: f64,
-    /// The most memory of each.
+    /// Largest memory of each process.
     pub(super) peaks: Vec<f64>,
-    /// Bytes of pieces that the first has sent.
+    /// Bytes of pieces that the first process has sent.
     pub(super) sent: u64,
 }
 
-/// One process.
+/// One process of the measurement.
 struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -57,7 +57,7 @@ impl Default for Crew {
 }
 
 impl Crew {
-    /// Starts one more.
+    /// Starts one more process.
     pub(super) fn start(&mut self, part: &Part) -> Result<(), CliError> {
         let failed = |source| CliError::System { action: "start a process", source };
         let exe = std::env::current_exe().map_err(failed)?;
@@ -85,7 +85,7 @@ impl Crew {
         Ok(())
     }
 
-    /// Waits until all are ready; returns what those said that were not before.
+    /// Waits until all are ready; returns the reports of those that became ready now.
     pub(super) fn get_ready(&mut self) -> Result<Vec<Value>, CliError> {
         let mut told = Vec::new();
         for process in self.all.iter_mut().filter(|it| it.at.is_none()) {
@@ -160,7 +160,7 @@ impl Process {
 impl Drop for Crew {
     fn drop(&mut self) {
         for process in &mut self.all {
-            // It fails where the process has ended by itself.
+            // This fails if the process has ended by itself.
             let _ = process.child.kill();
             let _ = process.child.wait();
         }

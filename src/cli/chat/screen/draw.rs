@@ -1,4 +1,4 @@
-//! Where everything stands on the screen.
+//! Layout of the screen.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
@@ -14,16 +14,16 @@ use crate::cli::chat::words;
 use crate::cli::log::escape;
 use crate::protocol::chat::MemberId;
 
-/// Columns below which nobody's list has room.
+/// Width in columns below which the list of members has no room.
 const LIST_FROM: u16 = 64;
 
-/// The list's columns.
+/// Width of the list, in columns.
 const LIST: u16 = 26;
 
-/// Pending messages that are shown; of more, only their number.
+/// Largest number of pending messages that are shown; of more, only their number.
 const PENDING_MAX: usize = 4;
 
-/// Colors by which members are told apart.
+/// Colors of the members.
 const COLORS: [Color; 6] =
     [Color::Cyan, Color::Yellow, Color::Green, Color::Magenta, Color::Blue, Color::LightRed];
 
@@ -221,7 +221,7 @@ fn draw_input(frame: &mut Frame<'_>, screen: &Screen, book: &Book, area: Rect) {
     let prompt = format!("{}> ", book.me);
     let (text, column) = (screen.input.text(), screen.input.column());
     let width = usize::from(area.width).saturating_sub(prompt.width() + 1);
-    // The cursor is always to be seen.
+    // The cursor is always visible.
     let skipped = column.saturating_sub(width);
     let line = Line::from(vec![
         Span::styled(prompt.clone(), Style::default().add_modifier(Modifier::BOLD)),

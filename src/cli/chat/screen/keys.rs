@@ -1,27 +1,27 @@
-//! What keys do.
+//! Effects of keys.
 
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::Screen;
 use crate::cli::chat::book::Book;
 
-/// What a key asks for beyond the screen.
+/// Wish of a key beyond the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli::chat) enum Asked {
-    /// Only to be drawn anew.
+    /// Draw the changes only.
     Nothing,
-    /// This line was entered.
+    /// Take this line as entered.
     Line(String),
-    /// Draw everything, whatever is thought to be there.
+    /// Draw everything anew.
     Redraw,
     /// Give the terminal back and stop until the shell goes on with this program.
     Stop,
-    /// End.
+    /// End the chat.
     Quit,
 }
 
 impl Screen {
-    /// Takes what the terminal tells.
+    /// Handles an event of the terminal.
     pub(in crate::cli::chat) fn tell(&mut self, book: &Book, event: &Event) -> Asked {
         match event {
             Event::Key(key) if key.kind != KeyEventKind::Release => self.key(book, *key),

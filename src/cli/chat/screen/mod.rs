@@ -1,6 +1,6 @@
-//! The chat on a whole terminal: what is shown, and what keys do.
+//! The chat on a whole terminal: its picture and its keys.
 //!
-//! [`scroll`] decides which lines are seen, [`draw`] puts everything in its place; both are pure.
+//! [`scroll`] decides which lines are seen, [`draw`] lays everything out; both are pure.
 
 pub(super) mod draw;
 pub(super) mod keys;
@@ -12,11 +12,11 @@ mod tests;
 use super::input::Input;
 use scroll::Scroll;
 
-/// What a screen has beside the book that it shows.
+/// State of the screen beside the book that it shows.
 #[derive(Default)]
 pub(super) struct Screen {
-    /// What is being typed.
+    /// Line that is being typed.
     input: Input,
-    /// Which part of the timeline is seen.
+    /// Visible part of the timeline.
     scroll: Scroll,
 }

@@ -1,17 +1,17 @@
-//! Which part of the timeline is seen: lines are wrapped, and the place stays while others come.
+//! Visible part of the timeline: lines are wrapped, and the place stays while others come.
 
 use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::cli::chat::book::{Book, Item};
 
-/// How far further rows of one line are indented.
+/// Indentation of the further rows of one line, in columns.
 const INDENT: usize = 2;
 
-/// Where the timeline ends for the eye.
+/// Bottom of the visible part.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::cli::chat) struct Scroll {
-    /// The line at the bottom and how many of its rows are hidden; none while it follows the end.
+    /// Line at the bottom and number of its hidden rows; `None` while it follows the end.
     bottom: Option<(u64, usize)>,
     /// Columns and rows, as they were drawn last.
     size: (usize, usize),
@@ -20,18 +20,18 @@ pub(in crate::cli::chat) struct Scroll {
 /// One row of the timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
-    /// The line that it belongs to.
+    /// Number of the line that it belongs to.
     pub(super) item: u64,
     /// Whether it is the first of its line.
     pub(super) is_first: bool,
     /// Whether it is the last of its line.
     pub(super) is_last: bool,
-    /// Its text, without the indentation.
+    /// Text of the row, without the indentation.
     pub(super) text: String,
 }
 
 impl Scroll {
-    /// Learns how large the timeline is.
+    /// Sets the size of the timeline.
     pub(super) const fn resize(&mut self, columns: usize, rows: usize) {
         self.size = (columns, rows);
     }
@@ -51,13 +51,13 @@ impl Scroll {
         self.bottom = None;
     }
 
-    /// How many lines came after what is seen; none while it follows the end.
+    /// Number of lines after the visible part; `None` while it follows the end.
     pub(super) fn newer(&self, book: &Book) -> Option<usize> {
         let (at, _) = self.bottom?;
         Some((at + 1..book.span().1).filter(|it| is_shown(book, *it)).count())
     }
 
-    /// The rows to be seen, the oldest first.
+    /// Visible rows, the oldest first.
     pub(super) fn rows(&mut self, book: &Book) -> Vec<Row> {
         if let Some((at, _)) = self.bottom
             && at < book.span().0
@@ -135,7 +135,7 @@ fn after(book: &Book, at: u64) -> Option<u64> {
 
 fn rows_of(book: &Book, at: u64, columns: usize) -> Vec<Row> {
     let Some(item) = book.item(at) else { return Vec::new() };
-    // Room for the tick of one's own.
+    // Room for the tick of an own message.
     let spare = if matches!(item, Item::Said { is_mine: true, .. }) { 2 } else { 0 };
     let texts = wrap(&item.line(), columns.saturating_sub(spare), INDENT);
     let last = texts.len() - 1;
@@ -149,7 +149,8 @@ fn rows_of(book: &Book, at: u64, columns: usize) -> Vec<Row> {
     .collect()
 }
 
-/// `text` in rows of at most `columns`, the further ones shorter by `indent`; at least one row.
+/// Wraps `text` in rows of at most `columns`, the further ones shorter by `indent`; at least one
+/// row.
 pub(super) fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
     let columns = columns.max(indent + 2);
     let mut rows = vec![String::new()];

@@ -1,4 +1,4 @@
-//! The terminal itself: taken over at the start, given back at the end, whatever the end is.
+//! The terminal: taken over at the start, and given back at every kind of end.
 
 use std::io::{self, IsTerminal as _, Stdout, stdin, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,15 +21,15 @@ use crate::cli::chat::book::Book;
 use crate::cli::run::signals;
 use crate::runtime::thread;
 
-/// Keys that may wait; a person types no faster, a paste is one, and the terminal keeps the rest.
+/// Largest number of waiting keys; a person types no faster, a paste is one, and the terminal keeps
+/// the rest.
 const KEYS_MAX: usize = 256;
 
-/// Stops that may wait; those after them say nothing else.
+/// Largest number of waiting stops; those after them say nothing else.
 const JOBS_MAX: usize = 4;
 
 /// Whether there is a terminal that understands control sequences. `TERM=dumb`, as editors and
-/// consoles of build servers set it, says that it does not; without `TERM` nothing says that it
-/// does.
+/// consoles of build servers set it, means that it does not; without `TERM` it is unknown.
 pub(in crate::cli::chat) fn is_capable() -> bool {
     let term = std::env::var_os("TERM").unwrap_or_default();
     !term.is_empty() && term != "dumb" && stdin().is_terminal() && stdout().is_terminal()
@@ -53,10 +53,10 @@ pub(in crate::cli::chat) struct Terminal {
 }
 
 impl Terminal {
-    /// Takes the terminal over; also when the process panics it is given back.
+    /// Takes the terminal over; also if the process panics it is given back.
     ///
     /// # Errors
-    /// When it is none, or refuses.
+    /// Fails if it is no terminal, or refuses.
     pub(in crate::cli::chat) fn take() -> io::Result<Self> {
         let told = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
@@ -77,7 +77,7 @@ impl Terminal {
     /// Draws what has changed.
     ///
     /// # Errors
-    /// When the terminal has gone.
+    /// Fails if the terminal has gone.
     pub(in crate::cli::chat) fn draw(
         &mut self,
         screen: &mut Screen,
@@ -87,10 +87,10 @@ impl Terminal {
         self.inner.draw(|frame| draw::draw(frame, screen, book, now_ms)).map(|_| ())
     }
 
-    /// Draws everything at the next time.
+    /// Lets the next picture be drawn as a whole.
     ///
     /// # Errors
-    /// When the terminal has gone.
+    /// Fails if the terminal has gone.
     pub(in crate::cli::chat) fn forget(&mut self) -> io::Result<()> {
         // Not `clear`, which asks the terminal where its cursor is: the answer comes by the way of
         // the keys, and would not arrive before the next key.
@@ -101,10 +101,10 @@ impl Terminal {
 
 impl Terminal {
     /// Gives the terminal back and stops the process; takes the terminal again when the process
-    /// goes on. Does nothing where no shell could make it go on.
+    /// goes on. Does nothing if no shell could make it go on.
     ///
     /// # Errors
-    /// When the terminal has gone.
+    /// Fails if the terminal has gone.
     pub(in crate::cli::chat) fn stop(&mut self) -> io::Result<()> {
         // The first process of a session has no shell above it: it would stand still for ever.
         if getsid(None) == Ok(Pid::this()) {
@@ -115,11 +115,11 @@ impl Terminal {
         self.take_again()
     }
 
-    /// Takes the terminal over again, whatever a shell has made of it, and draws everything at the
-    /// next time.
+    /// Takes the terminal over again, in any state that a shell has left it in, and lets the next
+    /// picture be drawn as a whole.
     ///
     /// # Errors
-    /// When the terminal has gone.
+    /// Fails if the terminal has gone.
     pub(in crate::cli::chat) fn take_again(&mut self) -> io::Result<()> {
         // The modes that were found at the start, so that these are also left behind at the end.
         disable_raw_mode()?;
@@ -140,7 +140,7 @@ fn take_over() -> io::Result<()> {
     execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)
 }
 
-/// Leaves the terminal as it was found; does nothing where it was not taken over.
+/// Leaves the terminal as it was found; does nothing if it was not taken over.
 fn give_back() {
     if IS_TAKEN.swap(false, Ordering::SeqCst) {
         let _ = execute!(stdout(), DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
@@ -148,10 +148,10 @@ fn give_back() {
     }
 }
 
-/// When a shell stops this process and makes it go on. The thread ends with the process.
+/// Channel of the stops and continuations by a shell. The thread ends with the process.
 ///
 /// # Errors
-/// When the system takes no handler or has no room for a thread.
+/// Fails if the system takes no handler or has no room for a thread.
 pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
     signals::unblock(&[SIGTSTP, SIGCONT])?;
     let mut signals = Signals::new([SIGTSTP, SIGCONT])?;
@@ -167,11 +167,11 @@ pub(in crate::cli::chat) fn jobs() -> io::Result<Receiver<Job>> {
     Ok(told)
 }
 
-/// What the terminal tells, as it comes; the channel ends with the terminal. The thread that
-/// waits for keys ends with the process.
+/// Channel of the terminal's events; it ends with the terminal. The thread that waits for keys ends
+/// with the process.
 ///
 /// # Errors
-/// When there is no room for a thread.
+/// Fails if there is no room for a thread.
 pub(in crate::cli::chat) fn keys() -> io::Result<Receiver<Event>> {
     let (tell, told) = bounded(KEYS_MAX);
     thread::spawn("keys", move || {

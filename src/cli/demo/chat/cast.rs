@@ -1,4 +1,4 @@
-//! The members as processes: what they are told, and what they say.
+//! Members of the demo as processes: their input and their output.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -10,35 +10,35 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::runtime::thread;
 
-/// What members have said and nobody has heard yet; a member that says more waits.
+/// Largest number of waiting lines of members; a member that prints more waits.
 const SAID_MAX: usize = 4_096;
 
-/// How many members there are.
+/// Number of members.
 const MEMBERS: u32 = 3;
 
-/// What a member says.
+/// Report of a member.
 pub(super) enum Said {
     /// A message is final.
     Message {
-        /// Who shows it.
+        /// Member that shows it.
         by: u32,
-        /// Its place.
+        /// Number of the entry.
         seq: u64,
-        /// Who typed it.
+        /// Member that typed it.
         author: u32,
-        /// The text.
+        /// Text of the message.
         text: String,
     },
-    /// Something happened to the group.
+    /// The group has changed.
     Note {
-        /// Who tells.
+        /// Member that reports it.
         by: u32,
-        /// What.
+        /// Text of the note.
         text: String,
     },
     /// A member's output has ended.
     Gone {
-        /// Whose.
+        /// Member whose output it was.
         by: u32,
     },
 }
@@ -56,9 +56,9 @@ impl Drop for Actor {
     }
 }
 
-/// All of them, and where they keep what they keep.
+/// All members, with their directories.
 pub(super) struct Cast {
-    /// Gone with the demo, unless it is to be kept.
+    /// Removed with the demo, unless the directory is to be kept.
     _temporary: Option<tempfile::TempDir>,
     dir: PathBuf,
     ports: Vec<u16>,
@@ -91,7 +91,7 @@ impl Cast {
         self.ports[id as usize - 1]
     }
 
-    /// Where the logs are.
+    /// Directory of the logs.
     fn logs(&self) -> PathBuf {
         self.dir.join("logs")
     }
@@ -139,28 +139,28 @@ impl Cast {
         stdin.write_all(format!("{line}\n").as_bytes())
     }
 
-    /// What all say, as it comes.
+    /// Channel of all members' reports, as they come.
     pub(super) const fn told(&self) -> &Receiver<Said> {
         &self.told
     }
 
-    /// Remembers what a member told.
+    /// Remembers a note of a member.
     pub(super) fn note(&mut self, id: u32, text: String) {
         self.notes.entry(id).or_default().push(text);
     }
 
-    /// What a member has told since its start.
+    /// Notes of a member since its start.
     pub(super) fn notes(&self, id: u32) -> &[String] {
         self.notes.get(&id).map_or(&[], Vec::as_slice)
     }
 
-    /// What a member has said on standard error last.
+    /// Last line of a member on standard error.
     pub(super) fn complaint(&self, id: u32) -> String {
         let text = std::fs::read_to_string(self.dir.join(format!("peer_{id}.err")));
         text.unwrap_or_default().lines().last().unwrap_or("it did not say why").to_owned()
     }
 
-    /// Has all members quit, the lowest last, and waits for them.
+    /// Lets all members quit, the lowest last, and waits for them.
     pub(super) fn quit(&mut self) -> io::Result<()> {
         while let Some((id, mut actor)) = self.actors.pop_last() {
             if let Some(mut stdin) = actor.stdin.take() {
@@ -180,7 +180,7 @@ impl Cast {
     }
 }
 
-/// Passes on what one member prints.
+/// Passes on the lines that one member prints.
 fn listen(by: u32, stdout: ChildStdout, tell: &Sender<Said>) {
     for line in BufReader::new(stdout).lines() {
         let Ok(line) = line else { break };

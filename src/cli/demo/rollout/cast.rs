@@ -11,17 +11,17 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::cli::rollout::ask::Asked;
 use crate::runtime::thread;
 
-/// The nodes.
+/// Names of the nodes.
 pub(super) const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
-/// The versions: two good ones, and one that is slow and failing.
+/// Versions of the model: two good ones, and one that is slow and failing.
 const MODELS: [(&str, &[&str]); 3] =
     [("v1", &[]), ("v2", &[]), ("v3", &["--delay", "900ms", "--fail", "20"])];
 
-/// Lines of a command that may wait to be shown.
+/// Largest number of a command's lines that wait to be shown.
 const LINES_MAX: usize = 1_024;
 
-/// One running process. It ends when its standard input does.
+/// A running process. It ends when its standard input does.
 struct Actor {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -34,32 +34,32 @@ impl Drop for Actor {
     }
 }
 
-/// A command that runs: what it says, line by line, until both ends are closed.
+/// A running command: its output, line by line, until both ends are closed.
 pub(super) struct Typed {
     actor: Actor,
     pub(super) lines: Receiver<String>,
 }
 
 impl Typed {
-    /// How it ended, after its last line.
+    /// Exit code of the command, after its last line.
     pub(super) fn code(mut self) -> io::Result<Option<i32>> {
         self.actor.child.wait().map(|it| it.code())
     }
 }
 
-/// All of them, and where they keep what they keep.
+/// All nodes and models, with their directories.
 pub(super) struct Cast {
-    /// Gone with the demo, unless it is to be kept.
+    /// Removed with the demo, unless the directory is to be kept.
     _temporary: Option<tempfile::TempDir>,
     dir: PathBuf,
-    /// Three of nodes, three of their data planes, three of models.
+    /// Ports: three of nodes, three of their data planes, three of models.
     ports: Vec<u16>,
     models: Vec<Actor>,
     nodes: BTreeMap<&'static str, Actor>,
 }
 
 impl Cast {
-    /// Nobody runs yet.
+    /// A cast without any running process.
     pub(super) fn new(keep: Option<&Path>) -> io::Result<Self> {
         let temporary = if keep.is_some() { None } else { Some(tempfile::tempdir()?) };
         let dir = match (&temporary, keep) {
@@ -76,12 +76,12 @@ impl Cast {
         Ok(Self { _temporary: temporary, dir, ports: ports?, models, nodes })
     }
 
-    /// The address of a node's data plane.
+    /// Addresses of the nodes' data planes.
     pub(super) fn data_planes(&self) -> Vec<String> {
         self.ports[3..6].iter().map(|port| format!("127.0.0.1:{port}")).collect()
     }
 
-    /// Where models answer.
+    /// Addresses of the models.
     pub(super) fn model_addresses(&self) -> Vec<String> {
         self.ports[6..9].iter().map(|port| format!("127.0.0.1:{port}")).collect()
     }
@@ -109,7 +109,7 @@ impl Cast {
         Ok(())
     }
 
-    /// Starts a node, and has it kill itself at that point of its next transaction.
+    /// Starts a node, and lets it kill itself at that point of its next transaction.
     pub(super) fn start(&mut self, node: &'static str, kill_at: Option<&str>) -> io::Result<()> {
         let place = NODES.iter().position(|it| *it == node).unwrap_or(0);
         let (data, logs) = (self.dir.display().to_string(), self.dir.join("logs"));
@@ -132,7 +132,7 @@ impl Cast {
         Ok(())
     }
 
-    /// Has a node end in order.
+    /// Ends a node in order.
     pub(super) fn stop(&mut self, node: &str) -> io::Result<ExitStatus> {
         let Some(mut actor) = self.nodes.remove(node) else {
             return Err(io::Error::other(format!("{node} does not run")));
@@ -141,7 +141,7 @@ impl Cast {
         actor.child.wait()
     }
 
-    /// How a node ended by itself, if it did; it can be started again then.
+    /// Exit status of a node that ended by itself, if it did; it can be started again then.
     pub(super) fn fallen(&mut self, node: &str) -> io::Result<Option<ExitStatus>> {
         let Some(actor) = self.nodes.get_mut(node) else { return Ok(None) };
         let status = actor.child.try_wait()?;
@@ -151,7 +151,7 @@ impl Cast {
         Ok(status)
     }
 
-    /// Has all end in order; says who did not.
+    /// Ends all nodes in order; an error names those that did not end.
     pub(super) fn quit(&mut self) -> io::Result<()> {
         for node in NODES {
             let status = self.stop(node)?;
@@ -168,7 +168,7 @@ impl Cast {
         Asked { dir: self.dir.join(format!("rollout-{node}")) }
     }
 
-    /// What a node has said on standard error last.
+    /// Last line of a node on standard error.
     pub(super) fn complaint(&self, node: &str) -> String {
         let text = std::fs::read_to_string(self.dir.join(format!("{node}.err")));
         text.unwrap_or_default().lines().last().unwrap_or("it did not say why").to_owned()
@@ -187,7 +187,7 @@ impl Cast {
         let actor = Actor { child, stdin: None };
         let (tell, lines) = bounded(LINES_MAX);
         if let (Some(stdout), Some(stderr)) = (stdout, stderr) {
-            // What it complains about comes last, and is short enough to wait until then.
+            // Its complaints come last, and are short enough to wait until then.
             hear(stdout.chain(stderr), tell)?;
         }
         Ok(Typed { actor, lines })
@@ -198,7 +198,7 @@ fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|it| (*it).to_owned()).collect()
 }
 
-/// Passes on what a command prints.
+/// Passes on the lines that a command prints.
 fn hear(from: impl Read + Send + 'static, tell: Sender<String>) -> io::Result<()> {
     thread::spawn("hear", move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {

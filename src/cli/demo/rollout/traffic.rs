@@ -1,4 +1,4 @@
-//! Requests that never pause: what the world asks of the data planes while all else happens.
+//! Requests to the data planes that never pause, while the rollouts happen.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,37 +11,37 @@ use crate::cli::rollout::http;
 use crate::protocol::Never;
 use crate::runtime::thread;
 
-/// Clients of each data plane.
+/// Number of clients of each data plane.
 const CLIENTS: usize = 4;
 
-/// The pause of a client between two requests.
+/// Pause of a client between two requests.
 const PACE: Duration = Duration::from_millis(40);
 
-/// How long an answer may take.
+/// Time-out of an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What became of requests.
+/// Counts of answers and failures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// Answers, by data plane, model and status.
+    /// Number of answers, by data plane, model and status.
     answers: BTreeMap<(String, String, u16), u64>,
-    /// Those without one, by data plane, with the reason of the last.
+    /// Number of requests without an answer, by data plane, with the reason of the last.
     pub(super) lost: BTreeMap<String, (u64, String)>,
 }
 
 impl Tally {
-    /// All answers.
+    /// Number of all answers.
     pub(super) fn all(&self) -> u64 {
         self.answers.values().sum()
     }
 
-    /// A model's answers.
+    /// Number of a model's answers.
     pub(super) fn of(&self, model: &str) -> u64 {
         let its = self.answers.iter().filter(|((_, it, _), _)| it == model);
         its.map(|(_, count)| count).sum()
     }
 
-    /// Requests that were not answered with 200, of data planes other than `except`.
+    /// Number of requests that were not answered with 200, of data planes other than `except`.
     pub(super) fn failed(&self, except: Option<&str>) -> u64 {
         let failed = self.answers.iter().filter(|((_, _, status), _)| *status != 200);
         let failed = failed.map(|((at, ..), count)| (at, count));
@@ -71,7 +71,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Starts them.
+    /// Starts the clients.
     pub(super) fn start(data_planes: &[String]) -> io::Result<Self> {
         let tally = Arc::<Mutex<Tally>>::default();
         let (running, over) = bounded(0);
@@ -84,7 +84,7 @@ impl Traffic {
         Ok(Self { tally, _running: running })
     }
 
-    /// What became of the requests since the last call.
+    /// Counts of the requests since the last call.
     pub(super) fn take(&self) -> Tally {
         std::mem::take(&mut *self.tally.lock().expect("nothing under this lock can panic"))
     }

@@ -1,5 +1,5 @@
-//! What becomes of an order to take something everywhere: the answers of this peer to the orders
-//! of others, and those of others to its own.
+//! Answers to orders to take a share everywhere: those of this peer to the orders of others, and
+//! those of others to its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 use crate::runtime::swarm::Phase;
 
-/// Refusals that are remembered; lists of others can name any number of shares.
+/// Largest number of refusals that are remembered; lists of others can name any number of shares.
 const REFUSALS_MAX: usize = 4_096;
 
-/// How often the answers of others are looked at.
+/// Interval at which the answers of others are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl Taken {
@@ -27,7 +27,7 @@ impl Taken {
 }
 
 impl State {
-    /// Remembers that this is not taken.
+    /// Remembers that a share is not taken.
     pub(super) fn refuse(&mut self, key: super::Key, refusal: Refusal) {
         if self.refused.len() >= REFUSALS_MAX {
             self.refused.pop_first();
@@ -63,18 +63,18 @@ impl State {
         answers
     }
 
-    /// Whether the others do not know this peer's answers as they are now.
+    /// Whether other peers do not know this peer's present answers.
     pub(super) fn has_new_answers(&mut self, now: Time) -> bool {
         self.answers(now) != self.answered
     }
 }
 
 impl Sharing {
-    /// Tells how many of the peers that can be found now have what was ordered for everybody, as
-    /// that changes, and then what each of them answered; ends when all have, or after `wait`.
+    /// Tells how many of the peers that can be found now have the share that was ordered for all,
+    /// as that changes, and then what each of them answered; ends when all have, or after `wait`.
     ///
     /// # Errors
-    /// When this peer has ordered no such thing, or has stopped.
+    /// Fails if this peer has ordered no such thing, or has stopped.
     pub(in crate::cli::run) fn await_answers(
         self: &Arc<Self>,
         (ticket, wait): (Ticket, Duration),
@@ -101,17 +101,17 @@ impl Sharing {
 
 type Finding = Pending<Result<Vec<Known>, crate::network::NetworkError>>;
 
-/// Somebody who waits for the answers to an order.
+/// Wait for the answers to an order.
 struct Watch {
     sharing: Arc<Sharing>,
     ticket: Ticket,
     order: u64,
     clock: Clock,
     wait: Duration,
-    /// Until it is known whom to wait for.
+    /// Search for the peers to wait for, while it lasts.
     finding: Option<Finding>,
     peers: Vec<Known>,
-    /// How many have it, as was told.
+    /// Number of peers that have it, as last told.
     told: Option<usize>,
     is_ended: bool,
 }
@@ -131,7 +131,7 @@ impl Watch {
                 }
             }
         } else if self.told.is_some() {
-            // Nothing wakes this but the time.
+            // Only the time ends this pause.
             let _ = crossbeam_channel::after(LOOK_EVERY).recv();
         }
         let standings: Vec<_> = {

@@ -1,10 +1,11 @@
-//! What a running peer shares, and what the fleet's peers are known to share.
+//! Shares of a running peer, and the shares that the fleet's peers are known to have.
 //!
 //! Invariants:
 //! - Nothing is served, and no thread runs for it, before something is shared or taken here.
-//! - What is shared here is shared again after a restart, as long as it is still there.
-//! - What somebody wants everywhere is taken only up to the size that the operator allows for all
-//!   of it together, into one folder of the peer's own; it gets its name when it was verified.
+//! - A share of this peer is shared again after a restart, as long as its files are still there.
+//! - A share that is ordered for all peers is taken only up to the size that the operator allows
+//!   for all of them together, into one folder of the peer's own; it gets its name when it was
+//!   verified.
 
 mod answers;
 mod orders;
@@ -42,18 +43,18 @@ use crate::runtime::swarm::{Engine, EngineOptions};
 use crate::runtime::thread;
 use crate::wire::sealed::ClusterKeys;
 
-/// How often an answer that has nothing to say makes sure that somebody listens.
+/// Interval at which an idle answer checks that its reader is there.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// How often downloads are looked at, and the lists of others read.
+/// Interval at which downloads are looked at, and the lists of others read.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Reports of hashing that may wait; more are of no use.
+/// Largest number of waiting reports of hashing; more are of no use.
 const REPORTS_MAX: usize = 4;
 
 type Node = Arc<Driver<PeerNode>>;
 
-/// What is told to nobody: a running peer has no screen for it.
+/// Sink that drops events: a running peer has no screen for them.
 struct Quiet;
 
 impl Sink<Event> for Quiet {
@@ -62,7 +63,7 @@ impl Sink<Event> for Quiet {
     }
 }
 
-/// What is remembered of a share.
+/// Record of a share over a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     path: PathBuf,
@@ -70,24 +71,24 @@ struct Kept {
     piece: Option<u32>,
     #[serde(default)]
     everywhere: bool,
-    /// The number of the order to take it everywhere.
+    /// Number of the order to take it everywhere.
     #[serde(default)]
     order: u64,
-    /// What it was, so that nothing else is shared in its place after a restart.
+    /// Ticket of the share, so that nothing else is shared in its place after a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ticket: Option<String>,
 }
 
-/// What is taken because somebody wanted it everywhere.
+/// A share that is taken by an order for all peers.
 struct Taken {
     held: Arc<Held>,
-    /// Whether its end was told.
+    /// Whether its end was reported.
     is_told: bool,
-    /// The newest order to take it.
+    /// Number of the newest order to take it.
     order: u64,
 }
 
-/// Why something is not taken, and since which order.
+/// Reason why a share is not taken, and the order that is refused.
 struct Refusal {
     order: u64,
     why: String,
@@ -98,22 +99,22 @@ struct State {
     host: Option<Arc<ShareHost>>,
     known: Shares,
     kept: BTreeMap<Key, Kept>,
-    /// Taken because somebody wanted it everywhere.
+    /// Shares that are taken by orders for all peers.
     taken: BTreeMap<Hash, Taken>,
-    /// All that was taken and is there, also in earlier lives.
+    /// All versions that were taken and are there, also in earlier lives.
     versions: BTreeMap<Hash, Version>,
-    /// What this peer has asked all others to take, by name.
+    /// Orders of this peer to all others, by name.
     ordered: BTreeMap<String, Ordered>,
-    /// What could not be taken, so that it is told once.
+    /// Shares that could not be taken, so that it is reported once.
     refused: BTreeMap<Key, Refusal>,
-    /// The number of the last list that others were told.
+    /// Number of the last list that was announced.
     announced: u64,
-    /// The answers that others were told last.
+    /// Answers that were announced last.
     answered: Vec<Answered>,
-    /// Of programs of this machine, which serve by themselves: number, ticket.
+    /// Tickets of programs of this machine, which serve by themselves, by number.
     others: BTreeMap<u64, Ticket>,
     number: u64,
-    /// Whether the others were told of something, and not since that it has ended.
+    /// Whether other peers were told of a share, and not since that it has ended.
     is_known: bool,
     is_closed: bool,
 }
@@ -121,18 +122,18 @@ struct State {
 /// The shares of one peer.
 pub(in crate::cli) struct Sharing {
     me: Endpoint,
-    /// The peer's own folder.
+    /// Folder of the peer's own.
     folder: PathBuf,
     cluster_keys: Option<Arc<ClusterKeys>>,
-    /// Bytes of all that is taken without being asked for, at most; 0 is nothing.
+    /// Largest sum of all shares that are taken without being asked for, in bytes; 0 for none.
     push_max: u64,
-    /// One for all lists, whose ages it decides.
+    /// One clock for all lists, whose ages it decides.
     clock: Clock,
     state: Mutex<State>,
 }
 
 impl Sharing {
-    /// The shares of the peer at `me`, whose own folder this is.
+    /// The shares of the peer at `me`, with its own `folder`.
     pub(in crate::cli) fn new(
         me: Endpoint,
         folder: &Path,
@@ -147,7 +148,7 @@ impl Sharing {
         self.state.lock().expect("nothing under this lock can panic")
     }
 
-    /// The host of what is shared here; begins with the first share.
+    /// Host of the shares of this peer; begins with the first share.
     fn host(&self) -> Result<Arc<ShareHost>, CliError> {
         let mut state = self.lock();
         if state.is_closed {
@@ -204,7 +205,7 @@ impl Sharing {
             return Err(CliError::Failed(text.to_owned()));
         }
         let ticket = Some(Ticket { at: Vec::new(), ..held.ticket.clone() }.to_string());
-        // What was shared from there before is a version that is there no more.
+        // An earlier share of that path is a version that does not exist any more.
         let older: Vec<_> = {
             let state = self.lock();
             let is_older = |it: &(&Key, &Kept)| it.1.path == kept.path && it.0.0 != id;
@@ -233,7 +234,7 @@ impl Sharing {
         }
     }
 
-    /// Shares again what was shared before the restart.
+    /// Shares again the shares from before the restart.
     fn share_again(&self) {
         let Some(text) = Self::read(&self.memory()) else { return };
         let kept: Vec<Kept> = match serde_json::from_slice(&text) {
@@ -251,7 +252,7 @@ impl Sharing {
         }
     }
 
-    /// What this machine offers at this moment.
+    /// Announcement of the shares of this machine at this moment.
     fn announcement(&self) -> Announcement {
         let mut state = self.lock();
         let ordered = state.kept.iter().filter(|(_, it)| it.everywhere);
@@ -272,13 +273,13 @@ impl Sharing {
         Announcement { shares, answers, removed, ..Announcement::default() }
     }
 
-    /// Tells the others what is shared here; returns whether it was sent.
+    /// Announces the shares of this machine; returns whether it was sent.
     fn announce(&self, board: &Arc<Switchboard>, node: &Node) -> bool {
         let mut list = self.announcement();
         {
             let mut state = self.lock();
             state.is_known = !list.is_empty();
-            // Also where the clock was set back.
+            // Rises even if the clock was set back.
             state.announced = self.clock.now().wall.0.max(state.announced + 1);
             list.number = state.announced;
         }
@@ -290,7 +291,7 @@ impl Sharing {
         sent.is_ok()
     }
 
-    /// Hears and tells what is shared, until the network stops. For a thread of its own.
+    /// Receives and sends announcements, until the network stops. For a thread of its own.
     pub(super) fn run(&self, board: &Arc<Switchboard>, node: &Node) {
         let Ok(queue) = board.subscribe(TOPIC) else { return };
         self.read_orders();
@@ -311,7 +312,7 @@ impl Sharing {
                 Ok(message) => {
                     let heard = {
                         let mut state = self.lock();
-                        // Messages are held for newcomers: what counts is when it was said.
+                        // Messages are held for newcomers: the time of their making counts.
                         let said = now.mono.before(message.age);
                         state.known.on_announced(said, message.key, &message.data)
                     };
@@ -339,7 +340,7 @@ impl Sharing {
         }
     }
 
-    /// Shares a file or folder; answered by how much is hashed, and then by the ticket.
+    /// Shares a file or folder; answered by the number of bytes hashed, and then by the ticket.
     pub(super) fn begin(
         self: &Arc<Self>,
         (path, piece, everywhere, rehash): (PathBuf, Option<u32>, bool, bool),
@@ -364,7 +365,7 @@ impl Sharing {
                 Err(error) => json!({ "error": error.to_string() }),
             };
             let is_heard = report.send(line).is_ok();
-            // Whoever asked for it has gone, as Ctrl-C does: what it began ends with it.
+            // The asking program has gone, as Ctrl-C does: the share it began ends with it.
             if let Some(key) = key.filter(|key| !is_heard && !before.contains(key)) {
                 this.end_keys(&[key], (&board, &node));
             }
@@ -373,7 +374,7 @@ impl Sharing {
         Ok(lines_of(reports))
     }
 
-    /// Ends these, and tells the others.
+    /// Ends these shares, and tells the other peers.
     fn end_keys(&self, ended: &[Key], (board, node): (&Arc<Switchboard>, &Node)) {
         let host = self.lock().host.clone();
         let is_meant = |it: &Held| {
@@ -384,7 +385,7 @@ impl Sharing {
             let mut state = self.lock();
             for key in ended {
                 let is_shared = state.kept.remove(key).is_some();
-                // It is not taken again, though others still want it everywhere.
+                // The share is not taken again, though other peers still order it everywhere.
                 if !is_shared && state.taken.remove(&key.0).is_some() {
                     let why = "its operator has ended it there".to_owned();
                     state.refuse(key.clone(), Refusal { order: u64::MAX, why });
@@ -395,7 +396,7 @@ impl Sharing {
         let _ = self.announce(board, node);
     }
 
-    /// What the fleet shares, as far as is known here.
+    /// Shares of the fleet, as far as is known here.
     pub(super) fn list(&self) -> Value {
         let now = self.clock.now().mono;
         let mut state = self.lock();
@@ -411,7 +412,8 @@ impl Sharing {
         state.known.all(now).iter().map(object).collect()
     }
 
-    /// Announces what a program of this machine serves by itself, until the answer is dropped.
+    /// Announces a share that a program of this machine serves by itself, until the answer is
+    /// dropped.
     pub(super) fn lend(
         self: &Arc<Self>,
         ticket: Ticket,
@@ -446,14 +448,14 @@ impl Sharing {
             if !fresh.is_empty() {
                 return Next::Line(json!({ "places": fresh }).to_string());
             }
-            // Nothing wakes this but the time.
+            // Only the time ends this pause.
             let _ = crossbeam_channel::after(BEAT).recv();
             Next::Idle
         }))
     }
 }
 
-/// What a program serves by itself, while it does.
+/// A share that a program serves by itself, while it does.
 struct Lent {
     number: u64,
     sharing: Weak<Sharing>,
@@ -470,7 +472,7 @@ impl Drop for Lent {
 }
 
 fn hashed(report: &Sender<Value>, done: u64, size: u64) -> bool {
-    // One that is behind gets the next; one that has gone wants no more of it.
+    // A program that is behind gets the next report; one that has gone wants no more.
     let sent = report.try_send(json!({ "hashed": done, "size": size }));
     !matches!(sent, Err(TrySendError::Disconnected(_)))
 }
@@ -483,7 +485,7 @@ fn lines_of(reports: Receiver<Value>) -> Answer {
     }))
 }
 
-/// Serves the swarm's connections to the peer's port, while something is shared there.
+/// Server of the swarm's connections to the peer's port, while it has shares.
 pub(super) struct Door(pub(super) Arc<Sharing>);
 
 impl Serve for Door {

@@ -1,4 +1,4 @@
-//! What this peer has asked all others to take, and to remove.
+//! Orders of this peer to all others, to take and to remove shares.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,17 +12,17 @@ use crate::network::Switchboard;
 use crate::protocol::shares::{LIST_MAX, Withdrawn};
 use crate::runtime::files::replace_file;
 
-/// The orders for one name.
+/// Orders for one name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ordered {
-    /// The number of the last.
+    /// Number of the last order.
     last: u64,
-    /// Versions of orders up to this one are to be removed.
+    /// Number of the last order whose versions are to be removed, with all before it.
     removed: u64,
 }
 
 impl State {
-    /// What the others are to remove.
+    /// Shares that the other peers are to remove.
     pub(super) fn removed(&self) -> Vec<Withdrawn> {
         let removed = self.ordered.iter().filter(|(_, it)| it.removed > 0);
         removed.map(|(name, it)| Withdrawn { name: name.clone(), order: it.removed }).collect()
@@ -34,7 +34,7 @@ impl Sharing {
         self.folder.join("orders.json")
     }
 
-    /// Reads what was ordered in earlier lives.
+    /// Reads the orders of earlier lives.
     pub(super) fn read_orders(&self) {
         let path = self.orders_file();
         let Some(text) = Self::read(&path) else { return };
@@ -50,13 +50,13 @@ impl Sharing {
         replace_file(&self.orders_file(), &text).map_err(|error| error.to_string())
     }
 
-    /// A number for an order, greater than those before it, also where the clock was set back.
+    /// Returns a number for an order, greater than those before it, even if the clock was set back.
     pub(super) fn next_order(&self) -> u64 {
         let last = self.lock().ordered.values().map(|it| it.last).max().unwrap_or_default();
         self.clock.now().wall.0.max(last.saturating_add(1))
     }
 
-    /// Remembers that all were asked to take what has this name; 0 is no order.
+    /// Remembers the number of an order to take a name; 0 is no order.
     pub(super) fn note_order(&self, name: &str, order: u64) {
         if order == 0 {
             return;
@@ -76,8 +76,8 @@ impl Sharing {
         }
     }
 
-    /// Ends what is shared or taken here under this name; with `everywhere`, the others are asked
-    /// to remove what they have taken of it from this peer.
+    /// Ends the shares of this name here; with `everywhere`, the other peers are asked to remove
+    /// what they have taken of it from this peer.
     pub(in crate::cli::run) fn unshare(
         &self,
         (name, everywhere): (&str, bool),
@@ -95,7 +95,7 @@ impl Sharing {
         }
         let host = self.lock().host.clone();
         let ended: Vec<_> = if everywhere {
-            // What others have ordered under this name is theirs, and is taken on.
+            // Shares that other peers have ordered under this name are theirs, and are still taken.
             self.lock().kept.keys().filter(|it| it.1 == name).cloned().collect()
         } else {
             host.map(|it| it.end(name)).unwrap_or_default()

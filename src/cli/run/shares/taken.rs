@@ -1,4 +1,4 @@
-//! What is taken because somebody wants it everywhere, and what is shared no more.
+//! Shares that are taken by orders for all peers, and shares that end.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,11 +17,12 @@ use crate::protocol::shares::KnownShare;
 use crate::runtime::clock::Clock;
 use crate::runtime::swarm::Phase;
 
-/// Shares that are taken at a time: each calls whoever is said to have it.
+/// Largest number of shares that are taken at a time: each calls all peers that are said to have
+/// it.
 const TAKEN_AT_ONCE_MAX: usize = 4;
 
 impl Sharing {
-    /// Takes what somebody wants everywhere.
+    /// Takes the shares that are ordered for all peers.
     pub(super) fn take_pushed(&self, now: Time) {
         let (mut wanted, mut places, mut failed, mut ordered) = (vec![], vec![], vec![], vec![]);
         {
@@ -79,8 +80,8 @@ impl Sharing {
         }
     }
 
-    /// Ends what is taken and not complete, and what nobody else wants everywhere any more: it was
-    /// unshared, or never was.
+    /// Ends the shares that are taken and not complete, and that no other peer orders everywhere
+    /// any more: they were unshared, or never existed.
     pub(super) fn end_unwanted(&self, now: Time) -> bool {
         let unwanted: Vec<_> = {
             let mut state = self.lock();
@@ -106,7 +107,7 @@ impl Sharing {
         true
     }
 
-    /// Ends shares whose files are not what they were.
+    /// Ends shares whose files have changed.
     pub(super) fn end_failed(&self) -> bool {
         let host = self.lock().host.clone();
         let failed = host.as_ref().map(|it| it.failed()).unwrap_or_default();
@@ -146,7 +147,7 @@ impl Sharing {
     fn take(&self, KnownShare { ticket, orders, .. }: &KnownShare, order: u64) {
         let id = ticket.share_id();
         let to = self.folder.join("received").join(VERSIONS).join(version(&id));
-        // What never comes must not fill the disk either.
+        // A share that never comes must not fill the disk either.
         let hashed = |_, _| !self.lock().is_closed;
         let fetch =
             Order { ticket, to: &to, at: &[], give_up: None, preallocates: false, hashed: &hashed };
@@ -192,7 +193,7 @@ impl Sharing {
         }
     }
 
-    /// Tells once what became of what was taken; returns whether something is complete since.
+    /// Reports once the outcome of each share that was taken; returns whether one has ended since.
     pub(super) fn tell_taken(&self) -> bool {
         let mut ended = Vec::new();
         for taken in self.lock().taken.values_mut().filter(|it| !it.is_told) {
@@ -218,7 +219,7 @@ impl Sharing {
     }
 }
 
-/// Tells of a version that is known by its name and size alone.
+/// Logs an event of a version that is known by its name and size alone.
 pub(super) fn tell_of(level: Level, event: &'static str, text: String, name: &str, size: u64) {
     let fields = json!({ "name": name, "size": size });
     Line::new(level, event, text, fields).log(Clock::start().now().wall);

@@ -1,10 +1,10 @@
-//! The versions of what was taken for others: who ordered each, which one has the name, and which
-//! are to go.
+//! Versions of the shares that were taken by orders: the peers that ordered each, the one that has
+//! the name, and those that are to go.
 //!
 //! Invariants:
 //! - A version has the name only if no other that is complete was ordered later by the same peer.
-//! - A version is removed only when all who ordered it say so, and only if it still is what was
-//!   taken. No link is followed.
+//! - A version is removed only when all peers that ordered it say so, and only if it still is as it
+//!   was taken. No link is followed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,30 +24,30 @@ use crate::protocol::swarm::Hash;
 use crate::runtime::files::{replace_file, sync_dir};
 use crate::runtime::swarm::store::{Offer, under_way};
 
-/// The folder of all versions of what was taken, each in one named by its content.
+/// Folder of all versions that were taken, each in one named by its content.
 pub(super) const VERSIONS: &str = ".versions";
 
-/// Versions that are kept at most.
+/// Largest number of versions that are kept.
 pub(super) const VERSIONS_MAX: usize = 1_024;
 
-/// Those who ordered one version that are remembered at most.
+/// Largest number of peers that are remembered as having ordered one version.
 const ORIGINS_MAX: usize = 16;
 
-/// The folder of a version below [`VERSIONS`].
+/// Folder of a version below [`VERSIONS`].
 pub(super) fn version(id: &Hash) -> String {
     hex::encode(&id[..8])
 }
 
-/// What was taken because somebody wanted it everywhere, as it is remembered over a restart.
+/// A version that was taken by an order for all peers, as it is remembered over a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Version {
     #[serde(with = "hex::serde")]
     id: Hash,
     name: String,
     pub(super) size: u64,
-    /// The digest of a folder's list of files, in hexadecimal digits.
+    /// Digest of a folder's list of files, in hexadecimal digits.
     files: Option<String>,
-    /// Those who ordered it, each with the number of its last order.
+    /// Keys of the peers that ordered it, each with the number of its last order.
     orders: BTreeMap<PublicKey, u64>,
     is_complete: bool,
 }
@@ -64,7 +64,7 @@ impl Version {
         }
     }
 
-    /// Notes who orders it; returns whether that is news.
+    /// Notes the peers that order it; returns whether that is new.
     pub(super) fn order(&mut self, orders: &BTreeMap<PublicKey, u64>) -> bool {
         let mut is_news = false;
         for (from, number) in orders {
@@ -78,14 +78,15 @@ impl Version {
         is_news
     }
 
-    /// Whether one of those who ordered it has ordered nothing of its name later that is complete.
+    /// Whether one of the peers that ordered it has ordered no later version of its name that is
+    /// complete.
     fn is_newest(&self, all: &BTreeMap<Hash, Self>) -> bool {
         let others = || all.values().filter(|it| it.is_complete && it.name == self.name);
         let later = |from, number| others().any(|it| it.orders.get(from) > Some(number));
         self.orders.iter().any(|(from, number)| !later(from, number))
     }
 
-    /// Where it is, from `received`.
+    /// Path of the version, from `received`.
     fn inside(&self) -> PathBuf {
         Path::new(VERSIONS).join(version(&self.id)).join(&self.name)
     }
@@ -100,7 +101,7 @@ impl Sharing {
         self.folder.join("received.json")
     }
 
-    /// Reads what was taken in earlier lives and is still there.
+    /// Reads the versions of earlier lives that are still there.
     pub(super) fn read_versions(&self) {
         let path = self.versions_file();
         let Some(text) = Self::read(&path) else { return };
@@ -121,8 +122,8 @@ impl Sharing {
         }
     }
 
-    /// Notes that a version is complete, and has its name lead to it if it is the newest. Returns
-    /// where it is.
+    /// Notes that a version is complete, and lets its name lead to it if it is the newest. Returns
+    /// its path.
     pub(super) fn complete(&self, held: &Held) -> PathBuf {
         let id = held.ticket.share_id();
         let was_complete = {
@@ -138,7 +139,8 @@ impl Sharing {
         if self.name_if_newest(&id) { at } else { held.path.clone() }
     }
 
-    /// Has the name of a complete version lead to it, if it is the newest; says whether it does.
+    /// Lets the name of a complete version lead to it, if it is the newest; returns whether it
+    /// does.
     pub(super) fn name_if_newest(&self, id: &Hash) -> bool {
         let version = {
             let state = self.lock();
@@ -159,7 +161,7 @@ impl Sharing {
         let (at, versions) = (folder.join(&version.name), folder.join(VERSIONS));
         let leads_to = fs::read_link(&at).unwrap_or_default();
         if at.symlink_metadata().is_ok() && !leads_to.starts_with(VERSIONS) {
-            // Somebody's own, or from before there were versions: nothing of it is lost.
+            // The user's own file, or one from before there were versions: nothing of it is lost.
             let kept = free_name(&versions.join("before"), &version.name)?;
             fs::rename(&at, &kept)?;
             let (name, kept) = (escape(&version.name), kept.display());
@@ -175,7 +177,8 @@ impl Sharing {
         sync_dir(&folder)
     }
 
-    /// Removes what all who ordered it want removed everywhere; returns whether something was.
+    /// Removes the versions that all peers that ordered them want removed; returns whether there
+    /// was one.
     pub(super) fn remove_withdrawn(&self, now: Time) -> bool {
         let (gone, is_changed) = {
             let mut state = self.lock();
@@ -240,12 +243,12 @@ impl Sharing {
         for name in under_way(&version.name, &version.id) {
             remove_all(&folder.join(name)).map_err(failed)?;
         }
-        // What somebody else has put there stays, and the folder with it.
+        // Files that others have put there stay, and the folder with them.
         let _ = fs::remove_dir(folder);
         sync_dir(&versions).map_err(failed)
     }
 
-    /// Has the name lead to the newest of the other versions, or to nothing, if it leads to this.
+    /// Lets the name lead to the newest of the other versions, or to nothing, if it leads to this.
     fn take_name(&self, version: &Version) -> io::Result<()> {
         let at = self.received().join(&version.name);
         if fs::read_link(&at).ok() != Some(version.inside()) {
@@ -264,7 +267,7 @@ impl Sharing {
     }
 }
 
-/// A path in `folder`, which is made, where nothing is: `name`, or that with a number.
+/// A free path in `folder`, which is made: `name`, or that with a number.
 fn free_name(folder: &Path, name: &str) -> io::Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let mut kept = folder.join(name);
@@ -277,7 +280,7 @@ fn free_name(folder: &Path, name: &str) -> io::Result<PathBuf> {
 }
 
 impl Version {
-    /// Whether a file or folder looks as it does.
+    /// Whether a file or folder has the size and the list of files of this version.
     fn is(&self, offer: &Offer) -> bool {
         offer.size() == self.size
             && offer.left_out().is_empty()

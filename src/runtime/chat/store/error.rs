@@ -1,4 +1,4 @@
-//! Why a log cannot be used.
+//! Errors of a log.
 
 use std::error::Error;
 use std::fmt;
@@ -7,66 +7,66 @@ use std::path::{Path, PathBuf};
 
 use crate::protocol::chat::MemberId;
 
-/// Why a log cannot be used.
+/// Reason why a log cannot be used.
 #[derive(Debug)]
 pub enum StoreError {
     /// The disk refused.
     Io {
-        /// What was tried, as an infinitive.
+        /// Action that failed, as an infinitive.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
     /// Another process uses the log.
     Locked {
-        /// Its directory.
+        /// Directory of the log.
         dir: PathBuf,
     },
-    /// A line other than a torn last one is not what was written.
+    /// A line other than a torn last one is damaged.
     Corrupt {
-        /// The file.
+        /// Path of the log.
         path: PathBuf,
         /// The line, counted from 1.
         line: u64,
-        /// What is wrong with it.
+        /// Description of the damage.
         reason: String,
-        /// Whose log it is, if that is known.
+        /// Member whose log it is, if that is known.
         me: Option<MemberId>,
     },
-    /// A line is what was written, and not a record of this version.
+    /// A line is intact, and not a record of this version.
     Newer {
-        /// The file.
+        /// Path of the log.
         path: PathBuf,
         /// The line, counted from 1.
         line: u64,
-        /// What is not known of it.
+        /// Description of the unknown part.
         reason: String,
     },
-    /// It is the log of another member, or of this one with another key.
+    /// The log is that of another member, or of this one with another key.
     Foreign {
-        /// The file.
+        /// Path of the log.
         path: PathBuf,
-        /// Whose it is.
+        /// Owner of the log, in words.
         whose: String,
     },
-    /// The log ends before what the member had acknowledged.
+    /// The log ends before the last entry that the member had acknowledged.
     Rewound {
-        /// The file.
+        /// Path of the log.
         path: PathBuf,
-        /// What is known of it, as a clause.
+        /// Description of the difference, as a clause.
         reason: String,
-        /// Whose it is.
+        /// Member whose log it is.
         me: MemberId,
     },
     /// The member had a log, and it is not there.
     Forgotten {
-        /// Where it should be.
+        /// Path where the log should be.
         path: PathBuf,
-        /// What says so.
+        /// File that remembers the log.
         marker: PathBuf,
-        /// Whose it was.
+        /// Member whose log it was.
         me: MemberId,
     },
 }
@@ -136,8 +136,8 @@ impl Error for StoreError {
     }
 }
 
-/// The remedy for a log that does not hold what its member has promised. An older copy of the log
-/// is none: messages that were confirmed could be lost by it.
+/// Remedy for a log that does not hold the records its member has promised. An older copy of the
+/// log is none: messages that were confirmed could be lost by it.
 fn anew(me: MemberId) -> String {
     format!(
         "an older copy is no remedy, for it lacks what {me} has acknowledged. Have another member \

@@ -1,28 +1,28 @@
-//! Where in a log an entry stands, roughly: a mark for some, from which the rest is found.
+//! Index of a log: offsets of some entries, from which the others are found.
 //!
-//! Invariant: marks are only of entries that count, ascending by number and by place.
+//! Invariant: marks are only of entries that count, ascending by number and by offset.
 
 use crate::protocol::chat::SeqNo;
 
-/// One entry in so many has a mark. Fewer marks make the beginning of a range slower to find.
+/// Distance of marks, in entries. Fewer marks make the beginning of a range slower to find.
 pub(super) const MARK_ENTRIES: u64 = 256;
 
-/// What is known of a log without reading it.
+/// Knowledge about a log without reading it.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Some entries, and where their lines begin.
+    /// Numbers of some entries, and the offsets of their lines.
     marks: Vec<(SeqNo, u64)>,
-    /// Where entries from a number on were cut off: both ascending, because a later cut that goes
-    /// further back makes the earlier one needless.
+    /// Numbers from which entries were cut off, and the offsets of the cuts: both ascending,
+    /// because a later cut that goes further back makes the earlier one needless.
     cuts: Vec<(SeqNo, u64)>,
-    /// The last entry that counts.
+    /// Number of the last entry that counts.
     pub(super) last: SeqNo,
-    /// Where the log ends.
+    /// Offset of the log's end.
     pub(super) end: u64,
 }
 
 impl Index {
-    /// An entry begins there.
+    /// Notes that an entry begins at `offset`.
     pub(super) fn entry(&mut self, seq_no: SeqNo, offset: u64) {
         let is_due = self.marks.last().is_none_or(|(seq, _)| seq_no.0 >= seq.0 + MARK_ENTRIES);
         if is_due {
@@ -31,7 +31,7 @@ impl Index {
         self.last = seq_no;
     }
 
-    /// Entries before this place do not count from this number on.
+    /// Notes that entries before `offset` do not count from number `from` on.
     pub(super) fn cut(&mut self, from: SeqNo, offset: u64) {
         let keep = self.marks.partition_point(|(seq, _)| *seq < from);
         self.marks.truncate(keep);
@@ -41,13 +41,13 @@ impl Index {
         self.last = self.last.min(SeqNo(from.0.saturating_sub(1)));
     }
 
-    /// A place at or before that of the entry that counts for a number.
+    /// Offset at or before that of the entry that counts for a number.
     pub(super) fn floor(&self, seq_no: SeqNo) -> u64 {
         let after = self.marks.partition_point(|(seq, _)| *seq <= seq_no);
         after.checked_sub(1).map_or(0, |at| self.marks[at].1)
     }
 
-    /// Whether the entry with this number at this place still counts.
+    /// Whether the entry with this number at this offset still counts.
     pub(super) fn counts(&self, seq_no: SeqNo, offset: u64) -> bool {
         let next = self.cuts.partition_point(|(_, at)| *at <= offset);
         self.cuts.get(next).is_none_or(|(from, _)| seq_no < *from)

@@ -1,17 +1,17 @@
-//! A member's log and snapshot: what it must still know after a crash, and what it shows of old
-//! times.
+//! Log and snapshot of a member: the records that it must still know after a crash, and the entries
+//! of old times.
 //!
 //! `peer_<id>.log` has one record a line, and a mark after each sync, in the form of
-//! [`crate::runtime::records`]. `peer_<id>.snapshot` is one such line, `peer_<id>.lock` keeps
-//! others away.
+//! [`crate::runtime::records`]. `peer_<id>.snapshot` is one such line, `peer_<id>.lock` excludes
+//! other processes.
 //!
 //! Invariants:
 //! - After [`Log::append`] has returned without an error, its records are read back by every later
 //!   [`open`], in order, whenever the process dies.
 //! - A log is read back whole, but for a last write that a crash tore, or refused with its line.
-//! - What [`open`] returns is on disk, whoever wrote it and however that process ended.
+//! - Records that [`open`] returns are on disk, whichever process wrote them and however it ended.
 //! - A log is only ever used by the member, with the key, that began it.
-//! - What is kept in memory of a log does not grow with its messages, but for 16 bytes in every
+//! - The memory for a log does not grow with its messages, but for 16 bytes in every
 //!   [`index::MARK_ENTRIES`].
 
 mod error;
@@ -37,34 +37,35 @@ use crate::runtime::files::{make_dirs, replace_file, settle};
 use crate::runtime::lock::LockedFile;
 use crate::runtime::records::{MARK_BYTES, Mark, checked_json, push_line};
 
-/// How every entry's JSON opens, and no other record's.
+/// Opening of every entry's JSON, and of no other record's.
 const ENTRY_OPENING: &[u8] = br#"{"record":"entry","#;
 
 /// Buffers above this size are given back after use.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
 
-/// What a log holds that a restart begins with.
+/// Content of a log that a restart begins with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The group, if this member is in one; the last one that the log names (C14).
     pub group: Option<GroupId>,
-    /// The newest snapshot that holds.
+    /// The newest snapshot that is intact.
     pub snapshot: Option<Snapshot>,
-    /// Whether the log must not be used any more: it ends before what its member had acknowledged.
+    /// Whether the log must not be used any more: it ends before the last entry that its member had
+    /// acknowledged.
     pub is_rewound: bool,
-    /// The records after the snapshot's place; of terms only the newest, of what was typed all that
-    /// the snapshot does not have, wherever they stand.
+    /// Records after the snapshot's place; of terms only the newest, of typed texts all that the
+    /// snapshot does not have, wherever they stand.
     pub records: Vec<Record>,
 }
 
-/// What [`open`] gives.
+/// Result of [`open`].
 #[derive(Debug)]
 pub struct Opened {
     /// The log, to be continued.
     pub log: Log,
-    /// What was in it.
+    /// Content of the log.
     pub found: Found,
-    /// What its user should know: a torn end that was cut, a snapshot that was of no use.
+    /// Notes for the user: a torn end that was cut, a snapshot that was of no use.
     pub notes: Vec<String>,
 }
 
@@ -73,24 +74,25 @@ pub struct Opened {
 pub struct Log {
     path: PathBuf,
     file: File,
-    /// Where the next line begins.
+    /// Offset of the next line.
     bytes: u64,
-    /// Where the last record ends on which others may rely: any but what was typed here.
+    /// End of the last record on which other members may rely: any but a text that was typed here.
     bound: u64,
     index: Arc<Mutex<Index>>,
     lines: Vec<u8>,
     snapshots: Snapshots,
-    /// Where it is noted, away from the log, that there is one, and how far it has come.
+    /// File, away from the log, that notes that there is one, and how far it has come.
     marker: Option<PathBuf>,
     note: Option<Note>,
     /// Held open for its lock, which the system releases even after a crash.
     _lock: LockedFile,
 }
 
-/// Opens the log of a member in `dir`, which is made where it is missing, or begins an empty one.
+/// Opens the log of a member in `dir`, which is made if it is missing, or begins an empty one.
 ///
 /// # Errors
-/// When another process has it open, when it is somebody else's or damaged, or the disk refuses.
+/// Fails if another process has it open, if it is another member's or damaged, or if the disk
+/// refuses.
 pub fn open(dir: &Path, me: MemberId, key: PublicKey) -> Result<Opened, StoreError> {
     let path = dir.join(format!("peer_{}.log", me.0));
     make_dirs(dir, 0o777).map_err(StoreError::io("create", dir))?;
@@ -156,8 +158,8 @@ impl Opened {
     /// it is one of a group: before it promises or acknowledges anything.
     ///
     /// # Errors
-    /// When there was a log, by the marker, and it is gone or ends before that place; when the disk
-    /// refuses.
+    /// Fails if there was a log, by the marker, and it is gone or ends before that place, or if the
+    /// disk refuses.
     pub fn mark(&mut self, marker: &Path, me: MemberId) -> Result<(), StoreError> {
         let path = self.log.path.clone();
         let known = Note::read(marker).map_err(StoreError::io("read", marker))?;
@@ -196,7 +198,7 @@ impl Log {
         Ok(())
     }
 
-    /// The end of what others rely on.
+    /// End of the records on which other members rely.
     fn place(&self) -> Result<Place, StoreError> {
         Place::of(&self.file, self.bound).map_err(StoreError::io("read", &self.path))
     }
@@ -204,7 +206,8 @@ impl Log {
     /// Writes records at the end, all at once, waits until the disk has them, and concludes.
     ///
     /// # Errors
-    /// When the disk refuses. The log must not be used again: what is on the disk is then unknown.
+    /// Fails if the disk refuses. The log must not be used again: the state of the disk is then
+    /// unknown.
     pub fn append(&mut self, records: &[Record]) -> Result<(), StoreError> {
         self.write(records)?;
         self.conclude()
@@ -269,8 +272,8 @@ impl Log {
         Ok(())
     }
 
-    /// Says that everything so far is on disk. It gets there with the next write: if it is lost,
-    /// nothing else is.
+    /// Writes a mark that everything so far is on disk. The mark gets there with the next write: if
+    /// it is lost, nothing else is.
     fn mark(&mut self) -> Result<(), StoreError> {
         self.lines.clear();
         let (at, bound) = (self.bytes, self.bound);
@@ -280,32 +283,32 @@ impl Log {
         Ok(())
     }
 
-    /// Reads this log beside whoever writes it.
+    /// Opens a reader of this log, beside its writer.
     ///
     /// # Errors
-    /// When it cannot be opened a second time.
+    /// Fails if the log cannot be opened a second time.
     pub fn reader(&self) -> Result<LogReader, StoreError> {
         let file = File::open(&self.path).map_err(StoreError::io("open", &self.path))?;
         Ok(LogReader::new(self.path.clone(), file, Arc::clone(&self.index)))
     }
 
-    /// Where snapshots go.
+    /// Writer of this member's snapshots.
     pub fn snapshots(&self) -> Snapshots {
         self.snapshots.clone()
     }
 }
 
-/// Where the snapshots of one member go.
+/// Writer of the snapshots of one member.
 #[derive(Clone, Debug)]
 pub struct Snapshots {
     path: PathBuf,
 }
 
 impl Snapshots {
-    /// Replaces the snapshot. Everything that it rests on is on disk already.
+    /// Replaces the snapshot. Everything that it depends on must be on disk already.
     ///
     /// # Errors
-    /// When the disk refuses; the old one is then still there.
+    /// Fails if the disk refuses; the old one is then still there.
     pub fn write(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
         let mut line = Vec::new();
         push_line(snapshot, &mut line);
@@ -327,7 +330,8 @@ impl Snapshots {
     }
 }
 
-/// Whether others may rely on a record: on all but what was typed here and has no number yet.
+/// Whether other members may rely on a record: on all but texts that were typed here and have no
+/// number yet.
 fn is_bound(record: &Record) -> bool {
     match record {
         Record::Typed(_) | Record::Renamed { .. } | Record::GivenBack { .. } => false,

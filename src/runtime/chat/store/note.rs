@@ -1,10 +1,10 @@
-//! A note, away from the log, of how far the log had come: so that a log that was cut, or restored
-//! from a copy, is noticed (R13).
+//! A note, away from the log, of the log's length: so that a log that was cut, or restored from a
+//! copy, is noticed (R13).
 //!
-//! The file `has-a-log` in the member's data directory has one line: how many bytes of the log
-//! others may rely on, the checksum of what stands before that place, the log's path. The number is
-//! written after each sync of the log, in place and without a sync: it must survive the process,
-//! not the machine. After a power cut it may be behind, which is harmless; it is never ahead.
+//! The file `has-a-log` in the member's data directory has one line: the number of bytes of the log
+//! that others may rely on, the checksum of the last of them, the log's path. The number is written
+//! after each sync of the log, in place and without a sync: it must survive the process, not the
+//! machine. After a power cut it may be behind, which is harmless; it is never ahead.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,25 +13,26 @@ use std::path::{Path, PathBuf};
 
 use crate::runtime::files::replace_file;
 
-/// The length of a log in 20 digits, a space, a checksum in 8 hexadecimal digits, a space.
+/// Length of the line's head: the length of a log in 20 digits, a space, a checksum in 8
+/// hexadecimal digits, a space.
 const HEAD_BYTES: usize = 30;
 
-/// So many bytes before the log's end are covered by the checksum.
+/// Number of bytes before the log's end that the checksum covers.
 const TAIL_BYTES: u64 = 128;
 
 /// A place in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The length up to there, in bytes.
+    /// Length of the log up to there, in bytes.
     pub(super) bytes: u64,
     checksum: u32,
 }
 
 impl Place {
-    /// The place after so many bytes of a log.
+    /// The place after the first `bytes` bytes of a log.
     ///
     /// # Errors
-    /// When the log is shorter, or the disk refuses.
+    /// Fails if the log is shorter, or the disk refuses.
     pub(super) fn of(log: &File, bytes: u64) -> io::Result<Self> {
         let mut tail = [0; TAIL_BYTES as usize];
         let len = usize::try_from(bytes.min(TAIL_BYTES)).expect("it is 128 at most");
@@ -51,7 +52,7 @@ impl Place {
     }
 }
 
-/// The note.
+/// The file of the note.
 #[derive(Debug)]
 pub(super) struct Note {
     path: PathBuf,
@@ -67,7 +68,7 @@ impl Note {
         Ok(Self { path: path.into(), file })
     }
 
-    /// Reads a note: `None` where there is none, `Some(None)` where it names no place, as those of
+    /// Reads a note: `None` if there is none, `Some(None)` if it names no place, as those of
     /// earlier versions.
     pub(super) fn read(path: &Path) -> io::Result<Option<Option<Place>>> {
         match std::fs::read(path) {
@@ -77,7 +78,7 @@ impl Note {
         }
     }
 
-    /// Notes how far the log is on disk.
+    /// Notes the length of the log that is on disk.
     pub(super) fn write(&self, place: Place) -> io::Result<()> {
         self.file.write_all_at(place.head().as_bytes(), 0)
     }

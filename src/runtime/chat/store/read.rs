@@ -13,22 +13,22 @@ use crate::model::PublicKey;
 use crate::protocol::chat::{Chain, Entry, GroupId, MemberId, Record, SeqNo, Term};
 use crate::runtime::records::checked_json;
 
-/// What is read at a time.
+/// Size of the read buffer, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// A running hash is remembered every so many entries.
+/// Distance of the running hashes that are remembered, in entries.
 const CHAIN_ENTRIES: u64 = 1024;
 
 /// Entries in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// The term of the entry before the first; 0 before the first of all.
+    /// Term of the entry before the first; 0 before the first of all.
     pub prev_term: Term,
-    /// The entries.
+    /// Entries of the page.
     pub entries: Vec<Arc<Entry>>,
 }
 
-/// Reads a log, whether or not somebody writes it.
+/// Reader of a log, which may be written meanwhile.
 #[derive(Debug)]
 pub struct LogReader {
     path: PathBuf,
@@ -43,16 +43,16 @@ impl LogReader {
         Self { path, file, index, chains: Vec::new() }
     }
 
-    /// The last entry that is on disk.
+    /// Number of the last entry that is on disk.
     pub fn last(&self) -> SeqNo {
         self.index.lock().expect("nothing under this lock can panic").last
     }
 
-    /// The entries from one on: at most `count` with at most `bytes_max` bytes of lines, but one
+    /// The entries from `from` on: at most `count` with at most `bytes_max` bytes of lines, but one
     /// if there is one. None may be cut off meanwhile: ask for final ones.
     ///
     /// # Errors
-    /// When the disk refuses, or what is there is not what was written.
+    /// Fails if the disk refuses, or a line is damaged.
     pub fn page(&self, from: SeqNo, count: u64, bytes_max: usize) -> Result<Page, StoreError> {
         let from = from.max(SeqNo(1));
         let before = SeqNo(from.0 - 1);
@@ -74,7 +74,7 @@ impl LogReader {
         Ok(page)
     }
 
-    /// The running hash after each of these entries, ascending, as far as there are such.
+    /// Running hashes after these entries, ascending, as far as the entries exist.
     ///
     /// # Errors
     /// As [`Self::page`].
@@ -109,7 +109,7 @@ impl LogReader {
         Ok(found)
     }
 
-    /// Shows the entries that count, in order from one on, until `show` has enough.
+    /// Calls `show` with the entries that count, in order from a number on, until it returns false.
     fn walk(
         &self,
         from: SeqNo,
@@ -171,18 +171,18 @@ impl Read for Part<'_> {
     }
 }
 
-/// A log that is looked at without being used: nothing is cut, written or locked.
+/// A log opened for reading only: nothing is cut, written or locked.
 #[derive(Debug)]
 pub struct LogFile {
-    /// Its group.
+    /// Group of the log, if it names one.
     pub group: Option<GroupId>,
-    /// Whose it is.
+    /// Member of the log and its key, if the log names them.
     pub whose: Option<(MemberId, PublicKey)>,
-    /// What it knows to be final.
+    /// Number of the last entry that the log knows to be final.
     pub commit: SeqNo,
-    /// Its last entry.
+    /// Number of the last entry.
     pub last: SeqNo,
-    /// Its entries.
+    /// Reader of the entries.
     pub reader: LogReader,
 }
 
@@ -190,7 +190,7 @@ impl LogFile {
     /// Reads the log at `path` from its beginning.
     ///
     /// # Errors
-    /// When there is none, the disk refuses, or a line other than a torn last one is corrupt.
+    /// Fails if there is no log, the disk refuses, or a line other than a torn last one is corrupt.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
         let replayed = replay(path, &file, None, None)?;

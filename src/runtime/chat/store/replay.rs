@@ -1,7 +1,7 @@
 //! Reading a log from its beginning, once, at the start.
 //!
-//! Every line's checksum is looked at. What stands before the snapshot is not made into entries,
-//! which makes a start with a long log several times faster.
+//! Every line's checksum is verified. Lines before the snapshot are not made into entries, which
+//! makes a start with a long log several times faster.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::model::PublicKey;
 use crate::protocol::chat::{Chat, Entry, GroupId, MemberId, MsgId, Record, SeqNo, Snapshot};
 use crate::runtime::records::{Mark, checked_json, judge, lines_from, read_line};
 
-/// Typed texts of a torn end that are told, at most.
+/// Largest number of typed texts of a torn end that are told.
 const TOLD_MAX: usize = 100;
 
 /// A log that was read.
@@ -21,16 +21,16 @@ pub(super) struct Replayed {
     pub(super) found: Found,
     pub(super) whose: Option<(MemberId, PublicKey)>,
     pub(super) index: Index,
-    /// The length of the intact part.
+    /// Length of the intact part, in bytes.
     pub(super) bytes: u64,
-    /// Where the last record ends on which others may rely.
+    /// End of the last record on which other members may rely.
     pub(super) bound: u64,
-    /// Whether its last line is a mark.
+    /// Whether the last line is a mark.
     pub(super) ends_marked: bool,
     pub(super) torn: Option<Torn>,
 }
 
-/// An end that was never confirmed to anybody, and that a crash left in pieces.
+/// End of a log that was never confirmed, and that a crash left in pieces.
 #[derive(Debug)]
 pub(super) struct Torn {
     /// The first damaged line, counted from 1.
@@ -41,7 +41,7 @@ pub(super) struct Torn {
 }
 
 impl Torn {
-    /// What people are told of it.
+    /// Notes about the torn end, for people.
     pub(super) fn notes(&self, path: &Path) -> Vec<String> {
         let Self { line, bytes, texts } = self;
         let shown = path.display();
@@ -54,7 +54,7 @@ impl Torn {
     }
 }
 
-/// A record, or what is enough of an entry that the snapshot covers.
+/// A record, or the number of an entry that the snapshot covers.
 enum Line {
     Covered(SeqNo),
     Record(Record),
@@ -129,7 +129,7 @@ pub(super) fn replay(
     Ok(Replayed { found, whose, index, bytes, bound, ends_marked, torn })
 }
 
-/// The text of a record, if it is of one that was typed here.
+/// Text of a record, if it is a typed text.
 fn typed_text(json: &[u8]) -> Option<Arc<str>> {
     match parse(json).ok()? {
         Record::Typed(chat) => Some(chat.payload),
@@ -144,23 +144,23 @@ fn typed_text(json: &[u8]) -> Option<Arc<str>> {
     }
 }
 
-/// Why a record cannot stand where it stands.
+/// Reason why a record cannot stand at its place.
 enum Fault {
     Corrupt(String),
     Foreign(String),
 }
 
-/// What was read so far.
+/// State of the reading so far.
 struct Reading {
     owner: Option<(MemberId, PublicKey)>,
     whose: Option<(MemberId, PublicKey)>,
     found: Found,
-    /// All that it was, in order: more than one after a recovery.
+    /// All groups of the member, in order: more than one after a recovery.
     groups: Vec<GroupId>,
     index: Index,
-    /// What the snapshot covers.
+    /// Number of the last entry that the snapshot covers.
     covered: SeqNo,
-    /// The newest of their kinds, with how many other records came before them.
+    /// The newest record of a term, with the number of other records before it.
     term: Option<(usize, Record)>,
     commit: SeqNo,
     typed: Vec<(usize, Chat)>,
@@ -188,7 +188,7 @@ impl Reading {
         {
             return Ok(Line::Covered(seq_no));
         }
-        // The bytes are those once written, so a crash is no excuse, even on the last line.
+        // The line is intact, so a crash is no excuse, even for the last line.
         parse(json).map(Line::Record)
     }
 
@@ -220,7 +220,8 @@ impl Reading {
                     return Err(Fault::Corrupt(text));
                 }
                 self.index.cut(from, offset);
-                // One from before the snapshot also takes what was beyond its place then.
+                // A cut from before the snapshot also takes the entries that were beyond its place
+                // then.
                 let from = from.max(SeqNo(self.covered.0.saturating_add(1)));
                 self.found.records.push(Record::Cut { from });
                 Ok(())
@@ -284,7 +285,7 @@ impl Reading {
         self.index.end = bytes;
         let late = self.late_records();
         let records = &mut self.found.records;
-        // From the end, so that the places stay what they are.
+        // From the end, so that the other positions stay valid.
         for (at, record) in late.into_iter().rev() {
             records.insert(at, record);
         }
@@ -294,7 +295,7 @@ impl Reading {
         Ok((self.found, self.whose, self.index))
     }
 
-    /// The newest term, and what was typed and is not in the snapshot, where they belong.
+    /// The newest term, and the typed texts that are not in the snapshot, with their positions.
     fn late_records(&mut self) -> Vec<(usize, Record)> {
         let mut late: Vec<_> = self.term.take().into_iter().collect();
         let authors = self.found.snapshot.iter().flat_map(|it| &it.authors);
@@ -312,14 +313,14 @@ impl Reading {
 
 type Finished = (Found, Option<(MemberId, PublicKey)>, Index);
 
-/// The number of an entry, without the rest of it; nothing if this is none, or in another form.
+/// Number of an entry, without parsing the rest; `None` if this is no entry, or in another form.
 pub(super) fn peek_entry(json: &[u8]) -> Option<SeqNo> {
     let rest = json.strip_prefix(ENTRY_OPENING)?.strip_prefix(br#""seq_no":"#)?;
     let digits = &rest[..rest.iter().position(|byte| !byte.is_ascii_digit())?];
     std::str::from_utf8(digits).ok()?.parse().ok().map(SeqNo)
 }
 
-/// A record. Entries, which are nearly all, are read straight into their fields.
+/// Parses a record. Entries, which are nearly all, are read straight into their fields.
 pub(super) fn parse(json: &[u8]) -> serde_json::Result<Record> {
     match json.strip_prefix(ENTRY_OPENING) {
         Some(fields) => {

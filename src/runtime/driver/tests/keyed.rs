@@ -1,4 +1,5 @@
-//! Nodes with cluster keys: who becomes a link, who does not, and what that costs.
+//! Tests of nodes with cluster keys: callers that become links, callers that do not, and their
+//! costs.
 
 use super::*;
 use crate::wire::line::LineReader;
@@ -29,7 +30,7 @@ fn shake(addr: SocketAddr, number: u8) -> Result<(TcpStream, Sealed), HandshakeE
     Ok((stream, sealed))
 }
 
-/// A holder of a key.
+/// A client that holds a key.
 struct Holder {
     stream: TcpStream,
     sealer: Sealer,
@@ -37,7 +38,7 @@ struct Holder {
 }
 
 impl Holder {
-    /// One that has introduced itself, and the link it has become.
+    /// A client that has introduced itself, and the link it has become.
     fn link(node: &Node, number: u8) -> (Self, LinkId) {
         let (stream, Sealed { sealer, opener, .. }) = shake(node.addr, number).unwrap();
         let input = Incoming::new(stream.try_clone().unwrap(), 100, Some(opener));
@@ -63,7 +64,7 @@ impl Holder {
     }
 }
 
-/// Whether the node closes the connection without a word.
+/// Whether the node closes the connection without sending anything.
 fn is_closed(mut stream: TcpStream) -> bool {
     match stream.read(&mut [0; 100]) {
         Ok(len) => len == 0,
@@ -109,7 +110,8 @@ fn while_keys_change_both_are_accepted_and_the_second_is_counted() {
 fn whoever_has_not_the_same_key_is_told_so_once_and_leaves_no_trace() {
     let (with, without) = (node(1, None), Node::start());
     let mut plain = Client::connect(with.addr);
-    // More than the node reads for an opening: what it leaves unread must not cost the answer.
+    // More than the node reads for an opening: the rest that it leaves unread must not cost the
+    // answer.
     plain.say(&"a long HELLO ".repeat(1_000));
     let told = plain.hear().unwrap();
     assert!(told.contains("--cluster-key"), "{told}");
@@ -136,7 +138,7 @@ fn a_call_to_somebody_without_the_same_key_fails_and_says_why() {
     with.dial(2, other.addr);
     assert_eq!(with.next(), Event::DialFailed(Ticket(2), DialError::Barred));
     assert_eq!(with.driver.counters().dials_barred.get(), 2);
-    // In plain lines the caller has to speak first to learn it.
+    // In plain lines the caller has to send first to learn it.
     without.dial(3, with.addr);
     let Event::Dialed(_, link) = without.next() else { panic!("it listens") };
     without.tell(move |fx| fx.send(link, message("hello")));

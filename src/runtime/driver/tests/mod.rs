@@ -1,4 +1,4 @@
-//! The driver over real loopback sockets, with a toy machine that does what it is told.
+//! Tests of the driver over real loopback sockets, with a toy machine that obeys orders.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,10 +18,10 @@ use super::options::{Connection, Serve};
 
 mod keyed;
 
-/// Nothing takes this long unless it is broken.
+/// Longest wait of a test; only a broken driver takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Reports all it hears, echoes what begins with `echo`, and does what it is told.
+/// Machine that reports all its inputs, echoes texts that begin with `echo`, and obeys orders.
 struct Toy;
 
 #[derive(Debug, PartialEq)]
@@ -40,7 +40,7 @@ enum Event {
 
 type Told = dyn FnOnce(&mut Effects<Toy>) + Send;
 
-/// Effects to be carried out.
+/// Order to carry out effects.
 struct Do(Box<Told>);
 
 impl fmt::Debug for Do {
@@ -132,7 +132,7 @@ impl Node {
         self.events.recv_timeout(PATIENCE).expect("an event was due").1
     }
 
-    /// Everything reported so far that has not been fetched.
+    /// All events reported so far that have not been fetched.
     fn rest(&self) -> Vec<Event> {
         self.events.try_iter().map(|(_, event)| event).collect()
     }
@@ -468,7 +468,7 @@ fn a_refused_dial_is_answered_once() {
     assert_eq!(node.rest(), []);
 }
 
-/// A listener that takes no more calls: its queue is full, so the system drops what comes.
+/// A listener that takes no more calls: its queue is full, so the system drops new ones.
 fn deaf() -> (socket2::Socket, Vec<TcpStream>, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -523,7 +523,7 @@ fn deadlines_come_in_order_and_stopped_ones_not_at_all() {
     });
     assert_eq!(node.next(), Event::Fired(1));
     assert_eq!(node.next(), Event::Fired(3));
-    // The timer thread now waits for an hour, and must be woken for what is nearer.
+    // The timer thread now waits for an hour, and must be woken for a nearer deadline.
     node.tell(move |fx| fx.set_timer(4u32, millis(5)));
     assert_eq!(node.next(), Event::Fired(4));
     node.driver.stop(PATIENCE);

@@ -1,7 +1,7 @@
-//! Hashes of what was offered before, so that a large file is not hashed at every start.
+//! Cache of the hashes of earlier offers, so that a large file is not hashed at every start.
 //!
-//! One file an offer, named by a digest of where it is. It holds what each file looked like (its
-//! [`Stamp`](super::files::Stamp)) and is of use only while that is so.
+//! One file an offer, named by a digest of the offer's path. It holds the state of each file (its
+//! [`Stamp`](super::files::Stamp)) and is valid only while that is unchanged.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::protocol::swarm::{Hash, Pieces};
 
 const MAGIC: &[u8] = b"folkmoot hashes 2\n";
 
-/// Offers whose hashes are kept; those that were not asked for longest go first.
+/// Largest number of offers whose hashes are kept; those that were not asked for longest go first.
 const KEPT_MAX: usize = 256;
 
 /// A folder of kept hashes.
@@ -30,7 +30,7 @@ impl TreeCache {
         Self { folder: folder.into() }
     }
 
-    /// The hashes of `offer`, if they are known and it has not changed.
+    /// Hashes of `offer`, if they are known and it has not changed.
     pub(super) fn find(&self, offer: &Offer, pieces: Pieces) -> Option<Vec<Hash>> {
         let bytes = fs::read(self.folder.join(name(offer))).ok()?;
         let (bytes, sum) = bytes.split_last_chunk::<4>().map(|(rest, sum)| (rest, *sum))?;
@@ -42,7 +42,7 @@ impl TreeCache {
         (rest.is_empty() && leaves.len() == pieces.count() as usize).then(|| leaves.to_vec())
     }
 
-    /// Forgets the hashes of `offer`: they are to be made anew.
+    /// Forgets the hashes of `offer`, so that they are made anew.
     pub fn forget(&self, offer: &Offer) {
         let _ = fs::remove_file(self.folder.join(name(offer)));
     }

@@ -1,4 +1,4 @@
-//! Why content cannot be kept or read, each with its remedy.
+//! Errors of a store, each with its remedy.
 
 use std::error::Error;
 use std::fmt;
@@ -7,103 +7,103 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-/// Why a store cannot go on.
+/// Reason why a store cannot go on.
 #[derive(Debug)]
 pub enum StoreError {
     /// The disk refused.
     Io {
-        /// What was tried, as an infinitive.
+        /// Action that failed, as an infinitive.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
     /// There is no room for the content.
     Full {
-        /// Where it was to go.
+        /// Path of the content.
         path: PathBuf,
     },
-    /// Something else has the name already.
+    /// Another file or folder has the name already.
     Exists {
-        /// The name.
+        /// Path of the name.
         path: PathBuf,
     },
-    /// Where a plain file or folder was wanted there is a link, a device or something else.
+    /// A link, a device or another special file is in the place of a plain file or folder.
     NotPlain {
-        /// What is in the way.
+        /// Path of the special file.
         path: PathBuf,
     },
-    /// A file that is to be written has a second name somewhere.
+    /// A file that is to be written has a second name (hard link) somewhere.
     SecondName {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// Two names lead to one file here.
     SameFile {
         /// The one name.
         one: String,
-        /// The other.
+        /// The other name.
         other: String,
     },
     /// The file is larger than this disk, or a limit, allows one to be.
     TooLarge {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The folder that is written to is not any more where it was.
+    /// The folder that is written to is not any more at its path.
     Moved {
-        /// Where it was.
+        /// Former path of the folder.
         path: PathBuf,
     },
-    /// Others change the files while they are written.
+    /// Other programs change the files while they are written.
     Disturbed {
         /// The file or folder.
         path: PathBuf,
     },
-    /// Something is in the folder that is not of the share.
+    /// A file is in the folder that does not belong to the share.
     Stray {
-        /// What it is.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A name that could lead out of the folder, or that the disk cannot have.
     BadName {
         /// The name, shortened.
         name: String,
-        /// What is wrong with it.
+        /// Reason why the name is not allowed.
         reason: &'static str,
     },
     /// Another process, or another swarm of this one, has the same content under way.
     InUse {
-        /// The content.
+        /// Path of the content.
         path: PathBuf,
     },
-    /// A file that is offered is not any more what was hashed.
+    /// A file that is offered has changed since it was hashed.
     Changed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A file has another size than it should.
     WrongSize {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its bytes.
+        /// Size of the file, in bytes.
         is: u64,
-        /// What it should have.
+        /// Expected size, in bytes.
         should: u64,
     },
     /// The list of a folder's files cannot be used.
     BadList {
-        /// What is wrong with it.
+        /// Reason why it cannot be used.
         reason: String,
     },
-    /// Somebody asked to stop.
+    /// The work was stopped on request.
     Stopped,
 }
 
 impl StoreError {
-    /// What the system says, in terms of this module: a full disk and a link in the way have names
-    /// of their own.
+    /// Converts an error of the system: a full disk and a link in the way have variants of their
+    /// own.
     pub(super) fn of(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
         match Errno::from_io_error(&source) {
@@ -115,7 +115,7 @@ impl StoreError {
     }
 }
 
-/// A path or name with everything that could end a line or steer a terminal written out.
+/// A path or name, with all characters escaped that could end a line or steer a terminal.
 fn shown(text: &str) -> String {
     // Characters that turn the direction of a line do so on every terminal.
     let turns = |it| {

@@ -1,4 +1,4 @@
-//! The open files of one content: few at a time, whatever the folder holds.
+//! Open files of one content: few at a time, whatever the folder holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Permissions};
@@ -12,12 +12,12 @@ use super::folder::{Access, Folder};
 use super::layout::{Extent, Layout};
 use crate::model::Traits;
 
-/// Files open at a time; a process has a thousand descriptors at times.
+/// Largest number of files open at a time; a process may have as few as a thousand descriptors.
 const OPEN_MAX: usize = 64;
 
-/// All that the system tells of a file and that a change of it changes: whoever writes to it, cuts
-/// it, puts another in its place, or gives it another name or mode leaves another stamp. The time
-/// of change (ctime) is the one part of it that nobody can set back.
+/// All attributes of a file by which a change of it shows: a write, a cut, a replacement, another
+/// name or another mode leaves another stamp. The time of change (ctime) is the one part of it that
+/// cannot be set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) size: u64,
@@ -28,7 +28,7 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// What `file` looks like now.
+    /// Stamp of `file` now.
     pub(super) fn of(file: &File) -> std::io::Result<Self> {
         let meta = file.metadata()?;
         Ok(Self {
@@ -47,7 +47,7 @@ impl Stamp {
         sum.finalize()
     }
 
-    /// Hands over all of it as bytes.
+    /// Passes all of the stamp to `take`, as bytes.
     pub(super) fn update(&self, take: &mut dyn FnMut(&[u8])) {
         for part in [self.size, self.inode.0, self.inode.1, self.links] {
             take(&part.to_be_bytes());
@@ -58,12 +58,12 @@ impl Stamp {
     }
 }
 
-/// How the files are opened.
+/// Way in which the files are opened.
 #[derive(Debug)]
 pub(super) enum Manner {
-    /// As they were when they were hashed, or not at all.
+    /// Only as they were when they were hashed.
     Offered(Vec<Stamp>),
-    /// To be written, with room on the disk from the first moment or not.
+    /// To be written; room on the disk may be asked for at once.
     Written {
         /// Whether to ask the disk for all of a file's room at once.
         preallocates: bool,
@@ -77,20 +77,20 @@ pub(super) struct Files {
     manner: Manner,
     open: Mutex<Open>,
     marks: Mutex<Marks>,
-    /// What the only file is called since it has its name.
+    /// Name of the only file, once it has its name.
     named: OnceLock<String>,
     /// Held while a file is written, so that the stamps before and after belong to one write.
     writing: Mutex<()>,
 }
 
-/// What is known of the files that are written.
+/// Stamps and owners of the files that are written.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    /// What each looked like after this program's last look or write.
+    /// Stamp of each file after this program's last look or write.
     left: BTreeMap<usize, Stamp>,
-    /// Whose each file is, to find out if two names lead to one file.
+    /// Number of each file by its inode, to find out whether two names lead to one file.
     owners: BTreeMap<(u64, u64), usize>,
-    /// Files that looked otherwise when they were written to again: others were there.
+    /// Files that looked otherwise when they were written to again: others have changed them.
     suspects: BTreeSet<usize>,
 }
 
@@ -112,12 +112,12 @@ impl Files {
         }
     }
 
-    /// The folder they are in.
+    /// Folder of the files.
     pub(super) const fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// One of the files; made and given its size where it is written for the first time.
+    /// One of the files; made and given its size if it is written for the first time.
     pub(super) fn get(&self, layout: &Layout, number: usize) -> Result<Arc<File>, StoreError> {
         let file = match self.find(number) {
             Some(file) => file,
@@ -137,8 +137,8 @@ impl Files {
         Ok(file)
     }
 
-    /// Has `put` write to one of the files. A file that was not as it was left is opened anew by
-    /// its name, and is read again before it is believed.
+    /// Calls `put` to write to one of the files. A file that was not as it was left is opened anew
+    /// by its name, and is read again before it is believed.
     pub(super) fn write(
         &self,
         layout: &Layout,
@@ -165,7 +165,8 @@ impl Files {
         Ok(())
     }
 
-    /// Whether one of the files is as it was hashed or as it was left: nobody else was there.
+    /// Whether one of the files is as it was hashed or as it was left: no other program has changed
+    /// it.
     pub(super) fn is_untouched(&self, number: usize, file: &File) -> bool {
         let wanted = || match &self.manner {
             Manner::Offered(stamps) => Some(stamps[number]),
@@ -173,25 +174,25 @@ impl Files {
         };
         let is_so = || Stamp::of(file).ok() == wanted();
         is_so() || {
-            // It may be written to just now, by this program.
+            // This program may be writing to it just now.
             let _alone = self.writing.lock().expect("nothing under this lock can panic");
             is_so()
         }
     }
 
-    /// Forgets what one of the files looked like: it is gone, and what is written next is new.
+    /// Forgets the stamp of one of the files: it is gone, and the next write makes a new one.
     pub(super) fn forget(&self, number: usize) {
         let mut marks = self.marks();
         marks.left.remove(&number);
         marks.suspects.remove(&number);
     }
 
-    /// What one of the files looked like after it was last written here.
+    /// Stamp of one of the files after its last write here.
     pub(super) fn left(&self, number: usize) -> Option<Stamp> {
         self.marks().left.get(&number).copied()
     }
 
-    /// Says that one of the files was read, and looked so before and after.
+    /// Notes that one of the files was read, and had this stamp before and after.
     pub(super) fn was_read(
         &self,
         layout: &Layout,
@@ -205,13 +206,12 @@ impl Files {
         Ok(())
     }
 
-    /// Whether one of the files is in doubt although it may look as it was left.
+    /// Whether one of the files is in doubt although its stamp may be as it was left.
     pub(super) fn is_suspect(&self, number: usize) -> bool {
         self.marks().suspects.contains(&number)
     }
 
-    /// One of the files as its name leads to it now, and what it looks like; nothing if there is
-    /// none.
+    /// One of the files as its name leads to it now, with its stamp; `None` if there is none.
     pub(super) fn by_name(
         &self,
         layout: &Layout,
@@ -230,10 +230,10 @@ impl Files {
         Ok(Some((file, stamp)))
     }
 
-    /// Says that the only file has this name now.
+    /// Notes that the only file has this name now.
     pub(super) fn was_named(&self, layout: &Layout, name: &str) -> Result<(), StoreError> {
         let _ = self.named.set(name.to_owned());
-        // To get a name is a change as well.
+        // A new name changes the stamp as well.
         if let (Some(left), Some((_, stamp))) = (self.left(0), self.by_name(layout, 0)?)
             && (stamp.size, stamp.mtime, stamp.inode) == (left.size, left.mtime, left.inode)
         {
@@ -258,7 +258,7 @@ impl Files {
         let failed = |err| StoreError::of("set mode and time of", path(), err);
         if run {
             let mode = file.metadata().map_err(failed)?.mode() & 0o777;
-            // Whoever may read it may execute it.
+            // Users that may read the file may execute it.
             let mode = Permissions::from_mode(mode | (mode & 0o444) >> 2);
             file.set_permissions(mode).map_err(failed)?;
         }
@@ -268,13 +268,13 @@ impl Files {
         let after = Stamp::of(&file).map_err(failed)?;
         let is_ours = extent.len == 0 || self.left(number) == Some(before);
         if !is_ours || after.size != extent.len {
-            // It was changed since it was verified.
+            // The file was changed since it was verified.
             return Err(StoreError::Disturbed { path: path() });
         }
         self.was_read(layout, number, after)
     }
 
-    /// Forgets an open file, so that it is opened by its name when it is wanted again.
+    /// Closes a file, so that it is opened by its name when it is wanted again.
     pub(super) fn let_go(&self, number: usize) {
         self.open.lock().expect("nothing under this lock can panic").files.remove(&number);
     }
@@ -319,7 +319,7 @@ impl Files {
         let meta = file.metadata().map_err(failed("examine"))?;
         let is = meta.len();
         if extent.traits.private && meta.mode() & 0o077 != 0 {
-            // Before anything is in it.
+            // The mode is set before the file has any content.
             let mode = Permissions::from_mode(meta.mode() & 0o700);
             file.set_permissions(mode).map_err(failed("change the mode of"))?;
         }
@@ -334,7 +334,7 @@ impl Files {
 }
 
 impl Marks {
-    /// Notes whose a file is.
+    /// Notes the number of a file by its inode.
     fn claim(
         &mut self,
         layout: &Layout,
@@ -358,7 +358,7 @@ fn system_time(secs: i64) -> Option<SystemTime> {
     if secs < 0 { UNIX_EPOCH.checked_sub(span) } else { UNIX_EPOCH.checked_add(span) }
 }
 
-/// Asks the disk for room, where it can give it in advance.
+/// Asks the disk for room, if it can give it in advance.
 fn preallocate(file: &File, len: u64) -> std::io::Result<()> {
     use rustix::fs::FallocateFlags;
     use rustix::io::Errno;
@@ -368,7 +368,7 @@ fn preallocate(file: &File, len: u64) -> std::io::Result<()> {
     }
 }
 
-/// Makes a run of a file zeros without writing them; false where the disk cannot.
+/// Makes a run of a file zeros without writing them; false if the disk cannot.
 pub(super) fn punch(file: &File, offset: u64, len: u64) -> bool {
     #[cfg(target_os = "linux")]
     {

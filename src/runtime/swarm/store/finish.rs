@@ -1,8 +1,7 @@
-//! The end of content that was fetched: all of it is on disk and is what was verified, and it gets
-//! its name.
+//! End of a fetch: all content is on disk and verified, and it gets its name.
 //!
-//! Invariant: a file counts if its name leads to what this program left there, by all that the
-//! system tells of it. Any other is read again, whole, before the name is given.
+//! Invariant: a file counts if its name leads to the file that this program left there, by its
+//! whole stamp. Any other is read again, whole, before the name is given.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,28 +13,28 @@ use super::scan::scan;
 use super::{Goal, Store, StoreError};
 use crate::protocol::swarm::{Hash, PieceIndex, leaf_hash};
 
-/// How often files that others change while they are read are read again.
+/// Largest number of times that files are read again which others change meanwhile.
 const ROUNDS_MAX: usize = 8;
 
-/// What was read again because it was in doubt.
+/// Result of reading files again that were in doubt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// Pieces that were read again.
+    /// Number of pieces that were read again.
     pub read: u32,
-    /// Those of them that are not what they were, and are claimed no more.
+    /// Pieces that have changed; their claims are taken back.
     pub lost: Vec<PieceIndex>,
-    /// The files that somebody else had changed, by their paths below the folder.
+    /// Files that other programs had changed, by their paths below the folder.
     pub files: Vec<String>,
 }
 
 impl Store {
-    /// Tells the disk to keep everything, and gives what was fetched its name. Comes when every
-    /// piece was written. `leaf` tells the hash of a piece; without one its checksum decides.
+    /// Tells the disk to keep everything, and gives the content its name. To be called when every
+    /// piece was written. `leaf` returns the hash of a piece; without one its checksum decides.
     ///
-    /// If pieces were lost, nothing has got its name: they are to be written again first.
+    /// If pieces were lost, the content has not got its name: they are to be written again first.
     ///
     /// # Errors
-    /// When the disk refuses, the name was taken meanwhile, or others go on changing the files;
+    /// Fails if the disk refuses, the name was taken meanwhile, or others go on changing the files;
     /// nothing is lost then.
     pub fn finish(&self, leaf: &dyn Fn(PieceIndex) -> Option<Hash>) -> Result<Checked, StoreError> {
         let layout = self.layout()?;
@@ -63,7 +62,7 @@ impl Store {
         Err(StoreError::Disturbed { path: self.files.folder().path().to_owned() })
     }
 
-    /// The files that are not as they were left.
+    /// Numbers of the files that are not as they were left.
     fn doubtful(&self, layout: &Layout) -> Result<Vec<usize>, StoreError> {
         let mut found = Vec::new();
         for (number, extent) in layout.extents().iter().enumerate() {
@@ -82,7 +81,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Reads files again, and takes back the claims of pieces that are not what they were.
+    /// Reads files again, and takes back the claims of pieces that have changed.
     fn check(
         &self,
         layout: &Layout,
@@ -151,8 +150,8 @@ impl Store {
         Ok(())
     }
 
-    /// Something below the folder that is not of the share: with it the folder would not be what
-    /// was shared.
+    /// Path of a file below the folder that is not of the share: with it the folder would not be
+    /// the shared one.
     fn stray(&self, layout: &Layout) -> Result<Option<PathBuf>, StoreError> {
         let folder = self.files.folder().path();
         let (found, left_out) = scan(folder)?;
@@ -197,7 +196,7 @@ impl Store {
         outer.rename(&work.part, name)?;
         let named = outer.stat(name)?.map(|it| it.st_ino);
         if named != part || !outer.is_in_place() {
-            // Somebody exchanged it at the last moment: it is not what was verified.
+            // Another program exchanged it at the last moment: it is not the verified one.
             let _ = outer.rename(name, &work.part);
             return Err(StoreError::Moved { path: outer.path().join(&work.part) });
         }

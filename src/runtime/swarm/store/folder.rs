@@ -1,8 +1,8 @@
-//! One folder, and what is opened below it: never by way of a link, and never anything but plain
-//! files and folders.
+//! One folder, and the files and folders opened below it: never by way of a link, and never
+//! anything but plain files and folders.
 //!
-//! Every step of a path is taken from the folder before it and not from its name, so that nobody
-//! can put a link in the way between a check and the use of what was checked.
+//! Every step of a path is taken from the folder before it and not from its name, so that no other
+//! program can put a link in the way between a check and the use of the checked file.
 
 use std::fs::File;
 use std::io;
@@ -17,18 +17,18 @@ use crate::model::name_complaint;
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
-/// Bytes that are copied at a time.
+/// Number of bytes that are copied at a time.
 const COPY_BYTES: usize = 256 * 1024;
 
 const FOLDER_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// How a file is opened.
+/// Kind of access to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// To be read; it must be there.
+    /// The file is read; it must exist.
     Read,
-    /// To be read and written; it is made where it is missing, and so are the folders above it.
+    /// The file is read and written; it is made if it is missing, and so are the folders above it.
     Write,
 }
 
@@ -48,13 +48,13 @@ impl Folder {
         Ok(Self { fd, path: path.into() })
     }
 
-    /// As [`Self::open`], and makes it where it is missing.
+    /// As [`Self::open`], and makes the folder if it is missing.
     pub(super) fn open_or_make(path: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(path).map_err(|err| StoreError::of("make", path, err))?;
         Self::open(path)
     }
 
-    /// Opens the folder `name` in this one, and makes it where it is missing.
+    /// Opens the folder `name` in this one, and makes it if it is missing.
     pub(super) fn enter_or_make(&self, name: &str) -> Result<Self, StoreError> {
         check_part(name)?;
         let path = self.path.join(name);
@@ -86,7 +86,7 @@ impl Folder {
         if !is_plain {
             return Err(StoreError::NotPlain { path: self.path.join(path) });
         }
-        // It may lie anywhere, and what is written to the one is written to the other.
+        // The other name may lie anywhere, and a write to the one is a write to the other.
         if makes && stat.st_nlink > 1 {
             return Err(StoreError::SecondName { path: self.path.join(path) });
         }
@@ -94,7 +94,7 @@ impl Folder {
     }
 
     /// Opens the file at `path` to be written, as [`Self::file`] does; one that has a second name
-    /// is copied first, and the second name keeps what it had.
+    /// is copied first, and the second name keeps the old content.
     pub(super) fn own_file(&self, path: &str) -> Result<File, StoreError> {
         match self.file(path, Access::Write) {
             Err(StoreError::SecondName { .. }) => {
@@ -105,7 +105,7 @@ impl Folder {
         }
     }
 
-    /// Puts a copy in the place of a file that has a second name, which keeps the file. Runs of
+    /// Replaces a file that has a second name by a copy; the second name keeps the file. Runs of
     /// zeros become holes.
     fn copy_apart(&self, path: &str) -> Result<(), StoreError> {
         use std::os::unix::fs::FileExt;
@@ -134,8 +134,8 @@ impl Folder {
             .map_err(|err| self.failed("rename", path, err))
     }
 
-    /// Opens the folder at `path`, parts divided by `/`, and makes what is missing; this one, if
-    /// the path is empty.
+    /// Opens the folder at `path`, parts divided by `/`, and makes missing ones; this one, if the
+    /// path is empty.
     pub(super) fn enter_or_make_all(&self, path: &str) -> Result<Self, StoreError> {
         let mut folder = Self { fd: self.again()?, path: self.path.clone() };
         for part in path.split('/').filter(|it| !it.is_empty()) {
@@ -156,7 +156,7 @@ impl Folder {
         here.is_ok() && rustix::fs::stat(&self.path).map(inode).ok() == here.ok()
     }
 
-    /// What is known of `name`, without following it; `None` where there is nothing.
+    /// Attributes of `name`, without following links; `None` if it does not exist.
     pub(super) fn stat(&self, name: &str) -> Result<Option<Stat>, StoreError> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -165,13 +165,13 @@ impl Folder {
         }
     }
 
-    /// Gives `from` the name `to`, which nothing may have.
+    /// Gives `from` the name `to`, which must be free.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), StoreError> {
         let exists = || StoreError::Exists { path: self.path.join(to) };
         match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => Err(exists()),
-            // Some file systems cannot promise it in one step.
+            // Some file systems cannot do it in one step.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 if self.stat(to)?.is_some() {
                     return Err(exists());
@@ -196,18 +196,18 @@ impl Folder {
         rustix::fs::fsync(&self.fd).map_err(|err| self.failed("sync", ".", err))
     }
 
-    /// Bytes that may still be written on this disk; as many as can be said where it is unknown.
+    /// Number of bytes that may still be written on this disk; [`u64::MAX`] if it is unknown.
     pub(super) fn room(&self) -> u64 {
         rustix::fs::fstatvfs(&self.fd)
             .map_or(u64::MAX, |it| it.f_bavail.saturating_mul(it.f_frsize.max(1)))
     }
 
-    /// Where this folder is, for people.
+    /// Path of this folder, for people.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// For what the system wants told of a folder.
+    /// Descriptor of this folder, for calls of the system.
     pub(super) const fn fd(&self) -> &OwnedFd {
         &self.fd
     }
@@ -218,7 +218,7 @@ impl Folder {
 
     fn failed(&self, action: &'static str, path: &str, err: Errno) -> StoreError {
         let path = self.path.join(path);
-        // A step through something that is not a folder, or through a link to one.
+        // A step through a file that is not a folder, or through a link to one.
         if err == Errno::NOTDIR {
             return StoreError::NotPlain { path };
         }
@@ -236,7 +236,7 @@ fn step(from: &OwnedFd, name: &str, makes: bool) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(from, name, FOLDER_FLAGS, Mode::empty())
 }
 
-/// Whether a part of a path is one, and leads nowhere but into its folder.
+/// Checks that a part of a path leads nowhere but into its folder.
 pub(super) fn check_part(part: &str) -> Result<(), StoreError> {
     let Some(reason) = name_complaint(part) else { return Ok(()) };
     Err(StoreError::BadName { name: part.chars().take(80).collect(), reason })

@@ -1,4 +1,4 @@
-//! The hashes of all pieces of what is offered, made by several threads at once.
+//! Hashes of all pieces of an offer, made by several threads at once.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use super::{Offer, StoreError, TreeCache};
 use crate::protocol::swarm::{Hash, PieceIndex, Pieces, leaf_hash};
 
-/// The smallest and the largest size of pieces that is chosen without being asked for.
+/// The smallest and the largest size of pieces that is chosen by default.
 const PIECE_BYTES_LEAST: u32 = 256 * 1024;
 const PIECE_BYTES_MOST: u32 = 4 * 1024 * 1024;
 
-/// How many pieces are aimed at: the bitfield stays small, and a false piece costs little.
+/// Number of pieces that is aimed at: the bitfield stays small, and a false piece costs little.
 const PIECES_WANTED: u64 = 2_048;
 
 /// The size of pieces for content of `size` bytes.
@@ -22,23 +22,23 @@ pub fn piece_size_for(size: u64) -> u32 {
     while piece_size < PIECE_BYTES_MOST && size / u64::from(piece_size) > PIECES_WANTED {
         piece_size *= 2;
     }
-    // The largest contents are divided into as many as there may be.
+    // The largest contents are divided into as many pieces as are allowed.
     while Pieces::new(size, piece_size).is_err() && piece_size < 16 * 1024 * 1024 {
         piece_size *= 2;
     }
     piece_size
 }
 
-/// A look at what was done so far; false to stop.
+/// Function called with the bytes done so far; returns false to stop.
 pub(super) type Progress<'a> = dyn Fn(u64) -> bool + Sync + 'a;
 
-/// How an offer is hashed.
+/// Options of hashing an offer.
 pub struct Hashing<'a> {
-    /// Threads that hash at a time, the calling one among them.
+    /// Number of threads that hash at a time, the calling one among them.
     pub threads: usize,
-    /// Where hashes are kept from one time to the next.
+    /// Cache that keeps hashes from one time to the next.
     pub cache: Option<&'a TreeCache>,
-    /// Called after each piece with the bytes done so far; it says whether to go on.
+    /// Called after each piece with the bytes done so far; returns whether to go on.
     pub progress: &'a Progress<'a>,
 }
 
@@ -46,7 +46,7 @@ impl Hashing<'_> {
     /// The hashes of all pieces of `offer`.
     ///
     /// # Errors
-    /// When a file cannot be read or is changed meanwhile, and when `progress` said to stop.
+    /// Fails if a file cannot be read or is changed meanwhile, or if `progress` said to stop.
     pub fn leaves(&self, offer: &Offer, pieces: Pieces) -> Result<Vec<Hash>, StoreError> {
         if let Some(leaves) = self.cache.and_then(|cache| cache.find(offer, pieces)) {
             (self.progress)(pieces.size());
@@ -56,7 +56,7 @@ impl Hashing<'_> {
         if let Some(cache) = self.cache
             && let Err(err) = cache.keep(offer, pieces, &leaves)
         {
-            // It costs the next start some time, and nobody anything else.
+            // The failure costs the next start some time, and has no other effect.
             log::debug!("hashes are not kept: {err}");
         }
         Ok(leaves)
@@ -135,14 +135,14 @@ impl Work<'_> {
                 let path = files.folder().path().join(&layout.extents()[run.file].path);
                 StoreError::of("read", path, err)
             })?;
-            // Once more: what was changed while it was read is not what it looked like before.
+            // Once more: a file that was changed while it was read has another stamp than before.
             files.get(layout, run.file)?;
         }
         Ok(())
     }
 }
 
-/// SHA-256.
+/// SHA-256 of `bytes`.
 pub(super) fn digest(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
 }

@@ -1,4 +1,4 @@
-//! Which bytes of the content lie in which file.
+//! Division of the content's bytes among its files.
 
 use std::ops::Range;
 
@@ -7,13 +7,13 @@ use crate::model::{FileList, Traits};
 /// One file, and its place in the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// Its path below the folder.
+    /// Path below the folder.
     pub(super) path: String,
-    /// Where it begins.
+    /// Offset in the content at which the file begins.
     pub(super) start: u64,
-    /// Its bytes.
+    /// Length of the file, in bytes.
     pub(super) len: u64,
-    /// What else travels of it.
+    /// Permissions and time of the file.
     pub(super) traits: Traits,
 }
 
@@ -22,9 +22,9 @@ pub(super) struct Extent {
 pub(super) struct Run {
     /// The file's number.
     pub(super) file: usize,
-    /// Where the run begins in it.
+    /// Offset in the file at which the run begins.
     pub(super) offset: u64,
-    /// Its bytes, at least one.
+    /// Length of the run in bytes, at least one.
     pub(super) len: u64,
 }
 
@@ -36,13 +36,13 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// A content that is one file.
+    /// Layout of a content that is one file.
     pub(super) fn single(path: &str, len: u64, traits: Traits) -> Self {
         let extents = vec![Extent { path: path.to_owned(), start: 0, len, traits }];
         Self { extents, folders: Vec::new() }
     }
 
-    /// A content that is the files of a list.
+    /// Layout of a content that is the files of a list.
     pub(super) fn of(list: &FileList) -> Self {
         let mut start = 0;
         let (mut extents, mut folders) = (Vec::new(), Vec::new());
@@ -58,17 +58,17 @@ impl Layout {
         Self { extents, folders }
     }
 
-    /// The files.
+    /// Files in the order of the content.
     pub(super) fn extents(&self) -> &[Extent] {
         &self.extents
     }
 
-    /// The empty folders.
+    /// Paths of the empty folders.
     pub(super) fn folders(&self) -> &[String] {
         &self.folders
     }
 
-    /// Where the bytes `range` of the content lie.
+    /// Runs of the content's bytes `range` in the files.
     pub(super) fn runs(&self, range: Range<u64>) -> impl Iterator<Item = Run> + '_ {
         let first = self.extents.partition_point(|it| it.start + it.len <= range.start);
         let (mut at, mut file) = (range.start, first);

@@ -1,20 +1,20 @@
-//! Content on the disk: pieces in, pieces out, and what of it is provably there.
+//! Content on the disk: pieces are written and read, and it is known which are provably there.
 //!
 //! Three kinds of content: **offered** files, which are only read; the assignment's file, written
-//! **in place** in `peer_<id>/`; and what is **fetched**, written as `NAME.part` and given its name
-//! when it is whole.
+//! **in place** in `peer_<id>/`; and a **fetch**, written as `NAME.part` and given its name when it
+//! is whole.
 //!
 //! Invariants:
-//! - No byte is written outside the folder that was named (S1), and nothing but plain files.
+//! - No byte is written outside the named folder (S1), and nothing but plain files.
 //! - After a crash a piece counts if its claim was on disk after the piece was, or if its checksum
 //!   holds (S2). Half a piece has no claim; nothing whole is fetched twice.
-//! - What was fetched has its own name only when all of it is on disk, and takes nobody else's.
-//! - Each file's stamp is taken after every own write. A file that looks otherwise later, or is
-//!   another one, was in other hands: it is read again before any of it counts.
-//! - An offered file is looked at again whenever a piece of it is wanted; of one that has changed
-//!   only those pieces are sent that are found to be what they were.
+//! - A fetch has its own name only when all of it is on disk, and takes no other file's.
+//! - Each file's stamp is taken after every own write. A file that has another stamp later, or is
+//!   another one, was changed by others: it is read again before any of it counts.
+//! - An offered file's stamp is compared whenever a piece of it is wanted; of one that has changed
+//!   only those pieces are sent whose content is found unchanged.
 //!
-//! Which pieces are wanted, from whom and whether their hashes hold, is decided elsewhere.
+//! The choice of pieces and peers, and the check of hashes, are made elsewhere.
 
 mod cache;
 mod error;
@@ -49,19 +49,19 @@ use self::record::{Record, Subject};
 use crate::model::{FileList, NAME_BYTES_MAX};
 use crate::protocol::swarm::{Hash, PieceIndex, Pieces, leaf_hash};
 
-/// What ends the name of content that is under way, of its record, and of its list of files.
+/// Suffix of the name of unfinished content, of its record, and of its list of files.
 const PART: &str = ".part";
 const RESUME: &str = ".part-resume";
 const LIST: &str = ".part-list";
 
-/// Where a piece lies, or a part of it, for whoever sends it.
+/// Place of a piece, or of a part of it, from which it is sent.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// The open file.
     pub file: Arc<File>,
-    /// Where the part begins in it.
+    /// Offset in the file at which the part begins.
     pub offset: u64,
-    /// Its bytes.
+    /// Length of the part, in bytes.
     pub len: u64,
 }
 
@@ -70,30 +70,30 @@ pub struct Part {
 pub struct Store {
     pieces: Pieces,
     files: Files,
-    /// Missing as long as a folder's list of files is.
+    /// Layout of the files; missing as long as a folder's list of files is.
     layout: OnceLock<Layout>,
     list: OnceLock<Vec<u8>>,
     list_digest: Option<Hash>,
     goal: Goal,
-    /// What the record is of, where there is one.
+    /// Identity of the record's content, if there is a record.
     id: Hash,
     proven: Vec<PieceIndex>,
     again: Checked,
     keeping: Mutex<Keeping>,
-    /// Held by whoever tells the disk to keep everything.
+    /// Lock of the thread that tells the disk to keep everything.
     syncing: Mutex<()>,
 }
 
-/// What becomes of the content when it is whole.
+/// Future of the content when it is whole.
 #[derive(Debug)]
 enum Goal {
-    /// Nothing.
+    /// The content stays as it is.
     Stays,
-    /// It gets its name, in this folder.
+    /// The content gets its name, in this folder.
     Named { outer: Folder, name: String, work: WorkNames },
 }
 
-/// The names of what is under way.
+/// Names of unfinished content.
 #[derive(Clone, Debug)]
 struct WorkNames {
     part: String,
@@ -102,7 +102,8 @@ struct WorkNames {
 }
 
 impl WorkNames {
-    /// A name that is too long to have something added is cut; the share's own keeps it apart.
+    /// Names for the content `name`. A name that is too long for the suffix is cut; the share's
+    /// identity keeps it distinct.
     fn new(name: &str, id: &Hash) -> Self {
         let most = NAME_BYTES_MAX - RESUME.len();
         let base = if name.len() <= most {
@@ -119,7 +120,7 @@ impl WorkNames {
     }
 }
 
-/// The names of all that a fetch of this name has in its folder until it is whole.
+/// Names of all files that a fetch of this name has in its folder until it is whole.
 pub fn under_way(name: &str, id: &Hash) -> [String; 3] {
     let WorkNames { part, resume, list } = WorkNames::new(name, id);
     [part, resume, list]
@@ -154,7 +155,7 @@ impl Store {
         self.pieces
     }
 
-    /// The pieces that were there when the store was opened, in order.
+    /// Pieces that were there when the store was opened, in order.
     pub fn proven(&self) -> &[PieceIndex] {
         &self.proven
     }
@@ -164,7 +165,7 @@ impl Store {
         self.files.folder().path()
     }
 
-    /// What was read again when the store was opened, and why.
+    /// Result of reading files again when the store was opened.
     pub const fn read_again(&self) -> &Checked {
         &self.again
     }
@@ -182,16 +183,16 @@ impl Store {
         }
     }
 
-    /// The text of a folder's list of files, if this is one and it is known.
+    /// Text of a folder's list of files, if this is one and it is known.
     pub fn list(&self) -> Option<&[u8]> {
         self.list.get().map(Vec::as_slice)
     }
 
-    /// Takes a folder's list of files, which was missing. Touches no file yet.
+    /// Sets a folder's list of files, which was missing. Touches no file yet.
     ///
     /// # Errors
-    /// When it is not what was announced, names files that may not be written, or its sizes are
-    /// not those of the content.
+    /// Fails if the list is not the announced one, names files that may not be written, or its
+    /// sizes are not those of the content.
     pub fn lay_out(&self, text: &[u8]) -> Result<(), StoreError> {
         if self.list_digest.is_some_and(|digest| digest != hashing::digest(text)) {
             let reason = "it is not the one that the ticket names".to_owned();
@@ -204,11 +205,11 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps a folder's list of files, so that a resumed fetch knows its files at once, and sees
-    /// whether there is room for them. Comes once, after [`Self::lay_out`].
+    /// Keeps a folder's list of files, so that a resumed fetch knows its files at once, and checks
+    /// that there is room for them. To be called once, after [`Self::lay_out`].
     ///
     /// # Errors
-    /// When there is no room, and when the disk refuses.
+    /// Fails if there is no room, or the disk refuses.
     pub fn keep_list(&self) -> Result<(), StoreError> {
         let (Goal::Named { outer, name, work }, Some(text)) = (&self.goal, self.list.get()) else {
             return Ok(());
@@ -225,7 +226,7 @@ impl Store {
     /// Writes a piece, and claims it.
     ///
     /// # Errors
-    /// When the disk does not take it; it is then claimed by nobody.
+    /// Fails if the disk does not take the piece; it is not claimed then.
     pub fn write_piece(&self, index: PieceIndex, data: &[u8]) -> Result<(), StoreError> {
         let range = self.range(index)?;
         if data.len() as u64 != range.end - range.start {
@@ -264,7 +265,7 @@ impl Store {
     /// Reads a piece into `data`, whose content is replaced.
     ///
     /// # Errors
-    /// When the disk refuses, or an offered file has changed.
+    /// Fails if the disk refuses, or an offered file has changed.
     pub fn read_piece(&self, index: PieceIndex, data: &mut Vec<u8>) -> Result<(), StoreError> {
         let range = self.range(index)?;
         data.resize((range.end - range.start) as usize, 0);
@@ -280,11 +281,11 @@ impl Store {
         Ok(())
     }
 
-    /// Where a piece lies, in order.
+    /// Places of a piece in the files, in order.
     ///
     /// # Errors
-    /// As [`Self::read_piece`], and [`StoreError::Changed`] when somebody else was at one of the
-    /// files: see [`Self::read_changed`].
+    /// As [`Self::read_piece`], and [`StoreError::Changed`] if another program has changed one of
+    /// the files: see [`Self::read_changed`].
     pub fn parts(&self, index: PieceIndex) -> Result<Vec<Part>, StoreError> {
         let layout = self.layout()?;
         let part = |run: layout::Run| {
@@ -297,10 +298,10 @@ impl Store {
         layout.runs(self.range(index)?).map(part).collect()
     }
 
-    /// Reads a piece out of files that were changed, to see whether it is still what it was.
+    /// Reads a piece out of files that were changed, to find out whether it is unchanged.
     ///
     /// # Errors
-    /// When a file is gone or too short, and when the disk refuses.
+    /// Fails if a file is gone or too short, or the disk refuses.
     pub fn read_changed(&self, index: PieceIndex, data: &mut Vec<u8>) -> Result<(), StoreError> {
         let range = self.range(index)?;
         data.resize((range.end - range.start) as usize, 0);
@@ -318,7 +319,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether these bytes are what was stored as this piece: by its hash, or where that is not
+    /// Whether these bytes are those that were stored as this piece: by its hash, or if that is not
     /// known, by its checksum.
     pub fn is_what_was_stored(&self, index: PieceIndex, data: &[u8], leaf: Option<Hash>) -> bool {
         let subject = Subject { id: self.id, pieces: self.pieces };
@@ -332,10 +333,10 @@ impl Store {
         }
     }
 
-    /// Tells the disk to keep what was written, and notes that it has.
+    /// Tells the disk to keep all written data, and notes that it has.
     ///
     /// # Errors
-    /// When the disk refuses: what was written since the last time may be lost.
+    /// Fails if the disk refuses: the data written since the last time may be lost.
     pub fn sync(&self) -> Result<(), StoreError> {
         let _alone = self.syncing.lock().expect("nothing under this lock can panic");
         self.check_place()?;
@@ -384,7 +385,7 @@ impl Store {
         })
     }
 
-    /// The first file that a piece lies in.
+    /// Path of the first file that a piece lies in.
     pub fn path_of_piece(&self, index: PieceIndex) -> std::path::PathBuf {
         let range = self.pieces.range(index);
         let run = range.and_then(|range| self.layout.get()?.runs(range).next());

@@ -1,4 +1,4 @@
-//! A file or folder that is to be offered: what belongs to it, and its hashes.
+//! A file or folder that is to be offered: its files and their stamps.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{Goal, Store, StoreError};
 use crate::model::Traits;
 use crate::protocol::swarm::{PieceIndex, Pieces};
 
-/// What is to be offered, as it was when it was looked at.
+/// Files to be offered, as they were when they were examined.
 #[derive(Debug)]
 pub struct Offer {
     pub(super) files: Files,
@@ -22,10 +22,10 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Looks at the file or folder at `path`.
+    /// Examines the file or folder at `path`.
     ///
     /// # Errors
-    /// When it cannot be read, is neither, or has names that others could not have.
+    /// Fails if it cannot be read, is neither, or has names that other systems could not have.
     pub fn new(path: &Path) -> Result<Self, StoreError> {
         let failed = |err| StoreError::of("find", path, err);
         let real = path.canonicalize().map_err(failed)?;
@@ -44,7 +44,7 @@ impl Offer {
         Ok(offer)
     }
 
-    /// Looks at the plain file at `path`, which is called `name`.
+    /// Examines the plain file at `path`, which is called `name`.
     pub(super) fn file(path: &Path, name: &str) -> Result<Self, StoreError> {
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
         let folder = Folder::open(folder.unwrap_or(Path::new(".")))?;
@@ -71,22 +71,22 @@ impl Offer {
         Ok(Self { files, layout, stamps, list: None, name, left_out })
     }
 
-    /// Its own name, without where it is.
+    /// Name of the file or folder, without its path.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Bytes of all files.
+    /// Size of all files, in bytes.
     pub fn size(&self) -> u64 {
         self.layout.extents().iter().map(|it| it.len).sum()
     }
 
-    /// The text of the list of files, if it is a folder.
+    /// Text of the list of files, if it is a folder.
     pub fn list(&self) -> Option<&[u8]> {
         self.list.as_deref()
     }
 
-    /// What else travels of it, if it is a file.
+    /// Permissions of the file, if it is one.
     pub fn traits(&self) -> Traits {
         match (&self.list, self.layout.extents()) {
             (None, [only]) => only.traits,
@@ -94,15 +94,16 @@ impl Offer {
         }
     }
 
-    /// What is not offered, each with its reason: links, special files, names that are no text.
+    /// Names that are not offered, each with its reason: links, special files, names that are no
+    /// text.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
 
-    /// The content, whole and only to be read.
+    /// The content as a store, whole and only to be read.
     ///
     /// # Errors
-    /// When its size is not the one that was divided.
+    /// Fails if its size is not the one that was divided.
     pub fn store(self, pieces: Pieces) -> Result<Store, StoreError> {
         if pieces.size() != self.size() {
             let path = self.files.folder().path().join(&self.name);

@@ -1,8 +1,8 @@
-//! Content that is opened to be written: what of it is there.
+//! Opening of content to be written, and proof of the pieces that are there.
 //!
 //! Invariant: a claim counts without being read only if the disk was told to keep its piece, and
-//! every file it lies in looks as this program left it. What is believed after that is on disk
-//! before anything is built on it.
+//! every file it lies in has the stamp with which this program left it. Pieces that are believed
+//! after that are on disk before anything depends on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,20 +16,20 @@ use super::{Goal, Offer, Store, StoreError, WorkNames, hashing};
 use crate::model::Traits;
 use crate::protocol::swarm::{FILES_BYTES_MAX, Hash, PieceIndex, Pieces};
 
-/// What is to be fetched.
+/// Options of a fetch.
 #[derive(Clone, Debug)]
 pub struct Fetch<'a> {
-    /// The folder that it goes to; made where it is missing.
+    /// Folder for the content; made if it is missing.
     pub folder: &'a Path,
-    /// Its name there, one part of a path.
+    /// Name of the content there, one part of a path.
     pub name: &'a str,
-    /// The name of the share.
+    /// Identity of the share.
     pub id: Hash,
-    /// The division of the content.
+    /// Division of the content.
     pub pieces: Pieces,
-    /// The digest of the list of files, if it is a folder.
+    /// Digest of the list of files, if it is a folder.
     pub list: Option<Hash>,
-    /// What else travels of it, if it is a file.
+    /// Permissions and time of the file, if it is a file.
     pub traits: Traits,
     /// Whether to ask the disk for all room at once; otherwise it is taken as pieces come.
     pub preallocates: bool,
@@ -40,7 +40,7 @@ impl Store {
     /// written in place. Without a record, nothing in it is believed.
     ///
     /// # Errors
-    /// When it should be whole and is missing or of another size, and when the disk refuses.
+    /// Fails if it should be whole and is missing or of another size, or if the disk refuses.
     pub fn assigned(
         folder: &Path,
         name: &str,
@@ -57,7 +57,7 @@ impl Store {
             return offer.store(pieces);
         }
         let folder = Folder::open_or_make(folder)?;
-        // A cut name cannot meet another: there is one content in this folder.
+        // A cut name cannot collide: there is one content in this folder.
         let resume = format!(".{}", WorkNames::new(name, &[0; 32]).resume);
         let resume = resume.chars().rev().take(200).collect::<Vec<_>>();
         let resume: String = resume.into_iter().rev().collect();
@@ -68,16 +68,16 @@ impl Store {
         let _ = store.layout.set(layout);
         let subject = Subject { id: store.id, pieces };
         let (record, found) = Record::open(store.files.folder(), &resume, &subject)?;
-        // Here nothing but the checksums would find a file out that was restored with its record.
+        // Here only the checksums would detect a file that was restored with its record.
         store.prove(record, &found, false)?;
         Ok(store)
     }
 
-    /// What is to be fetched, with as much of it as is there.
+    /// Opens a fetch, with the pieces of it that are there.
     ///
     /// # Errors
-    /// When the name is taken or cannot be used, when there is no room, when somebody else fetches
-    /// the same, and when the disk refuses.
+    /// Fails if the name is taken or cannot be used, there is no room, another process or swarm
+    /// fetches the same, or the disk refuses.
     pub fn fetched(fetch: &Fetch<'_>) -> Result<Self, StoreError> {
         check_part(fetch.name)?;
         let outer = Folder::open_or_make(fetch.folder)?;
@@ -87,11 +87,11 @@ impl Store {
         let work = WorkNames::new(fetch.name, &fetch.id);
         let there = outer.stat(&work.part)?;
         let recorded = outer.stat(&work.resume)?;
-        // Others call unfinished files so, too: what has no record is not ours.
+        // Other programs use this name, too: a file without a record is not ours.
         if recorded.is_none() && there.is_some_and(|it| it.st_size > 0) {
             return Err(StoreError::Exists { path: outer.path().join(&work.part) });
         }
-        // Sparse: what is there may take less room than it has bytes.
+        // Sparse: the file may take less room than it has bytes.
         let taken = there.map_or(0, |it| u64::try_from(it.st_blocks).unwrap_or(0) * 512);
         if fetch.pieces.size().saturating_sub(taken) > outer.room() && fetch.list.is_none() {
             return Err(StoreError::Full { path: outer.path().join(fetch.name) });
@@ -130,8 +130,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Takes claims for pieces that are there; those that are in doubt are read again first.
-    /// Without `trusts_stamps` all are.
+    /// Takes claims for pieces that are there; those in doubt are read again first. Without
+    /// `trusts_stamps` all are.
     fn prove(
         &mut self,
         mut record: Record,
@@ -183,24 +183,24 @@ impl Store {
 /// Digests of stamps, by the files' numbers.
 type Stamps = Vec<(usize, u32)>;
 
-/// How a file looks when its store is opened.
+/// State of a file when its store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
-    /// As this program left it.
+    /// The file is as this program left it.
     AsLeft,
-    /// Otherwise, or it is not known how it was left.
+    /// The file has another stamp, or its last stamp is not known.
     Other,
-    /// It is not there.
+    /// The file does not exist.
     Gone,
 }
 
-/// The files of a store that is being opened, each looked at once.
+/// The files of a store that is being opened, each examined once.
 struct Looks<'a> {
     store: &'a Store,
     layout: &'a Layout,
     found: &'a Found,
     trusts_stamps: bool,
-    /// How each looks, and its stamp before anything of it was read.
+    /// State of each file, and its stamp before any of it was read.
     seen: BTreeMap<usize, (Look, Option<super::files::Stamp>)>,
 }
 
@@ -220,7 +220,7 @@ impl Looks<'_> {
                 (Look::AsLeft, Some(stamp))
             }
             Some(_) => {
-                // It gets its size, and a file of its own if it has a second name.
+                // The file gets its size, and a copy of its own if it has a second name.
                 files.get(layout, file)?;
                 (Look::Other, files.by_name(layout, file)?.map(|(_, stamp)| stamp))
             }
@@ -229,7 +229,7 @@ impl Looks<'_> {
         Ok(seen.0)
     }
 
-    /// What the files that were read look like now, and the names of those that others were at.
+    /// Stamps of the files that were read, and the names of those that others had changed.
     fn settle(self) -> Result<(Stamps, Vec<String>), StoreError> {
         let (mut stamps, mut names) = (Vec::new(), Vec::new());
         for (file, (look, before)) in &self.seen {
@@ -239,7 +239,7 @@ impl Looks<'_> {
             if self.found.stamps.contains_key(file) && self.trusts_stamps {
                 names.push(self.layout.extents()[*file].path.clone());
             }
-            // Whoever changes it while it is read is found out at the end.
+            // A change during the reading is found out at the end.
             if let Some(stamp) = before {
                 self.store.files.was_read(self.layout, *file, *stamp)?;
                 stamps.push((*file, stamp.digest()));
@@ -249,7 +249,7 @@ impl Looks<'_> {
     }
 }
 
-/// The list of files that a fetch has kept, if it is the right one.
+/// List of files that a fetch has kept, if it is the right one.
 fn read_list(outer: &Folder, name: &str, digest: &Hash) -> Option<Vec<u8>> {
     use std::io::Read;
     outer.stat(name).ok()??;

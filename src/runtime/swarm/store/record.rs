@@ -1,20 +1,20 @@
-//! What is known to be on disk of content that is under way: a small file beside it.
+//! Record of unfinished content: a small file beside it that tells which pieces are on disk.
 //!
-//! A piece is **claimed** after it was written; a **mark** says how many claims were made before
-//! the disk was last told to keep everything. A claim behind the last mark may be there without
-//! its piece, if the machine itself stopped; so each carries a checksum of its piece, and whoever
-//! opens the record compares. A claim before a mark needs no second look.
+//! A piece is **claimed** after it was written; a **mark** has the number of claims that were made
+//! before the disk was last told to keep everything. A claim behind the last mark may be there
+//! without its piece, if the machine itself stopped; so each carries a checksum of its piece, which
+//! is compared when the record is opened. A claim before a mark needs no second look.
 //!
-//! A **stamp** says what a file looked like after this program's last write to it (32 bits of its
-//! [`Stamp`](super::files::Stamp)). Claims in a file that looks otherwise when the record is opened
-//! are compared, too: somebody else was there.
+//! A **stamp** describes a file after this program's last write to it (32 bits of its
+//! [`Stamp`](super::files::Stamp)). Claims in a file that has another stamp when the record is
+//! opened are compared, too: another program has changed it.
 //!
 //! Invariants:
-//! - Every entry has a checksum over itself and its place; a torn end is cut, and whatever follows
-//!   a wrong entry is not believed.
+//! - Every entry has a checksum over itself and its place; a torn end is cut, and entries after a
+//!   wrong one are not believed.
 //! - A record of another content is worth nothing.
-//! - What was read when it was opened is on disk before anything is built on it.
-//! - While a [`Record`] lives, nobody else has it.
+//! - Entries that were read when the record was opened are on disk before anything depends on them.
+//! - While a [`Record`] lives, no other process has it.
 
 use std::collections::BTreeMap;
 use std::fs::TryLockError;
@@ -33,31 +33,31 @@ const INODE_BYTES: usize = 8 + 8;
 const HEADER_BYTES: usize = SUBJECT_BYTES + INODE_BYTES + 4;
 const ENTRY_BYTES: usize = 12;
 
-/// What an entry says: beside a piece's number, one of these.
+/// First word of an entry that is a mark; other entries have a piece's or file's number.
 const MARK: u32 = u32::MAX;
 const FORGET: u32 = 1 << 31;
-/// Beside a file's number. Programs before this entry was known take it for a piece that the
-/// content does not have, and leave it out.
+/// Bit that tells a file's number from a piece's. Programs before this entry was known take it for
+/// a piece that the content does not have, and leave it out.
 const STAMP: u32 = 1 << 30;
 
-// Numbers of pieces and files leave those free.
+// Numbers of pieces and files leave those values free.
 const _: () = assert!(PIECES_MAX < STAMP && FILES_MAX < STAMP as usize);
 
-/// What a record is of.
+/// Content of which a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
-    /// The share; zeros in the assignment, which has no name for content.
+    /// Identity of the share; zeros in the assignment, which has no name for content.
     pub(super) id: Hash,
-    /// The division of the content.
+    /// Division of the content.
     pub(super) pieces: Pieces,
 }
 
-/// What a record says.
+/// Content of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     /// The claim for each piece.
     pub(super) claims: Vec<Option<Claim>>,
-    /// What the files looked like, by their numbers.
+    /// Stamps of the files, by their numbers.
     pub(super) stamps: BTreeMap<usize, u32>,
 }
 
@@ -75,12 +75,12 @@ pub(super) struct Claim {
 pub(super) struct Record {
     file: LockedFile,
     path: PathBuf,
-    /// Entries that are there.
+    /// Number of entries that are there.
     entries: u32,
 }
 
 impl Record {
-    /// Opens the record `name`, or begins a new one, and returns what it says.
+    /// Opens the record `name`, or begins a new one, and returns its content.
     pub(super) fn open(
         folder: &Folder,
         name: &str,
@@ -95,13 +95,12 @@ impl Record {
         };
         let mut record = Self { file, path, entries: 0 };
         let found = record.read(subject).map_err(|err| record.failed("read", err))?;
-        // It may have been written by a process that was killed before it waited for the disk.
+        // A process that was killed before it waited for the disk may have written the record.
         record.file.sync_all().map_err(|err| record.failed("sync", err))?;
         Ok((record, found))
     }
 
-    /// Says that a piece was written, what it is, and what the files that it lies in look like
-    /// since.
+    /// Records that a piece was written, with its checksum, and the stamps of its files since.
     pub(super) fn claim(
         &mut self,
         index: PieceIndex,
@@ -113,13 +112,13 @@ impl Record {
         self.append(&entries)
     }
 
-    /// Says what files look like.
+    /// Records the stamps of files.
     pub(super) fn stamp(&mut self, stamps: &[(usize, u32)]) -> Result<(), StoreError> {
         let entries: Vec<_> = stamps.iter().map(|(at, it)| (stamp_word(*at), *it)).collect();
         self.append(&entries)
     }
 
-    /// What the record says by now.
+    /// Reads the record's present content.
     pub(super) fn found(&mut self, subject: &Subject) -> Result<Found, StoreError> {
         self.entries = 0;
         self.read(subject).map_err(|err| self.failed("read", err))
@@ -130,12 +129,13 @@ impl Record {
         self.append(&[(index.0 | FORGET, 0)])
     }
 
-    /// How many entries there are; see [`Self::mark`].
+    /// Number of entries; see [`Self::mark`].
     pub(super) const fn entries(&self) -> u32 {
         self.entries
     }
 
-    /// Says that what the first `entries` entries claim is on disk, and waits until this is.
+    /// Records that the pieces of the first `entries` entries are on disk, and waits until this is
+    /// on disk, too.
     pub(super) fn mark(&mut self, entries: u32) -> Result<(), StoreError> {
         self.append(&[(MARK, entries)])?;
         self.file.sync_data().map_err(|err| self.failed("sync", err))
@@ -150,13 +150,13 @@ impl Record {
         Ok(())
     }
 
-    /// Reads what is there; where that is of something else, begins anew.
+    /// Reads the entries; if they are of another content, begins anew.
     fn read(&mut self, subject: &Subject) -> io::Result<Found> {
         let mut claims = vec![None; subject.pieces.count() as usize];
         let mut stamps = BTreeMap::new();
         let header = header(subject);
         let mut bytes = Vec::new();
-        // Longer than any record that this program writes: it is something else.
+        // Longer than any record that this program writes: it is another file.
         let most = HEADER_BYTES as u64 + 8 * ENTRY_BYTES as u64 * u64::from(PIECES_MAX);
         self.file.seek(SeekFrom::Start(0))?;
         (&*self.file).take(most).read_to_end(&mut bytes)?;
@@ -166,7 +166,7 @@ impl Record {
             self.file.write_all(&header)?;
             return Ok(Found { claims, stamps });
         };
-        // The place of each claim, to see which of them the marks cover.
+        // Position of each claim, to see which of them the marks cover.
         let mut made = vec![0_u32; claims.len()];
         let mut covered = 0;
         for bytes in entries.chunks_exact(ENTRY_BYTES) {
@@ -212,13 +212,14 @@ fn header(subject: &Subject) -> [u8; HEADER_BYTES] {
     header.extend(subject.id);
     header.extend(subject.pieces.size().to_be_bytes());
     header.extend(subject.pieces.piece_size().to_be_bytes());
-    // Here were the device and number of the file, which a restart of the machine may change.
+    // These bytes once had the device and number of the file, which a restart of the machine may
+    // change.
     header.extend([0; INODE_BYTES]);
     header.extend(crc32fast::hash(&header).to_be_bytes());
     header.try_into().expect("the fields add up to the header")
 }
 
-/// What follows the header, if that is of the same content.
+/// Bytes that follow the header, if it is of the same content.
 fn after_header<'a>(bytes: &'a [u8], wanted: &[u8; HEADER_BYTES]) -> Option<&'a [u8]> {
     let (header, entries) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     let (fields, sum) = header.split_last_chunk::<4>()?;

@@ -1,4 +1,4 @@
-//! The files of a folder that is to be offered.
+//! List of the files of a folder that is to be offered.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -11,11 +11,11 @@ use crate::protocol::swarm::FILES_BYTES_MAX;
 /// A folder that is still to be read.
 struct Open {
     below: String,
-    /// It, or one above it, is closed to others.
+    /// Whether it, or one above it, is closed to other users.
     is_private: bool,
 }
 
-/// The files below `folder`, and what was left out, each with its reason.
+/// The files below `folder`, and the names that were left out, each with its reason.
 pub(super) fn scan(folder: &Path) -> Result<(FileList, Vec<String>), StoreError> {
     let (mut files, mut left_out) = (Vec::new(), Vec::new());
     let mut open = vec![Open { below: String::new(), is_private: false }];
@@ -83,13 +83,13 @@ fn entry_of(path: String, meta: &Metadata, is_private: bool) -> FileEntry {
     FileEntry { path, size: meta.len(), run, private, mtime }
 }
 
-/// What travels of a file beside its name and bytes; `is_private` if a folder above it is.
+/// Permissions and time of a file; `is_private` if a folder above it is.
 pub(super) fn traits_of(meta: &Metadata, is_private: bool) -> Traits {
     let private = is_private || is_closed(meta);
     Traits { run: meta.mode() & 0o100 != 0, private, mtime: Some(meta.mtime()) }
 }
 
-/// Whether nobody but the owner has any right.
+/// Whether only the owner has any right.
 fn is_closed(meta: &Metadata) -> bool {
     meta.mode() & 0o077 == 0
 }
