@@ -591,7 +591,7 @@ fn a_second_life_waits_for_nobody_of_the_first() {
     assert_eq!(say(&mut it, at(2), 1), 0);
     it.pause(&mut Effects::default());
     it.begin(Incarnation(2), None, at(2), &mut Effects::default());
-    assert_eq!(say(&mut it, at(2), 1), 1);
+    assert_eq!(say(&mut it, at(2), 600), 600);
     // Nor does it overflow when the second waits for so long as well.
     let slow = Slow {
         origin: Subject { incarnation: Incarnation(2), ..life(1) },
