@@ -586,22 +586,22 @@ fn nobody_stops_an_origin_for_long() {
 
 #[test]
 fn a_second_life_waits_for_nobody_of_the_first() {
-    let mut it = origin();
-    wait_for(&mut it, at(2), 5, 0);
-    assert_eq!(say(&mut it, at(2), 1), 0);
-    it.pause(&mut Effects::default());
-    it.begin(Incarnation(2), None, at(2), &mut Effects::default());
-    assert_eq!(say(&mut it, at(2), 600), 600);
-    // Nor does it overflow when the second waits for so long as well.
-    let slow = Slow {
-        origin: Subject { incarnation: Incarnation(2), ..life(1) },
+    let slow = |incarnation| Slow {
+        origin: Subject { incarnation: Incarnation(incarnation), ..life(1) },
         who: endpoint(5),
         done: 0,
         room: 0,
         hops: 3,
     };
+    let mut it = origin();
+    it.on_slow(at(2), FROM, slow(1), &mut Effects::default());
+    assert_eq!(say(&mut it, at(2), 1), 0);
+    it.pause(&mut Effects::default());
+    it.begin(Incarnation(2), None, at(2), &mut Effects::default());
+    assert_eq!(say(&mut it, at(2), 10), 10);
+    // Nor does it overflow when it has made less than the first and is held up as well.
     for secs in 5..30 {
-        it.on_slow(at(secs), FROM, slow, &mut Effects::default());
+        it.on_slow(at(secs), FROM, slow(2), &mut Effects::default());
         say(&mut it, at(secs), 1);
     }
 }
