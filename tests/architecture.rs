@@ -78,7 +78,10 @@ const LONG_FILES: &[(&str, usize)] = &[("src/protocol/session/mod.rs", 547)];
 /// The longest line of source, in characters.
 const COLUMNS_MAX: usize = 100;
 
-/// What a reader of the repository may rely on finding.
+/// Words with which no doc comment begins.
+const QUESTIONS: &[&str] = &["What", "Who", "Whom", "Whose", "How", "Where", "Which"];
+
+/// Files and folders on which a reader of the repository may rely.
 const REQUIRED: &[&str] = &[
     "Cargo.toml",
     "src",
@@ -142,7 +145,7 @@ fn is_test_file(path: &str) -> bool {
     path.starts_with("tests/") || path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
-/// How many of a file's lines are not its tests.
+/// The count of a file's lines that are not its tests.
 fn production_lines(path: &str, text: &str) -> usize {
     if is_test_file(path) {
         return 0;
@@ -358,6 +361,34 @@ fn lines_and_files_have_a_readable_size() {
         }
     }
     wrong.check();
+}
+
+/// A doc comment says what a thing is: it does not begin with a question.
+#[test]
+fn no_doc_comment_begins_with_a_question_word() {
+    let mut wrong = Violations::default();
+    for path in
+        files("src").into_iter().filter(|path| path.ends_with(".rs") && !path.contains("rollout"))
+    {
+        let text = text(&path);
+        let docs: Vec<_> = text.lines().map(doc_of).collect();
+        for (number, doc) in docs.iter().enumerate() {
+            // The lines of a paragraph go on with what the first begins.
+            let is_first =
+                number == 0 || docs[number - 1].is_none_or(|before| before.trim().is_empty());
+            let word = doc.and_then(|doc| doc.split_whitespace().next());
+            if is_first && word.is_some_and(|word| QUESTIONS.contains(&word)) {
+                wrong.add(&path, number + 1, "a doc comment begins with a question word");
+            }
+        }
+    }
+    wrong.check();
+}
+
+/// The text of a line that is a doc comment.
+fn doc_of(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    line.strip_prefix("///").or_else(|| line.strip_prefix("//!"))
 }
 
 #[test]

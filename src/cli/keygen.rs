@@ -30,7 +30,7 @@ pub struct KeygenArgs {
     /// The file that lists the seeds
     #[arg(long, value_name = "FILE", default_value = "config.txt")]
     pub config: PathBuf,
-    /// Where nodes keep their keys and journals, each in a directory of its own
+    /// Folder in which nodes keep their keys and journals, each in a directory of its own
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// Make a new cluster key in this file, which must not exist

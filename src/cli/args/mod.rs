@@ -214,19 +214,19 @@ pub struct NodeArgs {
     /// The file that lists the seeds, one IP:PORT a line, the same for every node
     #[arg(long, value_name = "FILE", default_value = "config.txt")]
     pub config: PathBuf,
-    /// Where nodes keep their keys and journals, each in a directory of its own
+    /// Folder in which nodes keep their keys and journals, each in a directory of its own
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// The file to append the log to, beside the console; several nodes may share it
     #[arg(long, value_name = "FILE", default_value = "outputfile.txt")]
     pub output: PathBuf,
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// The least important log lines to show; the variable RUST_LOG goes before this
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
     pub log_level: LogLevel,
-    /// How many yes votes decide: floor(n/2)+1, or enough to bear lying seeds
+    /// Number of yes votes that decide: floor(n/2)+1, or enough to bear lying seeds
     #[arg(long, value_name = "RULE", value_enum, default_value_t)]
     pub quorum: QuorumArg,
     /// Talk only with holders of the cluster key in this file, and encrypt every connection
@@ -254,17 +254,17 @@ pub struct NodeArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Limits of connections")]
 pub struct ConnectionArgs {
-    /// How long a connection may take until its protocol is clear
+    /// Time that a connection may take until its protocol is clear
     #[arg(long, value_name = "TIME", default_value_t = Span(Limits::default().handshake_timeout))]
     pub opening_timeout: Span,
-    /// How long a connection may take to prove its key
+    /// Time that a connection may take to prove its key
     #[arg(long, value_name = "TIME",
         default_value_t = Span(session::Config::default().handshake_timeout))]
     pub handshake_timeout: Span,
-    /// How often a silent connection is asked for a sign of life; after four rounds it is closed
+    /// Interval at which a silent connection is asked for a sign of life; four rounds close it
     #[arg(long, value_name = "TIME", default_value_t = Span(session::Config::default().keep_alive))]
     pub keep_alive: Span,
-    /// How long writing to a connection may take before it is closed
+    /// Time that writing to a connection may take before it is closed
     #[arg(long, value_name = "TIME", default_value_t = Span(Limits::default().write_timeout))]
     pub write_timeout: Span,
     /// Connections that have said nothing yet, at most; beyond, the oldest is closed
@@ -285,39 +285,39 @@ pub struct ConnectionArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Limits of a seed")]
 pub struct SeedLimitArgs {
-    /// How long an admission may take before it is refused
+    /// Time that an admission may take before it is refused
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().admission_timeout))]
     pub admission_timeout: Span,
-    /// How long a removal stays open without new evidence
+    /// Time that a removal stays open without new evidence
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().removal_timeout))]
     pub removal_timeout: Span,
-    /// How long a probe waits for an answer
+    /// Time that a probe waits for an answer
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().probe_timeout))]
     pub probe_timeout: Span,
-    /// How long a signed finding counts after it was first seen
+    /// Time that a signed finding counts after it was first seen
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().evidence_ttl))]
     pub evidence_ttl: Span,
-    /// How far the clocks of witnesses may differ from this one
+    /// Time by which the clocks of witnesses may differ from this one
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().evidence_skew))]
     pub evidence_skew: Span,
-    /// How often the members are compared with the other seeds'
+    /// Interval at which the members are compared with the other seeds'
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().digest_interval))]
     pub digest_interval: Span,
-    /// How often members without a link to this seed are looked for
+    /// Interval at which members without a link to this seed are looked for
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().audit_interval))]
     pub audit_interval: Span,
-    /// How long a member without a link to this seed is left alone
+    /// Time that a member without a link to this seed is left alone
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().audit_after))]
     pub audit_after: Span,
-    /// How long members that are gone are remembered
+    /// Time that members that are gone are remembered
     #[arg(long, value_name = "TIME",
         default_value_t = Span(authority::Config::default().tombstone_ttl))]
     pub tombstone_ttl: Span,
@@ -349,7 +349,7 @@ pub struct PeerLimitArgs {
     /// Neighbors, at most
     #[arg(long, value_name = "N", default_value_t = overlay::Config::default().links_max)]
     pub links_max: usize,
-    /// How long a member that could not be reached is left alone
+    /// Time that a member that could not be reached is left alone
     #[arg(long, value_name = "TIME", default_value_t = Span(overlay::Config::default().cooldown))]
     pub cooldown: Span,
     /// The pause between two gossip messages of this peer
@@ -358,16 +358,16 @@ pub struct PeerLimitArgs {
     /// Gossip messages that this peer makes, at most
     #[arg(long, value_name = "N", default_value_t = gossip::Config::default().messages_max)]
     pub gossip_max: u32,
-    /// How long a gossip message is offered to neighbors that lack it
+    /// Time that a gossip message is offered to neighbors that lack it
     #[arg(long, value_name = "TIME", default_value_t = Span(gossip::Config::default().hold))]
     pub gossip_hold: Span,
-    /// How long a gossip message is remembered, so that it is not taken for new
+    /// Time that a gossip message is remembered, so that it is not taken for new
     #[arg(long, value_name = "TIME", default_value_t = Span(gossip::Config::default().remember))]
     pub gossip_remember: Span,
     /// Gossip messages remembered, at most
     #[arg(long, value_name = "N", default_value_t = gossip::Config::default().seen_max)]
     pub gossip_seen_max: usize,
-    /// How often each neighbor is looked at, and pinged if it was silent
+    /// Interval at which each neighbor is looked at, and pinged if it was silent
     #[arg(long, value_name = "TIME",
         default_value_t = Span(liveness::Config::default().ping_interval))]
     pub ping_interval: Span,
@@ -375,19 +375,19 @@ pub struct PeerLimitArgs {
     #[arg(long, value_name = "N", default_value_t = liveness::Config::default().misses_max,
         value_parser = clap::value_parser!(u32).range(2..=100))]
     pub misses_max: u32,
-    /// How long a probe of a suspect waits for an answer
+    /// Time that a probe of a suspect waits for an answer
     #[arg(long, value_name = "TIME",
         default_value_t = Span(liveness::Config::default().probe_timeout))]
     pub probe_timeout: Span,
-    /// How long to wait for witnesses before more of them are asked
+    /// Time to wait for witnesses before more of them are asked
     #[arg(long, value_name = "TIME",
         default_value_t = Span(liveness::Config::default().ask_interval))]
     pub ask_interval: Span,
-    /// How often the system's ping is asked about a neighbor's host
+    /// Interval at which the system's ping is asked about a neighbor's host
     #[arg(long, value_name = "TIME",
         default_value_t = Span(liveness::Config::default().host_ping_interval))]
     pub host_ping_interval: Span,
-    /// How long to wait for the seeds' decision
+    /// Time to wait for the seeds' decision
     #[arg(long, value_name = "TIME",
         default_value_t = Span(applicant::Config::default().decision_timeout))]
     pub decision_timeout: Span,
@@ -413,7 +413,7 @@ pub struct PeerLimitArgs {
     /// Take no share that was not asked for
     #[arg(long)]
     pub no_push: bool,
-    /// How often the peer lists are fetched anew
+    /// Interval at which the peer lists are fetched anew
     #[arg(long, value_name = "TIME", default_value_t = Span(applicant::Config::default().refresh))]
     pub refresh: Span,
 }

@@ -32,7 +32,7 @@ pub struct UseArgs {
     /// The port of a peer of this machine [default: the lowest that runs here]
     #[arg(long, value_name = "P")]
     pub port: Option<u16>,
-    /// Where nodes keep their data
+    /// Folder in which nodes keep their data
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// One JSON object a line
@@ -77,7 +77,7 @@ pub struct PublishArgs {
     /// Publish each line of standard input as a message of its own, as it comes
     #[arg(long, conflicts_with_all = ["text", "file"])]
     pub lines: bool,
-    /// How long to wait for reports of the peers that have it
+    /// Time to wait for reports of the peers that have it
     #[arg(long, value_name = "TIME", default_value = "2s")]
     pub wait: Span,
     /// The peer to use.

@@ -25,7 +25,7 @@ pub struct AskArgs {
     /// The cluster key of the fleet, if it has one [default: none]
     #[arg(long, value_name = "FILE")]
     pub cluster_key: Option<PathBuf>,
-    /// How long a seed may take to connect, and to answer
+    /// Time that a seed may take to connect, and to answer
     #[arg(long, value_name = "TIME", default_value = "3s")]
     pub timeout: Span,
 }
@@ -91,7 +91,7 @@ pub struct StatusArgs {
     /// The node's port [default: the one node that runs here]
     #[arg(long, value_name = "P")]
     pub port: Option<u16>,
-    /// Where nodes keep their data
+    /// Folder in which nodes keep their data
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// One JSON object
@@ -105,7 +105,7 @@ pub struct LeaveArgs {
     /// The peer's port
     #[arg(long, value_name = "P")]
     pub port: u16,
-    /// Where nodes keep their data
+    /// Folder in which nodes keep their data
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
 }
@@ -140,7 +140,7 @@ pub struct UnbanArgs {
 /// The seeds whose operator gives an order, and the form of the output.
 #[derive(Clone, Debug, Args)]
 pub struct OperatorArgs {
-    /// Where the seeds of this machine keep their data
+    /// Folder in which the seeds of this machine keep their data
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// One JSON object

@@ -25,7 +25,7 @@ const CERTIFICATES_WANTED: f64 = 10_000.0;
 /// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct CryptoArgs {
-    /// How long to measure each figure
+    /// Time to measure each figure
     #[arg(long, value_name = "TIME", default_value = "2s")]
     pub span: Span,
 }

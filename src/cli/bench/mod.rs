@@ -29,7 +29,7 @@ pub use swarm::{PartArgs, SwarmArgs};
 /// Flags of `peer bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// What to measure
+    /// Figures to measure
     #[command(subcommand)]
     pub what: What,
 }
@@ -41,9 +41,9 @@ pub enum What {
     Membership(MembershipArgs),
     /// Broadcast: latency, copies, and how many messages a second a fleet of processes carries
     Gossip(GossipArgs),
-    /// How many applicants a second three seeds with real disks let in
+    /// Number of applicants a second that three seeds with real disks let in
     Registrations(RegistrationsArgs),
-    /// How many certificates and signatures a second one thread checks and makes
+    /// Number of certificates and signatures a second that one thread checks and makes
     Crypto(CryptoArgs),
     /// Handing a file to several at once, beside the plain limit of this machine
     Swarm(SwarmArgs),

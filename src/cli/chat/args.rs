@@ -74,7 +74,7 @@ pub struct ChatArgs {
     /// config.txt, if it is there and they run]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the log is kept, as peer_N.log
+    /// Folder of the log, as peer_N.log
     #[arg(long, value_name = "DIR", default_value = "data/logs")]
     pub log_dir: PathBuf,
     /// The directory of the key and of the control socket, which are in chat-N
@@ -92,7 +92,7 @@ pub struct ChatArgs {
     /// The room to begin in
     #[arg(long, value_name = "NAME", default_value = GENERAL, value_parser = super::command::room)]
     pub room: String,
-    /// How often a leader sends a sign of life
+    /// Interval at which a leader sends a sign of life
     #[arg(long, value_name = "TIME", default_value_t = Span(Config::default().heartbeat))]
     pub heartbeat: Span,
     /// The silence after which a leader is replaced, and one that hears no majority steps down
@@ -108,7 +108,7 @@ pub struct ChatArgs {
     /// its holders are listened to
     #[arg(long, value_name = "FILE")]
     pub cluster_key: Option<PathBuf>,
-    /// How lines on standard error look, which are for programs and operators
+    /// Format of lines on standard error, which are for programs and operators
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// The least important lines to show there
@@ -167,7 +167,7 @@ pub struct ChatSendArgs {
     /// The room
     #[arg(long, value_name = "NAME", default_value = GENERAL, value_parser = super::command::room)]
     pub room: String,
-    /// How long to wait until it is final; it is kept and sent in any case
+    /// Time to wait until it is final; it is kept and sent in any case
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(10)))]
     pub wait: Span,
     /// The chat to ask.

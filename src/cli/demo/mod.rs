@@ -27,7 +27,7 @@ pub struct DemoArgs {
     /// The file to leave the run in: the log lines of all nodes; an older one is replaced
     #[arg(long, value_name = "FILE", default_value = "outputfile.txt")]
     pub output: PathBuf,
-    /// How many peers to start
+    /// Number of peers to start
     #[arg(long, value_name = "N", default_value_t = 8,
         value_parser = clap::value_parser!(u16).range(4..=30))]
     pub peers: u16,

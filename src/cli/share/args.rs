@@ -83,7 +83,7 @@ pub struct FleetArgs {
     /// The port of a peer of this machine [default: the lowest that runs here]
     #[arg(long, value_name = "P")]
     pub peer: Option<u16>,
-    /// Where nodes keep their data
+    /// Folder in which nodes keep their data
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// Have nothing to do with a fleet
@@ -110,7 +110,7 @@ pub struct FetchArgs {
     /// Go on serving it to others when it is complete, until Ctrl-C
     #[arg(long)]
     pub stay: bool,
-    /// How long to wait while no peer has the missing pieces
+    /// Time to wait while no peer has the missing pieces
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
     pub give_up: Span,
     /// Lines of JSON also on a terminal

@@ -39,15 +39,15 @@ The same flags give the same figures, but for those of this machine (seconds, me
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SimulateArgs {
-    /// How many peers, 2 to 20000
+    /// Number of peers, 2 to 20000
     #[arg(long, value_name = "N", default_value_t = 1_000,
         value_parser = clap::value_parser!(u16).range(2..=20_000))]
     pub peers: u16,
-    /// How many seeds, 1 to 15
+    /// Number of seeds, 1 to 15
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(u16).range(1..=15))]
     pub seeds: u16,
-    /// How many peers die, all at once, when all are members; fewer than there are peers
+    /// Number of peers that die, all at once, when all are members; fewer than there are peers
     #[arg(long, value_name = "K", default_value_t = 10)]
     pub kill: u16,
     /// Let the dead vanish with their hosts, without a word; without this their processes are
@@ -60,22 +60,22 @@ pub struct SimulateArgs {
     /// The latency of a path, one way; each path draws its own, between half of it and half more
     #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = parse_latency)]
     pub latency: Span,
-    /// How many yes votes decide: floor(n/2)+1, or enough to bear lying seeds
+    /// Number of yes votes that decide: floor(n/2)+1, or enough to bear lying seeds
     #[arg(long, value_name = "RULE", value_enum, default_value_t)]
     pub quorum: QuorumArg,
-    /// How many peers start each second, 1 to 10000
+    /// Number of peers that start each second, 1 to 10000
     #[arg(long, value_name = "N", default_value_t = 100,
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub join_rate: u32,
-    /// How long the quiet fleet is watched; the member lists are fetched anew once a minute
+    /// Time that the quiet fleet is watched; the member lists are fetched anew once a minute
     #[arg(long, value_name = "TIME", default_value = "60s")]
     pub idle: Span,
-    /// How many gossip messages are made, each by another peer, one a second; 0 to 1000, and no
+    /// Number of gossip messages, each by another peer, one a second; 0 to 1000, and no
     /// more than there are peers
     #[arg(long, value_name = "N", default_value_t = 10,
         value_parser = clap::value_parser!(u16).range(0..=1_000))]
     pub gossip: u16,
-    /// How long the fleet is watched after the deaths
+    /// Time that the fleet is watched after the deaths
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub duration: Span,
     /// The number that all chance follows from

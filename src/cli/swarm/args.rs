@@ -44,10 +44,10 @@ pub struct SwarmArgs {
     /// The peers [default: PeerInfo.cfg in the folder]
     #[arg(long, value_name = "FILE")]
     pub peers: Option<PathBuf>,
-    /// How long to wait while nothing goes on: for peers that have gone, or never came
+    /// Time to wait while nothing goes on: for peers that have gone, or never came
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(120)))]
     pub give_up: Span,
-    /// How lines on the console look; the log file has a format of its own
+    /// Format of lines on the console; the log file has a format of its own
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// The least important lines to show on the console; the log file has them all

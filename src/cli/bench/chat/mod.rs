@@ -58,13 +58,13 @@ pub struct ChatBenchArgs {
     /// Freeze the leader with SIGSTOP for 9 seconds while clients send by the others
     #[arg(long)]
     pub freeze_leader: bool,
-    /// How many times the leader is killed or frozen
+    /// Number of times the leader is killed or frozen
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub kills: u32,
     /// The leader time-out of the peers
     #[arg(long, value_name = "TIME")]
     pub leader_timeout: Option<Span>,
-    /// Where the logs are written, in a folder that is removed in the end
+    /// Folder in which the logs are written, in one that is removed in the end
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub folder: PathBuf,
 }

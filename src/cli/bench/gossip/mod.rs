@@ -34,11 +34,11 @@ use crate::runtime::files::control_path;
 /// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct GossipArgs {
-    /// How many peers to start
+    /// Number of peers to start
     #[arg(long, value_name = "N", default_value_t = 20,
         value_parser = clap::value_parser!(u16).range(3..=1000))]
     pub peers: u16,
-    /// How many seeds to start
+    /// Number of seeds to start
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(u16).range(1..=15))]
     pub seeds: u16,
@@ -46,15 +46,15 @@ pub struct GossipArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 1024,
         value_parser = clap::value_parser!(u32).range(8..=65_536))]
     pub size: u32,
-    /// How many messages to publish one at a time, by random peers
+    /// Number of messages to publish one at a time, by random peers
     #[arg(long, value_name = "M", default_value_t = 100,
         value_parser = clap::value_parser!(u16).range(1..))]
     pub messages: u16,
-    /// How many peers publish at once when rates are measured; one alone is measured first
+    /// Number of peers that publish at once when rates are measured; one alone is measured first
     #[arg(long, value_name = "P", default_value_t = 10,
         value_parser = clap::value_parser!(u16).range(1..=100))]
     pub publishers: u16,
-    /// How long each rate is held
+    /// Time for which each rate is held
     #[arg(long, value_name = "TIME", default_value = "3s")]
     pub step: Span,
     /// The first rate, in messages a second

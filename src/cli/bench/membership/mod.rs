@@ -25,31 +25,31 @@ use crate::runtime::clock::Clock;
 /// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct MembershipArgs {
-    /// How many peers to start
+    /// Number of peers to start
     #[arg(long, value_name = "N", default_value_t = 50,
         value_parser = clap::value_parser!(u16).range(2..=2000))]
     pub peers: u16,
-    /// How many peers may be on their way in at a time; the others are started as these arrive
+    /// Number of peers that may be on their way in at a time; others start as these arrive
     #[arg(long, value_name = "N", default_value_t = 64,
         value_parser = clap::value_parser!(u16).range(1..=2000))]
     pub at_once: u16,
-    /// How many seeds to start
+    /// Number of seeds to start
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(u16).range(1..=15))]
     pub seeds: u16,
-    /// How many peers to kill with SIGKILL, one after the other
+    /// Number of peers to kill with SIGKILL, one after the other
     #[arg(long, value_name = "K", default_value_t = 7)]
     pub kills: u16,
-    /// How many peers to stop with SIGSTOP, one after the other
+    /// Number of peers to stop with SIGSTOP, one after the other
     #[arg(long, value_name = "K", default_value_t = 5)]
     pub stops: u16,
-    /// How many peers to kill with SIGKILL at the same instant; three are left at the least
+    /// Number of peers to kill with SIGKILL at the same instant; three are left at the least
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub kill_many: u16,
     /// As many busy loops as there are cores, from the watch on: nobody may be taken for dead
     #[arg(long)]
     pub overload: bool,
-    /// How long to watch the idle fleet, and then the overloaded one
+    /// Time to watch the idle fleet, and then the overloaded one
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub idle: Span,
 }

@@ -31,15 +31,15 @@ const SEED_MIB_WANTED: f64 = 50.0;
 /// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct RegistrationsArgs {
-    /// How many applicants to register
+    /// Number of applicants to register
     #[arg(long, value_name = "N", default_value_t = 1000,
         value_parser = clap::value_parser!(u16).range(1..=2000))]
     pub applicants: u16,
-    /// How many of them ask at a time
+    /// Number of them that ask at a time
     #[arg(long, value_name = "N", default_value_t = 32,
         value_parser = clap::value_parser!(u16).range(1..=200))]
     pub at_once: u16,
-    /// How many seeds to start
+    /// Number of seeds to start
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(u16).range(1..=15))]
     pub seeds: u16,

@@ -41,7 +41,7 @@ pub struct SwarmArgs {
     /// Bytes of the file
     #[arg(long, value_name = "BYTES", default_value = "512M")]
     pub size: Size,
-    /// How many processes fetch it
+    /// Number of processes that fetch it
     #[arg(long, value_name = "N", default_value_t = 4,
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub leechers: u16,
@@ -63,7 +63,7 @@ pub struct SwarmArgs {
     /// Bytes a second that the process with the file sends at most
     #[arg(long, value_name = "BYTES")]
     pub up: Option<Size>,
-    /// Where to put the files; a folder of its own is made there, and removed again
+    /// Folder for the files; one of its own is made there, and removed again
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
