@@ -32,7 +32,7 @@ pub(super) const GAPS_MAX: usize = 8_192;
 pub(super) const TICK: Duration = Duration::from_millis(250);
 
 /// Divisor of `held_bytes_max`: after so many bytes of messages all numbers are told at once.
-pub(super) const TELL_SHARE: u64 = 32;
+pub(super) const TELL_SHARE: u64 = 16;
 
 /// Count of new numbers of one origin that is told at the next tick; fewer are told after
 /// [`LEISURE`].

@@ -262,6 +262,8 @@ struct Origin {
     floor: u64,
     /// Numbers of its messages that came; `None` before the first.
     numbers: Option<Numbers>,
+    /// True while it is among the restless.
+    is_restless: bool,
     /// Time at which neighbors were told of its numbers, and the last number told.
     told: (Time, u64),
 }
@@ -303,7 +305,8 @@ impl Origins {
         self.next += 1;
         let key = subject.key.ready();
         let told = (Time::ZERO, 0);
-        let origin = Origin { number, proof, key, floor: 0, numbers: None, told };
+        let origin =
+            Origin { number, proof, key, floor: 0, numbers: None, is_restless: false, told };
         self.known.insert(subject, origin);
         self.order.insert(number, subject);
         if self.order.len() > ORIGINS_MAX
@@ -319,7 +322,9 @@ impl Origins {
     /// want of room.
     pub(super) fn arrived(&mut self, now: Time, subject: &Subject, number: u64) -> u64 {
         let Some(origin) = self.known.get_mut(subject) else { return 0 };
-        self.restless.insert(*subject);
+        if !std::mem::replace(&mut origin.is_restless, true) {
+            self.restless.insert(*subject);
+        }
         match &mut origin.numbers {
             Some(numbers) => numbers.insert(now, number),
             None => {
@@ -397,7 +402,8 @@ impl Origins {
             if count > 0 {
                 given_up.push((subject.endpoint, count));
             }
-            numbers.has_gaps() || origin.told.1 < numbers.done()
+            origin.is_restless = numbers.has_gaps() || origin.told.1 < numbers.done();
+            origin.is_restless
         });
         given_up
     }
