@@ -8,6 +8,7 @@ mod chaos;
 mod checker;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
@@ -70,6 +71,8 @@ pub(crate) struct Node {
     pub(crate) synced: usize,
     /// Where this life's records begin.
     base: usize,
+    /// What it read of former lives and did not sync, though it could: a power cut takes it.
+    unsynced: Vec<Range<usize>>,
     pub(crate) machine: Option<Rollout>,
     pub(crate) life: u64,
     timers: TimerQueue<Timer>,
@@ -92,6 +95,7 @@ enum Happening {
     Arrived { link: LinkId, to: usize, msg: Message },
     Broken { link: LinkId, to: usize },
     Restart(usize),
+    PowerCut { node: usize, life: u64 },
     Health,
     Chaos,
     Decided { node: usize, life: u64, txid: TxId },
@@ -128,6 +132,7 @@ pub(crate) struct World {
     pub(crate) tickets: u64,
     pub(crate) answers: BTreeMap<Ticket, Answer>,
     is_traced: bool,
+    is_harsh: bool,
     pub(crate) has_odd_rosters: bool,
     opens_unsynced: bool,
     pub(crate) lost: BTreeSet<usize>,
@@ -180,6 +185,7 @@ impl World {
             backup: None,
             synced: 0,
             base: 0,
+            unsynced: Vec::new(),
             machine: None,
             life: 0,
             timers: TimerQueue::default(),
@@ -212,6 +218,7 @@ impl World {
             tickets: 0,
             answers: BTreeMap::new(),
             is_traced: std::env::var("TRACE").is_ok_and(|it| it == "1"),
+            is_harsh: setup.is_harsh,
             has_odd_rosters,
             opens_unsynced: setup.opens_unsynced,
             lost: BTreeSet::new(),
@@ -326,8 +333,14 @@ impl World {
             }
         }
         let (whole_at, order_at) = (self.rng_between(1, 60), self.rng_between(1, 40));
+        let mut is_back_first = self.sides[0] == 1 && self.rng.random_bool(0.5);
         for step in 0..80 {
             self.run_for(ms(50))?;
+            if is_back_first && let Some(at) = self.voted_to_settle() {
+                // It reaches one that has just given it up before the others' word does.
+                self.sides[at] = 1;
+                is_back_first = false;
+            }
             if step == whole_at {
                 self.sides.fill(0);
             }
@@ -343,6 +356,16 @@ impl World {
         self.check_doubts()?;
         self.check_end()?;
         self.probe()
+    }
+
+    /// Somebody who has voted to settle what a dead coordinator began, when that is decided.
+    fn voted_to_settle(&self) -> Option<usize> {
+        let settles = |at: &usize| {
+            let prepared = self.nodes[*at].machine.as_ref()?.prepared()?;
+            prepared.settles().map(|_| ())
+        };
+        let is_decided = self.nodes[1].machine.as_ref().is_some_and(|it| it.prepared().is_none());
+        (2..self.nodes.len()).find(|at| is_decided && settles(at).is_some())
     }
 
     fn rng_between(&mut self, low: u64, high: u64) -> u64 {
@@ -394,6 +417,11 @@ impl World {
             Happening::Arrived { link, to, msg } => self.arrived(link, to, msg),
             Happening::Broken { link, to } => self.broken(link, to),
             Happening::Restart(at) => self.restart(at),
+            Happening::PowerCut { node, life } => {
+                if self.is_living(node, life) && !self.is_calm {
+                    self.crash(node, true);
+                }
+            }
             Happening::Health => self.measure(),
             Happening::Chaos => {
                 if !self.is_calm {
@@ -443,11 +471,14 @@ impl World {
             // A log that has grown long is written anew.
             node.disk = memory.snapshot();
             node.synced = node.disk.len();
+            node.unsynced.clear();
         }
-        // Whoever opens a log has it on disk before it goes on.
-        if !self.opens_unsynced {
-            node.synced = node.disk.len();
+        // Whoever opens a log has it on disk before it goes on. If it did not, its syncs would not
+        // do it either: they are of what it writes itself.
+        if self.opens_unsynced {
+            node.unsynced.push(node.synced..node.disk.len());
         }
+        node.synced = node.disk.len();
         node.base = node.disk.len();
         node.life += 1;
         node.is_braked = None;
@@ -477,6 +508,12 @@ impl World {
         let node = &mut self.nodes[at];
         let len = node.synced + kept;
         node.disk.truncate(len);
+        if is_power_cut {
+            for lost in std::mem::take(&mut node.unsynced).into_iter().rev() {
+                node.synced -= lost.len();
+                node.disk.drain(lost);
+            }
+        }
         node.timers = TimerQueue::default();
         node.wake_at = None;
         self.checker.on_crash(at);
@@ -497,7 +534,14 @@ impl World {
             self.close(link, at);
         }
         let drawn = ms(self.rng_between(10, 6000));
-        let down = self.down_for.unwrap_or(drawn);
+        let mut down = self.down_for.unwrap_or(drawn);
+        if self.is_harsh && !is_power_cut && extra > 0 && !self.is_calm {
+            // It goes on with what is on no disk yet, and soon the power fails.
+            down = ms(self.rng_between(10, 100));
+            let life = self.nodes[at].life + 1;
+            let later = down + ms(self.rng_between(1, 2000));
+            self.plan(self.now.after(later), Happening::PowerCut { node: at, life });
+        }
         self.plan(self.now.after(down), Happening::Restart(at));
     }
 
@@ -506,6 +550,7 @@ impl World {
         self.crash(at, false);
         self.trace(|| format!("{} loses its disk", self.nodes[at].id));
         self.nodes[at].disk.clear();
+        self.nodes[at].unsynced.clear();
         self.nodes[at].synced = 0;
         self.figures.lost_disks += 1;
         self.lost.insert(at);
@@ -526,6 +571,7 @@ impl World {
             self.trace(|| format!("{} is restored from a backup", self.nodes[at].id));
             let node = &mut self.nodes[at];
             node.disk = node.backup.take().unwrap_or_default();
+            node.unsynced.clear();
             node.synced = node.disk.len();
             self.figures.restored += 1;
             self.checker.on_restored(at, &self.nodes[at].id);
@@ -573,7 +619,15 @@ impl World {
                     Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_)
                 )
             );
-            let ppm = if binds { self.crash_ppm * 25 } else { self.crash_ppm };
+            // And in harsh weather for those at which a disk does not have it yet.
+            let is_written = matches!(
+                &effect,
+                Effect::Persist(
+                    Record::Prepared(_) | Record::Committed(_) | Record::Refused { .. }
+                )
+            );
+            let taste = if binds { 25 } else { 1 + 9 * u32::from(is_written && self.is_harsh) };
+            let ppm = self.crash_ppm * taste;
             let dies = self.rng.random_range(0..1_000_000) < ppm;
             let comes_first = dies && self.rng.random_bool(0.5);
             if !comes_first {
