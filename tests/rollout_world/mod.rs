@@ -15,7 +15,7 @@ use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::protocol::rollout::{
     Answer, Breaks, Command, Committed, Config, Course, Decides, Digest, Effect, Event,
     HealthSnapshot, Input, Memory, Message, ModelHealth, ModelId, NodeId, Participant, Phase,
-    Record, Rollout, Roster, RoutingState, Timer, TxId,
+    Record, Rollout, Roster, RoutingState, Timer, TxId, Word,
 };
 use folkmoot::protocol::timer::TimerQueue;
 use folkmoot::protocol::{LinkId, Ticket};
@@ -57,6 +57,8 @@ pub(crate) struct Figures {
     pub(crate) took_over: usize,
     pub(crate) forged: usize,
     pub(crate) gone: usize,
+    /// How often of these by the seeds' word.
+    pub(crate) by_seeds: usize,
     pub(crate) settled: usize,
     pub(crate) answers: usize,
 }
@@ -90,16 +92,48 @@ pub(crate) struct Node {
 
 enum Happening {
     Wake(usize),
-    Synced { node: usize, life: u64, records: u64 },
-    Dialed { from: usize, life: u64, to: usize },
-    Arrived { link: LinkId, to: usize, msg: Message },
-    Broken { link: LinkId, to: usize },
+    Synced {
+        node: usize,
+        life: u64,
+        records: u64,
+    },
+    Dialed {
+        from: usize,
+        life: u64,
+        to: usize,
+    },
+    Arrived {
+        link: LinkId,
+        to: usize,
+        msg: Message,
+    },
+    Broken {
+        link: LinkId,
+        to: usize,
+    },
     Restart(usize),
-    PowerCut { node: usize, life: u64 },
+    PowerCut {
+        node: usize,
+        life: u64,
+    },
+    /// A node's fleet tells it whom the seeds call dead: these, or those of that moment.
+    Told {
+        node: usize,
+        life: u64,
+        dead: Option<BTreeSet<usize>>,
+    },
     Health,
     Chaos,
-    Decided { node: usize, life: u64, txid: TxId },
-    Probed { node: usize, life: u64, model: ModelId },
+    Decided {
+        node: usize,
+        life: u64,
+        txid: TxId,
+    },
+    Probed {
+        node: usize,
+        life: u64,
+        model: ModelId,
+    },
 }
 
 struct Link {
@@ -149,6 +183,9 @@ pub(crate) struct World {
     down_for: Option<Duration>,
     /// Whom no operator ever calls gone, so that no two halves call each other so.
     pub(crate) anchor: usize,
+    /// Whether there are seeds, and whom they call dead now, rightly or not.
+    pub(crate) has_seeds: bool,
+    pub(crate) dead: BTreeSet<usize>,
 }
 
 pub(crate) fn model(text: &str) -> ModelId {
@@ -229,6 +266,8 @@ impl World {
             has_servers: rng.random_bool(0.3),
             down_for: None,
             anchor: rng.random_range(0..usize::from(first)),
+            has_seeds: !has_odd_rosters && rng.random_bool(0.5),
+            dead: BTreeSet::new(),
             rng,
         };
         world.checker.may_leap = world.history_max < 100;
@@ -358,6 +397,66 @@ impl World {
         self.probe()
     }
 
+    /// The network falls apart, at any moment of the only transaction; the seeds tell the nodes of
+    /// each part, or of one, that those of the other are dead, and later it is whole again.
+    pub(crate) fn play_parts(&mut self) -> Result<(), String> {
+        self.crash_ppm = 0;
+        self.latency = 1000;
+        for at in 0..self.nodes.len() {
+            self.plan(self.now, Happening::Restart(at));
+        }
+        self.run_for(ms(3000))?;
+        self.latency = [1000, 20_000, 200_000][self.rng.random_range(0..3)];
+        let count = self.nodes.len();
+        if self.rng.random_bool(0.7) {
+            let by = self.rng.random_range(0..count);
+            self.command(by, chaos::plain_start(vec![10_000]));
+            let moment = self.rng_between(0, 4 * self.latency);
+            self.run_for(Duration::from_micros(moment))?;
+        }
+        for side in 0..count {
+            self.sides[side] = self.rng.random_range(0..2);
+        }
+        for (link, ends) in self.open_links() {
+            if self.sides[ends[0]] != self.sides[ends[1]] {
+                self.close(link, ends[0]);
+            }
+        }
+        for _ in 0..2 {
+            let life = |at: usize| self.nodes[at].life;
+            let lives: Vec<_> = (0..count).map(life).collect();
+            let alike = |a: usize, b: usize| self.sides[a] == self.sides[b];
+            let others = |at: usize| (0..count).filter(|it| !alike(at, *it)).collect();
+            let of_part: Vec<BTreeSet<usize>> = (0..count).map(others).collect();
+            for at in 0..count {
+                let late = ms(self.rng_between(0, 4000));
+                if self.rng.random_bool(0.9) {
+                    let (node, life, dead) = (at, lives[at], Some(of_part[at].clone()));
+                    self.plan(self.now.after(late), Happening::Told { node, life, dead });
+                }
+            }
+            self.run_for(ms(4000))?;
+            if self.rng.random_bool(0.3) {
+                let (at, is_power_cut) =
+                    (self.rng.random_range(0..count), self.rng.random_bool(0.5));
+                self.crash(at, is_power_cut);
+            }
+            let by = self.rng.random_range(0..count);
+            self.command(by, Command::Promote { full: true });
+            let moment = ms(self.rng_between(0, 6000));
+            self.run_for(moment)?;
+        }
+        self.sides.fill(0);
+        let moment = ms(self.rng_between(0, 3000));
+        self.run_for(moment)?;
+        self.has_seeds = true;
+        self.calm_down();
+        self.run_for(ms(25_000))?;
+        self.check_doubts()?;
+        self.check_end()?;
+        self.probe()
+    }
+
     /// Somebody who has voted to settle what a dead coordinator began, when that is decided.
     fn voted_to_settle(&self) -> Option<usize> {
         let settles = |at: &usize| {
@@ -384,6 +483,9 @@ impl World {
             if self.nodes[at].machine.is_none() {
                 self.plan(self.now.after(ms(100)), Happening::Restart(at));
             }
+        }
+        if self.has_seeds {
+            self.certify(BTreeSet::new());
         }
     }
 
@@ -420,6 +522,15 @@ impl World {
             Happening::PowerCut { node, life } => {
                 if self.is_living(node, life) && !self.is_calm {
                     self.crash(node, true);
+                }
+            }
+            Happening::Told { node, life, dead } => {
+                if self.is_living(node, life) {
+                    let dead = dead.unwrap_or_else(|| self.dead.clone());
+                    let keys = dead.iter().map(|it| self.nodes[*it].keys.public());
+                    let keys: BTreeSet<_> = keys.collect();
+                    self.trace(|| format!("{} is told who is dead", self.nodes[node].id));
+                    self.hand(node, Input::Dead { keys });
                 }
             }
             Happening::Health => self.measure(),
@@ -485,6 +596,7 @@ impl World {
         let initial = RoutingState::initial(model("v1"), model("v1"));
         let mut config = Config::new(node.id.clone(), node.roster.clone(), initial);
         config.decides = self.decides;
+        config.dead_after = ms(500);
         let served = ["v1", "v2", "v3"].map(|it| (model(it), String::new()));
         config.models = self.has_servers.then(|| served.into());
         config.breaks = self.breaks;
@@ -493,6 +605,27 @@ impl World {
         let is_fresh = self.nodes[at].disk.is_empty();
         self.checker.on_start(at, is_fresh);
         self.hand(at, Input::Start);
+        if self.has_seeds {
+            self.tell_of_dead(at);
+        }
+    }
+
+    /// The seeds change their mind, and all hear of it: late, or never.
+    pub(crate) fn certify(&mut self, dead: BTreeSet<usize>) {
+        self.trace(|| format!("the seeds call dead {dead:?}"));
+        self.dead = dead;
+        for at in 0..self.nodes.len() {
+            self.tell_of_dead(at);
+        }
+    }
+
+    fn tell_of_dead(&mut self, at: usize) {
+        let life = self.nodes[at].life;
+        let late = ms(self.rng_between(0, 3000));
+        if self.is_calm || self.rng.random_bool(0.85) {
+            let dead = None;
+            self.plan(self.now.after(late), Happening::Told { node: at, life, dead });
+        }
     }
 
     /// A kill leaves what was written, a power cut what was synced.
@@ -657,12 +790,11 @@ impl World {
             Effect::Serve(serving) => {
                 let is_braked = serving.brake.is_some();
                 self.nodes[at].is_braked = Some(is_braked);
-                let is_again = is_braked || serving.removed.is_some();
                 let state = serving.state;
                 self.trace(|| {
                     format!("{} serves {} {:?}", self.nodes[at].id, state.version, state.txid)
                 });
-                self.checker.on_serve(at, &state, is_again);
+                self.checker.on_serve(at, &state, is_braked);
             }
             Effect::Decide { txid, commit, proof } => self.decide(at, txid, commit, proof),
             Effect::Dial(participant) => {
@@ -706,6 +838,7 @@ impl World {
             && let Some(gone) = &it.proposal.gone
         {
             figures.gone += 1;
+            figures.by_seeds += usize::from(gone.by == Word::Seeds);
             figures.settled += usize::from(gone.settles.is_some());
         }
         let is_back = event == Event::Recalled && self.lost.remove(&at);

@@ -18,7 +18,7 @@ use super::config::Config;
 use super::course::Course;
 use super::event::{Aborted, Record};
 use super::ids::{Kind, Mark, NodeId, TxId};
-use super::proposal::{Committed, Proposal};
+use super::proposal::{Committed, Proposal, Word};
 use super::roster::{Participant, Roster};
 use super::state::RoutingState;
 
@@ -27,6 +27,17 @@ pub const ABORTED_MAX: usize = 1000;
 
 /// Committed transactions that history keeps whole, at least.
 pub const HISTORY_MAX: usize = 10_000;
+
+/// A node that was called gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Absent {
+    /// The node, as the roster had it.
+    pub(super) participant: Participant,
+    /// The transaction that took it out.
+    pub(super) txid: TxId,
+    /// Who said so.
+    pub(super) by: Word,
+}
 
 /// A node's memory. A new one, with no record replayed, is that of a node that never ran, or lost
 /// its disk; nobody can tell which, so both ask the others first.
@@ -224,13 +235,16 @@ impl Memory {
             .scan(first, |roster, (proposal, new)| Some((std::mem::replace(roster, new), proposal)))
     }
 
-    /// Who was called gone by which transaction, and takes part no more under that name.
-    pub(super) fn gone(&self, first: &Roster) -> BTreeMap<NodeId, (Participant, TxId)> {
+    /// Who was called gone, and takes part no more under that name.
+    pub(super) fn gone(&self, first: &Roster) -> BTreeMap<NodeId, Absent> {
         let mut gone = BTreeMap::new();
         for (before, proposal) in self.rosters(first) {
-            for node in proposal.gone.iter().flat_map(|it| &it.nodes) {
-                if let Some(participant) = before.get(node) {
-                    gone.insert(node.clone(), (participant.clone(), proposal.txid.clone()));
+            for (node, by) in
+                proposal.gone.iter().flat_map(|it| it.nodes.iter().map(|node| (node, it.by)))
+            {
+                if let Some(participant) = before.get(node).cloned() {
+                    let txid = proposal.txid.clone();
+                    gone.insert(node.clone(), Absent { participant, txid, by });
                 }
             }
             gone.retain(|node, _| proposal.new_roster.as_ref().is_none_or(|it| !it.has(node)));

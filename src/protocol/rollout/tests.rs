@@ -1,5 +1,6 @@
 //! One input, the exact effects: what the simulations cannot name.
 
+mod dead;
 mod gone;
 
 use rand::SeedableRng as _;
@@ -14,7 +15,7 @@ struct Table {
 }
 
 fn name(at: usize) -> NodeId {
-    format!("node-{}", ["a", "b", "c"][at]).parse().unwrap()
+    format!("node-{}", ["a", "b", "c", "d", "e"][at]).parse().unwrap()
 }
 
 fn table(count: usize) -> Table {

@@ -1,6 +1,6 @@
 //! How far a node is: without a history yet, or with a machine; and who asks to be let in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::Shared;
 use super::forming::{Forming, in_use, replaced};
@@ -35,11 +35,19 @@ pub(super) struct Asking {
     /// asks, or an operator wants it.
     nodes: BTreeMap<NodeId, (Participant, bool)>,
     vouched: BTreeMap<NodeId, PublicKey>,
+    /// Whose end the seeds certify.
+    pub(super) dead: BTreeSet<PublicKey>,
 }
 
 impl Asking {
     pub(super) const fn new(admits: Admits, joins: Vec<String>) -> Self {
-        Self { admits, joins, nodes: BTreeMap::new(), vouched: BTreeMap::new() }
+        Self {
+            admits,
+            joins,
+            nodes: BTreeMap::new(),
+            vouched: BTreeMap::new(),
+            dead: BTreeSet::new(),
+        }
     }
 
     /// Somebody came. Kept without its connection, which may be replaced by another.
@@ -65,19 +73,41 @@ impl Asking {
         }
     }
 
+    /// The seeds certify the end of these and of nobody else: what was vouched for before that
+    /// counts no more, and a name is free for another key.
+    pub(super) fn bury(&mut self, dead: BTreeSet<PublicKey>) {
+        let is_new = |key: &PublicKey| dead.contains(key) && !self.dead.contains(key);
+        self.vouched.retain(|_, key| !is_new(key));
+        self.dead = dead;
+    }
+
+    /// Whether one that the seeds' word took out is a member of the fleet again.
+    fn is_back(&self, participant: &Participant) -> bool {
+        let vouched = self.vouched.get(&participant.node_id);
+        !self.dead.contains(&participant.key) && vouched == Some(&participant.key)
+    }
+
     fn is_let_in(&self, (participant, asks): &(Participant, bool)) -> bool {
         let vouched = self.vouched.get(&participant.node_id);
         *asks && (self.admits == Admits::Anybody || vouched == Some(&participant.key))
     }
 
-    /// Whether somebody asks who is to be let in.
-    pub(super) fn is_asked(&self) -> bool {
-        self.nodes.values().any(|it| self.is_let_in(it))
-    }
-
     /// The roster with one more node, if somebody is to be let in.
     pub(super) fn next(&mut self, rollout: &Rollout) -> Option<Roster> {
         let roster = rollout.roster();
+        // All have to vote, so it is of no use while somebody is away.
+        let is_here =
+            |it: &Participant| it.node_id == *rollout.me() || rollout.reaches(&it.node_id);
+        if !roster.nodes().all(is_here) {
+            return None;
+        }
+        // Whom the seeds' word took out need not ask: it learns of it only by coming back.
+        let back: Vec<_> = rollout.returned().filter(|it| self.is_back(it)).cloned().collect();
+        for it in back {
+            let place = self.nodes.get(&it.node_id).filter(|known| known.0.key == it.key);
+            let it = place.map_or(it, |known| known.0.clone());
+            self.nodes.insert(it.node_id.clone(), (it, true));
+        }
         // Who has gone would not vote, and asks again when it is back.
         self.nodes.retain(|node, _| !roster.has(node) && rollout.reaches(node));
         let (node, (new, _)) = self.nodes.iter().find(|(_, it)| self.is_let_in(it))?;
@@ -107,6 +137,14 @@ impl Asking {
 impl Stage {
     pub(super) const fn new(phase: Phase, asking: Asking, strangers_max: usize) -> Self {
         Self { phase, asking, strangers_max }
+    }
+
+    /// Whether somebody is to be let in.
+    pub(super) fn is_asked(&self) -> bool {
+        let Phase::Running { rollout, .. } = &self.phase else { return false };
+        let asking = &self.asking;
+        asking.nodes.values().any(|it| asking.is_let_in(it))
+            || rollout.returned().any(|it| asking.is_back(it))
     }
 
     /// Whether a node may come, and what the history begins with, if it has begun.
