@@ -72,10 +72,14 @@ impl Rollout {
         }
         let since = *since;
         self.out.at_once(Effect::SetTimer(Timer::Dead, self.config.retry_after / 2));
-        let held = self.try_without(&dead, since).err().map(|it| {
-            let Refusal { cause, reason, running } = it;
-            DeadStay { nodes: dead, cause, reason, running }
-        });
+        let held = match self.try_without(&dead, since) {
+            // What was in the way may be so still.
+            Ok(()) if now < self.retry_at => return,
+            Ok(()) => None,
+            Err(Refusal { cause, reason, running }) => {
+                Some(DeadStay { nodes: dead, cause, reason, running })
+            }
+        };
         if let Some(held) = held.clone().filter(|it| self.dead.held.as_ref() != Some(it)) {
             self.tell(Event::DeadStay(held));
         }
@@ -84,6 +88,8 @@ impl Rollout {
 
     fn try_without(&mut self, dead: &BTreeSet<NodeId>, since: Time) -> Result<(), Refusal> {
         let me = &self.config.me;
+        let waited = self.now.mono.since(since);
+        let Some(waited) = waited.checked_sub(self.config.dead_after) else { return Ok(()) };
         self.judge_dead(dead)?;
         let names = self.roster.nodes().map(|it| &it.node_id);
         let rest: Vec<_> = names.filter(|it| !dead.contains(*it)).collect();
@@ -91,9 +97,7 @@ impl Rollout {
             let reason = format!("{away} has to vote, and is out of reach");
             return Err(Refusal::new(Cause::NoVote, reason));
         }
-        let waited = self.now.mono.since(since).checked_sub(self.config.dead_after);
-        let is_first = rest.first() == Some(&me);
-        let is_turn = waited.is_some_and(|it| is_first || it >= self.config.takeover_after);
+        let is_turn = rest.first() == Some(&me) || waited >= self.config.takeover_after;
         // What has an end without this is waited for.
         let can_settle = self.config.decides == Decides::Coordinator;
         let prepared = self.memory.prepared.as_ref();
