@@ -222,3 +222,39 @@ impl Shared {
         let _ = self.inbox.push_now(Item::Note(text));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::KeyPair;
+
+    #[test]
+    fn a_name_is_free_for_another_key_once_the_seeds_call_its_holder_dead() {
+        let key = |number| KeyPair::from_secret([number; 32]).public();
+        let node: NodeId = "node-c".parse().unwrap();
+        let mut asking = Asking::new(Admits::Vouched, Vec::new());
+        assert!(asking.vouch(node.clone(), Some(key(1))));
+        assert!(!asking.vouch(node.clone(), Some(key(2))), "it is another's");
+        asking.bury([key(1)].into());
+        assert!(asking.vouch(node.clone(), Some(key(2))));
+        // What was said of it after its death stands, however often that is told again.
+        asking.bury([key(1), key(3)].into());
+        assert!(!asking.vouch(node, Some(key(1))));
+    }
+
+    #[test]
+    fn one_that_the_seeds_took_out_is_back_when_both_its_death_and_its_absence_are_over() {
+        let key = KeyPair::from_secret([1; 32]).public();
+        let (node_id, host): (NodeId, _) = ("node-c".parse().unwrap(), "127.0.0.1".to_owned());
+        let node = Participant { node_id: node_id.clone(), host, port: 60_003, key };
+        let mut asking = Asking::new(Admits::Vouched, Vec::new());
+        asking.vouch(node_id.clone(), Some(key));
+        assert!(asking.is_back(&node));
+        asking.bury([key].into());
+        assert!(!asking.is_back(&node));
+        asking.vouch(node_id, Some(key));
+        assert!(!asking.is_back(&node), "the seeds have not taken it back here");
+        asking.bury(BTreeSet::new());
+        assert!(asking.is_back(&node));
+    }
+}
