@@ -88,7 +88,7 @@ fn in_a_fleet_nodes_find_each_other_and_are_let_in() {
     nodes.await_version(version);
 }
 
-/// So many take part, as each of these sees it.
+/// Waits until each of these sees that so many take part.
 fn await_members(nodes: &Nodes, names: &[&'static str], count: usize) {
     nodes.wait(&format!("{names:?} see {count} take part"), |it| {
         let members = |name: &&str| {

@@ -47,10 +47,10 @@ const CALL: Duration = Duration::from_millis(500);
 /// How often it is looked whether the fleet has let it in.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How often the engine is told what the seeds certify.
+/// The pause between two looks at the certificates of the seeds.
 const HEED: Duration = Duration::from_secs(1);
 
-/// How often the seeds are asked, in rounds of that.
+/// The seeds are asked at one of so many looks.
 const ASK: u64 = 3;
 
 /// What is said on the topic.
@@ -199,7 +199,7 @@ impl Fleet {
     }
 }
 
-/// False if it could not be said: this node is no member now. Whoever comes later asks.
+/// Says it on the topic. False if this node is no member now. Whoever comes later asks.
 fn say(network: &Network, news: &News) -> bool {
     serde_json::to_vec(news).is_ok_and(|text| network.broadcast(TOPIC, text).is_ok())
 }
@@ -230,12 +230,12 @@ fn attend(me: &News, news: &Queue<Message>, network: &Network, engine: &Engine) 
     }
 }
 
-/// Tells the engine whose end the seeds certify, and the others of this node's lives.
+/// The thread that tells the engine of certified ends, and the others of this node's lives.
 struct Heed<'a> {
     me: News,
     network: &'a Network,
     engine: &'a Engine,
-    /// What the engine was told last.
+    /// The keys that the engine was told last.
     told: BTreeSet<PublicKey>,
     /// The last life that the others were told of.
     life: Option<Incarnation>,
@@ -246,7 +246,7 @@ impl<'a> Heed<'a> {
         Self { me, network, engine, told: BTreeSet::new(), life: None }
     }
 
-    /// Until the network or the engine stops.
+    /// Runs until the network or the engine stops.
     fn run(mut self) {
         let Ok(removals) = self.network.removals() else { return };
         for round in 0_u64.. {
@@ -266,7 +266,7 @@ impl<'a> Heed<'a> {
         }
     }
 
-    /// Whoever was removed and lives has another life in the fleet, of which the others hear here.
+    /// Tells the others of a new life of this node in the fleet: they may have taken it out.
     fn say_life(&mut self) {
         let status = self.network.status();
         let is_new = status.state == "member" && self.life != Some(status.incarnation);

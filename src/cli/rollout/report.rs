@@ -210,7 +210,7 @@ fn step(event: &Event) -> Line {
     Line::new(Level::Info, "rollout_step_held", text, json!({ "reason": reason }))
 }
 
-/// Whom a transaction takes out, and by whose word.
+/// The nodes that a transaction takes out, and the authority for it.
 fn without(proposal: &Proposal) -> String {
     let text = |it: &Gone| format!(", without {} by {}", list(&it.nodes), by_word(it.by));
     proposal.gone.as_ref().map_or_else(String::new, text)

@@ -25,13 +25,13 @@ use super::proposal::Word;
 use super::status::DeadStay;
 use crate::model::{PublicKey, Time};
 
-/// The seeds' word, and what has come of it here.
+/// The ends that the seeds certify, and how far the removals are that follow from them.
 #[derive(Debug, Default)]
 pub(super) struct Dead {
     keys: BTreeSet<PublicKey>,
     /// Those that could be taken out, and since when these and no others.
     since: Option<(BTreeSet<NodeId>, Time)>,
-    /// Why they still take part, as last told.
+    /// The obstacle to their removal, as last told.
     pub(super) held: Option<DeadStay>,
 }
 
@@ -50,7 +50,7 @@ impl Rollout {
         dead.map(|it| it.node_id.clone()).collect()
     }
 
-    /// Looks after those as long as there are some.
+    /// Keeps a timer as long as there are some.
     pub(super) fn look_for_dead(&mut self) {
         if self.dead_members().is_empty() || !self.is_member() {
             if self.dead.since.take().is_some() {
@@ -73,7 +73,7 @@ impl Rollout {
         let since = *since;
         self.out.at_once(Effect::SetTimer(Timer::Dead, self.config.retry_after / 2));
         let held = match self.try_without(&dead, since) {
-            // What was in the way may be so still.
+            // The obstacle may be there still.
             Ok(()) if now < self.retry_at => return,
             Ok(()) => None,
             Err(Refusal { cause, reason, running }) => {
@@ -98,7 +98,7 @@ impl Rollout {
             return Err(Refusal::new(Cause::NoVote, reason));
         }
         let is_turn = rest.first() == Some(&me) || waited >= self.config.takeover_after;
-        // What has an end without this is waited for.
+        // A transaction that ends without the dead is waited for.
         let can_settle = self.config.decides == Decides::Coordinator;
         let prepared = self.memory.prepared.as_ref();
         let ends = prepared.is_some_and(|it| !can_settle || !dead.contains(&it.txid.node));
@@ -109,7 +109,7 @@ impl Rollout {
             .inspect_err(|_| self.pause_tries(true))
     }
 
-    /// Why a node that was told this by the seeds does not say so itself, if so.
+    /// Refuses if the seeds have not told this node so, or if too few would remain.
     pub(super) fn judge_dead(&self, nodes: &BTreeSet<NodeId>) -> Result<(), Refusal> {
         let is_told = |node: &&NodeId| {
             self.roster.get(node).is_some_and(|it| self.dead.keys.contains(&it.key))

@@ -392,7 +392,7 @@ pub enum Event {
     Resolved {
         /// Which.
         txid: TxId,
-        /// Who decided it.
+        /// The authority for it.
         by: Word,
         /// What was said.
         resolution: Resolution,
@@ -429,7 +429,7 @@ pub enum Event {
     Removed {
         /// By which transaction.
         txid: TxId,
-        /// By whose word.
+        /// The authority for it.
         by: Word,
     },
     /// Nodes whose end the seeds certify still take part.

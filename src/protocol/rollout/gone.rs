@@ -33,12 +33,12 @@ impl Rollout {
         self.roster.get(&self.config.me).is_some_and(|it| it.key == self.keys.public())
     }
 
-    /// How this node was called gone, if it was and is still.
+    /// The removal of this node, while it is in force.
     pub(super) fn removed(&self) -> Option<&Absent> {
         self.gone.get(&self.config.me).filter(|it| it.participant.key == self.keys.public())
     }
 
-    /// Somebody says that these are gone.
+    /// Proposes to go on without these.
     pub(super) fn order_gone(
         &mut self,
         nodes: BTreeSet<NodeId>,
@@ -66,7 +66,7 @@ impl Rollout {
         self.begin(Kind::Roster, Wish { new_roster: Some(new_roster), gone, ..wish })
     }
 
-    /// Why this node does not say so, too, if so.
+    /// Refuses if this node reaches one of them, or the seeds have told it otherwise.
     fn judge_word(&self, nodes: &BTreeSet<NodeId>, by: Word) -> Result<(), Refusal> {
         self.refuse_reached(nodes)?;
         if by == Word::Seeds { self.judge_dead(nodes) } else { Ok(()) }

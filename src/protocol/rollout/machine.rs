@@ -33,7 +33,7 @@ pub struct Rollout {
     pub(super) state_digest: Digest,
     pub(super) roster: Roster,
     pub(super) roster_digest: Digest,
-    /// Who was called gone.
+    /// The nodes that were called gone and take part no more.
     pub(super) gone: BTreeMap<NodeId, Absent>,
     pub(super) dead: Dead,
     pub(super) course: Option<Course>,

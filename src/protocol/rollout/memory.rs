@@ -35,7 +35,7 @@ pub(super) struct Absent {
     pub(super) participant: Participant,
     /// The transaction that took it out.
     pub(super) txid: TxId,
-    /// Who said so.
+    /// The authority for it.
     pub(super) by: Word,
 }
 
@@ -235,7 +235,7 @@ impl Memory {
             .scan(first, |roster, (proposal, new)| Some((std::mem::replace(roster, new), proposal)))
     }
 
-    /// Who was called gone, and takes part no more under that name.
+    /// The nodes that were called gone, and take part no more under their names.
     pub(super) fn gone(&self, first: &Roster) -> BTreeMap<NodeId, Absent> {
         let mut gone = BTreeMap::new();
         for (before, proposal) in self.rosters(first) {

@@ -53,7 +53,7 @@ pub struct Proposal {
     pub gone: Option<Gone>,
 }
 
-/// Who says that nodes are gone.
+/// The authority on whose word nodes are called gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Word {
@@ -76,7 +76,7 @@ impl Word {
 pub struct Gone {
     /// Which.
     pub nodes: BTreeSet<NodeId>,
-    /// Who says so.
+    /// The authority for it.
     #[serde(default, skip_serializing_if = "Word::is_operator")]
     pub by: Word,
     /// The transaction that all who vote are in doubt about: it may have been committed by one that

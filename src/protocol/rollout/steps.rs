@@ -288,7 +288,7 @@ impl Rollout {
         self.look_for_steps();
     }
 
-    /// `is_missed`: what was tried lacked somebody's yes, and will for a while.
+    /// Pauses tries of this node's own; ever longer while they lack somebody's yes (`is_missed`).
     pub(super) fn pause_tries(&mut self, is_missed: bool) {
         self.missed = if is_missed { self.missed + 1 } else { 0 };
         let doubled = self.config.retry_after * (1 << self.missed.saturating_sub(1).min(10));

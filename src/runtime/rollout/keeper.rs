@@ -49,7 +49,7 @@ pub(super) enum Item {
     Command(Command, Sender<Answer>),
     /// Somebody knows whose key a name is.
     Vouch(crate::protocol::rollout::NodeId, Option<PublicKey>, Sender<bool>),
-    /// Whose end the seeds certify, and nobody else's.
+    /// The keys of all members whose end the seeds certify.
     Dead(BTreeSet<PublicKey>),
     /// Somebody wants to know something.
     Ask(Question),

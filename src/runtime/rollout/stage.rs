@@ -35,7 +35,7 @@ pub(super) struct Asking {
     /// asks, or an operator wants it.
     nodes: BTreeMap<NodeId, (Participant, bool)>,
     vouched: BTreeMap<NodeId, PublicKey>,
-    /// Whose end the seeds certify.
+    /// The keys of members whose end the seeds certify.
     pub(super) dead: BTreeSet<PublicKey>,
 }
 
@@ -73,8 +73,8 @@ impl Asking {
         }
     }
 
-    /// The seeds certify the end of these and of nobody else: what was vouched for before that
-    /// counts no more, and a name is free for another key.
+    /// Takes the keys of all members whose end the seeds certify: what was vouched for a key before
+    /// its end counts no more, and its name is free for another.
     pub(super) fn bury(&mut self, dead: BTreeSet<PublicKey>) {
         let is_new = |key: &PublicKey| dead.contains(key) && !self.dead.contains(key);
         self.vouched.retain(|_, key| !is_new(key));

@@ -203,7 +203,7 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
     format!("{what} (version {version}, {txid})")
 }
 
-/// Whose word it was that nodes are gone.
+/// The authority on whose word nodes were called gone.
 pub(super) const fn by_word(by: Word) -> &'static str {
     match by {
         Word::Operator => "an operator",
@@ -211,7 +211,7 @@ pub(super) const fn by_word(by: Word) -> &'static str {
     }
 }
 
-/// Remedy where nodes take part that are dead by the seeds' word; with a `; ` before it.
+/// The remedy where nodes still take part that the seeds call dead, after a `; `; or nothing.
 pub(super) fn remedy_of_dead(stay: &DeadStay) -> String {
     let DeadStay { nodes, cause, running, .. } = stay;
     match (cause, running) {

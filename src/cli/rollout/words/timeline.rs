@@ -45,7 +45,7 @@ fn before(committed: &[Committed], state: &RoutingState) -> Option<String> {
     (state.version == 2).then(|| weights(&Weights::split(stable, stable, 0)))
 }
 
-/// Whose word ended a transaction, if one did: it may have been settled by a removal.
+/// The authority whose word ended a transaction: a removal may have settled it.
 fn word_on(history: &[Committed], txid: &TxId) -> Word {
     let settles =
         |it: &&Committed| it.proposal.settles().is_some_and(|it| it.proposal.txid == *txid);
