@@ -5,11 +5,11 @@
 //! which refuses any number of old ones in the room of one (P2, P5).
 //!
 //! Of what is older than the history only the **skeleton** is kept: every change of the roster, the
-//! last start of a rollout, and the last transaction that is no change of the roster. That is all
-//! that the present depends on, and all that a node far behind needs to believe the present: each
-//! proof is by the roster that the change of the roster before it made. Of forgotten transactions
-//! this node signs nothing more. Nobody asks for them in doubt: as long as a member is in doubt
-//! about a transaction, no version after that one's can be committed.
+//! last start of a rollout, the last pause or resume, and the last transaction that is no change of
+//! the roster. That is all that the present depends on, and all that a node far behind needs to
+//! believe the present: each proof is by the roster that the change of the roster before it made. Of
+//! forgotten transactions this node signs nothing more. Nobody asks for them in doubt: as long as a
+//! member is in doubt about a transaction, no version after that one's can be committed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -185,10 +185,11 @@ impl Memory {
             self.skeleton.iter().rfind(|it| is_it(it)).map(|it| it.proposal.state.version)
         };
         let start = last(|it| it.proposal.plan.is_some());
+        let pause = last(|it| matches!(it.proposal.txid.kind, Kind::Pause | Kind::Resume));
         let other = last(|it| it.proposal.txid.kind != Kind::Roster);
         self.skeleton.retain(|it| {
             let version = Some(it.proposal.state.version);
-            it.proposal.txid.kind == Kind::Roster || version == start || version == other
+            it.proposal.txid.kind == Kind::Roster || [start, pause, other].contains(&version)
         });
     }
 

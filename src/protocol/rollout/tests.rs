@@ -534,6 +534,22 @@ fn what_is_long_past_is_forgotten_and_who_was_away_leaps_over_it() {
 }
 
 #[test]
+fn a_pause_that_is_long_past_still_holds_after_a_restart() {
+    let table = table(1);
+    let mut seat = table.seat_keeping(1, 0, whole());
+    seat.ask(start(&[500, 1000, 10_000]));
+    seat.ask(Command::Pause);
+    seat.ask(Command::Promote { full: false });
+    for _ in 0..3 {
+        seat.ask(Command::Roster(table.roster.clone()));
+    }
+    let before = seat.machine.status(Time::ZERO).course;
+    assert_eq!(before.as_ref().map(|it| (it.step, it.phase)), Some((1, Phase::Paused)));
+    let again = table.seat_keeping(1, 0, seat.machine.snapshot());
+    assert_eq!(again.machine.status(Time::ZERO).course, before);
+}
+
+#[test]
 fn nobody_leaps_without_all_votes_and_what_was_leaped_over_in_doubt_is_not_signed() {
     let table = table(3);
     let mut old = table.seat_keeping(5, 1, long_fleet(&table, 31, 5));
