@@ -5,6 +5,7 @@
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 use support::hosts::{Net, obstacle};
@@ -85,4 +86,79 @@ fn in_a_fleet_nodes_find_each_other_and_are_let_in() {
     nodes.start_alone("node-a", &[]);
     nodes.await_ready();
     nodes.await_version(version);
+}
+
+/// Waits until each of these sees that so many take part.
+fn await_members(nodes: &Nodes, names: &[&'static str], count: usize) {
+    nodes.wait(&format!("{names:?} see {count} take part"), |it| {
+        let members = |name: &&str| {
+            it.standing(name)["roster"]["nodes"].as_array().map(Vec::len) == Some(count)
+        };
+        names.iter().all(members)
+    });
+}
+
+#[test]
+fn the_seeds_word_takes_a_dead_node_out_and_lets_it_in_again_without_an_operator() {
+    let mut nodes = Nodes::lay_out(3);
+    let _seeds = Seeds::start(nodes.dir(), nodes.port("node-a") + 20);
+    for name in nodes.names() {
+        nodes.start_alone(name, &[]);
+    }
+    await_members(&nodes, &["node-a", "node-b", "node-c"], 3);
+    nodes.await_ready();
+    let begun = nodes.order("node-c", start(("v1", "v2"), &[500, 10_000], 600_000));
+    assert_eq!(begun["answer"], "committed", "{begun}");
+    nodes.await_version(begun["version"].as_u64().expect("a number"));
+    nodes.kill("node-c");
+    await_members(&nodes, &["node-a", "node-b"], 2);
+    let promoted = nodes.order("node-b", json!({ "command": "promote", "full": true }));
+    assert_eq!(promoted["answer"], "committed", "{promoted}");
+    let history =
+        nodes.ask("node-b", &json!({ "ask": "history", "count": 10 })).expect("it has one");
+    let committed = history["committed"].as_array().expect("a list");
+    let gone: Vec<_> =
+        committed.iter().map(|it| &it["proposal"]["gone"]).filter(|it| it.is_object()).collect();
+    assert_eq!(gone.len(), 1, "{history}");
+    assert_eq!(*gone[0], json!({ "nodes": ["node-c"], "by": "seeds" }));
+    // It is back with its data, follows, and takes part again.
+    nodes.start_alone("node-c", &[]);
+    await_members(&nodes, &["node-a", "node-b", "node-c"], 3);
+    assert!(nodes.out("node-c").contains("by the seeds' word"), "{}", nodes.out("node-c"));
+    nodes.await_ready();
+    assert!(nodes.routing("node-c")["removed"].is_null(), "{}", nodes.routing("node-c"));
+    let done = nodes.order("node-c", json!({ "command": "promote", "full": false }));
+    assert_eq!(done["answer"], "committed", "{done}");
+    nodes.await_version(done["version"].as_u64().expect("a number"));
+}
+
+/// Whether the seeds say that the last life at a node's port was removed.
+fn is_removed(nodes: &Nodes, name: &str) -> bool {
+    let at = format!("127.0.0.1:{}", nodes.port(name));
+    let mut ask = Command::new(peer_exe());
+    let out = ask.current_dir(nodes.dir()).args(["explain", &at, "--json"]).output();
+    let text = String::from_utf8(out.expect("it can be run").stdout).expect("text");
+    text.contains("\"removal\"")
+}
+
+#[test]
+fn who_was_away_when_the_seeds_gave_their_word_asks_for_it() {
+    let mut nodes = Nodes::lay_out(3);
+    let _seeds = Seeds::start(nodes.dir(), nodes.port("node-a") + 20);
+    for name in nodes.names() {
+        nodes.start_alone(name, &[]);
+    }
+    await_members(&nodes, &["node-a", "node-b", "node-c"], 3);
+    nodes.await_ready();
+    // The power fails everywhere, and one machine does not survive it.
+    for name in nodes.names() {
+        nodes.kill(name);
+    }
+    nodes.wait("the seeds miss it", |it| is_removed(it, "node-c"));
+    nodes.start_alone("node-a", &[]);
+    nodes.start_alone("node-b", &[]);
+    await_members(&nodes, &["node-a", "node-b"], 2);
+    nodes.await_ready();
+    let begun = nodes.order("node-b", start(("v1", "v2"), &[500, 10_000], 600_000));
+    assert_eq!(begun["answer"], "committed", "{begun}");
 }

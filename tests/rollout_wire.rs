@@ -10,7 +10,7 @@ use folkmoot::protocol::rollout::{
     Brake, Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
     Gone, HealthSnapshot, Heartbeat, Kind, Mark, Message, ModelHealth, ModelId, NodeId, Outcome,
     Participant, Plan, PrepareResp, Proof, Proposal, RecallReq, RecallResp, Resolution, Roster,
-    RoutingState, STATE_RESP_MAX, StateReq, StateResp, Status, Sticky, TxId, Vote, Weights,
+    RoutingState, STATE_RESP_MAX, StateReq, StateResp, Status, Sticky, TxId, Vote, Weights, Word,
 };
 use folkmoot::wire::rollout::{
     Form, LENGTH_BYTES, MESSAGE_BYTES_MAX, ReadError, Reader, Said, decode, encode,
@@ -118,7 +118,8 @@ impl Draw {
             let proposal = self.proposal(&txid, Status::Committed);
             Box::new(Committed { proposal, proof: self.proof(&txid) })
         });
-        Some(Gone { nodes, settles })
+        let by = if self.is() { Word::Seeds } else { Word::Operator };
+        Some(Gone { nodes, by, settles })
     }
 
     fn proof(&mut self, txid: &TxId) -> Proof {
@@ -529,7 +530,8 @@ fn a_full_answer_with_the_largest_rosters_fits() {
     let word = Resolution::new(&keys, &name('b', 0), &txid, Choice::Commit, WallTime(1));
     let proof = Proof { votes: Vec::new(), resolution: Some(word) };
     let settles = Some(Box::new(Committed { proposal: settled, proof }));
-    proposal.gone = Some(Gone { nodes: (0..63).map(|at| name('b', at)).collect(), settles });
+    let nodes = (0..63).map(|at| name('b', at)).collect();
+    proposal.gone = Some(Gone { nodes, by: Word::Seeds, settles });
     let committed = vec![Committed { proposal, proof: Proof::of(votes) }; STATE_RESP_MAX];
     let message = Message::StateResp(StateResp { committed });
     for form in FORMS {

@@ -179,6 +179,45 @@ fn a_peer_that_was_cut_off_and_removed_registers_again_by_itself() {
 }
 
 #[test]
+fn a_certified_end_is_known_to_who_asks_and_taken_back_with_the_next_life() {
+    let knows = |fleet: &Fleet, at: Endpoint, gone: Endpoint| {
+        let peer = fleet.peer(at).expect("it is up");
+        peer.ended().any(|it| it.endpoint == gone)
+    };
+    let ask = |fleet: &mut Fleet, at: Endpoint, about: Endpoint| {
+        fleet.world.command(at, Command::Peer(peer_kind::Command::AskSeeds(about)));
+        fleet.world.run_for(secs(2));
+    };
+    for_each_seed(RUNS, |seed| {
+        let mut fleet = settled(seed, &Plan::default());
+        let (gone, late) = (fleet.peers[0], fleet.peers[1]);
+        let rest = fleet.peers[1..].to_vec();
+        ask(&mut fleet, late, gone);
+        assert!(!knows(&fleet, late, gone), "it lives");
+        fleet.world.crash(gone);
+        fleet.run_until(secs(20), "it is removed", |fleet| fleet.all_seeds_list(&rest));
+        fleet.world.run_for(secs(2));
+        assert!(rest.iter().all(|it| knows(&fleet, *it, gone)));
+        // Who was away when it was certified has not heard of it, and asks.
+        fleet.world.crash(late);
+        fleet.world.run_for(secs(1));
+        fleet.world.restart(late);
+        fleet.run_until(secs(60), "it is back", |fleet| fleet.all_active(&[late]));
+        assert!(!knows(&fleet, late, gone));
+        ask(&mut fleet, late, gone);
+        assert!(knows(&fleet, late, gone));
+        // The same key in a later life has not ended.
+        fleet.world.restart(gone);
+        fleet.settle(secs(60));
+        for at in rest {
+            ask(&mut fleet, at, gone);
+            assert!(!knows(&fleet, at, gone));
+        }
+        check_safety(&fleet);
+    });
+}
+
+#[test]
 fn a_restart_of_all_seeds_loses_nothing_and_removes_nobody() {
     for_each_seed(RUNS, |seed| {
         let mut fleet = settled(seed, &Plan::default());

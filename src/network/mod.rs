@@ -56,6 +56,7 @@ use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
 use crate::protocol::Input;
 use crate::protocol::direct::RetryConfig;
+use crate::protocol::membership::certificate::Subject;
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files::DataDir;
@@ -207,6 +208,23 @@ impl Network {
     /// Fails if the network has stopped.
     pub fn removals(&self) -> Result<Queue<Known>, NetworkError> {
         self.board.removals()
+    }
+
+    /// The members whose end a quorum of seeds certifies, as far as this peer has heard of it since
+    /// it started, ascending by key; but none that it has seen to be a member again, with the same
+    /// key and a certificate for a later life. 1,000 at most; none in a fleet without seeds.
+    ///
+    /// A certificate proves what the seeds decided, not death: a member that was cut off from them
+    /// lives on, and other peers may have heard more or less. See [`Network::ask_seeds`].
+    pub fn ended(&self) -> Vec<Known> {
+        let known = |it: &Subject| Known { endpoint: it.endpoint, key: it.key };
+        self.driver.inspect(|node, _| node.ended().map(known).collect())
+    }
+
+    /// Asks the seeds that this peer is linked with how the member at `peer` stands. Their answers
+    /// come in their time, and [`Network::ended`] tells what they prove.
+    pub fn ask_seeds(&self, peer: Endpoint) {
+        self.driver.submit(Input::Command(Command::AskSeeds(peer)));
     }
 
     /// Neighbors: peers at the other end of a lasting link.

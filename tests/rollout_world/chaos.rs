@@ -48,6 +48,9 @@ pub(crate) fn odd_rosters(world: &mut World, all: &[Participant]) {
 /// One thing.
 pub(crate) fn something(world: &mut World) {
     let at = world.rng.random_range(0..world.nodes.len());
+    if world.has_seeds && world.rng.random_bool(0.2) {
+        return seeds_speak(world, at);
+    }
     match world.rng.random_range(0..100) {
         0..40 => {
             order(world, at);
@@ -188,9 +191,25 @@ fn call_gone(world: &mut World, at: usize) {
     let is_away = |it: &&NodeId| **it != *machine.me() && !machine.reaches(it);
     let gone: BTreeSet<_> = roster.nodes().map(|it| &it.node_id).filter(is_away).cloned().collect();
     let is_left = roster.has(&anchor) && !gone.contains(&anchor);
-    if is_left && !gone.is_empty() && roster.len() >= gone.len() + 2 {
+    // Where the seeds have a say as well, he knows that they count.
+    let is_enough = !world.has_seeds || roster.outlives(&gone);
+    if is_left && is_enough && !gone.is_empty() && roster.len() >= gone.len() + 2 {
         world.command(at, Command::Gone { nodes: gone });
     }
+}
+
+/// The seeds call dead whom a node does not reach, and perhaps somebody whom it does; or nobody.
+fn seeds_speak(world: &mut World, at: usize) {
+    if world.rng.random_bool(0.3) {
+        return world.certify(BTreeSet::new());
+    }
+    let is_away =
+        |it: &usize| world.nodes[*it].machine.is_none() || world.sides[*it] != world.sides[at];
+    let mut dead: BTreeSet<_> = (0..world.nodes.len()).filter(is_away).collect();
+    if world.rng.random_bool(0.2) {
+        dead.insert(world.rng.random_range(0..world.nodes.len()));
+    }
+    world.certify(dead);
 }
 
 /// What was said once is heard again, late and out of order.

@@ -260,7 +260,7 @@ impl Checker {
             None => state.version == 1 || is_first,
             // Death may come between the disk and the data plane, but what was served is kept.
             Some(last) if is_first => state.version >= last,
-            // The brake is put on within a version, and so is the mark of who was called gone.
+            // The brake is put on within a version.
             Some(last) if state.version == last => is_again,
             Some(last) if self.may_leap => state.version > last,
             Some(last) => state.version == last + 1,

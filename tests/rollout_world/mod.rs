@@ -8,13 +8,14 @@ mod chaos;
 mod checker;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::protocol::rollout::{
     Answer, Breaks, Command, Committed, Config, Course, Decides, Digest, Effect, Event,
     HealthSnapshot, Input, Memory, Message, ModelHealth, ModelId, NodeId, Participant, Phase,
-    Record, Rollout, Roster, RoutingState, Timer, TxId,
+    Record, Rollout, Roster, RoutingState, Timer, TxId, Word,
 };
 use folkmoot::protocol::timer::TimerQueue;
 use folkmoot::protocol::{LinkId, Ticket};
@@ -56,6 +57,8 @@ pub(crate) struct Figures {
     pub(crate) took_over: usize,
     pub(crate) forged: usize,
     pub(crate) gone: usize,
+    /// How often of these by the seeds' word.
+    pub(crate) by_seeds: usize,
     pub(crate) settled: usize,
     pub(crate) answers: usize,
 }
@@ -70,6 +73,8 @@ pub(crate) struct Node {
     pub(crate) synced: usize,
     /// Where this life's records begin.
     base: usize,
+    /// What it read of former lives and did not sync, though it could: a power cut takes it.
+    unsynced: Vec<Range<usize>>,
     pub(crate) machine: Option<Rollout>,
     pub(crate) life: u64,
     timers: TimerQueue<Timer>,
@@ -87,15 +92,48 @@ pub(crate) struct Node {
 
 enum Happening {
     Wake(usize),
-    Synced { node: usize, life: u64, records: u64 },
-    Dialed { from: usize, life: u64, to: usize },
-    Arrived { link: LinkId, to: usize, msg: Message },
-    Broken { link: LinkId, to: usize },
+    Synced {
+        node: usize,
+        life: u64,
+        records: u64,
+    },
+    Dialed {
+        from: usize,
+        life: u64,
+        to: usize,
+    },
+    Arrived {
+        link: LinkId,
+        to: usize,
+        msg: Message,
+    },
+    Broken {
+        link: LinkId,
+        to: usize,
+    },
     Restart(usize),
+    PowerCut {
+        node: usize,
+        life: u64,
+    },
+    /// A node's fleet tells it whom the seeds call dead: these, or those of that moment.
+    Told {
+        node: usize,
+        life: u64,
+        dead: Option<BTreeSet<usize>>,
+    },
     Health,
     Chaos,
-    Decided { node: usize, life: u64, txid: TxId },
-    Probed { node: usize, life: u64, model: ModelId },
+    Decided {
+        node: usize,
+        life: u64,
+        txid: TxId,
+    },
+    Probed {
+        node: usize,
+        life: u64,
+        model: ModelId,
+    },
 }
 
 struct Link {
@@ -128,6 +166,7 @@ pub(crate) struct World {
     pub(crate) tickets: u64,
     pub(crate) answers: BTreeMap<Ticket, Answer>,
     is_traced: bool,
+    is_harsh: bool,
     pub(crate) has_odd_rosters: bool,
     opens_unsynced: bool,
     pub(crate) lost: BTreeSet<usize>,
@@ -144,6 +183,9 @@ pub(crate) struct World {
     down_for: Option<Duration>,
     /// Whom no operator ever calls gone, so that no two halves call each other so.
     pub(crate) anchor: usize,
+    /// Whether there are seeds, and whom they call dead now, rightly or not.
+    pub(crate) has_seeds: bool,
+    pub(crate) dead: BTreeSet<usize>,
 }
 
 pub(crate) fn model(text: &str) -> ModelId {
@@ -180,6 +222,7 @@ impl World {
             backup: None,
             synced: 0,
             base: 0,
+            unsynced: Vec::new(),
             machine: None,
             life: 0,
             timers: TimerQueue::default(),
@@ -212,6 +255,7 @@ impl World {
             tickets: 0,
             answers: BTreeMap::new(),
             is_traced: std::env::var("TRACE").is_ok_and(|it| it == "1"),
+            is_harsh: setup.is_harsh,
             has_odd_rosters,
             opens_unsynced: setup.opens_unsynced,
             lost: BTreeSet::new(),
@@ -222,6 +266,8 @@ impl World {
             has_servers: rng.random_bool(0.3),
             down_for: None,
             anchor: rng.random_range(0..usize::from(first)),
+            has_seeds: !has_odd_rosters && rng.random_bool(0.5),
+            dead: BTreeSet::new(),
             rng,
         };
         world.checker.may_leap = world.history_max < 100;
@@ -326,8 +372,14 @@ impl World {
             }
         }
         let (whole_at, order_at) = (self.rng_between(1, 60), self.rng_between(1, 40));
+        let mut is_back_first = self.sides[0] == 1 && self.rng.random_bool(0.5);
         for step in 0..80 {
             self.run_for(ms(50))?;
+            if is_back_first && let Some(at) = self.voted_to_settle() {
+                // It reaches one that has just given it up before the others' word does.
+                self.sides[at] = 1;
+                is_back_first = false;
+            }
             if step == whole_at {
                 self.sides.fill(0);
             }
@@ -343,6 +395,76 @@ impl World {
         self.check_doubts()?;
         self.check_end()?;
         self.probe()
+    }
+
+    /// The network falls apart, at any moment of the only transaction; the seeds tell the nodes of
+    /// each part, or of one, that those of the other are dead, and later it is whole again.
+    pub(crate) fn play_parts(&mut self) -> Result<(), String> {
+        self.crash_ppm = 0;
+        self.latency = 1000;
+        for at in 0..self.nodes.len() {
+            self.plan(self.now, Happening::Restart(at));
+        }
+        self.run_for(ms(3000))?;
+        self.latency = [1000, 20_000, 200_000][self.rng.random_range(0..3)];
+        let count = self.nodes.len();
+        if self.rng.random_bool(0.7) {
+            let by = self.rng.random_range(0..count);
+            self.command(by, chaos::plain_start(vec![10_000]));
+            let moment = self.rng_between(0, 4 * self.latency);
+            self.run_for(Duration::from_micros(moment))?;
+        }
+        for side in 0..count {
+            self.sides[side] = self.rng.random_range(0..2);
+        }
+        for (link, ends) in self.open_links() {
+            if self.sides[ends[0]] != self.sides[ends[1]] {
+                self.close(link, ends[0]);
+            }
+        }
+        for _ in 0..2 {
+            let life = |at: usize| self.nodes[at].life;
+            let lives: Vec<_> = (0..count).map(life).collect();
+            let alike = |a: usize, b: usize| self.sides[a] == self.sides[b];
+            let others = |at: usize| (0..count).filter(|it| !alike(at, *it)).collect();
+            let of_part: Vec<BTreeSet<usize>> = (0..count).map(others).collect();
+            for at in 0..count {
+                let late = ms(self.rng_between(0, 4000));
+                if self.rng.random_bool(0.9) {
+                    let (node, life, dead) = (at, lives[at], Some(of_part[at].clone()));
+                    self.plan(self.now.after(late), Happening::Told { node, life, dead });
+                }
+            }
+            self.run_for(ms(4000))?;
+            if self.rng.random_bool(0.3) {
+                let (at, is_power_cut) =
+                    (self.rng.random_range(0..count), self.rng.random_bool(0.5));
+                self.crash(at, is_power_cut);
+            }
+            let by = self.rng.random_range(0..count);
+            self.command(by, Command::Promote { full: true });
+            let moment = ms(self.rng_between(0, 6000));
+            self.run_for(moment)?;
+        }
+        self.sides.fill(0);
+        let moment = ms(self.rng_between(0, 3000));
+        self.run_for(moment)?;
+        self.has_seeds = true;
+        self.calm_down();
+        self.run_for(ms(25_000))?;
+        self.check_doubts()?;
+        self.check_end()?;
+        self.probe()
+    }
+
+    /// Somebody who has voted to settle what a dead coordinator began, when that is decided.
+    fn voted_to_settle(&self) -> Option<usize> {
+        let settles = |at: &usize| {
+            let prepared = self.nodes[*at].machine.as_ref()?.prepared()?;
+            prepared.settles().map(|_| ())
+        };
+        let is_decided = self.nodes[1].machine.as_ref().is_some_and(|it| it.prepared().is_none());
+        (2..self.nodes.len()).find(|at| is_decided && settles(at).is_some())
     }
 
     fn rng_between(&mut self, low: u64, high: u64) -> u64 {
@@ -361,6 +483,9 @@ impl World {
             if self.nodes[at].machine.is_none() {
                 self.plan(self.now.after(ms(100)), Happening::Restart(at));
             }
+        }
+        if self.has_seeds {
+            self.certify(BTreeSet::new());
         }
     }
 
@@ -394,6 +519,20 @@ impl World {
             Happening::Arrived { link, to, msg } => self.arrived(link, to, msg),
             Happening::Broken { link, to } => self.broken(link, to),
             Happening::Restart(at) => self.restart(at),
+            Happening::PowerCut { node, life } => {
+                if self.is_living(node, life) && !self.is_calm {
+                    self.crash(node, true);
+                }
+            }
+            Happening::Told { node, life, dead } => {
+                if self.is_living(node, life) {
+                    let dead = dead.unwrap_or_else(|| self.dead.clone());
+                    let keys = dead.iter().map(|it| self.nodes[*it].keys.public());
+                    let keys: BTreeSet<_> = keys.collect();
+                    self.trace(|| format!("{} is told who is dead", self.nodes[node].id));
+                    self.hand(node, Input::Dead { keys });
+                }
+            }
             Happening::Health => self.measure(),
             Happening::Chaos => {
                 if !self.is_calm {
@@ -443,17 +582,21 @@ impl World {
             // A log that has grown long is written anew.
             node.disk = memory.snapshot();
             node.synced = node.disk.len();
+            node.unsynced.clear();
         }
-        // Whoever opens a log has it on disk before it goes on.
-        if !self.opens_unsynced {
-            node.synced = node.disk.len();
+        // Whoever opens a log has it on disk before it goes on. If it did not, its syncs would not
+        // do it either: they are of what it writes itself.
+        if self.opens_unsynced {
+            node.unsynced.push(node.synced..node.disk.len());
         }
+        node.synced = node.disk.len();
         node.base = node.disk.len();
         node.life += 1;
         node.is_braked = None;
         let initial = RoutingState::initial(model("v1"), model("v1"));
         let mut config = Config::new(node.id.clone(), node.roster.clone(), initial);
         config.decides = self.decides;
+        config.dead_after = ms(500);
         let served = ["v1", "v2", "v3"].map(|it| (model(it), String::new()));
         config.models = self.has_servers.then(|| served.into());
         config.breaks = self.breaks;
@@ -462,6 +605,27 @@ impl World {
         let is_fresh = self.nodes[at].disk.is_empty();
         self.checker.on_start(at, is_fresh);
         self.hand(at, Input::Start);
+        if self.has_seeds {
+            self.tell_of_dead(at);
+        }
+    }
+
+    /// The seeds change their mind, and all hear of it: late, or never.
+    pub(crate) fn certify(&mut self, dead: BTreeSet<usize>) {
+        self.trace(|| format!("the seeds call dead {dead:?}"));
+        self.dead = dead;
+        for at in 0..self.nodes.len() {
+            self.tell_of_dead(at);
+        }
+    }
+
+    fn tell_of_dead(&mut self, at: usize) {
+        let life = self.nodes[at].life;
+        let late = ms(self.rng_between(0, 3000));
+        if self.is_calm || self.rng.random_bool(0.85) {
+            let dead = None;
+            self.plan(self.now.after(late), Happening::Told { node: at, life, dead });
+        }
     }
 
     /// A kill leaves what was written, a power cut what was synced.
@@ -477,6 +641,12 @@ impl World {
         let node = &mut self.nodes[at];
         let len = node.synced + kept;
         node.disk.truncate(len);
+        if is_power_cut {
+            for lost in std::mem::take(&mut node.unsynced).into_iter().rev() {
+                node.synced -= lost.len();
+                node.disk.drain(lost);
+            }
+        }
         node.timers = TimerQueue::default();
         node.wake_at = None;
         self.checker.on_crash(at);
@@ -497,7 +667,14 @@ impl World {
             self.close(link, at);
         }
         let drawn = ms(self.rng_between(10, 6000));
-        let down = self.down_for.unwrap_or(drawn);
+        let mut down = self.down_for.unwrap_or(drawn);
+        if self.is_harsh && !is_power_cut && extra > 0 && !self.is_calm {
+            // It goes on with what is on no disk yet, and soon the power fails.
+            down = ms(self.rng_between(10, 100));
+            let life = self.nodes[at].life + 1;
+            let later = down + ms(self.rng_between(1, 2000));
+            self.plan(self.now.after(later), Happening::PowerCut { node: at, life });
+        }
         self.plan(self.now.after(down), Happening::Restart(at));
     }
 
@@ -506,6 +683,7 @@ impl World {
         self.crash(at, false);
         self.trace(|| format!("{} loses its disk", self.nodes[at].id));
         self.nodes[at].disk.clear();
+        self.nodes[at].unsynced.clear();
         self.nodes[at].synced = 0;
         self.figures.lost_disks += 1;
         self.lost.insert(at);
@@ -526,6 +704,7 @@ impl World {
             self.trace(|| format!("{} is restored from a backup", self.nodes[at].id));
             let node = &mut self.nodes[at];
             node.disk = node.backup.take().unwrap_or_default();
+            node.unsynced.clear();
             node.synced = node.disk.len();
             self.figures.restored += 1;
             self.checker.on_restored(at, &self.nodes[at].id);
@@ -573,7 +752,15 @@ impl World {
                     Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_)
                 )
             );
-            let ppm = if binds { self.crash_ppm * 25 } else { self.crash_ppm };
+            // And in harsh weather for those at which a disk does not have it yet.
+            let is_written = matches!(
+                &effect,
+                Effect::Persist(
+                    Record::Prepared(_) | Record::Committed(_) | Record::Refused { .. }
+                )
+            );
+            let taste = if binds { 25 } else { 1 + 9 * u32::from(is_written && self.is_harsh) };
+            let ppm = self.crash_ppm * taste;
             let dies = self.rng.random_range(0..1_000_000) < ppm;
             let comes_first = dies && self.rng.random_bool(0.5);
             if !comes_first {
@@ -603,12 +790,11 @@ impl World {
             Effect::Serve(serving) => {
                 let is_braked = serving.brake.is_some();
                 self.nodes[at].is_braked = Some(is_braked);
-                let is_again = is_braked || serving.removed.is_some();
                 let state = serving.state;
                 self.trace(|| {
                     format!("{} serves {} {:?}", self.nodes[at].id, state.version, state.txid)
                 });
-                self.checker.on_serve(at, &state, is_again);
+                self.checker.on_serve(at, &state, is_braked);
             }
             Effect::Decide { txid, commit, proof } => self.decide(at, txid, commit, proof),
             Effect::Dial(participant) => {
@@ -652,6 +838,7 @@ impl World {
             && let Some(gone) = &it.proposal.gone
         {
             figures.gone += 1;
+            figures.by_seeds += usize::from(gone.by == Word::Seeds);
             figures.settled += usize::from(gone.settles.is_some());
         }
         let is_back = event == Event::Recalled && self.lost.remove(&at);

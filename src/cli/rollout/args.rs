@@ -128,7 +128,8 @@ pub enum RolloutCommand {
     Resolve(ResolveArgs),
     /// Let a node take part that asks for it
     Admit(AdmitArgs),
-    /// Let a node take part no more; it must agree, as all others, unless it is gone for good
+    /// Let a node take part no more; it must agree, as all others, unless it is gone for good; in
+    /// a fleet the dead are taken out by the seeds' word, and let in again when they are back
     Remove(RemoveArgs),
     /// Ask data planes what they serve, and for one prediction each
     Query(QueryArgs),
@@ -308,8 +309,8 @@ pub struct RemoveArgs {
     /// They are gone for good: all others agree without them; recorded for ever
     #[arg(long, requires = "i_know")]
     pub gone: bool,
-    /// I know that the nodes named are gone, and that nobody calls those gone that remain: two
-    /// halves that did it to each other would split the fleet
+    /// I know that the nodes named are gone, and that nobody calls those gone that remain, no
+    /// operator and in a fleet no seeds: two parts that did it to each other would split the fleet
     #[arg(long, requires = "gone")]
     pub i_know: bool,
     /// Which node is meant.

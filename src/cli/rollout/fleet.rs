@@ -4,6 +4,9 @@
 //! On the topic `folkmoot/rollout` whoever has no history yet says so, and nodes that have one
 //! answer. Of several whom nobody answers, the lowest name founds one. Whoever speaks there is a
 //! member of the fleet, let in by a quorum of its seeds, and is let in here too.
+//!
+//! Whose end a quorum of seeds certifies, the engine is told (T12). The seeds are asked about
+//! whoever is away, because their word may have gone out while this node was away itself.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::CliError;
 use crate::cli::door::Door;
 use crate::cli::share::apart;
-use crate::model::{Endpoint, KeyPair, PublicKey};
+use crate::model::{Endpoint, Incarnation, KeyPair, PublicKey};
 use crate::network::{Gone, Message, Network, Queue, Site};
 use crate::protocol::rollout::NodeId;
 use crate::runtime::clock::Clock;
@@ -43,6 +46,12 @@ const CALL: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether the fleet has let it in.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// The pause between two looks at the certificates of the seeds.
+const HEED: Duration = Duration::from_secs(1);
+
+/// The seeds are asked at one of so many looks.
+const ASK: u64 = 3;
 
 /// What is said on the topic.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -164,12 +173,16 @@ impl Fleet {
     pub(super) fn serve(&mut self, engine: &Engine) -> Result<(), CliError> {
         self.lines.open(engine.server(Dialect::Rollout));
         self.frames.open(engine.server(Dialect::Framed));
+        let system = |source| CliError::System { action: "start a thread", source };
         if let Some(news) = self.news.take() {
             let (me, network) = (self.me.clone(), Arc::clone(&self.network));
-            let engine = engine.clone();
-            let attend = move || attend(&me, &news, &network, &engine);
-            let system = |source| CliError::System { action: "start a thread", source };
+            let attending = engine.clone();
+            let attend = move || attend(&me, &news, &network, &attending);
             self.threads.push(thread::spawn("roll-fleet", attend).map_err(system)?);
+            let (me, network) = (self.me.clone(), Arc::clone(&self.network));
+            let engine = engine.clone();
+            let heed = move || Heed::new(me, &network, &engine).run();
+            self.threads.push(thread::spawn("roll-seeds", heed).map_err(system)?);
             self.threads.push(apart::say_so(&self.network).map_err(system)?);
         }
         say(&self.network, &self.me);
@@ -186,11 +199,9 @@ impl Fleet {
     }
 }
 
-fn say(network: &Network, news: &News) {
-    if let Ok(text) = serde_json::to_vec(news) {
-        // Whoever comes later asks.
-        let _ = network.broadcast(TOPIC, text);
-    }
+/// Says it on the topic. False if this node is no member now. Whoever comes later asks.
+fn say(network: &Network, news: &News) -> bool {
+    serde_json::to_vec(news).is_ok_and(|text| network.broadcast(TOPIC, text).is_ok())
 }
 
 /// Answers who looks for others, as long as there is a network.
@@ -204,6 +215,8 @@ fn attend(me: &News, news: &Queue<Message>, network: &Network, engine: &Engine) 
         let Some(other) = News::of(&message).filter(|it| it.node_id != me.node_id) else {
             continue;
         };
+        // The seeds' word on a neighbor's end, and its own on a new life, are sure to come here.
+        network.add_peer(other.at);
         // The seeds have let it in.
         if engine.vouch(other.node_id, Some(other.key)).is_err() {
             return;
@@ -214,5 +227,71 @@ fn attend(me: &News, news: &Queue<Message>, network: &Network, engine: &Engine) 
         {
             say(network, me);
         }
+    }
+}
+
+/// The thread that tells the engine of certified ends, and the others of this node's lives.
+struct Heed<'a> {
+    me: News,
+    network: &'a Network,
+    engine: &'a Engine,
+    /// The keys that the engine was told last.
+    told: BTreeSet<PublicKey>,
+    /// The last life that the others were told of.
+    life: Option<Incarnation>,
+}
+
+impl<'a> Heed<'a> {
+    const fn new(me: News, network: &'a Network, engine: &'a Engine) -> Self {
+        Self { me, network, engine, told: BTreeSet::new(), life: None }
+    }
+
+    /// Runs until the network or the engine stops.
+    fn run(mut self) {
+        let Ok(removals) = self.network.removals() else { return };
+        for round in 0_u64.. {
+            // One that has just come is heeded at once.
+            if let Err(Gone::Closed) = removals.recv_timeout(HEED) {
+                return;
+            }
+            let keys: BTreeSet<_> = self.network.ended().iter().map(|it| it.key).collect();
+            if keys != self.told && !self.engine.dead(keys.clone()) {
+                return;
+            }
+            self.told = keys;
+            self.say_life();
+            if round.is_multiple_of(ASK) && !self.ask() {
+                return;
+            }
+        }
+    }
+
+    /// Tells the others of a new life of this node in the fleet: they may have taken it out.
+    fn say_life(&mut self) {
+        let status = self.network.status();
+        let is_new = status.state == "member" && self.life != Some(status.incarnation);
+        if is_new && say(self.network, &self.me) {
+            self.life = Some(status.incarnation);
+        }
+    }
+
+    /// Asks about members that are away, and those that are out and may be back; if it is out
+    /// itself, says that it is here. False once the engine is stopping.
+    fn ask(&self) -> bool {
+        let Ok(standing) = self.engine.standing() else { return false };
+        let Standing::Running { status, .. } = standing else { return true };
+        if !status.roster.has(&self.me.node_id) {
+            // Who could let it in may not have been there when it said so.
+            say(self.network, &self.me);
+        }
+        let away = status.peers.iter().filter(|it| !it.is_linked);
+        let away = away.filter_map(|it| status.roster.get(&it.node_id));
+        for it in away.chain(&status.gone_by_seeds) {
+            // The seeds know nobody by a host's name.
+            if let Ok(endpoint) = format!("{}:{}", it.host, it.port).parse() {
+                self.network.ask_seeds(endpoint);
+            }
+        }
+        true
     }
 }

@@ -3,10 +3,11 @@
 use ::log::Level;
 use serde_json::json;
 
+use super::words::{by_word, remedy_of_dead};
 use crate::cli::log::Line;
 use crate::protocol::rollout::{
-    Aborted, Brake, Choice, Committed, Digest, Event, Kind, ModelId, NodeId, Proposal,
-    RoutingState, TxId,
+    Aborted, Brake, Choice, Committed, DeadStay, Digest, Event, Gone, Kind, ModelId, NodeId,
+    Proposal, RoutingState, TxId, Word,
 };
 
 /// Several nodes.
@@ -59,9 +60,10 @@ pub(super) fn line(event: &Event) -> Line {
             of_tx(Level::Info, "rollout_everywhere", txid, format!("{txid}: committed everywhere"))
         }
         Event::InDoubt { txid, waited, waits_for } => in_doubt(txid, *waited, waits_for),
-        Event::Resolved { txid, resolution } => {
-            let (by, how) = (&resolution.node_id, voted(resolution.kind, "as ordered"));
-            let text = format!("{txid}: resolved by an operator at {by}: {how}");
+        Event::Resolved { txid, by, resolution } => {
+            let (at, how) = (&resolution.node_id, voted(resolution.kind, "as ordered"));
+            let by = by_word(*by);
+            let text = format!("{txid}: resolved by {by} at {at}: {how}");
             of_tx(Level::Warn, "rollout_resolved", txid, text)
         }
         Event::Diverged { node, version } => {
@@ -89,7 +91,8 @@ pub(super) fn line(event: &Event) -> Line {
         Event::Echoes { node } => echoes(node),
         Event::OtherServers { node, models } => other_servers(node, models),
         Event::Braked(brake) => braked(brake),
-        Event::Removed { txid } => removed(txid),
+        Event::Removed { txid, by } => removed(txid, *by),
+        Event::DeadStay(stay) => dead_stay(stay),
         Event::TookOver { .. } | Event::StepHeld { .. } | Event::GateFailed { .. } => step(event),
         Event::Reached(node) => {
             of_node(Level::Info, "rollout_reached", node, format!("{node} is within reach"))
@@ -144,13 +147,31 @@ fn braked(brake: &Brake) -> Line {
     Line::new(Level::Warn, "rollout_braked", text, fields)
 }
 
-fn removed(txid: &TxId) -> Line {
+fn removed(txid: &TxId, by: Word) -> Line {
+    let (by, how) = match by {
+        Word::Operator => {
+            ("", "to let it in again, at a node that takes part: peer rollout admit, with its name")
+        }
+        Word::Seeds => {
+            (" by the seeds' word", "it is let in again once it is a member of the fleet again")
+        }
+    };
     let text = format!(
-        "{txid}: this node was called gone while it was away: it serves what the others commit, \
-         and decides nothing; to let it in again, at a node that takes part: peer rollout admit, \
-         with its name"
+        "{txid}: this node was called gone{by} while it was away: it serves what the others \
+         commit, and decides nothing; {how}"
     );
     of_tx(Level::Warn, "rollout_removed", txid, text)
+}
+
+fn dead_stay(stay: &DeadStay) -> Line {
+    let DeadStay { nodes, cause, reason, .. } = stay;
+    let text = format!(
+        "{}: dead by the seeds' word, still taking part: {reason}{}",
+        list(nodes),
+        remedy_of_dead(stay)
+    );
+    let fields = json!({ "nodes": nodes, "cause": cause, "reason": reason });
+    Line::new(Level::Warn, "rollout_dead_stay", text, fields)
 }
 
 fn other_roster(node: &NodeId, digest: Digest) -> Line {
@@ -189,17 +210,25 @@ fn step(event: &Event) -> Line {
     Line::new(Level::Info, "rollout_step_held", text, json!({ "reason": reason }))
 }
 
+/// The nodes that a transaction takes out, and the authority for it.
+fn without(proposal: &Proposal) -> String {
+    let text = |it: &Gone| format!(", without {} by {}", list(&it.nodes), by_word(it.by));
+    proposal.gone.as_ref().map_or_else(String::new, text)
+}
+
 fn began(proposal: &Proposal) -> Line {
     let Proposal { txid, state, note, .. } = proposal;
     let why = if note.is_empty() { String::new() } else { format!(" ({note})") };
-    let text = format!("{txid}: proposes version {}: {}{why}", state.version, weights(state));
+    let gone = without(proposal);
+    let text = format!("{txid}: proposes version {}: {}{gone}{why}", state.version, weights(state));
     let fields = json!({ "txid": txid, "version": state.version });
     Line::new(Level::Info, "rollout_began", text, fields)
 }
 
 fn committed(committed: &Committed) -> Line {
     let Proposal { txid, state, .. } = &committed.proposal;
-    let text = format!("{txid}: COMMITTED version {}: {}", state.version, weights(state));
+    let gone = without(&committed.proposal);
+    let text = format!("{txid}: COMMITTED version {}: {}{gone}", state.version, weights(state));
     let fields = json!({ "txid": txid, "version": state.version, "state": state });
     Line::new(Level::Info, "rollout_committed", text, fields)
 }

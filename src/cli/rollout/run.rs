@@ -115,6 +115,7 @@ impl Counts {
             | Event::Rewound { .. }
             | Event::Braked(_)
             | Event::Removed { .. }
+            | Event::DeadStay(_)
             | Event::Moved { .. }
             | Event::Echoes { .. }
             | Event::OtherServers { .. }

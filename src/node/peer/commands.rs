@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Command, Event, Fx, PeerNode, Timer};
 use crate::model::Now;
 use crate::protocol::direct::Letter;
+use crate::protocol::membership::authority::ExplainReq;
 use crate::protocol::message::Standing;
 
 /// Longest wait of a peer that leaves until its last messages are with a neighbor.
@@ -33,6 +34,11 @@ impl PeerNode {
             }
             Command::LookUp { token, id } => {
                 self.with_discovery(now, fx, |it, part| it.look_up(now, token, id, part));
+            }
+            Command::AskSeeds(endpoint) => {
+                for (_, link) in self.applicant.seed_links() {
+                    fx.send(link, ExplainReq { endpoint });
+                }
             }
             Command::AddPeer(peer) => self.on_add_command(now, peer, fx),
             Command::RemovePeer(peer) => self.on_remove_command(now, peer, fx),

@@ -179,6 +179,7 @@ impl PeerNode {
             return;
         }
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Member, part));
+        self.on_later_life(&card.subject());
         self.with_contacts(now, fx, |it, part| it.on_heard(now, card.endpoint, part));
         self.seek_twin(now, card, fx);
         self.take_name(card, fx);

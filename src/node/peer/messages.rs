@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Event, Fx, GONE_MAX, NAMED_MAX, PeerNode};
+use super::{ENDED_MAX, Event, Fx, GONE_MAX, NAMED_MAX, PeerNode};
 use crate::model::{Endpoint, Incarnation, Now};
+use crate::protocol::membership::authority::ExplainResp;
 use crate::protocol::membership::certificate::{Leave, NeighborList, Removal, Subject};
+use crate::protocol::membership::registry::Entry;
 use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
 use crate::protocol::session::{Card, Cause};
 use crate::protocol::{LinkId, liveness};
@@ -94,7 +96,37 @@ impl PeerNode {
             (Message::LinkHint(hint), _) => {
                 self.with_overlay(now, fx, |it, part| it.on_hint(hint.endpoint, part));
             }
+            (Message::ExplainResp(answer), Some(card)) if card.seed.is_some() => {
+                self.on_explained(now, link, answer, fx);
+            }
             (msg, card) => self.on_network_message(now, link, (msg, card), fx),
+        }
+    }
+
+    /// A seed's answer about a member: its last life has an end, or is one after an end. Both are
+    /// believed by their certificates alone; a seed may not know the last life yet.
+    fn on_explained(&mut self, now: Now, link: LinkId, answer: ExplainResp, fx: &mut Fx) {
+        let Some(Entry { subject, admission, removal, .. }) = answer.lives.into_iter().next_back()
+        else {
+            return;
+        };
+        if let Some(removal) = removal {
+            return self.on_removal(now, link, Arc::unwrap_or_clone(removal), fx);
+        }
+        let is_proved = admission.is_some_and(|it| {
+            it.subject() == subject && self.applicant.book().verify_admission(&it).is_ok()
+        });
+        if is_proved {
+            self.on_later_life(&subject);
+        }
+    }
+
+    /// A key that ended is a member again: the certificate of this life was seen.
+    pub(super) fn on_later_life(&mut self, life: &Subject) {
+        let ended = self.ended.get(&life.key);
+        if ended.is_some_and(|it| it.endpoint != life.endpoint || it.incarnation < life.incarnation)
+        {
+            self.ended.remove(&life.key);
         }
     }
 
@@ -183,6 +215,7 @@ impl PeerNode {
         for life in news {
             self.remember_gone(now, life.endpoint, life.incarnation);
             if life != own {
+                self.remember_end(life);
                 fx.emit(Event::MemberRemoved { removal: Arc::clone(&removal), life });
                 self.forget(now, life.endpoint, life.incarnation, fx);
             }
@@ -227,6 +260,18 @@ impl PeerNode {
         self.remember_gone(now, endpoint, incarnation);
         fx.emit(Event::MemberLeft(leave));
         self.forget(now, endpoint, incarnation, fx);
+    }
+
+    /// Keeps a certified end, unless a later life of that key is linked here.
+    fn remember_end(&mut self, life: Subject) {
+        let is_later = |card: &Card| card.key == life.key && card.incarnation > life.incarnation;
+        if self.session.open().any(|(_, card, it)| it == Standing::Member && is_later(card)) {
+            return;
+        }
+        if self.ended.len() >= ENDED_MAX {
+            self.ended.pop_first();
+        }
+        self.ended.insert(life.key, life);
     }
 
     pub(super) fn remember_gone(&mut self, now: Now, endpoint: Endpoint, incarnation: Incarnation) {

@@ -30,6 +30,7 @@ use crate::protocol::discovery::{self as finding, Contact, Discovery, FindNode};
 use crate::protocol::gossip::{self, Gossip};
 use crate::protocol::liveness::{self, Liveness, SuspectReq};
 use crate::protocol::membership::applicant::{self, Applicant};
+use crate::protocol::membership::certificate::Subject;
 use crate::protocol::membership::seedbook::SeedBook;
 use crate::protocol::message::{ErrorCode, ErrorReply};
 use crate::protocol::open::{self as open_fleet, OpenFleet};
@@ -50,6 +51,9 @@ const NAMED_MAX: usize = 256;
 
 /// Ended lives that are remembered, so that old proofs are not passed on again.
 const GONE_MAX: usize = 10_000;
+
+/// Keys whose certified end is remembered.
+const ENDED_MAX: usize = 1_000;
 
 /// All settings of a peer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,6 +122,8 @@ pub struct PeerNode {
     shared_errands: BTreeSet<LinkId>,
     /// Lives known to have ended.
     gone: BTreeMap<Endpoint, Incarnation>,
+    /// Keys whose end is certified, with their last life.
+    ended: BTreeMap<PublicKey, Subject>,
     list_version: u64,
     twins: Twins,
     refusals: Refusals,
@@ -180,6 +186,7 @@ impl PeerNode {
             question_links: BTreeMap::new(),
             shared_errands: BTreeSet::new(),
             gone: BTreeMap::new(),
+            ended: BTreeMap::new(),
             list_version: 0,
             twins: Twins::default(),
             refusals: Refusals::default(),
@@ -210,6 +217,12 @@ impl PeerNode {
     /// The overlay, to look at.
     pub const fn overlay(&self) -> &Overlay {
         &self.overlay
+    }
+
+    /// The lives whose end a quorum of seeds certifies, as far as this peer has heard of it, one a
+    /// key; but none of a key of which it has seen a certificate for a later life.
+    pub fn ended(&self) -> impl Iterator<Item = &Subject> {
+        self.ended.values()
     }
 
     /// Status of this peer for its operator.

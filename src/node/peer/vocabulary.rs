@@ -161,6 +161,8 @@ pub enum Command {
     AddPeer(Endpoint),
     /// Close the links with this peer, and send it nothing more.
     RemovePeer(Endpoint),
+    /// Ask the linked seeds how the last life at this endpoint stands.
+    AskSeeds(Endpoint),
     /// Look for other peers; answered by `Discovered` with the same token.
     Discover {
         /// The caller's number.

@@ -43,6 +43,9 @@ pub struct Config {
     pub doubt_max: Duration,
     /// A rollout's owner is away for so long before another takes its steps.
     pub takeover_after: Duration,
+    /// Dead by the seeds' word and out of reach for so long a node is taken out: a restart costs
+    /// nothing.
+    pub dead_after: Duration,
     /// The pause before a step that came to nothing is tried again; with as much again by chance.
     pub retry_after: Duration,
     /// The longest such pause: it doubles each time that somebody's vote was missing.
@@ -72,6 +75,7 @@ impl Config {
             doubt_first: Duration::from_millis(2500),
             doubt_max: Duration::from_secs(5),
             takeover_after: Duration::from_secs(6),
+            dead_after: Duration::from_secs(10),
             retry_after: Duration::from_secs(1),
             retry_max: Duration::from_secs(10),
             redial_every: Duration::from_secs(1),
@@ -120,6 +124,8 @@ pub struct Breaks {
     pub gone_unbound: bool,
     /// T12: who voted to settle a transaction still believes that it was aborted.
     pub gone_unfenced: bool,
+    /// T12: any part of a roster goes on without the rest by the seeds' word.
+    pub dead_any_share: bool,
 }
 
 impl Breaks {
@@ -142,5 +148,6 @@ impl Breaks {
         gone_forgets: false,
         gone_unbound: false,
         gone_unfenced: false,
+        dead_any_share: false,
     };
 }

@@ -16,9 +16,10 @@ use super::health::HealthSnapshot;
 use super::ids::{Mark, ModelId, NodeId, TxId};
 use super::messages::{Cause, Message};
 use super::plan::{Gate, Plan, Sticky};
-use super::proposal::{Choice, Committed, Proof, Proposal, Resolution};
+use super::proposal::{Choice, Committed, Proof, Proposal, Resolution, Word};
 use super::roster::{Participant, Roster};
 use super::state::{Digest, RoutingState};
+use super::status::DeadStay;
 use crate::model::PublicKey;
 use crate::protocol::{LinkId, Ticket};
 
@@ -92,6 +93,12 @@ pub enum Input {
         commit: bool,
         /// What a commit's entry carries.
         proof: Option<Box<Committed>>,
+    },
+    /// The keys of all members whose end the fleet's seeds certify, and that are no members again;
+    /// replaces what was told before.
+    Dead {
+        /// The keys.
+        keys: BTreeSet<PublicKey>,
     },
     /// A deadline passed.
     TimerFired(Timer),
@@ -270,8 +277,8 @@ pub struct Serving {
     pub warm_up: Duration,
     /// Why everything goes to the stable version, if the brake is on.
     pub brake: Option<String>,
-    /// By which transaction this node was called gone, if it was.
-    pub removed: Option<TxId>,
+    /// By which transaction this node was called gone, and by whose word, if it was.
+    pub removed: Option<(TxId, Word)>,
 }
 
 /// The deadlines.
@@ -287,6 +294,8 @@ pub enum Timer {
     Step,
     /// Orders have waited for long enough.
     Orders,
+    /// Look whether to go on without nodes whose end the seeds certify.
+    Dead,
     /// Call a node again.
     Redial(NodeId),
 }
@@ -378,10 +387,13 @@ pub enum Event {
         /// Whose word would end it: participants that have not said that they wait too.
         waits_for: Vec<NodeId>,
     },
-    /// An operator decided a transaction; kept for ever.
+    /// A transaction was decided against all rules, or with the removal of its coordinator; kept
+    /// for ever.
     Resolved {
         /// Which.
         txid: TxId,
+        /// The authority for it.
+        by: Word,
         /// What was said.
         resolution: Resolution,
     },
@@ -413,11 +425,15 @@ pub enum Event {
         /// Who.
         by: NodeId,
     },
-    /// An operator called this node gone while it was away: it decides nothing any more.
+    /// This node was called gone while it was away: it decides nothing any more.
     Removed {
         /// By which transaction.
         txid: TxId,
+        /// The authority for it.
+        by: Word,
     },
+    /// Nodes whose end the seeds certify still take part.
+    DeadStay(DeadStay),
     /// This node takes a rollout's steps from now on, because its owner is away.
     TookOver {
         /// Whose rollout.

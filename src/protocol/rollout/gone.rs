@@ -1,4 +1,4 @@
-//! Going on without nodes that are gone for good, by an operator's word (T12).
+//! Going on without nodes that are gone, by an operator's word or the seeds' (T12).
 //!
 //! A step needs everybody's vote, and so does a change of the roster, but for this one: the others
 //! take the gone out, all of them and nobody else. It is a transaction like all, so whoever voted
@@ -19,10 +19,11 @@ use super::config::Decides;
 use super::coordinator::Wish;
 use super::course::Refusal;
 use super::event::{Effect, Event, Record};
-use super::ids::{Kind, NodeId, TxId};
+use super::ids::{Kind, NodeId};
 use super::machine::Rollout;
+use super::memory::Absent;
 use super::messages::Cause;
-use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Resolution};
+use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Resolution, Word};
 use super::roster::Roster;
 use super::state::{Digest, Status};
 
@@ -32,16 +33,16 @@ impl Rollout {
         self.roster.get(&self.config.me).is_some_and(|it| it.key == self.keys.public())
     }
 
-    /// By which transaction this node was called gone, if it was and is still.
-    pub(super) fn removed(&self) -> Option<&TxId> {
-        let (participant, txid) = self.gone.get(&self.config.me)?;
-        (participant.key == self.keys.public()).then_some(txid)
+    /// The removal of this node, while it is in force.
+    pub(super) fn removed(&self) -> Option<&Absent> {
+        self.gone.get(&self.config.me).filter(|it| it.participant.key == self.keys.public())
     }
 
-    /// An operator says that these are gone.
+    /// Proposes to go on without these.
     pub(super) fn order_gone(
         &mut self,
         nodes: BTreeSet<NodeId>,
+        by: Word,
         wish: Wish,
     ) -> Result<(), Refusal> {
         if nodes.contains(&self.config.me) {
@@ -50,7 +51,7 @@ impl Rollout {
         if let Some(unknown) = nodes.iter().find(|it| !self.roster.has(it)) {
             return Err(Refusal::new(Cause::Nothing, format!("{unknown} does not take part")));
         }
-        self.refuse_reached(&nodes)?;
+        self.judge_word(&nodes, by)?;
         let rest = self.roster.nodes().filter(|it| !nodes.contains(&it.node_id)).cloned();
         let new_roster = Roster::new(rest.collect());
         let new_roster = new_roster.map_err(|it| Refusal::new(Cause::Malformed, it))?;
@@ -61,8 +62,14 @@ impl Rollout {
             self.end_prepared(Cause::Resolved, "forgotten", Proof::of(vec![own]));
         }
         let settles = self.to_be_settled(&nodes)?;
-        let gone = Some(Gone { nodes, settles });
+        let gone = Some(Gone { nodes, by, settles });
         self.begin(Kind::Roster, Wish { new_roster: Some(new_roster), gone, ..wish })
+    }
+
+    /// Refuses if this node reaches one of them, or the seeds have told it otherwise.
+    fn judge_word(&self, nodes: &BTreeSet<NodeId>, by: Word) -> Result<(), Refusal> {
+        self.refuse_reached(nodes)?;
+        if by == Word::Seeds { self.judge_dead(nodes) } else { Ok(()) }
     }
 
     fn refuse_reached(&self, nodes: &BTreeSet<NodeId>) -> Result<(), Refusal> {
@@ -94,7 +101,7 @@ impl Rollout {
     /// Why this node does not vote to call these gone, if so.
     pub(super) fn judge_gone(&self, proposal: &Proposal) -> Result<(), Refusal> {
         let Some(gone) = &proposal.gone else { return Ok(()) };
-        self.refuse_reached(&gone.nodes)?;
+        self.judge_word(&gone.nodes, gone.by)?;
         let Some(settled) = proposal.settles().filter(|it| self.memory.is_next(it)) else {
             return Ok(());
         };

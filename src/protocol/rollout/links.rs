@@ -83,6 +83,7 @@ impl Rollout {
         self.peers.remove(&node);
         self.away.insert(node.clone(), self.now.mono);
         self.out.say(Effect::Emit(Event::Lost(node.clone())));
+        self.look_for_dead();
         self.redial_later(node);
     }
 
@@ -146,7 +147,7 @@ impl Rollout {
     fn call(&mut self, node: &NodeId) {
         let new = self.running.as_ref().and_then(|it| it.proposal.new_roster.as_ref());
         let known = self.roster.get(node).or_else(|| new?.get(node));
-        let known = known.or_else(|| self.gone.get(node).map(|it| &it.0));
+        let known = known.or_else(|| self.gone.get(node).map(|it| &it.participant));
         if let Some(participant) = known.filter(|_| !self.peers.contains_key(node)) {
             let mut participant = participant.clone();
             if let Some((host, port)) = self.places.get(node).cloned() {

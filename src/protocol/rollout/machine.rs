@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::config::Config;
 use super::coordinator::Running;
 use super::course::Course;
+use super::dead::Dead;
 use super::event::{Command, Effect, Event, Input, Record, Serving, Timer};
 use super::health::HealthSnapshot;
 use super::ids::{Kind, NodeId, TxId};
 use super::links::Peer;
-use super::memory::Memory;
+use super::memory::{Absent, Memory};
 use super::messages::Message;
 use super::outbox::Outbox;
 use super::proposal::{Committed, Proposal};
 use super::recall::Recall;
 use super::recovery::Doubt;
-use super::roster::{Participant, Roster};
+use super::roster::Roster;
 use super::state::{Digest, RoutingState};
 use crate::model::{KeyPair, Now, Rng, Time};
 use crate::protocol::{LinkId, Ticket};
@@ -32,8 +33,9 @@ pub struct Rollout {
     pub(super) state_digest: Digest,
     pub(super) roster: Roster,
     pub(super) roster_digest: Digest,
-    /// Who was called gone, and by which transaction.
-    pub(super) gone: BTreeMap<NodeId, (Participant, TxId)>,
+    /// The nodes that were called gone and take part no more.
+    pub(super) gone: BTreeMap<NodeId, Absent>,
+    pub(super) dead: Dead,
     pub(super) course: Option<Course>,
     /// Since when that is so, or known.
     pub(super) course_at: Time,
@@ -82,6 +84,7 @@ impl Rollout {
             state_digest: state.digest(),
             roster_digest: roster.digest(),
             gone: memory.gone(&config.roster),
+            dead: Dead::default(),
             state,
             roster,
             course,
@@ -131,6 +134,7 @@ impl Rollout {
             Input::Health(health) => self.on_own_health(health),
             Input::Probed { model, failure } => self.on_probed(&model, failure),
             Input::Decided { txid, commit, proof } => self.on_decided(&txid, commit, proof),
+            Input::Dead { keys } => self.on_dead(keys),
             Input::TimerFired(timer) => self.on_timer(timer),
         }
         self.out.drain(fx);
@@ -164,6 +168,7 @@ impl Rollout {
             Timer::Doubt => self.on_doubt(),
             Timer::Step => self.on_step_due(),
             Timer::Orders => self.on_orders_late(),
+            Timer::Dead => self.on_dead_due(),
             Timer::Redial(node) => self.on_redial(&node),
         }
     }
@@ -231,7 +236,7 @@ impl Rollout {
             window: plan.map(|it| std::time::Duration::from_millis(it.window_ms)),
             warm_up: std::time::Duration::from_millis(plan.map_or(0, |it| it.warm_up_ms)),
             brake: self.brake().map(|it| it.reason.clone()),
-            removed: self.removed().cloned(),
+            removed: self.removed().map(|it| (it.txid.clone(), it.by)),
         }
     }
 

@@ -5,11 +5,11 @@
 //! which refuses any number of old ones in the room of one (P2, P5).
 //!
 //! Of what is older than the history only the **skeleton** is kept: every change of the roster, the
-//! last start of a rollout, and the last transaction that is no change of the roster. That is all
-//! that the present depends on, and all that a node far behind needs to believe the present: each
-//! proof is by the roster that the change of the roster before it made. Of forgotten transactions
-//! this node signs nothing more. Nobody asks for them in doubt: as long as a member is in doubt
-//! about a transaction, no version after that one's can be committed.
+//! last start of a rollout, the last pause or resume, and the last transaction that is no change of
+//! the roster. That is all that the present depends on, and all that a node far behind needs to
+//! believe the present: each proof is by the roster that the change of the roster before it made. Of
+//! forgotten transactions this node signs nothing more. Nobody asks for them in doubt: as long as a
+//! member is in doubt about a transaction, no version after that one's can be committed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,7 +18,7 @@ use super::config::Config;
 use super::course::Course;
 use super::event::{Aborted, Record};
 use super::ids::{Kind, Mark, NodeId, TxId};
-use super::proposal::{Committed, Proposal};
+use super::proposal::{Committed, Proposal, Word};
 use super::roster::{Participant, Roster};
 use super::state::RoutingState;
 
@@ -27,6 +27,17 @@ pub const ABORTED_MAX: usize = 1000;
 
 /// Committed transactions that history keeps whole, at least.
 pub const HISTORY_MAX: usize = 10_000;
+
+/// A node that was called gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Absent {
+    /// The node, as the roster had it.
+    pub(super) participant: Participant,
+    /// The transaction that took it out.
+    pub(super) txid: TxId,
+    /// The authority for it.
+    pub(super) by: Word,
+}
 
 /// A node's memory. A new one, with no record replayed, is that of a node that never ran, or lost
 /// its disk; nobody can tell which, so both ask the others first.
@@ -174,10 +185,11 @@ impl Memory {
             self.skeleton.iter().rfind(|it| is_it(it)).map(|it| it.proposal.state.version)
         };
         let start = last(|it| it.proposal.plan.is_some());
+        let pause = last(|it| matches!(it.proposal.txid.kind, Kind::Pause | Kind::Resume));
         let other = last(|it| it.proposal.txid.kind != Kind::Roster);
         self.skeleton.retain(|it| {
             let version = Some(it.proposal.state.version);
-            it.proposal.txid.kind == Kind::Roster || version == start || version == other
+            it.proposal.txid.kind == Kind::Roster || [start, pause, other].contains(&version)
         });
     }
 
@@ -224,13 +236,16 @@ impl Memory {
             .scan(first, |roster, (proposal, new)| Some((std::mem::replace(roster, new), proposal)))
     }
 
-    /// Who was called gone by which transaction, and takes part no more under that name.
-    pub(super) fn gone(&self, first: &Roster) -> BTreeMap<NodeId, (Participant, TxId)> {
+    /// The nodes that were called gone, and take part no more under their names.
+    pub(super) fn gone(&self, first: &Roster) -> BTreeMap<NodeId, Absent> {
         let mut gone = BTreeMap::new();
         for (before, proposal) in self.rosters(first) {
-            for node in proposal.gone.iter().flat_map(|it| &it.nodes) {
-                if let Some(participant) = before.get(node) {
-                    gone.insert(node.clone(), (participant.clone(), proposal.txid.clone()));
+            for (node, by) in
+                proposal.gone.iter().flat_map(|it| it.nodes.iter().map(|node| (node, it.by)))
+            {
+                if let Some(participant) = before.get(node).cloned() {
+                    let txid = proposal.txid.clone();
+                    gone.insert(node.clone(), Absent { participant, txid, by });
                 }
             }
             gone.retain(|node, _| proposal.new_roster.as_ref().is_none_or(|it| !it.has(node)));

@@ -125,6 +125,8 @@ pub enum Cause {
     Reached,
     /// This node waits for the end of a transaction that it voted for.
     InDoubt,
+    /// The seeds have not told this node what a proposal says by their word.
+    NoWord,
 }
 
 /// `PREPARE_RESP`.

@@ -11,6 +11,7 @@ mod buckets;
 mod config;
 mod coordinator;
 mod course;
+mod dead;
 mod enroll;
 mod event;
 mod gone;
@@ -53,8 +54,10 @@ pub use messages::{
     StateResp,
 };
 pub use plan::{GATES_MAX, Gate, INTERVAL_MAX, Limit, Metric, Plan, STEPS_MAX, Sticky};
-pub use proposal::{Choice, Committed, Gone, NOTE_BYTES_MAX, Proof, Proposal, Resolution, Vote};
+pub use proposal::{
+    Choice, Committed, Gone, NOTE_BYTES_MAX, Proof, Proposal, Resolution, Vote, Word,
+};
 pub use roster::{HOST_BYTES_MAX, Participant, ROSTER_MAX, Roster};
 pub use state::{BASIS_POINTS, Digest, RoutingState, Status, Weights};
-pub use status::{DoubtStatus, PeerStatus, RunningStatus, Status as NodeStatus};
+pub use status::{DeadStay, DoubtStatus, PeerStatus, RunningStatus, Status as NodeStatus};
 pub use window::{Ending, Window};

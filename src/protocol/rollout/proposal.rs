@@ -53,11 +53,32 @@ pub struct Proposal {
     pub gone: Option<Gone>,
 }
 
-/// An operator's word that nodes are gone for good: the others change the roster without them.
+/// The authority on whose word nodes are called gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// An operator, who knows that no others call those gone that remain.
+    #[default]
+    Operator,
+    /// A quorum of the fleet's seeds, whose certificate each voter has for itself.
+    Seeds,
+}
+
+impl Word {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+    fn is_operator(&self) -> bool {
+        *self == Self::Operator
+    }
+}
+
+/// Nodes that are gone: the others change the roster without them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gone {
     /// Which.
     pub nodes: BTreeSet<NodeId>,
+    /// The authority for it.
+    #[serde(default, skip_serializing_if = "Word::is_operator")]
+    pub by: Word,
     /// The transaction that all who vote are in doubt about: it may have been committed by one that
     /// is gone, so it is committed before this one, by the same word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,13 +104,16 @@ impl Proposal {
             Some(plan) => plan.sign_into(bytes.number(1)),
         };
         // Nothing where nobody is gone: what was signed before there was such a word stays true.
-        if let Some(Gone { nodes, settles }) = &self.gone {
+        if let Some(Gone { nodes, by, settles }) = &self.gone {
             bytes = bytes.number(nodes.len() as u64);
             bytes = nodes.iter().fold(bytes, |bytes, it| bytes.text(it.as_str()));
             bytes = match settles {
                 None => bytes.number(0),
                 Some(it) => bytes.number(1).bytes(&it.proposal.digest().0),
             };
+            if *by == Word::Seeds {
+                bytes = bytes.text("seeds");
+            }
         }
         Digest(bytes.sha256())
     }
@@ -122,12 +146,8 @@ impl Proposal {
         match self.txid.kind {
             Kind::Step | Kind::Finish => true,
             Kind::Rollback | Kind::Abort => !self.note.is_empty(),
-            Kind::Start
-            | Kind::Promote
-            | Kind::Retry
-            | Kind::Pause
-            | Kind::Resume
-            | Kind::Roster => false,
+            Kind::Roster => self.gone.as_ref().is_some_and(|it| it.by == Word::Seeds),
+            Kind::Start | Kind::Promote | Kind::Retry | Kind::Pause | Kind::Resume => false,
         }
     }
 
@@ -152,7 +172,7 @@ impl Proposal {
     }
 
     fn complaint_of_gone(&self) -> Option<&'static str> {
-        let Gone { nodes, settles } = self.gone.as_ref()?;
+        let Gone { nodes, settles, .. } = self.gone.as_ref()?;
         let Some(roster) = &self.new_roster else { return Some("the gone need a new roster") };
         if nodes.is_empty() || nodes.contains(&self.txid.node) {
             return Some("nobody is gone, or the coordinator");

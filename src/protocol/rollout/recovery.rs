@@ -14,11 +14,12 @@ use super::course::Course;
 use super::event::{Aborted, Answer, Effect, Event, Record, Timer};
 use super::ids::{Kind, Mark, NodeId, TxId};
 use super::machine::Rollout;
+use super::memory::Absent;
 use super::messages::{
     Cause, Decision, DecisionAck, DecisionReq, DecisionResp, Message, Outcome, STATE_RESP_MAX,
     StateReq, StateResp,
 };
-use super::proposal::{Choice, Committed, Proof, Resolution, Vote, cut};
+use super::proposal::{Choice, Committed, Proof, Resolution, Vote, Word, cut};
 use super::roster::Roster;
 use super::state::Status;
 use crate::model::Time;
@@ -221,6 +222,7 @@ impl Rollout {
         let version = committed.proposal.state.version;
         let was_in_doubt = self.memory.prepared.take_if(|it| it.state.version <= version);
         let voters = self.voters(&committed.proposal);
+        let was_removed = self.removed().is_some();
         let settled = committed.proposal.settles().filter(|it| self.memory.is_next(it)).cloned();
         self.persist(Record::Committed(Box::new(committed.clone())));
         if self.memory.prepared.is_none() {
@@ -229,7 +231,8 @@ impl Rollout {
         if let Some(settled) = &settled {
             if let Some(resolution) = settled.proof.resolution.clone() {
                 let txid = settled.proposal.txid.clone();
-                self.tell(Event::Resolved { txid, resolution });
+                let by = committed.proposal.gone.as_ref().map_or(Word::Operator, |it| it.by);
+                self.tell(Event::Resolved { txid, by, resolution });
             }
             self.switch_to(settled);
         }
@@ -252,7 +255,7 @@ impl Rollout {
             }
         }
         if let Some(roster) = committed.proposal.new_roster {
-            self.take_roster(roster);
+            self.take_roster(roster, was_removed);
         }
         self.end_recall_if_complete();
         self.vote_on_early();
@@ -260,16 +263,14 @@ impl Rollout {
         self.obey_waiting();
     }
 
-    fn take_roster(&mut self, roster: Roster) {
+    fn take_roster(&mut self, roster: Roster, was_removed: bool) {
         self.roster_digest = roster.digest();
         self.roster = roster;
-        let was_removed = self.removed().is_some();
-        self.gone = self.memory.gone(&self.config.roster);
-        if let Some(txid) = self.removed().filter(|_| !was_removed).cloned() {
-            self.tell(Event::Removed { txid });
-            self.serve();
+        if let Some(Absent { txid, by, .. }) = self.removed().filter(|_| !was_removed).cloned() {
+            self.tell(Event::Removed { txid, by });
         }
         self.drop_impostors();
+        self.look_for_dead();
         self.call_all();
     }
 
@@ -288,6 +289,10 @@ impl Rollout {
         (self.held_told, self.missed, self.bad_looks) = (None, 0, 0);
         if proposal.txid.kind == Kind::Resume {
             self.resumed_at = proposal.state.version;
+        }
+        if proposal.new_roster.is_some() {
+            // Whether this node was called gone, or let in again, is served with the version.
+            self.gone = self.memory.gone(&self.config.roster);
         }
         self.serve();
         let whole = std::sync::Arc::new(committed.clone());
@@ -430,7 +435,8 @@ impl Rollout {
         };
         let kind = if commit { Choice::Commit } else { Choice::Abort };
         let resolution = Resolution::new(&self.keys, &self.config.me, txid, kind, self.now.wall);
-        self.tell(Event::Resolved { txid: txid.clone(), resolution: resolution.clone() });
+        let (by, word) = (Word::Operator, resolution.clone());
+        self.tell(Event::Resolved { txid: txid.clone(), by, resolution: word });
         let proof = Proof { votes: Vec::new(), resolution: Some(resolution) };
         let (txid, version) = (txid.clone(), prepared.state.version);
         let answer = if commit {

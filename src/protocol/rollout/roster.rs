@@ -1,7 +1,7 @@
 //! Who takes part: explicit, agreed, and changed only by a transaction in which both the old and
 //! the new participants vote (T7), so two transactions that both commit share a participant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,14 @@ impl Roster {
     /// Whether that node takes part.
     pub fn has(&self, node: &NodeId) -> bool {
         self.0.contains_key(node)
+    }
+
+    /// Whether those that remain without `lost` are more than half, or half with the lowest name:
+    /// of any two such parts of a roster one node is in both.
+    pub fn outlives(&self, lost: &BTreeSet<NodeId>) -> bool {
+        let rest = self.0.keys().filter(|it| !lost.contains(*it)).count();
+        let has_lowest = self.0.keys().next().is_some_and(|it| !lost.contains(it));
+        rest * 2 > self.0.len() || rest * 2 == self.0.len() && has_lowest
     }
 
     /// What tells it from all others.

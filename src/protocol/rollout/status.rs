@@ -11,8 +11,9 @@ use super::event::Aborted;
 use super::health::HealthSnapshot;
 use super::ids::{NodeId, TxId};
 use super::machine::Rollout;
-use super::messages::Heartbeat;
-use super::proposal::{Committed, Proposal};
+use super::memory::Absent;
+use super::messages::{Cause, Heartbeat};
+use super::proposal::{Committed, Proposal, Word};
 use super::roster::{Participant, Roster};
 use super::state::{Digest, RoutingState};
 use crate::model::Time;
@@ -52,6 +53,19 @@ pub struct PeerStatus {
     pub health: Option<HealthSnapshot>,
 }
 
+/// Nodes that still take part though the seeds certify their end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadStay {
+    /// Which.
+    pub nodes: BTreeSet<NodeId>,
+    /// Why, for programs.
+    pub cause: Cause,
+    /// Why, for people.
+    pub reason: String,
+    /// The transaction that is in the way, if it is one.
+    pub running: Option<TxId>,
+}
+
 /// A node as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -88,6 +102,12 @@ pub struct Status {
     /// Who was called gone, and has not been let in again, each with whether it is in reach.
     #[serde(default)]
     pub gone: BTreeMap<NodeId, bool>,
+    /// Those of them that the seeds' word took out, as the roster had them.
+    #[serde(default)]
+    pub gone_by_seeds: Vec<Participant>,
+    /// Nodes that still take part though the seeds certify their end, if there are such.
+    #[serde(default)]
+    pub dead_stay: Option<DeadStay>,
 }
 
 impl Rollout {
@@ -113,6 +133,7 @@ impl Rollout {
                 health: peer.and_then(|it| it.health.clone()),
             }
         });
+        let by_seeds = self.gone.iter().filter(|it| it.1.by == Word::Seeds);
         Status {
             node_id: self.config.me.clone(),
             state: self.state.clone(),
@@ -127,7 +148,9 @@ impl Rollout {
             held: self.held_told.clone(),
             health: self.health.clone(),
             peers: peers.collect(),
-            removed: self.removed().cloned(),
+            removed: self.removed().map(|it| it.txid.clone()),
+            gone_by_seeds: by_seeds.map(|it| it.1.participant.clone()).collect(),
+            dead_stay: self.dead.held.clone(),
             gone: self.gone.keys().map(|it| (it.clone(), self.reaches(it))).collect(),
         }
     }
@@ -157,6 +180,15 @@ impl Rollout {
     pub fn replaced(&self, caller: &Participant) -> Option<TxId> {
         let known = self.roster.get(&caller.node_id).filter(|it| it.key != caller.key);
         known.and_then(|_| self.memory.called_gone(&self.config.roster, caller))
+    }
+
+    /// Those in reach that the seeds' word took out, as the roster had them.
+    pub fn returned(&self) -> impl Iterator<Item = &Participant> {
+        let is_back = |it: &&Absent| {
+            let peer = self.peers.get(&it.participant.node_id);
+            it.by == Word::Seeds && peer.is_some_and(|peer| peer.key == it.participant.key)
+        };
+        self.gone.values().filter(is_back).map(|it| &it.participant)
     }
 
     /// How many are linked that do not take part.

@@ -18,6 +18,7 @@ use super::ids::{Kind, NodeId};
 use super::machine::Rollout;
 use super::messages::{Cause, Message};
 use super::plan::{Gate, Plan};
+use super::proposal::Word;
 use super::recovery::Doubt;
 use crate::protocol::Ticket;
 
@@ -93,7 +94,7 @@ impl Rollout {
             Command::Roster(roster) => {
                 self.begin(Kind::Roster, Wish { new_roster: Some(roster), ..plain })
             }
-            Command::Gone { nodes } => self.order_gone(nodes, plain),
+            Command::Gone { nodes } => self.order_gone(nodes, Word::Operator, plain),
             Command::Resolve { txid, commit } => return self.resolve(ticket, &txid, commit),
         };
         if let Err(Refusal { cause, reason, running }) = begun {
@@ -274,11 +275,10 @@ impl Rollout {
     /// Nothing is tried again at once, and by two nodes not at the same moment; ever more rarely
     /// while somebody does not vote.
     pub(super) fn after_abort(&mut self, aborted: &Aborted) {
-        self.missed = if aborted.cause == Cause::NoVote { self.missed + 1 } else { 0 };
-        let doubled = self.config.retry_after * (1 << self.missed.saturating_sub(1).min(10));
-        let pause = doubled.min(self.config.retry_max).as_millis() as u64;
-        let pause = pause + self.rng.random_range(0..=pause);
-        self.retry_at = self.now.mono.after(Duration::from_millis(pause));
+        self.pause_tries(matches!(
+            aborted.cause,
+            Cause::NoVote | Cause::Reached | Cause::NoWord | Cause::Recalling
+        ));
         let is_running = self.course.as_ref().is_some_and(|it| it.phase == Phase::Running);
         if aborted.cause == Cause::Gate && is_running {
             self.put_brake_on(Kind::Rollback, &aborted.reason);
@@ -286,5 +286,14 @@ impl Rollout {
             self.hold(aborted.reason.clone());
         }
         self.look_for_steps();
+    }
+
+    /// Pauses tries of this node's own; ever longer while they lack somebody's yes (`is_missed`).
+    pub(super) fn pause_tries(&mut self, is_missed: bool) {
+        self.missed = if is_missed { self.missed + 1 } else { 0 };
+        let doubled = self.config.retry_after * (1 << self.missed.saturating_sub(1).min(10));
+        let pause = doubled.min(self.config.retry_max).as_millis() as u64;
+        let pause = pause + self.rng.random_range(0..=pause);
+        self.retry_at = self.now.mono.after(Duration::from_millis(pause));
     }
 }

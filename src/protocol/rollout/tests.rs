@@ -1,5 +1,6 @@
 //! One input, the exact effects: what the simulations cannot name.
 
+mod dead;
 mod gone;
 
 use rand::SeedableRng as _;
@@ -14,7 +15,7 @@ struct Table {
 }
 
 fn name(at: usize) -> NodeId {
-    format!("node-{}", ["a", "b", "c"][at]).parse().unwrap()
+    format!("node-{}", ["a", "b", "c", "d", "e"][at]).parse().unwrap()
 }
 
 fn table(count: usize) -> Table {
@@ -530,6 +531,22 @@ fn what_is_long_past_is_forgotten_and_who_was_away_leaps_over_it() {
     let fx = old.hear(0, Message::DecisionReq(DecisionReq { txid }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
     assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
+}
+
+#[test]
+fn a_pause_that_is_long_past_still_holds_after_a_restart() {
+    let table = table(1);
+    let mut seat = table.seat_keeping(1, 0, whole());
+    seat.ask(start(&[500, 1000, 10_000]));
+    seat.ask(Command::Pause);
+    seat.ask(Command::Promote { full: false });
+    for _ in 0..3 {
+        seat.ask(Command::Roster(table.roster.clone()));
+    }
+    let before = seat.machine.status(Time::ZERO).course;
+    assert_eq!(before.as_ref().map(|it| (it.step, it.phase)), Some((1, Phase::Paused)));
+    let again = table.seat_keeping(1, 0, seat.machine.snapshot());
+    assert_eq!(again.machine.status(Time::ZERO).course, before);
 }
 
 #[test]

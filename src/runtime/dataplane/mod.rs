@@ -49,7 +49,7 @@ use self::upstream::{Pool, Reply};
 use super::driver::counters::Counter;
 use super::listen::StartError;
 use crate::model::Rng;
-use crate::protocol::rollout::{HealthSnapshot, ModelId, NodeId, Serving};
+use crate::protocol::rollout::{HealthSnapshot, ModelId, NodeId, Serving, Word};
 
 /// Window of gates as long as no rollout names another.
 const WINDOW_DEFAULT: Duration = Duration::from_secs(60);
@@ -258,12 +258,21 @@ impl Shared {
         let canary = lane(&state.canary_model_id, serving.warm_up);
         current.meters.tidy(&[&state.stable_model_id, &state.canary_model_id]);
         let mut json = json_of(state);
-        let removed = serving.removed.as_ref().map(|txid| {
+        let removed = serving.removed.as_ref().map(|(txid, by)| {
             let me = &self.node_id;
-            format!(
-                "{me} was called gone ({txid}) and decides nothing; to let it in again, at a node \
-                 that takes part: peer rollout admit {me}"
-            )
+            let (whose, how) = match by {
+                Word::Operator => (
+                    "",
+                    format!(
+                        "to let it in again, at a node that takes part: peer rollout admit {me}"
+                    ),
+                ),
+                Word::Seeds => (
+                    " by the seeds' word",
+                    "it is let in again once it is a member of the fleet again".to_owned(),
+                ),
+            };
+            format!("{me} was called gone{whose} ({txid}) and decides nothing; {how}")
         });
         for (name, text) in [("brake", serving.brake.as_ref()), ("removed", removed.as_ref())] {
             if let Some(text) = text {

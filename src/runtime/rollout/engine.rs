@@ -250,6 +250,12 @@ impl Engine {
         told.recv().map_err(|_| StandingError)
     }
 
+    /// The keys of all members whose end the fleet's seeds certify now; replaces what was said
+    /// before. False once the node is stopping.
+    pub fn dead(&self, keys: BTreeSet<PublicKey>) -> bool {
+        self.shared.inbox.push(Item::Dead(keys), 0).is_ok()
+    }
+
     /// How it stands. Not to be called by the sink.
     ///
     /// # Errors

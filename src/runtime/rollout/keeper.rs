@@ -6,7 +6,7 @@
 //! - Whatever piled up is answered together: one write for each connection, one for the disk.
 //! - After a failure of the disk nothing is said any more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crossbeam_channel::Sender;
 use super::engine::{Entry, Shared};
 use super::options::{Habits, KillPoint, Told};
 use super::stage::{Phase, Stage};
-use crate::model::Time;
+use crate::model::{PublicKey, Time};
 use crate::protocol::rollout::{
     Answer, Cause, Choice, Command, Config, Effect, Event, Genesis, Input, Memory, Message,
     Participant, Record, Rollout, Timer,
@@ -48,7 +48,9 @@ pub(super) enum Item {
     /// An operator asks.
     Command(Command, Sender<Answer>),
     /// Somebody knows whose key a name is.
-    Vouch(crate::protocol::rollout::NodeId, Option<crate::model::PublicKey>, Sender<bool>),
+    Vouch(crate::protocol::rollout::NodeId, Option<PublicKey>, Sender<bool>),
+    /// The keys of all members whose end the seeds certify.
+    Dead(BTreeSet<PublicKey>),
     /// Somebody wants to know something.
     Ask(Question),
     /// For people.
@@ -194,6 +196,10 @@ impl Keeper {
                 let _ = reply.try_send(self.stage.asking.vouch(node, key));
                 self.admission_at = Time::ZERO;
             }
+            Item::Dead(keys) => {
+                self.stage.asking.bury(keys.clone());
+                self.handle(Input::Dead { keys });
+            }
             Item::Ask(question) => question(&self.stage),
             Item::Note(text) => self.tell(Told::Note(text)),
             Item::Failed(reason) => self.fail(reason),
@@ -277,6 +283,8 @@ impl Keeper {
             self.entries.push(Entry::Genesis { node_id: me, genesis });
         }
         self.handle(Input::Start);
+        let keys = self.stage.asking.dead.clone();
+        self.handle(Input::Dead { keys });
         if let Phase::Forming(forming) = before {
             for (link, node, key) in forming.arrived {
                 self.handle(Input::Linked { link, node, key });
@@ -305,7 +313,7 @@ impl Keeper {
     }
 
     fn is_asked(&self) -> bool {
-        self.admission.is_none() && self.stage.asking.is_asked()
+        self.admission.is_none() && self.stage.is_asked()
     }
 
     /// Lets in who is to be let in, one at a time.

@@ -1,6 +1,6 @@
 //! How far a node is: without a history yet, or with a machine; and who asks to be let in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::Shared;
 use super::forming::{Forming, in_use, replaced};
@@ -35,11 +35,19 @@ pub(super) struct Asking {
     /// asks, or an operator wants it.
     nodes: BTreeMap<NodeId, (Participant, bool)>,
     vouched: BTreeMap<NodeId, PublicKey>,
+    /// The keys of members whose end the seeds certify.
+    pub(super) dead: BTreeSet<PublicKey>,
 }
 
 impl Asking {
     pub(super) const fn new(admits: Admits, joins: Vec<String>) -> Self {
-        Self { admits, joins, nodes: BTreeMap::new(), vouched: BTreeMap::new() }
+        Self {
+            admits,
+            joins,
+            nodes: BTreeMap::new(),
+            vouched: BTreeMap::new(),
+            dead: BTreeSet::new(),
+        }
     }
 
     /// Somebody came. Kept without its connection, which may be replaced by another.
@@ -65,19 +73,41 @@ impl Asking {
         }
     }
 
+    /// Takes the keys of all members whose end the seeds certify: what was vouched for a key before
+    /// its end counts no more, and its name is free for another.
+    pub(super) fn bury(&mut self, dead: BTreeSet<PublicKey>) {
+        let is_new = |key: &PublicKey| dead.contains(key) && !self.dead.contains(key);
+        self.vouched.retain(|_, key| !is_new(key));
+        self.dead = dead;
+    }
+
+    /// Whether one that the seeds' word took out is a member of the fleet again.
+    fn is_back(&self, participant: &Participant) -> bool {
+        let vouched = self.vouched.get(&participant.node_id);
+        !self.dead.contains(&participant.key) && vouched == Some(&participant.key)
+    }
+
     fn is_let_in(&self, (participant, asks): &(Participant, bool)) -> bool {
         let vouched = self.vouched.get(&participant.node_id);
         *asks && (self.admits == Admits::Anybody || vouched == Some(&participant.key))
     }
 
-    /// Whether somebody asks who is to be let in.
-    pub(super) fn is_asked(&self) -> bool {
-        self.nodes.values().any(|it| self.is_let_in(it))
-    }
-
     /// The roster with one more node, if somebody is to be let in.
     pub(super) fn next(&mut self, rollout: &Rollout) -> Option<Roster> {
         let roster = rollout.roster();
+        // All have to vote, so it is of no use while somebody is away.
+        let is_here =
+            |it: &Participant| it.node_id == *rollout.me() || rollout.reaches(&it.node_id);
+        if !roster.nodes().all(is_here) {
+            return None;
+        }
+        // Whom the seeds' word took out need not ask: it learns of it only by coming back.
+        let back: Vec<_> = rollout.returned().filter(|it| self.is_back(it)).cloned().collect();
+        for it in back {
+            let place = self.nodes.get(&it.node_id).filter(|known| known.0.key == it.key);
+            let it = place.map_or(it, |known| known.0.clone());
+            self.nodes.insert(it.node_id.clone(), (it, true));
+        }
         // Who has gone would not vote, and asks again when it is back.
         self.nodes.retain(|node, _| !roster.has(node) && rollout.reaches(node));
         let (node, (new, _)) = self.nodes.iter().find(|(_, it)| self.is_let_in(it))?;
@@ -107,6 +137,14 @@ impl Asking {
 impl Stage {
     pub(super) const fn new(phase: Phase, asking: Asking, strangers_max: usize) -> Self {
         Self { phase, asking, strangers_max }
+    }
+
+    /// Whether somebody is to be let in.
+    pub(super) fn is_asked(&self) -> bool {
+        let Phase::Running { rollout, .. } = &self.phase else { return false };
+        let asking = &self.asking;
+        asking.nodes.values().any(|it| asking.is_let_in(it))
+            || rollout.returned().any(|it| asking.is_back(it))
     }
 
     /// Whether a node may come, and what the history begins with, if it has begun.
@@ -182,5 +220,41 @@ impl Shared {
     /// Tells people something.
     pub(super) fn note(&self, text: String) {
         let _ = self.inbox.push_now(Item::Note(text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::KeyPair;
+
+    #[test]
+    fn a_name_is_free_for_another_key_once_the_seeds_call_its_holder_dead() {
+        let key = |number| KeyPair::from_secret([number; 32]).public();
+        let node: NodeId = "node-c".parse().unwrap();
+        let mut asking = Asking::new(Admits::Vouched, Vec::new());
+        assert!(asking.vouch(node.clone(), Some(key(1))));
+        assert!(!asking.vouch(node.clone(), Some(key(2))), "it is another's");
+        asking.bury([key(1)].into());
+        assert!(asking.vouch(node.clone(), Some(key(2))));
+        // What was said of it after its death stands, however often that is told again.
+        asking.bury([key(1), key(3)].into());
+        assert!(!asking.vouch(node, Some(key(1))));
+    }
+
+    #[test]
+    fn one_that_the_seeds_took_out_is_back_when_both_its_death_and_its_absence_are_over() {
+        let key = KeyPair::from_secret([1; 32]).public();
+        let (node_id, host): (NodeId, _) = ("node-c".parse().unwrap(), "127.0.0.1".to_owned());
+        let node = Participant { node_id: node_id.clone(), host, port: 60_003, key };
+        let mut asking = Asking::new(Admits::Vouched, Vec::new());
+        asking.vouch(node_id.clone(), Some(key));
+        assert!(asking.is_back(&node));
+        asking.bury([key].into());
+        assert!(!asking.is_back(&node));
+        asking.vouch(node_id, Some(key));
+        assert!(!asking.is_back(&node), "the seeds have not taken it back here");
+        asking.bury(BTreeSet::new());
+        assert!(asking.is_back(&node));
     }
 }

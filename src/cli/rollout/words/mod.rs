@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::cli::log::escape;
 use crate::protocol::rollout::{
-    Answer, BASIS_POINTS, Cause, Command, Gate, Kind, NodeId, Phase, Plan, RoutingState, Sticky,
-    TxId, Weights,
+    Answer, BASIS_POINTS, Cause, Command, DeadStay, Gate, Kind, NodeId, Phase, Plan, RoutingState,
+    Sticky, TxId, Weights, Word,
 };
 
 /// A share: `5 %`, `12.5 %`.
@@ -203,6 +203,29 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
     format!("{what} (version {version}, {txid})")
 }
 
+/// The authority on whose word nodes were called gone.
+pub(super) const fn by_word(by: Word) -> &'static str {
+    match by {
+        Word::Operator => "an operator",
+        Word::Seeds => "the seeds' word",
+    }
+}
+
+/// The remedy where nodes still take part that the seeds call dead, after a `; `; or nothing.
+pub(super) fn remedy_of_dead(stay: &DeadStay) -> String {
+    let DeadStay { nodes, cause, running, .. } = stay;
+    match (cause, running) {
+        (Cause::Roster, _) => format!(
+            "; if no other part of the fleet goes on alone: peer rollout remove {} --gone --i-know",
+            nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(" ")
+        ),
+        (Cause::InDoubt, Some(txid)) => {
+            format!("; end that first: peer rollout resolve {txid} --commit --i-know")
+        }
+        _ => String::new(),
+    }
+}
+
 /// Remedy where nodes could not be called gone.
 fn remedy_of_gone(
     nodes: &BTreeSet<NodeId>,
@@ -232,7 +255,8 @@ fn remedy_of_gone(
         }
         (Cause::Version, _) => "try again in some seconds".to_owned(),
         (
-            Cause::Busy
+            Cause::NoWord
+            | Cause::Busy
             | Cause::Roster
             | Cause::Gate
             | Cause::Model
@@ -303,6 +327,6 @@ fn remedy(command: &Command, cause: Cause, reason: &str, running: Option<&TxId>)
              one is gone for good: peer rollout remove NAME --gone --i-know"
                 .to_owned()
         }
-        (Cause::Reached, _) => "peer rollout status shows it".to_owned(),
+        (Cause::Reached | Cause::NoWord, _) => "peer rollout status shows it".to_owned(),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{gates, list, percent, phase, rate, span, steps, sticky, weights};
+use super::{gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights};
 use crate::cli::log::escape;
 use crate::cli::query::{table, table_text};
 use crate::model::WallTime;
@@ -145,7 +145,8 @@ fn own_word(status: &NodeStatus) -> String {
         );
     }
     if let Some(txid) = &status.removed {
-        return format!("CALLED GONE ({txid}), decides nothing");
+        let by = if is_by_seeds(status, &status.node_id) { " BY THE SEEDS' WORD" } else { "" };
+        return format!("CALLED GONE{by} ({txid}), decides nothing");
     }
     if !status.roster.has(&status.node_id) {
         return "REMOVED, takes part no more".to_owned();
@@ -282,9 +283,19 @@ fn verdicts(status: &NodeStatus, course: &Course) -> String {
     format!("  now: {}\n", all.map(judge).collect::<Vec<_>>().join("; "))
 }
 
+fn is_by_seeds(status: &NodeStatus, node: &NodeId) -> bool {
+    status.gone_by_seeds.iter().any(|it| it.node_id == *node)
+}
+
 /// Nodes that were called gone, and the remedy.
 fn gone(status: &NodeStatus, asking: &BTreeMap<NodeId, String>) -> String {
     let me = &status.node_id;
+    if let Some(txid) = status.removed.as_ref().filter(|_| is_by_seeds(status, me)) {
+        return format!(
+            "{me} was called gone by the seeds' word ({txid}): it serves what the others commit, \
+             and decides nothing\n  it is let in again once it is a member of the fleet again\n"
+        );
+    }
     if let Some(txid) = &status.removed {
         return format!(
             "{me} was called gone ({txid}): it serves what the others commit, and decides \
@@ -294,6 +305,10 @@ fn gone(status: &NodeStatus, asking: &BTreeMap<NodeId, String>) -> String {
     let is_other = |node: &NodeId| node != me && !asking.contains_key(node);
     let others = status.gone.iter().filter(|(node, _)| is_other(node));
     let line = |(node, is_here): (&NodeId, &bool)| match is_here {
+        _ if is_by_seeds(status, node) => format!(
+            "{node} was called gone by the seeds' word; it is let in again once it is a member of \
+             the fleet again\n"
+        ),
         true => format!(
             "{node} was called gone, and one of that name is here; let it in: peer rollout admit \
              {node}\n"
@@ -304,6 +319,11 @@ fn gone(status: &NodeStatus, asking: &BTreeMap<NodeId, String>) -> String {
         ),
     };
     let mut text: String = others.map(line).collect();
+    if let Some(stay) = &status.dead_stay {
+        let (names, reason) = (list(&stay.nodes), escape(&stay.reason));
+        let remedy = remedy_of_dead(stay);
+        text += &format!("{names}: dead by the seeds' word, still taking part: {reason}{remedy}\n");
+    }
     if !status.roster.has(me) {
         text += &format!(
             "{me} takes no part; to let it, at a node that does: peer rollout admit {me}\n"

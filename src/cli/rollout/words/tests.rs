@@ -5,7 +5,7 @@ use super::timeline::{Explained, History};
 use super::*;
 use crate::model::{KeyPair, WallTime};
 use crate::protocol::rollout::{
-    Aborted, Choice, Committed, Course, Digest, DoubtStatus, HealthSnapshot, Heartbeat,
+    Aborted, Choice, Committed, Course, Digest, DoubtStatus, Gone, HealthSnapshot, Heartbeat,
     ModelHealth, NodeId, NodeStatus, Participant, PeerStatus, Proof, Proposal, Resolution, Roster,
     RunningStatus, StartOrder, Vote,
 };
@@ -128,6 +128,7 @@ fn every_cause_has_a_remedy() {
         Cause::Resolved,
         Cause::Reached,
         Cause::InDoubt,
+        Cause::NoWord,
     ] {
         assert!(!remedy(&Command::Pause, cause, "", None).is_empty(), "{cause:?}");
     }
@@ -222,6 +223,8 @@ fn status() -> NodeStatus {
         health: Some(health("node-a", 100, 2, 240_000)),
         removed: None,
         gone: Default::default(),
+        gone_by_seeds: Default::default(),
+        dead_stay: None,
         peers: vec![
             peer("node-b", Some(heartbeat("node-b", &now)), Some(health("node-b", 50, 0, 9_000))),
             peer("node-c", Some(heartbeat("node-c", &old)), Some(health("node-c", 7, 0, 350))),
@@ -299,6 +302,39 @@ fn who_is_in_doubt_says_so_and_what_to_do() {
     assert!(text.contains("peer rollout resolve step-node-c-1-4 --commit or --abort"), "{text}");
     assert!(text.contains("gone for good, here: peer rollout remove NAME --gone"), "{text}");
     assert!(text.contains("it serves version 3 until node-c can be asked"), "{text}");
+}
+
+#[test]
+fn what_the_seeds_word_did_is_told_apart_from_an_operator_s() {
+    let gone = roster().get(&node("node-b")).unwrap().clone();
+    let by_seeds = NodeStatus {
+        gone: [(node("node-b"), false), (node("node-d"), false)].into(),
+        gone_by_seeds: vec![gone],
+        dead_stay: Some(DeadStay {
+            nodes: [node("node-c")].into(),
+            cause: Cause::Roster,
+            reason: "too few remain".to_owned(),
+            running: None,
+        }),
+        ..status()
+    };
+    let text = view(by_seeds).text(&[], false);
+    assert!(text.contains("node-b was called gone by the seeds' word; it is let in"), "{text}");
+    assert!(text.contains("node-d was called gone; when it is back"), "{text}");
+    assert!(text.contains("node-c: dead by the seeds' word, still taking part: too few"), "{text}");
+    assert!(text.contains("peer rollout remove node-c --gone --i-know"), "{text}");
+    // What it settled is not an operator's either.
+    let txid: TxId = "step-node-a-1-3".parse().unwrap();
+    let word = Resolution::new(&keys(2), &node("node-b"), &txid, Choice::Commit, WallTime(1));
+    let settled = committed(3, 2_000, Proof { votes: Vec::new(), resolution: Some(word) });
+    let mut removal = committed(4, 2_000, Proof::default());
+    let settles = Some(Box::new(settled.clone()));
+    removal.proposal.gone = Some(Gone { nodes: [node("node-a")].into(), by: Word::Seeds, settles });
+    let history = History { committed: vec![settled, removal], aborted: vec![] };
+    let text = history.text(9);
+    assert!(text.contains("!! COMMIT BY THE SEEDS' WORD at node-b"), "{text}");
+    assert!(text.contains("!! node-a CALLED GONE BY THE SEEDS' WORD at node-a"), "{text}");
+    assert!(!text.contains("OPERATOR"), "{text}");
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{cause, deed, gates, list, span, steps, sticky, weights};
+use super::{by_word, cause, deed, gates, list, span, steps, sticky, weights};
 use crate::cli::log::escape;
 use crate::model::WallTime;
 use crate::protocol::rollout::{
-    Aborted, Choice, Committed, Proof, Proposal, Resolution, RoutingState, TxId, Weights,
+    Aborted, Choice, Committed, Proof, Proposal, Resolution, RoutingState, TxId, Weights, Word,
 };
 
 /// A node's answer to what there was.
@@ -45,18 +45,28 @@ fn before(committed: &[Committed], state: &RoutingState) -> Option<String> {
     (state.version == 2).then(|| weights(&Weights::split(stable, stable, 0)))
 }
 
-/// An operator's word, which must not be mistaken for a decision of all.
-fn marked(resolution: &Resolution) -> String {
+/// The authority whose word ended a transaction: a removal may have settled it.
+fn word_on(history: &[Committed], txid: &TxId) -> Word {
+    let settles =
+        |it: &&Committed| it.proposal.settles().is_some_and(|it| it.proposal.txid == *txid);
+    let by = history.iter().find(settles).and_then(|it| it.proposal.gone.as_ref());
+    by.map_or(Word::Operator, |it| it.by)
+}
+
+/// A word that must not be mistaken for a decision of all.
+fn marked(resolution: &Resolution, by: Word) -> String {
     let Resolution { node_id, kind, timestamp, .. } = resolution;
     let kind = if *kind == Choice::Commit { "COMMIT" } else { "ABORT" };
-    format!("!! {kind} BY AN OPERATOR at {node_id}, {timestamp}, not by the votes of all")
+    let by = by_word(by).to_uppercase();
+    format!("!! {kind} BY {by} at {node_id}, {timestamp}, not by the votes of all")
 }
 
 /// The same of a change of the roster without everybody's vote.
 fn taken_out(proposal: &Proposal) -> Option<String> {
     let gone = proposal.gone.as_ref()?;
     let (names, by) = (list(&gone.nodes), &proposal.txid.node);
-    let mut text = format!("!! {names} CALLED GONE BY AN OPERATOR at {by}, and not asked");
+    let word = by_word(gone.by).to_uppercase();
+    let mut text = format!("!! {names} CALLED GONE BY {word} at {by}, and not asked");
     if let Some(settled) = proposal.settles() {
         text += &format!("; {} committed with it", settled.proposal.txid);
     }
@@ -103,7 +113,8 @@ impl History {
             text += &format!("    because {}\n", escape(note));
         }
         if let Some(resolution) = &committed.proof.resolution {
-            text += &format!("    {}\n", marked(resolution));
+            let by = word_on(&self.committed, &committed.proposal.txid);
+            text += &format!("    {}\n", marked(resolution, by));
         }
         if let Some(taken_out) = taken_out(&committed.proposal) {
             text += &format!("    {taken_out}\n");
@@ -121,7 +132,7 @@ fn aborted(aborted: &Aborted) -> String {
         cause(*why)
     );
     if let Some(resolution) = &proof.resolution {
-        text += &format!("    {}\n", marked(resolution));
+        text += &format!("    {}\n", marked(resolution, Word::Operator));
     }
     text
 }
@@ -161,7 +172,7 @@ impl Explained {
 }
 
 fn explain_commit(committed: &Committed, history: &History) -> String {
-    let Proposal { txid, state, base, new_roster, plan, note, .. } = &committed.proposal;
+    let Proposal { txid, state, base, new_roster, plan, note, gone, .. } = &committed.proposal;
     let mut text = format!("{txid}: COMMITTED as version {}\n", state.version);
     let before = before(&history.committed, state).unwrap_or_else(|| "the version before".into());
     text += &format!("  content   {before} -> {}\n", weights(&state.weights));
@@ -188,14 +199,24 @@ fn explain_commit(committed: &Committed, history: &History) -> String {
             gates(plan)
         );
     }
-    text += &votes(&committed.proof);
+    let word = word_on(&history.committed, txid);
+    text += &votes(&committed.proof, word);
     text + match (&committed.proof.resolution, committed.proof.votes.len()) {
+        (Some(_), _) if word == Word::Seeds => {
+            "  shown by  the votes of all that remained, who took its coordinator out by the \
+                         seeds' word\n"
+        }
         (Some(_), _) => {
             "  shown by  an operator's word, kept for ever; another node may have ended \
                          it otherwise\n"
         }
         (None, 0) => "  shown by  the log of decisions\n",
-        (None, _) if committed.proposal.gone.is_some() => {
+        (None, _) if gone.as_ref().is_some_and(|it| it.by == Word::Seeds) => {
+            "  shown by  the COMMIT of all others, each signed over this very content; they are \
+                      more\n            than half of those before, or half with the lowest name: \
+                      no other part can show such a thing\n"
+        }
+        (None, _) if gone.is_some() => {
             "  shown by  the COMMIT of all others, each signed over this very content; nodes \
                       that\n            call each other gone can both show such a thing\n"
         }
@@ -214,7 +235,7 @@ fn explain_abort(aborted: &Aborted) -> String {
         text += &format!("  content   would have been version {version}\n");
     }
     text += &format!("  because   {} ({})\n", escape(reason), cause(*why));
-    text += &votes(proof);
+    text += &votes(proof, Word::Operator);
     text + match (&proof.resolution, proof.votes.len()) {
         (Some(_), _) => {
             "  shown by  an operator's word, kept for ever; another node may have ended \
@@ -228,7 +249,7 @@ fn explain_abort(aborted: &Aborted) -> String {
     }
 }
 
-fn votes(proof: &Proof) -> String {
+fn votes(proof: &Proof, by: Word) -> String {
     let mut text = String::new();
     for vote in &proof.votes {
         let kind = if vote.vote == Choice::Commit { "COMMIT" } else { "ABORT" };
@@ -237,7 +258,7 @@ fn votes(proof: &Proof) -> String {
         text += &format!("  vote      {} {kind}, signature {signature}…\n", vote.node_id);
     }
     if let Some(resolution) = &proof.resolution {
-        text += &format!("  {}\n", marked(resolution));
+        text += &format!("  {}\n", marked(resolution, by));
     }
     text
 }

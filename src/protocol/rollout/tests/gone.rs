@@ -9,7 +9,7 @@ fn gone(of: &[usize]) -> Command {
 }
 
 /// That node is away from all others.
-fn leaves(seats: &mut [Seat], away: usize) {
+pub(super) fn leaves(seats: &mut [Seat], away: usize) {
     for at in (0..seats.len()).filter(|it| *it != away) {
         seats[at].tell(Input::Unlinked { link: LinkId(away as u64) });
         seats[away].tell(Input::Unlinked { link: LinkId(at as u64) });
@@ -17,7 +17,7 @@ fn leaves(seats: &mut [Seat], away: usize) {
 }
 
 /// It is in reach of all again.
-fn returns(table: &Table, seats: &mut [Seat], back: usize) {
+pub(super) fn returns(table: &Table, seats: &mut [Seat], back: usize) {
     for at in (0..seats.len()).filter(|it| *it != back) {
         let link = |of: usize| Input::Linked {
             link: LinkId(of as u64),
@@ -30,7 +30,12 @@ fn returns(table: &Table, seats: &mut [Seat], back: usize) {
 }
 
 /// What that one asks for is agreed between these, and the rest hears of nothing.
-fn agree_without(seats: &mut [Seat], by: usize, voters: &[usize], fx: &[Effect]) -> Decision {
+pub(super) fn agree_without(
+    seats: &mut [Seat],
+    by: usize,
+    voters: &[usize],
+    fx: &[Effect],
+) -> Decision {
     let wish = proposal(fx);
     let mut last = Vec::new();
     for at in voters {
@@ -46,7 +51,7 @@ fn agree_without(seats: &mut [Seat], by: usize, voters: &[usize], fx: &[Effect])
 }
 
 /// `to` hears what `from` says of itself, and asks it for all that it lacks.
-fn catch_up(seats: &mut [Seat], from: usize, to: usize) -> Vec<Effect> {
+pub(super) fn catch_up(seats: &mut [Seat], from: usize, to: usize) -> Vec<Effect> {
     let heartbeat = seats[from].machine.heartbeat();
     let fx = seats[to].hear(from, Message::Heartbeat(heartbeat));
     let asked: Vec<_> = sent(&fx).into_iter().cloned().collect();
@@ -69,7 +74,7 @@ fn past_of(seat: &Seat) -> Vec<Record> {
     whole().into_iter().chain(seat.records.iter().cloned()).collect()
 }
 
-fn members(seat: &Seat) -> BTreeSet<NodeId> {
+pub(super) fn members(seat: &Seat) -> BTreeSet<NodeId> {
     seat.machine.roster().nodes().map(|it| it.node_id.clone()).collect()
 }
 
@@ -95,7 +100,10 @@ fn the_others_go_on_without_one_that_is_gone_and_it_learns_of_it_when_it_is_back
     // It catches up, knows it, and decides nothing.
     let fx = catch_up(&mut seats, 0, 2);
     let removed = told.txid.clone();
-    assert!(fx.contains(&Effect::Emit(Event::Removed { txid: removed.clone() })), "{fx:?}");
+    assert!(
+        fx.contains(&Effect::Emit(Event::Removed { txid: removed.clone(), by: Word::Operator })),
+        "{fx:?}"
+    );
     let status = seats[2].machine.status(Time::ZERO);
     assert_eq!((status.state.version, status.removed), (4, Some(removed.clone())));
     let fx = seats[2].ask(Command::Pause);
@@ -113,7 +121,7 @@ fn the_others_go_on_without_one_that_is_gone_and_it_learns_of_it_when_it_is_back
 }
 
 /// Three, of which the last has begun a step and died; the others have voted for it.
-fn in_doubt(table: &Table) -> (Vec<Seat>, Proposal) {
+pub(super) fn in_doubt(table: &Table) -> (Vec<Seat>, Proposal) {
     let mut seats = on_the_way(table);
     let wish = proposal(&seats[2].ask(Command::Promote { full: false }));
     for seat in &mut seats[..2] {
@@ -289,6 +297,6 @@ fn what_is_wrong_with_calling_a_node_gone_is_said() {
     let odd = Proposal { new_roster: Some(table.roster.clone()), ..wish.clone() };
     assert!(odd.complaint().is_some());
     let mut odd = wish;
-    odd.gone = Some(Gone { nodes: [name(0)].into(), settles: None });
+    odd.gone = Some(Gone { nodes: [name(0)].into(), by: Word::Operator, settles: None });
     assert!(odd.complaint().is_some());
 }
