@@ -533,3 +533,24 @@ fn links_are_given_up_when_idle_and_bounded_in_number() {
     });
     assert_eq!(hung_up(&bench), [2, 3, 5], "one is kept by hand");
 }
+
+#[test]
+fn a_message_whose_call_finds_no_room_for_a_link_ends() {
+    let config = Config { links_max: 1, ..Config::default() };
+    let mut bench = Bench::new(1, config);
+    let kept = (LinkId(3), endpoint(3), LIFE);
+    bench.run(|it, now, fx| it.on_link_up(now, kept, Some(true), fx));
+    bench.direct.keep(endpoint(3), true);
+    bench.send(letter(1, 100));
+    let mut calls = 0;
+    let mut connect = move |bench: &mut Bench| {
+        if bench.calls.len() > calls {
+            calls = bench.calls.len();
+            bench.link_up(LINK, LIFE);
+        }
+    };
+    connect(&mut bench);
+    bench.pass(secs(600), connect);
+    assert_eq!(bench.ends(), [(1, Some(FailKind::Unreachable))]);
+    assert_eq!(bench.calls.len() as u32, 1 + letter(1, 100).retry.retries, "it is tried again");
+}
