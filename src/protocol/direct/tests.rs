@@ -554,3 +554,21 @@ fn a_message_whose_call_finds_no_room_for_a_link_ends() {
     assert_eq!(bench.ends(), [(1, Some(FailKind::Unreachable))]);
     assert_eq!(bench.calls.len() as u32, 1 + letter(1, 100).retry.retries, "it is tried again");
 }
+
+#[test]
+fn a_call_that_fails_beside_a_link_fails_no_message_that_waits_for_room_on_it() {
+    let mut bench = Bench::new(1, Config { window: 1, ..Config::default() });
+    let once = RetryConfig { retries: 0, ..letter(0, 1).retry };
+    for token in [1, 2] {
+        bench.send(Letter { retry: once, ..letter(token, 100) });
+    }
+    // The other end has called as well, and its link came first.
+    let who = (LINK, endpoint(2), LIFE);
+    bench.run(|it, now, fx| it.on_link_up(now, who, Some(false), fx));
+    bench.run(|it, _, fx| it.on_call_failed(endpoint(2), "it hung up", fx));
+    assert_eq!(bench.ends(), []);
+    for number in [1, 2] {
+        bench.ack(LIFE, number, Verdict::Taken);
+    }
+    assert_eq!(bench.ends(), [(1, None), (2, None)]);
+}
