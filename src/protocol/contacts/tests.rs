@@ -190,12 +190,12 @@ fn the_watched_are_bounded_and_those_with_links_stay() {
 
 /// The reasons why peers could not be added.
 fn objections(bench: &Bench) -> Vec<&str> {
-    let events = bench.told.iter().map(|(_, event)| event);
-    let reason = |event| match event {
-        &Event::NotAdded { ref reason, .. } => reason.as_str(),
-        other => panic!("{other:?}"),
-    };
-    events.map(reason).collect()
+    let mut reasons = Vec::new();
+    for (_, event) in &bench.told {
+        let Event::NotAdded { reason, .. } = event else { panic!("{event:?}") };
+        reasons.push(reason.as_str());
+    }
+    reasons
 }
 
 #[test]

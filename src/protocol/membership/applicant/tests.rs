@@ -139,9 +139,12 @@ fn a_lying_seed_spoils_one_attempt_with_a_floor_and_not_the_next() {
 
 /// The links on which a request goes out.
 fn asked(fx: &mut Fx) -> Vec<u64> {
-    let link = |effect| match effect {
-        Effect::Send { link, msg: Message::RegisterReq(_) } => Some(link.0),
-        _ => None,
+    let link = |effect| {
+        if let Effect::Send { link, msg: Message::RegisterReq(_) } = effect {
+            Some(link.0)
+        } else {
+            None
+        }
     };
     fx.drain().filter_map(link).collect()
 }
