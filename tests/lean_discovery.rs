@@ -424,3 +424,15 @@ fn a_claim_is_believed_only_if_its_own_key_is_shown_there() {
         assert_eq!(peer.contacts().count(), known, "{shown:?}");
     }
 }
+
+#[test]
+fn a_second_claim_to_an_endpoint_that_is_being_checked_spoils_no_check() {
+    let net = Net::new(3, 8);
+    let [me, honest, liar] = [0, 1, 2].map(|it| net.contacts[it]);
+    let mut peer = Discovery::new(Config::default(), me, [], Rng::seed_from_u64(1));
+    let mut fx = Effects::default();
+    peer.on_claimed(honest, &mut fx);
+    peer.on_claimed(Contact { endpoint: honest.endpoint, key: liar.key }, &mut fx);
+    peer.on_checked(NOW, honest.endpoint, Some(honest.key), &mut fx);
+    assert_eq!(peer.contacts().collect::<Vec<_>>(), [honest]);
+}

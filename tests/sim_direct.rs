@@ -20,8 +20,12 @@ const fn secs(n: u64) -> Duration {
 }
 
 fn settled(seed: u64, peers: u16) -> Fleet {
+    settled_with(seed, peers, contacts::Config::default())
+}
+
+fn settled_with(seed: u64, peers: u16, contacts: contacts::Config) -> Fleet {
     let gossip = gossip::Config { messages_max: 0, ..gossip::Config::default() };
-    let peer_config = PeerConfig { gossip, ..PeerConfig::default() };
+    let peer_config = PeerConfig { gossip, contacts, ..PeerConfig::default() };
     let mut fleet = Fleet::started(seed, &Plan { peers, peer_config, ..Plan::default() });
     fleet.settle(secs(15));
     fleet.world.run_for(secs(3));
@@ -268,6 +272,22 @@ fn a_peer_added_by_hand_is_linked_when_it_comes_and_one_removed_gets_nothing_mor
     desk.run(&mut fleet, secs(1), always);
     assert_eq!(desk.failed(refused), Some(FailKind::NotSent));
     assert_eq!(desk.suspected, suspected, "a link closed by hand accuses nobody");
+}
+
+#[test]
+fn a_peer_that_cannot_be_added_by_hand_has_no_kept_link() {
+    let config = contacts::Config { by_hand_max: 0, ..contacts::Config::default() };
+    let mut fleet = settled_with(3, 14, config);
+    let (a, b) = strangers(&fleet);
+    let mut desk = Desk::default();
+    let add = Command::Peer(peer_kind::Command::AddPeer(b));
+    assert!(fleet.world.command(a, add));
+    let there = desk.send(&mut fleet, a, b, 100);
+    desk.run(&mut fleet, secs(2), always);
+    assert_eq!(desk.failed(there), None);
+    assert!(matches!(desk.contacts[..], [(_, _, contacts::Event::NotAdded { .. })]));
+    desk.run(&mut fleet, secs(60), always);
+    assert_eq!(fleet.world.open_links(a, b), 0, "an idle link is given up");
 }
 
 /// One random fault among the peers.

@@ -13,7 +13,7 @@ use crate::model::{Endpoint, PublicKey, SeedId};
 use crate::node::{PeerConfig, SeedConfig};
 use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
 use crate::protocol::quorum::QuorumRule;
-use crate::protocol::session;
+use crate::protocol::{overlay, session};
 use crate::runtime::cluster_key;
 use crate::runtime::driver::options::Limits;
 use crate::runtime::http::Access;
@@ -218,6 +218,8 @@ fn check_periods(args: &PeerArgs) -> Result<(), CliError> {
         "--links 0 would leave this peer alone; it takes at least 1, and 2 to bear a loss"
     } else if limits.links > limits.links_max {
         "--links is above --links-max; raise the one or lower the other"
+    } else if limits.links_max > overlay::LINKS_MAX {
+        "--links-max is above 256; others refuse the cards and lists of a peer with more neighbors"
     } else if limits.backoff_min > limits.backoff_max {
         "--backoff-min is above --backoff-max; raise the one or lower the other"
     } else if limits.unreachable_after.0 < Duration::from_secs(1) {
@@ -444,6 +446,7 @@ mod tests {
         for flags in [
             "--links 0",
             "--links 9 --links-max 8",
+            "--links-max 257",
             "--backoff-min 20s",
             "--gossip-hold 10m",
             "--dials-max 0",

@@ -241,23 +241,26 @@ impl Contacts {
     /// Adds a peer by hand: the operator wants a link with it at any time.
     pub fn add(&mut self, now: Now, peer: Endpoint, fx: &mut Fx) {
         let by_hand = self.watched.values().filter(|it| it.is_by_hand).count();
-        let most = self.config.by_hand_max;
+        let is_added = self.watched.get(&peer).is_some_and(|it| it.is_by_hand);
+        let Config { by_hand_max, watched_max, .. } = self.config;
         self.removed.remove(&peer);
-        let watched = if by_hand >= most { None } else { self.watch(now, peer) };
-        let Some(watched) = watched else {
-            let reason = format!("at most {most} peers are added by hand");
-            return fx.emit(Event::NotAdded { peer, reason });
+        let reason = if by_hand >= by_hand_max && !is_added {
+            format!("at most {by_hand_max} peers are added by hand")
+        } else if let Some(watched) = self.watch(now, peer) {
+            watched.is_by_hand = true;
+            watched.pause = PAUSES.0;
+            return self.call(peer, fx);
+        } else {
+            format!("{watched_max} peers are watched already, and none of them can be spared")
         };
-        watched.is_by_hand = true;
-        watched.pause = PAUSES.0;
-        self.call(peer, fx);
+        fx.emit(Event::NotAdded { peer, reason });
     }
 
     /// Removes a peer by hand: the operator wants no link with it.
     pub fn remove(&mut self, peer: Endpoint, fx: &mut Fx) {
         self.watched.remove(&peer);
         fx.stop_timer(Timer::Call(peer));
-        if self.removed.len() >= self.config.by_hand_max {
+        if self.removed.len() >= self.config.by_hand_max && !self.removed.contains(&peer) {
             self.removed.pop_first();
         }
         self.removed.insert(peer);

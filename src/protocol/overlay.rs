@@ -26,13 +26,16 @@ use crate::model::{Endpoint, Incarnation, Now, Rng, Time};
 /// Least degree in the weight of preferential attachment.
 const LEAST_DEGREE: u32 = 2;
 
+/// Greatest number of links that can be configured: as many neighbors as a card or list may name.
+pub const LINKS_MAX: usize = 256;
+
 /// Limits and periods of the overlay.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Number of links that a joiner makes, and below which a member repairs. One of them is
     /// random. Fewer make the overlay fragile, more make gossip and liveness dearer.
     pub links: usize,
-    /// Greatest number of links; a hub refuses more.
+    /// Greatest number of links, up to [`LINKS_MAX`]; a hub refuses more.
     pub links_max: usize,
     /// Greatest number of members known, neighbors beside: those among which a peer may come to
     /// choose. More cost memory at every peer, fewer make the choice by degree coarser.
@@ -49,7 +52,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             links: 3,
-            links_max: 256,
+            links_max: LINKS_MAX,
             known_max: 512,
             cooldown: Duration::from_secs(5),
             announce_after: Duration::from_millis(100),
@@ -237,9 +240,10 @@ impl Overlay {
     ) {
         self.calling.remove(&neighbor);
         self.failed.remove(&neighbor);
+        let other = self.neighbors.get(&neighbor).copied();
         let reason = if !self.running {
             Some("not a member yet")
-        } else if self.neighbors.len() >= self.config.links_max {
+        } else if other.is_none() && self.neighbors.len() >= self.config.links_max {
             Some("no room for another neighbor")
         } else {
             None
@@ -247,7 +251,7 @@ impl Overlay {
         if let Some(reason) = reason {
             return fx.emit(Event::Hangup { link, reason });
         }
-        if let Some(other) = self.neighbors.get(&neighbor).copied() {
+        if let Some(other) = other {
             let keep_new = dialed == (self.me < neighbor);
             let needless = if keep_new { other } else { link };
             fx.emit(Event::Hangup { link: needless, reason: "already linked" });
@@ -447,5 +451,34 @@ mod tests {
         let is_known = |it: &&Endpoint| overlay.incarnation_of(**it).is_some();
         assert_eq!(neighbors.iter().filter(is_known).count(), 20);
         assert_eq!(overlay.known_members(), 50, "what room there is is used");
+    }
+
+    /// Links two members that have called each other, at an end with so many links already.
+    /// Returns the call whose link stays.
+    fn crossed(me: u16, other: u16, linked: u64, order: [bool; 2]) -> Option<bool> {
+        let config = Config { links_max: 3, ..Config::default() };
+        let mut overlay = Overlay::new(config, line(me).endpoint, Rng::seed_from_u64(1));
+        let mut fx = Effects::default();
+        overlay.begin(&mut fx);
+        for (link, number) in (0..linked).zip(100..) {
+            let who = (line(number).endpoint, Incarnation(1));
+            overlay.on_link_up(LinkId(link), who, &[], true, &mut fx);
+        }
+        let who = (line(other).endpoint, Incarnation(1));
+        for dialed in order {
+            overlay.on_link_up(LinkId(10 + u64::from(dialed)), who, &[], dialed, &mut fx);
+        }
+        overlay.neighbors().get(&who.0).map(|link| *link == LinkId(11))
+    }
+
+    #[test]
+    fn of_two_crossed_calls_the_same_stays_at_both_ends_also_at_the_last_place() {
+        for linked in 0..=2 {
+            for order in [[true, false], [false, true]] {
+                let stays = (crossed(1, 2, linked, order), crossed(2, 1, linked, order));
+                assert_eq!(stays, (Some(true), Some(false)), "{linked} links before, {order:?}");
+            }
+        }
+        assert_eq!(crossed(1, 2, 3, [true, false]), None, "a full peer takes no more");
     }
 }

@@ -346,7 +346,7 @@ pub struct PeerLimitArgs {
     /// Neighbors to seek when joining, and below which new ones are sought
     #[arg(long, value_name = "N", default_value_t = overlay::Config::default().links)]
     pub links: usize,
-    /// Neighbors, at most
+    /// Neighbors, at most; up to 256
     #[arg(long, value_name = "N", default_value_t = overlay::Config::default().links_max)]
     pub links_max: usize,
     /// Time that a member that could not be reached is left alone

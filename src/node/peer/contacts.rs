@@ -17,9 +17,12 @@ impl PeerNode {
         for event in fx.absorb(part) {
             match event {
                 contacts::Event::Call { to } => self.call_directly(now, to, fx),
+                contacts::Event::NotAdded { peer, reason } => {
+                    self.direct.keep(peer, false);
+                    fx.emit(Event::Contacts(contacts::Event::NotAdded { peer, reason }));
+                }
                 event @ (contacts::Event::Unreachable { .. }
-                | contacts::Event::Reachable { .. }
-                | contacts::Event::NotAdded { .. }) => fx.emit(Event::Contacts(event)),
+                | contacts::Event::Reachable { .. }) => fx.emit(Event::Contacts(event)),
             }
         }
     }

@@ -187,3 +187,44 @@ fn the_watched_are_bounded_and_those_with_links_stay() {
     assert_eq!((metrics.watched, metrics.connected_peers), (5, 5));
     assert!([1, 2, 5, 6, 7].iter().all(|it| bench.contacts.last_contact(peer(*it)).is_some()));
 }
+
+/// The reasons why peers could not be added.
+fn objections(bench: &Bench) -> Vec<&str> {
+    let mut reasons = Vec::new();
+    for (_, event) in &bench.told {
+        let Event::NotAdded { reason, .. } = event else { panic!("{event:?}") };
+        reasons.push(reason.as_str());
+    }
+    reasons
+}
+
+#[test]
+fn at_the_limit_a_peer_that_is_added_already_may_be_added_again() {
+    let mut bench = Bench::new(Config { by_hand_max: 2, ..Config::default() });
+    for port in [2, 3, 2, 4] {
+        bench.run(|it, now, fx| it.add(now, peer(port), fx));
+    }
+    assert_eq!(objections(&bench), ["at most 2 peers are added by hand"]);
+    assert!(matches!(bench.told[..], [(_, Event::NotAdded { peer: it, .. })] if it == peer(4)));
+}
+
+#[test]
+fn a_peer_that_finds_the_table_full_is_told_so() {
+    let mut bench = Bench::new(Config { watched_max: 2, ..Config::default() });
+    bench.link_up(1, 2);
+    bench.link_up(2, 3);
+    bench.run(|it, now, fx| it.add(now, peer(4), fx));
+    let expected = "2 peers are watched already, and none of them can be spared";
+    assert_eq!(objections(&bench), [expected]);
+    bench.run(|it, now, fx| it.add(now, peer(3), fx));
+    assert_eq!(bench.told.len(), 1, "one that is watched needs no place");
+}
+
+#[test]
+fn at_the_limit_a_peer_that_is_removed_already_displaces_no_other() {
+    let mut bench = Bench::new(Config { by_hand_max: 2, ..Config::default() });
+    for port in [2, 3, 3] {
+        bench.run(|it, _, fx| it.remove(peer(port), fx));
+    }
+    assert!(bench.contacts.is_removed(peer(2)) && bench.contacts.is_removed(peer(3)));
+}

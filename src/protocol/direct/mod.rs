@@ -102,17 +102,21 @@ impl Direct {
         own: Option<bool>,
         fx: &mut Fx,
     ) {
-        if own == Some(true) {
-            self.outbox.called(peer);
-        }
         if own.is_some()
             && let Err(victim) = self.make_room(peer)
         {
-            let link = victim.unwrap_or(link);
-            fx.emit(Event::Hangup { link, reason: "too many links for direct messages" });
+            let (link, reason) = (victim.unwrap_or(link), "too many links for direct messages");
+            fx.emit(Event::Hangup { link, reason });
             if victim.is_none() {
+                // The messages that wait for this call must not wait for ever.
+                if own == Some(true) {
+                    self.on_call_failed(peer, reason, fx);
+                }
                 return;
             }
+        }
+        if own == Some(true) {
+            self.outbox.called(peer);
         }
         self.routes.insert(link, peer, life, own.map(|dialed| (dialed, now.mono)));
         self.sweep_later(fx);

@@ -250,9 +250,10 @@ impl Direct {
         self.advance(now, to, fx);
     }
 
-    /// Takes the failure of a call for direct messages.
+    /// Takes the failure of a call for direct messages. What waits for room on another link with
+    /// the member goes on waiting.
     pub fn on_call_failed(&mut self, to: Endpoint, reason: &str, fx: &mut Fx) {
-        if !self.outbox.calling.remove(&to) {
+        if !self.outbox.calling.remove(&to) || self.routes.way(to).is_some() {
             return;
         }
         let queued = self.outbox.lines.get(&to).map(|line| line.queued.clone());

@@ -533,3 +533,42 @@ fn links_are_given_up_when_idle_and_bounded_in_number() {
     });
     assert_eq!(hung_up(&bench), [2, 3, 5], "one is kept by hand");
 }
+
+#[test]
+fn a_message_whose_call_finds_no_room_for_a_link_ends() {
+    let config = Config { links_max: 1, ..Config::default() };
+    let mut bench = Bench::new(1, config);
+    let kept = (LinkId(3), endpoint(3), LIFE);
+    bench.run(|it, now, fx| it.on_link_up(now, kept, Some(true), fx));
+    bench.direct.keep(endpoint(3), true);
+    bench.send(letter(1, 100));
+    let mut calls = 0;
+    let mut connect = move |bench: &mut Bench| {
+        if bench.calls.len() > calls {
+            calls = bench.calls.len();
+            bench.link_up(LINK, LIFE);
+        }
+    };
+    connect(&mut bench);
+    bench.pass(secs(600), connect);
+    assert_eq!(bench.ends(), [(1, Some(FailKind::Unreachable))]);
+    assert_eq!(bench.calls.len() as u32, 1 + letter(1, 100).retry.retries, "it is tried again");
+}
+
+#[test]
+fn a_call_that_fails_beside_a_link_fails_no_message_that_waits_for_room_on_it() {
+    let mut bench = Bench::new(1, Config { window: 1, ..Config::default() });
+    let once = RetryConfig { retries: 0, ..letter(0, 1).retry };
+    for token in [1, 2] {
+        bench.send(Letter { retry: once, ..letter(token, 100) });
+    }
+    // The other end has called as well, and its link came first.
+    let who = (LINK, endpoint(2), LIFE);
+    bench.run(|it, now, fx| it.on_link_up(now, who, Some(false), fx));
+    bench.run(|it, _, fx| it.on_call_failed(endpoint(2), "it hung up", fx));
+    assert_eq!(bench.ends(), []);
+    for number in [1, 2] {
+        bench.ack(LIFE, number, Verdict::Taken);
+    }
+    assert_eq!(bench.ends(), [(1, None), (2, None)]);
+}

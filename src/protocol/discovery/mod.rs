@@ -166,10 +166,12 @@ impl Discovery {
         let is_of_interest = self.is_possible(&contact)
             && !self.table.knows(&contact)
             && self.table.has_room(&contact.id());
+        // Of several claims to one endpoint the first is checked: another must not spoil that.
         if is_of_interest
             && self.checks.len() < self.config.checks_max
-            && self.checks.insert(contact.endpoint, contact.key).is_none()
+            && !self.checks.contains_key(&contact.endpoint)
         {
+            self.checks.insert(contact.endpoint, contact.key);
             fx.emit(Event::Check { endpoint: contact.endpoint });
         }
     }

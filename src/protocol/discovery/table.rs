@@ -83,11 +83,9 @@ impl Table {
             return;
         }
         // Another key listens there now, or the same key elsewhere: the old entry is over.
-        for bucket in self.buckets.values_mut() {
-            bucket.entries.retain(|it| {
-                it.contact == contact || (it.contact.endpoint != contact.endpoint && it.id != id)
-            });
-        }
+        self.weed(|it| {
+            it.contact == contact || (it.contact.endpoint != contact.endpoint && it.id != id)
+        });
         let place = self.place(&id);
         let bucket = self.buckets.entry(place).or_default();
         let fresh = Entry { contact, id, seen: now, failures: 0 };
@@ -118,7 +116,7 @@ impl Table {
 
     fn weed(&mut self, mut keep: impl FnMut(&mut Entry) -> bool) {
         for bucket in self.buckets.values_mut() {
-            bucket.waiting = bucket.waiting.take().filter(|it| keep(&mut it.clone()));
+            bucket.waiting.take_if(|it| !keep(it));
             bucket.entries.retain_mut(&mut keep);
             if bucket.entries.len() < BUCKET_SIZE {
                 bucket.entries.extend(bucket.waiting.take());
@@ -205,5 +203,31 @@ mod tests {
         assert!(table.knows(&other_key) && table.len() == 1);
         table.insert(all[2], Time::ZERO);
         assert!(table.knows(&all[2]) && table.len() == 1);
+    }
+
+    #[test]
+    fn a_newcomer_that_waits_is_dropped_when_it_fails_like_an_entry() {
+        let (mut table, all) = full();
+        let far: Vec<_> = all.iter().filter(|it| table.place(&it.id()) == 0).copied().collect();
+        let newcomer = far[far.len() - 1].endpoint;
+        table.failed(newcomer);
+        table.failed(newcomer);
+        table.remove(far[0].endpoint);
+        assert!(!table.knows(&far[far.len() - 1]));
+        assert!(table.has_room(&far[BUCKET_SIZE].id()), "the place is free for a live one");
+    }
+
+    #[test]
+    fn a_newcomer_that_waits_is_over_when_its_endpoint_has_another_key() {
+        let (mut table, all) = full();
+        let far: Vec<_> = all.iter().filter(|it| table.place(&it.id()) == 0).copied().collect();
+        let near = all.iter().find(|it| table.place(&it.id()) == 5).expect("one of 400 is");
+        let newcomer = far[far.len() - 1];
+        let restarted = Contact { endpoint: newcomer.endpoint, key: near.key };
+        table.insert(restarted, Time::ZERO);
+        table.remove(far[0].endpoint);
+        let there: Vec<_> =
+            table.contacts().filter(|it| it.endpoint == newcomer.endpoint).collect();
+        assert_eq!(there, [restarted], "an endpoint has one entry");
     }
 }

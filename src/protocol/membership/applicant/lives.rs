@@ -1,4 +1,4 @@
-//! Incarnations of a peer: which one an attempt uses, and which ones are kept on disk.
+//! Attempts of a peer: how each begins and fails, and which incarnations are kept on disk.
 //!
 //! Invariants:
 //! - Each attempt has a higher incarnation than any life that was admitted, also across restarts,
@@ -28,6 +28,25 @@ impl Applicant {
         self.connect(fx);
     }
 
+    /// Ends the attempt if no linked seed is left that has not refused the request.
+    pub(super) fn fail_if_refused(&mut self, reason: &str, fx: &mut Fx) {
+        if let State::Asking { no, .. } = &self.state
+            && self.links.values().all(|link| no.contains_key(link))
+        {
+            self.fail(reason, fx);
+        }
+    }
+
+    pub(super) fn fail(&mut self, reason: &str, fx: &mut Fx) {
+        self.learn_floor();
+        self.state = State::Pausing;
+        fx.stop_timer(Timer::Decision);
+        let doubled = self.config.backoff_min * 2_u32.saturating_pow(self.attempts.min(16) - 1);
+        let pause = self.jitter(doubled.min(self.config.backoff_max));
+        fx.set_timer(Timer::Retry, pause);
+        fx.emit(Event::Refused { reason: reason.to_owned(), retry_in: pause });
+    }
+
     /// Keeps the incarnation on disk before anything is said in it, so that no earlier process has
     /// spoken in the same life.
     pub(super) fn keep_life(&mut self, fx: &mut Fx) {
@@ -37,7 +56,7 @@ impl Applicant {
 
     /// Sets the floor of the next attempt from the seeds' refusals. A lying seed can spoil one
     /// attempt by it: the honest seeds then refuse the incarnation as ahead of their clocks.
-    pub(super) fn learn_floor(&mut self) {
+    fn learn_floor(&mut self) {
         let State::Asking { no, .. } = &self.state else { return };
         let told = |code| no.values().filter(move |it| it.code == code).filter_map(|it| it.above);
         self.floor = match told(ErrorCode::Invalid).min() {

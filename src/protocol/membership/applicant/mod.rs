@@ -215,8 +215,10 @@ impl Applicant {
             State::Connecting if self.links.len() >= self.book.quorum() => self.ask(fx),
             // This call may have been the last one under way, with too few seeds linked.
             State::Connecting => self.connect(fx),
+            // The attempt fails early only when every linked seed has refused, so each is asked.
+            State::Asking { .. } => fx.send(link, RegisterReq::sign(self.subject(), &self.keys)),
             State::Member(_) => fx.send(link, PeerListReq::SAMPLE),
-            State::Asking { .. } | State::Pausing | State::Alone | State::Gone => {}
+            State::Pausing | State::Alone | State::Gone => {}
         }
     }
 
@@ -234,16 +236,17 @@ impl Applicant {
         self.links.remove(&seed);
         self.lists.remove(&seed);
         fx.emit(Event::SeedLink { seed, up: false, connected: self.links.len() });
-        match self.state {
+        match &self.state {
             State::Connecting => {
                 self.failed.insert(seed, "it hung up".to_owned());
                 self.connect(fx);
             }
-            State::Asking { .. } if self.links.is_empty() => {
-                self.fail("all seeds hung up", fx);
+            State::Asking { no, .. } => {
+                let refusal = no.values().next_back().map(|it| it.reason.clone());
+                self.fail_if_refused(refusal.as_deref().unwrap_or("all seeds hung up"), fx);
             }
             State::Member(_) => fx.set_timer(Timer::Reconnect, self.jitter(self.config.reconnect)),
-            State::Asking { .. } | State::Pausing | State::Alone | State::Gone => {}
+            State::Pausing | State::Alone | State::Gone => {}
         }
     }
 
@@ -310,9 +313,7 @@ impl Applicant {
             | ErrorCode::NotAllowed => {
                 no.insert(link, error.clone());
                 // One seed alone refuses no peer: the others may still decide.
-                if self.links.values().all(|link| no.contains_key(link)) {
-                    self.fail(&error.reason, fx);
-                }
+                self.fail_if_refused(&error.reason, fx);
             }
             ErrorCode::Malformed
             | ErrorCode::Handshake
@@ -470,16 +471,6 @@ impl Applicant {
         let seeds = self.links.keys().copied().collect();
         fx.emit(Event::Asked { seeds, needed: self.book.quorum() });
         fx.set_timer(Timer::Decision, self.config.decision_timeout);
-    }
-
-    fn fail(&mut self, reason: &str, fx: &mut Fx) {
-        self.learn_floor();
-        self.state = State::Pausing;
-        fx.stop_timer(Timer::Decision);
-        let doubled = self.config.backoff_min * 2_u32.saturating_pow(self.attempts.min(16) - 1);
-        let pause = self.jitter(doubled.min(self.config.backoff_max));
-        fx.set_timer(Timer::Retry, pause);
-        fx.emit(Event::Refused { reason: reason.to_owned(), retry_in: pause });
     }
 
     fn seed_of(&self, link: LinkId) -> Option<SeedId> {

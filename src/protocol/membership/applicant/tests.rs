@@ -7,9 +7,11 @@ use crate::model::WallTime;
 use crate::protocol::Effect;
 use crate::protocol::membership::certificate::{ProposalKind, Vote};
 use crate::protocol::membership::seedbook::SeedAddress;
+use crate::protocol::message::Message;
 use crate::protocol::quorum::QuorumRule;
 
 const SEEDS: [SeedId; 2] = [SeedId(1), SeedId(2)];
+const ALL_SEEDS: [SeedId; 3] = [SeedId(1), SeedId(2), SeedId(3)];
 
 fn endpoint(port: u16) -> Endpoint {
     Endpoint::new([127, 0, 0, 1].into(), port)
@@ -20,10 +22,16 @@ fn keys(number: u8) -> KeyPair {
 }
 
 fn applicant(records: &[Record]) -> Applicant {
-    let seeds = SEEDS.map(|id| {
+    applicant_of(&SEEDS, records)
+}
+
+fn applicant_of(seeds: &[SeedId], records: &[Record]) -> Applicant {
+    let address = |id: &SeedId| {
+        let id = *id;
         let key = keys(u8::try_from(id.0).unwrap()).public();
         SeedAddress { id, endpoint: endpoint(5000 + id.0), key: Some(key) }
-    });
+    };
+    let seeds: Vec<_> = seeds.iter().map(address).collect();
     let book = SeedBook::new(QuorumRule::Majority, &seeds);
     let me = (endpoint(6001), keys(9));
     Applicant::new(Config::default(), me, book, records, Rng::seed_from_u64(1))
@@ -36,20 +44,24 @@ fn at(ms: u64) -> Now {
 /// Links both seeds, so that the applicant asks.
 fn link(it: &mut Applicant, fx: &mut Fx) {
     for seed in SEEDS {
-        let card = Card {
-            seed: Some(seed),
-            endpoint: endpoint(5000 + seed.0),
-            incarnation: Incarnation(0),
-            key: keys(u8::try_from(seed.0).unwrap()).public(),
-            degree: 0,
-            neighbors: Vec::new(),
-            certificate: None,
-            seed_keys: Vec::new(),
-            seeds: Vec::new(),
-            fleet: None,
-        };
-        it.on_seed_link(seed, LinkId(u64::from(seed.0)), &card, fx);
+        link_one(it, seed, fx);
     }
+}
+
+fn link_one(it: &mut Applicant, seed: SeedId, fx: &mut Fx) {
+    let card = Card {
+        seed: Some(seed),
+        endpoint: endpoint(5000 + seed.0),
+        incarnation: Incarnation(0),
+        key: keys(u8::try_from(seed.0).unwrap()).public(),
+        degree: 0,
+        neighbors: Vec::new(),
+        certificate: None,
+        seed_keys: Vec::new(),
+        seeds: Vec::new(),
+        fleet: None,
+    };
+    it.on_seed_link(seed, LinkId(u64::from(seed.0)), &card, fx);
 }
 
 /// Makes an attempt that both seeds answer with these refusals, and another one after it.
@@ -123,4 +135,44 @@ fn a_lying_seed_spoils_one_attempt_with_a_floor_and_not_the_next() {
     let rejected = ErrorReply::new(ErrorCode::Rejected, "lost");
     assert_eq!(refused(&mut it, [ended(u64::MAX - 9), rejected], at(120)).0, u64::MAX - 8);
     assert_eq!(refused(&mut it, [ended(u64::MAX - 2), ahead(0)], at(140)), Incarnation(140));
+}
+
+/// The links on which a request goes out.
+fn asked(fx: &mut Fx) -> Vec<u64> {
+    let link = |effect| {
+        if let Effect::Send { link, msg: Message::RegisterReq(_) } = effect {
+            Some(link.0)
+        } else {
+            None
+        }
+    };
+    fx.drain().filter_map(link).collect()
+}
+
+#[test]
+fn a_seed_that_links_after_the_request_is_asked_and_its_refusal_counts() {
+    let (mut it, mut fx) = (applicant_of(&ALL_SEEDS, &[]), Fx::default());
+    it.on_start(at(100), &mut fx);
+    link(&mut it, &mut fx);
+    assert_eq!(asked(&mut fx), [1, 2]);
+    link_one(&mut it, SeedId(3), &mut fx);
+    assert_eq!(asked(&mut fx), [3]);
+    for seed in 1..=3 {
+        assert_eq!(it.state(), "asking", "seed {seed} may still admit it");
+        let busy = ErrorReply::new(ErrorCode::Busy, "busy");
+        it.on_error(LinkId(seed), &busy, &mut fx);
+    }
+    assert_eq!(it.state(), "pausing");
+}
+
+#[test]
+fn an_attempt_ends_when_the_last_seed_that_has_not_refused_hangs_up() {
+    let (mut it, mut fx) = (applicant(&[]), Fx::default());
+    it.on_start(at(100), &mut fx);
+    link(&mut it, &mut fx);
+    it.on_error(LinkId(1), &ended(700), &mut fx);
+    it.on_link_down(LinkId(2), &mut fx);
+    assert_eq!(it.state(), "pausing");
+    it.on_timer(at(120), Timer::Retry, &mut fx);
+    assert_eq!(it.subject().incarnation, Incarnation(701));
 }
