@@ -205,7 +205,7 @@ fn attend(me: &News, news: &Queue<Message>, network: &Network, engine: &Engine) 
             continue;
         };
         // The seeds have let it in.
-        if engine.vouch(other.node_id, Some(other.key)).is_err() {
+        if engine.vouch(other.node_id, other.key).is_err() {
             return;
         }
         if other.seeks

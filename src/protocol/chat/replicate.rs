@@ -57,7 +57,7 @@ impl Progress {
 
     /// Goes on after `seq`.
     fn restart(&mut self, seq: SeqNo) {
-        self.next = SeqNo(seq.0 + 1);
+        self.next = seq.next();
         self.in_flight.clear();
         self.is_probed = false;
         self.stalled = 0;
@@ -65,7 +65,7 @@ impl Progress {
 
     /// Something may have been left out on the way: then it begins again.
     pub(super) fn look_for_stall(&mut self, last: SeqNo) {
-        let is_waiting = self.next.0 > self.matched.0 + 1 && !self.is_loading;
+        let is_waiting = self.next > self.matched.next() && !self.is_loading;
         if !is_waiting || self.stalled_at != self.matched {
             self.stalled_at = self.matched;
             self.stalled = 0;
@@ -81,7 +81,7 @@ impl Progress {
 impl Group {
     /// Somebody came within the leader's reach.
     pub(super) fn on_follower_linked(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
-        let next = SeqNo(self.log.last().seq.0 + 1);
+        let next = self.log.last().seq.next();
         let msg = self.coordinator();
         let Some(key) = self.links.get(link).map(|it| it.member.key) else { return };
         let Some(reign) = self.reign() else { return };
@@ -107,7 +107,7 @@ impl Group {
         progress.heard = now;
         if ack.last_seq > progress.matched {
             progress.matched = ack.last_seq;
-            progress.next = progress.next.max(SeqNo(ack.last_seq.0 + 1));
+            progress.next = progress.next.max(ack.last_seq.next());
         }
         while progress.in_flight.front().is_some_and(|it| *it <= progress.matched) {
             progress.in_flight.pop_front();
@@ -229,7 +229,7 @@ impl Group {
         let mut links = Vec::with_capacity(ids.len());
         for id in ids {
             let Some(it) = reign.progress.get_mut(id) else { continue };
-            it.next = SeqNo(end.0 + 1);
+            it.next = end.next();
             it.is_probed = true;
             it.told = commit;
             if end > prev_seq {

@@ -15,9 +15,9 @@ use crossbeam_channel::Sender;
 use super::engine::{Entry, Shared};
 use super::options::{Habits, KillPoint, Told};
 use super::stage::{Phase, Stage};
-use crate::model::Time;
+use crate::model::{PublicKey, Time};
 use crate::protocol::rollout::{
-    Answer, Cause, Choice, Command, Config, Effect, Event, Genesis, Input, Memory, Message,
+    Answer, Cause, Choice, Command, Config, Effect, Event, Genesis, Input, Memory, Message, NodeId,
     Participant, Record, Rollout, Timer,
 };
 use crate::protocol::timer::TimerQueue;
@@ -35,7 +35,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const ADMISSION_PAUSE: Duration = Duration::from_millis(700);
 
 /// A question to the machine, answered on its thread.
-pub(super) type Question = Box<dyn FnOnce(&Stage) + Send>;
+pub(super) type Question = Box<dyn FnOnce(&mut Stage) + Send>;
 
 /// What waits for the machine.
 pub(super) enum Item {
@@ -48,7 +48,9 @@ pub(super) enum Item {
     /// An operator asks.
     Command(Command, Sender<Answer>),
     /// Somebody knows whose key a name is.
-    Vouch(crate::protocol::rollout::NodeId, Option<crate::model::PublicKey>, Sender<bool>),
+    Vouch(NodeId, PublicKey, Sender<bool>),
+    /// An operator wants a node, of the key with these first digits.
+    Admit(NodeId, String, Sender<Vec<PublicKey>>),
     /// Somebody wants to know something.
     Ask(Question),
     /// For people.
@@ -194,9 +196,27 @@ impl Keeper {
                 let _ = reply.try_send(self.stage.asking.vouch(node, key));
                 self.admission_at = Time::ZERO;
             }
-            Item::Ask(question) => question(&self.stage),
+            Item::Admit(node, digits, reply) => {
+                let meant = self.stage.asking.admit(&node, &digits);
+                if let [key] = meant[..] {
+                    self.make_room(&node, key);
+                }
+                let _ = reply.try_send(meant);
+                self.admission_at = Time::ZERO;
+            }
+            Item::Ask(question) => question(&mut self.stage),
             Item::Note(text) => self.tell(Told::Note(text)),
             Item::Failed(reason) => self.fail(reason),
+        }
+    }
+
+    /// Hangs up on whoever has another key under a name that an operator wants for this one.
+    fn make_room(&mut self, node: &NodeId, key: PublicKey) {
+        let Phase::Running { rollout, .. } = &self.stage.phase else { return };
+        if let Some((link, _)) = rollout.stranger(node).filter(|it| it.1 != key) {
+            let now = self.shared.clock.now().mono;
+            self.carry_out(now, Effect::Hangup(link));
+            self.handle(Input::Unlinked { link });
         }
     }
 
@@ -228,8 +248,15 @@ impl Keeper {
             Phase::Running { rollout, .. } => rollout.roster().has(&node),
             Phase::Forming(_) => !joins,
         };
+        if self.stage.asking.is_wanted(&other) {
+            self.make_room(&node, key);
+        }
         if !is_known {
-            self.stage.asking.came(other, joins);
+            let is_linked = match &self.stage.phase {
+                Phase::Running { rollout, .. } => !rollout.is_claimed(&node, key),
+                Phase::Forming(_) => true,
+            };
+            self.stage.asking.came(other, joins, is_linked);
         }
         match &mut self.stage.phase {
             Phase::Running { .. } => {

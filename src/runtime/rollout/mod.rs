@@ -18,6 +18,6 @@ mod stage;
 
 pub use engine::{Engine, StandingError};
 pub use options::{
-    Admits, Counters, Founding, Habits, KillPoint, Limits, Options, Place, Recovered, Standing,
-    StartError, Told,
+    Admits, Claim, Counters, Founding, Habits, KillPoint, Limits, Options, Place, Recovered,
+    Standing, StartError, Told,
 };
