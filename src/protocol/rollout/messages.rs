@@ -18,8 +18,9 @@ use super::state::{Digest, RoutingState, Status};
 /// Committed transactions in one `STATE_RESP` at most.
 pub const STATE_RESP_MAX: usize = 8;
 
-/// No version, epoch or count in a message is above this: nobody gets there, and nothing overflows.
-pub const NUMBER_MAX: u64 = 1 << 62;
+/// No version, epoch or count in a message is above this, 2^62: nobody gets there, and nothing
+/// overflows.
+pub const NUMBER_MAX: u64 = 4_611_686_018_427_387_904;
 
 /// One message; flat in a line (`type`), or the payload of a frame (`msg_type`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

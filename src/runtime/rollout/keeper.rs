@@ -13,12 +13,13 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::engine::{Entry, Shared};
+use super::kill;
 use super::options::{Habits, KillPoint, Told};
 use super::stage::{Phase, Stage};
 use crate::model::{PublicKey, Time};
 use crate::protocol::rollout::{
-    Answer, Cause, Choice, Command, Config, Effect, Event, Genesis, Input, Memory, Message, NodeId,
-    Participant, Record, Rollout, Timer,
+    Answer, Cause, Command, Config, Effect, Event, Genesis, Input, Memory, Message, NodeId,
+    Participant, Rollout, Timer,
 };
 use crate::protocol::timer::TimerQueue;
 use crate::protocol::{LinkId, Ticket};
@@ -365,7 +366,7 @@ impl Keeper {
     }
 
     fn carry_out(&mut self, now: Time, effect: Effect) {
-        self.die_before(&effect);
+        kill::before(self.kill_at, &self.shared.me.node_id, &effect);
         match effect {
             Effect::Send(links, message) => self.send(&links, message),
             Effect::Persist(record) => self.entries.push(Entry::Record(Box::new(record))),
@@ -405,7 +406,7 @@ impl Keeper {
         if self.has_failed {
             return;
         }
-        let kill = self.kill_after(&message);
+        let kill = kill::is_after(self.kill_at, &message);
         let said = Said { sender: self.shared.me.node_id.clone(), message };
         let mut encoded: [Option<Vec<u8>>; 2] = [None, None];
         for link in links {
@@ -419,7 +420,7 @@ impl Keeper {
             out.bytes.extend_from_slice(bytes);
             if kill {
                 self.flush(*link);
-                die();
+                kill::die();
             }
         }
     }
@@ -468,41 +469,6 @@ impl Keeper {
         if !self.sink.take(self.shared.clock.now(), told) {
             log::warn!("something that a rollout told found no room");
         }
-    }
-
-    fn die_before(&self, effect: &Effect) {
-        let is_mine = |it: &crate::protocol::rollout::TxId| it.node == self.shared.me.node_id;
-        match (self.kill_at, effect) {
-            (Some(KillPoint::BeforeVote), Effect::Persist(Record::Prepared(_))) => die(),
-            // The coordinator's vote is its decision.
-            (Some(KillPoint::BeforeVote), Effect::Persist(Record::Committed(it)))
-                if is_mine(&it.proposal.txid) =>
-            {
-                die();
-            }
-            (Some(KillPoint::AfterDecision), Effect::Emit(Event::Committed(_))) => die(),
-            _ => {}
-        }
-    }
-
-    /// Whether the process ends once this message has left for the first of those it is for.
-    fn kill_after(&self, message: &Message) -> bool {
-        match (self.kill_at, message) {
-            (Some(KillPoint::AfterVote), Message::PrepareResp(it)) => it.vote == Choice::Commit,
-            (Some(KillPoint::AfterFirstDecision), Message::Decision(it)) => {
-                it.kind == Choice::Commit
-            }
-            (Some(KillPoint::AfterFirstDecision), Message::DecisionAck(_)) => true,
-            _ => false,
-        }
-    }
-}
-
-/// Ends this process as a power cut would, but for the disk.
-fn die() {
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    loop {
-        std::thread::park();
     }
 }
 

@@ -11,6 +11,7 @@ mod engine;
 mod forming;
 mod greet;
 mod keeper;
+mod kill;
 mod link;
 mod options;
 mod seek;
