@@ -184,11 +184,11 @@ fn proposal(desk: &Desk, by: usize, depth: u8, src: &mut Source<'_>) -> Proposal
         txid.kind = Kind::Roster;
     }
     let (before, base) = match &settles {
-        Some(it) => (it.state.version, it.state.digest()),
-        None => (status.state.version, status.digest),
+        Some(it) if src.chance(50) => (it.state.version, it.state.digest()),
+        Some(_) | None => (status.state.version, status.digest),
     };
     let state = RoutingState {
-        version: number(before.wrapping_add(1), src),
+        version: number(before.saturating_add(1), src),
         weights: Weights::split(
             &status.state.stable_model_id,
             &status.state.canary_model_id,
@@ -258,7 +258,9 @@ fn said(desk: &Desk, by: usize, src: &mut Source<'_>) -> Message {
             })
         }
         2 | 3 => {
-            let Committed { proposal, proof } = committed(proposal(desk, by, 1, src), src);
+            let Committed { mut proposal, proof } = committed(proposal(desk, by, 1, src), src);
+            // A decision's state is as far as its kind says.
+            proposal.state.status = Status::Committed;
             let txid = proposal.txid.clone();
             let (kind, proposal, reason) = (Choice::Commit, Some(proposal), String::new());
             Message::Decision(Box::new(Decision { txid, kind, proposal, proof, reason }))

@@ -74,7 +74,8 @@ impl<'a> Source<'a> {
     pub fn number(&mut self) -> u64 {
         match self.byte() % 4 {
             0 => u64::from(self.byte()),
-            1 | 2 => self.one(&EXTREMES),
+            1 => self.one(&EXTREMES),
+            2 => u64::MAX - u64::from(self.byte() % 3),
             _ => u64::from_be_bytes(self.array()),
         }
     }
