@@ -251,7 +251,7 @@ fn one_that_was_called_gone_knows_it_when_it_is_back_and_is_let_in_again() {
     let (code, text) = trio.rollout("abort --id node-c");
     assert_eq!(code, Some(1), "{text}");
     let text = trio.does("status");
-    assert!(text.contains("one of that name is here; let it in: peer rollout admit"), "{text}");
+    assert!(text.contains("with the key it had; let it in: peer rollout admit node-c@"), "{text}");
     trio.does("admit node-c");
     trio.await_all_at(4);
     trio.does("abort --id node-c");

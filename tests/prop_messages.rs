@@ -77,6 +77,20 @@ proptest! {
     }
 
     #[test]
+    fn a_rollout_node_withstands_any_members_strangers_and_logs(
+        bytes in vec(any::<u8>(), 0..2_000),
+    ) {
+        hostile::rollout::rollout(&bytes);
+    }
+
+    #[test]
+    fn a_chat_s_member_withstands_any_members_and_strangers(
+        bytes in vec(any::<u8>(), 0..2_000),
+    ) {
+        hostile::chat::chat_group(&bytes);
+    }
+
+    #[test]
     fn a_seed_withstands_any_conversation(bytes in vec(any::<u8>(), 0..1_500)) {
         Stage::<SeedNode>::play(&mut Source::new(&bytes));
     }

@@ -11,8 +11,10 @@
 )]
 
 pub mod cast;
+pub mod chat;
 pub mod checks;
 pub mod nodes;
+pub mod rollout;
 pub mod source;
 pub mod stage;
 pub mod swarm;

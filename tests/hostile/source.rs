@@ -8,7 +8,7 @@ pub struct Source<'a> {
 }
 
 /// Numbers at which something may break.
-const EXTREMES: [u64; 12] = [
+const EXTREMES: [u64; 20] = [
     0,
     1,
     2,
@@ -18,7 +18,15 @@ const EXTREMES: [u64; 12] = [
     299_999,
     300_000,
     u32::MAX as u64,
+    u32::MAX as u64 + 1,
+    (1 << 62) - 1,
+    1 << 62,
+    (1 << 62) + 1,
+    i64::MAX as u64 - 1,
     i64::MAX as u64,
+    1 << 63,
+    (1 << 63) + 1,
+    u64::MAX - 2,
     u64::MAX - 1,
     u64::MAX,
 ];
@@ -66,7 +74,8 @@ impl<'a> Source<'a> {
     pub fn number(&mut self) -> u64 {
         match self.byte() % 4 {
             0 => u64::from(self.byte()),
-            1 | 2 => self.one(&EXTREMES),
+            1 => self.one(&EXTREMES),
+            2 => u64::MAX - u64::from(self.byte() % 3),
             _ => u64::from_be_bytes(self.array()),
         }
     }

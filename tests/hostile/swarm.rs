@@ -184,8 +184,11 @@ pub fn swarm(bytes: &[u8]) {
 /// What a word of a conversation says.
 fn said(word: &[u8]) -> Message {
     let at = |place: usize| word.get(place).copied().unwrap_or_default();
-    // Three pieces, and one that there is not.
-    let index = PieceIndex(u32::from(at(1)) % 4);
+    // Three pieces, and some that there are not.
+    let extreme =
+        |byte: u8| [3, 4, 1 << 30, 1 << 31, u32::MAX - 1, u32::MAX][usize::from(byte % 6)];
+    let far = |byte: u8, near: u32| if byte < 200 { near } else { extreme(byte) };
+    let index = PieceIndex(far(at(1), u32::from(at(1)) % 4));
     match at(0) % 14 {
         0 => Message::Choke,
         1 => Message::Unchoke,
@@ -195,11 +198,11 @@ fn said(word: &[u8]) -> Message {
         6 => Message::Bitfield(vec![at(1); usize::from(at(2) % 3)]),
         7 | 8 => Message::Request(index),
         9 => Message::Cancel(index),
-        10 => Message::HashesReq { first: index, count: 1 << (at(2) % 12) },
-        11 => Message::RequestRest { index, offset: u32::from(at(2)) % 6 },
+        10 => Message::HashesReq { first: index, count: far(at(2), 1 << (at(2) % 12)) },
+        11 => Message::RequestRest { index, offset: far(at(2), u32::from(at(2)) % 6) },
         12 => {
             let data = word.iter().copied().take(3).collect();
-            Message::Rest { index, offset: u32::from(at(2)) % 5, data }
+            Message::Rest { index, offset: far(at(2), u32::from(at(2)) % 5), data }
         }
         _ => Message::Piece { index, data: word.iter().copied().take(5).collect() },
     }

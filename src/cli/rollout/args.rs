@@ -321,12 +321,34 @@ pub struct RemoveArgs {
 /// `peer rollout admit`.
 #[derive(Clone, Debug, Args)]
 pub struct AdmitArgs {
-    /// The node
-    #[arg(value_name = "NAME")]
-    pub node: NodeId,
+    /// The node; with the first digits of its key where several came under that name, or all 64
+    #[arg(value_name = "NAME[@KEY]")]
+    pub node: Admittee,
     /// Which node is meant.
     #[command(flatten)]
     pub ask: NodeAskArgs,
+}
+
+/// A node that is to be let in, and the first digits of its key, perhaps none.
+#[derive(Clone, Debug)]
+pub struct Admittee {
+    /// Its name.
+    pub node: NodeId,
+    /// Lower-case hexadecimal digits.
+    pub key: String,
+}
+
+impl FromStr for Admittee {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (node, key) = text.split_once('@').unwrap_or((text, ""));
+        let is_digit = |it: u8| it.is_ascii_hexdigit();
+        if !key.bytes().all(is_digit) || key.len() > 64 || key.is_empty() && text.contains('@') {
+            return Err("a key is of up to 64 hexadecimal digits");
+        }
+        Ok(Self { node: node.parse()?, key: key.to_ascii_lowercase() })
+    }
 }
 
 /// `peer rollout query`.

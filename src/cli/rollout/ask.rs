@@ -8,16 +8,17 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::args::{
-    AdmitArgs, ExplainTxArgs, HistoryArgs, NodeAskArgs, PromoteArgs, RemoveArgs, ResolveArgs,
-    StartArgs, WatchArgs,
+    AdmitArgs, Admittee, ExplainTxArgs, HistoryArgs, NodeAskArgs, PromoteArgs, RemoveArgs,
+    ResolveArgs, StartArgs, WatchArgs,
 };
 use super::local::Ask;
 use super::watch;
-use super::words::table::View;
+use super::words::table::{View, named};
 use super::words::timeline::{Explained, History};
 use super::words::{self, outcome};
 use crate::cli::query::print;
 use crate::cli::{CliError, asking};
+use crate::model::PublicKey;
 use crate::protocol::rollout::{Answer, Command, NodeId, Phase, StartOrder};
 use crate::runtime::control;
 use crate::runtime::files::control_path;
@@ -239,15 +240,29 @@ pub(super) fn resolve(args: &ResolveArgs) -> Result<(), CliError> {
 /// Lets a node take part that is here.
 pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
     let asked = Asked::find(&args.ask)?;
-    let value = asked.raw(&Ask::Admit { node: args.node.clone() })?;
+    let Admittee { node, key } = &args.node;
+    let value = asked.raw(&Ask::Admit { node: node.clone(), key: key.clone() })?;
     if args.ask.json {
         print(&raw_text(&value))?;
     }
-    let node = &args.node;
     if value["vouched"] != true {
+        let keys: Vec<PublicKey> = understood(value["keys"].clone())?;
+        if !keys.is_empty() {
+            let names: Vec<_> = keys.iter().map(|it| named(node, it)).collect();
+            return Err(CliError::Failed(format!(
+                "{} keys came under the name {node}; say which one is meant: peer rollout admit {}",
+                keys.len(),
+                names.join(", or ")
+            )));
+        }
         let view = asked.view()?;
         let takes_part = view.status().is_some_and(|it| it.roster.has(node));
-        return Err(CliError::Failed(if takes_part {
+        return Err(CliError::Failed(if !key.is_empty() && !takes_part {
+            format!(
+                "no key that begins with {key} came under the name {node}; peer rollout status \
+                 shows which did"
+            )
+        } else if takes_part {
             format!(
                 "{node} takes part already; if its machine was lost with its key, and another is \
                  to have its name: peer rollout remove {node} --gone --i-know, then admit it"

@@ -218,7 +218,7 @@ fn attend(me: &News, news: &Queue<Message>, network: &Network, engine: &Engine) 
         // The seeds' word on a neighbor's end, and its own on a new life, are sure to come here.
         network.add_peer(other.at);
         // The seeds have let it in.
-        if engine.vouch(other.node_id, Some(other.key)).is_err() {
+        if engine.vouch(other.node_id, other.key).is_err() {
             return;
         }
         if other.seeks

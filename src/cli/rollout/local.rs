@@ -39,10 +39,13 @@ pub(in crate::cli) enum Ask {
         /// What.
         txid: TxId,
     },
-    /// Let it take part. `{"vouched": bool}`.
+    /// Let it take part. `{"vouched": bool, "keys": [the keys that may be meant]}`.
     Admit {
         /// Whom.
         node: NodeId,
+        /// The first digits of its key.
+        #[serde(default)]
+        key: String,
     },
     /// Let it take part no more; answered as an order.
     Remove {
@@ -105,9 +108,9 @@ impl Local {
                 Ok(json!({ "committed": committed, "aborted": aborted }))
             }
             Ask::Explain { txid } => self.explain(&txid),
-            Ask::Admit { node } => {
-                let vouched = self.engine.vouch(node, None).map_err(stopping)?;
-                Ok(json!({ "vouched": vouched }))
+            Ask::Admit { node, key } => {
+                let keys = self.engine.admit(node, key).map_err(stopping)?;
+                Ok(json!({ "vouched": keys.len() == 1, "keys": keys }))
             }
             Ask::Remove { node } => self.remove(&node),
         }

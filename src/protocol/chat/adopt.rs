@@ -119,7 +119,7 @@ impl Group {
             self.drop_it("a question for a log that is promised to another", fx);
             return;
         }
-        let from = SeqNo(ask.last_seq.0 + 1);
+        let from = ask.last_seq.next();
         let prev_term = self.log.term_at(ask.last_seq);
         match self.log.slice(from, &self.config).zip(prev_term) {
             Some((entries, prev_term)) => {

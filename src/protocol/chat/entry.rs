@@ -38,6 +38,14 @@ pub struct Term(pub u64);
 #[serde(transparent)]
 pub struct SeqNo(pub u64);
 
+impl SeqNo {
+    /// The place after it. A file may say anything, so it saturates.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 /// Identity of a group, drawn at random by its founder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

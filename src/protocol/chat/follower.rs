@@ -251,6 +251,6 @@ fn is_piece(prev_seq: SeqNo, prev_term: Term, entries: &[Arc<Entry>]) -> bool {
     let mut before = (prev_seq, prev_term);
     entries.iter().all(|it| {
         let (seq, term) = std::mem::replace(&mut before, (it.seq_no, it.term));
-        it.seq_no.0 == seq.0 + 1 && it.term >= term
+        it.seq_no == seq.next() && it.term >= term
     })
 }

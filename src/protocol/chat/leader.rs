@@ -40,7 +40,7 @@ impl Group {
 
     /// Begins to lead, with `first` as the first entry.
     pub(super) fn lead(&mut self, promises: Vec<MemberId>, first: Body, fx: &mut Vec<Effect>) {
-        let opening = SeqNo(self.log.last().seq.0 + 1);
+        let opening = self.log.last().seq.next();
         let since = self.now.mono;
         self.duty = Duty::Lead(Reign {
             opening,
@@ -79,7 +79,7 @@ impl Group {
 
     /// Appends an entry with the next number.
     pub(super) fn append_own(&mut self, body: Body, fx: &mut Vec<Effect>) {
-        let seq_no = SeqNo(self.log.last().seq.0 + 1);
+        let seq_no = self.log.last().seq.next();
         if seq_no.0 > SEQ_MAX {
             self.drop_it("the order is full", fx);
             return;

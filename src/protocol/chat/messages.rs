@@ -447,8 +447,10 @@ impl Message {
             Self::ElectionOk(it) => (it.term.0.max(it.last_term.0), it.last_seq.0.max(it.commit.0)),
             Self::Coordinator(it) => (it.term.0, it.commit.0),
             Self::SeqChat(it) | Self::CatchupResp(it) => {
-                let last = it.entries.last().map_or(0, |entry| entry.seq_no.0);
-                (it.term.0.max(it.prev_term.0), it.prev_seq.0.max(it.commit.0).max(last))
+                // Of a piece of a log the last entry has the highest of both.
+                let last = it.entries.last().map_or((0, 0), |last| (last.term.0, last.seq_no.0));
+                let term = it.term.0.max(it.prev_term.0).max(last.0);
+                (term, it.prev_seq.0.max(it.commit.0).max(last.1))
             }
             Self::SeqAck(it) => (it.term.0, it.last_seq.0),
             Self::SeqNack(it) => (it.term.0, it.last_seq.0),

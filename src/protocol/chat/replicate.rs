@@ -58,7 +58,7 @@ impl Progress {
 
     /// Sends from the entry after `seq` on.
     fn restart(&mut self, seq: SeqNo) {
-        self.next = SeqNo(seq.0 + 1);
+        self.next = seq.next();
         self.in_flight.clear();
         self.is_probed = false;
         self.stalled = 0;
@@ -66,7 +66,7 @@ impl Progress {
 
     /// Begins again if the follower makes no progress: a message may have been lost on the way.
     pub(super) fn look_for_stall(&mut self, last: SeqNo) {
-        let is_waiting = self.next.0 > self.matched.0 + 1 && !self.is_loading;
+        let is_waiting = self.next > self.matched.next() && !self.is_loading;
         if !is_waiting || self.stalled_at != self.matched {
             self.stalled_at = self.matched;
             self.stalled = 0;
@@ -82,7 +82,7 @@ impl Progress {
 impl Group {
     /// Begins to send to a member or learner that came within the leader's reach.
     pub(super) fn on_follower_linked(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
-        let next = SeqNo(self.log.last().seq.0 + 1);
+        let next = self.log.last().seq.next();
         let msg = self.coordinator();
         let Some(key) = self.links.get(link).map(|it| it.member.key) else { return };
         let Some(reign) = self.reign() else { return };
@@ -108,7 +108,7 @@ impl Group {
         progress.heard = now;
         if ack.last_seq > progress.matched {
             progress.matched = ack.last_seq;
-            progress.next = progress.next.max(SeqNo(ack.last_seq.0 + 1));
+            progress.next = progress.next.max(ack.last_seq.next());
         }
         while progress.in_flight.front().is_some_and(|it| *it <= progress.matched) {
             progress.in_flight.pop_front();
@@ -231,7 +231,7 @@ impl Group {
         let mut links = Vec::with_capacity(ids.len());
         for id in ids {
             let Some(it) = reign.progress.get_mut(id) else { continue };
-            it.next = SeqNo(end.0 + 1);
+            it.next = end.next();
             it.is_probed = true;
             it.told = commit;
             if end > prev_seq {

@@ -3,15 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use rand::SeedableRng as _;
+
 use super::authors::Authors;
-use super::config::{AUTHORS_MAX, Config};
+use super::config::{AUTHORS_MAX, Config, SEQ_MAX, TERM_MAX};
 use super::disk::Disk;
 use super::entry::{
-    At, Body, Chat, Entry, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
 };
-use super::messages::{CatchupReq, Message};
+use super::event::{Command, Effect, Input, Snapshot, Timer};
+use super::group::Group;
+use super::memory::Memory;
+use super::messages::{CatchupReq, Message, SeqChat};
 use super::window::{Log, text_bytes};
-use crate::model::{KeyPair, WallTime};
+use crate::model::{KeyPair, Now, Rng, Time, WallTime};
 use crate::protocol::LinkId;
 
 fn entry(seq: u64, term: u64, body: Body) -> Arc<Entry> {
@@ -135,4 +140,59 @@ fn nothing_is_said_before_the_disk_has_it() {
     assert_eq!(disk.stored(), SeqNo(1), "what was cut is not stored");
     assert_eq!(disk.on_synced(4), [(LinkId(1), ask(3))]);
     assert_eq!(disk.stored(), SeqNo(1));
+}
+
+#[test]
+fn the_term_of_entries_is_within_the_limit_as_well() {
+    let bounds = |entries: Vec<Arc<Entry>>| {
+        let piece = SeqChat {
+            sender_id: MemberId(3),
+            term: Term(2),
+            prev_seq: SeqNo(1),
+            prev_term: Term(1),
+            commit: SeqNo(1),
+            entries,
+        };
+        [Message::SeqChat(piece.clone()), Message::CatchupResp(piece)].map(|it| it.bounds())
+    };
+    assert_eq!(bounds(Vec::new()), [(2, 1); 2]);
+    let entries = vec![entry(2, 1, Body::Opening), entry(3, u64::MAX, Body::Opening)];
+    assert_eq!(bounds(entries), [(u64::MAX, 3); 2], "nobody may have such a log");
+}
+
+#[test]
+fn a_log_that_ends_at_the_last_number_there_is_is_read_and_breaks_nothing() {
+    let Body::Membership(membership) = membership(&[1]) else { unreachable!() };
+    let me = membership.members[0].clone();
+    for (seq, term) in [(SEQ_MAX, TERM_MAX), (u64::MAX - 1, 7), (u64::MAX, u64::MAX)] {
+        let snapshot = Snapshot {
+            group: GroupId([7; 16]),
+            seq_no: SeqNo(seq),
+            term: Term(term),
+            chain: Chain::default(),
+            membership: Arc::clone(&membership),
+            authors: Vec::new(),
+        };
+        let memory = Memory { snapshot: Some(snapshot), ..Memory::default() };
+        let mut group = Group::new(Config::default(), me.clone(), Rng::seed_from_u64(1), memory);
+        let mut now = Now { mono: Time::ZERO, wall: WallTime(0) };
+        let say = Command::Say { room: "general".into(), text: "x".into() };
+        let timers = [Timer::Election, Timer::Heartbeat, Timer::Quorum];
+        let inputs = [Input::Start]
+            .into_iter()
+            .chain(timers.map(Input::TimerFired))
+            .chain([Input::Command(say)])
+            .chain(timers.map(Input::TimerFired));
+        let mut written = 0;
+        for input in inputs {
+            now.mono = now.mono.after(std::time::Duration::from_secs(10));
+            for input in [input, Input::Idle] {
+                let mut fx = Vec::new();
+                group.handle(now, input, &mut fx);
+                written += fx.iter().filter(|it| matches!(it, Effect::Persist(_))).count() as u64;
+                group.handle(now, Input::Synced { records: written }, &mut fx);
+            }
+        }
+        assert!(group.status().last >= SeqNo(seq));
+    }
 }

@@ -102,7 +102,7 @@ impl Log {
     }
 
     fn index(&self, seq: SeqNo) -> Option<usize> {
-        let at = usize::try_from(seq.0.checked_sub(self.base.seq.0 + 1)?).ok()?;
+        let at = usize::try_from(seq.0.checked_sub(self.base.seq.next().0)?).ok()?;
         (at < self.slots.len()).then_some(at)
     }
 
@@ -145,7 +145,7 @@ impl Log {
     /// Panics if there would be a gap.
     pub(super) fn append(&mut self, entry: Arc<Entry>) {
         let last = self.last();
-        assert_eq!(entry.seq_no.0, last.seq.0 + 1, "the log has no gap");
+        assert_eq!(entry.seq_no, last.seq.next(), "the log has no gap");
         let bytes = text_bytes(&entry);
         self.waiting_bytes += bytes;
         match &entry.body {
@@ -185,7 +185,7 @@ impl Log {
     pub(super) fn commit_to(&mut self, seq: SeqNo) -> Vec<Arc<Entry>> {
         let mut fresh = Vec::new();
         while self.commit < seq.min(self.last().seq) {
-            let next = SeqNo(self.commit.0 + 1);
+            let next = self.commit.next();
             let Some(at) = self.index(next) else { break };
             let slot = &self.slots[at];
             self.waiting_bytes -= slot.bytes;

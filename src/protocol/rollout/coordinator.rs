@@ -86,7 +86,7 @@ impl Rollout {
         let txid = TxId { node, epoch, counter: self.counter, kind };
         let proposal = Proposal {
             state: RoutingState {
-                version: before.version + 1,
+                version: before.next_version(),
                 weights: Weights::split(&stable, &canary, share),
                 stable_model_id: stable,
                 canary_model_id: canary,

@@ -88,6 +88,14 @@ pub struct Genesis {
     pub state: RoutingState,
 }
 
+impl Genesis {
+    /// Whether it is a beginning: its state is version 1, and no transaction's.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.state.version == 1 && self.state.txid.is_none()
+    }
+}
+
 impl Enroll {
     /// Everything that was said, by whom, to whom, and over which connection.
     fn statement(

@@ -25,7 +25,7 @@ use super::memory::Absent;
 use super::messages::Cause;
 use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Resolution, Word};
 use super::roster::Roster;
-use super::state::{Digest, Status};
+use super::state::Status;
 
 impl Rollout {
     /// Whether this node takes part: its name may be another machine's by now.
@@ -117,7 +117,7 @@ impl Rollout {
     pub(super) fn follows(&self, proposal: &Proposal) -> bool {
         let settled = proposal.settles().filter(|it| self.memory.is_next(it));
         let next = settled.map_or(proposal, |it| &it.proposal);
-        next.state.version == self.state.version + 1 && next.base == self.state_digest
+        next.state.version == self.state.next_version() && next.base == self.state_digest
     }
 
     /// Whether nobody but the gone has still to answer what this node asked at its start. They may
@@ -127,16 +127,27 @@ impl Rollout {
         if !self.recall_waits_for().is_subset(&gone.nodes) {
             return false;
         }
-        let epoch = (self.memory.epoch + 1).max(self.now.wall.0 / 1000);
+        let epoch = self.memory.epoch.saturating_add(1).max(self.now.wall.0 / 1000);
         self.persist(Record::Epoch { epoch });
         true
     }
 
-    /// A node has served something else than this one under a version's name: told once.
-    pub(super) fn on_diverged(&mut self, node: &NodeId, version: u64, digest: Digest) {
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.told.0 != Some((version, digest)) {
-            peer.told.0 = Some((version, digest));
+    /// Whether a linked node takes part, or did under the key that was called gone: others may
+    /// have served anything.
+    fn is_or_was_member(&self, node: &NodeId) -> bool {
+        let is_key = |key| self.peers.get(node).is_some_and(|it| it.key == key);
+        self.roster.has(node) || self.gone.get(node).is_some_and(|it| is_key(it.participant.key))
+    }
+
+    /// A node has served something else than this one under a version's name: told once for each
+    /// version, and of no earlier one afterwards.
+    pub(super) fn on_diverged(&mut self, node: &NodeId, version: u64) {
+        if !self.is_or_was_member(node) {
+            return self.drop_from(node, "another past than this fleet's");
+        }
+        let told = self.told_of.entry(node.clone()).or_default();
+        if told.0 < version {
+            told.0 = version;
             self.out.say(Effect::Emit(Event::Diverged { node: node.clone(), version }));
         }
     }

@@ -111,6 +111,14 @@ impl HealthSnapshot {
         self.models.get(model).copied().unwrap_or_default()
     }
 
+    /// The highest number in it.
+    pub(super) fn highest(&self) -> u64 {
+        let of = |it: &ModelHealth| {
+            it.samples.max(it.errors).max(it.refused).max(it.cold).max(it.p95_us)
+        };
+        self.models.values().map(of).max().unwrap_or(0)
+    }
+
     /// The slowest model's p95 in milliseconds, for people.
     #[allow(clippy::cast_precision_loss, reason = "it is shown, nothing is decided by it")]
     pub fn p95_ms(&self) -> f64 {
@@ -120,7 +128,9 @@ impl HealthSnapshot {
     /// The share of all requests that failed, for people.
     #[allow(clippy::cast_precision_loss, reason = "it is shown, nothing is decided by it")]
     pub fn error_rate(&self) -> f64 {
-        let sum = |of: fn(&ModelHealth) -> u64| self.models.values().map(of).sum::<u64>() as f64;
+        let sum = |of: fn(&ModelHealth) -> u64| {
+            self.models.values().map(of).fold(0, u64::saturating_add) as f64
+        };
         sum(|it| it.errors) / sum(|it| it.samples).max(1.0)
     }
 }
@@ -163,9 +173,11 @@ impl Gate {
                 wide(canary.p95_us, 1000) <= wide(stable.p95_us, ratio.into())
             }
             (Metric::Error | Metric::Refused, Limit::OfStable(ratio)) => {
-                // counted / samples <= ratio * (the same of the stable one), multiplied out.
-                let is_as_there = wide(counted, 1000) * u128::from(stable.samples)
-                    <= wide(of_stable, ratio.into()) * u128::from(canary.samples);
+                // counted / samples <= ratio * (the same of the stable one), multiplied out. Only
+                // counts that nobody has do not fit.
+                let ours = wide(counted, 1000).saturating_mul(stable.samples.into());
+                let theirs = wide(of_stable, ratio.into()).saturating_mul(canary.samples.into());
+                let is_as_there = ours <= theirs;
                 counted <= 1 || is_within(floor) || is_as_there
             }
             // A limit of the other metric's unit: parsing makes none.

@@ -173,6 +173,11 @@ impl TxId {
     pub const fn mark(&self) -> Mark {
         Mark { epoch: self.epoch, counter: self.counter }
     }
+
+    /// The higher one of its numbers.
+    pub(super) fn highest(&self) -> u64 {
+        self.epoch.max(self.counter)
+    }
 }
 
 impl fmt::Display for TxId {

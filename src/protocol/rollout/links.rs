@@ -12,7 +12,6 @@ use super::health::HealthSnapshot;
 use super::ids::{ModelId, NodeId};
 use super::machine::Rollout;
 use super::messages::{DecisionReq, Heartbeat, Message, RecallReq, StateReq};
-use super::state::Digest;
 use crate::model::PublicKey;
 use crate::protocol::LinkId;
 
@@ -23,8 +22,6 @@ pub(super) struct Peer {
     pub(super) key: PublicKey,
     pub(super) heartbeat: Option<Heartbeat>,
     pub(super) health: Option<HealthSnapshot>,
-    /// What was complained of already: (version, digest) and the roster's digest.
-    pub(super) told: (Option<(u64, Digest)>, Option<Digest>),
     pub(super) told_servers: Option<BTreeMap<ModelId, String>>,
     /// Heartbeats of this node since it said anything.
     pub(super) quiet: u32,
@@ -44,15 +41,11 @@ impl Rollout {
             self.out.at_once(Effect::Hangup(link));
             return self.drop_from(node, "its key is not the one in the roster");
         }
-        let peer = Peer {
-            link,
-            key,
-            heartbeat: None,
-            health: None,
-            told: (None, None),
-            told_servers: None,
-            quiet: 0,
-        };
+        if self.is_claimed(node, key) {
+            self.out.at_once(Effect::Hangup(link));
+            return self.drop_from(node, "another key is here under that name");
+        }
+        let peer = Peer { link, key, heartbeat: None, health: None, told_servers: None, quiet: 0 };
         if let Some(old) = self.peers.insert(node.clone(), peer) {
             self.by_link.remove(&old.link);
             self.out.at_once(Effect::Hangup(old.link));
@@ -262,11 +255,11 @@ impl Rollout {
         if then.map_or(my_digest, |it| it.proposal.state.digest()) != digest
             && (version == mine || then.is_some())
         {
-            return self.on_diverged(from, version, digest);
+            return self.on_diverged(from, version);
         }
-        let Some(peer) = self.peers.get_mut(from) else { return };
-        if other_roster && peer.told.1 != Some(roster) {
-            peer.told.1 = Some(roster);
+        let told = other_roster.then(|| self.told_of.entry(from.clone()).or_default());
+        if let Some(told) = told.filter(|it| it.1 < version) {
+            told.1 = version;
             let event = Event::OtherRoster { node: from.clone(), digest: roster };
             self.out.say(Effect::Emit(event));
         }

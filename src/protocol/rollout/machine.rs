@@ -11,7 +11,7 @@ use super::health::HealthSnapshot;
 use super::ids::{Kind, NodeId, TxId};
 use super::links::Peer;
 use super::memory::{Absent, Memory};
-use super::messages::Message;
+use super::messages::{Message, NUMBER_MAX};
 use super::outbox::Outbox;
 use super::proposal::{Committed, Proposal};
 use super::recall::Recall;
@@ -56,6 +56,9 @@ pub struct Rollout {
     pub(super) orders: Vec<(Ticket, Command)>,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) by_link: BTreeMap<LinkId, NodeId>,
+    /// Of which version of each node it was told last that another state, or another roster, was
+    /// in force there; of nodes of the roster, and of such that were called gone.
+    pub(super) told_of: BTreeMap<NodeId, (u64, u64)>,
     /// Where nodes are called that are not where the roster says.
     pub(super) places: BTreeMap<NodeId, (String, u16)>,
     /// Since when nodes are out of reach.
@@ -104,6 +107,7 @@ impl Rollout {
             orders: Vec::new(),
             peers: BTreeMap::new(),
             by_link: BTreeMap::new(),
+            told_of: BTreeMap::new(),
             places: BTreeMap::new(),
             away: BTreeMap::new(),
             health: None,
@@ -141,7 +145,7 @@ impl Rollout {
     }
 
     fn on_start(&mut self) {
-        let epoch = self.memory.epoch + 1;
+        let epoch = self.memory.epoch.saturating_add(1);
         self.persist(Record::Epoch { epoch });
         self.course_at = self.now.mono;
         for (node, place) in std::mem::take(&mut self.config.places) {
@@ -178,6 +182,9 @@ impl Rollout {
         let Some(from) = self.by_link.get(&link).cloned() else { return };
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.quiet = 0;
+        }
+        if msg.highest() > NUMBER_MAX {
+            return self.drop_from(&from, "a number beyond the limit");
         }
         match msg {
             Message::PrepareReq(msg) => self.on_prepare(from, (*msg).into()),

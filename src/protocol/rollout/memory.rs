@@ -153,7 +153,7 @@ impl Memory {
             self.prepared = None;
         }
         let newest = self.history.last().map(|it| it.proposal.state.version);
-        if newest.is_some_and(|it| it + 1 != version) {
+        if newest.is_some_and(|it| it.checked_add(1) != Some(version)) {
             self.forget(self.history.len());
         }
         self.by_txid.insert(txid, version);
@@ -167,7 +167,7 @@ impl Memory {
     /// Whether it follows what was committed last.
     pub(super) fn is_next(&self, committed: &Committed) -> bool {
         let newest = self.history.last().map_or(1, |it| it.proposal.state.version);
-        committed.proposal.state.version == newest + 1
+        Some(committed.proposal.state.version) == newest.checked_add(1)
     }
 
     /// Leaves the skeleton of the oldest so many of the history.
@@ -214,7 +214,8 @@ impl Memory {
     /// What follows this version, as it was committed; of what was forgotten the skeleton.
     pub(super) fn after(&self, version: u64) -> impl Iterator<Item = &Committed> {
         let first = self.history.first().map_or(0, |it| it.proposal.state.version);
-        let skipped = usize::try_from((version + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let skipped =
+            usize::try_from(version.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
         let older = self.skeleton.iter().filter(move |it| it.proposal.state.version > version);
         older.chain(self.history.iter().skip(skipped))
     }

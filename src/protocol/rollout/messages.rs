@@ -11,11 +11,16 @@ use serde::{Deserialize, Serialize};
 use super::brake::Brake;
 use super::health::HealthSnapshot;
 use super::ids::{Mark, ModelId, NodeId, TxId};
+use super::plan::Plan;
 use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Vote};
 use super::state::{Digest, RoutingState, Status};
 
 /// Committed transactions in one `STATE_RESP` at most.
 pub const STATE_RESP_MAX: usize = 8;
+
+/// No version, epoch or count in a message is above this, 2^62: nobody gets there, and nothing
+/// overflows.
+pub const NUMBER_MAX: u64 = 4_611_686_018_427_387_904;
 
 /// One message; flat in a line (`type`), or the payload of a frame (`msg_type`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +50,44 @@ pub enum Message {
     RecallReq(RecallReq),
     /// This.
     RecallResp(RecallResp),
+}
+
+impl Message {
+    /// The highest number in it that the machine reckons with.
+    pub(super) fn highest(&self) -> u64 {
+        let of_all = |all: &[Committed]| all.iter().map(|it| it.proposal.highest()).max();
+        match self {
+            Self::PrepareReq(it) => {
+                let gone = it.rest.gone.as_ref().and_then(|it| it.settles.as_deref());
+                let settled = gone.map_or(0, |it| it.proposal.highest());
+                let plan = it.rest.plan.as_ref().map_or(0, Plan::highest);
+                it.txid.highest().max(it.state.version).max(settled).max(plan)
+            }
+            Self::PrepareResp(it) => it.txid.highest(),
+            Self::Decision(it) => {
+                let proposal = it.proposal.as_ref().map_or(0, Proposal::highest);
+                it.txid.highest().max(proposal)
+            }
+            Self::Heartbeat(it) => {
+                let in_doubt = it.in_doubt.as_ref().map_or(0, TxId::highest);
+                let brake = it.brake.as_ref().map_or(0, |it| it.version.max(it.course.highest()));
+                it.last_committed_version.max(in_doubt).max(brake)
+            }
+            Self::HealthSnapshot(it) => it.highest(),
+            Self::DecisionReq(DecisionReq { txid }) | Self::DecisionAck(DecisionAck { txid }) => {
+                txid.highest()
+            }
+            Self::DecisionResp(it) => {
+                let proposal = it.proposal.as_ref().map_or(0, Proposal::highest);
+                it.txid.highest().max(proposal)
+            }
+            Self::StateReq(it) => it.from_version,
+            Self::StateResp(it) => of_all(&it.committed).unwrap_or(0),
+            // A question is drawn, and a mark may be of all that its epoch could have.
+            Self::RecallReq(_) => 0,
+            Self::RecallResp(it) => it.seen.values().map(|it| it.epoch).max().unwrap_or(0),
+        }
+    }
 }
 
 /// `PREPARE_REQ`.

@@ -49,9 +49,9 @@ pub use ids::{Kind, Mark, ModelId, NAME_BYTES_MAX, NodeId, TxId};
 pub use machine::Rollout;
 pub use memory::{ABORTED_MAX, HISTORY_MAX, Memory};
 pub use messages::{
-    Cause, Decision, DecisionAck, DecisionReq, DecisionResp, Heartbeat, Message, Outcome,
-    PrepareReq, PrepareResp, ProposalRest, RecallReq, RecallResp, STATE_RESP_MAX, StateReq,
-    StateResp,
+    Cause, Decision, DecisionAck, DecisionReq, DecisionResp, Heartbeat, Message, NUMBER_MAX,
+    Outcome, PrepareReq, PrepareResp, ProposalRest, RecallReq, RecallResp, STATE_RESP_MAX,
+    StateReq, StateResp,
 };
 pub use plan::{GATES_MAX, Gate, INTERVAL_MAX, Limit, Metric, Plan, STEPS_MAX, Sticky};
 pub use proposal::{

@@ -36,7 +36,8 @@ impl Rollout {
         if self.memory.committed(&proposal.txid).is_some() {
             return self.on_decision_req(&from, &proposal.txid);
         }
-        let is_behind = version > self.state.version + 1 && !self.config.breaks.version_unchecked;
+        let is_behind =
+            version > self.state.next_version() && !self.config.breaks.version_unchecked;
         if is_behind && self.memory.prepared.is_none() && !self.is_blank() {
             // It may be the next one as soon as this node has what is before it.
             let from_version = self.state.version;
@@ -49,7 +50,7 @@ impl Rollout {
 
     /// A proposal that came before what it follows may be voted on now.
     pub(super) fn vote_on_early(&mut self) {
-        let next = self.state.version + 1;
+        let next = self.state.next_version();
         if let Some((from, proposal)) = self.early.take_if(|it| it.1.state.version <= next) {
             self.vote_on(&from, &proposal, false);
         }

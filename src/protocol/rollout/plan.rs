@@ -261,6 +261,11 @@ impl Plan {
         (verdict, None)
     }
 
+    /// The highest number in it that the machine reckons with; spans have limits of their own.
+    pub(super) fn highest(&self) -> u64 {
+        self.samples_min.max(self.failures)
+    }
+
     pub(super) fn sign_into(&self, bytes: SigningBytes) -> SigningBytes {
         let bytes = bytes
             .text(self.from.as_str())

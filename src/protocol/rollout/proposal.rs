@@ -141,6 +141,13 @@ impl Proposal {
         self.settles().is_some_and(|it| it.proposal.txid == *txid)
     }
 
+    /// The highest number in it that the machine reckons with.
+    pub(super) fn highest(&self) -> u64 {
+        let settled = self.settles().map_or(0, |it| it.proposal.highest());
+        let plan = self.plan.as_ref().map_or(0, Plan::highest);
+        self.txid.highest().max(self.state.version).max(settled).max(plan)
+    }
+
     /// Whether a node proposes it of itself: an operator's order goes first.
     pub(super) fn is_by_itself(&self) -> bool {
         match self.txid.kind {
@@ -181,7 +188,7 @@ impl Proposal {
             return Some("who is gone cannot take part");
         }
         let Proposal { txid, state, new_roster, gone, .. } = &settles.as_ref()?.proposal;
-        let follows = self.state.version == state.version + 1 && self.base == state.digest();
+        let follows = self.state.version == state.next_version() && self.base == state.digest();
         if !follows || new_roster.is_some() || gone.is_some() || !nodes.contains(&txid.node) {
             return Some("what it settles is not what comes before it");
         }

@@ -129,8 +129,8 @@ impl Rollout {
         }
         let me = self.config.me.clone();
         let last = unsure.get(&me).map_or(0, |it| it.epoch);
-        let epoch = self.memory.epoch.max(last + 1).max(self.now.wall.0 / 1000);
-        unsure.insert(me, Mark { epoch: epoch - 1, counter: u64::MAX });
+        let epoch = self.memory.epoch.max(last.saturating_add(1)).max(self.now.wall.0 / 1000);
+        unsure.insert(me, Mark { epoch: epoch.saturating_sub(1), counter: u64::MAX });
         if self.config.breaks.forgets_freely {
             unsure.clear();
         }

@@ -116,7 +116,7 @@ impl Rollout {
         }
         let is_lax = self.config.breaks.version_unchecked || self.config.breaks.roster_unagreed;
         let follows = self.follows(proposal);
-        if version > self.state.version + 1 && !follows && !is_lax {
+        if version > self.state.next_version() && !follows && !is_lax {
             let from_version = self.state.version;
             return self.send_to(from, Message::StateReq(StateReq { from_version }));
         }
@@ -266,6 +266,7 @@ impl Rollout {
     fn take_roster(&mut self, roster: Roster, was_removed: bool) {
         self.roster_digest = roster.digest();
         self.roster = roster;
+        self.told_of.retain(|it, _| self.roster.has(it) || self.gone.contains_key(it));
         if let Some(Absent { txid, by, .. }) = self.removed().filter(|_| !was_removed).cloned() {
             self.tell(Event::Removed { txid, by });
         }
@@ -385,10 +386,10 @@ impl Rollout {
         let is_full = committed.len() >= STATE_RESP_MAX;
         let before = self.state.version;
         for it in committed {
-            let next = self.state.version + 1;
+            let next = self.state.next_version();
             if it.proposal.state.version == next {
                 if it.proposal.base != self.state_digest {
-                    return self.on_diverged(from, self.state.version, it.proposal.base);
+                    return self.on_diverged(from, self.state.version);
                 }
                 self.on_proved_commit(from, it);
             } else if it.proposal.state.version > next {
@@ -418,7 +419,7 @@ impl Rollout {
         }
         if let Some(committed) = proof {
             let me = self.config.me.clone();
-            if committed.proposal.state.version == self.state.version + 1 {
+            if committed.proposal.state.version == self.state.next_version() {
                 self.on_proved_commit(&me, *committed);
             }
         }

@@ -67,7 +67,7 @@ impl TryFrom<BTreeMap<ModelId, Fraction>> for Weights {
     type Error = &'static str;
 
     fn try_from(parts: BTreeMap<ModelId, Fraction>) -> Result<Self, Self::Error> {
-        if parts.values().map(|it| it.0).sum::<u32>() != BASIS_POINTS {
+        if parts.values().map(|it| u64::from(it.0)).sum::<u64>() != u64::from(BASIS_POINTS) {
             return Err("the weights do not sum to 1");
         }
         Ok(Self(parts.into_iter().map(|(model, share)| (model, share.0)).collect()))
@@ -167,6 +167,11 @@ impl RoutingState {
     #[must_use]
     pub fn with_status(&self, status: Status) -> Self {
         Self { status, ..self.clone() }
+    }
+
+    /// The version that comes next. A log may have been written by anybody, so it saturates.
+    pub(super) const fn next_version(&self) -> u64 {
+        self.version.saturating_add(1)
     }
 
     /// How many basis points go to the canary.

@@ -16,7 +16,8 @@ use super::messages::{Cause, Heartbeat};
 use super::proposal::{Committed, Proposal, Word};
 use super::roster::{Participant, Roster};
 use super::state::{Digest, RoutingState};
-use crate::model::Time;
+use crate::model::{PublicKey, Time};
+use crate::protocol::LinkId;
 
 /// A transaction that this node coordinates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +175,25 @@ impl Rollout {
     /// Whether that node is linked.
     pub fn reaches(&self, node: &NodeId) -> bool {
         self.peers.contains_key(node)
+    }
+
+    /// Who is linked under a name of which nobody takes part.
+    pub fn stranger(&self, node: &NodeId) -> Option<(LinkId, PublicKey)> {
+        let peer = self.peers.get(node).filter(|_| !self.roster.has(node))?;
+        Some((peer.link, peer.key))
+    }
+
+    /// The key that had that name until it was called gone.
+    pub fn gone_key(&self, node: &NodeId) -> Option<PublicKey> {
+        self.gone.get(node).map(|it| it.participant.key)
+    }
+
+    /// Whether a name of which nobody takes part is another key's here, so that this one cannot
+    /// have it: a stranger's place is nobody else's, but whose name it was until it was called gone
+    /// has it back.
+    pub fn is_claimed(&self, node: &NodeId, key: PublicKey) -> bool {
+        let is_other = self.stranger(node).is_some_and(|it| it.1 != key);
+        is_other && self.gone_key(node) != Some(key)
     }
 
     /// By which transaction that key was called gone, if its name is another key's now.

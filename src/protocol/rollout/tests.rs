@@ -2,6 +2,7 @@
 
 mod dead;
 mod gone;
+mod limits;
 
 use rand::SeedableRng as _;
 
@@ -292,7 +293,7 @@ fn what_a_coordinator_has_not_begun_it_refuses_to_nobody() {
     let (link, key) = (LinkId(9), KeyPair::from_secret([9; 32]).public());
     seat.tell(Input::Linked { link, node: "zz-stranger".parse().unwrap(), key });
     let records = seat.records.len();
-    for name in ["start-node-a-2-1", "start-node-a-2-77", "start-node-a-18446744073709551615-1"] {
+    for name in ["start-node-a-2-1", "start-node-a-2-77", "start-node-a-4611686018427387904-1"] {
         let txid: TxId = name.parse().unwrap();
         for from in [1, 9] {
             let fx = seat.hear(from, Message::DecisionReq(DecisionReq { txid: txid.clone() }));

@@ -238,12 +238,12 @@ impl Engine {
         self.shared.inbox.push(Item::Input(input), 0).is_ok()
     }
 
-    /// Somebody who knows says that this name is this key's, or that of whoever asks by it now.
-    /// False where nobody asks by it, or another key is known for it.
+    /// Somebody who knows says that this name is this key's. False where another key is known for
+    /// it.
     ///
     /// # Errors
     /// When the node is stopping.
-    pub fn vouch(&self, node: NodeId, key: Option<PublicKey>) -> Result<bool, StandingError> {
+    pub fn vouch(&self, node: NodeId, key: PublicKey) -> Result<bool, StandingError> {
         let (tell, told) = bounded(1);
         let pushed = self.shared.inbox.push(Item::Vouch(node, key, tell), 0);
         pushed.map_err(|_| StandingError)?;
@@ -256,13 +256,25 @@ impl Engine {
         self.shared.inbox.push(Item::Dead(keys), 0).is_ok()
     }
 
+    /// Lets a node take part that is here, of the key with these first digits, or of any. Returns
+    /// the keys that may be meant: nothing is done unless that is one.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub fn admit(&self, node: NodeId, digits: String) -> Result<Vec<PublicKey>, StandingError> {
+        let (tell, told) = bounded(1);
+        let pushed = self.shared.inbox.push(Item::Admit(node, digits, tell), 0);
+        pushed.map_err(|_| StandingError)?;
+        told.recv().map_err(|_| StandingError)
+    }
+
     /// How it stands. Not to be called by the sink.
     ///
     /// # Errors
     /// When the node is stopping.
     pub fn standing(&self) -> Result<Standing, StandingError> {
         let (me, clock) = (self.shared.me.node_id.clone(), self.shared.clock);
-        let ask = move |stage: &Stage| stage.standing(&me, clock.now().mono);
+        let ask = move |stage: &mut Stage| stage.standing(&me, clock.now().mono);
         let mut standing = self.shared.ask(ask).map_err(|_| StandingError)?;
         if let Standing::Running { status, refusals, .. } = &mut standing {
             let told = self.shared.told.lock().expect("nothing under this lock can panic");
@@ -281,7 +293,7 @@ impl Engine {
     /// # Errors
     /// When the node is stopping.
     pub fn history(&self, most: usize) -> Result<(Vec<Committed>, Vec<Aborted>), StandingError> {
-        let ask = move |stage: &Stage| match &stage.phase {
+        let ask = move |stage: &mut Stage| match &stage.phase {
             Phase::Forming(_) => (Vec::new(), Vec::new()),
             Phase::Running { rollout, .. } => {
                 let committed = rollout.history();

@@ -70,17 +70,32 @@ impl Forming {
     ) -> Option<Genesis> {
         self.arrived.push((link, node.clone(), key));
         if self.place(&node).is_some() {
-            self.keys.entry(node).or_insert(key);
+            self.keys.entry(node.clone()).or_insert(key);
         }
+        let genesis = genesis.filter(Genesis::is_first);
         match &self.founding {
             Founding::Join(_) => genesis,
             Founding::By(_) => match genesis {
                 // It has begun without this key, which may be another one than before; or it is the
                 // one that was told, and somebody of it may be gone by now.
-                Some(it) if !self.is_named_by(&it) || self.is_told(&it) => Some(it),
+                Some(it) if self.is_believed(&it, &node, key) || self.is_told(&it) => Some(it),
                 Some(_) | None => self.complete(),
             },
         }
+    }
+
+    /// Whether a history that begins without this node's key is this fleet's: who tells of it has
+    /// begun it under the key that it has proved, and it names nobody else than this node was told,
+    /// and no other key than was told.
+    fn is_believed(&self, genesis: &Genesis, teller: &NodeId, key: PublicKey) -> bool {
+        let is_told = |it: &Participant| {
+            let pinned = self.place(&it.node_id).map(|place| place.key);
+            let is_me = it.node_id == self.me.node_id;
+            pinned.is_some_and(|pinned| is_me || pinned.is_none_or(|key| key == it.key))
+        };
+        !self.is_named_by(genesis)
+            && genesis.roster.get(teller).is_some_and(|it| it.key == key)
+            && genesis.roster.nodes().all(is_told)
     }
 
     /// Whether a history begins as this node was told, with no other key than those proved to it.
@@ -168,6 +183,14 @@ pub(super) fn in_use(node: &NodeId) -> String {
     )
 }
 
+/// Another key came first under a name that nobody of the roster has.
+pub(super) fn claimed(node: &NodeId) -> String {
+    format!(
+        "another key is here under the name {node}; if this one is meant, at that node: peer \
+         rollout admit {node}@KEY, with the key that peer rollout status shows"
+    )
+}
+
 /// A name was this key's.
 pub(super) fn replaced(node: &NodeId, txid: &TxId) -> String {
     format!(
@@ -238,6 +261,43 @@ mod tests {
         let mut other = genesis(2, 3);
         other.state.version = 2;
         assert_eq!(told(&other), None, "not as it was told");
+    }
+
+    #[test]
+    fn a_history_of_somebody_who_did_not_begin_it_or_with_other_keys_than_told_is_not_followed() {
+        let participant = |name: &str, port, number| {
+            let Place { node_id, host, port, .. } = place(name, port);
+            Participant { node_id, host, port, key: key(number) }
+        };
+        // The keys of a, b and c; b is this node, which has the key 2.
+        let genesis = |names: [(&str, u8); 3]| {
+            let ports = names.iter().zip(1..).map(|((name, key), at)| participant(name, at, *key));
+            let nodes = ports.collect();
+            Genesis { roster: Roster::new(nodes).unwrap(), state: forming(by(None)).initial }
+        };
+        fn by(pinned: Option<u8>) -> Founding {
+            let mut places = vec![place("a", 1), place("b", 2), place("c", 3)];
+            places[2].key = pinned.map(key);
+            Founding::By(places)
+        }
+        // a has proved the key 1.
+        let is_followed = |pinned, genesis: &Genesis| {
+            let other = ("a".parse().unwrap(), key(1));
+            let begun = forming(by(pinned)).arrived(LinkId(1), other, Some(genesis.clone()));
+            begun.as_ref() == Some(genesis)
+        };
+        assert!(is_followed(None, &genesis([("a", 1), ("b", 9), ("c", 3)])));
+        assert!(is_followed(Some(3), &genesis([("a", 1), ("b", 9), ("c", 3)])));
+        assert!(!is_followed(None, &genesis([("a", 7), ("b", 9), ("c", 3)])), "another a");
+        assert!(!is_followed(None, &genesis([("d", 1), ("b", 9), ("c", 3)])), "no a");
+        assert!(!is_followed(Some(4), &genesis([("a", 1), ("b", 9), ("c", 3)])), "a pinned key");
+        assert!(!is_followed(None, &genesis([("a", 1), ("x", 8), ("y", 9)])), "unknown names");
+        let mut late = genesis([("a", 1), ("b", 9), ("c", 3)]);
+        late.state.version = u64::MAX;
+        assert!(!is_followed(None, &late), "no beginning");
+        let mut joins = forming(Founding::Join(vec!["127.0.0.1:1".to_owned()]));
+        let other = ("a".parse().unwrap(), key(1));
+        assert_eq!(joins.arrived(LinkId(1), other, Some(late)), None, "no beginning");
     }
 
     #[test]

@@ -13,12 +13,13 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::engine::{Entry, Shared};
+use super::kill;
 use super::options::{Habits, KillPoint, Told};
 use super::stage::{Phase, Stage};
 use crate::model::{PublicKey, Time};
 use crate::protocol::rollout::{
-    Answer, Cause, Choice, Command, Config, Effect, Event, Genesis, Input, Memory, Message,
-    Participant, Record, Rollout, Timer,
+    Answer, Cause, Command, Config, Effect, Event, Genesis, Input, Memory, Message, NodeId,
+    Participant, Rollout, Timer,
 };
 use crate::protocol::timer::TimerQueue;
 use crate::protocol::{LinkId, Ticket};
@@ -35,7 +36,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const ADMISSION_PAUSE: Duration = Duration::from_millis(700);
 
 /// A question to the machine, answered on its thread.
-pub(super) type Question = Box<dyn FnOnce(&Stage) + Send>;
+pub(super) type Question = Box<dyn FnOnce(&mut Stage) + Send>;
 
 /// What waits for the machine.
 pub(super) enum Item {
@@ -48,9 +49,11 @@ pub(super) enum Item {
     /// An operator asks.
     Command(Command, Sender<Answer>),
     /// Somebody knows whose key a name is.
-    Vouch(crate::protocol::rollout::NodeId, Option<PublicKey>, Sender<bool>),
+    Vouch(NodeId, PublicKey, Sender<bool>),
     /// The keys of all members whose end the seeds certify.
     Dead(BTreeSet<PublicKey>),
+    /// An operator wants a node, of the key with these first digits.
+    Admit(NodeId, String, Sender<Vec<PublicKey>>),
     /// Somebody wants to know something.
     Ask(Question),
     /// For people.
@@ -200,9 +203,27 @@ impl Keeper {
                 self.stage.asking.bury(keys.clone());
                 self.handle(Input::Dead { keys });
             }
-            Item::Ask(question) => question(&self.stage),
+            Item::Admit(node, digits, reply) => {
+                let meant = self.stage.asking.admit(&node, &digits);
+                if let [key] = meant[..] {
+                    self.make_room(&node, key);
+                }
+                let _ = reply.try_send(meant);
+                self.admission_at = Time::ZERO;
+            }
+            Item::Ask(question) => question(&mut self.stage),
             Item::Note(text) => self.tell(Told::Note(text)),
             Item::Failed(reason) => self.fail(reason),
+        }
+    }
+
+    /// Hangs up on whoever has another key under a name that an operator wants for this one.
+    fn make_room(&mut self, node: &NodeId, key: PublicKey) {
+        let Phase::Running { rollout, .. } = &self.stage.phase else { return };
+        if let Some((link, _)) = rollout.stranger(node).filter(|it| it.1 != key) {
+            let now = self.shared.clock.now().mono;
+            self.carry_out(now, Effect::Hangup(link));
+            self.handle(Input::Unlinked { link });
         }
     }
 
@@ -234,8 +255,15 @@ impl Keeper {
             Phase::Running { rollout, .. } => rollout.roster().has(&node),
             Phase::Forming(_) => !joins,
         };
+        if self.stage.asking.is_wanted(&other) {
+            self.make_room(&node, key);
+        }
         if !is_known {
-            self.stage.asking.came(other, joins);
+            let is_linked = match &self.stage.phase {
+                Phase::Running { rollout, .. } => !rollout.is_claimed(&node, key),
+                Phase::Forming(_) => true,
+            };
+            self.stage.asking.came(other, joins, is_linked);
         }
         match &mut self.stage.phase {
             Phase::Running { .. } => {
@@ -346,7 +374,7 @@ impl Keeper {
     }
 
     fn carry_out(&mut self, now: Time, effect: Effect) {
-        self.die_before(&effect);
+        kill::before(self.kill_at, &self.shared.me.node_id, &effect);
         match effect {
             Effect::Send(links, message) => self.send(&links, message),
             Effect::Persist(record) => self.entries.push(Entry::Record(Box::new(record))),
@@ -386,7 +414,7 @@ impl Keeper {
         if self.has_failed {
             return;
         }
-        let kill = self.kill_after(&message);
+        let kill = kill::is_after(self.kill_at, &message);
         let said = Said { sender: self.shared.me.node_id.clone(), message };
         let mut encoded: [Option<Vec<u8>>; 2] = [None, None];
         for link in links {
@@ -400,7 +428,7 @@ impl Keeper {
             out.bytes.extend_from_slice(bytes);
             if kill {
                 self.flush(*link);
-                die();
+                kill::die();
             }
         }
     }
@@ -449,41 +477,6 @@ impl Keeper {
         if !self.sink.take(self.shared.clock.now(), told) {
             log::warn!("something that a rollout told found no room");
         }
-    }
-
-    fn die_before(&self, effect: &Effect) {
-        let is_mine = |it: &crate::protocol::rollout::TxId| it.node == self.shared.me.node_id;
-        match (self.kill_at, effect) {
-            (Some(KillPoint::BeforeVote), Effect::Persist(Record::Prepared(_))) => die(),
-            // The coordinator's vote is its decision.
-            (Some(KillPoint::BeforeVote), Effect::Persist(Record::Committed(it)))
-                if is_mine(&it.proposal.txid) =>
-            {
-                die();
-            }
-            (Some(KillPoint::AfterDecision), Effect::Emit(Event::Committed(_))) => die(),
-            _ => {}
-        }
-    }
-
-    /// Whether the process ends once this message has left for the first of those it is for.
-    fn kill_after(&self, message: &Message) -> bool {
-        match (self.kill_at, message) {
-            (Some(KillPoint::AfterVote), Message::PrepareResp(it)) => it.vote == Choice::Commit,
-            (Some(KillPoint::AfterFirstDecision), Message::Decision(it)) => {
-                it.kind == Choice::Commit
-            }
-            (Some(KillPoint::AfterFirstDecision), Message::DecisionAck(_)) => true,
-            _ => false,
-        }
-    }
-}
-
-/// Ends this process as a power cut would, but for the disk.
-fn die() {
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    loop {
-        std::thread::park();
     }
 }
 

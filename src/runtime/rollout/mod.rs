@@ -11,6 +11,7 @@ mod engine;
 mod forming;
 mod greet;
 mod keeper;
+mod kill;
 mod link;
 mod options;
 mod seek;
@@ -18,6 +19,6 @@ mod stage;
 
 pub use engine::{Engine, StandingError};
 pub use options::{
-    Admits, Counters, Founding, Habits, KillPoint, Limits, Options, Place, Recovered, Standing,
-    StartError, Told,
+    Admits, Claim, Counters, Founding, Habits, KillPoint, Limits, Options, Place, Recovered,
+    Standing, StartError, Told,
 };

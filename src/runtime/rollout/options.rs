@@ -196,6 +196,17 @@ pub enum Told {
     Failed(String),
 }
 
+/// A key that came under a name of which nobody takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Which.
+    pub key: PublicKey,
+    /// Whether its node is linked; else the name is another's here.
+    pub is_linked: bool,
+    /// Whether it had the name until it was called gone.
+    pub was_gone: bool,
+}
+
 /// How a node stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
@@ -214,6 +225,9 @@ pub enum Standing {
         status: Box<NodeStatus>,
         /// Who asks to be let in.
         asking: BTreeMap<NodeId, String>,
+        /// The keys that came under names of which nobody takes part.
+        #[serde(default)]
+        claims: BTreeMap<NodeId, Vec<Claim>>,
         /// Who is out of reach because one end refuses the other, and why.
         #[serde(default)]
         refusals: BTreeMap<NodeId, String>,

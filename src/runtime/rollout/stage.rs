@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::Shared;
-use super::forming::{Forming, in_use, replaced};
+use super::forming::{Forming, claimed, in_use, replaced};
 use super::keeper::{Item, Question};
-use super::options::{Admits, Standing};
+use super::options::{Admits, Claim, Standing};
 use super::seek::Call;
 use crate::model::{PublicKey, Time};
 use crate::protocol::rollout::{Genesis, Input, NodeId, Participant, Rollout, Roster};
@@ -13,6 +13,9 @@ use crate::runtime::inbox::Closed;
 
 /// So many may ask to be let in at a time.
 const ASKING_MAX: usize = 64;
+
+/// So many keys are remembered that came under one name.
+const KEYS_MAX: usize = 4;
 
 /// What the thread that owns the machine knows.
 pub(super) struct Stage {
@@ -32,9 +35,10 @@ pub(super) struct Asking {
     /// Where this node asked itself to be let in.
     joins: Vec<String>,
     /// Who is here and takes no part, and whether it is to be let in if its key is vouched for: it
-    /// asks, or an operator wants it.
-    nodes: BTreeMap<NodeId, (Participant, bool)>,
-    vouched: BTreeMap<NodeId, PublicKey>,
+    /// asks, or an operator wants it. Of one name also such that came under another key meanwhile.
+    nodes: BTreeMap<(NodeId, PublicKey), (Participant, bool)>,
+    /// Whose key a name is, and whether an operator said so.
+    vouched: BTreeMap<NodeId, (PublicKey, bool)>,
     /// The keys of members whose end the seeds certify.
     pub(super) dead: BTreeSet<PublicKey>,
 }
@@ -50,46 +54,78 @@ impl Asking {
         }
     }
 
-    /// Somebody came. Kept without its connection, which may be replaced by another.
-    pub(super) fn came(&mut self, participant: Participant, asks: bool) {
-        let known = self.nodes.get(&participant.node_id);
-        let asks = asks || known.is_some_and(|(it, asks)| *asks && it.key == participant.key);
-        if self.nodes.len() < ASKING_MAX || known.is_some() {
-            self.nodes.insert(participant.node_id.clone(), (participant, asks));
+    /// Somebody came. Kept without its connection, which may be replaced by another. One that is
+    /// not linked, because its name is another's here, takes no other's room.
+    pub(super) fn came(&mut self, participant: Participant, asks: bool, is_linked: bool) {
+        let (node, key) = (participant.node_id.clone(), participant.key);
+        let at = (node.clone(), key);
+        let asks =
+            asks || self.is_wanted(&participant) || self.nodes.get(&at).is_some_and(|it| it.1);
+        if !self.nodes.contains_key(&at) {
+            let others: Vec<_> = self.keys(&node).collect();
+            if is_linked && others.len() >= KEYS_MAX {
+                self.nodes.remove(&(node, others[0]));
+            }
+            if !is_linked && others.len() >= KEYS_MAX || self.nodes.len() >= ASKING_MAX {
+                return;
+            }
         }
+        self.nodes.insert(at, (participant, asks));
+    }
+
+    /// The keys that came under a name.
+    fn keys(&self, node: &NodeId) -> impl Iterator<Item = PublicKey> {
+        self.nodes.keys().filter(move |it| it.0 == *node).map(|it| it.1)
     }
 
     /// Somebody who knows says that this name is this key's; false where it is another's already.
-    /// Without a key an operator means whoever is here by that name, whoever had it before.
-    pub(super) fn vouch(&mut self, node: NodeId, key: Option<PublicKey>) -> bool {
-        match (key, self.nodes.get_mut(&node)) {
-            (Some(key), _) => *self.vouched.entry(node).or_insert(key) == key,
-            (None, Some((participant, asks))) => {
+    pub(super) fn vouch(&mut self, node: NodeId, key: PublicKey) -> bool {
+        self.vouched.entry(node).or_insert((key, false)).0 == key
+    }
+
+    /// An operator wants the key with these first digits under that name, whoever had it before.
+    /// Returns the keys that may be meant: it is done if that is one.
+    pub(super) fn admit(&mut self, node: &NodeId, digits: &str) -> Vec<PublicKey> {
+        let is_meant = |it: &PublicKey| it.to_string().starts_with(digits);
+        let mut meant: Vec<_> = self.keys(node).filter(is_meant).collect();
+        // A whole key needs not be here yet: another may keep it from coming.
+        meant.extend(PublicKey::parse(digits).filter(|_| meant.is_empty()));
+        if let [key] = meant[..] {
+            self.vouched.insert(node.clone(), (key, true));
+            if let Some((_, asks)) = self.nodes.get_mut(&(node.clone(), key)) {
                 *asks = true;
-                self.vouched.insert(node, participant.key);
-                true
             }
-            (None, None) => false,
         }
+        meant
+    }
+
+    /// Whether an operator wants that key under its name.
+    pub(super) fn is_wanted(&self, it: &Participant) -> bool {
+        self.vouched.get(&it.node_id) == Some(&(it.key, true))
     }
 
     /// Takes the keys of all members whose end the seeds certify: what was vouched for a key before
     /// its end counts no more, and its name is free for another.
     pub(super) fn bury(&mut self, dead: BTreeSet<PublicKey>) {
         let is_new = |key: &PublicKey| dead.contains(key) && !self.dead.contains(key);
-        self.vouched.retain(|_, key| !is_new(key));
+        self.vouched.retain(|_, (key, _)| !is_new(key));
         self.dead = dead;
     }
 
     /// Whether one that the seeds' word took out is a member of the fleet again.
     fn is_back(&self, participant: &Participant) -> bool {
-        let vouched = self.vouched.get(&participant.node_id);
-        !self.dead.contains(&participant.key) && vouched == Some(&participant.key)
+        let vouched = self.vouched.get(&participant.node_id).map(|it| it.0);
+        !self.dead.contains(&participant.key) && vouched == Some(participant.key)
     }
 
     fn is_let_in(&self, (participant, asks): &(Participant, bool)) -> bool {
-        let vouched = self.vouched.get(&participant.node_id);
-        *asks && (self.admits == Admits::Anybody || vouched == Some(&participant.key))
+        let vouched = self.vouched.get(&participant.node_id).map(|it| it.0);
+        *asks && (self.admits == Admits::Anybody || vouched == Some(participant.key))
+    }
+
+    /// Forgets under which names nobody is here any more.
+    fn tidy(&mut self, rollout: &Rollout) {
+        self.nodes.retain(|(node, _), _| rollout.stranger(node).is_some());
     }
 
     /// The roster with one more node, if somebody is to be let in.
@@ -104,33 +140,50 @@ impl Asking {
         // Whom the seeds' word took out need not ask: it learns of it only by coming back.
         let back: Vec<_> = rollout.returned().filter(|it| self.is_back(it)).cloned().collect();
         for it in back {
-            let place = self.nodes.get(&it.node_id).filter(|known| known.0.key == it.key);
-            let it = place.map_or(it, |known| known.0.clone());
-            self.nodes.insert(it.node_id.clone(), (it, true));
+            let at = (it.node_id.clone(), it.key);
+            let it = self.nodes.get(&at).map_or(it, |known| known.0.clone());
+            self.nodes.insert(at, (it, true));
         }
         // Who has gone would not vote, and asks again when it is back.
-        self.nodes.retain(|node, _| !roster.has(node) && rollout.reaches(node));
-        let (node, (new, _)) = self.nodes.iter().find(|(_, it)| self.is_let_in(it))?;
-        let node = node.clone();
+        self.tidy(rollout);
+        let is_here = |(node, key): &(NodeId, PublicKey)| {
+            rollout.stranger(node).is_some_and(|it| it.1 == *key)
+        };
+        let (at, (new, _)) =
+            self.nodes.iter().find(|(at, it)| self.is_let_in(it) && is_here(at))?;
+        let at = at.clone();
         let nodes: Vec<_> = roster.nodes().cloned().chain([new.clone()]).collect();
         match Roster::new(nodes) {
             Ok(roster) => Some(roster),
             Err(complaint) => {
-                log::warn!("{node} cannot be let in: {complaint}");
-                self.nodes.remove(&node);
+                log::warn!("{} cannot be let in: {complaint}", at.0);
+                self.nodes.remove(&at);
                 None
             }
         }
     }
 
     fn shown(&self, rollout: &Rollout) -> BTreeMap<NodeId, String> {
-        let show = |(node, (it, _)): (&NodeId, &(Participant, bool))| {
+        let show = |((node, _), (it, _)): (&(NodeId, PublicKey), &(Participant, bool))| {
             (node.clone(), format!("{}:{} {}", it.host, it.port, it.key.short()))
         };
-        let asks = |(node, (_, asks)): &(&NodeId, &(Participant, bool))| {
-            *asks && !rollout.roster().has(node) && rollout.reaches(node)
+        let asks = |((node, key), (_, asks)): &(&(NodeId, PublicKey), &(Participant, bool))| {
+            *asks && rollout.stranger(node).is_some_and(|it| it.1 == *key)
         };
         self.nodes.iter().filter(asks).map(show).collect()
+    }
+
+    /// The keys that came under each name, the one that is linked first.
+    fn claims(&self, rollout: &Rollout) -> BTreeMap<NodeId, Vec<Claim>> {
+        let mut claims: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (node, key) in self.nodes.keys() {
+            let Some((_, linked)) = rollout.stranger(node) else { continue };
+            let is_linked = linked == *key;
+            let was_gone = rollout.gone_key(node) == Some(*key);
+            claims.entry(node.clone()).or_default().push(Claim { key: *key, is_linked, was_gone });
+        }
+        claims.values_mut().for_each(|it| it.sort_by_key(|it| !it.is_linked));
+        claims
     }
 }
 
@@ -148,7 +201,7 @@ impl Stage {
     }
 
     /// Whether a node may come, and what the history begins with, if it has begun.
-    pub(super) fn admits(&self, caller: &Participant) -> Result<Option<Genesis>, String> {
+    pub(super) fn admits(&mut self, caller: &Participant) -> Result<Option<Genesis>, String> {
         match &self.phase {
             Phase::Forming(forming) => forming.objection(caller).map_or(Ok(None), Err),
             Phase::Running { rollout, genesis } => {
@@ -162,6 +215,14 @@ impl Stage {
                         None => in_use(node),
                     }),
                     Some(_) => Ok(Some(genesis.clone())),
+                    None if rollout.is_claimed(node, caller.key)
+                        && !self.asking.is_wanted(caller) =>
+                    {
+                        // An operator may say that this one is meant.
+                        self.asking.tidy(rollout);
+                        self.asking.came(caller.clone(), false, false);
+                        Err(claimed(node))
+                    }
                     None if rollout.strangers() >= self.strangers_max => {
                         Err("too many strangers are here already".to_owned())
                     }
@@ -190,6 +251,7 @@ impl Stage {
             Phase::Running { rollout, .. } => Standing::Running {
                 status: Box::new(rollout.status(now)),
                 asking: self.asking.shown(rollout),
+                claims: self.asking.claims(rollout),
                 refusals: BTreeMap::new(),
             },
         }
@@ -200,7 +262,7 @@ impl Shared {
     /// Asks the machine something, on its thread, and waits for the answer.
     pub(super) fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Stage) -> T + Send + 'static,
+        question: impl FnOnce(&mut Stage) -> T + Send + 'static,
     ) -> Result<T, Closed> {
         let (tell, told) = crossbeam_channel::bounded(1);
         let ask: Question = Box::new(move |stage| {
@@ -225,21 +287,25 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng as _;
+
     use super::*;
-    use crate::model::KeyPair;
+    use crate::model::{KeyPair, Now, Rng};
+    use crate::protocol::LinkId;
+    use crate::protocol::rollout::{Config, Memory, RoutingState};
 
     #[test]
     fn a_name_is_free_for_another_key_once_the_seeds_call_its_holder_dead() {
         let key = |number| KeyPair::from_secret([number; 32]).public();
         let node: NodeId = "node-c".parse().unwrap();
         let mut asking = Asking::new(Admits::Vouched, Vec::new());
-        assert!(asking.vouch(node.clone(), Some(key(1))));
-        assert!(!asking.vouch(node.clone(), Some(key(2))), "it is another's");
+        assert!(asking.vouch(node.clone(), key(1)));
+        assert!(!asking.vouch(node.clone(), key(2)), "it is another's");
         asking.bury([key(1)].into());
-        assert!(asking.vouch(node.clone(), Some(key(2))));
+        assert!(asking.vouch(node.clone(), key(2)));
         // What was said of it after its death stands, however often that is told again.
         asking.bury([key(1), key(3)].into());
-        assert!(!asking.vouch(node, Some(key(1))));
+        assert!(!asking.vouch(node, key(1)));
     }
 
     #[test]
@@ -248,13 +314,108 @@ mod tests {
         let (node_id, host): (NodeId, _) = ("node-c".parse().unwrap(), "127.0.0.1".to_owned());
         let node = Participant { node_id: node_id.clone(), host, port: 60_003, key };
         let mut asking = Asking::new(Admits::Vouched, Vec::new());
-        asking.vouch(node_id.clone(), Some(key));
+        asking.vouch(node_id.clone(), key);
         assert!(asking.is_back(&node));
         asking.bury([key].into());
         assert!(!asking.is_back(&node));
-        asking.vouch(node_id, Some(key));
+        asking.vouch(node_id, key);
         assert!(!asking.is_back(&node), "the seeds have not taken it back here");
         asking.bury(BTreeSet::new());
         assert!(asking.is_back(&node));
+    }
+
+    fn keys(number: u8) -> KeyPair {
+        KeyPair::from_secret([number; 32])
+    }
+
+    fn participant(name: &str, number: u8) -> Participant {
+        let (host, port) = ("127.0.0.1".to_owned(), 60_000 + u16::from(number));
+        Participant { node_id: name.parse().unwrap(), host, port, key: keys(number).public() }
+    }
+
+    /// A fleet of one, on its own.
+    fn stage() -> Stage {
+        let me = participant("node-a", 1);
+        let model = |text: &str| text.parse().unwrap();
+        let state = RoutingState::initial(model("v1"), model("v2"));
+        let roster = Roster::new(vec![me.clone()]).unwrap();
+        let config = Config::new(me.node_id, roster.clone(), state.clone());
+        let rng = Rng::seed_from_u64(1);
+        let mut rollout = Box::new(Rollout::new(config, keys(1), rng, Memory::default()));
+        rollout.handle(Now::default(), Input::Start, &mut Vec::new());
+        let phase = Phase::Running { rollout, genesis: Genesis { roster, state } };
+        Stage::new(phase, Asking::new(Admits::Vouched, Vec::new()), 8)
+    }
+
+    /// Somebody comes, as far as it may.
+    fn come(stage: &mut Stage, it: &Participant, asks: bool) -> bool {
+        if stage.admits(it).is_err() {
+            return false;
+        }
+        stage.asking.came(it.clone(), asks, true);
+        let Phase::Running { rollout, .. } = &mut stage.phase else { unreachable!() };
+        let input = Input::Linked { link: LinkId(1), node: it.node_id.clone(), key: it.key };
+        rollout.handle(Now::default(), input, &mut Vec::new());
+        true
+    }
+
+    fn go(stage: &mut Stage) {
+        let Phase::Running { rollout, .. } = &mut stage.phase else { unreachable!() };
+        rollout.handle(Now::default(), Input::Unlinked { link: LinkId(1) }, &mut Vec::new());
+    }
+
+    fn let_in(stage: &mut Stage) -> Option<PublicKey> {
+        let Phase::Running { rollout, .. } = &stage.phase else { unreachable!() };
+        let roster = stage.asking.next(rollout)?;
+        roster.get(&"node-c".parse().unwrap()).map(|it| it.key)
+    }
+
+    fn claims(stage: &Stage) -> Vec<(PublicKey, bool)> {
+        let Phase::Running { rollout, .. } = &stage.phase else { unreachable!() };
+        let claims = stage.asking.claims(rollout).into_values().flatten();
+        claims.map(|it| (it.key, it.is_linked)).collect()
+    }
+
+    #[test]
+    fn of_several_keys_under_a_name_an_operator_says_which_is_let_in() {
+        let (first, second) = (participant("node-c", 3), participant("node-c", 4));
+        let node = &first.node_id;
+        let mut stage = stage();
+        assert!(come(&mut stage, &first, true));
+        assert!(!come(&mut stage, &second, true), "the name is another's");
+        assert_eq!(claims(&stage), [(first.key, true), (second.key, false)]);
+        assert_eq!(stage.asking.admit(node, "").len(), 2);
+        assert_eq!(let_in(&mut stage), None, "which is not said");
+        assert_eq!(stage.asking.admit(node, "zz"), []);
+        let digits = second.key.to_string();
+        assert_eq!(stage.asking.admit(node, &digits[..16]), [second.key]);
+        assert_eq!(let_in(&mut stage), None, "it is not here");
+        // Whoever has the name's place is hung up on, and the other has it then.
+        assert!(stage.admits(&second).is_ok(), "it takes the place of the first one");
+        go(&mut stage);
+        assert!(come(&mut stage, &second, false));
+        assert_eq!(let_in(&mut stage), Some(second.key));
+        assert!(!come(&mut stage, &first, true));
+        assert_eq!(let_in(&mut stage), Some(second.key));
+    }
+
+    #[test]
+    fn one_key_under_a_name_is_let_in_by_the_name_alone_and_keys_without_end_take_no_room() {
+        let first = participant("node-c", 3);
+        let mut stage = stage();
+        assert!(come(&mut stage, &first, false));
+        assert_eq!(let_in(&mut stage), None);
+        assert_eq!(stage.asking.admit(&first.node_id, ""), [first.key]);
+        assert_eq!(let_in(&mut stage), Some(first.key));
+        for number in 10..100 {
+            assert!(!come(&mut stage, &participant("node-c", number), true));
+        }
+        assert_eq!(claims(&stage).len(), KEYS_MAX);
+        let late = participant("node-c", 200);
+        let whole = late.key.to_string();
+        assert_eq!(stage.asking.admit(&late.node_id, &whole), [late.key], "it needs not be here");
+        go(&mut stage);
+        assert!(come(&mut stage, &late, false));
+        assert_eq!(let_in(&mut stage), Some(late.key));
     }
 }

@@ -9,12 +9,12 @@ use serde::Deserialize;
 use super::{gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights};
 use crate::cli::log::escape;
 use crate::cli::query::{table, table_text};
-use crate::model::WallTime;
+use crate::model::{PublicKey, WallTime};
 use crate::protocol::rollout::{
     Committed, Course, Digest, HealthSnapshot, Kind, NodeId, NodeStatus, PeerStatus, Phase,
     Verdict, Weights,
 };
-use crate::runtime::rollout::Standing;
+use crate::runtime::rollout::{Claim, Standing};
 
 /// How old another node's last word may be as long as all is well: they speak every 2 s.
 const STALE_MAX: Duration = Duration::from_secs(3);
@@ -66,19 +66,24 @@ impl View {
                 rows(status, known, since < STALE_MAX, is_terminal)
             }
         };
-        if let Standing::Running { status, asking, refusals } = &self.standing {
+        if let Standing::Running { status, asking, refusals, claims } = &self.standing {
             text += &course(status);
             text += &transactions(status);
             for (node, why) in refusals {
                 text += &format!("{node}: {}\n", escape(why));
             }
             for (node, at) in asking {
+                let which = claims.get(node).and_then(|it| it.first());
+                let which = which.map_or(node.to_string(), |it| named(node, &it.key));
                 text += &format!(
-                    "{node} ({}) asks to be let in; let it: peer rollout admit {node}\n",
+                    "{node} ({}) asks to be let in; let it: peer rollout admit {which}\n",
                     escape(at)
                 );
             }
-            text += &gone(status, asking);
+            for (node, claims) in claims {
+                text += &others_of(node, claims);
+            }
+            text += &gone(status, asking, claims);
         }
         if let Some(http) = &self.http {
             text += &format!("data plane: http://{}\n", escape(http));
@@ -287,8 +292,31 @@ fn is_by_seeds(status: &NodeStatus, node: &NodeId) -> bool {
     status.gone_by_seeds.iter().any(|it| it.node_id == *node)
 }
 
+/// A node with as much of its key as tells it from others.
+pub(in crate::cli::rollout) fn named(node: &NodeId, key: &PublicKey) -> String {
+    let digits: String = key.to_string().chars().take(16).collect();
+    format!("{node}@{digits}")
+}
+
+/// Keys that came under a name that is another's here.
+fn others_of(node: &NodeId, claims: &[Claim]) -> String {
+    let others = claims.iter().filter(|it| !it.is_linked);
+    let line = |it: &Claim| {
+        format!(
+            "another key came under the name {node} and was turned away; if that one is meant: \
+             peer rollout admit {}\n",
+            named(node, &it.key)
+        )
+    };
+    others.map(line).collect()
+}
+
 /// Nodes that were called gone, and the remedy.
-fn gone(status: &NodeStatus, asking: &BTreeMap<NodeId, String>) -> String {
+fn gone(
+    status: &NodeStatus,
+    asking: &BTreeMap<NodeId, String>,
+    claims: &BTreeMap<NodeId, Vec<Claim>>,
+) -> String {
     let me = &status.node_id;
     if let Some(txid) = status.removed.as_ref().filter(|_| is_by_seeds(status, me)) {
         return format!(
@@ -304,16 +332,23 @@ fn gone(status: &NodeStatus, asking: &BTreeMap<NodeId, String>) -> String {
     }
     let is_other = |node: &NodeId| node != me && !asking.contains_key(node);
     let others = status.gone.iter().filter(|(node, _)| is_other(node));
-    let line = |(node, is_here): (&NodeId, &bool)| match is_here {
+    let line = |(node, is_here): (&NodeId, &bool)| match claims.get(node).and_then(|it| it.first())
+    {
         _ if is_by_seeds(status, node) => format!(
             "{node} was called gone by the seeds' word; it is let in again once it is a member of \
              the fleet again\n"
         ),
-        true => format!(
-            "{node} was called gone, and one of that name is here; let it in: peer rollout admit \
-             {node}\n"
+        Some(it) if *is_here && it.was_gone => format!(
+            "{node} was called gone, and is here again, with the key it had; let it in: peer \
+             rollout admit {}\n",
+            named(node, &it.key)
         ),
-        false => format!(
+        Some(it) if *is_here => format!(
+            "{node} was called gone, and ANOTHER KEY is here by that name; let it in only if it \
+             is the machine that is to have the name: peer rollout admit {}\n",
+            named(node, &it.key)
+        ),
+        Some(_) | None => format!(
             "{node} was called gone; when it is back, or another machine runs by that name with \
              --join, let it in: peer rollout admit {node}\n"
         ),

@@ -239,8 +239,12 @@ const LATER_MS: u64 = 1_772_010_090_000;
 
 fn view(status: NodeStatus) -> View {
     let asking = [(node("node-e"), "127.0.0.1:60005".to_owned())].into();
-    let standing =
-        Standing::Running { status: Box::new(status), asking, refusals: Default::default() };
+    let standing = Standing::Running {
+        status: Box::new(status),
+        asking,
+        refusals: Default::default(),
+        claims: Default::default(),
+    };
     View { standing, http: Some("127.0.0.1:50051".to_owned()), wall_ms: LATER_MS }
 }
 
@@ -462,4 +466,43 @@ fn an_abort_is_explained_and_what_is_not_known_is_not_made_up() {
     let empty = serde_json::json!({ "txid": "step-node-a-1-3", "committed": null,
         "aborted": null, "story": [] });
     assert!(!serde_json::from_value::<Explained>(empty).unwrap().is_known());
+}
+
+#[test]
+fn who_came_under_the_name_of_one_that_was_called_gone_is_shown_with_its_key() {
+    let key = |number| crate::model::KeyPair::from_secret([number; 32]).public();
+    let digits = |number| key(number).to_string()[..16].to_owned();
+    let text = |came: &[(u8, bool)]| {
+        let mut gone = status();
+        gone.gone = [(node("node-z"), true)].into();
+        let mut view = view(gone);
+        let Standing::Running { claims, .. } = &mut view.standing else { unreachable!() };
+        let claim = |(at, (number, was_gone)): (usize, &(u8, bool))| {
+            let (key, is_linked, was_gone) = (key(*number), at == 0, *was_gone);
+            crate::runtime::rollout::Claim { key, is_linked, was_gone }
+        };
+        claims.insert(node("node-z"), came.iter().enumerate().map(claim).collect());
+        view.text(&[], false)
+    };
+    let shown = text(&[(1, true)]);
+    let admit = format!("with the key it had; let it in: peer rollout admit node-z@{}", digits(1));
+    assert!(shown.contains(&admit) && !shown.contains("another key"), "{shown}");
+    let shown = text(&[(2, false), (3, false)]);
+    assert!(shown.contains("ANOTHER KEY is here by that name"), "{shown}");
+    assert!(shown.contains(&format!("rollout admit node-z@{}", digits(2))), "{shown}");
+    let other =
+        format!("was turned away; if that one is meant: peer rollout admit node-z@{}", digits(3));
+    assert!(shown.contains(&other), "{shown}");
+}
+
+#[test]
+fn an_admission_names_a_node_and_perhaps_a_key() {
+    let read = |text: &str| text.parse::<crate::cli::rollout::args::Admittee>().ok();
+    let is = |text, node: &str, key: &str| {
+        read(text).is_some_and(|it| it.node.as_str() == node && it.key == key)
+    };
+    assert!(is("node-c", "node-c", "") && is("node-c@AB12", "node-c", "ab12"));
+    for wrong in ["", "@ab", "node-c@", "node-c@xy", "node-c@ab@cd"] {
+        assert!(read(wrong).is_none(), "{wrong}");
+    }
 }

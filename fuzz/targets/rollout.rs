@@ -1,0 +1,10 @@
+//! A rollout node among members and strangers.
+
+#![no_main]
+
+#[path = "../../tests/hostile/mod.rs"]
+mod hostile;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    hostile::rollout::rollout(bytes);
+});

@@ -1,0 +1,37 @@
+//! A process that ends at a point that was named, as a power cut would end it, but for the disk.
+
+use super::options::KillPoint;
+use crate::protocol::rollout::{Choice, Effect, Event, Message, NodeId, Record};
+
+/// Ends this process if that is to be before what the machine of `me` has decided now.
+pub(super) fn before(at: Option<KillPoint>, me: &NodeId, effect: &Effect) {
+    match (at, effect) {
+        (Some(KillPoint::BeforeVote), Effect::Persist(Record::Prepared(_))) => die(),
+        // The coordinator's vote is its decision.
+        (Some(KillPoint::BeforeVote), Effect::Persist(Record::Committed(it)))
+            if it.proposal.txid.node == *me =>
+        {
+            die();
+        }
+        (Some(KillPoint::AfterDecision), Effect::Emit(Event::Committed(_))) => die(),
+        _ => {}
+    }
+}
+
+/// Whether the process ends once this message has left for the first of those it is for.
+pub(super) fn is_after(at: Option<KillPoint>, message: &Message) -> bool {
+    match (at, message) {
+        (Some(KillPoint::AfterVote), Message::PrepareResp(it)) => it.vote == Choice::Commit,
+        (Some(KillPoint::AfterFirstDecision), Message::Decision(it)) => it.kind == Choice::Commit,
+        (Some(KillPoint::AfterFirstDecision), Message::DecisionAck(_)) => true,
+        _ => false,
+    }
+}
+
+/// Ends this process.
+pub(super) fn die() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    loop {
+        std::thread::park();
+    }
+}
