@@ -1,6 +1,8 @@
 //! A seed: handshakes, probes and the membership authority. No gossip (M11).
 
 mod links;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -105,10 +107,13 @@ pub struct SeedNode {
     prober: Prober,
     authority: Authority,
     refusals: Refusals,
-    /// Seeds with whom this one disagrees about a key: that is said once, and tried less often.
+    /// Seeds with whom this one disagrees about a key or a list, until both agree: that is said
+    /// once, and tried less often.
     estranged: BTreeSet<SeedId>,
-    /// Seeds whose other list was told of.
+    /// Seeds whose other list was told of, until it is the same.
     drifted: BTreeSet<SeedId>,
+    /// Seeds that will be called again. What comes meanwhile does not put off that call.
+    redialing: BTreeSet<SeedId>,
     /// Since when connections are counted, and how many were told of since.
     greetings: (Time, u32),
     rng: Rng,
@@ -179,6 +184,7 @@ impl SeedNode {
             refusals: Refusals::default(),
             estranged: BTreeSet::new(),
             drifted: BTreeSet::new(),
+            redialing: BTreeSet::new(),
             greetings: (Time::ZERO, 0),
             rng,
         }
@@ -252,6 +258,9 @@ impl SeedNode {
     }
 
     fn redial_later(&mut self, seed: SeedId, fx: &mut Fx) {
+        if !self.redialing.insert(seed) {
+            return;
+        }
         let pause = if self.estranged.contains(&seed) { REDIAL * 10 } else { REDIAL };
         fx.set_timer(Timer::Redial(seed), pause.mul_f64(self.rng.random_range(0.75..1.25)));
     }
@@ -310,19 +319,23 @@ impl SeedNode {
         card.seed.and(self.authority.book().seed_at(card.endpoint))
     }
 
-    /// Another seed refuses this seed's handshake: usually because it knows another key for it.
-    fn on_seed_error(&mut self, seed: SeedId, error: &ErrorReply, fx: &mut Fx) {
-        if error.code == ErrorCode::Handshake && self.estranged.insert(seed) {
+    /// Something came from another seed. One that refuses this seed's handshake usually knows
+    /// another key for it; one that talks as to a seed agrees with it.
+    fn note_seed(&mut self, seed: SeedId, msg: &Message, fx: &mut Fx) {
+        if let Message::Error(error) = msg
+            && error.code == ErrorCode::Handshake
+            && self.estranged.insert(seed)
+        {
             fx.emit(Event::RejectedBySeed { seed, reason: error.reason.clone() });
+        } else if msg.needs() == Standing::Seed {
+            self.estranged.remove(&seed);
         }
     }
 
     fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
         let card = self.session.peer(link).cloned();
-        if let (Message::Error(error), Some(card)) = (&msg, &card)
-            && let Some(seed) = self.seat_of(card)
-        {
-            self.on_seed_error(seed, error, fx);
+        if let Some(seed) = self.authority.seed_of(link) {
+            self.note_seed(seed, &msg, fx);
         }
         let Some(address) = self.session.address(link) else { return };
         let name = msg.name();
@@ -458,7 +471,10 @@ impl Machine for SeedNode {
             Input::Expired(Timer::Authority(timer)) => {
                 self.with_authority(now, fx, |it, part| it.on_timer(now, timer, part));
             }
-            Input::Expired(Timer::Redial(seed)) => self.call_seed(now, seed, fx),
+            Input::Expired(Timer::Redial(seed)) => {
+                self.redialing.remove(&seed);
+                self.call_seed(now, seed, fx);
+            }
             Input::HostPinged { .. } => {}
             Input::Command(Command::Order { proposal }) => {
                 self.with_authority(now, fx, |it, part| it.on_order(now, proposal, part));
