@@ -14,7 +14,7 @@ use super::error::{NetworkError, SendError};
 use super::message::{Incoming, Known, Message, Published};
 use super::pending::{Cell, Pending};
 use super::queue::{Queue, Shared};
-use crate::model::{Data, Endpoint, MessageId, Now, Time, topic_complaint};
+use crate::model::{Data, Endpoint, MessageId, Now, PublicKey, Time, topic_complaint};
 use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
 use crate::protocol::broadcast::{self, Delivered};
@@ -29,7 +29,7 @@ const QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
 const ANSWERS_MAX: usize = 4_096;
 
 type SendCell = Arc<Cell<Result<Duration, SendError>>>;
-type PublishCell = Arc<Cell<Result<Published, NetworkError>>>;
+type PublishOutcome = Result<Published, NetworkError>;
 type DiscoverCell = Arc<Cell<Result<Vec<Known>, NetworkError>>>;
 
 #[derive(Default)]
@@ -41,14 +41,23 @@ struct Waiting {
     topics: BTreeMap<String, BTreeMap<u64, Arc<Shared<Message>>>>,
     inbox: Option<Arc<Shared<Incoming>>>,
     shown: Shown,
-    /// With each: whether its publisher watches who has it.
-    publishing: BTreeMap<u64, (PublishCell, bool)>,
+    publishing: BTreeMap<u64, Publishing>,
     sending: BTreeMap<u64, SendCell>,
     discovering: BTreeMap<u64, DiscoverCell>,
     /// Who is known to have own messages whose publisher watches.
     receipts: BTreeMap<MessageId, u32>,
     neighbors: BTreeSet<Endpoint>,
     removals: BTreeMap<u64, Arc<Shared<Known>>>,
+}
+
+/// An own message that is not published yet.
+struct Publishing {
+    cell: Arc<Cell<PublishOutcome>>,
+    /// Whether its publisher watches who has it.
+    is_watched: bool,
+    topic: String,
+    data: Data,
+    key: PublicKey,
 }
 
 impl Waiting {
@@ -192,19 +201,26 @@ impl Switchboard {
             broadcast::Event::Delivered { message, .. } => self.deliver(message),
             broadcast::Event::Published { token, id, to } => {
                 let mut waiting = self.lock();
-                let publisher = waiting.publishing.remove(token);
-                if publisher.as_ref().is_some_and(|(_, is_watched)| *is_watched) {
+                let Some(own) = waiting.publishing.remove(token) else { return };
+                if own.is_watched {
                     waiting.receipts.insert(*id, 0);
                 }
-                drop(waiting);
-                if let Some((cell, _)) = publisher {
-                    cell.put(Ok(Published { id: *id, pushed_to: *to }));
-                }
+                Self::spread(&waiting, &own.topic, || Message {
+                    id: *id,
+                    topic: own.topic.clone(),
+                    origin: self.me,
+                    key: own.key,
+                    data: own.data.clone(),
+                    age: Duration::ZERO,
+                    hops: 0,
+                });
+                // Under the lock: a publisher that gives up finds the outcome, or is waited for.
+                own.cell.put(Ok(Published { id: *id, pushed_to: *to }));
             }
             broadcast::Event::PublishRefused { token, reason } => {
                 let publisher = self.lock().publishing.remove(token);
-                if let Some((cell, _)) = publisher {
-                    cell.put(Err(NetworkError::NotPublished(reason.clone())));
+                if let Some(own) = publisher {
+                    own.cell.put(Err(NetworkError::NotPublished(reason.clone())));
                 }
             }
             broadcast::Event::Receipts { id, count } => {
@@ -223,7 +239,7 @@ impl Switchboard {
     }
 
     fn deliver(&self, message: &Delivered) {
-        self.spread(&message.topic, || Message {
+        Self::spread(&self.lock(), &message.topic, || Message {
             id: message.id,
             topic: message.topic.clone(),
             origin: message.origin,
@@ -234,8 +250,7 @@ impl Switchboard {
         });
     }
 
-    fn spread(&self, topic: &str, message: impl Fn() -> Message) {
-        let waiting = self.lock();
+    fn spread(waiting: &Waiting, topic: &str, message: impl Fn() -> Message) {
         for queue in waiting.topics.get(topic).into_iter().flat_map(BTreeMap::values) {
             queue.push(message());
         }
@@ -365,17 +380,32 @@ impl Switchboard {
         }))
     }
 
-    /// Sends a message to all peers, and to the subscribers here. With `receipt`,
-    /// [`Switchboard::known_to_have`] tells how many have it.
+    /// Sends a message to all peers, and to the subscribers here; blocks while other nodes do not
+    /// keep up. With `receipt`, [`Switchboard::known_to_have`] tells how many have it.
     ///
     /// # Errors
     /// Why it was not sent.
     pub fn publish(
-        &self,
+        self: &Arc<Self>,
+        driver: &Arc<Driver<PeerNode>>,
+        message: (String, Data),
+        receipt: bool,
+    ) -> PublishOutcome {
+        self.begin_publish(driver, message, receipt)?.wait()
+    }
+
+    /// The same for a publisher that does not block. Canceled, it is published all the same, and
+    /// nobody asks who has it.
+    ///
+    /// # Errors
+    /// When the network has stopped.
+    pub fn begin_publish(
+        self: &Arc<Self>,
         driver: &Arc<Driver<PeerNode>>,
         (topic, data): (String, Data),
         receipt: bool,
-    ) -> Result<Published, NetworkError> {
+    ) -> Result<Pending<PublishOutcome>, NetworkError> {
+        let key = driver.inspect(|node, _| node.key());
         let cell = Cell::new();
         let token = {
             let mut waiting = self.lock();
@@ -383,25 +413,28 @@ impl Switchboard {
                 return Err(NetworkError::Stopped);
             }
             let token = waiting.next_token();
-            waiting.publishing.insert(token, (Arc::clone(&cell), receipt));
+            let (cell, topic, data) = (Arc::clone(&cell), topic.clone(), data.clone());
+            let own = Publishing { cell, is_watched: receipt, topic, data, key };
+            waiting.publishing.insert(token, own);
             token
         };
-        let message = Command::Publish { topic: topic.clone(), data: data.clone(), receipt, token };
-        driver.submit(Input::Command(message));
         // The node decides within that call, unless others do not keep up, or it is stopping: then
         // closing ends the wait.
-        let published = Pending::new(cell, None).wait()?;
-        let key = driver.inspect(|node, _| node.key());
-        self.spread(&topic, || Message {
-            id: published.id,
-            topic: topic.clone(),
-            origin: self.me,
-            key,
-            data: data.clone(),
-            age: Duration::ZERO,
-            hops: 0,
-        });
-        Ok(published)
+        driver.submit(Input::Command(Command::Publish { topic, data, receipt, token }));
+        let board = Arc::downgrade(self);
+        let cancel = move || {
+            let Some(board) = board.upgrade() else { return };
+            if let Some(own) = board.lock().publishing.get_mut(&token) {
+                own.is_watched = false;
+            }
+        };
+        Ok(Pending::new(cell, Some(Box::new(cancel))))
+    }
+
+    /// How many own messages are not published yet.
+    #[cfg(test)]
+    pub fn publishing(&self) -> usize {
+        self.lock().publishing.len()
     }
 
     /// How many other peers are known to have an own message that was published with a receipt;
@@ -480,8 +513,8 @@ impl Switchboard {
         ended.inbox.iter().for_each(|inbox| inbox.close());
         ended.removals.values().for_each(|queue| queue.close());
         self.moved.notify_all();
-        for (cell, _) in ended.publishing.values() {
-            cell.put(Err(NetworkError::Stopped));
+        for own in ended.publishing.values() {
+            own.cell.put(Err(NetworkError::Stopped));
         }
         for cell in ended.discovering.values() {
             cell.put(Err(NetworkError::Stopped));

@@ -27,7 +27,7 @@ use self::versions::Version;
 use crate::cli::CliError;
 use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
 use crate::model::{Data, Endpoint, Now, Ticket, Time};
-use crate::network::{Gone, Switchboard};
+use crate::network::{Gone, NetworkError, Pending, Published, Switchboard};
 use crate::node::PeerNode;
 use crate::protocol::shares::{
     ANNOUNCE_EVERY, Announcement, Answered, KnownShare, LIST_MAX, Offered, Shares, TOPIC,
@@ -47,6 +47,9 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// How often downloads are looked at, and the lists of others read.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a list waits for other nodes that do not keep up, before it is told in the background.
+const TELL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Reports of hashing that may wait; more are of no use.
 const REPORTS_MAX: usize = 4;
@@ -115,6 +118,8 @@ struct State {
     number: u64,
     /// Whether the others were told of something, and not since that it has ended.
     is_known: bool,
+    /// Whether the others do not know the list as it is now.
+    is_untold: bool,
     is_closed: bool,
 }
 
@@ -128,8 +133,12 @@ pub(in crate::cli) struct Sharing {
     push_max: u64,
     /// One for all lists, whose ages it decides.
     clock: Clock,
+    /// The list that is being told, while other nodes do not keep up.
+    telling: Mutex<Option<Telling>>,
     state: Mutex<State>,
 }
+
+type Telling = Pending<Result<Published, NetworkError>>;
 
 impl Sharing {
     /// The shares of the peer at `me`, whose own folder this is.
@@ -140,7 +149,8 @@ impl Sharing {
         push_max: u64,
     ) -> Arc<Self> {
         let (clock, state) = (Clock::start(), Mutex::default());
-        Arc::new(Self { me, folder: folder.to_owned(), cluster_keys, push_max, clock, state })
+        let (folder, telling) = (folder.to_owned(), Mutex::default());
+        Arc::new(Self { me, folder, cluster_keys, push_max, clock, telling, state })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -272,8 +282,22 @@ impl Sharing {
         Announcement { shares, answers, removed, ..Announcement::default() }
     }
 
-    /// Tells the others what is shared here; returns whether it was sent.
+    /// Tells the others what is shared here; returns whether it was sent. While it was not,
+    /// because other nodes do not keep up or this peer is no member, [`Sharing::run`] tries again.
     fn announce(&self, board: &Arc<Switchboard>, node: &Node) -> bool {
+        let is_told = self.tell(board, node);
+        self.lock().is_untold = !is_told;
+        is_told
+    }
+
+    fn tell(&self, board: &Arc<Switchboard>, node: &Node) -> bool {
+        let mut telling = self.telling.lock().expect("nothing under this lock can panic");
+        if let Some(earlier) = &mut *telling
+            && earlier.wait_timeout(Duration::ZERO).is_none()
+        {
+            return false;
+        }
+        *telling = None;
         let mut list = self.announcement();
         {
             let mut state = self.lock();
@@ -283,11 +307,20 @@ impl Sharing {
             list.number = state.announced;
         }
         let list = serde_json::to_vec(&list).unwrap_or_default();
-        let sent = board.publish(node, (TOPIC.to_owned(), Data::from(list)), false);
-        if let Err(error) = &sent {
-            ::log::debug!("the shares are not announced now: {error}");
+        let begun = board.begin_publish(node, (TOPIC.to_owned(), Data::from(list)), false);
+        let sent = begun.map(|mut it| {
+            let sent = it.wait_timeout(TELL_PATIENCE);
+            *telling = sent.is_none().then_some(it);
+            sent
+        });
+        match sent {
+            Ok(Some(Ok(_))) => true,
+            Ok(None) => false,
+            Ok(Some(Err(error))) | Err(error) => {
+                ::log::debug!("the shares are not announced now: {error}");
+                false
+            }
         }
-        sent.is_ok()
     }
 
     /// Hears and tells what is shared, until the network stops. For a thread of its own.
@@ -299,10 +332,11 @@ impl Sharing {
         let mut announced: Option<Time> = None;
         loop {
             let now = self.clock.now();
+            let is_untold = self.lock().is_untold;
             let is_due = announced.is_none_or(|at| now.mono.since(at) >= ANNOUNCE_EVERY);
-            if is_due {
+            if is_due || is_untold {
                 let mut is_told = true;
-                if self.lock().is_known || !self.announcement().is_empty() {
+                if is_untold || self.lock().is_known || !self.announcement().is_empty() {
                     is_told = self.announce(board, node);
                 }
                 announced = is_told.then_some(now.mono);
