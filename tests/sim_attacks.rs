@@ -9,9 +9,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::callers::Callers;
 use common::checkers::{check_safety, removals};
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
-use folkmoot::model::{Endpoint, Incarnation, KeyPair, Nonce, Rng, SeedId, SigningBytes, WallTime};
+use folkmoot::model::{Endpoint, Incarnation, SeedId, WallTime};
 use folkmoot::node::{Event, seed_kind};
 use folkmoot::protocol::liveness::{self, DeadReport, SuspectReq};
 use folkmoot::protocol::membership::authority::{
@@ -23,9 +24,8 @@ use folkmoot::protocol::membership::certificate::{
 };
 use folkmoot::protocol::membership::registry::Entry;
 use folkmoot::protocol::message::{ErrorCode, Message};
-use folkmoot::protocol::session::{Card, Hello, HelloProof, Intent, VERSION};
-use folkmoot::sim::{Intruder, IntruderState, Outgoing, for_each_seed};
-use rand::SeedableRng as _;
+use folkmoot::protocol::session::Card;
+use folkmoot::sim::{IntruderState, Outgoing, for_each_seed};
 
 const RUNS: u64 = 10;
 const STRANGER: [u8; 4] = [10, 9, 9, 9];
@@ -531,75 +531,12 @@ fn an_impostor_at_one_seeds_address_keeps_nobody_out() {
     });
 }
 
-/// Strangers that call as a seed, each with a true proof of a key of its own.
-struct Callers {
-    keys: KeyPair,
-    /// Calls under way, and whether the proof was sent.
-    calls: Vec<(Intruder, Card, bool)>,
-}
-
-impl Callers {
-    fn new() -> Self {
-        Self { keys: keys_of(ghost().endpoint), calls: Vec::new() }
-    }
-
-    /// Calls `target` as the seed `claimed`, with the digests of this list of seeds.
-    fn call(&mut self, fleet: &mut Fleet, target: Endpoint, claimed: u16, seeds: Vec<u32>) {
-        let card = Card {
-            seed: Some(SeedId(claimed)),
-            endpoint: seed_endpoint(claimed),
-            incarnation: Incarnation(0),
-            key: self.keys.public(),
-            degree: 0,
-            neighbors: Vec::new(),
-            certificate: None,
-            seed_keys: Vec::new(),
-            seeds,
-            fleet: None,
-        };
-        let intruder = fleet.world.intruder_dial(IpAddr::from(STRANGER), target);
-        let nonce = Nonce::random(&mut Rng::seed_from_u64(7));
-        let (version, intent, said) = (VERSION, Intent::Link, card.clone());
-        fleet.world.intruder_send(intruder, Hello { version, intent, nonce, card: said });
-        self.calls.push((intruder, card, false));
-    }
-
-    /// Proves the key on each link that was challenged. Returns how many were.
-    fn prove(&mut self, fleet: &mut Fleet) {
-        for (intruder, card, is_proved) in &mut self.calls {
-            let inbox = fleet.world.intruder_inbox(*intruder);
-            let challenge = inbox.iter().find_map(|(_, msg)| match msg {
-                Message::HelloAck(ack) => Some((ack.nonce, ack.card.key)),
-                _ => None,
-            });
-            let Some((nonce, challenger)) = challenge.filter(|_| !*is_proved) else { continue };
-            let statement = SigningBytes::new("folkmoot/hello-proof/1")
-                .number(u64::from(VERSION))
-                .number(card.seed.map_or(0, |seed| u64::from(seed.0)))
-                .endpoint(card.endpoint)
-                .incarnation(card.incarnation)
-                .key(&card.key)
-                .nonce(&nonce)
-                .key(&challenger);
-            let proof = self.keys.sign(&statement);
-            fleet.world.intruder_send(*intruder, HelloProof { proof });
-            *is_proved = true;
-        }
-        self.calls.retain(|(intruder, ..)| {
-            matches!(
-                fleet.world.intruder_state(*intruder),
-                IntruderState::Dialing | IntruderState::Open
-            )
-        });
-    }
-}
-
 /// Seeds lose each other for a while and are then in reach again, all under the calls of strangers
 /// whose cards say that they are those seeds, with these digests.
 fn seeds_meet_again_under_calls(seed: u64, digests: &[u32]) -> Fleet {
     let mut fleet = settled(seed);
     let seeds = fleet.seeds.clone();
-    let mut callers = Callers::new();
+    let mut callers = Callers::new(keys_of(ghost().endpoint));
     let islands: Vec<_> = seeds.iter().map(std::slice::from_ref).collect();
     fleet.world.partition(&islands);
     let is_quorum = |fleet: &Fleet| {
@@ -613,12 +550,15 @@ fn seeds_meet_again_under_calls(seed: u64, digests: &[u32]) -> Fleet {
     let calls_of = |fleet: &mut Fleet, callers: &mut Callers| {
         for (at, target) in (1..).zip(&seeds) {
             for claimed in (1..=3).filter(|it| *it != at) {
-                callers.call(fleet, *target, claimed, digests.to_vec());
+                let seed = Some(SeedId(claimed));
+                let card =
+                    Card { seed, seeds: digests.to_vec(), ..callers.card(seed_endpoint(claimed)) };
+                callers.call(&mut fleet.world, *target, card);
             }
         }
         for _ in 0..10 {
             fleet.world.run_for(Duration::from_millis(15));
-            callers.prove(fleet);
+            callers.prove(&mut fleet.world);
         }
     };
     for round in 0..300 {

@@ -356,10 +356,12 @@ mod tests {
     use super::*;
     use crate::model::{KeyPair, Now, Rng, Ticket};
     use crate::node::peer_kind::Event;
+    use crate::protocol::broadcast;
     use crate::runtime::control::{self, Control, ask};
     use crate::runtime::driver::options::{Options, Sink};
     use crate::runtime::files::DataDir;
     use crate::runtime::journal::Journal;
+    use crate::runtime::thread;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -374,6 +376,8 @@ mod tests {
     /// A peer that is held up: what is published there is not published before its end.
     struct HeldUp {
         board: Arc<Switchboard>,
+        sharing: Arc<Sharing>,
+        node: Node,
         path: PathBuf,
         _control: Control,
         _ground: (DataDir, tempfile::TempDir),
@@ -394,14 +398,16 @@ mod tests {
         // A node that has stopped decides nothing, as one does that waits for others.
         node.stop(Duration::ZERO);
         let sharing = Sharing::new(me, dir.path(), None, 0);
-        let switch = Arc::clone(&board);
+        let (switch, shares, driver) =
+            (Arc::clone(&board), Arc::clone(&sharing), Arc::clone(&node));
         let handler = move |request: &str| match serde_json::from_str::<Use>(request) {
-            Ok(wanted) => begin(wanted, (&switch, &sharing), &node)
+            Ok(wanted) => begin(wanted, (&switch, &shares), &driver)
                 .unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string())),
             Err(_) => Answer::Line(request.to_uppercase()),
         };
         let control = control::serve(&dir, Arc::new(handler)).unwrap();
-        HeldUp { board, path: dir.control_path(), _control: control, _ground: (dir, root) }
+        let path = dir.control_path();
+        HeldUp { board, sharing, node, path, _control: control, _ground: (dir, root) }
     }
 
     /// Puts a request; those that are put later are let in later.
@@ -429,25 +435,55 @@ mod tests {
         }
     }
 
+    /// Lends a file to the fleet.
+    fn lend(peer: &HeldUp, number: u8) -> BufReader<UnixStream> {
+        let ticket = Ticket {
+            name: format!("file-{number}"),
+            size: 5,
+            piece_size: 16_384,
+            root: [number; 32],
+            files: None,
+            traits: crate::model::Traits::default(),
+            at: vec![Endpoint::new([127, 0, 0, 1].into(), 9)],
+        };
+        put(&peer.path, &Use::Lend { ticket: ticket.to_string() })
+    }
+
+    fn await_publishing(peer: &HeldUp, wanted: usize) {
+        let clock = Clock::start();
+        while peer.board.publishing() != wanted {
+            assert!(clock.mono().since(Time::ZERO) < PATIENCE, "{wanted} messages wait");
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn a_list_of_shares_that_waits_for_others_holds_up_nothing_for_long() {
         let peer = held_up();
-        let lent = |number: u8| {
-            let ticket = Ticket {
-                name: format!("file-{number}"),
-                size: 5,
-                piece_size: 16_384,
-                root: [number; 32],
-                files: None,
-                traits: crate::model::Traits::default(),
-                at: vec![Endpoint::new([127, 0, 0, 1].into(), 9)],
-            };
-            put(&peer.path, &Use::Lend { ticket: ticket.to_string() })
-        };
-        let lent: Vec<_> = (0..20).map(lent).collect();
+        let lent: Vec<_> = (0..20).map(|number| lend(&peer, number)).collect();
         assert_eq!(ask(&peer.path, "status", PATIENCE).unwrap(), "STATUS");
         assert_eq!(peer.board.publishing(), 1, "one list waits, and no second one behind it");
         peer.board.close();
         drop(lent);
+    }
+
+    #[test]
+    fn a_list_of_shares_that_could_not_be_told_is_told_when_it_can_be() {
+        let peer = held_up();
+        let (sharing, board, node) =
+            (Arc::clone(&peer.sharing), Arc::clone(&peer.board), Arc::clone(&peer.node));
+        let shares = thread::spawn("shares", move || sharing.run(&board, &node)).unwrap();
+        let lent = lend(&peer, 1);
+        await_publishing(&peer, 1);
+        // Until its answer has begun: from then on nobody waits for that list.
+        assert_eq!(lent.lines().next().unwrap().unwrap(), "");
+        let id = serde_json::from_value(json!("00".repeat(32))).unwrap();
+        for token in 0..9 {
+            let event = broadcast::Event::Published { token, id, to: 0 };
+            peer.board.on_event(Now::default(), &Event::Broadcast(event));
+        }
+        await_publishing(&peer, 1);
+        peer.board.close();
+        shares.join().unwrap();
     }
 }

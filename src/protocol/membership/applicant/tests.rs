@@ -20,11 +20,16 @@ fn keys(number: u8) -> KeyPair {
 }
 
 fn applicant(records: &[Record]) -> Applicant {
-    let seeds = SEEDS.map(|id| {
-        let key = keys(u8::try_from(id.0).unwrap()).public();
-        SeedAddress { id, endpoint: endpoint(5000 + id.0), key: Some(key) }
-    });
-    let book = SeedBook::new(QuorumRule::Majority, &seeds);
+    among(&SEEDS.map(pinned), records)
+}
+
+fn pinned(id: SeedId) -> SeedAddress {
+    let key = keys(u8::try_from(id.0).unwrap()).public();
+    SeedAddress { id, endpoint: endpoint(5000 + id.0), key: Some(key) }
+}
+
+fn among(seeds: &[SeedAddress], records: &[Record]) -> Applicant {
+    let book = SeedBook::new(QuorumRule::Majority, seeds);
     let me = (endpoint(6001), keys(9));
     Applicant::new(Config::default(), me, book, records, Rng::seed_from_u64(1))
 }
@@ -73,20 +78,24 @@ fn ahead(floor: u64) -> ErrorReply {
     ErrorReply::new(ErrorCode::Invalid, "ahead").with_floor(Incarnation(floor))
 }
 
-#[test]
-fn a_life_is_kept_when_it_was_admitted_and_not_before() {
-    let (mut it, mut fx) = (applicant(&[]), Fx::default());
-    it.on_start(at(100), &mut fx);
-    link(&mut it, &mut fx);
-    assert!(!fx.drain().any(|it| matches!(it, Effect::Persist(_))));
+/// The proof that both seeds have admitted it.
+fn admission(it: &Applicant) -> Admission {
     let subject = it.subject();
     let vote = |seed: SeedId| {
         let keys = keys(u8::try_from(seed.0).unwrap());
         Vote::sign(ProposalKind::Admit, &[subject], (seed, &keys), WallTime(100))
     };
     let Subject { endpoint, incarnation, key } = subject;
-    let votes = SEEDS.map(vote).to_vec();
-    it.on_commit(Admission { endpoint, incarnation, key, votes }, &mut fx);
+    Admission { endpoint, incarnation, key, votes: SEEDS.map(vote).to_vec() }
+}
+
+#[test]
+fn a_life_is_kept_when_it_was_admitted_and_not_before() {
+    let (mut it, mut fx) = (applicant(&[]), Fx::default());
+    it.on_start(at(100), &mut fx);
+    link(&mut it, &mut fx);
+    assert!(!fx.drain().any(|it| matches!(it, Effect::Persist(_))));
+    it.on_commit(admission(&it), &mut fx);
     let first = fx.drain().find(|it| !matches!(it, Effect::StopTimer(_)));
     let expected = Record::Incarnation { incarnation: Incarnation(100) };
     assert!(matches!(first, Some(Effect::Persist(it)) if it == expected), "before it is told");
@@ -123,4 +132,31 @@ fn a_lying_seed_spoils_one_attempt_with_a_floor_and_not_the_next() {
     let rejected = ErrorReply::new(ErrorCode::Rejected, "lost");
     assert_eq!(refused(&mut it, [ended(u64::MAX - 9), rejected], at(120)).0, u64::MAX - 8);
     assert_eq!(refused(&mut it, [ended(u64::MAX - 2), ahead(0)], at(140)), Incarnation(140));
+}
+
+#[test]
+fn certificates_of_strangers_do_not_put_off_the_next_call_of_a_seed() {
+    // Nobody knows the key of the third: strangers can have it called.
+    let third = SeedAddress { id: SeedId(3), endpoint: endpoint(5003), key: None };
+    let mut it = among(&[pinned(SEEDS[0]), pinned(SEEDS[1]), third], &[]);
+    let mut fx = Fx::default();
+    it.on_start(at(100), &mut fx);
+    link(&mut it, &mut fx);
+    it.on_commit(admission(&it), &mut fx);
+    it.on_link_down(LinkId(2), &mut fx);
+    it.on_timer(at(2_000), Timer::Reconnect, &mut fx);
+    let is_due =
+        |it: &Effect<Applicant>| matches!(it, Effect::SetTimer { timer: Timer::Reconnect, .. });
+    let failed = |it: &mut Applicant, port| {
+        let mut fx = Fx::default();
+        it.on_call_failed(endpoint(port), "refused", &mut fx);
+        fx.drain().filter(|it| is_due(it)).count()
+    };
+    assert_eq!(failed(&mut it, 5002) + failed(&mut it, 5003), 1, "none is left to be called");
+    for _ in 0..5 {
+        it.want_keys([SeedId(3)], &mut Fx::default());
+        assert_eq!(failed(&mut it, 5003), 0, "it is due already");
+    }
+    it.on_timer(at(4_000), Timer::Reconnect, &mut fx);
+    assert_eq!(failed(&mut it, 5002) + failed(&mut it, 5003), 1);
 }
