@@ -53,9 +53,9 @@ impl Callers {
     pub(crate) fn prove(&mut self, world: &mut World<Node>) {
         for (intruder, card, is_proved) in &mut self.calls {
             let inbox = world.intruder_inbox(*intruder);
-            let challenge = inbox.iter().find_map(|(_, msg)| match msg {
-                Message::HelloAck(ack) => Some((ack.nonce, ack.card.key)),
-                _ => None,
+            let challenge = inbox.iter().find_map(|(_, msg)| {
+                let Message::HelloAck(ack) = msg else { return None };
+                Some((ack.nonce, ack.card.key))
             });
             let Some((nonce, challenger)) = challenge.filter(|_| !*is_proved) else { continue };
             let statement = SigningBytes::new("folkmoot/hello-proof/1")

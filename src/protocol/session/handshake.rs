@@ -285,9 +285,9 @@ mod tests {
         let (to, link, mut fx) = (called.card().endpoint, LinkId(number), Effects::default());
         caller.call(to, Intent::Errand, Duration::from_secs(1), &mut fx);
         called.on_accepted(link, to.ip(), None, &mut Effects::default());
-        let dialed = fx.drain().find_map(|effect| match effect {
-            Effect::Dial { ticket, .. } => Some(ticket),
-            _ => None,
+        let dialed = fx.drain().find_map(|effect| {
+            let Effect::Dial { ticket, .. } = effect else { return None };
+            Some(ticket)
         });
         caller.on_dialed(dialed.unwrap(), link, None, &mut fx);
         called.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
