@@ -106,6 +106,7 @@ fn what_a_caller_claims_calls_no_seed_later_and_is_said_of_none() {
 fn a_seed_with_another_list_is_called_less_until_its_list_is_the_same() {
     let mut it = seed();
     assert_eq!(lists_differ(&opened(&mut it, 1, &card(2, &[1, 2]), true)), 1);
+    assert_eq!(pause(&mut it), None, "it is called again");
     redial(&mut it);
     assert_eq!(lists_differ(&opened(&mut it, 2, &card(2, &[1, 2]), true)), 0, "it was said");
     redial(&mut it);
