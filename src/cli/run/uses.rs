@@ -346,7 +346,7 @@ impl<T> Drop for Waiter<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     use std::net::TcpListener;
     use std::os::unix::net::UnixStream;
     use std::path::Path;
@@ -473,16 +473,17 @@ mod tests {
         let (sharing, board, node) =
             (Arc::clone(&peer.sharing), Arc::clone(&peer.board), Arc::clone(&peer.node));
         let shares = thread::spawn("shares", move || sharing.run(&board, &node)).unwrap();
-        let lent = lend(&peer, 1);
+        let mut lent = lend(&peer, 1);
         await_publishing(&peer, 1);
         // Until its answer has begun: from then on nobody waits for that list.
-        assert_eq!(lent.lines().next().unwrap().unwrap(), "");
+        assert_eq!(lent.by_ref().lines().next().unwrap().unwrap(), "");
         let id = serde_json::from_value(json!("00".repeat(32))).unwrap();
         for token in 0..9 {
             let event = broadcast::Event::Published { token, id, to: 0 };
             peer.board.on_event(Now::default(), &Event::Broadcast(event));
         }
         await_publishing(&peer, 1);
+        drop(lent);
         peer.board.close();
         shares.join().unwrap();
     }
