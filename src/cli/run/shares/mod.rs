@@ -9,6 +9,7 @@
 mod answers;
 mod orders;
 mod taken;
+mod tell;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,12 +27,10 @@ use self::orders::Ordered;
 use self::versions::Version;
 use crate::cli::CliError;
 use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
-use crate::model::{Data, Endpoint, Now, Ticket, Time};
-use crate::network::{Gone, NetworkError, Pending, Published, Switchboard};
+use crate::model::{Endpoint, Now, Ticket, Time};
+use crate::network::{Gone, Switchboard};
 use crate::node::PeerNode;
-use crate::protocol::shares::{
-    ANNOUNCE_EVERY, Announcement, Answered, KnownShare, LIST_MAX, Offered, Shares, TOPIC,
-};
+use crate::protocol::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares, TOPIC};
 use crate::protocol::swarm::{Event, Hash};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
@@ -47,9 +46,6 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// How often downloads are looked at, and the lists of others read.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// How long a list waits for other nodes that do not keep up, before it is told in the background.
-const TELL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Reports of hashing that may wait; more are of no use.
 const REPORTS_MAX: usize = 4;
@@ -134,11 +130,9 @@ pub(in crate::cli) struct Sharing {
     /// One for all lists, whose ages it decides.
     clock: Clock,
     /// The list that is being told, while other nodes do not keep up.
-    telling: Mutex<Option<Telling>>,
+    telling: Mutex<Option<tell::Telling>>,
     state: Mutex<State>,
 }
-
-type Telling = Pending<Result<Published, NetworkError>>;
 
 impl Sharing {
     /// The shares of the peer at `me`, whose own folder this is.
@@ -257,68 +251,6 @@ impl Sharing {
             let path = kept.path.display().to_string();
             if let Err(error) = self.share(kept, false, &|_, _| true) {
                 ::log::warn!("{path} is not shared any more: {error}");
-            }
-        }
-    }
-
-    /// What this machine offers at this moment.
-    fn announcement(&self) -> Announcement {
-        let mut state = self.lock();
-        let ordered = state.kept.iter().filter(|(_, it)| it.everywhere);
-        let orders: BTreeMap<_, _> = ordered.map(|(key, it)| (key.clone(), it.order)).collect();
-        let held = state.host.as_ref().map(|it| it.tickets()).unwrap_or_default();
-        let offered = |ticket: Ticket| {
-            let order = orders.get(&(ticket.share_id(), ticket.name.clone())).copied();
-            let (everywhere, order) = (order.is_some(), order.unwrap_or_default());
-            Offered { ticket: ticket.to_string(), everywhere, order }
-        };
-        let mut shares: Vec<_> = held.into_iter().map(offered).collect();
-        let lent = |it: &Ticket| Offered { ticket: it.to_string(), everywhere: false, order: 0 };
-        shares.extend(state.others.values().map(lent));
-        shares.truncate(LIST_MAX);
-        let answers = state.answers(self.clock.now().mono);
-        state.answered.clone_from(&answers);
-        let removed = state.removed();
-        Announcement { shares, answers, removed, ..Announcement::default() }
-    }
-
-    /// Tells the others what is shared here; returns whether it was sent. While it was not,
-    /// because other nodes do not keep up or this peer is no member, [`Sharing::run`] tries again.
-    fn announce(&self, board: &Arc<Switchboard>, node: &Node) -> bool {
-        let is_told = self.tell(board, node);
-        self.lock().is_untold = !is_told;
-        is_told
-    }
-
-    fn tell(&self, board: &Arc<Switchboard>, node: &Node) -> bool {
-        let mut telling = self.telling.lock().expect("nothing under this lock can panic");
-        if let Some(earlier) = &mut *telling
-            && earlier.wait_timeout(Duration::ZERO).is_none()
-        {
-            return false;
-        }
-        *telling = None;
-        let mut list = self.announcement();
-        {
-            let mut state = self.lock();
-            state.is_known = !list.is_empty();
-            // Also where the clock was set back.
-            state.announced = self.clock.now().wall.0.max(state.announced + 1);
-            list.number = state.announced;
-        }
-        let list = serde_json::to_vec(&list).unwrap_or_default();
-        let begun = board.begin_publish(node, (TOPIC.to_owned(), Data::from(list)), false);
-        let sent = begun.map(|mut it| {
-            let sent = it.wait_timeout(TELL_PATIENCE);
-            *telling = sent.is_none().then_some(it);
-            sent
-        });
-        match sent {
-            Ok(Some(Ok(_))) => true,
-            Ok(None) => false,
-            Ok(Some(Err(error))) | Err(error) => {
-                ::log::debug!("the shares are not announced now: {error}");
-                false
             }
         }
     }
