@@ -15,6 +15,7 @@ use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::after;
@@ -34,9 +35,10 @@ use folkmoot::protocol::membership::certificate::{
 };
 use folkmoot::protocol::membership::registry::Entry;
 use folkmoot::protocol::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::protocol::session::{Bye, Hello, HelloProof, Intent, VERSION};
+use folkmoot::protocol::session::{Bye, Card, Hello, HelloProof, Intent, VERSION};
 use folkmoot::runtime::{descriptors, thread};
 use folkmoot::wire::line::{LINE_BYTES_MAX, encode};
+use rustix::process::Signal;
 use support::client::Client;
 use support::member::{Member, Shaken, card_of, proof, rng, shake, wall};
 use support::process::eventually;
@@ -609,6 +611,48 @@ fn nobody_is_a_seed_by_saying_so() {
     // The true third is still believed.
     scene.start_some_seeds(&seeds[2..]);
     scene.await_lists(&peers);
+}
+
+#[test]
+fn strangers_that_call_as_seeds_do_not_keep_a_seed_that_stood_still_from_the_other() {
+    let mut scene = Scene::lay_out(3, 0, NO_GOSSIP);
+    let seeds = scene.seeds();
+    // Two of three: without one of them there is no quorum.
+    scene.start_some_seeds(&seeds[..2]);
+    scene.fleet.signal(seeds[1], Signal::STOP).expect("it runs");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let call = |(number, claimed, node): (u16, Endpoint, Endpoint)| {
+        let is_over = Arc::clone(&is_over);
+        let keys = KeyPair::generate(&mut rng());
+        let subject =
+            Subject { endpoint: claimed, incarnation: Incarnation(0), key: keys.public() };
+        let card = Card { seed: Some(SeedId(number)), ..card_of(subject) };
+        let calls = move || {
+            while !is_over.load(Ordering::Relaxed) {
+                if let Shaken::Open(mut client, _) = shake(node, &card, &keys, Intent::Link) {
+                    drop(client.rest());
+                }
+                pause(50);
+            }
+        };
+        thread::spawn("caller", calls).expect("a thread starts")
+    };
+    let both = [(2, seeds[1], seeds[0]), (1, seeds[0], seeds[1])];
+    let callers: Vec<_> = both.into_iter().cycle().take(6).map(call).collect();
+    scene.wait("the first misses the second", |lines| {
+        let is_lost = |it: &Happening| {
+            of(it, seeds[0], "seed_link") && it.fields.get("up") == Some(&false.into())
+        };
+        lines.iter().any(is_lost)
+    });
+    scene.fleet.signal(seeds[1], Signal::CONT).expect("it runs");
+    let is_quorum = || seeds[..2].iter().all(|seed| scene.status(*seed)["seeds_connected"] == 2);
+    let is_whole = eventually(is_quorum);
+    is_over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.join().expect("a call is a call");
+    }
+    assert!(is_whole, "the seeds are apart under calls");
 }
 
 // Lies of members.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::callers::Callers;
 use common::checkers::{check_safety, removals};
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
 use folkmoot::model::{Endpoint, Incarnation, SeedId, WallTime};
@@ -23,6 +24,7 @@ use folkmoot::protocol::membership::certificate::{
 };
 use folkmoot::protocol::membership::registry::Entry;
 use folkmoot::protocol::message::{ErrorCode, Message};
+use folkmoot::protocol::session::Card;
 use folkmoot::sim::{IntruderState, Outgoing, for_each_seed};
 
 const RUNS: u64 = 10;
@@ -526,5 +528,66 @@ fn an_impostor_at_one_seeds_address_keeps_nobody_out() {
         fleet.run_until(secs(60), "two good seeds of three let everybody in", |fleet| {
             fleet.members_at(first) == peers && fleet.members_at(second) == peers
         });
+    });
+}
+
+/// Seeds lose each other for a while and are then in reach again, all under the calls of strangers
+/// whose cards say that they are those seeds, with these digests.
+fn seeds_meet_again_under_calls(seed: u64, digests: &[u32]) -> Fleet {
+    let mut fleet = settled(seed);
+    let seeds = fleet.seeds.clone();
+    let mut callers = Callers::new(keys_of(ghost().endpoint));
+    let islands: Vec<_> = seeds.iter().map(std::slice::from_ref).collect();
+    fleet.world.partition(&islands);
+    let is_quorum = |fleet: &Fleet| {
+        let reached = |seed: &Endpoint| {
+            fleet
+                .seed(*seed)
+                .is_some_and(|it| it.status().ready && it.status().seeds_connected == 3)
+        };
+        fleet.seeds.iter().all(reached)
+    };
+    let calls_of = |fleet: &mut Fleet, callers: &mut Callers| {
+        for (at, target) in (1..).zip(&seeds) {
+            for claimed in (1..=3).filter(|it| *it != at) {
+                let seed = Some(SeedId(claimed));
+                let card =
+                    Card { seed, seeds: digests.to_vec(), ..callers.card(seed_endpoint(claimed)) };
+                callers.call(&mut fleet.world, *target, card);
+            }
+        }
+        for _ in 0..10 {
+            fleet.world.run_for(Duration::from_millis(15));
+            callers.prove(&mut fleet.world);
+        }
+    };
+    for round in 0..300 {
+        if round == 150 {
+            assert!(!is_quorum(&fleet), "they were cut from each other");
+            fleet.world.reunite();
+        }
+        calls_of(&mut fleet, &mut callers);
+        if round > 150 && is_quorum(&fleet) {
+            let round = round - 150;
+            assert!(round < 40, "they met again only after {round} rounds of calls");
+            check_safety(&fleet);
+            return fleet;
+        }
+    }
+    panic!("the seeds are still apart\n{}", common::describe(&fleet));
+}
+
+#[test]
+fn strangers_that_call_as_seeds_do_not_keep_the_seeds_apart() {
+    for_each_seed(RUNS, |seed| drop(seeds_meet_again_under_calls(seed, &[])));
+}
+
+#[test]
+fn a_strangers_list_is_not_said_to_be_a_seeds_and_makes_no_seed_call_it_less() {
+    for_each_seed(RUNS, |seed| {
+        let fleet = seeds_meet_again_under_calls(seed, &[1, 2]);
+        let is_told =
+            |event: &Event| matches!(event, Event::Seed(seed_kind::Event::ListsDiffer(_)));
+        assert_eq!(fleet.world.events().iter().filter(|(_, _, it)| is_told(it)).count(), 0);
     });
 }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::callers::Callers;
 use common::{Fleet, Plan, keys_of, peer_endpoint};
 use folkmoot::model::{Data, Endpoint, PublicKey, Rng};
 use folkmoot::node::{Event, Node, PeerConfig, PeerNode, Record, peer_kind};
@@ -548,5 +549,63 @@ fn members_that_were_known_are_called_after_a_restart() {
         world.boot(peer_endpoint(3));
         world.run_for(Duration::from_secs(90));
         assert_eq!(neighbors(&world, 3), [peer_endpoint(2)].into_iter().collect());
+    });
+}
+
+/// Runs for so many seconds, in which strangers with `keys` call `target` as whoever is at
+/// `claimed`, twice a second.
+fn call_as(
+    world: &mut World<Node>,
+    callers: &mut Callers,
+    (claimed, target): (u16, u16),
+    secs: u32,
+) {
+    for _ in 0..secs * 2 {
+        let card = callers.card(peer_endpoint(claimed));
+        callers.call(world, peer_endpoint(target), card);
+        for _ in 0..20 {
+            world.run_for(Duration::from_millis(25));
+            callers.prove(world);
+        }
+    }
+}
+
+#[test]
+fn who_claims_the_address_of_a_bootstrap_peer_keeps_nobody_from_that_peer() {
+    for_each_seed(3, |seed| {
+        let joins = Arc::new(Mutex::new(BTreeMap::from([(2, 1), (3, 1), (4, 1), (11, 1)])));
+        let mut world = named_world(seed, &[1, 2, 3, 4, 11], &joins);
+        for number in [1, 2, 3, 4, 11] {
+            world.boot(peer_endpoint(number));
+            world.run_for(Duration::from_secs(3));
+        }
+        let (first, last) = (peer_endpoint(1), peer_endpoint(11));
+        // For so long that the others, who have neighbors enough, look for it no more.
+        world.partition(&[&[1, 2, 3, 4].map(peer_endpoint), &[last]]);
+        let mut callers = Callers::new(keys_of(peer_endpoint(99)));
+        call_as(&mut world, &mut callers, (1, 11), 800);
+        assert!(!neighbors(&world, 1).contains(&last), "they are apart");
+        world.reunite();
+        call_as(&mut world, &mut callers, (1, 11), 70);
+        assert!(neighbors(&world, 1).contains(&last), "it has called");
+        assert!(neighbors(&world, 11).contains(&first));
+    });
+}
+
+#[test]
+fn a_key_is_not_said_to_be_where_somebody_only_claims_to_be() {
+    for_each_seed(5, |seed| {
+        let joins = Arc::new(Mutex::new(BTreeMap::from([(2, 1), (3, 1)])));
+        let mut world = named_world(seed, &[1, 2, 3], &joins);
+        for number in [1, 2, 3] {
+            world.boot(peer_endpoint(number));
+            world.run_for(Duration::from_secs(3));
+        }
+        // Nobody is at the address that the holder of a neighbor's key names.
+        let mut callers = Callers::new(keys_of(peer_endpoint(2)));
+        call_as(&mut world, &mut callers, (99, 1), 5);
+        let is_alarm =
+            |event: &Event| matches!(event, Event::Peer(peer_kind::Event::SharedKey { .. }));
+        assert!(!world.events().iter().any(|(_, _, event)| is_alarm(event)));
     });
 }

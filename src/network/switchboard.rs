@@ -4,6 +4,8 @@
 //! to a queue whose reader is told of every gap. It never blocks, and its answers to the node go
 //! through a thread of its own.
 
+mod publish;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use super::error::{NetworkError, SendError};
 use super::message::{Incoming, Known, Message, Published};
 use super::pending::{Cell, Pending};
 use super::queue::{Queue, Shared};
-use crate::model::{Data, Endpoint, MessageId, Now, Time, topic_complaint};
+use crate::model::{Data, Endpoint, MessageId, Now, PublicKey, Time, topic_complaint};
 use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
 use crate::protocol::broadcast::{self, Delivered};
@@ -29,7 +31,7 @@ const QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
 const ANSWERS_MAX: usize = 4_096;
 
 type SendCell = Arc<Cell<Result<Duration, SendError>>>;
-type PublishCell = Arc<Cell<Result<Published, NetworkError>>>;
+type PublishOutcome = Result<Published, NetworkError>;
 type DiscoverCell = Arc<Cell<Result<Vec<Known>, NetworkError>>>;
 
 #[derive(Default)]
@@ -41,14 +43,23 @@ struct Waiting {
     topics: BTreeMap<String, BTreeMap<u64, Arc<Shared<Message>>>>,
     inbox: Option<Arc<Shared<Incoming>>>,
     shown: Shown,
-    /// Each with whether its publisher wants a receipt.
-    publishing: BTreeMap<u64, (PublishCell, bool)>,
+    publishing: BTreeMap<u64, Publishing>,
     sending: BTreeMap<u64, SendCell>,
     discovering: BTreeMap<u64, DiscoverCell>,
     /// Number of peers known to have each own message with a receipt.
     receipts: BTreeMap<MessageId, u32>,
     neighbors: BTreeSet<Endpoint>,
     removals: BTreeMap<u64, Arc<Shared<Known>>>,
+}
+
+/// An own message that is not published yet.
+struct Publishing {
+    cell: Arc<Cell<PublishOutcome>>,
+    /// Whether its publisher watches who has it.
+    is_watched: bool,
+    topic: String,
+    data: Data,
+    key: PublicKey,
 }
 
 impl Waiting {
@@ -195,19 +206,26 @@ impl Switchboard {
             broadcast::Event::Delivered { message, .. } => self.deliver(message),
             broadcast::Event::Published { token, id, to } => {
                 let mut waiting = self.lock();
-                let publisher = waiting.publishing.remove(token);
-                if publisher.as_ref().is_some_and(|(_, is_watched)| *is_watched) {
+                let Some(own) = waiting.publishing.remove(token) else { return };
+                if own.is_watched {
                     waiting.receipts.insert(*id, 0);
                 }
-                drop(waiting);
-                if let Some((cell, _)) = publisher {
-                    cell.put(Ok(Published { id: *id, pushed_to: *to }));
-                }
+                Self::spread(&waiting, &own.topic, || Message {
+                    id: *id,
+                    topic: own.topic.clone(),
+                    origin: self.me,
+                    key: own.key,
+                    data: own.data.clone(),
+                    age: Duration::ZERO,
+                    hops: 0,
+                });
+                // Under the lock: a publisher that gives up finds the outcome, or is waited for.
+                own.cell.put(Ok(Published { id: *id, pushed_to: *to }));
             }
             broadcast::Event::PublishRefused { token, reason } => {
                 let publisher = self.lock().publishing.remove(token);
-                if let Some((cell, _)) = publisher {
-                    cell.put(Err(NetworkError::NotPublished(reason.clone())));
+                if let Some(own) = publisher {
+                    own.cell.put(Err(NetworkError::NotPublished(reason.clone())));
                 }
             }
             broadcast::Event::Receipts { id, count } => {
@@ -226,7 +244,7 @@ impl Switchboard {
     }
 
     fn deliver(&self, message: &Delivered) {
-        self.spread(&message.topic, || Message {
+        Self::spread(&self.lock(), &message.topic, || Message {
             id: message.id,
             topic: message.topic.clone(),
             origin: message.origin,
@@ -237,8 +255,7 @@ impl Switchboard {
         });
     }
 
-    fn spread(&self, topic: &str, message: impl Fn() -> Message) {
-        let waiting = self.lock();
+    fn spread(waiting: &Waiting, topic: &str, message: impl Fn() -> Message) {
         for queue in waiting.topics.get(topic).into_iter().flat_map(BTreeMap::values) {
             queue.push(message());
         }
@@ -368,61 +385,6 @@ impl Switchboard {
         }))
     }
 
-    /// Sends a message to all peers, and to the subscribers here. With `receipt`,
-    /// [`Switchboard::known_to_have`] returns the number of peers that have it.
-    ///
-    /// # Errors
-    /// The reason why it was not sent.
-    pub fn publish(
-        &self,
-        driver: &Arc<Driver<PeerNode>>,
-        (topic, data): (String, Data),
-        receipt: bool,
-    ) -> Result<Published, NetworkError> {
-        let cell = Cell::new();
-        let token = {
-            let mut waiting = self.lock();
-            if waiting.is_closed {
-                return Err(NetworkError::Stopped);
-            }
-            let token = waiting.next_token();
-            waiting.publishing.insert(token, (Arc::clone(&cell), receipt));
-            token
-        };
-        let message = Command::Publish { topic: topic.clone(), data: data.clone(), receipt, token };
-        driver.submit(Input::Command(message));
-        // The node decides within that call, unless others do not keep up, or it is stopping: then
-        // closing ends the wait.
-        let published = Pending::new(cell, None).wait()?;
-        let key = driver.inspect(|node, _| node.key());
-        self.spread(&topic, || Message {
-            id: published.id,
-            topic: topic.clone(),
-            origin: self.me,
-            key,
-            data: data.clone(),
-            age: Duration::ZERO,
-            hops: 0,
-        });
-        Ok(published)
-    }
-
-    /// Number of other peers that are known to have an own message published with a receipt; blocks
-    /// until there are more than `known`, but no longer than `most`. `None` if the network has
-    /// stopped.
-    pub fn known_to_have(&self, id: MessageId, known: u32, most: Duration) -> Option<u32> {
-        let count = |it: &Waiting| it.receipts.get(&id).copied().unwrap_or_default();
-        let is_old = |it: &mut Waiting| !it.is_closed && count(it) <= known;
-        let waited = self.moved.wait_timeout_while(self.lock(), most, is_old);
-        let (waiting, _) = waited.expect("nothing under this lock can panic");
-        (!waiting.is_closed).then(|| count(&waiting))
-    }
-
-    /// Stops counting the peers that have `id`.
-    pub fn forget_receipts(&self, id: MessageId) {
-        self.lock().receipts.remove(&id);
-    }
-
     /// Sends a message to one member.
     ///
     /// # Errors
@@ -483,8 +445,8 @@ impl Switchboard {
         ended.inbox.iter().for_each(|inbox| inbox.close());
         ended.removals.values().for_each(|queue| queue.close());
         self.moved.notify_all();
-        for (cell, _) in ended.publishing.values() {
-            cell.put(Err(NetworkError::Stopped));
+        for own in ended.publishing.values() {
+            own.cell.put(Err(NetworkError::Stopped));
         }
         for cell in ended.discovering.values() {
             cell.put(Err(NetworkError::Stopped));

@@ -9,6 +9,8 @@
 //!   `backoff_max`; with enough neighbors at that pace only. So two halves of a fleet that lost
 //!   each other find together again, and dead addresses cost next to nothing.
 //! - A peer never calls its own address.
+//! - A caller that claims to be a bootstrap peer puts off no call to that peer: until a node answers
+//!   at its address, that address is called.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +47,7 @@ pub enum Timer {
 /// Events of a peer without seeds: news for its node, and requests to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The node must call this bootstrap peer.
+    /// The node must call this bootstrap peer, or find out who answers there if it is a neighbor.
     Call {
         /// Address of the bootstrap peer.
         to: Endpoint,
@@ -82,10 +84,23 @@ pub enum Event {
     },
 }
 
+/// When a bootstrap peer is called again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    #[default]
+    Never,
+    /// After the longest pause.
+    Late,
+    Soon,
+}
+
 #[derive(Debug, Default)]
 struct Bootstrap {
     is_linked: bool,
+    /// It was linked with by a call to its address, or has answered there since.
+    is_proved: bool,
     failures: u32,
+    due: Due,
     is_told: bool,
     /// Whether it is only known as a neighbor from before a restart: its absence is not told.
     is_remembered: bool,
@@ -151,15 +166,28 @@ impl OpenFleet {
         }
     }
 
-    /// Takes a new neighbor.
-    pub fn on_linked(&mut self, neighbor: Endpoint, fx: &mut Fx) {
+    /// Takes a new neighbor; `is_proved` if this peer called it.
+    pub fn on_linked(&mut self, neighbor: Endpoint, is_proved: bool, fx: &mut Fx) {
         self.has_met = true;
         let Some(entry) = self.bootstrap.get_mut(&neighbor) else { return };
         entry.is_linked = true;
+        entry.is_proved = false;
         entry.failures = 0;
-        fx.stop_timer(Timer::Call(neighbor));
         if std::mem::replace(&mut entry.is_told, entry.is_remembered) && !entry.is_remembered {
             fx.emit(Event::Met { to: neighbor });
+        }
+        if is_proved {
+            self.on_proved(neighbor, fx);
+        } else {
+            self.call_after(neighbor, Due::Late, self.config.backoff_max, fx);
+        }
+    }
+
+    /// The neighbor that says that it is this bootstrap peer has answered at its address.
+    pub fn on_proved(&mut self, neighbor: Endpoint, fx: &mut Fx) {
+        if let Some(entry) = self.bootstrap.get_mut(&neighbor).filter(|entry| entry.is_linked) {
+            (entry.is_proved, entry.due) = (true, Due::Never);
+            fx.stop_timer(Timer::Call(neighbor));
         }
     }
 
@@ -185,10 +213,12 @@ impl OpenFleet {
 
     /// Calls a bootstrap peer again after its pause.
     pub fn on_timer(&mut self, Timer::Call(to): Timer, fx: &mut Fx) {
-        if self.bootstrap.get(&to).is_some_and(|entry| !entry.is_linked) {
+        let Some(entry) = self.bootstrap.get_mut(&to) else { return };
+        entry.due = Due::Never;
+        if !(entry.is_linked && entry.is_proved) {
             fx.emit(Event::Call { to });
             // Whatever the outcome of that call, this address is not forgotten.
-            fx.set_timer(Timer::Call(to), self.config.backoff_max);
+            self.call_after(to, Due::Late, self.config.backoff_max, fx);
         }
     }
 
@@ -197,10 +227,20 @@ impl OpenFleet {
         let doubled = self.config.backoff_min * 2_u32.saturating_pow(entry.failures.min(16));
         entry.failures = entry.failures.saturating_add(1);
         let most = self.config.backoff_max;
-        let pause = if has_enough { most } else { doubled.min(most) };
+        let (due, pause) =
+            if has_enough { (Due::Late, most) } else { (Due::Soon, doubled.min(most)) };
         let pause = pause.mul_f64(self.rng.random_range(0.75..=1.0));
-        fx.set_timer(Timer::Call(to), pause);
+        self.call_after(to, due, pause, fx);
         pause
+    }
+
+    /// Calls it after `pause`, or before: a call that is due is only brought forward.
+    fn call_after(&mut self, to: Endpoint, due: Due, pause: Duration, fx: &mut Fx) {
+        let Some(entry) = self.bootstrap.get_mut(&to) else { return };
+        if due > entry.due {
+            entry.due = due;
+            fx.set_timer(Timer::Call(to), pause);
+        }
     }
 }
 
@@ -259,13 +299,15 @@ mod tests {
                     other => panic!("{other:?}"),
                 }
             }
+            fleet.on_timer(Timer::Call(endpoint(2)), &mut fx);
+            drop(fx.drain());
         }
         assert_eq!(told, 1);
         for (at, pause) in pauses.iter().enumerate() {
             let full = f64::from(1 << at).min(60.0);
             assert!((0.75 * full..=full).contains(pause), "pause {at} is {pause}");
         }
-        fleet.on_linked(endpoint(2), &mut fx);
+        fleet.on_linked(endpoint(2), true, &mut fx);
         assert_eq!(events(&mut fx), [Event::Met { to: endpoint(2) }]);
         fleet.on_timer(Timer::Call(endpoint(2)), &mut fx);
         assert!(fx.is_empty(), "a neighbor is not called");
@@ -282,5 +324,41 @@ mod tests {
         assert!(pause.is_some_and(|it| it >= Duration::from_secs(45)), "{pause:?}");
         fleet.on_timer(Timer::Call(endpoint(3)), &mut fx);
         assert_eq!(events(&mut fx), [Event::Call { to: endpoint(3) }]);
+    }
+
+    /// The pauses that were set, and whether it was called.
+    fn due(fx: &mut Fx) -> (Vec<f64>, bool) {
+        let (mut pauses, mut is_called) = (Vec::new(), false);
+        for effect in fx.drain() {
+            match effect {
+                Effect::SetTimer { after, .. } => pauses.push(after.as_secs_f64()),
+                Effect::Emit(Event::Call { .. }) => is_called = true,
+                _ => {}
+            }
+        }
+        (pauses, is_called)
+    }
+
+    #[test]
+    fn who_says_that_it_is_a_bootstrap_peer_puts_off_no_call_to_it() {
+        let (mut fleet, mut fx) = (fleet(), Effects::default());
+        fleet.on_call_failed(endpoint(2), "refused", false, &mut fx);
+        assert!(due(&mut fx).0[0] <= 1.0);
+        for _ in 0..9 {
+            fleet.on_linked(endpoint(2), false, &mut fx);
+            fleet.on_unlinked(endpoint(2), false, &mut fx);
+        }
+        assert_eq!(due(&mut fx).0, [0.0; 0], "the call is due as it was");
+        // Also while it stays: who answers at that address is looked for.
+        fleet.on_linked(endpoint(2), false, &mut fx);
+        fleet.on_timer(Timer::Call(endpoint(2)), &mut fx);
+        assert_eq!(due(&mut fx), (vec![60.0], true));
+        // A link that is lost then is sought sooner.
+        fleet.on_unlinked(endpoint(2), false, &mut fx);
+        assert!(due(&mut fx).0[0] <= 1.0);
+        fleet.on_linked(endpoint(2), false, &mut fx);
+        fleet.on_proved(endpoint(2), &mut fx);
+        fleet.on_timer(Timer::Call(endpoint(2)), &mut fx);
+        assert_eq!(due(&mut fx), (Vec::new(), false), "it is who it says");
     }
 }

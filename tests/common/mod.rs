@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub(crate) mod callers;
 pub(crate) mod campaign;
 pub(crate) mod checkers;
 pub(crate) mod liars;

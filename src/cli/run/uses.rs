@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 use super::shares::Sharing;
 use crate::model::{Data, Endpoint, MessageId, TicketError, Time};
-use crate::network::{Gone, Incoming, Known, NetworkError, Pending, Queue, Switchboard, Weigh};
+use crate::network::{
+    Gone, Incoming, Known, NetworkError, Pending, Published, Queue, Switchboard, Weigh,
+};
 use crate::node::PeerNode;
 use crate::protocol::direct::RetryConfig;
 use crate::runtime::clock::Clock;
@@ -99,18 +101,10 @@ pub(super) fn begin(
             Ok(stream(queue, |it| json!({ "from": it.from, "topic": it.topic, "data": it.data })))
         }
         Use::Publish { topic, data, wait_ms } => {
-            let published = board.publish(node, (topic, data), true).map_err(failed)?;
-            let head = json!({ "id": published.id, "pushed_to": published.pushed_to });
-            let watch = Watch {
-                board: Arc::clone(board),
-                id: published.id,
-                clock: Clock::start(),
-                wait: Duration::from_millis(wait_ms).min(WAIT_MAX),
-                known: 0,
-            };
-            Ok(receipts(&head, watch))
+            let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);
+            Ok(publish_one((topic, data), wait, (board, node)))
         }
-        Use::PublishAll { topic, all } => Ok(publish_all(&topic, &all, (board, node))),
+        Use::PublishAll { topic, all } => Ok(publish_all(topic, all, (board, node))),
         Use::Send { to, topic, data, retries } => {
             let retry = RetryConfig { retries, ..RetryConfig::default() };
             let sent = board.send(node, to, (topic, data), retry).map_err(failed)?;
@@ -151,15 +145,115 @@ pub(super) fn begin(
     }
 }
 
-/// Publishes these in their order, up to the first that is refused.
-fn publish_all(topic: &str, all: &[Data], (board, node): (&Arc<Switchboard>, &Node)) -> Answer {
-    for (published, data) in all.iter().enumerate() {
-        if let Err(error) = board.publish(node, (topic.to_owned(), data.clone()), false) {
-            let line = json!({ "published": published, "error": error.to_string() });
-            return Answer::Line(line.to_string());
+/// A message that is not published before other nodes keep up with those before it.
+///
+/// Its publisher waits in the lines of an answer, where it holds up no other request. It begins
+/// with the first of them: an answer for which there is no room has published nothing.
+struct Underway {
+    board: Arc<Switchboard>,
+    /// `None` once the outcome is known.
+    pending: Option<Pending<Result<Published, NetworkError>>>,
+}
+
+impl Underway {
+    fn begin(
+        said: (String, Data),
+        receipt: bool,
+        (board, node): (&Arc<Switchboard>, &Node),
+    ) -> Result<Self, NetworkError> {
+        let pending = board.begin_publish(node, said, receipt)?;
+        Ok(Self { board: Arc::clone(board), pending: Some(pending) })
+    }
+
+    /// The outcome, if it comes within a beat.
+    fn wait(&mut self) -> Option<Result<Published, NetworkError>> {
+        let outcome = self.pending.as_mut()?.wait_timeout(BEAT)?;
+        self.pending = None;
+        Some(outcome)
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        let Some(mut pending) = self.pending.take() else { return };
+        pending.cancel();
+        if let Some(Ok(published)) = pending.wait_timeout(Duration::ZERO) {
+            self.board.forget_receipts(published.id);
         }
     }
-    Answer::Line(json!({ "published": all.len() }).to_string())
+}
+
+/// Publishes a message, and tells for `wait` at most how many are known to have it.
+fn publish_one(
+    said: (String, Data),
+    wait: Duration,
+    (board, node): (&Arc<Switchboard>, &Node),
+) -> Answer {
+    let (board, node) = (Arc::clone(board), Arc::clone(node));
+    let (mut said, mut underway, mut watch) = (Some(said), None, None);
+    Answer::Lines(Box::new(move || {
+        if let Some(watch) = &mut watch {
+            return receipts(watch);
+        }
+        if let Some(said) = said.take() {
+            match Underway::begin(said, true, (&board, &node)) {
+                Ok(begun) => underway = Some(begun),
+                Err(error) => return refusal(&error),
+            }
+        }
+        let Some(waiting) = &mut underway else { return Next::End };
+        let Some(outcome) = waiting.wait() else { return Next::Idle };
+        underway = None;
+        match outcome {
+            Err(error) => refusal(&error),
+            Ok(Published { id, pushed_to }) => {
+                let (board, clock) = (Arc::clone(&board), Clock::start());
+                watch = Some(Watch { board, id, clock, wait, known: 0 });
+                Next::Line(json!({ "id": id, "pushed_to": pushed_to }).to_string())
+            }
+        }
+    }))
+}
+
+fn refusal(error: &NetworkError) -> Next {
+    Next::Line(json!({ "error": error.to_string() }).to_string())
+}
+
+/// Publishes these in their order, up to the first that is refused.
+fn publish_all(topic: String, all: Vec<Data>, (board, node): (&Arc<Switchboard>, &Node)) -> Answer {
+    let (board, node) = (Arc::clone(board), Arc::clone(node));
+    let (mut left, mut underway, mut published) = (all.into_iter(), None, 0_u64);
+    let mut is_over = false;
+    Answer::Lines(Box::new(move || {
+        let clock = Clock::start();
+        while !is_over && clock.mono().since(Time::ZERO) < BEAT {
+            let waiting = match underway.take() {
+                Some(waiting) => Ok(waiting),
+                None => match left.next() {
+                    Some(data) => Underway::begin((topic.clone(), data), false, (&board, &node)),
+                    None => {
+                        is_over = true;
+                        return Next::Line(json!({ "published": published }).to_string());
+                    }
+                },
+            };
+            let outcome = waiting.map(|mut waiting| {
+                let outcome = waiting.wait();
+                underway = outcome.is_none().then_some(waiting);
+                outcome
+            });
+            match outcome {
+                Ok(None) => {}
+                Ok(Some(Ok(_))) => published += 1,
+                Ok(Some(Err(error))) | Err(error) => {
+                    is_over = true;
+                    let line = json!({ "published": published, "error": error.to_string() });
+                    return Next::Line(line.to_string());
+                }
+            }
+        }
+        if is_over { Next::End } else { Next::Idle }
+    }))
 }
 
 /// Opens the queue of direct messages. A program that has just gone is found out at the next beat:
@@ -211,26 +305,20 @@ impl Drop for Watch {
     }
 }
 
-/// The published message, and then each rise of the number of peers known to have it.
-fn receipts(head: &Value, mut watch: Watch) -> Answer {
-    let mut head = Some(head.to_string());
-    Answer::Lines(Box::new(move || {
-        if let Some(head) = head.take() {
-            return Next::Line(head);
-        }
-        let left = watch.wait.saturating_sub(watch.clock.now().mono.since(Time::ZERO));
-        let patience = left.min(if watch.known > 0 { QUIET } else { BEAT });
-        let known = watch.board.known_to_have(watch.id, watch.known, patience);
-        let Some(known) = known else { return Next::End };
-        if known > watch.known {
-            watch.known = known;
-            Next::Line(json!({ "known": known }).to_string())
-        } else if watch.known > 0 || patience == left {
-            Next::End
-        } else {
-            Next::Idle
-        }
-    }))
+/// Number of peers known to have the message, each time that it rises.
+fn receipts(watch: &mut Watch) -> Next {
+    let left = watch.wait.saturating_sub(watch.clock.now().mono.since(Time::ZERO));
+    let patience = left.min(if watch.known > 0 { QUIET } else { BEAT });
+    let known = watch.board.known_to_have(watch.id, watch.known, patience);
+    let Some(known) = known else { return Next::End };
+    if known > watch.known {
+        watch.known = known;
+        Next::Line(json!({ "known": known }).to_string())
+    } else if watch.known > 0 || patience == left {
+        Next::End
+    } else {
+        Next::Idle
+    }
 }
 
 /// One object, when the outcome is there. A program that goes before cancels its wish.
@@ -254,5 +342,150 @@ struct Waiter<T>(Pending<T>);
 impl<T> Drop for Waiter<T> {
     fn drop(&mut self) {
         self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    use rand::SeedableRng as _;
+
+    use super::*;
+    use crate::model::{KeyPair, Now, Rng, Ticket};
+    use crate::node::peer_kind::Event;
+    use crate::protocol::broadcast;
+    use crate::runtime::control::{self, Control, ask};
+    use crate::runtime::driver::options::{Options, Sink};
+    use crate::runtime::files::DataDir;
+    use crate::runtime::journal::Journal;
+    use crate::runtime::thread;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Relay(Arc<Switchboard>);
+
+    impl Sink<Event> for Relay {
+        fn take(&self, now: Now, event: Event) -> bool {
+            self.0.on_event(now, &event)
+        }
+    }
+
+    /// A peer that is held up: what is published there is not published before its end.
+    struct HeldUp {
+        board: Arc<Switchboard>,
+        sharing: Arc<Sharing>,
+        node: Node,
+        path: PathBuf,
+        _control: Control,
+        _ground: (DataDir, tempfile::TempDir),
+    }
+
+    fn held_up() -> HeldUp {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path(), "peer", 1).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let me = Endpoint::from(listener.local_addr().unwrap());
+        let (keys, rng) = (KeyPair::from_secret([1; 32]), Rng::seed_from_u64(1));
+        let config = crate::node::PeerConfig::default();
+        let machine = PeerNode::without_seeds(config, (me, keys), &[], &[], rng);
+        let (journal, _, _) = Journal::open(&dir.journal_path()).unwrap();
+        let board = Switchboard::new(me, false);
+        let options = Options::new(Relay(Arc::clone(&board)));
+        let node = Driver::start(machine, listener, journal, options).unwrap();
+        // A node that has stopped decides nothing, as one does that waits for others.
+        node.stop(Duration::ZERO);
+        let sharing = Sharing::new(me, dir.path(), None, 0);
+        let (switch, shares, driver) =
+            (Arc::clone(&board), Arc::clone(&sharing), Arc::clone(&node));
+        let handler = move |request: &str| match serde_json::from_str::<Use>(request) {
+            Ok(wanted) => begin(wanted, (&switch, &shares), &driver)
+                .unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string())),
+            Err(_) => Answer::Line(request.to_uppercase()),
+        };
+        let control = control::serve(&dir, Arc::new(handler)).unwrap();
+        let path = dir.control_path();
+        HeldUp { board, sharing, node, path, _control: control, _ground: (dir, root) }
+    }
+
+    /// Puts a request; those that are put later are let in later.
+    fn put(path: &Path, wanted: &Use) -> BufReader<UnixStream> {
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{}\n", json!(wanted)).as_bytes()).unwrap();
+        BufReader::new(stream)
+    }
+
+    #[test]
+    fn publishers_that_wait_for_others_hold_up_no_other_command() {
+        let peer = held_up();
+        let topic = || "topic".to_owned();
+        let one = Use::Publish { topic: topic(), data: Data::from("x"), wait_ms: 0 };
+        let all = Use::PublishAll { topic: topic(), all: vec![Data::from("x"); 3] };
+        // More than there are places for requests.
+        let wanted = [&one, &all].into_iter().cycle().take(40);
+        let waiting: Vec<_> = wanted.map(|it| put(&peer.path, it)).collect();
+        assert_eq!(ask(&peer.path, "status", PATIENCE).unwrap(), "STATUS");
+        peer.board.close();
+        for answer in waiting {
+            let line = answer.lines().map(Result::unwrap).find(|line| !line.is_empty());
+            assert!(line.is_some_and(|line| line.contains("error")));
+        }
+    }
+
+    /// Lends a file to the fleet.
+    fn lend(peer: &HeldUp, number: u8) -> BufReader<UnixStream> {
+        let ticket = Ticket {
+            name: format!("file-{number}"),
+            size: 5,
+            piece_size: 16_384,
+            root: [number; 32],
+            files: None,
+            traits: crate::model::Traits::default(),
+            at: vec![Endpoint::new([127, 0, 0, 1].into(), 9)],
+        };
+        put(&peer.path, &Use::Lend { ticket: ticket.to_string() })
+    }
+
+    fn await_publishing(peer: &HeldUp, wanted: usize) {
+        let clock = Clock::start();
+        while peer.board.publishing() != wanted {
+            assert!(clock.mono().since(Time::ZERO) < PATIENCE, "{wanted} messages wait");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_list_of_shares_that_waits_for_others_holds_up_nothing_for_long() {
+        let peer = held_up();
+        let lent: Vec<_> = (0..20).map(|number| lend(&peer, number)).collect();
+        assert_eq!(ask(&peer.path, "status", PATIENCE).unwrap(), "STATUS");
+        assert_eq!(peer.board.publishing(), 1, "one list waits, and no second one behind it");
+        peer.board.close();
+        drop(lent);
+    }
+
+    #[test]
+    fn a_list_of_shares_that_could_not_be_told_is_told_when_it_can_be() {
+        let peer = held_up();
+        let (sharing, board, node) =
+            (Arc::clone(&peer.sharing), Arc::clone(&peer.board), Arc::clone(&peer.node));
+        let shares = thread::spawn("shares", move || sharing.run(&board, &node)).unwrap();
+        let mut lent = lend(&peer, 1);
+        await_publishing(&peer, 1);
+        // Until its answer has begun: from then on nobody waits for that list.
+        assert_eq!(lent.by_ref().lines().next().unwrap().unwrap(), "");
+        let id = serde_json::from_value(json!("00".repeat(32))).unwrap();
+        for token in 0..9 {
+            let event = broadcast::Event::Published { token, id, to: 0 };
+            peer.board.on_event(Now::default(), &Event::Broadcast(event));
+        }
+        await_publishing(&peer, 1);
+        drop(lent);
+        peer.board.close();
+        shares.join().unwrap();
     }
 }

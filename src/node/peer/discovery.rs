@@ -101,13 +101,13 @@ impl PeerNode {
     ) {
         self.with_discovery(now, fx, |it, part| it.on_checked(now, endpoint, shown, part));
         let Some(link) = self.overlay.neighbors().get(&endpoint).copied() else { return };
-        let is_other = self
-            .session
-            .peer(link)
-            .is_some_and(|card| shown.is_some_and(|shown| shown != card.key));
+        let known = self.session.peer(link).map(|card| card.key);
+        let Some(is_other) = shown.zip(known).map(|(shown, known)| shown != known) else { return };
         if self.open.is_some() && is_other {
             let reason = "another key answers at your endpoint";
             self.with_session(now, fx, |it, part| it.hangup(link, reason, part));
+        } else {
+            self.with_open(now, fx, |it, part| it.on_proved(endpoint, part));
         }
     }
 

@@ -19,13 +19,13 @@ impl PeerNode {
             },
             session::Event::Answered { to, card } => {
                 let key = card.key;
-                self.probed_twin(to, Some(&card), fx);
+                self.probed_twin(now, to, Some(&card), fx);
                 self.with_prober(now, fx, |it, part| it.on_answered(to, card, part));
                 self.on_key_shown(now, to, Some(key), fx);
             }
             session::Event::Failed { to, intent, error } => match intent {
                 Intent::Probe => {
-                    self.probed_twin(to, None, fx);
+                    self.probed_twin(now, to, None, fx);
                     self.with_prober(now, fx, |it, part| it.on_failed(to, &error, part));
                     self.on_key_shown(now, to, None, fx);
                 }
@@ -350,7 +350,7 @@ impl PeerNode {
                     });
                     self.on_candidates(now, &card.neighbors, fx);
                 }
-                self.with_open(now, fx, |it, part| it.on_linked(neighbor, part));
+                self.with_open(now, fx, |it, part| it.on_linked(neighbor, dialed, part));
             }
             overlay::Event::Announce { neighbors } => {
                 let card = self.session.card_mut();

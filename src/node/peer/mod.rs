@@ -85,8 +85,9 @@ pub struct PeerConfig {
 /// Members that show one key.
 #[derive(Debug, Default)]
 struct Twins {
-    /// Places that are being probed, with another where the same key was shown.
-    asked: BTreeMap<Endpoint, Endpoint>,
+    /// Places that are being probed, with another where the same key was shown, and whether it is
+    /// proved to be there.
+    asked: BTreeMap<Endpoint, (Endpoint, bool)>,
     told: BTreeSet<[Endpoint; 2]>,
 }
 

@@ -96,6 +96,11 @@ impl PeerNode {
         work(open, &mut part);
         for event in fx.absorb(part) {
             match event {
+                open::Event::Call { to } if self.overlay.neighbors().contains_key(&to) => {
+                    self.with_session(now, fx, |it, part| {
+                        it.call(to, Intent::Probe, CALL_TIMEOUT, part);
+                    });
+                }
                 open::Event::Call { to } => {
                     self.with_overlay(now, fx, |it, part| it.on_hint(to, part));
                 }

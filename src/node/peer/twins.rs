@@ -1,4 +1,7 @@
 //! One key at two places, as a peer notices it: a copied data directory, or a cloned machine.
+//!
+//! Nobody is said to have a key that is only claimed to be there: each place has a certificate for
+//! it, or has answered with it.
 
 use super::{CALL_TIMEOUT, Event, Fx, PeerNode};
 use crate::model::{Endpoint, Now};
@@ -23,7 +26,7 @@ impl PeerNode {
                 && other.endpoint != card.endpoint
         });
         if let Some(other) = other.map(|(_, other, _)| other.endpoint) {
-            self.twins.asked.insert(other, card.endpoint);
+            self.twins.asked.entry(other).or_insert((card.endpoint, card.certificate.is_some()));
             self.with_session(now, fx, |it, part| {
                 it.call(other, Intent::Probe, CALL_TIMEOUT, part);
             });
@@ -31,13 +34,24 @@ impl PeerNode {
     }
 
     /// A probe of `to` is over, with this answer if there was one.
-    pub(super) fn probed_twin(&mut self, to: Endpoint, answer: Option<&Card>, fx: &mut Fx) {
-        let Some(later) = self.twins.asked.remove(&to) else { return };
+    pub(super) fn probed_twin(
+        &mut self,
+        now: Now,
+        to: Endpoint,
+        answer: Option<&Card>,
+        fx: &mut Fx,
+    ) {
+        let Some((later, is_proved)) = self.twins.asked.remove(&to) else { return };
         let Some(card) = answer else { return };
         let is_there = |(_, it, _): (_, &Card, _)| it.endpoint == later && it.key == card.key;
-        if card.endpoint == to && self.session.open().any(is_there) {
-            self.tell_of_twins(card, [to, later], fx);
+        if card.endpoint != to || !self.session.open().any(is_there) {
+            return;
         }
+        if is_proved {
+            return self.tell_of_twins(card, [to, later], fx);
+        }
+        self.twins.asked.entry(later).or_insert((to, true));
+        self.with_session(now, fx, |it, part| it.call(later, Intent::Probe, CALL_TIMEOUT, part));
     }
 
     fn tell_of_twins(&mut self, card: &Card, mut places: [Endpoint; 2], fx: &mut Fx) {

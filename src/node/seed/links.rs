@@ -18,7 +18,7 @@ impl SeedNode {
         match event {
             session::Event::Opened { link, card, dialed, intent: _ } => match card.seed {
                 Some(seed) => self.on_seed_opened(now, (link, seed), &card, dialed, fx),
-                None => self.on_peer_opened(now, link, &card, fx),
+                None => self.on_peer_opened(now, link, &card, dialed, fx),
             },
             session::Event::Answered { to, card } => {
                 self.with_prober(now, fx, |prober, part| prober.on_answered(to, card, part));
@@ -42,10 +42,12 @@ impl SeedNode {
                 }
             }
             session::Event::Closed { link, card, is_agreed, reason: _ } => {
+                // A caller that only says that it is a seed has no say in when that is called.
+                let seed = self.authority.seed_of(link);
                 self.with_authority(now, fx, |it, part| {
                     it.on_link_down(now, link, (&card, is_agreed), part);
                 });
-                if let Some(seed) = self.seat_of(&card) {
+                if let Some(seed) = seed {
                     self.redial_later(seed, fx);
                 }
             }
@@ -64,7 +66,13 @@ impl SeedNode {
     ) {
         let seat = self.seat_of(card);
         let (is_configured, seed) = (seat.is_some(), seat.unwrap_or(theirs));
-        if self.is_drifted(now, link, (seat, card), fx) {
+        // Only of what answers at the seed's own address, or has its key, is it said to be of that
+        // seed.
+        let is_theirs = dialed || self.authority.book().key(seed) == Some(card.key);
+        if self.is_drifted(now, link, (seat.filter(|_| is_theirs), card), fx) {
+            if is_configured && dialed {
+                self.redial_later(seed, fx);
+            }
             return;
         }
         let mut is_trusted = false;
@@ -85,7 +93,6 @@ impl SeedNode {
                 session.refuse(link, cause, error, part);
                 session.hangup(link, "seed key not trusted", part);
             });
-            // Only a node that answers at the seed's own address proves something about that seed.
             if is_configured && dialed {
                 self.estranged.insert(seed);
                 self.redial_later(seed, fx);
@@ -139,11 +146,14 @@ impl SeedNode {
         let own = self.session.card().endpoint;
         let objection = self.authority.book().list_objection(own, card);
         let Some(reason) = objection else {
-            if let Some(seed) = seat
-                && let Some(warning) = self.authority.book().list_warning(own, card)
-                && self.drifted.insert(seed)
-            {
-                fx.emit(Event::ListsDiffer(warning));
+            if let Some(seed) = seat {
+                match self.authority.book().list_warning(own, card) {
+                    None => _ = self.drifted.remove(&seed),
+                    Some(warning) if self.drifted.insert(seed) => {
+                        fx.emit(Event::ListsDiffer(warning));
+                    }
+                    Some(_) => {}
+                }
             }
             return false;
         };
@@ -161,8 +171,19 @@ impl SeedNode {
         true
     }
 
-    pub(super) fn on_peer_opened(&mut self, now: Now, link: LinkId, card: &Card, fx: &mut Fx) {
+    pub(super) fn on_peer_opened(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        card: &Card,
+        dialed: bool,
+        fx: &mut Fx,
+    ) {
+        let called = self.authority.book().seed_at(card.endpoint).filter(|_| dialed);
         if self.is_drifted(now, link, (None, card), fx) {
+            if let Some(seed) = called {
+                self.redial_later(seed, fx);
+            }
             return;
         }
         if let Some(seed) = self.authority.book().seed_at(card.endpoint) {
@@ -174,7 +195,10 @@ impl SeedNode {
                 it.refuse(link, Cause::BadHandshake, error, part);
                 it.hangup(link, "a seed's address", part);
             });
-            return self.redial_later(seed, fx);
+            if dialed {
+                self.redial_later(seed, fx);
+            }
+            return;
         }
         let mut is_member = false;
         self.with_session(now, fx, |it, part| it.admit(link, Standing::Applicant, part));

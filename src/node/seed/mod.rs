@@ -1,6 +1,8 @@
 //! A seed: handshakes, probes and the membership authority. No gossip (M11).
 
 mod links;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -105,11 +107,13 @@ pub struct SeedNode {
     prober: Prober,
     authority: Authority,
     refusals: Refusals,
-    /// Seeds with which this one disagrees about a key: that is reported once, and tried less
-    /// often.
+    /// Seeds with which this one disagrees about a key or a list, until both agree: that is reported
+    /// once, and tried less often.
     estranged: BTreeSet<SeedId>,
-    /// Seeds whose different list was reported already.
+    /// Seeds whose different list was reported already, until it is the same.
     drifted: BTreeSet<SeedId>,
+    /// Seeds that will be called again. Events meanwhile do not put off that call.
+    redialing: BTreeSet<SeedId>,
     /// Start of the span in which connections are counted, and the number that were logged in it.
     greetings: (Time, u32),
     rng: Rng,
@@ -180,6 +184,7 @@ impl SeedNode {
             refusals: Refusals::default(),
             estranged: BTreeSet::new(),
             drifted: BTreeSet::new(),
+            redialing: BTreeSet::new(),
             greetings: (Time::ZERO, 0),
             rng,
         }
@@ -253,6 +258,9 @@ impl SeedNode {
     }
 
     fn redial_later(&mut self, seed: SeedId, fx: &mut Fx) {
+        if !self.redialing.insert(seed) {
+            return;
+        }
         let pause = if self.estranged.contains(&seed) { REDIAL * 10 } else { REDIAL };
         fx.set_timer(Timer::Redial(seed), pause.mul_f64(self.rng.random_range(0.75..1.25)));
     }
@@ -311,20 +319,23 @@ impl SeedNode {
         card.seed.and(self.authority.book().seed_at(card.endpoint))
     }
 
-    /// Handles the refusal of this seed's handshake by another seed, usually because that knows
-    /// another key for it.
-    fn on_seed_error(&mut self, seed: SeedId, error: &ErrorReply, fx: &mut Fx) {
-        if error.code == ErrorCode::Handshake && self.estranged.insert(seed) {
+    /// Takes note of a message of another seed. A seed that refuses this one's handshake usually
+    /// knows another key for it; a seed that sends what is for seeds agrees with it.
+    fn note_seed(&mut self, seed: SeedId, msg: &Message, fx: &mut Fx) {
+        if let Message::Error(error) = msg
+            && error.code == ErrorCode::Handshake
+            && self.estranged.insert(seed)
+        {
             fx.emit(Event::RejectedBySeed { seed, reason: error.reason.clone() });
+        } else if msg.needs() == Standing::Seed {
+            self.estranged.remove(&seed);
         }
     }
 
     fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
         let card = self.session.peer(link).cloned();
-        if let (Message::Error(error), Some(card)) = (&msg, &card)
-            && let Some(seed) = self.seat_of(card)
-        {
-            self.on_seed_error(seed, error, fx);
+        if let Some(seed) = self.authority.seed_of(link) {
+            self.note_seed(seed, &msg, fx);
         }
         let Some(address) = self.session.address(link) else { return };
         let name = msg.name();
@@ -460,7 +471,10 @@ impl Machine for SeedNode {
             Input::Expired(Timer::Authority(timer)) => {
                 self.with_authority(now, fx, |it, part| it.on_timer(now, timer, part));
             }
-            Input::Expired(Timer::Redial(seed)) => self.call_seed(now, seed, fx),
+            Input::Expired(Timer::Redial(seed)) => {
+                self.redialing.remove(&seed);
+                self.call_seed(now, seed, fx);
+            }
             Input::HostPinged { .. } => {}
             Input::Command(Command::Order { proposal }) => {
                 self.with_authority(now, fx, |it, part| it.on_order(now, proposal, part));

@@ -62,6 +62,9 @@ struct Suspicion {
     unreachable: BTreeSet<Endpoint>,
     /// Whether all witnesses have been asked, and have a last interval to answer.
     is_last_call: bool,
+    /// Whether others who ask have put off this node's own turn; once a round, or one that lies
+    /// could keep it from asking.
+    has_yielded: bool,
     rounds: u32,
 }
 
@@ -274,7 +277,10 @@ impl Liveness {
             askers.insert(link);
         }
         // Another node asks about it already: this node's own turn can wait.
-        if self.suspects.get(&subject.endpoint).is_some_and(|it| it.stage == Stage::Asking) {
+        if let Some(suspicion) = self.suspects.get_mut(&subject.endpoint)
+            && suspicion.stage == Stage::Asking
+            && !std::mem::replace(&mut suspicion.has_yielded, true)
+        {
             fx.set_timer(Timer::Ask(subject.endpoint), self.config.ask_interval);
         }
         fx.emit(Event::Probe { endpoint: subject.endpoint, timeout: self.probe_timeout() });

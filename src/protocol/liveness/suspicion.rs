@@ -30,6 +30,7 @@ impl Liveness {
             asked: BTreeSet::new(),
             unreachable: BTreeSet::new(),
             is_last_call: false,
+            has_yielded: false,
             rounds: 0,
         };
         self.suspects.insert(subject.endpoint, suspicion);
@@ -69,6 +70,7 @@ impl Liveness {
         suspicion.confirmations.clear();
         suspicion.asked.clear();
         suspicion.is_last_call = false;
+        suspicion.has_yielded = false;
         // The suspect is told first, where a link to it is left: it may be slow to take a new one.
         if let Some(watch) = self.watched.get(&endpoint) {
             let Subject { endpoint, incarnation, key } = suspicion.subject;

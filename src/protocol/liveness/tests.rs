@@ -88,3 +88,27 @@ fn witnesses_that_do_not_answer_are_asked_again_after_a_fresh_probe() {
     let asked = events(fx).into_iter().filter(|it| matches!(it, Event::Ask { .. })).count();
     assert_eq!(asked, 2, "both anew");
 }
+
+#[test]
+fn whoever_asks_again_and_again_puts_off_this_nodes_own_questions_once() {
+    let mut it = watching(&[2, 3, 4]);
+    it.on_link_down(LinkId(4), endpoint(4), false, &mut Fx::default());
+    it.on_probed(at(600), endpoint(4), &Outcome::Silent, &mut Fx::default());
+    let Subject { endpoint: who, incarnation, key } = life(4);
+    let request = SuspectReq { endpoint: who, incarnation, key };
+    let mut put_off = |millis, link| {
+        let mut fx = Fx::default();
+        it.on_suspect_req(at(millis), (LinkId(link), &life(1)), request, &mut fx);
+        fx.drain().filter(|it| matches!(it, Effect::SetTimer { timer: Timer::Ask(_), .. })).count()
+    };
+    assert_eq!(put_off(700, 2), 1, "somebody else is about it");
+    assert_eq!((8..30).map(|at| put_off(at * 100, at)).sum::<usize>(), 0);
+    it.on_timer(at(1_500), Timer::Ask(who), &mut Fx::default());
+    it.on_timer(at(2_400), Timer::Ask(who), &mut Fx::default());
+    it.on_timer(at(3_300), Timer::Ask(who), &mut Fx::default());
+    it.on_probed(at(4_000), who, &Outcome::Silent, &mut Fx::default());
+    let mut fx = Fx::default();
+    it.on_suspect_req(at(4_100), (LinkId(2), &life(1)), request, &mut fx);
+    let is_put_off = |it| matches!(it, Effect::SetTimer { timer: Timer::Ask(_), .. });
+    assert!(fx.drain().any(is_put_off), "in each round");
+}

@@ -281,6 +281,31 @@ mod tests {
         }
     }
 
+    /// Lets one call the other for an errand; whether it was taken.
+    fn errand(caller: &mut Session, called: &mut Session, number: u64) -> bool {
+        let (to, link, mut fx) = (called.card().endpoint, LinkId(number), Effects::default());
+        caller.call(to, Intent::Errand, Duration::from_secs(1), &mut fx);
+        called.on_accepted(link, to.ip(), None, &mut Effects::default());
+        let dialed = fx.drain().find_map(|effect| {
+            let Effect::Dial { ticket, .. } = effect else { return None };
+            Some(ticket)
+        });
+        caller.on_dialed(dialed.unwrap(), link, None, &mut fx);
+        called.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
+        caller.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
+        called.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
+        matches!(sent(&mut fx).1[..], [Event::Opened { .. }])
+    }
+
+    #[test]
+    fn errands_are_counted_by_the_key_and_not_by_the_endpoint_that_is_claimed() {
+        let (mut honest, mut called, mut liar) = (session(1), session(2), session(3));
+        liar.card_mut().endpoint = honest.card().endpoint;
+        assert!((1..=8).all(|number| errand(&mut liar, &mut called, number)));
+        assert!(!errand(&mut liar, &mut called, 9), "no more of one key");
+        assert!(errand(&mut honest, &mut called, 10));
+    }
+
     #[test]
     fn a_proof_does_not_hold_on_another_connection() {
         let (one, other) = (Some(Binding([7; 32])), Some(Binding([8; 32])));

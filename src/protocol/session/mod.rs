@@ -30,7 +30,7 @@ use std::time::Duration;
 use handshake::{CALLED, CALLER};
 use link::{Call, Link, Stage};
 
-use crate::model::{Endpoint, KeyPair, Nonce, Rng};
+use crate::model::{Endpoint, KeyPair, Nonce, PublicKey, Rng};
 use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
 use crate::protocol::{Binding, DialError, Effects, Kind, LinkId, Never, Ticket};
 
@@ -458,17 +458,18 @@ impl Session {
             return self.reject(link, "the proof does not match the key in HELLO", fx);
         }
         let (card, intent) = (card.clone(), *intent);
-        if intent == Intent::Errand && self.errands_of(card.endpoint) >= ERRANDS_MAX {
+        if intent == Intent::Errand && self.errands_of(&card.key) >= ERRANDS_MAX {
             let reason = format!("more than {ERRANDS_MAX} errands at once");
             return self.reject(link, &reason, fx);
         }
         self.open_link(link, card, (false, intent), fx);
     }
 
-    fn errands_of(&self, caller: Endpoint) -> usize {
+    /// By the key, which is proved: an endpoint may be claimed by anybody.
+    fn errands_of(&self, caller: &PublicKey) -> usize {
         let is_errand = |link: &&Link| {
             matches!(&link.stage, Stage::Open { card, intent: Intent::Errand, .. }
-                if card.endpoint == caller)
+                if card.key == *caller)
         };
         self.links.values().filter(is_errand).count()
     }

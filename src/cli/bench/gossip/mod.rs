@@ -226,14 +226,27 @@ fn number_of(data: &Data) -> Option<u64> {
 
 /// Publishes messages by the peer with this control socket.
 fn publish(socket: &std::path::Path, all: Vec<Data>) -> Result<(), CliError> {
-    ask(socket, &json!(Use::PublishAll { topic: TOPIC.to_owned(), all })).map(|_| ())
+    let request = json!(Use::PublishAll { topic: TOPIC.to_owned(), all }).to_string();
+    let mut outcome = Ok(());
+    let take = |line: &str| {
+        outcome = answer(line).map(|_| ());
+        false
+    };
+    control::follow(socket, &request, ANSWER_TIMEOUT, take).map_err(failed)?;
+    outcome
 }
 
 /// Sends a request to a peer.
 fn ask(socket: &std::path::Path, request: &Value) -> Result<Value, CliError> {
-    let failed = |source| CliError::System { action: "ask a peer", source };
-    let answer = control::ask(socket, &request.to_string(), ANSWER_TIMEOUT).map_err(failed)?;
-    let answer: Value = serde_json::from_str(&answer)
+    answer(&control::ask(socket, &request.to_string(), ANSWER_TIMEOUT).map_err(failed)?)
+}
+
+fn failed(source: std::io::Error) -> CliError {
+    CliError::System { action: "ask a peer", source }
+}
+
+fn answer(line: &str) -> Result<Value, CliError> {
+    let answer: Value = serde_json::from_str(line)
         .map_err(|error| CliError::Failed(format!("a peer's answer is none: {error}")))?;
     match answer.get("error") {
         None => Ok(answer),

@@ -10,6 +10,7 @@
 mod answers;
 mod orders;
 mod taken;
+mod tell;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,12 +28,10 @@ use self::orders::Ordered;
 use self::versions::Version;
 use crate::cli::CliError;
 use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
-use crate::model::{Data, Endpoint, Now, Ticket, Time};
+use crate::model::{Endpoint, Now, Ticket, Time};
 use crate::network::{Gone, Switchboard};
 use crate::node::PeerNode;
-use crate::protocol::shares::{
-    ANNOUNCE_EVERY, Announcement, Answered, KnownShare, LIST_MAX, Offered, Shares, TOPIC,
-};
+use crate::protocol::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares, TOPIC};
 use crate::protocol::swarm::{Event, Hash};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
@@ -116,6 +115,8 @@ struct State {
     number: u64,
     /// Whether other peers were told of a share, and not since that it has ended.
     is_known: bool,
+    /// Whether the others do not know the list as it is now.
+    is_untold: bool,
     is_closed: bool,
 }
 
@@ -129,6 +130,8 @@ pub(in crate::cli) struct Sharing {
     push_max: u64,
     /// One clock for all lists, whose ages it decides.
     clock: Clock,
+    /// The list that is being told, while other nodes do not keep up.
+    telling: Mutex<Option<tell::Telling>>,
     state: Mutex<State>,
 }
 
@@ -141,7 +144,8 @@ impl Sharing {
         push_max: u64,
     ) -> Arc<Self> {
         let (clock, state) = (Clock::start(), Mutex::default());
-        Arc::new(Self { me, folder: folder.to_owned(), cluster_keys, push_max, clock, state })
+        let (folder, telling) = (folder.to_owned(), Mutex::default());
+        Arc::new(Self { me, folder, cluster_keys, push_max, clock, telling, state })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -252,45 +256,6 @@ impl Sharing {
         }
     }
 
-    /// Announcement of the shares of this machine at this moment.
-    fn announcement(&self) -> Announcement {
-        let mut state = self.lock();
-        let ordered = state.kept.iter().filter(|(_, it)| it.everywhere);
-        let orders: BTreeMap<_, _> = ordered.map(|(key, it)| (key.clone(), it.order)).collect();
-        let held = state.host.as_ref().map(|it| it.tickets()).unwrap_or_default();
-        let offered = |ticket: Ticket| {
-            let order = orders.get(&(ticket.share_id(), ticket.name.clone())).copied();
-            let (everywhere, order) = (order.is_some(), order.unwrap_or_default());
-            Offered { ticket: ticket.to_string(), everywhere, order }
-        };
-        let mut shares: Vec<_> = held.into_iter().map(offered).collect();
-        let lent = |it: &Ticket| Offered { ticket: it.to_string(), everywhere: false, order: 0 };
-        shares.extend(state.others.values().map(lent));
-        shares.truncate(LIST_MAX);
-        let answers = state.answers(self.clock.now().mono);
-        state.answered.clone_from(&answers);
-        let removed = state.removed();
-        Announcement { shares, answers, removed, ..Announcement::default() }
-    }
-
-    /// Announces the shares of this machine; returns whether it was sent.
-    fn announce(&self, board: &Arc<Switchboard>, node: &Node) -> bool {
-        let mut list = self.announcement();
-        {
-            let mut state = self.lock();
-            state.is_known = !list.is_empty();
-            // Rises even if the clock was set back.
-            state.announced = self.clock.now().wall.0.max(state.announced + 1);
-            list.number = state.announced;
-        }
-        let list = serde_json::to_vec(&list).unwrap_or_default();
-        let sent = board.publish(node, (TOPIC.to_owned(), Data::from(list)), false);
-        if let Err(error) = &sent {
-            ::log::debug!("the shares are not announced now: {error}");
-        }
-        sent.is_ok()
-    }
-
     /// Receives and sends announcements, until the network stops. For a thread of its own.
     pub(super) fn run(&self, board: &Arc<Switchboard>, node: &Node) {
         let Ok(queue) = board.subscribe(TOPIC) else { return };
@@ -300,10 +265,11 @@ impl Sharing {
         let mut announced: Option<Time> = None;
         loop {
             let now = self.clock.now();
+            let is_untold = self.lock().is_untold;
             let is_due = announced.is_none_or(|at| now.mono.since(at) >= ANNOUNCE_EVERY);
-            if is_due {
+            if is_due || is_untold {
                 let mut is_told = true;
-                if self.lock().is_known || !self.announcement().is_empty() {
+                if is_untold || self.lock().is_known || !self.announcement().is_empty() {
                     is_told = self.announce(board, node);
                 }
                 announced = is_told.then_some(now.mono);

@@ -67,6 +67,8 @@ pub struct Applicant {
     calling: BTreeSet<SeedId>,
     /// Reasons why calls failed since the last pause.
     failed: BTreeMap<SeedId, String>,
+    /// Whether seeds will be called again. Calls that fail meanwhile do not put that off.
+    is_reconnecting: bool,
     /// A certificate that cannot be judged before more keys are known.
     undecided: Option<Box<Admission>>,
     lists: BTreeMap<SeedId, Vec<MemberLine>>,
@@ -104,6 +106,7 @@ impl Applicant {
             links: BTreeMap::new(),
             calling: BTreeSet::new(),
             failed: BTreeMap::new(),
+            is_reconnecting: false,
             undecided: None,
             lists: BTreeMap::new(),
         };
@@ -245,7 +248,7 @@ impl Applicant {
                 let refusal = no.values().next_back().map(|it| it.reason.clone());
                 self.fail_if_refused(refusal.as_deref().unwrap_or("all seeds hung up"), fx);
             }
-            State::Member(_) => fx.set_timer(Timer::Reconnect, self.jitter(self.config.reconnect)),
+            State::Member(_) => self.reconnect_later(self.config.reconnect, fx),
             State::Pausing | State::Alone | State::Gone => {}
         }
     }
@@ -397,6 +400,7 @@ impl Applicant {
             }
             Timer::Retry | Timer::Renew => self.attempt(now, fx),
             Timer::Reconnect => {
+                self.is_reconnecting = false;
                 self.failed.clear();
                 self.connect(fx);
             }
@@ -429,12 +433,16 @@ impl Applicant {
                     let reason = self.unreachable();
                     self.fail(&reason, fx);
                 }
-                State::Member(_) => {
-                    let pause = self.jitter(self.config.reconnect * 2);
-                    fx.set_timer(Timer::Reconnect, pause);
-                }
+                State::Member(_) => self.reconnect_later(self.config.reconnect * 2, fx),
                 State::Asking { .. } | State::Pausing | State::Alone | State::Gone => {}
             }
+        }
+    }
+
+    fn reconnect_later(&mut self, span: Duration, fx: &mut Fx) {
+        if !std::mem::replace(&mut self.is_reconnecting, true) {
+            let pause = self.jitter(span);
+            fx.set_timer(Timer::Reconnect, pause);
         }
     }
 

@@ -22,17 +22,16 @@ fn keys(number: u8) -> KeyPair {
 }
 
 fn applicant(records: &[Record]) -> Applicant {
-    applicant_of(&SEEDS, records)
+    among(&SEEDS.map(pinned), records)
 }
 
-fn applicant_of(seeds: &[SeedId], records: &[Record]) -> Applicant {
-    let address = |id: &SeedId| {
-        let id = *id;
-        let key = keys(u8::try_from(id.0).unwrap()).public();
-        SeedAddress { id, endpoint: endpoint(5000 + id.0), key: Some(key) }
-    };
-    let seeds: Vec<_> = seeds.iter().map(address).collect();
-    let book = SeedBook::new(QuorumRule::Majority, &seeds);
+fn pinned(id: SeedId) -> SeedAddress {
+    let key = keys(u8::try_from(id.0).unwrap()).public();
+    SeedAddress { id, endpoint: endpoint(5000 + id.0), key: Some(key) }
+}
+
+fn among(seeds: &[SeedAddress], records: &[Record]) -> Applicant {
+    let book = SeedBook::new(QuorumRule::Majority, seeds);
     let me = (endpoint(6001), keys(9));
     Applicant::new(Config::default(), me, book, records, Rng::seed_from_u64(1))
 }
@@ -85,20 +84,24 @@ fn ahead(floor: u64) -> ErrorReply {
     ErrorReply::new(ErrorCode::Invalid, "ahead").with_floor(Incarnation(floor))
 }
 
-#[test]
-fn a_life_is_kept_when_it_was_admitted_and_not_before() {
-    let (mut it, mut fx) = (applicant(&[]), Fx::default());
-    it.on_start(at(100), &mut fx);
-    link(&mut it, &mut fx);
-    assert!(!fx.drain().any(|it| matches!(it, Effect::Persist(_))));
+/// The proof that both seeds have admitted it.
+fn admission(it: &Applicant) -> Admission {
     let subject = it.subject();
     let vote = |seed: SeedId| {
         let keys = keys(u8::try_from(seed.0).unwrap());
         Vote::sign(ProposalKind::Admit, &[subject], (seed, &keys), WallTime(100))
     };
     let Subject { endpoint, incarnation, key } = subject;
-    let votes = SEEDS.map(vote).to_vec();
-    it.on_commit(Admission { endpoint, incarnation, key, votes }, &mut fx);
+    Admission { endpoint, incarnation, key, votes: SEEDS.map(vote).to_vec() }
+}
+
+#[test]
+fn a_life_is_kept_when_it_was_admitted_and_not_before() {
+    let (mut it, mut fx) = (applicant(&[]), Fx::default());
+    it.on_start(at(100), &mut fx);
+    link(&mut it, &mut fx);
+    assert!(!fx.drain().any(|it| matches!(it, Effect::Persist(_))));
+    it.on_commit(admission(&it), &mut fx);
     let first = fx.drain().find(|it| !matches!(it, Effect::StopTimer(_)));
     let expected = Record::Incarnation { incarnation: Incarnation(100) };
     assert!(matches!(first, Some(Effect::Persist(it)) if it == expected), "before it is told");
@@ -151,7 +154,7 @@ fn asked(fx: &mut Fx) -> Vec<u64> {
 
 #[test]
 fn a_seed_that_links_after_the_request_is_asked_and_its_refusal_counts() {
-    let (mut it, mut fx) = (applicant_of(&ALL_SEEDS, &[]), Fx::default());
+    let (mut it, mut fx) = (among(&ALL_SEEDS.map(pinned), &[]), Fx::default());
     it.on_start(at(100), &mut fx);
     link(&mut it, &mut fx);
     assert_eq!(asked(&mut fx), [1, 2]);
@@ -175,4 +178,31 @@ fn an_attempt_ends_when_the_last_seed_that_has_not_refused_hangs_up() {
     assert_eq!(it.state(), "pausing");
     it.on_timer(at(120), Timer::Retry, &mut fx);
     assert_eq!(it.subject().incarnation, Incarnation(701));
+}
+
+#[test]
+fn certificates_of_strangers_do_not_put_off_the_next_call_of_a_seed() {
+    // Nobody knows the key of the third: strangers can have it called.
+    let third = SeedAddress { id: SeedId(3), endpoint: endpoint(5003), key: None };
+    let mut it = among(&[pinned(SEEDS[0]), pinned(SEEDS[1]), third], &[]);
+    let mut fx = Fx::default();
+    it.on_start(at(100), &mut fx);
+    link(&mut it, &mut fx);
+    it.on_commit(admission(&it), &mut fx);
+    it.on_link_down(LinkId(2), &mut fx);
+    it.on_timer(at(2_000), Timer::Reconnect, &mut fx);
+    let is_due =
+        |it: &Effect<Applicant>| matches!(it, Effect::SetTimer { timer: Timer::Reconnect, .. });
+    let failed = |it: &mut Applicant, port| {
+        let mut fx = Fx::default();
+        it.on_call_failed(endpoint(port), "refused", &mut fx);
+        fx.drain().filter(|it| is_due(it)).count()
+    };
+    assert_eq!(failed(&mut it, 5002) + failed(&mut it, 5003), 1, "none is left to be called");
+    for _ in 0..5 {
+        it.want_keys([SeedId(3)], &mut Fx::default());
+        assert_eq!(failed(&mut it, 5003), 0, "it is due already");
+    }
+    it.on_timer(at(4_000), Timer::Reconnect, &mut fx);
+    assert_eq!(failed(&mut it, 5002) + failed(&mut it, 5003), 1);
 }

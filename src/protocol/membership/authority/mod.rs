@@ -441,7 +441,7 @@ impl Authority {
     }
 
     /// The seed at the other end of a link, by its proved card.
-    fn seed_of(&self, link: LinkId) -> Option<SeedId> {
+    pub fn seed_of(&self, link: LinkId) -> Option<SeedId> {
         self.seed_links.iter().find(|(_, other)| **other == link).map(|(id, _)| *id)
     }
 }
