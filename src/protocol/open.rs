@@ -9,8 +9,8 @@
 //!   `backoff_max`; with enough neighbors at that pace only. So two halves of a fleet that lost
 //!   each other find together again, and dead addresses cost next to nothing.
 //! - A peer never calls its own address.
-//! - A caller that claims to be a bootstrap peer puts off no call to that peer: until a node answers
-//!   at its address, that address is called.
+//! - A caller that claims to be a bootstrap peer puts off no call to that peer: until a node
+//!   answers at its address, that address is called.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -64,15 +64,15 @@ impl Switchboard {
         Ok(Pending::new(cell, Some(Box::new(cancel))))
     }
 
-    /// How many own messages are not published yet.
+    /// Number of own messages that are not published yet.
     #[cfg(test)]
     pub fn publishing(&self) -> usize {
         self.lock().publishing.len()
     }
 
-    /// How many other peers are known to have an own message that was published with a receipt;
-    /// blocks until there are more than `known`, but no longer than `most`. `None` when the network
-    /// has stopped.
+    /// Number of other peers that are known to have an own message published with a receipt; blocks
+    /// until there are more than `known`, but no longer than `most`. `None` if the network has
+    /// stopped.
     pub fn known_to_have(&self, id: MessageId, known: u32, most: Duration) -> Option<u32> {
         let count = |it: &Waiting| it.receipts.get(&id).copied().unwrap_or_default();
         let is_old = |it: &mut Waiting| !it.is_closed && count(it) <= known;

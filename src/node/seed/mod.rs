@@ -107,8 +107,8 @@ pub struct SeedNode {
     prober: Prober,
     authority: Authority,
     refusals: Refusals,
-    /// Seeds with which this one disagrees about a key or a list, until both agree: that is reported
-    /// once, and tried less often.
+    /// Seeds with which this one disagrees about a key or a list, until both agree: that is
+    /// reported once, and tried less often.
     estranged: BTreeSet<SeedId>,
     /// Seeds whose different list was reported already, until it is the same.
     drifted: BTreeSet<SeedId>,

@@ -1,4 +1,4 @@
-//! What strangers, and seeds with another list, make a seed believe of the other seeds.
+//! Attempts of strangers, and of seeds with another list, to mislead a seed about other seeds.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for what it looks for")]
 

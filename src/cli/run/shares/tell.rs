@@ -1,4 +1,4 @@
-//! What this peer tells the others of its shares.
+//! Announcements of the shares of this peer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use crate::model::{Data, Ticket};
 use crate::network::{NetworkError, Pending, Published, Switchboard};
 use crate::protocol::shares::{Announcement, LIST_MAX, Offered, TOPIC};
 
-/// How long a list waits for other nodes that do not keep up, before it is told in the background.
+/// Time that a list waits for slow nodes before it is told in the background.
 const TELL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A list that waits for other nodes.
 pub(super) type Telling = Pending<Result<Published, NetworkError>>;
 
 impl Sharing {
-    /// What this machine offers at this moment.
+    /// Announcement of the shares of this machine at this moment.
     pub(super) fn announcement(&self) -> Announcement {
         let mut state = self.lock();
         let ordered = state.kept.iter().filter(|(_, it)| it.everywhere);
