@@ -180,6 +180,15 @@ impl Checker {
         }
     }
 
+    /// A node begins with this on its disk: it may have died before it told of it.
+    pub(crate) fn on_history(&mut self, id: &NodeId, history: &[Committed]) {
+        for committed in history {
+            if !self.rosters.contains_key(&committed.proposal.state.version) {
+                self.on_committed(id, committed);
+            }
+        }
+    }
+
     fn on_committed(&mut self, id: &NodeId, committed: &Committed) {
         let proposal = &committed.proposal;
         let version = proposal.state.version;

@@ -600,7 +600,9 @@ impl World {
         let served = ["v1", "v2", "v3"].map(|it| (model(it), String::new()));
         config.models = self.has_servers.then(|| served.into());
         config.breaks = self.breaks;
-        node.machine = Some(Rollout::new(config, node.keys.clone(), rng, memory));
+        let machine = Rollout::new(config, node.keys.clone(), rng, memory);
+        self.checker.on_history(&node.id, machine.history());
+        node.machine = Some(machine);
         self.trace(|| format!("{} starts", self.nodes[at].id));
         let is_fresh = self.nodes[at].disk.is_empty();
         self.checker.on_start(at, is_fresh);

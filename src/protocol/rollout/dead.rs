@@ -5,7 +5,8 @@
 //! the others propose and vote for what an operator would order. What an operator knows, that
 //! nobody calls those gone that remain, follows here from the share: those that remain are more
 //! than half of the roster, or half with its lowest name, so of two removals from one roster some
-//! node would have to vote for both, and none does (P2).
+//! node would have to vote for both, and none does (P2). They are two at least, so that one that
+//! loses its disk hears from another what it has decided (P10).
 //!
 //! Invariants: whoever votes has heard the seeds' word on each key itself, reaches none of these,
 //! and counts the share by the roster in force; the lowest name among those that remain proposes,
@@ -119,8 +120,8 @@ impl Rollout {
             return Err(Refusal::new(Cause::NoWord, reason));
         }
         if !self.roster.outlives(nodes) && !self.config.breaks.dead_any_share {
-            let reason = "those that remain are not more than half of all, nor half with the \
-                          lowest name";
+            let reason = "those that remain are not two and more than half of all, nor half with \
+                          the lowest name";
             return Err(Refusal::new(Cause::Roster, reason));
         }
         Ok(())

@@ -8,8 +8,8 @@
 //! last start of a rollout, the last pause or resume, and the last transaction that is no change of
 //! the roster. That is all that the present depends on, and all that a node far behind needs to
 //! believe the present: each proof is by the roster that the change of the roster before it made.
-//! Of forgotten transactions this node signs nothing more. Nobody asks for them in doubt: as long as a
-//! member is in doubt about a transaction, no version after that one's can be committed.
+//! Of forgotten transactions this node signs nothing more. Nobody asks for them in doubt: as long
+//! as a member is in doubt about a transaction, no version after that one's can be committed.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -107,12 +107,13 @@ impl Roster {
         self.0.contains_key(node)
     }
 
-    /// Whether those that remain without `lost` are more than half, or half with the lowest name:
-    /// of any two such parts of a roster one node is in both.
+    /// Whether those that remain without `lost` are two at least, and more than half, or half with
+    /// the lowest name: of any two such parts of a roster one node is in both. If one that remained
+    /// alone lost its disk, no other could tell it what it has decided.
     pub fn outlives(&self, lost: &BTreeSet<NodeId>) -> bool {
         let rest = self.0.keys().filter(|it| !lost.contains(*it)).count();
         let has_lowest = self.0.keys().next().is_some_and(|it| !lost.contains(it));
-        rest * 2 > self.0.len() || rest * 2 == self.0.len() && has_lowest
+        rest >= 2 && (rest * 2 > self.0.len() || rest * 2 == self.0.len() && has_lowest)
     }
 
     /// What tells it from all others.

@@ -98,7 +98,8 @@ fn whom_an_operator_called_gone_is_not_among_those_that_come_back_by_themselves(
 
 #[test]
 fn of_two_parts_of_a_roster_that_outlive_the_rest_one_node_is_in_both() {
-    for count in 1..=5_usize {
+    assert!(!table(2).roster.outlives(&[name(1)].into()), "one alone never goes on");
+    for count in 3..=5_usize {
         let roster = table(count).roster;
         let lost = |part: usize| -> BTreeSet<NodeId> {
             (0..count).filter(|at| part >> at & 1 == 0).map(name).collect()
