@@ -414,6 +414,19 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
     assert_eq!(wish.txid.to_string(), "start-node-a-60-1");
 }
 
+/// A backup may know less than anybody in the roster, while a node outside of it knows more.
+#[test]
+fn an_epoch_is_beyond_the_seconds_of_the_clock() {
+    let table = table(3);
+    let mut rollout =
+        Rollout::new(table.config(0), table.keys[0].clone(), rng(), Memory::default());
+    let now = Now { mono: Time::ZERO, wall: WallTime(1_796_000_000_000) };
+    let mut fx = Vec::new();
+    rollout.handle(now, Input::Start, &mut fx);
+    let is_it = |it: &Effect| matches!(it, Effect::Persist(Record::Epoch { epoch: 1_796_000_000 }));
+    assert!(fx.iter().any(is_it), "{fx:?}");
+}
+
 #[test]
 fn a_node_without_a_log_serves_nothing_before_it_has_heard_and_caught_up() {
     let table = table(3);
