@@ -145,8 +145,8 @@ impl Rollout {
     }
 
     fn on_start(&mut self) {
-        // The clock's seconds, because a node that was restored from a backup asks the roster for the
-        // names that it has used, and a node outside of the roster may know one more.
+        // The clock's seconds, because a node that was restored from a backup asks the roster for
+        // the names that it has used, and a node outside of the roster may know one more.
         let seconds = if self.config.breaks.names_again { 0 } else { self.now.wall.0 / 1000 };
         let epoch = self.memory.epoch.saturating_add(1).max(seconds);
         self.persist(Record::Epoch { epoch });
