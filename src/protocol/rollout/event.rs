@@ -477,6 +477,6 @@ pub enum Event {
     Reached(NodeId),
     /// A node is out of reach.
     Lost(NodeId),
-    /// A message was dropped and counted; with its sender and the reason.
+    /// A message or a link was dropped and counted; with its sender and the reason.
     Dropped(NodeId, &'static str),
 }
