@@ -89,8 +89,7 @@ impl Rollout {
         }
     }
 
-    /// Puts the brake on for an operator's way back, before and whatever becomes of its
-    /// transaction.
+    /// Puts the brake on for an operator's way back, before its transaction and whatever its end.
     pub(super) fn brake_for(&mut self, kind: Kind) {
         if !self.is_blank() {
             let what = if kind == Kind::Abort { "an abort" } else { "a rollback" };

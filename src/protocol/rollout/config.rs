@@ -47,8 +47,8 @@ pub struct Config {
     /// Time for which a node must be dead by the seeds' word and out of reach before it is removed,
     /// so that a restart costs nothing.
     pub dead_after: Duration,
-    /// Minimum pause before a node tries again what was aborted; up to as much again is added by
-    /// chance. Half of it is the interval of the checks for due steps and removals.
+    /// Minimum pause before a node tries an aborted transaction again; up to as much again is added
+    /// by chance. Half of it is the interval of the checks for due steps and removals.
     pub retry_after: Duration,
     /// Maximum of that pause, which doubles each time that a vote was missing; also the interval
     /// between two calls to a node that was called gone.

@@ -31,7 +31,7 @@ impl Rollout {
             return;
         }
         if self.memory.is_waiting_for(&proposal.txid) {
-            // It voted on that, and on one that settles it: it can say neither yes nor no now.
+            // It voted on that, and on another that settles it: it can say neither yes nor no now.
             return;
         }
         if self.memory.committed(&proposal.txid).is_some() {

@@ -57,7 +57,7 @@ pub struct Proposal {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Word {
-    /// An operator, who vouches that the gone nodes do not go on by themselves and call these gone.
+    /// An operator, who vouches that the gone nodes do not go on by themselves and remove these.
     #[default]
     Operator,
     /// A quorum of the fleet's seeds, whose certificate each voter has for itself.
