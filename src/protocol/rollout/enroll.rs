@@ -31,7 +31,7 @@ pub enum Greeting {
     EnrollNack(EnrollNack),
 }
 
-/// `ENROLL`.
+/// `ENROLL`: the caller introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enroll {
     /// Name, place and key of the caller.
@@ -44,7 +44,7 @@ pub struct Enroll {
     pub joins: bool,
 }
 
-/// `ENROLL_CHALLENGE`.
+/// `ENROLL_CHALLENGE`: the called node introduces itself and proves its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrollChallenge {
     /// Name of the called node.
@@ -57,14 +57,14 @@ pub struct EnrollChallenge {
     pub proof: Signature,
 }
 
-/// `ENROLL_PROOF`.
+/// `ENROLL_PROOF`: the caller proves its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrollProof {
     /// Proof that the caller holds its key.
     pub proof: Signature,
 }
 
-/// `ENROLL_ACK`.
+/// `ENROLL_ACK`: the called node accepts the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrollAck {
     /// Beginning of the called node's history, if it has begun.
@@ -72,7 +72,7 @@ pub struct EnrollAck {
     pub genesis: Option<Genesis>,
 }
 
-/// `ENROLL_NACK`.
+/// `ENROLL_NACK`: the called node refuses the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrollNack {
     /// Reason, for people.

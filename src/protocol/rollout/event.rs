@@ -29,7 +29,7 @@ pub enum Input {
     Start,
     /// A connection on which both ends have proved their keys.
     Linked {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
         /// Name that the other end claims.
         node: NodeId,
@@ -52,12 +52,12 @@ pub enum Input {
     },
     /// A connection ended. Comes once for each one that was [`Input::Linked`].
     Unlinked {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
     },
     /// A message came.
     Received {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
         /// The message, well-formed and not yet believed.
         msg: Message,
@@ -71,7 +71,7 @@ pub enum Input {
     Command {
         /// Identifier of the command, for its answer.
         ticket: Ticket,
-        /// The command.
+        /// The operator's order.
         command: Command,
     },
     /// This node's data plane has measured a window.
@@ -85,7 +85,7 @@ pub enum Input {
     },
     /// The log of decisions has its first entry for a transaction: this is how it ended (T10).
     Decided {
-        /// The transaction.
+        /// Name of the transaction.
         txid: TxId,
         /// Whether it was committed.
         commit: bool,
@@ -95,7 +95,7 @@ pub enum Input {
     /// The keys of all members whose end the fleet's seeds certify and that have not become members
     /// again; replaces the set told before.
     Dead {
-        /// The keys.
+        /// Public keys of the members.
         keys: BTreeSet<PublicKey>,
     },
     /// A deadline passed.
@@ -238,7 +238,7 @@ pub enum Effect {
     /// entry of that transaction, which another node may have written. Comes again until it is
     /// answered (T10).
     Decide {
-        /// The transaction.
+        /// Name of the transaction.
         txid: TxId,
         /// Whether it is to be committed.
         commit: bool,
@@ -264,7 +264,7 @@ pub enum Effect {
 /// A committed state with the settings that the data plane needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serving {
-    /// The state.
+    /// The committed state, to be served.
     pub state: RoutingState,
     /// Salt of the rollout that set the state.
     pub salt: u64,
@@ -318,7 +318,7 @@ pub enum Record {
     Prepared(Box<Proposal>),
     /// A vote ABORT; no other follows on this transaction or an earlier one of that coordinator.
     Refused {
-        /// The transaction.
+        /// Name of the refused transaction.
         txid: TxId,
     },
     /// A transaction was committed, and is served from here on.
@@ -355,7 +355,7 @@ pub enum Event {
     Voted {
         /// Name of the transaction.
         txid: TxId,
-        /// The vote.
+        /// The vote, COMMIT or ABORT.
         vote: Choice,
         /// Reason of the vote, for people.
         reason: String,
@@ -366,7 +366,7 @@ pub enum Event {
         node: NodeId,
         /// Name of the transaction.
         txid: TxId,
-        /// The vote.
+        /// The vote, COMMIT or ABORT.
         vote: Choice,
         /// Reason of the vote, for people.
         reason: String,
@@ -393,7 +393,7 @@ pub enum Event {
         txid: TxId,
         /// The authority for it.
         by: Word,
-        /// The decision.
+        /// The decision, with its signature.
         resolution: Resolution,
     },
     /// A node has served another content under the same version. Never happens unless an operator
@@ -401,7 +401,7 @@ pub enum Event {
     Diverged {
         /// Name of the node.
         node: NodeId,
-        /// The version.
+        /// The version with two contents.
         version: u64,
     },
     /// A node has another roster; nothing is agreed with that node.
@@ -448,7 +448,7 @@ pub enum Event {
     GateFailed {
         /// Node on which it failed; `None`: over all together.
         node: Option<NodeId>,
-        /// The gate.
+        /// The gate that failed.
         gate: Gate,
     },
     /// A node is called at another place than the roster names: it has called from there, or this

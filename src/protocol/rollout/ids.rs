@@ -108,7 +108,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
+    /// All kinds of transactions.
     pub const ALL: [Self; 10] = [
         Self::Start,
         Self::Step,

@@ -46,7 +46,7 @@ pub enum Message {
     StateReq(StateReq),
     /// A node sends a part of these.
     StateResp(StateResp),
-    /// A node without memory asks for the last transactions that others have seen.
+    /// A node asks at its start for the last transactions that others have seen.
     RecallReq(RecallReq),
     /// A node tells the last transactions that it has seen.
     RecallResp(RecallResp),
@@ -90,7 +90,7 @@ impl Message {
     }
 }
 
-/// `PREPARE_REQ`.
+/// `PREPARE_REQ`: the coordinator asks for a vote on a proposal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareReq {
     /// The transaction, as in the state.
@@ -172,10 +172,10 @@ pub enum Cause {
     NoWord,
 }
 
-/// `PREPARE_RESP`.
+/// `PREPARE_RESP`: the vote of a participant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareResp {
-    /// The transaction.
+    /// Name of the transaction voted on.
     pub txid: TxId,
     /// COMMIT or ABORT.
     pub vote: Choice,
@@ -194,9 +194,9 @@ pub struct PrepareResp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "DecisionFields", into = "DecisionFields")]
 pub struct Decision {
-    /// The transaction.
+    /// Name of the transaction decided.
     pub txid: TxId,
-    /// The decision.
+    /// The decision, COMMIT or ABORT.
     pub kind: Choice,
     /// The content, always present with COMMIT: its state is served from now on.
     pub proposal: Option<Proposal>,
@@ -303,7 +303,7 @@ impl TryFrom<DecisionFields> for Decision {
     }
 }
 
-/// `HEARTBEAT`.
+/// `HEARTBEAT`: the state that the sender serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Name of the sender.
@@ -326,10 +326,10 @@ pub struct Heartbeat {
     pub brake: Option<Brake>,
 }
 
-/// `DECISION_REQ`.
+/// `DECISION_REQ`: a question for the end of a transaction, from a participant in doubt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionReq {
-    /// The transaction.
+    /// Name of the transaction in doubt.
     pub txid: TxId,
 }
 
@@ -347,10 +347,10 @@ pub enum Outcome {
     Refused,
 }
 
-/// `DECISION_RESP`.
+/// `DECISION_RESP`: the end of a transaction, as far as the sender knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionResp {
-    /// The transaction.
+    /// Name of the transaction in doubt.
     pub txid: TxId,
     /// The outcome, as far as the node knows it.
     pub outcome: Outcome,
@@ -362,35 +362,35 @@ pub struct DecisionResp {
     pub proof: Proof,
 }
 
-/// `DECISION_ACK`.
+/// `DECISION_ACK`: the sender has the decision on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionAck {
-    /// The transaction.
+    /// Name of the transaction on disk.
     pub txid: TxId,
 }
 
-/// `STATE_REQ`.
+/// `STATE_REQ`: a question for the transactions after a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateReq {
     /// Version after which transactions are wanted.
     pub from_version: u64,
 }
 
-/// `STATE_RESP`.
+/// `STATE_RESP`: some of these transactions, at most [`STATE_RESP_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateResp {
     /// Committed transactions, ascending by version, at most one of each.
     pub committed: Vec<Committed>,
 }
 
-/// `RECALL_REQ`.
+/// `RECALL_REQ`: a question for the last transactions seen, from a node at its start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecallReq {
     /// Random number that tells the question from those of former lives.
     pub question: u64,
 }
 
-/// `RECALL_RESP`.
+/// `RECALL_RESP`: the last transactions that the sender has seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecallResp {
     /// The question that is answered.

@@ -213,7 +213,7 @@ pub enum Choice {
 pub struct Vote {
     /// Name of the voter.
     pub node_id: NodeId,
-    /// The vote.
+    /// The voter's choice, COMMIT or ABORT.
     pub vote: Choice,
     /// Signature over transaction, voter and choice; of a COMMIT also over the content.
     pub signature: Signature,
@@ -259,7 +259,7 @@ impl Vote {
 pub struct Resolution {
     /// Name of the node at which the operator decided.
     pub node_id: NodeId,
-    /// The decision.
+    /// The operator's decision, COMMIT or ABORT.
     pub kind: Choice,
     /// Time of the decision, by that node's clock.
     pub timestamp: WallTime,

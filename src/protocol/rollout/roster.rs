@@ -16,7 +16,7 @@ pub const ROSTER_MAX: usize = 64;
 /// Maximum length of a host, in bytes: that of a name in the domain name system.
 pub const HOST_BYTES_MAX: usize = 255;
 
-/// A participant.
+/// A node that takes part in rollouts, with its place and key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Participant {
     /// Name of the node.
@@ -56,8 +56,7 @@ impl Roster {
     /// Returns a roster of these participants, given in any order.
     ///
     /// # Errors
-    /// When there is none, or more than [`ROSTER_MAX`], or a name, key or address occurs twice, or
-    /// a host is empty or longer than [`HOST_BYTES_MAX`].
+    /// host is empty or longer than [`HOST_BYTES_MAX`].
     pub fn new(nodes: Vec<Participant>) -> Result<Self, &'static str> {
         if nodes.is_empty() {
             return Err("a roster names at least one node");

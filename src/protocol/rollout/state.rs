@@ -42,7 +42,7 @@ impl Weights {
     /// Returns weights in which `canary` gets `share` basis points and `stable` the rest.
     ///
     /// # Panics
-    /// When `share` is more than 10,000, which callers have checked.
+    /// If `share` is more than 10,000, which callers have checked.
     #[must_use]
     pub fn split(stable: &ModelId, canary: &ModelId, share: u32) -> Self {
         assert!(share <= BASIS_POINTS, "a share is at most the whole");

@@ -443,7 +443,7 @@ fn a_node_without_a_log_serves_nothing_before_it_has_heard_and_caught_up() {
     let fx = old.hear(2, Message::StateReq(StateReq { from_version: 1 }));
     let [state @ Message::StateResp(_)] = sent(&fx)[..] else { panic!("{fx:?}") };
     assert_eq!(served(&seat.hear(1, state.clone())), Some(4));
-    // Where all begin, and where there is a log, nothing is waited for.
+    // If all are at the beginning, or there is a log, nothing is waited for.
     let mut seat = table.bare_seat(table.config(2), 2, Vec::new());
     seat.is_told(1, &[]);
     assert_eq!(served(&seat.is_told(0, &[])), Some(1));
