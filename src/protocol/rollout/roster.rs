@@ -56,6 +56,7 @@ impl Roster {
     /// Returns a roster of these participants, given in any order.
     ///
     /// # Errors
+    /// If there is none, or more than [`ROSTER_MAX`], or a name, key or address occurs twice, or a
     /// host is empty or longer than [`HOST_BYTES_MAX`].
     pub fn new(nodes: Vec<Participant>) -> Result<Self, &'static str> {
         if nodes.is_empty() {
