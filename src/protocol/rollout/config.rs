@@ -28,8 +28,8 @@ pub struct Config {
     /// Models that this node's data plane can ask, each with a text that tells its server from
     /// others. `None`: the data plane answers for any model, by an echo.
     pub models: Option<BTreeMap<ModelId, String>>,
-    /// Host and control port of nodes, as configured at this node's start; they replace the
-    /// roster's.
+    /// Host and control port of nodes, as configured at this node's start; used in place of the
+    /// roster's until a call there fails.
     pub places: BTreeMap<NodeId, (String, u16)>,
     /// The authority that decides transactions.
     pub decides: Decides,

@@ -1,8 +1,8 @@
 //! Sliding window of counts of one model's latest requests (T8).
 //!
-//! Invariants: the memory is fixed, for any number of requests; a latency is reported at most one
-//! part in 32 above its value, and never below, so a gate errs on the careful side; requests older
-//! than the window and a tenth of it are forgotten, with or without new ones.
+//! Invariants: the memory is fixed, for any number of requests; a latency below 2^32 µs is reported
+//! at most one part in 32 above its value, and never below, so a gate errs on the careful side;
+//! requests older than the window and a tenth of it are forgotten, with or without new ones.
 
 use std::time::Duration;
 
