@@ -1,13 +1,13 @@
 //! The brake: while the way back cannot be committed yet, requests go to the stable version (T8).
 //!
-//! A step forward needs everybody, and so does a committed step back; the brake needs nobody. A
-//! node puts it on when a gate fails or an operator orders the way back, and when a member says
-//! that it has; it changes no committed state, only where this node sends what comes in. The
-//! transaction follows as soon as all who vote are in reach.
+//! A step forward needs all participants, and so does a committed step back; the brake needs none
+//! of the others. A node puts it on when a gate fails or an operator orders the way back, and when
+//! a member says that it has; it changes no committed state, only where this node sends requests.
+//! The transaction follows as soon as all voters are in reach.
 //!
 //! Invariants: a brake is of one rollout, and on disk before anything is served by it; as long as
-//! it is on, its node votes for nothing that gives the new version more; only what was committed
-//! takes it off: the end of the rollout, or a `resume`, which is somebody's word against it.
+//! it is on, its node votes for nothing that gives the new version more; only a commit takes it
+//! off: the end of the rollout, or a `resume`, by which an operator overrules it.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +38,7 @@ impl Rollout {
         self.memory.brake.as_ref().filter(|it| self.is_to_do(it))
     }
 
-    /// Whether its transaction is still to follow.
+    /// Whether the brake's transaction is still to follow.
     fn is_to_do(&self, brake: &Brake) -> bool {
         let course = self.course.as_ref().filter(|it| it.id == brake.course);
         course.is_some_and(|it| match it.phase {
@@ -49,8 +49,8 @@ impl Rollout {
         })
     }
 
-    /// Puts it on, if there is a rollout to stop and it is not on yet. Who takes no part, and may
-    /// be behind, leaves it to the members.
+    /// Puts the brake on, if there is a rollout to stop and it is not on yet. A node outside the
+    /// roster may be behind and leaves it to the members.
     pub(super) fn put_brake_on(&mut self, kind: Kind, reason: &str) {
         let is_member = self.is_member();
         let live = self.course.as_ref().filter(|it| it.is_live() && is_member);
@@ -76,7 +76,8 @@ impl Rollout {
         self.look_for_steps();
     }
 
-    /// A member has put it on. One from before the last `resume` was taken off by that.
+    /// Handles the brake of another member. One from before the last `resume` was taken off by
+    /// that.
     pub(super) fn on_brake_of(&mut self, from: &NodeId, brake: Brake) {
         let is_way_back = matches!(brake.kind, Kind::Rollback | Kind::Abort);
         if self.is_to_do(&brake)
@@ -88,7 +89,7 @@ impl Rollout {
         }
     }
 
-    /// An operator orders the way back: the brake comes first, whatever becomes of the transaction.
+    /// Puts the brake on for an operator's way back, before its transaction and whatever its end.
     pub(super) fn brake_for(&mut self, kind: Kind) {
         if !self.is_blank() {
             let what = if kind == Kind::Abort { "an abort" } else { "a rollback" };
@@ -97,7 +98,7 @@ impl Rollout {
         }
     }
 
-    /// Begins the transaction that a brake waits for, once all who vote are in reach.
+    /// Begins the transaction that a brake waits for, once all voters are in reach.
     pub(super) fn try_to_go_back(&mut self) {
         let Some(Brake { kind, reason, .. }) = self.brake().cloned() else { return };
         let is_busy = self.running.is_some() || self.memory.prepared.is_some();

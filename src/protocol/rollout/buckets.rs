@@ -1,4 +1,4 @@
-//! Which version a request goes to (T9).
+//! Buckets by which a request goes to the stable version or to the canary (T9).
 //!
 //! Invariants: every request is in one of 10,000 buckets, and the canary has those below its share
 //! in basis points. A key's bucket depends on the key and the rollout's salt alone, so raising the
@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::state::BASIS_POINTS;
 
-/// The bucket of a key: the first 8 bytes of the SHA-256 of the salt, as 8 bytes big-endian, and
-/// the key, as one big-endian number modulo 10,000.
+/// Returns the bucket of a key: the first 8 bytes of the SHA-256 of the salt, as 8 bytes
+/// big-endian, and the key, as one big-endian number modulo 10,000.
 #[must_use]
 pub fn bucket_of_key(salt: u64, key: &[u8]) -> u32 {
     let hash = Sha256::new().chain_update(salt.to_be_bytes()).chain_update(key).finalize();
@@ -18,7 +18,7 @@ pub fn bucket_of_key(salt: u64, key: &[u8]) -> u32 {
     bucket_of_draw(u64::from_be_bytes(first))
 }
 
-/// The bucket of an even draw; some buckets are more likely than others by one in 10^15.
+/// Returns the bucket of an even draw; some buckets are more likely than others by one in 10^15.
 #[must_use]
 pub fn bucket_of_draw(draw: u64) -> u32 {
     u32::try_from(draw % u64::from(BASIS_POINTS)).unwrap_or(0)

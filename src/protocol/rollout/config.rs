@@ -1,4 +1,4 @@
-//! The limits and habits of a node's rollout machine.
+//! Configuration of a node's rollout machine.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,60 +7,64 @@ use super::ids::{ModelId, NodeId};
 use super::roster::Roster;
 use super::state::RoutingState;
 
-/// Who has the last word on a transaction whose votes are all there.
+/// The authority that decides a transaction whose votes are all there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decides {
-    /// Its coordinator; while that is away, whoever voted COMMIT waits (T4).
+    /// The coordinator; while it is away, a participant that voted COMMIT waits (T4).
     Coordinator,
-    /// The log of a majority: its first entry for the transaction (T10).
+    /// The log of a majority: its first entry for the transaction decides (T10).
     Log,
 }
 
-/// What a node's machine begins with, beside its memory.
+/// Configuration of a rollout machine, beside its memory.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This node.
+    /// Name of this node.
     pub me: NodeId,
     /// The first roster, the same on every node; later ones are agreed.
     pub roster: Roster,
-    /// Version 1, the same on every node.
+    /// State of version 1, the same on every node.
     pub initial: RoutingState,
-    /// The models that this node's data plane can ask, each with what tells its server from
-    /// others; none: any, by an echo.
+    /// Models that this node's data plane can ask, each with a text that tells its server from
+    /// others. `None`: the data plane answers for any model, by an echo.
     pub models: Option<BTreeMap<ModelId, String>>,
-    /// Where nodes are called, as this node was told at its start.
+    /// Host and control port of nodes, as configured at this node's start; used in place of the
+    /// roster's until a call there fails.
     pub places: BTreeMap<NodeId, (String, u16)>,
-    /// Who has the last word.
+    /// The authority that decides transactions.
     pub decides: Decides,
-    /// Without all votes for so long a transaction is aborted (T2: 2 s).
+    /// Time-out of the votes: without all of them a transaction is aborted (T2: 2 s).
     pub votes_within: Duration,
-    /// Between two heartbeats (T7: 2 s).
+    /// Interval between two heartbeats (T7: 2 s).
     pub heartbeat_every: Duration,
-    /// After so long without a decision a voter asks for it; longer than `votes_within`, because
-    /// a question makes whoever has not voted refuse.
+    /// Pause before a voter without a decision asks for it; longer than `votes_within`, because a
+    /// question makes a participant that has not voted refuse.
     pub doubt_first: Duration,
-    /// The longest pause between two questions.
+    /// Maximum pause between two questions.
     pub doubt_max: Duration,
-    /// A rollout's owner is away for so long before another takes its steps.
+    /// Absence of a rollout's owner after which another node takes its steps.
     pub takeover_after: Duration,
-    /// Dead by the seeds' word and out of reach for so long a node is taken out: a restart costs
-    /// nothing.
+    /// Time for which a node must be dead by the seeds' word and out of reach before it is removed,
+    /// so that a restart costs nothing.
     pub dead_after: Duration,
-    /// The pause before a step that came to nothing is tried again; with as much again by chance.
+    /// Minimum pause before a node tries an aborted transaction again; up to as much again is added
+    /// by chance. Half of it is the interval of the checks for due steps and removals.
     pub retry_after: Duration,
-    /// The longest such pause: it doubles each time that somebody's vote was missing.
+    /// Maximum of that pause, which doubles each time that a vote was missing; also the interval
+    /// between two calls to a node that was called gone.
     pub retry_max: Duration,
-    /// Between two calls to a node that is out of reach.
+    /// Interval between two calls to a node that is out of reach.
     pub redial_every: Duration,
-    /// A node that should have called and has not for so long is called by the other end, too.
+    /// Time after which a node that should have called, and has not, is called by the other end,
+    /// too.
     pub call_after: Duration,
-    /// Rules that are left out, to show in simulations what each is good for.
+    /// Rules that are left out, so that simulations show the use of each.
     #[doc(hidden)]
     pub breaks: Breaks,
 }
 
 impl Config {
-    /// The usual habits.
+    /// Returns a configuration with the default times.
     #[must_use]
     pub const fn new(me: NodeId, roster: Roster, initial: RoutingState) -> Self {
         Self {
@@ -94,35 +98,36 @@ pub struct Breaks {
     pub vote_unforced: bool,
     /// T3: a decision leaves before it is on disk.
     pub decision_unforced: bool,
-    /// P6: a decision ends whatever is prepared.
+    /// P6: a decision ends any prepared transaction.
     pub decision_unmatched: bool,
     /// P7: a start serves the last line of the log, whatever its status.
     pub serves_last_line: bool,
-    /// T4: who waits too long aborts.
+    /// T4: a participant that waits too long aborts.
     pub aborts_in_doubt: bool,
-    /// T4: the highest id aborts when nobody who is reached knows.
+    /// T4: the node of the highest id aborts when no node in reach knows the decision.
     pub highest_aborts: bool,
     /// T3: votes are counted, not voters.
     pub counts_messages: bool,
     /// T7: rosters are not compared, and a new one is voted on by its own nodes only.
     pub roster_unagreed: bool,
-    /// T1: a proposal's version is not looked at.
+    /// T1: the version of a proposal is not checked.
     pub version_unchecked: bool,
     /// A node without its disk votes and refuses as if it had said nothing before.
     pub forgets_freely: bool,
-    /// P1: a node begins transactions before it has heard how far it had come.
+    /// P1: a node begins transactions before it has heard of the last ones of its former life.
     pub names_again: bool,
     /// P7: a node without a log serves version 1 before it has heard from the others.
     pub serves_unknown: bool,
-    /// T8: what fails is served until its rollback is committed.
+    /// T8: a failing version is served until its rollback is committed.
     pub no_brake: bool,
     /// T8: a node votes for a version that has not answered it.
     pub unanswered: bool,
-    /// T12: what all others are in doubt about is aborted when its coordinator is called gone.
+    /// T12: a transaction that all others are in doubt about is aborted when its coordinator is
+    /// called gone.
     pub gone_forgets: bool,
     /// T12: a node in doubt about one transaction votes for a removal beside it.
     pub gone_unbound: bool,
-    /// T12: who voted to settle a transaction still believes that it was aborted.
+    /// T12: a node that voted to settle a transaction still believes that it was aborted.
     pub gone_unfenced: bool,
     /// T12: any part of a roster goes on without the rest by the seeds' word.
     pub dead_any_share: bool,

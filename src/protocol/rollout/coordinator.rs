@@ -1,11 +1,11 @@
-//! The coordinator: proposes, collects votes, votes last, and tells (P3).
+//! The coordinator of a transaction: it proposes, collects votes, votes last, and tells (P3).
 //!
 //! Invariants:
-//! - Votes count once a voter, for this transaction and content only (T3).
-//! - The coordinator's own COMMIT is signed when all others are there; with `Decides::Coordinator`
-//!   it is on disk together with the decision, so before that it may always say no: after 2 s, when
-//!   anybody objects, and after a restart.
-//! - With `Decides::Log` it votes like all others, and the log has the last word.
+//! - Votes count once per voter, for this transaction and content only (T3).
+//! - The coordinator's own COMMIT is signed when all others are there. With `Decides::Coordinator`
+//!   it is on disk together with the decision, so before that the coordinator may always say no:
+//!   after 2 s, when a participant objects, and after a restart.
+//! - With `Decides::Log` the coordinator votes like all others, and the log decides.
 
 use std::sync::Arc;
 
@@ -29,13 +29,13 @@ pub(super) struct Running {
     digest: Digest,
     pub(super) voters: Vec<NodeId>,
     votes: Vec<Vote>,
-    /// Who asked for it, if somebody waits for an answer.
+    /// The command that waits for the result, if any.
     ticket: Option<Ticket>,
-    /// All votes are there, with the log's answer to come: nobody here may say no any more.
+    /// All votes are there and the log's decision is to come: this node may not abort anymore.
     is_deciding: bool,
-    /// This node's server of the new version has not answered yet.
+    /// Whether this node's server of the new version has yet to answer.
     pub(super) lacks_answer: bool,
-    /// What the log is asked with.
+    /// The entry that was proposed to the log of decisions.
     proof: Option<Box<Committed>>,
 }
 
@@ -44,19 +44,19 @@ impl Running {
         self.votes.iter().any(|it| it.node_id == *node)
     }
 
-    /// Whether that node's vote is missing.
+    /// Whether the vote of that node is missing.
     pub(super) fn wants(&self, node: &NodeId) -> bool {
         self.voters.contains(node) && !self.has_vote_of(node)
     }
 
-    /// Whose votes are missing, the coordinator's own left out.
+    /// Voters without a vote so far, other than the coordinator.
     pub(super) fn missing(&self) -> Vec<NodeId> {
         let me = &self.proposal.txid.node;
         self.voters.iter().filter(|it| *it != me && self.wants(it)).cloned().collect()
     }
 }
 
-/// What a transaction is made of, beside what is served now.
+/// Content of a transaction, beside the state before it.
 #[derive(Debug, Default)]
 pub(super) struct Wish {
     pub(super) is_full: bool,
@@ -68,11 +68,11 @@ pub(super) struct Wish {
 }
 
 impl Rollout {
-    /// Begins a transaction; T6: one at a time.
+    /// Begins a transaction, one at a time (T6).
     pub(super) fn begin(&mut self, kind: Kind, wish: Wish) -> Result<(), Refusal> {
         let (course, plan) = (self.course.as_ref(), wish.plan.as_ref());
         let is_braked = self.brake().is_some();
-        // What is settled comes first.
+        // A settled transaction comes first.
         let settled = wish.gone.as_ref().and_then(|it| Some(&it.settles.as_ref()?.proposal.state));
         let before = settled.unwrap_or(&self.state).clone();
         let goal = target(kind, wish.is_full, &before, course, plan, is_braked);
@@ -136,7 +136,7 @@ impl Rollout {
         Ok(())
     }
 
-    /// An operator orders something: what nobody has ordered is tried again later.
+    /// Makes room for an operator's order: a transaction that no operator ordered is tried later.
     fn give_way(&mut self) {
         let is_ordered = |it: &Running| it.ticket.is_some();
         if self.running.as_ref().is_some_and(|it| !is_ordered(it) && it.proposal.is_by_itself()) {
@@ -172,7 +172,7 @@ impl Rollout {
         Ok(())
     }
 
-    /// Whether this node's own models and gates allow it.
+    /// Checks a proposal against this node's own models, brake and gates.
     pub(super) fn judge_own(&self, proposal: &Proposal) -> Result<(), Refusal> {
         let state = &proposal.state;
         if let Some(models) = &self.config.models {
@@ -199,7 +199,7 @@ impl Rollout {
         Ok(())
     }
 
-    /// A node came within reach: its vote may be missing.
+    /// Asks a node that came within reach for its vote, if it is missing.
     pub(super) fn ask_for_vote(&mut self, node: &NodeId) {
         if let Some(running) = self.running.as_ref().filter(|it| it.wants(node)) {
             let proposal = (*running.proposal).clone();
@@ -285,7 +285,7 @@ impl Rollout {
         }
     }
 
-    /// What the log is asked with for what runs, if it is.
+    /// The entry that was proposed to the log for the running transaction, if there is one.
     pub(super) fn running_proof(&self) -> Option<Box<Committed>> {
         self.running.as_ref()?.proof.clone()
     }
@@ -301,7 +301,7 @@ impl Rollout {
         self.abort_running(cause, reason, None);
     }
 
-    /// Ends what runs, by somebody's signed objection or by this node's own.
+    /// Aborts the running transaction, by another node's signed ABORT or by this node's own.
     pub(super) fn abort_running(&mut self, cause: Cause, reason: String, vote: Option<Vote>) {
         let Some(running) = self.running.take_if(|it| !it.is_deciding) else { return };
         let proposal = &running.proposal;
@@ -336,7 +336,8 @@ impl Rollout {
         }
     }
 
-    /// What this node coordinates, and everybody voted for, came to its end: answers and tells.
+    /// Answers and tells after the end of a transaction that this node coordinated and all voted
+    /// for.
     pub(super) fn on_running_over(&mut self, how: Result<&Committed, &Aborted>) {
         let Some(running) = self.running.take() else { return };
         self.out.at_once(Effect::StopTimer(Timer::Votes));
@@ -378,7 +379,7 @@ impl Rollout {
     }
 }
 
-/// A COMMIT as it is sent.
+/// Returns the message of a COMMIT.
 pub(super) fn commit_message(committed: &Committed) -> Decision {
     let Committed { proposal, proof } = committed.clone();
     let (txid, kind) = (proposal.txid.clone(), Choice::Commit);

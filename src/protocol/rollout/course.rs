@@ -1,5 +1,5 @@
-//! Where a rollout is: a function of what was committed, so every node knows the same (T5), and
-//! what each kind of transaction makes of the state.
+//! The progress of a rollout: a function of the committed transactions, so every node knows the
+//! same (T5); and the effect of each kind of transaction on the state.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,19 +9,19 @@ use super::plan::Plan;
 use super::proposal::Proposal;
 use super::state::{BASIS_POINTS, RoutingState};
 
-/// How far a rollout is.
+/// Phase of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// It takes its steps.
+    /// The rollout takes its steps.
     Running,
-    /// It waits for somebody to resume it.
+    /// The rollout waits for a resume.
     Paused,
     /// The new version is the stable one.
     Finished,
-    /// It was rolled back.
+    /// The rollout was rolled back.
     RolledBack,
-    /// It was aborted.
+    /// The rollout was aborted.
     Aborted,
 }
 
@@ -30,16 +30,16 @@ pub enum Phase {
 pub struct Course {
     /// The transaction that began it.
     pub id: TxId,
-    /// What it is to do.
+    /// Plan of the rollout.
     pub plan: Plan,
-    /// Which of the plan's steps is in force, from 0.
+    /// Index of the plan's step that is in force, from 0.
     pub step: usize,
-    /// How far it is.
+    /// Phase of the rollout.
     pub phase: Phase,
 }
 
 impl Course {
-    /// What `before` is once `proposal` is committed.
+    /// Returns the course after `proposal` is committed on top of `before`.
     #[must_use]
     pub fn after(before: Option<Self>, proposal: &Proposal) -> Option<Self> {
         if let Some(plan) = &proposal.plan {
@@ -55,7 +55,7 @@ impl Course {
                 course.step = step;
                 Phase::Running
             }
-            // A pause goes on until somebody resumes.
+            // A promote does not end a pause; only a resume does.
             Kind::Promote => {
                 course.step = step;
                 course.phase
@@ -82,18 +82,19 @@ impl Course {
         Some(course)
     }
 
-    /// Whether it is neither finished nor given up.
+    /// Whether the rollout is neither finished nor given up.
     pub const fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Paused)
     }
 
-    /// Whether everything goes to the new version, which has yet to prove itself.
+    /// Whether the plan's last step is in force: everything goes to the new version, which has yet
+    /// to prove itself.
     pub fn is_last_step(&self) -> bool {
         self.step + 1 >= self.plan.steps.len()
     }
 }
 
-/// Why something cannot be done now; nothing was tried.
+/// Reason why a command or proposal cannot be tried now; nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) cause: Cause,
@@ -107,7 +108,7 @@ impl Refusal {
     }
 }
 
-/// The models and the canary's share after a transaction of this kind.
+/// Returns stable model, canary model and the canary's share after a transaction of this kind.
 pub(super) fn target(
     kind: Kind,
     is_full: bool,

@@ -1,17 +1,17 @@
 //! Going on without nodes whose end the fleet's seeds certify, with no operator (T12).
 //!
-//! A quorum of seeds says that a member is dead. That is no proof that it is: it may only be cut
-//! off, and some nodes hear of it late or never. So the seeds' word decides nothing; it only lets
-//! the others propose and vote for what an operator would order. What an operator knows, that
-//! nobody calls those gone that remain, follows here from the share: those that remain are more
-//! than half of the roster, or half with its lowest name, so of two removals from one roster some
-//! node would have to vote for both, and none does (P2). They are two at least, so that one that
-//! loses its disk hears from another what it has decided (P10).
+//! A quorum of seeds says that a member is dead. That is no proof: the member may only be cut off,
+//! and some nodes hear of it late or never. So the seeds' word decides nothing; it only lets the
+//! others propose and vote for what an operator would order. An operator knows that the removed
+//! nodes do not call the remaining ones gone; here this follows from the share: the remaining ones
+//! are more than half of the roster, or half with its lowest name, so of two removals from one
+//! roster some node would have to vote for both, and none does (P2). They are at least two, so that
+//! one that loses its disk hears from another what it has decided (P10).
 //!
-//! Invariants: whoever votes has heard the seeds' word on each key itself, reaches none of these,
-//! and counts the share by the roster in force; the lowest name among those that remain proposes,
-//! after `dead_after`, and another `takeover_after` later; what came to nothing is tried again ever
-//! more rarely.
+//! Invariants: a voter has heard the seeds' word on each key itself, reaches none of these, and
+//! counts the share by the roster in force; the lowest name among the remaining nodes proposes,
+//! after `dead_after`, and another one `takeover_after` later; an aborted removal is tried again
+//! ever more rarely.
 
 use std::collections::BTreeSet;
 
@@ -26,13 +26,13 @@ use super::proposal::Word;
 use super::status::DeadStay;
 use crate::model::{PublicKey, Time};
 
-/// The ends that the seeds certify, and how far the removals are that follow from them.
+/// Members whose end the seeds certify, and the progress of their removal.
 #[derive(Debug, Default)]
 pub(super) struct Dead {
     keys: BTreeSet<PublicKey>,
-    /// Those that could be taken out, and since when these and no others.
+    /// Nodes that could be removed, and the time since which the set is the same.
     since: Option<(BTreeSet<NodeId>, Time)>,
-    /// The obstacle to their removal, as last told.
+    /// The obstacle to the removal, as last told.
     pub(super) held: Option<DeadStay>,
 }
 
@@ -51,7 +51,7 @@ impl Rollout {
         dead.map(|it| it.node_id.clone()).collect()
     }
 
-    /// Keeps a timer as long as there are some.
+    /// Keeps the timer of the removal running as long as there are such members.
     pub(super) fn look_for_dead(&mut self) {
         if self.dead_members().is_empty() || !self.is_member() {
             if self.dead.since.take().is_some() {
@@ -74,7 +74,7 @@ impl Rollout {
         let since = *since;
         self.out.at_once(Effect::SetTimer(Timer::Dead, self.config.retry_after / 2));
         let held = match self.try_without(&dead, since) {
-            // The obstacle may be there still.
+            // The obstacle may still be there.
             Ok(()) if now < self.retry_at => return,
             Ok(()) => None,
             Err(Refusal { cause, reason, running }) => {
@@ -110,7 +110,8 @@ impl Rollout {
             .inspect_err(|_| self.pause_tries(true))
     }
 
-    /// Refuses if the seeds have not told this node so, or if too few would remain.
+    /// Refuses if the seeds have not told this node that all of them are dead, or if too few would
+    /// remain.
     pub(super) fn judge_dead(&self, nodes: &BTreeSet<NodeId>) -> Result<(), Refusal> {
         let is_told = |node: &&NodeId| {
             self.roster.get(node).is_some_and(|it| self.dead.keys.contains(&it.key))

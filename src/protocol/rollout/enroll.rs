@@ -1,8 +1,8 @@
-//! How two nodes prove to each other who they are, before the first message about rollouts.
+//! Mutual authentication of two nodes, before the first message about rollouts.
 //!
-//! `ENROLL` → `ENROLL_CHALLENGE` → `ENROLL_PROOF` → `ENROLL_ACK`, or an `ENROLL_NACK` that says why
-//! not. Each end signs what both have said, so that neither can be played to somebody else. Whose
-//! key may bear which name, the roster says.
+//! `ENROLL` → `ENROLL_CHALLENGE` → `ENROLL_PROOF` → `ENROLL_ACK`, or an `ENROLL_NACK` with the
+//! reason. Each end signs what both have said, so that neither greeting can be replayed to another
+//! node. The roster says which key may bear which name.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,81 +15,81 @@ use crate::protocol::Binding;
 const CHALLENGE: &str = "folkmoot/rollout/challenge/1";
 const PROOF: &str = "folkmoot/rollout/proof/1";
 
-/// What is said first; the same JSON on a line and in a frame.
+/// A message of the greeting; the same JSON on a line and in a frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Greeting {
-    /// This is who calls.
+    /// The caller introduces itself.
     Enroll(Enroll),
-    /// This is who was called; prove yourself.
+    /// The called node introduces itself, proves its key and asks for the caller's proof.
     EnrollChallenge(EnrollChallenge),
-    /// Here.
+    /// The caller proves its key.
     EnrollProof(EnrollProof),
-    /// You are heard.
+    /// The called node accepts the caller.
     EnrollAck(Box<EnrollAck>),
-    /// You are not.
+    /// The called node refuses the caller.
     EnrollNack(EnrollNack),
 }
 
-/// `ENROLL`.
+/// `ENROLL`: the caller introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enroll {
-    /// Who calls, where it is called, and its key.
+    /// Name, place and key of the caller.
     #[serde(flatten)]
     pub caller: Participant,
-    /// Fresh.
+    /// Random number of the caller, fresh for each greeting.
     pub nonce: Nonce,
-    /// Whether it asks to be added to the roster.
+    /// Whether the caller asks to be added to the roster.
     #[serde(default)]
     pub joins: bool,
 }
 
-/// `ENROLL_CHALLENGE`.
+/// `ENROLL_CHALLENGE`: the called node introduces itself and proves its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrollChallenge {
-    /// Who was called.
+    /// Name of the called node.
     pub node_id: NodeId,
-    /// Its key.
+    /// Key of the called node.
     pub key: PublicKey,
-    /// Fresh.
+    /// Random number of the called node, fresh for each greeting.
     pub nonce: Nonce,
-    /// That it holds the key.
+    /// Proof that the called node holds its key.
     pub proof: Signature,
 }
 
-/// `ENROLL_PROOF`.
+/// `ENROLL_PROOF`: the caller proves its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrollProof {
-    /// That the caller holds its key.
+    /// Proof that the caller holds its key.
     pub proof: Signature,
 }
 
-/// `ENROLL_ACK`.
+/// `ENROLL_ACK`: the called node accepts the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrollAck {
-    /// What the called one's history begins with, if it has begun.
+    /// Beginning of the called node's history, if it has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub genesis: Option<Genesis>,
 }
 
-/// `ENROLL_NACK`.
+/// `ENROLL_NACK`: the called node refuses the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrollNack {
-    /// For people.
+    /// Reason, for people.
     pub reason: String,
 }
 
-/// What a history begins with, the same on every node for ever.
+/// Beginning of a history, the same on every node for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Genesis {
     /// The first roster.
     pub roster: Roster,
-    /// Version 1.
+    /// State of version 1.
     pub state: RoutingState,
 }
 
 impl Genesis {
-    /// Whether it is a beginning: its state is version 1, and no transaction's.
+    /// Whether this is a beginning: its state is version 1, and no transaction's.
     #[must_use]
     pub fn is_first(&self) -> bool {
         self.state.version == 1 && self.state.txid.is_none()
@@ -97,7 +97,8 @@ impl Genesis {
 }
 
 impl Enroll {
-    /// Everything that was said, by whom, to whom, and over which connection.
+    /// Text that both proofs sign: both ends with their keys and nonces, and the connection's
+    /// binding.
     fn statement(
         &self,
         domain: &str,
@@ -119,7 +120,7 @@ impl Enroll {
             .bytes(binding)
     }
 
-    /// The answer of `me`, over a connection with this binding.
+    /// Returns the challenge of `me`, over a connection with this binding.
     #[must_use]
     pub fn challenge(
         &self,
@@ -133,14 +134,14 @@ impl Enroll {
         EnrollChallenge { node_id: me.clone(), key, nonce, proof }
     }
 
-    /// Whether whoever answered holds the key that it names.
+    /// Whether the sender of the challenge holds the key that it names.
     #[must_use]
     pub fn is_answered_by(&self, challenge: &EnrollChallenge, binding: Option<Binding>) -> bool {
         let EnrollChallenge { node_id, key, nonce, proof } = challenge;
         key.verifies(&self.statement(CHALLENGE, (node_id, key, nonce), binding), proof)
     }
 
-    /// The caller's proof.
+    /// Returns the caller's proof.
     #[must_use]
     pub fn prove(
         &self,

@@ -1,9 +1,8 @@
-//! What happens to a node's rollout machine, what it has its driver do, and what it must still know
-//! after a crash.
+//! Inputs, effects, records and events of a node's rollout machine.
 //!
-//! The machine never waits. An [`Effect::Persist`] is answered by [`Input::Synced`] when the disk
-//! has it; until then the machine holds back whatever must not be known before (T3): a driver
-//! carries out what it is given at once and in order.
+//! The machine never waits. An [`Effect::Persist`] is answered by [`Input::Synced`] once the record
+//! is on disk; until then the machine holds back all that must not be known before (T3). A driver
+//! carries out effects at once and in order.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,142 +22,141 @@ use super::status::DeadStay;
 use crate::model::PublicKey;
 use crate::protocol::{LinkId, Ticket};
 
-/// What can happen to the machine.
+/// An input of the machine.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The first input, once, after the log was replayed.
     Start,
     /// A connection on which both ends have proved their keys.
     Linked {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
-        /// The name that the other end claims.
+        /// Name that the other end claims.
         node: NodeId,
-        /// Its key, which is proved.
+        /// Key of the other end, which is proved.
         key: PublicKey,
     },
-    /// A node that called, and is linked, says where it is called itself.
+    /// A linked node that called names the place where it is called itself.
     Called {
-        /// Which.
+        /// Name of the node.
         node: NodeId,
-        /// Its address, or a name for it.
+        /// Its IP address or host name.
         host: String,
         /// Its control port.
         port: u16,
     },
-    /// A call that was asked for failed.
+    /// A call that was asked for by [`Effect::Dial`] failed.
     DialFailed {
-        /// Whom it was to.
+        /// Name of the node that was called.
         node: NodeId,
     },
-    /// A connection ended. Comes once for each that was [`Input::Linked`].
+    /// A connection ended. Comes once for each one that was [`Input::Linked`].
     Unlinked {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
     },
     /// A message came.
     Received {
-        /// The connection.
+        /// Link of the connection.
         link: LinkId,
         /// The message, well-formed and not yet believed.
         msg: Message,
     },
-    /// All records handed over in this life up to the one of this number, counted from 1, are on
-    /// disk.
+    /// Records of this life are on disk.
     Synced {
-        /// How many.
+        /// Number of records on disk, of those handed over in this life.
         records: u64,
     },
-    /// An operator asks; answered by [`Effect::Answer`], once.
+    /// An operator gives a command; answered by [`Effect::Answer`], once.
     Command {
-        /// Told from other questions by this.
+        /// Identifier of the command, for its answer.
         ticket: Ticket,
-        /// What is asked.
+        /// The operator's order.
         command: Command,
     },
     /// This node's data plane has measured a window.
     Health(HealthSnapshot),
-    /// A version has answered a request of this node's, or has not; answers [`Effect::Probe`].
+    /// A version has answered a request of this node, or has not; answers [`Effect::Probe`].
     Probed {
-        /// Which.
+        /// Name of the version.
         model: ModelId,
-        /// Why not.
+        /// Reason of the failure; `None` if it has answered.
         failure: Option<String>,
     },
-    /// The log of decisions says how a transaction ended: its first entry for it (T10).
+    /// The log of decisions has its first entry for a transaction: this is how it ended (T10).
     Decided {
-        /// The transaction.
+        /// Name of the transaction.
         txid: TxId,
-        /// How.
+        /// Whether it was committed.
         commit: bool,
-        /// What a commit's entry carries.
+        /// Proof that a commit's entry carries.
         proof: Option<Box<Committed>>,
     },
-    /// The keys of all members whose end the fleet's seeds certify, and that are no members again;
-    /// replaces what was told before.
+    /// The keys of all members whose end the fleet's seeds certify and that have not become members
+    /// again; replaces the set told before.
     Dead {
-        /// The keys.
+        /// Public keys of the members.
         keys: BTreeSet<PublicKey>,
     },
     /// A deadline passed.
     TimerFired(Timer),
 }
 
-/// What an operator may ask for.
+/// An order of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
     /// Begin a rollout.
     Start(StartOrder),
-    /// No further step until resumed.
+    /// Take no further step until resumed.
     Pause,
-    /// Steps again.
+    /// Take steps again.
     Resume,
-    /// The next step now, or the last one.
+    /// Take the next step now, or the last one.
     Promote {
-        /// The last one.
+        /// Whether to take the last one.
         full: bool,
     },
-    /// End the running rollout; everything to the stable version.
+    /// End the running rollout; everything goes to the stable version.
     Abort,
-    /// Back to the version before, also after a rollout is over.
+    /// Go back to the version before, also after a rollout is over.
     Rollback,
-    /// The last rollout that was aborted or rolled back, again from its first step.
+    /// Begin the last rollout that was aborted or rolled back again, from its first step.
     Retry,
-    /// These take part from now on.
+    /// Let these nodes take part from now on.
     Roster(Roster),
-    /// These are gone for good, and take part no more; their votes are not asked for.
+    /// Remove nodes that are gone for good; their votes are not asked for.
     Gone {
-        /// Which.
+        /// Names of the nodes.
         nodes: BTreeSet<NodeId>,
     },
     /// Decide a transaction that is stuck, against all rules.
     Resolve {
-        /// Which.
+        /// Name of the transaction.
         txid: TxId,
-        /// How.
+        /// Whether to commit it.
         commit: bool,
     },
 }
 
-/// A rollout as it is ordered; owner and salt are added by the node that begins it.
+/// Order of a rollout; the node that begins it adds owner and salt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartOrder {
-    /// The stable version: what the fleet serves now.
+    /// The stable version, which the fleet serves now.
     pub from: ModelId,
-    /// The new one.
+    /// The new version.
     pub to: ModelId,
-    /// Shares in basis points, see [`Plan::steps`].
+    /// Shares of the canary in basis points, see [`Plan::steps`].
     pub steps: Vec<u32>,
-    /// Between two steps.
+    /// Interval between two steps, in milliseconds.
     pub interval_ms: u64,
-    /// What must hold.
+    /// Gates that must hold.
     pub gates: Vec<Gate>,
-    /// By what requests stick.
+    /// The part of a request that pins it to a version, if any.
     pub sticky: Option<Sticky>,
-    /// Requests in a window at least.
+    /// Minimum number of requests in a window.
     pub samples_min: u64,
-    /// The window.
+    /// Length of the window, in milliseconds.
     pub window_ms: u64,
     /// See [`Plan::warm_up_ms`].
     #[serde(default)]
@@ -172,7 +170,7 @@ pub struct StartOrder {
 }
 
 impl StartOrder {
-    /// The plan that it makes.
+    /// Returns the plan of this order.
     #[must_use]
     pub fn into_plan(self, owner: NodeId, salt: u64) -> Plan {
         let Self { from, to, steps, interval_ms, gates, sticky, samples_min, window_ms, .. } = self;
@@ -195,55 +193,56 @@ impl StartOrder {
     }
 }
 
-/// What became of a command.
+/// Result of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
-    /// It is done, on disk here and decided for everybody.
+    /// The command is done, on disk here and decided for all participants.
     Committed {
-        /// By which transaction.
+        /// Name of the transaction.
         txid: TxId,
-        /// Which version serves it.
+        /// Version of the committed state.
         version: u64,
     },
-    /// It was tried and will not be done.
+    /// The command was tried and will not be done.
     Aborted {
-        /// By which transaction.
+        /// Name of the transaction.
         txid: TxId,
-        /// For programs.
+        /// Reason, for programs.
         cause: Cause,
-        /// For people.
+        /// Reason, for people.
         reason: String,
     },
-    /// It was not tried; nothing changed.
+    /// The command was not tried; nothing changed.
     Refused {
-        /// For programs.
+        /// Reason, for programs.
         cause: Cause,
-        /// For people.
+        /// Reason, for people.
         reason: String,
-        /// The transaction that is in the way.
+        /// The transaction that is in the way, if any.
         running: Option<TxId>,
     },
 }
 
-/// What the driver is to do, in order.
+/// An action for the driver, carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Send a message by these connections.
+    /// Send a message on these connections.
     Send(Vec<LinkId>, Message),
     /// Write a record at the end of the log; answered by [`Input::Synced`].
     Persist(Record),
-    /// Serve this from now on, all at once. Only committed states come here, each after it is on
-    /// disk (T1).
+    /// Serve a state from now on, all at once. Only committed states are given here, each after it
+    /// is on disk (T1).
     Serve(Serving),
     /// Put a decision into the log of decisions; answered by [`Input::Decided`] with the first
-    /// entry of that transaction, whoever's it is. Comes again until it is answered (T10).
+    /// entry of that transaction, which another node may have written. Comes again until it is
+    /// answered (T10).
     Decide {
-        /// The transaction.
+        /// Name of the transaction.
         txid: TxId,
-        /// How it is to end.
+        /// Whether it is to be committed.
         commit: bool,
-        /// What shows that it may be committed.
+        /// Proof that it may be committed.
         proof: Option<Box<Committed>>,
     },
     /// Have this node's server of a version answer one request; answered by [`Input::Probed`].
@@ -252,74 +251,74 @@ pub enum Effect {
     Dial(Participant),
     /// End a connection, after what was sent to it has left.
     Hangup(LinkId),
-    /// Have a deadline; setting it again moves it.
+    /// Set a deadline; setting it again moves it.
     SetTimer(Timer, Duration),
-    /// Have it no more.
+    /// Stop a deadline.
     StopTimer(Timer),
-    /// Tell the surroundings.
+    /// Report an event.
     Emit(Event),
     /// Answer a command.
     Answer(Ticket, Answer),
 }
 
-/// What the data plane needs of a committed state.
+/// A committed state with the settings that the data plane needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serving {
-    /// The state.
+    /// The committed state, to be served.
     pub state: RoutingState,
-    /// The salt of the rollout that it is of.
+    /// Salt of the rollout that set the state.
     pub salt: u64,
-    /// By what requests stick, in that rollout.
+    /// The part of a request that pins it to a version in that rollout, if any.
     pub sticky: Option<Sticky>,
-    /// How long the window is that its gates look at.
+    /// Length of the window that its gates judge.
     pub window: Option<Duration>,
-    /// So long after the rollout's begin the canary's latencies do not count.
+    /// Time since the rollout's begin in which the canary's latencies do not count.
     pub warm_up: Duration,
-    /// Why everything goes to the stable version, if the brake is on.
+    /// Reason why everything goes to the stable version, if the brake is on.
     pub brake: Option<String>,
-    /// By which transaction this node was called gone, and by whose word, if it was.
+    /// The transaction that called this node gone, and the authority for it, if it was.
     pub removed: Option<(TxId, Word)>,
 }
 
-/// The deadlines.
+/// A deadline of the machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Say what is served.
+    /// The next heartbeat is due.
     Heartbeat,
-    /// Votes are missing for too long.
+    /// The time-out of the votes has passed.
     Votes,
-    /// Ask again how a transaction ended.
+    /// The next question for a decision is due.
     Doubt,
-    /// Look whether a step is due.
+    /// A step may be due.
     Step,
-    /// Orders have waited for long enough.
+    /// The waiting time of orders has passed.
     Orders,
-    /// Look whether to go on without nodes whose end the seeds certify.
+    /// Nodes whose end the seeds certify may have to be removed.
     Dead,
-    /// Call a node again.
+    /// The next call to a node is due.
     Redial(NodeId),
 }
 
-/// What a node must still know after a crash. Written in order, never changed.
+/// A fact that a node must know after a crash. Records are written in order and never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
     /// A start of this node; its transactions carry the number (P1).
     Epoch {
-        /// The number.
+        /// Number of the start.
         epoch: u64,
     },
-    /// All others have told what they had seen: of transactions up to these marks this node does
+    /// All others have told what they had seen. Of transactions up to these marks this node does
     /// not know what it said; of later ones it remembers everything.
     Recalled {
-        /// By coordinator.
+        /// Marks by coordinator.
         unsure: std::collections::BTreeMap<NodeId, Mark>,
     },
-    /// A vote COMMIT: in doubt from here on.
+    /// A vote COMMIT: this node is in doubt from here on.
     Prepared(Box<Proposal>),
-    /// A vote ABORT; no other will follow on this or an earlier one of that coordinator.
+    /// A vote ABORT; no other follows on this transaction or an earlier one of that coordinator.
     Refused {
-        /// The transaction.
+        /// Name of the refused transaction.
         txid: TxId,
     },
     /// A transaction was committed, and is served from here on.
@@ -330,104 +329,105 @@ pub enum Record {
     Braked(Brake),
 }
 
-/// A transaction that came to nothing, as history keeps it.
+/// An aborted transaction, as history keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Aborted {
-    /// Which.
+    /// Name of the transaction.
     pub txid: TxId,
-    /// The version that it wanted; absent when this node never saw it.
+    /// The version that it proposed; absent when this node never saw the proposal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
-    /// For programs.
+    /// Reason, for programs.
     pub cause: Cause,
-    /// For people.
+    /// Reason, for people.
     pub reason: String,
-    /// What shows it.
+    /// Proof of the abort.
     #[serde(flatten)]
     pub proof: Proof,
 }
 
-/// What the surroundings are told.
+/// An event that the machine reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// This node coordinates a transaction from now on.
     Began(Arc<Proposal>),
     /// This node voted.
     Voted {
-        /// On what.
+        /// Name of the transaction.
         txid: TxId,
-        /// How.
+        /// The vote, COMMIT or ABORT.
         vote: Choice,
-        /// Why, for people.
+        /// Reason of the vote, for people.
         reason: String,
     },
     /// A vote came to this node as the coordinator.
     VoteHeard {
-        /// Whose.
+        /// Name of the voter.
         node: NodeId,
-        /// On what.
+        /// Name of the transaction.
         txid: TxId,
-        /// How.
+        /// The vote, COMMIT or ABORT.
         vote: Choice,
-        /// Why, for people.
+        /// Reason of the vote, for people.
         reason: String,
     },
     /// A transaction was committed, here and on disk.
     Committed(Arc<Committed>),
     /// A transaction was aborted.
     Aborted(Aborted),
-    /// Everybody has a transaction of this node's on disk.
+    /// All participants have a transaction of this node on disk.
     Everywhere(TxId),
-    /// This node waits for a decision, now for so long; nobody reached knows it.
+    /// This node waits for a decision that no node in reach knows.
     InDoubt {
-        /// About what.
+        /// Name of the transaction.
         txid: TxId,
-        /// Since when.
+        /// Time that it has waited so far.
         waited: Duration,
-        /// Whose word would end it: participants that have not said that they wait too.
+        /// Participants that may know the decision: those that have not said that they wait too.
         waits_for: Vec<NodeId>,
     },
     /// A transaction was decided against all rules, or with the removal of its coordinator; kept
     /// for ever.
     Resolved {
-        /// Which.
+        /// Name of the transaction.
         txid: TxId,
         /// The authority for it.
         by: Word,
-        /// What was said.
+        /// The decision, with its signature.
         resolution: Resolution,
     },
     /// A node has served another content under the same version. Never happens unless an operator
-    /// resolved a transaction against its outcome, or two called each other's nodes gone.
+    /// resolved a transaction against its outcome, or two operators called each other's nodes gone.
     Diverged {
-        /// Which node.
+        /// Name of the node.
         node: NodeId,
-        /// Which version.
+        /// The version with two contents.
         version: u64,
     },
-    /// A node has another roster; nothing is agreed with it.
+    /// A node has another roster; nothing is agreed with that node.
     OtherRoster {
-        /// Which node.
+        /// Name of the node.
         node: NodeId,
-        /// Its roster's digest.
+        /// Digest of its roster.
         digest: Digest,
     },
-    /// This node begins without a memory and asks all others; it votes when these have answered.
+    /// This node begins without a memory and asks all others; it votes when they have answered.
     Recalling {
-        /// Who has not.
+        /// Nodes that have not answered.
         waits_for: BTreeSet<NodeId>,
     },
-    /// It knows enough to vote.
+    /// This node knows enough to vote.
     Recalled,
-    /// Somebody has seen later transactions of this node's than its log can know: it was restored
-    /// from a backup. It signs nothing before all others have told what they have seen.
+    /// A node has seen later transactions of this node than the log here can know: the log was
+    /// restored from a backup. This node signs nothing before all others have told what they have
+    /// seen.
     Rewound {
-        /// Who.
+        /// Name of the node that has seen them.
         by: NodeId,
     },
-    /// This node was called gone while it was away: it decides nothing any more.
+    /// This node was called gone while it was away: it decides nothing anymore.
     Removed {
-        /// By which transaction.
+        /// Name of the transaction.
         txid: TxId,
         /// The authority for it.
         by: Word,
@@ -436,39 +436,39 @@ pub enum Event {
     DeadStay(DeadStay),
     /// This node takes a rollout's steps from now on, because its owner is away.
     TookOver {
-        /// Whose rollout.
+        /// Owner of the rollout.
         owner: NodeId,
     },
-    /// A step is due and held: too few requests, or somebody is out of reach.
+    /// A step is due and held: there are too few requests, or a node is out of reach.
     StepHeld {
-        /// Why, for people.
+        /// Reason, for people.
         reason: String,
     },
     /// A gate failed; the brake is put on, and a rollback follows.
     GateFailed {
-        /// On which node; none: over all together.
+        /// Node on which it failed; `None`: over all together.
         node: Option<NodeId>,
-        /// Which gate.
+        /// The gate that failed.
         gate: Gate,
     },
-    /// A node is called at another place than the roster says: it has called from there, or this
-    /// node was told so at its start.
+    /// A node is called at another place than the roster names: it has called from there, or this
+    /// node's configuration says so.
     Moved {
-        /// Which.
+        /// Name of the node.
         node: NodeId,
-        /// Where.
+        /// Its place, as `host:port`.
         at: String,
     },
-    /// A node has no servers of its own among such that have, and answers with an echo.
+    /// A node has no servers of its own, among nodes that have, and answers with an echo.
     Echoes {
-        /// Which; this one, perhaps.
+        /// Name of the node; it may be this one.
         node: NodeId,
     },
-    /// A node asks other servers than this one for the same versions.
+    /// A node asks other servers than this node does for the same versions.
     OtherServers {
-        /// Which.
+        /// Name of the node.
         node: NodeId,
-        /// For these.
+        /// The versions with other servers.
         models: Vec<ModelId>,
     },
     /// The brake is on: everything goes to the stable version until a rollback is committed.
@@ -477,6 +477,6 @@ pub enum Event {
     Reached(NodeId),
     /// A node is out of reach.
     Lost(NodeId),
-    /// Something was dropped and counted; from whom, and why.
+    /// A message or a link was dropped and counted; with its sender and the reason.
     Dropped(NodeId, &'static str),
 }

@@ -1,17 +1,20 @@
 //! Going on without nodes that are gone, by an operator's word or the seeds' (T12).
 //!
-//! A step needs everybody's vote, and so does a change of the roster, but for this one: the others
-//! take the gone out, all of them and nobody else. It is a transaction like all, so whoever voted
-//! for it votes for nothing else of that version, and afterwards everything needs the votes of the
-//! new roster. The gone need the votes of the old one, and never get those of the others again.
+//! A step needs the votes of all participants, and so does a change of the roster, but for this
+//! one: the others remove the gone, all of them and no other node. The removal is a transaction
+//! like all, so a node that voted for it votes for nothing else of that version, and afterwards
+//! everything needs the votes of the new roster. The gone need the votes of the old one, and never
+//! get those of the others again.
 //!
-//! A coordinator that is gone may have decided what all others voted COMMIT on: its vote is the
-//! decision. They cannot know; but it can have committed nothing else, and none of them serves it
-//! yet. So they commit it, together with the removal. Who has not voted on it refuses it instead.
+//! A coordinator that is gone may have decided a transaction that all others voted COMMIT on: its
+//! vote is the decision. They cannot know; but it can have committed nothing else, and none of them
+//! serves it yet. So they commit it, together with the removal. A node that has not voted on it
+//! refuses it instead.
 //!
-//! Invariants: nobody votes to call gone whom it reaches; who voted to settle a transaction hears
-//! no ABORT of it before the removal came to nothing; whoever was called gone is called, so that it
-//! learns of it, and so that two halves of a fleet that called each other gone find out.
+//! Invariants: no node votes to call gone a node that it reaches; a node that voted to settle a
+//! transaction hears no ABORT of it before the removal came to nothing; nodes that were called gone
+//! are called, so that they learn of it, and so that two halves of a fleet that called each other
+//! gone find out.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +41,7 @@ impl Rollout {
         self.gone.get(&self.config.me).filter(|it| it.participant.key == self.keys.public())
     }
 
-    /// Proposes to go on without these.
+    /// Proposes to go on without `nodes`.
     pub(super) fn order_gone(
         &mut self,
         nodes: BTreeSet<NodeId>,
@@ -66,7 +69,8 @@ impl Rollout {
         self.begin(Kind::Roster, Wish { new_roster: Some(new_roster), gone, ..wish })
     }
 
-    /// Refuses if this node reaches one of them, or the seeds have told it otherwise.
+    /// Refuses if this node reaches one of the nodes, or the seeds have not told it that they are
+    /// dead.
     fn judge_word(&self, nodes: &BTreeSet<NodeId>, by: Word) -> Result<(), Refusal> {
         self.refuse_reached(nodes)?;
         if by == Word::Seeds { self.judge_dead(nodes) } else { Ok(()) }
@@ -79,7 +83,8 @@ impl Rollout {
         reached.map_or(Ok(()), |it| Err(Refusal::new(Cause::Reached, reason(it))))
     }
 
-    /// What this node is in doubt about, if its coordinator is gone: by this word it is committed.
+    /// The transaction that this node is in doubt about, if its coordinator is gone: with the proof
+    /// by this removal's word that commits it.
     fn to_be_settled(&self, nodes: &BTreeSet<NodeId>) -> Result<Option<Box<Committed>>, Refusal> {
         let of_gone = self.memory.prepared.as_ref().filter(|it| nodes.contains(&it.txid.node));
         let Some(prepared) = of_gone.filter(|_| self.config.decides == Decides::Coordinator) else {
@@ -98,7 +103,7 @@ impl Rollout {
         Ok(Some(Box::new(Committed { proposal, proof })))
     }
 
-    /// Why this node does not vote to call these gone, if so.
+    /// Refuses a removal that this node does not vote for, with the reason.
     pub(super) fn judge_gone(&self, proposal: &Proposal) -> Result<(), Refusal> {
         let Some(gone) = &proposal.gone else { return Ok(()) };
         self.judge_word(&gone.nodes, gone.by)?;
@@ -113,15 +118,15 @@ impl Rollout {
         Ok(())
     }
 
-    /// Whether a proposal follows what is served, with what it settles between if need be.
+    /// Whether a proposal follows the state that is served, after the one that it settles, if any.
     pub(super) fn follows(&self, proposal: &Proposal) -> bool {
         let settled = proposal.settles().filter(|it| self.memory.is_next(it));
         let next = settled.map_or(proposal, |it| &it.proposal);
         next.state.version == self.state.next_version() && next.base == self.state_digest
     }
 
-    /// Whether nobody but the gone has still to answer what this node asked at its start. They may
-    /// know names that it has used and forgotten, so it goes on in a life that nobody has seen.
+    /// Whether only the gone have still to answer this node's recall. They may know names that it
+    /// has used and forgotten, so it goes on in a new epoch, which no node has seen.
     pub(super) fn goes_on_without(&mut self, gone: Option<&Gone>) -> bool {
         let Some(gone) = gone.filter(|_| !self.is_blank()) else { return false };
         if !self.recall_waits_for().is_subset(&gone.nodes) {
@@ -132,14 +137,14 @@ impl Rollout {
         true
     }
 
-    /// Whether a linked node takes part, or did under the key that was called gone: others may
-    /// have served anything.
+    /// Whether a linked node takes part, or did under the key that was called gone: others may have
+    /// served anything.
     fn is_or_was_member(&self, node: &NodeId) -> bool {
         let is_key = |key| self.peers.get(node).is_some_and(|it| it.key == key);
         self.roster.has(node) || self.gone.get(node).is_some_and(|it| is_key(it.participant.key))
     }
 
-    /// A node has served something else than this one under a version's name: told once for each
+    /// Reports a node that has served another content under a version's number: once for each
     /// version, and of no earlier one afterwards.
     pub(super) fn on_diverged(&mut self, node: &NodeId, version: u64) {
         if !self.is_or_was_member(node) {

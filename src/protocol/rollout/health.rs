@@ -1,8 +1,7 @@
-//! What a node's data plane measured of its real traffic, and what gates make of it (T8).
+//! Health of a node's real traffic, and its judgment by gates (T8).
 //!
-//! Invariants: counts are counts and latencies whole microseconds, so every node judges one
-//! snapshot alike; too few requests are neither good nor bad, and not good if their figures are
-//! bad.
+//! Invariants: counts are whole and latencies whole microseconds, so every node judges one snapshot
+//! alike; a window with too few requests is never good, and is doubtful if its figures are bad.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use super::ids::{ModelId, NodeId};
 use super::plan::{Gate, Limit, Metric};
 
-/// What a window says.
+/// Judgment of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Every gate holds.
     Good,
-    /// One does not.
+    /// A gate does not hold.
     Bad,
-    /// Nothing: too few requests.
+    /// Too few requests to judge.
     TooFew,
     /// Too few requests, and a gate does not hold in these.
     Doubtful,
@@ -28,22 +27,22 @@ pub enum Verdict {
 /// One model's requests of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelHealth {
-    /// How many.
+    /// Number of requests.
     pub samples: u64,
-    /// How many of them failed.
+    /// Number of failed requests.
     pub errors: u64,
-    /// How many of them were answered with a 4xx.
+    /// Number of requests that were answered with a 4xx.
     #[serde(default)]
     pub refused: u64,
-    /// How many of them came while the version warmed up: their latency does not count.
+    /// Number of requests during the version's warm-up: their latency does not count.
     #[serde(default)]
     pub cold: u64,
-    /// The latency that 95 of 100 of the others kept, in microseconds.
+    /// Latency that 95 of 100 of the other requests kept, in microseconds.
     pub p95_us: u64,
 }
 
-/// What all nodes together measured of a model. Its p95 is that which nodes with 95 of 100 of the
-/// requests keep: no node says more than its own.
+/// Returns the figures of a model over all nodes. The p95 is the one that nodes with 95 of 100 of
+/// the requests keep: a node reports no more than its own p95.
 pub(super) fn pooled(parts: &[ModelHealth]) -> ModelHealth {
     let sum = |of: fn(&ModelHealth) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
     let warm = |it: &ModelHealth| it.samples.saturating_sub(it.cold);
@@ -64,15 +63,15 @@ pub(super) fn pooled(parts: &[ModelHealth]) -> ModelHealth {
     }
 }
 
-/// One node's window; `HEALTH_SNAPSHOT` carries it, with `p95` and `error_rate` of all requests.
+/// One node's window, as `HEALTH_SNAPSHOT` carries it, with `p95` and `error_rate` of all requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "SnapshotFields", into = "SnapshotFields")]
 pub struct HealthSnapshot {
-    /// Whose.
+    /// Name of the node.
     pub node_id: NodeId,
-    /// Which window, for people: `window-` and its end in Unix seconds.
+    /// Name of the window, for people: `window-` and its end in Unix seconds.
     pub window_id: String,
-    /// By model.
+    /// Figures by model.
     pub models: BTreeMap<ModelId, ModelHealth>,
 }
 
@@ -80,10 +79,10 @@ pub struct HealthSnapshot {
 struct SnapshotFields {
     node_id: NodeId,
     window_id: String,
-    /// Milliseconds, of the slowest model; for people and the seed document's readers.
+    /// p95 of the slowest model, in milliseconds; for people and the seed document's readers.
     #[serde(default)]
     p95: f64,
-    /// Of all requests, from 0 to 1; likewise.
+    /// Share of failed requests of all models, from 0 to 1; for the same readers.
     #[serde(default)]
     error_rate: f64,
     #[serde(default)]
@@ -106,12 +105,12 @@ impl From<HealthSnapshot> for SnapshotFields {
 }
 
 impl HealthSnapshot {
-    /// A model's requests; none when it is not named.
+    /// Figures of a model; zero when it is not named.
     pub fn of(&self, model: &ModelId) -> ModelHealth {
         self.models.get(model).copied().unwrap_or_default()
     }
 
-    /// The highest number in it.
+    /// The highest number of the snapshot.
     pub(super) fn highest(&self) -> u64 {
         let of = |it: &ModelHealth| {
             it.samples.max(it.errors).max(it.refused).max(it.cold).max(it.p95_us)
@@ -135,19 +134,19 @@ impl HealthSnapshot {
     }
 }
 
-/// Of a million requests so many may fail beside a stable version of which none does: one failure
+/// Failures of a million requests that are allowed beside a stable version without any: one failure
 /// is no ratio.
 const ERROR_FLOOR: u32 = 10_000;
 
-/// The same for answers with a 4xx, which are the client's as often as the version's.
+/// The same for answers with a 4xx, which are the client's fault as often as the version's.
 const REFUSED_FLOOR: u32 = 50_000;
 
 impl Gate {
-    /// What holds of 4xx where a plan has gates and none for them: a version that knows nothing, or
-    /// that everybody is turned away by, answers all requests.
+    /// The limit of 4xx in a plan that has gates but none for 4xx: a version that knows nothing, or
+    /// that turns everybody away, answers all requests.
     pub(super) const USUAL: Self = Self { metric: Metric::Refused, limit: Limit::OfStable(2000) };
 
-    /// What a window of the canary, beside one of the stable version, says of this gate.
+    /// Judges this gate by a window of the canary, beside one of the stable version.
     pub(super) fn judge(
         self,
         canary: ModelHealth,
@@ -174,13 +173,13 @@ impl Gate {
             }
             (Metric::Error | Metric::Refused, Limit::OfStable(ratio)) => {
                 // counted / samples <= ratio * (the same of the stable one), multiplied out. Only
-                // counts that nobody has do not fit.
+                // impossible counts overflow.
                 let ours = wide(counted, 1000).saturating_mul(stable.samples.into());
                 let theirs = wide(of_stable, ratio.into()).saturating_mul(canary.samples.into());
                 let is_as_there = ours <= theirs;
                 counted <= 1 || is_within(floor) || is_as_there
             }
-            // A limit of the other metric's unit: parsing makes none.
+            // A limit in the other metric's unit: parsing makes none.
             (Metric::P95, Limit::PerMillion(_))
             | (Metric::Error | Metric::Refused, Limit::Micros(_)) => false,
         };

@@ -1,18 +1,18 @@
-//! Names: who takes part, what is served, which transaction.
+//! Names of nodes, of models and of transactions.
 //!
 //! Invariants: a name is short and printable, so it may stand in a log line and in a path; a
-//! transaction's name says who coordinates it, and those of one coordinator ascend (P1), so "no
-//! later than this one" needs one number pair, however long the history.
+//! transaction's name holds that of its coordinator, and those of one coordinator ascend (P1), so
+//! "no later than this one" needs one number pair, however long the history.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest name of a node or model, in bytes.
+/// Maximum length of a name of a node or model, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// Why a text is no name, if it is none.
+/// Returns the reason why `text` is no name; `None` if it is one.
 fn complaint(text: &str) -> Option<&'static str> {
     let is_fit = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b':');
     match text.len() {
@@ -81,34 +81,34 @@ name! {
     ModelId
 }
 
-/// What a transaction is for.
+/// Purpose of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A rollout's first step; it carries the plan.
+    /// The first step of a rollout; the transaction carries the plan.
     Start,
-    /// A further step.
+    /// A further step, taken by a node of itself.
     Step,
-    /// A further step, or the last one, because somebody said so.
+    /// A further step, or the last one, on an operator's order.
     Promote,
-    /// The last step has proved itself: the new version is the stable one.
+    /// The last step has proved itself: the new version becomes the stable one.
     Finish,
-    /// Back to the version before; a gate failed, or somebody said so.
+    /// Back to the version before: a gate failed, or an operator ordered it.
     Rollback,
-    /// The rollout is over, everything goes to the stable version.
+    /// The rollout ends; everything goes to the stable version.
     Abort,
-    /// The rollout that was rolled back or aborted begins again.
+    /// A rollout that was rolled back or aborted begins again.
     Retry,
-    /// No step until it is resumed.
+    /// No further step until a resume.
     Pause,
-    /// Steps again.
+    /// Steps are taken again.
     Resume,
-    /// Other participants (T7).
+    /// A change of the participants (T7).
     Roster,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds of transactions.
     pub const ALL: [Self; 10] = [
         Self::Start,
         Self::Step,
@@ -122,7 +122,7 @@ impl Kind {
         Self::Roster,
     ];
 
-    /// The kind as it stands in a transaction's name.
+    /// Text of the kind in a transaction's name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -138,19 +138,19 @@ impl Kind {
         }
     }
 
-    /// Whether more requests go to the canary after it: only then do gates matter.
+    /// Whether more requests go to the canary after such a transaction: only then do gates matter.
     pub const fn raises(self) -> bool {
         matches!(self, Self::Start | Self::Step | Self::Promote | Self::Finish | Self::Retry)
     }
 }
 
-/// A place in one coordinator's sequence of transactions. The epoch grows with each of its starts,
-/// on disk before it is used.
+/// A place in one coordinator's sequence of transactions. The epoch grows with each start of the
+/// coordinator, on disk before it is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mark {
-    /// Which start of the coordinator.
+    /// Epoch of the coordinator's start.
     pub epoch: u64,
-    /// Which transaction since.
+    /// Number of the transaction within the epoch.
     pub counter: u64,
 }
 
@@ -158,23 +158,23 @@ pub struct Mark {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TxId {
-    /// Who coordinates it.
+    /// Name of the coordinator.
     pub node: NodeId,
-    /// Its coordinator's start.
+    /// Epoch of the coordinator's start.
     pub epoch: u64,
-    /// Its number since.
+    /// Number of the transaction within the epoch.
     pub counter: u64,
-    /// What it is for.
+    /// Purpose of the transaction.
     pub kind: Kind,
 }
 
 impl TxId {
-    /// Where it stands among its coordinator's.
+    /// Place of the transaction in its coordinator's sequence.
     pub const fn mark(&self) -> Mark {
         Mark { epoch: self.epoch, counter: self.counter }
     }
 
-    /// The higher one of its numbers.
+    /// The higher one of the epoch and the counter.
     pub(super) fn highest(&self) -> u64 {
         self.epoch.max(self.counter)
     }
@@ -205,7 +205,7 @@ impl TryFrom<String> for TxId {
     }
 }
 
-/// A number in the one way in which it is written.
+/// Parses a decimal number in its one canonical form: digits only, without leading zeros.
 fn decimal(text: &str) -> Option<u64> {
     let is_canonical = text == "0" || !text.starts_with('0');
     (is_canonical && text.bytes().all(|it| it.is_ascii_digit())).then(|| text.parse().ok())?

@@ -1,8 +1,8 @@
-//! Who is within reach, and what they said of themselves last.
+//! Links to the nodes in reach, and their last heartbeats.
 //!
-//! Invariants: one link a node, the newest, so nothing that a node's former life said is heard
-//! after its present one; of two nodes the one with the lower name calls, and the other one too
-//! when it has waited in vain: one of them may have moved, or not know that the other takes part.
+//! Invariants: one link a node, the newest, so no message of a node's former life is heard after
+//! its present one; of two nodes the one with the lower name calls, and the other one too when it
+//! has waited in vain: one of them may have moved, or not know that the other takes part.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,12 +23,12 @@ pub(super) struct Peer {
     pub(super) heartbeat: Option<Heartbeat>,
     pub(super) health: Option<HealthSnapshot>,
     pub(super) told_servers: Option<BTreeMap<ModelId, String>>,
-    /// Heartbeats of this node since it said anything.
+    /// Number of this node's heartbeats since the peer's last message.
     pub(super) quiet: u32,
 }
 
-/// A link by which nothing came for more than so many heartbeats of this node is closed. Rounds are
-/// counted, not time: a process that slept through some finds nobody guilty of it.
+/// Maximum of [`Peer::quiet`]; beyond it a link is closed. Rounds are counted, not time: a process
+/// that slept through some blames no peer for it.
 const QUIET_ROUNDS_MAX: u32 = 2;
 
 impl Rollout {
@@ -71,7 +71,7 @@ impl Rollout {
     }
 
     pub(super) fn on_unlinked(&mut self, link: LinkId) {
-        // A link that was replaced is not heard of any more.
+        // A link that was replaced is already forgotten.
         let Some(node) = self.by_link.remove(&link) else { return };
         self.peers.remove(&node);
         self.away.insert(node.clone(), self.now.mono);
@@ -80,14 +80,14 @@ impl Rollout {
         self.redial_later(node);
     }
 
-    /// A caller that has proved its key knows where it is.
+    /// Takes the place that a caller names; only one that has proved its key is believed.
     pub(super) fn on_called(&mut self, node: NodeId, place: (String, u16)) {
         if self.peers.contains_key(&node) {
             self.on_told_place(node, place);
         }
     }
 
-    /// A node is called elsewhere than the roster says, until a call there fails.
+    /// Calls a node at another place than the roster names, until a call there fails.
     pub(super) fn on_told_place(&mut self, node: NodeId, place: (String, u16)) {
         let Some(known) = self.roster.get(&node).filter(|it| it.node_id != self.config.me) else {
             return;
@@ -120,8 +120,8 @@ impl Rollout {
         }
     }
 
-    /// Of two, the lower name calls, and the other when it has waited for long; who is not of the
-    /// roster calls everybody, and whoever wants a vote calls for it.
+    /// Whether this node calls: of two, the lower name calls, and the other when it has waited for
+    /// long; a node outside the roster calls all, and a coordinator calls voters.
     fn is_mine_to_call(&self, node: &NodeId) -> bool {
         let me = &self.config.me;
         let is_wanted = self.running.as_ref().is_some_and(|it| it.wants(node));
@@ -131,8 +131,8 @@ impl Rollout {
         node != me && (is_wanted || self.is_called(node) && is_turn)
     }
 
-    /// Whether a node is called at all: who takes part, and who was called gone, because it does
-    /// not know that.
+    /// Whether a node is called at all: participants, and nodes that were called gone, because they
+    /// do not know that.
     fn is_called(&self, node: &NodeId) -> bool {
         self.roster.has(node) || self.gone.contains_key(node)
     }
@@ -150,8 +150,8 @@ impl Rollout {
         }
     }
 
-    /// Calls the others of the roster that do not come first: a driver hands over who was there
-    /// before the machine right after its start, and a second link would end the first.
+    /// Calls the others of the roster that do not come first: right after the machine's start a
+    /// driver hands over the links from before, and a second link would end the first.
     pub(super) fn call_soon(&mut self) {
         let named = self.roster.nodes().map(|it| it.node_id.clone());
         let names: Vec<NodeId> = named.filter(|it| *it != self.config.me).collect();
@@ -160,7 +160,7 @@ impl Rollout {
         }
     }
 
-    /// Calls whoever is to be called and is not linked.
+    /// Calls all nodes that this node has to call and that are not linked.
     pub(super) fn call_all(&mut self) {
         let new = self.running.as_ref().and_then(|it| it.proposal.new_roster.as_ref());
         let named = self.roster.nodes().chain(new.into_iter().flat_map(|it| it.nodes()));
@@ -175,8 +175,8 @@ impl Rollout {
         }
     }
 
-    /// Calls whoever could end a wait of this node, whoever's turn it is to call: the others may
-    /// have agreed meanwhile that this node takes part no more, and then they do not call it.
+    /// Calls all nodes that could end a wait of this node, whichever end is to call: the others may
+    /// have agreed meanwhile that this node takes no part, and then they do not call it.
     pub(super) fn call_for_help(&mut self) {
         let named = self.roster.nodes().map(|it| it.node_id.clone());
         let names: Vec<NodeId> = named.filter(|it| *it != self.config.me).collect();
@@ -185,7 +185,7 @@ impl Rollout {
         }
     }
 
-    /// After the roster changed: whoever bears a name with another key is not who is meant.
+    /// Closes the links of peers that bear a name of the new roster with another key.
     pub(super) fn drop_impostors(&mut self) {
         let wrong = |(node, peer): &(&NodeId, &Peer)| {
             self.roster.get(node).is_some_and(|it| it.key != peer.key)
@@ -209,8 +209,8 @@ impl Rollout {
         }
     }
 
-    /// Gives up links without a sign of life: a network may lose everything and leave both ends
-    /// their connection, on which the system tries again ever more seldom.
+    /// Closes links without a sign of life: a network may lose everything and leave both ends their
+    /// connection, on which the system tries again ever more rarely.
     fn close_silent(&mut self) {
         for peer in self.peers.values_mut() {
             peer.quiet = peer.quiet.saturating_add(1);
@@ -271,7 +271,7 @@ impl Rollout {
         }
     }
 
-    /// To everybody linked, whoever it is.
+    /// Sends a message on all links, also to nodes outside the roster.
     pub(super) fn send_all(&mut self, msg: &Message) {
         let links: Vec<_> = self.peers.values().map(|it| it.link).collect();
         if !links.is_empty() {
@@ -279,7 +279,7 @@ impl Rollout {
         }
     }
 
-    /// The links to these nodes, as far as there are any.
+    /// Links to those of the nodes that are in reach.
     pub(super) fn links_to(&self, nodes: &[NodeId]) -> Vec<LinkId> {
         nodes.iter().filter_map(|it| self.peers.get(it)).map(|it| it.link).collect()
     }
@@ -288,13 +288,13 @@ impl Rollout {
         self.out.say(Effect::Emit(Event::Dropped(node.clone(), what)));
     }
 
-    /// Somebody of the roster who is out of reach.
+    /// A node of the roster that is out of reach, if there is one.
     pub(super) fn out_of_reach(&self) -> Option<&NodeId> {
         let is_missing = |it: &&NodeId| **it != self.config.me && !self.peers.contains_key(*it);
         self.roster.nodes().map(|it| &it.node_id).find(is_missing)
     }
 
-    /// The highest name of those of the roster that are up, as far as this node sees.
+    /// The highest name among the nodes of the roster that are in reach, this one included.
     pub(super) fn highest_live(&self) -> Option<&NodeId> {
         let is_live = |it: &&NodeId| **it == self.config.me || self.peers.contains_key(*it);
         self.roster.nodes().map(|it| &it.node_id).filter(is_live).last()

@@ -1,4 +1,4 @@
-//! The machine itself: its state, and which part an input is for.
+//! The rollout machine: its state, and the dispatch of inputs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,55 +21,56 @@ use super::state::{Digest, RoutingState};
 use crate::model::{KeyPair, Now, Rng, Time};
 use crate::protocol::{LinkId, Ticket};
 
-/// One node's part in all rollouts of its fleet.
+/// State machine of one node for all rollouts of its fleet.
 #[derive(Debug)]
 pub struct Rollout {
     pub(super) config: Config,
     pub(super) keys: KeyPair,
     pub(super) rng: Rng,
     pub(super) memory: Memory,
-    /// What is served.
+    /// The state that is served.
     pub(super) state: RoutingState,
     pub(super) state_digest: Digest,
     pub(super) roster: Roster,
     pub(super) roster_digest: Digest,
-    /// The nodes that were called gone and take part no more.
+    /// Nodes that were called gone and no longer take part.
     pub(super) gone: BTreeMap<NodeId, Absent>,
     pub(super) dead: Dead,
     pub(super) course: Option<Course>,
-    /// Since when that is so, or known.
+    /// Time of the last commit, or of this node's start.
     pub(super) course_at: Time,
     pub(super) counter: u64,
-    /// What this node coordinates.
+    /// The transaction that this node coordinates.
     pub(super) running: Option<Running>,
-    /// Who has not yet said that it has this node's last transaction on disk.
+    /// This node's last committed transaction, with the participants that have not acknowledged it.
     pub(super) unacked: Option<(TxId, BTreeSet<NodeId>)>,
     /// A proposal that waits until this node has caught up.
     pub(super) early: Option<(NodeId, Proposal)>,
-    /// A proposal whose new version is being asked for an answer.
+    /// A proposal whose new version is being probed, with its coordinator.
     pub(super) probing: Option<(NodeId, Proposal)>,
     pub(super) doubt: Option<Doubt>,
     pub(super) recall: Option<Recall>,
-    /// Whether this node knows what its fleet serves, and has served it.
+    /// Whether this node knows the state of its fleet and has served it.
     pub(super) is_serving: bool,
-    /// Orders that wait until they can be begun.
+    /// Orders that wait until they can begin.
     pub(super) orders: Vec<(Ticket, Command)>,
     pub(super) peers: BTreeMap<NodeId, Peer>,
     pub(super) by_link: BTreeMap<LinkId, NodeId>,
-    /// Of which version of each node it was told last that another state, or another roster, was
-    /// in force there; of nodes of the roster, and of such that were called gone.
+    /// Versions by node up to which was told that another state, and another roster, was in force
+    /// there; of nodes of the roster and of nodes that were called gone.
     pub(super) told_of: BTreeMap<NodeId, (u64, u64)>,
-    /// Where nodes are called that are not where the roster says.
+    /// Host and control port of nodes that are called at another place than the roster names.
     pub(super) places: BTreeMap<NodeId, (String, u16)>,
-    /// Since when nodes are out of reach.
+    /// Time since which nodes are out of reach.
     pub(super) away: BTreeMap<NodeId, Time>,
     pub(super) health: Option<HealthSnapshot>,
-    /// When a step may be tried again, and how often a vote was missing since one was not.
+    /// Time from which a transaction of this node's own may be tried again.
     pub(super) retry_at: Time,
+    /// Number of tries in a row that lacked a vote.
     pub(super) missed: u32,
-    /// Looks in a row that found a gate that does not hold.
+    /// Own checks, since the last good one, that found a gate that does not hold.
     pub(super) bad_looks: u64,
-    /// The version by which steps were resumed last.
+    /// Version of the last resume.
     pub(super) resumed_at: u64,
     pub(super) held_told: Option<String>,
     pub(super) took_over: Option<TxId>,
@@ -78,7 +79,7 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// A machine that has not begun: the first input is [`Input::Start`].
+    /// Returns a machine that has not begun: the first input is [`Input::Start`].
     pub fn new(config: Config, keys: KeyPair, rng: Rng, memory: Memory) -> Self {
         let (state, roster, course) = memory.present(&config);
         let resumed = |it: &&Committed| it.proposal.txid.kind == Kind::Resume;
@@ -122,7 +123,7 @@ impl Rollout {
         }
     }
 
-    /// Takes one input. Never fails and never blocks: what is wrong is answered, or dropped and
+    /// Handles one input. Never fails and never blocks: wrong input is answered, or dropped and
     /// reported.
     pub fn handle(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
         self.now = now;
@@ -146,7 +147,7 @@ impl Rollout {
 
     fn on_start(&mut self) {
         // The clock's seconds, because a node that was restored from a backup asks the roster for
-        // the names that it has used, and a node outside of the roster may know one more.
+        // the names that it has used, and a node outside the roster may know one more.
         let seconds = if self.config.breaks.names_again { 0 } else { self.now.wall.0 / 1000 };
         let epoch = self.memory.epoch.saturating_add(1).max(seconds);
         self.persist(Record::Epoch { epoch });
@@ -181,7 +182,7 @@ impl Rollout {
     }
 
     fn on_received(&mut self, link: LinkId, msg: Message) {
-        // What was on its way on a link that was replaced is not heard.
+        // A message on a link that was replaced is not heard.
         let Some(from) = self.by_link.get(&link).cloned() else { return };
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.quiet = 0;
@@ -205,7 +206,7 @@ impl Rollout {
         }
     }
 
-    /// Writes a record and knows it from here on; nobody else does before it is on disk.
+    /// Writes a record and applies it at once; no other node learns of it before it is on disk.
     pub(super) fn persist(&mut self, record: Record) {
         self.memory.replay(record.clone());
         self.out.persist(record);
@@ -215,8 +216,8 @@ impl Rollout {
         self.out.say(Effect::Emit(event));
     }
 
-    /// Serves what is committed. A node without a log has to know first what that is: from all
-    /// others, and what they have committed since (P7).
+    /// Serves the committed state. A node without a log must first have heard from all others, and
+    /// have the versions that they have committed since (P7).
     pub(super) fn serve(&mut self) {
         let members = self.peers.iter().filter(|(node, _)| self.roster.has(node));
         let beats = members.filter_map(|(_, peer)| peer.heartbeat.as_ref());
@@ -228,7 +229,7 @@ impl Rollout {
         }
     }
 
-    /// The same, if it has served nothing yet.
+    /// Serves the committed state, if nothing was served yet.
     pub(super) fn serve_if_new(&mut self) {
         if !self.is_serving {
             self.serve();
@@ -250,7 +251,7 @@ impl Rollout {
         }
     }
 
-    /// The names of those who vote on a proposal.
+    /// Names of the voters on a proposal.
     pub(super) fn voters(&self, proposal: &Proposal) -> Vec<NodeId> {
         match &proposal.new_roster {
             Some(new) if self.config.breaks.roster_unagreed => {

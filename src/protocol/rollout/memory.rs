@@ -1,15 +1,15 @@
-//! What a node knows of the past: rebuilt from its log, and kept up while it runs.
+//! A node's memory of the past: rebuilt from its log, and updated while the node runs.
 //!
-//! Invariants: the history has one transaction a version, without a gap; at most one is prepared;
-//! a mark is the last transaction of a coordinator that this node will vote COMMIT on no more,
-//! which refuses any number of old ones in the room of one (P2, P5).
+//! Invariants: the history has one transaction a version, without a gap; at most one is prepared; a
+//! mark is the last transaction of a coordinator on which, and on all before, this node votes
+//! COMMIT no more: one entry refuses any number of old ones (P2, P5).
 //!
-//! Of what is older than the history only the **skeleton** is kept: every change of the roster, the
-//! last start of a rollout, the last pause or resume, and the last transaction that is no change of
-//! the roster. That is all that the present depends on, and all that a node far behind needs to
-//! believe the present: each proof is by the roster that the change of the roster before it made.
-//! Of forgotten transactions this node signs nothing more. Nobody asks for them in doubt: as long
-//! as a member is in doubt about a transaction, no version after that one's can be committed.
+//! Of versions older than the history only the **skeleton** is kept: every change of the roster,
+//! the last start of a rollout, the last pause or resume, and the last transaction that is no
+//! change of the roster. The present depends on nothing else, and a node far behind needs nothing
+//! else to believe the present: each proof is by the roster that the change of the roster before it
+//! made. Of forgotten transactions this node signs nothing more. No node asks for them in doubt: as
+//! long as a member is in doubt about a transaction, no version after that one's can be committed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,10 +22,10 @@ use super::proposal::{Committed, Proposal, Word};
 use super::roster::{Participant, Roster};
 use super::state::RoutingState;
 
-/// Aborted transactions that history keeps, besides those that an operator resolved.
+/// Maximum number of aborted transactions in history, besides those that an operator resolved.
 pub const ABORTED_MAX: usize = 1000;
 
-/// Committed transactions that history keeps whole, at least.
+/// Minimum number of committed transactions that history keeps whole.
 pub const HISTORY_MAX: usize = 10_000;
 
 /// A node that was called gone.
@@ -33,27 +33,28 @@ pub const HISTORY_MAX: usize = 10_000;
 pub(super) struct Absent {
     /// The node, as the roster had it.
     pub(super) participant: Participant,
-    /// The transaction that took it out.
+    /// The transaction that removed the node.
     pub(super) txid: TxId,
     /// The authority for it.
     pub(super) by: Word,
 }
 
-/// A node's memory. A new one, with no record replayed, is that of a node that never ran, or lost
-/// its disk; nobody can tell which, so both ask the others first.
+/// Memory of a node. With no record replayed it is that of a node that never ran, or lost its disk;
+/// as no node can tell which, it asks the others first in both cases.
 #[derive(Clone, Debug)]
 pub struct Memory {
     history_max: usize,
     pub(super) epoch: u64,
-    /// Up to which transactions it does not know what it said; none as long as it has not asked.
+    /// Marks up to which this node may have forgotten its votes; `None` until all others have
+    /// answered.
     pub(super) unsure: Option<BTreeMap<NodeId, Mark>>,
     pub(super) marks: BTreeMap<NodeId, Mark>,
     pub(super) prepared: Option<Proposal>,
     pub(super) brake: Option<Brake>,
-    /// What is left of what came before the history, ascending by version.
+    /// Transactions kept from before the history, ascending by version.
     pub(super) skeleton: Vec<Committed>,
     pub(super) history: Vec<Committed>,
-    /// The versions of what is in the history.
+    /// Versions of the transactions in the history.
     by_txid: BTreeMap<TxId, u64>,
     pub(super) aborted: VecDeque<Aborted>,
 }
@@ -65,7 +66,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// A new one that keeps so many committed transactions whole.
+    /// Returns an empty memory that keeps so many committed transactions whole.
     #[must_use]
     pub const fn keeping(history_max: usize) -> Self {
         Self {
@@ -82,7 +83,7 @@ impl Memory {
         }
     }
 
-    /// Takes one record, in the order in which they were written.
+    /// Replays one record, in the order in which they were written.
     pub fn replay(&mut self, record: Record) {
         match record {
             Record::Epoch { epoch } => self.epoch = self.epoch.max(epoch),
@@ -98,7 +99,7 @@ impl Memory {
         }
     }
 
-    /// Records that make the same memory, in place of all before.
+    /// Returns records that make the same memory, in place of all before.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Record> {
         let mut records = vec![Record::Epoch { epoch: self.epoch }];
@@ -106,7 +107,7 @@ impl Memory {
         let whole = |it: &Committed| Record::Committed(Box::new(it.clone()));
         records.extend(self.skeleton.iter().chain(&self.history).map(whole));
         records.extend(self.aborted.iter().cloned().map(Record::Aborted));
-        // A mark needs no more than a name that carries it.
+        // A mark needs no more than a transaction's name that carries it.
         records.extend(self.marks.iter().map(|(node, mark)| {
             let Mark { epoch, counter } = *mark;
             let txid = TxId { node: node.clone(), epoch, counter, kind: super::ids::Kind::Step };
@@ -118,18 +119,18 @@ impl Memory {
         records
     }
 
-    /// No COMMIT on this or an earlier one of its coordinator from here on.
+    /// Rules out a COMMIT on this transaction and the earlier ones of its coordinator.
     pub(super) fn mark(&mut self, txid: &TxId) {
         let mark = self.marks.entry(txid.node.clone()).or_default();
         *mark = (*mark).max(txid.mark());
     }
 
-    /// Whether that is so already.
+    /// Whether a COMMIT on the transaction is ruled out.
     pub(super) fn is_marked(&self, txid: &TxId) -> bool {
         self.marks.get(&txid.node).is_some_and(|mark| txid.mark() <= *mark)
     }
 
-    /// Whether this node may have voted on it and forgotten it.
+    /// Whether this node may have voted on the transaction and forgotten it.
     pub(super) fn is_unsure(&self, txid: &TxId) -> bool {
         let unsure = self.unsure.as_ref().map(|it| it.get(&txid.node));
         unsure.is_none_or(|mark| mark.is_some_and(|mark| txid.mark() <= *mark))
@@ -164,13 +165,13 @@ impl Memory {
         }
     }
 
-    /// Whether it follows what was committed last.
+    /// Whether a transaction has the version after the last committed one.
     pub(super) fn is_next(&self, committed: &Committed) -> bool {
         let newest = self.history.last().map_or(1, |it| it.proposal.state.version);
         Some(committed.proposal.state.version) == newest.checked_add(1)
     }
 
-    /// Leaves the skeleton of the oldest so many of the history.
+    /// Moves the oldest `count` transactions of the history to the skeleton and thins that.
     fn forget(&mut self, count: usize) {
         for it in self.history.drain(..count) {
             let txid = &it.proposal.txid;
@@ -196,7 +197,7 @@ impl Memory {
     pub(super) fn abort(&mut self, aborted: Aborted) {
         self.mark(&aborted.txid);
         if let Some(prepared) = self.prepared.take_if(|it| it.txid == aborted.txid) {
-            // What it would have settled is in doubt again.
+            // The transaction that it would have settled is in doubt again.
             let settled = prepared.settles().filter(|it| self.is_next(it));
             self.prepared = settled.map(|it| it.proposal.clone());
         }
@@ -211,7 +212,8 @@ impl Memory {
         self.after(self.by_txid.get(txid)?.checked_sub(1)?).next()
     }
 
-    /// What follows this version, as it was committed; of what was forgotten the skeleton.
+    /// Committed transactions after this version, ascending; of forgotten ones those of the
+    /// skeleton.
     pub(super) fn after(&self, version: u64) -> impl Iterator<Item = &Committed> {
         let first = self.history.first().map_or(0, |it| it.proposal.state.version);
         let skipped =
@@ -220,13 +222,13 @@ impl Memory {
         older.chain(self.history.iter().skip(skipped))
     }
 
-    /// Whether this node waits for the end of a transaction: it voted COMMIT on it, or on one that
-    /// settles it.
+    /// Whether this node waits for the end of a transaction: it voted COMMIT on that, or on one
+    /// that settles it.
     pub(super) fn is_waiting_for(&self, txid: &TxId) -> bool {
         self.prepared.as_ref().is_some_and(|it| it.txid == *txid || it.settles_tx(txid))
     }
 
-    /// Each change of the roster: what it was before, and the transaction.
+    /// Changes of the roster: the roster before, and the transaction.
     fn rosters<'a>(
         &'a self,
         first: &'a Roster,
@@ -237,7 +239,7 @@ impl Memory {
             .scan(first, |roster, (proposal, new)| Some((std::mem::replace(roster, new), proposal)))
     }
 
-    /// The nodes that were called gone, and take part no more under their names.
+    /// Nodes that were called gone, and no longer take part under their names.
     pub(super) fn gone(&self, first: &Roster) -> BTreeMap<NodeId, Absent> {
         let mut gone = BTreeMap::new();
         for (before, proposal) in self.rosters(first) {
@@ -254,7 +256,7 @@ impl Memory {
         gone
     }
 
-    /// By which transaction that key was called gone under its name, the last time.
+    /// The last transaction that called the node's key gone under its name.
     pub(super) fn called_gone(&self, first: &Roster, known: &Participant) -> Option<TxId> {
         let of_it = self.rosters(first).filter(|(before, proposal)| {
             let is_it = |it: &Participant| it.key == known.key;
@@ -263,7 +265,7 @@ impl Memory {
         of_it.last().map(|it| it.1.txid.clone())
     }
 
-    /// What is served, who takes part, and where the rollout is.
+    /// The present state, roster and course.
     pub(super) fn present(&self, config: &Config) -> (RoutingState, Roster, Option<Course>) {
         let mut present = (config.initial.clone(), config.roster.clone(), None);
         for Committed { proposal, .. } in self.skeleton.iter().chain(&self.history) {

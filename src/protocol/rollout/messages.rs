@@ -1,8 +1,8 @@
-//! What nodes say to each other about rollouts: the seed document's five messages, and what
-//! recovery needs beyond them, in the same style.
+//! Messages between nodes about rollouts: the seed document's five, and those that recovery needs
+//! beyond them, in the same style.
 //!
-//! `docs/PROTOCOL.md`, "Rollout", states fields, duties and limits. Who says it was proved by the
-//! connection's handshake; the machine sees the name and key of each link's other end.
+//! `docs/PROTOCOL.md`, "Rollout", states fields, duties and limits. The connection's handshake has
+//! proved the sender; the machine sees the name and key of each link's other end.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use super::plan::Plan;
 use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Vote};
 use super::state::{Digest, RoutingState, Status};
 
-/// Committed transactions in one `STATE_RESP` at most.
+/// Maximum number of committed transactions in one `STATE_RESP`.
 pub const STATE_RESP_MAX: usize = 8;
 
-/// No version, epoch or count in a message is above this, 2^62: nobody gets there, and nothing
+/// Maximum of versions, epochs and counts in a message, 2^62: no real one grows so far, and nothing
 /// overflows.
 pub const NUMBER_MAX: u64 = 4_611_686_018_427_387_904;
 
@@ -26,34 +26,34 @@ pub const NUMBER_MAX: u64 = 4_611_686_018_427_387_904;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Message {
-    /// Will you do this?
+    /// A coordinator asks for a vote on a proposal.
     PrepareReq(Box<PrepareReq>),
-    /// I will; or: I will not.
+    /// A participant votes.
     PrepareResp(PrepareResp),
-    /// It is decided.
+    /// A coordinator tells its decision.
     Decision(Box<Decision>),
-    /// I am alive, and this is what I serve.
+    /// A node is alive and says what it serves.
     Heartbeat(Heartbeat),
-    /// This is how my traffic fares.
+    /// A node tells what it measured of its traffic.
     HealthSnapshot(HealthSnapshot),
-    /// How did this end? I am in doubt.
+    /// A participant in doubt asks how a transaction ended.
     DecisionReq(DecisionReq),
-    /// So.
+    /// A node tells what it knows of that transaction.
     DecisionResp(Box<DecisionResp>),
-    /// I have it on disk.
+    /// A participant has a decision on disk.
     DecisionAck(DecisionAck),
-    /// What came after this version?
+    /// A node asks for the transactions after its version.
     StateReq(StateReq),
-    /// A part of it.
+    /// A node sends a part of these.
     StateResp(StateResp),
-    /// I know nothing of what I did before: what have you seen of anybody?
+    /// A node asks at its start for the last transactions that others have seen.
     RecallReq(RecallReq),
-    /// This.
+    /// A node tells the last transactions that it has seen.
     RecallResp(RecallResp),
 }
 
 impl Message {
-    /// The highest number in it that the machine reckons with.
+    /// The highest number of the message that the machine calculates with.
     pub(super) fn highest(&self) -> u64 {
         let of_all = |all: &[Committed]| all.iter().map(|it| it.proposal.highest()).max();
         match self {
@@ -83,42 +83,42 @@ impl Message {
             }
             Self::StateReq(it) => it.from_version,
             Self::StateResp(it) => of_all(&it.committed).unwrap_or(0),
-            // A question is drawn, and a mark may be of all that its epoch could have.
+            // The question is a random number, and a mark may cover all counters of its epoch.
             Self::RecallReq(_) => 0,
             Self::RecallResp(it) => it.seen.values().map(|it| it.epoch).max().unwrap_or(0),
         }
     }
 }
 
-/// `PREPARE_REQ`.
+/// `PREPARE_REQ`: the coordinator asks for a vote on a proposal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareReq {
     /// The transaction, as in the state.
     pub txid: TxId,
-    /// What is to be served.
+    /// The proposed state.
     pub state: RoutingState,
     /// The rest of the content.
     #[serde(flatten)]
     pub rest: ProposalRest,
 }
 
-/// A proposal without what stands beside it in the seed document's messages.
+/// The parts of a proposal beyond the fields of the seed document's messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProposalRest {
-    /// The digest of the state before.
+    /// Digest of the state before.
     pub base: Digest,
-    /// The digest of the roster before.
+    /// Digest of the roster before.
     pub roster: Digest,
-    /// The roster after, if it changes.
+    /// The roster from then on, if it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_roster: Option<super::roster::Roster>,
-    /// The plan, if it starts one.
+    /// The plan, if the transaction starts one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<super::plan::Plan>,
-    /// Why.
+    /// Reason of the transaction, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
-    /// Who does not vote on it, because it is gone.
+    /// Nodes that do not vote on it, because they are gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
 }
@@ -138,13 +138,13 @@ impl From<PrepareReq> for Proposal {
     }
 }
 
-/// Why a node does not vote COMMIT, for programs.
+/// Reason for which a node does not vote COMMIT, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The parts of the proposal do not fit together, or the command is wrong.
     Malformed,
-    /// Another transaction is running.
+    /// Another transaction is in progress.
     Busy,
     /// The version is not the next one, or follows another state.
     Version,
@@ -152,39 +152,39 @@ pub enum Cause {
     Roster,
     /// A gate does not hold.
     Gate,
-    /// This node has no such model.
+    /// This node's data plane cannot ask such a model, or the model does not answer.
     Model,
     /// This node does not know yet what it may have said before it lost its memory.
     Recalling,
-    /// The transaction is over, or one after it was seen.
+    /// The transaction is over or refused, or a later one of its coordinator was seen.
     Late,
-    /// Not everybody voted in time.
+    /// Not all participants voted in time.
     NoVote,
-    /// There is nothing that this could be done to.
+    /// There is nothing that the command applies to.
     Nothing,
-    /// An operator, or the log, said so.
+    /// An operator, or the log of decisions, decided so.
     Resolved,
-    /// Whoever is called gone is in reach.
+    /// A node that is called gone is in reach.
     Reached,
     /// This node waits for the end of a transaction that it voted for.
     InDoubt,
-    /// The seeds have not told this node what a proposal says by their word.
+    /// The seeds have not told this node that the nodes which a proposal removes are dead.
     NoWord,
 }
 
-/// `PREPARE_RESP`.
+/// `PREPARE_RESP`: the vote of a participant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareResp {
-    /// The transaction.
+    /// Name of the transaction voted on.
     pub txid: TxId,
-    /// Yes or no.
+    /// COMMIT or ABORT.
     pub vote: Choice,
-    /// For people.
+    /// Reason of the vote, for people.
     pub reason: String,
-    /// For programs; absent with a COMMIT.
+    /// Reason of an ABORT, for programs; absent with a COMMIT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// The vote itself; absent when the node may sign nothing about this transaction.
+    /// The signed vote; absent when the node may sign nothing about this transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed: Option<Vote>,
 }
@@ -194,15 +194,15 @@ pub struct PrepareResp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "DecisionFields", into = "DecisionFields")]
 pub struct Decision {
-    /// The transaction.
+    /// Name of the transaction decided.
     pub txid: TxId,
-    /// How it ended.
+    /// The decision, COMMIT or ABORT.
     pub kind: Choice,
-    /// The content, with COMMIT always: its state is what is served from now on.
+    /// The content, always present with COMMIT: its state is served from now on.
     pub proposal: Option<Proposal>,
-    /// What shows it.
+    /// Proof of the decision.
     pub proof: Proof,
-    /// For people, with ABORT.
+    /// Reason of an ABORT, for people.
     pub reason: String,
 }
 
@@ -296,44 +296,44 @@ impl TryFrom<DecisionFields> for Decision {
             (None, ..) if kind == Choice::Commit => return Err("missing field `state`"),
             (_, None, _) if kind == Choice::Commit => return Err("missing field `base`"),
             (_, _, None) if kind == Choice::Commit => return Err("missing field `roster`"),
-            // An ABORT ends what it names, whatever that was.
+            // An ABORT ends the transaction that it names, whatever its content was.
             _ => None,
         };
         Ok(Self { txid, kind, proposal, proof, reason })
     }
 }
 
-/// `HEARTBEAT`.
+/// `HEARTBEAT`: the state that the sender serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Who.
+    /// Name of the sender.
     pub node_id: NodeId,
-    /// What it serves.
+    /// The version that the sender serves.
     pub last_committed_version: u64,
-    /// That state's digest.
+    /// Digest of the state of that version.
     pub digest: Digest,
-    /// The digest of its roster.
+    /// Digest of the sender's roster.
     pub roster: Digest,
-    /// The transaction that it is in doubt about.
+    /// The transaction that the sender is in doubt about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_doubt: Option<TxId>,
-    /// The versions that it has servers for, each with what tells that from others; empty: it
-    /// echoes; absent: it does not say.
+    /// Versions that the sender has servers for, each with a text that tells its server from
+    /// others; empty: the sender echoes; absent: it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serves: Option<BTreeMap<ModelId, String>>,
-    /// Its brake, if that is on.
+    /// The sender's brake, if it is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brake: Option<Brake>,
 }
 
-/// `DECISION_REQ`.
+/// `DECISION_REQ`: a question for the end of a transaction, from a participant in doubt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionReq {
-    /// The transaction.
+    /// Name of the transaction in doubt.
     pub txid: TxId,
 }
 
-/// What is known of a transaction.
+/// The fate of a transaction, as far as a node knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Outcome {
@@ -343,57 +343,57 @@ pub enum Outcome {
     Abort,
     /// The node voted COMMIT and waits as well, or may not know what it voted.
     Uncertain,
-    /// The node had not voted and never will: that is an ABORT.
+    /// The node had not voted and never will: this is an ABORT.
     Refused,
 }
 
-/// `DECISION_RESP`.
+/// `DECISION_RESP`: the end of a transaction, as far as the sender knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionResp {
-    /// The transaction.
+    /// Name of the transaction in doubt.
     pub txid: TxId,
-    /// How it ended, as far as the node knows.
+    /// The outcome, as far as the node knows it.
     pub outcome: Outcome,
-    /// With COMMIT the content.
+    /// The content, with COMMIT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposal: Option<Proposal>,
-    /// What shows it.
+    /// Proof of the outcome.
     #[serde(flatten)]
     pub proof: Proof,
 }
 
-/// `DECISION_ACK`.
+/// `DECISION_ACK`: the sender has the decision on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionAck {
-    /// The transaction.
+    /// Name of the transaction on disk.
     pub txid: TxId,
 }
 
-/// `STATE_REQ`.
+/// `STATE_REQ`: a question for the transactions after a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateReq {
-    /// What comes after this version is wanted.
+    /// Version after which transactions are wanted.
     pub from_version: u64,
 }
 
-/// `STATE_RESP`.
+/// `STATE_RESP`: some of these transactions, at most [`STATE_RESP_MAX`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateResp {
-    /// In order, one version each.
+    /// Committed transactions, ascending by version, at most one of each.
     pub committed: Vec<Committed>,
 }
 
-/// `RECALL_REQ`.
+/// `RECALL_REQ`: a question for the last transactions seen, from a node at its start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecallReq {
-    /// Told from questions of former lives by this.
+    /// Random number that tells the question from those of former lives.
     pub question: u64,
 }
 
-/// `RECALL_RESP`.
+/// `RECALL_RESP`: the last transactions that the sender has seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecallResp {
-    /// The question.
+    /// The question that is answered.
     pub question: u64,
     /// The last transaction of each coordinator that this node has seen anything of, its own
     /// included.

@@ -1,8 +1,9 @@
 //! Rollout: a new version on all machines together, a little at a time, or not at all.
 //!
 //! Two-phase commit in which the coordinator votes last: its own COMMIT, on disk, is the decision.
-//! So COMMIT is proved by everybody's vote and ABORT by anybody's, no decision can be forged, and
-//! who has not voted can always say no. Who voted COMMIT asks until it learns the end.
+//! So COMMIT is proved by the votes of all participants and ABORT by the vote of one, no decision
+//! can be forged, and a participant that has not voted can always say no. A participant that voted
+//! COMMIT asks until it learns the end.
 //!
 //! Rules T1-T12 and P1-P10 are stated in `docs/PROTOCOL.md`, "Rollout".
 

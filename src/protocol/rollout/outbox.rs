@@ -1,5 +1,5 @@
-//! What leaves the machine, and when: nothing that others can see before the records that it rests
-//! on are on disk (T3, P10).
+//! Queue of effects: it holds back all that others can see until the records that it rests on are
+//! on disk (T3, P10).
 
 use std::collections::VecDeque;
 
@@ -10,19 +10,19 @@ use super::event::{Effect, Record};
 pub(super) struct Outbox {
     written: u64,
     synced: u64,
-    /// What waits, each for the record of that number.
+    /// Effects held back, each with the number of the record that it waits for.
     held: VecDeque<(u64, Effect)>,
     ready: Vec<Effect>,
 }
 
 impl Outbox {
-    /// A record; what is said from here on waits for it.
+    /// Adds a record; effects given to `say` from here on wait for it.
     pub(super) fn persist(&mut self, record: Record) {
         self.written += 1;
         self.ready.push(Effect::Persist(record));
     }
 
-    /// Something that others may see.
+    /// Adds an effect that others may see.
     pub(super) fn say(&mut self, effect: Effect) {
         if self.written == self.synced {
             self.ready.push(effect);
@@ -31,12 +31,12 @@ impl Outbox {
         }
     }
 
-    /// Something that only concerns this node, or that breaks the rule on purpose.
+    /// Adds an effect that only concerns this node, or that breaks the rule on purpose.
     pub(super) fn at_once(&mut self, effect: Effect) {
         self.ready.push(effect);
     }
 
-    /// So many records are on disk.
+    /// Releases the effects that waited for the first `records` records, which are on disk now.
     pub(super) fn on_synced(&mut self, records: u64) {
         self.synced = self.synced.max(records.min(self.written));
         while self.held.front().is_some_and(|(record, _)| *record <= self.synced) {
@@ -44,7 +44,7 @@ impl Outbox {
         }
     }
 
-    /// What the driver is to do now.
+    /// Appends the effects that the driver carries out now.
     pub(super) fn drain(&mut self, fx: &mut Vec<Effect>) {
         fx.append(&mut self.ready);
     }

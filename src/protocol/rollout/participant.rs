@@ -1,8 +1,8 @@
 //! A participant: votes, once a transaction, on disk first (P2).
 //!
-//! Invariants: who voted COMMIT on one transaction votes COMMIT on no other before it knows the end
-//! of the first; who voted ABORT, or refused unasked, never votes COMMIT on that one; who may have
-//! forgotten a vote signs nothing about it.
+//! Invariants: a node that voted COMMIT on one transaction votes COMMIT on no other before it knows
+//! the end of the first; a node that voted ABORT, or refused unasked, never votes COMMIT on that
+//! transaction; a node that may have forgotten a vote signs nothing about that transaction.
 
 use super::course::Refusal;
 use super::event::{Effect, Event, Record};
@@ -16,7 +16,8 @@ impl Rollout {
         if proposal.txid.node != from {
             return self.drop_from(&from, "a proposal of another coordinator");
         }
-        // Who is not of the roster asks whoever is, and hears in time whether that is still so.
+        // A node outside the roster asks its members, and hears in time whether it is still
+        // outside.
         let is_lax = self.config.breaks.roster_unagreed;
         if !is_lax && self.is_member() && !self.roster.has(&from) {
             return self.drop_from(&from, "a proposal of nobody in the roster");
@@ -30,7 +31,7 @@ impl Rollout {
             return;
         }
         if self.memory.is_waiting_for(&proposal.txid) {
-            // It voted on that, and on one that settles it: it can say neither yes nor no now.
+            // It voted on that, and on another that settles it: it can say neither yes nor no now.
             return;
         }
         if self.memory.committed(&proposal.txid).is_some() {
@@ -39,7 +40,7 @@ impl Rollout {
         let is_behind =
             version > self.state.next_version() && !self.config.breaks.version_unchecked;
         if is_behind && self.memory.prepared.is_none() && !self.is_blank() {
-            // It may be the next one as soon as this node has what is before it.
+            // It may be the next one as soon as this node has the versions before.
             let from_version = self.state.version;
             self.send_to(&from, Message::StateReq(StateReq { from_version }));
             self.early = Some((from, proposal));
@@ -48,7 +49,7 @@ impl Rollout {
         self.vote_on(&from, &proposal, false);
     }
 
-    /// A proposal that came before what it follows may be voted on now.
+    /// Votes on a proposal that came early, once this node has the version before.
     pub(super) fn vote_on_early(&mut self) {
         let next = self.state.next_version();
         if let Some((from, proposal)) = self.early.take_if(|it| it.1.state.version <= next) {
@@ -56,7 +57,7 @@ impl Rollout {
         }
     }
 
-    /// `is_answered`: its new version has just answered this node.
+    /// Votes on a proposal; `is_answered`: its new version has just answered this node.
     pub(super) fn vote_on(&mut self, from: &NodeId, proposal: &Proposal, is_answered: bool) {
         let txid = &proposal.txid;
         let voters = self.voters(proposal);
@@ -81,7 +82,7 @@ impl Rollout {
         self.vote_commit(from, proposal);
     }
 
-    /// Why this node votes ABORT, if it does.
+    /// Refuses a proposal that this node votes ABORT on, with the reason.
     fn judge(&self, proposal: &Proposal) -> Result<(), Refusal> {
         let breaks = &self.config.breaks;
         if let Some(complaint) = proposal.complaint() {
@@ -143,7 +144,7 @@ impl Rollout {
         self.tell(voted);
     }
 
-    /// Never a COMMIT on this one from here on; on disk before the signature leaves.
+    /// Signs an ABORT and rules out a COMMIT from here on; on disk before the signature leaves.
     ///
     /// The caller has made sure that this node does not wait for its decision and has forgotten
     /// nothing about it.

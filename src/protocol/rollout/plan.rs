@@ -1,7 +1,8 @@
-//! A rollout's plan: which steps, how far apart, and by which gates (T8).
+//! Plan of a rollout: its steps, their interval, and the gates between them (T8).
 //!
-//! Invariants: steps ascend and end with everything; a gate says its unit; a plan travels in the
-//! transaction that starts it and is the same everywhere, so whoever is left can go on with it.
+//! Invariants: steps ascend and end with everything; a gate names its unit; a plan travels in the
+//! transaction that starts it and is the same on every node, so any remaining node can go on with
+//! it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,32 +15,32 @@ use super::ids::{ModelId, NodeId};
 use super::state::BASIS_POINTS;
 use crate::model::SigningBytes;
 
-/// Steps of a plan at most.
+/// Maximum number of steps of a plan.
 pub const STEPS_MAX: usize = 100;
-/// Gates of a plan at most.
+/// Maximum number of gates of a plan.
 pub const GATES_MAX: usize = 16;
-/// The longest interval between two steps: a week.
+/// Maximum interval between two steps: a week.
 pub const INTERVAL_MAX: Duration = Duration::from_secs(604_800);
 
-/// What a gate looks at, in the canary.
+/// Figure of the canary that a gate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
-    /// The latency that 95 of 100 requests keep.
+    /// Latency that 95 of 100 requests keep.
     P95,
-    /// The share of requests that failed.
+    /// Share of requests that failed.
     Error,
-    /// The share of requests that were answered with a 4xx.
+    /// Share of requests that were answered with a 4xx.
     Refused,
 }
 
-/// What it may be.
+/// Limit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// At most so many microseconds.
+    /// Maximum in microseconds.
     Micros(u64),
-    /// At most so many of a million requests.
+    /// Maximum in millionths of the requests.
     PerMillion(u32),
-    /// At most so many thousandths of the stable version's.
+    /// Maximum in thousandths of the stable version's figure.
     OfStable(u32),
 }
 
@@ -47,13 +48,13 @@ pub enum Limit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Gate {
-    /// What is looked at.
+    /// The figure that is limited.
     pub metric: Metric,
-    /// What it may be.
+    /// The limit of the figure.
     pub limit: Limit,
 }
 
-/// A decimal number as so many thousandths; at most three places, no sign, no exponent.
+/// Parses a decimal number as thousandths; at most three places, no sign, no exponent.
 fn thousandths(text: &str) -> Option<u64> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     let is_digits = |it: &str| !it.is_empty() && it.bytes().all(|c| c.is_ascii_digit());
@@ -94,7 +95,7 @@ impl FromStr for Gate {
 }
 
 impl Gate {
-    /// Whether it compares with the stable version.
+    /// Whether the gate compares with the stable version.
     pub(super) const fn is_relative(self) -> bool {
         matches!(self.limit, Limit::OfStable(_))
     }
@@ -131,48 +132,50 @@ impl From<Gate> for String {
     }
 }
 
-/// What binds a request to one version while a rollout lives (T9).
+/// The part of a request that pins it to one version while a rollout lives (T9).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sticky {
-    /// The value of this header.
+    /// The value of the header of this name.
     Header(String),
-    /// The value of this field of the JSON body.
+    /// The value of the field of this name in the JSON body.
     Json(String),
 }
 
-/// What the fleet is to do, one transaction a step.
+/// Plan of a rollout, carried out with one transaction for each step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The stable version.
     pub from: ModelId,
-    /// The new one.
+    /// The new version.
     pub to: ModelId,
-    /// The new one's shares in basis points: ascending, the last is 10,000.
+    /// Shares of the new version in basis points: ascending from above 0 to 10,000.
     pub steps: Vec<u32>,
-    /// Between two steps.
+    /// Interval between two steps, in milliseconds.
     pub interval_ms: u64,
-    /// What must hold before each further step.
+    /// Gates that must hold before each further step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
-    /// Whether and by what requests stick to a version.
+    /// The part of a request that pins it to a version; `None`: requests are not pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
-    /// What the buckets of sticky requests are drawn with; the same as long as the rollout lives.
+    /// Salt of the buckets of sticky requests; the same as long as the rollout lives.
     pub salt: u64,
-    /// Fewer requests to the canary than this in a window say nothing.
+    /// Minimum number of requests to the canary in a window; fewer say nothing.
     pub samples_min: u64,
-    /// How long the window is that gates look at.
+    /// Length of the window that gates judge, in milliseconds.
     pub window_ms: u64,
-    /// Who takes the steps as long as it is alive.
+    /// Node that takes the steps as long as it is alive.
     pub owner: NodeId,
-    /// So long after its begin the new version's latencies do not count: it warms up.
+    /// Warm-up of the new version, in milliseconds from the rollout's begin, in which its latencies
+    /// do not count.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub warm_up_ms: u64,
-    /// So many looks in a row, one a second, may find a gate that does not hold.
+    /// Number of checks, one a second, without a good one between, that may find a gate that fails.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failures: u64,
-    /// A step that is due for so long and cannot be taken is answered by a rollback; 0: never.
+    /// Time in milliseconds after which a due step that cannot be taken is answered by a rollback;
+    /// 0: never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub deadline_ms: u64,
 }
@@ -183,10 +186,10 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 impl Plan {
-    /// Why this is no plan, if so.
+    /// Checks that this is a plan that can be carried out.
     ///
     /// # Errors
-    /// With the reason, in words for whoever wrote it.
+    /// With the reason, in words for the plan's author.
     pub fn check(&self) -> Result<(), &'static str> {
         let ascends = self.steps.windows(2).all(|pair| pair[0] < pair[1]);
         if self.from == self.to {
@@ -216,14 +219,14 @@ impl Plan {
         Ok(())
     }
 
-    /// What one node's health says of going on, while the new version has that share, and what
-    /// spoke against it.
+    /// Judges one node's health while the new version has `share` basis points; with the gate that
+    /// failed, if any.
     #[must_use]
     pub fn judge(&self, health: &HealthSnapshot, share: u32) -> (Verdict, Option<Gate>) {
         self.judge_figures(health.of(&self.to), health.of(&self.from), share)
     }
 
-    /// The same of all nodes together.
+    /// Judges the health of all nodes together, in the same way.
     pub(super) fn judge_pooled(
         &self,
         healths: &[&HealthSnapshot],
@@ -252,7 +255,7 @@ impl Plan {
                 Verdict::Bad if is_few => return (Verdict::Doubtful, Some(*gate)),
                 Verdict::Bad => return (Verdict::Bad, Some(*gate)),
                 Verdict::TooFew if *gate == Gate::USUAL && is_usual => {}
-                // Where everything goes to the new version there is nothing to compare with.
+                // With all requests at the new version there is nothing to compare with.
                 Verdict::TooFew if share == BASIS_POINTS && gate.is_relative() => {}
                 Verdict::TooFew => verdict = Verdict::TooFew,
                 Verdict::Good | Verdict::Doubtful => {}
@@ -261,7 +264,8 @@ impl Plan {
         (verdict, None)
     }
 
-    /// The highest number in it that the machine reckons with; spans have limits of their own.
+    /// The highest number of the plan that the machine calculates with; times have limits of their
+    /// own.
     pub(super) fn highest(&self) -> u64 {
         self.samples_min.max(self.failures)
     }
@@ -286,7 +290,7 @@ impl Plan {
         let bytes = self.gates.iter().fold(bytes, |bytes, gate| bytes.text(&gate.to_string()));
         let more = [self.warm_up_ms, self.failures, self.deadline_ms];
         if more == [0; 3] {
-            // As plans were signed before these were known.
+            // Plans signed before these fields existed stay valid.
             return bytes;
         }
         more.into_iter().fold(bytes, SigningBytes::number)

@@ -1,7 +1,8 @@
-//! One request to the version that a proposal gives more requests to, before this node votes (T8).
+//! Probe of a version before this node votes to give it more requests (T8).
 //!
 //! Invariant: a node with servers of its own votes COMMIT on a higher share only after the version
-//! has answered it, since it was asked for that vote. The way back needs no answer.
+//! has answered a request that was sent since the node was asked for that vote. The way back needs
+//! no answer.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +15,13 @@ use super::messages::Cause;
 use super::proposal::Proposal;
 
 impl Rollout {
-    /// Whether a vote on it needs an answer of its new version first.
+    /// Whether a vote on the proposal needs an answer of its new version first.
     pub(super) fn needs_answer(&self, proposal: &Proposal) -> bool {
         let is_due = self.config.models.is_some() && proposal.txid.kind.raises();
         is_due && !self.config.breaks.unanswered
     }
 
-    /// Votes when the new version has answered.
+    /// Probes the new version and votes once it has answered.
     pub(super) fn vote_after_answer(&mut self, from: NodeId, proposal: Proposal) {
         let model = proposal.state.canary_model_id.clone();
         let is_asked = self.probing.as_ref().is_some_and(|it| it.1 == proposal);
@@ -30,7 +31,7 @@ impl Rollout {
         }
     }
 
-    /// The new version has answered, or has not, for this reason.
+    /// Votes or decides by the result of a probe; `failure` is the reason of one that failed.
     pub(super) fn on_probed(&mut self, model: &ModelId, failure: Option<String>) {
         let is_it = |it: &Proposal| it.state.canary_model_id == *model;
         let silent = |why: &String| format!("{model} does not answer it: {why}");
@@ -55,7 +56,7 @@ impl Rollout {
         }
     }
 
-    /// Why this node may not answer for a version: it would echo where another asks real models.
+    /// Returns a refusal if this node would echo where another node asks real models.
     pub(super) fn would_echo(&self) -> Option<Refusal> {
         let is_real = |node: &&NodeId| {
             let beat = self.peers.get(*node).and_then(|it| it.heartbeat.as_ref());
@@ -67,7 +68,8 @@ impl Rollout {
         Some(Refusal::new(Cause::Model, reason))
     }
 
-    /// Tells what is served differently there, once.
+    /// Reports once that `node` serves versions by other servers than this node, or that one of
+    /// them echoes.
     pub(super) fn compare_servers(&mut self, node: &NodeId) {
         let Some(peer) = self.peers.get_mut(node).filter(|_| self.roster.has(node)) else { return };
         let Some(theirs) = peer.heartbeat.as_ref().and_then(|it| it.serves.clone()) else { return };

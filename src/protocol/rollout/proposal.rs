@@ -1,12 +1,12 @@
-//! What is voted on, what a vote is, and what proves a decision (T3).
+//! Proposals, votes and the proofs of decisions (T3).
 //!
 //! Invariants:
-//! - A vote signs transaction, content and voter; nobody signs COMMIT and ABORT of one transaction
+//! - A vote signs transaction, content and voter; no node signs COMMIT and ABORT of one transaction
 //!   unless that transaction was aborted already.
-//! - COMMIT is proved by the COMMIT votes of all who take part, the coordinator's included; it
-//!   signs its own only when all others are there, with its decision on disk.
+//! - COMMIT is proved by the COMMIT votes of all participants. The coordinator signs its own vote
+//!   only when all others are there, with its decision on disk.
 //! - ABORT is proved by one ABORT vote. A coordinator that waited in vain signs its own.
-//! - So nobody can prove both, and nobody but participants can prove anything.
+//! - So no node can prove both, and only participants can prove anything.
 
 use std::collections::BTreeSet;
 
@@ -18,10 +18,10 @@ use super::roster::{Participant, Roster};
 use super::state::{Digest, RoutingState};
 use crate::model::{KeyPair, Signature, SigningBytes, WallTime};
 
-/// The longest [`Proposal::note`] in bytes, and the longest reason that history keeps.
+/// Maximum length of [`Proposal::note`] and of a reason in history, in bytes.
 pub const NOTE_BYTES_MAX: usize = 1000;
 
-/// As much of a text as is kept.
+/// Cuts a text to [`NOTE_BYTES_MAX`] bytes, at a character boundary.
 pub(super) fn cut(mut text: String) -> String {
     let end = (0..=text.len().min(NOTE_BYTES_MAX)).rev().find(|it| text.is_char_boundary(*it));
     text.truncate(end.unwrap_or(0));
@@ -31,24 +31,24 @@ pub(super) fn cut(mut text: String) -> String {
 /// The content of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// Its name.
+    /// Name of the transaction.
     pub txid: TxId,
-    /// What everybody serves if it is committed.
+    /// The state that all nodes serve if the proposal is committed.
     pub state: RoutingState,
-    /// The digest of the state that it follows.
+    /// Digest of the state before.
     pub base: Digest,
-    /// The digest of the roster in force before it.
+    /// Digest of the roster in force before.
     pub roster: Digest,
     /// The roster from then on, if it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_roster: Option<Roster>,
-    /// The plan that it starts.
+    /// The plan, if the transaction starts one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
-    /// For people: why, in a rollback's case the gate.
+    /// Reason of the transaction, for people; of a rollback, the gate that failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
-    /// Who is taken out of the roster without its vote, if anybody is.
+    /// Nodes that are removed from the roster without their votes, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
 }
@@ -57,7 +57,7 @@ pub struct Proposal {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Word {
-    /// An operator, who knows that no others call those gone that remain.
+    /// An operator, who vouches that the gone nodes do not go on by themselves and remove these.
     #[default]
     Operator,
     /// A quorum of the fleet's seeds, whose certificate each voter has for itself.
@@ -74,19 +74,19 @@ impl Word {
 /// Nodes that are gone: the others change the roster without them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gone {
-    /// Which.
+    /// Names of the nodes.
     pub nodes: BTreeSet<NodeId>,
-    /// The authority for it.
+    /// The authority for the removal.
     #[serde(default, skip_serializing_if = "Word::is_operator")]
     pub by: Word,
-    /// The transaction that all who vote are in doubt about: it may have been committed by one that
-    /// is gone, so it is committed before this one, by the same word.
+    /// The transaction that all voters are in doubt about: a gone node may have committed it, so it
+    /// is committed before this one, by the same word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settles: Option<Box<Committed>>,
 }
 
 impl Proposal {
-    /// What votes sign: all of it.
+    /// Digest of the whole content, which votes sign.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let bytes = SigningBytes::new("folkmoot/rollout/proposal/1")
@@ -103,7 +103,8 @@ impl Proposal {
             None => bytes.number(0),
             Some(plan) => plan.sign_into(bytes.number(1)),
         };
-        // Nothing where nobody is gone: what was signed before there was such a word stays true.
+        // Nothing is added when no node is gone, so proposals signed before the field existed stay
+        // valid.
         if let Some(Gone { nodes, by, settles }) = &self.gone {
             bytes = bytes.number(nodes.len() as u64);
             bytes = nodes.iter().fold(bytes, |bytes, it| bytes.text(it.as_str()));
@@ -118,37 +119,37 @@ impl Proposal {
         Digest(bytes.sha256())
     }
 
-    /// Who votes on it when `roster` is in force: these and, if it changes, the new ones (T7), but
-    /// nobody who is gone.
+    /// Voters on the proposal when `roster` is in force: its participants and, if it changes, the
+    /// added ones (T7), without the gone ones.
     pub fn participants<'a>(&'a self, roster: &'a Roster) -> Vec<&'a Participant> {
         let new = self.new_roster.iter().flat_map(Roster::nodes);
         let added = new.filter(|it| !roster.has(&it.node_id));
         roster.nodes().chain(added).filter(|it| !self.calls_gone(&it.node_id)).collect()
     }
 
-    /// Whether it takes that node out without its vote.
+    /// Whether the proposal removes that node without its vote.
     pub fn calls_gone(&self, node: &NodeId) -> bool {
         self.gone.as_ref().is_some_and(|it| it.nodes.contains(node))
     }
 
-    /// The transaction that is committed before this one and with it, if there is such a one.
+    /// The transaction that is committed before this one and with it, if any.
     pub fn settles(&self) -> Option<&Committed> {
         self.gone.as_ref()?.settles.as_deref()
     }
 
-    /// Whether that is this one.
+    /// Whether `txid` is the transaction that this one settles.
     pub(super) fn settles_tx(&self, txid: &TxId) -> bool {
         self.settles().is_some_and(|it| it.proposal.txid == *txid)
     }
 
-    /// The highest number in it that the machine reckons with.
+    /// The highest number of the proposal that the machine calculates with.
     pub(super) fn highest(&self) -> u64 {
         let settled = self.settles().map_or(0, |it| it.proposal.highest());
         let plan = self.plan.as_ref().map_or(0, Plan::highest);
         self.txid.highest().max(self.state.version).max(settled).max(plan)
     }
 
-    /// Whether a node proposes it of itself: an operator's order goes first.
+    /// Whether a node makes such a proposal of itself: an operator's order has priority over it.
     pub(super) fn is_by_itself(&self) -> bool {
         match self.txid.kind {
             Kind::Step | Kind::Finish => true,
@@ -158,7 +159,8 @@ impl Proposal {
         }
     }
 
-    /// Why this cannot be one, whoever says so: its parts do not fit together.
+    /// Returns the reason why this is no proposal: its parts do not fit together. `None` if they
+    /// do.
     pub(super) fn complaint(&self) -> Option<&'static str> {
         if self.state.txid.as_ref() != Some(&self.txid) {
             return Some("the state is of another transaction");
@@ -196,24 +198,24 @@ impl Proposal {
     }
 }
 
-/// Yes or no.
+/// COMMIT or ABORT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Choice {
-    /// It may be done.
+    /// The transaction may be committed.
     Commit,
-    /// It will not be done.
+    /// The transaction will not be committed.
     Abort,
 }
 
 /// A participant's signed vote; on its disk before it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
-    /// Who.
+    /// Name of the voter.
     pub node_id: NodeId,
-    /// What.
+    /// The voter's choice, COMMIT or ABORT.
     pub vote: Choice,
-    /// Over transaction, voter and choice; a COMMIT also over the content.
+    /// Signature over transaction, voter and choice; of a COMMIT also over the content.
     pub signature: Signature,
 }
 
@@ -222,27 +224,28 @@ fn statement(txid: &TxId, digest: Option<&Digest>, node: &NodeId, choice: Choice
         SigningBytes::new("folkmoot/rollout/vote/1").text(&txid.to_string()).text(node.as_str());
     match (choice, digest) {
         (Choice::Commit, Some(digest)) => bytes.number(1).bytes(&digest.0),
-        // An ABORT is of the transaction, whatever it says: one may refuse what one never saw.
+        // An ABORT covers the transaction without its content: a node may refuse one that it never
+        // saw.
         (Choice::Commit | Choice::Abort, _) => bytes.number(0),
     }
 }
 
 impl Vote {
-    /// A COMMIT of this content.
+    /// Signs a COMMIT of this content.
     #[must_use]
     pub fn commit(keys: &KeyPair, node: &NodeId, txid: &TxId, digest: &Digest) -> Self {
         let signature = keys.sign(&statement(txid, Some(digest), node, Choice::Commit));
         Self { node_id: node.clone(), vote: Choice::Commit, signature }
     }
 
-    /// An ABORT.
+    /// Signs an ABORT of the transaction.
     #[must_use]
     pub fn abort(keys: &KeyPair, node: &NodeId, txid: &TxId) -> Self {
         let signature = keys.sign(&statement(txid, None, node, Choice::Abort));
         Self { node_id: node.clone(), vote: Choice::Abort, signature }
     }
 
-    /// Whether it is this participant's, about this.
+    /// Whether this is a valid vote of `by` on `txid` with this content.
     #[must_use]
     pub fn holds(&self, by: &Participant, txid: &TxId, digest: &Digest) -> bool {
         let statement = statement(txid, Some(digest), &self.node_id, self.vote);
@@ -250,17 +253,17 @@ impl Vote {
     }
 }
 
-/// An operator's word on a transaction that was stuck, as one member passes it on (T10). It may
-/// contradict what a dead coordinator decided; it is kept for ever.
+/// An operator's decision on a transaction that was stuck, as one member passes it on (T10). It may
+/// contradict the decision of a dead coordinator; it is kept for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolution {
-    /// Where it was said.
+    /// Name of the node at which the operator decided.
     pub node_id: NodeId,
-    /// What.
+    /// The operator's decision, COMMIT or ABORT.
     pub kind: Choice,
-    /// When, by that node's clock.
+    /// Time of the decision, by that node's clock.
     pub timestamp: WallTime,
-    /// Over all of this and the transaction.
+    /// Signature over the other fields and the transaction.
     pub signature: Signature,
 }
 
@@ -273,14 +276,14 @@ impl Resolution {
             .wall(at)
     }
 
-    /// One that is said here and now.
+    /// Signs a resolution of the operator at this node.
     #[must_use]
     pub fn new(keys: &KeyPair, node: &NodeId, txid: &TxId, kind: Choice, at: WallTime) -> Self {
         let signature = keys.sign(&Self::statement(txid, node, kind, at));
         Self { node_id: node.clone(), kind, timestamp: at, signature }
     }
 
-    /// Whether it is this participant's, about this.
+    /// Whether this is a valid resolution of `txid`, signed by `by`.
     #[must_use]
     pub fn holds(&self, by: &Participant, txid: &TxId) -> bool {
         let statement = Self::statement(txid, &self.node_id, self.kind, self.timestamp);
@@ -288,13 +291,14 @@ impl Resolution {
     }
 }
 
-/// What shows how a transaction ended.
+/// Proof of the end of a transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// COMMIT: everybody's. ABORT: one, or none when an operator or the log said it.
+    /// COMMIT: the votes of all participants. ABORT: one vote, or none when an operator or the log
+    /// decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub votes: Vec<Vote>,
-    /// An operator's word instead.
+    /// An operator's decision in place of votes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<Resolution>,
 }
@@ -312,11 +316,11 @@ impl Proof {
         })
     }
 
-    /// Whether it shows that `proposal` was committed, when `roster` was in force before.
+    /// Whether this proves that `proposal` was committed, when `roster` was in force before.
     #[must_use]
     pub fn shows_commit(&self, proposal: &Proposal, roster: &Roster) -> bool {
         let participants = proposal.participants(roster);
-        // Whoever passes this on passes on all of it.
+        // A node that passes a proof on passes on all of it, so surplus votes are refused.
         if self.votes.len() > participants.len() {
             return false;
         }
@@ -334,10 +338,10 @@ impl Proof {
         voters.len() == participants.len()
     }
 
-    /// Whether it shows that `txid` was aborted, if these took part.
+    /// Whether this proves that `txid` was aborted, if these took part.
     #[must_use]
     pub fn shows_abort(&self, txid: &TxId, participants: &[&Participant]) -> bool {
-        // An ABORT vote is not about the content.
+        // An ABORT vote does not cover the content.
         let any = Digest([0; 32]);
         self.is_resolved(txid, Choice::Abort, participants)
             || self
@@ -348,12 +352,12 @@ impl Proof {
     }
 }
 
-/// A committed transaction, with its proof: what history keeps and a node that lacks it fetches.
+/// A committed transaction with its proof, as history keeps it and nodes that lack it fetch it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
-    /// What.
+    /// Content of the transaction.
     pub proposal: Proposal,
-    /// What shows it.
+    /// Proof of the commit.
     #[serde(flatten)]
     pub proof: Proof,
 }

@@ -1,19 +1,20 @@
-//! What a node asks all others at its start: what have you seen of anybody?
+//! Recall of former transactions: at its start a node asks all others for the last ones they saw.
 //!
 //! A node with a log votes meanwhile, but begins no transaction of its own before all others of its
-//! roster have answered: a log that was restored from a backup has forgotten which names its node
-//! has used (P1). If anybody has seen a name of this life or a later one, the log is such a one,
-//! and its node goes on as one without a log does.
+//! roster have answered: a log that was restored from a backup does not hold all names that its
+//! node has used (P1). If another node has seen a name of this life or a later one, the log is such
+//! a backup, and its node goes on as one without a log does.
 //!
-//! A node without a log never ran, or it lost its disk and may have voted on what still runs.
-//! Invariant: it signs nothing before all others of its roster have told it, since it began, up to
-//! which transaction of each coordinator they have seen anything; of those up to there it never
-//! signs anything, and of later ones it remembers everything. A coordinator's own word covers what
-//! nobody else has seen. Its own transactions go on in a higher epoch than any that was seen, and
-//! than any that its own clock can have given before: whom it asked last may be nobody of the
-//! roster, if that was to change. About its own earlier ones it signs nothing either.
+//! A node without a log never ran, or it lost its disk and may have voted on transactions that
+//! still run. Invariant: it signs nothing before all others of its roster have told it, since it
+//! began, up to which transaction of each coordinator they have seen anything; of those up to there
+//! it never signs anything, and of later ones it remembers everything. A coordinator's own answer
+//! covers transactions that no other node has seen. This node's own transactions go on in a higher
+//! epoch than any that was seen, and than any that its own clock can have given before: the node
+//! that it asked last may be outside the roster, if that was to change. About its own earlier ones
+//! it signs nothing either.
 //!
-//! It costs a new fleet nothing: no transaction is committed without all.
+//! The recall costs a new fleet nothing: no transaction is committed without all participants.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,12 +25,13 @@ use super::ids::{Mark, NodeId};
 use super::machine::Rollout;
 use super::messages::{Message, RecallReq, RecallResp};
 
-/// What the others have said so far.
+/// Answers of the others so far.
 #[derive(Debug, Default)]
 pub(super) struct Recall {
-    /// Drawn anew in each life: an answer to a former one says nothing of what came after.
+    /// Random number, new in each life: an answer to a former one says nothing of later
+    /// transactions.
     pub(super) question: u64,
-    /// Whether this node may have forgotten what it signed.
+    /// Whether this node may have forgotten votes that it signed.
     pub(super) is_blank: bool,
     heard: BTreeSet<NodeId>,
     seen: BTreeMap<NodeId, Mark>,
@@ -49,12 +51,13 @@ impl Rollout {
         }
     }
 
-    /// Whether this node may have forgotten what it signed, and has not heard from all others yet.
+    /// Whether this node may have forgotten votes that it signed, and lacks an answer of the
+    /// others.
     pub(super) fn is_blank(&self) -> bool {
         self.recall.as_ref().is_some_and(|it| it.is_blank)
     }
 
-    /// Who has not answered yet.
+    /// Nodes that have not answered yet.
     pub(super) fn recall_waits_for(&self) -> BTreeSet<NodeId> {
         let Some(recall) = &self.recall else { return BTreeSet::new() };
         let others = self.roster.nodes().map(|it| &it.node_id);
@@ -67,7 +70,7 @@ impl Rollout {
         let unsure = self.memory.unsure.clone().unwrap_or_default();
         let own = Mark { epoch: self.memory.epoch, counter: self.counter };
         let mine = [(self.config.me.clone(), own)];
-        // One that is without its log itself has begun nothing yet, and its epoch means nothing.
+        // A node without its log has begun nothing yet, and its epoch means nothing.
         let mine = mine.into_iter().filter(|_| !self.is_blank());
         for (node, mark) in unsure.into_iter().chain(mine) {
             let entry = seen.entry(node).or_default();
@@ -97,13 +100,13 @@ impl Rollout {
         }
     }
 
-    /// Ends it when nobody's word is missing; says whether it is over.
+    /// Ends the recall when no answer is missing; returns whether it is over.
     pub(super) fn end_recall_if_complete(&mut self) -> bool {
         if self.recall.is_none() {
             return true;
         }
         if !self.recall_waits_for().is_empty() && !self.config.breaks.forgets_freely {
-            // Who takes part may have changed since they were asked.
+            // The roster may have changed since its nodes were asked.
             let question = self.recall.as_ref().map_or(0, |it| it.question);
             let links = self.links_to(&self.recall_waits_for().into_iter().collect::<Vec<_>>());
             if !links.is_empty() {
@@ -121,7 +124,7 @@ impl Rollout {
         true
     }
 
-    /// Everybody has told what it had seen: nothing of that is signed any more.
+    /// Goes on after all others have answered: this node signs nothing about what they had seen.
     fn go_on_after(&mut self, mut unsure: BTreeMap<NodeId, Mark>) {
         for (node, mark) in self.memory.unsure.clone().unwrap_or_default() {
             let entry = unsure.entry(node).or_default();
@@ -134,7 +137,7 @@ impl Rollout {
         if self.config.breaks.forgets_freely {
             unsure.clear();
         }
-        // First, because a disk that has the other record only is not asked about again.
+        // The epoch comes first: a disk with only the other record would not be asked about again.
         if epoch > self.memory.epoch {
             self.persist(Record::Epoch { epoch });
         }

@@ -1,9 +1,9 @@
-//! How everybody learns the end (T4, T5): decisions, questions of those in doubt, and versions that
-//! are missing.
+//! Recovery of decisions (T4, T5): decisions, questions of nodes in doubt, and missing versions.
 //!
-//! Invariants: nothing is believed without its proof (T3); who is in doubt ends it by a proof, by
-//! the log, or by an operator's word, and never by itself; who has not voted refuses when asked,
-//! and so ends the doubt of others; a decision is of the transaction that it names (P6).
+//! Invariants: nothing is believed without its proof (T3); a node in doubt ends the doubt by a
+//! proof, by the log, or by an operator's decision, and never by itself; a node that has not voted
+//! refuses when asked, and so ends the doubt of others; a decision is of the transaction that it
+//! names (P6).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,13 +25,13 @@ use super::state::Status;
 use crate::model::Time;
 use crate::protocol::Ticket;
 
-/// This node voted COMMIT and waits.
+/// A transaction that this node voted COMMIT on and does not know the end of.
 #[derive(Debug)]
 pub(super) struct Doubt {
     pub(super) txid: TxId,
     pub(super) since: Time,
     pause: Duration,
-    /// Who waits as well.
+    /// Participants that wait as well.
     pub(super) uncertain: BTreeSet<NodeId>,
 }
 
@@ -49,7 +49,7 @@ impl Rollout {
         }
     }
 
-    /// Asks everybody, tells the surroundings, and will ask again.
+    /// Asks all voters, reports the doubt, and sets the timer to ask again.
     pub(super) fn on_doubt(&mut self) {
         let Some(prepared) = self.memory.prepared.clone() else { return };
         let waits_for = self.waits_for();
@@ -77,7 +77,7 @@ impl Rollout {
         }
     }
 
-    /// Whose word would end this node's doubt: the participants that did not say that they wait.
+    /// Participants that may end this node's doubt: those that did not say that they wait too.
     pub(super) fn waits_for(&self) -> Vec<NodeId> {
         let Some(prepared) = &self.memory.prepared else { return Vec::new() };
         let uncertain = self.doubt.as_ref().map(|it| &it.uncertain);
@@ -107,7 +107,7 @@ impl Rollout {
         }
     }
 
-    /// Believes a COMMIT if it is proved and is the next version.
+    /// Applies a COMMIT if it is proved and is the next version.
     fn on_proved_commit(&mut self, from: &NodeId, committed: Committed) {
         let proposal = &committed.proposal;
         let version = proposal.state.version;
@@ -134,11 +134,11 @@ impl Rollout {
         self.apply(committed);
     }
 
-    /// Believes what others have committed long after this node's version and kept only the
-    /// skeleton of what was between: all of this node's own roster have voted for it, so it was
+    /// Applies a transaction that others have committed long after this node's version, having kept
+    /// only the skeleton between: all of this node's own roster have voted for it, so it was
     /// committed, whatever came before. Nothing goes on without this node's vote, unless it was
-    /// called gone or its log is from a backup: what it is in doubt about then was over long ago,
-    /// and it signs nothing about that any more.
+    /// called gone or its log is from a backup: a transaction that it is in doubt about was over
+    /// long ago, and it signs nothing about that anymore.
     fn leap(&mut self, from: &NodeId, committed: Committed) {
         let may_tell = self.config.decides == Decides::Coordinator || self.roster.has(from);
         if !may_tell || !self.is_proved(&committed) {
@@ -190,7 +190,7 @@ impl Rollout {
         self.memory.mark(txid);
     }
 
-    /// Ends this node's doubt by ABORT.
+    /// Ends this node's doubt by an ABORT.
     pub(super) fn end_prepared(&mut self, cause: Cause, reason: &str, proof: Proof) {
         let Some(prepared) = self.memory.prepared.clone() else { return };
         let (txid, version) = (prepared.txid.clone(), Some(prepared.state.version));
@@ -210,13 +210,13 @@ impl Rollout {
         if self.running.as_ref().is_some_and(|it| it.proposal.txid == prepared.txid) {
             self.on_running_over(Err(&aborted));
         } else if self.highest_live() == Some(&self.config.me) {
-            // The coordinator may be away: whoever is the highest passes it on (T5).
+            // The coordinator may be away: the highest live id passes it on (T5).
             self.send_abort(&voters, &aborted, &prepared);
         }
         self.obey_waiting();
     }
 
-    /// Makes a transaction the present: on disk, then served, then told.
+    /// Makes a transaction the present one: on disk, then served, then told.
     pub(super) fn apply(&mut self, mut committed: Committed) {
         committed.proposal.state.status = Status::Committed;
         let version = committed.proposal.state.version;
@@ -275,11 +275,11 @@ impl Rollout {
         self.call_all();
     }
 
-    /// Serves what was committed, and tells.
+    /// Serves a committed transaction, and reports it.
     fn switch_to(&mut self, committed: &Committed) {
         let proposal = &committed.proposal;
         if proposal.state.weights != self.state.weights {
-            // What was measured before says nothing of the new shares.
+            // Figures from before say nothing of the new shares.
             self.health = None;
             self.peers.values_mut().for_each(|it| it.health = None);
         }
@@ -307,7 +307,7 @@ impl Rollout {
         self.send_to(from, Message::DecisionResp(Box::new(resp)));
     }
 
-    /// What this node can say of a transaction; when it has not voted, it refuses, for good.
+    /// Returns what this node knows of a transaction; if it has not voted, it refuses, for good.
     fn known(
         &mut self,
         from: &NodeId,
@@ -325,9 +325,10 @@ impl Rollout {
         let is_prepared = self.memory.is_waiting_for(txid);
         let is_running = self.running.as_ref().is_some_and(|it| it.proposal.txid == *txid);
         let is_own = txid.node == self.config.me;
-        // A stranger cannot make this node refuse what it has not seen. Of its own transactions a
-        // node tells anybody, because who joins is in no roster yet; but only of those that it has
-        // begun: what is to come must not be refused, for it may be committed.
+        // A node outside the roster cannot make this node refuse a transaction that it has not
+        // seen. Of its own transactions a node tells any node, because a joiner is in no roster
+        // yet; but only of those that it has begun: a later one must not be refused, for it may be
+        // committed.
         let begun = Mark { epoch: self.memory.epoch, counter: self.counter };
         let may_ask = if is_own { txid.mark() <= begun } else { self.roster.has(from) };
         let has_forgotten = self.memory.is_unsure(txid) || self.is_blank();
@@ -402,7 +403,7 @@ impl Rollout {
         }
     }
 
-    /// The log's word (T10).
+    /// Handles the decision of the log (T10).
     pub(super) fn on_decided(&mut self, txid: &TxId, commit: bool, proof: Option<Box<Committed>>) {
         let is_prepared = self.memory.prepared.as_ref().is_some_and(|it| it.txid == *txid);
         if !commit {
@@ -425,7 +426,7 @@ impl Rollout {
         }
     }
 
-    /// An operator's way out (T10): this node's doubt ends as he says, and others may learn it.
+    /// Ends this node's doubt by an operator's decision (T10), which others may learn.
     pub(super) fn resolve(&mut self, ticket: Ticket, txid: &TxId, commit: bool) {
         let Some(prepared) = self.memory.prepared.clone().filter(|it| it.txid == *txid) else {
             let reason = format!("this node is not in doubt about {txid}");

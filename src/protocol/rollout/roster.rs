@@ -1,5 +1,6 @@
-//! Who takes part: explicit, agreed, and changed only by a transaction in which both the old and
-//! the new participants vote (T7), so two transactions that both commit share a participant.
+//! The roster of participants: explicit, agreed, and changed only by a transaction in which both
+//! the old and the new participants vote (T7), so two transactions that both commit share a
+//! participant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,22 +10,22 @@ use super::ids::NodeId;
 use super::state::Digest;
 use crate::model::{PublicKey, SigningBytes};
 
-/// Participants at most: every commit costs a vote of each.
+/// Maximum number of participants: every commit costs a vote of each.
 pub const ROSTER_MAX: usize = 64;
 
-/// The longest host in bytes: that of a name in the domain name system.
+/// Maximum length of a host, in bytes: that of a name in the domain name system.
 pub const HOST_BYTES_MAX: usize = 255;
 
-/// A participant.
+/// A node that takes part in rollouts, with its place and key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Participant {
-    /// Its name.
+    /// Name of the node.
     pub node_id: NodeId,
-    /// Its address, or a name for it.
+    /// IP address or host name of the node.
     pub host: String,
-    /// Its control port.
+    /// Control port of the node.
     pub port: u16,
-    /// Its key, for good.
+    /// Key of the node, which never changes.
     pub key: PublicKey,
 }
 
@@ -52,11 +53,11 @@ impl From<Roster> for RosterFields {
 }
 
 impl Roster {
-    /// These, in any order.
+    /// Returns a roster of these participants, given in any order.
     ///
     /// # Errors
-    /// When there is none, or more than [`ROSTER_MAX`], or a name, key or address stands twice, or
-    /// a host is empty or longer than [`HOST_BYTES_MAX`].
+    /// If there is none, or more than [`ROSTER_MAX`], or a name, key or address occurs twice, or a
+    /// host is empty or longer than [`HOST_BYTES_MAX`].
     pub fn new(nodes: Vec<Participant>) -> Result<Self, &'static str> {
         if nodes.is_empty() {
             return Err("a roster names at least one node");
@@ -87,12 +88,12 @@ impl Roster {
         self.0.values()
     }
 
-    /// How many.
+    /// Number of participants, at least 1.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Never: a roster names at least one.
+    /// Always false: a roster names at least one node.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -107,16 +108,16 @@ impl Roster {
         self.0.contains_key(node)
     }
 
-    /// Whether those that remain without `lost` are two at least, and more than half, or half with
-    /// the lowest name: of any two such parts of a roster one node is in both. If one that remained
-    /// alone lost its disk, no other could tell it what it has decided.
+    /// Whether the nodes that remain without `lost` are at least two, and more than half of the
+    /// roster, or half with the lowest name: any two such parts of a roster share a node. If a
+    /// single remaining node lost its disk, no other could tell it what it has decided.
     pub fn outlives(&self, lost: &BTreeSet<NodeId>) -> bool {
         let rest = self.0.keys().filter(|it| !lost.contains(*it)).count();
         let has_lowest = self.0.keys().next().is_some_and(|it| !lost.contains(it));
         rest >= 2 && (rest * 2 > self.0.len() || rest * 2 == self.0.len() && has_lowest)
     }
 
-    /// What tells it from all others.
+    /// Digest of the participants.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest(self.sign_into(SigningBytes::new("folkmoot/rollout/roster/1")).sha256())

@@ -1,9 +1,9 @@
-//! What is served: the state that every node holds alike (T1).
+//! The routing state that every node serves alike (T1).
 //!
 //! Invariants: weights are whole basis points that sum to 10,000, on the wire decimal fractions
 //! that sum to 1; a state's digest covers all of it but its status, so the same version means the
-//! same content. An aborted transaction's version may be tried again: the promise is about states
-//! that were committed, and those are the only ones that are served.
+//! same content. An aborted transaction's version may be tried again: the promise is about
+//! committed states, and only those are served.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,16 +33,16 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Which share of the requests each model gets, in basis points; they sum to 10,000.
+/// Share of the requests that each model gets, in basis points; the shares sum to 10,000.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<ModelId, Fraction>", into = "BTreeMap<ModelId, Fraction>")]
 pub struct Weights(BTreeMap<ModelId, u32>);
 
 impl Weights {
-    /// `canary` gets so many basis points, `stable` the rest.
+    /// Returns weights in which `canary` gets `share` basis points and `stable` the rest.
     ///
     /// # Panics
-    /// When `share` is more than 10,000, which callers have checked.
+    /// If `share` is more than 10,000, which callers have checked.
     #[must_use]
     pub fn split(stable: &ModelId, canary: &ModelId, share: u32) -> Self {
         assert!(share <= BASIS_POINTS, "a share is at most the whole");
@@ -115,32 +115,32 @@ fn parse_fraction(value: f64) -> Result<Fraction, &'static str> {
     Ok(Fraction(whole as u32))
 }
 
-/// How far a state is.
+/// Status of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
-    /// It was voted for; nobody serves it.
+    /// The state was voted for; no node serves it.
     Prepared,
-    /// It is decided: all serve it.
+    /// The state was decided: all nodes serve it.
     Committed,
-    /// It is decided: nobody ever serves it.
+    /// The state was rejected: no node ever serves it.
     Aborted,
 }
 
 /// The shared state, on the wire, on disk and over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoutingState {
-    /// From 1; the next committed state has the next number.
+    /// Version, from 1; the next committed state has the next number.
     pub version: u64,
     /// The version that is trusted.
     pub stable_model_id: ModelId,
-    /// The version on trial; the stable one when there is none.
+    /// The version on trial; the same as the stable one when there is none.
     pub canary_model_id: ModelId,
-    /// Who gets how much.
+    /// Share of the requests of each model.
     pub weights: Weights,
-    /// How far this state is.
+    /// Status of this state.
     pub status: Status,
-    /// By which transaction it came; none for the first, written `initial`.
+    /// The transaction that set the state; `None` for the first state, written `initial`.
     #[serde(with = "txid_or_initial")]
     pub txid: Option<TxId>,
     /// The coordinator's clock; for people, nothing depends on it.
@@ -163,18 +163,18 @@ impl RoutingState {
         }
     }
 
-    /// The same state, that far.
+    /// Returns the same state with another status.
     #[must_use]
     pub fn with_status(&self, status: Status) -> Self {
         Self { status, ..self.clone() }
     }
 
-    /// The version that comes next. A log may have been written by anybody, so it saturates.
+    /// Version of the next state. A log may contain any number, so it saturates.
     pub(super) const fn next_version(&self) -> u64 {
         self.version.saturating_add(1)
     }
 
-    /// How many basis points go to the canary.
+    /// Share of the canary, in basis points.
     pub fn canary_share(&self) -> u32 {
         if self.stable_model_id == self.canary_model_id {
             return 0;
@@ -182,7 +182,7 @@ impl RoutingState {
         self.weights.of(&self.canary_model_id)
     }
 
-    /// What tells this content from all others, whatever its status.
+    /// Digest of the content without the status.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest(self.sign_into(SigningBytes::new("folkmoot/rollout/state/1")).sha256())
@@ -203,7 +203,8 @@ impl RoutingState {
             .fold(bytes, |bytes, (model, share)| bytes.text(model.as_str()).number(share.into()))
     }
 
-    /// Why nobody may vote for this, if so: the weights are of other models than its two.
+    /// Returns the reason why no node may vote for this state: its weights name other models than
+    /// its two. `None` if there is no such reason.
     pub(super) fn complaint(&self) -> Option<&'static str> {
         let known = [&self.stable_model_id, &self.canary_model_id];
         let is_unknown = |(model, _): (&ModelId, u32)| !known.contains(&model);

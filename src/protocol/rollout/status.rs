@@ -1,4 +1,4 @@
-//! What a node can be asked at any time: what it serves, what runs, and what happened.
+//! Status of a node, which can be asked at any time: its state, running transactions and history.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,88 +22,89 @@ use crate::protocol::LinkId;
 /// A transaction that this node coordinates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningStatus {
-    /// Which.
+    /// Name of the transaction.
     pub txid: TxId,
-    /// Whose vote is missing.
+    /// Participants whose votes are missing.
     pub waits_for: Vec<NodeId>,
 }
 
-/// A transaction that this node voted COMMIT on, and does not know the end of.
+/// A transaction that this node voted COMMIT on and does not know the end of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoubtStatus {
-    /// Which.
+    /// Name of the transaction.
     pub txid: TxId,
-    /// For how long, since this node's start at most.
+    /// Time that this node has waited, since its start at most.
     pub waited: Duration,
-    /// Who could know, and has not said that it waits too.
+    /// Participants that may know the decision and have not said that they wait too.
     pub waits_for: Vec<NodeId>,
 }
 
-/// What is known of another node.
+/// Status of another node of the roster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerStatus {
-    /// Which.
+    /// Name of the node.
     pub node_id: NodeId,
-    /// Whether it is within reach.
+    /// Whether the node is in reach.
     pub is_linked: bool,
-    /// For how long it has been out of reach, if it is and this is known.
+    /// Time that it has been out of reach, if it is and the time is known.
     pub away: Option<Duration>,
-    /// What it said of itself last.
+    /// Its last heartbeat.
     pub heartbeat: Option<Heartbeat>,
-    /// How its traffic fares.
+    /// Its last health snapshot.
     pub health: Option<HealthSnapshot>,
 }
 
 /// Nodes that still take part though the seeds certify their end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadStay {
-    /// Which.
+    /// Names of the nodes.
     pub nodes: BTreeSet<NodeId>,
-    /// Why, for programs.
+    /// Reason, for programs.
     pub cause: Cause,
-    /// Why, for people.
+    /// Reason, for people.
     pub reason: String,
-    /// The transaction that is in the way, if it is one.
+    /// The transaction that is in the way, if any.
     pub running: Option<TxId>,
 }
 
-/// A node as it is now.
+/// Status of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Which.
+    /// Name of the node.
     pub node_id: NodeId,
-    /// What it serves.
+    /// The state that it serves.
     pub state: RoutingState,
-    /// That state's digest.
+    /// Digest of that state.
     pub digest: Digest,
-    /// Who takes part.
+    /// The roster in force.
     pub roster: Roster,
     /// The last rollout that was begun.
     pub course: Option<Course>,
-    /// What it coordinates.
+    /// The transaction that the node coordinates.
     pub running: Option<RunningStatus>,
-    /// What it is in doubt about.
+    /// The transaction that the node is in doubt about.
     pub in_doubt: Option<DoubtStatus>,
-    /// Whom it has to hear from before it votes; it began without a log.
+    /// Nodes that must answer before this node votes; empty unless it began without a log.
     pub recalling: BTreeSet<NodeId>,
-    /// When the next step is due, if a rollout runs; zero once it is.
+    /// Time until the next step is due, if a rollout runs; zero once it is due.
     pub next_step: Option<Duration>,
     /// The brake, if it is on.
     #[serde(default)]
     pub brake: Option<Brake>,
-    /// Why no step is taken, if one is due and held.
+    /// Reason why no step is taken, if one is due and held.
     pub held: Option<String>,
-    /// How its own traffic fares.
+    /// Last health snapshot of this node.
     pub health: Option<HealthSnapshot>,
-    /// The others of the roster.
+    /// The other nodes of the roster.
     pub peers: Vec<PeerStatus>,
-    /// By which transaction this node was called gone, if it was.
+    /// The transaction that called this node gone, if there is one.
     #[serde(default)]
     pub removed: Option<TxId>,
-    /// Who was called gone, and has not been let in again, each with whether it is in reach.
+    /// Nodes that were called gone and have not been let in again, each with whether it is in
+    /// reach.
     #[serde(default)]
     pub gone: BTreeMap<NodeId, bool>,
-    /// Those of them that the seeds' word took out, as the roster had them.
+    /// The gone nodes that the seeds' word removed, as the roster had them.
     #[serde(default)]
     pub gone_by_seeds: Vec<Participant>,
     /// Nodes that still take part though the seeds certify their end, if there are such.
@@ -112,7 +113,7 @@ pub struct Status {
 }
 
 impl Rollout {
-    /// The node as it is at `now`.
+    /// Returns the status at `now`.
     pub fn status(&self, now: Time) -> Status {
         let running = self
             .running
@@ -162,12 +163,12 @@ impl Rollout {
         Some(interval.saturating_sub(now.since(self.course_at)))
     }
 
-    /// This node.
+    /// Name of this node.
     pub const fn me(&self) -> &NodeId {
         &self.config.me
     }
 
-    /// Who takes part.
+    /// The roster in force.
     pub const fn roster(&self) -> &Roster {
         &self.roster
     }
@@ -177,32 +178,33 @@ impl Rollout {
         self.peers.contains_key(node)
     }
 
-    /// Who is linked under a name of which nobody takes part.
+    /// Link and key of the peer of that name, if the name is none of the roster's.
     pub fn stranger(&self, node: &NodeId) -> Option<(LinkId, PublicKey)> {
         let peer = self.peers.get(node).filter(|_| !self.roster.has(node))?;
         Some((peer.link, peer.key))
     }
 
-    /// The key that had that name until it was called gone.
+    /// The key that held that name until the node was called gone.
     pub fn gone_key(&self, node: &NodeId) -> Option<PublicKey> {
         self.gone.get(node).map(|it| it.participant.key)
     }
 
-    /// Whether a name of which nobody takes part is another key's here, so that this one cannot
-    /// have it: a stranger's place is nobody else's, but whose name it was until it was called gone
-    /// has it back.
+    /// Whether `key` cannot have a name outside the roster because a peer with another key is
+    /// linked under it. A stranger keeps its place, but the key that held the name until it was
+    /// called gone gets it back.
     pub fn is_claimed(&self, node: &NodeId, key: PublicKey) -> bool {
         let is_other = self.stranger(node).is_some_and(|it| it.1 != key);
         is_other && self.gone_key(node) != Some(key)
     }
 
-    /// By which transaction that key was called gone, if its name is another key's now.
+    /// The transaction that called the caller's key gone, if the roster gives its name to another
+    /// key now.
     pub fn replaced(&self, caller: &Participant) -> Option<TxId> {
         let known = self.roster.get(&caller.node_id).filter(|it| it.key != caller.key);
         known.and_then(|_| self.memory.called_gone(&self.config.roster, caller))
     }
 
-    /// Those in reach that the seeds' word took out, as the roster had them.
+    /// Nodes in reach that the seeds' word removed, as the roster had them.
     pub fn returned(&self) -> impl Iterator<Item = &Participant> {
         let is_back = |it: &&Absent| {
             let peer = self.peers.get(&it.participant.node_id);
@@ -211,28 +213,28 @@ impl Rollout {
         self.gone.values().filter(is_back).map(|it| &it.participant)
     }
 
-    /// How many are linked that do not take part.
+    /// Number of linked peers that are not in the roster.
     pub fn strangers(&self) -> usize {
         self.peers.keys().filter(|it| !self.roster.has(it)).count()
     }
 
-    /// What was committed here, one a version, without a gap up to the present: the last
+    /// Transactions committed here, one per version, without a gap up to the present: the last
     /// [`HISTORY_MAX`](super::HISTORY_MAX) at least, as far as this node has them.
     pub fn history(&self) -> &[Committed] {
         &self.memory.history
     }
 
-    /// What came to nothing, as far as this node knows and keeps it, oldest first.
+    /// Aborted transactions that this node knows and keeps, oldest first.
     pub fn aborted(&self) -> impl Iterator<Item = &Aborted> {
         self.memory.aborted.iter()
     }
 
-    /// The transaction that this node voted COMMIT on and does not know the end of.
+    /// The proposal that this node voted COMMIT on and does not know the end of.
     pub const fn prepared(&self) -> Option<&Proposal> {
         self.memory.prepared.as_ref()
     }
 
-    /// Records that make this node's memory, in place of all that it wrote.
+    /// Returns records that hold all of this node's memory, to replace the log.
     pub fn snapshot(&self) -> Vec<super::event::Record> {
         self.memory.snapshot()
     }

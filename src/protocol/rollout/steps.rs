@@ -1,10 +1,10 @@
-//! What is done when: operators' commands, the steps of a running rollout, and its rollback when a
+//! Commands and steps: operators' commands, the steps of a running rollout, and its rollback when a
 //! gate fails (T5, T8).
 //!
-//! Invariants: every command is answered; a step is tried by the rollout's owner, or when it is
-//! away by the highest live id, and two that try at once do no harm, because all must agree; too
-//! few requests hold a step; a gate that fails puts the brake on, and the rollback is tried until
-//! it is committed; an operator's order goes before what a node tries of itself.
+//! Invariants: every command is answered; a step is tried by the rollout's owner, or when the owner
+//! is away by the highest live id, and two nodes that try at once do no harm, because all must
+//! agree; too few requests hold a step; a gate that fails puts the brake on, and the rollback is
+//! tried until it is committed; an operator's order has priority over what a node tries of itself.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::proposal::Word;
 use super::recovery::Doubt;
 use crate::protocol::Ticket;
 
-/// So many orders may wait at a time.
+/// Maximum number of waiting orders.
 const ORDERS_MAX: usize = 16;
 
 impl Rollout {
@@ -54,7 +54,7 @@ impl Rollout {
         self.obey(ticket, command);
     }
 
-    /// Whether what stands in the way of a transaction of this node's is over in a moment.
+    /// Whether the obstacle to a transaction of this node's own ends in a moment.
     fn may_begin_soon(&self) -> bool {
         let of_another = self.memory.prepared.as_ref().filter(|it| it.is_by_itself());
         let is_young = |it: &Doubt| self.now.mono.since(it.since) < self.config.votes_within;
@@ -62,14 +62,14 @@ impl Rollout {
         self.recall.is_some() && !self.is_blank() || ends_soon
     }
 
-    /// What the orders waited for is over.
+    /// Obeys the waiting orders if the obstacle that they waited for is over.
     pub(super) fn obey_waiting(&mut self) {
         if !self.may_begin_soon() {
             self.on_orders_late();
         }
     }
 
-    /// Orders are begun, or refused with what stands in their way.
+    /// Obeys the waiting orders; they begin, or are refused with the obstacle.
     pub(super) fn on_orders_late(&mut self) {
         self.out.at_once(Effect::StopTimer(Timer::Orders));
         for (ticket, command) in std::mem::take(&mut self.orders) {
@@ -108,7 +108,7 @@ impl Rollout {
         self.begin(Kind::Start, Wish { plan: Some(plan), ..wish })
     }
 
-    /// The same plan and the same buckets, owned by whoever retries it.
+    /// Begins the last rollout again with the same plan and buckets, owned by this node.
     fn retry(&mut self, wish: Wish) -> Result<(), Refusal> {
         let given_up = |it: &&Course| matches!(it.phase, Phase::RolledBack | Phase::Aborted);
         let Some(course) = self.course.as_ref().filter(given_up) else {
@@ -135,8 +135,8 @@ impl Rollout {
         self.look_at_gates(false);
     }
 
-    /// What every node of the roster that is heard says, each alone and all together, and the gate
-    /// that speaks against it; without a node's name where it is of all together.
+    /// Judges every node of the roster that is heard, each alone and all together; with the gate
+    /// that fails, and without a node's name if it fails for all together.
     fn judge_all(&self, plan: &Plan) -> (Verdict, Option<(Option<NodeId>, Gate)>) {
         let share = self.state.canary_share();
         let heard = self.roster.nodes().filter_map(|it| match it.node_id == self.config.me {
@@ -157,8 +157,8 @@ impl Rollout {
         (if is_good { Verdict::Good } else { Verdict::TooFew }, None)
     }
 
-    /// A gate that fails is not waited on until the next step. Only looks of its own, one a second,
-    /// are counted where some may fail.
+    /// Puts the brake on for a failed gate, without waiting for the next step. If a plan allows
+    /// failures, only this node's own checks, one a second, are counted.
     fn look_at_gates(&mut self, is_own: bool) {
         let running = self.course.as_ref().filter(|it| it.phase == Phase::Running);
         let Some(course) = running.filter(|_| self.brake().is_none()) else { return };
@@ -190,12 +190,12 @@ impl Rollout {
         owner == me || !is_in_reach && is_away && self.highest_live() == Some(me)
     }
 
-    /// Whether there may be something to do of itself.
+    /// Whether this node may have a step or a rollback to do of itself.
     fn is_under_way(&self) -> bool {
         self.brake().is_some() || self.course.as_ref().is_some_and(|it| it.phase == Phase::Running)
     }
 
-    /// Looks for steps as long as a rollout runs.
+    /// Sets the timer for the next check as long as a rollout runs or a brake is on, or stops it.
     pub(super) fn look_for_steps(&mut self) {
         if self.is_under_way() {
             let pause = self.config.retry_after / 2;
@@ -208,7 +208,7 @@ impl Rollout {
     fn until_step(&self) -> Duration {
         let interval = self.course.as_ref().map_or(0, |it| it.plan.interval_ms);
         let since = self.now.mono.since(self.course_at);
-        // Never at once: what is due and cannot be done now is looked at again after a while.
+        // Never at once: a step that is due and held is checked again after a while.
         Duration::from_millis(interval).saturating_sub(since).max(Duration::from_millis(1))
     }
 
@@ -272,8 +272,8 @@ impl Rollout {
         }
     }
 
-    /// Nothing is tried again at once, and by two nodes not at the same moment; ever more rarely
-    /// while somebody does not vote.
+    /// Pauses this node's own tries after an abort, by a random time so that two nodes do not try
+    /// at the same moment, and ever longer while votes are missing.
     pub(super) fn after_abort(&mut self, aborted: &Aborted) {
         self.pause_tries(matches!(
             aborted.cause,
@@ -288,7 +288,7 @@ impl Rollout {
         self.look_for_steps();
     }
 
-    /// Pauses tries of this node's own; ever longer while they lack somebody's yes (`is_missed`).
+    /// Pauses tries of this node's own; ever longer while a vote is missing (`is_missed`).
     pub(super) fn pause_tries(&mut self, is_missed: bool) {
         self.missed = if is_missed { self.missed + 1 } else { 0 };
         let doubled = self.config.retry_after * (1 << self.missed.saturating_sub(1).min(10));

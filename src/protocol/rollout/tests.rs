@@ -1,4 +1,4 @@
-//! One input, the exact effects: what the simulations cannot name.
+//! Single inputs and their exact effects, which the simulations do not pin.
 
 mod dead;
 mod gone;
@@ -36,7 +36,7 @@ fn rng() -> Rng {
     Rng::seed_from_u64(1)
 }
 
-/// A node beside its driver: a disk that is as fast as one likes.
+/// A node with its driver; its disk is as fast as a test needs.
 struct Seat {
     machine: Rollout,
     records: Vec<Record>,
@@ -51,7 +51,7 @@ impl Table {
         Config::new(name(at), self.roster.clone(), initial)
     }
 
-    /// A node with this past, started and linked with all others by links of their numbers.
+    /// Returns a node with this past, started and linked with all others; links have their numbers.
     fn seat(&self, at: usize, past: Vec<Record>) -> Seat {
         self.seat_of(self.config(at), at, past)
     }
@@ -74,7 +74,7 @@ impl Table {
         seat
     }
 
-    /// The same, before anybody has answered what it asks at its start.
+    /// Returns the same, before another node has answered its recall.
     fn bare_seat(&self, config: Config, at: usize, past: Vec<Record>) -> Seat {
         self.linked_seat(Memory::default(), config, at, past)
     }
@@ -125,7 +125,8 @@ impl Seat {
         self.tell(Input::Received { link: LinkId(from as u64), msg })
     }
 
-    /// That node answers what this one asks at its start.
+    /// Gives the answer of `from` to this node's recall, with the last transactions that it has
+    /// seen.
     fn is_told(&mut self, from: usize, names: &[&str]) -> Vec<Effect> {
         let Some(question) = self.machine.recall.as_ref().map(|it| it.question) else {
             return Vec::new();
@@ -260,7 +261,7 @@ fn a_vote_leaves_when_it_is_on_disk_and_a_second_proposal_is_refused() {
     let refusal = vote(&seats[1].hear(2, prepare(&proposal(&other))));
     assert_eq!((refusal.vote, refusal.cause), (Choice::Abort, Some(Cause::Busy)));
     assert!(refusal.reason.contains("start-node-a-2-1"), "{}", refusal.reason);
-    // Nobody else begins anything meanwhile, and says why.
+    // A voter begins nothing meanwhile, and names the transaction in the way.
     let fx = seats[1].ask(start(&[10_000]));
     let Some(Answer::Refused { running: Some(running), .. }) = answer(&fx) else { panic!() };
     assert_eq!(running.to_string(), "start-node-a-2-1");
@@ -276,11 +277,11 @@ fn who_is_asked_before_it_voted_refuses_for_good() {
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!() };
     assert_eq!(resp.outcome, Outcome::Refused);
     assert_eq!(vote(&seats[2].hear(0, prepare(&wish))).vote, Choice::Abort);
-    // Who waits believes the refusal, because it is signed.
+    // A node in doubt believes the refusal, because it is signed.
     assert_eq!(vote(&seats[1].hear(0, prepare(&wish))).vote, Choice::Commit);
     seats[1].hear(2, Message::DecisionResp(resp.clone()));
     assert!(seats[1].machine.prepared().is_none());
-    // Also after a restart.
+    // The refusal also holds after a restart.
     let again = table.seat(2, [whole(), seats[2].records.clone()].concat());
     let mut again = again;
     assert_eq!(vote(&again.hear(0, prepare(&wish))).vote, Choice::Abort);
@@ -301,7 +302,8 @@ fn what_a_coordinator_has_not_begun_it_refuses_to_nobody() {
             assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0), "{name}");
         }
     }
-    // Of an earlier start it says no, which whoever joins may need, and writes nothing for it.
+    // Of its own earlier starts it refuses transactions, as joiners may need, and writes nothing
+    // for it.
     for counter in [1, 2, 3] {
         let txid: TxId = format!("roster-node-a-1-{counter}").parse().unwrap();
         let fx = seat.hear(9, Message::DecisionReq(DecisionReq { txid }));
@@ -350,7 +352,7 @@ fn after_a_crash_the_last_committed_state_is_served_and_the_doubt_goes_on() {
     assert_eq!(seat.machine.status(Time::ZERO).state.version, 1);
     let asked = seat.tell(Input::TimerFired(Timer::Doubt));
     assert!(sent(&asked).iter().any(|it| matches!(it, Message::DecisionReq(_))));
-    // T4: however long it waits.
+    // T4: the node stays in doubt, however long it waits.
     seat.now.mono = Time::from_micros(3_600_000_000);
     seat.tell(Input::TimerFired(Timer::Doubt));
     assert!(seat.machine.prepared().is_some());
@@ -392,7 +394,7 @@ fn a_node_without_a_log_signs_nothing_before_it_heard_from_all() {
     assert_eq!(seat.machine.status(Time::ZERO).recalling.len(), 2);
 }
 
-/// Whom it asked before may have been nobody of the roster, and nobody else has seen it.
+/// The node that it asked before may be outside the roster, and no other has seen that name.
 #[test]
 fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_past() {
     let table = table(3);
@@ -401,7 +403,8 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
     for from in [1, 2] {
         seat.is_told(from, &[]);
     }
-    // A power cut between the two leaves it as ignorant as before, and never with an old name.
+    // A power cut between the two records leaves it as ignorant as before, and never with an old
+    // name.
     let [.., Record::Epoch { epoch: 60 }, Record::Recalled { unsure }] = &seat.records[..] else {
         panic!("{:?}", seat.records)
     };
@@ -414,7 +417,7 @@ fn a_node_that_lost_its_log_takes_no_name_twice_and_signs_nothing_about_its_own_
     assert_eq!(wish.txid.to_string(), "start-node-a-60-1");
 }
 
-/// A backup may know less than anybody in the roster, while a node outside of it knows more.
+/// A backup may know less than every member of the roster, while a node outside it knows more.
 #[test]
 fn an_epoch_is_beyond_the_seconds_of_the_clock() {
     let table = table(3);
@@ -440,7 +443,7 @@ fn a_node_without_a_log_serves_nothing_before_it_has_heard_and_caught_up() {
     let fx = old.hear(2, Message::StateReq(StateReq { from_version: 1 }));
     let [state @ Message::StateResp(_)] = sent(&fx)[..] else { panic!("{fx:?}") };
     assert_eq!(served(&seat.hear(1, state.clone())), Some(4));
-    // Where all begin, and where there is a log, nothing is waited for.
+    // If all are at the beginning, or there is a log, nothing is waited for.
     let mut seat = table.bare_seat(table.config(2), 2, Vec::new());
     seat.is_told(1, &[]);
     assert_eq!(served(&seat.is_told(0, &[])), Some(1));
@@ -461,7 +464,7 @@ fn a_node_begins_nothing_before_all_others_have_told_how_far_it_had_come() {
     seat.is_told(1, &["step-node-a-1-9"]);
     let fx = seat.is_told(2, &["step-node-a-2-0"]);
     assert_eq!(proposal(&fx).txid.to_string(), "start-node-a-2-1", "its log has not forgotten it");
-    // One that is away makes it refuse in time, and it votes meanwhile.
+    // With another node away it refuses the order in time, and votes meanwhile.
     let mut seat = table.bare_seat(table.config(0), 0, whole());
     seat.ask(start(&[10_000]));
     seat.is_told(1, &[]);
@@ -496,12 +499,12 @@ fn a_log_from_a_backup_takes_no_name_twice_and_signs_nothing_about_what_it_forgo
     }
 }
 
-/// What that node proposes first.
+/// Returns the first proposal of a node.
 fn wish_of(table: &Table, at: usize) -> Proposal {
     proposal(&table.seat(at, whole()).ask(start(&[10_000])))
 }
 
-/// A fleet that has gone on for long, of which every node remembers the last few alone.
+/// Returns the log of a fleet of three after `count` transactions; each node keeps `keeping` whole.
 fn long_fleet(table: &Table, count: usize, keeping: usize) -> Vec<Record> {
     let mut seats: Vec<_> = (0..3).map(|at| table.seat_keeping(keeping, at, whole())).collect();
     for number in 0..count {
@@ -533,14 +536,14 @@ fn what_is_long_past_is_forgotten_and_who_was_away_leaps_over_it() {
     assert!((5..=8).contains(&committed.len()), "{}", committed.len());
     let mut old = table.seat_keeping(5, 1, past);
     assert_eq!(old.machine.status(Time::ZERO).state.version, 32);
-    // One that has seen nothing of it believes the end without what came between.
+    // A node that has seen nothing of it believes the end without the transactions between.
     let mut late = table.seat(2, whole());
     let fx = old.hear(2, Message::StateReq(StateReq { from_version: 1 }));
     let [state @ Message::StateResp(_)] = sent(&fx)[..] else { panic!("{fx:?}") };
     late.hear(1, state.clone());
     let (there, here) = (old.machine.status(Time::ZERO), late.machine.status(Time::ZERO));
     assert_eq!((here.state, here.course), (there.state, there.course));
-    // And nobody says anything that binds about what was forgotten.
+    // No node signs anything about forgotten transactions.
     let txid: TxId = "start-node-a-2-1".parse().unwrap();
     let fx = old.hear(0, Message::DecisionReq(DecisionReq { txid }));
     let [Message::DecisionResp(resp)] = sent(&fx)[..] else { panic!("{fx:?}") };
@@ -585,7 +588,7 @@ fn nobody_leaps_without_all_votes_and_what_was_leaped_over_in_doubt_is_not_signe
     assert_eq!((resp.outcome, resp.proof.votes.len()), (Outcome::Uncertain, 0));
 }
 
-/// T7: it begins with the fleet's first roster, follows, and is taken in by anybody's transaction.
+/// T7: the joiner begins with the fleet's first roster, follows, and any member may add it.
 #[test]
 fn a_joiner_catches_up_is_added_and_takes_part_and_one_that_is_removed_knows_it() {
     let all = table(3);
@@ -624,20 +627,20 @@ fn a_joiner_catches_up_is_added_and_takes_part_and_one_that_is_removed_knows_it(
     assert!(matches!(answer(&refused), Some(Answer::Refused { cause: Cause::Roster, .. })));
 }
 
-/// Three that have begun a rollout, of which half the requests go to the canary.
+/// Three nodes that have begun a rollout, with half of the requests at the canary.
 fn on_the_way(table: &Table) -> Vec<Seat> {
     let mut seats: Vec<_> = (0..3).map(|at| table.seat(at, whole())).collect();
     commit(&mut seats, 0, start(&[5000, 10_000]));
     seats
 }
 
-/// That one orders it, and all agree.
+/// One node orders `command`, and all agree.
 fn commit(seats: &mut [Seat], by: usize, command: Command) {
     let fx = seats[by].ask(command);
     agree(seats, by, &fx);
 }
 
-/// All vote for what that one proposes in `fx`, and hear of the end.
+/// All vote for the proposal in `fx`, and hear the decision.
 fn agree(seats: &mut [Seat], by: usize, fx: &[Effect]) {
     let wish = proposal(fx);
     let mut last = Vec::new();
@@ -677,7 +680,8 @@ fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
     for seat in &mut seats[..2] {
         seat.tell(Input::Unlinked { link: LinkId(2) });
     }
-    // Not the owner's own figures: whoever sees it says so, and all who hear it do the same.
+    // The owner's own figures do not fail: a node that sees the failed gate says so, and others
+    // follow.
     let fx = seats[1].tell(Input::Health(failing(1)));
     let serving = fx.iter().find_map(|it| {
         let Effect::Serve(serving) = it else { return None };
@@ -690,15 +694,15 @@ fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
     let heartbeat = Message::Heartbeat(seats[1].machine.heartbeat());
     let fx = seats[0].hear(1, heartbeat.clone());
     assert!(fx.contains(&Effect::Emit(Event::Braked(brake))) && is_braked(&seats[0]), "{fx:?}");
-    // Nothing is tried that would need the dead one, and nothing goes on.
+    // No transaction that would need the dead node is tried, and no step is taken.
     let fx = seats[0].tell(Input::TimerFired(Timer::Step));
     assert!(!sent(&fx).iter().any(|it| matches!(it, Message::PrepareReq(_))), "{fx:?}");
     let refused = seats[0].ask(Command::Promote { full: false });
     assert!(matches!(answer(&refused), Some(Answer::Refused { cause: Cause::Gate, .. })));
-    // It outlives a restart.
+    // The brake outlives a restart.
     let past = [whole(), seats[0].records.clone()].concat();
     assert!(is_braked(&table.seat(0, past)));
-    // Back again, the dead one hears of it first, and the rollback follows.
+    // The dead node is back: it hears of the brake first, and the rollback follows.
     let (link, node, key) = (LinkId(2), name(2), table.keys[2].public());
     seats[0].tell(Input::Linked { link, node, key });
     seats[2].hear(1, heartbeat);
@@ -721,7 +725,7 @@ fn an_order_to_go_back_brakes_and_resume_takes_the_brake_off() {
     assert_eq!(old.brake.as_ref().map(|it| it.kind), Some(Kind::Abort));
     let (link, node, key) = (LinkId(2), name(2), table.keys[2].public());
     seats[1].tell(Input::Linked { link, node, key });
-    // A stranger's brake is nobody's.
+    // The brake of a node outside the roster counts for nothing.
     let (link, key) = (LinkId(9), KeyPair::from_secret([9; 32]).public());
     let node: NodeId = "zz-stranger".parse().unwrap();
     seats[0].tell(Input::Linked { link, node: node.clone(), key });
@@ -731,7 +735,7 @@ fn an_order_to_go_back_brakes_and_resume_takes_the_brake_off() {
     assert!(is_braked(&seats[0]));
     commit(&mut seats, 1, Command::Resume);
     assert!(!is_braked(&seats[0]) && !is_braked(&seats[1]));
-    // What was said before that, and is heard again, is no brake any more.
+    // A brake from before the resume, heard again, is off.
     seats[0].hear(1, Message::Heartbeat(old));
     assert!(!is_braked(&seats[0]));
 }
@@ -743,11 +747,11 @@ fn an_operator_s_order_goes_before_what_is_tried_again_by_itself() {
     let fx = seats[0].tell(Input::Health(failing(0)));
     let automatic = proposal(&fx);
     assert!(!automatic.note.is_empty());
-    // At another node it waits until the other's end is known.
+    // At another node the order waits until the end of the transaction is known.
     assert_eq!(vote(&seats[1].hear(0, prepare(&automatic))).vote, Choice::Commit);
     let fx = seats[1].ask(Command::Pause);
     assert!(answer(&fx).is_none() && sent(&fx).is_empty(), "it waits");
-    // At the same node the other one ends.
+    // At the same node the order ends that transaction.
     let fx = seats[0].ask(Command::Pause);
     assert_eq!(proposal(&fx).txid.kind, Kind::Pause);
     let fx = seats[1].hear(0, Message::Decision(Box::new(decision(&fx))));
@@ -773,7 +777,7 @@ fn what_lacks_a_vote_is_tried_ever_more_rarely_until_somebody_is_back() {
     assert!(pauses.iter().all(|it| *it <= 20), "{pauses:?}");
 }
 
-/// Nodes with servers of their own for both versions.
+/// Three nodes with servers of their own for both versions.
 fn with_servers(table: &Table, past: &[Record]) -> Vec<Seat> {
     let models = ["v1", "v2"].map(|it| (it.parse().unwrap(), "0a".to_owned()));
     let config = |at| Config { models: Some(models.clone().into()), ..table.config(at) };
@@ -803,7 +807,8 @@ fn a_version_has_to_answer_each_node_before_it_votes_for_it() {
     }
     let fx = seats[0].tell(probed(None));
     assert!(matches!(answer(&fx), Some(Answer::Committed { .. })));
-    // One that does not answer, here and there; and nobody has to for the way back.
+    // A server that does not answer, at a voter and at the coordinator; the way back needs no
+    // answer.
     let mut seats = with_servers(&table, &whole());
     let wish = proposal(&seats[0].ask(start(&[5000, 10_000])));
     seats[1].hear(0, prepare(&wish));
@@ -852,7 +857,7 @@ fn so_many_bad_looks_in_a_row_are_borne() {
     for health in [failing(0), failing(0), good, failing(0), failing(0)] {
         seats[0].tell(Input::Health(health));
         assert!(!is_braked(&seats[0]));
-        // What others say in between is not counted.
+        // Other nodes' figures in between are not counted.
         seats[0].hear(1, Message::HealthSnapshot(failing(1)));
         assert!(!is_braked(&seats[0]));
         let mut good = failing(1);
@@ -951,7 +956,7 @@ fn both_ends_call_and_a_proved_caller_is_called_where_it_says() {
     seat.now.mono = seat.now.mono.after(seat.machine.config.call_after);
     let fx = seat.tell(Input::TimerFired(Timer::Redial(name(0))));
     assert_eq!(dialed(&fx), Some((name(0), 60_001)));
-    // It calls from elsewhere, and is called there, until nobody answers there.
+    // It calls from elsewhere, and is called there, until a call there fails.
     let called = |port| Input::Called { node: name(0), host: "127.0.0.1".to_owned(), port };
     assert!(seat.tell(called(9)).is_empty(), "nobody has proved that");
     let (link, node, key) = (LinkId(7), name(0), table.keys[0].public());

@@ -1,33 +1,33 @@
-//! What one model's latest requests were like: a sliding window of counts (T8).
+//! Sliding window of counts of one model's latest requests (T8).
 //!
-//! Invariants: the memory is fixed, whatever is observed; a latency is told as at most one part
-//! in 32 above what it was, and never below, so a gate errs on the careful side; what is older
-//! than the window and a tenth of it is forgotten, with or without new requests.
+//! Invariants: the memory is fixed, for any number of requests; a latency below 2^32 µs is reported
+//! at most one part in 32 above its value, and never below, so a gate errs on the careful side;
+//! requests older than the window and a tenth of it are forgotten, with or without new ones.
 
 use std::time::Duration;
 
 use super::health::ModelHealth;
 use crate::model::Time;
 
-/// The parts in which a window is forgotten.
+/// Number of parts of a window, which are forgotten one by one.
 const PARTS: usize = 10;
 
-/// Latencies are told exactly up to so many microseconds, and in so many steps from there to each
-/// power of two: 64, 128, 256 and so on.
+/// Limit, in microseconds, below which latencies are exact; from there on each octave up to the
+/// next power of two has `STEPS` cells: 64, 128, 256 and so on.
 const EXACT: u64 = 64;
 const STEPS: usize = 32;
 
-/// Latencies from 2^32 µs, more than an hour, are told as that.
+/// Octaves above `EXACT`; latencies from 2^32 µs, more than an hour, are reported as 2^32 - 1.
 const OCTAVES: usize = 26;
 const CELLS: usize = EXACT as usize + OCTAVES * STEPS;
 
-/// A model's requests of the last while.
+/// Window of a model's latest requests.
 #[derive(Clone, Debug)]
 pub struct Window {
     part_us: u64,
-    /// A ring; one part more than the window, because the newest is not complete.
+    /// Ring of parts; one more than the window has, because the newest is not complete.
     parts: Vec<Part>,
-    /// The number of the newest part, counted from the beginning of time.
+    /// Number of the newest part, counted from the beginning of time.
     newest: u64,
 }
 
@@ -49,18 +49,18 @@ impl Part {
     }
 }
 
-/// How a request ended.
+/// Result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It was answered.
+    /// The request was answered.
     Fine,
-    /// It was answered with a 4xx.
+    /// The request was answered with a 4xx.
     Refused,
-    /// It was answered with a 5xx, or not at all.
+    /// The request was answered with a 5xx, or not at all.
     Failed,
 }
 
-/// The cell of a latency.
+/// Index of the cell that counts a latency in microseconds.
 fn cell(micros: u64) -> usize {
     let capped = micros.min(u64::from(u32::MAX));
     if capped < EXACT {
@@ -72,7 +72,7 @@ fn cell(micros: u64) -> usize {
     EXACT as usize + octave as usize * STEPS + step
 }
 
-/// The longest latency of a cell.
+/// The longest latency of a cell, in microseconds.
 fn longest(cell: usize) -> u64 {
     let Some(above) = cell.checked_sub(EXACT as usize) else { return cell as u64 };
     let (octave, step) = (above / STEPS, above % STEPS);
@@ -80,7 +80,7 @@ fn longest(cell: usize) -> u64 {
 }
 
 impl Window {
-    /// An empty one of that length; at least 10 ms.
+    /// Returns an empty window of length `span`, of at least 10 ms.
     #[must_use]
     pub fn new(span: Duration) -> Self {
         let part_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX) / PARTS as u64;
@@ -88,7 +88,7 @@ impl Window {
         Self { part_us: part_us.max(1000), parts: vec![part; PARTS + 1], newest: 0 }
     }
 
-    /// Forgets what is too old at `now`, which does not go back.
+    /// Forgets the parts that are too old at `now`, which does not go back.
     fn move_on(&mut self, now: Time) {
         let number = now.as_micros() / self.part_us;
         let passed = number.saturating_sub(self.newest).min(self.parts.len() as u64);
@@ -103,7 +103,7 @@ impl Window {
         usize::try_from(number % self.parts.len() as u64).unwrap_or(0)
     }
 
-    /// Counts a request; without a latency where that is not to count.
+    /// Counts a request; without a latency if that is not to count.
     pub fn observe(&mut self, now: Time, latency: Option<Duration>, ending: Ending) {
         self.move_on(now);
         let at = self.place(self.newest);
@@ -118,7 +118,7 @@ impl Window {
         part.refused += u64::from(ending == Ending::Refused);
     }
 
-    /// What it shows now.
+    /// Returns the figures of the window at `now`.
     pub fn health(&mut self, now: Time) -> ModelHealth {
         self.move_on(now);
         let sum = |of: fn(&Part) -> u64| self.parts.iter().map(of).sum();

@@ -1,4 +1,4 @@
-//! Going on by the seeds' word, with no operator (T12).
+//! Removal of dead nodes by the seeds' word, with no operator (T12).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,13 +11,13 @@ fn keys(table: &Table, of: &[usize]) -> BTreeSet<PublicKey> {
     of.iter().map(|at| table.keys[*at].public()).collect()
 }
 
-/// The seeds tell a node that these are dead, and no others; then it looks.
+/// The seeds tell a node that exactly these are dead; ten seconds later it checks.
 fn told(table: &Table, seat: &mut Seat, of: &[usize]) -> Vec<Effect> {
     seat.tell(Input::Dead { keys: keys(table, of) });
     looks(seat, Duration::from_secs(10))
 }
 
-/// Time passes, and it looks.
+/// The node checks after `span`.
 fn looks(seat: &mut Seat, span: Duration) -> Vec<Effect> {
     seat.now.mono = seat.now.mono.after(span);
     seat.tell(Input::TimerFired(Timer::Dead))
@@ -49,7 +49,7 @@ fn the_others_go_on_without_one_that_the_seeds_call_dead_and_let_it_in_again() {
     let wish = proposal(&fx);
     let gone = wish.gone.as_ref().expect("somebody is gone");
     assert_eq!((gone.by, &gone.nodes), (Word::Seeds, &[name(2)].into()));
-    // A node that the seeds have not told does not say so.
+    // A node that the seeds have not told votes ABORT.
     let no = vote(&seats[1].hear(0, prepare(&wish)));
     assert_eq!((no.vote, no.cause), (Choice::Abort, Some(Cause::NoWord)), "{}", no.reason);
     seats[0].hear(1, Message::PrepareResp(no));
@@ -58,10 +58,10 @@ fn the_others_go_on_without_one_that_the_seeds_call_dead_and_let_it_in_again() {
     let fx = looks(&mut seats[0], Duration::from_secs(3));
     let told_all = agree_without(&mut seats, 0, &[1], &fx);
     assert_eq!(members(&seats[1]), [name(0), name(1)].into());
-    // Nothing is left to look for.
+    // No dead node is left to remove.
     let fx = looks(&mut seats[1], Duration::from_secs(60));
     assert!(!proposes(&fx) && stays(&fx).is_empty(), "{fx:?}");
-    // It is back, learns of it and is known as one that the seeds took out.
+    // The removed node is back, learns of it, and is known as one that the seeds removed.
     returns(&table, &mut seats, 2);
     let fx = catch_up(&mut seats, 0, 2);
     let (txid, by) = (told_all.txid, Word::Seeds);
@@ -75,7 +75,7 @@ fn the_others_go_on_without_one_that_the_seeds_call_dead_and_let_it_in_again() {
     assert_eq!(back, [name(2)]);
     let gone = seats[0].machine.status(Time::ZERO).gone_by_seeds;
     assert_eq!(gone, [table.roster.get(&name(2)).unwrap().clone()]);
-    // The seeds take it back, and so do the others.
+    // The seeds take their word back, and the others let the node in again.
     for seat in &mut seats[..2] {
         told(&table, seat, &[]);
     }
@@ -134,7 +134,7 @@ fn of_two_halves_that_are_told_that_the_other_is_dead_the_one_with_the_lowest_na
     assert_eq!((stay.cause, &stay.nodes), (Cause::Roster, &[name(0), name(1)].into()));
     assert!(stays(&looks(&mut seats[2], Duration::from_secs(60))).is_empty(), "it is said once");
     assert!(seats[2].machine.status(Time::ZERO).dead_stay.is_some());
-    // Whoever proposes it all the same gets no vote.
+    // A removal that is proposed all the same gets no vote.
     seats[2].machine.config.breaks.dead_any_share = true;
     let wish = proposal(&looks(&mut seats[2], Duration::from_secs(1)));
     let no = vote(&seats[3].hear(2, prepare(&wish)));
@@ -152,7 +152,7 @@ fn the_lowest_name_proposes_and_another_only_after_a_while() {
     assert!(!proposes(&told(&table, &mut seats[1], &[2])));
     assert!(!proposes(&looks(&mut seats[1], Duration::from_secs(5))));
     assert!(proposes(&looks(&mut seats[1], Duration::from_secs(1))));
-    // Whoever else has to vote and is away is named.
+    // Another voter that is away is named.
     seats[0].tell(Input::Unlinked { link: LinkId(1) });
     let fx = told(&table, &mut seats[0], &[2]);
     let [stay] = &stays(&fx)[..] else { panic!("{fx:?}") };
@@ -170,7 +170,7 @@ fn a_word_that_is_taken_back_ends_it() {
     assert!(fx.contains(&Effect::StopTimer(Timer::Dead)), "{fx:?}");
     let wish = proposal(&told(&table, &mut seats[0], &[2]));
     assert_eq!(vote(&seats[1].hear(0, prepare(&wish))).cause, Some(Cause::NoWord));
-    // Another machine's key under the same name is nobody that the seeds spoke of.
+    // Another machine's key under the same name is not the one that the seeds named.
     let other = KeyPair::generate(&mut rng()).public();
     let fx = seats[1].tell(Input::Dead { keys: [other].into() });
     assert!(!fx.iter().any(|it| matches!(it, Effect::SetTimer(Timer::Dead, _))), "{fx:?}");
@@ -233,7 +233,7 @@ fn a_doubt_about_the_roster_is_named_once_and_nothing_is_tried_again_and_again()
         assert!(!proposes(&fx) && stays(&fx).is_empty(), "{fx:?}");
     }
     assert_eq!(seats[0].records.len(), records);
-    // The operator ends it, and the others go on.
+    // The operator ends the doubt, and the others go on.
     seats[0].ask(Command::Resolve { txid: wish.txid.clone(), commit: false });
     let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: wish.txid.clone() }));
     assert!(!sent(&fx).is_empty());

@@ -1,4 +1,4 @@
-//! Going on without who is gone (T12).
+//! Removal of nodes that are gone (T12).
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ fn gone(of: &[usize]) -> Command {
     Command::Gone { nodes: of.iter().map(|at| name(*at)).collect() }
 }
 
-/// That node is away from all others.
+/// Cuts a node off from all others.
 pub(super) fn leaves(seats: &mut [Seat], away: usize) {
     for at in (0..seats.len()).filter(|it| *it != away) {
         seats[at].tell(Input::Unlinked { link: LinkId(away as u64) });
@@ -16,7 +16,7 @@ pub(super) fn leaves(seats: &mut [Seat], away: usize) {
     }
 }
 
-/// It is in reach of all again.
+/// Links a node with all others again.
 pub(super) fn returns(table: &Table, seats: &mut [Seat], back: usize) {
     for at in (0..seats.len()).filter(|it| *it != back) {
         let link = |of: usize| Input::Linked {
@@ -29,7 +29,7 @@ pub(super) fn returns(table: &Table, seats: &mut [Seat], back: usize) {
     }
 }
 
-/// What that one asks for is agreed between these, and the rest hears of nothing.
+/// `voters` vote for the proposal of `by` in `fx` and hear the decision; the rest hears of nothing.
 pub(super) fn agree_without(
     seats: &mut [Seat],
     by: usize,
@@ -50,7 +50,7 @@ pub(super) fn agree_without(
     told
 }
 
-/// `to` hears what `from` says of itself, and asks it for all that it lacks.
+/// `to` hears the heartbeat of `from`, and asks it for all that it lacks.
 pub(super) fn catch_up(seats: &mut [Seat], from: usize, to: usize) -> Vec<Effect> {
     let heartbeat = seats[from].machine.heartbeat();
     let fx = seats[to].hear(from, Message::Heartbeat(heartbeat));
@@ -65,7 +65,7 @@ pub(super) fn catch_up(seats: &mut [Seat], from: usize, to: usize) -> Vec<Effect
     all
 }
 
-/// The same node in its next life.
+/// Returns the same node in its next life.
 fn restarted(table: &Table, seat: &Seat, at: usize) -> Seat {
     table.seat(at, past_of(seat))
 }
@@ -92,12 +92,12 @@ fn the_others_go_on_without_one_that_is_gone_and_it_learns_of_it_when_it_is_back
     // The others decide by themselves from here on.
     let fx = seats[1].ask(Command::Abort);
     agree_without(&mut seats, 1, &[0], &fx);
-    // Meanwhile it serves what it had, and gets nobody's vote.
+    // Meanwhile the gone node serves its last state, and gets no vote.
     returns(&table, &mut seats, 2);
     let wish = proposal(&seats[2].ask(Command::Pause));
     let fx = seats[0].hear(2, prepare(&wish));
     assert!(!sent(&fx).iter().any(|it| matches!(it, Message::PrepareResp(_))), "{fx:?}");
-    // It catches up, knows it, and decides nothing.
+    // It catches up, learns of its removal, and decides nothing.
     let fx = catch_up(&mut seats, 0, 2);
     let removed = told.txid.clone();
     assert!(
@@ -108,19 +108,19 @@ fn the_others_go_on_without_one_that_is_gone_and_it_learns_of_it_when_it_is_back
     assert_eq!((status.state.version, status.removed), (4, Some(removed.clone())));
     let fx = seats[2].ask(Command::Pause);
     assert!(matches!(answer(&fx), Some(Answer::Refused { cause: Cause::Roster, .. })));
-    // That survives its restart, and the others' status says it.
+    // The removal survives its restart, and the others' status shows it.
     let again = restarted(&table, &seats[2], 2);
     assert_eq!(again.machine.status(Time::ZERO).removed, Some(removed));
     let at_others = seats[0].machine.status(Time::ZERO).gone;
     assert_eq!(at_others, [(name(2), true)].into());
-    // Let in again it takes part as before.
+    // Let in again, it takes part as before.
     let fx = seats[0].ask(Command::Roster(table.roster.clone()));
     agree_without(&mut seats, 0, &[1, 2], &fx);
     assert_eq!(seats[2].machine.status(Time::ZERO).removed, None);
     assert!(seats[0].machine.status(Time::ZERO).gone.is_empty());
 }
 
-/// Three, of which the last has begun a step and died; the others have voted for it.
+/// Three nodes, of which the last has begun a step and died; the others have voted for it.
 pub(super) fn in_doubt(table: &Table) -> (Vec<Seat>, Proposal) {
     let mut seats = on_the_way(table);
     let wish = proposal(&seats[2].ask(Command::Promote { full: false }));
@@ -149,12 +149,12 @@ fn what_the_dead_may_have_decided_is_committed_before_its_removal() {
         assert_eq!((status.state.version, status.in_doubt), (4, None));
         assert_eq!(status.course.map(|it| it.step), Some(1));
     }
-    // A log with one record for both says the same.
+    // A log with one record for both leads to the same.
     let again = restarted(&table, &seats[1], 1);
     assert_eq!(again.machine.history(), seats[1].machine.history());
     let status = |seat: &Seat| seat.machine.status(Time::ZERO);
     assert_eq!(status(&again).course, status(&seats[1]).course);
-    // The one that was gone had said no, and believes what was committed.
+    // The gone node had aborted the step, and believes the commit.
     seats[2].tell(Input::TimerFired(Timer::Votes));
     assert_eq!(status(&seats[2]).state.version, 2);
     returns(&table, &mut seats, 2);
@@ -169,7 +169,7 @@ fn who_voted_to_settle_a_transaction_hears_of_no_other_end_of_it() {
     let (mut seats, wish) = in_doubt(&table);
     let removal = proposal(&seats[0].ask(gone(&[2])));
     assert_eq!(vote(&seats[1].hear(0, prepare(&removal))).vote, Choice::Commit);
-    // The dead one is back, and has said no.
+    // The dead node is back, and has aborted the step.
     let no = Vote::abort(&table.keys[2], &name(2), &wish.txid);
     let abort = Message::Decision(Box::new(Decision {
         txid: wish.txid.clone(),
@@ -189,7 +189,7 @@ fn who_voted_to_settle_a_transaction_hears_of_no_other_end_of_it() {
     let mut again = restarted(&table, &seats[1], 1);
     again.hear(2, abort.clone());
     assert_eq!(again.machine.prepared().map(|it| &it.txid), Some(&removal.txid));
-    // The one that was asked hears it, and gives the removal up; the other learns both.
+    // The coordinator of the removal hears it and gives the removal up; the other learns both.
     let fx = seats[0].hear(2, abort.clone());
     let ends = decision_of(&fx, &removal.txid);
     assert_eq!(ends.kind, Choice::Abort);
@@ -217,7 +217,7 @@ fn who_has_not_voted_for_what_the_dead_began_keeps_it_from_being_settled() {
     let removal = proposal(&seats[0].ask(gone(&[2])));
     let fx = seats[1].hear(0, prepare(&removal));
     assert!(sent(&fx).iter().all(|it| !matches!(it, Message::PrepareResp(_))), "it lacks that");
-    // It is asked, refuses what the dead began, and the removal is ordered again.
+    // It is asked, refuses the dead node's step, and the removal is ordered again.
     let fx = seats[1].hear(0, Message::DecisionReq(DecisionReq { txid: wish.txid.clone() }));
     let [said @ Message::DecisionResp(_)] = sent(&fx)[..] else { panic!("{fx:?}") };
     seats[0].hear(1, said.clone());
@@ -236,7 +236,7 @@ fn two_halves_that_called_each_other_gone_find_out() {
     agree_without(&mut seats, 0, &[1], &fx);
     let fx = seats[2].ask(gone(&[0, 1]));
     assert!(matches!(answer(&fx), Some(Answer::Committed { version: 3, .. })));
-    // Both call those that they called gone.
+    // Both halves call the nodes that they called gone.
     let is_call = |it: &Effect, of: usize| matches!(it, Effect::Dial(it) if it.node_id == name(of));
     seats[2].now.mono = Time::ZERO.after(std::time::Duration::from_secs(10));
     let fx = seats[2].tell(Input::TimerFired(Timer::Redial(name(0))));
@@ -248,7 +248,7 @@ fn two_halves_that_called_each_other_gone_find_out() {
     };
     let fx = catch_up(&mut seats, 0, 2);
     assert!(told(&fx, 0), "{fx:?}");
-    // One that has gone on is told as well, and tells.
+    // A half that has gone on since is told as well, and tells.
     let fx = seats[0].ask(Command::Abort);
     agree_without(&mut seats, 0, &[1], &fx);
     let heartbeat = seats[2].machine.heartbeat();
@@ -292,7 +292,8 @@ fn what_is_wrong_with_calling_a_node_gone_is_said() {
         let Some(Answer::Refused { cause: said, .. }) = answer(&fx) else { panic!("{fx:?}") };
         assert_eq!(*said, cause);
     }
-    // A transaction that calls somebody gone names a roster without it, and no coordinator.
+    // A transaction that calls a node gone needs a roster without that node, and another
+    // coordinator.
     let wish = proposal(&seats[0].ask(gone(&[2])));
     let odd = Proposal { new_roster: Some(table.roster.clone()), ..wish.clone() };
     assert!(odd.complaint().is_some());

@@ -1,4 +1,4 @@
-//! Numbers that nobody has, and words of those who take no part.
+//! Impossible numbers, and messages of nodes outside the roster.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ fn stranger() -> NodeId {
     "node-x".parse().unwrap()
 }
 
-/// Somebody with a fresh key and a free name comes.
+/// A node with a fresh key and a free name links.
 fn comes(seat: &mut Seat, node: NodeId, number: u8) -> LinkId {
     let (link, key) = (LinkId(90 + u64::from(number)), KeyPair::from_secret([number; 32]).public());
     seat.tell(Input::Linked { link, node, key });
@@ -25,7 +25,7 @@ fn committed(proposal: Proposal) -> Committed {
     Committed { proposal, proof: Proof::default() }
 }
 
-/// A removal of node-c that settles something of this version.
+/// A removal of node-c that settles a transaction of this version.
 fn settling(table: &Table, version: u64) -> Proposal {
     let mut seats = on_the_way(table);
     let step = proposal(&seats[2].ask(Command::Abort));
@@ -55,7 +55,7 @@ fn health(number: u64) -> HealthSnapshot {
     HealthSnapshot { node_id: name(1), window_id: "window-1".to_owned(), models }
 }
 
-/// Each message with that number in it, one for each place.
+/// Each message with `number` in it, one for each place.
 fn messages(table: &Table, number: u64) -> Vec<Message> {
     let own = |epoch, counter| TxId { node: name(1), epoch, counter, kind: Kind::Step };
     let mut wish = wish_of(table, 1);
