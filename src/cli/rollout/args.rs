@@ -166,7 +166,7 @@ pub struct StartArgs {
     /// The time between two steps
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
     pub interval: Span,
-    /// What must hold of the new version's traffic before each step: p95=200ms, error=1%,
+    /// Condition on the new version's traffic that must hold before each step: p95=200ms, error=1%,
     /// p95<=1.2x, error<=2x, 4xx=5%; once for each. Beside any gate 4xx<=2x holds, unless one is of
     /// 4xx [default: none]
     #[arg(long, value_name = "GATE")]

@@ -1,6 +1,6 @@
-//! `peer --id NAME` and `peer rollout`: a node that rolls out, and whoever asks it.
+//! `peer --id NAME` and `peer rollout`: a node that rolls out, and the commands that ask it.
 //!
-//! The data directory of a node is `rollout-NAME`: its key, and the socket by which it is asked.
+//! The data directory of a node is `rollout-NAME`. It holds the node's key and its control socket.
 
 pub mod args;
 pub(in crate::cli) mod ask;
@@ -21,7 +21,7 @@ use super::CliError;
 use super::args::PeerArgs;
 use crate::protocol::rollout::Command;
 
-/// `peer --id NAME`.
+/// Runs `peer --id NAME`.
 ///
 /// # Errors
 /// When it cannot start, or its disk fails.
@@ -29,7 +29,7 @@ pub fn node(args: &PeerArgs) -> Result<(), CliError> {
     run::run(args)
 }
 
-/// `peer rollout …`.
+/// Runs `peer rollout …`.
 ///
 /// # Errors
 /// When no node runs here, when it refuses, or when what was asked for was not done.
