@@ -43,7 +43,7 @@ pub struct RolloutNodeArgs {
     /// long; the same on every node
     #[arg(long, requires = "id")]
     pub decide_in_log: bool,
-    /// Let whoever proves a key take part, without peer rollout admit
+    /// Let any node that proves a key take part, without peer rollout admit
     #[arg(long, requires = "id")]
     pub admit_all: bool,
     /// Folder of the log of transactions, which is NAME.log
@@ -106,7 +106,7 @@ pub struct RolloutArgs {
 pub enum RolloutCommand {
     /// Begin a rollout
     Start(StartArgs),
-    /// Show each node: version, weights, status, health, votes, who is away or in doubt
+    /// Show each node: version, weights, status, health, votes, and the nodes away or in doubt
     Status(WatchArgs),
     /// Take no further step until resumed
     Pause(NodeAskArgs),

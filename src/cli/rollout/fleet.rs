@@ -291,7 +291,7 @@ impl<'a> Heed<'a> {
         let away = status.peers.iter().filter(|it| !it.is_linked);
         let away = away.filter_map(|it| status.roster.get(&it.node_id));
         for it in away.chain(&status.gone_by_seeds) {
-            // The seeds know nobody by a host's name.
+            // The seeds know members by address, not by a host's name.
             if let Ok(endpoint) = format!("{}:{}", it.host, it.port).parse() {
                 self.network.ask_seeds(endpoint);
             }

@@ -26,7 +26,7 @@ pub(in crate::cli) enum Ask {
     Status,
     /// Order to the machine; answered by an [`Answer`](crate::protocol::rollout::Answer).
     Order {
-        /// The order.
+        /// Order for the machine.
         order: Command,
     },
     /// Last committed and aborted transactions. `{"committed": […], "aborted": […]}`.

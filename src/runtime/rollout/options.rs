@@ -203,7 +203,7 @@ pub enum Told {
 /// Key that came under a name that no node of the roster has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The key.
+    /// Key that came under the name.
     pub key: PublicKey,
     /// Whether the node of this key is linked; else another key holds the name here.
     pub is_linked: bool,
