@@ -36,7 +36,7 @@ impl Asked {
     /// Finds the node to ask: the one of `--id`, or the first that runs here.
     ///
     /// # Errors
-    /// When it does not run here.
+    /// Fails if the node does not run here.
     pub(super) fn find(args: &NodeAskArgs) -> Result<Self, CliError> {
         let data = args.data.display();
         if let Some(id) = &args.id {
@@ -61,7 +61,7 @@ impl Asked {
     /// Returns the node's answer as JSON.
     ///
     /// # Errors
-    /// When it does not, or says why not.
+    /// Fails if the node does not answer, or answers with an error.
     pub(in crate::cli) fn raw(&self, wanted: &Ask) -> Result<Value, CliError> {
         let mut answer = asking::exchange(&self.dir, wanted, PATIENCE, "ask the node")?;
         Ok(answer["ok"].take())
@@ -107,7 +107,7 @@ fn raw_text(value: &Value) -> String {
 /// Gives an order to the node, and prints its outcome.
 ///
 /// # Errors
-/// When it was refused or aborted; so for all orders.
+/// Fails if the order was refused or aborted.
 pub(super) fn order(args: &NodeAskArgs, command: &Command) -> Result<(), CliError> {
     ordered(&Asked::find(args)?, args, command).map(|_| ())
 }

@@ -128,7 +128,7 @@ impl Decider {
     /// Starts the thread, which runs until the node stops or the group fails.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// Fails if the thread cannot be started.
     pub(super) fn run(self, local: &Arc<Local>) -> Result<JoinHandle<()>, CliError> {
         let local = Arc::clone(local);
         let work = move || {

@@ -92,7 +92,7 @@ impl Fleet {
     /// Becomes a member of the fleet of these seeds, at `at`, where `guests` are served too.
     ///
     /// # Errors
-    /// When the port or the disk cannot be used.
+    /// Fails if the port or the disk cannot be used.
     pub(super) fn join(
         (node_id, at): (&NodeId, Endpoint),
         seeds: &[Endpoint],
@@ -173,7 +173,7 @@ impl Fleet {
     /// Passes callers to `engine`, and answers nodes that look for others.
     ///
     /// # Errors
-    /// When there is no thread.
+    /// Fails if a thread cannot be started.
     pub(super) fn serve(&mut self, engine: &Engine) -> Result<(), CliError> {
         self.lines.open(engine.server(Dialect::Rollout));
         self.frames.open(engine.server(Dialect::Framed));

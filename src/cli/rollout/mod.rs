@@ -24,7 +24,7 @@ use crate::protocol::rollout::Command;
 /// Runs `peer --id NAME`.
 ///
 /// # Errors
-/// When it cannot start, or its disk fails.
+/// Fails if the node cannot start, or its disk fails.
 pub fn node(args: &PeerArgs) -> Result<(), CliError> {
     run::run(args)
 }
@@ -32,7 +32,7 @@ pub fn node(args: &PeerArgs) -> Result<(), CliError> {
 /// Runs `peer rollout …`.
 ///
 /// # Errors
-/// When no node runs here, when it refuses, or when what was asked for was not done.
+/// Fails if no node runs here, if it refuses, or if the order was not carried out.
 pub fn command(args: &RolloutArgs) -> Result<(), CliError> {
     match &args.command {
         RolloutCommand::Start(args) => ask::start(args),

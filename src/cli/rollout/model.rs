@@ -13,7 +13,7 @@ use crate::runtime::dataplane::model::{Model, Options};
 /// Runs the server until Ctrl-C, SIGTERM or, if it was asked for, the end of standard input.
 ///
 /// # Errors
-/// When it cannot listen.
+/// Fails if it cannot listen.
 pub(super) fn run(args: &ModelArgs) -> Result<(), CliError> {
     let system = |source| CliError::System { action: "listen to signals", source };
     let signals = signals::listen(args.until_stdin_closes).map_err(system)?;

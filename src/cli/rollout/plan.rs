@@ -43,7 +43,7 @@ impl Plan {
     /// Checks the flags.
     ///
     /// # Errors
-    /// When they cannot be used; the text says what to type instead.
+    /// Fails if the flags do not fit; the text says what to type instead.
     pub(super) fn new(args: &PeerArgs) -> Result<Self, CliError> {
         let flags = &args.rollout;
         let missing = || CliError::Usage("a node needs --id and --port".to_owned());

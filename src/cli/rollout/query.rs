@@ -40,7 +40,7 @@ pub(in crate::cli) struct Told {
 /// Asks all data planes, and prints their answers.
 ///
 /// # Errors
-/// When they do not all serve the same.
+/// Fails if the data planes do not all serve the same state.
 pub(super) fn run(args: &QueryArgs) -> Result<(), CliError> {
     let mut at = args.at.clone();
     if at.is_empty() {
@@ -67,7 +67,7 @@ pub(super) fn run(args: &QueryArgs) -> Result<(), CliError> {
 /// Asks all data planes at once, and again if their answers may be of two moments.
 ///
 /// # Errors
-/// When there is no room for a thread.
+/// Fails if a thread cannot be started.
 pub(in crate::cli) fn look(at: &[String], body: &str) -> Result<Vec<Told>, CliError> {
     let mut told = look_once(at, body)?;
     for _ in 1..LOOKS_MAX {

@@ -175,7 +175,7 @@ impl Counts {
 /// Runs a node until it is stopped.
 ///
 /// # Errors
-/// When it cannot start, or its disk fails.
+/// Fails if the node cannot start, or its disk fails.
 pub(super) fn run(args: &PeerArgs) -> Result<(), CliError> {
     let mut plan = Plan::new(args)?;
     let system = |action| move |source| CliError::System { action, source };

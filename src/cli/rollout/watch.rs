@@ -34,7 +34,7 @@ pub(super) fn is_terminal() -> bool {
 /// Returns the status of all nodes, as text.
 ///
 /// # Errors
-/// When the node does not answer.
+/// Fails if the node does not answer.
 pub(super) fn picture(asked: &Asked, json: bool, is_terminal: bool) -> Result<String, CliError> {
     if json {
         return Ok(format!("{}\n", asked.raw(&Ask::Status)?));
@@ -50,7 +50,7 @@ pub(super) fn picture(asked: &Asked, json: bool, is_terminal: bool) -> Result<St
 /// Shows the status each second until Ctrl-C. A node that stops meanwhile is waited for.
 ///
 /// # Errors
-/// When the node does not run now, or the output is closed.
+/// Fails if the node does not run now, or the output is closed.
 pub(super) fn status(asked: &Asked, json: bool) -> Result<(), CliError> {
     let system = |source| CliError::System { action: "listen to signals", source };
     let signals = signals::listen(false).map_err(system)?;
@@ -77,7 +77,7 @@ pub(super) fn status(asked: &Asked, json: bool) -> Result<(), CliError> {
 /// Shows each transaction after a rollout's first, of that version, until the rollout has ended.
 ///
 /// # Errors
-/// When it was rolled back or given up, when the node stops, or at Ctrl-C.
+/// Fails if the rollout was rolled back or aborted, if the node stops, or at Ctrl-C.
 pub(super) fn follow(asked: &Asked, version: u64, json: bool) -> Result<(), CliError> {
     let system = |source| CliError::System { action: "listen to signals", source };
     let signals = signals::listen(false).map_err(system)?;

@@ -110,7 +110,7 @@ impl Engine {
     /// Starts a node.
     ///
     /// # Errors
-    /// When its log cannot be used, its port is taken, or the system has no room.
+    /// Fails if its log cannot be used, its port is taken, or the system has no room.
     pub fn start(options: Options) -> Result<(Self, Recovered), StartError> {
         let (journal, past, recovered) = open(&options)?;
         let listener = options.listen.map(|addr| listen::bind(addr.ip(), addr.port())).transpose();
@@ -214,7 +214,7 @@ impl Engine {
     /// a coordinator whose log of decisions is out of reach. Must not be called by the sink.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// Fails if the node is stopping.
     pub fn command(&self, command: Command) -> Result<Answer, StandingError> {
         let (tell, told) = bounded(1);
         let pushed = self.shared.inbox.push(Item::Command(command, tell), 0);
@@ -244,7 +244,7 @@ impl Engine {
     /// was vouched for under that name.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// Fails if the node is stopping.
     pub fn vouch(&self, node: NodeId, key: PublicKey) -> Result<bool, StandingError> {
         let (tell, told) = bounded(1);
         let pushed = self.shared.inbox.push(Item::Vouch(node, key, tell), 0);
@@ -262,7 +262,7 @@ impl Engine {
     /// none. Returns the keys that match: nothing is done unless there is exactly one.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// Fails if the node is stopping.
     pub fn admit(&self, node: NodeId, digits: String) -> Result<Vec<PublicKey>, StandingError> {
         let (tell, told) = bounded(1);
         let pushed = self.shared.inbox.push(Item::Admit(node, digits, tell), 0);
@@ -273,7 +273,7 @@ impl Engine {
     /// Returns the status of the node. Must not be called by the sink.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// Fails if the node is stopping.
     pub fn standing(&self) -> Result<Standing, StandingError> {
         let (me, clock) = (self.shared.me.node_id.clone(), self.shared.clock);
         let ask = move |stage: &mut Stage| stage.standing(&me, clock.now().mono);
@@ -293,7 +293,7 @@ impl Engine {
     /// most `most` of each.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// Fails if the node is stopping.
     pub fn history(&self, most: usize) -> Result<(Vec<Committed>, Vec<Aborted>), StandingError> {
         let ask = move |stage: &mut Stage| match &stage.phase {
             Phase::Forming(_) => (Vec::new(), Vec::new()),

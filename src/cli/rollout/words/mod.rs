@@ -144,7 +144,7 @@ pub(super) fn deed(kind: Kind, after: &RoutingState) -> String {
 /// remedy.
 ///
 /// # Errors
-/// When it was refused or aborted.
+/// Fails if the order was refused or aborted.
 pub(super) fn outcome(command: &Command, answer: &Answer) -> Result<String, String> {
     match answer {
         Answer::Committed { txid, version } => Ok(done(command, txid, *version)),
