@@ -34,8 +34,8 @@ pub(in crate::cli) enum Ask {
         /// Largest number of each.
         count: usize,
     },
-    /// End of a transaction. `{"txid": …, "committed": …, "aborted": …, "story": [{"wall_ms",
-    /// "message"}]}`.
+    /// End of a transaction, and the log lines about it.
+    /// `{"txid": …, "committed": …, "aborted": …, "story": [{"wall_ms", "message"}]}`.
     Explain {
         /// Name of the transaction.
         txid: TxId,

@@ -99,8 +99,8 @@ pub(super) fn steps(plan: &Plan, current: Option<usize>) -> String {
     plan.steps.iter().enumerate().map(step).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the gates of a plan: `p95<=200ms and error<=1%, of at least 20 requests to v2 within 1
-/// min 0 s`; `none` if it has none.
+/// Returns the gates of a plan, `none` if it has none:
+/// `p95<=200ms and error<=1%, of at least 20 requests to v2 within 1 min 0 s`.
 pub(super) fn gates(plan: &Plan) -> String {
     if plan.gates.is_empty() {
         return "none".to_owned();
