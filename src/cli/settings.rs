@@ -22,9 +22,9 @@ use crate::wire::sealed::ClusterKeys;
 /// Settings of every node.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
-    /// Listen address; port 0 for a peer whose port the system is to choose.
+    /// IP address to listen at.
     pub ip: IpAddr,
-    /// See `ip`.
+    /// Port to listen at; 0 for a peer whose port the system chooses.
     pub port: u16,
     /// File that the seeds were read from, for messages.
     pub config: PathBuf,

@@ -34,39 +34,39 @@ pub enum Node {
     Peer(Box<PeerNode>),
 }
 
-/// A deadline of either.
+/// Timer of a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A seed's.
+    /// Timer of a seed.
     Seed(seed::Timer),
-    /// A peer's.
+    /// Timer of a peer.
     Peer(peer::Timer),
 }
 
-/// A durable record of either.
+/// Durable record of a node.
 #[derive(Clone, Debug)]
 pub enum Record {
-    /// A seed's.
+    /// Record of a seed.
     Seed(<SeedNode as Kind>::Record),
-    /// A peer's.
+    /// Record of a peer.
     Peer(<PeerNode as Kind>::Record),
 }
 
-/// A report of either.
+/// Event that a node reports.
 #[derive(Debug)]
 pub enum Event {
-    /// A seed's.
+    /// Event of a seed.
     Seed(seed::Event),
-    /// A peer's.
+    /// Event of a peer.
     Peer(peer::Event),
 }
 
-/// A request to either.
+/// Command to a node.
 #[derive(Debug)]
 pub enum Command {
-    /// To a seed.
+    /// Command to a seed.
     Seed(seed::Command),
-    /// To a peer.
+    /// Command to a peer.
     Peer(peer::Command),
 }
 

@@ -84,7 +84,7 @@ pub enum Event {
     },
 }
 
-/// When a bootstrap peer is called again.
+/// Time at which a bootstrap peer is called again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
     #[default]

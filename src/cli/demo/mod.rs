@@ -21,7 +21,7 @@ use stage::Stage;
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct DemoArgs {
-    /// Another story.
+    /// Story to play in place of the demo of the fleet.
     #[command(subcommand)]
     pub story: Option<DemoStory>,
     /// The file to leave the run in: the log lines of all nodes; an older one is replaced

@@ -1,4 +1,4 @@
-//! What may be typed for a node that rolls out, and after `peer rollout`.
+//! Flags of a node that rolls out, and arguments of `peer rollout`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -43,10 +43,10 @@ pub struct RolloutNodeArgs {
     /// long; the same on every node
     #[arg(long, requires = "id")]
     pub decide_in_log: bool,
-    /// Let whoever proves a key take part, without peer rollout admit
+    /// Let any node that proves a key take part, without peer rollout admit
     #[arg(long, requires = "id")]
     pub admit_all: bool,
-    /// Where the log of transactions is kept, as NAME.log
+    /// Folder of the log of transactions, which is NAME.log
     #[arg(long, value_name = "DIR", default_value = "data/logs", requires = "id")]
     pub log_dir: PathBuf,
     /// Bytes of a request's body at most, at the data plane
@@ -57,12 +57,12 @@ pub struct RolloutNodeArgs {
     pub kill_at: Option<KillPoint>,
 }
 
-/// `NAME=URL`.
+/// Version and the server that answers for it, `NAME=URL`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
-    /// The version.
+    /// Name of the version.
     pub model: ModelId,
-    /// Its server.
+    /// Address of its server.
     pub upstream: Upstream,
 }
 
@@ -92,11 +92,11 @@ Every step is a transaction: all nodes take it, or none does. A gate that fails 
 itself. Gates: p95=200ms, error=1%, 4xx=5%, p95<=1.2x (against the stable version), error<=2x.
 Exit codes: 0 done, 1 refused or aborted, 2 for wrong flags.";
 
-/// `peer rollout`.
+/// Arguments of `peer rollout`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RolloutArgs {
-    /// What is asked.
+    /// Question or order.
     #[command(subcommand)]
     pub command: RolloutCommand,
 }
@@ -106,7 +106,7 @@ pub struct RolloutArgs {
 pub enum RolloutCommand {
     /// Begin a rollout
     Start(StartArgs),
-    /// Show each node: version, weights, status, health, votes, who is away or in doubt
+    /// Show each node: version, weights, status, health, votes, and the nodes away or in doubt
     Status(WatchArgs),
     /// Take no further step until resumed
     Pause(NodeAskArgs),
@@ -137,13 +137,13 @@ pub enum RolloutCommand {
     Model(ModelArgs),
 }
 
-/// Which node is meant.
+/// Flags that choose the node to ask.
 #[derive(Clone, Debug, Args)]
 pub struct NodeAskArgs {
     /// The name of the node that is meant [default: the one that runs here, or the first of them]
     #[arg(long, value_name = "NAME")]
     pub id: Option<NodeId>,
-    /// Where it keeps its key
+    /// Folder in which it keeps its key
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
     /// JSON, for programs
@@ -151,7 +151,7 @@ pub struct NodeAskArgs {
     pub json: bool,
 }
 
-/// `peer rollout start`.
+/// Arguments of `peer rollout start`.
 #[derive(Clone, Debug, Args)]
 pub struct StartArgs {
     /// The version that is served now
@@ -166,7 +166,7 @@ pub struct StartArgs {
     /// The time between two steps
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
     pub interval: Span,
-    /// What must hold of the new version's traffic before each step: p95=200ms, error=1%,
+    /// Condition on the new version's traffic that must hold before each step: p95=200ms, error=1%,
     /// p95<=1.2x, error<=2x, 4xx=5%; once for each. Beside any gate 4xx<=2x holds, unless one is of
     /// 4xx [default: none]
     #[arg(long, value_name = "GATE")]
@@ -175,7 +175,7 @@ pub struct StartArgs {
     /// held
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub samples: u64,
-    /// How long the window is that gates look at
+    /// Length of the window that gates look at
     #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(60)))]
     pub window: Span,
     /// So many looks in a row, one a second, may find a gate that does not hold before it is rolled
@@ -199,20 +199,20 @@ pub struct StartArgs {
     /// Stay until the rollout has ended, and show each step; exit code 1 if it was rolled back
     #[arg(long)]
     pub wait: bool,
-    /// Which node is meant.
+    /// Node to ask.
     #[command(flatten)]
     pub ask: NodeAskArgs,
 }
 
 impl StartArgs {
-    /// By what requests stick.
+    /// Returns the part of a request by which it stays at one version, if any.
     pub fn sticky(&self) -> Option<Sticky> {
         let header = self.sticky_header.clone().map(Sticky::Header);
         header.or_else(|| self.sticky_json.clone().map(Sticky::Json))
     }
 }
 
-/// Shares in basis points.
+/// Shares of the new version, in basis points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steps(pub Vec<u32>);
 
@@ -235,51 +235,51 @@ impl FromStr for Steps {
     }
 }
 
-/// `peer rollout status`.
+/// Arguments of `peer rollout status`.
 #[derive(Clone, Debug, Args)]
 pub struct WatchArgs {
     /// Show it again each second, until Ctrl-C
     #[arg(long)]
     pub watch: bool,
-    /// Which node is meant.
+    /// Node to ask.
     #[command(flatten)]
     pub ask: NodeAskArgs,
 }
 
-/// `peer rollout promote`.
+/// Arguments of `peer rollout promote`.
 #[derive(Clone, Debug, Args)]
 pub struct PromoteArgs {
     /// Everything to the new version at once
     #[arg(long)]
     pub full: bool,
-    /// Which node is meant.
+    /// Node to ask.
     #[command(flatten)]
     pub ask: NodeAskArgs,
 }
 
-/// `peer rollout history`.
+/// Arguments of `peer rollout history`.
 #[derive(Clone, Debug, Args)]
 pub struct HistoryArgs {
-    /// How many of each kind
+    /// Number of transactions of each kind
     #[arg(value_name = "N", default_value_t = 20)]
     pub count: usize,
-    /// Which node is meant.
+    /// Node to ask.
     #[command(flatten)]
     pub ask: NodeAskArgs,
 }
 
-/// `peer rollout explain`.
+/// Arguments of `peer rollout explain`.
 #[derive(Clone, Debug, Args)]
 pub struct ExplainTxArgs {
     /// The transaction, as history and status name it
     #[arg(value_name = "TXID")]
     pub txid: TxId,
-    /// Which node is meant.
+    /// Node to ask.
     #[command(flatten)]
     pub ask: NodeAskArgs,
 }
 
-/// `peer rollout resolve`.
+/// Arguments of `peer rollout resolve`.
 #[derive(Clone, Debug, Args)]
 #[command(group(clap::ArgGroup::new("end").required(true).args(["commit", "abort"])))]
 pub struct ResolveArgs {
@@ -295,12 +295,12 @@ pub struct ResolveArgs {
     /// I know how the nodes that cannot be asked ended it, and that a wrong word splits the fleet
     #[arg(long, required = true)]
     pub i_know: bool,
-    /// Which node is meant.
+    /// Node to ask.
     #[command(flatten)]
     pub ask: NodeAskArgs,
 }
 
-/// `peer rollout remove`.
+/// Arguments of `peer rollout remove`.
 #[derive(Clone, Debug, Args)]
 pub struct RemoveArgs {
     /// The nodes
@@ -313,28 +313,28 @@ pub struct RemoveArgs {
     /// operator and in a fleet no seeds: two parts that did it to each other would split the fleet
     #[arg(long, requires = "gone")]
     pub i_know: bool,
-    /// Which node is meant.
+    /// Node to ask.
     #[command(flatten)]
     pub ask: NodeAskArgs,
 }
 
-/// `peer rollout admit`.
+/// Arguments of `peer rollout admit`.
 #[derive(Clone, Debug, Args)]
 pub struct AdmitArgs {
     /// The node; with the first digits of its key where several came under that name, or all 64
     #[arg(value_name = "NAME[@KEY]")]
     pub node: Admittee,
-    /// Which node is meant.
+    /// Node to ask.
     #[command(flatten)]
     pub ask: NodeAskArgs,
 }
 
-/// A node that is to be let in, and the first digits of its key, perhaps none.
+/// Node that is to be let in, with the first digits of its key.
 #[derive(Clone, Debug)]
 pub struct Admittee {
-    /// Its name.
+    /// Name of the node.
     pub node: NodeId,
-    /// Lower-case hexadecimal digits.
+    /// First digits of the key, in lower-case hexadecimal; empty if none were given.
     pub key: String,
 }
 
@@ -351,7 +351,7 @@ impl FromStr for Admittee {
     }
 }
 
-/// `peer rollout query`.
+/// Arguments of `peer rollout query`.
 #[derive(Clone, Debug, Args)]
 pub struct QueryArgs {
     /// The data planes [default: 127.0.0.1:50051 to 50053]
@@ -365,19 +365,19 @@ pub struct QueryArgs {
     pub json: bool,
 }
 
-/// `peer rollout model`.
+/// Arguments of `peer rollout model`.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// Where it listens; port 0 lets the system choose
+    /// Address to listen at; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT")]
     pub listen: std::net::SocketAddr,
-    /// Its version
+    /// Name of its version
     #[arg(long, value_name = "NAME")]
     pub name: ModelId,
-    /// How long it takes to answer [default: no time at all]
+    /// Time that it takes to answer [default: no time at all]
     #[arg(long, value_name = "TIME")]
     pub delay: Option<Span>,
-    /// How many of a hundred requests it answers with 500
+    /// Number of requests in a hundred that it answers with 500
     #[arg(long, value_name = "PERCENT", default_value_t = 0,
         value_parser = clap::value_parser!(u32).range(0..=100))]
     pub fail: u32,

@@ -1,4 +1,4 @@
-//! `peer rollout …`: asks the node that runs here, and shows what it says.
+//! `peer rollout …`: questions and orders to the node that runs here, and their answers as text.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,20 +23,20 @@ use crate::protocol::rollout::{Answer, Command, NodeId, Phase, StartOrder};
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 
-/// How long an answer may take: a transaction waits 2 s for votes.
+/// Time-out of an answer: a transaction waits 2 s for votes.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A node that can be asked.
+/// Running node that can be asked.
 pub(in crate::cli) struct Asked {
-    /// Its directory.
+    /// Folder of the node, with its control socket.
     pub(in crate::cli) dir: PathBuf,
 }
 
 impl Asked {
-    /// The node that is meant.
+    /// Finds the node to ask: the one of `--id`, or the first that runs here.
     ///
     /// # Errors
-    /// When it does not run here.
+    /// Fails if the node does not run here.
     pub(super) fn find(args: &NodeAskArgs) -> Result<Self, CliError> {
         let data = args.data.display();
         if let Some(id) = &args.id {
@@ -58,16 +58,16 @@ impl Asked {
         })
     }
 
-    /// What it answers, as it is.
+    /// Returns the node's answer as JSON.
     ///
     /// # Errors
-    /// When it does not, or says why not.
+    /// Fails if the node does not answer, or answers with an error.
     pub(in crate::cli) fn raw(&self, wanted: &Ask) -> Result<Value, CliError> {
         let mut answer = asking::exchange(&self.dir, wanted, PATIENCE, "ask the node")?;
         Ok(answer["ok"].take())
     }
 
-    /// What it answers, understood.
+    /// Returns the node's answer, parsed.
     ///
     /// # Errors
     /// As [`Asked::raw`].
@@ -75,7 +75,7 @@ impl Asked {
         understood(self.raw(wanted)?)
     }
 
-    /// How it stands.
+    /// Returns the node's status.
     ///
     /// # Errors
     /// As [`Asked::raw`].
@@ -83,7 +83,7 @@ impl Asked {
         self.ask(&Ask::Status)
     }
 
-    /// What there was: so many of each kind.
+    /// Returns the last transactions, at most `count` of each kind.
     ///
     /// # Errors
     /// As [`Asked::raw`].
@@ -104,10 +104,10 @@ fn raw_text(value: &Value) -> String {
     format!("{value}\n")
 }
 
-/// Has something done, and says what became of it.
+/// Gives an order to the node, and prints its outcome.
 ///
 /// # Errors
-/// When it was refused or aborted; so for all orders.
+/// Fails if the order was refused or aborted.
 pub(super) fn order(args: &NodeAskArgs, command: &Command) -> Result<(), CliError> {
     ordered(&Asked::find(args)?, args, command).map(|_| ())
 }
@@ -116,7 +116,7 @@ fn ordered(asked: &Asked, args: &NodeAskArgs, command: &Command) -> Result<Answe
     let value = asked.raw(&Ask::Order { order: command.clone() });
     let value = value.map_err(|error| {
         let CliError::System { source, .. } = error else { return error };
-        // A transaction goes on without whoever asked for it.
+        // A transaction goes on without the process that asked for it.
         CliError::Failed(format!(
             "{source}; whether it was done or not, peer rollout history shows at any node (--id)"
         ))
@@ -124,7 +124,8 @@ fn ordered(asked: &Asked, args: &NodeAskArgs, command: &Command) -> Result<Answe
     conclude(args, command, value).map_err(|error| with_brake(asked, command, error))
 }
 
-/// The brake stays on until the way back is committed.
+/// Adds to the error of an abort or rollback that the brake is on, which stays until the way back
+/// is committed.
 fn with_brake(asked: &Asked, command: &Command, error: CliError) -> CliError {
     let is_way_back = matches!(command, Command::Abort | Command::Rollback);
     let CliError::Failed(text) = &error else { return error };
@@ -174,7 +175,8 @@ pub(super) fn start(args: &StartArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A third of the interval, so that figures of a warm version are there before the next step.
+/// Returns a third of the interval, at most 10 s, so that figures of a warm version are there
+/// before the next step.
 fn usual_warm_up(interval: Duration) -> Duration {
     (interval / 3).min(Duration::from_secs(10))
 }
@@ -191,7 +193,7 @@ pub(super) fn promote(args: &PromoteArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Shows how all stand, once or each second.
+/// Prints the status of all nodes, once or each second.
 pub(super) fn status(args: &WatchArgs) -> Result<(), CliError> {
     let asked = Asked::find(&args.ask)?;
     if args.watch {
@@ -200,18 +202,18 @@ pub(super) fn status(args: &WatchArgs) -> Result<(), CliError> {
     print(&watch::picture(&asked, args.ask.json, watch::is_terminal())?)
 }
 
-/// Shows what was decided.
+/// Prints the last committed and aborted transactions.
 pub(super) fn history(args: &HistoryArgs) -> Result<(), CliError> {
     let asked = Asked::find(&args.ask)?;
     if args.ask.json {
         return print(&raw_text(&asked.raw(&Ask::History { count: args.count })?));
     }
-    // One more, for what was served before the first that is shown.
+    // One more, for the shares before the first that is shown.
     let history = asked.history(args.count.saturating_add(1))?;
     print(&history.text(args.count))
 }
 
-/// Tells of one transaction.
+/// Prints the story of one transaction.
 pub(super) fn explain(args: &ExplainTxArgs) -> Result<(), CliError> {
     let asked = Asked::find(&args.ask)?;
     let value = asked.raw(&Ask::Explain { txid: args.txid.clone() })?;
@@ -232,12 +234,12 @@ pub(super) fn explain(args: &ExplainTxArgs) -> Result<(), CliError> {
     print(&explained.text(&asked.history(usize::MAX)?))
 }
 
-/// Decides a transaction that is stuck.
+/// Ends a transaction that is stuck.
 pub(super) fn resolve(args: &ResolveArgs) -> Result<(), CliError> {
     order(&args.ask, &Command::Resolve { txid: args.txid.clone(), commit: args.commit })
 }
 
-/// Lets a node take part that is here.
+/// Lets a node take part.
 pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
     let asked = Asked::find(&args.ask)?;
     let Admittee { node, key } = &args.node;
@@ -280,7 +282,7 @@ pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
     print(&format!("{node} may take part; it does once all nodes agree, see peer rollout status"))
 }
 
-/// Takes nodes out.
+/// Takes nodes out of the roster.
 pub(super) fn remove(args: &RemoveArgs) -> Result<(), CliError> {
     let asked = Asked::find(&args.ask)?;
     let nodes: BTreeSet<NodeId> = args.nodes.iter().cloned().collect();
@@ -304,7 +306,7 @@ pub(super) fn remove(args: &RemoveArgs) -> Result<(), CliError> {
             print(&format!("{node} takes part no more; {rest} do (version {version}, {txid})"))
         }
         answer @ (Answer::Aborted { .. } | Answer::Refused { .. }) => {
-            // What is said of a pause fits: nothing began.
+            // The words for a pause fit: nothing began.
             Err(CliError::Failed(outcome(&Command::Pause, &answer).err().unwrap_or_default()))
         }
     }

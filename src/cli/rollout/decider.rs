@@ -1,7 +1,7 @@
-//! The log of decisions: a group that chats among the nodes, whose final entries say how
-//! transactions ended (T10). The first entry for a transaction is its end, whoever's it is.
+//! The log of decisions: a chat group of the nodes, whose final entries tell how transactions ended
+//! (T10). The first entry for a transaction decides it, no matter which node wrote it.
 //!
-//! Nothing is answered before the own past of the log is known.
+//! No question is answered before the past of the log has been read.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -24,38 +24,38 @@ use crate::runtime::driver::options::{Serve, Sink};
 use crate::runtime::rollout::{self, Standing};
 use crate::runtime::thread;
 
-/// The room of decisions.
+/// Room of the group that holds the decisions.
 const ROOM: &str = "decisions";
 
-/// Entries read at a time.
+/// Number of entries read at a time.
 const PAGE: u64 = 1_000;
 
-/// How often it is looked whether all are members.
+/// Interval at which the thread checks that all nodes are members.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// What may wait for this thread.
+/// Largest number of items that wait for this thread, in each of its channels.
 const WAITING_MAX: usize = 4_096;
 
-/// One decision, as the log has it.
+/// Decision on a transaction, as an entry of the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Decision {
-    /// The transaction.
+    /// Name of the transaction.
     txid: TxId,
-    /// How it is to end.
+    /// True to commit it, false to abort it.
     commit: bool,
-    /// What shows that it may be committed.
+    /// Proof that it may be committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     proof: Option<Box<Committed>>,
 }
 
 impl Decision {
-    /// What the machine wants to be decided.
+    /// Returns a decision that the machine asks for.
     pub(super) const fn new(txid: TxId, commit: bool, proof: Option<Box<Committed>>) -> Self {
         Self { txid, commit, proof }
     }
 }
 
-/// What the log has decided, and what it was asked already.
+/// Decisions of the log, and those asked of it that are not final yet.
 #[derive(Debug, Default)]
 struct Book {
     decided: BTreeMap<TxId, Decision>,
@@ -63,10 +63,10 @@ struct Book {
 }
 
 impl Book {
-    /// Takes an entry of the log; what it decides, if it is the first for its transaction.
+    /// Takes an entry of the log. Returns its decision, if it is the first for its transaction.
     fn take(&mut self, entry: &Entry) -> Option<&Decision> {
         let Body::Chat(chat) = &entry.body else { return None };
-        // Whatever else is said there decides nothing.
+        // Other messages of the room decide nothing.
         let decision: Decision = serde_json::from_str(&chat.payload).ok()?;
         let txid = decision.txid.clone();
         self.asked.remove(&txid);
@@ -91,7 +91,7 @@ impl Sink<Told> for Ear {
     }
 }
 
-/// A node's part in the log of decisions.
+/// Part of a node in the log of decisions.
 pub(super) struct Decider {
     door: Arc<Door>,
     wanted: Receiver<Decision>,
@@ -103,7 +103,7 @@ pub(super) struct Decider {
 }
 
 impl Decider {
-    /// A part that begins with the history; what is wanted of it comes by the sender.
+    /// Returns a part that begins with the history, and the sender of the decisions asked of it.
     pub(super) fn new(
         keys: &KeyPair,
         log_dir: PathBuf,
@@ -115,20 +115,20 @@ impl Decider {
         (Self { door, wanted, keys, log_dir, marker, is_ready }, want)
     }
 
-    /// Whether the log can decide; true from some moment on.
+    /// Returns whether the log can decide; once true, it stays true.
     pub(super) fn readiness(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_ready)
     }
 
-    /// Where members of the group are led.
+    /// Returns the server of connections of the group's members.
     pub(super) fn door(&self) -> Arc<dyn Serve> {
         Arc::clone(&self.door) as Arc<dyn Serve>
     }
 
-    /// Goes on until nothing can be wanted any more.
+    /// Starts the thread, which runs until the node stops or the group fails.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// Fails if the thread cannot be started.
     pub(super) fn run(self, local: &Arc<Local>) -> Result<JoinHandle<()>, CliError> {
         let local = Arc::clone(local);
         let work = move || {
@@ -147,7 +147,7 @@ impl Decider {
             match roster_of(local) {
                 Ok(Some(roster)) => break roster,
                 Ok(None) => {}
-                // It is stopping.
+                // The node is stopping.
                 Err(_) => return Ok(()),
             }
             match self.wanted.recv_timeout(std::time::Duration::from_millis(100)) {
@@ -186,10 +186,11 @@ impl Decider {
             seeds: seeds?,
             config: Config::default(),
             cluster_keys: None,
-            // Of the first roster the lowest name; whoever came later finds a group.
+            // The lowest name of the first roster founds the group; a node that comes later finds
+            // one.
             founds: if is_founder { Founds::IfNew } else { Founds::Never },
             limits: chat::Limits::default(),
-            // Who does not vote on rollouts decides nothing about them.
+            // A node that does not vote on rollouts decides nothing about them.
             allows: Some(Box::new(allows(&local.engine))),
             sink: Box::new(Ear(tell)),
         };
@@ -226,7 +227,7 @@ impl Decider {
                     Ok(Told::Delivered(entries)) => {
                         for entry in entries {
                             if entry.seq_no > next {
-                                // Something found no room on its way here.
+                                // An entry found no room on its way here.
                                 read_past(group, &mut next, &mut book)?;
                             }
                             next = next.max(SeqNo(entry.seq_no.0 + 1));
@@ -255,7 +256,7 @@ impl Decider {
     }
 }
 
-/// Reads what is final already.
+/// Reads the entries that are final already.
 fn read_past(group: &Engine, next: &mut SeqNo, book: &mut Book) -> Result<(), String> {
     loop {
         let page = group.history(*next, PAGE)?;
@@ -274,7 +275,7 @@ fn want(local: &Local, group: &Engine, book: &mut Book, decision: &Decision) {
     if book.asks(decision)
         && let Ok(text) = serde_json::to_string(decision)
     {
-        // Kept and said again until it is final.
+        // The group keeps it and sends it again until it is final.
         group.say(ROOM, text);
     }
 }
@@ -284,7 +285,7 @@ fn answer(local: &Local, decision: &Decision) {
     local.engine.decided(txid, commit, proof);
 }
 
-/// Whose keys may be members of the group: those of the roster.
+/// Returns the test of keys that may be members of the group: those of the roster.
 fn allows(engine: &rollout::Engine) -> impl Fn(&PublicKey) -> bool + Send + Sync + 'static {
     let engine = engine.clone();
     move |key| match engine.standing() {
@@ -301,7 +302,7 @@ fn roster_of(local: &Local) -> Result<Option<Roster>, String> {
     }
 }
 
-/// The number by which a key is a member of the group.
+/// Returns the number of a key as a member of the group.
 fn member_id(key: &PublicKey) -> MemberId {
     use crate::model::SigningBytes;
     let digest = SigningBytes::new("folkmoot/rollout/member/1").key(key).sha256();

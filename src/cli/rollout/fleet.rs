@@ -1,12 +1,14 @@
-//! A node that rolls out in a fleet: it is a member of the fleet too, at the same port and with the
-//! same key, and finds the other nodes by it.
+//! A node that rolls out in a fleet: it is also a member of the fleet, at the same port and with
+//! the same key, and finds the other nodes through it.
 //!
-//! On the topic `folkmoot/rollout` whoever has no history yet says so, and nodes that have one
-//! answer. Of several whom nobody answers, the lowest name founds one. Whoever speaks there is a
-//! member of the fleet, let in by a quorum of its seeds, and is let in here too.
+//! On the topic `folkmoot/rollout` a node without a history says so, and nodes that have one
+//! answer. Of several that get no answer, the one with the lowest name founds a history. Only
+//! members of the fleet speak there, which a quorum of its seeds has let in; so they are let in
+//! here too.
 //!
-//! Whose end a quorum of seeds certifies, the engine is told (T12). The seeds are asked about
-//! whoever is away, because their word may have gone out while this node was away itself.
+//! The engine is told of the members whose end a quorum of seeds certifies (T12). The seeds are
+//! asked about members that are away, because their word may have gone out while this node was away
+//! itself.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -29,40 +31,41 @@ use crate::runtime::rollout::{Engine, Founding, Standing};
 use crate::runtime::thread;
 use crate::wire::dialect::Dialect;
 
-/// Where nodes are announced.
+/// Topic on which nodes are announced.
 const TOPIC: &str = "folkmoot/rollout";
 
-/// How long the fleet may take to let a node in before it goes on alone.
+/// Time that the fleet has to let a node in before it goes on alone.
 const ADMISSION_MAX: Duration = Duration::from_secs(15);
 
-/// How long it is waited for a neighbor, where the seeds know of others.
+/// Time that a node waits for a neighbor, if the seeds know of members.
 const NEIGHBOR_MAX: Duration = Duration::from_secs(5);
 
-/// A round of looking for others; who is the lowest at its end founds a history.
+/// Length of a round of looking for others; the node with the lowest name at its end founds a
+/// history.
 const ROUND: Duration = Duration::from_millis(2_500);
 
-/// How often it is said within a round that somebody looks.
+/// Interval within a round at which a node says that it looks for others.
 const CALL: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether the fleet has let it in.
+/// Interval at which a node checks that the fleet has let it in.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The pause between two looks at the certificates of the seeds.
+/// Interval at which the certificates of the seeds are read, if none comes sooner.
 const HEED: Duration = Duration::from_secs(1);
 
-/// The seeds are asked at one of so many looks.
+/// Number of looks at the certificates for each time that the seeds are asked.
 const ASK: u64 = 3;
 
-/// What is said on the topic.
+/// Message of the topic.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct News {
-    /// Who.
+    /// Name of the sender.
     node_id: NodeId,
-    /// Where.
+    /// Address of the sender.
     at: Endpoint,
-    /// Its key.
+    /// Key of the sender.
     key: PublicKey,
-    /// Whether it has no history yet.
+    /// Whether the sender has no history yet.
     #[serde(default)]
     seeks: bool,
 }
@@ -70,12 +73,12 @@ struct News {
 impl News {
     fn of(message: &Message) -> Option<Self> {
         let news: Self = serde_json::from_slice(&message.data).ok()?;
-        // Whoever says it is a member of the fleet and says where it is itself, by its own key.
+        // The sender is a member of the fleet, and names its own address and key.
         (news.at == message.origin && news.key == message.key).then_some(news)
     }
 }
 
-/// The fleet, as a node needs it.
+/// Membership of a node in the fleet.
 pub(super) struct Fleet {
     network: Arc<Network>,
     lines: Arc<Door>,
@@ -86,10 +89,10 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Becomes a member of the fleet of these seeds, at `at`; `guests` are served there too.
+    /// Becomes a member of the fleet of these seeds, at `at`, where `guests` are served too.
     ///
     /// # Errors
-    /// When the port or the disk cannot be used.
+    /// Fails if the port or the disk cannot be used.
     pub(super) fn join(
         (node_id, at): (&NodeId, Endpoint),
         seeds: &[Endpoint],
@@ -110,8 +113,8 @@ impl Fleet {
         Ok(Self { network, lines, frames, me, news: Some(news), threads: Vec::new() })
     }
 
-    /// Looks for nodes that have a history, until some are found or one is this node's to found;
-    /// nothing when it is told to stop.
+    /// Looks for nodes that have a history, until some are found or it is this node's turn to found
+    /// one; none after a signal to stop.
     pub(super) fn seek(&self, signals: &Receiver<&'static str>) -> Option<Founding> {
         self.await_admission();
         if self.network.status().members_known > 0
@@ -143,7 +146,8 @@ impl Fleet {
         }
     }
 
-    /// Where nodes with a history are, and the names of those without.
+    /// Does one round of looking. Returns the addresses of nodes with a history, and the names of
+    /// other nodes without one.
     fn round(&self) -> (Vec<String>, BTreeSet<NodeId>) {
         let clock = Clock::start();
         let (mut found, mut seekers) = (Vec::new(), BTreeSet::new());
@@ -166,10 +170,10 @@ impl Fleet {
         (found, seekers)
     }
 
-    /// Leads callers to `engine`, and answers who looks for others.
+    /// Passes callers to `engine`, and answers nodes that look for others.
     ///
     /// # Errors
-    /// When there is no thread.
+    /// Fails if a thread cannot be started.
     pub(super) fn serve(&mut self, engine: &Engine) -> Result<(), CliError> {
         self.lines.open(engine.server(Dialect::Rollout));
         self.frames.open(engine.server(Dialect::Framed));
@@ -199,12 +203,12 @@ impl Fleet {
     }
 }
 
-/// Says it on the topic. False if this node is no member now. Whoever comes later asks.
+/// Sends news on the topic. False if this node is no member now. Nodes that come later ask.
 fn say(network: &Network, news: &News) -> bool {
     serde_json::to_vec(news).is_ok_and(|text| network.broadcast(TOPIC, text).is_ok())
 }
 
-/// Answers who looks for others, as long as there is a network.
+/// Answers nodes that look for others, as long as there is a network.
 fn attend(me: &News, news: &Queue<Message>, network: &Network, engine: &Engine) {
     loop {
         let message = match news.recv() {
@@ -230,14 +234,14 @@ fn attend(me: &News, news: &Queue<Message>, network: &Network, engine: &Engine) 
     }
 }
 
-/// The thread that tells the engine of certified ends, and the others of this node's lives.
+/// Thread that tells the engine of certified ends, and other nodes of this node's lives.
 struct Heed<'a> {
     me: News,
     network: &'a Network,
     engine: &'a Engine,
-    /// The keys that the engine was told last.
+    /// Keys that the engine was told last.
     told: BTreeSet<PublicKey>,
-    /// The last life that the others were told of.
+    /// Last life that the other nodes were told of.
     life: Option<Incarnation>,
 }
 
@@ -250,7 +254,7 @@ impl<'a> Heed<'a> {
     fn run(mut self) {
         let Ok(removals) = self.network.removals() else { return };
         for round in 0_u64.. {
-            // One that has just come is heeded at once.
+            // A certificate that has just come is heeded at once.
             if let Err(Gone::Closed) = removals.recv_timeout(HEED) {
                 return;
             }
@@ -266,7 +270,7 @@ impl<'a> Heed<'a> {
         }
     }
 
-    /// Tells the others of a new life of this node in the fleet: they may have taken it out.
+    /// Tells the other nodes of a new life of this node in the fleet: they may have taken it out.
     fn say_life(&mut self) {
         let status = self.network.status();
         let is_new = status.state == "member" && self.life != Some(status.incarnation);
@@ -275,19 +279,19 @@ impl<'a> Heed<'a> {
         }
     }
 
-    /// Asks about members that are away, and those that are out and may be back; if it is out
-    /// itself, says that it is here. False once the engine is stopping.
+    /// Asks the seeds about members that are away, and those that are out and may be back; if this
+    /// node is out itself, says that it is here. False once the engine is stopping.
     fn ask(&self) -> bool {
         let Ok(standing) = self.engine.standing() else { return false };
         let Standing::Running { status, .. } = standing else { return true };
         if !status.roster.has(&self.me.node_id) {
-            // Who could let it in may not have been there when it said so.
+            // The nodes that could let it in may not have been there when it said so.
             say(self.network, &self.me);
         }
         let away = status.peers.iter().filter(|it| !it.is_linked);
         let away = away.filter_map(|it| status.roster.get(&it.node_id));
         for it in away.chain(&status.gone_by_seeds) {
-            // The seeds know nobody by a host's name.
+            // The seeds know members by address, not by a host's name.
             if let Ok(endpoint) = format!("{}:{}", it.host, it.port).parse() {
                 self.network.ask_seeds(endpoint);
             }

@@ -8,24 +8,24 @@ use crate::model::Time;
 use crate::runtime::clock::Clock;
 use crate::wire::http::{Answer, AnswerBody, Chunks, room};
 
-/// The longest answer that is read.
+/// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// An answer.
+/// Answer of a data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Reply {
-    /// Its status.
+    /// HTTP status of the answer.
     pub(in crate::cli) status: u16,
-    /// Which model it is of, if it says so.
+    /// Model that answered, by the header `X-Model`.
     pub(in crate::cli) model: Option<String>,
-    /// Its body.
+    /// Body of the answer.
     pub(in crate::cli) body: Vec<u8>,
 }
 
 /// Asks the data plane at `HOST:PORT`. With a body it is a POST, without one a GET.
 ///
 /// # Errors
-/// Why there is no answer, for people.
+/// Fails with the reason for people if there is no whole answer in time.
 pub(in crate::cli) fn request(
     at: &str,
     path: &str,
@@ -97,7 +97,7 @@ fn read(stream: &mut TcpStream, clock: &Clock, deadline: Time) -> io::Result<Rep
     }
 }
 
-/// The answer, once all of it is there.
+/// Returns the answer, once all of it is there.
 fn parse(bytes: &[u8], is_end: bool) -> io::Result<Option<Reply>> {
     let wrong = |_| io::Error::other("the answer is not HTTP");
     let mut room = room();

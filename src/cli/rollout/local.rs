@@ -1,4 +1,4 @@
-//! What others on this machine may ask of a running node, by its control socket.
+//! Questions that others on this machine may ask of a running node, by its control socket.
 //!
 //! One line of JSON in, one out: `{"ask": …}`, and `{"ok": …}` or `{"error": …}`.
 
@@ -15,56 +15,57 @@ use crate::protocol::rollout::{Command, NodeId, Roster, TxId};
 use crate::runtime::control::{Answer, Handler};
 use crate::runtime::rollout::{Engine, Standing};
 
-/// Lines of what happened that are kept for explanations.
+/// Largest number of log lines that are kept for explanations.
 const STORY_MAX: usize = 4_096;
 
-/// A question.
+/// Question or order to a node.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(in crate::cli) enum Ask {
-    /// How does it stand? `{"standing": …, "http": …, "wall_ms": …}`.
+    /// Status of the node. `{"standing": …, "http": …, "wall_ms": …, "can_decide": bool}`.
     Status,
-    /// Do this. An [`Answer`](crate::protocol::rollout::Answer).
+    /// Order to the machine; answered by an [`Answer`](crate::protocol::rollout::Answer).
     Order {
-        /// What.
+        /// Order for the machine.
         order: Command,
     },
-    /// What was committed and what was aborted? `{"committed": […], "aborted": […]}`.
+    /// Last committed and aborted transactions. `{"committed": […], "aborted": […]}`.
     History {
-        /// How many of each at most.
+        /// Largest number of each.
         count: usize,
     },
-    /// How did this end? `{"committed": …, "aborted": …, "story": [{"wall_ms", "message"}]}`.
+    /// End of a transaction, and the log lines about it.
+    /// `{"txid": …, "committed": …, "aborted": …, "story": [{"wall_ms", "message"}]}`.
     Explain {
-        /// What.
+        /// Name of the transaction.
         txid: TxId,
     },
-    /// Let it take part. `{"vouched": bool, "keys": [the keys that may be meant]}`.
+    /// Lets a node take part. `{"vouched": bool, "keys": [the keys that may be meant]}`.
     Admit {
-        /// Whom.
+        /// Name of the node.
         node: NodeId,
-        /// The first digits of its key.
+        /// First digits of its key, perhaps none.
         #[serde(default)]
         key: String,
     },
-    /// Let it take part no more; answered as an order.
+    /// Takes a node out of the roster; answered as an order.
     Remove {
-        /// Whom.
+        /// Name of the node.
         node: NodeId,
     },
 }
 
-/// The engine, and what it told.
+/// Engine of the node, with what its control socket tells besides.
 pub(super) struct Local {
     pub(super) engine: Engine,
     http: Option<String>,
-    /// Whether the log of decisions can decide, where there is one.
+    /// Whether the log of decisions can decide, if there is one.
     decisions: Option<Arc<AtomicBool>>,
     story: Mutex<VecDeque<(WallTime, String)>>,
 }
 
 impl Local {
-    /// Around an engine whose data plane listens there.
+    /// Wraps an engine; `http` is the address of its data plane.
     pub(super) fn new(
         engine: Engine,
         http: Option<String>,
@@ -73,12 +74,12 @@ impl Local {
         Self { engine, http, decisions, story: Mutex::default() }
     }
 
-    /// Whether a transaction can be ended by the log of decisions, where there is one.
+    /// Whether transactions can be ended: always, unless the log of decisions is not complete yet.
     fn can_decide(&self) -> bool {
         self.decisions.as_ref().is_none_or(|it| it.load(Ordering::Acquire))
     }
 
-    /// Keeps a line for explanations.
+    /// Keeps a log line for explanations.
     pub(super) fn note(&self, at: WallTime, line: &Line) {
         let mut story = self.story.lock().expect("nothing under this lock can panic");
         if story.len() >= STORY_MAX {
@@ -146,7 +147,7 @@ impl Local {
     }
 }
 
-/// Answers by `local`, for as long as that lives.
+/// Returns a handler that answers by `local`, for as long as that lives.
 pub(super) fn handler(local: Weak<Local>) -> Handler {
     let clock = crate::runtime::clock::Clock::start();
     Arc::new(move |request| {

@@ -1,6 +1,6 @@
-//! `peer --id NAME` and `peer rollout`: a node that rolls out, and whoever asks it.
+//! `peer --id NAME` and `peer rollout`: a node that rolls out, and the commands that ask it.
 //!
-//! The data directory of a node is `rollout-NAME`: its key, and the socket by which it is asked.
+//! The data directory of a node is `rollout-NAME`. It holds the node's key and its control socket.
 
 pub mod args;
 pub(in crate::cli) mod ask;
@@ -21,18 +21,18 @@ use super::CliError;
 use super::args::PeerArgs;
 use crate::protocol::rollout::Command;
 
-/// `peer --id NAME`.
+/// Runs `peer --id NAME`.
 ///
 /// # Errors
-/// When it cannot start, or its disk fails.
+/// Fails if the node cannot start, or its disk fails.
 pub fn node(args: &PeerArgs) -> Result<(), CliError> {
     run::run(args)
 }
 
-/// `peer rollout …`.
+/// Runs `peer rollout …`.
 ///
 /// # Errors
-/// When no node runs here, when it refuses, or when what was asked for was not done.
+/// Fails if no node runs here, if it refuses, or if the order was not carried out.
 pub fn command(args: &RolloutArgs) -> Result<(), CliError> {
     match &args.command {
         RolloutCommand::Start(args) => ask::start(args),

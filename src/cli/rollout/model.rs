@@ -1,5 +1,5 @@
-//! `peer rollout model`: a small server of one version, as slow and as failing as one likes, to
-//! see what a rollout does about it.
+//! `peer rollout model`: a small server of one version, slow or failing on demand, to see the
+//! effect on a rollout.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::cli::query::print;
 use crate::cli::run::signals;
 use crate::runtime::dataplane::model::{Model, Options};
 
-/// Runs it until Ctrl-C, SIGTERM or, if it was asked for, the end of standard input.
+/// Runs the server until Ctrl-C, SIGTERM or, if it was asked for, the end of standard input.
 ///
 /// # Errors
-/// When it cannot listen.
+/// Fails if it cannot listen.
 pub(super) fn run(args: &ModelArgs) -> Result<(), CliError> {
     let system = |source| CliError::System { action: "listen to signals", source };
     let signals = signals::listen(args.until_stdin_closes).map_err(system)?;

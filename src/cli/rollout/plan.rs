@@ -1,4 +1,4 @@
-//! What was typed for a node that rolls out, checked.
+//! Plan of a node that rolls out: its flags, checked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,33 +17,33 @@ use crate::runtime::dataplane::Upstream;
 use crate::runtime::rollout::{Founding, Place};
 use crate::wire::sealed::ClusterKeys;
 
-/// Everything that a node is started with.
+/// Settings that a node is started with.
 pub(super) struct Plan {
-    /// Who.
+    /// Name of the node.
     pub(super) me: NodeId,
-    /// Where other nodes call.
+    /// Address at which other nodes call it.
     pub(super) at: Endpoint,
-    /// Where the data plane listens.
+    /// Address at which the data plane listens.
     pub(super) http: SocketAddr,
-    /// Who answers for which version.
+    /// Server of each version; empty for the built-in model.
     pub(super) upstreams: BTreeMap<ModelId, Upstream>,
-    /// Version 1.
+    /// Routing state of version 1.
     pub(super) initial: RoutingState,
-    /// What the history begins with; nothing: what the fleet says.
+    /// Beginning of the history; none to let the fleet say.
     pub(super) founding: Option<Founding>,
-    /// The key that a link needs.
+    /// Cluster keys of its links, if they are encrypted.
     pub(super) cluster_keys: Option<Arc<ClusterKeys>>,
-    /// The directory of the key and the control socket.
+    /// Folder of the key and the control socket.
     pub(super) dir: PathBuf,
-    /// The log of transactions.
+    /// File of the log of transactions.
     pub(super) log: PathBuf,
 }
 
 impl Plan {
-    /// Checks what was typed.
+    /// Checks the flags.
     ///
     /// # Errors
-    /// When it cannot be used; the text says what to type instead.
+    /// Fails if the flags do not fit; the text says what to type instead.
     pub(super) fn new(args: &PeerArgs) -> Result<Self, CliError> {
         let flags = &args.rollout;
         let missing = || CliError::Usage("a node needs --id and --port".to_owned());
@@ -76,8 +76,8 @@ impl Plan {
         })
     }
 
-    /// The versions that this node can serve, each with a digest of its server's address, which may
-    /// hold a secret; none: any.
+    /// Returns the versions that this node can serve, each with a digest of its server's address,
+    /// which may hold a secret; none if it serves any.
     pub(super) fn models(&self) -> Option<BTreeMap<ModelId, String>> {
         let digest = |it: &Upstream| hex::encode(&Sha256::digest(it.to_string())[..4]);
         let told = self.upstreams.iter().map(|(model, at)| (model.clone(), digest(at)));

@@ -1,5 +1,5 @@
-//! `peer rollout query`: asks data planes by HTTP, as any client can, and says whether all serve
-//! the same.
+//! `peer rollout query`: questions to data planes over HTTP, as any client can ask them, and the
+//! verdict whether all serve the same state.
 
 use std::time::Duration;
 
@@ -14,33 +14,33 @@ use crate::cli::query::{print, table, table_text};
 use crate::protocol::rollout::{HealthSnapshot, RoutingState};
 use crate::runtime::thread;
 
-/// How long each answer may take.
+/// Time-out of each answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The data planes of three nodes as they are started by the examples.
 const USUAL: [&str; 3] = ["127.0.0.1:50051", "127.0.0.1:50052", "127.0.0.1:50053"];
 
-/// Looks at most: during a commit two nodes may be asked before and after it.
+/// Largest number of looks: during a commit one node may be asked before it and another after it.
 const LOOKS_MAX: usize = 3;
 
-/// The longest part of a prediction that is shown.
+/// Longest part of a prediction that is shown, in characters.
 const SHOWN_MAX: usize = 32;
 
-/// What one data plane has told.
+/// Answers of one data plane.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Told {
     at: String,
-    /// What it serves, or why it is not known.
+    /// Routing state that it serves, also as JSON; or the reason for which there is none.
     state: Result<(RoutingState, Value), String>,
-    /// How its traffic fares, and who it is.
+    /// Health of its traffic, and the name of its node.
     health: Option<HealthSnapshot>,
     prediction: Result<Reply, String>,
 }
 
-/// Asks all, and shows it.
+/// Asks all data planes, and prints their answers.
 ///
 /// # Errors
-/// When they do not all serve the same.
+/// Fails if the data planes do not all serve the same state.
 pub(super) fn run(args: &QueryArgs) -> Result<(), CliError> {
     let mut at = args.at.clone();
     if at.is_empty() {
@@ -64,10 +64,10 @@ pub(super) fn run(args: &QueryArgs) -> Result<(), CliError> {
     verdict.map(|_| ()).map_err(|_| CliError::Failed("the nodes are not synchronized".to_owned()))
 }
 
-/// Asks all at once, again if what they say may be of two moments.
+/// Asks all data planes at once, and again if their answers may be of two moments.
 ///
 /// # Errors
-/// When there is no room for a thread.
+/// Fails if a thread cannot be started.
 pub(in crate::cli) fn look(at: &[String], body: &str) -> Result<Vec<Told>, CliError> {
     let mut told = look_once(at, body)?;
     for _ in 1..LOOKS_MAX {
@@ -113,10 +113,10 @@ fn ask(at: String, body: &str) -> Told {
     Told { at, state, health, prediction }
 }
 
-/// Whether all serve the very same.
+/// Checks that all data planes serve the same state.
 ///
 /// # Errors
-/// Why not.
+/// Fails with the reason if one gave no answer, if states differ, or if fewer than two were asked.
 pub(in crate::cli) fn verdict(told: &[Told]) -> Result<String, String> {
     let missing: Vec<_> = told.iter().filter(|it| it.state.is_err()).map(|it| &it.at).collect();
     if !missing.is_empty() {
@@ -142,7 +142,7 @@ fn name(told: &Told) -> String {
     told.health.as_ref().map_or_else(|| told.at.clone(), |it| it.node_id.to_string())
 }
 
-/// The table.
+/// Returns a table with a row for each data plane.
 pub(in crate::cli) fn text(told: &[Told], is_terminal: bool) -> String {
     let header =
         ["NODE", "DATA PLANE", "VERSION", "STATUS", "WEIGHTS", "P95", "ERRORS", "PREDICTION"];

@@ -1,4 +1,4 @@
-//! What happens to rollouts, as log lines: one event, one line, which names its transaction.
+//! Log lines of rollouts: one line for each event, which names its transaction.
 
 use ::log::Level;
 use serde_json::json;
@@ -10,12 +10,12 @@ use crate::protocol::rollout::{
     Proposal, RoutingState, TxId, Word,
 };
 
-/// Several nodes.
+/// Returns names in a row.
 fn list<'a>(nodes: impl IntoIterator<Item = &'a NodeId>) -> String {
     nodes.into_iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// Who gets how much, for people.
+/// Returns the share of each version, for people.
 pub(super) fn weights(state: &RoutingState) -> String {
     let share = |(model, points): (&ModelId, u32)| {
         let (whole, part) = (points / 100, points % 100);
@@ -40,7 +40,7 @@ fn of_node(level: Level, event: &'static str, node: &NodeId, text: String) -> Li
     Line::new(level, event, text, json!({ "node_id": node }))
 }
 
-/// The line of an event.
+/// Returns the log line of an event.
 pub(super) fn line(event: &Event) -> Line {
     match event {
         Event::Began(proposal) => began(proposal),
@@ -193,7 +193,7 @@ fn in_doubt(txid: &TxId, waited: std::time::Duration, waits_for: &[NodeId]) -> L
     Line::new(Level::Warn, "rollout_in_doubt", text, fields)
 }
 
-/// What happens to the steps of a rollout.
+/// Returns the line of an event about the steps of a rollout.
 fn step(event: &Event) -> Line {
     if let Event::TookOver { owner } = event {
         let text = format!("takes the steps of the rollout, since {owner} is away");
@@ -210,7 +210,8 @@ fn step(event: &Event) -> Line {
     Line::new(Level::Info, "rollout_step_held", text, json!({ "reason": reason }))
 }
 
-/// The nodes that a transaction takes out, and the authority for it.
+/// Returns the nodes that a transaction takes out and the authority for it; empty if there are
+/// none.
 fn without(proposal: &Proposal) -> String {
     let text = |it: &Gone| format!(", without {} by {}", list(&it.nodes), by_word(it.by));
     proposal.gone.as_ref().map_or_else(String::new, text)

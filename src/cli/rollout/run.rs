@@ -1,4 +1,4 @@
-//! A node that rolls out, from its start to its exit code.
+//! Run of a node that rolls out, from its start to its exit code.
 //!
 //! Order of preparation: the flags, signals, the node's directory, the log of lines, the data
 //! plane, the fleet if there is one, the log of transactions and the port, the control socket. A
@@ -39,27 +39,27 @@ use crate::runtime::rollout::{
 use crate::runtime::thread;
 use crate::wire::dialect::Dialect;
 
-/// What may wait to be logged.
+/// Largest number of reports that wait to be logged.
 const TOLD_MAX: usize = 16 * 1024;
 
-/// Versions that may wait to be asked.
+/// Largest number of versions that wait for a probe.
 const PROBES_MAX: usize = 16;
 
-/// How often the health of the own traffic is told.
+/// Interval at which the engine is told the health of the node's own traffic.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
-/// What a node counts for `/metrics`, beside what its data plane does.
+/// Counters of the node for `/metrics`, beside those of its data plane.
 #[derive(Debug, Default)]
 struct Counts {
     committed: AtomicU64,
     aborted: AtomicU64,
     votes_commit: AtomicU64,
     votes_abort: AtomicU64,
-    /// How long the present doubt lasts, as last told, in ms; 0: there is none.
+    /// Duration of the present doubt as last reported, in ms; 0 if there is none.
     doubt_ms: AtomicU64,
 }
 
-/// What the engine tells: what is to be served goes to the data plane at once.
+/// Receiver of the engine's reports; it sets a state to be served at the data plane at once.
 struct Ear {
     plane: Arc<DataPlane>,
     counts: Arc<Counts>,
@@ -80,11 +80,11 @@ impl Sink<Told> for Ear {
                 let _ = self.failed.set(reason.clone());
             }
             Told::Event(event) => self.counts.count(event),
-            // What finds no room is a vote that is not given in time.
+            // A probe that finds no room is a vote that is not given in time.
             Told::Probe(model) => return self.probe.try_send(model.clone()).is_ok(),
             Told::Decide { txid, commit, proof } => {
                 let decision = || Decision::new(txid.clone(), *commit, proof.clone());
-                // What finds no room is wanted again.
+                // A decision that finds no room is asked for again.
                 return self.want.as_ref().is_none_or(|it| it.try_send(decision()).is_ok());
             }
             Told::Founded(_) | Told::Note(_) => {}
@@ -175,7 +175,7 @@ impl Counts {
 /// Runs a node until it is stopped.
 ///
 /// # Errors
-/// When it cannot start, or its disk fails.
+/// Fails if the node cannot start, or its disk fails.
 pub(super) fn run(args: &PeerArgs) -> Result<(), CliError> {
     let mut plan = Plan::new(args)?;
     let system = |action| move |source| CliError::System { action, source };
@@ -237,7 +237,7 @@ pub(super) fn run(args: &PeerArgs) -> Result<(), CliError> {
     ended
 }
 
-/// Has versions answer, one after the other, until the engine is gone.
+/// Starts the thread that probes versions, one after the other, until the engine is gone.
 fn prober(
     plane: Arc<DataPlane>,
     engine: Engine,
@@ -253,7 +253,7 @@ fn prober(
     })
 }
 
-/// The log of decisions, and where it is told what is wanted of it, if there is one.
+/// Returns the log of decisions and the sender of decisions asked of it, with `--decide-in-log`.
 fn decider(
     plan: &Plan,
     args: &PeerArgs,
@@ -272,8 +272,8 @@ fn decider(
     Ok((Some(decider), Some(want)))
 }
 
-/// The fleet that this node becomes a member of: that of the config file, if its seeds run and the
-/// flags do not say who takes part.
+/// Joins the fleet of the config file, if its seeds run and the flags do not say which nodes take
+/// part.
 fn fleet_of(
     plan: &Plan,
     args: &PeerArgs,
@@ -290,7 +290,7 @@ fn fleet_of(
     Fleet::join((&plan.me, plan.at), &seeds, keys, place).map(Some)
 }
 
-/// What the history begins with; nothing when it is told to stop while it looks for others.
+/// Returns the beginning of the history; none if it is told to stop while it looks for others.
 fn founding(
     plan: &mut Plan,
     fleet: Option<&Fleet>,
@@ -298,7 +298,7 @@ fn founding(
 ) -> Option<Founding> {
     match (plan.founding.take(), fleet) {
         (Some(founding), _) => Some(founding),
-        // Who has a history goes on with it.
+        // A node with a history goes on with it.
         (None, Some(fleet)) if !plan.log.exists() => fleet.seek(signals),
         (None, _) => Some(Founding::By(Vec::new())),
     }
@@ -319,7 +319,7 @@ fn data_plane(plan: &Plan, args: &PeerArgs, counts: &Arc<Counts>) -> Result<Data
     Ok(DataPlane::start(options)?)
 }
 
-/// The limits of a data plane, or as much of them as the system allows, which is then said.
+/// Returns the limits of a data plane, or as much of them as the system allows, with a warning.
 fn affordable() -> dataplane::Limits {
     let limits = dataplane::Limits::default();
     // A client's connection may need one to an upstream; as many as half of both are kept for
@@ -363,7 +363,7 @@ fn options(
     }
 }
 
-/// The first line.
+/// Returns the first log line.
 fn begin(plan: &Plan, engine: &Engine, http: SocketAddr, recovered: &Recovered) -> Line {
     let waits = match engine.standing() {
         Ok(Standing::Forming { waits_for, .. }) => waits_for,

@@ -1,4 +1,4 @@
-//! Looking again and again: `status --watch`, and `start --wait`.
+//! Repeated looks at a node: `status --watch`, and `start --wait`.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -14,27 +14,27 @@ use crate::cli::query::print;
 use crate::cli::run::signals;
 use crate::protocol::rollout::{Committed, Kind};
 
-/// The time between two pictures.
+/// Interval at which the status is shown.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The time between two looks for a step.
+/// Interval at which a waiting `start` looks for steps.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Transactions of one look at most.
+/// Largest number of transactions of one look.
 const NEWS_MAX: usize = 100;
 
-/// Moves to the first place of a terminal, and forgets what stood there.
+/// Moves to the first place of a terminal, and clears it.
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
-/// Whether a person looks at the output.
+/// Whether the output is a terminal.
 pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// How all stand, as text.
+/// Returns the status of all nodes, as text.
 ///
 /// # Errors
-/// When the node does not answer.
+/// Fails if the node does not answer.
 pub(super) fn picture(asked: &Asked, json: bool, is_terminal: bool) -> Result<String, CliError> {
     if json {
         return Ok(format!("{}\n", asked.raw(&Ask::Status)?));
@@ -47,10 +47,10 @@ pub(super) fn picture(asked: &Asked, json: bool, is_terminal: bool) -> Result<St
     Ok(view.text(&known, is_terminal))
 }
 
-/// Shows it each second until Ctrl-C. A node that stops meanwhile is waited for.
+/// Shows the status each second until Ctrl-C. A node that stops meanwhile is waited for.
 ///
 /// # Errors
-/// When it does not run now, or nobody reads any more.
+/// Fails if the node does not run now, or the output is closed.
 pub(super) fn status(asked: &Asked, json: bool) -> Result<(), CliError> {
     let system = |source| CliError::System { action: "listen to signals", source };
     let signals = signals::listen(false).map_err(system)?;
@@ -77,7 +77,7 @@ pub(super) fn status(asked: &Asked, json: bool) -> Result<(), CliError> {
 /// Shows each transaction after a rollout's first, of that version, until the rollout has ended.
 ///
 /// # Errors
-/// When it was rolled back or given up, when the node stops, or at Ctrl-C.
+/// Fails if the rollout was rolled back or aborted, if the node stops, or at Ctrl-C.
 pub(super) fn follow(asked: &Asked, version: u64, json: bool) -> Result<(), CliError> {
     let system = |source| CliError::System { action: "listen to signals", source };
     let signals = signals::listen(false).map_err(system)?;

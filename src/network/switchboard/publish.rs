@@ -31,7 +31,7 @@ impl Switchboard {
     /// nobody asks who has it.
     ///
     /// # Errors
-    /// When the network has stopped.
+    /// Fails if the network has stopped.
     pub fn begin_publish(
         self: &Arc<Self>,
         driver: &Arc<Driver<PeerNode>>,

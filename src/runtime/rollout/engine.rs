@@ -1,4 +1,4 @@
-//! One node with its port, its log and its threads: what a program that rolls out has in its hand.
+//! Engine of a node that rolls out: its port, its log and its threads.
 //!
 //! Invariant: after [`Engine::stop`] no thread and no socket is left, and everything handed to the
 //! disk is there.
@@ -38,31 +38,31 @@ use crate::runtime::porter::{Porter, Refused};
 use crate::wire::dialect::Dialect;
 use crate::wire::sealed::ClusterKeys;
 
-/// How long threads may take to end once their sockets are shut.
+/// Time within which threads must end once their sockets are shut.
 const CUT_GRACE: Duration = Duration::from_secs(5);
 
-/// One entry of the log.
+/// Entry of the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Entry {
-    /// The first: whose log this is, and what its history begins with.
+    /// The first entry: the owner of the log, and the beginning of its history.
     Genesis {
-        /// Whose.
+        /// Name of the owner.
         node_id: NodeId,
-        /// What.
+        /// First roster and first state.
         genesis: Genesis,
     },
-    /// What the machine must still know after a crash.
+    /// A record that the machine needs after a crash.
     Record(Box<Record>),
 }
 
-/// A running node. Dropping it leaves it running: see [`Self::stop`].
+/// Handle of a running node. Dropping it leaves the node running: see [`Self::stop`].
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
 }
 
-/// What all threads know.
+/// State shared by all threads of the engine.
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) limits: Limits,
@@ -75,9 +75,9 @@ pub(super) struct Shared {
     pub(super) inbox: Inbox<Item>,
     pub(super) disk: Arc<Disk<Entry>>,
     pub(super) porter: Porter,
-    /// Addresses that are being called, or are linked, because they were sought.
+    /// Addresses that [`Self::seek`] has called, and which are being called or are linked.
     pub(super) busy: Mutex<BTreeSet<String>>,
-    /// Why calls came to nothing, as last told, by address.
+    /// Last reported reason for which calls to an address fail, by address.
     pub(super) told: Mutex<BTreeMap<String, String>>,
     addr: Option<SocketAddr>,
     links: Mutex<Links>,
@@ -91,7 +91,7 @@ struct Links {
     is_closed: bool,
 }
 
-/// The node is stopping, and answers nothing any more.
+/// Error of a request to a node that is stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StandingError;
 
@@ -103,14 +103,14 @@ impl fmt::Display for StandingError {
 
 impl Error for StandingError {}
 
-/// What the log knows: whose it is and how it begins, and what came after.
+/// Content of the log: the beginning of the history, and the memory of its records; none if empty.
 type Past = Option<(Genesis, Memory)>;
 
 impl Engine {
     /// Starts a node.
     ///
     /// # Errors
-    /// When its log cannot be used, its port is taken, or the system has no room.
+    /// Fails if its log cannot be used, its port is taken, or the system has no room.
     pub fn start(options: Options) -> Result<(Self, Recovered), StartError> {
         let (journal, past, recovered) = open(&options)?;
         let listener = options.listen.map(|addr| listen::bind(addr.ip(), addr.port())).transpose();
@@ -190,31 +190,31 @@ impl Engine {
         Ok(())
     }
 
-    /// Where it listens, if it does.
+    /// Returns the address it listens at, if any.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.shared.addr
     }
 
-    /// This node, as others are told of it.
+    /// Returns this node's name, address and key.
     pub fn me(&self) -> &Participant {
         &self.shared.me
     }
 
-    /// Serves accepted connections that somebody else listens for, and that speak this dialect.
+    /// Returns a server of connections that another listener accepts, and that speak this dialect.
     pub fn server(&self, dialect: Dialect) -> Arc<dyn Serve> {
         Arc::new(Server(Arc::clone(&self.shared), dialect))
     }
 
-    /// What it has turned away so far.
+    /// Returns the counters of connections and messages.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
-    /// Asks for something, and waits for its end: all questions have one, but that of a coordinator
-    /// whose log of decisions is out of reach. Not to be called by the sink.
+    /// Gives an order to the machine and waits for the answer. Every order gets one, except that of
+    /// a coordinator whose log of decisions is out of reach. Must not be called by the sink.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// Fails if the node is stopping.
     pub fn command(&self, command: Command) -> Result<Answer, StandingError> {
         let (tell, told) = bounded(1);
         let pushed = self.shared.inbox.push(Item::Command(command, tell), 0);
@@ -222,27 +222,29 @@ impl Engine {
         told.recv().map_err(|_| StandingError)
     }
 
-    /// The data plane has measured a window. False once the node is stopping.
+    /// Reports a window of traffic that the data plane has measured. False once the node is
+    /// stopping.
     pub fn health(&self, snapshot: HealthSnapshot) -> bool {
         self.shared.inbox.push(Item::Input(Input::Health(snapshot)), 0).is_ok()
     }
 
-    /// A version has answered, or has not, for this reason. False once the node is stopping.
+    /// Reports whether a version has answered; `failure` is the reason if it has not. False once
+    /// the node is stopping.
     pub fn probed(&self, model: ModelId, failure: Option<String>) -> bool {
         self.shared.inbox.push(Item::Input(Input::Probed { model, failure }), 0).is_ok()
     }
 
-    /// What the log of decisions says (T10). False once the node is stopping.
+    /// Reports a decision of the log of decisions (T10). False once the node is stopping.
     pub fn decided(&self, txid: TxId, commit: bool, proof: Option<Box<Committed>>) -> bool {
         let input = Input::Decided { txid, commit, proof };
         self.shared.inbox.push(Item::Input(input), 0).is_ok()
     }
 
-    /// Somebody who knows says that this name is this key's. False where another key is known for
-    /// it.
+    /// Vouches that this name belongs to this key, by the word of the fleet. False if another key
+    /// was vouched for under that name.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// Fails if the node is stopping.
     pub fn vouch(&self, node: NodeId, key: PublicKey) -> Result<bool, StandingError> {
         let (tell, told) = bounded(1);
         let pushed = self.shared.inbox.push(Item::Vouch(node, key, tell), 0);
@@ -250,17 +252,17 @@ impl Engine {
         told.recv().map_err(|_| StandingError)
     }
 
-    /// The keys of all members whose end the fleet's seeds certify now; replaces what was said
-    /// before. False once the node is stopping.
+    /// Reports the keys of all members whose end the fleet's seeds certify now, in place of those
+    /// of the last report. False once the node is stopping.
     pub fn dead(&self, keys: BTreeSet<PublicKey>) -> bool {
         self.shared.inbox.push(Item::Dead(keys), 0).is_ok()
     }
 
-    /// Lets a node take part that is here, of the key with these first digits, or of any. Returns
-    /// the keys that may be meant: nothing is done unless that is one.
+    /// Lets a node in under this name whose key begins with these digits, or with any if there are
+    /// none. Returns the keys that match: nothing is done unless there is exactly one.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// Fails if the node is stopping.
     pub fn admit(&self, node: NodeId, digits: String) -> Result<Vec<PublicKey>, StandingError> {
         let (tell, told) = bounded(1);
         let pushed = self.shared.inbox.push(Item::Admit(node, digits, tell), 0);
@@ -268,10 +270,10 @@ impl Engine {
         told.recv().map_err(|_| StandingError)
     }
 
-    /// How it stands. Not to be called by the sink.
+    /// Returns the status of the node. Must not be called by the sink.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// Fails if the node is stopping.
     pub fn standing(&self) -> Result<Standing, StandingError> {
         let (me, clock) = (self.shared.me.node_id.clone(), self.shared.clock);
         let ask = move |stage: &mut Stage| stage.standing(&me, clock.now().mono);
@@ -287,11 +289,11 @@ impl Engine {
         Ok(standing)
     }
 
-    /// The last committed transactions and the last aborted ones that it keeps, oldest first, at
-    /// most so many of each.
+    /// Returns the last committed and the last aborted transactions that it keeps, oldest first, at
+    /// most `most` of each.
     ///
     /// # Errors
-    /// When the node is stopping.
+    /// Fails if the node is stopping.
     pub fn history(&self, most: usize) -> Result<(Vec<Committed>, Vec<Aborted>), StandingError> {
         let ask = move |stage: &mut Stage| match &stage.phase {
             Phase::Forming(_) => (Vec::new(), Vec::new()),
@@ -308,7 +310,8 @@ impl Engine {
         self.shared.ask(ask).map_err(|_| StandingError)
     }
 
-    /// Ends all threads. Must not be called from one of them. A second call does nothing.
+    /// Stops the node and ends all threads. Must not be called from one of them. A second call does
+    /// nothing.
     pub fn stop(&self) {
         let shared = &self.shared;
         shared.porter.shut();
@@ -336,7 +339,7 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// Reads the log, or begins one.
+/// Opens the log and reads it, or creates an empty one.
 fn open(options: &Options) -> Result<(Journal<Entry>, Past, Recovered), StartError> {
     let path = &options.log;
     let io = |action| {
@@ -369,7 +372,8 @@ fn open(options: &Options) -> Result<(Journal<Entry>, Past, Recovered), StartErr
     Ok((journal, past, recovered))
 }
 
-/// The same, with this node among those that it names.
+/// Returns the founding with this node among its places, once all are checked but the keys that are
+/// not known yet.
 fn checked(founding: Founding, me: &Participant) -> Result<Founding, StartError> {
     let Founding::By(mut places) = founding else { return Ok(founding) };
     let Participant { node_id, host, port, key } = me.clone();
@@ -397,17 +401,17 @@ fn checked(founding: Founding, me: &Participant) -> Result<Founding, StartError>
 }
 
 impl Shared {
-    /// A number that no connection has had.
+    /// Returns a number that no connection has had.
     pub(super) fn number_link(&self) -> LinkId {
         LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The key once more, for the machine.
+    /// Returns a copy of this node's key pair, for the machine.
     pub(super) fn keys_again(&self) -> KeyPair {
         KeyPair::from_secret(self.keys_of_mine.secret_bytes())
     }
 
-    /// Keeps a connection, so that it can be cut; where all are cut, so is this.
+    /// Registers a connection, so that [`Engine::stop`] can cut it; cuts it at once after a stop.
     pub(super) fn enter(&self, link: LinkId, stream: &Arc<TcpStream>) {
         let mut links = self.links();
         if links.is_closed {
@@ -431,7 +435,7 @@ impl Shared {
             }
             journal.sync()
         };
-        // Where it is closed there is nobody left to tell.
+        // A closed inbox means that the node is stopping.
         let tell = |entries| {
             let _ = self.inbox.push_now(Item::Synced(entries));
         };
@@ -440,7 +444,7 @@ impl Shared {
         }
     }
 
-    /// Leads an accepted connection from its first byte to its end.
+    /// Serves an accepted connection from its first byte to its end.
     fn host(&self, connection: Connection, told: Option<Dialect>) {
         let counters = &self.counters;
         let refused = Refused { full: &counters.refused_full, silent: &counters.refused_silent };
@@ -452,7 +456,7 @@ impl Shared {
     }
 }
 
-/// Serves what another listener accepts: it has told the dialect.
+/// Serves connections of another listener, which has found out the dialect.
 struct Server(Arc<Shared>, Dialect);
 
 impl Serve for Server {

@@ -1,4 +1,4 @@
-//! What a node knows before its history begins: who is to take part, and who has proved a key.
+//! State of a node before its history begins: the nodes that are to take part, and the keys proved.
 //!
 //! Invariant: a history begins once, with a roster in which every key was proved or told.
 
@@ -10,7 +10,7 @@ use crate::model::PublicKey;
 use crate::protocol::LinkId;
 use crate::protocol::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState, TxId};
 
-/// Messages that are kept until the machine begins.
+/// Largest number of messages that are kept until the machine begins; more are dropped.
 const EARLY_MAX: usize = 256;
 
 /// A node without a history.
@@ -20,9 +20,9 @@ pub(super) struct Forming {
     founding: Founding,
     initial: RoutingState,
     keys: BTreeMap<NodeId, PublicKey>,
-    /// Whoever came meanwhile, in that order.
+    /// Connections made meanwhile, oldest first.
     pub(super) arrived: Vec<(LinkId, NodeId, PublicKey)>,
-    /// What was said meanwhile.
+    /// Messages received meanwhile, oldest first.
     pub(super) early: Vec<(LinkId, Message)>,
 }
 
@@ -43,25 +43,26 @@ impl Forming {
         }
     }
 
-    /// Where nodes are, as this one was told.
+    /// Returns the addresses of the nodes, as this one was told.
     pub(super) fn places(&self) -> BTreeMap<NodeId, (String, u16)> {
         let Founding::By(places) = &self.founding else { return BTreeMap::new() };
         places.iter().map(|it| (it.node_id.clone(), (it.host.clone(), it.port))).collect()
     }
 
-    /// Why somebody is not to be heard, if so.
+    /// Returns the reason to refuse a caller, if there is one.
     pub(super) fn objection(&self, caller: &Participant) -> Option<String> {
         let node = &caller.node_id;
         if let Some(known) = self.keys.get(node) {
             return (*known != caller.key).then(|| in_use(node));
         }
-        // Who joins is told who takes part, and hears whoever is there.
+        // A node that joins learns the roster from others, so it hears every caller.
         let is_named = self.place(node).is_some() || matches!(self.founding, Founding::Join(_));
         let me = &self.me.node_id;
         (!is_named).then(|| format!("{me} has not begun, and {node} is not among its nodes; wait"))
     }
 
-    /// Somebody has proved a key. What the history begins with, if that is clear now.
+    /// Takes a connection whose other end has proved a key. Returns the beginning of the history,
+    /// if it is settled now.
     pub(super) fn arrived(
         &mut self,
         link: LinkId,
@@ -76,17 +77,18 @@ impl Forming {
         match &self.founding {
             Founding::Join(_) => genesis,
             Founding::By(_) => match genesis {
-                // It has begun without this key, which may be another one than before; or it is the
-                // one that was told, and somebody of it may be gone by now.
+                // It has begun without this key, which may differ from the one this node had
+                // before; or it begins as this node was told, though some of its nodes may be gone
+                // by now.
                 Some(it) if self.is_believed(&it, &node, key) || self.is_told(&it) => Some(it),
                 Some(_) | None => self.complete(),
             },
         }
     }
 
-    /// Whether a history that begins without this node's key is this fleet's: who tells of it has
-    /// begun it under the key that it has proved, and it names nobody else than this node was told,
-    /// and no other key than was told.
+    /// Whether a history that begins without this node's key is this fleet's: its teller is in its
+    /// roster under the key that it has proved, and the roster holds no node and no key other than
+    /// those this node was told.
     fn is_believed(&self, genesis: &Genesis, teller: &NodeId, key: PublicKey) -> bool {
         let is_told = |it: &Participant| {
             let pinned = self.place(&it.node_id).map(|place| place.key);
@@ -125,7 +127,7 @@ impl Forming {
         }
     }
 
-    /// The beginning, if everybody is known.
+    /// Returns the beginning of the history, if the keys of all named nodes are known.
     pub(super) fn complete(&self) -> Option<Genesis> {
         let Founding::By(places) = &self.founding else { return None };
         let participant = |place: &Place| {
@@ -139,7 +141,8 @@ impl Forming {
         Some(Genesis { roster, state: self.initial.clone() })
     }
 
-    /// Who has not proved a key, or where somebody is asked to let this one in.
+    /// Returns the nodes that have not proved a key, or the addresses at which this one asks to be
+    /// let in.
     pub(super) fn waits_for(&self) -> Vec<String> {
         match &self.founding {
             Founding::Join(places) => places.clone(),
@@ -151,7 +154,8 @@ impl Forming {
         }
     }
 
-    /// Whom to call now: of two, the lower name calls, and the other when it has waited in vain.
+    /// Returns the calls to make now: of two nodes the one with the lower name calls, and the other
+    /// once it has waited in vain.
     pub(super) fn calls(&self, has_waited: bool) -> Vec<Call> {
         match &self.founding {
             Founding::Join(places) => places.iter().cloned().map(Call::join).collect(),
@@ -174,7 +178,7 @@ impl Forming {
     }
 }
 
-/// A name is another key's.
+/// Returns the refusal of a caller whose name is another key's.
 pub(super) fn in_use(node: &NodeId) -> String {
     format!(
         "the name {node} is in use by another key; choose another --id, or start it with the \
@@ -183,7 +187,8 @@ pub(super) fn in_use(node: &NodeId) -> String {
     )
 }
 
-/// Another key came first under a name that nobody of the roster has.
+/// Returns the refusal of a caller whose name no node of the roster has, but under which another
+/// key came first.
 pub(super) fn claimed(node: &NodeId) -> String {
     format!(
         "another key is here under the name {node}; if this one is meant, at that node: peer \
@@ -191,7 +196,7 @@ pub(super) fn claimed(node: &NodeId) -> String {
     )
 }
 
-/// A name was this key's.
+/// Returns the refusal of a caller that was called gone, and whose name is another key's now.
 pub(super) fn replaced(node: &NodeId, txid: &TxId) -> String {
     format!(
         "{node} was called gone ({txid}), and another machine has its name now: this one decides \

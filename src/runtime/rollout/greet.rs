@@ -1,6 +1,6 @@
 //! Handshakes, on accepted connections and on calls, each within a deadline.
 //!
-//! What is said is stated at [`Greeting`]. Whether a caller may bear its name, the machine says.
+//! [`Greeting`] states the messages. The machine decides whether a caller may bear its name.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
@@ -23,13 +23,13 @@ use crate::wire::dialect::Dialect;
 use crate::wire::rollout::{Form, ReadError, Reader};
 use crate::wire::sealed::{self, HandshakeError, Incoming, Sealed, Sealer};
 
-/// The buffer of each reader.
+/// Size of each reader's buffer, in bytes.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-/// The longest reason that is passed on, in characters.
+/// Longest reason that is passed on, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
-/// Why two ends did not come together.
+/// Reason for which a handshake failed.
 #[derive(Debug)]
 pub(super) enum Trouble {
     Io(io::Error),
@@ -37,14 +37,14 @@ pub(super) enum Trouble {
     Dialect(Dialect),
     /// The other end refused, for this reason.
     Refused(String),
-    /// This end refuses.
+    /// This end refuses the other, for this reason.
     Refuses(String),
     /// This end is stopping, or has no room.
     Closed,
 }
 
 impl Trouble {
-    /// Whether somebody has said no, which trying again does not change.
+    /// Whether an end has refused the other, so that trying again changes nothing.
     pub(super) const fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Refuses(_) | Self::Key(_))
     }
@@ -93,15 +93,15 @@ impl From<Closed> for Trouble {
     }
 }
 
-/// Who called.
+/// Other end of an accepted connection.
 pub(super) enum Caller {
     /// A node that has proved its key.
     Node(Box<Ends>),
-    /// Somebody who speaks what another serves.
+    /// An end whose dialect another server serves.
     Guest(Arc<dyn Serve>, Connection),
 }
 
-/// A connection whose ends are still to prove themselves.
+/// Connection in the handshake.
 struct Parley {
     input: Reader<Incoming<Timed>>,
     form: Form,
@@ -161,15 +161,16 @@ fn nack(reason: &str) -> Greeting {
 }
 
 impl Shared {
-    /// Tells the other end of a connection what was wrong with what it said.
+    /// Tells the other end of a connection the fault of its message.
     pub(super) fn refuse(&self, line: &Line, form: Form, reason: &str) {
-        // With a cluster key everything is sealed by the machine's thread; nobody else may write.
+        // With a cluster key the machine's thread seals all that is sent, so no other thread may
+        // write.
         if self.keys.is_none() {
             let _ = line.send(form.enclose(&json_of(&nack(reason))));
         }
     }
 
-    /// Finds out who called, and whether it may stay.
+    /// Does the handshake of an accepted connection. None if it failed, which is counted.
     pub(super) fn greet(&self, connection: Connection, told: Option<Dialect>) -> Option<Caller> {
         let from = connection.from();
         let deadline = self.clock.now().mono.after(self.limits.handshake_timeout);
@@ -259,7 +260,7 @@ impl Shared {
         Ok(enroll)
     }
 
-    /// Calls a node, or whoever is at an address.
+    /// Calls a node, or any node that listens at an address, and does the handshake.
     pub(super) fn call(&self, addr: SocketAddr, call: &Call) -> Result<Ends, Trouble> {
         let talk = |stream| self.call_over(addr, call, stream);
         let outcome = connect(&self.porter.lobby, addr, self.limits.dial_timeout, talk);
@@ -304,7 +305,7 @@ impl Shared {
         let (node_id, key) = (challenge.node_id, challenge.key);
         let other = Participant { node_id, host: addr.ip().to_string(), port: addr.port(), key };
         let asked = other.clone();
-        // In both directions the name must be the key's.
+        // The node that was called must own its name too.
         self.ask(move |stage| stage.admits(&asked))?.map_err(Trouble::Refuses)?;
         Ok(parley.ends(other, None, Some(*ack)))
     }

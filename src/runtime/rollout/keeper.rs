@@ -1,4 +1,4 @@
-//! The thread that owns the machine: takes what waits, hands it over, does what is decided.
+//! The thread that owns the machine: it hands inputs over to it, and carries out its effects.
 //!
 //! Invariants:
 //! - Only this thread touches the machine, and it waits for nothing but its inbox and deadlines.
@@ -29,55 +29,55 @@ use crate::runtime::line::{Line, Sent};
 use crate::wire::rollout::{Form, Said, encode};
 use crate::wire::sealed::Sealer;
 
-/// How long the other end may take to read our last words and close.
+/// Time that a link hung up on has to read the last messages and close.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The pause after somebody could not be let in; two nodes that try at once abort each other.
+/// Pause between two attempts to let a node in; two nodes that try at once abort each other.
 const ADMISSION_PAUSE: Duration = Duration::from_millis(700);
 
-/// A question to the machine, answered on its thread.
+/// Question to the machine, answered on its thread.
 pub(super) type Question = Box<dyn FnOnce(&mut Stage) + Send>;
 
-/// What waits for the machine.
+/// Item of the inbox of the machine's thread.
 pub(super) enum Item {
-    /// Something happened.
+    /// An input of the machine.
     Input(Input),
     /// Both ends of a connection have proved their keys.
     Arrived(Box<Arrival>),
-    /// So many entries are on disk.
+    /// Number of entries that are on disk.
     Synced(u64),
-    /// An operator asks.
+    /// An order of an operator.
     Command(Command, Sender<Answer>),
-    /// Somebody knows whose key a name is.
+    /// A name, and the key that the fleet vouches for.
     Vouch(NodeId, PublicKey, Sender<bool>),
     /// The keys of all members whose end the seeds certify.
     Dead(BTreeSet<PublicKey>),
-    /// An operator wants a node, of the key with these first digits.
+    /// A node that an operator lets in, and the first digits of its key.
     Admit(NodeId, String, Sender<Vec<PublicKey>>),
-    /// Somebody wants to know something.
+    /// A question to the machine.
     Ask(Question),
-    /// For people.
+    /// A remark for people.
     Note(String),
-    /// The disk fails.
+    /// The disk has failed.
     Failed(String),
 }
 
-/// A new connection.
+/// Connection over which both ends have just proved their keys.
 pub(super) struct Arrival {
     pub(super) link: LinkId,
     pub(super) line: Arc<Line>,
     pub(super) form: Form,
     pub(super) sealer: Option<Sealer>,
     pub(super) other: Participant,
-    /// Whether it has called, and so says itself where it is called.
+    /// Whether the other end called, so that the address in its ENROLL is its own word.
     pub(super) is_caller: bool,
-    /// Whether it asks to be let in.
+    /// Whether the other end asks to be let in.
     pub(super) joins: bool,
-    /// What its history begins with, if it said so.
+    /// Beginning of the other end's history, if it told it.
     pub(super) genesis: Option<Genesis>,
 }
 
-/// What is decided for a connection and has not left yet.
+/// Sending end of a connection, with the bytes that have not left yet.
 struct Out {
     line: Arc<Line>,
     form: Form,
@@ -85,7 +85,7 @@ struct Out {
     bytes: Vec<u8>,
 }
 
-/// The machine and what is around it.
+/// State of the thread: the machine, its timers and its connections.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     stage: Stage,
@@ -94,17 +94,18 @@ pub(super) struct Keeper {
     kill_at: Option<KillPoint>,
     timers: TimerQueue<Timer>,
     outs: BTreeMap<LinkId, Out>,
-    /// Connections for which something is to be sent.
+    /// Connections with bytes to send.
     touched: Vec<LinkId>,
     entries: Vec<Entry>,
-    /// Entries before the machine's first record of this life.
+    /// Number of entries written in this life before the machine's first record.
     preface: u64,
-    /// Connections that are hung up, and when they are cut.
+    /// Connections hung up on, with the time at which each is cut.
     lingering: VecDeque<(Time, Arc<Line>)>,
     effects: Vec<Effect>,
     waiting: BTreeMap<Ticket, Sender<Answer>>,
     last_ticket: u64,
-    /// The question by which somebody is let in, and when to ask again.
+    /// Order in flight that lets a node in, if any; `admission_at` is the earliest time of the
+    /// next.
     admission: Option<Ticket>,
     admission_at: Time,
     has_failed: bool,
@@ -139,7 +140,7 @@ impl Keeper {
         }
     }
 
-    /// Runs until the inbox is closed and empty. `past` is what the log knows.
+    /// Runs until the inbox is closed and empty. `past` is the content of the log.
     pub(super) fn run(mut self, past: Option<(Genesis, Memory)>) {
         match past {
             Some((genesis, memory)) => self.begin(genesis, memory, false),
@@ -158,7 +159,7 @@ impl Keeper {
         }
     }
 
-    /// How long there is nothing to do but wait.
+    /// Returns the time until the next deadline; none if there is none.
     fn patience(&self) -> Option<Duration> {
         let asked = self.is_asked().then_some(self.admission_at);
         let deadlines = [self.timers.next(), self.lingering.front().map(|it| it.0), asked];
@@ -178,7 +179,8 @@ impl Keeper {
         }
     }
 
-    /// Everything that waited was handed over.
+    /// Sends the bytes of all connections, and hands the entries to the disk, after a batch of
+    /// items.
     fn round_off(&mut self) {
         for link in std::mem::take(&mut self.touched) {
             self.flush(link);
@@ -195,7 +197,7 @@ impl Keeper {
             }
             Item::Command(command, reply) => self.command(command, reply),
             Item::Vouch(node, key, reply) => {
-                // Whoever has gone meanwhile does not want it.
+                // The caller may have gone meanwhile.
                 let _ = reply.try_send(self.stage.asking.vouch(node, key));
                 self.admission_at = Time::ZERO;
             }
@@ -217,7 +219,8 @@ impl Keeper {
         }
     }
 
-    /// Hangs up on whoever has another key under a name that an operator wants for this one.
+    /// Hangs up on the node that holds this name with another key, as an operator wants the name
+    /// for this one.
     fn make_room(&mut self, node: &NodeId, key: PublicKey) {
         let Phase::Running { rollout, .. } = &self.stage.phase else { return };
         if let Some((link, _)) = rollout.stranger(node).filter(|it| it.1 != key) {
@@ -236,7 +239,7 @@ impl Keeper {
                 }
                 self.handle(Input::Unlinked { link });
             }
-            // Whoever was hung up on is not heard any more.
+            // A link that was hung up on is not heard any more.
             (_, Input::Received { link, .. }) if !self.outs.contains_key(&link) => {}
             (Phase::Forming(forming), Input::Received { link, msg }) => forming.hear(link, msg),
             (_, input) => self.handle(input),
@@ -287,7 +290,7 @@ impl Keeper {
         }
     }
 
-    /// The history begins, or that of the log goes on.
+    /// Begins a new history, or resumes that of the log.
     fn begin(&mut self, genesis: Genesis, memory: Memory, is_new: bool) {
         let Some(habits) = self.habits.take() else { return };
         let me = self.shared.me.node_id.clone();
@@ -344,7 +347,7 @@ impl Keeper {
         self.admission.is_none() && self.stage.is_asked()
     }
 
-    /// Lets in who is to be let in, one at a time.
+    /// Lets in the next node that is to be let in, one at a time.
     fn let_in(&mut self) {
         let now = self.shared.clock.now().mono;
         if !self.is_asked() || now < self.admission_at {
@@ -403,7 +406,7 @@ impl Keeper {
                 if self.admission == Some(ticket) {
                     self.admission = None;
                 } else if let Some(reply) = self.waiting.remove(&ticket) {
-                    // Whoever has gone meanwhile does not want it.
+                    // The caller may have gone meanwhile.
                     let _ = reply.try_send(answer);
                 }
             }
@@ -433,7 +436,7 @@ impl Keeper {
         }
     }
 
-    /// Sends what was decided for a connection.
+    /// Sends the bytes that wait for a connection.
     fn flush(&mut self, link: LinkId) {
         let Some(out) = self.outs.get_mut(&link) else { return };
         if out.bytes.is_empty() {
@@ -460,7 +463,8 @@ impl Keeper {
         }
     }
 
-    /// The disk has failed: whatever could still be said might not be true after a restart (P10).
+    /// Stops after a failure of the disk: a message sent now might not be true after a restart
+    /// (P10).
     fn fail(&mut self, reason: String) {
         if std::mem::replace(&mut self.has_failed, true) {
             return;
@@ -481,7 +485,7 @@ impl Keeper {
 }
 
 impl Drop for Keeper {
-    /// Nothing more goes to the disk, and nobody hears of anything.
+    /// Closes the connections and the disk, so that nothing more is sent or written.
     fn drop(&mut self) {
         for out in self.outs.values() {
             out.line.close();

@@ -1,9 +1,9 @@
-//! A process that ends at a point that was named, as a power cut would end it, but for the disk.
+//! Death of the process at a named point, as in a power cut, but with the disk intact.
 
 use super::options::KillPoint;
 use crate::protocol::rollout::{Choice, Effect, Event, Message, NodeId, Record};
 
-/// Ends this process if that is to be before what the machine of `me` has decided now.
+/// Ends this process if the point comes before this effect of the machine of `me`.
 pub(super) fn before(at: Option<KillPoint>, me: &NodeId, effect: &Effect) {
     match (at, effect) {
         (Some(KillPoint::BeforeVote), Effect::Persist(Record::Prepared(_))) => die(),
@@ -18,7 +18,7 @@ pub(super) fn before(at: Option<KillPoint>, me: &NodeId, effect: &Effect) {
     }
 }
 
-/// Whether the process ends once this message has left for the first of those it is for.
+/// Whether the process ends once this message has left for its first recipient.
 pub(super) fn is_after(at: Option<KillPoint>, message: &Message) -> bool {
     match (at, message) {
         (Some(KillPoint::AfterVote), Message::PrepareResp(it)) => it.vote == Choice::Commit,

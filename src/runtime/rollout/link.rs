@@ -16,27 +16,27 @@ use crate::runtime::timed::Timed;
 use crate::wire::rollout::{Form, ReadError, Reader, Said};
 use crate::wire::sealed::{Incoming, Sealer};
 
-/// So many messages of a connection may be none; newer programs may say what is not known here,
-/// but somebody who says nothing else is not one of them.
+/// Largest number of unreadable messages of a connection. Newer programs may send some that are not
+/// known here, but an end that sends nothing else is not one of them.
 const GARBLED_MAX: u32 = 64;
 
-/// A connection over which both ends have proved their keys.
+/// Connection over which both ends have proved their keys.
 pub(super) struct Ends {
     pub(super) input: Reader<Incoming<Timed>>,
     pub(super) form: Form,
     pub(super) deadline: Arc<AtomicU64>,
     pub(super) stream: Arc<TcpStream>,
     pub(super) sealer: Option<Sealer>,
-    /// Who is at the other end.
+    /// Name, address and key of the other end.
     pub(super) other: Participant,
-    /// What it said first, if it called.
+    /// First message of the other end, if it called.
     pub(super) enroll: Option<Enroll>,
-    /// What it said in the end, if it was called.
+    /// Last message of the other end's handshake, if it was called.
     pub(super) ack: Option<EnrollAck>,
 }
 
 impl Shared {
-    /// Hands over what comes by a connection until either end has enough, on the calling thread.
+    /// Registers the connection and reads it to its end, on the calling thread.
     pub(super) fn converse(&self, ends: Ends) {
         let Ends { mut input, form, deadline, stream, sealer, other, enroll, ack } = ends;
         deadline.store(u64::MAX, Ordering::Relaxed);
@@ -90,7 +90,8 @@ impl Shared {
                 Err(ReadError::Malformed { reason }) => reason,
                 Err(error) if error.is_recoverable() => error.to_string(),
                 Err(error) => {
-                    // What comes next is not known: the other end is told, and that is all.
+                    // The next message cannot be found: the other end is told, and the connection
+                    // ends.
                     self.refuse(line, input.form(), &error.to_string());
                     return Err(error.to_string());
                 }

@@ -1,11 +1,12 @@
-//! A node that rolls out together with others: real sockets, threads and files around its machine.
+//! Runtime of a node that rolls out: the sockets, threads and files around its machine.
 //!
-//! No decision of the protocol is made here: what comes is handed over, what is decided is done.
+//! It makes no decision of the protocol: it hands inputs to the machine and carries out its
+//! effects.
 //!
 //! One thread owns the machine (`keeper`); each connection has one that reads (`link`), and one to
-//! write once the system takes no more; one writes the log (`engine`), one looks for those who are
-//! not known yet (`seek`), one accepts. What the machine's history begins with is agreed before the
-//! machine begins (`forming`).
+//! write once the system takes no more; one writes the log (`engine`), one calls nodes before there
+//! is a machine (`seek`), one accepts. The beginning of the history is agreed before the machine
+//! begins (`forming`).
 
 mod engine;
 mod forming;

@@ -1,4 +1,4 @@
-//! What an engine is told at its start, and what it tells.
+//! Options of an engine, and its reports, status and errors.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -23,20 +23,21 @@ use crate::runtime::journal::{JournalError, TornTail};
 use crate::runtime::listen;
 use crate::wire::sealed::ClusterKeys;
 
-/// The bounds of one engine. Every one protects it from the other ends of its sockets.
+/// Limits of one engine. Each protects the process from the other ends of its sockets.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long a new connection may take until both ends have proved their keys.
+    /// Time-out of a new connection until both ends have proved their keys.
     pub handshake_timeout: Duration,
-    /// How long a call may take to be connected.
+    /// Time-out for connecting a call.
     pub dial_timeout: Duration,
-    /// How long the other end may take nothing of what waits for it.
+    /// Time-out of a write to the other end; a connection that takes nothing for so long is cut.
     pub write_timeout: Duration,
-    /// Accepted connections that have not proved a key; above this the oldest is closed.
+    /// Largest number of accepted connections that have not proved a key; above this the oldest is
+    /// closed.
     pub silent_max: usize,
-    /// Connections in all; above this new ones are closed at once.
+    /// Largest number of connections in all; above this new ones are closed at once.
     pub links_max: usize,
-    /// Connections of nodes that are not in the roster.
+    /// Largest number of linked nodes that are not in the roster; above this more are refused.
     pub strangers_max: usize,
 }
 
@@ -53,23 +54,24 @@ impl Default for Limits {
     }
 }
 
-/// A node as people name it, before its key is known.
+/// Name and address of a node as an operator writes them, before its key is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Its name.
+    /// Name of the node.
     pub node_id: NodeId,
-    /// Where it is called.
+    /// Host name or address of the node.
     pub host: String,
-    /// The port.
+    /// Port of the node, never 0.
     pub port: u16,
-    /// Its key, if that was told; else the one that it proves first.
+    /// Key of the node, if it was given; else the key that the node proves first.
     pub key: Option<PublicKey>,
 }
 
 impl FromStr for Place {
     type Err = &'static str;
 
-    /// `NAME=HOST:PORT`, and the key in hexadecimal digits behind an `@` if it is known.
+    /// Parses `NAME=HOST:PORT`, with `@` and the key in hexadecimal digits behind it if the key is
+    /// known.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const WRONG: &str = "write NAME=HOST:PORT, as in node-b=127.0.0.1:60002";
         let (name, at) = text.split_once('=').ok_or(WRONG)?;
@@ -90,34 +92,34 @@ impl FromStr for Place {
     }
 }
 
-/// What a history begins with, where the log has none.
+/// Beginning of the history of a node whose log has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Founding {
-    /// With these, this node among them, once all have proved their keys.
+    /// A history of these nodes and this one, which begins once all have proved their keys.
     By(Vec<Place>),
-    /// With what the node at one of these addresses says, which is asked to let this one in.
+    /// The history of the node at one of these addresses, which is asked to let this one in.
     Join(Vec<String>),
 }
 
-/// Who is added to the roster when it asks.
+/// Condition under which a node that asks is added to the roster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admits {
-    /// Who an operator, or the fleet, has vouched for.
+    /// An operator, or the fleet, has vouched for its key.
     Vouched,
-    /// Whoever proves a key.
+    /// It has proved a key.
     Anybody,
 }
 
-/// Where a process kills itself, to show that nothing is lost.
+/// Point at which a process kills itself, to show that nothing is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillPoint {
-    /// A vote COMMIT is decided, and nothing of it is on disk.
+    /// A COMMIT vote is decided, and nothing of it is on disk.
     BeforeVote,
-    /// A vote COMMIT has left.
+    /// A COMMIT vote has left.
     AfterVote,
-    /// A decision is on disk, and nobody was told.
+    /// The decision COMMIT is on disk, and no other node was told.
     AfterDecision,
-    /// A decision has left for one other node.
+    /// The decision COMMIT has left for one other node, or a participant's acknowledgement has.
     AfterFirstDecision,
 }
 
@@ -135,156 +137,161 @@ impl FromStr for KillPoint {
     }
 }
 
-/// Changes the usual habits of a machine.
+/// Changes the default configuration of a machine.
 pub type Habits = Box<dyn FnOnce(&mut Config) + Send>;
 
-/// What an engine is told at its start.
+/// Options of an engine.
 pub struct Options {
-    /// Where to listen; nowhere if whoever is called at `Engine::server` listens.
+    /// Address to listen at; none if another listener passes its connections to `Engine::server`.
     pub listen: Option<SocketAddr>,
-    /// This node's key.
+    /// Key pair of this node.
     pub keys: KeyPair,
-    /// This node.
+    /// Name of this node.
     pub me: NodeId,
-    /// Where others call it; port 0: where it listens.
+    /// Host and port at which other nodes call this one; port 0 stands for the port it listens at.
     pub at: (String, u16),
-    /// The log.
+    /// File of the log of transactions.
     pub log: PathBuf,
-    /// What to begin with.
+    /// Beginning of the history, if the log has none.
     pub founding: Founding,
-    /// Version 1, where this node founds.
+    /// Routing state of version 1, if this node founds the history.
     pub initial: RoutingState,
-    /// Changes the usual habits of the machine.
+    /// Changes the default configuration of the machine.
     pub habits: Habits,
-    /// With keys, connections are encrypted, and nobody without one is heard.
+    /// Cluster keys; with them connections are encrypted, and a node without one is refused.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
-    /// Who is let in.
+    /// Condition under which a node is added to the roster; with cluster keys, always
+    /// [`Admits::Anybody`].
     pub admits: Admits,
-    /// Who serves accepted connections of other dialects; the others are closed.
+    /// Servers of accepted connections of other dialects; the others are closed.
     pub guests: Dialects,
-    /// The bounds.
+    /// Limits of the engine.
     pub limits: Limits,
-    /// For experiments.
+    /// Point at which the process kills itself, for experiments.
     pub kill_at: Option<KillPoint>,
-    /// Where what happens is told. Called by the thread that owns the machine: it must not block.
+    /// Receiver of the reports. It is called by the thread that owns the machine, so it must not
+    /// block.
     pub sink: Box<dyn Sink<Told>>,
 }
 
-/// What an engine tells.
+/// Report of an engine to its sink.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// This is served from now on.
+    /// The data plane serves this state from now on.
     Serve(Serving),
-    /// Something happened.
+    /// The machine reports an event.
     Event(Event),
-    /// Have the server of this version answer one request; answered by `Engine::probed`.
+    /// The server of this version is to answer one request; the result goes to `Engine::probed`.
     Probe(ModelId),
-    /// Put this into the log of decisions; answered by `Engine::decided` (T10).
+    /// The log of decisions is to take this (T10); the result goes to `Engine::decided`.
     Decide {
-        /// The transaction.
+        /// Name of the transaction.
         txid: TxId,
-        /// How it is to end.
+        /// True to commit it, false to abort it.
         commit: bool,
-        /// What shows that it may be committed.
+        /// Proof that it may be committed.
         proof: Option<Box<Committed>>,
     },
-    /// The history has begun, with this version of the roster's nodes.
+    /// The history has begun with these nodes in its roster.
     Founded(Vec<NodeId>),
-    /// For people: something about the surroundings.
+    /// A remark for people, such as a call that was refused.
     Note(String),
-    /// The disk fails: nothing more is done, and the process must end.
+    /// The disk has failed: the engine does nothing more, and the process must end.
     Failed(String),
 }
 
-/// A key that came under a name of which nobody takes part.
+/// Key that came under a name that no node of the roster has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Which.
+    /// Key that came under the name.
     pub key: PublicKey,
-    /// Whether its node is linked; else the name is another's here.
+    /// Whether the node of this key is linked; else another key holds the name here.
     pub is_linked: bool,
-    /// Whether it had the name until it was called gone.
+    /// Whether the name was this key's until it was called gone.
     pub was_gone: bool,
 }
 
-/// How a node stands.
+/// Status of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum Standing {
-    /// It has no history yet.
+    /// The node has no history yet.
     Forming {
-        /// Which node.
+        /// Name of the node.
         node_id: NodeId,
-        /// Who has not proved a key yet, or where it asks to be let in.
+        /// Nodes that have not proved a key yet, or addresses at which this one asks to be let in.
         waits_for: Vec<String>,
     },
-    /// It takes part.
+    /// The node has a history.
     Running {
-        /// In what.
+        /// Status of the machine.
         #[serde(flatten)]
         status: Box<NodeStatus>,
-        /// Who asks to be let in.
+        /// Address and short key of each linked node that asks to be let in.
         asking: BTreeMap<NodeId, String>,
-        /// The keys that came under names of which nobody takes part.
+        /// Keys that came under names that no node of the roster has.
         #[serde(default)]
         claims: BTreeMap<NodeId, Vec<Claim>>,
-        /// Who is out of reach because one end refuses the other, and why.
+        /// Reason for which calls to an unlinked node of the roster fail: a refusal, or a host
+        /// without an address.
         #[serde(default)]
         refusals: BTreeMap<NodeId, String>,
     },
 }
 
-/// What an engine has turned away so far.
+/// Counters of connections and messages.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections over which both ends have proved their keys.
     pub links: Counter,
     /// Accepted connections closed for want of room.
     pub refused_full: Counter,
-    /// Accepted connections that left, or said nothing useful in time.
+    /// Accepted connections that closed, failed or timed out in the handshake, or were the oldest
+    /// of too many.
     pub refused_silent: Counter,
-    /// Accepted connections that speak something else.
+    /// Accepted connections of another dialect that nothing here serves.
     pub refused_dialect: Counter,
-    /// Connections without a cluster key, or with another one.
+    /// Accepted connections without a cluster key, or with another one.
     pub refused_key: Counter,
-    /// Handshakes that failed, or of somebody who is not who the roster says.
+    /// Accepted connections refused in the handshake, such as for a false proof or another node's
+    /// name.
     pub refused_handshake: Counter,
-    /// Messages that were none.
+    /// Messages that were malformed, or named another sender.
     pub refused_message: Counter,
-    /// Messages that were dropped: false votes, forged decisions, late ones.
+    /// Messages that the machine dropped: false votes, forged decisions, late ones.
     pub dropped: Counter,
-    /// Connections cut because their other end does not read.
+    /// Connections cut because the other end does not read.
     pub cut_full: Counter,
 }
 
-/// What was read at the start, for people.
+/// Result of reading the log at the start.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// Records of the log.
+    /// Number of entries of the log.
     pub records: usize,
-    /// What a crash tore.
+    /// Part of the log that a crash tore, if any.
     pub torn: Option<TornTail>,
 }
 
-/// Why an engine cannot start.
+/// Error of starting an engine.
 #[derive(Debug)]
 pub enum StartError {
     /// The port cannot be listened on.
     Listen(listen::StartError),
     /// The log cannot be used.
     Log(JournalError),
-    /// The log is of another node, or of none.
+    /// The log is of another node, or is malformed.
     Foreign {
-        /// The log.
+        /// File of the log.
         log: PathBuf,
-        /// What is wrong.
+        /// Complaint about it.
         reason: String,
     },
-    /// The first roster is none.
+    /// The nodes named make no valid roster.
     Roster(&'static str),
-    /// There is no randomness.
+    /// The system gives no randomness.
     Files(FilesError),
-    /// There is no room for the first threads.
+    /// The system has no room for the first threads.
     Threads(io::Error),
 }
 

@@ -1,6 +1,6 @@
-//! Whom this node calls: those that its machine names, and those it needs before there is one.
+//! Calls of a node: those that the machine orders, and those needed before there is a machine.
 //!
-//! Invariant: of those that are sought, an address is called by one thread at a time.
+//! Invariant: of the addresses that are sought, each is called by one thread at a time.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use crate::model::PublicKey;
 use crate::protocol::Never;
 use crate::protocol::rollout::{Input, NodeId, Participant};
 
-/// How often it is looked whom to call.
+/// Interval at which the node looks for calls to make.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How long an address is left alone where nobody answered.
+/// Pause before an address that did not answer is called again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a node waits for calls whose turn it is not.
+/// Time that a node waits for the calls of nodes with lower names before it calls them itself.
 const TURN: Duration = Duration::from_secs(3);
 
-/// A call that is to be made.
+/// Call to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Call {
-    /// Who should answer, if that is known.
+    /// Name of the node that should answer, if known.
     pub(super) node: Option<NodeId>,
-    /// With which key, if that is known.
+    /// Key of the node that should answer, if known.
     pub(super) key: Option<PublicKey>,
-    /// Where.
+    /// Address to call, as `HOST:PORT`.
     pub(super) at: String,
     /// Whether to ask to be let in.
     pub(super) joins: bool,
 }
 
 impl Call {
-    /// To whoever is there, who is asked to let this node in.
+    /// Returns a call to any node at an address, which is asked to let this one in.
     pub(super) const fn join(at: String) -> Self {
         Self { node: None, key: None, at, joins: true }
     }
@@ -59,7 +59,7 @@ impl Shared {
         }
     }
 
-    /// Calls, and reads the connection to its end; false if there was none.
+    /// Makes a call and reads the connection to its end; false if there was none.
     fn carry(self: &Arc<Self>, call: &Call) -> bool {
         let Some(_seat) = self.porter.sit() else { return false };
         let addr: Option<SocketAddr> =
@@ -84,7 +84,7 @@ impl Shared {
         }
     }
 
-    /// Tells people why a call comes to nothing; what does not change is said once.
+    /// Reports the reason for which a call fails; the same reason is reported once.
     fn note_refusal(&self, call: &Call, reason: &str) {
         let mut told = self.told.lock().expect("nothing under this lock can panic");
         if told.insert(call.at.clone(), reason.to_owned()).as_deref() != Some(reason) {
@@ -94,7 +94,7 @@ impl Shared {
         }
     }
 
-    /// Calls those who are needed, until the machine has all that it needs and calls by itself.
+    /// Makes the calls of [`Stage::calls`](super::stage::Stage::calls), until the node stops.
     pub(super) fn seek(self: &Arc<Self>, stopping: &Receiver<Never>) {
         let started = self.clock.now().mono;
         loop {

@@ -1,4 +1,4 @@
-//! How far a node is: without a history yet, or with a machine; and who asks to be let in.
+//! Stage of a node, before its history or with a machine, and the nodes that ask to be let in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use crate::model::{PublicKey, Time};
 use crate::protocol::rollout::{Genesis, Input, NodeId, Participant, Rollout, Roster};
 use crate::runtime::inbox::Closed;
 
-/// So many may ask to be let in at a time.
+/// Largest number of nodes and keys without a part that are remembered.
 const ASKING_MAX: usize = 64;
 
-/// So many keys are remembered that came under one name.
+/// Largest number of keys that are remembered under one name.
 const KEYS_MAX: usize = 4;
 
-/// What the thread that owns the machine knows.
+/// State that the machine's thread owns and its questions read.
 pub(super) struct Stage {
     pub(super) phase: Phase,
     pub(super) asking: Asking,
@@ -29,15 +29,16 @@ pub(super) enum Phase {
     Running { rollout: Box<Rollout>, genesis: Genesis },
 }
 
-/// Who asks to be let in.
+/// Nodes that ask to be let in, and the keys vouched for.
 pub(super) struct Asking {
     admits: Admits,
-    /// Where this node asked itself to be let in.
+    /// Addresses at which this node asks to be let in itself.
     joins: Vec<String>,
-    /// Who is here and takes no part, and whether it is to be let in if its key is vouched for: it
-    /// asks, or an operator wants it. Of one name also such that came under another key meanwhile.
+    /// Nodes that came and are not in the roster, by name and key; true if the node asks to be let
+    /// in or an operator wants it. It is let in if its key is vouched for. One name may have
+    /// several keys.
     nodes: BTreeMap<(NodeId, PublicKey), (Participant, bool)>,
-    /// Whose key a name is, and whether an operator said so.
+    /// Key vouched for under each name; true if an operator said so.
     vouched: BTreeMap<NodeId, (PublicKey, bool)>,
     /// The keys of members whose end the seeds certify.
     pub(super) dead: BTreeSet<PublicKey>,
@@ -54,8 +55,8 @@ impl Asking {
         }
     }
 
-    /// Somebody came. Kept without its connection, which may be replaced by another. One that is
-    /// not linked, because its name is another's here, takes no other's room.
+    /// Remembers a node that came, without its connection, which may be replaced by another. A node
+    /// that is not linked, because another key holds its name here, displaces no other.
     pub(super) fn came(&mut self, participant: Participant, asks: bool, is_linked: bool) {
         let (node, key) = (participant.node_id.clone(), participant.key);
         let at = (node.clone(), key);
@@ -73,22 +74,24 @@ impl Asking {
         self.nodes.insert(at, (participant, asks));
     }
 
-    /// The keys that came under a name.
+    /// Returns the keys that came under a name.
     fn keys(&self, node: &NodeId) -> impl Iterator<Item = PublicKey> {
         self.nodes.keys().filter(move |it| it.0 == *node).map(|it| it.1)
     }
 
-    /// Somebody who knows says that this name is this key's; false where it is another's already.
+    /// Vouches for a key under a name, by the word of the fleet; false if another key was vouched
+    /// for.
     pub(super) fn vouch(&mut self, node: NodeId, key: PublicKey) -> bool {
         self.vouched.entry(node).or_insert((key, false)).0 == key
     }
 
-    /// An operator wants the key with these first digits under that name, whoever had it before.
-    /// Returns the keys that may be meant: it is done if that is one.
+    /// Vouches for the key that begins with these digits under a name, by an operator's word and in
+    /// place of any other. Returns the keys that match: nothing is done unless there is exactly
+    /// one.
     pub(super) fn admit(&mut self, node: &NodeId, digits: &str) -> Vec<PublicKey> {
         let is_meant = |it: &PublicKey| it.to_string().starts_with(digits);
         let mut meant: Vec<_> = self.keys(node).filter(is_meant).collect();
-        // A whole key needs not be here yet: another may keep it from coming.
+        // A whole key need not have come yet: the holder of the name may keep it away.
         meant.extend(PublicKey::parse(digits).filter(|_| meant.is_empty()));
         if let [key] = meant[..] {
             self.vouched.insert(node.clone(), (key, true));
@@ -99,20 +102,20 @@ impl Asking {
         meant
     }
 
-    /// Whether an operator wants that key under its name.
+    /// Whether an operator wants this key under its name.
     pub(super) fn is_wanted(&self, it: &Participant) -> bool {
         self.vouched.get(&it.node_id) == Some(&(it.key, true))
     }
 
-    /// Takes the keys of all members whose end the seeds certify: what was vouched for a key before
-    /// its end counts no more, and its name is free for another.
+    /// Takes the keys of all members whose end the seeds certify. A key that is new among them is
+    /// no longer vouched for, so its name is free for another.
     pub(super) fn bury(&mut self, dead: BTreeSet<PublicKey>) {
         let is_new = |key: &PublicKey| dead.contains(key) && !self.dead.contains(key);
         self.vouched.retain(|_, (key, _)| !is_new(key));
         self.dead = dead;
     }
 
-    /// Whether one that the seeds' word took out is a member of the fleet again.
+    /// Whether a node that the seeds' word took out is a member of the fleet again.
     fn is_back(&self, participant: &Participant) -> bool {
         let vouched = self.vouched.get(&participant.node_id).map(|it| it.0);
         !self.dead.contains(&participant.key) && vouched == Some(participant.key)
@@ -123,28 +126,29 @@ impl Asking {
         *asks && (self.admits == Admits::Anybody || vouched == Some(participant.key))
     }
 
-    /// Forgets under which names nobody is here any more.
+    /// Forgets the names under which no node is linked any more.
     fn tidy(&mut self, rollout: &Rollout) {
         self.nodes.retain(|(node, _), _| rollout.stranger(node).is_some());
     }
 
-    /// The roster with one more node, if somebody is to be let in.
+    /// Returns the roster with one more node, if one is to be let in and all of the roster are
+    /// linked.
     pub(super) fn next(&mut self, rollout: &Rollout) -> Option<Roster> {
         let roster = rollout.roster();
-        // All have to vote, so it is of no use while somebody is away.
+        // All have to vote, so an attempt is of no use while one is away.
         let is_here =
             |it: &Participant| it.node_id == *rollout.me() || rollout.reaches(&it.node_id);
         if !roster.nodes().all(is_here) {
             return None;
         }
-        // Whom the seeds' word took out need not ask: it learns of it only by coming back.
+        // A node that the seeds' word took out need not ask: it learns of that only by coming back.
         let back: Vec<_> = rollout.returned().filter(|it| self.is_back(it)).cloned().collect();
         for it in back {
             let at = (it.node_id.clone(), it.key);
             let it = self.nodes.get(&at).map_or(it, |known| known.0.clone());
             self.nodes.insert(at, (it, true));
         }
-        // Who has gone would not vote, and asks again when it is back.
+        // A node that has left would not vote, and asks again when it is back.
         self.tidy(rollout);
         let is_here = |(node, key): &(NodeId, PublicKey)| {
             rollout.stranger(node).is_some_and(|it| it.1 == *key)
@@ -173,7 +177,7 @@ impl Asking {
         self.nodes.iter().filter(asks).map(show).collect()
     }
 
-    /// The keys that came under each name, the one that is linked first.
+    /// Returns the keys that came under each name, the linked one first.
     fn claims(&self, rollout: &Rollout) -> BTreeMap<NodeId, Vec<Claim>> {
         let mut claims: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (node, key) in self.nodes.keys() {
@@ -192,7 +196,7 @@ impl Stage {
         Self { phase, asking, strangers_max }
     }
 
-    /// Whether somebody is to be let in.
+    /// Whether a node is to be let in.
     pub(super) fn is_asked(&self) -> bool {
         let Phase::Running { rollout, .. } = &self.phase else { return false };
         let asking = &self.asking;
@@ -200,7 +204,7 @@ impl Stage {
             || rollout.returned().any(|it| asking.is_back(it))
     }
 
-    /// Whether a node may come, and what the history begins with, if it has begun.
+    /// Returns the beginning of the history, if it has begun, for a caller that may stay.
     pub(super) fn admits(&mut self, caller: &Participant) -> Result<Option<Genesis>, String> {
         match &self.phase {
             Phase::Forming(forming) => forming.objection(caller).map_or(Ok(None), Err),
@@ -218,7 +222,7 @@ impl Stage {
                     None if rollout.is_claimed(node, caller.key)
                         && !self.asking.is_wanted(caller) =>
                     {
-                        // An operator may say that this one is meant.
+                        // Remembered, because an operator may say that this one is meant.
                         self.asking.tidy(rollout);
                         self.asking.came(caller.clone(), false, false);
                         Err(claimed(node))
@@ -232,7 +236,7 @@ impl Stage {
         }
     }
 
-    /// Whom to call, beside those whom the machine calls.
+    /// Returns the calls to make beside those of the machine.
     pub(super) fn calls(&self, has_waited: bool) -> Vec<Call> {
         match &self.phase {
             Phase::Forming(forming) => forming.calls(has_waited),
@@ -259,27 +263,27 @@ impl Stage {
 }
 
 impl Shared {
-    /// Asks the machine something, on its thread, and waits for the answer.
+    /// Asks a question on the machine's thread, and waits for the answer.
     pub(super) fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Stage) -> T + Send + 'static,
     ) -> Result<T, Closed> {
         let (tell, told) = crossbeam_channel::bounded(1);
         let ask: Question = Box::new(move |stage| {
-            // Whoever has gone meanwhile does not want it.
+            // The caller may have gone meanwhile.
             let _ = tell.send(question(stage));
         });
         self.inbox.push(Item::Ask(ask), 0)?;
         told.recv().map_err(|_| Closed)
     }
 
-    /// Hands the machine what its own threads found out.
+    /// Hands the machine an input of another thread.
     pub(super) fn submit(&self, input: Input) {
-        // Where it is closed there is nobody left to tell.
+        // A closed inbox means that the node is stopping.
         let _ = self.inbox.push_now(Item::Input(input));
     }
 
-    /// Tells people something.
+    /// Reports a remark for people.
     pub(super) fn note(&self, text: String) {
         let _ = self.inbox.push_now(Item::Note(text));
     }
@@ -303,7 +307,7 @@ mod tests {
         assert!(!asking.vouch(node.clone(), key(2)), "it is another's");
         asking.bury([key(1)].into());
         assert!(asking.vouch(node.clone(), key(2)));
-        // What was said of it after its death stands, however often that is told again.
+        // A key vouched for after its end stays so, however often the end is reported again.
         asking.bury([key(1), key(3)].into());
         assert!(!asking.vouch(node, key(1)));
     }
@@ -333,7 +337,7 @@ mod tests {
         Participant { node_id: name.parse().unwrap(), host, port, key: keys(number).public() }
     }
 
-    /// A fleet of one, on its own.
+    /// Returns the stage of a node that runs alone.
     fn stage() -> Stage {
         let me = participant("node-a", 1);
         let model = |text: &str| text.parse().unwrap();
@@ -347,7 +351,7 @@ mod tests {
         Stage::new(phase, Asking::new(Admits::Vouched, Vec::new()), 8)
     }
 
-    /// Somebody comes, as far as it may.
+    /// Has a node come and link; false if it is refused.
     fn come(stage: &mut Stage, it: &Participant, asks: bool) -> bool {
         if stage.admits(it).is_err() {
             return false;
@@ -390,7 +394,7 @@ mod tests {
         let digits = second.key.to_string();
         assert_eq!(stage.asking.admit(node, &digits[..16]), [second.key]);
         assert_eq!(let_in(&mut stage), None, "it is not here");
-        // Whoever has the name's place is hung up on, and the other has it then.
+        // The node that holds the name is hung up on, and the other has it then.
         assert!(stage.admits(&second).is_ok(), "it takes the place of the first one");
         go(&mut stage);
         assert!(come(&mut stage, &second, false));

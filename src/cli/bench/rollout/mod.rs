@@ -53,7 +53,7 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// How many times each is measured
+    /// Number of times that each is measured
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,

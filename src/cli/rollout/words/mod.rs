@@ -1,4 +1,4 @@
-//! What is said of rollouts: shares, spans, and what became of an order. Pure.
+//! Texts about rollouts: shares, spans, and the outcomes of orders. Pure.
 
 pub(in crate::cli) mod table;
 #[cfg(test)]
@@ -14,20 +14,20 @@ use crate::protocol::rollout::{
     Sticky, TxId, Weights, Word,
 };
 
-/// A share: `5 %`, `12.5 %`.
+/// Returns a share of basis points as text: `5 %`, `12.5 %`.
 pub(super) fn percent(basis_points: u32) -> String {
     let text = format!("{}.{:02}", basis_points / 100, basis_points % 100);
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// Who gets how much: `v1 95 % v2 5 %`. Nobody is named who gets nothing.
+/// Returns the share of each version that has one: `v1 95 % v2 5 %`.
 pub(super) fn weights(weights: &Weights) -> String {
     let parts = weights.iter().filter(|(_, share)| *share > 0);
     let parts: Vec<_> = parts.map(|(model, it)| format!("{model} {}", percent(it))).collect();
     parts.join(" ")
 }
 
-/// A span as people say it, cut and not rounded: `0.35 ms`, `12 ms`, `3.2 s`, `2 min 5 s`.
+/// Returns a span of time, cut and not rounded: `0.35 ms`, `12 ms`, `3.2 s`, `2 min 5 s`.
 pub(super) fn span(span: Duration) -> String {
     let micros = span.as_micros();
     match micros {
@@ -48,7 +48,7 @@ pub(super) fn span(span: Duration) -> String {
     }
 }
 
-/// A share of requests that failed: `0 %`, `1.25 %`, never 0 if there was one.
+/// Returns the share of requests that failed: `0 %`, `1.25 %`; never `0 %` if one failed.
 pub(super) fn rate(errors: u64, samples: u64) -> String {
     if errors == 0 || samples == 0 {
         return "0 %".to_owned();
@@ -61,7 +61,7 @@ pub(super) fn rate(errors: u64, samples: u64) -> String {
     }
 }
 
-/// Names in a row: `node-a, node-b and node-c`.
+/// Returns names in a row: `node-a, node-b and node-c`; `nobody` if there are none.
 pub(super) fn list<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
     let names: Vec<_> = names.into_iter().map(|it| it.to_string()).collect();
     match &names[..] {
@@ -71,7 +71,7 @@ pub(super) fn list<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
     }
 }
 
-/// A cause as it stands in the protocol.
+/// Returns the name of a cause in the protocol.
 pub(super) fn cause(cause: Cause) -> String {
     serde_json::to_value(cause)
         .ok()
@@ -79,7 +79,7 @@ pub(super) fn cause(cause: Cause) -> String {
         .unwrap_or_default()
 }
 
-/// How far a rollout is.
+/// Returns the phase of a rollout as a word.
 pub(super) const fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Running => "running",
@@ -90,7 +90,7 @@ pub(super) const fn phase(phase: Phase) -> &'static str {
     }
 }
 
-/// A plan's steps, the one in force in brackets: `[5 %] 20 % 100 %`.
+/// Returns the steps of a plan, the current one in brackets: `[5 %] 20 % 100 %`.
 pub(super) fn steps(plan: &Plan, current: Option<usize>) -> String {
     let step = |(at, share): (usize, &u32)| match current == Some(at) {
         true => format!("[{}]", percent(*share)),
@@ -99,7 +99,8 @@ pub(super) fn steps(plan: &Plan, current: Option<usize>) -> String {
     plan.steps.iter().enumerate().map(step).collect::<Vec<_>>().join(" ")
 }
 
-/// What must hold: `p95<=200ms and error<=1%, in 20 requests or more of 1 min 0 s`.
+/// Returns the gates of a plan, `none` if it has none:
+/// `p95<=200ms and error<=1%, of at least 20 requests to v2 within 1 min 0 s`.
 pub(super) fn gates(plan: &Plan) -> String {
     if plan.gates.is_empty() {
         return "none".to_owned();
@@ -109,7 +110,7 @@ pub(super) fn gates(plan: &Plan) -> String {
     format!("{gates}, of at least {least} requests to {} within {window}", plan.to)
 }
 
-/// By what requests stick.
+/// Returns the part of a request by which it stays at one version.
 pub(super) fn sticky(sticky: Option<&Sticky>) -> String {
     match sticky {
         None => "each request by itself".to_owned(),
@@ -118,7 +119,7 @@ pub(super) fn sticky(sticky: Option<&Sticky>) -> String {
     }
 }
 
-/// What a transaction made of the state, in a few words.
+/// Returns the change of a transaction to the routing state, in a few words.
 pub(super) fn deed(kind: Kind, after: &RoutingState) -> String {
     let (stable, canary) = (&after.stable_model_id, &after.canary_model_id);
     let share = percent(after.canary_share());
@@ -139,14 +140,15 @@ pub(super) fn deed(kind: Kind, after: &RoutingState) -> String {
     }
 }
 
-/// What became of an order: a sentence if it was done, and if not one with its remedy.
+/// Returns the outcome of an order, as a sentence if it was done, and else as an error with a
+/// remedy.
 ///
 /// # Errors
-/// When it was refused or aborted.
+/// Fails if the order was refused or aborted.
 pub(super) fn outcome(command: &Command, answer: &Answer) -> Result<String, String> {
     match answer {
         Answer::Committed { txid, version } => Ok(done(command, txid, *version)),
-        // To abort it is what was asked for.
+        // The order was to abort it.
         Answer::Aborted { txid, .. } if matches!(command, Command::Resolve { .. }) => {
             Ok(done(command, txid, 0))
         }
@@ -203,7 +205,7 @@ fn done(command: &Command, txid: &TxId, version: u64) -> String {
     format!("{what} (version {version}, {txid})")
 }
 
-/// The authority on whose word nodes were called gone.
+/// Returns the authority that called nodes gone.
 pub(super) const fn by_word(by: Word) -> &'static str {
     match by {
         Word::Operator => "an operator",
@@ -211,7 +213,8 @@ pub(super) const fn by_word(by: Word) -> &'static str {
     }
 }
 
-/// The remedy where nodes still take part that the seeds call dead, after a `; `; or nothing.
+/// Returns the remedy for nodes that still take part though the seeds call them dead, after a `; `;
+/// empty if there is none.
 pub(super) fn remedy_of_dead(stay: &DeadStay) -> String {
     let DeadStay { nodes, cause, running, .. } = stay;
     match (cause, running) {
@@ -226,7 +229,7 @@ pub(super) fn remedy_of_dead(stay: &DeadStay) -> String {
     }
 }
 
-/// Remedy where nodes could not be called gone.
+/// Returns the remedy for nodes that could not be called gone.
 fn remedy_of_gone(
     nodes: &BTreeSet<NodeId>,
     cause: Cause,
@@ -270,7 +273,7 @@ fn remedy_of_gone(
     Some(text)
 }
 
-/// What to do about it.
+/// Returns the remedy for an order that was refused or aborted.
 fn remedy(command: &Command, cause: Cause, reason: &str, running: Option<&TxId>) -> String {
     let starts = matches!(command, Command::Start(_) | Command::Retry);
     if let Command::Gone { nodes } = command

@@ -1,4 +1,4 @@
-//! How a fleet stands, as one of its nodes sees it: a row for each node, and what is under way.
+//! Table of a fleet as one of its nodes sees it: a row for each node, and the rollout under way.
 //! Pure.
 
 use std::collections::BTreeMap;
@@ -16,25 +16,25 @@ use crate::protocol::rollout::{
 };
 use crate::runtime::rollout::{Claim, Standing};
 
-/// How old another node's last word may be as long as all is well: they speak every 2 s.
+/// Largest age of another node's heartbeat in a healthy fleet: nodes send one every 2 s.
 const STALE_MAX: Duration = Duration::from_secs(3);
 
-/// What stands where nothing is known.
+/// Text of an unknown value.
 const UNKNOWN: &str = "-";
 
-/// A node's answer to how it stands.
+/// Answer of a node to a question for its status.
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct View {
-    /// Itself, and what it knows of the others.
+    /// Status of the node, with what it knows of the others.
     pub(in crate::cli) standing: Standing,
-    /// Where its data plane listens.
+    /// Address at which its data plane listens.
     pub(in crate::cli) http: Option<String>,
-    /// When it said so, by its clock.
+    /// Time of the answer by the node's clock, in ms since 1970.
     pub(in crate::cli) wall_ms: u64,
 }
 
 impl View {
-    /// The present state of a node that takes part.
+    /// Returns the status of the machine, if the node has a history.
     pub(in crate::cli) fn status(&self) -> Option<&NodeStatus> {
         match &self.standing {
             Standing::Running { status, .. } => Some(status),
@@ -42,7 +42,7 @@ impl View {
         }
     }
 
-    /// Whether another node serves something else, so that only the history says what.
+    /// Whether another node serves a different state, whose shares only the history tells.
     pub(in crate::cli) fn needs_history(&self) -> bool {
         self.status().is_some_and(|status| {
             let beats = status.peers.iter().filter_map(|it| it.heartbeat.as_ref());
@@ -50,7 +50,8 @@ impl View {
         })
     }
 
-    /// All of it; `known` is what was committed, for the shares of other versions.
+    /// Returns the whole text; `known` holds committed transactions, for the shares of other
+    /// states.
     pub(in crate::cli) fn text(&self, known: &[Committed], is_terminal: bool) -> String {
         let mut text = match &self.standing {
             Standing::Forming { node_id, waits_for } => {
@@ -122,12 +123,12 @@ fn rows(status: &NodeStatus, known: &[Committed], is_fresh: bool, is_terminal: b
     table_text(rows, is_terminal)
 }
 
-/// The first digits tell states apart well enough for people.
+/// Returns the first digits of a digest, which tell states apart well enough for people.
 fn short(digest: &Digest) -> String {
     digest.to_string().chars().take(8).collect()
 }
 
-/// The shares of a state that is known by its digest alone: the content is the same everywhere.
+/// Returns the shares of a state known by its digest alone: the content is the same everywhere.
 fn shares_of<'a>(
     status: &'a NodeStatus,
     known: &'a [Committed],
@@ -162,7 +163,8 @@ fn own_word(status: &NodeStatus) -> String {
     if status.brake.is_some() { "COMMITTED, brake on" } else { "COMMITTED" }.to_owned()
 }
 
-/// `is_fresh`: the present state is younger than others' last words may be.
+/// Returns the status of another node; `is_fresh` if the present state is younger than others' last
+/// heartbeats may be.
 fn peer_word(status: &NodeStatus, peer: &PeerStatus, is_fresh: bool) -> String {
     if !peer.is_linked {
         return match peer.away {
@@ -200,7 +202,7 @@ fn peer_word(status: &NodeStatus, peer: &PeerStatus, is_fresh: bool) -> String {
     if beat.brake.is_some() { "COMMITTED, brake on" } else { "COMMITTED" }.to_owned()
 }
 
-/// p95, errors and requests, each of all models.
+/// Returns p95, errors and requests, each of all models.
 fn figures(health: Option<&HealthSnapshot>) -> [String; 3] {
     let Some(health) = health.filter(|it| !it.models.is_empty()) else {
         return [UNKNOWN.to_owned(), UNKNOWN.to_owned(), UNKNOWN.to_owned()];
@@ -218,7 +220,7 @@ fn figures(health: Option<&HealthSnapshot>) -> [String; 3] {
     columns.map(|it| it.join(", "))
 }
 
-/// The last rollout that was begun.
+/// Returns the last rollout that was begun.
 fn course(status: &NodeStatus) -> String {
     let Some(course) = &status.course else {
         return "no rollout has been begun; peer rollout start begins one\n".to_owned();
@@ -263,7 +265,7 @@ fn course(status: &NodeStatus) -> String {
     text
 }
 
-/// What each node's figures say of going on.
+/// Returns the verdict of each node's figures on the next step.
 fn verdicts(status: &NodeStatus, course: &Course) -> String {
     let plan = &course.plan;
     if plan.gates.is_empty() {
@@ -292,13 +294,13 @@ fn is_by_seeds(status: &NodeStatus, node: &NodeId) -> bool {
     status.gone_by_seeds.iter().any(|it| it.node_id == *node)
 }
 
-/// A node with as much of its key as tells it from others.
+/// Returns the name of a node with enough digits of its key to tell it from others.
 pub(in crate::cli::rollout) fn named(node: &NodeId, key: &PublicKey) -> String {
     let digits: String = key.to_string().chars().take(16).collect();
     format!("{node}@{digits}")
 }
 
-/// Keys that came under a name that is another's here.
+/// Returns the keys that came under a name that another key holds here.
 fn others_of(node: &NodeId, claims: &[Claim]) -> String {
     let others = claims.iter().filter(|it| !it.is_linked);
     let line = |it: &Claim| {
@@ -311,7 +313,7 @@ fn others_of(node: &NodeId, claims: &[Claim]) -> String {
     others.map(line).collect()
 }
 
-/// Nodes that were called gone, and the remedy.
+/// Returns the nodes that were called gone, with the remedy.
 fn gone(
     status: &NodeStatus,
     asking: &BTreeMap<NodeId, String>,
@@ -367,7 +369,7 @@ fn gone(
     text
 }
 
-/// What is being decided.
+/// Returns the transactions under way and in doubt.
 fn transactions(status: &NodeStatus) -> String {
     let mut text = String::new();
     if let Some(running) = &status.running {

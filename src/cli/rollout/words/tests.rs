@@ -1,4 +1,4 @@
-//! What people read, word by word.
+//! Tests of the texts that people read, word by word.
 
 use super::table::View;
 use super::timeline::{Explained, History};

@@ -1,4 +1,4 @@
-//! What was decided, and how: history, and one transaction from its content to its proof. Pure.
+//! Texts of the history, and of one transaction from its content to its proof. Pure.
 
 use serde::Deserialize;
 
@@ -9,22 +9,22 @@ use crate::protocol::rollout::{
     Aborted, Choice, Committed, Proof, Proposal, Resolution, RoutingState, TxId, Weights, Word,
 };
 
-/// A node's answer to what there was.
+/// Answer of a node to a question for its history.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(in crate::cli) struct History {
-    /// One a version, the latest last.
+    /// Committed transactions, one for each version, oldest first.
     pub(in crate::cli) committed: Vec<Committed>,
-    /// The latest last.
+    /// Aborted transactions, oldest first.
     pub(in crate::cli) aborted: Vec<Aborted>,
 }
 
-/// A node's answer to how one transaction ended.
+/// Answer of a node to a question for one transaction.
 #[derive(Clone, Debug, Deserialize)]
 pub(in crate::cli) struct Explained {
     txid: TxId,
     committed: Option<Committed>,
     aborted: Option<Aborted>,
-    /// What this process has logged of it.
+    /// Lines about it that this process of the node has logged.
     story: Vec<Told>,
 }
 
@@ -34,7 +34,7 @@ struct Told {
     message: String,
 }
 
-/// The shares before a version, where they can be known.
+/// Returns the shares before a version, if they are known.
 fn before(committed: &[Committed], state: &RoutingState) -> Option<String> {
     let last = |it: &&Committed| it.proposal.state.version + 1 == state.version;
     if let Some(last) = committed.iter().find(last) {
@@ -45,7 +45,7 @@ fn before(committed: &[Committed], state: &RoutingState) -> Option<String> {
     (state.version == 2).then(|| weights(&Weights::split(stable, stable, 0)))
 }
 
-/// The authority whose word ended a transaction: a removal may have settled it.
+/// Returns the authority whose word ended a transaction: a removal may have settled it.
 fn word_on(history: &[Committed], txid: &TxId) -> Word {
     let settles =
         |it: &&Committed| it.proposal.settles().is_some_and(|it| it.proposal.txid == *txid);
@@ -53,7 +53,7 @@ fn word_on(history: &[Committed], txid: &TxId) -> Word {
     by.map_or(Word::Operator, |it| it.by)
 }
 
-/// A word that must not be mistaken for a decision of all.
+/// Returns a resolution, marked so that it is not mistaken for a decision of all.
 fn marked(resolution: &Resolution, by: Word) -> String {
     let Resolution { node_id, kind, timestamp, .. } = resolution;
     let kind = if *kind == Choice::Commit { "COMMIT" } else { "ABORT" };
@@ -61,7 +61,7 @@ fn marked(resolution: &Resolution, by: Word) -> String {
     format!("!! {kind} BY {by} at {node_id}, {timestamp}, not by the votes of all")
 }
 
-/// The same of a change of the roster without everybody's vote.
+/// Returns a change of the roster without everybody's vote, marked in the same way.
 fn taken_out(proposal: &Proposal) -> Option<String> {
     let gone = proposal.gone.as_ref()?;
     let (names, by) = (list(&gone.nodes), &proposal.txid.node);
@@ -74,8 +74,8 @@ fn taken_out(proposal: &Proposal) -> Option<String> {
 }
 
 impl History {
-    /// The last `count` of each kind in the order in which versions were tried: what was aborted
-    /// stands before the version that was committed in its place.
+    /// Returns the last `count` of each kind in the order in which versions were tried: an aborted
+    /// one stands before the version that was committed in its place.
     pub(in crate::cli) fn text(&self, count: usize) -> String {
         let skipped = self.committed.len().saturating_sub(count);
         let mut aborted = self.aborted.iter().skip(self.aborted.len().saturating_sub(count));
@@ -138,12 +138,12 @@ fn aborted(aborted: &Aborted) -> String {
 }
 
 impl Explained {
-    /// Whether anything is known.
+    /// Whether the node knows anything of the transaction.
     pub(in crate::cli) fn is_known(&self) -> bool {
         self.committed.is_some() || self.aborted.is_some() || !self.story.is_empty()
     }
 
-    /// Its whole story.
+    /// Returns its whole story.
     pub(in crate::cli) fn text(&self, history: &History) -> String {
         let txid = &self.txid;
         let mut text = match (&self.committed, &self.aborted) {
@@ -253,7 +253,7 @@ fn votes(proof: &Proof, by: Word) -> String {
     let mut text = String::new();
     for vote in &proof.votes {
         let kind = if vote.vote == Choice::Commit { "COMMIT" } else { "ABORT" };
-        // The first digits of a signature, for whoever compares logs.
+        // The first digits of a signature, to compare logs by.
         let signature = hex::encode(&vote.signature.as_bytes()[..4]);
         text += &format!("  vote      {} {kind}, signature {signature}…\n", vote.node_id);
     }
