@@ -40,7 +40,7 @@ use folkmoot::runtime::{descriptors, thread};
 use folkmoot::wire::line::{LINE_BYTES_MAX, encode};
 use rustix::process::Signal;
 use support::client::Client;
-use support::member::{Member, Shaken, card_of, proof, rng, shake, wall};
+use support::member::{Member, Shaken, proof, rng, shake, wall};
 use support::process::eventually;
 use support::{NO_GOSSIP, Scene, about, neighborhoods, of};
 
@@ -377,7 +377,7 @@ fn a_flood_of_strangers_is_not_a_flood_of_log_lines() {
         if is_impostor {
             me.endpoint = scene.seeds()[1];
         }
-        let mut card = card_of(me);
+        let mut card = Card::new(me);
         card.seed = is_impostor.then_some(SeedId(2));
         let Shaken::Open(mut client, _) = shake(seed, &card, &keys, Intent::Errand) else {
             panic!("what a card claims is seen after its proof");
@@ -460,7 +460,7 @@ fn bogus(seed: Endpoint, lane: u16, number: u16) -> ErrorReply {
     let keys = KeyPair::generate(&mut rng());
     let endpoint = Endpoint::new([127, 0, 1, lane as u8].into(), 2_000 + number);
     let subject = Subject { endpoint, incarnation: Incarnation(wall().0), key: keys.public() };
-    let Shaken::Open(mut client, _) = shake(seed, &card_of(subject), &keys, Intent::Link) else {
+    let Shaken::Open(mut client, _) = shake(seed, &Card::new(subject), &keys, Intent::Link) else {
         panic!("a handshake is not refused");
     };
     client.send(RegisterReq::sign(subject, &keys));
@@ -478,7 +478,7 @@ fn bogus(seed: Endpoint, lane: u16, number: u16) -> ErrorReply {
 
 /// Shakes hands with a seed and asks it to let `card`'s owner in; the refusal.
 fn register_as(seed: Endpoint, subject: Subject, keys: &KeyPair) -> ErrorReply {
-    let Shaken::Open(mut client, _) = shake(seed, &card_of(subject), keys, Intent::Link) else {
+    let Shaken::Open(mut client, _) = shake(seed, &Card::new(subject), keys, Intent::Link) else {
         panic!("a handshake is not refused");
     };
     client.send(RegisterReq::sign(subject, keys));
@@ -526,7 +526,7 @@ fn a_proof_holds_for_one_connection_and_one_challenger_only() {
     let scene = fleet();
     let before = state(&scene);
     let (me, keys) = ghost();
-    let card = card_of(me);
+    let card = Card::new(me);
     for node in [scene.seeds()[0], scene.peers()[0]] {
         let first = Hello {
             version: VERSION,
@@ -592,7 +592,7 @@ fn nobody_is_a_seed_by_saying_so() {
     for (number, endpoint) in [(2, seeds[1]), (3, seeds[2]), (1, seeds[0]), (4, seeds[2])] {
         let keys = KeyPair::generate(&mut rng());
         let subject = Subject { endpoint, incarnation: Incarnation(0), key: keys.public() };
-        let mut card = card_of(subject);
+        let mut card = Card::new(subject);
         card.seed = Some(SeedId(number));
         for node in [seeds[0], peers[0]] {
             let Shaken::Open(mut client, _) = shake(node, &card, &keys, Intent::Link) else {
@@ -626,7 +626,7 @@ fn strangers_that_call_as_seeds_do_not_keep_a_seed_that_stood_still_from_the_oth
         let keys = KeyPair::generate(&mut rng());
         let subject =
             Subject { endpoint: claimed, incarnation: Incarnation(0), key: keys.public() };
-        let card = Card { seed: Some(SeedId(number)), ..card_of(subject) };
+        let card = Card { seed: Some(SeedId(number)), ..Card::new(subject) };
         let calls = move || {
             while !is_over.load(Ordering::Relaxed) {
                 if let Shaken::Open(mut client, _) = shake(node, &card, &keys, Intent::Link) {

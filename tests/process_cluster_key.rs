@@ -25,7 +25,7 @@ use folkmoot::runtime::{cluster_key, thread};
 use folkmoot::wire::line::{LineReader, encode};
 use folkmoot::wire::sealed::{self, ClusterKeys, Incoming, OPENING, Sealed, Sealer};
 use support::client::Client;
-use support::member::{card_of, rng, wall};
+use support::member::{rng, wall};
 use support::process::{Process, eventually, run};
 use support::{FAST_GOSSIP, NO_GOSSIP, PATIENCE, Scene, about, doubts, of, peer_exe, ports};
 
@@ -397,7 +397,7 @@ fn prove(to: Endpoint, cluster: &ClusterKeys, named: Option<Binding>) -> Option<
     let keys = KeyPair::generate(&mut rng());
     let endpoint = Endpoint::new([127, 0, 0, 9].into(), 9);
     let incarnation = folkmoot::model::Incarnation(wall().0);
-    let card = card_of(Subject { endpoint, incarnation, key: keys.public() });
+    let card = Card::new(Subject { endpoint, incarnation, key: keys.public() });
     let nonce = Nonce::random(&mut rng());
     holder.send(Hello { version: VERSION, intent: Intent::Link, nonce, card: card.clone() });
     let Some(Message::HelloAck(ack)) = holder.receive() else { panic!("no answer") };

@@ -40,18 +40,8 @@ const fn secs(n: u64) -> Duration {
 }
 
 fn card(endpoint: Endpoint, seed: Option<u16>) -> Card {
-    Card {
-        seed: seed.map(SeedId),
-        endpoint,
-        incarnation: Incarnation(1),
-        key: keys_of(endpoint).public(),
-        degree: 0,
-        neighbors: Vec::new(),
-        certificate: None,
-        seed_keys: Vec::new(),
-        seeds: Vec::new(),
-        fleet: None,
-    }
+    let (incarnation, key) = (Incarnation(1), keys_of(endpoint).public());
+    Card { seed: seed.map(SeedId), ..Card::new(Subject { endpoint, incarnation, key }) }
 }
 
 /// Seed 2 of three, linked with the other two, with what its journal remembers.

@@ -100,7 +100,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<SeedAddress>, ConfigError> {
     Ok(seeds.into_iter().map(|(_, seed)| seed).collect())
 }
 
-/// Whether a first line is a header row: no address, no number, and no digit where the port
+/// True if a first line is a header row: no address, no number, and no digit where the port
 /// would be. An IPv6 address may be written without a digit, and is a seed all the same.
 fn is_header(line: &str) -> bool {
     let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());

@@ -89,7 +89,7 @@ impl CliError {
         }
     }
 
-    /// Whether the reader of the output has gone, as in `peer members | head -1`; no fault.
+    /// True if the reader of the output has gone, as in `peer members | head -1`; no fault.
     fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::System { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
     }

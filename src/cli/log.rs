@@ -133,7 +133,7 @@ struct Tee {
     console: Option<File>,
     output: File,
     path: PathBuf,
-    /// Whether the last line did not get into the output file, or not whole.
+    /// True if the last line did not get into the output file, or not whole.
     is_torn: bool,
 }
 
@@ -253,7 +253,7 @@ fn json_line(
     escape_json(&line) + "\n"
 }
 
-/// Whether a character could end a line, move the cursor or turn the reading direction.
+/// True if a character could end a line, move the cursor or turn the reading direction.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'

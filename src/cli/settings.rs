@@ -13,7 +13,7 @@ use crate::model::{Endpoint, PublicKey, SeedId};
 use crate::node::{PeerConfig, SeedConfig};
 use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
 use crate::protocol::quorum::QuorumRule;
-use crate::protocol::{overlay, session};
+use crate::protocol::session;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::options::Limits;
 use crate::runtime::http::Access;
@@ -36,7 +36,7 @@ pub struct NodeSettings {
     pub data: PathBuf,
     /// Settings of the log.
     pub log: LogSettings,
-    /// Whether the end of standard input ends the node.
+    /// True if the end of standard input ends the node.
     pub until_stdin_closes: bool,
     /// Limits of the driver.
     pub limits: Limits,
@@ -218,7 +218,7 @@ fn check_periods(args: &PeerArgs) -> Result<(), CliError> {
         "--links 0 would leave this peer alone; it takes at least 1, and 2 to bear a loss"
     } else if limits.links > limits.links_max {
         "--links is above --links-max; raise the one or lower the other"
-    } else if limits.links_max > overlay::LINKS_MAX {
+    } else if limits.links_max > session::Card::NEIGHBORS_MAX {
         "--links-max is above 256; others refuse the cards and lists of a peer with more neighbors"
     } else if limits.backoff_min > limits.backoff_max {
         "--backoff-min is above --backoff-max; raise the one or lower the other"

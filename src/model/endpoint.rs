@@ -30,7 +30,7 @@ impl Endpoint {
         self.0.port()
     }
 
-    /// Whether other nodes can call the endpoint at all: an address of one machine, and a port.
+    /// True if other nodes can call the endpoint at all: an address of one machine, and a port.
     pub const fn is_callable(&self) -> bool {
         let is_one = match self.0.ip() {
             IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),

@@ -40,14 +40,14 @@ impl PublicKey {
 
     /// The key written as 64 hexadecimal digits, or `None` when `text` is not that.
     ///
-    /// Whether the bytes are a point of the curve is found out at the first verification.
+    /// The first verification finds out whether the bytes are a point of the curve.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).ok()?;
         Some(Self(bytes))
     }
 
-    /// Whether `signature` over `statement` was made with this key.
+    /// True if `signature` over `statement` was made with this key.
     #[must_use]
     pub fn verifies(&self, statement: &SigningBytes, signature: &Signature) -> bool {
         memo::holds(self, statement, signature, || {
@@ -79,7 +79,7 @@ pub struct ReadyKey {
 }
 
 impl ReadyKey {
-    /// Whether `signature` over `statement` is valid, as [`PublicKey::verifies`].
+    /// True if `signature` over `statement` is valid, as [`PublicKey::verifies`].
     #[must_use]
     pub fn verifies(&self, statement: &SigningBytes, signature: &Signature) -> bool {
         memo::holds(&self.key, statement, signature, || {

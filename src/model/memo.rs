@@ -63,7 +63,7 @@ pub(super) fn made(key: &PublicKey, statement: &SigningBytes, signature: &Signat
     });
 }
 
-/// Whether a signature is valid, by memory or else by `compute`.
+/// True if a signature is valid, by memory or else by `compute`.
 pub(super) fn holds(
     key: &PublicKey,
     statement: &SigningBytes,

@@ -55,7 +55,7 @@ struct Waiting {
 /// An own message that is not published yet.
 struct Publishing {
     cell: Arc<Cell<PublishOutcome>>,
-    /// Whether its publisher watches who has it.
+    /// True if its publisher watches who has it.
     is_watched: bool,
     topic: String,
     data: Data,
@@ -85,7 +85,7 @@ pub struct Switchboard {
     answers: Mutex<Option<Sender<Command>>>,
     answering: Receiver<Command>,
     me: Endpoint,
-    /// Whether direct messages are taken without a reader: the log shows them.
+    /// True if direct messages are taken without a reader: the log shows them.
     takes_unread: bool,
 }
 

@@ -46,7 +46,7 @@ pub struct SeedStatus {
     pub endpoint: Endpoint,
     /// Public key of the seed.
     pub key: PublicKey,
-    /// Whether the seed votes.
+    /// True if the seed votes.
     pub ready: bool,
     /// Number of seeds in reach, itself included.
     pub seeds_connected: usize,

@@ -120,10 +120,10 @@ struct Watched {
     asked: Time,
     links: BTreeSet<LinkId>,
     linked: Time,
-    /// Whether a message is on its way to the peer.
+    /// True if a message is on its way to the peer.
     is_busy: bool,
     is_by_hand: bool,
-    /// Whether the peer's last link broke.
+    /// True if the peer's last link broke.
     is_lost: bool,
     is_unreachable: bool,
     is_called: bool,
@@ -131,7 +131,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// Whether there is no reason to watch the peer any more.
+    /// True if there is no reason to watch the peer any more.
     fn is_idle(&self) -> bool {
         let is_wanted = self.is_busy || self.is_by_hand || self.is_lost || self.is_unreachable;
         self.links.is_empty() && !is_wanted
@@ -192,7 +192,7 @@ impl Contacts {
         self.watched.get(&peer).map(|it| it.heard)
     }
 
-    /// Whether the operator has removed a peer.
+    /// True if the operator has removed a peer.
     pub fn is_removed(&self, peer: Endpoint) -> bool {
         self.removed.contains(&peer)
     }

@@ -42,7 +42,7 @@ impl LocalHealth {
         self.raise(2);
     }
 
-    /// Whether this node should keep its suspicions to itself for now.
+    /// True if this node should keep its suspicions to itself for now.
     pub const fn is_doubtful(&self) -> bool {
         self.score >= 3
     }

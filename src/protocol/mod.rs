@@ -314,7 +314,7 @@ impl<K: Kind> Effects<K> {
         self.list.drain(..)
     }
 
-    /// Whether there are no effects.
+    /// True if there are no effects.
     pub const fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

@@ -102,7 +102,7 @@ struct Bootstrap {
     failures: u32,
     due: Due,
     is_told: bool,
-    /// Whether it is only known as a neighbor from before a restart: its absence is not told.
+    /// True if it is only known as a neighbor from before a restart: its absence is not told.
     is_remembered: bool,
 }
 
@@ -141,7 +141,7 @@ impl OpenFleet {
         self
     }
 
-    /// Whether the operator has named this peer to join by.
+    /// True if the operator has named this peer to join by.
     pub fn is_named(&self, peer: Endpoint) -> bool {
         self.bootstrap.get(&peer).is_some_and(|it| !it.is_remembered)
     }
@@ -151,7 +151,7 @@ impl OpenFleet {
         self.bootstrap.keys().copied()
     }
 
-    /// Whether the operator named peers to join, and none was met yet.
+    /// True if the operator named peers to join, and none was met yet.
     pub fn is_joining(&self) -> bool {
         !self.has_met && self.bootstrap.values().any(|it| !it.is_remembered)
     }

@@ -20,14 +20,12 @@ use rand::seq::IteratorRandom as _;
 
 use super::membership::authority::MemberLine;
 use super::membership::registry::Status;
+use super::session::Card;
 use super::{Effects, Kind, LinkId, Never};
 use crate::model::{Endpoint, Incarnation, Now, Rng, Time};
 
 /// Least degree in the weight of preferential attachment.
 const LEAST_DEGREE: u32 = 2;
-
-/// Greatest number of links that can be configured: as many neighbors as a card or list may name.
-pub const LINKS_MAX: usize = 256;
 
 /// Limits and periods of the overlay.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +33,7 @@ pub struct Config {
     /// Number of links that a joiner makes, and below which a member repairs. One of them is
     /// random. Fewer make the overlay fragile, more make gossip and liveness dearer.
     pub links: usize,
-    /// Greatest number of links, up to [`LINKS_MAX`]; a hub refuses more.
+    /// Greatest number of links, up to [`Card::NEIGHBORS_MAX`]; a hub refuses more.
     pub links_max: usize,
     /// Greatest number of members known, neighbors beside: those among which a peer may come to
     /// choose. More cost memory at every peer, fewer make the choice by degree coarser.
@@ -52,7 +50,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             links: 3,
-            links_max: LINKS_MAX,
+            links_max: Card::NEIGHBORS_MAX,
             known_max: 512,
             cooldown: Duration::from_secs(5),
             announce_after: Duration::from_millis(100),
@@ -294,7 +292,7 @@ impl Overlay {
         self.running = false;
     }
 
-    /// Whether as many links are up as are wanted.
+    /// True if as many links are up as are wanted.
     pub fn has_enough(&self) -> bool {
         self.neighbors.len() >= self.config.links
     }

@@ -97,7 +97,7 @@ pub struct Prober {
 struct Burst {
     left: u32,
     timeout: Duration,
-    /// Whether a connection has failed to be made in time once.
+    /// True if a connection has failed to be made in time once.
     is_lossy: bool,
 }
 

@@ -42,7 +42,7 @@ pub const REASON_BYTES_MAX: usize = 200;
 pub struct Offered {
     /// The ticket; its places are the addresses where this peer serves the share.
     pub ticket: String,
-    /// Whether all peers are asked to take the share.
+    /// True if all peers are asked to take the share.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub everywhere: bool,
     /// Number of that order: greater than those of all earlier orders of this peer. 0 in lists
@@ -107,7 +107,7 @@ impl Announcement {
         Self { takes_none: true, ..Self::default() }
     }
 
-    /// Whether the list says nothing.
+    /// True if the list says nothing.
     pub fn is_empty(&self) -> bool {
         self.shares.is_empty() && self.answers.is_empty() && self.removed.is_empty()
     }

@@ -147,7 +147,7 @@ pub fn ask(path: &Path, request: &str, timeout: Duration) -> io::Result<String> 
     exchange(path, request, timeout).map_err(|err| at(path, "ask the node at", &err))
 }
 
-/// Whether an error of [`ask`] leaves the outcome of the request open.
+/// True if an error of [`ask`] leaves the outcome of the request open.
 pub fn may_be_done(err: &io::Error) -> bool {
     matches!(
         err.kind(),
@@ -196,7 +196,7 @@ pub fn follow(
     follow().map_err(|err| at(path, "follow the node at", &err))
 }
 
-/// Whether a node serves `path`: one that was killed leaves its socket behind.
+/// True if a node serves `path`: one that was killed leaves its socket behind.
 pub fn is_served(path: &Path) -> bool {
     connect(path).is_ok()
 }

@@ -11,7 +11,7 @@ struct Inner<R> {
     synced: u64,
     is_closed: bool,
     has_failed: bool,
-    /// Whether the writer sleeps, and the number of threads that wait for it; waking costs a system
+    /// True if the writer sleeps, and the number of threads that wait for it; waking costs a system
     /// call.
     is_idle: bool,
     waiting: usize,

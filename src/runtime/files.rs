@@ -155,7 +155,7 @@ impl DataDir {
         }
     }
 
-    /// Whether the directory has the name `<root>/<role>-<port>`, or no other file has.
+    /// True if the directory has the name `<root>/<role>-<port>`, or no other file has.
     pub fn is_free_for(&self, root: &Path, role: &str, port: u16) -> bool {
         let path = root.join(format!("{role}-{port}"));
         path == self.path || !path.exists()
@@ -274,7 +274,7 @@ pub fn os_rng() -> Result<Rng, FilesError> {
 /// The first path that a group of this process may reach, and that group.
 static OPEN_TO_GROUP: OnceLock<(PathBuf, u32)> = OnceLock::new();
 
-/// Whether users other than this process's may access `path` by the bits `forbidden` of its mode.
+/// True if users other than this process's may access `path` by the bits `forbidden` of its mode.
 ///
 /// A group is not others if this process belongs to it and the owner is its user or root: the
 /// volumes and secrets of container systems are made so. [`warn_of_group`] logs that.

@@ -23,7 +23,7 @@ struct Inner<T> {
     items: VecDeque<T>,
     bytes: usize,
     is_closed: bool,
-    /// Whether the owner sleeps; waking it costs a system call.
+    /// True if the owner sleeps; waking it costs a system call.
     is_awaited: bool,
     /// Number of threads that wait for room.
     waiting: usize,

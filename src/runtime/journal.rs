@@ -42,7 +42,7 @@ impl Lines {
         push_line(record, &mut self.bytes);
     }
 
-    /// Whether there are no records.
+    /// True if there are no records.
     pub const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -228,7 +228,7 @@ impl<R: Serialize + DeserializeOwned> Journal<R> {
         Ok(())
     }
 
-    /// Whether a rewrite would pay: past [`REWRITE_BYTES_MIN`] and twice the last rewrite's size.
+    /// True if a rewrite would pay: past [`REWRITE_BYTES_MIN`] and twice the last rewrite's size.
     pub fn wants_rewrite(&self) -> bool {
         self.bytes > REWRITE_BYTES_MIN && self.bytes / 2 > self.bytes_at_rewrite
     }
@@ -288,7 +288,7 @@ struct Replayed<R> {
     /// Length of the intact part, in bytes.
     bytes: u64,
     torn: Option<TornTail>,
-    /// Whether the last line is a mark.
+    /// True if the last line is a mark.
     ends_marked: bool,
 }
 

@@ -36,9 +36,9 @@ struct Queue {
     parts: VecDeque<Vec<u8>>,
     bytes: usize,
     has_writer: bool,
-    /// Whether the writer holds something that it has not sent yet.
+    /// True if the writer holds something that it has not sent yet.
     is_writing: bool,
-    /// Whether no more bytes are taken.
+    /// True if no more bytes are taken.
     is_closed: bool,
 }
 

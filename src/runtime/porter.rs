@@ -227,7 +227,7 @@ fn thread_name(name: &str, from: SocketAddr) -> String {
     format!("{name}:{}", from.port())
 }
 
-/// Whether an accept failed because of the connection that was to be accepted.
+/// True if an accept failed because of the connection that was to be accepted.
 fn is_of_one_connection(err: &io::Error) -> bool {
     matches!(
         err.kind(),

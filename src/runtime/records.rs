@@ -91,7 +91,7 @@ pub(in crate::runtime) fn read_line(
 pub(in crate::runtime) struct Rest {
     /// Length of the rest, in bytes.
     pub(in crate::runtime) bytes: u64,
-    /// Whether no mark shows that any node may rely on the damaged records: the rest can be cut
+    /// True if no mark shows that any node may rely on the damaged records: the rest can be cut
     /// off.
     pub(in crate::runtime) is_torn: bool,
     /// JSON of the intact lines in the rest, but for marks.

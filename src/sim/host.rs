@@ -108,7 +108,7 @@ impl<M: Machine> Process<M> {
         }
     }
 
-    /// Whether an input that comes now is handled at once: no input waits, and no deadline goes
+    /// True if an input that comes now is handled at once: no input waits, and no deadline goes
     /// before it.
     pub(super) fn is_idle(&self, now: Time) -> bool {
         !self.paused
@@ -168,7 +168,7 @@ pub(super) struct Host<M: Machine> {
     pub(super) disk: Disk<M::Record>,
     pub(super) boots: u32,
     pub(super) process: Option<Process<M>>,
-    /// Whether the test declared that the host stays dead.
+    /// True if the test declared that the host stays dead.
     pub(super) buried: bool,
     /// Number of steps taken so far, in the sense of `World::crash_after`.
     pub(super) moves: u64,

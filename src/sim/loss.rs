@@ -25,7 +25,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 const REPEATS_MAX: u32 = 15;
 
 impl Network {
-    /// Whether one packet gets lost. Without loss in the weather nothing is drawn.
+    /// True if one packet gets lost. Without loss in the weather nothing is drawn.
     pub(super) fn loses(&mut self) -> bool {
         let ppm = self.weather.loss_ppm.min(1_000_000);
         ppm > 0 && self.rng.random_ratio(ppm, 1_000_000)

@@ -254,7 +254,7 @@ impl Network {
         lane.link()
     }
 
-    /// Whether this life of a host or stranger is not over.
+    /// True if this life of a host or stranger is not over.
     pub(super) fn is_alive(&self, owner: Owner) -> bool {
         match owner.who {
             Who::Host(host) => self.reach.presence(host) == Presence::Listening(owner.life),
@@ -262,7 +262,7 @@ impl Network {
         }
     }
 
-    /// Whether a link of this number was ever made.
+    /// True if a link of this number was ever made.
     pub(super) const fn was_made(&self, link: LinkId) -> bool {
         LaneId::of(link).conn < self.next_conn
     }

@@ -44,9 +44,9 @@ struct Place {
     endpoint: Endpoint,
     presence: Presence,
     island: Option<u32>,
-    /// Whether no packet gets to the host.
+    /// True if no packet gets to the host.
     deaf: bool,
-    /// Whether no packet gets away from the host.
+    /// True if no packet gets away from the host.
     mute: bool,
 }
 
@@ -119,7 +119,7 @@ impl Reach {
         })
     }
 
-    /// Whether a packet from `from` gets to `to` now.
+    /// True if a packet from `from` gets to `to` now.
     pub(super) fn carries(&self, from: Who, to: Who) -> bool {
         match (from, to) {
             (Who::Host(from), Who::Host(to)) => self.carries_between(from, to),
@@ -141,7 +141,7 @@ impl Reach {
             && (self.cuts.is_empty() || !self.cuts.contains(&(from, to)))
     }
 
-    /// Whether some host at `ip` hears `from` and is heard by it.
+    /// True if some host at `ip` hears `from` and is heard by it.
     pub(super) fn pings(&self, from: Who, ip: IpAddr) -> bool {
         self.by_ip.get(&ip).is_some_and(|hosts| {
             hosts

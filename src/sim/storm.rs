@@ -188,7 +188,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// Whether a host is off the network.
+    /// True if a host is off the network.
     pub fn is_vanished(&self, endpoint: Endpoint) -> bool {
         self.network.reach.presence(self.find(endpoint)) == Presence::Vanished
     }

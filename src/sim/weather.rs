@@ -113,7 +113,7 @@ pub struct Weather {
     pub fsync: Span,
     /// Percentage of syncs after which the log is replaced by the machine's snapshot.
     pub snapshot_percent: u8,
-    /// Whether a crash may keep some of the writes that were not synced, as real disks may.
+    /// True if a crash may keep some of the writes that were not synced, as real disks may.
     pub torn_tails: bool,
     /// Largest error of a host's wall clock, either way.
     pub skew: Duration,

@@ -38,7 +38,7 @@ pub struct Options {
     pub epoch: WallTime,
     /// Time for which a sender tries to get through on a silent path before its link is closed.
     pub patience: Duration,
-    /// Whether a process that is late handles the timers that are due before what came earlier,
+    /// True if a process that is late handles the timers that are due before what came earlier,
     /// as a driver may whose timers have their own thread.
     pub timers_first: bool,
     /// Largest number of messages under way in one direction of a link; with more it is closed.
@@ -246,7 +246,7 @@ impl<M: Machine> World<M> {
         self.network.reach.endpoints()
     }
 
-    /// Whether a process lives at `endpoint`, paused or not.
+    /// True if a process lives at `endpoint`, paused or not.
     pub fn is_up(&self, endpoint: Endpoint) -> bool {
         self.machine(endpoint).is_some()
     }

@@ -101,7 +101,7 @@ fn detect_object(bytes: &[u8]) -> Detection {
     verdict
 }
 
-/// Whether a line opens with these parts; `None` as long as more bytes must decide.
+/// True if a line opens with these parts; `None` as long as more bytes must decide.
 fn opens(bytes: &[u8], parts: &[&[u8]]) -> Option<bool> {
     let mut left = bytes[..bytes.len().min(OPENING_BYTES_MAX)].trim_ascii_start();
     for part in parts {

@@ -73,7 +73,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether the next line of the same stream may still be read.
+    /// True if the next line of the same stream may still be read.
     pub const fn is_recoverable(&self) -> bool {
         match self {
             Self::Malformed { .. } => true,

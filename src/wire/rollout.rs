@@ -128,7 +128,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether the next message of the same stream may still be read.
+    /// True if the next message of the same stream may still be read.
     pub const fn is_recoverable(&self) -> bool {
         match self {
             Self::Malformed { .. } | Self::Empty => true,

@@ -128,19 +128,7 @@ fn removed_together() -> Removal {
 }
 
 fn peer_card(port: u16) -> Card {
-    let Subject { endpoint, incarnation, key } = subject(port);
-    Card {
-        seed: None,
-        endpoint,
-        incarnation,
-        key,
-        degree: 0,
-        neighbors: Vec::new(),
-        certificate: None,
-        seed_keys: Vec::new(),
-        seeds: Vec::new(),
-        fleet: None,
-    }
+    Card::new(subject(port))
 }
 
 fn member_card() -> Card {
@@ -158,17 +146,17 @@ fn seed_card(seed: u16) -> Card {
         key: seed_keys(seed).public(),
         at: Some(endpoint(5000 + seed)),
     };
-    Card {
-        seed: Some(SeedId(seed)),
+    let life = Subject {
         endpoint: endpoint(5000 + seed),
         incarnation: Incarnation(0),
         key: seed_keys(seed).public(),
-        degree: 0,
-        neighbors: Vec::new(),
-        certificate: None,
+    };
+    Card {
+        seed: Some(SeedId(seed)),
         seed_keys: vec![known(1), known(2)],
         seeds: vec![7, 3_735_928_559],
         fleet: Some("staging".to_owned()),
+        ..Card::new(life)
     }
 }
 

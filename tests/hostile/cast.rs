@@ -86,7 +86,6 @@ impl Actor {
 
     /// What it says of itself.
     pub fn card(self, life: u64) -> Card {
-        let Subject { endpoint, incarnation, key } = self.subject(life);
         let seed = match self {
             Self::Seed(seed) => Some(SeedId(seed)),
             Self::Peer(_) => None,
@@ -95,20 +94,7 @@ impl Actor {
             Self::Seed(_) => None,
             Self::Peer(_) => Some(admission(self.subject(life))),
         };
-        let (neighbors, seed_keys, seeds) = (Vec::new(), Vec::new(), Vec::new());
-        let (degree, fleet) = (0, None);
-        Card {
-            seed,
-            endpoint,
-            incarnation,
-            key,
-            degree,
-            neighbors,
-            certificate,
-            seed_keys,
-            seeds,
-            fleet,
-        }
+        Card { seed, certificate, ..Card::new(self.subject(life)) }
     }
 }
 

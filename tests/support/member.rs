@@ -65,22 +65,6 @@ pub fn proof(
     keys.sign(&statement)
 }
 
-/// A card without any merit.
-pub const fn card_of(subject: Subject) -> Card {
-    Card {
-        seed: None,
-        endpoint: subject.endpoint,
-        incarnation: subject.incarnation,
-        key: subject.key,
-        degree: 0,
-        neighbors: Vec::new(),
-        certificate: None,
-        seed_keys: Vec::new(),
-        seeds: Vec::new(),
-        fleet: None,
-    }
-}
-
 /// What came of a handshake.
 pub enum Shaken {
     /// It stands; the other end's card.
@@ -213,7 +197,7 @@ impl Member {
     pub fn at(place: Endpoint, keys: KeyPair, incarnation: Incarnation) -> Self {
         let listener = TcpListener::bind(place.socket_addr()).expect("the port is free");
         let endpoint = Endpoint::from(listener.local_addr().expect("it is bound"));
-        let card = card_of(Subject { endpoint, incarnation, key: keys.public() });
+        let card = Card::new(Subject { endpoint, incarnation, key: keys.public() });
         let (called, callers) = bounded(1_024);
         let shared = Arc::new(Shared {
             keys,

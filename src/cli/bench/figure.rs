@@ -16,7 +16,7 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// Whether `values` meet the target; without values it is not met.
+    /// True if `values` meet the target; without values it is not met.
     fn is_met(self, values: &[f64]) -> bool {
         let is_good = |value: &f64| match self {
             Self::AtMost(most) => *value <= most,

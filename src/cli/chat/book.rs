@@ -37,7 +37,7 @@ pub(super) enum Item {
         room: Arc<str>,
         /// Text, escaped for a terminal.
         text: String,
-        /// Whether it was typed here.
+        /// True if it was typed here.
         is_mine: bool,
     },
     /// A note about a change of the group.
@@ -94,7 +94,7 @@ pub(super) struct Standing {
     pub(super) term: Term,
     /// Present leader, if it is known.
     pub(super) leader: Option<MemberId>,
-    /// Whether a majority is reached.
+    /// True if a majority is reached.
     pub(super) has_quorum: bool,
     /// Number of the last final entry.
     pub(super) commit: SeqNo,
@@ -109,7 +109,7 @@ pub(super) struct Seen {
     pub(super) id: MemberId,
     /// Address of the member.
     pub(super) at: String,
-    /// Whether there is a connection, or it is this member itself.
+    /// True if there is a connection, or it is this member itself.
     pub(super) is_here: bool,
     /// Number of entries it lacks, as far as is known.
     pub(super) lag: Option<u64>,
@@ -196,7 +196,7 @@ impl Book {
         self.items.get(usize::try_from(number.checked_sub(self.forgotten)?).ok()?)
     }
 
-    /// Whether a line is shown in the present room.
+    /// True if a line is shown in the present room.
     pub(super) fn is_shown(&self, item: &Item) -> bool {
         match item {
             Item::Said { room, .. } => *room == self.room,

@@ -56,7 +56,7 @@ struct News {
     /// Address of the sender.
     #[serde(flatten)]
     at: At,
-    /// Whether the sender looks for the group; else it is one of its members.
+    /// True if the sender looks for the group; else it is one of its members.
     #[serde(default)]
     seeks: bool,
 }

@@ -11,11 +11,11 @@ use super::book::Item;
 pub(super) struct Plain<W> {
     out: W,
     prompt: String,
-    /// Whether the prompt is the last that was written.
+    /// True if the prompt is the last that was written.
     is_prompted: bool,
-    /// Whether only answers are written.
+    /// True if only answers are written.
     is_quiet: bool,
-    /// Whether a person's newline ends the prompt's line.
+    /// True if a person's newline ends the prompt's line.
     is_echoed: bool,
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Plan {
     pub(super) me: MemberId,
     /// Listen address; `None` if the member of a fleet listens.
     pub(super) listen: Option<SocketAddr>,
-    /// Whether a group is founded if none is known.
+    /// Rule for founding a group where none is known.
     pub(super) founds: Founds,
     /// Address at which other members call this one.
     pub(super) at: Endpoint,
@@ -113,7 +113,7 @@ fn found_seeds(
     }
 }
 
-/// Whether the log of `me` has any content.
+/// True if the log of `me` has any content.
 pub(super) fn knows_its_group(log_dir: &Path, me: MemberId) -> bool {
     std::fs::metadata(log_dir.join(format!("{me}.log"))).is_ok_and(|it| it.len() > 0)
 }

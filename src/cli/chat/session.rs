@@ -37,7 +37,7 @@ const OPEN_CALM: usize = 1_000;
 pub(super) struct Answer {
     /// Lines of the answer.
     pub(super) lines: Vec<String>,
-    /// Whether the chat is to end.
+    /// True if the chat is to end.
     pub(super) is_over: bool,
 }
 
@@ -71,7 +71,7 @@ impl Session {
         Self { local, message_max, last: SeqNo(0), unheard: 0, looks: 0, dropped }
     }
 
-    /// Whether `id` is a member of the group.
+    /// True if `id` is a member of the group.
     pub(super) fn knows(&self, id: MemberId) -> bool {
         let members = self.local.engine.status().map(|it| it.members).unwrap_or_default();
         members.iter().any(|it| it.member.id == id)
@@ -89,7 +89,7 @@ impl Session {
         self.unheard + book.waiting().len()
     }
 
-    /// Whether there is room for more, or no hope of room.
+    /// True if there is room for more, or no hope of room.
     pub(super) fn takes_more(&self, book: &Book) -> bool {
         self.open(book) < OPEN_CALM || !book.standing.has_quorum
     }

@@ -148,7 +148,7 @@ fn words(entry: &Entry) -> String {
 }
 
 impl Verdict {
-    /// Whether all are equal in what is final.
+    /// True if all are equal in what is final.
     pub(in crate::cli) const fn is_equal(&self) -> bool {
         self.parted.is_empty()
     }

@@ -28,7 +28,7 @@ pub(super) const fn role(role: Role) -> &'static str {
     }
 }
 
-/// Whether `id` is no member of a group that is known.
+/// True if `id` is no member of a group that is known.
 fn is_stranger(id: MemberId, group: &Membership) -> bool {
     !group.members.is_empty() && group.members.iter().all(|it| it.id != id)
 }

@@ -288,7 +288,7 @@ impl Play {
         self.status(node).map(|it| it.state.version)
     }
 
-    /// Whether a node takes part, remembers all, and is connected with both others.
+    /// True if a node takes part, remembers all, and is connected with both others.
     fn is_whole(&self, node: &str) -> bool {
         self.status(node).is_some_and(|it| {
             let hears = it.peers.iter().filter(|it| it.is_linked && it.heartbeat.is_some());
@@ -296,7 +296,7 @@ impl Play {
         })
     }
 
-    /// Whether all nodes serve that version, and the same content.
+    /// True if all nodes serve that version, and the same content.
     fn serve_alike(&self, version: u64) -> bool {
         let states: Vec<_> = NODES.iter().filter_map(|it| self.status(it)).collect();
         let alike = |it: &NodeStatus| it.state.version == version && it.digest == states[0].digest;

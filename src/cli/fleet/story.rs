@@ -38,7 +38,7 @@ pub struct Happening {
 }
 
 impl Happening {
-    /// Whether this is `event` of a node with this role.
+    /// True if this is `event` of a node with this role.
     pub fn is(&self, role: &str, event: &str) -> bool {
         self.role == role && self.event == event
     }

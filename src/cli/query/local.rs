@@ -118,7 +118,7 @@ fn ask_at(
     }))
 }
 
-/// Whether no node runs that has its data in `dir`.
+/// True if no node runs that has its data in `dir`.
 pub(super) fn is_down(dir: &Path) -> bool {
     let nothing = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused);
     let answer = control::ask(&control_path(dir), r#"{"ask":"status"}"#, ANSWER_TIMEOUT);
@@ -253,7 +253,7 @@ fn status_text(status: &Map<String, Value>, is_terminal: bool) -> String {
     table_text(table, is_terminal)
 }
 
-/// Whether this is a seed that reaches too few others to decide anything.
+/// True if this is a seed that reaches too few others to decide anything.
 fn is_out_of_reach(status: &Map<String, Value>) -> bool {
     let count = |name| status.get(name).and_then(Value::as_u64);
     matches!((count("seeds_connected"), count("quorum")), (Some(up), Some(needed)) if up < needed)

@@ -39,7 +39,7 @@ pub struct PeerReport {
     lists: BTreeMap<SeedId, BTreeSet<Endpoint>>,
     union: BTreeSet<Endpoint>,
     doubted: Option<Time>,
-    /// Whether the life that was logged last is a member's.
+    /// True if the life that was logged last is a member's.
     is_member: bool,
     contradictions: Contradictions,
 }

@@ -76,7 +76,7 @@ impl Book {
         Some(self.decided.entry(txid).or_insert(decision))
     }
 
-    /// Whether the log is still to be asked.
+    /// True if the log is still to be asked.
     fn asks(&mut self, decision: &Decision) -> bool {
         let before = self.asked.insert(decision.txid.clone(), decision.commit);
         before != Some(decision.commit)
@@ -98,7 +98,7 @@ pub(super) struct Decider {
     keys: KeyPair,
     log_dir: PathBuf,
     marker: PathBuf,
-    /// Whether all nodes are members of the group, so that a majority of them decides.
+    /// True if all nodes are members of the group, so that a majority of them decides.
     is_ready: Arc<AtomicBool>,
 }
 
@@ -246,7 +246,7 @@ impl Decider {
 }
 
 impl Decider {
-    /// Whether all nodes are members of the group, and one leads.
+    /// True if all nodes are members of the group, and one leads.
     fn is_complete(&self, local: &Local, group: &Engine) -> bool {
         let (Ok(Some(roster)), Some(status)) = (roster_of(local), group.status()) else {
             return false;

@@ -65,7 +65,7 @@ struct News {
     at: Endpoint,
     /// Key of the sender.
     key: PublicKey,
-    /// Whether the sender has no history yet.
+    /// True if the sender has no history yet.
     #[serde(default)]
     seeks: bool,
 }

@@ -59,7 +59,7 @@ pub(in crate::cli) enum Ask {
 pub(super) struct Local {
     pub(super) engine: Engine,
     http: Option<String>,
-    /// Whether the log of decisions can decide, if there is one.
+    /// Readiness of the log of decisions, if there is one.
     decisions: Option<Arc<AtomicBool>>,
     story: Mutex<VecDeque<(WallTime, String)>>,
 }
@@ -74,7 +74,7 @@ impl Local {
         Self { engine, http, decisions, story: Mutex::default() }
     }
 
-    /// Whether transactions can be ended: always, unless the log of decisions is not complete yet.
+    /// True if transactions can be ended: always, unless the log of decisions is not complete yet.
     fn can_decide(&self) -> bool {
         self.decisions.as_ref().is_none_or(|it| it.load(Ordering::Acquire))
     }

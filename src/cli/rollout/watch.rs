@@ -26,7 +26,7 @@ const NEWS_MAX: usize = 100;
 /// Moves to the first place of a terminal, and clears it.
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
-/// Whether the output is a terminal.
+/// True if the output is a terminal.
 pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }

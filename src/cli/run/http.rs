@@ -125,7 +125,7 @@ fn verdict<R: Role>(code: u16, word: &str, status: &Value, reason: Option<&str>)
     Response::new(code, "application/json", format!("{answer}\n"))
 }
 
-/// Whether a client accepts `OpenMetrics`.
+/// True if a client accepts `OpenMetrics`.
 fn wants_open_metrics(head: &Head) -> bool {
     let wishes = head.header("accept").unwrap_or_default().split(',');
     let mut wishes = wishes.map(|wish| wish.split(';').map(str::trim));

@@ -94,7 +94,7 @@ trait Role: Send + Sized + 'static {
     /// Ends all waits: the node has stopped.
     fn close(board: &Self::Board);
 
-    /// Whether this event is the node's last: its process may end.
+    /// True if this event is the node's last: its process may end.
     fn is_last(event: &<Self::Machine as Kind>::Event) -> bool;
 
     /// Command that lets the node say goodbye before it stops, if it does.

@@ -52,7 +52,7 @@ pub(in crate::cli) enum Use {
         path: PathBuf,
         piece: Option<u32>,
         everywhere: bool,
-        /// Whether to read all of it although it seems unchanged.
+        /// True if to read all of it although it seems unchanged.
         #[serde(default)]
         rehash: bool,
     },
@@ -62,7 +62,7 @@ pub(in crate::cli) enum Use {
     /// End the share of this name.
     Unshare {
         name: String,
-        /// Whether the other peers are to remove what they have taken of it.
+        /// True if the other peers are to remove what they have taken of it.
         #[serde(default)]
         everywhere: bool,
     },

@@ -119,7 +119,7 @@ fn draw(path: Option<&Path>, course: Option<&Course>) -> Result<(), CliError> {
 struct Watch<'a> {
     held: &'a Held,
     screen: Screen,
-    /// Whether a person looks on.
+    /// True if a person looks on.
     is_seen: bool,
     /// Address at which other peers find it.
     at: Option<String>,

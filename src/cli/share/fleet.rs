@@ -22,7 +22,7 @@ use crate::runtime::thread;
 const HEARING_MAX: Duration = Duration::from_secs(3);
 
 impl NetArgs {
-    /// Whether this command must serve by itself to obey the flags.
+    /// True if this command must serve by itself to obey the flags.
     fn wants_own_port(&self) -> bool {
         self.port != 0 || self.up.is_some() || self.down.is_some() || self.cluster_key.is_some()
     }

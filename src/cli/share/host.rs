@@ -78,7 +78,7 @@ pub(in crate::cli) struct Order<'a> {
     pub(in crate::cli) at: &'a [Endpoint],
     /// Time to wait while nothing comes; `None` for no limit.
     pub(in crate::cli) give_up: Option<Duration>,
-    /// Whether the disk is to set aside all room at once.
+    /// True if the disk is to set aside all room at once.
     pub(in crate::cli) preallocates: bool,
     /// Called while an existing file or folder of the name is hashed, with the bytes done and their
     /// sum; returns whether to go on.
@@ -92,7 +92,7 @@ pub(in crate::cli) struct Wanted<'a> {
     pub(in crate::cli) path: &'a Path,
     /// Size of a piece in bytes; `None` to choose it by the size of the content.
     pub(in crate::cli) piece: Option<u32>,
-    /// Whether to read all of it although it seems unchanged.
+    /// True if to read all of it although it seems unchanged.
     pub(in crate::cli) rehash: bool,
 }
 

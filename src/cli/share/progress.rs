@@ -107,7 +107,7 @@ impl Screen {
         Self { bar: None }
     }
 
-    /// Whether a person looks on.
+    /// True if a person looks on.
     pub(in crate::cli) const fn has_bar(&self) -> bool {
         self.bar.is_some()
     }

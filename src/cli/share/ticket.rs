@@ -22,7 +22,7 @@ const FILE_BYTES_MAX: u64 = 8 * TICKET_BYTES_MAX as u64;
 /// Largest number of lines that a ticket may be broken into.
 const LINES_MAX: usize = 256;
 
-/// Whether a ticket was typed, or the name of a file that holds text like one.
+/// True if a ticket was typed, or the name of a file that holds text like one.
 pub(super) fn is_typed(typed: &str) -> bool {
     let is_file = || has_opening(&text_of(Path::new(typed.trim())).ok()?).then_some(());
     has_opening(typed) || is_file().is_some()

@@ -16,7 +16,7 @@ use crate::protocol::swarm::PeerId;
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
-    /// Whether the last line did not get into the file, or not whole.
+    /// True if the last line did not get into the file, or not whole.
     is_torn: bool,
 }
 
@@ -62,7 +62,7 @@ fn unwritable(path: &Path, source: &io::Error) -> CliError {
     ))
 }
 
-/// Whether the last byte of a file that is not empty ends a line; not after a crash in mid-write.
+/// True if the last byte of a file that is not empty ends a line; not after a crash in mid-write.
 fn ends_with_newline(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::FileExt as _;
     let file = File::open(path)?;

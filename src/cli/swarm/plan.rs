@@ -60,7 +60,7 @@ impl Plan {
         Ok(Self { me, dir, folder, common, roster, position, listen, predecessors })
     }
 
-    /// Whether this peer has the file from the start.
+    /// True if this peer has the file from the start.
     pub(super) fn is_source(&self) -> bool {
         self.roster.members[self.position].has_file
     }

@@ -29,7 +29,7 @@ pub struct Member {
     pub host: String,
     /// Listen port of the peer.
     pub port: u16,
-    /// Whether it has the whole file from the start.
+    /// True if it has the whole file from the start.
     pub has_file: bool,
 }
 

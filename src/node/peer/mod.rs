@@ -147,18 +147,8 @@ impl PeerNode {
         records: &[applicant::Record],
         mut rng: Rng,
     ) -> Self {
-        let card = Card {
-            seed: None,
-            endpoint,
-            incarnation: Incarnation::default(),
-            key: keys.public(),
-            degree: 0,
-            neighbors: Vec::new(),
-            certificate: None,
-            seed_keys: Vec::new(),
-            seeds: book.digests(),
-            fleet: None,
-        };
+        let life = Subject { endpoint, incarnation: Incarnation::default(), key: keys.public() };
+        let card = Card { seeds: book.digests(), ..Card::new(life) };
         let mut part = || Rng::from_rng(&mut rng);
         let session = Session::new(config.session, keys.clone(), card, part());
         let me = (endpoint, keys.clone());
@@ -275,7 +265,7 @@ impl PeerNode {
         self.session.card().key
     }
 
-    /// Whether the other nodes of its fleet count this peer as a member: by its certificate, or in
+    /// True if the other nodes of its fleet count this peer as a member: by its certificate, or in
     /// a fleet without seeds until it says goodbye.
     fn is_member(&self) -> bool {
         match self.open {

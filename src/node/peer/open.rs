@@ -124,7 +124,7 @@ impl PeerNode {
         self.with_open(now, fx, |it, part| it.on_start(part));
     }
 
-    /// Whether a card is a member's, in a fleet without seeds.
+    /// True if a card is a member's, in a fleet without seeds.
     pub(super) fn check_open_member(
         &mut self,
         now: Now,

@@ -152,7 +152,7 @@ pub enum Command {
         from: Endpoint,
         /// Number of the message from this sender.
         number: u64,
-        /// Whether the application took it.
+        /// True if the application took it.
         taken: bool,
         /// Reason for not taking it, for people.
         reason: String,
@@ -181,7 +181,7 @@ pub enum Command {
         topic: String,
         /// Payload of the message.
         data: Data,
-        /// Whether to count the peers that have it.
+        /// True if to count the peers that have it.
         receipt: bool,
         /// The caller's number for it.
         token: u64,

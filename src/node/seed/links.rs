@@ -228,7 +228,7 @@ impl SeedNode {
         }
     }
 
-    /// Whether this connection is logged: strangers must not be able to flood the log.
+    /// True if this connection is logged: strangers must not be able to flood the log.
     fn may_tell_of_connection(&mut self, now: Now) -> bool {
         let (since, told) = &mut self.greetings;
         if now.mono.since(*since) >= GREETINGS_PAUSE {

@@ -13,7 +13,7 @@ use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use crate::node::refusals::{Refusal, Refusals};
 use crate::node::status::{LinkStatus, SeedStatus};
 use crate::protocol::membership::authority::{self, Authority};
-use crate::protocol::membership::certificate::Proposal;
+use crate::protocol::membership::certificate::{Proposal, Subject};
 use crate::protocol::membership::seedbook::SeedBook;
 use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
 use crate::protocol::probe::{self, Prober};
@@ -160,18 +160,8 @@ impl SeedNode {
         records: Vec<authority::Record>,
         mut rng: Rng,
     ) -> Self {
-        let card = Card {
-            seed: Some(id),
-            endpoint,
-            incarnation: Incarnation(0),
-            key: keys.public(),
-            degree: 0,
-            neighbors: Vec::new(),
-            certificate: None,
-            seed_keys: Vec::new(),
-            seeds: book.digests(),
-            fleet: None,
-        };
+        let life = Subject { endpoint, incarnation: Incarnation(0), key: keys.public() };
+        let card = Card { seed: Some(id), seeds: book.digests(), ..Card::new(life) };
         let session = Session::new(config.session, keys.clone(), card, Rng::from_rng(&mut rng));
         let authority =
             Authority::new(config.authority, (id, keys), book, records, Rng::from_rng(&mut rng));

@@ -195,7 +195,7 @@ pub struct Config {
     pub hold: Duration,
     /// Time that the identity of a message is remembered.
     pub remember: Duration,
-    /// Whether an origin must show a certificate of its membership.
+    /// True if an origin must show a certificate of its membership.
     pub requires_proof: bool,
 }
 

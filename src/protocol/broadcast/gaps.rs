@@ -229,13 +229,13 @@ impl Broadcast {
             (!rows.is_empty()).then_some(Lacking { origin: *origin, rows })
         });
         let of: Vec<_> = lacking.take(HAVE_MAX).collect();
-        for _ in 0..=self.links.len() / ASKED_SHARE {
+        let asked = if of.is_empty() { 0 } else { 1 + self.links.len() / ASKED_SHARE };
+        for _ in 0..asked {
             let after = self.links.range((Bound::Excluded(link), Bound::Unbounded)).next();
-            let next = after.or_else(|| self.links.first_key_value()).map(|(id, _)| *id);
-            if let Some(next) = next.filter(|_| !of.is_empty()) {
-                link = next;
-                fx.send(link, Lack { of: of.clone() });
-            }
+            let next = after.or_else(|| self.links.first_key_value());
+            let Some((next, _)) = next else { break };
+            link = *next;
+            fx.send(link, Lack { of: of.clone() });
         }
         self.lacked = match of.last() {
             // There may be more: the same neighbors are asked for those.

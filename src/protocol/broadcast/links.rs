@@ -42,7 +42,7 @@ impl Allowance {
 struct Asked {
     at: Time,
     size: u64,
-    /// Whether the answer is still waited for.
+    /// True if the answer is still waited for.
     open: bool,
 }
 
@@ -92,7 +92,7 @@ impl Asks {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) endpoint: Endpoint,
-    /// Whether messages are pushed on the link; else they are announced.
+    /// True if messages are pushed on the link; else they are announced.
     pub(super) eager: bool,
     /// Announcements that wait to be sent.
     pub(super) offers: BTreeMap<MessageId, Offer>,
@@ -191,7 +191,7 @@ impl Link {
         true
     }
 
-    /// Whether an origin's certificate is still to be sent on this link; marks it as sent.
+    /// True if an origin's certificate is still to be sent on this link; marks it as sent.
     pub(super) fn introduce(&mut self, subject: &Subject) -> bool {
         if !self.introduced.insert(*subject) {
             return false;
@@ -205,7 +205,7 @@ impl Link {
         true
     }
 
-    /// Whether there is room to ask for `size` bytes more.
+    /// True if there is room to ask for `size` bytes more.
     pub(super) fn may_ask(&self, size: u64) -> bool {
         let (count, bytes) = (self.asked.open, self.asked.open_bytes);
         count == 0 || count < GRAFT_MAX && size.saturating_add(bytes) <= ASKED_BYTES_MAX

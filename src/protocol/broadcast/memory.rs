@@ -49,7 +49,7 @@ impl Seen {
         self.ids.contains(id)
     }
 
-    /// Whether a message published at `born` may have been forgotten.
+    /// True if a message published at `born` may have been forgotten.
     pub(super) fn is_beyond(&self, born: Time) -> bool {
         self.horizon.is_some_and(|horizon| born <= horizon)
     }

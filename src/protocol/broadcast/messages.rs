@@ -35,7 +35,7 @@ pub struct Publish {
     /// SHA-256 of the data.
     #[serde(with = "hex::serde")]
     pub digest: [u8; 32],
-    /// Whether the origin wants receipts of the message.
+    /// True if the origin wants receipts of the message.
     #[serde(default, skip_serializing_if = "is_false")]
     pub receipt: bool,
     /// Signature of the origin over all of the above, the data by its digest.
@@ -113,7 +113,7 @@ impl Publish {
         Subject { endpoint: self.origin, incarnation: self.incarnation, key: self.key }
     }
 
-    /// Whether the data is pulled in parts.
+    /// True if the data is pulled in parts.
     pub const fn is_large(&self) -> bool {
         self.size > PART_BYTES as u64
     }
@@ -170,7 +170,7 @@ pub struct Announce {
 pub struct Graft {
     /// Identities of the messages.
     pub ids: Vec<MessageId>,
-    /// Whether to push to the sender from now on.
+    /// True if to push to the sender from now on.
     pub push: bool,
 }
 

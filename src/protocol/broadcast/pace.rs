@@ -115,7 +115,7 @@ impl Brakes {
         (brake.done, brake.room, brake.at) = (slow.done, slow.room, now);
     }
 
-    /// Whether one more message may be published now.
+    /// True if one more message may be published now.
     fn allow(&mut self, now: Time, (made, held_max): (&Made, u64)) -> bool {
         let is_over = |brake: &Brake| {
             brake.is_stalled

@@ -46,7 +46,7 @@ pub struct Config {
     pub resend: Duration,
     /// Pause before a failed call is repeated; doubles up to 2 s.
     pub redial: Duration,
-    /// Whether a higher id takes over from a lower one once it has caught up (C8).
+    /// True if a higher id takes over from a lower one once it has caught up (C8).
     pub takeover: bool,
     /// Pause of a higher id after a handover that failed.
     pub takeover_cooldown: Duration,
@@ -116,7 +116,7 @@ impl Config {
         u32::try_from(rounds).unwrap_or(u32::MAX).max(2)
     }
 
-    /// Whether a rule is kept.
+    /// True if a rule is kept.
     pub(super) fn keeps(&self, rule: Rule) -> bool {
         self.without != Some(rule)
     }

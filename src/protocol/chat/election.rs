@@ -47,7 +47,7 @@ impl Group {
         unit * u32::try_from(rank.min(64)).unwrap_or(64)
     }
 
-    /// Whether this member leads, or hears the leader (L1).
+    /// True if this member leads, or hears the leader (L1).
     pub(super) fn hears_leader(&self) -> bool {
         if matches!(self.duty, Duty::Lead(_)) {
             return true;

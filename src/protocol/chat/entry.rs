@@ -85,7 +85,7 @@ impl Origin {
         }
     }
 
-    /// Whether the numbering is a member's own and no program's.
+    /// True if the numbering is a member's own and no program's.
     pub const fn is_own(&self) -> bool {
         self.client == 0 || self.client & Self::OWN != 0
     }

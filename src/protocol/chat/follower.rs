@@ -246,7 +246,7 @@ impl Group {
     }
 }
 
-/// Whether numbers go on without a gap, and terms never go back.
+/// True if numbers go on without a gap, and terms never go back.
 fn is_piece(prev_seq: SeqNo, prev_term: Term, entries: &[Arc<Entry>]) -> bool {
     let mut before = (prev_seq, prev_term);
     entries.iter().all(|it| {

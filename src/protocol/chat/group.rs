@@ -42,7 +42,7 @@ pub struct Group {
     pub(super) rng: Rng,
     pub(super) now: Now,
     pub(super) group: Option<GroupId>,
-    /// Whether the log says to which group it belongs.
+    /// True if the log says to which group it belongs.
     pub(super) is_group_kept: bool,
     pub(super) founds: bool,
     pub(super) term: Term,
@@ -76,7 +76,7 @@ pub struct Group {
     pub(super) objections: u32,
     pub(super) takeover: Takeover,
     pub(super) drops: BTreeMap<&'static str, u64>,
-    /// Whether a majority is in reach, as last told.
+    /// True if a majority is in reach, as last told.
     pub(super) quorum: Option<bool>,
     pub(super) told: (Role, Term, Option<MemberId>),
     pub(super) snapshot_at: SeqNo,
@@ -277,12 +277,12 @@ impl Group {
         self.life
     }
 
-    /// Whether this process is a member, by the newest membership.
+    /// True if this process is a member, by the newest membership.
     pub(super) fn is_member(&self) -> bool {
         self.log.membership().members.iter().any(|it| it.id == self.me.id && it.key == self.me.key)
     }
 
-    /// Whether `id` is a member, by the newest membership.
+    /// True if `id` is a member, by the newest membership.
     pub(super) fn has_member(&self, id: MemberId) -> bool {
         self.log.membership().members.iter().any(|it| it.id == id)
     }
@@ -469,7 +469,7 @@ impl Group {
         (self.term.0 < TERM_MAX).then(|| Term(self.term.0 + 1))
     }
 
-    /// Whether members in reach, with this one, are a majority.
+    /// True if members in reach, with this one, are a majority.
     pub(super) fn reaches_majority(&self) -> bool {
         let members = &self.log.membership().members;
         let in_reach = |it: &&Member| it.id == self.me.id || self.links.of_member(it.id).is_some();

@@ -129,7 +129,7 @@ impl Group {
         all[majority(all.len()) - 1]
     }
 
-    /// Whether the first entry of this term is final.
+    /// True if the first entry of this term is final.
     pub(super) fn has_opened(&self) -> bool {
         matches!(&self.duty, Duty::Lead(reign) if self.log.commit() >= reign.opening)
     }

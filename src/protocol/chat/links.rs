@@ -99,7 +99,7 @@ impl Links {
 }
 
 impl Group {
-    /// Whether the driver may admit a member's connection.
+    /// Checks that the driver may admit a member's connection.
     ///
     /// # Errors
     /// The code of the refusal to answer with.
@@ -128,7 +128,7 @@ impl Group {
         Ok(())
     }
 
-    /// Whether this member leads, or hears its leader and has all entries that were final when it
+    /// True if this member leads, or hears its leader and has all entries that were final when it
     /// was heard first.
     fn knows_the_newest(&self) -> bool {
         matches!(self.duty, Duty::Lead(_)) || self.hears_leader() && self.has_caught_up()
@@ -176,7 +176,7 @@ impl Group {
         self.on_reached(id, link, fx);
     }
 
-    /// Whether the new one of two connections is kept: between the same two, the one that the
+    /// True if the new one of two connections is kept: between the same two, the one that the
     /// lower id called stays; of two by the same caller, the newer; but none that has been quiet
     /// for a while.
     fn is_better(&self, new: LinkId, old: LinkId) -> bool {
@@ -278,7 +278,7 @@ impl Group {
         }
     }
 
-    /// Whether the other end is a member, or named by one.
+    /// True if the other end is a member, or named by one.
     fn is_trusted(&self, member: &Member) -> bool {
         let is_it = |it: &Member| it.id == member.id && it.key == member.key;
         self.log.membership().members.iter().any(is_it)
@@ -382,7 +382,7 @@ impl Group {
         self.dial_everybody(fx);
     }
 
-    /// Whether a refusal by the holder of a key counts: a member's does; where no member is known
+    /// True if a refusal by the holder of a key counts: a member's does; where no member is known
     /// yet, that of the process at the address that the operator named. Other nodes know nothing
     /// of this group.
     pub fn believes_refusal(&self, key: &PublicKey) -> bool {

@@ -14,7 +14,7 @@ use crate::model::PublicKey;
 pub(super) struct Ending {
     /// Public key of the member; a membership of that id with another key is not meant.
     pub(super) key: PublicKey,
-    /// Whether the key is refused from then on. A member that the seeds have certified to be gone
+    /// True if the key is refused from then on. A member that the seeds have certified to be gone
     /// may come back.
     pub(super) is_for_good: bool,
 }

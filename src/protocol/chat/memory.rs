@@ -11,7 +11,7 @@ use super::window::Log;
 /// Data that the driver found on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    /// Whether a group is to be founded if there is none.
+    /// True if a group is to be founded if there is none.
     pub founds: bool,
     /// Identity of the group, if one is known.
     pub group: Option<GroupId>,

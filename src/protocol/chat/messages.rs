@@ -162,10 +162,10 @@ pub struct Election {
     pub last_term: Term,
     /// Number of the candidate's last entry.
     pub last_seq: SeqNo,
-    /// Whether the candidate only asks for a promise in principle; nothing is written for it.
+    /// True if the candidate only asks for a promise in principle; nothing is written for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trial: bool,
-    /// Whether a higher id must promise like any other (it has objected often enough, L2), or a
+    /// True if a higher id must promise like any other (it has objected often enough, L2), or a
     /// member that hears its leader (the leader itself has handed over, C8).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
@@ -340,7 +340,7 @@ pub struct CatchupReq {
     pub term: Term,
     /// Number up to which the member has the log.
     pub last_seq: SeqNo,
-    /// Whether entries that are not final are wanted, too: by a candidate.
+    /// True if entries that are not final are wanted, too: by a candidate.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tail: bool,
 }
@@ -374,7 +374,7 @@ pub struct RemoveReq {
     pub node_id: MemberId,
     /// Public key of that member; a membership of that id with another key is not meant.
     pub key: PublicKey,
-    /// Whether the seeds have certified that the member is gone; then it may come back. Else it is
+    /// True if the seeds have certified that the member is gone; then it may come back. Else it is
     /// removed for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub certified: bool,

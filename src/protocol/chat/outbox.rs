@@ -93,7 +93,7 @@ impl Outbox {
         self.unsent = self.waiting.keys().copied().collect();
     }
 
-    /// Whether a message that waits has this identity and this text.
+    /// True if a message that waits has this identity and this text.
     pub(super) fn has(&self, chat: &Chat) -> bool {
         self.waiting.get(&chat.msg_id).is_some_and(|it| it.chat == *chat)
     }

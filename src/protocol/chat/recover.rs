@@ -15,7 +15,7 @@ use super::group::Group;
 use rand::RngExt as _;
 
 impl Group {
-    /// Whether this member may go on alone.
+    /// Checks that this member may go on alone.
     ///
     /// # Errors
     /// The reason against it in words, for people.

@@ -26,10 +26,10 @@ pub(super) struct Progress {
     pub(super) matched: SeqNo,
     /// Last entries of the batches on their way.
     in_flight: VecDeque<SeqNo>,
-    /// Whether the follower asked for missing entries, and has not got all of them.
+    /// True if the follower asked for missing entries, and has not got all of them.
     is_behind: bool,
     is_loading: bool,
-    /// Whether the follower was sent a message that tells whether its log fits.
+    /// True if the follower was sent a message that tells whether its log fits.
     is_probed: bool,
     stalled: u8,
     stalled_at: SeqNo,
@@ -145,7 +145,7 @@ impl Group {
         }
     }
 
-    /// Whether a member's log ends before an entry that it has acknowledged in this term (R13):
+    /// True if a member's log ends before an entry that it has acknowledged in this term (R13):
     /// the log was cut, or restored from a copy. The member is told; a majority without it must
     /// not count it.
     fn is_rewound(

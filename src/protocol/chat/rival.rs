@@ -23,12 +23,12 @@ pub(super) struct Rival {
     at: At,
     /// Random number of the question that the earlier process has been asked.
     question: u64,
-    /// Whether the earlier process has answered.
+    /// True if the earlier process has answered.
     is_proved: bool,
 }
 
 impl Group {
-    /// Whether a new connection is another process's than the one that is linked as this member.
+    /// True if a new connection is another process's than the one that is linked as this member.
     pub(super) fn is_rival(&self, new: &Link) -> bool {
         let old = self.links.of_member(new.member.id).and_then(|link| self.links.get(link));
         old.is_some_and(|old| {

@@ -34,7 +34,7 @@ pub struct Status {
     pub commit: SeqNo,
     /// Number of the last entry.
     pub last: SeqNo,
-    /// Whether a majority is in reach; absent while that is not known.
+    /// True if a majority is in reach; absent while that is not known.
     pub quorum: Option<bool>,
     /// Members by the newest membership.
     pub members: Vec<MemberStatus>,

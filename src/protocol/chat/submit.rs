@@ -144,7 +144,7 @@ impl Group {
             && self.log.last_final(id.origin).is_some_and(|(number, _)| id.number <= number)
     }
 
-    /// Whether another text stands under the identity of a message (R11), as far as memory goes.
+    /// True if another text stands under the identity of a message (R11), as far as memory goes.
     fn is_other_text(&self, chat: &Chat) -> bool {
         self.config.keeps(Rule::Text)
             && chat.msg_id.number <= self.log.last_number(chat.msg_id.origin)
@@ -246,7 +246,7 @@ impl Group {
         }
     }
 
-    /// Whether all entries are known that were final when the leader was first heard.
+    /// True if all entries are known that were final when the leader was first heard.
     pub(super) fn has_caught_up(&self) -> bool {
         self.resume_at.is_some_and(|at| self.log.commit() >= at)
     }

@@ -245,7 +245,7 @@ impl Log {
         is_here.then_some(before)
     }
 
-    /// Whether a membership is not final yet.
+    /// True if a membership is not final yet.
     pub(super) fn is_changing(&self) -> bool {
         self.memberships.len() > 1
     }

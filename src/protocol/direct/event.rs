@@ -119,7 +119,7 @@ impl FailKind {
         }
     }
 
-    /// Whether it is certain that the message was not delivered.
+    /// True if it is certain that the message was not delivered.
     pub const fn is_definite(self) -> bool {
         !matches!(self, Self::Unknown)
     }

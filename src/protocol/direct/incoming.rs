@@ -83,7 +83,7 @@ impl Inbox {
         self.senders.is_empty()
     }
 
-    /// Whether a message of this member waits for an answer or for parts.
+    /// True if a message of this member waits for an answer or for parts.
     pub(super) fn is_asking(&self, peer: Endpoint) -> bool {
         let first = (peer, Incarnation(0));
         let last = (peer, Incarnation(u64::MAX));

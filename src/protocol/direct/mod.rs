@@ -88,7 +88,7 @@ impl Direct {
         }
     }
 
-    /// Whether a link is one for direct messages, kept or called by one end for them alone.
+    /// True if a link is one for direct messages, kept or called by one end for them alone.
     pub fn is_own(&self, link: LinkId) -> bool {
         self.routes.is_own(link)
     }

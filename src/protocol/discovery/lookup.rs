@@ -50,7 +50,7 @@ struct Candidate {
 #[derive(Debug)]
 pub(super) struct Lookup {
     target: NodeId,
-    /// Whether the holder of the id is wanted, and not only its surroundings.
+    /// True if the holder of the id is wanted, and not only its surroundings.
     wants_one: bool,
     candidates: BTreeMap<Distance, Candidate>,
     lies: BTreeMap<Distance, usize>,
@@ -104,7 +104,7 @@ impl Lookup {
         chosen
     }
 
-    /// Whether no question is under way any more; to be called after [`Lookup::next`].
+    /// True if no question is under way any more; to be called after [`Lookup::next`].
     pub(super) fn is_over(&self) -> bool {
         self.found().is_some() || !self.candidates.values().any(|it| it.stage == Stage::Asked)
     }

@@ -127,7 +127,7 @@ impl Discovery {
         self.table.contacts().find(|it| it.endpoint == endpoint).map(|it| it.key)
     }
 
-    /// Whether a question to the peer at this endpoint is open.
+    /// True if a question to the peer at this endpoint is open.
     pub fn awaits(&self, endpoint: Endpoint) -> bool {
         self.questions.values().any(|it| it.whom.endpoint == endpoint)
     }

@@ -64,13 +64,13 @@ impl Table {
         self.me.distance(id).common_bits()
     }
 
-    /// Whether a newcomer of this id would be an entry.
+    /// True if a newcomer of this id would be an entry.
     pub(super) fn has_room(&self, id: &NodeId) -> bool {
         let bucket = self.buckets.get(&self.place(id));
         *id != self.me && bucket.is_none_or(|bucket| bucket.entries.len() < BUCKET_SIZE)
     }
 
-    /// Whether this key was proved at this endpoint.
+    /// True if this key was proved at this endpoint.
     pub(super) fn knows(&self, contact: &Contact) -> bool {
         let bucket = self.buckets.get(&self.place(&contact.id()));
         bucket.is_some_and(|it| it.entries.iter().any(|entry| entry.contact == *contact))

@@ -55,7 +55,7 @@ pub struct DeadReport {
 }
 
 impl DeadReport {
-    /// Whether the text is the one that the fields make.
+    /// True if the text is the one that the fields make.
     pub fn is_well_formed(&self) -> bool {
         self.text == fixed_text(self.endpoint, self.at, self.reporter)
     }

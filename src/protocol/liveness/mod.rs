@@ -60,9 +60,9 @@ struct Suspicion {
     confirmations: BTreeMap<Endpoint, Confirmation>,
     asked: BTreeSet<Endpoint>,
     unreachable: BTreeSet<Endpoint>,
-    /// Whether all witnesses have been asked, and have a last interval to answer.
+    /// True if all witnesses have been asked, and have a last interval to answer.
     is_last_call: bool,
-    /// Whether others who ask have put off this node's own turn; once a round, or one that lies
+    /// True if others who ask have put off this node's own turn; once a round, or one that lies
     /// could keep it from asking.
     has_yielded: bool,
     rounds: u32,

@@ -110,7 +110,7 @@ impl Vote {
         Self { seed, at, others: Vec::new(), signature }
     }
 
-    /// Whether this is `key`'s yes to `kind` for all of `lives` and for the vote's own `others`.
+    /// True if this is `key`'s yes to `kind` for all of `lives` and for the vote's own `others`.
     pub fn is_valid(&self, kind: ProposalKind, lives: &[Subject], key: &PublicKey) -> bool {
         let covered: BTreeSet<_> = lives.iter().chain(&self.others).collect();
         let count = lives.len() + self.others.len();
@@ -194,7 +194,7 @@ pub struct Removal {
 }
 
 impl Removal {
-    /// Whether the removal ends exactly this life.
+    /// True if the removal ends exactly this life.
     pub fn ends(&self, life: &Subject) -> bool {
         self.lives.contains(life)
     }
@@ -239,7 +239,7 @@ impl Ban {
         Subject { endpoint: self.endpoint, incarnation, key: self.key }
     }
 
-    /// Whether the ban keeps its endpoint and key out.
+    /// True if the ban keeps its endpoint and key out.
     pub const fn is_in_force(&self) -> bool {
         self.number % 2 == 1
     }
@@ -274,7 +274,7 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// Whether the finding says that the suspect's life is over.
+    /// True if the finding says that the suspect's life is over.
     pub const fn is_dead(self) -> bool {
         match self {
             Self::Refused | Self::Silent | Self::Replaced => true,
@@ -340,7 +340,7 @@ impl Confirmation {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// Whether the holder of `key` signed the finding.
+    /// True if the holder of `key` signed the finding.
     pub fn is_valid(&self, key: &PublicKey) -> bool {
         key.verifies(&self.signing_bytes(), &self.signature)
     }
@@ -382,7 +382,7 @@ impl Leave {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// Whether the leaver itself signed the goodbye. Its key must still be compared with the
+    /// True if the leaver itself signed the goodbye. Its key must still be compared with the
     /// registry's.
     pub fn is_valid(&self) -> bool {
         self.key.verifies(&Self::signing_bytes(&self.subject(), self.at), &self.signature)
@@ -419,7 +419,7 @@ impl RegisterReq {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
     }
 
-    /// Whether the applicant itself signed the request.
+    /// True if the applicant itself signed the request.
     pub fn is_valid(&self) -> bool {
         self.key.verifies(&self.subject().signing_bytes("folkmoot/register/1"), &self.signature)
     }
@@ -456,7 +456,7 @@ impl NeighborList {
         this
     }
 
-    /// Whether the holder of `key` signed the list.
+    /// True if the holder of `key` signed the list.
     pub fn is_valid(&self, key: &PublicKey) -> bool {
         key.verifies(&self.signing_bytes(), &self.signature)
     }

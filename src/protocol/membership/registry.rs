@@ -264,7 +264,7 @@ impl Registry {
         self.bans.values()
     }
 
-    /// Whether a ban keeps this subject out, by its endpoint or by its key.
+    /// True if a ban keeps this subject out, by its endpoint or by its key.
     pub fn is_banned(&self, subject: &Subject) -> bool {
         let names = |ban: &Ban| ban.endpoint == subject.endpoint || ban.key == subject.key;
         self.bans().any(|ban| ban.is_in_force() && names(ban))
@@ -275,7 +275,7 @@ impl Registry {
         self.entries.get(&endpoint)
     }
 
-    /// Whether exactly this life is in.
+    /// True if exactly this life is in.
     pub fn is_alive(&self, subject: &Subject) -> bool {
         self.alive_at(subject.endpoint).is_some_and(|entry| entry.subject == *subject)
     }
@@ -290,7 +290,7 @@ impl Registry {
         self.alive.len()
     }
 
-    /// Whether the registry holds no entry.
+    /// True if the registry holds no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

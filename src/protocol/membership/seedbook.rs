@@ -92,6 +92,8 @@ impl fmt::Display for NoQuorum {
 pub struct SeedBook {
     rule: QuorumRule,
     seeds: BTreeMap<SeedId, Entry>,
+    /// Digests of their addresses.
+    digests: BTreeSet<u32>,
 }
 
 impl SeedBook {
@@ -102,7 +104,13 @@ impl SeedBook {
             key: seed.key,
             hints: BTreeMap::new(),
         };
-        Self { rule, seeds: seeds.iter().map(|seed| (seed.id, entry(seed))).collect() }
+        let digest = |seed: &SeedAddress| {
+            let [a, b, c, d, ..] =
+                SigningBytes::new("folkmoot/seed/1").endpoint(seed.endpoint).sha256();
+            u32::from_be_bytes([a, b, c, d])
+        };
+        let digests = seeds.iter().map(digest).collect();
+        Self { rule, seeds: seeds.iter().map(|seed| (seed.id, entry(seed))).collect(), digests }
     }
 
     /// Number of yes votes that decide.
@@ -125,7 +133,7 @@ impl SeedBook {
         self.seeds.len()
     }
 
-    /// Whether no seed is configured.
+    /// True if no seed is configured.
     pub fn is_empty(&self) -> bool {
         self.seeds.is_empty()
     }
@@ -154,23 +162,17 @@ impl SeedBook {
         self.seeds.iter().filter_map(known).collect()
     }
 
-    /// Digests of the listed addresses, ascending. Other nodes compare them with those
-    /// of their lists.
+    /// Digests of the listed addresses, ascending. Other nodes compare them with those of their
+    /// lists.
     pub fn digests(&self) -> Vec<u32> {
-        let digest = |(_, endpoint): (SeedId, Endpoint)| {
-            let [a, b, c, d, ..] = SigningBytes::new("folkmoot/seed/1").endpoint(endpoint).sha256();
-            u32::from_be_bytes([a, b, c, d])
-        };
-        let mut digests: Vec<_> = self.seeds().map(digest).collect();
-        digests.sort_unstable();
-        digests
+        self.digests.iter().copied().collect()
     }
 
     /// The reason why nothing can be decided together with the node at the other end of a link, for
     /// both ends (`own` is this node's endpoint): lists of different lengths have other quorums,
     /// and lists that share fewer seeds than a quorum belong to two fleets.
     pub fn list_objection(&self, own: Endpoint, other: &Card) -> Option<String> {
-        let (here, there) = self.both_lists(other)?;
+        let (here, there) = (&self.digests, self.list_of(other)?);
         let shared = here.intersection(&there).count();
         let remedy = "give all nodes of a fleet the same list and start them again";
         let place = other.endpoint;
@@ -204,16 +206,15 @@ impl SeedBook {
         })
     }
 
-    /// Whether the other node lists other seeds.
+    /// True if that node lists other seeds.
     pub fn lists_others(&self, other: &Card) -> bool {
-        self.both_lists(other).is_some_and(|(here, there)| here != there)
+        self.list_of(other).is_some_and(|there| there != self.digests)
     }
 
-    /// The digests of this node's list and of the other's, unless one of them has none.
-    fn both_lists(&self, other: &Card) -> Option<(BTreeSet<u32>, BTreeSet<u32>)> {
-        let here: BTreeSet<_> = self.digests().into_iter().collect();
+    /// Another node's list, unless that node or this one is in a fleet without seeds.
+    fn list_of(&self, other: &Card) -> Option<BTreeSet<u32>> {
         let there: BTreeSet<_> = other.seeds.iter().copied().collect();
-        (!here.is_empty() && !there.is_empty()).then_some((here, there))
+        (!self.digests.is_empty() && !there.is_empty()).then_some(there)
     }
 
     /// The number that this node gives to the seed of another node's statement.
@@ -336,7 +337,7 @@ impl SeedBook {
         None
     }
 
-    /// Whether a known seed has given this vote.
+    /// True if a known seed has given this vote.
     pub fn is_given(&self, kind: ProposalKind, lives: &[Subject], vote: &Vote) -> bool {
         self.voter(kind, lives, vote, &mut OTHER_KEYS_MAX.clone()).is_some()
     }
@@ -458,20 +459,10 @@ mod tests {
                 .collect();
             SeedBook::new(QuorumRule::Majority, &seeds)
         };
-        let own = Endpoint::new([127, 0, 0, 1].into(), 6001);
+        let (_, _, subject) = fleet(1);
+        let own = Endpoint::new([127, 0, 0, 1].into(), 6002);
         let said = |here: &[u16], there: &[u16]| {
-            let other = Card {
-                seed: None,
-                endpoint: Endpoint::new([127, 0, 0, 1].into(), 6002),
-                incarnation: Incarnation(1),
-                key: KeyPair::from_secret([2; 32]).public(),
-                degree: 0,
-                neighbors: Vec::new(),
-                certificate: None,
-                seed_keys: Vec::new(),
-                seeds: book(there).digests(),
-                fleet: None,
-            };
+            let other = Card { seeds: book(there).digests(), ..Card::new(subject) };
             let here = book(here);
             (here.list_objection(own, &other), here.list_warning(own, &other))
         };

@@ -38,7 +38,7 @@ impl Rollout {
         self.memory.brake.as_ref().filter(|it| self.is_to_do(it))
     }
 
-    /// Whether the brake's transaction is still to follow.
+    /// True if the brake's transaction is still to follow.
     fn is_to_do(&self, brake: &Brake) -> bool {
         let course = self.course.as_ref().filter(|it| it.id == brake.course);
         course.is_some_and(|it| match it.phase {

@@ -33,7 +33,7 @@ pub(super) struct Running {
     ticket: Option<Ticket>,
     /// All votes are there and the log's decision is to come: this node may not abort anymore.
     is_deciding: bool,
-    /// Whether this node's server of the new version has yet to answer.
+    /// True if this node's server of the new version has yet to answer.
     pub(super) lacks_answer: bool,
     /// The entry that was proposed to the log of decisions.
     proof: Option<Box<Committed>>,
@@ -44,7 +44,7 @@ impl Running {
         self.votes.iter().any(|it| it.node_id == *node)
     }
 
-    /// Whether the vote of that node is missing.
+    /// True if the vote of that node is missing.
     pub(super) fn wants(&self, node: &NodeId) -> bool {
         self.voters.contains(node) && !self.has_vote_of(node)
     }

@@ -82,12 +82,12 @@ impl Course {
         Some(course)
     }
 
-    /// Whether the rollout is neither finished nor given up.
+    /// True if the rollout is neither finished nor given up.
     pub const fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Paused)
     }
 
-    /// Whether the plan's last step is in force: everything goes to the new version, which has yet
+    /// True if the plan's last step is in force: everything goes to the new version, which has yet
     /// to prove itself.
     pub fn is_last_step(&self) -> bool {
         self.step + 1 >= self.plan.steps.len()

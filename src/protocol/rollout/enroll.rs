@@ -39,7 +39,7 @@ pub struct Enroll {
     pub caller: Participant,
     /// Random number of the caller, fresh for each greeting.
     pub nonce: Nonce,
-    /// Whether the caller asks to be added to the roster.
+    /// True if the caller asks to be added to the roster.
     #[serde(default)]
     pub joins: bool,
 }
@@ -89,7 +89,7 @@ pub struct Genesis {
 }
 
 impl Genesis {
-    /// Whether this is a beginning: its state is version 1, and no transaction's.
+    /// True if this is a beginning: its state is version 1, and no transaction's.
     #[must_use]
     pub fn is_first(&self) -> bool {
         self.state.version == 1 && self.state.txid.is_none()
@@ -134,7 +134,7 @@ impl Enroll {
         EnrollChallenge { node_id: me.clone(), key, nonce, proof }
     }
 
-    /// Whether the sender of the challenge holds the key that it names.
+    /// True if the sender of the challenge holds the key that it names.
     #[must_use]
     pub fn is_answered_by(&self, challenge: &EnrollChallenge, binding: Option<Binding>) -> bool {
         let EnrollChallenge { node_id, key, nonce, proof } = challenge;
@@ -153,7 +153,7 @@ impl Enroll {
         EnrollProof { proof: keys.sign(&self.statement(PROOF, (node_id, key, nonce), binding)) }
     }
 
-    /// Whether the caller holds its key.
+    /// True if the caller holds its key.
     #[must_use]
     pub fn is_proved_by(
         &self,

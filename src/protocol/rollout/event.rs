@@ -87,7 +87,7 @@ pub enum Input {
     Decided {
         /// Name of the transaction.
         txid: TxId,
-        /// Whether it was committed.
+        /// True if it was committed.
         commit: bool,
         /// Proof that a commit's entry carries.
         proof: Option<Box<Committed>>,
@@ -114,7 +114,7 @@ pub enum Command {
     Resume,
     /// Take the next step now, or the last one.
     Promote {
-        /// Whether to take the last one.
+        /// True if to take the last one.
         full: bool,
     },
     /// End the running rollout; everything goes to the stable version.
@@ -134,7 +134,7 @@ pub enum Command {
     Resolve {
         /// Name of the transaction.
         txid: TxId,
-        /// Whether to commit it.
+        /// True if to commit it.
         commit: bool,
     },
 }
@@ -240,7 +240,7 @@ pub enum Effect {
     Decide {
         /// Name of the transaction.
         txid: TxId,
-        /// Whether it is to be committed.
+        /// True if it is to be committed.
         commit: bool,
         /// Proof that it may be committed.
         proof: Option<Box<Committed>>,

@@ -31,7 +31,7 @@ use super::roster::Roster;
 use super::state::Status;
 
 impl Rollout {
-    /// Whether this node takes part: its name may be another machine's by now.
+    /// True if this node takes part: its name may be another machine's by now.
     pub(super) fn is_member(&self) -> bool {
         self.roster.get(&self.config.me).is_some_and(|it| it.key == self.keys.public())
     }
@@ -118,14 +118,14 @@ impl Rollout {
         Ok(())
     }
 
-    /// Whether a proposal follows the state that is served, after the one that it settles, if any.
+    /// True if a proposal follows the state that is served, after the one that it settles, if any.
     pub(super) fn follows(&self, proposal: &Proposal) -> bool {
         let settled = proposal.settles().filter(|it| self.memory.is_next(it));
         let next = settled.map_or(proposal, |it| &it.proposal);
         next.state.version == self.state.next_version() && next.base == self.state_digest
     }
 
-    /// Whether only the gone have still to answer this node's recall. They may know names that it
+    /// True if only the gone have still to answer this node's recall. They may know names that it
     /// has used and forgotten, so it goes on in a new epoch, which no node has seen.
     pub(super) fn goes_on_without(&mut self, gone: Option<&Gone>) -> bool {
         let Some(gone) = gone.filter(|_| !self.is_blank()) else { return false };
@@ -137,7 +137,7 @@ impl Rollout {
         true
     }
 
-    /// Whether a linked node takes part, or did under the key that was called gone: others may have
+    /// True if a linked node takes part, or did under the key that was called gone: others may have
     /// served anything.
     fn is_or_was_member(&self, node: &NodeId) -> bool {
         let is_key = |key| self.peers.get(node).is_some_and(|it| it.key == key);

@@ -138,7 +138,7 @@ impl Kind {
         }
     }
 
-    /// Whether more requests go to the canary after such a transaction: only then do gates matter.
+    /// True if more requests go to the canary after such a transaction: only then do gates matter.
     pub const fn raises(self) -> bool {
         matches!(self, Self::Start | Self::Step | Self::Promote | Self::Finish | Self::Retry)
     }

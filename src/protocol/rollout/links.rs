@@ -120,7 +120,7 @@ impl Rollout {
         }
     }
 
-    /// Whether this node calls: of two, the lower name calls, and the other when it has waited for
+    /// True if this node calls: of two, the lower name calls, and the other when it has waited for
     /// long; a node outside the roster calls all, and a coordinator calls voters.
     fn is_mine_to_call(&self, node: &NodeId) -> bool {
         let me = &self.config.me;
@@ -131,7 +131,7 @@ impl Rollout {
         node != me && (is_wanted || self.is_called(node) && is_turn)
     }
 
-    /// Whether a node is called at all: participants, and nodes that were called gone, because they
+    /// True if a node is called at all: participants, and nodes that were called gone, because they
     /// do not know that.
     fn is_called(&self, node: &NodeId) -> bool {
         self.roster.has(node) || self.gone.contains_key(node)

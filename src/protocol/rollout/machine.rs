@@ -50,7 +50,7 @@ pub struct Rollout {
     pub(super) probing: Option<(NodeId, Proposal)>,
     pub(super) doubt: Option<Doubt>,
     pub(super) recall: Option<Recall>,
-    /// Whether this node knows the state of its fleet and has served it.
+    /// True if this node knows the state of its fleet and has served it.
     pub(super) is_serving: bool,
     /// Orders that wait until they can begin.
     pub(super) orders: Vec<(Ticket, Command)>,

@@ -125,12 +125,12 @@ impl Memory {
         *mark = (*mark).max(txid.mark());
     }
 
-    /// Whether a COMMIT on the transaction is ruled out.
+    /// True if a COMMIT on the transaction is ruled out.
     pub(super) fn is_marked(&self, txid: &TxId) -> bool {
         self.marks.get(&txid.node).is_some_and(|mark| txid.mark() <= *mark)
     }
 
-    /// Whether this node may have voted on the transaction and forgotten it.
+    /// True if this node may have voted on the transaction and forgotten it.
     pub(super) fn is_unsure(&self, txid: &TxId) -> bool {
         let unsure = self.unsure.as_ref().map(|it| it.get(&txid.node));
         unsure.is_none_or(|mark| mark.is_some_and(|mark| txid.mark() <= *mark))
@@ -165,7 +165,7 @@ impl Memory {
         }
     }
 
-    /// Whether a transaction has the version after the last committed one.
+    /// True if a transaction has the version after the last committed one.
     pub(super) fn is_next(&self, committed: &Committed) -> bool {
         let newest = self.history.last().map_or(1, |it| it.proposal.state.version);
         Some(committed.proposal.state.version) == newest.checked_add(1)
@@ -222,7 +222,7 @@ impl Memory {
         older.chain(self.history.iter().skip(skipped))
     }
 
-    /// Whether this node waits for the end of a transaction: it voted COMMIT on that, or on one
+    /// True if this node waits for the end of a transaction: it voted COMMIT on that, or on one
     /// that settles it.
     pub(super) fn is_waiting_for(&self, txid: &TxId) -> bool {
         self.prepared.as_ref().is_some_and(|it| it.txid == *txid || it.settles_tx(txid))

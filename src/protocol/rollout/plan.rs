@@ -95,7 +95,7 @@ impl FromStr for Gate {
 }
 
 impl Gate {
-    /// Whether the gate compares with the stable version.
+    /// True if the gate compares with the stable version.
     pub(super) const fn is_relative(self) -> bool {
         matches!(self.limit, Limit::OfStable(_))
     }

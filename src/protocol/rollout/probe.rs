@@ -15,7 +15,7 @@ use super::messages::Cause;
 use super::proposal::Proposal;
 
 impl Rollout {
-    /// Whether a vote on the proposal needs an answer of its new version first.
+    /// True if a vote on the proposal needs an answer of its new version first.
     pub(super) fn needs_answer(&self, proposal: &Proposal) -> bool {
         let is_due = self.config.models.is_some() && proposal.txid.kind.raises();
         is_due && !self.config.breaks.unanswered

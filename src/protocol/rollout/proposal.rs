@@ -127,7 +127,7 @@ impl Proposal {
         roster.nodes().chain(added).filter(|it| !self.calls_gone(&it.node_id)).collect()
     }
 
-    /// Whether the proposal removes that node without its vote.
+    /// True if the proposal removes that node without its vote.
     pub fn calls_gone(&self, node: &NodeId) -> bool {
         self.gone.as_ref().is_some_and(|it| it.nodes.contains(node))
     }
@@ -137,7 +137,7 @@ impl Proposal {
         self.gone.as_ref()?.settles.as_deref()
     }
 
-    /// Whether `txid` is the transaction that this one settles.
+    /// True if `txid` is the transaction that this one settles.
     pub(super) fn settles_tx(&self, txid: &TxId) -> bool {
         self.settles().is_some_and(|it| it.proposal.txid == *txid)
     }
@@ -149,7 +149,7 @@ impl Proposal {
         self.txid.highest().max(self.state.version).max(settled).max(plan)
     }
 
-    /// Whether a node makes such a proposal of itself: an operator's order has priority over it.
+    /// True if a node makes such a proposal of itself: an operator's order has priority over it.
     pub(super) fn is_by_itself(&self) -> bool {
         match self.txid.kind {
             Kind::Step | Kind::Finish => true,
@@ -245,7 +245,7 @@ impl Vote {
         Self { node_id: node.clone(), vote: Choice::Abort, signature }
     }
 
-    /// Whether this is a valid vote of `by` on `txid` with this content.
+    /// True if this is a valid vote of `by` on `txid` with this content.
     #[must_use]
     pub fn holds(&self, by: &Participant, txid: &TxId, digest: &Digest) -> bool {
         let statement = statement(txid, Some(digest), &self.node_id, self.vote);
@@ -283,7 +283,7 @@ impl Resolution {
         Self { node_id: node.clone(), kind, timestamp: at, signature }
     }
 
-    /// Whether this is a valid resolution of `txid`, signed by `by`.
+    /// True if this is a valid resolution of `txid`, signed by `by`.
     #[must_use]
     pub fn holds(&self, by: &Participant, txid: &TxId) -> bool {
         let statement = Self::statement(txid, &self.node_id, self.kind, self.timestamp);
@@ -316,7 +316,7 @@ impl Proof {
         })
     }
 
-    /// Whether this proves that `proposal` was committed, when `roster` was in force before.
+    /// True if this proves that `proposal` was committed, when `roster` was in force before.
     #[must_use]
     pub fn shows_commit(&self, proposal: &Proposal, roster: &Roster) -> bool {
         let participants = proposal.participants(roster);
@@ -338,7 +338,7 @@ impl Proof {
         voters.len() == participants.len()
     }
 
-    /// Whether this proves that `txid` was aborted, if these took part.
+    /// True if this proves that `txid` was aborted, if these took part.
     #[must_use]
     pub fn shows_abort(&self, txid: &TxId, participants: &[&Participant]) -> bool {
         // An ABORT vote does not cover the content.

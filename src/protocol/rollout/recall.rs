@@ -31,7 +31,7 @@ pub(super) struct Recall {
     /// Random number, new in each life: an answer to a former one says nothing of later
     /// transactions.
     pub(super) question: u64,
-    /// Whether this node may have forgotten votes that it signed.
+    /// True if this node may have forgotten votes that it signed.
     pub(super) is_blank: bool,
     heard: BTreeSet<NodeId>,
     seen: BTreeMap<NodeId, Mark>,
@@ -51,7 +51,7 @@ impl Rollout {
         }
     }
 
-    /// Whether this node may have forgotten votes that it signed, and lacks an answer of the
+    /// True if this node may have forgotten votes that it signed, and lacks an answer of the
     /// others.
     pub(super) fn is_blank(&self) -> bool {
         self.recall.as_ref().is_some_and(|it| it.is_blank)

@@ -437,8 +437,11 @@ impl Rollout {
         };
         let kind = if commit { Choice::Commit } else { Choice::Abort };
         let resolution = Resolution::new(&self.keys, &self.config.me, txid, kind, self.now.wall);
-        let (by, word) = (Word::Operator, resolution.clone());
-        self.tell(Event::Resolved { txid: txid.clone(), by, resolution: word });
+        self.tell(Event::Resolved {
+            txid: txid.clone(),
+            by: Word::Operator,
+            resolution: resolution.clone(),
+        });
         let proof = Proof { votes: Vec::new(), resolution: Some(resolution) };
         let (txid, version) = (txid.clone(), prepared.state.version);
         let answer = if commit {

@@ -103,12 +103,12 @@ impl Roster {
         self.0.get(node)
     }
 
-    /// Whether that node takes part.
+    /// True if that node takes part.
     pub fn has(&self, node: &NodeId) -> bool {
         self.0.contains_key(node)
     }
 
-    /// Whether the nodes that remain without `lost` are at least two, and more than half of the
+    /// True if the nodes that remain without `lost` are at least two, and more than half of the
     /// roster, or half with the lowest name: any two such parts of a roster share a node. If a
     /// single remaining node lost its disk, no other could tell it what it has decided.
     pub fn outlives(&self, lost: &BTreeSet<NodeId>) -> bool {

@@ -44,7 +44,7 @@ pub struct DoubtStatus {
 pub struct PeerStatus {
     /// Name of the node.
     pub node_id: NodeId,
-    /// Whether the node is in reach.
+    /// True if the node is in reach.
     pub is_linked: bool,
     /// Time that it has been out of reach, if it is and the time is known.
     pub away: Option<Duration>,
@@ -173,7 +173,7 @@ impl Rollout {
         &self.roster
     }
 
-    /// Whether that node is linked.
+    /// True if that node is linked.
     pub fn reaches(&self, node: &NodeId) -> bool {
         self.peers.contains_key(node)
     }
@@ -189,7 +189,7 @@ impl Rollout {
         self.gone.get(node).map(|it| it.participant.key)
     }
 
-    /// Whether `key` cannot have a name outside the roster because a peer with another key is
+    /// True if `key` cannot have a name outside the roster because a peer with another key is
     /// linked under it. A stranger keeps its place, but the key that held the name until it was
     /// called gone gets it back.
     pub fn is_claimed(&self, node: &NodeId, key: PublicKey) -> bool {

@@ -54,7 +54,7 @@ impl Rollout {
         self.obey(ticket, command);
     }
 
-    /// Whether the obstacle to a transaction of this node's own ends in a moment.
+    /// True if the obstacle to a transaction of this node's own ends in a moment.
     fn may_begin_soon(&self) -> bool {
         let of_another = self.memory.prepared.as_ref().filter(|it| it.is_by_itself());
         let is_young = |it: &Doubt| self.now.mono.since(it.since) < self.config.votes_within;
@@ -179,7 +179,7 @@ impl Rollout {
         }
     }
 
-    /// Whether this node takes the steps: the owner, or when it is away the highest live id.
+    /// True if this node takes the steps: the owner, or when it is away the highest live id.
     pub(super) fn is_executor(&self) -> bool {
         let Some(course) = &self.course else { return false };
         let (owner, me) = (&course.plan.owner, &self.config.me);
@@ -190,7 +190,7 @@ impl Rollout {
         owner == me || !is_in_reach && is_away && self.highest_live() == Some(me)
     }
 
-    /// Whether this node may have a step or a rollback to do of itself.
+    /// True if this node may have a step or a rollback to do of itself.
     fn is_under_way(&self) -> bool {
         self.brake().is_some() || self.course.as_ref().is_some_and(|it| it.phase == Phase::Running)
     }

@@ -41,7 +41,7 @@ struct Seat {
     machine: Rollout,
     records: Vec<Record>,
     now: Now,
-    /// Whether records are on disk at once.
+    /// True if records are on disk at once.
     is_quick: bool,
 }
 

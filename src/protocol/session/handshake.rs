@@ -7,9 +7,6 @@ use crate::model::{Endpoint, Incarnation, Nonce, PublicKey, SeedId, Signature, S
 use crate::protocol::Binding;
 use crate::protocol::membership::certificate::{Admission, Subject};
 
-/// Number of neighbors that a card may name; as many as a member may have.
-const NEIGHBORS_MAX: usize = 256;
-
 /// Greatest length of a fleet's name, in bytes.
 pub const FLEET_NAME_MAX: usize = 64;
 
@@ -63,6 +60,25 @@ pub struct SeedKey {
 }
 
 impl Card {
+    /// Greatest number of neighbors that a card may name: as many as a member may have.
+    pub const NEIGHBORS_MAX: usize = 256;
+
+    /// Creates the card of a peer in this life, without neighbors, certificate and lists.
+    pub const fn new(life: Subject) -> Self {
+        Self {
+            seed: None,
+            endpoint: life.endpoint,
+            incarnation: life.incarnation,
+            key: life.key,
+            degree: 0,
+            neighbors: Vec::new(),
+            certificate: None,
+            seed_keys: Vec::new(),
+            seeds: Vec::new(),
+            fleet: None,
+        }
+    }
+
     /// The life for which the card speaks.
     pub const fn subject(&self) -> Subject {
         Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
@@ -71,8 +87,8 @@ impl Card {
     /// Returns the limit that this card exceeds, in words.
     pub(super) fn excess(&self) -> Option<String> {
         let votes = self.certificate.as_ref().map_or(0, |proof| proof.votes.len());
-        if self.neighbors.len() > NEIGHBORS_MAX {
-            Some(format!("a card names at most {NEIGHBORS_MAX} neighbors"))
+        if self.neighbors.len() > Self::NEIGHBORS_MAX {
+            Some(format!("a card names at most {} neighbors", Self::NEIGHBORS_MAX))
         } else if [self.seeds.len(), self.seed_keys.len(), votes]
             .iter()
             .any(|it| *it > CARD_SEEDS_MAX)
@@ -223,18 +239,11 @@ mod tests {
 
     fn session(number: u8) -> Session {
         let keys = KeyPair::from_secret([number; 32]);
-        let card = Card {
-            seed: None,
+        let card = Card::new(Subject {
             endpoint: Endpoint::new([127, 0, 0, 1].into(), u16::from(number)),
             incarnation: Incarnation(1),
             key: keys.public(),
-            degree: 0,
-            neighbors: Vec::new(),
-            certificate: None,
-            seed_keys: Vec::new(),
-            seeds: Vec::new(),
-            fleet: None,
-        };
+        });
         Session::new(Config::default(), keys, card, Rng::seed_from_u64(number.into()))
     }
 

@@ -128,7 +128,7 @@ impl Session {
         }
     }
 
-    /// Whether the link exists and was not hung up.
+    /// True if the link exists and was not hung up.
     pub fn is_live(&self, link: LinkId) -> bool {
         self.links.contains_key(&link)
     }

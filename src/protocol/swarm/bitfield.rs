@@ -68,17 +68,17 @@ impl Bitfield {
         self.ones
     }
 
-    /// Whether all pieces are in the set.
+    /// True if all pieces are in the set.
     pub const fn is_full(&self) -> bool {
         self.ones == self.len
     }
 
-    /// Whether no piece is in the set.
+    /// True if no piece is in the set.
     pub const fn is_empty(&self) -> bool {
         self.ones == 0
     }
 
-    /// Whether a piece is in the set; false if there is no such piece.
+    /// True if a piece is in the set; false if there is no such piece.
     pub fn has(&self, index: PieceIndex) -> bool {
         index.0 < self.len && self.words[index.0 as usize / 64] & (1 << (index.0 % 64)) != 0
     }

@@ -26,9 +26,9 @@ pub(super) struct Changes {
     pub(super) choke: Vec<LinkId>,
     /// Links to unchoke.
     pub(super) unchoke: Vec<LinkId>,
-    /// Whether the preferred neighbors are others than before.
+    /// True if the preferred neighbors are others than before.
     pub(super) preferred: bool,
-    /// Whether the optimistic neighbor is another than before.
+    /// True if the optimistic neighbor is another than before.
     pub(super) optimistic: bool,
 }
 

@@ -31,7 +31,7 @@ pub struct Config {
     pub unchoke_every: Duration,
     /// Interval between two choices of the optimistic neighbor (m).
     pub optimistic_every: Duration,
-    /// Whether a free place is given at once; else only until the first choice, so that a swarm
+    /// True if a free place is given at once; else only until the first choice, so that a swarm
     /// that begins need not wait for it.
     pub seats_at_once: bool,
     /// Number of requests under way with one neighbor.

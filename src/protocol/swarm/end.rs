@@ -36,7 +36,7 @@ impl Swarm {
         }
     }
 
-    /// Whether neighbors are told that this peer does not offer the content any more.
+    /// True if neighbors are told that this peer does not offer the content any more.
     pub(super) fn has_withdrawn(&self, outcome: &Outcome) -> bool {
         self.speaks_share() && matches!(outcome, Outcome::DiskFailed(_))
     }

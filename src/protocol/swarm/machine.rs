@@ -202,7 +202,7 @@ impl Swarm {
         self.ask_everybody(fx);
     }
 
-    /// Whether nothing is missing: neither pieces nor the list of files.
+    /// True if nothing is missing: neither pieces nor the list of files.
     pub(super) fn is_done(&self) -> bool {
         self.have.is_full() && !matches!(self.files, Files::Wanted(_))
     }

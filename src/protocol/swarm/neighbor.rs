@@ -25,13 +25,13 @@ pub(super) struct Neighbor {
     pub(super) useful: u32,
     /// Interest that the neighbor was told; `None` if it was told neither.
     pub(super) told_interest: Option<bool>,
-    /// Whether the neighbor wants pieces.
+    /// True if the neighbor wants pieces.
     pub(super) is_interested: bool,
-    /// Whether the neighbor has said that it wants pieces or not; some programs never do.
+    /// True if the neighbor has said that it wants pieces or not; some programs never do.
     pub(super) says_interest: bool,
-    /// Whether the neighbor answers no requests.
+    /// True if the neighbor answers no requests.
     pub(super) is_choking: bool,
-    /// Whether the neighbor has sent a good piece, or pieces cannot be checked.
+    /// True if the neighbor has sent a good piece, or pieces cannot be checked.
     pub(super) is_proven: bool,
     /// Pieces asked of the neighbor, and the times of the requests.
     pub(super) asked: BTreeMap<PieceIndex, Time>,
@@ -46,15 +46,15 @@ pub(super) struct Neighbor {
     pub(super) withdrawn: VecDeque<PieceIndex>,
     /// First piece of the run of hashes that the neighbor was asked for.
     pub(super) asked_hashes: Option<PieceIndex>,
-    /// Whether the neighbor was asked for the list of files.
+    /// True if the neighbor was asked for the list of files.
     pub(super) asked_files: bool,
-    /// Whether the neighbor said that it does not know the hashes or files it was asked for.
+    /// True if the neighbor said that it does not know the hashes or files it was asked for.
     pub(super) is_ignorant: bool,
     /// Time of the last request or answer.
     pub(super) waiting_since: Time,
-    /// Whether the neighbor's timer runs.
+    /// True if the neighbor's timer runs.
     pub(super) is_timed: bool,
-    /// Whether a piece of the neighbor took long enough that its parts were told of.
+    /// True if a piece of the neighbor took long enough that its parts were told of.
     pub(super) is_slow: bool,
     /// Number of times in a row that the neighbor did not answer.
     pub(super) stalls: u32,
@@ -97,7 +97,7 @@ impl Neighbor {
         }
     }
 
-    /// Whether the neighbor owes an answer.
+    /// True if the neighbor owes an answer.
     pub(super) fn owes(&self) -> bool {
         !self.asked.is_empty() || self.asked_hashes.is_some() || self.asked_files
     }
@@ -120,7 +120,7 @@ impl Neighbor {
         was
     }
 
-    /// Whether a piece that comes was asked of the neighbor, now or before; forgets the request.
+    /// True if a piece that comes was asked of the neighbor, now or before; forgets the request.
     pub(super) fn answers(&mut self, index: PieceIndex) -> bool {
         if self.asked.remove(&index).is_some() {
             return true;

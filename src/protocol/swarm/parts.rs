@@ -14,7 +14,7 @@ use super::pieces::PieceIndex;
 struct Part {
     from: PeerId,
     bytes: Vec<u8>,
-    /// Whether the rest was asked for, and has not come.
+    /// True if the rest was asked for, and has not come.
     is_asked: bool,
 }
 

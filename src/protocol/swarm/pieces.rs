@@ -66,7 +66,7 @@ impl Pieces {
         self.range(index).and_then(|it| u32::try_from(it.end - it.start).ok())
     }
 
-    /// Whether the content has no bytes.
+    /// True if the content has no bytes.
     pub const fn is_empty(&self) -> bool {
         self.size == 0
     }

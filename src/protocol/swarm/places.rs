@@ -26,7 +26,7 @@ enum Spot {
 struct Entry {
     spot: Spot,
     failures: u32,
-    /// Whether the last call failed.
+    /// True if the last call failed.
     was_missed: bool,
     peer: Option<PeerId>,
 }
@@ -64,7 +64,7 @@ impl Places {
         self.0.values().filter(|it| it.spot == Spot::Calling).count()
     }
 
-    /// Whether a place waits to be called.
+    /// True if a place waits to be called.
     pub(super) fn is_waiting(&self, place: Place) -> bool {
         self.0.get(&place).is_some_and(|it| it.spot == Spot::Waiting)
     }
@@ -127,7 +127,7 @@ impl Places {
         Some(pause.mul_f64(rng.random_range(0.75..=1.0)))
     }
 
-    /// Whether a peer that went can be taken as ended: it cannot be called, or was called and
+    /// True if a peer that went can be taken as ended: it cannot be called, or was called and
     /// was not there.
     pub(super) fn is_gone(&self, peer: PeerId) -> bool {
         let mut its = self.0.values().filter(|it| it.peer == Some(peer));

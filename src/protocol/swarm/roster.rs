@@ -10,13 +10,13 @@ use super::messages::PeerId;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Member {
-    /// Whether the member has all pieces, as far as is known.
+    /// True if the member has all pieces, as far as is known.
     is_complete: bool,
-    /// Whether the member was a neighbor once.
+    /// True if the member was a neighbor once.
     was_met: bool,
-    /// Whether the member is a neighbor now.
+    /// True if the member is a neighbor now.
     is_linked: bool,
-    /// Whether the member was a neighbor while this peer had all pieces.
+    /// True if the member was a neighbor while this peer had all pieces.
     was_told: bool,
 }
 
@@ -31,7 +31,7 @@ impl Roster {
         Self(members.into_iter().map(|(peer, has)| (peer, member(has))).collect())
     }
 
-    /// Whether a peer is a member.
+    /// True if a peer is a member.
     pub fn has(&self, peer: PeerId) -> bool {
         self.0.contains_key(&peer)
     }
@@ -63,7 +63,7 @@ impl Roster {
         self.0.iter().filter(|(_, it)| !it.is_complete).map(|(peer, _)| *peer).collect()
     }
 
-    /// Whether all members have all pieces and none waits for this peer; `is_gone` says of a member
+    /// True if all members have all pieces and none waits for this peer; `is_gone` says of a member
     /// that was met and is not linked whether it can be taken as ended.
     pub(super) fn is_over(&self, is_gone: impl Fn(PeerId) -> bool) -> bool {
         self.0.iter().all(|(peer, it)| {

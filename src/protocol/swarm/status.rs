@@ -11,9 +11,9 @@ pub struct Status {
     pub have: u32,
     /// Number of pieces in all.
     pub count: u32,
-    /// Whether nothing is missing, neither pieces nor the list of files.
+    /// True if nothing is missing, neither pieces nor the list of files.
     pub is_complete: bool,
-    /// Whether the swarm is over.
+    /// True if the swarm is over.
     pub is_ended: bool,
     /// Number of pieces that are asked for and not here yet.
     pub asked: usize,
@@ -36,13 +36,13 @@ pub struct NeighborStatus {
     pub link: LinkId,
     /// Number of pieces that the neighbor has.
     pub have: u32,
-    /// Whether the neighbor answers this peer's requests.
+    /// True if the neighbor answers this peer's requests.
     pub unchokes_us: bool,
-    /// Whether this peer answers the neighbor's requests.
+    /// True if this peer answers the neighbor's requests.
     pub is_unchoked: bool,
-    /// Whether the neighbor wants pieces of this peer.
+    /// True if the neighbor wants pieces of this peer.
     pub is_interested: bool,
-    /// Whether this peer wants pieces of the neighbor.
+    /// True if this peer wants pieces of the neighbor.
     pub is_interesting: bool,
     /// Bytes of pieces that came from the neighbor.
     pub down: u64,

@@ -108,7 +108,7 @@ impl Tree {
         self.width.min(RUN_MAX)
     }
 
-    /// Whether every leaf is known.
+    /// True if every leaf is known.
     pub fn is_whole(&self) -> bool {
         self.runs.len() == self.count.max(1).div_ceil(self.run_len()) as usize
     }

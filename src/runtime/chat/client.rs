@@ -101,7 +101,7 @@ impl Client {
         hear(&mut self.input)
     }
 
-    /// Whether input has come that was not read yet.
+    /// True if input has come that was not read yet.
     pub fn has_more(&self) -> bool {
         match self.input.input() {
             Incoming::Plain(input) => !input.buffer().is_empty(),

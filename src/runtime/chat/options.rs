@@ -45,7 +45,7 @@ impl Default for Limits {
     }
 }
 
-/// Whether a group is founded if the log knows none.
+/// Rule for founding a group when the log knows none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Founds {
     /// A group is founded with this member alone.
@@ -76,7 +76,7 @@ pub struct Options {
     pub config: chat::Config,
     /// Cluster keys: with them, connections are encrypted, and an end without one is refused.
     pub cluster_keys: Option<Arc<ClusterKeys>>,
-    /// Whether a group is founded.
+    /// Rule for founding a group.
     pub founds: Founds,
     /// Limits of the engine.
     pub limits: Limits,

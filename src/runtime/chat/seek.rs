@@ -39,7 +39,7 @@ pub(super) struct Place {
     pause: Duration,
     /// Last report about the place, which is not repeated.
     told: Option<String>,
-    /// Whether the place is this member itself.
+    /// True if the place is this member itself.
     is_mine: bool,
 }
 

@@ -50,7 +50,7 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether no member's log differs.
+    /// True if no member's log differs.
     pub fn is_whole(&self) -> bool {
         !self.members.iter().any(|(_, it)| matches!(it, Verdict::Differs { .. }))
     }
@@ -76,7 +76,7 @@ impl Answers {
         }
     }
 
-    /// Whether a thread waits for the answer to a question.
+    /// True if a thread waits for the answer to a question.
     pub(super) fn is_awaited(&self, question: u64) -> bool {
         let waiting = self.0.lock().expect("nothing under this lock can panic");
         waiting.by_question.contains_key(&question)

@@ -7,7 +7,7 @@ use super::limits::Limits;
 use super::texts;
 use crate::wire::http::{Fault, reason};
 
-/// Whether the connection goes on after an answer, and the header for it.
+/// Fate of a connection after an answer, and the header for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Going {
     /// The connection goes on, as it does in HTTP/1.1.

@@ -43,7 +43,7 @@ pub(super) struct Ear<'a> {
     inbox: Inbox,
     /// A body that came in chunks.
     body: Vec<u8>,
-    /// Whether no request has begun yet.
+    /// True if no request has begun yet.
     is_new: bool,
     /// Length of the room that was taken for this body.
     taken: usize,

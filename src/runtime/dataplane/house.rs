@@ -61,7 +61,7 @@ impl House {
         self.is_stopping.load(Ordering::Acquire)
     }
 
-    /// Whether a connection may have another request after this one; if there are many, each makes
+    /// True if a connection may have another request after this one; if there are many, each makes
     /// room for others.
     pub(super) fn lets_go_on(&self) -> bool {
         !self.is_stopping() && self.sockets.clients() <= self.limits.connections / 4 * 3
@@ -186,7 +186,7 @@ fn turn_away(stream: &TcpStream) {
     let _ = rustix::net::send(stream, &out, flags);
 }
 
-/// Whether an error is of the connection that was to be accepted, and not of this machine.
+/// True if an error is of the connection that was to be accepted, and not of this machine.
 fn is_of_one_connection(err: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(err.kind(), ConnectionAborted | ConnectionReset | Interrupted)

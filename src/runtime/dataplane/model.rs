@@ -192,7 +192,7 @@ impl Shared {
     }
 }
 
-/// Whether the request of that number is among the `failing` of 10,000, which are spread evenly.
+/// True if the request of that number is among the `failing` of 10,000, which are spread evenly.
 fn fails(number: u64, failing: u32) -> bool {
     let all = u64::from(BASIS_POINTS);
     let (number, failing) = (number % all, u64::from(failing).min(all));

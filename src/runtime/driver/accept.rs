@@ -254,7 +254,7 @@ impl<M: Drivable> Driver<M> {
     }
 }
 
-/// Whether an accept failed because of the connection that was to be accepted.
+/// True if an accept failed because of the connection that was to be accepted.
 fn is_of_one_connection(err: &io::Error) -> bool {
     matches!(
         err.kind(),

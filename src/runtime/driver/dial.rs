@@ -133,7 +133,7 @@ fn reason(err: &HandshakeError) -> DialError {
     }
 }
 
-/// Whether this node has run out of local ports, memory or open files.
+/// True if this node has run out of local ports, memory or open files.
 fn is_own_shortage(err: &io::Error) -> bool {
     // The process's and the system's limit of open files, for which there is no `ErrorKind`.
     const EMFILE: i32 = 24;

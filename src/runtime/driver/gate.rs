@@ -85,7 +85,7 @@ impl Gate {
         self.keys.as_ref()
     }
 
-    /// Whether to complain now, and the number of complaints held back since the last one.
+    /// Number of complaints held back since the last one, if it is time for another.
     fn complain(&self, trouble: Trouble, now: Time) -> Option<u64> {
         let mut complaints = self.complaints.lock().expect("nothing under this lock can panic");
         if let Some(last) = complaints.get_mut(&trouble)

@@ -59,7 +59,7 @@ impl<K: Kind<Record: Serialize>> Outbox<K> {
         None
     }
 
-    /// Whether the journal thread has something to write.
+    /// True if the journal thread has something to write.
     pub(super) const fn has_lines(&self) -> bool {
         !self.lines.is_empty()
     }
@@ -95,7 +95,7 @@ impl<K: Kind<Record: Serialize>> Outbox<K> {
         Some((first.now, first.effect))
     }
 
-    /// Whether readers should pause.
+    /// True if readers should pause.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= EFFECTS_MAX
     }

@@ -30,7 +30,7 @@ struct Inner {
     is_closed: bool,
     /// The way out was dropped.
     is_abandoned: bool,
-    /// Whether the writer sleeps until there is a frame; waking costs a system call.
+    /// True if the writer sleeps until there is a frame; waking costs a system call.
     is_awaited: bool,
 }
 

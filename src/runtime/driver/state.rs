@@ -34,9 +34,9 @@ pub(super) struct State<M: Drivable> {
     /// State of the timer thread; see [`Self::needs_timer_thread`].
     pub(super) armed: Armed,
     pub(super) outbox: Outbox<M>,
-    /// Whether the journal thread waits for work.
+    /// True if the journal thread waits for work.
     pub(super) disk_is_idle: bool,
-    /// Whether the journal thread has ended.
+    /// True if the journal thread has ended.
     pub(super) disk_is_done: bool,
     /// Number of readers that wait for room in the outbox.
     pub(super) readers_paused: usize,
@@ -174,7 +174,7 @@ impl<M: Drivable> State<M> {
         mem::take(&mut self.chores)
     }
 
-    /// Whether the timer thread would miss the earliest deadline unless it is woken.
+    /// True if the timer thread would miss the earliest deadline unless it is woken.
     ///
     /// A deadline that moved away wakes no thread: the timer thread finds out when the old one
     /// comes.
@@ -199,7 +199,7 @@ impl<M: Drivable> State<M> {
         self.links.remove(&id);
     }
 
-    /// Whether the machine has not hung up the link.
+    /// True if the machine has not hung up the link.
     pub(super) fn is_open(&self, id: LinkId) -> bool {
         self.links.get(&id).is_some_and(|entry| entry.frames.is_some())
     }

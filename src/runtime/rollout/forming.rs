@@ -86,7 +86,7 @@ impl Forming {
         }
     }
 
-    /// Whether a history that begins without this node's key is this fleet's: its teller is in its
+    /// True if a history that begins without this node's key is this fleet's: its teller is in its
     /// roster under the key that it has proved, and the roster holds no node and no key other than
     /// those this node was told.
     fn is_believed(&self, genesis: &Genesis, teller: &NodeId, key: PublicKey) -> bool {
@@ -100,7 +100,7 @@ impl Forming {
             && genesis.roster.nodes().all(is_told)
     }
 
-    /// Whether a history begins as this node was told, with no other key than those proved to it.
+    /// True if a history begins as this node was told, with no other key than those proved to it.
     fn is_told(&self, genesis: &Genesis) -> bool {
         let Founding::By(places) = &self.founding else { return false };
         let is_proved = |(node, key): (&NodeId, &PublicKey)| {

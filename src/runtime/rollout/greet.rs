@@ -44,7 +44,7 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    /// Whether an end has refused the other, so that trying again changes nothing.
+    /// True if an end has refused the other, so that trying again changes nothing.
     pub(super) const fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Refuses(_) | Self::Key(_))
     }

@@ -69,9 +69,9 @@ pub(super) struct Arrival {
     pub(super) form: Form,
     pub(super) sealer: Option<Sealer>,
     pub(super) other: Participant,
-    /// Whether the other end called, so that the address in its ENROLL is its own word.
+    /// True if the other end called, so that the address in its ENROLL is its own word.
     pub(super) is_caller: bool,
-    /// Whether the other end asks to be let in.
+    /// True if the other end asks to be let in.
     pub(super) joins: bool,
     /// Beginning of the other end's history, if it told it.
     pub(super) genesis: Option<Genesis>,

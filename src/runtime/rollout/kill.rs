@@ -18,7 +18,7 @@ pub(super) fn before(at: Option<KillPoint>, me: &NodeId, effect: &Effect) {
     }
 }
 
-/// Whether the process ends once this message has left for its first recipient.
+/// True if the process ends once this message has left for its first recipient.
 pub(super) fn is_after(at: Option<KillPoint>, message: &Message) -> bool {
     match (at, message) {
         (Some(KillPoint::AfterVote), Message::PrepareResp(it)) => it.vote == Choice::Commit,

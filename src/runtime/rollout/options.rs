@@ -205,9 +205,9 @@ pub enum Told {
 pub struct Claim {
     /// Key that came under the name.
     pub key: PublicKey,
-    /// Whether the node of this key is linked; else another key holds the name here.
+    /// True if the node of this key is linked; else another key holds the name here.
     pub is_linked: bool,
-    /// Whether the name was this key's until it was called gone.
+    /// True if the name was this key's until it was called gone.
     pub was_gone: bool,
 }
 

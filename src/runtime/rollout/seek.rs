@@ -31,7 +31,7 @@ pub(super) struct Call {
     pub(super) key: Option<PublicKey>,
     /// Address to call, as `HOST:PORT`.
     pub(super) at: String,
-    /// Whether to ask to be let in.
+    /// True if to ask to be let in.
     pub(super) joins: bool,
 }
 

@@ -102,7 +102,7 @@ impl Asking {
         meant
     }
 
-    /// Whether an operator wants this key under its name.
+    /// True if an operator wants this key under its name.
     pub(super) fn is_wanted(&self, it: &Participant) -> bool {
         self.vouched.get(&it.node_id) == Some(&(it.key, true))
     }
@@ -115,7 +115,7 @@ impl Asking {
         self.dead = dead;
     }
 
-    /// Whether a node that the seeds' word took out is a member of the fleet again.
+    /// True if a node that the seeds' word took out is a member of the fleet again.
     fn is_back(&self, participant: &Participant) -> bool {
         let vouched = self.vouched.get(&participant.node_id).map(|it| it.0);
         !self.dead.contains(&participant.key) && vouched == Some(participant.key)
@@ -196,7 +196,7 @@ impl Stage {
         Self { phase, asking, strangers_max }
     }
 
-    /// Whether a node is to be let in.
+    /// True if a node is to be let in.
     pub(super) fn is_asked(&self) -> bool {
         let Phase::Running { rollout, .. } = &self.phase else { return false };
         let asking = &self.asking;

@@ -429,7 +429,7 @@ impl Drop for Seat {
     }
 }
 
-/// Whether an accept failed because of the connection that was to be accepted.
+/// True if an accept failed because of the connection that was to be accepted.
 fn is_of_one_connection(err: &io::Error) -> bool {
     matches!(
         err.kind(),

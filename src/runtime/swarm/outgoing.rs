@@ -35,7 +35,7 @@ struct Inner {
     items: VecDeque<Item>,
     bytes: usize,
     is_closed: bool,
-    /// Whether the writer sleeps until there is an item; waking costs a system call.
+    /// True if the writer sleeps until there is an item; waking costs a system call.
     is_awaited: bool,
 }
 

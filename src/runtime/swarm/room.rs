@@ -131,7 +131,7 @@ impl Room {
         self.share
     }
 
-    /// Whether a peer is known to belong to the swarm.
+    /// True if a peer is known to belong to the swarm.
     pub(super) fn knows(&self, peer: PeerId) -> bool {
         self.roster.as_ref().is_some_and(|it| it.has(peer))
     }

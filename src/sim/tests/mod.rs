@@ -81,7 +81,7 @@ fn stormy_world(seed: u64, weather: &Weather) -> World<Toy> {
     world
 }
 
-/// Whether every note in an event is on its author's disk or in its memory of it.
+/// Checks that every note in an event is on its author's disk or in its memory of it.
 fn told_is_durable(world: &World<Toy>) -> Result<(), String> {
     for (time, by, told) in world.events() {
         if let Told::Noted(number) = told

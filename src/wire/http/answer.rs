@@ -23,7 +23,7 @@ pub struct Answer<'r, 'b> {
     pub status: u16,
     /// Framing of the body.
     pub body: AnswerBody,
-    /// Whether the connection can be used again after this response.
+    /// True if the connection can be used again after this response.
     pub keep_alive: bool,
     /// Headers of the response.
     pub headers: Headers<'r, 'b>,

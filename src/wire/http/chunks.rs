@@ -85,7 +85,7 @@ impl Chunks {
         Ok((bytes.len() - rest.len(), self.place == Place::End))
     }
 
-    /// Whether a line is whole in `self.line`, without its end.
+    /// True if a line is whole in `self.line`, without its end.
     fn take_line(&mut self, rest: &mut &[u8]) -> Result<bool, Fault> {
         while let Some((&byte, later)) = rest.split_first() {
             *rest = later;

@@ -40,9 +40,9 @@ pub struct Outline<'r, 'b> {
     pub query: &'b str,
     /// The body that follows.
     pub framing: Framing,
-    /// Whether the client waits for [`super::CONTINUE`] before it sends the body.
+    /// True if the client waits for [`super::CONTINUE`] before it sends the body.
     pub expects_continue: bool,
-    /// Whether the client would go on with this connection.
+    /// True if the client would go on with this connection.
     pub keep_alive: bool,
     /// 0 or 1: HTTP/1.0 or 1.1.
     pub minor: u8,
@@ -55,7 +55,7 @@ pub struct Outline<'r, 'b> {
 pub struct Scan {
     /// Bytes that were looked at without finding the end.
     seen: usize,
-    /// Whether a line has ended among them.
+    /// True if a line has ended among them.
     has_line: bool,
 }
 
@@ -190,7 +190,7 @@ impl<'r, 'b> Headers<'r, 'b> {
         self.all(name).next()
     }
 
-    /// Whether the header `name` contains `word` among its comma-separated words.
+    /// True if the header `name` contains `word` among its comma-separated words.
     #[must_use]
     pub fn says(self, name: &str, word: &str) -> bool {
         self.all(name)
@@ -198,7 +198,7 @@ impl<'r, 'b> Headers<'r, 'b> {
             .any(|it| it.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
     }
 
-    /// Whether a message of HTTP/1.`minor` with these headers lets its connection go on.
+    /// True if a message of HTTP/1.`minor` with these headers lets its connection go on.
     #[must_use]
     pub fn keep_alive(self, minor: u8) -> bool {
         !self.says("connection", "close") && (minor == 1 || self.says("connection", "keep-alive"))
@@ -220,7 +220,7 @@ impl<'r, 'b> Headers<'r, 'b> {
         Ok(Some(text.parse().unwrap_or(usize::MAX)))
     }
 
-    /// Whether the body comes in chunks, by the header Transfer-Encoding.
+    /// True if the body comes in chunks, by the header Transfer-Encoding.
     ///
     /// # Errors
     /// Fails if there are two readings of the end of the body, or another coding.

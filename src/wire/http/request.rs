@@ -14,9 +14,9 @@ pub struct Head {
     pub query: String,
     /// The bytes of body that follow.
     pub body_len: usize,
-    /// Whether the client waits for [`super::CONTINUE`] before it sends the body.
+    /// True if the client waits for [`super::CONTINUE`] before it sends the body.
     pub expects_continue: bool,
-    /// Whether the client would go on with this connection.
+    /// True if the client would go on with this connection.
     pub keep_alive: bool,
     /// Names in small letters, with their values, in the order of their coming.
     headers: Vec<(String, String)>,
@@ -42,7 +42,7 @@ impl Reader {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Whether a request has begun and is not complete.
+    /// True if a request has begun and is not complete.
     pub const fn has_begun(&self) -> bool {
         !self.bytes.is_empty()
     }

@@ -31,7 +31,7 @@ pub struct Sealed {
     pub opener: Opener,
     /// The connection's own name: the hash of all that was said in its handshake.
     pub binding: Binding,
-    /// Whether the caller used another key than the called end uses itself.
+    /// True if the caller used another key than the called end uses itself.
     pub is_other_key: bool,
 }
 

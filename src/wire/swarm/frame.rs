@@ -196,7 +196,7 @@ impl Decoder {
         }
     }
 
-    /// Whether a message has begun and not ended: the connection should not end here.
+    /// True if a message has begun and not ended: the connection should not end here.
     pub const fn is_amid(&self) -> bool {
         !matches!(self.state, State::Head { got: 0, .. })
     }

@@ -117,7 +117,7 @@ pub const fn expected_bytes(expect: Expect) -> usize {
     }
 }
 
-/// Whether the spare bytes at the beginning of a handshake announce the id of a share.
+/// True if the spare bytes at the beginning of a handshake announce the id of a share.
 pub fn names_share(bytes: &[u8]) -> bool {
     bytes.get(HEADER.len()..HEADER.len() + MARK.len()).is_some_and(|it| it == MARK)
 }

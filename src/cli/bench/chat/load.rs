@@ -127,7 +127,7 @@ impl Load<'_> {
         Ok(outcome)
     }
 
-    /// Whether no faults are to come.
+    /// True if no faults are to come.
     fn hear_faults(&mut self, spans: &mut Vec<Span>) -> Result<bool, CliError> {
         let Some(faults) = &self.faults else { return Ok(true) };
         match faults.try_recv() {

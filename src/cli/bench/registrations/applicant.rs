@@ -47,18 +47,7 @@ struct Identity {
 impl Identity {
     fn session(&self, salt: u64) -> Session {
         let Subject { endpoint, incarnation, key } = self.life;
-        let card = Card {
-            seed: None,
-            endpoint,
-            incarnation,
-            key,
-            degree: 0,
-            neighbors: Vec::new(),
-            certificate: None,
-            seed_keys: Vec::new(),
-            seeds: Vec::new(),
-            fleet: None,
-        };
+        let card = Card::new(Subject { endpoint, incarnation, key });
         let rng = Rng::seed_from_u64(u64::from(endpoint.port()) << 32 | salt);
         Session::new(Config::default(), self.keys.clone(), card, rng)
     }

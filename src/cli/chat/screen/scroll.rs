@@ -22,9 +22,9 @@ pub(in crate::cli::chat) struct Scroll {
 pub(super) struct Row {
     /// Number of the line that it belongs to.
     pub(super) item: u64,
-    /// Whether it is the first of its line.
+    /// True if it is the first of its line.
     pub(super) is_first: bool,
-    /// Whether it is the last of its line.
+    /// True if it is the last of its line.
     pub(super) is_last: bool,
     /// Text of the row, without the indentation.
     pub(super) text: String,

@@ -28,7 +28,7 @@ const KEYS_MAX: usize = 256;
 /// Largest number of waiting stops; those after them say nothing else.
 const JOBS_MAX: usize = 4;
 
-/// Whether there is a terminal that understands control sequences. `TERM=dumb`, as editors and
+/// True if there is a terminal that understands control sequences. `TERM=dumb`, as editors and
 /// consoles of build servers set it, means that it does not; without `TERM` it is unknown.
 pub(in crate::cli::chat) fn is_capable() -> bool {
     let term = std::env::var_os("TERM").unwrap_or_default();
@@ -44,7 +44,7 @@ pub(in crate::cli::chat) enum Job {
     Continued,
 }
 
-/// Whether this process has taken the terminal over.
+/// True if this process has taken the terminal over.
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The terminal, as long as it is taken over.

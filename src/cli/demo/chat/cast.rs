@@ -127,7 +127,7 @@ impl Cast {
         self.actors.remove(&id);
     }
 
-    /// Whether a member is meant to run.
+    /// True if a member is meant to run.
     pub(super) fn is_up(&self, id: u32) -> bool {
         self.actors.contains_key(&id)
     }

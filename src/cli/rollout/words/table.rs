@@ -42,7 +42,7 @@ impl View {
         }
     }
 
-    /// Whether another node serves a different state, whose shares only the history tells.
+    /// True if another node serves a different state, whose shares only the history tells.
     pub(in crate::cli) fn needs_history(&self) -> bool {
         self.status().is_some_and(|status| {
             let beats = status.peers.iter().filter_map(|it| it.heartbeat.as_ref());

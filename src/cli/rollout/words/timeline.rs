@@ -138,7 +138,7 @@ fn aborted(aborted: &Aborted) -> String {
 }
 
 impl Explained {
-    /// Whether the node knows anything of the transaction.
+    /// True if the node knows anything of the transaction.
     pub(in crate::cli) fn is_known(&self) -> bool {
         self.committed.is_some() || self.aborted.is_some() || !self.story.is_empty()
     }

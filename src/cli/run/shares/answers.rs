@@ -63,7 +63,7 @@ impl State {
         answers
     }
 
-    /// Whether other peers do not know this peer's present answers.
+    /// True if other peers do not know this peer's present answers.
     pub(super) fn has_new_answers(&mut self, now: Time) -> bool {
         self.answers(now) != self.answered
     }

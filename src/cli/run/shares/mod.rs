@@ -81,7 +81,7 @@ struct Kept {
 /// A share that is taken by an order for all peers.
 struct Taken {
     held: Arc<Held>,
-    /// Whether its end was reported.
+    /// True if its end was reported.
     is_told: bool,
     /// Number of the newest order to take it.
     order: u64,
@@ -113,9 +113,9 @@ struct State {
     /// Tickets of programs of this machine, which serve by themselves, by number.
     others: BTreeMap<u64, Ticket>,
     number: u64,
-    /// Whether other peers were told of a share, and not since that it has ended.
+    /// True if other peers were told of a share, and not since that it has ended.
     is_known: bool,
-    /// Whether the others do not know the list as it is now.
+    /// True if the others do not know the list as it is now.
     is_untold: bool,
     is_closed: bool,
 }

@@ -78,7 +78,7 @@ impl Version {
         is_news
     }
 
-    /// Whether one of the peers that ordered it has ordered no later version of its name that is
+    /// True if one of the peers that ordered it has ordered no later version of its name that is
     /// complete.
     fn is_newest(&self, all: &BTreeMap<Hash, Self>) -> bool {
         let others = || all.values().filter(|it| it.is_complete && it.name == self.name);
@@ -280,7 +280,7 @@ fn free_name(folder: &Path, name: &str) -> io::Result<PathBuf> {
 }
 
 impl Version {
-    /// Whether a file or folder has the size and the list of files of this version.
+    /// True if a file or folder has the size and the list of files of this version.
     fn is(&self, offer: &Offer) -> bool {
         offer.size() == self.size
             && offer.left_out().is_empty()

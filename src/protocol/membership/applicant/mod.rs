@@ -61,13 +61,13 @@ pub struct Applicant {
     admitted: Incarnation,
     state: State,
     attempts: u32,
-    /// Whether this life ends in a while, because a yes to its removal is about.
+    /// True if this life ends in a while, because a yes to its removal is about.
     is_renewing: bool,
     links: BTreeMap<SeedId, LinkId>,
     calling: BTreeSet<SeedId>,
     /// Reasons why calls failed since the last pause.
     failed: BTreeMap<SeedId, String>,
-    /// Whether seeds will be called again. Calls that fail meanwhile do not put that off.
+    /// True if seeds will be called again. Calls that fail meanwhile do not put that off.
     is_reconnecting: bool,
     /// A certificate that cannot be judged before more keys are known.
     undecided: Option<Box<Admission>>,

@@ -48,18 +48,12 @@ fn link(it: &mut Applicant, fx: &mut Fx) {
 }
 
 fn link_one(it: &mut Applicant, seed: SeedId, fx: &mut Fx) {
-    let card = Card {
-        seed: Some(seed),
+    let life = Subject {
         endpoint: endpoint(5000 + seed.0),
         incarnation: Incarnation(0),
         key: keys(u8::try_from(seed.0).unwrap()).public(),
-        degree: 0,
-        neighbors: Vec::new(),
-        certificate: None,
-        seed_keys: Vec::new(),
-        seeds: Vec::new(),
-        fleet: None,
     };
+    let card = Card { seed: Some(seed), ..Card::new(life) };
     it.on_seed_link(seed, LinkId(u64::from(seed.0)), &card, fx);
 }
 

@@ -226,7 +226,7 @@ impl Authority {
         }
     }
 
-    /// Whether a request of `subject` opens no case here, because a vote on it is open or a life as
+    /// True if a request of `subject` opens no case here, because a vote on it is open or a life as
     /// high is known.
     fn is_settled(&self, subject: &Subject) -> bool {
         let known = self.registry.get(subject.endpoint);
@@ -256,7 +256,7 @@ impl Authority {
         fx.emit(Event::Probe { endpoint: subject.endpoint, timeout });
     }
 
-    /// Whether another seed has opened as many admissions here as its share allows: a lying seed
+    /// True if another seed has opened as many admissions here as its share allows: a lying seed
     /// must not keep out the applicants that the others vouch for.
     fn has_used_its_share(&self, by: Option<SeedId>) -> bool {
         let share = self.config.admissions_max / (self.book.len() + 1);

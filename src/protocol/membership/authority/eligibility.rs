@@ -11,7 +11,7 @@ use crate::protocol::message::{ErrorCode, ErrorReply};
 use crate::protocol::session::{Card, Cause};
 
 impl Authority {
-    /// Whether a request that came over a link from `address` may open a vote.
+    /// Checks that a request that came over a link from `address` may open a vote.
     pub(super) fn check_request(
         &mut self,
         now: Now,

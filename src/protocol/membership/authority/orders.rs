@@ -297,7 +297,7 @@ impl Authority {
         self.count_order_vote(now, proposal, (self.me, given.vote.clone()), fx);
     }
 
-    /// Whether a proposal has been decided, or overtaken by another decision.
+    /// True if a proposal has been decided, or overtaken by another decision.
     fn is_moot(&self, proposal: &Proposal) -> bool {
         let subject = &proposal.subject;
         match proposal.kind {
@@ -325,7 +325,7 @@ impl Authority {
         }
     }
 
-    /// Whether a case is open for the proposal that the seed `by` wants; opens one
+    /// True if a case is open for the proposal that the seed `by` wants; opens one
     /// within its limit.
     fn open_order(
         &mut self,

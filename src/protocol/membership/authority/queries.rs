@@ -35,10 +35,10 @@ pub struct PeerListReq {
     /// Last endpoint of the previous page; the first page is asked for without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Endpoint>,
-    /// Whether members that left or were removed lately are wanted too.
+    /// True if members that left or were removed lately are wanted too.
     #[serde(default)]
     pub ended: bool,
-    /// Whether a sample is enough: of more members than fit one page, some drawn at random.
+    /// True if a sample is enough: of more members than fit one page, some drawn at random.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sample: bool,
 }
@@ -70,7 +70,7 @@ pub struct PeerListResp {
     pub seed: SeedId,
     /// Members, ascending by endpoint.
     pub members: Vec<MemberLine>,
-    /// Whether there are more after the last one.
+    /// True if there are more after the last one.
     pub more: bool,
 }
 
@@ -109,7 +109,7 @@ pub struct TopologyResp {
     pub seed: SeedId,
     /// Members and their neighbors, ascending by endpoint.
     pub nodes: Vec<NodeLine>,
-    /// Whether there are more after the last one.
+    /// True if there are more after the last one.
     pub more: bool,
 }
 

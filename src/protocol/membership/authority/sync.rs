@@ -34,7 +34,7 @@ pub struct SeedDigest {
     /// equal, which they nearly always are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buckets: Vec<String>,
-    /// Whether the receiver should answer with its own digest, as detailed as this one.
+    /// True if the receiver should answer with its own digest, as detailed as this one.
     pub answer: bool,
 }
 
@@ -59,7 +59,7 @@ pub struct SeedSyncResp {
     /// Bans of endpoints, and those that were lifted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bans: Vec<Ban>,
-    /// Whether there are more entries after the last one.
+    /// True if there are more entries after the last one.
     pub more: bool,
 }
 
@@ -230,7 +230,7 @@ impl Authority {
         }
     }
 
-    /// Whether these votes would prove something under another list of seeds: they may come from
+    /// True if these votes would prove something under another list of seeds: they may come from
     /// seeds that have been replaced since. Such votes prove nothing here, and no sender is
     /// blamed for them.
     fn is_of_others(&self, votes: &[Vote]) -> bool {
@@ -275,7 +275,7 @@ impl Authority {
         any.then_some(Entry { subject, admission, removal: None, leave })
     }
 
-    /// Whether a goodbye of the past will be forgotten in its time. A goodbye that is about to be
+    /// True if a goodbye of the past will be forgotten in its time. A goodbye that is about to be
     /// would be forgotten here before the other seeds have it, and they would disagree for good.
     fn is_timely(&self, now: Now, leave: &Leave) -> bool {
         let (ttl, skew) = (self.config.tombstone_ttl, self.config.evidence_skew);

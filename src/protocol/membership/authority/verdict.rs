@@ -211,7 +211,7 @@ impl Authority {
         self.vote_on_ripe(now, fx);
     }
 
-    /// Whether a suspect is half accused, and no other seed has voted on a ripe removal.
+    /// True if a suspect is half accused, and no other seed has voted on a ripe removal.
     fn is_unsettled(&self, now: Now) -> bool {
         let is_recent = |at: Time| now.mono.since(at) < HALF_ACCUSED;
         let is_half = |case: &Case| {

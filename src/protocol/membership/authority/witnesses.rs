@@ -127,7 +127,7 @@ impl Authority {
         (electorate, needed)
     }
 
-    /// Whether this seed's own probe found a suspect dead: as a witness, it can testify no more
+    /// True if this seed's own probe found a suspect dead: as a witness, it can testify no more
     /// than any other member that this seed does not reach.
     fn has_found_dead(&self, subject: &Subject) -> bool {
         let own = self.removals.get(subject).map(|case| case.own);

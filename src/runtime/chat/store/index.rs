@@ -47,7 +47,7 @@ impl Index {
         after.checked_sub(1).map_or(0, |at| self.marks[at].1)
     }
 
-    /// Whether the entry with this number at this offset still counts.
+    /// True if the entry with this number at this offset still counts.
     pub(super) fn counts(&self, seq_no: SeqNo, offset: u64) -> bool {
         let next = self.cuts.partition_point(|(_, at)| *at <= offset);
         self.cuts.get(next).is_none_or(|(from, _)| seq_no < *from)

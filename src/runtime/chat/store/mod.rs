@@ -50,7 +50,7 @@ pub struct Found {
     pub group: Option<GroupId>,
     /// The newest snapshot that is intact.
     pub snapshot: Option<Snapshot>,
-    /// Whether the log must not be used any more: it ends before the last entry that its member had
+    /// True if the log must not be used any more: it ends before the last entry that its member had
     /// acknowledged.
     pub is_rewound: bool,
     /// Records after the snapshot's place; of terms only the newest, of typed texts all that the
@@ -330,7 +330,7 @@ impl Snapshots {
     }
 }
 
-/// Whether other members may rely on a record: on all but texts that were typed here and have no
+/// True if other members may rely on a record: on all but texts that were typed here and have no
 /// number yet.
 fn is_bound(record: &Record) -> bool {
     match record {

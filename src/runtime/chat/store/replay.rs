@@ -25,7 +25,7 @@ pub(super) struct Replayed {
     pub(super) bytes: u64,
     /// End of the last record on which other members may rely.
     pub(super) bound: u64,
-    /// Whether the last line is a mark.
+    /// True if the last line is a mark.
     pub(super) ends_marked: bool,
     pub(super) torn: Option<Torn>,
 }

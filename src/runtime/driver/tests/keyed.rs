@@ -64,7 +64,7 @@ impl Holder {
     }
 }
 
-/// Whether the node closes the connection without sending anything.
+/// True if the node closes the connection without sending anything.
 fn is_closed(mut stream: TcpStream) -> bool {
     match stream.read(&mut [0; 100]) {
         Ok(len) => len == 0,

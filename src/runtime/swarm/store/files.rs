@@ -65,7 +65,7 @@ pub(super) enum Manner {
     Offered(Vec<Stamp>),
     /// To be written; room on the disk may be asked for at once.
     Written {
-        /// Whether to ask the disk for all of a file's room at once.
+        /// True if to ask the disk for all of a file's room at once.
         preallocates: bool,
     },
 }
@@ -165,7 +165,7 @@ impl Files {
         Ok(())
     }
 
-    /// Whether one of the files is as it was hashed or as it was left: no other program has changed
+    /// True if one of the files is as it was hashed or as it was left: no other program has changed
     /// it.
     pub(super) fn is_untouched(&self, number: usize, file: &File) -> bool {
         let wanted = || match &self.manner {
@@ -206,7 +206,7 @@ impl Files {
         Ok(())
     }
 
-    /// Whether one of the files is in doubt although its stamp may be as it was left.
+    /// True if one of the files is in doubt although its stamp may be as it was left.
     pub(super) fn is_suspect(&self, number: usize) -> bool {
         self.marks().suspects.contains(&number)
     }

@@ -149,7 +149,7 @@ impl Folder {
             .map_err(|err| self.failed("open", ".", err))
     }
 
-    /// Whether the path of this folder still leads to it.
+    /// True if the path of this folder still leads to it.
     pub(super) fn is_in_place(&self) -> bool {
         let inode = |it: Stat| (it.st_dev, it.st_ino);
         let here = rustix::fs::fstat(&self.fd).map(inode);

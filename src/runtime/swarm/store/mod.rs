@@ -170,12 +170,12 @@ impl Store {
         &self.again
     }
 
-    /// Whether a folder's list of files is still missing.
+    /// True if a folder's list of files is still missing.
     pub fn wants_list(&self) -> bool {
         self.layout.get().is_none()
     }
 
-    /// Whether [`Self::finish`] has something to do.
+    /// True if [`Self::finish`] has something to do.
     pub fn is_unfinished(&self) -> bool {
         match self.goal {
             Goal::Stays => false,
@@ -319,7 +319,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether these bytes are those that were stored as this piece: by its hash, or if that is not
+    /// True if these bytes are those that were stored as this piece: by its hash, or if that is not
     /// known, by its checksum.
     pub fn is_what_was_stored(&self, index: PieceIndex, data: &[u8], leaf: Option<Hash>) -> bool {
         let subject = Subject { id: self.id, pieces: self.pieces };
@@ -359,7 +359,7 @@ impl Store {
         }
     }
 
-    /// Whether the folders that are written to are still where they were, as far as it matters.
+    /// Checks that the folders that are written to are still where they were, as far as it matters.
     fn check_place(&self) -> Result<(), StoreError> {
         let folders = match &self.goal {
             _ if self.keeping().record.is_none() => return Ok(()),
@@ -398,7 +398,7 @@ impl Store {
     }
 }
 
-/// Whether all bytes are zero; stops at the first that is not.
+/// True if all bytes are zero; stops at the first that is not.
 fn is_zero(data: &[u8]) -> bool {
     data.chunks(4096).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
 }

@@ -31,7 +31,7 @@ pub struct Fetch<'a> {
     pub list: Option<Hash>,
     /// Permissions and time of the file, if it is a file.
     pub traits: Traits,
-    /// Whether to ask the disk for all room at once; otherwise it is taken as pieces come.
+    /// True if to ask the disk for all room at once; otherwise it is taken as pieces come.
     pub preallocates: bool,
 }
 

@@ -66,7 +66,7 @@ pub(super) struct Found {
 pub(super) struct Claim {
     /// The piece's checksum.
     pub(super) check: u32,
-    /// Whether the disk was told to keep the piece since.
+    /// True if the disk was told to keep the piece since.
     pub(super) is_marked: bool,
 }
 

@@ -11,7 +11,7 @@ use crate::protocol::swarm::FILES_BYTES_MAX;
 /// A folder that is still to be read.
 struct Open {
     below: String,
-    /// Whether it, or one above it, is closed to other users.
+    /// True if it, or one above it, is closed to other users.
     is_private: bool,
 }
 
@@ -89,7 +89,7 @@ pub(super) fn traits_of(meta: &Metadata, is_private: bool) -> Traits {
     Traits { run: meta.mode() & 0o100 != 0, private, mtime: Some(meta.mtime()) }
 }
 
-/// Whether only the owner has any right.
+/// True if only the owner has any right.
 fn is_closed(meta: &Metadata) -> bool {
     meta.mode() & 0o077 == 0
 }
