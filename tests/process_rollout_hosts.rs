@@ -98,15 +98,21 @@ fn await_members(nodes: &Nodes, names: &[&'static str], count: usize) {
     });
 }
 
-#[test]
-fn the_seeds_word_takes_a_dead_node_out_and_lets_it_in_again_without_an_operator() {
+/// Three nodes that take part, and the seeds of their fleet.
+fn three_in_a_fleet() -> (Nodes, Seeds) {
     let mut nodes = Nodes::lay_out(3);
-    let _seeds = Seeds::start(nodes.dir(), nodes.port("node-a") + 20);
+    let seeds = Seeds::start(nodes.dir(), nodes.port("node-a") + 20);
     for name in nodes.names() {
         nodes.start_alone(name, &[]);
     }
     await_members(&nodes, &["node-a", "node-b", "node-c"], 3);
     nodes.await_ready();
+    (nodes, seeds)
+}
+
+#[test]
+fn the_seeds_word_takes_a_dead_node_out_and_lets_it_in_again_without_an_operator() {
+    let (mut nodes, _seeds) = three_in_a_fleet();
     let begun = nodes.order("node-c", start(("v1", "v2"), &[500, 10_000], 600_000));
     assert_eq!(begun["answer"], "committed", "{begun}");
     nodes.await_version(begun["version"].as_u64().expect("a number"));
@@ -143,13 +149,7 @@ fn is_removed(nodes: &Nodes, name: &str) -> bool {
 
 #[test]
 fn who_was_away_when_the_seeds_gave_their_word_asks_for_it() {
-    let mut nodes = Nodes::lay_out(3);
-    let _seeds = Seeds::start(nodes.dir(), nodes.port("node-a") + 20);
-    for name in nodes.names() {
-        nodes.start_alone(name, &[]);
-    }
-    await_members(&nodes, &["node-a", "node-b", "node-c"], 3);
-    nodes.await_ready();
+    let (mut nodes, _seeds) = three_in_a_fleet();
     // The power fails everywhere, and one machine does not survive it.
     for name in nodes.names() {
         nodes.kill(name);

@@ -6,6 +6,7 @@
 mod bytes;
 mod data;
 mod endpoint;
+mod file_list;
 mod identity;
 mod memo;
 mod ticket;
@@ -14,12 +15,13 @@ mod time;
 pub use bytes::SigningBytes;
 pub use data::{Data, MessageId, TOPIC_BYTES_MAX, topic_complaint};
 pub use endpoint::{Endpoint, Incarnation, SeedId};
+pub use file_list::{
+    FILES_MAX, FileEntry, FileList, NAME_BYTES_MAX, PATH_BYTES_MAX, Traits, name_complaint,
+    path_complaint,
+};
 pub use identity::{KeyPair, Nonce, PublicKey, ReadyKey, Signature};
 pub use memo::VerdictMemo;
-pub use ticket::{
-    ADDRESSES_MAX, FILES_MAX, FileEntry, FileList, NAME_BYTES_MAX, PATH_BYTES_MAX,
-    TICKET_BYTES_MAX, Ticket, TicketError, Traits, name_complaint, path_complaint,
-};
+pub use ticket::{ADDRESSES_MAX, TICKET_BYTES_MAX, Ticket, TicketError};
 pub use time::{Now, Time, WallTime};
 
 /// The one random number generator of the machines: portable, seedable, replayable.

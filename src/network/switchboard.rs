@@ -320,14 +320,10 @@ impl Switchboard {
             return Err(NetworkError::Topic);
         }
         let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
-        let mut waiting = self.lock();
-        if waiting.is_closed {
-            return Err(NetworkError::Stopped);
-        }
-        let token = waiting.next_token();
-        let queues = waiting.topics.entry(topic.to_owned()).or_default();
-        queues.insert(token, Arc::clone(&shared));
-        drop(waiting);
+        let token = self.enlist(|waiting, token| {
+            let queues = waiting.topics.entry(topic.to_owned()).or_default();
+            queues.insert(token, Arc::clone(&shared));
+        })?;
         let (board, topic) = (Arc::downgrade(self), topic.to_owned());
         Ok(Queue::new(shared, move || {
             let Some(board) = board.upgrade() else { return };
@@ -370,19 +366,25 @@ impl Switchboard {
     /// Fails if the network has stopped.
     pub fn removals(self: &Arc<Self>) -> Result<Queue<Known>, NetworkError> {
         let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
-        let mut waiting = self.lock();
-        if waiting.is_closed {
-            return Err(NetworkError::Stopped);
-        }
-        let token = waiting.next_token();
-        waiting.removals.insert(token, Arc::clone(&shared));
-        drop(waiting);
+        let token =
+            self.enlist(|waiting, token| _ = waiting.removals.insert(token, Arc::clone(&shared)))?;
         let board = Arc::downgrade(self);
         Ok(Queue::new(shared, move || {
             if let Some(board) = board.upgrade() {
                 board.lock().removals.remove(&token);
             }
         }))
+    }
+
+    /// Registers a wait under a new token.
+    fn enlist(&self, add: impl FnOnce(&mut Waiting, u64)) -> Result<u64, NetworkError> {
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return Err(NetworkError::Stopped);
+        }
+        let token = waiting.next_token();
+        add(&mut waiting, token);
+        Ok(token)
     }
 
     /// Sends a message to one member.
@@ -397,15 +399,8 @@ impl Switchboard {
         retry: direct::RetryConfig,
     ) -> Result<Pending<Result<Duration, SendError>>, NetworkError> {
         let cell = Cell::new();
-        let token = {
-            let mut waiting = self.lock();
-            if waiting.is_closed {
-                return Err(NetworkError::Stopped);
-            }
-            let token = waiting.next_token();
-            waiting.sending.insert(token, Arc::clone(&cell));
-            token
-        };
+        let token =
+            self.enlist(|waiting, token| _ = waiting.sending.insert(token, Arc::clone(&cell)))?;
         driver.submit(Input::Command(Command::Send { token, to, topic, data, retry }));
         let driver = Arc::clone(driver);
         let cancel = move || driver.submit(Input::Command(Command::CancelSend { token }));
@@ -421,15 +416,8 @@ impl Switchboard {
         driver: &Arc<Driver<PeerNode>>,
     ) -> Result<Pending<Result<Vec<Known>, NetworkError>>, NetworkError> {
         let cell = Cell::new();
-        let token = {
-            let mut waiting = self.lock();
-            if waiting.is_closed {
-                return Err(NetworkError::Stopped);
-            }
-            let token = waiting.next_token();
-            waiting.discovering.insert(token, Arc::clone(&cell));
-            token
-        };
+        let token =
+            self.enlist(|waiting, token| _ = waiting.discovering.insert(token, Arc::clone(&cell)))?;
         driver.submit(Input::Command(Command::Discover { token }));
         Ok(Pending::new(cell, None))
     }

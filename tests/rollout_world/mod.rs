@@ -322,12 +322,7 @@ impl World {
     /// anybody is in doubt after that, as far as it is looked at, which is for 20 seconds.
     pub(crate) fn play_dead_coordinator(&mut self) -> Result<Duration, String> {
         self.is_calm = true;
-        self.crash_ppm = 0;
-        self.latency = 1000;
-        for at in 0..self.nodes.len() {
-            self.plan(self.now, Happening::Restart(at));
-        }
-        self.run_for(ms(3000))?;
+        self.begin_in_peace()?;
         self.down_for = Some(ms(3_600_000));
         let order = chaos::plain_start(vec![10_000]);
         self.command(0, order);
@@ -347,15 +342,20 @@ impl World {
         Ok(longest)
     }
 
-    /// The coordinator of the only transaction dies or is cut off somewhere on its way, is called
-    /// gone, and comes back, perhaps before that.
-    pub(crate) fn play_gone(&mut self) -> Result<(), String> {
+    /// Starts all nodes, while nothing goes wrong.
+    fn begin_in_peace(&mut self) -> Result<(), String> {
         self.crash_ppm = 0;
         self.latency = 1000;
         for at in 0..self.nodes.len() {
             self.plan(self.now, Happening::Restart(at));
         }
-        self.run_for(ms(3000))?;
+        self.run_for(ms(3000))
+    }
+
+    /// The coordinator of the only transaction dies or is cut off somewhere on its way, is called
+    /// gone, and comes back, perhaps before that.
+    pub(crate) fn play_gone(&mut self) -> Result<(), String> {
+        self.begin_in_peace()?;
         self.latency = [1000, 20_000, 200_000][self.rng.random_range(0..3)];
         self.command(0, chaos::plain_start(vec![10_000]));
         let moment = self.rng_between(0, 4 * self.latency);
@@ -400,12 +400,7 @@ impl World {
     /// The network falls apart, at any moment of the only transaction; the seeds tell the nodes of
     /// each part, or of one, that those of the other are dead, and later it is whole again.
     pub(crate) fn play_parts(&mut self) -> Result<(), String> {
-        self.crash_ppm = 0;
-        self.latency = 1000;
-        for at in 0..self.nodes.len() {
-            self.plan(self.now, Happening::Restart(at));
-        }
-        self.run_for(ms(3000))?;
+        self.begin_in_peace()?;
         self.latency = [1000, 20_000, 200_000][self.rng.random_range(0..3)];
         let count = self.nodes.len();
         if self.rng.random_bool(0.7) {

@@ -40,17 +40,14 @@ impl Switchboard {
     ) -> Result<Pending<PublishOutcome>, NetworkError> {
         let key = driver.inspect(|node, _| node.key());
         let cell = Cell::new();
-        let token = {
-            let mut waiting = self.lock();
-            if waiting.is_closed {
-                return Err(NetworkError::Stopped);
-            }
-            let token = waiting.next_token();
-            let (cell, topic, data) = (Arc::clone(&cell), topic.clone(), data.clone());
-            let own = Publishing { cell, is_watched: receipt, topic, data, key };
-            waiting.publishing.insert(token, own);
-            token
+        let own = Publishing {
+            cell: Arc::clone(&cell),
+            is_watched: receipt,
+            topic: topic.clone(),
+            data: data.clone(),
+            key,
         };
+        let token = self.enlist(|waiting, token| _ = waiting.publishing.insert(token, own))?;
         // The node decides within that call, unless others do not keep up, or it is stopping: then
         // closing ends the wait.
         driver.submit(Input::Command(Command::Publish { topic, data, receipt, token }));

@@ -259,15 +259,21 @@ fn another_roster_is_told_once_a_version() {
     assert_eq!(told, 1);
 }
 
-#[test]
-fn under_the_name_of_one_that_was_called_gone_only_its_key_splits_a_fleet() {
-    let table = table(3);
-    let mut seats = on_the_way(&table);
+/// Three nodes of which the third was called gone.
+fn without_the_third(table: &Table) -> Vec<Seat> {
+    let mut seats = on_the_way(table);
     leaves_for_good(&mut seats, 2);
     let removal = proposal(&seats[0].ask(Command::Gone { nodes: [name(2)].into() }));
     let yes = vote(&seats[1].hear(0, prepare(&removal)));
     seats[0].hear(1, Message::PrepareResp(yes));
     assert!(!seats[0].machine.roster().has(&name(2)));
+    seats
+}
+
+#[test]
+fn under_the_name_of_one_that_was_called_gone_only_its_key_splits_a_fleet() {
+    let table = table(3);
+    let mut seats = without_the_third(&table);
     let beat = Heartbeat { digest: Digest([9; 32]), ..seats[0].machine.heartbeat() };
     let link = comes(&mut seats[0], name(2), 5);
     let msg = Message::Heartbeat(beat);
@@ -280,11 +286,7 @@ fn under_the_name_of_one_that_was_called_gone_only_its_key_splits_a_fleet() {
 #[test]
 fn a_stranger_s_name_is_no_other_key_s_but_that_of_one_that_was_called_gone() {
     let table = table(3);
-    let mut seats = on_the_way(&table);
-    leaves_for_good(&mut seats, 2);
-    let removal = proposal(&seats[0].ask(Command::Gone { nodes: [name(2)].into() }));
-    let yes = vote(&seats[1].hear(0, prepare(&removal)));
-    seats[0].hear(1, Message::PrepareResp(yes));
+    let mut seats = without_the_third(&table);
     let seat = &mut seats[0];
     let key = |number| KeyPair::from_secret([number; 32]).public();
     for node in [stranger(), name(2)] {

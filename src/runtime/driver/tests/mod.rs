@@ -16,6 +16,8 @@ use crate::wire::line::{LINE_BYTES_MAX, encode};
 
 use super::options::{Connection, Serve};
 
+mod dials;
+mod disk;
 mod keyed;
 
 /// Longest wait of a test; only a broken driver takes this long.
@@ -439,77 +441,6 @@ fn a_message_longer_than_a_line_is_not_sent() {
 }
 
 #[test]
-fn a_dialed_link_works_both_ways_and_ends_once_at_each_end() {
-    let (here, there) = (Node::start(), Node::start());
-    here.dial(7, there.addr);
-    let Event::Dialed(Ticket(7), link) = here.next() else { panic!("the dial succeeded") };
-    here.tell(move |fx| fx.send(link, message("echo")));
-    let Event::Accepted(other) = there.next() else { panic!("the link is reported first") };
-    assert_eq!(there.next(), Event::Received(other, "echo".into()));
-    assert_eq!(here.next(), Event::Received(link, "echo".into()));
-    // Both ends echo it, so it comes and goes until one of them has had enough.
-    here.tell(move |fx| fx.hangup(link));
-    here.driver.stop(PATIENCE);
-    there.driver.stop(PATIENCE);
-    for node in [&here, &there] {
-        let ends = node.rest().iter().filter(|e| matches!(e, Event::Closed(..))).count();
-        assert!(ends <= 1);
-        assert_eq!(node.driver.counters().links_closed.get(), 1);
-    }
-}
-
-#[test]
-fn a_refused_dial_is_answered_once() {
-    let node = Node::start();
-    let free = bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap().local_addr().unwrap();
-    node.dial(1, free);
-    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::Refused));
-    node.driver.stop(PATIENCE);
-    assert_eq!(node.rest(), []);
-}
-
-/// A listener that takes no more calls: its queue is full, so the system drops new ones.
-fn deaf() -> (socket2::Socket, Vec<TcpStream>, SocketAddr) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    socket.listen(0).unwrap();
-    let addr = socket.local_addr().unwrap().as_socket().unwrap();
-    let mut callers = Vec::new();
-    while let Ok(caller) = TcpStream::connect_timeout(&addr, Duration::from_millis(50)) {
-        callers.push(caller);
-    }
-    (socket, callers, addr)
-}
-
-#[test]
-fn a_dial_without_an_answer_times_out() {
-    let (_socket, _callers, addr) = deaf();
-    let node = Node::start();
-    let to = Endpoint::from(addr);
-    node.tell(move |fx| fx.dial(Ticket(1), to, Duration::from_millis(30)));
-    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::TimedOut));
-}
-
-#[test]
-fn stopping_ends_a_dial_under_way() {
-    let (_socket, _callers, addr) = deaf();
-    let node = Node::start();
-    node.dial(1, addr);
-    let clock = Clock::start();
-    node.driver.stop(PATIENCE);
-    assert!(clock.now().mono.as_micros() < 10_000_000, "it did not wait for the time-out");
-    assert_eq!(node.rest(), []);
-}
-
-#[test]
-fn dials_beyond_the_limit_are_answered_busy() {
-    let node = Node::start_with(|options| options.limits.dials_max = 0);
-    node.dial(1, node.addr);
-    assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::Busy));
-    assert_eq!(node.driver.counters().dials_failed.get(), 1);
-}
-
-#[test]
 fn deadlines_come_in_order_and_stopped_ones_not_at_all() {
     let node = Node::start();
     let millis = Duration::from_millis;
@@ -528,92 +459,6 @@ fn deadlines_come_in_order_and_stopped_ones_not_at_all() {
     assert_eq!(node.next(), Event::Fired(4));
     node.driver.stop(PATIENCE);
     assert_eq!(node.rest(), []);
-}
-
-#[test]
-fn what_follows_a_record_leaves_after_it_is_on_disk() {
-    let node = Node::start();
-    node.tell(|fx| {
-        fx.emit(Event::Said(0));
-        for n in 1..=100 {
-            fx.persist((n, "promise".to_owned()));
-            fx.emit(Event::Said(n));
-        }
-    });
-    for n in 0..=100 {
-        assert_eq!(node.next(), Event::Said(n));
-        assert!(n == 0 || node.records().len() == 100);
-    }
-    let counters = node.driver.counters();
-    assert_eq!((counters.journal_records.get(), counters.journal_syncs.get()), (100, 1));
-}
-
-#[test]
-fn records_and_messages_of_many_threads_keep_their_order() {
-    let node = Node::start();
-    let (mut client, link) = node.client();
-    for n in 0..300u32 {
-        node.tell(move |fx| {
-            if n % 3 == 0 {
-                fx.persist((n, String::new()));
-            }
-            fx.send(link, message(&n.to_string()));
-        });
-    }
-    for n in 0..300 {
-        assert_eq!(client.hear().unwrap(), n.to_string());
-    }
-    let records: Vec<u32> = node.records().into_iter().map(|(n, _)| n).collect();
-    assert_eq!(records, (0..300).step_by(3).collect::<Vec<_>>());
-    assert!(node.driver.counters().journal_syncs.get() <= 100);
-}
-
-#[test]
-fn a_link_pauses_while_the_outbox_is_full_and_goes_on_afterwards() {
-    let node = Node::start();
-    let (mut client, _) = node.client();
-    for _ in 0..5 {
-        node.tell(|fx| {
-            fx.persist((1, "promise".to_owned()));
-            (0..20_000).for_each(|n| fx.emit(Event::Said(n)));
-        });
-        client.say("echo");
-        assert_eq!(client.hear().unwrap(), "echo");
-    }
-}
-
-#[test]
-fn a_node_whose_disk_fails_stops_and_says_nothing_that_rests_on_it() {
-    let node = Node::start_on(Journal::open_broken, |_| {});
-    let (mut client, link) = node.client();
-    node.tell(move |fx| {
-        fx.persist((1, "promise".to_owned()));
-        fx.send(link, message("I promised"));
-        fx.emit(Event::Said(1));
-    });
-    let err = node.driver.failed().recv_timeout(PATIENCE).unwrap();
-    assert!(err.to_string().contains("journal.log"), "{err}");
-    assert_eq!(client.hear(), None);
-    node.driver.stop(PATIENCE);
-    assert_eq!(node.rest(), []);
-    assert!(TcpStream::connect(node.addr).is_err());
-}
-
-#[test]
-fn a_grown_journal_is_rewritten_from_the_snapshot() {
-    let node = Node::start();
-    for n in 0..6 {
-        node.tell(move |fx| {
-            fx.persist((n, "x".repeat(1024 * 1024)));
-            fx.emit(Event::Said(n));
-        });
-        assert_eq!(node.next(), Event::Said(n));
-    }
-    node.driver.stop(PATIENCE);
-    assert_eq!(node.driver.counters().journal_rewrites.get(), 1);
-    let records = node.records();
-    assert_eq!(records[0], (0, "snapshot".into()));
-    assert!(records.len() <= 3 && records[1..].iter().all(|(n, _)| *n >= 4));
 }
 
 #[test]
