@@ -1,7 +1,7 @@
 //! Names of files and folders, and the list of files of a shared folder.
 //!
-//! Invariants: lists come from strangers. A parsed one has names that stay within the folder they are
-//! put in (S1), and has only one spelling: it is written again as it was read.
+//! Invariants: lists come from strangers. A parsed one has names that stay within the folder they
+//! are put in (S1), and has only one spelling: it is written again as it was read.
 
 use std::collections::BTreeSet;
 
