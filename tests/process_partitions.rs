@@ -59,6 +59,21 @@ fn rebirth(land: &mut Land, mark: usize, peer: Endpoint, before: u64) -> Happeni
     })
 }
 
+/// The first line since `mark` by which one of these links ended. Two neighbors that call each
+/// other at once settle on one link and end the other, so links that are younger may end.
+fn first_lost(
+    land: &mut Land,
+    mark: usize,
+    links: &BTreeSet<(Endpoint, Endpoint)>,
+) -> Option<String> {
+    let lines = land.lines(mark);
+    let mut ends = lines.iter().filter(|it| it.event == "unlinked");
+    let is_one = |it: &&Happening| {
+        it.endpoint("neighbor").is_some_and(|neighbor| links.contains(&(it.node, neighbor)))
+    };
+    ends.find(is_one).map(Happening::line)
+}
+
 /// Whom seeds have removed since `mark`.
 fn removals(land: &mut Land, mark: usize) -> BTreeSet<Endpoint> {
     let lines = land.lines(mark);
@@ -170,10 +185,8 @@ fn halves_of_a_fleet_that_were_cut_apart_come_together_again() {
     let lines = land.lines(mark);
     let told = lines.iter().find(|it| it.event == "evicted");
     assert_eq!(told.map(Happening::line), None, "nobody can know that it was removed");
-    let lost = lines.iter().filter(|it| it.event == "unlinked").find(|it| {
-        it.endpoint("neighbor").is_some_and(|neighbor| links.contains(&(it.node, neighbor)))
-    });
-    assert_eq!(lost.map(Happening::line), None, "they keep the links among themselves");
+    let lost = first_lost(&mut land, mark, &links);
+    assert_eq!(lost, None, "they keep the links among themselves");
     let removed = removals(&mut land, mark);
     assert!(removed.iter().all(|it| beyond.contains(it)), "{removed:?}");
     println!(
@@ -209,6 +222,11 @@ fn seeds_that_are_cut_from_each_other_decide_nothing() {
     let seeds = land.seeds();
     let (victim, applicant) = (land.peer(3, 0), land.peer(4, 3));
     let known = alive(&land.list(seeds[0]).expect("it runs"));
+    let mut links = BTreeSet::new();
+    for peer in land.running_peers() {
+        let ends = land.neighbors(peer).expect("it runs");
+        links.extend(ends.into_iter().filter(|it| *it != victim).map(|it| (peer, it)));
+    }
 
     let (mark, cut) = (land.mark(), land.now_ms());
     for host in 0..3 {
@@ -231,9 +249,8 @@ fn seeds_that_are_cut_from_each_other_decide_nothing() {
     let now = land.mark();
     land.await_gossip(now, &rest);
     check_frozen(&mut land, mark, &seeds, &known);
-    let lines = land.lines(mark);
-    let lost = |it: &&Happening| it.event == "unlinked" && it.endpoint("neighbor") != Some(victim);
-    assert_eq!(lines.iter().find(lost).map(Happening::line), None, "everybody keeps links");
+    let lost = first_lost(&mut land, mark, &links);
+    assert_eq!(lost, None, "the links that stood at the cut stand");
     println!(
         "three seeds cut from each other: they said so after {:?}; a death was reported after {} \
          and an applicant refused twice, nothing was decided, and nobody lost a link",
@@ -465,8 +482,14 @@ fn a_rebooted_host_and_seeds_restarted_in_turn_cost_nothing() {
         told.push(after(&rebirth(&mut land, mark, *peer, *life), cut));
     }
     land.await_whole(&all);
-    assert_eq!(removals(&mut land, 0), BTreeSet::new(), "nobody was removed");
-    println!("a reboot: its 2 peers are members again after {told:?}, nobody was removed");
+    // The lives that ended with the power may be found dead before the next ones register, above
+    // all on a machine that starts processes slowly. No other life is removed.
+    let lines = land.lines(mark);
+    let removed: BTreeSet<_> =
+        lines.iter().filter(|it| it.is("seed", "removed")).map(life).collect();
+    let is_over = |it: &&Life| before.contains(it) && rebooted.contains(&it.0);
+    assert_eq!(removed.iter().find(|it| !is_over(it)), None, "a life that goes on was removed");
+    println!("a reboot: its 2 peers are members again after {told:?}; removed: {removed:?}");
 
     let known = alive(&land.list(seeds[0]).expect("it runs"));
     let (mark, began) = (land.mark(), land.now_ms());

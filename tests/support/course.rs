@@ -257,10 +257,14 @@ impl Course {
         assert!(is_there, "{word:?} of {peer}\n{}", self.told_by_all());
     }
 
-    /// The log of a peer as it is.
-    pub fn log_text(&self, peer: u32) -> String {
-        let path = self.dir().join(format!("log_peer_{peer}.log"));
-        fs::read_to_string(path).unwrap_or_default()
+    /// The number of pieces that a peer found in its folder at its last start.
+    #[track_caller]
+    pub fn had_at_start(&self, peer: u32) -> usize {
+        let path = self.dir().join(format!("out_{peer}"));
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let last = text.lines().rfind(|it| it.contains("of them here")).expect("it has started");
+        let words: Vec<_> = last.split_whitespace().collect();
+        words[words.len() - 4].parse().expect("a number of pieces")
     }
 
     /// What a peer has logged so far.
