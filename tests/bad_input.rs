@@ -7,26 +7,26 @@ mod hostile;
 
 use std::sync::Arc;
 
-use folkmoot::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
-use folkmoot::node::{PeerNode, SeedNode};
-use folkmoot::protocol::gossip::{self, Gossip, GossipDigest, GossipMsg};
-use folkmoot::protocol::liveness::{self, DeadReport};
-use folkmoot::protocol::membership::authority::{
+use folkmoot::machine::gossip::{self, Gossip, GossipDigest, GossipMsg};
+use folkmoot::machine::liveness::{self, DeadReport};
+use folkmoot::machine::membership::authority::{
     self, Authority, Event, ExplainReq, MemberLine, PeerListResp, Record, RegisterVote,
     SeedSyncReq, TopologyReq,
 };
-use folkmoot::protocol::membership::certificate::{
+use folkmoot::machine::membership::certificate::{
     Admission, Because, Confirmation, Finding, NeighborList, ProposalKind, RegisterReq, Removal,
     Subject, Vote,
 };
-use folkmoot::protocol::membership::registry::{Entry, Status};
-use folkmoot::protocol::membership::seedbook::{SeedAddress, SeedBook};
-use folkmoot::protocol::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::protocol::overlay::{self, Overlay};
-use folkmoot::protocol::quorum::QuorumRule;
-use folkmoot::protocol::session::{Bye, Intent, SeedKey};
-use folkmoot::protocol::{Effect, Effects, LinkId};
-use folkmoot::wire::line::{LINE_BYTES_MAX, encode};
+use folkmoot::machine::membership::registry::{Entry, Status};
+use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
+use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
+use folkmoot::machine::overlay::{self, Overlay};
+use folkmoot::machine::quorum::QuorumRule;
+use folkmoot::machine::session::{Bye, Intent, SeedKey};
+use folkmoot::machine::{Effect, Effects, LinkId};
+use folkmoot::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
+use folkmoot::node::{PeerNode, SeedNode};
+use folkmoot::proto::line::{LINE_BYTES_MAX, encode};
 use hostile::cast::{AT, Actor, LIFE, admission, book, votes};
 use hostile::stage::Stage;
 use rand::SeedableRng as _;
@@ -54,7 +54,7 @@ fn a_certificate_with_more_votes_than_seeds_proves_nothing_and_is_not_kept() {
     assert_eq!(error.unknown, 0, "no key is missing");
 
     let mut stage = Stage::<SeedNode>::new();
-    stage.feed(folkmoot::protocol::Input::Start);
+    stage.feed(folkmoot::machine::Input::Start);
     stage.settle(1);
     let from = stage.call_in(Actor::Peer(1), Actor::Peer(1).card(0), Intent::Link, true);
     stage.receive(from, bloated.into());
@@ -66,7 +66,7 @@ fn a_certificate_with_more_votes_than_seeds_proves_nothing_and_is_not_kept() {
 #[test]
 fn strangers_that_call_themselves_seeds_do_not_keep_a_peer_from_registering() {
     let mut stage = Stage::<PeerNode>::new();
-    stage.feed(folkmoot::protocol::Input::Start);
+    stage.feed(folkmoot::machine::Input::Start);
     for seed in 1..=3 {
         stage.call_in(Actor::Seed(seed), Actor::Seed(seed).card(0), Intent::Link, true);
         let mut plain = Actor::Seed(seed).card(0);
@@ -86,7 +86,7 @@ fn line(peer: u16) -> MemberLine {
 #[test]
 fn a_member_that_answers_as_some_seed_does_not_hold_a_place_in_the_overlay() {
     let mut stage = Stage::<PeerNode>::new();
-    stage.feed(folkmoot::protocol::Input::Start);
+    stage.feed(folkmoot::machine::Input::Start);
     stage.settle(0);
     let seed = stage.node().applicant().seed_links().next().expect("a seed is linked").1;
     let members = (2..=4).map(line).collect();
@@ -108,7 +108,7 @@ fn a_member_that_answers_as_some_seed_does_not_hold_a_place_in_the_overlay() {
 #[test]
 fn a_member_has_one_link_at_a_seed_however_often_it_calls() {
     let mut stage = Stage::<SeedNode>::new();
-    stage.feed(folkmoot::protocol::Input::Start);
+    stage.feed(folkmoot::machine::Input::Start);
     stage.settle(1);
     for _ in 0..5 {
         stage.call_in(Actor::Peer(1), Actor::Peer(1).card(0), Intent::Link, true);
@@ -124,7 +124,7 @@ fn nobody_registers_where_nobody_can_be_called() {
         ["0.0.0.0:6001", "255.255.255.255:6001", "224.0.0.1:6001", "127.0.0.1:0", "[::]:6001"]
     {
         let mut stage = Stage::<SeedNode>::new();
-        stage.feed(folkmoot::protocol::Input::Start);
+        stage.feed(folkmoot::machine::Input::Start);
         let mut card = Actor::Peer(1).card(0);
         card.endpoint = place.parse().expect("a place");
         card.certificate = None;
@@ -151,7 +151,7 @@ fn a_card_with_votes_or_keys_of_more_seeds_than_there_can_be_is_refused() {
         votes(ProposalKind::Admit, voted.subject(), &[2; 65]);
     for card in [named, voted] {
         let mut stage = Stage::<SeedNode>::new();
-        stage.feed(folkmoot::protocol::Input::Start);
+        stage.feed(folkmoot::machine::Input::Start);
         stage.call_in(Actor::Peer(1), card, Intent::Link, true);
         let told = refusals(stage.said());
         assert!(told.iter().any(|(_, reason)| reason.contains("at most 64 seeds")), "{told:?}");
@@ -331,7 +331,7 @@ fn hoarder() -> Authority {
     for subject in lists {
         let named = (30_000..30_256).map(place).collect();
         let list = NeighborList::sign(&subject, 1, named, keys);
-        let card = folkmoot::protocol::session::Card {
+        let card = folkmoot::machine::session::Card {
             endpoint: subject.endpoint,
             ..Actor::Peer(1).card(0)
         };

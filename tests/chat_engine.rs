@@ -16,16 +16,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use folkmoot::model::{Endpoint, KeyPair, Now, Rng, Time};
-use folkmoot::protocol::chat::messages::{ChatReq, NackCode};
-use folkmoot::protocol::chat::{
+use folkmoot::machine::chat::messages::{ChatReq, NackCode};
+use folkmoot::machine::chat::{
     At, Body, Chat, Config, Entry, Event, Member, MemberId, Message, MsgId, Origin, Role, SeqNo,
 };
+use folkmoot::model::{Endpoint, KeyPair, Now, Rng, Time};
+use folkmoot::proto::sealed::{ClusterKey, ClusterKeys};
 use folkmoot::runtime::chat::client::Client;
 use folkmoot::runtime::chat::{Engine, Founds, Limits, Options, StartError, Told, Verdict};
 use folkmoot::runtime::clock::Clock;
 use folkmoot::runtime::driver::options::Sink;
-use folkmoot::wire::sealed::{ClusterKey, ClusterKeys};
 use rand::SeedableRng as _;
 
 const PATIENCE: Duration = Duration::from_secs(30);

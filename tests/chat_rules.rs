@@ -8,15 +8,15 @@ mod chat_hand;
 use std::time::Duration;
 
 use chat_hand::{GROUP, Hands, Letter, chat, entry, member, seq_chat};
-use folkmoot::model::Now;
-use folkmoot::protocol::LinkId;
-use folkmoot::protocol::chat::messages::{
+use folkmoot::machine::LinkId;
+use folkmoot::machine::chat::messages::{
     ChatReq, Coordinator, Election, Heartbeat, Intent, NackCode, SeqAck,
 };
-use folkmoot::protocol::chat::{
+use folkmoot::machine::chat::{
     Body, Chain, Chat, Command, Config, Effect, Event, Input, MemberId, Message, MsgId, Origin,
     Record, Role, Rule, SeqNo, Term,
 };
+use folkmoot::model::Now;
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -227,7 +227,7 @@ fn an_id_or_a_key_that_is_anothers_is_not_let_in() {
     let group = hands.hands[&1].group.as_ref().expect("it runs");
     assert_eq!(group.admits(&thief, None), Err(NackCode::IdTaken));
     assert_eq!(group.admits(&double, None), Err(NackCode::IdTaken));
-    let other = folkmoot::protocol::chat::GroupId([8; 16]);
+    let other = folkmoot::machine::chat::GroupId([8; 16]);
     assert_eq!(group.admits(&member(2), Some(other)), Err(NackCode::OtherGroup));
 }
 
@@ -262,7 +262,7 @@ fn a_member_removed_for_good_is_told_and_the_others_go_on() {
         hands.link(a, b);
     }
     hands.pass(3_000 * MILLI, |_| true);
-    let command = folkmoot::protocol::chat::Command::Remove(MemberId(1));
+    let command = folkmoot::machine::chat::Command::Remove(MemberId(1));
     hands.input(2, Input::Command(command));
     hands.pass(2_000 * MILLI, |_| true);
     assert!(hands.hands[&1].events.iter().any(|it| matches!(it, Event::Refused { .. })));
@@ -287,7 +287,7 @@ fn whom_the_seeds_have_certified_to_be_gone_is_removed_and_may_come_back() {
     let ids =
         |hands: &Hands| hands.status(3).members.iter().map(|it| it.member.id.0).collect::<Vec<_>>();
     // Not the leader hears of it.
-    let command = folkmoot::protocol::chat::Command::Certified(member(1).key);
+    let command = folkmoot::machine::chat::Command::Certified(member(1).key);
     hands.input(2, Input::Command(command));
     hands.pass(2_000 * MILLI, |_| true);
     assert_eq!(ids(&hands), [2, 3]);
@@ -308,7 +308,7 @@ fn a_leader_that_was_certified_by_mistake_leads_no_more_until_it_is_a_member_aga
     }
     hands.pass(3_000 * MILLI, |_| true);
     assert_eq!(hands.status(3).role, Role::Leader);
-    let command = folkmoot::protocol::chat::Command::Certified(member(3).key);
+    let command = folkmoot::machine::chat::Command::Certified(member(3).key);
     hands.input(3, Input::Command(command));
     hands.pass(6_000 * MILLI, |_| true);
     let members: Vec<_> = hands.status(2).members.iter().map(|it| it.member.id.0).collect();

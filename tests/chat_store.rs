@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use folkmoot::model::{KeyPair, PublicKey, WallTime};
-use folkmoot::protocol::chat::event::AuthorMark;
-use folkmoot::protocol::chat::{
+use folkmoot::machine::chat::event::AuthorMark;
+use folkmoot::machine::chat::{
     Body, Chain, Chat, Entry, GroupId, MemberId, Membership, MsgId, Origin, Record, SeqNo,
     Snapshot, Term,
 };
+use folkmoot::model::{KeyPair, PublicKey, WallTime};
 use folkmoot::runtime::chat::store::{self, LogFile, Opened, StoreError};
 
 const ME: MemberId = MemberId(2);

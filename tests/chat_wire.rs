@@ -10,15 +10,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Once};
 
-use folkmoot::model::{KeyPair, Nonce, Rng, SigningBytes, WallTime};
-use folkmoot::protocol::chat::messages::*;
-use folkmoot::protocol::chat::{
+use folkmoot::machine::chat::messages::*;
+use folkmoot::machine::chat::{
     At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, Message, MsgId, Origin,
     Recovered, SeqNo, Term,
 };
-use folkmoot::wire::chat::{LINE_BYTES_MAX, Reader, decode, encode};
-use folkmoot::wire::dialect::{Detection, Dialect, detect};
-use folkmoot::wire::line::ReadError;
+use folkmoot::model::{KeyPair, Nonce, Rng, SigningBytes, WallTime};
+use folkmoot::proto::chat::{LINE_BYTES_MAX, Reader, decode, encode};
+use folkmoot::proto::dialect::{Detection, Dialect, detect};
+use folkmoot::proto::line::ReadError;
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use serde_json::{Value, json};

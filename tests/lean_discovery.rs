@@ -11,12 +11,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use folkmoot::model::{Endpoint, Now, PublicKey, Rng, Time, WallTime};
-use folkmoot::protocol::discovery::{
+use folkmoot::machine::discovery::{
     Config, Contact, Discovery, Event, FindNode, Found, NodeId, Timer,
 };
-use folkmoot::protocol::message::Message;
-use folkmoot::protocol::{Effect, Effects, LinkId};
+use folkmoot::machine::message::Message;
+use folkmoot::machine::{Effect, Effects, LinkId};
+use folkmoot::model::{Endpoint, Now, PublicKey, Rng, Time, WallTime};
 use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 

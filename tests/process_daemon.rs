@@ -15,8 +15,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use folkmoot::protocol::liveness::Ping;
-use folkmoot::protocol::message::Message;
+use folkmoot::machine::liveness::Ping;
+use folkmoot::machine::message::Message;
 use rustix::process::Signal;
 use support::member::Member;
 use support::process::{Process, eventually, run};

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use folkmoot::cli::fleet::Happening;
+use folkmoot::machine::membership::certificate::{Finding, Subject};
 use folkmoot::model::{Endpoint, Incarnation};
-use folkmoot::protocol::membership::certificate::{Finding, Subject};
 use rustix::process::Signal;
 use support::member::Member;
 use support::process::{Process, eventually, run, script};
@@ -88,7 +88,7 @@ fn f1_a_peer_registers_with_a_quorum_of_seeds() {
     let (scene, needed) = registers_with(3, 4);
     let lists: Vec<_> = scene.seeds().into_iter().map(|seed| scene.members_at(seed)).collect();
     assert!(lists.windows(2).all(|pair| {
-        let key = |it: &folkmoot::protocol::membership::authority::MemberLine| {
+        let key = |it: &folkmoot::machine::membership::authority::MemberLine| {
             (it.endpoint, it.incarnation, it.status)
         };
         pair[0].iter().map(key).eq(pair[1].iter().map(key))

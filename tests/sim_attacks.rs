@@ -12,19 +12,19 @@ use std::time::Duration;
 use common::callers::Callers;
 use common::checkers::{check_safety, removals};
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
-use folkmoot::model::{Endpoint, Incarnation, SeedId, WallTime};
-use folkmoot::node::{Event, seed_kind};
-use folkmoot::protocol::liveness::{self, DeadReport, SuspectReq};
-use folkmoot::protocol::membership::authority::{
+use folkmoot::machine::liveness::{self, DeadReport, SuspectReq};
+use folkmoot::machine::membership::authority::{
     PeerListReq, RegisterVote, SeedDeadVote, SeedSyncResp,
 };
-use folkmoot::protocol::membership::certificate::{
+use folkmoot::machine::membership::certificate::{
     Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
-use folkmoot::protocol::membership::registry::Entry;
-use folkmoot::protocol::message::{ErrorCode, Message};
-use folkmoot::protocol::session::Card;
+use folkmoot::machine::membership::registry::Entry;
+use folkmoot::machine::message::{ErrorCode, Message};
+use folkmoot::machine::session::Card;
+use folkmoot::model::{Endpoint, Incarnation, SeedId, WallTime};
+use folkmoot::node::{Event, seed_kind};
 use folkmoot::sim::{IntruderState, Outgoing, for_each_seed};
 
 const RUNS: u64 = 10;
@@ -284,7 +284,7 @@ fn neighbors_that_collude_remove_nobody_while_the_seeds_are_honest() {
             fleet.world.run_for(secs(10));
         }
         let reports = fleet.world.events().iter().filter(|(_, _, event)| {
-            use folkmoot::protocol::membership::authority::Event::Reported;
+            use folkmoot::machine::membership::authority::Event::Reported;
             matches!(event, Event::Seed(seed_kind::Event::Authority(Reported { .. })))
         });
         assert!(reports.count() > 0, "the seeds took the reports seriously");

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::{Fleet, Plan};
+use folkmoot::machine::direct::{self, FailKind, RetryConfig};
+use folkmoot::machine::{contacts, gossip, liveness};
 use folkmoot::model::{Data, Endpoint, Rng, Time};
 use folkmoot::node::{Command, Event, PeerConfig, peer_kind};
-use folkmoot::protocol::direct::{self, FailKind, RetryConfig};
-use folkmoot::protocol::{contacts, gossip, liveness};
 use folkmoot::sim::for_each_seed;
 use rand::{RngExt as _, SeedableRng as _};
 

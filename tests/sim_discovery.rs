@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use common::callers::Callers;
 use common::{Fleet, Plan, keys_of, peer_endpoint};
+use folkmoot::machine::direct::{self, FailKind, RetryConfig};
+use folkmoot::machine::discovery::{self, NodeId};
+use folkmoot::machine::{gossip, open};
 use folkmoot::model::{Data, Endpoint, PublicKey, Rng};
 use folkmoot::node::{Event, Node, PeerConfig, PeerNode, Record, peer_kind};
-use folkmoot::protocol::direct::{self, FailKind, RetryConfig};
-use folkmoot::protocol::discovery::{self, NodeId};
-use folkmoot::protocol::{gossip, open};
 use folkmoot::sim::{Boot, Options, World, for_each_seed};
 use rand::SeedableRng as _;
 
@@ -44,7 +44,7 @@ fn open_world(seed: u64, count: u16, named: impl Fn(u16) -> Vec<u16>) -> World<N
     world
 }
 
-fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::protocol::Kind>::Record> {
+fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::machine::Kind>::Record> {
     match record {
         Record::Peer(record) => Some(record.clone()),
         Record::Seed(_) => None,

@@ -11,23 +11,23 @@ use std::time::Duration;
 
 use common::checkers::removals;
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
-use folkmoot::model::{Endpoint, Incarnation, Now, Rng, SeedId, Time, WallTime};
-use folkmoot::node::{Command, Event, peer_kind, seed_kind};
-use folkmoot::protocol::membership::applicant;
-use folkmoot::protocol::membership::authority::{
+use folkmoot::machine::membership::applicant;
+use folkmoot::machine::membership::authority::{
     self, Authority, Config, ExplainReq, Order, Record, RegisterVote, SeedOrderVote, SeedSyncReq,
     SeedSyncResp, TopologyReq,
 };
-use folkmoot::protocol::membership::certificate::{
+use folkmoot::machine::membership::certificate::{
     Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
-use folkmoot::protocol::membership::registry::{Entry, Registry, Status};
-use folkmoot::protocol::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::protocol::session::Card;
-use folkmoot::protocol::{Effect, Effects, LinkId};
+use folkmoot::machine::membership::registry::{Entry, Registry, Status};
+use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
+use folkmoot::machine::session::Card;
+use folkmoot::machine::{Effect, Effects, LinkId};
+use folkmoot::model::{Endpoint, Incarnation, Now, Rng, SeedId, Time, WallTime};
+use folkmoot::node::{Command, Event, peer_kind, seed_kind};
+use folkmoot::proto::line::{LINE_BYTES_MAX, encode};
 use folkmoot::sim::{Outgoing, for_each_seed};
-use folkmoot::wire::line::{LINE_BYTES_MAX, encode};
 use rand::SeedableRng as _;
 
 /// A moment of the simulated wall clock, and the links of the two other seeds.

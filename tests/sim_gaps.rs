@@ -7,8 +7,8 @@ mod cast;
 use std::time::Duration;
 
 use cast::{Cast, host};
+use folkmoot::machine::broadcast::Config;
 use folkmoot::model::Endpoint;
-use folkmoot::protocol::broadcast::Config;
 use folkmoot::sim::for_each_seed;
 
 const fn secs(secs: u64) -> Duration {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use common::checkers::{check_safety, overlay_fault, removals, seeds_agree, undelivered};
 use common::{Fleet, Plan, peer_endpoint, seed_endpoint};
+use folkmoot::machine::membership::{applicant, authority};
+use folkmoot::machine::session::Cause;
 use folkmoot::model::Endpoint;
 use folkmoot::node::{Event, peer_kind, seed_kind};
-use folkmoot::protocol::membership::{applicant, authority};
-use folkmoot::protocol::session::Cause;
 use folkmoot::sim::{Fault, Options, Tally, Weather, for_each_seed, single_seed};
 
 const fn secs(n: u64) -> Duration {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use common::checkers::{overlay_fault, undelivered};
 use common::{Fleet, Plan};
+use folkmoot::machine::gossip;
+use folkmoot::machine::membership::authority::PeerListReq;
+use folkmoot::machine::message::Message;
 use folkmoot::model::Time;
 use folkmoot::node::PeerConfig;
-use folkmoot::protocol::gossip;
-use folkmoot::protocol::membership::authority::PeerListReq;
-use folkmoot::protocol::message::Message;
 use folkmoot::sim::for_each_seed;
 
 /// The exponent of a power-law tail by maximum likelihood, in the discrete approximation of

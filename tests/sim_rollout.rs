@@ -18,8 +18,8 @@ mod rollout_world;
 
 use std::time::Duration;
 
+use folkmoot::machine::rollout::{Breaks, Decides};
 use folkmoot::model::VerdictMemo;
-use folkmoot::protocol::rollout::{Breaks, Decides};
 use folkmoot::sim::for_each_seed;
 use rollout_world::{Figures, Setup, WHOLE, World};
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use common::checkers::{check_safety, overlay_fault, removals, seeds_agree};
 use common::{Fleet, Plan, peer_endpoint};
+use folkmoot::machine::liveness;
+use folkmoot::machine::membership::authority::{self, Order};
+use folkmoot::machine::membership::certificate::{Proposal, Subject};
+use folkmoot::machine::membership::registry::Status;
+use folkmoot::machine::quorum::QuorumRule;
 use folkmoot::model::{Endpoint, SeedId};
 use folkmoot::node::{Command, Event, peer_kind, seed_kind};
-use folkmoot::protocol::liveness;
-use folkmoot::protocol::membership::authority::{self, Order};
-use folkmoot::protocol::membership::certificate::{Proposal, Subject};
-use folkmoot::protocol::membership::registry::Status;
-use folkmoot::protocol::quorum::QuorumRule;
 use folkmoot::sim::for_each_seed;
 
 const RUNS: u64 = 20;

@@ -7,7 +7,7 @@ mod swarm_world;
 
 use std::time::Duration;
 
-use folkmoot::protocol::swarm::{Config, Event, Outcome};
+use folkmoot::machine::swarm::{Config, Event, Outcome};
 use swarm_world::{Manner, World};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -11,18 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use folkmoot::model::{Now, Rng, Ticket, Time};
-use folkmoot::protocol::swarm::{
+use folkmoot::machine::swarm::{
     Config, Event, Files, Message, Outcome, PeerId, PieceIndex, Pieces, Roster, Tree,
 };
+use folkmoot::model::{Now, Rng, Ticket, Time};
+use folkmoot::proto::sealed::{ClusterKey, ClusterKeys};
+use folkmoot::proto::swarm::frame::encode;
+use folkmoot::proto::swarm::handshake::Handshake;
 use folkmoot::runtime::clock::Clock;
 use folkmoot::runtime::driver::options::Sink;
 use folkmoot::runtime::swarm::store::{Fetch, Hashing, Offer, Store};
 use folkmoot::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind, Limits, Phase};
 use folkmoot::runtime::thread;
-use folkmoot::wire::sealed::{ClusterKey, ClusterKeys};
-use folkmoot::wire::swarm::frame::encode;
-use folkmoot::wire::swarm::handshake::Handshake;
 use rand::{Rng as _, SeedableRng as _};
 
 const PATIENCE: Duration = Duration::from_secs(30);

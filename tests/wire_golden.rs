@@ -11,15 +11,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Once;
 
+use folkmoot::machine::broadcast::Publish;
+use folkmoot::machine::membership::authority::SeedOrderVote;
+use folkmoot::machine::membership::certificate::{Because, Confirmation, Removal, Subject, Vote};
+use folkmoot::machine::membership::registry::{BUCKETS, Entry};
+use folkmoot::machine::message::Message;
+use folkmoot::machine::session::Card;
 use folkmoot::model::{Endpoint, SigningBytes};
-use folkmoot::protocol::broadcast::Publish;
-use folkmoot::protocol::membership::authority::SeedOrderVote;
-use folkmoot::protocol::membership::certificate::{Because, Confirmation, Removal, Subject, Vote};
-use folkmoot::protocol::membership::registry::{BUCKETS, Entry};
-use folkmoot::protocol::message::Message;
-use folkmoot::protocol::session::Card;
-use folkmoot::wire::dialect::{Detection, Dialect, detect};
-use folkmoot::wire::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
+use folkmoot::proto::dialect::{Detection, Dialect, detect};
+use folkmoot::proto::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
 use serde_json::{Value, json};
 
 /// How many kinds of messages there are; see [`number`].

@@ -12,8 +12,8 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use crate::machine::membership::seedbook::SeedAddress;
 use crate::model::{Endpoint, PublicKey, SeedId};
-use crate::protocol::membership::seedbook::SeedAddress;
 
 /// Largest number of seeds: each is linked with every other, and every admission is dialed back by
 /// all of them.

@@ -9,15 +9,15 @@ use std::time::Duration;
 use super::CliError;
 use super::args::{ConnectionArgs, HttpArg, LogFormat, LogLevel, NodeArgs, PeerArgs, SeedArgs};
 use super::config;
+use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
+use crate::machine::quorum::QuorumRule;
+use crate::machine::session;
 use crate::model::{Endpoint, PublicKey, SeedId};
 use crate::node::{PeerConfig, SeedConfig};
-use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
-use crate::protocol::quorum::QuorumRule;
-use crate::protocol::session;
+use crate::proto::sealed::ClusterKeys;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::options::Limits;
 use crate::runtime::http::Access;
-use crate::wire::sealed::ClusterKeys;
 
 /// Settings of every node.
 #[derive(Clone, Debug)]

@@ -10,11 +10,11 @@ use rand::SeedableRng as _;
 
 use super::switchboard::Switchboard;
 use super::{Network, Relay, StartError};
+use crate::machine::broadcast::MESSAGE_BYTES_MAX;
+use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
+use crate::machine::quorum::QuorumRule;
 use crate::model::{Endpoint, KeyPair, Rng, SeedId};
 use crate::node::{PeerConfig, PeerNode};
-use crate::protocol::broadcast::MESSAGE_BYTES_MAX;
-use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
-use crate::protocol::quorum::QuorumRule;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::{Dialects, Options};

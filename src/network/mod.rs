@@ -51,12 +51,12 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::machine::Input;
+use crate::machine::direct::RetryConfig;
+use crate::machine::membership::certificate::Subject;
 use crate::model::{Data, Endpoint, Now};
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
-use crate::protocol::Input;
-use crate::protocol::direct::RetryConfig;
-use crate::protocol::membership::certificate::Subject;
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files::DataDir;

@@ -16,11 +16,11 @@ use super::error::{NetworkError, SendError};
 use super::message::{Incoming, Known, Message, Published};
 use super::pending::{Cell, Pending};
 use super::queue::{Queue, Shared};
+use crate::machine::broadcast::{self, Delivered};
+use crate::machine::{Input, direct, discovery, overlay};
 use crate::model::{Data, Endpoint, MessageId, Now, PublicKey, Time, topic_complaint};
 use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
-use crate::protocol::broadcast::{self, Delivered};
-use crate::protocol::{Input, direct, discovery, overlay};
 use crate::runtime::driver::Driver;
 
 /// Largest number of messages, and of bytes, that wait for one reader.

@@ -8,7 +8,7 @@ mod refusals;
 mod seed;
 mod status;
 
-use crate::protocol::{Effect, Effects, Input, Kind, Machine};
+use crate::machine::{Effect, Effects, Input, Kind, Machine};
 
 pub use peer::{PeerConfig, PeerNode};
 pub use refusals::Refusal;

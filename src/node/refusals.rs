@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::protocol::session::Cause;
+use crate::machine::session::Cause;
 
 /// A refusal to report to the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]

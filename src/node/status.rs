@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::seed::Counts;
+use crate::machine::LinkId;
+use crate::machine::broadcast::BroadcastMetrics;
+use crate::machine::contacts::ContactsMetrics;
+use crate::machine::direct::DirectMetrics;
+use crate::machine::discovery;
+use crate::machine::message::Standing;
+use crate::machine::session::Card;
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
-use crate::protocol::LinkId;
-use crate::protocol::broadcast::BroadcastMetrics;
-use crate::protocol::contacts::ContactsMetrics;
-use crate::protocol::direct::DirectMetrics;
-use crate::protocol::discovery;
-use crate::protocol::message::Standing;
-use crate::protocol::session::Card;
 
 /// One open link.
 #[derive(Clone, Debug, Serialize)]

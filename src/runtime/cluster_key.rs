@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, Weak};
 use rand::Rng as _;
 
 use super::files::{is_exposed, os_rng, sync_dir};
-use crate::wire::sealed::{ClusterKey, ClusterKeys, KEYS_MAX};
+use crate::proto::sealed::{ClusterKey, ClusterKeys, KEYS_MAX};
 
 /// Largest size of the file: two keys and room for comments.
 const FILE_BYTES_MAX: u64 = 64 * 1024;

@@ -20,7 +20,7 @@ use socket2::SockRef;
 use super::clock::Clock;
 use super::files::{DataDir, sync_dir};
 use super::thread::{self, Crew};
-use crate::protocol::Never;
+use crate::machine::Never;
 
 /// Longest request in bytes, its newline included: the largest message (16 MiB) as text.
 pub const REQUEST_BYTES_MAX: usize = 24 * 1024 * 1024;

@@ -21,7 +21,7 @@ use super::clock::Clock;
 use super::driver::counters::Counter;
 use super::driver::options::{Connection, Serve};
 use crate::model::Time;
-use crate::wire::http::{CONTINUE, Fault, Head, Reader, Response};
+use crate::proto::http::{CONTINUE, Fault, Head, Reader, Response};
 
 /// Largest number of HTTP connections at a time; above this new ones are answered with 503 and
 /// closed.

@@ -1,6 +1,6 @@
 //! The real world: every thread, socket, file and clock of the program.
 //!
-//! Knows the [`Machine`](crate::protocol::Machine) trait and no service behind it. Its sibling is
+//! Knows the [`Machine`](crate::machine::Machine) trait and no service behind it. Its sibling is
 //! the simulator, which drives the same machines with none of this.
 
 pub mod chat;

@@ -11,8 +11,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::clock::Clock;
+use crate::machine::HostAnswer;
 use crate::model::Time;
-use crate::protocol::HostAnswer;
 
 /// Largest number of `ping` processes at a time; suspicions come in bursts.
 pub const PINGS_MAX: usize = 4;

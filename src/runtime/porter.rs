@@ -19,9 +19,9 @@ use super::driver::knock;
 use super::driver::lobby::Lobby;
 use super::driver::options::Connection;
 use super::thread::Crew;
+use crate::machine::Never;
 use crate::model::Time;
-use crate::protocol::Never;
-use crate::wire::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
 
 /// Pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);

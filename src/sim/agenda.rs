@@ -7,8 +7,8 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
 
+use crate::machine::{HostAnswer, LinkId};
 use crate::model::Time;
-use crate::protocol::{HostAnswer, LinkId};
 
 use super::network::{LaneId, Owner};
 use super::reach::HostId;

@@ -7,8 +7,8 @@ use std::mem;
 
 use rand::RngExt as _;
 
+use crate::machine::LinkId;
 use crate::model::Time;
-use crate::protocol::LinkId;
 
 use super::agenda::{Agenda, Due};
 use super::network::{Delivery, EndState, LaneId, Network, Owner, Parcel};

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
+use crate::machine::{DialError, Ticket};
 use crate::model::{Endpoint, Time};
-use crate::protocol::{DialError, Ticket};
 
 use super::agenda::{Agenda, Due};
 use super::network::{Delivery, Network, Owner};

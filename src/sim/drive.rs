@@ -9,8 +9,8 @@ use std::mem;
 
 use rand::RngExt as _;
 
+use crate::machine::{Effect, HostAnswer, Input, LinkId, Machine};
 use crate::model::Endpoint;
-use crate::protocol::{Effect, HostAnswer, Input, LinkId, Machine};
 
 use super::agenda::Due;
 use super::host::{Boot, Outgoing, Outward, Process};

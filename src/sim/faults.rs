@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use crate::machine::Machine;
 use crate::model::Endpoint;
-use crate::protocol::Machine;
 
 use super::host::Tamper;
 use super::reach::{HostId, Presence};

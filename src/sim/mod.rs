@@ -3,7 +3,7 @@
 //! One number, the seed, fixes a whole run: latencies, faults, and every node's own randomness. The
 //! world keeps the driver's contract to the letter and is stricter than reality where that helps: a
 //! machine that uses a link it was told is closed is stopped with a panic, while the threaded
-//! driver would ignore it. It knows machines only by [`crate::protocol::Machine`]; whether their
+//! driver would ignore it. It knows machines only by [`crate::machine::Machine`]; whether their
 //! decisions are right is for the tests to judge.
 //!
 //! `World` is the entry. The files: `agenda` queue of events · `reach` cut paths and silent hosts ·

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
+use crate::machine::message::Message;
+use crate::machine::{DialError, LinkId, Ticket};
 use crate::model::{Endpoint, Rng, Time};
-use crate::protocol::message::Message;
-use crate::protocol::{DialError, LinkId, Ticket};
 
 use super::agenda::{Agenda, Due};
 use super::dial::Attempt;

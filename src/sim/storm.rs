@@ -5,8 +5,8 @@
 
 use rand::RngExt as _;
 
+use crate::machine::Machine;
 use crate::model::{Endpoint, Time};
-use crate::protocol::Machine;
 
 use super::agenda::Due;
 use super::reach::{HostId, Presence};

@@ -2,7 +2,7 @@
 //!
 //! Nothing here has an influence on the run.
 
-use crate::protocol::{Effect, Input, Machine};
+use crate::machine::{Effect, Input, Machine};
 
 use super::reach::HostId;
 use super::world::World;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::{AddAssign, Sub};
 use std::sync::Arc;
 
-use crate::protocol::Machine;
-use crate::protocol::message::Message;
+use crate::machine::Machine;
+use crate::machine::message::Message;
 
 use super::reach::HostId;
 use super::world::World;

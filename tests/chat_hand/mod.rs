@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
-use folkmoot::protocol::LinkId;
-use folkmoot::protocol::chat::messages::{Intent, SeqChat};
-use folkmoot::protocol::chat::{
+use folkmoot::machine::LinkId;
+use folkmoot::machine::chat::messages::{Intent, SeqChat};
+use folkmoot::machine::chat::{
     At, Body, Chat, Command, Config, Effect, Entry, Event, Group, GroupId, Input, Member, MemberId,
     Membership, Memory, Message, MsgId, Origin, Record, SeqNo, Status, Term, Timer,
 };
+use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use rand::SeedableRng as _;
 
 pub(crate) const GROUP: GroupId = GroupId([7; 16]);

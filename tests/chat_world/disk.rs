@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use folkmoot::model::Rng;
-use folkmoot::protocol::chat::{
+use folkmoot::machine::chat::{
     Chat, Entry, GroupId, Memory, Record, SeqNo, Snapshot, Term, apply_typed,
 };
+use folkmoot::model::Rng;
 use rand::RngExt as _;
 
 #[derive(Clone, Default)]

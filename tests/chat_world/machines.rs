@@ -1,8 +1,8 @@
 //! Machines that come and go with their disks: restored from a copy, copied while they run,
 //! replaced by new ones under the same id.
 
+use folkmoot::machine::chat::{Command, Input, Role, Rule, SeqNo};
 use folkmoot::model::{KeyPair, Rng};
-use folkmoot::protocol::chat::{Command, Input, Role, Rule, SeqNo};
 use rand::SeedableRng as _;
 
 use super::disk::Disk;

@@ -10,13 +10,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
-use folkmoot::protocol::LinkId;
-use folkmoot::protocol::chat::messages::{ChatReq, Consent, Intent, VerifyResp};
-use folkmoot::protocol::chat::{
+use folkmoot::machine::LinkId;
+use folkmoot::machine::chat::messages::{ChatReq, Consent, Intent, VerifyResp};
+use folkmoot::machine::chat::{
     At, Body, Chat, Command, Config, Effect, Event, Group, Input, Member, MemberId, Message, MsgId,
     Origin, Record, Role, SeqNo, Timer,
 };
+use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use rand::{RngExt as _, SeedableRng as _};
 
 pub(crate) use checker::{Checker, Kind, Violation};

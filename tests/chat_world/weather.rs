@@ -1,7 +1,7 @@
 //! Weather: which faults come in a run and how often, drawn from its seed; some stay away.
 
+use folkmoot::machine::chat::{Command, Input, Role};
 use folkmoot::model::Rng;
-use folkmoot::protocol::chat::{Command, Input, Role};
 use rand::RngExt as _;
 
 use super::{Due, World};

@@ -13,11 +13,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use folkmoot::machine::membership::applicant;
+use folkmoot::machine::membership::authority;
+use folkmoot::machine::membership::certificate::Removal;
 use folkmoot::model::{Endpoint, Incarnation, Rng, SeedId, Time, WallTime};
 use folkmoot::node::{Event, peer_kind, seed_kind};
-use folkmoot::protocol::membership::applicant;
-use folkmoot::protocol::membership::authority;
-use folkmoot::protocol::membership::certificate::Removal;
 use folkmoot::sim::for_each_seed;
 use rand::SeedableRng as _;
 

@@ -9,17 +9,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use folkmoot::model::{Endpoint, Incarnation, Rng, SeedId, WallTime};
-use folkmoot::protocol::liveness::{self, DeadReport, SuspectReq};
-use folkmoot::protocol::membership::authority::{
+use folkmoot::machine::liveness::{self, DeadReport, SuspectReq};
+use folkmoot::machine::membership::authority::{
     LinkHint, PeerListResp, RegisterVote, SeedDeadVote, SeedDigest, SeedOrderVote, SeedSyncResp,
 };
-use folkmoot::protocol::membership::certificate::{
+use folkmoot::machine::membership::certificate::{
     Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, Proposal, ProposalKind,
     RegisterReq, Removal, Subject, Vote,
 };
-use folkmoot::protocol::membership::registry::Entry;
-use folkmoot::protocol::message::{ErrorCode, ErrorReply, Message};
+use folkmoot::machine::membership::registry::Entry;
+use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
+use folkmoot::model::{Endpoint, Incarnation, Rng, SeedId, WallTime};
 use folkmoot::sim::Outgoing;
 use rand::RngExt as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};

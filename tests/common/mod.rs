@@ -10,10 +10,10 @@ pub(crate) mod liars;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
+use folkmoot::machine::quorum::QuorumRule;
 use folkmoot::model::{Endpoint, KeyPair, Rng, SeedId, WallTime};
 use folkmoot::node::{Node, PeerConfig, PeerNode, Record, SeedConfig, SeedNode};
-use folkmoot::protocol::membership::seedbook::{SeedAddress, SeedBook};
-use folkmoot::protocol::quorum::QuorumRule;
 use folkmoot::sim::{Boot, Options, World};
 use rand::SeedableRng as _;
 
@@ -258,14 +258,14 @@ impl Fleet {
     }
 }
 
-fn seed_record(record: &Record) -> Option<<SeedNode as folkmoot::protocol::Kind>::Record> {
+fn seed_record(record: &Record) -> Option<<SeedNode as folkmoot::machine::Kind>::Record> {
     match record {
         Record::Seed(record) => Some(record.clone()),
         Record::Peer(_) => None,
     }
 }
 
-fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::protocol::Kind>::Record> {
+fn peer_record(record: &Record) -> Option<<PeerNode as folkmoot::machine::Kind>::Record> {
     match record {
         Record::Peer(record) => Some(record.clone()),
         Record::Seed(_) => None,

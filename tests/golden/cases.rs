@@ -4,31 +4,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use folkmoot::model::{
-    Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Rng, SeedId, Signature,
-    SigningBytes, WallTime,
-};
-use folkmoot::protocol::broadcast::{
+use folkmoot::machine::broadcast::{
     Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
     Slow,
 };
-use folkmoot::protocol::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
-use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
-use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
-use folkmoot::protocol::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
-use folkmoot::protocol::membership::authority::{
+use folkmoot::machine::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
+use folkmoot::machine::discovery::{Contact, FindNode, Found, NodeId};
+use folkmoot::machine::gossip::{self, GossipDigest, GossipMsg};
+use folkmoot::machine::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
+use folkmoot::machine::membership::authority::{
     ExplainReq, ExplainResp, LinkHint, MemberLine, NodeLine, PeerListReq, PeerListResp,
     RegisterVote, SeedDeadVote, SeedDigest, SeedOrderVote, SeedSyncReq, SeedSyncResp, TopologyReq,
     TopologyResp,
 };
-use folkmoot::protocol::membership::certificate::{
+use folkmoot::machine::membership::certificate::{
     Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
-use folkmoot::protocol::membership::registry::{Entry, Registry, Status};
-use folkmoot::protocol::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::protocol::session::{self, Bye, Card, Intent, SeedKey, Session};
-use folkmoot::protocol::{Effect, Effects, LinkId, Ticket};
+use folkmoot::machine::membership::registry::{Entry, Registry, Status};
+use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
+use folkmoot::machine::session::{self, Bye, Card, Intent, SeedKey, Session};
+use folkmoot::machine::{Effect, Effects, LinkId, Ticket};
+use folkmoot::model::{
+    Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Rng, SeedId, Signature,
+    SigningBytes, WallTime,
+};
 use rand::SeedableRng as _;
 
 /// The moment at which all of this happens: that of the fixed texts in the documentation.

@@ -3,15 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::OnceLock;
 
+use folkmoot::machine::membership::certificate::{
+    Admission, Because, ProposalKind, Removal, Subject, Vote,
+};
+use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
+use folkmoot::machine::quorum::QuorumRule;
+use folkmoot::machine::session::{Card, VERSION};
 use folkmoot::model::{
     Endpoint, Incarnation, KeyPair, Nonce, PublicKey, SeedId, Signature, SigningBytes, WallTime,
 };
-use folkmoot::protocol::membership::certificate::{
-    Admission, Because, ProposalKind, Removal, Subject, Vote,
-};
-use folkmoot::protocol::membership::seedbook::{SeedAddress, SeedBook};
-use folkmoot::protocol::quorum::QuorumRule;
-use folkmoot::protocol::session::{Card, VERSION};
 
 use super::source::Source;
 

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
-use folkmoot::protocol::LinkId;
-use folkmoot::protocol::chat::messages::{
+use folkmoot::machine::LinkId;
+use folkmoot::machine::chat::messages::{
     CatchupReq, ChatAck, ChatReq, Consent, Coordinator, Election, ElectionOk, Heartbeat, Intent,
     JoinAck, Nack, NackCode, SeqAck, SeqChat, SeqNack, TakeNow, TakeoverReq, VerifyReq, VerifyResp,
 };
-use folkmoot::protocol::chat::{
+use folkmoot::machine::chat::{
     At, Body, Chain, Chat, Command, Config, Effect, Entry, Group, GroupId, Input, Member, MemberId,
     Membership, Memory, Message, MsgId, Origin, Record, SeqNo, Term, Timer,
 };
+use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use rand::SeedableRng as _;
 
 use super::source::Source;

@@ -7,16 +7,16 @@ use std::io::Write as _;
 use std::path::Path;
 
 use folkmoot::cli::config;
+use folkmoot::machine::Machine as _;
+use folkmoot::machine::membership::authority::Record;
+use folkmoot::machine::membership::certificate::{Admission, ProposalKind, Removal};
+use folkmoot::machine::message::Message;
 use folkmoot::model::SeedId;
 use folkmoot::node::{SeedConfig, SeedNode};
-use folkmoot::protocol::Machine as _;
-use folkmoot::protocol::membership::authority::Record;
-use folkmoot::protocol::membership::certificate::{Admission, ProposalKind, Removal};
-use folkmoot::protocol::message::Message;
+use folkmoot::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+use folkmoot::proto::http::{BODY_BYTES_MAX, Fault, Head, Reader, TARGET_BYTES_MAX};
+use folkmoot::proto::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
 use folkmoot::runtime::journal::{Journal, JournalError, Lines};
-use folkmoot::wire::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
-use folkmoot::wire::http::{BODY_BYTES_MAX, Fault, Head, Reader, TARGET_BYTES_MAX};
-use folkmoot::wire::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
 use rand::SeedableRng as _;
 
 use super::cast::{self, Actor, book};
@@ -144,7 +144,7 @@ pub fn config(bytes: &[u8]) {
     assert_eq!(places.len(), seeds.len(), "two seeds at one place");
     let is_callable = |ip: std::net::IpAddr| !ip.is_unspecified() && !ip.is_multicast();
     assert!(places.iter().all(|place| place.port() != 0 && is_callable(place.ip())));
-    let line = |seed: &folkmoot::protocol::membership::seedbook::SeedAddress| match seed.key {
+    let line = |seed: &folkmoot::machine::membership::seedbook::SeedAddress| match seed.key {
         Some(key) => format!("{}:{key}\n", seed.endpoint),
         None => format!("{}\n", seed.endpoint),
     };

@@ -4,15 +4,15 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use folkmoot::machine::membership::applicant;
+use folkmoot::machine::membership::authority::{self, Record};
+use folkmoot::machine::membership::certificate::ProposalKind;
+use folkmoot::machine::membership::registry::{Entry, Status};
+use folkmoot::machine::{LinkId, gossip, overlay, session};
 use folkmoot::model::{Rng, SeedId};
 use folkmoot::node::peer_kind::Command as PeerCommand;
 use folkmoot::node::seed_kind::Command as SeedCommand;
 use folkmoot::node::{PeerConfig, PeerNode, SeedConfig, SeedNode};
-use folkmoot::protocol::membership::applicant;
-use folkmoot::protocol::membership::authority::{self, Record};
-use folkmoot::protocol::membership::certificate::ProposalKind;
-use folkmoot::protocol::membership::registry::{Entry, Status};
-use folkmoot::protocol::{LinkId, gossip, overlay, session};
 use rand::SeedableRng as _;
 
 use super::cast::{Actor, PEERS, book, proves};

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
-use folkmoot::protocol::rollout::{
+use folkmoot::machine::rollout::{
     Brake, Cause, Choice, Command, Committed, Config, Decision, DecisionAck, DecisionReq,
     DecisionResp, Digest, Effect, Event, Genesis, Gone, HealthSnapshot, Heartbeat, Input, Kind,
     Mark, Memory, Message, ModelHealth, NodeId, Outcome, Participant, Plan, PrepareResp, Proof,
     Proposal, RecallReq, RecallResp, Record, Resolution, Rollout, Roster, RoutingState, StateReq,
     StateResp, Status, Timer, TxId, Vote, Weights, Word,
 };
-use folkmoot::protocol::{LinkId, Ticket};
-use folkmoot::wire::rollout::{Form, Reader, Said, encode};
+use folkmoot::machine::{LinkId, Ticket};
+use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
+use folkmoot::proto::rollout::{Form, Reader, Said, encode};
 use rand::SeedableRng as _;
 
 use super::source::Source;

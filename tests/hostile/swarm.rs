@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use folkmoot::model::{Now, Rng, Ticket, Time, WallTime};
-use folkmoot::protocol::LinkId;
-use folkmoot::protocol::swarm::{
+use folkmoot::machine::LinkId;
+use folkmoot::machine::swarm::{
     Bitfield, Config, Effect, Files, Input, Message, PeerId, PieceIndex, Pieces, Place, Roster,
     Setup, Stored, Swarm, Timer, Tongue, Tree, leaf_hash,
 };
-use folkmoot::wire::swarm::frame::{Decoder, Frame, Limits, encode};
-use folkmoot::wire::swarm::handshake::{Expect, Handshake};
+use folkmoot::model::{Now, Rng, Ticket, Time, WallTime};
+use folkmoot::proto::swarm::frame::{Decoder, Frame, Limits, encode};
+use folkmoot::proto::swarm::handshake::{Expect, Handshake};
 use rand::SeedableRng as _;
 
 /// The pieces.

@@ -3,27 +3,27 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use folkmoot::model::{Data, Endpoint, Incarnation, MessageId, Nonce, SeedId, Signature};
-use folkmoot::protocol::broadcast::{
+use folkmoot::machine::broadcast::{
     Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
     Slow,
 };
-use folkmoot::protocol::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
-use folkmoot::protocol::discovery::{Contact, FindNode, Found, NodeId};
-use folkmoot::protocol::gossip::{self, GossipDigest, GossipMsg};
-use folkmoot::protocol::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
-use folkmoot::protocol::membership::authority::{
+use folkmoot::machine::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
+use folkmoot::machine::discovery::{Contact, FindNode, Found, NodeId};
+use folkmoot::machine::gossip::{self, GossipDigest, GossipMsg};
+use folkmoot::machine::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
+use folkmoot::machine::membership::authority::{
     ExplainReq, ExplainResp, LinkHint, MemberLine, NodeLine, PeerListReq, PeerListResp,
     RegisterVote, SeedDeadVote, SeedDigest, SeedOrderVote, SeedSyncReq, SeedSyncResp, TopologyReq,
     TopologyResp,
 };
-use folkmoot::protocol::membership::certificate::{
+use folkmoot::machine::membership::certificate::{
     Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
-use folkmoot::protocol::membership::registry::{Entry, Status};
-use folkmoot::protocol::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::protocol::session::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
+use folkmoot::machine::membership::registry::{Entry, Status};
+use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
+use folkmoot::machine::session::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
+use folkmoot::model::{Data, Endpoint, Incarnation, MessageId, Nonce, SeedId, Signature};
 
 use super::cast::{self, Actor, junk_signature, key, moment, place, subject};
 use super::source::Source;

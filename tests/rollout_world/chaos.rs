@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use folkmoot::model::{PublicKey, WallTime};
-use folkmoot::protocol::LinkId;
-use folkmoot::protocol::rollout::Input;
-use folkmoot::protocol::rollout::{
+use folkmoot::machine::LinkId;
+use folkmoot::machine::rollout::Input;
+use folkmoot::machine::rollout::{
     Choice, Command, Committed, Decision, DecisionResp, Gate, Message, NodeId, Outcome,
     Participant, PrepareResp, Proof, Proposal, RecallResp, Resolution, Roster, StartOrder,
     StateResp, Vote,
 };
+use folkmoot::model::{PublicKey, WallTime};
 use rand::RngExt as _;
 
 use super::{World, model};

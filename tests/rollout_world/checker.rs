@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use folkmoot::model::Time;
-use folkmoot::protocol::Ticket;
-use folkmoot::protocol::rollout::{
+use folkmoot::machine::Ticket;
+use folkmoot::machine::rollout::{
     Answer, Breaks, Cause, Choice, Command, Committed, Decides, Digest, Event, Kind, Message,
     NodeId, Phase, Record, Roster, RoutingState, Status, TxId, Vote,
 };
+use folkmoot::model::Time;
 
 use super::{Node, World, ms};
 

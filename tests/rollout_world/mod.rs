@@ -11,15 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
-use folkmoot::protocol::rollout::{
+use folkmoot::machine::rollout::{
     Answer, Breaks, Command, Committed, Config, Course, Decides, Digest, Effect, Event,
     HealthSnapshot, Input, Memory, Message, ModelHealth, ModelId, NodeId, Participant, Phase,
     Record, Rollout, Roster, RoutingState, Timer, TxId, Word,
 };
-use folkmoot::protocol::timer::TimerQueue;
-use folkmoot::protocol::{LinkId, Ticket};
-use folkmoot::wire::rollout::{Form, Reader, Said, encode};
+use folkmoot::machine::timer::TimerQueue;
+use folkmoot::machine::{LinkId, Ticket};
+use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
+use folkmoot::proto::rollout::{Form, Reader, Said, encode};
 use rand::{RngExt as _, SeedableRng as _};
 
 pub(crate) use checker::{Checker, WHOLE};

@@ -4,9 +4,9 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use folkmoot::machine::message::{ErrorReply, Message};
 use folkmoot::model::Endpoint;
-use folkmoot::protocol::message::{ErrorReply, Message};
-use folkmoot::wire::line::encode;
+use folkmoot::proto::line::encode;
 
 use super::PATIENCE;
 

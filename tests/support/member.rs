@@ -11,19 +11,19 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use folkmoot::machine::liveness::{self, DeadReport, Pong};
+use folkmoot::machine::membership::certificate::{
+    Admission, Confirmation, Finding, NeighborList, RegisterReq, Subject,
+};
+use folkmoot::machine::message::Message;
+use folkmoot::machine::session::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
 use folkmoot::model::{
     Endpoint, Incarnation, KeyPair, Nonce, PublicKey, Rng, SeedId, Signature, SigningBytes,
     WallTime,
 };
-use folkmoot::protocol::liveness::{self, DeadReport, Pong};
-use folkmoot::protocol::membership::certificate::{
-    Admission, Confirmation, Finding, NeighborList, RegisterReq, Subject,
-};
-use folkmoot::protocol::message::Message;
-use folkmoot::protocol::session::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
+use folkmoot::proto::line::encode;
 use folkmoot::runtime::clock::Clock;
 use folkmoot::runtime::thread;
-use folkmoot::wire::line::encode;
 use rand::SeedableRng as _;
 
 use super::PATIENCE;

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use folkmoot::model::{Now, Rng, Time, WallTime};
-use folkmoot::protocol::LinkId;
-use folkmoot::protocol::swarm::{
+use folkmoot::machine::LinkId;
+use folkmoot::machine::swarm::{
     Bitfield, Config, Effect, Event, Files, Input, Message, Outcome, PeerId, PieceIndex, Pieces,
     Place, Roster, Setup, Stored, Swarm, Timer, Tongue, Tree, leaf_hash,
 };
-use folkmoot::protocol::timer::TimerQueue;
+use folkmoot::machine::timer::TimerQueue;
+use folkmoot::model::{Now, Rng, Time, WallTime};
 use rand::{RngExt as _, SeedableRng as _};
 
 /// How a peer treats others.

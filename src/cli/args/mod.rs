@@ -33,11 +33,11 @@ use super::simulate::SimulateArgs;
 use super::size::Size;
 use super::span::Span;
 use super::swarm::args::SwarmArgs;
+use crate::machine::broadcast::{self, MESSAGE_BYTES_MAX};
+use crate::machine::membership::{applicant, authority};
+use crate::machine::quorum::QuorumRule;
+use crate::machine::{contacts, gossip, liveness, overlay, session};
 use crate::model::Endpoint;
-use crate::protocol::broadcast::{self, MESSAGE_BYTES_MAX};
-use crate::protocol::membership::{applicant, authority};
-use crate::protocol::quorum::QuorumRule;
-use crate::protocol::{contacts, gossip, liveness, overlay, session};
 use crate::runtime::driver::options::Limits;
 
 const SEED_EXAMPLES: &str = "\

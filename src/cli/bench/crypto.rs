@@ -11,12 +11,12 @@ use serde_json::json;
 use super::figure::{Sheet, Target};
 use crate::cli::CliError;
 use crate::cli::span::Span;
-use crate::model::{Endpoint, Incarnation, KeyPair, Rng, SeedId, WallTime};
-use crate::protocol::membership::certificate::{
+use crate::machine::membership::certificate::{
     Admission, Because, ProposalKind, Removal, Subject, Vote,
 };
-use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
-use crate::protocol::quorum::QuorumRule;
+use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
+use crate::machine::quorum::QuorumRule;
+use crate::model::{Endpoint, Incarnation, KeyPair, Rng, SeedId, WallTime};
 use crate::runtime::clock::Clock;
 
 /// Number of certificates that one thread should check in a second.

@@ -13,7 +13,7 @@ use super::command::{HISTORY, HISTORY_MAX};
 use crate::cli::args::{LogFormat, LogLevel};
 use crate::cli::size::Size;
 use crate::cli::span::Span;
-use crate::protocol::chat::{Config, MemberId};
+use crate::machine::chat::{Config, MemberId};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::words;
 use crate::cli::log::escape;
-use crate::protocol::chat::{
+use crate::machine::chat::{
     Body, Chat, Entry, Event, MemberId, Membership, MsgId, Role, SeqNo, Term,
 };
 
@@ -331,8 +331,8 @@ pub(super) fn item_of(entry: &Entry, chat: &Chat, me: MemberId) -> Item {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::machine::chat::Origin;
     use crate::model::WallTime;
-    use crate::protocol::chat::Origin;
 
     pub(in crate::cli::chat) fn chat(member: u32, number: u64, room: &str, text: &str) -> Chat {
         let origin = Origin { member: MemberId(member), client: 0 };

@@ -17,15 +17,15 @@ use super::plan::Plan;
 use crate::cli::door::Door;
 use crate::cli::share::apart;
 use crate::cli::{CliError, config};
+use crate::machine::chat::{At, MemberId};
+use crate::machine::quorum::QuorumRule;
 use crate::model::{Endpoint, KeyPair};
 use crate::network::{Gone, Message, Network, Queue, Site};
-use crate::protocol::chat::{At, MemberId};
-use crate::protocol::quorum::QuorumRule;
+use crate::proto::dialect::Dialect;
 use crate::runtime::chat::{Engine, Founds};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::{Dialects, Serve};
 use crate::runtime::thread;
-use crate::wire::dialect::Dialect;
 
 /// Topic on which members of groups are announced.
 const TOPIC: &str = "folkmoot/chat";

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::args::{ChatArgs, Place};
 use crate::cli::CliError;
+use crate::machine::chat::{Config, MemberId};
 use crate::model::Endpoint;
-use crate::protocol::chat::{Config, MemberId};
+use crate::proto::sealed::ClusterKeys;
 use crate::runtime::chat::Founds;
 use crate::runtime::cluster_key;
-use crate::wire::sealed::ClusterKeys;
 
 /// Shortest heartbeat in ms: below it the group does little else.
 const HEARTBEAT_MS_MIN: u128 = 10;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::machine::chat::{Body, Chat, Entry, Event, MsgId, SeqNo};
 use crate::model::Now;
-use crate::protocol::chat::{Body, Chat, Entry, Event, MsgId, SeqNo};
 use crate::runtime::chat::Told;
 use crate::runtime::driver::options::Sink;
 

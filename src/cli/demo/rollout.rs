@@ -20,7 +20,7 @@ use self::traffic::{Tally, Traffic};
 use crate::cli::CliError;
 use crate::cli::rollout::words::table::View;
 use crate::cli::run::signals;
-use crate::protocol::rollout::{Committed, Digest, NodeId, NodeStatus, TxId};
+use crate::machine::rollout::{Committed, Digest, NodeId, NodeStatus, TxId};
 use crate::runtime::clock::Clock;
 
 /// Flags of the demo of rollouts.

@@ -174,7 +174,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::protocol::histogram::Histogram;
+    use crate::machine::histogram::Histogram;
 
     fn status() -> Value {
         json!({

@@ -4,7 +4,7 @@
 //! metric that a node's status does not have (a peer's numbers at a seed) is left out. Numbers that
 //! grow with the fleet in number, such as one a neighbor, are counted, never listed.
 
-use crate::protocol::session::Cause;
+use crate::machine::session::Cause;
 
 /// Row of one metric.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub enum Kind {
     Counter,
     /// The value rises and falls.
     Gauge,
-    /// A distribution, as [`crate::protocol::histogram::Histogram`] shows itself.
+    /// A distribution, as [`crate::machine::histogram::Histogram`] shows itself.
     Histogram,
 }
 

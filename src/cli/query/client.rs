@@ -6,10 +6,10 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use crate::cli::span::Span;
+use crate::machine::message::{ErrorCode, ErrorReply, Message};
 use crate::model::Endpoint;
-use crate::protocol::message::{ErrorCode, ErrorReply, Message};
-use crate::wire::line::{LineReader, ReadError, encode};
-use crate::wire::sealed::{self, ClusterKeys, HandshakeError, Incoming, Sealer};
+use crate::proto::line::{LineReader, ReadError, encode};
+use crate::proto::sealed::{self, ClusterKeys, HandshakeError, Incoming, Sealer};
 
 /// Largest number of pages in one answer; more than any registry has.
 const PAGES_MAX: usize = 20_000;
@@ -183,9 +183,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::machine::membership::authority::{PeerListReq, PeerListResp};
+    use crate::machine::message::{ErrorCode, ErrorReply};
     use crate::model::SeedId;
-    use crate::protocol::membership::authority::{PeerListReq, PeerListResp};
-    use crate::protocol::message::{ErrorCode, ErrorReply};
     use crate::runtime::thread;
 
     /// A seed that has one answer for each connection, in order.

@@ -8,11 +8,11 @@ use crate::cli::CliError;
 use crate::cli::args::ExplainArgs;
 use crate::cli::log::escape;
 use crate::cli::report::{seeds_text, voters};
+use crate::machine::membership::authority::{ExplainReq, ExplainResp};
+use crate::machine::membership::certificate::{Admission, Because, Leave, Removal, Subject, Vote};
+use crate::machine::membership::registry::{Entry, Status};
+use crate::machine::message::Message;
 use crate::model::WallTime;
-use crate::protocol::membership::authority::{ExplainReq, ExplainResp};
-use crate::protocol::membership::certificate::{Admission, Because, Leave, Removal, Subject, Vote};
-use crate::protocol::membership::registry::{Entry, Status};
-use crate::protocol::message::Message;
 
 /// Prints why an endpoint is in or out.
 ///
@@ -143,8 +143,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::machine::membership::certificate::{Confirmation, Finding, ProposalKind};
     use crate::model::{Endpoint, Incarnation, KeyPair, SeedId};
-    use crate::protocol::membership::certificate::{Confirmation, Finding, ProposalKind};
 
     const T: u64 = 1_772_010_000_000;
 

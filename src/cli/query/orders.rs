@@ -13,8 +13,8 @@ use super::print;
 use crate::cli::CliError;
 use crate::cli::args::{EvictArgs, OperatorArgs, UnbanArgs};
 use crate::cli::log::escape;
+use crate::machine::membership::authority::Order;
 use crate::model::Endpoint;
-use crate::protocol::membership::authority::Order;
 
 /// Longest wait for the outcome of an order at the seeds of this machine.
 const PATIENCE: Duration = Duration::from_secs(3);

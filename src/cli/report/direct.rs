@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{counted, foreign};
 use crate::cli::log::Line;
-use crate::protocol::{contacts, direct};
+use crate::machine::{contacts, direct};
 
 /// Log line of a direct message, if it is worth one.
 pub(super) fn direct(event: &direct::Event) -> Option<Line> {

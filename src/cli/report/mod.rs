@@ -24,13 +24,13 @@ use ::log::Level;
 use serde_json::json;
 
 use super::log::Line;
-use crate::model::{Endpoint, PublicKey, SeedId, Time};
-use crate::node::Refusal;
-use crate::protocol::HostAnswer;
-use crate::protocol::membership::certificate::{
+use crate::machine::HostAnswer;
+use crate::machine::membership::certificate::{
     Because, Confirmation, Leave, Removal, Subject, Vote,
 };
-use crate::protocol::session::SeedKey;
+use crate::machine::session::SeedKey;
+use crate::model::{Endpoint, PublicKey, SeedId, Time};
+use crate::node::Refusal;
 
 /// Largest number of endpoints that one line names; the rest is a number. `peer members` lists all.
 const NAMED_MAX: usize = 50;

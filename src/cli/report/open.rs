@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::foreign;
 use crate::cli::log::Line;
-use crate::protocol::open::Event;
+use crate::machine::open::Event;
 
 /// Log line of an event of a fleet without seeds, if it is worth one.
 pub(super) fn open_line(event: &Event) -> Option<Line> {

@@ -12,15 +12,15 @@ use super::{
     shared_key, voters, witnesses, yes_no,
 };
 use crate::cli::log::Line;
+use crate::machine::broadcast;
+use crate::machine::gossip::{self, GossipMsg};
+use crate::machine::liveness::{self, DeadReport};
+use crate::machine::membership::applicant;
+use crate::machine::membership::authority::MemberLine;
+use crate::machine::membership::certificate::{Admission, Because, Removal, Subject};
+use crate::machine::overlay;
 use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
 use crate::node::peer_kind::Event;
-use crate::protocol::broadcast;
-use crate::protocol::gossip::{self, GossipMsg};
-use crate::protocol::liveness::{self, DeadReport};
-use crate::protocol::membership::applicant;
-use crate::protocol::membership::authority::MemberLine;
-use crate::protocol::membership::certificate::{Admission, Because, Removal, Subject};
-use crate::protocol::overlay;
 
 /// Pause between two warnings of a node about its own lateness: it notes that at every look, and
 /// lines would make it later still.
@@ -430,9 +430,9 @@ fn suspicion_line(event: &liveness::Event) -> Option<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::LinkId;
+    use crate::machine::membership::registry::Status;
     use crate::model::{Incarnation, KeyPair};
-    use crate::protocol::LinkId;
-    use crate::protocol::membership::registry::Status;
 
     const WALL: WallTime = WallTime(1_734_567_890_126);
 

@@ -10,11 +10,11 @@ use super::{
     seed_key_learnt, seed_link, seeds_text, shared_key, voters, yes_no,
 };
 use crate::cli::log::Line;
+use crate::machine::membership::authority;
+use crate::machine::membership::certificate::{Admission, Ban, Proposal, ProposalKind, Subject};
+use crate::machine::message::Standing;
 use crate::model::{Endpoint, Now, SeedId, Time};
 use crate::node::seed_kind::Event;
-use crate::protocol::membership::authority;
-use crate::protocol::membership::certificate::{Admission, Ban, Proposal, ProposalKind, Subject};
-use crate::protocol::message::Standing;
 
 /// Number of death reports that are remembered, so that one report is logged once although several
 /// seeds pass it on; far more than come within the seconds that a removal takes.
@@ -278,10 +278,10 @@ fn quorum(reached: bool, connected: usize, needed: usize) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::liveness;
+    use crate::machine::membership::certificate::Vote;
     use crate::model::WallTime;
     use crate::model::{Incarnation, KeyPair, PublicKey};
-    use crate::protocol::liveness;
-    use crate::protocol::membership::certificate::Vote;
 
     fn endpoint(port: u16) -> Endpoint {
         Endpoint::new([127, 0, 0, 1].into(), port)

@@ -18,8 +18,8 @@ use super::words::timeline::{Explained, History};
 use super::words::{self, outcome};
 use crate::cli::query::print;
 use crate::cli::{CliError, asking};
+use crate::machine::rollout::{Answer, Command, NodeId, Phase, StartOrder};
 use crate::model::PublicKey;
-use crate::protocol::rollout::{Answer, Command, NodeId, Phase, StartOrder};
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 

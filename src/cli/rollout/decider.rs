@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::local::Local;
 use crate::cli::CliError;
 use crate::cli::door::Door;
+use crate::machine::chat::{At, Body, Config, Entry, Member, MemberId, SeqNo};
+use crate::machine::rollout::{Committed, Participant, Roster, TxId};
 use crate::model::{Endpoint, KeyPair, Now, PublicKey};
-use crate::protocol::chat::{At, Body, Config, Entry, Member, MemberId, SeqNo};
-use crate::protocol::rollout::{Committed, Participant, Roster, TxId};
 use crate::runtime::chat::{self, Engine, Founds, Told};
 use crate::runtime::driver::options::{Serve, Sink};
 use crate::runtime::rollout::{self, Standing};
@@ -313,8 +313,8 @@ fn member_id(key: &PublicKey) -> MemberId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::chat::{Chat, MsgId, Origin, Term};
     use crate::model::WallTime;
-    use crate::protocol::chat::{Chat, MsgId, Origin, Term};
 
     fn entry(number: u64, text: &str) -> Entry {
         let origin = Origin { member: MemberId(1), client: 1 };

@@ -22,14 +22,14 @@ use serde::{Deserialize, Serialize};
 use crate::cli::CliError;
 use crate::cli::door::Door;
 use crate::cli::share::apart;
+use crate::machine::rollout::NodeId;
 use crate::model::{Endpoint, Incarnation, KeyPair, PublicKey};
 use crate::network::{Gone, Message, Network, Queue, Site};
-use crate::protocol::rollout::NodeId;
+use crate::proto::dialect::Dialect;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::{Dialects, Serve};
 use crate::runtime::rollout::{Engine, Founding, Standing};
 use crate::runtime::thread;
-use crate::wire::dialect::Dialect;
 
 /// Topic on which nodes are announced.
 const TOPIC: &str = "folkmoot/rollout";

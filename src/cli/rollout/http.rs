@@ -5,8 +5,8 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use crate::model::Time;
+use crate::proto::http::{Answer, AnswerBody, Chunks, room};
 use crate::runtime::clock::Clock;
-use crate::wire::http::{Answer, AnswerBody, Chunks, room};
 
 /// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cli::log::{Line, escape};
+use crate::machine::rollout::{Command, NodeId, Roster, TxId};
 use crate::model::WallTime;
-use crate::protocol::rollout::{Command, NodeId, Roster, TxId};
 use crate::runtime::control::{Answer, Handler};
 use crate::runtime::rollout::{Engine, Standing};
 
@@ -24,7 +24,7 @@ const STORY_MAX: usize = 4_096;
 pub(in crate::cli) enum Ask {
     /// Status of the node. `{"standing": …, "http": …, "wall_ms": …, "can_decide": bool}`.
     Status,
-    /// Order to the machine; answered by an [`Answer`](crate::protocol::rollout::Answer).
+    /// Order to the machine; answered by an [`Answer`](crate::machine::rollout::Answer).
     Order {
         /// Order for the machine.
         order: Command,

@@ -19,7 +19,7 @@ pub(in crate::cli) mod words;
 use self::args::{RolloutArgs, RolloutCommand};
 use super::CliError;
 use super::args::PeerArgs;
-use crate::protocol::rollout::Command;
+use crate::machine::rollout::Command;
 
 /// Runs `peer --id NAME`.
 ///

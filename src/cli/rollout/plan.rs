@@ -10,12 +10,12 @@ use sha2::{Digest as _, Sha256};
 use super::args::Served;
 use crate::cli::CliError;
 use crate::cli::args::{HttpArg, PeerArgs};
+use crate::machine::rollout::{ModelId, NodeId, RoutingState};
 use crate::model::Endpoint;
-use crate::protocol::rollout::{ModelId, NodeId, RoutingState};
+use crate::proto::sealed::ClusterKeys;
 use crate::runtime::cluster_key;
 use crate::runtime::dataplane::Upstream;
 use crate::runtime::rollout::{Founding, Place};
-use crate::wire::sealed::ClusterKeys;
 
 /// Settings that a node is started with.
 pub(super) struct Plan {

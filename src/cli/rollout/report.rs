@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::words::{by_word, remedy_of_dead};
 use crate::cli::log::Line;
-use crate::protocol::rollout::{
+use crate::machine::rollout::{
     Aborted, Brake, Choice, Committed, DeadStay, Digest, Event, Gone, Kind, ModelId, NodeId,
     Proposal, RoutingState, TxId, Word,
 };

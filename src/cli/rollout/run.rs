@@ -26,8 +26,9 @@ use crate::cli::log::{Line, Origin, install};
 use crate::cli::room;
 use crate::cli::run::signals;
 use crate::cli::settings::LogSettings;
+use crate::machine::rollout::{Choice, Decides, Event, ModelId, NodeId};
 use crate::model::{KeyPair, Now, WallTime};
-use crate::protocol::rollout::{Choice, Decides, Event, ModelId, NodeId};
+use crate::proto::dialect::Dialect;
 use crate::runtime::clock::Clock;
 use crate::runtime::control;
 use crate::runtime::dataplane::{self, DataPlane};
@@ -37,7 +38,6 @@ use crate::runtime::rollout::{
     Admits, Engine, Founding, Limits, Options, Recovered, Standing, StartError, Told,
 };
 use crate::runtime::thread;
-use crate::wire::dialect::Dialect;
 
 /// Largest number of reports that wait to be logged.
 const TOLD_MAX: usize = 16 * 1024;

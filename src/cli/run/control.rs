@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::{Role, Use};
 use crate::cli::metrics::process::Process;
+use crate::machine::Input;
+use crate::machine::membership::authority::Order;
+use crate::machine::membership::certificate::Proposal;
 use crate::model::Endpoint;
-use crate::protocol::Input;
-use crate::protocol::membership::authority::Order;
-use crate::protocol::membership::certificate::Proposal;
 use crate::runtime::control::{self, Answer, Control};
 use crate::runtime::driver::Driver;
 use crate::runtime::files::DataDir;

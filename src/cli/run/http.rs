@@ -14,10 +14,10 @@ use super::Role;
 use super::control::{health, status};
 use crate::cli::{metrics, page};
 use crate::model::Time;
+use crate::proto::http::{Head, Response};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::Driver;
 use crate::runtime::http::{Counters, Handler, Request};
-use crate::wire::http::{Head, Response};
 
 /// Largest age of an answer.
 const CACHE_AGE: Duration = Duration::from_millis(250);
@@ -140,7 +140,7 @@ fn wants_open_metrics(head: &Head) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::http::Reader;
+    use crate::proto::http::Reader;
 
     #[test]
     fn the_newer_format_is_for_those_who_name_it() {

@@ -35,10 +35,11 @@ use super::CliError;
 use super::log::{self as lines, Line, Origin};
 use super::room;
 use super::settings::NodeSettings;
+use crate::machine::membership::authority::{Order, OrderState};
+use crate::machine::membership::certificate::Proposal;
+use crate::machine::{Input, Kind, Machine};
 use crate::model::{Endpoint, KeyPair, Now, Rng};
-use crate::protocol::membership::authority::{Order, OrderState};
-use crate::protocol::membership::certificate::Proposal;
-use crate::protocol::{Input, Kind, Machine};
+use crate::proto::dialect::Dialect;
 use crate::runtime::clock::Clock;
 use crate::runtime::control::Answer;
 use crate::runtime::driver::options::{Dialects, Limits, Options, Serve, Sink};
@@ -48,7 +49,6 @@ use crate::runtime::http::{Access, Counters, Server};
 use crate::runtime::journal::{Journal, JournalError};
 use crate::runtime::place::Place;
 use crate::runtime::thread;
-use crate::wire::dialect::Dialect;
 
 /// Longest time for links to drain when a node stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::Role;
 use crate::cli::log::Line;
+use crate::machine::{Kind, Never};
 use crate::model::Now;
-use crate::protocol::{Kind, Never};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::Driver;
 use crate::runtime::thread;

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::shares::Sharing;
+use crate::machine::direct::RetryConfig;
 use crate::model::{Data, Endpoint, MessageId, TicketError, Time};
 use crate::network::{
     Gone, Incoming, Known, NetworkError, Pending, Published, Queue, Switchboard, Weigh,
 };
 use crate::node::PeerNode;
-use crate::protocol::direct::RetryConfig;
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 use crate::runtime::driver::Driver;
@@ -355,9 +355,9 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
+    use crate::machine::broadcast;
     use crate::model::{KeyPair, Now, Rng, Ticket};
     use crate::node::peer_kind::Event;
-    use crate::protocol::broadcast;
     use crate::runtime::control::{self, Control, ask};
     use crate::runtime::driver::options::{Options, Sink};
     use crate::runtime::files::DataDir;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::machine::shares::{Announcement, TOPIC};
 use crate::model::Time;
 use crate::network::{Gone, Network};
-use crate::protocol::shares::{Announcement, TOPIC};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 

@@ -14,8 +14,8 @@ use super::args::NetArgs;
 use super::progress::View;
 use crate::cli::CliError;
 use crate::cli::log::escape;
+use crate::machine::swarm::{Config, Event, Files, Hash, PeerId, Pieces, Tree};
 use crate::model::{Endpoint, Ticket};
-use crate::protocol::swarm::{Config, Event, Files, Hash, PeerId, Pieces, Tree};
 use crate::runtime::driver::options::{Serve, Sink};
 use crate::runtime::swarm::store::{
     Fetch, Hashing, Offer, Store, StoreError, TreeCache, piece_size_for,

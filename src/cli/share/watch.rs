@@ -7,8 +7,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::timeline::Timeline;
 use crate::cli::span::Span;
+use crate::machine::swarm::{Event, PeerId, PieceIndex};
 use crate::model::{Now, Time};
-use crate::protocol::swarm::{Event, PeerId, PieceIndex};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Sink;
 

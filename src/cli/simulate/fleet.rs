@@ -9,13 +9,13 @@ use rand::SeedableRng as _;
 use rand::seq::IteratorRandom as _;
 
 use super::SimulateArgs;
+use crate::machine::membership::applicant;
+use crate::machine::membership::authority;
+use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
 use crate::model::{Endpoint, KeyPair, Rng, SeedId, Time};
 use crate::node::{Node, PeerConfig, PeerNode, Record, SeedConfig, SeedNode};
-use crate::protocol::membership::applicant;
-use crate::protocol::membership::authority;
-use crate::protocol::membership::seedbook::{SeedAddress, SeedBook};
+use crate::proto::line::line_length;
 use crate::sim::{Boot, Options, Span, Weather, World};
-use crate::wire::line::line_length;
 
 /// Times of the stages, in virtual time. Fixed before the run begins: a fleet that is slow to come
 /// together is measured as it is then, and reported to be late.

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::machine::membership::certificate::Subject;
+use crate::machine::membership::{applicant, authority};
+use crate::machine::{gossip, liveness};
 use crate::model::{Endpoint, Incarnation, Time};
 use crate::node::{Event, peer_kind, seed_kind};
-use crate::protocol::membership::certificate::Subject;
-use crate::protocol::membership::{applicant, authority};
-use crate::protocol::{gossip, liveness};
 
 /// One gossip message on its way through the fleet.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! `peer swarm`: one peer of the assignment's swarm, from its two files to its log.
 //!
 //! Reads `Common.cfg` and `PeerInfo.cfg`, words the events, and chooses the exit code; choking and
-//! requests are decided in [`crate::protocol::swarm`], and bytes are moved in [`crate::runtime`].
+//! requests are decided in [`crate::machine::swarm`], and bytes are moved in [`crate::runtime`].
 
 pub mod args;
 pub mod common;

@@ -20,7 +20,7 @@ use crate::cli::log::Line;
 use crate::cli::run::signals;
 use crate::cli::share::progress::{Screen, View};
 use crate::cli::share::running;
-use crate::protocol::swarm::{Config, Outcome, Roster};
+use crate::machine::swarm::{Config, Outcome, Roster};
 use crate::runtime::clock::Clock;
 use crate::runtime::swarm::store::Store;
 use crate::runtime::swarm::{Engine, EngineOptions, Join, Joined, Kind};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::log::Line;
 use crate::cli::span::Span;
-use crate::protocol::swarm::{Event, Outcome, PeerId, PieceIndex, Place};
+use crate::machine::swarm::{Event, Outcome, PeerId, PieceIndex, Place};
 
 /// Makes the texts of one peer's events.
 #[derive(Debug)]

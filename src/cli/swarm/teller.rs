@@ -14,8 +14,8 @@ use crate::cli::CliError;
 use crate::cli::args::LogFormat;
 use crate::cli::log::{Line, render};
 use crate::cli::share::progress::Screen;
+use crate::machine::swarm::{Event, Outcome};
 use crate::model::{Now, WallTime};
-use crate::protocol::swarm::{Event, Outcome};
 use crate::runtime::driver::options::Sink;
 
 /// Largest number of events that wait to be written.

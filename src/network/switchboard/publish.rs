@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{PublishOutcome, Publishing, Switchboard, Waiting};
+use crate::machine::Input;
 use crate::model::{Data, MessageId};
 use crate::network::error::NetworkError;
 use crate::network::pending::{Cell, Pending};
 use crate::node::PeerNode;
 use crate::node::peer_kind::Command;
-use crate::protocol::Input;
 use crate::runtime::driver::Driver;
 
 impl Switchboard {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{Command, Event, Fx, PeerNode, Timer};
+use crate::machine::direct::Letter;
+use crate::machine::membership::authority::ExplainReq;
+use crate::machine::message::Standing;
 use crate::model::Now;
-use crate::protocol::direct::Letter;
-use crate::protocol::membership::authority::ExplainReq;
-use crate::protocol::message::Standing;
 
 /// Longest wait of a peer that leaves until its last messages are with a neighbor.
 const LEAVE_MAX: Duration = Duration::from_secs(3);

@@ -1,9 +1,9 @@
 //! Contacts among the other services of a peer.
 
 use super::{Event, Fx, PeerNode};
+use crate::machine::Effects;
+use crate::machine::contacts::{self, Contacts};
 use crate::model::{Endpoint, Now};
-use crate::protocol::Effects;
-use crate::protocol::contacts::{self, Contacts};
 
 impl PeerNode {
     pub(super) fn with_contacts(

@@ -1,11 +1,11 @@
 //! Direct sends among the other services of a peer.
 
 use super::{CALL_TIMEOUT, Event, Fx, PeerNode};
+use crate::machine::direct::{self, Direct, FailKind, Letter};
+use crate::machine::message::{ErrorCode, ErrorReply, Message};
+use crate::machine::session::{Card, Cause, Intent};
+use crate::machine::{Effects, LinkId};
 use crate::model::{Endpoint, Now};
-use crate::protocol::direct::{self, Direct, FailKind, Letter};
-use crate::protocol::message::{ErrorCode, ErrorReply, Message};
-use crate::protocol::session::{Card, Cause, Intent};
-use crate::protocol::{Effects, LinkId};
 
 impl PeerNode {
     pub(super) fn with_direct(

@@ -1,14 +1,14 @@
 //! Routing of the events of one service of a peer to the others.
 
 use super::{CALL_TIMEOUT, ERRAND_TIMEOUT, Event, Fx, PeerNode};
+use crate::machine::LinkId;
+use crate::machine::liveness::{self, SuspectReq};
+use crate::machine::membership::applicant;
+use crate::machine::membership::certificate::NeighborList;
+use crate::machine::message::{ErrorCode, ErrorReply, Standing};
+use crate::machine::overlay;
+use crate::machine::session::{self, Card, Cause, Intent, SeedKey};
 use crate::model::{Endpoint, Incarnation, Now};
-use crate::protocol::LinkId;
-use crate::protocol::liveness::{self, SuspectReq};
-use crate::protocol::membership::applicant;
-use crate::protocol::membership::certificate::NeighborList;
-use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
-use crate::protocol::overlay;
-use crate::protocol::session::{self, Card, Cause, Intent, SeedKey};
 
 impl PeerNode {
     pub(super) fn on_session_event(&mut self, now: Now, event: session::Event, fx: &mut Fx) {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::{ENDED_MAX, Event, Fx, GONE_MAX, NAMED_MAX, PeerNode};
+use crate::machine::membership::authority::ExplainResp;
+use crate::machine::membership::certificate::{Leave, NeighborList, Removal, Subject};
+use crate::machine::membership::registry::Entry;
+use crate::machine::message::{ErrorCode, ErrorReply, Message, Standing};
+use crate::machine::session::{Card, Cause};
+use crate::machine::{LinkId, liveness};
 use crate::model::{Endpoint, Incarnation, Now};
-use crate::protocol::membership::authority::ExplainResp;
-use crate::protocol::membership::certificate::{Leave, NeighborList, Removal, Subject};
-use crate::protocol::membership::registry::Entry;
-use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
-use crate::protocol::session::{Card, Cause};
-use crate::protocol::{LinkId, liveness};
 
 impl PeerNode {
     /// Counts a message by a proved link as a sign of life of its sender; in a fleet without seeds,

@@ -20,25 +20,25 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
+use crate::machine::broadcast::{self as casting, Broadcast};
+use crate::machine::contacts::{self as contacts_service, Contacts};
+use crate::machine::direct::{self as direct_service, Direct};
+use crate::machine::discovery::{self as finding, Contact, Discovery, FindNode};
+use crate::machine::gossip::{self, Gossip};
+use crate::machine::liveness::{self, Liveness, SuspectReq};
+use crate::machine::membership::applicant::{self, Applicant};
+use crate::machine::membership::certificate::Subject;
+use crate::machine::membership::seedbook::SeedBook;
+use crate::machine::message::{ErrorCode, ErrorReply};
+use crate::machine::open::{self as open_fleet, OpenFleet};
+use crate::machine::overlay::{self, Overlay};
+use crate::machine::probe::{self, Prober};
+use crate::machine::quorum::QuorumRule;
+use crate::machine::session::{self, Card, Cause, Intent, Session};
+use crate::machine::{Effects, Input, Kind, LinkId, Machine};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng, SeedId};
 use crate::node::refusals::Refusals;
 use crate::node::status::{NetworkStatus, PeerStatus};
-use crate::protocol::broadcast::{self as casting, Broadcast};
-use crate::protocol::contacts::{self as contacts_service, Contacts};
-use crate::protocol::direct::{self as direct_service, Direct};
-use crate::protocol::discovery::{self as finding, Contact, Discovery, FindNode};
-use crate::protocol::gossip::{self, Gossip};
-use crate::protocol::liveness::{self, Liveness, SuspectReq};
-use crate::protocol::membership::applicant::{self, Applicant};
-use crate::protocol::membership::certificate::Subject;
-use crate::protocol::membership::seedbook::SeedBook;
-use crate::protocol::message::{ErrorCode, ErrorReply};
-use crate::protocol::open::{self as open_fleet, OpenFleet};
-use crate::protocol::overlay::{self, Overlay};
-use crate::protocol::probe::{self, Prober};
-use crate::protocol::quorum::QuorumRule;
-use crate::protocol::session::{self, Card, Cause, Intent, Session};
-use crate::protocol::{Effects, Input, Kind, LinkId, Machine};
 
 /// Time-out of a call to a member or seed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);

@@ -4,16 +4,16 @@
 //! until it was called, and its death is each neighbor's own finding.
 
 use super::{CALL_TIMEOUT, Event, Fx, GONE_MAX, PeerNode};
+use crate::machine::Effects;
+use crate::machine::LinkId;
+use crate::machine::discovery::Contact;
+use crate::machine::membership::applicant::Record;
+use crate::machine::membership::authority::MemberLine;
+use crate::machine::membership::certificate::{Leave, Subject};
+use crate::machine::membership::registry::Status;
+use crate::machine::open::{self, OpenFleet};
+use crate::machine::session::{Card, Intent};
 use crate::model::{Endpoint, Incarnation, Now, WallTime};
-use crate::protocol::Effects;
-use crate::protocol::LinkId;
-use crate::protocol::discovery::Contact;
-use crate::protocol::membership::applicant::Record;
-use crate::protocol::membership::authority::MemberLine;
-use crate::protocol::membership::certificate::{Leave, Subject};
-use crate::protocol::membership::registry::Status;
-use crate::protocol::open::{self, OpenFleet};
-use crate::protocol::session::{Card, Intent};
 
 /// Neighbors that are remembered for a restart.
 const KNOWN_MAX: usize = 16;

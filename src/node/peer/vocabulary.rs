@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::machine::broadcast as casting;
+use crate::machine::contacts as contacts_service;
+use crate::machine::direct::{self as direct_service, RetryConfig};
+use crate::machine::discovery::{self as finding, NodeId};
+use crate::machine::membership::applicant;
+use crate::machine::membership::certificate::{Leave, Removal, Subject};
+use crate::machine::open as open_fleet;
+use crate::machine::{gossip, liveness, overlay, probe, session};
 use crate::model::{Data, Endpoint};
 use crate::node::refusals::Refusal;
-use crate::protocol::broadcast as casting;
-use crate::protocol::contacts as contacts_service;
-use crate::protocol::direct::{self as direct_service, RetryConfig};
-use crate::protocol::discovery::{self as finding, NodeId};
-use crate::protocol::membership::applicant;
-use crate::protocol::membership::certificate::{Leave, Removal, Subject};
-use crate::protocol::open as open_fleet;
-use crate::protocol::{gossip, liveness, overlay, probe, session};
 
 /// Deadlines of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,8 +58,8 @@ timer_from! {
     Discovery(finding), Broadcast(casting),
 }
 
-impl From<crate::protocol::Never> for applicant::Record {
-    fn from(never: crate::protocol::Never) -> Self {
+impl From<crate::machine::Never> for applicant::Record {
+    fn from(never: crate::machine::Never) -> Self {
         match never {}
     }
 }

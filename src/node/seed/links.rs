@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{Event, Fx, SeedNode};
+use crate::machine::LinkId;
+use crate::machine::message::{ErrorCode, ErrorReply, Standing};
+use crate::machine::session::{self, Card, Cause, Intent, SeedKey};
 use crate::model::{Now, SeedId};
-use crate::protocol::LinkId;
-use crate::protocol::message::{ErrorCode, ErrorReply, Standing};
-use crate::protocol::session::{self, Card, Cause, Intent, SeedKey};
 
 /// Largest number of connections that are logged in one pause; more than a fleet that comes
 /// together needs.

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
 
+use crate::machine::membership::authority::{self, Authority};
+use crate::machine::membership::certificate::{Proposal, Subject};
+use crate::machine::membership::seedbook::SeedBook;
+use crate::machine::message::{ErrorCode, ErrorReply, Message, Standing};
+use crate::machine::probe::{self, Prober};
+use crate::machine::session::{self, Card, Cause, Intent, Session};
+use crate::machine::{Effects, Input, Kind, LinkId, Machine, liveness};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use crate::node::refusals::{Refusal, Refusals};
 use crate::node::status::{LinkStatus, SeedStatus};
-use crate::protocol::membership::authority::{self, Authority};
-use crate::protocol::membership::certificate::{Proposal, Subject};
-use crate::protocol::membership::seedbook::SeedBook;
-use crate::protocol::message::{ErrorCode, ErrorReply, Message, Standing};
-use crate::protocol::probe::{self, Prober};
-use crate::protocol::session::{self, Card, Cause, Intent, Session};
-use crate::protocol::{Effects, Input, Kind, LinkId, Machine, liveness};
 
 /// Pause before another seed is called again after a failed or lost link.
 const REDIAL: Duration = Duration::from_millis(500);
@@ -143,8 +143,8 @@ impl From<authority::Timer> for Timer {
     }
 }
 
-impl From<crate::protocol::Never> for authority::Record {
-    fn from(never: crate::protocol::Never) -> Self {
+impl From<crate::machine::Never> for authority::Record {
+    fn from(never: crate::machine::Never) -> Self {
         match never {}
     }
 }

@@ -3,10 +3,10 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for what it looks for")]
 
 use super::*;
-use crate::protocol::Effect;
-use crate::protocol::membership::seedbook::SeedAddress;
-use crate::protocol::quorum::QuorumRule;
-use crate::protocol::session::CallError;
+use crate::machine::Effect;
+use crate::machine::membership::seedbook::SeedAddress;
+use crate::machine::quorum::QuorumRule;
+use crate::machine::session::CallError;
 
 const OTHER: SeedId = SeedId(2);
 

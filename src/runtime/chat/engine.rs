@@ -20,11 +20,12 @@ use super::options::{Allows, Counters, Founds, Limits, Options, StartError};
 use super::seek::Place;
 use super::store::{self, Log, Opened};
 use super::verify::{Answers, VerifyReport};
-use crate::model::{Endpoint, KeyPair, PublicKey, Rng};
-use crate::protocol::LinkId;
-use crate::protocol::chat::{
+use crate::machine::LinkId;
+use crate::machine::chat::{
     Command, Entry, Group, Input, Member, MemberId, Memory, Record, SeqNo, Status,
 };
+use crate::model::{Endpoint, KeyPair, PublicKey, Rng};
+use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::disk::Disk;
 use crate::runtime::driver::options::{Connection, Serve};
@@ -32,7 +33,6 @@ use crate::runtime::files::os_rng;
 use crate::runtime::inbox::{Closed, Inbox};
 use crate::runtime::listen;
 use crate::runtime::porter::{Porter, Refused};
-use crate::wire::sealed::ClusterKeys;
 
 /// Time for threads to end once their sockets are shut.
 const CUT_GRACE: Duration = Duration::from_secs(5);

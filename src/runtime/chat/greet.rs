@@ -12,21 +12,21 @@ use std::sync::atomic::AtomicU64;
 
 use super::engine::Shared;
 use super::link::Ends;
-use crate::model::{Endpoint, Nonce, PublicKey, SigningBytes, Time};
-use crate::protocol::Binding;
-use crate::protocol::chat::messages::{
+use crate::machine::Binding;
+use crate::machine::chat::messages::{
     Intent, Join, JoinAck, JoinChallenge, JoinProof, Nack, NackCode,
 };
-use crate::protocol::chat::{At, Member, MemberId, Message, Recovered, Term};
-use crate::protocol::message::{ErrorCode, ErrorReply};
+use crate::machine::chat::{At, Member, MemberId, Message, Recovered, Term};
+use crate::machine::message::{ErrorCode, ErrorReply};
+use crate::model::{Endpoint, Nonce, PublicKey, SigningBytes, Time};
+use crate::proto::chat::{Reader, encode};
+use crate::proto::dialect::Dialect;
+use crate::proto::line::{self, ReadError};
+use crate::proto::sealed::{self, HandshakeError, Incoming, Sealed, Sealer};
 use crate::runtime::driver::options::Connection;
 use crate::runtime::inbox::Closed;
 use crate::runtime::porter::{connect, hear_opening};
 use crate::runtime::timed::Timed;
-use crate::wire::chat::{Reader, encode};
-use crate::wire::dialect::Dialect;
-use crate::wire::line::{self, ReadError};
-use crate::wire::sealed::{self, HandshakeError, Incoming, Sealed, Sealer};
 
 /// Buffer size of each reader: most lines are short, and a batch passes through it quickly.
 const READ_BUFFER_BYTES: usize = 16 * 1024;

@@ -19,18 +19,16 @@ use crossbeam_channel::Sender;
 use super::engine::Shared;
 use super::loader::{Job, hand_over};
 use super::options::Told;
+use crate::machine::LinkId;
+use crate::machine::chat::messages::{Intent, JoinAck, Nack, NackCode};
+use crate::machine::chat::{Effect, Event, Group, Input, Member, MemberId, Message, Record, Timer};
+use crate::machine::timer::TimerQueue;
 use crate::model::Time;
-use crate::protocol::LinkId;
-use crate::protocol::chat::messages::{Intent, JoinAck, Nack, NackCode};
-use crate::protocol::chat::{
-    Effect, Event, Group, Input, Member, MemberId, Message, Record, Timer,
-};
-use crate::protocol::timer::TimerQueue;
+use crate::proto::chat as proto;
+use crate::proto::sealed::Sealer;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::inbox::Closed;
 use crate::runtime::line::{Line, Sent};
-use crate::wire::chat as wire;
-use crate::wire::sealed::Sealer;
 
 /// Time for the other end to read the last lines and close.
 const LINGER: Duration = Duration::from_secs(2);
@@ -329,8 +327,8 @@ impl Keeper {
         for link in links {
             let Some(out) = self.outs.get_mut(link) else { continue };
             if line.is_empty() {
-                wire::append(message, &mut line);
-                debug_assert!(line.len() <= wire::LINE_BYTES_MAX, "a line that nobody reads");
+                proto::append(message, &mut line);
+                debug_assert!(line.len() <= proto::LINE_BYTES_MAX, "a line that nobody reads");
             }
             if out.lines.is_empty() {
                 self.touched.push(*link);

@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::engine::Shared;
 use super::keeper::{Arrival, Item};
 use super::loader::{Job, hand_over};
-use crate::protocol::LinkId;
-use crate::protocol::chat::messages::{Intent, JoinAck, VerifyReq, VerifyResp};
-use crate::protocol::chat::{Input, Member, Message};
+use crate::machine::LinkId;
+use crate::machine::chat::messages::{Intent, JoinAck, VerifyReq, VerifyResp};
+use crate::machine::chat::{Input, Member, Message};
+use crate::proto::chat::Reader;
+use crate::proto::line::ReadError;
+use crate::proto::sealed::{Incoming, Sealer};
 use crate::runtime::inbox::Closed;
 use crate::runtime::line::{Line, give_up_after};
 use crate::runtime::timed::Timed;
-use crate::wire::chat::Reader;
-use crate::wire::line::ReadError;
-use crate::wire::sealed::{Incoming, Sealer};
 
 /// Largest number of lines of a connection that may be no messages; newer programs may send types
 /// that are not known here, but an end that sends nothing else is not one of them.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::store::{LogReader, Page, Snapshots, StoreError};
-use crate::protocol::LinkId;
-use crate::protocol::chat::{Chain, Input, Record, SeqNo, Snapshot};
+use crate::machine::LinkId;
+use crate::machine::chat::{Chain, Input, Record, SeqNo, Snapshot};
 use crate::runtime::disk::Disk;
 
 /// Largest number of waiting jobs. A job that finds no room has to be asked for again.

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::StoreError;
+use crate::machine::chat::{self, Entry, Member, MemberId};
 use crate::model::{Endpoint, KeyPair, PublicKey};
-use crate::protocol::chat::{self, Entry, Member, MemberId};
+use crate::proto::sealed::ClusterKeys;
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files::FilesError;
 use crate::runtime::listen;
-use crate::wire::sealed::ClusterKeys;
 
 /// Limits of one engine. Each protects it from the other ends of its sockets.
 #[derive(Clone, Debug)]

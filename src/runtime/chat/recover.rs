@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::options::StartError;
 use super::store::{self, Opened};
-use crate::model::PublicKey;
-use crate::protocol::chat::{
+use crate::machine::chat::{
     At, Command, Config, Effect, Group, Input, Member, MemberId, Memory, Record, Status,
 };
+use crate::model::PublicKey;
 use crate::runtime::clock::Clock;
 use crate::runtime::files::os_rng;
 

@@ -11,10 +11,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::engine::Shared;
 use super::greet::Trouble;
 use super::keeper::Item;
+use crate::machine::Never;
+use crate::machine::chat::messages::NackCode;
+use crate::machine::chat::{At, Member, MemberId};
 use crate::model::{Endpoint, Time};
-use crate::protocol::Never;
-use crate::protocol::chat::messages::NackCode;
-use crate::protocol::chat::{At, Member, MemberId};
 
 /// Pause after the first call that failed; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);

@@ -12,9 +12,9 @@ use super::engine::Shared;
 use super::keeper::Item;
 use super::link::VERIFY_MAX;
 use super::loader::{Job, hand_over};
-use crate::protocol::LinkId;
-use crate::protocol::chat::messages::{VerifyReq, VerifyResp};
-use crate::protocol::chat::{Chain, MemberId, Message, SeqNo};
+use crate::machine::LinkId;
+use crate::machine::chat::messages::{VerifyReq, VerifyResp};
+use crate::machine::chat::{Chain, MemberId, Message, SeqNo};
 use crate::runtime::inbox::Closed;
 
 /// Time-out of a member's answer; it may have to read its whole log first.

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::ear::End;
 use super::limits::Limits;
 use super::texts;
-use crate::wire::http::{Fault, reason};
+use crate::proto::http::{Fault, reason};
 
 /// Fate of a connection after an answer, and the header for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::house::House;
 use super::line::{Inbox, Line, is_late};
 use crate::model::Time;
-use crate::wire::http::{CONTINUE, Chunks, Fault, Framing, Scan, blanks};
+use crate::proto::http::{CONTINUE, Chunks, Fault, Framing, Scan, blanks};
 
 /// Time for a client to read the last bytes and close.
 const LINGER: Duration = Duration::from_secs(2);

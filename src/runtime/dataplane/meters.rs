@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::machine::histogram::Histogram;
+use crate::machine::rollout::{Ending, ModelHealth, ModelId, Window};
 use crate::model::Time;
-use crate::protocol::histogram::Histogram;
-use crate::protocol::rollout::{Ending, ModelHealth, ModelId, Window};
 
 /// Upper bounds of latencies, in microseconds.
 pub(super) const LATENCY_US: &[u64] = &[

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::Shared;
 use super::upstream::PoolCounters;
-use crate::protocol::histogram::Histogram;
-use crate::protocol::rollout::ModelId;
+use crate::machine::histogram::Histogram;
+use crate::machine::rollout::ModelId;
 
 /// Converts to seconds, which collectors want: latency bounds are whole microseconds.
 #[allow(clippy::cast_precision_loss, reason = "it is shown, nothing is decided by it")]

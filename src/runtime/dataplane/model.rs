@@ -19,10 +19,10 @@ use super::house::{Host, House, Port};
 use super::limits::Limits;
 use super::sockets::Seat;
 use super::texts;
-use crate::protocol::rollout::{BASIS_POINTS, ModelId};
+use crate::machine::rollout::{BASIS_POINTS, ModelId};
+use crate::proto::http::{Outline, room};
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::listen::StartError;
-use crate::wire::http::{Outline, room};
 
 /// Options of a model.
 #[derive(Clone, Debug)]

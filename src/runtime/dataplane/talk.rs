@@ -7,7 +7,7 @@ use super::ear::{Ear, End, HOARD_BYTES};
 use super::live::Live;
 use super::predict::Desk;
 use super::{Shared, texts};
-use crate::wire::http::{Framing, Outline, room};
+use crate::proto::http::{Framing, Outline, room};
 
 /// Resource at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Words of the data plane: content types, and the names of faults.
 
-use crate::wire::http::Fault;
+use crate::proto::http::Fault;
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -16,9 +16,9 @@ use super::limits::Limits;
 use super::line::{Inbox, Line, is_late};
 use super::sockets::{Seat, Sockets};
 use crate::model::Time;
+use crate::proto::http::{Answer, AnswerBody, Chunks, Fault, Headers, room};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
-use crate::wire::http::{Answer, AnswerBody, Chunks, Fault, Headers, room};
 
 /// Time that an answer may take beyond its limit.
 const ROUNDING: Duration = Duration::from_millis(50);
@@ -431,7 +431,7 @@ pub(super) fn write_passed(headers: Headers<'_, '_>, others: &[&str], out: &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::http::Outline;
+    use crate::proto::http::Outline;
 
     #[test]
     fn an_upstream_is_an_address_with_or_without_a_path() {

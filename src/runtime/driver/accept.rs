@@ -17,10 +17,10 @@ use super::link::Ends;
 use super::lobby::close;
 use super::options::Connection;
 use super::{Drivable, Driver};
+use crate::machine::{Input, Never};
 use crate::model::Time;
-use crate::protocol::{Input, Never};
-use crate::wire::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
-use crate::wire::sealed::Sealed;
+use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+use crate::proto::sealed::Sealed;
 
 /// Pause after a failure that would at once repeat itself, for want of descriptors or memory.
 const BACKOFF: Duration = Duration::from_millis(100);

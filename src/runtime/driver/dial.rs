@@ -15,9 +15,9 @@ use super::counters::Seat;
 use super::link::Ends;
 use super::options::Connection;
 use super::{Drivable, Driver};
+use crate::machine::{DialError, Input, Ticket};
 use crate::model::{Endpoint, Time};
-use crate::protocol::{DialError, Input, Ticket};
-use crate::wire::sealed::HandshakeError;
+use crate::proto::sealed::HandshakeError;
 
 /// An attempt to connect, with the seats it needs.
 struct Attempt {

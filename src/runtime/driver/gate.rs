@@ -16,11 +16,11 @@ use std::time::Duration;
 use super::link::LINGER;
 use super::options::Connection;
 use super::{Drivable, Driver};
+use crate::machine::message::{ErrorCode, ErrorReply};
 use crate::model::{Endpoint, Time};
-use crate::protocol::message::{ErrorCode, ErrorReply};
+use crate::proto::line::encode;
+use crate::proto::sealed::{self, ClusterKeys, HandshakeError, Sealed};
 use crate::runtime::clock::Clock;
-use crate::wire::line::encode;
-use crate::wire::sealed::{self, ClusterKeys, HandshakeError, Sealed};
 
 /// Pause before the same complaint is repeated.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);

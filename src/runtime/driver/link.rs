@@ -22,11 +22,11 @@ use super::lobby::close;
 use super::options::Connection;
 use super::queue::{NotTaken, WayIn, WayOut, queue};
 use super::{Drivable, Driver};
+use crate::machine::message::{ErrorCode, ErrorReply, Message};
+use crate::machine::{Binding, Input, LinkId, Never};
 use crate::model::{Endpoint, Time};
-use crate::protocol::message::{ErrorCode, ErrorReply, Message};
-use crate::protocol::{Binding, Input, LinkId, Never};
-use crate::wire::line::{LineReader, ReadError};
-use crate::wire::sealed::{Incoming, Opener, Sealed, Sealer};
+use crate::proto::line::{LineReader, ReadError};
+use crate::proto::sealed::{Incoming, Opener, Sealed, Sealer};
 
 /// One encoded message, shared by all links it goes to.
 pub(super) type Frame = Arc<Vec<u8>>;

@@ -3,7 +3,7 @@
 //! Threads: `accept`; per link a reader (`read:PORT`, or `dial:PORT` where this node called) and a
 //! writer (`write:PORT`); `timers`; `journal`; short-lived `ping`. All of them block; none polls.
 //!
-//! Invariants, beside those of the contract in [`crate::protocol`]:
+//! Invariants, beside those of the contract in [`crate::machine`]:
 //! - One lock guards machine, deadlines, links and outbox; nothing blocks while it is held.
 //! - A stopped deadline cannot fire: deadlines and machine share the lock.
 //! - An effect that a machine decides after a record leaves the node after the record is on disk.
@@ -42,8 +42,8 @@ use super::clock::Clock;
 use super::journal::{Journal, JournalError};
 use super::ping::{self, PINGS_MAX};
 use super::thread::Crew;
+use crate::machine::{HostAnswer, Input, Machine, Never};
 use crate::model::Now;
-use crate::protocol::{HostAnswer, Input, Machine, Never};
 
 /// Time for threads to end once their sockets are shut: only a disk or a `ping` that hangs can need
 /// it.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use crate::model::Now;
-use crate::wire::dialect::Dialect;
-use crate::wire::sealed::ClusterKeys;
+use crate::proto::dialect::Dialect;
+use crate::proto::sealed::ClusterKeys;
 
 /// Limits of one node. Each protects the process from the other ends of its sockets.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
+use crate::machine::{Effect, Kind};
 use crate::model::Now;
-use crate::protocol::{Effect, Kind};
 use crate::runtime::journal::Lines;
 
 /// Number of waiting effects from which on readers pause until the disk has caught up.

@@ -21,12 +21,14 @@ use super::options::{
     Admits, Counters, Founding, Limits, Options, Place, Recovered, Standing, StartError,
 };
 use super::stage::{Asking, Phase, Stage};
-use crate::model::{KeyPair, PublicKey, Rng};
-use crate::protocol::LinkId;
-use crate::protocol::rollout::{
+use crate::machine::LinkId;
+use crate::machine::rollout::{
     Aborted, Answer, Command, Committed, Genesis, HealthSnapshot, Input, Memory, ModelId, NodeId,
     Participant, Record, Roster, TxId,
 };
+use crate::model::{KeyPair, PublicKey, Rng};
+use crate::proto::dialect::Dialect;
+use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::disk::Disk;
 use crate::runtime::driver::options::{Connection, Dialects, Serve};
@@ -35,8 +37,6 @@ use crate::runtime::inbox::Inbox;
 use crate::runtime::journal::{Journal, JournalError};
 use crate::runtime::listen;
 use crate::runtime::porter::{Porter, Refused};
-use crate::wire::dialect::Dialect;
-use crate::wire::sealed::ClusterKeys;
 
 /// Time within which threads must end once their sockets are shut.
 const CUT_GRACE: Duration = Duration::from_secs(5);

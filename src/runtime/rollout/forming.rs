@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use super::options::{Founding, Place};
 use super::seek::Call;
+use crate::machine::LinkId;
+use crate::machine::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState, TxId};
 use crate::model::PublicKey;
-use crate::protocol::LinkId;
-use crate::protocol::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState, TxId};
 
 /// Largest number of messages that are kept until the machine begins; more are dropped.
 const EARLY_MAX: usize = 256;

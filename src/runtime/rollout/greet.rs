@@ -11,17 +11,17 @@ use std::sync::atomic::AtomicU64;
 use super::engine::Shared;
 use super::link::Ends;
 use super::seek::Call;
+use crate::machine::Binding;
+use crate::machine::rollout::{Enroll, EnrollAck, EnrollNack, Greeting, Participant};
 use crate::model::{Nonce, Time};
-use crate::protocol::Binding;
-use crate::protocol::rollout::{Enroll, EnrollAck, EnrollNack, Greeting, Participant};
+use crate::proto::dialect::Dialect;
+use crate::proto::rollout::{Form, ReadError, Reader};
+use crate::proto::sealed::{self, HandshakeError, Incoming, Sealed, Sealer};
 use crate::runtime::driver::options::{Connection, Serve};
 use crate::runtime::inbox::Closed;
 use crate::runtime::line::Line;
 use crate::runtime::porter::{connect, hear_opening};
 use crate::runtime::timed::Timed;
-use crate::wire::dialect::Dialect;
-use crate::wire::rollout::{Form, ReadError, Reader};
-use crate::wire::sealed::{self, HandshakeError, Incoming, Sealed, Sealer};
 
 /// Size of each reader's buffer, in bytes.
 const READ_BUFFER_BYTES: usize = 16 * 1024;

@@ -16,18 +16,18 @@ use super::engine::{Entry, Shared};
 use super::kill;
 use super::options::{Habits, KillPoint, Told};
 use super::stage::{Phase, Stage};
-use crate::model::{PublicKey, Time};
-use crate::protocol::rollout::{
+use crate::machine::rollout::{
     Answer, Cause, Command, Config, Effect, Event, Genesis, Input, Memory, Message, NodeId,
     Participant, Rollout, Timer,
 };
-use crate::protocol::timer::TimerQueue;
-use crate::protocol::{LinkId, Ticket};
+use crate::machine::timer::TimerQueue;
+use crate::machine::{LinkId, Ticket};
+use crate::model::{PublicKey, Time};
+use crate::proto::rollout::{Form, Said, encode};
+use crate::proto::sealed::Sealer;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files::os_rng;
 use crate::runtime::line::{Line, Sent};
-use crate::wire::rollout::{Form, Said, encode};
-use crate::wire::sealed::Sealer;
 
 /// Time that a link hung up on has to read the last messages and close.
 const LINGER: Duration = Duration::from_secs(2);

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::engine::Shared;
 use super::keeper::{Arrival, Item};
-use crate::protocol::LinkId;
-use crate::protocol::rollout::{Enroll, EnrollAck, Input, Participant};
+use crate::machine::LinkId;
+use crate::machine::rollout::{Enroll, EnrollAck, Input, Participant};
+use crate::proto::rollout::{Form, ReadError, Reader, Said};
+use crate::proto::sealed::{Incoming, Sealer};
 use crate::runtime::line::{Line, give_up_after};
 use crate::runtime::timed::Timed;
-use crate::wire::rollout::{Form, ReadError, Reader, Said};
-use crate::wire::sealed::{Incoming, Sealer};
 
 /// Largest number of unreadable messages of a connection. Newer programs may send some that are not
 /// known here, but an end that sends nothing else is not one of them.
@@ -73,7 +73,7 @@ impl Shared {
     fn read(
         &self,
         link: LinkId,
-        (node, line): (&crate::protocol::rollout::NodeId, &Line),
+        (node, line): (&crate::machine::rollout::NodeId, &Line),
         input: &mut Reader<Incoming<Timed>>,
     ) -> Result<(), String> {
         let mut garbled = 0;

@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{KeyPair, PublicKey};
-use crate::protocol::rollout::{
+use crate::machine::rollout::{
     Committed, Config, Event, ModelId, NodeId, NodeStatus, RoutingState, Serving, TxId,
 };
+use crate::model::{KeyPair, PublicKey};
+use crate::proto::sealed::ClusterKeys;
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::options::{Dialects, Sink};
 use crate::runtime::files::FilesError;
 use crate::runtime::journal::{JournalError, TornTail};
 use crate::runtime::listen;
-use crate::wire::sealed::ClusterKeys;
 
 /// Limits of one engine. Each protects the process from the other ends of its sockets.
 #[derive(Clone, Debug)]

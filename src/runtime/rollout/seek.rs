@@ -9,9 +9,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::engine::Shared;
+use crate::machine::Never;
+use crate::machine::rollout::{Input, NodeId, Participant};
 use crate::model::PublicKey;
-use crate::protocol::Never;
-use crate::protocol::rollout::{Input, NodeId, Participant};
 
 /// Interval at which the node looks for calls to make.
 const LOOK: Duration = Duration::from_millis(250);

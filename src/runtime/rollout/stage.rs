@@ -7,8 +7,8 @@ use super::forming::{Forming, claimed, in_use, replaced};
 use super::keeper::{Item, Question};
 use super::options::{Admits, Claim, Standing};
 use super::seek::Call;
+use crate::machine::rollout::{Genesis, Input, NodeId, Participant, Rollout, Roster};
 use crate::model::{PublicKey, Time};
-use crate::protocol::rollout::{Genesis, Input, NodeId, Participant, Rollout, Roster};
 use crate::runtime::inbox::Closed;
 
 /// Largest number of nodes and keys without a part that are remembered.
@@ -294,9 +294,9 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
+    use crate::machine::LinkId;
+    use crate::machine::rollout::{Config, Memory, RoutingState};
     use crate::model::{KeyPair, Now, Rng};
-    use crate::protocol::LinkId;
-    use crate::protocol::rollout::{Config, Memory, RoutingState};
 
     #[test]
     fn a_name_is_free_for_another_key_once_the_seeds_call_its_holder_dead() {

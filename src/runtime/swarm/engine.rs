@@ -20,8 +20,9 @@ use super::joined::{Join, JoinError, Joined};
 use super::rate::Throttle;
 use super::room::Room;
 use super::stores::Stores;
-use crate::protocol::swarm::Hash;
-use crate::protocol::{LinkId, Never};
+use crate::machine::swarm::Hash;
+use crate::machine::{LinkId, Never};
+use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::knock;
@@ -29,7 +30,6 @@ use crate::runtime::driver::lobby::Lobby;
 use crate::runtime::driver::options::{Connection, Serve};
 use crate::runtime::listen::{self, StartError};
 use crate::runtime::thread::Crew;
-use crate::wire::sealed::ClusterKeys;
 
 /// Pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);

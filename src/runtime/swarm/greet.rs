@@ -10,12 +10,12 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::engine::Shared;
 use super::link::{Ends, Limited};
 use super::room::Room;
+use crate::machine::swarm::{Input, PeerId, Place};
 use crate::model::Time;
-use crate::protocol::swarm::{Input, PeerId, Place};
+use crate::proto::sealed::{self, HandshakeError, Sealed};
+use crate::proto::swarm::handshake::{self, Expect, Handshake};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Connection;
-use crate::wire::sealed::{self, HandshakeError, Sealed};
-use crate::wire::swarm::handshake::{self, Expect, Handshake};
 
 /// Reason why a handshake failed.
 #[derive(Debug)]

@@ -15,11 +15,11 @@ use rand::SeedableRng as _;
 use super::engine::Shared;
 use super::room::{Keep, Plan, Room, View};
 use super::store::{Checked, Store, StoreError};
-use crate::model::{Rng, Time};
-use crate::protocol::swarm::{
+use crate::machine::swarm::{
     Bitfield, Config, Event, Files, Hash, Input, Outcome, PeerId, Place, Roster, Setup, Status,
     Swarm, Tree,
 };
+use crate::model::{Rng, Time};
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files;
 

@@ -21,11 +21,11 @@ use super::engine::Shared;
 use super::outgoing::{Item, Outgoing};
 use super::room::Room;
 use super::store::{Part, StoreError};
-use crate::protocol::swarm::{Input, Message, PeerId, PieceIndex, Place, Tongue};
-use crate::protocol::{LinkId, Never};
+use crate::machine::swarm::{Input, Message, PeerId, PieceIndex, Place, Tongue};
+use crate::machine::{LinkId, Never};
+use crate::proto::sealed::{Incoming, Opener, Sealer};
+use crate::proto::swarm::frame::{Decoder, Frame, Limits, piece_head};
 use crate::runtime::driver::options::Connection;
-use crate::wire::sealed::{Incoming, Opener, Sealer};
-use crate::wire::swarm::frame::{Decoder, Frame, Limits, piece_head};
 
 /// Buffer size of each reader: pieces pass it by, all other messages are short.
 const READ_BUFFER_BYTES: usize = 4 * 1024;

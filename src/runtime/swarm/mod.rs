@@ -1,11 +1,11 @@
 //! Swarms in the real world: their sockets, threads and files.
 //!
-//! The machine of a swarm ([`crate::protocol::swarm`]) decides; here its decisions are carried out.
+//! The machine of a swarm ([`crate::machine::swarm`]) decides; here its decisions are carried out.
 //! An [`Engine`] holds the port and the limits that all swarms of a process share; [`Joined`] is
 //! the process's part in one of them; a [`store::Store`] is its content on the disk.
 //!
 //! A connection has a thread that reads and one that writes. Nothing polls: a thread sleeps on its
-//! socket, its queue or its deadline. Nothing here knows bytes (`wire::swarm` does) or chooses the
+//! socket, its queue or its deadline. Nothing here knows bytes (`proto::swarm` does) or chooses the
 //! peers to serve (the machine does).
 
 mod engine;

@@ -22,12 +22,12 @@ use super::link::Line;
 use super::state::{Chores, State};
 use super::store::Store;
 use super::stores::{Job, Stores};
-use crate::model::{Now, Time};
-use crate::protocol::LinkId;
-use crate::protocol::swarm::{
+use crate::machine::LinkId;
+use crate::machine::swarm::{
     Event, Hash, Input, Message, Outcome, PeerId, PieceIndex, Place, Roster, Status, Swarm,
 };
-use crate::protocol::timer::TimerQueue;
+use crate::machine::timer::TimerQueue;
+use crate::model::{Now, Time};
 use crate::runtime::driver::lobby::Lobby;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::thread::Crew;

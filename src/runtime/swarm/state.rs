@@ -11,14 +11,14 @@ use super::link::Line;
 use super::outgoing::Item;
 use super::room::{Keep, View};
 use super::store::Store;
-use crate::model::{Now, Time};
-use crate::protocol::LinkId;
-use crate::protocol::swarm::{
+use crate::machine::LinkId;
+use crate::machine::swarm::{
     Effect, Event, Hash, Input, Message, Outcome, PieceIndex, Place, Swarm, Timer,
 };
-use crate::protocol::timer::TimerQueue;
+use crate::machine::timer::TimerQueue;
+use crate::model::{Now, Time};
+use crate::proto::swarm::frame::encode;
 use crate::runtime::driver::options::Sink;
-use crate::wire::swarm::frame::encode;
 
 /// State under the lock.
 pub(super) struct State {

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::room::Room;
-use crate::protocol::LinkId;
-use crate::protocol::swarm::{Hash, Input, PieceIndex, Stored, leaf_hash};
+use crate::machine::LinkId;
+use crate::machine::swarm::{Hash, Input, PieceIndex, Stored, leaf_hash};
 use crate::runtime::thread::Crew;
 
 /// Number of threads that check and write: a disk takes no more at once, and a link has its own

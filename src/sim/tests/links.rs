@@ -2,7 +2,7 @@
 
 use super::toy::{Order, Told, text_of, words};
 use super::*;
-use crate::protocol::{DialError, HostAnswer, LinkId};
+use crate::machine::{DialError, HostAnswer, LinkId};
 
 #[test]
 fn a_dial_is_answered_by_what_is_there() {

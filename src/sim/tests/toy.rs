@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
 
+use crate::machine::message::{ErrorCode, ErrorReply, Message};
+use crate::machine::{DialError, Effects, HostAnswer, Input, Kind, LinkId, Machine, Ticket};
 use crate::model::{Endpoint, Now, Rng};
-use crate::protocol::message::{ErrorCode, ErrorReply, Message};
-use crate::protocol::{DialError, Effects, HostAnswer, Input, Kind, LinkId, Machine, Ticket};
 
 use crate::sim::Boot;
 

@@ -11,7 +11,7 @@ use super::rates::{elapsed, speak};
 use super::{Bench, GossipArgs};
 use crate::cli::CliError;
 use crate::cli::bench::figure::Target;
-use crate::protocol::Never;
+use crate::machine::Never;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 

@@ -7,10 +7,10 @@ use crate::cli::CliError;
 use crate::cli::bench::figure::Target;
 use crate::cli::bench::procfs;
 use crate::cli::fleet::Fleet;
+use crate::machine::membership::authority::SeedDigest;
+use crate::machine::message::Message;
 use crate::model::Endpoint;
-use crate::protocol::membership::authority::SeedDigest;
-use crate::protocol::message::Message;
-use crate::wire::line::encode;
+use crate::proto::line::encode;
 
 /// Target for the memory of a seed with a thousand members, in MiB.
 const SEED_MIB_WANTED: f64 = 50.0;

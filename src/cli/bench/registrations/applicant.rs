@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
+use crate::machine::membership::certificate::{RegisterReq, Subject};
+use crate::machine::message::Message;
+use crate::machine::session::{Card, Config, Event, Intent, Session};
+use crate::machine::{Effect, Effects, LinkId};
 use crate::model::{Endpoint, Incarnation, KeyPair, Rng, Time};
-use crate::protocol::membership::certificate::{RegisterReq, Subject};
-use crate::protocol::message::Message;
-use crate::protocol::session::{Card, Config, Event, Intent, Session};
-use crate::protocol::{Effect, Effects, LinkId};
+use crate::proto::line::{LineReader, encode};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
-use crate::wire::line::{LineReader, encode};
 
 /// Longest wait for any step.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);

@@ -18,7 +18,7 @@ use serde_json::json;
 use self::load::{Load, Outcome};
 use super::figure::{Sheet, Target};
 use crate::cli::CliError;
-use crate::protocol::rollout::{ModelId, NodeId, RoutingState, Serving, Weights};
+use crate::machine::rollout::{ModelId, NodeId, RoutingState, Serving, Weights};
 use crate::runtime::dataplane::{DataPlane, Limits, Options, Upstream};
 
 /// Target for the requests a second with the built-in model, on two cores shared with the load.

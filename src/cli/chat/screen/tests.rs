@@ -13,7 +13,7 @@ use super::draw;
 use super::keys::Asked;
 use crate::cli::chat::book::tests::{chat, entry};
 use crate::cli::chat::book::{Book, GENERAL, Seen};
-use crate::protocol::chat::{Body, Event as Told, MemberId, Role, SeqNo, Term};
+use crate::machine::chat::{Body, Event as Told, MemberId, Role, SeqNo, Term};
 
 /// A screen and its book.
 struct Shown {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
 use crate::cli::rollout::http;
-use crate::protocol::Never;
+use crate::machine::Never;
 use crate::runtime::thread;
 
 /// Number of clients of each data plane.

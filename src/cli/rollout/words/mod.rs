@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::cli::log::escape;
-use crate::protocol::rollout::{
+use crate::machine::rollout::{
     Answer, BASIS_POINTS, Cause, Command, DeadStay, Gate, Kind, NodeId, Phase, Plan, RoutingState,
     Sticky, TxId, Weights, Word,
 };

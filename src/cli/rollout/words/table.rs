@@ -9,11 +9,11 @@ use serde::Deserialize;
 use super::{gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights};
 use crate::cli::log::escape;
 use crate::cli::query::{table, table_text};
-use crate::model::{PublicKey, WallTime};
-use crate::protocol::rollout::{
+use crate::machine::rollout::{
     Committed, Course, Digest, HealthSnapshot, Kind, NodeId, NodeStatus, PeerStatus, Phase,
     Verdict, Weights,
 };
+use crate::model::{PublicKey, WallTime};
 use crate::runtime::rollout::{Claim, Standing};
 
 /// Largest age of another node's heartbeat in a healthy fleet: nodes send one every 2 s.

@@ -3,12 +3,12 @@
 use super::table::View;
 use super::timeline::{Explained, History};
 use super::*;
-use crate::model::{KeyPair, WallTime};
-use crate::protocol::rollout::{
+use crate::machine::rollout::{
     Aborted, Choice, Committed, Course, Digest, DoubtStatus, Gone, HealthSnapshot, Heartbeat,
     ModelHealth, NodeId, NodeStatus, Participant, PeerStatus, Proof, Proposal, Resolution, Roster,
     RunningStatus, StartOrder, Vote,
 };
+use crate::model::{KeyPair, WallTime};
 use crate::runtime::rollout::Standing;
 
 fn start() -> Command {

@@ -4,10 +4,10 @@ use serde::Deserialize;
 
 use super::{by_word, cause, deed, gates, list, span, steps, sticky, weights};
 use crate::cli::log::escape;
-use crate::model::WallTime;
-use crate::protocol::rollout::{
+use crate::machine::rollout::{
     Aborted, Choice, Committed, Proof, Proposal, Resolution, RoutingState, TxId, Weights, Word,
 };
+use crate::model::WallTime;
 
 /// Answer of a node to a question for its history.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{BEAT, Node, Refusal, Sharing, State, Taken};
+use crate::machine::shares::{Answered, LIST_MAX, Standing};
 use crate::model::{Ticket, Time};
 use crate::network::{Known, Pending, Switchboard};
-use crate::protocol::shares::{Answered, LIST_MAX, Standing};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 use crate::runtime::swarm::Phase;

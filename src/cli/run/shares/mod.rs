@@ -28,11 +28,12 @@ use self::orders::Ordered;
 use self::versions::Version;
 use crate::cli::CliError;
 use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
+use crate::machine::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares, TOPIC};
+use crate::machine::swarm::{Event, Hash};
 use crate::model::{Endpoint, Now, Ticket, Time};
 use crate::network::{Gone, Switchboard};
 use crate::node::PeerNode;
-use crate::protocol::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares, TOPIC};
-use crate::protocol::swarm::{Event, Hash};
+use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::control::{Answer, Next};
 use crate::runtime::driver::Driver;
@@ -40,7 +41,6 @@ use crate::runtime::driver::options::{Connection, Serve, Sink};
 use crate::runtime::files::{replace_file, settle};
 use crate::runtime::swarm::{Engine, EngineOptions};
 use crate::runtime::thread;
-use crate::wire::sealed::ClusterKeys;
 
 /// Interval at which an idle answer checks that its reader is there.
 const BEAT: Duration = Duration::from_secs(1);

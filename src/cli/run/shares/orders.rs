@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Node, Sharing, State};
 use crate::cli::log::escape;
+use crate::machine::shares::{LIST_MAX, Withdrawn};
 use crate::network::Switchboard;
-use crate::protocol::shares::{LIST_MAX, Withdrawn};
 use crate::runtime::files::replace_file;
 
 /// Orders for one name.

@@ -12,8 +12,8 @@ use super::{Quiet, Refusal, Sharing, Taken};
 use crate::cli::log::{Line, escape};
 use crate::cli::share::host::{Held, Order, Role};
 use crate::cli::size::Size;
+use crate::machine::shares::KnownShare;
 use crate::model::{Ticket, Time};
-use crate::protocol::shares::KnownShare;
 use crate::runtime::clock::Clock;
 use crate::runtime::swarm::Phase;
 

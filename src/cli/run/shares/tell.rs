@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Node, Sharing};
+use crate::machine::shares::{Announcement, LIST_MAX, Offered, TOPIC};
 use crate::model::{Data, Ticket};
 use crate::network::{NetworkError, Pending, Published, Switchboard};
-use crate::protocol::shares::{Announcement, LIST_MAX, Offered, TOPIC};
 
 /// Time that a list waits for slow nodes before it is told in the background.
 const TELL_PATIENCE: Duration = Duration::from_secs(2);

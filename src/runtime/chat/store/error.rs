@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::protocol::chat::MemberId;
+use crate::machine::chat::MemberId;
 
 /// Reason why a log cannot be used.
 #[derive(Debug)]

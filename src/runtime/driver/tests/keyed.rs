@@ -2,9 +2,9 @@
 //! costs.
 
 use super::*;
-use crate::wire::line::LineReader;
-use crate::wire::sealed::{self, ClusterKey, ClusterKeys, HandshakeError, Incoming, OPENING};
-use crate::wire::sealed::{Sealed, Sealer};
+use crate::proto::line::LineReader;
+use crate::proto::sealed::{self, ClusterKey, ClusterKeys, HandshakeError, Incoming, OPENING};
+use crate::proto::sealed::{Sealed, Sealer};
 
 fn key(number: u8) -> ClusterKey {
     ClusterKey::from_bytes(std::array::from_fn(|at| number.wrapping_add(at as u8)))

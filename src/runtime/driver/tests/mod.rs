@@ -6,13 +6,13 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::*;
+use crate::machine::message::{ErrorCode, ErrorReply, Message};
+use crate::machine::{DialError, Effects, Kind, LinkId, Ticket};
 use crate::model::Endpoint;
-use crate::protocol::message::{ErrorCode, ErrorReply, Message};
-use crate::protocol::{DialError, Effects, Kind, LinkId, Ticket};
+use crate::proto::dialect::Dialect;
+use crate::proto::line::{LINE_BYTES_MAX, encode};
 use crate::runtime::listen::bind;
 use crate::runtime::thread;
-use crate::wire::dialect::Dialect;
-use crate::wire::line::{LINE_BYTES_MAX, encode};
 
 use super::options::{Connection, Serve};
 

@@ -11,7 +11,7 @@ use super::layout::Layout;
 use super::record::{Record, Subject};
 use super::scan::scan;
 use super::{Goal, Store, StoreError};
-use crate::protocol::swarm::{Hash, PieceIndex, leaf_hash};
+use crate::machine::swarm::{Hash, PieceIndex, leaf_hash};
 
 /// Largest number of times that files are read again which others change meanwhile.
 const ROUNDS_MAX: usize = 8;

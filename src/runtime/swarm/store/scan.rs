@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::StoreError;
+use crate::machine::swarm::FILES_BYTES_MAX;
 use crate::model::{FILES_MAX, FileEntry, FileList, Traits, path_complaint};
-use crate::protocol::swarm::FILES_BYTES_MAX;
 
 /// A folder that is still to be read.
 struct Open {

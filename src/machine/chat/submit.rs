@@ -1,0 +1,401 @@
+//! Submitting messages to the leader, again and again, until they are final (C5) or the group
+//! cannot take them; and their numbering by a leader (R9).
+//!
+//! Invariants:
+//! - A text typed here leaves only when its record is on disk, on a leader, too.
+//! - Messages of one own numbering are on their way at a time, the oldest numbering's first.
+//! - No message is sent to a leader before all entries are known that were final when the leader
+//!   was first heard: a final message is not sent again.
+
+use std::sync::Arc;
+
+use rand::RngExt as _;
+
+use super::config::{ROOM_BYTES_MAX, Rule};
+use super::entry::{Body, Chat, MemberId, MsgId, Origin, SeqNo};
+use super::event::{Effect, Event, Record, Timer};
+use super::group::{Duty, Group};
+use super::messages::{ChatAck, ChatReq, Message, Nack, NackCode};
+use crate::machine::LinkId;
+
+/// Number of messages that are on their way to the leader without an answer.
+const SENT_MAX: usize = 1_024;
+
+/// Reason for refusing a program's message whose identity is another text's.
+const TAKEN: &str = "another text stands under this msg_id; send with a fresh client number";
+
+impl Group {
+    /// Greatest length of a text, in bytes: the group's, or this member's own where the
+    /// group has none.
+    pub(super) fn message_max(&self) -> usize {
+        let agreed = self.log.membership().message_max;
+        agreed.and_then(|it| usize::try_from(it).ok()).unwrap_or(self.config.message_max)
+    }
+
+    fn is_valid(&self, room: &str, text: &str) -> bool {
+        text.len() <= self.message_max() && !room.is_empty() && room.len() <= ROOM_BYTES_MAX
+    }
+
+    fn limits(&self) -> String {
+        let max = self.message_max();
+        format!("a text has at most {max} bytes in this group, a room's name 1 to {ROOM_BYTES_MAX}")
+    }
+
+    fn has_room(&self) -> bool {
+        self.outbox.waiting.len() < self.config.waiting_entries
+            && self.outbox.bytes < self.config.waiting_bytes
+    }
+
+    pub(super) fn on_say(&mut self, room: Arc<str>, text: Arc<str>, fx: &mut Vec<Effect>) {
+        if !self.is_valid(&room, &text) {
+            let reason = self.limits();
+            self.drop_it("a text that is too long, or a room that is none", fx);
+            fx.push(Effect::Emit(Event::Rejected { room, text, reason }));
+            return;
+        }
+        let msg_id = if self.has_room() { self.outbox.next_id() } else { None };
+        let Some(msg_id) = msg_id else {
+            self.drop_it("a text, because too many are waiting", fx);
+            let count = self.outbox.waiting.len();
+            let reason =
+                format!("{count} messages wait to be final, which is all there is room for");
+            fx.push(Effect::Emit(Event::Rejected { room, text, reason }));
+            return;
+        };
+        let chat = Chat { msg_id, room_id: room, payload: text };
+        let record = self.persist(Record::Typed(chat.clone()), fx);
+        self.outbox.put(chat, record, None);
+        self.outbox.unkept.push_back((record, msg_id));
+        self.tell_kept(fx);
+        self.send_typed(fx);
+    }
+
+    /// Tells which of the texts typed here the disk has now.
+    pub(super) fn tell_kept(&mut self, fx: &mut Vec<Effect>) {
+        while let Some((record, id)) = self.outbox.unkept.front().copied() {
+            if !self.disk.has(record) {
+                return;
+            }
+            self.outbox.unkept.pop_front();
+            let waiting = self.outbox.waiting.get(&id);
+            fx.extend(waiting.map(|it| Effect::Emit(Event::Pending(it.chat.clone()))));
+        }
+    }
+
+    /// Takes a message to be numbered: of a client of this member, or of a member that forwards it.
+    pub(super) fn on_chat(
+        &mut self,
+        link: LinkId,
+        from: MemberId,
+        is_client: bool,
+        is_trusted: bool,
+        request: ChatReq,
+        fx: &mut Vec<Effect>,
+    ) {
+        let ChatReq { sender_id, chat } = request;
+        let id = chat.msg_id;
+        let author = if is_client { self.me.id } else { from };
+        let is_fair = sender_id == author && id.origin.member == author;
+        if !is_fair || (is_client && id.origin.is_own()) || id.number == 0 {
+            self.drop_it("a message in another's name", fx);
+            self.nack_chat(link, id, NackCode::NotAllowed, "only in one's own name", fx);
+        } else if !is_client && !is_trusted {
+            self.drop_it("a message of somebody who is no member", fx);
+            self.nack_chat(link, id, NackCode::NotAllowed, "not a member", fx);
+        } else if is_client {
+            self.on_client_chat(link, chat, fx);
+        } else {
+            self.number(chat, Some(link), fx);
+        }
+    }
+
+    fn on_client_chat(&mut self, link: LinkId, chat: Chat, fx: &mut Vec<Effect>) {
+        let id = chat.msg_id;
+        if let Some(known) = self.outbox.waiting.get_mut(&id) {
+            if known.chat != chat {
+                self.nack_chat(link, id, NackCode::Taken, TAKEN, fx);
+                return;
+            }
+            known.client = Some(link);
+            self.outbox.sent.remove(&id);
+            self.outbox.unsent.insert(id);
+            self.send_typed(fx);
+            return;
+        }
+        if self.is_other_text(&chat) {
+            self.nack_chat(link, id, NackCode::Taken, TAKEN, fx);
+        } else if self.is_known_final(id) {
+            self.ack_chat(link, id, fx);
+        } else if !self.is_valid(&chat.room_id, &chat.payload) || id.number == u64::MAX {
+            self.drop_it("a text that is too long, or a room that is none", fx);
+            self.nack_chat(link, id, NackCode::Invalid, &self.limits(), fx);
+        } else if !self.has_room() {
+            self.nack_chat(link, id, NackCode::Busy, "too much is waiting", fx);
+        } else if self.quorum == Some(false) {
+            self.nack_chat(link, id, NackCode::NoQuorum, "no majority is in reach", fx);
+        } else {
+            self.outbox.put(chat, 0, Some(link));
+            self.send_typed(fx);
+        }
+    }
+
+    fn is_known_final(&self, id: MsgId) -> bool {
+        self.config.keeps(Rule::Once)
+            && self.log.last_final(id.origin).is_some_and(|(number, _)| id.number <= number)
+    }
+
+    /// True if another text stands under the identity of a message (R11), as far as memory goes.
+    fn is_other_text(&self, chat: &Chat) -> bool {
+        self.config.keeps(Rule::Text)
+            && chat.msg_id.number <= self.log.last_number(chat.msg_id.origin)
+            && self.log.find(chat.msg_id).is_some_and(|it| it != chat)
+    }
+
+    fn ack_chat(&self, link: LinkId, msg_id: MsgId, fx: &mut Vec<Effect>) {
+        let last = self.log.last_final(msg_id.origin);
+        let seq_no = last.filter(|(number, _)| *number == msg_id.number).map(|(_, seq)| seq);
+        let ack = ChatAck { sender_id: self.me.id, msg_id, seq_no };
+        self.send(link, Message::ChatAck(ack), fx);
+    }
+
+    fn nack_chat(
+        &self,
+        link: LinkId,
+        id: MsgId,
+        code: NackCode,
+        reason: &str,
+        fx: &mut Vec<Effect>,
+    ) {
+        let nack = Nack {
+            sender_id: self.me.id,
+            term: self.term,
+            code,
+            leader_id: self.leader,
+            msg_id: Some(id),
+            reason: reason.to_owned(),
+        };
+        self.send(link, Message::Nack(nack), fx);
+    }
+
+    /// Gives a message its number, once (R9), if this member leads; `link` is that of the member
+    /// that forwarded it.
+    fn number(&mut self, chat: Chat, link: Option<LinkId>, fx: &mut Vec<Effect>) {
+        let id = chat.msg_id;
+        let Duty::Lead(reign) = &self.duty else {
+            self.refuse_chat(id, link, NackCode::NotLeader, "another leads, or nobody", fx);
+            return;
+        };
+        if reign.handover.is_some() {
+            // Its author sends the message to the successor, or here again.
+            return;
+        }
+        let last = self.log.last_number(id.origin);
+        if self.config.keeps(Rule::Once) && id.number <= last {
+            if self.is_other_text(&chat) {
+                self.drop_it("a text under another's number", fx);
+                self.refuse_chat(id, link, NackCode::Taken, TAKEN, fx);
+                return;
+            }
+            self.drop_it("a repeat", fx);
+            if let (Some(link), true) = (link, self.is_known_final(id)) {
+                self.ack_chat(link, id, fx);
+            }
+            return;
+        }
+        let is_gap = self.config.keeps(Rule::Once) && id.number > last + 1;
+        let is_wrong = !self.is_valid(&chat.room_id, &chat.payload) || id.number == u64::MAX;
+        if (is_gap || is_wrong) && !self.has_opened() {
+            // An entry of an earlier leader may still come to light: no definite answer is sent.
+            return;
+        }
+        if is_gap {
+            self.refuse_chat(id, link, NackCode::Gap, "the number before it is missing", fx);
+            return;
+        }
+        if is_wrong {
+            self.drop_it("a text that is too long, or a room that is none", fx);
+            self.refuse_chat(id, link, NackCode::Invalid, &self.limits(), fx);
+            return;
+        }
+        let is_full = self.log.waiting() >= self.config.waiting_entries
+            || self.log.waiting_bytes() >= self.config.waiting_bytes;
+        if is_full {
+            self.drop_it("a message, because too many are waiting", fx);
+            self.refuse_chat(id, link, NackCode::Busy, "too much is waiting", fx);
+            return;
+        }
+        self.append_own(Body::Chat(chat), fx);
+    }
+
+    /// Refuses to number a message, toward the member that forwarded it, this member's own client,
+    /// or this member itself.
+    fn refuse_chat(
+        &mut self,
+        id: MsgId,
+        link: Option<LinkId>,
+        code: NackCode,
+        why: &str,
+        fx: &mut Vec<Effect>,
+    ) {
+        if let Some(link) = link {
+            self.nack_chat(link, id, code, why, fx);
+        } else if id.origin.is_own() {
+            self.on_own_refused(id, code, why, fx);
+        } else if let Some(link) = self.outbox.take(id).and_then(|it| it.client) {
+            self.nack_chat(link, id, code, why, fx);
+        }
+    }
+
+    /// True if all entries are known that were final when the leader was first heard.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.resume_at.is_some_and(|at| self.log.commit() >= at)
+    }
+
+    /// Sends the waiting messages to the leader, in order; those on disk, and within the bound.
+    pub(super) fn send_typed(&mut self, fx: &mut Vec<Effect>) {
+        let leads = matches!(self.duty, Duty::Lead(_));
+        let is_handing_over = matches!(&self.duty, Duty::Lead(it) if it.handover.is_some());
+        let link = self.leader.and_then(|id| self.links.of_member(id));
+        let can_follow = link.is_some() && self.is_member() && self.has_caught_up();
+        if self.outbox.unsent.is_empty() || is_handing_over || !leads && !can_follow {
+            return;
+        }
+        let needs_disk = self.config.keeps(Rule::Disk);
+        let room = SENT_MAX.saturating_sub(self.outbox.sent.len());
+        let oldest = self.outbox.numberings.first().copied();
+        let may_go = |id: &&MsgId| {
+            let record = self.outbox.waiting.get(id).map_or(0, |it| it.record);
+            let is_due = !id.origin.is_own() || Some(id.origin) == oldest;
+            is_due && (!needs_disk || self.disk.has(record))
+        };
+        let ready: Vec<_> = self.outbox.unsent.iter().filter(may_go).take(room).copied().collect();
+        for id in ready {
+            let Some(waiting) = self.outbox.waiting.get(&id) else { continue };
+            let chat = waiting.chat.clone();
+            self.outbox.unsent.remove(&id);
+            self.outbox.sent.insert(id);
+            match link {
+                Some(link) if !leads => {
+                    let request = ChatReq { sender_id: self.me.id, chat };
+                    self.send(link, Message::Chat(request), fx);
+                }
+                _ => self.number(chat, None, fx),
+            }
+        }
+    }
+
+    pub(super) fn on_resend_timer(&mut self, fx: &mut Vec<Effect>) {
+        fx.push(Effect::SetTimer(Timer::Resend, self.config.resend));
+        // A restart delivers again the entries that became final after the last record
+        // of the commit.
+        self.keep_commit(fx);
+        self.introduce(fx);
+        self.send_removals(fx);
+        if self.outbox.waiting.is_empty() {
+            return;
+        }
+        self.outbox.begin_again();
+        self.send_typed(fx);
+    }
+
+    /// Takes the leader's refusal of a message that was sent to it.
+    pub(super) fn on_chat_refused(&mut self, nack: &Nack, fx: &mut Vec<Effect>) {
+        let Some(id) = nack.msg_id else { return };
+        if id.origin.is_own() {
+            self.on_own_refused(id, nack.code, &nack.reason, fx);
+        } else if let Some(link) = self.outbox.take(id).and_then(|it| it.client) {
+            // A client decides for itself whether to try again.
+            self.nack_chat(link, id, nack.code, &nack.reason, fx);
+        }
+    }
+
+    /// Takes the refusal of a text typed here. It is sent again until it is final, unless it never
+    /// can be: by the word of an [opened](Self::has_opened) leader, which knows all final entries.
+    fn on_own_refused(&mut self, id: MsgId, code: NackCode, why: &str, fx: &mut Vec<Effect>) {
+        let is_first = self.outbox.waiting_of(id.origin).next() == Some(id);
+        match code {
+            NackCode::Invalid => {
+                let Some(waiting) = self.outbox.take(id) else { return };
+                self.persist(Record::GivenBack { msg_id: id }, fx);
+                let (chat, reason) = (waiting.chat, why.to_owned());
+                fx.push(Effect::Emit(Event::GivenBack { chat, reason }));
+            }
+            // The number before it was given back, or lost with a part of the log: it never comes.
+            NackCode::Gap if is_first => {
+                let all: Vec<_> = self.outbox.waiting_of(id.origin).collect();
+                all.into_iter().for_each(|id| self.rename(id, fx));
+            }
+            // Renamed once that other text is final here; until then the message may still go.
+            NackCode::Taken => self.rename_taken(fx),
+            NackCode::Gap
+            | NackCode::Malformed
+            | NackCode::NotAllowed
+            | NackCode::Handshake
+            | NackCode::IdTaken
+            | NackCode::Removed
+            | NackCode::OtherGroup
+            | NackCode::Stale
+            | NackCode::NotLeader
+            | NackCode::NoQuorum
+            | NackCode::Busy
+            | NackCode::Doubled
+            | NackCode::Copied
+            | NackCode::Rewound => {}
+        }
+    }
+
+    /// Gives a text typed here another identity: its own can never be final, or is another text's.
+    fn rename(&mut self, from: MsgId, fx: &mut Vec<Effect>) {
+        let Some(waiting) = self.outbox.take(from) else { return };
+        if self.outbox.own == Some(from.origin) {
+            let drawn = self.rng.random();
+            (self.outbox.own, self.outbox.numbered) = (Some(Origin::own(self.me.id, drawn)), 0);
+        }
+        let Some(to) = self.outbox.next_id() else { return };
+        let record = self.persist(Record::Renamed { from, to }, fx);
+        fx.push(Effect::Emit(Event::Renamed { from, to }));
+        self.outbox.put(Chat { msg_id: to, ..waiting.chat }, record, None);
+    }
+
+    /// Renames the texts that an earlier process kept under identities of other texts.
+    pub(super) fn rename_taken(&mut self, fx: &mut Vec<Effect>) {
+        let is_taken = |it: &&Chat| self.is_known_final(it.msg_id) && self.is_other_text(it);
+        let taken: Vec<_> =
+            self.outbox.own_waiting().filter(is_taken).map(|it| it.msg_id).collect();
+        taken.into_iter().for_each(|id| self.rename(id, fx));
+    }
+
+    /// Tells the member or client that waits for a message that it is final. A text that waits
+    /// under the identity of another text is not final by that (R11).
+    pub(super) fn answer_author(&mut self, chat: &Chat, seq: SeqNo, fx: &mut Vec<Effect>) {
+        let id = chat.msg_id;
+        if id.origin.member != self.me.id {
+            return;
+        }
+        let is_other = self.config.keeps(Rule::Text)
+            && self.outbox.waiting.get(&id).is_some_and(|it| it.chat != *chat);
+        if is_other && id.origin.is_own() {
+            self.rename(id, fx);
+            return;
+        }
+        let Some(link) = self.outbox.take(id).and_then(|it| it.client) else { return };
+        if is_other {
+            self.nack_chat(link, id, NackCode::Taken, TAKEN, fx);
+        } else {
+            let ack = ChatAck { sender_id: self.me.id, msg_id: id, seq_no: Some(seq) };
+            self.send(link, Message::ChatAck(ack), fx);
+        }
+    }
+
+    /// Refuses the clients' messages at once, because no majority is in reach; the clients
+    /// may try again.
+    pub(super) fn refuse_clients(&mut self, fx: &mut Vec<Effect>) {
+        let of_clients = |it: &&MsgId| !it.origin.is_own();
+        let all: Vec<_> = self.outbox.waiting.keys().filter(of_clients).copied().collect();
+        for id in all {
+            if let Some(link) = self.outbox.take(id).and_then(|it| it.client) {
+                self.nack_chat(link, id, NackCode::NoQuorum, "no majority is in reach", fx);
+            }
+        }
+    }
+}

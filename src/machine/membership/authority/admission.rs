@@ -1,0 +1,396 @@
+//! Admissions: request, dial-back, votes, certificate (M1, M2, M3, M5).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::verdict::REASON_BYTES_MAX;
+use super::{Authority, Event, Fx, Timer};
+use crate::machine::LinkId;
+use crate::machine::membership::certificate::{
+    Admission, Proposal, ProposalKind, RegisterReq, Subject, Vote,
+};
+use crate::machine::membership::registry::{Entry, Merged};
+use crate::machine::message::{ErrorCode, ErrorReply};
+use crate::machine::probe::Outcome;
+use crate::machine::quorum::{Ballot, Tally};
+use crate::machine::session::{Card, Cause};
+use crate::model::{Endpoint, Incarnation, Now, PublicKey, SeedId, Signature, WallTime};
+
+/// A seed's answer to a request to register, sent to the other seeds and to the applicant.
+///
+/// The answer carries the applicant's own signature, so that a seed that has not seen the request
+/// can begin its own dial-back on the strength of the vote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterVote {
+    /// Address on which the applicant listens.
+    pub endpoint: Endpoint,
+    /// Incarnation of the life that asks.
+    pub incarnation: Incarnation,
+    /// Public key of the applicant.
+    pub key: PublicKey,
+    /// Signature of the applicant on its request.
+    pub request: Signature,
+    /// Seed that votes.
+    pub seed: SeedId,
+    /// True for a yes, false for a no.
+    pub yes: bool,
+    /// Time of the vote, by the voter's clock.
+    pub at: WallTime,
+    /// Signature of a yes; a no has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
+    /// Reason in words, for people.
+    pub reason: String,
+}
+
+impl RegisterVote {
+    const fn request(&self) -> RegisterReq {
+        RegisterReq {
+            endpoint: self.endpoint,
+            incarnation: self.incarnation,
+            key: self.key,
+            signature: self.request,
+        }
+    }
+
+    /// Returns the signed yes, or `None` for a no.
+    pub fn vote(&self) -> Option<Vote> {
+        let signature = self.signature.filter(|_| self.yes)?;
+        Some(Vote { seed: self.seed, at: self.at, others: Vec::new(), signature })
+    }
+}
+
+/// An admission under way.
+#[derive(Debug)]
+pub(super) struct Case {
+    pub(super) request: RegisterReq,
+    /// The other seed whose message opened the case.
+    by: Option<SeedId>,
+    /// Links that wait for the outcome.
+    pub(super) applicants: BTreeSet<LinkId>,
+    ballot: Ballot,
+    votes: BTreeMap<SeedId, Vote>,
+    /// Last answer of each seed, for people and for seeds that connect later.
+    said: BTreeMap<SeedId, RegisterVote>,
+}
+
+impl Authority {
+    /// Takes a request, from the applicant itself or forwarded by a seed.
+    pub fn on_register_req(
+        &mut self,
+        now: Now,
+        (link, from, address): (LinkId, &Card, IpAddr),
+        request: RegisterReq,
+        fx: &mut Fx,
+    ) {
+        let subject = request.subject();
+        if from.seed.is_some() {
+            if !self.is_settled(&subject) && request.is_valid() {
+                self.open_admission(request, from.seed, fx);
+            }
+            return;
+        }
+        if let Err((cause, error)) = self.check_request(now, (from, address), &request) {
+            fx.emit(Event::Refuse { link, cause, error });
+            return;
+        }
+        if let Some(entry) = self.registry.alive_at(subject.endpoint)
+            && entry.subject == subject
+            && let Some(admission) = entry.admission.clone()
+        {
+            // The other seeds decided before this request came: the link is a member's now.
+            self.linked(subject.endpoint, link);
+            fx.send(link, admission);
+            fx.emit(Event::Standing { link, member: true });
+            return;
+        }
+        self.open_admission(request, None, fx);
+        if let Some(case) = self.admissions.get_mut(&subject) {
+            case.applicants.insert(link);
+            case.by = None;
+            for vote in case.said.values() {
+                fx.send(link, vote.clone());
+            }
+        }
+        self.tell_seeds(&request.into(), None, fx);
+    }
+
+    /// Takes another seed's vote. It must come from the voter itself.
+    pub fn on_register_vote(&mut self, now: Now, link: LinkId, vote: RegisterVote, fx: &mut Fx) {
+        let Some(voter) = self.seed_of(link) else {
+            return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
+        };
+        if vote.reason.len() > REASON_BYTES_MAX {
+            let reason = format!("a reason of more than {REASON_BYTES_MAX} bytes");
+            return self.refuse(link, Cause::TooMany, reason, fx);
+        }
+        let subject = vote.request().subject();
+        if self.registry.is_alive(&subject) {
+            return;
+        }
+        if !self.admissions.contains_key(&subject) {
+            if !vote.request().is_valid() {
+                return self.refuse(link, Cause::Forged, "a vote for a forged request", fx);
+            }
+            self.open_admission(vote.request(), Some(voter), fx);
+        }
+        self.count_register_vote(now, (Some(link), voter), vote, fx);
+    }
+
+    /// Takes the certificate of an admission.
+    pub fn on_register_commit(&mut self, now: Now, link: LinkId, proof: &Admission, fx: &mut Fx) {
+        if self.take_admission(now, proof, fx) == Some(Merged::Nothing) {
+            return;
+        }
+        if let Err(error) = self.book.verify_admission(proof) {
+            self.refuse(link, error.cause(), format!("no certificate: {error}"), fx);
+        }
+    }
+
+    /// Merges an admission if its certificate holds; returns `None` if not.
+    pub(super) fn take_admission(
+        &mut self,
+        now: Now,
+        proof: &Admission,
+        fx: &mut Fx,
+    ) -> Option<Merged> {
+        let known = self.registry.get(proof.endpoint);
+        if known.is_some_and(|held| held.subject == proof.subject() && held.admission.is_some()) {
+            return Some(Merged::Nothing);
+        }
+        self.book.verify_admission(proof).ok()?;
+        let merged = self.apply(now, Entry::admitted(proof.clone()), None, fx);
+        self.close_admission(proof, fx);
+        Some(merged)
+    }
+
+    /// Takes the outcome of an applicant's dial-back (M5).
+    pub(super) fn probed_applicant(
+        &mut self,
+        now: Now,
+        endpoint: Endpoint,
+        outcome: &Outcome,
+        fx: &mut Fx,
+    ) {
+        let waiting: Vec<_> = self
+            .admissions
+            .iter()
+            .filter(|(subject, case)| {
+                subject.endpoint == endpoint && !case.said.contains_key(&self.me)
+            })
+            .map(|(subject, _)| *subject)
+            .collect();
+        for subject in waiting {
+            let verdict = match outcome {
+                Outcome::Answered(card) if card.subject() == subject => Ok(()),
+                Outcome::Answered(card) if card.key == subject.key => {
+                    Err(format!("{endpoint} answers as incarnation {}", card.incarnation))
+                }
+                Outcome::Answered(_) => Err(format!("another key answers at {endpoint}")),
+                Outcome::Refused => Err(format!("nobody listens at {endpoint}")),
+                Outcome::Silent => Err(format!("no answer from {endpoint} when dialed back")),
+                Outcome::Inconclusive => Err("too busy to dial back".to_owned()),
+            };
+            self.cast_register_vote(now, &subject, verdict, fx);
+        }
+    }
+
+    /// Rejects an admission that has taken too long.
+    pub(super) fn admission_expired(&mut self, subject: &Subject, fx: &mut Fx) {
+        let Some(case) = self.admissions.get(subject) else { return };
+        let silent: Vec<_> = self
+            .book
+            .seeds()
+            .filter(|(id, _)| !case.said.contains_key(id))
+            .map(|(id, _)| id.to_string())
+            .collect();
+        let reason = format!(
+            "{} of {} needed yes votes in time; no answer from seed {}",
+            case.ballot.yes(),
+            case.ballot.needed(),
+            silent.join(", "),
+        );
+        self.reject_admission(subject, &reason, fx);
+    }
+
+    /// Repeats this seed's votes and requests to a seed whose link came up: open cases may be
+    /// decided with it.
+    pub(super) fn repeat_admissions(&self, link: LinkId, fx: &mut Fx) {
+        for case in self.admissions.values() {
+            match case.said.get(&self.me) {
+                Some(vote) => fx.send(link, vote.clone()),
+                None => fx.send(link, case.request),
+            }
+        }
+    }
+
+    /// True if a request of `subject` opens no case here, because a vote on it is open or a life as
+    /// high is known.
+    fn is_settled(&self, subject: &Subject) -> bool {
+        let known = self.registry.get(subject.endpoint);
+        let is_obsolete = known.is_some_and(|held| held.subject.incarnation >= subject.incarnation);
+        is_obsolete || self.admissions.contains_key(subject)
+    }
+
+    fn open_admission(&mut self, request: RegisterReq, by: Option<SeedId>, fx: &mut Fx) {
+        let subject = request.subject();
+        if self.is_settled(&subject)
+            || self.admissions.len() >= self.config.admissions_max
+            || self.has_used_its_share(by)
+        {
+            return;
+        }
+        let ballot = Ballot::new(self.book.seeds().map(|(id, _)| id), self.book.rule());
+        fx.emit(Event::Proposed {
+            proposal: Proposal { kind: ProposalKind::Admit, subject },
+            needed: ballot.needed(),
+            because: "it asks to register".to_owned(),
+        });
+        let (applicants, votes, said) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        let case = Case { request, by, applicants, ballot, votes, said };
+        self.admissions.insert(subject, case);
+        fx.set_timer(Timer::Admission(subject), self.config.admission_timeout);
+        let timeout = self.health.stretch(self.config.probe_timeout * 2);
+        fx.emit(Event::Probe { endpoint: subject.endpoint, timeout });
+    }
+
+    /// True if another seed has opened as many admissions here as its share allows: a lying seed
+    /// must not keep out the applicants that the others vouch for.
+    fn has_used_its_share(&self, by: Option<SeedId>) -> bool {
+        let share = self.config.admissions_max / (self.book.len() + 1);
+        by.is_some() && self.admissions.values().filter(|case| case.by == by).count() >= share
+    }
+
+    /// Sends this seed's answer to the other seeds, and counts it.
+    fn cast_register_vote(
+        &mut self,
+        now: Now,
+        subject: &Subject,
+        verdict: Result<(), String>,
+        fx: &mut Fx,
+    ) {
+        let kind = ProposalKind::Admit;
+        let objection = self.objection(subject).map(|(_, error)| error.reason);
+        let verdict = verdict.and(objection.map_or(Ok(()), Err));
+        let verdict = match verdict.and_then(|()| self.check_time(now, subject)) {
+            Ok(()) if !self.ready => Err("catching up with the other seeds first".to_owned()),
+            Ok(()) => match self.vote_given(kind, subject).cloned() {
+                Some(given) if given.lives.contains(subject) => Ok(given),
+                Some(_) => Err("voted for another key in this incarnation already".to_owned()),
+                None => Ok(self.vote(now, kind, vec![*subject], fx)),
+            },
+            Err(reason) => Err(reason),
+        };
+        let Some(case) = self.admissions.get(subject) else { return };
+        let said = RegisterVote {
+            endpoint: subject.endpoint,
+            incarnation: subject.incarnation,
+            key: subject.key,
+            request: case.request.signature,
+            seed: verdict.as_ref().map_or(self.me, |given| given.vote.seed),
+            yes: verdict.is_ok(),
+            at: verdict.as_ref().map_or(now.wall, |given| given.vote.at),
+            signature: verdict.as_ref().ok().map(|given| given.vote.signature),
+            reason: verdict.err().unwrap_or_else(|| "it answered when dialed back".to_owned()),
+        };
+        self.tell_seeds(&said.clone().into(), None, fx);
+        self.count_register_vote(now, (None, self.me), said, fx);
+    }
+
+    fn count_register_vote(
+        &mut self,
+        now: Now,
+        (link, seed): (Option<LinkId>, SeedId),
+        said: RegisterVote,
+        fx: &mut Fx,
+    ) {
+        let subject = said.request().subject();
+        let proposal = Proposal { kind: ProposalKind::Admit, subject };
+        if let Some(vote) = said.vote()
+            && !self
+                .book
+                .key(seed)
+                .is_some_and(|key| vote.is_valid(proposal.kind, &[subject], &key))
+        {
+            if let Some(link) = link {
+                self.refuse(link, Cause::Forged, "the vote's signature does not hold", fx);
+            }
+            return;
+        }
+        let Some(case) = self.admissions.get_mut(&subject) else { return };
+        let earlier = case.said.get(&seed).map(|earlier| earlier.vote().is_some());
+        if earlier == Some(said.vote().is_some()) {
+            return; // Repeated: it is not told twice.
+        }
+        if let Some(vote) = said.vote() {
+            case.votes.insert(seed, vote);
+        }
+        let tally = case.ballot.cast(seed, said.vote().is_some());
+        fx.emit(Event::Voted {
+            proposal,
+            seed,
+            yes: said.vote().is_some(),
+            reason: said.reason.clone(),
+            count: case.ballot.yes(),
+            needed: case.ballot.needed(),
+        });
+        for applicant in &case.applicants {
+            fx.send(*applicant, said.clone());
+        }
+        case.said.insert(seed, said);
+        match tally {
+            Tally::Pending => {}
+            Tally::Won => self.commit_admission(now, &subject, fx),
+            Tally::Lost => self.vote_lost(&subject, fx),
+        }
+    }
+
+    fn commit_admission(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
+        let Some(case) = self.admissions.get(subject) else { return };
+        let Subject { endpoint, incarnation, key } = *subject;
+        let votes = case.votes.values().cloned().collect();
+        let admission = Admission { endpoint, incarnation, key, votes };
+        let is_proposer = !case.applicants.is_empty();
+        self.apply(now, Entry::admitted(admission.clone()), None, fx);
+        self.close_admission(&admission, fx);
+        if is_proposer {
+            self.tell_seeds(&admission.into(), None, fx);
+        }
+    }
+
+    /// Ends a case with an admission: the waiting links get the certificate and are members' links
+    /// from now on.
+    fn close_admission(&mut self, admission: &Admission, fx: &mut Fx) {
+        let subject = admission.subject();
+        let Some(case) = self.admissions.remove(&subject) else { return };
+        fx.stop_timer(Timer::Admission(subject));
+        for link in case.applicants {
+            self.linked(subject.endpoint, link);
+            fx.send(link, admission.clone());
+            fx.emit(Event::Standing { link, member: true });
+        }
+    }
+
+    fn vote_lost(&mut self, subject: &Subject, fx: &mut Fx) {
+        let Some(case) = self.admissions.get(subject) else { return };
+        let reasons: Vec<_> = case
+            .said
+            .iter()
+            .filter(|(_, said)| said.vote().is_none())
+            .map(|(seed, said)| format!("seed {seed}: {}", said.reason))
+            .collect();
+        self.reject_admission(subject, &reasons.join("; "), fx);
+    }
+
+    fn reject_admission(&mut self, subject: &Subject, reason: &str, fx: &mut Fx) {
+        let Some(case) = self.admissions.remove(subject) else { return };
+        fx.stop_timer(Timer::Admission(*subject));
+        for link in case.applicants {
+            fx.send(link, ErrorReply::new(ErrorCode::Rejected, reason));
+        }
+        let proposal = Proposal { kind: ProposalKind::Admit, subject: *subject };
+        fx.emit(Event::Aborted { proposal, reason: reason.to_owned() });
+    }
+}

@@ -1,0 +1,429 @@
+//! From evidence to a decision: which removals are ripe, this seed's vote on all of them at once,
+//! the other seeds' votes, the certificate (M1, M2, M3, M6).
+//!
+//! Removals that are ripe together are voted on together. A ripe one waits a moment while
+//! another member is half accused, so that ten deaths are one decision and not ten (the idea of
+//! two watermarks is Rapid's, ATC'18, section 4.2). No removal waits for a member that is not
+//! accused at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ledger::Given;
+use super::removal::{CONFIRMATIONS_MAX, Case, Own};
+use super::{Authority, Event, Fx, Timer, pages};
+use crate::machine::LinkId;
+use crate::machine::membership::certificate::{
+    Because, Confirmation, LIVES_MAX, Proposal, ProposalKind, Removal, Subject, Vote,
+};
+use crate::machine::membership::seedbook::NoQuorum;
+use crate::machine::quorum::Tally;
+use crate::machine::session::Cause;
+use crate::model::{Now, SeedId, Signature, Time, WallTime};
+
+/// Time that this seed's own probe of a suspect is fresh. Longer than witnesses take to testify
+/// once it has failed; short enough that the finding still holds.
+const OWN_FRESH: Duration = Duration::from_secs(4);
+
+/// Time that ripe removals wait for half-accused suspects. The neighbors of several members that
+/// die at once confirm within a tenth of a second of each other.
+const SETTLE: Duration = Duration::from_millis(150);
+
+/// Time after its first sign for which an accusation that does not ripen holds up others.
+const HALF_ACCUSED: Duration = Duration::from_millis(500);
+
+/// Greatest length of the reason in another seed's vote, in bytes: the reason is kept, logged
+/// and passed on.
+pub(super) const REASON_BYTES_MAX: usize = 1_024;
+
+/// A seed's answer to reports, for the other seeds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedDeadVote {
+    /// Lives that the vote is about, ascending. One signature covers them all.
+    pub lives: Vec<Subject>,
+    /// Seed that votes.
+    pub seed: SeedId,
+    /// True for a yes, false for a no.
+    pub yes: bool,
+    /// Time of the vote, by the voter's clock.
+    pub at: WallTime,
+    /// Signature of a yes; a no has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
+    /// Reason in words, for people.
+    pub reason: String,
+    /// The witnesses' findings that the voter holds; others judge them for themselves.
+    pub confirmations: Vec<Confirmation>,
+}
+
+impl SeedDeadVote {
+    /// Returns the signed yes, or `None` for a no.
+    pub fn vote(&self) -> Option<Vote> {
+        let signature = self.signature.filter(|_| self.yes)?;
+        Some(Vote { seed: self.seed, at: self.at, others: Vec::new(), signature })
+    }
+
+    fn is_well_formed(&self) -> bool {
+        (1..=LIVES_MAX).contains(&self.lives.len())
+            && self.lives.is_sorted_by(|one, next| one < next)
+            && self.confirmations.len() <= CONFIRMATIONS_MAX
+            && self.reason.len() <= REASON_BYTES_MAX
+    }
+}
+
+impl Authority {
+    /// Takes another seed's vote. It must come from the voter itself.
+    pub fn on_seed_dead_vote(&mut self, now: Now, link: LinkId, said: &SeedDeadVote, fx: &mut Fx) {
+        let Some(voter) = self.seed_of(link) else {
+            return self.refuse(link, Cause::Forged, "a vote that comes from no seed", fx);
+        };
+        if !said.is_well_formed() {
+            let reason = format!(
+                "a vote is about 1 to {LIVES_MAX} lives, ascending, and gives a short reason"
+            );
+            return self.refuse(link, Cause::Forged, reason, fx);
+        }
+        let (mut current, mut told) = (Vec::new(), Vec::new());
+        for life in &said.lives {
+            // One proof that ended many of them is sent once.
+            let removal = self.registry.get(life.endpoint).and_then(|it| it.removal.as_ref());
+            let removal = removal.map(Arc::as_ptr);
+            if removal.is_some_and(|removal| told.contains(&removal)) {
+                continue;
+            }
+            told.extend(removal);
+            match self.current_life(link, life.endpoint, life.incarnation, fx) {
+                Some(held) if held == *life => current.push(*life),
+                Some(_) => {
+                    return self.refuse(link, Cause::Forged, "a vote about another key", fx);
+                }
+                None => {}
+            }
+        }
+        if let Some(vote) = said.vote()
+            && !self
+                .book
+                .key(voter)
+                .is_some_and(|key| vote.is_valid(ProposalKind::Remove, &said.lives, &key))
+        {
+            return self.refuse(link, Cause::Forged, "the vote's signature does not hold", fx);
+        }
+        for subject in &current {
+            let about = said.confirmations.iter().filter(|found| found.subject() == *subject);
+            let about: Vec<_> = about.copied().collect();
+            let (valid, _) = self.check_all(now, subject, &about);
+            self.open_removal(now, subject, fx);
+            self.add_confirmations(now, subject, valid);
+        }
+        self.count_dead_vote(now, (voter, said), &current, fx);
+        for subject in &current {
+            self.probe_suspect(subject, fx);
+            self.weigh(now, subject, fx);
+        }
+    }
+
+    /// Takes the certificate of a removal from any sender: only the votes in it count (M3).
+    pub fn on_seed_dead_commit(&mut self, now: Now, link: LinkId, proof: Removal, fx: &mut Fx) {
+        let is_known = |life: &Subject| {
+            let held = self.registry.get(life.endpoint);
+            held.is_some_and(|held| held.subject == *life && held.removal.is_some())
+        };
+        if !proof.lives.is_empty() && proof.lives.iter().all(is_known) {
+            return;
+        }
+        if let Err(error) = self.take_removal(now, proof, Some(link), fx) {
+            self.refuse(link, error.cause(), format!("no certificate: {error}"), fx);
+        }
+    }
+
+    /// Merges the certificate of a removal. Returns whether it was anything new.
+    pub(super) fn take_removal(
+        &mut self,
+        now: Now,
+        mut proof: Removal,
+        from: Option<LinkId>,
+        fx: &mut Fx,
+    ) -> Result<bool, NoQuorum> {
+        self.book.verify_removal(&proof)?;
+        // The votes decide; of the evidence that comes with them only signed findings are kept for
+        // people to read.
+        proof.confirmations.truncate(CONFIRMATIONS_MAX);
+        let lives = &proof.lives;
+        proof.confirmations.retain(|found| {
+            let life = found.subject();
+            lives.contains(&life) && self.check(now, &life, found).is_ok()
+        });
+        Ok(self.apply_removal(&Arc::new(proof), from, fx))
+    }
+
+    /// Weighs whether this seed would vote to remove `subject` now; probes again if its own finding
+    /// is out of date.
+    pub(super) fn weigh(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
+        let Some(case) = self.removals.get(subject) else { return };
+        let said = case.said.get(&self.me).copied();
+        let Own::Done(finding, at) = case.own else { return };
+        if said == Some(true) {
+            return;
+        }
+        if !finding.is_dead() {
+            if said.is_none() {
+                self.say_no(now, subject, fx);
+            }
+            return self.set_ripe(now, subject, false, fx);
+        }
+        let (count, needed) = self.count_witnesses(subject, case);
+        // An old finding convicts no member now; nor does a finding made while this seed was late
+        // itself (O4).
+        let is_stale = now.mono.since(at) > OWN_FRESH;
+        if is_stale || self.health.is_doubtful() {
+            if let Some(case) = self.removals.get_mut(subject) {
+                case.own = Own::Wanted;
+            }
+            if is_stale {
+                self.probe_suspect(subject, fx);
+            }
+            return self.set_ripe(now, subject, false, fx);
+        }
+        self.set_ripe(now, subject, count >= needed && self.ready, fx);
+    }
+
+    fn set_ripe(&mut self, now: Now, subject: &Subject, is_ripe: bool, fx: &mut Fx) {
+        let Some(case) = self.removals.get_mut(subject) else { return };
+        case.ripe = is_ripe.then(|| case.ripe.unwrap_or(now.mono));
+        if is_ripe {
+            self.settle(now, fx);
+        }
+    }
+
+    /// Votes on all removals that are ripe, unless others may be ripe in a moment.
+    pub(super) fn settle(&mut self, now: Now, fx: &mut Fx) {
+        let Some(since) = self.removals.values().filter_map(|case| case.ripe).min() else {
+            return fx.stop_timer(Timer::Settle);
+        };
+        let waited = now.mono.since(since);
+        if waited < SETTLE && self.is_unsettled(now) {
+            return fx.set_timer(Timer::Settle, SETTLE - waited);
+        }
+        fx.stop_timer(Timer::Settle);
+        self.vote_on_ripe(now, fx);
+    }
+
+    /// True if a suspect is half accused, and no other seed has voted on a ripe removal.
+    fn is_unsettled(&self, now: Now) -> bool {
+        let is_recent = |at: Time| now.mono.since(at) < HALF_ACCUSED;
+        let is_half = |case: &Case| {
+            case.ripe.is_none()
+                && !case.said.contains_key(&self.me)
+                && !matches!(case.own, Own::Done(finding, _) if !finding.is_dead())
+                && is_recent(case.opened)
+        };
+        let is_led = self.removals.values().any(|it| it.ripe.is_some() && !it.votes.is_empty());
+        // A crash breaks the link to this seed long before a neighbor reports it.
+        let is_lost = |(endpoint, at): (&_, &Time)| {
+            is_recent(*at)
+                && self
+                    .registry
+                    .alive_at(*endpoint)
+                    .is_some_and(|entry| !self.removals.contains_key(&entry.subject))
+        };
+        !is_led && (self.removals.values().any(is_half) || self.lost.iter().any(is_lost))
+    }
+
+    fn vote_on_ripe(&mut self, now: Now, fx: &mut Fx) {
+        let kind = ProposalKind::Remove;
+        let (mut fresh, mut evidence) = (Vec::new(), 0);
+        let mut ripe = Vec::new();
+        for (life, case) in &mut self.removals {
+            if case.ripe.take().is_some() {
+                ripe.push((*life, case.confirmations.len()));
+            }
+        }
+        for (life, findings) in ripe {
+            if let Some(given) = self.vote_given(kind, &life).cloned() {
+                // One that was given to another key of this life is never given again (M2).
+                if given.lives.contains(&life) {
+                    self.say_yes(now, &given, fx);
+                }
+                continue;
+            }
+            if fresh.len() == LIVES_MAX || evidence + findings > CONFIRMATIONS_MAX {
+                self.vote_and_say(now, std::mem::take(&mut fresh), fx);
+                evidence = 0;
+            }
+            fresh.push(life);
+            evidence += findings;
+        }
+        self.vote_and_say(now, fresh, fx);
+    }
+
+    fn vote_and_say(&mut self, now: Now, lives: Vec<Subject>, fx: &mut Fx) {
+        if !lives.is_empty() {
+            let given = self.vote(now, ProposalKind::Remove, lives, fx);
+            self.say_yes(now, &given, fx);
+        }
+    }
+
+    /// Sends this seed's yes to the others, with the evidence, and counts it.
+    fn say_yes(&mut self, now: Now, given: &Arc<Given>, fx: &mut Fx) {
+        let said = self.said_yes(given);
+        self.tell_seeds(&said.clone().into(), None, fx);
+        let open = |life: &&Subject| self.removals.contains_key(*life);
+        let current: Vec<_> = given.lives.iter().filter(open).copied().collect();
+        self.count_dead_vote(now, (self.me, &said), &current, fx);
+    }
+
+    pub(super) fn said_yes(&self, given: &Given) -> SeedDeadVote {
+        let cases = || given.lives.iter().filter_map(|life| self.removals.get_key_value(life));
+        let reason = match cases().next() {
+            Some((subject, case)) => {
+                let (count, needed) = self.count_witnesses(subject, case);
+                let own = case.own.as_str();
+                format!("my own probe: {own}; {count} of {needed} needed witnesses")
+            }
+            None => "decided before".to_owned(),
+        };
+        let findings = cases().flat_map(|(_, case)| case.confirmations.values());
+        SeedDeadVote {
+            lives: given.lives.clone(),
+            seed: given.vote.seed,
+            yes: true,
+            at: given.vote.at,
+            signature: Some(given.vote.signature),
+            reason,
+            confirmations: findings.map(|(found, _)| *found).take(CONFIRMATIONS_MAX).collect(),
+        }
+    }
+
+    fn said_no(&self, now: Now, subject: &Subject) -> SeedDeadVote {
+        let case = self.removals.get(subject);
+        let findings = case.into_iter().flat_map(|case| case.confirmations.values());
+        SeedDeadVote {
+            lives: vec![*subject],
+            seed: self.me,
+            yes: false,
+            at: now.wall,
+            signature: None,
+            reason: "it answered my own probe".to_owned(),
+            confirmations: findings.map(|(found, _)| *found).take(CONFIRMATIONS_MAX).collect(),
+        }
+    }
+
+    fn say_no(&mut self, now: Now, subject: &Subject, fx: &mut Fx) {
+        let said = self.said_no(now, subject);
+        self.tell_seeds(&said.clone().into(), None, fx);
+        self.count_dead_vote(now, (self.me, &said), &[*subject], fx);
+    }
+
+    /// Counts a verified vote for those of its lives that are being decided here.
+    fn count_dead_vote(
+        &mut self,
+        now: Now,
+        (voter, said): (SeedId, &SeedDeadVote),
+        lives: &[Subject],
+        fx: &mut Fx,
+    ) {
+        let given = said.vote().map(|vote| {
+            Arc::new(Given { kind: ProposalKind::Remove, lives: said.lives.clone(), vote })
+        });
+        for subject in lives {
+            let Some(case) = self.removals.get_mut(subject) else { continue };
+            if case.said.insert(voter, said.yes) == Some(said.yes) {
+                continue;
+            }
+            if let Some(given) = &given {
+                case.votes.insert(voter, Arc::clone(given));
+                case.last_news = now.mono;
+            }
+            // A no is an answer for now only; the case stays open until it is decided or stale.
+            case.ballot.cast(voter, given.is_some());
+            fx.emit(Event::Voted {
+                proposal: Proposal { kind: ProposalKind::Remove, subject: *subject },
+                seed: voter,
+                yes: given.is_some(),
+                reason: said.reason.clone(),
+                count: case.ballot.yes(),
+                needed: case.ballot.needed(),
+            });
+        }
+        self.commit_removals(fx);
+    }
+
+    /// Makes certificates of the removals that a quorum has signed: one for all lives with
+    /// the same votes.
+    fn commit_removals(&mut self, fx: &mut Fx) {
+        let mut decided: BTreeMap<Vec<(SeedId, Signature)>, Vec<Subject>> = BTreeMap::new();
+        for (subject, case) in &self.removals {
+            if case.ballot.tally() == Tally::Won {
+                let votes = case.votes.iter().map(|(seed, given)| (*seed, given.vote.signature));
+                decided.entry(votes.collect()).or_default().push(*subject);
+            }
+        }
+        for lives in decided.into_values() {
+            let Some(case) = lives.first().and_then(|life| self.removals.get(life)) else {
+                continue;
+            };
+            let others = |given: &Given| {
+                given.lives.iter().filter(|life| !lives.contains(life)).copied().collect()
+            };
+            let votes = case.votes.values();
+            let votes = votes.map(|it| Vote { others: others(it), ..it.vote.clone() });
+            let votes: Vec<_> = votes.collect();
+            let taken = pages::of_votes(&votes) + lives.len() * pages::LIFE;
+            let room = pages::ROOM.saturating_sub(taken) / pages::FINDING;
+            let each = room.min(CONFIRMATIONS_MAX) / lives.len();
+            let cases = lives.iter().filter_map(|life| self.removals.get(life));
+            let findings = cases.flat_map(|case| case.confirmations.values().take(each));
+            let confirmations = findings.map(|(found, _)| *found).collect();
+            let removal =
+                Arc::new(Removal { because: Because::Death, lives, votes, confirmations });
+            self.apply_removal(&removal, None, fx);
+            for life in &removal.lives {
+                self.close_removal(life, fx);
+            }
+        }
+    }
+
+    /// Shows a member the votes to remove it that were in vain: they are final, and a lying seed
+    /// could still add its own. The member begins a new life after a delay.
+    pub(super) fn warn<'a>(
+        link: LinkId,
+        subject: &Subject,
+        votes: impl IntoIterator<Item = &'a Arc<Given>>,
+        fx: &mut Fx,
+    ) {
+        for given in votes.into_iter().filter(|given| given.lives.contains(subject)) {
+            let Given { lives, vote, .. } = Given::clone(given);
+            let reason = "in vain: it lives".to_owned();
+            let (seed, at, signature) = (vote.seed, vote.at, Some(vote.signature));
+            let (yes, confirmations) = (true, Vec::new());
+            fx.send(link, SeedDeadVote { lives, seed, yes, at, signature, reason, confirmations });
+        }
+    }
+
+    /// Repeats this seed's votes and findings to a seed whose link came up: open cases may be
+    /// decided with it.
+    pub(super) fn repeat_removals(&self, now: Now, link: LinkId, fx: &mut Fx) {
+        let mut told = Vec::<Arc<Given>>::new();
+        for (subject, case) in &self.removals {
+            match (case.said.get(&self.me), self.vote_given(ProposalKind::Remove, subject)) {
+                (Some(true), Some(given)) => {
+                    if !told.contains(given) {
+                        told.push(Arc::clone(given));
+                    }
+                }
+                (Some(_), _) => fx.send(link, self.said_no(now, subject)),
+                (None, _) => {
+                    for (found, _) in case.confirmations.values() {
+                        fx.send(link, *found);
+                    }
+                }
+            }
+        }
+        for given in told {
+            fx.send(link, self.said_yes(&given));
+        }
+    }
+}

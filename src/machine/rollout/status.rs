@@ -1,0 +1,241 @@
+//! Status of a node, which can be asked at any time: its state, running transactions and history.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::brake::Brake;
+use super::course::{Course, Phase};
+use super::event::Aborted;
+use super::health::HealthSnapshot;
+use super::ids::{NodeId, TxId};
+use super::machine::Rollout;
+use super::memory::Absent;
+use super::messages::{Cause, Heartbeat};
+use super::proposal::{Committed, Proposal, Word};
+use super::roster::{Participant, Roster};
+use super::state::{Digest, RoutingState};
+use crate::machine::LinkId;
+use crate::model::{PublicKey, Time};
+
+/// A transaction that this node coordinates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningStatus {
+    /// Name of the transaction.
+    pub txid: TxId,
+    /// Participants whose votes are missing.
+    pub waits_for: Vec<NodeId>,
+}
+
+/// A transaction that this node voted COMMIT on and does not know the end of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoubtStatus {
+    /// Name of the transaction.
+    pub txid: TxId,
+    /// Time that this node has waited, since its start at most.
+    pub waited: Duration,
+    /// Participants that may know the decision and have not said that they wait too.
+    pub waits_for: Vec<NodeId>,
+}
+
+/// Status of another node of the roster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Name of the node.
+    pub node_id: NodeId,
+    /// True if the node is in reach.
+    pub is_linked: bool,
+    /// Time that it has been out of reach, if it is and the time is known.
+    pub away: Option<Duration>,
+    /// Its last heartbeat.
+    pub heartbeat: Option<Heartbeat>,
+    /// Its last health snapshot.
+    pub health: Option<HealthSnapshot>,
+}
+
+/// Nodes that still take part though the seeds certify their end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadStay {
+    /// Names of the nodes.
+    pub nodes: BTreeSet<NodeId>,
+    /// Reason, for programs.
+    pub cause: Cause,
+    /// Reason, for people.
+    pub reason: String,
+    /// The transaction that is in the way, if any.
+    pub running: Option<TxId>,
+}
+
+/// Status of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the node.
+    pub node_id: NodeId,
+    /// The state that it serves.
+    pub state: RoutingState,
+    /// Digest of that state.
+    pub digest: Digest,
+    /// The roster in force.
+    pub roster: Roster,
+    /// The last rollout that was begun.
+    pub course: Option<Course>,
+    /// The transaction that the node coordinates.
+    pub running: Option<RunningStatus>,
+    /// The transaction that the node is in doubt about.
+    pub in_doubt: Option<DoubtStatus>,
+    /// Nodes that must answer before this node votes; empty unless it began without a log.
+    pub recalling: BTreeSet<NodeId>,
+    /// Time until the next step is due, if a rollout runs; zero once it is due.
+    pub next_step: Option<Duration>,
+    /// The brake, if it is on.
+    #[serde(default)]
+    pub brake: Option<Brake>,
+    /// Reason why no step is taken, if one is due and held.
+    pub held: Option<String>,
+    /// Last health snapshot of this node.
+    pub health: Option<HealthSnapshot>,
+    /// The other nodes of the roster.
+    pub peers: Vec<PeerStatus>,
+    /// The transaction that called this node gone, if there is one.
+    #[serde(default)]
+    pub removed: Option<TxId>,
+    /// Nodes that were called gone and have not been let in again, each with whether it is in
+    /// reach.
+    #[serde(default)]
+    pub gone: BTreeMap<NodeId, bool>,
+    /// The gone nodes that the seeds' word removed, as the roster had them.
+    #[serde(default)]
+    pub gone_by_seeds: Vec<Participant>,
+    /// Nodes that still take part though the seeds certify their end, if there are such.
+    #[serde(default)]
+    pub dead_stay: Option<DeadStay>,
+}
+
+impl Rollout {
+    /// Returns the status at `now`.
+    pub fn status(&self, now: Time) -> Status {
+        let running = self
+            .running
+            .as_ref()
+            .map(|it| RunningStatus { txid: it.proposal.txid.clone(), waits_for: it.missing() });
+        let in_doubt = self.doubt.as_ref().map(|it| DoubtStatus {
+            txid: it.txid.clone(),
+            waited: now.since(it.since),
+            waits_for: self.waits_for(),
+        });
+        let others = self.roster.nodes().map(|it| &it.node_id);
+        let peers = others.filter(|it| **it != self.config.me).map(|node| {
+            let peer = self.peers.get(node);
+            PeerStatus {
+                node_id: node.clone(),
+                is_linked: peer.is_some(),
+                away: self.away.get(node).map(|since| now.since(*since)),
+                heartbeat: peer.and_then(|it| it.heartbeat.clone()),
+                health: peer.and_then(|it| it.health.clone()),
+            }
+        });
+        let by_seeds = self.gone.iter().filter(|it| it.1.by == Word::Seeds);
+        Status {
+            node_id: self.config.me.clone(),
+            state: self.state.clone(),
+            digest: self.state_digest,
+            roster: self.roster.clone(),
+            course: self.course.clone(),
+            running,
+            in_doubt,
+            recalling: if self.is_blank() { self.recall_waits_for() } else { BTreeSet::new() },
+            next_step: self.next_step(now),
+            brake: self.brake().cloned(),
+            held: self.held_told.clone(),
+            health: self.health.clone(),
+            peers: peers.collect(),
+            removed: self.removed().map(|it| it.txid.clone()),
+            gone_by_seeds: by_seeds.map(|it| it.1.participant.clone()).collect(),
+            dead_stay: self.dead.held.clone(),
+            gone: self.gone.keys().map(|it| (it.clone(), self.reaches(it))).collect(),
+        }
+    }
+
+    fn next_step(&self, now: Time) -> Option<Duration> {
+        let course = self.course.as_ref().filter(|it| it.phase == Phase::Running)?;
+        let interval = Duration::from_millis(course.plan.interval_ms);
+        Some(interval.saturating_sub(now.since(self.course_at)))
+    }
+
+    /// Name of this node.
+    pub const fn me(&self) -> &NodeId {
+        &self.config.me
+    }
+
+    /// The roster in force.
+    pub const fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// True if that node is linked.
+    pub fn reaches(&self, node: &NodeId) -> bool {
+        self.peers.contains_key(node)
+    }
+
+    /// Link and key of the peer of that name, if the name is none of the roster's.
+    pub fn stranger(&self, node: &NodeId) -> Option<(LinkId, PublicKey)> {
+        let peer = self.peers.get(node).filter(|_| !self.roster.has(node))?;
+        Some((peer.link, peer.key))
+    }
+
+    /// The key that held that name until the node was called gone.
+    pub fn gone_key(&self, node: &NodeId) -> Option<PublicKey> {
+        self.gone.get(node).map(|it| it.participant.key)
+    }
+
+    /// True if `key` cannot have a name outside the roster because a peer with another key is
+    /// linked under it. A stranger keeps its place, but the key that held the name until it was
+    /// called gone gets it back.
+    pub fn is_claimed(&self, node: &NodeId, key: PublicKey) -> bool {
+        let is_other = self.stranger(node).is_some_and(|it| it.1 != key);
+        is_other && self.gone_key(node) != Some(key)
+    }
+
+    /// The transaction that called the caller's key gone, if the roster gives its name to another
+    /// key now.
+    pub fn replaced(&self, caller: &Participant) -> Option<TxId> {
+        let known = self.roster.get(&caller.node_id).filter(|it| it.key != caller.key);
+        known.and_then(|_| self.memory.called_gone(&self.config.roster, caller))
+    }
+
+    /// Nodes in reach that the seeds' word removed, as the roster had them.
+    pub fn returned(&self) -> impl Iterator<Item = &Participant> {
+        let is_back = |it: &&Absent| {
+            let peer = self.peers.get(&it.participant.node_id);
+            it.by == Word::Seeds && peer.is_some_and(|peer| peer.key == it.participant.key)
+        };
+        self.gone.values().filter(is_back).map(|it| &it.participant)
+    }
+
+    /// Number of linked peers that are not in the roster.
+    pub fn strangers(&self) -> usize {
+        self.peers.keys().filter(|it| !self.roster.has(it)).count()
+    }
+
+    /// Transactions committed here, one per version, without a gap up to the present: the last
+    /// [`HISTORY_MAX`](super::HISTORY_MAX) at least, as far as this node has them.
+    pub fn history(&self) -> &[Committed] {
+        &self.memory.history
+    }
+
+    /// Aborted transactions that this node knows and keeps, oldest first.
+    pub fn aborted(&self) -> impl Iterator<Item = &Aborted> {
+        self.memory.aborted.iter()
+    }
+
+    /// The proposal that this node voted COMMIT on and does not know the end of.
+    pub const fn prepared(&self) -> Option<&Proposal> {
+        self.memory.prepared.as_ref()
+    }
+
+    /// Returns records that hold all of this node's memory, to replace the log.
+    pub fn snapshot(&self) -> Vec<super::event::Record> {
+        self.memory.snapshot()
+    }
+}

@@ -1,0 +1,299 @@
+//! Commands and steps: operators' commands, the steps of a running rollout, and its rollback when a
+//! gate fails (T5, T8).
+//!
+//! Invariants: every command is answered; a step is tried by the rollout's owner, or when the owner
+//! is away by the highest live id, and two nodes that try at once do no harm, because all must
+//! agree; too few requests hold a step; a gate that fails puts the brake on, and the rollback is
+//! tried until it is committed; an operator's order has priority over what a node tries of itself.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::coordinator::Wish;
+use super::course::{Course, Phase, Refusal};
+use super::event::{Aborted, Answer, Command, Effect, Event, StartOrder, Timer};
+use super::health::{HealthSnapshot, Verdict};
+use super::ids::{Kind, NodeId};
+use super::machine::Rollout;
+use super::messages::{Cause, Message};
+use super::plan::{Gate, Plan};
+use super::proposal::Word;
+use super::recovery::Doubt;
+use crate::machine::Ticket;
+
+/// Maximum number of waiting orders.
+const ORDERS_MAX: usize = 16;
+
+impl Rollout {
+    pub(super) fn on_command(&mut self, ticket: Ticket, command: Command) {
+        let way_back = match command {
+            Command::Abort => Some(Kind::Abort),
+            Command::Rollback => Some(Kind::Rollback),
+            Command::Start(_)
+            | Command::Pause
+            | Command::Resume
+            | Command::Promote { .. }
+            | Command::Retry
+            | Command::Roster(_)
+            | Command::Gone { .. }
+            | Command::Resolve { .. } => None,
+        };
+        if let Some(kind) = way_back {
+            self.brake_for(kind);
+        }
+        let can_wait =
+            self.orders.len() < ORDERS_MAX && !matches!(command, Command::Resolve { .. });
+        if can_wait && self.may_begin_soon() {
+            if self.orders.is_empty() {
+                self.out.at_once(Effect::SetTimer(Timer::Orders, self.config.votes_within));
+            }
+            self.orders.push((ticket, command));
+            return;
+        }
+        self.obey(ticket, command);
+    }
+
+    /// True if the obstacle to a transaction of this node's own ends in a moment.
+    fn may_begin_soon(&self) -> bool {
+        let of_another = self.memory.prepared.as_ref().filter(|it| it.is_by_itself());
+        let is_young = |it: &Doubt| self.now.mono.since(it.since) < self.config.votes_within;
+        let ends_soon = of_another.is_some() && self.doubt.as_ref().is_some_and(is_young);
+        self.recall.is_some() && !self.is_blank() || ends_soon
+    }
+
+    /// Obeys the waiting orders if the obstacle that they waited for is over.
+    pub(super) fn obey_waiting(&mut self) {
+        if !self.may_begin_soon() {
+            self.on_orders_late();
+        }
+    }
+
+    /// Obeys the waiting orders; they begin, or are refused with the obstacle.
+    pub(super) fn on_orders_late(&mut self) {
+        self.out.at_once(Effect::StopTimer(Timer::Orders));
+        for (ticket, command) in std::mem::take(&mut self.orders) {
+            self.obey(ticket, command);
+        }
+    }
+
+    fn obey(&mut self, ticket: Ticket, command: Command) {
+        let plain = Wish { ticket: Some(ticket), ..Wish::default() };
+        let begun = match command {
+            Command::Start(order) => self.order(order, plain),
+            Command::Pause => self.begin(Kind::Pause, plain),
+            Command::Resume => self.begin(Kind::Resume, plain),
+            Command::Promote { full } => {
+                let is_over = self.course.as_ref().is_some_and(Course::is_last_step);
+                let kind = if is_over { Kind::Finish } else { Kind::Promote };
+                self.begin(kind, Wish { is_full: full, ..plain })
+            }
+            Command::Abort => self.begin(Kind::Abort, plain),
+            Command::Rollback => self.begin(Kind::Rollback, plain),
+            Command::Retry => self.retry(plain),
+            Command::Roster(roster) => {
+                self.begin(Kind::Roster, Wish { new_roster: Some(roster), ..plain })
+            }
+            Command::Gone { nodes } => self.order_gone(nodes, Word::Operator, plain),
+            Command::Resolve { txid, commit } => return self.resolve(ticket, &txid, commit),
+        };
+        if let Err(Refusal { cause, reason, running }) = begun {
+            self.out.say(Effect::Answer(ticket, Answer::Refused { cause, reason, running }));
+        }
+    }
+
+    fn order(&mut self, order: StartOrder, wish: Wish) -> Result<(), Refusal> {
+        let plan = order.into_plan(self.config.me.clone(), self.rng.random());
+        plan.check().map_err(|complaint| Refusal::new(Cause::Malformed, complaint))?;
+        self.begin(Kind::Start, Wish { plan: Some(plan), ..wish })
+    }
+
+    /// Begins the last rollout again with the same plan and buckets, owned by this node.
+    fn retry(&mut self, wish: Wish) -> Result<(), Refusal> {
+        let given_up = |it: &&Course| matches!(it.phase, Phase::RolledBack | Phase::Aborted);
+        let Some(course) = self.course.as_ref().filter(given_up) else {
+            let reason = "the last rollout was neither aborted nor rolled back";
+            return Err(Refusal::new(Cause::Nothing, reason));
+        };
+        let plan = Plan { owner: self.config.me.clone(), ..course.plan.clone() };
+        self.begin(Kind::Retry, Wish { plan: Some(plan), ..wish })
+    }
+
+    pub(super) fn on_own_health(&mut self, health: HealthSnapshot) {
+        self.health = Some(health.clone());
+        self.send_all(&Message::HealthSnapshot(health));
+        self.look_at_gates(true);
+    }
+
+    pub(super) fn on_health(&mut self, from: &NodeId, health: HealthSnapshot) {
+        if health.node_id != *from {
+            return self.drop_from(from, "another node's health");
+        }
+        if let Some(peer) = self.peers.get_mut(from) {
+            peer.health = Some(health);
+        }
+        self.look_at_gates(false);
+    }
+
+    /// Judges every node of the roster that is heard, each alone and all together; with the gate
+    /// that fails, and without a node's name if it fails for all together.
+    fn judge_all(&self, plan: &Plan) -> (Verdict, Option<(Option<NodeId>, Gate)>) {
+        let share = self.state.canary_share();
+        let heard = self.roster.nodes().filter_map(|it| match it.node_id == self.config.me {
+            true => self.health.as_ref(),
+            false => self.peers.get(&it.node_id).and_then(|it| it.health.as_ref()),
+        });
+        let heard: Vec<_> = heard.collect();
+        let alone = heard.iter().map(|it| (Some(it.node_id.clone()), plan.judge(it, share)));
+        let all: Vec<_> = alone.chain([(None, plan.judge_pooled(&heard, share))]).collect();
+        for wanted in [Verdict::Bad, Verdict::Doubtful] {
+            for (node, (verdict, gate)) in &all {
+                if let (true, Some(gate)) = (*verdict == wanted, gate) {
+                    return (wanted, Some((node.clone(), *gate)));
+                }
+            }
+        }
+        let is_good = all.iter().any(|it| it.1.0 == Verdict::Good);
+        (if is_good { Verdict::Good } else { Verdict::TooFew }, None)
+    }
+
+    /// Puts the brake on for a failed gate, without waiting for the next step. If a plan allows
+    /// failures, only this node's own checks, one a second, are counted.
+    fn look_at_gates(&mut self, is_own: bool) {
+        let running = self.course.as_ref().filter(|it| it.phase == Phase::Running);
+        let Some(course) = running.filter(|_| self.brake().is_none()) else { return };
+        let failures = course.plan.failures;
+        match self.judge_all(&course.plan) {
+            (Verdict::Bad, Some((node, gate))) => {
+                self.bad_looks += u64::from(is_own);
+                if self.bad_looks > failures || failures == 0 {
+                    let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
+                    let reason = format!("{gate} does not hold on {on}");
+                    self.tell(Event::GateFailed { node, gate });
+                    self.put_brake_on(Kind::Rollback, &reason);
+                    self.try_to_go_back();
+                }
+            }
+            (Verdict::Good, _) => self.bad_looks = 0,
+            (Verdict::Bad | Verdict::Doubtful | Verdict::TooFew, _) => {}
+        }
+    }
+
+    /// True if this node takes the steps: the owner, or when it is away the highest live id.
+    pub(super) fn is_executor(&self) -> bool {
+        let Some(course) = &self.course else { return false };
+        let (owner, me) = (&course.plan.owner, &self.config.me);
+        let is_in_reach = self.peers.contains_key(owner) && self.roster.has(owner);
+        let is_away = self.away.get(owner).is_none_or(|since| {
+            self.now.mono.since(*since) >= self.config.takeover_after || !self.roster.has(owner)
+        });
+        owner == me || !is_in_reach && is_away && self.highest_live() == Some(me)
+    }
+
+    /// True if this node may have a step or a rollback to do of itself.
+    fn is_under_way(&self) -> bool {
+        self.brake().is_some() || self.course.as_ref().is_some_and(|it| it.phase == Phase::Running)
+    }
+
+    /// Sets the timer for the next check as long as a rollout runs or a brake is on, or stops it.
+    pub(super) fn look_for_steps(&mut self) {
+        if self.is_under_way() {
+            let pause = self.config.retry_after / 2;
+            self.out.at_once(Effect::SetTimer(Timer::Step, pause.min(self.until_step())));
+        } else {
+            self.out.at_once(Effect::StopTimer(Timer::Step));
+        }
+    }
+
+    fn until_step(&self) -> Duration {
+        let interval = self.course.as_ref().map_or(0, |it| it.plan.interval_ms);
+        let since = self.now.mono.since(self.course_at);
+        // Never at once: a step that is due and held is checked again after a while.
+        Duration::from_millis(interval).saturating_sub(since).max(Duration::from_millis(1))
+    }
+
+    pub(super) fn on_step_due(&mut self) {
+        if self.brake().is_some() {
+            self.try_to_go_back();
+        } else if let Some(course) = self.course.clone().filter(|it| it.phase == Phase::Running) {
+            self.try_step(&course);
+        }
+        if self.is_under_way() {
+            let after = self.config.retry_after / 2;
+            self.out.at_once(Effect::SetTimer(Timer::Step, after));
+        }
+    }
+
+    fn try_step(&mut self, course: &Course) {
+        let is_busy = self.running.is_some() || self.memory.prepared.is_some();
+        if is_busy || self.now.mono < self.retry_at || !self.is_executor() {
+            return;
+        }
+        let me = &self.config.me;
+        if course.plan.owner != *me && self.took_over.as_ref() != Some(&course.id) {
+            self.took_over = Some(course.id.clone());
+            self.tell(Event::TookOver { owner: course.plan.owner.clone() });
+        }
+        let interval = Duration::from_millis(course.plan.interval_ms);
+        let passed = self.now.mono.since(self.course_at);
+        if passed < interval {
+            return;
+        }
+        let deadline = Duration::from_millis(course.plan.deadline_ms);
+        if !deadline.is_zero() && passed - interval >= deadline {
+            let why = self.held_told.clone().unwrap_or_default();
+            let reason = format!("no step for {} s after it was due: {why}", deadline.as_secs());
+            self.put_brake_on(Kind::Rollback, &reason);
+            return self.try_to_go_back();
+        }
+        if let Some(node) = self.out_of_reach() {
+            return self.hold(format!("{node} is out of reach"));
+        }
+        match self.judge_all(&course.plan) {
+            (Verdict::Good, _) => {}
+            (Verdict::Bad | Verdict::Doubtful, Some((node, gate))) => {
+                let on = node.as_ref().map_or("all nodes together", NodeId::as_str);
+                return self.hold(format!("{gate} does not hold on {on}, so far"));
+            }
+            (Verdict::TooFew | Verdict::Bad | Verdict::Doubtful, _) => {
+                return self.hold("too few requests to judge by".to_owned());
+            }
+        }
+        let kind = if course.is_last_step() { Kind::Finish } else { Kind::Step };
+        if let Err(refusal) = self.begin(kind, Wish::default()) {
+            self.hold(refusal.reason);
+        }
+    }
+
+    pub(super) fn hold(&mut self, reason: String) {
+        if self.held_told.as_ref() != Some(&reason) {
+            self.held_told = Some(reason.clone());
+            self.tell(Event::StepHeld { reason });
+        }
+    }
+
+    /// Pauses this node's own tries after an abort, by a random time so that two nodes do not try
+    /// at the same moment, and ever longer while votes are missing.
+    pub(super) fn after_abort(&mut self, aborted: &Aborted) {
+        self.pause_tries(matches!(
+            aborted.cause,
+            Cause::NoVote | Cause::Reached | Cause::NoWord | Cause::Recalling
+        ));
+        let is_running = self.course.as_ref().is_some_and(|it| it.phase == Phase::Running);
+        if aborted.cause == Cause::Gate && is_running {
+            self.put_brake_on(Kind::Rollback, &aborted.reason);
+        } else if is_running && matches!(aborted.txid.kind, Kind::Step | Kind::Finish) {
+            self.hold(aborted.reason.clone());
+        }
+        self.look_for_steps();
+    }
+
+    /// Pauses tries of this node's own; ever longer while a vote is missing (`is_missed`).
+    pub(super) fn pause_tries(&mut self, is_missed: bool) {
+        self.missed = if is_missed { self.missed + 1 } else { 0 };
+        let doubled = self.config.retry_after * (1 << self.missed.saturating_sub(1).min(10));
+        let pause = doubled.min(self.config.retry_max).as_millis() as u64;
+        let pause = pause + self.rng.random_range(0..=pause);
+        self.retry_at = self.now.mono.after(Duration::from_millis(pause));
+    }
+}

@@ -1,0 +1,546 @@
+//! The session: the handshake of a link, and the messages that each standing may send.
+//!
+//! HELLO, HELLO_ACK, HELLO_PROOF: each side signs the other's challenge, so a name and a key
+//! cannot be claimed, replayed or relayed. On an encrypted connection each signs that connection,
+//! too, so that no other holder of the cluster key can stand in the middle. The same handshake, cut
+//! short after the ACK, is the *probe* by which liveness and dial-back ask "does this key answer
+//! there, and in which life".
+//!
+//! Invariants:
+//! - A message reaches the node only if its link's standing allows it ([`Message::needs`]).
+//! - A link that has not completed its handshake in time is closed; of the unproven ones only the
+//!   youngest `unproven_max` are kept, so silent connections lock no peer out.
+//! - Nothing is sent on a link after it was hung up.
+
+mod config;
+mod event;
+mod handshake;
+mod link;
+mod timers;
+
+pub use config::Config;
+pub use event::{CallError, Cause, Event};
+pub use handshake::{Bye, Card, FLEET_NAME_MAX, Hello, HelloAck, HelloProof, Intent, SeedKey};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use handshake::{CALLED, CALLER};
+use link::{Call, Link, Stage};
+
+use crate::machine::message::{ErrorCode, ErrorReply, Message, Standing};
+use crate::machine::{Binding, DialError, Effects, Kind, LinkId, Never, Ticket};
+use crate::model::{Endpoint, KeyPair, Nonce, PublicKey, Rng};
+
+/// The version of the native dialect; both ends must name the same.
+pub const VERSION: u16 = 1;
+
+/// Beginning of the complaint about a message or word that only newer versions know.
+const UNKNOWN: &str = "unknown variant ";
+
+/// Number of offenses (garbled lines, messages above the link's standing) that end a link.
+const OFFENSES_MAX: u32 = 16;
+
+/// Number of silent rounds after which a link is closed; in all but the first it is pinged.
+const QUIET_ROUNDS_MAX: u32 = 4;
+
+/// Time-out of an errand: a witness's fresh probe at its most patient, and room to spare.
+const ERRAND_MAX: Duration = Duration::from_secs(10);
+
+/// Time that a node without a certificate may keep a link: longer than any admission takes.
+const APPLICANT_MAX: Duration = Duration::from_secs(30);
+
+/// Number of errands of one member that are served at once.
+const ERRANDS_MAX: usize = 8;
+
+/// Deadlines of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A handshake, or an errand, has taken long enough.
+    Handshake(LinkId),
+    /// The links are checked for silence.
+    KeepAlive,
+}
+
+/// The handshakes and link standings of one node.
+#[derive(Debug)]
+pub struct Session {
+    config: Config,
+    keys: KeyPair,
+    card: Card,
+    rng: Rng,
+    links: BTreeMap<LinkId, Link>,
+    /// Links that count against `unproven_max`: a seed has thousands of others.
+    unproven: BTreeSet<LinkId>,
+    calls: BTreeMap<Ticket, Call>,
+    /// Endpoints and purposes of the calls from the dialing to the end of the handshake.
+    calling: BTreeSet<(Endpoint, Intent)>,
+    tickets: u64,
+}
+
+impl Kind for Session {
+    type Timer = Timer;
+    type Record = Never;
+    type Event = Event;
+}
+
+type Fx = Effects<Session>;
+
+impl Session {
+    /// Creates a session for the holder of `keys`, which introduces itself with `card`.
+    pub const fn new(config: Config, keys: KeyPair, card: Card, rng: Rng) -> Self {
+        Self {
+            config,
+            keys,
+            card,
+            rng,
+            links: BTreeMap::new(),
+            unproven: BTreeSet::new(),
+            calls: BTreeMap::new(),
+            calling: BTreeSet::new(),
+            tickets: 0,
+        }
+    }
+
+    /// This node's card, for changes that hold from now on.
+    pub const fn card_mut(&mut self) -> &mut Card {
+        &mut self.card
+    }
+
+    /// This node's card.
+    pub const fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// Card of the other end of an open link.
+    pub fn peer(&self, link: LinkId) -> Option<&Arc<Card>> {
+        let Stage::Open { card, .. } = &self.links.get(&link)?.stage else { return None };
+        Some(card)
+    }
+
+    /// Standing of the other end of a link.
+    pub fn standing(&self, link: LinkId) -> Standing {
+        match self.links.get(&link).map(|link| &link.stage) {
+            Some(Stage::Open { standing, .. }) => *standing,
+            _ => Standing::Stranger,
+        }
+    }
+
+    /// True if the link exists and was not hung up.
+    pub fn is_live(&self, link: LinkId) -> bool {
+        self.links.contains_key(&link)
+    }
+
+    /// The IP address at the other end of a link.
+    pub fn address(&self, link: LinkId) -> Option<IpAddr> {
+        self.links.get(&link).map(|link| link.from)
+    }
+
+    /// The open links, with the card and the standing of the other end.
+    pub fn open(&self) -> impl Iterator<Item = (LinkId, &Card, Standing)> {
+        self.links.iter().filter_map(|(id, link)| match &link.stage {
+            Stage::Open { card, standing, .. } => Some((*id, &**card, *standing)),
+            Stage::Fresh | Stage::Challenged { .. } | Stage::Probed | Stage::Calling { .. } => None,
+        })
+    }
+
+    /// Calls `to`; ends in exactly one of `Opened`, `Answered` or `Failed`. A call for the same
+    /// purpose that is still under way serves for both.
+    pub fn call(&mut self, to: Endpoint, intent: Intent, timeout: Duration, fx: &mut Fx) {
+        self.call_within(to, intent, (timeout, timeout), fx);
+    }
+
+    /// Calls `to` with a time-out of its own for the connection, and one for the answer.
+    pub fn call_within(
+        &mut self,
+        to: Endpoint,
+        intent: Intent,
+        (connect, timeout): (Duration, Duration),
+        fx: &mut Fx,
+    ) {
+        if !self.calling.insert((to, intent)) {
+            return;
+        }
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.calls.insert(ticket, Call { to, intent, timeout });
+        fx.dial(ticket, to, connect);
+    }
+
+    /// Gives an opened link its standing, or changes it later. Below a member's standing, a link
+    /// does not last.
+    pub fn admit(&mut self, link: LinkId, as_standing: Standing, fx: &mut Fx) {
+        if let Some(Link { stage: Stage::Open { standing, .. }, .. }) = self.links.get_mut(&link) {
+            *standing = as_standing;
+            if as_standing >= Standing::Member {
+                self.unproven.remove(&link);
+            } else {
+                self.unproven.insert(link);
+                fx.set_timer(Timer::Handshake(link), APPLICANT_MAX);
+            }
+        }
+    }
+
+    /// Replaces the neighbors in the card of the other end.
+    pub fn update_neighbors(&mut self, link: LinkId, neighbors: &[Endpoint]) {
+        if let Some(Link { stage: Stage::Open { card, .. }, .. }) = self.links.get_mut(&link) {
+            let card = Arc::make_mut(card);
+            card.neighbors = neighbors.to_vec();
+            card.degree = u32::try_from(neighbors.len()).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Closes a link from this side, with a BYE if it is open. Its `Closed` event follows at once;
+    /// nothing may be sent on the link afterwards.
+    pub fn hangup(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
+        let Some(entry) = self.links.get(&link) else { return };
+        if matches!(entry.stage, Stage::Open { .. }) {
+            fx.send(link, Bye { reason: reason.to_owned() });
+        }
+        fx.hangup(link);
+        self.forget(link, reason, true, fx);
+    }
+
+    /// Refuses a message of the other end: tells it the error, and counts the offense.
+    pub fn refuse(&mut self, link: LinkId, cause: Cause, error: ErrorReply, fx: &mut Fx) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        entry.offenses += 1;
+        let (from, offenses) = (entry.from, entry.offenses);
+        fx.emit(Event::Refused { from, cause, detail: error.reason.clone() });
+        fx.send(link, error);
+        if offenses >= OFFENSES_MAX {
+            self.hangup(link, "too many offenses", fx);
+        }
+    }
+
+    /// Takes an incoming connection.
+    pub fn on_accepted(
+        &mut self,
+        link: LinkId,
+        from: IpAddr,
+        binding: Option<Binding>,
+        fx: &mut Fx,
+    ) {
+        let oldest = self.unproven.first().copied();
+        let from_oldest = oldest.and_then(|oldest| Some((oldest, self.address(oldest)?)));
+        let is_full = self.unproven.len() >= self.config.unproven_max;
+        if let (Some((oldest, from)), true) = (from_oldest, is_full) {
+            let detail = format!("limit {}; the oldest was closed", self.config.unproven_max);
+            fx.emit(Event::Refused { from, cause: Cause::TooManyUnproven, detail });
+            self.hangup(oldest, "too many unproven connections", fx);
+        }
+        self.links.insert(link, Link::new(from, Stage::Fresh, binding));
+        self.unproven.insert(link);
+        fx.set_timer(Timer::Handshake(link), self.config.handshake_timeout);
+    }
+
+    /// Says HELLO on the connection of a call.
+    pub fn on_dialed(
+        &mut self,
+        ticket: Ticket,
+        link: LinkId,
+        binding: Option<Binding>,
+        fx: &mut Fx,
+    ) {
+        let Some(Call { to, intent, timeout }) = self.calls.remove(&ticket) else {
+            fx.hangup(link);
+            return;
+        };
+        let nonce = Nonce::random(&mut self.rng);
+        let stage = Stage::Calling { to, intent, nonce };
+        self.links.insert(link, Link::new(to.ip(), stage, binding));
+        let card = match intent {
+            Intent::Link | Intent::Errand | Intent::Direct => self.card.clone(),
+            // A probe needs a name and a key for the answer to be bound to, and nothing more.
+            Intent::Probe => Card {
+                neighbors: Vec::new(),
+                certificate: None,
+                seed_keys: Vec::new(),
+                ..self.card.clone()
+            },
+        };
+        fx.send(link, Hello { version: VERSION, intent, nonce, card });
+        fx.set_timer(Timer::Handshake(link), timeout);
+    }
+
+    /// Ends a call that could not be connected.
+    pub fn on_dial_failed(&mut self, ticket: Ticket, reason: DialError, fx: &mut Fx) {
+        if let Some(Call { to, intent, .. }) = self.calls.remove(&ticket) {
+            self.calling.remove(&(to, intent));
+            fx.emit(Event::Failed { to, intent, error: CallError::Dial(reason) });
+        }
+    }
+
+    /// Takes a message: one of the handshake, or one for the node if the link's standing allows it.
+    pub fn on_received(&mut self, link: LinkId, mut msg: Message, fx: &mut Fx) {
+        msg.shorten_reason();
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        entry.quiet_rounds = 0;
+        match msg {
+            Message::Hello(hello) => self.on_hello(link, hello, fx),
+            Message::HelloAck(ack) => self.on_hello_ack(link, ack, fx),
+            Message::HelloProof(proof) => self.on_hello_proof(link, proof, fx),
+            Message::Error(error) => self.on_error(link, error, fx),
+            Message::Bye(Bye { reason }) => {
+                if let Some(entry) = self.links.get_mut(&link) {
+                    entry.bye = Some(reason);
+                }
+            }
+            Message::RegisterReq(_)
+            | Message::RegisterVote(_)
+            | Message::RegisterCommit(_)
+            | Message::PeerListReq(_)
+            | Message::PeerListResp(_)
+            | Message::GossipMsg(_)
+            | Message::GossipDigest(_)
+            | Message::Ping(_)
+            | Message::Pong(_)
+            | Message::Neighbors(_)
+            | Message::SuspectReq(_)
+            | Message::SuspectAck(_)
+            | Message::DeadReport(_)
+            | Message::SeedDeadVote(_)
+            | Message::SeedDeadCommit(_)
+            | Message::SeedOrderVote(_)
+            | Message::SeedBanCommit(_)
+            | Message::Leave(_)
+            | Message::Direct(_)
+            | Message::DirectAck(_)
+            | Message::DirectPartReq(_)
+            | Message::DirectPart(_)
+            | Message::FindNode(_)
+            | Message::Found(_)
+            | Message::Publish(_)
+            | Message::Announce(_)
+            | Message::Graft(_)
+            | Message::Prune(_)
+            | Message::PartReq(_)
+            | Message::Part(_)
+            | Message::Receipt(_)
+            | Message::Have(_)
+            | Message::Lack(_)
+            | Message::Slow(_)
+            | Message::SeedDigest(_)
+            | Message::SeedSyncReq(_)
+            | Message::SeedSyncResp(_)
+            | Message::LinkHint(_)
+            | Message::ExplainReq(_)
+            | Message::ExplainResp(_)
+            | Message::TopologyReq(_)
+            | Message::TopologyResp(_) => self.pass_on(link, msg, fx),
+        }
+    }
+
+    /// Hands a message to the node if the link's standing allows it, and refuses it otherwise.
+    fn pass_on(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
+        let (name, needs) = (msg.name(), msg.needs());
+        if needs <= self.standing(link) {
+            return fx.emit(Event::Message { link, msg: Box::new(msg) });
+        }
+        let reason = match needs {
+            Standing::Stranger | Standing::Applicant => {
+                format!("{name} needs a handshake first: say HELLO")
+            }
+            Standing::Member => format!("{name} is taken from certified members only"),
+            Standing::Seed => format!("{name} is taken from configured seeds only"),
+        };
+        let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
+        self.refuse(link, Cause::NotAllowed, error, fx);
+    }
+
+    /// Takes a line that is no message.
+    pub fn on_garbled(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
+        // A member of a newer version says words that this one does not know: it is told once, and
+        // no more of them count.
+        let is_newer = reason.starts_with(UNKNOWN) && self.standing(link) >= Standing::Member;
+        let was_told = self.links.get(&link).is_some_and(|it| it.offenses > 0);
+        if self.is_live(link) && !(is_newer && was_told) {
+            let error = ErrorReply::new(ErrorCode::Malformed, reason);
+            self.refuse(link, Cause::Garbled, error, fx);
+        }
+    }
+
+    /// Takes the end of a link.
+    pub fn on_closed(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
+        if let Some(entry) = self.links.get(&link) {
+            let bye = entry.bye.clone();
+            self.forget(link, bye.as_deref().unwrap_or(reason), bye.is_some(), fx);
+        }
+    }
+
+    /// Starts the keep-alive.
+    pub fn on_start(&mut self, fx: &mut Fx) {
+        fx.set_timer(Timer::KeepAlive, self.config.keep_alive);
+    }
+
+    /// Handles a timer that has fired.
+    pub fn on_timer(&mut self, timer: Timer, fx: &mut Fx) {
+        match timer {
+            Timer::Handshake(link) => self.on_handshake_timer(link, fx),
+            Timer::KeepAlive => self.on_keep_alive(fx),
+        }
+    }
+
+    fn on_hello(&mut self, link: LinkId, hello: Hello, fx: &mut Fx) {
+        let Some(Link { stage: Stage::Fresh, binding, .. }) = self.links.get(&link) else {
+            return self.reject(link, "HELLO must be a caller's first message, once", fx);
+        };
+        if hello.version != VERSION {
+            let reason = format!("version {} is not spoken here, {VERSION} is", hello.version);
+            return self.reject(link, &reason, fx);
+        }
+        if let Some(reason) = hello.card.objection(&self.card) {
+            return self.reject(link, &reason, fx);
+        }
+        let answer = self.card.proof_bytes(CALLED, &hello.nonce, &hello.card.key, *binding);
+        let proof = self.keys.sign(&answer);
+        let nonce = Nonce::random(&mut self.rng);
+        let (stage, card) = match hello.intent {
+            intent @ (Intent::Link | Intent::Errand | Intent::Direct) => {
+                let card = Arc::new(hello.card);
+                (Stage::Challenged { card, nonce, intent }, self.card.clone())
+            }
+            Intent::Probe => (Stage::Probed, Card { neighbors: Vec::new(), ..self.card.clone() }),
+        };
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.stage = stage;
+        }
+        fx.send(link, HelloAck { version: VERSION, nonce, proof, card });
+    }
+
+    fn on_hello_ack(&mut self, link: LinkId, ack: HelloAck, fx: &mut Fx) {
+        let Some(Link { stage: Stage::Calling { to, intent, nonce }, binding, .. }) =
+            self.links.get(&link)
+        else {
+            return self.reject(link, "HELLO_ACK answers a HELLO, which was not sent", fx);
+        };
+        let (to, intent, nonce, binding) = (*to, *intent, *nonce, *binding);
+        let statement = ack.card.proof_bytes(CALLED, &nonce, &self.card.key, binding);
+        let proved = ack.version == VERSION
+            && ack.card.excess().is_none()
+            && ack.card.key.verifies(&statement, &ack.proof);
+        let foreign = ack.card.fleet_objection(&self.card);
+        match intent {
+            _ if !proved => {
+                self.end_call(link, (to, intent), fx);
+                fx.emit(Event::Failed { to, intent, error: CallError::BadProof });
+            }
+            Intent::Probe => {
+                self.end_call(link, (to, intent), fx);
+                fx.emit(Event::Answered { to, card: Arc::new(ack.card) });
+            }
+            Intent::Link | Intent::Errand | Intent::Direct if ack.card.endpoint != to => {
+                let reason = format!("{} answers there", ack.card.endpoint);
+                self.fail_call(link, (to, intent), reason, fx);
+            }
+            Intent::Link | Intent::Errand | Intent::Direct if foreign.is_some() => {
+                self.fail_call(link, (to, intent), foreign.unwrap_or_default(), fx);
+            }
+            Intent::Link | Intent::Errand | Intent::Direct => {
+                self.calling.remove(&(to, intent));
+                let answer = self.card.proof_bytes(CALLER, &ack.nonce, &ack.card.key, binding);
+                fx.send(link, HelloProof { proof: self.keys.sign(&answer) });
+                self.open_link(link, Arc::new(ack.card), (true, intent), fx);
+            }
+        }
+    }
+
+    fn on_hello_proof(&mut self, link: LinkId, HelloProof { proof }: HelloProof, fx: &mut Fx) {
+        let Some(Link { stage: Stage::Challenged { card, nonce, intent }, binding, .. }) =
+            self.links.get(&link)
+        else {
+            return self.reject(link, "HELLO_PROOF answers a HELLO_ACK, which was not sent", fx);
+        };
+        let statement = card.proof_bytes(CALLER, nonce, &self.card.key, *binding);
+        if !card.key.verifies(&statement, &proof) {
+            return self.reject(link, "the proof does not match the key in HELLO", fx);
+        }
+        let (card, intent) = (card.clone(), *intent);
+        if intent == Intent::Errand && self.errands_of(&card.key) >= ERRANDS_MAX {
+            let reason = format!("more than {ERRANDS_MAX} errands at once");
+            return self.reject(link, &reason, fx);
+        }
+        self.open_link(link, card, (false, intent), fx);
+    }
+
+    /// By the key, which is proved: an endpoint may be claimed by anybody.
+    fn errands_of(&self, caller: &PublicKey) -> usize {
+        let is_errand = |link: &&Link| {
+            matches!(&link.stage, Stage::Open { card, intent: Intent::Errand, .. }
+                if card.key == *caller)
+        };
+        self.links.values().filter(is_errand).count()
+    }
+
+    fn open_link(
+        &mut self,
+        link: LinkId,
+        card: Arc<Card>,
+        (dialed, intent): (bool, Intent),
+        fx: &mut Fx,
+    ) {
+        if let Some(entry) = self.links.get_mut(&link) {
+            let standing = Standing::Stranger;
+            entry.stage = Stage::Open { card: Arc::clone(&card), standing, intent };
+            self.unproven.insert(link);
+        }
+        match intent {
+            Intent::Link | Intent::Probe | Intent::Direct => {
+                fx.stop_timer(Timer::Handshake(link));
+            }
+            Intent::Errand => fx.set_timer(Timer::Handshake(link), ERRAND_MAX),
+        }
+        fx.emit(Event::Opened { link, card, dialed, intent });
+    }
+
+    /// An ERROR during a call is its failure; later it is passed to the node.
+    fn on_error(&mut self, link: LinkId, error: ErrorReply, fx: &mut Fx) {
+        let Some(Link { stage: Stage::Calling { to, intent, .. }, .. }) = self.links.get(&link)
+        else {
+            fx.emit(Event::Message { link, msg: Box::new(Message::Error(error)) });
+            return;
+        };
+        let call = (*to, *intent);
+        self.fail_call(link, call, error.reason, fx);
+    }
+
+    fn fail_call(&mut self, link: LinkId, call: (Endpoint, Intent), reason: String, fx: &mut Fx) {
+        self.end_call(link, call, fx);
+        let ((to, intent), error) = (call, CallError::Rejected(reason));
+        fx.emit(Event::Failed { to, intent, error });
+    }
+
+    /// Ends a call, and its link with it.
+    fn end_call(&mut self, link: LinkId, call: (Endpoint, Intent), fx: &mut Fx) {
+        self.calling.remove(&call);
+        self.links.remove(&link);
+        fx.stop_timer(Timer::Handshake(link));
+        fx.hangup(link);
+    }
+
+    fn reject(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
+        let error = ErrorReply::new(ErrorCode::Handshake, reason);
+        self.refuse(link, Cause::BadHandshake, error, fx);
+        self.hangup(link, reason, fx);
+    }
+
+    fn forget(&mut self, link: LinkId, reason: &str, is_agreed: bool, fx: &mut Fx) {
+        let Some(entry) = self.links.remove(&link) else { return };
+        self.unproven.remove(&link);
+        fx.stop_timer(Timer::Handshake(link));
+        match entry.stage {
+            Stage::Fresh | Stage::Challenged { .. } | Stage::Probed => {}
+            Stage::Calling { to, intent, .. } => {
+                self.calling.remove(&(to, intent));
+                // Hung up by this side after the time-out.
+                let error = if is_agreed { CallError::Silent } else { CallError::Closed };
+                fx.emit(Event::Failed { to, intent, error });
+            }
+            Stage::Open { card, .. } => {
+                fx.emit(Event::Closed { link, card, is_agreed, reason: reason.to_owned() });
+            }
+        }
+    }
+}

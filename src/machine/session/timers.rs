@@ -1,0 +1,55 @@
+//! Timers of the session: keep-alive rounds, and links whose time is over.
+
+use super::{
+    Cause, ErrorCode, ErrorReply, Event, Fx, Intent, LinkId, QUIET_ROUNDS_MAX, Session, Stage,
+    Standing, Timer,
+};
+use crate::machine::liveness::Ping;
+
+impl Session {
+    /// Pings the links that were quiet for a whole round, and closes those that stay quiet. Rounds
+    /// are counted, not time: a node that slept through some blames no link for it.
+    pub(super) fn on_keep_alive(&mut self, fx: &mut Fx) {
+        fx.set_timer(Timer::KeepAlive, self.config.keep_alive);
+        let mut silent = Vec::new();
+        for (link, entry) in &mut self.links {
+            if matches!(entry.stage, Stage::Open { .. }) {
+                entry.quiet_rounds += 1;
+                // Halved each round: only offenses in quick succession end a link.
+                entry.offenses /= 2;
+                if entry.quiet_rounds > QUIET_ROUNDS_MAX {
+                    silent.push(*link);
+                } else if entry.quiet_rounds > 1 {
+                    fx.send(*link, Ping { nonce: 0 });
+                }
+            }
+        }
+        for link in silent {
+            fx.hangup(link);
+            self.forget(link, "silent for too long", false, fx);
+        }
+    }
+
+    /// Closes a link whose handshake, errand or application has taken too long.
+    pub(super) fn on_handshake_timer(&mut self, link: LinkId, fx: &mut Fx) {
+        let Some(entry) = self.links.get(&link) else { return };
+        match entry.stage {
+            Stage::Open { standing, intent, .. } => {
+                if standing < Standing::Member || intent == Intent::Errand {
+                    self.hangup(link, "the time for this link is over", fx);
+                }
+            }
+            Stage::Probed => self.hangup(link, "probe answered", fx),
+            Stage::Calling { .. } => self.hangup(link, "no answer in time", fx),
+            Stage::Fresh | Stage::Challenged { .. } => {
+                let from = entry.from;
+                let limit = self.config.handshake_timeout.as_secs_f32();
+                let detail = format!("no handshake within {limit} s");
+                let error = ErrorReply::new(ErrorCode::Handshake, detail.clone());
+                fx.emit(Event::Refused { from, cause: Cause::HandshakeTimeout, detail });
+                fx.send(link, error);
+                self.hangup(link, "no handshake in time", fx);
+            }
+        }
+    }
+}

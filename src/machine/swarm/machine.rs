@@ -1,0 +1,234 @@
+//! The machine itself: its state, and the dispatch of each input.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::bitfield::Bitfield;
+use super::choker::Choker;
+use super::config::{Config, RETRY_AFTER, Tongue};
+use super::event::{Effect, Event, Input, Outcome, Timer};
+use super::messages::{Hash, Message, PeerId};
+use super::neighbor::Neighbor;
+use super::parts::Parts;
+use super::picker::Picker;
+use super::pieces::{PieceIndex, Pieces};
+use super::places::Places;
+use super::roster::Roster;
+use super::tree::Tree;
+use crate::machine::LinkId;
+use crate::model::{Now, Rng, Time};
+
+/// Shortest interval between choices: a swarm that only chooses does nothing else.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// The list of files of a share that is a folder.
+#[derive(Clone, Debug)]
+pub enum Files {
+    /// The share is no folder.
+    None,
+    /// The list has this SHA-256, and is fetched before anything else.
+    Wanted(Hash),
+    /// The list is here, and its digest was checked.
+    Known(Vec<u8>),
+}
+
+/// Setup of a swarm.
+#[derive(Debug)]
+pub struct Setup {
+    /// Limits and periods of the swarm.
+    pub config: Config,
+    /// Id of this peer.
+    pub me: PeerId,
+    /// Division of the content into pieces.
+    pub pieces: Pieces,
+    /// Pieces that are provably on disk (S2).
+    pub have: Bitfield,
+    /// Members of the swarm, if they are known beforehand; then it ends by itself.
+    pub roster: Option<Roster>,
+    /// The known part of the tree, if pieces can be checked.
+    pub tree: Option<Tree>,
+    /// List of files of the share.
+    pub files: Files,
+}
+
+/// State of one peer in one swarm.
+#[derive(Debug)]
+pub struct Swarm {
+    pub(super) config: Config,
+    pub(super) me: PeerId,
+    pub(super) pieces: Pieces,
+    pub(super) have: Bitfield,
+    pub(super) roster: Option<Roster>,
+    pub(super) tree: Option<Tree>,
+    pub(super) files: Files,
+    /// Part of the wanted list that has come, and the link it comes by.
+    pub(super) list: Option<(LinkId, Vec<u8>)>,
+    pub(super) rng: Rng,
+    pub(super) links: BTreeMap<LinkId, Neighbor>,
+    pub(super) by_peer: BTreeMap<PeerId, LinkId>,
+    pub(super) choker: Choker,
+    pub(super) preferred_told: Vec<PeerId>,
+    pub(super) picker: Picker,
+    /// Links of the neighbors that each piece is asked of.
+    pub(super) askers: BTreeMap<PieceIndex, BTreeSet<LinkId>>,
+    /// Parts of pieces amid which a connection ended.
+    pub(super) parts: Parts,
+    /// Pieces on their way to the disk, and the neighbors that sent them.
+    pub(super) storing: BTreeMap<PieceIndex, (LinkId, PeerId)>,
+    pub(super) places: Places,
+    pub(super) banned: BTreeSet<PeerId>,
+    pub(super) now: Time,
+    pub(super) progress_at: Time,
+    pub(super) was_chosen: bool,
+    pub(super) is_retrying: bool,
+    pub(super) ended: Option<Outcome>,
+    pub(super) down: u64,
+    pub(super) up: u64,
+}
+
+impl Swarm {
+    /// Creates a swarm that has not begun: the first input is [`Input::Start`].
+    ///
+    /// # Panics
+    /// Panics if `have` or the tree is not over as many pieces as there are.
+    pub fn new(setup: Setup, rng: Rng) -> Self {
+        let Setup { mut config, me, pieces, have, mut roster, tree, files } = setup;
+        assert_eq!(have.len(), pieces.count(), "a bit for every piece");
+        assert!(tree.as_ref().is_none_or(|it| it.count() == pieces.count()), "a leaf a piece");
+        config.unchoke_every = config.unchoke_every.max(INTERVAL_MIN);
+        config.optimistic_every = config.optimistic_every.max(INTERVAL_MIN);
+        if let Some(roster) = &mut roster {
+            roster.remove(me);
+        }
+        let mut wanted = Bitfield::none(pieces.count());
+        let is_known = |index| tree.as_ref().is_none_or(|it| it.leaf(index).is_some());
+        for index in (0..pieces.count()).map(PieceIndex).filter(|it| !have.has(*it)) {
+            if is_known(index) {
+                wanted.set(index);
+            }
+        }
+        Self {
+            choker: Choker::new(config.preferred),
+            preferred_told: Vec::new(),
+            picker: Picker::new(config.order, wanted),
+            config,
+            me,
+            pieces,
+            have,
+            roster,
+            tree,
+            files,
+            list: None,
+            rng,
+            links: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            askers: BTreeMap::new(),
+            parts: Parts::default(),
+            storing: BTreeMap::new(),
+            places: Places::default(),
+            banned: BTreeSet::new(),
+            now: Time::ZERO,
+            progress_at: Time::ZERO,
+            was_chosen: false,
+            is_retrying: false,
+            ended: None,
+            down: 0,
+            up: 0,
+        }
+    }
+
+    /// Takes one input. Never fails and never blocks: bad input is left out and reported.
+    pub fn handle(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
+        self.now = now.mono;
+        if let Some(outcome) = &self.ended {
+            if let Input::Connected { link, .. } = input {
+                if self.has_withdrawn(outcome) {
+                    fx.push(Effect::Send(link, Message::Withdrawn));
+                }
+                fx.push(Effect::Hangup(link));
+            }
+            return;
+        }
+        match input {
+            Input::Start => self.on_start(fx),
+            Input::Known(place) => self.on_known(place, fx),
+            Input::Connected { link, peer, place } => self.on_connected(link, peer, place, fx),
+            Input::DialFailed { place, reason } => self.on_dial_failed(place, reason, fx),
+            Input::Received { link, msg } => self.on_received(link, msg, fx),
+            Input::Skipped { link, what } => self.odd(link, what, fx),
+            Input::Disconnected { link } => self.remove(link, None, fx),
+            Input::Stored { index, from, outcome } => self.on_stored(index, from, outcome, fx),
+            Input::Coming { link } => self.on_coming(link),
+            Input::Part { link, index, offset, data } => self.on_part(link, index, offset, data),
+            Input::ReadAgain { read, lost, files } => self.on_read_again(read, &lost, files, fx),
+            Input::Uploaded { link, index, bytes } => self.on_uploaded(link, index, bytes),
+            Input::DiskFailed(reason) => self.end(Outcome::DiskFailed(reason), fx),
+            Input::TimerFired(timer) => self.on_timer(timer, fx),
+        }
+        self.end_if_over(fx);
+    }
+
+    fn on_start(&mut self, fx: &mut Vec<Effect>) {
+        self.progress_at = self.now;
+        fx.push(Effect::SetTimer(Timer::Unchoke, self.config.unchoke_every));
+        fx.push(Effect::SetTimer(Timer::Optimistic, self.config.optimistic_every));
+        if let Some(span) = self.config.give_up_after {
+            fx.push(Effect::SetTimer(Timer::GiveUp, span));
+        }
+    }
+
+    fn on_timer(&mut self, timer: Timer, fx: &mut Vec<Effect>) {
+        match timer {
+            Timer::Unchoke => self.on_unchoke(fx),
+            Timer::Optimistic => self.on_optimistic(fx),
+            Timer::Redial(place) => self.on_redial(place, fx),
+            Timer::Answer(link) => self.on_answer_late(link, fx),
+            Timer::Retry => self.on_retry(fx),
+            Timer::GiveUp => self.on_give_up(fx),
+        }
+    }
+
+    /// Sets the timer after which all possible requests are tried again.
+    pub(super) fn retry_later(&mut self, fx: &mut Vec<Effect>) {
+        if !self.is_retrying {
+            self.is_retrying = true;
+            fx.push(Effect::SetTimer(Timer::Retry, RETRY_AFTER));
+        }
+    }
+
+    fn on_retry(&mut self, fx: &mut Vec<Effect>) {
+        self.is_retrying = false;
+        self.links.values_mut().for_each(|it| it.is_ignorant = false);
+        self.ask_everybody(fx);
+    }
+
+    /// True if nothing is missing: neither pieces nor the list of files.
+    pub(super) fn is_done(&self) -> bool {
+        self.have.is_full() && !matches!(self.files, Files::Wanted(_))
+    }
+
+    pub(super) fn speaks_share(&self) -> bool {
+        self.config.tongue == Tongue::Share
+    }
+
+    /// Notes progress that brings a member nearer to the end.
+    pub(super) const fn progressed(&mut self) {
+        self.progress_at = self.now;
+    }
+
+    /// Counts and reports a harmless fault of a neighbor.
+    pub(super) fn odd(&mut self, link: LinkId, what: &'static str, fx: &mut Vec<Effect>) {
+        let Some(neighbor) = self.links.get_mut(&link) else { return };
+        neighbor.oddities += 1;
+        if neighbor.oddities_told.insert(what) {
+            fx.push(Effect::Emit(Event::Odd(neighbor.peer, what)));
+        }
+        if neighbor.oddities > super::config::ODDITIES_MAX {
+            self.hang_up(link, "it did too much that means nothing", fx);
+        }
+    }
+
+    pub(super) fn send_all(&self, msg: &Message, fx: &mut Vec<Effect>) {
+        fx.extend(self.links.keys().map(|link| Effect::Send(*link, msg.clone())));
+    }
+}
