@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../../tests/hostile/mod.rs"]
+#[path = "../../tests/sim/hostile/mod.rs"]
 mod hostile;
 
 use folkmoot::node::PeerNode;

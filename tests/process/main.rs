@@ -1,0 +1,26 @@
+//! The two programs as they are shipped: processes, sockets, disks, and hosts as network
+//! namespaces.
+
+#![allow(unreachable_pub, reason = "nothing outside can reach a test binary")]
+
+mod attacks;
+mod chat;
+mod chat_hosts;
+mod cli;
+mod cluster_key;
+mod daemon;
+mod disk;
+mod fleet_shares;
+mod http;
+mod network;
+mod open;
+mod orders;
+mod partitions;
+mod rollout;
+mod rollout_hosts;
+mod rollout_view;
+mod scenarios;
+mod share;
+mod support;
+mod swarm;
+mod terminal;

@@ -1,0 +1,346 @@
+//! A member that the test plays itself: true handshakes, a key and a port of its own, a real
+//! certificate, and then whatever the test wants it to say.
+//!
+//! It answers whoever dials it, as an honest node does, so that seeds admit it and neighbors keep
+//! it; what it tells about others is up to the test.
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use folkmoot::machine::liveness::{self, DeadReport, Pong};
+use folkmoot::machine::membership::certificate::{
+    Admission, Confirmation, Finding, NeighborList, RegisterReq, Subject,
+};
+use folkmoot::machine::message::Message;
+use folkmoot::machine::session::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
+use folkmoot::model::{
+    Endpoint, Incarnation, KeyPair, Nonce, PublicKey, Rng, Signature, SigningBytes, WallTime,
+};
+use folkmoot::proto::line::encode;
+use folkmoot::runtime::clock::Clock;
+use folkmoot::runtime::thread;
+use rand::SeedableRng as _;
+
+use super::PATIENCE;
+use super::client::Client;
+
+/// Messages that may wait for the test to look at them; beyond, they are lost.
+const INBOX_MAX: usize = 65_536;
+
+/// What the signers of a handshake's two proofs sign.
+const CALLED: &str = "folkmoot/hello-ack/1";
+const CALLER: &str = "folkmoot/hello-proof/1";
+
+/// A fresh generator; nothing depends on its numbers but that they differ.
+pub fn rng() -> Rng {
+    Rng::try_from_rng(&mut rand::rngs::SysRng).expect("the system gives randomness")
+}
+
+/// The present moment, by the wall.
+pub fn wall() -> WallTime {
+    Clock::start().now().wall
+}
+
+/// What proves `card`'s key to the holder of `challenger`.
+pub fn proof(
+    domain: &str,
+    card: &Card,
+    nonce: &Nonce,
+    challenger: &PublicKey,
+    keys: &KeyPair,
+) -> Signature {
+    let statement = SigningBytes::new(domain)
+        .number(u64::from(VERSION))
+        .number(card.seed.map_or(0, |seed| u64::from(seed.0)))
+        .endpoint(card.endpoint)
+        .incarnation(card.incarnation)
+        .key(&card.key)
+        .nonce(nonce)
+        .key(challenger);
+    keys.sign(&statement)
+}
+
+/// What came of a handshake.
+pub enum Shaken {
+    /// It stands; the other end's card.
+    Open(Client, Box<Card>),
+    /// The other end said no, in these words.
+    Refused(String),
+}
+
+/// Calls `to` and shakes hands as `card`, with the proof made by `keys`.
+#[track_caller]
+pub fn shake(to: Endpoint, card: &Card, keys: &KeyPair, intent: Intent) -> Shaken {
+    let mut client = Client::connect(to);
+    let nonce = Nonce::random(&mut rng());
+    client.send(Hello { version: VERSION, intent, nonce, card: card.clone() });
+    match client.receive() {
+        Some(Message::HelloAck(ack)) => {
+            let proof = proof(CALLER, card, &ack.nonce, &ack.card.key, keys);
+            client.send(HelloProof { proof });
+            Shaken::Open(client, Box::new(ack.card))
+        }
+        Some(Message::Error(error)) => Shaken::Refused(error.reason),
+        other => panic!("no handshake: {other:?}"),
+    }
+}
+
+/// One open link of a member; pings on it are answered as long as it lives.
+pub struct Link {
+    /// Locked for each line, which the answers to pings must not tear.
+    stream: Mutex<TcpStream>,
+    inbox: Receiver<Message>,
+    /// Who is at the other end.
+    pub card: Card,
+}
+
+impl Link {
+    fn open(mut client: Client, card: Card) -> Arc<Self> {
+        let stream = client.stream().try_clone().expect("a socket can be shared");
+        stream.set_read_timeout(None).expect("a socket takes options");
+        let (tell, inbox) = bounded(INBOX_MAX);
+        let this = Arc::new(Self { stream: Mutex::new(stream), inbox, card });
+        let weak = Arc::downgrade(&this);
+        thread::spawn("actor", move || {
+            while let Some(msg) = client.receive() {
+                match (msg, weak.upgrade()) {
+                    (Message::Ping(ping), Some(link)) => link.send(Pong { nonce: ping.nonce }),
+                    (msg, _) => _ = tell.try_send(msg),
+                }
+            }
+        })
+        .expect("a thread starts");
+        this
+    }
+
+    pub fn send(&self, msg: impl Into<Message>) {
+        let mut stream = self.stream.lock().expect("no test thread panics here");
+        // A closed connection shows in what comes back.
+        let _ = stream.write_all(&encode(&msg.into()));
+    }
+
+    /// Sends a line, which may be no message.
+    pub fn say(&self, line: &str) {
+        let mut stream = self.stream.lock().expect("no test thread panics here");
+        let _ = stream.write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// The next message that `wanted` takes something from; others are thrown away.
+    #[track_caller]
+    pub fn await_msg<T>(&self, what: &str, mut wanted: impl FnMut(Message) -> Option<T>) -> T {
+        loop {
+            match self.inbox.recv_timeout(PATIENCE) {
+                Ok(msg) => {
+                    if let Some(found) = wanted(msg) {
+                        return found;
+                    }
+                }
+                Err(error) => panic!("no {what}: {error}"),
+            }
+        }
+    }
+
+    /// The reason of the next refusal.
+    #[track_caller]
+    pub fn await_refusal(&self) -> String {
+        self.await_msg("refusal", |msg| match msg {
+            Message::Error(error) => Some(error.reason),
+            _ => None,
+        })
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Ok(stream) = self.stream.get_mut() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+struct Shared {
+    keys: KeyPair,
+    card: Mutex<Card>,
+    called: Sender<Arc<Link>>,
+    is_over: AtomicBool,
+}
+
+/// A member of the test's own making.
+pub struct Member {
+    shared: Arc<Shared>,
+    /// Links with the seeds, in the order of [`Member::link_seeds`].
+    pub seeds: Vec<Arc<Link>>,
+    /// Links that others opened, which end with the member.
+    _callers: Receiver<Arc<Link>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Member {
+    /// Somebody with a new key who listens on a port of its own and is no member yet.
+    pub fn new() -> Self {
+        let anywhere = Endpoint::new([127, 0, 0, 1].into(), 0);
+        Self::at(anywhere, KeyPair::generate(&mut rng()), Incarnation(wall().0))
+    }
+
+    /// The same at this place, with this key, in this life.
+    pub fn at(place: Endpoint, keys: KeyPair, incarnation: Incarnation) -> Self {
+        let listener = TcpListener::bind(place.socket_addr()).expect("the port is free");
+        let endpoint = Endpoint::from(listener.local_addr().expect("it is bound"));
+        let card = Card::new(Subject { endpoint, incarnation, key: keys.public() });
+        let (called, _callers) = bounded(1_024);
+        let shared = Arc::new(Shared {
+            keys,
+            card: Mutex::new(card),
+            called,
+            is_over: AtomicBool::new(false),
+        });
+        let answering = Arc::clone(&shared);
+        let listener = thread::spawn("actor-port", move || listen(&listener, &answering));
+        let listener = Some(listener.expect("a thread starts"));
+        Self { shared, seeds: Vec::new(), _callers, listener }
+    }
+
+    /// A certified member, linked with all `seeds`.
+    #[track_caller]
+    pub fn admitted(seeds: &[Endpoint]) -> Self {
+        let mut member = Self::new();
+        member.link_seeds(seeds);
+        member.register();
+        member
+    }
+
+    pub fn card(&self) -> Card {
+        self.shared.card.lock().expect("no test thread panics here").clone()
+    }
+
+    pub fn subject(&self) -> Subject {
+        self.card().subject()
+    }
+
+    pub fn endpoint(&self) -> Endpoint {
+        self.card().endpoint
+    }
+
+    pub fn keys(&self) -> &KeyPair {
+        &self.shared.keys
+    }
+
+    /// Shakes hands with all seeds.
+    #[track_caller]
+    pub fn link_seeds(&mut self, seeds: &[Endpoint]) {
+        self.seeds = seeds.iter().map(|seed| self.call(*seed)).collect();
+    }
+
+    /// Opens a link.
+    #[track_caller]
+    pub fn call(&self, to: Endpoint) -> Arc<Link> {
+        match shake(to, &self.card(), self.keys(), Intent::Link) {
+            Shaken::Open(client, card) => Link::open(client, *card),
+            Shaken::Refused(reason) => panic!("{to} refused: {reason}"),
+        }
+    }
+
+    /// Asks all seeds to be let in and waits for the certificate.
+    #[track_caller]
+    pub fn register(&mut self) {
+        let subject = self.subject();
+        for link in &self.seeds {
+            link.send(RegisterReq::sign(subject, self.keys()));
+        }
+        let certificates: Vec<Admission> =
+            self.seeds.iter().map(|link| await_certificate(link)).collect();
+        let certificate = certificates.first().cloned();
+        assert!(certificate.as_ref().is_some_and(|it| it.subject() == subject));
+        self.shared.card.lock().expect("no test thread panics here").certificate = certificate;
+    }
+
+    /// States its neighbors to the seeds, and from now on to whoever shakes hands with it.
+    pub fn announce(&self, version: u64, neighbors: &[Endpoint]) {
+        let list = NeighborList::sign(&self.subject(), version, neighbors.to_vec(), self.keys());
+        for link in &self.seeds {
+            link.send(list.clone());
+        }
+        let mut card = self.shared.card.lock().expect("no test thread panics here");
+        card.neighbors = neighbors.to_vec();
+        card.degree = u32::try_from(neighbors.len()).expect("few");
+    }
+
+    /// Its signed finding about `subject`, true or not.
+    pub fn finding(&self, subject: Subject, finding: Finding) -> Confirmation {
+        Confirmation::sign(&subject, finding, (self.endpoint(), self.keys()), wall())
+    }
+
+    /// A report of its own about `subject`, with these findings.
+    pub fn report(&self, subject: Subject, confirmations: Vec<Confirmation>) -> DeadReport {
+        let (at, reporter) = (wall(), self.endpoint());
+        DeadReport {
+            text: liveness::fixed_text(subject.endpoint, at, reporter),
+            endpoint: subject.endpoint,
+            incarnation: subject.incarnation,
+            reporter,
+            at,
+            confirmations,
+        }
+    }
+
+    /// Says this to every seed.
+    pub fn tell_seeds(&self, msg: impl Into<Message>) {
+        let msg = msg.into();
+        for link in &self.seeds {
+            link.send(msg.clone());
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        // Wakes the listener, which then sees that it is over.
+        drop(TcpStream::connect(self.endpoint().socket_addr()));
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+    }
+}
+
+#[track_caller]
+fn await_certificate(link: &Link) -> Admission {
+    link.await_msg("certificate", |msg| match msg {
+        Message::RegisterCommit(admission) => Some(admission),
+        Message::Error(error) => panic!("not let in: {}", error.reason),
+        _ => None,
+    })
+}
+
+fn listen(listener: &TcpListener, shared: &Arc<Shared>) {
+    for stream in listener.incoming() {
+        if shared.is_over.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Ok(stream) = stream {
+            let shared = Arc::clone(shared);
+            let _ = thread::spawn("actor-call", move || answer(Client::over(stream), &shared));
+        }
+    }
+}
+
+/// The called side of a handshake.
+fn answer(mut client: Client, shared: &Shared) {
+    let Some(Message::Hello(hello)) = client.receive() else { return };
+    let card = shared.card.lock().expect("no test thread panics here").clone();
+    let proof = proof(CALLED, &card, &hello.nonce, &hello.card.key, &shared.keys);
+    let nonce = Nonce::random(&mut rng());
+    client.send(HelloAck { version: VERSION, nonce, proof, card });
+    if hello.intent == Intent::Probe {
+        // The caller hangs up when it has seen enough.
+        let _ = client.line();
+        return;
+    }
+    if let Some(Message::HelloProof(_)) = client.receive() {
+        let _ = shared.called.try_send(Link::open(client, hello.card));
+    }
+}

@@ -1,0 +1,31 @@
+//! The machines and nodes in virtual time, in any weather, against liars and bad input.
+
+#![allow(unreachable_pub, reason = "nothing outside can reach a test binary")]
+
+mod attacks;
+mod bad_input;
+mod broadcast;
+mod byzantine;
+mod campaigns;
+mod cast;
+mod chat;
+mod chat_hand;
+mod chat_rules;
+mod chat_seventeen;
+mod chat_world;
+mod common;
+mod direct;
+mod discovery;
+mod enemy;
+mod gaps;
+mod hostile;
+mod lean_discovery;
+mod membership;
+mod overlay;
+mod prop_messages;
+mod rollout;
+mod rollout_world;
+mod scenarios;
+mod simulate;
+mod swarm;
+mod swarm_world;

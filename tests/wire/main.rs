@@ -1,0 +1,13 @@
+//! Bytes to the last one, and the engines of the library at real sockets and on real disks.
+
+#![allow(unreachable_pub, reason = "nothing outside can reach a test binary")]
+
+mod chat_engine;
+mod chat_store;
+mod chat_wire;
+mod data_plane;
+mod golden;
+mod rollout_wire;
+mod swarm_engine;
+mod swarm_store;
+mod swarm_wire;
