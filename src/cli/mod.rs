@@ -20,6 +20,7 @@ pub mod keygen;
 pub mod log;
 pub mod metrics;
 pub mod page;
+mod parse;
 pub mod query;
 pub mod report;
 pub mod rollout;
@@ -33,6 +34,7 @@ pub mod span;
 pub mod swarm;
 
 pub use error::{CliError, conclude};
+pub use parse::parse;
 
 use self::args::{PeerArgs, PeerCommand, SeedArgs, SeedCommand};
 use self::settings::{PeerSettings, SeedSettings};

@@ -692,12 +692,11 @@ fn certificates_without_a_quorum_of_true_votes_change_nothing() {
     let before = scene.mark();
     let mut links = liar.seeds.clone();
     links.push(liar.call(scene.peers()[1]));
-    for link in &links {
+    for link in &mut links {
         let is_seed = link.card.seed.is_some();
         for votes in worthless_votes(ProposalKind::Admit, ghost, &lying_seed) {
             if is_seed {
-                link.send(admission(ghost, votes));
-                let reason = link.await_refusal();
+                let reason = liar.refused(link, admission(ghost, votes));
                 assert!(reason.contains("no certificate"), "{reason}");
             }
         }
@@ -706,16 +705,14 @@ fn certificates_without_a_quorum_of_true_votes_change_nothing() {
             continue;
         }
         for votes in worthless_votes(ProposalKind::Remove, victim, &lying_seed) {
-            link.send(removal(victim, votes));
-            let reason = link.await_refusal();
+            let reason = liar.refused(link, removal(victim, votes));
             assert!(reason.contains("no certificate"), "{reason}");
         }
     }
     for seed in scene.seeds() {
-        let link = liar.call(seed);
+        let mut link = liar.call(seed);
         for votes in worthless_votes(ProposalKind::Remove, victim, &lying_seed) {
-            link.send(removal(victim, votes));
-            let reason = link.await_refusal();
+            let reason = liar.refused(&mut link, removal(victim, votes));
             assert!(reason.contains("no certificate"), "{reason}");
         }
     }

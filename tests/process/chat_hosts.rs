@@ -35,8 +35,11 @@ fn of_five(net: &Net, dir: &Path) -> Vec<Talker> {
         let at = Net::address(host);
         talkers[0].wait_for(&format!("peer_{} at {at}:{PORT} has joined the group", host + 1));
     }
-    for talker in &talkers[..4] {
-        talker.wait_for("peer_5 leads in term");
+    let follows = |it: &Talker| it.out().contains("peer_5 leads in term");
+    if !eventually(|| talkers[..4].iter().all(follows)) {
+        let told: Vec<_> =
+            talkers.iter().map(|it| format!("{}\n{}", it.out(), standing(it.id, dir).0)).collect();
+        panic!("not all follow peer_5:\n{}", told.join("\n\n"));
     }
     talkers
 }

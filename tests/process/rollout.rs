@@ -342,9 +342,11 @@ fn row_10_what_matters_is_logged_and_found_by_its_transaction() {
     let txid = begun["txid"].as_str().expect("a name").to_owned();
     nodes.await_version(2);
     for name in nodes.names() {
-        let said = nodes.out(name);
+        let told = || nodes.out(name);
+        let committed = |line: &str| line.contains(&txid) && line.contains("COMMITTED version 2");
+        assert!(eventually(|| told().lines().any(committed)), "{name}: {}", told());
+        let said = told();
         let lines: Vec<_> = said.lines().filter(|it| it.contains(&txid)).collect();
-        assert!(lines.iter().any(|it| it.contains("COMMITTED version 2")), "{name}: {said}");
         let voted = if name == "node-a" { "voted COMMIT" } else { ": voted COMMIT" };
         assert!(lines.iter().any(|it| it.contains(voted)), "{name}: {said}");
         // On disk: the vote before the decision, but for the coordinator, whose vote it is.

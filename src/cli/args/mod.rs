@@ -242,6 +242,10 @@ pub struct NodeArgs {
     /// plane, as in 127.0.0.1:50051 [default: any, and with a cluster key loopback]
     #[arg(long, value_name = "WHOM")]
     pub http: Option<HttpArg>,
+    /// A TOML file with flags of this run, as in `ping-interval = "500ms"`; the command line goes
+    /// before it, and the variable of a flag, as FOLKMOOT_PING_INTERVAL, too [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
     /// Stop, as at Ctrl-C, when standard input ends; for programs that start nodes
     #[arg(long, hide = true)]
     pub until_stdin_closes: bool,

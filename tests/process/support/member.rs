@@ -144,11 +144,12 @@ impl Link {
         }
     }
 
-    /// The reason of the next refusal.
+    /// The reason of the next refusal. `None` if the link ends.
     #[track_caller]
-    pub fn await_refusal(&self) -> String {
+    fn refusal(&self) -> Option<String> {
         self.await_msg("refusal", |msg| match msg {
-            Message::Error(error) => Some(error.reason),
+            Message::Error(error) => Some(Some(error.reason)),
+            Message::Bye(_) => Some(None),
             _ => None,
         })
     }
@@ -174,8 +175,8 @@ pub struct Member {
     shared: Arc<Shared>,
     /// Links with the seeds, in the order of [`Member::link_seeds`].
     pub seeds: Vec<Arc<Link>>,
-    /// Links that others opened, which end with the member.
-    _callers: Receiver<Arc<Link>>,
+    /// Links that others opened.
+    callers: Receiver<Arc<Link>>,
     listener: Option<JoinHandle<()>>,
 }
 
@@ -191,7 +192,7 @@ impl Member {
         let listener = TcpListener::bind(place.socket_addr()).expect("the port is free");
         let endpoint = Endpoint::from(listener.local_addr().expect("it is bound"));
         let card = Card::new(Subject { endpoint, incarnation, key: keys.public() });
-        let (called, _callers) = bounded(1_024);
+        let (called, callers) = bounded(1_024);
         let shared = Arc::new(Shared {
             keys,
             card: Mutex::new(card),
@@ -201,7 +202,7 @@ impl Member {
         let answering = Arc::clone(&shared);
         let listener = thread::spawn("actor-port", move || listen(&listener, &answering));
         let listener = Some(listener.expect("a thread starts"));
-        Self { shared, seeds: Vec::new(), _callers, listener }
+        Self { shared, seeds: Vec::new(), callers, listener }
     }
 
     /// A certified member, linked with all `seeds`.
@@ -241,6 +242,22 @@ impl Member {
         match shake(to, &self.card(), self.keys(), Intent::Link) {
             Shaken::Open(client, card) => Link::open(client, *card),
             Shaken::Refused(reason) => panic!("{to} refused: {reason}"),
+        }
+    }
+
+    /// The reason why `msg` is refused at the other end of `link`. That end may have called, too,
+    /// and have hung up the second link; then the message is said on the first.
+    #[track_caller]
+    pub fn refused(&self, link: &mut Arc<Link>, msg: impl Into<Message>) -> String {
+        let msg = msg.into();
+        loop {
+            link.send(msg.clone());
+            if let Some(reason) = link.refusal() {
+                return reason;
+            }
+            let other = link.card.endpoint;
+            let mut callers = std::iter::from_fn(|| self.callers.recv_timeout(PATIENCE).ok());
+            *link = callers.find(|it| it.card.endpoint == other).expect("one link stays");
         }
     }
 
