@@ -16,6 +16,7 @@
 //! let message = inbox.recv()?;
 //! assert_eq!((message.origin, &message.data[..]), (first.endpoint(), &b"propose 7"[..]));
 //!
+//! // The same without blocking a thread: `inbox.recv_async().await?`.
 //! let answers = first.inbox()?;
 //! other.send_to_peer(message.origin, "agreed")?.wait()?;
 //! assert_eq!(&answers.recv()?.data[..], b"agreed");
@@ -31,6 +32,7 @@
 //! - After [`Network::stop`] no thread and no socket of the network is left, and its port is free.
 
 mod builder;
+mod change;
 mod error;
 mod message;
 mod pending;
@@ -39,6 +41,7 @@ mod switchboard;
 
 pub use builder::Builder;
 pub(crate) use builder::Site;
+pub use change::Change;
 pub use error::{NetworkError, SendError, StartError};
 pub use message::{Incoming, Known, Message, Published};
 pub use pending::Pending;
@@ -199,6 +202,15 @@ impl Network {
     /// Ends the link to `peer`; nothing more is sent to it.
     pub fn remove_peer(&self, peer: Endpoint) {
         self.driver.submit(Input::Command(Command::RemovePeer(peer)));
+    }
+
+    /// Subscribes to the changes in the fleet that this peer learns of, from now on: whether it is a
+    /// member itself, its neighbors, and members that left, were removed or cannot be reached.
+    ///
+    /// # Errors
+    /// Fails if the network has stopped.
+    pub fn changes(&self) -> Result<Queue<Change>, NetworkError> {
+        self.board.changes()
     }
 
     /// Subscribes to the members whose removal a quorum of seeds certifies, from now on, as this

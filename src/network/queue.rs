@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::error::NetworkError;
@@ -37,6 +39,8 @@ struct Inner<T> {
     /// Number of entries for messages that never came.
     missing: usize,
     is_closed: bool,
+    /// Tasks that wait for the next entry.
+    wakers: Vec<Waker>,
 }
 
 impl<T> Inner<T> {
@@ -69,6 +73,7 @@ impl<T: Weigh> Shared<T> {
             lost: 0,
             missing: 0,
             is_closed: false,
+            wakers: Vec::new(),
         };
         Arc::new(Self { inner: Mutex::new(inner), moved: Condvar::new(), items_max, bytes_max })
     }
@@ -89,8 +94,7 @@ impl<T: Weigh> Shared<T> {
         inner.items += 1;
         inner.bytes += bytes;
         inner.entries.push_back(Entry::Item(item));
-        drop(inner);
-        self.moved.notify_one();
+        self.wake(inner);
         true
     }
 
@@ -110,20 +114,47 @@ impl<T: Weigh> Shared<T> {
             inner.missing += 1;
             inner.entries.push_back(Entry::Missing(origin, count));
         }
-        drop(inner);
-        self.moved.notify_one();
+        self.wake(inner);
     }
 
     /// Closes the queue: no more items will come.
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
+        let mut inner = self.lock();
+        inner.is_closed = true;
+        self.wake(inner);
         self.moved.notify_all();
+    }
+
+    /// Wakes one thread and all tasks that wait for an entry.
+    fn wake(&self, mut inner: MutexGuard<'_, Inner<T>>) {
+        let wakers = std::mem::take(&mut inner.wakers);
+        // A task may run at once on this thread, and take the lock.
+        drop(inner);
+        self.moved.notify_one();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn pop(&self, most: Duration) -> Result<T, Gone> {
         let is_bare = |inner: &mut Inner<T>| inner.entries.is_empty() && !inner.is_closed;
         let waited = self.moved.wait_timeout_while(self.lock(), most, is_bare);
         let (mut inner, _) = waited.expect("nothing under this lock can panic");
+        Self::take(&mut inner)
+    }
+
+    fn poll(&self, context: &Context<'_>) -> Poll<Result<T, Gone>> {
+        let mut inner = self.lock();
+        match Self::take(&mut inner) {
+            Err(Gone::Empty) => {
+                if !inner.wakers.iter().any(|it| it.will_wake(context.waker())) {
+                    inner.wakers.push(context.waker().clone());
+                }
+                Poll::Pending
+            }
+            found => Poll::Ready(found),
+        }
+    }
+
+    fn take(inner: &mut Inner<T>) -> Result<T, Gone> {
         match inner.entries.pop_front() {
             Some(Entry::Item(item)) => {
                 inner.items -= 1;
@@ -212,6 +243,14 @@ impl<T: Weigh> Queue<T> {
         self.shared.pop(most)
     }
 
+    /// Waits for an item in a task, with `.await`, on any runtime.
+    ///
+    /// # Errors
+    /// As [`Queue::recv`].
+    pub fn recv_async(&self) -> impl Future<Output = Result<T, Gone>> + '_ {
+        poll_fn(|context| self.shared.poll(context))
+    }
+
     /// Takes an item without blocking.
     ///
     /// # Errors
@@ -256,6 +295,10 @@ impl From<Gone> for NetworkError {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
     impl Weigh for u64 {
@@ -281,5 +324,38 @@ mod tests {
         shared.close();
         assert_eq!(queue.iter().collect::<Vec<_>>(), [500]);
         assert_eq!(queue.recv(), Err(Gone::Closed));
+    }
+
+    #[derive(Default)]
+    struct Bell(AtomicU32);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_task_is_woken_by_an_item_a_gap_and_the_end() {
+        let shared = Shared::new(3, 100);
+        let queue = Queue::new(Arc::clone(&shared), || {});
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(Arc::clone(&bell));
+        let mut context = Context::from_waker(&waker);
+        let origin = Endpoint::new([127, 0, 0, 1].into(), 1);
+        let missing = Gone::Missing { origin, count: 2 };
+        let happen: [(&dyn Fn(), _); 3] = [
+            (&|| _ = shared.push(7), Ok(7)),
+            (&|| shared.push_missing(origin, 2), Err(missing)),
+            (&|| shared.close(), Err(Gone::Closed)),
+        ];
+        for (turn, (happens, found)) in (1..).zip(happen) {
+            let mut next = pin!(queue.recv_async());
+            assert_eq!(next.as_mut().poll(&mut context), Poll::Pending);
+            assert_eq!(next.as_mut().poll(&mut context), Poll::Pending);
+            happens();
+            assert_eq!(bell.0.load(Ordering::Relaxed), turn, "woken once");
+            assert_eq!(next.as_mut().poll(&mut context), Poll::Ready(found));
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::change::Change;
 use super::error::{NetworkError, SendError};
 use super::message::{Incoming, Known, Message, Published};
 use super::pending::{Cell, Pending};
@@ -50,6 +51,7 @@ struct Waiting {
     receipts: BTreeMap<MessageId, u32>,
     neighbors: BTreeSet<Endpoint>,
     removals: BTreeMap<u64, Arc<Shared<Known>>>,
+    changes: BTreeMap<u64, Arc<Shared<Change>>>,
 }
 
 /// An own message that is not published yet.
@@ -135,6 +137,20 @@ impl Switchboard {
     /// Passes an event to the waits for it. Neither blocks nor calls the node. Returns whether the
     /// event belongs in a log: messages that a program reads or that were not taken do not.
     pub fn on_event(&self, now: Now, event: &Event) -> bool {
+        let is_logged = self.pass_on(now, event);
+        if let Some(change) = Change::of(event) {
+            let waiting = self.lock();
+            let is_unlinked = matches!(change, Change::Unlinked(_));
+            let alone = (is_unlinked && waiting.neighbors.is_empty()).then_some(Change::Alone);
+            for queue in waiting.changes.values() {
+                queue.push(change.clone());
+                alone.iter().for_each(|it| _ = queue.push(it.clone()));
+            }
+        }
+        is_logged
+    }
+
+    fn pass_on(&self, now: Now, event: &Event) -> bool {
         match event {
             Event::Broadcast(event) => self.on_broadcast(event),
             Event::Direct(event) => return self.on_direct(now, event),
@@ -376,6 +392,22 @@ impl Switchboard {
         }))
     }
 
+    /// Opens a queue for changes in the fleet from now on.
+    ///
+    /// # Errors
+    /// Fails if the network has stopped.
+    pub fn changes(self: &Arc<Self>) -> Result<Queue<Change>, NetworkError> {
+        let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
+        let token =
+            self.enlist(|waiting, token| _ = waiting.changes.insert(token, Arc::clone(&shared)))?;
+        let board = Arc::downgrade(self);
+        Ok(Queue::new(shared, move || {
+            if let Some(board) = board.upgrade() {
+                board.lock().changes.remove(&token);
+            }
+        }))
+    }
+
     /// Registers a wait under a new token.
     fn enlist(&self, add: impl FnOnce(&mut Waiting, u64)) -> Result<u64, NetworkError> {
         let mut waiting = self.lock();
@@ -432,6 +464,7 @@ impl Switchboard {
         ended.topics.values().flat_map(BTreeMap::values).for_each(|queue| queue.close());
         ended.inbox.iter().for_each(|inbox| inbox.close());
         ended.removals.values().for_each(|queue| queue.close());
+        ended.changes.values().for_each(|queue| queue.close());
         self.moved.notify_all();
         for own in ended.publishing.values() {
             own.cell.put(Err(NetworkError::Stopped));

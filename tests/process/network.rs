@@ -14,7 +14,7 @@ use folkmoot::cli::fleet::Happening;
 use folkmoot::machine::broadcast::Publish;
 use folkmoot::machine::direct::FailKind;
 use folkmoot::model::{Data, Endpoint, Signature};
-use folkmoot::network::Gone;
+use folkmoot::network::{Change, Gone};
 use rustix::process::Signal;
 use support::member::{Member, wall};
 use support::process::{Process, eventually, run};
@@ -333,6 +333,36 @@ fn an_inbox_is_free_when_its_program_is_gone_and_the_log_takes_only_so_much() {
     assert!(refused.2.contains("nobody reads there"), "{}", refused.2);
     let shown = scene.lines().iter().filter(|it| is_read(it)).count();
     assert!((60..=180).contains(&shown), "{shown}");
+}
+
+#[test]
+fn a_program_learns_what_happens_to_its_fleet() {
+    let mut scene = Scene::up(3, 1, NO_GOSSIP);
+    let peer = scene.peers()[0];
+    let network = Network::builder().seeds(scene.seeds()).start().expect("it starts");
+    let changes = network.changes().expect("it runs");
+    network.wait_for_peers(1, PATIENCE).expect("it becomes a member");
+    scene.fleet.kill(peer).expect("it runs");
+    // `Admitted` and `Linked` may have come before the queue was there.
+    let mut told: Vec<_> = std::iter::from_fn(|| changes.recv_timeout(PATIENCE).ok())
+        .take_while(|it| !matches!(it, Change::Removed(known) if known.endpoint == peer))
+        .filter(|it| !matches!(it, Change::Admitted | Change::NotAdmitted { .. }))
+        .collect();
+    told.retain(|it| *it != Change::Linked(peer));
+    assert_eq!(told, [Change::Unlinked(peer), Change::Alone]);
+
+    let other = Network::builder().start().expect("it starts");
+    let changes = other.changes().expect("it runs");
+    let third = Network::builder().bootstrap([other.endpoint()]).start().expect("it starts");
+    let at = third.endpoint();
+    assert_eq!(changes.recv_timeout(PATIENCE), Ok(Change::Linked(at)));
+    third.stop();
+    let told: BTreeSet<_> =
+        (0..3).map(|_| format!("{:?}", changes.recv_timeout(PATIENCE))).collect();
+    let wanted = [Change::Left(at), Change::Unlinked(at), Change::Alone];
+    assert_eq!(told, wanted.map(|it| format!("{:?}", Ok::<_, Gone>(it))).into_iter().collect());
+    other.stop();
+    assert_eq!(changes.recv_timeout(PATIENCE), Err(Gone::Closed));
 }
 
 #[test]
