@@ -14,6 +14,7 @@ use crate::machine::quorum::QuorumRule;
 use crate::machine::session;
 use crate::model::{Endpoint, PublicKey, SeedId};
 use crate::node::{PeerConfig, SeedConfig};
+use crate::proto::hello::Card;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::cluster_key;
 use crate::runtime::driver::options::Limits;
@@ -218,7 +219,7 @@ fn check_periods(args: &PeerArgs) -> Result<(), CliError> {
         "--links 0 would leave this peer alone; it takes at least 1, and 2 to bear a loss"
     } else if limits.links > limits.links_max {
         "--links is above --links-max; raise the one or lower the other"
-    } else if limits.links_max > session::Card::NEIGHBORS_MAX {
+    } else if limits.links_max > Card::NEIGHBORS_MAX {
         "--links-max is above 256; others refuse the cards and lists of a peer with more neighbors"
     } else if limits.backoff_min > limits.backoff_max {
         "--backoff-min is above --backoff-max; raise the one or lower the other"

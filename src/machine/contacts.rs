@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::liveness::Ping;
 use super::{Effects, Kind, LinkId, Never};
 use crate::model::{Endpoint, Now, Time};
+use crate::proto::liveness::Ping;
 
 /// Number of looks in one `unreachable_after`.
 const LOOKS: u32 = 20;

@@ -18,7 +18,6 @@ pub mod health;
 pub mod histogram;
 pub mod liveness;
 pub mod membership;
-pub mod message;
 pub mod open;
 pub mod overlay;
 pub mod probe;
@@ -33,8 +32,8 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::{Endpoint, Now};
-use message::Message;
+use crate::model::{Binding, Endpoint, Now};
+use crate::proto::message::Message;
 
 /// One connection of this node, numbered by the driver; a number is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,11 +42,6 @@ pub struct LinkId(pub u64);
 /// One attempt to connect, numbered by the machine that asked; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
-
-/// A value that is the same at both ends of one encrypted connection and nowhere else: signed by
-/// both, it shows that no third node is between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Binding(pub [u8; 32]);
 
 /// The four vocabularies of a service or node beside its messages.
 pub trait Kind {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::{Effects, Kind, Never};
-use crate::machine::membership::certificate::Subject;
+use crate::model::statement::Subject;
 use crate::model::{Endpoint, Rng};
 
 /// Periods of a peer without seeds.

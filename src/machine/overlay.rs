@@ -18,11 +18,11 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 
-use super::membership::authority::MemberLine;
-use super::membership::registry::Status;
-use super::session::Card;
 use super::{Effects, Kind, LinkId, Never};
+use crate::model::entry::Status;
 use crate::model::{Endpoint, Incarnation, Now, Rng, Time};
+use crate::proto::hello::Card;
+use crate::proto::membership::MemberLine;
 
 /// Least degree in the weight of preferential attachment.
 const LEAST_DEGREE: u32 = 2;

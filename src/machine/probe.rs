@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::membership::certificate::{Finding, Subject};
-use super::session::{CallError, Card};
+use super::session::CallError;
 use super::{DialError, Effects, Kind, Never};
 use crate::model::Endpoint;
+use crate::model::statement::{Finding, Subject};
+use crate::proto::hello::Card;
 
 /// Attempts and time-outs of a probe.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +43,7 @@ pub struct Timer(pub Endpoint);
 /// Events of the prober for its node.
 #[derive(Debug)]
 pub enum Event {
-    /// The node must call the endpoint with [`super::session::Intent::Probe`].
+    /// The node must call the endpoint with [`crate::proto::hello::Intent::Probe`].
     Call {
         /// Endpoint to call.
         to: Endpoint,

@@ -126,6 +126,11 @@ impl fmt::Debug for Signature {
     }
 }
 
+/// A value that is the same at both ends of one encrypted connection and nowhere else: signed by
+/// both, it shows that no third node is between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding(pub [u8; 32]);
+
 /// A challenge that the other side has to sign; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

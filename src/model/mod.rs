@@ -6,9 +6,11 @@
 mod bytes;
 mod data;
 mod endpoint;
+pub mod entry;
 mod file_list;
 mod identity;
 mod memo;
+pub mod statement;
 mod ticket;
 mod time;
 
@@ -19,7 +21,7 @@ pub use file_list::{
     FILES_MAX, FileEntry, FileList, NAME_BYTES_MAX, PATH_BYTES_MAX, Traits, name_complaint,
     path_complaint,
 };
-pub use identity::{KeyPair, Nonce, PublicKey, ReadyKey, Signature};
+pub use identity::{Binding, KeyPair, Nonce, PublicKey, ReadyKey, Signature};
 pub use memo::VerdictMemo;
 pub use ticket::{ADDRESSES_MAX, TICKET_BYTES_MAX, Ticket, TicketError};
 pub use time::{Now, Time, WallTime};

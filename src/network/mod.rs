@@ -56,7 +56,7 @@ use tempfile::TempDir;
 
 use crate::machine::Input;
 use crate::machine::direct::RetryConfig;
-use crate::machine::membership::certificate::Subject;
+use crate::model::statement::Subject;
 use crate::model::{Data, Endpoint, Now};
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};

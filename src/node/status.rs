@@ -10,9 +10,9 @@ use crate::machine::broadcast::BroadcastMetrics;
 use crate::machine::contacts::ContactsMetrics;
 use crate::machine::direct::DirectMetrics;
 use crate::machine::discovery;
-use crate::machine::message::Standing;
-use crate::machine::session::Card;
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
+use crate::proto::hello::Card;
+use crate::proto::message::Standing;
 
 /// One open link.
 #[derive(Clone, Debug, Serialize)]

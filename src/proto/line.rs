@@ -11,7 +11,7 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, BufRead};
 
-use crate::machine::message::Message;
+use crate::proto::message::Message;
 
 /// The longest line in bytes, its newline included.
 ///
@@ -222,7 +222,7 @@ mod tests {
     use std::io::{BufReader, Cursor, Read};
 
     use super::*;
-    use crate::machine::message::{ErrorCode, ErrorReply};
+    use crate::proto::refusal::{ErrorCode, ErrorReply};
 
     fn message(text: &str) -> Message {
         Message::from(ErrorReply::new(ErrorCode::Busy, text))

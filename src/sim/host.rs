@@ -10,10 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::machine::message::Message;
 use crate::machine::timer::TimerQueue;
 use crate::machine::{Input, Kind, LinkId, Machine, Ticket};
 use crate::model::{Endpoint, Now, Rng, Time, WallTime};
+use crate::proto::message::Message;
 
 use super::disk::Disk;
 use super::traffic::Traffic;

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::machine::message::Message;
 use crate::machine::{DialError, LinkId, Machine, Ticket};
 use crate::model::{Endpoint, Time};
+use crate::proto::message::Message;
 
 use super::network::{Delivery, Owner, Parcel};
 use super::reach::Who;

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use crate::machine::message::Message;
 use crate::machine::{DialError, LinkId, Ticket};
 use crate::model::{Endpoint, Rng, Time};
+use crate::proto::message::Message;
 
 use super::agenda::{Agenda, Due};
 use super::dial::Attempt;

@@ -7,7 +7,7 @@ use std::ops::{AddAssign, Sub};
 use std::sync::Arc;
 
 use crate::machine::Machine;
-use crate::machine::message::Message;
+use crate::proto::message::Message;
 
 use super::reach::HostId;
 use super::world::World;

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use crate::machine::message::Message;
 use crate::machine::{Effects, Machine};
 use crate::model::{Endpoint, Rng, Time, WallTime};
+use crate::proto::message::Message;
 
 use super::agenda::{Agenda, Due};
 use super::disk::Disk;

@@ -20,23 +20,25 @@ use std::time::Duration;
 
 use crossbeam_channel::after;
 use folkmoot::cli::fleet::Happening;
-use folkmoot::machine::gossip::{self, GossipDigest, GossipMsg};
-use folkmoot::machine::liveness::{DeadReport, Ping, Pong, SuspectReq};
-use folkmoot::machine::membership::authority::{
-    ExplainReq, LinkHint, PeerListReq, PeerListResp, RegisterVote, SeedDeadVote, SeedDigest,
-    SeedSyncReq, SeedSyncResp, TopologyReq,
-};
-use folkmoot::machine::membership::certificate::{
+use folkmoot::model::entry::Entry;
+use folkmoot::model::statement::{
     Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
-use folkmoot::machine::membership::registry::Entry;
-use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::machine::session::{Bye, Card, Hello, HelloProof, Intent, VERSION};
 use folkmoot::model::{
     Endpoint, Incarnation, KeyPair, Nonce, PublicKey, SeedId, Signature, WallTime,
 };
+use folkmoot::proto::gossip;
+use folkmoot::proto::gossip::{GossipDigest, GossipMsg};
+use folkmoot::proto::hello::{Bye, Card, Hello, HelloProof, Intent, VERSION};
 use folkmoot::proto::line::{LINE_BYTES_MAX, encode};
+use folkmoot::proto::liveness::{DeadReport, Ping, Pong, SuspectReq};
+use folkmoot::proto::membership::{
+    ExplainReq, LinkHint, PeerListReq, PeerListResp, RegisterVote, SeedDeadVote, SeedDigest,
+    SeedSyncReq, SeedSyncResp, TopologyReq,
+};
+use folkmoot::proto::message::Message;
+use folkmoot::proto::refusal::{ErrorCode, ErrorReply};
 use folkmoot::runtime::{descriptors, thread};
 use rustix::process::Signal;
 use support::client::Client;
@@ -129,7 +131,7 @@ fn gossip_of(origin: Endpoint, incarnation: Incarnation, number: u32) -> GossipM
 fn report_by(reporter: Endpoint, subject: Subject, found: Vec<Confirmation>) -> DeadReport {
     let at = wall();
     DeadReport {
-        text: folkmoot::machine::liveness::fixed_text(subject.endpoint, at, reporter),
+        text: folkmoot::proto::liveness::fixed_text(subject.endpoint, at, reporter),
         endpoint: subject.endpoint,
         incarnation: subject.incarnation,
         reporter,
@@ -837,7 +839,7 @@ fn a_flood_of_reports_by_one_member_is_neither_work_without_end_nor_a_flood_of_l
         let at = WallTime(wall().0 + number);
         let mut report = liar.report(victim, vec![found]);
         report.at = at;
-        report.text = folkmoot::machine::liveness::fixed_text(victim.endpoint, at, liar.endpoint());
+        report.text = folkmoot::proto::liveness::fixed_text(victim.endpoint, at, liar.endpoint());
         link.send(report);
     }
     link.send(Ping { nonce: 77 });

@@ -15,8 +15,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use folkmoot::machine::liveness::Ping;
-use folkmoot::machine::message::Message;
+use folkmoot::proto::liveness::Ping;
+use folkmoot::proto::message::Message;
 use rustix::process::Signal;
 use support::member::Member;
 use support::process::{Process, eventually, run};

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use folkmoot::Network;
 use folkmoot::cli::fleet::Happening;
-use folkmoot::machine::broadcast::Publish;
 use folkmoot::machine::direct::FailKind;
 use folkmoot::model::{Data, Endpoint, Signature};
 use folkmoot::network::{Change, Gone};
+use folkmoot::proto::broadcast::Publish;
 use rustix::process::Signal;
 use support::member::{Member, wall};
 use support::process::{Process, eventually, run};

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use folkmoot::cli::fleet::Happening;
-use folkmoot::machine::membership::certificate::{Finding, Subject};
+use folkmoot::model::statement::{Finding, Subject};
 use folkmoot::model::{Endpoint, Incarnation};
 use rustix::process::Signal;
 use support::member::Member;
@@ -88,9 +88,8 @@ fn f1_a_peer_registers_with_a_quorum_of_seeds() {
     let (scene, needed) = registers_with(3, 4);
     let lists: Vec<_> = scene.seeds().into_iter().map(|seed| scene.members_at(seed)).collect();
     assert!(lists.windows(2).all(|pair| {
-        let key = |it: &folkmoot::machine::membership::authority::MemberLine| {
-            (it.endpoint, it.incarnation, it.status)
-        };
+        let key =
+            |it: &folkmoot::proto::membership::MemberLine| (it.endpoint, it.incarnation, it.status);
         pair[0].iter().map(key).eq(pair[1].iter().map(key))
     }));
     println!(

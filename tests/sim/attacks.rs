@@ -12,19 +12,19 @@ use std::time::Duration;
 use common::callers::Callers;
 use common::checkers::{check_safety, removals};
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
-use folkmoot::machine::liveness::{self, DeadReport, SuspectReq};
-use folkmoot::machine::membership::authority::{
-    PeerListReq, RegisterVote, SeedDeadVote, SeedSyncResp,
-};
-use folkmoot::machine::membership::certificate::{
+use folkmoot::machine::liveness;
+use folkmoot::model::entry::Entry;
+use folkmoot::model::statement::{
     Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
-use folkmoot::machine::membership::registry::Entry;
-use folkmoot::machine::message::{ErrorCode, Message};
-use folkmoot::machine::session::Card;
 use folkmoot::model::{Endpoint, Incarnation, SeedId, WallTime};
 use folkmoot::node::{Event, seed_kind};
+use folkmoot::proto::hello::Card;
+use folkmoot::proto::liveness::{DeadReport, SuspectReq, fixed_text};
+use folkmoot::proto::membership::{PeerListReq, RegisterVote, SeedDeadVote, SeedSyncResp};
+use folkmoot::proto::message::Message;
+use folkmoot::proto::refusal::ErrorCode;
 use folkmoot::sim::{IntruderState, Outgoing, for_each_seed};
 
 const RUNS: u64 = 10;
@@ -75,7 +75,7 @@ fn report(
     found: Vec<Confirmation>,
 ) -> DeadReport {
     DeadReport {
-        text: liveness::fixed_text(about.endpoint, at, reporter),
+        text: fixed_text(about.endpoint, at, reporter),
         endpoint: about.endpoint,
         incarnation: about.incarnation,
         reporter,

@@ -7,26 +7,28 @@ use crate::hostile;
 
 use std::sync::Arc;
 
-use folkmoot::machine::gossip::{self, Gossip, GossipDigest, GossipMsg};
-use folkmoot::machine::liveness::{self, DeadReport};
-use folkmoot::machine::membership::authority::{
-    self, Authority, Event, ExplainReq, MemberLine, PeerListResp, Record, RegisterVote,
-    SeedSyncReq, TopologyReq,
-};
-use folkmoot::machine::membership::certificate::{
+use folkmoot::machine::gossip::{self, Gossip};
+use folkmoot::machine::membership::authority::{self, Authority, Event, Record};
+use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
+use folkmoot::machine::overlay::{self, Overlay};
+use folkmoot::machine::quorum::QuorumRule;
+use folkmoot::machine::{Effect, Effects, LinkId};
+use folkmoot::model::entry::{Entry, Status};
+use folkmoot::model::statement::{
     Admission, Because, Confirmation, Finding, NeighborList, ProposalKind, RegisterReq, Removal,
     Subject, Vote,
 };
-use folkmoot::machine::membership::registry::{Entry, Status};
-use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
-use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::machine::overlay::{self, Overlay};
-use folkmoot::machine::quorum::QuorumRule;
-use folkmoot::machine::session::{Bye, Intent, SeedKey};
-use folkmoot::machine::{Effect, Effects, LinkId};
 use folkmoot::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use folkmoot::node::{PeerNode, SeedNode};
+use folkmoot::proto::gossip::{GossipDigest, GossipMsg, fixed_text as gossip_text};
+use folkmoot::proto::hello::{Bye, Intent, SeedKey};
 use folkmoot::proto::line::{LINE_BYTES_MAX, encode};
+use folkmoot::proto::liveness::{DeadReport, fixed_text as report_text};
+use folkmoot::proto::membership::{
+    ExplainReq, MemberLine, PeerListResp, RegisterVote, SeedSyncReq, TopologyReq,
+};
+use folkmoot::proto::message::Message;
+use folkmoot::proto::refusal::{ErrorCode, ErrorReply};
 use hostile::cast::{AT, Actor, LIFE, admission, book, votes};
 use hostile::stage::Stage;
 use rand::SeedableRng as _;
@@ -165,7 +167,7 @@ fn a_second_digest_on_a_link_buys_nothing() {
     let origin = Actor::Peer(2).endpoint();
     gossip.on_link_up(now(), LinkId(1), &mut fx);
     for number in 1..=150 {
-        let text = gossip::fixed_text(AT, origin, number);
+        let text = gossip_text(AT, origin, number);
         let incarnation = Incarnation(LIFE);
         let msg = GossipMsg { text, origin, incarnation, number, hops: 0, age_ms: 0 };
         gossip.on_message(now(), LinkId(1), msg, &mut fx);
@@ -264,7 +266,7 @@ fn reporters_that_are_no_members_are_neither_told_of_nor_remembered() {
         Confirmation::sign(&dead, Finding::Silent, (witness.endpoint(), witness.keys()), AT);
     let mut told = |reporter: Endpoint| {
         let report = DeadReport {
-            text: liveness::fixed_text(dead.endpoint, AT, reporter),
+            text: report_text(dead.endpoint, AT, reporter),
             endpoint: dead.endpoint,
             incarnation: dead.incarnation,
             reporter,
@@ -331,10 +333,8 @@ fn hoarder() -> Authority {
     for subject in lists {
         let named = (30_000..30_256).map(place).collect();
         let list = NeighborList::sign(&subject, 1, named, keys);
-        let card = folkmoot::machine::session::Card {
-            endpoint: subject.endpoint,
-            ..Actor::Peer(1).card(0)
-        };
+        let card =
+            folkmoot::proto::hello::Card { endpoint: subject.endpoint, ..Actor::Peer(1).card(0) };
         it.on_neighbors(LinkId(1), &card, list, &mut Effects::default());
     }
     it

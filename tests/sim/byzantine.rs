@@ -15,14 +15,14 @@ use common::campaign::{Run, Truth, campaign, dice};
 use common::checkers::{check_safety, lives_have_one_key, overlay_fault, removals};
 use common::liars::{Lie, corrupt, finding, ghost, report, wall};
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
-use folkmoot::machine::membership::certificate::{Finding, Subject};
 use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
 use folkmoot::machine::membership::{applicant, authority};
-use folkmoot::machine::message::Message;
 use folkmoot::machine::quorum::QuorumRule;
-use folkmoot::machine::session::{Hello, HelloAck};
+use folkmoot::model::statement::{Finding, Subject};
 use folkmoot::model::{Endpoint, PublicKey, Rng, SeedId, WallTime};
 use folkmoot::node::{Command, Event, Node, PeerConfig, PeerNode, Record, peer_kind, seed_kind};
+use folkmoot::proto::hello::{Hello, HelloAck};
+use folkmoot::proto::message::Message;
 use folkmoot::sim::{Boot, Outgoing, Trouble, for_each_seed};
 use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -378,7 +378,7 @@ fn accuse(fleet: &mut Fleet, victim: Subject, gang: &[Endpoint]) {
                         0 => found[0].into(),
                         1 if !to_seed => {
                             let Subject { endpoint, incarnation, key } = victim;
-                            folkmoot::machine::liveness::SuspectReq { endpoint, incarnation, key }
+                            folkmoot::proto::liveness::SuspectReq { endpoint, incarnation, key }
                                 .into()
                         }
                         _ => report(&victim, liar, at, found).into(),

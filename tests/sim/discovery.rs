@@ -15,10 +15,11 @@ use std::time::Duration;
 use common::callers::Callers;
 use common::{Fleet, Plan, keys_of, peer_endpoint};
 use folkmoot::machine::direct::{self, FailKind, RetryConfig};
-use folkmoot::machine::discovery::{self, NodeId};
+use folkmoot::machine::discovery;
 use folkmoot::machine::{gossip, open};
 use folkmoot::model::{Data, Endpoint, PublicKey, Rng};
 use folkmoot::node::{Event, Node, PeerConfig, PeerNode, Record, peer_kind};
+use folkmoot::proto::discovery::NodeId;
 use folkmoot::sim::{Boot, Options, World, for_each_seed};
 use rand::SeedableRng as _;
 

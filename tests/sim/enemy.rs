@@ -12,21 +12,23 @@ use std::time::Duration;
 use common::checkers::removals;
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
 use folkmoot::machine::membership::applicant;
-use folkmoot::machine::membership::authority::{
-    self, Authority, Config, ExplainReq, Order, Record, RegisterVote, SeedOrderVote, SeedSyncReq,
-    SeedSyncResp, TopologyReq,
-};
-use folkmoot::machine::membership::certificate::{
+use folkmoot::machine::membership::authority::{self, Authority, Config, Order, Record};
+use folkmoot::machine::membership::registry::Registry;
+use folkmoot::machine::{Effect, Effects, LinkId};
+use folkmoot::model::entry::{Entry, Status};
+use folkmoot::model::statement::{
     Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
-use folkmoot::machine::membership::registry::{Entry, Registry, Status};
-use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::machine::session::Card;
-use folkmoot::machine::{Effect, Effects, LinkId};
 use folkmoot::model::{Endpoint, Incarnation, Now, Rng, SeedId, Time, WallTime};
 use folkmoot::node::{Command, Event, peer_kind, seed_kind};
+use folkmoot::proto::hello::Card;
 use folkmoot::proto::line::{LINE_BYTES_MAX, encode};
+use folkmoot::proto::membership::{
+    ExplainReq, RegisterVote, SeedDeadVote, SeedOrderVote, SeedSyncReq, SeedSyncResp, TopologyReq,
+};
+use folkmoot::proto::message::Message;
+use folkmoot::proto::refusal::{ErrorCode, ErrorReply};
 use folkmoot::sim::{Outgoing, for_each_seed};
 use rand::SeedableRng as _;
 
@@ -192,7 +194,7 @@ fn one_proof_that_ended_many_is_sent_once_to_whoever_still_accuses_them() {
     let removal = Arc::new(Removal { because, lives, votes, confirmations });
     let admissions = gone.iter().map(|it| admitted(*it));
     let mut seed = seed_with(admissions.chain([Record::Removed { removal }]).collect());
-    let late = authority::SeedDeadVote {
+    let late = SeedDeadVote {
         lives: gone.clone(),
         seed: SeedId(3),
         yes: true,

@@ -11,12 +11,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use folkmoot::machine::discovery::{
-    Config, Contact, Discovery, Event, FindNode, Found, NodeId, Timer,
-};
-use folkmoot::machine::message::Message;
+use folkmoot::machine::discovery::{Config, Discovery, Event, Timer};
 use folkmoot::machine::{Effect, Effects, LinkId};
 use folkmoot::model::{Endpoint, Now, PublicKey, Rng, Time, WallTime};
+use folkmoot::proto::discovery::{Contact, FindNode, Found, NodeId};
+use folkmoot::proto::message::Message;
 use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 use common::checkers::{overlay_fault, undelivered};
 use common::{Fleet, Plan};
 use folkmoot::machine::gossip;
-use folkmoot::machine::membership::authority::PeerListReq;
-use folkmoot::machine::message::Message;
 use folkmoot::model::Time;
 use folkmoot::node::PeerConfig;
+use folkmoot::proto::membership::PeerListReq;
+use folkmoot::proto::message::Message;
 use folkmoot::sim::for_each_seed;
 
 /// The exponent of a power-law tail by maximum likelihood, in the discrete approximation of

@@ -10,15 +10,16 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Once;
 
-use folkmoot::machine::broadcast::Publish;
-use folkmoot::machine::membership::authority::SeedOrderVote;
-use folkmoot::machine::membership::certificate::{Because, Confirmation, Removal, Subject, Vote};
-use folkmoot::machine::membership::registry::{BUCKETS, Entry};
-use folkmoot::machine::message::Message;
-use folkmoot::machine::session::Card;
+use folkmoot::machine::membership::registry::BUCKETS;
+use folkmoot::model::entry::Entry;
+use folkmoot::model::statement::{Because, Confirmation, Removal, Subject, Vote};
 use folkmoot::model::{Endpoint, SigningBytes};
+use folkmoot::proto::broadcast::Publish;
 use folkmoot::proto::dialect::{Detection, Dialect, detect};
+use folkmoot::proto::hello::Card;
 use folkmoot::proto::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
+use folkmoot::proto::membership::SeedOrderVote;
+use folkmoot::proto::message::Message;
 use serde_json::{Value, json};
 
 /// How many kinds of messages there are; see [`number`].

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::span::Span;
-use crate::machine::session::FLEET_NAME_MAX;
 use crate::model::Endpoint;
+use crate::proto::hello::FLEET_NAME_MAX;
 
 const ORDER_HELP: &str = "\
 Whoever can write to a seed's data directory speaks for that seed, and for no other. An order \

@@ -11,11 +11,9 @@ use serde_json::json;
 use super::figure::{Sheet, Target};
 use crate::cli::CliError;
 use crate::cli::span::Span;
-use crate::machine::membership::certificate::{
-    Admission, Because, ProposalKind, Removal, Subject, Vote,
-};
 use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
 use crate::machine::quorum::QuorumRule;
+use crate::model::statement::{Admission, Because, ProposalKind, Removal, Subject, Vote};
 use crate::model::{Endpoint, Incarnation, KeyPair, Rng, SeedId, WallTime};
 use crate::runtime::clock::Clock;
 

@@ -6,9 +6,10 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use crate::cli::span::Span;
-use crate::machine::message::{ErrorCode, ErrorReply, Message};
 use crate::model::Endpoint;
 use crate::proto::line::{LineReader, ReadError, encode};
+use crate::proto::message::Message;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::proto::sealed::{self, ClusterKeys, HandshakeError, Incoming, Sealer};
 
 /// Largest number of pages in one answer; more than any registry has.
@@ -183,9 +184,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::machine::membership::authority::{PeerListReq, PeerListResp};
-    use crate::machine::message::{ErrorCode, ErrorReply};
     use crate::model::SeedId;
+    use crate::proto::membership::{PeerListReq, PeerListResp};
+    use crate::proto::refusal::{ErrorCode, ErrorReply};
     use crate::runtime::thread;
 
     /// A seed that has one answer for each connection, in order.

@@ -8,11 +8,11 @@ use crate::cli::CliError;
 use crate::cli::args::ExplainArgs;
 use crate::cli::log::escape;
 use crate::cli::report::{seeds_text, voters};
-use crate::machine::membership::authority::{ExplainReq, ExplainResp};
-use crate::machine::membership::certificate::{Admission, Because, Leave, Removal, Subject, Vote};
-use crate::machine::membership::registry::{Entry, Status};
-use crate::machine::message::Message;
 use crate::model::WallTime;
+use crate::model::entry::{Entry, Status};
+use crate::model::statement::{Admission, Because, Leave, Removal, Subject, Vote};
+use crate::proto::membership::{ExplainReq, ExplainResp};
+use crate::proto::message::Message;
 
 /// Prints why an endpoint is in or out.
 ///
@@ -143,7 +143,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::machine::membership::certificate::{Confirmation, Finding, ProposalKind};
+    use crate::model::statement::{Confirmation, Finding, ProposalKind};
     use crate::model::{Endpoint, Incarnation, KeyPair, SeedId};
 
     const T: u64 = 1_772_010_000_000;

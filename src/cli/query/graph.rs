@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::cli::report::counted;
-use crate::machine::membership::authority::NodeLine;
 use crate::model::Endpoint;
+use crate::proto::membership::NodeLine;
 
 /// The longest bar of the histogram, in characters.
 const BAR_MAX: usize = 40;

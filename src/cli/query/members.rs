@@ -8,10 +8,10 @@ use super::{QueryError, ask_first, ask_one, print, table, table_text};
 use crate::cli::CliError;
 use crate::cli::args::MembersArgs;
 use crate::cli::report::{counted, listed};
-use crate::machine::membership::authority::{MemberLine, PeerListReq};
-use crate::machine::membership::registry::Status;
-use crate::machine::message::Message;
 use crate::model::Endpoint;
+use crate::model::entry::Status;
+use crate::proto::membership::{MemberLine, PeerListReq};
+use crate::proto::message::Message;
 
 /// Lists the members, as a seed sees them.
 ///

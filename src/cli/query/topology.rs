@@ -9,9 +9,9 @@ use super::graph::Graph;
 use super::{QueryError, ask_first, ask_one, print};
 use crate::cli::CliError;
 use crate::cli::args::TopologyArgs;
-use crate::machine::membership::authority::{NodeLine, TopologyReq};
-use crate::machine::message::Message;
 use crate::model::Endpoint;
+use crate::proto::membership::{NodeLine, TopologyReq};
+use crate::proto::message::Message;
 
 /// Shows the links of all members, as a seed was told.
 ///

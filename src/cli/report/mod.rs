@@ -25,12 +25,10 @@ use serde_json::json;
 
 use super::log::Line;
 use crate::machine::HostAnswer;
-use crate::machine::membership::certificate::{
-    Because, Confirmation, Leave, Removal, Subject, Vote,
-};
-use crate::machine::session::SeedKey;
+use crate::model::statement::{Because, Confirmation, Leave, Removal, Subject, Vote};
 use crate::model::{Endpoint, PublicKey, SeedId, Time};
 use crate::node::Refusal;
+use crate::proto::hello::SeedKey;
 
 /// Largest number of endpoints that one line names; the rest is a number. `peer members` lists all.
 const NAMED_MAX: usize = 50;

@@ -13,14 +13,16 @@ use super::{
 };
 use crate::cli::log::Line;
 use crate::machine::broadcast;
-use crate::machine::gossip::{self, GossipMsg};
-use crate::machine::liveness::{self, DeadReport};
+use crate::machine::gossip;
+use crate::machine::liveness;
 use crate::machine::membership::applicant;
-use crate::machine::membership::authority::MemberLine;
-use crate::machine::membership::certificate::{Admission, Because, Removal, Subject};
 use crate::machine::overlay;
+use crate::model::statement::{Admission, Because, Removal, Subject};
 use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
 use crate::node::peer_kind::Event;
+use crate::proto::gossip::GossipMsg;
+use crate::proto::liveness::DeadReport;
+use crate::proto::membership::MemberLine;
 
 /// Pause between two warnings of a node about its own lateness: it notes that at every look, and
 /// lines would make it later still.
@@ -431,8 +433,10 @@ fn suspicion_line(event: &liveness::Event) -> Option<Line> {
 mod tests {
     use super::*;
     use crate::machine::LinkId;
-    use crate::machine::membership::registry::Status;
+    use crate::model::entry::Status;
     use crate::model::{Incarnation, KeyPair};
+    use crate::proto::gossip::fixed_text as gossip_text;
+    use crate::proto::liveness::fixed_text as report_text;
 
     const WALL: WallTime = WallTime(1_734_567_890_126);
 
@@ -449,7 +453,7 @@ mod tests {
     fn message(number: u32) -> GossipMsg {
         let origin = endpoint(6004);
         GossipMsg {
-            text: gossip::fixed_text(WallTime(1_734_567_890_123), origin, number),
+            text: gossip_text(WallTime(1_734_567_890_123), origin, number),
             origin,
             incarnation: Incarnation(1),
             number,
@@ -507,7 +511,7 @@ mod tests {
     fn a_death_report_is_its_fixed_text_and_then_its_story() {
         let at = WallTime(1_734_567_890_123);
         let report = DeadReport {
-            text: liveness::fixed_text(endpoint(6003), at, endpoint(6001)),
+            text: report_text(endpoint(6003), at, endpoint(6001)),
             endpoint: endpoint(6003),
             incarnation: Incarnation(7),
             reporter: endpoint(6001),

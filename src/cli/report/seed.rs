@@ -11,10 +11,10 @@ use super::{
 };
 use crate::cli::log::Line;
 use crate::machine::membership::authority;
-use crate::machine::membership::certificate::{Admission, Ban, Proposal, ProposalKind, Subject};
-use crate::machine::message::Standing;
+use crate::model::statement::{Admission, Ban, Proposal, ProposalKind, Subject};
 use crate::model::{Endpoint, Now, SeedId, Time};
 use crate::node::seed_kind::Event;
+use crate::proto::message::Standing;
 
 /// Number of death reports that are remembered, so that one report is logged once although several
 /// seeds pass it on; far more than come within the seconds that a removal takes.
@@ -278,10 +278,10 @@ fn quorum(reached: bool, connected: usize, needed: usize) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::liveness;
-    use crate::machine::membership::certificate::Vote;
     use crate::model::WallTime;
+    use crate::model::statement::Vote;
     use crate::model::{Incarnation, KeyPair, PublicKey};
+    use crate::proto::liveness;
 
     fn endpoint(port: u16) -> Endpoint {
         Endpoint::new([127, 0, 0, 1].into(), port)

@@ -11,7 +11,7 @@ use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
 use crate::cli::settings::PeerSettings;
 use crate::machine::membership::authority::{Order, OrderState};
-use crate::machine::membership::certificate::Proposal;
+use crate::model::statement::Proposal;
 use crate::model::{Endpoint, Now};
 use crate::network::Switchboard;
 use crate::node::peer_kind::{Command, Event};

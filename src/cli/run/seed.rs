@@ -10,7 +10,7 @@ use crate::cli::log::Line;
 use crate::cli::report::SeedReport;
 use crate::cli::settings::SeedSettings;
 use crate::machine::membership::authority::{Order, OrderState, Record};
-use crate::machine::membership::certificate::Proposal;
+use crate::model::statement::Proposal;
 use crate::model::{Endpoint, Now};
 use crate::node::seed_kind::{Command, Event};
 use crate::node::{SeedNode, SeedStatus};

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::machine::membership::certificate::Subject;
 use crate::machine::membership::{applicant, authority};
 use crate::machine::{gossip, liveness};
+use crate::model::statement::Subject;
 use crate::model::{Endpoint, Incarnation, Time};
 use crate::node::{Event, peer_kind, seed_kind};
 

@@ -5,22 +5,6 @@ use std::time::Duration;
 /// Upper bound of `message_max`, in bytes: one message must fit the bytes held of all.
 pub const MESSAGE_BYTES_MAX: u64 = 16 * 1_048_576;
 
-/// Bytes of data that travel in one line, and of one part of a larger message: in base64 a third
-/// of a line.
-pub const PART_BYTES: usize = 65_536;
-
-/// Number of parts asked for at once, and under way at once.
-pub const PARTS_MAX: u32 = 4;
-
-/// Number of identities in one `ANNOUNCE`.
-pub const ANNOUNCE_MAX: usize = 512;
-
-/// Number of origins in one `HAVE` or `LACK`.
-pub const HAVE_MAX: usize = 64;
-
-/// Number of rows of numbers of one origin in a `LACK`.
-pub const LACK_ROWS_MAX: usize = 32;
-
 /// Number of origins whose numbers are remembered of each neighbor.
 pub(super) const HAVES_MAX: usize = 1_024;
 
@@ -81,9 +65,6 @@ pub(super) const WATCH_EVERY: u64 = 64;
 /// Number of questions to one neighbor for numbers that it claims to have and does not send.
 pub(super) const LACKS_MAX: u32 = 5;
 
-/// Highest number of a message, in each life of its origin: sums of such numbers do not overflow.
-pub const NUMBER_MAX: u64 = 65_536 * 65_536 * 65_536;
-
 /// Number of held messages that are looked at to answer one `LACK`.
 pub(super) const LOOKED_MAX: usize = 2_048;
 
@@ -91,21 +72,11 @@ pub(super) const LOOKED_MAX: usize = 2_048;
 /// asked well within [`GAP_MAX`].
 pub(super) const ASKED_SHARE: usize = 16;
 
-/// Number of identities in one `GRAFT`, and asked for at once on a link: an answer is
-/// so many messages.
-pub const GRAFT_MAX: usize = 64;
-
 /// Bytes asked for at once on a link, by the sizes announced; a single message is always allowed.
 pub(super) const ASKED_BYTES_MAX: u64 = 512 * 1_024;
 
-/// Number of nodes in a `seen_by`; a longer one is refused.
-pub const SEEN_BY_MAX: usize = 64;
-
 /// Number of nodes in a `seen_by` that is passed on: no path is longer for long.
 pub(super) const SEEN_BY_KEPT: usize = 16;
-
-/// Greatest value of a `ttl`; a larger one counts as this.
-pub const TTL_MAX: u32 = 64;
 
 /// Greatest count of a receipt; no fleet is as large.
 pub const RECEIPT_MAX: u32 = 100_000;

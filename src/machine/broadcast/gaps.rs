@@ -9,15 +9,17 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::config::{
-    ANNOUNCE_MAX, ASKED_SHARE, GAP_AFTER, GAP_MAX, HAVE_MAX, HAVES_MAX, LACK_PAUSE, LACK_ROWS_MAX,
-    LACKS_MAX, LOOKED_MAX, TELL_SHARE, TICK, WATCH_EVERY,
+    ASKED_SHARE, GAP_AFTER, GAP_MAX, HAVES_MAX, LACK_PAUSE, LACKS_MAX, LOOKED_MAX, TELL_SHARE,
+    TICK, WATCH_EVERY,
 };
 use super::event::Reason;
-use super::messages::{Announce, Have, Lack, Lacking, Reached};
 use super::{Broadcast, Event, Fx, Numbers, Timer};
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::Subject;
+use crate::model::statement::Subject;
 use crate::model::{Endpoint, Now, Time};
+use crate::proto::broadcast::{
+    ANNOUNCE_MAX, Announce, HAVE_MAX, Have, LACK_ROWS_MAX, Lack, Lacking, Reached,
+};
 
 /// A neighbor's claim to have numbers of one origin.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::config::{
-    ANSWER_MAX, ASKED_BYTES_MAX, GRAFT_MAX, HAVES_MAX, INTRODUCED_MAX, PREFER_PAUSE, PRUNE_PAUSE,
-    SPAN, SPAN_BYTES, SPAN_MESSAGES,
+    ANSWER_MAX, ASKED_BYTES_MAX, HAVES_MAX, INTRODUCED_MAX, PREFER_PAUSE, PRUNE_PAUSE, SPAN,
+    SPAN_BYTES, SPAN_MESSAGES,
 };
 use super::gaps::Claim;
-use super::messages::Offer;
-use crate::machine::membership::certificate::Subject;
+use crate::model::statement::Subject;
 use crate::model::{Endpoint, MessageId, Time};
+use crate::proto::broadcast::{GRAFT_MAX, Offer};
 
 /// Time that a request is remembered after it was sent, so that a late answer is recognized.
 const LATE_ANSWER: Duration = Duration::from_secs(10);

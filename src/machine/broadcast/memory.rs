@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{ENDED_MAX, HAVE_AFTER, LEISURE, ORIGINS_MAX};
-use super::messages::{Offer, Publish, Reached, Row};
 use super::numbers::Numbers;
 use super::receipts::Tally;
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::{Admission, Subject};
+use crate::model::statement::{Admission, Subject};
 use crate::model::{Endpoint, Incarnation, MessageId, ReadyKey, Time};
+use crate::proto::broadcast::{Offer, Publish, Reached, Row};
 
 /// Bytes that a held message takes beside its data and topic, about.
 const OVERHEAD: u64 = 1_024;

@@ -19,7 +19,6 @@ mod event;
 mod gaps;
 mod links;
 mod memory;
-mod messages;
 mod numbers;
 mod pace;
 mod parts;
@@ -35,21 +34,18 @@ use std::sync::Arc;
 
 pub use config::{Config, MESSAGE_BYTES_MAX};
 pub use event::{BroadcastMetrics, Delivered, Event, Reason};
-pub use messages::{
-    Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
-    Slow,
-};
 
-use self::config::{ANNOUNCE_AFTER, ANNOUNCE_MAX, FORGET_INTERVAL};
+use self::config::{ANNOUNCE_AFTER, FORGET_INTERVAL};
 use self::links::{Link, Patience};
 use self::memory::{Held, Origins, Seen, Store};
 use self::numbers::Numbers;
 use self::pace::{Brakes, Made, Said};
 use self::parts::Pull;
 use self::wanted::Wanted;
-use super::membership::certificate::{Admission, Subject};
 use super::{Effects, Kind, LinkId, Never};
+use crate::model::statement::{Admission, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, MessageId, Now, Time, topic_complaint};
+use crate::proto::broadcast::{ANNOUNCE_MAX, Announce, Offer, Publish};
 
 /// Deadlines of the broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

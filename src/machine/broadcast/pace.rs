@@ -13,10 +13,10 @@ use super::config::{
     STALL_SHARE,
 };
 use super::event::Reason;
-use super::messages::Slow;
 use super::{Broadcast, Event, Fx, Numbers, Timer};
 use crate::machine::LinkId;
 use crate::model::{Data, Endpoint, Now, Time};
+use crate::proto::broadcast::Slow;
 
 /// Number of own messages whose sizes are remembered.
 const SIZES_MAX: usize = 32_768;

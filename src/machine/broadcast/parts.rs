@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::config::{PART_BYTES, PART_PATIENCE, PARTS_MAX, PULLS_MAX, ROOM_PAUSE};
+use super::config::{PART_PATIENCE, PULLS_MAX, ROOM_PAUSE};
 use super::event::Reason;
-use super::messages::{Part, PartReq, Publish};
 use super::{Broadcast, Fx, Timer};
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::Admission;
+use crate::model::statement::Admission;
 use crate::model::{Data, MessageId, Now, Time};
+use crate::proto::broadcast::{PART_BYTES, PARTS_MAX, Part, PartReq, Publish};
 
 /// Number of times that the whole is begun anew at the same neighbor.
 const TRIES_MAX: u32 = 3;

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use super::config::{RECEIPT_AFTER, RECEIPT_MAX, RECEIPTS_MAX};
-use super::messages::Receipt;
 use super::{Broadcast, Event, Fx, Timer};
 use crate::machine::LinkId;
 use crate::model::{MessageId, Now};
+use crate::proto::broadcast::Receipt;
 
 /// Counts of the nodes that have one message by way of this node.
 #[derive(Debug)]

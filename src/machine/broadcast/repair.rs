@@ -8,15 +8,15 @@
 use std::collections::BTreeMap;
 
 use super::config::{
-    ANNOUNCE_MAX, ANSWER_MAX, ANSWER_MIN, GRAFT_MAX, PART_BYTES, PULLS_MAX, ROOM_PAUSE,
-    UNANSWERED_STEP, UNANSWERED_STEPS_MAX, WAIT_MAX, WAIT_MIN, WANTED_MAX,
+    ANSWER_MAX, ANSWER_MIN, PULLS_MAX, ROOM_PAUSE, UNANSWERED_STEP, UNANSWERED_STEPS_MAX, WAIT_MAX,
+    WAIT_MIN, WANTED_MAX,
 };
 use super::event::Reason;
-use super::messages::{Announce, Graft};
 use super::wanted::Want;
 use super::{Broadcast, Fx, Timer};
 use crate::machine::LinkId;
 use crate::model::{MessageId, Now};
+use crate::proto::broadcast::{ANNOUNCE_MAX, Announce, GRAFT_MAX, Graft, PART_BYTES};
 
 /// Number of messages asked for, or given up, at once.
 const PORTION: usize = 1_024;

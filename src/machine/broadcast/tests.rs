@@ -3,11 +3,13 @@
 mod gaps;
 mod pace;
 
-use super::config::{SEEN_BY_MAX, TTL_MAX};
 use super::*;
 use crate::machine::Effect;
-use crate::machine::message::Message;
 use crate::model::{Data, Rng, WallTime};
+use crate::proto::broadcast::{
+    Graft, PART_BYTES, Part, PartReq, Prune, Receipt, SEEN_BY_MAX, TTL_MAX,
+};
+use crate::proto::message::Message;
 use rand::SeedableRng as _;
 
 const FROM: LinkId = LinkId(1);
@@ -308,7 +310,7 @@ fn receipts_are_summed_up_and_told_to_whom_the_message_came_from() {
 #[test]
 fn parts_that_are_not_what_was_signed_are_blamed_and_pulled_elsewhere() {
     let mut it = linked(open());
-    let data = Data::from(vec![7; config::PART_BYTES + 10]);
+    let data = Data::from(vec![7; PART_BYTES + 10]);
     let msg = said_by(9, 1, data.clone(), false);
     let id = msg.id();
     let request = |link| vec![(link, PartReq { id, at: 0, count: 2 }.into())];
@@ -321,12 +323,12 @@ fn parts_that_are_not_what_was_signed_are_blamed_and_pulled_elsewhere() {
         it.on_part(at(1), from, part, &mut fx);
         fx.drain().collect::<Vec<_>>()
     };
-    give(&mut it, FROM, &part(0, 7, config::PART_BYTES));
+    give(&mut it, FROM, &part(0, 7, PART_BYTES));
     give(&mut it, OTHER, &part(1, 6, 10)); // It was not asked.
     let effects = give(&mut it, FROM, &part(1, 8, 10));
     assert!(blames(&effects) && !delivers(&effects), "{effects:?}");
     assert_eq!(sent(effects), request(OTHER));
-    give(&mut it, OTHER, &part(0, 7, config::PART_BYTES));
+    give(&mut it, OTHER, &part(0, 7, PART_BYTES));
     let effects = give(&mut it, OTHER, &part(1, 7, 10));
     assert!(delivers(&effects), "{effects:?}");
     assert_eq!(it.metrics().held_messages, 1);

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{AGE_GRACE, ANSWER_MAX, GRAFT_MAX, SEEN_BY_KEPT, TTL_MAX};
+use super::config::{AGE_GRACE, ANSWER_MAX, SEEN_BY_KEPT};
 use super::event::{Delivered, Event, Reason};
 use super::links::Link;
 use super::memory::Held;
-use super::messages::{Graft, Offer, Prune, Publish};
 use super::{Broadcast, Fx, Timer, Verdict};
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::Admission;
+use crate::model::statement::Admission;
 use crate::model::{Endpoint, MessageId, Now, Time};
+use crate::proto::broadcast::{GRAFT_MAX, Graft, Offer, Prune, Publish, TTL_MAX};
 
 /// Judgement on a message that is not known yet.
 enum Judgement {
@@ -42,7 +42,7 @@ impl Broadcast {
         }
         self.metrics.messages_received += 1;
         self.metrics.bytes_in += msg.data.as_ref().map_or(0, |data| data.len() as u64);
-        if let Some(reason) = msg.complaint(&self.config) {
+        if let Some(reason) = msg.complaint(self.config.message_max) {
             return self.blame(from, reason, fx);
         }
         let id = msg.id();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::config::ROUNDS_MAX;
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::Subject;
+use crate::model::statement::Subject;
 use crate::model::{MessageId, Time};
 
 /// Half of the pause before all announcers are asked for the second time; doubled each round.

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::messages::parts_of;
-use super::{
-    Config, Direct, DirectAck, DirectMsg, DirectPart, DirectPartReq, Event, Fx, LARGE_MAX,
-    PART_BYTES, PARTS_MAX, Timer, Verdict,
-};
+use super::{Config, Direct, Event, Fx, LARGE_MAX, Timer};
 use crate::machine::LinkId;
 use crate::model::{Data, Endpoint, Incarnation, MessageId, Now, Time, topic_complaint};
+use crate::proto::direct::{
+    DirectAck, DirectMsg, DirectPart, DirectPartReq, PART_BYTES, PARTS_MAX, Verdict, parts_of,
+};
 
 /// Number of members' lives that are remembered: as many as a fleet has.
 const SENDERS_MAX: usize = 20_000;

@@ -14,16 +14,13 @@
 
 mod event;
 mod incoming;
-mod messages;
 mod outbox;
 mod outgoing;
 mod retry;
 mod routes;
 
 pub use event::{Config, DirectMetrics, Event, FailKind, Timer};
-pub use messages::{
-    DirectAck, DirectMsg, DirectPart, DirectPartReq, PART_BYTES, PARTS_MAX, Verdict,
-};
+
 pub use outbox::Letter;
 pub use retry::RetryConfig;
 

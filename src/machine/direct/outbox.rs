@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{PART_BYTES, RetryConfig};
+use super::RetryConfig;
 use crate::machine::LinkId;
 use crate::model::{Data, Endpoint, Incarnation, MessageId, Time};
+use crate::proto::direct::PART_BYTES;
 
 /// A message to be sent.
 #[derive(Clone, Debug)]

@@ -1,13 +1,12 @@
 //! Outgoing messages: attempts, pauses, and the end of each message.
 
-use super::messages::{part, parts_of};
 use super::outbox::{Left, Letter, Send, Stage};
-use super::{
-    Direct, DirectAck, DirectMsg, DirectPart, DirectPartReq, Event, FailKind, Fx, LARGE_MAX,
-    PARTS_MAX, Timer, Verdict,
-};
+use super::{Direct, Event, FailKind, Fx, LARGE_MAX, Timer};
 use crate::machine::LinkId;
 use crate::model::{Endpoint, Incarnation, MessageId, Now, Time, topic_complaint};
+use crate::proto::direct::{
+    DirectAck, DirectMsg, DirectPart, DirectPartReq, PARTS_MAX, Verdict, part, parts_of,
+};
 
 impl Direct {
     /// Sends a message. `bar` is the node's own reason against it, if any.

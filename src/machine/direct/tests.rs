@@ -8,9 +8,10 @@ use rand::SeedableRng as _;
 
 use super::*;
 use crate::machine::Effect;
-use crate::machine::message::Message;
 use crate::machine::timer::TimerQueue;
 use crate::model::{Data, MessageId, Time, WallTime};
+use crate::proto::direct::{DirectAck, DirectMsg, DirectPart, PART_BYTES, PARTS_MAX, Verdict};
+use crate::proto::message::Message;
 
 const LINK: LinkId = LinkId(7);
 const LIFE: Incarnation = Incarnation(1);

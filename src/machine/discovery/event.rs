@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::messages::{Contact, FindNode, NodeId};
 use crate::machine::LinkId;
 use crate::machine::histogram::Histogram;
 use crate::model::{Endpoint, PublicKey};
+use crate::proto::discovery::{Contact, FindNode, NodeId};
 
 /// Periods and limits of discovery.
 #[derive(Clone, Copy, Debug)]

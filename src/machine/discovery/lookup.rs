@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use super::messages::{CONTACTS_MAX, Contact, Distance, NodeId};
+use crate::proto::discovery::{CONTACTS_MAX, Contact, Distance, NodeId};
 
 /// Number of questions under way at a time (alpha in the paper).
 const PARALLELISM: usize = 3;

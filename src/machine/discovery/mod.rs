@@ -12,11 +12,9 @@
 
 mod event;
 mod lookup;
-mod messages;
 mod table;
 
 pub use event::{Config, Event, Metrics, Peer, Timer};
-pub use messages::{CONTACTS_MAX, Contact, Distance, FindNode, Found, NodeId};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -28,6 +26,7 @@ use self::table::Table;
 use crate::machine::histogram::{Histogram, SMALL_COUNTS};
 use crate::machine::{Effects, Kind, LinkId, Never};
 use crate::model::{Endpoint, Now, PublicKey, Rng};
+use crate::proto::discovery::{CONTACTS_MAX, Contact, FindNode, Found, NodeId};
 
 /// Number of look-ups of random ids that a discovery makes beside that of the own id.
 const RANDOM_LOOKUPS: usize = 3;

@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use super::messages::{CONTACTS_MAX, Contact, NodeId};
 use crate::model::{Endpoint, Time};
+use crate::proto::discovery::{CONTACTS_MAX, Contact, NodeId};
 
 /// Number of entries of one bucket (k in the paper): all of them would have to vanish at once.
 const BUCKET_SIZE: usize = CONTACTS_MAX;

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{DeadReport, SuspectReq};
-use crate::machine::membership::certificate::{Finding, Subject};
 use crate::machine::{HostAnswer, LinkId};
 use crate::model::Endpoint;
+use crate::model::statement::{Finding, Subject};
+use crate::proto::liveness::{DeadReport, SuspectReq};
 
 /// Periods and limits of the watch.
 #[derive(Clone, Copy, Debug)]

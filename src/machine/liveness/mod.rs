@@ -12,23 +12,22 @@
 //! - The watch removes no member: that takes a certificate (O6).
 
 mod event;
-mod messages;
 mod suspicion;
 #[cfg(test)]
 mod tests;
 
 pub use event::{Config, Event, Timer};
-pub use messages::{DeadReport, Ping, Pong, SuspectReq, fixed_text};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::machine::health::{LocalHealth, RoundTrip};
-use crate::machine::membership::certificate::{Confirmation, Finding, Subject};
 use crate::machine::probe::Outcome;
 use crate::machine::{Effects, HostAnswer, Kind, LinkId, Never};
+use crate::model::statement::{Confirmation, Finding, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Time};
+use crate::proto::liveness::{Ping, Pong, SuspectReq};
 
 /// Number of suspects that others may have asked about at once, and of askers of each: both far
 /// above the numbers that a hub's death causes, so that a flood of requests cannot fill the memory.

@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    DeadReport, Event, Fx, Liveness, ROUNDS_MAX, SPARE_WITNESSES, Stage, SuspectReq, Suspicion,
-    Timer, fixed_text,
-};
-use crate::machine::membership::certificate::{Confirmation, Subject};
+use super::{Event, Fx, Liveness, ROUNDS_MAX, SPARE_WITNESSES, Stage, Suspicion, Timer};
 use crate::machine::probe::Outcome;
 use crate::machine::quorum::witnesses_needed;
+use crate::model::statement::{Confirmation, Subject};
 use crate::model::{Endpoint, Now};
+use crate::proto::liveness::{DeadReport, SuspectReq, fixed_text};
 
 impl Liveness {
     pub(super) fn suspect(

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::machine::Effect;
-use crate::machine::membership::certificate::Finding;
 use crate::machine::probe::Outcome;
+use crate::model::statement::Finding;
 use crate::model::{Incarnation, Now, Time, WallTime};
 
 fn endpoint(number: u8) -> Endpoint {

@@ -11,9 +11,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::certificate::{Admission, Ban, Leave, Removal, Subject};
+use crate::model::entry::{Entry, Status};
+use crate::model::statement::{Ban, Removal, Subject};
 use crate::model::{Endpoint, Incarnation, Rng, SigningBytes, WallTime};
 
 /// Number of parts into which the registry is divided for comparison between seeds.
@@ -24,123 +23,6 @@ const FLOORS_MAX: usize = 100_000;
 
 /// Number of earlier lives of an endpoint that are kept for `explain`.
 const PAST_MAX: usize = 4;
-
-/// Knowledge of one life of one endpoint, with the proofs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// The life that the entry is about.
-    #[serde(flatten)]
-    pub subject: Subject,
-    /// Certificate of the admission; absent where only the end became known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub admission: Option<Admission>,
-    /// Certificate of the removal, shared by the lives that were removed together.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub removal: Option<Arc<Removal>>,
-    /// The member's own goodbye.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub leave: Option<Leave>,
-}
-
-/// Status of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// The member is in.
-    Alive,
-    /// The member was removed.
-    Removed,
-    /// The member said goodbye.
-    Left,
-}
-
-impl Status {
-    /// The status as people see it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Alive => "alive",
-            Self::Removed => "removed",
-            Self::Left => "left",
-        }
-    }
-}
-
-impl Entry {
-    /// Creates an entry that holds only the proof `admission`.
-    pub const fn admitted(admission: Admission) -> Self {
-        let subject = admission.subject();
-        Self { subject, admission: Some(admission), removal: None, leave: None }
-    }
-
-    /// Creates an entry that holds only the proof `removal`, which must end this life.
-    pub const fn removed(subject: Subject, removal: Arc<Removal>) -> Self {
-        Self { subject, admission: None, removal: Some(removal), leave: None }
-    }
-
-    /// Creates an entry that holds only the goodbye `leave`.
-    pub const fn left(leave: Leave) -> Self {
-        let subject = leave.subject();
-        Self { subject, admission: None, removal: None, leave: Some(leave) }
-    }
-
-    /// Returns the entry without the proof of a removal, which is kept and sent once for
-    /// all its lives.
-    pub fn unremoved(&self) -> Self {
-        Self { removal: None, ..self.clone() }
-    }
-
-    /// Status of the life.
-    pub const fn status(&self) -> Status {
-        if self.leave.is_some() {
-            Status::Left
-        } else if self.removal.is_some() {
-            Status::Removed
-        } else {
-            Status::Alive
-        }
-    }
-
-    /// Time since which the status holds, by the clocks of the deciding nodes.
-    pub fn since(&self) -> WallTime {
-        let admitted = self.admission.as_ref().map(Admission::at);
-        let removed = self.removal.as_ref().map(|removal| removal.at());
-        let left = self.leave.as_ref().map(|leave| leave.at);
-        left.or(removed).or(admitted).unwrap_or_default()
-    }
-
-    /// Returns a number that differs when the facts differ on which seeds must agree. The
-    /// votes that a certificate happens to hold are not part of it: several quorums may prove
-    /// the same thing.
-    fn fingerprint(&self) -> u64 {
-        let hash = SigningBytes::new("folkmoot/entry/1")
-            .endpoint(self.subject.endpoint)
-            .incarnation(self.subject.incarnation)
-            .key(&self.subject.key)
-            .number(u64::from(self.admission.is_some()))
-            .number(u64::from(self.removal.is_some()))
-            .number(u64::from(self.leave.is_some()))
-            .sha256();
-        first_number(&hash)
-    }
-
-    /// Adds the proofs that `other` has about the same life. Returns whether any was new.
-    fn join(&mut self, other: Self) -> bool {
-        let mut news = false;
-        if self.admission.is_none() && other.admission.is_some() {
-            self.admission = other.admission;
-            news = true;
-        }
-        if self.removal.is_none() && other.removal.is_some() {
-            self.removal = other.removal;
-            news = true;
-        }
-        if self.leave.is_none() && other.leave.is_some() {
-            self.leave = other.leave;
-            news = true;
-        }
-        news
-    }
-}
 
 /// Effect of a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +93,7 @@ impl Registry {
             std::cmp::Ordering::Equal => {
                 let Some(mut held) = self.take(endpoint) else { return Merged::Nothing };
                 let before = held.status();
-                let news = held.join(entry);
+                let news = join(&mut held, entry);
                 let after = held.status();
                 self.insert(held);
                 match (news, before == after) {
@@ -416,7 +298,7 @@ impl Registry {
             self.place.insert(endpoint, self.alive.len());
             self.alive.push(endpoint);
         }
-        self.buckets[bucket_of(endpoint)] ^= entry.fingerprint();
+        self.buckets[bucket_of(endpoint)] ^= fingerprint(&entry);
         self.entries.insert(endpoint, entry);
         if status == Status::Alive { Merged::Alive } else { Merged::Ended }
     }
@@ -429,7 +311,7 @@ impl Registry {
                 self.place.insert(*moved, place);
             }
         }
-        self.buckets[bucket_of(endpoint)] ^= entry.fingerprint();
+        self.buckets[bucket_of(endpoint)] ^= fingerprint(&entry);
         Some(entry)
     }
 }
@@ -440,6 +322,39 @@ fn is_in(buckets: &BTreeSet<u8>, endpoint: Endpoint) -> bool {
 
 fn following(after: Option<Endpoint>) -> (Bound<Endpoint>, Bound<Endpoint>) {
     (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+/// Returns a number that differs when the facts differ on which seeds must agree. The
+/// votes that a certificate happens to hold are not part of it: several quorums may prove
+/// the same thing.
+fn fingerprint(entry: &Entry) -> u64 {
+    let hash = SigningBytes::new("folkmoot/entry/1")
+        .endpoint(entry.subject.endpoint)
+        .incarnation(entry.subject.incarnation)
+        .key(&entry.subject.key)
+        .number(u64::from(entry.admission.is_some()))
+        .number(u64::from(entry.removal.is_some()))
+        .number(u64::from(entry.leave.is_some()))
+        .sha256();
+    first_number(&hash)
+}
+
+/// Adds to `held` the proofs that `other` has about the same life. Returns whether any was new.
+fn join(held: &mut Entry, other: Entry) -> bool {
+    let mut news = false;
+    if held.admission.is_none() && other.admission.is_some() {
+        held.admission = other.admission;
+        news = true;
+    }
+    if held.removal.is_none() && other.removal.is_some() {
+        held.removal = other.removal;
+        news = true;
+    }
+    if held.leave.is_none() && other.leave.is_some() {
+        held.leave = other.leave;
+        news = true;
+    }
+    news
 }
 
 fn ban_fingerprint(ban: &Ban) -> u64 {
@@ -466,8 +381,8 @@ mod tests {
     use proptest::prelude::*;
     use rand::SeedableRng as _;
 
-    use super::super::certificate::Because;
     use super::*;
+    use crate::model::statement::{Admission, Because, Leave};
     use crate::model::{KeyPair, Rng};
 
     /// One of a few lives of a few endpoints, in one of its three guises.

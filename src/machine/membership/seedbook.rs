@@ -12,10 +12,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::certificate::{Admission, Ban, ProposalKind, Removal, Subject, Vote};
 use crate::machine::quorum::QuorumRule;
-use crate::machine::session::{Card, Cause, SeedKey};
+use crate::machine::session::Cause;
+use crate::model::statement::{Admission, Ban, ProposalKind, Removal, Subject, Vote};
 use crate::model::{Endpoint, PublicKey, SeedId, SigningBytes};
+use crate::proto::hello::{Card, SeedKey};
 
 /// Number of checks of a certificate's votes against the keys of other numbers than their own.
 /// Lists of one order need none; this bounds the cost of a forged certificate, and suffices for
@@ -347,8 +348,8 @@ impl SeedBook {
 mod tests {
     use rand::SeedableRng as _;
 
-    use super::super::certificate::Because;
     use super::*;
+    use crate::model::statement::Because;
     use crate::model::{Incarnation, KeyPair, Rng, WallTime};
 
     fn fleet(n: u16) -> (SeedBook, Vec<KeyPair>, Subject) {
@@ -413,7 +414,7 @@ mod tests {
         let doubled = [first, first];
         assert!(!is_ok(&doubled, vec![vote(1, &doubled, &[]), vote(2, &doubled, &[])]));
         assert!(!is_ok(&[], vec![vote(1, &[], &[]), vote(2, &[], &[])]), "nobody");
-        let many: Vec<_> = (0..=crate::machine::membership::certificate::LIVES_MAX as u64)
+        let many: Vec<_> = (0..=crate::model::statement::LIVES_MAX as u64)
             .map(|number| Subject { incarnation: Incarnation(number), ..first })
             .collect();
         assert!(!is_ok(&many, vec![vote(1, &many, &[]), vote(2, &many, &[])]), "too many");

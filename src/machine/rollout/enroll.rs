@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::NodeId;
 use super::roster::{Participant, Roster};
 use super::state::RoutingState;
-use crate::machine::Binding;
-use crate::model::{KeyPair, Nonce, PublicKey, Signature, SigningBytes};
+use crate::model::{Binding, KeyPair, Nonce, PublicKey, Signature, SigningBytes};
 
 const CHALLENGE: &str = "folkmoot/rollout/challenge/1";
 const PROOF: &str = "folkmoot/rollout/proof/1";

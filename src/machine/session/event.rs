@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::{Card, Intent};
+use crate::proto::hello::{Card, Intent};
 use std::sync::Arc;
 
-use crate::machine::message::Message;
 use crate::machine::{DialError, LinkId};
 use crate::model::Endpoint;
+use crate::proto::message::Message;
 
 /// Events of a session for its node.
 #[derive(Debug)]

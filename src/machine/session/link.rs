@@ -4,10 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Card, Intent};
-use crate::machine::Binding;
-use crate::machine::message::Standing;
-use crate::model::{Endpoint, Nonce};
+use crate::model::{Binding, Endpoint, Nonce};
+use crate::proto::hello::{Card, Intent};
+use crate::proto::message::Standing;
 
 #[derive(Debug)]
 pub(super) enum Stage {

@@ -20,22 +20,22 @@ mod timers;
 
 pub use config::Config;
 pub use event::{CallError, Cause, Event};
-pub use handshake::{Bye, Card, FLEET_NAME_MAX, Hello, HelloAck, HelloProof, Intent, SeedKey};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use handshake::{CALLED, CALLER};
+use handshake::{fleet_objection, objection};
 use link::{Call, Link, Stage};
 
-use crate::machine::message::{ErrorCode, ErrorReply, Message, Standing};
-use crate::machine::{Binding, DialError, Effects, Kind, LinkId, Never, Ticket};
-use crate::model::{Endpoint, KeyPair, Nonce, PublicKey, Rng};
-
-/// The version of the native dialect; both ends must name the same.
-pub const VERSION: u16 = 1;
+use crate::machine::{DialError, Effects, Kind, LinkId, Never, Ticket};
+use crate::model::{Binding, Endpoint, KeyPair, Nonce, PublicKey, Rng};
+use crate::proto::hello::{
+    Bye, CALLED, CALLER, Card, Hello, HelloAck, HelloProof, Intent, VERSION,
+};
+use crate::proto::message::{Message, Standing};
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Beginning of the complaint about a message or word that only newer versions know.
 const UNKNOWN: &str = "unknown variant ";
@@ -391,7 +391,7 @@ impl Session {
             let reason = format!("version {} is not spoken here, {VERSION} is", hello.version);
             return self.reject(link, &reason, fx);
         }
-        if let Some(reason) = hello.card.objection(&self.card) {
+        if let Some(reason) = objection(&hello.card, &self.card) {
             return self.reject(link, &reason, fx);
         }
         let answer = self.card.proof_bytes(CALLED, &hello.nonce, &hello.card.key, *binding);
@@ -421,7 +421,7 @@ impl Session {
         let proved = ack.version == VERSION
             && ack.card.excess().is_none()
             && ack.card.key.verifies(&statement, &ack.proof);
-        let foreign = ack.card.fleet_objection(&self.card);
+        let foreign = fleet_objection(&ack.card, &self.card);
         match intent {
             _ if !proved => {
                 self.end_call(link, (to, intent), fx);

@@ -1,10 +1,11 @@
 //! Timers of the session: keep-alive rounds, and links whose time is over.
 
 use super::{
-    Cause, ErrorCode, ErrorReply, Event, Fx, Intent, LinkId, QUIET_ROUNDS_MAX, Session, Stage,
-    Standing, Timer,
+    Cause, ErrorCode, ErrorReply, Event, Fx, LinkId, QUIET_ROUNDS_MAX, Session, Stage, Standing,
+    Timer,
 };
-use crate::machine::liveness::Ping;
+use crate::proto::hello::Intent;
+use crate::proto::liveness::Ping;
 
 impl Session {
     /// Pings the links that were quiet for a whole round, and closes those that stay quiet. Rounds

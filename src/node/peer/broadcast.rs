@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Event, Fx, PeerNode};
-use crate::machine::broadcast::{self, Broadcast, Publish, Verdict};
-use crate::machine::message::{ErrorCode, ErrorReply, Message};
+use crate::machine::broadcast::{self, Broadcast, Verdict};
 use crate::machine::session::Cause;
 use crate::machine::{Effects, LinkId};
 use crate::model::{Endpoint, Now, PublicKey};
+use crate::proto::broadcast::Publish;
+use crate::proto::message::Message;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Longest time that is added to a message's age for one link: a round trip can be measured wrong.
 const WIRE_MAX: Duration = Duration::from_secs(1);

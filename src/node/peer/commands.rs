@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{Command, Event, Fx, PeerNode, Timer};
 use crate::machine::direct::Letter;
-use crate::machine::membership::authority::ExplainReq;
-use crate::machine::message::Standing;
 use crate::model::Now;
+use crate::proto::membership::ExplainReq;
+use crate::proto::message::Standing;
 
 /// Longest wait of a peer that leaves until its last messages are with a neighbor.
 const LEAVE_MAX: Duration = Duration::from_secs(3);

@@ -2,10 +2,12 @@
 
 use super::{CALL_TIMEOUT, Event, Fx, PeerNode};
 use crate::machine::direct::{self, Direct, FailKind, Letter};
-use crate::machine::message::{ErrorCode, ErrorReply, Message};
-use crate::machine::session::{Card, Cause, Intent};
+use crate::machine::session::Cause;
 use crate::machine::{Effects, LinkId};
 use crate::model::{Endpoint, Now};
+use crate::proto::hello::{Card, Intent};
+use crate::proto::message::Message;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 impl PeerNode {
     pub(super) fn with_direct(

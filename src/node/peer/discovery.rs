@@ -1,11 +1,13 @@
 //! Discovery among the other services of a peer: links for questions, and proof of endpoints.
 
 use super::{CALL_TIMEOUT, ERRAND_TIMEOUT, Event, Fx, PeerNode};
-use crate::machine::discovery::{self, Contact, Discovery, FindNode, Found};
-use crate::machine::message::{ErrorCode, ErrorReply};
-use crate::machine::session::{Card, Cause, Intent};
+use crate::machine::discovery::{self, Discovery};
+use crate::machine::session::Cause;
 use crate::machine::{Effects, LinkId};
 use crate::model::{Endpoint, Now, PublicKey};
+use crate::proto::discovery::{Contact, FindNode, Found};
+use crate::proto::hello::{Card, Intent};
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Questions that wait for one call at most: as many as there are look-ups at a time.
 const QUESTIONS_MAX: usize = 16;

@@ -2,13 +2,16 @@
 
 use super::{CALL_TIMEOUT, ERRAND_TIMEOUT, Event, Fx, PeerNode};
 use crate::machine::LinkId;
-use crate::machine::liveness::{self, SuspectReq};
+use crate::machine::liveness;
 use crate::machine::membership::applicant;
-use crate::machine::membership::certificate::NeighborList;
-use crate::machine::message::{ErrorCode, ErrorReply, Standing};
 use crate::machine::overlay;
-use crate::machine::session::{self, Card, Cause, Intent, SeedKey};
+use crate::machine::session::{self, Cause};
+use crate::model::statement::NeighborList;
 use crate::model::{Endpoint, Incarnation, Now};
+use crate::proto::hello::{Card, Intent, SeedKey};
+use crate::proto::liveness::SuspectReq;
+use crate::proto::message::Standing;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 impl PeerNode {
     pub(super) fn on_session_event(&mut self, now: Now, event: session::Event, fx: &mut Fx) {

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::{ENDED_MAX, Event, Fx, GONE_MAX, NAMED_MAX, PeerNode};
-use crate::machine::membership::authority::ExplainResp;
-use crate::machine::membership::certificate::{Leave, NeighborList, Removal, Subject};
-use crate::machine::membership::registry::Entry;
-use crate::machine::message::{ErrorCode, ErrorReply, Message, Standing};
-use crate::machine::session::{Card, Cause};
-use crate::machine::{LinkId, liveness};
+use crate::machine::LinkId;
+use crate::machine::session::Cause;
+use crate::model::entry::Entry;
+use crate::model::statement::{Leave, NeighborList, Removal, Subject};
 use crate::model::{Endpoint, Incarnation, Now};
+use crate::proto::hello::Card;
+use crate::proto::liveness::Pong;
+use crate::proto::membership::ExplainResp;
+use crate::proto::message::{Message, Standing};
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 impl PeerNode {
     /// Counts a message by a proved link as a sign of life of its sender; in a fleet without seeds,
@@ -66,7 +69,7 @@ impl PeerNode {
             (Message::GossipDigest(digest), _) => {
                 self.with_gossip(now, fx, |it, part| it.on_digest(now, link, &digest, part));
             }
-            (Message::Ping(ping), _) => fx.send(link, liveness::Pong { nonce: ping.nonce }),
+            (Message::Ping(ping), _) => fx.send(link, Pong { nonce: ping.nonce }),
             (Message::Pong(pong), Some(card)) => self.liveness.on_pong(now, card.endpoint, pong),
             // Without a certificate, a list says nothing but of the link it came by.
             (Message::Neighbors(_), Some(_)) if !is_neighbor && self.open.is_some() => {}

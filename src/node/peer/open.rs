@@ -6,14 +6,14 @@
 use super::{CALL_TIMEOUT, Event, Fx, GONE_MAX, PeerNode};
 use crate::machine::Effects;
 use crate::machine::LinkId;
-use crate::machine::discovery::Contact;
 use crate::machine::membership::applicant::Record;
-use crate::machine::membership::authority::MemberLine;
-use crate::machine::membership::certificate::{Leave, Subject};
-use crate::machine::membership::registry::Status;
 use crate::machine::open::{self, OpenFleet};
-use crate::machine::session::{Card, Intent};
+use crate::model::entry::Status;
+use crate::model::statement::{Leave, Subject};
 use crate::model::{Endpoint, Incarnation, Now, WallTime};
+use crate::proto::discovery::Contact;
+use crate::proto::hello::{Card, Intent};
+use crate::proto::membership::MemberLine;
 
 /// Neighbors that are remembered for a restart.
 const KNOWN_MAX: usize = 16;

@@ -4,9 +4,9 @@
 //! it, or has answered with it.
 
 use super::{CALL_TIMEOUT, Event, Fx, PeerNode};
-use crate::machine::message::Standing;
-use crate::machine::session::{Card, Intent};
 use crate::model::{Endpoint, Now};
+use crate::proto::hello::{Card, Intent};
+use crate::proto::message::Standing;
 
 /// Pairs of places that are remembered; with more, some are reported again.
 const PAIRS_MAX: usize = 256;

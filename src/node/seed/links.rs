@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::{Event, Fx, SeedNode};
 use crate::machine::LinkId;
-use crate::machine::message::{ErrorCode, ErrorReply, Standing};
-use crate::machine::session::{self, Card, Cause, Intent, SeedKey};
+use crate::machine::session::{self, Cause};
 use crate::model::{Now, SeedId};
+use crate::proto::hello::{Card, Intent, SeedKey};
+use crate::proto::message::Standing;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Largest number of connections that are logged in one pause; more than a fleet that comes
 /// together needs.

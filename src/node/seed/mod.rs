@@ -10,15 +10,18 @@ use std::time::Duration;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::machine::membership::authority::{self, Authority};
-use crate::machine::membership::certificate::{Proposal, Subject};
 use crate::machine::membership::seedbook::SeedBook;
-use crate::machine::message::{ErrorCode, ErrorReply, Message, Standing};
 use crate::machine::probe::{self, Prober};
-use crate::machine::session::{self, Card, Cause, Intent, Session};
-use crate::machine::{Effects, Input, Kind, LinkId, Machine, liveness};
+use crate::machine::session::{self, Cause, Session};
+use crate::machine::{Effects, Input, Kind, LinkId, Machine};
+use crate::model::statement::{Proposal, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use crate::node::refusals::{Refusal, Refusals};
 use crate::node::status::{LinkStatus, SeedStatus};
+use crate::proto::hello::{Card, Intent};
+use crate::proto::liveness::Pong;
+use crate::proto::message::{Message, Standing};
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Pause before another seed is called again after a failed or lost link.
 const REDIAL: Duration = Duration::from_millis(500);
@@ -333,7 +336,7 @@ impl SeedNode {
             (Message::PeerListReq(request), _) => it.on_peer_list_req(link, &request, part),
             (Message::TopologyReq(request), _) => it.on_topology_req(link, &request, part),
             (Message::ExplainReq(request), _) => it.on_explain_req(link, request, part),
-            (Message::Ping(ping), _) => part.send(link, liveness::Pong { nonce: ping.nonce }),
+            (Message::Ping(ping), _) => part.send(link, Pong { nonce: ping.nonce }),
             (Message::RegisterReq(request), Some(card)) => {
                 it.on_register_req(now, (link, &card, address), request, part);
             }

@@ -7,6 +7,8 @@ use crate::machine::Effect;
 use crate::machine::membership::seedbook::SeedAddress;
 use crate::machine::quorum::QuorumRule;
 use crate::machine::session::CallError;
+use crate::proto::liveness::Ping;
+use crate::proto::membership::SeedDigest;
 
 const OTHER: SeedId = SeedId(2);
 
@@ -116,12 +118,12 @@ fn a_seed_with_another_list_is_called_less_until_its_list_is_the_same() {
     assert_eq!(lists_differ(&opened(&mut it, 3, &card(2, &[1, 2, 3]), true)), 0);
     assert!(it.authority.linked_seeds().eq([OTHER]));
     // Only what it says as to a seed shows that it agrees.
-    let ping = liveness::Ping { nonce: 1 };
+    let ping = Ping { nonce: 1 };
     it.on_message(Now::default(), LinkId(3), ping.into(), &mut Fx::default());
     assert!(pause(&mut it).is_some_and(|it| it > REDIAL * 2));
     redial(&mut it);
     let (root, buckets) = (String::new(), Vec::new());
-    let digest = authority::SeedDigest { entries: 0, root, buckets, answer: false };
+    let digest = SeedDigest { entries: 0, root, buckets, answer: false };
     it.on_message(Now::default(), LinkId(3), digest.into(), &mut Fx::default());
     assert!(pause(&mut it).is_some_and(|it| it < REDIAL * 2));
     redial(&mut it);

@@ -13,8 +13,9 @@ use snow::{Builder, HandshakeState};
 
 use super::frame::{self, HEADER_BYTES, Opener, Sealer};
 use super::{ClusterKey, ClusterKeys, OPENING, PATTERN, TAG_BYTES};
-use crate::machine::Binding;
-use crate::machine::message::{ErrorReply, Message};
+use crate::model::Binding;
+use crate::proto::message::Message;
+use crate::proto::refusal::ErrorReply;
 
 /// Each of the two messages: a fresh public key, and the proof.
 const MESSAGE_BYTES: usize = 32 + TAG_BYTES;

@@ -6,8 +6,8 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use super::*;
-use crate::machine::message::{ErrorCode, ErrorReply};
 use crate::proto::line::encode;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::runtime::thread;
 
 fn key(number: u8) -> ClusterKey {

@@ -12,16 +12,15 @@ use std::sync::atomic::AtomicU64;
 
 use super::engine::Shared;
 use super::link::Ends;
-use crate::machine::Binding;
 use crate::machine::chat::messages::{
     Intent, Join, JoinAck, JoinChallenge, JoinProof, Nack, NackCode,
 };
 use crate::machine::chat::{At, Member, MemberId, Message, Recovered, Term};
-use crate::machine::message::{ErrorCode, ErrorReply};
-use crate::model::{Endpoint, Nonce, PublicKey, SigningBytes, Time};
+use crate::model::{Binding, Endpoint, Nonce, PublicKey, SigningBytes, Time};
 use crate::proto::chat::{Reader, encode};
 use crate::proto::dialect::Dialect;
 use crate::proto::line::{self, ReadError};
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::proto::sealed::{self, HandshakeError, Incoming, Sealed, Sealer};
 use crate::runtime::driver::options::Connection;
 use crate::runtime::inbox::Closed;

@@ -16,9 +16,9 @@ use std::time::Duration;
 use super::link::LINGER;
 use super::options::Connection;
 use super::{Drivable, Driver};
-use crate::machine::message::{ErrorCode, ErrorReply};
 use crate::model::{Endpoint, Time};
 use crate::proto::line::encode;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::proto::sealed::{self, ClusterKeys, HandshakeError, Sealed};
 use crate::runtime::clock::Clock;
 

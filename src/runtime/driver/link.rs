@@ -22,10 +22,11 @@ use super::lobby::close;
 use super::options::Connection;
 use super::queue::{NotTaken, WayIn, WayOut, queue};
 use super::{Drivable, Driver};
-use crate::machine::message::{ErrorCode, ErrorReply, Message};
-use crate::machine::{Binding, Input, LinkId, Never};
-use crate::model::{Endpoint, Time};
+use crate::machine::{Input, LinkId, Never};
+use crate::model::{Binding, Endpoint, Time};
 use crate::proto::line::{LineReader, ReadError};
+use crate::proto::message::Message;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::proto::sealed::{Incoming, Opener, Sealed, Sealer};
 
 /// One encoded message, shared by all links it goes to.

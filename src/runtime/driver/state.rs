@@ -20,11 +20,11 @@ use super::counters::Counters;
 use super::link::{Enqueued, Frame, Link, QUEUE_FRAMES_MAX};
 use super::outbox::Outbox;
 use super::queue::WayIn;
-use crate::machine::message::Message;
 use crate::machine::timer::TimerQueue;
 use crate::machine::{Effect, Effects, Input, LinkId, Ticket};
 use crate::model::{Endpoint, Now, Time};
 use crate::proto::line::{self, LINE_BYTES_MAX};
+use crate::proto::message::Message;
 
 /// The state of a node and of its surroundings.
 pub(super) struct State<M: Drivable> {

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::machine::message::{ErrorCode, ErrorReply, Message};
 use crate::machine::{DialError, Effects, HostAnswer, Input, Kind, LinkId, Machine, Ticket};
 use crate::model::{Endpoint, Now, Rng};
+use crate::proto::message::Message;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 use crate::sim::Boot;
 

@@ -3,9 +3,10 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 
-use folkmoot::machine::message::{ErrorReply, Message};
 use folkmoot::model::Endpoint;
 use folkmoot::proto::line::encode;
+use folkmoot::proto::message::Message;
+use folkmoot::proto::refusal::ErrorReply;
 
 use super::PATIENCE;
 

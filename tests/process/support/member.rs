@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use folkmoot::machine::liveness::{self, DeadReport, Pong};
-use folkmoot::machine::membership::certificate::{
+use folkmoot::model::statement::{
     Admission, Confirmation, Finding, NeighborList, RegisterReq, Subject,
 };
-use folkmoot::machine::message::Message;
-use folkmoot::machine::session::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
 use folkmoot::model::{
     Endpoint, Incarnation, KeyPair, Nonce, PublicKey, Rng, Signature, SigningBytes, WallTime,
 };
+use folkmoot::proto::hello::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
 use folkmoot::proto::line::encode;
+use folkmoot::proto::liveness::{DeadReport, Pong, fixed_text};
+use folkmoot::proto::message::Message;
 use folkmoot::runtime::clock::Clock;
 use folkmoot::runtime::thread;
 use rand::SeedableRng as _;
@@ -295,7 +295,7 @@ impl Member {
     pub fn report(&self, subject: Subject, confirmations: Vec<Confirmation>) -> DeadReport {
         let (at, reporter) = (wall(), self.endpoint());
         DeadReport {
-            text: liveness::fixed_text(subject.endpoint, at, reporter),
+            text: fixed_text(subject.endpoint, at, reporter),
             endpoint: subject.endpoint,
             incarnation: subject.incarnation,
             reporter,

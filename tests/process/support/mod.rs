@@ -27,8 +27,8 @@ use std::time::Duration;
 
 use folkmoot::cli::fleet::{Fleet, Happening, Plan};
 use folkmoot::cli::query::fetch_members;
-use folkmoot::machine::membership::authority::MemberLine;
 use folkmoot::model::{Endpoint, Time};
+use folkmoot::proto::membership::MemberLine;
 use folkmoot::runtime::clock::Clock;
 use folkmoot::runtime::descriptors;
 

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use folkmoot::machine::broadcast::{self, Broadcast, BroadcastMetrics, Config, Verdict};
-use folkmoot::machine::message::Message;
 use folkmoot::machine::{Effects, Input, Kind, LinkId, Machine, Never, Ticket};
 use folkmoot::model::{Data, Endpoint, Incarnation, KeyPair, MessageId, Now, Rng};
+use folkmoot::proto::message::Message;
 use folkmoot::sim::{Boot, Options, Span, Weather, World};
 use rand::{RngExt as _, SeedableRng as _};
 

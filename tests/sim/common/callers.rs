@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use folkmoot::machine::message::Message;
-use folkmoot::machine::session::{Card, Hello, HelloProof, Intent, VERSION};
 use folkmoot::model::{Endpoint, Incarnation, KeyPair, Nonce, Rng, SigningBytes};
 use folkmoot::node::Node;
+use folkmoot::proto::hello::{Card, Hello, HelloProof, Intent, VERSION};
+use folkmoot::proto::message::Message;
 use folkmoot::sim::{Intruder, IntruderState, World};
 use rand::SeedableRng as _;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use folkmoot::machine::membership::applicant;
 use folkmoot::machine::membership::authority;
-use folkmoot::machine::membership::certificate::Removal;
+use folkmoot::model::statement::Removal;
 use folkmoot::model::{Endpoint, Incarnation, Rng, SeedId, Time, WallTime};
 use folkmoot::node::{Event, peer_kind, seed_kind};
 use folkmoot::sim::for_each_seed;

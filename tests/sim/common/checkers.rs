@@ -4,14 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use folkmoot::machine::gossip::{self, MessageId};
+use folkmoot::machine::gossip;
 use folkmoot::machine::membership::applicant;
 use folkmoot::machine::membership::authority;
-use folkmoot::machine::membership::certificate::{ProposalKind, Subject};
-use folkmoot::machine::membership::registry::Status;
 use folkmoot::machine::overlay;
+use folkmoot::model::entry::Status;
+use folkmoot::model::statement::{ProposalKind, Subject};
 use folkmoot::model::{Endpoint, Incarnation, PublicKey, SeedId, Time};
 use folkmoot::node::{Event, peer_kind, seed_kind};
+use folkmoot::proto::gossip::MessageId;
 
 use super::Fleet;
 
@@ -230,9 +231,7 @@ pub(crate) fn undelivered(
 pub(crate) fn seeds_agree(fleet: &Fleet) -> bool {
     let mut registries = fleet.seeds.iter().filter_map(|seed| fleet.seed(*seed)).map(|node| {
         let registry = node.authority().registry();
-        let line = |entry: &folkmoot::machine::membership::registry::Entry| {
-            (entry.subject, entry.status())
-        };
+        let line = |entry: &folkmoot::model::entry::Entry| (entry.subject, entry.status());
         registry.entries().map(line).collect::<Vec<(Subject, Status)>>()
     });
     let first = registries.next();

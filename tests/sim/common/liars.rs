@@ -9,17 +9,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use folkmoot::machine::liveness::{self, DeadReport, SuspectReq};
-use folkmoot::machine::membership::authority::{
-    LinkHint, PeerListResp, RegisterVote, SeedDeadVote, SeedDigest, SeedOrderVote, SeedSyncResp,
-};
-use folkmoot::machine::membership::certificate::{
+use folkmoot::model::entry::Entry;
+use folkmoot::model::statement::{
     Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, Proposal, ProposalKind,
     RegisterReq, Removal, Subject, Vote,
 };
-use folkmoot::machine::membership::registry::Entry;
-use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
 use folkmoot::model::{Endpoint, Incarnation, Rng, SeedId, WallTime};
+use folkmoot::proto::liveness::{DeadReport, SuspectReq, fixed_text};
+use folkmoot::proto::membership::{
+    LinkHint, PeerListResp, RegisterVote, SeedDeadVote, SeedDigest, SeedOrderVote, SeedSyncResp,
+};
+use folkmoot::proto::message::Message;
+use folkmoot::proto::refusal::{ErrorCode, ErrorReply};
 use folkmoot::sim::Outgoing;
 use rand::RngExt as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
@@ -146,7 +147,7 @@ pub(crate) fn report(
     confirmations: Vec<Confirmation>,
 ) -> DeadReport {
     let Subject { endpoint, incarnation, .. } = *subject;
-    let text = liveness::fixed_text(endpoint, at, reporter);
+    let text = fixed_text(endpoint, at, reporter);
     DeadReport { text, endpoint, incarnation, reporter, at, confirmations }
 }
 

@@ -3,15 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::OnceLock;
 
-use folkmoot::machine::membership::certificate::{
-    Admission, Because, ProposalKind, Removal, Subject, Vote,
-};
 use folkmoot::machine::membership::seedbook::{SeedAddress, SeedBook};
 use folkmoot::machine::quorum::QuorumRule;
-use folkmoot::machine::session::{Card, VERSION};
+use folkmoot::model::statement::{Admission, Because, ProposalKind, Removal, Subject, Vote};
 use folkmoot::model::{
     Endpoint, Incarnation, KeyPair, Nonce, PublicKey, SeedId, Signature, SigningBytes, WallTime,
 };
+use folkmoot::proto::hello::{Card, VERSION};
 
 use super::source::Source;
 

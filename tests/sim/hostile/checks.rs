@@ -9,13 +9,13 @@ use std::path::Path;
 use folkmoot::cli::config;
 use folkmoot::machine::Machine as _;
 use folkmoot::machine::membership::authority::Record;
-use folkmoot::machine::membership::certificate::{Admission, ProposalKind, Removal};
-use folkmoot::machine::message::Message;
 use folkmoot::model::SeedId;
+use folkmoot::model::statement::{Admission, ProposalKind, Removal};
 use folkmoot::node::{SeedConfig, SeedNode};
 use folkmoot::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
 use folkmoot::proto::http::{BODY_BYTES_MAX, Fault, Head, Reader, TARGET_BYTES_MAX};
 use folkmoot::proto::line::{LINE_BYTES_MAX, LineReader, ReadError, encode};
+use folkmoot::proto::message::Message;
 use folkmoot::runtime::journal::{Journal, JournalError, Lines};
 use rand::SeedableRng as _;
 

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use folkmoot::machine::membership::applicant;
 use folkmoot::machine::membership::authority::{self, Record};
-use folkmoot::machine::membership::certificate::ProposalKind;
-use folkmoot::machine::membership::registry::{Entry, Status};
 use folkmoot::machine::{LinkId, gossip, overlay, session};
+use folkmoot::model::entry::{Entry, Status};
+use folkmoot::model::statement::ProposalKind;
 use folkmoot::model::{Rng, SeedId};
 use folkmoot::node::peer_kind::Command as PeerCommand;
 use folkmoot::node::seed_kind::Command as SeedCommand;

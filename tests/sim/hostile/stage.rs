@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use folkmoot::machine::message::Message;
-use folkmoot::machine::session::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
 use folkmoot::machine::{DialError, Effect, Effects, HostAnswer, Input, LinkId, Machine, Ticket};
 use folkmoot::model::{Endpoint, Nonce, Now, PublicKey, Time, WallTime};
+use folkmoot::proto::hello::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
 use folkmoot::proto::line::{LINE_BYTES_MAX, encode};
+use folkmoot::proto::message::Message;
 
 use super::cast::{AT, Actor, CALLED, CALLER, moment, proof};
 use super::source::Source;
@@ -56,7 +56,7 @@ pub struct Ledger {
     /// The highest ended life of each endpoint, and its key.
     pub ended: BTreeMap<Endpoint, (u64, Reverse<PublicKey>)>,
     /// The registry's entries as they were last checked.
-    pub entries: BTreeMap<Endpoint, folkmoot::machine::membership::registry::Entry>,
+    pub entries: BTreeMap<Endpoint, folkmoot::model::entry::Entry>,
     /// What each yes was given to, by what there may be one of.
     pub given: BTreeMap<String, String>,
 }

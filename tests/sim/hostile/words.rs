@@ -3,27 +3,30 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use folkmoot::machine::broadcast::{
+use folkmoot::model::entry::{Entry, Status};
+use folkmoot::model::statement::{
+    Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
+    Removal, Subject, Vote,
+};
+use folkmoot::model::{Data, Endpoint, Incarnation, MessageId, Nonce, SeedId, Signature};
+use folkmoot::proto::broadcast::{
     Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
     Slow,
 };
-use folkmoot::machine::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
-use folkmoot::machine::discovery::{Contact, FindNode, Found, NodeId};
-use folkmoot::machine::gossip::{self, GossipDigest, GossipMsg};
-use folkmoot::machine::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
-use folkmoot::machine::membership::authority::{
+use folkmoot::proto::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
+use folkmoot::proto::discovery::{Contact, FindNode, Found, NodeId};
+use folkmoot::proto::gossip;
+use folkmoot::proto::gossip::{GossipDigest, GossipMsg};
+use folkmoot::proto::hello::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
+use folkmoot::proto::liveness;
+use folkmoot::proto::liveness::{DeadReport, Ping, Pong, SuspectReq};
+use folkmoot::proto::membership::{
     ExplainReq, ExplainResp, LinkHint, MemberLine, NodeLine, PeerListReq, PeerListResp,
     RegisterVote, SeedDeadVote, SeedDigest, SeedOrderVote, SeedSyncReq, SeedSyncResp, TopologyReq,
     TopologyResp,
 };
-use folkmoot::machine::membership::certificate::{
-    Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
-    Removal, Subject, Vote,
-};
-use folkmoot::machine::membership::registry::{Entry, Status};
-use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::machine::session::{Bye, Card, Hello, HelloAck, HelloProof, Intent, SeedKey};
-use folkmoot::model::{Data, Endpoint, Incarnation, MessageId, Nonce, SeedId, Signature};
+use folkmoot::proto::message::Message;
+use folkmoot::proto::refusal::{ErrorCode, ErrorReply};
 
 use super::cast::{self, Actor, junk_signature, key, moment, place, subject};
 use super::source::Source;

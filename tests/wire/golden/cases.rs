@@ -4,31 +4,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use folkmoot::machine::broadcast::{
-    Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
-    Slow,
-};
-use folkmoot::machine::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
-use folkmoot::machine::discovery::{Contact, FindNode, Found, NodeId};
-use folkmoot::machine::gossip::{self, GossipDigest, GossipMsg};
-use folkmoot::machine::liveness::{self, DeadReport, Ping, Pong, SuspectReq};
-use folkmoot::machine::membership::authority::{
-    ExplainReq, ExplainResp, LinkHint, MemberLine, NodeLine, PeerListReq, PeerListResp,
-    RegisterVote, SeedDeadVote, SeedDigest, SeedOrderVote, SeedSyncReq, SeedSyncResp, TopologyReq,
-    TopologyResp,
-};
-use folkmoot::machine::membership::certificate::{
+use folkmoot::machine::membership::registry::Registry;
+use folkmoot::machine::session::{self, Session};
+use folkmoot::machine::{Effect, Effects, LinkId, Ticket};
+use folkmoot::model::entry::{Entry, Status};
+use folkmoot::model::statement::{
     Admission, Ban, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
     Removal, Subject, Vote,
 };
-use folkmoot::machine::membership::registry::{Entry, Registry, Status};
-use folkmoot::machine::message::{ErrorCode, ErrorReply, Message};
-use folkmoot::machine::session::{self, Bye, Card, Intent, SeedKey, Session};
-use folkmoot::machine::{Effect, Effects, LinkId, Ticket};
 use folkmoot::model::{
     Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Rng, SeedId, Signature,
     SigningBytes, WallTime,
 };
+use folkmoot::proto::broadcast::{
+    Announce, Graft, Have, Lack, Lacking, Offer, Part, PartReq, Prune, Publish, Reached, Receipt,
+    Slow,
+};
+use folkmoot::proto::direct::{DirectAck, DirectMsg, DirectPart, DirectPartReq, Verdict};
+use folkmoot::proto::discovery::{Contact, FindNode, Found, NodeId};
+use folkmoot::proto::gossip;
+use folkmoot::proto::gossip::{GossipDigest, GossipMsg};
+use folkmoot::proto::hello::{Bye, Card, Intent, SeedKey};
+use folkmoot::proto::liveness;
+use folkmoot::proto::liveness::{DeadReport, Ping, Pong, SuspectReq};
+use folkmoot::proto::membership::{
+    ExplainReq, ExplainResp, LinkHint, MemberLine, NodeLine, PeerListReq, PeerListResp,
+    RegisterVote, SeedDeadVote, SeedDigest, SeedOrderVote, SeedSyncReq, SeedSyncResp, TopologyReq,
+    TopologyResp,
+};
+use folkmoot::proto::message::Message;
+use folkmoot::proto::refusal::{ErrorCode, ErrorReply};
 use rand::SeedableRng as _;
 
 /// The moment at which all of this happens: that of the fixed texts in the documentation.

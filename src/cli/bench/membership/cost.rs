@@ -7,10 +7,10 @@ use crate::cli::CliError;
 use crate::cli::bench::figure::Target;
 use crate::cli::bench::procfs;
 use crate::cli::fleet::Fleet;
-use crate::machine::membership::authority::SeedDigest;
-use crate::machine::message::Message;
 use crate::model::Endpoint;
 use crate::proto::line::encode;
+use crate::proto::membership::SeedDigest;
+use crate::proto::message::Message;
 
 /// Target for the memory of a seed with a thousand members, in MiB.
 const SEED_MIB_WANTED: f64 = 50.0;

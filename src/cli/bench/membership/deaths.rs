@@ -11,8 +11,8 @@ use super::{Bench, MembershipArgs, SURVIVORS};
 use crate::cli::CliError;
 use crate::cli::bench::figure::Target;
 use crate::cli::fleet::Happening;
-use crate::machine::membership::certificate::LIVES_MAX;
 use crate::model::Endpoint;
+use crate::model::statement::LIVES_MAX;
 
 /// Milliseconds of one death: from the deed to each stage.
 #[derive(Default)]

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use crate::machine::membership::certificate::{RegisterReq, Subject};
-use crate::machine::message::Message;
-use crate::machine::session::{Card, Config, Event, Intent, Session};
+use crate::machine::session::{Config, Event, Session};
 use crate::machine::{Effect, Effects, LinkId};
+use crate::model::statement::{RegisterReq, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, Rng, Time};
+use crate::proto::hello::{Card, Intent};
 use crate::proto::line::{LineReader, encode};
+use crate::proto::message::Message;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 

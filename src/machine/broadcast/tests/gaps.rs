@@ -1,6 +1,7 @@
 //! Repair by number.
 
 use super::*;
+use crate::proto::broadcast::{Have, LACK_ROWS_MAX, Lack, Lacking, NUMBER_MAX, Reached};
 
 fn lacks(effects: &[Effect<Broadcast>]) -> Vec<(LinkId, Vec<(u64, u64)>)> {
     let lack = |it: &Effect<Broadcast>| {
@@ -55,15 +56,15 @@ fn messages_before_the_first_that_came_are_asked_for_and_never_missed() {
 #[test]
 fn no_number_is_too_great_for_sums() {
     let mut it = linked(open());
-    for number in [config::NUMBER_MAX + 1, u64::MAX] {
+    for number in [NUMBER_MAX + 1, u64::MAX] {
         assert!(blames(&step(&mut it, at(1), FROM, message(number))));
     }
     step(&mut it, at(1), FROM, message(1));
-    step(&mut it, at(1), FROM, message(config::NUMBER_MAX));
+    step(&mut it, at(1), FROM, message(NUMBER_MAX));
     pass(&mut it, 2, 3);
-    step(&mut it, at(3), FROM, message(config::NUMBER_MAX - 1));
+    step(&mut it, at(3), FROM, message(NUMBER_MAX - 1));
     it.metrics.drop_many(Reason::Missed, u64::MAX - 1);
-    assert_eq!(missed(&pass(&mut it, 4, 40)), config::NUMBER_MAX - 3);
+    assert_eq!(missed(&pass(&mut it, 4, 40)), NUMBER_MAX - 3);
     assert_eq!(it.metrics().messages_dropped["missed"], u64::MAX);
 }
 
@@ -153,7 +154,7 @@ fn who_lacks_numbers_is_told_what_is_held_of_them() {
         panic!("{effects:?}");
     };
     assert_eq!(told.ids.iter().map(|it| it.id).collect::<Vec<_>>(), ids);
-    it.on_lack(at(2), OTHER, &lack(vec![(1, 1); config::LACK_ROWS_MAX + 1]), &mut fx);
+    it.on_lack(at(2), OTHER, &lack(vec![(1, 1); LACK_ROWS_MAX + 1]), &mut fx);
     assert!(blames(&fx.drain().collect::<Vec<_>>()));
     // A neighbor that asks without a pause is not answered.
     for _ in 0..10 {

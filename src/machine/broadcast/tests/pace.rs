@@ -1,6 +1,7 @@
 //! Back-pressure: origins that wait for slow nodes, and leave when others have their messages.
 
 use super::*;
+use crate::proto::broadcast::{Have, Reached, Slow};
 
 /// An origin that has published 600 messages of 1 KiB, with room for 512 KiB.
 fn origin() -> Broadcast {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::LinkId;
-use crate::machine::membership::authority::MemberLine;
-use crate::machine::membership::certificate::{Admission, Removal, Subject};
-use crate::machine::session::SeedKey;
+use crate::model::statement::{Admission, Removal, Subject};
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId};
+use crate::proto::hello::SeedKey;
+use crate::proto::membership::MemberLine;
 
 /// Periods of an applicant.
 #[derive(Clone, Copy, Debug)]

@@ -19,13 +19,13 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 
-use crate::machine::membership::authority::{MemberLine, PeerListReq, PeerListResp, RegisterVote};
-use crate::machine::membership::certificate::{Admission, Leave, RegisterReq, Removal, Subject};
 use crate::machine::membership::seedbook::{Learned, SeedBook};
-use crate::machine::message::{ErrorCode, ErrorReply};
-use crate::machine::session::{Card, SeedKey};
 use crate::machine::{Effects, Kind, LinkId};
+use crate::model::statement::{Admission, Leave, RegisterReq, Removal, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId};
+use crate::proto::hello::{Card, SeedKey};
+use crate::proto::membership::{MemberLine, PeerListReq, PeerListResp, RegisterVote};
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Number of members above which a list is taken as hostile; twice what a seed admits.
 const LIST_MAX: usize = 40_000;

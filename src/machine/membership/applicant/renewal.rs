@@ -7,8 +7,8 @@
 
 use super::{Applicant, Event, Fx, State, Timer};
 use crate::machine::LinkId;
-use crate::machine::membership::authority::SeedDeadVote;
-use crate::machine::membership::certificate::{ProposalKind, Vote};
+use crate::model::statement::{ProposalKind, Vote};
+use crate::proto::membership::SeedDeadVote;
 
 impl Applicant {
     /// Takes a seed's yes to the removal of members. A vote about this life makes the peer begin

@@ -4,11 +4,11 @@ use rand::SeedableRng as _;
 
 use super::*;
 use crate::machine::Effect;
-use crate::machine::membership::certificate::{ProposalKind, Vote};
 use crate::machine::membership::seedbook::SeedAddress;
-use crate::machine::message::Message;
 use crate::machine::quorum::QuorumRule;
 use crate::model::WallTime;
+use crate::model::statement::{ProposalKind, Vote};
+use crate::proto::message::Message;
 
 const SEEDS: [SeedId; 2] = [SeedId(1), SeedId(2)];
 const ALL_SEEDS: [SeedId; 3] = [SeedId(1), SeedId(2), SeedId(3)];

@@ -3,64 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
-
-use super::verdict::REASON_BYTES_MAX;
 use super::{Authority, Event, Fx, Timer};
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::{
-    Admission, Proposal, ProposalKind, RegisterReq, Subject, Vote,
-};
-use crate::machine::membership::registry::{Entry, Merged};
-use crate::machine::message::{ErrorCode, ErrorReply};
+use crate::machine::membership::registry::Merged;
 use crate::machine::probe::Outcome;
 use crate::machine::quorum::{Ballot, Tally};
-use crate::machine::session::{Card, Cause};
-use crate::model::{Endpoint, Incarnation, Now, PublicKey, SeedId, Signature, WallTime};
-
-/// A seed's answer to a request to register, sent to the other seeds and to the applicant.
-///
-/// The answer carries the applicant's own signature, so that a seed that has not seen the request
-/// can begin its own dial-back on the strength of the vote.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegisterVote {
-    /// Address on which the applicant listens.
-    pub endpoint: Endpoint,
-    /// Incarnation of the life that asks.
-    pub incarnation: Incarnation,
-    /// Public key of the applicant.
-    pub key: PublicKey,
-    /// Signature of the applicant on its request.
-    pub request: Signature,
-    /// Seed that votes.
-    pub seed: SeedId,
-    /// True for a yes, false for a no.
-    pub yes: bool,
-    /// Time of the vote, by the voter's clock.
-    pub at: WallTime,
-    /// Signature of a yes; a no has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<Signature>,
-    /// Reason in words, for people.
-    pub reason: String,
-}
-
-impl RegisterVote {
-    const fn request(&self) -> RegisterReq {
-        RegisterReq {
-            endpoint: self.endpoint,
-            incarnation: self.incarnation,
-            key: self.key,
-            signature: self.request,
-        }
-    }
-
-    /// Returns the signed yes, or `None` for a no.
-    pub fn vote(&self) -> Option<Vote> {
-        let signature = self.signature.filter(|_| self.yes)?;
-        Some(Vote { seed: self.seed, at: self.at, others: Vec::new(), signature })
-    }
-}
+use crate::machine::session::Cause;
+use crate::model::entry::Entry;
+use crate::model::statement::{Admission, Proposal, ProposalKind, RegisterReq, Subject, Vote};
+use crate::model::{Endpoint, Now, SeedId};
+use crate::proto::hello::Card;
+use crate::proto::membership::{REASON_BYTES_MAX, RegisterVote};
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// An admission under way.
 #[derive(Debug)]

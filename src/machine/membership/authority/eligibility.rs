@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Authority, Bucket};
-use crate::machine::membership::certificate::{RegisterReq, Subject};
-use crate::machine::membership::registry::Status;
-use crate::machine::message::{ErrorCode, ErrorReply};
-use crate::machine::session::{Card, Cause};
+use crate::machine::session::Cause;
+use crate::model::entry::Status;
+use crate::model::statement::{RegisterReq, Subject};
 use crate::model::{Endpoint, Incarnation, Now, Time, WallTime};
+use crate::proto::hello::Card;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 impl Authority {
     /// Checks that a request that came over a link from `address` may open a vote.

@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::{
+use crate::machine::session::Cause;
+use crate::model::entry::Entry;
+use crate::model::statement::{
     Admission, Ban, Leave, Proposal, ProposalKind, Removal, Subject, Vote,
 };
-use crate::machine::membership::registry::Entry;
-use crate::machine::message::ErrorReply;
-use crate::machine::session::{Cause, SeedKey};
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId};
+use crate::proto::hello::SeedKey;
+use crate::proto::refusal::ErrorReply;
 
 /// Deadlines of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

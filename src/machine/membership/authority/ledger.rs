@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::{Authority, Event, Fx, Record};
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::{ProposalKind, Removal, Subject, Vote};
-use crate::machine::membership::registry::{Entry, Merged};
-use crate::machine::message::Message;
+use crate::machine::membership::registry::Merged;
+use crate::model::entry::Entry;
+use crate::model::statement::{ProposalKind, Removal, Subject, Vote};
 use crate::model::{Endpoint, Now};
+use crate::proto::message::Message;
 
 /// A yes that this seed has given.
 #[derive(Clone, Debug, PartialEq, Eq)]

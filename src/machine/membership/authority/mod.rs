@@ -25,17 +25,9 @@ mod verdict;
 mod watch;
 mod witnesses;
 
-pub use admission::RegisterVote;
 pub use config::Config;
 pub use event::{Event, Record, Timer};
-pub use orders::{BANS_MAX, ORDER_TTL, Order, OrderState, SeedOrderVote};
-pub use queries::{
-    ExplainReq, ExplainResp, MemberLine, NodeLine, PeerListReq, PeerListResp, TopologyReq,
-    TopologyResp,
-};
-pub use sync::{SeedDigest, SeedSyncReq, SeedSyncResp};
-pub use verdict::SeedDeadVote;
-pub use watch::LinkHint;
+pub use orders::{BANS_MAX, ORDER_TTL, Order, OrderState};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -43,15 +35,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::ledger::Given;
-use super::certificate::{Leave, NeighborList, Proposal, ProposalKind, Removal, Subject};
-use super::registry::{Entry, Registry};
+use super::registry::Registry;
 use super::seedbook::{Learned, SeedBook};
 use crate::machine::health::LocalHealth;
-use crate::machine::message::ErrorReply;
 use crate::machine::probe::Outcome;
-use crate::machine::session::{Card, Cause, SeedKey};
+use crate::machine::session::Cause;
 use crate::machine::{Effects, Kind, LinkId};
+use crate::model::entry::Entry;
+use crate::model::statement::{Leave, NeighborList, Proposal, ProposalKind, Removal, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
+use crate::proto::hello::{Card, SeedKey};
+use crate::proto::refusal::ErrorReply;
 
 /// Time that a quorum must be out of reach before its loss is told (M10).
 const QUORUM_PATIENCE: Duration = Duration::from_secs(2);
@@ -435,7 +429,7 @@ impl Authority {
 
     #[allow(clippy::unused_self, reason = "reads as what it does at each call")]
     fn refuse(&self, link: LinkId, cause: Cause, reason: impl Into<String>, fx: &mut Fx) {
-        use crate::machine::message::ErrorCode;
+        use crate::proto::refusal::ErrorCode;
         let error = ErrorReply::new(ErrorCode::Invalid, reason);
         fx.emit(Event::Refuse { link, cause, error });
     }

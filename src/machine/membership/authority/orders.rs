@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Authority, Event, Fx};
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::{
-    Ban, Because, Proposal, ProposalKind, Removal, Subject, Vote,
-};
-use crate::machine::membership::registry::{Entry, Merged};
-use crate::machine::message::{ErrorCode, ErrorReply};
+use crate::machine::membership::registry::Merged;
 use crate::machine::quorum::{Ballot, Tally};
 use crate::machine::session::Cause;
-use crate::model::{Endpoint, Incarnation, Now, PublicKey, SeedId, Signature, Time, WallTime};
+use crate::model::entry::Entry;
+use crate::model::statement::{Ban, Because, Proposal, ProposalKind, Removal, Subject, Vote};
+use crate::model::{Endpoint, Incarnation, Now, SeedId, Time};
+use crate::proto::membership::SeedOrderVote;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Time that an order waits for the operators of other seeds. Long enough to log in to another
 /// machine; short enough that a forgotten order does not strike later.
@@ -50,39 +50,6 @@ pub enum Order {
     Ban,
     /// Admit the endpoint and its key again.
     Unban,
-}
-
-/// A seed's yes to an order of its operator; a seed has no reason to say no.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedOrderVote {
-    /// Kind of the proposal: `evict` or `ban`.
-    pub kind: ProposalKind,
-    /// Endpoint to evict or ban.
-    pub endpoint: Endpoint,
-    /// The life to evict; for a ban its number: an odd one bans, an even one lifts the ban.
-    pub incarnation: Incarnation,
-    /// Public key of the member.
-    pub key: PublicKey,
-    /// Seed whose operator gave the order.
-    pub seed: SeedId,
-    /// Time of the vote, by the voter's clock.
-    pub at: WallTime,
-    /// The voter's signature.
-    pub signature: Signature,
-}
-
-impl SeedOrderVote {
-    const fn subject(&self) -> Subject {
-        Subject { endpoint: self.endpoint, incarnation: self.incarnation, key: self.key }
-    }
-
-    const fn proposal(&self) -> Proposal {
-        Proposal { kind: self.kind, subject: self.subject() }
-    }
-
-    const fn vote(&self) -> Vote {
-        Vote { seed: self.seed, at: self.at, others: Vec::new(), signature: self.signature }
-    }
 }
 
 /// State of an order, for the operator who gave it.

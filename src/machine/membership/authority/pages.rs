@@ -5,9 +5,9 @@
 //!
 //! The lengths are those of the longest JSON form, with IPv6 addresses and numbers of 20 digits.
 
-use crate::machine::membership::certificate::{Admission, Ban, Removal, Vote};
-use crate::machine::membership::registry::Entry;
 use crate::model::Endpoint;
+use crate::model::entry::Entry;
+use crate::model::statement::{Admission, Ban, Removal, Vote};
 
 /// Greatest sum of the lengths of a message's parts, in bytes: a line, less the text around them.
 pub(super) const ROOM: usize = 240_000;
@@ -68,9 +68,7 @@ pub(super) fn end_of(mut parts: Vec<(Endpoint, usize)>) -> Option<Endpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::membership::certificate::{
-        Because, Confirmation, Finding, Leave, ProposalKind, Subject,
-    };
+    use crate::model::statement::{Because, Confirmation, Finding, Leave, ProposalKind, Subject};
     use crate::model::{Incarnation, KeyPair, SeedId, WallTime};
 
     fn endpoint(port: u16) -> Endpoint {

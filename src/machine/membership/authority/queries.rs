@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Authority, Fx, pages};
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::Removal;
-use crate::machine::membership::registry::{Entry, Status};
-use crate::model::{Endpoint, Incarnation, SeedId, WallTime};
+use crate::model::entry::{Entry, Status};
+use crate::model::statement::Removal;
+use crate::proto::membership::{
+    ExplainReq, ExplainResp, MemberLine, NodeLine, PeerListReq, PeerListResp, TopologyReq,
+    TopologyResp,
+};
 
 /// Number of members in one page; below a quarter of a line's limit.
 const MEMBERS_PER_PAGE: usize = 400;
@@ -28,99 +29,6 @@ const NODES_PER_PAGE: usize = 32;
 
 /// Number of findings about each life in one explanation.
 const EVIDENCE_MAX: usize = 32;
-
-/// A request for a page of members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerListReq {
-    /// Last endpoint of the previous page; the first page is asked for without one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<Endpoint>,
-    /// True if members that left or were removed lately are wanted too.
-    #[serde(default)]
-    pub ended: bool,
-    /// True if a sample is enough: of more members than fit one page, some drawn at random.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub sample: bool,
-}
-
-impl PeerListReq {
-    /// The request of a peer that looks for neighbors.
-    pub const SAMPLE: Self = Self { after: None, ended: false, sample: true };
-}
-
-/// One member in a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberLine {
-    /// Address on which the member listens.
-    pub endpoint: Endpoint,
-    /// Incarnation of the member's life.
-    pub incarnation: Incarnation,
-    /// Status of the member.
-    pub status: Status,
-    /// Time since which the status holds, by the clocks of the deciding nodes.
-    pub since: WallTime,
-    /// Number of neighbors that the member named last.
-    pub degree: u32,
-}
-
-/// A page of members.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerListResp {
-    /// Seed that answers.
-    pub seed: SeedId,
-    /// Members, ascending by endpoint.
-    pub members: Vec<MemberLine>,
-    /// True if there are more after the last one.
-    pub more: bool,
-}
-
-/// A request for the reasons why an endpoint is a member or is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExplainReq {
-    /// Endpoint in question.
-    pub endpoint: Endpoint,
-}
-
-/// The proofs about an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExplainResp {
-    /// Seed that answers.
-    pub seed: SeedId,
-    /// Endpoint in question.
-    pub endpoint: Endpoint,
-    /// Lives of the endpoint, the latest last, at most five.
-    pub lives: Vec<Entry>,
-    /// Open votes about the endpoint, in words.
-    pub open: Vec<String>,
-}
-
-/// A request for a page of neighbor lists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TopologyReq {
-    /// Last endpoint of the previous page; the first page is asked for without one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<Endpoint>,
-}
-
-/// A page of neighbor lists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TopologyResp {
-    /// Seed that answers.
-    pub seed: SeedId,
-    /// Members and their neighbors, ascending by endpoint.
-    pub nodes: Vec<NodeLine>,
-    /// True if there are more after the last one.
-    pub more: bool,
-}
-
-/// One member's neighbors.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeLine {
-    /// Endpoint of the member.
-    pub endpoint: Endpoint,
-    /// Neighbors that the member named last.
-    pub neighbors: Vec<Endpoint>,
-}
 
 impl Authority {
     /// Answers with a page of members.

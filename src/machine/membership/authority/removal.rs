@@ -16,19 +16,15 @@ use super::ledger::Given;
 use super::witnesses::blame;
 use super::{Authority, Event, Fx, Timer};
 use crate::machine::LinkId;
-use crate::machine::liveness::{DeadReport, SuspectReq};
-use crate::machine::membership::certificate::{
-    Confirmation, Finding, Proposal, ProposalKind, Removal, Subject,
-};
-use crate::machine::membership::registry::Status;
 use crate::machine::probe::Outcome;
 use crate::machine::quorum::Ballot;
-use crate::machine::session::{Card, Cause};
+use crate::machine::session::Cause;
+use crate::model::entry::Status;
+use crate::model::statement::{Confirmation, Finding, Proposal, ProposalKind, Removal, Subject};
 use crate::model::{Endpoint, Incarnation, Now, SeedId, Time};
-
-/// Number of findings that one message may carry: a majority of the most neighbors that one member
-/// may name, and well within a line.
-pub(super) const CONFIRMATIONS_MAX: usize = 256;
+use crate::proto::hello::Card;
+use crate::proto::liveness::{DeadReport, SuspectReq};
+use crate::proto::membership::CONFIRMATIONS_MAX;
 
 /// Pause before another report of the same death by the same reporter is told of and passed on.
 const REPORT_PAUSE: Duration = Duration::from_secs(3);

@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Authority, Event, Fx, Record, Timer, pages};
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::{Ban, Leave, ProposalKind, Removal, Vote};
-use crate::machine::membership::registry::{BUCKETS, Entry, Merged};
+use crate::machine::membership::registry::{BUCKETS, Merged};
 use crate::machine::session::Cause;
-use crate::model::{Endpoint, Now, SeedId};
+use crate::model::entry::Entry;
+use crate::model::statement::{Leave, ProposalKind, Removal, Vote};
+use crate::model::{Now, SeedId};
+use crate::proto::membership::{SeedDigest, SeedSyncReq, SeedSyncResp};
 
 /// Number of entries in one message: with certificates of seven votes and their evidence well below
 /// the limit of a line.
@@ -22,46 +22,6 @@ const ENTRIES_MAX: usize = 32;
 
 /// Number of findings that travel with a removal between registries; the votes alone decide.
 const EVIDENCE_MAX: usize = 8;
-
-/// The state of a registry, in hashes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedDigest {
-    /// Number of entries in the registry, for people.
-    pub entries: u64,
-    /// Hash of the whole registry, as 16 hexadecimal digits.
-    pub root: String,
-    /// One hash per bucket, as 16 hexadecimal digits each; absent as long as the roots may be
-    /// equal, which they nearly always are.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub buckets: Vec<String>,
-    /// True if the receiver should answer with its own digest, as detailed as this one.
-    pub answer: bool,
-}
-
-/// A request for some buckets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedSyncReq {
-    /// Numbers of the buckets.
-    pub buckets: BTreeSet<u8>,
-    /// Last endpoint of the previous page; the first page is asked for without one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<Endpoint>,
-}
-
-/// Some entries of the requested buckets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedSyncResp {
-    /// The entries, with the proofs of admissions and goodbyes.
-    pub entries: Vec<Entry>,
-    /// The proofs of removals that ended some of them, each once.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub removals: Vec<Arc<Removal>>,
-    /// Bans of endpoints, and those that were lifted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bans: Vec<Ban>,
-    /// True if there are more entries after the last one.
-    pub more: bool,
-}
 
 impl Authority {
     pub(super) fn send_digest(&self, link: LinkId, fx: &mut Fx) {

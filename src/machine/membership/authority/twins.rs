@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::{Authority, Event, Fx};
-use crate::machine::membership::certificate::Subject;
 use crate::machine::probe::Outcome;
+use crate::model::statement::Subject;
 use crate::model::{Endpoint, PublicKey};
 
 /// Number of times that one key is told of: the copies of an image may be many, and come and go.

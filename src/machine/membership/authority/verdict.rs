@@ -10,19 +10,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::ledger::Given;
-use super::removal::{CONFIRMATIONS_MAX, Case, Own};
+use super::removal::{Case, Own};
 use super::{Authority, Event, Fx, Timer, pages};
 use crate::machine::LinkId;
-use crate::machine::membership::certificate::{
-    Because, Confirmation, LIVES_MAX, Proposal, ProposalKind, Removal, Subject, Vote,
-};
 use crate::machine::membership::seedbook::NoQuorum;
 use crate::machine::quorum::Tally;
 use crate::machine::session::Cause;
-use crate::model::{Now, SeedId, Signature, Time, WallTime};
+use crate::model::statement::{Because, LIVES_MAX, Proposal, ProposalKind, Removal, Subject, Vote};
+use crate::model::{Now, SeedId, Signature, Time};
+use crate::proto::membership::{CONFIRMATIONS_MAX, SeedDeadVote};
 
 /// Time that this seed's own probe of a suspect is fresh. Longer than witnesses take to testify
 /// once it has failed; short enough that the finding still holds.
@@ -34,45 +31,6 @@ const SETTLE: Duration = Duration::from_millis(150);
 
 /// Time after its first sign for which an accusation that does not ripen holds up others.
 const HALF_ACCUSED: Duration = Duration::from_millis(500);
-
-/// Greatest length of the reason in another seed's vote, in bytes: the reason is kept, logged
-/// and passed on.
-pub(super) const REASON_BYTES_MAX: usize = 1_024;
-
-/// A seed's answer to reports, for the other seeds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeedDeadVote {
-    /// Lives that the vote is about, ascending. One signature covers them all.
-    pub lives: Vec<Subject>,
-    /// Seed that votes.
-    pub seed: SeedId,
-    /// True for a yes, false for a no.
-    pub yes: bool,
-    /// Time of the vote, by the voter's clock.
-    pub at: WallTime,
-    /// Signature of a yes; a no has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<Signature>,
-    /// Reason in words, for people.
-    pub reason: String,
-    /// The witnesses' findings that the voter holds; others judge them for themselves.
-    pub confirmations: Vec<Confirmation>,
-}
-
-impl SeedDeadVote {
-    /// Returns the signed yes, or `None` for a no.
-    pub fn vote(&self) -> Option<Vote> {
-        let signature = self.signature.filter(|_| self.yes)?;
-        Some(Vote { seed: self.seed, at: self.at, others: Vec::new(), signature })
-    }
-
-    fn is_well_formed(&self) -> bool {
-        (1..=LIVES_MAX).contains(&self.lives.len())
-            && self.lives.is_sorted_by(|one, next| one < next)
-            && self.confirmations.len() <= CONFIRMATIONS_MAX
-            && self.reason.len() <= REASON_BYTES_MAX
-    }
-}
 
 impl Authority {
     /// Takes another seed's vote. It must come from the voter itself.

@@ -8,16 +8,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rand::seq::IteratorRandom as _;
-use serde::{Deserialize, Serialize};
-
 use super::{Authority, Event, Fx, LISTS_PAUSE, Timer};
 use crate::machine::LinkId;
-use crate::machine::liveness::SuspectReq;
-use crate::machine::membership::certificate::{NeighborList, ProposalKind, Subject};
 use crate::machine::probe::Outcome;
-use crate::machine::session::{Card, Cause};
+use crate::machine::session::Cause;
+use crate::model::statement::{NeighborList, ProposalKind, Subject};
 use crate::model::{Endpoint, Incarnation, Now};
+use crate::proto::hello::Card;
+use crate::proto::liveness::SuspectReq;
+use crate::proto::membership::LinkHint;
+use rand::seq::IteratorRandom as _;
 
 /// Time that a member whose link broke has to come back before it is probed. Its neighbors will
 /// have noticed a crash long before; the probe is for members without neighbors.
@@ -33,13 +33,6 @@ const LISTS_PORTION: usize = 128;
 /// Number of removals of earlier lives of one endpoint voted for, above which this seed vouches for
 /// no more: a lying seed must not fill the journal with votes on lives that never were.
 const VOUCHED_MAX: usize = 16;
-
-/// A seed's advice to a peer in a part of the overlay that is cut off from the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkHint {
-    /// A member of the largest part.
-    pub endpoint: Endpoint,
-}
 
 impl Authority {
     /// Takes a member's statement of its neighbors, from itself or relayed by a seed.

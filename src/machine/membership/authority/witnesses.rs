@@ -7,11 +7,11 @@ use rand::seq::IteratorRandom as _;
 
 use super::removal::{Case, Own, PROBE_PAUSE};
 use super::{Authority, Event, Fx};
-use crate::machine::liveness::SuspectReq;
-use crate::machine::membership::certificate::{Confirmation, Finding, Subject};
 use crate::machine::quorum::witnesses_needed;
 use crate::machine::session::Cause;
+use crate::model::statement::{Confirmation, Finding, Subject};
 use crate::model::{Endpoint, Now};
+use crate::proto::liveness::SuspectReq;
 
 /// Number of members asked in place of neighbors, where a suspect has too few of those.
 const SUBSTITUTES: usize = 3;

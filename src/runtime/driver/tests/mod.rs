@@ -6,11 +6,12 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::*;
-use crate::machine::message::{ErrorCode, ErrorReply, Message};
 use crate::machine::{DialError, Effects, Kind, LinkId, Ticket};
 use crate::model::Endpoint;
 use crate::proto::dialect::Dialect;
 use crate::proto::line::{LINE_BYTES_MAX, encode};
+use crate::proto::message::Message;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::runtime::listen::bind;
 use crate::runtime::thread;
 

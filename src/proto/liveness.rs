@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::membership::certificate::{Confirmation, Subject};
+use crate::model::statement::{Confirmation, Subject};
 use crate::model::{Endpoint, Incarnation, PublicKey, WallTime};
 
 /// A request for a sign of life.

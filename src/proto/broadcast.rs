@@ -4,12 +4,40 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{Config, NUMBER_MAX, PART_BYTES, SEEN_BY_MAX};
-use crate::machine::membership::certificate::{Admission, Subject};
+use crate::model::statement::{Admission, Subject};
 use crate::model::{
     Data, Endpoint, Incarnation, KeyPair, MessageId, PublicKey, Signature, SigningBytes, WallTime,
     topic_complaint,
 };
+
+/// Bytes of data that travel in one line, and of one part of a larger message: in base64 a third
+/// of a line.
+pub const PART_BYTES: usize = 65_536;
+
+/// Number of parts asked for at once, and under way at once.
+pub const PARTS_MAX: u32 = 4;
+
+/// Number of identities in one `ANNOUNCE`.
+pub const ANNOUNCE_MAX: usize = 512;
+
+/// Number of origins in one `HAVE` or `LACK`.
+pub const HAVE_MAX: usize = 64;
+
+/// Number of rows of numbers of one origin in a `LACK`.
+pub const LACK_ROWS_MAX: usize = 32;
+
+/// Highest number of a message, in each life of its origin: sums of such numbers do not overflow.
+pub const NUMBER_MAX: u64 = 65_536 * 65_536 * 65_536;
+
+/// Number of identities in one `GRAFT`, and asked for at once on a link: an answer is
+/// so many messages.
+pub const GRAFT_MAX: usize = 64;
+
+/// Number of nodes in a `seen_by`; a longer one is refused.
+pub const SEEN_BY_MAX: usize = 64;
+
+/// Greatest value of a `ttl`; a larger one counts as this.
+pub const TTL_MAX: u32 = 64;
 
 /// A broadcast message on its way; without its data where that is large and must be
 /// pulled in parts.
@@ -61,7 +89,7 @@ const fn is_false(flag: &bool) -> bool {
 
 impl Publish {
     /// Signs a new message of `subject`.
-    pub(super) fn sign(
+    pub fn sign(
         subject: &Subject,
         (number, time): (u64, WallTime),
         (topic, data, receipt): (String, Data, bool),
@@ -119,7 +147,7 @@ impl Publish {
     }
 
     /// Returns the fault of the message that is seen without verifying signatures.
-    pub(super) fn complaint(&self, config: &Config) -> Option<String> {
+    pub fn complaint(&self, message_max: u64) -> Option<String> {
         if let Some(reason) = topic_complaint(&self.topic) {
             return Some(reason);
         }
@@ -130,8 +158,8 @@ impl Publish {
             let count = self.seen_by.len();
             return Some(format!("seen_by of {count}; {SEEN_BY_MAX} are too many to check"));
         }
-        if self.size > config.message_max {
-            return Some(format!("{} bytes; at most {} are taken", self.size, config.message_max));
+        if self.size > message_max {
+            return Some(format!("{} bytes; at most {} are taken", self.size, message_max));
         }
         match &self.data {
             None if self.is_large() => None,
@@ -210,7 +238,7 @@ pub struct Receipt {
 }
 
 /// A row of consecutive numbers: the first and the last.
-pub(super) type Row = (u64, u64);
+pub type Row = (u64, u64);
 
 /// The numbers of some origins' messages that the sender has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

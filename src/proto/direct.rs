@@ -80,12 +80,12 @@ pub struct DirectPart {
 }
 
 /// Number of parts that `size` bytes make.
-pub(super) fn parts_of(size: usize) -> u32 {
+pub fn parts_of(size: usize) -> u32 {
     u32::try_from(size.div_ceil(PART_BYTES)).unwrap_or(u32::MAX)
 }
 
 /// Returns the bytes of one part; empty beyond the last.
-pub(super) fn part(data: &Data, at: u32) -> Data {
+pub fn part(data: &Data, at: u32) -> Data {
     let start = (at as usize).saturating_mul(PART_BYTES).min(data.len());
     let end = start.saturating_add(PART_BYTES).min(data.len());
     Data::from(data[start..end].to_vec())

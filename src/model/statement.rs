@@ -13,9 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{
-    Endpoint, Incarnation, KeyPair, PublicKey, SeedId, Signature, SigningBytes, WallTime,
-};
+use super::{Endpoint, Incarnation, KeyPair, PublicKey, SeedId, Signature, SigningBytes, WallTime};
 
 /// Number of lives that one signature may cover: a rack that fails is a few decisions, and the
 /// certificate is still a short line for each of thousands of members.
