@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use folkmoot::cli;
-use folkmoot::cli::args::PeerArgs;
 
 fn main() -> ExitCode {
-    cli::conclude(cli::peer(&PeerArgs::parse()))
+    cli::conclude(cli::peer(&cli::PeerArgs::parse()))
 }

@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use folkmoot::cli;
-use folkmoot::cli::args::SeedArgs;
 
 fn main() -> ExitCode {
-    cli::conclude(cli::seed(&SeedArgs::parse()))
+    cli::conclude(cli::seed(&cli::SeedArgs::parse()))
 }
