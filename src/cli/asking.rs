@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::CliError;
-use super::log::escape;
+use super::text::escape;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 

@@ -206,6 +206,47 @@ fn check_distinct(
     Ok(())
 }
 
+/// Entry in `config.txt` of the seed that the flags name.
+///
+/// # Errors
+/// Fails if there is none, or it has another address; the text is for the user.
+pub fn seat<'a>(
+    file: &Path,
+    seeds: &'a [SeedAddress],
+    (id, ip, port): (u16, Option<IpAddr>, Option<u16>),
+) -> Result<&'a SeedAddress, String> {
+    let id = SeedId(id);
+    let Some(own) = seeds.iter().find(|seed| seed.id == id) else {
+        let (file, n) = (file.display(), seeds.len());
+        return Err(match n {
+            1 => format!("{file} lists one seed, so --id is 1 and not {id}"),
+            _ => format!("{file} lists {n} seeds, so --id is from 1 to {n} and not {id}"),
+        });
+    };
+    let ip = ip.unwrap_or_else(|| own.endpoint.ip());
+    let port = port.unwrap_or_else(|| own.endpoint.port());
+    let typed = Endpoint::new(ip, port);
+    if typed != own.endpoint {
+        return Err(wrong_address(file, seeds, own, typed));
+    }
+    Ok(own)
+}
+
+fn wrong_address(file: &Path, seeds: &[SeedAddress], own: &SeedAddress, typed: Endpoint) -> String {
+    let (id, right, file) = (own.id, own.endpoint, file.display());
+    match seeds.iter().find(|seed| seed.endpoint == typed) {
+        Some(other) => format!(
+            "{file} has {right} for seed {id}, and {typed} is seed {other}; start it with --id \
+             {other}, or at {right}",
+            other = other.id,
+        ),
+        None => format!(
+            "{file} has {right} for seed {id}, not {typed}; leave --ip and --port out, or change \
+             the file for all nodes",
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,7 @@ use clap::{ArgGroup, Args};
 
 use super::CliError;
 use super::config;
-use super::query::print;
-use super::settings::seat;
+use super::output::print;
 use crate::runtime::cluster_key;
 use crate::runtime::files::identity_of;
 
@@ -52,7 +51,8 @@ pub fn run(args: &KeygenArgs) -> Result<(), CliError> {
         ));
     }
     let seeds = config::read(&args.config)?;
-    let own = seat(&args.config, &seeds, (args.id.unwrap_or_default(), args.ip, args.port))?;
+    let own = config::seat(&args.config, &seeds, (args.id.unwrap_or_default(), args.ip, args.port))
+        .map_err(CliError::Usage)?;
     let keys = identity_of(&args.data, "seed", own.endpoint.port())?;
     print(&format!("{} {}\n", own.endpoint, keys.public()))?;
     // Not on standard output, which is the line alone: a program can put it into the file.

@@ -8,7 +8,7 @@
 //! Text is `2026-02-25T09:00:00.123Z INFO  peer 127.0.0.1:6001 <message>`; JSON has the same and
 //! the event's fields. [`super::report`] makes the lines of events.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 
 use ::log::kv::Key;
 use ::log::{Level, Record};
+use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use super::CliError;
-use super::args::LogFormat;
-use super::settings::LogSettings;
+use super::error::CliError;
+use super::text::{escape, escape_json};
 use crate::model::{Endpoint, WallTime};
 use crate::runtime::clock::Clock;
 use crate::runtime::files::warn_of_group;
@@ -64,6 +64,58 @@ impl Line {
         ::log::log!(target: "folkmoot", *level, at = at.0, event = *event, fields = fields.as_str();
             "{message}");
     }
+}
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people: time, level, node, message
+    #[default]
+    Text,
+    /// For programs: one JSON object a line
+    Json,
+}
+
+/// Level of the least important lines to show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Nothing
+    Off,
+    /// Failures that an operator must act on
+    Error,
+    /// Misbehavior of others, and what went wrong
+    Warn,
+    /// Memberships, neighbors, gossip, suspicions
+    #[default]
+    Info,
+    /// Details
+    Debug,
+    /// Everything
+    Trace,
+}
+
+impl From<LogLevel> for ::log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Off => Self::Off,
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Trace => Self::Trace,
+        }
+    }
+}
+
+/// Settings of a node's log.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// File that gets every line too.
+    pub output: PathBuf,
+    /// Format of the lines.
+    pub format: LogFormat,
+    /// Level of the least important lines shown.
+    pub level: LogLevel,
 }
 
 /// Node that writes the lines.
@@ -251,39 +303,6 @@ fn json_line(
          \"node\":\"{node}\",\"event\":{event},\"message\":{message}{comma}{rest}"
     );
     escape_json(&line) + "\n"
-}
-
-/// True if a character could end a line, move the cursor or turn the reading direction.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
-/// `text` with all characters escaped that could end a line or steer a terminal.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_unsafe(c) {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-/// As [`escape`], for a JSON text, in which the writer has escaped what JSON demands and no more.
-fn escape_json(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_unsafe(c) {
-            let _ = write!(out, "\\u{:04x}", u32::from(c));
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ fn flag(arg: &Arg, value: Value) -> Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::{PeerArgs, SeedArgs};
+    use crate::cli::{PeerArgs, SeedArgs};
 
     fn peer(line: &str, variables: &[(&str, &str)]) -> Result<PeerArgs, Error> {
         let find = |name: &str| variables.iter().find(|it| it.0 == name).map(|it| it.1.into());
@@ -143,7 +143,7 @@ mod tests {
         let file = file("port = 6001\nlinks = 4\nfleet = \"file\"\nping-interval = \"2s\"\n");
         let line = format!("peer --settings {} --fleet line", file.path().display());
         let args = peer(&line, &[("FOLKMOOT_LINKS", "5"), ("FOLKMOOT_FLEET", "variable")]);
-        let args = args.expect("all is given");
+        let args = args.expect("all is given").run;
         assert_eq!((args.port, args.limits.links), (Some(6001), 5));
         assert_eq!(args.node.fleet.as_deref(), Some("line"));
         assert_eq!(args.limits.ping_interval.to_string(), "2s");
@@ -153,11 +153,11 @@ mod tests {
     fn lists_and_switches_come_from_files_and_variables() {
         let file = file("port = 0\nopen = true\njoin = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n");
         let path = file.path().to_str().expect("a plain path");
-        let args = peer("peer", &[("FOLKMOOT_SETTINGS", path)]).expect("all is given");
+        let args = peer("peer", &[("FOLKMOOT_SETTINGS", path)]).expect("all is given").run;
         assert!(args.open && args.join.len() == 2);
         let variables =
             [("FOLKMOOT_SETTINGS", path), ("FOLKMOOT_OPEN", "false"), ("FOLKMOOT_JOIN", "[::1]:9")];
-        let args = peer("peer --port 7", &variables).expect("all is given");
+        let args = peer("peer --port 7", &variables).expect("all is given").run;
         assert_eq!((args.port, args.open, args.join.len()), (Some(7), false, 1));
     }
 
@@ -185,6 +185,6 @@ mod tests {
         let args: SeedArgs =
             read(vec!["seed".into()], |it| (it == "FOLKMOOT_ID").then(|| "2".into()))
                 .expect("all is given");
-        assert_eq!(args.id, Some(2));
+        assert_eq!(args.run.id, Some(2));
     }
 }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::CliError;
-use super::args::{ConnectionArgs, HttpArg, LogFormat, LogLevel, NodeArgs, PeerArgs, SeedArgs};
+use super::args::{ConnectionArgs, HttpArg, NodeArgs, PeerRunArgs, SeedRunArgs};
 use super::config;
+use super::error::CliError;
+use super::log::LogSettings;
 use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
 use crate::machine::quorum::QuorumRule;
 use crate::machine::session;
@@ -56,17 +57,6 @@ impl NodeSettings {
     }
 }
 
-/// Settings of a node's log.
-#[derive(Clone, Debug)]
-pub struct LogSettings {
-    /// File that gets every line too.
-    pub output: PathBuf,
-    /// Format of the lines.
-    pub format: LogFormat,
-    /// Level of the least important lines shown.
-    pub level: LogLevel,
-}
-
 /// Settings of a seed.
 #[derive(Clone, Debug)]
 pub struct SeedSettings {
@@ -96,10 +86,11 @@ impl SeedSettings {
     ///
     /// # Errors
     /// Fails if `config.txt` cannot be used, or has another address for this seed.
-    pub fn from_args(args: &SeedArgs) -> Result<Self, CliError> {
+    pub fn from_args(args: &SeedRunArgs) -> Result<Self, CliError> {
         let file = &args.node.config;
         let seeds = config::read(file)?;
-        let own = seat(file, &seeds, (args.id.unwrap_or_default(), args.ip, args.port))?;
+        let own = config::seat(file, &seeds, (args.id.unwrap_or_default(), args.ip, args.port))
+            .map_err(CliError::Usage)?;
         let (id, ip, port) = (own.id, own.endpoint.ip(), own.endpoint.port());
         let limits = &args.limits;
         check_counts(
@@ -143,7 +134,7 @@ impl PeerSettings {
     ///
     /// # Errors
     /// Fails if `config.txt` cannot be used, or the address is not one for a peer.
-    pub fn from_args(args: &PeerArgs) -> Result<Self, CliError> {
+    pub fn from_args(args: &PeerRunArgs) -> Result<Self, CliError> {
         let (ip, port) = (args.ip, args.port.unwrap_or_default());
         config::check_ip(ip).map_err(|reason| CliError::Usage(format!("--ip {reason}")))?;
         let bootstrap = (args.open || !args.join.is_empty()).then(|| args.join.clone());
@@ -172,48 +163,7 @@ impl PeerSettings {
     }
 }
 
-/// Entry in `config.txt` of the seed that the flags name.
-///
-/// # Errors
-/// Fails if there is none, or it has another address.
-pub(super) fn seat<'a>(
-    file: &Path,
-    seeds: &'a [SeedAddress],
-    (id, ip, port): (u16, Option<IpAddr>, Option<u16>),
-) -> Result<&'a SeedAddress, CliError> {
-    let id = SeedId(id);
-    let Some(own) = seeds.iter().find(|seed| seed.id == id) else {
-        let (file, n) = (file.display(), seeds.len());
-        return Err(CliError::Usage(match n {
-            1 => format!("{file} lists one seed, so --id is 1 and not {id}"),
-            _ => format!("{file} lists {n} seeds, so --id is from 1 to {n} and not {id}"),
-        }));
-    };
-    let ip = ip.unwrap_or_else(|| own.endpoint.ip());
-    let port = port.unwrap_or_else(|| own.endpoint.port());
-    let typed = Endpoint::new(ip, port);
-    if typed != own.endpoint {
-        return Err(CliError::Usage(wrong_address(file, seeds, own, typed)));
-    }
-    Ok(own)
-}
-
-fn wrong_address(file: &Path, seeds: &[SeedAddress], own: &SeedAddress, typed: Endpoint) -> String {
-    let (id, right, file) = (own.id, own.endpoint, file.display());
-    match seeds.iter().find(|seed| seed.endpoint == typed) {
-        Some(other) => format!(
-            "{file} has {right} for seed {id}, and {typed} is seed {other}; start it with --id \
-             {other}, or at {right}",
-            other = other.id,
-        ),
-        None => format!(
-            "{file} has {right} for seed {id}, not {typed}; leave --ip and --port out, or change \
-             the file for all nodes",
-        ),
-    }
-}
-
-fn check_periods(args: &PeerArgs) -> Result<(), CliError> {
+fn check_periods(args: &PeerRunArgs) -> Result<(), CliError> {
     let limits = &args.limits;
     let contradiction = if limits.links == 0 {
         "--links 0 would leave this peer alone; it takes at least 1, and 2 to bear a loss"
@@ -306,7 +256,7 @@ const fn session_config(args: &ConnectionArgs) -> session::Config {
     }
 }
 
-impl SeedArgs {
+impl SeedRunArgs {
     fn machines(&self) -> SeedConfig {
         let limits = &self.limits;
         let mut config =
@@ -330,7 +280,7 @@ impl SeedArgs {
     }
 }
 
-impl PeerArgs {
+impl PeerRunArgs {
     fn machines(&self) -> PeerConfig {
         let limits = &self.limits;
         let mut config =
@@ -364,6 +314,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::cli::{PeerArgs, SeedArgs};
 
     const SEEDS: &str = "127.0.0.1:5001\n127.0.0.1:5002\n10.0.0.3:5003\n";
 
@@ -383,12 +334,12 @@ mod tests {
         }
 
         fn seed(&self, line: &str) -> Result<SeedSettings, String> {
-            let args = SeedArgs::try_parse_from(self.words(line)).unwrap();
+            let args = SeedArgs::try_parse_from(self.words(line)).unwrap().run;
             SeedSettings::from_args(&args).map_err(|error| error.to_string())
         }
 
         fn peer(&self, line: &str) -> Result<PeerSettings, String> {
-            let args = PeerArgs::try_parse_from(self.words(line)).unwrap();
+            let args = PeerArgs::try_parse_from(self.words(line)).unwrap().run;
             PeerSettings::from_args(&args).map_err(|error| error.to_string())
         }
     }

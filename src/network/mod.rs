@@ -204,8 +204,8 @@ impl Network {
         self.driver.submit(Input::Command(Command::RemovePeer(peer)));
     }
 
-    /// Subscribes to the changes in the fleet that this peer learns of, from now on: whether it is a
-    /// member itself, its neighbors, and members that left, were removed or cannot be reached.
+    /// Subscribes to the changes in the fleet that this peer learns of, from now on: whether it is
+    /// a member itself, its neighbors, and members that left, were removed or cannot be reached.
     ///
     /// # Errors
     /// Fails if the network has stopped.

@@ -1,4 +1,4 @@
-//! Command line of `seed` and `peer`: their flags, and the subcommands of `peer`.
+//! Flags of `seed` and `peer`, and of their questions.
 //!
 //! `Args` types hold the typed flags and nothing else; [`super::settings`] checks them against
 //! `config.txt` and makes the settings for the rest of the program. Every default is the default of
@@ -20,19 +20,13 @@ pub use questions::{
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use self::questions::{parse_endpoint, parse_fleet};
-use super::bench::BenchArgs;
-use super::chat::args::ChatArgs;
-use super::demo::DemoArgs;
-use super::keygen::KeygenArgs;
-use super::rollout::args::{RolloutArgs, RolloutNodeArgs};
-use super::share::args::{FetchArgs, ShareArgs, SharesArgs, UnshareArgs};
-use super::simulate::SimulateArgs;
+use super::log::{LogFormat, LogLevel};
+use super::rollout::args::RolloutNodeArgs;
 use super::size::Size;
 use super::span::Span;
-use super::swarm::args::SwarmArgs;
 use crate::machine::broadcast::{self, MESSAGE_BYTES_MAX};
 use crate::machine::membership::{applicant, authority};
 use crate::machine::quorum::QuorumRule;
@@ -40,49 +34,9 @@ use crate::machine::{contacts, gossip, liveness, overlay, session};
 use crate::model::Endpoint;
 use crate::runtime::driver::options::Limits;
 
-const SEED_EXAMPLES: &str = "\
-Examples:
-  seed --id 1 --port 5001        seed 1 of config.txt, whose first line is 127.0.0.1:5001
-  seed --id 2                    seed 2, at the address that config.txt has for it
-  seed --id 1 --log-format json  one JSON object a line, for programs
-  seed status --port 5001        what the seed on this port is doing
-  seed keygen --id 1             make seed 1's identity, print the line that pins it in config.txt
-  seed keygen --cluster-key FILE make a secret that lets only its holders into the fleet
-
-Ctrl-C stops a seed; it keeps its votes and members in data/seed-PORT and goes on from there.";
-
-const PEER_EXAMPLES: &str = "\
-Examples:
-  peer --port 6001                    run a peer that asks the seeds of config.txt to be let in
-  peer --port 6001 --gossip-max 0     the same, without gossip of its own
-  peer --port 6001 --open             the first peer of a fleet that needs no seeds
-  peer --port 6002 --join 127.0.0.1:6001   another, which finds the rest by the first
-  peer members                        who is in, as the first seed that answers sees it
-  peer topology --dot | dot -Tsvg     a picture of who is linked with whom
-  peer status --port 6001             what a node of this machine is doing
-  peer metrics --port 6001            its numbers, as http://127.0.0.1:6001/metrics has them
-  peer explain 127.0.0.1:6003         why a peer is in or out: who accused, who voted, when
-  peer leave --port 6001              say goodbye and stop; Ctrl-C does the same
-  peer share big.iso                  a ticket for whoever is to fetch it with peer fetch TICKET
-  peer swarm 1001                     the peer 1001 of the PeerInfo.cfg in this folder
-  peer evict 127.0.0.1:6003 --ban     put a member out for good, by a quorum of seeds' operators
-
-Every peer and every seed of a fleet with seeds reads the same config.txt; a fleet without seeds
-(--open, --join) needs none, and lets in whoever proves a key: give it a cluster key.";
-
-/// A seed: one of the few nodes that decide together who is a member.
-#[derive(Clone, Debug, Parser)]
-#[command(
-    name = "seed",
-    version,
-    after_help = SEED_EXAMPLES,
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
-)]
-pub struct SeedArgs {
-    /// An order, instead of running a seed.
-    #[command(subcommand)]
-    pub command: Option<SeedCommand>,
+/// Flags of a running seed.
+#[derive(Clone, Debug, Args)]
+pub struct SeedRunArgs {
     /// The number of this seed: its place among the seeds in config.txt, counted from 1
     // Always there when no subcommand is: clap refuses its absence.
     #[arg(long, value_name = "N", required = true,
@@ -102,19 +56,9 @@ pub struct SeedArgs {
     pub limits: SeedLimitArgs,
 }
 
-/// A peer of a fleet that decides together, with no central server; and questions to that fleet.
-#[derive(Clone, Debug, Parser)]
-#[command(
-    name = "peer",
-    version,
-    after_help = PEER_EXAMPLES,
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
-)]
-pub struct PeerArgs {
-    /// A question or an order, instead of running a peer.
-    #[command(subcommand)]
-    pub command: Option<PeerCommand>,
+/// Flags of a running peer.
+#[derive(Clone, Debug, Args)]
+pub struct PeerRunArgs {
     /// The TCP port to listen on; 0 lets the system choose
     // Always there when no subcommand is: clap refuses its absence.
     #[arg(long, value_name = "P", required = true)]
@@ -138,74 +82,6 @@ pub struct PeerArgs {
     /// Flags of rollouts.
     #[command(flatten)]
     pub rollout: RolloutNodeArgs,
-}
-
-/// Subcommands of `peer`.
-#[derive(Clone, Debug, Subcommand)]
-#[allow(clippy::large_enum_variant, reason = "there is one of it, for the life of the program")]
-pub enum PeerCommand {
-    /// List the members, as a seed sees them
-    Members(MembersArgs),
-    /// Show who is linked with whom, as a seed was told
-    Topology(TopologyArgs),
-    /// Show what a node of this machine is doing
-    Status(StatusArgs),
-    /// Print the metrics of a node of this machine, as GET /metrics on its port has them
-    Metrics(StatusArgs),
-    /// Say why an endpoint is in or out: who accused, who confirmed, how each seed voted, when
-    Explain(ExplainArgs),
-    /// Send a message to all peers that subscribe to a topic
-    Publish(PublishArgs),
-    /// Print the messages of a topic as they come
-    Subscribe(SubscribeArgs),
-    /// Send a message to one peer, and wait until it has taken it
-    Send(SendArgs),
-    /// Print the messages for a peer of this machine alone, as they come
-    Inbox(InboxArgs),
-    /// Show which peers can be found from here
-    Discover(DiscoverArgs),
-    /// Chat in a group with one order for everybody, in which no message is lost
-    Chat(ChatArgs),
-    /// Roll a new version out on all machines together, a little at a time, or not at all
-    Rollout(RolloutArgs),
-    /// Take part in the assignment's file distribution, as Common.cfg and PeerInfo.cfg say
-    Swarm(SwarmArgs),
-    /// Share a file or folder with whoever has its ticket
-    Share(ShareArgs),
-    /// Fetch what a ticket names
-    Fetch(FetchArgs),
-    /// Let a peer of this machine share something no more
-    Unshare(UnshareArgs),
-    /// List what the fleet shares, and what this user shares and fetches on this machine
-    Shares(SharesArgs),
-    /// Let a peer of this machine say goodbye and stop
-    Leave(LeaveArgs),
-    /// End a member's life, as the operator of the seeds of this machine; it takes a quorum
-    Evict(EvictArgs),
-    /// Let a banned endpoint and its key in again, as the operator of the seeds of this machine
-    Unban(UnbanArgs),
-    /// Show a whole fleet on this machine: joining, gossip, a death, a removal
-    Demo(DemoArgs),
-    /// Measure, and print JSON lines
-    Bench(BenchArgs),
-    /// Try a fleet of any size before it is built: the same machines in virtual time
-    Simulate(SimulateArgs),
-    /// Run a seed, so that one executable can be either
-    #[command(hide = true)]
-    Seed(SeedArgs),
-}
-
-/// Subcommands of `seed`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum SeedCommand {
-    /// Make a seed's identity, or the cluster key of a fleet, before anything runs
-    Keygen(KeygenArgs),
-    /// Show what a seed of this machine is doing
-    Status(StatusArgs),
-    /// Print the metrics of a seed of this machine, as GET /metrics on its port has them
-    Metrics(StatusArgs),
-    /// List the members, as a seed sees them
-    Members(MembersArgs),
 }
 
 /// Flags that all nodes have in common.
@@ -422,47 +298,6 @@ pub struct PeerLimitArgs {
     pub refresh: Span,
 }
 
-/// Format of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people: time, level, node, message
-    #[default]
-    Text,
-    /// For programs: one JSON object a line
-    Json,
-}
-
-/// Level of the least important lines to show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    /// Nothing
-    Off,
-    /// Failures that an operator must act on
-    Error,
-    /// Misbehavior of others, and what went wrong
-    Warn,
-    /// Memberships, neighbors, gossip, suspicions
-    #[default]
-    Info,
-    /// Details
-    Debug,
-    /// Everything
-    Trace,
-}
-
-impl From<LogLevel> for ::log::LevelFilter {
-    fn from(level: LogLevel) -> Self {
-        match level {
-            LogLevel::Off => Self::Off,
-            LogLevel::Error => Self::Error,
-            LogLevel::Warn => Self::Warn,
-            LogLevel::Info => Self::Info,
-            LogLevel::Debug => Self::Debug,
-            LogLevel::Trace => Self::Trace,
-        }
-    }
-}
-
 /// Rule for the number of yes votes that decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum QuorumArg {
@@ -479,90 +314,5 @@ impl From<QuorumArg> for QuorumRule {
             QuorumArg::Majority => Self::Majority,
             QuorumArg::Byzantine => Self::Byzantine,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-    use clap::error::ErrorKind;
-
-    use super::*;
-
-    fn peer(line: &str) -> Result<PeerArgs, clap::Error> {
-        PeerArgs::try_parse_from(line.split_whitespace())
-    }
-
-    fn refused(line: &str) -> ErrorKind {
-        peer(line).map(|args| panic!("{line}: {args:?}")).unwrap_err().kind()
-    }
-
-    #[test]
-    fn the_flags_are_well_formed() {
-        SeedArgs::command().debug_assert();
-        PeerArgs::command().debug_assert();
-    }
-
-    #[test]
-    fn a_port_alone_runs_a_peer_with_the_documented_defaults() {
-        let args = peer("peer --port 6001").unwrap();
-        assert!(args.command.is_none());
-        assert_eq!((args.port, args.ip.to_string()), (Some(6001), "127.0.0.1".to_owned()));
-        assert_eq!(args.node.config.to_str(), Some("config.txt"));
-        assert_eq!(args.node.data.to_str(), Some("data"));
-        assert_eq!(args.node.output.to_str(), Some("outputfile.txt"));
-        assert_eq!(args.limits.gossip_interval.to_string(), "5s");
-        assert_eq!(args.limits.gossip_max, 10);
-    }
-
-    #[test]
-    fn a_seed_is_known_by_its_number() {
-        let parse = |line: &str| SeedArgs::try_parse_from(line.split_whitespace());
-        let args = parse("seed --id 1 --port 5001").unwrap();
-        assert_eq!((args.id, args.port), (Some(1), Some(5001)));
-        assert_eq!(parse("seed --id 2").unwrap().port, None);
-        assert_eq!(parse("seed").unwrap_err().kind(), ErrorKind::MissingRequiredArgument);
-        assert_eq!(parse("seed --id 0").unwrap_err().kind(), ErrorKind::ValueValidation);
-        assert!(matches!(
-            peer("peer seed --id 1 --port 5001").unwrap().command,
-            Some(PeerCommand::Seed(SeedArgs { id: Some(1), .. }))
-        ));
-    }
-
-    #[test]
-    fn keygen_makes_one_kind_of_key_at_a_time() {
-        let parse = |line: &str| SeedArgs::try_parse_from(line.split_whitespace());
-        let kind = |line: &str| parse(line).unwrap_err().kind();
-        assert!(parse("seed keygen --id 1 --port 5001 --data d").unwrap().command.is_some());
-        assert!(parse("seed keygen --cluster-key f").unwrap().command.is_some());
-        assert_eq!(kind("seed keygen"), ErrorKind::MissingRequiredArgument);
-        assert_eq!(kind("seed keygen --id 1 --cluster-key f"), ErrorKind::ArgumentConflict);
-        assert_eq!(kind("seed keygen --port 5001"), ErrorKind::MissingRequiredArgument);
-        assert_eq!(kind("seed --id 1 keygen --id 1"), ErrorKind::ArgumentConflict);
-    }
-
-    #[test]
-    fn questions_need_no_port_and_mix_with_no_flag_of_a_running_peer() {
-        assert!(matches!(peer("peer members").unwrap().command, Some(PeerCommand::Members(_))));
-        assert_eq!(refused("peer"), ErrorKind::MissingRequiredArgument);
-        assert_eq!(refused("peer --ip 127.0.0.1"), ErrorKind::MissingRequiredArgument);
-        assert_eq!(refused("peer --port 6001 members"), ErrorKind::ArgumentConflict);
-        assert_eq!(refused("peer topology --json --dot"), ErrorKind::ArgumentConflict);
-        assert_eq!(refused("peer leave"), ErrorKind::MissingRequiredArgument);
-        assert_eq!(refused("peer explain 127.0.0.1"), ErrorKind::ValueValidation);
-    }
-
-    #[test]
-    fn values_out_of_range_are_refused() {
-        for line in [
-            "peer --port 65536",
-            "peer --port 6001 --gossip-interval 5",
-            "peer --port 6001 --misses-max 1",
-            "peer --port 6001 --ip localhost",
-        ] {
-            assert_eq!(refused(line), ErrorKind::ValueValidation, "{line}");
-        }
-        assert_eq!(refused("peer --port 6001 --log-format xml"), ErrorKind::InvalidValue);
-        assert_eq!(refused("peer --port 6001 --quorum all"), ErrorKind::InvalidValue);
     }
 }

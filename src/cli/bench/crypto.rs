@@ -68,7 +68,8 @@ impl Seeds {
 /// Measures, and prints a JSON line a figure.
 pub(super) fn run(args: &CryptoArgs) -> Result<(), CliError> {
     let mut rng = Rng::seed_from_u64(1);
-    let sheet = Sheet::new(json!({ "bench": "crypto", "cores": super::cores(), "threads": 1,
+    let sheet =
+        Sheet::new(json!({ "bench": "crypto", "cores": super::figure::cores(), "threads": 1,
         "version": env!("CARGO_PKG_VERSION") }));
     let lives: Vec<_> = (0..10).map(|number| life(number, &mut rng)).collect();
     for count in [3, 7] {

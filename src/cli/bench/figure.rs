@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::procfs;
 use crate::cli::CliError;
-use crate::cli::query::print;
+use crate::cli::output::print;
 
 /// Target of a figure, which is judged by its worst value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,6 +104,11 @@ pub(in crate::cli) fn distribution(values: &[f64]) -> Map<String, Value> {
 
 fn rounded(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
+}
+
+/// Number of threads that this machine runs at once.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[cfg(test)]

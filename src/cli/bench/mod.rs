@@ -72,8 +72,3 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         What::SwarmPart(args) => swarm::run_part(args),
     }
 }
-
-/// Number of threads that this machine runs at once.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}

@@ -18,7 +18,7 @@ impl Overload {
     /// Starts as many busy loops as this machine has cores.
     pub(super) fn start() -> Result<Self, CliError> {
         let mut overload = Self { is_over: Arc::default(), loops: Vec::new() };
-        for number in 0..super::cores() {
+        for number in 0..super::figure::cores() {
             let is_over = Arc::clone(&overload.is_over);
             let spin = move || {
                 while !is_over.load(Ordering::Relaxed) {

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::book::GENERAL;
 use super::command::{HISTORY, HISTORY_MAX};
-use crate::cli::args::{LogFormat, LogLevel};
+use crate::cli::log::{LogFormat, LogLevel};
 use crate::cli::size::Size;
 use crate::cli::span::Span;
 use crate::machine::chat::{Config, MemberId};
@@ -278,7 +278,7 @@ mod tests {
     use clap::{FromArgMatches as _, Subcommand as _};
 
     use super::*;
-    use crate::cli::args::{PeerArgs, PeerCommand};
+    use crate::cli::commands::{PeerArgs, PeerCommand};
 
     fn parsed(line: &str) -> Result<ChatArgs, clap::Error> {
         let command = PeerCommand::augment_subcommands(clap::Command::new("peer"));

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::args::{ChatAskArgs, ChatHistoryArgs, ChatRemoveArgs, ChatSendArgs, ChatVerifyArgs};
 use super::local::Ask;
 use super::verify;
-use crate::cli::log::escape;
+use crate::cli::text::escape;
 use crate::cli::{CliError, asking};
 use crate::machine::chat::MemberId;
 use crate::runtime::control;

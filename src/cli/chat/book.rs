@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::words;
-use crate::cli::log::escape;
+use super::words::{self, GroupView};
+use crate::cli::text::escape;
 use crate::machine::chat::{
     Body, Chat, Entry, Event, MemberId, Membership, MsgId, Role, SeqNo, Term,
 };
@@ -85,23 +85,6 @@ pub(super) struct Room {
     pub(super) unread: u64,
 }
 
-/// State of the group, as this member knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// Role of this member.
-    pub(super) role: Role,
-    /// The newest term it knows.
-    pub(super) term: Term,
-    /// Present leader, if it is known.
-    pub(super) leader: Option<MemberId>,
-    /// True if a majority is reached.
-    pub(super) has_quorum: bool,
-    /// Number of the last final entry.
-    pub(super) commit: SeqNo,
-    /// Number of the last entry here.
-    pub(super) last: SeqNo,
-}
-
 /// A member of the group, as this member sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -132,9 +115,9 @@ pub(super) struct Book {
     /// Members by the last entry or report of the engine.
     membership: Arc<Membership>,
     /// State of the group.
-    pub(super) standing: Standing,
+    pub(super) standing: GroupView,
     /// State of the group by the last event that was shown.
-    told: Standing,
+    told: GroupView,
     /// Members with their connections.
     pub(super) seen: Vec<Seen>,
 }
@@ -143,7 +126,7 @@ impl Book {
     /// A book with nothing in it.
     pub(super) fn new(me: MemberId, room: &str) -> Self {
         let room: Arc<str> = room.into();
-        let standing = Standing {
+        let standing = GroupView {
             role: Role::Joining,
             term: Term(0),
             leader: None,

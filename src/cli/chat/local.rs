@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::session::lines_of;
+use super::plain::lines_of;
 use super::watch::{Fate, Watchers};
 use super::{command, words};
-use crate::cli::log::escape;
+use crate::cli::text::escape;
 use crate::machine::chat::{Body, Entry, MemberId, SeqNo, Status};
 use crate::model::Time;
 use crate::runtime::chat::Engine;

@@ -4,8 +4,10 @@
 //! prompt stands alone on its line; it is printed at the start and after each answer.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
 
-use super::book::Item;
+use super::book::{Item, item_of};
+use crate::machine::chat::{Body, Entry, MemberId};
 
 /// The output, and the state of its last line.
 pub(super) struct Plain<W> {
@@ -87,6 +89,15 @@ impl<W: Write> Plain<W> {
         }
         self.out.flush()
     }
+}
+
+/// The messages among entries, as lines.
+pub(super) fn lines_of(entries: &[Arc<Entry>], me: MemberId) -> Vec<String> {
+    let line = |entry: &Arc<Entry>| match &entry.body {
+        Body::Chat(chat) => Some(item_of(entry, chat, me).line()),
+        Body::Opening | Body::Membership(_) => None,
+    };
+    entries.iter().filter_map(line).collect()
 }
 
 #[cfg(test)]

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use ::log::Level;
 use serde_json::json;
 
-use super::book::{Book, Item, Seen, item_of};
+use super::book::{Book, Item, Seen};
 use super::command::{self, HELP, Typed};
 use super::local::Local;
+use super::plain::lines_of;
 use super::words;
 use crate::cli::CliError;
-use crate::cli::log::{Line, escape};
-use crate::machine::chat::{Body, Config, Entry, Event, Member, MemberId, SeqNo};
+use crate::cli::log::Line;
+use crate::cli::text::escape;
+use crate::machine::chat::{Config, Entry, Event, Member, MemberId, SeqNo};
 use crate::model::Now;
 use crate::runtime::chat::Told;
 
@@ -303,15 +305,6 @@ impl Session {
             )
         })
     }
-}
-
-/// The messages among entries, as lines.
-pub(super) fn lines_of(entries: &[Arc<Entry>], me: MemberId) -> Vec<String> {
-    let line = |entry: &Arc<Entry>| match &entry.body {
-        Body::Chat(chat) => Some(item_of(entry, chat, me).line()),
-        Body::Opening | Body::Membership(_) => None,
-    };
-    entries.iter().filter_map(line).collect()
 }
 
 #[cfg(test)]

@@ -3,10 +3,26 @@
 use ::log::Level;
 use serde_json::{Value, json};
 
-use super::book::Standing;
 use crate::cli::log::Line;
-use crate::machine::chat::{At, Event, Member, MemberId, Membership, Role};
+use crate::machine::chat::{At, Event, Member, MemberId, Membership, Role, SeqNo, Term};
 use crate::model::Endpoint;
+
+/// State of the group, as this member knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GroupView {
+    /// Role of this member.
+    pub(super) role: Role,
+    /// The newest term it knows.
+    pub(super) term: Term,
+    /// Present leader, if it is known.
+    pub(super) leader: Option<MemberId>,
+    /// True if a majority is reached.
+    pub(super) has_quorum: bool,
+    /// Number of the last final entry.
+    pub(super) commit: SeqNo,
+    /// Number of the last entry here.
+    pub(super) last: SeqNo,
+}
 
 /// Listen address of a member.
 pub(super) fn place(at: At) -> Endpoint {
@@ -39,7 +55,7 @@ pub(super) fn notes(
     event: &Event,
     me: MemberId,
     before: &Membership,
-    standing: &Standing,
+    standing: &GroupView,
 ) -> Vec<String> {
     let one = |text: String| vec![text];
     match event {

@@ -54,7 +54,7 @@ pub fn run(args: &DemoArgs) -> Result<(), CliError> {
         Some(DemoStory::Rollout(args)) => return rollout::run(args),
         None => {}
     }
-    let mut stage = Stage::set(args)?;
+    let mut stage = Stage::set(args.peers, &args.output)?;
     let played = acts::play(&mut stage);
     let concluded = stage.conclude();
     played?;

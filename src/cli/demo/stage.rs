@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::DemoArgs;
 use crate::cli::CliError;
 use crate::cli::fleet::{Fleet, Happening, Plan};
 use crate::model::{Endpoint, Time, WallTime};
@@ -36,7 +36,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Lays out the fleet and opens the output file.
-    pub(super) fn set(args: &DemoArgs) -> Result<Self, CliError> {
+    pub(super) fn set(peers: u16, output: &Path) -> Result<Self, CliError> {
         let exe = std::env::current_exe()
             .map_err(|source| CliError::System { action: "find this executable", source })?;
         let text = |list: &[&str]| list.iter().map(|it| (*it).to_owned()).collect();
@@ -45,13 +45,13 @@ impl Stage {
             seeds: 3,
             seed_port: 5001,
             peer_port: 6001,
-            peers: args.peers,
+            peers,
             seed_args: Vec::new(),
             // Faster than the default of five seconds and ten messages, to fit into a minute.
             peer_args: text(&["--gossip-interval", "1s", "--gossip-max", "5"]),
         };
-        let output = File::create(&args.output)
-            .map_err(|source| CliError::Output { path: args.output.clone(), source })?;
+        let file = File::create(output)
+            .map_err(|source| CliError::Output { path: output.to_owned(), source })?;
         let mut fleet = Fleet::lay_out(plan)
             .map_err(|source| CliError::System { action: "lay out the fleet", source })?;
         fleet.story().interrupt_by(interrupts()?);
@@ -59,8 +59,8 @@ impl Stage {
         Ok(Self {
             members: Vec::new(),
             copied: 0,
-            output,
-            output_name: args.output.display().to_string(),
+            output: file,
+            output_name: output.display().to_string(),
             began: clock.now().mono,
             clock,
             checks: Vec::new(),

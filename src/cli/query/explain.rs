@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{ask_first, print};
+use super::ask_first;
 use crate::cli::CliError;
 use crate::cli::args::ExplainArgs;
-use crate::cli::log::escape;
+use crate::cli::output::print;
 use crate::cli::report::{seeds_text, voters};
+use crate::cli::text::escape;
 use crate::model::WallTime;
 use crate::model::entry::{Entry, Status};
 use crate::model::statement::{Admission, Because, Leave, Removal, Subject, Vote};

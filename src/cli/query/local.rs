@@ -9,12 +9,13 @@ use std::time::Duration;
 use crossbeam_channel::{after, tick};
 use serde_json::{Map, Value, json};
 
-use super::{QueryError, print, table, table_text};
+use super::QueryError;
 use crate::cli::CliError;
 use crate::cli::args::{LeaveArgs, StatusArgs};
-use crate::cli::log::escape;
 use crate::cli::metrics::{classic, json as metrics_json};
+use crate::cli::output::{print, table, table_text};
 use crate::cli::span::Span;
+use crate::cli::text::escape;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 

@@ -4,9 +4,10 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use super::client::{Client, Failure, Page};
-use super::{QueryError, ask_first, ask_one, print, table, table_text};
+use super::{QueryError, ask_first, ask_one};
 use crate::cli::CliError;
 use crate::cli::args::MembersArgs;
+use crate::cli::output::{print, table, table_text};
 use crate::cli::report::{counted, listed};
 use crate::model::Endpoint;
 use crate::model::entry::Status;

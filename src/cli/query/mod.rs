@@ -5,6 +5,7 @@
 //! limit, and an error names the nodes that were tried and their failures.
 
 mod client;
+mod error;
 mod explain;
 mod graph;
 mod local;
@@ -13,6 +14,7 @@ mod orders;
 mod topology;
 mod uses;
 
+pub use error::QueryError;
 pub use explain::explain;
 pub use local::{leave, metrics, status};
 pub use members::{fetch_members, members};
@@ -21,94 +23,16 @@ pub use topology::{fetch_topology, topology};
 pub use uses::{discover, inbox, publish, send, subscribe};
 pub(in crate::cli) use uses::{peer_at, put};
 
-use std::error::Error;
-use std::fmt;
-use std::io::{self, Write};
 use std::time::Duration;
-
-use comfy_table::{ContentArrangement, Table, presets};
 
 use self::client::{Client, Failure, Manner};
 use super::CliError;
 use super::args::AskArgs;
 use super::config;
-use super::log::escape;
 use super::span::Span;
+use super::text::escape;
 use crate::model::{Endpoint, SeedId};
 use crate::runtime::cluster_key;
-
-/// Reason why a question has no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum QueryError {
-    /// `--at` names no seed.
-    At {
-        /// The typed text.
-        typed: String,
-        /// Number of seeds that can be named.
-        seeds: usize,
-    },
-    /// No seed answered.
-    NoAnswer {
-        /// Seeds that were asked, each with its failure.
-        tried: Vec<(String, String)>,
-    },
-    /// All seeds that were asked refuse, for one reason.
-    Refused {
-        /// Seeds that were asked.
-        who: Vec<String>,
-        /// Reason of the refusal, and its remedy.
-        why: String,
-    },
-    /// No node of this machine was found, or too many.
-    Local(String),
-}
-
-impl QueryError {
-    /// The exit code: 2 for a slip of the user, 1 for the surroundings.
-    pub const fn code(&self) -> u8 {
-        match self {
-            Self::At { .. } => 2,
-            Self::NoAnswer { .. } | Self::Refused { .. } | Self::Local(_) => 1,
-        }
-    }
-}
-
-impl fmt::Display for QueryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::At { typed, seeds } => write!(
-                f,
-                "--at {typed} names no seed; write a number from 1 to {seeds}, or an IP:PORT"
-            ),
-            Self::NoAnswer { tried } => {
-                // Each reason once, with all seeds that it holds for.
-                let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
-                for (who, why) in tried {
-                    match reasons.iter_mut().find(|(known, _)| known == why) {
-                        Some((_, whose)) => whose.push(who),
-                        None => reasons.push((why, vec![who])),
-                    }
-                }
-                let tried: Vec<_> = reasons
-                    .into_iter()
-                    .map(|(why, whose)| format!("{}: {why}", whose.join(", ")))
-                    .collect();
-                write!(
-                    f,
-                    "no seed answered ({}); start the seeds, or name another one with --at",
-                    escape(&tried.join("; "))
-                )
-            }
-            Self::Refused { who, why } => {
-                let refuse = if who.len() == 1 { "refuses" } else { "all refuse" };
-                write!(f, "{} {refuse}: {}", escape(&who.join(", ")), escape(why))
-            }
-            Self::Local(text) => f.write_str(text),
-        }
-    }
-}
-
-impl Error for QueryError {}
 
 /// Seeds to ask, in this order: the one that was named, or all that `config.txt` lists.
 fn candidates(args: &AskArgs) -> Result<Vec<(String, Endpoint)>, CliError> {
@@ -124,23 +48,6 @@ fn candidates(args: &AskArgs) -> Result<Vec<(String, Endpoint)>, CliError> {
     match named {
         Some(seed) => Ok(vec![label(seed.id, seed.endpoint)]),
         None => Err(QueryError::At { typed: escape(at), seeds: seeds.len() }.into()),
-    }
-}
-
-impl QueryError {
-    /// Error of a question that all of these seeds failed to answer.
-    fn of(tried: Vec<(String, Failure)>) -> Self {
-        if let Some((_, Failure::Refused(why))) = tried.first()
-            && tried.iter().all(|(_, it)| matches!(it, Failure::Refused(other) if other == why))
-        {
-            let why = why.clone();
-            return Self::Refused { who: tried.into_iter().map(|(who, _)| who).collect(), why };
-        }
-        let text = |it| match it {
-            Failure::Silent(why) => why,
-            Failure::Refused(why) => format!("it refused: {why}"),
-        };
-        Self::NoAnswer { tried: tried.into_iter().map(|(who, it)| (who, text(it))).collect() }
     }
 }
 
@@ -172,51 +79,6 @@ fn ask_one<R>(
     let manner = Manner { timeout: Span(timeout), cluster_keys: None };
     let answer = Client::connect(endpoint, &manner).and_then(|mut client| question(&mut client));
     answer.map_err(|why| QueryError::of(vec![(endpoint.to_string(), why)]))
-}
-
-/// Writes `text` to standard output, and ends its last line if it has not ended.
-///
-/// # Errors
-/// Fails if standard output takes no more.
-pub fn print(text: &str) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
-    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    let written = out
-        .write_all(text.as_bytes())
-        .and_then(|()| out.write_all(end.as_bytes()))
-        .and_then(|()| out.flush());
-    written.map_err(|source| CliError::System { action: "write the answer", source })
-}
-
-/// Width in columns below which a table is not fitted to its terminal.
-const WIDTH_MIN: u16 = 60;
-
-/// A table that fits a terminal, or, for programs, plain lines that are never broken.
-pub(in crate::cli) fn table<const N: usize>(header: [&str; N], is_terminal: bool) -> Table {
-    let mut table = Table::new();
-    if is_terminal {
-        table.load_style(presets::UTF8_FULL_CONDENSED);
-        // A terminal that is too narrow, or does not know its width, breaks lines better itself.
-        let is_wide = table.width().is_some_and(|width| width >= WIDTH_MIN);
-        if is_wide {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-        }
-    } else {
-        table.load_style(presets::NOTHING);
-        table.set_content_arrangement(ContentArrangement::Disabled);
-    }
-    table.set_header(header);
-    table
-}
-
-/// The table's text, without blanks at the ends of lines.
-pub(in crate::cli) fn table_text(mut table: Table, is_terminal: bool) -> String {
-    if !is_terminal {
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-        }
-    }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
 #[cfg(test)]

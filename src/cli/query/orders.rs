@@ -9,10 +9,10 @@ use crossbeam_channel::{after, select, tick};
 use serde_json::{Value, json};
 
 use super::local::{is_down, local, request_in};
-use super::print;
 use crate::cli::CliError;
 use crate::cli::args::{EvictArgs, OperatorArgs, UnbanArgs};
-use crate::cli::log::escape;
+use crate::cli::output::print;
+use crate::cli::text::escape;
 use crate::machine::membership::authority::Order;
 use crate::model::Endpoint;
 

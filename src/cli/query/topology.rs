@@ -6,9 +6,10 @@ use serde_json::json;
 
 use super::client::{Client, Failure, Page};
 use super::graph::Graph;
-use super::{QueryError, ask_first, ask_one, print};
+use super::{QueryError, ask_first, ask_one};
 use crate::cli::CliError;
 use crate::cli::args::TopologyArgs;
+use crate::cli::output::print;
 use crate::model::Endpoint;
 use crate::proto::membership::{NodeLine, TopologyReq};
 use crate::proto::message::Message;

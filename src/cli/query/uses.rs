@@ -9,13 +9,13 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::local::{local, running};
-use super::print;
 use crate::cli::CliError;
 use crate::cli::args::{
     ContentArgs, DiscoverArgs, InboxArgs, PublishArgs, SendArgs, SubscribeArgs, UseArgs,
 };
-use crate::cli::log::escape;
-use crate::cli::run::Use;
+use crate::cli::output::print;
+use crate::cli::run::ApiRequest;
+use crate::cli::text::escape;
 use crate::model::{Data, MessageId};
 use crate::runtime::control;
 use crate::runtime::files::control_path;
@@ -31,7 +31,7 @@ const CONTENT_MAX: u64 = 16 * 1_048_576;
 /// # Errors
 /// Fails if no peer runs here, or it ends.
 pub fn subscribe(args: &SubscribeArgs) -> Result<(), CliError> {
-    let wanted = Use::Subscribe { topic: args.topic.clone() };
+    let wanted = ApiRequest::Subscribe { topic: args.topic.clone() };
     follow(&args.through, &wanted, args.count, "origin")
 }
 
@@ -40,10 +40,15 @@ pub fn subscribe(args: &SubscribeArgs) -> Result<(), CliError> {
 /// # Errors
 /// Fails if no peer runs here, another program reads them, or the peer ends.
 pub fn inbox(args: &InboxArgs) -> Result<(), CliError> {
-    follow(&args.through, &Use::Inbox, args.count, "from")
+    follow(&args.through, &ApiRequest::Inbox, args.count, "from")
 }
 
-fn follow(through: &UseArgs, wanted: &Use, count: Option<u64>, by: &str) -> Result<(), CliError> {
+fn follow(
+    through: &UseArgs,
+    wanted: &ApiRequest,
+    count: Option<u64>,
+    by: &str,
+) -> Result<(), CliError> {
     let peer = peer_of(through)?;
     let mut left = count.unwrap_or(u64::MAX);
     let mut outcome = Ok(());
@@ -114,7 +119,7 @@ pub fn publish(args: &PublishArgs) -> Result<(), CliError> {
 fn publish_one(args: &PublishArgs, peer: &Path, data: Data) -> Result<(), CliError> {
     let wait = if args.lines { Duration::ZERO } else { args.wait.0 };
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-    let wanted = Use::Publish { topic: args.topic.clone(), data, wait_ms };
+    let wanted = ApiRequest::Publish { topic: args.topic.clone(), data, wait_ms };
     let (mut head, mut known) = (Map::new(), 0);
     put(peer, &wanted, |object| {
         if let Some(count) = object.get("known").and_then(Value::as_u64) {
@@ -146,7 +151,7 @@ fn publish_one(args: &PublishArgs, peer: &Path, data: Data) -> Result<(), CliErr
 pub fn send(args: &SendArgs) -> Result<(), CliError> {
     let peer = peer_of(&args.through)?;
     let (topic, data) = (args.topic.clone(), content(&args.content)?);
-    let wanted = Use::Send { to: args.to, topic, data, retries: args.retries };
+    let wanted = ApiRequest::Send { to: args.to, topic, data, retries: args.retries };
     let mut found = Map::new();
     put(&peer, &wanted, |object| {
         found = object;
@@ -174,7 +179,7 @@ pub fn send(args: &SendArgs) -> Result<(), CliError> {
 pub fn discover(args: &DiscoverArgs) -> Result<(), CliError> {
     let peer = peer_of(&args.through)?;
     let mut found = Vec::new();
-    put(&peer, &Use::Discover, |object| {
+    put(&peer, &ApiRequest::Discover, |object| {
         found = object.get("peers").and_then(Value::as_array).cloned().unwrap_or_default();
         true
     })?;
@@ -199,7 +204,7 @@ pub fn discover(args: &DiscoverArgs) -> Result<(), CliError> {
 /// The reason of the peer's refusal, or that it does not answer.
 pub(in crate::cli) fn put(
     peer: &Path,
-    wanted: &Use,
+    wanted: &ApiRequest,
     mut take: impl FnMut(Map<String, Value>) -> bool,
 ) -> Result<(), CliError> {
     let request = json!(wanted).to_string();

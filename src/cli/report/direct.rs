@@ -3,8 +3,9 @@
 use ::log::Level;
 use serde_json::json;
 
-use super::{counted, foreign};
+use super::counted;
 use crate::cli::log::Line;
+use crate::cli::text::foreign;
 use crate::machine::{contacts, direct};
 
 /// Log line of a direct message, if it is worth one.

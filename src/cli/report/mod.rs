@@ -24,6 +24,7 @@ use ::log::Level;
 use serde_json::json;
 
 use super::log::Line;
+use super::text::foreign;
 use crate::machine::HostAnswer;
 use crate::model::statement::{Because, Confirmation, Leave, Removal, Subject, Vote};
 use crate::model::{Endpoint, PublicKey, SeedId, Time};
@@ -36,19 +37,8 @@ const NAMED_MAX: usize = 50;
 /// Pause between two lines about the changed key of one seed.
 const CONTRADICTION_PAUSE: Duration = Duration::from_secs(30);
 
-/// Longest part of a foreign text that goes into a line, in characters.
-const FOREIGN_MAX: usize = 400;
-
 fn lists_differ(reason: &str) -> Line {
     Line::new(Level::Warn, "lists_differ", foreign(reason), json!({ "reason": reason }))
-}
-
-/// A bounded copy of a text from another node.
-fn foreign(text: &str) -> String {
-    match text.char_indices().nth(FOREIGN_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }
 
 /// `1 member`, `2 members`.
@@ -238,11 +228,5 @@ mod tests {
         let many: Vec<_> = (0..60).collect();
         assert!(listed(&many).ends_with("49 and 10 more"));
         assert_eq!(seeds_text(&[SeedId(1), SeedId(2), SeedId(4)]), "seeds 1, 2 and 4");
-    }
-
-    #[test]
-    fn a_foreign_text_is_cut_to_a_modest_length() {
-        assert_eq!(foreign("short"), "short");
-        assert_eq!(foreign(&"é".repeat(9_000)).chars().count(), FOREIGN_MAX + 1);
     }
 }

@@ -3,8 +3,8 @@
 use ::log::Level;
 use serde_json::json;
 
-use super::foreign;
 use crate::cli::log::Line;
+use crate::cli::text::foreign;
 use crate::machine::open::Event;
 
 /// Log line of an event of a fleet without seeds, if it is worth one.

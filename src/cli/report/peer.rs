@@ -7,11 +7,12 @@ use ::log::Level;
 use serde_json::json;
 
 use super::{
-    Contradictions, counted, direct, findings_text, foreign, host_remark, host_word, left, listed,
+    Contradictions, counted, direct, findings_text, host_remark, host_word, left, listed,
     lists_differ, millis, open_line, refused, removed, seed_key_learnt, seed_link, seeds_text,
     shared_key, voters, witnesses, yes_no,
 };
 use crate::cli::log::Line;
+use crate::cli::text::foreign;
 use crate::machine::broadcast;
 use crate::machine::gossip;
 use crate::machine::liveness;

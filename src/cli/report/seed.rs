@@ -6,10 +6,11 @@ use ::log::Level;
 use serde_json::json;
 
 use super::{
-    Contradictions, counted, foreign, left, listed, lists_differ, refused, removed,
-    seed_key_learnt, seed_link, seeds_text, shared_key, voters, yes_no,
+    Contradictions, counted, left, listed, lists_differ, refused, removed, seed_key_learnt,
+    seed_link, seeds_text, shared_key, voters, yes_no,
 };
 use crate::cli::log::Line;
+use crate::cli::text::foreign;
 use crate::machine::membership::authority;
 use crate::model::statement::{Admission, Ban, Proposal, ProposalKind, Subject};
 use crate::model::{Endpoint, Now, SeedId, Time};

@@ -1,104 +1,24 @@
 //! `peer rollout …`: questions and orders to the node that runs here, and their answers as text.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::args::{
     AdmitArgs, Admittee, ExplainTxArgs, HistoryArgs, NodeAskArgs, PromoteArgs, RemoveArgs,
     ResolveArgs, StartArgs, WatchArgs,
 };
+use super::client::{Client, understood};
 use super::local::Ask;
 use super::watch;
 use super::words::table::{View, named};
-use super::words::timeline::{Explained, History};
+use super::words::timeline::Explained;
 use super::words::{self, outcome};
-use crate::cli::query::print;
-use crate::cli::{CliError, asking};
+use crate::cli::CliError;
+use crate::cli::output::print;
 use crate::machine::rollout::{Answer, Command, NodeId, Phase, StartOrder};
 use crate::model::PublicKey;
-use crate::runtime::control;
-use crate::runtime::files::control_path;
-
-/// Time-out of an answer: a transaction waits 2 s for votes.
-const PATIENCE: Duration = Duration::from_secs(15);
-
-/// Running node that can be asked.
-pub(in crate::cli) struct Asked {
-    /// Folder of the node, with its control socket.
-    pub(in crate::cli) dir: PathBuf,
-}
-
-impl Asked {
-    /// Finds the node to ask: the one of `--id`, or the first that runs here.
-    ///
-    /// # Errors
-    /// Fails if the node does not run here.
-    pub(super) fn find(args: &NodeAskArgs) -> Result<Self, CliError> {
-        let data = args.data.display();
-        if let Some(id) = &args.id {
-            let dir = args.data.join(format!("rollout-{id}"));
-            if control::is_served(&control_path(&dir)) {
-                return Ok(Self { dir });
-            }
-            return Err(CliError::Failed(format!(
-                "{id} does not run with --data {data}; start it: peer --port 60001 --id {id} \
-                 --http 127.0.0.1:50051"
-            )));
-        }
-        let found = asking::running::<NodeId>(&args.data, "rollout-").into_iter().next();
-        found.map(|(_, dir)| Self { dir }).ok_or_else(|| {
-            CliError::Failed(format!(
-                "no node that rolls out runs with --data {data}; start one: peer --port 60001 \
-                 --id node-a --http 127.0.0.1:50051"
-            ))
-        })
-    }
-
-    /// Returns the node's answer as JSON.
-    ///
-    /// # Errors
-    /// Fails if the node does not answer, or answers with an error.
-    pub(in crate::cli) fn raw(&self, wanted: &Ask) -> Result<Value, CliError> {
-        let mut answer = asking::exchange(&self.dir, wanted, PATIENCE, "ask the node")?;
-        Ok(answer["ok"].take())
-    }
-
-    /// Returns the node's answer, parsed.
-    ///
-    /// # Errors
-    /// As [`Asked::raw`].
-    pub(in crate::cli) fn ask<T: DeserializeOwned>(&self, wanted: &Ask) -> Result<T, CliError> {
-        understood(self.raw(wanted)?)
-    }
-
-    /// Returns the node's status.
-    ///
-    /// # Errors
-    /// As [`Asked::raw`].
-    pub(in crate::cli) fn view(&self) -> Result<View, CliError> {
-        self.ask(&Ask::Status)
-    }
-
-    /// Returns the last transactions, at most `count` of each kind.
-    ///
-    /// # Errors
-    /// As [`Asked::raw`].
-    pub(in crate::cli) fn history(&self, count: usize) -> Result<History, CliError> {
-        self.ask(&Ask::History { count })
-    }
-}
-
-fn understood<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
-    serde_json::from_value(value).map_err(|error| {
-        CliError::Failed(format!(
-            "the node's answer cannot be understood ({error}); is it of another version?"
-        ))
-    })
-}
 
 fn raw_text(value: &Value) -> String {
     format!("{value}\n")
@@ -109,10 +29,10 @@ fn raw_text(value: &Value) -> String {
 /// # Errors
 /// Fails if the order was refused or aborted.
 pub(super) fn order(args: &NodeAskArgs, command: &Command) -> Result<(), CliError> {
-    ordered(&Asked::find(args)?, args, command).map(|_| ())
+    ordered(&Client::find(args)?, args, command).map(|_| ())
 }
 
-fn ordered(asked: &Asked, args: &NodeAskArgs, command: &Command) -> Result<Answer, CliError> {
+fn ordered(asked: &Client, args: &NodeAskArgs, command: &Command) -> Result<Answer, CliError> {
     let value = asked.raw(&Ask::Order { order: command.clone() });
     let value = value.map_err(|error| {
         let CliError::System { source, .. } = error else { return error };
@@ -126,7 +46,7 @@ fn ordered(asked: &Asked, args: &NodeAskArgs, command: &Command) -> Result<Answe
 
 /// Adds to the error of an abort or rollback that the brake is on, which stays until the way back
 /// is committed.
-fn with_brake(asked: &Asked, command: &Command, error: CliError) -> CliError {
+fn with_brake(asked: &Client, command: &Command, error: CliError) -> CliError {
     let is_way_back = matches!(command, Command::Abort | Command::Rollback);
     let CliError::Failed(text) = &error else { return error };
     let view = asked.view().ok().filter(|_| is_way_back);
@@ -167,7 +87,7 @@ pub(super) fn start(args: &StartArgs) -> Result<(), CliError> {
         failures: args.failures,
         deadline_ms: args.deadline.map_or(0, |it| millis(it.0)),
     });
-    let asked = Asked::find(&args.ask)?;
+    let asked = Client::find(&args.ask)?;
     let answer = ordered(&asked, &args.ask, &order)?;
     if let (Answer::Committed { version, .. }, true) = (answer, args.wait) {
         return watch::follow(&asked, version, args.ask.json);
@@ -183,7 +103,7 @@ fn usual_warm_up(interval: Duration) -> Duration {
 
 /// Takes the next step.
 pub(super) fn promote(args: &PromoteArgs) -> Result<(), CliError> {
-    let asked = Asked::find(&args.ask)?;
+    let asked = Client::find(&args.ask)?;
     ordered(&asked, &args.ask, &Command::Promote { full: args.full })?;
     let view = asked.view()?;
     let course = view.status().and_then(|it| it.course.as_ref());
@@ -195,7 +115,7 @@ pub(super) fn promote(args: &PromoteArgs) -> Result<(), CliError> {
 
 /// Prints the status of all nodes, once or each second.
 pub(super) fn status(args: &WatchArgs) -> Result<(), CliError> {
-    let asked = Asked::find(&args.ask)?;
+    let asked = Client::find(&args.ask)?;
     if args.watch {
         return watch::status(&asked, args.ask.json);
     }
@@ -204,7 +124,7 @@ pub(super) fn status(args: &WatchArgs) -> Result<(), CliError> {
 
 /// Prints the last committed and aborted transactions.
 pub(super) fn history(args: &HistoryArgs) -> Result<(), CliError> {
-    let asked = Asked::find(&args.ask)?;
+    let asked = Client::find(&args.ask)?;
     if args.ask.json {
         return print(&raw_text(&asked.raw(&Ask::History { count: args.count })?));
     }
@@ -215,7 +135,7 @@ pub(super) fn history(args: &HistoryArgs) -> Result<(), CliError> {
 
 /// Prints the story of one transaction.
 pub(super) fn explain(args: &ExplainTxArgs) -> Result<(), CliError> {
-    let asked = Asked::find(&args.ask)?;
+    let asked = Client::find(&args.ask)?;
     let value = asked.raw(&Ask::Explain { txid: args.txid.clone() })?;
     if args.ask.json {
         print(&raw_text(&value))?;
@@ -241,7 +161,7 @@ pub(super) fn resolve(args: &ResolveArgs) -> Result<(), CliError> {
 
 /// Lets a node take part.
 pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
-    let asked = Asked::find(&args.ask)?;
+    let asked = Client::find(&args.ask)?;
     let Admittee { node, key } = &args.node;
     let value = asked.raw(&Ask::Admit { node: node.clone(), key: key.clone() })?;
     if args.ask.json {
@@ -284,7 +204,7 @@ pub(super) fn admit(args: &AdmitArgs) -> Result<(), CliError> {
 
 /// Takes nodes out of the roster.
 pub(super) fn remove(args: &RemoveArgs) -> Result<(), CliError> {
-    let asked = Asked::find(&args.ask)?;
+    let asked = Client::find(&args.ask)?;
     let nodes: BTreeSet<NodeId> = args.nodes.iter().cloned().collect();
     if args.gone {
         return ordered(&asked, &args.ask, &Command::Gone { nodes }).map(|_| ());

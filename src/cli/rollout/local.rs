@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, Weak};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::cli::log::{Line, escape};
+use crate::cli::log::Line;
+use crate::cli::text::escape;
 use crate::machine::rollout::{Command, NodeId, Roster, TxId};
 use crate::model::WallTime;
 use crate::runtime::control::{Answer, Handler};

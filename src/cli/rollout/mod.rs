@@ -3,7 +3,8 @@
 //! The data directory of a node is `rollout-NAME`. It holds the node's key and its control socket.
 
 pub mod args;
-pub(in crate::cli) mod ask;
+mod ask;
+pub(in crate::cli) mod client;
 pub(in crate::cli) mod decider;
 mod fleet;
 pub(in crate::cli) mod http;
@@ -18,14 +19,14 @@ pub(in crate::cli) mod words;
 
 use self::args::{RolloutArgs, RolloutCommand};
 use super::CliError;
-use super::args::PeerArgs;
+use super::args::PeerRunArgs;
 use crate::machine::rollout::Command;
 
 /// Runs `peer --id NAME`.
 ///
 /// # Errors
 /// Fails if the node cannot start, or its disk fails.
-pub fn node(args: &PeerArgs) -> Result<(), CliError> {
+pub fn node(args: &PeerRunArgs) -> Result<(), CliError> {
     run::run(args)
 }
 

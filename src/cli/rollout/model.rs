@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::args::ModelArgs;
 use super::words::{percent, span};
 use crate::cli::CliError;
-use crate::cli::query::print;
+use crate::cli::output::print;
 use crate::cli::run::signals;
 use crate::runtime::dataplane::model::{Model, Options};
 

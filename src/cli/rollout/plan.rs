@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::args::Served;
 use crate::cli::CliError;
-use crate::cli::args::{HttpArg, PeerArgs};
+use crate::cli::args::{HttpArg, PeerRunArgs};
 use crate::machine::rollout::{ModelId, NodeId, RoutingState};
 use crate::model::Endpoint;
 use crate::proto::sealed::ClusterKeys;
@@ -44,7 +44,7 @@ impl Plan {
     ///
     /// # Errors
     /// Fails if the flags do not fit; the text says what to type instead.
-    pub(super) fn new(args: &PeerArgs) -> Result<Self, CliError> {
+    pub(super) fn new(args: &PeerRunArgs) -> Result<Self, CliError> {
         let flags = &args.rollout;
         let missing = || CliError::Usage("a node needs --id and --port".to_owned());
         let me = flags.id.clone().ok_or_else(missing)?;
@@ -101,7 +101,7 @@ fn upstreams(serve: &[Served], stable: &ModelId) -> Result<BTreeMap<ModelId, Ups
     Ok(upstreams)
 }
 
-fn founding(args: &PeerArgs, me: &NodeId, at: Endpoint) -> Result<Option<Founding>, CliError> {
+fn founding(args: &PeerRunArgs, me: &NodeId, at: Endpoint) -> Result<Option<Founding>, CliError> {
     let flags = &args.rollout;
     if !args.join.is_empty() {
         return Ok(Some(Founding::Join(args.join.iter().map(ToString::to_string).collect())));
@@ -153,8 +153,8 @@ mod tests {
     use super::*;
 
     fn plan(line: &str) -> Result<Plan, String> {
-        let args = PeerArgs::try_parse_from(line.split_whitespace());
-        Plan::new(&args.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+        let args = crate::cli::PeerArgs::try_parse_from(line.split_whitespace());
+        Plan::new(&args.map_err(|error| error.to_string())?.run).map_err(|error| error.to_string())
     }
 
     #[test]

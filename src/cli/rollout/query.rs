@@ -9,8 +9,8 @@ use super::args::QueryArgs;
 use super::http::{self, Reply};
 use super::words::{list, percent};
 use crate::cli::CliError;
-use crate::cli::log::escape;
-use crate::cli::query::{print, table, table_text};
+use crate::cli::output::{print, table, table_text};
+use crate::cli::text::escape;
 use crate::machine::rollout::{HealthSnapshot, RoutingState};
 use crate::runtime::thread;
 

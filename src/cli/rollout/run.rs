@@ -21,11 +21,10 @@ use super::local::{Local, handler};
 use super::plan::Plan;
 use super::report;
 use crate::cli::CliError;
-use crate::cli::args::PeerArgs;
-use crate::cli::log::{Line, Origin, install};
+use crate::cli::args::PeerRunArgs;
+use crate::cli::log::{Line, LogSettings, Origin, install};
 use crate::cli::room;
 use crate::cli::run::signals;
-use crate::cli::settings::LogSettings;
 use crate::machine::rollout::{Choice, Decides, Event, ModelId, NodeId};
 use crate::model::{KeyPair, Now, WallTime};
 use crate::proto::dialect::Dialect;
@@ -176,7 +175,7 @@ impl Counts {
 ///
 /// # Errors
 /// Fails if the node cannot start, or its disk fails.
-pub(super) fn run(args: &PeerArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &PeerRunArgs) -> Result<(), CliError> {
     let mut plan = Plan::new(args)?;
     let system = |action| move |source| CliError::System { action, source };
     let signals =
@@ -256,7 +255,7 @@ fn prober(
 /// Returns the log of decisions and the sender of decisions asked of it, with `--decide-in-log`.
 fn decider(
     plan: &Plan,
-    args: &PeerArgs,
+    args: &PeerRunArgs,
     keys: &KeyPair,
 ) -> Result<(Option<Decider>, Option<Sender<Decision>>), CliError> {
     if !args.rollout.decide_in_log {
@@ -276,7 +275,7 @@ fn decider(
 /// part.
 fn fleet_of(
     plan: &Plan,
-    args: &PeerArgs,
+    args: &PeerRunArgs,
     keys: &KeyPair,
     guests: &Dialects,
 ) -> Result<Option<Fleet>, CliError> {
@@ -304,7 +303,11 @@ fn founding(
     }
 }
 
-fn data_plane(plan: &Plan, args: &PeerArgs, counts: &Arc<Counts>) -> Result<DataPlane, CliError> {
+fn data_plane(
+    plan: &Plan,
+    args: &PeerRunArgs,
+    counts: &Arc<Counts>,
+) -> Result<DataPlane, CliError> {
     use rand::RngExt as _;
     let shown = Arc::clone(counts);
     let body_bytes = usize::try_from(args.rollout.body_max.0).unwrap_or(usize::MAX);
@@ -335,7 +338,7 @@ fn affordable() -> dataplane::Limits {
 
 fn options(
     plan: &Plan,
-    args: &PeerArgs,
+    args: &PeerRunArgs,
     (keys, founding, listen): (KeyPair, Founding, Option<SocketAddr>),
     (guests, sink): (Dialects, Box<dyn Sink<Told>>),
 ) -> Options {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{select, tick};
 
-use super::ask::Asked;
+use super::client::Client;
 use super::local::Ask;
 use super::words::{deed, weights};
 use crate::cli::CliError;
-use crate::cli::log::escape;
-use crate::cli::query::print;
+use crate::cli::output::print;
 use crate::cli::run::signals;
+use crate::cli::text::escape;
 use crate::machine::rollout::{Committed, Kind};
 
 /// Interval at which the status is shown.
@@ -35,7 +35,7 @@ pub(super) fn is_terminal() -> bool {
 ///
 /// # Errors
 /// Fails if the node does not answer.
-pub(super) fn picture(asked: &Asked, json: bool, is_terminal: bool) -> Result<String, CliError> {
+pub(super) fn picture(asked: &Client, json: bool, is_terminal: bool) -> Result<String, CliError> {
     if json {
         return Ok(format!("{}\n", asked.raw(&Ask::Status)?));
     }
@@ -51,7 +51,7 @@ pub(super) fn picture(asked: &Asked, json: bool, is_terminal: bool) -> Result<St
 ///
 /// # Errors
 /// Fails if the node does not run now, or the output is closed.
-pub(super) fn status(asked: &Asked, json: bool) -> Result<(), CliError> {
+pub(super) fn status(asked: &Client, json: bool) -> Result<(), CliError> {
     let system = |source| CliError::System { action: "listen to signals", source };
     let signals = signals::listen(false).map_err(system)?;
     let is_terminal = is_terminal() && !json;
@@ -78,7 +78,7 @@ pub(super) fn status(asked: &Asked, json: bool) -> Result<(), CliError> {
 ///
 /// # Errors
 /// Fails if the rollout was rolled back or aborted, if the node stops, or at Ctrl-C.
-pub(super) fn follow(asked: &Asked, version: u64, json: bool) -> Result<(), CliError> {
+pub(super) fn follow(asked: &Client, version: u64, json: bool) -> Result<(), CliError> {
     let system = |source| CliError::System { action: "listen to signals", source };
     let signals = signals::listen(false).map_err(system)?;
     let mut seen = version;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Role, Use};
+use super::local_api::ApiRequest;
+use super::role::{LocalApi, OperatorAsk, Role};
 use crate::cli::metrics::process::Process;
 use crate::machine::Input;
 use crate::machine::membership::authority::Order;
@@ -44,13 +45,18 @@ enum Ask {
 pub(super) fn serve<R: Role>(
     dir: &DataDir,
     driver: &Arc<Driver<R::Machine>>,
-    board: &Arc<R::Board>,
+    api: Option<Arc<dyn LocalApi<R::Machine>>>,
     http: &Arc<Counters>,
 ) -> io::Result<Control> {
-    let (driver, board, http) = (Arc::clone(driver), Arc::clone(board), Arc::clone(http));
+    let (driver, http) = (Arc::clone(driver), Arc::clone(http));
     let handler = move |request: &str| {
-        let answer = match serde_json::from_str::<Use>(request) {
-            Ok(wanted) => R::begin(&board, &driver, wanted),
+        let answer = match serde_json::from_str::<ApiRequest>(request) {
+            Ok(wanted) => match &api {
+                Some(api) => api.begin(&driver, wanted),
+                None => {
+                    Err("a seed takes no part in messages; name the --port of a peer".to_owned())
+                }
+            },
             Err(_) => answer::<R>(&driver, &http, request).map(|it| Answer::Line(it.to_string())),
         };
         answer.unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string()))
@@ -68,20 +74,12 @@ fn answer<R: Role>(
     })?;
     match ask {
         Ask::Status => Ok(status::<R>(driver, http)),
-        Ask::Topology => driver.inspect(|machine, _| R::topology(machine)),
+        Ask::Topology => R::answer(driver, OperatorAsk::Topology),
         Ask::Meaning { order, endpoint } => {
-            let proposal = driver.inspect(|machine, _| R::meaning(machine, order, endpoint))?;
-            Ok(json!({ "proposal": proposal }))
+            R::answer(driver, OperatorAsk::Meaning(order, endpoint))
         }
-        Ask::Order { proposal } => {
-            let order = R::order(proposal).ok_or("orders are for seeds")?;
-            driver.submit(Input::Command(order));
-            Ok(json!({ "taken": true }))
-        }
-        Ask::OrderState { proposal } => {
-            let state = driver.inspect(|machine, _| R::order_state(machine, &proposal))?;
-            serde_json::to_value(state).map_err(|error| error.to_string())
-        }
+        Ask::Order { proposal } => R::answer(driver, OperatorAsk::Order(proposal)),
+        Ask::OrderState { proposal } => R::answer(driver, OperatorAsk::OrderState(proposal)),
         Ask::Leave => {
             let goodbye =
                 R::goodbye().ok_or("a seed does not leave; stop it with Ctrl-C or SIGTERM")?;

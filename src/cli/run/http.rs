@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Role;
 use super::control::{health, status};
+use super::role::Role;
 use crate::cli::{metrics, page};
 use crate::model::Time;
 use crate::proto::http::{Head, Response};

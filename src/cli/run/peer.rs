@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::local_api::{self, ApiRequest};
+use super::node::{Ground, live, open_journal};
+use super::role::{LocalApi, OperatorAsk, Role};
 use super::shares::{Door, Sharing};
-use super::{Ground, Role, Use, live, open_journal, uses};
 use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
 use crate::cli::settings::PeerSettings;
-use crate::machine::membership::authority::{Order, OrderState};
-use crate::model::statement::Proposal;
-use crate::model::{Endpoint, Now};
+use crate::model::Now;
 use crate::network::Switchboard;
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
@@ -24,56 +24,15 @@ use crate::runtime::thread;
 #[derive(Default)]
 struct Peer(PeerReport);
 
-/// Switchboard of a peer, and its shares.
-struct Board {
-    switch: Arc<Switchboard>,
-    sharing: Arc<Sharing>,
-}
-
 impl Role for Peer {
     type Machine = PeerNode;
+
+    type Status = PeerStatus;
 
     const NAME: &'static str = "peer";
 
     fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
         self.0.lines(now, event)
-    }
-
-    type Board = Board;
-
-    fn notice(board: &Board, now: Now, event: &Event) -> bool {
-        // Thousands a second, and no line above debug.
-        let is_quiet = matches!(event, Event::Broadcast(_));
-        let is_told = board.switch.on_event(now, event);
-        is_told && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
-    }
-
-    fn carry(board: &Board, driver: &Arc<Driver<PeerNode>>) {
-        let (sharing, switch) = (Arc::clone(&board.sharing), Arc::clone(&board.switch));
-        let node = Arc::clone(driver);
-        let shares = thread::spawn("shares", move || sharing.run(&switch, &node));
-        board.switch.answer(driver);
-        match shares {
-            // The thread has panicked if this fails, and reported that itself.
-            Ok(shares) => drop(shares.join()),
-            Err(error) => ::log::warn!("nothing can be shared: {error}"),
-        }
-    }
-
-    fn swarm(board: &Arc<Board>) -> Option<Arc<dyn Serve>> {
-        Some(Arc::new(Door(Arc::clone(&board.sharing))))
-    }
-
-    fn begin(
-        board: &Arc<Board>,
-        driver: &Arc<Driver<PeerNode>>,
-        wanted: Use,
-    ) -> Result<Answer, String> {
-        uses::begin(wanted, (&board.switch, &board.sharing), driver)
-    }
-
-    fn close(board: &Board) {
-        board.switch.close();
     }
 
     fn is_last(event: &Event) -> bool {
@@ -84,27 +43,59 @@ impl Role for Peer {
         Some(Command::Leave)
     }
 
-    type Status = PeerStatus;
-
     fn status(machine: &PeerNode) -> PeerStatus {
         machine.status()
     }
 
-    fn meaning(_: &PeerNode, _: Order, _: Endpoint) -> Result<Proposal, String> {
-        Err("orders are for seeds".to_owned())
+    fn answer(driver: &Arc<Driver<PeerNode>>, ask: OperatorAsk) -> Result<Value, String> {
+        match ask {
+            OperatorAsk::Topology => {
+                let status = driver.inspect(|machine, _| machine.status());
+                Ok(json!({ "endpoint": status.endpoint, "topology": status.topology }))
+            }
+            OperatorAsk::Meaning(..) | OperatorAsk::Order(_) | OperatorAsk::OrderState(_) => {
+                Err("orders are for seeds".to_owned())
+            }
+        }
+    }
+}
+
+/// Messages and shares of a peer, for the programs of this machine.
+struct PeerApi {
+    switch: Arc<Switchboard>,
+    sharing: Arc<Sharing>,
+}
+
+impl LocalApi<PeerNode> for PeerApi {
+    fn notice(&self, now: Now, event: &Event) -> bool {
+        // Thousands a second, and no line above debug.
+        let is_quiet = matches!(event, Event::Broadcast(_));
+        let is_told = self.switch.on_event(now, event);
+        is_told && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
     }
 
-    fn order(_: Proposal) -> Option<Command> {
-        None
+    fn run(&self, driver: &Arc<Driver<PeerNode>>) {
+        let (sharing, switch) = (Arc::clone(&self.sharing), Arc::clone(&self.switch));
+        let node = Arc::clone(driver);
+        let shares = thread::spawn("shares", move || sharing.run(&switch, &node));
+        self.switch.answer(driver);
+        match shares {
+            // The thread has panicked if this fails, and reported that itself.
+            Ok(shares) => drop(shares.join()),
+            Err(error) => ::log::warn!("nothing can be shared: {error}"),
+        }
     }
 
-    fn order_state(_: &PeerNode, _: &Proposal) -> Result<OrderState, String> {
-        Err("orders are for seeds".to_owned())
+    fn swarm(&self) -> Arc<dyn Serve> {
+        Arc::new(Door(Arc::clone(&self.sharing)))
     }
 
-    fn topology(machine: &PeerNode) -> Result<Value, String> {
-        let status = machine.status();
-        Ok(json!({ "endpoint": status.endpoint, "topology": status.topology }))
+    fn begin(&self, driver: &Arc<Driver<PeerNode>>, request: ApiRequest) -> Result<Answer, String> {
+        local_api::begin(request, (&self.switch, &self.sharing), driver)
+    }
+
+    fn close(&self) {
+        self.switch.close();
     }
 }
 
@@ -123,11 +114,11 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     };
     let machine = machine.in_fleet(settings.node.fleet.clone(), &records);
     let keys = settings.node.cluster_keys.clone();
-    let board = Board {
+    let api = PeerApi {
         // The log shows direct messages to the person who runs this process: they are taken.
         switch: Switchboard::new(endpoint, true),
         sharing: Sharing::new(endpoint, dir.path(), keys, settings.push_max),
     };
-    let machine = (machine, Arc::new(board));
-    live(Peer::default(), machine, journal, (listener, &dir, &settings.node))
+    let api: Arc<dyn LocalApi<PeerNode>> = Arc::new(api);
+    live(Peer::default(), (machine, Some(api)), journal, (listener, &dir, &settings.node))
 }

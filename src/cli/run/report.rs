@@ -8,9 +8,9 @@ use ::log::Level;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use serde_json::json;
 
-use super::Role;
+use super::role::{EventOf, Role};
 use crate::cli::log::Line;
-use crate::machine::{Kind, Never};
+use crate::machine::Never;
 use crate::model::Now;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::Driver;
@@ -20,8 +20,6 @@ use crate::runtime::thread;
 /// Beyond, the driver drops and counts them. Each place costs memory from the start, in every
 /// process.
 pub(super) const EVENTS_MAX: usize = 2 * 1024;
-
-pub(super) type EventOf<R> = <<R as Role>::Machine as Kind>::Event;
 
 /// The reporting thread.
 pub(super) struct Reporting {

@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Ground, Role, Use, live, open_journal};
+use super::node::{Ground, live, open_journal};
+use super::role::{OperatorAsk, Role};
 use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::SeedReport;
 use crate::cli::settings::SeedSettings;
-use crate::machine::membership::authority::{Order, OrderState, Record};
-use crate::model::statement::Proposal;
-use crate::model::{Endpoint, Now};
+use crate::machine::Input;
+use crate::machine::membership::authority::Record;
+use crate::model::Now;
 use crate::node::seed_kind::{Command, Event};
 use crate::node::{SeedNode, SeedStatus};
-use crate::runtime::control::Answer;
 use crate::runtime::driver::Driver;
-use crate::runtime::driver::options::Serve;
 
 #[derive(Default)]
 struct Seed(SeedReport);
@@ -24,29 +23,13 @@ struct Seed(SeedReport);
 impl Role for Seed {
     type Machine = SeedNode;
 
+    type Status = SeedStatus;
+
     const NAME: &'static str = "seed";
 
     fn lines(&mut self, now: Now, event: &Event) -> Vec<Line> {
         self.0.lines(now, event)
     }
-
-    type Board = ();
-
-    fn notice((): &(), _: Now, _: &Event) -> bool {
-        true
-    }
-
-    fn carry((): &(), _: &Arc<Driver<SeedNode>>) {}
-
-    fn swarm(_: &Arc<()>) -> Option<Arc<dyn Serve>> {
-        None
-    }
-
-    fn begin(_: &Arc<()>, _: &Arc<Driver<SeedNode>>, _: Use) -> Result<Answer, String> {
-        Err("a seed takes no part in messages; name the --port of a peer".to_owned())
-    }
-
-    fn close((): &()) {}
 
     fn is_last(_: &Event) -> bool {
         false
@@ -57,26 +40,30 @@ impl Role for Seed {
         None
     }
 
-    type Status = SeedStatus;
-
     fn status(machine: &SeedNode) -> SeedStatus {
         machine.status()
     }
 
-    fn meaning(machine: &SeedNode, order: Order, endpoint: Endpoint) -> Result<Proposal, String> {
-        machine.authority().meaning(order, endpoint)
-    }
-
-    fn order(proposal: Proposal) -> Option<Command> {
-        Some(Command::Order { proposal })
-    }
-
-    fn order_state(machine: &SeedNode, proposal: &Proposal) -> Result<OrderState, String> {
-        machine.authority().order_state(proposal)
-    }
-
-    fn topology(_: &SeedNode) -> Result<Value, String> {
-        Err("a seed answers this on its port: peer topology --at IP:PORT".to_owned())
+    fn answer(driver: &Arc<Driver<SeedNode>>, ask: OperatorAsk) -> Result<Value, String> {
+        match ask {
+            OperatorAsk::Topology => {
+                Err("a seed answers this on its port: peer topology --at IP:PORT".to_owned())
+            }
+            OperatorAsk::Meaning(order, endpoint) => {
+                let meaning =
+                    driver.inspect(|machine, _| machine.authority().meaning(order, endpoint))?;
+                Ok(json!({ "proposal": meaning }))
+            }
+            OperatorAsk::Order(proposal) => {
+                driver.submit(Input::Command(Command::Order { proposal }));
+                Ok(json!({ "taken": true }))
+            }
+            OperatorAsk::OrderState(proposal) => {
+                let state =
+                    driver.inspect(|machine, _| machine.authority().order_state(&proposal))?;
+                serde_json::to_value(state).map_err(|error| error.to_string())
+            }
+        }
     }
 }
 
@@ -97,5 +84,5 @@ pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     let who = (settings.id, endpoint, keys);
     let machine = SeedNode::new(settings.machines, who, settings.node.book(), records, rng)
         .in_fleet(settings.node.fleet.clone());
-    live(Seed::default(), (machine, Arc::new(())), journal, (listener, &dir, &settings.node))
+    live(Seed::default(), (machine, None), journal, (listener, &dir, &settings.node))
 }

@@ -10,10 +10,11 @@ use super::args::{FleetArgs, NetArgs, ShareArgs, UnshareArgs};
 use super::host::Held;
 use super::offer::{hash_bar, only_here, piece_size, write_ticket};
 use crate::cli::CliError;
-use crate::cli::log::escape;
-use crate::cli::query::{peer_at, print, put};
-use crate::cli::run::Use;
+use crate::cli::output::print;
+use crate::cli::query::{peer_at, put};
+use crate::cli::run::ApiRequest;
 use crate::cli::span::Span;
+use crate::cli::text::escape;
 use crate::model::{Endpoint, Ticket, Time};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
@@ -61,7 +62,7 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
     let bar = hash_bar();
     let mut found = Map::new();
     let (everywhere, rehash) = (args.everywhere, args.rehash);
-    let wanted = Use::Share { path, piece, everywhere, rehash };
+    let wanted = ApiRequest::Share { path, piece, everywhere, rehash };
     put(&peer, &wanted, |object| {
         let number = |name: &str| object.get(name).and_then(Value::as_u64).unwrap_or_default();
         bar.set_length(number("size"));
@@ -80,13 +81,13 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
     print(&format!("{ticket}\n"))?;
     let left_out = found.get("left_out").and_then(Value::as_array);
     for path in left_out.into_iter().flatten().filter_map(Value::as_str) {
-        super::say(&format!("left out: {}", escape(path)));
+        say(&format!("left out: {}", escape(path)));
     }
     if let Some(hint) = ticket.parse().ok().as_ref().and_then(only_here) {
-        super::say(&hint);
+        say(&hint);
     }
     let (found_at, peer) = (&peer, peer.display());
-    super::say(&format!("the peer in {peer} shares it from now on; peer unshare NAME ends that"));
+    say(&format!("the peer in {peer} shares it from now on; peer unshare NAME ends that"));
     args.wait.map_or(Ok(()), |wait| await_answers(found_at, ticket, wait))?;
     Ok(true)
 }
@@ -95,12 +96,12 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
 fn await_answers(peer: &Path, ticket: &str, wait: Span) -> Result<(), CliError> {
     let wait_ms = u64::try_from(wait.0.as_millis()).unwrap_or(u64::MAX);
     let mut answers = Vec::new();
-    put(peer, &Use::Answers { ticket: ticket.to_owned(), wait_ms }, |mut object| {
+    put(peer, &ApiRequest::Answers { ticket: ticket.to_owned(), wait_ms }, |mut object| {
         if let Some(Value::Array(all)) = object.remove("answers") {
             answers = all;
             return false;
         }
-        super::say(&format!("{} of {} have it", object["have"], object["of"]));
+        say(&format!("{} of {} have it", object["have"], object["of"]));
         true
     })?;
     if answers.is_empty() {
@@ -125,7 +126,7 @@ fn await_answers(peer: &Path, ticket: &str, wait: Span) -> Result<(), CliError> 
                 format!("has told nothing of it after {wait}; it is gone, or an older build")
             }
         };
-        super::say(&format!("{who} {text}"));
+        say(&format!("{who} {text}"));
     }
     match refused + open {
         0 => Ok(()),
@@ -140,7 +141,7 @@ fn await_answers(peer: &Path, ticket: &str, wait: Span) -> Result<(), CliError> 
 pub(super) fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
     let peer = peer_at(&args.fleet.data, args.fleet.peer)?;
     let (name, everywhere) = (args.name.clone(), args.everywhere);
-    put(&peer, &Use::Unshare { name, everywhere }, |_| true)?;
+    put(&peer, &ApiRequest::Unshare { name, everywhere }, |_| true)?;
     let more =
         if everywhere { "; the others remove what they have of it from this peer" } else { "" };
     print(&format!("{} is not shared there any more{more}\n", escape(&args.name)))
@@ -152,7 +153,7 @@ pub(super) fn unshare(args: &UnshareArgs) -> Result<(), CliError> {
 /// Fails if the peer does not answer.
 pub(super) fn list(peer: &Path) -> Result<Vec<Value>, CliError> {
     let mut found = Vec::new();
-    put(peer, &Use::Shares, |mut object| {
+    put(peer, &ApiRequest::Shares, |mut object| {
         if let Some(Value::Array(shares)) = object.remove("shares") {
             found = shares;
         }
@@ -197,7 +198,7 @@ pub(super) fn find(peer: &Path, name: &str) -> Result<Ticket, CliError> {
 /// Announces to the fleet that this process has pieces of a share, and learns the other peers that
 /// have, for as long as the process lasts.
 pub(super) fn lend(peer: PathBuf, ticket: Ticket, held: Weak<Held>) {
-    let wanted = Use::Lend { ticket: ticket.to_string() };
+    let wanted = ApiRequest::Lend { ticket: ticket.to_string() };
     let learn = move || {
         let heard = put(&peer, &wanted, |object| {
             let Some(held) = held.upgrade() else { return false };
@@ -215,4 +216,10 @@ pub(super) fn lend(peer: PathBuf, ticket: Ticket, held: Weak<Held>) {
     if let Err(error) = thread::spawn("lend", learn) {
         ::log::debug!("the fleet does not know of this download: {error}");
     }
+}
+
+/// Prints a line for people on standard error: the output is for programs.
+fn say(line: &str) {
+    // If standard error is closed, no reader is left.
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr().lock(), format_args!("{line}\n"));
 }

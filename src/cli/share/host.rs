@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::args::NetArgs;
 use super::progress::View;
 use crate::cli::CliError;
-use crate::cli::log::escape;
+use crate::cli::text::escape;
 use crate::machine::swarm::{Config, Event, Files, Hash, PeerId, Pieces, Tree};
 use crate::model::{Endpoint, Ticket};
 use crate::runtime::driver::options::{Serve, Sink};

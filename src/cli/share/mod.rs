@@ -22,9 +22,9 @@ use serde_json::Value;
 
 use self::args::{FetchArgs, ShareArgs, SharesArgs, UnshareArgs};
 use super::CliError;
-use super::log::escape;
-use super::query::{print, table, table_text};
+use super::output::{print, table, table_text};
 use super::size::Size;
+use super::text::escape;
 use crate::model::Ticket;
 
 /// `peer share`.
@@ -32,7 +32,7 @@ use crate::model::Ticket;
 /// # Errors
 /// Fails if it cannot be read or served.
 pub fn share(args: &ShareArgs) -> Result<(), CliError> {
-    offer::run(args)
+    if fleet::share(args)? { Ok(()) } else { offer::run(args) }
 }
 
 /// `peer fetch`.
@@ -83,12 +83,6 @@ pub fn shares(args: &SharesArgs) -> Result<(), CliError> {
 /// Identity of the share that a line is about.
 fn id(it: &Value) -> Option<[u8; 32]> {
     Some(it["ticket"].as_str()?.parse::<Ticket>().ok()?.share_id())
-}
-
-/// Prints a line for people on standard error: the output is for programs.
-fn say(line: &str) {
-    // If standard error is closed, no reader is left.
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr().lock(), format_args!("{line}\n"));
 }
 
 /// `peer swarm status`: all swarms of this user on this machine.

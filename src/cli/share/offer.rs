@@ -12,13 +12,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::ShareArgs;
 use super::host::{Held, ShareHost, Wanted};
+use super::running;
 use super::watch::Notices;
-use super::{fleet, running};
 use crate::cli::CliError;
-use crate::cli::log::escape;
-use crate::cli::query::print;
+use crate::cli::output::print;
 use crate::cli::run::signals;
 use crate::cli::size::Size;
+use crate::cli::text::escape;
 use crate::model::Ticket;
 use crate::runtime::swarm::Phase;
 
@@ -33,9 +33,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// # Errors
 /// Fails if it cannot be read or served.
 pub(super) fn run(args: &ShareArgs) -> Result<(), CliError> {
-    if fleet::share(args)? {
-        return Ok(());
-    }
     let piece = args.piece.map(piece_size).transpose()?;
     let signals = signals::listen(false)
         .map_err(|source| CliError::System { action: "listen to signals", source })?;

@@ -9,7 +9,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::watch::name;
 use crate::cli::size::Size;
 use crate::machine::swarm::{PeerId, PieceIndex, Pieces};
 
@@ -239,8 +238,13 @@ impl Timeline {
 
 /// Text that cannot be taken for markup.
 fn escaped(text: &str) -> String {
-    let text = crate::cli::log::escape(text);
+    let text = crate::cli::text::escape(text);
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Name of a peer, whose number in a share is random.
+pub(super) fn name(peer: PeerId) -> String {
+    format!("peer {:08x}", peer.0)
 }
 
 #[cfg(test)]

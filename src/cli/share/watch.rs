@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::timeline::Timeline;
+use super::timeline::{Timeline, name};
 use crate::cli::span::Span;
-use crate::machine::swarm::{Event, PeerId, PieceIndex};
+use crate::machine::swarm::{Event, PieceIndex};
 use crate::model::{Now, Time};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Sink;
@@ -106,11 +106,6 @@ pub(super) fn read_again(read: u32, lost: usize, files: &[String]) -> String {
         lost => format!("{lost} of them are fetched again"),
     };
     format!("{what} {read} {pieces} read again, {outcome}")
-}
-
-/// Name of a peer, whose number in a share is random.
-pub(super) fn name(peer: PeerId) -> String {
-    format!("peer {:08x}", peer.0)
 }
 
 fn shown(pause: Duration) -> Span {

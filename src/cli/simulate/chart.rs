@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::SimulateArgs;
+use super::args::SimulateArgs;
 use super::curve::Curve;
 use super::run::Outcome;
 

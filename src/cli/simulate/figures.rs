@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::SimulateArgs;
+use super::args::SimulateArgs;
 use super::ledger::Death;
 use super::run::{Outcome, Watch};
 use crate::cli::bench::figure::distribution;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 use rand::seq::IteratorRandom as _;
 
-use super::SimulateArgs;
+use super::args::SimulateArgs;
 use crate::machine::membership::applicant;
 use crate::machine::membership::authority;
 use crate::machine::membership::seedbook::{SeedAddress, SeedBook};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::SimulateArgs;
+use super::args::SimulateArgs;
 use super::fleet::{Fleet, Schedule};
 use super::ledger::Ledger;
 use crate::cli::bench::procfs;

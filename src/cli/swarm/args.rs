@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::args::{LogFormat, LogLevel};
+use crate::cli::log::{LogFormat, LogLevel};
 use crate::cli::span::Span;
 
 const EXAMPLES: &str = "\

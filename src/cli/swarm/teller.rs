@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::logfile::LogFile;
 use super::story::Story;
 use crate::cli::CliError;
-use crate::cli::args::LogFormat;
+use crate::cli::log::LogFormat;
 use crate::cli::log::{Line, render};
 use crate::cli::share::progress::Screen;
 use crate::machine::swarm::{Event, Outcome};

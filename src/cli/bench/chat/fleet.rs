@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::ChatBenchArgs;
+use super::args::ChatBenchArgs;
 use crate::cli::CliError;
 use crate::cli::bench::procfs;
 use crate::machine::chat::MemberId;

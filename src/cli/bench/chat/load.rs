@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::ChatBenchArgs;
+use super::args::ChatBenchArgs;
 use super::faults::Span;
 use super::fleet::Fleet;
 use crate::cli::CliError;

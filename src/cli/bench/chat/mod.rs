@@ -5,69 +5,28 @@
 //! comes when a majority has the message on disk. In the end all processes are killed at once, and
 //! their logs are read and compared.
 
+mod args;
 mod check;
 mod faults;
 mod fleet;
 mod load;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
 use serde_json::json;
 
+pub use self::args::ChatBenchArgs;
 use self::faults::{Fault, Plan};
 use self::fleet::Fleet;
 use self::load::{Load, Outcome};
-use super::cores;
-use super::figure::{Sheet, Target};
+use super::figure::{Sheet, Target, cores};
 use crate::cli::CliError;
-use crate::cli::size::Size;
-use crate::cli::span::Span;
 use crate::runtime::clock::Clock;
 
 /// Number of writes to this disk that are measured for comparison.
 const FLOOR_WRITES: usize = 200;
-
-/// Flags of this measurement.
-#[derive(Clone, Debug, Args)]
-pub struct ChatBenchArgs {
-    /// Processes
-    #[arg(long, value_name = "N", default_value_t = 3,
-        value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub peers: u32,
-    /// Messages for each peer that clients send by
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    pub messages: u64,
-    /// Clients, each with one message on its way
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub clients: usize,
-    /// Bytes of a message
-    #[arg(long, value_name = "SIZE", default_value = "256")]
-    pub size: Size,
-    /// Messages a second in all [default: as many as there can be]
-    #[arg(long, value_name = "N")]
-    pub rate: Option<u64>,
-    /// Let clients send by all peers but the leader, instead of by the leader
-    #[arg(long)]
-    pub by_followers: bool,
-    /// Kill the leader with SIGKILL while clients send by the others, and start it again
-    #[arg(long)]
-    pub kill_leader: bool,
-    /// Freeze the leader with SIGSTOP for 9 seconds while clients send by the others
-    #[arg(long)]
-    pub freeze_leader: bool,
-    /// Number of times the leader is killed or frozen
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub kills: u32,
-    /// The leader time-out of the peers
-    #[arg(long, value_name = "TIME")]
-    pub leader_timeout: Option<Span>,
-    /// Folder in which the logs are written, in one that is removed in the end
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub folder: PathBuf,
-}
 
 impl ChatBenchArgs {
     fn plan(&self) -> Option<Plan> {

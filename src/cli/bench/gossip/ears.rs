@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{TOPIC, number_of};
 use crate::cli::CliError;
-use crate::cli::run::Use;
+use crate::cli::run::ApiRequest;
 use crate::model::{Data, Time};
 use crate::runtime::clock::Clock;
 use crate::runtime::{control, thread};
@@ -74,7 +74,7 @@ impl Ears {
 }
 
 fn listen(socket: &Path, clock: Clock, tell: &Sender<Heard>, missed: &AtomicU64) {
-    let request = json!(Use::Subscribe { topic: TOPIC.to_owned() }).to_string();
+    let request = json!(ApiRequest::Subscribe { topic: TOPIC.to_owned() }).to_string();
     // A wait for further reports finds out that this subscriber has ended.
     let _ = control::follow(socket, &request, SILENCE_MAX, |line| {
         let at = clock.now().mono;

@@ -24,7 +24,7 @@ use super::figure::Sheet;
 use super::limits;
 use crate::cli::CliError;
 use crate::cli::fleet::{Fleet, Plan};
-use crate::cli::run::Use;
+use crate::cli::run::ApiRequest;
 use crate::cli::span::Span;
 use crate::model::{Data, Rng};
 use crate::runtime::clock::Clock;
@@ -130,7 +130,7 @@ pub(super) fn run(args: &GossipArgs) -> Result<(), CliError> {
     let version = env!("CARGO_PKG_VERSION");
     sheet.line(
         "start",
-        json!({ "seeds": args.seeds, "cores": super::cores(), "version": version }),
+        json!({ "seeds": args.seeds, "cores": super::figure::cores(), "version": version }),
     )?;
     let data = fleet.dir().join("data");
     let socket = |port| control_path(&data.join(format!("peer-{port}")));
@@ -226,7 +226,7 @@ fn number_of(data: &Data) -> Option<u64> {
 
 /// Publishes messages by the peer with this control socket.
 fn publish(socket: &std::path::Path, all: Vec<Data>) -> Result<(), CliError> {
-    let request = json!(Use::PublishAll { topic: TOPIC.to_owned(), all }).to_string();
+    let request = json!(ApiRequest::PublishAll { topic: TOPIC.to_owned(), all }).to_string();
     let mut outcome = Ok(());
     let take = |line: &str| {
         outcome = answer(line).map(|_| ());

@@ -7,21 +7,12 @@ use rand::seq::IteratorRandom as _;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{Bench, MembershipArgs, SURVIVORS};
+use super::{Bench, Death, MembershipArgs, SURVIVORS};
 use crate::cli::CliError;
 use crate::cli::bench::figure::Target;
 use crate::cli::fleet::Happening;
 use crate::model::Endpoint;
 use crate::model::statement::LIVES_MAX;
-
-/// Milliseconds of one death: from the deed to each stage.
-#[derive(Default)]
-pub(super) struct Death {
-    suspected: f64,
-    reported: f64,
-    removed: f64,
-    dropped: f64,
-}
 
 impl Bench {
     /// Kills and stops peers one after the other, and many at once, as the flags say.

@@ -11,7 +11,6 @@ use clap::Args;
 use rand::SeedableRng as _;
 use serde_json::json;
 
-use self::deaths::Death;
 use super::figure::{Sheet, Target};
 use super::limits;
 use super::overload::Overload;
@@ -90,6 +89,15 @@ const EVENTS: &[&str] = &[
 /// Least number of peers that are left alive, so that the last dead still has witnesses.
 const SURVIVORS: u16 = 3;
 
+/// Milliseconds of one death: from the deed to each stage.
+#[derive(Default)]
+struct Death {
+    suspected: f64,
+    reported: f64,
+    removed: f64,
+    dropped: f64,
+}
+
 struct Bench {
     fleet: Fleet,
     peers: u16,
@@ -127,7 +135,7 @@ pub(super) fn run(args: &MembershipArgs) -> Result<(), CliError> {
     let version = env!("CARGO_PKG_VERSION");
     sheet.line(
         "start",
-        json!({ "seeds": args.seeds, "cores": super::cores(), "version": version }),
+        json!({ "seeds": args.seeds, "cores": super::figure::cores(), "version": version }),
     )?;
     sheet.note("overload", 0.into());
     fleet.story().keep_only(|line| EVENTS.contains(&line.event.as_str()));

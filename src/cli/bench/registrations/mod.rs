@@ -48,7 +48,7 @@ pub struct RegistrationsArgs {
 /// Measures, and prints a JSON line a figure.
 pub(super) fn run(args: &RegistrationsArgs) -> Result<(), CliError> {
     let mut sheet = Sheet::new(json!({ "bench": "registrations", "applicants": args.applicants,
-        "at_once": args.at_once, "seeds": args.seeds, "cores": super::cores() }));
+        "at_once": args.at_once, "seeds": args.seeds, "cores": super::figure::cores() }));
     sheet.line("limits", limits::make_room(args.applicants, args.seeds)?)?;
     sheet.note("version", env!("CARGO_PKG_VERSION").into());
     let mut fleet = start_seeds(args)?;

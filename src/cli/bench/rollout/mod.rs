@@ -81,7 +81,7 @@ pub(super) fn run(args: &RolloutArgs) -> Result<(), CliError> {
     }
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let sheet = Sheet::new(json!({
-        "bench": "rollout", "cores": super::cores(), "clients": args.clients,
+        "bench": "rollout", "cores": super::figure::cores(), "clients": args.clients,
         "seconds": args.seconds,
     }));
     let echo = start(any, None)?;
@@ -105,7 +105,7 @@ fn measure(
     let load = Load {
         addr,
         clients: args.clients.into(),
-        threads: super::cores(),
+        threads: super::figure::cores(),
         lasts: Duration::from_secs(args.seconds),
     };
     // New threads, connections and pools are slower.
@@ -152,7 +152,7 @@ fn start(listen: SocketAddr, upstream: Option<&Upstream>) -> Result<DataPlane, C
 /// Serves until the input ends.
 fn hold(at: SocketAddr, upstream: Option<&Upstream>) -> Result<(), CliError> {
     let plane = start(at, upstream)?;
-    crate::cli::query::print(&format!("{}\n", json!({ "serving": plane.addr() })))?;
+    crate::cli::output::print(&format!("{}\n", json!({ "serving": plane.addr() })))?;
     let read = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
     plane.stop();
     read.map(drop).map_err(|source| CliError::System { action: "read the input", source })

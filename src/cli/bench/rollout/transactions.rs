@@ -50,7 +50,7 @@ pub(super) fn run(nodes: u8, count: usize, rounds: u16) -> Result<(), CliError> 
     let dir = tempfile::tempdir();
     let dir = dir.map_err(|source| CliError::System { action: "make a directory", source })?;
     let sheet = Sheet::new(json!({
-        "bench": "rollout", "cores": super::super::cores(), "nodes": nodes, "fsync": true,
+        "bench": "rollout", "cores": super::super::figure::cores(), "nodes": nodes, "fsync": true,
         "transactions": count,
     }));
     let (engines, told) = start(nodes, dir.path())?;

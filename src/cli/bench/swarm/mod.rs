@@ -104,7 +104,7 @@ impl<'a> Bench<'a> {
                 .map_err(|_| CliError::Usage(format!("--piece {} is too large", size.0)))?,
         };
         let mut sheet = Sheet::new(json!({ "bench": "swarm", "bytes": args.size.0,
-            "leechers": args.leechers, "cores": super::cores() }));
+            "leechers": args.leechers, "cores": super::figure::cores() }));
         sheet.note("version", env!("CARGO_PKG_VERSION").into());
         let home = folder.join("source");
         let made = std::fs::create_dir(&home).and_then(|()| {

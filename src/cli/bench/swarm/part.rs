@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::cli::CliError;
 use crate::cli::bench::procfs;
-use crate::cli::query::print;
+use crate::cli::output::print;
 use crate::machine::swarm::{Config, Event, Files, PeerId, Pieces, Roster, Tree};
 use crate::model::{Ticket, Traits};
 use crate::runtime::driver::options::Sink;

@@ -11,7 +11,7 @@ use super::Screen;
 use super::scroll::{Row, wrap};
 use crate::cli::chat::book::{Book, Item, Seen, Waiting};
 use crate::cli::chat::words;
-use crate::cli::log::escape;
+use crate::cli::text::escape;
 use crate::machine::chat::MemberId;
 
 /// Width in columns below which the list of members has no room.

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::cli::rollout::ask::Asked;
+use crate::cli::rollout::client::Client;
 use crate::runtime::thread;
 
 /// Names of the nodes.
@@ -164,8 +164,8 @@ impl Cast {
     }
 
     /// A node, to be asked.
-    pub(super) fn node(&self, node: &str) -> Asked {
-        Asked { dir: self.dir.join(format!("rollout-{node}")) }
+    pub(super) fn node(&self, node: &str) -> Client {
+        Client { dir: self.dir.join(format!("rollout-{node}")) }
     }
 
     /// Last line of a node on standard error.

@@ -8,7 +8,7 @@ pub(in crate::cli) mod timeline;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::cli::log::escape;
+use crate::cli::text::escape;
 use crate::machine::rollout::{
     Answer, BASIS_POINTS, Cause, Command, DeadStay, Gate, Kind, NodeId, Phase, Plan, RoutingState,
     Sticky, TxId, Weights, Word,

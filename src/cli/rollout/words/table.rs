@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights};
-use crate::cli::log::escape;
-use crate::cli::query::{table, table_text};
+use crate::cli::output::{table, table_text};
+use crate::cli::text::escape;
 use crate::machine::rollout::{
     Committed, Course, Digest, HealthSnapshot, Kind, NodeId, NodeStatus, PeerStatus, Phase,
     Verdict, Weights,

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{by_word, cause, deed, gates, list, span, steps, sticky, weights};
-use crate::cli::log::escape;
+use crate::cli::text::escape;
 use crate::machine::rollout::{
     Aborted, Choice, Committed, Proof, Proposal, Resolution, RoutingState, TxId, Weights, Word,
 };

@@ -11,6 +11,7 @@ mod answers;
 mod orders;
 mod taken;
 mod tell;
+mod version;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,14 +25,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::orders::Ordered;
-use self::versions::Version;
+use self::version::Version;
 use crate::cli::CliError;
 use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
 use crate::machine::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares, TOPIC};
 use crate::machine::swarm::{Event, Hash};
 use crate::model::{Endpoint, Now, Ticket, Time};
-use crate::network::{Gone, Switchboard};
+use crate::network::{Gone, NetworkError, Pending, Published, Switchboard};
 use crate::node::PeerNode;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
@@ -93,6 +93,18 @@ struct Refusal {
     why: String,
 }
 
+/// A list that waits for other nodes.
+type Telling = Pending<Result<Published, NetworkError>>;
+
+/// Orders for one name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Ordered {
+    /// Number of the last order.
+    last: u64,
+    /// Number of the last order whose versions are to be removed, with all before it.
+    removed: u64,
+}
+
 #[derive(Default)]
 struct State {
     host: Option<Arc<ShareHost>>,
@@ -131,7 +143,7 @@ pub(in crate::cli) struct Sharing {
     /// One clock for all lists, whose ages it decides.
     clock: Clock,
     /// The list that is being told, while other nodes do not keep up.
-    telling: Mutex<Option<tell::Telling>>,
+    telling: Mutex<Option<Telling>>,
     state: Mutex<State>,
 }
 

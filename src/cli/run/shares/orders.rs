@@ -4,22 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use super::{Node, Sharing, State};
-use crate::cli::log::escape;
+use super::{Node, Ordered, Sharing, State};
+use crate::cli::text::escape;
 use crate::machine::shares::{LIST_MAX, Withdrawn};
 use crate::network::Switchboard;
 use crate::runtime::files::replace_file;
-
-/// Orders for one name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Ordered {
-    /// Number of the last order.
-    last: u64,
-    /// Number of the last order whose versions are to be removed, with all before it.
-    removed: u64,
-}
 
 impl State {
     /// Shares that the other peers are to remove.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use ::log::Level;
 use serde_json::json;
 
-use super::versions::{VERSIONS, VERSIONS_MAX, Version, version};
+use super::version::{VERSIONS, VERSIONS_MAX, Version, version};
 use super::{Quiet, Refusal, Sharing, Taken};
-use crate::cli::log::{Line, escape};
+use crate::cli::log::Line;
 use crate::cli::share::host::{Held, Order, Role};
 use crate::cli::size::Size;
+use crate::cli::text::escape;
 use crate::machine::shares::KnownShare;
 use crate::model::{Ticket, Time};
 use crate::runtime::clock::Clock;

@@ -7,13 +7,10 @@ use std::time::Duration;
 use super::{Node, Sharing};
 use crate::machine::shares::{Announcement, LIST_MAX, Offered, TOPIC};
 use crate::model::{Data, Ticket};
-use crate::network::{NetworkError, Pending, Published, Switchboard};
+use crate::network::Switchboard;
 
 /// Time that a list waits for slow nodes before it is told in the background.
 const TELL_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A list that waits for other nodes.
-pub(super) type Telling = Pending<Result<Published, NetworkError>>;
 
 impl Sharing {
     /// Announcement of the shares of this machine at this moment.

@@ -1,4 +1,4 @@
-//! Uses of a running peer by local programs: to publish, subscribe, send and discover.
+//! Requests of local programs to a running peer: to publish, subscribe, send and discover.
 //!
 //! Each is a request through the node's Unix socket and an answer of many lines, one JSON object
 //! each; a `Next::Idle` in between finds out whether the program is still there.
@@ -31,10 +31,10 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Longest time that a publisher may watch.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// Use of a peer by a local program.
+/// Request of a local program to a running peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "use", rename_all = "snake_case")]
-pub(in crate::cli) enum Use {
+pub(in crate::cli) enum ApiRequest {
     /// Subscribe to the messages of a topic, as they come.
     Subscribe { topic: String },
     /// Read the direct messages, as they come.
@@ -75,18 +75,18 @@ pub(in crate::cli) enum Use {
 
 type Node = Arc<Driver<PeerNode>>;
 
-/// Begins a use.
+/// Begins to answer a request.
 ///
 /// # Errors
 /// The reason why it is not possible.
 pub(super) fn begin(
-    wanted: Use,
+    wanted: ApiRequest,
     (board, sharing): (&Arc<Switchboard>, &Arc<Sharing>),
     node: &Node,
 ) -> Result<Answer, String> {
     let failed = |error: NetworkError| error.to_string();
     match wanted {
-        Use::Subscribe { topic } => {
+        ApiRequest::Subscribe { topic } => {
             let queue = board.subscribe(&topic).map_err(failed)?;
             Ok(stream(queue, |it| {
                 let age_ms = u64::try_from(it.age.as_millis()).unwrap_or(u64::MAX);
@@ -96,16 +96,16 @@ pub(super) fn begin(
                 })
             }))
         }
-        Use::Inbox => {
+        ApiRequest::Inbox => {
             let queue = inbox(board).map_err(failed)?;
             Ok(stream(queue, |it| json!({ "from": it.from, "topic": it.topic, "data": it.data })))
         }
-        Use::Publish { topic, data, wait_ms } => {
+        ApiRequest::Publish { topic, data, wait_ms } => {
             let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);
             Ok(publish_one((topic, data), wait, (board, node)))
         }
-        Use::PublishAll { topic, all } => Ok(publish_all(topic, all, (board, node))),
-        Use::Send { to, topic, data, retries } => {
+        ApiRequest::PublishAll { topic, all } => Ok(publish_all(topic, all, (board, node))),
+        ApiRequest::Send { to, topic, data, retries } => {
             let retry = RetryConfig { retries, ..RetryConfig::default() };
             let sent = board.send(node, to, (topic, data), retry).map_err(failed)?;
             Ok(outcome(sent, |sent| match sent {
@@ -116,23 +116,23 @@ pub(super) fn begin(
                 }),
             }))
         }
-        Use::Share { path, piece, everywhere, rehash } => {
+        ApiRequest::Share { path, piece, everywhere, rehash } => {
             sharing.begin((path, piece, everywhere, rehash), (board, node))
         }
-        Use::Answers { ticket, wait_ms } => {
+        ApiRequest::Answers { ticket, wait_ms } => {
             let ticket = ticket.parse().map_err(|error: TicketError| error.to_string())?;
             sharing.await_answers((ticket, Duration::from_millis(wait_ms)), (board, node))
         }
-        Use::Unshare { name, everywhere } => {
+        ApiRequest::Unshare { name, everywhere } => {
             sharing.unshare((&name, everywhere), (board, node))?;
             Ok(Answer::Line(json!({ "ended": name }).to_string()))
         }
-        Use::Shares => Ok(Answer::Line(json!({ "shares": sharing.list() }).to_string())),
-        Use::Lend { ticket } => {
+        ApiRequest::Shares => Ok(Answer::Line(json!({ "shares": sharing.list() }).to_string())),
+        ApiRequest::Lend { ticket } => {
             let ticket = ticket.parse().map_err(|error: TicketError| error.to_string())?;
             Ok(sharing.lend(ticket, (board, node)))
         }
-        Use::Discover => {
+        ApiRequest::Discover => {
             let found = board.discover(node).map_err(failed)?;
             Ok(outcome(found, |found| match found {
                 Ok(peers) => {
@@ -401,7 +401,7 @@ mod tests {
         let sharing = Sharing::new(me, dir.path(), None, 0);
         let (switch, shares, driver) =
             (Arc::clone(&board), Arc::clone(&sharing), Arc::clone(&node));
-        let handler = move |request: &str| match serde_json::from_str::<Use>(request) {
+        let handler = move |request: &str| match serde_json::from_str::<ApiRequest>(request) {
             Ok(wanted) => begin(wanted, (&switch, &shares), &driver)
                 .unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string())),
             Err(_) => Answer::Line(request.to_uppercase()),
@@ -412,7 +412,7 @@ mod tests {
     }
 
     /// Puts a request; those that are put later are let in later.
-    fn put(path: &Path, wanted: &Use) -> BufReader<UnixStream> {
+    fn put(path: &Path, wanted: &ApiRequest) -> BufReader<UnixStream> {
         let mut stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(format!("{}\n", json!(wanted)).as_bytes()).unwrap();
@@ -423,8 +423,8 @@ mod tests {
     fn publishers_that_wait_for_others_hold_up_no_other_command() {
         let peer = held_up();
         let topic = || "topic".to_owned();
-        let one = Use::Publish { topic: topic(), data: Data::from("x"), wait_ms: 0 };
-        let all = Use::PublishAll { topic: topic(), all: vec![Data::from("x"); 3] };
+        let one = ApiRequest::Publish { topic: topic(), data: Data::from("x"), wait_ms: 0 };
+        let all = ApiRequest::PublishAll { topic: topic(), all: vec![Data::from("x"); 3] };
         // More than there are places for requests.
         let wanted = [&one, &all].into_iter().cycle().take(40);
         let waiting: Vec<_> = wanted.map(|it| put(&peer.path, it)).collect();
@@ -447,7 +447,7 @@ mod tests {
             traits: crate::model::Traits::default(),
             at: vec![Endpoint::new([127, 0, 0, 1].into(), 9)],
         };
-        put(&peer.path, &Use::Lend { ticket: ticket.to_string() })
+        put(&peer.path, &ApiRequest::Lend { ticket: ticket.to_string() })
     }
 
     fn await_publishing(peer: &HeldUp, wanted: usize) {

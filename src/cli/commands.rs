@@ -1,0 +1,294 @@
+//! Command lines of the two programs: their subcommands, and the part that carries each out.
+
+use clap::{Parser, Subcommand};
+
+use super::args::{
+    DiscoverArgs, EvictArgs, ExplainArgs, InboxArgs, LeaveArgs, MembersArgs, PeerRunArgs,
+    PublishArgs, SeedRunArgs, SendArgs, StatusArgs, SubscribeArgs, TopologyArgs, UnbanArgs,
+};
+use super::bench::{self, BenchArgs};
+use super::chat::{self, args::ChatArgs};
+use super::demo::{self, DemoArgs};
+use super::error::CliError;
+use super::keygen::{self, KeygenArgs};
+use super::rollout::{self, args::RolloutArgs};
+use super::settings::{PeerSettings, SeedSettings};
+use super::share::{
+    self,
+    args::{FetchArgs, ShareArgs, SharesArgs, UnshareArgs},
+};
+use super::simulate::{self, SimulateArgs};
+use super::swarm::{self, args::SwarmArgs};
+use super::{query, run};
+use crate::runtime::descriptors;
+
+const SEED_EXAMPLES: &str = "\
+Examples:
+  seed --id 1 --port 5001        seed 1 of config.txt, whose first line is 127.0.0.1:5001
+  seed --id 2                    seed 2, at the address that config.txt has for it
+  seed --id 1 --log-format json  one JSON object a line, for programs
+  seed status --port 5001        what the seed on this port is doing
+  seed keygen --id 1             make seed 1's identity, print the line that pins it in config.txt
+  seed keygen --cluster-key FILE make a secret that lets only its holders into the fleet
+
+Ctrl-C stops a seed; it keeps its votes and members in data/seed-PORT and goes on from there.";
+
+const PEER_EXAMPLES: &str = "\
+Examples:
+  peer --port 6001                    run a peer that asks the seeds of config.txt to be let in
+  peer --port 6001 --gossip-max 0     the same, without gossip of its own
+  peer --port 6001 --open             the first peer of a fleet that needs no seeds
+  peer --port 6002 --join 127.0.0.1:6001   another, which finds the rest by the first
+  peer members                        who is in, as the first seed that answers sees it
+  peer topology --dot | dot -Tsvg     a picture of who is linked with whom
+  peer status --port 6001             what a node of this machine is doing
+  peer metrics --port 6001            its numbers, as http://127.0.0.1:6001/metrics has them
+  peer explain 127.0.0.1:6003         why a peer is in or out: who accused, who voted, when
+  peer leave --port 6001              say goodbye and stop; Ctrl-C does the same
+  peer share big.iso                  a ticket for whoever is to fetch it with peer fetch TICKET
+  peer swarm 1001                     the peer 1001 of the PeerInfo.cfg in this folder
+  peer evict 127.0.0.1:6003 --ban     put a member out for good, by a quorum of seeds' operators
+
+Every peer and every seed of a fleet with seeds reads the same config.txt; a fleet without seeds
+(--open, --join) needs none, and lets in whoever proves a key: give it a cluster key.";
+
+/// A seed: one of the few nodes that decide together who is a member.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "seed",
+    version,
+    after_help = SEED_EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct SeedArgs {
+    /// An order, instead of running a seed.
+    #[command(subcommand)]
+    pub command: Option<SeedCommand>,
+    /// Flags of a running seed.
+    #[command(flatten)]
+    pub run: SeedRunArgs,
+}
+
+/// A peer of a fleet that decides together, with no central server; and questions to that fleet.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "peer",
+    version,
+    after_help = PEER_EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct PeerArgs {
+    /// A question or an order, instead of running a peer.
+    #[command(subcommand)]
+    pub command: Option<PeerCommand>,
+    /// Flags of a running peer.
+    #[command(flatten)]
+    pub run: PeerRunArgs,
+}
+
+/// Subcommands of `peer`.
+#[derive(Clone, Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, for the life of the program")]
+pub enum PeerCommand {
+    /// List the members, as a seed sees them
+    Members(MembersArgs),
+    /// Show who is linked with whom, as a seed was told
+    Topology(TopologyArgs),
+    /// Show what a node of this machine is doing
+    Status(StatusArgs),
+    /// Print the metrics of a node of this machine, as GET /metrics on its port has them
+    Metrics(StatusArgs),
+    /// Say why an endpoint is in or out: who accused, who confirmed, how each seed voted, when
+    Explain(ExplainArgs),
+    /// Send a message to all peers that subscribe to a topic
+    Publish(PublishArgs),
+    /// Print the messages of a topic as they come
+    Subscribe(SubscribeArgs),
+    /// Send a message to one peer, and wait until it has taken it
+    Send(SendArgs),
+    /// Print the messages for a peer of this machine alone, as they come
+    Inbox(InboxArgs),
+    /// Show which peers can be found from here
+    Discover(DiscoverArgs),
+    /// Chat in a group with one order for everybody, in which no message is lost
+    Chat(ChatArgs),
+    /// Roll a new version out on all machines together, a little at a time, or not at all
+    Rollout(RolloutArgs),
+    /// Take part in the assignment's file distribution, as Common.cfg and PeerInfo.cfg say
+    Swarm(SwarmArgs),
+    /// Share a file or folder with whoever has its ticket
+    Share(ShareArgs),
+    /// Fetch what a ticket names
+    Fetch(FetchArgs),
+    /// Let a peer of this machine share something no more
+    Unshare(UnshareArgs),
+    /// List what the fleet shares, and what this user shares and fetches on this machine
+    Shares(SharesArgs),
+    /// Let a peer of this machine say goodbye and stop
+    Leave(LeaveArgs),
+    /// End a member's life, as the operator of the seeds of this machine; it takes a quorum
+    Evict(EvictArgs),
+    /// Let a banned endpoint and its key in again, as the operator of the seeds of this machine
+    Unban(UnbanArgs),
+    /// Show a whole fleet on this machine: joining, gossip, a death, a removal
+    Demo(DemoArgs),
+    /// Measure, and print JSON lines
+    Bench(BenchArgs),
+    /// Try a fleet of any size before it is built: the same machines in virtual time
+    Simulate(SimulateArgs),
+    /// Run a seed, so that one executable can be either
+    #[command(hide = true)]
+    Seed(SeedArgs),
+}
+
+/// Subcommands of `seed`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SeedCommand {
+    /// Make a seed's identity, or the cluster key of a fleet, before anything runs
+    Keygen(KeygenArgs),
+    /// Show what a seed of this machine is doing
+    Status(StatusArgs),
+    /// Print the metrics of a seed of this machine, as GET /metrics on its port has them
+    Metrics(StatusArgs),
+    /// List the members, as a seed sees them
+    Members(MembersArgs),
+}
+
+/// The program `seed`.
+///
+/// # Errors
+/// Any failure that keeps it from starting, or stops it before it is told to stop.
+pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
+    descriptors::raise();
+    match &args.command {
+        None => run::seed(&SeedSettings::from_args(&args.run)?),
+        Some(SeedCommand::Keygen(args)) => keygen::run(args),
+        Some(SeedCommand::Status(args)) => query::status(args, &["seed"]),
+        Some(SeedCommand::Members(args)) => query::members(args),
+        Some(SeedCommand::Metrics(args)) => query::metrics(args, &["seed"]),
+    }
+}
+
+/// The program `peer`.
+///
+/// # Errors
+/// Any failure that keeps it from starting, stops it before it is told to stop, or leaves a
+/// question without an answer.
+pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
+    descriptors::raise();
+    match &args.command {
+        None if args.run.rollout.id.is_some() => rollout::node(&args.run),
+        None => run::peer(&PeerSettings::from_args(&args.run)?),
+        Some(PeerCommand::Members(args)) => query::members(args),
+        Some(PeerCommand::Topology(args)) => query::topology(args),
+        Some(PeerCommand::Explain(args)) => query::explain(args),
+        Some(PeerCommand::Status(args)) => query::status(args, &["peer", "seed"]),
+        Some(PeerCommand::Metrics(args)) => query::metrics(args, &["peer", "seed"]),
+        Some(PeerCommand::Publish(args)) => query::publish(args),
+        Some(PeerCommand::Subscribe(args)) => query::subscribe(args),
+        Some(PeerCommand::Send(args)) => query::send(args),
+        Some(PeerCommand::Inbox(args)) => query::inbox(args),
+        Some(PeerCommand::Discover(args)) => query::discover(args),
+        Some(PeerCommand::Chat(args)) => chat::run(args),
+        Some(PeerCommand::Rollout(args)) => rollout::command(args),
+        Some(PeerCommand::Swarm(args)) => swarm::run(args),
+        Some(PeerCommand::Share(args)) => share::share(args),
+        Some(PeerCommand::Fetch(args)) => share::fetch(args),
+        Some(PeerCommand::Unshare(args)) => share::unshare(args),
+        Some(PeerCommand::Shares(args)) => share::shares(args),
+        Some(PeerCommand::Leave(args)) => query::leave(args),
+        Some(PeerCommand::Evict(args)) => query::evict(args),
+        Some(PeerCommand::Unban(args)) => query::unban(args),
+        Some(PeerCommand::Demo(args)) => demo::run(args),
+        Some(PeerCommand::Bench(args)) => bench::run(args),
+        Some(PeerCommand::Simulate(args)) => simulate::run(args),
+        Some(PeerCommand::Seed(args)) => seed(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn peer(line: &str) -> Result<PeerArgs, clap::Error> {
+        PeerArgs::try_parse_from(line.split_whitespace())
+    }
+
+    fn refused(line: &str) -> ErrorKind {
+        peer(line).map(|args| panic!("{line}: {args:?}")).unwrap_err().kind()
+    }
+
+    #[test]
+    fn the_flags_are_well_formed() {
+        SeedArgs::command().debug_assert();
+        PeerArgs::command().debug_assert();
+    }
+
+    #[test]
+    fn a_port_alone_runs_a_peer_with_the_documented_defaults() {
+        let args = peer("peer --port 6001").unwrap();
+        assert!(args.command.is_none());
+        assert_eq!((args.run.port, args.run.ip.to_string()), (Some(6001), "127.0.0.1".to_owned()));
+        assert_eq!(args.run.node.config.to_str(), Some("config.txt"));
+        assert_eq!(args.run.node.data.to_str(), Some("data"));
+        assert_eq!(args.run.node.output.to_str(), Some("outputfile.txt"));
+        assert_eq!(args.run.limits.gossip_interval.to_string(), "5s");
+        assert_eq!(args.run.limits.gossip_max, 10);
+    }
+
+    #[test]
+    fn a_seed_is_known_by_its_number() {
+        let parse = |line: &str| SeedArgs::try_parse_from(line.split_whitespace());
+        let args = parse("seed --id 1 --port 5001").unwrap();
+        assert_eq!((args.run.id, args.run.port), (Some(1), Some(5001)));
+        assert_eq!(parse("seed --id 2").unwrap().run.port, None);
+        assert_eq!(parse("seed").unwrap_err().kind(), ErrorKind::MissingRequiredArgument);
+        assert_eq!(parse("seed --id 0").unwrap_err().kind(), ErrorKind::ValueValidation);
+        assert!(matches!(
+            peer("peer seed --id 1 --port 5001").unwrap().command,
+            Some(PeerCommand::Seed(SeedArgs { run: SeedRunArgs { id: Some(1), .. }, .. }))
+        ));
+    }
+
+    #[test]
+    fn keygen_makes_one_kind_of_key_at_a_time() {
+        let parse = |line: &str| SeedArgs::try_parse_from(line.split_whitespace());
+        let kind = |line: &str| parse(line).unwrap_err().kind();
+        assert!(parse("seed keygen --id 1 --port 5001 --data d").unwrap().command.is_some());
+        assert!(parse("seed keygen --cluster-key f").unwrap().command.is_some());
+        assert_eq!(kind("seed keygen"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind("seed keygen --id 1 --cluster-key f"), ErrorKind::ArgumentConflict);
+        assert_eq!(kind("seed keygen --port 5001"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind("seed --id 1 keygen --id 1"), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn questions_need_no_port_and_mix_with_no_flag_of_a_running_peer() {
+        assert!(matches!(peer("peer members").unwrap().command, Some(PeerCommand::Members(_))));
+        assert_eq!(refused("peer"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("peer --ip 127.0.0.1"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("peer --port 6001 members"), ErrorKind::ArgumentConflict);
+        assert_eq!(refused("peer topology --json --dot"), ErrorKind::ArgumentConflict);
+        assert_eq!(refused("peer leave"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("peer explain 127.0.0.1"), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for line in [
+            "peer --port 65536",
+            "peer --port 6001 --gossip-interval 5",
+            "peer --port 6001 --misses-max 1",
+            "peer --port 6001 --ip localhost",
+        ] {
+            assert_eq!(refused(line), ErrorKind::ValueValidation, "{line}");
+        }
+        assert_eq!(refused("peer --port 6001 --log-format xml"), ErrorKind::InvalidValue);
+        assert_eq!(refused("peer --port 6001 --quorum all"), ErrorKind::InvalidValue);
+    }
+}

@@ -1,0 +1,208 @@
+//! A node from its preparation to its end.
+//!
+//! Order of preparation: port, log, data directory, identity, journal, machine, driver; each step
+//! can fail with one sentence, and none leaves anything behind that the next start would trip over.
+//! Nothing here knows the difference of seeds and peers; their [`Role`] has it.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ::log::Level;
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use rand::SeedableRng as _;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use serde_json::json;
+
+use super::http::Pages;
+use super::report::{self, Reporting};
+use super::role::{EventOf, LocalApi, Role};
+use super::{control, signals};
+use crate::cli::log::{self as lines, Line, Origin};
+use crate::cli::settings::NodeSettings;
+use crate::cli::{CliError, room};
+use crate::machine::{Input, Kind};
+use crate::model::{Endpoint, KeyPair, Now, Rng};
+use crate::proto::dialect::Dialect;
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::options::{Dialects, Limits, Options, Sink};
+use crate::runtime::driver::{Drivable, Driver};
+use crate::runtime::files::{DataDir, FilesError};
+use crate::runtime::http::{Access, Counters, Server};
+use crate::runtime::journal::{Journal, JournalError};
+use crate::runtime::place::Place;
+use crate::runtime::thread;
+
+/// Longest time for links to drain when a node stops; a goodbye needs milliseconds.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Longest goodbye: it is decided, written down if the disk is asked, and waits until the last
+/// messages are with a neighbor.
+const GOODBYE_MAX: Duration = Duration::from_secs(5);
+
+/// Resources of a node before it starts.
+pub(super) struct Ground {
+    pub(super) endpoint: Endpoint,
+    pub(super) listener: TcpListener,
+    pub(super) dir: DataDir,
+    pub(super) keys: KeyPair,
+    pub(super) rng: Rng,
+}
+
+impl Ground {
+    pub(super) fn prepare(role: &'static str, settings: &NodeSettings) -> Result<Self, CliError> {
+        let place = Place::take((&settings.data, role), (settings.ip, settings.port))?;
+        let endpoint = place.endpoint;
+        lines::install(&settings.log, Origin { role, node: endpoint })?;
+        let (listener, dir) = place.open()?;
+        let keys = dir.identity()?;
+        Ok(Self { endpoint, listener, dir, keys, rng: random()? })
+    }
+}
+
+/// A generator seeded by the operating system. It decides nonces and pauses, never keys.
+fn random() -> Result<Rng, CliError> {
+    let mut seed = [0; 32];
+    SysRng
+        .try_fill_bytes(&mut seed)
+        .map_err(|error| FilesError::NoEntropy { reason: error.to_string() })?;
+    Ok(Rng::from_seed(seed))
+}
+
+/// An open journal, its records, and whether its last record was lost.
+pub(super) type Remembered<M> = (Journal<<M as Kind>::Record>, Vec<<M as Kind>::Record>, bool);
+
+/// Opens the journal at its place.
+pub(super) fn open_journal<M: Drivable>(dir: &DataDir) -> Result<Remembered<M>, CliError> {
+    let path = dir.journal_path();
+    let (journal, records, torn) = Journal::open(&path)?;
+    let is_torn = torn.is_some();
+    if let Some(torn) = torn {
+        ::log::warn!("{}: {torn}; nobody was told of it, so nothing is lost", path.display());
+    }
+    Ok((journal, records, is_torn))
+}
+
+/// Runs a prepared node to its end.
+pub(super) fn live<R: Role>(
+    role: R,
+    (machine, api): (R::Machine, Option<Arc<dyn LocalApi<R::Machine>>>),
+    journal: Journal<<R::Machine as Kind>::Record>,
+    (listener, dir, settings): (TcpListener, &DataDir, &NodeSettings),
+) -> Result<(), CliError> {
+    let system = |action| move |source| CliError::System { action, source };
+    let signals =
+        signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
+    let (events_in, events) = bounded(report::EVENTS_MAX);
+    let counters = Arc::new(Counters::default());
+    let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters)));
+    let mut dialects = dialects(settings.http, &pages, &counters);
+    dialects.extend(api.as_ref().map(|it| (Dialect::Swarm, it.swarm())));
+    let options = Options {
+        dialects,
+        limits: affordable(&settings.limits),
+        cluster_keys: settings.cluster_keys.clone(),
+        ..Options::new(EventTee::<R> { api: api.clone(), log: events_in })
+    };
+    let driver = Driver::start(machine, listener, journal, options)
+        .map_err(system("start the node's threads"))?;
+    pages.show(&driver);
+    let reporting = Reporting::start(role, Arc::clone(&driver), events)
+        .map_err(system("start the thread of the log"))?;
+    let answers = api
+        .clone()
+        .map(|api| {
+            let node = Arc::clone(&driver);
+            thread::spawn("answers", move || api.run(&node))
+        })
+        .transpose()
+        .map_err(system("start the thread of the answers"))?;
+    // Without local commands a node can still run, and be stopped by a signal.
+    let control = control::serve::<R>(dir, &driver, api.clone(), &counters)
+        .map_err(|error| ::log::warn!("no local commands: {error}; use a shorter --data"))
+        .ok();
+    let outcome = attend::<R>(&driver, &signals, reporting.last_event());
+    driver.stop(STOP_GRACE);
+    if let Some(api) = api {
+        api.close();
+    }
+    // The thread has panicked if this fails, and reported that itself.
+    let _ = answers.map(JoinHandle::join);
+    let outcome = outcome.and_then(|()| disk_failed(driver.failed().try_recv().ok()));
+    if outcome.is_ok() {
+        Line::new(Level::Info, "stopped", "stopped", json!({})).log(Clock::start().now().wall);
+    }
+    reporting.finish();
+    drop(control);
+    outcome
+}
+
+/// These limits, or as much of them as the system allows, with a warning.
+fn affordable(limits: &Limits) -> Limits {
+    let (links_max, shortage) = room::for_connections(limits.links_max);
+    let Some(shortage) = shortage else { return limits.clone() };
+    ::log::warn!("{shortage}");
+    // Silent connections must not take all of the room.
+    let silent_max = limits.silent_max.min(links_max.div_ceil(2));
+    Limits { links_max, silent_max, ..limits.clone() }
+}
+
+/// Sink of a node's events: passes them to the programs that wait, and to the log.
+struct EventTee<R: Role> {
+    api: Option<Arc<dyn LocalApi<R::Machine>>>,
+    log: Sender<(Now, EventOf<R>)>,
+}
+
+impl<R: Role> Sink<EventOf<R>> for EventTee<R> {
+    fn take(&self, now: Now, event: EventOf<R>) -> bool {
+        let is_for_log = self.api.as_ref().is_none_or(|api| api.notice(now, &event));
+        !is_for_log || self.log.take(now, event)
+    }
+}
+
+/// Servers of connections in other dialects than the native one.
+fn dialects<R: Role>(
+    access: Option<Access>,
+    pages: &Arc<Pages<R>>,
+    counters: &Arc<Counters>,
+) -> Dialects {
+    let mut dialects = Dialects::new();
+    if let Some(access) = access {
+        let server = Server::new(Arc::clone(pages) as _, access, Arc::clone(counters));
+        dialects.insert(Dialect::Http, Arc::new(server));
+    }
+    dialects
+}
+
+/// Waits until the node is to stop, and lets it say goodbye.
+fn attend<R: Role>(
+    driver: &Arc<Driver<R::Machine>>,
+    signals: &Receiver<&'static str>,
+    last_event: &Receiver<()>,
+) -> Result<(), CliError> {
+    let failed = driver.failed();
+    let signal = select! {
+        recv(failed) -> error => return disk_failed(error.ok()),
+        recv(last_event) -> _ => return Ok(()),
+        recv(signals) -> signal => signal.unwrap_or("a signal"),
+    };
+    let message = format!("stops because of {signal}; a second one ends it at once");
+    Line::new(Level::Info, "stopping", message, json!({ "signal": signal }))
+        .log(Clock::start().now().wall);
+    let Some(goodbye) = R::goodbye() else { return Ok(()) };
+    driver.submit(Input::Command(goodbye));
+    select! {
+        recv(failed) -> error => return disk_failed(error.ok()),
+        recv(last_event) -> _ => {}
+        default(GOODBYE_MAX) => ::log::warn!("the goodbye took too long; stops without it"),
+    }
+    Ok(())
+}
+
+/// The error of a failed disk: a node that cannot remember must stop, and its process must fail.
+/// The journal's thread has logged it.
+fn disk_failed(error: Option<JournalError>) -> Result<(), CliError> {
+    error.map_or(Ok(()), |error| Err(CliError::Journal(error)))
+}

@@ -1,0 +1,86 @@
+//! Differences between the processes of a seed and of a peer.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::local_api::ApiRequest;
+use crate::cli::log::Line;
+use crate::machine::membership::authority::Order;
+use crate::machine::{Kind, Machine};
+use crate::model::statement::Proposal;
+use crate::model::{Endpoint, Now};
+use crate::runtime::control::Answer;
+use crate::runtime::driver::options::Serve;
+use crate::runtime::driver::{Drivable, Driver};
+
+/// Event of the machine of a role.
+pub(super) type EventOf<R> = <<R as Role>::Machine as Kind>::Event;
+
+/// Command to the machine of a role.
+pub(super) type CommandOf<R> = <<R as Role>::Machine as Machine>::Command;
+
+/// Role of a node in the fleet: its machine, its log lines, its answers to its operator.
+pub(super) trait Role: Send + Sized + 'static {
+    /// Machine of the node.
+    type Machine: Drivable;
+
+    /// Status of the node, for its operator.
+    type Status: Serialize;
+
+    /// `seed` or `peer`: the name of its data directory and of its log lines.
+    const NAME: &'static str;
+
+    /// Log lines of an event.
+    fn lines(&mut self, now: Now, event: &EventOf<Self>) -> Vec<Line>;
+
+    /// True if this event is the node's last: its process may end.
+    fn is_last(event: &EventOf<Self>) -> bool;
+
+    /// Command that lets the node say goodbye before it stops, if it does.
+    fn goodbye() -> Option<CommandOf<Self>>;
+
+    /// Status of the node now; the node stands still meanwhile.
+    fn status(machine: &Self::Machine) -> Self::Status;
+
+    /// Answer to a question or an order of the operator.
+    ///
+    /// # Errors
+    /// The reason why it cannot be answered or carried out, for people.
+    fn answer(driver: &Arc<Driver<Self::Machine>>, ask: OperatorAsk) -> Result<Value, String>;
+}
+
+/// Question or order of an operator that seeds and peers answer differently.
+pub(super) enum OperatorAsk {
+    /// The overlay as the node sees it.
+    Topology,
+    /// Meaning of an order about an endpoint at this moment.
+    Meaning(Order, Endpoint),
+    /// An order of a seed's operator.
+    Order(Proposal),
+    /// State of an order.
+    OrderState(Proposal),
+}
+
+/// Part of a node for the programs of this machine that use it; seeds have none.
+pub(super) trait LocalApi<M: Drivable>: Send + Sync + 'static {
+    /// Passes an event to the programs that wait for it; returns whether it is also for the log, as
+    /// that is set. Called under the node's lock: it must not block.
+    fn notice(&self, now: Now, event: &M::Event) -> bool;
+
+    /// Answers the programs until [`LocalApi::close`]. For a thread of its own.
+    fn run(&self, driver: &Arc<Driver<M>>);
+
+    /// Server of connections of swarms.
+    fn swarm(&self) -> Arc<dyn Serve>;
+
+    /// Begins to answer a request.
+    ///
+    /// # Errors
+    /// The reason why it cannot be answered, for people.
+    fn begin(&self, driver: &Arc<Driver<M>>, request: ApiRequest) -> Result<Answer, String>;
+
+    /// Ends all answers: the node stops.
+    fn close(&self);
+}
