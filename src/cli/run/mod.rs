@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::log::Level;
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
 use rand::SeedableRng as _;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
@@ -40,6 +40,7 @@ use crate::machine::membership::certificate::Proposal;
 use crate::machine::{Input, Kind, Machine};
 use crate::model::{Endpoint, KeyPair, Now, Rng};
 use crate::proto::dialect::Dialect;
+use crate::runtime::channel::send_within;
 use crate::runtime::clock::Clock;
 use crate::runtime::control::Answer;
 use crate::runtime::driver::options::{Dialects, Limits, Options, Serve, Sink};
@@ -48,7 +49,6 @@ use crate::runtime::files::{DataDir, FilesError};
 use crate::runtime::http::{Access, Counters, Server};
 use crate::runtime::journal::{Journal, JournalError};
 use crate::runtime::place::Place;
-use crate::runtime::thread;
 
 /// Longest time for links to drain when a node stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -75,8 +75,14 @@ trait Role: Send + Sized + 'static {
     /// that is set. Called under the node's lock: it must not block.
     fn notice(board: &Self::Board, now: Now, event: &<Self::Machine as Kind>::Event) -> bool;
 
-    /// Carries answers to the node until [`Role::close`]; has a thread of its own.
-    fn carry(board: &Self::Board, driver: &Arc<Driver<Self::Machine>>);
+    /// Commands of the board to the node: answers that were decided under the node's lock.
+    fn answers(board: &Self::Board) -> Receiver<<Self::Machine as Machine>::Command>;
+
+    /// Channel of the messages that [`Role::wake`] is to be called.
+    fn wanted(board: &Self::Board) -> Receiver<()>;
+
+    /// Starts what runs only in a node that uses it, if it does not run yet.
+    fn wake(board: &Arc<Self::Board>, driver: &Arc<Driver<Self::Machine>>);
 
     /// Server of the swarm's connections to the node's port, if there is one.
     fn swarm(board: &Arc<Self::Board>) -> Option<Arc<dyn Serve>>;
@@ -185,7 +191,7 @@ fn live<R: Role>(
     let system = |action| move |source| CliError::System { action, source };
     let signals =
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
-    let (events_in, events) = bounded(report::EVENTS_MAX);
+    let (events_in, events) = unbounded();
     let counters = Arc::new(Counters::default());
     let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters)));
     let mut dialects = dialects(settings.http, &pages, &counters);
@@ -201,18 +207,13 @@ fn live<R: Role>(
     pages.show(&driver);
     let reporting = Reporting::start(role, Arc::clone(&driver), events)
         .map_err(system("start the thread of the log"))?;
-    let (carried, node) = (Arc::clone(&board), Arc::clone(&driver));
-    let answers = thread::spawn("answers", move || R::carry(&carried, &node))
-        .map_err(system("start the thread of the answers"))?;
     // Without local commands a node can still run, and be stopped by a signal.
     let control = control::serve::<R>(dir, &driver, &board, &counters)
         .map_err(|error| ::log::warn!("no local commands: {error}; use a shorter --data"))
         .ok();
-    let outcome = attend::<R>(&driver, &signals, reporting.last_event());
+    let outcome = attend::<R>(&board, &driver, &signals, reporting.last_event());
     driver.stop(STOP_GRACE);
     R::close(&board);
-    // The thread has panicked if this fails, and reported that itself.
-    let _ = answers.join();
     let outcome = outcome.and_then(|()| disk_failed(driver.failed().try_recv().ok()));
     if outcome.is_ok() {
         Line::new(Level::Info, "stopped", "stopped", json!({})).log(Clock::start().now().wall);
@@ -240,7 +241,8 @@ struct Tap<R: Role> {
 
 impl<R: Role> Sink<EventOf<R>> for Tap<R> {
     fn take(&self, now: Now, event: EventOf<R>) -> bool {
-        !R::notice(&self.board, now, &event) || self.log.take(now, event)
+        !R::notice(&self.board, now, &event)
+            || send_within(&self.log, report::EVENTS_MAX, (now, event))
     }
 }
 
@@ -258,28 +260,40 @@ fn dialects<R: Role>(
     dialects
 }
 
-/// Waits until the node is to stop, and lets it say goodbye.
+/// Carries the board's answers to the node until it is to stop, and lets it say goodbye.
 fn attend<R: Role>(
+    board: &Arc<R::Board>,
     driver: &Arc<Driver<R::Machine>>,
     signals: &Receiver<&'static str>,
     last_event: &Receiver<()>,
 ) -> Result<(), CliError> {
     let failed = driver.failed();
-    let signal = select! {
-        recv(failed) -> error => return disk_failed(error.ok()),
-        recv(last_event) -> _ => return Ok(()),
-        recv(signals) -> signal => signal.unwrap_or("a signal"),
+    let (answers, wanted) = (R::answers(board), R::wanted(board));
+    let submit = |command| driver.submit(Input::Command(command));
+    let signal = loop {
+        select! {
+            recv(failed) -> error => return disk_failed(error.ok()),
+            recv(last_event) -> _ => return Ok(()),
+            recv(signals) -> signal => break signal.unwrap_or("a signal"),
+            recv(answers) -> answer => answer.map_or((), submit),
+            recv(wanted) -> _ => R::wake(board, driver),
+        }
     };
     let message = format!("stops because of {signal}; a second one ends it at once");
     Line::new(Level::Info, "stopping", message, json!({ "signal": signal }))
         .log(Clock::start().now().wall);
     let Some(goodbye) = R::goodbye() else { return Ok(()) };
-    driver.submit(Input::Command(goodbye));
-    select! {
-        recv(failed) -> error => return disk_failed(error.ok()),
-        recv(last_event) -> _ => {}
-        default(GOODBYE_MAX) => ::log::warn!("the goodbye took too long; stops without it"),
+    submit(goodbye);
+    let limit = after(GOODBYE_MAX);
+    loop {
+        select! {
+            recv(failed) -> error => return disk_failed(error.ok()),
+            recv(last_event) -> _ => return Ok(()),
+            recv(answers) -> answer => answer.map_or((), submit),
+            recv(limit) -> _ => break,
+        }
     }
+    ::log::warn!("the goodbye took too long; stops without it");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 
 use super::shares::{Door, Sharing};
@@ -10,8 +11,10 @@ use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
 use crate::cli::settings::PeerSettings;
+use crate::machine::broadcast;
 use crate::machine::membership::authority::{Order, OrderState};
 use crate::machine::membership::certificate::Proposal;
+use crate::machine::shares::TOPIC;
 use crate::model::{Endpoint, Now};
 use crate::network::Switchboard;
 use crate::node::peer_kind::{Command, Event};
@@ -19,7 +22,6 @@ use crate::node::{PeerNode, PeerStatus};
 use crate::runtime::control::Answer;
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::Serve;
-use crate::runtime::thread;
 
 #[derive(Default)]
 struct Peer(PeerReport);
@@ -45,19 +47,24 @@ impl Role for Peer {
         // Thousands a second, and no line above debug.
         let is_quiet = matches!(event, Event::Broadcast(_));
         let is_told = board.switch.on_event(now, event);
+        if let Event::Broadcast(broadcast::Event::Delivered { message, .. }) = event
+            && message.topic == TOPIC
+        {
+            board.sharing.want();
+        }
         is_told && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
     }
 
-    fn carry(board: &Board, driver: &Arc<Driver<PeerNode>>) {
-        let (sharing, switch) = (Arc::clone(&board.sharing), Arc::clone(&board.switch));
-        let node = Arc::clone(driver);
-        let shares = thread::spawn("shares", move || sharing.run(&switch, &node));
-        board.switch.answer(driver);
-        match shares {
-            // The thread has panicked if this fails, and reported that itself.
-            Ok(shares) => drop(shares.join()),
-            Err(error) => ::log::warn!("nothing can be shared: {error}"),
-        }
+    fn answers(board: &Board) -> Receiver<Command> {
+        board.switch.answering()
+    }
+
+    fn wanted(board: &Board) -> Receiver<()> {
+        board.sharing.wanted()
+    }
+
+    fn wake(board: &Arc<Board>, driver: &Arc<Driver<PeerNode>>) {
+        board.sharing.wake(&board.switch, driver);
     }
 
     fn swarm(board: &Arc<Board>) -> Option<Arc<dyn Serve>> {
@@ -69,11 +76,15 @@ impl Role for Peer {
         driver: &Arc<Driver<PeerNode>>,
         wanted: Use,
     ) -> Result<Answer, String> {
+        if wanted.is_of_shares() {
+            board.sharing.wake(&board.switch, driver);
+        }
         uses::begin(wanted, (&board.switch, &board.sharing), driver)
     }
 
     fn close(board: &Board) {
         board.switch.close();
+        board.sharing.end();
     }
 
     fn is_last(event: &Event) -> bool {
@@ -123,11 +134,11 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     };
     let machine = machine.in_fleet(settings.node.fleet.clone(), &records);
     let keys = settings.node.cluster_keys.clone();
-    let board = Board {
-        // The log shows direct messages to the person who runs this process: they are taken.
-        switch: Switchboard::new(endpoint, true),
-        sharing: Sharing::new(endpoint, dir.path(), keys, settings.push_max),
-    };
+    // The log shows direct messages to the person who runs this process: they are taken.
+    let switch = Switchboard::new(endpoint, true);
+    let sharing = Sharing::new(endpoint, dir.path(), keys, settings.push_max);
+    sharing.listen(&switch);
+    let board = Board { switch, sharing };
     let machine = (machine, Arc::new(board));
     live(Peer::default(), machine, journal, (listener, &dir, &settings.node))
 }

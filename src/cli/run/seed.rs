@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::{Receiver, never};
 use serde_json::Value;
 
 use super::{Ground, Role, Use, live, open_journal};
@@ -36,7 +37,15 @@ impl Role for Seed {
         true
     }
 
-    fn carry((): &(), _: &Arc<Driver<SeedNode>>) {}
+    fn answers((): &()) -> Receiver<Command> {
+        never()
+    }
+
+    fn wanted((): &()) -> Receiver<()> {
+        never()
+    }
+
+    fn wake(_: &Arc<()>, _: &Arc<Driver<SeedNode>>) {}
 
     fn swarm(_: &Arc<()>) -> Option<Arc<dyn Serve>> {
         None
