@@ -90,6 +90,7 @@ pub struct PeerArgs {
 
 /// Subcommands of `peer`.
 #[derive(Clone, Debug, Subcommand)]
+#[command(defer = true)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it, for the life of the program")]
 pub enum PeerCommand {
     /// List the members, as a seed sees them

@@ -19,7 +19,8 @@ use super::{Effects, Kind, LinkId, Never};
 use crate::model::{Endpoint, Now, Time};
 use crate::proto::liveness::Ping;
 
-/// Number of looks in one `unreachable_after`.
+/// Number of looks in one `unreachable_after` while a peer is silent; while none is, the next look
+/// comes when one can be.
 const LOOKS: u32 = 20;
 
 /// Greatest number of calls in one look, so that a fleet that fell apart is not flooded with them.
@@ -203,7 +204,11 @@ impl Contacts {
     }
 
     fn look_later(&mut self, now: Now, fx: &mut Fx) {
-        let pause = self.config.unreachable_after / LOOKS;
+        let period = self.config.unreachable_after;
+        let longest = self.watched.values().map(|it| now.mono.since(it.heard)).max();
+        // Nothing is done before a peer was silent for a third of the period.
+        let calm = (period / 3).saturating_sub(longest.unwrap_or_default());
+        let pause = calm.max(period / LOOKS);
         self.due = now.mono.after(pause);
         fx.set_timer(Timer::Look, pause);
     }

@@ -146,8 +146,11 @@ impl Prober {
                 burst.is_lossy = true;
                 fx.set_timer(Timer(to), self.config.pause);
             }
-            // Quick failures of a process that is ending or starting: none of them counts alone.
-            CallError::Dial(DialError::Refused | DialError::HungUp) | CallError::Closed
+            // Quick failures of a process that is ending, starting or overloaded: none of them
+            // counts alone.
+            CallError::Dial(DialError::Refused | DialError::HungUp)
+            | CallError::Closed
+            | CallError::NoRoom(_)
                 if burst.left > 0 =>
             {
                 fx.set_timer(Timer(to), self.config.pause);
@@ -162,6 +165,7 @@ impl Prober {
             )
             | CallError::Silent
             | CallError::Closed
+            | CallError::NoRoom(_)
             | CallError::Rejected(_)
             | CallError::BadProof => self.finish(to, Outcome::Silent, fx),
         }

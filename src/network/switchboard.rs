@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::change::Change;
 use super::error::{NetworkError, SendError};
@@ -22,6 +22,7 @@ use crate::machine::{Input, direct, discovery, overlay};
 use crate::model::{Data, Endpoint, MessageId, Now, PublicKey, Time, topic_complaint};
 use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
+use crate::runtime::channel::send_within;
 use crate::runtime::driver::Driver;
 
 /// Largest number of messages, and of bytes, that wait for one reader.
@@ -113,7 +114,7 @@ impl Switchboard {
     /// The switchboard of the peer at `me`, without any waits. With `takes_unread`, direct messages
     /// are taken without a reader.
     pub fn new(me: Endpoint, takes_unread: bool) -> Arc<Self> {
-        let (answers, answering) = bounded(ANSWERS_MAX);
+        let (answers, answering) = unbounded();
         let waiting = Mutex::new(Waiting::default());
         let (moved, answers) = (Condvar::new(), Mutex::new(Some(answers)));
         Arc::new(Self { waiting, moved, answers, answering, me, takes_unread })
@@ -125,6 +126,12 @@ impl Switchboard {
 
     fn lock_answers(&self) -> MutexGuard<'_, Option<Sender<Command>>> {
         self.answers.lock().expect("nothing under this lock can panic")
+    }
+
+    /// Channel of the answers that are to be carried to the node; it ends when the switchboard is
+    /// closed.
+    pub fn answering(&self) -> Receiver<Command> {
+        self.answering.clone()
     }
 
     /// Carries answers to the node, until the switchboard is closed. For a thread of its own.
@@ -301,7 +308,7 @@ impl Switchboard {
                 let answer = Command::Answer { from: *from, number: *number, taken, reason };
                 // Without room there is no answer, and the sender learns that none was given.
                 if let Some(answers) = &*self.lock_answers() {
-                    let _ = answers.try_send(answer);
+                    let _ = send_within(answers, ANSWERS_MAX, answer);
                 }
                 return has_room;
             }

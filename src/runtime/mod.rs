@@ -3,6 +3,7 @@
 //! Knows the [`Machine`](crate::machine::Machine) trait and no service behind it. Its sibling is
 //! the simulator, which drives the same machines with none of this.
 
+pub(crate) mod channel;
 pub mod chat;
 pub mod clock;
 pub mod cluster_key;

@@ -117,8 +117,13 @@ impl Client {
         if let Some(sealer) = &mut self.sealer {
             line = sealer.seal(&line);
         }
-        self.stream.write_all(&line).map_err(|error| io_text(&error, timeout))?;
-        match self.reader.read() {
+        let written = self.stream.write_all(&line);
+        let answer = self.reader.read();
+        // A node that has no room says so and closes, before it has read a question.
+        if let (Err(error), false) = (&written, matches!(answer, Ok(Some(Message::Error(_))))) {
+            return Err(io_text(error, timeout).into());
+        }
+        match answer {
             Ok(Some(Message::Error(error))) => Err(Failure::refused(&error)),
             Ok(Some(answer)) => {
                 let name = answer.name();
@@ -235,6 +240,25 @@ mod tests {
         let failure = ask(seed(vec![Some(PeerListReq::default().into())])).unwrap_err();
         assert!(text(failure).contains("PEER_LIST_REQ"));
         assert!(ask(seed(vec![None])).is_err());
+    }
+
+    #[test]
+    fn a_node_that_has_no_room_and_hangs_up_at_once_is_heard() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::from(listener.local_addr().unwrap());
+        let mut client = Client::connect(endpoint, &manner()).unwrap();
+        let (mut full, _) = listener.accept().unwrap();
+        let busy = ErrorReply::new(ErrorCode::Busy, "no room; try again");
+        full.write_all(&encode(&busy.into())).unwrap();
+        full.shutdown(std::net::Shutdown::Both).unwrap();
+        drop(full);
+        let refused = || Err(Failure::Refused("no room; try again".to_owned()));
+        let ask = |client: &mut Client| {
+            client.ask(PeerListReq::default(), |answer| {
+                if let Message::PeerListResp(list) = answer { Some(list) } else { None }
+            })
+        };
+        assert_eq!(ask(&mut client), refused());
     }
 
     #[test]

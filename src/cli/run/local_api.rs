@@ -73,6 +73,20 @@ pub(in crate::cli) enum ApiRequest {
     Lend { ticket: String },
 }
 
+impl ApiRequest {
+    /// True if the shares of the peer are used.
+    pub(super) const fn is_of_shares(&self) -> bool {
+        matches!(
+            self,
+            Self::Share { .. }
+                | Self::Answers { .. }
+                | Self::Unshare { .. }
+                | Self::Shares
+                | Self::Lend { .. }
+        )
+    }
+}
+
 type Node = Arc<Driver<PeerNode>>;
 
 /// Begins to answer a request.

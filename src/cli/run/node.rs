@@ -6,11 +6,10 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ::log::Level;
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 use rand::SeedableRng as _;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
@@ -26,6 +25,7 @@ use crate::cli::{CliError, room};
 use crate::machine::{Input, Kind};
 use crate::model::{Endpoint, KeyPair, Now, Rng};
 use crate::proto::dialect::Dialect;
+use crate::runtime::channel::send_within;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::{Dialects, Limits, Options, Sink};
 use crate::runtime::driver::{Drivable, Driver};
@@ -33,7 +33,6 @@ use crate::runtime::files::{DataDir, FilesError};
 use crate::runtime::http::{Access, Counters, Server};
 use crate::runtime::journal::{Journal, JournalError};
 use crate::runtime::place::Place;
-use crate::runtime::thread;
 
 /// Longest time for links to drain when a node stops; a goodbye needs milliseconds.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -95,7 +94,7 @@ pub(super) fn live<R: Role>(
     let system = |action| move |source| CliError::System { action, source };
     let signals =
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
-    let (events_in, events) = bounded(report::EVENTS_MAX);
+    let (events_in, events) = unbounded();
     let counters = Arc::new(Counters::default());
     let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters)));
     let mut dialects = dialects(settings.http, &pages, &counters);
@@ -111,25 +110,15 @@ pub(super) fn live<R: Role>(
     pages.show(&driver);
     let reporting = Reporting::start(role, Arc::clone(&driver), events)
         .map_err(system("start the thread of the log"))?;
-    let answers = api
-        .clone()
-        .map(|api| {
-            let node = Arc::clone(&driver);
-            thread::spawn("answers", move || api.run(&node))
-        })
-        .transpose()
-        .map_err(system("start the thread of the answers"))?;
     // Without local commands a node can still run, and be stopped by a signal.
     let control = control::serve::<R>(dir, &driver, api.clone(), &counters)
         .map_err(|error| ::log::warn!("no local commands: {error}; use a shorter --data"))
         .ok();
-    let outcome = attend::<R>(&driver, &signals, reporting.last_event());
+    let outcome = attend::<R>(api.as_deref(), &driver, &signals, reporting.last_event());
     driver.stop(STOP_GRACE);
     if let Some(api) = api {
         api.close();
     }
-    // The thread has panicked if this fails, and reported that itself.
-    let _ = answers.map(JoinHandle::join);
     let outcome = outcome.and_then(|()| disk_failed(driver.failed().try_recv().ok()));
     if outcome.is_ok() {
         Line::new(Level::Info, "stopped", "stopped", json!({})).log(Clock::start().now().wall);
@@ -158,7 +147,7 @@ struct EventTee<R: Role> {
 impl<R: Role> Sink<EventOf<R>> for EventTee<R> {
     fn take(&self, now: Now, event: EventOf<R>) -> bool {
         let is_for_log = self.api.as_ref().is_none_or(|api| api.notice(now, &event));
-        !is_for_log || self.log.take(now, event)
+        !is_for_log || send_within(&self.log, report::EVENTS_MAX, (now, event))
     }
 }
 
@@ -176,28 +165,41 @@ fn dialects<R: Role>(
     dialects
 }
 
-/// Waits until the node is to stop, and lets it say goodbye.
+/// Carries answers to the node until it is to stop, and lets it say goodbye.
 fn attend<R: Role>(
+    api: Option<&dyn LocalApi<R::Machine>>,
     driver: &Arc<Driver<R::Machine>>,
     signals: &Receiver<&'static str>,
     last_event: &Receiver<()>,
 ) -> Result<(), CliError> {
     let failed = driver.failed();
-    let signal = select! {
-        recv(failed) -> error => return disk_failed(error.ok()),
-        recv(last_event) -> _ => return Ok(()),
-        recv(signals) -> signal => signal.unwrap_or("a signal"),
+    let answers = api.map_or_else(never, LocalApi::answers);
+    let wanted = api.map_or_else(never, LocalApi::wanted);
+    let submit = |command| driver.submit(Input::Command(command));
+    let signal = loop {
+        select! {
+            recv(failed) -> error => return disk_failed(error.ok()),
+            recv(last_event) -> _ => return Ok(()),
+            recv(signals) -> signal => break signal.unwrap_or("a signal"),
+            recv(answers) -> answer => answer.map_or((), submit),
+            recv(wanted) -> _ => api.map_or((), |it| it.wake(driver)),
+        }
     };
     let message = format!("stops because of {signal}; a second one ends it at once");
     Line::new(Level::Info, "stopping", message, json!({ "signal": signal }))
         .log(Clock::start().now().wall);
     let Some(goodbye) = R::goodbye() else { return Ok(()) };
-    driver.submit(Input::Command(goodbye));
-    select! {
-        recv(failed) -> error => return disk_failed(error.ok()),
-        recv(last_event) -> _ => {}
-        default(GOODBYE_MAX) => ::log::warn!("the goodbye took too long; stops without it"),
+    submit(goodbye);
+    let limit = after(GOODBYE_MAX);
+    loop {
+        select! {
+            recv(failed) -> error => return disk_failed(error.ok()),
+            recv(last_event) -> _ => return Ok(()),
+            recv(answers) -> answer => answer.map_or((), submit),
+            recv(limit) -> _ => break,
+        }
     }
+    ::log::warn!("the goodbye took too long; stops without it");
     Ok(())
 }
 

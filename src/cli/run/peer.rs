@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::Receiver;
 use serde_json::{Value, json};
 
 use super::local_api::{self, ApiRequest};
@@ -12,6 +13,8 @@ use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
 use crate::cli::settings::PeerSettings;
+use crate::machine::broadcast;
+use crate::machine::shares::TOPIC;
 use crate::model::Now;
 use crate::network::Switchboard;
 use crate::node::peer_kind::{Command, Event};
@@ -19,7 +22,6 @@ use crate::node::{PeerNode, PeerStatus};
 use crate::runtime::control::Answer;
 use crate::runtime::driver::Driver;
 use crate::runtime::driver::options::Serve;
-use crate::runtime::thread;
 
 #[derive(Default)]
 struct Peer(PeerReport);
@@ -71,19 +73,24 @@ impl LocalApi<PeerNode> for PeerApi {
         // Thousands a second, and no line above debug.
         let is_quiet = matches!(event, Event::Broadcast(_));
         let is_told = self.switch.on_event(now, event);
+        if let Event::Broadcast(broadcast::Event::Delivered { message, .. }) = event
+            && message.topic == TOPIC
+        {
+            self.sharing.want();
+        }
         is_told && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
     }
 
-    fn run(&self, driver: &Arc<Driver<PeerNode>>) {
-        let (sharing, switch) = (Arc::clone(&self.sharing), Arc::clone(&self.switch));
-        let node = Arc::clone(driver);
-        let shares = thread::spawn("shares", move || sharing.run(&switch, &node));
-        self.switch.answer(driver);
-        match shares {
-            // The thread has panicked if this fails, and reported that itself.
-            Ok(shares) => drop(shares.join()),
-            Err(error) => ::log::warn!("nothing can be shared: {error}"),
-        }
+    fn answers(&self) -> Receiver<Command> {
+        self.switch.answering()
+    }
+
+    fn wanted(&self) -> Receiver<()> {
+        self.sharing.wanted()
+    }
+
+    fn wake(&self, driver: &Arc<Driver<PeerNode>>) {
+        self.sharing.wake(&self.switch, driver);
     }
 
     fn swarm(&self) -> Arc<dyn Serve> {
@@ -91,11 +98,15 @@ impl LocalApi<PeerNode> for PeerApi {
     }
 
     fn begin(&self, driver: &Arc<Driver<PeerNode>>, request: ApiRequest) -> Result<Answer, String> {
+        if request.is_of_shares() {
+            self.wake(driver);
+        }
         local_api::begin(request, (&self.switch, &self.sharing), driver)
     }
 
     fn close(&self) {
         self.switch.close();
+        self.sharing.end();
     }
 }
 
@@ -114,11 +125,11 @@ pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
     };
     let machine = machine.in_fleet(settings.node.fleet.clone(), &records);
     let keys = settings.node.cluster_keys.clone();
-    let api = PeerApi {
-        // The log shows direct messages to the person who runs this process: they are taken.
-        switch: Switchboard::new(endpoint, true),
-        sharing: Sharing::new(endpoint, dir.path(), keys, settings.push_max),
-    };
+    // The log shows direct messages to the person who runs this process: they are taken.
+    let switch = Switchboard::new(endpoint, true);
+    let sharing = Sharing::new(endpoint, dir.path(), keys, settings.push_max);
+    sharing.listen(&switch);
+    let api = PeerApi { switch, sharing };
     let api: Arc<dyn LocalApi<PeerNode>> = Arc::new(api);
     live(Peer::default(), (machine, Some(api)), journal, (listener, &dir, &settings.node))
 }

@@ -17,8 +17,7 @@ use crate::runtime::driver::Driver;
 use crate::runtime::thread;
 
 /// Largest number of events that wait to be logged; enough for some hundred registrations at once.
-/// Beyond, the driver drops and counts them. Each place costs memory from the start, in every
-/// process.
+/// Beyond, the driver drops and counts them.
 pub(super) const EVENTS_MAX: usize = 2 * 1024;
 
 /// The reporting thread.

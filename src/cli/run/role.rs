@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::Receiver;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -69,8 +70,14 @@ pub(super) trait LocalApi<M: Drivable>: Send + Sync + 'static {
     /// that is set. Called under the node's lock: it must not block.
     fn notice(&self, now: Now, event: &M::Event) -> bool;
 
-    /// Answers the programs until [`LocalApi::close`]. For a thread of its own.
-    fn run(&self, driver: &Arc<Driver<M>>);
+    /// Commands to the node: answers that were decided under the node's lock.
+    fn answers(&self) -> Receiver<M::Command>;
+
+    /// Channel of the messages that [`LocalApi::wake`] is to be called.
+    fn wanted(&self) -> Receiver<()>;
+
+    /// Starts what runs only in a node that uses it, if it does not run yet.
+    fn wake(&self, driver: &Arc<Driver<M>>);
 
     /// Server of connections of swarms.
     fn swarm(&self) -> Arc<dyn Serve>;

@@ -58,6 +58,7 @@ impl Broadcast {
         if self.untold >= self.config.held_bytes_max / TELL_SHARE {
             self.tell(now, true, fx);
         }
+        self.forget_later(now, fx);
         self.begin_ticking(now, fx);
     }
 

@@ -173,20 +173,13 @@ impl Broadcast {
     }
 
     /// Lets the peer publish, because it is a member in this life by this proof.
-    pub fn begin(
-        &mut self,
-        incarnation: Incarnation,
-        proof: Option<Arc<Admission>>,
-        now: Now,
-        fx: &mut Fx,
-    ) {
+    pub fn begin(&mut self, incarnation: Incarnation, proof: Option<Arc<Admission>>) {
         if self.made.0 != incarnation {
             self.made = (incarnation, Made::default());
             self.brakes = Brakes::default();
         }
         self.life = Some(Subject { endpoint: self.me, incarnation, key: self.keys.public() });
         self.proof = proof;
-        self.arm(Timer::Forget, Some(now.mono.after(FORGET_INTERVAL)), now, fx);
     }
 
     /// Stops publishing, because the peer is not a member any more.
@@ -277,7 +270,9 @@ impl Broadcast {
             Timer::Forget => {
                 self.seen.forget(now.mono, self.config.remember, &mut self.origins);
                 self.store.forget(now.mono, self.config.hold);
-                self.arm(Timer::Forget, Some(now.mono.after(FORGET_INTERVAL)), now, fx);
+                if self.seen.len() + self.store.len() > 0 {
+                    self.forget_later(now, fx);
+                }
             }
         }
     }
@@ -339,6 +334,12 @@ impl Broadcast {
     ) {
         self.metrics.drop_one(why);
         fx.emit(Event::Malformed { from, reason: reason.into() });
+    }
+
+    fn forget_later(&mut self, now: Now, fx: &mut Fx) {
+        if !self.armed.contains_key(&Timer::Forget) {
+            self.arm(Timer::Forget, Some(now.mono.after(FORGET_INTERVAL)), now, fx);
+        }
     }
 
     /// Sets the timer if its deadline changes; an idle timer just runs out.

@@ -201,7 +201,7 @@ fn a_message_that_may_go_no_further_is_announced() {
 #[test]
 fn an_own_message_is_pushed_though_every_link_was_pruned() {
     let mut it = linked(open());
-    it.begin(Incarnation(1), None, at(0), &mut Effects::default());
+    it.begin(Incarnation(1), None);
     it.on_prune(FROM);
     it.on_prune(OTHER);
     let said = ("news".to_owned(), Data::from("farewell"), false);

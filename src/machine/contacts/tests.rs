@@ -119,6 +119,19 @@ fn whoever_is_idle_is_pinged_and_does_not_become_unreachable() {
 }
 
 #[test]
+fn looks_are_rare_while_nobody_is_silent() {
+    let mut bench = Bench::new(Config::default());
+    bench.link_up(1, 2);
+    let mut looks = 0;
+    for second in 1..=100 {
+        bench.pass(second, |_| looks += 1);
+        bench.hear(2);
+    }
+    assert!((9..=12).contains(&looks), "{looks} in 100 s");
+    assert_eq!((bench.pings.len(), &bench.told[..]), (0, &[][..]));
+}
+
+#[test]
 fn a_goodbye_ends_the_watch_and_a_broken_link_does_not() {
     let mut bench = Bench::new(Config::default());
     bench.link_up(1, 2);

@@ -20,12 +20,21 @@ pub struct Config {
     pub lookups_max: usize,
     /// Greatest number of look-ups that wait; further ones are answered at once with what is known.
     pub waiting_max: usize,
-    /// Pause from the first contact to the look-up of the own id.
+    /// Pause from the first contact to the look-up of the own id; all pauses vary by a quarter.
     pub refresh_min: Duration,
     /// Longest pause between two refreshes; the pause grows fourfold each time.
     pub refresh_max: Duration,
     /// Number of callers whose claimed endpoints are checked at a time; others are not.
     pub checks_max: usize,
+}
+
+impl Config {
+    /// The configuration of a peer whose neighbors come from seeds: it needs its table only to find
+    /// others by their ids, so it fills it slowly. A look-up is some twenty calls, and in a fleet
+    /// that comes together they would compete with the admissions.
+    pub fn with_seeds(self) -> Self {
+        Self { refresh_min: self.refresh_max, ..self }
+    }
 }
 
 impl Default for Config {

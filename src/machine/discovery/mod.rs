@@ -152,7 +152,7 @@ impl Discovery {
         let is_new = !self.table.knows(&contact);
         self.table.insert(contact, now.mono);
         if is_first {
-            fx.set_timer(Timer::Refresh, self.config.refresh_min);
+            self.refresh_later(fx);
         }
         if is_new && self.table.knows(&contact) {
             fx.emit(Event::Learnt(contact.into()));
@@ -287,11 +287,15 @@ impl Discovery {
         }
     }
 
-    fn on_refresh(&mut self, now: Now, fx: &mut Fx) {
-        self.pause = (self.pause * 4).min(self.config.refresh_max);
+    fn refresh_later(&mut self, fx: &mut Fx) {
         // Not all at once in a fleet that was started at once.
         let pause = self.pause.mul_f64(self.rng.random_range(0.75..1.25));
         fx.set_timer(Timer::Refresh, pause);
+    }
+
+    fn on_refresh(&mut self, now: Now, fx: &mut Fx) {
+        self.pause = (self.pause * 4).min(self.config.refresh_max);
+        self.refresh_later(fx);
         if let Some((contact, seen)) = self.table.stalest()
             && now.mono.since(seen) > STALE_AFTER
             && self.checks.len() < self.config.checks_max

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::machine::{DialError, LinkId};
 use crate::model::Endpoint;
 use crate::proto::message::Message;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Events of a session for its node.
 #[derive(Debug)]
@@ -77,6 +78,8 @@ pub enum CallError {
     Silent,
     /// The other side closed the connection before it answered, as a dying process does.
     Closed,
+    /// The other side has no room for the connection now.
+    NoRoom(String),
     /// The other side refused.
     Rejected(String),
     /// The answer did not prove the key that it claimed.
@@ -84,13 +87,19 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// Error of a call that was answered by `error`.
+    pub(super) fn told(error: ErrorReply) -> Self {
+        let is_full = error.code == ErrorCode::Busy;
+        if is_full { Self::NoRoom(error.reason) } else { Self::Rejected(error.reason) }
+    }
+
     /// The reason in words.
     pub fn text(&self) -> String {
         match self {
             Self::Dial(error) => error.as_str().to_owned(),
             Self::Silent => "connected, but no answer in time".to_owned(),
             Self::Closed => "connected, but hung up on".to_owned(),
-            Self::Rejected(reason) => format!("refused: {reason}"),
+            Self::NoRoom(reason) | Self::Rejected(reason) => format!("refused: {reason}"),
             Self::BadProof => "the answer did not prove its key".to_owned(),
         }
     }

@@ -97,6 +97,23 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_that_is_crowded_out_is_told_so_and_does_not_count_as_refused() {
+        let (mut caller, mut called) = (session(1), session(2));
+        called.config.unproven_max = 1;
+        let (to, mut fx) = (called.card().endpoint, Effects::default());
+        caller.call(to, Intent::Probe, Duration::from_secs(1), &mut fx);
+        called.on_accepted(LinkId(1), to.ip(), None, &mut Effects::default());
+        caller.on_dialed(Ticket(1), LinkId(1), None, &mut Effects::default());
+        called.on_accepted(LinkId(2), to.ip(), None, &mut fx);
+        let busy = sent(&mut fx).0.unwrap();
+        caller.on_received(LinkId(1), busy, &mut fx);
+        let (_, events) = sent(&mut fx);
+        let is_no_room = matches!(&events[..], [Event::Failed { error: CallError::NoRoom(why), .. }]
+            if why.contains("too many connections"));
+        assert!(is_no_room, "{events:?}");
+    }
+
+    #[test]
     fn both_ends_of_one_connection_believe_each_other() {
         for binding in [None, Some(Binding([7; 32]))] {
             let (near, far) = shake(binding, binding);

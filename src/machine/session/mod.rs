@@ -223,14 +223,7 @@ impl Session {
         binding: Option<Binding>,
         fx: &mut Fx,
     ) {
-        let oldest = self.unproven.first().copied();
-        let from_oldest = oldest.and_then(|oldest| Some((oldest, self.address(oldest)?)));
-        let is_full = self.unproven.len() >= self.config.unproven_max;
-        if let (Some((oldest, from)), true) = (from_oldest, is_full) {
-            let detail = format!("limit {}; the oldest was closed", self.config.unproven_max);
-            fx.emit(Event::Refused { from, cause: Cause::TooManyUnproven, detail });
-            self.hangup(oldest, "too many unproven connections", fx);
-        }
+        self.make_room(fx);
         self.links.insert(link, Link::new(from, Stage::Fresh, binding));
         self.unproven.insert(link);
         fx.set_timer(Timer::Handshake(link), self.config.handshake_timeout);
@@ -433,10 +426,11 @@ impl Session {
             }
             Intent::Link | Intent::Errand | Intent::Direct if ack.card.endpoint != to => {
                 let reason = format!("{} answers there", ack.card.endpoint);
-                self.fail_call(link, (to, intent), reason, fx);
+                self.fail_call(link, (to, intent), CallError::Rejected(reason), fx);
             }
             Intent::Link | Intent::Errand | Intent::Direct if foreign.is_some() => {
-                self.fail_call(link, (to, intent), foreign.unwrap_or_default(), fx);
+                let error = CallError::Rejected(foreign.unwrap_or_default());
+                self.fail_call(link, (to, intent), error, fx);
             }
             Intent::Link | Intent::Errand | Intent::Direct => {
                 self.calling.remove(&(to, intent));
@@ -503,12 +497,12 @@ impl Session {
             return;
         };
         let call = (*to, *intent);
-        self.fail_call(link, call, error.reason, fx);
+        self.fail_call(link, call, CallError::told(error), fx);
     }
 
-    fn fail_call(&mut self, link: LinkId, call: (Endpoint, Intent), reason: String, fx: &mut Fx) {
+    fn fail_call(&mut self, link: LinkId, call: (Endpoint, Intent), error: CallError, fx: &mut Fx) {
         self.end_call(link, call, fx);
-        let ((to, intent), error) = (call, CallError::Rejected(reason));
+        let (to, intent) = call;
         fx.emit(Event::Failed { to, intent, error });
     }
 

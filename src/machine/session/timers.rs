@@ -1,4 +1,4 @@
-//! Timers of the session: keep-alive rounds, and links whose time is over.
+//! Ends of links by the session: keep-alive rounds, links whose time is over, too many unproven.
 
 use super::{
     Cause, ErrorCode, ErrorReply, Event, Fx, LinkId, QUIET_ROUNDS_MAX, Session, Stage, Standing,
@@ -29,6 +29,25 @@ impl Session {
             fx.hangup(link);
             self.forget(link, "silent for too long", false, fx);
         }
+    }
+
+    /// Closes the oldest of too many unproven connections, before another comes.
+    pub(super) fn make_room(&mut self, fx: &mut Fx) {
+        let oldest = self.unproven.first().copied();
+        let Some((oldest, from)) = oldest.and_then(|it| Some((it, self.address(it)?))) else {
+            return;
+        };
+        if self.unproven.len() < self.config.unproven_max {
+            return;
+        }
+        let detail = format!("limit {}; the oldest was closed", self.config.unproven_max);
+        fx.emit(Event::Refused { from, cause: Cause::TooManyUnproven, detail });
+        // A link that is open gets a BYE with the reason.
+        if self.peer(oldest).is_none() {
+            let reason = "too many connections without a handshake; try again in a moment";
+            fx.send(oldest, ErrorReply::new(ErrorCode::Busy, reason));
+        }
+        self.hangup(oldest, "too many unproven connections", fx);
     }
 
     /// Closes a link whose handshake, errand or application has taken too long.

@@ -39,10 +39,10 @@ impl PeerNode {
     }
 
     /// Starts the broadcast as a member: this peer may publish, and can prove its membership.
-    pub(super) fn begin_broadcast(&mut self, now: Now, fx: &mut Fx) {
+    pub(super) fn begin_broadcast(&mut self) {
         let incarnation = self.session.card().incarnation;
         let proof = self.applicant.admission().cloned().map(Arc::new);
-        self.with_broadcast(now, fx, |it, part| it.begin(incarnation, proof, now, part));
+        self.broadcast.begin(incarnation, proof);
     }
 
     /// Handles a message of the broadcast, which is for neighbors only. On a link that is just

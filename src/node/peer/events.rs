@@ -278,7 +278,7 @@ impl PeerNode {
                 self.session.card_mut().certificate = Some((*admission).clone());
                 fx.emit(Event::Applicant(applicant::Event::Admitted(admission)));
                 self.with_overlay(now, fx, |it, part| it.begin(part));
-                self.begin_broadcast(now, fx);
+                self.begin_broadcast();
             }
             applicant::Event::Members { seed, members } => {
                 self.with_overlay(now, fx, |it, part| it.on_members(&members, part));

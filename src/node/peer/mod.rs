@@ -157,6 +157,8 @@ impl PeerNode {
         let me = (endpoint, keys.clone());
         let seeds: Vec<_> = book.seeds().map(|(_, seed)| seed).collect();
         let own = Contact { endpoint, key: keys.public() };
+        let finding =
+            if seeds.is_empty() { config.discovery } else { config.discovery.with_seeds() };
         let applicant = Applicant::new(config.applicant, me, book, records, part());
         let overlay = Overlay::new(config.overlay, endpoint, part());
         Self {
@@ -166,7 +168,7 @@ impl PeerNode {
             open: None,
             memory: None,
             overlay,
-            discovery: Discovery::new(config.discovery, own, seeds, part()),
+            discovery: Discovery::new(finding, own, seeds, part()),
             gossip: Gossip::new(config.gossip, endpoint),
             liveness: Liveness::new(config.liveness, endpoint, keys.clone()),
             direct: Direct::new(config.direct, endpoint, part()),

@@ -119,7 +119,7 @@ impl PeerNode {
         for record in self.memory.iter().flat_map(Memory::records) {
             fx.persist(record);
         }
-        self.begin_broadcast(now, fx);
+        self.begin_broadcast();
         self.with_overlay(now, fx, |it, part| it.begin(part));
         self.with_open(now, fx, |it, part| it.on_start(part));
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use rustix::net::{SendFlags, send};
 
 use super::gate::Passage;
 use super::link::Ends;
@@ -20,6 +21,8 @@ use super::{Drivable, Driver};
 use crate::machine::{Input, Never};
 use crate::model::Time;
 use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+use crate::proto::line::encode;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::proto::sealed::Sealed;
 
 /// Pause after a failure that would at once repeat itself, for want of descriptors or memory.
@@ -114,7 +117,7 @@ impl<M: Drivable> Driver<M> {
     fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, crowd: &mut Crowd) {
         let Some(seat) = self.connections.enter(self.limits.links_max) else {
             self.counters.refused_full.add(1);
-            return;
+            return turn_away(&stream);
         };
         let stream = Arc::new(stream);
         let Some((number, oldest)) = self.lobby.admit(&stream, self.limits.silent_max) else {
@@ -122,7 +125,7 @@ impl<M: Drivable> Driver<M> {
         };
         if let Some(oldest) = oldest {
             self.counters.refused_crowded.add(1);
-            close(&oldest);
+            turn_away(&oldest);
             if let Some(closed) = crowd.closed_one(self.clock.now().mono) {
                 log::warn!(
                     "closed {closed} silent connection{} to make room for new ones, this one for \
@@ -132,15 +135,16 @@ impl<M: Drivable> Driver<M> {
                 );
             }
         }
-        let driver = Arc::clone(self);
+        let (driver, accepted) = (Arc::clone(self), Arc::clone(&stream));
         let spawned = self.crew.spawn(format!("read:{}", from.port()), move || {
-            driver.greet(number, stream, from);
+            driver.greet(number, accepted, from);
             drop(seat);
         });
         if let Err(err) = spawned {
             log::debug!("no thread for a connection from {from}: {err}");
             self.lobby.leave(number);
             self.counters.refused_full.add(1);
+            turn_away(&stream);
         }
     }
 
@@ -252,6 +256,15 @@ impl<M: Drivable> Driver<M> {
             self.counters.refused_dialect.add(1);
         }
     }
+}
+
+/// Closes a connection for which there is no room, and tells its caller so. Nobody waits for a
+/// caller that does not read: what the socket does not take at once is lost.
+fn turn_away(stream: &TcpStream) {
+    let reason = "this node has no room for another connection now; try again in a moment";
+    let line = encode(&ErrorReply::new(ErrorCode::Busy, reason).into());
+    let _ = send(stream, &line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    close(stream);
 }
 
 /// True if an accept failed because of the connection that was to be accepted.

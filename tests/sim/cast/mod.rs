@@ -99,7 +99,7 @@ impl Machine for Host {
         match input {
             Input::Start => {
                 let life = self.life;
-                self.with(fx, |it, part| it.begin(life, None, now, part));
+                self.with(fx, |it, _| it.begin(life, None));
                 for to in self.calls.clone() {
                     self.dial(to, fx);
                 }

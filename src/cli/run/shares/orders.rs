@@ -19,7 +19,7 @@ impl State {
 }
 
 impl Sharing {
-    fn orders_file(&self) -> PathBuf {
+    pub(super) fn orders_file(&self) -> PathBuf {
         self.folder.join("orders.json")
     }
 

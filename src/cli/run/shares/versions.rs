@@ -28,7 +28,7 @@ impl Sharing {
         self.folder.join("received")
     }
 
-    fn versions_file(&self) -> PathBuf {
+    pub(super) fn versions_file(&self) -> PathBuf {
         self.folder.join("received.json")
     }
 

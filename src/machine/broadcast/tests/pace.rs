@@ -6,7 +6,7 @@ use crate::proto::broadcast::{Have, Reached, Slow};
 /// An origin that has published 600 messages of 1 KiB, with room for 512 KiB.
 fn origin() -> Broadcast {
     let mut it = linked(Config { held_bytes_max: 1_048_576, ..open() });
-    it.begin(Incarnation(1), None, at(0), &mut Effects::default());
+    it.begin(Incarnation(1), None);
     for _ in 0..20 {
         assert_eq!(say(&mut it, at(1), 30), 30);
     }
@@ -80,7 +80,7 @@ fn a_second_life_waits_for_nobody_of_the_first() {
     it.on_slow(at(2), FROM, slow(1), &mut Effects::default());
     assert_eq!(say(&mut it, at(2), 1), 0);
     it.pause(&mut Effects::default());
-    it.begin(Incarnation(2), None, at(2), &mut Effects::default());
+    it.begin(Incarnation(2), None);
     assert_eq!(say(&mut it, at(2), 10), 10);
     // Nor does it overflow when it has made less than the first and is held up as well.
     for secs in 5..30 {
@@ -133,7 +133,7 @@ fn too_many_messages_that_wait_are_refused() {
 fn an_origin_is_settled_when_a_neighbor_has_all_that_it_made() {
     let mut it = linked(open());
     assert!(it.is_settled());
-    it.begin(Incarnation(1), None, at(0), &mut Effects::default());
+    it.begin(Incarnation(1), None);
     let said = ("news".to_owned(), Data::from("x"), false);
     (0..5).for_each(|token| it.publish(at(1), token, said.clone(), &mut Effects::default()));
     assert!(!it.is_settled());

@@ -261,6 +261,7 @@ fn a_silent_connection_is_closed_and_the_machine_never_hears_of_it() {
 fn the_oldest_of_too_many_silent_connections_makes_room() {
     let node = Node::start_with(|options| options.limits.silent_max = 2);
     let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(node.addr)).collect();
+    assert!(clients[0].hear().unwrap().contains("no room"));
     assert_eq!(clients[0].hear(), None);
     for client in &mut clients[1..] {
         client.say("echo");
@@ -270,10 +271,12 @@ fn the_oldest_of_too_many_silent_connections_makes_room() {
 }
 
 #[test]
-fn above_the_limit_connections_are_closed_at_once() {
+fn above_the_limit_connections_are_told_so_and_closed_at_once() {
     let node = Node::start_with(|options| options.limits.links_max = 1);
     let (mut first, _) = node.client();
-    assert_eq!(Client::connect(node.addr).hear(), None);
+    let mut second = Client::connect(node.addr);
+    assert!(second.hear().unwrap().contains("no room"));
+    assert_eq!(second.hear(), None);
     node.dial(1, node.addr);
     assert_eq!(node.next(), Event::DialFailed(Ticket(1), DialError::Busy));
     first.say("echo");
