@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::machine::{DialError, LinkId};
 use crate::model::Endpoint;
 use crate::proto::message::Message;
+use crate::proto::refusal::ErrorReply;
 
 /// Events of a session for its node.
 #[derive(Debug)]
@@ -45,6 +46,13 @@ pub enum Event {
         link: LinkId,
         /// Message that came.
         msg: Box<Message>,
+    },
+    /// The other end refused a message.
+    Error {
+        /// Link on which the refusal came.
+        link: LinkId,
+        /// Refusal that came.
+        error: ErrorReply,
     },
     /// A message or connection was refused; the sender was told where that is possible.
     Refused {
