@@ -14,8 +14,9 @@ use super::local::Local;
 use super::words;
 use crate::cli::CliError;
 use crate::cli::log::{Line, escape};
-use crate::machine::chat::{Body, Config, Entry, Event, Member, MemberId, SeqNo};
+use crate::machine::chat::{Config, Event};
 use crate::model::Now;
+use crate::proto::chat::entry::{Body, Entry, Member, MemberId, SeqNo};
 use crate::runtime::chat::Told;
 
 /// Number of entries that are read from the log at a time.

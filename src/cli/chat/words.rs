@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::book::Standing;
 use crate::cli::log::Line;
-use crate::machine::chat::{At, Event, Member, MemberId, Membership, Role};
+use crate::machine::chat::{Event, Role};
 use crate::model::Endpoint;
+use crate::proto::chat::entry::{At, Member, MemberId, Membership};
 
 /// Listen address of a member.
 pub(super) fn place(at: At) -> Endpoint {
@@ -238,8 +239,8 @@ mod tests {
 
     use super::*;
     use crate::cli::chat::book::{Book, Item};
-    use crate::machine::chat::Term;
     use crate::model::{KeyPair, Rng};
+    use crate::proto::chat::entry::Term;
 
     fn member(id: u32, port: u16) -> Member {
         let key = KeyPair::generate(&mut Rng::seed_from_u64(id.into())).public();
