@@ -74,7 +74,7 @@ const LINES_MAX: usize = 500;
 
 /// Files that were longer when this rule came, each with the size it may not exceed again. Lower
 /// a number when a file shrinks, and delete the line when it fits; never raise one.
-const LONG_FILES: &[(&str, usize)] = &[("src/machine/session/mod.rs", 541)];
+const LONG_FILES: &[(&str, usize)] = &[];
 
 /// The longest line of source, in characters.
 const COLUMNS_MAX: usize = 100;
@@ -500,16 +500,18 @@ fn sections(text: &str) -> BTreeMap<&str, String> {
     sections
 }
 
-/// The names of all messages, from the table that the compiler keeps complete.
+/// The names of all messages, from the table of which the compiler makes them.
 fn messages() -> Vec<String> {
     let source = text("src/proto/message.rs");
-    let names: Vec<_> = source
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("(_) => \""))
-        .filter_map(|(_, rest)| Some(rest.strip_suffix("\",")?.to_owned()))
-        .collect();
-    assert!(names.len() > 20, "the table of names in message.rs was not found");
-    names
+    let (_, table) = source.split_once("\nmessages! {\n").expect("message.rs has the table");
+    let rows = table.lines().take_while(|line| *line != "}").map(str::trim);
+    let is_row = |line: &&str| !line.is_empty() && !line.starts_with("//");
+    rows.filter(is_row)
+        .map(|row| {
+            let name = row.strip_prefix('"').and_then(|row| row.split_once("\": "));
+            name.unwrap_or_else(|| panic!("no row of the table of messages: {row}")).0.to_owned()
+        })
+        .collect()
 }
 
 #[test]
@@ -522,7 +524,9 @@ fn the_document_explains_every_message_and_every_field() {
         let own = sections.iter().find(|(heading, _)| heading.contains(&quoted));
         own.map(|(_, section)| section)
     };
-    for name in messages().iter().filter(|name| section(name).is_none()) {
+    let messages = messages();
+    assert!(messages.len() > 20, "the table of messages was not found");
+    for name in messages.iter().filter(|name| section(name).is_none()) {
         missing.insert(format!("{name}: no heading of its own"));
     }
     for line in text("tests/golden/native.jsonl").lines() {

@@ -12,7 +12,7 @@ use crate::machine::direct::DirectMetrics;
 use crate::machine::discovery;
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
 use crate::proto::hello::Card;
-use crate::proto::message::Standing;
+use crate::proto::message::TrustLevel;
 
 /// One open link.
 #[derive(Clone, Debug, Serialize)]
@@ -25,13 +25,13 @@ pub struct LinkStatus {
     pub degree: u32,
 }
 
-impl From<(LinkId, &Card, Standing)> for LinkStatus {
-    fn from((_, card, standing): (LinkId, &Card, Standing)) -> Self {
+impl From<(LinkId, &Card, TrustLevel)> for LinkStatus {
+    fn from((_, card, standing): (LinkId, &Card, TrustLevel)) -> Self {
         let standing = match standing {
-            Standing::Stranger => "stranger",
-            Standing::Applicant => "applicant",
-            Standing::Member => "member",
-            Standing::Seed => "seed",
+            TrustLevel::Stranger => "stranger",
+            TrustLevel::Applicant => "applicant",
+            TrustLevel::Member => "member",
+            TrustLevel::Seed => "seed",
         };
         Self { endpoint: card.endpoint, standing, degree: card.degree }
     }

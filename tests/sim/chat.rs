@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chat_world::{Kind, Tally, Violation, Weather, World};
-use folkmoot::machine::chat::{Chat, Config, Role, Rule};
+use folkmoot::machine::chat::{Config, Role, Rule};
 use folkmoot::model::Rng;
+use folkmoot::proto::chat::entry::Chat;
 use rand::{RngExt as _, SeedableRng as _};
 
 const SECOND: u64 = 1_000_000;

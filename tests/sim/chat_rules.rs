@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use chat_hand::{GROUP, Hands, Letter, chat, entry, member, seq_chat};
 use folkmoot::machine::LinkId;
-use folkmoot::machine::chat::messages::{
-    ChatReq, Coordinator, Election, Heartbeat, Intent, NackCode, SeqAck,
-};
-use folkmoot::machine::chat::{
-    Body, Chain, Chat, Command, Config, Effect, Event, Input, MemberId, Message, MsgId, Origin,
-    Record, Role, Rule, SeqNo, Term,
-};
+use folkmoot::machine::chat::{Command, Config, Effect, Event, Input, Record, Role, Rule};
 use folkmoot::model::Now;
+use folkmoot::proto::chat::entry::{Body, Chain, Chat, MemberId, MsgId, Origin, SeqNo, Term};
+use folkmoot::proto::chat::message::{
+    ChatReq, Coordinator, Election, Heartbeat, Intent, Message, NackCode, SeqAck,
+};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -227,7 +225,7 @@ fn an_id_or_a_key_that_is_anothers_is_not_let_in() {
     let group = hands.hands[&1].group.as_ref().expect("it runs");
     assert_eq!(group.admits(&thief, None), Err(NackCode::IdTaken));
     assert_eq!(group.admits(&double, None), Err(NackCode::IdTaken));
-    let other = folkmoot::machine::chat::GroupId([8; 16]);
+    let other = folkmoot::proto::chat::entry::GroupId([8; 16]);
     assert_eq!(group.admits(&member(2), Some(other)), Err(NackCode::OtherGroup));
 }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chat_hand::{Hands, chat, entry, member, seq_chat};
-use folkmoot::machine::chat::messages::{
-    CatchupReq, Consent, Coordinator, Election, ElectionOk, Heartbeat,
+use folkmoot::machine::chat::{Config, Record, Role};
+use folkmoot::proto::chat::entry::{Body, Entry, MemberId, SeqNo, Term};
+use folkmoot::proto::chat::message::{
+    CatchupReq, Consent, Coordinator, Election, ElectionOk, Heartbeat, Message,
 };
-use folkmoot::machine::chat::{Body, Config, Entry, MemberId, Message, Record, Role, SeqNo, Term};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -218,7 +219,8 @@ fn heartbeat(hands: &Hands) -> Message {
         Record::Entry(entry) if entry.seq_no <= commit => Some(entry),
         _ => None,
     });
-    let hash = log.fold(folkmoot::machine::chat::Chain::default(), |it, entry| it.after(entry));
+    let hash =
+        log.fold(folkmoot::proto::chat::entry::Chain::default(), |it, entry| it.after(entry));
     Message::Heartbeat(Heartbeat { sender_id: MemberId(3), term: Term(2), commit, hash })
 }
 

@@ -16,11 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use folkmoot::machine::chat::messages::{ChatReq, NackCode};
-use folkmoot::machine::chat::{
-    At, Body, Chat, Config, Entry, Event, Member, MemberId, Message, MsgId, Origin, Role, SeqNo,
-};
+use folkmoot::machine::chat::{Config, Event, Role};
 use folkmoot::model::{Endpoint, KeyPair, Now, Rng, Time};
+use folkmoot::proto::chat::entry::{At, Body, Chat, Entry, Member, MemberId, MsgId, Origin, SeqNo};
+use folkmoot::proto::chat::message::{ChatReq, Message, NackCode};
 use folkmoot::proto::sealed::{ClusterKey, ClusterKeys};
 use folkmoot::runtime::chat::client::Client;
 use folkmoot::runtime::chat::{Engine, Founds, Limits, Options, StartError, Told, Verdict};

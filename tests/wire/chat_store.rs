@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use folkmoot::machine::chat::event::AuthorMark;
-use folkmoot::machine::chat::{
-    Body, Chain, Chat, Entry, GroupId, MemberId, Membership, MsgId, Origin, Record, SeqNo,
-    Snapshot, Term,
-};
+use folkmoot::machine::chat::{Record, Snapshot};
 use folkmoot::model::{KeyPair, PublicKey, WallTime};
+use folkmoot::proto::chat::entry::{
+    Body, Chain, Chat, Entry, GroupId, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+};
 use folkmoot::runtime::chat::store::{self, LogFile, Opened, StoreError};
 
 const ME: MemberId = MemberId(2);

@@ -10,12 +10,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Once};
 
-use folkmoot::machine::chat::messages::*;
-use folkmoot::machine::chat::{
-    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, Message, MsgId, Origin,
-    Recovered, SeqNo, Term,
-};
 use folkmoot::model::{KeyPair, Nonce, Rng, SigningBytes, WallTime};
+use folkmoot::proto::chat::entry::{
+    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, Recovered,
+    SeqNo, Term,
+};
+use folkmoot::proto::chat::message::*;
 use folkmoot::proto::chat::{LINE_BYTES_MAX, Reader, decode, encode};
 use folkmoot::proto::dialect::{Detection, Dialect, detect};
 use folkmoot::proto::line::ReadError;

@@ -13,7 +13,8 @@ use super::command::{HISTORY, HISTORY_MAX};
 use crate::cli::log::{LogFormat, LogLevel};
 use crate::cli::size::Size;
 use crate::cli::span::Span;
-use crate::machine::chat::{Config, MemberId};
+use crate::machine::chat::Config;
+use crate::proto::chat::entry::MemberId;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -11,7 +11,7 @@ use super::local::Ask;
 use super::verify;
 use crate::cli::text::escape;
 use crate::cli::{CliError, asking};
-use crate::machine::chat::MemberId;
+use crate::proto::chat::entry::MemberId;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 

@@ -11,9 +11,8 @@ use std::sync::Arc;
 
 use super::words::{self, GroupView};
 use crate::cli::text::escape;
-use crate::machine::chat::{
-    Body, Chat, Entry, Event, MemberId, Membership, MsgId, Role, SeqNo, Term,
-};
+use crate::machine::chat::{Event, Role};
+use crate::proto::chat::entry::{Body, Chat, Entry, MemberId, Membership, MsgId, SeqNo, Term};
 
 /// Largest number of lines that are kept.
 const LINES_MAX: usize = 5_000;
@@ -314,8 +313,8 @@ pub(super) fn item_of(entry: &Entry, chat: &Chat, me: MemberId) -> Item {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::machine::chat::Origin;
     use crate::model::WallTime;
+    use crate::proto::chat::entry::Origin;
 
     pub(in crate::cli::chat) fn chat(member: u32, number: u64, room: &str, text: &str) -> Chat {
         let origin = Origin { member: MemberId(member), client: 0 };

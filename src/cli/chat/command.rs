@@ -3,7 +3,7 @@
 //! Pure: a line goes in, its meaning comes out. A line that begins with `//` is a text that begins
 //! with `/`.
 
-use crate::machine::chat::MemberId;
+use crate::proto::chat::entry::MemberId;
 
 /// Number of messages that `/history` shows by default.
 pub(super) const HISTORY: usize = 20;

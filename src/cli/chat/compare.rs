@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::machine::chat::MemberId;
+use crate::proto::chat::entry::MemberId;
 use crate::runtime::chat::{Verdict, VerifyReport};
 
 /// The answer to `peer chat verify`, of member `me`.

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 
 use super::book::{Item, item_of};
-use crate::machine::chat::{Body, Entry, MemberId};
+use crate::proto::chat::entry::{Body, Entry, MemberId};
 
 /// The output, and the state of its last line.
 pub(super) struct Plain<W> {

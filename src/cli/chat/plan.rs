@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::args::{ChatArgs, Place};
 use crate::cli::CliError;
-use crate::machine::chat::{Config, MemberId};
+use crate::machine::chat::Config;
 use crate::model::Endpoint;
+use crate::proto::chat::entry::MemberId;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::chat::Founds;
 use crate::runtime::cluster_key;

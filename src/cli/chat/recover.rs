@@ -5,7 +5,7 @@ use super::ask;
 use super::local::{Ask, recovered_lines};
 use super::run::start_failed;
 use crate::cli::CliError;
-use crate::machine::chat::MemberId;
+use crate::proto::chat::entry::MemberId;
 use crate::runtime::chat::recover::recover;
 use crate::runtime::control;
 use crate::runtime::files::{DataDir, control_path};

@@ -16,8 +16,9 @@ use super::words;
 use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::text::escape;
-use crate::machine::chat::{Config, Entry, Event, Member, MemberId, SeqNo};
+use crate::machine::chat::{Config, Event};
 use crate::model::Now;
+use crate::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
 use crate::runtime::chat::Told;
 
 /// Number of entries that are read from the log at a time.

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::book::Book;
 use super::command::{self, Typed};
 use super::session::{Answer, Session};
-use crate::machine::chat::MemberId;
+use crate::proto::chat::entry::MemberId;
 use crate::runtime::thread;
 
 /// Largest number of waiting lines of input.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::book::item_of;
 use crate::cli::CliError;
-use crate::machine::chat::{Body, Chain, Entry, MemberId, SeqNo};
+use crate::proto::chat::entry::{Body, Chain, Entry, MemberId, SeqNo};
 use crate::runtime::chat::store::{LogFile, StoreError};
 
 /// Result of a comparison.
@@ -208,8 +208,9 @@ mod tests {
 
     use super::*;
     use crate::cli::chat::book::tests::{chat, entry};
-    use crate::machine::chat::{GroupId, Record};
+    use crate::machine::chat::Record;
     use crate::model::{KeyPair, Rng};
+    use crate::proto::chat::entry::GroupId;
     use crate::runtime::chat::store;
 
     /// The log of member `id` with these texts from number 1 on, final up to `commit`.

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::machine::chat::{Body, Chat, Entry, Event, MsgId, SeqNo};
+use crate::machine::chat::Event;
 use crate::model::Now;
+use crate::proto::chat::entry::{Body, Chat, Entry, MsgId, SeqNo};
 use crate::runtime::chat::Told;
 use crate::runtime::driver::options::Sink;
 

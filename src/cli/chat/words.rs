@@ -4,8 +4,9 @@ use ::log::Level;
 use serde_json::{Value, json};
 
 use crate::cli::log::Line;
-use crate::machine::chat::{At, Event, Member, MemberId, Membership, Role, SeqNo, Term};
+use crate::machine::chat::{Event, Role};
 use crate::model::Endpoint;
+use crate::proto::chat::entry::{At, Member, MemberId, Membership, SeqNo, Term};
 
 /// State of the group, as this member knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,7 +255,6 @@ mod tests {
 
     use super::*;
     use crate::cli::chat::book::{Book, Item};
-    use crate::machine::chat::Term;
     use crate::model::{KeyPair, Rng};
 
     fn member(id: u32, port: u16) -> Member {

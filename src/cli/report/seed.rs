@@ -15,7 +15,7 @@ use crate::machine::membership::authority;
 use crate::model::statement::{Admission, Ban, Proposal, ProposalKind, Subject};
 use crate::model::{Endpoint, Now, SeedId, Time};
 use crate::node::seed_kind::Event;
-use crate::proto::message::Standing;
+use crate::proto::message::TrustLevel;
 
 /// Number of death reports that are remembered, so that one report is logged once although several
 /// seeds pass it on; far more than come within the seconds that a removal takes.
@@ -130,12 +130,12 @@ impl SeedReport {
     }
 }
 
-const fn standing_word(standing: Standing) -> &'static str {
+const fn standing_word(standing: TrustLevel) -> &'static str {
     match standing {
-        Standing::Stranger => "stranger",
-        Standing::Applicant => "applicant",
-        Standing::Member => "member",
-        Standing::Seed => "seed",
+        TrustLevel::Stranger => "stranger",
+        TrustLevel::Applicant => "applicant",
+        TrustLevel::Member => "member",
+        TrustLevel::Seed => "seed",
     }
 }
 

@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::local::Local;
 use crate::cli::CliError;
 use crate::cli::door::Door;
-use crate::machine::chat::{At, Body, Config, Entry, Member, MemberId, SeqNo};
+use crate::machine::chat::Config;
 use crate::machine::rollout::{Committed, Participant, Roster, TxId};
 use crate::model::{Endpoint, KeyPair, Now, PublicKey};
+use crate::proto::chat::entry::{At, Body, Entry, Member, MemberId, SeqNo};
 use crate::runtime::chat::{self, Engine, Founds, Told};
 use crate::runtime::driver::options::{Serve, Sink};
 use crate::runtime::rollout::{self, Standing};
@@ -313,8 +314,8 @@ fn member_id(key: &PublicKey) -> MemberId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::chat::{Chat, MsgId, Origin, Term};
     use crate::model::WallTime;
+    use crate::proto::chat::entry::{Chat, MsgId, Origin, Term};
 
     fn entry(number: u64, text: &str) -> Entry {
         let origin = Origin { member: MemberId(1), client: 1 };

@@ -1,14 +1,12 @@
 //! Adoption: before it leads, a candidate makes the best log of its majority its own (R3).
 
 use super::config::Rule;
-use super::entry::{Body, MemberId, SeqNo, Term};
 use super::event::{Effect, Timer};
 use super::group::{Duty, Group};
-use super::messages::{CatchupReq, Message, SeqChat};
 use crate::machine::LinkId;
+use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo, Term};
+use crate::proto::chat::message::{CatchupReq, Message, SeqChat};
 use std::sync::Arc;
-
-use super::entry::Entry;
 
 /// The fetch of a donor's log.
 #[derive(Debug)]

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::AUTHORS_MAX;
-use super::entry::{MemberId, Membership, MsgId, Origin, SeqNo};
 use super::event::AuthorMark;
+use crate::proto::chat::entry::{MemberId, Membership, MsgId, Origin, SeqNo};
 
 /// Last number of each author.
 #[derive(Clone, Debug, Default)]

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::entry::SeqNo;
-use super::messages::Message;
 use crate::machine::LinkId;
+use crate::proto::chat::entry::SeqNo;
+use crate::proto::chat::message::Message;
 
 /// Records of this life, and the messages held until they are on disk.
 #[derive(Debug, Default)]

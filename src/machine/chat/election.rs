@@ -7,13 +7,13 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::config::Rule;
-use super::entry::{MemberId, Membership, SeqNo, Term};
 use super::event::{Effect, Event, Record, Timer};
 use super::group::{Duty, Group};
-use super::messages::{Consent, Election, ElectionOk, Message, NackCode};
 use crate::machine::LinkId;
 use crate::machine::quorum::majority;
 use crate::model::Time;
+use crate::proto::chat::entry::{MemberId, Membership, SeqNo, Term};
+use crate::proto::chat::message::{Consent, Election, ElectionOk, Message, NackCode};
 
 /// Number of objections of higher ids without a leader after which a candidate goes on all
 /// the same (L2).

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{
-    Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
-};
-use super::messages::{Intent, Message};
 use crate::machine::LinkId;
 use crate::model::PublicKey;
+use crate::proto::chat::entry::{
+    Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+};
+use crate::proto::chat::message::{Intent, Message};
 
 /// Input to the machine.
 #[derive(Clone, Debug)]

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use super::config::Rule;
-use super::entry::{Entry, MemberId, SeqNo, Term};
 use super::event::{Effect, Event, Timer};
 use super::group::{Duty, Group};
-use super::messages::{
+use crate::machine::LinkId;
+use crate::proto::chat::entry::{Entry, MemberId, SeqNo, Term};
+use crate::proto::chat::message::{
     CatchupReq, Coordinator, Heartbeat, Message, NackCode, SeqAck, SeqChat, SeqNack,
 };
-use crate::machine::LinkId;
 
 /// Reason why entries were not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,17 +9,17 @@ use super::adopt::Adopting;
 use super::config::{Config, Rule, TERM_MAX};
 use super::disk::Disk;
 use super::election::Candidacy;
-use super::entry::{Body, Entry, GroupId, Member, MemberId, Membership, SeqNo, Term};
 use super::event::{Command, Effect, Event, Input, Record, Role, Timer};
 use super::leader::Reign;
 use super::links::{Link, Links};
 use super::memory::Memory;
-use super::messages::{JoinAck, Message};
 use super::outbox::Outbox;
 use super::takeover::Takeover;
 use super::window::Log;
 use crate::machine::LinkId;
 use crate::model::{Now, Rng, Time};
+use crate::proto::chat::entry::{Body, Entry, GroupId, Member, MemberId, Membership, SeqNo, Term};
+use crate::proto::chat::message::{JoinAck, Message};
 
 /// Present duty of a member.
 #[derive(Debug)]

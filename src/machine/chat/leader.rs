@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::config::{Rule, SEQ_MAX};
-use super::entry::{Body, Entry, MemberId, Membership, SeqNo};
 use super::event::{Effect, Timer};
 use super::group::{Duty, Group};
-use super::messages::{Coordinator, Heartbeat, Message};
 use super::replicate::Progress;
 use super::takeover::Handover;
 use crate::machine::LinkId;
 use crate::machine::quorum::majority;
 use crate::model::PublicKey;
+use crate::proto::chat::entry::{Body, Entry, MemberId, Membership, SeqNo};
+use crate::proto::chat::message::{Coordinator, Heartbeat, Message};
 
 /// State of a leader in its term.
 #[derive(Debug)]

@@ -9,13 +9,13 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::config::{LINKS_MAX, MEMBERS_MAX, SEQ_MAX, STRANGERS_MAX, TERM_LEAP_MAX, TERM_MAX};
-use super::entry::{GroupId, Member, MemberId};
 use super::event::{Effect, Event, Record, Timer};
 use super::group::{Duty, Group};
-use super::messages::{Intent, JoinAck, Message, Nack, NackCode};
 use super::rival::Rival;
 use crate::machine::LinkId;
 use crate::model::{PublicKey, Time};
+use crate::proto::chat::entry::{GroupId, Member, MemberId};
+use crate::proto::chat::message::{Intent, JoinAck, Message, Nack, NackCode};
 
 /// Longest pause between two calls.
 const REDIAL_MAX: Duration = Duration::from_secs(2);

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::config::{MEMBERS_MAX, REMOVED_MAX};
-use super::entry::{Body, Member, MemberId, Membership};
 use super::event::{Effect, Event};
 use super::group::{Duty, Group};
-use super::messages::{Message, RemoveReq};
 use crate::model::PublicKey;
+use crate::proto::chat::entry::{Body, Member, MemberId, Membership};
+use crate::proto::chat::message::{Message, RemoveReq};
 
 /// Removal of a member that is wanted.
 #[derive(Clone, Copy, Debug)]

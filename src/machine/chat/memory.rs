@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::config::{Config, Rule};
-use super::entry::{Chat, GroupId, Member, MemberId, MsgId, Origin, SeqNo, Term};
 use super::event::{Record, Snapshot};
 use super::outbox::Outbox;
 use super::window::Log;
+use crate::proto::chat::entry::{Chat, GroupId, Member, MemberId, MsgId, Origin, SeqNo, Term};
 
 /// Data that the driver found on disk.
 #[derive(Clone, Debug, Default)]
@@ -103,7 +103,7 @@ pub fn apply_typed(typed: &mut Vec<Chat>, record: Record) {
 }
 
 impl Known {
-    fn put(&mut self, entry: Arc<super::entry::Entry>) {
+    fn put(&mut self, entry: Arc<crate::proto::chat::entry::Entry>) {
         if entry.seq_no <= self.log.base().seq.max(self.log.commit()) {
             return;
         }

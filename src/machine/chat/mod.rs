@@ -12,7 +12,6 @@ mod authors;
 pub mod config;
 mod disk;
 mod election;
-pub mod entry;
 pub mod event;
 mod follower;
 mod group;
@@ -20,7 +19,6 @@ mod leader;
 mod links;
 mod membership;
 mod memory;
-pub mod messages;
 mod outbox;
 mod pulse;
 mod recover;
@@ -34,12 +32,9 @@ mod tests;
 mod window;
 
 pub use config::{Config, Rule};
-pub use entry::{
-    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, Recovered,
-    SeqNo, Term,
-};
+
 pub use event::{Command, Effect, Event, Input, Record, Role, Snapshot, Timer};
 pub use group::Group;
 pub use memory::{Memory, apply_typed};
-pub use messages::Message;
+
 pub use status::{MemberStatus, Status};

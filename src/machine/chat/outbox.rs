@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::entry::{Chat, MsgId, Origin};
 use crate::machine::LinkId;
+use crate::proto::chat::entry::{Chat, MsgId, Origin};
 
 #[derive(Debug)]
 pub(super) struct Waiting {

@@ -8,7 +8,7 @@
 
 use super::event::{Effect, Timer};
 use super::group::Group;
-use super::messages::{Alive, Message};
+use crate::proto::chat::message::{Alive, Message};
 
 impl Group {
     pub(super) fn on_pulse(&mut self, fx: &mut Vec<Effect>) {

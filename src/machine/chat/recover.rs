@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use super::config::REMOVED_MAX;
-use super::entry::{Body, GroupId, Member, Membership, Recovered};
 use super::event::{Effect, Record};
 use super::group::Group;
+use crate::proto::chat::entry::{Body, GroupId, Member, Membership, Recovered};
 use rand::RngExt as _;
 
 impl Group {

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::config::Rule;
-use super::entry::{Entry, MemberId, SeqNo, Term};
 use super::event::{Effect, Timer};
 use super::group::{Duty, Group};
-use super::messages::{CatchupReq, Message, NackCode, SeqAck, SeqChat};
 use crate::machine::LinkId;
 use crate::model::{PublicKey, Time};
+use crate::proto::chat::entry::{Entry, MemberId, SeqNo, Term};
+use crate::proto::chat::message::{CatchupReq, Message, NackCode, SeqAck, SeqChat};
 
 /// Number of heartbeats without progress after which a follower is probed again.
 const STALLED_MAX: u8 = 3;

@@ -9,12 +9,12 @@
 use rand::RngExt as _;
 
 use super::config::Rule;
-use super::entry::{At, MemberId};
 use super::event::{Effect, Event};
 use super::group::Group;
 use super::links::Link;
-use super::messages::{Message, NackCode, VerifyReq, VerifyResp};
 use crate::machine::LinkId;
+use crate::proto::chat::entry::{At, MemberId};
+use crate::proto::chat::message::{Message, NackCode, VerifyReq, VerifyResp};
 
 /// A later process with the key of a member that is linked.
 #[derive(Debug)]

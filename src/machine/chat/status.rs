@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::entry::{GroupId, Member, MemberId, MsgId, Recovered, SeqNo, Term};
 use super::event::Role;
 use super::group::{Duty, Group};
 use crate::model::PublicKey;
+use crate::proto::chat::entry::{GroupId, Member, MemberId, MsgId, Recovered, SeqNo, Term};
 
 /// A member and its group, as it sees them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use rand::RngExt as _;
 
 use super::config::{ROOM_BYTES_MAX, Rule};
-use super::entry::{Body, Chat, MemberId, MsgId, Origin, SeqNo};
 use super::event::{Effect, Event, Record, Timer};
 use super::group::{Duty, Group};
-use super::messages::{ChatAck, ChatReq, Message, Nack, NackCode};
 use crate::machine::LinkId;
+use crate::proto::chat::entry::{Body, Chat, MemberId, MsgId, Origin, SeqNo};
+use crate::proto::chat::message::{ChatAck, ChatReq, Message, Nack, NackCode};
 
 /// Number of messages that are on their way to the leader without an answer.
 const SENT_MAX: usize = 1_024;

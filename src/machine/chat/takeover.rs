@@ -1,11 +1,11 @@
 //! Handover: a leader numbers no further message, brings its successor to its last entry, and lets
 //! it stand at once (C8).
 
-use super::entry::{MemberId, SeqNo};
 use super::event::{Effect, Event, Timer};
 use super::group::{Duty, Group};
-use super::messages::{Message, NackCode, TakeNow, TakeoverReq};
 use crate::model::Time;
+use crate::proto::chat::entry::{MemberId, SeqNo};
+use crate::proto::chat::message::{Message, NackCode, TakeNow, TakeoverReq};
 
 /// State of a higher id between its requests.
 #[derive(Debug, Default)]

@@ -8,16 +8,16 @@ use rand::SeedableRng as _;
 use super::authors::Authors;
 use super::config::{AUTHORS_MAX, Config, SEQ_MAX, TERM_MAX};
 use super::disk::Disk;
-use super::entry::{
-    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
-};
 use super::event::{Command, Effect, Input, Snapshot, Timer};
 use super::group::Group;
 use super::memory::Memory;
-use super::messages::{CatchupReq, Message, SeqChat};
 use super::window::{Log, text_bytes};
 use crate::machine::LinkId;
 use crate::model::{KeyPair, Now, Rng, Time, WallTime};
+use crate::proto::chat::entry::{
+    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+};
+use crate::proto::chat::message::{CatchupReq, Message, SeqChat};
 
 fn entry(seq: u64, term: u64, body: Body) -> Arc<Entry> {
     let (seq_no, term, leader) = (SeqNo(seq), Term(term), MemberId(1));

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::authors::Authors;
 use super::config::Config;
-use super::entry::{Body, Chain, Chat, Entry, Membership, MsgId, Origin, SeqNo, Term};
 use super::event::Snapshot;
+use crate::proto::chat::entry::{Body, Chain, Chat, Entry, Membership, MsgId, Origin, SeqNo, Term};
 
 /// Place, term and hash of an entry, without its content.
 #[derive(Clone, Copy, Debug, Default)]
@@ -270,7 +270,7 @@ impl Log {
     }
 
     /// The state at the last final entry.
-    pub(super) fn snapshot(&self, group: super::entry::GroupId) -> Option<Snapshot> {
+    pub(super) fn snapshot(&self, group: crate::proto::chat::entry::GroupId) -> Option<Snapshot> {
         Some(Snapshot {
             group,
             seq_no: self.commit,

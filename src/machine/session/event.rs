@@ -47,6 +47,13 @@ pub enum Event {
         /// Message that came.
         msg: Box<Message>,
     },
+    /// The other end refused a message.
+    Error {
+        /// Link on which the refusal came.
+        link: LinkId,
+        /// Refusal that came.
+        error: ErrorReply,
+    },
     /// A message or connection was refused; the sender was told where that is possible.
     Refused {
         /// Address of the sender.

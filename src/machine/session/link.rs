@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::model::{Binding, Endpoint, Nonce};
 use crate::proto::hello::{Card, Intent};
-use crate::proto::message::Standing;
+use crate::proto::message::TrustLevel;
 
 #[derive(Debug)]
 pub(super) enum Stage {
@@ -20,7 +20,7 @@ pub(super) enum Stage {
     Calling { to: Endpoint, intent: Intent, nonce: Nonce },
     /// The key is proved, and the link has a standing (a stranger's until
     /// [`super::Session::admit`]).
-    Open { card: Arc<Card>, standing: Standing, intent: Intent },
+    Open { card: Arc<Card>, standing: TrustLevel, intent: Intent },
 }
 
 #[derive(Debug)]

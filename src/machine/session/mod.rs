@@ -34,7 +34,7 @@ use crate::model::{Binding, Endpoint, KeyPair, Nonce, PublicKey, Rng};
 use crate::proto::hello::{
     Bye, CALLED, CALLER, Card, Hello, HelloAck, HelloProof, Intent, VERSION,
 };
-use crate::proto::message::{Message, Standing};
+use crate::proto::message::{Message, SessionMessage, TrustLevel};
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Beginning of the complaint about a message or word that only newer versions know.
@@ -121,10 +121,10 @@ impl Session {
     }
 
     /// Standing of the other end of a link.
-    pub fn standing(&self, link: LinkId) -> Standing {
+    pub fn standing(&self, link: LinkId) -> TrustLevel {
         match self.links.get(&link).map(|link| &link.stage) {
             Some(Stage::Open { standing, .. }) => *standing,
-            _ => Standing::Stranger,
+            _ => TrustLevel::Stranger,
         }
     }
 
@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// The open links, with the card and the standing of the other end.
-    pub fn open(&self) -> impl Iterator<Item = (LinkId, &Card, Standing)> {
+    pub fn open(&self) -> impl Iterator<Item = (LinkId, &Card, TrustLevel)> {
         self.links.iter().filter_map(|(id, link)| match &link.stage {
             Stage::Open { card, standing, .. } => Some((*id, &**card, *standing)),
             Stage::Fresh | Stage::Challenged { .. } | Stage::Probed | Stage::Calling { .. } => None,
@@ -171,10 +171,10 @@ impl Session {
 
     /// Gives an opened link its standing, or changes it later. Below a member's standing, a link
     /// does not last.
-    pub fn admit(&mut self, link: LinkId, as_standing: Standing, fx: &mut Fx) {
+    pub fn admit(&mut self, link: LinkId, as_standing: TrustLevel, fx: &mut Fx) {
         if let Some(Link { stage: Stage::Open { standing, .. }, .. }) = self.links.get_mut(&link) {
             *standing = as_standing;
-            if as_standing >= Standing::Member {
+            if as_standing >= TrustLevel::Member {
                 self.unproven.remove(&link);
             } else {
                 self.unproven.insert(link);
@@ -271,58 +271,13 @@ impl Session {
         msg.shorten_reason();
         let Some(entry) = self.links.get_mut(&link) else { return };
         entry.quiet_rounds = 0;
-        match msg {
-            Message::Hello(hello) => self.on_hello(link, hello, fx),
-            Message::HelloAck(ack) => self.on_hello_ack(link, ack, fx),
-            Message::HelloProof(proof) => self.on_hello_proof(link, proof, fx),
-            Message::Error(error) => self.on_error(link, error, fx),
-            Message::Bye(Bye { reason }) => {
-                if let Some(entry) = self.links.get_mut(&link) {
-                    entry.bye = Some(reason);
-                }
-            }
-            Message::RegisterReq(_)
-            | Message::RegisterVote(_)
-            | Message::RegisterCommit(_)
-            | Message::PeerListReq(_)
-            | Message::PeerListResp(_)
-            | Message::GossipMsg(_)
-            | Message::GossipDigest(_)
-            | Message::Ping(_)
-            | Message::Pong(_)
-            | Message::Neighbors(_)
-            | Message::SuspectReq(_)
-            | Message::SuspectAck(_)
-            | Message::DeadReport(_)
-            | Message::SeedDeadVote(_)
-            | Message::SeedDeadCommit(_)
-            | Message::SeedOrderVote(_)
-            | Message::SeedBanCommit(_)
-            | Message::Leave(_)
-            | Message::Direct(_)
-            | Message::DirectAck(_)
-            | Message::DirectPartReq(_)
-            | Message::DirectPart(_)
-            | Message::FindNode(_)
-            | Message::Found(_)
-            | Message::Publish(_)
-            | Message::Announce(_)
-            | Message::Graft(_)
-            | Message::Prune(_)
-            | Message::PartReq(_)
-            | Message::Part(_)
-            | Message::Receipt(_)
-            | Message::Have(_)
-            | Message::Lack(_)
-            | Message::Slow(_)
-            | Message::SeedDigest(_)
-            | Message::SeedSyncReq(_)
-            | Message::SeedSyncResp(_)
-            | Message::LinkHint(_)
-            | Message::ExplainReq(_)
-            | Message::ExplainResp(_)
-            | Message::TopologyReq(_)
-            | Message::TopologyResp(_) => self.pass_on(link, msg, fx),
+        match SessionMessage::try_from(msg) {
+            Ok(SessionMessage::Hello(hello)) => self.on_hello(link, hello, fx),
+            Ok(SessionMessage::HelloAck(ack)) => self.on_hello_ack(link, ack, fx),
+            Ok(SessionMessage::HelloProof(proof)) => self.on_hello_proof(link, proof, fx),
+            Ok(SessionMessage::Error(error)) => self.on_error(link, error, fx),
+            Ok(SessionMessage::Bye(Bye { reason })) => entry.bye = Some(reason),
+            Err(msg) => self.pass_on(link, msg, fx),
         }
     }
 
@@ -333,11 +288,11 @@ impl Session {
             return fx.emit(Event::Message { link, msg: Box::new(msg) });
         }
         let reason = match needs {
-            Standing::Stranger | Standing::Applicant => {
+            TrustLevel::Stranger | TrustLevel::Applicant => {
                 format!("{name} needs a handshake first: say HELLO")
             }
-            Standing::Member => format!("{name} is taken from certified members only"),
-            Standing::Seed => format!("{name} is taken from configured seeds only"),
+            TrustLevel::Member => format!("{name} is taken from certified members only"),
+            TrustLevel::Seed => format!("{name} is taken from configured seeds only"),
         };
         let error = ErrorReply::new(ErrorCode::NotAllowed, reason);
         self.refuse(link, Cause::NotAllowed, error, fx);
@@ -347,7 +302,7 @@ impl Session {
     pub fn on_garbled(&mut self, link: LinkId, reason: &str, fx: &mut Fx) {
         // A member of a newer version says words that this one does not know: it is told once, and
         // no more of them count.
-        let is_newer = reason.starts_with(UNKNOWN) && self.standing(link) >= Standing::Member;
+        let is_newer = reason.starts_with(UNKNOWN) && self.standing(link) >= TrustLevel::Member;
         let was_told = self.links.get(&link).is_some_and(|it| it.offenses > 0);
         if self.is_live(link) && !(is_newer && was_told) {
             let error = ErrorReply::new(ErrorCode::Malformed, reason);
@@ -476,7 +431,7 @@ impl Session {
         fx: &mut Fx,
     ) {
         if let Some(entry) = self.links.get_mut(&link) {
-            let standing = Standing::Stranger;
+            let standing = TrustLevel::Stranger;
             entry.stage = Stage::Open { card: Arc::clone(&card), standing, intent };
             self.unproven.insert(link);
         }
@@ -489,12 +444,11 @@ impl Session {
         fx.emit(Event::Opened { link, card, dialed, intent });
     }
 
-    /// An ERROR during a call is its failure; later it is passed to the node.
+    /// An ERROR during a call is its failure; later it is told to the node.
     fn on_error(&mut self, link: LinkId, error: ErrorReply, fx: &mut Fx) {
         let Some(Link { stage: Stage::Calling { to, intent, .. }, .. }) = self.links.get(&link)
         else {
-            fx.emit(Event::Message { link, msg: Box::new(Message::Error(error)) });
-            return;
+            return fx.emit(Event::Error { link, error });
         };
         let call = (*to, *intent);
         self.fail_call(link, call, CallError::told(error), fx);

@@ -1,8 +1,8 @@
 //! Ends of links by the session: keep-alive rounds, links whose time is over, too many unproven.
 
 use super::{
-    Cause, ErrorCode, ErrorReply, Event, Fx, LinkId, QUIET_ROUNDS_MAX, Session, Stage, Standing,
-    Timer,
+    Cause, ErrorCode, ErrorReply, Event, Fx, LinkId, QUIET_ROUNDS_MAX, Session, Stage, Timer,
+    TrustLevel,
 };
 use crate::proto::hello::Intent;
 use crate::proto::liveness::Ping;
@@ -55,7 +55,7 @@ impl Session {
         let Some(entry) = self.links.get(&link) else { return };
         match entry.stage {
             Stage::Open { standing, intent, .. } => {
-                if standing < Standing::Member || intent == Intent::Errand {
+                if standing < TrustLevel::Member || intent == Intent::Errand {
                     self.hangup(link, "the time for this link is over", fx);
                 }
             }

@@ -9,7 +9,7 @@ use crate::machine::session::Cause;
 use crate::machine::{Effects, LinkId};
 use crate::model::{Endpoint, Now, PublicKey};
 use crate::proto::broadcast::Publish;
-use crate::proto::message::Message;
+use crate::proto::message::BroadcastMessage;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Longest time that is added to a message's age for one link: a round trip can be measured wrong.
@@ -47,34 +47,30 @@ impl PeerNode {
 
     /// Handles a message of the broadcast, which is for neighbors only. On a link that is just
     /// being exchanged it is no offense.
-    pub(super) fn on_broadcast(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
+    pub(super) fn on_broadcast(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        msg: BroadcastMessage,
+        fx: &mut Fx,
+    ) {
         if self.broadcast.neighbor(link).is_none() {
             return;
         }
-        if let Message::Publish(msg) = msg {
-            return self.on_publish(now, link, msg, fx);
+        let (it, mut part) = (&mut self.broadcast, Effects::default());
+        match msg {
+            BroadcastMessage::Publish(msg) => return self.on_publish(now, link, msg, fx),
+            BroadcastMessage::Announce(announce) => it.on_announce(now, link, &announce, &mut part),
+            BroadcastMessage::Graft(graft) => it.on_graft(now, link, &graft, &mut part),
+            BroadcastMessage::Prune(_) => it.on_prune(link),
+            BroadcastMessage::PartReq(request) => it.on_part_req(link, request, &mut part),
+            BroadcastMessage::Part(piece) => it.on_part(now, link, &piece, &mut part),
+            BroadcastMessage::Receipt(receipt) => it.on_receipt(now, link, receipt, &mut part),
+            BroadcastMessage::Have(have) => it.on_have(now, link, &have, &mut part),
+            BroadcastMessage::Lack(lack) => it.on_lack(now, link, &lack, &mut part),
+            BroadcastMessage::Slow(slow) => it.on_slow(now, link, slow, &mut part),
         }
-        self.with_broadcast(now, fx, |it, part| {
-            if let Message::Announce(announce) = msg {
-                it.on_announce(now, link, &announce, part);
-            } else if let Message::Graft(graft) = msg {
-                it.on_graft(now, link, &graft, part);
-            } else if let Message::Prune(_) = msg {
-                it.on_prune(link);
-            } else if let Message::PartReq(request) = msg {
-                it.on_part_req(link, request, part);
-            } else if let Message::Part(piece) = msg {
-                it.on_part(now, link, &piece, part);
-            } else if let Message::Receipt(receipt) = msg {
-                it.on_receipt(now, link, receipt, part);
-            } else if let Message::Have(have) = msg {
-                it.on_have(now, link, &have, part);
-            } else if let Message::Lack(lack) = msg {
-                it.on_lack(now, link, &lack, part);
-            } else if let Message::Slow(slow) = msg {
-                it.on_slow(now, link, slow, part);
-            }
-        });
+        self.after_broadcast(now, part, fx);
         if self.is_leaving && self.broadcast.is_settled() {
             self.leave(now, fx);
         }

@@ -6,7 +6,7 @@ use super::{Command, Event, Fx, PeerNode, Timer};
 use crate::machine::direct::Letter;
 use crate::model::Now;
 use crate::proto::membership::ExplainReq;
-use crate::proto::message::Standing;
+use crate::proto::message::TrustLevel;
 
 /// Longest wait of a peer that leaves until its last messages are with a neighbor.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
@@ -70,7 +70,7 @@ impl PeerNode {
         let links: Vec<_> =
             self.session.open().map(|(link, _, standing)| (link, standing)).collect();
         for (link, standing) in links {
-            if let (Some(leave), true) = (leave, standing >= Standing::Member) {
+            if let (Some(leave), true) = (leave, standing >= TrustLevel::Member) {
                 fx.send(link, leave);
             }
             self.with_session(now, fx, |it, part| it.hangup(link, "leaving", part));

@@ -6,7 +6,7 @@ use crate::machine::session::Cause;
 use crate::machine::{Effects, LinkId};
 use crate::model::{Endpoint, Now};
 use crate::proto::hello::{Card, Intent};
-use crate::proto::message::Message;
+use crate::proto::message::DirectMessage;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 impl PeerNode {
@@ -78,21 +78,18 @@ impl PeerNode {
         &mut self,
         now: Now,
         (link, card): (LinkId, &Card),
-        msg: Message,
+        msg: DirectMessage,
         fx: &mut Fx,
     ) {
         let sender = (card.endpoint, card.incarnation);
         let life = self.session.card().incarnation;
-        self.with_direct(now, fx, |it, part| {
-            if let Message::Direct(msg) = msg {
-                it.on_message(now, (link, sender), life, msg, part);
-            } else if let Message::DirectAck(ack) = msg {
-                it.on_ack(now, link, sender, &ack, part);
-            } else if let Message::DirectPartReq(wanted) = msg {
+        self.with_direct(now, fx, |it, part| match msg {
+            DirectMessage::Direct(msg) => it.on_message(now, (link, sender), life, msg, part),
+            DirectMessage::DirectAck(ack) => it.on_ack(now, link, sender, &ack, part),
+            DirectMessage::DirectPartReq(wanted) => {
                 it.on_part_req(now, link, sender.0, wanted, part);
-            } else if let Message::DirectPart(data) = msg {
-                it.on_part(now, (link, sender), &data, part);
             }
+            DirectMessage::DirectPart(data) => it.on_part(now, (link, sender), &data, part),
         });
     }
 

@@ -10,7 +10,7 @@ use crate::model::statement::NeighborList;
 use crate::model::{Endpoint, Incarnation, Now};
 use crate::proto::hello::{Card, Intent, SeedKey};
 use crate::proto::liveness::SuspectReq;
-use crate::proto::message::Standing;
+use crate::proto::message::TrustLevel;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 impl PeerNode {
@@ -37,6 +37,10 @@ impl PeerNode {
                 }
             },
             session::Event::Message { link, msg } => self.on_message(now, link, *msg, fx),
+            session::Event::Error { link, error } => {
+                self.note_sender(now, link, fx);
+                self.with_applicant(now, fx, |it, part| it.on_error(link, &error, part));
+            }
             session::Event::Refused { from, cause, detail } => {
                 if let Some(refusal) = self.refusals.count(cause, from, detail) {
                     fx.emit(Event::Refused(refusal));
@@ -135,7 +139,7 @@ impl PeerNode {
             }
             return;
         }
-        self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
+        self.with_session(now, fx, |it, part| it.admit(link, TrustLevel::Seed, part));
         self.with_applicant(now, fx, |it, part| it.on_seed_link(seed, link, card, part));
         if let Some(warning) = self.applicant.book().list_warning(own, card)
             && self.drifted.insert(seed)
@@ -181,7 +185,7 @@ impl PeerNode {
             }
             return;
         }
-        self.with_session(now, fx, |it, part| it.admit(link, Standing::Member, part));
+        self.with_session(now, fx, |it, part| it.admit(link, TrustLevel::Member, part));
         self.on_later_life(&card.subject());
         self.with_contacts(now, fx, |it, part| it.on_heard(now, card.endpoint, part));
         self.seek_twin(now, card, fx);

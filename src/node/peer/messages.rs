@@ -11,13 +11,13 @@ use crate::model::{Endpoint, Incarnation, Now};
 use crate::proto::hello::Card;
 use crate::proto::liveness::Pong;
 use crate::proto::membership::ExplainResp;
-use crate::proto::message::{Message, Standing};
+use crate::proto::message::{BroadcastMessage, DirectMessage, Message, PeerMessage, TrustLevel};
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 impl PeerNode {
     /// Counts a message by a proved link as a sign of life of its sender; in a fleet without seeds,
     /// only that of a neighbor. Returns whether the link is that of a neighbor.
-    fn note_sender(&mut self, now: Now, link: LinkId, fx: &mut Fx) -> bool {
+    pub(super) fn note_sender(&mut self, now: Now, link: LinkId, fx: &mut Fx) -> bool {
         let known = self.session.peer(link).map(|it| (it.endpoint, it.seed.is_some()));
         let is_neighbor =
             known.is_some_and(|(from, _)| self.overlay.neighbors().get(&from) == Some(&link));
@@ -32,77 +32,87 @@ impl PeerNode {
 
     pub(super) fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
         let is_neighbor = self.note_sender(now, link, fx);
-        // Most messages of a busy peer; they need no copy of their sender's certificate.
-        if let Message::Publish(_)
-        | Message::Announce(_)
-        | Message::Graft(_)
-        | Message::Prune(_)
-        | Message::PartReq(_)
-        | Message::Part(_)
-        | Message::Receipt(_)
-        | Message::Have(_)
-        | Message::Lack(_)
-        | Message::Slow(_) = msg
-        {
-            return self.on_broadcast(now, link, msg, fx);
+        let name = msg.name();
+        let msg = match BroadcastMessage::try_from(msg) {
+            Ok(msg) => return self.on_broadcast(now, link, msg, fx),
+            Err(msg) => msg,
+        };
+        // The session passes nothing on that is for peers before a key is proved with a card.
+        let Some(card) = self.session.peer(link).cloned() else {
+            return self.refuse_role(now, link, name, fx);
+        };
+        let msg = match DirectMessage::try_from(msg) {
+            Ok(_) if card.seed.is_some() => return self.refuse_role(now, link, name, fx),
+            Ok(msg) => return self.on_direct_message(now, (link, &card), msg, fx),
+            Err(msg) => msg,
+        };
+        match PeerMessage::try_from(msg) {
+            Ok(msg) => self.on_peer_message(now, (link, &card, is_neighbor), msg, fx),
+            Err(_) => self.refuse_role(now, link, name, fx),
         }
-        let (card, standing) = (self.session.peer(link).cloned(), self.session.standing(link));
-        match (msg, card) {
-            (Message::RegisterVote(vote), _) => {
+    }
+
+    fn on_peer_message(
+        &mut self,
+        now: Now,
+        (link, card, is_neighbor): (LinkId, &Card, bool),
+        msg: PeerMessage,
+        fx: &mut Fx,
+    ) {
+        match msg {
+            PeerMessage::RegisterVote(vote) => {
                 self.with_applicant(now, fx, |it, part| it.on_vote(&vote, part));
             }
-            (Message::RegisterCommit(proof), _) => {
+            PeerMessage::RegisterCommit(proof) => {
                 self.with_applicant(now, fx, |it, part| it.on_commit(proof, part));
             }
-            (Message::PeerListResp(page), _) => {
+            PeerMessage::PeerListResp(page) => {
                 self.with_applicant(now, fx, |it, part| it.on_peer_list(link, page, part));
             }
-            (Message::Error(error), _) => {
-                self.with_applicant(now, fx, |it, part| it.on_error(link, &error, part));
-            }
-            (Message::GossipMsg(_) | Message::GossipDigest(_), Some(_)) if !is_neighbor => {
+            PeerMessage::GossipMsg(_) | PeerMessage::GossipDigest(_) if !is_neighbor => {
                 // Gossip is for neighbors; a link that is just being exchanged is no offense.
             }
-            (Message::GossipMsg(msg), _) => {
+            PeerMessage::GossipMsg(msg) => {
                 self.with_gossip(now, fx, |it, part| it.on_message(now, link, msg, part));
             }
-            (Message::GossipDigest(digest), _) => {
+            PeerMessage::GossipDigest(digest) => {
                 self.with_gossip(now, fx, |it, part| it.on_digest(now, link, &digest, part));
             }
-            (Message::Ping(ping), _) => fx.send(link, Pong { nonce: ping.nonce }),
-            (Message::Pong(pong), Some(card)) => self.liveness.on_pong(now, card.endpoint, pong),
+            PeerMessage::Ping(ping) => fx.send(link, Pong { nonce: ping.nonce }),
+            PeerMessage::Pong(pong) => self.liveness.on_pong(now, card.endpoint, pong),
             // Without a certificate, a list says nothing but of the link it came by.
-            (Message::Neighbors(_), Some(_)) if !is_neighbor && self.open.is_some() => {}
-            (Message::Neighbors(list), Some(card)) => {
-                self.on_neighbors(now, link, &card, &list, fx);
-            }
-            (Message::SuspectReq(request), _) => {
+            PeerMessage::Neighbors(_) if !is_neighbor && self.open.is_some() => {}
+            PeerMessage::Neighbors(list) => self.on_neighbors(now, link, card, &list, fx),
+            PeerMessage::SuspectReq(request) => {
                 let own = self.applicant.subject();
                 self.with_liveness(now, fx, |it, part| {
                     it.on_suspect_req(now, (link, &own), request, part);
                 });
             }
-            (Message::SuspectAck(found), Some(card)) => {
+            PeerMessage::SuspectAck(found) => {
                 let from = card.subject();
                 self.with_liveness(now, fx, |it, part| {
                     it.on_suspect_ack(now, (link, &from), found, part);
                 });
-                self.end_errand(now, link, &card, fx);
+                self.end_errand(now, link, card, fx);
             }
-            (Message::SeedDeadVote(said), Some(card)) if card.seed.is_some() => {
+            PeerMessage::SeedDeadVote(said) => {
                 self.with_applicant(now, fx, |it, part| it.on_dead_vote(link, &said, part));
             }
-            (Message::SeedDeadCommit(proof), _) => self.on_removal(now, link, proof, fx),
-            (Message::Leave(leave), Some(card)) => {
-                self.on_leave(now, (link, &card, standing), leave, fx);
+            PeerMessage::SeedDeadCommit(proof) => self.on_removal(now, link, proof, fx),
+            PeerMessage::Leave(leave) => {
+                let standing = self.session.standing(link);
+                self.on_leave(now, (link, card, standing), leave, fx);
             }
-            (Message::LinkHint(hint), _) => {
+            PeerMessage::LinkHint(hint) => {
                 self.with_overlay(now, fx, |it, part| it.on_hint(hint.endpoint, part));
             }
-            (Message::ExplainResp(answer), Some(card)) if card.seed.is_some() => {
-                self.on_explained(now, link, answer, fx);
+            PeerMessage::ExplainResp(answer) => self.on_explained(now, link, answer, fx),
+            PeerMessage::FindNode(question) => {
+                let from = (link, card.key);
+                self.with_discovery(now, fx, |it, part| it.on_find_node(from, question, part));
             }
-            (msg, card) => self.on_network_message(now, link, (msg, card), fx),
+            PeerMessage::Found(found) => self.on_found(now, link, card, found, fx),
         }
     }
 
@@ -133,33 +143,8 @@ impl PeerNode {
         }
     }
 
-    /// The messages of the network layer.
-    fn on_network_message(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        (msg, card): (Message, Option<Arc<Card>>),
-        fx: &mut Fx,
-    ) {
-        match (msg, card) {
-            (Message::FindNode(question), Some(card)) => {
-                let from = (link, card.key);
-                self.with_discovery(now, fx, |it, part| it.on_find_node(from, question, part));
-            }
-            (Message::Found(found), Some(card)) => self.on_found(now, link, &card, found, fx),
-            (
-                msg @ (Message::Direct(_)
-                | Message::DirectAck(_)
-                | Message::DirectPartReq(_)
-                | Message::DirectPart(_)),
-                Some(card),
-            ) if card.seed.is_none() => self.on_direct_message(now, (link, &card), msg, fx),
-            (msg, _) => self.refuse_role(now, link, &msg, fx),
-        }
-    }
-
-    pub(super) fn refuse_role(&mut self, now: Now, link: LinkId, msg: &Message, fx: &mut Fx) {
-        let reason = format!("a peer takes no part in {}; ask a seed", msg.name());
+    fn refuse_role(&mut self, now: Now, link: LinkId, name: &str, fx: &mut Fx) {
+        let reason = format!("a peer takes no part in {name}; ask a seed");
         let error = ErrorReply::new(ErrorCode::WrongRole, reason);
         self.with_session(now, fx, |it, part| it.refuse(link, Cause::WrongRole, error, part));
     }
@@ -233,14 +218,14 @@ impl PeerNode {
     pub(super) fn on_leave(
         &mut self,
         now: Now,
-        (link, card, standing): (LinkId, &Card, Standing),
+        (link, card, standing): (LinkId, &Card, TrustLevel),
         leave: Leave,
         fx: &mut Fx,
     ) {
         let is_own = card.subject() == leave.subject();
         let known = self.session.open().find(|(_, it, _)| it.endpoint == leave.endpoint);
         let is_proved = is_own || known.is_some_and(|(_, it, _)| it.subject() == leave.subject());
-        let is_hint = standing == Standing::Seed && known.is_none();
+        let is_hint = standing == TrustLevel::Seed && known.is_none();
         if !leave.is_valid() || !(is_proved || is_hint) {
             let error = ErrorReply::new(ErrorCode::Invalid, "a goodbye that does not hold");
             self.with_session(now, fx, |it, part| it.refuse(link, Cause::Forged, error, part));
@@ -268,7 +253,7 @@ impl PeerNode {
     /// Keeps a certified end, unless a later life of that key is linked here.
     fn remember_end(&mut self, life: Subject) {
         let is_later = |card: &Card| card.key == life.key && card.incarnation > life.incarnation;
-        if self.session.open().any(|(_, card, it)| it == Standing::Member && is_later(card)) {
+        if self.session.open().any(|(_, card, it)| it == TrustLevel::Member && is_later(card)) {
             return;
         }
         if self.ended.len() >= ENDED_MAX {

@@ -6,7 +6,7 @@
 use super::{CALL_TIMEOUT, Event, Fx, PeerNode};
 use crate::model::{Endpoint, Now};
 use crate::proto::hello::{Card, Intent};
-use crate::proto::message::Standing;
+use crate::proto::message::TrustLevel;
 
 /// Pairs of places that are remembered; with more, some are reported again.
 const PAIRS_MAX: usize = 256;
@@ -21,7 +21,7 @@ impl PeerNode {
             return self.tell_of_twins(card, places, fx);
         }
         let other = self.session.open().find(|(_, other, standing)| {
-            *standing == Standing::Member
+            *standing == TrustLevel::Member
                 && other.key == card.key
                 && other.endpoint != card.endpoint
         });

@@ -7,7 +7,7 @@ use crate::machine::LinkId;
 use crate::machine::session::{self, Cause};
 use crate::model::{Now, SeedId};
 use crate::proto::hello::{Card, Intent, SeedKey};
-use crate::proto::message::Standing;
+use crate::proto::message::TrustLevel;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Largest number of connections that are logged in one pause; more than a fleet that comes
@@ -38,6 +38,7 @@ impl SeedNode {
                 }
             }
             session::Event::Message { link, msg } => self.on_message(now, link, *msg, fx),
+            session::Event::Error { link, error } => self.on_error(link, error, fx),
             session::Event::Refused { from, cause, detail } => {
                 if let Some(refusal) = self.refusals.count(cause, from, detail) {
                     fx.emit(Event::Refused(refusal));
@@ -114,7 +115,7 @@ impl SeedNode {
             .open()
             .find(|(id, it, _)| *id != link && it.seed.is_some() && it.endpoint == card.endpoint)
             .map(|(id, _, _)| id);
-        self.with_session(now, fx, |it, part| it.admit(link, Standing::Seed, part));
+        self.with_session(now, fx, |it, part| it.admit(link, TrustLevel::Seed, part));
         self.with_authority(now, fx, |it, part| it.on_seed_link(now, (seed, link), card, part));
         if let Some(older) = older {
             self.with_session(now, fx, |it, part| it.hangup(older, "already linked", part));
@@ -203,11 +204,11 @@ impl SeedNode {
             return;
         }
         let mut is_member = false;
-        self.with_session(now, fx, |it, part| it.admit(link, Standing::Applicant, part));
+        self.with_session(now, fx, |it, part| it.admit(link, TrustLevel::Applicant, part));
         self.with_authority(now, fx, |authority, part| {
             is_member = authority.on_member_link(now, link, card, part);
         });
-        let standing = if is_member { Standing::Member } else { Standing::Applicant };
+        let standing = if is_member { TrustLevel::Member } else { TrustLevel::Applicant };
         self.with_session(now, fx, |it, part| it.admit(link, standing, part));
         if is_member {
             self.keep_one_link(now, link, fx);
@@ -221,8 +222,8 @@ impl SeedNode {
     /// up all the room by being a member many times over.
     pub(super) fn keep_one_link(&mut self, now: Now, link: LinkId, fx: &mut Fx) {
         let Some(endpoint) = self.session.peer(link).map(|card| card.endpoint) else { return };
-        let is_older = |(id, card, standing): &(LinkId, &Card, Standing)| {
-            *id != link && *standing == Standing::Member && card.endpoint == endpoint
+        let is_older = |(id, card, standing): &(LinkId, &Card, TrustLevel)| {
+            *id != link && *standing == TrustLevel::Member && card.endpoint == endpoint
         };
         let older: Vec<_> = self.session.open().filter(is_older).map(|(id, ..)| id).collect();
         for older in older {

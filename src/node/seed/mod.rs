@@ -20,7 +20,7 @@ use crate::node::refusals::{Refusal, Refusals};
 use crate::node::status::{LinkStatus, SeedStatus};
 use crate::proto::hello::{Card, Intent};
 use crate::proto::liveness::Pong;
-use crate::proto::message::{Message, Standing};
+use crate::proto::message::{Message, SeedMessage, TrustLevel};
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Pause before another seed is called again after a failed or lost link.
@@ -76,7 +76,7 @@ pub enum Event {
         /// Endpoint of the node.
         endpoint: Endpoint,
         /// Standing of the node.
-        standing: Standing,
+        standing: TrustLevel,
     },
     /// Another seed refuses this one, usually because it knows another key for it.
     RejectedBySeed {
@@ -312,86 +312,73 @@ impl SeedNode {
         card.seed.and(self.authority.book().seed_at(card.endpoint))
     }
 
-    /// Takes note of a message of another seed. A seed that refuses this one's handshake usually
-    /// knows another key for it; a seed that sends what is for seeds agrees with it.
-    fn note_seed(&mut self, seed: SeedId, msg: &Message, fx: &mut Fx) {
-        if let Message::Error(error) = msg
+    /// Takes another seed's refusal. A seed that refuses this one's handshake usually knows another
+    /// key for it.
+    fn on_error(&mut self, link: LinkId, error: ErrorReply, fx: &mut Fx) {
+        if let Some(seed) = self.authority.seed_of(link)
             && error.code == ErrorCode::Handshake
             && self.estranged.insert(seed)
         {
-            fx.emit(Event::RejectedBySeed { seed, reason: error.reason.clone() });
-        } else if msg.needs() == Standing::Seed {
-            self.estranged.remove(&seed);
+            fx.emit(Event::RejectedBySeed { seed, reason: error.reason });
         }
     }
 
     fn on_message(&mut self, now: Now, link: LinkId, msg: Message, fx: &mut Fx) {
         let card = self.session.peer(link).cloned();
-        if let Some(seed) = self.authority.seed_of(link) {
-            self.note_seed(seed, &msg, fx);
+        if let Some(seed) = self.authority.seed_of(link)
+            && msg.needs() == TrustLevel::Seed
+        {
+            // A seed that sends what is for seeds agrees with this one.
+            self.estranged.remove(&seed);
         }
         let Some(address) = self.session.address(link) else { return };
-        let name = msg.name();
+        let msg = match SeedMessage::try_from(msg) {
+            Ok(msg) => msg,
+            Err(msg) => {
+                let reason = format!("a seed takes no part in {}", msg.name());
+                let error = ErrorReply::new(ErrorCode::WrongRole, reason);
+                return self.with_session(now, fx, |it, part| {
+                    it.refuse(link, Cause::WrongRole, error, part);
+                });
+            }
+        };
         self.with_authority(now, fx, |it, part| match (msg, card) {
-            (Message::PeerListReq(request), _) => it.on_peer_list_req(link, &request, part),
-            (Message::TopologyReq(request), _) => it.on_topology_req(link, &request, part),
-            (Message::ExplainReq(request), _) => it.on_explain_req(link, request, part),
-            (Message::Ping(ping), _) => part.send(link, Pong { nonce: ping.nonce }),
-            (Message::RegisterReq(request), Some(card)) => {
+            (SeedMessage::PeerListReq(request), _) => it.on_peer_list_req(link, &request, part),
+            (SeedMessage::TopologyReq(request), _) => it.on_topology_req(link, &request, part),
+            (SeedMessage::ExplainReq(request), _) => it.on_explain_req(link, request, part),
+            (SeedMessage::Ping(ping), _) => part.send(link, Pong { nonce: ping.nonce }),
+            (SeedMessage::RegisterReq(request), Some(card)) => {
                 it.on_register_req(now, (link, &card, address), request, part);
             }
-            (Message::DeadReport(report), Some(card)) => {
+            (SeedMessage::DeadReport(report), Some(card)) => {
                 it.on_dead_report(now, (link, &card), report, part);
             }
-            (Message::Neighbors(list), Some(card)) => it.on_neighbors(link, &card, list, part),
-            (Message::RegisterVote(vote), _) => it.on_register_vote(now, link, vote, part),
-            (Message::RegisterCommit(proof), _) => it.on_register_commit(now, link, &proof, part),
-            (Message::SuspectReq(request), _) => it.on_suspect_req(now, link, request, part),
-            (Message::SuspectAck(found), _) => it.on_suspect_ack(now, link, found, part),
-            (Message::SeedDeadVote(vote), _) => it.on_seed_dead_vote(now, link, &vote, part),
-            (Message::SeedDeadCommit(proof), _) => it.on_seed_dead_commit(now, link, proof, part),
-            (Message::SeedOrderVote(vote), _) => it.on_seed_order_vote(now, link, vote, part),
-            (Message::SeedBanCommit(ban), _) => it.on_seed_ban_commit(now, link, ban, part),
-            (Message::Leave(leave), _) => it.on_leave(now, link, leave, part),
-            (Message::SeedDigest(digest), _) => it.on_seed_digest(link, &digest, part),
-            (Message::SeedSyncReq(request), _) => it.on_seed_sync_req(link, &request, part),
-            (Message::SeedSyncResp(resp), _) => it.on_seed_sync_resp(now, link, resp, part),
-            (Message::Pong(_) | Message::Error(_) | Message::Bye(_), _) => {}
-            (
-                Message::FindNode(_)
-                | Message::Found(_)
-                | Message::GossipMsg(_)
-                | Message::GossipDigest(_)
-                | Message::Publish(_)
-                | Message::Announce(_)
-                | Message::Graft(_)
-                | Message::Prune(_)
-                | Message::PartReq(_)
-                | Message::Part(_)
-                | Message::Receipt(_)
-                | Message::Have(_)
-                | Message::Lack(_)
-                | Message::Slow(_)
-                | Message::LinkHint(_)
-                | Message::PeerListResp(_)
-                | Message::ExplainResp(_)
-                | Message::TopologyResp(_)
-                | Message::Hello(_)
-                | Message::HelloAck(_)
-                | Message::HelloProof(_)
-                | Message::RegisterReq(_)
-                | Message::DeadReport(_)
-                | Message::Neighbors(_)
-                | Message::Direct(_)
-                | Message::DirectAck(_)
-                | Message::DirectPartReq(_)
-                | Message::DirectPart(_),
-                _,
-            ) => {
-                let reason = format!("a seed takes no part in {name}");
-                let error = ErrorReply::new(ErrorCode::WrongRole, reason);
-                part.emit(authority::Event::Refuse { link, cause: Cause::WrongRole, error });
+            (SeedMessage::Neighbors(list), Some(card)) => it.on_neighbors(link, &card, list, part),
+            (SeedMessage::RegisterVote(vote), _) => it.on_register_vote(now, link, vote, part),
+            (SeedMessage::RegisterCommit(proof), _) => {
+                it.on_register_commit(now, link, &proof, part);
             }
+            (SeedMessage::SuspectReq(request), _) => it.on_suspect_req(now, link, request, part),
+            (SeedMessage::SuspectAck(found), _) => it.on_suspect_ack(now, link, found, part),
+            (SeedMessage::SeedDeadVote(vote), _) => it.on_seed_dead_vote(now, link, &vote, part),
+            (SeedMessage::SeedDeadCommit(proof), _) => {
+                it.on_seed_dead_commit(now, link, proof, part)
+            }
+            (SeedMessage::SeedOrderVote(vote), _) => it.on_seed_order_vote(now, link, vote, part),
+            (SeedMessage::SeedBanCommit(ban), _) => it.on_seed_ban_commit(now, link, ban, part),
+            (SeedMessage::Leave(leave), _) => it.on_leave(now, link, leave, part),
+            (SeedMessage::SeedDigest(digest), _) => it.on_seed_digest(link, &digest, part),
+            (SeedMessage::SeedSyncReq(request), _) => it.on_seed_sync_req(link, &request, part),
+            (SeedMessage::SeedSyncResp(resp), _) => it.on_seed_sync_resp(now, link, resp, part),
+            // That it came is all that it says.
+            (SeedMessage::Pong(_), _) => {}
+            // Only of a proved key does the session pass these on, and that shows a card.
+            (
+                SeedMessage::RegisterReq(_)
+                | SeedMessage::DeadReport(_)
+                | SeedMessage::Neighbors(_),
+                None,
+            ) => {}
         });
     }
 
@@ -401,7 +388,7 @@ impl SeedNode {
                 self.with_prober(now, fx, |prober, part| prober.probe(endpoint, timeout, part));
             }
             authority::Event::Standing { link, member } => {
-                let standing = if member { Standing::Member } else { Standing::Applicant };
+                let standing = if member { TrustLevel::Member } else { TrustLevel::Applicant };
                 self.with_session(now, fx, |it, part| it.admit(link, standing, part));
                 if member {
                     self.keep_one_link(now, link, fx);

@@ -135,10 +135,10 @@ fn a_seed_with_another_list_is_called_less_until_its_list_is_the_same() {
 fn a_seed_that_refuses_this_one_says_so_once_until_it_agrees() {
     let mut it = seed();
     _ = opened(&mut it, 1, &card(2, &[1, 2, 3]), true);
-    let no = || Message::from(ErrorReply::new(ErrorCode::Handshake, "another key"));
-    let rejections = |it: &mut SeedNode, msg: Message| {
-        let mut fx = Fx::default();
-        it.on_message(Now::default(), LinkId(1), msg, &mut fx);
+    let no = || ErrorReply::new(ErrorCode::Handshake, "another key");
+    let rejections = |it: &mut SeedNode, error: ErrorReply| {
+        let (link, mut fx) = (LinkId(1), Fx::default());
+        it.on_session_event(Now::default(), session::Event::Error { link, error }, &mut fx);
         events(fx).iter().filter(|it| matches!(it, Event::RejectedBySeed { .. })).count()
     };
     assert_eq!([rejections(&mut it, no()), rejections(&mut it, no())], [1, 0]);

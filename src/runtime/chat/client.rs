@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::greet::{CHALLENGE, PROOF, statement};
-use crate::machine::chat::messages::{Intent, Join, JoinAck, JoinProof, Nack};
-use crate::machine::chat::{At, Member, MemberId, Message, Term};
 use crate::model::{Endpoint, KeyPair, Nonce, Rng};
+use crate::proto::chat::entry::{At, Member, MemberId, Term};
+use crate::proto::chat::message::{Intent, Join, JoinAck, JoinProof, Message, Nack};
 use crate::proto::chat::{Reader, encode};
 use crate::proto::sealed::Incoming;
 use crate::runtime::clock::Clock;

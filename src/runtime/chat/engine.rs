@@ -21,10 +21,9 @@ use super::seek::Place;
 use super::store::{self, Log, Opened};
 use super::verify::{Answers, VerifyReport};
 use crate::machine::LinkId;
-use crate::machine::chat::{
-    Command, Entry, Group, Input, Member, MemberId, Memory, Record, SeqNo, Status,
-};
+use crate::machine::chat::{Command, Group, Input, Memory, Record, Status};
 use crate::model::{Endpoint, KeyPair, PublicKey, Rng};
+use crate::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::disk::Disk;

@@ -12,11 +12,11 @@ use std::sync::atomic::AtomicU64;
 
 use super::engine::Shared;
 use super::link::Ends;
-use crate::machine::chat::messages::{
-    Intent, Join, JoinAck, JoinChallenge, JoinProof, Nack, NackCode,
-};
-use crate::machine::chat::{At, Member, MemberId, Message, Recovered, Term};
 use crate::model::{Binding, Endpoint, Nonce, PublicKey, SigningBytes, Time};
+use crate::proto::chat::entry::{At, Member, MemberId, Recovered, Term};
+use crate::proto::chat::message::{
+    Intent, Join, JoinAck, JoinChallenge, JoinProof, Message, Nack, NackCode,
+};
 use crate::proto::chat::{Reader, encode};
 use crate::proto::dialect::Dialect;
 use crate::proto::line::{self, ReadError};

@@ -7,7 +7,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::store::{LogReader, Page, Snapshots, StoreError};
 use crate::machine::LinkId;
-use crate::machine::chat::{Chain, Input, Record, SeqNo, Snapshot};
+use crate::machine::chat::{Input, Record, Snapshot};
+use crate::proto::chat::entry::{Chain, SeqNo};
 use crate::runtime::disk::Disk;
 
 /// Largest number of waiting jobs. A job that finds no room has to be asked for again.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::StoreError;
-use crate::machine::chat::{self, Entry, Member, MemberId};
+use crate::machine::chat;
 use crate::model::{Endpoint, KeyPair, PublicKey};
+use crate::proto::chat::entry::{Entry, Member, MemberId};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::options::Sink;

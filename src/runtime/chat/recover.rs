@@ -5,10 +5,9 @@ use std::path::Path;
 
 use super::options::StartError;
 use super::store::{self, Opened};
-use crate::machine::chat::{
-    At, Command, Config, Effect, Group, Input, Member, MemberId, Memory, Record, Status,
-};
+use crate::machine::chat::{Command, Config, Effect, Group, Input, Memory, Record, Status};
 use crate::model::PublicKey;
+use crate::proto::chat::entry::{At, Member, MemberId};
 use crate::runtime::clock::Clock;
 use crate::runtime::files::os_rng;
 

@@ -12,9 +12,9 @@ use super::engine::Shared;
 use super::greet::Trouble;
 use super::keeper::Item;
 use crate::machine::Never;
-use crate::machine::chat::messages::NackCode;
-use crate::machine::chat::{At, Member, MemberId};
 use crate::model::{Endpoint, Time};
+use crate::proto::chat::entry::{At, Member, MemberId};
+use crate::proto::chat::message::NackCode;
 
 /// Pause after the first call that failed; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);

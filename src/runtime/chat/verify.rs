@@ -13,8 +13,8 @@ use super::keeper::Item;
 use super::link::VERIFY_MAX;
 use super::loader::{Job, hand_over};
 use crate::machine::LinkId;
-use crate::machine::chat::messages::{VerifyReq, VerifyResp};
-use crate::machine::chat::{Chain, MemberId, Message, SeqNo};
+use crate::proto::chat::entry::{Chain, MemberId, SeqNo};
+use crate::proto::chat::message::{Message, VerifyReq, VerifyResp};
 use crate::runtime::inbox::Closed;
 
 /// Time-out of a member's answer; it may have to read its whole log first.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::machine::LinkId;
-use folkmoot::machine::chat::messages::{Intent, SeqChat};
 use folkmoot::machine::chat::{
-    At, Body, Chat, Command, Config, Effect, Entry, Event, Group, GroupId, Input, Member, MemberId,
-    Membership, Memory, Message, MsgId, Origin, Record, SeqNo, Status, Term, Timer,
+    Command, Config, Effect, Event, Group, Input, Memory, Record, Status, Timer,
 };
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
+use folkmoot::proto::chat::entry::{
+    At, Body, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+};
+use folkmoot::proto::chat::message::{Intent, Message, SeqChat};
 use rand::SeedableRng as _;
 
 pub(crate) const GROUP: GroupId = GroupId([7; 16]);

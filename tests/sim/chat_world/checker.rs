@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use folkmoot::machine::chat::{Body, Entry, MemberId, Membership, MsgId, Origin, SeqNo, Term};
+use folkmoot::proto::chat::entry::{Body, Entry, MemberId, Membership, MsgId, Origin, SeqNo, Term};
 
 /// What was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 
-use folkmoot::machine::chat::{
-    Chat, Entry, GroupId, Memory, Record, SeqNo, Snapshot, Term, apply_typed,
-};
+use folkmoot::machine::chat::{Memory, Record, Snapshot, apply_typed};
 use folkmoot::model::Rng;
+use folkmoot::proto::chat::entry::{Chat, Entry, GroupId, SeqNo, Term};
 use rand::RngExt as _;
 
 #[derive(Clone, Default)]

@@ -1,8 +1,9 @@
 //! Machines that come and go with their disks: restored from a copy, copied while they run,
 //! replaced by new ones under the same id.
 
-use folkmoot::machine::chat::{Command, Input, Role, Rule, SeqNo};
+use folkmoot::machine::chat::{Command, Input, Role, Rule};
 use folkmoot::model::{KeyPair, Rng};
+use folkmoot::proto::chat::entry::SeqNo;
 use rand::SeedableRng as _;
 
 use super::disk::Disk;

@@ -11,12 +11,10 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use folkmoot::machine::LinkId;
-use folkmoot::machine::chat::messages::{ChatReq, Consent, Intent, VerifyResp};
-use folkmoot::machine::chat::{
-    At, Body, Chat, Command, Config, Effect, Event, Group, Input, Member, MemberId, Message, MsgId,
-    Origin, Record, Role, SeqNo, Timer,
-};
+use folkmoot::machine::chat::{Command, Config, Effect, Event, Group, Input, Record, Role, Timer};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
+use folkmoot::proto::chat::entry::{At, Body, Chat, Member, MemberId, MsgId, Origin, SeqNo};
+use folkmoot::proto::chat::message::{ChatReq, Consent, Intent, Message, VerifyResp};
 use rand::{RngExt as _, SeedableRng as _};
 
 pub(crate) use checker::{Checker, Kind, Violation};

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::machine::LinkId;
-use folkmoot::machine::chat::messages::{
-    CatchupReq, ChatAck, ChatReq, Consent, Coordinator, Election, ElectionOk, Heartbeat, Intent,
-    JoinAck, Nack, NackCode, SeqAck, SeqChat, SeqNack, TakeNow, TakeoverReq, VerifyReq, VerifyResp,
-};
-use folkmoot::machine::chat::{
-    At, Body, Chain, Chat, Command, Config, Effect, Entry, Group, GroupId, Input, Member, MemberId,
-    Membership, Memory, Message, MsgId, Origin, Record, SeqNo, Term, Timer,
-};
+use folkmoot::machine::chat::{Command, Config, Effect, Group, Input, Memory, Record, Timer};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
+use folkmoot::proto::chat::entry::{
+    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+};
+use folkmoot::proto::chat::message::{
+    CatchupReq, ChatAck, ChatReq, Consent, Coordinator, Election, ElectionOk, Heartbeat, Intent,
+    JoinAck, Message, Nack, NackCode, SeqAck, SeqChat, SeqNack, TakeNow, TakeoverReq, VerifyReq,
+    VerifyResp,
+};
 use rand::SeedableRng as _;
 
 use super::source::Source;

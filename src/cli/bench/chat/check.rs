@@ -7,7 +7,7 @@ use serde_json::json;
 use super::fleet::Fleet;
 use crate::cli::CliError;
 use crate::cli::bench::figure::Sheet;
-use crate::machine::chat::{Body, Origin, SeqNo};
+use crate::proto::chat::entry::{Body, Origin, SeqNo};
 use crate::runtime::chat::store::{LogFile, StoreError};
 
 /// Number of entries that are compared at a time.

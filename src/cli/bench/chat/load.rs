@@ -11,9 +11,9 @@ use super::args::ChatBenchArgs;
 use super::faults::Span;
 use super::fleet::Fleet;
 use crate::cli::CliError;
-use crate::machine::chat::messages::{ChatReq, Message};
-use crate::machine::chat::{Chat, MemberId, MsgId, Origin};
 use crate::model::{Rng, Time};
+use crate::proto::chat::entry::{Chat, MemberId, MsgId, Origin};
+use crate::proto::chat::message::{ChatReq, Message};
 use crate::runtime::chat::client::Client;
 
 /// Pause after a refusal or a broken connection.

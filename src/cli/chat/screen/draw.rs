@@ -12,7 +12,7 @@ use super::scroll::{Row, wrap};
 use crate::cli::chat::book::{Book, Item, Seen, Waiting};
 use crate::cli::chat::words;
 use crate::cli::text::escape;
-use crate::machine::chat::MemberId;
+use crate::proto::chat::entry::MemberId;
 
 /// Width in columns below which the list of members has no room.
 const LIST_FROM: u16 = 64;

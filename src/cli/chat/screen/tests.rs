@@ -13,7 +13,8 @@ use super::draw;
 use super::keys::Asked;
 use crate::cli::chat::book::tests::{chat, entry};
 use crate::cli::chat::book::{Book, GENERAL, Seen};
-use crate::machine::chat::{Body, Event as Told, MemberId, Role, SeqNo, Term};
+use crate::machine::chat::{Event as Told, Role};
+use crate::proto::chat::entry::{Body, MemberId, SeqNo, Term};
 
 /// A screen and its book.
 struct Shown {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::machine::chat::MemberId;
+use crate::proto::chat::entry::MemberId;
 
 /// Reason why a log cannot be used.
 #[derive(Debug)]

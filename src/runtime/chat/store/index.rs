@@ -2,7 +2,7 @@
 //!
 //! Invariant: marks are only of entries that count, ascending by number and by offset.
 
-use crate::machine::chat::SeqNo;
+use crate::proto::chat::entry::SeqNo;
 
 /// Distance of marks, in entries. Fewer marks make the beginning of a range slower to find.
 pub(super) const MARK_ENTRIES: u64 = 256;

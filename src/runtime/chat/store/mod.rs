@@ -31,8 +31,9 @@ pub use read::{LogFile, LogReader, Page};
 
 use self::index::Index;
 use self::note::{Note, Place};
-use crate::machine::chat::{GroupId, MemberId, Record, Snapshot};
+use crate::machine::chat::{Record, Snapshot};
 use crate::model::PublicKey;
+use crate::proto::chat::entry::{GroupId, MemberId};
 use crate::runtime::files::{make_dirs, replace_file, settle};
 use crate::runtime::lock::LockedFile;
 use crate::runtime::records::{MARK_BYTES, Mark, checked_json, push_line};

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use super::StoreError;
 use super::index::Index;
 use super::replay::{parse, peek_entry, replay};
-use crate::machine::chat::{Chain, Entry, GroupId, MemberId, Record, SeqNo, Term};
+use crate::machine::chat::Record;
 use crate::model::PublicKey;
+use crate::proto::chat::entry::{Chain, Entry, GroupId, MemberId, SeqNo, Term};
 use crate::runtime::records::checked_json;
 
 /// Size of the read buffer, in bytes.

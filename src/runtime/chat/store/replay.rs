@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::index::Index;
 use super::{ENTRY_OPENING, Found, StoreError, is_bound};
-use crate::machine::chat::{Chat, Entry, GroupId, MemberId, MsgId, Record, SeqNo, Snapshot};
+use crate::machine::chat::{Record, Snapshot};
 use crate::model::PublicKey;
+use crate::proto::chat::entry::{Chat, Entry, GroupId, MemberId, MsgId, SeqNo};
 use crate::runtime::records::{Mark, checked_json, judge, lines_from, read_line};
 
 /// Largest number of typed texts of a torn end that are told.

@@ -9,7 +9,8 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::{chat, entry, say, screen, show, terminal};
 use crate::cli::chat::book::GENERAL;
-use crate::machine::chat::{Body, Event, SeqNo};
+use crate::machine::chat::Event;
+use crate::proto::chat::entry::{Body, SeqNo};
 
 /// A cell's columns and rows in the picture's units.
 const CELL: (f32, f32) = (8.4, 18.0);

@@ -440,7 +440,7 @@ impl Message {
     }
 
     /// Returns the highest term and number in the message that the machine reckons with.
-    pub(super) fn bounds(&self) -> (u64, u64) {
+    pub fn bounds(&self) -> (u64, u64) {
         match self {
             Self::Heartbeat(it) => (it.term.0, it.commit.0),
             Self::Election(it) => (it.term.0.max(it.last_term.0), it.last_seq.0),

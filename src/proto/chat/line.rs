@@ -15,14 +15,14 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::line::{ByteLines, ReadError, malformed, refuse_no_object};
-use crate::machine::chat::entry::{
+use crate::model::WallTime;
+use crate::proto::chat::entry::{
     Body, Chain, Chat, Entry, MemberId, Membership, MsgId, SeqNo, Term,
 };
-use crate::machine::chat::messages::{ChatAck, ChatReq, Heartbeat, Message, SeqAck, SeqChat};
-use crate::model::WallTime;
+use crate::proto::chat::message::{ChatAck, ChatReq, Heartbeat, Message, SeqAck, SeqChat};
+use crate::proto::line::{ByteLines, ReadError, malformed, refuse_no_object};
 
-pub use super::line::LINE_BYTES_MAX;
+pub use crate::proto::line::LINE_BYTES_MAX;
 
 /// The line of `message`, newline included.
 ///

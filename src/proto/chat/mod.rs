@@ -1,0 +1,7 @@
+//! The dialect of a group that chats: its messages, the entries of its order, and its lines.
+
+pub mod entry;
+mod line;
+pub mod message;
+
+pub use line::{LINE_BYTES_MAX, Reader, append, decode, encode};
