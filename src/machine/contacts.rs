@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::liveness::Ping;
-use super::{Effects, Kind, LinkId, Never};
+use super::{Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::{Endpoint, Now, Time};
 
 /// Number of looks in one `unreachable_after`.
@@ -149,9 +149,12 @@ pub struct Contacts {
 }
 
 impl Kind for Contacts {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Contacts>;

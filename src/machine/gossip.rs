@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effects, Kind, LinkId, Never};
+use super::{Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::{Endpoint, Incarnation, Now, SigningBytes, Time, WallTime};
 
 /// Limit of the text, in bytes; the fixed text needs about 40.
@@ -179,9 +179,12 @@ pub struct Gossip {
 }
 
 impl Kind for Gossip {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Gossip>;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::{Effects, Kind, Never};
+use super::{Effects, Kind, Never, NodeCall, NodeMessage, PingHost};
 use crate::machine::membership::certificate::Subject;
 use crate::model::{Endpoint, Rng};
 
@@ -117,9 +117,12 @@ pub struct OpenFleet {
 }
 
 impl Kind for OpenFleet {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<OpenFleet>;

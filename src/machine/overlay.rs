@@ -21,7 +21,7 @@ use rand::seq::IteratorRandom as _;
 use super::membership::authority::MemberLine;
 use super::membership::registry::Status;
 use super::session::Card;
-use super::{Effects, Kind, LinkId, Never};
+use super::{Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::{Endpoint, Incarnation, Now, Rng, Time};
 
 /// Least degree in the weight of preferential attachment.
@@ -135,9 +135,12 @@ pub struct Overlay {
 }
 
 impl Kind for Overlay {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Overlay>;

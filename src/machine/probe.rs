@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::membership::certificate::{Finding, Subject};
 use super::session::{CallError, Card};
-use super::{DialError, Effects, Kind, Never};
+use super::{DialError, Effects, Kind, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::Endpoint;
 
 /// Attempts and time-outs of a probe.
@@ -102,9 +102,12 @@ struct Burst {
 }
 
 impl Kind for Prober {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Prober>;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::machine::message::Message;
-use crate::machine::{DialError, LinkId, Machine, Ticket};
+use crate::machine::{DialError, LinkId, NodeMachine, Ticket};
 use crate::model::{Endpoint, Time};
 
 use super::network::{Delivery, Owner, Parcel};
@@ -62,7 +62,7 @@ impl Stranger {
     }
 }
 
-impl<M: Machine> World<M> {
+impl<M: NodeMachine> World<M> {
     /// Lets a stranger at `from` call a host; the attempt ends some round trip later.
     pub fn intruder_dial(&mut self, from: IpAddr, to: Endpoint) -> Intruder {
         let number = self.network.reach.admit_stranger(from);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 
 use crate::machine::message::Message;
-use crate::machine::{Effects, Machine};
+use crate::machine::{Effects, NodeMachine};
 use crate::model::{Endpoint, Rng, Time, WallTime};
 
 use super::agenda::{Agenda, Due};
@@ -62,7 +62,7 @@ impl Default for Options {
 }
 
 /// A simulated world of machines of one type.
-pub struct World<M: Machine> {
+pub struct World<M: NodeMachine> {
     pub(super) seed: u64,
     pub(super) options: Options,
     pub(super) weather: Weather,
@@ -89,7 +89,7 @@ pub struct World<M: Machine> {
     pub(super) leaky: bool,
 }
 
-impl<M: Machine> World<M> {
+impl<M: NodeMachine> World<M> {
     /// An empty world. With `TRACE` in the environment it tells every step on stderr.
     pub fn new(seed: u64, options: Options) -> Self {
         let network_rng = Rng::seed_from_u64(branch(seed, Branch::Network, 0));

@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use folkmoot::machine::broadcast::{self, Broadcast, BroadcastMetrics, Config, Verdict};
 use folkmoot::machine::message::Message;
-use folkmoot::machine::{Effects, Input, Kind, LinkId, Machine, Never, Ticket};
+use folkmoot::machine::{
+    CallFailure, Effects, HostPinged, Input, Kind, LinkId, Machine, Never, NodeCall, NodeMachine,
+    NodeMessage, NodeOpening, PingHost, Ticket,
+};
 use folkmoot::model::{Data, Endpoint, Incarnation, KeyPair, MessageId, Now, Rng};
 use folkmoot::sim::{Boot, Options, Span, Weather, World};
 use rand::{RngExt as _, SeedableRng as _};
@@ -48,9 +51,12 @@ impl From<broadcast::Timer> for Timer {
 }
 
 impl Kind for Host {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = broadcast::Event;
+    type ExtraEffect = PingHost;
 }
 
 impl Host {
@@ -94,7 +100,10 @@ impl Host {
 }
 
 impl Machine for Host {
+    type Opening = NodeOpening;
+    type CallFailure = CallFailure;
     type Command = Say;
+    type ExtraInput = HostPinged;
 
     fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Effects<Self>) {
         match input {
@@ -105,16 +114,16 @@ impl Machine for Host {
                     self.dial(to, fx);
                 }
             }
-            Input::Accepted { link, from, .. } => {
+            Input::Opened { link, opening: NodeOpening::Accepted { from, .. } } => {
                 let who = Endpoint::new(from, PORT);
                 self.with(fx, |it, part| it.on_link_up(now, link, who, part));
             }
-            Input::Dialed { ticket, link, .. } => {
+            Input::Opened { link, opening: NodeOpening::Dialed { ticket, .. } } => {
                 let who = self.dialing.remove(&ticket).expect("it was dialed");
                 self.dialed.insert(link, who);
                 self.with(fx, |it, part| it.on_link_up(now, link, who, part));
             }
-            Input::DialFailed { ticket, .. } => {
+            Input::DialFailed(CallFailure { ticket, .. }) => {
                 let who = self.dialing.remove(&ticket).expect("it was dialed");
                 fx.set_timer(Timer::Dial(who), REDIAL);
             }
@@ -132,10 +141,12 @@ impl Machine for Host {
             Input::Command(Say(topic, data, receipt)) => {
                 self.with(fx, |it, part| it.publish(now, 0, (topic, data, receipt), part));
             }
-            Input::Garbled { .. } | Input::HostPinged { .. } => {}
+            Input::Garbled { .. } | Input::Synced { .. } | Input::Extra(HostPinged { .. }) => {}
         }
     }
+}
 
+impl NodeMachine for Host {
     fn snapshot(&self) -> Vec<Never> {
         Vec::new()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use folkmoot::machine::LinkId;
 use folkmoot::machine::rollout::Input;
 use folkmoot::machine::rollout::{
-    Choice, Command, Committed, Decision, DecisionResp, Gate, Message, NodeId, Outcome,
+    Choice, Command, Committed, Decision, DecisionResp, Gate, Message, NodeId, Opening, Outcome,
     Participant, PrepareResp, Proof, Proposal, RecallResp, Resolution, Roster, StartOrder,
     StateResp, Vote,
 };
@@ -305,11 +305,11 @@ fn lie(world: &mut World, at: usize) {
     if node == world.nodes[at].id {
         return;
     }
-    world.hand(at, Input::Linked { link, node, key });
+    world.hand(at, Input::Opened { link, opening: Opening { node, key } });
     for msg in lies {
         world.hand(at, Input::Received { link, msg });
     }
-    world.hand(at, Input::Unlinked { link });
+    world.hand(at, Input::closed(link, ""));
 }
 
 impl World {

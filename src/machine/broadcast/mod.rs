@@ -48,7 +48,7 @@ use self::pace::{Brakes, Made, Said};
 use self::parts::Pull;
 use self::wanted::Wanted;
 use super::membership::certificate::{Admission, Subject};
-use super::{Effects, Kind, LinkId, Never};
+use super::{Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::{Endpoint, Incarnation, KeyPair, MessageId, Now, Time, topic_complaint};
 
 /// Deadlines of the broadcast.
@@ -126,9 +126,12 @@ pub struct Broadcast {
 }
 
 impl Kind for Broadcast {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Broadcast>;

@@ -38,7 +38,10 @@ pub use entry::{
     At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, Recovered,
     SeqNo, Term,
 };
-pub use event::{Command, Effect, Event, Input, Record, Role, Snapshot, Timer};
+pub use event::{
+    Command, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record, Role, Snapshot,
+    Timer,
+};
 pub use group::Group;
 pub use memory::{Memory, apply_typed};
 pub use messages::Message;

@@ -26,7 +26,7 @@ use rand::RngExt as _;
 use self::lookup::Lookup;
 use self::table::Table;
 use crate::machine::histogram::{Histogram, SMALL_COUNTS};
-use crate::machine::{Effects, Kind, LinkId, Never};
+use crate::machine::{Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::{Endpoint, Now, PublicKey, Rng};
 
 /// Number of look-ups of random ids that a discovery makes beside that of the own id.
@@ -68,9 +68,12 @@ pub struct Discovery {
 }
 
 impl Kind for Discovery {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Discovery>;

@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::machine::health::{LocalHealth, RoundTrip};
 use crate::machine::membership::certificate::{Confirmation, Finding, Subject};
 use crate::machine::probe::Outcome;
-use crate::machine::{Effects, HostAnswer, Kind, LinkId, Never};
+use crate::machine::{Effects, HostAnswer, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Time};
 
 /// Number of suspects that others may have asked about at once, and of askers of each: both far
@@ -99,9 +99,12 @@ pub struct Liveness {
 }
 
 impl Kind for Liveness {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Liveness>;

@@ -234,7 +234,7 @@ mod tests {
     use super::super::{CallError, Config, Event, Session};
     use super::*;
     use crate::machine::message::Message;
-    use crate::machine::{Effect, Effects, LinkId, Ticket};
+    use crate::machine::{Effect, Effects, LinkId, NodeCall, PingHost, Ticket};
     use crate::model::{KeyPair, Rng};
 
     fn session(number: u8) -> Session {
@@ -253,9 +253,10 @@ mod tests {
             match effect {
                 Effect::Send { msg: it, .. } => msg = Some(it),
                 Effect::Emit(event) => events.push(event),
-                Effect::Dial { .. }
+                Effect::Dial(NodeCall { .. })
+                | Effect::SendAll { .. }
                 | Effect::Hangup { .. }
-                | Effect::PingHost { .. }
+                | Effect::Extra(PingHost { .. })
                 | Effect::SetTimer { .. }
                 | Effect::StopTimer(_)
                 | Effect::Persist(_) => {}
@@ -296,7 +297,7 @@ mod tests {
         caller.call(to, Intent::Errand, Duration::from_secs(1), &mut fx);
         called.on_accepted(link, to.ip(), None, &mut Effects::default());
         let dialed = fx.drain().find_map(|effect| {
-            let Effect::Dial { ticket, .. } = effect else { return None };
+            let Effect::Dial(NodeCall { ticket, .. }) = effect else { return None };
             Some(ticket)
         });
         caller.on_dialed(dialed.unwrap(), link, None, &mut fx);

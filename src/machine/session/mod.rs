@@ -31,7 +31,9 @@ use handshake::{CALLED, CALLER};
 use link::{Call, Link, Stage};
 
 use crate::machine::message::{ErrorCode, ErrorReply, Message, Standing};
-use crate::machine::{Binding, DialError, Effects, Kind, LinkId, Never, Ticket};
+use crate::machine::{
+    Binding, DialError, Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost, Ticket,
+};
 use crate::model::{Endpoint, KeyPair, Nonce, PublicKey, Rng};
 
 /// The version of the native dialect; both ends must name the same.
@@ -81,9 +83,12 @@ pub struct Session {
 }
 
 impl Kind for Session {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Session>;

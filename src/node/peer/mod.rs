@@ -35,7 +35,10 @@ use crate::machine::overlay::{self, Overlay};
 use crate::machine::probe::{self, Prober};
 use crate::machine::quorum::QuorumRule;
 use crate::machine::session::{self, Card, Cause, Intent, Session};
-use crate::machine::{Effects, Input, Kind, LinkId, Machine};
+use crate::machine::{
+    CallFailure, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeMachine,
+    NodeMessage, NodeOpening, PingHost,
+};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng, SeedId};
 use crate::node::refusals::Refusals;
 use crate::node::status::{NetworkStatus, PeerStatus};
@@ -131,9 +134,12 @@ pub struct PeerNode {
 }
 
 impl Kind for PeerNode {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = applicant::Record;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<PeerNode>;
@@ -391,18 +397,21 @@ impl PeerNode {
 }
 
 impl Machine for PeerNode {
+    type Opening = NodeOpening;
+    type CallFailure = CallFailure;
     type Command = Command;
+    type ExtraInput = HostPinged;
 
     fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Fx) {
         match input {
             Input::Start => self.on_start(now, fx),
-            Input::Accepted { link, from, binding } => {
+            Input::Opened { link, opening: NodeOpening::Accepted { from, binding } } => {
                 self.with_session(now, fx, |it, part| it.on_accepted(link, from, binding, part));
             }
-            Input::Dialed { ticket, link, binding } => {
+            Input::Opened { link, opening: NodeOpening::Dialed { ticket, binding } } => {
                 self.with_session(now, fx, |it, part| it.on_dialed(ticket, link, binding, part));
             }
-            Input::DialFailed { ticket, reason } => {
+            Input::DialFailed(CallFailure { ticket, reason }) => {
                 self.with_session(now, fx, |it, part| it.on_dial_failed(ticket, reason, part));
             }
             Input::Received { link, msg } => {
@@ -415,13 +424,17 @@ impl Machine for PeerNode {
                 self.with_session(now, fx, |it, part| it.on_closed(link, &reason, part));
             }
             Input::Expired(timer) => self.on_timer(now, timer, fx),
-            Input::HostPinged { host, answer } => {
+            // This driver holds back, so it reports no records.
+            Input::Synced { .. } => {}
+            Input::Extra(HostPinged { host, answer }) => {
                 self.with_liveness(now, fx, |it, part| it.on_host_pinged(host, answer, part));
             }
             Input::Command(command) => self.on_command(now, command, fx),
         }
     }
+}
 
+impl NodeMachine for PeerNode {
     fn snapshot(&self) -> Vec<applicant::Record> {
         let fleet = self.memory.iter().flat_map(open::Memory::records);
         self.applicant.snapshot().into_iter().chain(fleet).collect()

@@ -19,10 +19,13 @@ use crossbeam_channel::Sender;
 use super::engine::Shared;
 use super::loader::{Job, hand_over};
 use super::options::Told;
-use crate::machine::LinkId;
 use crate::machine::chat::messages::{Intent, JoinAck, Nack, NackCode};
-use crate::machine::chat::{Effect, Event, Group, Input, Member, MemberId, Message, Record, Timer};
+use crate::machine::chat::{
+    Effect, Event, ExtraEffect, ExtraInput, Fx, Group, Input, Member, MemberId, Message, Opening,
+    Record, Timer,
+};
 use crate::machine::timer::TimerQueue;
+use crate::machine::{LinkId, Machine as _};
 use crate::model::Time;
 use crate::proto::chat as proto;
 use crate::proto::sealed::Sealer;
@@ -99,7 +102,7 @@ pub(super) struct Keeper {
     handed_over: u64,
     /// Connections that are hung up, and the times when they are cut.
     lingering: VecDeque<(Time, Arc<Line>)>,
-    effects: Vec<Effect>,
+    effects: Fx,
     line: Vec<u8>,
     has_failed: bool,
     is_gone: bool,
@@ -126,7 +129,7 @@ impl Keeper {
             records: Vec::new(),
             handed_over: 0,
             lingering: VecDeque::new(),
-            effects: Vec::new(),
+            effects: Fx::default(),
             line: Vec::new(),
             has_failed: false,
             is_gone: false,
@@ -163,7 +166,7 @@ impl Keeper {
             if timer == Timer::Pulse {
                 self.tell_signs_of_life();
             }
-            self.handle(Input::TimerFired(timer));
+            self.handle(Input::Expired(timer));
         }
         while self.lingering.front().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, line)) = self.lingering.pop_front() {
@@ -183,13 +186,13 @@ impl Keeper {
             }
         }
         for link in alive {
-            self.handle(Input::Stirred { link });
+            self.handle(Input::Extra(ExtraInput::Stirred { link }));
         }
     }
 
     /// Ends a batch of items: all that waited were handed over.
     fn round_off(&mut self) {
-        self.handle(Input::Idle);
+        self.handle(Input::Extra(ExtraInput::Idle));
         for link in std::mem::take(&mut self.touched) {
             self.flush(link);
         }
@@ -199,22 +202,21 @@ impl Keeper {
     fn accept(&mut self, item: Item) {
         match item {
             Item::Input(input) => match &input {
-                Input::Unlinked { link } => {
+                Input::Closed { link, .. } => {
                     self.outs.remove(link);
                     self.handle(input);
                 }
                 // A connection that was hung up is not listened to any more.
                 Input::Received { link, .. } if !self.outs.contains_key(link) => {}
                 Input::Start
-                | Input::Linked { .. }
-                | Input::DialFailed { .. }
-                | Input::Stirred { .. }
+                | Input::Opened { .. }
+                | Input::DialFailed(_)
                 | Input::Received { .. }
+                | Input::Garbled { .. }
                 | Input::Synced { .. }
-                | Input::Loaded { .. }
+                | Input::Expired(_)
                 | Input::Command(_)
-                | Input::TimerFired(_)
-                | Input::Idle => self.handle(input),
+                | Input::Extra(_) => self.handle(input),
             },
             Item::Arrived(arrival) => self.welcome(*arrival),
             Item::Garbled { link, reason } => {
@@ -240,7 +242,7 @@ impl Keeper {
         }
         let is_ours = ack.is_some();
         self.outs.insert(link, Out { line, reads: (reads, 0), sealer, lines: Vec::new() });
-        self.handle(Input::Linked { link, member, intent, is_ours, life });
+        self.handle(Input::Opened { link, opening: Opening { member, intent, is_ours, life } });
         if let Some(ack) = ack {
             self.handle(Input::Received { link, msg: Message::JoinAck(ack) });
         }
@@ -273,7 +275,7 @@ impl Keeper {
         let now = self.shared.clock.now();
         let mut effects = std::mem::take(&mut self.effects);
         self.group.handle(now, input, &mut effects);
-        for effect in effects.drain(..) {
+        for effect in effects.drain() {
             self.carry_out(now.mono, effect);
         }
         self.effects = effects;
@@ -281,30 +283,31 @@ impl Keeper {
 
     fn carry_out(&mut self, now: Time, effect: Effect) {
         match effect {
-            Effect::Send(links, message) => self.send(&links, &message),
+            Effect::Send { link, msg } => self.send(&[link], &msg),
+            Effect::SendAll { links, msg } => self.send(&links, &msg),
             Effect::Persist(record) => {
                 self.records.push(record);
                 self.handed_over = self.shared.count_record();
             }
-            Effect::Load { link, from, bytes_max } => {
+            Effect::Extra(ExtraEffect::Load { link, from, bytes_max }) => {
                 let after = self.handed_over;
                 // If there is no room the member asks again.
                 hand_over(&self.jobs, Job::Load { link, from, bytes_max, after });
             }
             Effect::Dial(member) => self.shared.dial(&member),
-            Effect::Hangup(link) => {
+            Effect::Hangup { link } => {
                 self.flush(link);
                 if let Some(out) = self.outs.remove(&link) {
                     out.line.close();
                     self.lingering.push_back((now.after(LINGER), out.line));
                 }
             }
-            Effect::Deliver(entries) => self.tell(Told::Delivered(entries)),
-            Effect::Snapshot(snapshot) => {
+            Effect::Extra(ExtraEffect::Deliver(entries)) => self.tell(Told::Delivered(entries)),
+            Effect::Extra(ExtraEffect::Snapshot(snapshot)) => {
                 let after = self.handed_over;
                 hand_over(&self.jobs, Job::Keep { snapshot, after });
             }
-            Effect::SetTimer(timer, span) => self.timers.set(timer, now.after(span)),
+            Effect::SetTimer { timer, after: span } => self.timers.set(timer, now.after(span)),
             Effect::StopTimer(timer) => self.timers.stop(&timer),
             Effect::Emit(event) => {
                 if event == Event::Gone {
@@ -420,6 +423,6 @@ impl Shared {
 
     /// Reports that a call of the machine's failed.
     pub(super) fn dial_failed(&self, member: MemberId) {
-        self.submit(Input::DialFailed { member });
+        self.submit(Input::DialFailed(member));
     }
 }

@@ -63,7 +63,8 @@ impl Shared {
             self.counters.links.add(1);
             let outcome = self.read(link, &mut input, is_member);
             log::debug!("a connection with {peer} has ended: {outcome:?}");
-            self.submit(Input::Unlinked { link });
+            let reason = outcome.err().unwrap_or_default();
+            self.submit(Input::Closed { link, reason });
         }
         self.leave(link);
         line.cut();

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::store::{LogReader, Page, Snapshots, StoreError};
 use crate::machine::LinkId;
-use crate::machine::chat::{Chain, Input, Record, SeqNo, Snapshot};
+use crate::machine::chat::{Chain, ExtraInput, Input, Record, SeqNo, Snapshot};
 use crate::runtime::disk::Disk;
 
 /// Largest number of waiting jobs. A job that finds no room has to be asked for again.
@@ -56,7 +56,7 @@ pub(super) fn run(
                 }
                 match reader.page(from, u64::MAX, bytes_max) {
                     Ok(Page { prev_term, entries }) => {
-                        submit(Input::Loaded { link, prev_term, entries });
+                        submit(Input::Extra(ExtraInput::Loaded { link, prev_term, entries }));
                     }
                     Err(error) => fail(error),
                 }

@@ -17,7 +17,7 @@ use super::link::Ends;
 use super::lobby::close;
 use super::options::Connection;
 use super::{Drivable, Driver};
-use crate::machine::{Input, Never};
+use crate::machine::{Input, Never, NodeOpening};
 use crate::model::Time;
 use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
 use crate::proto::sealed::Sealed;
@@ -227,7 +227,10 @@ impl<M: Drivable> Driver<M> {
         let is_other_key = sealed.as_ref().is_some_and(|it| it.is_other_key);
         let ends = Ends::new(connection, sealed, None);
         let binding = ends.binding();
-        let hello = |link| Input::Accepted { link, from: from.ip(), binding };
+        let hello = |link| Input::Opened {
+            link,
+            opening: NodeOpening::Accepted { from: from.ip(), binding },
+        };
         match self.open_link(ends, hello) {
             Ok(opened) => {
                 self.lobby.leave(number);

@@ -42,7 +42,7 @@ use super::clock::Clock;
 use super::journal::{Journal, JournalError};
 use super::ping::{self, PINGS_MAX};
 use super::thread::Crew;
-use crate::machine::{HostAnswer, Input, Machine, Never};
+use crate::machine::{HostAnswer, HostPinged, Input, Never, NodeMachine};
 use crate::model::Now;
 
 /// Time for threads to end once their sockets are shut: only a disk or a `ping` that hangs can need
@@ -51,14 +51,18 @@ const CUT_GRACE: Duration = Duration::from_secs(5);
 
 /// Bounds of a machine whose threads share it and whose records a journal holds.
 pub trait Drivable:
-    Machine<Timer: Send, Record: Send + Serialize + DeserializeOwned, Event: Send, Command: Send>
-    + Send
+    NodeMachine<
+        Timer: Send,
+        Record: Send + Serialize + DeserializeOwned,
+        Event: Send,
+        Command: Send,
+    > + Send
     + 'static
 {
 }
 
 impl<M> Drivable for M where
-    M: Machine<
+    M: NodeMachine<
             Timer: Send,
             Record: Send + Serialize + DeserializeOwned,
             Event: Send,
@@ -324,7 +328,7 @@ impl<M: Drivable> Driver<M> {
     }
 
     fn start_ping(self: &Arc<Self>, host: IpAddr) -> Option<Input<M>> {
-        let no_ping = Input::HostPinged { host, answer: HostAnswer::NoPing };
+        let no_ping = Input::Extra(HostPinged { host, answer: HostAnswer::NoPing });
         let Some(seat) = self.pings.enter(PINGS_MAX) else {
             return Some(no_ping);
         };
@@ -332,7 +336,7 @@ impl<M: Drivable> Driver<M> {
         let spawned = self.crew.spawn("ping", move || {
             let answer = ping::ask(host, &driver.clock);
             drop(seat);
-            driver.submit(Input::HostPinged { host, answer });
+            driver.submit(Input::Extra(HostPinged { host, answer }));
         });
         spawned.is_err().then_some(no_ping)
     }

@@ -23,8 +23,8 @@ use super::options::{
 use super::stage::{Asking, Phase, Stage};
 use crate::machine::LinkId;
 use crate::machine::rollout::{
-    Aborted, Answer, Command, Committed, Genesis, HealthSnapshot, Input, Memory, ModelId, NodeId,
-    Participant, Record, Roster, TxId,
+    Aborted, Answer, Command, Committed, ExtraInput, Genesis, HealthSnapshot, Input, Memory,
+    ModelId, NodeId, Participant, Record, Roster, TxId,
 };
 use crate::model::{KeyPair, PublicKey, Rng};
 use crate::proto::dialect::Dialect;
@@ -225,18 +225,21 @@ impl Engine {
     /// Reports a window of traffic that the data plane has measured. False once the node is
     /// stopping.
     pub fn health(&self, snapshot: HealthSnapshot) -> bool {
-        self.shared.inbox.push(Item::Input(Input::Health(snapshot)), 0).is_ok()
+        self.shared.inbox.push(Item::Input(Input::Extra(ExtraInput::Health(snapshot))), 0).is_ok()
     }
 
     /// Reports whether a version has answered; `failure` is the reason if it has not. False once
     /// the node is stopping.
     pub fn probed(&self, model: ModelId, failure: Option<String>) -> bool {
-        self.shared.inbox.push(Item::Input(Input::Probed { model, failure }), 0).is_ok()
+        self.shared
+            .inbox
+            .push(Item::Input(Input::Extra(ExtraInput::Probed { model, failure })), 0)
+            .is_ok()
     }
 
     /// Reports a decision of the log of decisions (T10). False once the node is stopping.
     pub fn decided(&self, txid: TxId, commit: bool, proof: Option<Box<Committed>>) -> bool {
-        let input = Input::Decided { txid, commit, proof };
+        let input = Input::Extra(ExtraInput::Decided { txid, commit, proof });
         self.shared.inbox.push(Item::Input(input), 0).is_ok()
     }
 

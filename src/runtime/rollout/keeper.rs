@@ -17,11 +17,11 @@ use super::kill;
 use super::options::{Habits, KillPoint, Told};
 use super::stage::{Phase, Stage};
 use crate::machine::rollout::{
-    Answer, Cause, Command, Config, Effect, Event, Genesis, Input, Memory, Message, NodeId,
-    Participant, Rollout, Timer,
+    Answer, Cause, Command, Config, Effect, Event, ExtraEffect, ExtraInput, Fx, Genesis, Input,
+    Memory, Message, NodeId, Opening, Participant, Request, Rollout, Timer,
 };
 use crate::machine::timer::TimerQueue;
-use crate::machine::{LinkId, Ticket};
+use crate::machine::{LinkId, Machine as _, Ticket};
 use crate::model::{PublicKey, Time};
 use crate::proto::rollout::{Form, Said, encode};
 use crate::proto::sealed::Sealer;
@@ -101,7 +101,7 @@ pub(super) struct Keeper {
     preface: u64,
     /// Connections hung up on, with the time at which each is cut.
     lingering: VecDeque<(Time, Arc<Line>)>,
-    effects: Vec<Effect>,
+    effects: Fx,
     waiting: BTreeMap<Ticket, Sender<Answer>>,
     last_ticket: u64,
     /// Order in flight that lets a node in, if any; `admission_at` is the earliest time of the
@@ -131,7 +131,7 @@ impl Keeper {
             entries: Vec::new(),
             preface: 0,
             lingering: VecDeque::new(),
-            effects: Vec::new(),
+            effects: Fx::default(),
             waiting: BTreeMap::new(),
             last_ticket: 0,
             admission: None,
@@ -170,7 +170,7 @@ impl Keeper {
     fn fire(&mut self) {
         let now = self.shared.clock.now().mono;
         while let Some(timer) = self.timers.pop_due(now) {
-            self.handle(Input::TimerFired(timer));
+            self.handle(Input::Expired(timer));
         }
         while self.lingering.front().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, line)) = self.lingering.pop_front() {
@@ -203,7 +203,7 @@ impl Keeper {
             }
             Item::Dead(keys) => {
                 self.stage.asking.bury(keys.clone());
-                self.handle(Input::Dead { keys });
+                self.handle(Input::Extra(ExtraInput::Dead { keys }));
             }
             Item::Admit(node, digits, reply) => {
                 let meant = self.stage.asking.admit(&node, &digits);
@@ -225,19 +225,19 @@ impl Keeper {
         let Phase::Running { rollout, .. } = &self.stage.phase else { return };
         if let Some((link, _)) = rollout.stranger(node).filter(|it| it.1 != key) {
             let now = self.shared.clock.now().mono;
-            self.carry_out(now, Effect::Hangup(link));
-            self.handle(Input::Unlinked { link });
+            self.carry_out(now, Effect::Hangup { link });
+            self.handle(Input::closed(link, ""));
         }
     }
 
     fn take(&mut self, input: Input) {
         match (&mut self.stage.phase, input) {
-            (_, Input::Unlinked { link }) => {
+            (_, Input::Closed { link, reason }) => {
                 self.outs.remove(&link);
                 if let Phase::Forming(forming) = &mut self.stage.phase {
                     forming.left(link);
                 }
-                self.handle(Input::Unlinked { link });
+                self.handle(Input::Closed { link, reason });
             }
             // A link that was hung up on is not heard any more.
             (_, Input::Received { link, .. }) if !self.outs.contains_key(&link) => {}
@@ -270,9 +270,9 @@ impl Keeper {
         }
         match &mut self.stage.phase {
             Phase::Running { .. } => {
-                self.handle(Input::Linked { link, node, key });
+                self.handle(Input::Opened { link, opening: Opening { node, key } });
                 if let Some((node, host, port)) = place {
-                    self.handle(Input::Called { node, host, port });
+                    self.handle(Input::Extra(ExtraInput::Called { node, host, port }));
                 }
             }
             Phase::Forming(forming) => {
@@ -315,10 +315,10 @@ impl Keeper {
         }
         self.handle(Input::Start);
         let keys = self.stage.asking.dead.clone();
-        self.handle(Input::Dead { keys });
+        self.handle(Input::Extra(ExtraInput::Dead { keys }));
         if let Phase::Forming(forming) = before {
             for (link, node, key) in forming.arrived {
-                self.handle(Input::Linked { link, node, key });
+                self.handle(Input::Opened { link, opening: Opening { node, key } });
             }
             for (link, msg) in forming.early {
                 self.handle(Input::Received { link, msg });
@@ -335,7 +335,7 @@ impl Keeper {
         }
         let ticket = self.ticket();
         self.waiting.insert(ticket, reply);
-        self.handle(Input::Command { ticket, command });
+        self.handle(Input::Command(Request { ticket, command }));
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -358,7 +358,7 @@ impl Keeper {
         if let Some(roster) = self.stage.asking.next(rollout) {
             let ticket = self.ticket();
             self.admission = Some(ticket);
-            self.handle(Input::Command { ticket, command: Command::Roster(roster) });
+            self.handle(Input::Command(Request { ticket, command: Command::Roster(roster) }));
         }
     }
 
@@ -370,7 +370,7 @@ impl Keeper {
         let now = self.shared.clock.now();
         let mut effects = std::mem::take(&mut self.effects);
         rollout.handle(now, input, &mut effects);
-        for effect in effects.drain(..) {
+        for effect in effects.drain() {
             self.carry_out(now.mono, effect);
         }
         self.effects = effects;
@@ -379,22 +379,23 @@ impl Keeper {
     fn carry_out(&mut self, now: Time, effect: Effect) {
         kill::before(self.kill_at, &self.shared.me.node_id, &effect);
         match effect {
-            Effect::Send(links, message) => self.send(&links, message),
+            Effect::Send { link, msg } => self.send(&[link], msg),
+            Effect::SendAll { links, msg } => self.send(&links, msg),
             Effect::Persist(record) => self.entries.push(Entry::Record(Box::new(record))),
-            Effect::Serve(serving) => self.tell(Told::Serve(serving)),
-            Effect::Decide { txid, commit, proof } => {
+            Effect::Extra(ExtraEffect::Serve(serving)) => self.tell(Told::Serve(serving)),
+            Effect::Extra(ExtraEffect::Decide { txid, commit, proof }) => {
                 self.tell(Told::Decide { txid, commit, proof });
             }
-            Effect::Probe(model) => self.tell(Told::Probe(model)),
+            Effect::Extra(ExtraEffect::Probe(model)) => self.tell(Told::Probe(model)),
             Effect::Dial(participant) => self.shared.dial(participant),
-            Effect::Hangup(link) => {
+            Effect::Hangup { link } => {
                 self.flush(link);
                 if let Some(out) = self.outs.remove(&link) {
                     out.line.close();
                     self.lingering.push_back((now.after(LINGER), out.line));
                 }
             }
-            Effect::SetTimer(timer, span) => self.timers.set(timer, now.after(span)),
+            Effect::SetTimer { timer, after: span } => self.timers.set(timer, now.after(span)),
             Effect::StopTimer(timer) => self.timers.stop(&timer),
             Effect::Emit(event) => {
                 if matches!(event, Event::Dropped(..)) {
@@ -402,7 +403,7 @@ impl Keeper {
                 }
                 self.tell(Told::Event(event));
             }
-            Effect::Answer(ticket, answer) => {
+            Effect::Extra(ExtraEffect::Answer(ticket, answer)) => {
                 if self.admission == Some(ticket) {
                     self.admission = None;
                 } else if let Some(reply) = self.waiting.remove(&ticket) {

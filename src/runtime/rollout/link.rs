@@ -64,7 +64,8 @@ impl Shared {
             self.counters.links.add(1);
             let outcome = self.read(link, (&node, &line), &mut input);
             log::debug!("a connection with {node} has ended: {outcome:?}");
-            self.submit(Input::Unlinked { link });
+            let reason = outcome.err().unwrap_or_default();
+            self.submit(Input::Closed { link, reason });
         }
         self.leave(link);
         line.cut();

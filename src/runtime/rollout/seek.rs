@@ -51,11 +51,11 @@ impl Shared {
             let at = format!("{host}:{port}");
             let call = Call { node: Some(node.clone()), key: Some(key), at, joins: false };
             if !shared.carry(&call) {
-                shared.submit(Input::DialFailed { node });
+                shared.submit(Input::DialFailed(node));
             }
         });
         if spawned.is_err() {
-            self.submit(Input::DialFailed { node: node_id });
+            self.submit(Input::DialFailed(node_id));
         }
     }
 

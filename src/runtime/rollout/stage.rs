@@ -294,8 +294,8 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
-    use crate::machine::LinkId;
-    use crate::machine::rollout::{Config, Memory, RoutingState};
+    use crate::machine::rollout::{Config, Fx, Memory, Opening, RoutingState};
+    use crate::machine::{LinkId, Machine as _};
     use crate::model::{KeyPair, Now, Rng};
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
         let config = Config::new(me.node_id, roster.clone(), state.clone());
         let rng = Rng::seed_from_u64(1);
         let mut rollout = Box::new(Rollout::new(config, keys(1), rng, Memory::default()));
-        rollout.handle(Now::default(), Input::Start, &mut Vec::new());
+        rollout.handle(Now::default(), Input::Start, &mut Fx::default());
         let phase = Phase::Running { rollout, genesis: Genesis { roster, state } };
         Stage::new(phase, Asking::new(Admits::Vouched, Vec::new()), 8)
     }
@@ -358,14 +358,17 @@ mod tests {
         }
         stage.asking.came(it.clone(), asks, true);
         let Phase::Running { rollout, .. } = &mut stage.phase else { unreachable!() };
-        let input = Input::Linked { link: LinkId(1), node: it.node_id.clone(), key: it.key };
-        rollout.handle(Now::default(), input, &mut Vec::new());
+        let input = Input::Opened {
+            link: LinkId(1),
+            opening: Opening { node: it.node_id.clone(), key: it.key },
+        };
+        rollout.handle(Now::default(), input, &mut Fx::default());
         true
     }
 
     fn go(stage: &mut Stage) {
         let Phase::Running { rollout, .. } = &mut stage.phase else { unreachable!() };
-        rollout.handle(Now::default(), Input::Unlinked { link: LinkId(1) }, &mut Vec::new());
+        rollout.handle(Now::default(), Input::closed(LinkId(1), ""), &mut Fx::default());
     }
 
     fn let_in(stage: &mut Stage) -> Option<PublicKey> {

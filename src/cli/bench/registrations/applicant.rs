@@ -11,7 +11,7 @@ use rand::SeedableRng as _;
 use crate::machine::membership::certificate::{RegisterReq, Subject};
 use crate::machine::message::Message;
 use crate::machine::session::{Card, Config, Event, Intent, Session};
-use crate::machine::{Effect, Effects, LinkId};
+use crate::machine::{Effect, Effects, LinkId, NodeCall};
 use crate::model::{Endpoint, Incarnation, KeyPair, Rng, Time};
 use crate::proto::line::{LineReader, encode};
 use crate::runtime::clock::Clock;
@@ -133,7 +133,7 @@ impl Call {
         let (mut session, mut fx) = (identity.session(u64::from(to.port())), Effects::default());
         session.call(to, Intent::Link, PATIENCE, &mut fx);
         let ticket = fx.drain().find_map(|effect| {
-            if let Effect::Dial { ticket, .. } = effect { Some(ticket) } else { None }
+            if let Effect::Dial(NodeCall { ticket, .. }) = effect { Some(ticket) } else { None }
         });
         session.on_dialed(ticket.ok_or("a session does not dial")?, LINK, None, &mut fx);
         loop {

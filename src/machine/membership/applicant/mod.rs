@@ -24,7 +24,7 @@ use crate::machine::membership::certificate::{Admission, Leave, RegisterReq, Rem
 use crate::machine::membership::seedbook::{Learned, SeedBook};
 use crate::machine::message::{ErrorCode, ErrorReply};
 use crate::machine::session::{Card, SeedKey};
-use crate::machine::{Effects, Kind, LinkId};
+use crate::machine::{Effects, Kind, LinkId, NodeCall, NodeMessage, PingHost};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId};
 
 /// Number of members above which a list is taken as hostile; twice what a seed admits.
@@ -75,9 +75,12 @@ pub struct Applicant {
 }
 
 impl Kind for Applicant {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Record;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Applicant>;

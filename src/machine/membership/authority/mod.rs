@@ -50,7 +50,7 @@ use crate::machine::health::LocalHealth;
 use crate::machine::message::ErrorReply;
 use crate::machine::probe::Outcome;
 use crate::machine::session::{Card, Cause, SeedKey};
-use crate::machine::{Effects, Kind, LinkId};
+use crate::machine::{Effects, Kind, LinkId, NodeCall, NodeMessage, PingHost};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 
 /// Time that a quorum must be out of reach before its loss is told (M10).
@@ -115,9 +115,12 @@ pub struct Authority {
 }
 
 impl Kind for Authority {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Record;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Authority>;
