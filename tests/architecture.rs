@@ -73,7 +73,7 @@ const LINES_MAX: usize = 500;
 
 /// Files that were longer when this rule came, each with the size it may not exceed again. Lower
 /// a number when a file shrinks, and delete the line when it fits; never raise one.
-const LONG_FILES: &[(&str, usize)] = &[("src/machine/session/mod.rs", 547)];
+const LONG_FILES: &[(&str, usize)] = &[("src/machine/session/mod.rs", 540)];
 
 /// The longest line of source, in characters.
 const COLUMNS_MAX: usize = 100;

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 pub struct Held<T> {
     issued: u64,
     synced: u64,
-    /// What waits, each with the number of the record that it waits for.
+    /// Effects, say, that wait, each with the number of its record.
     waiting: VecDeque<(u64, T)>,
 }
 

@@ -49,7 +49,7 @@ pub enum NodeOpening {
     },
 }
 
-/// Attempt of a node to connect; answered by [`NodeOpening::Dialed`] or [`CallFailure`], exactly once.
+/// Attempt of a node to connect; answered by [`NodeOpening::Dialed`] or [`CallFailure`], once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeCall {
     /// Ticket of the attempt.

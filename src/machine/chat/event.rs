@@ -1,6 +1,7 @@
 //! Inputs, effects, timers, records and events of a group's machine.
 //!
-//! The machine holds back itself the messages that must not be sent before a record is on disk (R7).
+//! The machine holds back itself the messages that must not be sent before a record is on disk
+//! (R7).
 
 use std::sync::Arc;
 
@@ -24,8 +25,8 @@ pub type Effect = machine::Effect<Group>;
 pub type Fx = machine::Effects<Group>;
 
 /// A connection on which both ends have proved their keys; never of another group. The other end's
-/// `JOIN_ACK` follows as [`Input::Received`](machine::Input::Received) where this end called. A call
-/// of the machine's only leads to one if the key that was proved is that member's.
+/// `JOIN_ACK` follows as [`Input::Received`](machine::Input::Received) where this end called. A
+/// call of the machine's only leads to one if the key that was proved is that member's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// The other end, as it describes itself; its key is proved.

@@ -2,12 +2,21 @@
 
 use std::net::IpAddr;
 
-use super::{Card, Intent};
+use super::{Card, Intent, Session, Timer};
 use std::sync::Arc;
 
 use crate::machine::message::Message;
-use crate::machine::{DialError, LinkId};
+use crate::machine::{DialError, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::Endpoint;
+
+impl Kind for Session {
+    type Message = NodeMessage;
+    type Call = NodeCall;
+    type Timer = Timer;
+    type Record = Never;
+    type Event = Event;
+    type ExtraEffect = PingHost;
+}
 
 /// Events of a session for its node.
 #[derive(Debug)]

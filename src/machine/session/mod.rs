@@ -31,9 +31,7 @@ use handshake::{CALLED, CALLER};
 use link::{Call, Link, Stage};
 
 use crate::machine::message::{ErrorCode, ErrorReply, Message, Standing};
-use crate::machine::{
-    Binding, DialError, Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost, Ticket,
-};
+use crate::machine::{Binding, DialError, Effects, LinkId, Ticket};
 use crate::model::{Endpoint, KeyPair, Nonce, PublicKey, Rng};
 
 /// The version of the native dialect; both ends must name the same.
@@ -80,15 +78,6 @@ pub struct Session {
     /// Endpoints and purposes of the calls from the dialing to the end of the handshake.
     calling: BTreeSet<(Endpoint, Intent)>,
     tickets: u64,
-}
-
-impl Kind for Session {
-    type Message = NodeMessage;
-    type Call = NodeCall;
-    type Timer = Timer;
-    type Record = Never;
-    type Event = Event;
-    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Session>;

@@ -85,7 +85,8 @@ pub enum ExtraInput {
         /// Files that other programs had changed, for people.
         files: Vec<String>,
     },
-    /// An [`ExtraEffect::Upload`] is wholly written to the socket, or was dropped by a choke or cancel.
+    /// An [`ExtraEffect::Upload`] is wholly written to the socket, or was dropped by a choke or
+    /// cancel.
     Uploaded {
         /// Link of the upload.
         link: LinkId,
@@ -94,8 +95,8 @@ pub enum ExtraInput {
         /// Number of bytes that left; 0 if the upload was dropped.
         bytes: u64,
     },
-    /// The disk can be used no more, for this reason, unless an [`ExtraInput::Stored`] tells it: the
-    /// content on offer cannot be read, say. The swarm stops.
+    /// The disk can be used no more, for this reason, unless an [`ExtraInput::Stored`] tells it:
+    /// the content on offer cannot be read, say. The swarm stops.
     DiskFailed(String),
 }
 
@@ -114,9 +115,10 @@ pub enum Stored {
 /// [`Message::Piece`](super::Message::Piece) or a [`Message::Rest`](super::Message::Rest).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtraEffect {
-    /// Send a piece from the disk, from this byte on; answered by [`ExtraInput::Uploaded`]. Uploads of
-    /// one link go out in order, among its messages; a [`Message::Choke`](super::Message::Choke) that is sent drops those
-    /// not begun, and so does [`ExtraEffect::Drop`].
+    /// Send a piece from the disk, from this byte on; answered by [`ExtraInput::Uploaded`]. Uploads
+    /// of one link go out in order, among its messages; a
+    /// [`Message::Choke`](super::Message::Choke) that is sent drops those not begun, and so does
+    /// [`ExtraEffect::Drop`].
     Upload(LinkId, PieceIndex, u32),
     /// Drop an upload that has not begun.
     Drop(LinkId, PieceIndex),
