@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::greet::{CHALLENGE, PROOF, statement};
+use super::handshake::{CHALLENGE, PROOF, statement};
 use crate::machine::chat::messages::{Intent, Join, JoinAck, JoinProof, Nack};
 use crate::machine::chat::{At, Member, MemberId, Message, Term};
 use crate::model::{Endpoint, KeyPair, Nonce, Rng};
@@ -17,7 +17,7 @@ use crate::proto::chat::{Reader, encode};
 use crate::proto::sealed::Incoming;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Connection;
-use crate::runtime::timed::Timed;
+use crate::runtime::engine::timed::Timed;
 
 /// Buffer size of the reader.
 const READ_BUFFER_BYTES: usize = 16 * 1024;

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use super::store::{LogReader, Page, Snapshots, StoreError};
 use crate::machine::LinkId;
 use crate::machine::chat::{Chain, ExtraInput, Input, Record, SeqNo, Snapshot};
-use crate::runtime::disk::Disk;
+use crate::runtime::engine::log_writer::LogWriter;
 
 /// Largest number of waiting jobs. A job that finds no room has to be asked for again.
 pub(super) const JOBS_MAX: usize = 1_024;
@@ -43,7 +43,7 @@ pub(super) fn hand_over(jobs: &Sender<Job>, job: Job) -> bool {
 /// Does jobs until the queue is closed.
 pub(super) fn run(
     jobs: &Receiver<Job>,
-    disk: &Arc<Disk<Record>>,
+    log: &Arc<LogWriter<Record>>,
     (reader, snapshots): (&mut LogReader, &Snapshots),
     submit: impl Fn(Input),
     fail: impl Fn(StoreError),
@@ -51,7 +51,7 @@ pub(super) fn run(
     while let Ok(job) = jobs.recv() {
         match job {
             Job::Load { link, from, bytes_max, after } => {
-                if !disk.await_synced(after) {
+                if !log.await_synced(after) {
                     continue;
                 }
                 match reader.page(from, u64::MAX, bytes_max) {
@@ -62,20 +62,20 @@ pub(super) fn run(
                 }
             }
             Job::Page { from, count, after, reply } => {
-                if !disk.await_synced(after) {
+                if !log.await_synced(after) {
                     continue;
                 }
                 // The asking thread may have gone meanwhile.
                 let _ = reply.send(reader.page(from, count, PAGE_BYTES_MAX));
             }
             Job::Hashes { at, after, reply } => {
-                if !disk.await_synced(after) {
+                if !log.await_synced(after) {
                     continue;
                 }
                 let _ = reply.send(reader.hashes(&at));
             }
             Job::Keep { snapshot, after } => {
-                if disk.await_synced(after)
+                if log.await_synced(after)
                     && let Err(error) = snapshots.write(&snapshot)
                 {
                     // The log itself is whole; the next start only takes longer.

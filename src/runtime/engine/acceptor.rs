@@ -1,4 +1,4 @@
-//! Porter of an engine: accepted connections from their first byte to their handshake.
+//! Acceptor of an engine: accepted connections from their first byte to their handshake.
 //!
 //! Invariants:
 //! - A connection that has not proved a key holds a thread for a bounded time, and there is a bound
@@ -13,22 +13,22 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
-use super::clock::Clock;
-use super::driver::counters::Counter;
-use super::driver::knock;
-use super::driver::lobby::Lobby;
-use super::driver::options::Connection;
-use super::thread::Crew;
 use crate::machine::Never;
 use crate::model::Time;
 use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::counters::Counter;
+use crate::runtime::driver::knock;
+use crate::runtime::driver::lobby::Lobby;
+use crate::runtime::driver::options::Connection;
+use crate::runtime::thread::Crew;
 
 /// Pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// The threads and sockets of an engine.
 #[derive(Debug)]
-pub(in crate::runtime) struct Porter {
+pub(in crate::runtime) struct Acceptor {
     pub(in crate::runtime) crew: Crew,
     pub(in crate::runtime) lobby: Lobby,
     seats: Arc<AtomicUsize>,
@@ -52,8 +52,8 @@ pub(in crate::runtime) struct Refused<'a> {
     pub(in crate::runtime) silent: &'a Counter,
 }
 
-impl Porter {
-    /// A porter for at most `silent_max` connections that have not proved a key, and `links_max` in
+impl Acceptor {
+    /// An acceptor for at most `silent_max` connections that have not proved a key, and `links_max` in
     /// all.
     pub(in crate::runtime) fn new(silent_max: usize, links_max: usize) -> Self {
         Self {
