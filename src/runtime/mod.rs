@@ -1,8 +1,8 @@
 //! The real world: every thread, socket, file and clock of the program.
 //!
-//! All machines are driven by one contract, [`Machine`](crate::machine::Machine). The driver of nodes
-//! knows no service behind it. Its sibling is the simulator, which drives the same machines with
-//! none of this.
+//! All machines are driven by one contract, [`Machine`](crate::machine::Machine). The driver of
+//! nodes knows no service behind it. Its sibling is the simulator, which drives the same machines
+//! with none of this.
 
 pub mod chat;
 pub mod clock;

@@ -78,6 +78,8 @@ impl Service for Chatting {
     type Entry = Record;
     type Said = Message;
 
+    const LOST: log::Level = log::Level::Debug;
+
     fn machine(state: &mut State) -> Option<&mut Group> {
         Some(&mut state.group)
     }

@@ -13,7 +13,6 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::link::LINGER;
 use super::options::Connection;
 use super::{Drivable, Driver};
 use crate::machine::message::{ErrorCode, ErrorReply};
@@ -21,6 +20,7 @@ use crate::model::{Endpoint, Time};
 use crate::proto::line::encode;
 use crate::proto::sealed::{self, ClusterKeys, HandshakeError, Sealed};
 use crate::runtime::clock::Clock;
+use crate::runtime::engine::LINGER;
 
 /// Pause before the same complaint is repeated.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);

@@ -13,7 +13,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -27,6 +26,7 @@ use crate::machine::{Binding, Input, LinkId, Never};
 use crate::model::{Endpoint, Time};
 use crate::proto::line::{LineReader, ReadError};
 use crate::proto::sealed::{Incoming, Opener, Sealed, Sealer};
+use crate::runtime::engine::LINGER;
 
 /// One encoded message, shared by all links it goes to.
 pub(super) type Frame = Arc<Vec<u8>>;
@@ -46,9 +46,6 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 /// Buffer size of each reader. Most messages fit several times; longer ones pass through it.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
-
-/// Time for the other end to read the last messages and close.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Largest number of bytes that are read and thrown away meanwhile.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -21,9 +21,7 @@ use crate::machine::{Effect, Effects, Input, LinkId, Machine as _};
 use crate::model::Time;
 use crate::proto::sealed::Sealer;
 use crate::runtime::driver::options::Sink;
-
-/// Time for the other end of a link that was hung up to read the last messages and close.
-const LINGER: Duration = Duration::from_secs(2);
+use crate::runtime::engine::LINGER;
 
 /// A question to the state of the core thread, answered on that thread.
 pub(in crate::runtime) type Query<S> = Box<dyn FnOnce(&mut <S as Service>::State) + Send>;
@@ -311,7 +309,7 @@ impl<S: Service> EngineLoop<S> {
     /// Reports something to the sink.
     pub(in crate::runtime) fn notify(&self, notification: S::Notification) {
         if !self.sink.take(self.shared.clock.now(), notification) {
-            log::warn!("a report of {} found no room", S::ABOUT);
+            log::log!(S::LOST, "a report of {} found no room", S::ABOUT);
         }
     }
 }

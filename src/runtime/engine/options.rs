@@ -46,7 +46,8 @@ pub struct Counters {
     pub refused_dialect: Counter,
     /// Connections without a cluster key, or with another one.
     pub refused_key: Counter,
-    /// Handshakes refused, such as for a false proof, another's name, or a caller that may not join.
+    /// Handshakes refused, such as for a false proof, for another's name, or because the caller may
+    /// not join.
     pub refused_handshake: Counter,
     /// Messages that were malformed, or named another sender.
     pub refused_message: Counter,

@@ -51,6 +51,9 @@ pub(in crate::runtime) trait Service: Dialog {
     /// A message, with all that its bytes depend on.
     type Said;
 
+    /// Level at which a report without room in the sink is logged.
+    const LOST: log::Level;
+
     /// The machine, once there is one.
     fn machine(state: &mut Self::State) -> Option<&mut Self::Machine>;
 

@@ -7,7 +7,6 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use super::acceptor::{Acceptor, Refused};
 use super::core::{CoreMsg, EngineLoop};
@@ -22,9 +21,7 @@ use crate::proto::dialect::Dialect;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::{Connection, Dialects, Serve};
-
-/// Time for threads to end once their sockets are shut.
-const CUT_GRACE: Duration = Duration::from_secs(5);
+use crate::runtime::engine::CUT_GRACE;
 
 /// State that all threads of an engine share.
 pub(in crate::runtime) struct Shared<S: Service> {

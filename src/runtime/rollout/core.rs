@@ -225,6 +225,10 @@ impl EngineLoop<Roll> {
             let _ = reply.try_send(Answer::Refused { cause: Cause::Roster, reason, running: None });
             return;
         }
+        if self.has_failed {
+            // Without its reply, the operator learns at once that there is no answer to wait for.
+            return;
+        }
         let ticket = self.state.ticket();
         self.state.waiting.insert(ticket, reply);
         self.handle(Input::Command(Request { ticket, command }));

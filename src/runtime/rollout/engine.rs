@@ -342,3 +342,53 @@ fn checked(founding: Founding, me: &Participant) -> Result<Founding, StartError>
     Roster::new(places.iter().map(participant).collect()).map_err(StartError::Roster)?;
     Ok(Founding::By(places))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::machine::rollout::RoutingState;
+    use crate::runtime::driver::options::Dialects;
+    use crate::runtime::rollout::Limits;
+    use crate::runtime::thread;
+
+    /// A node that takes part alone, so that its history begins at once.
+    fn alone(dir: &tempfile::TempDir) -> Engine {
+        let (sink, _) = bounded(1_000);
+        let model = |text: &str| text.parse().unwrap();
+        let options = Options {
+            listen: None,
+            keys: KeyPair::from_secret([1; 32]),
+            me: "node-a".parse().unwrap(),
+            at: ("127.0.0.1".to_owned(), 1),
+            log: dir.path().join("log"),
+            founding: Founding::By(Vec::new()),
+            initial: RoutingState::initial(model("v1"), model("v2")),
+            habits: Box::new(|_| {}),
+            cluster_keys: None,
+            admits: Admits::Vouched,
+            guests: Dialects::new(),
+            limits: Limits::default(),
+            kill_at: None,
+            sink: Box::new(sink),
+        };
+        Engine::start(options).unwrap().0
+    }
+
+    #[test]
+    fn an_order_after_a_failure_of_the_disk_does_not_wait_for_the_node_to_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = alone(&dir);
+        engine.shared.fail("no space is left".to_owned());
+        let (reply, replied) = bounded(1);
+        let asking = engine.clone();
+        let operator = thread::spawn("operator", move || {
+            reply.send(asking.command(Command::Pause)).unwrap();
+        });
+        let answer = replied.recv_timeout(Duration::from_secs(20));
+        engine.stop();
+        operator.unwrap().join().unwrap();
+        assert_eq!(answer, Ok(Err(StandingError)));
+    }
+}

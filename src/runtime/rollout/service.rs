@@ -55,6 +55,8 @@ impl Service for Roll {
     type Entry = Entry;
     type Said = Said;
 
+    const LOST: log::Level = log::Level::Warn;
+
     fn machine(state: &mut State) -> Option<&mut Rollout> {
         match &mut state.stage.phase {
             Phase::Forming(_) => None,

@@ -26,6 +26,7 @@ use crate::machine::{LinkId, Never};
 use crate::proto::sealed::{Incoming, Opener, Sealer};
 use crate::proto::swarm::frame::{Decoder, Frame, Limits, piece_head};
 use crate::runtime::driver::options::Connection;
+use crate::runtime::engine::LINGER;
 
 /// Buffer size of each reader: pieces pass it by, all other messages are short.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
@@ -38,9 +39,6 @@ const SEAL_BYTES: usize = 256 * 1024;
 
 /// Interval at which the swarm is told that a piece is coming.
 const COMING_EVERY: Duration = Duration::from_secs(1);
-
-/// Time for the other end to read the last messages and close.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Largest number of bytes that are read and thrown away meanwhile.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -31,11 +31,11 @@ use crate::machine::{LinkId, Machine as _};
 use crate::model::{Now, Time};
 use crate::runtime::driver::lobby::Lobby;
 use crate::runtime::driver::options::Sink;
+use crate::runtime::engine::CUT_GRACE;
 use crate::runtime::thread::Crew;
 
-/// Time for connections to drain when a swarm stops, and for threads to end after that.
+/// Time for connections to drain when a swarm stops.
 const STOP_GRACE: Duration = Duration::from_secs(3);
-const CUT_GRACE: Duration = Duration::from_secs(5);
 
 /// Task of the thread that looks after the disk.
 pub(super) enum Keep {

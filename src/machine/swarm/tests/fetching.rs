@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// The bytes of a piece that an effect stores.
+fn stored(effect: &Effect) -> Option<&Vec<u8>> {
+    let Effect::Extra(ExtraEffect::Store { data, .. }) = effect else { return None };
+    Some(data)
+}
+
 #[test]
 fn a_bitfield_is_sent_first_also_an_empty_one_and_is_answered_with_interest() {
     let mut stage = Stage::assignment(9, &[]);
@@ -152,7 +158,7 @@ fn the_last_piece_may_be_filled_up_and_no_other_length_is_taken() {
     stage.hear(3, Message::Unchoke);
     let data = [bytes(2, 1), vec![0, 0]].concat();
     let fx = stage.hear(3, Message::Piece { index: piece(1), data });
-    let stores = |it: &Effect| matches!(it, Effect::Extra(ExtraEffect::Store { data, .. }) if *data == bytes(2, 1));
+    let stores = |it: &Effect| stored(it).is_some_and(|it| *it == bytes(2, 1));
     assert!(fx.iter().any(stores) && is_odd(&fx));
     for len in [0, 1, 3, 5] {
         let mut stage = Stage::assignment(2, &[0]);
@@ -207,7 +213,7 @@ fn a_piece_amid_which_a_connection_ended_is_continued_by_who_began_it() {
     assert!(asks_for_rest(&fx, 31, asked, 3));
     let (index, data) = (piece(asked), whole[3..].to_vec());
     let fx = stage.hear(31, Message::Rest { index, offset: 3, data });
-    let stores = |it: &Effect| matches!(it, Effect::Extra(ExtraEffect::Store { data, .. }) if *data == whole);
+    let stores = |it: &Effect| stored(it) == Some(&whole);
     assert!(fx.iter().any(stores), "{fx:?}");
     assert_eq!(stage.swarm.status().down, 1, "only what came now counts here");
 }
@@ -305,7 +311,10 @@ fn shares_ask_for_several_pieces_of_whoever_has_sent_a_good_one() {
     assert_eq!(first.len(), 1, "it could lie");
     let fx = stage.send_piece(3, first[0].1);
     let hash = whole_tree(30).leaf(piece(first[0].1));
-    let checks = |it: &Effect| matches!(it, Effect::Extra(ExtraEffect::Store { expected, .. }) if *expected == hash);
+    let checks = |it: &Effect| {
+        let Effect::Extra(ExtraEffect::Store { expected, .. }) = it else { return false };
+        *expected == hash
+    };
     assert!(fx.iter().any(checks));
     assert_eq!(requests(&fx).len(), 1);
     let fx = stage.stored(3, first[0].1, Stored::Yes);
