@@ -269,6 +269,29 @@ fn drivers_know_the_machine_and_no_service() {
     wrong.check();
 }
 
+/// Each of these words is defined once, and all machines and drivers speak with them.
+#[test]
+fn there_is_one_contract_for_all_machines() {
+    let mut wrong = Violations::default();
+    for word in ["trait Machine", "enum Input", "enum Effect"] {
+        let mut count = 0;
+        for (path, text) in sources("src/machine") {
+            for (number, line) in production(&path, &text) {
+                if names(line, word) {
+                    count += 1;
+                    if path != "src/machine/mod.rs" {
+                        wrong.add(&path, number, format!("`{word}`: there is one, in `mod.rs`"));
+                    }
+                }
+            }
+        }
+        if count != 1 {
+            wrong.add("src/machine", 0, format!("`{word}` is defined {count} times"));
+        }
+    }
+    wrong.check();
+}
+
 #[test]
 fn seeds_hold_no_gossip() {
     let mut wrong = Violations::default();

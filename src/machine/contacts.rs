@@ -10,12 +10,18 @@
 //! - No peer is accused here: liveness decides whether a peer is dead.
 //! - A peer added by hand is called for as long as it is not removed; one removed by hand never.
 
+use crate::machine::NodeMessage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Effects, Kind, LinkId, Never};
+use super::Effects;
+use super::Kind;
+use super::LinkId;
+use super::Never;
+use super::NodeCall;
+use super::PingHost;
 use crate::model::{Endpoint, Now, Time};
 use crate::proto::liveness::Ping;
 
@@ -150,9 +156,12 @@ pub struct Contacts {
 }
 
 impl Kind for Contacts {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Contacts>;

@@ -8,10 +8,16 @@
 //! - Content is offered while it is younger than `hold`; identities are remembered a minute longer
 //!   than that by origin's age, so no message comes back from the dead (G3).
 
+use crate::machine::NodeMessage;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{Effects, Kind, LinkId, Never};
+use super::Effects;
+use super::Kind;
+use super::LinkId;
+use super::Never;
+use super::NodeCall;
+use super::PingHost;
 use crate::model::{Endpoint, Incarnation, Now, Time};
 use crate::proto::gossip::{DIGEST_DIGITS, GossipDigest, GossipMsg, MessageId, fixed_text};
 
@@ -126,9 +132,12 @@ pub struct Gossip {
 }
 
 impl Kind for Gossip {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Gossip>;

@@ -12,12 +12,17 @@
 //! - A caller that claims to be a bootstrap peer puts off no call to that peer: until a node
 //!   answers at its address, that address is called.
 
+use crate::machine::NodeMessage;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::{Effects, Kind, Never};
+use super::Effects;
+use super::Kind;
+use super::Never;
+use super::NodeCall;
+use super::PingHost;
 use crate::model::statement::Subject;
 use crate::model::{Endpoint, Rng};
 
@@ -117,9 +122,12 @@ pub struct OpenFleet {
 }
 
 impl Kind for OpenFleet {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<OpenFleet>;

@@ -12,13 +12,19 @@
 //! - Below the wanted number of neighbors, new ones are sought until there are enough or no member
 //!   is left to ask.
 
+use crate::machine::NodeMessage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 
-use super::{Effects, Kind, LinkId, Never};
+use super::Effects;
+use super::Kind;
+use super::LinkId;
+use super::Never;
+use super::NodeCall;
+use super::PingHost;
 use crate::model::entry::Status;
 use crate::model::{Endpoint, Incarnation, Now, Rng, Time};
 use crate::proto::hello::Card;
@@ -135,9 +141,12 @@ pub struct Overlay {
 }
 
 impl Kind for Overlay {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Overlay>;

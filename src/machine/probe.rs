@@ -7,12 +7,18 @@
 //! Invariant: a refusal is believed only after a burst, a connection that could not be made only
 //! after a second attempt; a probe under way serves all callers.
 
+use crate::machine::NodeMessage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::DialError;
+use super::Effects;
+use super::Kind;
+use super::Never;
+use super::NodeCall;
+use super::PingHost;
 use super::session::CallError;
-use super::{DialError, Effects, Kind, Never};
 use crate::model::Endpoint;
 use crate::model::statement::{Finding, Subject};
 use crate::proto::hello::Card;
@@ -103,9 +109,12 @@ struct Burst {
 }
 
 impl Kind for Prober {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Prober>;

@@ -8,7 +8,10 @@ mod refusals;
 mod seed;
 mod status;
 
-use crate::machine::{Effect, Effects, Input, Kind, Machine};
+use crate::machine::{
+    CallFailure, Effect, Effects, HostPinged, Input, Kind, Machine, NodeCall, NodeMachine,
+    NodeMessage, NodeOpening, PingHost,
+};
 
 pub use peer::{PeerConfig, PeerNode};
 pub use refusals::Refusal;
@@ -71,13 +74,19 @@ pub enum Command {
 }
 
 impl Kind for Node {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Record;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 impl Machine for Node {
+    type Opening = NodeOpening;
+    type CallFailure = CallFailure;
     type Command = Command;
+    type ExtraInput = HostPinged;
 
     fn handle(&mut self, now: crate::model::Now, input: Input<Self>, fx: &mut Effects<Self>) {
         match self {
@@ -111,7 +120,9 @@ impl Machine for Node {
             }
         }
     }
+}
 
+impl NodeMachine for Node {
     fn snapshot(&self) -> Vec<Record> {
         match self {
             Self::Seed(node) => node.snapshot().into_iter().map(Record::Seed).collect(),
@@ -121,26 +132,26 @@ impl Machine for Node {
 }
 
 /// The same input for another machine; `None` when it is meant for a node of the other role.
-fn translate<A: Machine, B: Machine>(
+fn translate<A: NodeMachine, B: NodeMachine>(
     input: Input<A>,
     timer: impl FnOnce(A::Timer) -> Option<B::Timer>,
     command: impl FnOnce(A::Command) -> Option<B::Command>,
 ) -> Option<Input<B>> {
     Some(match input {
         Input::Start => Input::Start,
-        Input::Accepted { link, from, binding } => Input::Accepted { link, from, binding },
-        Input::Dialed { ticket, link, binding } => Input::Dialed { ticket, link, binding },
-        Input::DialFailed { ticket, reason } => Input::DialFailed { ticket, reason },
+        Input::Opened { link, opening } => Input::Opened { link, opening },
+        Input::DialFailed(failure) => Input::DialFailed(failure),
         Input::Received { link, msg } => Input::Received { link, msg },
         Input::Garbled { link, reason } => Input::Garbled { link, reason },
         Input::Closed { link, reason } => Input::Closed { link, reason },
+        Input::Synced { records } => Input::Synced { records },
         Input::Expired(name) => Input::Expired(timer(name)?),
-        Input::HostPinged { host, answer } => Input::HostPinged { host, answer },
         Input::Command(it) => Input::Command(command(it)?),
+        Input::Extra(pinged) => Input::Extra(pinged),
     })
 }
 
-fn lift<A: Kind, B: Kind>(
+fn lift<A: NodeMachine, B: NodeMachine>(
     mut part: Effects<A>,
     fx: &mut Effects<B>,
     timer: impl Fn(A::Timer) -> B::Timer,
@@ -150,13 +161,14 @@ fn lift<A: Kind, B: Kind>(
     for effect in part.drain() {
         match effect {
             Effect::Send { link, msg } => fx.send(link, msg),
-            Effect::Dial { ticket, to, timeout } => fx.dial(ticket, to, timeout),
+            Effect::SendAll { links, msg } => fx.send_all(links, msg),
+            Effect::Dial(call) => fx.call(call),
             Effect::Hangup { link } => fx.hangup(link),
-            Effect::PingHost { host } => fx.ping_host(host),
             Effect::SetTimer { timer: name, after } => fx.set_timer(timer(name), after),
             Effect::StopTimer(name) => fx.stop_timer(timer(name)),
             Effect::Persist(it) => fx.persist(record(it)),
             Effect::Emit(it) => fx.emit(event(it)),
+            Effect::Extra(extra) => fx.extra(extra),
         }
     }
 }

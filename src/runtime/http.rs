@@ -22,6 +22,7 @@ use super::driver::counters::Counter;
 use super::driver::options::{Connection, Serve};
 use crate::model::Time;
 use crate::proto::http::{CONTINUE, Fault, Head, Reader, Response};
+use crate::runtime::engine::LINGER;
 
 /// Largest number of HTTP connections at a time; above this new ones are answered with 503 and
 /// closed.
@@ -45,9 +46,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Time-out of a client for reading an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Time for a client to read the last bytes and close.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Largest number of bytes that are read and thrown away meanwhile.
 const DISCARD_BYTES_MAX: usize = 4 * 1024 * 1024;

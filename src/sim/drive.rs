@@ -9,7 +9,10 @@ use std::mem;
 
 use rand::RngExt as _;
 
-use crate::machine::{Effect, HostAnswer, Input, LinkId, Machine};
+use crate::machine::{
+    CallFailure, Effect, HostAnswer, HostPinged, Input, LinkId, NodeCall, NodeMachine, NodeOpening,
+    PingHost,
+};
 use crate::model::Endpoint;
 
 use super::agenda::Due;
@@ -24,7 +27,7 @@ use super::world::World;
 /// Time-out of the system `ping`.
 const PING_WAITS: std::time::Duration = std::time::Duration::from_secs(1);
 
-impl<M: Machine> World<M> {
+impl<M: NodeMachine> World<M> {
     /// Gives a node a command; returns whether there was a process to take it. A paused process
     /// takes it when it goes on.
     ///
@@ -62,7 +65,7 @@ impl<M: Machine> World<M> {
             Due::Synced { host, life } => self.on_synced(host, life),
             Due::Pinged { owner, host, answer } => {
                 if let (Who::Host(asker), true) = (owner.who, self.network.is_alive(owner)) {
-                    self.hand(asker, Input::HostPinged { host, answer });
+                    self.hand(asker, Input::Extra(HostPinged { host, answer }));
                 }
             }
             Due::Gust(storm) => self.gust(storm),
@@ -112,9 +115,15 @@ impl<M: Machine> World<M> {
         debug_assert!(self.network.is_alive(owner), "links and dials die with their process");
         let input = match delivery {
             // Links are not encrypted here, and have no binding that could be signed.
-            Delivery::Accepted { link, from } => Input::Accepted { link, from, binding: None },
-            Delivery::Dialed { ticket, link } => Input::Dialed { ticket, link, binding: None },
-            Delivery::DialFailed { ticket, reason } => Input::DialFailed { ticket, reason },
+            Delivery::Accepted { link, from } => {
+                Input::Opened { link, opening: NodeOpening::Accepted { from, binding: None } }
+            }
+            Delivery::Dialed { ticket, link } => {
+                Input::Opened { link, opening: NodeOpening::Dialed { ticket, binding: None } }
+            }
+            Delivery::DialFailed { ticket, reason } => {
+                Input::DialFailed(CallFailure { ticket, reason })
+            }
             Delivery::Received { link, msg } => Input::Received { link, msg },
             Delivery::Garbled { link, reason } => Input::Garbled { link, reason },
             Delivery::Closed { link, reason } => Input::Closed { link, reason: reason.to_owned() },
@@ -199,16 +208,22 @@ impl<M: Machine> World<M> {
             return;
         };
         let in_order = match input {
-            Input::Accepted { link, .. } => process.links.insert(*link, false).is_none(),
-            Input::Dialed { ticket, link, .. } => {
+            Input::Opened { link, opening: NodeOpening::Accepted { .. } } => {
+                process.links.insert(*link, false).is_none()
+            }
+            Input::Opened { link, opening: NodeOpening::Dialed { ticket, .. } } => {
                 process.dials.remove(ticket) && process.links.insert(*link, false).is_none()
             }
-            Input::DialFailed { ticket, .. } => process.dials.remove(ticket),
+            Input::DialFailed(CallFailure { ticket, .. }) => process.dials.remove(ticket),
             Input::Received { link, .. } | Input::Garbled { link, .. } => {
                 process.links.contains_key(link)
             }
             Input::Closed { link, .. } => process.links.remove(link).is_some(),
-            Input::Start | Input::Expired(_) | Input::HostPinged { .. } | Input::Command(_) => true,
+            Input::Start
+            | Input::Synced { .. }
+            | Input::Expired(_)
+            | Input::Extra(HostPinged { .. })
+            | Input::Command(_) => true,
         };
         // The simulator's own promise: no machine sees what the contract rules out.
         assert!(in_order, "SEED={}: {} comes out of order", self.seed, trace::input(input));
@@ -231,6 +246,12 @@ impl<M: Machine> World<M> {
                 }
                 Outward::Send { link, msg }
             }
+            Effect::SendAll { links, msg } => {
+                for link in links {
+                    self.carry_out(id, Effect::Send { link, msg: msg.clone() });
+                }
+                return;
+            }
             Effect::Hangup { link } => {
                 match process.links.get_mut(&link) {
                     Some(hung_up) => *hung_up = true,
@@ -239,13 +260,13 @@ impl<M: Machine> World<M> {
                 }
                 Outward::Hangup { link }
             }
-            Effect::Dial { ticket, to, timeout } => {
+            Effect::Dial(NodeCall { ticket, to, timeout }) => {
                 if !process.dials.insert(ticket) {
                     self.fail(id, format_args!("dials twice at a time under {ticket:?}"));
                 }
                 Outward::Dial { ticket, to, timeout }
             }
-            Effect::PingHost { host } => Outward::PingHost { host },
+            Effect::Extra(PingHost { host }) => Outward::PingHost { host },
             Effect::Emit(event) => Outward::Emit(event),
         };
         self.gate(id, outward);

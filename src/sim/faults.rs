@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::machine::Machine;
+use crate::machine::NodeMachine;
 use crate::model::Endpoint;
 
 use super::host::Tamper;
@@ -14,7 +14,7 @@ use super::tally::Trouble;
 use super::weather::{Fault, Weather};
 use super::world::World;
 
-impl<M: Machine> World<M> {
+impl<M: NodeMachine> World<M> {
     /// Kills a process. Its disk keeps the synced records, its host resets its links, so that the
     /// other ends soon know.
     pub fn crash(&mut self, endpoint: Endpoint) {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::machine::timer::TimerQueue;
-use crate::machine::{Input, Kind, LinkId, Machine, Ticket};
+use crate::machine::{Input, Kind, LinkId, NodeMachine, Ticket};
 use crate::model::{Endpoint, Now, Rng, Time, WallTime};
 use crate::proto::message::Message;
 
@@ -74,7 +74,7 @@ pub(super) enum Outward<E> {
 }
 
 /// A running process.
-pub(super) struct Process<M: Machine> {
+pub(super) struct Process<M: NodeMachine> {
     pub(super) machine: M,
     pub(super) started: Time,
     /// Deadlines, in the world's time.
@@ -92,7 +92,7 @@ pub(super) struct Process<M: Machine> {
     pub(super) wake: Option<Time>,
 }
 
-impl<M: Machine> Process<M> {
+impl<M: NodeMachine> Process<M> {
     pub(super) fn new(machine: M, started: Time) -> Self {
         Self {
             machine,
@@ -159,7 +159,7 @@ impl<M: Machine> Process<M> {
 }
 
 /// A host, running or not.
-pub(super) struct Host<M: Machine> {
+pub(super) struct Host<M: NodeMachine> {
     pub(super) endpoint: Endpoint,
     pub(super) factory: Factory<M>,
     pub(super) tamper: Option<Tamper>,
@@ -182,7 +182,7 @@ pub(super) struct Host<M: Machine> {
     pub(super) skew_ms: i64,
 }
 
-impl<M: Machine> Host<M> {
+impl<M: NodeMachine> Host<M> {
     /// The wall clock of this host when the world's is at `epoch` plus `now`.
     pub(super) fn wall(&self, epoch: WallTime, now: Time) -> WallTime {
         let world_ms = epoch.0.saturating_add(now.as_micros() / 1_000);

@@ -3,14 +3,14 @@
 //! Invariant: an intruder is bound by TCP and by nothing else. It has an address, no endpoint,
 //! and no machine; paths between it and the hosts are never cut.
 
+use crate::proto::message::Message;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::machine::{DialError, LinkId, Machine, Ticket};
+use crate::machine::{DialError, LinkId, NodeMachine, Ticket};
 use crate::model::{Endpoint, Time};
-use crate::proto::message::Message;
 
 use super::network::{Delivery, Owner, Parcel};
 use super::reach::Who;
@@ -62,7 +62,7 @@ impl Stranger {
     }
 }
 
-impl<M: Machine> World<M> {
+impl<M: NodeMachine> World<M> {
     /// Lets a stranger at `from` call a host; the attempt ends some round trip later.
     pub fn intruder_dial(&mut self, from: IpAddr, to: Endpoint) -> Intruder {
         let number = self.network.reach.admit_stranger(from);

@@ -5,7 +5,7 @@
 
 use rand::RngExt as _;
 
-use crate::machine::Machine;
+use crate::machine::NodeMachine;
 use crate::model::{Endpoint, Time};
 
 use super::agenda::Due;
@@ -32,7 +32,7 @@ pub(super) struct Storm {
     until: Time,
 }
 
-impl<M: Machine> World<M> {
+impl<M: NodeMachine> World<M> {
     /// Begins a storm over all hosts, in this weather, which stays when the storm is over.
     /// Replaces the storm before, whose open faults are left to [`World::calm_down`].
     pub fn storm(&mut self, weather: &Weather, until: Time) {

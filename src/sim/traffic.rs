@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::{AddAssign, Sub};
 use std::sync::Arc;
 
-use crate::machine::Machine;
+use crate::machine::NodeMachine;
 use crate::proto::message::Message;
 
 use super::reach::HostId;
@@ -56,7 +56,7 @@ impl ByName {
     }
 }
 
-impl<M: Machine> World<M> {
+impl<M: NodeMachine> World<M> {
     /// Counts a message that leaves a host. A message that is sent to many, link after link, is
     /// kept and metered once: a removal goes to thousands of members in the same moment.
     pub(super) fn pack(&mut self, id: HostId, msg: Message) -> Arc<Message> {

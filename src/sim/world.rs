@@ -5,15 +5,15 @@
 //! seed and of the calls made on it; two worlds with the same of both live the same life to the
 //! last event.
 
+use crate::proto::message::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use crate::machine::{Effects, Machine};
+use crate::machine::{Effects, NodeMachine};
 use crate::model::{Endpoint, Rng, Time, WallTime};
-use crate::proto::message::Message;
 
 use super::agenda::{Agenda, Due};
 use super::disk::Disk;
@@ -62,7 +62,7 @@ impl Default for Options {
 }
 
 /// A simulated world of machines of one type.
-pub struct World<M: Machine> {
+pub struct World<M: NodeMachine> {
     pub(super) seed: u64,
     pub(super) options: Options,
     pub(super) weather: Weather,
@@ -89,7 +89,7 @@ pub struct World<M: Machine> {
     pub(super) leaky: bool,
 }
 
-impl<M: Machine> World<M> {
+impl<M: NodeMachine> World<M> {
     /// An empty world. With `TRACE` in the environment it tells every step on stderr.
     pub fn new(seed: u64, options: Options) -> Self {
         let network_rng = Rng::seed_from_u64(branch(seed, Branch::Network, 0));

@@ -8,10 +8,12 @@ use crate::chat_hand;
 use std::time::Duration;
 
 use chat_hand::{GROUP, Hands, Letter, chat, entry, member, seq_chat};
-use folkmoot::machine::LinkId;
-use folkmoot::machine::chat::{Command, Config, Effect, Event, Input, Record, Role, Rule};
+use folkmoot::machine::chat::{
+    Body, Chain, Chat, Command, Config, Effect, Event, Fx, Input, MemberId, MsgId, Opening, Origin,
+    Record, Role, Rule, SeqNo, Term,
+};
+use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::Now;
-use folkmoot::proto::chat::entry::{Body, Chain, Chat, MemberId, MsgId, Origin, SeqNo, Term};
 use folkmoot::proto::chat::message::{
     ChatReq, Coordinator, Election, Heartbeat, Intent, Message, NackCode, SeqAck,
 };
@@ -114,7 +116,10 @@ fn with_stranger() -> (Hands, LinkId) {
     hands.say_to(3, 1, Message::SeqChat(seq_chat(3, 2, (1, 1), 2, &[opening])));
     let link = LinkId(9_000);
     let (member, intent) = (member(9), Intent::Member);
-    hands.input(1, Input::Linked { link, member, intent, is_ours: false, life: None });
+    hands.input(
+        1,
+        Input::Opened { link, opening: Opening { member, intent, is_ours: false, life: None } },
+    );
     hands.letters.clear();
     (hands, link)
 }
@@ -237,7 +242,10 @@ fn a_client_gets_its_repeats_acknowledged_and_its_gaps_refused() {
     assert_eq!(hands.status(1).role, Role::Leader, "a group of one goes on by itself");
     let link = LinkId(9_000);
     let (member, intent) = (member(1), Intent::Client);
-    hands.input(1, Input::Linked { link, member, intent, is_ours: false, life: None });
+    hands.input(
+        1,
+        Input::Opened { link, opening: Opening { member, intent, is_ours: false, life: None } },
+    );
     let origin = Origin { member: MemberId(1), client: 77 };
     let say = |hands: &mut Hands, number| {
         let msg_id = MsgId { origin, number };
@@ -332,11 +340,13 @@ fn who_waits_to_be_taken_in_hears_of_another_leader_from_whomever_it_knows() {
     // A joiner that knows the first only.
     let (link, joiner) = (LinkId(900), member(7));
     let group = hands.hands.get_mut(&1).and_then(|it| it.group.as_mut()).expect("it runs");
-    let mut fx = Vec::new();
-    let input =
-        Input::Linked { link, member: joiner, intent: Intent::Member, is_ours: false, life: None };
+    let mut fx = Fx::default();
+    let input = Input::Opened {
+        link,
+        opening: Opening { member: joiner, intent: Intent::Member, is_ours: false, life: None },
+    };
     group.handle(hands_now(), input, &mut fx);
-    fx.clear();
+    drop(fx.drain());
     let coordinator = Coordinator {
         sender_id: MemberId(2),
         term: Term(9),
@@ -348,7 +358,7 @@ fn who_waits_to_be_taken_in_hears_of_another_leader_from_whomever_it_knows() {
     let msg = Message::Coordinator(coordinator);
     group.handle(hands_now(), Input::Received { link: from, msg }, &mut fx);
     let told = fx.iter().any(|effect| match effect {
-        Effect::Send(links, Message::JoinAck(ack)) => {
+        Effect::SendAll { links, msg: Message::JoinAck(ack) } => {
             links.contains(&link) && ack.leader_id == Some(MemberId(2))
         }
         _ => false,
@@ -370,11 +380,13 @@ fn strangers_take_no_members_place_however_many_come() {
         let link = LinkId(900 + turn);
         let member = member(u32::try_from(100 + turn).expect("a small number"));
         let group = hands.hands.get_mut(&2).and_then(|it| it.group.as_mut()).expect("it runs");
-        let mut fx = Vec::new();
-        let input =
-            Input::Linked { link, member, intent: Intent::Member, is_ours: false, life: None };
+        let mut fx = Fx::default();
+        let input = Input::Opened {
+            link,
+            opening: Opening { member, intent: Intent::Member, is_ours: false, life: None },
+        };
         group.handle(hands_now(), input, &mut fx);
-        fx.contains(&Effect::Hangup(link))
+        fx.contains(&Effect::Hangup { link })
     });
     assert_eq!(refused.count(), 200 - 64);
 }
@@ -497,7 +509,7 @@ fn what_is_typed_is_told_to_be_kept_only_when_the_disk_has_it() {
     let mut hands = Hands::new(Config::default(), 3);
     hands.start(1);
     let group = hands.hands.get_mut(&1).and_then(|it| it.group.as_mut()).expect("it runs");
-    let (mut fx, room, text) = (Vec::new(), "general".into(), "x".into());
+    let (mut fx, room, text) = (Fx::default(), "general".into(), "x".into());
     let say = Input::Command(Command::Say { room, text });
     group.handle(hands_now(), say, &mut fx);
     let is_told = |fx: &[Effect]| fx.iter().any(|it| matches!(it, Effect::Emit(Event::Pending(_))));
@@ -576,7 +588,7 @@ fn two_that_recover_by_themselves_are_two_groups() {
     hands.stop(3);
     for (id, other) in [(1, 2), (2, 1)] {
         let link = hands.link_of(id, other).expect("they were linked");
-        hands.input(id, Input::Unlinked { link });
+        hands.input(id, Input::closed(link, ""));
     }
     for id in [1, 2] {
         hands.input(id, Input::Command(Command::Recover));

@@ -29,6 +29,7 @@ mod tests;
 mod tree;
 mod wanted;
 
+use crate::machine::NodeMessage;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -42,7 +43,12 @@ use self::numbers::Numbers;
 use self::pace::{Brakes, Made, Said};
 use self::parts::Pull;
 use self::wanted::Wanted;
-use super::{Effects, Kind, LinkId, Never};
+use super::Effects;
+use super::Kind;
+use super::LinkId;
+use super::Never;
+use super::NodeCall;
+use super::PingHost;
 use crate::model::statement::{Admission, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, MessageId, Now, Time, topic_complaint};
 use crate::proto::broadcast::{ANNOUNCE_MAX, Announce, Offer, Publish};
@@ -122,9 +128,12 @@ pub struct Broadcast {
 }
 
 impl Kind for Broadcast {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Broadcast>;

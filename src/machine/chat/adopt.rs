@@ -1,7 +1,7 @@
 //! Adoption: before it leads, a candidate makes the best log of its majority its own (R3).
 
 use super::config::Rule;
-use super::event::{Effect, Timer};
+use super::event::{ExtraEffect, Fx, Timer};
 use super::group::{Duty, Group};
 use crate::machine::LinkId;
 use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo, Term};
@@ -17,7 +17,7 @@ pub(super) struct Adopting {
 
 impl Group {
     /// Adopts the best log of the majority that has promised; leads if that log is here already.
-    pub(super) fn adopt_best(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn adopt_best(&mut self, fx: &mut Fx) {
         let Duty::Stand(it) = std::mem::replace(&mut self.duty, Duty::Follow) else { return };
         let last = self.log.last();
         let best = it.answers.iter().filter(|(id, _)| **id != self.me.id);
@@ -37,8 +37,8 @@ impl Group {
         }
     }
 
-    fn ask_donor(&mut self, donor: MemberId, last_seq: SeqNo, fx: &mut Vec<Effect>) {
-        fx.push(Effect::SetTimer(Timer::Catchup, self.config.leader_timeout / 2));
+    fn ask_donor(&mut self, donor: MemberId, last_seq: SeqNo, fx: &mut Fx) {
+        fx.set_timer(Timer::Catchup, self.config.leader_timeout / 2);
         let Some(link) = self.links.of_member(donor) else {
             self.on_donor_lost(fx);
             return;
@@ -48,11 +48,11 @@ impl Group {
     }
 
     /// Drops the donor's promise, which is of no use any more; the others may still be enough.
-    pub(super) fn on_donor_lost(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_donor_lost(&mut self, fx: &mut Fx) {
         match std::mem::replace(&mut self.duty, Duty::Follow) {
             Duty::Adopt(mut it, adopting) => {
                 it.answers.remove(&adopting.donor);
-                fx.push(Effect::StopTimer(Timer::Catchup));
+                fx.stop_timer(Timer::Catchup);
                 self.duty = Duty::Stand(it);
                 self.count_promises(fx);
             }
@@ -60,12 +60,12 @@ impl Group {
         }
     }
 
-    pub(super) fn on_catchup_timer(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_catchup_timer(&mut self, fx: &mut Fx) {
         self.on_donor_lost(fx);
     }
 
     /// Takes a piece of the donor's log.
-    pub(super) fn on_donated(&mut self, id: MemberId, msg: &SeqChat, fx: &mut Vec<Effect>) {
+    pub(super) fn on_donated(&mut self, id: MemberId, msg: &SeqChat, fx: &mut Fx) {
         let Duty::Adopt(_, adopting) = &self.duty else { return };
         let target = adopting.target.1;
         if adopting.donor != id || msg.term != self.term {
@@ -89,8 +89,8 @@ impl Group {
 
     /// Asks for promises anew, because the log is the best now: its newest membership decides which
     /// members must have promised.
-    fn on_adopted(&mut self, fx: &mut Vec<Effect>) {
-        fx.push(Effect::StopTimer(Timer::Catchup));
+    fn on_adopted(&mut self, fx: &mut Fx) {
+        fx.stop_timer(Timer::Catchup);
         match std::mem::replace(&mut self.duty, Duty::Follow) {
             Duty::Adopt(mut it, _) => {
                 let last = self.log.last();
@@ -105,13 +105,7 @@ impl Group {
 
     /// Sends a candidate the entries that it asks for, while this member's newest promise
     /// is the candidate's.
-    pub(super) fn donate(
-        &mut self,
-        id: MemberId,
-        link: LinkId,
-        ask: CatchupReq,
-        fx: &mut Vec<Effect>,
-    ) {
+    pub(super) fn donate(&mut self, id: MemberId, link: LinkId, ask: CatchupReq, fx: &mut Fx) {
         let is_promised = self.promised_to == Some(id) && self.term == ask.term;
         if !is_promised || !matches!(self.duty, Duty::Follow) {
             self.drop_it("a question for a log that is promised to another", fx);
@@ -126,7 +120,7 @@ impl Group {
             None if ask.last_seq < self.log.commit() => {
                 self.donations.insert(link, ask.term);
                 let bytes_max = self.config.batch_bytes;
-                fx.push(Effect::Load { link, from, bytes_max });
+                fx.extra(ExtraEffect::Load { link, from, bytes_max });
             }
             None => {}
         }
@@ -137,7 +131,7 @@ impl Group {
         link: LinkId,
         prev_term: Term,
         entries: Vec<Arc<Entry>>,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let is_wanted = self.donations.remove(&link) == Some(self.term);
         let Some(first) = entries.first().map(|it| it.seq_no) else { return };
@@ -152,7 +146,7 @@ impl Group {
         prev_seq: SeqNo,
         prev_term: Term,
         entries: Vec<Arc<Entry>>,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let (sender_id, term, commit) = (self.me.id, self.term, self.log.commit());
         let msg = SeqChat { sender_id, term, prev_seq, prev_term, commit, entries };

@@ -3,20 +3,19 @@
 use std::collections::VecDeque;
 
 use crate::machine::LinkId;
+use crate::machine::held::Held;
 use crate::proto::chat::entry::SeqNo;
 use crate::proto::chat::message::Message;
 
 /// Records of this life, and the messages held until they are on disk.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
-    issued: u64,
-    synced: u64,
+    /// Messages that may be sent once a record is on disk, and the count of the records.
+    held: Held<(LinkId, Message)>,
     /// Entries on their way: number of the record, and of the entry.
     entries: VecDeque<(u64, SeqNo)>,
     /// Number up to which the log is on disk.
     stored: SeqNo,
-    /// Messages that may be sent once a record is on disk.
-    held: VecDeque<(u64, LinkId, Message)>,
 }
 
 impl Disk {
@@ -26,12 +25,11 @@ impl Disk {
 
     /// Counts a record that was handed over. Returns its number.
     pub(super) const fn issue(&mut self) -> u64 {
-        self.issued += 1;
-        self.issued
+        self.held.issue()
     }
 
     pub(super) fn on_entry(&mut self, seq: SeqNo) {
-        self.entries.push_back((self.issued, seq));
+        self.entries.push_back((self.held.issued(), seq));
     }
 
     pub(super) fn on_cut(&mut self, from: SeqNo) {
@@ -40,7 +38,7 @@ impl Disk {
     }
 
     pub(super) const fn issued(&self) -> u64 {
-        self.issued
+        self.held.issued()
     }
 
     pub(super) const fn stored(&self) -> SeqNo {
@@ -48,27 +46,27 @@ impl Disk {
     }
 
     pub(super) const fn has(&self, record: u64) -> bool {
-        record <= self.synced
+        self.held.has(record)
     }
 
     pub(super) fn hold(&mut self, record: u64, link: LinkId, msg: Message) {
-        self.held.push_back((record, link, msg));
+        self.held.hold(record, (link, msg));
     }
 
-    /// Notes that `records` records are on disk. Returns the messages that may be sent now.
-    pub(super) fn on_synced(&mut self, records: u64) -> Vec<(LinkId, Message)> {
-        self.synced = self.synced.max(records.min(self.issued));
+    /// Notes that `records` records are on disk.
+    pub(super) fn on_synced(&mut self, records: u64) {
+        self.held.on_synced(records);
         while let Some((record, seq)) = self.entries.front().copied() {
-            if record > self.synced {
+            if !self.held.has(record) {
                 break;
             }
             self.stored = seq;
             self.entries.pop_front();
         }
-        let mut free = Vec::new();
-        while self.held.front().is_some_and(|(record, ..)| *record <= self.synced) {
-            free.extend(self.held.pop_front().map(|(_, link, msg)| (link, msg)));
-        }
-        free
+    }
+
+    /// Takes the next message that may be sent now.
+    pub(super) fn pop(&mut self) -> Option<(LinkId, Message)> {
+        self.held.pop()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::config::Rule;
-use super::event::{Effect, Event, Record, Timer};
+use super::event::{Event, Fx, Record, Timer};
 use super::group::{Duty, Group};
 use crate::machine::LinkId;
 use crate::machine::quorum::majority;
@@ -56,12 +56,12 @@ impl Group {
         is_linked && self.now.mono.since(self.leader_heard) < self.config.leader_timeout
     }
 
-    pub(super) fn on_leader_lost(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_leader_lost(&mut self, fx: &mut Fx) {
         self.leader = None;
-        fx.push(Effect::SetTimer(Timer::Election, self.stagger(self.config.rank_broken)));
+        fx.set_timer(Timer::Election, self.stagger(self.config.rank_broken));
     }
 
-    pub(super) fn on_election_timer(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_election_timer(&mut self, fx: &mut Fx) {
         match &self.duty {
             Duty::Lead(_) => {}
             Duty::Stand(it) | Duty::Adopt(it, _) => {
@@ -70,7 +70,7 @@ impl Group {
                     self.give_up(fx);
                     return;
                 }
-                fx.push(Effect::SetTimer(Timer::Election, self.config.ask_again));
+                fx.set_timer(Timer::Election, self.config.ask_again);
                 self.ask_for_promises(fx);
                 self.count_promises(fx);
             }
@@ -78,11 +78,11 @@ impl Group {
         }
     }
 
-    fn on_silence(&mut self, fx: &mut Vec<Effect>) {
+    fn on_silence(&mut self, fx: &mut Fx) {
         if self.hears_leader() {
             let left = self.leader_heard.after(self.config.leader_timeout).since(self.now.mono);
             let wait = left + self.stagger(self.config.rank_silent);
-            fx.push(Effect::SetTimer(Timer::Election, wait));
+            fx.set_timer(Timer::Election, wait);
             return;
         }
         let reason = match self.leader {
@@ -96,7 +96,7 @@ impl Group {
                 self.tell_quorum(false, fx);
                 self.refuse_clients(fx);
             }
-            fx.push(Effect::SetTimer(Timer::Election, self.config.ask_again * 5));
+            fx.set_timer(Timer::Election, self.config.ask_again * 5);
             return;
         }
         self.stand(self.objections >= OBJECTIONS_MAX, true, reason, fx);
@@ -104,18 +104,12 @@ impl Group {
 
     /// Stands as a candidate: with `is_trial` the members are only asked whether
     /// they would promise.
-    pub(super) fn stand(
-        &mut self,
-        force: bool,
-        is_trial: bool,
-        reason: &'static str,
-        fx: &mut Vec<Effect>,
-    ) {
+    pub(super) fn stand(&mut self, force: bool, is_trial: bool, reason: &'static str, fx: &mut Fx) {
         let Some(term) = self.next_term() else {
             self.drop_it("a term beyond the limit", fx);
             return;
         };
-        fx.push(Effect::Emit(Event::ElectionBegun { term, reason }));
+        fx.emit(Event::ElectionBegun { term, reason });
         if !is_trial {
             self.enter(term, Some(self.me.id), fx);
         }
@@ -129,13 +123,13 @@ impl Group {
             enough_at: None,
             answers: BTreeMap::from([(self.me.id, (last.term, last.seq))]),
         });
-        fx.push(Effect::SetTimer(Timer::Election, self.config.ask_again));
+        fx.set_timer(Timer::Election, self.config.ask_again);
         self.ask_for_promises(fx);
         self.count_promises(fx);
     }
 
     /// Asks all members in reach that have not answered.
-    pub(super) fn ask_for_promises(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn ask_for_promises(&mut self, fx: &mut Fx) {
         let (Duty::Stand(it) | Duty::Adopt(it, _)) = &self.duty else { return };
         let last = self.log.last();
         let ask = Election {
@@ -150,26 +144,20 @@ impl Group {
         let links = self.links.members().filter(|(id, ..)| is_asked(*id));
         let links: Vec<_> = links.map(|(_, link, _)| link).collect();
         if !links.is_empty() {
-            fx.push(Effect::Send(links, Message::Election(ask)));
+            fx.send_all(links, Message::Election(ask));
         }
     }
 
-    pub(super) fn give_up(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn give_up(&mut self, fx: &mut Fx) {
         self.step_down(fx);
         self.tell_quorum(false, fx);
         self.refuse_clients(fx);
         let jitter = Duration::from_millis(self.rng.random_range(0..=100));
         let wait = self.config.ask_again * 3 + self.stagger(self.config.rank_silent) + jitter;
-        fx.push(Effect::SetTimer(Timer::Election, wait));
+        fx.set_timer(Timer::Election, wait);
     }
 
-    pub(super) fn on_election(
-        &mut self,
-        id: MemberId,
-        link: LinkId,
-        ask: Election,
-        fx: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_election(&mut self, id: MemberId, link: LinkId, ask: Election, fx: &mut Fx) {
         let is_over = if ask.trial { ask.term <= self.term } else { ask.term < self.term };
         if is_over {
             self.refuse(link, NackCode::Stale, "that term is over", fx);
@@ -212,13 +200,13 @@ impl Group {
         }
     }
 
-    fn on_trial(&mut self, id: MemberId, link: LinkId, ask: Election, fx: &mut Vec<Effect>) {
+    fn on_trial(&mut self, id: MemberId, link: LinkId, ask: Election, fx: &mut Fx) {
         let objects = self.me.id > id && !ask.force && self.reaches_majority() && !self.is_leaving;
         let kind = if objects { Consent::Takeover } else { Consent::Would };
         self.send(link, Message::ElectionOk(self.election_ok(ask.term, kind)), fx);
         if objects && matches!(self.duty, Duty::Follow) {
             self.leader = None;
-            fx.push(Effect::SetTimer(Timer::Election, Duration::ZERO));
+            fx.set_timer(Timer::Election, Duration::ZERO);
         }
     }
 
@@ -234,7 +222,7 @@ impl Group {
         }
     }
 
-    pub(super) fn on_election_ok(&mut self, id: MemberId, ok: ElectionOk, fx: &mut Vec<Effect>) {
+    pub(super) fn on_election_ok(&mut self, id: MemberId, ok: ElectionOk, fx: &mut Fx) {
         let (Duty::Stand(it) | Duty::Adopt(it, _)) = &mut self.duty else { return };
         if ok.term != it.term {
             return;
@@ -244,7 +232,7 @@ impl Group {
                 self.objections += 1;
                 self.step_down(fx);
                 let jitter = Duration::from_millis(self.rng.random_range(0..=50));
-                fx.push(Effect::SetTimer(Timer::Election, self.config.ask_again * 5 + jitter));
+                fx.set_timer(Timer::Election, self.config.ask_again * 5 + jitter);
             }
             Consent::Would if it.is_trial => {
                 it.answers.insert(id, (ok.last_term, ok.last_seq));
@@ -259,7 +247,7 @@ impl Group {
     }
 
     /// Goes on if enough members have consented.
-    pub(super) fn count_promises(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn count_promises(&mut self, fx: &mut Fx) {
         let Duty::Stand(it) = &self.duty else { return };
         let group = self.log.membership();
         let needed =
@@ -289,10 +277,10 @@ impl Group {
         self.stand(force, false, "a majority would promise", fx);
     }
 
-    fn begin_grace(&mut self, fx: &mut Vec<Effect>) {
+    fn begin_grace(&mut self, fx: &mut Fx) {
         if let Duty::Stand(it) = &mut self.duty {
             it.enough_at = Some(self.now.mono);
-            fx.push(Effect::SetTimer(Timer::Election, self.config.grace));
+            fx.set_timer(Timer::Election, self.config.grace);
         }
     }
 }

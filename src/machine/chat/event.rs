@@ -1,68 +1,53 @@
 //! Inputs, effects, timers, records and events of a group's machine.
 //!
-//! The machine never waits. An [`Effect::Persist`] is answered by [`Input::Synced`] when the disk
-//! has the record; messages that must not be sent before are sent by the machine only then (R7).
+//! The machine holds back itself the messages that must not be sent before a record is on disk
+//! (R7).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::LinkId;
+use super::group::Group;
+use crate::machine::{self, LinkId};
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{
     Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
 };
-use crate::proto::chat::message::{Intent, Message};
+use crate::proto::chat::message::Intent;
 
 /// Input to the machine.
+pub type Input = machine::Input<Group>;
+
+/// Action that the driver must carry out.
+pub type Effect = machine::Effect<Group>;
+
+/// The effects of one input.
+pub type Fx = machine::Effects<Group>;
+
+/// A connection on which both ends have proved their keys; never of another group. The other end's
+/// `JOIN_ACK` follows as [`Input::Received`](machine::Input::Received) where this end called. A
+/// call of the machine's only leads to one if the key that was proved is that member's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The other end, as it describes itself; its key is proved.
+    pub member: Member,
+    /// Purpose of the connection.
+    pub intent: Intent,
+    /// True if this end called.
+    pub is_ours: bool,
+    /// Random number of the process at the other end, if it has told it.
+    pub life: Option<u64>,
+}
+
+/// An input that only this machine has.
 #[derive(Clone, Debug)]
-pub enum Input {
-    /// The first input, once.
-    Start,
-    /// A connection on which both ends have proved their keys; never of another group. The other
-    /// end's `JOIN_ACK` follows as [`Input::Received`] where this end called. A call that
-    /// [`Effect::Dial`] asked for is only linked if the key that was proved is that member's.
-    Linked {
-        /// Link of the connection.
-        link: LinkId,
-        /// The other end, as it describes itself; its key is proved.
-        member: Member,
-        /// Purpose of the connection.
-        intent: Intent,
-        /// True if this end called.
-        is_ours: bool,
-        /// Random number of the process at the other end, if it has told it.
-        life: Option<u64>,
-    },
-    /// A call that was asked for failed.
-    DialFailed {
-        /// Member that was called.
-        member: MemberId,
-    },
-    /// A connection ended. Comes once for each that was [`Input::Linked`].
-    Unlinked {
-        /// Link of the connection.
-        link: LinkId,
-    },
+pub enum ExtraInput {
     /// Bytes came by a connection, perhaps not a whole message yet.
     Stirred {
         /// Link of the connection.
         link: LinkId,
     },
-    /// A message was received.
-    Received {
-        /// Link of the connection.
-        link: LinkId,
-        /// The message, well-formed and not yet believed.
-        msg: Message,
-    },
-    /// All records handed over up to the one of this number, counted from 1, are on disk.
-    Synced {
-        /// Number of the records.
-        records: u64,
-    },
-    /// An [`Effect::Load`] is done.
+    /// An [`ExtraEffect::Load`] is done.
     Loaded {
         /// Link that the effect named.
         link: LinkId,
@@ -71,10 +56,6 @@ pub enum Input {
         /// Entries, at least one if there is one.
         entries: Vec<Arc<Entry>>,
     },
-    /// A command of the local process.
-    Command(Command),
-    /// A deadline passed.
-    TimerFired(Timer),
     /// All inputs that were waiting have been handed over: messages that have piled up may go now,
     /// together. Follows each input sooner or later.
     Idle,
@@ -101,15 +82,11 @@ pub enum Command {
     Leave,
 }
 
-/// Action that the driver must carry out, in order.
+/// An effect that only this machine has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Send a message by these connections.
-    Send(Vec<LinkId>, Message),
-    /// Write a record at the end of the log; answered by [`Input::Synced`].
-    Persist(Record),
+pub enum ExtraEffect {
     /// Read final entries from this number on, at most so many bytes of text; answered by
-    /// [`Input::Loaded`]. No other effect waits for it.
+    /// [`ExtraInput::Loaded`]. No other effect waits for it.
     Load {
         /// Link that the entries are for.
         link: LinkId,
@@ -118,20 +95,10 @@ pub enum Effect {
         /// Limit of their text in bytes; at least one entry is read.
         bytes_max: usize,
     },
-    /// Call a member; answered by [`Input::Linked`] or [`Input::DialFailed`].
-    Dial(Member),
-    /// End a connection, after what was sent to it has left.
-    Hangup(LinkId),
     /// Deliver these entries, which are final; in order, each once in a life (C4).
     Deliver(Vec<Arc<Entry>>),
     /// Write a snapshot, with which a restart may begin instead of the log's beginning.
     Snapshot(Box<Snapshot>),
-    /// Set a timer; setting it again moves it.
-    SetTimer(Timer, Duration),
-    /// Stop a timer; harmless if it is not set.
-    StopTimer(Timer),
-    /// Report an event to the surroundings.
-    Emit(Event),
 }
 
 /// Timers of the machine.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::config::Rule;
-use super::event::{Effect, Event, Timer};
+use super::event::{Event, Fx, Timer};
 use super::group::{Duty, Group};
 use crate::machine::LinkId;
 use crate::proto::chat::entry::{Entry, MemberId, SeqNo, Term};
@@ -27,7 +27,7 @@ pub(super) enum Misfit {
 
 impl Group {
     /// Follows a leader, if its term is not over. Returns whether it did.
-    fn follow(&mut self, id: MemberId, link: LinkId, term: Term, fx: &mut Vec<Effect>) -> bool {
+    fn follow(&mut self, id: MemberId, link: LinkId, term: Term, fx: &mut Fx) -> bool {
         let fenced = self.config.keeps(Rule::Fence);
         if term < self.term && fenced {
             self.drop_it("a term that is over", fx);
@@ -54,11 +54,11 @@ impl Group {
         true
     }
 
-    fn on_new_leader(&mut self, fx: &mut Vec<Effect>) {
+    fn on_new_leader(&mut self, fx: &mut Fx) {
         self.asked_at = None;
         self.resume_at = None;
         let wait = self.config.leader_timeout + self.stagger(self.config.rank_silent);
-        fx.push(Effect::SetTimer(Timer::Election, wait));
+        fx.set_timer(Timer::Election, wait);
         self.outbox.begin_again();
         self.on_successor(fx);
     }
@@ -68,20 +68,14 @@ impl Group {
         id: MemberId,
         link: LinkId,
         msg: &Coordinator,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         if self.follow(id, link, msg.term, fx) {
             self.learn_commit(msg.commit, fx);
         }
     }
 
-    pub(super) fn on_heartbeat(
-        &mut self,
-        id: MemberId,
-        link: LinkId,
-        msg: Heartbeat,
-        fx: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_heartbeat(&mut self, id: MemberId, link: LinkId, msg: Heartbeat, fx: &mut Fx) {
         if !self.follow(id, link, msg.term, fx) {
             return;
         }
@@ -97,13 +91,7 @@ impl Group {
         self.take_over_if_due(msg.commit, fx);
     }
 
-    pub(super) fn on_seq_chat(
-        &mut self,
-        id: MemberId,
-        link: LinkId,
-        msg: &SeqChat,
-        fx: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_seq_chat(&mut self, id: MemberId, link: LinkId, msg: &SeqChat, fx: &mut Fx) {
         if self.follow(id, link, msg.term, fx) {
             self.take(link, msg, fx);
         }
@@ -115,7 +103,7 @@ impl Group {
         id: MemberId,
         link: LinkId,
         msg: &SeqChat,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         if matches!(self.duty, Duty::Adopt(..)) {
             self.on_donated(id, msg, fx);
@@ -127,7 +115,7 @@ impl Group {
         }
     }
 
-    fn take(&mut self, link: LinkId, msg: &SeqChat, fx: &mut Vec<Effect>) {
+    fn take(&mut self, link: LinkId, msg: &SeqChat, fx: &mut Fx) {
         match self.apply(msg.prev_seq, msg.prev_term, &msg.entries, fx) {
             Ok(end) => {
                 self.asked_at = None;
@@ -162,7 +150,7 @@ impl Group {
 
     /// Asks the leader to go on elsewhere; once, until it did or some time has passed. A conflict
     /// is told even if a question is on its way: the answer may have shown the conflict.
-    fn ask(&mut self, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
+    fn ask(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
         let now = self.now.mono;
         let patience = self.config.heartbeat;
         let is_conflict = matches!(msg, Message::SeqNack(_));
@@ -182,7 +170,7 @@ impl Group {
         prev_seq: SeqNo,
         prev_term: Term,
         entries: &[Arc<Entry>],
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) -> Result<SeqNo, Misfit> {
         if !is_piece(prev_seq, prev_term, entries) {
             return Err(Misfit::Nonsense);
@@ -218,22 +206,22 @@ impl Group {
     }
 
     /// Takes the leader's commit, as far as the log is known to be the leader's.
-    fn learn_commit(&mut self, commit: SeqNo, fx: &mut Vec<Effect>) {
+    fn learn_commit(&mut self, commit: SeqNo, fx: &mut Fx) {
         self.resume_at.get_or_insert(commit);
         self.make_final(commit.min(self.verified), fx);
         self.send_typed(fx);
     }
 
     /// Tells that a log differs, once in each term.
-    fn tell_divergence(&mut self, member: MemberId, at: SeqNo, fx: &mut Vec<Effect>) {
+    fn tell_divergence(&mut self, member: MemberId, at: SeqNo, fx: &mut Fx) {
         if self.diverged_in != Some(self.term) {
             self.diverged_in = Some(self.term);
-            fx.push(Effect::Emit(Event::Diverged { member, at }));
+            fx.emit(Event::Diverged { member, at });
         }
     }
 
     /// Tells the leader up to which number the disk has its log (R7): if that is news, or `always`.
-    pub(super) fn acknowledge(&mut self, always: bool, fx: &mut Vec<Effect>) {
+    pub(super) fn acknowledge(&mut self, always: bool, fx: &mut Fx) {
         let link = self.leader.and_then(|id| self.links.of_member(id));
         let Some(link) = link.filter(|_| !self.was_refused) else { return };
         let last_seq = self.verified.min(self.stored());

@@ -9,14 +9,16 @@ use super::adopt::Adopting;
 use super::config::{Config, Rule, TERM_MAX};
 use super::disk::Disk;
 use super::election::Candidacy;
-use super::event::{Command, Effect, Event, Input, Record, Role, Timer};
+use super::event::{
+    Command, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record, Role, Timer,
+};
 use super::leader::Reign;
 use super::links::{Link, Links};
 use super::memory::Memory;
 use super::outbox::Outbox;
 use super::takeover::Takeover;
 use super::window::Log;
-use crate::machine::LinkId;
+use crate::machine::{Kind, LinkId, Machine};
 use crate::model::{Now, Rng, Time};
 use crate::proto::chat::entry::{Body, Entry, GroupId, Member, MemberId, Membership, SeqNo, Term};
 use crate::proto::chat::message::{JoinAck, Message};
@@ -88,6 +90,45 @@ pub struct Group {
     pub(super) was_refused: bool,
 }
 
+impl Kind for Group {
+    type Message = Message;
+    type Call = Member;
+    type Timer = Timer;
+    type Record = Record;
+    type Event = Event;
+    type ExtraEffect = ExtraEffect;
+}
+
+impl Machine for Group {
+    type Opening = Opening;
+    type CallFailure = MemberId;
+    type Command = Command;
+    type ExtraInput = ExtraInput;
+
+    fn handle(&mut self, now: Now, input: Input, fx: &mut Fx) {
+        self.now = now;
+        if self.is_gone {
+            return;
+        }
+        match input {
+            Input::Start => self.on_start(fx),
+            Input::Opened { link, opening: Opening { member, intent, is_ours, life } } => {
+                self.on_linked(link, Link::new(member, intent, is_ours, life), fx);
+            }
+            Input::DialFailed(member) => self.on_dial_failed(member, fx),
+            Input::Received { link, msg } => self.on_received(link, msg, fx),
+            // The engine answers lines that are no messages.
+            Input::Garbled { .. } => {}
+            Input::Closed { link, .. } => self.on_unlinked(link, fx),
+            Input::Synced { records } => self.on_synced(records, fx),
+            Input::Expired(timer) => self.on_timer(timer, fx),
+            Input::Command(command) => self.on_command(command, fx),
+            Input::Extra(extra) => self.on_extra(extra, fx),
+        }
+        self.tell_role(fx);
+    }
+}
+
 impl Group {
     /// Creates a member that has not begun: the first input is [`Input::Start`].
     ///
@@ -142,36 +183,20 @@ impl Group {
         }
     }
 
-    /// Takes one input. Never fails and never blocks: bad input is left out, counted and answered.
-    pub fn handle(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
-        self.now = now;
-        if self.is_gone {
-            return;
-        }
+    fn on_extra(&mut self, input: ExtraInput, fx: &mut Fx) {
         match input {
-            Input::Start => self.on_start(fx),
-            Input::Linked { link, member, intent, is_ours, life } => {
-                self.on_linked(link, Link::new(member, intent, is_ours, life), fx);
-            }
-            Input::DialFailed { member } => self.on_dial_failed(member, fx),
-            Input::Unlinked { link } => self.on_unlinked(link, fx),
-            Input::Stirred { link } => self.links.stir(link),
-            Input::Received { link, msg } => self.on_received(link, msg, fx),
-            Input::Synced { records } => self.on_synced(records, fx),
-            Input::Loaded { link, prev_term, entries } => {
+            ExtraInput::Stirred { link } => self.links.stir(link),
+            ExtraInput::Loaded { link, prev_term, entries } => {
                 self.on_loaded(link, prev_term, entries, fx);
             }
-            Input::Command(command) => self.on_command(command, fx),
-            Input::TimerFired(timer) => self.on_timer(timer, fx),
-            Input::Idle => self.on_idle(fx),
+            ExtraInput::Idle => self.on_idle(fx),
         }
-        self.tell_role(fx);
     }
 
-    fn on_start(&mut self, fx: &mut Vec<Effect>) {
+    fn on_start(&mut self, fx: &mut Fx) {
         self.leader_heard = self.now.mono;
         self.rename_taken(fx);
-        fx.push(Effect::SetTimer(Timer::Pulse, self.config.heartbeat));
+        fx.set_timer(Timer::Pulse, self.config.heartbeat);
         if self.founds {
             self.found(fx);
             return;
@@ -179,11 +204,11 @@ impl Group {
         self.dial_everybody(fx);
         let is_alone = self.is_member() && self.log.membership().members.len() == 1;
         let wait = if is_alone { std::time::Duration::ZERO } else { self.config.leader_timeout };
-        fx.push(Effect::SetTimer(Timer::Election, wait));
-        fx.push(Effect::SetTimer(Timer::Resend, self.config.resend));
+        fx.set_timer(Timer::Election, wait);
+        fx.set_timer(Timer::Resend, self.config.resend);
     }
 
-    fn found(&mut self, fx: &mut Vec<Effect>) {
+    fn found(&mut self, fx: &mut Fx) {
         let group = GroupId(self.rng.random());
         self.group = Some(group);
         self.keep_group(fx);
@@ -196,10 +221,10 @@ impl Group {
             ..Membership::default()
         };
         self.lead(vec![self.me.id], Body::Membership(Arc::new(membership)), fx);
-        fx.push(Effect::SetTimer(Timer::Resend, self.config.resend));
+        fx.set_timer(Timer::Resend, self.config.resend);
     }
 
-    fn on_command(&mut self, command: Command, fx: &mut Vec<Effect>) {
+    fn on_command(&mut self, command: Command, fx: &mut Fx) {
         match command {
             Command::Say { room, text } => self.on_say(room, text, fx),
             Command::Remove(id) => self.on_remove(id, fx),
@@ -209,7 +234,7 @@ impl Group {
         }
     }
 
-    fn on_timer(&mut self, timer: Timer, fx: &mut Vec<Effect>) {
+    fn on_timer(&mut self, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Election => self.on_election_timer(fx),
             Timer::Heartbeat => self.on_heartbeat_timer(fx),
@@ -223,10 +248,11 @@ impl Group {
         }
     }
 
-    fn on_synced(&mut self, records: u64, fx: &mut Vec<Effect>) {
-        for (link, msg) in self.disk.on_synced(records) {
+    fn on_synced(&mut self, records: u64, fx: &mut Fx) {
+        self.disk.on_synced(records);
+        while let Some((link, msg)) = self.disk.pop() {
             if self.links.get(link).is_some() {
-                fx.push(Effect::Send(vec![link], msg));
+                fx.send(link, msg);
             }
         }
         self.tell_kept(fx);
@@ -238,7 +264,7 @@ impl Group {
         self.send_typed(fx);
     }
 
-    fn on_idle(&mut self, fx: &mut Vec<Effect>) {
+    fn on_idle(&mut self, fx: &mut Fx) {
         if matches!(self.duty, Duty::Lead(_)) {
             self.change_membership(fx);
             self.flush(fx);
@@ -287,13 +313,13 @@ impl Group {
         self.log.membership().members.iter().any(|it| it.id == id)
     }
 
-    pub(super) fn persist(&mut self, record: Record, fx: &mut Vec<Effect>) -> u64 {
-        fx.push(Effect::Persist(record));
+    pub(super) fn persist(&mut self, record: Record, fx: &mut Fx) -> u64 {
+        fx.persist(record);
         self.disk.issue()
     }
 
     /// Writes the group and the log's owner as the first record, unless it is written.
-    pub(super) fn keep_group(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn keep_group(&mut self, fx: &mut Fx) {
         if let (Some(group), false) = (self.group, self.is_group_kept) {
             self.is_group_kept = true;
             let Member { id: me, key, .. } = self.me;
@@ -302,12 +328,7 @@ impl Group {
     }
 
     /// Begins a newer term; the duty of the old one is over.
-    pub(super) fn enter(
-        &mut self,
-        term: Term,
-        promised_to: Option<MemberId>,
-        fx: &mut Vec<Effect>,
-    ) {
+    pub(super) fn enter(&mut self, term: Term, promised_to: Option<MemberId>, fx: &mut Fx) {
         self.step_down(fx);
         self.leader = None;
         self.term = term;
@@ -325,23 +346,23 @@ impl Group {
     }
 
     /// Stops standing or leading; the term stays.
-    pub(super) fn step_down(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn step_down(&mut self, fx: &mut Fx) {
         if matches!(self.duty, Duty::Lead(_)) {
-            fx.push(Effect::StopTimer(Timer::Heartbeat));
-            fx.push(Effect::StopTimer(Timer::Quorum));
+            fx.stop_timer(Timer::Heartbeat);
+            fx.stop_timer(Timer::Quorum);
             if !self.is_leaving {
-                fx.push(Effect::StopTimer(Timer::Takeover));
+                fx.stop_timer(Timer::Takeover);
             }
             self.leader = None;
             self.outbox.begin_again();
         }
         self.duty = Duty::Follow;
         let wait = self.config.leader_timeout + self.stagger(self.config.rank_silent);
-        fx.push(Effect::SetTimer(Timer::Election, wait));
+        fx.set_timer(Timer::Election, wait);
     }
 
     /// Puts an entry at the end of the log.
-    pub(super) fn append(&mut self, entry: Arc<Entry>, fx: &mut Vec<Effect>) {
+    pub(super) fn append(&mut self, entry: Arc<Entry>, fx: &mut Fx) {
         self.keep_group(fx);
         let seq = entry.seq_no;
         if let Body::Chat(chat) = &entry.body
@@ -351,7 +372,7 @@ impl Group {
                 self.outbox.raise(chat.msg_id);
             }
             if chat.msg_id.origin.is_own() && self.outbox.has(chat) {
-                fx.push(Effect::Emit(Event::Numbered(chat.msg_id, seq)));
+                fx.emit(Event::Numbered(chat.msg_id, seq));
             }
         }
         let is_membership = matches!(entry.body, Body::Membership(_));
@@ -367,19 +388,19 @@ impl Group {
     }
 
     /// Removes all entries from `from` on from the log.
-    pub(super) fn cut(&mut self, from: SeqNo, fx: &mut Vec<Effect>) {
+    pub(super) fn cut(&mut self, from: SeqNo, fx: &mut Fx) {
         self.log.cut(from);
         self.persist(Record::Cut { from }, fx);
         self.disk.on_cut(from);
     }
 
     /// Makes all entries up to `seq` final, and delivers them.
-    pub(super) fn make_final(&mut self, seq: SeqNo, fx: &mut Vec<Effect>) {
+    pub(super) fn make_final(&mut self, seq: SeqNo, fx: &mut Fx) {
         let entries = self.log.commit_to(seq);
         if entries.is_empty() {
             return;
         }
-        fx.push(Effect::Deliver(entries.clone()));
+        fx.extra(ExtraEffect::Deliver(entries.clone()));
         for entry in &entries {
             match &entry.body {
                 Body::Opening => {}
@@ -392,7 +413,7 @@ impl Group {
     }
 
     /// Takes a snapshot, if it is due and the disk has all entries that it stands for.
-    fn snapshot_if_due(&mut self, fx: &mut Vec<Effect>) {
+    fn snapshot_if_due(&mut self, fx: &mut Fx) {
         let commit = self.log.commit();
         let is_due = commit.0 >= self.snapshot_at.0.saturating_add(self.config.snapshot_every);
         if !is_due || self.disk.stored() < commit {
@@ -400,7 +421,7 @@ impl Group {
         }
         if let Some(snapshot) = self.group.and_then(|group| self.log.snapshot(group)) {
             self.snapshot_at = commit;
-            fx.push(Effect::Snapshot(Box::new(snapshot)));
+            fx.extra(ExtraEffect::Snapshot(Box::new(snapshot)));
         }
     }
 
@@ -410,7 +431,7 @@ impl Group {
     }
 
     /// Writes the commit to disk; a restart begins there.
-    pub(super) fn keep_commit(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn keep_commit(&mut self, fx: &mut Fx) {
         let seq_no = self.log.commit();
         if seq_no > self.commit_kept && self.disk.stored() >= seq_no {
             self.commit_kept = seq_no;
@@ -418,7 +439,7 @@ impl Group {
         }
     }
 
-    fn tell_role(&mut self, fx: &mut Vec<Effect>) {
+    fn tell_role(&mut self, fx: &mut Fx) {
         let state = (self.role(), self.term, self.leader);
         if state == self.told {
             return;
@@ -429,39 +450,39 @@ impl Group {
             Duty::Lead(reign) => reign.promises.clone(),
             Duty::Follow | Duty::Stand(_) | Duty::Adopt(..) => Vec::new(),
         };
-        fx.push(Effect::Emit(Event::RoleChanged { role, term, leader, promises }));
+        fx.emit(Event::RoleChanged { role, term, leader, promises });
         self.introduce(fx);
     }
 
     /// Tells linked nodes that are no members yet the leader: no other member may know them.
-    pub(super) fn introduce(&self, fx: &mut Vec<Effect>) {
+    pub(super) fn introduce(&self, fx: &mut Fx) {
         let is_elsewhere = self.leader.is_some_and(|leader| leader != self.me.id);
         let strangers = self.links.members().filter(|(id, ..)| !self.has_member(*id));
         let links: Vec<_> = strangers.map(|(_, link, _)| link).collect();
         if let (true, false, Some(ack)) = (is_elsewhere, links.is_empty(), self.introduction()) {
-            fx.push(Effect::Send(links, Message::JoinAck(ack)));
+            fx.send_all(links, Message::JoinAck(ack));
         }
     }
 
-    pub(super) fn tell_quorum(&mut self, is_reached: bool, fx: &mut Vec<Effect>) {
+    pub(super) fn tell_quorum(&mut self, is_reached: bool, fx: &mut Fx) {
         if self.quorum != Some(is_reached) {
             self.quorum = Some(is_reached);
             let event = if is_reached { Event::Quorum } else { Event::NoQuorum };
-            fx.push(Effect::Emit(event));
+            fx.emit(event);
         }
     }
 
     /// Counts an input that is left out; told at the first, second, fourth… time.
-    pub(super) fn drop_it(&mut self, why: &'static str, fx: &mut Vec<Effect>) {
+    pub(super) fn drop_it(&mut self, why: &'static str, fx: &mut Fx) {
         let count = self.drops.entry(why).or_default();
         *count += 1;
         if count.is_power_of_two() {
-            fx.push(Effect::Emit(Event::Dropped(why)));
+            fx.emit(Event::Dropped(why));
         }
     }
 
-    pub(super) fn send(&self, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
-        fx.push(Effect::Send(vec![link], msg));
+    pub(super) fn send(&self, link: LinkId, msg: Message, fx: &mut Fx) {
+        fx.send(link, msg);
     }
 
     /// The next term, if there is one.

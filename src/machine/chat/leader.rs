@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::config::{Rule, SEQ_MAX};
-use super::event::{Effect, Timer};
+use super::event::{Fx, Timer};
 use super::group::{Duty, Group};
 use super::replicate::Progress;
 use super::takeover::Handover;
@@ -39,7 +39,7 @@ impl Group {
     }
 
     /// Begins to lead, with `first` as the first entry.
-    pub(super) fn lead(&mut self, promises: Vec<MemberId>, first: Body, fx: &mut Vec<Effect>) {
+    pub(super) fn lead(&mut self, promises: Vec<MemberId>, first: Body, fx: &mut Fx) {
         let opening = self.log.last().seq.next();
         let since = self.now.mono;
         self.duty = Duty::Lead(Reign {
@@ -54,10 +54,10 @@ impl Group {
         self.leader = Some(self.me.id);
         self.objections = 0;
         self.on_successor(fx);
-        fx.push(Effect::StopTimer(Timer::Election));
-        fx.push(Effect::StopTimer(Timer::Catchup));
-        fx.push(Effect::SetTimer(Timer::Heartbeat, self.config.heartbeat));
-        fx.push(Effect::SetTimer(Timer::Quorum, self.config.leader_timeout));
+        fx.stop_timer(Timer::Election);
+        fx.stop_timer(Timer::Catchup);
+        fx.set_timer(Timer::Heartbeat, self.config.heartbeat);
+        fx.set_timer(Timer::Quorum, self.config.leader_timeout);
         let linked: Vec<_> = self.links.members().map(|(id, link, _)| (id, link)).collect();
         for (id, link) in linked {
             self.on_follower_linked(id, link, fx);
@@ -78,7 +78,7 @@ impl Group {
     }
 
     /// Appends an entry with the next number.
-    pub(super) fn append_own(&mut self, body: Body, fx: &mut Vec<Effect>) {
+    pub(super) fn append_own(&mut self, body: Body, fx: &mut Fx) {
         let seq_no = self.log.last().seq.next();
         if seq_no.0 > SEQ_MAX {
             self.drop_it("the order is full", fx);
@@ -92,7 +92,7 @@ impl Group {
     }
 
     /// Makes final the entries that a majority has on disk by now (R8).
-    pub(super) fn advance_commit(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn advance_commit(&mut self, fx: &mut Fx) {
         let Duty::Lead(reign) = &self.duty else { return };
         let opening = reign.opening;
         loop {
@@ -141,7 +141,7 @@ impl Group {
         Some(Message::Heartbeat(Heartbeat { sender_id, term, commit, hash }))
     }
 
-    pub(super) fn on_heartbeat_timer(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_heartbeat_timer(&mut self, fx: &mut Fx) {
         let commit = self.log.commit();
         let msg = self.heartbeat();
         let last = self.log.last().seq;
@@ -152,14 +152,14 @@ impl Group {
         }
         let links: Vec<LinkId> = reign.progress.values().map(|it| it.link).collect();
         if let (Some(msg), false) = (msg, links.is_empty()) {
-            fx.push(Effect::Send(links, msg));
+            fx.send_all(links, msg);
         }
-        fx.push(Effect::SetTimer(Timer::Heartbeat, self.config.heartbeat));
+        fx.set_timer(Timer::Heartbeat, self.config.heartbeat);
         self.change_membership(fx);
     }
 
     /// Steps down if this leader hears no majority (L1).
-    pub(super) fn on_quorum_timer(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_quorum_timer(&mut self, fx: &mut Fx) {
         let patience = self.config.leader_timeout;
         let now = self.now.mono;
         let Duty::Lead(reign) = &self.duty else { return };
@@ -170,7 +170,7 @@ impl Group {
         };
         let heard = members.iter().filter(|it| is_heard(it.id)).count();
         if heard >= majority(members.len()) || !self.config.keeps(Rule::Quorum) {
-            fx.push(Effect::SetTimer(Timer::Quorum, patience / 4));
+            fx.set_timer(Timer::Quorum, patience / 4);
             return;
         }
         self.step_down(fx);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::config::{LINKS_MAX, MEMBERS_MAX, SEQ_MAX, STRANGERS_MAX, TERM_LEAP_MAX, TERM_MAX};
-use super::event::{Effect, Event, Record, Timer};
+use super::event::{Event, Fx, Record, Timer};
 use super::group::{Duty, Group};
 use super::rival::Rival;
 use crate::machine::LinkId;
@@ -134,7 +134,7 @@ impl Group {
         matches!(self.duty, Duty::Lead(_)) || self.hears_leader() && self.has_caught_up()
     }
 
-    pub(super) fn on_linked(&mut self, link: LinkId, new: Link, fx: &mut Vec<Effect>) {
+    pub(super) fn on_linked(&mut self, link: LinkId, new: Link, fx: &mut Fx) {
         let member = &new.member;
         let id = member.id;
         let is_client = new.intent == Intent::Client;
@@ -142,14 +142,14 @@ impl Group {
         if let Err(code) = verdict {
             self.drop_it("a connection of somebody who is not let in", fx);
             self.refuse(link, code, "not let into this group", fx);
-            fx.push(Effect::Hangup(link));
+            fx.hangup(link);
             return;
         }
         let is_stranger = !is_client && !self.is_trusted(member);
         let strangers = || self.links.members().filter(|(id, ..)| !self.has_member(*id)).count();
         if self.links.all.len() >= LINKS_MAX || is_stranger && strangers() >= STRANGERS_MAX {
             self.refuse(link, NackCode::Busy, "too many connections", fx);
-            fx.push(Effect::Hangup(link));
+            fx.hangup(link);
             return;
         }
         let is_rival = !is_client && self.is_rival(&new);
@@ -163,14 +163,14 @@ impl Group {
         }
         self.links.dialing.remove(&id);
         self.links.heard.insert(id, self.now.mono);
-        fx.push(Effect::StopTimer(Timer::Redial(id)));
+        fx.stop_timer(Timer::Redial(id));
         match self.links.by_member.get(&id).copied() {
             Some(old) if !self.is_better(link, old) => {
-                fx.push(Effect::Hangup(link));
+                fx.hangup(link);
                 return;
             }
-            Some(old) => fx.push(Effect::Hangup(old)),
-            None => fx.push(Effect::Emit(Event::Reached(id))),
+            Some(old) => fx.hangup(old),
+            None => fx.emit(Event::Reached(id)),
         }
         self.links.by_member.insert(id, link);
         self.on_reached(id, link, fx);
@@ -185,7 +185,7 @@ impl Group {
         is_quiet || new.is_ours == old.is_ours || new.is_ours == (self.me.id < new.member.id)
     }
 
-    fn on_reached(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
+    fn on_reached(&mut self, id: MemberId, link: LinkId, fx: &mut Fx) {
         match &self.duty {
             Duty::Lead(_) => self.on_follower_linked(id, link, fx),
             Duty::Stand(_) | Duty::Adopt(..) => self.ask_for_promises(fx),
@@ -197,7 +197,7 @@ impl Group {
         }
     }
 
-    pub(super) fn on_unlinked(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+    pub(super) fn on_unlinked(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(gone) = self.links.all.remove(&link) else { return };
         let id = gone.member.id;
         if gone.intent == Intent::Client {
@@ -209,7 +209,7 @@ impl Group {
         }
         self.links.by_member.remove(&id);
         self.links.rivals.remove(&id);
-        fx.push(Effect::Emit(Event::Lost(id)));
+        fx.emit(Event::Lost(id));
         self.redial_later(id, fx);
         match &mut self.duty {
             Duty::Lead(reign) => {
@@ -223,26 +223,26 @@ impl Group {
         }
     }
 
-    pub(super) fn on_dial_failed(&mut self, member: MemberId, fx: &mut Vec<Effect>) {
+    pub(super) fn on_dial_failed(&mut self, member: MemberId, fx: &mut Fx) {
         if self.links.dialing.contains_key(&member) {
             self.redial_later(member, fx);
         }
     }
 
-    fn redial_later(&mut self, id: MemberId, fx: &mut Vec<Effect>) {
+    fn redial_later(&mut self, id: MemberId, fx: &mut Fx) {
         let tries = self.links.dialing.entry(id).or_default();
         *tries = tries.saturating_add(1);
         let wait = self.config.redial.saturating_mul(1 << (*tries - 1).min(4)).min(REDIAL_MAX);
         let jitter = self.rng.random_range(0..=50);
-        fx.push(Effect::SetTimer(Timer::Redial(id), wait + Duration::from_millis(jitter)));
+        fx.set_timer(Timer::Redial(id), wait + Duration::from_millis(jitter));
     }
 
-    pub(super) fn on_redial(&mut self, id: MemberId, fx: &mut Vec<Effect>) {
+    pub(super) fn on_redial(&mut self, id: MemberId, fx: &mut Fx) {
         let wanted = self.wanted().into_iter().find(|it| it.id == id);
         match wanted {
             Some(member) if self.links.of_member(id).is_none() => {
                 self.links.dialing.entry(id).or_default();
-                fx.push(Effect::Dial(member));
+                fx.call(member);
             }
             _ => {
                 self.links.dialing.remove(&id);
@@ -268,12 +268,12 @@ impl Group {
     }
 
     /// Calls all members to which there is neither a connection nor a call.
-    pub(super) fn dial_everybody(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn dial_everybody(&mut self, fx: &mut Fx) {
         for member in self.wanted() {
             let id = member.id;
             if self.links.of_member(id).is_none() && !self.links.dialing.contains_key(&id) {
                 self.links.dialing.insert(id, 0);
-                fx.push(Effect::Dial(member));
+                fx.call(member);
             }
         }
     }
@@ -286,7 +286,7 @@ impl Group {
             || self.vouched.get(&member.id).is_some_and(is_it)
     }
 
-    pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
+    pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
         let Some(known) = self.links.all.get_mut(&link) else { return };
         known.quiet = 0;
         let (member, is_ours) = (known.member.clone(), known.is_ours);
@@ -336,7 +336,7 @@ impl Group {
         }
     }
 
-    fn hear(&mut self, id: MemberId, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
+    fn hear(&mut self, id: MemberId, link: LinkId, msg: Message, fx: &mut Fx) {
         match msg {
             Message::SeqAck(it) => self.on_ack(id, it, fx),
             Message::SeqNack(it) => self.on_misfit(id, it.term, it.last_seq, fx),
@@ -363,7 +363,7 @@ impl Group {
 
     /// Takes a membership of the group. A member is believed; so is a node that was called at an
     /// address given to a member which knows no group yet, or finds none of its own.
-    fn on_join_ack(&mut self, ack: JoinAck, is_trusted: bool, is_ours: bool, fx: &mut Vec<Effect>) {
+    fn on_join_ack(&mut self, ack: JoinAck, is_trusted: bool, is_ours: bool, fx: &mut Fx) {
         let is_lost = !self.is_member() || self.leader.is_none();
         if !(is_trusted || is_ours && is_lost) {
             self.drop_it("a membership told by somebody who is no member", fx);
@@ -391,14 +391,7 @@ impl Group {
         newest.members.is_empty() || newest.members.iter().chain(&last.members).any(is_member)
     }
 
-    fn on_nack(
-        &mut self,
-        id: MemberId,
-        link: LinkId,
-        is_trusted: bool,
-        nack: &Nack,
-        fx: &mut Vec<Effect>,
-    ) {
+    fn on_nack(&mut self, id: MemberId, link: LinkId, is_trusted: bool, nack: &Nack, fx: &mut Fx) {
         let key = self.links.get(link).map(|it| it.member.key);
         let is_believed = key.is_some_and(|key| self.believes_refusal(&key));
         match nack.code {
@@ -406,7 +399,7 @@ impl Group {
                 let was_standing = matches!(self.duty, Duty::Stand(_));
                 self.enter(nack.term, None, fx);
                 if was_standing {
-                    fx.push(Effect::SetTimer(Timer::Election, self.config.ask_again));
+                    fx.set_timer(Timer::Election, self.config.ask_again);
                 }
             }
             NackCode::Busy if is_trusted && nack.msg_id.is_none() => {
@@ -430,7 +423,7 @@ impl Group {
             }
             NackCode::Copied | NackCode::Doubled if is_trusted => {
                 let (member, reason) = (self.me.id, nack.reason.clone());
-                fx.push(Effect::Emit(Event::Doubled { member, reason }));
+                fx.emit(Event::Doubled { member, reason });
             }
             NackCode::Gap
             | NackCode::Busy
@@ -465,16 +458,16 @@ impl Group {
     }
 
     /// Ends this member's part in the group, which refuses it.
-    fn be_refused(&mut self, reason: &str, fx: &mut Vec<Effect>) {
+    fn be_refused(&mut self, reason: &str, fx: &mut Fx) {
         if !std::mem::replace(&mut self.was_refused, true) {
             self.step_down(fx);
             self.leader = None;
-            fx.push(Effect::Emit(Event::Refused { reason: reason.to_owned() }));
+            fx.emit(Event::Refused { reason: reason.to_owned() });
         }
     }
 
     /// Sends a refusal with its reason.
-    pub(super) fn refuse(&self, link: LinkId, code: NackCode, reason: &str, fx: &mut Vec<Effect>) {
+    pub(super) fn refuse(&self, link: LinkId, code: NackCode, reason: &str, fx: &mut Fx) {
         let nack = Nack {
             sender_id: self.me.id,
             term: self.term,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::config::{MEMBERS_MAX, REMOVED_MAX};
-use super::event::{Effect, Event};
+use super::event::{Effect, Event, Fx};
 use super::group::{Duty, Group};
 use crate::model::PublicKey;
 use crate::proto::chat::entry::{Body, Member, MemberId, Membership};
@@ -20,7 +20,7 @@ pub(super) struct Ending {
 }
 
 impl Group {
-    pub(super) fn on_remove(&mut self, id: MemberId, fx: &mut Vec<Effect>) {
+    pub(super) fn on_remove(&mut self, id: MemberId, fx: &mut Fx) {
         let member = self.log.membership().members.iter().find(|it| it.id == id);
         let Some(key) = member.map(|it| it.key) else {
             self.drop_it("a removal of somebody who is no member", fx);
@@ -30,7 +30,7 @@ impl Group {
         self.send_removals(fx);
     }
 
-    pub(super) fn on_certified(&mut self, key: PublicKey, fx: &mut Vec<Effect>) {
+    pub(super) fn on_certified(&mut self, key: PublicKey, fx: &mut Fx) {
         let member = self.log.membership().members.iter().find(|it| it.key == key);
         if let Some(id) = member.map(|it| it.id) {
             self.removals.entry(id).or_insert(Ending { key, is_for_good: false });
@@ -38,7 +38,7 @@ impl Group {
         }
     }
 
-    pub(super) fn on_remove_req(&mut self, ask: RemoveReq, fx: &mut Vec<Effect>) {
+    pub(super) fn on_remove_req(&mut self, ask: RemoveReq, fx: &mut Fx) {
         let is_it = |it: &Member| it.id == ask.node_id && it.key == ask.key;
         if !self.log.membership().members.iter().any(is_it) {
             self.drop_it("a removal of somebody who is no member", fx);
@@ -52,18 +52,18 @@ impl Group {
     }
 
     /// Tells the leader the members to remove; again until it is done.
-    pub(super) fn send_removals(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn send_removals(&mut self, fx: &mut Fx) {
         let Some(link) = self.leader.and_then(|id| self.links.of_member(id)) else { return };
         let sender_id = self.me.id;
         for (node_id, Ending { key, is_for_good }) in &self.removals {
             let ask =
                 RemoveReq { sender_id, node_id: *node_id, key: *key, certified: !is_for_good };
-            fx.push(Effect::Send(vec![link], Message::RemoveReq(ask)));
+            fx.send(link, Message::RemoveReq(ask));
         }
     }
 
     /// Appends the leader's next change, if the last one is final.
-    pub(super) fn change_membership(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn change_membership(&mut self, fx: &mut Fx) {
         let Duty::Lead(reign) = &self.duty else { return };
         if reign.handover.is_some() || self.log.is_changing() || !self.has_opened() {
             return;
@@ -131,8 +131,8 @@ impl Group {
         Some(next)
     }
 
-    pub(super) fn on_membership_final(&mut self, now: &Arc<Membership>, fx: &mut Vec<Effect>) {
-        fx.push(Effect::Emit(Event::MembershipChanged(Arc::clone(now))));
+    pub(super) fn on_membership_final(&mut self, now: &Arc<Membership>, fx: &mut Fx) {
+        fx.emit(Event::MembershipChanged(Arc::clone(now)));
         self.removals
             .retain(|id, key| now.members.iter().any(|it| it.id == *id && it.key == key.key));
         self.let_go_of_removed(now, fx);
@@ -146,13 +146,13 @@ impl Group {
             if !self.was_refused {
                 self.was_refused = true;
                 let reason = "removed from the group for good".to_owned();
-                fx.push(Effect::Emit(Event::Refused { reason }));
+                fx.emit(Event::Refused { reason });
             }
         }
     }
 
     /// Tells the removed members, and closes their links.
-    fn let_go_of_removed(&mut self, now: &Membership, fx: &mut Vec<Effect>) {
+    fn let_go_of_removed(&mut self, now: &Membership, fx: &mut Fx) {
         let removed = self.links.members().filter(|(.., it)| now.removed.contains(&it.key));
         let removed: Vec<_> = removed.map(|(id, link, _)| (id, link)).collect();
         let told = self.heartbeat();
@@ -160,9 +160,9 @@ impl Group {
             self.vouched.remove(&id);
             if let Some(reign) = self.reign() {
                 reign.progress.remove(&id);
-                fx.extend(told.clone().map(|msg| Effect::Send(vec![link], msg)));
+                fx.extend(told.clone().map(|msg| Effect::Send { link, msg }));
             }
-            fx.push(Effect::Hangup(link));
+            fx.hangup(link);
         }
     }
 }

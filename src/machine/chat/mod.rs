@@ -31,9 +31,15 @@ mod takeover;
 mod tests;
 mod window;
 
+pub use crate::proto::chat::entry::{
+    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, Recovered,
+    SeqNo, Term,
+};
 pub use config::{Config, Rule};
-
-pub use event::{Command, Effect, Event, Input, Record, Role, Snapshot, Timer};
+pub use event::{
+    Command, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record, Role, Snapshot,
+    Timer,
+};
 pub use group::Group;
 pub use memory::{Memory, apply_typed};
 

@@ -6,16 +6,16 @@
 //!
 //! Rounds are counted, not time: a process that slept through some blames no member for it.
 
-use super::event::{Effect, Timer};
+use super::event::{Fx, Timer};
 use super::group::Group;
 use crate::proto::chat::message::{Alive, Message};
 
 impl Group {
-    pub(super) fn on_pulse(&mut self, fx: &mut Vec<Effect>) {
-        fx.push(Effect::SetTimer(Timer::Pulse, self.config.heartbeat));
+    pub(super) fn on_pulse(&mut self, fx: &mut Fx) {
+        fx.set_timer(Timer::Pulse, self.config.heartbeat);
         for link in self.links.end_round(self.config.quiet_rounds()) {
             self.drop_it("a connection without a sign of life", fx);
-            fx.push(Effect::Hangup(link));
+            fx.hangup(link);
             self.on_unlinked(link, fx);
         }
         let linked: Vec<_> = self.links.members().map(|(_, link, _)| link).collect();
@@ -23,7 +23,7 @@ impl Group {
         heard.retain(|id, _| self.has_member(*id) || self.links.of_member(*id).is_some());
         self.links.heard = heard;
         if !linked.is_empty() {
-            fx.push(Effect::Send(linked, Message::Alive(Alive { sender_id: self.me.id })));
+            fx.send_all(linked, Message::Alive(Alive { sender_id: self.me.id }));
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::config::REMOVED_MAX;
-use super::event::{Effect, Record};
+use super::event::{Fx, Record};
 use super::group::Group;
 use crate::proto::chat::entry::{Body, GroupId, Member, Membership, Recovered};
 use rand::RngExt as _;
@@ -41,14 +41,14 @@ impl Group {
         self.outbox.own_waiting().map(|it| &it.payload)
     }
 
-    pub(super) fn on_recover(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_recover(&mut self, fx: &mut Fx) {
         let (Some(was), Some(term), Ok(())) = (self.group, self.next_term(), self.may_recover())
         else {
             self.drop_it("a recovery that is not needed", fx);
             return;
         };
         for link in self.links.take_members() {
-            fx.push(Effect::Hangup(link));
+            fx.hangup(link);
         }
         self.vouched.clear();
         self.removals.clear();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::config::Rule;
-use super::event::{Effect, Timer};
+use super::event::{ExtraEffect, Fx, Timer};
 use super::group::{Duty, Group};
 use crate::machine::LinkId;
 use crate::model::{PublicKey, Time};
@@ -81,7 +81,7 @@ impl Progress {
 
 impl Group {
     /// Begins to send to a member or learner that came within the leader's reach.
-    pub(super) fn on_follower_linked(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
+    pub(super) fn on_follower_linked(&mut self, id: MemberId, link: LinkId, fx: &mut Fx) {
         let next = self.log.last().seq.next();
         let msg = self.coordinator();
         let Some(key) = self.links.get(link).map(|it| it.member.key) else { return };
@@ -96,7 +96,7 @@ impl Group {
         self.send(link, msg, fx);
     }
 
-    pub(super) fn on_ack(&mut self, id: MemberId, ack: SeqAck, fx: &mut Vec<Effect>) {
+    pub(super) fn on_ack(&mut self, id: MemberId, ack: SeqAck, fx: &mut Fx) {
         let (last, now, term) = (self.log.last().seq, self.now.mono, self.term);
         let is_fenced = self.config.keeps(super::config::Rule::Fence);
         let Some(reign) = self.reign() else { return };
@@ -118,7 +118,7 @@ impl Group {
     }
 
     /// Takes a follower's answer that entries do not fit: all up to `seq` may.
-    pub(super) fn on_misfit(&mut self, id: MemberId, term: Term, seq: SeqNo, fx: &mut Vec<Effect>) {
+    pub(super) fn on_misfit(&mut self, id: MemberId, term: Term, seq: SeqNo, fx: &mut Fx) {
         let (last, now, own) = (self.log.last().seq, self.now.mono, self.term);
         let Some(reign) = self.reign() else { return };
         let Some(progress) = reign.progress.get_mut(&id) else { return };
@@ -136,7 +136,7 @@ impl Group {
         id: MemberId,
         link: LinkId,
         ask: CatchupReq,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         if ask.tail {
             self.donate(id, link, ask, fx);
@@ -148,13 +148,7 @@ impl Group {
     /// True if a member's log ends before an entry that it has acknowledged in this term (R13):
     /// the log was cut, or restored from a copy. The member is told; a majority without it must
     /// not count it.
-    fn is_rewound(
-        &mut self,
-        id: MemberId,
-        link: LinkId,
-        ask: CatchupReq,
-        fx: &mut Vec<Effect>,
-    ) -> bool {
+    fn is_rewound(&mut self, id: MemberId, link: LinkId, ask: CatchupReq, fx: &mut Fx) -> bool {
         let Duty::Lead(reign) = &self.duty else { return false };
         let Some(progress) = reign.progress.get(&id) else { return false };
         // Of that key: a new machine may have the id of one that was removed.
@@ -176,7 +170,7 @@ impl Group {
 
     /// Sends each follower the entries that it has not got, as far as bounds allow; followers at
     /// one place get one message.
-    pub(super) fn flush(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn flush(&mut self, fx: &mut Fx) {
         loop {
             let last = self.log.last().seq;
             let flights = self.config.batches_in_flight;
@@ -198,7 +192,7 @@ impl Group {
         self.tell_commit(fx);
     }
 
-    fn send_batch(&mut self, next: SeqNo, is_behind: bool, ids: &[MemberId], fx: &mut Vec<Effect>) {
+    fn send_batch(&mut self, next: SeqNo, is_behind: bool, ids: &[MemberId], fx: &mut Fx) {
         let prev_seq = SeqNo(next.0 - 1);
         let at_hand = self.log.slice(next, &self.config).zip(self.log.term_at(prev_seq));
         let Some((entries, prev_term)) = at_hand else {
@@ -207,7 +201,7 @@ impl Group {
             for id in ids {
                 let Some(progress) = reign.progress.get_mut(id) else { continue };
                 progress.is_loading = true;
-                fx.push(Effect::Load { link: progress.link, from: next, bytes_max });
+                fx.extra(ExtraEffect::Load { link: progress.link, from: next, bytes_max });
             }
             return;
         };
@@ -221,7 +215,7 @@ impl Group {
         entries: Vec<Arc<Entry>>,
         is_behind: bool,
         ids: &[MemberId],
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let (last, commit) = (self.log.last().seq, self.log.commit());
         let end = entries.last().map_or(prev_seq, |it| it.seq_no);
@@ -243,7 +237,7 @@ impl Group {
             links.push(it.link);
         }
         let msg = if is_behind { Message::CatchupResp(msg) } else { Message::SeqChat(msg) };
-        fx.push(Effect::Send(links, msg));
+        fx.send_all(links, msg);
     }
 
     /// Takes old entries that were read from disk, for a follower or for a candidate.
@@ -252,7 +246,7 @@ impl Group {
         link: LinkId,
         prev_term: Term,
         entries: Vec<Arc<Entry>>,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         if let Duty::Lead(reign) = &mut self.duty {
             let found = reign.progress.iter_mut().find(|(_, it)| it.link == link);
@@ -272,7 +266,7 @@ impl Group {
     }
 
     /// Tells the commit to the followers that have not been told yet.
-    pub(super) fn tell_commit(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn tell_commit(&mut self, fx: &mut Fx) {
         let (commit, now) = (self.log.commit(), self.now.mono);
         let (msg, pause) = (self.heartbeat(), self.config.commit_pause);
         let Some(reign) = self.reign() else { return };
@@ -282,7 +276,7 @@ impl Group {
         // While there are many entries, the next ones carry the commit.
         let due = reign.told_at.map(|it| it.after(pause)).filter(|due| now < *due);
         if let Some(due) = due {
-            fx.push(Effect::SetTimer(Timer::Commit, due.since(now)));
+            fx.set_timer(Timer::Commit, due.since(now));
             return;
         }
         reign.told_at = Some(now);
@@ -293,7 +287,7 @@ impl Group {
             links.push(progress.link);
         }
         if let (Some(msg), false) = (msg, links.is_empty()) {
-            fx.push(Effect::Send(links, msg));
+            fx.send_all(links, msg);
         }
     }
 }

@@ -9,7 +9,7 @@
 use rand::RngExt as _;
 
 use super::config::Rule;
-use super::event::{Effect, Event};
+use super::event::{Event, Fx};
 use super::group::Group;
 use super::links::Link;
 use crate::machine::LinkId;
@@ -41,7 +41,7 @@ impl Group {
     }
 
     /// Refuses a later process, and asks the earlier one for a sign of life.
-    pub(super) fn turn_away(&mut self, id: MemberId, link: LinkId, fx: &mut Vec<Effect>) {
+    pub(super) fn turn_away(&mut self, id: MemberId, link: LinkId, fx: &mut Fx) {
         let Some(earlier) = self.links.of_member(id) else { return };
         let Some(new) = self.links.get(link) else { return };
         let (life, at) = (new.life, new.member.at);
@@ -68,7 +68,7 @@ impl Group {
             let reason = "an earlier process of this member was heard a moment ago; try again";
             self.refuse(link, NackCode::Busy, reason, fx);
         }
-        fx.push(Effect::Hangup(link));
+        fx.hangup(link);
     }
 
     /// Takes the sign of life of an earlier process that was asked for one.
@@ -77,7 +77,7 @@ impl Group {
         id: MemberId,
         link: LinkId,
         answer: &VerifyResp,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let is_current = self.links.of_member(id) == Some(link);
         let Some(rival) = self.links.rivals.get_mut(&id) else { return };
@@ -92,6 +92,6 @@ impl Group {
             at.host, at.port
         );
         self.refuse(link, NackCode::Copied, &reason, fx);
-        fx.push(Effect::Emit(Event::Doubled { member: id, reason }));
+        fx.emit(Event::Doubled { member: id, reason });
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rand::RngExt as _;
 
 use super::config::{ROOM_BYTES_MAX, Rule};
-use super::event::{Effect, Event, Record, Timer};
+use super::event::{Effect, Event, Fx, Record, Timer};
 use super::group::{Duty, Group};
 use crate::machine::LinkId;
 use crate::proto::chat::entry::{Body, Chat, MemberId, MsgId, Origin, SeqNo};
@@ -46,11 +46,11 @@ impl Group {
             && self.outbox.bytes < self.config.waiting_bytes
     }
 
-    pub(super) fn on_say(&mut self, room: Arc<str>, text: Arc<str>, fx: &mut Vec<Effect>) {
+    pub(super) fn on_say(&mut self, room: Arc<str>, text: Arc<str>, fx: &mut Fx) {
         if !self.is_valid(&room, &text) {
             let reason = self.limits();
             self.drop_it("a text that is too long, or a room that is none", fx);
-            fx.push(Effect::Emit(Event::Rejected { room, text, reason }));
+            fx.emit(Event::Rejected { room, text, reason });
             return;
         }
         let msg_id = if self.has_room() { self.outbox.next_id() } else { None };
@@ -59,7 +59,7 @@ impl Group {
             let count = self.outbox.waiting.len();
             let reason =
                 format!("{count} messages wait to be final, which is all there is room for");
-            fx.push(Effect::Emit(Event::Rejected { room, text, reason }));
+            fx.emit(Event::Rejected { room, text, reason });
             return;
         };
         let chat = Chat { msg_id, room_id: room, payload: text };
@@ -71,7 +71,7 @@ impl Group {
     }
 
     /// Tells which of the texts typed here the disk has now.
-    pub(super) fn tell_kept(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn tell_kept(&mut self, fx: &mut Fx) {
         while let Some((record, id)) = self.outbox.unkept.front().copied() {
             if !self.disk.has(record) {
                 return;
@@ -90,7 +90,7 @@ impl Group {
         is_client: bool,
         is_trusted: bool,
         request: ChatReq,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let ChatReq { sender_id, chat } = request;
         let id = chat.msg_id;
@@ -109,7 +109,7 @@ impl Group {
         }
     }
 
-    fn on_client_chat(&mut self, link: LinkId, chat: Chat, fx: &mut Vec<Effect>) {
+    fn on_client_chat(&mut self, link: LinkId, chat: Chat, fx: &mut Fx) {
         let id = chat.msg_id;
         if let Some(known) = self.outbox.waiting.get_mut(&id) {
             if known.chat != chat {
@@ -151,21 +151,14 @@ impl Group {
             && self.log.find(chat.msg_id).is_some_and(|it| it != chat)
     }
 
-    fn ack_chat(&self, link: LinkId, msg_id: MsgId, fx: &mut Vec<Effect>) {
+    fn ack_chat(&self, link: LinkId, msg_id: MsgId, fx: &mut Fx) {
         let last = self.log.last_final(msg_id.origin);
         let seq_no = last.filter(|(number, _)| *number == msg_id.number).map(|(_, seq)| seq);
         let ack = ChatAck { sender_id: self.me.id, msg_id, seq_no };
         self.send(link, Message::ChatAck(ack), fx);
     }
 
-    fn nack_chat(
-        &self,
-        link: LinkId,
-        id: MsgId,
-        code: NackCode,
-        reason: &str,
-        fx: &mut Vec<Effect>,
-    ) {
+    fn nack_chat(&self, link: LinkId, id: MsgId, code: NackCode, reason: &str, fx: &mut Fx) {
         let nack = Nack {
             sender_id: self.me.id,
             term: self.term,
@@ -179,7 +172,7 @@ impl Group {
 
     /// Gives a message its number, once (R9), if this member leads; `link` is that of the member
     /// that forwarded it.
-    fn number(&mut self, chat: Chat, link: Option<LinkId>, fx: &mut Vec<Effect>) {
+    fn number(&mut self, chat: Chat, link: Option<LinkId>, fx: &mut Fx) {
         let id = chat.msg_id;
         let Duty::Lead(reign) = &self.duty else {
             self.refuse_chat(id, link, NackCode::NotLeader, "another leads, or nobody", fx);
@@ -235,7 +228,7 @@ impl Group {
         link: Option<LinkId>,
         code: NackCode,
         why: &str,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         if let Some(link) = link {
             self.nack_chat(link, id, code, why, fx);
@@ -252,7 +245,7 @@ impl Group {
     }
 
     /// Sends the waiting messages to the leader, in order; those on disk, and within the bound.
-    pub(super) fn send_typed(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn send_typed(&mut self, fx: &mut Fx) {
         let leads = matches!(self.duty, Duty::Lead(_));
         let is_handing_over = matches!(&self.duty, Duty::Lead(it) if it.handover.is_some());
         let link = self.leader.and_then(|id| self.links.of_member(id));
@@ -284,8 +277,8 @@ impl Group {
         }
     }
 
-    pub(super) fn on_resend_timer(&mut self, fx: &mut Vec<Effect>) {
-        fx.push(Effect::SetTimer(Timer::Resend, self.config.resend));
+    pub(super) fn on_resend_timer(&mut self, fx: &mut Fx) {
+        fx.set_timer(Timer::Resend, self.config.resend);
         // A restart delivers again the entries that became final after the last record
         // of the commit.
         self.keep_commit(fx);
@@ -299,7 +292,7 @@ impl Group {
     }
 
     /// Takes the leader's refusal of a message that was sent to it.
-    pub(super) fn on_chat_refused(&mut self, nack: &Nack, fx: &mut Vec<Effect>) {
+    pub(super) fn on_chat_refused(&mut self, nack: &Nack, fx: &mut Fx) {
         let Some(id) = nack.msg_id else { return };
         if id.origin.is_own() {
             self.on_own_refused(id, nack.code, &nack.reason, fx);
@@ -311,14 +304,14 @@ impl Group {
 
     /// Takes the refusal of a text typed here. It is sent again until it is final, unless it never
     /// can be: by the word of an [opened](Self::has_opened) leader, which knows all final entries.
-    fn on_own_refused(&mut self, id: MsgId, code: NackCode, why: &str, fx: &mut Vec<Effect>) {
+    fn on_own_refused(&mut self, id: MsgId, code: NackCode, why: &str, fx: &mut Fx) {
         let is_first = self.outbox.waiting_of(id.origin).next() == Some(id);
         match code {
             NackCode::Invalid => {
                 let Some(waiting) = self.outbox.take(id) else { return };
                 self.persist(Record::GivenBack { msg_id: id }, fx);
                 let (chat, reason) = (waiting.chat, why.to_owned());
-                fx.push(Effect::Emit(Event::GivenBack { chat, reason }));
+                fx.emit(Event::GivenBack { chat, reason });
             }
             // The number before it was given back, or lost with a part of the log: it never comes.
             NackCode::Gap if is_first => {
@@ -345,7 +338,7 @@ impl Group {
     }
 
     /// Gives a text typed here another identity: its own can never be final, or is another text's.
-    fn rename(&mut self, from: MsgId, fx: &mut Vec<Effect>) {
+    fn rename(&mut self, from: MsgId, fx: &mut Fx) {
         let Some(waiting) = self.outbox.take(from) else { return };
         if self.outbox.own == Some(from.origin) {
             let drawn = self.rng.random();
@@ -353,12 +346,12 @@ impl Group {
         }
         let Some(to) = self.outbox.next_id() else { return };
         let record = self.persist(Record::Renamed { from, to }, fx);
-        fx.push(Effect::Emit(Event::Renamed { from, to }));
+        fx.emit(Event::Renamed { from, to });
         self.outbox.put(Chat { msg_id: to, ..waiting.chat }, record, None);
     }
 
     /// Renames the texts that an earlier process kept under identities of other texts.
-    pub(super) fn rename_taken(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn rename_taken(&mut self, fx: &mut Fx) {
         let is_taken = |it: &&Chat| self.is_known_final(it.msg_id) && self.is_other_text(it);
         let taken: Vec<_> =
             self.outbox.own_waiting().filter(is_taken).map(|it| it.msg_id).collect();
@@ -367,7 +360,7 @@ impl Group {
 
     /// Tells the member or client that waits for a message that it is final. A text that waits
     /// under the identity of another text is not final by that (R11).
-    pub(super) fn answer_author(&mut self, chat: &Chat, seq: SeqNo, fx: &mut Vec<Effect>) {
+    pub(super) fn answer_author(&mut self, chat: &Chat, seq: SeqNo, fx: &mut Fx) {
         let id = chat.msg_id;
         if id.origin.member != self.me.id {
             return;
@@ -389,7 +382,7 @@ impl Group {
 
     /// Refuses the clients' messages at once, because no majority is in reach; the clients
     /// may try again.
-    pub(super) fn refuse_clients(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn refuse_clients(&mut self, fx: &mut Fx) {
         let of_clients = |it: &&MsgId| !it.origin.is_own();
         let all: Vec<_> = self.outbox.waiting.keys().filter(of_clients).copied().collect();
         for id in all {

@@ -1,7 +1,7 @@
 //! Handover: a leader numbers no further message, brings its successor to its last entry, and lets
 //! it stand at once (C8).
 
-use super::event::{Effect, Event, Timer};
+use super::event::{Event, Fx, Timer};
 use super::group::{Duty, Group};
 use crate::model::Time;
 use crate::proto::chat::entry::{MemberId, SeqNo};
@@ -22,7 +22,7 @@ pub(super) struct Handover {
 
 impl Group {
     /// Asks for the lead if this member has the highest id, has caught up and could keep the lead.
-    pub(super) fn take_over_if_due(&mut self, final_there: SeqNo, fx: &mut Vec<Effect>) {
+    pub(super) fn take_over_if_due(&mut self, final_there: SeqNo, fx: &mut Fx) {
         let Some(leader) = self.leader.filter(|it| *it < self.me.id) else { return };
         let Some(link) = self.links.of_member(leader) else { return };
         let is_highest =
@@ -39,7 +39,7 @@ impl Group {
         }
     }
 
-    pub(super) fn on_takeover_req(&mut self, id: MemberId, ask: TakeoverReq, fx: &mut Vec<Effect>) {
+    pub(super) fn on_takeover_req(&mut self, id: MemberId, ask: TakeoverReq, fx: &mut Fx) {
         let Some(link) = self.links.of_member(id) else { return };
         let is_free = matches!(&self.duty, Duty::Lead(it) if it.handover.is_none());
         if ask.term != self.term || id < self.me.id || !is_free || !self.has_opened() {
@@ -49,20 +49,15 @@ impl Group {
         self.begin_handover(id, self.config.leader_timeout, fx);
     }
 
-    fn begin_handover(
-        &mut self,
-        target: MemberId,
-        wait: std::time::Duration,
-        fx: &mut Vec<Effect>,
-    ) {
+    fn begin_handover(&mut self, target: MemberId, wait: std::time::Duration, fx: &mut Fx) {
         if let Some(reign) = self.reign() {
             reign.handover = Some(Handover { target, is_told: false });
-            fx.push(Effect::SetTimer(Timer::Takeover, wait));
+            fx.set_timer(Timer::Takeover, wait);
             self.hand_over_if_ready(fx);
         }
     }
 
-    pub(super) fn hand_over_if_ready(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn hand_over_if_ready(&mut self, fx: &mut Fx) {
         let (sender_id, term, last_seq) = (self.me.id, self.term, self.log.last().seq);
         let Some(reign) = self.reign() else { return };
         let Some(handover) = reign.handover.as_mut().filter(|it| !it.is_told) else { return };
@@ -70,10 +65,10 @@ impl Group {
         let Some(progress) = progress.filter(|it| it.matched == last_seq) else { return };
         handover.is_told = true;
         let msg = Message::TakeNow(TakeNow { sender_id, term, last_seq });
-        fx.push(Effect::Send(vec![progress.link], msg));
+        fx.send(progress.link, msg);
     }
 
-    pub(super) fn on_takeover_timer(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_takeover_timer(&mut self, fx: &mut Fx) {
         if self.is_leaving {
             self.end(fx);
             return;
@@ -87,7 +82,7 @@ impl Group {
         }
     }
 
-    pub(super) fn on_take_now(&mut self, id: MemberId, msg: TakeNow, fx: &mut Vec<Effect>) {
+    pub(super) fn on_take_now(&mut self, id: MemberId, msg: TakeNow, fx: &mut Fx) {
         let is_meant = self.leader == Some(id) && msg.term == self.term && self.is_member();
         let fits = self.log.last().seq == msg.last_seq && self.verified == msg.last_seq;
         if !is_meant || !fits || self.is_leaving || !matches!(self.duty, Duty::Follow) {
@@ -98,7 +93,7 @@ impl Group {
     }
 
     /// Ends the process: a leader hands over first, if a successor is linked.
-    pub(super) fn on_leave(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_leave(&mut self, fx: &mut Fx) {
         self.is_leaving = true;
         let members = self.links.members().map(|(id, ..)| id).filter(|id| self.has_member(*id));
         let target = members.max();
@@ -109,7 +104,7 @@ impl Group {
     }
 
     /// Notes a new leader; a member that leaves ends then.
-    pub(super) fn on_successor(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_successor(&mut self, fx: &mut Fx) {
         if self.leader == Some(self.me.id) {
             self.takeover = Takeover::default();
         } else if self.is_leaving {
@@ -117,11 +112,11 @@ impl Group {
         }
     }
 
-    fn end(&mut self, fx: &mut Vec<Effect>) {
+    fn end(&mut self, fx: &mut Fx) {
         if !self.is_gone {
             self.is_gone = true;
             self.keep_commit(fx);
-            fx.push(Effect::Emit(Event::Gone));
+            fx.emit(Event::Gone);
         }
     }
 }

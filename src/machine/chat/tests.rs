@@ -8,11 +8,11 @@ use rand::SeedableRng as _;
 use super::authors::Authors;
 use super::config::{AUTHORS_MAX, Config, SEQ_MAX, TERM_MAX};
 use super::disk::Disk;
-use super::event::{Command, Effect, Input, Snapshot, Timer};
+use super::event::{Command, Effect, ExtraInput, Fx, Input, Snapshot, Timer};
 use super::group::Group;
 use super::memory::Memory;
 use super::window::{Log, text_bytes};
-use crate::machine::LinkId;
+use crate::machine::{LinkId, Machine as _};
 use crate::model::{KeyPair, Now, Rng, Time, WallTime};
 use crate::proto::chat::entry::{
     At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
@@ -132,13 +132,16 @@ fn nothing_is_said_before_the_disk_has_it() {
     };
     disk.hold(2, LinkId(1), ask(2));
     disk.hold(3, LinkId(1), ask(3));
-    assert_eq!(disk.on_synced(1), []);
+    disk.on_synced(1);
+    assert_eq!(disk.pop(), None);
     assert_eq!(disk.stored(), SeqNo(1));
-    assert_eq!(disk.on_synced(2), [(LinkId(1), ask(2))]);
+    disk.on_synced(2);
+    assert_eq!([disk.pop(), disk.pop()], [Some((LinkId(1), ask(2))), None]);
     disk.issue();
     disk.on_cut(SeqNo(2));
     assert_eq!(disk.stored(), SeqNo(1), "what was cut is not stored");
-    assert_eq!(disk.on_synced(4), [(LinkId(1), ask(3))]);
+    disk.on_synced(4);
+    assert_eq!(disk.pop(), Some((LinkId(1), ask(3))));
     assert_eq!(disk.stored(), SeqNo(1));
 }
 
@@ -180,14 +183,14 @@ fn a_log_that_ends_at_the_last_number_there_is_is_read_and_breaks_nothing() {
         let timers = [Timer::Election, Timer::Heartbeat, Timer::Quorum];
         let inputs = [Input::Start]
             .into_iter()
-            .chain(timers.map(Input::TimerFired))
+            .chain(timers.map(Input::Expired))
             .chain([Input::Command(say)])
-            .chain(timers.map(Input::TimerFired));
+            .chain(timers.map(Input::Expired));
         let mut written = 0;
         for input in inputs {
             now.mono = now.mono.after(std::time::Duration::from_secs(10));
-            for input in [input, Input::Idle] {
-                let mut fx = Vec::new();
+            for input in [input, Input::Extra(ExtraInput::Idle)] {
+                let mut fx = Fx::default();
                 group.handle(now, input, &mut fx);
                 written += fx.iter().filter(|it| matches!(it, Effect::Persist(_))).count() as u64;
                 group.handle(now, Input::Synced { records: written }, &mut fx);

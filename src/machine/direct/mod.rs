@@ -28,7 +28,7 @@ use incoming::Inbox;
 use outbox::Outbox;
 use routes::Routes;
 
-use crate::machine::{Effects, Kind, LinkId, Never};
+use crate::machine::{Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::{Endpoint, Incarnation, Now, Rng};
 
 /// Number of messages of more than one part that one member is sent, or sends, at a time.
@@ -51,9 +51,12 @@ pub struct Direct {
 }
 
 impl Kind for Direct {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Direct>;

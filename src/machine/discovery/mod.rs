@@ -24,7 +24,7 @@ use rand::RngExt as _;
 use self::lookup::Lookup;
 use self::table::Table;
 use crate::machine::histogram::{Histogram, SMALL_COUNTS};
-use crate::machine::{Effects, Kind, LinkId, Never};
+use crate::machine::{Effects, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::{Endpoint, Now, PublicKey, Rng};
 use crate::proto::discovery::{CONTACTS_MAX, Contact, FindNode, Found, NodeId};
 
@@ -67,9 +67,12 @@ pub struct Discovery {
 }
 
 impl Kind for Discovery {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Discovery>;

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use crate::machine::health::{LocalHealth, RoundTrip};
 use crate::machine::probe::Outcome;
-use crate::machine::{Effects, HostAnswer, Kind, LinkId, Never};
+use crate::machine::{Effects, HostAnswer, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::statement::{Confirmation, Finding, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Time};
 use crate::proto::liveness::{Ping, Pong, SuspectReq};
@@ -98,9 +98,12 @@ pub struct Liveness {
 }
 
 impl Kind for Liveness {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Liveness>;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::config::Decides;
 use super::course::{Refusal, target};
-use super::event::{Aborted, Answer, Effect, Event, Record, Timer};
+use super::event::{Aborted, Answer, Effect, Event, ExtraEffect, Record, Timer};
 use super::health::Verdict;
 use super::ids::{Kind, NodeId, TxId};
 use super::machine::Rollout;
@@ -122,16 +122,17 @@ impl Rollout {
             proof: None,
         };
         if running.lacks_answer {
-            self.out.at_once(Effect::Probe(proposal.state.canary_model_id.clone()));
+            self.out
+                .at_once(Effect::Extra(ExtraEffect::Probe(proposal.state.canary_model_id.clone())));
         }
         self.running = Some(running);
         let links = self.links_to(&voters);
         if !links.is_empty() {
             let msg = Message::PrepareReq(Box::new((*proposal).clone().into()));
-            self.out.say(Effect::Send(links, msg));
+            self.out.say(Effect::SendAll { links, msg });
         }
         self.call_all();
-        self.out.at_once(Effect::SetTimer(Timer::Votes, self.config.votes_within));
+        self.out.at_once(Effect::SetTimer { timer: Timer::Votes, after: self.config.votes_within });
         self.decide_if_complete();
         Ok(())
     }
@@ -270,7 +271,7 @@ impl Rollout {
                 if self.config.breaks.decision_unforced {
                     let links = self.links_to(&self.voters(&proposal));
                     let msg = Message::Decision(Box::new(commit_message(&whole)));
-                    self.out.at_once(Effect::Send(links, msg));
+                    self.out.at_once(Effect::SendAll { links, msg });
                 }
                 self.apply(whole);
             }
@@ -280,7 +281,7 @@ impl Rollout {
                 running.proof.clone_from(&proof);
                 self.persist(Record::Prepared(Box::new((*proposal).clone())));
                 self.begin_doubt(txid.clone(), self.config.doubt_first);
-                self.out.say(Effect::Decide { txid, commit: true, proof });
+                self.out.say(Effect::Extra(ExtraEffect::Decide { txid, commit: true, proof }));
             }
         }
     }
@@ -321,7 +322,10 @@ impl Rollout {
     fn answer_aborted(&mut self, ticket: Option<Ticket>, aborted: &Aborted) {
         let Aborted { txid, cause, reason, .. } = aborted.clone();
         if let Some(ticket) = ticket {
-            self.out.say(Effect::Answer(ticket, Answer::Aborted { txid, cause, reason }));
+            self.out.say(Effect::Extra(ExtraEffect::Answer(
+                ticket,
+                Answer::Aborted { txid, cause, reason },
+            )));
         }
     }
 
@@ -332,7 +336,7 @@ impl Rollout {
             let kind = Choice::Abort;
             let proposal = Some(with_status(proposal.clone(), Status::Aborted));
             let decision = Decision { txid, kind, proposal, proof, reason };
-            self.out.say(Effect::Send(links, Message::Decision(Box::new(decision))));
+            self.out.say(Effect::SendAll { links, msg: Message::Decision(Box::new(decision)) });
         }
     }
 
@@ -348,13 +352,13 @@ impl Rollout {
                 let links = self.links_to(&others);
                 if !links.is_empty() {
                     let msg = Message::Decision(Box::new(commit_message(committed)));
-                    self.out.say(Effect::Send(links, msg));
+                    self.out.say(Effect::SendAll { links, msg });
                 }
                 let txid = committed.proposal.txid.clone();
                 let version = committed.proposal.state.version;
                 if let Some(ticket) = running.ticket {
                     let answer = Answer::Committed { txid: txid.clone(), version };
-                    self.out.say(Effect::Answer(ticket, answer));
+                    self.out.say(Effect::Extra(ExtraEffect::Answer(ticket, answer)));
                 }
                 self.unacked = Some((txid.clone(), others.into_iter().collect()));
                 self.on_ack(&self.config.me.clone(), &txid);

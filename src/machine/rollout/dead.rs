@@ -60,7 +60,10 @@ impl Rollout {
             self.dead.held = None;
         } else if self.dead.since.is_none() {
             self.dead.since = Some((self.dead_members(), self.now.mono));
-            self.out.at_once(Effect::SetTimer(Timer::Dead, self.config.retry_after / 2));
+            self.out.at_once(Effect::SetTimer {
+                timer: Timer::Dead,
+                after: self.config.retry_after / 2,
+            });
         }
     }
 
@@ -72,7 +75,8 @@ impl Rollout {
             (*of, *since) = (dead.clone(), now);
         }
         let since = *since;
-        self.out.at_once(Effect::SetTimer(Timer::Dead, self.config.retry_after / 2));
+        self.out
+            .at_once(Effect::SetTimer { timer: Timer::Dead, after: self.config.retry_after / 2 });
         let held = match self.try_without(&dead, since) {
             // The obstacle may still be there.
             Ok(()) if now < self.retry_at => return,

@@ -1,9 +1,8 @@
 //! Inputs, effects, records and events of a node's rollout machine.
 //!
-//! The machine never waits. An [`Effect::Persist`] is answered by [`Input::Synced`] once the record
-//! is on disk; until then the machine holds back all that must not be known before (T3). A driver
-//! carries out effects at once and in order.
+//! The machine holds back itself all that must not be known before a record is on disk (T3).
 
+use crate::machine;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +12,46 @@ use serde::{Deserialize, Serialize};
 use super::brake::Brake;
 use super::health::HealthSnapshot;
 use super::ids::{Mark, ModelId, NodeId, TxId};
-use super::messages::{Cause, Message};
+use super::machine::Rollout;
+use super::messages::Cause;
 use super::plan::{Gate, Plan, Sticky};
 use super::proposal::{Choice, Committed, Proof, Proposal, Resolution, Word};
-use super::roster::{Participant, Roster};
+use super::roster::Roster;
 use super::state::{Digest, RoutingState};
 use super::status::DeadStay;
-use crate::machine::{LinkId, Ticket};
+use crate::machine::Ticket;
 use crate::model::PublicKey;
 
 /// An input of the machine.
+pub type Input = machine::Input<Rollout>;
+
+/// An action for the driver.
+pub type Effect = machine::Effect<Rollout>;
+
+/// The effects of one input.
+pub type Fx = machine::Effects<Rollout>;
+
+/// A connection on which both ends have proved their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Name that the other end claims.
+    pub node: NodeId,
+    /// Key of the other end, which is proved.
+    pub key: PublicKey,
+}
+
+/// A command of an operator, with its identifier; answered by [`ExtraEffect::Answer`], once.
 #[derive(Clone, Debug)]
-pub enum Input {
-    /// The first input, once, after the log was replayed.
-    Start,
-    /// A connection on which both ends have proved their keys.
-    Linked {
-        /// Link of the connection.
-        link: LinkId,
-        /// Name that the other end claims.
-        node: NodeId,
-        /// Key of the other end, which is proved.
-        key: PublicKey,
-    },
+pub struct Request {
+    /// Identifier of the command, for its answer.
+    pub ticket: Ticket,
+    /// The operator's order.
+    pub command: Command,
+}
+
+/// An input that only this machine has.
+#[derive(Clone, Debug)]
+pub enum ExtraInput {
     /// A linked node that called names the place where it is called itself.
     Called {
         /// Name of the node.
@@ -45,38 +61,9 @@ pub enum Input {
         /// Its control port.
         port: u16,
     },
-    /// A call that was asked for by [`Effect::Dial`] failed.
-    DialFailed {
-        /// Name of the node that was called.
-        node: NodeId,
-    },
-    /// A connection ended. Comes once for each one that was [`Input::Linked`].
-    Unlinked {
-        /// Link of the connection.
-        link: LinkId,
-    },
-    /// A message came.
-    Received {
-        /// Link of the connection.
-        link: LinkId,
-        /// The message, well-formed and not yet believed.
-        msg: Message,
-    },
-    /// Records of this life are on disk.
-    Synced {
-        /// Number of records on disk, of those handed over in this life.
-        records: u64,
-    },
-    /// An operator gives a command; answered by [`Effect::Answer`], once.
-    Command {
-        /// Identifier of the command, for its answer.
-        ticket: Ticket,
-        /// The operator's order.
-        command: Command,
-    },
     /// This node's data plane has measured a window.
     Health(HealthSnapshot),
-    /// A version has answered a request of this node, or has not; answers [`Effect::Probe`].
+    /// A version has answered a request of this node, or has not; answers [`ExtraEffect::Probe`].
     Probed {
         /// Name of the version.
         model: ModelId,
@@ -98,8 +85,6 @@ pub enum Input {
         /// Public keys of the members.
         keys: BTreeSet<PublicKey>,
     },
-    /// A deadline passed.
-    TimerFired(Timer),
 }
 
 /// An order of an operator.
@@ -224,17 +209,13 @@ pub enum Answer {
     },
 }
 
-/// An action for the driver, carried out in order.
+/// An effect that only this machine has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Send a message on these connections.
-    Send(Vec<LinkId>, Message),
-    /// Write a record at the end of the log; answered by [`Input::Synced`].
-    Persist(Record),
+pub enum ExtraEffect {
     /// Serve a state from now on, all at once. Only committed states are given here, each after it
     /// is on disk (T1).
     Serve(Serving),
-    /// Put a decision into the log of decisions; answered by [`Input::Decided`] with the first
+    /// Put a decision into the log of decisions; answered by [`ExtraInput::Decided`] with the first
     /// entry of that transaction, which another node may have written. Comes again until it is
     /// answered (T10).
     Decide {
@@ -245,18 +226,9 @@ pub enum Effect {
         /// Proof that it may be committed.
         proof: Option<Box<Committed>>,
     },
-    /// Have this node's server of a version answer one request; answered by [`Input::Probed`].
+    /// Have this node's server of a version answer one request; answered by
+    /// [`ExtraInput::Probed`].
     Probe(ModelId),
-    /// Call a node; answered by [`Input::Linked`] or [`Input::DialFailed`].
-    Dial(Participant),
-    /// End a connection, after what was sent to it has left.
-    Hangup(LinkId),
-    /// Set a deadline; setting it again moves it.
-    SetTimer(Timer, Duration),
-    /// Stop a deadline.
-    StopTimer(Timer),
-    /// Report an event.
-    Emit(Event),
     /// Answer a command.
     Answer(Ticket, Answer),
 }

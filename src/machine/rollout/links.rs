@@ -38,17 +38,17 @@ impl Rollout {
             new.get(node)
         });
         if *node == self.config.me || known.is_some_and(|it| it.key != key) {
-            self.out.at_once(Effect::Hangup(link));
+            self.out.at_once(Effect::Hangup { link });
             return self.drop_from(node, "its key is not the one in the roster");
         }
         if self.is_claimed(node, key) {
-            self.out.at_once(Effect::Hangup(link));
+            self.out.at_once(Effect::Hangup { link });
             return self.drop_from(node, "another key is here under that name");
         }
         let peer = Peer { link, key, heartbeat: None, health: None, told_servers: None, quiet: 0 };
         if let Some(old) = self.peers.insert(node.clone(), peer) {
             self.by_link.remove(&old.link);
-            self.out.at_once(Effect::Hangup(old.link));
+            self.out.at_once(Effect::Hangup { link: old.link });
         } else {
             self.out.say(Effect::Emit(Event::Reached(node.clone())));
             (self.retry_at, self.missed) = (self.now.mono, 0);
@@ -109,7 +109,7 @@ impl Rollout {
     fn redial_later(&mut self, node: NodeId) {
         let is_gone = self.gone.contains_key(&node);
         let after = if is_gone { self.config.retry_max } else { self.config.redial_every };
-        self.out.at_once(Effect::SetTimer(Timer::Redial(node), after));
+        self.out.at_once(Effect::SetTimer { timer: Timer::Redial(node), after });
     }
 
     pub(super) fn on_redial(&mut self, node: &NodeId) {
@@ -156,7 +156,8 @@ impl Rollout {
         let named = self.roster.nodes().map(|it| it.node_id.clone());
         let names: Vec<NodeId> = named.filter(|it| *it != self.config.me).collect();
         for node in names {
-            self.out.at_once(Effect::SetTimer(Timer::Redial(node), Duration::ZERO));
+            self.out
+                .at_once(Effect::SetTimer { timer: Timer::Redial(node), after: Duration::ZERO });
         }
     }
 
@@ -192,7 +193,7 @@ impl Rollout {
         };
         let links: Vec<_> = self.peers.iter().filter(wrong).map(|(_, it)| it.link).collect();
         for link in links {
-            self.out.at_once(Effect::Hangup(link));
+            self.out.at_once(Effect::Hangup { link });
             self.on_unlinked(link);
         }
     }
@@ -218,7 +219,7 @@ impl Rollout {
         let silent = self.peers.values().filter(|it| it.quiet > QUIET_ROUNDS_MAX);
         let links: Vec<_> = silent.map(|it| it.link).collect();
         for link in links {
-            self.out.at_once(Effect::Hangup(link));
+            self.out.at_once(Effect::Hangup { link });
             self.on_unlinked(link);
         }
     }
@@ -231,7 +232,7 @@ impl Rollout {
             self.call_for_help();
         }
         let after = self.config.heartbeat_every;
-        self.out.at_once(Effect::SetTimer(Timer::Heartbeat, after));
+        self.out.at_once(Effect::SetTimer { timer: Timer::Heartbeat, after });
     }
 
     pub(super) fn on_heartbeat(&mut self, from: &NodeId, heartbeat: Heartbeat) {
@@ -267,7 +268,7 @@ impl Rollout {
 
     pub(super) fn send_to(&mut self, node: &NodeId, msg: Message) {
         if let Some(peer) = self.peers.get(node) {
-            self.out.say(Effect::Send(vec![peer.link], msg));
+            self.out.say(Effect::Send { link: peer.link, msg });
         }
     }
 
@@ -275,7 +276,7 @@ impl Rollout {
     pub(super) fn send_all(&mut self, msg: &Message) {
         let links: Vec<_> = self.peers.values().map(|it| it.link).collect();
         if !links.is_empty() {
-            self.out.say(Effect::Send(links, msg.clone()));
+            self.out.say(Effect::SendAll { links, msg: msg.clone() });
         }
     }
 

@@ -6,7 +6,10 @@ use super::config::Config;
 use super::coordinator::Running;
 use super::course::Course;
 use super::dead::Dead;
-use super::event::{Command, Effect, Event, Input, Record, Serving, Timer};
+use super::event::{
+    Command, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record, Request, Serving,
+    Timer,
+};
 use super::health::HealthSnapshot;
 use super::ids::{Kind, NodeId, TxId};
 use super::links::Peer;
@@ -16,9 +19,9 @@ use super::outbox::Outbox;
 use super::proposal::{Committed, Proposal};
 use super::recall::Recall;
 use super::recovery::Doubt;
-use super::roster::Roster;
+use super::roster::{Participant, Roster};
 use super::state::{Digest, RoutingState};
-use crate::machine::{LinkId, Ticket};
+use crate::machine::{self, LinkId, Machine, Ticket};
 use crate::model::{KeyPair, Now, Rng, Time};
 
 /// State machine of one node for all rollouts of its fleet.
@@ -78,6 +81,42 @@ pub struct Rollout {
     pub(super) out: Outbox,
 }
 
+impl machine::Kind for Rollout {
+    type Message = Message;
+    type Call = Participant;
+    type Timer = Timer;
+    type Record = Record;
+    type Event = Event;
+    type ExtraEffect = ExtraEffect;
+}
+
+impl Machine for Rollout {
+    type Opening = Opening;
+    type CallFailure = NodeId;
+    type Command = Request;
+    type ExtraInput = ExtraInput;
+
+    fn handle(&mut self, now: Now, input: Input, fx: &mut Fx) {
+        self.now = now;
+        match input {
+            Input::Start => self.on_start(),
+            Input::Opened { link, opening: Opening { node, key } } => {
+                self.on_linked(link, &node, key);
+            }
+            Input::DialFailed(node) => self.on_dial_failed(node),
+            Input::Received { link, msg } => self.on_received(link, msg),
+            // The engine answers lines that are no messages.
+            Input::Garbled { .. } => {}
+            Input::Closed { link, .. } => self.on_unlinked(link),
+            Input::Synced { records } => self.out.on_synced(records),
+            Input::Expired(timer) => self.on_timer(timer),
+            Input::Command(Request { ticket, command }) => self.on_command(ticket, command),
+            Input::Extra(extra) => self.on_extra(extra),
+        }
+        self.out.drain(fx);
+    }
+}
+
 impl Rollout {
     /// Returns a machine that has not begun: the first input is [`Input::Start`].
     pub fn new(config: Config, keys: KeyPair, rng: Rng, memory: Memory) -> Self {
@@ -123,26 +162,14 @@ impl Rollout {
         }
     }
 
-    /// Handles one input. Never fails and never blocks: wrong input is answered, or dropped and
-    /// reported.
-    pub fn handle(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
-        self.now = now;
+    fn on_extra(&mut self, input: ExtraInput) {
         match input {
-            Input::Start => self.on_start(),
-            Input::Linked { link, node, key } => self.on_linked(link, &node, key),
-            Input::Called { node, host, port } => self.on_called(node, (host, port)),
-            Input::DialFailed { node } => self.on_dial_failed(node),
-            Input::Unlinked { link } => self.on_unlinked(link),
-            Input::Received { link, msg } => self.on_received(link, msg),
-            Input::Synced { records } => self.out.on_synced(records),
-            Input::Command { ticket, command } => self.on_command(ticket, command),
-            Input::Health(health) => self.on_own_health(health),
-            Input::Probed { model, failure } => self.on_probed(&model, failure),
-            Input::Decided { txid, commit, proof } => self.on_decided(&txid, commit, proof),
-            Input::Dead { keys } => self.on_dead(keys),
-            Input::TimerFired(timer) => self.on_timer(timer),
+            ExtraInput::Called { node, host, port } => self.on_called(node, (host, port)),
+            ExtraInput::Health(health) => self.on_own_health(health),
+            ExtraInput::Probed { model, failure } => self.on_probed(&model, failure),
+            ExtraInput::Decided { txid, commit, proof } => self.on_decided(&txid, commit, proof),
+            ExtraInput::Dead { keys } => self.on_dead(keys),
         }
-        self.out.drain(fx);
     }
 
     fn on_start(&mut self) {
@@ -165,7 +192,10 @@ impl Rollout {
         self.begin_recall();
         self.serve_if_new();
         self.call_soon();
-        self.out.at_once(Effect::SetTimer(Timer::Heartbeat, self.config.heartbeat_every));
+        self.out.at_once(Effect::SetTimer {
+            timer: Timer::Heartbeat,
+            after: self.config.heartbeat_every,
+        });
         self.look_for_steps();
     }
 
@@ -225,7 +255,7 @@ impl Rollout {
         let knows = !self.is_blank() && newest <= self.state.version;
         self.is_serving |= knows || self.config.breaks.serves_unknown;
         if self.is_serving {
-            self.out.say(Effect::Serve(self.serving()));
+            self.out.say(Effect::Extra(ExtraEffect::Serve(self.serving())));
         }
     }
 

@@ -43,7 +43,8 @@ pub use config::{Breaks, Config, Decides};
 pub use course::{Course, Phase};
 pub use enroll::{Enroll, EnrollAck, EnrollChallenge, EnrollNack, EnrollProof, Genesis, Greeting};
 pub use event::{
-    Aborted, Answer, Command, Effect, Event, Input, Record, Serving, StartOrder, Timer,
+    Aborted, Answer, Command, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record,
+    Request, Serving, StartOrder, Timer,
 };
 pub use health::{HealthSnapshot, ModelHealth, Verdict};
 pub use ids::{Kind, Mark, ModelId, NAME_BYTES_MAX, NodeId, TxId};

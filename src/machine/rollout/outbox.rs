@@ -1,33 +1,30 @@
 //! Queue of effects: it holds back all that others can see until the records that it rests on are
 //! on disk (T3, P10).
 
-use std::collections::VecDeque;
-
-use super::event::{Effect, Record};
+use super::event::{Effect, Fx, Record};
+use crate::machine::held::Held;
 
 /// Effects on their way to the driver.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    written: u64,
-    synced: u64,
-    /// Effects held back, each with the number of the record that it waits for.
-    held: VecDeque<(u64, Effect)>,
-    ready: Vec<Effect>,
+    held: Held<Effect>,
+    ready: Fx,
 }
 
 impl Outbox {
     /// Adds a record; effects given to `say` from here on wait for it.
     pub(super) fn persist(&mut self, record: Record) {
-        self.written += 1;
-        self.ready.push(Effect::Persist(record));
+        self.held.issue();
+        self.ready.persist(record);
     }
 
     /// Adds an effect that others may see.
     pub(super) fn say(&mut self, effect: Effect) {
-        if self.written == self.synced {
+        let record = self.held.issued();
+        if self.held.has(record) {
             self.ready.push(effect);
         } else {
-            self.held.push_back((self.written, effect));
+            self.held.hold(record, effect);
         }
     }
 
@@ -38,14 +35,14 @@ impl Outbox {
 
     /// Releases the effects that waited for the first `records` records, which are on disk now.
     pub(super) fn on_synced(&mut self, records: u64) {
-        self.synced = self.synced.max(records.min(self.written));
-        while self.held.front().is_some_and(|(record, _)| *record <= self.synced) {
-            self.ready.extend(self.held.pop_front().map(|(_, effect)| effect));
+        self.held.on_synced(records);
+        while let Some(effect) = self.held.pop() {
+            self.ready.push(effect);
         }
     }
 
     /// Appends the effects that the driver carries out now.
-    pub(super) fn drain(&mut self, fx: &mut Vec<Effect>) {
-        fx.append(&mut self.ready);
+    pub(super) fn drain(&mut self, fx: &mut Fx) {
+        fx.extend(self.ready.drain());
     }
 }

@@ -121,7 +121,7 @@ impl Rollout {
         let msg = Message::PrepareResp(PrepareResp { txid, vote, reason, cause, signed });
         match self.peers.get(to).map(|it| it.link) {
             Some(link) if self.config.breaks.vote_unforced => {
-                self.out.at_once(Effect::Send(vec![link], msg));
+                self.out.at_once(Effect::Send { link, msg });
             }
             Some(_) | None => self.send_to(to, msg),
         }

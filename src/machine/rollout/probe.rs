@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::coordinator::Running;
 use super::course::Refusal;
-use super::event::{Effect, Event};
+use super::event::{Effect, Event, ExtraEffect};
 use super::ids::{ModelId, NodeId};
 use super::machine::Rollout;
 use super::messages::Cause;
@@ -27,7 +27,7 @@ impl Rollout {
         let is_asked = self.probing.as_ref().is_some_and(|it| it.1 == proposal);
         self.probing = Some((from, proposal));
         if !is_asked {
-            self.out.at_once(Effect::Probe(model));
+            self.out.at_once(Effect::Extra(ExtraEffect::Probe(model)));
         }
     }
 

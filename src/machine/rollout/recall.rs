@@ -111,7 +111,7 @@ impl Rollout {
             let links = self.links_to(&self.recall_waits_for().into_iter().collect::<Vec<_>>());
             if !links.is_empty() {
                 let msg = Message::RecallReq(RecallReq { question });
-                self.out.say(Effect::Send(links, msg));
+                self.out.say(Effect::SendAll { links, msg });
             }
             return false;
         }

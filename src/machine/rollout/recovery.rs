@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::config::Decides;
 use super::coordinator::commit_message;
 use super::course::Course;
-use super::event::{Aborted, Answer, Effect, Event, Record, Timer};
+use super::event::{Aborted, Answer, Effect, Event, ExtraEffect, Record, Timer};
 use super::ids::{Kind, Mark, NodeId, TxId};
 use super::machine::Rollout;
 use super::memory::Absent;
@@ -40,7 +40,7 @@ impl Rollout {
         let (since, uncertain) = (self.now.mono, BTreeSet::new());
         let pause = self.config.redial_every / 2;
         self.doubt = Some(Doubt { txid, since, pause, uncertain });
-        self.out.at_once(Effect::SetTimer(Timer::Doubt, first));
+        self.out.at_once(Effect::SetTimer { timer: Timer::Doubt, after: first });
     }
 
     fn end_doubt(&mut self) {
@@ -62,15 +62,15 @@ impl Rollout {
         let links = self.links_to(&self.voters(&prepared));
         if !links.is_empty() {
             let msg = Message::DecisionReq(DecisionReq { txid: txid.clone() });
-            self.out.say(Effect::Send(links, msg));
+            self.out.say(Effect::SendAll { links, msg });
         }
-        self.out.at_once(Effect::SetTimer(Timer::Doubt, pause));
+        self.out.at_once(Effect::SetTimer { timer: Timer::Doubt, after: pause });
         self.call_for_help();
         if self.config.decides == Decides::Log {
             // The coordinator has asked already, with all votes; its question may have been lost.
             let is_mine = self.running.as_ref().is_some_and(|it| it.proposal.txid == txid);
             let proof = self.running_proof().filter(|_| is_mine);
-            self.out.say(Effect::Decide { txid, commit: is_mine, proof });
+            self.out.say(Effect::Extra(ExtraEffect::Decide { txid, commit: is_mine, proof }));
         }
         if self.config.breaks.aborts_in_doubt && waited > Duration::from_secs(6) {
             self.end_prepared(Cause::Late, "waited for too long", Proof::default());
@@ -251,7 +251,7 @@ impl Rollout {
             let links = self.links_to(&voters);
             if proposal.txid.node != self.config.me && !links.is_empty() {
                 let msg = Message::Decision(Box::new(commit_message(&committed)));
-                self.out.say(Effect::Send(links, msg));
+                self.out.say(Effect::SendAll { links, msg });
             }
         }
         if let Some(roster) = committed.proposal.new_roster {
@@ -431,9 +431,10 @@ impl Rollout {
         let Some(prepared) = self.memory.prepared.clone().filter(|it| it.txid == *txid) else {
             let reason = format!("this node is not in doubt about {txid}");
             let (cause, running) = (Cause::Nothing, None);
-            return self
-                .out
-                .say(Effect::Answer(ticket, Answer::Refused { cause, reason, running }));
+            return self.out.say(Effect::Extra(ExtraEffect::Answer(
+                ticket,
+                Answer::Refused { cause, reason, running },
+            )));
         };
         let kind = if commit { Choice::Commit } else { Choice::Abort };
         let resolution = Resolution::new(&self.keys, &self.config.me, txid, kind, self.now.wall);
@@ -452,6 +453,6 @@ impl Rollout {
             self.end_prepared(Cause::Resolved, &reason, proof);
             Answer::Aborted { txid, cause: Cause::Resolved, reason }
         };
-        self.out.say(Effect::Answer(ticket, answer));
+        self.out.say(Effect::Extra(ExtraEffect::Answer(ticket, answer)));
     }
 }

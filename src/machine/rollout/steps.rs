@@ -12,7 +12,7 @@ use rand::RngExt as _;
 
 use super::coordinator::Wish;
 use super::course::{Course, Phase, Refusal};
-use super::event::{Aborted, Answer, Command, Effect, Event, StartOrder, Timer};
+use super::event::{Aborted, Answer, Command, Effect, Event, ExtraEffect, StartOrder, Timer};
 use super::health::{HealthSnapshot, Verdict};
 use super::ids::{Kind, NodeId};
 use super::machine::Rollout;
@@ -46,7 +46,10 @@ impl Rollout {
             self.orders.len() < ORDERS_MAX && !matches!(command, Command::Resolve { .. });
         if can_wait && self.may_begin_soon() {
             if self.orders.is_empty() {
-                self.out.at_once(Effect::SetTimer(Timer::Orders, self.config.votes_within));
+                self.out.at_once(Effect::SetTimer {
+                    timer: Timer::Orders,
+                    after: self.config.votes_within,
+                });
             }
             self.orders.push((ticket, command));
             return;
@@ -98,7 +101,10 @@ impl Rollout {
             Command::Resolve { txid, commit } => return self.resolve(ticket, &txid, commit),
         };
         if let Err(Refusal { cause, reason, running }) = begun {
-            self.out.say(Effect::Answer(ticket, Answer::Refused { cause, reason, running }));
+            self.out.say(Effect::Extra(ExtraEffect::Answer(
+                ticket,
+                Answer::Refused { cause, reason, running },
+            )));
         }
     }
 
@@ -199,7 +205,10 @@ impl Rollout {
     pub(super) fn look_for_steps(&mut self) {
         if self.is_under_way() {
             let pause = self.config.retry_after / 2;
-            self.out.at_once(Effect::SetTimer(Timer::Step, pause.min(self.until_step())));
+            self.out.at_once(Effect::SetTimer {
+                timer: Timer::Step,
+                after: pause.min(self.until_step()),
+            });
         } else {
             self.out.at_once(Effect::StopTimer(Timer::Step));
         }
@@ -220,7 +229,7 @@ impl Rollout {
         }
         if self.is_under_way() {
             let after = self.config.retry_after / 2;
-            self.out.at_once(Effect::SetTimer(Timer::Step, after));
+            self.out.at_once(Effect::SetTimer { timer: Timer::Step, after });
         }
     }
 

@@ -9,7 +9,7 @@ mod steps;
 use rand::SeedableRng as _;
 
 use super::*;
-use crate::machine::{LinkId, Ticket};
+use crate::machine::{LinkId, Machine as _, Ticket};
 use crate::model::{KeyPair, Now, Rng, Time, WallTime};
 
 struct Table {
@@ -91,7 +91,7 @@ impl Table {
         seat.tell(Input::Start);
         for other in (0..self.keys.len()).filter(|it| *it != at) {
             let (node, key) = (name(other), self.keys[other].public());
-            seat.tell(Input::Linked { link: LinkId(other as u64), node, key });
+            seat.tell(Input::Opened { link: LinkId(other as u64), opening: Opening { node, key } });
         }
         seat
     }
@@ -105,11 +105,11 @@ fn whole() -> Vec<Record> {
 impl Seat {
     fn tell(&mut self, input: Input) -> Vec<Effect> {
         let mut all = Vec::new();
-        let mut fx = Vec::new();
+        let mut fx = Fx::default();
         self.machine.handle(self.now, input, &mut fx);
         loop {
             let before = self.records.len();
-            for effect in fx.drain(..) {
+            for effect in fx.drain() {
                 if let Effect::Persist(record) = &effect {
                     self.records.push(record.clone());
                 }
@@ -139,7 +139,7 @@ impl Seat {
     }
 
     fn ask(&mut self, command: Command) -> Vec<Effect> {
-        self.tell(Input::Command { ticket: Ticket(9), command })
+        self.tell(Input::Command(Request { ticket: Ticket(9), command }))
     }
 }
 
@@ -162,7 +162,7 @@ fn start(steps: &[u32]) -> Command {
 fn sent(fx: &[Effect]) -> Vec<&Message> {
     let mut found = Vec::new();
     for effect in fx {
-        if let Effect::Send(_, msg) = effect {
+        if let Effect::Send { msg, .. } | Effect::SendAll { msg, .. } = effect {
             found.push(msg);
         }
     }
@@ -171,14 +171,14 @@ fn sent(fx: &[Effect]) -> Vec<&Message> {
 
 fn answer(fx: &[Effect]) -> Option<&Answer> {
     fx.iter().find_map(|it| {
-        let Effect::Answer(_, answer) = it else { return None };
+        let Effect::Extra(ExtraEffect::Answer(_, answer)) = it else { return None };
         Some(answer)
     })
 }
 
 fn served(fx: &[Effect]) -> Option<u64> {
     fx.iter().find_map(|it| {
-        let Effect::Serve(serving) = it else { return None };
+        let Effect::Extra(ExtraEffect::Serve(serving)) = it else { return None };
         Some(serving.state.version)
     })
 }
@@ -299,7 +299,10 @@ fn what_a_coordinator_has_not_begun_it_refuses_to_nobody() {
     let table = table(3);
     let mut seat = table.seat(0, whole());
     let (link, key) = (LinkId(9), KeyPair::from_secret([9; 32]).public());
-    seat.tell(Input::Linked { link, node: "zz-stranger".parse().unwrap(), key });
+    seat.tell(Input::Opened {
+        link,
+        opening: Opening { node: "zz-stranger".parse().unwrap(), key },
+    });
     let records = seat.records.len();
     for name in ["start-node-a-2-1", "start-node-a-2-77", "start-node-a-4611686018427387904-1"] {
         let txid: TxId = name.parse().unwrap();
@@ -357,11 +360,11 @@ fn after_a_crash_the_last_committed_state_is_served_and_the_doubt_goes_on() {
     let past = [whole(), vec![Record::Prepared(Box::new(wish.clone()))]].concat();
     let mut seat = table.seat(1, past);
     assert_eq!(seat.machine.status(Time::ZERO).state.version, 1);
-    let asked = seat.tell(Input::TimerFired(Timer::Doubt));
+    let asked = seat.tell(Input::Expired(Timer::Doubt));
     assert!(sent(&asked).iter().any(|it| matches!(it, Message::DecisionReq(_))));
     // T4: the node stays in doubt, however long it waits.
     seat.now.mono = Time::from_micros(3_600_000_000);
-    seat.tell(Input::TimerFired(Timer::Doubt));
+    seat.tell(Input::Expired(Timer::Doubt));
     assert!(seat.machine.prepared().is_some());
     // The coordinator, which has no record of it, never said yes: that is an ABORT.
     let mut back = table.seat(0, [whole(), coordinator.records].concat());
@@ -377,8 +380,8 @@ fn two_seconds_without_a_vote_are_an_abort_that_names_who_is_missing() {
     let mut seat = table.seat(0, whole());
     let fx = seat.ask(start(&[10_000]));
     let wait = std::time::Duration::from_secs(2);
-    assert!(fx.contains(&Effect::SetTimer(Timer::Votes, wait)));
-    let fx = seat.tell(Input::TimerFired(Timer::Votes));
+    assert!(fx.contains(&Effect::SetTimer { timer: Timer::Votes, after: wait }));
+    let fx = seat.tell(Input::Expired(Timer::Votes));
     let Some(Answer::Aborted { cause, reason, .. }) = answer(&fx) else { panic!() };
     assert_eq!(*cause, Cause::NoVote);
     assert!(reason.contains("node-b, node-c"), "{reason}");
@@ -470,27 +473,29 @@ fn both_ends_call_and_a_proved_caller_is_called_where_it_says() {
         })
     };
     // The lower name calls, and has not for a while: it may have moved.
-    seat.tell(Input::Unlinked { link: LinkId(0) });
-    let fx = seat.tell(Input::TimerFired(Timer::Redial(name(0))));
+    seat.tell(Input::closed(LinkId(0), ""));
+    let fx = seat.tell(Input::Expired(Timer::Redial(name(0))));
     assert!(dialed(&fx).is_none(), "not yet");
-    assert!(fx.iter().any(|it| matches!(it, Effect::SetTimer(Timer::Redial(_), _))));
+    assert!(fx.iter().any(|it| matches!(it, Effect::SetTimer { timer: Timer::Redial(_), .. })));
     seat.now.mono = seat.now.mono.after(seat.machine.config.call_after);
-    let fx = seat.tell(Input::TimerFired(Timer::Redial(name(0))));
+    let fx = seat.tell(Input::Expired(Timer::Redial(name(0))));
     assert_eq!(dialed(&fx), Some((name(0), 60_001)));
     // It calls from elsewhere, and is called there, until a call there fails.
-    let called = |port| Input::Called { node: name(0), host: "127.0.0.1".to_owned(), port };
+    let called = |port| {
+        Input::Extra(ExtraInput::Called { node: name(0), host: "127.0.0.1".to_owned(), port })
+    };
     assert!(seat.tell(called(9)).is_empty(), "nobody has proved that");
     let (link, node, key) = (LinkId(7), name(0), table.keys[0].public());
-    seat.tell(Input::Linked { link, node, key });
+    seat.tell(Input::Opened { link, opening: Opening { node, key } });
     let moved = Effect::Emit(Event::Moved { node: name(0), at: "127.0.0.1:9".to_owned() });
     assert_eq!(seat.tell(called(9)), [moved]);
     assert!(seat.tell(called(9)).is_empty(), "once");
-    seat.tell(Input::Unlinked { link });
+    seat.tell(Input::closed(link, ""));
     seat.now.mono = seat.now.mono.after(seat.machine.config.call_after);
     for port in [9, 60_001] {
-        let fx = seat.tell(Input::TimerFired(Timer::Redial(name(0))));
+        let fx = seat.tell(Input::Expired(Timer::Redial(name(0))));
         assert_eq!(dialed(&fx), Some((name(0), port)));
-        seat.tell(Input::DialFailed { node: name(0) });
+        seat.tell(Input::DialFailed(name(0)));
     }
 }
 
@@ -502,13 +507,16 @@ fn who_was_there_before_the_start_is_not_called_a_second_time() {
     let now = Now { mono: Time::ZERO, wall: WallTime(5) };
     let mut one = Seat { machine, records: Vec::new(), now, is_quick: true };
     let mut timers = one.tell(Input::Start);
-    timers.retain(|it| *it == Effect::SetTimer(Timer::Redial(name(1)), std::time::Duration::ZERO));
+    timers.retain(|it| {
+        *it == Effect::SetTimer { timer: Timer::Redial(name(1)), after: std::time::Duration::ZERO }
+    });
     assert_eq!(timers.len(), 1, "those who do not come are called at once");
     let key = table.keys[1].public();
-    let mut fx = one.tell(Input::Linked { link: LinkId(1), node: name(1), key });
+    let mut fx =
+        one.tell(Input::Opened { link: LinkId(1), opening: Opening { node: name(1), key } });
     assert!(fx.contains(&Effect::StopTimer(Timer::Redial(name(1)))));
-    fx.extend(one.tell(Input::TimerFired(Timer::Redial(name(1)))));
-    fx.extend(one.tell(Input::TimerFired(Timer::Redial(name(2)))));
+    fx.extend(one.tell(Input::Expired(Timer::Redial(name(1)))));
+    fx.extend(one.tell(Input::Expired(Timer::Redial(name(2)))));
     fx.retain(|it| matches!(it, Effect::Dial(_)));
     assert!(matches!(&fx[..], [Effect::Dial(who)] if who.node_id == name(2)), "{fx:?}");
 }
@@ -521,9 +529,9 @@ fn a_link_without_a_sign_of_life_is_closed_and_called_again() {
     let say = |node_id| Message::Heartbeat(messages::Heartbeat { node_id, ..heartbeat.clone() });
     let round = |seat: &mut Seat| {
         seat.now.mono = seat.now.mono.after(seat.machine.config.heartbeat_every);
-        seat.tell(Input::TimerFired(Timer::Heartbeat))
+        seat.tell(Input::Expired(Timer::Heartbeat))
     };
-    let is_closed = |fx: &[Effect], link| fx.contains(&Effect::Hangup(LinkId(link)));
+    let is_closed = |fx: &[Effect], link| fx.contains(&Effect::Hangup { link: LinkId(link) });
     for _ in 0..5 {
         let fx = round(&mut one);
         assert!(!is_closed(&fx, 1) && !is_closed(&fx, 2), "both are heard");
@@ -539,7 +547,7 @@ fn a_link_without_a_sign_of_life_is_closed_and_called_again() {
         })
         .collect();
     assert_eq!(silent, [false, false, true, false], "after two whole rounds, once");
-    let fx = one.tell(Input::TimerFired(Timer::Redial(name(1))));
+    let fx = one.tell(Input::Expired(Timer::Redial(name(1))));
     assert!(fx.iter().any(|it| matches!(it, Effect::Dial(who) if who.node_id == name(1))));
     assert!(one.hear(1, say(name(1))).is_empty(), "the old link is not heard any more");
 }

@@ -1,14 +1,24 @@
 //! Events of a session: links, answers to probes, failures, refusals.
 
+use crate::proto::message::Message;
 use std::net::IpAddr;
 
+use super::Session;
+use super::Timer;
+use crate::machine::{DialError, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
+use crate::model::Endpoint;
 use crate::proto::hello::{Card, Intent};
+use crate::proto::refusal::{ErrorCode, ErrorReply};
 use std::sync::Arc;
 
-use crate::machine::{DialError, LinkId};
-use crate::model::Endpoint;
-use crate::proto::message::Message;
-use crate::proto::refusal::{ErrorCode, ErrorReply};
+impl Kind for Session {
+    type Message = NodeMessage;
+    type Call = NodeCall;
+    type Timer = Timer;
+    type Record = Never;
+    type Event = Event;
+    type ExtraEffect = PingHost;
+}
 
 /// Events of a session for its node.
 #[derive(Debug)]

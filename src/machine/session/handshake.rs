@@ -46,7 +46,7 @@ mod tests {
 
     use super::super::{CallError, Config, Event, Session};
     use super::*;
-    use crate::machine::{Effect, Effects, LinkId, Ticket};
+    use crate::machine::{Effect, Effects, LinkId, NodeCall, PingHost, Ticket};
     use crate::model::statement::Subject;
     use crate::model::{Binding, Endpoint, Incarnation, KeyPair, Rng};
     use crate::proto::hello::Intent;
@@ -68,9 +68,10 @@ mod tests {
             match effect {
                 Effect::Send { msg: it, .. } => msg = Some(it),
                 Effect::Emit(event) => events.push(event),
-                Effect::Dial { .. }
+                Effect::Dial(NodeCall { .. })
+                | Effect::SendAll { .. }
                 | Effect::Hangup { .. }
-                | Effect::PingHost { .. }
+                | Effect::Extra(PingHost { .. })
                 | Effect::SetTimer { .. }
                 | Effect::StopTimer(_)
                 | Effect::Persist(_) => {}
@@ -128,7 +129,7 @@ mod tests {
         caller.call(to, Intent::Errand, Duration::from_secs(1), &mut fx);
         called.on_accepted(link, to.ip(), None, &mut Effects::default());
         let dialed = fx.drain().find_map(|effect| {
-            let Effect::Dial { ticket, .. } = effect else { return None };
+            let Effect::Dial(NodeCall { ticket, .. }) = effect else { return None };
             Some(ticket)
         });
         caller.on_dialed(dialed.unwrap(), link, None, &mut fx);

@@ -29,7 +29,7 @@ use std::time::Duration;
 use handshake::{fleet_objection, objection};
 use link::{Call, Link, Stage};
 
-use crate::machine::{DialError, Effects, Kind, LinkId, Never, Ticket};
+use crate::machine::{DialError, Effects, LinkId, Ticket};
 use crate::model::{Binding, Endpoint, KeyPair, Nonce, PublicKey, Rng};
 use crate::proto::hello::{
     Bye, CALLED, CALLER, Card, Hello, HelloAck, HelloProof, Intent, VERSION,
@@ -78,12 +78,6 @@ pub struct Session {
     /// Endpoints and purposes of the calls from the dialing to the end of the handshake.
     calling: BTreeSet<(Endpoint, Intent)>,
     tickets: u64,
-}
-
-impl Kind for Session {
-    type Timer = Timer;
-    type Record = Never;
-    type Event = Event;
 }
 
 type Fx = Effects<Session>;

@@ -4,12 +4,12 @@
 //! pieces and none waits for this peer, or when there was no progress toward that for as long
 //! as the limit says.
 
-use super::event::{Effect, Event, Outcome, Timer};
+use super::event::{Effect, Event, Fx, Outcome, Timer};
 use super::machine::Swarm;
 use super::messages::Message;
 
 impl Swarm {
-    pub(super) fn end_if_over(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn end_if_over(&mut self, fx: &mut Fx) {
         if self.ended.is_none()
             && self.is_done()
             && let Some(roster) = &self.roster
@@ -19,11 +19,11 @@ impl Swarm {
         }
     }
 
-    pub(super) fn on_give_up(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn on_give_up(&mut self, fx: &mut Fx) {
         let Some(span) = self.config.give_up_after else { return };
         let left = self.progress_at.after(span).since(self.now);
         if !left.is_zero() {
-            fx.push(Effect::SetTimer(Timer::GiveUp, left));
+            fx.set_timer(Timer::GiveUp, left);
             return;
         }
         let missing = self.roster.as_ref().map(|it| it.incomplete());
@@ -32,7 +32,7 @@ impl Swarm {
             Some(missing) if missing.is_empty() => self.end(Outcome::AllComplete, fx),
             Some(missing) => self.end(Outcome::WithoutSome(missing), fx),
             // A share is offered for as long as it is wanted.
-            None => fx.push(Effect::SetTimer(Timer::GiveUp, span)),
+            None => fx.set_timer(Timer::GiveUp, span),
         }
     }
 
@@ -42,23 +42,23 @@ impl Swarm {
     }
 
     /// Ends the swarm. Messages that were sent before still leave.
-    pub(super) fn end(&mut self, outcome: Outcome, fx: &mut Vec<Effect>) {
+    pub(super) fn end(&mut self, outcome: Outcome, fx: &mut Fx) {
         for timer in [Timer::Unchoke, Timer::Optimistic, Timer::Retry, Timer::GiveUp] {
-            fx.push(Effect::StopTimer(timer));
+            fx.stop_timer(timer);
         }
         let redials = self.places.waiting().map(Timer::Redial);
         fx.extend(redials.map(Effect::StopTimer));
         for (link, neighbor) in std::mem::take(&mut self.links) {
             if self.has_withdrawn(&outcome) {
-                fx.push(Effect::Send(link, Message::Withdrawn));
+                fx.send(link, Message::Withdrawn);
             }
             if neighbor.is_timed {
-                fx.push(Effect::StopTimer(Timer::Answer(link)));
+                fx.stop_timer(Timer::Answer(link));
             }
-            fx.push(Effect::Hangup(link));
+            fx.hangup(link);
         }
         self.by_peer.clear();
         self.ended = Some(outcome.clone());
-        fx.push(Effect::Emit(Event::Ended(outcome)));
+        fx.emit(Event::Ended(outcome));
     }
 }

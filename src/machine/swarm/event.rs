@@ -1,8 +1,10 @@
 //! Inputs, effects, timers and events of a swarm's machine.
 
+use crate::machine;
 use std::time::Duration;
 
-use super::messages::{Hash, Message, PeerId};
+use super::machine::Swarm;
+use super::messages::{Hash, PeerId};
 use super::pieces::PieceIndex;
 use crate::machine::LinkId;
 
@@ -12,35 +14,37 @@ use crate::machine::LinkId;
 pub struct Place(pub u32);
 
 /// Input to the machine.
+pub type Input = machine::Input<Swarm>;
+
+/// Action that the driver must carry out.
+pub type Effect = machine::Effect<Swarm>;
+
+/// The effects of one input.
+pub type Fx = machine::Effects<Swarm>;
+
+/// A connection over which both handshakes were exchanged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Id that the other end claims.
+    pub peer: PeerId,
+    /// Place that was called, if this end called.
+    pub place: Option<Place>,
+}
+
+/// A call that failed, before or within the handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialFailure {
+    /// Place that was called.
+    pub place: Place,
+    /// Reason in words, for people.
+    pub reason: String,
+}
+
+/// An input that only this machine has.
 #[derive(Debug)]
-pub enum Input {
-    /// The first input, once.
-    Start,
+pub enum ExtraInput {
     /// A place became known that may be called.
     Known(Place),
-    /// Both handshakes were exchanged over a new connection.
-    Connected {
-        /// Link of the connection.
-        link: LinkId,
-        /// Id that the other end claims.
-        peer: PeerId,
-        /// Place that was called, if this end called.
-        place: Option<Place>,
-    },
-    /// A call failed, before or within the handshake.
-    DialFailed {
-        /// Place that was called.
-        place: Place,
-        /// Reason in words, for people.
-        reason: String,
-    },
-    /// A message was received.
-    Received {
-        /// Link by which it came.
-        link: LinkId,
-        /// The message, well-formed and not yet believed.
-        msg: Message,
-    },
     /// Bytes came that are no message of this swarm, and were left out.
     Skipped {
         /// Link by which they came.
@@ -48,13 +52,7 @@ pub enum Input {
         /// Description of the bytes, for people.
         what: &'static str,
     },
-    /// A connection ended. Comes once for each that was connected, also
-    /// after an [`Effect::Hangup`].
-    Disconnected {
-        /// Link that ended.
-        link: LinkId,
-    },
-    /// An [`Effect::Store`] is done.
+    /// An [`ExtraEffect::Store`] is done.
     Stored {
         /// Index of the piece.
         index: PieceIndex,
@@ -68,13 +66,13 @@ pub enum Input {
         /// Link by which it comes.
         link: LinkId,
     },
-    /// A connection ends amid a piece. Comes before its [`Input::Disconnected`].
+    /// A connection ends amid a piece. Comes before its [`Input::Closed`](machine::Input::Closed).
     Part {
         /// Link that ends.
         link: LinkId,
         /// Index of the piece.
         index: PieceIndex,
-        /// Offset of the first byte: 0, or that of a [`Message::Rest`].
+        /// Offset of the first byte: 0, or that of a [`Message::Rest`](super::Message::Rest).
         offset: u32,
         /// Bytes that came, not yet believed.
         data: Vec<u8>,
@@ -88,7 +86,8 @@ pub enum Input {
         /// Files that other programs had changed, for people.
         files: Vec<String>,
     },
-    /// An [`Effect::Upload`] is wholly written to the socket, or was dropped by a choke or cancel.
+    /// An [`ExtraEffect::Upload`] is wholly written to the socket, or was dropped by a choke or
+    /// cancel.
     Uploaded {
         /// Link of the upload.
         link: LinkId,
@@ -97,11 +96,9 @@ pub enum Input {
         /// Number of bytes that left; 0 if the upload was dropped.
         bytes: u64,
     },
-    /// The disk can be used no more, for this reason, unless an [`Input::Stored`] tells it: the
-    /// content on offer cannot be read, say. The swarm stops.
+    /// The disk can be used no more, for this reason, unless an [`ExtraInput::Stored`] tells it:
+    /// the content on offer cannot be read, say. The swarm stops.
     DiskFailed(String),
-    /// A deadline passed.
-    TimerFired(Timer),
 }
 
 /// Outcome of storing a piece.
@@ -115,19 +112,19 @@ pub enum Stored {
     Failed(String),
 }
 
-/// Action that the driver must carry out, in order.
+/// An effect that only this machine has. [`Effect::Send`](machine::Effect::Send) never sends a
+/// [`Message::Piece`](super::Message::Piece) or a [`Message::Rest`](super::Message::Rest).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Send a message (never a [`Message::Piece`] or a [`Message::Rest`]).
-    Send(LinkId, Message),
-    /// Send a piece from the disk, from this byte on; answered by [`Input::Uploaded`]. Uploads of
-    /// one link go out in order, among its messages; a [`Message::Choke`] that is sent drops those
-    /// not begun, and so does [`Effect::Drop`].
+pub enum ExtraEffect {
+    /// Send a piece from the disk, from this byte on; answered by [`ExtraInput::Uploaded`]. Uploads
+    /// of one link go out in order, among its messages; a
+    /// [`Message::Choke`](super::Message::Choke) that is sent drops those not begun, and so does
+    /// [`ExtraEffect::Drop`].
     Upload(LinkId, PieceIndex, u32),
     /// Drop an upload that has not begun.
     Drop(LinkId, PieceIndex),
     /// Write a piece to the disk, if its hash is this one (none: not known, and not asked for);
-    /// answered by [`Input::Stored`].
+    /// answered by [`ExtraInput::Stored`].
     Store {
         /// Index of the piece.
         index: PieceIndex,
@@ -138,16 +135,6 @@ pub enum Effect {
         /// Hash that the piece must have, if it is known.
         expected: Option<Hash>,
     },
-    /// Call a place; answered by [`Input::Connected`] or [`Input::DialFailed`].
-    Dial(Place),
-    /// End a connection, after what was sent to it has left.
-    Hangup(LinkId),
-    /// Set a timer; setting it again moves it.
-    SetTimer(Timer, Duration),
-    /// Stop a timer; harmless if it is not set.
-    StopTimer(Timer),
-    /// Report an event to the surroundings.
-    Emit(Event),
 }
 
 /// Timers of the machine.

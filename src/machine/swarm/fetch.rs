@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::config::{COPIES_MAX, SLOW_BYTES, Tongue};
-use super::event::{Effect, Event, Outcome, Stored, Timer};
+use super::event::{Event, ExtraEffect, Fx, Outcome, Stored, Timer};
 use super::machine::{Files, Swarm};
 use super::messages::{Message, PeerId};
 use super::pieces::PieceIndex;
@@ -15,7 +15,7 @@ use crate::machine::LinkId;
 
 impl Swarm {
     /// Asks all neighbors for all that may be asked.
-    pub(super) fn ask_everybody(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn ask_everybody(&mut self, fx: &mut Fx) {
         let links: Vec<_> = self.links.keys().copied().collect();
         for link in links {
             self.ask(link, fx);
@@ -23,7 +23,7 @@ impl Swarm {
     }
 
     /// Asks one neighbor for all that may be asked of it now.
-    pub(super) fn ask(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+    pub(super) fn ask(&mut self, link: LinkId, fx: &mut Fx) {
         self.ask_for_proof(link, fx);
         if matches!(self.files, Files::Wanted(_)) || self.have.is_full() {
             return;
@@ -37,13 +37,13 @@ impl Swarm {
                 None => Message::Request(index),
                 Some(offset) => Message::RequestRest { index, offset },
             };
-            fx.push(Effect::Send(link, request));
+            fx.send(link, request);
             self.await_answer(link, fx);
         }
     }
 
     /// The next piece to ask of a neighbor, if it has room for a request.
-    fn next_for(&mut self, link: LinkId, fx: &mut Vec<Effect>) -> Option<PieceIndex> {
+    fn next_for(&mut self, link: LinkId, fx: &mut Fx) -> Option<PieceIndex> {
         let neighbor = self.links.get(&link)?;
         let room = match neighbor.is_proven {
             true => self.config.pipeline,
@@ -61,7 +61,7 @@ impl Swarm {
     }
 
     /// In the endgame: the piece that was asked of another neighbor the longest ago.
-    fn next_copy_for(&mut self, link: LinkId, fx: &mut Vec<Effect>) -> Option<PieceIndex> {
+    fn next_copy_for(&mut self, link: LinkId, fx: &mut Fx) -> Option<PieceIndex> {
         let age = self.config.endgame_after.filter(|_| self.picker.wanted().is_empty())?;
         let neighbor = self.links.get(&link)?;
         let open = self.askers.iter().filter(|(index, askers)| {
@@ -83,7 +83,7 @@ impl Swarm {
     }
 
     /// Sets the timer for a request that was just made to a neighbor.
-    pub(super) fn await_answer(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+    pub(super) fn await_answer(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         if neighbor.asked.len() <= 1 {
             neighbor.waiting_since = self.now;
@@ -91,13 +91,13 @@ impl Swarm {
         if !neighbor.is_timed {
             neighbor.is_timed = true;
             let patience = neighbor.patience(self.config.answer_after);
-            fx.push(Effect::SetTimer(Timer::Answer(link), patience));
+            fx.set_timer(Timer::Answer(link), patience);
         }
     }
 
     /// Asks others for the pieces that a neighbor owes (S4), because its timer ran out; the
     /// neighbor is left alone for as long again.
-    pub(super) fn on_answer_late(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+    pub(super) fn on_answer_late(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         neighbor.is_timed = false;
         let patience = neighbor.patience(self.config.answer_after);
@@ -108,7 +108,7 @@ impl Swarm {
         let left = until.since(self.now);
         if !left.is_zero() {
             neighbor.is_timed = true;
-            fx.push(Effect::SetTimer(Timer::Answer(link), left));
+            fx.set_timer(Timer::Answer(link), left);
             return;
         }
         if neighbor.snubbed_until.take().is_some() {
@@ -120,7 +120,7 @@ impl Swarm {
         neighbor.is_timed = true;
         neighbor.asked_hashes = None;
         neighbor.asked_files = false;
-        fx.push(Effect::SetTimer(Timer::Answer(link), patience));
+        fx.set_timer(Timer::Answer(link), patience);
         let late: Vec<_> = neighbor.asked.keys().copied().collect();
         for index in &late {
             neighbor.withdraw(*index);
@@ -130,7 +130,7 @@ impl Swarm {
         }
         for index in late {
             if self.speaks_share() {
-                fx.push(Effect::Send(link, Message::Cancel(index)));
+                fx.send(link, Message::Cancel(index));
             }
             self.release(link, index);
         }
@@ -191,7 +191,7 @@ impl Swarm {
         index: PieceIndex,
         offset: u32,
         data: Vec<u8>,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         if let Some(part) = self.parts.take(index, neighbor.peer, offset) {
@@ -211,7 +211,7 @@ impl Swarm {
         index: PieceIndex,
         kept: Vec<u8>,
         came: Vec<u8>,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let new = came.len() as u64;
         let mut data = came;
@@ -224,7 +224,7 @@ impl Swarm {
         };
         if !neighbor.answers(index) {
             if self.have.has(index) && self.speaks_share() {
-                fx.push(Effect::Send(link, Message::Have(index)));
+                fx.send(link, Message::Have(index));
             }
             return self.odd(link, "a piece that was not asked for", fx);
         }
@@ -256,23 +256,23 @@ impl Swarm {
         {
             self.storing.insert(index, (link, peer));
             let expected = self.tree.as_ref().and_then(|it| it.leaf(index));
-            fx.push(Effect::Store { index, data, from: link, expected });
+            fx.extra(ExtraEffect::Store { index, data, from: link, expected });
         }
         self.ask(link, fx);
     }
 
     /// Withdraws a request, because the piece came from another neighbor.
-    fn call_off(&mut self, link: LinkId, index: PieceIndex, fx: &mut Vec<Effect>) {
+    fn call_off(&mut self, link: LinkId, index: PieceIndex, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         if neighbor.withdraw(index) && self.speaks_share() {
-            fx.push(Effect::Send(link, Message::Cancel(index)));
+            fx.send(link, Message::Cancel(index));
         }
         self.ask(link, fx);
     }
 
     /// Ends the connection with a neighbor for a fault. In a share the peer is banned; in the
     /// assignment's swarms all peers are needed, and may come back.
-    pub(super) fn fault(&mut self, link: LinkId, why: &str, fx: &mut Vec<Effect>) {
+    pub(super) fn fault(&mut self, link: LinkId, why: &str, fx: &mut Fx) {
         let Some(peer) = self.links.get(&link).map(|it| it.peer) else { return };
         match self.speaks_share() {
             true => self.ban(link, peer, why, fx),
@@ -285,7 +285,7 @@ impl Swarm {
         index: PieceIndex,
         from: LinkId,
         outcome: Stored,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let Some((link, peer)) = self.storing.remove(&index) else { return };
         debug_assert_eq!(link, from, "a piece is stored once at a time");
@@ -294,7 +294,7 @@ impl Swarm {
             Stored::False => {
                 self.picker.want(index);
                 if !self.banned.contains(&peer) {
-                    fx.push(Effect::Emit(Event::FalsePiece(peer, index)));
+                    fx.emit(Event::FalsePiece(peer, index));
                 }
                 self.ban(link, peer, "it sent a false piece", fx);
                 self.ask_everybody(fx);
@@ -310,12 +310,12 @@ impl Swarm {
         }
     }
 
-    fn on_gained(&mut self, index: PieceIndex, from: PeerId, fx: &mut Vec<Effect>) {
+    fn on_gained(&mut self, index: PieceIndex, from: PeerId, fx: &mut Fx) {
         self.progressed();
         self.have.set(index);
         self.parts.forget(index);
         let have = self.have.count();
-        fx.push(Effect::Emit(Event::Downloaded { index, from, have }));
+        fx.emit(Event::Downloaded { index, from, have });
         let links: Vec<_> = self.links.keys().copied().collect();
         for link in links {
             if let Some(neighbor) = self.links.get_mut(&link).filter(|it| it.have.has(index)) {
@@ -337,10 +337,10 @@ impl Swarm {
         read: u32,
         lost: &[PieceIndex],
         files: Vec<String>,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let lost: Vec<_> = lost.iter().copied().filter(|it| self.have.clear(*it)).collect();
-        fx.push(Effect::Emit(Event::ReadAgain { read, lost: lost.len(), files }));
+        fx.emit(Event::ReadAgain { read, lost: lost.len(), files });
         for index in &lost {
             if self.tree.as_ref().is_none_or(|it| it.leaf(*index).is_some()) {
                 self.picker.want(*index);
@@ -357,8 +357,8 @@ impl Swarm {
     }
 
     /// Tells that no piece is missing any more.
-    pub(super) fn on_done(&mut self, fx: &mut Vec<Effect>) {
-        fx.push(Effect::Emit(Event::Complete));
+    pub(super) fn on_done(&mut self, fx: &mut Fx) {
+        fx.emit(Event::Complete);
         if let Some(roster) = &mut self.roster {
             roster.tell();
         }

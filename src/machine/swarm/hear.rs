@@ -5,14 +5,14 @@
 //! does not exist is left out and reported.
 
 use super::bitfield::Bitfield;
-use super::event::{Effect, Event};
+use super::event::{Effect, Event, Fx};
 use super::machine::Swarm;
 use super::messages::Message;
 use super::pieces::PieceIndex;
 use crate::machine::LinkId;
 
 impl Swarm {
-    pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Vec<Effect>) {
+    pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {
         if !self.links.contains_key(&link) {
             return;
         }
@@ -54,7 +54,7 @@ impl Swarm {
         }
     }
 
-    fn on_choke(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+    fn on_choke(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         let was_choking = std::mem::replace(&mut neighbor.is_choking, true);
         let asked: Vec<_> = neighbor.asked.keys().copied().collect();
@@ -63,7 +63,7 @@ impl Swarm {
         }
         let peer = neighbor.peer;
         if !was_choking {
-            fx.push(Effect::Emit(Event::ChokedBy(peer)));
+            fx.emit(Event::ChokedBy(peer));
         }
         for index in &asked {
             self.release(link, *index);
@@ -73,37 +73,37 @@ impl Swarm {
         }
     }
 
-    fn on_unchoked(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+    fn on_unchoked(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         if std::mem::replace(&mut neighbor.is_choking, false) {
-            fx.push(Effect::Emit(Event::UnchokedBy(neighbor.peer)));
+            fx.emit(Event::UnchokedBy(neighbor.peer));
         }
         self.ask(link, fx);
     }
 
-    fn on_interested(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+    fn on_interested(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         neighbor.is_interested = true;
         neighbor.says_interest = true;
-        fx.push(Effect::Emit(Event::Interested(neighbor.peer)));
+        fx.emit(Event::Interested(neighbor.peer));
         self.seat(link, fx);
     }
 
-    fn on_not_interested(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+    fn on_not_interested(&mut self, link: LinkId, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         neighbor.is_interested = false;
         neighbor.says_interest = true;
-        fx.push(Effect::Emit(Event::NotInterested(neighbor.peer)));
+        fx.emit(Event::NotInterested(neighbor.peer));
         self.seat_somebody(fx);
     }
 
-    fn on_have(&mut self, link: LinkId, index: PieceIndex, fx: &mut Vec<Effect>) {
+    fn on_have(&mut self, link: LinkId, index: PieceIndex, fx: &mut Fx) {
         if self.pieces.len(index).is_none() {
             self.odd(link, "it has a piece that does not exist", fx);
             return;
         }
         if let Some(peer) = self.links.get(&link).map(|it| it.peer) {
-            fx.push(Effect::Emit(Event::Have(peer, index)));
+            fx.emit(Event::Have(peer, index));
         }
         if self.appeared(link, index) {
             self.progressed();
@@ -111,7 +111,7 @@ impl Swarm {
         self.judge(link, false, fx);
     }
 
-    fn on_bitfield(&mut self, link: LinkId, bytes: &[u8], fx: &mut Vec<Effect>) {
+    fn on_bitfield(&mut self, link: LinkId, bytes: &[u8], fx: &mut Fx) {
         let (says, is_exact) = Bitfield::from_wire(self.pieces.count(), bytes);
         if !is_exact {
             self.odd(
@@ -148,19 +148,19 @@ impl Swarm {
 
     /// Tells a neighbor whether its pieces are of interest, if that is news or `is_asked`; then
     /// asks for them.
-    fn judge(&mut self, link: LinkId, is_asked: bool, fx: &mut Vec<Effect>) {
+    fn judge(&mut self, link: LinkId, is_asked: bool, fx: &mut Fx) {
         self.tell_interest(link, is_asked, fx);
         self.ask(link, fx);
     }
 
-    pub(super) fn tell_interest(&mut self, link: LinkId, is_asked: bool, fx: &mut Vec<Effect>) {
+    pub(super) fn tell_interest(&mut self, link: LinkId, is_asked: bool, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         let wants = neighbor.useful > 0;
         let is_news = neighbor.told_interest.map_or(wants || is_asked, |told| told != wants);
         if is_news {
             neighbor.told_interest = Some(wants);
             let msg = if wants { Message::Interested } else { Message::NotInterested };
-            fx.push(Effect::Send(link, msg));
+            fx.send(link, msg);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! connection that the one with the higher id dialed.
 
 use super::config::{BANNED_MAX, LINK_LASTS, Tongue};
-use super::event::{Effect, Event, Place, Timer};
+use super::event::{Event, Fx, Place, Timer};
 use super::machine::Swarm;
 use super::messages::{Message, PeerId};
 use super::neighbor::Neighbor;
@@ -13,35 +13,35 @@ use super::places::Cause;
 use crate::machine::LinkId;
 
 impl Swarm {
-    pub(super) fn on_known(&mut self, place: Place, fx: &mut Vec<Effect>) {
+    pub(super) fn on_known(&mut self, place: Place, fx: &mut Fx) {
         if self.places.learn(place) {
             self.call(place, fx);
         }
     }
 
     /// Calls a place that waits to be called, if there is room.
-    fn call(&mut self, place: Place, fx: &mut Vec<Effect>) {
+    fn call(&mut self, place: Place, fx: &mut Fx) {
         let linked = self.places.peer_at(place).is_some_and(|it| self.by_peer.contains_key(&it));
         if linked || self.links.len() + self.places.calling() >= self.config.links_max {
-            fx.push(Effect::SetTimer(Timer::Redial(place), self.config.redial_max));
+            fx.set_timer(Timer::Redial(place), self.config.redial_max);
         } else {
             self.places.call(place);
-            fx.push(Effect::Dial(place));
+            fx.call(place);
         }
     }
 
-    pub(super) fn on_redial(&mut self, place: Place, fx: &mut Vec<Effect>) {
+    pub(super) fn on_redial(&mut self, place: Place, fx: &mut Fx) {
         if self.places.is_waiting(place) {
             self.call(place, fx);
         }
     }
 
-    pub(super) fn on_dial_failed(&mut self, place: Place, reason: String, fx: &mut Vec<Effect>) {
+    pub(super) fn on_dial_failed(&mut self, place: Place, reason: String, fx: &mut Fx) {
         let retry_in = self.places.pause(place, Cause::Missed, &self.config, &mut self.rng);
         if let Some(pause) = retry_in {
-            fx.push(Effect::SetTimer(Timer::Redial(place), pause));
+            fx.set_timer(Timer::Redial(place), pause);
         }
-        fx.push(Effect::Emit(Event::Unreachable { place, reason, retry_in }));
+        fx.emit(Event::Unreachable { place, reason, retry_in });
     }
 
     pub(super) fn on_connected(
@@ -49,11 +49,11 @@ impl Swarm {
         link: LinkId,
         peer: PeerId,
         place: Option<Place>,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         if let Err(why) = self.admit(peer, place, fx) {
-            fx.push(Effect::Emit(Event::Refused(peer, why)));
-            fx.push(Effect::Hangup(link));
+            fx.emit(Event::Refused(peer, why));
+            fx.hangup(link);
             self.call_again(place, Cause::Short, fx);
             return;
         }
@@ -80,9 +80,9 @@ impl Swarm {
             Some(_) => Event::Connected(peer),
             None => Event::ConnectedFrom(peer),
         };
-        fx.push(Effect::Emit(event));
+        fx.emit(event);
         // Also when it is empty: some programs wait for it before they do anything.
-        fx.push(Effect::Send(link, Message::Bitfield(self.have.to_wire())));
+        fx.send(link, Message::Bitfield(self.have.to_wire()));
         self.ask(link, fx);
     }
 
@@ -91,7 +91,7 @@ impl Swarm {
         &mut self,
         peer: PeerId,
         place: Option<Place>,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) -> Result<(), &'static str> {
         if peer == self.me {
             place.into_iter().for_each(|it| self.places.never(it));
@@ -127,7 +127,7 @@ impl Swarm {
     }
 
     /// Ends a connection that is of no use to either end. Returns whether there was one.
-    fn make_room(&mut self, fx: &mut Vec<Effect>) -> bool {
+    fn make_room(&mut self, fx: &mut Fx) -> bool {
         let idle = self.links.iter().find(|(_, it)| it.have.is_full()).map(|(link, _)| *link);
         let idle = idle.filter(|_| self.is_done() && self.speaks_share());
         if let Some(link) = idle {
@@ -136,24 +136,24 @@ impl Swarm {
         idle.is_some()
     }
 
-    fn call_again(&mut self, place: Option<Place>, cause: Cause, fx: &mut Vec<Effect>) {
+    fn call_again(&mut self, place: Option<Place>, cause: Cause, fx: &mut Fx) {
         let Some(place) = place else { return };
         if let Some(pause) = self.places.pause(place, cause, &self.config, &mut self.rng) {
-            fx.push(Effect::SetTimer(Timer::Redial(place), pause));
+            fx.set_timer(Timer::Redial(place), pause);
         }
     }
 
     /// Ends a connection, with the reason.
-    pub(super) fn hang_up(&mut self, link: LinkId, why: &str, fx: &mut Vec<Effect>) {
+    pub(super) fn hang_up(&mut self, link: LinkId, why: &str, fx: &mut Fx) {
         if self.links.contains_key(&link) {
-            fx.push(Effect::Hangup(link));
+            fx.hangup(link);
             self.remove(link, Some(why.to_owned()), fx);
         }
     }
 
     /// Ends a connection and bans its peer. The place may be called again: a peer that is there
     /// after a restart has another id, and may be honest.
-    pub(super) fn ban(&mut self, link: LinkId, peer: PeerId, why: &str, fx: &mut Vec<Effect>) {
+    pub(super) fn ban(&mut self, link: LinkId, peer: PeerId, why: &str, fx: &mut Fx) {
         if self.banned.len() < BANNED_MAX {
             self.banned.insert(peer);
         }
@@ -161,13 +161,13 @@ impl Swarm {
     }
 
     /// Removes a connection that is over: its requests go to other neighbors.
-    pub(super) fn remove(&mut self, link: LinkId, why: Option<String>, fx: &mut Vec<Effect>) {
+    pub(super) fn remove(&mut self, link: LinkId, why: Option<String>, fx: &mut Fx) {
         let Some(neighbor) = self.links.remove(&link) else { return };
         self.by_peer.remove(&neighbor.peer);
         self.picker.lost(&neighbor.have);
         self.choker.remove(link);
         if neighbor.is_timed {
-            fx.push(Effect::StopTimer(Timer::Answer(link)));
+            fx.stop_timer(Timer::Answer(link));
         }
         if let Some(roster) = &mut self.roster {
             roster.linked(neighbor.peer, false);
@@ -175,7 +175,7 @@ impl Swarm {
         if self.list.as_ref().is_some_and(|(from, _)| *from == link) {
             self.list = None;
         }
-        fx.push(Effect::Emit(Event::Disconnected(neighbor.peer, why)));
+        fx.emit(Event::Disconnected(neighbor.peer, why));
         for index in neighbor.asked.keys() {
             self.release(link, *index);
         }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::bitfield::Bitfield;
 use super::choker::Choker;
 use super::config::{Config, RETRY_AFTER, Tongue};
-use super::event::{Effect, Event, Input, Outcome, Timer};
+use super::event::{
+    DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Outcome, Place, Timer,
+};
 use super::messages::{Hash, Message, PeerId};
 use super::neighbor::Neighbor;
 use super::parts::Parts;
@@ -15,7 +17,7 @@ use super::pieces::{PieceIndex, Pieces};
 use super::places::Places;
 use super::roster::Roster;
 use super::tree::Tree;
-use crate::machine::LinkId;
+use crate::machine::{Kind, LinkId, Machine, Never};
 use crate::model::{Now, Rng, Time};
 
 /// Shortest interval between choices: a swarm that only chooses does nothing else.
@@ -86,6 +88,52 @@ pub struct Swarm {
     pub(super) up: u64,
 }
 
+impl Kind for Swarm {
+    type Message = Message;
+    type Call = Place;
+    type Timer = Timer;
+    type Record = Never;
+    type Event = Event;
+    type ExtraEffect = ExtraEffect;
+}
+
+impl Machine for Swarm {
+    type Opening = Opening;
+    type CallFailure = DialFailure;
+    type Command = Never;
+    type ExtraInput = ExtraInput;
+
+    fn handle(&mut self, now: Now, input: Input, fx: &mut Fx) {
+        self.now = now.mono;
+        if let Some(outcome) = &self.ended {
+            if let Input::Opened { link, .. } = input {
+                if self.has_withdrawn(outcome) {
+                    fx.send(link, Message::Withdrawn);
+                }
+                fx.hangup(link);
+            }
+            return;
+        }
+        match input {
+            Input::Start => self.on_start(fx),
+            Input::Opened { link, opening: Opening { peer, place } } => {
+                self.on_connected(link, peer, place, fx);
+            }
+            Input::DialFailed(DialFailure { place, reason }) => {
+                self.on_dial_failed(place, reason, fx);
+            }
+            Input::Received { link, msg } => self.on_received(link, msg, fx),
+            Input::Closed { link, .. } => self.remove(link, None, fx),
+            Input::Expired(timer) => self.on_timer(timer, fx),
+            // Bytes that are no message come as `Skipped`; and it writes no records.
+            Input::Garbled { .. } | Input::Synced { .. } => {}
+            Input::Command(never) => match never {},
+            Input::Extra(extra) => self.on_extra(extra, fx),
+        }
+        self.end_if_over(fx);
+    }
+}
+
 impl Swarm {
     /// Creates a swarm that has not begun: the first input is [`Input::Start`].
     ///
@@ -137,47 +185,35 @@ impl Swarm {
         }
     }
 
-    /// Takes one input. Never fails and never blocks: bad input is left out and reported.
-    pub fn handle(&mut self, now: Now, input: Input, fx: &mut Vec<Effect>) {
-        self.now = now.mono;
-        if let Some(outcome) = &self.ended {
-            if let Input::Connected { link, .. } = input {
-                if self.has_withdrawn(outcome) {
-                    fx.push(Effect::Send(link, Message::Withdrawn));
-                }
-                fx.push(Effect::Hangup(link));
-            }
-            return;
-        }
+    fn on_extra(&mut self, input: ExtraInput, fx: &mut Fx) {
         match input {
-            Input::Start => self.on_start(fx),
-            Input::Known(place) => self.on_known(place, fx),
-            Input::Connected { link, peer, place } => self.on_connected(link, peer, place, fx),
-            Input::DialFailed { place, reason } => self.on_dial_failed(place, reason, fx),
-            Input::Received { link, msg } => self.on_received(link, msg, fx),
-            Input::Skipped { link, what } => self.odd(link, what, fx),
-            Input::Disconnected { link } => self.remove(link, None, fx),
-            Input::Stored { index, from, outcome } => self.on_stored(index, from, outcome, fx),
-            Input::Coming { link } => self.on_coming(link),
-            Input::Part { link, index, offset, data } => self.on_part(link, index, offset, data),
-            Input::ReadAgain { read, lost, files } => self.on_read_again(read, &lost, files, fx),
-            Input::Uploaded { link, index, bytes } => self.on_uploaded(link, index, bytes),
-            Input::DiskFailed(reason) => self.end(Outcome::DiskFailed(reason), fx),
-            Input::TimerFired(timer) => self.on_timer(timer, fx),
+            ExtraInput::Known(place) => self.on_known(place, fx),
+            ExtraInput::Skipped { link, what } => self.odd(link, what, fx),
+            ExtraInput::Stored { index, from, outcome } => {
+                self.on_stored(index, from, outcome, fx);
+            }
+            ExtraInput::Coming { link } => self.on_coming(link),
+            ExtraInput::Part { link, index, offset, data } => {
+                self.on_part(link, index, offset, data);
+            }
+            ExtraInput::ReadAgain { read, lost, files } => {
+                self.on_read_again(read, &lost, files, fx);
+            }
+            ExtraInput::Uploaded { link, index, bytes } => self.on_uploaded(link, index, bytes),
+            ExtraInput::DiskFailed(reason) => self.end(Outcome::DiskFailed(reason), fx),
         }
-        self.end_if_over(fx);
     }
 
-    fn on_start(&mut self, fx: &mut Vec<Effect>) {
+    fn on_start(&mut self, fx: &mut Fx) {
         self.progress_at = self.now;
-        fx.push(Effect::SetTimer(Timer::Unchoke, self.config.unchoke_every));
-        fx.push(Effect::SetTimer(Timer::Optimistic, self.config.optimistic_every));
+        fx.set_timer(Timer::Unchoke, self.config.unchoke_every);
+        fx.set_timer(Timer::Optimistic, self.config.optimistic_every);
         if let Some(span) = self.config.give_up_after {
-            fx.push(Effect::SetTimer(Timer::GiveUp, span));
+            fx.set_timer(Timer::GiveUp, span);
         }
     }
 
-    fn on_timer(&mut self, timer: Timer, fx: &mut Vec<Effect>) {
+    fn on_timer(&mut self, timer: Timer, fx: &mut Fx) {
         match timer {
             Timer::Unchoke => self.on_unchoke(fx),
             Timer::Optimistic => self.on_optimistic(fx),
@@ -189,14 +225,14 @@ impl Swarm {
     }
 
     /// Sets the timer after which all possible requests are tried again.
-    pub(super) fn retry_later(&mut self, fx: &mut Vec<Effect>) {
+    pub(super) fn retry_later(&mut self, fx: &mut Fx) {
         if !self.is_retrying {
             self.is_retrying = true;
-            fx.push(Effect::SetTimer(Timer::Retry, RETRY_AFTER));
+            fx.set_timer(Timer::Retry, RETRY_AFTER);
         }
     }
 
-    fn on_retry(&mut self, fx: &mut Vec<Effect>) {
+    fn on_retry(&mut self, fx: &mut Fx) {
         self.is_retrying = false;
         self.links.values_mut().for_each(|it| it.is_ignorant = false);
         self.ask_everybody(fx);
@@ -217,18 +253,18 @@ impl Swarm {
     }
 
     /// Counts and reports a harmless fault of a neighbor.
-    pub(super) fn odd(&mut self, link: LinkId, what: &'static str, fx: &mut Vec<Effect>) {
+    pub(super) fn odd(&mut self, link: LinkId, what: &'static str, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         neighbor.oddities += 1;
         if neighbor.oddities_told.insert(what) {
-            fx.push(Effect::Emit(Event::Odd(neighbor.peer, what)));
+            fx.emit(Event::Odd(neighbor.peer, what));
         }
         if neighbor.oddities > super::config::ODDITIES_MAX {
             self.hang_up(link, "it did too much that means nothing", fx);
         }
     }
 
-    pub(super) fn send_all(&self, msg: &Message, fx: &mut Vec<Effect>) {
-        fx.extend(self.links.keys().map(|link| Effect::Send(*link, msg.clone())));
+    pub(super) fn send_all(&self, msg: &Message, fx: &mut Fx) {
+        fx.extend(self.links.keys().map(|link| Effect::Send { link: *link, msg: msg.clone() }));
     }
 }

@@ -37,7 +37,10 @@ mod tree;
 
 pub use bitfield::Bitfield;
 pub use config::{Config, Order, Tongue, UPLOADS_MAX};
-pub use event::{Effect, Event, Input, Outcome, Place, Stored, Timer};
+pub use event::{
+    DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Outcome, Place,
+    Stored, Timer,
+};
 pub use machine::{Files, Setup, Swarm};
 pub use messages::{Hash, Message, PeerId};
 pub use pieces::{PIECE_BYTES_MAX, PIECES_MAX, PieceIndex, Pieces};

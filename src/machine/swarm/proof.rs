@@ -7,7 +7,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::event::{Effect, Event};
+use super::event::{Event, Fx};
 use super::machine::{Files, Swarm};
 use super::messages::{Hash, Message};
 use super::pieces::PieceIndex;
@@ -22,7 +22,7 @@ pub const FILES_PART_BYTES: usize = 64 * 1024;
 impl Swarm {
     /// Asks for the list of files and for hashes, if they are missing and no other
     /// neighbor was asked.
-    pub(super) fn ask_for_proof(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+    pub(super) fn ask_for_proof(&mut self, link: LinkId, fx: &mut Fx) {
         if !self.speaks_share() {
             return;
         }
@@ -33,7 +33,7 @@ impl Swarm {
         if matches!(self.files, Files::Wanted(_)) && self.list.is_none() {
             self.list = Some((link, Vec::new()));
             neighbor.asked_files = true;
-            fx.push(Effect::Send(link, Message::FilesReq { offset: 0 }));
+            fx.send(link, Message::FilesReq { offset: 0 });
             self.await_answer(link, fx);
         }
         let Some(tree) = self.tree.as_ref().filter(|it| !it.is_whole()) else { return };
@@ -45,7 +45,7 @@ impl Swarm {
         let count = tree.run_len();
         if let Some(neighbor) = self.links.get_mut(&link) {
             neighbor.asked_hashes = Some(first);
-            fx.push(Effect::Send(link, Message::HashesReq { first, count }));
+            fx.send(link, Message::HashesReq { first, count });
             self.await_answer(link, fx);
         }
     }
@@ -56,11 +56,11 @@ impl Swarm {
         link: LinkId,
         first: PieceIndex,
         count: u32,
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let known = self.tree.as_ref().and_then(|it| it.prove(first, count));
         let (leaves, uncles) = known.unwrap_or_default();
-        fx.push(Effect::Send(link, Message::Hashes { first, leaves, uncles }));
+        fx.send(link, Message::Hashes { first, leaves, uncles });
     }
 
     pub(super) fn on_hashes(
@@ -69,7 +69,7 @@ impl Swarm {
         first: PieceIndex,
         leaves: Vec<Hash>,
         uncles: &[Hash],
-        fx: &mut Vec<Effect>,
+        fx: &mut Fx,
     ) {
         let (Some(neighbor), Some(tree)) = (self.links.get_mut(&link), &mut self.tree) else {
             return;
@@ -95,7 +95,7 @@ impl Swarm {
         self.ask_everybody(fx);
     }
 
-    pub(super) fn on_files_req(&mut self, link: LinkId, offset: u32, fx: &mut Vec<Effect>) {
+    pub(super) fn on_files_req(&mut self, link: LinkId, offset: u32, fx: &mut Fx) {
         let list: &[u8] = match &self.files {
             Files::Known(list) => list,
             Files::None | Files::Wanted(_) => &[],
@@ -103,16 +103,10 @@ impl Swarm {
         let start = list.len().min(offset as usize);
         let end = list.len().min(start + FILES_PART_BYTES);
         let bytes = list[start..end].to_vec();
-        fx.push(Effect::Send(link, Message::Files { offset, bytes }));
+        fx.send(link, Message::Files { offset, bytes });
     }
 
-    pub(super) fn on_files(
-        &mut self,
-        link: LinkId,
-        offset: u32,
-        bytes: &[u8],
-        fx: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_files(&mut self, link: LinkId, offset: u32, bytes: &[u8], fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link).filter(|it| it.asked_files) else {
             return self.odd(link, "a list of files that was not asked for", fx);
         };
@@ -130,12 +124,12 @@ impl Swarm {
             let offset = u32::try_from(list.len()).expect("a list has at most 16 MiB");
             neighbor.asked_files = true;
             self.list = Some((link, list));
-            fx.push(Effect::Send(link, Message::FilesReq { offset }));
+            fx.send(link, Message::FilesReq { offset });
             self.await_answer(link, fx);
         } else if <Hash>::from(Sha256::digest(&list)) == digest {
             self.files = Files::Known(list.clone());
             self.progressed();
-            fx.push(Effect::Emit(Event::FileList(list)));
+            fx.emit(Event::FileList(list));
             if self.is_done() {
                 self.on_done(fx);
             }

@@ -4,20 +4,14 @@
 //! once at a time, and at most [`UPLOADS_MAX`] wait for one neighbor (S5).
 
 use super::config::UPLOADS_MAX;
-use super::event::Effect;
+use super::event::{ExtraEffect, Fx};
 use super::machine::Swarm;
 use super::pieces::PieceIndex;
 use crate::machine::LinkId;
 
 impl Swarm {
     /// Takes a neighbor's request for a piece from the byte `offset` on.
-    pub(super) fn on_request(
-        &mut self,
-        link: LinkId,
-        index: PieceIndex,
-        offset: u32,
-        fx: &mut Vec<Effect>,
-    ) {
+    pub(super) fn on_request(&mut self, link: LinkId, index: PieceIndex, offset: u32, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         if self.pieces.len(index).is_none_or(|len| offset >= len) {
             self.odd(link, "it wants a piece that does not exist", fx);
@@ -31,17 +25,17 @@ impl Swarm {
             self.odd(link, "it wants too many pieces at a time", fx);
         } else {
             neighbor.uploads.push_back(index);
-            fx.push(Effect::Upload(link, index, offset));
+            fx.extra(ExtraEffect::Upload(link, index, offset));
         }
     }
 
-    pub(super) fn on_cancel(&mut self, link: LinkId, index: PieceIndex, fx: &mut Vec<Effect>) {
+    pub(super) fn on_cancel(&mut self, link: LinkId, index: PieceIndex, fx: &mut Fx) {
         let Some(neighbor) = self.links.get_mut(&link) else { return };
         // A cancel of an upload that is under way or done by now is no oddity.
         if let Some(at) = neighbor.uploads.iter().position(|it| *it == index) {
             neighbor.uploads.remove(at);
             neighbor.withdrawn.push_back(index);
-            fx.push(Effect::Drop(link, index));
+            fx.extra(ExtraEffect::Drop(link, index));
         }
     }
 

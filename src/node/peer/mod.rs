@@ -20,20 +20,24 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
-use crate::machine::broadcast::{self as casting, Broadcast};
-use crate::machine::contacts::{self as contacts_service, Contacts};
-use crate::machine::direct::{self as direct_service, Direct};
-use crate::machine::discovery::{self as finding, Discovery};
+use crate::machine::broadcast::Broadcast;
+use crate::machine::contacts::Contacts;
+use crate::machine::direct::Direct;
+use crate::machine::discovery::Discovery;
 use crate::machine::gossip::{self, Gossip};
 use crate::machine::liveness::{self, Liveness};
 use crate::machine::membership::applicant::{self, Applicant};
 use crate::machine::membership::seedbook::SeedBook;
-use crate::machine::open::{self as open_fleet, OpenFleet};
+use crate::machine::open::OpenFleet;
 use crate::machine::overlay::{self, Overlay};
 use crate::machine::probe::{self, Prober};
 use crate::machine::quorum::QuorumRule;
 use crate::machine::session::{self, Cause, Session};
-use crate::machine::{Effects, Input, Kind, LinkId, Machine};
+use crate::machine::{
+    CallFailure, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeMachine,
+    NodeMessage, NodeOpening, PingHost, broadcast as casting, contacts as contacts_service,
+    direct as direct_service, discovery as finding, open as open_fleet,
+};
 use crate::model::statement::Subject;
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, PublicKey, Rng, SeedId};
 use crate::node::refusals::Refusals;
@@ -134,9 +138,12 @@ pub struct PeerNode {
 }
 
 impl Kind for PeerNode {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = applicant::Record;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<PeerNode>;
@@ -396,18 +403,21 @@ impl PeerNode {
 }
 
 impl Machine for PeerNode {
+    type Opening = NodeOpening;
+    type CallFailure = CallFailure;
     type Command = Command;
+    type ExtraInput = HostPinged;
 
     fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Fx) {
         match input {
             Input::Start => self.on_start(now, fx),
-            Input::Accepted { link, from, binding } => {
+            Input::Opened { link, opening: NodeOpening::Accepted { from, binding } } => {
                 self.with_session(now, fx, |it, part| it.on_accepted(link, from, binding, part));
             }
-            Input::Dialed { ticket, link, binding } => {
+            Input::Opened { link, opening: NodeOpening::Dialed { ticket, binding } } => {
                 self.with_session(now, fx, |it, part| it.on_dialed(ticket, link, binding, part));
             }
-            Input::DialFailed { ticket, reason } => {
+            Input::DialFailed(CallFailure { ticket, reason }) => {
                 self.with_session(now, fx, |it, part| it.on_dial_failed(ticket, reason, part));
             }
             Input::Received { link, msg } => {
@@ -420,13 +430,17 @@ impl Machine for PeerNode {
                 self.with_session(now, fx, |it, part| it.on_closed(link, &reason, part));
             }
             Input::Expired(timer) => self.on_timer(now, timer, fx),
-            Input::HostPinged { host, answer } => {
+            // This driver holds back, so it reports no records.
+            Input::Synced { .. } => {}
+            Input::Extra(HostPinged { host, answer }) => {
                 self.with_liveness(now, fx, |it, part| it.on_host_pinged(host, answer, part));
             }
             Input::Command(command) => self.on_command(now, command, fx),
         }
     }
+}
 
+impl NodeMachine for PeerNode {
     fn snapshot(&self) -> Vec<applicant::Record> {
         let fleet = self.memory.iter().flat_map(open::Memory::records);
         self.applicant.snapshot().into_iter().chain(fleet).collect()

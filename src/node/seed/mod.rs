@@ -13,7 +13,10 @@ use crate::machine::membership::authority::{self, Authority};
 use crate::machine::membership::seedbook::SeedBook;
 use crate::machine::probe::{self, Prober};
 use crate::machine::session::{self, Cause, Session};
-use crate::machine::{Effects, Input, Kind, LinkId, Machine};
+use crate::machine::{
+    CallFailure, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeMachine,
+    NodeMessage, NodeOpening, PingHost,
+};
 use crate::model::statement::{Proposal, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
 use crate::node::refusals::{Refusal, Refusals};
@@ -123,9 +126,12 @@ pub struct SeedNode {
 }
 
 impl Kind for SeedNode {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = authority::Record;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 impl From<session::Timer> for Timer {
@@ -419,18 +425,21 @@ impl SeedNode {
 }
 
 impl Machine for SeedNode {
+    type Opening = NodeOpening;
+    type CallFailure = CallFailure;
     type Command = Command;
+    type ExtraInput = HostPinged;
 
     fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Fx) {
         match input {
             Input::Start => self.on_start(now, fx),
-            Input::Accepted { link, from, binding } => {
+            Input::Opened { link, opening: NodeOpening::Accepted { from, binding } } => {
                 self.with_session(now, fx, |it, part| it.on_accepted(link, from, binding, part));
             }
-            Input::Dialed { ticket, link, binding } => {
+            Input::Opened { link, opening: NodeOpening::Dialed { ticket, binding } } => {
                 self.with_session(now, fx, |it, part| it.on_dialed(ticket, link, binding, part));
             }
-            Input::DialFailed { ticket, reason } => {
+            Input::DialFailed(CallFailure { ticket, reason }) => {
                 self.with_session(now, fx, |it, part| it.on_dial_failed(ticket, reason, part));
             }
             Input::Received { link, msg } => {
@@ -455,13 +464,16 @@ impl Machine for SeedNode {
                 self.redialing.remove(&seed);
                 self.call_seed(now, seed, fx);
             }
-            Input::HostPinged { .. } => {}
+            // This driver holds back, so it reports no records; and a seed pings no host.
+            Input::Synced { .. } | Input::Extra(HostPinged { .. }) => {}
             Input::Command(Command::Order { proposal }) => {
                 self.with_authority(now, fx, |it, part| it.on_order(now, proposal, part));
             }
         }
     }
+}
 
+impl NodeMachine for SeedNode {
     fn snapshot(&self) -> Vec<authority::Record> {
         self.authority.snapshot()
     }

@@ -9,15 +9,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::greet::{CHALLENGE, PROOF, statement};
+use super::handshake::{CHALLENGE, PROOF, statement};
+use crate::machine::chat::{At, Member, MemberId, Term};
 use crate::model::{Endpoint, KeyPair, Nonce, Rng};
-use crate::proto::chat::entry::{At, Member, MemberId, Term};
 use crate::proto::chat::message::{Intent, Join, JoinAck, JoinProof, Message, Nack};
 use crate::proto::chat::{Reader, encode};
 use crate::proto::sealed::Incoming;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Connection;
-use crate::runtime::timed::Timed;
+use crate::runtime::engine::timed::Timed;
 
 /// Buffer size of the reader.
 const READ_BUFFER_BYTES: usize = 16 * 1024;

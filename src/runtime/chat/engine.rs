@@ -4,37 +4,32 @@
 //! - After [`Engine::stop`] no thread and no socket is left, and all records handed to the disk are
 //!   there.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
-use super::keeper::{Item, Keeper};
+use super::core::{Extra, State};
+use super::dialer::Place;
 use super::loader::{self, JOBS_MAX, Job, hand_over};
-use super::options::{Allows, Counters, Founds, Limits, Options, StartError};
-use super::seek::Place;
-use super::store::{self, Log, Opened};
+use super::options::{Founds, Options, StartError};
+use super::service::Chatting;
+use super::store::{self, Log, LogReader, Opened, Snapshots};
 use super::verify::{Answers, VerifyReport};
-use crate::machine::LinkId;
-use crate::machine::chat::{Command, Group, Input, Memory, Record, Status};
-use crate::model::{Endpoint, KeyPair, PublicKey, Rng};
+use crate::machine::chat::{Command, Group, Input, Memory, Status};
+use crate::model::{Endpoint, PublicKey};
 use crate::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
-use crate::proto::sealed::ClusterKeys;
-use crate::runtime::clock::Clock;
-use crate::runtime::disk::Disk;
-use crate::runtime::driver::options::{Connection, Serve};
+use crate::proto::dialect::Dialect;
+use crate::runtime::driver::options::{Dialects, Serve};
+use crate::runtime::engine::core::{CoreMsg, EngineLoop};
+use crate::runtime::engine::options::Counters;
+use crate::runtime::engine::shared::Setup;
 use crate::runtime::files::os_rng;
-use crate::runtime::inbox::{Closed, Inbox};
-use crate::runtime::listen;
-use crate::runtime::porter::{Porter, Refused};
-
-/// Time for threads to end once their sockets are shut.
-const CUT_GRACE: Duration = Duration::from_secs(5);
+use crate::runtime::{engine, listen};
 
 /// Longest wait of a member that leaves for its machine, which bounds itself.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
@@ -46,40 +41,7 @@ pub struct Engine {
 }
 
 /// State that all threads of an engine share.
-pub(super) struct Shared {
-    pub(super) clock: Clock,
-    pub(super) limits: Limits,
-    pub(super) allows: Option<Allows>,
-    pub(super) counters: Counters,
-    pub(super) me: Member,
-    pub(super) keys_of_mine: KeyPair,
-    pub(super) keys: Option<Arc<ClusterKeys>>,
-    pub(super) rng: Mutex<Rng>,
-    pub(super) inbox: Inbox<Item>,
-    pub(super) disk: Arc<Disk<Record>>,
-    pub(super) porter: Porter,
-    pub(super) places: Mutex<Vec<Place>>,
-    pub(super) verify: Answers,
-    addr: Option<SocketAddr>,
-    jobs: Mutex<Option<Sender<Job>>>,
-    links: Mutex<Links>,
-    next_link: AtomicU64,
-    /// Number of records that the machine has given out.
-    records: AtomicU64,
-}
-
-/// Connections over which both ends have proved their keys.
-#[derive(Default)]
-struct Links {
-    by_id: BTreeMap<LinkId, Linked>,
-    is_closed: bool,
-}
-
-struct Linked {
-    stream: Arc<TcpStream>,
-    peer: MemberId,
-    is_member: bool,
-}
+pub(super) type Shared = engine::shared::Shared<Chatting>;
 
 impl Engine {
     /// Starts a member.
@@ -109,77 +71,55 @@ impl Engine {
         let rng = os_rng().map_err(StartError::Files)?;
         let group = Group::new(config, me.clone(), os_rng().map_err(StartError::Files)?, memory);
         let (jobs, jobs_out) = bounded(JOBS_MAX);
-        let shared = Arc::new(Shared {
-            clock: Clock::start(),
-            porter: Porter::new(options.limits.silent_max, options.limits.links_max),
+        let setup = Setup {
             limits: options.limits,
-            allows: options.allows,
-            counters: Counters::default(),
-            me,
+            guests: Dialects::new(),
             keys_of_mine: keys,
             keys: options.cluster_keys,
-            rng: Mutex::new(rng),
-            inbox: Inbox::default(),
-            disk: Arc::default(),
+            addr,
+            rng,
+        };
+        let service = Chatting {
+            me,
+            allows: options.allows,
             places: Mutex::new(seeds.into_iter().map(|(id, at)| Place::new(id, at)).collect()),
             verify: Answers::default(),
-            addr,
             jobs: Mutex::new(Some(jobs.clone())),
-            links: Mutex::default(),
-            next_link: AtomicU64::new(1),
             records: AtomicU64::new(0),
-        });
+        };
+        let shared = Shared::new(setup, service);
         for note in notes {
-            let _ = shared.inbox.push_now(Item::Note(note));
+            shared.note(note);
         }
-        let keeper = Keeper::new(&shared, group, options.sink, jobs);
+        let core = EngineLoop::new(&shared, State::new(group, jobs), options.sink);
+        let (reader, snapshots) = (log.reader().map_err(StartError::Store)?, log.snapshots());
         let engine = Self { shared };
-        match engine.start_threads(keeper, log, jobs_out, listener) {
+        match engine.start_threads(core, log, (reader, snapshots, jobs_out), listener) {
             Ok(()) => Ok(engine),
             Err(error) => {
                 engine.stop();
-                Err(error)
+                Err(StartError::Threads(error))
             }
         }
     }
 
     fn start_threads(
         &self,
-        keeper: Keeper,
+        core: EngineLoop<Chatting>,
         mut log: Log,
-        jobs: Receiver<Job>,
+        (mut reader, snapshots, jobs): (LogReader, Snapshots, Receiver<Job>),
         listener: Option<TcpListener>,
-    ) -> Result<(), StartError> {
+    ) -> io::Result<()> {
         let shared = &self.shared;
-        let (mut reader, snapshots) = (log.reader().map_err(StartError::Store)?, log.snapshots());
-        let spawn = |name: &str, work: Box<dyn FnOnce(Arc<Shared>) + Send>| {
-            let shared = Arc::clone(shared);
-            self.shared.porter.crew.spawn(name, move || work(shared)).map_err(StartError::Threads)
-        };
-        spawn("chat:disk", Box::new(move |shared| shared.write_log(&mut log)))?;
-        spawn(
-            "chat:loader",
-            Box::new(move |shared| {
-                let submit = |input| shared.submit(input);
-                let fail = |error: store::StoreError| shared.fail(error.to_string());
-                loader::run(&jobs, &shared.disk, (&mut reader, &snapshots), submit, fail);
-            }),
-        )?;
-        spawn("chat:core", Box::new(move |_| keeper.run()))?;
-        let listener = listener.map(Arc::new);
-        let stopping = shared.porter.open(listener.as_ref());
-        let seeking = stopping.clone();
-        spawn("chat:seek", Box::new(move |shared| shared.seek(&seeking)))?;
-        if let Some(listener) = listener {
-            let accept = move |shared: Arc<Shared>| {
-                let hosting = Arc::clone(&shared);
-                let serve = move |connection| hosting.host(connection, false);
-                let full = &shared.counters.refused_full;
-                shared.porter.accept("chat", (&listener, &stopping), full, &serve);
-            };
-            spawn("chat:accept", Box::new(accept))?;
-        }
-        Ok(())
+        shared.spawn("disk", move |shared| {
+            shared.write_log(&mut log, |log, records| log.write(records), Log::conclude);
+        })?;
+        shared.spawn("loader", move |shared| {
+            let submit = |input| shared.submit(input);
+            let fail = |error: store::StoreError| shared.fail(error.to_string());
+            loader::run(&jobs, &shared.log, (&mut reader, &snapshots), submit, fail);
+        })?;
+        shared.open(core, listener)
     }
 
     /// Listen address, if the engine listens.
@@ -189,12 +129,12 @@ impl Engine {
 
     /// This member, as it is announced to others.
     pub fn me(&self) -> &Member {
-        &self.shared.me
+        &self.shared.service.me
     }
 
     /// Server of accepted connections of this dialect that another listener accepts.
     pub fn server(&self) -> Arc<dyn Serve> {
-        Arc::new(Server(Arc::clone(&self.shared)))
+        Arc::new(engine::shared::Server(Arc::clone(&self.shared), Dialect::Chat))
     }
 
     /// Counters of refused connections and lines.
@@ -209,7 +149,7 @@ impl Engine {
         let (room, text) = (room.into(), text.into());
         let bytes = text.len();
         let command = Input::Command(Command::Say { room, text });
-        self.shared.inbox.push(Item::Input(command), bytes).is_ok()
+        self.shared.queue.push(CoreMsg::Input(command), bytes).is_ok()
     }
 
     /// Removes a member for good. False once the member is stopping.
@@ -223,7 +163,7 @@ impl Engine {
     /// The reason why it may not, for people.
     pub fn recover(&self) -> Result<Status, &'static str> {
         const STOPPING: &str = "it is stopping";
-        self.shared.ask(Group::may_recover).unwrap_or(Err(STOPPING))?;
+        self.shared.ask(|state| state.group.may_recover()).unwrap_or(Err(STOPPING))?;
         let is_asked = self.command(Command::Recover);
         self.status().filter(|_| is_asked).ok_or(STOPPING)
     }
@@ -235,12 +175,12 @@ impl Engine {
     }
 
     fn command(&self, command: Command) -> bool {
-        self.shared.inbox.push(Item::Input(Input::Command(command)), 0).is_ok()
+        self.shared.queue.push(CoreMsg::Input(Input::Command(command)), 0).is_ok()
     }
 
     /// Status of the member; `None` once it is stopping. Not to be called by the sink.
     pub fn status(&self) -> Option<Status> {
-        self.shared.ask(Group::status).ok()
+        self.shared.ask(|state| state.group.status()).ok()
     }
 
     /// Up to `count` final entries from number `from` on, out of the log.
@@ -253,8 +193,8 @@ impl Engine {
         let from = from.max(SeqNo(1));
         let count = count.min((commit.0 + 1).saturating_sub(from.0));
         let (reply, replied) = bounded(1);
-        let jobs = self.shared.jobs().map_err(|_| stopping())?;
-        let after = self.shared.records();
+        let jobs = self.shared.service.jobs().map_err(|_| stopping())?;
+        let after = self.shared.service.records();
         if !hand_over(&jobs, Job::Page { from, count, after, reply }) {
             return Err("too much is being read from the log now; try again".to_owned());
         }
@@ -272,7 +212,8 @@ impl Engine {
 
     /// Adds an address at which to look for members.
     pub fn add_place(&self, at: Endpoint) {
-        let mut places = self.shared.places.lock().expect("nothing under this lock can panic");
+        let mut places =
+            self.shared.service.places.lock().expect("nothing under this lock can panic");
         if !places.iter().any(|place| place.at() == at) {
             places.push(Place::new(None, at));
         }
@@ -283,7 +224,7 @@ impl Engine {
     pub fn leave(&self) {
         let (tell, told) = bounded(1);
         let asked = self.command(Command::Leave)
-            && self.shared.inbox.push(Item::AwaitGone(tell), 0).is_ok();
+            && self.shared.queue.push(CoreMsg::Extra(Extra::AwaitGone(tell)), 0).is_ok();
         if asked {
             let _ = told.recv_timeout(LEAVE_PATIENCE);
         }
@@ -291,123 +232,16 @@ impl Engine {
 
     /// Ends all threads. Must not be called from one of them. A second call does nothing.
     pub fn stop(&self) {
-        let shared = &self.shared;
-        shared.porter.shut();
-        shared.inbox.close();
-        shared.jobs.lock().expect("nothing under this lock can panic").take();
-        for link in std::mem::take(&mut shared.close_links().by_id).into_values() {
-            let _ = link.stream.shutdown(Shutdown::Both);
-        }
-        shared.porter.lobby.clear();
-        let deadline = shared.clock.now().mono.after(CUT_GRACE);
-        let left = shared.porter.crew.wait(&shared.clock, deadline);
-        if left > 0 {
-            log::warn!("{left} threads of a chat have not ended {CUT_GRACE:?} after its end");
-        }
+        let mut jobs = self.shared.service.jobs.lock().expect("nothing under this lock can panic");
+        jobs.take();
+        drop(jobs);
+        self.shared.stop();
     }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Member { id, at, .. } = &self.shared.me;
+        let Member { id, at, .. } = &self.shared.service.me;
         f.debug_struct("Engine").field("id", id).field("at", at).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// A new number of a connection.
-    pub(super) fn number_link(&self) -> LinkId {
-        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Counts a record that the machine has given out; returns their number.
-    pub(super) fn count_record(&self) -> u64 {
-        self.records.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Number of records that the machine had given out when it answered this thread last, or more.
-    pub(super) fn records(&self) -> u64 {
-        self.records.load(Ordering::Relaxed)
-    }
-
-    /// Queue of jobs for the loader.
-    pub(super) fn jobs(&self) -> Result<Sender<Job>, Closed> {
-        self.jobs.lock().expect("nothing under this lock can panic").clone().ok_or(Closed)
-    }
-
-    /// Keeps a connection, so that it can be cut; if all have been cut, this one is, too.
-    pub(super) fn enter(
-        &self,
-        link: LinkId,
-        stream: &Arc<TcpStream>,
-        peer: MemberId,
-        is_member: bool,
-    ) {
-        let mut links = self.links();
-        if links.is_closed {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        let stream = Arc::clone(stream);
-        links.by_id.insert(link, Linked { stream, peer, is_member });
-    }
-
-    pub(super) fn leave(&self, link: LinkId) {
-        self.links().by_id.remove(&link);
-    }
-
-    /// Members at the other ends of open connections.
-    pub(super) fn linked_members(&self) -> BTreeSet<MemberId> {
-        self.member_links().into_keys().collect()
-    }
-
-    /// A connection with each linked member.
-    pub(super) fn member_links(&self) -> BTreeMap<MemberId, LinkId> {
-        let links = self.links();
-        let members = links.by_id.iter().filter(|(_, it)| it.is_member);
-        members.map(|(link, it)| (it.peer, *link)).collect()
-    }
-
-    fn close_links(&self) -> MutexGuard<'_, Links> {
-        let mut links = self.links();
-        links.is_closed = true;
-        links
-    }
-
-    fn links(&self) -> MutexGuard<'_, Links> {
-        self.links.lock().expect("nothing under this lock can panic")
-    }
-
-    fn write_log(&self, log: &mut Log) {
-        let tell = |records| self.submit(Input::Synced { records });
-        let log = RefCell::new(log);
-        let write = |records: &[Record]| log.borrow_mut().write(records);
-        let conclude = || log.borrow_mut().conclude();
-        if let Err(error) = Arc::clone(&self.disk).write(write, tell, conclude) {
-            self.fail(error.to_string());
-        }
-    }
-
-    /// Reports a failure of the disk to the machine's thread.
-    fn fail(&self, reason: String) {
-        // If the inbox is closed, no thread is left to tell.
-        let _ = self.inbox.push_now(Item::Failed(reason));
-    }
-
-    /// Serves an accepted connection from its first byte to its end.
-    fn host(self: &Arc<Self>, connection: Connection, is_told: bool) {
-        let counters = &self.counters;
-        let refused = Refused { full: &counters.refused_full, silent: &counters.refused_silent };
-        let greet = |connection| self.greet(connection, is_told);
-        self.porter.host(connection, refused, greet, |ends| self.converse(ends));
-    }
-}
-
-/// Server of connections that another listener accepts, and whose dialect it has detected.
-struct Server(Arc<Shared>);
-
-impl Serve for Server {
-    fn serve(&self, connection: Connection) {
-        let _place = self.0.porter.crew.join();
-        self.0.host(connection, true);
     }
 }

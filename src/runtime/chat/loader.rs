@@ -7,9 +7,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::store::{LogReader, Page, Snapshots, StoreError};
 use crate::machine::LinkId;
-use crate::machine::chat::{Input, Record, Snapshot};
+use crate::machine::chat::{ExtraInput, Input, Record, Snapshot};
 use crate::proto::chat::entry::{Chain, SeqNo};
-use crate::runtime::disk::Disk;
+use crate::runtime::engine::log_writer::LogWriter;
 
 /// Largest number of waiting jobs. A job that finds no room has to be asked for again.
 pub(super) const JOBS_MAX: usize = 1_024;
@@ -44,7 +44,7 @@ pub(super) fn hand_over(jobs: &Sender<Job>, job: Job) -> bool {
 /// Does jobs until the queue is closed.
 pub(super) fn run(
     jobs: &Receiver<Job>,
-    disk: &Arc<Disk<Record>>,
+    log: &Arc<LogWriter<Record>>,
     (reader, snapshots): (&mut LogReader, &Snapshots),
     submit: impl Fn(Input),
     fail: impl Fn(StoreError),
@@ -52,31 +52,31 @@ pub(super) fn run(
     while let Ok(job) = jobs.recv() {
         match job {
             Job::Load { link, from, bytes_max, after } => {
-                if !disk.await_synced(after) {
+                if !log.await_synced(after) {
                     continue;
                 }
                 match reader.page(from, u64::MAX, bytes_max) {
                     Ok(Page { prev_term, entries }) => {
-                        submit(Input::Loaded { link, prev_term, entries });
+                        submit(Input::Extra(ExtraInput::Loaded { link, prev_term, entries }));
                     }
                     Err(error) => fail(error),
                 }
             }
             Job::Page { from, count, after, reply } => {
-                if !disk.await_synced(after) {
+                if !log.await_synced(after) {
                     continue;
                 }
                 // The asking thread may have gone meanwhile.
                 let _ = reply.send(reader.page(from, count, PAGE_BYTES_MAX));
             }
             Job::Hashes { at, after, reply } => {
-                if !disk.await_synced(after) {
+                if !log.await_synced(after) {
                     continue;
                 }
                 let _ = reply.send(reader.hashes(&at));
             }
             Job::Keep { snapshot, after } => {
-                if disk.await_synced(after)
+                if log.await_synced(after)
                     && let Err(error) = snapshots.write(&snapshot)
                 {
                     // The log itself is whole; the next start only takes longer.

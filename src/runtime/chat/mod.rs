@@ -2,22 +2,21 @@
 //!
 //! No decision of the protocol is made here: inputs are handed over, effects are carried out.
 //!
-//! One thread owns the machine (`keeper`); each connection has one that reads (`link`), and one to
-//! write once the system takes no more (`line`); one writes the log (`disk`), one reads it
-//! (`loader`), one calls (`seek`), one accepts (`engine`).
+//! It runs on [`crate::runtime::engine`], with one more thread that reads the log (`loader`).
 
 pub mod client;
+mod core;
+mod dialer;
 mod engine;
-mod greet;
-mod keeper;
-mod link;
+mod handshake;
 mod loader;
 mod options;
 pub mod recover;
-mod seek;
+mod service;
 pub mod store;
 mod verify;
 
+pub use crate::runtime::engine::options::{Counters, Limits};
 pub use engine::Engine;
-pub use options::{Allows, Counters, Founds, Limits, Options, StartError, Told};
+pub use options::{Allows, Founds, Options, StartError, Told};
 pub use verify::{Verdict, VerifyReport};

@@ -6,45 +6,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::store::StoreError;
 use crate::machine::chat;
 use crate::model::{Endpoint, KeyPair, PublicKey};
 use crate::proto::chat::entry::{Entry, Member, MemberId};
 use crate::proto::sealed::ClusterKeys;
-use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::options::Sink;
+use crate::runtime::engine::options::Limits;
 use crate::runtime::files::FilesError;
 use crate::runtime::listen;
-
-/// Limits of one engine. Each protects it from the other ends of its sockets.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Time-out of a new connection until both ends have proved their keys.
-    pub handshake_timeout: Duration,
-    /// Time-out of a call to be connected.
-    pub dial_timeout: Duration,
-    /// Time-out of an end that takes none of the bytes that wait for it.
-    pub write_timeout: Duration,
-    /// Largest number of accepted connections that have not proved a key; above this the oldest is
-    /// closed.
-    pub silent_max: usize,
-    /// Largest number of connections; above this new ones are closed at once.
-    pub links_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake_timeout: Duration::from_secs(5),
-            dial_timeout: Duration::from_secs(2),
-            write_timeout: Duration::from_secs(10),
-            silent_max: 64,
-            links_max: 1_024,
-        }
-    }
-}
 
 /// Rule for founding a group when the log knows none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,27 +71,6 @@ pub enum Told {
     Note(String),
     /// The disk has failed: nothing more is done, and the process must end.
     Failed(String),
-}
-
-/// Counters of an engine.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Connections over which both ends have proved their keys.
-    pub links: Counter,
-    /// Accepted connections closed for want of room.
-    pub refused_full: Counter,
-    /// Accepted connections that left, or sent nothing useful in time.
-    pub refused_silent: Counter,
-    /// Accepted connections that speak another dialect.
-    pub refused_dialect: Counter,
-    /// Connections without a cluster key, or with another one.
-    pub refused_key: Counter,
-    /// Handshakes that failed, or whose caller may not join.
-    pub refused_handshake: Counter,
-    /// Lines that were no messages.
-    pub refused_line: Counter,
-    /// Connections cut because their other end does not read.
-    pub cut_full: Counter,
 }
 
 /// Reason why an engine cannot start.

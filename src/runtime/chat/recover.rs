@@ -5,9 +5,12 @@ use std::path::Path;
 
 use super::options::StartError;
 use super::store::{self, Opened};
-use crate::machine::chat::{Command, Config, Effect, Group, Input, Memory, Record, Status};
+use crate::machine::Machine as _;
+use crate::machine::chat::{
+    At, Command, Config, Effect, ExtraInput, Fx, Group, Input, Member, MemberId, Memory, Record,
+    Status,
+};
 use crate::model::PublicKey;
-use crate::proto::chat::entry::{At, Member, MemberId};
 use crate::runtime::clock::Clock;
 use crate::runtime::files::os_rng;
 
@@ -41,7 +44,7 @@ pub fn recover(
     let at = known.iter().find(|it| it.member.id == me).map_or(nowhere, |it| it.member.at);
     let mut group = machine(at)?;
     let clock = Clock::start();
-    let mut fx = Vec::new();
+    let mut fx = Fx::default();
     group.handle(clock.now(), Input::Start, &mut fx);
     if let Err(reason) = group.may_recover() {
         return Ok(Err(reason));
@@ -49,14 +52,14 @@ pub fn recover(
     group.handle(clock.now(), Input::Command(Command::Recover), &mut fx);
     let mut written = 0;
     loop {
-        let records: Vec<Record> = fx.drain(..).filter_map(record).collect();
+        let records: Vec<Record> = fx.drain().filter_map(record).collect();
         if records.is_empty() {
             break;
         }
         log.append(&records).map_err(StartError::Store)?;
         written += records.len() as u64;
         group.handle(clock.now(), Input::Synced { records: written }, &mut fx);
-        group.handle(clock.now(), Input::Idle, &mut fx);
+        group.handle(clock.now(), Input::Extra(ExtraInput::Idle), &mut fx);
     }
     Ok(Ok(group.status()))
 }
@@ -64,14 +67,13 @@ pub fn recover(
 fn record(effect: Effect) -> Option<Record> {
     match effect {
         Effect::Persist(record) => Some(record),
-        Effect::Send(..)
-        | Effect::Load { .. }
+        Effect::Send { .. }
+        | Effect::SendAll { .. }
         | Effect::Dial(_)
-        | Effect::Hangup(_)
-        | Effect::Deliver(_)
-        | Effect::Snapshot(_)
-        | Effect::SetTimer(..)
+        | Effect::Hangup { .. }
+        | Effect::SetTimer { .. }
         | Effect::StopTimer(_)
-        | Effect::Emit(_) => None,
+        | Effect::Emit(_)
+        | Effect::Extra(_) => None,
     }
 }

@@ -8,14 +8,15 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use serde::Serialize;
 
+use super::core::Extra;
 use super::engine::Shared;
-use super::keeper::Item;
-use super::link::VERIFY_MAX;
 use super::loader::{Job, hand_over};
+use super::service::VERIFY_MAX;
 use crate::machine::LinkId;
 use crate::proto::chat::entry::{Chain, MemberId, SeqNo};
 use crate::proto::chat::message::{Message, VerifyReq, VerifyResp};
-use crate::runtime::inbox::Closed;
+use crate::runtime::engine::core::CoreMsg;
+use crate::runtime::engine::core_queue::Closed;
 
 /// Time-out of a member's answer; it may have to read its whole log first.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -99,7 +100,7 @@ impl Shared {
     /// Compares this log with those of all linked members.
     pub(super) fn compare(&self) -> Result<VerifyReport, String> {
         let gone = |_: Closed| "this member is stopping".to_owned();
-        let commit = self.ask(|machine| machine.status().commit).map_err(gone)?;
+        let commit = self.ask(|state| state.group.status().commit).map_err(gone)?;
         let hash = self.own_hashes(vec![commit])?.pop().map_or_else(Chain::default, |it| it.1);
         let mut members = Vec::new();
         for (member, link) in self.member_links() {
@@ -140,19 +141,20 @@ impl Shared {
 
     fn question(&self, link: LinkId, at: Vec<SeqNo>) -> Option<VerifyResp> {
         let (tell, told) = bounded(1);
-        let question = self.verify.begin(tell);
-        let message = VerifyReq { sender_id: self.me.id, question, at };
-        let asked = self.inbox.push(Item::Answer(link, Message::VerifyReq(message)), 0);
+        let question = self.service.verify.begin(tell);
+        let message = VerifyReq { sender_id: self.service.me.id, question, at };
+        let asked =
+            self.queue.push(CoreMsg::Extra(Extra::Answer(link, Message::VerifyReq(message))), 0);
         let answer = asked.ok().and_then(|()| told.recv_timeout(PATIENCE).ok());
-        self.verify.forget(question);
+        self.service.verify.forget(question);
         answer
     }
 
     fn own_hashes(&self, at: Vec<SeqNo>) -> Result<Vec<(SeqNo, Chain)>, String> {
         let (reply, replied) = bounded(1);
         let stopping = || "this member is stopping".to_owned();
-        let job = Job::Hashes { at, after: self.records(), reply };
-        if !hand_over(&self.jobs().map_err(|_| stopping())?, job) {
+        let job = Job::Hashes { at, after: self.service.records(), reply };
+        if !hand_over(&self.service.jobs().map_err(|_| stopping())?, job) {
             return Err("too much is being read from the log now; try again".to_owned());
         }
         replied.recv().map_err(|_| stopping())?.map_err(|error| error.to_string())

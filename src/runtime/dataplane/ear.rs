@@ -6,15 +6,12 @@ use std::net::Shutdown;
 use std::sync::Arc;
 
 use std::net::TcpStream;
-use std::time::Duration;
 
 use super::house::House;
 use super::line::{Inbox, Line, is_late};
 use crate::model::Time;
 use crate::proto::http::{CONTINUE, Chunks, Fault, Framing, Scan, blanks};
-
-/// Time for a client to read the last bytes and close.
-const LINGER: Duration = Duration::from_secs(2);
+use crate::runtime::engine::LINGER;
 
 /// Largest number of bytes that are read and thrown away meanwhile.
 const DISCARD_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -1,26 +1,24 @@
 //! House of connections: a port, a thread for each connection, and the end of them all.
 
-use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crossbeam_channel::{Sender, bounded};
+
 use super::answers::{Going, refusal};
 use super::limits::Limits;
 use super::sockets::{Seat, Sockets};
+use crate::machine::Never;
 use crate::runtime::clock::Clock;
+use crate::runtime::engine::CUT_GRACE;
+use crate::runtime::engine::acceptor::{accept_loop, wake};
 use crate::runtime::listen::{self, StartError};
 use crate::runtime::thread::Crew;
 
 /// Time for requests to end when the house is shut.
 const STOP_GRACE: Duration = Duration::from_secs(2);
-
-/// Time for threads to end once their sockets are shut.
-const CUT_GRACE: Duration = Duration::from_secs(5);
-
-/// Pause after a connection that could not be accepted, for lack of descriptors for example.
-const TROUBLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// State that all threads of a port share.
 pub(super) struct House {
@@ -47,7 +45,8 @@ pub(super) trait Host: Send + Sync + 'static {
 /// An open port, until it is shut.
 pub(super) struct Port {
     addr: SocketAddr,
-    listener: Mutex<Option<Arc<TcpListener>>>,
+    /// The listener, and the sender whose drop is the acceptor's sign to stop.
+    door: Mutex<Option<(Arc<TcpListener>, Sender<Never>)>>,
     crew: Crew,
 }
 
@@ -99,9 +98,15 @@ impl Port {
         let addr = listener.local_addr().map_err(failed)?;
         let crew = Crew::default();
         let (host, listener2, crew2) = (Arc::clone(host), Arc::clone(&listener), crew.clone());
-        let accept = move || accept_loop(&host, &listener2, &crew2, name);
+        let (open, stopping) = bounded(0);
+        let accept = move || {
+            let receive = |stream, from| receive(&host, stream, from, &crew2, name);
+            accept_loop(&listener2, &stopping, receive, |err| {
+                log::warn!("the data plane cannot accept connections: {err}; keeps trying");
+            });
+        };
         crew.spawn(format!("{name}:{}", addr.port()), accept).map_err(failed)?;
-        Ok(Self { addr, listener: Mutex::new(Some(listener)), crew })
+        Ok(Self { addr, door: Mutex::new(Some((listener, open))), crew })
     }
 
     pub(super) const fn addr(&self) -> SocketAddr {
@@ -112,13 +117,11 @@ impl Port {
     /// thread and no socket is left. Must not be called from one of its threads.
     pub(super) fn shut(&self, house: &House) {
         house.is_stopping.store(true, Ordering::Release);
-        let listener = self.listener.lock().expect("nothing under this lock can panic").take();
-        // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
-        let shut = |it: &Arc<TcpListener>| socket2::SockRef::from(&**it).shutdown(Shutdown::Both);
-        if listener.as_ref().map(shut).is_some_and(|shut| shut.is_err()) {
-            let _ = TcpStream::connect_timeout(&self.addr, Duration::from_millis(100));
+        let door = self.door.lock().expect("nothing under this lock can panic").take();
+        if let Some((listener, open)) = door {
+            drop(open);
+            wake(&listener);
         }
-        drop(listener);
         house.sockets.shut();
         let after = |span| house.clock.mono().after(span);
         if self.crew.wait(&house.clock, after(STOP_GRACE)) > 0 {
@@ -127,25 +130,6 @@ impl Port {
         let left = self.crew.wait(&house.clock, after(CUT_GRACE));
         if left > 0 {
             log::warn!("{left} threads of {} have not ended {CUT_GRACE:?} after it", self.addr);
-        }
-    }
-}
-
-/// Accepts connections until the house is shut.
-fn accept_loop<H: Host>(host: &Arc<H>, listener: &TcpListener, crew: &Crew, name: &'static str) {
-    let (_never, pause) = crossbeam_channel::bounded::<()>(0);
-    loop {
-        let accepted = listener.accept();
-        if host.house().is_stopping() {
-            return;
-        }
-        match accepted {
-            Ok((stream, from)) => receive(host, stream, from, crew, name),
-            Err(err) if is_of_one_connection(&err) => {}
-            Err(err) => {
-                log::warn!("the data plane cannot accept connections: {err}; keeps trying");
-                let _ = pause.recv_timeout(TROUBLE_PAUSE);
-            }
         }
     }
 }
@@ -184,10 +168,4 @@ fn turn_away(stream: &TcpStream) {
     refusal(&mut out, 503, "busy", reason, b"Retry-After: 1\r\n", Going::Off);
     let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
     let _ = rustix::net::send(stream, &out, flags);
-}
-
-/// True if an error is of the connection that was to be accepted, and not of this machine.
-fn is_of_one_connection(err: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(err.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }

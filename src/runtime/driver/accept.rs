@@ -5,28 +5,27 @@
 //!   the gate: silent ones cost a thread for a bounded time, and there is a bound to their number.
 //! - No failure of one connection, and no lack of descriptors or threads, ends the acceptor.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crossbeam_channel::Receiver;
 use rustix::net::{SendFlags, send};
 
+use super::Drivable;
+use super::Driver;
 use super::gate::Passage;
 use super::link::Ends;
 use super::lobby::close;
 use super::options::Connection;
-use super::{Drivable, Driver};
-use crate::machine::{Input, Never};
+use crate::machine::{Input, Never, NodeOpening};
 use crate::model::Time;
 use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
 use crate::proto::line::encode;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::proto::sealed::Sealed;
-
-/// Pause after a failure that would at once repeat itself, for want of descriptors or memory.
-const BACKOFF: Duration = Duration::from_millis(100);
+use crate::runtime::engine::acceptor::accept_loop;
 
 /// After so long without a failure to accept, the next one is news again and is logged.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(60);
@@ -87,30 +86,18 @@ impl<M: Drivable> Driver<M> {
     ) {
         let mut last_trouble: Option<Time> = None;
         let mut crowd = Crowd::default();
-        loop {
-            let accepted = listener.accept();
-            if stopping.try_recv() == Err(TryRecvError::Disconnected) {
-                return;
+        let receive = |stream, from| self.receive(stream, from, &mut crowd);
+        accept_loop(listener, stopping, receive, |err| {
+            self.counters.accept_errors.add(1);
+            let now = self.clock.now().mono;
+            if last_trouble.is_none_or(|last| now.since(last) > TROUBLE_PAUSE) {
+                log::error!("cannot accept connections: {err}; will keep trying");
             }
-            match accepted {
-                Ok((stream, from)) => self.receive(stream, from, &mut crowd),
-                Err(err) if is_of_one_connection(&err) => {}
-                Err(err) => {
-                    self.counters.accept_errors.add(1);
-                    let now = self.clock.now().mono;
-                    if last_trouble.is_none_or(|last| now.since(last) > TROUBLE_PAUSE) {
-                        log::error!("cannot accept connections: {err}; will keep trying");
-                    }
-                    last_trouble = Some(now);
-                    if self.lobby.evict_oldest() {
-                        self.counters.refused_crowded.add(1);
-                    }
-                    if stopping.recv_timeout(BACKOFF) == Err(RecvTimeoutError::Disconnected) {
-                        return;
-                    }
-                }
+            last_trouble = Some(now);
+            if self.lobby.evict_oldest() {
+                self.counters.refused_crowded.add(1);
             }
-        }
+        });
     }
 
     /// Gives a new connection a thread, or closes it if there is no room.
@@ -231,7 +218,10 @@ impl<M: Drivable> Driver<M> {
         let is_other_key = sealed.as_ref().is_some_and(|it| it.is_other_key);
         let ends = Ends::new(connection, sealed, None);
         let binding = ends.binding();
-        let hello = |link| Input::Accepted { link, from: from.ip(), binding };
+        let hello = |link| Input::Opened {
+            link,
+            opening: NodeOpening::Accepted { from: from.ip(), binding },
+        };
         match self.open_link(ends, hello) {
             Ok(opened) => {
                 self.lobby.leave(number);
@@ -265,17 +255,6 @@ fn turn_away(stream: &TcpStream) {
     let line = encode(&ErrorReply::new(ErrorCode::Busy, reason).into());
     let _ = send(stream, &line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     close(stream);
-}
-
-/// True if an accept failed because of the connection that was to be accepted.
-fn is_of_one_connection(err: &io::Error) -> bool {
-    matches!(
-        err.kind(),
-        ErrorKind::Interrupted
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::TimedOut
-    )
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::Drivable;
+use super::Driver;
 use super::counters::Seat;
 use super::link::Ends;
 use super::options::Connection;
-use super::{Drivable, Driver};
-use crate::machine::{DialError, Input, Ticket};
+use crate::machine::{CallFailure, DialError, Input, NodeOpening, Ticket};
 use crate::model::{Endpoint, Time};
 use crate::proto::sealed::HandshakeError;
 
@@ -38,7 +39,7 @@ impl<M: Drivable> Driver<M> {
         to: Endpoint,
         timeout: Duration,
     ) -> Option<Input<M>> {
-        let busy = Input::DialFailed { ticket, reason: DialError::Busy };
+        let busy = Input::DialFailed(CallFailure { ticket, reason: DialError::Busy });
         let dialing = self.dials.enter(self.limits.dials_max);
         let connected = self.connections.enter(self.limits.links_max);
         let (Some(dialing), Some(connected)) = (dialing, connected) else {
@@ -60,7 +61,8 @@ impl<M: Drivable> Driver<M> {
         drop(dialing);
         let outcome = ends.and_then(|ends| {
             let binding = ends.binding();
-            let hello = |link| Input::Dialed { ticket, link, binding };
+            let hello =
+                |link| Input::Opened { link, opening: NodeOpening::Dialed { ticket, binding } };
             Ok(self.open_link(ends, hello)?)
         });
         match outcome {
@@ -71,7 +73,7 @@ impl<M: Drivable> Driver<M> {
             Err(err) => {
                 log::debug!("cannot connect to {to}: {err}");
                 self.counters.dials_failed.add(1);
-                self.submit(Input::DialFailed { ticket, reason: reason(&err) });
+                self.submit(Input::DialFailed(CallFailure { ticket, reason: reason(&err) }));
             }
         }
         drop(connected);

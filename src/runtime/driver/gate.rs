@@ -13,14 +13,15 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::link::LINGER;
+use super::Drivable;
+use super::Driver;
 use super::options::Connection;
-use super::{Drivable, Driver};
 use crate::model::{Endpoint, Time};
 use crate::proto::line::encode;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::proto::sealed::{self, ClusterKeys, HandshakeError, Sealed};
 use crate::runtime::clock::Clock;
+use crate::runtime::engine::LINGER;
 
 /// Pause before the same complaint is repeated.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);

@@ -13,21 +13,22 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::Drivable;
+use super::Driver;
 use super::counters::Counters;
 use super::lobby::close;
 use super::options::Connection;
 use super::queue::{NotTaken, WayIn, WayOut, queue};
-use super::{Drivable, Driver};
 use crate::machine::{Input, LinkId, Never};
 use crate::model::{Binding, Endpoint, Time};
 use crate::proto::line::{LineReader, ReadError};
 use crate::proto::message::Message;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::proto::sealed::{Incoming, Opener, Sealed, Sealer};
+use crate::runtime::engine::LINGER;
 
 /// One encoded message, shared by all links it goes to.
 pub(super) type Frame = Arc<Vec<u8>>;
@@ -47,9 +48,6 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 /// Buffer size of each reader. Most messages fit several times; longer ones pass through it.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
-
-/// Time for the other end to read the last messages and close.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Largest number of bytes that are read and thrown away meanwhile.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -25,7 +25,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -42,23 +42,25 @@ use super::clock::Clock;
 use super::journal::{Journal, JournalError};
 use super::ping::{self, PINGS_MAX};
 use super::thread::Crew;
-use crate::machine::{HostAnswer, Input, Machine, Never};
+use crate::machine::{HostAnswer, HostPinged, Input, Never, NodeMachine};
 use crate::model::Now;
-
-/// Time for threads to end once their sockets are shut: only a disk or a `ping` that hangs can need
-/// it.
-const CUT_GRACE: Duration = Duration::from_secs(5);
+use crate::runtime::engine::CUT_GRACE;
+use crate::runtime::engine::acceptor::wake;
 
 /// Bounds of a machine whose threads share it and whose records a journal holds.
 pub trait Drivable:
-    Machine<Timer: Send, Record: Send + Serialize + DeserializeOwned, Event: Send, Command: Send>
-    + Send
+    NodeMachine<
+        Timer: Send,
+        Record: Send + Serialize + DeserializeOwned,
+        Event: Send,
+        Command: Send,
+    > + Send
     + 'static
 {
 }
 
 impl<M> Drivable for M where
-    M: Machine<
+    M: NodeMachine<
             Timer: Send,
             Record: Send + Serialize + DeserializeOwned,
             Event: Send,
@@ -224,10 +226,7 @@ impl<M: Drivable> Driver<M> {
         if let Some(door) = door {
             let listener = door.listener;
             drop(door.open);
-            // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
-            if socket2::SockRef::from(&*listener).shutdown(Shutdown::Both).is_err() {
-                let _ = listener.local_addr().map(knock);
-            }
+            wake(&listener);
         }
         self.deadline_moved.notify_all();
         self.disk_wanted.notify_all();
@@ -324,7 +323,7 @@ impl<M: Drivable> Driver<M> {
     }
 
     fn start_ping(self: &Arc<Self>, host: IpAddr) -> Option<Input<M>> {
-        let no_ping = Input::HostPinged { host, answer: HostAnswer::NoPing };
+        let no_ping = Input::Extra(HostPinged { host, answer: HostAnswer::NoPing });
         let Some(seat) = self.pings.enter(PINGS_MAX) else {
             return Some(no_ping);
         };
@@ -332,20 +331,8 @@ impl<M: Drivable> Driver<M> {
         let spawned = self.crew.spawn("ping", move || {
             let answer = ping::ask(host, &driver.clock);
             drop(seat);
-            driver.submit(Input::HostPinged { host, answer });
+            driver.submit(Input::Extra(HostPinged { host, answer }));
         });
         spawned.is_err().then_some(no_ping)
     }
-}
-
-/// Connects to a listener of this process once, and hangs up.
-pub(in crate::runtime) fn knock(addr: SocketAddr) {
-    let mut addr = addr;
-    if addr.ip().is_unspecified() {
-        addr.set_ip(match addr {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    let _ = TcpStream::connect_timeout(&addr, Duration::from_secs(1));
 }

@@ -110,12 +110,16 @@ impl<K: Kind<Record: Serialize>> Outbox<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::{NodeCall, NodeMessage, PingHost};
 
     struct Toy;
     impl Kind for Toy {
+        type Message = NodeMessage;
+        type Call = NodeCall;
         type Timer = ();
         type Record = u32;
         type Event = u32;
+        type ExtraEffect = PingHost;
     }
 
     /// Admits the event `number`; returns whether it went straight out.

@@ -21,7 +21,7 @@ use super::link::{Enqueued, Frame, Link, QUEUE_FRAMES_MAX};
 use super::outbox::Outbox;
 use super::queue::WayIn;
 use crate::machine::timer::TimerQueue;
-use crate::machine::{Effect, Effects, Input, LinkId, Ticket};
+use crate::machine::{Effect, Effects, Input, LinkId, NodeCall, PingHost, Ticket};
 use crate::model::{Endpoint, Now, Time};
 use crate::proto::line::{self, LINE_BYTES_MAX};
 use crate::proto::message::Message;
@@ -129,9 +129,10 @@ impl<M: Drivable> State<M> {
                 Effect::StopTimer(timer) => self.timers.stop(&timer),
                 Effect::Persist(record) => self.outbox.persist(&record),
                 outward @ (Effect::Send { .. }
-                | Effect::Dial { .. }
+                | Effect::SendAll { .. }
+                | Effect::Dial(NodeCall { .. })
                 | Effect::Hangup { .. }
-                | Effect::PingHost { .. }
+                | Effect::Extra(PingHost { .. })
                 | Effect::Emit(_)) => {
                     if let Some(effect) = self.outbox.admit(now, outward) {
                         self.let_out(now, effect, &mut cache);
@@ -153,11 +154,16 @@ impl<M: Drivable> State<M> {
     fn let_out(&mut self, now: Now, effect: Effect<M>, cache: &mut FrameCache) {
         match effect {
             Effect::Send { link, msg } => self.send(link, msg, cache),
+            Effect::SendAll { links, msg } => {
+                for link in links {
+                    self.send(link, msg.clone(), cache);
+                }
+            }
             Effect::Hangup { link } => self.hang_up(link, "closed by this node"),
-            Effect::Dial { ticket, to, timeout } => {
+            Effect::Dial(NodeCall { ticket, to, timeout }) => {
                 self.chores.push(Chore::Dial { ticket, to, timeout });
             }
-            Effect::PingHost { host } => self.chores.push(Chore::PingHost(host)),
+            Effect::Extra(PingHost { host }) => self.chores.push(Chore::PingHost(host)),
             Effect::Emit(event) => {
                 if !self.events.take(now, event) {
                     self.counters.events_dropped.add(1);

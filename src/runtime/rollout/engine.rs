@@ -3,43 +3,35 @@
 //! Invariant: after [`Engine::stop`] no thread and no socket is left, and everything handed to the
 //! disk is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::bounded;
 use serde::{Deserialize, Serialize};
 
+use super::core::{Extra, State};
 use super::forming::Forming;
-use super::greet::Caller;
-use super::keeper::{Item, Keeper};
-use super::options::{
-    Admits, Counters, Founding, Limits, Options, Place, Recovered, Standing, StartError,
-};
+use super::options::{Admits, Founding, Options, Place, Recovered, Standing, StartError};
+use super::service::Roll;
 use super::stage::{Asking, Phase, Stage};
-use crate::machine::LinkId;
 use crate::machine::rollout::{
-    Aborted, Answer, Command, Committed, Genesis, HealthSnapshot, Input, Memory, ModelId, NodeId,
-    Participant, Record, Roster, TxId,
+    Aborted, Answer, Command, Committed, ExtraInput, Genesis, HealthSnapshot, Input, Memory,
+    ModelId, NodeId, Participant, Record, Roster, TxId,
 };
-use crate::model::{KeyPair, PublicKey, Rng};
+use crate::model::{KeyPair, PublicKey};
 use crate::proto::dialect::Dialect;
-use crate::proto::sealed::ClusterKeys;
-use crate::runtime::clock::Clock;
-use crate::runtime::disk::Disk;
-use crate::runtime::driver::options::{Connection, Dialects, Serve};
+use crate::runtime::driver::options::Serve;
+use crate::runtime::engine::core::{CoreMsg, EngineLoop};
+use crate::runtime::engine::core_queue::Closed;
+use crate::runtime::engine::options::Counters;
+use crate::runtime::engine::shared::Setup;
 use crate::runtime::files::{make_dirs, os_rng};
-use crate::runtime::inbox::Inbox;
 use crate::runtime::journal::{Journal, JournalError};
-use crate::runtime::listen;
-use crate::runtime::porter::{Porter, Refused};
-
-/// Time within which threads must end once their sockets are shut.
-const CUT_GRACE: Duration = Duration::from_secs(5);
+use crate::runtime::{engine, listen};
 
 /// Entry of the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,33 +55,7 @@ pub struct Engine {
 }
 
 /// State shared by all threads of the engine.
-pub(super) struct Shared {
-    pub(super) clock: Clock,
-    pub(super) limits: Limits,
-    pub(super) guests: Dialects,
-    pub(super) counters: Counters,
-    pub(super) me: Participant,
-    pub(super) keys_of_mine: KeyPair,
-    pub(super) keys: Option<Arc<ClusterKeys>>,
-    pub(super) rng: Mutex<Rng>,
-    pub(super) inbox: Inbox<Item>,
-    pub(super) disk: Arc<Disk<Entry>>,
-    pub(super) porter: Porter,
-    /// Addresses that [`Self::seek`] has called, and which are being called or are linked.
-    pub(super) busy: Mutex<BTreeSet<String>>,
-    /// Last reported reason for which calls to an address fail, by address.
-    pub(super) told: Mutex<BTreeMap<String, String>>,
-    addr: Option<SocketAddr>,
-    links: Mutex<Links>,
-    next_link: AtomicU64,
-}
-
-/// Connections over which both ends have proved their keys.
-#[derive(Default)]
-struct Links {
-    by_id: BTreeMap<LinkId, Arc<TcpStream>>,
-    is_closed: bool,
-}
+pub(super) type Shared = engine::shared::Shared<Roll>;
 
 /// Error of a request to a node that is stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,63 +97,44 @@ impl Engine {
         let asking = Asking::new(admits, joins);
         let strangers_max = options.limits.strangers_max;
         let stage = Stage::new(Phase::Forming(Box::new(forming)), asking, strangers_max);
-        let shared = Arc::new(Shared {
-            clock: Clock::start(),
-            porter: Porter::new(options.limits.silent_max, options.limits.links_max),
-            limits: options.limits,
+        let setup = Setup {
+            limits: options.limits.engine,
             guests: options.guests,
-            counters: Counters::default(),
-            me,
             keys_of_mine: options.keys,
             keys: options.cluster_keys,
-            rng: Mutex::new(os_rng().map_err(StartError::Files)?),
-            inbox: Inbox::default(),
-            disk: Arc::default(),
-            busy: Mutex::default(),
-            told: Mutex::default(),
             addr,
-            links: Mutex::default(),
-            next_link: AtomicU64::new(1),
-        });
-        let keeper = Keeper::new(&shared, stage, options.habits, options.sink, options.kill_at);
+            rng: os_rng().map_err(StartError::Files)?,
+        };
+        let service = Roll { me, busy: Mutex::default(), told: Mutex::default() };
+        let shared = Shared::new(setup, service);
+        let state = State::new(stage, past, options.habits, options.kill_at);
+        let core = EngineLoop::new(&shared, state, options.sink);
         let engine = Self { shared };
-        match engine.start_threads(keeper, past, journal, listener) {
+        match engine.start_threads(core, journal, listener) {
             Ok(()) => Ok((engine, recovered)),
             Err(error) => {
                 engine.stop();
-                Err(error)
+                Err(StartError::Threads(error))
             }
         }
     }
 
     fn start_threads(
         &self,
-        keeper: Keeper,
-        past: Past,
+        core: EngineLoop<Roll>,
         mut journal: Journal<Entry>,
         listener: Option<TcpListener>,
-    ) -> Result<(), StartError> {
-        let shared = &self.shared;
-        let spawn = |name: &str, work: Box<dyn FnOnce(Arc<Shared>) + Send>| {
-            let shared = Arc::clone(shared);
-            self.shared.porter.crew.spawn(name, move || work(shared)).map_err(StartError::Threads)
-        };
-        spawn("roll:disk", Box::new(move |shared| shared.write_log(&mut journal)))?;
-        spawn("roll:core", Box::new(move |_| keeper.run(past)))?;
-        let listener = listener.map(Arc::new);
-        let stopping = shared.porter.open(listener.as_ref());
-        let seeking = stopping.clone();
-        spawn("roll:seek", Box::new(move |shared| shared.seek(&seeking)))?;
-        if let Some(listener) = listener {
-            let accept = move |shared: Arc<Shared>| {
-                let hosting = Arc::clone(&shared);
-                let serve = move |connection| hosting.host(connection, None);
-                let full = &shared.counters.refused_full;
-                shared.porter.accept("roll", (&listener, &stopping), full, &serve);
+    ) -> io::Result<()> {
+        self.shared.spawn("disk", move |shared| {
+            let append = |journal: &mut Journal<Entry>, entries: &[Entry]| {
+                for entry in entries {
+                    journal.append(entry);
+                }
+                journal.sync()
             };
-            spawn("roll:accept", Box::new(accept))?;
-        }
-        Ok(())
+            shared.write_log(&mut journal, append, |_| Ok(()));
+        })?;
+        self.shared.open(core, listener)
     }
 
     /// Returns the address it listens at, if any.
@@ -197,12 +144,12 @@ impl Engine {
 
     /// Returns this node's name, address and key.
     pub fn me(&self) -> &Participant {
-        &self.shared.me
+        &self.shared.service.me
     }
 
     /// Returns a server of connections that another listener accepts, and that speak this dialect.
     pub fn server(&self, dialect: Dialect) -> Arc<dyn Serve> {
-        Arc::new(Server(Arc::clone(&self.shared), dialect))
+        Arc::new(engine::shared::Server(Arc::clone(&self.shared), dialect))
     }
 
     /// Returns the counters of connections and messages.
@@ -217,7 +164,7 @@ impl Engine {
     /// Fails if the node is stopping.
     pub fn command(&self, command: Command) -> Result<Answer, StandingError> {
         let (tell, told) = bounded(1);
-        let pushed = self.shared.inbox.push(Item::Command(command, tell), 0);
+        let pushed = self.extra(Extra::Command(command, tell));
         pushed.map_err(|_| StandingError)?;
         told.recv().map_err(|_| StandingError)
     }
@@ -225,19 +172,25 @@ impl Engine {
     /// Reports a window of traffic that the data plane has measured. False once the node is
     /// stopping.
     pub fn health(&self, snapshot: HealthSnapshot) -> bool {
-        self.shared.inbox.push(Item::Input(Input::Health(snapshot)), 0).is_ok()
+        self.shared
+            .queue
+            .push(CoreMsg::Input(Input::Extra(ExtraInput::Health(snapshot))), 0)
+            .is_ok()
     }
 
     /// Reports whether a version has answered; `failure` is the reason if it has not. False once
     /// the node is stopping.
     pub fn probed(&self, model: ModelId, failure: Option<String>) -> bool {
-        self.shared.inbox.push(Item::Input(Input::Probed { model, failure }), 0).is_ok()
+        self.shared
+            .queue
+            .push(CoreMsg::Input(Input::Extra(ExtraInput::Probed { model, failure })), 0)
+            .is_ok()
     }
 
     /// Reports a decision of the log of decisions (T10). False once the node is stopping.
     pub fn decided(&self, txid: TxId, commit: bool, proof: Option<Box<Committed>>) -> bool {
-        let input = Input::Decided { txid, commit, proof };
-        self.shared.inbox.push(Item::Input(input), 0).is_ok()
+        let input = Input::Extra(ExtraInput::Decided { txid, commit, proof });
+        self.shared.queue.push(CoreMsg::Input(input), 0).is_ok()
     }
 
     /// Vouches that this name belongs to this key, by the word of the fleet. False if another key
@@ -247,7 +200,7 @@ impl Engine {
     /// Fails if the node is stopping.
     pub fn vouch(&self, node: NodeId, key: PublicKey) -> Result<bool, StandingError> {
         let (tell, told) = bounded(1);
-        let pushed = self.shared.inbox.push(Item::Vouch(node, key, tell), 0);
+        let pushed = self.extra(Extra::Vouch(node, key, tell));
         pushed.map_err(|_| StandingError)?;
         told.recv().map_err(|_| StandingError)
     }
@@ -255,7 +208,7 @@ impl Engine {
     /// Reports the keys of all members whose end the fleet's seeds certify now, in place of those
     /// of the last report. False once the node is stopping.
     pub fn dead(&self, keys: BTreeSet<PublicKey>) -> bool {
-        self.shared.inbox.push(Item::Dead(keys), 0).is_ok()
+        self.extra(Extra::Dead(keys)).is_ok()
     }
 
     /// Lets a node in under this name whose key begins with these digits, or with any if there are
@@ -265,7 +218,7 @@ impl Engine {
     /// Fails if the node is stopping.
     pub fn admit(&self, node: NodeId, digits: String) -> Result<Vec<PublicKey>, StandingError> {
         let (tell, told) = bounded(1);
-        let pushed = self.shared.inbox.push(Item::Admit(node, digits, tell), 0);
+        let pushed = self.extra(Extra::Admit(node, digits, tell));
         pushed.map_err(|_| StandingError)?;
         told.recv().map_err(|_| StandingError)
     }
@@ -275,11 +228,11 @@ impl Engine {
     /// # Errors
     /// Fails if the node is stopping.
     pub fn standing(&self) -> Result<Standing, StandingError> {
-        let (me, clock) = (self.shared.me.node_id.clone(), self.shared.clock);
-        let ask = move |stage: &mut Stage| stage.standing(&me, clock.now().mono);
+        let (me, clock) = (self.shared.service.me.node_id.clone(), self.shared.clock);
+        let ask = move |state: &mut State| state.stage.standing(&me, clock.now().mono);
         let mut standing = self.shared.ask(ask).map_err(|_| StandingError)?;
         if let Standing::Running { status, refusals, .. } = &mut standing {
-            let told = self.shared.told.lock().expect("nothing under this lock can panic");
+            let told = self.shared.service.told.lock().expect("nothing under this lock can panic");
             for peer in status.peers.iter().filter(|it| !it.is_linked) {
                 let known = status.roster.get(&peer.node_id);
                 let why = known.and_then(|it| told.get(&format!("{}:{}", it.host, it.port)));
@@ -295,7 +248,7 @@ impl Engine {
     /// # Errors
     /// Fails if the node is stopping.
     pub fn history(&self, most: usize) -> Result<(Vec<Committed>, Vec<Aborted>), StandingError> {
-        let ask = move |stage: &mut Stage| match &stage.phase {
+        let ask = move |state: &mut State| match &state.stage.phase {
             Phase::Forming(_) => (Vec::new(), Vec::new()),
             Phase::Running { rollout, .. } => {
                 let committed = rollout.history();
@@ -310,31 +263,20 @@ impl Engine {
         self.shared.ask(ask).map_err(|_| StandingError)
     }
 
+    fn extra(&self, extra: Extra) -> Result<(), Closed> {
+        self.shared.queue.push(CoreMsg::Extra(extra), 0)
+    }
+
     /// Stops the node and ends all threads. Must not be called from one of them. A second call does
     /// nothing.
     pub fn stop(&self) {
-        let shared = &self.shared;
-        shared.porter.shut();
-        shared.inbox.close();
-        let mut links = shared.links();
-        links.is_closed = true;
-        let open = std::mem::take(&mut links.by_id);
-        drop(links);
-        for stream in open.into_values() {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        shared.porter.lobby.clear();
-        let deadline = shared.clock.now().mono.after(CUT_GRACE);
-        let left = shared.porter.crew.wait(&shared.clock, deadline);
-        if left > 0 {
-            log::warn!("{left} threads of a rollout have not ended {CUT_GRACE:?} after its end");
-        }
+        self.shared.stop();
     }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Participant { node_id, host, port, .. } = &self.shared.me;
+        let Participant { node_id, host, port, .. } = &self.shared.service.me;
         f.debug_struct("Engine").field("node_id", node_id).field("at", &(host, port)).finish()
     }
 }
@@ -400,68 +342,52 @@ fn checked(founding: Founding, me: &Participant) -> Result<Founding, StartError>
     Ok(Founding::By(places))
 }
 
-impl Shared {
-    /// Returns a number that no connection has had.
-    pub(super) fn number_link(&self) -> LinkId {
-        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
-    }
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-    /// Returns a copy of this node's key pair, for the machine.
-    pub(super) fn keys_again(&self) -> KeyPair {
-        KeyPair::from_secret(self.keys_of_mine.secret_bytes())
-    }
+    use super::*;
+    use crate::machine::rollout::RoutingState;
+    use crate::runtime::driver::options::Dialects;
+    use crate::runtime::rollout::Limits;
+    use crate::runtime::thread;
 
-    /// Registers a connection, so that [`Engine::stop`] can cut it; cuts it at once after a stop.
-    pub(super) fn enter(&self, link: LinkId, stream: &Arc<TcpStream>) {
-        let mut links = self.links();
-        if links.is_closed {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        links.by_id.insert(link, Arc::clone(stream));
-    }
-
-    pub(super) fn leave(&self, link: LinkId) {
-        self.links().by_id.remove(&link);
-    }
-
-    fn links(&self) -> MutexGuard<'_, Links> {
-        self.links.lock().expect("nothing under this lock can panic")
-    }
-
-    fn write_log(&self, journal: &mut Journal<Entry>) {
-        let append = |entries: &[Entry]| {
-            for entry in entries {
-                journal.append(entry);
-            }
-            journal.sync()
+    /// A node that takes part alone, so that its history begins at once.
+    fn alone(dir: &tempfile::TempDir) -> Engine {
+        let (sink, _) = bounded(1_000);
+        let model = |text: &str| text.parse().unwrap();
+        let options = Options {
+            listen: None,
+            keys: KeyPair::from_secret([1; 32]),
+            me: "node-a".parse().unwrap(),
+            at: ("127.0.0.1".to_owned(), 1),
+            log: dir.path().join("log"),
+            founding: Founding::By(Vec::new()),
+            initial: RoutingState::initial(model("v1"), model("v2")),
+            habits: Box::new(|_| {}),
+            cluster_keys: None,
+            admits: Admits::Vouched,
+            guests: Dialects::new(),
+            limits: Limits::default(),
+            kill_at: None,
+            sink: Box::new(sink),
         };
-        // A closed inbox means that the node is stopping.
-        let tell = |entries| {
-            let _ = self.inbox.push_now(Item::Synced(entries));
-        };
-        if let Err(error) = self.disk.write(append, tell, || Ok(())) {
-            let _ = self.inbox.push_now(Item::Failed(error.to_string()));
-        }
+        Engine::start(options).unwrap().0
     }
 
-    /// Serves an accepted connection from its first byte to its end.
-    fn host(&self, connection: Connection, told: Option<Dialect>) {
-        let counters = &self.counters;
-        let refused = Refused { full: &counters.refused_full, silent: &counters.refused_silent };
-        let greet = |connection| self.greet(connection, told);
-        self.porter.host(connection, refused, greet, |caller| match caller {
-            Caller::Node(ends) => self.converse(*ends),
-            Caller::Guest(server, connection) => server.serve(connection),
+    #[test]
+    fn an_order_after_a_failure_of_the_disk_does_not_wait_for_the_node_to_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = alone(&dir);
+        engine.shared.fail("no space is left".to_owned());
+        let (reply, replied) = bounded(1);
+        let asking = engine.clone();
+        let operator = thread::spawn("operator", move || {
+            reply.send(asking.command(Command::Pause)).unwrap();
         });
-    }
-}
-
-/// Serves connections of another listener, which has found out the dialect.
-struct Server(Arc<Shared>, Dialect);
-
-impl Serve for Server {
-    fn serve(&self, connection: Connection) {
-        let _place = self.0.porter.crew.join();
-        self.0.host(connection, Some(self.1));
+        let answer = replied.recv_timeout(Duration::from_secs(20));
+        engine.stop();
+        operator.unwrap().join().unwrap();
+        assert_eq!(answer, Ok(Err(StandingError)));
     }
 }

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use super::dialer::Call;
 use super::options::{Founding, Place};
-use super::seek::Call;
 use crate::machine::LinkId;
 use crate::machine::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState, TxId};
 use crate::model::PublicKey;

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +16,8 @@ use crate::machine::rollout::{
 };
 use crate::model::{KeyPair, PublicKey};
 use crate::proto::sealed::ClusterKeys;
-use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::options::{Dialects, Sink};
+use crate::runtime::engine::options as engine;
 use crate::runtime::files::FilesError;
 use crate::runtime::journal::{JournalError, TornTail};
 use crate::runtime::listen;
@@ -26,31 +25,16 @@ use crate::runtime::listen;
 /// Limits of one engine. Each protects the process from the other ends of its sockets.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Time-out of a new connection until both ends have proved their keys.
-    pub handshake_timeout: Duration,
-    /// Time-out for connecting a call.
-    pub dial_timeout: Duration,
-    /// Time-out of a write to the other end; a connection that takes nothing for so long is cut.
-    pub write_timeout: Duration,
-    /// Largest number of accepted connections that have not proved a key; above this the oldest is
-    /// closed.
-    pub silent_max: usize,
-    /// Largest number of connections in all; above this new ones are closed at once.
-    pub links_max: usize,
+    /// Limits of its connections.
+    pub engine: engine::Limits,
     /// Largest number of linked nodes that are not in the roster; above this more are refused.
     pub strangers_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            handshake_timeout: Duration::from_secs(5),
-            dial_timeout: Duration::from_secs(2),
-            write_timeout: Duration::from_secs(10),
-            silent_max: 64,
-            links_max: 512,
-            strangers_max: 16,
-        }
+        let engine = engine::Limits { links_max: 512, ..engine::Limits::default() };
+        Self { engine, strangers_max: 16 }
     }
 }
 
@@ -237,31 +221,6 @@ pub enum Standing {
         #[serde(default)]
         refusals: BTreeMap<NodeId, String>,
     },
-}
-
-/// Counters of connections and messages.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Connections over which both ends have proved their keys.
-    pub links: Counter,
-    /// Accepted connections closed for want of room.
-    pub refused_full: Counter,
-    /// Accepted connections that closed, failed or timed out in the handshake, or were the oldest
-    /// of too many.
-    pub refused_silent: Counter,
-    /// Accepted connections of another dialect that nothing here serves.
-    pub refused_dialect: Counter,
-    /// Accepted connections without a cluster key, or with another one.
-    pub refused_key: Counter,
-    /// Accepted connections refused in the handshake, such as for a false proof or another node's
-    /// name.
-    pub refused_handshake: Counter,
-    /// Messages that were malformed, or named another sender.
-    pub refused_message: Counter,
-    /// Messages that the machine dropped: false votes, forged decisions, late ones.
-    pub dropped: Counter,
-    /// Connections cut because the other end does not read.
-    pub cut_full: Counter,
 }
 
 /// Result of reading the log at the start.

@@ -2,14 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::engine::Shared;
+use super::dialer::Call;
 use super::forming::{Forming, claimed, in_use, replaced};
-use super::keeper::{Item, Question};
 use super::options::{Admits, Claim, Standing};
-use super::seek::Call;
-use crate::machine::rollout::{Genesis, Input, NodeId, Participant, Rollout, Roster};
+use crate::machine::rollout::{Genesis, NodeId, Participant, Rollout, Roster};
 use crate::model::{PublicKey, Time};
-use crate::runtime::inbox::Closed;
 
 /// Largest number of nodes and keys without a part that are remembered.
 const ASKING_MAX: usize = 64;
@@ -262,40 +259,13 @@ impl Stage {
     }
 }
 
-impl Shared {
-    /// Asks a question on the machine's thread, and waits for the answer.
-    pub(super) fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&mut Stage) -> T + Send + 'static,
-    ) -> Result<T, Closed> {
-        let (tell, told) = crossbeam_channel::bounded(1);
-        let ask: Question = Box::new(move |stage| {
-            // The caller may have gone meanwhile.
-            let _ = tell.send(question(stage));
-        });
-        self.inbox.push(Item::Ask(ask), 0)?;
-        told.recv().map_err(|_| Closed)
-    }
-
-    /// Hands the machine an input of another thread.
-    pub(super) fn submit(&self, input: Input) {
-        // A closed inbox means that the node is stopping.
-        let _ = self.inbox.push_now(Item::Input(input));
-    }
-
-    /// Reports a remark for people.
-    pub(super) fn note(&self, text: String) {
-        let _ = self.inbox.push_now(Item::Note(text));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
-    use crate::machine::LinkId;
-    use crate::machine::rollout::{Config, Memory, RoutingState};
+    use crate::machine::rollout::{Config, Fx, Input, Memory, Opening, RoutingState};
+    use crate::machine::{LinkId, Machine as _};
     use crate::model::{KeyPair, Now, Rng};
 
     #[test]
@@ -346,7 +316,7 @@ mod tests {
         let config = Config::new(me.node_id, roster.clone(), state.clone());
         let rng = Rng::seed_from_u64(1);
         let mut rollout = Box::new(Rollout::new(config, keys(1), rng, Memory::default()));
-        rollout.handle(Now::default(), Input::Start, &mut Vec::new());
+        rollout.handle(Now::default(), Input::Start, &mut Fx::default());
         let phase = Phase::Running { rollout, genesis: Genesis { roster, state } };
         Stage::new(phase, Asking::new(Admits::Vouched, Vec::new()), 8)
     }
@@ -358,14 +328,17 @@ mod tests {
         }
         stage.asking.came(it.clone(), asks, true);
         let Phase::Running { rollout, .. } = &mut stage.phase else { unreachable!() };
-        let input = Input::Linked { link: LinkId(1), node: it.node_id.clone(), key: it.key };
-        rollout.handle(Now::default(), input, &mut Vec::new());
+        let input = Input::Opened {
+            link: LinkId(1),
+            opening: Opening { node: it.node_id.clone(), key: it.key },
+        };
+        rollout.handle(Now::default(), input, &mut Fx::default());
         true
     }
 
     fn go(stage: &mut Stage) {
         let Phase::Running { rollout, .. } = &mut stage.phase else { unreachable!() };
-        rollout.handle(Now::default(), Input::Unlinked { link: LinkId(1) }, &mut Vec::new());
+        rollout.handle(Now::default(), Input::closed(LinkId(1), ""), &mut Fx::default());
     }
 
     fn let_in(stage: &mut Stage) -> Option<PublicKey> {

@@ -8,13 +8,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Sender, bounded};
 
 use super::joined::{Join, JoinError, Joined};
 use super::rate::Throttle;
@@ -25,17 +24,12 @@ use crate::machine::{LinkId, Never};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
-use crate::runtime::driver::knock;
 use crate::runtime::driver::lobby::Lobby;
 use crate::runtime::driver::options::{Connection, Serve};
+use crate::runtime::engine::CUT_GRACE;
+use crate::runtime::engine::acceptor::{accept_loop, wake};
 use crate::runtime::listen::{self, StartError};
 use crate::runtime::thread::Crew;
-
-/// Pause after a failure to accept that would at once repeat itself.
-const BACKOFF: Duration = Duration::from_millis(100);
-
-/// Time for threads to end once their sockets are shut.
-const CUT_GRACE: Duration = Duration::from_secs(5);
 
 /// Limits of all swarms of one process together.
 #[derive(Clone, Debug)]
@@ -190,7 +184,11 @@ impl Engine {
                 // Until then the system keeps callers waiting: there is no swarm to lead them to,
                 // and many other programs call only once.
                 let _ = joined.recv();
-                shared.accept_loop(&listener, &stopping);
+                let receive = |stream, from| shared.receive(stream, from);
+                accept_loop(&listener, &stopping, receive, |err| {
+                    log::debug!("cannot accept connections of swarms: {err}");
+                    shared.lobby.evict_oldest();
+                });
             };
             if let Err(err) = engine.shared.crew.spawn("accept:swarm", accept) {
                 engine.stop();
@@ -234,10 +232,7 @@ impl Engine {
         let door = shared.door.lock().expect("nothing under this lock can panic").take();
         if let Some(door) = door {
             drop(door.open);
-            // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
-            if socket2::SockRef::from(&*door.listener).shutdown(Shutdown::Both).is_err() {
-                let _ = door.listener.local_addr().map(knock);
-            }
+            wake(&door.listener);
         }
         shared.lobby.shut();
         let rooms: Vec<_> = {
@@ -332,26 +327,6 @@ impl Shared {
         Some(Seat { shared: Arc::clone(self), from })
     }
 
-    fn accept_loop(self: &Arc<Self>, listener: &TcpListener, stopping: &Receiver<Never>) {
-        loop {
-            let accepted = listener.accept();
-            if stopping.try_recv() == Err(TryRecvError::Disconnected) {
-                return;
-            }
-            match accepted {
-                Ok((stream, from)) => self.receive(stream, from),
-                Err(err) if is_of_one_connection(&err) => {}
-                Err(err) => {
-                    log::debug!("cannot accept connections of swarms: {err}");
-                    self.lobby.evict_oldest();
-                    if stopping.recv_timeout(BACKOFF) == Err(RecvTimeoutError::Disconnected) {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
     /// Gives a new connection a thread, or closes it if there is no room.
     fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
         let (shared, stream) = (Arc::clone(self), Arc::new(stream));
@@ -427,15 +402,4 @@ impl Drop for Seat {
             }
         }
     }
-}
-
-/// True if an accept failed because of the connection that was to be accepted.
-fn is_of_one_connection(err: &io::Error) -> bool {
-    matches!(
-        err.kind(),
-        ErrorKind::Interrupted
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::TimedOut
-    )
 }

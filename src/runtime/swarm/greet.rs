@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::engine::Shared;
 use super::link::{Ends, Limited};
 use super::room::Room;
-use crate::machine::swarm::{Input, PeerId, Place};
+use crate::machine::swarm::{DialFailure, Input, PeerId, Place};
 use crate::model::Time;
 use crate::proto::sealed::{self, HandshakeError, Sealed};
 use crate::proto::swarm::handshake::{self, Expect, Handshake};
@@ -125,7 +125,7 @@ impl Room {
         let spawned = self.crew.spawn(format!("call:{port}"), move || {
             let Some(seat) = room.shared().sit(None) else {
                 let reason = Trouble::Closed.to_string();
-                room.submit(Input::DialFailed { place, reason });
+                room.submit(Input::DialFailed(DialFailure { place, reason }));
                 return;
             };
             match room.call(place, &addrs) {
@@ -133,14 +133,17 @@ impl Room {
                 Err(trouble) => {
                     // Before the machine learns of the failure: it may call again.
                     drop(seat);
-                    room.submit(Input::DialFailed { place, reason: trouble.to_string() });
+                    room.submit(Input::DialFailed(DialFailure {
+                        place,
+                        reason: trouble.to_string(),
+                    }));
                 }
             }
         });
         if spawned.is_err() {
             let reason = Trouble::Closed.to_string();
             // Not from here: the machine may call again at once, and again.
-            let jobs = self.step(Input::DialFailed { place, reason });
+            let jobs = self.step(Input::DialFailed(DialFailure { place, reason }));
             self.stores().store(jobs);
         }
     }

@@ -16,8 +16,8 @@ use super::engine::Shared;
 use super::room::{Keep, Plan, Room, View};
 use super::store::{Checked, Store, StoreError};
 use crate::machine::swarm::{
-    Bitfield, Config, Event, Files, Hash, Input, Outcome, PeerId, Place, Roster, Setup, Status,
-    Swarm, Tree,
+    Bitfield, Config, Event, ExtraInput, Files, Hash, Input, Outcome, PeerId, Place, Roster, Setup,
+    Status, Swarm, Tree,
 };
 use crate::model::{Rng, Time};
 use crate::runtime::driver::options::Sink;
@@ -292,7 +292,7 @@ impl Room {
             self.set_phase(Phase::Fetching);
         }
         if read > 0 || !files.is_empty() {
-            self.submit(Input::ReadAgain { read, lost, files });
+            self.submit(Input::Extra(ExtraInput::ReadAgain { read, lost, files }));
         }
         if is_whole {
             self.set_phase(Phase::Stored);

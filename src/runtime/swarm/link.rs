@@ -21,11 +21,12 @@ use super::engine::Shared;
 use super::outgoing::{Item, Outgoing};
 use super::room::Room;
 use super::store::{Part, StoreError};
-use crate::machine::swarm::{Input, Message, PeerId, PieceIndex, Place, Tongue};
+use crate::machine::swarm::{ExtraInput, Input, Message, PeerId, PieceIndex, Place, Tongue};
 use crate::machine::{LinkId, Never};
 use crate::proto::sealed::{Incoming, Opener, Sealer};
 use crate::proto::swarm::frame::{Decoder, Frame, Limits, piece_head};
 use crate::runtime::driver::options::Connection;
+use crate::runtime::engine::LINGER;
 
 /// Buffer size of each reader: pieces pass it by, all other messages are short.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
@@ -38,9 +39,6 @@ const SEAL_BYTES: usize = 256 * 1024;
 
 /// Interval at which the swarm is told that a piece is coming.
 const COMING_EVERY: Duration = Duration::from_secs(1);
-
-/// Time for the other end to read the last messages and close.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Largest number of bytes that are read and thrown away meanwhile.
 const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -159,7 +157,7 @@ impl Room {
                 let now = clock.now().mono;
                 if now.since(told) >= COMING_EVERY {
                     told = now;
-                    self.submit(Input::Coming { link: id });
+                    self.submit(Input::Extra(ExtraInput::Coming { link: id }));
                 }
             };
             match decoder.read_from(&mut input, coming) {
@@ -175,7 +173,7 @@ impl Room {
                 }
                 Ok(Some(Frame::Skipped { .. })) => {
                     let what = "a message of a type that the assignment does not have";
-                    self.submit(Input::Skipped { link: id, what });
+                    self.submit(Input::Extra(ExtraInput::Skipped { link: id, what }));
                 }
                 Ok(None) => break,
                 Err(err) => {
@@ -188,7 +186,7 @@ impl Room {
             }
         }
         if let Some((index, offset, data)) = decoder.into_part() {
-            self.submit(Input::Part { link: id, index, offset, data });
+            self.submit(Input::Extra(ExtraInput::Part { link: id, index, offset, data }));
         }
         if line.is_hung_up.load(Ordering::Relaxed) {
             // The last messages may be on their way, and unread input would take them back.
@@ -263,7 +261,7 @@ impl Room {
         for part in parts {
             self.send_part(&line.stream, sealer, &part)?;
         }
-        self.submit(Input::Uploaded { link, index, bytes });
+        self.submit(Input::Extra(ExtraInput::Uploaded { link, index, bytes }));
         Ok(())
     }
 
@@ -280,8 +278,12 @@ impl Room {
             && self.store().is_what_was_stored(index, &data, self.leaf(index));
         if !is_good && self.store().is_unfinished() {
             // The piece is not offered but fetched here, and can be fetched again.
-            self.submit(Input::ReadAgain { read: 1, lost: vec![index], files: Vec::new() });
-            self.submit(Input::Uploaded { link, index, bytes: 0 });
+            self.submit(Input::Extra(ExtraInput::ReadAgain {
+                read: 1,
+                lost: vec![index],
+                files: Vec::new(),
+            }));
+            self.submit(Input::Extra(ExtraInput::Uploaded { link, index, bytes: 0 }));
             return Ok(());
         }
         if !is_good {
@@ -302,7 +304,7 @@ impl Room {
             self.traffic.went(share as u64);
             left = &left[share..];
         }
-        self.submit(Input::Uploaded { link, index, bytes });
+        self.submit(Input::Extra(ExtraInput::Uploaded { link, index, bytes }));
         Ok(())
     }
 

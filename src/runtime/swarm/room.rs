@@ -22,19 +22,20 @@ use super::link::Line;
 use super::state::{Chores, State};
 use super::store::Store;
 use super::stores::{Job, Stores};
-use crate::machine::LinkId;
 use crate::machine::swarm::{
-    Event, Hash, Input, Message, Outcome, PeerId, PieceIndex, Place, Roster, Status, Swarm,
+    Event, ExtraInput, Fx, Hash, Input, Message, Opening, Outcome, PeerId, PieceIndex, Place,
+    Roster, Status, Swarm,
 };
 use crate::machine::timer::TimerQueue;
+use crate::machine::{LinkId, Machine as _};
 use crate::model::{Now, Time};
 use crate::runtime::driver::lobby::Lobby;
 use crate::runtime::driver::options::Sink;
+use crate::runtime::engine::CUT_GRACE;
 use crate::runtime::thread::Crew;
 
-/// Time for connections to drain when a swarm stops, and for threads to end after that.
+/// Time for connections to drain when a swarm stops.
 const STOP_GRACE: Duration = Duration::from_secs(3);
-const CUT_GRACE: Duration = Duration::from_secs(5);
 
 /// Task of the thread that looks after the disk.
 pub(super) enum Keep {
@@ -104,7 +105,7 @@ impl Room {
             phase,
             ended: None,
             is_open: true,
-            effects: Vec::new(),
+            effects: Fx::default(),
         };
         Self {
             shared: Arc::clone(shared),
@@ -189,7 +190,7 @@ impl Room {
             return false;
         }
         state.links.insert(link, Arc::clone(line));
-        let jobs = self.advance(state, Input::Connected { link, peer, place });
+        let jobs = self.advance(state, Input::Opened { link, opening: Opening { peer, place } });
         self.shared.stores.store(jobs);
         true
     }
@@ -199,7 +200,7 @@ impl Room {
         let mut state = self.lock();
         state.links.remove(&link);
         if state.is_open {
-            let jobs = self.advance(state, Input::Disconnected { link });
+            let jobs = self.advance(state, Input::closed(link, ""));
             self.shared.stores.store(jobs);
         }
     }
@@ -214,7 +215,7 @@ impl Room {
         let place = Place(last.saturating_add(1));
         state.places.insert(place, vec![addr]);
         if state.is_open {
-            let jobs = self.advance(state, Input::Known(place));
+            let jobs = self.advance(state, Input::Extra(ExtraInput::Known(place)));
             self.shared.stores.store(jobs);
         }
     }
@@ -224,7 +225,7 @@ impl Room {
         self.submit(Input::Start);
         let places: Vec<_> = self.lock().places.keys().copied().collect();
         for place in places {
-            self.submit(Input::Known(place));
+            self.submit(Input::Extra(ExtraInput::Known(place)));
         }
     }
 
@@ -232,7 +233,7 @@ impl Room {
     pub(super) fn fail(self: &Arc<Self>, reason: String) {
         log::debug!("a swarm's files cannot be used: {reason}");
         self.set_phase(Phase::Failed(reason.clone()));
-        self.submit(Input::DiskFailed(reason));
+        self.submit(Input::Extra(ExtraInput::DiskFailed(reason)));
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
@@ -274,7 +275,7 @@ impl Room {
         while state.is_open {
             let now = self.now();
             if let Some(timer) = state.timers.pop_due(now.mono) {
-                let jobs = self.advance(state, Input::TimerFired(timer));
+                let jobs = self.advance(state, Input::Expired(timer));
                 self.shared.stores.store(jobs);
                 state = self.lock();
                 continue;
@@ -332,7 +333,7 @@ impl Room {
             let now = self.now();
             let mut effects = std::mem::take(&mut state.effects);
             state.machine.handle(now, input, &mut effects);
-            for effect in effects.drain(..) {
+            for effect in effects.drain() {
                 state.carry_out(now, effect, &mut inputs, &mut chores, &self.store);
             }
             state.effects = effects;

@@ -13,7 +13,8 @@ use super::room::{Keep, View};
 use super::store::Store;
 use crate::machine::LinkId;
 use crate::machine::swarm::{
-    Effect, Event, Hash, Input, Message, Outcome, PieceIndex, Place, Swarm, Timer,
+    DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Hash, Input, Message, Outcome,
+    PieceIndex, Place, Swarm, Timer,
 };
 use crate::machine::timer::TimerQueue;
 use crate::model::{Now, Time};
@@ -32,7 +33,7 @@ pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) ended: Option<Outcome>,
     pub(super) is_open: bool,
-    pub(super) effects: Vec<Effect>,
+    pub(super) effects: Fx,
 }
 
 /// Work to be done without the lock.
@@ -67,31 +68,37 @@ impl State {
         store: &Store,
     ) {
         match effect {
-            Effect::Send(link, msg) => self.send(link, &msg, inputs, chores),
-            Effect::Upload(link, index, offset) => {
-                self.push(link, Item::Piece(index, offset), chores);
-            }
-            Effect::Drop(link, index) => {
-                if self.links.get(&link).is_some_and(|it| it.outgoing.drop_piece(index)) {
-                    inputs.push_back(Input::Uploaded { link, index, bytes: 0 });
+            Effect::Send { link, msg } => self.send(link, &msg, inputs, chores),
+            Effect::SendAll { links, msg } => {
+                for link in links {
+                    self.send(link, &msg, inputs, chores);
                 }
             }
-            Effect::Store { index, data, from, expected } => {
+            Effect::Persist(never) => match never {},
+            Effect::Extra(ExtraEffect::Upload(link, index, offset)) => {
+                self.push(link, Item::Piece(index, offset), chores);
+            }
+            Effect::Extra(ExtraEffect::Drop(link, index)) => {
+                if self.links.get(&link).is_some_and(|it| it.outgoing.drop_piece(index)) {
+                    inputs.push_back(Input::Extra(ExtraInput::Uploaded { link, index, bytes: 0 }));
+                }
+            }
+            Effect::Extra(ExtraEffect::Store { index, data, from, expected }) => {
                 chores.jobs.push((index, data, from, expected));
             }
             Effect::Dial(place) => match self.places.get(&place) {
                 Some(addrs) => chores.dials.push((place, addrs.clone())),
                 None => {
                     let reason = "there is no such address".to_owned();
-                    inputs.push_back(Input::DialFailed { place, reason });
+                    inputs.push_back(Input::DialFailed(DialFailure { place, reason }));
                 }
             },
-            Effect::Hangup(link) => {
+            Effect::Hangup { link } => {
                 if let Some(line) = self.links.remove(&link) {
                     line.hang_up("closed by this peer");
                 }
             }
-            Effect::SetTimer(timer, span) => self.timers.set(timer, now.mono.after(span)),
+            Effect::SetTimer { timer, after: span } => self.timers.set(timer, now.mono.after(span)),
             Effect::StopTimer(timer) => self.timers.stop(&timer),
             Effect::Emit(event) => self.emit(now, event, inputs, chores, store),
         }
@@ -108,7 +115,7 @@ impl State {
             && let Some(line) = self.links.get(&link)
         {
             let dropped = line.outgoing.drop_pieces();
-            let told = |index| Input::Uploaded { link, index, bytes: 0 };
+            let told = |index| Input::Extra(ExtraInput::Uploaded { link, index, bytes: 0 });
             inputs.extend(dropped.into_iter().map(told));
         }
         self.push(link, Item::Message(encode(msg)), chores);
@@ -143,7 +150,9 @@ impl State {
                 if store.wants_list() {
                     match store.lay_out(text) {
                         Ok(()) => chores.keeps.push(Keep::List),
-                        Err(err) => inputs.push_back(Input::DiskFailed(err.to_string())),
+                        Err(err) => {
+                            inputs.push_back(Input::Extra(ExtraInput::DiskFailed(err.to_string())))
+                        }
                     }
                     chores.has_new_phase = true;
                 }

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::room::Room;
 use crate::machine::LinkId;
-use crate::machine::swarm::{Hash, Input, PieceIndex, Stored, leaf_hash};
+use crate::machine::swarm::{ExtraInput, Hash, Input, PieceIndex, Stored, leaf_hash};
 use crate::runtime::thread::Crew;
 
 /// Number of threads that check and write: a disk takes no more at once, and a link has its own
@@ -107,7 +107,7 @@ impl Job {
                 }
             };
             room.stores().give_back(data);
-            jobs.extend(room.step(Input::Stored { index, from, outcome }));
+            jobs.extend(room.step(Input::Extra(ExtraInput::Stored { index, from, outcome })));
         }
     }
 }

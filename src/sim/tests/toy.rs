@@ -3,15 +3,18 @@
 //! It checks what the contract promises a machine: messages of a link come in order and without a
 //! gap, a link is announced before it is used, and its end comes once and last.
 
+use crate::proto::message::Message;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::machine::{DialError, Effects, HostAnswer, Input, Kind, LinkId, Machine, Ticket};
+use crate::machine::{
+    CallFailure, DialError, Effects, HostAnswer, HostPinged, Input, Kind, LinkId, Machine,
+    NodeCall, NodeMachine, NodeMessage, NodeOpening, PingHost, Ticket,
+};
 use crate::model::{Endpoint, Now, Rng};
-use crate::proto::message::Message;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 use crate::sim::Boot;
@@ -75,9 +78,12 @@ pub(super) struct Toy {
 }
 
 impl Kind for Toy {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Alarm;
     type Record = u64;
     type Event = Told;
+    type ExtraEffect = PingHost;
 }
 
 impl Toy {
@@ -196,7 +202,10 @@ fn number_of(msg: &Message) -> u64 {
 }
 
 impl Machine for Toy {
+    type Opening = NodeOpening;
+    type CallFailure = CallFailure;
     type Command = Order;
+    type ExtraInput = HostPinged;
 
     fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Effects<Self>) {
         match input {
@@ -205,11 +214,12 @@ impl Machine for Toy {
                     fx.set_timer(Alarm::Live, Duration::from_millis(1));
                 }
             }
-            Input::Accepted { link, .. } | Input::Dialed { link, .. } => {
+            Input::Opened { link, opening: NodeOpening::Accepted { .. } }
+            | Input::Opened { link, opening: NodeOpening::Dialed { .. } } => {
                 assert!(self.links.insert(link, Line::default()).is_none(), "{link:?} came twice");
                 fx.emit(Told::Up(link));
             }
-            Input::DialFailed { reason, .. } => fx.emit(Told::Failed(reason)),
+            Input::DialFailed(CallFailure { reason, .. }) => fx.emit(Told::Failed(reason)),
             Input::Received { link, msg } => {
                 let line = self.links.get_mut(&link).expect("an open link");
                 line.heard += 1;
@@ -224,11 +234,14 @@ impl Machine for Toy {
             Input::Expired(Alarm::Live) => self.live(fx),
             Input::Expired(Alarm::Tick) => fx.emit(Told::Ticked(now)),
             Input::Expired(Alarm::Spin) => fx.set_timer(Alarm::Spin, Duration::ZERO),
-            Input::HostPinged { answer, .. } => fx.emit(Told::Pinged(answer)),
+            Input::Synced { .. } => unreachable!("the simulator holds back"),
+            Input::Extra(HostPinged { answer, .. }) => fx.emit(Told::Pinged(answer)),
             Input::Command(order) => self.obey(order, fx),
         }
     }
+}
 
+impl NodeMachine for Toy {
     fn snapshot(&self) -> Vec<u64> {
         self.notes.clone()
     }

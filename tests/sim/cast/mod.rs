@@ -3,14 +3,17 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a host takes a few messages of many")]
 
+use folkmoot::proto::message::Message;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use folkmoot::machine::broadcast::{self, Broadcast, BroadcastMetrics, Config, Verdict};
-use folkmoot::machine::{Effects, Input, Kind, LinkId, Machine, Never, Ticket};
+use folkmoot::machine::{
+    CallFailure, Effects, HostPinged, Input, Kind, LinkId, Machine, Never, NodeCall, NodeMachine,
+    NodeMessage, NodeOpening, PingHost, Ticket,
+};
 use folkmoot::model::{Data, Endpoint, Incarnation, KeyPair, MessageId, Now, Rng};
-use folkmoot::proto::message::Message;
 use folkmoot::sim::{Boot, Options, Span, Weather, World};
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -47,9 +50,12 @@ impl From<broadcast::Timer> for Timer {
 }
 
 impl Kind for Host {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Never;
     type Event = broadcast::Event;
+    type ExtraEffect = PingHost;
 }
 
 impl Host {
@@ -93,7 +99,10 @@ impl Host {
 }
 
 impl Machine for Host {
+    type Opening = NodeOpening;
+    type CallFailure = CallFailure;
     type Command = Say;
+    type ExtraInput = HostPinged;
 
     fn handle(&mut self, now: Now, input: Input<Self>, fx: &mut Effects<Self>) {
         match input {
@@ -104,16 +113,16 @@ impl Machine for Host {
                     self.dial(to, fx);
                 }
             }
-            Input::Accepted { link, from, .. } => {
+            Input::Opened { link, opening: NodeOpening::Accepted { from, .. } } => {
                 let who = Endpoint::new(from, PORT);
                 self.with(fx, |it, part| it.on_link_up(now, link, who, part));
             }
-            Input::Dialed { ticket, link, .. } => {
+            Input::Opened { link, opening: NodeOpening::Dialed { ticket, .. } } => {
                 let who = self.dialing.remove(&ticket).expect("it was dialed");
                 self.dialed.insert(link, who);
                 self.with(fx, |it, part| it.on_link_up(now, link, who, part));
             }
-            Input::DialFailed { ticket, .. } => {
+            Input::DialFailed(CallFailure { ticket, .. }) => {
                 let who = self.dialing.remove(&ticket).expect("it was dialed");
                 fx.set_timer(Timer::Dial(who), REDIAL);
             }
@@ -131,10 +140,12 @@ impl Machine for Host {
             Input::Command(Say(topic, data, receipt)) => {
                 self.with(fx, |it, part| it.publish(now, 0, (topic, data, receipt), part));
             }
-            Input::Garbled { .. } | Input::HostPinged { .. } => {}
+            Input::Garbled { .. } | Input::Synced { .. } | Input::Extra(HostPinged { .. }) => {}
         }
     }
+}
 
+impl NodeMachine for Host {
     fn snapshot(&self) -> Vec<Never> {
         Vec::new()
     }

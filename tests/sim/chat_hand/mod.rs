@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use folkmoot::machine::LinkId;
 use folkmoot::machine::chat::{
-    Command, Config, Effect, Event, Group, Input, Memory, Record, Status, Timer,
+    Command, Config, Effect, Event, ExtraEffect, ExtraInput, Fx, Group, Input, Memory, Opening,
+    Record, Status, Timer,
 };
+use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::chat::entry::{
     At, Body, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
@@ -147,7 +148,7 @@ impl Hands {
             if a == id || b == id {
                 self.links.remove(&(a, link_a));
                 if a != id {
-                    self.input(a, Input::Unlinked { link: link_a });
+                    self.input(a, Input::closed(link_a, ""));
                 }
             }
         }
@@ -161,7 +162,13 @@ impl Hands {
         for (at, link, other, is_ours) in [(a, link_a, b, true), (b, link_b, a, false)] {
             if self.hands.get(&at).is_some_and(|it| it.group.is_some()) {
                 let (member, intent) = (member(other), Intent::Member);
-                self.input(at, Input::Linked { link, member, intent, is_ours, life: None });
+                self.input(
+                    at,
+                    Input::Opened {
+                        link,
+                        opening: Opening { member, intent, is_ours, life: None },
+                    },
+                );
             }
         }
     }
@@ -174,17 +181,22 @@ impl Hands {
 
     /// Hands over an input and `Idle`; the disk is quick.
     pub(crate) fn input(&mut self, id: u32, input: Input) {
-        let mut inputs = VecDeque::from([input, Input::Idle]);
+        let mut inputs = VecDeque::from([input, Input::Extra(ExtraInput::Idle)]);
         while let Some(input) = inputs.pop_front() {
             let now = Now { mono: self.now, wall: WallTime(0) };
             let hand = self.hands.get_mut(&id).expect("a member");
             let Some(group) = &mut hand.group else { return };
-            let mut fx = Vec::new();
+            let mut fx = Fx::default();
             group.handle(now, input, &mut fx);
             for effect in fx {
                 let hand = self.hands.get_mut(&id).expect("a member");
                 match effect {
-                    Effect::Send(links, msg) => {
+                    Effect::Send { link, msg } => {
+                        if let Some((to, link)) = self.links.get(&(id, link)).copied() {
+                            self.letters.push_back(Letter { from: id, to, msg, link });
+                        }
+                    }
+                    Effect::SendAll { links, msg } => {
                         for link in links {
                             if let Some((to, link)) = self.links.get(&(id, link)).copied() {
                                 let msg = msg.clone();
@@ -196,10 +208,10 @@ impl Hands {
                         hand.records.push(record);
                         let records = (hand.records.len() - hand.before) as u64;
                         inputs.push_back(Input::Synced { records });
-                        inputs.push_back(Input::Idle);
+                        inputs.push_back(Input::Extra(ExtraInput::Idle));
                     }
-                    Effect::Deliver(entries) => hand.delivered.extend(entries),
-                    Effect::SetTimer(timer, span) => {
+                    Effect::Extra(ExtraEffect::Deliver(entries)) => hand.delivered.extend(entries),
+                    Effect::SetTimer { timer, after: span } => {
                         hand.timers.insert(timer, self.now.after(span));
                     }
                     Effect::StopTimer(timer) => {
@@ -207,7 +219,8 @@ impl Hands {
                     }
                     Effect::Emit(event) => hand.events.push(event),
                     Effect::Dial(to) => hand.dialed.push(to),
-                    Effect::Load { .. } | Effect::Hangup(_) | Effect::Snapshot(_) => {}
+                    Effect::Hangup { .. }
+                    | Effect::Extra(ExtraEffect::Load { .. } | ExtraEffect::Snapshot(_)) => {}
                 }
             }
         }
@@ -248,7 +261,7 @@ impl Hands {
             let Some((at, id, timer)) = due.min().filter(|(at, ..)| *at <= until) else { break };
             self.now = self.now.max(at);
             self.hands.get_mut(&id).expect("a member").timers.remove(&timer);
-            self.input(id, Input::TimerFired(timer));
+            self.input(id, Input::Expired(timer));
         }
         self.now = until;
     }

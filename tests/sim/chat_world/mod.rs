@@ -10,10 +10,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use folkmoot::machine::LinkId;
-use folkmoot::machine::chat::{Command, Config, Effect, Event, Group, Input, Record, Role, Timer};
+use folkmoot::machine::chat::{
+    At, Body, Chat, Command, Config, Effect, Event, ExtraEffect, ExtraInput, Fx, Group, Input,
+    Member, MemberId, MsgId, Opening, Origin, Record, Role, SeqNo, Timer,
+};
+use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
-use folkmoot::proto::chat::entry::{At, Body, Chat, Member, MemberId, MsgId, Origin, SeqNo};
 use folkmoot::proto::chat::message::{ChatReq, Consent, Intent, Message, VerifyResp};
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -231,12 +233,12 @@ impl World {
                         return;
                     }
                     self.nodes[node].timers.remove(&timer);
-                    self.hand(node, life, Input::TimerFired(timer));
+                    self.hand(node, life, Input::Expired(timer));
                 }
             }
             Due::Idle { node, life } => {
                 self.nodes[node].is_idle_due = false;
-                self.hand(node, life, Input::Idle);
+                self.hand(node, life, Input::Extra(ExtraInput::Idle));
             }
             Due::Flushed { node, life } => self.on_flushed(node, life),
             Due::Connect { from, life, to, is_asked } => self.connect(from, life, &to, is_asked),
@@ -348,7 +350,7 @@ impl World {
         for (at, timer) in due {
             if self.nodes[node].timers.get(&timer) == Some(&at) {
                 self.nodes[node].timers.remove(&timer);
-                self.hand(node, life, Input::TimerFired(timer));
+                self.hand(node, life, Input::Expired(timer));
             }
         }
         self.empty_inbox(node, life);
@@ -378,13 +380,13 @@ impl World {
             self.send(node, *link, Message::VerifyResp(answer));
             return;
         }
-        let is_idle = matches!(input, Input::Idle);
+        let is_idle = matches!(input, Input::Extra(ExtraInput::Idle));
         self.step(node, input);
         if is_idle || !self.is_up(node) {
             return;
         }
         if self.rng.random_bool(0.75) {
-            self.step(node, Input::Idle);
+            self.step(node, Input::Extra(ExtraInput::Idle));
         } else if !self.nodes[node].is_idle_due {
             self.nodes[node].is_idle_due = true;
             let delay = self.rng.random_range(0..2_000);
@@ -394,10 +396,10 @@ impl World {
 
     fn step(&mut self, node: usize, input: Input) {
         let now = Now { mono: Time::from_micros(self.now), wall: WallTime(self.now / 1_000) };
-        if self.is_trace && !matches!(input, Input::Idle) {
+        if self.is_trace && !matches!(input, Input::Extra(ExtraInput::Idle)) {
             self.trace(|| format!("  {node} <- {}", brief(&format!("{input:?}"))));
         }
-        let mut fx = Vec::new();
+        let mut fx = Fx::default();
         let Some(machine) = &mut self.nodes[node].machine else { return };
         machine.handle(now, input, &mut fx);
         for effect in fx {
@@ -407,22 +409,25 @@ impl World {
 
     fn carry_out(&mut self, node: usize, effect: Effect) {
         let life = self.nodes[node].life;
-        if self.is_trace && !matches!(effect, Effect::SetTimer(..) | Effect::StopTimer(_)) {
+        if self.is_trace && !matches!(effect, Effect::SetTimer { .. } | Effect::StopTimer(_)) {
             self.trace(|| format!("  {node} -> {}", brief(&format!("{effect:?}"))));
         }
         match effect {
-            Effect::Send(links, msg) => {
+            Effect::Send { link, msg } => {
+                return self.carry_out(node, Effect::SendAll { links: vec![link], msg });
+            }
+            Effect::SendAll { links, msg } => {
                 self.count_message(&msg);
                 for link in links {
                     self.send(node, link, msg.clone());
                 }
             }
             Effect::Persist(record) => self.persist(node, record),
-            Effect::Load { link, from, bytes_max: _ } => {
+            Effect::Extra(ExtraEffect::Load { link, from, bytes_max: _ }) => {
                 self.count("load");
                 let count = self.rng.random_range(1..=8);
                 let (prev_term, entries) = self.nodes[node].disk.load(from, count);
-                let input = Input::Loaded { link, prev_term, entries };
+                let input = Input::Extra(ExtraInput::Loaded { link, prev_term, entries });
                 let delay = self.rng.random_range(100..20_000);
                 self.plan(self.now + delay, Due::Input { node, life, input });
             }
@@ -430,8 +435,8 @@ impl World {
                 let delay = self.weather.latency(&mut self.rng);
                 self.plan(self.now + delay, Due::Connect { from: node, life, to, is_asked: true });
             }
-            Effect::Hangup(link) => self.hang_up(node, link),
-            Effect::Deliver(entries) => {
+            Effect::Hangup { link } => self.hang_up(node, link),
+            Effect::Extra(ExtraEffect::Deliver(entries)) => {
                 for entry in &entries {
                     let id = self.nodes[node].member.id;
                     let before = self.nodes[node].delivered;
@@ -444,11 +449,11 @@ impl World {
                     }
                 }
             }
-            Effect::Snapshot(it) => {
+            Effect::Extra(ExtraEffect::Snapshot(it)) => {
                 self.count("snapshot");
                 self.nodes[node].disk.put_snapshot(*it);
             }
-            Effect::SetTimer(timer, span) => {
+            Effect::SetTimer { timer, after: span } => {
                 let micros = u64::try_from(span.as_micros()).expect("a short span");
                 let at = self.now + micros;
                 self.nodes[node].timers.insert(timer, at);
@@ -585,7 +590,7 @@ impl World {
         let (Some(target), Some(answer)) = (target, answer) else {
             if is_asked {
                 let delay = self.rng.random_range(1_000..50_000);
-                let input = Input::DialFailed { member: to.id };
+                let input = Input::DialFailed(to.id);
                 self.plan(self.now + delay, Due::Input { node: from, life, input });
             }
             return;
@@ -605,19 +610,23 @@ impl World {
         let links = [conn * 2, conn * 2 + 1].map(|it| LinkId(it as u64));
         self.nodes[from].links.insert(links[0]);
         self.nodes[target].links.insert(links[1]);
-        let caller = Input::Linked {
+        let caller = Input::Opened {
             link: links[0],
-            member: self.nodes[target].member.clone(),
-            intent: Intent::Member,
-            is_ours: true,
-            life: answer.life,
+            opening: Opening {
+                member: self.nodes[target].member.clone(),
+                intent: Intent::Member,
+                is_ours: true,
+                life: answer.life,
+            },
         };
-        let called = Input::Linked {
+        let called = Input::Opened {
             link: links[1],
-            member: me,
-            intent: Intent::Member,
-            is_ours: false,
-            life: self.nodes[from].machine.as_ref().map(Group::life),
+            opening: Opening {
+                member: me,
+                intent: Intent::Member,
+                is_ours: false,
+                life: self.nodes[from].machine.as_ref().map(Group::life),
+            },
         };
         self.hand(target, lives[1], called);
         self.hand(from, life, caller);
@@ -671,7 +680,7 @@ impl World {
             let (node, life) = (self.conns[conn].nodes[side], self.conns[conn].lives[side]);
             let link = LinkId(lane as u64);
             self.nodes[node].links.remove(&link);
-            self.hand(node, life, Input::Unlinked { link });
+            self.hand(node, life, Input::closed(link, ""));
         }
     }
 
@@ -861,12 +870,9 @@ impl World {
                 self.client_links.insert(link, at);
                 self.clients[at].link = Some((link, life));
                 let member = self.nodes[node].member.clone();
-                let input = Input::Linked {
+                let input = Input::Opened {
                     link,
-                    member,
-                    intent: Intent::Client,
-                    is_ours: false,
-                    life: None,
+                    opening: Opening { member, intent: Intent::Client, is_ours: false, life: None },
                 };
                 self.hand(node, life, input);
                 link

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use folkmoot::machine::LinkId;
-use folkmoot::machine::chat::{Command, Config, Effect, Group, Input, Memory, Record, Timer};
-use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
-use folkmoot::proto::chat::entry::{
-    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+use folkmoot::machine::chat::{
+    At, Body, Chain, Chat, Command, Config, Effect, Entry, ExtraInput, Fx, Group, GroupId, Input,
+    Member, MemberId, Membership, Memory, MsgId, Opening, Origin, Record, SeqNo, Term, Timer,
 };
+use folkmoot::machine::{LinkId, Machine as _};
+use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::chat::message::{
     CatchupReq, ChatAck, ChatReq, Consent, Coordinator, Election, ElectionOk, Heartbeat, Intent,
     JoinAck, Message, Nack, NackCode, SeqAck, SeqChat, SeqNack, TakeNow, TakeoverReq, VerifyReq,
@@ -56,9 +56,9 @@ impl Desk {
     }
 
     fn step(&mut self, input: Input) {
-        let mut inputs = vec![Input::Idle, input];
+        let mut inputs = vec![Input::Extra(ExtraInput::Idle), input];
         while let Some(input) = inputs.pop() {
-            let mut fx = Vec::new();
+            let mut fx = Fx::default();
             let now = Now { mono: self.now, wall: WallTime(0) };
             self.group.handle(now, input, &mut fx);
             assert!(fx.len() < EFFECTS_MAX, "the cost of one input is bounded");
@@ -68,9 +68,9 @@ impl Desk {
                         self.written += 1;
                         self.records.push(record);
                         inputs.insert(0, Input::Synced { records: self.written });
-                        inputs.insert(0, Input::Idle);
+                        inputs.insert(0, Input::Extra(ExtraInput::Idle));
                     }
-                    Effect::Hangup(link) => drop(self.links.remove(&link)),
+                    Effect::Hangup { link } => drop(self.links.remove(&link)),
                     _ => {}
                 }
             }
@@ -201,7 +201,7 @@ pub fn chat_group(bytes: &[u8]) {
         match (src.byte() % 12, linked) {
             (0, Some(link)) => {
                 desk.links.remove(&link);
-                desk.step(Input::Unlinked { link });
+                desk.step(Input::closed(link, ""));
             }
             (1, Some(_)) => {
                 let command = Command::Say { room: "general".into(), text: "text".into() };
@@ -209,14 +209,17 @@ pub fn chat_group(bytes: &[u8]) {
             }
             (2 | 3, Some(_)) => {
                 let timers = [Timer::Election, Timer::Heartbeat, Timer::Quorum, Timer::Pulse];
-                desk.step(Input::TimerFired(src.one(&timers)));
+                desk.step(Input::Expired(src.one(&timers)));
             }
             (_, None) => {
                 next += 1;
                 let (link, member, intent) = (LinkId(next), member(by), Intent::Member);
                 desk.links.insert(link, by);
                 let life = Some(u64::from(by));
-                desk.step(Input::Linked { link, member, intent, is_ours: false, life });
+                desk.step(Input::Opened {
+                    link,
+                    opening: Opening { member, intent, is_ours: false, life },
+                });
             }
             (_, Some(link)) => {
                 let msg = said(&desk, by, src);

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use folkmoot::cli::config;
-use folkmoot::machine::Machine as _;
+use folkmoot::machine::NodeMachine as _;
 use folkmoot::machine::membership::authority::Record;
 use folkmoot::model::SeedId;
 use folkmoot::model::statement::{Admission, ProposalKind, Removal};

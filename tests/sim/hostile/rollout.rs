@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use folkmoot::machine::rollout::{
     Brake, Cause, Choice, Command, Committed, Config, Decision, DecisionAck, DecisionReq,
-    DecisionResp, Digest, Effect, Event, Genesis, Gone, HealthSnapshot, Heartbeat, Input, Kind,
-    Mark, Memory, Message, ModelHealth, NodeId, Outcome, Participant, Plan, PrepareResp, Proof,
-    Proposal, RecallReq, RecallResp, Record, Resolution, Rollout, Roster, RoutingState, StateReq,
-    StateResp, Status, Timer, TxId, Vote, Weights, Word,
+    DecisionResp, Digest, Effect, Event, ExtraInput, Fx, Genesis, Gone, HealthSnapshot, Heartbeat,
+    Input, Kind, Mark, Memory, Message, ModelHealth, NodeId, Opening, Outcome, Participant, Plan,
+    PrepareResp, Proof, Proposal, RecallReq, RecallResp, Record, Request, Resolution, Rollout,
+    Roster, RoutingState, StateReq, StateResp, Status, Timer, TxId, Vote, Weights, Word,
 };
-use folkmoot::machine::{LinkId, Ticket};
+use folkmoot::machine::{LinkId, Machine as _, Ticket};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::rollout::{Form, Reader, Said, encode};
 use rand::SeedableRng as _;
@@ -86,7 +86,7 @@ impl Desk {
         let wall = WallTime(self.now.as_micros() / 1_000);
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
-            let mut fx = Vec::new();
+            let mut fx = Fx::default();
             self.machine.handle(Now { mono: self.now, wall }, input, &mut fx);
             assert!(fx.len() < EFFECTS_MAX, "the cost of one input is bounded");
             for effect in fx {
@@ -96,8 +96,8 @@ impl Desk {
                         self.records.push(record);
                         inputs.insert(0, Input::Synced { records: self.written });
                     }
-                    Effect::Send(_, msg) => self.note(&msg),
-                    Effect::Hangup(link) => drop(self.links.remove(&link)),
+                    Effect::Send { msg, .. } | Effect::SendAll { msg, .. } => self.note(&msg),
+                    Effect::Hangup { link } => drop(self.links.remove(&link)),
                     Effect::Emit(Event::Diverged { node: who, version }) => {
                         let is_stranger = (MEMBERS..NAMES.len()).any(|at| node(at) == who);
                         assert!(!is_stranger, "a stranger splits no fleet");
@@ -315,24 +315,27 @@ fn said(desk: &Desk, by: usize, src: &mut Source<'_>) -> Message {
 fn done(desk: &Desk, src: &mut Source<'_>) -> Input {
     let ticket = Ticket(1);
     match src.byte() % 8 {
-        0 => Input::TimerFired(Timer::Heartbeat),
-        1 => Input::TimerFired(Timer::Votes),
-        2 => Input::TimerFired(Timer::Doubt),
-        3 => Input::TimerFired(Timer::Step),
-        4 => Input::Health(health(0, src)),
+        0 => Input::Expired(Timer::Heartbeat),
+        1 => Input::Expired(Timer::Votes),
+        2 => Input::Expired(Timer::Doubt),
+        3 => Input::Expired(Timer::Step),
+        4 => Input::Extra(ExtraInput::Health(health(0, src))),
         5 => {
             let prepared = desk.machine.prepared().map(|it| it.txid.clone());
             let txid = prepared.unwrap_or_else(|| txid(0, src));
-            Input::Command { ticket, command: Command::Resolve { txid, commit: src.chance(50) } }
+            Input::Command(Request {
+                ticket,
+                command: Command::Resolve { txid, commit: src.chance(50) },
+            })
         }
         6 => {
             let nodes = [node(2)].into();
-            Input::Command { ticket, command: Command::Gone { nodes } }
+            Input::Command(Request { ticket, command: Command::Gone { nodes } })
         }
         _ => {
             let commands =
                 [Command::Pause, Command::Resume, Command::Abort, Command::Promote { full: false }];
-            Input::Command { ticket, command: src.one(&commands) }
+            Input::Command(Request { ticket, command: src.one(&commands) })
         }
     }
 }
@@ -377,7 +380,7 @@ pub fn rollout(bytes: &[u8]) {
         match (src.byte() % 16, linked) {
             (0, Some(link)) => {
                 desk.links.remove(&link);
-                desk.step(Input::Unlinked { link });
+                desk.step(Input::closed(link, ""));
             }
             (1, _) if src.chance(30) => desk.restart(),
             (1..=4, Some(_)) => {
@@ -389,7 +392,10 @@ pub fn rollout(bytes: &[u8]) {
                 desk.links.insert(LinkId(next), at);
                 // Sometimes a liar under the name of another.
                 let key = if src.chance(90) { keys(at) } else { keys(9) }.public();
-                desk.step(Input::Linked { link: LinkId(next), node: node(at), key });
+                desk.step(Input::Opened {
+                    link: LinkId(next),
+                    opening: Opening { node: node(at), key },
+                });
             }
             (_, Some(link)) => {
                 let msg = said(&desk, at, src);

@@ -4,16 +4,19 @@
 //! Others shake hands with true proofs made by their own keys, so that they are heard; what they
 //! say then, and whether links break, timers are late or clocks jump, the source decides.
 
+use folkmoot::proto::message::Message;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use folkmoot::machine::{DialError, Effect, Effects, HostAnswer, Input, LinkId, Machine, Ticket};
+use folkmoot::machine::{
+    CallFailure, DialError, Effect, Effects, HostAnswer, HostPinged, Input, LinkId, NodeCall,
+    NodeMachine, NodeOpening, PingHost, Ticket,
+};
 use folkmoot::model::{Endpoint, Nonce, Now, PublicKey, Time, WallTime};
 use folkmoot::proto::hello::{Card, Hello, HelloAck, HelloProof, Intent, VERSION};
 use folkmoot::proto::line::{LINE_BYTES_MAX, encode};
-use folkmoot::proto::message::Message;
 
 use super::cast::{AT, Actor, CALLED, CALLER, moment, proof};
 use super::source::Source;
@@ -27,7 +30,7 @@ const SENDS_BASE: usize = 220;
 const DIALS_BASE: usize = 8;
 
 /// A machine that can be put on the stage.
-pub trait Player: Machine<Record: PartialEq> {
+pub trait Player: NodeMachine<Record: PartialEq> {
     /// Who this is.
     const ME: Actor;
 
@@ -222,7 +225,7 @@ impl<M: Player> Stage<M> {
             28 => {
                 let answers = [HostAnswer::Answered, HostAnswer::Silent, HostAnswer::NoPing];
                 let host = self.hosts.pop().unwrap_or(Ipv4Addr::LOCALHOST.into());
-                self.feed(Input::HostPinged { host, answer: src.one(&answers) });
+                self.feed(Input::Extra(HostPinged { host, answer: src.one(&answers) }));
             }
             29 => self.reflect(src),
             30 => self.restart(),
@@ -265,7 +268,7 @@ impl<M: Player> Stage<M> {
         let link = LinkId(self.last_link);
         self.links.insert(link, Link::default());
         self.live.insert(link);
-        self.feed(Input::Accepted { link, from, binding: None });
+        self.feed(Input::Opened { link, opening: NodeOpening::Accepted { from, binding: None } });
         link
     }
 
@@ -303,7 +306,7 @@ impl<M: Player> Stage<M> {
         if src.chance(30) || self.links.len() >= LINKS_MAX {
             let reasons =
                 [DialError::Refused, DialError::TimedOut, DialError::Unreachable, DialError::Busy];
-            return self.feed(Input::DialFailed { ticket, reason: src.one(&reasons) });
+            return self.feed(Input::DialFailed(CallFailure { ticket, reason: src.one(&reasons) }));
         }
         let who = if src.chance(15) { Some(Actor::any(src)) } else { Actor::at(to) };
         self.answer_dial(ticket, to, who, src);
@@ -335,7 +338,7 @@ impl<M: Player> Stage<M> {
         let link = LinkId(self.last_link);
         self.links.insert(link, Link { who, called: Some(to), ..Link::default() });
         self.live.insert(link);
-        self.feed(Input::Dialed { ticket, link, binding: None });
+        self.feed(Input::Opened { link, opening: NodeOpening::Dialed { ticket, binding: None } });
         link
     }
 
@@ -467,7 +470,12 @@ impl<M: Player> Stage<M> {
                 cost.bytes += bytes;
                 self.hear(link, msg);
             }
-            Effect::Dial { ticket, to, timeout } => {
+            Effect::SendAll { links, msg } => {
+                for link in links {
+                    self.carry_out(Effect::Send { link, msg: msg.clone() }, cost);
+                }
+            }
+            Effect::Dial(NodeCall { ticket, to, timeout }) => {
                 assert!(self.tickets.insert(ticket), "a ticket was used twice");
                 assert!(timeout > Duration::ZERO);
                 cost.dials += 1;
@@ -477,7 +485,7 @@ impl<M: Player> Stage<M> {
                 assert!(self.live.remove(&link), "a dead link was hung up");
                 self.hung.push(link);
             }
-            Effect::PingHost { host } => self.hosts.push(host),
+            Effect::Extra(PingHost { host }) => self.hosts.push(host),
             Effect::SetTimer { timer, after } => {
                 _ = self.timers.insert(timer, self.now.mono.after(after));
             }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use folkmoot::machine::LinkId;
 use folkmoot::machine::swarm::{
-    Bitfield, Config, Effect, Files, Input, Message, PeerId, PieceIndex, Pieces, Place, Roster,
-    Setup, Stored, Swarm, Timer, Tongue, Tree, leaf_hash,
+    Bitfield, Config, Effect, ExtraEffect, ExtraInput, Files, Fx, Input, Message, Opening, PeerId,
+    PieceIndex, Pieces, Place, Roster, Setup, Stored, Swarm, Timer, Tongue, Tree, leaf_hash,
 };
+use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{Now, Rng, Ticket, Time, WallTime};
 use folkmoot::proto::swarm::frame::{Decoder, Frame, Limits, encode};
 use folkmoot::proto::swarm::handshake::{Expect, Handshake};
@@ -30,26 +30,31 @@ impl Desk {
         let mut inputs = vec![input];
         // What the disk answers comes after what it was asked.
         while let Some(input) = inputs.pop() {
-            let mut fx = Vec::new();
+            let mut fx = Fx::default();
             let now = Now { mono: self.now, wall: WallTime(self.now.as_micros() / 1_000) };
             self.swarm.handle(now, input, &mut fx);
             assert!(fx.len() < 4_096, "the cost of one input is bounded");
             for effect in fx {
                 match effect {
-                    Effect::Send(link, Message::Unchoke) => self.unchoked.push(link),
-                    Effect::Send(link, Message::Choke) => self.unchoked.retain(|it| *it != link),
-                    Effect::Send(_, msg) => {
+                    Effect::Send { link, msg: Message::Unchoke } => self.unchoked.push(link),
+                    Effect::Send { link, msg: Message::Choke } => {
+                        self.unchoked.retain(|it| *it != link)
+                    }
+                    Effect::Send { msg, .. } => {
                         let is_piece = matches!(msg, Message::Piece { .. } | Message::Rest { .. });
                         assert!(!is_piece, "pieces are uploads");
                         assert!(encode(&msg).len() < 512 * 1_024);
                     }
-                    Effect::Upload(link, index, offset) => {
+                    Effect::Extra(ExtraEffect::Upload(link, index, offset)) => {
                         assert!(self.unchoked.contains(&link), "S3: it is choked");
                         assert!(offset < 4, "there is something to send");
                         assert!(self.swarm.have().has(index), "it is there");
-                        inputs.insert(0, Input::Uploaded { link, index, bytes: 1 });
+                        inputs.insert(
+                            0,
+                            Input::Extra(ExtraInput::Uploaded { link, index, bytes: 1 }),
+                        );
                     }
-                    Effect::Store { index, data, from, expected } => {
+                    Effect::Extra(ExtraEffect::Store { index, data, from, expected }) => {
                         assert!(data.len() <= 4, "a piece has its length");
                         assert!(expected.is_some() == self.is_checked, "S2");
                         let is_true = expected.is_none_or(|it| it == leaf_hash(&data));
@@ -57,12 +62,14 @@ impl Desk {
                         if is_true {
                             self.written.push(index);
                         }
-                        inputs.insert(0, Input::Stored { index, from, outcome });
+                        inputs.insert(0, Input::Extra(ExtraInput::Stored { index, from, outcome }));
                     }
-                    Effect::Hangup(link) => self.unchoked.retain(|it| *it != link),
-                    Effect::Drop(..)
+                    Effect::Hangup { link } => self.unchoked.retain(|it| *it != link),
+                    Effect::SendAll { .. } => unreachable!("it sends to one at a time"),
+                    Effect::Persist(never) => match never {},
+                    Effect::Extra(ExtraEffect::Drop(..))
                     | Effect::Dial(_)
-                    | Effect::SetTimer(..)
+                    | Effect::SetTimer { .. }
                     | Effect::StopTimer(_)
                     | Effect::Emit(_) => {}
                 }
@@ -136,15 +143,15 @@ pub fn swarm(bytes: &[u8]) {
                 let (link, peer) = (LinkId(made), PeerId(2 + u32::from(whom % 6)));
                 let place = (whom & 1 == 1).then_some(Place(peer.0));
                 open.push(link);
-                desk.step(Input::Connected { link, peer, place });
+                desk.step(Input::Opened { link, opening: Opening { peer, place } });
             }
             (1, Some(link)) => {
                 open.retain(|it| *it != link);
                 desk.unchoked.retain(|it| *it != link);
                 let (index, offset) = (PieceIndex(u32::from(*whom) % 4), u32::from(*whom) % 5);
                 let data = frame.iter().copied().take(3).collect();
-                desk.step(Input::Part { link, index, offset, data });
-                desk.step(Input::Disconnected { link });
+                desk.step(Input::Extra(ExtraInput::Part { link, index, offset, data }));
+                desk.step(Input::closed(link, ""));
             }
             (2, Some(link)) => {
                 let timers = [
@@ -154,7 +161,7 @@ pub fn swarm(bytes: &[u8]) {
                     Timer::Redial(Place(u32::from(*whom))),
                     Timer::GiveUp,
                 ];
-                desk.step(Input::TimerFired(timers[usize::from(*whom) % timers.len()]));
+                desk.step(Input::Expired(timers[usize::from(*whom) % timers.len()]));
             }
             (3, Some(link)) => {
                 let index = usize::from(*whom) % 3;

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use folkmoot::machine::LinkId;
-use folkmoot::machine::rollout::Input;
 use folkmoot::machine::rollout::{
-    Choice, Command, Committed, Decision, DecisionResp, Gate, Message, NodeId, Outcome,
-    Participant, PrepareResp, Proof, Proposal, RecallResp, Resolution, Roster, StartOrder,
+    Choice, Command, Committed, Decision, DecisionResp, Gate, Input, Message, NodeId, Opening,
+    Outcome, Participant, PrepareResp, Proof, Proposal, RecallResp, Resolution, Roster, StartOrder,
     StateResp, Vote,
 };
 use folkmoot::model::{PublicKey, WallTime};
 use rand::RngExt as _;
 
-use super::{World, model};
+use super::World;
+use super::model;
 
 /// Rosters that nobody agreed on; of one group at most all have its own.
 pub(crate) fn odd_rosters(world: &mut World, all: &[Participant]) {
@@ -305,11 +305,11 @@ fn lie(world: &mut World, at: usize) {
     if node == world.nodes[at].id {
         return;
     }
-    world.hand(at, Input::Linked { link, node, key });
+    world.hand(at, Input::Opened { link, opening: Opening { node, key } });
     for msg in lies {
         world.hand(at, Input::Received { link, msg });
     }
-    world.hand(at, Input::Unlinked { link });
+    world.hand(at, Input::closed(link, ""));
 }
 
 impl World {

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use folkmoot::machine::rollout::{
     Answer, Breaks, Command, Committed, Config, Course, Decides, Digest, Effect, Event,
-    HealthSnapshot, Input, Memory, Message, ModelHealth, ModelId, NodeId, Participant, Phase,
-    Record, Rollout, Roster, RoutingState, Timer, TxId, Word,
+    ExtraEffect, ExtraInput, Fx, HealthSnapshot, Input, Memory, Message, ModelHealth, ModelId,
+    NodeId, Opening, Participant, Phase, Record, Request, Rollout, Roster, RoutingState, Timer,
+    TxId, Word,
 };
 use folkmoot::machine::timer::TimerQueue;
-use folkmoot::machine::{LinkId, Ticket};
+use folkmoot::machine::{LinkId, Machine as _, Ticket};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
 use folkmoot::proto::rollout::{Form, Reader, Said, encode};
 use rand::{RngExt as _, SeedableRng as _};
@@ -525,7 +526,7 @@ impl World {
                     let keys = dead.iter().map(|it| self.nodes[*it].keys.public());
                     let keys: BTreeSet<_> = keys.collect();
                     self.trace(|| format!("{} is told who is dead", self.nodes[node].id));
-                    self.hand(node, Input::Dead { keys });
+                    self.hand(node, Input::Extra(ExtraInput::Dead { keys }));
                 }
             }
             Happening::Health => self.measure(),
@@ -544,7 +545,7 @@ impl World {
             Happening::Decided { node, life, txid } => {
                 if self.is_living(node, life) {
                     let (commit, proof) = self.log[&txid].clone();
-                    self.hand(node, Input::Decided { txid, commit, proof });
+                    self.hand(node, Input::Extra(ExtraInput::Decided { txid, commit, proof }));
                 }
             }
         }
@@ -556,7 +557,7 @@ impl World {
             self.nodes[node].answered.insert(model.clone());
         }
         let failure = is_silent.then(|| "it answers with 503".to_owned());
-        self.hand(node, Input::Probed { model, failure });
+        self.hand(node, Input::Extra(ExtraInput::Probed { model, failure }));
     }
 
     fn is_living(&self, at: usize, life: u64) -> bool {
@@ -711,7 +712,7 @@ impl World {
     fn wake(&mut self, at: usize) {
         self.nodes[at].wake_at = None;
         while let Some(timer) = self.nodes[at].timers.pop_due(self.now) {
-            self.hand(at, Input::TimerFired(timer));
+            self.hand(at, Input::Expired(timer));
         }
         self.wake_later(at);
     }
@@ -731,23 +732,24 @@ impl World {
         let ticket = Ticket(self.tickets);
         self.trace(|| format!("{} is asked: {command:?}", self.nodes[at].id));
         self.checker.on_command(at, ticket, self.now);
-        self.hand(at, Input::Command { ticket, command });
+        self.hand(at, Input::Command(Request { ticket, command }));
         Some(ticket)
     }
 
     pub(crate) fn hand(&mut self, at: usize, input: Input) {
         let now = Now { mono: self.now, wall: WallTime(self.now.as_micros() / 1000) };
         let Some(machine) = &mut self.nodes[at].machine else { return };
-        let mut fx = Vec::new();
+        let mut fx = Fx::default();
         machine.handle(now, input, &mut fx);
         for effect in fx {
             // Death has a taste for the moments at which somebody is told something that binds.
             let binds = matches!(
                 &effect,
-                Effect::Send(
-                    _,
-                    Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_)
-                )
+                Effect::Send { msg, .. } | Effect::SendAll { msg, .. }
+                    if matches!(
+                        msg,
+                        Message::PrepareResp(_) | Message::Decision(_) | Message::PrepareReq(_)
+                    )
             );
             // And in harsh weather for those at which a disk does not have it yet.
             let is_written = matches!(
@@ -778,13 +780,14 @@ impl World {
 
     fn carry_out(&mut self, at: usize, effect: Effect) {
         match effect {
-            Effect::Send(links, msg) => {
+            Effect::Send { link, msg } => self.send(at, link, msg),
+            Effect::SendAll { links, msg } => {
                 for link in links {
                     self.send(at, link, msg.clone());
                 }
             }
             Effect::Persist(record) => self.persist(at, record),
-            Effect::Serve(serving) => {
+            Effect::Extra(ExtraEffect::Serve(serving)) => {
                 let is_braked = serving.brake.is_some();
                 self.nodes[at].is_braked = Some(is_braked);
                 let state = serving.state;
@@ -793,7 +796,9 @@ impl World {
                 });
                 self.checker.on_serve(at, &state, is_braked);
             }
-            Effect::Decide { txid, commit, proof } => self.decide(at, txid, commit, proof),
+            Effect::Extra(ExtraEffect::Decide { txid, commit, proof }) => {
+                self.decide(at, txid, commit, proof)
+            }
             Effect::Dial(participant) => {
                 let to = self.nodes.iter().position(|it| it.id == participant.node_id);
                 let to = to.expect("nobody else is named");
@@ -801,18 +806,18 @@ impl World {
                 let span = self.travel();
                 self.plan(self.now.after(span), Happening::Dialed { from, life, to });
             }
-            Effect::Probe(model) => {
+            Effect::Extra(ExtraEffect::Probe(model)) => {
                 let (node, life) = (at, self.nodes[at].life);
                 let span = ms(self.rng_between(1, 40));
                 self.plan(self.now.after(span), Happening::Probed { node, life, model });
             }
-            Effect::Hangup(link) => self.close(link, at),
-            Effect::SetTimer(timer, span) => {
+            Effect::Hangup { link } => self.close(link, at),
+            Effect::SetTimer { timer, after: span } => {
                 self.nodes[at].timers.set(timer, self.now.after(span));
             }
             Effect::StopTimer(timer) => self.nodes[at].timers.stop(&timer),
             Effect::Emit(event) => self.on_event(at, event),
-            Effect::Answer(ticket, answer) => {
+            Effect::Extra(ExtraEffect::Answer(ticket, answer)) => {
                 self.trace(|| format!("{} answers {answer:?}", self.nodes[at].id));
                 self.figures.answers += 1;
                 self.checker.on_answer(ticket, &answer);
@@ -894,7 +899,7 @@ impl World {
         }
         if self.nodes[to].machine.is_none() || self.sides[from] != self.sides[to] {
             let node = self.nodes[to].id.clone();
-            return self.hand(from, Input::DialFailed { node });
+            return self.hand(from, Input::DialFailed(node));
         }
         self.number += 1;
         let link = LinkId(self.number);
@@ -902,7 +907,7 @@ impl World {
         self.links.insert(link, Link { ends, open, last });
         for (at, other) in [(to, from), (from, to)] {
             let (node, key) = (self.nodes[other].id.clone(), self.nodes[other].keys.public());
-            self.hand(at, Input::Linked { link, node, key });
+            self.hand(at, Input::Opened { link, opening: Opening { node, key } });
         }
     }
 
@@ -977,7 +982,7 @@ impl World {
         if known.open == [false; 2] {
             self.links.remove(&link);
         }
-        self.hand(to, Input::Unlinked { link });
+        self.hand(to, Input::closed(link, ""));
     }
 
     pub(crate) fn open_links(&self) -> Vec<(LinkId, [usize; 2])> {
@@ -1019,7 +1024,10 @@ impl World {
             let models = [(model("v1"), of(0)), (model("v2"), of(errors.unwrap_or(0)))];
             let models = models.into_iter().chain([(model("v3"), of(0))]).collect();
             let window_id = format!("window-{}", self.now.as_micros() / 1_000_000);
-            self.hand(at, Input::Health(HealthSnapshot { node_id, window_id, models }));
+            self.hand(
+                at,
+                Input::Extra(ExtraInput::Health(HealthSnapshot { node_id, window_id, models })),
+            );
         }
         self.plan(self.now.after(ms(1000)), Happening::Health);
     }

@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use folkmoot::machine::LinkId;
 use folkmoot::machine::swarm::{
-    Bitfield, Config, Effect, Event, Files, Input, Message, Outcome, PeerId, PieceIndex, Pieces,
-    Place, Roster, Setup, Stored, Swarm, Timer, Tongue, Tree, leaf_hash,
+    Bitfield, Config, DialFailure, Effect, Event, ExtraEffect, ExtraInput, Files, Fx, Input,
+    Message, Opening, Outcome, PeerId, PieceIndex, Pieces, Place, Roster, Setup, Stored, Swarm,
+    Timer, Tongue, Tree, leaf_hash,
 };
 use folkmoot::machine::timer::TimerQueue;
+use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{Now, Rng, Time, WallTime};
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -219,7 +220,7 @@ impl World {
             Happening::Wake(at) => {
                 self.peers[at].wake_at = None;
                 while let Some(timer) = self.peers[at].timers.pop_due(self.now) {
-                    self.hand(at, Input::TimerFired(timer));
+                    self.hand(at, Input::Expired(timer));
                 }
                 self.wake_later(at);
             }
@@ -231,7 +232,7 @@ impl World {
             }
             Happening::Part { link, to, index, offset, data } => {
                 if self.peers[to].links.contains(&link) {
-                    self.hand(to, Input::Part { link, index, offset, data });
+                    self.hand(to, Input::Extra(ExtraInput::Part { link, index, offset, data }));
                 }
             }
             Happening::Broken { link, to } => {
@@ -239,7 +240,7 @@ impl World {
                 peer.queues.remove(&link);
                 peer.unchoked.remove(&link);
                 if peer.links.remove(&link) {
-                    self.hand(to, Input::Disconnected { link });
+                    self.hand(to, Input::closed(link, ""));
                 }
             }
             Happening::Sent { link, from, index, life } => {
@@ -249,12 +250,12 @@ impl World {
             }
             Happening::Dropped { link, from, index, life } => {
                 if self.peers[from].restarts == life {
-                    self.hand(from, Input::Uploaded { link, index, bytes: 0 });
+                    self.hand(from, Input::Extra(ExtraInput::Uploaded { link, index, bytes: 0 }));
                 }
             }
             Happening::Stored { peer, index, from, outcome, life } => {
                 if self.peers[peer].restarts == life {
-                    self.hand(peer, Input::Stored { index, from, outcome });
+                    self.hand(peer, Input::Extra(ExtraInput::Stored { index, from, outcome }));
                 }
             }
         }
@@ -288,7 +289,7 @@ impl World {
         self.hand(at, Input::Start);
         let known = if is_share && self.everybody_knows_everybody { self.peers.len() } else { at };
         for other in (0..known).filter(|it| *it != at) {
-            self.hand(at, Input::Known(Place(self.peers[other].id.0)));
+            self.hand(at, Input::Extra(ExtraInput::Known(Place(self.peers[other].id.0))));
         }
     }
 
@@ -371,7 +372,7 @@ impl World {
         let to = self.peers.iter().position(|it| it.id.0 == place.0).expect("a known place");
         if self.peers[to].machine.is_none() || self.peers[to].outcome.is_some() {
             let reason = "refused".to_owned();
-            return self.hand(from, Input::DialFailed { place, reason });
+            return self.hand(from, Input::DialFailed(DialFailure { place, reason }));
         }
         self.number += 1;
         let link = LinkId(self.number);
@@ -380,14 +381,14 @@ impl World {
         for (at, peer, place) in [(from, ids[0], Some(place)), (to, ids[1], None)] {
             self.peers[at].links.insert(link);
             self.peers[at].queues.insert(link, VecDeque::new());
-            self.hand(at, Input::Connected { link, peer, place });
+            self.hand(at, Input::Opened { link, opening: Opening { peer, place } });
         }
     }
 
     fn hand(&mut self, at: usize, input: Input) {
         let now = Now { mono: self.now, wall: WallTime(0) };
         let Some(machine) = &mut self.peers[at].machine else { return };
-        let mut fx = Vec::new();
+        let mut fx = Fx::default();
         machine.handle(now, input, &mut fx);
         for effect in fx {
             self.carry_out(at, effect);
@@ -411,7 +412,9 @@ impl World {
 
     fn carry_out(&mut self, at: usize, effect: Effect) {
         match effect {
-            Effect::Send(link, msg) => {
+            Effect::SendAll { .. } => unreachable!("it sends to one at a time"),
+            Effect::Persist(never) => match never {},
+            Effect::Send { link, msg } => {
                 let is_piece = matches!(msg, Message::Piece { .. } | Message::Rest { .. });
                 assert!(!is_piece, "pieces go from the disk");
                 if msg == Message::Choke {
@@ -423,13 +426,15 @@ impl World {
                 }
                 self.push(at, link, Out::Say(msg));
             }
-            Effect::Upload(link, index, offset) => {
+            Effect::Extra(ExtraEffect::Upload(link, index, offset)) => {
                 assert!(self.peers[at].unchoked.contains(&link), "S3: served while choked");
                 assert!(self.peers[at].disk.contains_key(&index), "S2: not on disk");
                 self.push(at, link, Out::Piece(index, offset));
             }
-            Effect::Drop(link, index) => self.drop_pieces(at, link, |it| it == index),
-            Effect::Store { index, data, from, expected } => {
+            Effect::Extra(ExtraEffect::Drop(link, index)) => {
+                self.drop_pieces(at, link, |it| it == index)
+            }
+            Effect::Extra(ExtraEffect::Store { index, data, from, expected }) => {
                 let is_true = expected.is_none_or(|hash| hash == leaf_hash(&data));
                 let outcome = if is_true { Stored::Yes } else { Stored::False };
                 if is_true {
@@ -447,12 +452,12 @@ impl World {
             Effect::Dial(to) => {
                 self.at(self.now.after(self.latency), Happening::Called { from: at, to });
             }
-            Effect::Hangup(link) => {
+            Effect::Hangup { link } => {
                 self.peers[at].unchoked.remove(&link);
                 self.drop_pieces(at, link, |_| true);
                 self.push(at, link, Out::End);
             }
-            Effect::SetTimer(timer, span) => {
+            Effect::SetTimer { timer, after: span } => {
                 self.peers[at].timers.set(timer, self.now.after(span));
             }
             Effect::StopTimer(timer) => self.peers[at].timers.stop(&timer),
@@ -536,7 +541,7 @@ impl World {
             };
             self.deliver(link, to, Happening::Arrived { link, to, msg });
         }
-        self.hand(from, Input::Uploaded { link, index, bytes });
+        self.hand(from, Input::Extra(ExtraInput::Uploaded { link, index, bytes }));
         self.pump(from, link);
     }
 }

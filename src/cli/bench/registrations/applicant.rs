@@ -1,5 +1,6 @@
 //! An applicant without a process: the real handshake, and nothing else of a peer.
 
+use crate::proto::message::Message;
 use std::collections::BTreeMap;
 use std::io::{BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
@@ -9,12 +10,11 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 
 use crate::machine::session::{Config, Event, Session};
-use crate::machine::{Effect, Effects, LinkId};
+use crate::machine::{Effect, Effects, LinkId, NodeCall};
 use crate::model::statement::{RegisterReq, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, Rng, Time};
 use crate::proto::hello::{Card, Intent};
 use crate::proto::line::{LineReader, encode};
-use crate::proto::message::Message;
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 
@@ -134,7 +134,7 @@ impl Call {
         let (mut session, mut fx) = (identity.session(u64::from(to.port())), Effects::default());
         session.call(to, Intent::Link, PATIENCE, &mut fx);
         let ticket = fx.drain().find_map(|effect| {
-            if let Effect::Dial { ticket, .. } = effect { Some(ticket) } else { None }
+            if let Effect::Dial(NodeCall { ticket, .. }) = effect { Some(ticket) } else { None }
         });
         session.on_dialed(ticket.ok_or("a session does not dial")?, LINK, None, &mut fx);
         loop {

@@ -20,7 +20,7 @@ use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 
 use crate::machine::membership::seedbook::{Learned, SeedBook};
-use crate::machine::{Effects, Kind, LinkId};
+use crate::machine::{Effects, Kind, LinkId, NodeCall, NodeMessage, PingHost};
 use crate::model::statement::{Admission, Leave, RegisterReq, Removal, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId};
 use crate::proto::hello::{Card, SeedKey};
@@ -75,9 +75,12 @@ pub struct Applicant {
 }
 
 impl Kind for Applicant {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Record;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Applicant>;

@@ -40,7 +40,7 @@ use super::seedbook::{Learned, SeedBook};
 use crate::machine::health::LocalHealth;
 use crate::machine::probe::Outcome;
 use crate::machine::session::Cause;
-use crate::machine::{Effects, Kind, LinkId};
+use crate::machine::{Effects, Kind, LinkId, NodeCall, NodeMessage, PingHost};
 use crate::model::entry::Entry;
 use crate::model::statement::{Leave, NeighborList, Proposal, ProposalKind, Removal, Subject};
 use crate::model::{Endpoint, Incarnation, KeyPair, Now, Rng, SeedId, Time};
@@ -109,9 +109,12 @@ pub struct Authority {
 }
 
 impl Kind for Authority {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = Timer;
     type Record = Record;
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 type Fx = Effects<Authority>;

@@ -13,14 +13,14 @@ fn keys(table: &Table, of: &[usize]) -> BTreeSet<PublicKey> {
 
 /// The seeds tell a node that exactly these are dead; ten seconds later it checks.
 fn told(table: &Table, seat: &mut Seat, of: &[usize]) -> Vec<Effect> {
-    seat.tell(Input::Dead { keys: keys(table, of) });
+    seat.tell(Input::Extra(ExtraInput::Dead { keys: keys(table, of) }));
     looks(seat, Duration::from_secs(10))
 }
 
 /// The node checks after `span`.
 fn looks(seat: &mut Seat, span: Duration) -> Vec<Effect> {
     seat.now.mono = seat.now.mono.after(span);
-    seat.tell(Input::TimerFired(Timer::Dead))
+    seat.tell(Input::Expired(Timer::Dead))
 }
 
 fn stays(fx: &[Effect]) -> Vec<&DeadStay> {
@@ -67,7 +67,7 @@ fn the_others_go_on_without_one_that_the_seeds_call_dead_and_let_it_in_again() {
     let (txid, by) = (told_all.txid, Word::Seeds);
     assert!(fx.contains(&Effect::Emit(Event::Removed { txid: txid.clone(), by })), "{fx:?}");
     let of_serving = |it: &Effect| {
-        let Effect::Serve(serving) = it else { return None };
+        let Effect::Extra(ExtraEffect::Serve(serving)) = it else { return None };
         serving.removed.clone()
     };
     assert!(fx.iter().filter_map(of_serving).any(|it| it == (txid.clone(), by)));
@@ -119,13 +119,13 @@ fn of_two_halves_that_are_told_that_the_other_is_dead_the_one_with_the_lowest_na
     let mut seats: Vec<_> = (0..4).map(|at| table.seat(at, whole())).collect();
     for away in [2, 3] {
         for at in [0, 1] {
-            seats[at].tell(Input::Unlinked { link: LinkId(away as u64) });
-            seats[away].tell(Input::Unlinked { link: LinkId(at as u64) });
+            seats[at].tell(Input::closed(LinkId(away as u64), ""));
+            seats[away].tell(Input::closed(LinkId(at as u64), ""));
         }
     }
     told(&table, &mut seats[1], &[2, 3]);
     told(&table, &mut seats[3], &[0, 1]);
-    seats[2].tell(Input::Dead { keys: keys(&table, &[0, 1]) });
+    seats[2].tell(Input::Extra(ExtraInput::Dead { keys: keys(&table, &[0, 1]) }));
     let fx = looks(&mut seats[2], Duration::from_secs(9));
     assert!(stays(&fx).is_empty(), "they may only be restarted");
     let fx = looks(&mut seats[2], Duration::from_secs(1));
@@ -153,7 +153,7 @@ fn the_lowest_name_proposes_and_another_only_after_a_while() {
     assert!(!proposes(&looks(&mut seats[1], Duration::from_secs(5))));
     assert!(proposes(&looks(&mut seats[1], Duration::from_secs(1))));
     // Another voter that is away is named.
-    seats[0].tell(Input::Unlinked { link: LinkId(1) });
+    seats[0].tell(Input::closed(LinkId(1), ""));
     let fx = told(&table, &mut seats[0], &[2]);
     let [stay] = &stays(&fx)[..] else { panic!("{fx:?}") };
     assert_eq!(stay.cause, Cause::NoVote);
@@ -166,14 +166,17 @@ fn a_word_that_is_taken_back_ends_it() {
     let mut seats = on_the_way(&table);
     leaves(&mut seats, 2);
     told(&table, &mut seats[1], &[2]);
-    let fx = seats[1].tell(Input::Dead { keys: BTreeSet::new() });
+    let fx = seats[1].tell(Input::Extra(ExtraInput::Dead { keys: BTreeSet::new() }));
     assert!(fx.contains(&Effect::StopTimer(Timer::Dead)), "{fx:?}");
     let wish = proposal(&told(&table, &mut seats[0], &[2]));
     assert_eq!(vote(&seats[1].hear(0, prepare(&wish))).cause, Some(Cause::NoWord));
     // Another machine's key under the same name is not the one that the seeds named.
     let other = KeyPair::generate(&mut rng()).public();
-    let fx = seats[1].tell(Input::Dead { keys: [other].into() });
-    assert!(!fx.iter().any(|it| matches!(it, Effect::SetTimer(Timer::Dead, _))), "{fx:?}");
+    let fx = seats[1].tell(Input::Extra(ExtraInput::Dead { keys: [other].into() }));
+    assert!(
+        !fx.iter().any(|it| matches!(it, Effect::SetTimer { timer: Timer::Dead, .. })),
+        "{fx:?}"
+    );
 }
 
 #[test]
@@ -200,7 +203,7 @@ fn a_second_death_meanwhile_is_waited_for_and_then_both_are_out() {
     leaves(&mut seats, 4);
     assert!(proposes(&told(&table, &mut seats[0], &[4])));
     leaves(&mut seats, 1);
-    seats[0].tell(Input::TimerFired(Timer::Votes));
+    seats[0].tell(Input::Expired(Timer::Votes));
     let fx = looks(&mut seats[0], Duration::from_secs(60));
     assert!(!proposes(&fx) && stays(&fx)[0].reason.contains("node-b"), "{fx:?}");
     for at in [2, 3] {

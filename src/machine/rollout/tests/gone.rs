@@ -11,18 +11,17 @@ fn gone(of: &[usize]) -> Command {
 /// Cuts a node off from all others.
 pub(super) fn leaves(seats: &mut [Seat], away: usize) {
     for at in (0..seats.len()).filter(|it| *it != away) {
-        seats[at].tell(Input::Unlinked { link: LinkId(away as u64) });
-        seats[away].tell(Input::Unlinked { link: LinkId(at as u64) });
+        seats[at].tell(Input::closed(LinkId(away as u64), ""));
+        seats[away].tell(Input::closed(LinkId(at as u64), ""));
     }
 }
 
 /// Links a node with all others again.
 pub(super) fn returns(table: &Table, seats: &mut [Seat], back: usize) {
     for at in (0..seats.len()).filter(|it| *it != back) {
-        let link = |of: usize| Input::Linked {
+        let link = |of: usize| Input::Opened {
             link: LinkId(of as u64),
-            node: name(of),
-            key: table.keys[of].public(),
+            opening: Opening { node: name(of), key: table.keys[of].public() },
         };
         seats[at].tell(link(back));
         seats[back].tell(link(at));
@@ -155,7 +154,7 @@ fn what_the_dead_may_have_decided_is_committed_before_its_removal() {
     let status = |seat: &Seat| seat.machine.status(Time::ZERO);
     assert_eq!(status(&again).course, status(&seats[1]).course);
     // The gone node had aborted the step, and believes the commit.
-    seats[2].tell(Input::TimerFired(Timer::Votes));
+    seats[2].tell(Input::Expired(Timer::Votes));
     assert_eq!(status(&seats[2]).state.version, 2);
     returns(&table, &mut seats, 2);
     catch_up(&mut seats, 1, 2);
@@ -239,7 +238,7 @@ fn two_halves_that_called_each_other_gone_find_out() {
     // Both halves call the nodes that they called gone.
     let is_call = |it: &Effect, of: usize| matches!(it, Effect::Dial(it) if it.node_id == name(of));
     seats[2].now.mono = Time::ZERO.after(std::time::Duration::from_secs(10));
-    let fx = seats[2].tell(Input::TimerFired(Timer::Redial(name(0))));
+    let fx = seats[2].tell(Input::Expired(Timer::Redial(name(0))));
     assert!(fx.iter().any(|it| is_call(it, 0)), "{fx:?}");
     returns(&table, &mut seats, 2);
     let told = |fx: &[Effect], node: usize| {
@@ -265,14 +264,14 @@ fn the_dead_need_not_answer_what_a_node_asks_at_its_start_before_they_are_called
     let mut seats: Vec<_> = (0..2)
         .map(|at| {
             let mut seat = table.bare_seat(table.config(at), at, past[at].clone());
-            seat.tell(Input::Unlinked { link: LinkId(2) });
+            seat.tell(Input::closed(LinkId(2), ""));
             seat
         })
         .collect();
     seats[0].is_told(1, &[]);
     let held = seats[0].ask(gone(&[2]));
     assert_eq!(answer(&held), None, "it waits for a moment");
-    let fx = seats[0].tell(Input::TimerFired(Timer::Orders));
+    let fx = seats[0].tell(Input::Expired(Timer::Orders));
     let told = agree_without(&mut seats, 0, &[1], &fx);
     assert!(told.txid.epoch > 2, "in a life that nobody can have seen: {}", told.txid);
     assert_eq!(members(&seats[1]), [name(0), name(1)].into());

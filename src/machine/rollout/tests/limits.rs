@@ -13,7 +13,7 @@ fn stranger() -> NodeId {
 /// A node with a fresh key and a free name links.
 fn comes(seat: &mut Seat, node: NodeId, number: u8) -> LinkId {
     let (link, key) = (LinkId(90 + u64::from(number)), KeyPair::from_secret([number; 32]).public());
-    seat.tell(Input::Linked { link, node, key });
+    seat.tell(Input::Opened { link, opening: Opening { node, key } });
     link
 }
 
@@ -39,7 +39,7 @@ fn settling(table: &Table, version: u64) -> Proposal {
 
 fn leaves_for_good(seats: &mut [Seat], away: usize) {
     for seat in seats.iter_mut() {
-        seat.tell(Input::Unlinked { link: LinkId(away as u64) });
+        seat.tell(Input::closed(LinkId(away as u64), ""));
     }
 }
 
@@ -237,9 +237,9 @@ fn only_who_takes_part_splits_a_fleet_and_once_a_version() {
     let msg = Message::StateResp(StateResp { committed: vec![committed(other)] });
     assert_eq!(splits(&seat.tell(Input::Received { link, msg })), 0);
     // A new link is no new member.
-    seat.tell(Input::Unlinked { link: LinkId(1) });
+    seat.tell(Input::closed(LinkId(1), ""));
     let (node, key) = (name(1), table.keys[1].public());
-    seat.tell(Input::Linked { link: LinkId(1), node, key });
+    seat.tell(Input::Opened { link: LinkId(1), opening: Opening { node, key } });
     let msg = beat(seat, 200, 2);
     assert_eq!(splits(&seat.hear(1, msg)), 0);
 }
@@ -279,7 +279,7 @@ fn under_the_name_of_one_that_was_called_gone_only_its_key_splits_a_fleet() {
     let msg = Message::Heartbeat(beat);
     assert_eq!(splits(&seats[0].tell(Input::Received { link, msg: msg.clone() })), 0, "a liar");
     let (node, key) = (name(2), table.keys[2].public());
-    seats[0].tell(Input::Linked { link: LinkId(2), node, key });
+    seats[0].tell(Input::Opened { link: LinkId(2), opening: Opening { node, key } });
     assert_eq!(splits(&seats[0].hear(2, msg)), 1, "the one that was called gone");
 }
 
@@ -295,12 +295,16 @@ fn a_stranger_s_name_is_no_other_key_s_but_that_of_one_that_was_called_gone() {
         comes(seat, node.clone(), 6);
         assert_eq!(seat.machine.stranger(&node), Some((first, key(5))), "another key");
         let again = LinkId(50);
-        seat.tell(Input::Linked { link: again, node: node.clone(), key: key(5) });
+        seat.tell(Input::Opened {
+            link: again,
+            opening: Opening { node: node.clone(), key: key(5) },
+        });
         assert_eq!(seat.machine.stranger(&node), Some((again, key(5))), "the same key");
     }
     let (node, key) = (name(2), table.keys[2].public());
-    let fx = seat.tell(Input::Linked { link: LinkId(2), node: node.clone(), key });
-    assert!(fx.contains(&Effect::Hangup(LinkId(50))), "{fx:?}");
+    let fx =
+        seat.tell(Input::Opened { link: LinkId(2), opening: Opening { node: node.clone(), key } });
+    assert!(fx.contains(&Effect::Hangup { link: LinkId(50) }), "{fx:?}");
     assert_eq!(seat.machine.stranger(&node), Some((LinkId(2), key)), "it had the name");
     comes(seat, node.clone(), 5);
     assert_eq!(seat.machine.stranger(&node), Some((LinkId(2), key)), "a liar takes it no more");

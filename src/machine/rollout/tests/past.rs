@@ -46,7 +46,7 @@ fn an_epoch_is_beyond_the_seconds_of_the_clock() {
     let mut rollout =
         Rollout::new(table.config(0), table.keys[0].clone(), rng(), Memory::default());
     let now = Now { mono: Time::ZERO, wall: WallTime(1_796_000_000_000) };
-    let mut fx = Vec::new();
+    let mut fx = Fx::default();
     rollout.handle(now, Input::Start, &mut fx);
     let is_it = |it: &Effect| matches!(it, Effect::Persist(Record::Epoch { epoch: 1_796_000_000 }));
     assert!(fx.iter().any(is_it), "{fx:?}");
@@ -71,7 +71,7 @@ fn a_node_without_a_log_serves_nothing_before_it_has_heard_and_caught_up() {
     assert_eq!(served(&seat.is_told(0, &[])), Some(1));
     let memory = Memory::default();
     let mut again = Rollout::new(table.config(2), table.keys[2].clone(), rng(), memory);
-    let mut fx = Vec::new();
+    let mut fx = Fx::default();
     whole().into_iter().for_each(|it| again.memory.replay(it));
     again.handle(Now::default(), Input::Start, &mut fx);
     again.handle(Now::default(), Input::Synced { records: 9 }, &mut fx);
@@ -94,7 +94,7 @@ fn a_node_begins_nothing_before_all_others_have_told_how_far_it_had_come() {
     assert_eq!(vote(&seat.hear(1, prepare(&wish))).vote, Choice::Commit);
     let mut seat = table.bare_seat(table.config(0), 0, whole());
     seat.ask(start(&[10_000]));
-    let fx = seat.tell(Input::TimerFired(Timer::Orders));
+    let fx = seat.tell(Input::Expired(Timer::Orders));
     let Some(Answer::Refused { cause: Cause::Recalling, reason, .. }) = answer(&fx) else {
         panic!("{fx:?}")
     };

@@ -25,13 +25,13 @@ fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
     let table = table(3);
     let mut seats = on_the_way(&table);
     for seat in &mut seats[..2] {
-        seat.tell(Input::Unlinked { link: LinkId(2) });
+        seat.tell(Input::closed(LinkId(2), ""));
     }
     // The owner's own figures do not fail: a node that sees the failed gate says so, and others
     // follow.
-    let fx = seats[1].tell(Input::Health(failing(1)));
+    let fx = seats[1].tell(Input::Extra(ExtraInput::Health(failing(1))));
     let serving = fx.iter().find_map(|it| {
-        let Effect::Serve(serving) = it else { return None };
+        let Effect::Extra(ExtraEffect::Serve(serving)) = it else { return None };
         Some(serving)
     });
     let serving = serving.expect("it serves otherwise now");
@@ -42,7 +42,7 @@ fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
     let fx = seats[0].hear(1, heartbeat.clone());
     assert!(fx.contains(&Effect::Emit(Event::Braked(brake))) && is_braked(&seats[0]), "{fx:?}");
     // No transaction that would need the dead node is tried, and no step is taken.
-    let fx = seats[0].tell(Input::TimerFired(Timer::Step));
+    let fx = seats[0].tell(Input::Expired(Timer::Step));
     assert!(!sent(&fx).iter().any(|it| matches!(it, Message::PrepareReq(_))), "{fx:?}");
     let refused = seats[0].ask(Command::Promote { full: false });
     assert!(matches!(answer(&refused), Some(Answer::Refused { cause: Cause::Gate, .. })));
@@ -51,10 +51,10 @@ fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
     assert!(is_braked(&table.seat(0, past)));
     // The dead node is back: it hears of the brake first, and the rollback follows.
     let (link, node, key) = (LinkId(2), name(2), table.keys[2].public());
-    seats[0].tell(Input::Linked { link, node, key });
+    seats[0].tell(Input::Opened { link, opening: Opening { node, key } });
     seats[2].hear(1, heartbeat);
     assert!(is_braked(&seats[2]));
-    let fx = seats[0].tell(Input::TimerFired(Timer::Step));
+    let fx = seats[0].tell(Input::Expired(Timer::Step));
     assert_eq!(proposal(&fx).txid.kind, Kind::Rollback);
     agree(&mut seats, 0, &fx);
     assert!(seats.iter().all(|it| !is_braked(it) && it.machine.state.version == 3));
@@ -64,18 +64,18 @@ fn a_gate_that_fails_stops_the_canary_at_once_though_a_node_is_dead() {
 fn an_order_to_go_back_brakes_and_resume_takes_the_brake_off() {
     let table = table(3);
     let mut seats = on_the_way(&table);
-    seats[1].tell(Input::Unlinked { link: LinkId(2) });
+    seats[1].tell(Input::closed(LinkId(2), ""));
     seats[1].ask(Command::Abort);
-    let fx = seats[1].tell(Input::TimerFired(Timer::Votes));
+    let fx = seats[1].tell(Input::Expired(Timer::Votes));
     assert!(matches!(answer(&fx), Some(Answer::Aborted { cause: Cause::NoVote, .. })));
     let old = seats[1].machine.heartbeat();
     assert_eq!(old.brake.as_ref().map(|it| it.kind), Some(Kind::Abort));
     let (link, node, key) = (LinkId(2), name(2), table.keys[2].public());
-    seats[1].tell(Input::Linked { link, node, key });
+    seats[1].tell(Input::Opened { link, opening: Opening { node, key } });
     // The brake of a node outside the roster counts for nothing.
     let (link, key) = (LinkId(9), KeyPair::from_secret([9; 32]).public());
     let node: NodeId = "zz-stranger".parse().unwrap();
-    seats[0].tell(Input::Linked { link, node: node.clone(), key });
+    seats[0].tell(Input::Opened { link, opening: Opening { node: node.clone(), key } });
     seats[0].hear(9, Message::Heartbeat(Heartbeat { node_id: node, ..old.clone() }));
     assert!(!is_braked(&seats[0]));
     seats[0].hear(1, Message::Heartbeat(old.clone()));
@@ -91,7 +91,7 @@ fn an_order_to_go_back_brakes_and_resume_takes_the_brake_off() {
 fn an_operator_s_order_goes_before_what_is_tried_again_by_itself() {
     let table = table(3);
     let mut seats = on_the_way(&table);
-    let fx = seats[0].tell(Input::Health(failing(0)));
+    let fx = seats[0].tell(Input::Extra(ExtraInput::Health(failing(0))));
     let automatic = proposal(&fx);
     assert!(!automatic.note.is_empty());
     // At another node the order waits until the end of the transaction is known.
@@ -110,14 +110,14 @@ fn what_lacks_a_vote_is_tried_ever_more_rarely_until_somebody_is_back() {
     let table = table(3);
     let mut seats = on_the_way(&table);
     let mut seat = seats.swap_remove(0);
-    seat.tell(Input::Health(failing(0)));
+    seat.tell(Input::Extra(ExtraInput::Health(failing(0))));
     let mut pauses = Vec::new();
     for _ in 0..7 {
-        seat.tell(Input::TimerFired(Timer::Votes));
+        seat.tell(Input::Expired(Timer::Votes));
         let (began, pause) = (seat.now.mono, seat.machine.retry_at);
         pauses.push(pause.since(began).as_secs());
         seat.now.mono = pause;
-        let fx = seat.tell(Input::TimerFired(Timer::Step));
+        let fx = seat.tell(Input::Expired(Timer::Step));
         assert_eq!(proposal(&fx).txid.kind, Kind::Rollback);
     }
     assert!(pauses[0] <= 2 && pauses[3] >= 8, "{pauses:?}");
@@ -132,14 +132,17 @@ fn with_servers(table: &Table, past: &[Record]) -> Vec<Seat> {
 }
 
 fn probed(failure: Option<&str>) -> Input {
-    Input::Probed { model: "v2".parse().unwrap(), failure: failure.map(str::to_owned) }
+    Input::Extra(ExtraInput::Probed {
+        model: "v2".parse().unwrap(),
+        failure: failure.map(str::to_owned),
+    })
 }
 
 #[test]
 fn a_version_has_to_answer_each_node_before_it_votes_for_it() {
     let table = table(3);
     let mut seats = with_servers(&table, &whole());
-    let probe = Effect::Probe("v2".parse().unwrap());
+    let probe = Effect::Extra(ExtraEffect::Probe("v2".parse().unwrap()));
     let fx = seats[0].ask(start(&[5000, 10_000]));
     assert!(fx.contains(&probe));
     let wish = proposal(&fx);
@@ -202,7 +205,7 @@ fn so_many_bad_looks_in_a_row_are_borne() {
     let mut good = failing(0);
     good.models.values_mut().for_each(|it| it.errors = 0);
     for health in [failing(0), failing(0), good, failing(0), failing(0)] {
-        seats[0].tell(Input::Health(health));
+        seats[0].tell(Input::Extra(ExtraInput::Health(health)));
         assert!(!is_braked(&seats[0]));
         // Other nodes' figures in between are not counted.
         seats[0].hear(1, Message::HealthSnapshot(failing(1)));
@@ -211,7 +214,7 @@ fn so_many_bad_looks_in_a_row_are_borne() {
         good.models.values_mut().for_each(|it| it.errors = 0);
         seats[0].hear(1, Message::HealthSnapshot(good));
     }
-    seats[0].tell(Input::Health(failing(0)));
+    seats[0].tell(Input::Extra(ExtraInput::Health(failing(0))));
     assert!(is_braked(&seats[0]));
 }
 
@@ -222,7 +225,7 @@ fn a_step_that_is_held_beyond_its_deadline_is_undone() {
     commit(&mut seats, 0, start_with(0, 60_000));
     for (second, is_over) in [(1, false), (60, false), (61, true)] {
         seats[0].now.mono = Time::from_micros(second * 1_000_000);
-        seats[0].tell(Input::TimerFired(Timer::Step));
+        seats[0].tell(Input::Expired(Timer::Step));
         assert_eq!(is_braked(&seats[0]), is_over, "{second}");
     }
     let brake = seats[0].machine.status(seats[0].now.mono).brake.unwrap();

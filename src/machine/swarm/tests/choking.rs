@@ -25,7 +25,7 @@ fn what_cannot_be_served_is_left_out_and_reported() {
     assert_eq!(uploads(&stage.hear(3, Message::Request(piece(1)))), [(3, 1)]);
     let again = stage.hear(3, Message::Request(piece(1)));
     assert_eq!((uploads(&again), is_odd(&again)), (vec![], true));
-    stage.give(Input::Uploaded { link: link(3), index: piece(1), bytes: 4 });
+    stage.give(Input::Extra(ExtraInput::Uploaded { link: link(3), index: piece(1), bytes: 4 }));
     assert_eq!(uploads(&stage.hear(3, Message::Request(piece(1)))), [(3, 1)]);
     assert_eq!(stage.swarm.status().up, 4);
 }
@@ -39,7 +39,7 @@ fn uploads_that_wait_for_one_neighbor_are_bounded() {
     let served: usize =
         all.iter().map(|it| uploads(&stage.hear(3, Message::Request(piece(*it)))).len()).sum();
     assert_eq!(served, UPLOADS_MAX);
-    stage.give(Input::Uploaded { link: link(3), index: piece(0), bytes: 4 });
+    stage.give(Input::Extra(ExtraInput::Uploaded { link: link(3), index: piece(0), bytes: 4 }));
     assert_eq!(uploads(&stage.hear(3, Message::Request(piece(99)))), [(3, 99)]);
 }
 
@@ -70,7 +70,7 @@ fn a_choke_withdraws_uploads_and_the_same_piece_may_be_wanted_again() {
     assert!(chokes < unchokes, "chokes come first (S3)");
     assert_eq!(uploads(&stage.hear(3, Message::Request(piece(0)))), [(3, 0)]);
     // The end of the withdrawn one is told late and is not the end of the new one.
-    stage.give(Input::Uploaded { link: link(3), index: piece(0), bytes: 0 });
+    stage.give(Input::Extra(ExtraInput::Uploaded { link: link(3), index: piece(0), bytes: 0 }));
     assert_eq!(uploads(&stage.hear(3, Message::Request(piece(0)))), []);
 }
 
@@ -81,7 +81,7 @@ fn a_cancelled_upload_is_dropped() {
     stage.hear(3, Message::Interested);
     stage.hear(3, Message::Request(piece(2)));
     let fx = stage.hear(3, Message::Cancel(piece(2)));
-    assert_eq!(fx, [Effect::Drop(link(3), piece(2))]);
+    assert_eq!(fx, [Effect::Extra(ExtraEffect::Drop(link(3), piece(2)))]);
     assert_eq!(stage.hear(3, Message::Cancel(piece(2))), []);
 }
 
@@ -96,7 +96,7 @@ fn after_the_first_choice_places_change_at_choices_only_in_the_assignment() {
     assert_eq!(events(&fx), [Event::Preferred(vec![PeerId(1_003)])]);
     let fx = stage.timer(Timer::Unchoke);
     assert_eq!((said(&fx), events(&fx)), (vec![], vec![]), "nothing changed");
-    assert!(fx.contains(&Effect::SetTimer(Timer::Unchoke, 5 * SECOND)));
+    assert!(fx.contains(&Effect::SetTimer { timer: Timer::Unchoke, after: 5 * SECOND }));
 }
 
 #[test]
@@ -160,6 +160,6 @@ fn in_shares_free_places_and_those_of_the_idle_are_given_at_once() {
     assert_eq!(said(&fx), [(5, Message::Choke), (11, Message::Unchoke)]);
     stage.comes(12);
     stage.hear(12, Message::Interested);
-    stage.give(Input::Disconnected { link: link(7) });
+    stage.give(Input::closed(link(7), ""));
     assert!(said(&stage.take()).contains(&(12, Message::Unchoke)));
 }

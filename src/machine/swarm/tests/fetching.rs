@@ -2,11 +2,17 @@
 
 use super::*;
 
+/// The bytes of a piece that an effect stores.
+fn stored(effect: &Effect) -> Option<&Vec<u8>> {
+    let Effect::Extra(ExtraEffect::Store { data, .. }) = effect else { return None };
+    Some(data)
+}
+
 #[test]
 fn a_bitfield_is_sent_first_also_an_empty_one_and_is_answered_with_interest() {
     let mut stage = Stage::assignment(9, &[]);
     let peer = PeerId(1_003);
-    stage.give(Input::Connected { link: link(3), peer, place: None });
+    stage.give(Input::Opened { link: link(3), opening: Opening { peer, place: None } });
     let fx = stage.take();
     assert_eq!(events(&fx), [Event::ConnectedFrom(peer)]);
     assert_eq!(said(&fx), [(3, Message::Bitfield(vec![0, 0]))]);
@@ -25,7 +31,8 @@ fn interest_ends_with_the_last_piece_that_a_neighbor_has() {
     stage.comes_with(4, &[1, 2]);
     assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 1)]);
     let fx = stage.send_piece(3, 1);
-    let store = |it: &Effect| matches!(it, Effect::Store { expected: None, .. });
+    let store =
+        |it: &Effect| matches!(it, Effect::Extra(ExtraEffect::Store { expected: None, .. }));
     assert!(fx.iter().any(store));
     let fx = stage.stored(3, 1, Stored::Yes);
     let from = PeerId(1_003);
@@ -87,9 +94,12 @@ fn a_choke_returns_the_piece_and_what_still_comes_is_welcome() {
     assert_eq!(requests(&fx), [(4, 0)]);
     // It was on its way already.
     let fx = stage.send_piece(3, 0);
-    assert!(fx.iter().any(|it| matches!(it, Effect::Store { .. })));
+    assert!(fx.iter().any(|it| matches!(it, Effect::Extra(ExtraEffect::Store { .. }))));
     let fx = stage.send_piece(4, 0);
-    assert!(!fx.iter().any(|it| matches!(it, Effect::Store { .. })), "it is being stored");
+    assert!(
+        !fx.iter().any(|it| matches!(it, Effect::Extra(ExtraEffect::Store { .. }))),
+        "it is being stored"
+    );
     assert!(!is_odd(&fx));
 }
 
@@ -100,7 +110,7 @@ fn a_lost_neighbor_loses_its_requests_to_others() {
     stage.comes_with(4, &[0]);
     stage.hear(3, Message::Unchoke);
     stage.hear(4, Message::Unchoke);
-    stage.give(Input::Disconnected { link: link(3) });
+    stage.give(Input::closed(link(3), ""));
     assert_eq!(requests(&stage.take()), [(4, 0)]);
 }
 
@@ -112,18 +122,18 @@ fn a_neighbor_that_stalls_loses_its_request_and_is_asked_again_later() {
         let fx = stage.hear(3, Message::Unchoke);
         assert_eq!(requests(&fx), [(3, 0)]);
         let answer = Timer::Answer(link(3));
-        assert!(fx.contains(&Effect::SetTimer(answer, patience)));
+        assert!(fx.contains(&Effect::SetTimer { timer: answer, after: patience }));
         stage.later(patience);
         let fx = stage.timer(answer);
         assert_eq!(requests(&fx), [], "nobody else has it, and it is given time");
         stage.comes_with(4, &[0]);
         assert_eq!(requests(&stage.hear(4, Message::Unchoke)), [(4, 0)]);
-        stage.give(Input::Disconnected { link: link(4) });
+        stage.give(Input::closed(link(4), ""));
         stage.take();
         stage.later(patience * 2);
         assert_eq!(requests(&stage.timer(answer)), [(3, 0)]);
         let fx = stage.send_piece(3, 0);
-        assert!(fx.iter().any(|it| matches!(it, Effect::Store { .. })));
+        assert!(fx.iter().any(|it| matches!(it, Effect::Extra(ExtraEffect::Store { .. }))));
     }
 }
 
@@ -137,7 +147,7 @@ fn a_neighbor_that_delivers_is_not_taken_as_stalled() {
     asked = requests(&stage.send_piece(3, asked[0].1));
     stage.later(SECOND);
     let fx = stage.timer(Timer::Answer(link(3)));
-    assert_eq!(fx, [Effect::SetTimer(Timer::Answer(link(3)), patience - SECOND)]);
+    assert_eq!(fx, [Effect::SetTimer { timer: Timer::Answer(link(3)), after: patience - SECOND }]);
     assert_eq!(requests(&stage.send_piece(3, asked[0].1)).len(), 1);
 }
 
@@ -148,7 +158,7 @@ fn the_last_piece_may_be_filled_up_and_no_other_length_is_taken() {
     stage.hear(3, Message::Unchoke);
     let data = [bytes(2, 1), vec![0, 0]].concat();
     let fx = stage.hear(3, Message::Piece { index: piece(1), data });
-    let stores = |it: &Effect| matches!(it, Effect::Store { data, .. } if *data == bytes(2, 1));
+    let stores = |it: &Effect| stored(it).is_some_and(|it| *it == bytes(2, 1));
     assert!(fx.iter().any(stores) && is_odd(&fx));
     for len in [0, 1, 3, 5] {
         let mut stage = Stage::assignment(2, &[0]);
@@ -156,7 +166,7 @@ fn the_last_piece_may_be_filled_up_and_no_other_length_is_taken() {
         stage.hear(3, Message::Unchoke);
         let fx = stage.hear(3, Message::Piece { index: piece(1), data: vec![0; len] });
         assert!(hangs_up(&fx, 3), "{len}");
-        assert!(!fx.iter().any(|it| matches!(it, Effect::Store { .. })));
+        assert!(!fx.iter().any(|it| matches!(it, Effect::Extra(ExtraEffect::Store { .. }))));
         stage.comes_with(4, &[1]);
         assert_eq!(requests(&stage.hear(4, Message::Unchoke)), [(4, 1)], "it is wanted again");
     }
@@ -165,15 +175,15 @@ fn the_last_piece_may_be_filled_up_and_no_other_length_is_taken() {
 /// A neighbor's connection ends when so many bytes of the content from `offset` on have come.
 fn breaks(stage: &mut Stage, number: u32, (index, offset, data): (u32, u32, &[u8])) {
     let (link, data) = (link(number.into()), data.to_vec());
-    stage.give(Input::Part { link, index: piece(index), offset, data });
-    stage.give(Input::Disconnected { link });
+    stage.give(Input::Extra(ExtraInput::Part { link, index: piece(index), offset, data }));
+    stage.give(Input::closed(link, ""));
     stage.take();
 }
 
 /// The same peer calls again, over another connection.
 fn returns(stage: &mut Stage, number: u32, peer: u32, have: &[u32]) -> Vec<Effect> {
     let peer = PeerId(1_000 + peer);
-    stage.give(Input::Connected { link: link(number.into()), peer, place: None });
+    stage.give(Input::Opened { link: link(number.into()), opening: Opening { peer, place: None } });
     let mut bits = Bitfield::none(stage.count);
     have.iter().for_each(|index| assert!(bits.set(piece(*index))));
     stage.hear(number, Message::Bitfield(bits.to_wire()));
@@ -197,13 +207,13 @@ fn a_piece_amid_which_a_connection_ended_is_continued_by_who_began_it() {
     // Another peer's rest could be false, and then it would not be known whose fault it is.
     let fx = returns(&mut stage, 4, 4, &[asked]);
     assert_eq!(requests(&fx), [(4, asked)]);
-    stage.give(Input::Disconnected { link: link(4) });
+    stage.give(Input::closed(link(4), ""));
     stage.take();
     let fx = returns(&mut stage, 31, 3, &[0, 1]);
     assert!(asks_for_rest(&fx, 31, asked, 3));
     let (index, data) = (piece(asked), whole[3..].to_vec());
     let fx = stage.hear(31, Message::Rest { index, offset: 3, data });
-    let stores = |it: &Effect| matches!(it, Effect::Store { data, .. } if *data == whole);
+    let stores = |it: &Effect| stored(it) == Some(&whole);
     assert!(fx.iter().any(stores), "{fx:?}");
     assert_eq!(stage.swarm.status().down, 1, "only what came now counts here");
 }
@@ -233,7 +243,7 @@ fn whoever_does_not_know_how_to_go_on_is_asked_for_the_whole_piece() {
     breaks(&mut stage, 3, (1, 0, &[4]));
     assert!(asks_for_rest(&returns(&mut stage, 30, 3, &[1]), 30, 1, 1));
     // An older program ends the connection at a message that it does not know.
-    stage.give(Input::Disconnected { link: link(30) });
+    stage.give(Input::closed(link(30), ""));
     stage.take();
     assert_eq!(requests(&returns(&mut stage, 31, 3, &[1])), [(31, 1)]);
 }
@@ -247,12 +257,17 @@ fn parts_that_mean_nothing_are_left_out() {
     for (index, offset, data) in
         [(other, 0, &[1][..]), (7, 0, &[1]), (asked, 2, &[1]), (asked, 0, &[0; 4]), (asked, 4, &[])]
     {
-        stage.give(Input::Part { link: link(3), index: piece(index), offset, data: data.to_vec() });
+        stage.give(Input::Extra(ExtraInput::Part {
+            link: link(3),
+            index: piece(index),
+            offset,
+            data: data.to_vec(),
+        }));
     }
     let rest =
         |offset, data: &[u8]| Message::Rest { index: piece(asked), offset, data: data.to_vec() };
     assert!(is_odd(&stage.hear(3, rest(1, &[1, 2, 3]))));
-    stage.give(Input::Disconnected { link: link(3) });
+    stage.give(Input::closed(link(3), ""));
     stage.take();
     assert_eq!(requests(&returns(&mut stage, 30, 3, &[asked])), [(30, asked)]);
     // A rest of another length is a fault of its sender, as a piece would be.
@@ -278,7 +293,10 @@ fn a_piece_that_was_not_asked_for_is_dropped() {
     stage.comes_with(3, &[0, 1, 2]);
     for index in [1, 7] {
         let fx = stage.hear(3, Message::Piece { index: piece(index), data: bytes(4, 1) });
-        assert!(is_odd(&fx) && !fx.iter().any(|it| matches!(it, Effect::Store { .. })));
+        assert!(
+            is_odd(&fx)
+                && !fx.iter().any(|it| matches!(it, Effect::Extra(ExtraEffect::Store { .. })))
+        );
     }
     // A neighbor that sends a piece that is here already learns that it is here.
     assert_eq!(said(&stage.send_piece(3, 0)), [(3, Message::Have(piece(0)))]);
@@ -293,7 +311,10 @@ fn shares_ask_for_several_pieces_of_whoever_has_sent_a_good_one() {
     assert_eq!(first.len(), 1, "it could lie");
     let fx = stage.send_piece(3, first[0].1);
     let hash = whole_tree(30).leaf(piece(first[0].1));
-    let checks = |it: &Effect| matches!(it, Effect::Store { expected, .. } if *expected == hash);
+    let checks = |it: &Effect| {
+        let Effect::Extra(ExtraEffect::Store { expected, .. }) = it else { return false };
+        *expected == hash
+    };
     assert!(fx.iter().any(checks));
     assert_eq!(requests(&fx).len(), 1);
     let fx = stage.stored(3, first[0].1, Stored::Yes);
@@ -304,8 +325,8 @@ fn shares_ask_for_several_pieces_of_whoever_has_sent_a_good_one() {
 fn a_false_piece_is_named_and_its_sender_never_asked_again() {
     let mut stage = Stage::share(4, &[]);
     let (place, peer) = (Place(9), PeerId(1_003));
-    stage.give(Input::Known(place));
-    stage.give(Input::Connected { link: link(3), peer, place: Some(place) });
+    stage.give(Input::Extra(ExtraInput::Known(place)));
+    stage.give(Input::Opened { link: link(3), opening: Opening { peer, place: Some(place) } });
     stage.hear(3, Message::Bitfield(vec![0x80]));
     stage.comes_with(4, &[0]);
     stage.hear(4, Message::Unchoke);
@@ -318,7 +339,7 @@ fn a_false_piece_is_named_and_its_sender_never_asked_again() {
     assert!(hangs_up(&fx, 3));
     assert_eq!(requests(&fx), [(4, 0)]);
     // Where it is, an honest one may be after a restart; itself it is known by its id.
-    stage.give(Input::Connected { link: link(30), peer, place: None });
+    stage.give(Input::Opened { link: link(30), opening: Opening { peer, place: None } });
     let fx = stage.take();
     assert!(hangs_up(&fx, 30) && matches!(events(&fx)[..], [Event::Refused(..)]));
 }
@@ -331,7 +352,7 @@ fn in_the_endgame_a_second_is_asked_after_a_while_and_called_off() {
     assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 0)]);
     let fx = stage.hear(4, Message::Unchoke);
     assert_eq!(requests(&fx), [], "it was asked for only now");
-    assert!(fx.iter().any(|it| matches!(it, Effect::SetTimer(Timer::Retry, _))));
+    assert!(fx.iter().any(|it| matches!(it, Effect::SetTimer { timer: Timer::Retry, .. })));
     stage.later(SECOND);
     assert_eq!(requests(&stage.timer(Timer::Retry)), [(4, 0)]);
     stage.comes_with(5, &[0]);
@@ -339,7 +360,9 @@ fn in_the_endgame_a_second_is_asked_after_a_while_and_called_off() {
     let fx = stage.send_piece(4, 0);
     assert_eq!(said(&fx), [(3, Message::Cancel(piece(0)))]);
     let fx = stage.send_piece(3, 0);
-    assert!(!is_odd(&fx) && !fx.iter().any(|it| matches!(it, Effect::Store { .. })));
+    assert!(
+        !is_odd(&fx) && !fx.iter().any(|it| matches!(it, Effect::Extra(ExtraEffect::Store { .. })))
+    );
     assert!(events(&stage.stored(4, 0, Stored::Yes)).contains(&Event::Complete));
 }
 
@@ -378,14 +401,14 @@ fn a_slow_neighbor_is_waited_for_as_long_as_bytes_come() {
     assert_eq!(requests(&stage.hear(3, Message::Unchoke)), [(3, 0)]);
     let answer = Timer::Answer(link(3));
     stage.later(patience - SECOND);
-    stage.give(Input::Coming { link: link(3) });
+    stage.give(Input::Extra(ExtraInput::Coming { link: link(3) }));
     stage.later(SECOND);
     let fx = stage.timer(answer);
-    assert!(fx.contains(&Effect::SetTimer(answer, patience - SECOND)), "{fx:?}");
+    assert!(fx.contains(&Effect::SetTimer { timer: answer, after: patience - SECOND }), "{fx:?}");
     assert!(!fx.iter().any(|it| matches!(it, Effect::Emit(Event::Odd(..)))), "{fx:?}");
     // Slower than that is too slow: so small a piece does not take so long.
     stage.later(patience - SECOND);
-    stage.give(Input::Coming { link: link(3) });
+    stage.give(Input::Extra(ExtraInput::Coming { link: link(3) }));
     let fx = stage.timer(answer);
     let is_told = |it: &Event| matches!(it, Event::Odd(_, what) if what.contains("slow"));
     assert!(events(&fx).iter().any(is_told), "{fx:?}");
@@ -396,7 +419,11 @@ fn pieces_that_others_have_spoiled_are_fetched_again() {
     let mut stage = Stage::share(2, &[0, 1]);
     stage.comes_with(3, &[0, 1]);
     stage.hear(3, Message::Unchoke);
-    stage.give(Input::ReadAgain { read: 2, lost: vec![piece(1)], files: Vec::new() });
+    stage.give(Input::Extra(ExtraInput::ReadAgain {
+        read: 2,
+        lost: vec![piece(1)],
+        files: Vec::new(),
+    }));
     let fx = stage.take();
     assert_eq!(requests(&fx), [(3, 1)]);
     let told = Event::ReadAgain { read: 2, lost: 1, files: Vec::new() };

@@ -4,7 +4,7 @@ use super::*;
 
 fn connects(stage: &mut Stage, at: u64, id: u32, place: Option<u32>) -> Vec<Effect> {
     let place = place.map(Place);
-    stage.give(Input::Connected { link: link(at), peer: PeerId(id), place });
+    stage.give(Input::Opened { link: link(at), opening: Opening { peer: PeerId(id), place } });
     stage.take()
 }
 
@@ -43,25 +43,28 @@ fn oneself_is_called_once_and_others_again_and_again() {
     let mut stage = Stage::share(2, &[]);
     let dials = |fx: &[Effect]| fx.iter().filter(|it| matches!(it, Effect::Dial(_))).count();
     let redials = |fx: &[Effect]| {
-        fx.iter().filter(|it| matches!(it, Effect::SetTimer(Timer::Redial(_), _))).count()
+        fx.iter()
+            .filter(|it| matches!(it, Effect::SetTimer { timer: Timer::Redial(_), .. }))
+            .count()
     };
     for place in [Place(0), Place(1)] {
-        stage.give(Input::Known(place));
-        stage.give(Input::Known(place));
+        stage.give(Input::Extra(ExtraInput::Known(place)));
+        stage.give(Input::Extra(ExtraInput::Known(place)));
         assert_eq!(dials(&stage.take()), 1);
     }
     let fx = connects(&mut stage, 1, ME.0, Some(0));
     assert!(hangs_up(&fx, 1) && redials(&fx) == 0);
     assert_eq!(stage.timer(Timer::Redial(Place(0))), []);
     for _ in 0..5 {
-        stage.give(Input::DialFailed { place: Place(1), reason: "refused".to_owned() });
+        stage
+            .give(Input::DialFailed(DialFailure { place: Place(1), reason: "refused".to_owned() }));
         let fx = stage.take();
         assert!(matches!(events(&fx)[..], [Event::Unreachable { retry_in: Some(_), .. }]));
         assert_eq!(redials(&fx), 1);
         assert_eq!(dials(&stage.timer(Timer::Redial(Place(1)))), 1);
     }
     connects(&mut stage, 2, 5, Some(1));
-    stage.give(Input::Disconnected { link: link(2) });
+    stage.give(Input::closed(link(2), ""));
     assert_eq!(redials(&stage.take()), 1);
 }
 
@@ -101,8 +104,8 @@ fn a_swarm_is_over_when_all_have_everything_and_know_it_of_us() {
     assert_eq!(ended(&stage.hear(3, Message::Have(piece(1)))), None, "1001 waits for us");
     let fx = connects(&mut stage, 1, 1_001, None);
     assert_eq!(ended(&fx), Some(Outcome::AllComplete));
-    let said_at = fx.iter().position(|it| matches!(it, Effect::Send(LinkId(1), _)));
-    let hung_up_at = fx.iter().position(|it| *it == Effect::Hangup(link(1)));
+    let said_at = fx.iter().position(|it| matches!(it, Effect::Send { link: LinkId(1), .. }));
+    let hung_up_at = fx.iter().position(|it| *it == Effect::Hangup { link: link(1) });
     assert!(said_at < hung_up_at && hangs_up(&fx, 3));
     assert!(hangs_up(&connects(&mut stage, 5, 1_003, None), 5), "it is over");
     assert_eq!(stage.hear(3, Message::Interested), []);
@@ -112,7 +115,7 @@ fn a_swarm_is_over_when_all_have_everything_and_know_it_of_us() {
 fn who_leaves_with_everything_is_not_waited_for_and_who_leaves_without_is() {
     let mut stage = three(&[0]);
     connects(&mut stage, 1, 1_001, None);
-    stage.give(Input::Disconnected { link: link(1) });
+    stage.give(Input::closed(link(1), ""));
     stage.comes_with(3, &[0, 1]);
     stage.hear(3, Message::Unchoke);
     stage.send_piece(3, 1);
@@ -122,7 +125,7 @@ fn who_leaves_with_everything_is_not_waited_for_and_who_leaves_without_is() {
     let mut stage = three(&[0, 1]);
     connects(&mut stage, 1, 1_001, None);
     stage.comes_with(3, &[0]);
-    stage.give(Input::Disconnected { link: link(3) });
+    stage.give(Input::closed(link(3), ""));
     assert_eq!(ended(&stage.take()), None);
     let span = stage.swarm.config.give_up_after.unwrap();
     stage.later(span - SECOND);
@@ -135,16 +138,16 @@ fn who_leaves_with_everything_is_not_waited_for_and_who_leaves_without_is() {
 #[test]
 fn a_complete_predecessor_whose_connection_broke_is_called_before_we_go() {
     let mut stage = three(&[0]);
-    stage.give(Input::Known(Place(1_001)));
+    stage.give(Input::Extra(ExtraInput::Known(Place(1_001))));
     connects(&mut stage, 1, 1_001, Some(1_001));
-    stage.give(Input::Disconnected { link: link(1) });
+    stage.give(Input::closed(link(1), ""));
     stage.comes_with(3, &[0, 1]);
     stage.hear(3, Message::Unchoke);
     stage.send_piece(3, 1);
     assert_eq!(ended(&stage.stored(3, 1, Stored::Yes)), None, "it may wait for us");
     let place = Place(1_001);
     assert!(stage.timer(Timer::Redial(place)).contains(&Effect::Dial(place)));
-    stage.give(Input::DialFailed { place, reason: "refused".to_owned() });
+    stage.give(Input::DialFailed(DialFailure { place, reason: "refused".to_owned() }));
     assert_eq!(ended(&stage.take()), Some(Outcome::AllComplete), "it is gone");
 }
 
@@ -156,7 +159,7 @@ fn without_progress_a_swarm_ends_and_with_it_it_goes_on() {
     stage.comes_with(3, &[0]);
     stage.later(SECOND);
     let fx = stage.timer(Timer::GiveUp);
-    assert_eq!(fx, [Effect::SetTimer(Timer::GiveUp, span - SECOND)]);
+    assert_eq!(fx, [Effect::SetTimer { timer: Timer::GiveUp, after: span - SECOND }]);
     stage.later(span);
     assert_eq!(ended(&stage.timer(Timer::GiveUp)), Some(Outcome::Incomplete));
 }

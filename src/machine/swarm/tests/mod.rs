@@ -10,7 +10,7 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 
 use super::*;
-use crate::machine::LinkId;
+use crate::machine::{LinkId, Machine as _};
 use crate::model::{Now, Rng, Time, WallTime};
 
 const ME: PeerId = PeerId(1_002);
@@ -44,7 +44,7 @@ struct Stage {
     swarm: Swarm,
     now: Time,
     count: u32,
-    fx: Vec<Effect>,
+    fx: Fx,
 }
 
 impl Stage {
@@ -63,7 +63,7 @@ impl Stage {
         };
         setup(&mut setup_of);
         let swarm = Swarm::new(setup_of, Rng::seed_from_u64(1));
-        let mut stage = Self { swarm, now: Time::ZERO, count, fx: Vec::new() };
+        let mut stage = Self { swarm, now: Time::ZERO, count, fx: Fx::default() };
         stage.give(Input::Start);
         stage.take();
         stage
@@ -90,13 +90,16 @@ impl Stage {
     }
 
     fn take(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.fx)
+        self.fx.drain().collect()
     }
 
     /// Lets a neighbor call.
     fn comes(&mut self, number: u32) {
         let peer = PeerId(1_000 + number);
-        self.give(Input::Connected { link: link(number.into()), peer, place: None });
+        self.give(Input::Opened {
+            link: link(number.into()),
+            opening: Opening { peer, place: None },
+        });
         self.take();
     }
 
@@ -115,7 +118,7 @@ impl Stage {
     }
 
     fn timer(&mut self, timer: Timer) -> Vec<Effect> {
-        self.give(Input::TimerFired(timer));
+        self.give(Input::Expired(timer));
         self.take()
     }
 
@@ -130,7 +133,11 @@ impl Stage {
     }
 
     fn stored(&mut self, number: u32, index: u32, outcome: Stored) -> Vec<Effect> {
-        self.give(Input::Stored { index: piece(index), from: link(number.into()), outcome });
+        self.give(Input::Extra(ExtraInput::Stored {
+            index: piece(index),
+            from: link(number.into()),
+            outcome,
+        }));
         self.take()
     }
 }
@@ -138,7 +145,7 @@ impl Stage {
 /// The messages among effects, with the numbers of their receivers.
 fn said(fx: &[Effect]) -> Vec<(u64, Message)> {
     let said = fx.iter().filter_map(|it| {
-        let Effect::Send(link, msg) = it else { return None };
+        let Effect::Send { link, msg } = it else { return None };
         Some((link.0, msg.clone()))
     });
     said.collect()
@@ -163,7 +170,7 @@ fn events(fx: &[Effect]) -> Vec<Event> {
 
 fn uploads(fx: &[Effect]) -> Vec<(u64, u32)> {
     let uploads = fx.iter().filter_map(|it| {
-        let Effect::Upload(link, index, _) = it else { return None };
+        let Effect::Extra(ExtraEffect::Upload(link, index, _)) = it else { return None };
         Some((link.0, index.0))
     });
     uploads.collect()
@@ -174,5 +181,5 @@ fn is_odd(fx: &[Effect]) -> bool {
 }
 
 fn hangs_up(fx: &[Effect], number: u64) -> bool {
-    fx.contains(&Effect::Hangup(link(number)))
+    fx.contains(&Effect::Hangup { link: link(number) })
 }

@@ -25,7 +25,7 @@ fn runs(fx: &[Effect]) -> Vec<(u64, u32)> {
 
 fn arrives(stage: &mut Stage, number: u32) -> Vec<Effect> {
     let peer = PeerId(1_000 + number);
-    stage.give(Input::Connected { link: link(number.into()), peer, place: None });
+    stage.give(Input::Opened { link: link(number.into()), opening: Opening { peer, place: None } });
     stage.take()
 }
 
@@ -76,7 +76,7 @@ fn who_does_not_know_the_hashes_yet_says_so_and_is_asked_again() {
     assert_eq!(said(&fx), [(3, nothing.clone())]);
     let fx = stage.hear(3, nothing);
     assert_eq!(runs(&fx), []);
-    assert!(fx.iter().any(|it| matches!(it, Effect::SetTimer(Timer::Retry, _))));
+    assert!(fx.iter().any(|it| matches!(it, Effect::SetTimer { timer: Timer::Retry, .. })));
     assert_eq!(runs(&stage.timer(Timer::Retry)), [(3, 0)]);
 }
 

@@ -1,16 +1,19 @@
 //! Tests of the driver over real loopback sockets, with a toy machine that obeys orders.
 
+use crate::proto::message::Message;
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use super::*;
-use crate::machine::{DialError, Effects, Kind, LinkId, Ticket};
+use crate::machine::{
+    CallFailure, DialError, Effects, HostPinged, Kind, LinkId, Machine, NodeCall, NodeMachine,
+    NodeMessage, NodeOpening, PingHost, Ticket,
+};
 use crate::model::Endpoint;
 use crate::proto::dialect::Dialect;
 use crate::proto::line::{LINE_BYTES_MAX, encode};
-use crate::proto::message::Message;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::runtime::listen::bind;
 use crate::runtime::thread;
@@ -53,20 +56,28 @@ impl fmt::Debug for Do {
 }
 
 impl Kind for Toy {
+    type Message = NodeMessage;
+    type Call = NodeCall;
     type Timer = u32;
     type Record = (u32, String);
     type Event = Event;
+    type ExtraEffect = PingHost;
 }
 
 impl Machine for Toy {
+    type Opening = NodeOpening;
+    type CallFailure = CallFailure;
     type Command = Do;
+    type ExtraInput = HostPinged;
 
     fn handle(&mut self, _: Now, input: Input<Self>, fx: &mut Effects<Self>) {
         let event = match input {
             Input::Start => Event::Started,
-            Input::Accepted { link, .. } => Event::Accepted(link),
-            Input::Dialed { ticket, link, .. } => Event::Dialed(ticket, link),
-            Input::DialFailed { ticket, reason } => Event::DialFailed(ticket, reason),
+            Input::Opened { link, opening: NodeOpening::Accepted { .. } } => Event::Accepted(link),
+            Input::Opened { link, opening: NodeOpening::Dialed { ticket, .. } } => {
+                Event::Dialed(ticket, link)
+            }
+            Input::DialFailed(CallFailure { ticket, reason }) => Event::DialFailed(ticket, reason),
             Input::Received { link, msg } => {
                 let text = text_of(&msg);
                 if text.starts_with("echo") {
@@ -77,12 +88,15 @@ impl Machine for Toy {
             Input::Garbled { link, .. } => Event::Garbled(link),
             Input::Closed { link, reason } => Event::Closed(link, reason),
             Input::Expired(timer) => Event::Fired(timer),
-            Input::HostPinged { answer, .. } => Event::HostPinged(answer),
+            Input::Synced { .. } => unreachable!("the driver holds back"),
+            Input::Extra(HostPinged { answer, .. }) => Event::HostPinged(answer),
             Input::Command(Do(what)) => return what(fx),
         };
         fx.emit(event);
     }
+}
 
+impl NodeMachine for Toy {
     fn snapshot(&self) -> Vec<Self::Record> {
         vec![(0, "snapshot".into())]
     }
@@ -199,6 +213,18 @@ impl Client {
             Err(err) => panic!("{err}"),
         }
     }
+}
+
+#[test]
+fn a_message_for_several_links_leaves_by_each() {
+    let node = Node::start();
+    let (mut first, one) = node.client();
+    let (mut second, two) = node.client();
+    node.tell(move |fx| fx.send_all(vec![one, two], message("to both")));
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.hear().as_deref(), Some("to both"));
+    }
+    node.driver.stop(PATIENCE);
 }
 
 #[test]

@@ -44,13 +44,13 @@ struct Queue {
 
 /// One connection, as its senders see it.
 #[derive(Debug)]
-pub(in crate::runtime) struct Line {
+pub(in crate::runtime) struct LinkWriter {
     stream: Arc<TcpStream>,
     queue: Mutex<Queue>,
     moved: Condvar,
 }
 
-impl Line {
+impl LinkWriter {
     pub(in crate::runtime) fn new(stream: Arc<TcpStream>) -> Self {
         Self { stream, queue: Mutex::default(), moved: Condvar::new() }
     }
@@ -192,10 +192,10 @@ mod tests {
     use super::*;
     use crate::runtime::thread;
 
-    fn pair() -> (Arc<Line>, TcpStream) {
+    fn pair() -> (Arc<LinkWriter>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (Arc::new(Line::new(Arc::new(stream))), listener.accept().unwrap().0)
+        (Arc::new(LinkWriter::new(Arc::new(stream))), listener.accept().unwrap().0)
     }
 
     #[test]

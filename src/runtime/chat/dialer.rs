@@ -1,4 +1,4 @@
-//! Calls of this member: to the members that its machine names, and to configured addresses.
+//! Calls of this member to configured addresses.
 //!
 //! Invariant: a place is called by one thread at a time, and not while its member is linked.
 
@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::core::Extra;
 use super::engine::Shared;
-use super::greet::Trouble;
-use super::keeper::Item;
+use super::handshake::Error;
 use crate::machine::Never;
-use crate::model::{Endpoint, Time};
-use crate::proto::chat::entry::{At, Member, MemberId};
+use crate::model::{Endpoint, PublicKey, Time};
+use crate::proto::chat::entry::MemberId;
 use crate::proto::chat::message::NackCode;
+use crate::runtime::engine::core::CoreMsg;
+use crate::runtime::engine::handshake::HandshakeError;
 
 /// Pause after the first call that failed; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -27,6 +29,18 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Time for which a member that knows its group leaves the calling to its machine.
 const TRUST: Duration = Duration::from_secs(1);
+
+/// Target of a call.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) addr: SocketAddr,
+    /// Member that must answer, if it is known.
+    pub(super) id: Option<MemberId>,
+    /// Key that the member must prove, if it is known.
+    pub(super) key: Option<PublicKey>,
+    /// Configured address that is called, if the machine has not ordered the call.
+    pub(super) place: Option<Endpoint>,
+}
 
 /// A place where a member may be found.
 #[derive(Clone, Debug)]
@@ -55,33 +69,9 @@ impl Place {
 }
 
 impl Shared {
-    /// Calls a member of the group, on a thread of its own, which then reads the connection.
-    pub(super) fn dial(self: &Arc<Self>, member: &Member) {
-        let shared = Arc::clone(self);
-        let Member { id, at: At { host, port }, key } = *member;
-        let spawned = self.porter.crew.spawn(format!("call:{port}"), move || {
-            let Some(seat) = shared.porter.sit() else {
-                return shared.dial_failed(id);
-            };
-            match shared.call((host, port).into(), (Some(id), Some(key))) {
-                Ok(ends) => shared.converse(ends),
-                Err(trouble) => {
-                    log::debug!("cannot reach {id} at {host}:{port}: {trouble}");
-                    shared.heed(&trouble);
-                    // Before the machine learns of the failure: it may call again.
-                    drop(seat);
-                    shared.dial_failed(id);
-                }
-            }
-        });
-        if spawned.is_err() {
-            self.dial_failed(id);
-        }
-    }
-
     /// Calls the places until this member stops.
     pub(super) fn seek(self: &Arc<Self>, stopping: &Receiver<Never>) {
-        if self.ask(|machine| machine.introduction().is_some()) == Ok(true)
+        if self.ask(|state| state.group.introduction().is_some()) == Ok(true)
             && stopping.recv_timeout(TRUST) == Err(RecvTimeoutError::Disconnected)
         {
             return;
@@ -99,8 +89,9 @@ impl Shared {
     fn due_places(&self) -> Vec<Endpoint> {
         let now = self.clock.now().mono;
         let linked = self.linked_members();
-        let mine = Endpoint::from(SocketAddr::new(self.me.at.host, self.me.at.port));
-        let mut places = self.places.lock().expect("nothing under this lock can panic");
+        let mine =
+            Endpoint::from(SocketAddr::new(self.service.me.at.host, self.service.me.at.port));
+        let mut places = self.service.places.lock().expect("nothing under this lock can panic");
         let is_due = |place: &&mut Place| {
             let is_linked = place.id.is_some_and(|id| linked.contains(&id));
             !place.is_busy && !is_linked && !place.is_mine && place.at != mine && place.next <= now
@@ -115,35 +106,32 @@ impl Shared {
 
     fn call_place(self: &Arc<Self>, at: Endpoint) {
         let shared = Arc::clone(self);
-        let spawned = self.porter.crew.spawn(format!("seek:{}", at.port()), move || {
-            let Some(_seat) = shared.porter.sit() else {
-                return shared.place_failed(at, &Trouble::Closed);
-            };
+        let spawned = self.acceptor.crew.spawn(format!("seek:{}", at.port()), move || {
             let id = shared.with_place(at, |place| place.id).flatten();
-            match shared.call((at.ip(), at.port()).into(), (id, None)) {
-                Ok(ends) => {
-                    let id = ends.member.id;
-                    shared.with_place(at, |place| {
-                        (place.id, place.told, place.pause) = (Some(id), None, PAUSE_MIN);
-                    });
-                    shared.converse(ends);
-                    let next = shared.clock.now().mono.after(PAUSE_MIN);
-                    shared.with_place(at, |place| (place.is_busy, place.next) = (false, next));
-                }
-                Err(trouble) => shared.place_failed(at, &trouble),
+            let addr = (at.ip(), at.port()).into();
+            if shared.call(&Target { addr, id, key: None, place: Some(at) }).is_ok() {
+                let next = shared.clock.now().mono.after(PAUSE_MIN);
+                shared.with_place(at, |place| (place.is_busy, place.next) = (false, next));
             }
         });
         if spawned.is_err() {
-            self.place_failed(at, &Trouble::Closed);
+            self.place_failed(at, &HandshakeError::Closed);
         }
     }
 
-    fn place_failed(&self, at: Endpoint, trouble: &Trouble) {
-        self.heed(trouble);
+    /// Notes which member is at a place.
+    pub(super) fn found_at(&self, at: Endpoint, id: MemberId) {
+        self.with_place(at, |place| {
+            (place.id, place.told, place.pause) = (Some(id), None, PAUSE_MIN);
+        });
+    }
+
+    pub(super) fn place_failed(&self, at: Endpoint, error: &Error) {
+        self.heed(error);
         let now = self.clock.now().mono;
-        let text = format!("no member at {at}: {trouble}; will keep trying");
+        let text = format!("no member at {at}: {error}; will keep trying");
         let is_new = self.with_place(at, |place| {
-            place.is_mine = matches!(trouble, Trouble::Refused(NackCode::NotAllowed, ..));
+            place.is_mine = matches!(error, HandshakeError::Refused(NackCode::NotAllowed, ..));
             place.is_busy = false;
             place.next = now.after(place.pause);
             place.pause = (place.pause * 2).min(PAUSE_MAX);
@@ -152,25 +140,25 @@ impl Shared {
             is_new
         });
         if is_new == Some(true) {
-            let _ = self.inbox.push_now(Item::Note(text));
+            self.note(text);
         }
     }
 
     /// Ends this member's part when it is refused by a member that has proved a key that counts:
     /// strangers and other groups at an old address are passed by.
-    fn heed(&self, trouble: &Trouble) {
-        if let Trouble::Refused(code, reason, Some(key)) = trouble
+    pub(super) fn heed(&self, error: &Error) {
+        if let HandshakeError::Refused(code, reason, Some(key)) = error
             && matches!(code, NackCode::IdTaken | NackCode::Removed)
         {
             let key = *key;
-            if self.ask(move |machine| machine.believes_refusal(&key)) == Ok(true) {
-                let _ = self.inbox.push_now(Item::Refused(reason.clone()));
+            if self.ask(move |state| state.group.believes_refusal(&key)) == Ok(true) {
+                let _ = self.queue.push_now(CoreMsg::Extra(Extra::Refused(reason.clone())));
             }
         }
     }
 
     fn with_place<T>(&self, at: Endpoint, work: impl FnOnce(&mut Place) -> T) -> Option<T> {
-        let mut places = self.places.lock().expect("nothing under this lock can panic");
+        let mut places = self.service.places.lock().expect("nothing under this lock can panic");
         places.iter_mut().find(|place| place.at() == at).map(work)
     }
 }

@@ -31,13 +31,13 @@ struct Inner<T> {
 
 /// A queue with many ends in and one out.
 #[derive(Debug)]
-pub(in crate::runtime) struct Inbox<T> {
+pub(in crate::runtime) struct CoreQueue<T> {
     inner: Mutex<Inner<T>>,
     filled: Condvar,
     emptied: Condvar,
 }
 
-impl<T> Default for Inbox<T> {
+impl<T> Default for CoreQueue<T> {
     fn default() -> Self {
         let inner = Inner {
             items: VecDeque::new(),
@@ -50,7 +50,7 @@ impl<T> Default for Inbox<T> {
     }
 }
 
-impl<T> Inbox<T> {
+impl<T> CoreQueue<T> {
     /// Appends an item of about `bytes` bytes, and waits for room first.
     pub(in crate::runtime) fn push(&self, item: T, bytes: usize) -> Result<(), Closed> {
         let mut inner = self.lock();
@@ -137,38 +137,38 @@ mod tests {
 
     #[test]
     fn everything_is_taken_out_at_once_and_in_order() {
-        let (inbox, mut found) = (Inbox::default(), VecDeque::new());
+        let (queue, mut found) = (CoreQueue::default(), VecDeque::new());
         for number in 0..3 {
-            inbox.push(number, 1).unwrap();
+            queue.push(number, 1).unwrap();
         }
-        inbox.push_now(3).unwrap();
-        assert!(inbox.take(&mut found, None));
+        queue.push_now(3).unwrap();
+        assert!(queue.take(&mut found, None));
         assert_eq!(found, [0, 1, 2, 3]);
         found.clear();
-        assert!(inbox.take(&mut found, Some(Duration::from_millis(1))), "only late, not closed");
-        inbox.push(4, 1).unwrap();
-        inbox.close();
-        assert_eq!(inbox.push(5, 1), Err(Closed));
-        assert!(inbox.take(&mut found, None));
+        assert!(queue.take(&mut found, Some(Duration::from_millis(1))), "only late, not closed");
+        queue.push(4, 1).unwrap();
+        queue.close();
+        assert_eq!(queue.push(5, 1), Err(Closed));
+        assert!(queue.take(&mut found, None));
         assert_eq!(found, [4]);
         found.clear();
-        assert!(!inbox.take(&mut found, None));
+        assert!(!queue.take(&mut found, None));
     }
 
     #[test]
     fn whoever_finds_no_room_waits_and_the_disk_does_not() {
-        let inbox = Arc::new(Inbox::default());
-        inbox.push(0, BYTES_MAX).unwrap();
-        inbox.push_now(1).unwrap();
-        let (other, (tell, told)) = (Arc::clone(&inbox), crossbeam_channel::bounded(1));
+        let queue = Arc::new(CoreQueue::default());
+        queue.push(0, BYTES_MAX).unwrap();
+        queue.push_now(1).unwrap();
+        let (other, (tell, told)) = (Arc::clone(&queue), crossbeam_channel::bounded(1));
         let waiting = thread::spawn("waiting", move || tell.send(other.push(2, 1)));
         assert!(told.recv_timeout(Duration::from_millis(20)).is_err(), "there is no room");
         let mut found = VecDeque::new();
-        assert!(inbox.take(&mut found, None));
+        assert!(queue.take(&mut found, None));
         assert_eq!(told.recv(), Ok(Ok(())));
         waiting.unwrap().join().unwrap().unwrap();
         found.clear();
-        assert!(inbox.take(&mut found, None));
+        assert!(queue.take(&mut found, None));
         assert_eq!(found, [2]);
     }
 }

@@ -20,13 +20,13 @@ struct Inner<R> {
 /// Records on their way to the disk. There is no bound of its own: the machine takes no more than
 /// it may have waiting.
 #[derive(Debug)]
-pub(in crate::runtime) struct Disk<R> {
+pub(in crate::runtime) struct LogWriter<R> {
     inner: Mutex<Inner<R>>,
     wanted: Condvar,
     moved: Condvar,
 }
 
-impl<R> Default for Disk<R> {
+impl<R> Default for LogWriter<R> {
     fn default() -> Self {
         let inner = Inner {
             records: Vec::new(),
@@ -40,7 +40,7 @@ impl<R> Default for Disk<R> {
     }
 }
 
-impl<R> Disk<R> {
+impl<R> LogWriter<R> {
     /// Hands over records, which are taken out of `records`.
     pub(in crate::runtime) fn hand_over(&self, records: &mut Vec<R>) {
         if records.is_empty() {
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn whatever_waits_is_confirmed_once_it_is_there() {
-        let disk = Arc::new(Disk::default());
+        let disk = Arc::new(LogWriter::default());
         disk.hand_over(&mut vec![1, 2, 3]);
         let (tell, told) = bounded(8);
         let writing = Arc::clone(&disk);
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_the_disk_refuses_is_never_confirmed() {
-        let disk = Disk::default();
+        let disk = LogWriter::default();
         disk.hand_over(&mut vec![1, 2, 3]);
         let error = disk.write(|_: &[u32]| Err("full"), |_| panic!("it is not there"), || Ok(()));
         assert_eq!(error, Err("full"));

@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::clock::Clock;
-use super::driver::options::Connection;
 use crate::model::Time;
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::options::Connection;
 
 /// A connection that fails at a deadline, until that is lifted: a byte now and then gains no time.
 #[derive(Debug)]

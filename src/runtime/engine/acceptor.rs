@@ -1,4 +1,4 @@
-//! Porter of an engine: accepted connections from their first byte to their handshake.
+//! Acceptor of an engine: accepted connections from their first byte to their handshake.
 //!
 //! Invariants:
 //! - A connection that has not proved a key holds a thread for a bounded time, and there is a bound
@@ -6,29 +6,28 @@
 //! - No failure of one connection ends the acceptor.
 
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
-use super::clock::Clock;
-use super::driver::counters::Counter;
-use super::driver::knock;
-use super::driver::lobby::Lobby;
-use super::driver::options::Connection;
-use super::thread::Crew;
 use crate::machine::Never;
 use crate::model::Time;
 use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::counters::Counter;
+use crate::runtime::driver::lobby::Lobby;
+use crate::runtime::driver::options::Connection;
+use crate::runtime::thread::Crew;
 
 /// Pause after a failure to accept that would at once repeat itself.
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// The threads and sockets of an engine.
 #[derive(Debug)]
-pub(in crate::runtime) struct Porter {
+pub(in crate::runtime) struct Acceptor {
     pub(in crate::runtime) crew: Crew,
     pub(in crate::runtime) lobby: Lobby,
     seats: Arc<AtomicUsize>,
@@ -52,9 +51,9 @@ pub(in crate::runtime) struct Refused<'a> {
     pub(in crate::runtime) silent: &'a Counter,
 }
 
-impl Porter {
-    /// A porter for at most `silent_max` connections that have not proved a key, and `links_max` in
-    /// all.
+impl Acceptor {
+    /// An acceptor for at most `silent_max` connections that have not proved a key, and `links_max`
+    /// in all.
     pub(in crate::runtime) fn new(silent_max: usize, links_max: usize) -> Self {
         Self {
             crew: Crew::default(),
@@ -80,11 +79,8 @@ impl Porter {
         let door = self.door.lock().expect("nothing under this lock can panic").take();
         if let Some(Door { listener, open }) = door {
             drop(open);
-            // On Linux this wakes the acceptor; elsewhere it fails, and a call to oneself does.
-            if let Some(listener) = listener
-                && socket2::SockRef::from(&*listener).shutdown(Shutdown::Both).is_err()
-            {
-                let _ = listener.local_addr().map(knock);
+            if let Some(listener) = listener {
+                wake(&listener);
             }
         }
         self.lobby.shut();
@@ -98,29 +94,17 @@ impl Porter {
         full: &Counter,
         serve: &(impl Fn(Connection) + Clone + Send + 'static),
     ) {
-        loop {
-            let accepted = listener.accept();
-            if stopping.try_recv() == Err(TryRecvError::Disconnected) {
-                return;
+        let receive = |stream, from| {
+            let (serve, stream) = (serve.clone(), Arc::new(stream));
+            let serve = move || serve(Connection::new(stream, Vec::new(), from));
+            if self.crew.spawn(thread_name(name, from), serve).is_err() {
+                full.add(1);
             }
-            match accepted {
-                Ok((stream, from)) => {
-                    let (serve, stream) = (serve.clone(), Arc::new(stream));
-                    let serve = move || serve(Connection::new(stream, Vec::new(), from));
-                    if self.crew.spawn(thread_name(name, from), serve).is_err() {
-                        full.add(1);
-                    }
-                }
-                Err(err) if is_of_one_connection(&err) => {}
-                Err(err) => {
-                    log::debug!("cannot accept connections: {err}");
-                    self.lobby.evict_oldest();
-                    if stopping.recv_timeout(BACKOFF) == Err(RecvTimeoutError::Disconnected) {
-                        return;
-                    }
-                }
-            }
-        }
+        };
+        accept_loop(listener, stopping, receive, |err| {
+            log::debug!("cannot accept connections: {err}");
+            self.lobby.evict_oldest();
+        });
     }
 
     /// Serves an accepted connection from its first byte to its end.
@@ -225,6 +209,53 @@ pub(in crate::runtime) fn connect<T>(
 /// Name of a thread, of which Linux keeps 15 bytes.
 fn thread_name(name: &str, from: SocketAddr) -> String {
     format!("{name}:{}", from.port())
+}
+
+/// Accepts connections until `stopping` is disconnected, which [`wake`] makes known. After a
+/// failure that would at once repeat itself, for want of descriptors say, it calls `on_trouble` and
+/// pauses.
+pub(in crate::runtime) fn accept_loop(
+    listener: &TcpListener,
+    stopping: &Receiver<Never>,
+    mut receive: impl FnMut(TcpStream, SocketAddr),
+    mut on_trouble: impl FnMut(io::Error),
+) {
+    loop {
+        let accepted = listener.accept();
+        if stopping.try_recv() == Err(TryRecvError::Disconnected) {
+            return;
+        }
+        match accepted {
+            Ok((stream, from)) => receive(stream, from),
+            Err(err) if is_of_one_connection(&err) => {}
+            Err(err) => {
+                on_trouble(err);
+                if stopping.recv_timeout(BACKOFF) == Err(RecvTimeoutError::Disconnected) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Wakes the thread that accepts connections of `listener`.
+pub(in crate::runtime) fn wake(listener: &TcpListener) {
+    // On Linux this is enough; elsewhere it fails, and a call to oneself does it.
+    if socket2::SockRef::from(listener).shutdown(Shutdown::Both).is_err() {
+        let _ = listener.local_addr().map(knock);
+    }
+}
+
+/// Connects to a listener of this process once, and hangs up.
+fn knock(addr: SocketAddr) {
+    let mut addr = addr;
+    if addr.ip().is_unspecified() {
+        addr.set_ip(match addr {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let _ = TcpStream::connect_timeout(&addr, Duration::from_secs(1));
 }
 
 /// True if an accept failed because of the connection that was to be accepted.

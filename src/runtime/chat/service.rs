@@ -1,0 +1,267 @@
+//! A chat as a service of the engine.
+
+use crate::proto::chat::message::{Intent, JoinAck, Message, VerifyReq, VerifyResp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::core::{Extra, State};
+use super::dialer::{Place, Target};
+use super::engine::Shared;
+use super::handshake::Error;
+use super::loader::{Job, hand_over};
+use super::options::{Allows, Told};
+use super::verify::Answers;
+use crate::machine::chat::{
+    At, Event, ExtraEffect, ExtraInput, Group, Input, Member, MemberId, Record, Timer,
+};
+use crate::machine::{LinkId, Never};
+use crate::proto::chat as proto;
+use crate::proto::line::ReadError;
+use crate::runtime::engine::core::{CoreMsg, EngineLoop};
+use crate::runtime::engine::core_queue::Closed;
+use crate::runtime::engine::link::GARBLED_MAX;
+use crate::runtime::engine::link_writer::LinkWriter;
+use crate::runtime::engine::service::Service;
+
+/// Largest number of running hashes in one answer.
+pub(super) const VERIFY_MAX: usize = 64;
+
+/// State of a chat that all threads share.
+pub(super) struct Chatting {
+    pub(super) me: Member,
+    pub(super) allows: Option<Allows>,
+    pub(super) places: Mutex<Vec<Place>>,
+    pub(super) verify: Answers,
+    /// Queue of the loader, until the end.
+    pub(super) jobs: Mutex<Option<Sender<Job>>>,
+    /// Number of records that the machine has given out.
+    pub(super) records: AtomicU64,
+}
+
+impl Chatting {
+    /// Counts a record that the machine has given out; returns their number.
+    pub(super) fn count_record(&self) -> u64 {
+        self.records.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Number of records that the machine had given out when it answered this thread last, or more.
+    pub(super) fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Queue of jobs for the loader.
+    pub(super) fn jobs(&self) -> Result<Sender<Job>, Closed> {
+        self.jobs.lock().expect("nothing under this lock can panic").clone().ok_or(Closed)
+    }
+}
+
+/// Other end of a connection, whose key is proved.
+pub(super) struct Peer {
+    pub(super) member: Member,
+    pub(super) intent: Intent,
+    /// Random number of the process at the other end.
+    pub(super) life: Option<u64>,
+    /// Last message of the called member, if this end called.
+    pub(super) ack: Option<JoinAck>,
+}
+
+type Core = EngineLoop<Chatting>;
+
+impl Service for Chatting {
+    type Machine = Group;
+    type State = State;
+    type Extra = Extra;
+    type Notification = Told;
+    type Entry = Record;
+    type Said = Message;
+
+    const LOST: log::Level = log::Level::Debug;
+
+    fn machine(state: &mut State) -> Option<&mut Group> {
+        Some(&mut state.group)
+    }
+
+    fn start(core: &mut Core) {
+        core.handle(Input::Start);
+        core.handle(Input::Extra(ExtraInput::Idle));
+    }
+
+    fn on_extra(core: &mut Core, extra: Extra) {
+        core.take(extra);
+    }
+
+    fn on_opened(core: &mut Core, link: LinkId, peer: Peer) {
+        core.welcome(link, peer);
+    }
+
+    fn before_timer(core: &mut Core, timer: &Timer) {
+        if *timer == Timer::Pulse {
+            core.tell_signs_of_life();
+        }
+    }
+
+    fn before_event(core: &mut Core, event: &Event) {
+        match event {
+            Event::Gone => core.on_gone(),
+            Event::Dropped(_) => core.shared.counters.dropped.add(1),
+            _ => {}
+        }
+    }
+
+    fn carry_out(core: &mut Core, effect: ExtraEffect) {
+        core.carry_out_extra(effect);
+    }
+
+    fn persist(core: &mut Core, record: Record) {
+        core.add_record(record);
+    }
+
+    fn end_batch(core: &mut Core) {
+        core.handle(Input::Extra(ExtraInput::Idle));
+    }
+
+    fn on_failed(state: &mut State) {
+        state.wake_waiting();
+    }
+
+    fn note(text: String) -> Told {
+        Told::Note(text)
+    }
+
+    fn failed(reason: String) -> Told {
+        Told::Failed(reason)
+    }
+
+    fn said(_shared: &Shared, message: Message) -> Message {
+        message
+    }
+
+    fn append((): (), message: &Message, bytes: &mut Vec<u8>) {
+        proto::append(message, bytes);
+        debug_assert!(bytes.len() <= proto::LINE_BYTES_MAX, "a line that nobody reads");
+    }
+
+    fn read(
+        shared: &Shared,
+        (link, _): (LinkId, &LinkWriter),
+        (_, is_member): &(MemberId, bool),
+        input: &mut Self::Reader,
+    ) -> Result<(), String> {
+        let is_member = *is_member;
+        let mut garbled = 0;
+        let ended = |_: Closed| "this member is stopping".to_owned();
+        loop {
+            match input.read() {
+                Ok(Some(Message::VerifyReq(question))) if is_member => {
+                    shared.answer_verify(link, question).map_err(ended)?;
+                }
+                Ok(Some(Message::VerifyResp(answer)))
+                    if is_member && !shared.service.verify.is_awaited(answer.question) =>
+                {
+                    // A sign of life, which the machine has asked for.
+                    let msg = Message::VerifyResp(answer);
+                    shared
+                        .queue
+                        .push(CoreMsg::Input(Input::Received { link, msg }), 0)
+                        .map_err(ended)?;
+                }
+                Ok(Some(Message::VerifyResp(answer))) if is_member => {
+                    shared.service.verify.take(answer)
+                }
+                Ok(Some(msg)) => {
+                    let bytes = input.line_bytes();
+                    let item = CoreMsg::Input(Input::Received { link, msg });
+                    shared.queue.push(item, bytes).map_err(ended)?;
+                }
+                Ok(None) => return Ok(()),
+                Err(ReadError::Malformed { reason }) => {
+                    shared.counters.refused_message.add(1);
+                    garbled += 1;
+                    shared
+                        .queue
+                        .push(CoreMsg::Extra(Extra::Garbled { link, reason }), 0)
+                        .map_err(ended)?;
+                    if garbled > GARBLED_MAX {
+                        return Err("it says what is no message".to_owned());
+                    }
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    fn target(member: Member) -> (Target, MemberId) {
+        let Member { id, at: At { host, port }, key } = member;
+        (Target { addr: (host, port).into(), id: Some(id), key: Some(key), place: None }, id)
+    }
+
+    fn seek(shared: &Arc<Shared>, stopping: &Receiver<Never>) {
+        shared.seek(stopping);
+    }
+
+    fn on_called(shared: &Shared, target: &Target, peer: &Peer) {
+        if let Some(at) = target.place {
+            shared.found_at(at, peer.member.id);
+        }
+    }
+
+    fn on_call_failed(shared: &Shared, target: &Target, error: &Error) {
+        if let Some(at) = target.place {
+            return shared.place_failed(at, error);
+        }
+        log::debug!("cannot reach {:?} at {}: {error}", target.id, target.addr);
+        shared.heed(error);
+    }
+}
+
+impl From<Event> for Told {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
+}
+
+impl Shared {
+    /// Members at the other ends of open connections.
+    pub(super) fn linked_members(&self) -> BTreeSet<MemberId> {
+        self.member_links().into_keys().collect()
+    }
+
+    /// A connection with each linked member.
+    pub(super) fn member_links(&self) -> BTreeMap<MemberId, LinkId> {
+        let peers = self.peers().into_iter();
+        peers.filter(|(_, (_, is_member))| *is_member).map(|(link, it)| (it.0, link)).collect()
+    }
+
+    /// Looks up running hashes in the log for another member (C11).
+    fn answer_verify(&self, link: LinkId, question: VerifyReq) -> Result<(), Closed> {
+        let commit = self.ask(|state| state.group.status().commit)?;
+        if question.at.is_empty() {
+            // A sign of life is wanted; no disk is to hold it up.
+            let (sender_id, question) = (self.service.me.id, question.question);
+            let answer = VerifyResp { sender_id, question, commit, hashes: Vec::new() };
+            return self
+                .queue
+                .push(CoreMsg::Extra(Extra::Answer(link, Message::VerifyResp(answer))), 0);
+        }
+        let mut at = question.at;
+        at.retain(|seq| *seq <= commit);
+        at.truncate(VERIFY_MAX);
+        at.sort_unstable();
+        let (reply, replied) = crossbeam_channel::bounded(1);
+        if !hand_over(
+            &self.service.jobs()?,
+            Job::Hashes { at, after: self.service.records(), reply },
+        ) {
+            return Ok(());
+        }
+        if let Ok(Ok(hashes)) = replied.recv() {
+            let (sender_id, question) = (self.service.me.id, question.question);
+            let answer = VerifyResp { sender_id, question, commit, hashes };
+            self.queue.push(CoreMsg::Extra(Extra::Answer(link, Message::VerifyResp(answer))), 0)?;
+        }
+        Ok(())
+    }
+}
