@@ -8,9 +8,11 @@
 //! order, before the next input. Effects that follow an [`Effect::Persist`], of this or any later
 //! input, may leave the node only when that record is on disk.
 
+pub mod bootstrap;
 pub mod broadcast;
 pub mod chat;
 pub mod contacts;
+pub mod decision_log;
 pub mod direct;
 pub mod discovery;
 pub mod gossip;
