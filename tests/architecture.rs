@@ -856,7 +856,7 @@ impl Files {
     }
 
     /// A path in the code of `module`, from the root; `None` if it leads out of the crate.
-    fn from_root(&self, module: &[String], path: &[String]) -> Option<Names> {
+    fn resolve(&self, module: &[String], path: &[String]) -> Option<Names> {
         let supers = path.iter().take_while(|it| *it == "super").count();
         match path.first()?.as_str() {
             "crate" => Some(path[1..].to_vec()),
@@ -880,7 +880,7 @@ impl Files {
         let file = &self.0[module];
         let import = file.imports.iter().find(|it| it.1 == *name);
         let import = import.filter(|_| depth < 8 && !file.defined.contains(name));
-        match import.and_then(|it| self.from_root(module, &it.0)) {
+        match import.and_then(|it| self.resolve(module, &it.0)) {
             Some(further) => self.definer(&[&further, &path[length + 1..]].concat(), depth + 1),
             None => (module.to_vec(), false),
         }
@@ -895,7 +895,7 @@ impl Files {
         let mut modules: BTreeMap<String, Names> = file.children.iter().map(child).collect();
         let is_used = |name: &String| file.named.iter().any(|path| path[0] == *name);
         for (path, name, is_exported) in &file.imports {
-            let Some(path) = self.from_root(module, path) else { continue };
+            let Some(path) = self.resolve(module, path) else { continue };
             match self.definer(&path, 0) {
                 (target, true) => drop(modules.insert(name.clone(), target)),
                 (target, false) if !is_exported || is_used(name) => drop(found.insert(target)),
@@ -905,7 +905,7 @@ impl Files {
         for path in file.named.iter().filter(|path| path.len() > 1) {
             let inner = modules.get(&path[0]).map(|it| [it, &path[1..]].concat());
             let is_rooted = ["crate", "self", "super"].contains(&path[0].as_str());
-            let full = if is_rooted { self.from_root(module, path) } else { inner };
+            let full = if is_rooted { self.resolve(module, path) } else { inner };
             found.extend(full.map(|it| self.definer(&it, 0).0));
         }
         found.remove(module);
