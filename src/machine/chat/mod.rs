@@ -16,6 +16,7 @@ pub mod entry;
 pub mod event;
 mod follower;
 mod group;
+pub mod join;
 mod leader;
 mod links;
 mod membership;
