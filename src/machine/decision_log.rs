@@ -161,6 +161,7 @@ mod tests {
         assert!(log.on_entry(&first).is_none() && log.next() == SeqNo(2));
         assert!(log.lacks(&third));
         assert!(log.on_entry(&entry(2, "{}")).is_none() && !log.lacks(&third));
+        assert!(log.on_entry(&first).is_none() && log.next() == SeqNo(3));
     }
 
     /// Nodes that want opposite ends of the same transactions, a group that orders what they say,
