@@ -146,6 +146,7 @@ mod tests {
         let said = |commit| decision(2, commit);
         assert_eq!(log.on_wanted(&said(true)), Answer::Ask);
         assert_eq!(log.on_wanted(&said(true)), Answer::Asked, "it is kept until it is final");
+        assert_eq!(log.on_wanted(&said(false)), Answer::Ask, "the other outcome is asked for too");
         assert_eq!(log.on_entry(&entry(1, "hello")), None);
         assert_eq!(log.on_entry(&decides(2, &said(false))), Some(&said(false)));
         assert_eq!(log.on_entry(&decides(3, &said(true))), None, "it is decided");
