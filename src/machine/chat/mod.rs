@@ -16,7 +16,6 @@ pub mod entry;
 pub mod event;
 mod follower;
 mod group;
-pub mod join;
 mod leader;
 mod links;
 mod membership;

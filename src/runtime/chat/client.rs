@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::machine::chat::join::{CHALLENGE, PROOF, statement};
+use super::greet::{CHALLENGE, PROOF, statement};
 use crate::machine::chat::messages::{Intent, Join, JoinAck, JoinProof, Nack};
 use crate::machine::chat::{At, Member, MemberId, Message, Term};
 use crate::model::{Endpoint, KeyPair, Nonce, Rng};

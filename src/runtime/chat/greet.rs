@@ -13,13 +13,12 @@ use std::sync::atomic::AtomicU64;
 use super::engine::Shared;
 use super::link::Ends;
 use crate::machine::Binding;
-use crate::machine::chat::join::{CHALLENGE, PROOF, statement};
 use crate::machine::chat::messages::{
     Intent, Join, JoinAck, JoinChallenge, JoinProof, Nack, NackCode,
 };
 use crate::machine::chat::{At, Member, MemberId, Message, Recovered, Term};
 use crate::machine::message::{ErrorCode, ErrorReply};
-use crate::model::{Endpoint, Nonce, PublicKey, Time};
+use crate::model::{Endpoint, Nonce, PublicKey, SigningBytes, Time};
 use crate::proto::chat::{Reader, encode};
 use crate::proto::dialect::Dialect;
 use crate::proto::line::{self, ReadError};
@@ -132,6 +131,37 @@ impl Parley {
         Ends { input, deadline, reads, stream, sealer, member, intent, life, ack }
     }
 }
+
+/// Statement that both ends sign: everything that was sent, with sender, receiver and connection.
+pub(super) fn statement(
+    domain: &str,
+    join: &Join,
+    caller: &Member,
+    called: (MemberId, &PublicKey, &Nonce),
+    binding: Option<Binding>,
+) -> SigningBytes {
+    let intent = match join.intent {
+        Intent::Member => 0,
+        Intent::Client => 1,
+    };
+    let group: &[u8] = join.group.as_ref().map_or(&[], |it| &it.0);
+    let binding: &[u8] = binding.as_ref().map_or(&[], |it| &it.0);
+    SigningBytes::new(domain)
+        .number(caller.id.0.into())
+        .key(&caller.key)
+        .text(&caller.at.host.to_string())
+        .number(caller.at.port.into())
+        .number(intent)
+        .bytes(group)
+        .nonce(&join.nonce)
+        .number(called.0.0.into())
+        .key(called.1)
+        .nonce(called.2)
+        .bytes(binding)
+}
+
+pub(super) const CHALLENGE: &str = "folkmoot/chat/challenge/1";
+pub(super) const PROOF: &str = "folkmoot/chat/proof/1";
 
 impl Shared {
     /// Identifies the caller, and decides whether it may stay.
