@@ -34,9 +34,9 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 /// Largest number of items that wait for this thread, in each of its channels.
 const WAITING_MAX: usize = 4_096;
 
-struct Ear(Sender<Told>);
+struct EventSink(Sender<Told>);
 
-impl Sink<Told> for Ear {
+impl Sink<Told> for EventSink {
     fn take(&self, _: Now, told: Told) -> bool {
         self.0.try_send(told).is_ok()
     }
@@ -143,7 +143,7 @@ impl Decider {
             limits: chat::Limits::default(),
             // A node that does not vote on rollouts decides nothing about them.
             allows: Some(Box::new(allows(&local.engine))),
-            sink: Box::new(Ear(tell)),
+            sink: Box::new(EventSink(tell)),
         };
         Engine::start(options).map_err(|error| error.to_string())
     }
