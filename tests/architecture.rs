@@ -153,7 +153,8 @@ fn production_lines(path: &str, text: &str) -> usize {
     }
     let lines: Vec<_> = text.lines().collect();
     let is_test_block = |pair: &[&str]| {
-        pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{')
+        let item = pair[1].trim_start_matches("pub(super) ");
+        pair[0] == "#[cfg(test)]" && item.starts_with("mod ") && item.ends_with('{')
     };
     lines.windows(2).position(is_test_block).unwrap_or(lines.len())
 }
@@ -729,4 +730,304 @@ fn every_attack_in_the_document_has_all_cells_and_its_test_exists() {
     }
     assert!(count > 30, "the tables of attacks were not found");
     wrong.check();
+}
+
+// Circles of imports.
+
+/// The largest circles of imports, in files, of the modules that had some when this rule came.
+/// Lower a number when a circle shrinks, and delete the line when there is none; never raise one.
+const CIRCLES: &[(&str, usize)] =
+    &[("machine", 21), ("model", 3), ("network", 2), ("node", 2), ("runtime", 7), ("sim", 8)];
+
+/// Words that are followed by the name that they define.
+const DEFINERS: &[&str] = &["fn", "struct", "enum", "trait", "type", "const", "static"];
+
+/// A path of names, of a module or in the code.
+type Names = Vec<String>;
+
+/// One file, as far as imports go.
+#[derive(Default)]
+struct File {
+    path: String,
+    /// Imports: the path, the name here, and whether other files may have it from here.
+    imports: Vec<(Names, String, bool)>,
+    /// Paths in the code, outside of imports; a name alone is a path of one.
+    named: BTreeSet<Names>,
+    defined: BTreeSet<String>,
+    children: BTreeSet<String>,
+}
+
+/// The words of Rust code, each `::`, and each other sign; without comments and texts.
+fn tokens(code: &str) -> Vec<&str> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let end_of_text = |text: &str| {
+        let mut is_escaped = false;
+        text.find(|c| {
+            let is_end = c == '"' && !is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            is_end
+        })
+    };
+    let mut found = Vec::new();
+    let mut rest = code.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("r#\"") {
+            rest.find("\"#").map_or(rest.len(), |end| end + 2)
+        } else if first == '"' {
+            end_of_text(&rest[1..]).map_or(rest.len(), |end| end + 2)
+        } else if rest.starts_with("'\"'") {
+            3
+        } else {
+            let word = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+            let length = if rest.starts_with("::") { 2 } else { word.max(first.len_utf8()) };
+            found.push(&rest[..length]);
+            length
+        };
+        rest = rest[length..].trim_start();
+    }
+    found
+}
+
+fn is_word(token: &&str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// Reads the tree of a `use` item.
+fn read_imports<'a>(
+    tokens: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>,
+    prefix: &[String],
+    found: &mut Vec<(Names, String)>,
+) {
+    let mut path = prefix.to_vec();
+    let mut name = None;
+    while let Some(token) = tokens.next_if(|it| ![",", "}", ";"].contains(it)) {
+        match token {
+            "::" => {}
+            "as" => name = tokens.next().map(str::to_owned),
+            "{" => {
+                while tokens.peek().is_some() && tokens.next_if_eq(&"}").is_none() {
+                    read_imports(tokens, &path, found);
+                    tokens.next_if_eq(&",");
+                }
+                return;
+            }
+            word => path.push(word.to_owned()),
+        }
+    }
+    if path.len() > 1 && path.last().is_some_and(|last| last == "self") {
+        path.pop();
+    }
+    let name = name.or_else(|| path.last().cloned()).unwrap_or_default();
+    found.push((path, name));
+}
+
+impl File {
+    fn read(path: &str, text: &str) -> Self {
+        let lines: Vec<_> = text.lines().take(production_lines(path, text)).collect();
+        let code = lines.join("\n");
+        let mut file = Self { path: path.to_owned(), ..Self::default() };
+        let mut tokens = tokens(&code).into_iter().peekable();
+        let (mut before, mut is_exported) = ("", false);
+        while let Some(token) = tokens.next() {
+            let mut found = Vec::new();
+            match token {
+                "pub" => {
+                    if tokens.next_if_eq(&"(").is_some() {
+                        tokens.by_ref().find(|it| *it == ")");
+                    }
+                    is_exported = true;
+                    continue;
+                }
+                "use" => read_imports(&mut tokens, &[], &mut found),
+                "mod" => {
+                    let child = tokens.next().unwrap_or_default();
+                    if tokens.next_if_eq(&";").is_some() {
+                        file.children.insert(child.to_owned());
+                    }
+                }
+                _ if DEFINERS.contains(&token) => {
+                    let name = tokens.next_if(|it| is_word(it) && !DEFINERS.contains(it));
+                    file.defined.extend(name.map(str::to_owned));
+                }
+                _ if is_word(&token) && !["::", "."].contains(&before) => {
+                    let mut path = vec![token.to_owned()];
+                    while tokens.next_if_eq(&"::").is_some() {
+                        path.extend(tokens.next_if(is_word).map(str::to_owned));
+                    }
+                    file.named.insert(path);
+                }
+                _ => {}
+            }
+            file.imports.extend(found.into_iter().map(|(path, name)| (path, name, is_exported)));
+            (before, is_exported) = (token, false);
+        }
+        file
+    }
+}
+
+/// All files of `src`, by their modules' paths.
+struct Files(BTreeMap<Names, File>);
+
+impl Files {
+    fn read(sources: &[(String, String)]) -> Self {
+        let read = |(path, text): &(String, String)| {
+            let inside = path.trim_start_matches("src/").trim_end_matches(".rs");
+            let inside = inside.trim_end_matches("/mod").trim_end_matches("lib");
+            let module = inside.split('/').filter(|it| !it.is_empty()).map(str::to_owned).collect();
+            (module, File::read(path, text))
+        };
+        let is_inside =
+            |(path, _): &&(String, String)| !is_test_file(path) && !path.starts_with("src/bin/");
+        Self(sources.iter().filter(is_inside).map(read).collect())
+    }
+
+    /// A path in the code of `module`, from the root; `None` if it leads out of the crate.
+    fn resolve(&self, module: &[String], path: &[String]) -> Option<Names> {
+        let supers = path.iter().take_while(|it| *it == "super").count();
+        match path.first()?.as_str() {
+            "crate" => Some(path[1..].to_vec()),
+            "self" => Some([module, &path[1..]].concat()),
+            "super" => {
+                let parent = &module[..module.len().saturating_sub(supers)];
+                Some([parent, &path[supers..]].concat())
+            }
+            first if self.0[module].children.contains(first) => Some([module, path].concat()),
+            _ => None,
+        }
+    }
+
+    /// The module whose file defines what is at `path`, beyond all re-exports, and whether it is
+    /// that module itself.
+    fn definer(&self, path: &[String], depth: usize) -> (Names, bool) {
+        let is_module = |length: &usize| self.0.contains_key(&path[..*length]);
+        let length = (0..=path.len()).take_while(is_module).last().unwrap_or_default();
+        let module = &path[..length];
+        let Some(name) = path.get(length) else { return (module.to_vec(), true) };
+        let file = &self.0[module];
+        let import = file.imports.iter().find(|it| it.1 == *name);
+        let import = import.filter(|_| depth < 8 && !file.defined.contains(name));
+        match import.and_then(|it| self.resolve(module, &it.0)) {
+            Some(further) => self.definer(&[&further, &path[length + 1..]].concat(), depth + 1),
+            None => (module.to_vec(), false),
+        }
+    }
+
+    /// The modules whose files the file of `module` imports from. A re-export that the file does
+    /// not use itself imports nothing.
+    fn imports(&self, module: &Names) -> BTreeSet<Names> {
+        let file = &self.0[module];
+        let mut found = BTreeSet::new();
+        let child = |it: &String| (it.clone(), [&module[..], std::slice::from_ref(it)].concat());
+        let mut modules: BTreeMap<String, Names> = file.children.iter().map(child).collect();
+        let is_used = |name: &String| file.named.iter().any(|path| path[0] == *name);
+        for (path, name, is_exported) in &file.imports {
+            let Some(path) = self.resolve(module, path) else { continue };
+            match self.definer(&path, 0) {
+                (target, true) => drop(modules.insert(name.clone(), target)),
+                (target, false) if !is_exported || is_used(name) => drop(found.insert(target)),
+                (_, false) => {}
+            }
+        }
+        for path in file.named.iter().filter(|path| path.len() > 1) {
+            let inner = modules.get(&path[0]).map(|it| [it, &path[1..]].concat());
+            let is_rooted = ["crate", "self", "super"].contains(&path[0].as_str());
+            let full = if is_rooted { self.resolve(module, path) } else { inner };
+            found.extend(full.map(|it| self.definer(&it, 0).0));
+        }
+        found.remove(module);
+        found.remove(&Vec::new());
+        found.into_iter().filter(|it| self.0.contains_key(it)).collect()
+    }
+
+    /// The circles: each a set of files of which each imports all others, directly or by others.
+    fn circles(&self) -> Vec<Vec<String>> {
+        let edges: BTreeMap<_, _> = self.0.keys().map(|it| (it, self.imports(it))).collect();
+        let reach = |from: &Names| {
+            let (mut seen, mut open) = (BTreeSet::new(), vec![from.clone()]);
+            while let Some(next) = open.pop() {
+                open.extend(edges[&next].iter().filter(|it| seen.insert((*it).clone())).cloned());
+            }
+            seen
+        };
+        let reached: BTreeMap<_, _> = self.0.keys().map(|it| (it, reach(it))).collect();
+        let mut circles = BTreeSet::new();
+        for (module, all) in reached.iter().filter(|(module, all)| all.contains(**module)) {
+            let circle = all.iter().filter(|it| reached[it].contains(*module));
+            circles.insert(circle.map(|it| self.0[it].path.clone()).collect::<Vec<_>>());
+        }
+        circles.into_iter().collect()
+    }
+}
+
+/// The circles of imports of each module.
+fn circles_by_module() -> BTreeMap<String, Vec<Vec<String>>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for circle in Files::read(&sources("src")).circles() {
+        let module = circle[0].split(['/', '.']).nth(1).unwrap_or_default().to_owned();
+        found.entry(module).or_default().push(circle);
+    }
+    found
+}
+
+#[test]
+fn files_of_the_command_line_import_no_circle() {
+    let circles = circles_by_module().remove("cli").unwrap_or_default();
+    let mut wrong = Violations::default();
+    for circle in circles {
+        let what = format!("these files import each other in a circle: {}", circle.join(", "));
+        wrong.add(&circle[0], 1, what);
+    }
+    wrong.check();
+}
+
+#[test]
+fn circles_of_imports_only_shrink() {
+    let mut wrong = Violations::default();
+    let circles = circles_by_module();
+    for (module, circles) in circles.iter().filter(|(module, _)| *module != "cli") {
+        let known = CIRCLES.iter().find(|(it, _)| it == module).map_or(0, |(_, size)| *size);
+        for circle in circles.iter().filter(|circle| circle.len() > known) {
+            let (size, files) = (circle.len(), circle.join(", "));
+            wrong.add(
+                &circle[0],
+                1,
+                format!("{size} files import each other, not {known}: {files}"),
+            );
+        }
+    }
+    for (module, _) in CIRCLES.iter().filter(|(module, _)| !circles.contains_key(*module)) {
+        wrong.add(&format!("src/{module}"), 1, "has no circle now: delete it from CIRCLES");
+    }
+    wrong.check();
+}
+
+#[test]
+fn a_circle_is_found_through_lists_names_of_modules_and_re_exports() {
+    let circles = |sources: &[(&str, &str)]| {
+        let owned: Vec<_> =
+            sources.iter().map(|(path, text)| (format!("src/{path}.rs"), (*text).into())).collect();
+        Files::read(&owned).circles()
+    };
+    let root = ("lib", "pub mod a;\npub mod b;");
+    let a = ("a", "use crate::b::{self, deep::{Other as Deep}};\npub struct A(b::B);");
+    let none: [Vec<String>; 0] = [];
+    assert_eq!(circles(&[root, a, ("b/mod", "pub struct B;")]), none);
+    let b = ("b/mod", "// crate::a::A\npub struct B(&\"crate::a\");");
+    assert_eq!(circles(&[root, a, b]), none);
+    let found = circles(&[root, a, ("b/mod", "use super::a;\npub struct B(Box<a::A>);")]);
+    assert_eq!(found, [["src/a.rs", "src/b/mod.rs"]]);
+    // A module's re-exports bind neither the module nor its parts to each other.
+    let module = ("b/mod", "mod one;\nmod two;\npub use one::One;\npub use two::Two;");
+    let one = ("b/one", "pub struct One;");
+    let two = ("b/two", "use super::One;\npub struct Two(One);");
+    assert_eq!(circles(&[root, module, one, two]), none);
+    // What the module itself defines or uses does.
+    let module = ("b/mod", "mod one;\nuse one::One;\nstruct Both(One);");
+    let found = circles(&[root, module, ("b/one", "use super::Both;\npub struct One(Box<Both>);")]);
+    assert_eq!(found, [["src/b/mod.rs", "src/b/one.rs"]]);
+    let module = ("b/mod", "mod one;\npub const N: u8 = one::one();");
+    let one = ("b/one", "pub fn one() -> u8 { super::N }");
+    assert_eq!(circles(&[root, module, one]).len(), 1);
 }

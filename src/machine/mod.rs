@@ -16,9 +16,11 @@
 //!   out effects at once, and reports by [`Input::Synced`] which records are on disk. So it is for
 //!   [`chat::Group`] and [`rollout::Rollout`], each with a [`held::Held`].
 
+pub mod bootstrap;
 pub mod broadcast;
 pub mod chat;
 pub mod contacts;
+pub mod decision_log;
 pub mod direct;
 pub mod discovery;
 mod effects;

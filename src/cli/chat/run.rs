@@ -16,20 +16,20 @@ use serde_json::json;
 
 use super::args::ChatArgs;
 use super::book::{Book, Item};
-use super::fleet::{self, Fleet};
+use super::fleet::Fleet;
 use super::local::{Local, handler};
 use super::plain::Plain;
-use super::plan::{self, Plan};
 use super::screen::Screen;
 use super::screen::keys::Asked;
 use super::screen::terminal::{self, Job, Terminal};
 use super::session::{Answer, News, Session};
+use super::settings::{self, Settings};
 use super::typing::{Line as Typed, Typing, lines};
 use super::watch::{Announcer, Watchers};
 use crate::cli::CliError;
 use crate::cli::log::{Line, Origin, install_on_stderr};
-use crate::cli::room;
 use crate::cli::run::signals;
+use crate::cli::{member, room};
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::proto::chat::entry::Member;
 use crate::runtime::chat::{Engine, Founds, Limits, Options, StartError, Told};
@@ -58,22 +58,22 @@ type Ear = Receiver<(Now, Told)>;
 /// Any failure that keeps it from starting or stops it, and messages that are not final at the end.
 pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let seeds = fleet_of(args)?;
-    let mut plan = Plan::new(args, seeds.as_deref().unwrap_or_default())?;
+    let mut settings = Settings::new(args, seeds.as_deref().unwrap_or_default())?;
     let system = |action| move |source| CliError::System { action, source };
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
     let has_screen = !args.plain && !args.quiet && terminal::is_capable();
     if !has_screen {
-        let origin = Origin { role: "chat", node: plan.at };
+        let origin = Origin { role: "chat", node: settings.at };
         install_on_stderr(args.log_format, LevelFilter::from(args.log_level), origin)?;
     }
-    let dir = DataDir::open_at(plan.dir.clone()).map_err(|error| doubled(&plan, error))?;
+    let dir = DataDir::open_at(settings.dir.clone()).map_err(|error| doubled(&settings, error))?;
     let keys = dir.identity()?;
     let mut fleet = match seeds {
-        Some(seeds) => Some(Fleet::join(&plan, &seeds, &keys, args.data.clone())?),
+        Some(seeds) => Some(Fleet::join(&settings, &seeds, &keys, args.data.clone())?),
         None => None,
     };
     if let Some(fleet) = &fleet
-        && !find(&mut plan, args, fleet, &signals)?
+        && !find(&mut settings, args, fleet, &signals)?
     {
         return Ok(());
     }
@@ -81,8 +81,8 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let watchers = Watchers::default();
     let announcer = Announcer { watchers: watchers.clone(), tell };
     let (links_max, shortage) = room::for_connections(Limits::default().links_max);
-    plan.notes.extend(shortage);
-    let options = options(&plan, args, (keys, links_max), announcer);
+    settings.notes.extend(shortage);
+    let options = options(&settings, args, (keys, links_max), announcer);
     let engine = Engine::start(options).map_err(start_failed)?;
     if let Some(fleet) = &mut fleet {
         fleet.serve(&engine)?;
@@ -91,14 +91,14 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let control = control::serve(&dir, handler(Arc::downgrade(&local)));
     let control = control.map_err(system("take local commands"))?;
     let mut talk = Talk {
-        session: Session::new(Arc::clone(&local), plan.config.message_max),
-        book: Book::new(plan.me, &args.room),
+        session: Session::new(Arc::clone(&local), settings.config.message_max),
+        book: Book::new(settings.me, &args.room),
         typing: Typing::default(),
         clock: Clock::start(),
         ear,
         signals,
     };
-    let ended = if has_screen { talk.on_screen(&plan) } else { talk.in_lines(&plan, args) };
+    let ended = if has_screen { talk.on_screen(&settings) } else { talk.in_lines(&settings, args) };
     let left = ended.and_then(|mut face| talk.leave(&mut face));
     drop(control);
     local.engine.stop();
@@ -120,61 +120,61 @@ fn fleet_of(args: &ChatArgs) -> Result<Option<Vec<Endpoint>>, CliError> {
         };
     }
     let file = args.config.as_deref().unwrap_or(Path::new("config.txt"));
-    fleet::seeds(file, args.config.is_some())
+    member::seeds(file, args.config.is_some())
 }
 
 /// Finds the group by the fleet, if nothing else names its address. Returns false if it was told to
 /// stop.
 fn find(
-    plan: &mut Plan,
+    settings: &mut Settings,
     args: &ChatArgs,
     fleet: &Fleet,
     signals: &Receiver<&'static str>,
 ) -> Result<bool, CliError> {
-    plan.listen = None;
-    if plan::knows_its_group(&args.log_dir, plan.me) || !plan.seeds.is_empty() {
-        plan.founds = Founds::Never;
+    settings.listen = None;
+    if settings::knows_its_group(&args.log_dir, settings.me) || !settings.seeds.is_empty() {
+        settings.founds = Founds::Never;
         return Ok(true);
     }
     let mut is_stopped = false;
     let (founds, found) = fleet.seek(|words| {
         // A closed output is no reason to end.
         let _ = writeln!(io::stdout(), "* {words}");
-        is_stopped = signals.try_recv().is_ok();
+        is_stopped = !signals.is_empty();
         !is_stopped
     });
-    plan.founds = founds;
-    plan.seeds.extend(found.into_iter().map(|at| (None, at)));
+    settings.founds = founds;
+    settings.seeds.extend(found.into_iter().map(|at| (None, at)));
     Ok(!is_stopped)
 }
 
 fn options(
-    plan: &Plan,
+    settings: &Settings,
     args: &ChatArgs,
     (keys, links_max): (KeyPair, usize),
     announcer: Announcer,
 ) -> Options {
     Options {
-        listen: plan.listen,
-        me: Member { id: plan.me, at: plan.at.into(), key: keys.public() },
+        listen: settings.listen,
+        me: Member { id: settings.me, at: settings.at.into(), key: keys.public() },
         keys,
         log_dir: args.log_dir.clone(),
-        seeds: plan.seeds.clone(),
-        config: plan.config.clone(),
-        cluster_keys: plan.cluster_keys.clone(),
-        founds: plan.founds,
-        marker: Some(plan.dir.join("has-a-log")),
+        seeds: settings.seeds.clone(),
+        config: settings.config.clone(),
+        cluster_keys: settings.cluster_keys.clone(),
+        founds: settings.founds,
+        marker: Some(settings.dir.join("has-a-log")),
         limits: Limits { links_max, ..Limits::default() },
         allows: None,
         sink: Box::new(announcer),
     }
 }
 
-fn doubled(plan: &Plan, error: FilesError) -> CliError {
+fn doubled(settings: &Settings, error: FilesError) -> CliError {
     let FilesError::Locked { dir } = error else { return error.into() };
     CliError::Failed(format!(
         "{} runs already on this machine ({} is in use); stop it, or give this one another --id",
-        plan.me,
+        settings.me,
         dir.display()
     ))
 }
@@ -204,13 +204,13 @@ fn screen_failed(source: io::Error) -> CliError {
 
 impl Talk {
     /// First lines: the address, and notes about the flags.
-    fn begin(&mut self, plan: &Plan) -> Vec<Item> {
-        let how = if plan.seeds.is_empty() { "" } else { "; looks for the group" };
-        let text = format!("{} at {}{how}; /help lists the commands", plan.me, plan.at);
-        let fields = json!({ "id": plan.me.0, "endpoint": plan.at.to_string() });
+    fn begin(&mut self, settings: &Settings) -> Vec<Item> {
+        let how = if settings.seeds.is_empty() { "" } else { "; looks for the group" };
+        let text = format!("{} at {}{how}; /help lists the commands", settings.me, settings.at);
+        let fields = json!({ "id": settings.me.0, "endpoint": settings.at.to_string() });
         Line::new(Level::Info, "chat_started", text.clone(), fields).log(self.clock.now().wall);
         let mut items = vec![self.book.note(&text)];
-        items.extend(plan.notes.iter().map(|text| self.book.note(text)));
+        items.extend(settings.notes.iter().map(|text| self.book.note(text)));
         items
     }
 
@@ -224,9 +224,13 @@ impl Talk {
     }
 
     /// Goes on in plain lines until the end is asked for.
-    fn in_lines(&mut self, plan: &Plan, args: &ChatArgs) -> Result<Plain<io::Stdout>, CliError> {
-        let mut plain = Plain::stdout(format!("{}> ", plan.me), args.quiet);
-        let begun = self.begin(plan);
+    fn in_lines(
+        &mut self,
+        settings: &Settings,
+        args: &ChatArgs,
+    ) -> Result<Plain<io::Stdout>, CliError> {
+        let mut plain = Plain::stdout(format!("{}> ", settings.me), args.quiet);
+        let begun = self.begin(settings);
         plain.show(&begun).and_then(|()| plain.ask()).map_err(screen_failed)?;
         let mut lines = lines().map_err(screen_failed)?;
         let (ticks, mut deadline) = (tick(LOOK), never());
@@ -297,7 +301,7 @@ impl Talk {
     }
 
     /// Goes on on the whole screen until the end is asked for; then in plain lines.
-    fn on_screen(&mut self, plan: &Plan) -> Result<Plain<io::Stdout>, CliError> {
+    fn on_screen(&mut self, settings: &Settings) -> Result<Plain<io::Stdout>, CliError> {
         // Before the terminal is taken: a stop in between would leave it in a mode that nobody can
         // use, or, if no shell is above this process, be lost.
         let jobs = terminal::jobs().map_err(screen_failed)?;
@@ -305,7 +309,7 @@ impl Talk {
         let keys = terminal::keys().map_err(screen_failed)?;
         let mut screen = Screen::default();
         self.session.remember(&mut self.book);
-        self.begin(plan);
+        self.begin(settings);
         self.look();
         let (ticks, signals, ear) = (tick(LOOK), self.signals.clone(), self.ear.clone());
         let mut has_changed = true;

@@ -4,6 +4,7 @@ use ::log::Level;
 use serde_json::{Value, json};
 
 use crate::cli::log::Line;
+use crate::machine::chat::event::TRIAL_SUCCEEDED;
 use crate::machine::chat::{Event, Role};
 use crate::model::Endpoint;
 use crate::proto::chat::entry::{At, Member, MemberId, Membership, SeqNo, Term};
@@ -77,7 +78,7 @@ pub(super) fn notes(
             one(format!("{me} (this one) leads no more"))
         }
         // A successful trial is for the log only.
-        Event::ElectionBegun { reason, .. } if reason.contains("would promise") => Vec::new(),
+        Event::ElectionBegun { reason, .. } if *reason == TRIAL_SUCCEEDED => Vec::new(),
         Event::ElectionBegun { term, reason } => {
             one(format!("stands for election in term {}: {reason}", term.0))
         }

@@ -10,10 +10,10 @@ mod fleet;
 pub(in crate::cli) mod http;
 mod local;
 mod model;
-mod plan;
 pub(in crate::cli) mod query;
 mod report;
 mod run;
+mod settings;
 mod watch;
 pub(in crate::cli) mod words;
 

@@ -15,16 +15,16 @@ use ::log::Level;
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use serde_json::json;
 
-use super::decider::{Decider, Decision};
+use super::decider::Decider;
 use super::fleet::Fleet;
 use super::local::{Local, handler};
-use super::plan::Plan;
 use super::report;
-use crate::cli::CliError;
+use super::settings::Settings;
 use crate::cli::args::PeerRunArgs;
 use crate::cli::log::{Line, LogSettings, Origin, install};
-use crate::cli::room;
 use crate::cli::run::signals;
+use crate::cli::{CliError, member, room};
+use crate::machine::decision_log::Decision;
 use crate::machine::rollout::{Choice, Decides, Event, ModelId, NodeId};
 use crate::model::{KeyPair, Now, WallTime};
 use crate::proto::dialect::Dialect;
@@ -82,7 +82,8 @@ impl Sink<Told> for Ear {
             // A probe that finds no room is a vote that is not given in time.
             Told::Probe(model) => return self.probe.try_send(model.clone()).is_ok(),
             Told::Decide { txid, commit, proof } => {
-                let decision = || Decision::new(txid.clone(), *commit, proof.clone());
+                let decision =
+                    || Decision { txid: txid.clone(), commit: *commit, proof: proof.clone() };
                 // A decision that finds no room is asked for again.
                 return self.want.as_ref().is_none_or(|it| it.try_send(decision()).is_ok());
             }
@@ -176,33 +177,33 @@ impl Counts {
 /// # Errors
 /// Fails if the node cannot start, or its disk fails.
 pub(super) fn run(args: &PeerRunArgs) -> Result<(), CliError> {
-    let mut plan = Plan::new(args)?;
+    let mut settings = Settings::new(args)?;
     let system = |action| move |source| CliError::System { action, source };
     let signals =
         signals::listen(args.node.until_stdin_closes).map_err(system("listen to signals"))?;
-    let settings = LogSettings {
+    let log_settings = LogSettings {
         output: args.node.output.clone(),
         format: args.node.log_format,
         level: args.node.log_level,
     };
-    install(&settings, Origin { role: "peer", node: plan.at })?;
-    let dir = DataDir::open_at(plan.dir.clone()).map_err(|error| doubled(&plan, error))?;
+    install(&log_settings, Origin { role: "peer", node: settings.at })?;
+    let dir = DataDir::open_at(settings.dir.clone()).map_err(|error| doubled(&settings, error))?;
     let keys = dir.identity()?;
     let counts = Arc::<Counts>::default();
-    let plane = Arc::new(data_plane(&plan, args, &counts)?);
-    let (decider, want) = decider(&plan, args, &keys)?;
+    let plane = Arc::new(data_plane(&settings, args, &counts)?);
+    let (decider, want) = decider(&settings, args, &keys)?;
     let guests: Dialects =
-        decider.as_ref().map(|it| (Dialect::Chat, it.door())).into_iter().collect();
-    let mut fleet = fleet_of(&plan, args, &keys, &guests)?;
-    let Some(founding) = founding(&mut plan, fleet.as_ref(), &signals) else { return Ok(()) };
+        decider.as_ref().map(|it| (Dialect::Chat, it.server())).into_iter().collect();
+    let mut fleet = fleet_of(&settings, args, &keys, &guests)?;
+    let Some(founding) = founding(&mut settings, fleet.as_ref(), &signals) else { return Ok(()) };
     let (tell, told) = bounded(TOLD_MAX);
     let failed = Arc::<OnceLock<String>>::default();
     let (probe, probes) = bounded(PROBES_MAX);
     let for_plane = Arc::clone(&plane);
     let ear = Ear { plane: for_plane, counts, failed: Arc::clone(&failed), tell, probe, want };
-    let own = SocketAddr::new(plan.at.ip(), plan.at.port());
+    let own = SocketAddr::new(settings.at.ip(), settings.at.port());
     let listen = fleet.is_none().then_some(own);
-    let options = options(&plan, args, (keys, founding, listen), (guests, Box::new(ear)));
+    let options = options(&settings, args, (keys, founding, listen), (guests, Box::new(ear)));
     let (engine, recovered) = Engine::start(options).map_err(start_failed)?;
     let prober = prober(Arc::clone(&plane), engine.clone(), probes);
     let prober = prober.map_err(system("start a thread"))?;
@@ -210,7 +211,7 @@ pub(super) fn run(args: &PeerRunArgs) -> Result<(), CliError> {
         fleet.serve(&engine)?;
     }
     let clock = Clock::start();
-    begin(&plan, &engine, plane.addr(), &recovered).log(clock.now().wall);
+    begin(&settings, &engine, plane.addr(), &recovered).log(clock.now().wall);
     let ready = decider.as_ref().map(Decider::readiness);
     let local = Arc::new(Local::new(engine, Some(plane.addr().to_string()), ready));
     let decider = decider.map(|it| it.run(&local)).transpose()?;
@@ -254,57 +255,57 @@ fn prober(
 
 /// Returns the log of decisions and the sender of decisions asked of it, with `--decide-in-log`.
 fn decider(
-    plan: &Plan,
+    settings: &Settings,
     args: &PeerRunArgs,
     keys: &KeyPair,
 ) -> Result<(Option<Decider>, Option<Sender<Decision>>), CliError> {
     if !args.rollout.decide_in_log {
         return Ok((None, None));
     }
-    if plan.cluster_keys.is_some() {
+    if settings.cluster_keys.is_some() {
         return Err(CliError::Usage(
             "--decide-in-log cannot be used with --cluster-key; leave one of them out".to_owned(),
         ));
     }
     let log_dir = args.rollout.log_dir.join("decisions");
-    let (decider, want) = Decider::new(keys, log_dir, plan.dir.join("decisions.mark"));
+    let (decider, want) = Decider::new(keys, log_dir, settings.dir.join("decisions.mark"));
     Ok((Some(decider), Some(want)))
 }
 
 /// Joins the fleet of the config file, if its seeds run and the flags do not say which nodes take
 /// part.
 fn fleet_of(
-    plan: &Plan,
+    settings: &Settings,
     args: &PeerRunArgs,
     keys: &KeyPair,
     guests: &Dialects,
 ) -> Result<Option<Fleet>, CliError> {
-    if plan.founding.is_some() || plan.cluster_keys.is_some() {
+    if settings.founding.is_some() || settings.cluster_keys.is_some() {
         return Ok(None);
     }
-    let Some(seeds) = crate::cli::chat::fleet::seeds(&args.node.config, false)? else {
+    let Some(seeds) = member::seeds(&args.node.config, false)? else {
         return Ok(None);
     };
     let place = (args.node.data.clone(), guests.clone());
-    Fleet::join((&plan.me, plan.at), &seeds, keys, place).map(Some)
+    Fleet::join((&settings.me, settings.at), &seeds, keys, place).map(Some)
 }
 
 /// Returns the beginning of the history; none if it is told to stop while it looks for others.
 fn founding(
-    plan: &mut Plan,
+    settings: &mut Settings,
     fleet: Option<&Fleet>,
     signals: &Receiver<&'static str>,
 ) -> Option<Founding> {
-    match (plan.founding.take(), fleet) {
+    match (settings.founding.take(), fleet) {
         (Some(founding), _) => Some(founding),
         // A node with a history goes on with it.
-        (None, Some(fleet)) if !plan.log.exists() => fleet.seek(signals),
+        (None, Some(fleet)) if !settings.log.exists() => fleet.seek(signals),
         (None, _) => Some(Founding::By(Vec::new())),
     }
 }
 
 fn data_plane(
-    plan: &Plan,
+    settings: &Settings,
     args: &PeerRunArgs,
     counts: &Arc<Counts>,
 ) -> Result<DataPlane, CliError> {
@@ -312,9 +313,9 @@ fn data_plane(
     let shown = Arc::clone(counts);
     let body_bytes = usize::try_from(args.rollout.body_max.0).unwrap_or(usize::MAX);
     let options = dataplane::Options {
-        listen: plan.http,
-        node_id: plan.me.clone(),
-        upstreams: plan.upstreams.clone(),
+        listen: settings.http,
+        node_id: settings.me.clone(),
+        upstreams: settings.upstreams.clone(),
         limits: dataplane::Limits { body_bytes, ..affordable() },
         seed: os_rng()?.random(),
         more_metrics: Some(Box::new(move |out| shown.write(out))),
@@ -337,27 +338,27 @@ fn affordable() -> dataplane::Limits {
 }
 
 fn options(
-    plan: &Plan,
+    settings: &Settings,
     args: &PeerRunArgs,
     (keys, founding, listen): (KeyPair, Founding, Option<SocketAddr>),
     (guests, sink): (Dialects, Box<dyn Sink<Told>>),
 ) -> Options {
     let flags = &args.rollout;
-    let models = plan.models();
+    let models = settings.models();
     let decides = if flags.decide_in_log { Decides::Log } else { Decides::Coordinator };
     Options {
         listen,
         keys,
-        me: plan.me.clone(),
-        at: (plan.at.ip().to_string(), plan.at.port()),
-        log: plan.log.clone(),
+        me: settings.me.clone(),
+        at: (settings.at.ip().to_string(), settings.at.port()),
+        log: settings.log.clone(),
         founding,
-        initial: plan.initial.clone(),
+        initial: settings.initial.clone(),
         habits: Box::new(move |config| {
             config.models = models;
             config.decides = decides;
         }),
-        cluster_keys: plan.cluster_keys.clone(),
+        cluster_keys: settings.cluster_keys.clone(),
         admits: if flags.admit_all { Admits::Anybody } else { Admits::Vouched },
         guests,
         limits: Limits::default(),
@@ -367,7 +368,7 @@ fn options(
 }
 
 /// Returns the first log line.
-fn begin(plan: &Plan, engine: &Engine, http: SocketAddr, recovered: &Recovered) -> Line {
+fn begin(settings: &Settings, engine: &Engine, http: SocketAddr, recovered: &Recovered) -> Line {
     let waits = match engine.standing() {
         Ok(Standing::Forming { waits_for, .. }) => waits_for,
         Ok(Standing::Running { .. }) | Err(_) => Vec::new(),
@@ -383,10 +384,10 @@ fn begin(plan: &Plan, engine: &Engine, http: SocketAddr, recovered: &Recovered) 
     let text = format!(
         "{} takes part in rollouts at {}, its data plane at http://{} ({} entries in its \
          log{torn}){waiting}",
-        plan.me, plan.at, http, recovered.records,
+        settings.me, settings.at, http, recovered.records,
     );
     let fields = json!({
-        "node_id": plan.me, "http": http.to_string(), "entries": recovered.records,
+        "node_id": settings.me, "http": http.to_string(), "entries": recovered.records,
         "waits_for": waits,
     });
     Line::new(Level::Info, "rollout_started", text, fields)
@@ -431,11 +432,11 @@ fn show(local: &Local, at: WallTime, told: &Told) {
     local.note(at, &line);
 }
 
-fn doubled(plan: &Plan, error: FilesError) -> CliError {
+fn doubled(settings: &Settings, error: FilesError) -> CliError {
     let FilesError::Locked { dir } = error else { return error.into() };
     CliError::Failed(format!(
         "{} runs already on this machine ({} is in use); stop it, or give this one another --id",
-        plan.me,
+        settings.me,
         dir.display()
     ))
 }

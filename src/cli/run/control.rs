@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::local_api::ApiRequest;
-use super::role::{LocalApi, OperatorAsk, Role};
+use super::role::{Api, OperatorAsk, Role};
 use crate::cli::metrics::process::Process;
 use crate::machine::Input;
 use crate::machine::membership::authority::Order;
@@ -45,7 +45,7 @@ enum Ask {
 pub(super) fn serve<R: Role>(
     dir: &DataDir,
     driver: &Arc<Driver<R::Machine>>,
-    api: Option<Arc<dyn LocalApi<R::Machine>>>,
+    api: Api<R::Machine>,
     http: &Arc<Counters>,
 ) -> io::Result<Control> {
     let (driver, http) = (Arc::clone(driver), Arc::clone(http));

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::http::Pages;
 use super::report::{self, Reporting};
-use super::role::{EventOf, LocalApi, Role};
+use super::role::{Api, EventOf, LocalApi, Role};
 use super::{control, signals};
 use crate::cli::log::{self as lines, Line, Origin};
 use crate::cli::settings::NodeSettings;
@@ -87,7 +87,7 @@ pub(super) fn open_journal<M: Drivable>(dir: &DataDir) -> Result<Remembered<M>, 
 /// Runs a prepared node to its end.
 pub(super) fn live<R: Role>(
     role: R,
-    (machine, api): (R::Machine, Option<Arc<dyn LocalApi<R::Machine>>>),
+    (machine, api): (R::Machine, Api<R::Machine>),
     journal: Journal<<R::Machine as Kind>::Record>,
     (listener, dir, settings): (TcpListener, &DataDir, &NodeSettings),
 ) -> Result<(), CliError> {
@@ -140,7 +140,7 @@ fn affordable(limits: &Limits) -> Limits {
 
 /// Sink of a node's events: passes them to the programs that wait, and to the log.
 struct EventTee<R: Role> {
-    api: Option<Arc<dyn LocalApi<R::Machine>>>,
+    api: Api<R::Machine>,
     log: Sender<(Now, EventOf<R>)>,
 }
 

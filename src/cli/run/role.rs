@@ -64,7 +64,10 @@ pub(super) enum OperatorAsk {
     OrderState(Proposal),
 }
 
-/// Part of a node for the programs of this machine that use it; seeds have none.
+/// Local API of a node, if it has one: seeds have none.
+pub(super) type Api<M> = Option<Arc<dyn LocalApi<M>>>;
+
+/// Part of a node for the programs of this machine that use it.
 pub(super) trait LocalApi<M: Drivable>: Send + Sync + 'static {
     /// Passes an event to the programs that wait for it; returns whether it is also for the log, as
     /// that is set. Called under the node's lock: it must not block.

@@ -4,7 +4,6 @@
 //! output is for people on a terminal and for programs otherwise. No piece is chosen, checked or
 //! moved here.
 
-pub(in crate::cli) mod apart;
 pub mod args;
 mod fetch;
 mod fleet;

@@ -7,9 +7,9 @@ pub mod args;
 pub mod common;
 mod lines;
 mod logfile;
-mod plan;
 pub mod roster;
 mod run;
+mod settings;
 mod story;
 mod teller;
 

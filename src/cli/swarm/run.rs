@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::args::SwarmArgs;
 use super::logfile::LogFile;
-use super::plan::Plan;
+use super::settings::Settings;
 use super::story::{Story, ending};
 use super::teller::{Console, Mouth, Teller};
 use crate::cli::CliError;
@@ -34,48 +34,49 @@ const BAR_EVERY: Duration = Duration::from_millis(200);
 /// # Errors
 /// Any failure that keeps it from starting, and any other outcome than success.
 pub(super) fn run(args: &SwarmArgs) -> Result<(), CliError> {
-    let plan = Plan::new(args)?;
+    let settings = Settings::new(args)?;
     let system = |action| move |source| CliError::System { action, source };
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
-    let options = EngineOptions { listen: Some(plan.listen), ..EngineOptions::default() };
+    let options = EngineOptions { listen: Some(settings.listen), ..EngineOptions::default() };
     let engine = Engine::start(options)?;
-    let outcome = take_part(&plan, args, &engine, &signals);
+    let outcome = take_part(&settings, args, &engine, &signals);
     engine.stop();
     outcome
 }
 
 fn take_part(
-    plan: &Plan,
+    settings: &Settings,
     args: &SwarmArgs,
     engine: &Engine,
     signals: &Receiver<&'static str>,
 ) -> Result<(), CliError> {
     let system = |action| move |source| CliError::System { action, source };
-    let name = &plan.common.file_name;
-    let store = Store::assigned(&plan.folder, name, plan.common.pieces, plan.is_source())
-        .map_err(|error| unusable(plan, &error.to_string()))?;
+    let name = &settings.common.file_name;
+    let store =
+        Store::assigned(&settings.folder, name, settings.common.pieces, settings.is_source())
+            .map_err(|error| unusable(settings, &error.to_string()))?;
     let there = u32::try_from(store.proven().len()).unwrap_or(u32::MAX);
-    let goes_on = !plan.is_source() && (1..plan.common.pieces.count()).contains(&there);
-    let log = LogFile::open(&plan.dir, plan.me, goes_on)?;
+    let goes_on = !settings.is_source() && (1..settings.common.pieces.count()).contains(&there);
+    let log = LogFile::open(&settings.dir, settings.me, goes_on)?;
     let screen = Arc::new(if args.no_bar { Screen::plain() } else { Screen::new(name) });
     let console = || Console {
-        name: plan.me.0.to_string(),
+        name: settings.me.0.to_string(),
         format: args.log_format,
         level: LevelFilter::from(args.log_level),
         screen: Arc::clone(&screen),
     };
     let clock = Clock::start();
-    console().show(clock.now().wall, &started(plan, there))?;
+    console().show(clock.now().wall, &started(settings, there))?;
     let (mouth, events) = Mouth::new();
     let joined = engine
-        .join(join(plan, args, store, mouth))
+        .join(join(settings, args, store, mouth))
         .map_err(|error| CliError::Failed(format!("cannot take part in the swarm: {error}")))?;
     let joined = Arc::new(joined);
     let (tell_end, ended) = bounded(1);
-    let teller = Teller { story: Story { me: plan.me }, log, console: console() };
+    let teller = Teller { story: Story { me: settings.me }, log, console: console() };
     let teller = thread::spawn("teller", move || teller.run(&events, &tell_end))
         .map_err(system("start the thread of the log"))?;
-    let announced = announce(plan, &joined);
+    let announced = announce(settings, &joined);
     let outcome = attend(&joined, &screen, &ended, signals);
     joined.stop();
     drop(announced);
@@ -90,16 +91,16 @@ fn take_part(
 }
 
 /// Options of the peer's part in the swarm.
-fn join(plan: &Plan, args: &SwarmArgs, store: Store, events: Mouth) -> Join {
-    let common = &plan.common;
+fn join(settings: &Settings, args: &SwarmArgs, store: Store, events: Mouth) -> Join {
+    let common = &settings.common;
     let k = usize::try_from(common.preferred).unwrap_or(usize::MAX);
     let config = Config {
         give_up_after: Some(args.give_up.into()),
         ..Config::assignment(k, common.unchoking, common.optimistic)
     };
-    let roster = Roster::new(plan.roster.members.iter().map(|it| (it.id, it.has_file)));
-    let kind = Kind::Assignment { roster, calls: plan.predecessors.clone() };
-    Join { kind, me: plan.me, store, config, events: Box::new(events) }
+    let roster = Roster::new(settings.roster.members.iter().map(|it| (it.id, it.has_file)));
+    let kind = Kind::Assignment { roster, calls: settings.predecessors.clone() };
+    Join { kind, me: settings.me, store, config, events: Box::new(events) }
 }
 
 /// Waits for the end.
@@ -134,26 +135,27 @@ fn view_of(joined: &Joined) -> View {
 }
 
 /// First line on the console.
-fn started(plan: &Plan, there: u32) -> Line {
-    let (id, count, pieces) = (plan.me.0, plan.roster.members.len(), plan.common.pieces);
+fn started(settings: &Settings, there: u32) -> Line {
+    let (id, count, pieces) =
+        (settings.me.0, settings.roster.members.len(), settings.common.pieces);
     let message = format!(
         "listens on {} as peer {id} of {count}; {} has {} bytes in {} pieces, {there} of them here",
-        plan.listen,
-        plan.common.file_name,
+        settings.listen,
+        settings.common.file_name,
         pieces.size(),
         pieces.count(),
     );
     let fields = json!({
-        "listen": plan.listen.to_string(), "peers": count, "file": plan.common.file_name,
+        "listen": settings.listen.to_string(), "peers": count, "file": settings.common.file_name,
         "size": pieces.size(), "pieces": pieces.count(), "have": there,
     });
     Line::new(Level::Info, "swarm_started", message, fields)
 }
 
 /// Answers `peer swarm status`; if that fails, the swarm runs all the same.
-fn announce(plan: &Plan, joined: &Arc<Joined>) -> Option<crate::runtime::control::Control> {
-    let (id, name) = (plan.me.0, plan.common.file_name.clone());
-    let dir = std::path::absolute(&plan.dir).unwrap_or_else(|_| plan.dir.clone());
+fn announce(settings: &Settings, joined: &Arc<Joined>) -> Option<crate::runtime::control::Control> {
+    let (id, name) = (settings.me.0, settings.common.file_name.clone());
+    let dir = std::path::absolute(&settings.dir).unwrap_or_else(|_| settings.dir.clone());
     // A weak reference: a question must not keep the swarm alive.
     let joined = Arc::downgrade(joined);
     let tell = move || -> Vec<Value> {
@@ -171,13 +173,13 @@ fn announce(plan: &Plan, joined: &Arc<Joined>) -> Option<crate::runtime::control
 }
 
 /// Error of a peer's file that cannot be used.
-fn unusable(plan: &Plan, error: &str) -> CliError {
-    let (id, line) = (plan.me.0, plan.roster.members[plan.position].line);
-    if plan.is_source() {
+fn unusable(settings: &Settings, error: &str) -> CliError {
+    let (id, line) = (settings.me.0, settings.roster.members[settings.position].line);
+    if settings.is_source() {
         CliError::Failed(format!(
             "{error}; PeerInfo.cfg, line {line}, says that peer {id} has the whole file, and \
              Common.cfg that it has {} bytes: put it there, or mend those files",
-            plan.common.pieces.size()
+            settings.common.pieces.size()
         ))
     } else {
         CliError::Failed(format!("{error}; peer {id} keeps its file there"))

@@ -274,7 +274,7 @@ impl Group {
             return;
         }
         let force = it.force;
-        self.stand(force, false, "a majority would promise", fx);
+        self.stand(force, false, super::event::TRIAL_SUCCEEDED, fx);
     }
 
     fn begin_grace(&mut self, fx: &mut Fx) {

@@ -227,6 +227,9 @@ pub enum Role {
     Leader,
 }
 
+/// Reason of an election that follows a successful trial.
+pub const TRIAL_SUCCEEDED: &str = "a majority would promise";
+
 /// Event for the surroundings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -1,4 +1,4 @@
-//! Plan of a node that rolls out: its flags, checked.
+//! Settings of a node that rolls out: its flags, checked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::runtime::dataplane::Upstream;
 use crate::runtime::rollout::{Founding, Place};
 
 /// Settings that a node is started with.
-pub(super) struct Plan {
+pub(super) struct Settings {
     /// Name of the node.
     pub(super) me: NodeId,
     /// Address at which other nodes call it.
@@ -39,7 +39,7 @@ pub(super) struct Plan {
     pub(super) log: PathBuf,
 }
 
-impl Plan {
+impl Settings {
     /// Checks the flags.
     ///
     /// # Errors
@@ -152,28 +152,29 @@ mod tests {
 
     use super::*;
 
-    fn plan(line: &str) -> Result<Plan, String> {
+    fn settings(line: &str) -> Result<Settings, String> {
         let args = crate::cli::PeerArgs::try_parse_from(line.split_whitespace());
-        Plan::new(&args.map_err(|error| error.to_string())?.run).map_err(|error| error.to_string())
+        Settings::new(&args.map_err(|error| error.to_string())?.run)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_node_is_named_and_placed() {
         let line = "peer --port 60001 --id node-a --http 127.0.0.1:50051 --node \
                     node-b=127.0.0.1:60002 --serve v1=http://127.0.0.1:9001 --serve v2=http://b:2";
-        let it = plan(line).unwrap();
+        let it = settings(line).unwrap();
         assert_eq!((it.me.as_str(), it.at.port(), it.http.port()), ("node-a", 60_001, 50_051));
         assert_eq!(it.models().unwrap().len(), 2);
         assert!(matches!(&it.founding, Some(Founding::By(places)) if places.len() == 1));
         assert_eq!(it.log, Path::new("data/logs/node-a.log"));
-        let it = plan("peer --port 1 --id a --http [::1]:1 --join 127.0.0.1:60001").unwrap();
+        let it = settings("peer --port 1 --id a --http [::1]:1 --join 127.0.0.1:60001").unwrap();
         assert!(matches!(it.founding, Some(Founding::Join(_))));
         assert!(it.models().is_none(), "the built-in model answers for all");
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_its_remedy() {
-        let refused = |line: &str| plan(line).err().expect(line);
+        let refused = |line: &str| settings(line).err().expect(line);
         assert!(refused("peer --port 1 --id a").contains("--http 127.0.0.1:50051"));
         assert!(refused("peer --port 1 --id a --http off").contains("--http 127.0.0.1:50051"));
         let base = "peer --port 1 --id a --http 127.0.0.1:5";

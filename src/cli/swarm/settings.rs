@@ -1,5 +1,5 @@
-//! Plan of a peer of an assignment's swarm, by its files: every fault that can be found before a
-//! port is bound or a byte is written is found here.
+//! Settings of a peer of an assignment's swarm, by its files: every fault that can be found before
+//! a port is bound or a byte is written is found here.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use super::roster::{self, Roster, listening_address};
 use crate::cli::CliError;
 use crate::machine::swarm::PeerId;
 
-/// Plan of a peer.
+/// Settings of a peer.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct Settings {
     /// Id of this peer.
     pub(super) me: PeerId,
     /// The folder of the swarm.
@@ -31,7 +31,7 @@ pub(super) struct Plan {
     pub(super) predecessors: Vec<(PeerId, Vec<SocketAddr>)>,
 }
 
-impl Plan {
+impl Settings {
     /// Reads the files, and looks up the hosts of the peers to be called.
     ///
     /// # Errors

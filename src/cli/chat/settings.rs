@@ -1,4 +1,4 @@
-//! Plan of a chat: the checked flags, with the addresses of this member and of those it calls.
+//! Settings of a chat: the checked flags, with the addresses of this member and of those it calls.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::runtime::cluster_key;
 const HEARTBEAT_MS_MIN: u128 = 10;
 
 /// Settings with which a chat is started.
-pub(super) struct Plan {
+pub(super) struct Settings {
     /// Id of this member.
     pub(super) me: MemberId,
     /// Listen address; `None` if the member of a fleet listens.
@@ -38,7 +38,7 @@ pub(super) struct Plan {
     pub(super) notes: Vec<String>,
 }
 
-impl Plan {
+impl Settings {
     /// Checks the flags, in the fleet of these seeds, if there is one.
     ///
     /// # Errors
@@ -185,11 +185,11 @@ mod tests {
 
     use super::*;
 
-    fn plan(line: &str) -> Result<Plan, String> {
+    fn settings(line: &str) -> Result<Settings, String> {
         let command = <ChatArgs as clap::Args>::augment_args(Command::new("chat"));
         let words = ["chat"].into_iter().chain(line.split_whitespace());
         let matches = command.try_get_matches_from(words).unwrap();
-        Plan::new(&ChatArgs::from_arg_matches(&matches).unwrap(), &[]).map_err(|error| {
+        Settings::new(&ChatArgs::from_arg_matches(&matches).unwrap(), &[]).map_err(|error| {
             assert_eq!(error.code(), 2, "{error}");
             error.to_string()
         })
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn the_way_to_a_seed_says_where_others_call() {
         let plan =
-            plan("--id 2 --port 6002 --seed 1:127.0.0.1:6001 --seed localhost:6003").unwrap();
+            settings("--id 2 --port 6002 --seed 1:127.0.0.1:6001 --seed localhost:6003").unwrap();
         assert_eq!(plan.at.to_string(), "127.0.0.1:6002");
         assert_eq!(plan.listen.unwrap().to_string(), "0.0.0.0:6002");
         let seeds: Vec<_> = plan.seeds.iter().map(|(id, at)| (*id, at.to_string())).collect();
@@ -206,18 +206,18 @@ mod tests {
             seeds,
             [(Some(MemberId(1)), "127.0.0.1:6001".into()), (None, "127.0.0.1:6003".into())]
         );
-        let told = self::plan("--id 2 --port 6002 --advertise 10.1.2.3").unwrap();
+        let told = self::settings("--id 2 --port 6002 --advertise 10.1.2.3").unwrap();
         assert_eq!(told.at.to_string(), "10.1.2.3:6002");
-        let bound = self::plan("--id 2 --port 6002 --host 127.0.0.9").unwrap();
+        let bound = self::settings("--id 2 --port 6002 --host 127.0.0.9").unwrap();
         assert_eq!(bound.at.to_string(), "127.0.0.9:6002");
     }
 
     #[test]
     fn a_seed_that_is_this_member_itself_is_ignored_and_no_group_is_founded_by_it() {
         let seeds = "--seed 2:127.0.0.1:6002 --seed 1:127.0.0.1:6001";
-        let plan = plan(&format!("--id 2 --port 6002 {seeds}")).unwrap();
+        let plan = settings(&format!("--id 2 --port 6002 {seeds}")).unwrap();
         assert_eq!((plan.seeds.len(), plan.notes.len()), (1, 1));
-        let text = self::plan("--id 2 --port 6002 --seed 127.0.0.1:6002").err().unwrap();
+        let text = self::settings("--id 2 --port 6002 --seed 127.0.0.1:6002").err().unwrap();
         assert!(text.contains("itself"), "{text}");
     }
 
@@ -231,7 +231,7 @@ mod tests {
             ("--advertise 0.0.0.0", "--advertise"),
         ];
         for (flags, expected) in cases {
-            let text = plan(&format!("--id 1 --port 6001 {flags}")).err().unwrap();
+            let text = settings(&format!("--id 1 --port 6001 {flags}")).err().unwrap();
             assert!(text.contains(expected), "{flags}: {text}");
         }
     }

@@ -1,0 +1,315 @@
+//! Membership of a chat or of a rollout node in a fleet: it is a member of the fleet too, at the
+//! same port and with the same key, and finds its group among the other members.
+//!
+//! On a topic of the group's kind a member that looks for the group asks, and members of the group
+//! answer; [`Bootstrap`] decides who founds the group. Only members of the fleet speak there, which
+//! a quorum of its seeds has let in.
+
+mod no_shares;
+
+use std::fmt::Display;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::config;
+use super::error::CliError;
+use crate::machine::bootstrap::{Bootstrap, Output};
+use crate::machine::quorum::QuorumRule;
+use crate::model::{Endpoint, KeyPair};
+use crate::network::{Gone, Message, Network, Queue, Site};
+use crate::runtime::clock::Clock;
+use crate::runtime::driver::options::Dialects;
+use crate::runtime::thread;
+
+/// Time-out of a call to a seed.
+const SEED_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Longest wait for the fleet to admit this member before it goes on alone.
+const ADMISSION_MAX: Duration = Duration::from_secs(15);
+
+/// Longest wait for a neighbor, if the seeds know other members.
+const NEIGHBOR_MAX: Duration = Duration::from_secs(5);
+
+/// Interval of the checks whether the fleet has admitted this member.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Seeds of the fleet that `file` names, if enough of them run. Unless it `is_wanted`, a missing
+/// file names none.
+///
+/// # Errors
+/// Fails if the file cannot be used, or a fleet is wanted and not there.
+pub(super) fn seeds(file: &Path, is_wanted: bool) -> Result<Option<Vec<Endpoint>>, CliError> {
+    if !is_wanted && !file.exists() {
+        return Ok(None);
+    }
+    let seeds: Vec<_> = config::read(file)?.into_iter().map(|it| it.endpoint).collect();
+    let answers = |seed: &Endpoint| {
+        let addr: SocketAddr = seed.socket_addr();
+        thread::spawn("seed?", move || TcpStream::connect_timeout(&addr, SEED_PATIENCE).is_ok())
+    };
+    let calls: Vec<_> = seeds.iter().filter_map(|seed| answers(seed).ok()).collect();
+    let there = calls.into_iter().filter_map(|call| call.join().ok()).filter(|it| *it).count();
+    let needed = QuorumRule::Majority.needed(seeds.len());
+    if there >= needed {
+        return Ok(Some(seeds));
+    }
+    if is_wanted {
+        return Err(CliError::Failed(format!(
+            "{there} of the {} seeds of {} answer, {needed} are needed; start them (seed --id N), \
+             or leave --config out to go without a fleet",
+            seeds.len(),
+            file.display()
+        )));
+    }
+    Ok(None)
+}
+
+/// Id of a member in its group.
+pub(super) trait Id:
+    Ord + Clone + Display + Serialize + DeserializeOwned + Send + 'static
+{
+}
+
+impl<I: Ord + Clone + Display + Serialize + DeserializeOwned + Send + 'static> Id for I {}
+
+/// Details of a member that its announcement has beside the id.
+pub(super) trait Details: Clone + Serialize + DeserializeOwned + Send + 'static {
+    /// Address of the member.
+    fn at(&self) -> Endpoint;
+
+    /// True if they are those of the message's origin: a member speaks for itself only.
+    fn are_of(&self, message: &Message) -> bool;
+}
+
+/// Announcement of a member on the topic.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Announcement<I, D> {
+    /// Id of the sender.
+    pub(super) node_id: I,
+    /// Address of the sender, and what else the group needs.
+    #[serde(flatten)]
+    pub(super) details: D,
+    /// True if the sender looks for the group; else it is one of its members.
+    #[serde(default)]
+    pub(super) seeks: bool,
+}
+
+/// State of the search for the group, for people.
+pub(super) enum Notice<I> {
+    /// The fleet has not let this member in yet; it looks for the group meanwhile.
+    NotAdmitted,
+    /// No member of the fleet is in reach yet.
+    Alone,
+    /// There is no group yet; this member is to found it.
+    Waits(I),
+}
+
+/// Outcome of the search for the group.
+pub(super) enum Sought {
+    /// The group has members at these addresses.
+    Join(Vec<Endpoint>),
+    /// There is none, and this member is to found it.
+    Found,
+    /// The search was ended.
+    Stopped,
+}
+
+/// Reply to an announcement of another member.
+pub(super) enum Reply {
+    /// This member announces itself.
+    Announce,
+    /// There is nothing to say.
+    Nothing,
+    /// The group's engine has stopped: no more announcements are taken.
+    Stop,
+}
+
+/// Voice of a member on the topic.
+#[derive(Clone)]
+pub(super) struct Announcer<I, D> {
+    pub(super) network: Arc<Network>,
+    topic: &'static str,
+    pub(super) me: Announcement<I, D>,
+}
+
+impl<I: Id, D: Details> Announcer<I, D> {
+    /// Announces this member; with `seeks`, as one that looks for the group. False if it is no
+    /// member of the fleet now: members that come later ask.
+    pub(super) fn announce(&self, seeks: bool) -> bool {
+        let announcement = Announcement { seeks, ..self.me.clone() };
+        serde_json::to_vec(&announcement)
+            .is_ok_and(|text| self.network.broadcast(self.topic, text).is_ok())
+    }
+
+    /// The announcement in a message, if it is another member's about itself.
+    fn read(&self, message: &Message) -> Option<Announcement<I, D>> {
+        let other: Announcement<I, D> = serde_json::from_slice(&message.data).ok()?;
+        (other.details.are_of(message) && other.node_id != self.me.node_id).then_some(other)
+    }
+}
+
+/// Membership of a member of the group in the fleet.
+pub(super) struct FleetMember<I, D> {
+    announcer: Announcer<I, D>,
+    heard: Arc<Queue<Message>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<I: Id, D: Details> FleetMember<I, D> {
+    /// Becomes a member of the fleet of these seeds, which serves these dialects too.
+    ///
+    /// # Errors
+    /// Fails if the port or the disk cannot be used.
+    pub(super) fn join(
+        (topic, node_id, details): (&'static str, I, D),
+        seeds: &[Endpoint],
+        keys: &KeyPair,
+        (data, dialects): (PathBuf, Dialects),
+    ) -> Result<Self, CliError> {
+        let site = Site { keys: Some(KeyPair::from_secret(keys.secret_bytes())), dialects };
+        let builder = Network::builder().listen(details.at()).seeds(seeds).data(data);
+        let failed = |error| CliError::Failed(format!("cannot join the fleet: {error}"));
+        let network = Arc::new(builder.start_at(site).map_err(failed)?);
+        let heard =
+            network.subscribe(topic).map_err(|error| CliError::Failed(error.to_string()))?;
+        let me = Announcement { node_id, details, seeks: false };
+        let announcer = Announcer { network, topic, me };
+        Ok(Self { announcer, heard: Arc::new(heard), threads: Vec::new() })
+    }
+
+    /// Voice of this member, for a thread of its own.
+    pub(super) fn announcer(&self) -> Announcer<I, D> {
+        self.announcer.clone()
+    }
+
+    /// Looks for the group until it is found, or is this member's to found. `told` takes the state
+    /// of the search, and returns whether to go on when it waits for another member.
+    pub(super) fn seek(&self, mut told: impl FnMut(Notice<I>) -> bool) -> Sought {
+        let network = &self.announcer.network;
+        if !self.is_admitted() {
+            told(Notice::NotAdmitted);
+        }
+        if network.status().members_known > 0 && network.wait_for_peers(1, NEIGHBOR_MAX).is_err() {
+            told(Notice::Alone);
+        }
+        let clock = Clock::start();
+        let mut search = Bootstrap::new(self.announcer.me.node_id.clone(), clock.now().mono);
+        loop {
+            for output in search.on_time(clock.now().mono) {
+                match output {
+                    Output::Ask => drop(self.announcer.announce(true)),
+                    Output::Wait(lowest) => {
+                        if !told(Notice::Waits(lowest)) {
+                            return Sought::Stopped;
+                        }
+                    }
+                    Output::Join(places) => return Sought::Join(places),
+                    Output::Found => return Sought::Found,
+                }
+            }
+            match self.heard.recv_timeout(search.wakes_at().since(clock.now().mono)) {
+                Ok(message) => {
+                    if let Some(other) = self.announcer.read(&message) {
+                        search.on_heard(other.node_id, other.details.at(), other.seeks);
+                    }
+                }
+                Err(Gone::Missed(_) | Gone::Missing { .. } | Gone::Empty) => {}
+                Err(Gone::Closed) => return Sought::Stopped,
+            }
+        }
+    }
+
+    fn is_admitted(&self) -> bool {
+        let clock = Clock::start();
+        let deadline = clock.now().mono.after(ADMISSION_MAX);
+        let (_never, pause) = crossbeam_channel::bounded::<()>(0);
+        while clock.now().mono < deadline {
+            if self.announcer.network.status().state == "member" {
+                return true;
+            }
+            let _ = pause.recv_timeout(LOOK);
+        }
+        false
+    }
+
+    /// Begins the life in the group: announces this member, and passes the announcements of others
+    /// to `attend`, until the network or the engine stops. The other orders of the fleet are
+    /// answered as by a member that takes no shares.
+    ///
+    /// # Errors
+    /// Fails if no threads can be started.
+    pub(super) fn serve(
+        &mut self,
+        name: &str,
+        attend: impl Fn(&Announcement<I, D>) -> Reply + Send + 'static,
+    ) -> Result<(), CliError> {
+        let (announcer, heard) = (self.announcer.clone(), Arc::clone(&self.heard));
+        self.spawn(name, move || {
+            loop {
+                let message = match heard.recv() {
+                    Ok(message) => message,
+                    Err(Gone::Missed(_) | Gone::Missing { .. } | Gone::Empty) => continue,
+                    Err(Gone::Closed) => return,
+                };
+                let Some(other) = announcer.read(&message) else { continue };
+                // The seeds' certificate of a neighbor's end is sure to come here.
+                announcer.network.add_peer(other.details.at());
+                match attend(&other) {
+                    Reply::Announce => drop(announcer.announce(false)),
+                    Reply::Nothing => {}
+                    Reply::Stop => return,
+                }
+            }
+        })?;
+        let network = Arc::clone(&self.announcer.network);
+        self.spawn("no-shares", move || no_shares::answer(&network))?;
+        self.announcer.announce(false);
+        Ok(())
+    }
+
+    /// Starts a thread that ends when the network stops.
+    ///
+    /// # Errors
+    /// Fails if it cannot be started.
+    pub(super) fn spawn(
+        &mut self,
+        name: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), CliError> {
+        let system = |source| CliError::System { action: "start a thread", source };
+        self.threads.push(thread::spawn(name, work).map_err(system)?);
+        Ok(())
+    }
+
+    /// Leaves the fleet.
+    pub(super) fn stop(self) {
+        self.announcer.network.stop();
+        for thread in self.threads {
+            // The thread has panicked if this fails, and reported that itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::chat::{At, MemberId};
+
+    #[test]
+    fn an_announcement_is_one_flat_object() {
+        let details = At { host: [127, 0, 0, 1].into(), port: 6001 };
+        let it = Announcement { node_id: MemberId(7), details, seeks: true };
+        let text = r#"{"node_id":7,"host":"127.0.0.1","port":6001,"seeks":true}"#;
+        assert_eq!(serde_json::to_string(&it).unwrap(), text);
+        let text = r#"{"node_id":7,"host":"127.0.0.1","port":6001}"#;
+        let it: Announcement<MemberId, At> = serde_json::from_str(text).unwrap();
+        assert!(!it.seeks && it.details == details);
+    }
+}
