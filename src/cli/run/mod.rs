@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::log::Level;
-use crossbeam_channel::{Receiver, Sender, after, select, unbounded};
+use crossbeam_channel::{Receiver, after, select};
 use rand::SeedableRng as _;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
@@ -40,7 +40,7 @@ use crate::machine::membership::certificate::Proposal;
 use crate::machine::{Input, Kind, Machine};
 use crate::model::{Endpoint, KeyPair, Now, Rng};
 use crate::proto::dialect::Dialect;
-use crate::runtime::channel::send_within;
+use crate::runtime::channel::{Entry, channel};
 use crate::runtime::clock::Clock;
 use crate::runtime::control::Answer;
 use crate::runtime::driver::options::{Dialects, Limits, Options, Serve, Sink};
@@ -191,7 +191,7 @@ fn live<R: Role>(
     let system = |action| move |source| CliError::System { action, source };
     let signals =
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
-    let (events_in, events) = unbounded();
+    let (events_in, events) = channel(report::EVENTS_MAX);
     let counters = Arc::new(Counters::default());
     let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters)));
     let mut dialects = dialects(settings.http, &pages, &counters);
@@ -236,13 +236,12 @@ fn affordable(limits: &Limits) -> Limits {
 /// Sink of a node's events: passes them to the programs that wait, and to the log.
 struct Tap<R: Role> {
     board: Arc<R::Board>,
-    log: Sender<(Now, EventOf<R>)>,
+    log: Entry<(Now, EventOf<R>)>,
 }
 
 impl<R: Role> Sink<EventOf<R>> for Tap<R> {
     fn take(&self, now: Now, event: EventOf<R>) -> bool {
-        !R::notice(&self.board, now, &event)
-            || send_within(&self.log, report::EVENTS_MAX, (now, event))
+        !R::notice(&self.board, now, &event) || self.log.send((now, event))
     }
 }
 
