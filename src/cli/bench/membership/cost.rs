@@ -19,7 +19,7 @@ const SEED_MIB_WANTED: f64 = 50.0;
 
 /// Bounds for a quiet peer among others, on average: memory of its own in MiB, and wake-ups of all
 /// its threads in a second. What a service costs that is not used is noticed here.
-const PEER_PRIVATE_MIB_WANTED: f64 = 2.0;
+const PEER_PRIVATE_MIB_WANTED: f64 = 2.5;
 const PEER_WAKEUPS_WANTED: f64 = 30.0;
 
 /// Target for the bytes that two seeds with equal registries exchange in one round.
