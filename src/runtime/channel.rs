@@ -13,6 +13,7 @@ pub(crate) struct Entry<T> {
 }
 
 /// A channel in which `most` items may wait.
+#[allow(clippy::disallowed_methods, reason = "the entry has the bound")]
 pub(crate) fn channel<T>(most: usize) -> (Entry<T>, Receiver<T>) {
     let (channel, items) = unbounded();
     (Entry { channel, most }, items)

@@ -25,6 +25,9 @@ const PEER_WAKEUPS_WANTED: f64 = 30.0;
 /// Target for the bytes that two seeds with equal registries exchange in one round.
 const ROUND_BYTES_WANTED: f64 = 1_024.0;
 
+/// Choice of one figure.
+type Pick = fn(&Memory) -> f64;
+
 impl Bench {
     pub(super) fn idle(&mut self, span: Duration) -> Result<(), CliError> {
         let pids = |nodes: &[Endpoint], fleet: &Fleet| -> Vec<u32> {
@@ -74,7 +77,7 @@ impl Bench {
     /// Prints memory and threads of the processes of one role.
     fn memory(&self, role: &str, pids: &[u32]) -> Result<Vec<Memory>, CliError> {
         let memory: Vec<_> = pids.iter().filter_map(|pid| procfs::memory(*pid)).collect();
-        let figures: [(&str, fn(&Memory) -> f64); 3] = [
+        let figures: [(&str, Pick); 3] = [
             ("proportional_mib", |it| it.proportional),
             ("private_mib", |it| it.private),
             ("threads", |it| it.threads),
