@@ -63,7 +63,7 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("thread::sleep", &[], "wait on a condition or a deadline, never blindly"),
     (".try_lock(", &["src/runtime/lock.rs"], "one file takes locks, and knows what a child does"),
     ("FlockOperation", &["src/runtime/lock.rs"], "one file takes locks"),
-    ("unbounded", &[], "every queue has a bound"),
+    ("unbounded", &["src/runtime/channel.rs"], "every queue has a bound"),
     ("mpsc::channel", &[], "every queue has a bound"),
     ("HashMap", &[], "its order is random per process: BTreeMap"),
     ("HashSet", &[], "its order is random per process: BTreeSet"),

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use super::args::{
-    DiscoverArgs, EvictArgs, ExplainArgs, InboxArgs, LeaveArgs, MembersArgs, PeerRunArgs,
+    Deferred, DiscoverArgs, EvictArgs, ExplainArgs, InboxArgs, LeaveArgs, MembersArgs, PeerRunArgs,
     PublishArgs, SeedRunArgs, SendArgs, StatusArgs, SubscribeArgs, TopologyArgs, UnbanArgs,
 };
 use super::bench::{self, BenchArgs};
@@ -90,58 +90,57 @@ pub struct PeerArgs {
 
 /// Subcommands of `peer`.
 #[derive(Clone, Debug, Subcommand)]
-#[command(defer = true)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it, for the life of the program")]
 pub enum PeerCommand {
     /// List the members, as a seed sees them
-    Members(MembersArgs),
+    Members(Deferred<MembersArgs>),
     /// Show who is linked with whom, as a seed was told
-    Topology(TopologyArgs),
+    Topology(Deferred<TopologyArgs>),
     /// Show what a node of this machine is doing
-    Status(StatusArgs),
+    Status(Deferred<StatusArgs>),
     /// Print the metrics of a node of this machine, as GET /metrics on its port has them
-    Metrics(StatusArgs),
+    Metrics(Deferred<StatusArgs>),
     /// Say why an endpoint is in or out: who accused, who confirmed, how each seed voted, when
-    Explain(ExplainArgs),
+    Explain(Deferred<ExplainArgs>),
     /// Send a message to all peers that subscribe to a topic
-    Publish(PublishArgs),
+    Publish(Deferred<PublishArgs>),
     /// Print the messages of a topic as they come
-    Subscribe(SubscribeArgs),
+    Subscribe(Deferred<SubscribeArgs>),
     /// Send a message to one peer, and wait until it has taken it
-    Send(SendArgs),
+    Send(Deferred<SendArgs>),
     /// Print the messages for a peer of this machine alone, as they come
-    Inbox(InboxArgs),
+    Inbox(Deferred<InboxArgs>),
     /// Show which peers can be found from here
-    Discover(DiscoverArgs),
+    Discover(Deferred<DiscoverArgs>),
     /// Chat in a group with one order for everybody, in which no message is lost
-    Chat(ChatArgs),
+    Chat(Deferred<ChatArgs>),
     /// Roll a new version out on all machines together, a little at a time, or not at all
-    Rollout(RolloutArgs),
+    Rollout(Deferred<RolloutArgs>),
     /// Take part in the assignment's file distribution, as Common.cfg and PeerInfo.cfg say
-    Swarm(SwarmArgs),
+    Swarm(Deferred<SwarmArgs>),
     /// Share a file or folder with whoever has its ticket
-    Share(ShareArgs),
+    Share(Deferred<ShareArgs>),
     /// Fetch what a ticket names
-    Fetch(FetchArgs),
+    Fetch(Deferred<FetchArgs>),
     /// Let a peer of this machine share something no more
-    Unshare(UnshareArgs),
+    Unshare(Deferred<UnshareArgs>),
     /// List what the fleet shares, and what this user shares and fetches on this machine
-    Shares(SharesArgs),
+    Shares(Deferred<SharesArgs>),
     /// Let a peer of this machine say goodbye and stop
-    Leave(LeaveArgs),
+    Leave(Deferred<LeaveArgs>),
     /// End a member's life, as the operator of the seeds of this machine; it takes a quorum
-    Evict(EvictArgs),
+    Evict(Deferred<EvictArgs>),
     /// Let a banned endpoint and its key in again, as the operator of the seeds of this machine
-    Unban(UnbanArgs),
+    Unban(Deferred<UnbanArgs>),
     /// Show a whole fleet on this machine: joining, gossip, a death, a removal
-    Demo(DemoArgs),
+    Demo(Deferred<DemoArgs>),
     /// Measure, and print JSON lines
-    Bench(BenchArgs),
+    Bench(Deferred<BenchArgs>),
     /// Try a fleet of any size before it is built: the same machines in virtual time
-    Simulate(SimulateArgs),
+    Simulate(Deferred<SimulateArgs>),
     /// Run a seed, so that one executable can be either
     #[command(hide = true)]
-    Seed(SeedArgs),
+    Seed(Deferred<SeedArgs>),
 }
 
 /// Subcommands of `seed`.
@@ -252,8 +251,20 @@ mod tests {
         assert_eq!(parse("seed --id 0").unwrap_err().kind(), ErrorKind::ValueValidation);
         assert!(matches!(
             peer("peer seed --id 1 --port 5001").unwrap().command,
-            Some(PeerCommand::Seed(SeedArgs { run: SeedRunArgs { id: Some(1), .. }, .. }))
+            Some(PeerCommand::Seed(Deferred(SeedArgs {
+                run: SeedRunArgs { id: Some(1), .. },
+                ..
+            })))
         ));
+    }
+
+    #[test]
+    fn the_help_of_each_subcommand_begins_with_the_sentence_that_the_list_has_for_it() {
+        for command in PeerArgs::command().get_subcommands() {
+            let (name, about) = (command.get_name(), command.get_about().unwrap().to_string());
+            let help = peer(&format!("peer {name} --help")).unwrap_err().to_string();
+            assert!(help.starts_with(&about), "{name}: {help}");
+        }
     }
 
     #[test]

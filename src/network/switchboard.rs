@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::Receiver;
 
 use super::change::Change;
 use super::error::{NetworkError, SendError};
@@ -22,7 +22,7 @@ use crate::machine::{Input, direct, discovery, overlay};
 use crate::model::{Data, Endpoint, MessageId, Now, PublicKey, Time, topic_complaint};
 use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
-use crate::runtime::channel::send_within;
+use crate::runtime::channel::{Entry, channel};
 use crate::runtime::driver::Driver;
 
 /// Largest number of messages, and of bytes, that wait for one reader.
@@ -85,7 +85,7 @@ pub struct Switchboard {
     moved: Condvar,
     /// Queue of answers; `None` once the switchboard is closed, which ends the thread that carries
     /// them.
-    answers: Mutex<Option<Sender<Command>>>,
+    answers: Mutex<Option<Entry<Command>>>,
     answering: Receiver<Command>,
     me: Endpoint,
     /// True if direct messages are taken without a reader: the log shows them.
@@ -114,7 +114,7 @@ impl Switchboard {
     /// The switchboard of the peer at `me`, without any waits. With `takes_unread`, direct messages
     /// are taken without a reader.
     pub fn new(me: Endpoint, takes_unread: bool) -> Arc<Self> {
-        let (answers, answering) = unbounded();
+        let (answers, answering) = channel(ANSWERS_MAX);
         let waiting = Mutex::new(Waiting::default());
         let (moved, answers) = (Condvar::new(), Mutex::new(Some(answers)));
         Arc::new(Self { waiting, moved, answers, answering, me, takes_unread })
@@ -124,7 +124,7 @@ impl Switchboard {
         self.waiting.lock().expect("nothing under this lock can panic")
     }
 
-    fn lock_answers(&self) -> MutexGuard<'_, Option<Sender<Command>>> {
+    fn lock_answers(&self) -> MutexGuard<'_, Option<Entry<Command>>> {
         self.answers.lock().expect("nothing under this lock can panic")
     }
 
@@ -308,7 +308,7 @@ impl Switchboard {
                 let answer = Command::Answer { from: *from, number: *number, taken, reason };
                 // Without room there is no answer, and the sender learns that none was given.
                 if let Some(answers) = &*self.lock_answers() {
-                    let _ = send_within(answers, ANSWERS_MAX, answer);
+                    answers.send(answer);
                 }
                 return has_room;
             }

@@ -4,10 +4,12 @@
 //! `config.txt` and makes the settings for the rest of the program. Every default is the default of
 //! the machine or driver it belongs to, so `--help` cannot differ from the code.
 
+mod deferred;
 mod http;
 mod network;
 mod questions;
 
+pub use deferred::Deferred;
 pub use http::HttpArg;
 pub use network::{
     ContentArgs, DiscoverArgs, InboxArgs, PublishArgs, SendArgs, SubscribeArgs, UseArgs,

@@ -286,7 +286,7 @@ mod tests {
         let matches = command.try_get_matches_from(line.split_whitespace())?;
         let command = PeerCommand::from_arg_matches(&matches)?;
         let PeerCommand::Chat(args) = command else { panic!("{command:?}") };
-        Ok(args)
+        Ok(args.0)
     }
 
     fn refused(line: &str) -> ErrorKind {

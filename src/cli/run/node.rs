@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::log::Level;
-use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
+use crossbeam_channel::{Receiver, after, never, select};
 use rand::SeedableRng as _;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
@@ -25,7 +25,7 @@ use crate::cli::{CliError, room};
 use crate::machine::{Input, Kind};
 use crate::model::{Endpoint, KeyPair, Now, Rng};
 use crate::proto::dialect::Dialect;
-use crate::runtime::channel::send_within;
+use crate::runtime::channel::{Entry, channel};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::{Dialects, Limits, Options, Sink};
 use crate::runtime::driver::{Drivable, Driver};
@@ -94,7 +94,7 @@ pub(super) fn live<R: Role>(
     let system = |action| move |source| CliError::System { action, source };
     let signals =
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
-    let (events_in, events) = unbounded();
+    let (events_in, events) = channel(report::EVENTS_MAX);
     let counters = Arc::new(Counters::default());
     let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters)));
     let mut dialects = dialects(settings.http, &pages, &counters);
@@ -141,13 +141,13 @@ fn affordable(limits: &Limits) -> Limits {
 /// Sink of a node's events: passes them to the programs that wait, and to the log.
 struct EventTee<R: Role> {
     api: Api<R::Machine>,
-    log: Sender<(Now, EventOf<R>)>,
+    log: Entry<(Now, EventOf<R>)>,
 }
 
 impl<R: Role> Sink<EventOf<R>> for EventTee<R> {
     fn take(&self, now: Now, event: EventOf<R>) -> bool {
         let is_for_log = self.api.as_ref().is_none_or(|api| api.notice(now, &event));
-        !is_for_log || send_within(&self.log, report::EVENTS_MAX, (now, event))
+        !is_for_log || self.log.send((now, event))
     }
 }
 

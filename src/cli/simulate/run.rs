@@ -116,7 +116,7 @@ fn cpu() -> f64 {
 }
 
 fn resident() -> f64 {
-    procfs::memory(std::process::id()).map_or(0.0, |(resident, _, _)| resident)
+    procfs::memory(std::process::id()).map_or(0.0, |it| it.resident)
 }
 
 /// Progress bar, shown on a terminal only.

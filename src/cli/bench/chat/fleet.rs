@@ -187,7 +187,7 @@ impl Fleet {
 
     /// Memory of each process, in MiB.
     pub(super) fn memory(&self) -> Vec<f64> {
-        self.ids().filter_map(|id| procfs::memory(self.pid(id))).map(|it| it.0).collect()
+        self.ids().filter_map(|id| procfs::memory(self.pid(id))).map(|it| it.resident).collect()
     }
 
     /// Seconds of processor time of all processes.

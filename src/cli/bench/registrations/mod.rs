@@ -68,7 +68,8 @@ pub(super) fn run(args: &RegistrationsArgs) -> Result<(), CliError> {
     sheet.figure("cpu_ms_of_all_seeds_per_registration", &[each])?;
     let pids: Vec<_> = fleet.seeds().iter().filter_map(|seed| fleet.pid(*seed)).collect();
     let memory: Vec<_> = pids.into_iter().filter_map(procfs::memory).collect();
-    let (resident, proportional): (Vec<_>, Vec<_>) = memory.iter().map(|it| (it.0, it.1)).unzip();
+    let (resident, proportional): (Vec<_>, Vec<_>) =
+        memory.iter().map(|it| (it.resident, it.proportional)).unzip();
     sheet.judged("resident_mib_seed", &resident, Target::AtMost(SEED_MIB_WANTED))?;
     sheet.figure("proportional_mib_seed", &proportional)?;
     let lines = fleet.story().read();

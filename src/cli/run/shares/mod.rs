@@ -14,13 +14,13 @@ mod taken;
 mod tell;
 mod version;
 mod versions;
+mod waking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -28,12 +28,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::version::Version;
+use self::waking::Waking;
 use crate::cli::CliError;
 use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
-use crate::machine::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares, TOPIC};
+use crate::machine::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares};
 use crate::machine::swarm::{Event, Hash};
 use crate::model::{Endpoint, Now, Ticket, Time};
-use crate::network::{Gone, Message, NetworkError, Pending, Published, Queue, Switchboard};
+use crate::network::{Gone, NetworkError, Pending, Published, Switchboard};
 use crate::node::PeerNode;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
@@ -147,13 +148,7 @@ pub(in crate::cli) struct Sharing {
     /// The list that is being told, while other nodes do not keep up.
     telling: Mutex<Option<Telling>>,
     state: Mutex<State>,
-    /// Announcements of others until there is a thread to read them, and whether anything is
-    /// remembered from an earlier run.
-    heard: Mutex<Option<(Queue<Message>, bool)>>,
-    /// The thread of [`Sharing::run`], once it is wanted.
-    thread: Mutex<Option<JoinHandle<()>>>,
-    /// Channel of the message that the thread is wanted.
-    wanted: (Sender<()>, Receiver<()>),
+    waking: Waking,
 }
 
 impl Sharing {
@@ -166,61 +161,8 @@ impl Sharing {
     ) -> Arc<Self> {
         let (clock, state) = (Clock::start(), Mutex::default());
         let (folder, telling) = (folder.to_owned(), Mutex::default());
-        let (heard, thread, wanted) = (Mutex::default(), Mutex::default(), bounded(1));
-        Arc::new(Self {
-            me,
-            folder,
-            cluster_keys,
-            push_max,
-            clock,
-            telling,
-            state,
-            heard,
-            thread,
-            wanted,
-        })
-    }
-
-    /// Keeps the announcements of others from now on, and wants the thread if anything is
-    /// remembered from before.
-    pub(super) fn listen(&self, board: &Arc<Switchboard>) {
-        let Ok(queue) = board.subscribe(TOPIC) else { return };
-        let memories = [self.memory(), self.orders_file(), self.versions_file()];
-        let remembers = memories.iter().any(|it| it.exists());
-        *self.heard.lock().expect("nothing under this lock can panic") = Some((queue, remembers));
-        if remembers {
-            self.want();
-        }
-    }
-
-    /// Channel of the message that [`Sharing::wake`] is to be called.
-    pub(super) fn wanted(&self) -> Receiver<()> {
-        self.wanted.1.clone()
-    }
-
-    /// Asks for [`Sharing::wake`]; neither blocks nor calls the node.
-    pub(super) fn want(&self) {
-        let _ = self.wanted.0.try_send(());
-    }
-
-    /// Starts the thread of [`Sharing::run`], unless it has been started.
-    pub(super) fn wake(self: &Arc<Self>, board: &Arc<Switchboard>, node: &Node) {
-        let mut thread = self.thread.lock().expect("nothing under this lock can panic");
-        if thread.is_some() {
-            return;
-        }
-        let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
-        match thread::spawn("shares", move || this.run(&board, &node)) {
-            Ok(started) => *thread = Some(started),
-            Err(error) => ::log::warn!("nothing can be shared: {error}"),
-        }
-    }
-
-    /// Waits for the end of the thread; the switchboard is closed.
-    pub(super) fn end(&self) {
-        let thread = self.thread.lock().expect("nothing under this lock can panic").take();
-        // The thread has panicked if this fails, and reported that itself.
-        let _ = thread.map(JoinHandle::join);
+        let waking = Waking::default();
+        Arc::new(Self { me, folder, cluster_keys, push_max, clock, telling, state, waking })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -333,9 +275,7 @@ impl Sharing {
 
     /// Receives and sends announcements, until the network stops. For a thread of its own.
     pub(super) fn run(&self, board: &Arc<Switchboard>, node: &Node) {
-        let heard = self.heard.lock().expect("nothing under this lock can panic").take();
-        let fresh = || Some((board.subscribe(TOPIC).ok()?, true));
-        let Some((queue, remembers)) = heard.or_else(fresh) else { return };
+        let Some((queue, remembers)) = self.ear(board) else { return };
         // What is written down since the start is known already.
         if remembers {
             self.read_orders();
