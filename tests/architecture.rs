@@ -61,6 +61,11 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("process::abort", &["src/bin/"], "only the binaries choose how to end"),
     ("std::thread::spawn", &["src/runtime/thread.rs"], "threads have names and sized stacks"),
     ("thread::sleep", &[], "wait on a condition or a deadline, never blindly"),
+    (
+        ".accept()",
+        &["src/runtime/engine/acceptor.rs", "src/runtime/control.rs", "src/cli/bench/"],
+        "one loop accepts connections, and knows which failures end it",
+    ),
     (".try_lock(", &["src/runtime/lock.rs"], "one file takes locks, and knows what a child does"),
     ("FlockOperation", &["src/runtime/lock.rs"], "one file takes locks"),
     ("unbounded", &["src/runtime/channel.rs"], "every queue has a bound"),

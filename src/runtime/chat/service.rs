@@ -104,10 +104,10 @@ impl Service for Chatting {
     }
 
     fn before_event(core: &mut Core, event: &Event) {
-        match event {
-            Event::Gone => core.on_gone(),
-            Event::Dropped(_) => core.shared.counters.dropped.add(1),
-            _ => {}
+        if *event == Event::Gone {
+            core.on_gone();
+        } else if matches!(event, Event::Dropped(_)) {
+            core.shared.counters.dropped.add(1);
         }
     }
 
@@ -169,7 +169,7 @@ impl Service for Chatting {
                         .map_err(ended)?;
                 }
                 Ok(Some(Message::VerifyResp(answer))) if is_member => {
-                    shared.service.verify.take(answer)
+                    shared.service.verify.take(answer);
                 }
                 Ok(Some(msg)) => {
                     let bytes = input.line_bytes();

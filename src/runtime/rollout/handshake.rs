@@ -40,11 +40,10 @@ impl Dialog for Roll {
     }
 
     fn form_of(dialect: Dialect) -> Option<Form> {
-        match dialect {
-            Dialect::Rollout => Some(Form::Line),
-            Dialect::Framed => Some(Form::Frame),
-            _ => None,
+        if dialect == Dialect::Rollout {
+            return Some(Form::Line);
         }
+        (dialect == Dialect::Framed).then_some(Form::Frame)
     }
 
     fn reader(form: Form, incoming: Incoming<Timed>) -> Self::Reader {

@@ -151,7 +151,7 @@ impl State {
                     match store.lay_out(text) {
                         Ok(()) => chores.keeps.push(Keep::List),
                         Err(err) => {
-                            inputs.push_back(Input::Extra(ExtraInput::DiskFailed(err.to_string())))
+                            inputs.push_back(Input::Extra(ExtraInput::DiskFailed(err.to_string())));
                         }
                     }
                     chores.has_new_phase = true;

@@ -414,7 +414,8 @@ impl World {
         }
         match effect {
             Effect::Send { link, msg } => {
-                return self.carry_out(node, Effect::SendAll { links: vec![link], msg });
+                self.count_message(&msg);
+                self.send(node, link, msg);
             }
             Effect::SendAll { links, msg } => {
                 self.count_message(&msg);

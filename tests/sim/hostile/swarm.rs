@@ -38,7 +38,7 @@ impl Desk {
                 match effect {
                     Effect::Send { link, msg: Message::Unchoke } => self.unchoked.push(link),
                     Effect::Send { link, msg: Message::Choke } => {
-                        self.unchoked.retain(|it| *it != link)
+                        self.unchoked.retain(|it| *it != link);
                     }
                     Effect::Send { msg, .. } => {
                         let is_piece = matches!(msg, Message::Piece { .. } | Message::Rest { .. });

@@ -797,7 +797,7 @@ impl World {
                 self.checker.on_serve(at, &state, is_braked);
             }
             Effect::Extra(ExtraEffect::Decide { txid, commit, proof }) => {
-                self.decide(at, txid, commit, proof)
+                self.decide(at, txid, commit, proof);
             }
             Effect::Dial(participant) => {
                 let to = self.nodes.iter().position(|it| it.id == participant.node_id);

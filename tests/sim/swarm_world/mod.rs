@@ -432,7 +432,7 @@ impl World {
                 self.push(at, link, Out::Piece(index, offset));
             }
             Effect::Extra(ExtraEffect::Drop(link, index)) => {
-                self.drop_pieces(at, link, |it| it == index)
+                self.drop_pieces(at, link, |it| it == index);
             }
             Effect::Extra(ExtraEffect::Store { index, data, from, expected }) => {
                 let is_true = expected.is_none_or(|hash| hash == leaf_hash(&data));
