@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use folkmoot::machine::LinkId;
 use folkmoot::machine::swarm::{
-    Bitfield, Config, Effect, Files, Input, Message, PeerId, PieceIndex, Pieces, Place, Roster,
-    Setup, Stored, Swarm, Timer, Tongue, Tree, leaf_hash,
+    Bitfield, Config, Effect, Files, Input, Place, Roster, Setup, Stored, Swarm, Timer, Tree,
+    leaf_hash,
 };
 use folkmoot::model::{Now, Rng, Ticket, Time, WallTime};
 use folkmoot::proto::swarm::frame::{Decoder, Frame, Limits, encode};
 use folkmoot::proto::swarm::handshake::{Expect, Handshake};
+use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces, Tongue};
 use rand::SeedableRng as _;
 
 /// The pieces.

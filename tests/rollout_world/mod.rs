@@ -12,14 +12,16 @@ use std::ops::Range;
 use std::time::Duration;
 
 use folkmoot::machine::rollout::{
-    Answer, Breaks, Command, Committed, Config, Course, Decides, Digest, Effect, Event,
-    HealthSnapshot, Input, Memory, Message, ModelHealth, ModelId, NodeId, Participant, Phase,
-    Record, Rollout, Roster, RoutingState, Timer, TxId, Word,
+    Answer, Breaks, Command, Config, Course, Decides, Effect, Event, Input, Memory, Phase, Record,
+    Rollout, Timer,
 };
 use folkmoot::machine::timer::TimerQueue;
 use folkmoot::machine::{LinkId, Ticket};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
-use folkmoot::proto::rollout::{Form, Reader, Said, encode};
+use folkmoot::proto::rollout::{
+    Committed, Digest, Form, HealthSnapshot, Message, ModelHealth, ModelId, NodeId, Participant,
+    Reader, Roster, RoutingState, Said, TxId, Word, encode,
+};
 use rand::{RngExt as _, SeedableRng as _};
 
 pub(crate) use checker::{Checker, WHOLE};

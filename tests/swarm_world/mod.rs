@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use folkmoot::machine::LinkId;
 use folkmoot::machine::swarm::{
-    Bitfield, Config, Effect, Event, Files, Input, Message, Outcome, PeerId, PieceIndex, Pieces,
-    Place, Roster, Setup, Stored, Swarm, Timer, Tongue, Tree, leaf_hash,
+    Bitfield, Config, Effect, Event, Files, Input, Outcome, Place, Roster, Setup, Stored, Swarm,
+    Timer, Tree, leaf_hash,
 };
 use folkmoot::machine::timer::TimerQueue;
 use folkmoot::model::{Now, Rng, Time, WallTime};
+use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces, Tongue};
 use rand::{RngExt as _, SeedableRng as _};
 
 /// How a peer treats others.

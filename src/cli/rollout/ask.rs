@@ -18,8 +18,9 @@ use super::words::timeline::{Explained, History};
 use super::words::{self, outcome};
 use crate::cli::query::print;
 use crate::cli::{CliError, asking};
-use crate::machine::rollout::{Answer, Command, NodeId, Phase, StartOrder};
+use crate::machine::rollout::{Answer, Command, Phase, StartOrder};
 use crate::model::PublicKey;
+use crate::proto::rollout::NodeId;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cli::log::{Line, escape};
-use crate::machine::rollout::{Command, NodeId, Roster, TxId};
+use crate::machine::rollout::Command;
 use crate::model::WallTime;
+use crate::proto::rollout::{NodeId, Roster, TxId};
 use crate::runtime::control::{Answer, Handler};
 use crate::runtime::rollout::{Engine, Standing};
 

@@ -14,8 +14,9 @@ use super::args::NetArgs;
 use super::progress::View;
 use crate::cli::CliError;
 use crate::cli::log::escape;
-use crate::machine::swarm::{Config, Event, Files, Hash, PeerId, Pieces, Tree};
+use crate::machine::swarm::{Config, Event, Files, Tree};
 use crate::model::{Endpoint, Ticket};
+use crate::proto::swarm::{Hash, PeerId, Pieces};
 use crate::runtime::driver::options::{Serve, Sink};
 use crate::runtime::swarm::store::{
     Fetch, Hashing, Offer, Store, StoreError, TreeCache, piece_size_for,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::watch::name;
 use crate::cli::size::Size;
-use crate::machine::swarm::{PeerId, PieceIndex, Pieces};
+use crate::proto::swarm::{PeerId, PieceIndex, Pieces};
 
 /// Largest number of pieces that are drawn; more are a blot, and a large file.
 const DOTS_MAX: u32 = 6_000;

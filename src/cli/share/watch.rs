@@ -7,8 +7,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::timeline::Timeline;
 use crate::cli::span::Span;
-use crate::machine::swarm::{Event, PeerId, PieceIndex};
+use crate::machine::swarm::Event;
 use crate::model::{Now, Time};
+use crate::proto::swarm::{PeerId, PieceIndex};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Sink;
 

@@ -12,15 +12,13 @@ use std::sync::Arc;
 use super::config::Decides;
 use super::course::{Refusal, target};
 use super::event::{Aborted, Answer, Effect, Event, Record, Timer};
-use super::health::Verdict;
-use super::ids::{Kind, NodeId, TxId};
 use super::machine::Rollout;
-use super::messages::{Cause, Decision, Message, PrepareResp};
-use super::plan::Plan;
-use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Vote, cut};
-use super::roster::Roster;
-use super::state::{Digest, RoutingState, Status, Weights};
 use crate::machine::Ticket;
+use crate::machine::rollout::judge::Verdict;
+use crate::proto::rollout::{
+    Cause, Choice, Committed, Decision, Digest, Gone, Kind, Message, NodeId, Plan, PrepareResp,
+    Proof, Proposal, Roster, RoutingState, Status, TxId, Vote, Weights, cut,
+};
 
 /// A transaction that this node coordinates.
 #[derive(Debug)]

@@ -10,17 +10,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::brake::Brake;
-use super::health::HealthSnapshot;
-use super::ids::{Mark, ModelId, NodeId, TxId};
-use super::messages::{Cause, Message};
-use super::plan::{Gate, Plan, Sticky};
-use super::proposal::{Choice, Committed, Proof, Proposal, Resolution, Word};
-use super::roster::{Participant, Roster};
-use super::state::{Digest, RoutingState};
 use super::status::DeadStay;
 use crate::machine::{LinkId, Ticket};
 use crate::model::PublicKey;
+use crate::proto::rollout::{
+    Brake, Cause, Choice, Committed, Digest, Gate, HealthSnapshot, Mark, Message, ModelId, NodeId,
+    Participant, Plan, Proof, Proposal, Resolution, Roster, RoutingState, Sticky, TxId, Word,
+};
 
 /// An input of the machine.
 #[derive(Clone, Debug)]

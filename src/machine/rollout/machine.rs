@@ -7,19 +7,17 @@ use super::coordinator::Running;
 use super::course::Course;
 use super::dead::Dead;
 use super::event::{Command, Effect, Event, Input, Record, Serving, Timer};
-use super::health::HealthSnapshot;
-use super::ids::{Kind, NodeId, TxId};
 use super::links::Peer;
 use super::memory::{Absent, Memory};
-use super::messages::{Message, NUMBER_MAX};
 use super::outbox::Outbox;
-use super::proposal::{Committed, Proposal};
 use super::recall::Recall;
 use super::recovery::Doubt;
-use super::roster::Roster;
-use super::state::{Digest, RoutingState};
 use crate::machine::{LinkId, Ticket};
 use crate::model::{KeyPair, Now, Rng, Time};
+use crate::proto::rollout::{
+    Committed, Digest, HealthSnapshot, Kind, Message, NUMBER_MAX, NodeId, Proposal, Roster,
+    RoutingState, TxId,
+};
 
 /// State machine of one node for all rollouts of its fleet.
 #[derive(Debug)]

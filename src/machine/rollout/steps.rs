@@ -13,14 +13,11 @@ use rand::RngExt as _;
 use super::coordinator::Wish;
 use super::course::{Course, Phase, Refusal};
 use super::event::{Aborted, Answer, Command, Effect, Event, StartOrder, Timer};
-use super::health::{HealthSnapshot, Verdict};
-use super::ids::{Kind, NodeId};
 use super::machine::Rollout;
-use super::messages::{Cause, Message};
-use super::plan::{Gate, Plan};
-use super::proposal::Word;
 use super::recovery::Doubt;
 use crate::machine::Ticket;
+use crate::machine::rollout::judge::Verdict;
+use crate::proto::rollout::{Cause, Gate, HealthSnapshot, Kind, Message, NodeId, Plan, Word};
 
 /// Maximum number of waiting orders.
 const ORDERS_MAX: usize = 16;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::messages::{Hash, Message, PeerId};
-use super::pieces::PieceIndex;
 use crate::machine::LinkId;
+use crate::proto::swarm::{Hash, Message, PeerId, PieceIndex};
 
 /// A peer's address that may be called, numbered by the driver, which knows the address. In the
 /// assignment's swarms it is the number of the peer.

@@ -6,12 +6,11 @@
 
 use std::time::Duration;
 
-use super::config::{COPIES_MAX, SLOW_BYTES, Tongue};
+use super::config::{COPIES_MAX, SLOW_BYTES};
 use super::event::{Effect, Event, Outcome, Stored, Timer};
 use super::machine::{Files, Swarm};
-use super::messages::{Message, PeerId};
-use super::pieces::PieceIndex;
 use crate::machine::LinkId;
+use crate::proto::swarm::{Message, PeerId, PieceIndex, Tongue};
 
 impl Swarm {
     /// Asks all neighbors for all that may be asked.

@@ -22,12 +22,12 @@ use super::options::{
 };
 use super::stage::{Asking, Phase, Stage};
 use crate::machine::LinkId;
-use crate::machine::rollout::{
-    Aborted, Answer, Command, Committed, Genesis, HealthSnapshot, Input, Memory, ModelId, NodeId,
-    Participant, Record, Roster, TxId,
-};
+use crate::machine::rollout::{Aborted, Answer, Command, Input, Memory, Record};
 use crate::model::{KeyPair, PublicKey, Rng};
 use crate::proto::dialect::Dialect;
+use crate::proto::rollout::{
+    Committed, Genesis, HealthSnapshot, ModelId, NodeId, Participant, Roster, TxId,
+};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
 use crate::runtime::disk::Disk;

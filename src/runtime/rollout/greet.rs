@@ -11,10 +11,11 @@ use std::sync::atomic::AtomicU64;
 use super::engine::Shared;
 use super::link::Ends;
 use super::seek::Call;
-use crate::machine::rollout::{Enroll, EnrollAck, EnrollNack, Greeting, Participant};
 use crate::model::{Binding, Nonce, Time};
 use crate::proto::dialect::Dialect;
-use crate::proto::rollout::{Form, ReadError, Reader};
+use crate::proto::rollout::{
+    Enroll, EnrollAck, EnrollNack, Form, Greeting, Participant, ReadError, Reader,
+};
 use crate::proto::sealed::{self, HandshakeError, Incoming, Sealed, Sealer};
 use crate::runtime::driver::options::{Connection, Serve};
 use crate::runtime::inbox::Closed;

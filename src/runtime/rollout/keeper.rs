@@ -17,13 +17,12 @@ use super::kill;
 use super::options::{Habits, KillPoint, Told};
 use super::stage::{Phase, Stage};
 use crate::machine::rollout::{
-    Answer, Cause, Command, Config, Effect, Event, Genesis, Input, Memory, Message, NodeId,
-    Participant, Rollout, Timer,
+    Answer, Command, Config, Effect, Event, Input, Memory, Rollout, Timer,
 };
 use crate::machine::timer::TimerQueue;
 use crate::machine::{LinkId, Ticket};
 use crate::model::{PublicKey, Time};
-use crate::proto::rollout::{Form, Said, encode};
+use crate::proto::rollout::{Cause, Form, Genesis, Message, NodeId, Participant, Said, encode};
 use crate::proto::sealed::Sealer;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files::os_rng;

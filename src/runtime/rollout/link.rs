@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::engine::Shared;
 use super::keeper::{Arrival, Item};
 use crate::machine::LinkId;
-use crate::machine::rollout::{Enroll, EnrollAck, Input, Participant};
-use crate::proto::rollout::{Form, ReadError, Reader, Said};
+use crate::machine::rollout::Input;
+use crate::proto::rollout::{Enroll, EnrollAck, Form, Participant, ReadError, Reader, Said};
 use crate::proto::sealed::{Incoming, Sealer};
 use crate::runtime::line::{Line, give_up_after};
 use crate::runtime::timed::Timed;
@@ -73,7 +73,7 @@ impl Shared {
     fn read(
         &self,
         link: LinkId,
-        (node, line): (&crate::machine::rollout::NodeId, &Line),
+        (node, line): (&crate::proto::rollout::NodeId, &Line),
         input: &mut Reader<Incoming<Timed>>,
     ) -> Result<(), String> {
         let mut garbled = 0;

@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::rollout::{
-    Committed, Config, Event, ModelId, NodeId, NodeStatus, RoutingState, Serving, TxId,
-};
+use crate::machine::rollout::{Config, Event, NodeStatus, Serving};
 use crate::model::{KeyPair, PublicKey};
+use crate::proto::rollout::{Committed, ModelId, NodeId, RoutingState, TxId};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::options::{Dialects, Sink};

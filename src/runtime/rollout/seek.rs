@@ -10,8 +10,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::engine::Shared;
 use crate::machine::Never;
-use crate::machine::rollout::{Input, NodeId, Participant};
+use crate::machine::rollout::Input;
 use crate::model::PublicKey;
+use crate::proto::rollout::{NodeId, Participant};
 
 /// Interval at which the node looks for calls to make.
 const LOOK: Duration = Duration::from_millis(250);

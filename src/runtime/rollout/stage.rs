@@ -7,8 +7,9 @@ use super::forming::{Forming, claimed, in_use, replaced};
 use super::keeper::{Item, Question};
 use super::options::{Admits, Claim, Standing};
 use super::seek::Call;
-use crate::machine::rollout::{Genesis, Input, NodeId, Participant, Rollout, Roster};
+use crate::machine::rollout::{Input, Rollout};
 use crate::model::{PublicKey, Time};
+use crate::proto::rollout::{Genesis, NodeId, Participant, Roster};
 use crate::runtime::inbox::Closed;
 
 /// Largest number of nodes and keys without a part that are remembered.
@@ -295,8 +296,9 @@ mod tests {
 
     use super::*;
     use crate::machine::LinkId;
-    use crate::machine::rollout::{Config, Memory, RoutingState};
+    use crate::machine::rollout::{Config, Memory};
     use crate::model::{KeyPair, Now, Rng};
+    use crate::proto::rollout::RoutingState;
 
     #[test]
     fn a_name_is_free_for_another_key_once_the_seeds_call_its_holder_dead() {

@@ -16,10 +16,10 @@ use super::engine::Shared;
 use super::room::{Keep, Plan, Room, View};
 use super::store::{Checked, Store, StoreError};
 use crate::machine::swarm::{
-    Bitfield, Config, Event, Files, Hash, Input, Outcome, PeerId, Place, Roster, Setup, Status,
-    Swarm, Tree,
+    Bitfield, Config, Event, Files, Input, Outcome, Place, Roster, Setup, Status, Swarm, Tree,
 };
 use crate::model::{Rng, Time};
+use crate::proto::swarm::{Hash, PeerId};
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files;
 

@@ -21,10 +21,11 @@ use super::engine::Shared;
 use super::outgoing::{Item, Outgoing};
 use super::room::Room;
 use super::store::{Part, StoreError};
-use crate::machine::swarm::{Input, Message, PeerId, PieceIndex, Place, Tongue};
+use crate::machine::swarm::{Input, Place};
 use crate::machine::{LinkId, Never};
 use crate::proto::sealed::{Incoming, Opener, Sealer};
 use crate::proto::swarm::frame::{Decoder, Frame, Limits, piece_head};
+use crate::proto::swarm::{Message, PeerId, PieceIndex, Tongue};
 use crate::runtime::driver::options::Connection;
 
 /// Buffer size of each reader: pieces pass it by, all other messages are short.

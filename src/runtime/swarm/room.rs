@@ -23,11 +23,10 @@ use super::state::{Chores, State};
 use super::store::Store;
 use super::stores::{Job, Stores};
 use crate::machine::LinkId;
-use crate::machine::swarm::{
-    Event, Hash, Input, Message, Outcome, PeerId, PieceIndex, Place, Roster, Status, Swarm,
-};
+use crate::machine::swarm::{Event, Input, Outcome, Place, Roster, Status, Swarm};
 use crate::machine::timer::TimerQueue;
 use crate::model::{Now, Time};
+use crate::proto::swarm::{Hash, Message, PeerId, PieceIndex};
 use crate::runtime::driver::lobby::Lobby;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::thread::Crew;

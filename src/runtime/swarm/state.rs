@@ -12,12 +12,11 @@ use super::outgoing::Item;
 use super::room::{Keep, View};
 use super::store::Store;
 use crate::machine::LinkId;
-use crate::machine::swarm::{
-    Effect, Event, Hash, Input, Message, Outcome, PieceIndex, Place, Swarm, Timer,
-};
+use crate::machine::swarm::{Effect, Event, Input, Outcome, Place, Swarm, Timer};
 use crate::machine::timer::TimerQueue;
 use crate::model::{Now, Time};
 use crate::proto::swarm::frame::encode;
+use crate::proto::swarm::{Hash, Message, PieceIndex};
 use crate::runtime::driver::options::Sink;
 
 /// State under the lock.

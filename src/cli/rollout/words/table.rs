@@ -9,11 +9,9 @@ use serde::Deserialize;
 use super::{gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights};
 use crate::cli::log::escape;
 use crate::cli::query::{table, table_text};
-use crate::machine::rollout::{
-    Committed, Course, Digest, HealthSnapshot, Kind, NodeId, NodeStatus, PeerStatus, Phase,
-    Verdict, Weights,
-};
+use crate::machine::rollout::{Course, NodeStatus, PeerStatus, Phase, Verdict};
 use crate::model::{PublicKey, WallTime};
+use crate::proto::rollout::{Committed, Digest, HealthSnapshot, Kind, NodeId, Weights};
 use crate::runtime::rollout::{Claim, Standing};
 
 /// Largest age of another node's heartbeat in a healthy fleet: nodes send one every 2 s.

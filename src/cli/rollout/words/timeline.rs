@@ -4,10 +4,11 @@ use serde::Deserialize;
 
 use super::{by_word, cause, deed, gates, list, span, steps, sticky, weights};
 use crate::cli::log::escape;
-use crate::machine::rollout::{
-    Aborted, Choice, Committed, Proof, Proposal, Resolution, RoutingState, TxId, Weights, Word,
-};
+use crate::machine::rollout::Aborted;
 use crate::model::WallTime;
+use crate::proto::rollout::{
+    Choice, Committed, Proof, Proposal, Resolution, RoutingState, TxId, Weights, Word,
+};
 
 /// Answer of a node to a question for its history.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -19,8 +19,8 @@ use super::Sharing;
 use super::taken::tell_of;
 use crate::cli::log::escape;
 use crate::cli::share::host::{Held, Role, digest};
-use crate::machine::swarm::Hash;
 use crate::model::{PublicKey, Ticket, Time};
+use crate::proto::swarm::Hash;
 use crate::runtime::files::{replace_file, sync_dir};
 use crate::runtime::swarm::store::{Offer, under_way};
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::folder::{Access, Folder};
 use super::{Offer, StoreError};
-use crate::machine::swarm::{Hash, Pieces};
+use crate::proto::swarm::{Hash, Pieces};
 
 const MAGIC: &[u8] = b"folkmoot hashes 2\n";
 

@@ -7,8 +7,8 @@ use super::folder::{Access, Folder};
 use super::layout::Layout;
 use super::scan::{scan, traits_of};
 use super::{Goal, Store, StoreError};
-use crate::machine::swarm::{PieceIndex, Pieces};
 use crate::model::Traits;
+use crate::proto::swarm::{PieceIndex, Pieces};
 
 /// Files to be offered, as they were when they were examined.
 #[derive(Debug)]

@@ -13,8 +13,9 @@ use super::folder::{Access, Folder, check_part};
 use super::layout::Layout;
 use super::record::{Found, Record, Subject};
 use super::{Goal, Offer, Store, StoreError, WorkNames, hashing};
-use crate::machine::swarm::{FILES_BYTES_MAX, Hash, PieceIndex, Pieces};
+use crate::machine::swarm::FILES_BYTES_MAX;
 use crate::model::Traits;
+use crate::proto::swarm::{Hash, PieceIndex, Pieces};
 
 /// Options of a fetch.
 #[derive(Clone, Debug)]
