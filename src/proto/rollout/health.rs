@@ -1,5 +1,5 @@
-//! Health of a node's real traffic. Counts are whole and latencies whole microseconds, so every node
-//! judges one snapshot alike.
+//! Health of a node's real traffic. Counts are whole and latencies whole microseconds, so every
+//! node judges one snapshot alike.
 
 use std::collections::BTreeMap;
 
