@@ -14,8 +14,7 @@ use serde_json::Value;
 /// What each module may use of the others (`ARCHITECTURE.md`, direction of dependencies).
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
-    // Of `machine`, only the messages of the chat, of rollouts and of swarms.
-    ("proto", &["model", "machine"]),
+    ("proto", &["model"]),
     ("machine", &["model", "proto"]),
     ("node", &["model", "proto", "machine"]),
     ("runtime", &["model", "proto", "machine"]),

@@ -8,12 +8,14 @@
 //! - The log is asked once for each outcome of a transaction: the group keeps what it was asked
 //!   until it is final.
 
+use crate::model::entry::Entry;
+use crate::proto::chat::entry::{Body, MemberId, SeqNo};
+use crate::proto::rollout::{Committed, Participant, Roster, TxId};
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::chat::{Body, Entry, MemberId, SeqNo, Status};
-use super::rollout::{Committed, Participant, Roster, TxId};
+use super::chat::Status;
 use crate::model::{PublicKey, SigningBytes};
 
 /// Room of the group whose messages are decisions.

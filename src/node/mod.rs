@@ -172,3 +172,50 @@ fn lift<A: NodeMachine, B: NodeMachine>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for what it looks for")]
+
+    use rand::SeedableRng as _;
+
+    use super::*;
+    use crate::machine::membership::seedbook::SeedBook;
+    use crate::machine::quorum::QuorumRule;
+    use crate::machine::{LinkId, NodeMachine, NodeOpening};
+    use crate::model::{Endpoint, KeyPair, Now, Rng, SeedId};
+    use crate::proto::message::Message;
+    use crate::proto::refusal::{ErrorCode, ErrorReply};
+
+    /// Codes of the refusals with which `node` answers a stranger's `msg`.
+    fn refusals<M: NodeMachine>(node: &mut M, msg: Message) -> Vec<ErrorCode> {
+        let (link, from, mut fx) = (LinkId(1), [127, 0, 0, 1].into(), Effects::default());
+        node.handle(
+            Now::default(),
+            Input::Opened { link, opening: NodeOpening::Accepted { from, binding: None } },
+            &mut fx,
+        );
+        node.handle(Now::default(), Input::Received { link, msg }, &mut fx);
+        fx.drain()
+            .filter_map(|effect| match effect {
+                Effect::Send { msg: Message::Error(ErrorReply { code, .. }), .. } => Some(code),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_seed_answers_the_question_that_a_peer_refuses() {
+        let (me, keys) =
+            (Endpoint::new([10, 0, 0, 1].into(), 5_000), KeyPair::from_secret([1; 32]));
+        let (rng, question) =
+            (|| Rng::seed_from_u64(1), || Message::PeerListReq(Default::default()));
+        let nobody = SeedBook::new(QuorumRule::Majority, &[]);
+        let config = SeedConfig::default();
+        let id = (SeedId(1), me, keys.clone());
+        let mut seed = SeedNode::new(config, id, nobody, Vec::new(), rng());
+        assert_eq!(refusals(&mut seed, question()), []);
+        let mut peer = PeerNode::without_seeds(PeerConfig::default(), (me, keys), &[], &[], rng());
+        assert_eq!(refusals(&mut peer, question()), [ErrorCode::WrongRole]);
+    }
+}

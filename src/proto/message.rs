@@ -268,3 +268,31 @@ impl Message {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of the messages of the golden file, which has all, with this trust level.
+    fn taken_from(level: TrustLevel) -> Vec<&'static str> {
+        let lines = include_str!("../../tests/golden/native.jsonl").lines();
+        let messages = lines.map(|line| serde_json::from_str::<Message>(line).unwrap());
+        let mut names: Vec<_> =
+            messages.filter(|it| it.needs() == level).map(|it| it.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    #[test]
+    fn strangers_introduce_themselves_and_ask_applicants_register_and_seeds_vote() {
+        let strangers = "BYE ERROR EXPLAIN_REQ HELLO HELLO_ACK HELLO_PROOF PEER_LIST_REQ \
+                         TOPOLOGY_REQ";
+        assert_eq!(taken_from(TrustLevel::Stranger).join(" "), strangers);
+        assert_eq!(taken_from(TrustLevel::Applicant).join(" "), "LEAVE PING PONG REGISTER_REQ");
+        let seeds = "EXPLAIN_RESP LINK_HINT PEER_LIST_RESP REGISTER_VOTE SEED_BAN_COMMIT \
+                     SEED_DEAD_VOTE SEED_DIGEST SEED_ORDER_VOTE SEED_SYNC_REQ SEED_SYNC_RESP \
+                     TOPOLOGY_RESP";
+        assert_eq!(taken_from(TrustLevel::Seed).join(" "), seeds);
+    }
+}

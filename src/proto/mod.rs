@@ -3,7 +3,8 @@
 //!
 //! [`message`] is the table of the native dialect; its payloads are in [`hello`], [`refusal`],
 //! [`membership`], [`gossip`], [`liveness`], [`direct`], [`broadcast`] and [`discovery`], and what
-//! is signed in [`crate::model::statement`].
+//! is signed in [`crate::model::statement`]. [`chat`], [`rollout`] and [`swarm`] are dialects of
+//! their own, each with its messages and its codec.
 //!
 //! Nothing here opens, waits or decides. Every form of input has a length limit that is checked
 //! before memory is spent on it.

@@ -4,7 +4,7 @@
 use crate::support;
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,8 +97,8 @@ fn read_frame(stream: &mut TcpStream) -> Value {
 
 #[test]
 fn row_3_messages_have_explicit_frame_boundaries() {
-    use folkmoot::machine::rollout::{Enroll, Greeting, Participant};
     use folkmoot::model::{KeyPair, Nonce, Rng};
+    use folkmoot::proto::rollout::{Enroll, Greeting, Participant};
     use rand::SeedableRng as _;
 
     let nodes = Nodes::up(3);

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use folkmoot::machine::rollout::{Plan, RoutingState, Serving, Sticky, Verdict, Weights};
+use folkmoot::machine::rollout::{Serving, Verdict};
+use folkmoot::proto::rollout::{Plan, RoutingState, Sticky, Weights};
 use folkmoot::runtime::dataplane::{DataPlane, Limits, Options, model};
 use folkmoot::runtime::thread;
 use proptest::prelude::*;

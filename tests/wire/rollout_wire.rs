@@ -5,15 +5,13 @@
 
 use std::io::{BufReader, Cursor, Read};
 
-use folkmoot::machine::rollout::{
-    Brake, Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
-    Gone, HealthSnapshot, Heartbeat, Kind, Mark, Message, ModelHealth, ModelId, NodeId, Outcome,
-    Participant, Plan, PrepareResp, Proof, Proposal, RecallReq, RecallResp, Resolution, Roster,
-    RoutingState, STATE_RESP_MAX, StateReq, StateResp, Status, Sticky, TxId, Vote, Weights, Word,
-};
 use folkmoot::model::{KeyPair, Rng, WallTime};
 use folkmoot::proto::rollout::{
-    Form, LENGTH_BYTES, MESSAGE_BYTES_MAX, ReadError, Reader, Said, decode, encode,
+    Brake, Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
+    Form, Gone, HealthSnapshot, Heartbeat, Kind, LENGTH_BYTES, MESSAGE_BYTES_MAX, Mark, Message,
+    ModelHealth, ModelId, NodeId, Outcome, Participant, Plan, PrepareResp, Proof, Proposal,
+    ReadError, Reader, RecallReq, RecallResp, Resolution, Roster, RoutingState, STATE_RESP_MAX,
+    Said, StateReq, StateResp, Status, Sticky, TxId, Vote, Weights, Word, decode, encode,
 };
 use proptest::prelude::*;
 use rand::SeedableRng as _;
@@ -523,7 +521,7 @@ fn a_full_answer_with_the_largest_rosters_fits() {
     let votes = (0..128).map(|at| Vote::commit(&keys, &name('c', at), &txid, &digest)).collect();
     let mut proposal = draw.proposal(&txid, Status::Committed);
     proposal.new_roster = Some(roster);
-    proposal.note = "x".repeat(folkmoot::machine::rollout::NOTE_BYTES_MAX);
+    proposal.note = "x".repeat(folkmoot::proto::rollout::NOTE_BYTES_MAX);
     let plan = Plan { steps: (9_901..=10_000).collect(), ..draw.plan() };
     let settled = Proposal { plan: Some(plan.clone()), new_roster: None, ..proposal.clone() };
     proposal.plan = Some(plan);

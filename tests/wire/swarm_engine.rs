@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use folkmoot::machine::swarm::{
-    Config, Event, Files, Message, Outcome, PeerId, PieceIndex, Pieces, Roster, Tree,
-};
+use folkmoot::machine::swarm::{Config, Event, Files, Outcome, Roster, Tree};
 use folkmoot::model::{Now, Rng, Ticket, Time};
 use folkmoot::proto::sealed::{ClusterKey, ClusterKeys};
 use folkmoot::proto::swarm::frame::encode;
 use folkmoot::proto::swarm::handshake::Handshake;
+use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces};
 use folkmoot::runtime::clock::Clock;
 use folkmoot::runtime::driver::options::Sink;
 use folkmoot::runtime::swarm::store::{Fetch, Hashing, Offer, Store};

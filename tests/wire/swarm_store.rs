@@ -8,8 +8,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use folkmoot::machine::swarm::{PieceIndex, Pieces, leaf_hash};
+use folkmoot::machine::swarm::leaf_hash;
 use folkmoot::model::{FileEntry, FileList, Rng, Traits};
+use folkmoot::proto::swarm::{PieceIndex, Pieces};
 use folkmoot::runtime::swarm::store::{
     Checked, Fetch, Hashing, Offer, Store, StoreError, TreeCache,
 };

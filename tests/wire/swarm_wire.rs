@@ -3,11 +3,11 @@
 //! `golden/swarm.hex` holds every message. It changes only on purpose, by hand.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::Read;
 
-use folkmoot::machine::swarm::{Message, PeerId, PieceIndex, Pieces, Tongue};
 use folkmoot::proto::swarm::frame::{Decoder, Frame, FrameError, Limits, encode, piece_head};
 use folkmoot::proto::swarm::handshake::{Expect, Handshake, HandshakeError, expected_bytes};
+use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces, Tongue};
 use proptest::prelude::*;
 
 const GOLDEN: &str = include_str!("../golden/swarm.hex");

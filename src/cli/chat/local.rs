@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::command;
 use super::plain::lines_of;
 use super::watch::{Fate, Watchers};
-use super::{command, words};
+use super::words;
 use crate::cli::text::escape;
 use crate::machine::chat::Status;
 use crate::model::Time;

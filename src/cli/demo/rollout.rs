@@ -20,7 +20,8 @@ use self::traffic::{Tally, Traffic};
 use crate::cli::CliError;
 use crate::cli::rollout::words::table::View;
 use crate::cli::run::signals;
-use crate::machine::rollout::{Committed, Digest, NodeId, NodeStatus, TxId};
+use crate::machine::rollout::NodeStatus;
+use crate::proto::rollout::{Committed, Digest, NodeId, TxId};
 use crate::runtime::clock::Clock;
 
 /// Flags of the demo of rollouts.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::cli::span::Span;
-use crate::machine::rollout::{Gate, ModelId, NodeId, Sticky, TxId};
+use crate::proto::rollout::{Gate, ModelId, NodeId, Sticky, TxId};
 use crate::runtime::dataplane::Upstream;
 use crate::runtime::rollout::{KillPoint, Place};
 

@@ -17,8 +17,9 @@ use super::words::timeline::Explained;
 use super::words::{self, outcome};
 use crate::cli::CliError;
 use crate::cli::output::print;
-use crate::machine::rollout::{Answer, Command, NodeId, Phase, StartOrder};
+use crate::machine::rollout::{Answer, Command, Phase, StartOrder};
 use crate::model::PublicKey;
+use crate::proto::rollout::NodeId;
 
 fn raw_text(value: &Value) -> String {
     format!("{value}\n")

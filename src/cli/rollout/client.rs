@@ -1,5 +1,6 @@
 //! A client of the node that rolls out on this machine, by its control socket.
 
+use crate::proto::rollout::NodeId;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use super::local::Ask;
 use super::words::table::View;
 use super::words::timeline::History;
 use crate::cli::{CliError, asking};
-use crate::machine::rollout::NodeId;
 use crate::runtime::control;
 use crate::runtime::files::control_path;
 

@@ -18,9 +18,9 @@ use crate::machine::chat::Config;
 use crate::machine::decision_log::{
     self, Decision, DecisionLog, ROOM, founder, is_complete, member_id,
 };
-use crate::machine::rollout::{Participant, Roster};
 use crate::model::{Endpoint, KeyPair, Now, PublicKey};
 use crate::proto::chat::entry::{At, Member};
+use crate::proto::rollout::{Participant, Roster};
 use crate::runtime::chat::{self, Engine, Founds, Told};
 use crate::runtime::driver::options::{Serve, Sink};
 use crate::runtime::rollout::{self, Standing};

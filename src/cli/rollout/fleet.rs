@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::cli::CliError;
 use crate::cli::late_server::LateServer;
 use crate::cli::member::{self, FleetMember, Notice, Reply, Sought};
-use crate::machine::rollout::NodeId;
 use crate::model::{Endpoint, Incarnation, KeyPair, PublicKey};
 use crate::network::{Gone, Message};
 use crate::proto::dialect::Dialect;
+use crate::proto::rollout::NodeId;
 use crate::runtime::driver::options::{Dialects, Serve};
 use crate::runtime::rollout::{Engine, Founding, Standing};
 

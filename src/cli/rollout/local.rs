@@ -2,6 +2,7 @@
 //!
 //! One line of JSON in, one out: `{"ask": …}`, and `{"ok": …}` or `{"error": …}`.
 
+use crate::proto::rollout::Roster;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -11,8 +12,9 @@ use serde_json::{Value, json};
 
 use crate::cli::log::Line;
 use crate::cli::text::escape;
-use crate::machine::rollout::{Command, NodeId, Roster, TxId};
+use crate::machine::rollout::Command;
 use crate::model::WallTime;
+use crate::proto::rollout::{NodeId, TxId};
 use crate::runtime::control::{Answer, Handler};
 use crate::runtime::rollout::{Engine, Standing};
 

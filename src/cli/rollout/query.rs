@@ -11,7 +11,7 @@ use super::words::{list, percent};
 use crate::cli::CliError;
 use crate::cli::output::{print, table, table_text};
 use crate::cli::text::escape;
-use crate::machine::rollout::{HealthSnapshot, RoutingState};
+use crate::proto::rollout::{HealthSnapshot, RoutingState};
 use crate::runtime::thread;
 
 /// Time-out of each answer.
@@ -219,7 +219,7 @@ mod tests {
 
     fn told(at: &str, version: u64, share: u32) -> Told {
         let (stable, canary) = ("v1".parse().unwrap(), "v2".parse().unwrap());
-        let weights = crate::machine::rollout::Weights::split(&stable, &canary, share);
+        let weights = crate::proto::rollout::Weights::split(&stable, &canary, share);
         let state = RoutingState { version, weights, ..RoutingState::initial(stable, canary) };
         let health = json!({ "node_id": at, "window_id": "window-1", "models": {
             "v1": { "samples": 80, "errors": 1, "p95_us": 1_500 } } });

@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::words::{by_word, remedy_of_dead};
 use crate::cli::log::Line;
-use crate::machine::rollout::{
-    Aborted, Brake, Choice, Committed, DeadStay, Digest, Event, Gone, Kind, ModelId, NodeId,
-    Proposal, RoutingState, TxId, Word,
+use crate::machine::rollout::{Aborted, DeadStay, Event};
+use crate::proto::rollout::{
+    Brake, Choice, Committed, Digest, Gone, Kind, ModelId, NodeId, Proposal, RoutingState, TxId,
+    Word,
 };
 
 /// Returns names in a row.

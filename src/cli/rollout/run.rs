@@ -4,6 +4,7 @@
 //! plane, the fleet if there is one, the log of transactions and the port, the control socket. A
 //! second process of the same node fails before it touches anything.
 
+use crate::proto::rollout::Choice;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,18 +26,18 @@ use crate::cli::log::{Line, LogSettings, Origin, install};
 use crate::cli::run::signals;
 use crate::cli::{CliError, member, room};
 use crate::machine::decision_log::Decision;
-use crate::machine::rollout::{Choice, Decides, Event, ModelId, NodeId};
+use crate::machine::rollout::{Decides, Event};
 use crate::model::{KeyPair, Now, WallTime};
 use crate::proto::dialect::Dialect;
+use crate::proto::rollout::{ModelId, NodeId};
 use crate::runtime::clock::Clock;
-use crate::runtime::control;
 use crate::runtime::dataplane::{self, DataPlane};
 use crate::runtime::driver::options::{Dialects, Sink};
 use crate::runtime::files::{DataDir, FilesError, os_rng};
 use crate::runtime::rollout::{
     Admits, Engine, Founding, Limits, Options, Recovered, Standing, StartError, Told,
 };
-use crate::runtime::thread;
+use crate::runtime::{control, thread};
 
 /// Largest number of reports that wait to be logged.
 const TOLD_MAX: usize = 16 * 1024;

@@ -1,5 +1,6 @@
 //! Settings of a node that rolls out: its flags, checked.
 
+use crate::proto::rollout::RoutingState;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 use super::args::Served;
 use crate::cli::CliError;
 use crate::cli::args::{HttpArg, PeerRunArgs};
-use crate::machine::rollout::{ModelId, NodeId, RoutingState};
 use crate::model::Endpoint;
+use crate::proto::rollout::{ModelId, NodeId};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::cluster_key;
 use crate::runtime::dataplane::Upstream;

@@ -12,7 +12,7 @@ use crate::cli::CliError;
 use crate::cli::output::print;
 use crate::cli::run::signals;
 use crate::cli::text::escape;
-use crate::machine::rollout::{Committed, Kind};
+use crate::proto::rollout::{Committed, Kind};
 
 /// Interval at which the status is shown.
 const EVERY: Duration = Duration::from_secs(1);

@@ -1,5 +1,6 @@
 //! `peer fetch`: downloads the share of a ticket, and shows its progress.
 
+use crate::proto::swarm::Pieces;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -9,17 +10,19 @@ use crossbeam_channel::{Receiver, select, tick};
 use serde_json::{Value, json};
 
 use super::args::FetchArgs;
+use super::fleet;
 use super::host::{Held, Order, ShareHost};
 use super::offer::hash_bar;
 use super::progress::{Screen, View};
+use super::running;
+use super::ticket;
 use super::timeline::Timeline;
 use super::watch::{Course, NO_MORE, Notices, read_again};
-use super::{fleet, running, ticket};
 use crate::cli::CliError;
 use crate::cli::run::signals;
 use crate::cli::size::Size;
 use crate::cli::text::escape;
-use crate::machine::swarm::{Outcome, Pieces};
+use crate::machine::swarm::Outcome;
 use crate::model::{Ticket, Time};
 use crate::runtime::clock::Clock;
 use crate::runtime::swarm::store::Checked;

@@ -1,6 +1,7 @@
 //! Shares and downloads on one engine, of any owner: `peer share` and `peer fetch` with a port of
 //! their own, or a running peer at its one port.
 
+use crate::proto::swarm::{Hash, PeerId, Pieces};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use super::args::NetArgs;
 use super::progress::View;
 use crate::cli::CliError;
 use crate::cli::text::escape;
-use crate::machine::swarm::{Config, Event, Files, Hash, PeerId, Pieces, Tree};
+use crate::machine::swarm::{Config, Event, Files, Tree};
 use crate::model::{Endpoint, Ticket};
 use crate::runtime::driver::options::{Serve, Sink};
 use crate::runtime::swarm::store::{

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::cli::size::Size;
-use crate::machine::swarm::{PeerId, PieceIndex, Pieces};
+use crate::proto::swarm::{PeerId, PieceIndex, Pieces};
 
 /// Largest number of pieces that are drawn; more are a blot, and a large file.
 const DOTS_MAX: u32 = 6_000;

@@ -1,5 +1,6 @@
 //! Reports of a share's events: notices for people, and the course of a download.
 
+use crate::proto::swarm::PieceIndex;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::timeline::{Timeline, name};
 use crate::cli::span::Span;
-use crate::machine::swarm::{Event, PieceIndex};
+use crate::machine::swarm::Event;
 use crate::model::{Now, Time};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::Sink;

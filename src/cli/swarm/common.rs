@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::lines;
 use crate::cli::config::ConfigError;
-use crate::machine::swarm::Pieces;
 use crate::model::name_complaint;
+use crate::proto::swarm::Pieces;
 
 /// Largest number of preferred neighbors; each is an upload at the same time.
 const PREFERRED_MAX: u32 = 1_000;

@@ -8,8 +8,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::cli::CliError;
-use crate::machine::swarm::PeerId;
 use crate::model::WallTime;
+use crate::proto::swarm::PeerId;
 
 /// The log of a peer.
 #[derive(Debug)]

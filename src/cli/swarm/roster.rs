@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::lines;
 use crate::cli::config::ConfigError;
-use crate::machine::swarm::PeerId;
+use crate::proto::swarm::PeerId;
 
 /// Largest number of peers: each is connected with every other.
 pub const PEERS_MAX: usize = 1_000;

@@ -8,7 +8,7 @@ use super::args::SwarmArgs;
 use super::common::{self, Common};
 use super::roster::{self, Roster, listening_address};
 use crate::cli::CliError;
-use crate::machine::swarm::PeerId;
+use crate::proto::swarm::PeerId;
 
 /// Settings of a peer.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::cli::log::Line;
 use crate::cli::span::Span;
-use crate::machine::swarm::{Event, Outcome, PeerId, PieceIndex, Place};
+use crate::machine::swarm::{Event, Outcome, Place};
+use crate::proto::swarm::{PeerId, PieceIndex};
 
 /// Makes the texts of one peer's events.
 #[derive(Debug)]

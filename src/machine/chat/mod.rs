@@ -31,10 +31,6 @@ mod takeover;
 mod tests;
 mod window;
 
-pub use crate::proto::chat::entry::{
-    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, Recovered,
-    SeqNo, Term,
-};
 pub use config::{Config, Rule};
 pub use event::{
     Command, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record, Role, Snapshot,

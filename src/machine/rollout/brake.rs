@@ -9,28 +9,11 @@
 //! it is on, its node votes for nothing that gives the new version more; only a commit takes it
 //! off: the end of the rollout, or a `resume`, by which an operator overrules it.
 
-use serde::{Deserialize, Serialize};
-
 use super::coordinator::{Running, Wish};
 use super::course::{Phase, Refusal};
 use super::event::{Event, Record};
-use super::ids::{Kind, NodeId, TxId};
 use super::machine::Rollout;
-use super::messages::{Cause, Message};
-use super::proposal::cut;
-
-/// A brake that is on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Brake {
-    /// The transaction that began the rollout.
-    pub course: TxId,
-    /// The version that was committed when it was put on.
-    pub version: u64,
-    /// The kind of transaction that is to follow: rollback or abort.
-    pub kind: Kind,
-    /// The reason, for people.
-    pub reason: String,
-}
+use crate::proto::rollout::{Brake, Cause, Kind, Message, NodeId, cut};
 
 impl Rollout {
     /// The brake, if one is on.

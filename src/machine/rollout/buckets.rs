@@ -6,7 +6,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::state::BASIS_POINTS;
+use crate::proto::rollout::BASIS_POINTS;
 
 /// Returns the bucket of a key: the first 8 bytes of the SHA-256 of the salt, as 8 bytes
 /// big-endian, and the key, as one big-endian number modulo 10,000.

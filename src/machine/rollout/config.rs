@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ids::{ModelId, NodeId};
-use super::roster::Roster;
-use super::state::RoutingState;
+use crate::proto::rollout::{ModelId, NodeId, Roster, RoutingState};
 
 /// The authority that decides a transaction whose votes are all there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,20 +7,18 @@
 //!   after 2 s, when a participant objects, and after a restart.
 //! - With `Decides::Log` the coordinator votes like all others, and the log decides.
 
+use crate::machine::rollout::Verdict;
 use std::sync::Arc;
 
 use super::config::Decides;
 use super::course::{Refusal, target};
 use super::event::{Aborted, Answer, Effect, Event, ExtraEffect, Record, Timer};
-use super::health::Verdict;
-use super::ids::{Kind, NodeId, TxId};
 use super::machine::Rollout;
-use super::messages::{Cause, Decision, Message, PrepareResp};
-use super::plan::Plan;
-use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Vote, cut};
-use super::roster::Roster;
-use super::state::{Digest, RoutingState, Status, Weights};
 use crate::machine::Ticket;
+use crate::proto::rollout::{
+    Cause, Choice, Committed, Decision, Digest, Gone, Kind, Message, NodeId, Plan, PrepareResp,
+    Proof, Proposal, Roster, RoutingState, Status, TxId, Vote, Weights, cut,
+};
 
 /// A transaction that this node coordinates.
 #[derive(Debug)]

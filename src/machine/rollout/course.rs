@@ -3,11 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{Kind, ModelId, TxId};
-use super::messages::Cause;
-use super::plan::Plan;
-use super::proposal::Proposal;
-use super::state::{BASIS_POINTS, RoutingState};
+use crate::proto::rollout::{
+    BASIS_POINTS, Cause, Kind, ModelId, Plan, Proposal, RoutingState, TxId,
+};
 
 /// Phase of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

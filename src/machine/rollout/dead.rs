@@ -19,12 +19,10 @@ use super::config::Decides;
 use super::coordinator::Wish;
 use super::course::Refusal;
 use super::event::{Effect, Event, Timer};
-use super::ids::NodeId;
 use super::machine::Rollout;
-use super::messages::Cause;
-use super::proposal::Word;
 use super::status::DeadStay;
 use crate::model::{PublicKey, Time};
+use crate::proto::rollout::{Cause, NodeId, Word};
 
 /// Members whose end the seeds certify, and the progress of their removal.
 #[derive(Debug, Default)]

@@ -3,24 +3,21 @@
 //! The machine holds back itself all that must not be known before a record is on disk (T3).
 
 use crate::machine;
+use crate::proto::rollout::{
+    Brake, Cause, Choice, Committed, Digest, HealthSnapshot, Proof, Proposal, Resolution, Roster,
+    RoutingState, Word,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::brake::Brake;
-use super::health::HealthSnapshot;
-use super::ids::{Mark, ModelId, NodeId, TxId};
 use super::machine::Rollout;
-use super::messages::Cause;
-use super::plan::{Gate, Plan, Sticky};
-use super::proposal::{Choice, Committed, Proof, Proposal, Resolution, Word};
-use super::roster::Roster;
-use super::state::{Digest, RoutingState};
 use super::status::DeadStay;
 use crate::machine::Ticket;
 use crate::model::PublicKey;
+use crate::proto::rollout::{Gate, Mark, ModelId, NodeId, Plan, Sticky, TxId};
 
 /// An input of the machine.
 pub type Input = machine::Input<Rollout>;

@@ -22,13 +22,11 @@ use super::config::Decides;
 use super::coordinator::Wish;
 use super::course::Refusal;
 use super::event::{Effect, Event, Record};
-use super::ids::{Kind, NodeId};
 use super::machine::Rollout;
 use super::memory::Absent;
-use super::messages::Cause;
-use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Resolution, Word};
-use super::roster::Roster;
-use super::state::Status;
+use crate::proto::rollout::{
+    Cause, Choice, Committed, Gone, Kind, NodeId, Proof, Proposal, Resolution, Roster, Status, Word,
+};
 
 impl Rollout {
     /// True if this node takes part: its name may be another machine's by now.
@@ -61,7 +59,8 @@ impl Rollout {
         if self.config.breaks.gone_forgets
             && let Some(prepared) = self.memory.prepared.clone()
         {
-            let own = super::proposal::Vote::abort(&self.keys, &self.config.me, &prepared.txid);
+            let own =
+                crate::proto::rollout::Vote::abort(&self.keys, &self.config.me, &prepared.txid);
             self.end_prepared(Cause::Resolved, "forgotten", Proof::of(vec![own]));
         }
         let settles = self.to_be_settled(&nodes)?;

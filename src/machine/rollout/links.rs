@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::event::{Effect, Event, Timer};
-use super::health::HealthSnapshot;
-use super::ids::{ModelId, NodeId};
 use super::machine::Rollout;
-use super::messages::{DecisionReq, Heartbeat, Message, RecallReq, StateReq};
 use crate::machine::LinkId;
 use crate::model::PublicKey;
+use crate::proto::rollout::{
+    DecisionReq, HealthSnapshot, Heartbeat, Message, ModelId, NodeId, RecallReq, StateReq,
+};
 
 /// The other end of a link.
 #[derive(Clone, Debug)]

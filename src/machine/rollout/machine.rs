@@ -1,5 +1,6 @@
 //! The rollout machine: its state, and the dispatch of inputs.
 
+use crate::proto::rollout::{Digest, HealthSnapshot, Participant, Roster, RoutingState};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::Config;
@@ -10,19 +11,14 @@ use super::event::{
     Command, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Record, Request, Serving,
     Timer,
 };
-use super::health::HealthSnapshot;
-use super::ids::{Kind, NodeId, TxId};
 use super::links::Peer;
 use super::memory::{Absent, Memory};
-use super::messages::{Message, NUMBER_MAX};
 use super::outbox::Outbox;
-use super::proposal::{Committed, Proposal};
 use super::recall::Recall;
 use super::recovery::Doubt;
-use super::roster::{Participant, Roster};
-use super::state::{Digest, RoutingState};
 use crate::machine::{self, LinkId, Machine, Ticket};
 use crate::model::{KeyPair, Now, Rng, Time};
+use crate::proto::rollout::{Committed, Kind, Message, NUMBER_MAX, NodeId, Proposal, TxId};
 
 /// State machine of one node for all rollouts of its fleet.
 #[derive(Debug)]

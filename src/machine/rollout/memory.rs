@@ -13,14 +13,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::brake::Brake;
 use super::config::Config;
 use super::course::Course;
 use super::event::{Aborted, Record};
-use super::ids::{Kind, Mark, NodeId, TxId};
-use super::proposal::{Committed, Proposal, Word};
-use super::roster::{Participant, Roster};
-use super::state::RoutingState;
+use crate::proto::rollout::{
+    Brake, Committed, Kind, Mark, NodeId, Participant, Proposal, Roster, RoutingState, TxId, Word,
+};
 
 /// Maximum number of aborted transactions in history, besides those that an operator resolved.
 pub const ABORTED_MAX: usize = 1000;
@@ -110,7 +108,12 @@ impl Memory {
         // A mark needs no more than a transaction's name that carries it.
         records.extend(self.marks.iter().map(|(node, mark)| {
             let Mark { epoch, counter } = *mark;
-            let txid = TxId { node: node.clone(), epoch, counter, kind: super::ids::Kind::Step };
+            let txid = TxId {
+                node: node.clone(),
+                epoch,
+                counter,
+                kind: crate::proto::rollout::Kind::Step,
+            };
             Record::Refused { txid }
         }));
         records.extend(self.brake.clone().map(Record::Braked));

@@ -6,10 +6,10 @@
 
 use super::course::Refusal;
 use super::event::{Effect, Event, Record};
-use super::ids::{NodeId, TxId};
 use super::machine::Rollout;
-use super::messages::{Cause, Message, PrepareResp, StateReq};
-use super::proposal::{Choice, Proposal, Vote};
+use crate::proto::rollout::{
+    Cause, Choice, Message, NodeId, PrepareResp, Proposal, StateReq, TxId, Vote,
+};
 
 impl Rollout {
     pub(super) fn on_prepare(&mut self, from: NodeId, proposal: Proposal) {

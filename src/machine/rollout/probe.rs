@@ -9,10 +9,8 @@ use std::collections::BTreeMap;
 use super::coordinator::Running;
 use super::course::Refusal;
 use super::event::{Effect, Event, ExtraEffect};
-use super::ids::{ModelId, NodeId};
 use super::machine::Rollout;
-use super::messages::Cause;
-use super::proposal::Proposal;
+use crate::proto::rollout::{Cause, ModelId, NodeId, Proposal};
 
 impl Rollout {
     /// True if a vote on the proposal needs an answer of its new version first.

@@ -21,9 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt as _;
 
 use super::event::{Effect, Event, Record};
-use super::ids::{Mark, NodeId};
 use super::machine::Rollout;
-use super::messages::{Message, RecallReq, RecallResp};
+use crate::proto::rollout::{Mark, Message, NodeId, RecallReq, RecallResp};
 
 /// Answers of the others so far.
 #[derive(Debug, Default)]

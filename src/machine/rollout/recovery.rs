@@ -12,18 +12,15 @@ use super::config::Decides;
 use super::coordinator::commit_message;
 use super::course::Course;
 use super::event::{Aborted, Answer, Effect, Event, ExtraEffect, Record, Timer};
-use super::ids::{Kind, Mark, NodeId, TxId};
 use super::machine::Rollout;
 use super::memory::Absent;
-use super::messages::{
-    Cause, Decision, DecisionAck, DecisionReq, DecisionResp, Message, Outcome, STATE_RESP_MAX,
-    StateReq, StateResp,
-};
-use super::proposal::{Choice, Committed, Proof, Resolution, Vote, Word, cut};
-use super::roster::Roster;
-use super::state::Status;
 use crate::machine::Ticket;
 use crate::model::Time;
+use crate::proto::rollout::{
+    Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Kind, Mark,
+    Message, NodeId, Outcome, Proof, Resolution, Roster, STATE_RESP_MAX, StateReq, StateResp,
+    Status, TxId, Vote, Word, cut,
+};
 
 /// A transaction that this node voted COMMIT on and does not know the end of.
 #[derive(Debug)]
@@ -312,7 +309,7 @@ impl Rollout {
         &mut self,
         from: &NodeId,
         txid: &TxId,
-    ) -> (Outcome, Option<super::proposal::Proposal>, Proof) {
+    ) -> (Outcome, Option<crate::proto::rollout::Proposal>, Proof) {
         if let Some(committed) = self.memory.committed(txid) {
             let Committed { proposal, proof } = committed.clone();
             return (Outcome::Commit, Some(proposal), proof);

@@ -5,19 +5,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::brake::Brake;
 use super::course::{Course, Phase};
 use super::event::Aborted;
-use super::health::HealthSnapshot;
-use super::ids::{NodeId, TxId};
 use super::machine::Rollout;
 use super::memory::Absent;
-use super::messages::{Cause, Heartbeat};
-use super::proposal::{Committed, Proposal, Word};
-use super::roster::{Participant, Roster};
-use super::state::{Digest, RoutingState};
 use crate::machine::LinkId;
 use crate::model::{PublicKey, Time};
+use crate::proto::rollout::{
+    Brake, Cause, Committed, Digest, HealthSnapshot, Heartbeat, NodeId, Participant, Proposal,
+    Roster, RoutingState, TxId, Word,
+};
 
 /// A transaction that this node coordinates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

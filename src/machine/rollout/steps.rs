@@ -6,6 +6,8 @@
 //! agree; too few requests hold a step; a gate that fails puts the brake on, and the rollback is
 //! tried until it is committed; an operator's order has priority over what a node tries of itself.
 
+use crate::machine::rollout::Verdict;
+use crate::proto::rollout::HealthSnapshot;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -13,14 +15,10 @@ use rand::RngExt as _;
 use super::coordinator::Wish;
 use super::course::{Course, Phase, Refusal};
 use super::event::{Aborted, Answer, Command, Effect, Event, ExtraEffect, StartOrder, Timer};
-use super::health::{HealthSnapshot, Verdict};
-use super::ids::{Kind, NodeId};
 use super::machine::Rollout;
-use super::messages::{Cause, Message};
-use super::plan::{Gate, Plan};
-use super::proposal::Word;
 use super::recovery::Doubt;
 use crate::machine::Ticket;
+use crate::proto::rollout::{Cause, Gate, Kind, Message, NodeId, Plan, Word};
 
 /// Maximum number of waiting orders.
 const ORDERS_MAX: usize = 16;

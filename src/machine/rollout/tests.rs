@@ -11,6 +11,7 @@ use rand::SeedableRng as _;
 use super::*;
 use crate::machine::{LinkId, Machine as _, Ticket};
 use crate::model::{KeyPair, Now, Rng, Time, WallTime};
+use crate::proto::rollout::*;
 
 struct Table {
     keys: Vec<KeyPair>,
@@ -526,7 +527,7 @@ fn a_link_without_a_sign_of_life_is_closed_and_called_again() {
     let table = table(3);
     let mut one = table.seat(0, whole());
     let heartbeat = one.machine.heartbeat();
-    let say = |node_id| Message::Heartbeat(messages::Heartbeat { node_id, ..heartbeat.clone() });
+    let say = |node_id| Message::Heartbeat(Heartbeat { node_id, ..heartbeat.clone() });
     let round = |seat: &mut Seat| {
         seat.now.mono = seat.now.mono.after(seat.machine.config.heartbeat_every);
         seat.tell(Input::Expired(Timer::Heartbeat))

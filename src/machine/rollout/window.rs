@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::health::ModelHealth;
 use crate::model::Time;
+use crate::proto::rollout::ModelHealth;
 
 /// Number of parts of a window, which are forgotten one by one.
 const PARTS: usize = 10;

@@ -51,6 +51,7 @@ mod tests {
     use crate::model::{Binding, Endpoint, Incarnation, KeyPair, Rng};
     use crate::proto::hello::Intent;
     use crate::proto::message::Message;
+    use crate::proto::refusal::{ErrorCode, ErrorReply};
 
     fn session(number: u8) -> Session {
         let keys = KeyPair::from_secret([number; 32]);
@@ -112,6 +113,16 @@ mod tests {
         let is_no_room = matches!(&events[..], [Event::Failed { error: CallError::NoRoom(why), .. }]
             if why.contains("too many connections"));
         assert!(is_no_room, "{events:?}");
+    }
+
+    #[test]
+    fn a_refusal_outside_of_a_call_is_told_to_the_node() {
+        let (mut called, link, mut fx) = (session(2), LinkId(1), Effects::default());
+        called.on_accepted(link, [127, 0, 0, 1].into(), None, &mut Effects::default());
+        called.on_received(link, ErrorReply::new(ErrorCode::Busy, "later").into(), &mut fx);
+        let events = sent(&mut fx).1;
+        let [Event::Error { error, .. }] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(error.code, ErrorCode::Busy);
     }
 
     #[test]

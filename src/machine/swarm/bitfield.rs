@@ -3,7 +3,7 @@
 //! Invariants: no bit is set behind the last piece; the number of set bits is always known. The
 //! order of bits on the wire is that of the assignment: piece 0 is the high bit of the first byte.
 
-use super::pieces::PieceIndex;
+use crate::proto::swarm::PieceIndex;
 
 /// A set of pieces, out of a fixed number.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Configuration of a swarm: the assignment's way and the way of shares.
 
+use crate::proto::swarm::Tongue;
 use std::time::Duration;
 
 /// Order in which pieces are asked for.
@@ -9,15 +10,6 @@ pub enum Order {
     Random,
     /// The pieces that the fewest neighbors have come first.
     RarestFirst,
-}
-
-/// Set of messages that are spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tongue {
-    /// The eight messages of the assignment.
-    Assignment,
-    /// The eight messages of the assignment, and those of shares.
-    Share,
 }
 
 /// Limits and periods of one swarm.

@@ -6,7 +6,7 @@
 
 use super::event::{Effect, Event, Fx, Outcome, Timer};
 use super::machine::Swarm;
-use super::messages::Message;
+use crate::proto::swarm::Message;
 
 impl Swarm {
     pub(super) fn end_if_over(&mut self, fx: &mut Fx) {

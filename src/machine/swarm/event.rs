@@ -1,11 +1,10 @@
 //! Inputs, effects, timers and events of a swarm's machine.
 
 use crate::machine;
+use crate::proto::swarm::{Hash, PeerId, PieceIndex};
 use std::time::Duration;
 
 use super::machine::Swarm;
-use super::messages::{Hash, PeerId};
-use super::pieces::PieceIndex;
 use crate::machine::LinkId;
 
 /// A peer's address that may be called, numbered by the driver, which knows the address. In the

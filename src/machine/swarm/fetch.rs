@@ -4,14 +4,14 @@
 //! unchokes this peer; a piece is asked of one neighbor, in the endgame of [`COPIES_MAX`]; no piece
 //! is asked for that could not be checked when it comes. A piece that comes twice is dropped.
 
+use crate::proto::swarm::Tongue;
 use std::time::Duration;
 
-use super::config::{COPIES_MAX, SLOW_BYTES, Tongue};
+use super::config::{COPIES_MAX, SLOW_BYTES};
 use super::event::{Event, ExtraEffect, Fx, Outcome, Stored, Timer};
 use super::machine::{Files, Swarm};
-use super::messages::{Message, PeerId};
-use super::pieces::PieceIndex;
 use crate::machine::LinkId;
+use crate::proto::swarm::{Message, PeerId, PieceIndex};
 
 impl Swarm {
     /// Asks all neighbors for all that may be asked.

@@ -7,9 +7,8 @@
 use super::bitfield::Bitfield;
 use super::event::{Effect, Event, Fx};
 use super::machine::Swarm;
-use super::messages::Message;
-use super::pieces::PieceIndex;
 use crate::machine::LinkId;
+use crate::proto::swarm::{Message, PieceIndex};
 
 impl Swarm {
     pub(super) fn on_received(&mut self, link: LinkId, msg: Message, fx: &mut Fx) {

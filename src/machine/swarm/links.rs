@@ -4,13 +4,13 @@
 //! that is not on the roster. When two peers of a share have called each other, both keep the
 //! connection that the one with the higher id dialed.
 
-use super::config::{BANNED_MAX, LINK_LASTS, Tongue};
+use super::config::{BANNED_MAX, LINK_LASTS};
 use super::event::{Event, Fx, Place, Timer};
 use super::machine::Swarm;
-use super::messages::{Message, PeerId};
 use super::neighbor::Neighbor;
 use super::places::Cause;
 use crate::machine::LinkId;
+use crate::proto::swarm::{Message, PeerId, Tongue};
 
 impl Swarm {
     pub(super) fn on_known(&mut self, place: Place, fx: &mut Fx) {

@@ -1,24 +1,24 @@
 //! The machine itself: its state, and the dispatch of each input.
 
+use crate::proto::swarm::{Hash, Message, PeerId, Tongue};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::bitfield::Bitfield;
 use super::choker::Choker;
-use super::config::{Config, RETRY_AFTER, Tongue};
+use super::config::{Config, RETRY_AFTER};
 use super::event::{
     DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Outcome, Place, Timer,
 };
-use super::messages::{Hash, Message, PeerId};
 use super::neighbor::Neighbor;
 use super::parts::Parts;
 use super::picker::Picker;
-use super::pieces::{PieceIndex, Pieces};
 use super::places::Places;
 use super::roster::Roster;
 use super::tree::Tree;
 use crate::machine::{Kind, LinkId, Machine, Never};
 use crate::model::{Now, Rng, Time};
+use crate::proto::swarm::{PieceIndex, Pieces};
 
 /// Shortest interval between choices: a swarm that only chooses does nothing else.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);

@@ -20,11 +20,9 @@ mod fetch;
 mod hear;
 mod links;
 mod machine;
-mod messages;
 mod neighbor;
 mod parts;
 mod picker;
-mod pieces;
 mod places;
 mod proof;
 mod roster;
@@ -36,15 +34,14 @@ mod tests;
 mod tree;
 
 pub use bitfield::Bitfield;
-pub use config::{Config, Order, Tongue, UPLOADS_MAX};
+pub use config::{Config, Order, UPLOADS_MAX};
 pub use event::{
     DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Opening, Outcome, Place,
     Stored, Timer,
 };
 pub use machine::{Files, Setup, Swarm};
-pub use messages::{Hash, Message, PeerId};
-pub use pieces::{PIECE_BYTES_MAX, PIECES_MAX, PieceIndex, Pieces};
-pub use proof::{FILES_BYTES_MAX, FILES_PART_BYTES};
+
+pub use proof::FILES_BYTES_MAX;
 pub use roster::Roster;
 pub use status::{NeighborStatus, Status};
-pub use tree::{RUN_MAX, Tree, leaf_hash};
+pub use tree::{Tree, leaf_hash};

@@ -10,9 +10,8 @@ use std::time::Duration;
 use super::bitfield::Bitfield;
 use super::config::{ANSWER_AFTER_MAX, LAPSED_MAX};
 use super::event::Place;
-use super::messages::PeerId;
-use super::pieces::PieceIndex;
 use crate::model::Time;
+use crate::proto::swarm::{PeerId, PieceIndex};
 
 #[derive(Debug)]
 pub(super) struct Neighbor {

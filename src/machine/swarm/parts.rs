@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::config::PARTS_BYTES_MAX;
-use super::messages::PeerId;
-use super::pieces::PieceIndex;
+use crate::proto::swarm::{PeerId, PieceIndex};
 
 #[derive(Debug)]
 struct Part {

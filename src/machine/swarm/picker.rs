@@ -8,8 +8,8 @@ use rand::RngExt as _;
 
 use super::bitfield::Bitfield;
 use super::config::Order;
-use super::pieces::PieceIndex;
 use crate::model::Rng;
+use crate::proto::swarm::PieceIndex;
 
 /// Number of levels by which neighbors that have a piece are counted; a piece that more have
 /// is not rare.

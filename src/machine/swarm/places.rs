@@ -11,8 +11,8 @@ use rand::RngExt as _;
 
 use super::config::{Config, PLACES_MAX};
 use super::event::Place;
-use super::messages::PeerId;
 use crate::model::Rng;
+use crate::proto::swarm::PeerId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spot {

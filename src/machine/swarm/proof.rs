@@ -9,15 +9,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::event::{Event, Fx};
 use super::machine::{Files, Swarm};
-use super::messages::{Hash, Message};
-use super::pieces::PieceIndex;
 use crate::machine::LinkId;
+use crate::proto::swarm::{FILES_PART_BYTES, Hash, Message, PieceIndex};
 
 /// Greatest size of a list of files, in bytes.
 pub const FILES_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// Size of the part of a list in one message, in bytes.
-pub const FILES_PART_BYTES: usize = 64 * 1024;
 
 impl Swarm {
     /// Asks for the list of files and for hashes, if they are missing and no other

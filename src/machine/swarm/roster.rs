@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::messages::PeerId;
+use crate::proto::swarm::PeerId;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Member {

@@ -6,8 +6,8 @@
 use super::config::UPLOADS_MAX;
 use super::event::{ExtraEffect, Fx};
 use super::machine::Swarm;
-use super::pieces::PieceIndex;
 use crate::machine::LinkId;
+use crate::proto::swarm::PieceIndex;
 
 impl Swarm {
     /// Takes a neighbor's request for a piece from the byte `offset` on.

@@ -3,9 +3,9 @@
 use super::choker::{Candidate, Changes};
 use super::event::{Effect, Event, Fx, Timer};
 use super::machine::Swarm;
-use super::messages::Message;
 use super::neighbor::Neighbor;
 use crate::machine::LinkId;
+use crate::proto::swarm::Message;
 
 impl Swarm {
     pub(super) fn on_unchoke(&mut self, fx: &mut Fx) {

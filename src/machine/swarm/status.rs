@@ -1,8 +1,8 @@
 //! Status of a swarm and its neighbors.
 
 use super::machine::Swarm;
-use super::messages::PeerId;
 use crate::machine::LinkId;
+use crate::proto::swarm::PeerId;
 
 /// Status of a swarm at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]

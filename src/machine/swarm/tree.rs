@@ -12,11 +12,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
-use super::messages::Hash;
-use super::pieces::PieceIndex;
-
-/// Greatest number of hashes in one message.
-pub const RUN_MAX: u32 = 1_024;
+use crate::proto::swarm::{Hash, PieceIndex, RUN_MAX};
 
 /// Hash that stands where there is no piece.
 const NO_HASH: Hash = [0; 32];

@@ -368,7 +368,7 @@ impl SeedNode {
             (SeedMessage::SuspectAck(found), _) => it.on_suspect_ack(now, link, found, part),
             (SeedMessage::SeedDeadVote(vote), _) => it.on_seed_dead_vote(now, link, &vote, part),
             (SeedMessage::SeedDeadCommit(proof), _) => {
-                it.on_seed_dead_commit(now, link, proof, part)
+                it.on_seed_dead_commit(now, link, proof, part);
             }
             (SeedMessage::SeedOrderVote(vote), _) => it.on_seed_order_vote(now, link, vote, part),
             (SeedMessage::SeedBanCommit(ban), _) => it.on_seed_ban_commit(now, link, ban, part),

@@ -8,7 +8,7 @@ use crate::machine::membership::seedbook::SeedAddress;
 use crate::machine::quorum::QuorumRule;
 use crate::machine::session::CallError;
 use crate::proto::liveness::Ping;
-use crate::proto::membership::SeedDigest;
+use crate::proto::membership::{LinkHint, SeedDigest};
 
 const OTHER: SeedId = SeedId(2);
 
@@ -143,4 +143,15 @@ fn a_seed_that_refuses_this_one_says_so_once_until_it_agrees() {
     };
     assert_eq!([rejections(&mut it, no()), rejections(&mut it, no())], [1, 0]);
     assert!(pause(&mut it).is_some_and(|it| it > REDIAL * 2));
+}
+
+#[test]
+fn what_is_for_peers_is_refused() {
+    let (mut it, link, mut fx) = (seed(), LinkId(1), Fx::default());
+    let (from, binding) = ([10, 0, 0, 2].into(), None);
+    let opening = NodeOpening::Accepted { from, binding };
+    it.handle(Now::default(), Input::Opened { link, opening }, &mut Fx::default());
+    it.on_message(Now::default(), link, LinkHint { endpoint: endpoint(2) }.into(), &mut fx);
+    let refused = |it: &Event| matches!(it, Event::Refused(it) if it.cause == Cause::WrongRole);
+    assert!(events(fx).iter().any(refused));
 }

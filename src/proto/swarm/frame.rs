@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::machine::swarm::{
+use crate::proto::swarm::{
     FILES_PART_BYTES, Hash, Message, PIECE_BYTES_MAX, PieceIndex, Pieces, RUN_MAX, Tongue,
 };
 

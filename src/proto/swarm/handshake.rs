@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::machine::swarm::{Hash, PeerId};
+use crate::proto::swarm::{Hash, PeerId};
 
 /// The opening of every connection of a swarm.
 pub const HEADER: &[u8; 18] = b"P2PFILESHARINGPROJ";

@@ -3,6 +3,7 @@
 //! The client numbers its messages itself, so that a repeated one is not doubled, and is told of
 //! each when a majority has it.
 
+use crate::proto::chat::entry::{At, Member, MemberId, Term};
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handshake::{CHALLENGE, PROOF, statement};
-use crate::machine::chat::{At, Member, MemberId, Term};
 use crate::model::{Endpoint, KeyPair, Nonce, Rng};
 use crate::proto::chat::message::{Intent, Join, JoinAck, JoinProof, Message, Nack};
 use crate::proto::chat::{Reader, encode};

@@ -4,6 +4,7 @@
 //! The machine decides whether the caller may join.
 
 use crate::model::Binding;
+use crate::proto::chat::entry::{At, Member, MemberId, Recovered, Term};
 use crate::proto::chat::message::{
     Intent, Join, JoinAck, JoinChallenge, JoinProof, Message, Nack, NackCode,
 };
@@ -13,7 +14,6 @@ use std::net::SocketAddr;
 use super::dialer::Target;
 use super::engine::Shared;
 use super::service::{Chatting, Peer};
-use crate::machine::chat::{At, Member, MemberId, Recovered, Term};
 use crate::model::{Endpoint, Nonce, PublicKey, SigningBytes};
 use crate::proto::chat::{Reader, encode};
 use crate::proto::dialect::Dialect;

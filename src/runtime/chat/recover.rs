@@ -1,14 +1,14 @@
 //! A recovery (C14) of a member that does not run: its machine is woken for this one step, with its
 //! log and without a network.
 
+use crate::proto::chat::entry::{At, Member, MemberId};
 use std::path::Path;
 
 use super::options::StartError;
 use super::store::{self, Opened};
 use crate::machine::Machine as _;
 use crate::machine::chat::{
-    At, Command, Config, Effect, ExtraInput, Fx, Group, Input, Member, MemberId, Memory, Record,
-    Status,
+    Command, Config, Effect, ExtraInput, Fx, Group, Input, Memory, Record, Status,
 };
 use crate::model::PublicKey;
 use crate::runtime::clock::Clock;

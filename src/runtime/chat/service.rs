@@ -1,5 +1,6 @@
 //! A chat as a service of the engine.
 
+use crate::proto::chat::entry::{At, Member, MemberId};
 use crate::proto::chat::message::{Intent, JoinAck, Message, VerifyReq, VerifyResp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +15,7 @@ use super::handshake::Error;
 use super::loader::{Job, hand_over};
 use super::options::{Allows, Told};
 use super::verify::Answers;
-use crate::machine::chat::{
-    At, Event, ExtraEffect, ExtraInput, Group, Input, Member, MemberId, Record, Timer,
-};
+use crate::machine::chat::{Event, ExtraEffect, ExtraInput, Group, Input, Record, Timer};
 use crate::machine::{LinkId, Never};
 use crate::proto::chat as proto;
 use crate::proto::line::ReadError;

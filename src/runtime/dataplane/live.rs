@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::meters::Meter;
 use super::upstream::Pool;
-use crate::machine::rollout::{ModelId, NodeId, RoutingState, Serving, TxId};
+use crate::machine::rollout::Serving;
+use crate::proto::rollout::{ModelId, NodeId, RoutingState, TxId};
 
 /// A committed state. A request takes one and keeps it to its end.
 pub(super) struct Live {

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::machine::histogram::Histogram;
-use crate::machine::rollout::{Ending, ModelHealth, ModelId, Window};
+use crate::machine::rollout::{Ending, Window};
 use crate::model::Time;
+use crate::proto::rollout::{ModelHealth, ModelId};
 
 /// Upper bounds of latencies, in microseconds.
 pub(super) const LATENCY_US: &[u64] = &[

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Shared;
 use super::upstream::PoolCounters;
 use crate::machine::histogram::Histogram;
-use crate::machine::rollout::ModelId;
+use crate::proto::rollout::ModelId;
 
 /// Converts to seconds, which collectors want: latency bounds are whole microseconds.
 #[allow(clippy::cast_precision_loss, reason = "it is shown, nothing is decided by it")]

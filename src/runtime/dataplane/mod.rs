@@ -48,8 +48,9 @@ use self::talk::Talk;
 use self::upstream::{Pool, Reply};
 use super::driver::counters::Counter;
 use super::listen::StartError;
-use crate::machine::rollout::{HealthSnapshot, ModelId, NodeId, Serving, Word};
+use crate::machine::rollout::Serving;
 use crate::model::Rng;
+use crate::proto::rollout::{HealthSnapshot, ModelId, NodeId, Word};
 
 /// Window of gates as long as no rollout names another.
 const WINDOW_DEFAULT: Duration = Duration::from_secs(60);

@@ -19,8 +19,8 @@ use super::house::{Host, House, Port};
 use super::limits::Limits;
 use super::sockets::Seat;
 use super::texts;
-use crate::machine::rollout::{BASIS_POINTS, ModelId};
 use crate::proto::http::{Outline, room};
+use crate::proto::rollout::{BASIS_POINTS, ModelId};
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::listen::StartError;
 

@@ -11,9 +11,10 @@ use super::answers::{Going, compose, input_of, refusal, write_number};
 use super::ear::HOARD_BYTES;
 use super::live::{Backend, Lane, Live};
 use super::upstream::{Pool, REQUEST_ONLY, Reply, write_passed};
-use crate::machine::rollout::{Ending, Serving, Sticky, bucket_of_draw, bucket_of_key};
+use crate::machine::rollout::{Ending, Serving, bucket_of_draw, bucket_of_key};
 use crate::model::{Rng, Time};
 use crate::proto::http::{Headers, Outline, reason};
+use crate::proto::rollout::Sticky;
 use crate::runtime::clock::Clock;
 
 /// Header by whose value requests stick, whatever the rollout's own rule is.

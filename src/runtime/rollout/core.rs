@@ -1,6 +1,7 @@
 //! State of the core thread of a rollout, and the steps that surround the machine: the beginning of
 //! its history, the nodes that are let in, the operators that wait for an answer.
 
+use crate::proto::rollout::{Cause, Genesis, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -11,8 +12,7 @@ use super::options::{Habits, KillPoint, Told};
 use super::service::{Peer, Roll};
 use super::stage::{Phase, Stage};
 use crate::machine::rollout::{
-    Answer, Cause, Command, Config, ExtraInput, Genesis, Input, Memory, NodeId, Opening, Request,
-    Rollout,
+    Answer, Command, Config, ExtraInput, Input, Memory, Opening, Request, Rollout,
 };
 use crate::machine::{LinkId, Ticket};
 use crate::model::{KeyPair, PublicKey, Time};

@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::engine::Shared;
 use crate::machine::Never;
-use crate::machine::rollout::NodeId;
 use crate::model::PublicKey;
+use crate::proto::rollout::NodeId;
 
 /// Interval at which the node looks for calls to make.
 const LOOK: Duration = Duration::from_millis(250);

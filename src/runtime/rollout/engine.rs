@@ -18,12 +18,12 @@ use super::forming::Forming;
 use super::options::{Admits, Founding, Options, Place, Recovered, Standing, StartError};
 use super::service::Roll;
 use super::stage::{Asking, Phase, Stage};
-use crate::machine::rollout::{
-    Aborted, Answer, Command, Committed, ExtraInput, Genesis, HealthSnapshot, Input, Memory,
-    ModelId, NodeId, Participant, Record, Roster, TxId,
-};
+use crate::machine::rollout::{Aborted, Answer, Command, ExtraInput, Input, Memory, Record};
 use crate::model::{KeyPair, PublicKey};
 use crate::proto::dialect::Dialect;
+use crate::proto::rollout::{
+    Committed, Genesis, HealthSnapshot, ModelId, NodeId, Participant, Roster, TxId,
+};
 use crate::runtime::driver::options::Serve;
 use crate::runtime::engine::core::{CoreMsg, EngineLoop};
 use crate::runtime::engine::core_queue::Closed;
@@ -347,7 +347,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::machine::rollout::RoutingState;
+    use crate::proto::rollout::RoutingState;
     use crate::runtime::driver::options::Dialects;
     use crate::runtime::rollout::Limits;
     use crate::runtime::thread;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use super::dialer::Call;
 use super::options::{Founding, Place};
 use crate::machine::LinkId;
-use crate::machine::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState, TxId};
 use crate::model::PublicKey;
+use crate::proto::rollout::{Genesis, Message, NodeId, Participant, Roster, RoutingState, TxId};
 
 /// Largest number of messages that are kept until the machine begins; more are dropped.
 const EARLY_MAX: usize = 256;

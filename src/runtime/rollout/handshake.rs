@@ -3,12 +3,12 @@
 //!
 //! [`Greeting`] states the messages. The machine decides whether a caller may bear its name.
 
+use crate::proto::rollout::{Enroll, EnrollAck, EnrollNack, Greeting, NodeId, Participant};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use super::dialer::Call;
 use super::engine::Shared;
 use super::service::{Peer, Roll};
-use crate::machine::rollout::{Enroll, EnrollAck, EnrollNack, Greeting, NodeId, Participant};
 use crate::proto::dialect::Dialect;
 use crate::proto::rollout::{Form, ReadError, Reader};
 use crate::proto::sealed::{HandshakeError as KeyError, Incoming};

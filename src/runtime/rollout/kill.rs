@@ -1,7 +1,8 @@
 //! Death of the process at a named point, as in a power cut, but with the disk intact.
 
 use super::options::KillPoint;
-use crate::machine::rollout::{Choice, Effect, Event, Message, NodeId, Record};
+use crate::machine::rollout::{Effect, Event, Record};
+use crate::proto::rollout::{Choice, Message, NodeId};
 
 /// Ends this process if the point comes before this effect of the machine of `me`.
 pub(super) fn before(at: Option<KillPoint>, me: &NodeId, effect: &Effect) {

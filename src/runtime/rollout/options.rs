@@ -11,10 +11,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::rollout::{
-    Committed, Config, Event, ModelId, NodeId, NodeStatus, RoutingState, Serving, TxId,
-};
+use crate::machine::rollout::{Config, Event, NodeStatus, Serving};
 use crate::model::{KeyPair, PublicKey};
+use crate::proto::rollout::{Committed, ModelId, NodeId, RoutingState, TxId};
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::driver::options::{Dialects, Sink};
 use crate::runtime::engine::options as engine;

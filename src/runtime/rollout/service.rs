@@ -1,5 +1,6 @@
 //! A rollout as a service of the engine.
 
+use crate::proto::rollout::{Genesis, Message, NodeId, Participant};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -12,9 +13,7 @@ use super::handshake::{Error, nack};
 use super::kill;
 use super::options::Told;
 use super::stage::Phase;
-use crate::machine::rollout::{
-    Effect, Event, ExtraEffect, Genesis, Input, Message, NodeId, Participant, Record, Rollout,
-};
+use crate::machine::rollout::{Effect, Event, ExtraEffect, Input, Record, Rollout};
 use crate::machine::{LinkId, Never};
 use crate::model::Time;
 use crate::proto::rollout::{Form, ReadError, Said, encode};

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dialer::Call;
 use super::forming::{Forming, claimed, in_use, replaced};
 use super::options::{Admits, Claim, Standing};
-use crate::machine::rollout::{Genesis, NodeId, Participant, Rollout, Roster};
+use crate::machine::rollout::Rollout;
 use crate::model::{PublicKey, Time};
+use crate::proto::rollout::{Genesis, NodeId, Participant, Roster};
 
 /// Largest number of nodes and keys without a part that are remembered.
 const ASKING_MAX: usize = 64;
@@ -264,9 +265,10 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
-    use crate::machine::rollout::{Config, Fx, Input, Memory, Opening, RoutingState};
+    use crate::machine::rollout::{Config, Fx, Input, Memory, Opening};
     use crate::machine::{LinkId, Machine as _};
     use crate::model::{KeyPair, Now, Rng};
+    use crate::proto::rollout::RoutingState;
 
     #[test]
     fn a_name_is_free_for_another_key_once_the_seeds_call_its_holder_dead() {

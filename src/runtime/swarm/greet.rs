@@ -1,5 +1,6 @@
 //! Handshakes, on accepted connections and on calls, each within a deadline.
 
+use crate::proto::swarm::PeerId;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::engine::Shared;
 use super::link::{Ends, Limited};
 use super::room::Room;
-use crate::machine::swarm::{DialFailure, Input, PeerId, Place};
+use crate::machine::swarm::{DialFailure, Input, Place};
 use crate::model::Time;
 use crate::proto::sealed::{self, HandshakeError, Sealed};
 use crate::proto::swarm::handshake::{self, Expect, Handshake};

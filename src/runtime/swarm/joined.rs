@@ -1,5 +1,6 @@
 //! Part of this process in one swarm: its options, and its progress for the owner.
 
+use crate::proto::swarm::{Hash, PeerId};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::fmt;
@@ -16,8 +17,8 @@ use super::engine::Shared;
 use super::room::{Keep, Plan, Room, View};
 use super::store::{Checked, Store, StoreError};
 use crate::machine::swarm::{
-    Bitfield, Config, Event, ExtraInput, Files, Hash, Input, Outcome, PeerId, Place, Roster, Setup,
-    Status, Swarm, Tree,
+    Bitfield, Config, Event, ExtraInput, Files, Input, Outcome, Place, Roster, Setup, Status,
+    Swarm, Tree,
 };
 use crate::model::{Rng, Time};
 use crate::runtime::driver::options::Sink;

@@ -8,6 +8,7 @@
 //! - A closed connection drains first: the writer sends the queue, ends its direction, gives the
 //!   other end a moment to read, and only then lets go.
 
+use crate::proto::swarm::{Message, PeerId, PieceIndex, Tongue};
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,7 @@ use super::engine::Shared;
 use super::outgoing::{Item, Outgoing};
 use super::room::Room;
 use super::store::{Part, StoreError};
-use crate::machine::swarm::{ExtraInput, Input, Message, PeerId, PieceIndex, Place, Tongue};
+use crate::machine::swarm::{ExtraInput, Input, Place};
 use crate::machine::{LinkId, Never};
 use crate::proto::sealed::{Incoming, Opener, Sealer};
 use crate::proto::swarm::frame::{Decoder, Frame, Limits, piece_head};

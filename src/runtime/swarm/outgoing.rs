@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
-use crate::machine::swarm::PieceIndex;
+use crate::proto::swarm::PieceIndex;
 
 /// Largest number of bytes of messages that may wait: room for a bitfield and some runs of hashes.
 /// A connection that is further behind is cut, because its other end does not read.

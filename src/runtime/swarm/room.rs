@@ -7,6 +7,7 @@
 //! - The machine learns of a connection before anything from it, and of its end exactly once.
 //! - Nothing here decides which peers to serve, what to ask for, or when to stop.
 
+use crate::proto::swarm::{Hash, Message, PeerId, PieceIndex};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,8 +24,7 @@ use super::state::{Chores, State};
 use super::store::Store;
 use super::stores::{Job, Stores};
 use crate::machine::swarm::{
-    Event, ExtraInput, Fx, Hash, Input, Message, Opening, Outcome, PeerId, PieceIndex, Place,
-    Roster, Status, Swarm,
+    Event, ExtraInput, Fx, Input, Opening, Outcome, Place, Roster, Status, Swarm,
 };
 use crate::machine::timer::TimerQueue;
 use crate::machine::{LinkId, Machine as _};

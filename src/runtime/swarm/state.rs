@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here touches a socket or the disk, or waits for anything.
 
+use crate::proto::swarm::{Hash, Message, PieceIndex};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,8 +14,7 @@ use super::room::{Keep, View};
 use super::store::Store;
 use crate::machine::LinkId;
 use crate::machine::swarm::{
-    DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Hash, Input, Message, Outcome,
-    PieceIndex, Place, Swarm, Timer,
+    DialFailure, Effect, Event, ExtraEffect, ExtraInput, Fx, Input, Outcome, Place, Swarm, Timer,
 };
 use crate::machine::timer::TimerQueue;
 use crate::model::{Now, Time};

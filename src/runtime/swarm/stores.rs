@@ -11,7 +11,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::room::Room;
 use crate::machine::LinkId;
-use crate::machine::swarm::{ExtraInput, Hash, Input, PieceIndex, Stored, leaf_hash};
+use crate::machine::swarm::{ExtraInput, Input, Stored, leaf_hash};
+use crate::proto::swarm::{Hash, PieceIndex};
 use crate::runtime::thread::Crew;
 
 /// Number of threads that check and write: a disk takes no more at once, and a link has its own

@@ -4,7 +4,8 @@ use folkmoot::machine::chat::{Command, Input, Role};
 use folkmoot::model::Rng;
 use rand::RngExt as _;
 
-use super::{Due, World};
+use super::Due;
+use super::World;
 
 /// What a run is like.
 #[derive(Clone, Debug, Default)]

@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use folkmoot::machine::rollout::{
-    Brake, Cause, Choice, Command, Committed, Config, Decision, DecisionAck, DecisionReq,
-    DecisionResp, Digest, Effect, Event, ExtraInput, Fx, Genesis, Gone, HealthSnapshot, Heartbeat,
-    Input, Kind, Mark, Memory, Message, ModelHealth, NodeId, Opening, Outcome, Participant, Plan,
-    PrepareResp, Proof, Proposal, RecallReq, RecallResp, Record, Request, Resolution, Rollout,
-    Roster, RoutingState, StateReq, StateResp, Status, Timer, TxId, Vote, Weights, Word,
+    Command, Config, Effect, Event, ExtraInput, Fx, Input, Memory, Opening, Record, Request,
+    Rollout, Timer,
 };
 use folkmoot::machine::{LinkId, Machine as _, Ticket};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
-use folkmoot::proto::rollout::{Form, Reader, Said, encode};
+use folkmoot::proto::rollout::{
+    Brake, Cause, Choice, Committed, Decision, DecisionAck, DecisionReq, DecisionResp, Digest,
+    Form, Genesis, Gone, HealthSnapshot, Heartbeat, Kind, Mark, Message, ModelHealth, NodeId,
+    Outcome, Participant, Plan, PrepareResp, Proof, Proposal, Reader, RecallReq, RecallResp,
+    Resolution, Roster, RoutingState, Said, StateReq, StateResp, Status, TxId, Vote, Weights, Word,
+    encode,
+};
 use rand::SeedableRng as _;
 
 use super::source::Source;

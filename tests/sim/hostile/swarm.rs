@@ -1,15 +1,17 @@
 //! A swarm among neighbors that say anything.
 
+use folkmoot::proto::swarm::Tongue;
 use std::time::Duration;
 
 use folkmoot::machine::swarm::{
-    Bitfield, Config, Effect, ExtraEffect, ExtraInput, Files, Fx, Input, Message, Opening, PeerId,
-    PieceIndex, Pieces, Place, Roster, Setup, Stored, Swarm, Timer, Tongue, Tree, leaf_hash,
+    Bitfield, Config, Effect, ExtraEffect, ExtraInput, Files, Fx, Input, Opening, Place, Roster,
+    Setup, Stored, Swarm, Timer, Tree, leaf_hash,
 };
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{Now, Rng, Ticket, Time, WallTime};
 use folkmoot::proto::swarm::frame::{Decoder, Frame, Limits, encode};
 use folkmoot::proto::swarm::handshake::{Expect, Handshake};
+use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces};
 use rand::SeedableRng as _;
 
 /// The pieces.

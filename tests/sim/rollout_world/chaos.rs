@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use folkmoot::machine::LinkId;
-use folkmoot::machine::rollout::{
-    Choice, Command, Committed, Decision, DecisionResp, Gate, Input, Message, NodeId, Opening,
-    Outcome, Participant, PrepareResp, Proof, Proposal, RecallResp, Resolution, Roster, StartOrder,
-    StateResp, Vote,
-};
+use folkmoot::machine::rollout::{Command, Input, Opening, StartOrder};
 use folkmoot::model::{PublicKey, WallTime};
+use folkmoot::proto::rollout::{
+    Choice, Committed, Decision, DecisionResp, Gate, Message, NodeId, Outcome, Participant,
+    PrepareResp, Proof, Proposal, RecallResp, Resolution, Roster, StateResp, Vote,
+};
 use rand::RngExt as _;
 
 use super::World;

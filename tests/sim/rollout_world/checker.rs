@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use folkmoot::machine::Ticket;
-use folkmoot::machine::rollout::{
-    Answer, Breaks, Cause, Choice, Command, Committed, Decides, Digest, Event, Kind, Message,
-    NodeId, Phase, Record, Roster, RoutingState, Status, TxId, Vote,
-};
+use folkmoot::machine::rollout::{Answer, Breaks, Command, Decides, Event, Phase, Record};
 use folkmoot::model::Time;
+use folkmoot::proto::rollout::{
+    Cause, Choice, Committed, Digest, Kind, Message, NodeId, Roster, RoutingState, Status, TxId,
+    Vote,
+};
 
-use super::{Node, World, ms};
+use super::Node;
+use super::World;
+use super::ms;
 
 #[derive(Default)]
 pub(crate) struct Checker {

@@ -12,15 +12,16 @@ use std::ops::Range;
 use std::time::Duration;
 
 use folkmoot::machine::rollout::{
-    Answer, Breaks, Command, Committed, Config, Course, Decides, Digest, Effect, Event,
-    ExtraEffect, ExtraInput, Fx, HealthSnapshot, Input, Memory, Message, ModelHealth, ModelId,
-    NodeId, Opening, Participant, Phase, Record, Request, Rollout, Roster, RoutingState, Timer,
-    TxId, Word,
+    Answer, Breaks, Command, Config, Course, Decides, Effect, Event, ExtraEffect, ExtraInput, Fx,
+    Input, Memory, Opening, Phase, Record, Request, Rollout, Timer,
 };
 use folkmoot::machine::timer::TimerQueue;
 use folkmoot::machine::{LinkId, Machine as _, Ticket};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
-use folkmoot::proto::rollout::{Form, Reader, Said, encode};
+use folkmoot::proto::rollout::{
+    Committed, Digest, Form, HealthSnapshot, Message, ModelHealth, ModelId, NodeId, Participant,
+    Reader, Roster, RoutingState, Said, TxId, Word, encode,
+};
 use rand::{RngExt as _, SeedableRng as _};
 
 pub(crate) use checker::{Checker, WHOLE};

@@ -4,17 +4,18 @@
 //! What holds at every step is checked here: at most k + 1 neighbors are unchoked (S3), nothing is
 //! uploaded to a choked one, and what reaches a disk is checked against the content at the end.
 
+use folkmoot::proto::swarm::Tongue;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use folkmoot::machine::swarm::{
     Bitfield, Config, DialFailure, Effect, Event, ExtraEffect, ExtraInput, Files, Fx, Input,
-    Message, Opening, Outcome, PeerId, PieceIndex, Pieces, Place, Roster, Setup, Stored, Swarm,
-    Timer, Tongue, Tree, leaf_hash,
+    Opening, Outcome, Place, Roster, Setup, Stored, Swarm, Timer, Tree, leaf_hash,
 };
 use folkmoot::machine::timer::TimerQueue;
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{Now, Rng, Time, WallTime};
+use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces};
 use rand::{RngExt as _, SeedableRng as _};
 
 /// How a peer treats others.

@@ -18,7 +18,8 @@ use serde_json::json;
 use self::load::{Load, Outcome};
 use super::figure::{Sheet, Target};
 use crate::cli::CliError;
-use crate::machine::rollout::{ModelId, NodeId, RoutingState, Serving, Weights};
+use crate::machine::rollout::Serving;
+use crate::proto::rollout::{ModelId, NodeId, RoutingState, Weights};
 use crate::runtime::dataplane::{DataPlane, Limits, Options, Upstream};
 
 /// Target for the requests a second with the built-in model, on two cores shared with the load.

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use super::super::figure::{Sheet, Target};
 use crate::cli::CliError;
-use crate::machine::rollout::{Answer, Command, Event, ModelId, RoutingState, StartOrder, TxId};
+use crate::machine::rollout::{Answer, Command, Event, StartOrder};
 use crate::model::{KeyPair, Now};
+use crate::proto::rollout::{ModelId, RoutingState, TxId};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::{Dialects, Sink};
 use crate::runtime::files::os_rng;

@@ -1,6 +1,7 @@
 //! Part of one process in the measurement: the measuring process starts it, it reports when it is
 //! ready, waits for the word, works, and reports its progress, in lines of JSON.
 
+use crate::proto::swarm::{PeerId, Pieces};
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use crate::cli::CliError;
 use crate::cli::bench::procfs;
 use crate::cli::output::print;
-use crate::machine::swarm::{Config, Event, Files, PeerId, Pieces, Roster, Tree};
+use crate::machine::swarm::{Config, Event, Files, Roster, Tree};
 use crate::model::{Ticket, Traits};
 use crate::runtime::driver::options::Sink;
 use crate::runtime::files::os_rng;

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::cli::text::escape;
-use crate::machine::rollout::{
-    Answer, BASIS_POINTS, Cause, Command, DeadStay, Gate, Kind, NodeId, Phase, Plan, RoutingState,
-    Sticky, TxId, Weights, Word,
+use crate::machine::rollout::{Answer, Command, DeadStay, Phase};
+use crate::proto::rollout::{
+    BASIS_POINTS, Cause, Gate, Kind, NodeId, Plan, RoutingState, Sticky, TxId, Weights, Word,
 };
 
 /// Returns a share of basis points as text: `5 %`, `12.5 %`.

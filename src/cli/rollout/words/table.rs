@@ -1,19 +1,27 @@
 //! Table of a fleet as one of its nodes sees it: a row for each node, and the rollout under way.
 //! Pure.
 
+use crate::proto::rollout::{Committed, Digest, HealthSnapshot, Weights};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights};
+use super::gates;
+use super::list;
+use super::percent;
+use super::phase;
+use super::rate;
+use super::remedy_of_dead;
+use super::span;
+use super::steps;
+use super::sticky;
+use super::weights;
 use crate::cli::output::{table, table_text};
 use crate::cli::text::escape;
-use crate::machine::rollout::{
-    Committed, Course, Digest, HealthSnapshot, Kind, NodeId, NodeStatus, PeerStatus, Phase,
-    Verdict, Weights,
-};
+use crate::machine::rollout::{Course, NodeStatus, PeerStatus, Phase, Verdict};
 use crate::model::{PublicKey, WallTime};
+use crate::proto::rollout::{Kind, NodeId};
 use crate::runtime::rollout::{Claim, Standing};
 
 /// Largest age of another node's heartbeat in a healthy fleet: nodes send one every 2 s.

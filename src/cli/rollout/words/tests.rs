@@ -4,11 +4,13 @@ use super::table::View;
 use super::timeline::{Explained, History};
 use super::*;
 use crate::machine::rollout::{
-    Aborted, Choice, Committed, Course, Digest, DoubtStatus, Gone, HealthSnapshot, Heartbeat,
-    ModelHealth, NodeId, NodeStatus, Participant, PeerStatus, Proof, Proposal, Resolution, Roster,
-    RunningStatus, StartOrder, Vote,
+    Aborted, Course, DoubtStatus, NodeStatus, PeerStatus, RunningStatus, StartOrder,
 };
 use crate::model::{KeyPair, WallTime};
+use crate::proto::rollout::{
+    Choice, Committed, Digest, Gone, HealthSnapshot, Heartbeat, ModelHealth, NodeId, Participant,
+    Proof, Proposal, Resolution, Roster, Vote,
+};
 use crate::runtime::rollout::Standing;
 
 fn start() -> Command {

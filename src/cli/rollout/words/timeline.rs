@@ -1,13 +1,23 @@
 //! Texts of the history, and of one transaction from its content to its proof. Pure.
 
+use crate::proto::rollout::{
+    Choice, Committed, Proof, Proposal, Resolution, RoutingState, Weights, Word,
+};
 use serde::Deserialize;
 
-use super::{by_word, cause, deed, gates, list, span, steps, sticky, weights};
+use super::by_word;
+use super::cause;
+use super::deed;
+use super::gates;
+use super::list;
+use super::span;
+use super::steps;
+use super::sticky;
+use super::weights;
 use crate::cli::text::escape;
-use crate::machine::rollout::{
-    Aborted, Choice, Committed, Proof, Proposal, Resolution, RoutingState, TxId, Weights, Word,
-};
+use crate::machine::rollout::Aborted;
 use crate::model::WallTime;
+use crate::proto::rollout::TxId;
 
 /// Answer of a node to a question for its history.
 #[derive(Clone, Debug, Default, Deserialize)]

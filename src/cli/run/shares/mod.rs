@@ -16,6 +16,7 @@ mod version;
 mod versions;
 mod waking;
 
+use crate::proto::swarm::Hash;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
@@ -32,7 +33,7 @@ use self::waking::Waking;
 use crate::cli::CliError;
 use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
 use crate::machine::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares};
-use crate::machine::swarm::{Event, Hash};
+use crate::machine::swarm::Event;
 use crate::model::{Endpoint, Now, Ticket, Time};
 use crate::network::{Gone, NetworkError, Pending, Published, Switchboard};
 use crate::node::PeerNode;

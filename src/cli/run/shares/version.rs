@@ -1,11 +1,11 @@
 //! One version of a share that was taken by an order.
 
+use crate::proto::swarm::Hash;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::swarm::Hash;
 use crate::model::{PublicKey, Ticket};
 
 /// Folder of all versions that were taken, each in one named by its content.

@@ -18,8 +18,8 @@ use super::taken::tell_of;
 use super::version::{VERSIONS, Version, version};
 use crate::cli::share::host::{Held, Role, digest};
 use crate::cli::text::escape;
-use crate::machine::swarm::Hash;
 use crate::model::Time;
+use crate::proto::swarm::Hash;
 use crate::runtime::files::{replace_file, sync_dir};
 use crate::runtime::swarm::store::{Offer, under_way};
 

@@ -12,6 +12,7 @@ use rand::SeedableRng as _;
 use super::*;
 use crate::machine::{LinkId, Machine as _};
 use crate::model::{Now, Rng, Time, WallTime};
+use crate::proto::swarm::*;
 
 const ME: PeerId = PeerId(1_002);
 const SECOND: Duration = Duration::from_secs(1);

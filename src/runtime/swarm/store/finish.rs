@@ -6,12 +6,15 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::Goal;
+use super::Store;
+use super::StoreError;
 use super::files::Stamp;
 use super::layout::Layout;
 use super::record::{Record, Subject};
 use super::scan::scan;
-use super::{Goal, Store, StoreError};
-use crate::machine::swarm::{Hash, PieceIndex, leaf_hash};
+use crate::machine::swarm::leaf_hash;
+use crate::proto::swarm::{Hash, PieceIndex};
 
 /// Largest number of times that files are read again which others change meanwhile.
 const ROUNDS_MAX: usize = 8;

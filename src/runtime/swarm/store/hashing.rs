@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::{Offer, StoreError, TreeCache};
-use crate::machine::swarm::{Hash, PieceIndex, Pieces, leaf_hash};
+use super::Offer;
+use super::StoreError;
+use super::TreeCache;
+use crate::machine::swarm::leaf_hash;
+use crate::proto::swarm::{Hash, PieceIndex, Pieces};
 
 /// The smallest and the largest size of pieces that is chosen by default.
 const PIECE_BYTES_LEAST: u32 = 256 * 1024;

@@ -46,8 +46,9 @@ use self::files::{Files, punch};
 use self::folder::{Access, Folder};
 use self::layout::Layout;
 use self::record::{Record, Subject};
-use crate::machine::swarm::{Hash, PieceIndex, Pieces, leaf_hash};
+use crate::machine::swarm::leaf_hash;
 use crate::model::{FileList, NAME_BYTES_MAX};
+use crate::proto::swarm::{Hash, PieceIndex, Pieces};
 
 /// Suffix of the name of unfinished content, of its record, and of its list of files.
 const PART: &str = ".part";

@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use super::Goal;
+use super::Store;
+use super::StoreError;
 use super::files::{Files, Manner, Stamp};
 use super::folder::{Access, Folder};
 use super::layout::Layout;
 use super::scan::{scan, traits_of};
-use super::{Goal, Store, StoreError};
-use crate::machine::swarm::{PieceIndex, Pieces};
 use crate::model::Traits;
+use crate::proto::swarm::{PieceIndex, Pieces};
 
 /// Files to be offered, as they were when they were examined.
 #[derive(Debug)]

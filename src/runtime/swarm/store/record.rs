@@ -23,8 +23,8 @@ use std::path::PathBuf;
 
 use super::StoreError;
 use super::folder::Folder;
-use crate::machine::swarm::{Hash, PIECES_MAX, PieceIndex, Pieces};
 use crate::model::FILES_MAX;
+use crate::proto::swarm::{Hash, PIECES_MAX, PieceIndex, Pieces};
 use crate::runtime::lock::LockedFile;
 
 const MAGIC: &[u8; 20] = b"folkmoot resume 1\n\0\0";

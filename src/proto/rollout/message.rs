@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::brake::Brake;
 use super::health::HealthSnapshot;
-use super::ids::{Mark, ModelId, NodeId, TxId};
+use super::ids::{Kind, Mark, ModelId, NodeId, TxId};
 use super::plan::Plan;
 use super::proposal::{Choice, Committed, Gone, Proof, Proposal, Vote};
+use super::roster::Roster;
 use super::state::{Digest, RoutingState, Status};
 
 /// Maximum number of committed transactions in one `STATE_RESP`.
@@ -54,7 +54,7 @@ pub enum Message {
 
 impl Message {
     /// The highest number of the message that the machine calculates with.
-    pub(super) fn highest(&self) -> u64 {
+    pub fn highest(&self) -> u64 {
         let of_all = |all: &[Committed]| all.iter().map(|it| it.proposal.highest()).max();
         match self {
             Self::PrepareReq(it) => {
@@ -111,10 +111,10 @@ pub struct ProposalRest {
     pub roster: Digest,
     /// The roster from then on, if it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub new_roster: Option<super::roster::Roster>,
+    pub new_roster: Option<Roster>,
     /// The plan, if the transaction starts one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plan: Option<super::plan::Plan>,
+    pub plan: Option<Plan>,
     /// Reason of the transaction, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -217,9 +217,9 @@ struct DecisionFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     roster: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    new_roster: Option<super::roster::Roster>,
+    new_roster: Option<Roster>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    plan: Option<super::plan::Plan>,
+    plan: Option<Plan>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     note: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -324,6 +324,19 @@ pub struct Heartbeat {
     /// The sender's brake, if it is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brake: Option<Brake>,
+}
+
+/// A brake that is on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brake {
+    /// The transaction that began the rollout.
+    pub course: TxId,
+    /// The version that was committed when it was put on.
+    pub version: u64,
+    /// The kind of transaction that is to follow: rollback or abort.
+    pub kind: Kind,
+    /// The reason, for people.
+    pub reason: String,
 }
 
 /// `DECISION_REQ`: a question for the end of a transaction, from a participant in doubt.

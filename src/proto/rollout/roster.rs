@@ -123,7 +123,8 @@ impl Roster {
         Digest(self.sign_into(SigningBytes::new("folkmoot/rollout/roster/1")).sha256())
     }
 
-    pub(super) fn sign_into(&self, bytes: SigningBytes) -> SigningBytes {
+    /// Adds the content to a statement that is signed.
+    pub fn sign_into(&self, bytes: SigningBytes) -> SigningBytes {
         self.0.values().fold(bytes.number(self.0.len() as u64), |bytes, it| {
             bytes.text(it.node_id.as_str()).text(&it.host).number(it.port.into()).key(&it.key)
         })

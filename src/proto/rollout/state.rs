@@ -170,7 +170,7 @@ impl RoutingState {
     }
 
     /// Version of the next state. A log may contain any number, so it saturates.
-    pub(super) const fn next_version(&self) -> u64 {
+    pub const fn next_version(&self) -> u64 {
         self.version.saturating_add(1)
     }
 
@@ -189,7 +189,7 @@ impl RoutingState {
     }
 
     /// Appends everything but the status.
-    pub(super) fn sign_into(&self, bytes: SigningBytes) -> SigningBytes {
+    pub fn sign_into(&self, bytes: SigningBytes) -> SigningBytes {
         let txid = self.txid.as_ref().map_or_else(|| "initial".to_owned(), TxId::to_string);
         let bytes = bytes
             .number(self.version)
@@ -205,7 +205,7 @@ impl RoutingState {
 
     /// Returns the reason why no node may vote for this state: its weights name other models than
     /// its two. `None` if there is no such reason.
-    pub(super) fn complaint(&self) -> Option<&'static str> {
+    pub fn complaint(&self) -> Option<&'static str> {
         let known = [&self.stable_model_id, &self.canary_model_id];
         let is_unknown = |(model, _): (&ModelId, u32)| !known.contains(&model);
         self.weights.iter().any(is_unknown).then_some("the weights name an unknown model")

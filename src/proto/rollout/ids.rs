@@ -175,7 +175,7 @@ impl TxId {
     }
 
     /// The higher one of the epoch and the counter.
-    pub(super) fn highest(&self) -> u64 {
+    pub fn highest(&self) -> u64 {
         self.epoch.max(self.counter)
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::health::{HealthSnapshot, ModelHealth, Verdict, pooled};
 use super::ids::{ModelId, NodeId};
 use super::state::BASIS_POINTS;
 use crate::model::SigningBytes;
@@ -96,7 +95,7 @@ impl FromStr for Gate {
 
 impl Gate {
     /// True if the gate compares with the stable version.
-    pub(super) const fn is_relative(self) -> bool {
+    pub const fn is_relative(self) -> bool {
         matches!(self.limit, Limit::OfStable(_))
     }
 }
@@ -219,58 +218,14 @@ impl Plan {
         Ok(())
     }
 
-    /// Judges one node's health while the new version has `share` basis points; with the gate that
-    /// failed, if any.
-    #[must_use]
-    pub fn judge(&self, health: &HealthSnapshot, share: u32) -> (Verdict, Option<Gate>) {
-        self.judge_figures(health.of(&self.to), health.of(&self.from), share)
-    }
-
-    /// Judges the health of all nodes together, in the same way.
-    pub(super) fn judge_pooled(
-        &self,
-        healths: &[&HealthSnapshot],
-        share: u32,
-    ) -> (Verdict, Option<Gate>) {
-        let of = |model| pooled(&healths.iter().map(|it| it.of(model)).collect::<Vec<_>>());
-        self.judge_figures(of(&self.to), of(&self.from), share)
-    }
-
-    fn judge_figures(
-        &self,
-        canary: ModelHealth,
-        stable: ModelHealth,
-        share: u32,
-    ) -> (Verdict, Option<Gate>) {
-        if self.gates.is_empty() {
-            return (Verdict::Good, None);
-        }
-        let is_few = canary.samples < self.samples_min.max(1);
-        let least = if is_few { 1 } else { self.samples_min.max(1) };
-        let mut verdict = if is_few { Verdict::TooFew } else { Verdict::Good };
-        let is_usual = self.gates.iter().all(|it| it.metric != Metric::Refused);
-        let usual = is_usual.then_some(&Gate::USUAL);
-        for gate in self.gates.iter().chain(usual) {
-            match gate.judge(canary, stable, least) {
-                Verdict::Bad if is_few => return (Verdict::Doubtful, Some(*gate)),
-                Verdict::Bad => return (Verdict::Bad, Some(*gate)),
-                Verdict::TooFew if *gate == Gate::USUAL && is_usual => {}
-                // With all requests at the new version there is nothing to compare with.
-                Verdict::TooFew if share == BASIS_POINTS && gate.is_relative() => {}
-                Verdict::TooFew => verdict = Verdict::TooFew,
-                Verdict::Good | Verdict::Doubtful => {}
-            }
-        }
-        (verdict, None)
-    }
-
     /// The highest number of the plan that the machine calculates with; times have limits of their
     /// own.
-    pub(super) fn highest(&self) -> u64 {
+    pub fn highest(&self) -> u64 {
         self.samples_min.max(self.failures)
     }
 
-    pub(super) fn sign_into(&self, bytes: SigningBytes) -> SigningBytes {
+    /// Adds the content to a statement that is signed.
+    pub fn sign_into(&self, bytes: SigningBytes) -> SigningBytes {
         let bytes = bytes
             .text(self.from.as_str())
             .text(self.to.as_str())
@@ -299,7 +254,6 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::super::health::ModelHealth;
     use super::*;
 
     fn plan(gates: &[&str]) -> Plan {
@@ -317,21 +271,6 @@ mod tests {
             warm_up_ms: 0,
             failures: 0,
             deadline_ms: 0,
-        }
-    }
-
-    fn health(stable: (u64, u64, u64), canary: (u64, u64, u64)) -> HealthSnapshot {
-        let of = |(samples, errors, p95_us)| ModelHealth {
-            samples,
-            errors,
-            p95_us,
-            ..ModelHealth::default()
-        };
-        HealthSnapshot {
-            node_id: "node-a".parse().unwrap(),
-            window_id: "window-1".to_owned(),
-            models: [("v1".parse().unwrap(), of(stable)), ("v2".parse().unwrap(), of(canary))]
-                .into(),
         }
     }
 
@@ -374,79 +313,6 @@ mod tests {
         }
         let same = Plan { to: "v1".parse().unwrap(), ..plan(&[]) };
         assert!(same.check().is_err());
-    }
-
-    #[test]
-    fn gates_judge_good_bad_and_too_few() {
-        let good = (100, 0, 50_000);
-        for (gates, canary, verdict) in [
-            (vec![], (0, 0, 0), Verdict::Good),
-            (vec!["p95=200ms"], (9, 9, 200_000), Verdict::TooFew),
-            (vec!["p95=200ms"], (9, 9, 200_001), Verdict::Doubtful),
-            (vec!["error=1%"], (1, 1, 1), Verdict::Doubtful),
-            (vec!["error<=2x"], (354, 1, 1), Verdict::Good),
-            (vec!["error<=2x"], (1000, 10, 1), Verdict::Good),
-            (vec!["error<=2x"], (1000, 11, 1), Verdict::Bad),
-            (vec!["p95=200ms"], (10, 0, 200_000), Verdict::Good),
-            (vec!["p95=200ms"], (10, 0, 200_001), Verdict::Bad),
-            (vec!["error=10%"], (10, 1, 1), Verdict::Good),
-            (vec!["error=10%"], (10, 2, 1), Verdict::Bad),
-            (vec!["p95<=1.2x"], (10, 0, 60_000), Verdict::Good),
-            (vec!["p95<=1.2x"], (10, 0, 60_001), Verdict::Bad),
-            (vec!["p95=200ms", "error=1%"], (100, 5, 1), Verdict::Bad),
-        ] {
-            let (found, blamed) = plan(&gates).judge(&health(good, canary), 500);
-            assert_eq!(found, verdict, "{gates:?} {canary:?}");
-            let is_blamed = matches!(verdict, Verdict::Bad | Verdict::Doubtful);
-            assert_eq!(blamed.is_some(), is_blamed);
-        }
-        // Without a stable version that is used there is nothing to compare with.
-        let (found, _) = plan(&["p95<=1.2x"]).judge(&health((1, 0, 1), (10, 0, 60_000)), 500);
-        assert_eq!(found, Verdict::TooFew);
-        let (found, _) = plan(&["p95<=1.2x"]).judge(&health((1, 0, 1), (10, 0, 60_000)), 10_000);
-        assert_eq!(found, Verdict::Good, "the last step has no other version");
-    }
-
-    #[test]
-    fn a_version_that_answers_4xx_where_the_other_does_not_is_bad_unless_it_may() {
-        let of = |refused| ModelHealth { samples: 100, refused, ..ModelHealth::default() };
-        for (gates, stable, canary, verdict) in [
-            (vec!["error=1%"], 0, 100, Verdict::Bad),
-            (vec!["error=1%"], 0, 5, Verdict::Good),
-            (vec!["error=1%"], 0, 6, Verdict::Bad),
-            (vec!["error=1%"], 30, 60, Verdict::Good),
-            (vec!["error=1%", "4xx=100%"], 0, 100, Verdict::Good),
-            (vec!["4xx=2%"], 30, 3, Verdict::Bad),
-            (vec![], 0, 100, Verdict::Good),
-        ] {
-            let (found, _) = plan(&gates).judge_figures(of(canary), of(stable), 500);
-            assert_eq!(found, verdict, "{gates:?} {stable} {canary}");
-        }
-    }
-
-    #[test]
-    fn nodes_with_few_requests_are_judged_together() {
-        let of = |samples, errors, p95_us| health((100, 0, 1), (samples, errors, p95_us));
-        let judge = |gates: &[&str], parts: &[HealthSnapshot]| {
-            plan(gates).judge_pooled(&parts.iter().collect::<Vec<_>>(), 500).0
-        };
-        let few = [of(4, 0, 90_000), of(4, 0, 90_000), of(4, 0, 90_000)];
-        assert_eq!(judge(&["error=1%", "p95=100ms"], &few), Verdict::Good);
-        assert_eq!(judge(&["error=1%", "p95=80ms"], &few), Verdict::Bad);
-        assert_eq!(judge(&["error=1%"], &few[..2]), Verdict::TooFew);
-        assert_eq!(judge(&["error=10%"], &[of(4, 1, 1), of(9, 1, 1)]), Verdict::Bad);
-        // One slow request of a thousand is no p95.
-        assert_eq!(judge(&["p95=80ms"], &[of(1000, 0, 70_000), of(1, 0, 900_000)]), Verdict::Good);
-    }
-
-    #[test]
-    fn a_version_that_warms_up_is_judged_by_its_errors_alone() {
-        let cold = ModelHealth { samples: 50, cold: 50, ..ModelHealth::default() };
-        let plan = plan(&["p95=200ms", "error=1%"]);
-        let judge = |canary| plan.judge_figures(canary, ModelHealth::default(), 500).0;
-        assert_eq!(judge(cold), Verdict::TooFew);
-        assert_eq!(judge(ModelHealth { errors: 5, ..cold }), Verdict::Bad);
-        assert_eq!(judge(ModelHealth { cold: 40, ..cold }), Verdict::Good);
     }
 
     #[test]

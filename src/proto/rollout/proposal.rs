@@ -22,7 +22,7 @@ use crate::model::{KeyPair, Signature, SigningBytes, WallTime};
 pub const NOTE_BYTES_MAX: usize = 1000;
 
 /// Cuts a text to [`NOTE_BYTES_MAX`] bytes, at a character boundary.
-pub(super) fn cut(mut text: String) -> String {
+pub fn cut(mut text: String) -> String {
     let end = (0..=text.len().min(NOTE_BYTES_MAX)).rev().find(|it| text.is_char_boundary(*it));
     text.truncate(end.unwrap_or(0));
     text
@@ -138,19 +138,19 @@ impl Proposal {
     }
 
     /// True if `txid` is the transaction that this one settles.
-    pub(super) fn settles_tx(&self, txid: &TxId) -> bool {
+    pub fn settles_tx(&self, txid: &TxId) -> bool {
         self.settles().is_some_and(|it| it.proposal.txid == *txid)
     }
 
     /// The highest number of the proposal that the machine calculates with.
-    pub(super) fn highest(&self) -> u64 {
+    pub fn highest(&self) -> u64 {
         let settled = self.settles().map_or(0, |it| it.proposal.highest());
         let plan = self.plan.as_ref().map_or(0, Plan::highest);
         self.txid.highest().max(self.state.version).max(settled).max(plan)
     }
 
     /// True if a node makes such a proposal of itself: an operator's order has priority over it.
-    pub(super) fn is_by_itself(&self) -> bool {
+    pub fn is_by_itself(&self) -> bool {
         match self.txid.kind {
             Kind::Step | Kind::Finish => true,
             Kind::Rollback | Kind::Abort => !self.note.is_empty(),
@@ -161,7 +161,7 @@ impl Proposal {
 
     /// Returns the reason why this is no proposal: its parts do not fit together. `None` if they
     /// do.
-    pub(super) fn complaint(&self) -> Option<&'static str> {
+    pub fn complaint(&self) -> Option<&'static str> {
         if self.state.txid.as_ref() != Some(&self.txid) {
             return Some("the state is of another transaction");
         }

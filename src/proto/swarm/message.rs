@@ -9,6 +9,21 @@ pub struct PeerId(pub u32);
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];
 
+/// Greatest number of hashes in one message.
+pub const RUN_MAX: u32 = 1_024;
+
+/// Size of the part of a list in one message, in bytes.
+pub const FILES_PART_BYTES: usize = 64 * 1024;
+
+/// Set of messages that are spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tongue {
+    /// The eight messages of the assignment.
+    Assignment,
+    /// The eight messages of the assignment, and those of shares.
+    Share,
+}
+
 /// A message after the handshake. The first eight are the assignment's; the others are spoken only
 /// between neighbors whose handshake names a share.
 #[derive(Clone, Debug, PartialEq, Eq)]
