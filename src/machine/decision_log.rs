@@ -8,8 +8,7 @@
 //! - The log is asked once for each outcome of a transaction: the group keeps what it was asked
 //!   until it is final.
 
-use crate::model::entry::Entry;
-use crate::proto::chat::entry::{Body, MemberId, SeqNo};
+use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo};
 use crate::proto::rollout::{Committed, Participant, Roster, TxId};
 use std::collections::BTreeMap;
 
@@ -123,8 +122,8 @@ mod tests {
     use rand::{RngExt as _, SeedableRng as _};
 
     use super::*;
-    use crate::machine::chat::{Chat, MsgId, Origin, Term};
     use crate::model::{Rng, WallTime};
+    use crate::proto::chat::entry::{Chat, MsgId, Origin, Term};
 
     fn entry(number: u64, text: &str) -> Entry {
         let origin = Origin { member: MemberId(1), client: 1 };

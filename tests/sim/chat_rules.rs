@@ -4,13 +4,13 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test picks a few messages of many")]
 
 use crate::chat_hand;
+use folkmoot::proto::chat::entry::{Body, Chain, Chat, MemberId, MsgId, Origin, SeqNo, Term};
 
 use std::time::Duration;
 
 use chat_hand::{GROUP, Hands, Letter, chat, entry, member, seq_chat};
 use folkmoot::machine::chat::{
-    Body, Chain, Chat, Command, Config, Effect, Event, Fx, Input, MemberId, MsgId, Opening, Origin,
-    Record, Role, Rule, SeqNo, Term,
+    Command, Config, Effect, Event, Fx, Input, Opening, Record, Role, Rule,
 };
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::Now;

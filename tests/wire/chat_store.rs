@@ -14,7 +14,6 @@ use folkmoot::model::{KeyPair, PublicKey, WallTime};
 use folkmoot::proto::chat::entry::{
     Body, Chain, Chat, Entry, GroupId, MemberId, Membership, MsgId, Origin, SeqNo, Term,
 };
-use folkmoot::runtime::chat;
 use folkmoot::runtime::chat::store::{self, LogFile, Opened, StoreError};
 
 const ME: MemberId = MemberId(2);

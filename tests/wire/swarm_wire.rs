@@ -3,7 +3,7 @@
 //! `golden/swarm.hex` holds every message. It changes only on purpose, by hand.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 
 use folkmoot::proto::swarm::frame::{Decoder, Frame, FrameError, Limits, encode, piece_head};
 use folkmoot::proto::swarm::handshake::{Expect, Handshake, HandshakeError, expected_bytes};

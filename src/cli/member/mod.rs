@@ -300,7 +300,7 @@ impl<I: Id, D: Details> FleetMember<I, D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::chat::{At, MemberId};
+    use crate::proto::chat::entry::{At, MemberId};
 
     #[test]
     fn an_announcement_is_one_flat_object() {

@@ -6,13 +6,14 @@ mod disk;
 mod machines;
 mod weather;
 
+use folkmoot::proto::chat::entry::{At, Body, Chat, Member, MemberId, MsgId, Origin, SeqNo};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use folkmoot::machine::chat::{
-    At, Body, Chat, Command, Config, Effect, Event, ExtraEffect, ExtraInput, Fx, Group, Input,
-    Member, MemberId, MsgId, Opening, Origin, Record, Role, SeqNo, Timer,
+    Command, Config, Effect, Event, ExtraEffect, ExtraInput, Fx, Group, Input, Opening, Record,
+    Role, Timer,
 };
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};

@@ -1,12 +1,14 @@
 //! A member of a group that chats, among members and strangers that say anything.
 
+use folkmoot::proto::chat::entry::{
+    At, Body, Chain, Chat, Entry, GroupId, Member, MemberId, Membership, MsgId, Origin, SeqNo, Term,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::machine::chat::{
-    At, Body, Chain, Chat, Command, Config, Effect, Entry, ExtraInput, Fx, Group, GroupId, Input,
-    Member, MemberId, Membership, Memory, MsgId, Opening, Origin, Record, SeqNo, Term, Timer,
+    Command, Config, Effect, ExtraInput, Fx, Group, Input, Memory, Opening, Record, Timer,
 };
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
