@@ -6,9 +6,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use super::CliError;
-use super::config;
 use super::output::print;
+use super::{CliError, config};
 use crate::runtime::cluster_key;
 use crate::runtime::files::identity_of;
 

@@ -16,12 +16,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Effects;
-use super::Kind;
-use super::LinkId;
-use super::Never;
-use super::NodeCall;
-use super::PingHost;
+use super::{Effects, Kind, LinkId, Never, NodeCall, PingHost};
 use crate::model::{Endpoint, Now, Time};
 use crate::proto::liveness::Ping;
 

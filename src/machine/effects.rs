@@ -3,9 +3,7 @@
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::Effect;
-use super::Kind;
-use super::LinkId;
+use super::{Effect, Kind, LinkId};
 
 impl<K: Kind> Clone for Effect<K>
 where

@@ -12,12 +12,7 @@ use crate::machine::NodeMessage;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::Effects;
-use super::Kind;
-use super::LinkId;
-use super::Never;
-use super::NodeCall;
-use super::PingHost;
+use super::{Effects, Kind, LinkId, Never, NodeCall, PingHost};
 use crate::model::{Endpoint, Incarnation, Now, Time};
 use crate::proto::gossip::{DIGEST_DIGITS, GossipDigest, GossipMsg, MessageId, fixed_text};
 

@@ -1,16 +1,12 @@
 //! Words between the machine of a node and its driver or simulator.
 
-pub use crate::proto::message::Message as NodeMessage;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Effects;
-use super::Kind;
-use super::Machine;
-use super::Ticket;
+use super::{Effects, Kind, Machine, Ticket};
 use crate::model::{Binding, Endpoint};
-
 /// A message between nodes.
+pub use crate::proto::message::Message as NodeMessage;
 
 /// Machine of a node of the fleet. Its driver holds back what follows a record until that is on
 /// disk, and gives no [`Input::Synced`](super::Input::Synced).

@@ -18,11 +18,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::Effects;
-use super::Kind;
-use super::Never;
-use super::NodeCall;
-use super::PingHost;
+use super::{Effects, Kind, Never, NodeCall, PingHost};
 use crate::model::statement::Subject;
 use crate::model::{Endpoint, Rng};
 

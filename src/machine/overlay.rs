@@ -19,12 +19,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 
-use super::Effects;
-use super::Kind;
-use super::LinkId;
-use super::Never;
-use super::NodeCall;
-use super::PingHost;
+use super::{Effects, Kind, LinkId, Never, NodeCall, PingHost};
 use crate::model::entry::Status;
 use crate::model::{Endpoint, Incarnation, Now, Rng, Time};
 use crate::proto::hello::Card;

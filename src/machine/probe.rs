@@ -12,13 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::DialError;
-use super::Effects;
-use super::Kind;
-use super::Never;
-use super::NodeCall;
-use super::PingHost;
 use super::session::CallError;
+use super::{DialError, Effects, Kind, Never, NodeCall, PingHost};
 use crate::model::Endpoint;
 use crate::model::statement::{Finding, Subject};
 use crate::proto::hello::Card;

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::seed::Counts;
-use crate::machine::LinkId;
 use crate::machine::broadcast::BroadcastMetrics;
 use crate::machine::contacts::ContactsMetrics;
 use crate::machine::direct::DirectMetrics;
-use crate::machine::discovery;
+use crate::machine::{LinkId, discovery};
 use crate::model::{Endpoint, Incarnation, PublicKey, SeedId, WallTime};
 use crate::proto::hello::Card;
 use crate::proto::message::TrustLevel;

@@ -1,6 +1,7 @@
 //! The two programs as they are shipped: processes, sockets, disks, and hosts as network
 //! namespaces.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "nothing outside can reach a test binary")]
 
 mod attacks;

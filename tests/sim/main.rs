@@ -1,5 +1,6 @@
 //! The machines and nodes in virtual time, in any weather, against liars and bad input.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "nothing outside can reach a test binary")]
 
 mod attacks;

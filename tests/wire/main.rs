@@ -1,5 +1,6 @@
 //! Bytes to the last one, and the engines of the library at real sockets and on real disks.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "nothing outside can reach a test binary")]
 
 mod chat_engine;

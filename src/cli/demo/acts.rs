@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::stage::{Deliveries, PATIENCE, Stage, same};
-use crate::cli::CliError;
 use crate::cli::fleet::Happening;
-use crate::cli::query;
+use crate::cli::{CliError, query};
 use crate::model::{Endpoint, Time};
 use crate::runtime::clock::Clock;
 

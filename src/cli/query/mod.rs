@@ -26,11 +26,10 @@ pub(in crate::cli) use uses::{peer_at, put};
 use std::time::Duration;
 
 use self::client::{Client, Failure, Manner};
-use super::CliError;
 use super::args::AskArgs;
-use super::config;
 use super::span::Span;
 use super::text::escape;
+use super::{CliError, config};
 use crate::model::{Endpoint, SeedId};
 use crate::runtime::cluster_key;
 

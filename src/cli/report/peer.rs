@@ -13,11 +13,8 @@ use super::{
 };
 use crate::cli::log::Line;
 use crate::cli::text::foreign;
-use crate::machine::broadcast;
-use crate::machine::gossip;
-use crate::machine::liveness;
 use crate::machine::membership::applicant;
-use crate::machine::overlay;
+use crate::machine::{broadcast, gossip, liveness, overlay};
 use crate::model::statement::{Admission, Because, Removal, Subject};
 use crate::model::{Endpoint, Now, SeedId, Time, WallTime};
 use crate::node::peer_kind::Event;

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use ::log::Level;
 use crossbeam_channel::{Receiver, after, never, select};
-use rand::SeedableRng as _;
-use rand::TryRng as _;
 use rand::rngs::SysRng;
+use rand::{SeedableRng as _, TryRng as _};
 use serde_json::json;
 
 use super::http::Pages;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::local_api::{self, ApiRequest};
 use super::node::{Ground, live, open_journal};
 use super::role::{LocalApi, OperatorAsk, Role};
-use super::shares::{Door, Sharing};
+use super::shares::Sharing;
 use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
@@ -76,7 +76,7 @@ impl LocalApi<PeerNode> for PeerApi {
         if let Event::Broadcast(broadcast::Event::Delivered { message, .. }) = event
             && message.topic == TOPIC
         {
-            self.sharing.want();
+            self.sharing.waking.want();
         }
         is_told && (!is_quiet || ::log::log_enabled!(::log::Level::Debug))
     }
@@ -86,7 +86,7 @@ impl LocalApi<PeerNode> for PeerApi {
     }
 
     fn wanted(&self) -> Receiver<()> {
-        self.sharing.wanted()
+        self.sharing.waking.wanted()
     }
 
     fn wake(&self, driver: &Arc<Driver<PeerNode>>) {
@@ -94,7 +94,7 @@ impl LocalApi<PeerNode> for PeerApi {
     }
 
     fn swarm(&self) -> Arc<dyn Serve> {
-        Arc::new(Door(Arc::clone(&self.sharing)))
+        Arc::clone(&self.sharing) as _
     }
 
     fn begin(&self, driver: &Arc<Driver<PeerNode>>, request: ApiRequest) -> Result<Answer, String> {
@@ -106,7 +106,7 @@ impl LocalApi<PeerNode> for PeerApi {
 
     fn close(&self) {
         self.switch.close();
-        self.sharing.end();
+        self.sharing.waking.end();
     }
 }
 

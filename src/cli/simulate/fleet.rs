@@ -9,9 +9,8 @@ use rand::SeedableRng as _;
 use rand::seq::IteratorRandom as _;
 
 use super::args::SimulateArgs;
-use crate::machine::membership::applicant;
-use crate::machine::membership::authority;
 use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
+use crate::machine::membership::{applicant, authority};
 use crate::model::{Endpoint, KeyPair, Rng, SeedId, Time};
 use crate::node::{Node, PeerConfig, PeerNode, Record, SeedConfig, SeedNode};
 use crate::proto::line::line_length;

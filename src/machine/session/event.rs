@@ -3,8 +3,7 @@
 use crate::proto::message::Message;
 use std::net::IpAddr;
 
-use super::Session;
-use super::Timer;
+use super::{Session, Timer};
 use crate::machine::{DialError, Kind, LinkId, Never, NodeCall, NodeMessage, PingHost};
 use crate::model::Endpoint;
 use crate::proto::hello::{Card, Intent};

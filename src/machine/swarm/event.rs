@@ -71,7 +71,7 @@ pub enum ExtraInput {
         link: LinkId,
         /// Index of the piece.
         index: PieceIndex,
-        /// Offset of the first byte: 0, or that of a [`Message::Rest`](super::Message::Rest).
+        /// Offset of the first byte: 0, or that of a `Message::Rest`.
         offset: u32,
         /// Bytes that came, not yet believed.
         data: Vec<u8>,
@@ -112,12 +112,12 @@ pub enum Stored {
 }
 
 /// An effect that only this machine has. [`Effect::Send`](machine::Effect::Send) never sends a
-/// [`Message::Piece`](super::Message::Piece) or a [`Message::Rest`](super::Message::Rest).
+/// `Message::Piece` or a `Message::Rest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtraEffect {
     /// Send a piece from the disk, from this byte on; answered by [`ExtraInput::Uploaded`]. Uploads
     /// of one link go out in order, among its messages; a
-    /// [`Message::Choke`](super::Message::Choke) that is sent drops those not begun, and so does
+    /// `Message::Choke` that is sent drops those not begun, and so does
     /// [`ExtraEffect::Drop`].
     Upload(LinkId, PieceIndex, u32),
     /// Drop an upload that has not begun.

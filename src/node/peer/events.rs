@@ -1,11 +1,9 @@
 //! Routing of the events of one service of a peer to the others.
 
 use super::{CALL_TIMEOUT, ERRAND_TIMEOUT, Event, Fx, PeerNode};
-use crate::machine::LinkId;
-use crate::machine::liveness;
 use crate::machine::membership::applicant;
-use crate::machine::overlay;
 use crate::machine::session::{self, Cause};
+use crate::machine::{LinkId, liveness, overlay};
 use crate::model::statement::NeighborList;
 use crate::model::{Endpoint, Incarnation, Now};
 use crate::proto::hello::{Card, Intent, SeedKey};

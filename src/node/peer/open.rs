@@ -4,10 +4,9 @@
 //! until it was called, and its death is each neighbor's own finding.
 
 use super::{CALL_TIMEOUT, Event, Fx, GONE_MAX, PeerNode};
-use crate::machine::Effects;
-use crate::machine::LinkId;
 use crate::machine::membership::applicant::Record;
 use crate::machine::open::{self, OpenFleet};
+use crate::machine::{Effects, LinkId};
 use crate::model::entry::Status;
 use crate::model::statement::{Leave, Subject};
 use crate::model::{Endpoint, Incarnation, Now, WallTime};

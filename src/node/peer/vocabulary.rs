@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::machine::broadcast as casting;
-use crate::machine::contacts as contacts_service;
 use crate::machine::direct::{self as direct_service, RetryConfig};
 use crate::machine::discovery::{self as finding};
 use crate::machine::membership::applicant;
 use crate::machine::open as open_fleet;
+use crate::machine::{broadcast as casting, contacts as contacts_service};
 use crate::machine::{gossip, liveness, overlay, probe, session};
 use crate::model::statement::{Leave, Removal, Subject};
 use crate::model::{Data, Endpoint};

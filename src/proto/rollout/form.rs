@@ -15,8 +15,7 @@ use std::io::{self, BufRead, Read as _};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor, value};
 use serde::{Deserialize, Serialize};
 
-use super::Message;
-use super::NodeId;
+use super::{Message, NodeId};
 use crate::proto::line::{self, ByteLines, malformed, refuse_no_object};
 
 /// The longest line, newline included, and the longest frame, its length left out, in bytes.

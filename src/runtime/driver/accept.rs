@@ -13,12 +13,11 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use rustix::net::{SendFlags, send};
 
-use super::Drivable;
-use super::Driver;
 use super::gate::Passage;
 use super::link::Ends;
 use super::lobby::close;
 use super::options::Connection;
+use super::{Drivable, Driver};
 use crate::machine::{Input, Never, NodeOpening};
 use crate::model::Time;
 use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};

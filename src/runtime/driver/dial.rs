@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::Drivable;
-use super::Driver;
 use super::counters::Seat;
 use super::link::Ends;
 use super::options::Connection;
+use super::{Drivable, Driver};
 use crate::machine::{CallFailure, DialError, Input, NodeOpening, Ticket};
 use crate::model::{Endpoint, Time};
 use crate::proto::sealed::HandshakeError;

@@ -13,9 +13,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::Drivable;
-use super::Driver;
 use super::options::Connection;
+use super::{Drivable, Driver};
 use crate::model::{Endpoint, Time};
 use crate::proto::line::encode;
 use crate::proto::refusal::{ErrorCode, ErrorReply};

@@ -16,12 +16,11 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::Drivable;
-use super::Driver;
 use super::counters::Counters;
 use super::lobby::close;
 use super::options::Connection;
 use super::queue::{NotTaken, WayIn, WayOut, queue};
+use super::{Drivable, Driver};
 use crate::machine::{Input, LinkId, Never};
 use crate::model::{Binding, Endpoint, Time};
 use crate::proto::line::{LineReader, ReadError};

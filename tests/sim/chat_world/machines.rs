@@ -6,11 +6,8 @@ use folkmoot::model::{KeyPair, Rng};
 use folkmoot::proto::chat::entry::SeqNo;
 use rand::SeedableRng as _;
 
-use super::Due;
-use super::Kind;
-use super::Node;
-use super::World;
 use super::disk::Disk;
+use super::{Due, Kind, Node, World};
 
 /// How long a copy may go unnoticed, in microseconds; nothing else happens meanwhile.
 const NOTICE: u64 = 8_000_000;

@@ -4,8 +4,7 @@ use folkmoot::machine::chat::{Command, Input, Role};
 use folkmoot::model::Rng;
 use rand::RngExt as _;
 
-use super::Due;
-use super::World;
+use super::{Due, World};
 
 /// What a run is like.
 #[derive(Clone, Debug, Default)]

@@ -13,8 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use folkmoot::machine::membership::applicant;
-use folkmoot::machine::membership::authority;
+use folkmoot::machine::membership::{applicant, authority};
 use folkmoot::model::statement::Removal;
 use folkmoot::model::{Endpoint, Incarnation, Rng, SeedId, Time, WallTime};
 use folkmoot::node::{Event, peer_kind, seed_kind};

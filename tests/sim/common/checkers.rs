@@ -4,10 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use folkmoot::machine::gossip;
-use folkmoot::machine::membership::applicant;
-use folkmoot::machine::membership::authority;
-use folkmoot::machine::overlay;
+use folkmoot::machine::membership::{applicant, authority};
+use folkmoot::machine::{gossip, overlay};
 use folkmoot::model::entry::Status;
 use folkmoot::model::statement::{ProposalKind, Subject};
 use folkmoot::model::{Endpoint, Incarnation, PublicKey, SeedId, Time};

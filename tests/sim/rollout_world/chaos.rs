@@ -11,8 +11,7 @@ use folkmoot::proto::rollout::{
 };
 use rand::RngExt as _;
 
-use super::World;
-use super::model;
+use super::{World, model};
 
 /// Rosters that nobody agreed on; of one group at most all have its own.
 pub(crate) fn odd_rosters(world: &mut World, all: &[Participant]) {

@@ -10,9 +10,7 @@ use folkmoot::proto::rollout::{
     Vote,
 };
 
-use super::Node;
-use super::World;
-use super::ms;
+use super::{Node, World, ms};
 
 #[derive(Default)]
 pub(crate) struct Checker {

@@ -7,16 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::gates;
-use super::list;
-use super::percent;
-use super::phase;
-use super::rate;
-use super::remedy_of_dead;
-use super::span;
-use super::steps;
-use super::sticky;
-use super::weights;
+use super::{gates, list, percent, phase, rate, remedy_of_dead, span, steps, sticky, weights};
 use crate::cli::output::{table, table_text};
 use crate::cli::text::escape;
 use crate::machine::rollout::{Course, NodeStatus, PeerStatus, Phase, Verdict};

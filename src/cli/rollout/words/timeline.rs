@@ -5,15 +5,7 @@ use crate::proto::rollout::{
 };
 use serde::Deserialize;
 
-use super::by_word;
-use super::cause;
-use super::deed;
-use super::gates;
-use super::list;
-use super::span;
-use super::steps;
-use super::sticky;
-use super::weights;
+use super::{by_word, cause, deed, gates, list, span, steps, sticky, weights};
 use crate::cli::text::escape;
 use crate::machine::rollout::Aborted;
 use crate::model::WallTime;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{BEAT, Node, Refusal, Sharing, State, Taken};
+use super::reports::BEAT;
+use super::{Node, Refusal, Sharing, State, Taken};
 use crate::machine::shares::{Answered, LIST_MAX, Standing};
 use crate::model::{Ticket, Time};
 use crate::network::{Known, Pending, Switchboard};

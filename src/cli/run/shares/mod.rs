@@ -10,6 +10,7 @@
 
 mod answers;
 mod orders;
+mod reports;
 mod taken;
 mod tell;
 mod version;
@@ -24,15 +25,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::bounded;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::reports::{BEAT, hashed, lines_of};
 use self::version::Version;
 use self::waking::Waking;
 use crate::cli::CliError;
 use crate::cli::share::host::{Held, Key, ShareHost, Wanted};
-use crate::machine::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares};
+use crate::machine::shares::{ANNOUNCE_EVERY, Answered, KnownShare, LIST_MAX, Shares, TOPIC};
 use crate::machine::swarm::Event;
 use crate::model::{Endpoint, Now, Ticket, Time};
 use crate::network::{Gone, NetworkError, Pending, Published, Switchboard};
@@ -45,9 +47,6 @@ use crate::runtime::driver::options::{Connection, Serve, Sink};
 use crate::runtime::files::{replace_file, settle};
 use crate::runtime::swarm::{Engine, EngineOptions};
 use crate::runtime::thread;
-
-/// Interval at which an idle answer checks that its reader is there.
-const BEAT: Duration = Duration::from_secs(1);
 
 /// Interval at which downloads are looked at, and the lists of others read.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -149,7 +148,8 @@ pub(in crate::cli) struct Sharing {
     /// The list that is being told, while other nodes do not keep up.
     telling: Mutex<Option<Telling>>,
     state: Mutex<State>,
-    waking: Waking,
+    /// The thread of [`Sharing::run`], once it is wanted.
+    pub(super) waking: Waking,
 }
 
 impl Sharing {
@@ -164,6 +164,24 @@ impl Sharing {
         let (folder, telling) = (folder.to_owned(), Mutex::default());
         let waking = Waking::default();
         Arc::new(Self { me, folder, cluster_keys, push_max, clock, telling, state, waking })
+    }
+
+    /// Keeps the announcements of others from now on, and wants the thread if anything is
+    /// remembered from an earlier run.
+    pub(super) fn listen(&self, board: &Arc<Switchboard>) {
+        let Ok(queue) = board.subscribe(TOPIC) else { return };
+        let memories = [self.memory(), self.orders_file(), self.versions_file()];
+        let remembers = memories.iter().any(|it| it.exists());
+        self.waking.keep((queue, remembers));
+        if remembers {
+            self.waking.want();
+        }
+    }
+
+    /// Starts the thread of [`Sharing::run`], unless it has been started.
+    pub(super) fn wake(self: &Arc<Self>, board: &Arc<Switchboard>, node: &Node) {
+        let (this, board, node) = (Arc::clone(self), Arc::clone(board), Arc::clone(node));
+        self.waking.start(move || this.run(&board, &node));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -276,7 +294,8 @@ impl Sharing {
 
     /// Receives and sends announcements, until the network stops. For a thread of its own.
     pub(super) fn run(&self, board: &Arc<Switchboard>, node: &Node) {
-        let Some((queue, remembers)) = self.ear(board) else { return };
+        let fresh = || Some((board.subscribe(TOPIC).ok()?, true));
+        let Some((queue, remembers)) = self.waking.take().or_else(fresh) else { return };
         // What is written down since the start is known already.
         if remembers {
             self.read_orders();
@@ -458,26 +477,10 @@ impl Drop for Lent {
     }
 }
 
-fn hashed(report: &Sender<Value>, done: u64, size: u64) -> bool {
-    // A program that is behind gets the next report; one that has gone wants no more.
-    let sent = report.try_send(json!({ "hashed": done, "size": size }));
-    !matches!(sent, Err(TrySendError::Disconnected(_)))
-}
-
-fn lines_of(reports: Receiver<Value>) -> Answer {
-    Answer::Lines(Box::new(move || match reports.recv_timeout(BEAT) {
-        Ok(line) => Next::Line(line.to_string()),
-        Err(RecvTimeoutError::Timeout) => Next::Idle,
-        Err(RecvTimeoutError::Disconnected) => Next::End,
-    }))
-}
-
-/// Server of the swarm's connections to the peer's port, while it has shares.
-pub(super) struct Door(pub(super) Arc<Sharing>);
-
-impl Serve for Door {
+/// Serves the swarm's connections to the peer's port, while it has shares.
+impl Serve for Sharing {
     fn serve(&self, connection: Connection) {
-        let host = self.0.lock().host.clone();
+        let host = self.lock().host.clone();
         // Nothing is shared here: the connection ends.
         let Some(host) = host else { return };
         host.server().serve(connection);

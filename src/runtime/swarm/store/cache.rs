@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::Offer;
-use super::StoreError;
 use super::folder::{Access, Folder};
+use super::{Offer, StoreError};
 use crate::proto::swarm::{Hash, Pieces};
 
 const MAGIC: &[u8] = b"folkmoot hashes 2\n";

@@ -6,13 +6,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::Goal;
-use super::Store;
-use super::StoreError;
 use super::files::Stamp;
 use super::layout::Layout;
 use super::record::{Record, Subject};
 use super::scan::scan;
+use super::{Goal, Store, StoreError};
 use crate::machine::swarm::leaf_hash;
 use crate::proto::swarm::{Hash, PieceIndex};
 

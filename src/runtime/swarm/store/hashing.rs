@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use super::Offer;
-use super::StoreError;
-use super::TreeCache;
+use super::{Offer, StoreError, TreeCache};
 use crate::machine::swarm::leaf_hash;
 use crate::proto::swarm::{Hash, PieceIndex, Pieces};
 

@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use super::Goal;
-use super::Store;
-use super::StoreError;
 use super::files::{Files, Manner, Stamp};
 use super::folder::{Access, Folder};
 use super::layout::Layout;
 use super::scan::{scan, traits_of};
+use super::{Goal, Store, StoreError};
 use crate::model::Traits;
 use crate::proto::swarm::{PieceIndex, Pieces};
 

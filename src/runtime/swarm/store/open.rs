@@ -7,17 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::Goal;
-use super::Offer;
-use super::Store;
-use super::StoreError;
-use super::WorkNames;
 use super::files::{Files, Manner};
 use super::finish::Checked;
 use super::folder::{Access, Folder, check_part};
 use super::hashing;
 use super::layout::Layout;
 use super::record::{Found, Record, Subject};
+use super::{Goal, Offer, Store, StoreError, WorkNames};
 use crate::machine::swarm::FILES_BYTES_MAX;
 use crate::model::Traits;
 use crate::proto::swarm::{Hash, PieceIndex, Pieces};
