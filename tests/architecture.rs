@@ -412,6 +412,27 @@ fn no_doc_comment_begins_with_a_question_word() {
     wrong.check();
 }
 
+#[test]
+fn every_doc_comment_says_more_than_two_words() {
+    let mut wrong = Violations::default();
+    for path in files("src").into_iter().filter(|path| path.ends_with(".rs")) {
+        let text = text(&path);
+        let docs: Vec<_> = text.lines().map(doc_of).chain([None]).collect();
+        let mut words = None;
+        for (number, doc) in docs.iter().enumerate() {
+            match (doc, words) {
+                (Some(doc), count) => {
+                    words = Some(count.unwrap_or(0) + doc.split_whitespace().count());
+                }
+                (None, Some(0..=2)) => wrong.add(&path, number, "a doc comment of two words"),
+                (None, _) => {}
+            }
+            words = words.filter(|_| doc.is_some());
+        }
+    }
+    wrong.check();
+}
+
 /// The text of a line that is a doc comment.
 fn doc_of(line: &str) -> Option<&str> {
     let line = line.trim_start();
@@ -741,7 +762,7 @@ fn every_attack_in_the_document_has_all_cells_and_its_test_exists() {
 /// The largest circles of imports, in files, of the modules that had some when this rule came.
 /// Lower a number when a circle shrinks, and delete the line when there is none; never raise one.
 const CIRCLES: &[(&str, usize)] =
-    &[("machine", 21), ("model", 3), ("network", 2), ("node", 2), ("runtime", 7), ("sim", 8)];
+    &[("machine", 13), ("model", 3), ("network", 2), ("node", 2), ("runtime", 7), ("sim", 8)];
 
 /// Words that are followed by the name that they define.
 const DEFINERS: &[&str] = &["fn", "struct", "enum", "trait", "type", "const", "static"];

@@ -11,7 +11,7 @@ use super::{CliError, config};
 use crate::runtime::cluster_key;
 use crate::runtime::files::identity_of;
 
-/// `seed keygen`.
+/// Arguments of `seed keygen`.
 #[derive(Clone, Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["id", "cluster_key"]))]
 pub struct KeygenArgs {

@@ -79,7 +79,7 @@ pub enum LogFormat {
 /// Level of the least important lines to show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
-    /// Nothing
+    /// No lines at all
     Off,
     /// Failures that an operator must act on
     Error,
@@ -88,9 +88,9 @@ pub enum LogLevel {
     /// Memberships, neighbors, gossip, suspicions
     #[default]
     Info,
-    /// Details
+    /// Details of the protocol, too
     Debug,
-    /// Everything
+    /// Every line there is
     Trace,
 }
 

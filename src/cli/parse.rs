@@ -77,8 +77,9 @@ fn read<A: CommandFactory + FromArgMatches>(
         if sources.is_empty() || !error.use_stderr() {
             return error;
         }
-        let from = sources.join(", ");
-        Error::raw(error.kind(), format!("{error}\nFlags were taken from {from}, too.\n"))
+        let (text, from) = (error.to_string(), sources.join(", "));
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        Error::raw(error.kind(), format!("{text}\nFlags were taken from {from}, too.\n"))
     })
 }
 
@@ -171,7 +172,8 @@ mod tests {
         let text = error(peer("peer --port 1 --settings no-such.toml", &[]));
         assert!(text.contains("no-such.toml: No such file"), "{text}");
         let text = error(peer("peer", &[("FOLKMOOT_PORT", "many")]));
-        assert!(text.contains("'many'") && text.contains("taken from FOLKMOOT_PORT"), "{text}");
+        assert!(text.starts_with("error: invalid value 'many'"), "{text}");
+        assert!(text.contains("taken from FOLKMOOT_PORT"), "{text}");
         let text = error(peer("peer --port 1", &[("FOLKMOOT_OPEN", "perhaps")]));
         assert!(text.contains("FOLKMOOT_OPEN: open is true or false"), "{text}");
         assert!(error(peer("peer", &[])).contains("--port"));

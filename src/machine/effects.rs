@@ -77,7 +77,7 @@ impl<K: Kind> Default for Effects<K> {
 }
 
 impl<K: Kind> Effects<K> {
-    /// Adds `effect`.
+    /// Adds an effect behind the others.
     pub fn push(&mut self, effect: Effect<K>) {
         self.list.push(effect);
     }

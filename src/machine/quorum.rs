@@ -36,7 +36,7 @@ impl QuorumRule {
     }
 }
 
-/// Returns floor(n/2)+1.
+/// Smallest number of `n` that is more than half: floor(n/2)+1.
 pub const fn majority(n: usize) -> usize {
     n / 2 + 1
 }

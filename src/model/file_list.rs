@@ -89,13 +89,13 @@ pub struct FileEntry {
     pub path: String,
     /// Size of the file, in bytes.
     pub size: u64,
-    /// See [`Traits::run`].
+    /// As [`Traits::run`] says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub run: bool,
-    /// See [`Traits::private`].
+    /// As [`Traits::private`] says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub private: bool,
-    /// See [`Traits::mtime`].
+    /// As [`Traits::mtime`] says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtime: Option<i64>,
 }

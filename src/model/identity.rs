@@ -184,7 +184,7 @@ impl KeyPair {
         self.public
     }
 
-    /// Signs `statement`.
+    /// Signature of this key over a statement.
     #[must_use]
     pub fn sign(&self, statement: &SigningBytes) -> Signature {
         let signature = Signature(self.secret.sign(statement.as_bytes()).to_bytes());

@@ -37,7 +37,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Appends `record`.
+    /// Appends a record to the batch.
     pub fn push<R: Serialize>(&mut self, record: &R) {
         push_line(record, &mut self.bytes);
     }

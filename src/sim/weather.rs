@@ -13,7 +13,7 @@ use crate::model::Rng;
 /// A range of durations, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Shortest duration.
+    /// Shortest duration of the range.
     pub min: Duration,
     /// Longest duration; read as `min` when it is shorter than that.
     pub max: Duration,

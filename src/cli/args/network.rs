@@ -40,7 +40,7 @@ pub struct UseArgs {
     pub json: bool,
 }
 
-/// `peer subscribe`.
+/// Arguments of `peer subscribe`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = SUBSCRIBE_HELP)]
 pub struct SubscribeArgs {
@@ -54,7 +54,7 @@ pub struct SubscribeArgs {
     pub through: UseArgs,
 }
 
-/// `peer inbox`.
+/// Arguments of `peer inbox`.
 #[derive(Clone, Debug, Args)]
 pub struct InboxArgs {
     /// End after so many messages [default: never]
@@ -65,7 +65,7 @@ pub struct InboxArgs {
     pub through: UseArgs,
 }
 
-/// `peer publish`.
+/// Arguments of `peer publish`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = PUBLISH_HELP)]
 pub struct PublishArgs {
@@ -85,7 +85,7 @@ pub struct PublishArgs {
     pub through: UseArgs,
 }
 
-/// `peer send`.
+/// Arguments of `peer send`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = SEND_HELP)]
 pub struct SendArgs {
@@ -116,7 +116,7 @@ pub struct ContentArgs {
     pub file: Option<PathBuf>,
 }
 
-/// `peer discover`.
+/// Arguments of `peer discover`.
 #[derive(Clone, Debug, Args)]
 pub struct DiscoverArgs {
     /// The peer to use.

@@ -30,7 +30,7 @@ pub struct AskArgs {
     pub timeout: Span,
 }
 
-/// `peer members`.
+/// Arguments of `peer members`.
 #[derive(Clone, Debug, Args)]
 pub struct MembersArgs {
     /// The seed to ask.
@@ -44,7 +44,7 @@ pub struct MembersArgs {
     pub json: bool,
 }
 
-/// `peer topology`.
+/// Arguments of `peer topology`.
 #[derive(Clone, Debug, Args)]
 pub struct TopologyArgs {
     /// The seed to ask.
@@ -58,7 +58,7 @@ pub struct TopologyArgs {
     pub dot: bool,
 }
 
-/// `peer explain`.
+/// Arguments of `peer explain`.
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
     /// The IP:PORT to explain
@@ -85,7 +85,7 @@ pub(super) fn parse_fleet(text: &str) -> Result<String, String> {
     }
 }
 
-/// `peer status`.
+/// Arguments of `peer status`.
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
     /// The node's port [default: the one node that runs here]
@@ -99,7 +99,7 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-/// `peer leave`.
+/// Arguments of `peer leave`.
 #[derive(Clone, Debug, Args)]
 pub struct LeaveArgs {
     /// The peer's port
@@ -110,7 +110,7 @@ pub struct LeaveArgs {
     pub data: PathBuf,
 }
 
-/// `peer evict`.
+/// Arguments of `peer evict`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = ORDER_HELP)]
 pub struct EvictArgs {
@@ -125,7 +125,7 @@ pub struct EvictArgs {
     pub operator: OperatorArgs,
 }
 
-/// `peer unban`.
+/// Arguments of `peer unban`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = ORDER_HELP)]
 pub struct UnbanArgs {

@@ -39,7 +39,7 @@ Exit codes: 0 after /quit, 1 for the machine or network, 2 for wrong flags, 3 wh
 messages are pending; they are kept, and sent at the next start, 4 when a text of a script was
 refused (too long, no UTF-8).";
 
-/// `peer chat`.
+/// Arguments of `peer chat`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = EXAMPLES,
@@ -162,10 +162,10 @@ pub struct ChatHistoryArgs {
 /// `peer chat send`.
 #[derive(Clone, Debug, Args)]
 pub struct ChatSendArgs {
-    /// The text
+    /// The text of the message
     #[arg(value_name = "TEXT")]
     pub text: String,
-    /// The room
+    /// The room to say it in
     #[arg(long, value_name = "NAME", default_value = GENERAL, value_parser = super::command::room)]
     pub room: String,
     /// Time to wait until it is final; it is kept and sent in any case

@@ -36,8 +36,9 @@ impl SeedReport {
         match event {
             Event::Started { seed, key, members, seeds, needed } => {
                 let message = format!(
-                    "started as seed {seed} of {seeds} with the key {key}; {} decide; {} known",
+                    "started as seed {seed} of {seeds} with the key {key}; {} {}; {} known",
                     counted(*needed, "yes vote"),
+                    if *needed == 1 { "decides" } else { "decide" },
                     counted(*members, "member"),
                 );
                 let fields = json!({

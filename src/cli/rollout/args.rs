@@ -303,7 +303,7 @@ pub struct ResolveArgs {
 /// Arguments of `peer rollout remove`.
 #[derive(Clone, Debug, Args)]
 pub struct RemoveArgs {
-    /// The nodes
+    /// Names of the nodes to take out
     #[arg(value_name = "NAME", required = true)]
     pub nodes: Vec<NodeId>,
     /// They are gone for good: all others agree without them; recorded for ever

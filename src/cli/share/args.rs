@@ -31,7 +31,7 @@ Examples:
 What was cut short, even by kill -9, goes on where it was when it is fetched again. Nothing
 appears under the final name until all of it was verified.";
 
-/// `peer share`.
+/// Arguments of `peer share`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = SHARE_EXAMPLES)]
 pub struct ShareArgs {
@@ -62,7 +62,7 @@ pub struct ShareArgs {
     pub net: NetArgs,
 }
 
-/// `peer unshare`.
+/// Arguments of `peer unshare`.
 #[derive(Clone, Debug, Args)]
 pub struct UnshareArgs {
     /// The name that it is shared under
@@ -91,7 +91,7 @@ pub struct FleetArgs {
     pub alone: bool,
 }
 
-/// `peer fetch`.
+/// Arguments of `peer fetch`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = FETCH_EXAMPLES)]
 pub struct FetchArgs {
@@ -145,7 +145,7 @@ pub struct NetArgs {
     pub cluster_key: Option<PathBuf>,
 }
 
-/// `peer shares`.
+/// Arguments of `peer shares`.
 #[derive(Clone, Debug, Args)]
 pub struct SharesArgs {
     /// One JSON object a share

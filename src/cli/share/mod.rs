@@ -26,7 +26,7 @@ use super::size::Size;
 use super::text::escape;
 use crate::model::Ticket;
 
-/// `peer share`.
+/// Arguments of `peer share`.
 ///
 /// # Errors
 /// Fails if it cannot be read or served.
@@ -34,7 +34,7 @@ pub fn share(args: &ShareArgs) -> Result<(), CliError> {
     if fleet::share(args)? { Ok(()) } else { offer::run(args) }
 }
 
-/// `peer fetch`.
+/// Arguments of `peer fetch`.
 ///
 /// # Errors
 /// Fails if it did not come, or could not be put into its place.
@@ -42,7 +42,7 @@ pub fn fetch(args: &FetchArgs) -> Result<(), CliError> {
     fetch::run(args)
 }
 
-/// `peer unshare`.
+/// Arguments of `peer unshare`.
 ///
 /// # Errors
 /// Fails if no peer runs, or it shares nothing of that name.

@@ -20,7 +20,7 @@ so; peer_1001/ and log_peer_1001.log are made in it. Peers may be started in any
 code is 0 when all peers have the file, 2 when a file or flag is wrong, and 1 for anything else.
 A peer that was killed goes on where it was when it is started again.";
 
-/// `peer swarm`.
+/// Arguments of `peer swarm`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = EXAMPLES,

@@ -16,7 +16,7 @@ mod teller;
 use self::args::{SwarmArgs, SwarmCommand};
 use super::{CliError, share};
 
-/// `peer swarm`.
+/// Arguments of `peer swarm`.
 ///
 /// # Errors
 /// Any failure that keeps the peer from starting or from ending with success.

@@ -140,13 +140,13 @@ pub struct StartOrder {
     pub samples_min: u64,
     /// Length of the window, in milliseconds.
     pub window_ms: u64,
-    /// See [`Plan::warm_up_ms`].
+    /// As [`Plan::warm_up_ms`] says.
     #[serde(default)]
     pub warm_up_ms: u64,
-    /// See [`Plan::failures`].
+    /// As [`Plan::failures`] says.
     #[serde(default)]
     pub failures: u64,
-    /// See [`Plan::deadline_ms`].
+    /// As [`Plan::deadline_ms`] says.
     #[serde(default)]
     pub deadline_ms: u64,
 }

@@ -67,7 +67,7 @@ pub enum Message {
     VerifyResp(VerifyResp),
 }
 
-/// `JOIN`.
+/// Payload of `JOIN`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// Number of the caller.
@@ -99,7 +99,7 @@ pub enum Intent {
     Client,
 }
 
-/// `JOIN_CHALLENGE`.
+/// Payload of `JOIN_CHALLENGE`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinChallenge {
     /// Number of the called node.
@@ -112,14 +112,14 @@ pub struct JoinChallenge {
     pub proof: Signature,
 }
 
-/// `JOIN_PROOF`.
+/// Payload of `JOIN_PROOF`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinProof {
     /// Signature of the caller over the called node's challenge.
     pub proof: Signature,
 }
 
-/// `JOIN_ACK`.
+/// Payload of `JOIN_ACK`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinAck {
     /// Number of the called node.
@@ -138,7 +138,7 @@ pub struct JoinAck {
     pub life: Option<u64>,
 }
 
-/// `HEARTBEAT`.
+/// Payload of `HEARTBEAT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Number of the leader.
@@ -151,7 +151,7 @@ pub struct Heartbeat {
     pub hash: Chain,
 }
 
-/// `ELECTION`.
+/// Payload of `ELECTION`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Election {
     /// Number of the candidate.
@@ -171,7 +171,7 @@ pub struct Election {
     pub force: bool,
 }
 
-/// `ELECTION_OK`.
+/// Payload of `ELECTION_OK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ElectionOk {
     /// Number of the member that answers.
@@ -200,7 +200,7 @@ pub enum Consent {
     Takeover,
 }
 
-/// `COORDINATOR`.
+/// Payload of `COORDINATOR`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coordinator {
     /// Number of the leader.
@@ -213,7 +213,7 @@ pub struct Coordinator {
     pub membership: Vec<Member>,
 }
 
-/// `CHAT`.
+/// Payload of `CHAT`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatReq {
     /// Number of the author.
@@ -252,7 +252,7 @@ pub struct SeqChat {
     pub entries: Vec<Arc<Entry>>,
 }
 
-/// `SEQ_ACK`.
+/// Payload of `SEQ_ACK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeqAck {
     /// Number of the member that answers.
@@ -263,7 +263,7 @@ pub struct SeqAck {
     pub last_seq: SeqNo,
 }
 
-/// `SEQ_NACK`.
+/// Payload of `SEQ_NACK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeqNack {
     /// Number of the member that answers.
@@ -274,7 +274,7 @@ pub struct SeqNack {
     pub last_seq: SeqNo,
 }
 
-/// `NACK`.
+/// Payload of `NACK`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nack {
     /// Number of the member that answers.
@@ -331,7 +331,7 @@ pub enum NackCode {
     Rewound,
 }
 
-/// `CATCHUP_REQ`.
+/// Payload of `CATCHUP_REQ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatchupReq {
     /// Number of the member that asks.
@@ -345,7 +345,7 @@ pub struct CatchupReq {
     pub tail: bool,
 }
 
-/// `TAKEOVER_REQ`.
+/// Payload of `TAKEOVER_REQ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeoverReq {
     /// Number of the member that asks.
@@ -354,7 +354,7 @@ pub struct TakeoverReq {
     pub term: Term,
 }
 
-/// `TAKE_NOW`.
+/// Payload of `TAKE_NOW`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeNow {
     /// Number of the leader.
@@ -365,7 +365,7 @@ pub struct TakeNow {
     pub last_seq: SeqNo,
 }
 
-/// `REMOVE_REQ`.
+/// Payload of `REMOVE_REQ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveReq {
     /// Number of the member that asks.
@@ -387,7 +387,7 @@ pub struct Alive {
     pub sender_id: MemberId,
 }
 
-/// `VERIFY_REQ`.
+/// Payload of `VERIFY_REQ`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyReq {
     /// Number of the member that asks.
@@ -398,7 +398,7 @@ pub struct VerifyReq {
     pub at: Vec<SeqNo>,
 }
 
-/// `VERIFY_RESP`.
+/// Payload of `VERIFY_RESP`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyResp {
     /// Number of the member that answers.

@@ -28,7 +28,7 @@ pub(in crate::runtime) type TimerOf<S> = <<S as Service>::Machine as Kind>::Time
 /// A machine on an engine: its state beside the machine, its dialect and its log. The value is
 /// shared by all threads of the engine.
 pub(in crate::runtime) trait Service: Dialog {
-    /// The machine.
+    /// Machine that the engine runs.
     type Machine: Machine<
             Message: Send,
             Opening: Send,

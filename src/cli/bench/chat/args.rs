@@ -10,7 +10,7 @@ use crate::cli::span::Span;
 /// Flags of this measurement.
 #[derive(Clone, Debug, Args)]
 pub struct ChatBenchArgs {
-    /// Processes
+    /// Number of processes that chat
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(u32).range(1..=100))]
     pub peers: u32,
