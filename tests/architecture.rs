@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// What each module may use of the others (`ARCHITECTURE.md`, direction of dependencies).
+/// What each module may use of the others.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("proto", &["model"]),

@@ -83,7 +83,8 @@ pub(super) fn share(args: &ShareArgs) -> Result<bool, CliError> {
     for path in left_out.into_iter().flatten().filter_map(Value::as_str) {
         say(&format!("left out: {}", escape(path)));
     }
-    if let Some(hint) = ticket.parse().ok().as_ref().and_then(only_here) {
+    let remedy = "start the peer that serves it with --ip, an address of this machine";
+    if let Some(hint) = ticket.parse().ok().as_ref().and_then(|it| only_here(it, remedy)) {
         say(&hint);
     }
     let (found_at, peer) = (&peer, peer.display());

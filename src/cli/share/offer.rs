@@ -112,20 +112,17 @@ fn tell_people(held: &Held) {
     for path in &held.left_out {
         let _ = writeln!(err, "left out of {name}: {}", escape(path));
     }
-    if let Some(hint) = only_here(&held.ticket) {
+    if let Some(hint) = only_here(&held.ticket, "--ip with an address of this machine") {
         let _ = writeln!(err, "{hint}");
     }
     let size = Size(held.ticket.size);
     let _ = writeln!(err, "shares {name} ({size}) until Ctrl-C; fetch it with: peer fetch TICKET");
 }
 
-/// Warning about a ticket that other machines cannot use; `None` if they can.
-pub(super) fn only_here(ticket: &Ticket) -> Option<String> {
+/// Warning about a ticket that other machines cannot use, with its remedy; `None` if they can.
+pub(super) fn only_here(ticket: &Ticket, remedy: &str) -> Option<String> {
     let is_only = !ticket.at.is_empty() && ticket.at.iter().all(|it| it.ip().is_loopback());
-    is_only.then(|| {
-        "the ticket is good on this machine only; for others: --ip with an address of this machine"
-            .to_owned()
-    })
+    is_only.then(|| format!("the ticket is good on this machine only; for others: {remedy}"))
 }
 
 /// Writes the ticket so that no reader ever sees half of it.
