@@ -227,7 +227,7 @@ fn the_limit_of_open_files_is_raised_and_a_shortage_is_told_with_its_remedy() {
     let args = ["--port", &port, "--open"];
     let peer = limited("ulimit -Sn 300 && ulimit -Hn 900", &args, dir.path());
     assert!(
-        eventually(|| peer.out().contains("644 connections instead of 8192")),
+        eventually(|| peer.out().contains("644 connections instead of 7000")),
         "{}",
         peer.err()
     );

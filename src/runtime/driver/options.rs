@@ -23,7 +23,9 @@ pub struct Limits {
     /// Largest number of accepted connections that have sent nothing yet; above this the oldest is
     /// closed.
     pub silent_max: usize,
-    /// Largest number of connections of all kinds; above this new ones are closed at once.
+    /// Largest number of connections of all kinds; above this new ones are closed at once. Each has
+    /// two threads, and by default Linux gives a process memory maps for no more than 8,191 of
+    /// these pairs: a thread for which there is none ends the whole process.
     pub links_max: usize,
     /// Largest number of attempts to connect at a time; each holds a thread.
     pub dials_max: usize,
@@ -35,7 +37,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(10),
             silent_max: 512,
-            links_max: 8192,
+            links_max: 7000,
             dials_max: 256,
         }
     }
