@@ -231,7 +231,7 @@ fn the_limit_of_open_files_is_raised_and_a_shortage_is_told_with_its_remedy() {
         "{}",
         peer.err()
     );
-    assert!(peer.out().contains("ulimit -Hn 8448"), "{}", peer.out());
+    assert!(peer.out().contains("ulimit -Hn 7256"), "{}", peer.out());
     assert_eq!(open_files_allowed(&peer), Some(900));
     let port = (base + 1).to_string();
     let args = ["chat", "--id", "1", "--port", &port, "--stay", "--plain"];
