@@ -16,7 +16,7 @@ use super::change::Change;
 use super::error::{NetworkError, SendError};
 use super::message::{Incoming, Known, Message, Published};
 use super::pending::{Cell, Pending};
-use super::queue::{Queue, Shared};
+use super::queue::{Queue, Shared, Weigh};
 use crate::machine::broadcast::{self, Delivered};
 use crate::machine::{Input, direct, discovery, overlay};
 use crate::model::{Data, Endpoint, MessageId, Now, PublicKey, Time, topic_complaint};
@@ -149,6 +149,9 @@ impl Switchboard {
             let waiting = self.lock();
             let is_unlinked = matches!(change, Change::Unlinked(_));
             let alone = (is_unlinked && waiting.neighbors.is_empty()).then_some(Change::Alone);
+            if let Change::Removed(known) = &change {
+                waiting.removals.values().for_each(|queue| _ = queue.push(*known));
+            }
             for queue in waiting.changes.values() {
                 queue.push(change.clone());
                 alone.iter().for_each(|it| _ = queue.push(it.clone()));
@@ -175,11 +178,6 @@ impl Switchboard {
             Event::Overlay(overlay::Event::Unlinked { neighbor, .. }) => {
                 self.lock().neighbors.remove(neighbor);
             }
-            Event::MemberRemoved { life, .. } => {
-                for queue in self.lock().removals.values() {
-                    queue.push(Known { endpoint: life.endpoint, key: life.key });
-                }
-            }
             Event::Gone => {
                 self.lock().is_gone = true;
                 self.moved.notify_all();
@@ -194,6 +192,7 @@ impl Switchboard {
             | Event::Open(_)
             | Event::ListsDiffer(_)
             | Event::MemberLeft(_)
+            | Event::MemberRemoved { .. }
             | Event::SharedKey { .. }
             | Event::Refused(_) => {}
         }
@@ -388,15 +387,7 @@ impl Switchboard {
     /// # Errors
     /// Fails if the network has stopped.
     pub fn removals(self: &Arc<Self>) -> Result<Queue<Known>, NetworkError> {
-        let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
-        let token =
-            self.enlist(|waiting, token| _ = waiting.removals.insert(token, Arc::clone(&shared)))?;
-        let board = Arc::downgrade(self);
-        Ok(Queue::new(shared, move || {
-            if let Some(board) = board.upgrade() {
-                board.lock().removals.remove(&token);
-            }
-        }))
+        self.open(|waiting| &mut waiting.removals)
     }
 
     /// Opens a queue for changes in the fleet from now on.
@@ -404,13 +395,21 @@ impl Switchboard {
     /// # Errors
     /// Fails if the network has stopped.
     pub fn changes(self: &Arc<Self>) -> Result<Queue<Change>, NetworkError> {
+        self.open(|waiting| &mut waiting.changes)
+    }
+
+    /// Opens one of the queues in a table; it leaves the table when it is dropped.
+    fn open<T: Weigh + 'static>(
+        self: &Arc<Self>,
+        table: fn(&mut Waiting) -> &mut BTreeMap<u64, Arc<Shared<T>>>,
+    ) -> Result<Queue<T>, NetworkError> {
         let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
         let token =
-            self.enlist(|waiting, token| _ = waiting.changes.insert(token, Arc::clone(&shared)))?;
+            self.enlist(|waiting, token| _ = table(waiting).insert(token, Arc::clone(&shared)))?;
         let board = Arc::downgrade(self);
         Ok(Queue::new(shared, move || {
             if let Some(board) = board.upgrade() {
-                board.lock().changes.remove(&token);
+                table(&mut board.lock()).remove(&token);
             }
         }))
     }

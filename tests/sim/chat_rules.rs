@@ -411,21 +411,9 @@ fn a_leap_of_terms_is_not_believed() {
     assert_eq!(hands.status(2).term, term);
 }
 
-/// Three linked members, of which the third leads.
-fn three() -> Hands {
-    let mut hands = Hands::new(Config::default(), 3);
-    (1..=3).for_each(|id| hands.start(id));
-    for (a, b) in [(1, 2), (1, 3), (2, 3)] {
-        hands.link(a, b);
-    }
-    hands.pass(4_000 * MILLI, |_| true);
-    assert_eq!(hands.status(3).role, Role::Leader);
-    hands
-}
-
 #[test]
 fn a_text_whose_identity_is_another_texts_goes_on_under_a_fresh_one() {
-    let mut hands = three();
+    let mut hands = Hands::three();
     // What member 1 types is held up; meanwhile the leader numbers another text of that identity,
     // as if a second process of member 1 had the same random numbers.
     hands.type_at(1, "mine");
@@ -449,7 +437,7 @@ fn a_text_whose_identity_is_another_texts_goes_on_under_a_fresh_one() {
 
 #[test]
 fn a_text_that_the_group_cannot_take_is_given_back_and_the_next_one_goes_on() {
-    let mut hands = three();
+    let mut hands = Hands::three();
     // The leader of a group without an agreed limit, whose own is smaller.
     hands.stop(3);
     hands.config.message_max = 10;
@@ -480,7 +468,7 @@ fn a_text_that_the_group_cannot_take_is_given_back_and_the_next_one_goes_on() {
 
 #[test]
 fn a_member_whose_log_ends_before_what_it_acknowledged_is_told_and_takes_no_part() {
-    let mut hands = three();
+    let mut hands = Hands::three();
     let monday = hands.hands[&2].records.clone();
     hands.type_at(1, "tuesday");
     hands.pass(1_000 * MILLI, |_| true);

@@ -96,7 +96,7 @@ fn ordering_duplicate_detection() {
 
 #[test]
 fn ordering_sequence_assignment() {
-    let mut hands = three_up();
+    let mut hands = Hands::three();
     for number in 1..=3 {
         hands.type_at(3, &format!("text {number}"));
     }
@@ -108,18 +108,6 @@ fn ordering_sequence_assignment() {
         let seqs: Vec<_> = chats.map(|it| it.seq_no.0).collect();
         assert_eq!(seqs, [first, first + 1, first + 2], "at {id}");
     }
-}
-
-/// Three members that are linked, of which 3 leads.
-fn three_up() -> Hands {
-    let mut hands = Hands::new(Config::default(), 3);
-    (1..=3).for_each(|id| hands.start(id));
-    for (a, b) in [(1, 2), (1, 3), (2, 3)] {
-        hands.link(a, b);
-    }
-    hands.pass(3_000 * MILLI, |_| true);
-    assert_eq!(hands.status(3).role, Role::Leader);
-    hands
 }
 
 #[test]
@@ -277,7 +265,7 @@ fn failure_no_timeout_while_heartbeats_arrive() {
 
 #[test]
 fn failure_role_change_keeps_term() {
-    let mut hands = three_up();
+    let mut hands = Hands::three();
     let term = hands.status(3).term;
     hands.pass(6_000 * MILLI, |letter| letter.from != 3 && letter.to != 3);
     let old = hands.status(3);
@@ -290,7 +278,7 @@ fn failure_role_change_keeps_term() {
 
 #[test]
 fn integration_five_messages_in_order() {
-    let mut hands = three_up();
+    let mut hands = Hands::three();
     let texts: Vec<_> = (1..=5).map(|it| format!("message {it}")).collect();
     for text in &texts {
         hands.type_at(1, text);
@@ -303,7 +291,7 @@ fn integration_five_messages_in_order() {
 
 #[test]
 fn integration_recovery_of_last_seq_from_file() {
-    let mut hands = three_up();
+    let mut hands = Hands::three();
     (1..=5).for_each(|it| hands.type_at(1, &format!("message {it}")));
     hands.post_all();
     let before = hands.status(1);
@@ -322,7 +310,7 @@ fn integration_recovery_of_last_seq_from_file() {
 
 #[test]
 fn integration_catchup_returns_exactly_the_messages_after_n() {
-    let mut hands = three_up();
+    let mut hands = Hands::three();
     (1..=3).for_each(|it| hands.type_at(2, &format!("message {it}")));
     hands.post_all();
     hands.stop(1);

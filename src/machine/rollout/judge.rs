@@ -140,24 +140,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn plan(gates: &[&str]) -> Plan {
-        Plan {
-            from: "v1".parse().unwrap(),
-            to: "v2".parse().unwrap(),
-            steps: vec![500, 2000, 10_000],
-            interval_ms: 1000,
-            gates: gates.iter().map(|it| it.parse().unwrap()).collect(),
-            sticky: None,
-            salt: 1,
-            samples_min: 10,
-            window_ms: 1000,
-            owner: "node-a".parse().unwrap(),
-            warm_up_ms: 0,
-            failures: 0,
-            deadline_ms: 0,
-        }
-    }
+    use crate::proto::rollout::plan;
 
     fn health(stable: (u64, u64, u64), canary: (u64, u64, u64)) -> HealthSnapshot {
         let of = |(samples, errors, p95_us)| ModelHealth {

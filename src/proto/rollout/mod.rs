@@ -19,6 +19,8 @@ pub use message::{
     Outcome, PrepareReq, PrepareResp, ProposalRest, RecallReq, RecallResp, STATE_RESP_MAX,
     StateReq, StateResp,
 };
+#[cfg(test)]
+pub(crate) use plan::plan;
 pub use plan::{GATES_MAX, Gate, INTERVAL_MAX, Limit, Metric, Plan, STEPS_MAX, Sticky};
 pub use proposal::{
     Choice, Committed, Gone, NOTE_BYTES_MAX, Proof, Proposal, Resolution, Vote, Word, cut,

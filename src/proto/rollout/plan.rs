@@ -252,27 +252,30 @@ impl Plan {
     }
 }
 
+/// A plan with these gates, for tests.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(crate) fn plan(gates: &[&str]) -> Plan {
+    Plan {
+        from: "v1".parse().unwrap(),
+        to: "v2".parse().unwrap(),
+        steps: vec![500, 2000, 10_000],
+        interval_ms: 1000,
+        gates: gates.iter().map(|it| it.parse().unwrap()).collect(),
+        sticky: None,
+        salt: 1,
+        samples_min: 10,
+        window_ms: 1000,
+        owner: "node-a".parse().unwrap(),
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn plan(gates: &[&str]) -> Plan {
-        Plan {
-            from: "v1".parse().unwrap(),
-            to: "v2".parse().unwrap(),
-            steps: vec![500, 2000, 10_000],
-            interval_ms: 1000,
-            gates: gates.iter().map(|it| it.parse().unwrap()).collect(),
-            sticky: None,
-            salt: 1,
-            samples_min: 10,
-            window_ms: 1000,
-            owner: "node-a".parse().unwrap(),
-            warm_up_ms: 0,
-            failures: 0,
-            deadline_ms: 0,
-        }
-    }
 
     #[test]
     fn a_gate_says_its_unit() {

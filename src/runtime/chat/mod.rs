@@ -2,7 +2,8 @@
 //!
 //! No decision of the protocol is made here: inputs are handed over, effects are carried out.
 //!
-//! It runs on [`crate::runtime::engine`], with one more thread that reads the log (`loader`).
+//! The group runs on [`crate::runtime::engine`], with one more thread that reads the log
+//! (`loader`).
 
 pub mod client;
 mod core;

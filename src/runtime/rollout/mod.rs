@@ -3,8 +3,8 @@
 //! It makes no decision of the protocol: it hands inputs to the machine and carries out its
 //! effects.
 //!
-//! It runs on [`crate::runtime::engine`]. The beginning of the history is agreed before the machine
-//! begins (`forming`).
+//! The node runs on [`crate::runtime::engine`]. The beginning of the history is agreed before the
+//! machine begins (`forming`).
 
 mod core;
 mod dialer;

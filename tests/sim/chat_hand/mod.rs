@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use folkmoot::machine::chat::{
     Command, Config, Effect, Event, ExtraEffect, ExtraInput, Fx, Group, Input, Memory, Opening,
-    Record, Status, Timer,
+    Record, Role, Status, Timer,
 };
 use folkmoot::machine::{LinkId, Machine as _};
 use folkmoot::model::{KeyPair, Now, Rng, Time, WallTime};
@@ -124,6 +124,18 @@ impl Hands {
             links: BTreeMap::new(),
             next: 0,
         }
+    }
+
+    /// Three members that are linked, of which 3 leads.
+    pub(crate) fn three() -> Self {
+        let mut hands = Self::new(Config::default(), 3);
+        (1..=3).for_each(|id| hands.start(id));
+        for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+            hands.link(a, b);
+        }
+        hands.pass(Duration::from_secs(3), |_| true);
+        assert_eq!(hands.status(3).role, Role::Leader);
+        hands
     }
 
     pub(crate) fn start(&mut self, id: u32) {
