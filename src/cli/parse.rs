@@ -12,8 +12,11 @@ use std::path::Path;
 use clap::builder::ArgAction;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, CommandFactory, Error, FromArgMatches};
+use clap::{Arg, ArgMatches, Command, CommandFactory, Error, FromArgMatches};
 use toml::Value;
+
+/// Flag that names the settings file.
+const SETTINGS: &str = "settings";
 
 /// Flags of this program. Prints the error and exits, if there is one.
 pub fn parse<A: CommandFactory + FromArgMatches>() -> A {
@@ -28,59 +31,64 @@ fn read<A: CommandFactory + FromArgMatches>(
     let mut command = A::command();
     // The second pass has the errors, when the flags that are required may have been found.
     let given = command.clone().ignore_errors(true).try_get_matches_from(&args);
-    let mut sources = Vec::new();
-    if let Some(given) = given.ok().filter(|it| it.subcommand_name().is_none()) {
-        let of = |arg: &Arg| {
-            let name = arg.get_long()?.replace('-', "_").to_uppercase();
-            let name = format!("FOLKMOOT_{name}");
-            variable(&name).map(|value| (name, value))
-        };
-        let is_given =
-            |arg: &Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-        let flags: Vec<_> = command.get_arguments().filter(|it| it.get_long().is_some()).collect();
-        let path = flags.iter().find(|it| it.get_id() == "settings").and_then(|arg| {
-            let named = given.get_raw("settings").and_then(|mut it| it.next());
-            named.map(ToOwned::to_owned).or_else(|| of(arg).map(|it| it.1))
-        });
-        let mut file = match &path {
-            Some(path) => table(Path::new(path))
-                .map_err(|why| Error::raw(ErrorKind::Io, format!("{}: {why}\n", path.display())))?,
-            None => BTreeMap::new(),
-        };
-        let mut found = Vec::new();
-        for arg in &flags {
-            let in_file = file.remove(arg.get_long().unwrap_or_default());
-            if is_given(arg) || arg.get_id() == "settings" {
-                continue;
-            }
-            if let Some((name, value)) = of(arg) {
-                found.extend(flag(arg, text(arg, &value)).map_err(|why| wrong(&name, &why))?);
-                sources.push(name);
-            } else if let (Some(value), Some(path)) = (in_file, &path) {
-                let place = path.display().to_string();
-                found.extend(flag(arg, value).map_err(|why| wrong(&place, &why))?);
-                sources.push(place);
-            }
-        }
-        if let (Some(name), Some(path)) = (file.keys().next(), &path) {
-            let why = format!("no flag is named --{name}; `--help` lists them");
-            return Err(wrong(&path.display().to_string(), &why));
-        }
-        args.splice(1.min(args.len()).., {
-            let rest = args.get(1..).unwrap_or_default().to_vec();
-            found.into_iter().map(OsString::from).chain(rest)
-        });
-    }
-    sources.dedup();
+    let run = given.ok().filter(|it| it.subcommand_name().is_none());
+    let found = run.map(|given| find(&command, &given, variable)).transpose()?.unwrap_or_default();
+    let behind_name = args.len().min(1);
+    args.splice(behind_name..behind_name, found.flags.into_iter().map(OsString::from));
     let matches = command.try_get_matches_from_mut(args);
     matches.and_then(|it| A::from_arg_matches(&it)).map_err(|error| {
-        if sources.is_empty() || !error.use_stderr() {
+        if found.places.is_empty() || !error.use_stderr() {
             return error;
         }
-        let (text, from) = (error.to_string(), sources.join(", "));
+        let (text, from) = (error.to_string(), found.places.join(", "));
         let text = text.strip_prefix("error: ").unwrap_or(&text);
         Error::raw(error.kind(), format!("{text}\nFlags were taken from {from}, too.\n"))
     })
+}
+
+/// Flags that are not on the command line, as it has them, and the places where they were found.
+#[derive(Default)]
+struct Found {
+    flags: Vec<String>,
+    places: Vec<String>,
+}
+
+fn find(
+    command: &Command,
+    given: &ArgMatches,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Found, Error> {
+    let name_of = |long: &str| format!("FOLKMOOT_{}", long.replace('-', "_").to_uppercase());
+    let on_line = given.get_raw(SETTINGS).and_then(|mut it| it.next()).map(ToOwned::to_owned);
+    let path = on_line.or_else(|| variable(&name_of(SETTINGS)));
+    let place = path.as_ref().map(|it| it.display().to_string()).unwrap_or_default();
+    let mut file = match &path {
+        Some(path) => table(Path::new(path)).map_err(|why| wrong(&place, &why))?,
+        None => BTreeMap::new(),
+    };
+    let mut found = Found::default();
+    for arg in command.get_arguments() {
+        let Some(long) = arg.get_long() else { continue };
+        let in_file = file.remove(long);
+        let is_given = given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+        if is_given || long == SETTINGS {
+            continue;
+        }
+        let name = name_of(long);
+        let in_variable = variable(&name).map(|it| (text(arg, &it), name));
+        let Some((value, place)) = in_variable.or_else(|| Some((in_file?, place.clone()))) else {
+            continue;
+        };
+        found.flags.extend(flag(arg, value).map_err(|why| wrong(&place, &why))?);
+        found.places.push(place);
+    }
+    found.places.dedup();
+    match file.keys().next() {
+        Some(name) => {
+            Err(wrong(&place, &format!("no flag is named --{name}; `--help` lists them")))
+        }
+        None => Ok(found),
+    }
 }
 
 fn wrong(place: &str, why: &str) -> Error {
