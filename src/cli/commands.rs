@@ -12,6 +12,7 @@ use super::demo::{self, DemoArgs};
 use super::error::CliError;
 use super::keygen::{self, KeygenArgs};
 use super::rollout::{self, args::RolloutArgs};
+use super::run::ServiceSettings;
 use super::settings::{PeerSettings, SeedSettings};
 use super::share::{
     self,
@@ -19,7 +20,7 @@ use super::share::{
 };
 use super::simulate::{self, SimulateArgs};
 use super::swarm::{self, args::SwarmArgs};
-use super::{query, run};
+use super::{query, run, seeds};
 use crate::runtime::descriptors;
 
 const SEED_EXAMPLES: &str = "\
@@ -179,8 +180,7 @@ pub fn seed(args: &SeedArgs) -> Result<(), CliError> {
 pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
     descriptors::raise();
     match &args.command {
-        None if args.run.rollout.id.is_some() => rollout::node(&args.run),
-        None => run::peer(&PeerSettings::from_args(&args.run)?),
+        None => run_peer(&args.run),
         Some(PeerCommand::Members(args)) => query::members(args),
         Some(PeerCommand::Topology(args)) => query::topology(args),
         Some(PeerCommand::Explain(args)) => query::explain(args),
@@ -205,6 +205,42 @@ pub fn peer(args: &PeerArgs) -> Result<(), CliError> {
         Some(PeerCommand::Bench(args)) => bench::run(args),
         Some(PeerCommand::Simulate(args)) => simulate::run(args),
         Some(PeerCommand::Seed(args)) => seed(args),
+    }
+}
+
+/// Runs a peer with the services that are switched on; a node of rollouts alone, with a port of its
+/// own, where it is told its fellows or there is no fleet to find them by.
+fn run_peer(args: &PeerRunArgs) -> Result<(), CliError> {
+    let flags = &args.rollout;
+    let wrong = |text: &str| Err(CliError::Usage(text.to_owned()));
+    let is_in_fleet = args.chat.is_some() || args.open;
+    let has_key = args.node.cluster_key.is_some();
+    if is_in_fleet && has_key && (args.chat.is_some() || flags.id.is_some()) {
+        return wrong(
+            "a chat and rollouts share the port of a peer without --cluster-key only; leave it \
+             out, or run them with peer chat --id N, and with --rollout without --open",
+        );
+    }
+    if args.chat.is_some() && flags.decide_in_log {
+        return wrong(
+            "--decide-in-log needs the chat of the node for itself; leave out --chat, or run \
+             peer chat --id N --port P in a process of its own",
+        );
+    }
+    let rollout = flags.id.as_ref().map(|_| rollout::Settings::new(args, is_in_fleet));
+    let rollout = rollout.transpose()?;
+    let is_alone = |it: &rollout::Settings| it.is_placed() || has_key;
+    match rollout {
+        Some(settings)
+            if !is_in_fleet
+                && (is_alone(&settings) || seeds::running(&args.node.config, false)?.is_none()) =>
+        {
+            rollout::node(args, settings)
+        }
+        rollout => {
+            let chat = args.chat.map(|id| (id, flags.log_dir.clone()));
+            run::peer(&PeerSettings::from_args(args)?, ServiceSettings { chat, rollout })
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use super::config::ConfigError;
 use super::query::QueryError;
+use crate::network;
 use crate::runtime::cluster_key::ClusterKeyError;
 use crate::runtime::files::FilesError;
 use crate::runtime::journal::JournalError;
@@ -189,6 +190,23 @@ macro_rules! error_from {
 error_from! {
     Config(ConfigError), ClusterKey(ClusterKeyError), Listen(StartError), Files(FilesError),
     Journal(JournalError), Query(QueryError),
+}
+
+impl From<network::StartError> for CliError {
+    fn from(error: network::StartError) -> Self {
+        use network::StartError as Start;
+        match error {
+            Start::Listen(error) => error.into(),
+            Start::Files(error) => error.into(),
+            Start::Journal(error) => error.into(),
+            Start::ClusterKey(error) => error.into(),
+            Start::System(source) => Self::System { action: "start a thread", source },
+            Start::Address { .. } | Start::Setting(_) => Self::Usage(error.to_string()),
+            Start::Chat(_) | Start::Rollout(_) | Start::Network(_) => {
+                Self::Failed(error.to_string())
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -157,7 +157,12 @@ impl PeerSettings {
         }
         check_counts(&args.node, &[("--gossip-seen-max", args.limits.gossip_seen_max)])?;
         check_periods(args)?;
-        let node = node_settings(&args.node, (ip, port), seeds)?;
+        let mut common = args.node.clone();
+        if args.rollout.id.is_some() && matches!(common.http, Some(HttpArg::At(_))) {
+            // It is the address of the data plane.
+            common.http = None;
+        }
+        let node = node_settings(&common, (ip, port), seeds)?;
         let push_max = if args.limits.no_push { 0 } else { args.limits.push_max.0 };
         Ok(Self { node, bootstrap, machines: args.machines(), push_max })
     }
@@ -241,7 +246,7 @@ fn http_access(typed: Option<HttpArg>, has_key: bool) -> Result<Option<Access>, 
         Some(HttpArg::Off) => Ok(None),
         Some(HttpArg::At(at)) => Err(CliError::Usage(format!(
             "--http {at} is where the data plane of a node that rolls out listens; give it a name \
-             with --id, or use --http any, loopback or off"
+             with --rollout, or use --http any, loopback or off"
         ))),
         None if has_key => Ok(Some(Access::Loopback)),
         None => Ok(Some(Access::Any)),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 
 use super::switchboard::Switchboard;
-use super::{Network, Relay, StartError};
+use super::{Network, Peer, Relay, StartError};
 use crate::machine::broadcast::MESSAGE_BYTES_MAX;
 use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
 use crate::machine::quorum::QuorumRule;
@@ -42,15 +42,6 @@ fn parse(given: impl Display) -> Result<Endpoint, StartFault> {
     let given = given.to_string();
     let parsed = given.parse::<Endpoint>();
     parsed.map_err(|_| (given, "write IP:PORT; host names are not looked up".to_owned()))
-}
-
-/// Parts of a program that share the peer's process, for a program that is more than a peer.
-#[derive(Default)]
-pub(crate) struct Site {
-    /// The peer's identity, if it is not the one in its directory.
-    pub(crate) keys: Option<KeyPair>,
-    /// Handlers of connections to the peer's port in other dialects than the peer's own.
-    pub(crate) dialects: Dialects,
 }
 
 impl Default for Builder {
@@ -141,11 +132,11 @@ impl Builder {
     /// # Errors
     /// Fails if a setting is invalid, the port is taken, or the disk or the system refuses.
     pub fn start(self) -> Result<Network, StartError> {
-        self.start_at(Site::default())
+        self.start_as(None)
     }
 
-    /// As [`Self::start`], for a program that is more than a peer.
-    pub(crate) fn start_at(self, site: Site) -> Result<Network, StartError> {
+    /// As [`Self::start`], with these keys instead of those in its directory.
+    pub(crate) fn start_as(self, keys: Option<KeyPair>) -> Result<Network, StartError> {
         let address = |(given, reason)| StartError::Address { given, reason };
         let listen = self.listen.map_err(address)?;
         let seeds = self.seeds.map_err(address)?;
@@ -169,10 +160,10 @@ impl Builder {
         let place = Place::take((&root, "peer"), (listen.ip(), listen.port()))?;
         let endpoint = place.endpoint;
         let (listener, dir) = place.open()?;
-        let keys = site.keys.map_or_else(|| dir.identity(), Ok)?;
+        let keys = keys.map_or_else(|| dir.identity(), Ok)?;
         let (journal, records, _) = Journal::open(&dir.journal_path())?;
         let rng = Rng::from_rng(&mut os_rng()?);
-        let me = (endpoint, keys);
+        let me = (endpoint, keys.clone());
         let machine = if seeds.is_empty() {
             PeerNode::without_seeds(self.machines, me, &bootstrap, &records, rng)
         } else {
@@ -181,15 +172,17 @@ impl Builder {
             PeerNode::new(self.machines, me, book, &records, rng)
         };
         let board = Switchboard::new(endpoint, false);
+        let dialects = Dialects::default();
         let options = Options {
             cluster_keys,
-            dialects: site.dialects,
+            dialects: dialects.clone(),
             ..Options::new(Relay(Arc::clone(&board)))
         };
         let driver = Driver::start(machine, listener, journal, options)?;
         let (answering, node) = (Arc::clone(&board), Arc::clone(&driver));
         let answers = thread::spawn("answers", move || answering.answer(&node));
         let answers = answers.inspect_err(|_| driver.stop(Duration::ZERO))?;
-        Ok(Network::new((endpoint, driver, board), answers, (dir, scratch)))
+        let peer = Peer { endpoint, keys, driver, board, dialects, takes_shares: false };
+        Ok(Network::new(peer, answers, (dir, scratch)))
     }
 }

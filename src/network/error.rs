@@ -8,7 +8,7 @@ use crate::machine::direct::FailKind;
 use crate::runtime::cluster_key::ClusterKeyError;
 use crate::runtime::files::FilesError;
 use crate::runtime::journal::JournalError;
-use crate::runtime::listen;
+use crate::runtime::{chat, listen, rollout};
 
 /// Reason why a network could not be started.
 #[derive(Debug)]
@@ -30,6 +30,12 @@ pub enum StartError {
     Journal(JournalError),
     /// The cluster key cannot be used.
     ClusterKey(ClusterKeyError),
+    /// A chat cannot start.
+    Chat(chat::StartError),
+    /// A node of rollouts cannot start.
+    Rollout(rollout::StartError),
+    /// The network has stopped.
+    Network(NetworkError),
     /// The system refused something else.
     System(io::Error),
 }
@@ -43,6 +49,9 @@ impl fmt::Display for StartError {
             Self::Files(error) => error.fmt(f),
             Self::Journal(error) => error.fmt(f),
             Self::ClusterKey(error) => error.fmt(f),
+            Self::Chat(error) => error.fmt(f),
+            Self::Rollout(error) => error.fmt(f),
+            Self::Network(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system has no room for another node: {error}"),
         }
     }
@@ -62,7 +71,8 @@ macro_rules! start_error_from {
 
 start_error_from! {
     Listen(listen::StartError), Files(FilesError), Journal(JournalError),
-    ClusterKey(ClusterKeyError), System(io::Error),
+    ClusterKey(ClusterKeyError), Chat(chat::StartError), Rollout(rollout::StartError),
+    Network(NetworkError), System(io::Error),
 }
 
 /// Reason why a call did nothing. All are definite.

@@ -33,14 +33,16 @@
 
 mod builder;
 mod change;
+pub(crate) mod chat;
 mod error;
+mod group;
 mod message;
 mod pending;
 mod queue;
+pub(crate) mod rollout;
 mod switchboard;
 
 pub use builder::Builder;
-pub(crate) use builder::Site;
 pub use change::Change;
 pub use error::{NetworkError, SendError, StartError};
 pub use message::{Incoming, Known, Message, Published};
@@ -57,11 +59,11 @@ use tempfile::TempDir;
 use crate::machine::Input;
 use crate::machine::direct::RetryConfig;
 use crate::model::statement::Subject;
-use crate::model::{Data, Endpoint, Now};
+use crate::model::{Data, Endpoint, KeyPair, Now};
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
 use crate::runtime::driver::Driver;
-use crate::runtime::driver::options::Sink;
+use crate::runtime::driver::options::{Dialects, Sink};
 use crate::runtime::files::DataDir;
 
 /// Longest time for links to drain when the network stops; a goodbye needs milliseconds.
@@ -87,13 +89,24 @@ impl Sink<Event> for Relay {
 ///
 /// Dropping a network stops it.
 pub struct Network {
-    endpoint: Endpoint,
-    driver: Arc<Driver<PeerNode>>,
-    board: Arc<Switchboard>,
-    /// Handle of the thread that carries answers; taken by the call that stops the network.
-    answers: Mutex<Option<JoinHandle<()>>>,
-    /// Lock of the data directory, and the directory itself if it is temporary.
-    _ground: (DataDir, Option<TempDir>),
+    peer: Peer,
+    /// Thread that carries answers, the lock of the data directory, and the directory itself if it
+    /// is temporary; taken by the call that stops the network. `None` for a peer that its program
+    /// runs and stops.
+    own: Mutex<Option<(JoinHandle<()>, DataDir, Option<TempDir>)>>,
+}
+
+/// Running peer of a network.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) keys: KeyPair,
+    pub(crate) driver: Arc<Driver<PeerNode>>,
+    pub(crate) board: Arc<Switchboard>,
+    /// Servers of the other dialects at its port.
+    pub(crate) dialects: Dialects,
+    /// True if it answers the fleet's orders to take a share.
+    pub(crate) takes_shares: bool,
 }
 
 impl Network {
@@ -102,18 +115,32 @@ impl Network {
         Builder::default()
     }
 
-    fn new(
-        (endpoint, driver, board): (Endpoint, Arc<Driver<PeerNode>>, Arc<Switchboard>),
-        answers: JoinHandle<()>,
-        ground: (DataDir, Option<TempDir>),
-    ) -> Self {
-        let answers = Mutex::new(Some(answers));
-        Self { endpoint, driver, board, answers, _ground: ground }
+    fn new(peer: Peer, answers: JoinHandle<()>, dir: (DataDir, Option<TempDir>)) -> Self {
+        Self { peer, own: Mutex::new(Some((answers, dir.0, dir.1))) }
+    }
+
+    /// The network of a peer that its program runs and stops; [`Network::stop`] does nothing here.
+    pub(crate) const fn of(peer: Peer) -> Self {
+        Self { peer, own: Mutex::new(None) }
     }
 
     /// Listen address of this peer.
     pub const fn endpoint(&self) -> Endpoint {
-        self.endpoint
+        self.peer.endpoint
+    }
+
+    /// Key pair of this peer.
+    pub(crate) fn keys(&self) -> KeyPair {
+        self.peer.keys.clone()
+    }
+
+    const fn takes_shares(&self) -> bool {
+        self.peer.takes_shares
+    }
+
+    /// Servers of the other dialects at the port of this peer.
+    pub(crate) const fn dialects(&self) -> &Dialects {
+        &self.peer.dialects
     }
 
     /// Subscribes to the messages of a topic, from now on, this peer's own too. A topic is 1 to 128
@@ -126,7 +153,7 @@ impl Network {
     /// # Errors
     /// Fails if `topic` is not allowed, or the network has stopped.
     pub fn subscribe(&self, topic: &str) -> Result<Queue<Message>, NetworkError> {
-        self.board.subscribe(topic)
+        self.peer.board.subscribe(topic)
     }
 
     /// Sends a message to every peer that subscribes to `topic`, now or while it is still held
@@ -142,7 +169,7 @@ impl Network {
         topic: &str,
         message: impl Into<Data>,
     ) -> Result<Published, NetworkError> {
-        self.board.publish(&self.driver, (topic.to_owned(), message.into()), false)
+        self.peer.board.publish(&self.peer.driver, (topic.to_owned(), message.into()), false)
     }
 
     /// Sends a message to one peer, neighbor or not. It arrives once or not at all; the outcome
@@ -172,7 +199,7 @@ impl Network {
         message: impl Into<Data>,
         retry: RetryConfig,
     ) -> Result<Pending<Result<Duration, SendError>>, NetworkError> {
-        self.board.send(&self.driver, peer, (topic.to_owned(), message.into()), retry)
+        self.peer.board.send(&self.peer.driver, peer, (topic.to_owned(), message.into()), retry)
     }
 
     /// Opens the queue of direct messages for this peer. Without an open queue none is taken.
@@ -180,7 +207,7 @@ impl Network {
     /// # Errors
     /// Fails if the queue is open already, or the network has stopped.
     pub fn inbox(&self) -> Result<Queue<Incoming>, NetworkError> {
-        self.board.inbox()
+        self.peer.board.inbox()
     }
 
     /// Looks for peers that this one was not told of. All that are found have proved their keys.
@@ -190,18 +217,18 @@ impl Network {
     pub fn discover_peers(
         &self,
     ) -> Result<Pending<Result<Vec<Known>, NetworkError>>, NetworkError> {
-        self.board.discover(&self.driver)
+        self.peer.board.discover(&self.peer.driver)
     }
 
     /// Keeps a link to `peer` from now on: calls it until it answers, and again if the link is
     /// lost.
     pub fn add_peer(&self, peer: Endpoint) {
-        self.driver.submit(Input::Command(Command::AddPeer(peer)));
+        self.peer.driver.submit(Input::Command(Command::AddPeer(peer)));
     }
 
     /// Ends the link to `peer`; nothing more is sent to it.
     pub fn remove_peer(&self, peer: Endpoint) {
-        self.driver.submit(Input::Command(Command::RemovePeer(peer)));
+        self.peer.driver.submit(Input::Command(Command::RemovePeer(peer)));
     }
 
     /// Subscribes to the changes in the fleet that this peer learns of, from now on: whether it is
@@ -210,7 +237,7 @@ impl Network {
     /// # Errors
     /// Fails if the network has stopped.
     pub fn changes(&self) -> Result<Queue<Change>, NetworkError> {
-        self.board.changes()
+        self.peer.board.changes()
     }
 
     /// Subscribes to the members whose removal a quorum of seeds certifies, from now on, as this
@@ -219,7 +246,7 @@ impl Network {
     /// # Errors
     /// Fails if the network has stopped.
     pub fn removals(&self) -> Result<Queue<Known>, NetworkError> {
-        self.board.removals()
+        self.peer.board.removals()
     }
 
     /// The members whose end a quorum of seeds certifies, as far as this peer has heard of it since
@@ -230,18 +257,18 @@ impl Network {
     /// lives on, and other peers may have heard more or less. See [`Network::ask_seeds`].
     pub fn ended(&self) -> Vec<Known> {
         let known = |it: &Subject| Known { endpoint: it.endpoint, key: it.key };
-        self.driver.inspect(|node, _| node.ended().map(known).collect())
+        self.peer.driver.inspect(|node, _| node.ended().map(known).collect())
     }
 
     /// Asks the seeds that this peer is linked with how the member at `peer` stands. Their answers
     /// come in their time, and [`Network::ended`] tells what they prove.
     pub fn ask_seeds(&self, peer: Endpoint) {
-        self.driver.submit(Input::Command(Command::AskSeeds(peer)));
+        self.peer.driver.submit(Input::Command(Command::AskSeeds(peer)));
     }
 
     /// Neighbors: peers at the other end of a lasting link.
     pub fn peers(&self) -> Vec<Endpoint> {
-        self.driver.inspect(|node, _| node.overlay().neighbors().keys().copied().collect())
+        self.peer.driver.inspect(|node, _| node.overlay().neighbors().keys().copied().collect())
     }
 
     /// Blocks until there are `wanted` neighbors or more, but no longer than `most`.
@@ -249,25 +276,24 @@ impl Network {
     /// # Errors
     /// Fails if there are fewer then, or the network has stopped.
     pub fn wait_for_peers(&self, wanted: usize, most: Duration) -> Result<(), NetworkError> {
-        self.board.wait_for_neighbors(wanted, most)
+        self.peer.board.wait_for_neighbors(wanted, most)
     }
 
     /// Status of the peer, with all its counters.
     pub fn status(&self) -> PeerStatus {
-        self.driver.inspect(|node, _| node.status())
+        self.peer.driver.inspect(|node, _| node.status())
     }
 
     /// Waits until the broadcast messages are with a neighbor, 3 s at most; then says goodbye, and
     /// ends: when this returns, no thread and no socket is left, the port is free, and every wait
     /// has its outcome. A second call does nothing.
     pub fn stop(&self) {
-        let Some(answers) = self.answers.lock().expect("nothing can panic here").take() else {
-            return;
-        };
-        self.driver.submit(Input::Command(Command::Leave));
-        self.board.wait_for_goodbye(GOODBYE_MAX);
-        self.driver.stop(STOP_GRACE);
-        self.board.close();
+        let own = self.own.lock().expect("nothing can panic here").take();
+        let Some((answers, _dir, _scratch)) = own else { return };
+        self.peer.driver.submit(Input::Command(Command::Leave));
+        self.peer.board.wait_for_goodbye(GOODBYE_MAX);
+        self.peer.driver.stop(STOP_GRACE);
+        self.peer.board.close();
         // The thread has panicked if this fails, and reported that itself.
         let _ = answers.join();
     }

@@ -225,21 +225,38 @@ impl DataDir {
     /// Fails if the key file is malformed or users other than the owner may touch it, or if the
     /// disk or the operating system's randomness fails.
     pub fn identity(&self) -> Result<KeyPair, FilesError> {
+        if let Some(key) = self.stored_identity()? {
+            return Ok(key);
+        }
+        let key = KeyPair::generate(&mut os_rng()?);
+        self.store_identity(&key)?;
+        Ok(key)
+    }
+
+    /// Identity that is on disk, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataDir::identity`].
+    pub fn stored_identity(&self) -> Result<Option<KeyPair>, FilesError> {
         let path = self.path.join("identity.key");
         match File::open(&path) {
-            Ok(file) => read_key(&path, &file),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                let key = KeyPair::generate(&mut os_rng()?);
-                let text = format!("{}\n", hex::encode(key.secret_bytes()));
-                replace_file(&path, text.as_bytes()).map_err(|source| FilesError::Io {
-                    action: "write",
-                    path,
-                    source,
-                })?;
-                Ok(key)
-            }
+            Ok(file) => read_key(&path, &file).map(Some),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(FilesError::Io { action: "open", path, source }),
         }
+    }
+
+    /// Stores an identity in a directory that has none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the disk does.
+    pub fn store_identity(&self, key: &KeyPair) -> Result<(), FilesError> {
+        let path = self.path.join("identity.key");
+        let text = format!("{}\n", hex::encode(key.secret_bytes()));
+        let failed = |source| FilesError::Io { action: "write", path: path.clone(), source };
+        replace_file(&path, text.as_bytes()).map_err(failed)
     }
 }
 

@@ -75,6 +75,10 @@ pub struct PeerRunArgs {
     /// Begin a fleet without seeds, which others join by this peer's address; --join implies it
     #[arg(long)]
     pub open: bool,
+    /// Take part in the fleet's chat as member N, too; peer chat attaches a screen, and peer chat
+    /// send and history need none [default: no chat]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chat: Option<u32>,
     /// Flags that all nodes have in common.
     #[command(flatten)]
     pub node: NodeArgs,
@@ -116,7 +120,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "NAME", value_parser = parse_fleet)]
     pub fleet: Option<String>,
     /// The clients that are told over HTTP, on the same port, what this node is doing (/, /healthz,
-    /// /metrics, /status): any, loopback or off. For a peer with --id: the address of its data
+    /// /metrics, /status): any, loopback or off. For a peer with --rollout: the address of its data
     /// plane, as in 127.0.0.1:50051 [default: any, and with a cluster key loopback]
     #[arg(long, value_name = "WHOM")]
     pub http: Option<HttpArg>,

@@ -9,13 +9,13 @@ mod ask;
 mod book;
 mod command;
 mod compare;
-mod fleet;
 mod input;
 mod local;
 mod plain;
 mod recover;
 mod run;
 mod screen;
+mod service;
 mod session;
 mod settings;
 mod typing;
@@ -25,6 +25,7 @@ mod words;
 
 use self::args::{ChatArgs, ChatCommand};
 use crate::cli::CliError;
+pub(in crate::cli) use service::ChatService;
 
 /// Takes part in a chat, or asks one that runs here.
 ///

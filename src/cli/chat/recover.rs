@@ -37,7 +37,7 @@ pub(super) fn run(args: &ChatRecoverArgs) -> Result<(), CliError> {
             let key = dir.identity()?.public();
             let marker = dir.path().join("has-a-log");
             let status = recover(&args.log_dir, &marker, id, key)
-                .map_err(start_failed)?
+                .map_err(|error| start_failed(error.into()))?
                 .map_err(|reason| CliError::Failed(format!("nothing was recovered: {reason}")))?;
             json!({ "lines": recovered_lines(&status), "json": status })
         }

@@ -16,28 +16,29 @@ use serde_json::json;
 
 use super::args::ChatArgs;
 use super::book::{Book, Item};
-use super::fleet::Fleet;
 use super::local::{Local, handler};
 use super::plain::Plain;
 use super::screen::Screen;
 use super::screen::keys::Asked;
 use super::screen::terminal::{self, Job, Terminal};
 use super::session::{Answer, News, Session};
-use super::settings::{self, Settings};
+use super::settings::Settings;
 use super::typing::{Line as Typed, Typing, lines};
 use super::watch::{Announcer, Watchers};
 use crate::cli::log::{Line, Origin, install_on_stderr};
 use crate::cli::run::signals;
-use crate::cli::{CliError, member, room};
+use crate::cli::{CliError, room, seeds};
 use crate::model::{Endpoint, KeyPair, Now};
-use crate::proto::chat::entry::Member;
-use crate::runtime::chat::{Engine, Founds, Limits, Options, StartError, Told};
+use crate::network::chat::{ChatMember, MemberOptions};
+use crate::network::{self, Network};
+use crate::proto::chat::entry::{Member, MemberId};
+use crate::runtime::chat::{Engine, Limits, Options, StartError, Told};
 use crate::runtime::clock::Clock;
 use crate::runtime::control;
 use crate::runtime::files::{DataDir, FilesError};
 
 /// Largest number of waiting events; those without room are read from the log later.
-const TOLD_MAX: usize = 4 * 1024;
+pub(super) const TOLD_MAX: usize = 4 * 1024;
 
 /// Time for which the end of the input is put off while typed messages are not final.
 const END_GRACE: Duration = Duration::from_secs(10);
@@ -65,27 +66,34 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
         let origin = Origin { role: "chat", node: settings.at };
         install_on_stderr(args.log_format, LevelFilter::from(args.log_level), origin)?;
     }
-    let dir = DataDir::open_at(settings.dir.clone()).map_err(|error| doubled(&settings, error))?;
+    let dir =
+        DataDir::open_at(settings.dir.clone()).map_err(|error| doubled(settings.me, error))?;
     let keys = dir.identity()?;
-    let mut fleet = match seeds {
-        Some(seeds) => Some(Fleet::join(&settings, &seeds, &keys, args.data.clone())?),
-        None => None,
-    };
-    if let Some(fleet) = &fleet
-        && !find(&mut settings, args, fleet, &signals)?
-    {
-        return Ok(());
-    }
+    let network = seeds.map(|seeds| {
+        let builder = Network::builder().listen(settings.at).seeds(seeds).data(&args.data);
+        builder.start_as(Some(keys.clone())).map(Arc::new)
+    });
+    let failed = |error| CliError::Failed(format!("cannot join the fleet: {error}"));
+    let network = network.transpose().map_err(failed)?;
     let (tell, ear) = bounded(TOLD_MAX);
     let watchers = Watchers::default();
     let announcer = Announcer { watchers: watchers.clone(), tell };
     let (links_max, shortage) = room::for_connections(Limits::default().links_max);
     settings.notes.extend(shortage);
-    let options = options(&settings, args, (keys, links_max), announcer);
-    let engine = Engine::start(options).map_err(start_failed)?;
-    if let Some(fleet) = &mut fleet {
-        fleet.serve(&engine)?;
-    }
+    let (engine, member) = match &network {
+        Some(network) => {
+            let Some(member) = join(network, (&settings, args, links_max), announcer, &signals)?
+            else {
+                return Ok(());
+            };
+            (member.engine.clone(), Some(member))
+        }
+        None => {
+            let options = options(&settings, args, (keys, links_max), announcer);
+            let engine = Engine::start(options).map_err(network::StartError::from);
+            (engine.map_err(start_failed)?, None)
+        }
+    };
     let local = Arc::new(Local::new(engine, watchers));
     let control = control::serve(&dir, handler(Arc::downgrade(&local)));
     let control = control.map_err(system("take local commands"))?;
@@ -101,8 +109,11 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let left = ended.and_then(|mut face| talk.leave(&mut face));
     drop(control);
     local.engine.stop();
-    if let Some(fleet) = fleet {
-        fleet.stop();
+    if let Some(network) = network {
+        network.stop();
+    }
+    if let Some(member) = member {
+        member.join();
     }
     left
 }
@@ -119,32 +130,30 @@ fn fleet_of(args: &ChatArgs) -> Result<Option<Vec<Endpoint>>, CliError> {
         };
     }
     let file = args.config.as_deref().unwrap_or(Path::new("config.txt"));
-    member::seeds(file, args.config.is_some())
+    seeds::running(file, args.config.is_some())
 }
 
-/// Finds the group by the fleet, if nothing else names its address. Returns false if it was told to
-/// stop.
-fn find(
-    settings: &mut Settings,
-    args: &ChatArgs,
-    fleet: &Fleet,
+/// Becomes a member of the group in the fleet of `network`; `None` if it was told to stop before.
+fn join(
+    network: &Arc<Network>,
+    (settings, args, links_max): (&Settings, &ChatArgs, usize),
+    announcer: Announcer,
     signals: &Receiver<&'static str>,
-) -> Result<bool, CliError> {
-    settings.listen = None;
-    if settings::knows_its_group(&args.log_dir, settings.me) || !settings.seeds.is_empty() {
-        settings.founds = Founds::Never;
-        return Ok(true);
-    }
-    let mut is_stopped = false;
-    let (founds, found) = fleet.seek(|words| {
+) -> Result<Option<ChatMember>, CliError> {
+    let options = MemberOptions {
+        id: settings.me,
+        log_dir: args.log_dir.clone(),
+        marker: settings.dir.join("has-a-log"),
+        places: settings.seeds.clone(),
+        config: settings.config.clone(),
+        links_max,
+    };
+    let searching = |words: &str| {
         // A closed output is no reason to end.
         let _ = writeln!(io::stdout(), "* {words}");
-        is_stopped = !signals.is_empty();
-        !is_stopped
-    });
-    settings.founds = founds;
-    settings.seeds.extend(found.into_iter().map(|at| (None, at)));
-    Ok(!is_stopped)
+        signals.is_empty()
+    };
+    ChatMember::start(network, options, Box::new(announcer), searching).map_err(start_failed)
 }
 
 fn options(
@@ -169,16 +178,16 @@ fn options(
     }
 }
 
-fn doubled(settings: &Settings, error: FilesError) -> CliError {
+pub(super) fn doubled(me: MemberId, error: FilesError) -> CliError {
     let FilesError::Locked { dir } = error else { return error.into() };
     CliError::Failed(format!(
-        "{} runs already on this machine ({} is in use); stop it, or give this one another --id",
-        settings.me,
+        "{me} runs already on this machine ({} is in use); stop it, or give this one another id",
         dir.display()
     ))
 }
 
-pub(super) fn start_failed(error: StartError) -> CliError {
+pub(super) fn start_failed(error: network::StartError) -> CliError {
+    let network::StartError::Chat(error) = error else { return error.into() };
     match error {
         StartError::Listen(error) => error.into(),
         StartError::Files(error) => error.into(),

@@ -1,13 +1,14 @@
 //! Settings of a chat: the checked flags, with the addresses of this member and of those it calls.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::args::{ChatArgs, Place};
 use crate::cli::CliError;
 use crate::machine::chat::Config;
 use crate::model::Endpoint;
+use crate::network::chat::knows_its_group;
 use crate::proto::chat::entry::MemberId;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::chat::Founds;
@@ -112,11 +113,6 @@ fn found_seeds(
             Ok(found)
         }
     }
-}
-
-/// True if the log of `me` has any content.
-pub(super) fn knows_its_group(log_dir: &Path, me: MemberId) -> bool {
-    std::fs::metadata(log_dir.join(format!("{me}.log"))).is_ok_and(|it| it.len() > 0)
 }
 
 fn config(args: &ChatArgs) -> Result<Config, CliError> {

@@ -13,12 +13,12 @@ use crate::runtime::rollout::{KillPoint, Place};
 
 /// The flags by which a peer takes part in rollouts.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Rollouts (with --id)")]
+#[command(next_help_heading = "Rollouts (with --rollout)")]
 pub struct RolloutNodeArgs {
     /// Take part in rollouts by this name; the other flags here need it. --http is then the address
     /// of the data plane (POST /predict, GET /routing, /health, /metrics), and --join HOST:PORT
     /// asks the node there to be let in [default: none, a peer of a fleet and nothing else]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long = "rollout", visible_alias = "id", value_name = "NAME")]
     pub id: Option<NodeId>,
     /// A version and the server that answers for it, as in v1=http://127.0.0.1:9001; once for each
     /// [default: none, a built-in model echoes]
@@ -46,8 +46,8 @@ pub struct RolloutNodeArgs {
     /// Let any node that proves a key take part, without peer rollout admit
     #[arg(long, requires = "id")]
     pub admit_all: bool,
-    /// Folder of the log of transactions, which is NAME.log
-    #[arg(long, value_name = "DIR", default_value = "data/logs", requires = "id")]
+    /// Folder of the log of transactions, which is NAME.log, and of the chat's, peer_N.log
+    #[arg(long, value_name = "DIR", default_value = "data/logs")]
     pub log_dir: PathBuf,
     /// Bytes of a request's body at most, at the data plane
     #[arg(long, value_name = "SIZE", default_value = "1M", requires = "id")]

@@ -4,7 +4,6 @@
 
 use crate::proto::rollout::Roster;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use serde::{Deserialize, Serialize};
@@ -14,9 +13,10 @@ use crate::cli::log::Line;
 use crate::cli::text::escape;
 use crate::machine::rollout::Command;
 use crate::model::WallTime;
+use crate::network::rollout::RolloutNode;
 use crate::proto::rollout::{NodeId, TxId};
 use crate::runtime::control::{Answer, Handler};
-use crate::runtime::rollout::{Engine, Standing};
+use crate::runtime::rollout::{Standing, StandingError};
 
 /// Largest number of log lines that are kept for explanations.
 const STORY_MAX: usize = 4_096;
@@ -59,27 +59,28 @@ pub(in crate::cli) enum Ask {
 }
 
 /// Engine of the node, with what its control socket tells besides.
-pub(super) struct Local {
-    pub(super) engine: Engine,
-    http: Option<String>,
-    /// Readiness of the log of decisions, if there is one.
-    decisions: Option<Arc<AtomicBool>>,
+pub(in crate::cli) struct Local {
+    pub(super) node: RolloutNode,
     story: Mutex<VecDeque<(WallTime, String)>>,
 }
 
 impl Local {
-    /// Wraps an engine; `http` is the address of its data plane.
-    pub(super) fn new(
-        engine: Engine,
-        http: Option<String>,
-        decisions: Option<Arc<AtomicBool>>,
-    ) -> Self {
-        Self { engine, http, decisions, story: Mutex::default() }
+    /// A node without log lines yet.
+    pub(super) fn new(node: RolloutNode) -> Self {
+        Self { node, story: Mutex::default() }
     }
 
-    /// True if transactions can be ended: always, unless the log of decisions is not complete yet.
-    fn can_decide(&self) -> bool {
-        self.decisions.as_ref().is_none_or(|it| it.load(Ordering::Acquire))
+    /// Status of the node; its fields are those of [`Ask::Status`].
+    ///
+    /// # Errors
+    /// Fails if the node is stopping.
+    pub(in crate::cli) fn status(&self, wall: WallTime) -> Result<Value, StandingError> {
+        Ok(json!({
+            "standing": self.node.engine.standing()?,
+            "http": self.node.plane.addr().to_string(),
+            "wall_ms": wall.0,
+            "can_decide": self.node.can_decide(),
+        }))
     }
 
     /// Keeps a log line for explanations.
@@ -92,28 +93,24 @@ impl Local {
     }
 
     fn answer(&self, ask: Ask, wall: WallTime) -> Result<Value, String> {
-        let stopping = |error: crate::runtime::rollout::StandingError| error.to_string();
+        let stopping = |error: StandingError| error.to_string();
         match ask {
-            Ask::Status => {
-                let standing = self.engine.standing().map_err(stopping)?;
-                Ok(json!({ "standing": standing, "http": self.http, "wall_ms": wall.0,
-                    "can_decide": self.can_decide() }))
-            }
+            Ask::Status => self.status(wall).map_err(stopping),
             Ask::Order { order } => {
-                if !self.can_decide() && !matches!(order, Command::Resolve { .. }) {
+                if !self.node.can_decide() && !matches!(order, Command::Resolve { .. }) {
                     return Err("not all nodes are in the group yet that keeps the decisions \
                                 (--decide-in-log); start them all with that flag, and try again"
                         .to_owned());
                 }
-                Ok(json!(self.engine.command(order).map_err(stopping)?))
+                Ok(json!(self.node.engine.command(order).map_err(stopping)?))
             }
             Ask::History { count } => {
-                let (committed, aborted) = self.engine.history(count).map_err(stopping)?;
+                let (committed, aborted) = self.node.engine.history(count).map_err(stopping)?;
                 Ok(json!({ "committed": committed, "aborted": aborted }))
             }
             Ask::Explain { txid } => self.explain(&txid),
             Ask::Admit { node, key } => {
-                let keys = self.engine.admit(node, key).map_err(stopping)?;
+                let keys = self.node.engine.admit(node, key).map_err(stopping)?;
                 Ok(json!({ "vouched": keys.len() == 1, "keys": keys }))
             }
             Ask::Remove { node } => self.remove(&node),
@@ -122,7 +119,7 @@ impl Local {
 
     fn explain(&self, txid: &TxId) -> Result<Value, String> {
         let (committed, aborted) =
-            self.engine.history(usize::MAX).map_err(|error| error.to_string())?;
+            self.node.engine.history(usize::MAX).map_err(|error| error.to_string())?;
         let committed = committed.into_iter().rfind(|it| it.proposal.txid == *txid);
         let aborted = aborted.into_iter().rfind(|it| it.txid == *txid);
         let name = txid.to_string();
@@ -136,7 +133,7 @@ impl Local {
     }
 
     fn remove(&self, node: &NodeId) -> Result<Value, String> {
-        let standing = self.engine.standing().map_err(|error| error.to_string())?;
+        let standing = self.node.engine.standing().map_err(|error| error.to_string())?;
         let Standing::Running { status, .. } = standing else {
             return Err("this node has not begun, so it has no roster yet".to_owned());
         };
@@ -145,7 +142,7 @@ impl Local {
         }
         let rest = status.roster.nodes().filter(|it| it.node_id != *node).cloned().collect();
         let roster = Roster::new(rest).map_err(str::to_owned)?;
-        let answer = self.engine.command(Command::Roster(roster));
+        let answer = self.node.engine.command(Command::Roster(roster));
         Ok(json!(answer.map_err(|error| error.to_string())?))
     }
 }

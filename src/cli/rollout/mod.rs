@@ -5,8 +5,6 @@
 pub mod args;
 mod ask;
 pub(in crate::cli) mod client;
-pub(in crate::cli) mod decider;
-mod fleet;
 pub(in crate::cli) mod http;
 mod local;
 mod model;
@@ -21,13 +19,15 @@ use self::args::{RolloutArgs, RolloutCommand};
 use super::CliError;
 use super::args::PeerRunArgs;
 use crate::machine::rollout::Command;
+pub(in crate::cli) use run::RolloutService;
+pub(in crate::cli) use settings::Settings;
 
-/// Runs `peer --id NAME`.
+/// Runs `peer --rollout NAME` with a port of its own, outside of a fleet.
 ///
 /// # Errors
 /// Fails if the node cannot start, or its disk fails.
-pub fn node(args: &PeerRunArgs) -> Result<(), CliError> {
-    run::run(args)
+pub(in crate::cli) fn node(args: &PeerRunArgs, settings: Settings) -> Result<(), CliError> {
+    run::run(args, settings)
 }
 
 /// Runs `peer rollout …`.

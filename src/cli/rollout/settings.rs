@@ -1,53 +1,39 @@
 //! Settings of a node that rolls out: its flags, checked.
 
-use crate::proto::rollout::RoutingState;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use sha2::{Digest as _, Sha256};
 
 use super::args::Served;
 use crate::cli::CliError;
 use crate::cli::args::{HttpArg, PeerRunArgs};
 use crate::model::Endpoint;
-use crate::proto::rollout::{ModelId, NodeId};
-use crate::proto::sealed::ClusterKeys;
+use crate::network::rollout::NodeOptions;
+use crate::proto::rollout::{ModelId, NodeId, RoutingState};
 use crate::runtime::cluster_key;
-use crate::runtime::dataplane::Upstream;
-use crate::runtime::rollout::{Founding, Place};
+use crate::runtime::dataplane::{self, Upstream};
+use crate::runtime::rollout::{Admits, Founding, Place};
 
 /// Settings that a node is started with.
-pub(super) struct Settings {
-    /// Name of the node.
-    pub(super) me: NodeId,
-    /// Address at which other nodes call it.
-    pub(super) at: Endpoint,
-    /// Address at which the data plane listens.
-    pub(super) http: SocketAddr,
-    /// Server of each version; empty for the built-in model.
-    pub(super) upstreams: BTreeMap<ModelId, Upstream>,
-    /// Routing state of version 1.
-    pub(super) initial: RoutingState,
-    /// Beginning of the history; none to let the fleet say.
-    pub(super) founding: Option<Founding>,
-    /// Cluster keys of its links, if they are encrypted.
-    pub(super) cluster_keys: Option<Arc<ClusterKeys>>,
+pub(in crate::cli) struct Settings {
+    /// Settings of the node itself.
+    pub(super) node: NodeOptions,
     /// Folder of the key and the control socket.
     pub(super) dir: PathBuf,
-    /// File of the log of transactions.
-    pub(super) log: PathBuf,
 }
 
 impl Settings {
-    /// Checks the flags.
+    /// True if the flags say where the history begins: at nodes that they name.
+    pub(in crate::cli) const fn is_placed(&self) -> bool {
+        self.node.founding.is_some()
+    }
+
+    /// Checks the flags; with `is_in_fleet`, the node runs in a peer in any case.
     ///
     /// # Errors
     /// Fails if the flags do not fit; the text says what to type instead.
-    pub(super) fn new(args: &PeerRunArgs) -> Result<Self, CliError> {
+    pub(in crate::cli) fn new(args: &PeerRunArgs, is_in_fleet: bool) -> Result<Self, CliError> {
         let flags = &args.rollout;
-        let missing = || CliError::Usage("a node needs --id and --port".to_owned());
+        let missing = || CliError::Usage("a node needs --rollout and --port".to_owned());
         let me = flags.id.clone().ok_or_else(missing)?;
         let port = args.port.filter(|port| *port != 0).ok_or_else(missing)?;
         let Some(HttpArg::At(http)) = args.node.http else {
@@ -62,27 +48,31 @@ impl Settings {
                 args.ip
             )));
         }
-        let initial = RoutingState::initial(flags.stable.clone(), flags.canary.clone());
         let cluster_keys = args.node.cluster_key.as_deref().map(cluster_key::read).transpose()?;
-        Ok(Self {
+        if flags.decide_in_log && cluster_keys.is_some() {
+            return Err(CliError::Usage(
+                "--decide-in-log cannot be used with --cluster-key; leave one of them out"
+                    .to_owned(),
+            ));
+        }
+        let body_bytes = usize::try_from(flags.body_max.0).unwrap_or(usize::MAX);
+        let dir = args.node.data.join(format!("rollout-{me}"));
+        let decisions = || (flags.log_dir.join("decisions"), dir.join("decisions.mark"));
+        let node = NodeOptions {
             at,
             http,
             upstreams: upstreams(&flags.serve, &flags.stable)?,
-            initial,
-            founding: founding(args, &me, at)?,
+            plane_limits: dataplane::Limits { body_bytes, ..dataplane::Limits::default() },
+            initial: RoutingState::initial(flags.stable.clone(), flags.canary.clone()),
+            founding: founding(args, &me, at, is_in_fleet)?,
             cluster_keys,
-            dir: args.node.data.join(format!("rollout-{me}")),
             log: flags.log_dir.join(format!("{me}.log")),
+            decisions: flags.decide_in_log.then(decisions),
+            admits: if flags.admit_all { Admits::Anybody } else { Admits::Vouched },
+            kill_at: flags.kill_at,
             me,
-        })
-    }
-
-    /// Returns the versions that this node can serve, each with a digest of its server's address,
-    /// which may hold a secret; none if it serves any.
-    pub(super) fn models(&self) -> Option<BTreeMap<ModelId, String>> {
-        let digest = |it: &Upstream| hex::encode(&Sha256::digest(it.to_string())[..4]);
-        let told = self.upstreams.iter().map(|(model, at)| (model.clone(), digest(at)));
-        (!self.upstreams.is_empty()).then(|| told.collect())
+        };
+        Ok(Self { node, dir })
     }
 }
 
@@ -102,9 +92,15 @@ fn upstreams(serve: &[Served], stable: &ModelId) -> Result<BTreeMap<ModelId, Ups
     Ok(upstreams)
 }
 
-fn founding(args: &PeerRunArgs, me: &NodeId, at: Endpoint) -> Result<Option<Founding>, CliError> {
+fn founding(
+    args: &PeerRunArgs,
+    me: &NodeId,
+    at: Endpoint,
+    is_in_fleet: bool,
+) -> Result<Option<Founding>, CliError> {
     let flags = &args.rollout;
-    if !args.join.is_empty() {
+    // In a fleet, --join names a peer of the fleet.
+    if !args.join.is_empty() && !is_in_fleet {
         return Ok(Some(Founding::Join(args.join.iter().map(ToString::to_string).collect())));
     }
     let places = match &flags.roster {
@@ -155,7 +151,7 @@ mod tests {
 
     fn settings(line: &str) -> Result<Settings, String> {
         let args = crate::cli::PeerArgs::try_parse_from(line.split_whitespace());
-        Settings::new(&args.map_err(|error| error.to_string())?.run)
+        Settings::new(&args.map_err(|error| error.to_string())?.run, false)
             .map_err(|error| error.to_string())
     }
 
@@ -163,12 +159,13 @@ mod tests {
     fn a_node_is_named_and_placed() {
         let line = "peer --port 60001 --id node-a --http 127.0.0.1:50051 --node \
                     node-b=127.0.0.1:60002 --serve v1=http://127.0.0.1:9001 --serve v2=http://b:2";
-        let it = settings(line).unwrap();
+        let it = settings(line).unwrap().node;
         assert_eq!((it.me.as_str(), it.at.port(), it.http.port()), ("node-a", 60_001, 50_051));
         assert_eq!(it.models().unwrap().len(), 2);
         assert!(matches!(&it.founding, Some(Founding::By(places)) if places.len() == 1));
         assert_eq!(it.log, Path::new("data/logs/node-a.log"));
-        let it = settings("peer --port 1 --id a --http [::1]:1 --join 127.0.0.1:60001").unwrap();
+        let it =
+            settings("peer --port 1 --id a --http [::1]:1 --join 127.0.0.1:60001").unwrap().node;
         assert!(matches!(it.founding, Some(Founding::Join(_))));
         assert!(it.models().is_none(), "the built-in model answers for all");
     }
@@ -183,6 +180,6 @@ mod tests {
         assert!(unserved.contains("--serve v1=URL"), "{unserved}");
         assert!(refused(&format!("{base} --serve v1=http://")).contains("an upstream is like"));
         assert!(refused(&format!("{base} --node a=127.0.0.1:2")).contains("make them the same"));
-        assert!(refused("peer --port 1 --serve v1=http://b:1").contains("--id"));
+        assert!(refused("peer --port 1 --serve v1=http://b:1").contains("--rollout"));
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::local_api::ApiRequest;
-use super::role::{Api, OperatorAsk, Role};
+use super::role::{Api, LocalApi, OperatorAsk, Role};
 use crate::cli::metrics::process::Process;
 use crate::machine::Input;
 use crate::machine::membership::authority::Order;
@@ -57,7 +57,8 @@ pub(super) fn serve<R: Role>(
                     Err("a seed takes no part in messages; name the --port of a peer".to_owned())
                 }
             },
-            Err(_) => answer::<R>(&driver, &http, request).map(|it| Answer::Line(it.to_string())),
+            Err(_) => answer::<R>((&driver, api.as_deref()), &http, request)
+                .map(|it| Answer::Line(it.to_string())),
         };
         answer.unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string()))
     };
@@ -65,7 +66,7 @@ pub(super) fn serve<R: Role>(
 }
 
 fn answer<R: Role>(
-    driver: &Arc<Driver<R::Machine>>,
+    (driver, api): (&Arc<Driver<R::Machine>>, Option<&dyn LocalApi<R::Machine>>),
     http: &Counters,
     request: &str,
 ) -> Result<Value, String> {
@@ -73,7 +74,7 @@ fn answer<R: Role>(
         format!("{error}; ask for {{\"ask\":\"status\"}}, \"topology\" or \"leave\"")
     })?;
     match ask {
-        Ask::Status => Ok(status::<R>(driver, http)),
+        Ask::Status => Ok(status::<R>(driver, http, api)),
         Ask::Topology => R::answer(driver, OperatorAsk::Topology),
         Ask::Meaning { order, endpoint } => {
             R::answer(driver, OperatorAsk::Meaning(order, endpoint))
@@ -90,7 +91,11 @@ fn answer<R: Role>(
 }
 
 /// Whole status of a node; the node stands still for a copy of its state only.
-pub(super) fn status<R: Role>(driver: &Driver<R::Machine>, http: &Counters) -> Value {
+pub(super) fn status<R: Role>(
+    driver: &Driver<R::Machine>,
+    http: &Counters,
+    api: Option<&dyn LocalApi<R::Machine>>,
+) -> Value {
     let (state, now) = driver.inspect(|machine, now| (R::status(machine), now));
     let mut fields = Map::new();
     fields.insert("role".to_owned(), R::NAME.into());
@@ -101,6 +106,7 @@ pub(super) fn status<R: Role>(driver: &Driver<R::Machine>, http: &Counters) -> V
         fields.extend(state);
     }
     fields.insert("http".to_owned(), json!(http.metrics()));
+    fields.extend(api.map(LocalApi::status).unwrap_or_default());
     fields.insert("process".to_owned(), json!(Process::look()));
     let levels = driver.counters().levels();
     let levels: Map<_, _> =

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::control::{health, status};
-use super::role::Role;
+use super::role::{Api, Role};
 use crate::cli::{metrics, page};
 use crate::model::Time;
 use crate::proto::http::{Head, Response};
@@ -27,6 +27,7 @@ pub(super) struct Pages<R: Role> {
     /// Set once the node has started. Weak, since the node holds the pages.
     node: OnceLock<Weak<Driver<R::Machine>>>,
     counters: Arc<Counters>,
+    api: Api<R::Machine>,
     clock: Clock,
     last: Mutex<Option<Arc<Snapshot>>>,
 }
@@ -42,9 +43,9 @@ struct Snapshot {
 }
 
 impl<R: Role> Pages<R> {
-    pub(super) fn new(counters: Arc<Counters>) -> Self {
+    pub(super) fn new(counters: Arc<Counters>, api: Api<R::Machine>) -> Self {
         let (node, last) = (OnceLock::new(), Mutex::default());
-        Self { node, counters, clock: Clock::start(), last }
+        Self { node, counters, api, clock: Clock::start(), last }
     }
 
     /// Sets the node whose pages these are.
@@ -61,7 +62,7 @@ impl<R: Role> Pages<R> {
             return Some(Arc::clone(fresh));
         }
         let node = self.node.get()?.upgrade()?;
-        let status = status::<R>(&node, &self.counters);
+        let status = status::<R>(&node, &self.counters, self.api.as_deref());
         let snapshot = Arc::new(Snapshot {
             at: now,
             trouble: health(&status).err(),

@@ -8,9 +8,11 @@ mod peer;
 mod report;
 mod role;
 mod seed;
+mod services;
 mod shares;
 pub(in crate::cli) mod signals;
 
 pub(in crate::cli) use local_api::ApiRequest;
-pub use peer::peer;
+pub use peer::{ServiceSettings, peer};
 pub use seed::seed;
+pub(in crate::cli) use services::{Running, Service};

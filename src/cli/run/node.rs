@@ -22,14 +22,14 @@ use crate::cli::log::{self as lines, Line, Origin};
 use crate::cli::settings::NodeSettings;
 use crate::cli::{CliError, room};
 use crate::machine::{Input, Kind};
-use crate::model::{Endpoint, KeyPair, Now, Rng};
+use crate::model::{Endpoint, Now, Rng};
 use crate::proto::dialect::Dialect;
 use crate::runtime::channel::{Entry, channel};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::options::{Dialects, Limits, Options, Sink};
 use crate::runtime::driver::{Drivable, Driver};
 use crate::runtime::files::{DataDir, FilesError};
-use crate::runtime::http::{Access, Counters, Server};
+use crate::runtime::http::{Counters, Server};
 use crate::runtime::journal::{Journal, JournalError};
 use crate::runtime::place::Place;
 
@@ -45,7 +45,6 @@ pub(super) struct Ground {
     pub(super) endpoint: Endpoint,
     pub(super) listener: TcpListener,
     pub(super) dir: DataDir,
-    pub(super) keys: KeyPair,
     pub(super) rng: Rng,
 }
 
@@ -55,8 +54,7 @@ impl Ground {
         let endpoint = place.endpoint;
         lines::install(&settings.log, Origin { role, node: endpoint })?;
         let (listener, dir) = place.open()?;
-        let keys = dir.identity()?;
-        Ok(Self { endpoint, listener, dir, keys, rng: random()? })
+        Ok(Self { endpoint, listener, dir, rng: random()? })
     }
 }
 
@@ -95,9 +93,12 @@ pub(super) fn live<R: Role>(
         signals::listen(settings.until_stdin_closes).map_err(system("listen to signals"))?;
     let (events_in, events) = channel(report::EVENTS_MAX);
     let counters = Arc::new(Counters::default());
-    let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters)));
-    let mut dialects = dialects(settings.http, &pages, &counters);
-    dialects.extend(api.as_ref().map(|it| (Dialect::Swarm, it.swarm())));
+    let pages = Arc::new(Pages::<R>::new(Arc::clone(&counters), api.clone()));
+    let dialects = api.as_ref().map_or_else(Dialects::default, |it| it.dialects());
+    if let Some(access) = settings.http {
+        let server = Server::new(Arc::clone(&pages) as _, access, Arc::clone(&counters));
+        dialects.open(Dialect::Http, Arc::new(server));
+    }
     let options = Options {
         dialects,
         limits: affordable(&settings.limits),
@@ -113,7 +114,13 @@ pub(super) fn live<R: Role>(
     let control = control::serve::<R>(dir, &driver, api.clone(), &counters)
         .map_err(|error| ::log::warn!("no local commands: {error}; use a shorter --data"))
         .ok();
-    let outcome = attend::<R>(api.as_deref(), &driver, &signals, reporting.last_event());
+    let started = api.as_ref().map_or(Ok(()), |it| it.start(&driver));
+    let outcome = started.map_err(system("start a service"));
+    let last = reporting.last_event();
+    let outcome = outcome.and_then(|()| attend::<R>(api.as_deref(), &driver, &signals, last));
+    if let Some(api) = &api {
+        api.stop();
+    }
     driver.stop(STOP_GRACE);
     if let Some(api) = api {
         api.close();
@@ -150,20 +157,6 @@ impl<R: Role> Sink<EventOf<R>> for EventTee<R> {
     }
 }
 
-/// Servers of connections in other dialects than the native one.
-fn dialects<R: Role>(
-    access: Option<Access>,
-    pages: &Arc<Pages<R>>,
-    counters: &Arc<Counters>,
-) -> Dialects {
-    let mut dialects = Dialects::new();
-    if let Some(access) = access {
-        let server = Server::new(Arc::clone(pages) as _, access, Arc::clone(counters));
-        dialects.insert(Dialect::Http, Arc::new(server));
-    }
-    dialects
-}
-
 /// Carries answers to the node until it is to stop, and lets it say goodbye.
 fn attend<R: Role>(
     api: Option<&dyn LocalApi<R::Machine>>,
@@ -174,32 +167,46 @@ fn attend<R: Role>(
     let failed = driver.failed();
     let answers = api.map_or_else(never, LocalApi::answers);
     let wanted = api.map_or_else(never, LocalApi::wanted);
+    let service_failed = api.map_or_else(never, LocalApi::failed);
     let submit = |command| driver.submit(Input::Command(command));
     let signal = loop {
         select! {
             recv(failed) -> error => return disk_failed(error.ok()),
             recv(last_event) -> _ => return Ok(()),
-            recv(signals) -> signal => break signal.unwrap_or("a signal"),
+            recv(signals) -> signal => break Ok(signal.unwrap_or("a signal")),
+            recv(service_failed) -> error => break error.map_or(Ok("a signal"), Err),
             recv(answers) -> answer => answer.map_or((), submit),
             recv(wanted) -> _ => api.map_or((), |it| it.wake(driver)),
         }
     };
-    let message = format!("stops because of {signal}; a second one ends it at once");
-    Line::new(Level::Info, "stopping", message, json!({ "signal": signal }))
-        .log(Clock::start().now().wall);
-    let Some(goodbye) = R::goodbye() else { return Ok(()) };
+    let (ended, line) = match signal {
+        Ok(signal) => {
+            let message = format!("stops because of {signal}; a second one ends it at once");
+            let fields = json!({ "signal": signal });
+            (Ok(()), Line::new(Level::Info, "stopping", message, fields))
+        }
+        Err(error) => {
+            let message = format!("stops because a service failed: {error}");
+            (Err(error), Line::new(Level::Error, "stopping", message, json!({})))
+        }
+    };
+    line.log(Clock::start().now().wall);
+    if let Some(api) = api {
+        api.stop();
+    }
+    let Some(goodbye) = R::goodbye() else { return ended };
     submit(goodbye);
     let limit = after(GOODBYE_MAX);
     loop {
         select! {
             recv(failed) -> error => return disk_failed(error.ok()),
-            recv(last_event) -> _ => return Ok(()),
+            recv(last_event) -> _ => return ended,
             recv(answers) -> answer => answer.map_or((), submit),
             recv(limit) -> _ => break,
         }
     }
     ::log::warn!("the goodbye took too long; stops without it");
-    Ok(())
+    ended
 }
 
 /// The error of a failed disk: a node that cannot remember must stop, and its process must fail.

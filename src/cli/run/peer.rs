@@ -1,27 +1,34 @@
 //! The process of a peer.
 
-use std::sync::Arc;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::Receiver;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::local_api::{self, ApiRequest};
 use super::node::{Ground, live, open_journal};
 use super::role::{LocalApi, OperatorAsk, Role};
+use super::services::{Service, Services};
 use super::shares::Sharing;
 use crate::cli::CliError;
+use crate::cli::chat::ChatService;
 use crate::cli::log::Line;
 use crate::cli::report::PeerReport;
+use crate::cli::rollout::{self, RolloutService};
 use crate::cli::settings::PeerSettings;
 use crate::machine::broadcast;
 use crate::machine::shares::TOPIC;
-use crate::model::Now;
-use crate::network::Switchboard;
+use crate::model::{Endpoint, KeyPair, Now};
+use crate::network::{self, Network, Switchboard};
 use crate::node::peer_kind::{Command, Event};
 use crate::node::{PeerNode, PeerStatus};
+use crate::proto::dialect::Dialect;
 use crate::runtime::control::Answer;
 use crate::runtime::driver::Driver;
-use crate::runtime::driver::options::Serve;
+use crate::runtime::driver::options::Dialects;
+use crate::runtime::files::DataDir;
 
 #[derive(Default)]
 struct Peer(PeerReport);
@@ -64,8 +71,68 @@ impl Role for Peer {
 
 /// Messages and shares of a peer, for the programs of this machine.
 struct PeerApi {
+    endpoint: Endpoint,
+    keys: KeyPair,
+    dialects: Dialects,
     switch: Arc<Switchboard>,
     sharing: Arc<Sharing>,
+    /// Services that have not started yet.
+    prepared: Mutex<Prepared>,
+    services: Services,
+}
+
+/// Settings of the services that run inside a peer.
+#[derive(Default)]
+pub struct ServiceSettings {
+    /// Id of the chat's member, and the directory of its log.
+    pub(in crate::cli) chat: Option<(u32, PathBuf)>,
+    /// Settings of the node of rollouts.
+    pub(in crate::cli) rollout: Option<rollout::Settings>,
+}
+
+/// Services whose directories are this process's alone.
+struct Prepared {
+    chat: Option<ChatService>,
+    rollout: Option<RolloutService>,
+}
+
+impl Prepared {
+    fn new(settings: ServiceSettings, data: &Path) -> Result<Self, CliError> {
+        let chat = settings.chat.map(|(id, log_dir)| ChatService::prepare(id, data, &log_dir));
+        let rollout = settings.rollout.map(RolloutService::prepare);
+        Ok(Self { chat: chat.transpose()?, rollout: rollout.transpose()? })
+    }
+
+    /// Key pair of the peer: that of a service which ran in a process of its own before, so that
+    /// the others know it again; else that of the peer's own directory. The services keep it too:
+    /// they may run in processes of their own later.
+    fn keys(&self, own: &DataDir) -> Result<KeyPair, CliError> {
+        let dirs = [self.chat.as_ref().map(Service::dir), self.rollout.as_ref().map(Service::dir)];
+        let mut found: Option<(KeyPair, &DataDir)> = None;
+        for dir in dirs.into_iter().flatten() {
+            let Some(keys) = dir.stored_identity()? else { continue };
+            match &found {
+                Some((known, first)) if known.public() != keys.public() => {
+                    return Err(CliError::Usage(format!(
+                        "{} and {} hold different keys, and a node has one: run one of them in a \
+                         process of its own, or begin one of them anew without its directory and \
+                         its log",
+                        first.path().display(),
+                        dir.path().display(),
+                    )));
+                }
+                Some(_) => {}
+                None => found = Some((keys, dir)),
+            }
+        }
+        let keys = found.map_or_else(|| own.identity(), |(keys, _)| Ok(keys))?;
+        for dir in dirs.into_iter().flatten() {
+            if dir.stored_identity()?.is_none() {
+                dir.store_identity(&keys)?;
+            }
+        }
+        Ok(keys)
+    }
 }
 
 impl LocalApi<PeerNode> for PeerApi {
@@ -93,8 +160,42 @@ impl LocalApi<PeerNode> for PeerApi {
         self.sharing.wake(&self.switch, driver);
     }
 
-    fn swarm(&self) -> Arc<dyn Serve> {
-        Arc::clone(&self.sharing) as _
+    fn dialects(&self) -> Dialects {
+        self.dialects.clone()
+    }
+
+    fn start(&self, driver: &Arc<Driver<PeerNode>>) -> io::Result<()> {
+        let mut prepared = self.prepared.lock().expect("nothing can panic here");
+        if prepared.chat.is_none() && prepared.rollout.is_none() {
+            return Ok(());
+        }
+        let network = Arc::new(Network::of(network::Peer {
+            endpoint: self.endpoint,
+            keys: self.keys.clone(),
+            driver: Arc::clone(driver),
+            board: Arc::clone(&self.switch),
+            dialects: self.dialects.clone(),
+            takes_shares: true,
+        }));
+        if let Some(chat) = prepared.chat.take() {
+            self.services.run(chat, &network)?;
+        }
+        if let Some(rollout) = prepared.rollout.take() {
+            self.services.run(rollout, &network)?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self) -> Receiver<CliError> {
+        self.services.failed()
+    }
+
+    fn status(&self) -> Map<String, Value> {
+        self.services.status()
+    }
+
+    fn stop(&self) {
+        self.services.stop();
     }
 
     fn begin(&self, driver: &Arc<Driver<PeerNode>>, request: ApiRequest) -> Result<Answer, String> {
@@ -107,6 +208,7 @@ impl LocalApi<PeerNode> for PeerApi {
     fn close(&self) {
         self.switch.close();
         self.sharing.waking.end();
+        self.services.join();
     }
 }
 
@@ -114,22 +216,26 @@ impl LocalApi<PeerNode> for PeerApi {
 ///
 /// # Errors
 /// Fails if it cannot start, or its disk fails.
-pub fn peer(settings: &PeerSettings) -> Result<(), CliError> {
-    let Ground { endpoint, listener, dir, keys, rng } =
-        Ground::prepare(Peer::NAME, &settings.node)?;
+pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), CliError> {
+    let Ground { endpoint, listener, dir, rng } = Ground::prepare(Peer::NAME, &settings.node)?;
+    let prepared = Prepared::new(services, &settings.node.data)?;
+    let keys = prepared.keys(&dir)?;
     let (journal, records, _) = open_journal::<PeerNode>(&dir)?;
-    let (config, me) = (settings.machines, (endpoint, keys));
+    let (config, me) = (settings.machines, (endpoint, keys.clone()));
     let machine = match &settings.bootstrap {
         None => PeerNode::new(config, me, settings.node.book(), &records, rng),
         Some(others) => PeerNode::without_seeds(config, me, others, &records, rng),
     };
     let machine = machine.in_fleet(settings.node.fleet.clone(), &records);
-    let keys = settings.node.cluster_keys.clone();
+    let cluster_keys = settings.node.cluster_keys.clone();
     // The log shows direct messages to the person who runs this process: they are taken.
     let switch = Switchboard::new(endpoint, true);
-    let sharing = Sharing::new(endpoint, dir.path(), keys, settings.push_max);
+    let sharing = Sharing::new(endpoint, dir.path(), cluster_keys, settings.push_max);
     sharing.listen(&switch);
-    let api = PeerApi { switch, sharing };
+    let dialects = Dialects::default();
+    dialects.open(Dialect::Swarm, Arc::clone(&sharing) as _);
+    let (prepared, services) = (Mutex::new(prepared), Services::default());
+    let api = PeerApi { endpoint, keys, dialects, switch, sharing, prepared, services };
     let api: Arc<dyn LocalApi<PeerNode>> = Arc::new(api);
     live(Peer::default(), (machine, Some(api)), journal, (listener, &dir, &settings.node))
 }

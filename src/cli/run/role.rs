@@ -1,19 +1,21 @@
 //! Differences between the processes of a seed and of a peer.
 
+use std::io;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::local_api::ApiRequest;
+use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::machine::membership::authority::Order;
 use crate::machine::{Kind, Machine};
 use crate::model::statement::Proposal;
 use crate::model::{Endpoint, Now};
 use crate::runtime::control::Answer;
-use crate::runtime::driver::options::Serve;
+use crate::runtime::driver::options::Dialects;
 use crate::runtime::driver::{Drivable, Driver};
 
 /// Event of the machine of a role.
@@ -82,8 +84,23 @@ pub(super) trait LocalApi<M: Drivable>: Send + Sync + 'static {
     /// Starts what runs only in a node that uses it, if it does not run yet.
     fn wake(&self, driver: &Arc<Driver<M>>);
 
-    /// Server of connections of swarms.
-    fn swarm(&self) -> Arc<dyn Serve>;
+    /// Servers of the other dialects at the node's port.
+    fn dialects(&self) -> Dialects;
+
+    /// Starts the services that run inside the node, once it runs.
+    ///
+    /// # Errors
+    /// Fails if the system has no room for their threads.
+    fn start(&self, driver: &Arc<Driver<M>>) -> io::Result<()>;
+
+    /// Channel of the failure of a service, which ends the node.
+    fn failed(&self) -> Receiver<CliError>;
+
+    /// Status of the services that run inside the node, by name.
+    fn status(&self) -> Map<String, Value>;
+
+    /// Stops the services, before the node says goodbye.
+    fn stop(&self);
 
     /// Begins to answer a request.
     ///
@@ -91,6 +108,6 @@ pub(super) trait LocalApi<M: Drivable>: Send + Sync + 'static {
     /// The reason why it cannot be answered, for people.
     fn begin(&self, driver: &Arc<Driver<M>>, request: ApiRequest) -> Result<Answer, String>;
 
-    /// Ends all answers: the node stops.
+    /// Ends all answers, after the node has stopped.
     fn close(&self);
 }

@@ -73,7 +73,8 @@ impl Role for Seed {
 /// Fails if it cannot start, or its disk fails.
 pub fn seed(settings: &SeedSettings) -> Result<(), CliError> {
     let ground = Ground::prepare(Seed::NAME, &settings.node)?;
-    let Ground { endpoint, listener, dir, keys, rng } = ground;
+    let Ground { endpoint, listener, dir, rng } = ground;
+    let keys = dir.identity()?;
     settings.check_key(keys.public(), dir.path())?;
     let (journal, mut records, is_torn) = open_journal::<SeedNode>(&dir)?;
     if is_torn {

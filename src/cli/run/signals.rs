@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Select, bounded};
 use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -21,6 +21,13 @@ const ENDING: [(i32, &str); 2] = [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM")];
 
 /// Exit status after a second signal, as shells report an interrupted program.
 const INTERRUPTED: i32 = 130;
+
+/// True if a channel has a message or has ended; nothing is taken from it.
+pub(in crate::cli) fn is_told<T>(channel: &Receiver<T>) -> bool {
+    let mut select = Select::new();
+    select.recv(channel);
+    select.try_ready().is_ok()
+}
 
 /// Starts to listen; the name of the first reason to end comes through the channel. With
 /// `until_stdin_closes`, the end of standard input is one.

@@ -73,7 +73,7 @@ impl Engine {
         let (jobs, jobs_out) = bounded(JOBS_MAX);
         let setup = Setup {
             limits: options.limits,
-            guests: Dialects::new(),
+            guests: Dialects::default(),
             keys_of_mine: keys,
             keys: options.cluster_keys,
             addr,

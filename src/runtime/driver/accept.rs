@@ -236,7 +236,7 @@ impl<M: Drivable> Driver<M> {
     }
 
     fn serve_other(&self, dialect: Dialect, connection: Connection) {
-        if let Some(server) = self.dialects.get(&dialect) {
+        if let Some(server) = self.dialects.get(dialect) {
             let _ = connection.stream().set_read_timeout(None);
             server.serve(connection);
         } else {

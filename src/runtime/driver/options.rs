@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -74,14 +74,34 @@ impl<E> Options<E> {
     /// Default limits, and no dialect but the native one.
     pub fn new(events: impl Sink<E> + 'static) -> Self {
         let events = Box::new(events);
-        Self { events, limits: Limits::default(), cluster_keys: None, dialects: Dialects::new() }
+        Self {
+            events,
+            limits: Limits::default(),
+            cluster_keys: None,
+            dialects: Dialects::default(),
+        }
     }
 }
 
-/// Server of each dialect; connections of a dialect without one are closed and counted.
+/// Servers of the dialects that are spoken at one port.
 ///
-/// [`Dialect::Native`] and [`Dialect::Sealed`] need none: their connections become links.
-pub type Dialects = BTreeMap<Dialect, Arc<dyn Serve>>;
+/// Connections of a dialect without a server are closed and counted. [`Dialect::Native`] and
+/// [`Dialect::Sealed`] need none: their connections become links. Clones share their servers, so
+/// an engine may start after the node whose port it uses.
+#[derive(Clone, Default)]
+pub struct Dialects(Arc<RwLock<BTreeMap<Dialect, Arc<dyn Serve>>>>);
+
+impl Dialects {
+    /// Serves further connections of `dialect` by `server`, in place of an earlier server.
+    pub fn open(&self, dialect: Dialect, server: Arc<dyn Serve>) {
+        self.0.write().expect("nothing under this lock can panic").insert(dialect, server);
+    }
+
+    /// Server of a dialect, if it has one now.
+    pub(in crate::runtime) fn get(&self, dialect: Dialect) -> Option<Arc<dyn Serve>> {
+        self.0.read().expect("nothing under this lock can panic").get(&dialect).cloned()
+    }
+}
 
 /// Server of the connections of one dialect.
 pub trait Serve: Send + Sync {

@@ -165,8 +165,11 @@ impl<S: Service> Shared<S> {
             Some(dialect) => (connection, dialect),
             None => hear_opening(connection, self.clock, deadline)?,
         };
-        if let Some(server) = self.guests.get(&dialect) {
-            return Ok(Caller::Guest(Arc::clone(server), connection));
+        // Another port's acceptor has its own servers, this engine among them.
+        if told.is_none()
+            && let Some(server) = self.guests.get(dialect)
+        {
+            return Ok(Caller::Guest(server, connection));
         }
         let mut timed = Timed::new(connection, self.clock, deadline);
         let form = S::form_of(dialect);

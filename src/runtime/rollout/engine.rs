@@ -367,7 +367,7 @@ mod tests {
             habits: Box::new(|_| {}),
             cluster_keys: None,
             admits: Admits::Vouched,
-            guests: Dialects::new(),
+            guests: Dialects::default(),
             limits: Limits::default(),
             kill_at: None,
             sink: Box::new(sink),

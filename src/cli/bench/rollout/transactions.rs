@@ -170,7 +170,7 @@ fn start(nodes: u8, dir: &Path) -> Result<(Vec<Engine>, Receiver<TxId>), CliErro
             habits: Box::new(|_| {}),
             cluster_keys: None,
             admits: Admits::Vouched,
-            guests: Dialects::new(),
+            guests: Dialects::default(),
             limits: Limits::default(),
             kill_at: None,
             sink: Box::new(Ear(tell)),

@@ -356,7 +356,7 @@ fn a_swarms_connection_is_not_heard_where_a_key_is_wanted() {
     }
     let node = Node::start_with(|options| {
         options.cluster_keys = keyed(1, None);
-        options.dialects.insert(Dialect::Swarm, Arc::new(Never));
+        options.dialects.open(Dialect::Swarm, Arc::new(Never));
     });
     let mut stream = stream_to(node.addr);
     stream.write_all(b"P2PFILESHARINGPROJ\0\0\0\0\0\0\0\0\0\0\0\0\x03\xe9").unwrap();

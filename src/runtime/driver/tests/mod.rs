@@ -336,7 +336,7 @@ fn a_dialect_with_a_server_gets_its_connections_from_the_first_byte() {
         }
     }
     let node = Node::start_with(|options| {
-        options.dialects.insert(Dialect::Http, Arc::new(Mirror));
+        options.dialects.open(Dialect::Http, Arc::new(Mirror));
     });
     let mut client = Client::connect(node.addr);
     for part in [&b"GE"[..], b"T /a", b"bc and more"] {
@@ -358,7 +358,7 @@ fn a_guest_is_shut_down_under_its_servers_hands_when_the_node_stops() {
     }
     let (serving, served) = bounded(1);
     let node = Node::start_with(|options| {
-        options.dialects.insert(Dialect::Http, Arc::new(Patient(serving)));
+        options.dialects.open(Dialect::Http, Arc::new(Patient(serving)));
     });
     let mut client = Client::connect(node.addr);
     client.write(b"GET /");

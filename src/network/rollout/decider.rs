@@ -3,6 +3,7 @@
 //!
 //! No question is answered before the past of the log has been read.
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,18 +12,16 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 
-use super::local::Local;
-use crate::cli::CliError;
-use crate::cli::late_server::LateServer;
 use crate::machine::chat::Config;
 use crate::machine::decision_log::{
     self, Decision, DecisionLog, ROOM, founder, is_complete, member_id,
 };
 use crate::model::{Endpoint, KeyPair, Now, PublicKey};
 use crate::proto::chat::entry::{At, Member};
+use crate::proto::dialect::Dialect;
 use crate::proto::rollout::{Participant, Roster};
 use crate::runtime::chat::{self, Engine, Founds, Told};
-use crate::runtime::driver::options::{Serve, Sink};
+use crate::runtime::driver::options::{Dialects, Sink};
 use crate::runtime::rollout::{self, Standing};
 use crate::runtime::thread;
 
@@ -45,7 +44,8 @@ impl Sink<Told> for EventSink {
 
 /// Part of a node in the log of decisions.
 pub(super) struct Decider {
-    server: Arc<LateServer>,
+    /// Servers at the node's port, which the group's joins.
+    dialects: Dialects,
     wanted: Receiver<Decision>,
     keys: KeyPair,
     log_dir: PathBuf,
@@ -58,13 +58,12 @@ impl Decider {
     /// Returns a part that begins with the history, and the sender of the decisions asked of it.
     pub(super) fn new(
         keys: &KeyPair,
-        log_dir: PathBuf,
-        marker: PathBuf,
+        (log_dir, marker): (PathBuf, PathBuf),
+        dialects: Dialects,
     ) -> (Self, Sender<Decision>) {
         let (want, wanted) = bounded(WAITING_MAX);
         let keys = KeyPair::from_secret(keys.secret_bytes());
-        let (server, is_ready) = (Arc::default(), Arc::default());
-        (Self { server, wanted, keys, log_dir, marker, is_ready }, want)
+        (Self { dialects, wanted, keys, log_dir, marker, is_ready: Arc::default() }, want)
     }
 
     /// Returns whether the log can decide; once true, it stays true.
@@ -72,31 +71,23 @@ impl Decider {
         Arc::clone(&self.is_ready)
     }
 
-    /// Returns the server of connections of the group's members.
-    pub(super) fn server(&self) -> Arc<dyn Serve> {
-        Arc::clone(&self.server) as Arc<dyn Serve>
-    }
-
     /// Starts the thread, which runs until the node stops or the group fails.
     ///
     /// # Errors
     /// Fails if the thread cannot be started.
-    pub(super) fn run(self, local: &Arc<Local>) -> Result<JoinHandle<()>, CliError> {
-        let local = Arc::clone(local);
-        let work = move || {
-            if let Err(reason) = self.decide(&local) {
+    pub(super) fn run(self, engine: rollout::Engine) -> io::Result<JoinHandle<()>> {
+        thread::spawn("decider", move || {
+            if let Err(reason) = self.decide(&engine) {
                 ::log::error!("the log of decisions: {reason}");
             }
-        };
-        let system = |source| CliError::System { action: "start a thread", source };
-        thread::spawn("decider", work).map_err(system)
+        })
     }
 
-    fn decide(&self, local: &Local) -> Result<(), String> {
+    fn decide(&self, engine: &rollout::Engine) -> Result<(), String> {
         // The first decision that is wanted comes long after the roster is known.
         let mut first = None;
         let roster = loop {
-            match roster_of(local) {
+            match roster_of(engine) {
                 Ok(Some(roster)) => break roster,
                 Ok(None) => {}
                 // The node is stopping.
@@ -109,15 +100,20 @@ impl Decider {
             }
         };
         let (tell, told) = bounded(WAITING_MAX);
-        let group = self.start(local, &roster, tell)?;
-        self.server.open(group.server());
-        let outcome = self.attend(local, &group, &told, first);
+        let group = self.start(engine, &roster, tell)?;
+        self.dialects.open(Dialect::Chat, group.server());
+        let outcome = self.attend(engine, &group, &told, first);
         group.stop();
         outcome
     }
 
-    fn start(&self, local: &Local, roster: &Roster, tell: Sender<Told>) -> Result<Engine, String> {
-        let me = local.engine.me();
+    fn start(
+        &self,
+        engine: &rollout::Engine,
+        roster: &Roster,
+        tell: Sender<Told>,
+    ) -> Result<Engine, String> {
+        let me = engine.me();
         let others: Vec<&Participant> =
             roster.nodes().filter(|it| it.node_id != me.node_id).collect();
         let is_founder = founder(roster).is_some_and(|it| it.node_id == me.node_id);
@@ -143,7 +139,7 @@ impl Decider {
             founds: if is_founder { Founds::IfNew } else { Founds::Never },
             limits: chat::Limits::default(),
             // A node that does not vote on rollouts decides nothing about them.
-            allows: Some(Box::new(allows(&local.engine))),
+            allows: Some(Box::new(allows(engine))),
             sink: Box::new(EventSink(tell)),
         };
         Engine::start(options).map_err(|error| error.to_string())
@@ -151,7 +147,7 @@ impl Decider {
 
     fn attend(
         &self,
-        local: &Local,
+        engine: &rollout::Engine,
         group: &Engine,
         told: &Receiver<Told>,
         first: Option<Decision>,
@@ -160,13 +156,13 @@ impl Decider {
         // What was decided before this node asked is told when it asks.
         read_on(group, &mut log, |_| {})?;
         if let Some(first) = first {
-            want(local, group, &mut log, &first);
+            want(engine, group, &mut log, &first);
         }
         let mut ticks = tick(LOOK);
         loop {
             select! {
                 recv(ticks) -> _ => {
-                    let now = (roster_of(local), group.status());
+                    let now = (roster_of(engine), group.status());
                     if let (Ok(Some(roster)), Some(status)) = now
                         && is_complete(&roster, &status)
                     {
@@ -176,17 +172,17 @@ impl Decider {
                 }
                 recv(self.wanted) -> decision => {
                     let Ok(decision) = decision else { return Ok(()) };
-                    want(local, group, &mut log, &decision);
+                    want(engine, group, &mut log, &decision);
                 }
                 recv(told) -> told => match told {
                     Ok(Told::Delivered(entries)) => {
                         for entry in entries {
                             if log.lacks(&entry) {
                                 // An entry found no room on its way here.
-                                read_on(group, &mut log, |decision| answer(local, decision))?;
+                                read_on(group, &mut log, |decision| answer(engine, decision))?;
                             }
                             if let Some(decision) = log.on_entry(&entry) {
-                                answer(local, decision);
+                                answer(engine, decision);
                             }
                         }
                     }
@@ -218,9 +214,9 @@ fn read_on(
     }
 }
 
-fn want(local: &Local, group: &Engine, log: &mut DecisionLog, wanted: &Decision) {
+fn want(engine: &rollout::Engine, group: &Engine, log: &mut DecisionLog, wanted: &Decision) {
     match log.on_wanted(wanted) {
-        decision_log::Answer::Decided(decided) => answer(local, decided),
+        decision_log::Answer::Decided(decided) => answer(engine, decided),
         decision_log::Answer::Asked => {}
         decision_log::Answer::Ask => {
             if let Ok(text) = serde_json::to_string(wanted) {
@@ -231,9 +227,9 @@ fn want(local: &Local, group: &Engine, log: &mut DecisionLog, wanted: &Decision)
     }
 }
 
-fn answer(local: &Local, decision: &Decision) {
+fn answer(engine: &rollout::Engine, decision: &Decision) {
     let Decision { txid, commit, proof } = decision.clone();
-    local.engine.decided(txid, commit, proof);
+    engine.decided(txid, commit, proof);
 }
 
 /// Returns the test of keys that may be members of the group: those of the roster.
@@ -245,8 +241,8 @@ fn allows(engine: &rollout::Engine) -> impl Fn(&PublicKey) -> bool + Send + Sync
     }
 }
 
-fn roster_of(local: &Local) -> Result<Option<Roster>, String> {
-    match local.engine.standing() {
+fn roster_of(engine: &rollout::Engine) -> Result<Option<Roster>, String> {
+    match engine.standing() {
         Ok(Standing::Running { status, .. }) => Ok(Some(status.roster)),
         Ok(Standing::Forming { .. }) => Ok(None),
         Err(error) => Err(error.to_string()),

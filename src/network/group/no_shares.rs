@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use crate::machine::shares::{Announcement, TOPIC};
+use crate::machine::shares::Announcement;
+pub(super) use crate::machine::shares::TOPIC;
 use crate::model::Time;
-use crate::network::{Gone, Network};
+use crate::network::{Gone, Message, Network, Queue};
 use crate::runtime::clock::Clock;
 
 /// Shortest time between two answers; each order is announced more than once.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
-/// Answers orders to take a share with the announcement of no shares, as long as there is a
-/// network.
-pub(super) fn answer(network: &Network) {
-    let Ok(lists) = network.subscribe(TOPIC) else { return };
+/// Answers orders to take a share, which come in `lists`, with the announcement of no shares, until
+/// the network stops.
+pub(super) fn answer(network: &Network, lists: &Queue<Message>) {
     let (clock, mut said) = (Clock::start(), None::<Time>);
     loop {
         let list = match lists.recv() {

@@ -1,5 +1,4 @@
-//! Membership of a chat or of a rollout node in a fleet: it is a member of the fleet too, at the
-//! same port and with the same key, and finds its group among the other members.
+//! Membership of this peer in a group of its fleet: a chat, or the nodes of a rollout.
 //!
 //! On a topic of the group's kind a member that looks for the group asks, and members of the group
 //! answer; [`Bootstrap`] decides who founds the group. Only members of the fleet speak there, which
@@ -8,8 +7,7 @@
 mod no_shares;
 
 use std::fmt::Display;
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,18 +15,11 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::config;
-use super::error::CliError;
+use super::{Gone, Message, Network, NetworkError, Queue};
 use crate::machine::bootstrap::{Bootstrap, Output};
-use crate::machine::quorum::QuorumRule;
-use crate::model::{Endpoint, KeyPair};
-use crate::network::{Gone, Message, Network, Queue, Site};
+use crate::model::Endpoint;
 use crate::runtime::clock::Clock;
-use crate::runtime::driver::options::Dialects;
 use crate::runtime::thread;
-
-/// Time-out of a call to a seed.
-const SEED_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Longest wait for the fleet to admit this member before it goes on alone.
 const ADMISSION_MAX: Duration = Duration::from_secs(15);
@@ -38,37 +29,6 @@ const NEIGHBOR_MAX: Duration = Duration::from_secs(5);
 
 /// Interval of the checks whether the fleet has admitted this member.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Seeds of the fleet that `file` names, if enough of them run. Unless it `is_wanted`, a missing
-/// file names none.
-///
-/// # Errors
-/// Fails if the file cannot be used, or a fleet is wanted and not there.
-pub(super) fn seeds(file: &Path, is_wanted: bool) -> Result<Option<Vec<Endpoint>>, CliError> {
-    if !is_wanted && !file.exists() {
-        return Ok(None);
-    }
-    let seeds: Vec<_> = config::read(file)?.into_iter().map(|it| it.endpoint).collect();
-    let answers = |seed: &Endpoint| {
-        let addr: SocketAddr = seed.socket_addr();
-        thread::spawn("seed?", move || TcpStream::connect_timeout(&addr, SEED_PATIENCE).is_ok())
-    };
-    let calls: Vec<_> = seeds.iter().filter_map(|seed| answers(seed).ok()).collect();
-    let there = calls.into_iter().filter_map(|call| call.join().ok()).filter(|it| *it).count();
-    let needed = QuorumRule::Majority.needed(seeds.len());
-    if there >= needed {
-        return Ok(Some(seeds));
-    }
-    if is_wanted {
-        return Err(CliError::Failed(format!(
-            "{there} of the {} seeds of {} answer, {needed} are needed; start them (seed --id N), \
-             or leave --config out to go without a fleet",
-            seeds.len(),
-            file.display()
-        )));
-    }
-    Ok(None)
-}
 
 /// Id of a member in its group.
 pub(super) trait Id:
@@ -154,33 +114,26 @@ impl<I: Id, D: Details> Announcer<I, D> {
     }
 }
 
-/// Membership of a member of the group in the fleet.
-pub(super) struct FleetMember<I, D> {
+/// Membership of this peer in a group.
+pub(super) struct GroupMember<I, D> {
     announcer: Announcer<I, D>,
     heard: Arc<Queue<Message>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl<I: Id, D: Details> FleetMember<I, D> {
-    /// Becomes a member of the fleet of these seeds, which serves these dialects too.
+impl<I: Id, D: Details> GroupMember<I, D> {
+    /// Begins to hear the announcements on `topic`.
     ///
     /// # Errors
-    /// Fails if the port or the disk cannot be used.
-    pub(super) fn join(
+    /// Fails if the network has stopped.
+    pub(super) fn new(
         (topic, node_id, details): (&'static str, I, D),
-        seeds: &[Endpoint],
-        keys: &KeyPair,
-        (data, dialects): (PathBuf, Dialects),
-    ) -> Result<Self, CliError> {
-        let site = Site { keys: Some(KeyPair::from_secret(keys.secret_bytes())), dialects };
-        let builder = Network::builder().listen(details.at()).seeds(seeds).data(data);
-        let failed = |error| CliError::Failed(format!("cannot join the fleet: {error}"));
-        let network = Arc::new(builder.start_at(site).map_err(failed)?);
-        let heard =
-            network.subscribe(topic).map_err(|error| CliError::Failed(error.to_string()))?;
+        network: &Arc<Network>,
+    ) -> Result<Self, NetworkError> {
+        let heard = Arc::new(network.subscribe(topic)?);
         let me = Announcement { node_id, details, seeks: false };
-        let announcer = Announcer { network, topic, me };
-        Ok(Self { announcer, heard: Arc::new(heard), threads: Vec::new() })
+        let announcer = Announcer { network: Arc::clone(network), topic, me };
+        Ok(Self { announcer, heard, threads: Vec::new() })
     }
 
     /// Voice of this member, for a thread of its own.
@@ -239,8 +192,8 @@ impl<I: Id, D: Details> FleetMember<I, D> {
     }
 
     /// Begins the life in the group: announces this member, and passes the announcements of others
-    /// to `attend`, until the network or the engine stops. The other orders of the fleet are
-    /// answered as by a member that takes no shares.
+    /// to `attend`, until the network or the engine stops. Where the peer takes no shares, the
+    /// fleet's orders to take one are answered.
     ///
     /// # Errors
     /// Fails if no threads can be started.
@@ -248,7 +201,7 @@ impl<I: Id, D: Details> FleetMember<I, D> {
         &mut self,
         name: &str,
         attend: impl Fn(&Announcement<I, D>) -> Reply + Send + 'static,
-    ) -> Result<(), CliError> {
+    ) -> io::Result<()> {
         let (announcer, heard) = (self.announcer.clone(), Arc::clone(&self.heard));
         self.spawn(name, move || {
             loop {
@@ -267,8 +220,13 @@ impl<I: Id, D: Details> FleetMember<I, D> {
                 }
             }
         })?;
-        let network = Arc::clone(&self.announcer.network);
-        self.spawn("no-shares", move || no_shares::answer(&network))?;
+        let network = &self.announcer.network;
+        if !network.takes_shares()
+            && let Ok(lists) = network.subscribe(no_shares::TOPIC)
+        {
+            let network = Arc::clone(network);
+            self.spawn("no-shares", move || no_shares::answer(&network, &lists))?;
+        }
         self.announcer.announce(false);
         Ok(())
     }
@@ -281,15 +239,13 @@ impl<I: Id, D: Details> FleetMember<I, D> {
         &mut self,
         name: &str,
         work: impl FnOnce() + Send + 'static,
-    ) -> Result<(), CliError> {
-        let system = |source| CliError::System { action: "start a thread", source };
-        self.threads.push(thread::spawn(name, work).map_err(system)?);
+    ) -> io::Result<()> {
+        self.threads.push(thread::spawn(name, work)?);
         Ok(())
     }
 
-    /// Leaves the fleet.
-    pub(super) fn stop(self) {
-        self.announcer.network.stop();
+    /// Waits for the threads to end, after the network has stopped.
+    pub(super) fn join(self) {
         for thread in self.threads {
             // The thread has panicked if this fails, and reported that itself.
             let _ = thread.join();

@@ -1,27 +1,22 @@
-//! A node that rolls out in a fleet: it is also a member of the fleet, at the same port and with
-//! the same key, and finds the other nodes through it. A node that the fleet has let in is let in
-//! here too.
+//! Node of rollouts that runs inside a peer: it uses the peer's port and key, and finds the other
+//! nodes through the fleet. A node that the fleet has let in is let in here too.
 //!
 //! The engine is told of the members whose end a quorum of seeds certifies (T12). The seeds are
 //! asked about members that are away, because their word may have gone out while this node was away
 //! itself.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::CliError;
-use crate::cli::late_server::LateServer;
-use crate::cli::member::{self, FleetMember, Notice, Reply, Sought};
-use crate::model::{Endpoint, Incarnation, KeyPair, PublicKey};
-use crate::network::{Gone, Message};
+use crate::model::{Endpoint, Incarnation, PublicKey};
+use crate::network::group::{self, GroupMember, Notice, Reply, Sought};
+use crate::network::{Gone, Message, Network, NetworkError};
 use crate::proto::dialect::Dialect;
 use crate::proto::rollout::NodeId;
-use crate::runtime::driver::options::{Dialects, Serve};
 use crate::runtime::rollout::{Engine, Founding, Standing};
 
 /// Topic on which nodes are announced.
@@ -40,7 +35,7 @@ struct Details {
     key: PublicKey,
 }
 
-impl member::Details for Details {
+impl group::Details for Details {
     fn at(&self) -> Endpoint {
         self.at
     }
@@ -50,43 +45,33 @@ impl member::Details for Details {
     }
 }
 
-type Announcement = member::Announcement<NodeId, Details>;
+type Announcement = group::Announcement<NodeId, Details>;
 
-type Announcer = member::Announcer<NodeId, Details>;
+type Announcer = group::Announcer<NodeId, Details>;
 
 /// Membership of a node in the fleet.
-pub(super) struct Fleet {
-    member: FleetMember<NodeId, Details>,
-    lines: Arc<LateServer>,
-    frames: Arc<LateServer>,
+pub(super) struct Group {
+    member: GroupMember<NodeId, Details>,
+    network: Arc<Network>,
     me: NodeId,
 }
 
-impl Fleet {
-    /// Becomes a member of the fleet of these seeds, at `at`, where `guests` are served too.
+impl Group {
+    /// Begins to hear the announcements of nodes.
     ///
     /// # Errors
-    /// Fails if the port or the disk cannot be used.
-    pub(super) fn join(
-        (node_id, at): (&NodeId, Endpoint),
-        seeds: &[Endpoint],
-        keys: &KeyPair,
-        (data, guests): (PathBuf, Dialects),
-    ) -> Result<Self, CliError> {
-        let (lines, frames) = (Arc::<LateServer>::default(), Arc::<LateServer>::default());
-        let mut dialects = guests;
-        dialects.insert(Dialect::Rollout, Arc::clone(&lines) as Arc<dyn Serve>);
-        dialects.insert(Dialect::Framed, Arc::clone(&frames) as Arc<dyn Serve>);
-        let me = (TOPIC, node_id.clone(), Details { at, key: keys.public() });
-        let member = FleetMember::join(me, seeds, keys, (data, dialects))?;
-        Ok(Self { member, lines, frames, me: node_id.clone() })
+    /// Fails if the network has stopped.
+    pub(super) fn new(network: &Arc<Network>, me: &NodeId) -> Result<Self, NetworkError> {
+        let details = Details { at: network.endpoint(), key: network.keys().public() };
+        let member = GroupMember::new((TOPIC, me.clone(), details), network)?;
+        Ok(Self { member, network: Arc::clone(network), me: me.clone() })
     }
 
     /// Looks for nodes that have a history, until some are found or it is this node's turn to found
-    /// one; none after a signal to stop.
-    pub(super) fn seek(&self, signals: &Receiver<&'static str>) -> Option<Founding> {
+    /// one; `None` once `is_stopping` or the network has stopped.
+    pub(super) fn seek(&self, is_stopping: impl Fn() -> bool) -> Option<Founding> {
         let sought = self.member.seek(|notice| {
-            let is_stopped = !signals.is_empty();
+            let is_stopped = is_stopping();
             match notice {
                 Notice::NotAdmitted => {}
                 Notice::Alone => ::log::warn!("no member of the fleet is in reach yet"),
@@ -99,7 +84,7 @@ impl Fleet {
             Sought::Join(places) => {
                 Some(Founding::Join(places.iter().map(ToString::to_string).collect()))
             }
-            Sought::Found if signals.is_empty() => Some(Founding::By(Vec::new())),
+            Sought::Found if !is_stopping() => Some(Founding::By(Vec::new())),
             Sought::Found | Sought::Stopped => None,
         }
     }
@@ -108,18 +93,19 @@ impl Fleet {
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
-    pub(super) fn serve(&mut self, engine: &Engine) -> Result<(), CliError> {
-        self.lines.open(engine.server(Dialect::Rollout));
-        self.frames.open(engine.server(Dialect::Framed));
+    pub(super) fn serve(&mut self, engine: &Engine) -> io::Result<()> {
+        for dialect in [Dialect::Rollout, Dialect::Framed] {
+            self.network.dialects().open(dialect, engine.server(dialect));
+        }
         let (announcer, heeding) = (self.member.announcer(), engine.clone());
         self.member.spawn("roll-seeds", move || Heed::new(announcer, &heeding).run())?;
         let (me, engine) = (self.me.clone(), engine.clone());
         self.member.serve("roll-fleet", move |other| attend(&me, other, &engine))
     }
 
-    /// Leaves the fleet.
-    pub(super) fn stop(self) {
-        self.member.stop();
+    /// Waits for the threads to end, after the engine and the network have stopped.
+    pub(super) fn join(self) {
+        self.member.join();
     }
 }
 

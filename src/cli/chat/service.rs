@@ -1,0 +1,177 @@
+//! A member of a chat inside a peer, without a screen: screens attach to its control socket.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::log::Level;
+use crossbeam_channel::{Receiver, bounded, select};
+use serde_json::{Value, json};
+
+use super::book::item_of;
+use super::local::{Local, handler};
+use super::run::{TOLD_MAX, doubled, start_failed};
+use super::watch::{Announcer, Watchers};
+use super::words;
+use crate::cli::log::Line;
+use crate::cli::run::{Running, Service, signals};
+use crate::cli::text::escape;
+use crate::cli::{CliError, room};
+use crate::machine::chat::{Config, Event};
+use crate::model::Now;
+use crate::network::Network;
+use crate::network::chat::{ChatMember, MemberOptions};
+use crate::proto::chat::entry::{Body, MemberId};
+use crate::runtime::chat::{Limits, Told};
+use crate::runtime::clock::Clock;
+use crate::runtime::control::{self, Control};
+use crate::runtime::files::DataDir;
+
+/// A member whose directory is this process's alone, before it starts.
+pub(in crate::cli) struct ChatService {
+    id: MemberId,
+    dir: DataDir,
+    log_dir: PathBuf,
+}
+
+impl ChatService {
+    /// Takes the directory of member `id` in `data`.
+    ///
+    /// # Errors
+    /// Fails if another process has it, or the disk refuses.
+    pub(in crate::cli) fn prepare(id: u32, data: &Path, log_dir: &Path) -> Result<Self, CliError> {
+        let id = MemberId(id);
+        let dir = DataDir::open_at(data.join(format!("chat-{}", id.0)));
+        let dir = dir.map_err(|error| doubled(id, error))?;
+        Ok(Self { id, dir, log_dir: log_dir.to_owned() })
+    }
+}
+
+impl Service for ChatService {
+    type Running = RunningChat;
+
+    const NAME: &'static str = "chat";
+
+    fn dir(&self) -> &DataDir {
+        &self.dir
+    }
+
+    fn start(
+        self,
+        network: &Arc<Network>,
+        stop: &Receiver<()>,
+    ) -> Result<Option<RunningChat>, CliError> {
+        let (tell, told) = bounded(TOLD_MAX);
+        let watchers = Watchers::default();
+        let sink = Box::new(Announcer { watchers: watchers.clone(), tell });
+        let (links_max, shortage) = room::for_connections(Limits::default().links_max);
+        if let Some(shortage) = shortage {
+            ::log::warn!("{shortage}");
+        }
+        let options = MemberOptions {
+            id: self.id,
+            log_dir: self.log_dir,
+            marker: self.dir.path().join("has-a-log"),
+            places: Vec::new(),
+            config: Config::default(),
+            links_max,
+        };
+        let searching = |words: &str| {
+            ::log::info!("{words}");
+            !signals::is_told(stop)
+        };
+        let member = ChatMember::start(network, options, sink, searching).map_err(start_failed)?;
+        let Some(member) = member else { return Ok(None) };
+        let local = Arc::new(Local::new(member.engine.clone(), watchers));
+        let control = control::serve(&self.dir, handler(Arc::downgrade(&local)));
+        let control =
+            control.map_err(|source| CliError::System { action: "take local commands", source })?;
+        let text = format!("{} takes part in the chat at {}", self.id, network.endpoint());
+        let fields = json!({ "id": self.id.0, "endpoint": network.endpoint() });
+        Line::new(Level::Info, "chat_started", text, fields).log(Clock::start().now().wall);
+        Ok(Some(RunningChat { member, local, told, control, _dir: self.dir }))
+    }
+}
+
+/// A running member, with its control socket.
+pub(in crate::cli) struct RunningChat {
+    member: ChatMember,
+    local: Arc<Local>,
+    told: Receiver<(Now, Told)>,
+    control: Control,
+    _dir: DataDir,
+}
+
+impl Running for RunningChat {
+    fn status(&self) -> Box<dyn Fn() -> Value + Send + Sync> {
+        let local = Arc::downgrade(&self.local);
+        Box::new(move || json!(local.upgrade().and_then(|it| it.engine.status())))
+    }
+
+    fn attend(&self, stop: &Receiver<()>) -> Result<(), CliError> {
+        let mut log = EventLog { me: self.local.engine.me().id, dropped: BTreeMap::new() };
+        loop {
+            select! {
+                recv(self.told) -> told => {
+                    let Ok((now, told)) = told else { return Ok(()) };
+                    log.take(now, told)?;
+                }
+                recv(stop) -> _ => return Ok(()),
+            }
+        }
+    }
+
+    fn stop(&self) {
+        self.local.engine.leave();
+        self.local.engine.stop();
+    }
+
+    fn join(self) {
+        drop(self.control);
+        self.member.join();
+    }
+}
+
+/// Log lines of a member's events.
+struct EventLog {
+    me: MemberId,
+    /// Number of refusals by cause, so that not each of them is a line.
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+impl EventLog {
+    /// Logs an event.
+    ///
+    /// # Errors
+    /// Fails if the member cannot go on: its disk fails, or the group refuses it.
+    fn take(&mut self, now: Now, told: Told) -> Result<(), CliError> {
+        match told {
+            Told::Delivered(entries) => {
+                for entry in entries {
+                    if let Body::Chat(chat) = &entry.body {
+                        ::log::debug!("{}", item_of(&entry, chat, self.me).line());
+                    }
+                }
+            }
+            Told::Note(text) => {
+                Line::new(Level::Info, "chat_note", text, json!({})).log(now.wall);
+            }
+            Told::Failed(text) => return Err(CliError::Failed(text)),
+            Told::Event(Event::Refused { reason }) => {
+                let (me, reason) = (self.me, escape(&reason));
+                return Err(CliError::Failed(format!("the group refuses {me}: {reason}")));
+            }
+            Told::Event(event) => {
+                if let Event::Dropped(why) = event {
+                    let count = self.dropped.entry(why).or_default();
+                    *count += 1;
+                    if !matches!(*count, 1 | 10 | 100) {
+                        return Ok(());
+                    }
+                }
+                words::line(&event, self.me).log(now.wall);
+            }
+        }
+        Ok(())
+    }
+}

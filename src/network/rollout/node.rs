@@ -1,0 +1,309 @@
+//! Node of rollouts: its engine, its data plane, and with `decides_in_log` its part in the log of
+//! decisions; inside a peer, or with a port of its own.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
+use rand::RngExt as _;
+use sha2::{Digest as _, Sha256};
+
+use super::counts::Counts;
+use super::decider::Decider;
+use super::group::Group;
+use crate::machine::Never;
+use crate::machine::decision_log::Decision;
+use crate::machine::rollout::Decides;
+use crate::model::{Endpoint, KeyPair, Now};
+use crate::network::{Network, StartError};
+use crate::proto::rollout::{ModelId, NodeId, RoutingState};
+use crate::proto::sealed::ClusterKeys;
+use crate::runtime::dataplane::{self, DataPlane, Upstream};
+use crate::runtime::driver::options::{Dialects, Sink};
+use crate::runtime::files::os_rng;
+use crate::runtime::rollout::{
+    Admits, Engine, Founding, KillPoint, Limits, Options, Recovered, Told,
+};
+use crate::runtime::thread;
+
+/// Largest number of versions that wait for a probe.
+const PROBES_MAX: usize = 16;
+
+/// Interval at which the engine is told the health of the node's own traffic.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+
+/// Settings of a node of rollouts.
+pub(crate) struct NodeOptions {
+    /// Name of the node.
+    pub(crate) me: NodeId,
+    /// Address at which other nodes call it.
+    pub(crate) at: Endpoint,
+    /// Address at which the data plane listens.
+    pub(crate) http: SocketAddr,
+    /// Server of each version; empty for the built-in model.
+    pub(crate) upstreams: BTreeMap<ModelId, Upstream>,
+    /// Limits of the data plane.
+    pub(crate) plane_limits: dataplane::Limits,
+    /// Routing state of version 1.
+    pub(crate) initial: RoutingState,
+    /// Beginning of the history; `None` to let the fleet say.
+    pub(crate) founding: Option<Founding>,
+    /// Cluster keys of its links, if they are encrypted.
+    pub(crate) cluster_keys: Option<Arc<ClusterKeys>>,
+    /// File of the log of transactions.
+    pub(crate) log: PathBuf,
+    /// Directory of the log of decisions, and a file away from it that remembers that there is
+    /// one; `None` to let coordinators decide.
+    pub(crate) decisions: Option<(PathBuf, PathBuf)>,
+    /// Condition under which another node is let in.
+    pub(crate) admits: Admits,
+    /// Point at which the process kills itself, for tests.
+    pub(crate) kill_at: Option<KillPoint>,
+}
+
+impl NodeOptions {
+    /// Versions that this node can serve, each with a digest of its server's address, which may
+    /// hold a secret; `None` if it serves any.
+    pub(crate) fn models(&self) -> Option<BTreeMap<ModelId, String>> {
+        let digest = |it: &Upstream| hex::encode(&Sha256::digest(it.to_string())[..4]);
+        let told = self.upstreams.iter().map(|(model, at)| (model.clone(), digest(at)));
+        (!self.upstreams.is_empty()).then(|| told.collect())
+    }
+}
+
+/// Running node of rollouts.
+pub(crate) struct RolloutNode {
+    /// Engine of the node.
+    pub(crate) engine: Engine,
+    /// Data plane of the node.
+    pub(crate) plane: Arc<DataPlane>,
+    /// Content of the log when the node started.
+    pub(crate) recovered: Recovered,
+    /// Readiness of the log of decisions, if there is one.
+    pub(crate) can_decide: Option<Arc<AtomicBool>>,
+    failed: Arc<OnceLock<String>>,
+    group: Option<Group>,
+    threads: Vec<JoinHandle<()>>,
+    /// Sender whose drop is the sign of the health's thread to stop.
+    runs: Mutex<Option<Sender<Never>>>,
+}
+
+impl RolloutNode {
+    /// Starts a node, inside the peer of `network` or with a port of its own; `None` if
+    /// `is_stopping` became true while it looked for other nodes. `sink` takes the reports that are
+    /// for people.
+    ///
+    /// # Errors
+    /// Fails if the network has stopped, a port or a log cannot be used, or the system has no room.
+    pub(crate) fn start(
+        mut options: NodeOptions,
+        keys: KeyPair,
+        network: Option<&Arc<Network>>,
+        (sink, is_stopping): (Box<dyn Sink<Told>>, impl Fn() -> bool),
+    ) -> Result<Option<Self>, StartError> {
+        let counts = Arc::<Counts>::default();
+        let plane = Arc::new(data_plane(&options, &counts)?);
+        let dialects = network.map_or_else(Dialects::default, |it| it.dialects().clone());
+        let decider = options.decisions.take();
+        let decider = decider.map(|paths| Decider::new(&keys, paths, dialects.clone()));
+        let (decider, want) = decider.unzip();
+        let mut group = network.map(|it| Group::new(it, &options.me)).transpose()?;
+        let founding = match (options.founding.take(), &group) {
+            (Some(founding), _) => founding,
+            // A node with a history goes on with it.
+            (None, Some(group)) if !options.log.exists() => match group.seek(is_stopping) {
+                Some(founding) => founding,
+                None => return Ok(None),
+            },
+            (None, _) => Founding::By(Vec::new()),
+        };
+        let (failed, (probe, probes)) = (Arc::<OnceLock<String>>::default(), bounded(PROBES_MAX));
+        let sink = Box::new(Reports {
+            plane: Arc::clone(&plane),
+            counts,
+            failed: Arc::clone(&failed),
+            probe,
+            want,
+            sink,
+        });
+        let own = SocketAddr::new(options.at.ip(), options.at.port());
+        let listen = network.is_none().then_some(own);
+        let founded = (keys, founding, decider.is_some());
+        // A peer's port has its own servers of all dialects, the engine's among them.
+        let guests = if network.is_some() { Dialects::default() } else { dialects };
+        let options = engine_options(options, founded, listen, (guests, sink));
+        let (engine, recovered) = Engine::start(options)?;
+        let can_decide = decider.as_ref().map(Decider::readiness);
+        let (runs, stopping) = bounded(0);
+        let mut node = Self {
+            engine,
+            plane,
+            recovered,
+            can_decide,
+            failed,
+            group: None,
+            threads: Vec::new(),
+            runs: Mutex::new(Some(runs)),
+        };
+        let started = node.start_threads((probes, stopping), decider, group.as_mut());
+        node.group = group;
+        if let Err(error) = started {
+            node.stop();
+            return Err(StartError::System(error));
+        }
+        Ok(Some(node))
+    }
+
+    fn start_threads(
+        &mut self,
+        (probes, stopping): (Receiver<ModelId>, Receiver<Never>),
+        decider: Option<Decider>,
+        group: Option<&mut Group>,
+    ) -> std::io::Result<()> {
+        let (plane, engine) = (Arc::clone(&self.plane), self.engine.clone());
+        let health = move || tell_health(&plane, &engine, &stopping);
+        self.threads.push(thread::spawn("roll-health", health)?);
+        let (plane, engine) = (Arc::clone(&self.plane), self.engine.clone());
+        self.threads.push(thread::spawn("roll-probe", move || {
+            for model in probes {
+                let failure = plane.probe(&model).err();
+                if !engine.probed(model, failure) {
+                    return;
+                }
+            }
+        })?);
+        if let Some(group) = group {
+            group.serve(&self.engine)?;
+        }
+        if let Some(decider) = decider {
+            self.threads.push(decider.run(self.engine.clone())?);
+        }
+        Ok(())
+    }
+
+    /// Reason why the node does nothing more, once its disk has failed.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
+    /// True if transactions can be ended: always, unless the log of decisions is not complete yet.
+    pub(crate) fn can_decide(&self) -> bool {
+        self.can_decide.as_ref().is_none_or(|it| it.load(Ordering::Acquire))
+    }
+
+    /// Stops the engine and the data plane.
+    pub(crate) fn stop(&self) {
+        drop(self.runs.lock().expect("nothing can panic here").take());
+        self.engine.stop();
+        self.plane.stop();
+    }
+
+    /// Waits for the threads to end, after the node and the network have stopped.
+    pub(crate) fn join(self) {
+        let Self { engine, plane, group, threads, .. } = self;
+        // The engine's sink holds a sender of probes, whose end is that of their thread.
+        drop((engine, plane));
+        if let Some(group) = group {
+            group.join();
+        }
+        for thread in threads {
+            // The thread has panicked if this fails, and reported that itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Receiver of the engine's reports; it sets a state to be served at the data plane at once.
+struct Reports {
+    plane: Arc<DataPlane>,
+    counts: Arc<Counts>,
+    failed: Arc<OnceLock<String>>,
+    probe: Sender<ModelId>,
+    want: Option<Sender<Decision>>,
+    sink: Box<dyn Sink<Told>>,
+}
+
+impl Sink<Told> for Reports {
+    fn take(&self, now: Now, told: Told) -> bool {
+        match &told {
+            Told::Serve(serving) => {
+                self.plane.set(Arc::new(serving.clone()));
+                return true;
+            }
+            Told::Failed(reason) => {
+                let _ = self.failed.set(reason.clone());
+            }
+            Told::Event(event) => self.counts.count(event),
+            // A probe that finds no room is a vote that is not given in time.
+            Told::Probe(model) => return self.probe.try_send(model.clone()).is_ok(),
+            Told::Decide { txid, commit, proof } => {
+                let decision =
+                    || Decision { txid: txid.clone(), commit: *commit, proof: proof.clone() };
+                // A decision that finds no room is asked for again.
+                return self.want.as_ref().is_none_or(|it| it.try_send(decision()).is_ok());
+            }
+            Told::Founded(_) | Told::Note(_) => {}
+        }
+        self.sink.take(now, told)
+    }
+}
+
+/// Tells the engine the health of the node's traffic, until the node stops.
+fn tell_health(plane: &DataPlane, engine: &Engine, stopping: &Receiver<Never>) {
+    let ticks = tick(HEALTH_EVERY);
+    loop {
+        select! {
+            recv(stopping) -> _ => return,
+            recv(ticks) -> _ => {
+                engine.health(plane.health());
+            }
+        }
+    }
+}
+
+fn data_plane(options: &NodeOptions, counts: &Arc<Counts>) -> Result<DataPlane, StartError> {
+    let shown = Arc::clone(counts);
+    let options = dataplane::Options {
+        listen: options.http,
+        node_id: options.me.clone(),
+        upstreams: options.upstreams.clone(),
+        limits: options.plane_limits,
+        seed: os_rng()?.random(),
+        more_metrics: Some(Box::new(move |out| shown.write(out))),
+    };
+    Ok(DataPlane::start(options)?)
+}
+
+fn engine_options(
+    options: NodeOptions,
+    (keys, founding, decides_in_log): (KeyPair, Founding, bool),
+    listen: Option<SocketAddr>,
+    (guests, sink): (Dialects, Box<dyn Sink<Told>>),
+) -> Options {
+    let models = options.models();
+    let decides = if decides_in_log { Decides::Log } else { Decides::Coordinator };
+    Options {
+        listen,
+        keys,
+        at: (options.at.ip().to_string(), options.at.port()),
+        me: options.me,
+        log: options.log,
+        founding,
+        initial: options.initial,
+        habits: Box::new(move |config| {
+            config.models = models;
+            config.decides = decides;
+        }),
+        cluster_keys: options.cluster_keys,
+        admits: options.admits,
+        guests,
+        limits: Limits::default(),
+        kill_at: options.kill_at,
+        sink,
+    }
+}
