@@ -105,7 +105,26 @@ pub(in crate::cli) struct RunningChat {
 impl Running for RunningChat {
     fn status(&self) -> Box<dyn Fn() -> Value + Send + Sync> {
         let local = Arc::downgrade(&self.local);
-        Box::new(move || json!(local.upgrade().and_then(|it| it.engine.status())))
+        Box::new(move || {
+            let status = local.upgrade().and_then(|it| it.engine.status());
+            status.map_or(Value::Null, |status| {
+                let others = status.members.iter().filter(|it| it.member.id != status.id);
+                let away = others.filter(|it| !it.linked).map(|it| it.member.id);
+                json!({
+                    "id": status.id,
+                    "role": status.role,
+                    "term": status.term,
+                    "leader": status.leader,
+                    "quorum": status.quorum,
+                    "final": status.commit,
+                    "last": status.last,
+                    "members": status.members.len(),
+                    "away": away.collect::<Vec<_>>(),
+                    "pending": status.pending.len(),
+                    "dropped": status.dropped,
+                })
+            })
+        })
     }
 
     fn attend(&self, stop: &Receiver<()>) -> Result<(), CliError> {

@@ -158,8 +158,8 @@ impl Service for RolloutService {
 
 impl Running for RunningNode {
     fn status(&self) -> Box<dyn Fn() -> Value + Send + Sync> {
-        let (local, clock) = (Arc::downgrade(&self.local), Clock::start());
-        Box::new(move || json!(local.upgrade().and_then(|it| it.status(clock.now().wall).ok())))
+        let local = Arc::downgrade(&self.local);
+        Box::new(move || local.upgrade().map_or(Value::Null, |it| summary(&it.node)))
     }
 
     fn attend(&self, stop: &Receiver<()>) -> Result<(), CliError> {
@@ -178,6 +178,35 @@ impl Running for RunningNode {
             local.node.join();
         }
     }
+}
+
+/// Status of a node in a few fields; `null` once it is stopping.
+fn summary(node: &RolloutNode) -> Value {
+    let counts = node.counts();
+    let common = json!({
+        "node_id": node.engine.me().node_id,
+        "http": node.plane.addr().to_string(),
+        "can_decide": node.can_decide(),
+        "committed": counts.committed(),
+        "aborted": counts.aborted(),
+        "requests": node.plane.counters().requests.get(),
+    });
+    let more = match node.engine.standing() {
+        Err(_) => return Value::Null,
+        Ok(Standing::Forming { waits_for, .. }) => json!({ "waits_for": waits_for }),
+        Ok(Standing::Running { status, .. }) => {
+            let away = status.peers.iter().filter(|it| !it.is_linked).map(|it| &it.node_id);
+            json!({
+                "version": status.state.version,
+                "weights": status.state.weights,
+                "nodes": status.roster.nodes().count(),
+                "away": away.collect::<Vec<_>>(),
+                "in_doubt": status.in_doubt.map(|it| it.txid),
+            })
+        }
+    };
+    let fields = [common, more].into_iter().filter_map(|it| it.as_object().cloned());
+    Value::Object(fields.flatten().collect())
 }
 
 /// Returns `limits` of a data plane, or as much of them as the system allows, with a warning.

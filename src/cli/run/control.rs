@@ -142,6 +142,11 @@ fn reach(status: &Value) -> Result<(), String> {
              from here, or this peer cannot be called from there"
         ));
     }
+    if status["chat"]["quorum"] == false {
+        return Err(
+            "the chat reaches no majority of its members: no message becomes final".to_owned()
+        );
+    }
     Ok(())
 }
 
@@ -189,6 +194,8 @@ mod tests {
         assert_eq!(member(&[1], 2, json!({ "127.0.0.1:6001": 100 })), Ok(()));
         assert!(member(&[1], 2, json!({})).unwrap_err().contains("no neighbor, though 2"));
         assert!(member(&[], 0, json!({})).unwrap_err().contains("no seed"));
+        let chat = json!({ "role": "peer", "state": "member", "chat": { "quorum": false } });
+        assert!(health(&chat).unwrap_err().contains("no majority"));
         assert!(peer("asking").unwrap_err().contains("asking"));
         let seed = |connected, ready| {
             health(&json!({

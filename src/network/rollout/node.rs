@@ -82,6 +82,7 @@ pub(crate) struct RolloutNode {
     pub(crate) engine: Engine,
     /// Data plane of the node.
     pub(crate) plane: Arc<DataPlane>,
+    counts: Arc<Counts>,
     /// Content of the log when the node started.
     pub(crate) recovered: Recovered,
     /// Readiness of the log of decisions, if there is one.
@@ -125,7 +126,7 @@ impl RolloutNode {
         let (failed, (probe, probes)) = (Arc::<OnceLock<String>>::default(), bounded(PROBES_MAX));
         let sink = Box::new(Reports {
             plane: Arc::clone(&plane),
-            counts,
+            counts: Arc::clone(&counts),
             failed: Arc::clone(&failed),
             probe,
             want,
@@ -143,6 +144,7 @@ impl RolloutNode {
         let mut node = Self {
             engine,
             plane,
+            counts,
             recovered,
             can_decide,
             failed,
@@ -184,6 +186,11 @@ impl RolloutNode {
             self.threads.push(decider.run(self.engine.clone())?);
         }
         Ok(())
+    }
+
+    /// Counters of the transactions of this process.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Reason why the node does nothing more, once its disk has failed.
