@@ -48,8 +48,11 @@ pub use error::{NetworkError, SendError, StartError};
 pub use message::{Incoming, Known, Message, Published};
 pub use pending::Pending;
 pub use queue::{Gone, Queue, Weigh};
+pub use rollout::{Rollout, RolloutBuilder, RolloutEvent, RolloutOrder, RolloutOutcome};
 pub use switchboard::Switchboard;
 
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -107,6 +110,8 @@ pub(crate) struct Peer {
     pub(crate) dialects: Dialects,
     /// True if it answers the fleet's orders to take a share.
     pub(crate) takes_shares: bool,
+    /// Directory of its data.
+    pub(crate) dir: PathBuf,
 }
 
 impl Network {
@@ -141,6 +146,17 @@ impl Network {
     /// Servers of the other dialects at the port of this peer.
     pub(crate) const fn dialects(&self) -> &Dialects {
         &self.peer.dialects
+    }
+
+    /// A node of rollouts of this name inside this peer, to be configured and started. A name is
+    /// 1 to 64 letters, digits, dots and dashes.
+    pub fn rollout(&self, name: &str) -> RolloutBuilder<'_> {
+        RolloutBuilder::new(self, name)
+    }
+
+    /// Another handle of the same peer, which does not stop it.
+    fn handle(&self) -> Arc<Self> {
+        Arc::new(Self::of(self.peer.clone()))
     }
 
     /// Subscribes to the messages of a topic, from now on, this peer's own too. A topic is 1 to 128
@@ -296,6 +312,12 @@ impl Network {
         self.peer.board.close();
         // The thread has panicked if this fails, and reported that itself.
         let _ = answers.join();
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network").field("endpoint", &self.peer.endpoint).finish_non_exhaustive()
     }
 }
 

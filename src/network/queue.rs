@@ -1,6 +1,6 @@
 //! Bounded queues of an application, which report the number of items that found no room.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -169,6 +169,69 @@ impl<T: Weigh> Shared<T> {
             None if inner.is_closed => Err(Gone::Closed),
             None => Err(Gone::Empty),
         }
+    }
+}
+
+/// Largest number of items, and of bytes, that wait for one reader.
+pub(super) const QUEUE_ITEMS_MAX: usize = 16_384;
+pub(super) const QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
+
+/// The readers of one kind of items, each with a queue of its own.
+pub(super) struct Readers<T>(Arc<Mutex<Open<T>>>);
+
+struct Open<T> {
+    number: u64,
+    /// `None` once there will be no more items.
+    queues: Option<BTreeMap<u64, Arc<Shared<T>>>>,
+}
+
+impl<T> Clone for Readers<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Default for Readers<T> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Open { number: 0, queues: Some(BTreeMap::new()) })))
+    }
+}
+
+impl<T: Weigh + Clone + Send + 'static> Readers<T> {
+    fn lock(&self) -> MutexGuard<'_, Open<T>> {
+        self.0.lock().expect("nothing under this lock can panic")
+    }
+
+    /// Opens a queue of all items from now on.
+    ///
+    /// # Errors
+    /// Fails if there will be no more items.
+    pub(super) fn open(&self) -> Result<Queue<T>, NetworkError> {
+        let mut open = self.lock();
+        let number = open.number;
+        open.number += 1;
+        let queues = open.queues.as_mut().ok_or(NetworkError::Stopped)?;
+        let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
+        queues.insert(number, Arc::clone(&shared));
+        let readers = self.clone();
+        Ok(Queue::new(shared, move || {
+            if let Some(queues) = &mut readers.lock().queues {
+                queues.remove(&number);
+            }
+        }))
+    }
+
+    /// Appends an item to all queues; returns whether there was room in each.
+    pub(super) fn push(&self, item: &T) -> bool {
+        let open = self.lock();
+        let pushed = open.queues.iter().flatten().map(|(_, queue)| queue.push(item.clone()));
+        pushed.fold(true, |all, one| all && one)
+    }
+
+    /// Closes all queues: no more items will come.
+    pub(super) fn close(&self) {
+        let queues = self.lock().queues.take();
+        queues.iter().flatten().for_each(|(_, queue)| queue.close());
     }
 }
 

@@ -16,7 +16,7 @@ use super::change::Change;
 use super::error::{NetworkError, SendError};
 use super::message::{Incoming, Known, Message, Published};
 use super::pending::{Cell, Pending};
-use super::queue::{Queue, Shared, Weigh};
+use super::queue::{QUEUE_BYTES_MAX, QUEUE_ITEMS_MAX, Queue, Readers, Shared};
 use crate::machine::broadcast::{self, Delivered};
 use crate::machine::{Input, direct, discovery, overlay};
 use crate::model::{Data, Endpoint, MessageId, Now, PublicKey, Time, topic_complaint};
@@ -24,10 +24,6 @@ use crate::node::PeerNode;
 use crate::node::peer_kind::{Command, Event};
 use crate::runtime::channel::{Entry, channel};
 use crate::runtime::driver::Driver;
-
-/// Largest number of messages, and of bytes, that wait for one reader.
-const QUEUE_ITEMS_MAX: usize = 16_384;
-const QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
 
 /// Largest number of answers on their way to the node: more than it has open questions.
 const ANSWERS_MAX: usize = 4_096;
@@ -51,8 +47,6 @@ struct Waiting {
     /// Number of peers known to have each own message with a receipt.
     receipts: BTreeMap<MessageId, u32>,
     neighbors: BTreeSet<Endpoint>,
-    removals: BTreeMap<u64, Arc<Shared<Known>>>,
-    changes: BTreeMap<u64, Arc<Shared<Change>>>,
 }
 
 /// An own message that is not published yet.
@@ -90,6 +84,8 @@ pub struct Switchboard {
     me: Endpoint,
     /// True if direct messages are taken without a reader: the log shows them.
     takes_unread: bool,
+    removals: Readers<Known>,
+    changes: Readers<Change>,
 }
 
 /// Rate limit of the unread messages that a log shows, so that they fill no disk: so many in each
@@ -117,7 +113,8 @@ impl Switchboard {
         let (answers, answering) = channel(ANSWERS_MAX);
         let waiting = Mutex::new(Waiting::default());
         let (moved, answers) = (Condvar::new(), Mutex::new(Some(answers)));
-        Arc::new(Self { waiting, moved, answers, answering, me, takes_unread })
+        let (removals, changes) = (Readers::default(), Readers::default());
+        Arc::new(Self { waiting, moved, answers, answering, me, takes_unread, removals, changes })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -150,12 +147,10 @@ impl Switchboard {
             let is_unlinked = matches!(change, Change::Unlinked(_));
             let alone = (is_unlinked && waiting.neighbors.is_empty()).then_some(Change::Alone);
             if let Change::Removed(known) = &change {
-                waiting.removals.values().for_each(|queue| _ = queue.push(*known));
+                self.removals.push(known);
             }
-            for queue in waiting.changes.values() {
-                queue.push(change.clone());
-                alone.iter().for_each(|it| _ = queue.push(it.clone()));
-            }
+            self.changes.push(&change);
+            alone.iter().for_each(|it| _ = self.changes.push(it));
         }
         is_logged
     }
@@ -386,32 +381,16 @@ impl Switchboard {
     ///
     /// # Errors
     /// Fails if the network has stopped.
-    pub fn removals(self: &Arc<Self>) -> Result<Queue<Known>, NetworkError> {
-        self.open(|waiting| &mut waiting.removals)
+    pub fn removals(&self) -> Result<Queue<Known>, NetworkError> {
+        self.removals.open()
     }
 
     /// Opens a queue for changes in the fleet from now on.
     ///
     /// # Errors
     /// Fails if the network has stopped.
-    pub fn changes(self: &Arc<Self>) -> Result<Queue<Change>, NetworkError> {
-        self.open(|waiting| &mut waiting.changes)
-    }
-
-    /// Opens one of the queues in a table; it leaves the table when it is dropped.
-    fn open<T: Weigh + 'static>(
-        self: &Arc<Self>,
-        table: fn(&mut Waiting) -> &mut BTreeMap<u64, Arc<Shared<T>>>,
-    ) -> Result<Queue<T>, NetworkError> {
-        let shared = Shared::new(QUEUE_ITEMS_MAX, QUEUE_BYTES_MAX);
-        let token =
-            self.enlist(|waiting, token| _ = table(waiting).insert(token, Arc::clone(&shared)))?;
-        let board = Arc::downgrade(self);
-        Ok(Queue::new(shared, move || {
-            if let Some(board) = board.upgrade() {
-                table(&mut board.lock()).remove(&token);
-            }
-        }))
+    pub fn changes(&self) -> Result<Queue<Change>, NetworkError> {
+        self.changes.open()
     }
 
     /// Registers a wait under a new token.
@@ -469,8 +448,8 @@ impl Switchboard {
         drop(waiting);
         ended.topics.values().flat_map(BTreeMap::values).for_each(|queue| queue.close());
         ended.inbox.iter().for_each(|inbox| inbox.close());
-        ended.removals.values().for_each(|queue| queue.close());
-        ended.changes.values().for_each(|queue| queue.close());
+        self.removals.close();
+        self.changes.close();
         self.moved.notify_all();
         for own in ended.publishing.values() {
             own.cell.put(Err(NetworkError::Stopped));

@@ -72,6 +72,7 @@ impl Role for Peer {
 /// Messages and shares of a peer, for the programs of this machine.
 struct PeerApi {
     endpoint: Endpoint,
+    dir: PathBuf,
     keys: KeyPair,
     dialects: Dialects,
     switch: Arc<Switchboard>,
@@ -176,6 +177,7 @@ impl LocalApi<PeerNode> for PeerApi {
             board: Arc::clone(&self.switch),
             dialects: self.dialects.clone(),
             takes_shares: true,
+            dir: self.dir.clone(),
         }));
         if let Some(chat) = prepared.chat.take() {
             self.services.run(chat, &network)?;
@@ -235,7 +237,8 @@ pub fn peer(settings: &PeerSettings, services: ServiceSettings) -> Result<(), Cl
     let dialects = Dialects::default();
     dialects.open(Dialect::Swarm, Arc::clone(&sharing) as _);
     let (prepared, services) = (Mutex::new(prepared), Services::default());
-    let api = PeerApi { endpoint, keys, dialects, switch, sharing, prepared, services };
+    let own = dir.path().to_owned();
+    let api = PeerApi { endpoint, dir: own, keys, dialects, switch, sharing, prepared, services };
     let api: Arc<dyn LocalApi<PeerNode>> = Arc::new(api);
     live(Peer::default(), (machine, Some(api)), journal, (listener, &dir, &settings.node))
 }

@@ -1,8 +1,216 @@
 //! Atomic rollouts in a program of one's own.
+//!
+//! A [`Rollout`] is one node of the group that steps versions together: with a data plane, which
+//! sends each request to the version that is its turn, and a log of transactions on disk.
 
 mod counts;
 mod decider;
 mod group;
 mod node;
 
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 pub(crate) use node::{NodeOptions, RolloutNode};
+
+use super::queue::{Queue, Readers, Weigh};
+use super::{Network, NetworkError, StartError};
+use crate::machine::rollout::NodeStatus;
+pub use crate::machine::rollout::{
+    Answer as RolloutOutcome, Command as RolloutOrder, Event as RolloutEvent,
+};
+use crate::model::Now;
+use crate::proto::rollout::{ModelId, NodeId, RoutingState};
+use crate::runtime::dataplane::{self, Upstream};
+use crate::runtime::driver::options::Sink;
+use crate::runtime::rollout::{Admits, Standing, Told};
+
+impl Weigh for RolloutEvent {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + 1_024
+    }
+}
+
+/// Settings of a node of rollouts before it starts.
+#[derive(Debug)]
+pub struct RolloutBuilder<'a> {
+    network: &'a Network,
+    name: String,
+    listen: SocketAddr,
+    served: Vec<(String, String)>,
+    versions: (String, String),
+    data: PathBuf,
+}
+
+impl<'a> RolloutBuilder<'a> {
+    pub(super) fn new(network: &'a Network, name: &str) -> Self {
+        Self {
+            network,
+            name: name.to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            served: Vec::new(),
+            versions: ("v1".to_owned(), "v2".to_owned()),
+            data: network.peer.dir.join("rollout"),
+        }
+    }
+
+    /// Listen address of the data plane; port 0 lets the system choose. The default is
+    /// `127.0.0.1:0`.
+    #[must_use]
+    pub const fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    /// Server that answers for a version, as in `serve("v1", "http://127.0.0.1:9001")`. Without any
+    /// a built-in model answers for all versions with its input.
+    #[must_use]
+    pub fn serve(mut self, version: &str, url: &str) -> Self {
+        self.served.push((version.to_owned(), url.to_owned()));
+        self
+    }
+
+    /// Version that is served before the first rollout, and the one after it; the same on all
+    /// nodes. The default is `v1` and `v2`.
+    #[must_use]
+    pub fn versions(mut self, stable: &str, next: &str) -> Self {
+        self.versions = (stable.to_owned(), next.to_owned());
+        self
+    }
+
+    /// Directory of the log of transactions. The default is in the network's own directory.
+    #[must_use]
+    pub fn data(mut self, dir: impl AsRef<Path>) -> Self {
+        self.data = dir.as_ref().to_owned();
+        self
+    }
+
+    /// Finds the other nodes through the fleet, and begins; founds a history if there are none.
+    ///
+    /// Blocks for 2.5 s, and up to 20 s longer where the fleet has not admitted this peer yet.
+    ///
+    /// # Errors
+    /// Fails if a name or an address is malformed, the data plane cannot listen, the log cannot be
+    /// used, or the network has stopped.
+    pub fn start(self) -> Result<Rollout, StartError> {
+        let wrong = |reason: &str| StartError::Setting(reason.to_owned());
+        let me: NodeId = self.name.parse().map_err(wrong)?;
+        let version = |name: &str| name.parse::<ModelId>().map_err(wrong);
+        let (stable, next) = (version(&self.versions.0)?, version(&self.versions.1)?);
+        let upstream = |(name, url): &(String, String)| {
+            Ok((version(name)?, url.parse::<Upstream>().map_err(wrong)?))
+        };
+        let upstreams = self.served.iter().map(upstream).collect::<Result<_, StartError>>()?;
+        std::fs::create_dir_all(&self.data)?;
+        let options = NodeOptions {
+            at: self.network.endpoint(),
+            http: self.listen,
+            upstreams,
+            plane_limits: dataplane::Limits::default(),
+            initial: RoutingState::initial(stable, next),
+            founding: None,
+            cluster_keys: None,
+            log: self.data.join(format!("{me}.log")),
+            decisions: None,
+            admits: Admits::Vouched,
+            kill_at: None,
+            me,
+        };
+        let network = self.network.handle();
+        let events = Readers::default();
+        let sink = Box::new(Reports(events.clone()));
+        let keys = network.keys();
+        let node = RolloutNode::start(options, keys, Some(&network), (sink, || false))?;
+        let node = node.ok_or(StartError::Network(NetworkError::Stopped))?;
+        Ok(Rollout { node: Some(node), network, events })
+    }
+}
+
+/// Sink that passes events to the readers.
+struct Reports(Readers<RolloutEvent>);
+
+impl Sink<Told> for Reports {
+    fn take(&self, _: Now, told: Told) -> bool {
+        match told {
+            Told::Event(event) => self.0.push(&event),
+            Told::Note(note) => {
+                log::warn!("{note}");
+                true
+            }
+            Told::Failed(_) => {
+                self.0.close();
+                true
+            }
+            Told::Founded(_) | Told::Serve(_) | Told::Probe(_) | Told::Decide { .. } => true,
+        }
+    }
+}
+
+/// One node of atomic rollouts. See the [module](self).
+///
+/// Dropping it stops the node; its log keeps what was decided.
+pub struct Rollout {
+    /// `None` while it is dropped.
+    node: Option<RolloutNode>,
+    network: Arc<Network>,
+    events: Readers<RolloutEvent>,
+}
+
+impl Rollout {
+    fn node(&self) -> &RolloutNode {
+        self.node.as_ref().expect("it is taken only by the drop")
+    }
+
+    /// Address at which the data plane listens: `POST /predict`, `GET /routing`, `/health` and
+    /// `/metrics`.
+    pub fn address(&self) -> SocketAddr {
+        self.node().plane.addr()
+    }
+
+    /// Carries out an order on all nodes, or on none: begin a rollout, take a step, pause, abort,
+    /// roll back. Blocks until it is decided, a few seconds at most.
+    ///
+    /// # Errors
+    /// Fails if the node has stopped, for instance because its disk failed.
+    pub fn order(&self, order: RolloutOrder) -> Result<RolloutOutcome, NetworkError> {
+        self.node().engine.command(order).map_err(|_| NetworkError::Stopped)
+    }
+
+    /// Status of the node and of the group, as this node sees it; `None` while there is no history
+    /// yet, because the others have not let this node in.
+    ///
+    /// # Errors
+    /// Fails if the node has stopped.
+    pub fn status(&self) -> Result<Option<Box<NodeStatus>>, NetworkError> {
+        match self.node().engine.standing().map_err(|_| NetworkError::Stopped)? {
+            Standing::Running { status, .. } => Ok(Some(status)),
+            Standing::Forming { .. } => Ok(None),
+        }
+    }
+
+    /// Subscribes to the events of the node, from now on.
+    ///
+    /// # Errors
+    /// Fails if the node has stopped.
+    pub fn events(&self) -> Result<Queue<RolloutEvent>, NetworkError> {
+        self.events.open()
+    }
+}
+
+impl Drop for Rollout {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.take() {
+            node.stop();
+        }
+        self.events.close();
+    }
+}
+
+impl fmt::Debug for Rollout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.network.endpoint();
+        f.debug_struct("Rollout").field("at", &at).field("http", &self.address()).finish()
+    }
+}
