@@ -38,7 +38,7 @@ const TOLD_MAX: usize = 1_024;
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// First line of the stream of events.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Ready {
     /// State of the chat; entries above its number follow.
     #[serde(rename = "ready")]
@@ -160,7 +160,8 @@ impl ChatBackend for Remote {
         match self.ask(&Ask::Say { room: room.to_string(), text }) {
             Ok(_) => Ok(()),
             Err(CliError::Unanswered(why)) => Err(format!("perhaps not sent: {why}")),
-            Err(error) => Err(error.to_string()),
+            Err(CliError::Failed(why)) => Err(why),
+            Err(error) => Err(format!("not sent: {error}")),
         }
     }
 
@@ -169,4 +170,114 @@ impl ChatBackend for Remote {
     }
 
     fn leave(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::chat::book::tests::{chat, entry};
+    use crate::cli::chat::book::{Book, GENERAL, Item};
+    use crate::cli::chat::local::handler;
+    use crate::cli::chat::session::tests::founder;
+    use crate::machine::chat::{Event, Role};
+    use crate::proto::chat::entry::{Body, Term};
+    use crate::runtime::files::DataDir;
+
+    #[test]
+    fn whatever_a_screen_shows_is_read_as_it_was_written() {
+        let (id, seq, term, reason) = (MemberId(3), SeqNo(7), Term(2), "why");
+        let said = || chat(1, 1, GENERAL, "a\nb \u{7} \u{1f600}");
+        let events = [
+            Event::RoleChanged { role: Role::Leader, term, leader: Some(id), promises: vec![id] },
+            Event::RoleChanged { role: Role::Joining, term, leader: None, promises: Vec::new() },
+            Event::ElectionBegun { term, reason: reason.into() },
+            Event::NoQuorum,
+            Event::Quorum,
+            Event::MembershipChanged(Arc::default()),
+            Event::Pending(said()),
+            Event::Rejected { room: GENERAL.into(), text: "".into(), reason: reason.into() },
+            Event::GivenBack { chat: said(), reason: reason.into() },
+            Event::Renamed { from: said().msg_id, to: said().msg_id },
+            Event::Doubled { member: id, reason: reason.into() },
+            Event::Numbered(said().msg_id, seq),
+            Event::Reached(id),
+            Event::Lost(id),
+            Event::Refused { reason: reason.into() },
+            Event::Diverged { member: id, at: seq },
+            Event::Gone,
+        ];
+        let entries = vec![entry(1, Body::Opening), entry(2, Body::Chat(said()))];
+        let others = [Told::Delivered(entries), Told::Note("n".into()), Told::Failed("f".into())];
+        for told in events.map(Told::Event).into_iter().chain(others) {
+            let line = serde_json::to_string(&told).unwrap();
+            let read: Told = serde_json::from_str(&line).unwrap();
+            assert_eq!(format!("{read:?}"), format!("{told:?}"), "{line}");
+            assert!(!line.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_chat_in_another_process_answers_a_screen_as_one_in_this_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tell, own) = bounded(1_000);
+        let local = founder(dir.path(), tell);
+        let data = DataDir::open_at(dir.path().join("chat-1")).unwrap();
+        let control = control::serve(&data, handler(Arc::downgrade(&local))).unwrap();
+        let is_founded = |told: &(Now, Told)| matches!(told.1, Told::Delivered(_));
+        assert!(own.iter().any(|it| is_founded(&it)));
+
+        let (ear, ready) = follow(data.path()).unwrap();
+        assert_eq!(Some(&ready.status), local.status().as_ref());
+        let remote = Remote { dir: data.path().to_owned() };
+        let both: [&dyn ChatBackend; 2] = [&*local, &remote];
+        let (mut session, mut book) = (
+            Session::new(Arc::new(Remote { dir: data.path().to_owned() }), 100),
+            Book::new(ready.me.id, GENERAL),
+        );
+        let met = session.meet(&mut book, &ready.status);
+        let met: Vec<_> = met.iter().map(Item::line).collect();
+        let leads = "* peer_1 (this one) leads in term 1, promised by peer_1";
+        assert_eq!(met, ["* the group is peer_1", leads]);
+        for (number, chat) in both.iter().enumerate() {
+            chat.say(GENERAL.into(), format!("text {number}")).unwrap();
+        }
+        let mut shown = Vec::new();
+        while shown.len() < 2 {
+            let (now, told) = ear.recv().unwrap();
+            shown.extend(session.told(&mut book, now, told).unwrap().items);
+        }
+        let shown: Vec<_> = shown.iter().map(Item::line).collect();
+        assert_eq!(shown, ["[seq=2] <peer_1>: text 0", "[seq=3] <peer_1>: text 1"]);
+
+        let same = |one: &dyn Fn(&dyn ChatBackend) -> String| {
+            let [a, b] = both.map(one);
+            assert_eq!(a, b);
+            a
+        };
+        assert!(same(&|it| it.status_lines().join("\n")).contains("Final: seq 3 of 3"));
+        assert!(same(&|it| format!("{:?}", it.status())).contains("commit: SeqNo(3)"));
+        assert!(same(&|it| format!("{:?}", it.page(SeqNo(2), 1))).contains("text 0"));
+        assert!(same(&|it| format!("{:?}", it.history(1))).contains("text 1"));
+        assert!(same(&|it| it.remove(MemberId(9)).unwrap_err()).contains("peer_9 is no member"));
+
+        local.engine.stop();
+        let stopped = "not sent: it is stopping".to_owned();
+        assert_eq!(same(&|it| it.say(GENERAL.into(), "late".into()).unwrap_err()), stopped);
+        local.close();
+        drop(control);
+        let last = ear.iter().last();
+        let Some((_, Told::Failed(why))) = last else { panic!("{last:?}") };
+        assert!(why.contains("peer_1 has stopped"), "{why}");
+        assert!(follow(data.path()).unwrap_err().to_string().contains("no node is running there"));
+    }
+
+    #[test]
+    fn what_is_no_chat_of_this_version_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open_at(dir.path().join("chat-1")).unwrap();
+        let old = |_: &str| control::Answer::Line("{\"error\":\"not a question\"}".to_owned());
+        let _control = control::serve(&data, Arc::new(old)).unwrap();
+        let why = follow(data.path()).unwrap_err().to_string();
+        assert_eq!(why, "the chat that runs here cannot be followed: not a question");
+    }
 }

@@ -327,8 +327,10 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
-    use crossbeam_channel::bounded;
+pub(super) mod tests {
+    use std::path::Path;
+
+    use crossbeam_channel::{Sender, bounded};
 
     use super::*;
     use crate::cli::chat::book::GENERAL;
@@ -337,10 +339,8 @@ mod tests {
     use crate::model::{Endpoint, KeyPair};
     use crate::runtime::chat::{Engine, Founds, Limits, Options};
 
-    #[test]
-    fn a_message_that_was_read_from_the_log_before_it_was_told_is_not_pending_for_ever() {
-        let dir = tempfile::tempdir().unwrap();
-        let (tell, ear) = bounded(1_000);
+    /// The founder of a group, which listens nowhere.
+    pub(in crate::cli::chat) fn founder(log_dir: &Path, tell: Sender<(Now, Told)>) -> Arc<Local> {
         let watchers = Watchers::default();
         let keys = KeyPair::from_secret([1; 32]);
         let at: Endpoint = "127.0.0.1:1".parse().unwrap();
@@ -349,7 +349,7 @@ mod tests {
             listen: None,
             keys,
             me,
-            log_dir: dir.path().to_owned(),
+            log_dir: log_dir.to_owned(),
             seeds: Vec::new(),
             config: Config::default(),
             cluster_keys: None,
@@ -359,7 +359,14 @@ mod tests {
             allows: None,
             sink: Box::new(Announcer { watchers: watchers.clone(), tell }),
         });
-        let local = Arc::new(Local::new(engine.unwrap(), watchers));
+        Arc::new(Local::new(engine.unwrap(), watchers))
+    }
+
+    #[test]
+    fn a_message_that_was_read_from_the_log_before_it_was_told_is_not_pending_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tell, ear) = bounded(1_000);
+        let local = founder(dir.path(), tell);
         let chat = Arc::<Local>::clone(&local);
         let (mut session, mut book) =
             (Session::new(chat, Config::default().message_max), Book::new(MemberId(1), GENERAL));

@@ -220,6 +220,7 @@ mod tests {
     use super::*;
     use crate::cli::chat::book::GENERAL;
     use crate::cli::chat::book::tests::{chat, entry};
+    use crate::proto::chat::entry::MemberId;
 
     fn event(watchers: &Watchers, event: Event) {
         watchers.hear(&Told::Event(event));
@@ -248,6 +249,47 @@ mod tests {
         assert_eq!(fates[0], [Fate::Kept, Fate::Final(SeqNo(7))]);
         assert_eq!(fates[1], [Fate::Kept, refused("too long")]);
         assert_eq!(fates[2], [refused("no room")]);
+    }
+
+    #[test]
+    fn a_follower_that_does_not_take_its_events_misses_some_and_nobody_waits_for_it() {
+        let watchers = Watchers::default();
+        let (slow, quick, gone) = (watchers.follow(), watchers.follow(), watchers.follow());
+        drop(gone);
+        for number in 1..=2_000 {
+            event(&watchers, Event::Reached(MemberId(number)));
+            assert!(
+                matches!(quick.try_recv(), Ok(Told::Event(Event::Reached(id))) if id.0 == number)
+            );
+        }
+        assert_eq!(watchers.waiting().followers.len(), 2);
+        watchers.close();
+        assert_eq!(slow.iter().count(), FOLLOWED_MAX);
+        assert!(quick.recv().is_err() && watchers.follow().recv().is_err(), "it is over for all");
+    }
+
+    #[test]
+    fn no_event_holds_much_text_while_it_waits_for_a_follower() {
+        let watchers = Watchers::default();
+        let told = watchers.follow();
+        let entries: Vec<_> = (1..=3)
+            .map(|it| entry(it, Body::Chat(chat(1, it, GENERAL, &"x".repeat(6_000)))))
+            .collect();
+        watchers.hear(&Told::Delivered(entries[..2].to_vec()));
+        watchers.hear(&Told::Delivered(entries));
+        let (room, text, reason) = (GENERAL.into(), "x".repeat(1 << 20).into(), "long".to_owned());
+        event(&watchers, Event::Rejected { room, text, reason });
+        event(&watchers, Event::Dropped("of no interest"));
+        let seqs = |told: Told| match told {
+            Told::Delivered(entries) => entries.iter().map(|it| it.seq_no.0).collect(),
+            other => panic!("{other:?}"),
+        };
+        let [few, many]: [Vec<_>; 2] = [(); 2].map(|()| seqs(told.try_recv().unwrap()));
+        assert_eq!((few, many), (vec![1, 2], vec![3]), "the others are read by their numbers");
+        let Ok(Told::Event(Event::Rejected { text, reason, .. })) = told.try_recv() else {
+            panic!("it is told")
+        };
+        assert_eq!((&*text, &*reason, told.len()), ("", "long", 0));
     }
 
     #[test]
