@@ -89,8 +89,8 @@ pub(super) fn find(args: &ChatAskArgs) -> Result<PathBuf, CliError> {
     let mut found = running(&args.data);
     match found.len() {
         0 => Err(CliError::Failed(format!(
-            "no chat runs with --data {data}; start one: peer chat --id 1 --port 6001, or in a node \
-             of the fleet: peer --port 6001 --chat 1"
+            "no chat runs with --data {data}; start one: peer chat --id 1 --port 6001, or in a \
+             node of the fleet: peer --port 6001 --chat 1"
         ))),
         1 => Ok(found.swap_remove(0).1),
         _ => {

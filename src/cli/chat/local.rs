@@ -135,8 +135,8 @@ impl Local {
         self.watchers.close();
     }
 
-    /// What happens from now on: the state first, and all entries above its number or signs of
-    /// them. The engine does not wait for the reader.
+    /// Begins a stream of events: the state first, then entries above its number, or the last of
+    /// many. The engine does not wait for the reader.
     fn follow(&self) -> Result<Answer, String> {
         let told = self.watchers.follow();
         let status = self.engine.status().ok_or("it is stopping")?;

@@ -195,7 +195,7 @@ pub(super) struct Talk {
     clock: Clock,
     ear: Ear,
     signals: Receiver<&'static str>,
-    /// First lines.
+    /// Notes that are the first lines.
     pub(super) notes: Vec<String>,
     /// State of the chat, if it ran before.
     pub(super) met: Option<Status>,

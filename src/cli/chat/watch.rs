@@ -280,9 +280,9 @@ mod tests {
         let (room, text, reason) = (GENERAL.into(), "x".repeat(1 << 20).into(), "long".to_owned());
         event(&watchers, Event::Rejected { room, text, reason });
         event(&watchers, Event::Dropped("of no interest"));
-        let seqs = |told: Told| match told {
+        let seqs = |told: Told| match &told {
             Told::Delivered(entries) => entries.iter().map(|it| it.seq_no.0).collect(),
-            other => panic!("{other:?}"),
+            Told::Event(_) | Told::Note(_) | Told::Failed(_) => panic!("{told:?}"),
         };
         let [few, many]: [Vec<_>; 2] = [(); 2].map(|()| seqs(told.try_recv().unwrap()));
         assert_eq!((few, many), (vec![1, 2], vec![3]), "the others are read by their numbers");
