@@ -5,7 +5,8 @@ use crate::support;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -56,6 +57,11 @@ impl Group {
         peers[0].wait_for("peer_3 leads in term");
         peers[1].wait_for("peer_3 leads in term");
         peers
+    }
+
+    /// Attaches plain lines to a member that runs here.
+    fn attach(&self, id: u32, flags: &[&str]) -> Talker {
+        Talker::attach(Command::new(peer_exe()), id, flags, self.dir.path())
     }
 
     fn ask(&self, args: &[&str]) -> (Option<i32>, String, String) {
@@ -318,6 +324,184 @@ fn a_removed_member_learns_it_and_never_comes_back_with_its_key() {
     assert!(again.err().contains("removed from this group for good"), "{}", again.err());
 }
 
+// Screens attached to a running one.
+
+#[test]
+fn attached_screens_say_and_show_the_same_and_end_alone() {
+    let group = Group::new();
+    let [mut one, mut two, three] = group.of_three();
+    two.type_line("before");
+    one.wait_for("<peer_2>: before");
+    let mut screens = [group.attach(1, &["--id", "1"]), group.attach(1, &["--id", "1"])];
+    for screen in &screens {
+        screen.wait_for("* the group is peer_1, peer_2, peer_3\n* peer_3 leads in term ");
+    }
+    for number in 1..=20 {
+        for (name, screen) in ["a", "b"].iter().zip(&mut screens) {
+            screen.type_line(&format!("{name}{number}"));
+        }
+        one.type_line(&format!("c{number}"));
+        two.type_line(&format!("d{number}"));
+    }
+    for peer in [&one, &three] {
+        peer.wait_for_count(81);
+    }
+    let after = one.messages().split_off(1);
+    for screen in &screens {
+        assert!(eventually(|| screen.messages() == after), "{}", screen.out());
+    }
+    let own = after.iter().filter_map(|it| it.1.strip_prefix("<peer_1>: a"));
+    assert!(own.eq((1..=20).map(|it| it.to_string())), "in the order in which it typed them");
+
+    let [screen, other] = screens;
+    let out = screen.quit();
+    assert!(!out.contains("before"), "it begins with what comes: {out}");
+    one.type_line("and on");
+    other.wait_for("<peer_1>: and on");
+    other.signal(Signal::TERM);
+    let mut other = other;
+    assert_eq!(other.wait_for_end(), Some(0), "{}", other.err());
+    one.type_line("and on and on");
+    three.wait_for("<peer_1>: and on and on");
+}
+
+#[test]
+fn an_attached_screen_gives_the_answers_of_the_own_one() {
+    let group = Group::new();
+    let mut one = group.start(1);
+    one.wait_for("(this one) leads");
+    one.type_line("hello");
+    one.wait_for("<peer_1>: hello");
+    // The only one that runs needs no name.
+    let mut screen = group.attach(1, &[]);
+    let long = "x".repeat(16_385);
+    let lines = [
+        "/status",
+        "/history",
+        "/history 0",
+        "/help",
+        "/room cats",
+        "/remove 9",
+        "/remove 1",
+        "no",
+        "/nope",
+        &long,
+    ];
+    for line in lines {
+        let asked = [&mut one, &mut screen].map(|it| {
+            let begin = it.out().len();
+            it.type_line(line);
+            let is_answered = eventually(|| it.out()[begin..].ends_with("\npeer_1> "));
+            assert!(is_answered, "{line}: {}", it.out());
+            it.out()[begin..].trim_start().to_owned()
+        });
+        assert_eq!(asked[0], asked[1], "{line}");
+    }
+    for (line, expected) in [("/rooms", "#cats: 0 messages"), ("//cats", "#cats: /cats")] {
+        screen.type_line(line);
+        screen.wait_for(expected);
+    }
+    screen.type_line("/quit");
+    assert_eq!(screen.wait_for_end(), Some(4), "a text was refused: {}", screen.err());
+}
+
+#[test]
+fn the_end_of_the_chat_is_the_end_of_its_screens() {
+    let group = Group::new();
+    let one = group.start(1);
+    one.wait_for("(this one) leads");
+    let mut screen = group.attach(1, &[]);
+    one.kill();
+    assert_eq!(screen.wait_for_end(), Some(1), "{}", screen.out());
+    assert!(screen.err().contains("error: peer_1 has stopped; what was typed"), "{}", screen.err());
+
+    let one = group.start(1);
+    one.wait_for("(this one) leads");
+    let mut screen = group.attach(1, &[]);
+    one.quit();
+    assert_eq!(screen.wait_for_end(), Some(1), "{}", screen.out());
+    assert!(screen.err().contains("error: peer_1 has stopped; what was typed"), "{}", screen.err());
+
+    let (code, _, err) = group.ask(&[]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("peer chat --id 1 --port 6001"), "{err}");
+    assert!(err.contains("peer --port 6001 --chat 1"), "{err}");
+}
+
+#[test]
+fn where_several_run_a_screen_is_attached_to_the_one_that_is_named() {
+    let group = Group::new();
+    let (one, two) = (group.start(1), group.start(2));
+    one.wait_for("peer_2 leads in term");
+    two.wait_for("(this one) leads in term");
+    let (code, _, err) = group.ask(&["--plain"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("name one of 1, 2 with --id"), "{err}");
+    let mut screen = group.attach(2, &["--id", "2"]);
+    screen.type_line("by the second");
+    one.wait_for("<peer_2>: by the second");
+    let (code, _, err) = group.ask(&["--id", "3"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("peer_3 does not run") && err.contains("--id 3 --port P"), "{err}");
+}
+
+#[test]
+fn the_end_of_input_of_an_attached_screen_waits_until_what_was_typed_is_final() {
+    let group = Group::new();
+    let (one, two) = (group.start(1), group.start(2));
+    one.wait_for("has joined the group");
+    let mut script = group.attach(1, &["--id", "1"]);
+    for number in 1..=1_500 {
+        script.type_line(&number.to_string());
+    }
+    script.close_input();
+    assert_eq!(script.wait_for_end(), Some(0), "{}", script.err());
+    assert_eq!(script.messages().len(), 1_500, "it has shown what it waited for");
+
+    two.kill();
+    one.wait_for("no majority");
+    let mut script = group.attach(1, &["--id", "1"]);
+    script.wait_for("* no majority is reached");
+    script.type_line("alone");
+    script.wait_for("* kept, and sent when a majority is reached");
+    script.close_input();
+    assert_eq!(script.wait_for_end(), Some(3), "{}", script.err());
+    assert!(script.err().contains("1 message is not final; kept"), "{}", script.err());
+    let two = group.start(2);
+    two.wait_for("<peer_1>: alone");
+}
+
+#[test]
+fn a_follower_that_does_not_read_harms_nobody_and_a_screen_that_stood_still_shows_all() {
+    let group = Group::new();
+    let mut one = group.start(1);
+    one.wait_for("(this one) leads");
+    let screen = group.attach(1, &[]);
+    let stalled = group.attach(1, &[]);
+    stalled.signal(Signal::STOP);
+    let mut follower = UnixStream::connect(group.path("data/chat-1/control.sock")).unwrap();
+    follower.write_all(b"{\"ask\":\"follow\"}\n").unwrap();
+    let mut follower = BufReader::new(follower);
+    let mut line = String::new();
+    follower.read_line(&mut line).unwrap();
+    assert!(line.starts_with("{\"me\":") && line.contains("\"ready\":"), "{line}");
+    // More than sockets and queues hold.
+    let text = "y".repeat(300);
+    for number in 1..=4_000 {
+        one.type_line(&format!("{number} {text}"));
+    }
+    for peer in [&one, &screen] {
+        peer.wait_for_count(4_000);
+    }
+    assert_eq!(one.messages(), screen.messages());
+    stalled.signal(Signal::CONT);
+    assert!(eventually(|| stalled.messages() == one.messages()), "{}", stalled.messages().len());
+    // It holds up no end either.
+    one.quit();
+    let heard = follower.lines().map_while(Result::ok).filter(|it| it.contains("\"delivered\""));
+    assert!(heard.count() < 4_000, "it had to miss some");
+}
+
 // Each item of the troubleshooting list, and bad input.
 
 /// The answer of a member that cannot start: its exit code and what it says.
@@ -332,7 +516,8 @@ fn missing_flags_are_named() {
     let group = Group::new();
     for (args, missing) in [
         (vec!["--port", "6001"], "--id <N>"),
-        (vec!["--id", "1"], "--port <P>"),
+        (vec!["--id", "1", "--seed", "1:127.0.0.1:6001"], "--port <P>"),
+        (vec!["--log-dir", "elsewhere"], "--port <P>"),
         (vec!["--id", "0", "--port", "6001"], "--id <N>"),
         (vec!["--id", "1", "--port", "6001", "--message-max", "1M"], "--message-max is at most"),
         (vec!["--id", "1", "--port", "6001", "--seed", "1:127.0.0.1"], "ID:HOST:PORT"),

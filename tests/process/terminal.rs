@@ -162,6 +162,29 @@ fn a_script_whose_line_is_no_text_learns_which_and_fails() {
 }
 
 #[test]
+fn a_screen_is_attached_to_a_chat_that_has_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = ports().to_string();
+    let args = ["chat", "--id", "1", "--port", &port, "--host", "127.0.0.1", "--stay"];
+    let chat = Process::start(&peer_exe(), &args, dir.path());
+    let send = ["chat", "send", "earlier"];
+    assert!(eventually(|| run(&peer_exe(), &send, dir.path()).0 == Some(0)), "{}", chat.err());
+    let mut screen = OnTerminal::start(&peer_exe(), &["chat"], dir.path(), "xterm-256color");
+    screen.wait_for("earlier");
+    screen.wait_for("attached to peer_1;");
+    screen.type_keys("by-screen\r");
+    await_texts(dir.path(), &["earlier", "by-screen"]);
+    screen.type_keys("/quit\r");
+    assert_eq!(screen.wait_for_end(), Some(0), "{}", screen.written());
+    assert!(eventually(|| chat.out().contains("<peer_1>: by-screen")), "{}", chat.err());
+    let mut again = OnTerminal::start(&peer_exe(), &["chat"], dir.path(), "xterm-256color");
+    again.wait_for("by-screen");
+    drop(chat);
+    assert_eq!(again.wait_for_end(), Some(1));
+    assert!(again.written().contains("peer_1 has stopped"), "{}", again.written());
+}
+
+#[test]
 fn a_seed_without_an_address_is_passed_by_while_another_or_the_log_has_one() {
     let dir = tempfile::tempdir().unwrap();
     let base = ports();

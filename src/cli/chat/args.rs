@@ -22,6 +22,7 @@ Examples:
   peer chat --id 2 --port 6002 --seed 1:127.0.0.1:6001    join it, by any of its members
   peer chat --id 3 --port 6003 --join 127.0.0.1:6001      the same, without that member's id
   peer chat --id 2 --port 6002                            come back: the log knows the group
+  peer chat                                               a screen more for the one running here
   peer chat status                                        what the one running here is doing
   peer chat send 'hello'                                  say something by it; its number comes back
   peer chat verify data/logs/peer_*.log              whether logs are equal, or where they part
@@ -43,40 +44,39 @@ refused (too long, no UTF-8).";
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = EXAMPLES,
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
+    args_conflicts_with_subcommands = true
 )]
 pub struct ChatArgs {
     /// A question or an order, instead of taking part.
     #[command(subcommand)]
     pub command: Option<ChatCommand>,
-    /// The id of this member; the highest id that is there leads. No other member may have it
-    // Always there when no subcommand is: clap refuses its absence.
-    #[arg(long, value_name = "N", required = true,
+    /// The id of this member; the highest id that is there leads. No other member may have it.
+    /// Without --port: of the one that runs here, to which a screen is attached
+    #[arg(long, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub id: Option<u32>,
     /// The TCP port to listen on
-    #[arg(long, value_name = "P", required = true,
+    #[arg(long, value_name = "P", requires = "id",
         value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// The address to listen on
-    #[arg(long, default_value = "0.0.0.0")]
+    #[arg(long, default_value = "0.0.0.0", requires = "port")]
     pub host: IpAddr,
     /// The address at which others call this one [default: --host, or what the way to a seed has]
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", requires = "port")]
     pub advertise: Option<IpAddr>,
     /// A member of the group, its id first if that is known; may be given more than once, and some
     /// may be down or have no address just now. Without any, without a group in the log and without
     /// a fleet to ask, one is founded
-    #[arg(long, visible_alias = "join", value_name = "[ID:]HOST:PORT")]
+    #[arg(long, visible_alias = "join", value_name = "[ID:]HOST:PORT", requires = "port")]
     pub seed: Vec<Place>,
     /// The file that names the seeds of a fleet. If enough of them run, this member becomes one of
     /// the fleet, finds the group by it, and whose end the seeds certify is removed [default:
     /// config.txt, if it is there and they run]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "port")]
     pub config: Option<PathBuf>,
     /// Folder of the log, as peer_N.log
-    #[arg(long, value_name = "DIR", default_value = "data/logs")]
+    #[arg(long, value_name = "DIR", default_value = "data/logs", requires = "port")]
     pub log_dir: PathBuf,
     /// The directory of the key and of the control socket, which are in chat-N
     #[arg(long, value_name = "DIR", default_value = "data")]
@@ -94,20 +94,22 @@ pub struct ChatArgs {
     #[arg(long, value_name = "NAME", default_value = GENERAL, value_parser = super::command::room)]
     pub room: String,
     /// Interval at which a leader sends a sign of life
-    #[arg(long, value_name = "TIME", default_value_t = Span(Config::default().heartbeat))]
+    #[arg(long, value_name = "TIME", requires = "port",
+        default_value_t = Span(Config::default().heartbeat))]
     pub heartbeat: Span,
     /// The silence after which a leader is replaced, and one that hears no majority steps down
-    #[arg(long, value_name = "TIME", default_value_t = Span(Config::default().leader_timeout))]
+    #[arg(long, value_name = "TIME", requires = "port",
+        default_value_t = Span(Config::default().leader_timeout))]
     pub leader_timeout: Span,
     /// Follow a lower id that leads, instead of taking over from it
-    #[arg(long)]
+    #[arg(long, requires = "port")]
     pub no_takeover: bool,
     /// Bytes of a message at most; give it to all members, up to 16K
-    #[arg(long, value_name = "SIZE", default_value = "16K")]
+    #[arg(long, value_name = "SIZE", default_value = "16K", requires = "port")]
     pub message_max: Size,
     /// The group's cluster key, made by seed keygen --cluster-key: links are encrypted, and only
     /// its holders are listened to
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "port")]
     pub cluster_key: Option<PathBuf>,
     /// Format of lines on standard error, which are for programs and operators
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
@@ -331,10 +333,18 @@ mod tests {
         assert_eq!(args.message_max, Size(16_384));
         assert!(!args.no_takeover && !args.plain && !args.stay);
         assert_eq!(refused("peer chat --port 6001"), ErrorKind::MissingRequiredArgument);
-        assert_eq!(refused("peer chat --id 1"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("peer chat --seed a:1"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refused("peer chat --id 1 --log-dir x"), ErrorKind::MissingRequiredArgument);
         assert_eq!(refused("peer chat --id 0 --port 1"), ErrorKind::ValueValidation);
         assert_eq!(refused("peer chat --id 1 --port 1 --seed x"), ErrorKind::ValueValidation);
         assert_eq!(refused("peer chat --id 1 --port 1 --room a\u{1}"), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn a_screen_is_attached_without_a_port_and_with_no_flag_of_the_chat_itself() {
+        for line in ["peer chat", "peer chat --id 2 --data x --plain --stay --room cats"] {
+            assert_eq!(parsed(line).unwrap().port, None, "{line}");
+        }
     }
 
     #[test]

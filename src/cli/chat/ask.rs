@@ -74,7 +74,7 @@ pub(super) fn ask(args: &ChatAskArgs, wanted: &Ask, patience: Duration) -> Resul
 }
 
 /// Directory of the chat to ask.
-fn find(args: &ChatAskArgs) -> Result<PathBuf, CliError> {
+pub(super) fn find(args: &ChatAskArgs) -> Result<PathBuf, CliError> {
     let data = args.data.display();
     if let Some(id) = args.id {
         let dir = args.data.join(format!("chat-{id}"));
@@ -89,7 +89,8 @@ fn find(args: &ChatAskArgs) -> Result<PathBuf, CliError> {
     let mut found = running(&args.data);
     match found.len() {
         0 => Err(CliError::Failed(format!(
-            "no chat runs with --data {data}; start one: peer chat --id 1 --port 6001"
+            "no chat runs with --data {data}; start one: peer chat --id 1 --port 6001, or in a \
+             node of the fleet: peer --port 6001 --chat 1"
         ))),
         1 => Ok(found.swap_remove(0).1),
         _ => {

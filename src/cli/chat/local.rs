@@ -1,14 +1,16 @@
 //! Questions and orders of programs on this machine to a running chat, by its control socket.
 //!
 //! One line of JSON in, one out: `{"ask": …}`, and `{"lines": […], "json": …}` or
-//! `{"error": …}`.
+//! `{"error": …}`. Only `follow` has many: `{"ready": …, "me": …}`, and an event each.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::backend::{ChatBackend, PAGE};
 use super::command;
 use super::plain::lines_of;
 use super::watch::{Fate, Watchers};
@@ -16,13 +18,13 @@ use super::words;
 use crate::cli::text::escape;
 use crate::machine::chat::Status;
 use crate::model::Time;
-use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo};
+use crate::proto::chat::entry::{Entry, MemberId, SeqNo};
 use crate::runtime::chat::Engine;
 use crate::runtime::clock::Clock;
-use crate::runtime::control::{Answer, Handler};
+use crate::runtime::control::{Answer, Handler, Next};
 
-/// Number of entries that are read from the log at a time.
-const PAGE: u64 = 1_000;
+/// Interval at which an idle stream checks that its reader is there.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Time for the disk to keep a message, even if its sender waits less.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
@@ -47,6 +49,22 @@ pub(super) enum Ask {
         /// Longest wait until it is final, in ms.
         wait_ms: u64,
     },
+    /// Send a message, without waiting for its fate.
+    Say {
+        /// Room of the message.
+        room: String,
+        /// Text of the message.
+        text: String,
+    },
+    /// Read final entries from the log.
+    Page {
+        /// Number of the first.
+        from: SeqNo,
+        /// Number of entries; [`PAGE`] at most are given.
+        count: u64,
+    },
+    /// Report what happens from now on.
+    Follow,
     /// Compare all members' logs.
     Verify,
     /// Go on alone: the majority is gone for good.
@@ -69,91 +87,6 @@ impl Local {
     /// For an engine whose events go to an announcer with these watchers.
     pub(super) fn new(engine: Engine, watchers: Watchers) -> Self {
         Self { engine, watchers }
-    }
-
-    /// The last `count` messages, the oldest first.
-    ///
-    /// # Errors
-    /// Fails if the log cannot be read.
-    pub(super) fn history(&self, count: usize) -> Result<Vec<Arc<Entry>>, String> {
-        let Some(status) = self.engine.status() else { return Ok(Vec::new()) };
-        let mut end = status.commit.0;
-        let mut found: Vec<Arc<Entry>> = Vec::new();
-        while end > 0 && found.len() < count {
-            let from = end.saturating_sub(PAGE - 1).max(1);
-            let mut page = self.engine.history(SeqNo(from), end - from + 1)?;
-            page.retain(|it| it.seq_no.0 <= end && matches!(it.body, Body::Chat(_)));
-            found.extend(page.into_iter().rev());
-            end = from - 1;
-        }
-        found.truncate(count);
-        found.reverse();
-        Ok(found)
-    }
-
-    /// Orders a member's removal.
-    ///
-    /// # Errors
-    /// Fails if there is no such member, with a sentence for people.
-    pub(super) fn remove(&self, id: MemberId) -> Result<(), String> {
-        let Some(status) = self.engine.status() else { return Err("it is stopping".to_owned()) };
-        if status.leader.is_none() {
-            let reason = "nobody leads, so nobody can be removed; start enough members for a \
-                          majority, or, if those that are missing are lost for good, go on \
-                          without them: peer chat recover --i-know";
-            return Err(reason.to_owned());
-        }
-        let members = status.members;
-        if members.iter().any(|it| it.member.id == id) {
-            if self.engine.remove(id) { Ok(()) } else { Err("it is stopping".to_owned()) }
-        } else {
-            Err(format!("{id} is no member; /status lists them"))
-        }
-    }
-
-    /// Lines of `/status`.
-    pub(super) fn status_lines(&self) -> Vec<String> {
-        let Some(status) = self.engine.status() else { return vec!["it is stopping".to_owned()] };
-        let leader = status.leader.map_or("Unknown".to_owned(), |it| it.to_string());
-        let others: Vec<_> = status.members.iter().filter(|it| it.member.id != status.id).collect();
-        let known = others.iter().map(|it| {
-            let away = if it.linked { "" } else { ", away" };
-            let heard = it.heard_ms.map_or(String::from(", not heard yet"), |ms| {
-                format!(", heard {:.1} s ago", Duration::from_millis(ms).as_secs_f32())
-            });
-            let lag =
-                it.lag.filter(|it| *it > 0).map_or(String::new(), |it| format!(", lacks {it}"));
-            format!("{} {}{away}{heard}{lag}", it.member.id, words::place(it.member.at))
-        });
-        let known: Vec<_> = known.collect();
-        let list =
-            if known.is_empty() { String::new() } else { format!(" ({})", known.join("; ")) };
-        let here = others.iter().filter(|it| it.linked).count() + 1;
-        let all = status.members.len().max(1);
-        let quorum = match status.quorum {
-            Some(true) => "yes",
-            Some(false) => "NO",
-            None => "not known yet",
-        };
-        let mut lines = vec![
-            format!("Peer ID: {}", status.id.0),
-            format!("Role: {}", words::role(status.role)),
-            format!("Term: {}", status.term.0),
-            format!("Address: {}", words::place(self.engine.me().at)),
-            format!("Leader: {leader}"),
-            format!("Known peers: {}{list}", others.len()),
-            format!("Final: seq {} of {}", status.commit.0, status.last.0),
-            format!("Majority: {quorum} ({here} of {all} reachable)"),
-            format!("Pending: {}", status.pending.len()),
-        ];
-        if let Some(it) = &status.recovered {
-            let whom = words::list(&it.left_out);
-            lines.push(format!("Recovered: by {}, as a new group, without {whom}", it.by));
-        }
-        if !status.promises.is_empty() {
-            lines.insert(5, format!("Promised by: {}", words::list(&status.promises)));
-        }
-        lines
     }
 
     fn send(&self, room: &str, text: &str, wait: Duration) -> Result<Value, String> {
@@ -197,6 +130,29 @@ impl Local {
         }
     }
 
+    /// Ends the streams of all followers, so that the control socket can be closed.
+    pub(super) fn close(&self) {
+        self.watchers.close();
+    }
+
+    /// Begins a stream of events: the state first, then entries above its number, or the last of
+    /// many. The engine does not wait for the reader.
+    fn follow(&self) -> Result<Answer, String> {
+        let told = self.watchers.follow();
+        let status = self.engine.status().ok_or("it is stopping")?;
+        let mut ready = Some(json!({ "ready": status, "me": self.engine.me() }));
+        Ok(Answer::Lines(Box::new(move || {
+            if let Some(ready) = ready.take() {
+                return Next::Line(ready.to_string());
+            }
+            match told.recv_timeout(BEAT) {
+                Ok(told) => serde_json::to_string(&told).map_or(Next::Idle, Next::Line),
+                Err(RecvTimeoutError::Timeout) => Next::Idle,
+                Err(RecvTimeoutError::Disconnected) => Next::End,
+            }
+        })))
+    }
+
     fn answer(&self, ask: Ask) -> Result<Value, String> {
         match ask {
             Ask::Status => {
@@ -211,6 +167,14 @@ impl Local {
             Ask::Send { room, text, wait_ms } => {
                 self.send(&room, &text, Duration::from_millis(wait_ms))
             }
+            Ask::Say { room, text } => {
+                self.say(command::room(&room)?.into(), text)?;
+                Ok(json!({ "lines": [], "json": { "taken": true } }))
+            }
+            Ask::Page { from, count } => {
+                Ok(json!({ "lines": [], "json": self.page(from, count)? }))
+            }
+            Ask::Follow => Err("it has many answers".to_owned()),
             Ask::Verify => {
                 let report = self.engine.verify()?;
                 Ok(super::compare::answer(&report, self.engine.me().id))
@@ -226,6 +190,88 @@ impl Local {
                 Ok(json!({ "lines": [line], "json": { "asked": true } }))
             }
         }
+    }
+}
+
+impl ChatBackend for Local {
+    fn status(&self) -> Option<Status> {
+        self.engine.status()
+    }
+
+    fn page(&self, from: SeqNo, count: u64) -> Result<Vec<Arc<Entry>>, String> {
+        self.engine.history(from, count.min(PAGE))
+    }
+
+    fn say(&self, room: Arc<str>, text: String) -> Result<(), String> {
+        if self.engine.say(room, text) {
+            Ok(())
+        } else {
+            Err("not sent: it is stopping".to_owned())
+        }
+    }
+
+    fn leave(&self) {
+        self.engine.leave();
+    }
+
+    fn remove(&self, id: MemberId) -> Result<(), String> {
+        let Some(status) = self.engine.status() else { return Err("it is stopping".to_owned()) };
+        if status.leader.is_none() {
+            let reason = "nobody leads, so nobody can be removed; start enough members for a \
+                          majority, or, if those that are missing are lost for good, go on \
+                          without them: peer chat recover --i-know";
+            return Err(reason.to_owned());
+        }
+        let members = status.members;
+        if members.iter().any(|it| it.member.id == id) {
+            if self.engine.remove(id) { Ok(()) } else { Err("it is stopping".to_owned()) }
+        } else {
+            Err(format!("{id} is no member; /status lists them"))
+        }
+    }
+
+    fn status_lines(&self) -> Vec<String> {
+        let Some(status) = self.engine.status() else { return vec!["it is stopping".to_owned()] };
+        let leader = status.leader.map_or("Unknown".to_owned(), |it| it.to_string());
+        let others: Vec<_> = status.members.iter().filter(|it| it.member.id != status.id).collect();
+        let known = others.iter().map(|it| {
+            let away = if it.linked { "" } else { ", away" };
+            let heard = it.heard_ms.map_or(String::from(", not heard yet"), |ms| {
+                format!(", heard {:.1} s ago", Duration::from_millis(ms).as_secs_f32())
+            });
+            let lag =
+                it.lag.filter(|it| *it > 0).map_or(String::new(), |it| format!(", lacks {it}"));
+            format!("{} {}{away}{heard}{lag}", it.member.id, words::place(it.member.at))
+        });
+        let known: Vec<_> = known.collect();
+        let list =
+            if known.is_empty() { String::new() } else { format!(" ({})", known.join("; ")) };
+        let here = others.iter().filter(|it| it.linked).count() + 1;
+        let all = status.members.len().max(1);
+        let quorum = match status.quorum {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "not known yet",
+        };
+        let mut lines = vec![
+            format!("Peer ID: {}", status.id.0),
+            format!("Role: {}", words::role(status.role)),
+            format!("Term: {}", status.term.0),
+            format!("Address: {}", words::place(self.engine.me().at)),
+            format!("Leader: {leader}"),
+            format!("Known peers: {}{list}", others.len()),
+            format!("Final: seq {} of {}", status.commit.0, status.last.0),
+            format!("Majority: {quorum} ({here} of {all} reachable)"),
+            format!("Pending: {}", status.pending.len()),
+        ];
+        if let Some(it) = &status.recovered {
+            let whom = words::list(&it.left_out);
+            lines.push(format!("Recovered: by {}, as a new group, without {whom}", it.by));
+        }
+        if !status.promises.is_empty() {
+            lines.insert(5, format!("Promised by: {}", words::list(&status.promises)));
+        }
+        lines
     }
 }
 
@@ -256,11 +302,12 @@ pub(super) fn recovered_lines(status: &Status) -> Vec<String> {
 pub(super) fn handler(local: Weak<Local>) -> Handler {
     Arc::new(move |request| {
         let answer = match (local.upgrade(), serde_json::from_str(request)) {
-            (Some(local), Ok(ask)) => local.answer(ask),
+            (Some(local), Ok(Ask::Follow)) => local.follow(),
+            (Some(local), Ok(ask)) => local.answer(ask).map(|it| Answer::Line(it.to_string())),
             (None, _) => Err("it is stopping".to_owned()),
             (_, Err(error)) => Err(format!("not a question: {error}")),
         };
-        let answer = answer.unwrap_or_else(|error| json!({ "error": escape(&error) }));
-        Answer::Line(answer.to_string())
+        let failed = |error: String| Answer::Line(json!({ "error": escape(&error) }).to_string());
+        answer.unwrap_or_else(failed)
     })
 }

@@ -6,6 +6,8 @@
 
 pub mod args;
 mod ask;
+mod attach;
+mod backend;
 mod book;
 mod command;
 mod compare;
@@ -27,13 +29,14 @@ use self::args::{ChatArgs, ChatCommand};
 use crate::cli::CliError;
 pub(in crate::cli) use service::ChatService;
 
-/// Takes part in a chat, or asks one that runs here.
+/// Takes part in a chat, attaches a screen to one that runs here, or asks it.
 ///
 /// # Errors
 /// Any failure that keeps it from starting or stops it, or leaves a question without an answer;
 /// also messages that are not final at the end.
 pub fn run(args: &ChatArgs) -> Result<(), CliError> {
     match &args.command {
+        None if args.port.is_none() => attach::run(args),
         None => run::run(args),
         Some(ChatCommand::Status(args)) => ask::status(args),
         Some(ChatCommand::History(args)) => ask::history(args),

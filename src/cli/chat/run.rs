@@ -28,6 +28,7 @@ use super::watch::{Announcer, Watchers};
 use crate::cli::log::{Line, Origin, install_on_stderr};
 use crate::cli::run::signals;
 use crate::cli::{CliError, room, seeds};
+use crate::machine::chat::Status;
 use crate::model::{Endpoint, KeyPair, Now};
 use crate::network::chat::{ChatMember, MemberOptions};
 use crate::network::{self, Network};
@@ -50,7 +51,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const TOLD_AT_ONCE: usize = 256;
 
 /// Receiver of the engine's events.
-type Ear = Receiver<(Now, Told)>;
+pub(super) type Ear = Receiver<(Now, Told)>;
 
 /// Takes part in a chat until it is told to stop.
 ///
@@ -61,8 +62,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let mut settings = Settings::new(args, seeds.as_deref().unwrap_or_default())?;
     let system = |action| move |source| CliError::System { action, source };
     let signals = signals::listen(false).map_err(system("listen to signals"))?;
-    let has_screen = !args.plain && !args.quiet && terminal::is_capable();
-    if !has_screen {
+    if !has_screen(args) {
         let origin = Origin { role: "chat", node: settings.at };
         install_on_stderr(args.log_format, LevelFilter::from(args.log_level), origin)?;
     }
@@ -97,16 +97,11 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let local = Arc::new(Local::new(engine, watchers));
     let control = control::serve(&dir, handler(Arc::downgrade(&local)));
     let control = control.map_err(system("take local commands"))?;
-    let mut talk = Talk {
-        session: Session::new(Arc::clone(&local), settings.config.message_max),
-        book: Book::new(settings.me, &args.room),
-        typing: Typing::default(),
-        clock: Clock::start(),
-        ear,
-        signals,
-    };
-    let ended = if has_screen { talk.on_screen(&settings) } else { talk.in_lines(&settings, args) };
-    let left = ended.and_then(|mut face| talk.leave(&mut face));
+    let session = Session::new(Arc::<Local>::clone(&local), settings.config.message_max);
+    let mut talk = Talk::new(session, settings.me, args, (ear, signals));
+    talk.begin(&settings);
+    let left = talk.go_on(args);
+    local.close();
     drop(control);
     local.engine.stop();
     if let Some(network) = network {
@@ -196,14 +191,23 @@ pub(super) fn start_failed(error: network::StartError) -> CliError {
     }
 }
 
-/// Parts of a chat while it runs.
-struct Talk {
+/// True if there is a whole screen, and no plain lines.
+pub(super) fn has_screen(args: &ChatArgs) -> bool {
+    !args.plain && !args.quiet && terminal::is_capable()
+}
+
+/// Parts of a screen or of plain lines while they go on.
+pub(super) struct Talk {
     session: Session,
     book: Book,
     typing: Typing,
     clock: Clock,
     ear: Ear,
     signals: Receiver<&'static str>,
+    /// Notes that are the first lines.
+    pub(super) notes: Vec<String>,
+    /// State of the chat, if it ran before.
+    pub(super) met: Option<Status>,
 }
 
 fn screen_failed(source: io::Error) -> CliError {
@@ -211,15 +215,43 @@ fn screen_failed(source: io::Error) -> CliError {
 }
 
 impl Talk {
-    /// First lines: the address, and notes about the flags.
-    fn begin(&mut self, settings: &Settings) -> Vec<Item> {
+    /// Parts for the member `me`, with its events and the signals to this process.
+    pub(super) fn new(
+        session: Session,
+        me: MemberId,
+        args: &ChatArgs,
+        (ear, signals): (Ear, Receiver<&'static str>),
+    ) -> Self {
+        let (book, clock) = (Book::new(me, &args.room), Clock::start());
+        let (typing, notes, met) = (Typing::default(), Vec::new(), None);
+        Self { session, book, typing, clock, ear, signals, notes, met }
+    }
+
+    /// Goes on until the end is asked for, and leaves.
+    ///
+    /// # Errors
+    /// Fails if the chat or the output does, or messages are not final at the end.
+    pub(super) fn go_on(&mut self, args: &ChatArgs) -> Result<(), CliError> {
+        let ended = if has_screen(args) { self.on_screen() } else { self.in_lines(args) };
+        ended.and_then(|mut face| self.leave(&mut face))
+    }
+
+    /// Writes the first lines, and the state in which a running chat was met.
+    fn open(&mut self) -> Vec<Item> {
+        let mut items: Vec<_> = self.notes.iter().map(|text| self.book.note(text)).collect();
+        if let Some(status) = self.met.take() {
+            items.extend(self.session.meet(&mut self.book, &status));
+        }
+        items
+    }
+
+    /// First lines of a chat: the address, and notes about the flags.
+    fn begin(&mut self, settings: &Settings) {
         let how = if settings.seeds.is_empty() { "" } else { "; looks for the group" };
         let text = format!("{} at {}{how}; /help lists the commands", settings.me, settings.at);
         let fields = json!({ "id": settings.me.0, "endpoint": settings.at.to_string() });
         Line::new(Level::Info, "chat_started", text.clone(), fields).log(self.clock.now().wall);
-        let mut items = vec![self.book.note(&text)];
-        items.extend(settings.notes.iter().map(|text| self.book.note(text)));
-        items
+        self.notes = [&[text], &settings.notes[..]].concat();
     }
 
     fn take(&mut self, (now, told): (Now, Told)) -> Result<News, CliError> {
@@ -232,13 +264,9 @@ impl Talk {
     }
 
     /// Goes on in plain lines until the end is asked for.
-    fn in_lines(
-        &mut self,
-        settings: &Settings,
-        args: &ChatArgs,
-    ) -> Result<Plain<io::Stdout>, CliError> {
-        let mut plain = Plain::stdout(format!("{}> ", settings.me), args.quiet);
-        let begun = self.begin(settings);
+    fn in_lines(&mut self, args: &ChatArgs) -> Result<Plain<io::Stdout>, CliError> {
+        let mut plain = Plain::stdout(format!("{}> ", self.book.me), args.quiet);
+        let begun = self.open();
         plain.show(&begun).and_then(|()| plain.ask()).map_err(screen_failed)?;
         let mut lines = lines().map_err(screen_failed)?;
         let (ticks, mut deadline) = (tick(LOOK), never());
@@ -275,7 +303,8 @@ impl Talk {
                     plain.show(&items).map_err(screen_failed)?;
                 }
             }
-            if is_ending && self.session.is_settled() {
+            // The events are looked at first: a status costs more.
+            if is_ending && self.session.open(&self.book) == 0 && self.session.is_settled() {
                 break;
             }
         }
@@ -309,7 +338,7 @@ impl Talk {
     }
 
     /// Goes on on the whole screen until the end is asked for; then in plain lines.
-    fn on_screen(&mut self, settings: &Settings) -> Result<Plain<io::Stdout>, CliError> {
+    fn on_screen(&mut self) -> Result<Plain<io::Stdout>, CliError> {
         // Before the terminal is taken: a stop in between would leave it in a mode that nobody can
         // use, or, if no shell is above this process, be lost.
         let jobs = terminal::jobs().map_err(screen_failed)?;
@@ -317,7 +346,7 @@ impl Talk {
         let keys = terminal::keys().map_err(screen_failed)?;
         let mut screen = Screen::default();
         self.session.remember(&mut self.book);
-        self.begin(settings);
+        self.open();
         self.look();
         let (ticks, signals, ear) = (tick(LOOK), self.signals.clone(), self.ear.clone());
         let mut has_changed = true;
@@ -368,7 +397,7 @@ impl Talk {
 
     /// Hands over, says goodbye, and shows the messages that become final meanwhile.
     fn leave(&mut self, plain: &mut Plain<io::Stdout>) -> Result<(), CliError> {
-        self.session.local.engine.leave();
+        self.session.chat.leave();
         let ear = self.ear.clone();
         for told in ear.try_iter() {
             let news = self.take(told)?;

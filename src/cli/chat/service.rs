@@ -142,6 +142,7 @@ impl Running for RunningChat {
 
     fn stop(&self) {
         self.local.engine.leave();
+        self.local.close();
         self.local.engine.stop();
     }
 

@@ -8,21 +8,18 @@ use std::sync::Arc;
 use ::log::Level;
 use serde_json::json;
 
+use super::backend::{ChatBackend, PAGE};
 use super::book::{Book, Item, Seen};
 use super::command::{self, HELP, Typed};
-use super::local::Local;
 use super::plain::lines_of;
 use super::words;
 use crate::cli::CliError;
 use crate::cli::log::Line;
 use crate::cli::text::escape;
-use crate::machine::chat::{Config, Event};
+use crate::machine::chat::{Config, Event, Status};
 use crate::model::Now;
-use crate::proto::chat::entry::{Entry, Member, MemberId, SeqNo};
+use crate::proto::chat::entry::{Entry, Member, MemberId, Membership, SeqNo};
 use crate::runtime::chat::Told;
-
-/// Number of entries that are read from the log at a time.
-const PAGE: u64 = 1_000;
 
 /// Number of looks, one a second, between two reminders that the group was not found.
 const REMIND_LOOKS: u32 = 10;
@@ -53,12 +50,12 @@ pub(super) struct News {
 
 /// One person's part.
 pub(super) struct Session {
-    /// The engine, and the programs that ask it from outside.
-    pub(super) local: Arc<Local>,
+    /// The chat that it is a part in.
+    pub(super) chat: Arc<dyn ChatBackend>,
     /// Longest message, in bytes: by the flag, until the group's limit is known.
     message_max: usize,
-    /// Number of the last entry that was taken.
-    last: SeqNo,
+    /// Number of the last entry that was taken, once one was.
+    last: Option<SeqNo>,
     /// Number of typed messages that the engine has not yet reported as kept.
     unheard: usize,
     /// Number of looks for a group that was not found.
@@ -69,21 +66,41 @@ pub(super) struct Session {
 
 impl Session {
     /// A part that has just begun.
-    pub(super) fn new(local: Arc<Local>, message_max: usize) -> Self {
+    pub(super) fn new(chat: Arc<dyn ChatBackend>, message_max: usize) -> Self {
         let dropped = std::collections::BTreeMap::new();
-        Self { local, message_max, last: SeqNo(0), unheard: 0, looks: 0, dropped }
+        Self { chat, message_max, last: None, unheard: 0, looks: 0, dropped }
+    }
+
+    /// Takes the state in which a running chat was met, as if it had just come about; entries above
+    /// its number follow.
+    pub(super) fn meet(&mut self, book: &mut Book, status: &Status) -> Vec<Item> {
+        self.last = self.last.max(Some(status.commit));
+        let members: Vec<_> = status.members.iter().map(|it| it.member.clone()).collect();
+        let mut events = Vec::new();
+        if !members.is_empty() {
+            let group = Membership { members, ..Membership::default() };
+            events.push(Event::MembershipChanged(Arc::new(group)));
+        }
+        events.push(Event::RoleChanged {
+            role: status.role,
+            term: status.term,
+            leader: status.leader,
+            promises: status.promises.clone(),
+        });
+        events.extend((status.quorum == Some(false)).then_some(Event::NoQuorum));
+        events.iter().flat_map(|it| book.happen(it)).collect()
     }
 
     /// True if `id` is a member of the group.
     pub(super) fn knows(&self, id: MemberId) -> bool {
-        let members = self.local.engine.status().map(|it| it.members).unwrap_or_default();
+        let members = self.chat.status().map(|it| it.members).unwrap_or_default();
         members.iter().any(|it| it.member.id == id)
     }
 
     /// Number of messages typed here that are not final, also at earlier starts; `None` once the
     /// member is stopping.
     pub(super) fn pending(&self) -> Option<usize> {
-        self.local.engine.status().map(|it| it.pending.len())
+        self.chat.status().map(|it| it.pending.len())
     }
 
     /// Number of messages that are not final by the events so far: late, and without asking the
@@ -99,7 +116,7 @@ impl Session {
 
     /// Puts the last messages into the book, so that the screen is not empty.
     pub(super) fn remember(&mut self, book: &mut Book) {
-        if let Ok(entries) = self.local.history(REMEMBERED) {
+        if let Ok(entries) = self.chat.history(REMEMBERED) {
             self.deliver(book, &entries);
         }
     }
@@ -117,12 +134,14 @@ impl Session {
             Typed::Say(_) if self.open(book) >= OPEN_MAX => vec![format!(
                 "not sent: {OPEN_MAX} messages are pending already; wait for a majority"
             )],
-            Typed::Say(text) => {
-                self.unheard += 1;
-                self.local.engine.say(Arc::clone(book.room()), text);
-                Vec::new()
-            }
-            Typed::Status => self.local.status_lines(),
+            Typed::Say(text) => match self.chat.say(Arc::clone(book.room()), text) {
+                Ok(()) => {
+                    self.unheard += 1;
+                    Vec::new()
+                }
+                Err(why) => vec![escape(&why)],
+            },
+            Typed::Status => self.chat.status_lines(),
             Typed::History(count) => self.history(book.me, count),
             Typed::Room(name) => {
                 book.enter(&name);
@@ -148,7 +167,7 @@ impl Session {
     }
 
     fn history(&self, me: MemberId, count: usize) -> Vec<String> {
-        match self.local.history(count) {
+        match self.chat.history(count) {
             Ok(entries) if entries.is_empty() => vec!["no messages yet".to_owned()],
             Ok(entries) => lines_of(&entries, me),
             Err(error) => vec![escape(&format!("cannot read the log: {error}"))],
@@ -156,7 +175,7 @@ impl Session {
     }
 
     fn remove(&self, id: MemberId) -> String {
-        match self.local.remove(id) {
+        match self.chat.remove(id) {
             Ok(()) => format!("asks the leader to remove {id} for good"),
             Err(reason) => reason,
         }
@@ -224,9 +243,10 @@ impl Session {
     }
 
     fn deliver(&mut self, book: &mut Book, entries: &[Arc<Entry>]) -> Vec<Item> {
-        let new: Vec<_> = entries.iter().filter(|it| it.seq_no > self.last).cloned().collect();
+        let new: Vec<_> =
+            entries.iter().filter(|it| Some(it.seq_no) > self.last).cloned().collect();
         if let Some(last) = new.last() {
-            self.last = last.seq_no;
+            self.last = Some(last.seq_no);
         }
         book.deliver(&new)
     }
@@ -234,10 +254,8 @@ impl Session {
     /// Reads the entries for which there was no room, up to the one before `next`.
     fn fill(&mut self, book: &mut Book, next: SeqNo) -> Vec<Item> {
         let mut items = Vec::new();
-        while self.last.0 > 0 && self.last.0 + 1 < next.0 {
-            let count = PAGE.min(next.0 - self.last.0 - 1);
-            let from = SeqNo(self.last.0 + 1);
-            match self.local.engine.history(from, count) {
+        while let Some(from) = self.last.map(|it| it.next()).filter(|from| *from < next) {
+            match self.chat.page(from, PAGE.min(next.0 - from.0)) {
                 Ok(entries) if !entries.is_empty() => items.extend(self.deliver(book, &entries)),
                 Ok(_) => break,
                 Err(error) => {
@@ -252,7 +270,7 @@ impl Session {
     /// Looks at the state of the group, also for events that the queue had no room for; once a
     /// second.
     pub(super) fn look(&mut self, book: &mut Book, now: Now) -> Vec<Item> {
-        let Some(status) = self.local.engine.status() else { return Vec::new() };
+        let Some(status) = self.chat.status() else { return Vec::new() };
         book.standing.role = status.role;
         book.standing.term = status.term;
         book.standing.leader = status.leader;
@@ -309,19 +327,20 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
-    use crossbeam_channel::bounded;
+pub(super) mod tests {
+    use std::path::Path;
+
+    use crossbeam_channel::{Sender, bounded};
 
     use super::*;
     use crate::cli::chat::book::GENERAL;
+    use crate::cli::chat::local::Local;
     use crate::cli::chat::watch::{Announcer, Watchers};
     use crate::model::{Endpoint, KeyPair};
     use crate::runtime::chat::{Engine, Founds, Limits, Options};
 
-    #[test]
-    fn a_message_that_was_read_from_the_log_before_it_was_told_is_not_pending_for_ever() {
-        let dir = tempfile::tempdir().unwrap();
-        let (tell, ear) = bounded(1_000);
+    /// The founder of a group, which listens nowhere.
+    pub(in crate::cli::chat) fn founder(log_dir: &Path, tell: Sender<(Now, Told)>) -> Arc<Local> {
         let watchers = Watchers::default();
         let keys = KeyPair::from_secret([1; 32]);
         let at: Endpoint = "127.0.0.1:1".parse().unwrap();
@@ -330,7 +349,7 @@ mod tests {
             listen: None,
             keys,
             me,
-            log_dir: dir.path().to_owned(),
+            log_dir: log_dir.to_owned(),
             seeds: Vec::new(),
             config: Config::default(),
             cluster_keys: None,
@@ -340,11 +359,19 @@ mod tests {
             allows: None,
             sink: Box::new(Announcer { watchers: watchers.clone(), tell }),
         });
-        let local = Arc::new(Local::new(engine.unwrap(), watchers));
+        Arc::new(Local::new(engine.unwrap(), watchers))
+    }
+
+    #[test]
+    fn a_message_that_was_read_from_the_log_before_it_was_told_is_not_pending_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tell, ear) = bounded(1_000);
+        let local = founder(dir.path(), tell);
+        let chat = Arc::<Local>::clone(&local);
         let (mut session, mut book) =
-            (Session::new(local, Config::default().message_max), Book::new(MemberId(1), GENERAL));
+            (Session::new(chat, Config::default().message_max), Book::new(MemberId(1), GENERAL));
         // The log is read up to here, so that missing entries are noticed.
-        while session.last == SeqNo(0) {
+        while session.last.is_none() {
             let (now, told) = ear.recv().unwrap();
             session.told(&mut book, now, told).unwrap();
         }
@@ -364,6 +391,6 @@ mod tests {
         }
         session.look(&mut book, now);
         assert_eq!((session.open(&book), session.pending()), (0, Some(0)));
-        session.local.engine.stop();
+        local.engine.stop();
     }
 }

@@ -1,11 +1,12 @@
-//! Programs that wait for the outcome of a message that they have sent.
+//! Programs that wait for the outcome of a message that they have sent, and screens of other
+//! processes that follow the chat.
 //!
 //! The programs are told on the engine's own thread, before the person at the screen: a terminal
 //! that stands still holds up no answer.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::machine::chat::Event;
 use crate::model::Now;
@@ -15,6 +16,14 @@ use crate::runtime::driver::options::Sink;
 
 /// Largest number of programs that wait at a time; a further one is refused.
 const WATCHERS_MAX: usize = 1_024;
+
+/// Largest number of events that wait for a follower; further ones are lost to it, and entries are
+/// read from the log.
+const FOLLOWED_MAX: usize = 1_024;
+
+/// Largest size of the texts of one waiting event, in bytes. Of more entries only the last one
+/// waits; those before it are read from the log.
+const FOLLOWED_BYTES_MAX: usize = 16 * 1024;
 
 /// The fate of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +49,9 @@ struct Watcher {
 struct Waiting {
     next: u64,
     all: Vec<Watcher>,
+    followers: Vec<Sender<Told>>,
+    /// True if nobody may follow any more.
+    is_closed: bool,
 }
 
 /// The programs that wait.
@@ -73,7 +85,37 @@ impl Watchers {
         Some(Watch { watchers: self.clone(), number, fates })
     }
 
+    /// Events from now on, for a screen of another process.
+    pub(super) fn follow(&self) -> Receiver<Told> {
+        let (tell, told) = bounded(FOLLOWED_MAX);
+        let mut waiting = self.waiting();
+        if !waiting.is_closed {
+            waiting.followers.push(tell);
+        }
+        told
+    }
+
+    /// Ends the events of all followers, after those that wait.
+    pub(super) fn close(&self) {
+        let mut waiting = self.waiting();
+        waiting.is_closed = true;
+        waiting.followers.clear();
+    }
+
+    fn tell_followers(&self, told: &Told) {
+        let mut waiting = self.waiting();
+        if waiting.followers.is_empty() {
+            return;
+        }
+        let Some(told) = followed(told) else { return };
+        let is_there = |it: &Sender<Told>| {
+            !matches!(it.try_send(told.clone()), Err(TrySendError::Disconnected(_)))
+        };
+        waiting.followers.retain(is_there);
+    }
+
     fn hear(&self, told: &Told) {
+        self.tell_followers(told);
         match told {
             Told::Delivered(entries) => self.on_delivered(entries),
             Told::Event(Event::Pending(chat)) => self.on_kept(chat),
@@ -132,6 +174,28 @@ impl Watchers {
     }
 }
 
+/// Form of an event in the queue of a follower, if a screen shows it.
+fn followed(told: &Told) -> Option<Told> {
+    let size = |entry: &Arc<Entry>| match &entry.body {
+        Body::Chat(chat) => chat.payload.len(),
+        Body::Opening | Body::Membership(_) => 0,
+    };
+    match told {
+        Told::Event(Event::Dropped(_)) => None,
+        // The text may be longer than any message, and a screen shows the reason only.
+        Told::Event(Event::Rejected { room, reason, .. }) => {
+            let (room, text, reason) = (Arc::clone(room), "".into(), reason.clone());
+            Some(Told::Event(Event::Rejected { room, text, reason }))
+        }
+        Told::Delivered(entries)
+            if entries.iter().map(size).sum::<usize>() > FOLLOWED_BYTES_MAX =>
+        {
+            entries.last().map(|it| Told::Delivered(vec![Arc::clone(it)]))
+        }
+        Told::Delivered(_) | Told::Event(_) | Told::Note(_) | Told::Failed(_) => Some(told.clone()),
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         self.watchers.waiting().all.retain(|it| it.number != self.number);
@@ -156,6 +220,7 @@ mod tests {
     use super::*;
     use crate::cli::chat::book::GENERAL;
     use crate::cli::chat::book::tests::{chat, entry};
+    use crate::proto::chat::entry::MemberId;
 
     fn event(watchers: &Watchers, event: Event) {
         watchers.hear(&Told::Event(event));
@@ -184,6 +249,47 @@ mod tests {
         assert_eq!(fates[0], [Fate::Kept, Fate::Final(SeqNo(7))]);
         assert_eq!(fates[1], [Fate::Kept, refused("too long")]);
         assert_eq!(fates[2], [refused("no room")]);
+    }
+
+    #[test]
+    fn a_follower_that_does_not_take_its_events_misses_some_and_nobody_waits_for_it() {
+        let watchers = Watchers::default();
+        let (slow, quick, gone) = (watchers.follow(), watchers.follow(), watchers.follow());
+        drop(gone);
+        for number in 1..=2_000 {
+            event(&watchers, Event::Reached(MemberId(number)));
+            assert!(
+                matches!(quick.try_recv(), Ok(Told::Event(Event::Reached(id))) if id.0 == number)
+            );
+        }
+        assert_eq!(watchers.waiting().followers.len(), 2);
+        watchers.close();
+        assert_eq!(slow.iter().count(), FOLLOWED_MAX);
+        assert!(quick.recv().is_err() && watchers.follow().recv().is_err(), "it is over for all");
+    }
+
+    #[test]
+    fn no_event_holds_much_text_while_it_waits_for_a_follower() {
+        let watchers = Watchers::default();
+        let told = watchers.follow();
+        let entries: Vec<_> = (1..=3)
+            .map(|it| entry(it, Body::Chat(chat(1, it, GENERAL, &"x".repeat(6_000)))))
+            .collect();
+        watchers.hear(&Told::Delivered(entries[..2].to_vec()));
+        watchers.hear(&Told::Delivered(entries));
+        let (room, text, reason) = (GENERAL.into(), "x".repeat(1 << 20).into(), "long".to_owned());
+        event(&watchers, Event::Rejected { room, text, reason });
+        event(&watchers, Event::Dropped("of no interest"));
+        let seqs = |told: Told| match &told {
+            Told::Delivered(entries) => entries.iter().map(|it| it.seq_no.0).collect(),
+            Told::Event(_) | Told::Note(_) | Told::Failed(_) => panic!("{told:?}"),
+        };
+        let [few, many]: [Vec<_>; 2] = [(); 2].map(|()| seqs(told.try_recv().unwrap()));
+        assert_eq!((few, many), (vec![1, 2], vec![3]), "the others are read by their numbers");
+        let Ok(Told::Event(Event::Rejected { text, reason, .. })) = told.try_recv() else {
+            panic!("it is told")
+        };
+        assert_eq!((&*text, &*reason, told.len()), ("", "long", 0));
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub(super) fn notes(
             one(format!("{me} (this one) leads no more"))
         }
         // A successful trial is for the log only.
-        Event::ElectionBegun { reason, .. } if *reason == TRIAL_SUCCEEDED => Vec::new(),
+        Event::ElectionBegun { reason, .. } if reason == TRIAL_SUCCEEDED => Vec::new(),
         Event::ElectionBegun { term, reason } => {
             one(format!("stands for election in term {}: {reason}", term.0))
         }

@@ -109,7 +109,7 @@ impl Group {
             self.drop_it("a term beyond the limit", fx);
             return;
         };
-        fx.emit(Event::ElectionBegun { term, reason });
+        fx.emit(Event::ElectionBegun { term, reason: reason.into() });
         if !is_trial {
             self.enter(term, Some(self.me.id), fx);
         }

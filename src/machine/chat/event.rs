@@ -3,6 +3,7 @@
 //! The machine holds back itself the messages that must not be sent before a record is on disk
 //! (R7).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -214,7 +215,7 @@ impl AuthorMark {
 }
 
 /// Role of a member in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Role {
     /// The process is not a member of the group yet.
@@ -231,7 +232,8 @@ pub enum Role {
 pub const TRIAL_SUCCEEDED: &str = "a majority would promise";
 
 /// Event for the surroundings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// Role, term or leader changed.
     RoleChanged {
@@ -249,7 +251,7 @@ pub enum Event {
         /// Term in which the member wants to lead.
         term: Term,
         /// Reason in words, for people.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// The leader, or this member as the leader, reaches no majority: typed texts wait (C6).
     NoQuorum,
@@ -307,8 +309,8 @@ pub enum Event {
         /// Number at or before which it differs.
         at: SeqNo,
     },
-    /// An input was dropped and counted, for this reason.
-    Dropped(&'static str),
+    /// An input was dropped and counted, for this reason, which other processes are not told.
+    Dropped(#[serde(skip)] &'static str),
     /// The machine has ended, after [`Command::Leave`].
     Gone,
 }

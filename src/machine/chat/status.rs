@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::event::Role;
 use super::group::{Duty, Group};
@@ -11,7 +11,7 @@ use crate::model::PublicKey;
 use crate::proto::chat::entry::{GroupId, Member, MemberId, MsgId, Recovered, SeqNo, Term};
 
 /// A member and its group, as it sees them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Number of the member.
     pub id: MemberId,
@@ -44,12 +44,13 @@ pub struct Status {
     pub waiting: usize,
     /// Greatest length of a text, in bytes, as the group has agreed.
     pub message_max: usize,
-    /// Numbers of dropped inputs, by reason.
+    /// Numbers of dropped inputs, by reason; not read back.
+    #[serde(skip_deserializing)]
     pub dropped: BTreeMap<&'static str, u64>,
 }
 
 /// One member, as another sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberStatus {
     /// The member, with its address.
     #[serde(flatten)]

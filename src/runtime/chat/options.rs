@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::store::StoreError;
 use crate::machine::chat;
 use crate::model::{Endpoint, KeyPair, PublicKey};
@@ -61,7 +63,8 @@ pub struct Options {
 }
 
 /// Event of an engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Told {
     /// These entries are final, in order.
     Delivered(Vec<Arc<Entry>>),

@@ -29,11 +29,24 @@ impl Talker {
         flags: &[&str],
         dir: &Path,
     ) -> Self {
+        command.args(["chat", "--plain", "--host", at.0, "--port", &at.1.to_string()]);
+        command.args(["--id", &id.to_string()]);
+        Self::run(command, id, flags, dir)
+    }
+
+    /// Runs `command`, the program `peer`, as plain lines that are attached to member `id`, which
+    /// runs in `dir`.
+    pub fn attach(mut command: Command, id: u32, flags: &[&str], dir: &Path) -> Self {
+        command.args(["chat", "--plain"]);
+        let it = Self::run(command, id, flags, dir);
+        it.wait_for(&format!("* attached to peer_{id}; /quit ends only this screen\n"));
+        it
+    }
+
+    fn run(mut command: Command, id: u32, flags: &[&str], dir: &Path) -> Self {
         let turn = fs::read_dir(dir).expect("the directory is there").count();
         let (out, err) = (dir.join(format!("out{turn}")), dir.join(format!("err{turn}")));
         let mut child = command
-            .args(["chat", "--plain", "--host", at.0, "--port", &at.1.to_string()])
-            .args(["--id", &id.to_string()])
             .args(flags)
             .current_dir(dir)
             .stdin(Stdio::piped())

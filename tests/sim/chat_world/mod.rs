@@ -7,6 +7,7 @@ mod machines;
 mod weather;
 
 use folkmoot::proto::chat::entry::{At, Body, Chat, Member, MemberId, MsgId, Origin, SeqNo};
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -517,9 +518,10 @@ impl World {
                     self.spend(node);
                 }
             }
-            Event::ElectionBegun { reason, .. } => self.count(reason),
+            Event::ElectionBegun { reason: Cow::Borrowed(reason), .. } => self.count(reason),
             Event::Doubled { member, .. } if *member == id => self.count("told of a copy"),
             Event::RoleChanged { .. }
+            | Event::ElectionBegun { .. }
             | Event::Quorum
             | Event::MembershipChanged(_)
             | Event::Pending(_)
