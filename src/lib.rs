@@ -1,25 +1,65 @@
-//! Folkmoot: a fleet of machines that decides together, with no central server.
+//! A fleet of machines that decides together, with no central server.
 //!
-//! The map, in reading order: [`model`] names and quantities · [`proto`] everything that is said ·
-//! [`machine`] the state machines, pure · [`node`] which machines live together in a seed and in a
-//! peer · [`runtime`] and [`sim`] two drivers of the same machines · [`network`] a peer inside
-//! one's own program · [`cli`] what people type and see.
-//! `ARCHITECTURE.md` tells why; `docs/PROTOCOL.md` lists every message and rule.
+//! A [`Network`] is one peer of a fleet inside the calling program. Its members broadcast on topics
+//! and send each other direct messages; a [`Chat`] puts texts into one order for all of them, and a
+//! [`Rollout`] moves all of them from one version of a service to the next, a little at a time.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use folkmoot::Network;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Two members of a fleet, which could as well be on two machines.
+//! let first = Network::builder().start()?;
+//! let other = Network::builder().bootstrap([first.endpoint()]).start()?;
+//! first.wait_for_peers(1, Duration::from_secs(10))?;
+//!
+//! // A message to all who subscribe to its topic.
+//! let news = other.subscribe("news")?;
+//! first.broadcast("news", "hello")?;
+//! assert_eq!(&news.recv()?.data[..], b"hello");
+//!
+//! // One order of texts for all members; each is on the disks of a majority.
+//! let chat = first.chat(1).start()?;
+//! let number = chat.say("settled").wait()?;
+//! assert_eq!(&*chat.history(number, 1)?[0].text, "settled");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! All calls may come from any thread and need no async runtime; what comes later can be awaited as
+//! well as waited for ([`Pending`], [`Queue`]).
+//!
+//! The programs `seed` and `peer` are made of the same parts, which are hidden here: they change
+//! without notice. `ARCHITECTURE.md` has the map of them.
 
+#[doc(hidden)]
 pub mod model;
 
+#[doc(hidden)]
 pub mod proto;
 
+#[doc(hidden)]
 pub mod machine;
 
+#[doc(hidden)]
 pub mod node;
 
+#[doc(hidden)]
 pub mod runtime;
 
+#[doc(hidden)]
 pub mod sim;
 
 pub mod network;
 
+#[doc(hidden)]
 pub mod cli;
 
-pub use network::Network;
+pub use model::{Data, Endpoint, MessageId, PublicKey};
+pub use network::{
+    Builder, Change, Chat, ChatBuilder, ChatError, ChatMessage, Gone, Incoming, Known, Message,
+    Network, NetworkError, Pending, Published, Queue, Rollout, RolloutBuilder, RolloutEvent,
+    RolloutOrder, RolloutOutcome, SendError, StartError,
+};

@@ -182,7 +182,15 @@ impl Builder {
         let (answering, node) = (Arc::clone(&board), Arc::clone(&driver));
         let answers = thread::spawn("answers", move || answering.answer(&node));
         let answers = answers.inspect_err(|_| driver.stop(Duration::ZERO))?;
-        let peer = Peer { endpoint, keys, driver, board, dialects, takes_shares: false, dir: dir.path().to_owned() };
+        let peer = Peer {
+            endpoint,
+            keys,
+            driver,
+            board,
+            dialects,
+            takes_shares: false,
+            dir: dir.path().to_owned(),
+        };
         Ok(Network::new(peer, answers, (dir, scratch)))
     }
 }

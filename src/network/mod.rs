@@ -44,6 +44,7 @@ mod switchboard;
 
 pub use builder::Builder;
 pub use change::Change;
+pub use chat::{Chat, ChatBuilder, ChatError, ChatMessage};
 pub use error::{NetworkError, SendError, StartError};
 pub use message::{Incoming, Known, Message, Published};
 pub use pending::Pending;
@@ -146,6 +147,12 @@ impl Network {
     /// Servers of the other dialects at the port of this peer.
     pub(crate) const fn dialects(&self) -> &Dialects {
         &self.peer.dialects
+    }
+
+    /// Member `id` of the fleet's chat inside this peer, to be configured and started. An id is 1 or
+    /// more; of the members that are there, the one with the highest id leads.
+    pub fn chat(&self, id: u32) -> ChatBuilder<'_> {
+        ChatBuilder::new(self, id)
     }
 
     /// A node of rollouts of this name inside this peer, to be configured and started. A name is

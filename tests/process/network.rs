@@ -9,12 +9,13 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use folkmoot::Network;
 use folkmoot::cli::fleet::Happening;
 use folkmoot::machine::direct::FailKind;
+use folkmoot::machine::rollout::StartOrder;
 use folkmoot::model::{Data, Endpoint, Signature};
 use folkmoot::network::{Change, Gone};
 use folkmoot::proto::broadcast::Publish;
+use folkmoot::{Chat, ChatError, Network, Rollout, RolloutOrder, RolloutOutcome};
 use rustix::process::Signal;
 use support::member::{Member, wall};
 use support::process::{Process, eventually, run};
@@ -363,6 +364,67 @@ fn a_program_learns_what_happens_to_its_fleet() {
     assert_eq!(told, wanted.map(|it| format!("{:?}", Ok::<_, Gone>(it))).into_iter().collect());
     other.stop();
     assert_eq!(changes.recv_timeout(PATIENCE), Err(Gone::Closed));
+}
+
+#[test]
+fn programs_chat_and_roll_out_inside_their_networks() {
+    let first = Network::builder().start().unwrap();
+    let other = Network::builder().bootstrap([first.endpoint()]).start().unwrap();
+    first.wait_for_peers(1, PATIENCE).unwrap();
+    let (chat, node) = (first.chat(1).start().unwrap(), first.rollout("node-a").start().unwrap());
+    let (chat2, node2) = (other.chat(2).start().unwrap(), other.rollout("node-b").start().unwrap());
+
+    let (heard, heard2) = (chat.messages().unwrap(), chat2.messages().unwrap());
+    let number = chat.say("one").wait().unwrap();
+    let other_number = chat2.say_in("side", "two").wait().unwrap();
+    assert!(number != other_number);
+    for heard in [heard, heard2] {
+        let mut texts =
+            [heard.recv().unwrap(), heard.recv().unwrap()].map(|it| (it.number, it.text));
+        texts.sort();
+        let mut expected = [(number, "one".into()), (other_number, "two".into())];
+        expected.sort();
+        assert_eq!(texts, expected, "the same order for both");
+    }
+    let refused = chat.say("x".repeat(17_000)).wait();
+    assert!(matches!(refused, Err(ChatError::Refused(_))), "{refused:?}");
+
+    let nodes = |it: &Rollout| it.status().unwrap().map(|it| it.roster.nodes().count());
+    assert!(eventually(|| nodes(&node) == Some(2) && nodes(&node2) == Some(2)));
+    let order = StartOrder {
+        from: "v1".parse().unwrap(),
+        to: "v2".parse().unwrap(),
+        steps: vec![5_000, 10_000],
+        interval_ms: 600_000,
+        gates: Vec::new(),
+        sticky: None,
+        samples_min: 0,
+        window_ms: 60_000,
+        warm_up_ms: 0,
+        failures: 0,
+        deadline_ms: 0,
+    };
+    let begins = || {
+        let outcome = node.order(RolloutOrder::Start(order.clone())).unwrap();
+        matches!(outcome, RolloutOutcome::Committed { .. })
+    };
+    assert!(eventually(begins), "{:?}", node.status());
+    let version = |it: &Rollout| it.status().unwrap().map(|it| it.state.version);
+    assert!(eventually(|| version(&node) == version(&node2)));
+
+    // What ends tells so.
+    drop((chat, node));
+    first.stop();
+    assert_eq!(heard_end(&chat2), Err(Gone::Closed));
+    drop(node2);
+    other.stop();
+}
+
+/// Result of a read after the member has stopped.
+fn heard_end(chat: &Chat) -> Result<(), Gone> {
+    let messages = chat.messages().unwrap();
+    chat.stop();
+    messages.recv().map(|_| ())
 }
 
 #[test]

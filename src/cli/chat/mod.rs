@@ -22,7 +22,6 @@ mod session;
 mod settings;
 mod typing;
 pub(in crate::cli) mod verify;
-mod watch;
 mod words;
 
 use self::args::{ChatArgs, ChatCommand};

@@ -335,8 +335,8 @@ pub(super) mod tests {
     use super::*;
     use crate::cli::chat::book::GENERAL;
     use crate::cli::chat::local::Local;
-    use crate::cli::chat::watch::{Announcer, Watchers};
     use crate::model::{Endpoint, KeyPair};
+    use crate::network::chat::{Announcer, Watchers};
     use crate::runtime::chat::{Engine, Founds, Limits, Options};
 
     /// The founder of a group, which listens nowhere.

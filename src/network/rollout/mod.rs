@@ -124,7 +124,7 @@ impl<'a> RolloutBuilder<'a> {
         let keys = network.keys();
         let node = RolloutNode::start(options, keys, Some(&network), (sink, || false))?;
         let node = node.ok_or(StartError::Network(NetworkError::Stopped))?;
-        Ok(Rollout { node: Some(node), network, events })
+        Ok(Rollout { node, network, events })
     }
 }
 
@@ -152,21 +152,16 @@ impl Sink<Told> for Reports {
 ///
 /// Dropping it stops the node; its log keeps what was decided.
 pub struct Rollout {
-    /// `None` while it is dropped.
-    node: Option<RolloutNode>,
+    node: RolloutNode,
     network: Arc<Network>,
     events: Readers<RolloutEvent>,
 }
 
 impl Rollout {
-    fn node(&self) -> &RolloutNode {
-        self.node.as_ref().expect("it is taken only by the drop")
-    }
-
     /// Address at which the data plane listens: `POST /predict`, `GET /routing`, `/health` and
     /// `/metrics`.
     pub fn address(&self) -> SocketAddr {
-        self.node().plane.addr()
+        self.node.plane.addr()
     }
 
     /// Carries out an order on all nodes, or on none: begin a rollout, take a step, pause, abort,
@@ -175,7 +170,7 @@ impl Rollout {
     /// # Errors
     /// Fails if the node has stopped, for instance because its disk failed.
     pub fn order(&self, order: RolloutOrder) -> Result<RolloutOutcome, NetworkError> {
-        self.node().engine.command(order).map_err(|_| NetworkError::Stopped)
+        self.node.engine.command(order).map_err(|_| NetworkError::Stopped)
     }
 
     /// Status of the node and of the group, as this node sees it; `None` while there is no history
@@ -184,10 +179,16 @@ impl Rollout {
     /// # Errors
     /// Fails if the node has stopped.
     pub fn status(&self) -> Result<Option<Box<NodeStatus>>, NetworkError> {
-        match self.node().engine.standing().map_err(|_| NetworkError::Stopped)? {
+        match self.node.engine.standing().map_err(|_| NetworkError::Stopped)? {
             Standing::Running { status, .. } => Ok(Some(status)),
             Standing::Forming { .. } => Ok(None),
         }
+    }
+
+    /// Stops the node and its data plane. A second call does nothing.
+    pub fn stop(&self) {
+        self.node.stop();
+        self.events.close();
     }
 
     /// Subscribes to the events of the node, from now on.
@@ -201,10 +202,7 @@ impl Rollout {
 
 impl Drop for Rollout {
     fn drop(&mut self) {
-        if let Some(node) = self.node.take() {
-            node.stop();
-        }
-        self.events.close();
+        self.stop();
     }
 }
 

@@ -27,7 +27,7 @@ const FOLLOWED_BYTES_MAX: usize = 16 * 1024;
 
 /// The fate of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// The message is on disk, and is sent until it is final.
     Kept,
     /// The message is final, at this place.
@@ -42,8 +42,11 @@ struct Watcher {
     text: Arc<str>,
     /// Identity of the message, once it is kept.
     id: Option<MsgId>,
-    tell: Sender<Fate>,
+    tell: Tell,
 }
+
+/// Receiver of a message's fates. Called by the engine's thread: it must not block.
+type Tell = Box<dyn Fn(Fate) + Send>;
 
 #[derive(Default)]
 struct Waiting {
@@ -56,14 +59,14 @@ struct Waiting {
 
 /// The programs that wait.
 #[derive(Clone, Default)]
-pub(super) struct Watchers(Arc<Mutex<Waiting>>);
+pub(crate) struct Watchers(Arc<Mutex<Waiting>>);
 
 /// One program's wait; it ends when this is dropped.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     watchers: Watchers,
     number: u64,
     /// Fates of the message, at most two: kept, and the last one.
-    pub(super) fates: Receiver<Fate>,
+    pub(crate) fates: Receiver<Fate>,
 }
 
 impl Watchers {
@@ -72,21 +75,34 @@ impl Watchers {
     }
 
     /// Waits for a message that is about to be sent; `None` if too many wait.
-    pub(super) fn add(&self, room: &Arc<str>, text: &Arc<str>) -> Option<Watch> {
+    pub(crate) fn add(&self, room: &Arc<str>, text: &Arc<str>) -> Option<Watch> {
         let (tell, fates) = bounded(2);
+        let tell = move |fate| drop(tell.try_send(fate));
+        let number = self.tell(room, text, Box::new(tell))?;
+        Some(Watch { watchers: self.clone(), number, fates })
+    }
+
+    /// Tells the fates of a message that is about to be sent; returns the number of the wait,
+    /// `None` if too many wait. The receiver is dropped after the last fate.
+    pub(super) fn tell(&self, room: &Arc<str>, text: &Arc<str>, tell: Tell) -> Option<u64> {
         let mut waiting = self.waiting();
-        if waiting.all.len() >= WATCHERS_MAX {
+        if waiting.is_closed || waiting.all.len() >= WATCHERS_MAX {
             return None;
         }
         waiting.next += 1;
         let number = waiting.next;
         let (room, text) = (Arc::clone(room), Arc::clone(text));
         waiting.all.push(Watcher { number, room, text, id: None, tell });
-        Some(Watch { watchers: self.clone(), number, fates })
+        Some(number)
+    }
+
+    /// Ends a wait.
+    fn forget(&self, number: u64) {
+        self.waiting().all.retain(|it| it.number != number);
     }
 
     /// Events from now on, for a screen of another process.
-    pub(super) fn follow(&self) -> Receiver<Told> {
+    pub(crate) fn follow(&self) -> Receiver<Told> {
         let (tell, told) = bounded(FOLLOWED_MAX);
         let mut waiting = self.waiting();
         if !waiting.is_closed {
@@ -95,11 +111,16 @@ impl Watchers {
         told
     }
 
-    /// Ends the events of all followers, after those that wait.
-    pub(super) fn close(&self) {
+    /// Ends all waits, and the events of all followers after those that wait: the member stops, and
+    /// sends what is kept at its next start.
+    pub(crate) fn close(&self) {
         let mut waiting = self.waiting();
         waiting.is_closed = true;
         waiting.followers.clear();
+        let all = std::mem::take(&mut waiting.all);
+        // What is told at a drop may use the watchers.
+        drop(waiting);
+        drop(all);
     }
 
     fn tell_followers(&self, told: &Told) {
@@ -114,7 +135,7 @@ impl Watchers {
         waiting.followers.retain(is_there);
     }
 
-    fn hear(&self, told: &Told) {
+    pub(super) fn hear(&self, told: &Told) {
         self.tell_followers(told);
         match told {
             Told::Delivered(entries) => self.on_delivered(entries),
@@ -145,14 +166,14 @@ impl Watchers {
         };
         if let Some(it) = waiting.all.iter_mut().find(is_it) {
             it.id = Some(chat.msg_id);
-            let _ = it.tell.try_send(Fate::Kept);
+            (it.tell)(Fate::Kept);
         }
     }
 
     fn on_refused(&self, is_it: impl Fn(&Watcher) -> bool, reason: &str) {
         let mut waiting = self.waiting();
         if let Some(at) = waiting.all.iter().position(is_it) {
-            let _ = waiting.all.remove(at).tell.try_send(Fate::Refused(reason.to_owned()));
+            (waiting.all.remove(at).tell)(Fate::Refused(reason.to_owned()));
         }
     }
 
@@ -166,7 +187,7 @@ impl Watchers {
             waiting.all.retain(|it| {
                 let is_it = it.id == Some(chat.msg_id) && it.text == chat.payload;
                 if is_it {
-                    let _ = it.tell.try_send(Fate::Final(entry.seq_no));
+                    (it.tell)(Fate::Final(entry.seq_no));
                 }
                 !is_it
             });
@@ -198,14 +219,14 @@ fn followed(told: &Told) -> Option<Told> {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.watchers.waiting().all.retain(|it| it.number != self.number);
+        self.watchers.forget(self.number);
     }
 }
 
 /// A sink that tells the programs that wait, and then the person at the screen.
-pub(super) struct Announcer {
-    pub(super) watchers: Watchers,
-    pub(super) tell: Sender<(Now, Told)>,
+pub(crate) struct Announcer {
+    pub(crate) watchers: Watchers,
+    pub(crate) tell: Sender<(Now, Told)>,
 }
 
 impl Sink<Told> for Announcer {
@@ -218,9 +239,20 @@ impl Sink<Told> for Announcer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::chat::book::GENERAL;
-    use crate::cli::chat::book::tests::{chat, entry};
-    use crate::proto::chat::entry::MemberId;
+    use crate::model::WallTime;
+    use crate::proto::chat::entry::{MemberId, Origin, Term};
+
+    const GENERAL: &str = "general";
+
+    fn chat(member: u32, number: u64, room: &str, text: &str) -> Chat {
+        let origin = Origin { member: MemberId(member), client: 0 };
+        Chat { msg_id: MsgId { origin, number }, room_id: room.into(), payload: text.into() }
+    }
+
+    fn entry(seq: u64, body: Body) -> Arc<Entry> {
+        let (term, leader, time) = (Term(1), MemberId(1), WallTime(0));
+        Arc::new(Entry { seq_no: SeqNo(seq), term, leader, time, body })
+    }
 
     fn event(watchers: &Watchers, event: Event) {
         watchers.hear(&Told::Event(event));
