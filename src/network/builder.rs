@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 
+use super::error::StartError;
+use super::peer::{Network, Peer, Relay};
 use super::switchboard::Switchboard;
-use super::{Network, Peer, Relay, StartError};
 use crate::machine::broadcast::MESSAGE_BYTES_MAX;
 use crate::machine::membership::seedbook::{SeedAddress, SeedBook};
 use crate::machine::quorum::QuorumRule;
@@ -55,6 +56,13 @@ impl Default for Builder {
             cluster_key: None,
             machines: PeerConfig::default(),
         }
+    }
+}
+
+impl Network {
+    /// A network to be configured and started.
+    pub fn builder() -> Builder {
+        Builder::default()
     }
 }
 

@@ -224,8 +224,8 @@ impl<T: Weigh + Clone + Send + 'static> Readers<T> {
     /// Appends an item to all queues; returns whether there was room in each.
     pub(super) fn push(&self, item: &T) -> bool {
         let open = self.lock();
-        let pushed = open.queues.iter().flatten().map(|(_, queue)| queue.push(item.clone()));
-        pushed.fold(true, |all, one| all && one)
+        let queues = open.queues.iter().flatten();
+        queues.filter(|(_, queue)| !queue.push(item.clone())).count() == 0
     }
 
     /// Closes all queues: no more items will come.

@@ -284,6 +284,14 @@ fn start_failed(error: network::StartError) -> CliError {
             StartError::Roster(_) => CliError::Usage(error.to_string()),
             StartError::Threads(source) => CliError::System { action: "start a thread", source },
         },
-        other => other.into(),
+        other @ (Start::Address { .. }
+        | Start::Setting(_)
+        | Start::Listen(_)
+        | Start::Files(_)
+        | Start::Journal(_)
+        | Start::ClusterKey(_)
+        | Start::Chat(_)
+        | Start::Network(_)
+        | Start::System(_)) => other.into(),
     }
 }

@@ -57,8 +57,9 @@ pub(super) fn serve<R: Role>(
                     Err("a seed takes no part in messages; name the --port of a peer".to_owned())
                 }
             },
-            Err(_) => answer::<R>((&driver, api.as_deref()), &http, request)
-                .map(|it| Answer::Line(it.to_string())),
+            Err(_) => {
+                answer::<R>((&driver, &api), &http, request).map(|it| Answer::Line(it.to_string()))
+            }
         };
         answer.unwrap_or_else(|error| Answer::Line(json!({ "error": error }).to_string()))
     };
@@ -66,7 +67,7 @@ pub(super) fn serve<R: Role>(
 }
 
 fn answer<R: Role>(
-    (driver, api): (&Arc<Driver<R::Machine>>, Option<&dyn LocalApi<R::Machine>>),
+    (driver, api): (&Arc<Driver<R::Machine>>, &Api<R::Machine>),
     http: &Counters,
     request: &str,
 ) -> Result<Value, String> {
@@ -74,7 +75,7 @@ fn answer<R: Role>(
         format!("{error}; ask for {{\"ask\":\"status\"}}, \"topology\" or \"leave\"")
     })?;
     match ask {
-        Ask::Status => Ok(status::<R>(driver, http, api)),
+        Ask::Status => Ok(status::<R>(driver, http, api.as_deref())),
         Ask::Topology => R::answer(driver, OperatorAsk::Topology),
         Ask::Meaning { order, endpoint } => {
             R::answer(driver, OperatorAsk::Meaning(order, endpoint))

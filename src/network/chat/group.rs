@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use crate::machine::chat::Config;
 use crate::model::Endpoint;
+use crate::network::error::StartError;
 use crate::network::group::{Announcement, Details, GroupMember, Notice, Reply, Sought};
-use crate::network::{Message, Network, StartError};
+use crate::network::message::Message;
+use crate::network::peer::Network;
 use crate::proto::chat::entry::{At, Member, MemberId};
 use crate::proto::dialect::Dialect;
 use crate::runtime::chat::{Engine, Founds, Limits, Options, Told};

@@ -14,9 +14,10 @@ use std::sync::Arc;
 pub(crate) use group::{ChatMember, MemberOptions, knows_its_group};
 pub(crate) use watch::{Announcer, Fate, Watchers};
 
+use super::error::{NetworkError, StartError};
+use super::peer::Network;
 use super::pending::{Cell, Pending};
 use super::queue::{Queue, Readers, Weigh};
-use super::{Network, NetworkError, StartError};
 use crate::machine::chat::{Config, Status};
 use crate::model::Now;
 use crate::proto::chat::entry::{Body, Entry, MemberId, SeqNo};
@@ -87,11 +88,15 @@ pub struct ChatBuilder<'a> {
     data: PathBuf,
 }
 
-impl<'a> ChatBuilder<'a> {
-    pub(super) fn new(network: &'a Network, id: u32) -> Self {
-        Self { network, id, data: network.peer.dir.join("chat") }
+impl Network {
+    /// Member `id` of the fleet's chat inside this peer, to be configured and started. An id is 1
+    /// or more; of the members that are there, the one with the highest id leads.
+    pub fn chat(&self, id: u32) -> ChatBuilder<'_> {
+        ChatBuilder { network: self, id, data: self.peer.dir.join("chat") }
     }
+}
 
+impl ChatBuilder<'_> {
     /// Directory of the log. The default is in the network's own directory.
     #[must_use]
     pub fn data(mut self, dir: impl AsRef<Path>) -> Self {
@@ -139,7 +144,7 @@ impl Sink<Told> for Reports {
         match told {
             Told::Delivered(entries) => {
                 let messages = entries.iter().filter_map(|it| ChatMessage::of(it));
-                messages.fold(true, |all, it| self.messages.push(&it) && all)
+                messages.filter(|it| !self.messages.push(it)).count() == 0
             }
             Told::Note(note) => {
                 log::info!("{note}");
@@ -222,8 +227,8 @@ impl Chat {
         self.messages.close();
     }
 
-    /// Status of the member: its role, the leader, all members, and the texts that wait. `None` once
-    /// it has stopped.
+    /// Status of the member: its role, the leader, all members, and the texts that wait. `None`
+    /// once it has stopped.
     pub fn status(&self) -> Option<Status> {
         self.member.engine.status()
     }

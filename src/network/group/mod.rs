@@ -15,9 +15,12 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Gone, Message, Network, NetworkError, Queue};
 use crate::machine::bootstrap::{Bootstrap, Output};
 use crate::model::Endpoint;
+use crate::network::error::NetworkError;
+use crate::network::message::Message;
+use crate::network::peer::Network;
+use crate::network::queue::{Gone, Queue};
 use crate::runtime::clock::Clock;
 use crate::runtime::thread;
 

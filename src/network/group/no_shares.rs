@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::machine::shares::Announcement;
 pub(super) use crate::machine::shares::TOPIC;
 use crate::model::Time;
-use crate::network::{Gone, Message, Network, Queue};
+use crate::network::message::Message;
+use crate::network::peer::Network;
+use crate::network::queue::{Gone, Queue};
 use crate::runtime::clock::Clock;
 
 /// Shortest time between two answers; each order is announced more than once.

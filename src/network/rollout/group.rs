@@ -13,8 +13,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Endpoint, Incarnation, PublicKey};
+use crate::network::error::NetworkError;
 use crate::network::group::{self, GroupMember, Notice, Reply, Sought};
-use crate::network::{Gone, Message, Network, NetworkError};
+use crate::network::message::Message;
+use crate::network::peer::Network;
+use crate::network::queue::Gone;
 use crate::proto::dialect::Dialect;
 use crate::proto::rollout::NodeId;
 use crate::runtime::rollout::{Engine, Founding, Standing};

@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 pub(crate) use node::{NodeOptions, RolloutNode};
 
+use super::error::{NetworkError, StartError};
+use super::peer::Network;
 use super::queue::{Queue, Readers, Weigh};
-use super::{Network, NetworkError, StartError};
 use crate::machine::rollout::NodeStatus;
 pub use crate::machine::rollout::{
     Answer as RolloutOutcome, Command as RolloutOrder, Event as RolloutEvent,
@@ -44,18 +45,22 @@ pub struct RolloutBuilder<'a> {
     data: PathBuf,
 }
 
-impl<'a> RolloutBuilder<'a> {
-    pub(super) fn new(network: &'a Network, name: &str) -> Self {
-        Self {
-            network,
+impl Network {
+    /// A node of rollouts of this name inside this peer, to be configured and started. A name is
+    /// 1 to 64 letters, digits, dots and dashes.
+    pub fn rollout(&self, name: &str) -> RolloutBuilder<'_> {
+        RolloutBuilder {
+            network: self,
             name: name.to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             served: Vec::new(),
             versions: ("v1".to_owned(), "v2".to_owned()),
-            data: network.peer.dir.join("rollout"),
+            data: self.peer.dir.join("rollout"),
         }
     }
+}
 
+impl RolloutBuilder<'_> {
     /// Listen address of the data plane; port 0 lets the system choose. The default is
     /// `127.0.0.1:0`.
     #[must_use]
