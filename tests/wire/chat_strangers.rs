@@ -1,0 +1,93 @@
+//! Strangers in numbers at the port of a chat: that they keep no newcomer out.
+
+use std::io::{BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use folkmoot::machine::chat::Role;
+use folkmoot::model::{Nonce, Rng, SigningBytes};
+use folkmoot::proto::chat::entry::{At, Member, MemberId, Term};
+use folkmoot::proto::chat::message::{Intent, Join, JoinChallenge, JoinProof, Message};
+use folkmoot::proto::chat::{Reader, encode};
+use folkmoot::runtime::chat::Limits;
+use rand::SeedableRng as _;
+
+use super::chat_engine::{PATIENCE, Setup, keys, setup, start};
+
+/// A caller of a chat that is in the middle of its handshake.
+struct Caller {
+    stream: Arc<TcpStream>,
+    input: Reader<BufReader<TcpStream>>,
+    join: Join,
+}
+
+impl Caller {
+    /// Calls from an address of this machine, and says the first word.
+    fn call(from: Ipv4Addr, to: SocketAddr, id: u32) -> Self {
+        let stream = connect(from, to);
+        let key = keys(u8::try_from(id).unwrap()).public();
+        let at = At { host: Ipv4Addr::LOCALHOST.into(), port: 1 };
+        let join = Join {
+            sender_id: MemberId(id),
+            term: Term(0),
+            group: None,
+            intent: Intent::Member,
+            membership: vec![Member { id: MemberId(id), at, key }],
+            nonce: Nonce::random(&mut Rng::seed_from_u64(id.into())),
+            life: Some(1),
+        };
+        (&stream).write_all(&encode(&Message::Join(join.clone()))).unwrap();
+        let input = Reader::new(BufReader::new(stream.try_clone().unwrap()));
+        Self { stream: Arc::new(stream), input, join }
+    }
+
+    /// Proves its key, and returns the answer; `None` if it is hung up on.
+    fn prove(&mut self) -> Option<Message> {
+        let Message::JoinChallenge(challenge) = self.input.read().ok()?? else { return None };
+        let JoinChallenge { sender_id, key, nonce, .. } = challenge;
+        let caller = &self.join.membership[0];
+        let sworn = SigningBytes::new("folkmoot/chat/proof/1")
+            .number(caller.id.0.into())
+            .key(&caller.key)
+            .text(&caller.at.host.to_string())
+            .number(caller.at.port.into())
+            .number(0)
+            .bytes(&[])
+            .nonce(&self.join.nonce)
+            .number(sender_id.0.into())
+            .key(&key)
+            .nonce(&nonce)
+            .bytes(&[]);
+        let proof = keys(u8::try_from(caller.id.0).unwrap()).sign(&sworn);
+        (&*self.stream).write_all(&encode(&Message::JoinProof(JoinProof { proof }))).ok()?;
+        self.input.read().ok()?
+    }
+}
+
+fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(from.into(), 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+#[test]
+fn links_that_were_hung_up_take_nobodys_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { links_max: 160, ..Limits::default() };
+    let mut one = start(dir.path(), Setup { limits, ..setup(1) });
+    one.await_role(Role::Leader);
+    let to = one.engine.addr().unwrap();
+    // Each takes the place of the one before, which does not close its end.
+    let mut callers = Vec::new();
+    for number in 0..500 {
+        let mut caller = Caller::call(Ipv4Addr::LOCALHOST, to, 9);
+        let answer = caller.prove();
+        assert!(matches!(answer, Some(Message::JoinAck(_))), "call {number}: {answer:?}");
+        callers.push(caller);
+    }
+    assert_eq!(one.engine.counters().refused_full.get(), 0);
+    one.engine.stop();
+}
