@@ -3,13 +3,15 @@
 use std::io::{BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use folkmoot::machine::chat::Role;
-use folkmoot::model::{Nonce, Rng, SigningBytes};
+use folkmoot::model::{Nonce, Rng, SigningBytes, Time};
 use folkmoot::proto::chat::entry::{At, Member, MemberId, Term};
 use folkmoot::proto::chat::message::{Intent, Join, JoinChallenge, JoinProof, Message};
 use folkmoot::proto::chat::{Reader, encode};
 use folkmoot::runtime::chat::Limits;
+use folkmoot::runtime::clock::Clock;
 use rand::SeedableRng as _;
 
 use super::chat_engine::{PATIENCE, Setup, keys, setup, start};
@@ -89,5 +91,24 @@ fn links_that_were_hung_up_take_nobodys_place() {
         callers.push(caller);
     }
     assert_eq!(one.engine.counters().refused_full.get(), 0);
+    one.engine.stop();
+}
+
+#[test]
+fn half_handshakes_of_one_address_keep_no_newcomer_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut one = start(dir.path(), setup(1));
+    one.await_role(Role::Leader);
+    let to = one.engine.addr().unwrap();
+    let mut newcomer = Caller::call(Ipv4Addr::LOCALHOST, to, 9);
+    let silent: Vec<_> = (0..300).map(|_| connect(Ipv4Addr::new(127, 0, 0, 2), to)).collect();
+    let clock = Clock::start();
+    let refused = || one.engine.counters().refused_silent.get();
+    while refused() < 230 && clock.now().mono < Time::ZERO.after(PATIENCE) {
+        let _ = crossbeam_channel::after(Duration::from_millis(5)).recv();
+    }
+    let answer = newcomer.prove();
+    assert!(matches!(answer, Some(Message::JoinAck(_))), "{answer:?} of {}", refused());
+    drop(silent);
     one.engine.stop();
 }

@@ -93,7 +93,7 @@ impl<M: Drivable> Driver<M> {
                 log::error!("cannot accept connections: {err}; will keep trying");
             }
             last_trouble = Some(now);
-            if self.lobby.evict_oldest() {
+            if self.lobby.evict_one() {
                 self.counters.refused_crowded.add(1);
             }
         });
@@ -106,12 +106,13 @@ impl<M: Drivable> Driver<M> {
             return turn_away(&stream);
         };
         let stream = Arc::new(stream);
-        let Some((number, oldest)) = self.lobby.admit(&stream, self.limits.silent_max) else {
+        let Some((number, evicted)) = self.lobby.admit(&stream, from.ip(), self.limits.silent_max)
+        else {
             return;
         };
-        if let Some(oldest) = oldest {
+        if let Some(evicted) = evicted {
             self.counters.refused_crowded.add(1);
-            turn_away(&oldest);
+            turn_away(&evicted);
             if let Some(closed) = crowd.closed_one(self.clock.now().mono) {
                 log::warn!(
                     "closed {closed} silent connection{} to make room for new ones, this one for \

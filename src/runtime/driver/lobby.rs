@@ -1,11 +1,15 @@
 //! Connections that are not links: silent ones, guests of other dialects, and dials under way.
 //!
-//! Connections are kept here only so that they can be closed: the oldest silent one if there are
-//! too many, all of them when the node stops. Reading and writing is the business of their threads.
+//! Connections are kept here only so that they can be closed: a silent one if there are too many,
+//! all of them when the node stops. Reading and writing is the business of their threads.
+//!
+//! Invariant: of too many silent connections one of the address with the most of them goes, so that
+//! no address fills the room alone.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::mem;
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// All sockets of a node that are not links.
@@ -16,7 +20,7 @@ pub(in crate::runtime) struct Lobby(Mutex<Sockets>);
 struct Sockets {
     next: u64,
     /// Silent connections, in the order of their coming.
-    silent: BTreeMap<u64, Arc<TcpStream>>,
+    silent: BTreeMap<u64, (IpAddr, Arc<TcpStream>)>,
     dials: BTreeMap<u64, Arc<TcpStream>>,
     guests: BTreeMap<u64, Arc<TcpStream>>,
     is_closed: bool,
@@ -25,19 +29,19 @@ struct Sockets {
 impl Lobby {
     /// Registers an accepted connection that has sent nothing yet, under a new number.
     ///
-    /// `None` if the node is stopping. If more than `max` are silent, the oldest is returned for
-    /// the caller to close.
+    /// `None` if the node is stopping. If more than `max` are silent, the one that makes room is
+    /// returned for the caller to close: the oldest of the address with the most.
     pub(in crate::runtime) fn admit(
         &self,
         stream: &Arc<TcpStream>,
+        from: IpAddr,
         max: usize,
     ) -> Option<(u64, Option<Arc<TcpStream>>)> {
         let mut sockets = self.lock();
         let number = sockets.number()?;
-        sockets.silent.insert(number, Arc::clone(stream));
+        sockets.silent.insert(number, (host_of(from), Arc::clone(stream)));
         let crowded = sockets.silent.len() > max;
-        let oldest = if crowded { sockets.silent.pop_first() } else { None };
-        Some((number, oldest.map(|(_, stream)| stream)))
+        Some((number, if crowded { sockets.pop_silent() } else { None }))
     }
 
     /// Registers a socket that is about to connect; `None` if the node is stopping.
@@ -52,7 +56,7 @@ impl Lobby {
     pub(in crate::runtime) fn has_spoken(&self, number: u64) -> bool {
         let mut sockets = self.lock();
         match sockets.silent.remove(&number) {
-            Some(stream) => sockets.guests.insert(number, stream).is_none(),
+            Some((_, stream)) => sockets.guests.insert(number, stream).is_none(),
             None => false,
         }
     }
@@ -61,13 +65,14 @@ impl Lobby {
     pub(in crate::runtime) fn leave(&self, number: u64) -> bool {
         let mut sockets = self.lock();
         let Sockets { silent, dials, guests, .. } = &mut *sockets;
-        [silent, dials, guests].into_iter().any(|kind| kind.remove(&number).is_some())
+        silent.remove(&number).is_some()
+            || [dials, guests].into_iter().any(|kind| kind.remove(&number).is_some())
     }
 
-    /// Closes the connection that has been silent for longest; false when none is silent.
-    pub(in crate::runtime) fn evict_oldest(&self) -> bool {
-        let oldest = self.lock().silent.pop_first();
-        oldest.is_some_and(|(_, stream)| {
+    /// Closes the silent connection that is the first to go; false when none is silent.
+    pub(in crate::runtime) fn evict_one(&self) -> bool {
+        let evicted = self.lock().pop_silent();
+        evicted.is_some_and(|stream| {
             close(&stream);
             true
         })
@@ -84,7 +89,8 @@ impl Lobby {
             let _ = guest.shutdown(Shutdown::Read);
         }
         drop(sockets);
-        silent.values().chain(dials.values()).for_each(|stream| close(stream));
+        let silent = silent.values().map(|(_, stream)| stream);
+        silent.chain(dials.values()).for_each(|stream| close(stream));
     }
 
     /// Closes all connections that are left; comes after [`Self::shut`].
@@ -107,10 +113,53 @@ impl Sockets {
         self.next += 1;
         Some(self.next)
     }
+
+    /// Takes out the oldest silent connection of the address with the most of them.
+    fn pop_silent(&mut self) -> Option<Arc<TcpStream>> {
+        let mut by_host = BTreeMap::new();
+        for (number, (host, _)) in &self.silent {
+            by_host.entry(host).or_insert((0, Reverse(*number))).0 += 1;
+        }
+        let (_, Reverse(oldest)) = by_host.into_values().max()?;
+        self.silent.remove(&oldest).map(|(_, stream)| stream)
+    }
+}
+
+/// Address by which callers are counted. A host chooses the lower half of its IPv6 address freely,
+/// so all addresses of one /64 network count as one.
+fn host_of(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (!0 << 64)).into(),
+        ip @ IpAddr::V4(_) => ip,
+    }
 }
 
 /// Ends both directions, which wakes a thread that is blocked on the socket.
 pub(in crate::runtime) fn close(stream: &TcpStream) {
     // This fails if the other end has already reset the connection: the goal is reached.
     let _ = stream.shutdown(Shutdown::Both);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    #[test]
+    fn who_has_the_most_silent_connections_makes_room_and_nobody_else() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let lobby = Lobby::default();
+        let come = |from: &str| lobby.admit(&stream, from.parse().unwrap(), 4).unwrap();
+        let (quiet, evicted) = come("192.0.2.1");
+        assert!(evicted.is_none());
+        let many: Vec<u64> =
+            (0..8).map(|it| come(["::ffff:192.0.2.2", "192.0.2.2"][it % 2]).0).collect();
+        let v6: Vec<u64> = (1..9).map(|it| come(&format!("2001:db8::{it}:0:0:{it}")).0).collect();
+        let left = |numbers: &[u64]| numbers.iter().filter(|it| lobby.leave(**it)).count();
+        // Four have room: the others share what the first one leaves.
+        assert_eq!((left(&many[..7]), left(&v6[..6])), (0, 0));
+        assert_eq!((left(&many), left(&v6), lobby.leave(quiet)), (1, 2, true));
+    }
 }

@@ -103,7 +103,7 @@ impl Acceptor {
         };
         accept_loop(listener, stopping, receive, |err| {
             log::debug!("cannot accept connections: {err}");
-            self.lobby.evict_oldest();
+            self.lobby.evict_one();
         });
     }
 
@@ -116,11 +116,12 @@ impl Acceptor {
         converse: impl FnOnce(T),
     ) {
         let Some(_seat) = self.sit() else { return refused.full.add(1) };
-        let stream = connection.share_stream();
-        let Some((number, oldest)) = self.lobby.admit(&stream, self.silent_max) else { return };
-        if let Some(oldest) = oldest {
+        let (stream, from) = (connection.share_stream(), connection.from().ip());
+        let admitted = self.lobby.admit(&stream, from, self.silent_max);
+        let Some((number, evicted)) = admitted else { return };
+        if let Some(evicted) = evicted {
             refused.silent.add(1);
-            let _ = oldest.shutdown(Shutdown::Both);
+            let _ = evicted.shutdown(Shutdown::Both);
         }
         let greeted = greet(connection);
         let is_ours = self.lobby.has_spoken(number);

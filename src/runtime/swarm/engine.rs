@@ -187,7 +187,7 @@ impl Engine {
                 let receive = |stream, from| shared.receive(stream, from);
                 accept_loop(&listener, &stopping, receive, |err| {
                     log::debug!("cannot accept connections of swarms: {err}");
-                    shared.lobby.evict_oldest();
+                    shared.lobby.evict_one();
                 });
             };
             if let Err(err) = engine.shared.crew.spawn("accept:swarm", accept) {
@@ -340,17 +340,19 @@ impl Shared {
 
     /// Serves an accepted connection from its first byte to its end.
     fn host(self: &Arc<Self>, connection: Connection, may_be_sealed: bool) {
-        let Some(seat) = self.sit(Some(connection.from().ip())) else {
+        let from = connection.from().ip();
+        let Some(seat) = self.sit(Some(from)) else {
             self.counters.refused_full.add(1);
             return;
         };
         let stream = connection.share_stream();
-        let Some((number, oldest)) = self.lobby.admit(&stream, self.limits.silent_max) else {
+        let Some((number, evicted)) = self.lobby.admit(&stream, from, self.limits.silent_max)
+        else {
             return;
         };
-        if let Some(oldest) = oldest {
+        if let Some(evicted) = evicted {
             self.counters.refused_silent.add(1);
-            let _ = oldest.shutdown(Shutdown::Both);
+            let _ = evicted.shutdown(Shutdown::Both);
         }
         let greeted = self.greet(connection, may_be_sealed);
         let is_ours = self.lobby.has_spoken(number);
