@@ -229,6 +229,22 @@ fn a_thousand_silent_strangers_lock_nobody_out() {
 }
 
 #[test]
+fn half_handshakes_of_one_address_crowd_out_no_other() {
+    for_each_seed(3, |seed| {
+        let mut fleet = settled(seed);
+        let (target, quiet) = (fleet.seeds[0], [192, 0, 2, 7]);
+        let newcomer = fleet.world.intruder_dial(IpAddr::from(quiet), target);
+        fleet.world.run_for(secs(1));
+        for _ in 0..2_000 {
+            fleet.world.intruder_dial(IpAddr::from(STRANGER), target);
+        }
+        fleet.world.run_for(secs(2));
+        assert_eq!(fleet.world.intruder_state(newcomer), IntruderState::Open);
+        assert_untouched(&fleet);
+    });
+}
+
+#[test]
 fn a_lying_member_removes_and_admits_nobody() {
     for_each_seed(RUNS, |seed| {
         let mut fleet = settled(seed);

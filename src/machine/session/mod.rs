@@ -8,8 +8,8 @@
 //!
 //! Invariants:
 //! - A message reaches the node only if its link's standing allows it ([`Message::needs`]).
-//! - A link that has not completed its handshake in time is closed; of the unproven ones only the
-//!   youngest `unproven_max` are kept, so silent connections lock no peer out.
+//! - A link that has not completed its handshake in time is closed; of the unproven ones only
+//!   `unproven_max` are kept, so silent connections lock no peer out.
 //! - Nothing is sent on a link after it was hung up.
 
 mod config;

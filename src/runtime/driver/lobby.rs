@@ -6,11 +6,12 @@
 //! Invariant: of too many silent connections one of the address with the most of them goes, so that
 //! no address fills the room alone.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::mem;
-use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::machine::crowd::first_to_go;
 
 /// All sockets of a node that are not links.
 #[derive(Debug, Default)]
@@ -39,7 +40,7 @@ impl Lobby {
     ) -> Option<(u64, Option<Arc<TcpStream>>)> {
         let mut sockets = self.lock();
         let number = sockets.number()?;
-        sockets.silent.insert(number, (host_of(from), Arc::clone(stream)));
+        sockets.silent.insert(number, (from, Arc::clone(stream)));
         let crowded = sockets.silent.len() > max;
         Some((number, if crowded { sockets.pop_silent() } else { None }))
     }
@@ -114,23 +115,10 @@ impl Sockets {
         Some(self.next)
     }
 
-    /// Takes out the oldest silent connection of the address with the most of them.
+    /// Takes out the silent connection that makes room for another.
     fn pop_silent(&mut self) -> Option<Arc<TcpStream>> {
-        let mut by_host = BTreeMap::new();
-        for (number, (host, _)) in &self.silent {
-            by_host.entry(host).or_insert((0, Reverse(*number))).0 += 1;
-        }
-        let (_, Reverse(oldest)) = by_host.into_values().max()?;
-        self.silent.remove(&oldest).map(|(_, stream)| stream)
-    }
-}
-
-/// Address by which callers are counted. A host chooses the lower half of its IPv6 address freely,
-/// so all addresses of one /64 network count as one.
-fn host_of(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (!0 << 64)).into(),
-        ip @ IpAddr::V4(_) => ip,
+        let crowd = self.silent.iter().map(|(number, (from, _))| (*number, *from));
+        self.silent.remove(&first_to_go(crowd)?).map(|(_, stream)| stream)
     }
 }
 
@@ -138,28 +126,4 @@ fn host_of(from: IpAddr) -> IpAddr {
 pub(in crate::runtime) fn close(stream: &TcpStream) {
     // This fails if the other end has already reset the connection: the goal is reached.
     let _ = stream.shutdown(Shutdown::Both);
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, TcpListener};
-
-    use super::*;
-
-    #[test]
-    fn who_has_the_most_silent_connections_makes_room_and_nobody_else() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
-        let lobby = Lobby::default();
-        let come = |from: &str| lobby.admit(&stream, from.parse().unwrap(), 4).unwrap();
-        let (quiet, evicted) = come("192.0.2.1");
-        assert!(evicted.is_none());
-        let many: Vec<u64> =
-            (0..8).map(|it| come(["::ffff:192.0.2.2", "192.0.2.2"][it % 2]).0).collect();
-        let v6: Vec<u64> = (1..9).map(|it| come(&format!("2001:db8::{it}:0:0:{it}")).0).collect();
-        let left = |numbers: &[u64]| numbers.iter().filter(|it| lobby.leave(**it)).count();
-        // Four have room: the others share what the first one leaves.
-        assert_eq!((left(&many[..7]), left(&v6[..6])), (0, 0));
-        assert_eq!((left(&many), left(&v6), lobby.leave(quiet)), (1, 2, true));
-    }
 }

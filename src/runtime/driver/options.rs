@@ -20,8 +20,8 @@ pub struct Limits {
     /// Time-out for writing one batch of messages, and for a closed link to drain. Shorter loses
     /// links to a busy other end; longer holds memory for a dead one.
     pub write_timeout: Duration,
-    /// Largest number of accepted connections that have sent nothing yet; above this the oldest is
-    /// closed.
+    /// Largest number of accepted connections that have sent nothing yet; above this the oldest of
+    /// the address with the most is closed.
     pub silent_max: usize,
     /// Largest number of connections of all kinds; above this new ones are closed at once. Each has
     /// two threads, and by default Linux gives a process memory maps for no more than 8,191 of

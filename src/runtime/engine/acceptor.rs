@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A connection that has not proved a key holds a thread for a bounded time, and there is a bound
-//!   to their number; above it the oldest is closed.
+//!   to their number; above it the oldest of the address with the most is closed.
 //! - No failure of one connection ends the acceptor.
 
 use std::io::{self, ErrorKind};

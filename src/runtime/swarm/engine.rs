@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A connection that has not named its swarm holds a thread for a bounded time, and there is a
-//!   bound to their number; above it the oldest is closed.
+//!   bound to their number; above it the oldest of the address with the most goes.
 //! - No failure of one connection ends the acceptor.
 //! - After [`Engine::stop`] no thread and no socket is left.
 
@@ -41,7 +41,7 @@ pub struct Limits {
     /// Time-out of an end that takes none of the bytes sent to it.
     pub write_timeout: Duration,
     /// Largest number of accepted connections that have not named their swarm; above this the
-    /// oldest is closed.
+    /// oldest of the address with the most is closed.
     pub silent_max: usize,
     /// Largest number of connections; above this new ones are closed at once.
     pub links_max: usize,
