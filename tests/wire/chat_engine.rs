@@ -162,7 +162,7 @@ fn three(dir: &Path) -> [Running; 3] {
     [one, two, three]
 }
 
-fn stop_all(all: impl IntoIterator<Item = Running>) {
+pub(super) fn stop_all(all: impl IntoIterator<Item = Running>) {
     all.into_iter().for_each(|it| it.engine.stop());
 }
 

@@ -14,7 +14,7 @@ use folkmoot::runtime::chat::Limits;
 use folkmoot::runtime::clock::Clock;
 use rand::SeedableRng as _;
 
-use super::chat_engine::{PATIENCE, Setup, keys, setup, start};
+use super::chat_engine::{PATIENCE, Setup, joining, keys, setup, start, stop_all};
 
 /// A caller of a chat that is in the middle of its handshake.
 struct Caller {
@@ -111,4 +111,28 @@ fn half_handshakes_of_one_address_keep_no_newcomer_out() {
     assert!(matches!(answer, Some(Message::JoinAck(_))), "{answer:?} of {}", refused());
     drop(silent);
     one.engine.stop();
+}
+
+#[test]
+fn a_newcomer_that_finds_no_room_calls_less_and_less_often_and_gets_in_when_there_is_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut one = start(dir.path(), setup(1));
+    one.await_role(Role::Leader);
+    let to = one.engine.addr().unwrap();
+    // As many strangers as a member takes.
+    let strangers: Vec<_> = (101..=164)
+        .map(|id| {
+            let mut caller = Caller::call(Ipv4Addr::LOCALHOST, to, id);
+            assert!(matches!(caller.prove(), Some(Message::JoinAck(_))));
+            caller
+        })
+        .collect();
+    let mut newcomer = start(dir.path(), joining(2, &one));
+    // Four seconds hold five pauses of each of the two that call, the seeker and the machine.
+    let _ = crossbeam_channel::after(Duration::from_secs(4)).recv();
+    let calls = one.engine.counters().links.get() - 64;
+    assert!((1..=12).contains(&calls), "{calls} calls in four seconds");
+    drop(strangers);
+    newcomer.await_role(Role::Follower);
+    stop_all([one, newcomer]);
 }
