@@ -16,7 +16,7 @@ use rustix::net::{SendFlags, send};
 use super::gate::Passage;
 use super::link::Ends;
 use super::lobby::close;
-use super::options::Connection;
+use super::options::{Connection, places_of_callers};
 use super::{Drivable, Driver};
 use crate::machine::{Input, Never, NodeOpening};
 use crate::model::Time;
@@ -101,7 +101,7 @@ impl<M: Drivable> Driver<M> {
 
     /// Gives a new connection a thread, or closes it if there is no room.
     fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, crowd: &mut Crowd) {
-        let Some(seat) = self.connections.enter(self.limits.links_max) else {
+        let Some(seat) = self.connections.enter(places_of_callers(self.limits.links_max)) else {
             self.counters.refused_full.add(1);
             return turn_away(&stream);
         };

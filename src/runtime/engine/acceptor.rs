@@ -19,7 +19,7 @@ use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::lobby::Lobby;
-use crate::runtime::driver::options::Connection;
+use crate::runtime::driver::options::{Connection, places_of_callers};
 use crate::runtime::thread::Crew;
 
 /// Pause after a failure to accept that would at once repeat itself.
@@ -115,7 +115,8 @@ impl Acceptor {
         greet: impl FnOnce(Connection) -> Option<T>,
         converse: impl FnOnce(T),
     ) {
-        let Some(_seat) = self.sit() else { return refused.full.add(1) };
+        let places = places_of_callers(self.links_max);
+        let Some(_seat) = self.sit_below(places) else { return refused.full.add(1) };
         let (stream, from) = (connection.share_stream(), connection.from().ip());
         let admitted = self.lobby.admit(&stream, from, self.silent_max);
         let Some((number, evicted)) = admitted else { return };
@@ -133,11 +134,15 @@ impl Acceptor {
         }
     }
 
-    /// Takes room for one more connection.
+    /// Takes room for one more own call.
     pub(in crate::runtime) fn sit(&self) -> Option<Seat> {
+        self.sit_below(self.links_max)
+    }
+
+    fn sit_below(&self, max: usize) -> Option<Seat> {
         let seat = Seat(Arc::clone(&self.seats));
         let taken = self.seats.fetch_add(1, Ordering::Relaxed);
-        (taken < self.links_max).then_some(seat)
+        (taken < max).then_some(seat)
     }
 }
 
@@ -268,4 +273,29 @@ fn is_of_one_connection(err: &io::Error) -> bool {
             | ErrorKind::ConnectionReset
             | ErrorKind::TimedOut
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_leave_places_for_own_calls() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (acceptor, full, silent) =
+            (Acceptor::new(64, 32), Counter::default(), Counter::default());
+        let call = |converse: &dyn Fn()| {
+            let stream = Arc::new(TcpStream::connect(addr).unwrap());
+            let refused = Refused { full: &full, silent: &silent };
+            let connection = Connection::new(stream, Vec::new(), addr);
+            acceptor.host(connection, refused, |_| Some(()), |()| converse());
+        };
+        let mine: Vec<_> = (0..29).map(|_| acceptor.sit().unwrap()).collect();
+        call(&|| call(&|| panic!("thirty of 32 places are taken")));
+        assert_eq!(full.get(), 1);
+        let last = [acceptor.sit(), acceptor.sit(), acceptor.sit()];
+        assert!(last.iter().all(Option::is_some), "own calls have them all");
+        assert!(acceptor.sit().is_none(), "{} and three", mine.len());
+    }
 }

@@ -16,7 +16,8 @@ pub struct Limits {
     /// Largest number of accepted connections that have not proved a key; above this the oldest of
     /// the address with the most is closed.
     pub silent_max: usize,
-    /// Largest number of connections; above this new ones are closed at once.
+    /// Largest number of connections; above this new ones are closed at once. A
+    /// sixteenth is for own calls.
     pub links_max: usize,
 }
 

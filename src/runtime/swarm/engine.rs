@@ -25,7 +25,7 @@ use crate::proto::swarm::Hash;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::lobby::Lobby;
-use crate::runtime::driver::options::{Connection, Serve};
+use crate::runtime::driver::options::{Connection, Serve, places_of_callers};
 use crate::runtime::engine::CUT_GRACE;
 use crate::runtime::engine::acceptor::{accept_loop, wake};
 use crate::runtime::listen::{self, StartError};
@@ -43,7 +43,8 @@ pub struct Limits {
     /// Largest number of accepted connections that have not named their swarm; above this the
     /// oldest of the address with the most is closed.
     pub silent_max: usize,
-    /// Largest number of connections; above this new ones are closed at once.
+    /// Largest number of connections; above this new ones are closed at once. A
+    /// sixteenth is for own calls.
     pub links_max: usize,
     /// Largest number of accepted connections from one address.
     pub links_of_one_max: usize,
@@ -317,7 +318,9 @@ impl Shared {
     pub(super) fn sit(self: &Arc<Self>, from: Option<IpAddr>) -> Option<Seat> {
         let mut seats = self.seats();
         let of_one = from.map_or(0, |from| seats.of_one.get(&from).copied().unwrap_or(0));
-        if seats.taken >= self.limits.links_max || of_one >= self.limits.links_of_one_max {
+        let all = self.limits.links_max;
+        let max = if from.is_some() { places_of_callers(all) } else { all };
+        if seats.taken >= max || of_one >= self.limits.links_of_one_max {
             return None;
         }
         seats.taken += 1;

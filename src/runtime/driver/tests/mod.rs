@@ -316,6 +316,16 @@ fn above_the_limit_connections_are_told_so_and_closed_at_once() {
 }
 
 #[test]
+fn callers_leave_places_for_own_calls() {
+    let (node, other) = (Node::start_with(|options| options.limits.links_max = 16), Node::start());
+    let _clients: Vec<_> = (0..15).map(|_| node.client()).collect();
+    let mut late = Client::connect(node.addr);
+    assert!(late.hear().unwrap().contains("no room"));
+    node.dial(1, other.addr);
+    assert!(matches!(node.next(), Event::Dialed(Ticket(1), _)));
+}
+
+#[test]
 fn other_dialects_are_closed_and_counted() {
     let node = Node::start();
     let openings: [&[u8]; 4] =
