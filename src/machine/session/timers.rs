@@ -1,8 +1,8 @@
 //! Ends of links by the session: keep-alive rounds, links whose time is over, too many unproven.
 
 use super::{
-    Cause, ErrorCode, ErrorReply, Event, Fx, LinkId, QUIET_ROUNDS_MAX, Session, Stage, Timer,
-    TrustLevel,
+    Cause, ERRANDS_OF_ALL_MAX, ErrorCode, ErrorReply, Event, Fx, LinkId, QUIET_ROUNDS_MAX, Session,
+    Stage, Timer, TrustLevel,
 };
 use crate::machine::crowd::first_to_go;
 use crate::proto::hello::Intent;
@@ -48,6 +48,16 @@ impl Session {
             fx.send(first, ErrorReply::new(ErrorCode::Busy, reason));
         }
         self.hangup(first, "too many unproven connections", fx);
+    }
+
+    /// Closes one of too many errands, of which the newest is already counted.
+    pub(super) fn make_room_for_errand(&mut self, fx: &mut Fx) {
+        let crowd = self.errands.iter().filter_map(|it| Some((*it, self.address(*it)?)));
+        if self.errands.len() > ERRANDS_OF_ALL_MAX
+            && let Some(first) = first_to_go(crowd)
+        {
+            self.hangup(first, "too many errands at once; try again in a moment", fx);
+        }
     }
 
     /// Closes a link whose handshake, errand or application has taken too long.
