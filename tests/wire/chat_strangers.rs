@@ -1,6 +1,6 @@
 //! Strangers in numbers at the port of a chat: that they keep no newcomer out.
 
-use std::io::{BufReader, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,4 +135,26 @@ fn a_newcomer_that_finds_no_room_calls_less_and_less_often_and_gets_in_when_ther
     drop(strangers);
     newcomer.await_role(Role::Follower);
     stop_all([one, newcomer]);
+}
+
+#[test]
+fn who_finds_no_room_is_told_so_in_words_it_knows() {
+    let from = Ipv4Addr::LOCALHOST;
+    for (cluster_key, word) in [(None, "\"code\":\"busy\""), (Some(5), "\"type\":\"ERROR\"")] {
+        let dir = tempfile::tempdir().unwrap();
+        let handshake_timeout = Duration::from_secs(3);
+        let limits = Limits { links_max: 2, silent_max: 1, handshake_timeout, ..Limits::default() };
+        let one = start(dir.path(), Setup { limits, cluster_key, ..setup(1) });
+        let to = one.engine.addr().unwrap();
+        // Of two silent ones one goes; a third finds no place, or takes the other's.
+        let callers = [(); 3].map(|()| connect(from, to));
+        let words = callers.map(|caller| {
+            let mut words = String::new();
+            let _ = (&caller).read_to_string(&mut words);
+            words
+        });
+        let told = words.iter().filter(|it| it.contains(word) && it.contains("no room")).count();
+        assert!(told >= 2, "{words:?}");
+        one.engine.stop();
+    }
 }

@@ -11,7 +11,15 @@ use std::mem;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rustix::net::{SendFlags, send};
+
 use crate::machine::crowd::first_to_go;
+use crate::proto::line::encode;
+use crate::proto::refusal::{ErrorCode, ErrorReply};
+
+/// Reason for which a caller is turned away.
+pub(in crate::runtime) const NO_ROOM: &str =
+    "this node has no room for another connection now; try again in a moment";
 
 /// All sockets of a node that are not links.
 #[derive(Debug, Default)]
@@ -120,6 +128,18 @@ impl Sockets {
         let crowd = self.silent.iter().map(|(number, (from, _))| (*number, *from));
         self.silent.remove(&first_to_go(crowd)?).map(|(_, stream)| stream)
     }
+}
+
+/// Tells a caller for which there is no room so, and closes its connection. Nobody waits for a
+/// caller that does not read: what the socket does not take at once is lost.
+pub(in crate::runtime) fn turn_away(stream: &TcpStream, words: &[u8]) {
+    let _ = send(stream, words, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    close(stream);
+}
+
+/// The words for such a caller where lines of the native dialect are spoken or encrypted ones.
+pub(in crate::runtime) fn busy_line() -> Vec<u8> {
+    encode(&ErrorReply::new(ErrorCode::Busy, NO_ROOM).into())
 }
 
 /// Ends both directions, which wakes a thread that is blocked on the socket.

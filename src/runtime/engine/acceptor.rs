@@ -18,7 +18,7 @@ use crate::model::Time;
 use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
-use crate::runtime::driver::lobby::Lobby;
+use crate::runtime::driver::lobby::{Lobby, turn_away};
 use crate::runtime::driver::options::{Connection, places_of_callers};
 use crate::runtime::thread::Crew;
 
@@ -107,22 +107,27 @@ impl Acceptor {
         });
     }
 
-    /// Serves an accepted connection from its first byte to its end.
+    /// Serves an accepted connection from its first byte to its end; if there is no room, it or
+    /// another one gets the words of `busy` and is closed.
     pub(in crate::runtime) fn host<T>(
         &self,
         connection: Connection,
         refused: Refused<'_>,
+        busy: impl FnOnce() -> Vec<u8>,
         greet: impl FnOnce(Connection) -> Option<T>,
         converse: impl FnOnce(T),
     ) {
         let places = places_of_callers(self.links_max);
-        let Some(_seat) = self.sit_below(places) else { return refused.full.add(1) };
+        let Some(_seat) = self.sit_below(places) else {
+            refused.full.add(1);
+            return turn_away(connection.stream(), &busy());
+        };
         let (stream, from) = (connection.share_stream(), connection.from().ip());
         let admitted = self.lobby.admit(&stream, from, self.silent_max);
         let Some((number, evicted)) = admitted else { return };
         if let Some(evicted) = evicted {
             refused.silent.add(1);
-            let _ = evicted.shutdown(Shutdown::Both);
+            turn_away(&evicted, &busy());
         }
         let greeted = greet(connection);
         let is_ours = self.lobby.has_spoken(number);
@@ -289,7 +294,7 @@ mod tests {
             let stream = Arc::new(TcpStream::connect(addr).unwrap());
             let refused = Refused { full: &full, silent: &silent };
             let connection = Connection::new(stream, Vec::new(), addr);
-            acceptor.host(connection, refused, |_| Some(()), |()| converse());
+            acceptor.host(connection, refused, Vec::new, |_| Some(()), |()| converse());
         };
         let mine: Vec<_> = (0..29).map(|_| acceptor.sit().unwrap()).collect();
         call(&|| call(&|| panic!("thirty of 32 places are taken")));
