@@ -231,6 +231,7 @@ fn node_settings(
             silent_max: connections.silent_max,
             links_max: connections.connections_max,
             dials_max: connections.dials_max,
+            ..Limits::default()
         },
         http: http_access(args.http, cluster_keys.is_some())?,
         cluster_keys,

@@ -20,6 +20,7 @@ pub mod bootstrap;
 pub mod broadcast;
 pub mod chat;
 pub mod contacts;
+pub(crate) mod crowd;
 pub mod decision_log;
 pub mod direct;
 pub mod discovery;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Effects, Kind, Machine, Ticket};
+use super::{Effects, Kind, LinkId, Machine, Ticket};
 use crate::model::{Binding, Endpoint};
 /// A message between nodes.
 pub use crate::proto::message::Message as NodeMessage;
@@ -22,6 +22,10 @@ pub trait NodeMachine:
 {
     /// The records that rebuild this node's durable state; replaces the journal's history.
     fn snapshot(&self) -> Vec<Self::Record>;
+
+    /// True if the other end of a link is a member or a seed; all others share a bound to the bytes
+    /// that wait for them.
+    fn is_trusted(&self, link: LinkId) -> bool;
 }
 
 /// Beginning of a connection of a node.

@@ -9,7 +9,7 @@ mod seed;
 mod status;
 
 use crate::machine::{
-    CallFailure, Effect, Effects, HostPinged, Input, Kind, Machine, NodeCall, NodeMachine,
+    CallFailure, Effect, Effects, HostPinged, Input, Kind, LinkId, Machine, NodeCall, NodeMachine,
     NodeMessage, NodeOpening, PingHost,
 };
 
@@ -129,6 +129,13 @@ impl NodeMachine for Node {
             Self::Peer(node) => node.snapshot().into_iter().map(Record::Peer).collect(),
         }
     }
+
+    fn is_trusted(&self, link: LinkId) -> bool {
+        match self {
+            Self::Seed(node) => node.is_trusted(link),
+            Self::Peer(node) => node.is_trusted(link),
+        }
+    }
 }
 
 /// The same input for another machine; `None` when it is meant for a node of the other role.
@@ -182,7 +189,7 @@ mod tests {
     use super::*;
     use crate::machine::membership::seedbook::SeedBook;
     use crate::machine::quorum::QuorumRule;
-    use crate::machine::{LinkId, NodeMachine, NodeOpening};
+    use crate::machine::{NodeMachine, NodeOpening};
     use crate::model::{Endpoint, KeyPair, Now, Rng, SeedId};
     use crate::proto::message::Message;
     use crate::proto::refusal::{ErrorCode, ErrorReply};

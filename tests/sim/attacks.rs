@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::callers::Callers;
 use common::checkers::{check_safety, removals};
 use common::{Fleet, Plan, keys_of, peer_endpoint, seed_endpoint};
-use folkmoot::machine::liveness;
+use folkmoot::machine::{LinkId, NodeMachine as _, liveness};
 use folkmoot::model::entry::Entry;
 use folkmoot::model::statement::{
     Admission, Because, Confirmation, Finding, Leave, NeighborList, ProposalKind, RegisterReq,
@@ -226,6 +226,40 @@ fn a_thousand_silent_strangers_lock_nobody_out() {
         }
         fleet.settle(secs(20));
     });
+}
+
+#[test]
+fn half_handshakes_of_one_address_crowd_out_no_other() {
+    for_each_seed(3, |seed| {
+        let mut fleet = settled(seed);
+        let (target, quiet) = (fleet.seeds[0], [192, 0, 2, 7]);
+        let newcomer = fleet.world.intruder_dial(IpAddr::from(quiet), target);
+        fleet.world.run_for(secs(1));
+        for _ in 0..2_000 {
+            fleet.world.intruder_dial(IpAddr::from(STRANGER), target);
+        }
+        fleet.world.run_for(secs(2));
+        assert_eq!(fleet.world.intruder_state(newcomer), IntruderState::Open);
+        assert_untouched(&fleet);
+    });
+}
+
+#[test]
+fn members_share_no_bound_with_strangers() {
+    let mut fleet = settled(1);
+    let (seed, peer) = (fleet.seeds[0], fleet.peers[0]);
+    let trusted = |fleet: &Fleet, at| {
+        let node = fleet.world.machine(at).expect("it is up");
+        (1..1_000).filter(|link| node.is_trusted(LinkId(*link))).count()
+    };
+    let before = [trusted(&fleet, seed), trusted(&fleet, peer)];
+    assert!(before[0] >= fleet.peers.len() / 2 && before[1] >= 2, "{before:?}");
+    for target in [seed, peer] {
+        let stranger = fleet.world.intruder_dial(IpAddr::from(STRANGER), target);
+        fleet.world.run_for(secs(1));
+        assert_eq!(fleet.world.intruder_state(stranger), IntruderState::Open);
+    }
+    assert_eq!([trusted(&fleet, seed), trusted(&fleet, peer)], before);
 }
 
 #[test]

@@ -27,29 +27,31 @@ use folkmoot::runtime::clock::Clock;
 use folkmoot::runtime::driver::options::Sink;
 use rand::SeedableRng as _;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a member is started with.
 #[derive(Clone)]
-struct Setup {
-    id: u32,
-    key: u8,
-    seeds: Vec<Endpoint>,
-    founds: Founds,
-    cluster_key: Option<u8>,
+pub(super) struct Setup {
+    pub(super) id: u32,
+    pub(super) key: u8,
+    pub(super) seeds: Vec<Endpoint>,
+    pub(super) founds: Founds,
+    pub(super) cluster_key: Option<u8>,
+    pub(super) limits: Limits,
 }
 
-fn setup(id: u32) -> Setup {
+pub(super) fn setup(id: u32) -> Setup {
     let key = u8::try_from(id).unwrap();
-    Setup { id, key, seeds: Vec::new(), founds: Founds::IfNew, cluster_key: None }
+    let (seeds, limits) = (Vec::new(), Limits::default());
+    Setup { id, key, seeds, founds: Founds::IfNew, cluster_key: None, limits }
 }
 
-fn joining(id: u32, seed: &Running) -> Setup {
+pub(super) fn joining(id: u32, seed: &Running) -> Setup {
     Setup { seeds: vec![seed.at()], founds: Founds::Never, ..setup(id) }
 }
 
-struct Running {
-    engine: Engine,
+pub(super) struct Running {
+    pub(super) engine: Engine,
     told: Receiver<Told>,
     delivered: Vec<Arc<Entry>>,
     others: Vec<Told>,
@@ -63,7 +65,7 @@ impl Sink<Told> for Ear {
     }
 }
 
-fn keys(key: u8) -> KeyPair {
+pub(super) fn keys(key: u8) -> KeyPair {
     KeyPair::from_secret([key; 32])
 }
 
@@ -85,14 +87,14 @@ fn try_start(dir: &Path, setup: Setup) -> Result<Running, StartError> {
         cluster_keys: setup.cluster_key.map(key),
         founds: setup.founds,
         marker: None,
-        limits: Limits::default(),
+        limits: setup.limits,
         allows: None,
         sink: Box::new(Ear(tell)),
     })?;
     Ok(Running { engine, told, delivered: Vec::new(), others: Vec::new() })
 }
 
-fn start(dir: &Path, setup: Setup) -> Running {
+pub(super) fn start(dir: &Path, setup: Setup) -> Running {
     try_start(dir, setup).unwrap()
 }
 
@@ -122,7 +124,7 @@ impl Running {
     }
 
     #[track_caller]
-    fn await_role(&mut self, role: Role) {
+    pub(super) fn await_role(&mut self, role: Role) {
         let is = |told: &Told| {
             matches!(told, Told::Event(Event::RoleChanged { role: it, leader: Some(_), .. })
                 if *it == role)
@@ -160,7 +162,7 @@ fn three(dir: &Path) -> [Running; 3] {
     [one, two, three]
 }
 
-fn stop_all(all: impl IntoIterator<Item = Running>) {
+pub(super) fn stop_all(all: impl IntoIterator<Item = Running>) {
     all.into_iter().for_each(|it| it.engine.stop());
 }
 

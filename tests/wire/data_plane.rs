@@ -1045,6 +1045,38 @@ fn slow_and_idle_clients_are_given_up_and_hold_nobody_up() {
 }
 
 #[test]
+fn a_body_that_trickles_is_given_up_long_before_one_that_comes_at_a_fair_pace() {
+    let limits = Limits { body_grace: Duration::from_millis(200), ..Limits::default() };
+    let plane = plane_with(limits, &[], 0);
+    let pause = crossbeam_channel::tick(Duration::from_millis(10));
+    let chunked = "POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let whole = post("", &"1".repeat(500_000));
+    for (opening, part) in [(&whole[..whole.len() - 500_000], "1"), (chunked, "1\r\n1\r\n")] {
+        let mut client = Client::call(plane.addr());
+        client.0.get_mut().write_all(opening.as_bytes()).unwrap();
+        let mut sent = 0;
+        while client.0.get_mut().write_all(part.as_bytes()).is_ok() && sent < 1_000 {
+            client.0.get_ref().set_nonblocking(true).unwrap();
+            let is_answered = client.0.fill_buf().is_ok();
+            client.0.get_ref().set_nonblocking(false).unwrap();
+            if is_answered {
+                break;
+            }
+            sent += 1;
+            let _ = pause.recv();
+        }
+        assert!(sent < 500, "{sent} bytes were waited for");
+        assert_eq!(client.try_hear(true).map(|it| it.status).unwrap(), 408);
+    }
+    let mut fair = Client::call(plane.addr());
+    let (most, rest) = whole.split_at(whole.len() - 100_000);
+    fair.0.get_mut().write_all(most.as_bytes()).unwrap();
+    let _ = crossbeam_channel::after(Duration::from_secs(1)).recv();
+    fair.0.get_mut().write_all(rest.as_bytes()).unwrap();
+    assert_eq!(fair.hear().status, 200);
+}
+
+#[test]
 fn a_client_that_does_not_read_is_given_up() {
     let limits = Limits { write: Duration::from_millis(100), ..Limits::default() };
     let plane = plane_with(limits, &[], 0);

@@ -5,6 +5,7 @@
 
 mod chat_engine;
 mod chat_store;
+mod chat_strangers;
 mod chat_wire;
 mod data_plane;
 mod golden;

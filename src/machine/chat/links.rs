@@ -161,7 +161,6 @@ impl Group {
             self.turn_away(id, link, fx);
             return;
         }
-        self.links.dialing.remove(&id);
         self.links.heard.insert(id, self.now.mono);
         fx.stop_timer(Timer::Redial(id));
         match self.links.by_member.get(&id).copied() {
@@ -293,6 +292,10 @@ impl Group {
         let (id, is_client) = (member.id, known.intent == Intent::Client);
         if !is_client && self.links.of_member(id) == Some(link) {
             self.links.heard.insert(id, self.now.mono);
+            // The handshake lets in also who is refused right after it.
+            if !matches!(msg, Message::JoinAck(_) | Message::Nack(_)) {
+                self.links.dialing.remove(&id);
+            }
         }
         let is_trusted = !is_client && self.is_trusted(&member);
         if let Message::Chat(request) = msg {

@@ -50,7 +50,7 @@ mod tests {
     use crate::model::statement::Subject;
     use crate::model::{Binding, Endpoint, Incarnation, KeyPair, Rng};
     use crate::proto::hello::Intent;
-    use crate::proto::message::Message;
+    use crate::proto::message::{Message, TrustLevel};
     use crate::proto::refusal::{ErrorCode, ErrorReply};
 
     fn session(number: u8) -> Session {
@@ -136,9 +136,13 @@ mod tests {
 
     /// Lets one call the other for an errand; whether it was taken.
     fn errand(caller: &mut Session, called: &mut Session, number: u64) -> bool {
+        errand_from([127, 0, 0, 1], caller, called, number)
+    }
+
+    fn errand_from(from: [u8; 4], caller: &mut Session, called: &mut Session, number: u64) -> bool {
         let (to, link, mut fx) = (called.card().endpoint, LinkId(number), Effects::default());
         caller.call(to, Intent::Errand, Duration::from_secs(1), &mut fx);
-        called.on_accepted(link, to.ip(), None, &mut Effects::default());
+        called.on_accepted(link, from.into(), None, &mut Effects::default());
         let dialed = fx.drain().find_map(|effect| {
             let Effect::Dial(NodeCall { ticket, .. }) = effect else { return None };
             Some(ticket)
@@ -147,7 +151,7 @@ mod tests {
         called.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
         caller.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
         called.on_received(link, sent(&mut fx).0.unwrap(), &mut fx);
-        matches!(sent(&mut fx).1[..], [Event::Opened { .. }])
+        sent(&mut fx).1.iter().any(|it| matches!(it, Event::Opened { .. }))
     }
 
     #[test]
@@ -157,6 +161,26 @@ mod tests {
         assert!((1..=8).all(|number| errand(&mut liar, &mut called, number)));
         assert!(!errand(&mut liar, &mut called, 9), "no more of one key");
         assert!(errand(&mut honest, &mut called, 10));
+    }
+
+    #[test]
+    fn errands_of_many_keys_at_one_address_leave_room_for_others() {
+        let (mut honest, mut called) = (session(1), session(2));
+        // In a fleet without seeds who proves a key is a member.
+        let admit = |called: &mut Session, number| {
+            called.admit(LinkId(number), TrustLevel::Member, &mut Effects::default());
+        };
+        assert!(errand(&mut honest, &mut called, 1));
+        admit(&mut called, 1);
+        for number in 2..=800 {
+            let mut liar = session(u8::try_from(3 + number / 8).unwrap());
+            assert!(errand_from([192, 0, 2, 1], &mut liar, &mut called, number), "{number}");
+            admit(&mut called, number);
+        }
+        let live = |numbers: std::ops::RangeInclusive<u64>| {
+            numbers.filter(|it| called.is_live(LinkId(*it))).count()
+        };
+        assert_eq!((live(1..=1), live(1..=800), live(800..=800)), (1, 512, 1));
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //!
 //! Invariants:
 //! - A message reaches the node only if its link's standing allows it ([`Message::needs`]).
-//! - A link that has not completed its handshake in time is closed; of the unproven ones only the
-//!   youngest `unproven_max` are kept, so silent connections lock no peer out.
+//! - A link that has not completed its handshake in time is closed; of the unproven ones only
+//!   `unproven_max` are kept, so silent connections lock no peer out.
 //! - Nothing is sent on a link after it was hung up.
 
 mod config;
@@ -52,8 +52,9 @@ const ERRAND_MAX: Duration = Duration::from_secs(10);
 /// Time that a node without a certificate may keep a link: longer than any admission takes.
 const APPLICANT_MAX: Duration = Duration::from_secs(30);
 
-/// Number of errands of one member that are served at once.
+/// Number of errands of one member that are served at once, and of all callers together.
 const ERRANDS_MAX: usize = 8;
+const ERRANDS_OF_ALL_MAX: usize = 512;
 
 /// Deadlines of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +75,8 @@ pub struct Session {
     links: BTreeMap<LinkId, Link>,
     /// Links that count against `unproven_max`: a seed has thousands of others.
     unproven: BTreeSet<LinkId>,
+    /// Links of errands of others.
+    errands: BTreeSet<LinkId>,
     calls: BTreeMap<Ticket, Call>,
     /// Endpoints and purposes of the calls from the dialing to the end of the handshake.
     calling: BTreeSet<(Endpoint, Intent)>,
@@ -92,6 +95,7 @@ impl Session {
             rng,
             links: BTreeMap::new(),
             unproven: BTreeSet::new(),
+            errands: BTreeSet::new(),
             calls: BTreeMap::new(),
             calling: BTreeSet::new(),
             tickets: 0,
@@ -401,20 +405,21 @@ impl Session {
             return self.reject(link, "the proof does not match the key in HELLO", fx);
         }
         let (card, intent) = (card.clone(), *intent);
-        if intent == Intent::Errand && self.errands_of(&card.key) >= ERRANDS_MAX {
-            let reason = format!("more than {ERRANDS_MAX} errands at once");
-            return self.reject(link, &reason, fx);
+        if intent == Intent::Errand {
+            if self.errands_of(&card.key) >= ERRANDS_MAX {
+                let reason = format!("more than {ERRANDS_MAX} errands at once");
+                return self.reject(link, &reason, fx);
+            }
+            self.errands.insert(link);
+            self.make_room_for_errand(fx);
         }
         self.open_link(link, card, (false, intent), fx);
     }
 
     /// By the key, which is proved: an endpoint may be claimed by anybody.
     fn errands_of(&self, caller: &PublicKey) -> usize {
-        let is_errand = |link: &&Link| {
-            matches!(&link.stage, Stage::Open { card, intent: Intent::Errand, .. }
-                if card.key == *caller)
-        };
-        self.links.values().filter(is_errand).count()
+        let peers = self.errands.iter().filter_map(|link| self.peer(*link));
+        peers.filter(|card| card.key == *caller).count()
     }
 
     fn open_link(
@@ -471,6 +476,7 @@ impl Session {
     fn forget(&mut self, link: LinkId, reason: &str, is_agreed: bool, fx: &mut Fx) {
         let Some(entry) = self.links.remove(&link) else { return };
         self.unproven.remove(&link);
+        self.errands.remove(&link);
         fx.stop_timer(Timer::Handshake(link));
         match entry.stage {
             Stage::Fresh | Stage::Challenged { .. } | Stage::Probed => {}

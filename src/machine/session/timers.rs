@@ -1,9 +1,10 @@
 //! Ends of links by the session: keep-alive rounds, links whose time is over, too many unproven.
 
 use super::{
-    Cause, ErrorCode, ErrorReply, Event, Fx, LinkId, QUIET_ROUNDS_MAX, Session, Stage, Timer,
-    TrustLevel,
+    Cause, ERRANDS_OF_ALL_MAX, ErrorCode, ErrorReply, Event, Fx, LinkId, QUIET_ROUNDS_MAX, Session,
+    Stage, Timer, TrustLevel,
 };
+use crate::machine::crowd::first_to_go;
 use crate::proto::hello::Intent;
 use crate::proto::liveness::Ping;
 
@@ -31,23 +32,32 @@ impl Session {
         }
     }
 
-    /// Closes the oldest of too many unproven connections, before another comes.
+    /// Closes one of too many unproven connections, before another comes.
     pub(super) fn make_room(&mut self, fx: &mut Fx) {
-        let oldest = self.unproven.first().copied();
-        let Some((oldest, from)) = oldest.and_then(|it| Some((it, self.address(it)?))) else {
-            return;
-        };
         if self.unproven.len() < self.config.unproven_max {
             return;
         }
+        let crowd = self.unproven.iter().filter_map(|it| Some((*it, self.address(*it)?)));
+        let Some(first) = first_to_go(crowd) else { return };
+        let Some(from) = self.address(first) else { return };
         let detail = format!("limit {}; the oldest was closed", self.config.unproven_max);
         fx.emit(Event::Refused { from, cause: Cause::TooManyUnproven, detail });
         // A link that is open gets a BYE with the reason.
-        if self.peer(oldest).is_none() {
+        if self.peer(first).is_none() {
             let reason = "too many connections without a handshake; try again in a moment";
-            fx.send(oldest, ErrorReply::new(ErrorCode::Busy, reason));
+            fx.send(first, ErrorReply::new(ErrorCode::Busy, reason));
         }
-        self.hangup(oldest, "too many unproven connections", fx);
+        self.hangup(first, "too many unproven connections", fx);
+    }
+
+    /// Closes one of too many errands, of which the newest is already counted.
+    pub(super) fn make_room_for_errand(&mut self, fx: &mut Fx) {
+        let crowd = self.errands.iter().filter_map(|it| Some((*it, self.address(*it)?)));
+        if self.errands.len() > ERRANDS_OF_ALL_MAX
+            && let Some(first) = first_to_go(crowd)
+        {
+            self.hangup(first, "too many errands at once; try again in a moment", fx);
+        }
     }
 
     /// Closes a link whose handshake, errand or application has taken too long.

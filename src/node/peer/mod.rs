@@ -45,6 +45,7 @@ use crate::node::status::{NetworkStatus, PeerStatus};
 use crate::proto::discovery::{Contact, FindNode};
 use crate::proto::hello::{Card, Intent};
 use crate::proto::liveness::SuspectReq;
+use crate::proto::message::TrustLevel;
 use crate::proto::refusal::{ErrorCode, ErrorReply};
 
 /// Time-out of a call to a member or seed.
@@ -444,5 +445,9 @@ impl NodeMachine for PeerNode {
     fn snapshot(&self) -> Vec<applicant::Record> {
         let fleet = self.memory.iter().flat_map(open::Memory::records);
         self.applicant.snapshot().into_iter().chain(fleet).collect()
+    }
+
+    fn is_trusted(&self, link: LinkId) -> bool {
+        self.session.standing(link) >= TrustLevel::Member
     }
 }

@@ -477,6 +477,10 @@ impl NodeMachine for SeedNode {
     fn snapshot(&self) -> Vec<authority::Record> {
         self.authority.snapshot()
     }
+
+    fn is_trusted(&self, link: LinkId) -> bool {
+        self.session.standing(link) >= TrustLevel::Member
+    }
 }
 
 /// The counts by cause, for status.

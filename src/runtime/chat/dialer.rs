@@ -18,7 +18,7 @@ use crate::proto::chat::message::NackCode;
 use crate::runtime::engine::core::CoreMsg;
 use crate::runtime::engine::handshake::HandshakeError;
 
-/// Pause after the first call that failed; each further one is twice as long.
+/// Pause after the first call that failed or was soon over; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// Longest pause between two calls.
@@ -66,6 +66,13 @@ impl Place {
     pub(super) const fn at(&self) -> Endpoint {
         self.at
     }
+
+    /// Ends a call; the next one comes after a pause, which doubles.
+    fn rest(&mut self, now: Time) {
+        self.is_busy = false;
+        self.next = now.after(self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
 }
 
 impl Shared {
@@ -109,9 +116,16 @@ impl Shared {
         let spawned = self.acceptor.crew.spawn(format!("seek:{}", at.port()), move || {
             let id = shared.with_place(at, |place| place.id).flatten();
             let addr = (at.ip(), at.port()).into();
+            let began = shared.clock.now().mono;
             if shared.call(&Target { addr, id, key: None, place: Some(at) }).is_ok() {
-                let next = shared.clock.now().mono.after(PAUSE_MIN);
-                shared.with_place(at, |place| (place.is_busy, place.next) = (false, next));
+                let now = shared.clock.now().mono;
+                shared.with_place(at, |place| {
+                    // A member without room lets callers in, and hangs up on them at once.
+                    if now.since(began) > PAUSE_MAX {
+                        place.pause = PAUSE_MIN;
+                    }
+                    place.rest(now);
+                });
             }
         });
         if spawned.is_err() {
@@ -121,9 +135,7 @@ impl Shared {
 
     /// Notes which member is at a place.
     pub(super) fn found_at(&self, at: Endpoint, id: MemberId) {
-        self.with_place(at, |place| {
-            (place.id, place.told, place.pause) = (Some(id), None, PAUSE_MIN);
-        });
+        self.with_place(at, |place| (place.id, place.told) = (Some(id), None));
     }
 
     pub(super) fn place_failed(&self, at: Endpoint, error: &Error) {
@@ -132,9 +144,7 @@ impl Shared {
         let text = format!("no member at {at}: {error}; will keep trying");
         let is_new = self.with_place(at, |place| {
             place.is_mine = matches!(error, HandshakeError::Refused(NackCode::NotAllowed, ..));
-            place.is_busy = false;
-            place.next = now.after(place.pause);
-            place.pause = (place.pause * 2).min(PAUSE_MAX);
+            place.rest(now);
             let is_new = !place.is_mine && place.told.as_ref() != Some(&text);
             place.told = Some(text.clone());
             is_new

@@ -68,6 +68,10 @@ impl Dialog for Chatting {
         Message::Nack(Nack { sender_id, term, code, leader_id: None, msg_id: None, reason })
     }
 
+    fn busy(&self, reason: &str) -> Message {
+        self.refusal(&NackCode::Busy, reason)
+    }
+
     fn turn_away(&self, dialect: Dialect, form: Option<()>) -> (Option<Vec<u8>>, Error) {
         match (dialect, form) {
             (_, Some(())) => {

@@ -4,10 +4,12 @@
 
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::time::Duration;
 
 use std::net::TcpStream;
 
 use super::house::House;
+use super::limits::BODY_BYTES_PER_SECOND;
 use super::line::{Inbox, Line, is_late};
 use crate::model::Time;
 use crate::proto::http::{CONTINUE, Chunks, Fault, Framing, Scan, blanks};
@@ -168,19 +170,20 @@ impl<'a> Ear<'a> {
         if expects && self.line.write_all(CONTINUE).is_err() {
             return Err(End::Broken);
         }
-        let deadline = self.after_request();
+        let began = self.line.now();
         match framing {
             Framing::Length(len) => {
                 while self.inbox.filled().len() < head_len + len {
-                    self.read_on(deadline)?;
+                    let received = self.inbox.filled().len() - head_len;
+                    self.read_on(self.more_by(began, received))?;
                 }
                 Ok(head_len + len)
             }
-            Framing::Chunked => self.hear_chunks(head_len, max, deadline),
+            Framing::Chunked => self.hear_chunks(head_len, max, began),
         }
     }
 
-    fn hear_chunks(&mut self, head_len: usize, max: usize, deadline: Time) -> Result<usize, End> {
+    fn hear_chunks(&mut self, head_len: usize, max: usize, began: Time) -> Result<usize, End> {
         let mut chunks = Chunks::default();
         self.body.clear();
         loop {
@@ -194,8 +197,16 @@ impl<'a> Ear<'a> {
                 // The length of the body is not known in advance.
                 self.take_room(max)?;
             }
-            self.read_on(deadline)?;
+            self.read_on(self.more_by(began, self.body.len()))?;
         }
+    }
+
+    /// Time by which more must come of a body that began at a time, so that slow ones of many
+    /// clients do not take all connections.
+    fn more_by(&self, began: Time, received: usize) -> Time {
+        let limits = &self.house.limits;
+        let pace = Duration::from_secs(received as u64) / BODY_BYTES_PER_SECOND;
+        began.after((limits.body_grace + pace).min(limits.request))
     }
 
     /// Closes a connection so that the last answer arrives: closing a socket with unread input

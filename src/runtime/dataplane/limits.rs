@@ -21,6 +21,13 @@ const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Time-out of a head from its first byte on, and of a body from the end of its head on.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time for which a body may come as slowly as it likes; then its bytes must have come at
+/// [`BODY_BYTES_PER_SECOND`], or it gets 408.
+const BODY_GRACE: Duration = Duration::from_secs(2);
+
+/// Least pace of a body, on average since its beginning and the grace.
+pub(super) const BODY_BYTES_PER_SECOND: u32 = 16 * 1024;
+
 /// Time-out of an idle connection between two requests.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
@@ -55,6 +62,8 @@ pub struct Limits {
     pub answer_bytes: usize,
     /// Time-out of a head, and again of its body.
     pub request: Duration,
+    /// Time for which a body may come slowly.
+    pub body_grace: Duration,
     /// Time-out between two requests.
     pub idle: Duration,
     /// Time-out of a client for taking an answer.
@@ -78,6 +87,7 @@ impl Default for Limits {
             bodies_bytes: BODIES_BYTES_MAX,
             answer_bytes: ANSWER_BYTES_MAX,
             request: REQUEST_TIMEOUT,
+            body_grace: BODY_GRACE,
             idle: IDLE_TIMEOUT,
             write: WRITE_TIMEOUT,
             connect: CONNECT_TIMEOUT,

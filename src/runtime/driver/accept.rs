@@ -11,18 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use rustix::net::{SendFlags, send};
 
 use super::gate::Passage;
 use super::link::Ends;
-use super::lobby::close;
-use super::options::Connection;
+use super::lobby::{busy_line, turn_away};
+use super::options::{Connection, places_of_callers};
 use super::{Drivable, Driver};
 use crate::machine::{Input, Never, NodeOpening};
 use crate::model::Time;
 use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
-use crate::proto::line::encode;
-use crate::proto::refusal::{ErrorCode, ErrorReply};
 use crate::proto::sealed::Sealed;
 use crate::runtime::engine::acceptor::accept_loop;
 
@@ -93,7 +90,7 @@ impl<M: Drivable> Driver<M> {
                 log::error!("cannot accept connections: {err}; will keep trying");
             }
             last_trouble = Some(now);
-            if self.lobby.evict_oldest() {
+            if self.lobby.evict_one() {
                 self.counters.refused_crowded.add(1);
             }
         });
@@ -101,17 +98,18 @@ impl<M: Drivable> Driver<M> {
 
     /// Gives a new connection a thread, or closes it if there is no room.
     fn receive(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, crowd: &mut Crowd) {
-        let Some(seat) = self.connections.enter(self.limits.links_max) else {
+        let Some(seat) = self.connections.enter(places_of_callers(self.limits.links_max)) else {
             self.counters.refused_full.add(1);
-            return turn_away(&stream);
+            return turn_away(&stream, &busy_line());
         };
         let stream = Arc::new(stream);
-        let Some((number, oldest)) = self.lobby.admit(&stream, self.limits.silent_max) else {
+        let Some((number, evicted)) = self.lobby.admit(&stream, from.ip(), self.limits.silent_max)
+        else {
             return;
         };
-        if let Some(oldest) = oldest {
+        if let Some(evicted) = evicted {
             self.counters.refused_crowded.add(1);
-            turn_away(&oldest);
+            turn_away(&evicted, &busy_line());
             if let Some(closed) = crowd.closed_one(self.clock.now().mono) {
                 log::warn!(
                     "closed {closed} silent connection{} to make room for new ones, this one for \
@@ -130,7 +128,7 @@ impl<M: Drivable> Driver<M> {
             log::debug!("no thread for a connection from {from}: {err}");
             self.lobby.leave(number);
             self.counters.refused_full.add(1);
-            turn_away(&stream);
+            turn_away(&stream, &busy_line());
         }
     }
 
@@ -245,15 +243,6 @@ impl<M: Drivable> Driver<M> {
             self.counters.refused_dialect.add(1);
         }
     }
-}
-
-/// Closes a connection for which there is no room, and tells its caller so. Nobody waits for a
-/// caller that does not read: what the socket does not take at once is lost.
-fn turn_away(stream: &TcpStream) {
-    let reason = "this node has no room for another connection now; try again in a moment";
-    let line = encode(&ErrorReply::new(ErrorCode::Busy, reason).into());
-    let _ = send(stream, &line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-    close(stream);
 }
 
 #[cfg(test)]

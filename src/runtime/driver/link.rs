@@ -56,6 +56,9 @@ pub(super) struct Link {
     stream: Arc<TcpStream>,
     /// Bytes enqueued and not yet written.
     queued: AtomicUsize,
+    /// Those of them that were enqueued for a stranger, here and on all links.
+    unread: AtomicUsize,
+    unread_of_all: Arc<AtomicUsize>,
     /// Reason why the link ended or is to end; the first reason stands.
     end: OnceLock<String>,
 }
@@ -71,6 +74,27 @@ pub(super) enum Enqueued {
 }
 
 impl Link {
+    /// Counts bytes that are about to be enqueued for a stranger; returns those that wait for all
+    /// strangers.
+    pub(super) fn charge(&self, bytes: usize) -> usize {
+        self.unread.fetch_add(bytes, Ordering::Relaxed);
+        self.unread_of_all.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    /// Counts no more than `bytes` of a stranger's as waiting; returns those that wait for all
+    /// strangers.
+    pub(super) fn discharge(&self, bytes: usize) -> usize {
+        let less = |unread: usize| Some(unread.saturating_sub(bytes));
+        let before = self.unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let less = before.unwrap_or_default().min(bytes);
+        self.unread_of_all.fetch_sub(less, Ordering::Relaxed) - less
+    }
+
+    /// Bytes that wait for a stranger.
+    pub(super) fn unread(&self) -> usize {
+        self.unread.load(Ordering::Relaxed)
+    }
+
     /// Queues `frame` without blocking. Called only under the driver's lock, which fixes the order.
     pub(super) fn enqueue(&self, frames: &WayIn, frame: Frame) -> Enqueued {
         let len = frame.len();
@@ -153,7 +177,13 @@ impl<M: Drivable> Driver<M> {
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(self.limits.write_timeout))?;
         let port = stream.peer_addr()?.port();
-        let link = Arc::new(Link { stream, queued: AtomicUsize::new(0), end: OnceLock::new() });
+        let link = Arc::new(Link {
+            stream,
+            queued: AtomicUsize::new(0),
+            unread: AtomicUsize::new(0),
+            unread_of_all: Arc::clone(&self.unread),
+            end: OnceLock::new(),
+        });
         let (frames, queue) = queue(QUEUE_FRAMES_MAX);
         let (reading, reader_done) = bounded(0);
         let (driver, writing) = (Arc::clone(self), Arc::clone(&link));
@@ -292,6 +322,7 @@ impl<M: Drivable> Driver<M> {
             self.counters.bytes_waiting.fall(frame.len());
             self.counters.lines_lost.add(1);
         }
+        link.discharge(usize::MAX);
         link.cut();
     }
 
@@ -320,6 +351,7 @@ impl<M: Drivable> Driver<M> {
             }
             let written = self.write_by(&link.stream, &batch, deadline);
             link.queued.fetch_sub(plain, Ordering::Relaxed);
+            link.discharge(plain);
             self.counters.lines_waiting.fall(lines);
             self.counters.bytes_waiting.fall(plain);
             if let Err(err) = written {

@@ -26,6 +26,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, TcpListener};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -88,6 +89,8 @@ pub struct Driver<M: Drivable> {
     lobby: Lobby,
     connections: Gauge,
     dials: Gauge,
+    /// Bytes that wait for all strangers together.
+    unread: Arc<AtomicUsize>,
     pings: Gauge,
     /// Listener and sign to stop; `None` once it is closed.
     door: Mutex<Option<Door>>,
@@ -121,7 +124,12 @@ impl<M: Drivable> Driver<M> {
         let (failure, failed) = bounded(1);
         let listener = Arc::new(listener);
         let driver = Arc::new(Self {
-            state: Mutex::new(State::new(machine, options.events, Arc::clone(&counters))),
+            state: Mutex::new(State::new(
+                machine,
+                options.events,
+                Arc::clone(&counters),
+                options.limits.unread_bytes_max,
+            )),
             deadline_moved: Condvar::new(),
             disk_wanted: Condvar::new(),
             outbox_moved: Condvar::new(),
@@ -134,6 +142,7 @@ impl<M: Drivable> Driver<M> {
             lobby: Lobby::default(),
             connections: Gauge::default(),
             dials: Gauge::default(),
+            unread: Arc::default(),
             pings: Gauge::default(),
             door: Mutex::new(Some(Door { listener: Arc::clone(&listener), open })),
             failure,

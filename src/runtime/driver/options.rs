@@ -20,13 +20,17 @@ pub struct Limits {
     /// Time-out for writing one batch of messages, and for a closed link to drain. Shorter loses
     /// links to a busy other end; longer holds memory for a dead one.
     pub write_timeout: Duration,
-    /// Largest number of accepted connections that have sent nothing yet; above this the oldest is
-    /// closed.
+    /// Largest number of accepted connections that have sent nothing yet; above this the oldest of
+    /// the address with the most is closed.
     pub silent_max: usize,
-    /// Largest number of connections of all kinds; above this new ones are closed at once. Each has
-    /// two threads, and by default Linux gives a process memory maps for no more than 8,191 of
-    /// these pairs: a thread for which there is none ends the whole process.
+    /// Largest number of connections of all kinds; above this new ones are closed at once. A
+    /// sixteenth is for own calls. Each has two threads, and by default Linux gives a process
+    /// memory maps for no more than 8,191 of these pairs: a thread for which there is none ends
+    /// the whole process.
     pub links_max: usize,
+    /// Largest number of bytes that wait for all strangers together; above this the link is cut
+    /// for which most wait. Room for a page of the registry for each of 512 unproven links.
+    pub unread_bytes_max: usize,
     /// Largest number of attempts to connect at a time; each holds a thread.
     pub dials_max: usize,
 }
@@ -38,9 +42,16 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(10),
             silent_max: 512,
             links_max: 7000,
+            unread_bytes_max: 128 * 1024 * 1024,
             dials_max: 256,
         }
     }
+}
+
+/// Number of connections that callers may take of `links_max` places. The rest is for own calls,
+/// which a flood of callers would keep from being made.
+pub(in crate::runtime) const fn places_of_callers(links_max: usize) -> usize {
+    links_max - links_max / 16
 }
 
 /// Receiver of a node's events, with the moment at which each was decided.

@@ -47,6 +47,7 @@ pub(super) struct State<M: Drivable> {
     chores: Vec<Chore>,
     events: Box<dyn Sink<M::Event>>,
     counters: Arc<Counters>,
+    unread_bytes_max: usize,
 }
 
 /// Phase of a node.
@@ -92,6 +93,7 @@ impl<M: Drivable> State<M> {
         machine: M,
         events: Box<dyn Sink<M::Event>>,
         counters: Arc<Counters>,
+        unread_bytes_max: usize,
     ) -> Self {
         Self {
             machine,
@@ -108,6 +110,7 @@ impl<M: Drivable> State<M> {
             chores: Vec::new(),
             events,
             counters,
+            unread_bytes_max,
         }
     }
 
@@ -227,12 +230,14 @@ impl<M: Drivable> State<M> {
             return;
         }
         let len = frame.len();
+        let unread = if self.machine.is_trusted(id) { 0 } else { entry.link.charge(len) };
         match entry.link.enqueue(frames, frame) {
             Enqueued::Yes => {
                 self.counters.lines_waiting.rise(1);
                 self.counters.bytes_waiting.rise(len);
             }
             Enqueued::Full => {
+                entry.link.discharge(len);
                 self.counters.lines_lost.add(1);
                 let reason = format!("it does not read: {QUEUE_FRAMES_MAX} messages are queued");
                 entry.link.set_end(reason);
@@ -242,8 +247,27 @@ impl<M: Drivable> State<M> {
             }
             // The writer has failed and set the reason; the reader is about to report the end.
             Enqueued::WriterGone => {
+                entry.link.discharge(len);
                 self.counters.lines_lost.add(1);
                 entry.frames = None;
+            }
+        }
+        if unread > self.unread_bytes_max {
+            self.cut_strangers();
+        }
+    }
+
+    /// Cuts links for which most bytes of strangers wait, until there is room again.
+    fn cut_strangers(&mut self) {
+        while let Some(entry) = self.links.values_mut().max_by_key(|it| it.link.unread())
+            && entry.link.unread() > 0
+        {
+            entry.link.set_end("strangers do not read what waits for them all".to_owned());
+            entry.frames = None;
+            self.counters.refused_slow.add(1);
+            self.chores.push(Chore::Cut(Arc::clone(&entry.link)));
+            if entry.link.discharge(usize::MAX) <= self.unread_bytes_max {
+                return;
             }
         }
     }

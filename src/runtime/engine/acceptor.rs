@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A connection that has not proved a key holds a thread for a bounded time, and there is a bound
-//!   to their number; above it the oldest is closed.
+//!   to their number; above it the oldest of the address with the most is closed.
 //! - No failure of one connection ends the acceptor.
 
 use std::io::{self, ErrorKind};
@@ -18,8 +18,8 @@ use crate::model::Time;
 use crate::proto::dialect::{Detection, Dialect, OPENING_BYTES_MAX, detect};
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
-use crate::runtime::driver::lobby::Lobby;
-use crate::runtime::driver::options::Connection;
+use crate::runtime::driver::lobby::{Lobby, turn_away};
+use crate::runtime::driver::options::{Connection, places_of_callers};
 use crate::runtime::thread::Crew;
 
 /// Pause after a failure to accept that would at once repeat itself.
@@ -103,24 +103,31 @@ impl Acceptor {
         };
         accept_loop(listener, stopping, receive, |err| {
             log::debug!("cannot accept connections: {err}");
-            self.lobby.evict_oldest();
+            self.lobby.evict_one();
         });
     }
 
-    /// Serves an accepted connection from its first byte to its end.
+    /// Serves an accepted connection from its first byte to its end; if there is no room, it or
+    /// another one gets the words of `busy` and is closed.
     pub(in crate::runtime) fn host<T>(
         &self,
         connection: Connection,
         refused: Refused<'_>,
+        busy: impl FnOnce() -> Vec<u8>,
         greet: impl FnOnce(Connection) -> Option<T>,
         converse: impl FnOnce(T),
     ) {
-        let Some(_seat) = self.sit() else { return refused.full.add(1) };
-        let stream = connection.share_stream();
-        let Some((number, oldest)) = self.lobby.admit(&stream, self.silent_max) else { return };
-        if let Some(oldest) = oldest {
+        let places = places_of_callers(self.links_max);
+        let Some(_seat) = self.sit_below(places) else {
+            refused.full.add(1);
+            return turn_away(connection.stream(), &busy());
+        };
+        let (stream, from) = (connection.share_stream(), connection.from().ip());
+        let admitted = self.lobby.admit(&stream, from, self.silent_max);
+        let Some((number, evicted)) = admitted else { return };
+        if let Some(evicted) = evicted {
             refused.silent.add(1);
-            let _ = oldest.shutdown(Shutdown::Both);
+            turn_away(&evicted, &busy());
         }
         let greeted = greet(connection);
         let is_ours = self.lobby.has_spoken(number);
@@ -132,11 +139,15 @@ impl Acceptor {
         }
     }
 
-    /// Takes room for one more connection.
+    /// Takes room for one more own call.
     pub(in crate::runtime) fn sit(&self) -> Option<Seat> {
+        self.sit_below(self.links_max)
+    }
+
+    fn sit_below(&self, max: usize) -> Option<Seat> {
         let seat = Seat(Arc::clone(&self.seats));
         let taken = self.seats.fetch_add(1, Ordering::Relaxed);
-        (taken < self.links_max).then_some(seat)
+        (taken < max).then_some(seat)
     }
 }
 
@@ -267,4 +278,29 @@ fn is_of_one_connection(err: &io::Error) -> bool {
             | ErrorKind::ConnectionReset
             | ErrorKind::TimedOut
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_leave_places_for_own_calls() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (acceptor, full, silent) =
+            (Acceptor::new(64, 32), Counter::default(), Counter::default());
+        let call = |converse: &dyn Fn()| {
+            let stream = Arc::new(TcpStream::connect(addr).unwrap());
+            let refused = Refused { full: &full, silent: &silent };
+            let connection = Connection::new(stream, Vec::new(), addr);
+            acceptor.host(connection, refused, Vec::new, |_| Some(()), |()| converse());
+        };
+        let mine: Vec<_> = (0..29).map(|_| acceptor.sit().unwrap()).collect();
+        call(&|| call(&|| panic!("thirty of 32 places are taken")));
+        assert_eq!(full.get(), 1);
+        let last = [acceptor.sit(), acceptor.sit(), acceptor.sit()];
+        assert!(last.iter().all(Option::is_some), "own calls have them all");
+        assert!(acceptor.sit().is_none(), "{} and three", mine.len());
+    }
 }

@@ -23,6 +23,10 @@ use crate::proto::sealed::Sealer;
 use crate::runtime::driver::options::Sink;
 use crate::runtime::engine::LINGER;
 
+/// Largest number of links that linger after they were hung up; above it the oldest is cut. Each
+/// holds a place of the engine's, so those who are hung up on must not fill it.
+const LINGERING_MAX: usize = 64;
+
 /// A question to the state of the core thread, answered on that thread.
 pub(in crate::runtime) type Query<S> = Box<dyn FnOnce(&mut <S as Service>::State) + Send>;
 
@@ -237,6 +241,11 @@ impl<S: Service> EngineLoop<S> {
         if let Some(out) = self.outs.remove(&link) {
             out.writer.close();
             self.lingering.push_back((now.after(LINGER), out.writer));
+        }
+        if self.lingering.len() > LINGERING_MAX
+            && let Some((_, oldest)) = self.lingering.pop_front()
+        {
+            oldest.cut();
         }
     }
 

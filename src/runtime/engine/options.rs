@@ -13,10 +13,11 @@ pub struct Limits {
     pub dial_timeout: Duration,
     /// Time-out of an end that takes none of the bytes that wait for it; it is cut then.
     pub write_timeout: Duration,
-    /// Largest number of accepted connections that have not proved a key; above this the oldest is
-    /// closed.
+    /// Largest number of accepted connections that have not proved a key; above this the oldest of
+    /// the address with the most is closed.
     pub silent_max: usize,
-    /// Largest number of connections; above this new ones are closed at once.
+    /// Largest number of connections; above this new ones are closed at once. A
+    /// sixteenth is for own calls.
     pub links_max: usize,
 }
 

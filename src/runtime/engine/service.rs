@@ -181,6 +181,9 @@ pub(in crate::runtime) trait Dialog: Sized + Send + Sync + 'static {
     /// Refusal in this dialect.
     fn refusal(&self, code: &Self::Code, reason: &str) -> Self::Word;
 
+    /// Refusal of a caller for which there is no room.
+    fn busy(&self, reason: &str) -> Self::Word;
+
     /// Bytes for an end whose dialect or lack of a cluster key does not fit, and the error.
     fn turn_away(
         &self,

@@ -20,6 +20,7 @@ use crate::model::{KeyPair, Nonce, Rng};
 use crate::proto::dialect::Dialect;
 use crate::proto::sealed::ClusterKeys;
 use crate::runtime::clock::Clock;
+use crate::runtime::driver::lobby::{NO_ROOM, busy_line};
 use crate::runtime::driver::options::{Connection, Dialects, Serve};
 use crate::runtime::engine::CUT_GRACE;
 
@@ -221,15 +222,30 @@ impl<S: Service> Shared<S> {
         let _ = self.queue.push_now(CoreMsg::Failed(reason));
     }
 
+    /// Words for a caller for which there is no room.
+    fn busy(&self, told: Option<Dialect>) -> Vec<u8> {
+        if self.keys.is_some() {
+            return busy_line();
+        }
+        let form = told.and_then(S::form_of).unwrap_or_else(S::own_form);
+        S::encode(form, &self.service.busy(NO_ROOM))
+    }
+
     /// Serves an accepted connection from its first byte to its end.
     fn host(self: &Arc<Self>, connection: Connection, told: Option<Dialect>) {
         let counters = &self.counters;
         let refused = Refused { full: &counters.refused_full, silent: &counters.refused_silent };
         let greet = |connection| self.greet(connection, told);
-        self.acceptor.host(connection, refused, greet, |caller| match caller {
-            Caller::Peer(ends) => self.converse(*ends),
-            Caller::Guest(server, connection) => server.serve(connection),
-        });
+        self.acceptor.host(
+            connection,
+            refused,
+            || self.busy(told),
+            greet,
+            |caller| match caller {
+                Caller::Peer(ends) => self.converse(*ends),
+                Caller::Guest(server, connection) => server.serve(connection),
+            },
+        );
     }
 }
 

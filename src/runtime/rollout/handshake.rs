@@ -66,6 +66,10 @@ impl Dialog for Roll {
         nack(reason)
     }
 
+    fn busy(&self, reason: &str) -> Greeting {
+        nack(reason)
+    }
+
     fn turn_away(&self, dialect: Dialect, form: Option<Form>) -> (Option<Vec<u8>>, Error) {
         match (dialect, form) {
             (_, Some(form)) => {

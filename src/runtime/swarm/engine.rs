@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A connection that has not named its swarm holds a thread for a bounded time, and there is a
-//!   bound to their number; above it the oldest is closed.
+//!   bound to their number; above it the oldest of the address with the most goes.
 //! - No failure of one connection ends the acceptor.
 //! - After [`Engine::stop`] no thread and no socket is left.
 
@@ -25,7 +25,7 @@ use crate::proto::swarm::Hash;
 use crate::runtime::clock::Clock;
 use crate::runtime::driver::counters::Counter;
 use crate::runtime::driver::lobby::Lobby;
-use crate::runtime::driver::options::{Connection, Serve};
+use crate::runtime::driver::options::{Connection, Serve, places_of_callers};
 use crate::runtime::engine::CUT_GRACE;
 use crate::runtime::engine::acceptor::{accept_loop, wake};
 use crate::runtime::listen::{self, StartError};
@@ -41,9 +41,10 @@ pub struct Limits {
     /// Time-out of an end that takes none of the bytes sent to it.
     pub write_timeout: Duration,
     /// Largest number of accepted connections that have not named their swarm; above this the
-    /// oldest is closed.
+    /// oldest of the address with the most is closed.
     pub silent_max: usize,
-    /// Largest number of connections; above this new ones are closed at once.
+    /// Largest number of connections; above this new ones are closed at once. A
+    /// sixteenth is for own calls.
     pub links_max: usize,
     /// Largest number of accepted connections from one address.
     pub links_of_one_max: usize,
@@ -187,7 +188,7 @@ impl Engine {
                 let receive = |stream, from| shared.receive(stream, from);
                 accept_loop(&listener, &stopping, receive, |err| {
                     log::debug!("cannot accept connections of swarms: {err}");
-                    shared.lobby.evict_oldest();
+                    shared.lobby.evict_one();
                 });
             };
             if let Err(err) = engine.shared.crew.spawn("accept:swarm", accept) {
@@ -317,7 +318,9 @@ impl Shared {
     pub(super) fn sit(self: &Arc<Self>, from: Option<IpAddr>) -> Option<Seat> {
         let mut seats = self.seats();
         let of_one = from.map_or(0, |from| seats.of_one.get(&from).copied().unwrap_or(0));
-        if seats.taken >= self.limits.links_max || of_one >= self.limits.links_of_one_max {
+        let all = self.limits.links_max;
+        let max = if from.is_some() { places_of_callers(all) } else { all };
+        if seats.taken >= max || of_one >= self.limits.links_of_one_max {
             return None;
         }
         seats.taken += 1;
@@ -340,17 +343,19 @@ impl Shared {
 
     /// Serves an accepted connection from its first byte to its end.
     fn host(self: &Arc<Self>, connection: Connection, may_be_sealed: bool) {
-        let Some(seat) = self.sit(Some(connection.from().ip())) else {
+        let from = connection.from().ip();
+        let Some(seat) = self.sit(Some(from)) else {
             self.counters.refused_full.add(1);
             return;
         };
         let stream = connection.share_stream();
-        let Some((number, oldest)) = self.lobby.admit(&stream, self.limits.silent_max) else {
+        let Some((number, evicted)) = self.lobby.admit(&stream, from, self.limits.silent_max)
+        else {
             return;
         };
-        if let Some(oldest) = oldest {
+        if let Some(evicted) = evicted {
             self.counters.refused_silent.add(1);
-            let _ = oldest.shutdown(Shutdown::Both);
+            let _ = evicted.shutdown(Shutdown::Both);
         }
         let greeted = self.greet(connection, may_be_sealed);
         let is_ours = self.lobby.has_spoken(number);

@@ -100,6 +100,11 @@ impl NodeMachine for Toy {
     fn snapshot(&self) -> Vec<Self::Record> {
         vec![(0, "snapshot".into())]
     }
+
+    /// The first link is a member's.
+    fn is_trusted(&self, link: LinkId) -> bool {
+        link == LinkId(1)
+    }
 }
 
 /// The one message that every version of the protocol has.
@@ -311,6 +316,16 @@ fn above_the_limit_connections_are_told_so_and_closed_at_once() {
 }
 
 #[test]
+fn callers_leave_places_for_own_calls() {
+    let (node, other) = (Node::start_with(|options| options.limits.links_max = 16), Node::start());
+    let _clients: Vec<_> = (0..15).map(|_| node.client()).collect();
+    let mut late = Client::connect(node.addr);
+    assert!(late.hear().unwrap().contains("no room"));
+    node.dial(1, other.addr);
+    assert!(matches!(node.next(), Event::Dialed(Ticket(1), _)));
+}
+
+#[test]
 fn other_dialects_are_closed_and_counted() {
     let node = Node::start();
     let openings: [&[u8]; 4] =
@@ -456,6 +471,38 @@ fn a_link_whose_other_end_does_not_read_is_closed() {
     let Event::Closed(closed, reason) = node.next() else { panic!("the link has ended") };
     assert!(closed == link && reason.contains("does not read"), "{reason}");
     assert_eq!(node.driver.counters().refused_slow.get(), 1);
+}
+
+#[test]
+fn what_strangers_do_not_read_is_bounded_for_all_of_them_together() {
+    let node = Node::start_with(|options| options.limits.unread_bytes_max = 1 << 20);
+    let clients: Vec<_> = (0..4).map(|_| node.client()).collect();
+    let [member, large, small, late] = [0, 1, 2, 3].map(|it: usize| clients[it].1);
+    let is_stranger = |link| [large, late].contains(&link);
+    // Sends until more bytes wait by so much; the system takes the first ones.
+    let slow = || node.driver.counters().refused_slow.get();
+    let fill = |link, bytes: u64| {
+        let waiting = || node.driver.counters().bytes_waiting.get();
+        let before = waiting();
+        while waiting() < before + bytes && slow() == 0 {
+            node.tell(move |fx| fx.send(link, message(&"x".repeat(10_000))));
+        }
+    };
+    fill(member, 2 << 20);
+    fill(large, 600_000);
+    fill(small, 50_000);
+    assert_eq!(node.rest(), [], "there is room for all");
+    while slow() == 0 {
+        node.tell(move |fx| fx.send(late, message(&"x".repeat(10_000))));
+    }
+    let Event::Closed(closed, reason) = node.next() else { panic!("a link has ended") };
+    // The system may have taken more bytes of one of them meanwhile.
+    assert!(is_stranger(closed) && reason.contains("strangers"), "{closed:?}: {reason}");
+    node.driver.stop(Duration::ZERO);
+    let ended = node.rest();
+    assert!(ended.iter().all(|it| matches!(it, Event::Closed(..))), "{ended:?}");
+    assert_eq!(slow(), 1);
+    assert_eq!(node.driver.unread.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 #[test]
