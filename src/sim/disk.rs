@@ -29,6 +29,8 @@ pub(super) struct Disk<R> {
     syncing: usize,
     written: u64,
     synced: u64,
+    /// Number of this life's records that are safe; a snapshot is none.
+    records: u64,
     /// Records that a killed process left in the cache and none after it synced, by their places.
     unsynced: Vec<Range<usize>>,
 }
@@ -41,6 +43,7 @@ impl<R> Default for Disk<R> {
             syncing: 0,
             written: 0,
             synced: 0,
+            records: 0,
             unsynced: Vec::new(),
         }
     }
@@ -60,6 +63,11 @@ impl<R> Disk<R> {
     /// Number of this life's writes that are safe.
     pub(super) const fn synced(&self) -> u64 {
         self.synced
+    }
+
+    /// Number of this life's records that are safe.
+    pub(super) const fn records(&self) -> u64 {
+        self.records
     }
 
     /// Writes one record.
@@ -86,12 +94,13 @@ impl<R> Disk<R> {
     /// Ends the sync under way; returns whether it brought a record (and not just a snapshot).
     pub(super) fn finish_sync(&mut self) -> bool {
         let taken = mem::take(&mut self.syncing);
-        let mut records = false;
+        let mut records = 0;
         for _ in 0..taken {
-            records |= self.settle_first();
+            records += u64::from(self.settle_first());
         }
         self.synced += taken as u64;
-        records
+        self.records += records;
+        records > 0
     }
 
     /// Loses the writes that are not safe, at the end of the process or power. Of them, `torn`
@@ -103,7 +112,7 @@ impl<R> Disk<R> {
         }
         let mut lost = self.tail.len();
         self.tail.clear();
-        (self.syncing, self.written, self.synced) = (0, 0, 0);
+        (self.syncing, self.written, self.synced, self.records) = (0, 0, 0, 0);
         for places in mem::take(&mut self.unsynced).into_iter().rev() {
             lost += self.safe.drain(places).len();
         }
@@ -118,7 +127,7 @@ impl<R> Disk<R> {
         while !self.tail.is_empty() {
             self.settle_first();
         }
-        (self.syncing, self.written, self.synced) = (0, 0, 0);
+        (self.syncing, self.written, self.synced, self.records) = (0, 0, 0, 0);
         if opens_unsynced && before < self.safe.len() {
             self.unsynced.push(before..self.safe.len());
         }

@@ -239,9 +239,9 @@ impl<M: Simulated> World<M> {
     fn carry_out(&mut self, id: HostId, effect: Effect<M>) {
         self.tell(id, || trace::effect(&effect));
         let now = self.agenda.now();
-        let is_held = M::is_held(&effect);
         let host = &mut self.hosts[id.index()];
         let process = host.process.as_mut().expect("it has just handled an input");
+        let is_held = process.machine.is_held(&effect);
         let outward = match effect {
             Effect::SetTimer { timer, after } => {
                 return process.timers.set(timer, now.after(after));
@@ -376,7 +376,7 @@ impl<M: Simulated> World<M> {
             host.disk.compact(snapshot);
             self.tally.add(Trouble::Snapshot, 1);
         }
-        let records = host.disk.synced();
+        let records = host.disk.records();
         if self.step(id) {
             if M::HEARS_OF_SYNCS {
                 self.hand(id, Input::Synced { records });

@@ -26,7 +26,7 @@ pub trait Simulated:
 
     /// True if the driver holds this effect back until the records before it are on disk. Asked
     /// only of effects that others can see.
-    fn is_held(effect: &Effect<Self>) -> bool;
+    fn is_held(&self, effect: &Effect<Self>) -> bool;
 
     /// Name of a message's kind, for counts of traffic.
     fn name(msg: &Self::Message) -> &'static str;
@@ -43,7 +43,7 @@ pub trait Simulated:
 impl<M: NodeMachine> Simulated for M {
     const HEARS_OF_SYNCS: bool = false;
 
-    fn is_held(_effect: &Effect<Self>) -> bool {
+    fn is_held(&self, _effect: &Effect<Self>) -> bool {
         true
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 
 use crate::machine::Effects;
-use crate::model::{Endpoint, Rng, Time, WallTime};
+use crate::model::{Endpoint, Now, Rng, Time, WallTime};
 
 use super::agenda::{Agenda, Due};
 use super::disk::Disk;
@@ -268,6 +268,11 @@ impl<M: Simulated> World<M> {
     /// Number of links between two hosts that are open at both ends.
     pub fn open_links(&self, a: Endpoint, b: Endpoint) -> usize {
         self.network.open_between(self.find(a), self.find(b))
+    }
+
+    /// Both clocks of a host, as its machine sees them; the monotonic one starts with its process.
+    pub fn clocks(&self, endpoint: Endpoint) -> Now {
+        self.host(endpoint).clocks(self.options.epoch, self.now())
     }
 
     /// The wall clock of a host.

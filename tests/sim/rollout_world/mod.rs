@@ -33,7 +33,8 @@ use folkmoot::proto::rollout::{
 };
 use rand::{RngExt as _, SeedableRng as _};
 
-pub(crate) use checker::{Checker, WHOLE};
+pub(crate) use chaos::plain_start;
+pub(crate) use checker::{Checker, End, WHOLE, check_end};
 
 pub(crate) const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
