@@ -19,7 +19,7 @@ use super::disk::Disk;
 use super::host::{Factory, Host, Process};
 use super::intruder::Stranger;
 use super::network::Network;
-use super::reach::HostId;
+use super::reach::{HostId, Who};
 use super::simulated::Simulated;
 use super::storm::Storm;
 use super::tally::Tally;
@@ -263,6 +263,18 @@ impl<M: Simulated> World<M> {
     /// True if a process lives at `endpoint`, paused or not.
     pub fn is_up(&self, endpoint: Endpoint) -> bool {
         self.machine(endpoint).is_some()
+    }
+
+    /// True if a process lives at `endpoint` and handles its inputs as they come.
+    pub fn is_prompt(&self, endpoint: Endpoint) -> bool {
+        let host = self.host(endpoint);
+        host.slow.is_zero() && host.process.as_ref().is_some_and(|process| !process.paused)
+    }
+
+    /// True if packets between two hosts get through, both ways.
+    pub fn are_joined(&self, a: Endpoint, b: Endpoint) -> bool {
+        let (a, b) = (Who::Host(self.find(a)), Who::Host(self.find(b)));
+        self.network.reach.carries(a, b) && self.network.reach.carries(b, a)
     }
 
     /// Number of links between two hosts that are open at both ends.

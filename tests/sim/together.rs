@@ -16,12 +16,12 @@ use folkmoot::machine::chat::{self, Rule};
 use folkmoot::machine::rollout::{self, Answer, Breaks};
 use folkmoot::machine::swarm::{Tree, leaf_hash};
 use folkmoot::machine::{Ticket, swarm};
-use folkmoot::model::{Rng, Time, VerdictMemo};
+use folkmoot::model::{Endpoint, Rng, Time, VerdictMemo};
 use folkmoot::node::Node;
 use folkmoot::proto::chat::entry::{At, MemberId, Origin};
 use folkmoot::proto::rollout::{Form, NodeId, Participant, Roster, RoutingState};
 use folkmoot::proto::swarm::{PeerId, PieceIndex, Pieces};
-use folkmoot::sim::{Boot, Fault, Options, Tally, Weather, for_each_seed};
+use folkmoot::sim::{Boot, Fault, Options, Span, Tally, Weather, for_each_seed};
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::chat_world;
@@ -201,8 +201,8 @@ fn swarm_desks(rng: &mut Rng) -> (Vec<SwarmDesk>, Vec<u8>) {
     ((1..=PEERS).map(desk).collect(), content)
 }
 
-/// The weather of a seed; half of the even ones have clocks that keep time, so that the seeds' votes
-/// can be dated.
+/// The weather of a seed. With an even one all clocks are right, so that the seeds' votes can be
+/// dated.
 fn weather(seed: u64, rng: &mut Rng) -> Weather {
     let mut weather = Weather::draw(seed);
     for fault in [Fault::Kill, Fault::SlowDisk] {
@@ -211,6 +211,13 @@ fn weather(seed: u64, rng: &mut Rng) -> Weather {
         }
     }
     weather.death_ppm = [0, 20, 100][rng.random_range(0..3)];
+    if seed.is_multiple_of(2) {
+        weather.skew = Duration::ZERO;
+        weather = weather.without(Fault::Skew);
+    }
+    // A run is short, and is to meet more than one fault.
+    weather.gap = Span::millis(50, [300, 1_000, 3_000][rng.random_range(0..3)]);
+    weather.lasting = Span::millis(50, [1_000, 5_000, 15_000][rng.random_range(0..3)]);
     weather
 }
 
@@ -290,7 +297,21 @@ impl All {
         let end = self.fleet.world.now().after(span);
         while self.fleet.world.now() < end {
             self.fleet.world.run_for(LOOK);
+            self.examine();
             self.heed();
+        }
+    }
+
+    /// Notes who cannot be expected to answer every seed.
+    fn examine(&mut self) {
+        let world = &self.fleet.world;
+        for peer in &self.fleet.peers {
+            let hears = |seed: &Endpoint| world.is_prompt(*seed) && world.are_joined(*seed, *peer);
+            if world.is_prompt(*peer) && self.fleet.seeds.iter().all(hears) {
+                self.truth.recovers(*peer, world.now());
+            } else {
+                self.truth.falls_ill(*peer, world.now());
+            }
         }
     }
 
@@ -521,7 +542,69 @@ fn run(seed: u64, without: Without) -> Outcome {
         all.chat.on_end(MemberId(u32::try_from(at + 1).expect("few")), &log);
     }
     all.heed();
+    if seed.is_multiple_of(2) {
+        let All { fleet, truth, removals, .. } = &mut all;
+        removals.judge(fleet, truth);
+    }
+    let Removals { wrong, stale, .. } = &all.removals;
+    if !wrong.is_empty() {
+        println!("SEED={seed}: wrongly removed: {}", wrong.join("\n"));
+    }
+    if !stale.is_empty() {
+        println!("SEED={seed}: removed too late: {}", stale.join("\n"));
+    }
     Outcome { faults: all.fleet.world.tally(), met: all.met, steps: all.fleet.world.steps() }
+}
+
+/// Rules of which a fleet must not lack one, and within how many seeds that shows.
+fn rules() -> Vec<(String, Without, u64)> {
+    let chat = |(rule, within): (Rule, u64)| {
+        (format!("{rule:?}"), Without { rule: Some(rule), ..Without::default() }, within)
+    };
+    let of = |name: &str, breaks: Breaks, within: u64| {
+        (name.to_owned(), Without { breaks, ..Without::default() }, within)
+    };
+    let whole = Breaks::NONE;
+    let mut rules: Vec<_> = Rule::ALL.into_iter().map(|it| chat((it, 200))).collect();
+    rules.extend([
+        of("T3 vote not forced", Breaks { vote_unforced: true, ..whole }, 200),
+        of("T3 decision not forced", Breaks { decision_unforced: true, ..whole }, 200),
+        of("P6 decision not matched", Breaks { decision_unmatched: true, ..whole }, 200),
+        of("P7 last line is served", Breaks { serves_last_line: true, ..whole }, 200),
+        of("T4 abort after a while", Breaks { aborts_in_doubt: true, ..whole }, 200),
+        of("T4 highest id aborts", Breaks { highest_aborts: true, ..whole }, 200),
+        of("T3 messages are counted", Breaks { counts_messages: true, ..whole }, 200),
+        of("T7 roster not agreed", Breaks { roster_unagreed: true, ..whole }, 200),
+        of("T1 version not checked", Breaks { version_unchecked: true, ..whole }, 200),
+        of("T8 no brake", Breaks { no_brake: true, ..whole }, 200),
+        of("T8 votes unanswered", Breaks { unanswered: true, ..whole }, 200),
+        of("T12 gone, doubt forgotten", Breaks { gone_forgets: true, ..whole }, 200),
+        of("T12 gone, unfenced", Breaks { gone_unfenced: true, ..whole }, 200),
+        of("T12 any share", Breaks { dead_any_share: true, ..whole }, 200),
+    ]);
+    rules
+}
+
+#[test]
+fn a_fleet_that_lacks_a_rule_is_found_out() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = Vec::new();
+    for (name, without, within) in rules() {
+        let found = (0..within).find_map(|seed| {
+            let failure = std::panic::catch_unwind(|| run(seed, without)).err()?;
+            let text = failure.downcast_ref::<String>().cloned().unwrap_or_default();
+            Some((seed, text))
+        });
+        match found {
+            Some((seed, text)) => {
+                let text: String = text.chars().take(200).collect();
+                println!("| {name} | {seed} | {text} |");
+            }
+            None => missed.push(format!("{name}: nothing shows within {within} seeds")),
+        }
+    }
+    let _ = std::panic::take_hook();
+    assert!(missed.is_empty(), "{missed:#?}");
 }
 
 #[test]
