@@ -17,7 +17,7 @@ use folkmoot::machine::{
 use folkmoot::model::{Endpoint, Now, Rng};
 use folkmoot::proto::chat::entry::{Chat, Entry, GroupId, Member, MsgId, Origin, SeqNo, Term};
 use folkmoot::proto::chat::message::{ChatReq, Consent, Intent, JoinAck, Message, VerifyResp};
-use folkmoot::sim::{Boot, Simulated};
+use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Ledger, Pending, micros};
@@ -382,7 +382,10 @@ impl ChatHost {
     fn end(&mut self, fx: &mut Effects<Self>) {
         self.group = None;
         self.programs.clear();
-        self.links.keys().for_each(|link| fx.hangup(*link));
+        for (link, state) in &mut self.links {
+            *state = Link::HungUp;
+            fx.hangup(*link);
+        }
     }
 
     fn on_word(&mut self, now: Now, link: LinkId, word: Word, fx: &mut Effects<Self>) {
@@ -572,13 +575,14 @@ impl Machine for ChatHost {
                     self.hand(now, input, fx);
                 }
             }
-            Input::Expired(Timer::Handshake(link)) => {
-                let link_was = self.links.get(&link).cloned();
-                self.hang_up(link, fx);
-                if let Some(Link::Greeted(call)) = link_was {
+            Input::Expired(Timer::Handshake(link)) => match self.links.get(&link).cloned() {
+                Some(Link::Greeted(call)) => {
+                    self.hang_up(link, fx);
                     self.on_call_failed(now, &call, fx);
                 }
-            }
+                Some(Link::Accepted) => self.hang_up(link, fx),
+                Some(Link::Open | Link::HungUp) | None => {}
+            },
             Input::Expired(Timer::Idle) => {
                 self.is_idle_due = false;
                 self.step(now, Input::Extra(ExtraInput::Idle), fx);
@@ -612,11 +616,6 @@ impl Simulated for ChatHost {
     fn snapshot(&self) -> Option<Vec<Record>> {
         Some(self.kept.clone())
     }
-}
-
-/// A process of the member of this desk, as the world starts it.
-pub(crate) fn boot(desk: &Desk, boot: &Boot<'_, Record>) -> ChatHost {
-    ChatHost::new(desk, boot.records, boot.seed)
 }
 
 /// Members that are linked, by their own word.

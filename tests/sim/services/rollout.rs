@@ -16,7 +16,7 @@ use folkmoot::proto::rollout::{
     Committed, Form, HealthSnapshot, Message, ModelHealth, ModelId, NodeId, Participant, Reader,
     RoutingState, Said, TxId, encode,
 };
-use folkmoot::sim::{Boot, Simulated};
+use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Ledger, Pending, micros};
@@ -518,9 +518,4 @@ impl Simulated for RolloutHost {
             _ => 1,
         }
     }
-}
-
-/// A node of this desk, as the world starts it.
-pub(crate) fn boot(desk: &Desk, boot: &Boot<'_, rollout::Record>) -> RolloutHost {
-    RolloutHost::new(desk, boot.records, boot.seed)
 }

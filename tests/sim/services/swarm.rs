@@ -17,7 +17,7 @@ use folkmoot::machine::{
 };
 use folkmoot::model::{Endpoint, Now, Rng, Time};
 use folkmoot::proto::swarm::{Message, PeerId, PieceIndex, Pieces};
-use folkmoot::sim::{Boot, Simulated};
+use folkmoot::sim::Simulated;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Pending, micros};
@@ -507,9 +507,4 @@ impl Simulated for SwarmHost {
         let records = self.disk.iter().map(|(index, data)| (*index, data.clone()));
         Some(records.map(|(index, data)| Record { index, data }).collect())
     }
-}
-
-/// A peer of this desk, as the world starts it.
-pub(crate) fn boot(desk: &Desk, boot: &Boot<'_, Record>) -> SwarmHost {
-    SwarmHost::new(desk, boot.records, boot.seed)
 }
