@@ -141,6 +141,7 @@ fn chat_desks(rng: &mut Rng, without: Without) -> Vec<ChatDesk> {
         founds: me.id == MemberId(1),
         me: Arc::new(Mutex::new(me)),
         book: Arc::clone(&book),
+        syncs_at_open: true,
         noted: Arc::new(AtomicUsize::new(0)),
     };
     members.into_iter().map(desk).collect()

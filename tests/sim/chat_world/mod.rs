@@ -77,6 +77,7 @@ pub(crate) struct World {
     quiet_until: u64,
     has_copied: bool,
     has_cuts: bool,
+    opens_unsynced: bool,
     pub(crate) rng: Rng,
 }
 
@@ -115,6 +116,7 @@ impl World {
             quiet_until: 0,
             has_copied: false,
             has_cuts: false,
+            opens_unsynced,
             rng,
         };
         for id in 1..=count {
@@ -134,6 +136,7 @@ impl World {
             founds,
             me: Arc::new(Mutex::new(member.clone())),
             book: Arc::clone(&self.book),
+            syncs_at_open: !self.opens_unsynced,
             noted: Arc::new(AtomicUsize::new(0)),
         };
         let desk = Arc::new(Mutex::new(desk));

@@ -22,8 +22,11 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Ledger, Pending, micros};
 
-/// Time-out of a call, and of the handshake on it.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time-out of a call, as programs have it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time-out of the handshake on a link, as programs have it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The words on a link: the handshake, in which keys are believed, and then the chat's messages.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +95,8 @@ pub(crate) struct Desk {
     pub(crate) me: Arc<Mutex<Member>>,
     /// Where others may be.
     pub(crate) book: Arc<Mutex<Vec<Member>>>,
+    /// Whether it syncs its log when it opens it, as it must.
+    pub(crate) syncs_at_open: bool,
     /// So many records were on disk when this was noted last, away from them.
     pub(crate) noted: Arc<AtomicUsize>,
 }
@@ -217,7 +222,9 @@ impl ChatHost {
         let before = log.records;
         let noted = desk.noted.load(Ordering::Relaxed);
         let is_rewound = before < noted && desk.config.without != Some(Rule::Rewound);
-        desk.noted.store(noted.max(before), Ordering::Relaxed);
+        if desk.syncs_at_open {
+            desk.noted.fetch_max(before, Ordering::Relaxed);
+        }
         let memory = memory(records, desk.founds, &mut rng);
         let machine_rng = Rng::seed_from_u64(rng.random());
         let group =
@@ -541,7 +548,7 @@ impl Machine for ChatHost {
             }
             Input::Opened { link, opening: NodeOpening::Accepted { .. } } => {
                 self.links.insert(link, Link::Accepted);
-                fx.set_timer(Timer::Handshake(link), CALL_TIMEOUT);
+                fx.set_timer(Timer::Handshake(link), HANDSHAKE_TIMEOUT);
             }
             Input::Opened { link, opening: NodeOpening::Dialed { ticket, .. } } => {
                 let call = self.calls.remove(&ticket).expect("it was dialed");
@@ -550,7 +557,7 @@ impl Machine for ChatHost {
                 let life = group.life();
                 fx.send(link, Word::Join { caller: self.me.clone(), group: group_id, life });
                 self.links.insert(link, Link::Greeted(call));
-                fx.set_timer(Timer::Handshake(link), CALL_TIMEOUT);
+                fx.set_timer(Timer::Handshake(link), HANDSHAKE_TIMEOUT);
             }
             Input::DialFailed(CallFailure { ticket, .. }) => {
                 let call = self.calls.remove(&ticket).expect("it was dialed");

@@ -21,7 +21,11 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Ledger, Pending, micros};
 
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time-out of a call, as programs have it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time-out of the handshake on a link, as programs have it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The versions that a node's servers have.
 pub(crate) const MODELS: [&str; 3] = ["v1", "v2", "v3"];
@@ -429,14 +433,14 @@ impl Machine for RolloutHost {
             }
             Input::Opened { link, opening: NodeOpening::Accepted { .. } } => {
                 self.links.insert(link, Link::Accepted);
-                fx.set_timer(Timer::Handshake(link), CALL_TIMEOUT);
+                fx.set_timer(Timer::Handshake(link), HANDSHAKE_TIMEOUT);
             }
             Input::Opened { link, opening: NodeOpening::Dialed { ticket, .. } } => {
                 let called = self.calls.remove(&ticket).expect("it was dialed");
                 let (caller, key) = (self.me.clone(), self.key);
                 fx.send(link, Word::Hello { caller, key, called: called.clone() });
                 self.links.insert(link, Link::Greeted(called));
-                fx.set_timer(Timer::Handshake(link), CALL_TIMEOUT);
+                fx.set_timer(Timer::Handshake(link), HANDSHAKE_TIMEOUT);
             }
             Input::DialFailed(CallFailure { ticket, .. }) => {
                 let called = self.calls.remove(&ticket).expect("it was dialed");

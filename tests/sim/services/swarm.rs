@@ -22,7 +22,11 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Pending, micros};
 
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time-out of a call, as programs have it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time-out of the handshake on a link, as programs have it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of the largest part of a piece that leaves at once.
 const PART_MAX: usize = 1_000;
@@ -453,13 +457,13 @@ impl Machine for SwarmHost {
             }
             Input::Opened { link, opening: NodeOpening::Accepted { .. } } => {
                 self.links.insert(link, Link::Accepted);
-                fx.set_timer(Timer::Handshake(link), CALL_TIMEOUT);
+                fx.set_timer(Timer::Handshake(link), HANDSHAKE_TIMEOUT);
             }
             Input::Opened { link, opening: NodeOpening::Dialed { ticket, .. } } => {
                 let place = self.calls.remove(&ticket).expect("it was dialed");
                 self.links.insert(link, Link::Greeted(place));
                 fx.send(link, Word::Hello(self.desk.me));
-                fx.set_timer(Timer::Handshake(link), CALL_TIMEOUT);
+                fx.set_timer(Timer::Handshake(link), HANDSHAKE_TIMEOUT);
             }
             Input::DialFailed(CallFailure { ticket, .. }) => {
                 let place = self.calls.remove(&ticket).expect("it was dialed");
