@@ -168,7 +168,7 @@ fn rollout_desks(rng: &mut Rng, without: Without) -> (Vec<RolloutDesk>, Roster) 
         config.dead_after = dead_after;
         config.breaks = without.breaks;
         let keys = keys_of(peer_endpoint(number));
-        RolloutDesk { config, keys, history_max, form, silent_servers: 0.1 }
+        RolloutDesk { config, keys, history_max, form, silent_servers: 0.1, errors: Some(0) }
     };
     (all.iter().zip(1..).map(desk).collect(), roster)
 }

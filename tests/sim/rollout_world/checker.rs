@@ -10,7 +10,7 @@ use folkmoot::proto::rollout::{
     Vote,
 };
 
-use super::{Node, World, ms};
+use super::{World, ms};
 use crate::services::rollout::Told;
 
 #[derive(Default)]
@@ -68,6 +68,8 @@ impl Checker {
         match told {
             Told::Started { records, history } => {
                 self.on_crash(at);
+                // It may have died before it told of its last record.
+                records.iter().for_each(|it| self.on_record(&id, it));
                 self.on_history(&id, history);
                 self.on_start(at, records.is_empty());
                 let (base, records) = (records.len(), records.clone());
@@ -360,34 +362,6 @@ impl Checker {
             self.violation(format!("T6: {at} serves {last:?} and then {}", state.version));
         }
     }
-
-    /// Nothing that this node coordinates lasts longer than the votes may take.
-    pub(crate) fn look(&mut self, at: usize, node: &Node, now: Time, decides: Decides) {
-        let Some(status) = node.machine.as_ref().map(|it| it.status(now)) else { return };
-        let in_doubt = status.in_doubt.map(|it| it.txid);
-        if in_doubt != node.machine.as_ref().and_then(|it| Some(it.prepared()?.txid.clone())) {
-            self.violation(format!("T4: {} does not say what it is in doubt about", node.id));
-        }
-        match status.running {
-            None => {
-                self.runs_since.remove(&at);
-            }
-            Some(running) => {
-                let entry = self.runs_since.entry(at).or_insert((running.txid.clone(), now));
-                if entry.0 != running.txid {
-                    *entry = (running.txid.clone(), now);
-                }
-                let is_late = now.since(entry.1) > ms(2100) && decides == Decides::Coordinator;
-                if is_late {
-                    self.violation(format!("T2: {} runs for too long", running.txid));
-                }
-            }
-        }
-        let late = |(_, since): &&(usize, Time)| now.since(*since) > ms(6000);
-        if decides == Decides::Coordinator && self.waiting.values().any(|it| late(&it)) {
-            self.violation("T6: a command without an answer".to_owned());
-        }
-    }
 }
 
 fn name_of(at: usize) -> NodeId {
@@ -398,12 +372,12 @@ impl World {
     /// T4, T5: after twenty quiet seconds only those still wait whose coordinator lost its disk,
     /// and with a log nobody does.
     pub(crate) fn check_doubts(&mut self) -> Result<(), String> {
-        for node in &self.nodes {
-            let Some(prepared) = node.machine.as_ref().and_then(|it| it.prepared()) else {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Some(prepared) = self.machine(at).and_then(|it| it.prepared()) else {
                 continue;
             };
             // A rollout that goes on has its transactions at this moment too.
-            let status = node.machine.as_ref().map(|it| it.status(self.now));
+            let status = self.machine(at).map(|it| it.status(self.clock(at)));
             if status.and_then(|it| it.in_doubt).is_some_and(|it| it.waited < ms(12_000)) {
                 continue;
             }
@@ -418,8 +392,8 @@ impl World {
 
     /// The operator knows what a lost disk held.
     pub(crate) fn resolve_by_hand(&mut self) {
-        let stuck = self.nodes.iter().enumerate().find_map(|(at, node)| {
-            let doubt = node.machine.as_ref()?.status(self.now).in_doubt?;
+        let stuck = (0..self.nodes.len()).find_map(|at| {
+            let doubt = self.machine(at)?.status(self.clock(at)).in_doubt?;
             (doubt.waited >= ms(12_000)).then_some((at, doubt.txid))
         });
         if let Some((at, txid)) = stuck {
@@ -432,9 +406,9 @@ impl World {
 
     pub(crate) fn check_end(&mut self) -> Result<(), String> {
         self.checker.verdict()?;
-        let ends = self.nodes.iter().map(|node| {
-            let machine = node.machine.as_ref().expect("all are up");
-            End { id: &node.id, machine, now: self.now, errors: node.errors }
+        let ends = self.nodes.iter().enumerate().map(|(at, node)| {
+            let machine = self.machine(at).expect("all are up");
+            End { id: &node.id, machine, now: self.clock(at), errors: node.errors }
         });
         check_end(&ends.collect::<Vec<_>>(), self.checker.may_leap)
     }
@@ -443,12 +417,12 @@ impl World {
     pub(crate) fn probe(&mut self) -> Result<(), String> {
         for _ in 0..12 {
             let at = (0..self.nodes.len()).find(|at| {
-                let machine = self.nodes[*at].machine.as_ref().expect("all are up");
-                machine.status(self.now).roster.has(&self.nodes[*at].id)
+                let machine = self.machine(*at).expect("all are up");
+                machine.status(self.clock(*at)).roster.has(&self.nodes[*at].id)
             });
             let at = at.expect("somebody is in the roster");
-            let machine = self.nodes[at].machine.as_ref().expect("all are up");
-            let roster = machine.status(self.now).roster;
+            let machine = self.machine(at).expect("all are up");
+            let roster = machine.status(self.clock(at)).roster;
             let Some(ticket) = self.command(at, Command::Roster(roster)) else { continue };
             self.run_for(ms(2600))?;
             match self.answers.get(&ticket) {

@@ -441,6 +441,7 @@ impl Simulated for Member {
             Effect::Persist(Record::Rollout(
                 Line::Prepared(_) | Line::Committed(_) | Line::Refused { .. },
             )) => 10,
+            Effect::Emit(Told::Chat(_) | Told::Rollout(_) | Told::Swarm(_)) => 0,
             _ => 1,
         }
     }

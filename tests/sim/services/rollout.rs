@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Order(Request),
     /// Percentage of errors of the new version here; none: too few requests.
     Errors(Option<u64>),
+    /// Its servers answer all probes from now on.
+    ServersAnswer,
     /// The seeds call these keys dead.
     Dead(BTreeSet<PublicKey>),
     /// The log of decisions has its first entry for a transaction.
@@ -130,6 +132,8 @@ pub(crate) struct Desk {
     pub(crate) form: Option<Form>,
     /// Chance that a server does not answer a probe.
     pub(crate) silent_servers: f64,
+    /// Percentage of errors of the new version here; none: too few requests.
+    pub(crate) errors: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -187,7 +191,7 @@ impl RolloutHost {
             strangers: 0,
             pending: Pending::default(),
             ledger: Ledger::default(),
-            errors: Some(0),
+            errors: desk.errors,
             silent_servers: desk.silent_servers,
             answered: has_servers.then(BTreeSet::new),
             busy: (None, None),
@@ -282,8 +286,8 @@ impl RolloutHost {
             }
         }
         self.ledger.write(());
-        fx.emit(Told::Record(record.clone()));
-        fx.persist(record);
+        fx.persist(record.clone());
+        fx.emit(Told::Record(record));
     }
 
     fn send(&mut self, link: LinkId, msg: Message, fx: &mut Effects<Self>) {
@@ -347,6 +351,7 @@ impl RolloutHost {
         match command {
             Command::Order(request) => self.hand(now, Input::Command(request), fx),
             Command::Errors(errors) => self.errors = errors,
+            Command::ServersAnswer => self.silent_servers = 0.0,
             Command::Dead(keys) => self.hand(now, Input::Extra(ExtraInput::Dead { keys }), fx),
             Command::Decided { txid, commit, proof } => {
                 self.hand(now, Input::Extra(ExtraInput::Decided { txid, commit, proof }), fx);
@@ -519,6 +524,8 @@ impl Simulated for RolloutHost {
                 | rollout::Record::Committed(_)
                 | rollout::Record::Refused { .. },
             ) => 10,
+            // What a checker is told is nothing that a process does.
+            Effect::Emit(_) => 0,
             _ => 1,
         }
     }
